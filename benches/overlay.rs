@@ -1,0 +1,63 @@
+//! Times drawing, copy included, on one core: the median of many frames for each style, format and size.
+//!
+//! `cargo bench --bench overlay`
+
+use std::time::{Duration, Instant};
+
+use maskcast::config::{OverlayConfig, Style};
+use maskcast::frame::{Label, Mask, OwnedPicture, PixelFormat, Pixels, Rgb, VideoInfo};
+use maskcast::overlay::Overlay;
+
+const CLASSES: usize = 12;
+
+fn main() {
+    println!("{:<10} {:<6} {:<11} {:<8} median ms", "style", "format", "size", "mask");
+    let street = mask(|x, y| {
+        // Blobs of some twenty pixels with wavy borders, as a street scene has.
+        let (x, y) = (x as f64, y as f64);
+        let (a, b) = ((x + 9.0 * (y / 13.0).sin()) / 37.0, (y + 7.0 * (x / 11.0).cos()) / 29.0);
+        (a as usize * 5 + b as usize * 3) % CLASSES
+    });
+    let mut state = 1u32;
+    let noise = mask(|_, _| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as usize % CLASSES
+    });
+    for (width, height) in [(1920, 1080), (960, 540)] {
+        for format in [PixelFormat::I420, PixelFormat::Nv12] {
+            for (style, name) in [(Style::Tint, "tint"), (Style::Contour, "contour"), (Style::MaskOnly, "mask-only")] {
+                for (mask, kind) in [(Some(&street), "street"), (Some(&noise), "noise"), (None, "none")] {
+                    let time = median(style, VideoInfo::new(format, width, height), mask);
+                    let (format, size) = (format!("{format:?}"), format!("{width}x{height}"));
+                    println!("{name:<10} {format:<6} {size:<11} {kind:<8} {:.3}", time.as_secs_f64() * 1000.0);
+                }
+            }
+        }
+    }
+}
+
+/// A mask of the bundled model's usual size.
+fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
+    let (width, height) = (512, 288);
+    let classes = (0..width * height).map(|n| class(n % width, n / width) as u8).collect();
+    Mask { seq: 0, captured_at: Instant::now(), width, height, classes }
+}
+
+fn median(style: Style, info: VideoInfo, mask: Option<&Mask>) -> Duration {
+    let labels: Vec<Label> = (0..CLASSES)
+        .map(|n| Label { name: format!("class {n}"), color: Rgb(20 * n as u8, 255 - 17 * n as u8, 90) })
+        .collect();
+    let config = OverlayConfig { style, alpha: 0.45, hide: vec!["class 3".into()], legend: true, colors: Vec::new() };
+    let mut overlay = Overlay::new(&config, &labels).expect("the hidden class is in the list");
+    let source = OwnedPicture::new(info, 0);
+    let mut target = OwnedPicture::new(info, 0);
+    let mut times: Vec<Duration> = (0..120)
+        .map(|_| {
+            let start = Instant::now();
+            overlay.draw(&source.picture(), mask, &mut target.picture_mut());
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}

@@ -1,0 +1,68 @@
+//! A GStreamer buffer, mapped for reading, as the pipeline's [`Pixels`]: no copy between decoder and overlay.
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use gst_video::prelude::*;
+
+use super::SourceError;
+use crate::frame::{Colorimetry, Matrix, Picture, PixelFormat, Pixels, Plane, VideoInfo};
+
+/// A mapped, read-only frame; the buffer goes back to its pool when the last user lets go.
+pub struct MappedFrame {
+    frame: gst_video::VideoFrame<gst_video::video_frame::Readable>,
+    info: VideoInfo,
+}
+
+impl MappedFrame {
+    /// Maps `buffer`, whose layout `layout` describes.
+    ///
+    /// # Errors
+    /// When the buffer does not hold what the caps promise, or its memory cannot be read.
+    pub fn new(buffer: gst::Buffer, layout: &gst_video::VideoInfo) -> Result<Self, SourceError> {
+        let info = video_info(layout)?;
+        let frame = gst_video::VideoFrame::from_buffer_readable(buffer, layout)
+            .map_err(|_| SourceError("a decoded frame cannot be read".into()))?;
+        Ok(MappedFrame { frame, info })
+    }
+}
+
+impl Pixels for MappedFrame {
+    fn picture(&self) -> Picture<'_> {
+        let data = self.frame.planes_data();
+        let strides = self.frame.plane_stride();
+        let plane = |n: usize| match strides.get(n) {
+            Some(&stride) => Plane { data: data[n], stride: stride.unsigned_abs() as usize },
+            None => Plane { data: &[], stride: 0 },
+        };
+        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
+    }
+}
+
+/// The pipeline's view of GStreamer's video information.
+fn video_info(layout: &gst_video::VideoInfo) -> Result<VideoInfo, SourceError> {
+    let format = match layout.format() {
+        gst_video::VideoFormat::I420 => PixelFormat::I420,
+        gst_video::VideoFormat::Nv12 => PixelFormat::Nv12,
+        other => return Err(SourceError(format!("frames arrive as {other}, not as I420 or NV12"))),
+    };
+    let colorimetry = layout.colorimetry();
+    let matrix = match colorimetry.matrix() {
+        gst_video::VideoColorMatrix::Bt709 => Matrix::Bt709,
+        gst_video::VideoColorMatrix::Bt2020 => Matrix::Bt2020,
+        gst_video::VideoColorMatrix::Bt601 | gst_video::VideoColorMatrix::Fcc => Matrix::Bt601,
+        // Unmarked video is BT.709 when it is HD, by convention (and as GStreamer's own converter assumes).
+        _ if layout.height() >= 720 => Matrix::Bt709,
+        _ => Matrix::Bt601,
+    };
+    let ratio = |numerator: i32, denominator: i32| (numerator.max(0) as u32, denominator.max(1) as u32);
+    let (par, fps) = (layout.par(), layout.fps());
+    Ok(VideoInfo {
+        width: layout.width() as usize,
+        height: layout.height() as usize,
+        format,
+        par: ratio(par.numer(), par.denom()),
+        fps: ratio(fps.numer(), fps.denom()),
+        color: Colorimetry { matrix, full_range: colorimetry.range() == gst_video::VideoColorRange::Range0_255 },
+    })
+}

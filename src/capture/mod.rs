@@ -1,0 +1,77 @@
+//! Sources: where frames come from. GStreamer captures and decodes; frames reach the pipeline as read-only I420 or
+//! NV12 buffers, without a copy.
+//!
+//! [`Source`] and [`Capture`] are the edge where tests put fakes: slow, silent, failing and panicking ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::frame::Pixels;
+use crate::gst::GstError;
+use crate::stream::timing::Spent;
+
+mod decode;
+mod mapped;
+mod pipeline;
+
+pub use pipeline::GstSource;
+
+/// Why a source has no more frames. The message names no secrets.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub String);
+
+impl From<GstError> for SourceError {
+    fn from(error: GstError) -> Self {
+        SourceError(error.message)
+    }
+}
+
+/// What a capture has to say.
+pub enum Captured {
+    Frame(CapturedFrame),
+    /// Nothing within the time given.
+    Silence,
+    /// The source has ended by itself.
+    End,
+}
+
+/// A decoded picture on its way into the pipeline.
+pub struct CapturedFrame {
+    pub pixels: Arc<dyn Pixels>,
+    /// Monotonic in the source's own time line, also across the loops of a file.
+    pub pts: Duration,
+    pub captured_at: Instant,
+    /// What decoding it took.
+    pub decode: Spent,
+}
+
+/// A place that frames can be had from, again and again.
+pub trait Source: Send {
+    /// Its address without secrets.
+    fn label(&self) -> String;
+
+    /// Whether an end is a fault, after which it is tried again: true for cameras, false for files and whatever else
+    /// ends by design.
+    fn is_restartable(&self) -> bool;
+
+    /// Connects. May return before the first frame is there.
+    ///
+    /// # Errors
+    /// What the source refused, in one line.
+    fn open(&self) -> Result<Box<dyn Capture>, SourceError>;
+}
+
+/// One connection to a source. Dropping it disconnects.
+pub trait Capture: Send {
+    /// Waits at most `patience` for the next frame.
+    ///
+    /// # Errors
+    /// The connection has failed and is of no more use.
+    fn next(&mut self, patience: Duration) -> Result<Captured, SourceError>;
+
+    /// Number of frames the source announces, for a progress bar.
+    fn expected_frames(&self) -> Option<u64> {
+        None
+    }
+}

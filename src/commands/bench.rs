@@ -1,0 +1,233 @@
+//! `maskcast bench`: what the machine could do, and what the pipeline makes of it, measured side by side.
+//!
+//! Four things are measured in turn, round after round, so that a neighbour's load falls on all of them: decoding
+//! alone, the bare model alone (all its workers), encoding alone, and the whole pipeline. If the model's workers do
+//! `B` frames a second on all `C` cores, and decoding and encoding cost `d` and `e` seconds of CPU a frame, then a frame
+//! takes `1/B + (d + e)/C` seconds of the whole machine, and no pipeline makes more than the inverse of that.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use super::job::{self, Job};
+use super::{Failure, ModelArgs, write_json};
+use crate::capture::{Captured, GstSource, Source};
+use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSource};
+use crate::frame::Pixels;
+use crate::publish::file::FileOutput;
+use crate::publish::{Output, Stamp};
+use crate::segment::choose::{self, Goal, Plan};
+use crate::segment::onnx::Model;
+use crate::stream::status::Status;
+use crate::stream::stop::Stop;
+use crate::stream::timing::Stage;
+
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// A configuration: its model, and its first file source as the clip.
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The clip to run [default: the configuration's first file, or 960x540 test pictures, H.264].
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Write the result to this JSON file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Frames of the clip that is made when none is given.
+const TEST_FRAMES: u64 = 150;
+
+/// Decoded frames that are held for encoding alone.
+const HELD: usize = 32;
+
+/// How long the bare model is measured a round.
+const MODEL_TIME: Duration = Duration::from_secs(2);
+
+/// One round's figures.
+#[derive(Clone, Copy)]
+struct Round {
+    /// Frames a second of the bare model, all workers together.
+    model_fps: f64,
+    /// CPU seconds a frame.
+    decode: f64,
+    encode: f64,
+    pipeline_fps: f64,
+}
+
+impl Round {
+    /// Frames a second that decoding, model and encoding allow on `cores`.
+    fn limit(&self, cores: f64) -> f64 {
+        1.0 / (1.0 / self.model_fps + (self.decode + self.encode) / cores)
+    }
+}
+
+/// Measures, prints, and writes JSON.
+///
+/// # Errors
+/// A clip or model that cannot be run.
+pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
+    let config = args.config.as_deref().map(super::load_config).transpose()?;
+    let settings = match &config {
+        Some(config) => config.model.clone(),
+        None => args.model.config()?,
+    };
+    let model = Arc::new(Model::load(&settings)?);
+    let plan = choose::usual(&model, Goal::Throughput);
+    let folder = tempfile::Builder::new()
+        .prefix("maskcast-bench-")
+        .tempdir()
+        .map_err(|error| Failure::runtime(format!("no temporary folder: {error}")))?;
+    let configured = config.iter().flat_map(|config| &config.streams).find_map(|stream| match &stream.source.uri {
+        SourceUri::File(path) => Some(path.clone()),
+        _ => None,
+    });
+    let (clip, name) = match args.input.clone().or(configured) {
+        Some(clip) => (clip.clone(), clip.display().to_string()),
+        None => (test_clip(folder.path())?, "test pictures 960x540".to_string()),
+    };
+    let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+    eprintln!(
+        "{name}; {} on {}; {} workers of {} threads; {cores} cores",
+        model.name(),
+        model.provider.name(),
+        plan.workers,
+        plan.threads
+    );
+    let mut rounds = Vec::new();
+    for n in 1..=args.rounds {
+        let round = measure(&model, plan, &clip, folder.path())?;
+        eprintln!(
+            "round {n}: model alone {:.1}/s, decode {:.2} ms, encode {:.2} ms, pipeline {:.1}/s = {:.1} % of the limit",
+            round.model_fps,
+            round.decode * 1e3,
+            round.encode * 1e3,
+            round.pipeline_fps,
+            100.0 * round.pipeline_fps / round.limit(cores)
+        );
+        rounds.push(round);
+    }
+    let median = |value: &dyn Fn(&Round) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let model_fps = median(&|round| round.model_fps);
+    let pipeline_fps = median(&|round| round.pipeline_fps);
+    let limit_fps = median(&|round| round.limit(cores));
+    // The ratio is taken within a round: its two sides saw the same neighbours.
+    let share = median(&|round| round.pipeline_fps / round.limit(cores));
+    println!("bare model      {model_fps:8.1} frames a second");
+    println!("limit           {limit_fps:8.1} frames a second (model, decode and encode alone)");
+    println!("whole pipeline  {pipeline_fps:8.1} frames a second");
+    println!("share of limit  {:8.1} %", share * 100.0);
+    println!("share of model  {:8.1} %", median(&|round| round.pipeline_fps / round.model_fps) * 100.0);
+    if let Some(path) = &args.json {
+        let value = json!({
+            "clip": name,
+            "model": model.name(),
+            "provider": model.provider.name(),
+            "workers": plan.workers,
+            "threads": plan.threads,
+            "cores": cores,
+            "rounds": args.rounds,
+            "model_fps": model_fps,
+            "decode_ms": median(&|round| round.decode) * 1e3,
+            "encode_ms": median(&|round| round.encode) * 1e3,
+            "limit_fps": limit_fps,
+            "pipeline_fps": pipeline_fps,
+            "share_of_limit": share,
+            "share_of_model": median(&|round| round.pipeline_fps / round.model_fps),
+        });
+        write_json(path, &value)?;
+    }
+    Ok(())
+}
+
+fn measure(model: &Arc<Model>, plan: Plan, clip: &Path, folder: &Path) -> Result<Round, Failure> {
+    let (decode, held) = decode_alone(clip)?;
+    let model_fps = choose::trial(model, plan, MODEL_TIME).map_err(Failure::runtime)?.fps;
+    let encode = encode_alone(&held, folder)?;
+    drop(held);
+    let job = Job {
+        model,
+        plan,
+        source: file(clip),
+        output: folder.join("pipeline.mp4"),
+        overlay: OverlayConfig::default(),
+        encode: EncodeConfig::default(),
+        on_mask: None,
+    };
+    let done = job::run(job, &Stop::default(), |_| {})?;
+    let pipeline_fps = done.status.ledger.counts().published as f64 / done.elapsed.as_secs_f64();
+    Ok(Round { model_fps, decode, encode, pipeline_fps })
+}
+
+fn file(clip: &Path) -> SourceSpec {
+    let mut spec = SourceSpec::new(SourceUri::File(clip.to_path_buf()));
+    (spec.real_time, spec.looped) = (false, false);
+    spec
+}
+
+/// CPU seconds a frame of decoding alone, and some of the frames.
+fn decode_alone(clip: &Path) -> Result<(f64, Vec<Arc<dyn Pixels>>), Failure> {
+    let located = |error: &dyn std::fmt::Display| Failure::runtime(format!("{}: {error}", clip.display()));
+    let mut capture = GstSource::new(file(clip)).open().map_err(|error| located(&error))?;
+    let (mut cpu, mut frames, mut held) = (Duration::ZERO, 0_u32, Vec::new());
+    loop {
+        match capture.next(Duration::from_secs(10)).map_err(|error| located(&error))? {
+            Captured::Frame(frame) => {
+                cpu += frame.decode.cpu;
+                frames += 1;
+                if held.len() < HELD {
+                    // A copy: held buffers would be missing in the decoder's pool.
+                    held.push(Arc::new(crate::frame::OwnedPicture::copy_of(&frame.pixels.picture())) as Arc<dyn Pixels>);
+                }
+            }
+            Captured::Silence => return Err(located(&"no frame for 10 s")),
+            Captured::End if frames == 0 => return Err(located(&"no frame came out of it")),
+            Captured::End => return Ok((cpu.as_secs_f64() / f64::from(frames), held)),
+        }
+    }
+}
+
+/// CPU seconds a frame of encoding alone, with the settings of `segment`.
+fn encode_alone(held: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure> {
+    let status = Arc::new(Status::new("encode"));
+    let mut output = FileOutput::new(folder.join("encode.mp4"), EncodeConfig::default(), Arc::clone(&status))
+        .map_err(Failure::runtime)?;
+    let pictures = held.iter().chain(held.iter().rev()).cycle().take(4 * HELD);
+    for (n, pixels) in pictures.enumerate() {
+        let picture = pixels.picture();
+        let stamp = Stamp { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now() };
+        output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
+    }
+    output.finish().map_err(Failure::runtime)?;
+    let summary = status.stage(Stage::Encode).summary();
+    Ok(summary.cpu.as_secs_f64() / summary.count.max(1) as f64)
+}
+
+/// Makes a clip of moving test pictures.
+fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
+    let path = folder.join("clip.mp4");
+    let test = TestSource { pattern: "smpte".into(), width: 960, height: 540, fps: 25, frames: Some(TEST_FRAMES) };
+    let mut spec = SourceSpec::new(SourceUri::Test(test));
+    spec.real_time = false;
+    let mut capture = GstSource::new(spec).open().map_err(Failure::runtime)?;
+    let status = Arc::new(Status::new("clip"));
+    let mut output = FileOutput::new(path.clone(), EncodeConfig::default(), status).map_err(Failure::runtime)?;
+    while let Captured::Frame(frame) = capture.next(Duration::from_secs(10)).map_err(Failure::runtime)? {
+        let picture = frame.pixels.picture();
+        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at };
+        output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
+    }
+    output.finish().map_err(Failure::runtime)?;
+    Ok(path)
+}

@@ -1,0 +1,42 @@
+//! `maskcast check`
+
+use std::path::Path;
+
+use super::{Failure, load_config};
+use crate::config::SourceUri;
+use crate::segment::onnx::{Model, ModelError};
+use crate::service::check_labels;
+
+/// Reads the configuration and loads its model; connects to no camera and opens no port.
+///
+/// # Errors
+/// Everything that is wrong, a line each, with exit code 78.
+pub fn check(path: &Path) -> Result<(), Failure> {
+    let config = load_config(path)?;
+    let model = Model::load(&config.model).map_err(|error| match error {
+        ModelError::Model(problem) => Failure::config(format!("{}: model.path: {problem}", path.display())),
+        ModelError::Machine(problem) => Failure::runtime(problem),
+    })?;
+    check_labels(&config, &model.contract.labels).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
+        Failure::config(lines.join("\n"))
+    })?;
+    println!("{}: good", path.display());
+    println!("  model    {} ({}), runs on {}", config.model.path.display(), model.name(), model.provider.name());
+    println!("  page     http://{}/", config.server.http);
+    for stream in &config.streams {
+        println!(
+            "  stream   {}: {} -> rtsp://{}/{}",
+            stream.name,
+            stream.source.label(),
+            config.server.rtsp,
+            stream.name
+        );
+        if let SourceUri::V4l2(device) = &stream.source.uri
+            && !device.exists()
+        {
+            println!("           {} is not there now; the service waits for it", device.display());
+        }
+    }
+    Ok(())
+}

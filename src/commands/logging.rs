@@ -1,0 +1,59 @@
+//! Where log lines go: text for people, journald's fields under systemd, JSON on request.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::LogFormat;
+
+/// The variable that filters the log.
+const FILTER: &str = "MASKCAST_LOG";
+
+/// ONNX Runtime is talkative about optimisations; only what it calls errors is passed on by default.
+const DEFAULT_FILTER: &str = "info,ort=error";
+
+/// Starts logging.
+///
+/// # Errors
+/// A filter that cannot be understood.
+pub fn init(format: LogFormat) -> Result<(), String> {
+    let filter = match std::env::var(FILTER) {
+        Ok(text) if !text.trim().is_empty() => {
+            EnvFilter::try_new(&text).map_err(|error| format!("{FILTER}={text:?} is not a log filter: {error}"))?
+        }
+        _ => EnvFilter::new(DEFAULT_FILTER),
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Json => {
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+            registry.with(layer).try_init()
+        }
+        LogFormat::Auto if under_journald() => match tracing_journald::layer() {
+            Ok(layer) => registry.with(layer).try_init(),
+            Err(_) => registry.with(text()).try_init(),
+        },
+        LogFormat::Auto | LogFormat::Text => registry.with(text()).try_init(),
+    };
+    started.map_err(|error| format!("the log cannot be started: {error}"))
+}
+
+/// Whether standard error is a stream to the journal (systemd.exec(5), `$JOURNAL_STREAM`): device and inode of the
+/// file must be the ones that systemd has set, for the variable is inherited by whatever a shell starts, too.
+fn under_journald() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(expected) = std::env::var("JOURNAL_STREAM") else { return false };
+    std::fs::metadata("/proc/self/fd/2").is_ok_and(|file| format!("{}:{}", file.dev(), file.ino()) == expected)
+}
+
+fn text<S>() -> impl tracing_subscriber::Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+}

@@ -1,0 +1,131 @@
+//! `maskcast model show|verify`
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+
+use super::{Failure, ModelArgs};
+use crate::config::{ModelConfig, Provider};
+use crate::segment::choose::{self, Goal};
+use crate::segment::contract::InputPixels;
+use crate::segment::onnx::Model;
+
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Print what a model says of itself: input, output, labels, origin.
+    #[command(after_help = "Example: maskcast model show models/street.onnx")]
+    Show {
+        /// The ONNX file.
+        model: PathBuf,
+    },
+    /// Load a model as the service would, run its golden frame, and time it.
+    #[command(after_help = "Example: maskcast model verify models/street.onnx --providers cuda,cpu")]
+    Verify {
+        /// The ONNX file.
+        model: PathBuf,
+        #[command(flatten)]
+        options: VerifyArgs,
+    },
+}
+
+/// The same options as elsewhere, without naming a model twice.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// Execution providers, tried in this order.
+    #[arg(long, value_delimiter = ',', value_name = "NAME", default_value = "tensorrt,cuda,cpu")]
+    pub providers: Vec<super::ProviderArg>,
+    /// "gpu": refuse to run on the CPU.
+    #[arg(long, value_enum, default_value = "any")]
+    pub require: super::RequireArg,
+}
+
+/// Shows or verifies a model.
+///
+/// # Errors
+/// What makes the model unusable.
+pub fn model(command: &ModelCommand) -> Result<(), Failure> {
+    match command {
+        ModelCommand::Show { model } => show(model),
+        ModelCommand::Verify { model, options } => verify(model, options),
+    }
+}
+
+fn show(path: &Path) -> Result<(), Failure> {
+    // The CPU reads every model; which provider runs it is not the question here.
+    let mut config = ModelConfig::with_path(path);
+    config.providers = vec![Provider::Cpu];
+    let model = Model::load(&config)?;
+    let contract = &model.contract;
+    let input = &contract.input;
+    println!("{}", path.display());
+    let pixels = match &input.pixels {
+        InputPixels::Bytes => "uint8 RGB, normalised inside".to_string(),
+        InputPixels::Float(float) => format!("float32 {:?} {:?}, normalised by its card", float.layout, float.order),
+    };
+    let batch = if input.dynamic_batch { "any batch" } else { "one frame a run" };
+    println!("  input    {} {}x{}, {pixels}, {batch}", input.name, input.width, input.height);
+    println!("  output   {} {:?}", contract.output.name, contract.output.kind);
+    println!("  labels   {}", contract.labels.len());
+    for (index, label) in contract.labels.iter().enumerate() {
+        let crate::frame::Rgb(r, g, b) = label.color;
+        println!("    {index:3}  #{r:02x}{g:02x}{b:02x}  {}", label.name);
+    }
+    let own = if contract.describes_itself() { "describes itself" } else { "is described by its card" };
+    println!("  this model {own}");
+    if let Some(version) = &contract.version {
+        println!("  contract {version}");
+    }
+    match &contract.train {
+        Some(serde_json::Value::Object(fields)) => {
+            println!("  training");
+            for (key, value) in fields {
+                println!("    {key}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_string));
+            }
+        }
+        Some(other) => println!("  training {other}"),
+        None => {}
+    }
+    println!("  golden frame: {}", if contract.golden.is_some() { "yes" } else { "none" });
+    if let Some(card) = &contract.card {
+        for (key, text) in
+            [("title", &card.title), ("about", &card.description), ("origin", &card.origin), ("licence", &card.licence)]
+        {
+            if !text.is_empty() {
+                println!("  {key:8} {}", text.trim().replace('\n', "\n           "));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
+    let args = ModelArgs {
+        model: Some(path.to_path_buf()),
+        providers: options.providers.clone(),
+        require: options.require,
+        threads: 0,
+        workers: 0,
+    };
+    let model = Model::load(&args.config()?)?;
+    println!("{}", path.display());
+    for (provider, reason) in &model.refused {
+        println!("  {:9} not available: {reason}", provider.name());
+    }
+    println!("  {:9} runs it", model.provider.name());
+    match model.golden_difference {
+        Some(difference) => println!("  golden    {:.3} % of pixels differ: good", difference * 100.0),
+        None => println!("  golden    none: its results cannot be checked here"),
+    }
+    println!("  time      {:.1} ms a frame, all cores on one frame", model.time.as_secs_f64() * 1e3);
+    let (_, trials) = choose::measured(&model, Goal::Throughput).map_err(Failure::runtime)?;
+    for trial in trials {
+        println!(
+            "            {} side by side, {} threads each: {:.1} frames a second, {:.1} ms a frame",
+            trial.plan.workers,
+            trial.plan.threads,
+            trial.fps,
+            trial.latency.as_secs_f64() * 1e3
+        );
+    }
+    Ok(())
+}

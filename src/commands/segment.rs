@@ -1,0 +1,293 @@
+//! `maskcast segment`: a video file in, the same video with masks out.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::job::{self, Done, Job};
+use super::run::stop_on_signals;
+use super::{Failure, ModelArgs, write_json};
+use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, Style};
+use crate::frame::{Frame, Mask};
+use crate::overlay::Overlay;
+use crate::segment::choose::{Goal, Plan, usual};
+use crate::segment::golden::encode_png;
+use crate::segment::onnx::Model;
+use crate::stream::Tap;
+use crate::stream::status::Status;
+use crate::stream::timing::Stage;
+
+#[derive(Clone, Debug, Args)]
+pub struct SegmentArgs {
+    /// A video file, or an address of one (file://, http://, test://PATTERN?frames=N).
+    pub input: String,
+    /// The file to write: .mp4 or .mkv, H.264. It appears when it is complete.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How masks are drawn.
+    #[arg(long, value_enum, default_value = "tint")]
+    pub style: StyleArg,
+    /// Strength of the tint, 0 to 1.
+    #[arg(long, default_value_t = 0.45, value_parser = parse_alpha)]
+    pub alpha: f32,
+    /// Classes that are not drawn, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "LABELS")]
+    pub hide: Vec<String>,
+    /// Leave the legend out.
+    #[arg(long)]
+    pub no_legend: bool,
+    /// Write counts, times and class shares to this JSON file.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Write each mask to this folder, as an 8-bit grey PNG of class indices.
+    #[arg(long, value_name = "DIR")]
+    pub mask_dir: Option<PathBuf>,
+    /// Size of those masks: the frame's, or the model's own.
+    #[arg(long, value_enum, default_value = "frame")]
+    pub mask_size: MaskSize,
+    /// x264's speed preset.
+    #[arg(long, default_value = "ultrafast", value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
+    pub preset: String,
+    /// kbit/s; 0 = constant quality.
+    #[arg(long, default_value_t = 0, value_name = "KBITS")]
+    pub bitrate: u32,
+}
+
+const PRESETS: [&str; 9] =
+    ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StyleArg {
+    Tint,
+    Contour,
+    MaskOnly,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MaskSize {
+    Frame,
+    Model,
+}
+
+fn parse_alpha(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(alpha) if (0.0..=1.0).contains(&alpha) => Ok(alpha),
+        _ => Err("a number from 0 (invisible) to 1 (opaque) belongs here".into()),
+    }
+}
+
+/// Segments a file.
+///
+/// # Errors
+/// What cannot be read, run or written. An output file that was there before stays as it was.
+pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
+    let source = source(&args.input)?;
+    let temporary = check_output(&args.output, &source)?;
+    let config = args.model.config()?;
+    let model = Arc::new(Model::load(&config)?);
+    let overlay = OverlayConfig {
+        style: match args.style {
+            StyleArg::Tint => Style::Tint,
+            StyleArg::Contour => Style::Contour,
+            StyleArg::MaskOnly => Style::MaskOnly,
+        },
+        alpha: args.alpha,
+        hide: args.hide.clone(),
+        legend: !args.no_legend,
+        ..OverlayConfig::default()
+    };
+    Overlay::new(&overlay, &model.contract.labels).map_err(|unknown| Failure::usage(format!("--hide: {unknown}")))?;
+    let on_mask = args.mask_dir.as_ref().map(|dir| mask_writer(dir, args.mask_size)).transpose()?;
+    let plan = usual(&model, Goal::Throughput);
+    let stop = stop_on_signals()?;
+    let bar = progress_bar();
+    let job = Job {
+        model: &model,
+        plan,
+        source,
+        output: temporary.clone(),
+        overlay,
+        encode: EncodeConfig { preset: args.preset.clone(), bitrate: args.bitrate, ..EncodeConfig::default() },
+        on_mask,
+    };
+    let done = job::run(job, &stop, |status| show_progress(&bar, status));
+    bar.finish_and_clear();
+    let done = done.inspect_err(|_| remove_empty(&temporary))?;
+    let counts = done.status.ledger.counts();
+    if counts.published == 0 {
+        remove_empty(&temporary);
+        return Err(Failure::runtime(format!("{}: no frame came out of it", args.input)));
+    }
+    std::fs::rename(&temporary, &args.output)
+        .map_err(|error| Failure::runtime(format!("{}: {error}", args.output.display())))?;
+    if let Some(path) = &args.report {
+        write_json(path, &report(args, &model, plan, &done))?;
+    }
+    let seconds = done.elapsed.as_secs_f64();
+    eprintln!(
+        "{}: {} frames in {seconds:.1} s, {:.1} a second, {} on {}",
+        args.output.display(),
+        counts.published,
+        counts.published as f64 / seconds,
+        model.name(),
+        model.provider.name()
+    );
+    if done.stopped {
+        return Err(Failure::runtime("stopped before the end of the input; the output holds what came before"));
+    }
+    Ok(())
+}
+
+/// The input, played as fast as it goes.
+fn source(input: &str) -> Result<SourceSpec, Failure> {
+    let here = std::env::current_dir().map_err(|error| Failure::runtime(format!("the current folder: {error}")))?;
+    let mut spec = SourceSpec::from_argument(input, &here).map_err(|(problem, help)| {
+        let help = help.map_or_else(String::new, |help| format!(" ({help})"));
+        let message = format!("{input}: {problem}{help}");
+        // A file that is not there is the world's fault, an address that cannot be one is the caller's.
+        if input.contains("://") && !input.starts_with("file:") {
+            Failure::usage(message)
+        } else {
+            Failure::runtime(message)
+        }
+    })?;
+    let ends = match &spec.uri {
+        SourceUri::File(_) | SourceUri::Http(_) | SourceUri::Gst(_) => true,
+        SourceUri::Test(test) => test.frames.is_some(),
+        _ => false,
+    };
+    if !ends {
+        return Err(Failure::usage(format!(
+            "{}: `segment` reads what has an end: a file, an http address of one, or test://…?frames=N; `run` is for cameras",
+            spec.label()
+        )));
+    }
+    (spec.real_time, spec.looped) = (false, false);
+    Ok(spec)
+}
+
+/// Checks that the output can be written without harm; gives the name to write under until it is complete.
+fn check_output(output: &Path, source: &SourceSpec) -> Result<PathBuf, Failure> {
+    let shown = output.display();
+    let extension = output.extension().and_then(|extension| extension.to_str());
+    let Some(extension @ ("mp4" | "m4v" | "mov" | "mkv")) = extension else {
+        return Err(Failure::usage(format!("{shown}: the output's name must end in .mp4 or .mkv")));
+    };
+    if output.is_dir() {
+        return Err(Failure::usage(format!("{shown}: is a folder; name a file")));
+    }
+    let folder = match output.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return Err(Failure::runtime(format!("{shown}: the folder {} does not exist", folder.display())));
+    }
+    if let (SourceUri::File(input), Ok(output)) = (&source.uri, output.canonicalize())
+        && input.canonicalize().is_ok_and(|input| input == output)
+    {
+        return Err(Failure::usage(format!("{shown}: is the input itself; write to another file")));
+    }
+    Ok(output.with_extension(format!("part.{extension}")))
+}
+
+/// Removes an unfinished file that holds nothing; one that holds frames is left for its owner to judge.
+fn remove_empty(path: &Path) {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() < 1024) && std::fs::remove_file(path).is_err() {
+        tracing::debug!("{} could not be removed", path.display());
+    }
+}
+
+/// Writes masks as `000000.png`, `000001.png`, …, numbered like the frames.
+fn mask_writer(dir: &Path, size: MaskSize) -> Result<Tap, Failure> {
+    std::fs::create_dir_all(dir).map_err(|error| Failure::runtime(format!("{}: {error}", dir.display())))?;
+    let dir = dir.to_path_buf();
+    Ok(Box::new(move |frame: &Frame, mask: &Mask| {
+        let path = dir.join(format!("{:06}.png", frame.seq));
+        let info = frame.info();
+        let (width, height, data) = match size {
+            MaskSize::Frame => (info.width, info.height, &mask.resized(info.width, info.height)),
+            MaskSize::Model => (mask.width, mask.height, &mask.classes),
+        };
+        let bytes = encode_png(data, width as u32, height as u32, png::ColorType::Grayscale)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        std::fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))
+    }))
+}
+
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{spinner} {pos} frames {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::no_length().with_style(style)
+}
+
+fn show_progress(bar: &ProgressBar, status: &Status) {
+    if bar.length().is_none()
+        && let Some(frames) = status.condition().expected_frames
+    {
+        bar.set_length(frames);
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} frames {msg} {eta} left") {
+            bar.set_style(style);
+        }
+    }
+    bar.set_position(status.ledger.counts().published);
+    bar.set_message(format!("{:.1}/s", status.rate().0));
+}
+
+/// The report: see the README for its fields.
+fn report(args: &SegmentArgs, model: &Model, plan: Plan, done: &Done) -> serde_json::Value {
+    let counts = done.status.ledger.counts();
+    let dropped: serde_json::Map<_, _> =
+        counts.reasons().map(|(reason, count)| (reason.name().to_string(), count.into())).collect();
+    let millis = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let stages: serde_json::Map<_, _> = Stage::ALL
+        .into_iter()
+        .map(|stage| {
+            let summary = done.status.stage(stage).summary();
+            let value = json!({
+                "p50": millis(summary.p50),
+                "p99": millis(summary.p99),
+                "total_cpu": millis(summary.cpu),
+                "count": summary.count,
+            });
+            (stage.name().to_string(), value)
+        })
+        .collect();
+    let pixels: u64 = done.class_pixels.iter().sum();
+    let classes: serde_json::Map<_, _> = model
+        .contract
+        .labels
+        .iter()
+        .zip(done.class_pixels.iter())
+        .map(|(label, &count)| (label.name.clone(), json!(count as f64 / pixels.max(1) as f64)))
+        .collect();
+    let seconds = done.elapsed.as_secs_f64();
+    let condition = done.status.condition();
+    json!({
+        "input": args.input,
+        "output": args.output,
+        "frames_in": counts.captured(),
+        "frames_out": counts.published,
+        "dropped": dropped,
+        "seconds": seconds,
+        "fps": counts.published as f64 / seconds,
+        "width": condition.info.map(|info| info.width),
+        "height": condition.info.map(|info| info.height),
+        "provider": model.provider.name(),
+        "requested": model.requested().name(),
+        "model": model.name(),
+        "workers": plan.workers,
+        "threads": plan.threads,
+        "stage_ms": stages,
+        "classes": classes,
+    })
+}

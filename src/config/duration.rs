@@ -1,0 +1,75 @@
+//! Durations as people write them: `"500ms"`, `"3s"`, `"1.5m"`, `"1h"`.
+
+use std::time::Duration;
+
+pub(super) const HELP: &str = r#"write "500ms", "3s", "1m" or a number of seconds"#;
+
+/// `None` when the text is no duration: no unit, an unknown unit, negative, or too large to hold.
+pub(super) fn parse(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(digits);
+    let seconds_per_unit = match unit.trim_start() {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    from_seconds(number.parse::<f64>().ok()? * seconds_per_unit)
+}
+
+/// Rounded to whole milliseconds, so that 0.1 s is 100 ms and no nanosecond more.
+pub(super) fn from_seconds(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64((seconds * 1000.0).round() / 1000.0).ok()
+}
+
+/// The shortest form that [`parse`] reads back; exact for whole milliseconds.
+pub(super) fn show(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0 => "0s".into(),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+        _ => format!("{millis}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("3s", 3000),
+            ("1m", 60_000),
+            ("1h", 3_600_000),
+            ("1.5s", 1500),
+            (" 2 s ", 2000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        assert_eq!(from_seconds(0.1), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn nonsense() {
+        for text in ["", "5", "s", "soon", "-1s", "1.2.3s", "5 parsecs", "9e9h", "1s 2s"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(parse(&format!("{}h", "9".repeat(40))), None);
+        assert_eq!(from_seconds(f64::NAN), None);
+        assert_eq!(from_seconds(-1.0), None);
+    }
+
+    #[test]
+    fn shown_as_written() {
+        for text in ["0s", "250ms", "3s", "90s", "2m", "1h"] {
+            assert_eq!(show(parse(text).unwrap()), text);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! From a file's text to a [`Config`]: TOML, `[model]`, `[server]`; the streams are read in `stream.rs`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::error::line_of;
+use super::reader::{Document, Section, Value};
+use super::stream::read_streams;
+use super::{Config, ConfigError, ConfigErrors, ModelConfig, Provider, Require, ServerConfig};
+
+/// Reads and validates a configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it, or the one reason why it cannot be read. Programs end with exit code 78.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| ConfigErrors::whole_file(path, None, format!("cannot be read: {error}")))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = line_of(&bytes, error.valid_up_to());
+        ConfigErrors::whole_file(path, Some(line), "is not UTF-8 text".into())
+    })?;
+    parse(text, path)
+}
+
+/// Validates the text of a configuration file. `path` names it in errors, and relative paths start at its folder.
+///
+/// Files that the text names are looked for, and password files are read.
+///
+/// # Errors
+/// Everything that is wrong with it: if it is no TOML, all syntax errors; otherwise all wrong, unknown and missing keys.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
+    parse_with(text, path, &|name| std::env::var(name).ok())
+}
+
+/// [`parse`] with the environment given, for tests.
+pub(super) fn parse_with(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigErrors> {
+    // A byte order mark is how some editors say UTF-8.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (table, syntax) = DeTable::parse_recoverable(text);
+    if !syntax.is_empty() {
+        // What the parser made of the rest would be reported as more errors than there are.
+        let error = |error: &toml::de::Error| ConfigError {
+            key: String::new(),
+            line: error.span().map(|span| line_of(text.as_bytes(), span.start)),
+            problem: error.message().replace('\n', ", "),
+            help: None,
+        };
+        let mut errors: Vec<ConfigError> = syntax.iter().map(error).collect();
+        errors.sort_by_key(|error| error.line);
+        return Err(ConfigErrors { path: path.to_path_buf(), errors });
+    }
+
+    let doc = Document::new(text, folder_of(path), env);
+    let config = read(&doc.root(table.get_ref()));
+    let errors = doc.into_errors();
+    if errors.is_empty() { Ok(config) } else { Err(ConfigErrors { path: path.to_path_buf(), errors }) }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    // Absolute, so that a later change of the current folder changes nothing. Fails only for an empty path.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    path.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn read(root: &Section) -> Config {
+    let model = read_model(&root.section("model"));
+    let server = read_server(&root.section("server"));
+    let streams = read_streams(root);
+    root.finish();
+    Config { model, server, streams }
+}
+
+fn read_model(section: &Section) -> ModelConfig {
+    // The empty path never leaves: wherever it is used, an error was noted.
+    let path = match section.get("path") {
+        Some(value) => value.existing_file().unwrap_or_default(),
+        None => crate::paths::default_model().unwrap_or_else(|help| {
+            section.fail("path", "is missing, and no model was found", Some(&help));
+            PathBuf::new()
+        }),
+    };
+    let mut model = ModelConfig::with_path(path);
+    if let Some(providers) = section.get("providers").and_then(|value| read_providers(&value)) {
+        model.providers = providers;
+    }
+    if let Some(value) = section.get("require") {
+        model.require = value.choice(&[("any", Require::Any), ("gpu", Require::Gpu)]).unwrap_or(Require::Any);
+        if model.require == Require::Gpu && model.providers == [Provider::Cpu] {
+            let help = "add \"tensorrt\" or \"cuda\" to model.providers, or drop the requirement";
+            let _: Option<()> = value.fail("\"gpu\" is required, but only \"cpu\" may be used", Some(help));
+        }
+    }
+    let count = |key, most, help| section.get(key).and_then(|value| value.integer::<usize>(0..=most, help));
+    model.threads = count("threads", 1024, "0 is all cores").unwrap_or(0);
+    model.workers = count("workers", 256, "0 is measured at start").unwrap_or(0);
+    model.max_batch = count("max_batch", 64, "0 is 1 on a CPU, 8 on a GPU").unwrap_or(0);
+    let device = section.get("device").and_then(|value| value.integer(0..=63, "the number that nvidia-smi shows"));
+    model.device = device.unwrap_or(0);
+    model.cache_dir = match section.get("cache_dir") {
+        Some(value) => value.folder(),
+        // systemd's CacheDirectory= may list several, separated by colons.
+        None => section
+            .doc
+            .env("CACHE_DIRECTORY")
+            .and_then(|list| list.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from)),
+    };
+    model.runtime = section.get("runtime").and_then(|value| value.existing_file());
+    section.finish();
+    model
+}
+
+fn read_providers(value: &Value) -> Option<Vec<Provider>> {
+    let choices = Provider::ALL.map(|provider| (provider.name(), provider));
+    let help = r#"write ["tensorrt", "cuda", "cpu"], or fewer"#;
+    let values = value.list(Some(help))?;
+    if values.is_empty() {
+        return value.fail("must not be empty", Some(help));
+    }
+    let mut providers = Vec::new();
+    for value in &values {
+        match value.choice(&choices) {
+            Some(provider) if providers.contains(&provider) => {
+                let _: Option<()> = value.fail(format!("{:?} is listed twice", provider.name()), None);
+            }
+            Some(provider) => providers.push(provider),
+            None => {}
+        }
+    }
+    // With a wrong name among them, the list says nothing about what is required.
+    (providers.len() == values.len()).then_some(providers)
+}
+
+fn read_server(section: &Section) -> ServerConfig {
+    let default = ServerConfig::default();
+    let address = |key| section.get(key).and_then(|value| read_address(&value));
+    let server =
+        ServerConfig { http: address("http").unwrap_or(default.http), rtsp: address("rtsp").unwrap_or(default.rtsp) };
+    if collide(server.http, server.rtsp) {
+        let help = "HTTP and RTSP need a port each; the defaults are 8080 and 8554";
+        section.fail("rtsp", format!("{} is taken by server.http ({})", server.rtsp, server.http), Some(help));
+    }
+    section.finish();
+    server
+}
+
+/// Whether listening on both fails: the same port on the same address, or one of them on all addresses.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || everywhere)
+}
+
+fn read_address(value: &Value) -> Option<SocketAddr> {
+    let text = value.string()?;
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let host = match host {
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(host) => host.parse().ok().map(IpAddr::V6),
+            None => host.parse().ok().map(IpAddr::V4),
+        },
+    };
+    match (host, port.parse()) {
+        (Some(host), Ok(port)) => Some(SocketAddr::new(host, port)),
+        _ => {
+            let help = "write \"127.0.0.1:8080\" for this machine only, \"0.0.0.0:8080\" for all networks";
+            value.fail(format!("{text:?} is not an IP address (or localhost) and a port"), Some(help))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collisions() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert!(collide(address("127.0.0.1:80"), address("127.0.0.1:80")));
+        assert!(collide(address("0.0.0.0:80"), address("127.0.0.1:80")));
+        assert!(!collide(address("10.0.0.1:80"), address("127.0.0.1:80")));
+        assert!(!collide(address("0.0.0.0:80"), address("0.0.0.0:81")));
+        assert!(!collide(address("127.0.0.1:0"), address("127.0.0.1:0")));
+    }
+}

@@ -1,0 +1,190 @@
+//! The configuration: TOML text → validated [`Config`]; all errors at once, each with its key path.
+//!
+//! A `Config` that exists is valid: files it names are there, names are unique, addresses parse, colours are colours.
+//! Stages take their settings from these types and never look at TOML.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use crate::frame::Rgb;
+
+mod defaults;
+mod duration;
+mod error;
+mod load;
+mod reader;
+mod source;
+mod stream;
+mod uri;
+
+#[cfg(test)]
+mod tests;
+
+pub use defaults::defaults_stream;
+pub use error::{ConfigError, ConfigErrors};
+pub use load::{load, parse};
+pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
+
+/// A whole configuration file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub model: ModelConfig,
+    pub server: ServerConfig,
+    /// In file order; names are unique; at least one.
+    pub streams: Vec<StreamConfig>,
+}
+
+/// Where inference may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Provider {
+    TensorRt,
+    Cuda,
+    Cpu,
+}
+
+impl Provider {
+    pub const ALL: [Provider; 3] = [Provider::TensorRt, Provider::Cuda, Provider::Cpu];
+
+    /// The name in the configuration, in metrics and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Provider::TensorRt => "tensorrt",
+            Provider::Cuda => "cuda",
+            Provider::Cpu => "cpu",
+        }
+    }
+}
+
+/// What the operator insists on (`model.require`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Require {
+    /// Whatever works.
+    Any,
+    /// Refuse to start on the CPU.
+    Gpu,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// The ONNX file; `models/street.onnx` beside or above the program when not given.
+    pub path: PathBuf,
+    /// Tried in this order; default `["tensorrt", "cuda", "cpu"]`.
+    pub providers: Vec<Provider>,
+    pub require: Require,
+    /// Cores that ONNX Runtime may use on the CPU; 0 = all.
+    pub threads: usize,
+    /// CPU sessions that run side by side, sharing `threads`; 0 = measure at start and choose.
+    pub workers: usize,
+    /// Frames of different streams that share one run when they wait together, at most.
+    /// 0 = as many as pays: 1 on a CPU, 8 on a GPU.
+    pub max_batch: usize,
+    /// GPU number.
+    pub device: i32,
+    /// Where TensorRT engines are kept; default `$CACHE_DIRECTORY` (systemd) or none.
+    pub cache_dir: Option<PathBuf>,
+    /// `libonnxruntime.so`, when it is not where Maskcast looks by itself.
+    pub runtime: Option<PathBuf>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Page, API, metrics, MJPEG; default `127.0.0.1:8080`.
+    pub http: SocketAddr,
+    /// RTSP; default `127.0.0.1:8554`.
+    pub rtsp: SocketAddr,
+}
+
+/// Which mask is drawn on which frame (`stream.show`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Every published frame carries its own mask; frames that the model has no time for are dropped.
+    Matched,
+    /// Every captured frame is published with the newest mask that is not older than `max_mask_age`.
+    FullRate,
+}
+
+/// `[[stream]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamConfig {
+    /// Letters, digits, `-` and `_`; unique; part of addresses.
+    pub name: String,
+    pub source: SourceSpec,
+    /// Default `full-rate` for live sources, `matched` for files played as fast as possible.
+    pub show: Show,
+    /// `full-rate`: a mask older than this is not drawn and the stream counts as stale. Default 1 s.
+    pub max_mask_age: Duration,
+    /// No frame for this long is a fault. Default 3 s.
+    pub silence_timeout: Duration,
+    pub overlay: OverlayConfig,
+    pub encode: EncodeConfig,
+    pub record: Option<RecordConfig>,
+}
+
+/// How the mask is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Class colours blended over the picture.
+    Tint,
+    /// Lines along class borders.
+    Contour,
+    /// Class colours alone.
+    MaskOnly,
+}
+
+/// `[stream.overlay]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct OverlayConfig {
+    pub style: Style,
+    /// 0 = invisible, 1 = opaque. Default 0.45.
+    pub alpha: f32,
+    /// Labels of classes that are not drawn. Checked against the model when it is loaded.
+    pub hide: Vec<String>,
+    /// Draw names and colours of the visible classes into the picture. Default true.
+    pub legend: bool,
+    /// `colors = { car = "#ff0000" }`: instead of the model's colours.
+    pub colors: Vec<(String, Rgb)>,
+}
+
+/// Which H.264 encoder (`stream.encode.encoder`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncoderChoice {
+    /// The first that works: nvenc, x264, openh264.
+    Auto,
+    Nvenc,
+    X264,
+    OpenH264,
+}
+
+/// `[stream.encode]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodeConfig {
+    pub encoder: EncoderChoice,
+    /// kbit/s; 0 = by picture size and rate.
+    pub bitrate: u32,
+    /// x264's speed preset; default `ultrafast` for the service's latency.
+    pub preset: String,
+    /// Distance of keyframes. Default 2 s.
+    pub keyframe_interval: Duration,
+    /// Quality of MJPEG pictures, 1–100. Default 80.
+    pub jpeg_quality: u32,
+}
+
+/// Container of recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// Fragmented MP4.
+    Mp4,
+    /// Matroska.
+    Mkv,
+}
+
+/// `[stream.record]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordConfig {
+    pub dir: PathBuf,
+    /// Default `mp4`.
+    pub format: Container,
+}

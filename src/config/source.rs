@@ -1,0 +1,328 @@
+//! Where a stream's frames come from, and the secrets that open it.
+//!
+//! A source is written as one URL (or a bare path) with a few settings beside it. User and password never stay in the
+//! URL: they live in [`Credentials`], whose password prints as `***`, so that no log line, API answer or debug output
+//! can hold them by accident. Use [`SourceSpec::label`] to name a source to people.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use super::uri;
+
+/// A string that is not printed: `Debug` and `Display` show `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The secret itself, to be handed to what needs it and to nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// User and password of a camera.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    /// Empty where the camera wants none.
+    pub password: Secret,
+}
+
+/// How RTSP carries its packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP first, TCP when nothing arrives.
+    Auto,
+    /// Interleaved in the RTSP connection: no loss, passes firewalls.
+    Tcp,
+    /// Least latency, loses packets on a busy network.
+    Udp,
+}
+
+/// A picture generator, for trying things out: `test://ball?width=640&height=360&fps=15&frames=100`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestSource {
+    /// A `pattern` of GStreamer's `videotestsrc`; default `smpte`.
+    pub pattern: String,
+    /// Pixels; default 640.
+    pub width: u32,
+    /// Pixels; default 360.
+    pub height: u32,
+    /// Frames a second; default 15.
+    pub fps: u32,
+    /// Ends after so many frames; endless when `None`.
+    pub frames: Option<u64>,
+}
+
+impl Default for TestSource {
+    fn default() -> Self {
+        TestSource { pattern: "smpte".into(), width: 640, height: 360, fps: 15, frames: None }
+    }
+}
+
+/// What a source's URL says. URLs hold no user and no password.
+#[derive(Clone, PartialEq)]
+pub enum SourceUri {
+    /// A video file; absolute.
+    File(PathBuf),
+    /// `rtsp://` or `rtsps://`
+    Rtsp(Url),
+    /// `http://` or `https://`: MJPEG, HLS, or a file that is played as it arrives.
+    Http(Url),
+    /// The query may hold a passphrase; print the [`SourceUri::label`] instead.
+    Srt(Url),
+    /// A device, e.g. `/dev/video0`; it may be absent for a while.
+    V4l2(PathBuf),
+    /// A camera's name; empty for the first one.
+    Libcamera(String),
+    Test(TestSource),
+    /// A GStreamer description that ends in raw or encoded video; may hold secrets.
+    Gst(String),
+}
+
+impl SourceUri {
+    /// Reads a URL or a bare path; relative paths start at `base`.
+    ///
+    /// User and password in the URL are checked and left out; [`SourceSpec::parse`] keeps them.
+    ///
+    /// # Errors
+    /// What is wrong and, where there is one, a hint. Neither repeats a password.
+    pub fn parse(text: &str, base: &Path) -> Result<SourceUri, (String, Option<String>)> {
+        uri::parse(text, base).map(|(uri, _)| uri)
+    }
+
+    /// Frames come at their own pace and cannot be had again: everything but a file.
+    pub fn is_live(&self) -> bool {
+        !matches!(self, SourceUri::File(_))
+    }
+
+    /// The source's name for logs and the API, without anything that may be secret: values in queries and in
+    /// `key=value` paths, and the properties of GStreamer descriptions are left out.
+    pub fn label(&self) -> String {
+        match self {
+            SourceUri::File(path) => path.display().to_string(),
+            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => url_label(url),
+            SourceUri::V4l2(path) => format!("v4l2://{}", path.display()),
+            SourceUri::Libcamera(camera) => format!("libcamera://{camera}"),
+            SourceUri::Test(test) => {
+                format!("test://{}?width={}&height={}&fps={}", test.pattern, test.width, test.height, test.fps)
+            }
+            SourceUri::Gst(description) => format!("gst:{}", element_names(description)),
+        }
+    }
+
+    /// A file source whose file is absent, or is no file, is an error; other sources may come later.
+    ///
+    /// # Errors
+    /// What is wrong, and what was looked for.
+    pub fn check_file(&self) -> Result<(), (String, Option<String>)> {
+        let SourceUri::File(path) = self else { return Ok(()) };
+        let looked = Some(format!("looked for {}", path.display()));
+        if path.starts_with("/dev") {
+            return Err((
+                "is a device, not a file".into(),
+                Some(format!("for a camera, write \"v4l2://{}\"", path.display())),
+            ));
+        }
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => Err(("is a folder, not a file".into(), looked)),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(("no such file".into(), looked)),
+            Err(error) => Err((format!("cannot be read: {error}"), looked)),
+        }
+    }
+}
+
+impl fmt::Debug for SourceUri {
+    /// By label: a derived `Debug` would print passphrases in queries and in GStreamer descriptions.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            SourceUri::File(_) => "File",
+            SourceUri::Rtsp(_) => "Rtsp",
+            SourceUri::Http(_) => "Http",
+            SourceUri::Srt(_) => "Srt",
+            SourceUri::V4l2(_) => "V4l2",
+            SourceUri::Libcamera(_) => "Libcamera",
+            SourceUri::Test(_) => "Test",
+            SourceUri::Gst(_) => "Gst",
+        };
+        write!(f, "{kind}({})", self.label())
+    }
+}
+
+/// A source with its settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSpec {
+    pub uri: SourceUri,
+    /// Files: start again at the end. Default false.
+    pub looped: bool,
+    /// Files: at the pace of the recording, or as fast as the machine goes. Default true.
+    pub real_time: bool,
+    /// RTSP. Default TCP.
+    pub transport: Transport,
+    /// RTSP: how long packets may wait for late ones. Default 100 ms.
+    pub latency: Duration,
+    pub credentials: Option<Credentials>,
+}
+
+impl SourceSpec {
+    /// With the default settings.
+    pub fn new(uri: SourceUri) -> Self {
+        SourceSpec {
+            uri,
+            looped: false,
+            real_time: true,
+            transport: Transport::Tcp,
+            latency: Duration::from_millis(100),
+            credentials: None,
+        }
+    }
+
+    /// Reads a URL or a bare path with the default settings; credentials in the URL are kept beside it.
+    ///
+    /// # Errors
+    /// Those of [`SourceUri::parse`].
+    pub fn parse(text: &str, base: &Path) -> Result<Self, (String, Option<String>)> {
+        let (uri, credentials) = uri::parse(text, base)?;
+        Ok(SourceSpec { credentials, ..SourceSpec::new(uri) })
+    }
+
+    /// A source that was named on the command line: [`SourceSpec::parse`], and a file must be there.
+    ///
+    /// # Errors
+    /// Those of [`SourceUri::parse`] and [`SourceUri::check_file`].
+    pub fn from_argument(text: &str, base: &Path) -> Result<Self, (String, Option<String>)> {
+        let spec = SourceSpec::parse(text, base)?;
+        spec.uri.check_file()?;
+        Ok(spec)
+    }
+
+    /// The source's name for logs and the API; see [`SourceUri::label`].
+    pub fn label(&self) -> String {
+        self.uri.label()
+    }
+}
+
+fn url_label(url: &Url) -> String {
+    let mut label = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
+    if let Some(port) = url.port() {
+        label.push_str(&format!(":{port}"));
+    }
+    // Some cameras take the password in the path: /user=admin&password=…&channel=1.sdp
+    match url.path().split_once('=') {
+        Some((start, _)) => label.push_str(&format!("{start}=***")),
+        None => label.push_str(url.path()),
+    }
+    for (i, pair) in url.query().into_iter().flat_map(|query| query.split('&')).enumerate() {
+        label.push(if i == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, _)) => label.push_str(&format!("{name}=***")),
+            // A query without a name is a value.
+            None => label.push_str("***"),
+        }
+    }
+    label
+}
+
+/// `videotestsrc pattern=ball ! x264enc` → `videotestsrc ! x264enc`
+fn element_names(description: &str) -> String {
+    let mut quote = None;
+    let links = description.split(|c: char| {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            _ => {}
+        }
+        quote.is_none() && c == '!'
+    });
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '/' | '.');
+    let name = |link: &str| link.trim_start().chars().take_while(|c| plain(*c)).collect::<String>();
+    links.map(name).collect::<Vec<_>>().join(" ! ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> SourceSpec {
+        SourceSpec::parse(text, Path::new("/etc/maskcast")).unwrap()
+    }
+
+    #[test]
+    fn secrets_print_as_stars() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+        assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn no_secret_in_debug_or_label() {
+        for (text, label) in [
+            ("rtsp://admin:hunter2@10.0.0.7/stream1", "rtsp://10.0.0.7/stream1"),
+            ("rtsp://10.0.0.7:8554/live?token=hunter2&x=hunter2", "rtsp://10.0.0.7:8554/live?token=***&x=***"),
+            ("https://admin:hunter2@cam/mjpeg?hunter2", "https://cam/mjpeg?***"),
+            ("rtsp://cam/user=admin&password=hunter2&channel=1.sdp", "rtsp://cam/user=***"),
+            ("http://cam/a#hunter2", "http://cam/a"),
+            ("srt://[::1]:7001?passphrase=hunter2", "srt://[::1]:7001?passphrase=***"),
+            ("gst:rtspsrc user-pw=hunter2 location=rtsp://a ! decodebin", "gst:rtspsrc ! decodebin"),
+            ("gst:rtspsrc user-pw=\"a!hunter2!b\" ! 'hunter2' ! x", "gst:rtspsrc !  ! x"),
+            ("gst:hunter2src=1,password=hunter2 ! video/x-raw,width=640", "gst:hunter2src ! video/x-raw"),
+        ] {
+            let spec = spec(text);
+            assert_eq!(spec.label(), label, "{text}");
+            let printed = format!("{spec:?}").replace("hunter2src", "");
+            assert!(!printed.contains("hunter2"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn labels_of_local_sources() {
+        assert_eq!(spec("clips/a.mp4").label(), "/etc/maskcast/clips/a.mp4");
+        assert_eq!(spec("v4l2:///dev/video0").label(), "v4l2:///dev/video0");
+        assert_eq!(spec("libcamera://").label(), "libcamera://");
+        assert_eq!(spec("test://ball?fps=5").label(), "test://ball?width=640&height=360&fps=5");
+    }
+
+    #[test]
+    fn only_files_are_not_live() {
+        assert!(!spec("a.mp4").uri.is_live());
+        for text in ["rtsp://a/b", "http://a/b.mp4", "v4l2:///dev/video0", "test://?frames=3", "gst:videotestsrc"] {
+            assert!(spec(text).uri.is_live(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_argument_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let clip = dir.path().join("a b.mp4");
+        std::fs::write(&clip, "").unwrap();
+        assert_eq!(SourceSpec::from_argument("a b.mp4", dir.path()).unwrap().uri, SourceUri::File(clip.clone()));
+        let url = format!("file://{}", clip.display()).replace(' ', "%20");
+        assert_eq!(SourceSpec::from_argument(&url, Path::new("/")).unwrap().uri, SourceUri::File(clip));
+        let missing = SourceSpec::from_argument("b.mp4", dir.path()).unwrap_err();
+        assert_eq!(missing.0, "no such file");
+        assert!(missing.1.unwrap().ends_with("/b.mp4"));
+        assert_eq!(SourceSpec::from_argument(".", dir.path()).unwrap_err().0, "is a folder, not a file");
+        let device = SourceSpec::from_argument("/dev/video0", dir.path()).unwrap_err();
+        assert_eq!(device.1.unwrap(), "for a camera, write \"v4l2:///dev/video0\"");
+    }
+}

@@ -1,0 +1,313 @@
+//! Reads the text of a source: `rtsp://…`, `file:…`, `v4l2:///dev/video0`, a bare path and the like.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::error::did_you_mean;
+use super::source::{Credentials, Secret, SourceUri, TestSource};
+
+/// What is wrong, and a hint.
+type Problem = (String, Option<String>);
+
+const SCHEMES: [&str; 11] =
+    ["rtsp", "rtsps", "http", "https", "srt", "file", "v4l2", "libcamera", "test", "gst", "a path without a scheme"];
+
+/// Names of `videotestsrc`'s patterns (GStreamer 1.22, `GstVideoTestSrcPattern`).
+const PATTERNS: [&str; 26] = [
+    "smpte",
+    "snow",
+    "black",
+    "white",
+    "red",
+    "green",
+    "blue",
+    "checkers-1",
+    "checkers-2",
+    "checkers-4",
+    "checkers-8",
+    "circular",
+    "blink",
+    "smpte75",
+    "zone-plate",
+    "gamut",
+    "chroma-zone-plate",
+    "solid-color",
+    "ball",
+    "smpte100",
+    "bar",
+    "pinwheel",
+    "spokes",
+    "gradient",
+    "colors",
+    "smpte-rp-219",
+];
+
+/// The URI, and the credentials that were written in it.
+pub(super) fn parse(text: &str, base: &Path) -> Result<(SourceUri, Option<Credentials>), Problem> {
+    let Some((scheme, rest)) = split_scheme(text) else {
+        return bare_path(text, base).map(|path| (SourceUri::File(path), None));
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    let rest_of = |form: &str| rest.strip_prefix("//").ok_or_else(|| problem("lacks the // after the scheme", form));
+    let uri = match scheme.as_str() {
+        "rtsp" | "rtsps" => {
+            rest_of("write \"rtsp://HOST/PATH\"")?;
+            let (url, credentials) = network_url(text)?;
+            return Ok((SourceUri::Rtsp(url), credentials));
+        }
+        "http" | "https" => {
+            rest_of("write \"http://HOST/PATH\"")?;
+            let (url, credentials) = network_url(text)?;
+            return Ok((SourceUri::Http(url), credentials));
+        }
+        "srt" => {
+            rest_of("write \"srt://HOST:PORT\"")?;
+            let (url, credentials) = network_url(text)?;
+            if credentials.is_some() {
+                return Err(problem("SRT knows no users", "a passphrase is written \"srt://HOST:PORT?passphrase=…\""));
+            }
+            if url.port().is_none() {
+                return Err(problem("has no port", "write \"srt://HOST:PORT\""));
+            }
+            SourceUri::Srt(url)
+        }
+        "file" => SourceUri::File(file_url(rest, base)?),
+        "v4l2" => {
+            let path = rest_of("write \"v4l2:///dev/video0\"")?;
+            if !path.starts_with('/') {
+                let help = "write the device's path after the two slashes: \"v4l2:///dev/video0\"";
+                return Err(problem("is no absolute path of a device", help));
+            }
+            SourceUri::V4l2(PathBuf::from(path))
+        }
+        "libcamera" => SourceUri::Libcamera(rest_of("write \"libcamera://\" or \"libcamera://CAMERA\"")?.to_owned()),
+        "test" => SourceUri::Test(test_source(rest_of("write \"test://smpte\"")?)?),
+        "gst" => match rest.trim() {
+            "" => return Err(problem("describes no elements", "write \"gst:ELEMENT ! ELEMENT\"")),
+            description => SourceUri::Gst(description.to_owned()),
+        },
+        _ => return Err((format!("unknown scheme {scheme:?}"), Some(did_you_mean(&scheme, SCHEMES)))),
+    };
+    Ok((uri, None))
+}
+
+fn problem(problem: &str, help: &str) -> Problem {
+    (problem.to_owned(), Some(help.to_owned()))
+}
+
+/// Known schemes need only their colon; what else has a colon is a path, unless `//` follows.
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let mut letters = scheme.chars();
+    let well_formed = letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && letters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    let known = SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme));
+    (well_formed && (known || rest.starts_with("//"))).then_some((scheme, rest))
+}
+
+fn bare_path(text: &str, base: &Path) -> Result<PathBuf, Problem> {
+    if text.is_empty() {
+        return Err(problem("is empty", "write a URL or the path of a video file"));
+    }
+    let path = absolute(base.join(text));
+    // user:password@camera without a scheme: "no such file" would print the password.
+    let before_at = text.split_once('@').map_or("", |(before, _)| before);
+    if before_at.contains(':') && !path.exists() {
+        return Err(problem("has no scheme", "for a camera, begin with \"rtsp://\" or \"http://\""));
+    }
+    Ok(path)
+}
+
+/// What follows `file:`. `//` is optional, and unlike in RFC 8089 what follows it may be a relative path: a host would
+/// make no sense here.
+fn file_url(rest: &str, base: &Path) -> Result<PathBuf, Problem> {
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let path = path.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(path);
+    if path.is_empty() {
+        return Err(problem("names no file", "write \"file:///folder/video.mp4\" or \"file:video.mp4\""));
+    }
+    Ok(absolute(base.join(OsString::from_vec(percent_decode(path)))))
+}
+
+/// Fails only for an empty path or without a current folder; the path as written is the best answer then.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// A URL with a host, freed of user and password. Errors do not repeat the URL: a password may be in any part of it.
+fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Problem> {
+    let help = "special characters in a user or password are written %XX; or use the keys user and password_file";
+    let mut url = Url::parse(text).map_err(|error| problem(&format!("is no valid URL: {error}"), help))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(problem("has no host", "write SCHEME://HOST/PATH; to listen, HOST is 0.0.0.0"));
+    }
+    // rtsp://admin:12#34@camera/ is, to the letter, host "admin", port 12: half a password would pass for the address.
+    let ambiguous = url.port().is_some() && url[url::Position::BeforePath..].contains('@');
+    if ambiguous && url.username().is_empty() && url.password().is_none() {
+        return Err(problem(
+            "has an @ after the host's port",
+            "write %40 if it belongs to the path; in a password, \
+             the characters # / ? are written %23 %2F %3F",
+        ));
+    }
+    let decode = |part: &str| String::from_utf8(percent_decode(part)).map_err(|_| problem("is not UTF-8", help));
+    let credentials = if url.username().is_empty() && url.password().is_none() {
+        None
+    } else {
+        let user = decode(url.username())?;
+        let password = Secret::new(decode(url.password().unwrap_or_default())?);
+        Some(Credentials { user, password })
+    };
+    let stripped = url.set_username("").and_then(|()| url.set_password(None));
+    stripped.map_err(|()| problem("takes no user and password", help))?;
+    Ok((url, credentials))
+}
+
+/// `%41` → `A`; a `%` that begins no such triple stays as it is.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+/// What follows `test://`.
+fn test_source(rest: &str) -> Result<TestSource, Problem> {
+    let mut test = TestSource::default();
+    let (pattern, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let pattern = pattern.trim_end_matches('/');
+    if !pattern.is_empty() {
+        if !PATTERNS.contains(&pattern) {
+            return Err((format!("unknown test pattern {pattern:?}"), Some(did_you_mean(pattern, PATTERNS))));
+        }
+        test.pattern = pattern.to_owned();
+    }
+    for setting in query.split('&').filter(|setting| !setting.is_empty()) {
+        let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+        let number = |least: u64, most: u64| match value.parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(number),
+            _ => Err((format!("{name} is {value:?}, not a number between {least} and {most}"), None)),
+        };
+        match name {
+            // The bounds fit 32 bits.
+            "width" => test.width = number(16, 8192)? as u32,
+            "height" => test.height = number(16, 8192)? as u32,
+            "fps" => test.fps = number(1, 240)? as u32,
+            "frames" => test.frames = Some(number(1, 1_000_000_000)?),
+            _ => {
+                let help = did_you_mean(name, ["width", "height", "fps", "frames"]);
+                return Err((format!("unknown setting {name:?}"), Some(help)));
+            }
+        }
+    }
+    Ok(test)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ok(text: &str) -> (SourceUri, Option<Credentials>) {
+        parse(text, Path::new("/etc/maskcast")).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    fn err(text: &str) -> Problem {
+        parse(text, Path::new("/etc/maskcast")).expect_err(text)
+    }
+
+    #[test]
+    fn files() {
+        for (text, path) in [
+            ("file:///srv/a%20b%25.mp4", "/srv/a b%.mp4"),
+            ("file://localhost/srv/a.mp4", "/srv/a.mp4"),
+            ("file://clips/a.mp4", "/etc/maskcast/clips/a.mp4"),
+            ("file:clips/a.mp4", "/etc/maskcast/clips/a.mp4"),
+            ("FILE:/srv/a.mp4", "/srv/a.mp4"),
+            ("file://100%.mp4", "/etc/maskcast/100%.mp4"),
+            ("clips/a%20b.mp4", "/etc/maskcast/clips/a%20b.mp4"),
+            ("12:30.mp4", "/etc/maskcast/12:30.mp4"),
+            ("noon:1.mp4", "/etc/maskcast/noon:1.mp4"),
+            ("/srv/a.mp4", "/srv/a.mp4"),
+        ] {
+            assert_eq!(ok(text), (SourceUri::File(path.into()), None), "{text}");
+        }
+        assert_eq!(err("file://").0, "names no file");
+        assert_eq!(err("").0, "is empty");
+    }
+
+    #[test]
+    fn credentials_leave_the_url() {
+        let (uri, credentials) = ok("rtsp://ad%40min:p%23ss%3A@10.0.0.7:554/a?b=c");
+        assert_eq!(uri, SourceUri::Rtsp(Url::parse("rtsp://10.0.0.7:554/a?b=c").unwrap()));
+        assert_eq!(credentials, Some(Credentials { user: "ad@min".into(), password: Secret::new("p#ss:") }));
+        let (uri, credentials) = ok("https://viewer@cam/x");
+        assert_eq!(uri, SourceUri::Http(Url::parse("https://cam/x").unwrap()));
+        assert_eq!(credentials.unwrap().password.expose(), "");
+        assert_eq!(ok("rtsps://cam/x").1, None);
+        assert_eq!(ok("http://cam/@x").1, None);
+        assert_eq!(ok("http://cam:81/%40x").1, None);
+    }
+
+    #[test]
+    fn errors_keep_passwords() {
+        for text in [
+            "rtsp://admin:hunter#2@cam/x",
+            "rtsp://admin:hunter2@",
+            "rtsp://admin:12#hunter2@cam/x",
+            "http://admin:12/hunter2@cam/x",
+            "rtsp://admin:12?hunter2@cam/x",
+            "rtsp:admin:hunter2@cam",
+            "rstp://admin:hunter2@cam/x",
+            "srt://admin:hunter2@cam:1",
+            "admin:hunter2@cam/x",
+            "v4l2://admin:hunter2@cam",
+        ] {
+            let error = format!("{:?}", err(text));
+            assert!(!error.contains("hunter"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn schemes() {
+        assert_eq!(err("rstp://a/b"), ("unknown scheme \"rstp\"".into(), Some("did you mean rtsp?".into())));
+        assert!(err("magnet://a").1.unwrap().starts_with("known are: rtsp, rtsps, http, https, srt, file, v4l2,"));
+        assert_eq!(err("rtsp:a/b").0, "lacks the // after the scheme");
+        assert_eq!(err("rtsp:///b").0, "has no host");
+        assert_eq!(err("srt://a").0, "has no port");
+        assert_eq!(err("gst: ").0, "describes no elements");
+        assert_eq!(err("v4l2://video0").0, "is no absolute path of a device");
+        assert_eq!(ok("v4l2:///dev/video0").0, SourceUri::V4l2("/dev/video0".into()));
+        assert_eq!(ok("libcamera://").0, SourceUri::Libcamera(String::new()));
+        assert_eq!(ok("libcamera:///base/i2c@1a/imx219").0, SourceUri::Libcamera("/base/i2c@1a/imx219".into()));
+        assert_eq!(ok("gst:videotestsrc ! fakesink").0, SourceUri::Gst("videotestsrc ! fakesink".into()));
+        assert!(matches!(ok("srt://0.0.0.0:7001?mode=listener").0, SourceUri::Srt(_)));
+    }
+
+    #[test]
+    fn test_sources() {
+        assert_eq!(ok("test://").0, SourceUri::Test(TestSource::default()));
+        let wanted = TestSource { pattern: "ball".into(), width: 320, height: 200, fps: 30, frames: Some(100) };
+        assert_eq!(ok("test://ball/?width=320&height=200&fps=30&frames=100").0, SourceUri::Test(wanted));
+        assert_eq!(err("test://bal").1.unwrap(), "did you mean ball?");
+        assert_eq!(err("test://?widht=3").1.unwrap(), "did you mean width?");
+        assert_eq!(err("test://?width=3").0, "width is \"3\", not a number between 16 and 8192");
+        assert!(err("test://?fps=0").0.starts_with("fps is"));
+        assert!(err("test://?frames").0.starts_with("frames is"));
+    }
+}

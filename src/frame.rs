@@ -1,0 +1,301 @@
+//! What flows through the pipeline: [`Frame`]s on the way in, [`Mask`]s on the way out.
+//!
+//! Full-size pictures stay in the planar YUV that decoders produce and encoders want (I420 or NV12); they are never
+//! converted to RGB. A [`Picture`] borrows the planes of such a picture, wherever its memory lives.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Index of a class in the model's label list; the value of one mask pixel.
+pub type ClassId = u8;
+
+/// An RGB colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rgb(pub u8, pub u8, pub u8);
+
+/// Name and colour of a class; its index in the model's list is the [`ClassId`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    pub name: String,
+    pub color: Rgb,
+}
+
+/// Memory layout of a 4:2:0 picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PixelFormat {
+    /// Three planes: Y, U, V; the chroma planes have half the width and height, rounded up.
+    I420,
+    /// Two planes: Y, and U and V interleaved at half the height, rounded up.
+    Nv12,
+}
+
+/// The matrix between YUV and RGB (ITU-T H.273 `MatrixCoefficients`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Matrix {
+    Bt601,
+    Bt709,
+    Bt2020,
+}
+
+/// How the numbers of a picture map to colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Colorimetry {
+    pub matrix: Matrix,
+    /// True for 0–255 (JPEG range), false for 16–235/240 (video range).
+    pub full_range: bool,
+}
+
+impl Default for Colorimetry {
+    fn default() -> Self {
+        Colorimetry { matrix: Matrix::Bt601, full_range: false }
+    }
+}
+
+/// Shape and meaning of a stream's pictures; constant until the source renegotiates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VideoInfo {
+    /// Luma width in pixels.
+    pub width: usize,
+    /// Luma height in pixels.
+    pub height: usize,
+    pub format: PixelFormat,
+    /// Pixel aspect ratio, numerator and denominator.
+    pub par: (u32, u32),
+    /// Nominal frame rate, numerator and denominator; `(0, 1)` when variable or unknown.
+    pub fps: (u32, u32),
+    pub color: Colorimetry,
+}
+
+impl VideoInfo {
+    /// Square pixels, video-range BT.601, unknown rate.
+    pub fn new(format: PixelFormat, width: usize, height: usize) -> Self {
+        VideoInfo { width, height, format, par: (1, 1), fps: (0, 1), color: Colorimetry::default() }
+    }
+
+    /// Width of a chroma plane in chroma samples: half the luma width, rounded up.
+    pub fn chroma_width(&self) -> usize {
+        self.width.div_ceil(2)
+    }
+
+    /// Height of a chroma plane in rows: half the luma height, rounded up.
+    pub fn chroma_height(&self) -> usize {
+        self.height.div_ceil(2)
+    }
+
+    /// Number of planes: three for I420, two for NV12.
+    pub fn planes(&self) -> usize {
+        match self.format {
+            PixelFormat::I420 => 3,
+            PixelFormat::Nv12 => 2,
+        }
+    }
+
+    /// Bytes that a row of `plane` uses, and the number of its rows.
+    pub fn plane_size(&self, plane: usize) -> (usize, usize) {
+        match (plane, self.format) {
+            (0, _) => (self.width, self.height),
+            (_, PixelFormat::I420) => (self.chroma_width(), self.chroma_height()),
+            (_, PixelFormat::Nv12) => (2 * self.chroma_width(), self.chroma_height()),
+        }
+    }
+}
+
+impl fmt::Display for VideoInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// One plane: `stride` bytes from a row to the next; the last row may be shorter than the stride.
+#[derive(Clone, Copy)]
+pub struct Plane<'a> {
+    pub data: &'a [u8],
+    pub stride: usize,
+}
+
+/// One plane that can be written.
+pub struct PlaneMut<'a> {
+    pub data: &'a mut [u8],
+    pub stride: usize,
+}
+
+/// A borrowed picture. For NV12 the third plane is empty.
+#[derive(Clone, Copy)]
+pub struct Picture<'a> {
+    pub info: VideoInfo,
+    pub planes: [Plane<'a>; 3],
+}
+
+/// A borrowed picture that can be written. For NV12 the third plane is empty.
+pub struct PictureMut<'a> {
+    pub info: VideoInfo,
+    pub planes: [PlaneMut<'a>; 3],
+}
+
+/// Memory that holds one picture: a mapped GStreamer buffer, or plain vectors in tests.
+pub trait Pixels: Send + Sync {
+    fn picture(&self) -> Picture<'_>;
+}
+
+/// A picture in plain memory with tightly packed or padded rows.
+#[derive(Clone)]
+pub struct OwnedPicture {
+    info: VideoInfo,
+    planes: [Vec<u8>; 3],
+    strides: [usize; 3],
+}
+
+impl OwnedPicture {
+    /// A black picture (Y 16, chroma 128) whose rows are padded by `padding` bytes.
+    pub fn new(info: VideoInfo, padding: usize) -> Self {
+        let mut planes: [Vec<u8>; 3] = Default::default();
+        let mut strides = [0; 3];
+        for plane in 0..info.planes() {
+            let (width, height) = info.plane_size(plane);
+            strides[plane] = width + padding;
+            planes[plane] = vec![if plane == 0 { 16 } else { 128 }; strides[plane] * height];
+        }
+        OwnedPicture { info, planes, strides }
+    }
+
+    /// The same picture in memory of its own.
+    pub fn copy_of(picture: &Picture<'_>) -> Self {
+        let mut copy = OwnedPicture::new(picture.info, 0);
+        picture.copy_to(&mut copy.picture_mut());
+        copy
+    }
+
+    pub fn picture_mut(&mut self) -> PictureMut<'_> {
+        let [y, u, v] = &mut self.planes;
+        let [sy, su, sv] = self.strides;
+        PictureMut {
+            info: self.info,
+            planes: [
+                PlaneMut { data: y, stride: sy },
+                PlaneMut { data: u, stride: su },
+                PlaneMut { data: v, stride: sv },
+            ],
+        }
+    }
+}
+
+impl Pixels for OwnedPicture {
+    fn picture(&self) -> Picture<'_> {
+        let plane = |n: usize| Plane { data: &self.planes[n], stride: self.strides[n] };
+        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
+    }
+}
+
+impl Picture<'_> {
+    /// Copies all planes; both pictures must have the same size and format.
+    pub fn copy_to(&self, target: &mut PictureMut<'_>) {
+        assert_eq!(
+            (self.info.width, self.info.height, self.info.format),
+            (target.info.width, target.info.height, target.info.format),
+            "pictures of one shape"
+        );
+        for plane in 0..self.info.planes() {
+            let (width, height) = self.info.plane_size(plane);
+            let (from, to) = (&self.planes[plane], &mut target.planes[plane]);
+            for row in 0..height {
+                to.data[row * to.stride..][..width].copy_from_slice(&from.data[row * from.stride..][..width]);
+            }
+        }
+    }
+}
+
+/// One decoded picture of a stream. Cheap to clone: the pixels are shared.
+#[derive(Clone)]
+pub struct Frame {
+    /// The stream's name.
+    pub stream: Arc<str>,
+    /// Counts the stream's captured frames from 0, through reconnections.
+    pub seq: u64,
+    /// Presentation time in the source's own time line.
+    pub pts: Duration,
+    /// When the frame left the decoder.
+    pub captured_at: Instant,
+    pub pixels: Arc<dyn Pixels>,
+}
+
+impl Frame {
+    pub fn info(&self) -> VideoInfo {
+        self.pixels.picture().info
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({} seq {} pts {:?} {})", self.stream, self.seq, self.pts, self.info())
+    }
+}
+
+/// The classes of a frame's pixels, at the model's resolution: the whole picture squeezed to `width` × `height`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// Sequence number of the frame that the mask belongs to.
+    pub seq: u64,
+    /// When that frame was captured: the mask's age counts from here.
+    pub captured_at: Instant,
+    pub width: usize,
+    pub height: usize,
+    /// `[height × width]`, row by row.
+    pub classes: Vec<ClassId>,
+}
+
+impl Mask {
+    /// Row or column of the mask that covers position `at` of a picture side of `size` pixels. Pixel centres are at
+    /// half integers on both sides, as in the resize that made the model's input.
+    pub fn index(at: usize, size: usize, mask_size: usize) -> usize {
+        ((2 * at + 1) * mask_size / (2 * size)).min(mask_size - 1)
+    }
+
+    /// The mask stretched (nearest neighbour) to `width` × `height`, row by row.
+    pub fn resized(&self, width: usize, height: usize) -> Vec<ClassId> {
+        let columns: Vec<usize> = (0..width).map(|x| Mask::index(x, width, self.width)).collect();
+        let mut out = Vec::with_capacity(width * height);
+        for y in 0..height {
+            let row = &self.classes[Mask::index(y, height, self.height) * self.width..][..self.width];
+            out.extend(columns.iter().map(|&x| row[x]));
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_sizes_round_chroma_up() {
+        let info = VideoInfo::new(PixelFormat::Nv12, 5, 3);
+        assert_eq!(info.plane_size(0), (5, 3));
+        assert_eq!(info.plane_size(1), (6, 2));
+        let info = VideoInfo::new(PixelFormat::I420, 5, 3);
+        assert_eq!(info.plane_size(2), (3, 2));
+    }
+
+    #[test]
+    fn copies_between_different_strides() {
+        let info = VideoInfo::new(PixelFormat::I420, 5, 3);
+        let mut a = OwnedPicture::new(info, 7);
+        for (n, byte) in a.planes[0].iter_mut().enumerate() {
+            *byte = n as u8;
+        }
+        let b = OwnedPicture::copy_of(&a.picture());
+        assert_eq!(b.strides[0], 5);
+        assert_eq!(&b.planes[0][5..10], &a.planes[0][12..17]);
+    }
+
+    #[test]
+    fn mask_index_covers_both_ends_and_is_symmetric() {
+        for (size, mask_size) in [(1920, 512), (3, 512), (512, 512), (1, 1), (1081, 288)] {
+            assert_eq!(Mask::index(0, size, mask_size), mask_size / (2 * size));
+            for at in 0..size {
+                let mirrored = mask_size - 1 - Mask::index(size - 1 - at, size, mask_size);
+                assert!(Mask::index(at, size, mask_size).abs_diff(mirrored) <= 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What capture and publish share of GStreamer: start-up, elements by name, errors that say what to do.
+
+use gst::prelude::*;
+use gstreamer as gst;
+
+/// Something that GStreamer could not do, in one line that a person can act on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct GstError {
+    pub message: String,
+}
+
+impl GstError {
+    pub fn new(message: impl Into<String>) -> Self {
+        GstError { message: message.into() }
+    }
+}
+
+/// Initialises GStreamer; safe to call again.
+///
+/// # Errors
+/// When the library cannot start, for instance because its registry is unreadable.
+pub fn init() -> Result<(), GstError> {
+    gst::init().map_err(|error| GstError::new(format!("GStreamer cannot start: {error}")))
+}
+
+/// Debian's package of an element that Maskcast uses by name.
+pub fn package_of(element: &str) -> &'static str {
+    match element {
+        "x264enc" => "gstreamer1.0-plugins-ugly",
+        "openh264enc" | "nvh264enc" | "h264parse" | "srtsrc" => "gstreamer1.0-plugins-bad",
+        "avdec_h264" => "gstreamer1.0-libav",
+        "libcamerasrc" => "gstreamer1.0-libcamera",
+        "jpegenc" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip" | "rtph264pay" | "souphttpsrc" => {
+            "gstreamer1.0-plugins-good"
+        }
+        _ => "gstreamer1.0-plugins-base",
+    }
+}
+
+/// Whether this installation has the element.
+pub fn has(element: &str) -> bool {
+    gst::ElementFactory::find(element).is_some()
+}
+
+/// Makes an element.
+///
+/// # Errors
+/// Names the Debian package that brings a missing element.
+pub fn make(element: &str) -> Result<gst::Element, GstError> {
+    gst::ElementFactory::make(element).build().map_err(|_| {
+        GstError::new(format!("the GStreamer element {element} is missing (install {})", package_of(element)))
+    })
+}
+
+/// Sets a property from text when the element has it; versions and builds of plugins differ.
+pub fn set_if_present(element: &gst::Element, property: &str, value: &str) {
+    if element.find_property(property).is_some() {
+        element.set_property_from_str(property, value);
+    }
+}
+
+/// Takes what the bus has; the first error, if any, as one line. Missing-plugin notices name the missing format.
+pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
+    let mut missing = None;
+    let mut error = None;
+    while let Some(message) = bus.pop_filtered(&[gst::MessageType::Error, gst::MessageType::Element]) {
+        match message.view() {
+            gst::MessageView::Error(found) if error.is_none() => error = Some(describe(found)),
+            gst::MessageView::Element(notice) => {
+                let name = notice
+                    .structure()
+                    .filter(|s| s.name() == "missing-plugin")
+                    .and_then(|s| s.get::<String>("name").ok());
+                missing = missing.or(name);
+            }
+            _ => {}
+        }
+    }
+    match (error, missing) {
+        (Some(_), Some(what)) => {
+            Some(GstError::new(format!("GStreamer has no plugin for it: {what} (try installing gstreamer1.0-libav)")))
+        }
+        (Some(error), None) => Some(error),
+        (None, _) => None,
+    }
+}
+
+/// An error message with the detail that matters. The debug text is `file.c(line): function (): path:\ndetail`.
+fn describe(error: &gst::message::Error) -> GstError {
+    let message = error.error().to_string();
+    let detail = error.debug().and_then(|debug| debug.split_once('\n').map(|(_, detail)| detail.trim().to_string()));
+    let message = message.trim_end_matches('.').to_string();
+    match detail {
+        Some(detail) if !detail.is_empty() && !message.contains(&detail) => {
+            GstError::new(format!("{message} ({})", detail.trim_end_matches('.').replace('\n', " ")))
+        }
+        _ => GstError::new(message),
+    }
+}
+
+/// The error of a pipeline that refused a state change: its own words if it left any, else `otherwise`.
+pub fn state_error(pipeline: &gst::Pipeline, otherwise: &str) -> GstError {
+    pipeline.bus().as_ref().and_then(bus_error).unwrap_or_else(|| GstError::new(otherwise))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_element_names_a_package() {
+        init().unwrap();
+        let error = make("no-such-element").unwrap_err();
+        assert!(error.message.contains("no-such-element") && error.message.contains("install"), "{error}");
+    }
+
+    #[test]
+    fn a_pipeline_that_cannot_start_says_why() {
+        init().unwrap();
+        let pipeline = gst::Pipeline::new();
+        let source = make("filesrc").unwrap();
+        source.set_property("location", "/nonexistent/clip.mp4");
+        let sink = make("fakesink").unwrap();
+        pipeline.add_many([&source, &sink]).unwrap();
+        source.link(&sink).unwrap();
+        assert!(pipeline.set_state(gst::State::Playing).is_err());
+        let error = state_error(&pipeline, "no reason given");
+        assert!(error.message.contains("/nonexistent/clip.mp4"), "{error}");
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+}

@@ -1,0 +1,41 @@
+//! Live semantic segmentation for cameras.
+//!
+//! The way of a frame; every arrow is a bounded queue ([`queue`]) that says what it does when full:
+//!
+//! ```text
+//!  per stream                          shared                        per stream
+//!  capture ──frame──▶ [latest 1] ──▶ segment (batches across ──mask──▶ overlay ──▶ encode once ──▶ fan-out ─▶ RTSP
+//!  GStreamer,   └─────frame─────────── streams)           ──────────▶  [bounded]    GStreamer                ├▶ recording
+//!  own thread                                                                          └────▶ JPEG ─────────▶ MJPEG
+//! ```
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`config`] | the TOML file, validated: all errors at once |
+//! | [`frame`] | frames, masks, pictures: what flows |
+//! | [`queue`] | the bounded queue between stages |
+//! | [`stream`] | one stream: stages, supervision, accounts, freshness |
+//! | [`capture`] | sources (GStreamer) |
+//! | [`segment`] | models (ONNX Runtime), batching across streams |
+//! | [`overlay`] | drawing masks on planes |
+//! | [`publish`] | outputs (GStreamer): RTSP, MJPEG, recordings, files |
+//! | [`server`] | HTTP: page, API, metrics |
+//! | [`service`] | `maskcast run`: all of it together |
+//! | [`commands`] | the command line |
+//!
+//! Only [`capture`], [`publish`] and [`gst`] know GStreamer; only [`segment`] knows ONNX Runtime.
+#![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod commands;
+pub mod config;
+pub mod frame;
+pub mod gst;
+pub mod overlay;
+pub mod paths;
+pub mod publish;
+pub mod queue;
+pub mod segment;
+pub mod server;
+pub mod service;
+pub mod stream;

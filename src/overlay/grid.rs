@@ -1,0 +1,163 @@
+//! Where the cells of a mask lie on a picture: [`Mask::index`], turned round.
+
+use std::ops::Range;
+
+use crate::frame::{ClassId, Mask};
+
+/// The mask rows or columns that one side of the picture shows, in order, and the pixels that each covers.
+#[derive(Default)]
+struct Axis {
+    size: usize,
+    mask_size: usize,
+    /// Shown rows or columns of the mask: all of them, unless the picture is smaller than the mask.
+    shown: Vec<usize>,
+    /// First pixel of each shown row or column, and at the end the side's size.
+    starts: Vec<usize>,
+}
+
+impl Axis {
+    fn fit(&mut self, size: usize, mask_size: usize) {
+        if (self.size, self.mask_size) == (size, mask_size) {
+            return;
+        }
+        (self.size, self.mask_size) = (size, mask_size);
+        self.shown.clear();
+        self.starts.clear();
+        for at in 0..size {
+            let index = Mask::index(at, size, mask_size);
+            if self.shown.last() != Some(&index) {
+                self.shown.push(index);
+                self.starts.push(at);
+            }
+        }
+        self.starts.push(size);
+    }
+
+    fn shows_all(&self) -> bool {
+        self.shown.len() == self.mask_size
+    }
+}
+
+/// The geometry of one pair of picture size and mask size.
+#[derive(Default)]
+pub(super) struct Grid {
+    columns: Axis,
+    rows: Axis,
+    /// The shown cells of the mask, where those are not all.
+    picked: Vec<ClassId>,
+}
+
+/// A mask's shown cells: every cell covers at least one pixel.
+pub(super) struct Cells<'a> {
+    classes: &'a [ClassId],
+    /// First pixel column of each cell column, and at the end the picture's width.
+    pub columns: &'a [usize],
+    /// First pixel row of each cell row, and at the end the picture's height.
+    pub rows: &'a [usize],
+}
+
+impl Grid {
+    /// The cells of `mask` on a picture of this size; `None` when the mask is empty or incomplete.
+    pub fn cells<'a>(&'a mut self, mask: &'a Mask, width: usize, height: usize) -> Option<Cells<'a>> {
+        if mask.width == 0 || mask.height == 0 || mask.classes.len() < mask.width * mask.height {
+            return None;
+        }
+        self.columns.fit(width, mask.width);
+        self.rows.fit(height, mask.height);
+        let classes = if self.columns.shows_all() && self.rows.shows_all() {
+            mask.classes.as_slice()
+        } else {
+            self.picked.clear();
+            for &row in &self.rows.shown {
+                let row = &mask.classes[row * mask.width..][..mask.width];
+                self.picked.extend(self.columns.shown.iter().map(|&column| row[column]));
+            }
+            &self.picked
+        };
+        Some(Cells { classes, columns: &self.columns.starts, rows: &self.rows.starts })
+    }
+}
+
+impl Cells<'_> {
+    /// Number of cell rows.
+    pub fn height(&self) -> usize {
+        self.rows.len() - 1
+    }
+
+    /// The classes of a cell row.
+    pub fn row(&self, row: usize) -> &[ClassId] {
+        let width = self.columns.len() - 1;
+        &self.classes[row * width..][..width]
+    }
+
+    /// The pixel rows that a cell row covers.
+    pub fn span(&self, row: usize) -> Range<usize> {
+        self.rows[row]..self.rows[row + 1]
+    }
+}
+
+/// Calls `work(range of cells, class)` for each run of one class in a cell row.
+#[inline]
+pub(super) fn for_each_run(row: &[ClassId], mut work: impl FnMut(Range<usize>, ClassId)) {
+    let mut start = 0;
+    while let Some(&class) = row.get(start) {
+        let length = same_prefix(&row[start..], class);
+        work(start..start + length, class);
+        start += length;
+    }
+}
+
+/// How many values at the beginning are `class`; eight at a time, as most runs in real masks are long.
+#[inline]
+fn same_prefix(row: &[ClassId], class: ClassId) -> usize {
+    let whole = 8 * row.chunks_exact(8).take_while(|&chunk| chunk == [class; 8]).count();
+    whole + row[whole..].iter().take_while(|&&other| other == class).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn cells_cover_the_picture_as_the_mask_stretched() {
+        let mut grid = Grid::default();
+        for (width, height) in [(64, 36), (1, 1), (7, 5), (16, 9), (33, 90), (15, 100)] {
+            let (mask_width, mask_height) = (16, 9);
+            let classes = (0..mask_width * mask_height).map(|n| (n * 7 % 5) as u8).collect();
+            let mask = Mask { seq: 0, captured_at: Instant::now(), width: mask_width, height: mask_height, classes };
+            let expected = mask.resized(width, height);
+            let cells = grid.cells(&mask, width, height).unwrap();
+            let mut seen = vec![255; width * height];
+            for row in 0..cells.height() {
+                for y in cells.span(row) {
+                    for_each_run(cells.row(row), |run, class| {
+                        seen[y * width + cells.columns[run.start]..y * width + cells.columns[run.end]].fill(class);
+                    });
+                }
+            }
+            assert_eq!(seen, expected, "{width}x{height}");
+        }
+    }
+
+    #[test]
+    fn an_incomplete_mask_has_no_cells() {
+        let mask = Mask { seq: 0, captured_at: Instant::now(), width: 2, height: 2, classes: vec![0; 3] };
+        assert!(Grid::default().cells(&mask, 8, 8).is_none());
+        let mask = Mask { width: 0, ..mask };
+        assert!(Grid::default().cells(&mask, 8, 8).is_none());
+    }
+
+    #[test]
+    fn runs_of_any_length_are_whole() {
+        let lengths = [1, 7, 8, 9, 16, 2, 40, 3];
+        let row: Vec<u8> = lengths.iter().enumerate().flat_map(|(n, &length)| vec![n as u8; length]).collect();
+        let mut seen = Vec::new();
+        for_each_run(&row, |run, class| {
+            assert!(row[run.clone()].iter().all(|&other| other == class));
+            seen.push(run.len());
+        });
+        assert_eq!(seen, lengths);
+    }
+}

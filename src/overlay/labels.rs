@@ -1,0 +1,104 @@
+//! Settings that name classes, checked against the model's labels.
+
+use std::fmt;
+
+use crate::config::OverlayConfig;
+use crate::frame::{Label, Rgb};
+
+/// Every name in `hide` and `colors` that is no label of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownLabels {
+    pub unknown: Vec<UnknownLabel>,
+    /// The model's labels.
+    pub known: Vec<String>,
+}
+
+/// A name that is no label of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownLabel {
+    /// The setting in the stream's `[overlay]` that has it: `hide` or `colors`.
+    pub key: &'static str,
+    pub name: String,
+    /// The label that was probably meant.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for UnknownLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "overlay.{}: the model has no class {:?}", self.key, self.name)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "; did you mean {suggestion:?}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for UnknownLabels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for unknown in &self.unknown {
+            write!(f, "{unknown}; ")?;
+        }
+        write!(f, "its classes are {}", self.known.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownLabels {}
+
+/// Names and colours by class index, `None` for a hidden class.
+pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Option<(String, Rgb)>>, UnknownLabels> {
+    let hidden = config.hide.iter().map(|name| ("hide", name));
+    let colored = config.colors.iter().map(|(name, _)| ("colors", name));
+    let unknown: Vec<UnknownLabel> = hidden
+        .chain(colored)
+        .filter(|(_, name)| !labels.iter().any(|label| label.name == **name))
+        .map(|(key, name)| UnknownLabel { key, name: name.clone(), suggestion: closest(name, labels) })
+        .collect();
+    if !unknown.is_empty() {
+        return Err(UnknownLabels { unknown, known: labels.iter().map(|label| label.name.clone()).collect() });
+    }
+    let visible = |label: &Label| {
+        let color = config.colors.iter().find(|(name, _)| *name == label.name).map_or(label.color, |(_, color)| *color);
+        (!config.hide.contains(&label.name)).then(|| (label.name.clone(), color))
+    };
+    Ok(labels.iter().map(visible).collect())
+}
+
+/// The label that looks most like `name`, if any does.
+fn closest(name: &str, labels: &[Label]) -> Option<String> {
+    let name = name.to_lowercase();
+    let likeness = |label: &Label| strsim::jaro_winkler(&name, &label.name.to_lowercase());
+    let best = labels.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) >= 0.8).then(|| best.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Style;
+
+    #[test]
+    fn names_every_unknown_label_with_a_suggestion() {
+        let label = |name: &str| Label { name: name.into(), color: Rgb(1, 2, 3) };
+        let labels = [label("sky"), label("road"), label("Pedestrian")];
+        let mut config = OverlayConfig {
+            style: Style::Tint,
+            alpha: 0.5,
+            hide: vec!["sky".into(), "raod".into(), "xyz".into()],
+            legend: true,
+            colors: vec![("pedestrians".into(), Rgb(0, 0, 0)), ("road".into(), Rgb(9, 9, 9))],
+        };
+        let error = visible(&config, &labels).unwrap_err();
+        let found: Vec<_> = error.unknown.iter().map(|u| (u.key, &*u.name, u.suggestion.as_deref())).collect();
+        assert_eq!(
+            found,
+            [("hide", "raod", Some("road")), ("hide", "xyz", None), ("colors", "pedestrians", Some("Pedestrian"))]
+        );
+        assert!(error.to_string().contains("\"raod\"; did you mean \"road\"?"), "{error}");
+        assert!(error.to_string().ends_with("sky, road, Pedestrian"), "{error}");
+
+        config.hide = vec!["sky".into()];
+        config.colors = vec![("road".into(), Rgb(9, 9, 9))];
+        let visible = visible(&config, &labels).unwrap();
+        assert_eq!(visible, [None, Some(("road".into(), Rgb(9, 9, 9))), Some(("Pedestrian".into(), Rgb(1, 2, 3)))]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Draws class masks, a legend and status texts on full-size pictures, in their planes.
+//!
+//! ```text
+//! mask ─▶ grid (cells that the picture shows) ─┬─▶ tint: one painted row per cell row ─┬─▶ blend while copying
+//! labels ─▶ palette (an ink for each class) ───┴─▶ contour: lines along borders ───────┘         │
+//! legend, badge, slate ─▶ canvas (RGB, once) ─▶ patch (planes) ──────────────────────────────▶ target
+//! ```
+//!
+//! Pictures are never converted: a colour becomes YUV once, in the palette, and blending is one multiplication and one
+//! addition a sample. [`Mask::index`] decides which mask pixel covers a picture pixel; a chroma sample goes with the
+//! top left pixel of its 2×2 block.
+
+mod coat;
+mod contour;
+mod grid;
+mod labels;
+mod legend;
+mod palette;
+mod patch;
+mod status;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use self::coat::{Coat, copy_rows};
+use self::grid::{Cells, Grid, for_each_run};
+pub use self::labels::{UnknownLabel, UnknownLabels};
+use self::palette::{Ink, Palette, to_yuv};
+use self::patch::{Cached, same_picture};
+use crate::config::{OverlayConfig, Style};
+use crate::frame::{Colorimetry, Label, Mask, Picture, PictureMut, Rgb, VideoInfo};
+
+/// The drawing of one stream: its colours, and buffers that are used again for every frame.
+pub struct Overlay {
+    style: Style,
+    alpha: f32,
+    /// By class index; `None` = hidden.
+    colors: Vec<Option<Rgb>>,
+    /// Visible classes; empty when no legend is wanted.
+    legend_classes: Vec<(String, Rgb)>,
+    palette: Option<(Colorimetry, Palette)>,
+    grid: Grid,
+    coat: Coat,
+    /// Which cells of a row differ from those above or below: the contour's scratch.
+    differs: Vec<u8>,
+    legend: Cached<VideoInfo>,
+    badge: Cached<(String, VideoInfo)>,
+    slate: Cached<(Vec<String>, VideoInfo)>,
+}
+
+impl Overlay {
+    /// Prepares the drawing of masks whose classes are `labels`, the model's.
+    ///
+    /// # Errors
+    /// Lists every label in `hide` and `colors` that the model does not have.
+    pub fn new(config: &OverlayConfig, labels: &[Label]) -> Result<Overlay, UnknownLabels> {
+        let classes = labels::visible(config, labels)?;
+        Ok(Overlay {
+            style: config.style,
+            alpha: config.alpha,
+            colors: classes.iter().map(|class| class.as_ref().map(|(_, color)| *color)).collect(),
+            legend_classes: if config.legend { classes.into_iter().flatten().collect() } else { Vec::new() },
+            palette: None,
+            grid: Grid::default(),
+            coat: Coat::default(),
+            differs: Vec::new(),
+            legend: Cached::default(),
+            badge: Cached::default(),
+            slate: Cached::default(),
+        })
+    }
+
+    /// Copies `source` to `target` and draws `mask` on the way, in one pass over the pixels; then the legend.
+    ///
+    /// Without a mask (or with one that has too few pixels) the picture is a plain copy, or black in style
+    /// `mask-only`. Hidden classes and classes that are not in the label list keep the very samples of the source, or
+    /// are black in style `mask-only`.
+    ///
+    /// # Panics
+    /// When the pictures differ in size or format.
+    pub fn draw(&mut self, source: &Picture<'_>, mask: Option<&Mask>, target: &mut PictureMut<'_>) {
+        let info = source.info;
+        assert_eq!(
+            (info.width, info.height, info.format),
+            (target.info.width, target.info.height, target.info.format),
+            "pictures of one shape"
+        );
+        self.draw_mask(source, mask, target);
+        if !self.legend_classes.is_empty() {
+            let classes = &self.legend_classes;
+            self.legend.blend(|made| same_picture(made, &info), || (info, legend::draw(classes, &info)), target);
+        }
+    }
+
+    fn draw_mask(&mut self, source: &Picture<'_>, mask: Option<&Mask>, target: &mut PictureMut<'_>) {
+        let info = source.info;
+        self.coat.fit(&info);
+        let palette = match self.palette.take() {
+            Some(made) if made.0 == info.color => made,
+            _ => (info.color, self.new_palette(info.color)),
+        };
+        let palette = &self.palette.insert(palette).1;
+        let cells = mask.and_then(|mask| self.grid.cells(mask, info.width, info.height));
+        match (cells, self.style) {
+            (Some(cells), Style::Contour) => {
+                contour::draw(&cells, palette, &mut self.differs, &mut self.coat, source, target);
+            }
+            (Some(cells), Style::Tint | Style::MaskOnly) => tint(&cells, palette, &mut self.coat, source, target),
+            (None, Style::Tint | Style::Contour) => copy_rows(0..info.height, source, target),
+            (None, Style::MaskOnly) => {
+                self.coat.paint(0, info.width, &black(info.color));
+                self.coat.blend(0..info.height, source, target);
+            }
+        }
+    }
+
+    fn new_palette(&self, color: Colorimetry) -> Palette {
+        let (opacity, hidden) = match self.style {
+            Style::Tint => (self.alpha, Ink::CLEAR),
+            // Thin lines need to be about twice as strong as areas to be seen as well.
+            Style::Contour => (2.0 * self.alpha, Ink::CLEAR),
+            Style::MaskOnly => (1.0, black(color)),
+        };
+        Palette::new(&self.colors, opacity, hidden, color)
+    }
+
+    /// Draws a short status text (`STALE 2.1 s`) in the top right corner on an opaque dark box.
+    pub fn badge(&mut self, text: &str, target: &mut PictureMut<'_>) {
+        let info = target.info;
+        self.badge.blend(
+            |(made, picture)| made == text && same_picture(picture, &info),
+            || ((text.to_owned(), info), Some(status::badge(text, &info))),
+            target,
+        );
+    }
+
+    /// Draws what viewers see while the camera is away: the last picture grey and dark, or plain dark grey when there
+    /// is none (or it has another size than `target`), and the lines of text in the middle.
+    pub fn slate(&mut self, last: Option<&Picture<'_>>, lines: &[String], target: &mut PictureMut<'_>) {
+        let info = target.info;
+        let last = last.filter(|last| (last.info.width, last.info.height) == (info.width, info.height));
+        status::backdrop(last, target);
+        self.slate.blend(
+            |(made, picture)| made == lines && same_picture(picture, &info),
+            || ((lines.to_vec(), info), status::lines(lines, &info)),
+            target,
+        );
+    }
+}
+
+fn black(color: Colorimetry) -> Ink {
+    Ink::new(to_yuv(Rgb(0, 0, 0), color).map(f32::from), 1.0)
+}
+
+/// Draws whole areas while copying: paints one row for each cell row, and lays it over all rows that it covers.
+fn tint(cells: &Cells<'_>, palette: &Palette, coat: &mut Coat, source: &Picture<'_>, target: &mut PictureMut<'_>) {
+    for row in 0..cells.height() {
+        // Equal rows are common in real masks (sky, road): the coat is still right.
+        if row == 0 || cells.row(row) != cells.row(row - 1) {
+            for_each_run(cells.row(row), |run, class| {
+                coat.paint(cells.columns[run.start], cells.columns[run.end], palette.ink(class));
+            });
+        }
+        coat.blend(cells.span(row), source, target);
+    }
+}

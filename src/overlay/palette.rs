@@ -1,0 +1,153 @@
+//! Class colours as numbers of a YUV picture, ready for blending.
+//!
+//! The matrices follow from the luma weights of red and blue (Kr, Kb) in ITU-R BT.601, BT.709 and BT.2020; quantisation
+//! to video range (16–235, 16–240) or full range as in ITU-T H.273.
+
+use crate::frame::{ClassId, Colorimetry, Matrix, Rgb};
+
+/// What blending does to a sample: `out = (sample * inv + add) >> 8`.
+///
+/// `add` is the colour times its opacity (256 = opaque) plus one half for rounding, `inv` is 256 minus the opacity; so
+/// the sum stays below 2^16, and [`Ink::CLEAR`] gives back the very sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ink {
+    pub inv: u16,
+    /// For Y, U and V.
+    pub add: [u16; 3],
+}
+
+impl Ink {
+    /// Changes nothing.
+    pub const CLEAR: Ink = Ink { inv: 256, add: [0; 3] };
+
+    pub fn new(yuv: [f32; 3], opacity: f32) -> Ink {
+        let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round();
+        if opacity == 0.0 {
+            return Ink::CLEAR;
+        }
+        let add = yuv.map(|value| (value.clamp(0.0, 255.0) * opacity).round() as u16 + 128);
+        Ink { inv: 256 - opacity as u16, add }
+    }
+}
+
+/// An ink for each possible value of a mask pixel.
+pub(super) struct Palette {
+    inks: [Ink; 256],
+}
+
+impl Palette {
+    /// `colors` by class index, `None` for a hidden class; `hidden` is what hidden and unknown classes get.
+    pub fn new(colors: &[Option<Rgb>], opacity: f32, hidden: Ink, color: Colorimetry) -> Palette {
+        let mut inks = [hidden; 256];
+        for (ink, rgb) in inks.iter_mut().zip(colors) {
+            if let Some(rgb) = rgb {
+                // Whole numbers first: an opaque class shows exactly the colour that an RGB converter would give.
+                *ink = Ink::new(to_yuv(*rgb, color).map(f32::from), opacity);
+            }
+        }
+        Palette { inks }
+    }
+
+    pub fn ink(&self, class: ClassId) -> &Ink {
+        &self.inks[usize::from(class)]
+    }
+}
+
+/// The 8-bit YUV of an RGB colour.
+pub(super) fn to_yuv(Rgb(r, g, b): Rgb, color: Colorimetry) -> [u8; 3] {
+    // `as` saturates: full-range blue and red would be 255.5.
+    convert([r, g, b].map(f32::from), color).map(|value| value.round() as u8)
+}
+
+/// The unrounded YUV of an RGB colour whose components go from 0 to 255.
+pub(super) fn convert(rgb: [f32; 3], color: Colorimetry) -> [f32; 3] {
+    let (kr, kb) = match color.matrix {
+        Matrix::Bt601 => (0.299, 0.114),
+        Matrix::Bt709 => (0.2126, 0.0722),
+        Matrix::Bt2020 => (0.2627, 0.0593),
+    };
+    let [r, g, b] = rgb.map(|component| component / 255.0);
+    let y = kr * r + (1.0 - kr - kb) * g + kb * b;
+    let u = (b - y) / (2.0 * (1.0 - kb));
+    let v = (r - y) / (2.0 * (1.0 - kr));
+    if color.full_range {
+        [255.0 * y, 128.0 + 255.0 * u, 128.0 + 255.0 * v]
+    } else {
+        [16.0 + 219.0 * y, 128.0 + 224.0 * u, 128.0 + 224.0 * v]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn color(matrix: Matrix, full_range: bool) -> Colorimetry {
+        Colorimetry { matrix, full_range }
+    }
+
+    #[track_caller]
+    fn near(rgb: Rgb, color: Colorimetry, expected: [i32; 3]) {
+        let got = to_yuv(rgb, color).map(i32::from);
+        for (a, b) in got.iter().zip(expected) {
+            assert!((a - b).abs() <= 1, "{rgb:?} {color:?}: {got:?}, expected {expected:?}");
+        }
+    }
+
+    #[test]
+    fn colour_bars_match_published_values() {
+        // 100 % colour bars, 8 bit, as printed in the standards' usual tables.
+        let bt601 = color(Matrix::Bt601, false);
+        near(Rgb(255, 0, 0), bt601, [81, 90, 240]);
+        near(Rgb(0, 255, 0), bt601, [145, 54, 34]);
+        near(Rgb(0, 0, 255), bt601, [41, 240, 110]);
+        near(Rgb(255, 255, 0), bt601, [210, 16, 146]);
+        let bt709 = color(Matrix::Bt709, false);
+        near(Rgb(255, 0, 0), bt709, [63, 102, 240]);
+        near(Rgb(0, 255, 0), bt709, [173, 42, 26]);
+        near(Rgb(0, 0, 255), bt709, [32, 240, 118]);
+        near(Rgb(0, 255, 255), bt709, [188, 154, 16]);
+        // BT.2020: Y = 16 + 219 Kr for red, 16 + 219 Kb for blue.
+        let bt2020 = color(Matrix::Bt2020, false);
+        near(Rgb(255, 0, 0), bt2020, [74, 97, 240]);
+        near(Rgb(0, 0, 255), bt2020, [29, 240, 119]);
+        // JFIF.
+        near(Rgb(255, 0, 0), color(Matrix::Bt601, true), [76, 85, 255]);
+        near(Rgb(0, 0, 255), color(Matrix::Bt601, true), [29, 255, 107]);
+    }
+
+    #[test]
+    fn greys_have_neutral_chroma() {
+        for matrix in [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020] {
+            assert_eq!(to_yuv(Rgb(0, 0, 0), color(matrix, false)), [16, 128, 128]);
+            assert_eq!(to_yuv(Rgb(255, 255, 255), color(matrix, false)), [235, 128, 128]);
+            assert_eq!(to_yuv(Rgb(0, 0, 0), color(matrix, true)), [0, 128, 128]);
+            assert_eq!(to_yuv(Rgb(255, 255, 255), color(matrix, true)), [255, 128, 128]);
+        }
+    }
+
+    #[test]
+    fn inks_never_overflow_and_are_exact_at_both_ends() {
+        for step in 0..=1000 {
+            for value in [0.0, 16.0, 127.5, 255.0] {
+                let ink = Ink::new([value; 3], step as f32 / 1000.0);
+                assert!(255 * u32::from(ink.inv) + u32::from(ink.add[0]) < 1 << 16);
+            }
+        }
+        let blend = |ink: Ink, sample: u16| (sample * ink.inv + ink.add[0]) >> 8;
+        for sample in 0..=255 {
+            assert_eq!(blend(Ink::new([77.0; 3], 0.0), sample), sample);
+            assert_eq!(blend(Ink::new([77.0; 3], 1.0), sample), 77);
+            let half = (f32::from(sample) + 77.0) / 2.0;
+            assert!((f32::from(blend(Ink::new([77.0; 3], 0.5), sample)) - half).abs() <= 0.5);
+        }
+    }
+
+    #[test]
+    fn classes_beyond_the_labels_are_hidden() {
+        let palette = Palette::new(&[Some(Rgb(9, 9, 9)), None], 0.5, Ink::CLEAR, Colorimetry::default());
+        assert_ne!(*palette.ink(0), Ink::CLEAR);
+        assert_eq!(*palette.ink(1), Ink::CLEAR);
+        assert_eq!(*palette.ink(2), Ink::CLEAR);
+        assert_eq!(*palette.ink(255), Ink::CLEAR);
+    }
+}

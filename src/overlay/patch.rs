@@ -1,0 +1,214 @@
+//! Small drawings (legend, badge, lines of text) that are made once and then laid over pictures.
+
+use super::coat::blend_in_place;
+use super::palette::{Ink, convert};
+use super::text::Text;
+use crate::frame::{Colorimetry, PictureMut, PixelFormat, Rgb, VideoInfo};
+
+/// White, for text.
+pub(super) const WHITE: Rgb = Rgb(255, 255, 255);
+/// Nearly black, for boxes.
+pub(super) const DARK: Rgb = Rgb(14, 16, 20);
+
+/// A transparent drawing in RGB; starts empty. Its sides are even, so that chroma blocks are never split.
+pub(super) struct Canvas {
+    width: usize,
+    height: usize,
+    /// Red, green and blue (0–255) times opacity, and opacity (0–1).
+    pixels: Vec<[f32; 4]>,
+}
+
+impl Canvas {
+    /// At least this large.
+    pub fn new(width: usize, height: usize) -> Canvas {
+        let (width, height) = (width.next_multiple_of(2), height.next_multiple_of(2));
+        Canvas { width, height, pixels: vec![[0.0; 4]; width * height] }
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Draws one colour over a rectangle; what is outside the canvas is left out.
+    pub fn fill(&mut self, (x, y): (usize, usize), (width, height): (usize, usize), color: Rgb, opacity: f32) {
+        for y in y..(y + height).min(self.height) {
+            for x in x..(x + width).min(self.width) {
+                self.over(x, y, color, opacity);
+            }
+        }
+    }
+
+    /// Draws text whose capitals have their top left corner at `(x, y)`; what is outside the canvas is left out.
+    pub fn text(&mut self, (x, y): (usize, usize), text: &Text, color: Rgb) {
+        for (row, coverage) in text.coverage.chunks_exact(text.width.max(1)).enumerate() {
+            let Some(y) = (y + row).checked_sub(text.above).filter(|&y| y < self.height) else { continue };
+            for (x, &coverage) in (x..self.width).zip(coverage).filter(|(_, coverage)| **coverage > 0) {
+                self.over(x, y, color, f32::from(coverage) / 255.0);
+            }
+        }
+    }
+
+    fn over(&mut self, x: usize, y: usize, Rgb(r, g, b): Rgb, opacity: f32) {
+        let pixel = &mut self.pixels[y * self.width + x];
+        for (below, above) in pixel.iter_mut().zip([f32::from(r), f32::from(g), f32::from(b), 1.0]) {
+            *below = *below * (1.0 - opacity) + above * opacity;
+        }
+    }
+}
+
+/// A drawing in the form of one kind of picture, at its place.
+pub(super) struct Patch {
+    x: usize,
+    y: usize,
+    planes: Vec<Layer>,
+}
+
+/// [`Ink`] for each sample of a plane's part: `inv` and `add`, `[rows × width]`.
+struct Layer {
+    width: usize,
+    inv: Vec<u16>,
+    add: Vec<u16>,
+}
+
+impl Patch {
+    /// `canvas` with its top left corner at the even position at or before `(x, y)`.
+    pub fn new(canvas: &Canvas, (x, y): (usize, usize), info: &VideoInfo) -> Patch {
+        let luma: Vec<Ink> = canvas.pixels.iter().map(|&pixel| ink(pixel, info.color)).collect();
+        let mut chroma = Vec::with_capacity(luma.len() / 4);
+        for rows in canvas.pixels.chunks_exact(2 * canvas.width) {
+            let (upper, lower) = rows.split_at(canvas.width);
+            for (upper, lower) in upper.chunks_exact(2).zip(lower.chunks_exact(2)) {
+                let mean = std::array::from_fn(|n| (upper[0][n] + upper[1][n] + lower[0][n] + lower[1][n]) / 4.0);
+                chroma.push(ink(mean, info.color));
+            }
+        }
+        let mut planes = vec![Layer::new(canvas.width, &luma, &[0])];
+        match info.format {
+            PixelFormat::I420 => {
+                planes.push(Layer::new(canvas.width / 2, &chroma, &[1]));
+                planes.push(Layer::new(canvas.width / 2, &chroma, &[2]));
+            }
+            PixelFormat::Nv12 => planes.push(Layer::new(canvas.width, &chroma, &[1, 2])),
+        }
+        Patch { x: x & !1, y: y & !1, planes }
+    }
+
+    /// Lays the patch over the picture; what is outside the picture is left out.
+    pub fn blend(&self, target: &mut PictureMut<'_>) {
+        for (plane, layer) in self.planes.iter().enumerate() {
+            let (width, height) = target.info.plane_size(plane);
+            let (x, y) = match (plane, target.info.format) {
+                (0, _) => (self.x, self.y),
+                (_, PixelFormat::I420) => (self.x / 2, self.y / 2),
+                (_, PixelFormat::Nv12) => (self.x, self.y / 2),
+            };
+            let visible = layer.width.min(width.saturating_sub(x));
+            let rows = layer.inv.chunks_exact(layer.width).zip(layer.add.chunks_exact(layer.width));
+            for (row, (inv, add)) in (y..height).zip(rows) {
+                let plane = &mut target.planes[plane];
+                blend_in_place(inv, add, &mut plane.data[row * plane.stride..][..width][x.min(width)..][..visible]);
+            }
+        }
+    }
+}
+
+impl Layer {
+    /// One sample for each ink and component, in this order.
+    fn new(width: usize, inks: &[Ink], components: &[usize]) -> Layer {
+        let inv = inks.iter().flat_map(|ink| components.iter().map(|_| ink.inv)).collect();
+        let add = inks.iter().flat_map(|ink| components.iter().map(|&n| ink.add[n])).collect();
+        Layer { width, inv, add }
+    }
+}
+
+fn ink([r, g, b, opacity]: [f32; 4], color: Colorimetry) -> Ink {
+    if opacity <= 0.0 {
+        return Ink::CLEAR;
+    }
+    Ink::new(convert([r, g, b].map(|component| component / opacity), color), opacity)
+}
+
+/// A patch and what it was made for.
+pub(super) struct Cached<K> {
+    made: Option<(K, Option<Patch>)>,
+}
+
+impl<K> Default for Cached<K> {
+    fn default() -> Self {
+        Cached { made: None }
+    }
+}
+
+impl<K> Cached<K> {
+    /// Lays the patch over the picture; makes it first when `same` says that the one at hand is for something else.
+    /// `make` returns `None` when there is nothing to draw.
+    pub fn blend(
+        &mut self,
+        same: impl FnOnce(&K) -> bool,
+        make: impl FnOnce() -> (K, Option<Patch>),
+        target: &mut PictureMut<'_>,
+    ) {
+        let made = match self.made.take() {
+            Some(made) if same(&made.0) => made,
+            _ => make(),
+        };
+        if let Some(patch) = &self.made.insert(made).1 {
+            patch.blend(target);
+        }
+    }
+}
+
+/// The side that text sizes follow: the shorter one, so that portrait pictures have room for a line.
+pub(super) fn short_side(info: &VideoInfo) -> usize {
+    info.width.min(info.height)
+}
+
+/// What a patch depends on in a picture: size, format and colours, but not the rate.
+pub(super) fn same_picture(a: &VideoInfo, b: &VideoInfo) -> bool {
+    (a.width, a.height, a.format, a.color) == (b.width, b.height, b.format, b.color)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{OwnedPicture, Pixels};
+
+    fn sum(picture: &OwnedPicture, plane: usize) -> usize {
+        picture.picture().planes[plane].data.iter().map(|&value| usize::from(value)).sum()
+    }
+
+    #[test]
+    fn is_clipped_at_every_side_of_small_pictures() {
+        let mut canvas = Canvas::new(6, 6);
+        canvas.fill((0, 0), (6, 6), WHITE, 1.0);
+        for format in [PixelFormat::I420, PixelFormat::Nv12] {
+            for (width, height) in [(1, 1), (2, 3), (5, 9), (9, 5), (8, 8)] {
+                for at in [(0, 0), (3, 1), (4, 6), (20, 20)] {
+                    let info = VideoInfo::new(format, width, height);
+                    let mut picture = OwnedPicture::new(info, 3);
+                    let before = sum(&picture, 0);
+                    Patch::new(&canvas, at, &info).blend(&mut picture.picture_mut());
+                    let columns = width.saturating_sub(at.0 & !1).min(6);
+                    let rows = height.saturating_sub(at.1 & !1).min(6);
+                    assert_eq!(sum(&picture, 0) - before, columns * rows * (235 - 16), "{info} at {at:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chroma_is_the_mean_of_its_block() {
+        let mut canvas = Canvas::new(2, 2);
+        canvas.fill((0, 0), (1, 2), Rgb(255, 0, 0), 1.0);
+        let info = VideoInfo::new(PixelFormat::I420, 2, 2);
+        let mut picture = OwnedPicture::new(info, 0);
+        Patch::new(&canvas, (0, 0), &info).blend(&mut picture.picture_mut());
+        let planes = picture.picture().planes;
+        assert_eq!(planes[0].data, [81, 16, 81, 16]);
+        assert_eq!((planes[1].data, planes[2].data), (&[109][..], &[184][..]));
+    }
+}

@@ -1,0 +1,185 @@
+//! What tells viewers that a picture is not live: the badge on an old one, the slate in place of a missing one.
+
+use super::patch::{Canvas, DARK, Patch, WHITE, short_side};
+use super::text::Text;
+use crate::frame::{Picture, PictureMut, Rgb, VideoInfo};
+
+/// Brightness that is left of the last picture behind a slate, in 256ths.
+const DIMMED: usize = 90;
+/// Grey of a slate without a picture, as a share of the way from black to white in 256ths.
+const PLAIN: usize = 30;
+/// The edge that sets the badge off from dark pictures.
+const EDGE: Rgb = Rgb(255, 176, 0);
+/// Smallest height of capitals that one can read.
+const LEGIBLE: usize = 7;
+
+/// The badge with this text in the top right corner. In tiny pictures the text is smaller and at last cut off, but the
+/// box is always there.
+pub(super) fn badge(text: &str, info: &VideoInfo) -> Patch {
+    let size = (short_side(info) / 36).max(10);
+    let margin = if info.height < 120 { 0 } else { size.next_multiple_of(2) };
+    let room = info.width.saturating_sub(2 * margin);
+    let (size, image) = fitting(text, size, room.saturating_sub(2 * size));
+    let padding = size * 2 / 3;
+    let mut canvas = Canvas::new(image.width + 2 * padding, size + 2 * padding);
+    let area = (canvas.width(), canvas.height());
+    canvas.fill((0, 0), area, DARK, 1.0);
+    let edge = (size / 6).max(1).next_multiple_of(2);
+    canvas.fill((0, 0), (edge, area.1), EDGE, 1.0);
+    canvas.text((padding + edge / 2, (area.1 - size) / 2), &image, WHITE);
+    Patch::new(&canvas, (info.width.saturating_sub(margin + area.0), margin), info)
+}
+
+/// Lines of text in the middle of the picture, the first one larger; `None` when there are none.
+pub(super) fn lines(lines: &[String], info: &VideoInfo) -> Option<Patch> {
+    let room = info.width * 9 / 10;
+    let images: Vec<(usize, Text)> = lines
+        .iter()
+        .enumerate()
+        .map(|(n, line)| fitting(line, (short_side(info) / if n == 0 { 10 } else { 20 }).max(LEGIBLE), room))
+        .collect();
+    let width = images.iter().map(|(_, image)| image.width).max()?;
+    let heights = images.iter().map(|(size, _)| size * 2);
+    let mut canvas = Canvas::new(width.min(info.width), heights.sum::<usize>().min(info.height));
+    let mut y = 0;
+    for (size, image) in &images {
+        canvas.text((canvas.width().saturating_sub(image.width) / 2, y + size / 2), image, WHITE);
+        y += size * 2;
+    }
+    let x = info.width.saturating_sub(canvas.width()) / 2;
+    let y = info.height.saturating_sub(canvas.height()) / 2;
+    Some(Patch::new(&canvas, (x, y), info))
+}
+
+/// The text with capitals of this height, or as much lower as it takes to fit into `room` pixels, and the height.
+fn fitting(text: &str, size: usize, room: usize) -> (usize, Text) {
+    let image = Text::new(text, size);
+    if image.width <= room || size <= LEGIBLE {
+        return (size, image);
+    }
+    let size = (size * room / image.width).max(LEGIBLE);
+    (size, Text::new(text, size))
+}
+
+/// Fills `target` with the last picture, grey and dark, or with plain dark grey.
+pub(super) fn backdrop(last: Option<&Picture<'_>>, target: &mut PictureMut<'_>) {
+    let info = target.info;
+    let (black, white) = if info.color.full_range { (0, 255) } else { (16, 235) };
+    let mut levels = [0; 256];
+    for (value, level) in levels.iter_mut().enumerate() {
+        *level = (black + value.clamp(black, white).saturating_sub(black) * DIMMED / 256) as u8;
+    }
+    let plain = (black + (white - black) * PLAIN / 256) as u8;
+    for plane in 0..info.planes() {
+        let (width, height) = info.plane_size(plane);
+        let to = &mut target.planes[plane];
+        for row in 0..height {
+            let out = &mut to.data[row * to.stride..][..width];
+            match last {
+                _ if plane > 0 => out.fill(128),
+                None => out.fill(plain),
+                Some(last) => {
+                    let from = &last.planes[0].data[row * last.planes[0].stride..][..width];
+                    for (out, &value) in out.iter_mut().zip(from) {
+                        *out = levels[usize::from(value)];
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{OwnedPicture, PixelFormat, Pixels};
+
+    fn bright(info: VideoInfo) -> OwnedPicture {
+        let mut picture = OwnedPicture::new(info, 2);
+        picture.picture_mut().planes[0].data.fill(200);
+        picture.picture_mut().planes[1].data.fill(60);
+        picture
+    }
+
+    fn changed(before: &OwnedPicture, after: &OwnedPicture) -> Vec<(usize, usize)> {
+        let (before, after) = (before.picture().planes[0], after.picture().planes[0]);
+        let differs = (0..before.data.len()).filter(|&n| before.data[n] != after.data[n]);
+        differs.map(|n| (n % before.stride, n / before.stride)).collect()
+    }
+
+    #[test]
+    fn badge_is_an_opaque_box_in_the_top_right_corner() {
+        for (width, height) in [(1920, 1080), (961, 541), (360, 640)] {
+            let info = VideoInfo::new(PixelFormat::Nv12, width, height);
+            let before = bright(info);
+            let mut after = before.clone();
+            badge("STALE 2.1 s", &info).blend(&mut after.picture_mut());
+            let changed = changed(&before, &after);
+            let (left, right) = (changed.iter().map(|at| at.0).min().unwrap(), changed.iter().map(|at| at.0).max());
+            let bottom = changed.iter().map(|at| at.1).max().unwrap();
+            assert!(
+                left > width / 2 && right > Some(width * 9 / 10) && bottom < height / 6,
+                "{info}: {left}, {bottom}"
+            );
+            let y = after.picture().planes[0];
+            let at = |(x, row): &(usize, usize)| y.data[row * y.stride + x];
+            let dark = changed.iter().filter(|at_| at(at_) < 40).count();
+            assert!(dark * 2 > changed.len(), "mostly box: {dark} of {}", changed.len());
+            assert!(changed.iter().filter(|at_| at(at_) > 220).count() > 50, "text");
+        }
+    }
+
+    #[test]
+    fn badge_stays_inside_tiny_pictures_and_covers_them() {
+        for (width, height) in [(1, 1), (2, 1), (7, 5), (64, 36), (100, 20)] {
+            for format in [PixelFormat::I420, PixelFormat::Nv12] {
+                let info = VideoInfo::new(format, width, height);
+                let before = bright(info);
+                let mut after = before.clone();
+                badge("STALE 2.1 s", &info).blend(&mut after.picture_mut());
+                let changed = changed(&before, &after);
+                assert!(!changed.is_empty(), "{info}");
+                assert!(changed.iter().all(|at| at.0 < width), "{info}: the padding is not touched");
+            }
+        }
+    }
+
+    #[test]
+    fn slate_is_grey_and_dark_with_bright_text() {
+        let texts = ["OFFLINE".to_owned(), "gate, 21 s".to_owned()];
+        for (width, height) in [(1920, 1080), (333, 255), (20, 10), (1, 1)] {
+            let info = VideoInfo::new(PixelFormat::Nv12, width, height);
+            let last = bright(info);
+            for last in [None, Some(last.picture())] {
+                let mut target = OwnedPicture::new(info, 0);
+                backdrop(last.as_ref(), &mut target.picture_mut());
+                let expected = if last.is_some() { 16 + 184 * DIMMED / 256 } else { 16 + 219 * PLAIN / 256 };
+                assert!(target.picture().planes[0].data.iter().all(|&y| usize::from(y) == expected));
+                assert!(target.picture().planes[1].data.iter().all(|&c| c == 128));
+                let before = target.clone();
+                lines(&texts, &info).unwrap().blend(&mut target.picture_mut());
+                let changed = changed(&before, &target);
+                assert!(target.picture().planes[1].data.iter().all(|&c| c.abs_diff(128) <= 1));
+                if height > 100 {
+                    let (sum, count) = (changed.iter().map(|at| at.0).sum::<usize>(), changed.len());
+                    assert!((sum / count).abs_diff(width / 2) < width / 20, "{info}: centred");
+                    assert!(target.picture().planes[0].data.iter().filter(|&&y| y > 220).count() > height);
+                }
+            }
+        }
+        assert!(lines(&[], &VideoInfo::new(PixelFormat::I420, 64, 64)).is_none());
+    }
+
+    #[test]
+    fn slate_keeps_the_shapes_of_the_last_picture() {
+        let info = VideoInfo::new(PixelFormat::I420, 64, 2);
+        let mut last = OwnedPicture::new(info, 0);
+        for (x, y) in last.picture_mut().planes[0].data.iter_mut().enumerate() {
+            *y = (x % 64 * 4) as u8;
+        }
+        let mut target = OwnedPicture::new(info, 3);
+        backdrop(Some(&last.picture()), &mut target.picture_mut());
+        let row = &target.picture().planes[0].data[..64];
+        assert!(row.is_sorted() && row[0] == 16 && row[63] > row[20] && row[63] < 120, "{row:?}");
+    }
+}

@@ -1,0 +1,310 @@
+//! What viewers see: shapes in the right place, in all planes, at every size.
+
+use std::time::Instant;
+
+use super::*;
+use crate::frame::{OwnedPicture, PixelFormat, Pixels, Plane};
+
+const SKY: u8 = 0;
+const ROAD: u8 = 1;
+const CAR: u8 = 2;
+
+/// Even, odd, portrait, smaller than the mask, tiny.
+const SIZES: [(usize, usize); 9] =
+    [(960, 540), (961, 541), (1920, 1080), (270, 480), (101, 77), (100, 20), (3, 50), (2, 2), (1, 1)];
+const FORMATS: [PixelFormat; 2] = [PixelFormat::I420, PixelFormat::Nv12];
+
+fn overlay(style: Style, alpha: f32, legend: bool) -> Overlay {
+    let label = |name: &str, color| Label { name: name.into(), color };
+    let labels = [label("sky", Rgb(70, 130, 180)), label("road", Rgb(128, 64, 128)), label("car", Rgb(255, 0, 0))];
+    let config = OverlayConfig { style, alpha, hide: vec!["sky".into()], legend, colors: Vec::new() };
+    Overlay::new(&config, &labels).unwrap()
+}
+
+fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask {
+    let classes = (0..width * height).map(|n| class(n % width, n / width)).collect();
+    Mask { seq: 0, captured_at: Instant::now(), width, height, classes }
+}
+
+/// A picture without flat areas, so that a misplaced sample shows.
+fn source(info: VideoInfo, padding: usize) -> OwnedPicture {
+    let mut picture = OwnedPicture::new(info, padding);
+    let mut state = 1u32;
+    for plane in picture.picture_mut().planes {
+        for sample in plane.data.iter_mut() {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *sample = (state >> 24) as u8;
+        }
+    }
+    picture
+}
+
+/// The samples of Y, U and V, tightly packed, whatever the format and the strides.
+fn samples(picture: &OwnedPicture) -> [Vec<u8>; 3] {
+    let picture = picture.picture();
+    let rows = |plane: usize| -> Vec<u8> {
+        let (width, height) = picture.info.plane_size(plane);
+        let Plane { data, stride } = picture.planes[plane];
+        (0..height).flat_map(|row| &data[row * stride..][..width]).copied().collect()
+    };
+    match picture.info.format {
+        PixelFormat::I420 => [rows(0), rows(1), rows(2)],
+        PixelFormat::Nv12 => {
+            let both = rows(1);
+            let every_second = |from: usize| both[from..].iter().step_by(2).copied().collect();
+            [rows(0), every_second(0), every_second(1)]
+        }
+    }
+}
+
+fn drawn(overlay: &mut Overlay, source: &OwnedPicture, mask: Option<&Mask>, padding: usize) -> OwnedPicture {
+    let mut target = OwnedPicture::new(source.picture().info, padding);
+    for plane in target.picture_mut().planes {
+        plane.data.fill(99);
+    }
+    overlay.draw(&source.picture(), mask, &mut target.picture_mut());
+    target
+}
+
+/// Checks that opaque shapes lie on the picture where they are in the model's view, within one pixel: `shape` is
+/// defined on the unit square and painted into the mask by its pixel centres.
+fn shape_is_found_back(shape: impl Fn(f64, f64) -> bool, name: &str) {
+    let model = (512, 288);
+    let centre = |at: usize, size: usize| (at as f64 + 0.5) / size as f64;
+    let mask = mask(model.0, model.1, |x, y| if shape(centre(x, model.0), centre(y, model.1)) { CAR } else { SKY });
+    for (format, (width, height)) in FORMATS.into_iter().flat_map(|f| SIZES.map(|size| (f, size))) {
+        let info = VideoInfo::new(format, width, height);
+        let source = source(info, 5);
+        let drawing = drawn(&mut overlay(Style::Tint, 1.0, false), &source, Some(&mask), 3);
+        let (before, after) = (samples(&source), samples(&drawing));
+        let red = [81, 90, 240];
+        for plane in 0..3 {
+            let (columns, step) = if plane == 0 { (width, 1) } else { (info.chroma_width(), 2) };
+            for (n, (&before, &after)) in before[plane].iter().zip(&after[plane]).enumerate() {
+                let (x, y) = (n % columns * step, n / columns * step);
+                // One picture pixel, plus half a mask pixel that painting into the mask may be off.
+                let (dx, dy) = (1.0 / width as f64 + 0.5 / 512.0, 1.0 / height as f64 + 0.5 / 288.0);
+                let around = [-1.0, -0.5, 0.0, 0.5, 1.0].map(|a| [-1.0, -0.5, 0.0, 0.5, 1.0].map(|b| (a, b)));
+                let inside = |(a, b): (f64, f64)| shape(centre(x, width) + a * dx, centre(y, height) + b * dy);
+                let expected: &[u8] = if around.iter().flatten().all(|&at| inside(at)) {
+                    &[red[plane]]
+                } else if !around.iter().flatten().any(|&at| inside(at)) {
+                    &[before]
+                } else {
+                    &[red[plane], before]
+                };
+                assert!(expected.contains(&after), "{name}, {format:?} {info}: plane {plane} at {x},{y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rectangles_are_found_back_in_every_plane() {
+    shape_is_found_back(|x, y| (0.25..0.6).contains(&x) && (0.3..0.8).contains(&y), "rectangle");
+    shape_is_found_back(|x, y| x < 0.1 || y > 0.95, "at the edges");
+}
+
+#[test]
+fn diagonals_are_found_back_in_every_plane() {
+    shape_is_found_back(|x, y| x > y, "diagonal");
+    shape_is_found_back(|x, y| (x + 2.0 * y - 1.2).abs() < 0.2, "band");
+}
+
+#[test]
+fn every_luma_pixel_has_the_class_that_the_geometry_gives() {
+    let mask = mask(51, 29, |x, y| if (x * 7 + y * 13) % 5 < 2 { CAR } else { SKY });
+    for (width, height) in SIZES {
+        let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
+        let drawing = drawn(&mut overlay(Style::Tint, 1.0, false), &source, Some(&mask), 0);
+        let classes = mask.resized(width, height);
+        let (before, after) = (samples(&source), samples(&drawing));
+        for (n, &class) in classes.iter().enumerate() {
+            assert_eq!(after[0][n], if class == CAR { 81 } else { before[0][n] }, "{width}x{height} at {n}");
+        }
+        let chroma_width = width.div_ceil(2);
+        for n in 0..after[1].len() {
+            let class = classes[n / chroma_width * 2 * width + n % chroma_width * 2];
+            let expected = if class == CAR { (90, 240) } else { (before[1][n], before[2][n]) };
+            assert_eq!((after[1][n], after[2][n]), expected, "{width}x{height} chroma at {n}");
+        }
+    }
+}
+
+#[test]
+fn nv12_equals_i420() {
+    let mask = mask(64, 36, |x, y| ((x / 5 + y / 3) % 4) as u8);
+    for (style, (width, height)) in
+        [Style::Tint, Style::Contour, Style::MaskOnly].into_iter().flat_map(|s| SIZES.map(|size| (s, size)))
+    {
+        let planar = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
+        let mut interleaved = OwnedPicture::new(VideoInfo::new(PixelFormat::Nv12, width, height), 8);
+        let [y, u, v] = samples(&planar);
+        let chroma: Vec<u8> = u.iter().zip(&v).flat_map(|(&u, &v)| [u, v]).collect();
+        for (plane, rows) in interleaved.picture_mut().planes.into_iter().zip([y, chroma]) {
+            let width = plane.stride - 8;
+            for (to, from) in plane.data.chunks_mut(plane.stride).zip(rows.chunks(width)) {
+                to[..width].copy_from_slice(from);
+            }
+        }
+        let mut overlay = overlay(style, 0.45, true);
+        let a = drawn(&mut overlay, &planar, Some(&mask), 0);
+        let b = drawn(&mut overlay, &interleaved, Some(&mask), 6);
+        assert_eq!(samples(&a), samples(&b), "{style:?} {width}x{height}");
+        // In the smallest pictures nothing but hidden classes may be left.
+        assert!(width < 10 || samples(&a) != samples(&planar), "{style:?} {width}x{height}");
+    }
+}
+
+#[test]
+fn hidden_and_unknown_classes_keep_the_very_samples() {
+    let hidden = mask(40, 30, |x, _| if x % 3 == 0 { SKY } else { 3 + (x % 250) as u8 });
+    for style in [Style::Tint, Style::Contour] {
+        let source = source(VideoInfo::new(PixelFormat::Nv12, 333, 255), 0);
+        let drawing = drawn(&mut overlay(style, 0.45, false), &source, Some(&hidden), 0);
+        assert_eq!(samples(&drawing), samples(&source), "{style:?}");
+    }
+}
+
+#[test]
+fn alpha_goes_from_invisible_to_opaque() {
+    let mask = mask(8, 8, |_, _| CAR);
+    let source = source(VideoInfo::new(PixelFormat::I420, 64, 50), 0);
+    let at = |alpha: f32| samples(&drawn(&mut overlay(Style::Tint, alpha, false), &source, Some(&mask), 0));
+    assert_eq!(at(0.0), samples(&source));
+    assert!(at(1.0)[0].iter().all(|&y| y == 81) && at(1.0)[2].iter().all(|&v| v == 240));
+    for (after, before) in at(0.25)[0].iter().zip(&samples(&source)[0]) {
+        assert!((f32::from(*after) - (0.75 * f32::from(*before) + 0.25 * 81.0)).abs() <= 1.0);
+    }
+}
+
+#[test]
+fn colours_follow_the_pictures_colorimetry() {
+    let mask = mask(8, 8, |_, _| CAR);
+    let mut overlay = overlay(Style::MaskOnly, 0.45, false);
+    let mut info = VideoInfo::new(PixelFormat::I420, 16, 16);
+    let mut first = |info| samples(&drawn(&mut overlay, &source(info, 0), Some(&mask), 0)).map(|plane| plane[5]);
+    assert_eq!(first(info), [81, 90, 240]);
+    info.color = Colorimetry { matrix: crate::frame::Matrix::Bt709, full_range: false };
+    assert_eq!(first(info), [63, 102, 240]);
+    info.color = Colorimetry::default();
+    assert_eq!(first(info), [81, 90, 240]);
+}
+
+#[test]
+fn mask_only_is_black_where_nothing_is_drawn() {
+    let mask = mask(4, 1, |x, _| [CAR, SKY, 200, ROAD][x]);
+    let source = source(VideoInfo::new(PixelFormat::I420, 64, 64), 0);
+    let mut overlay = overlay(Style::MaskOnly, 0.1, false);
+    let [y, u, v] = samples(&drawn(&mut overlay, &source, Some(&mask), 0));
+    assert_eq!((y[0], u[0], v[0]), (81, 90, 240));
+    for x in [16, 31, 32, 47] {
+        assert_eq!((y[x], u[x / 2], v[x / 2]), (16, 128, 128), "at {x}");
+    }
+    assert!(y[48] > 16 && v[24] != 128);
+    let [y, u, v] = samples(&drawn(&mut overlay, &source, None, 0));
+    assert!(y.iter().all(|&y| y == 16) && u.iter().chain(&v).all(|&c| c == 128));
+}
+
+#[test]
+fn without_a_mask_the_picture_is_copied() {
+    let short = Mask { classes: vec![CAR; 3], ..mask(2, 2, |_, _| CAR) };
+    for (style, (width, height)) in [Style::Tint, Style::Contour].into_iter().flat_map(|s| SIZES.map(|size| (s, size)))
+    {
+        let source = source(VideoInfo::new(PixelFormat::Nv12, width, height), 4);
+        let mut overlay = overlay(style, 0.45, false);
+        assert_eq!(samples(&drawn(&mut overlay, &source, None, 2)), samples(&source));
+        assert_eq!(samples(&drawn(&mut overlay, &source, Some(&short), 2)), samples(&source));
+    }
+}
+
+#[test]
+fn planes_may_end_with_the_last_pixel() {
+    let info = VideoInfo::new(PixelFormat::I420, 35, 21);
+    let source = source(info, 9);
+    let mask = mask(10, 10, |x, y| ((x + y) % 3) as u8);
+    for style in [Style::Tint, Style::Contour, Style::MaskOnly] {
+        let whole = drawn(&mut overlay(style, 0.5, false), &source, Some(&mask), 9);
+        let mut from = source.picture();
+        let mut copy = OwnedPicture::new(info, 9);
+        let mut to = copy.picture_mut();
+        for plane in 0..3 {
+            let length = from.planes[plane].data.len() - 9;
+            from.planes[plane].data = &from.planes[plane].data[..length];
+            let data = std::mem::take(&mut to.planes[plane].data);
+            to.planes[plane].data = &mut data[..length];
+        }
+        overlay(style, 0.5, false).draw(&from, Some(&mask), &mut to);
+        assert_eq!(samples(&copy), samples(&whole), "{style:?}");
+    }
+}
+
+#[test]
+fn contours_are_where_another_class_is_near() {
+    let blobs = mask(51, 29, |x, y| if (x / 9 + y / 8) % 2 == 0 { CAR } else { ((x / 4 + y) / 6 % 2) as u8 });
+    let fine = mask(64, 64, |x, y| ((x / 3) ^ (y / 2)) as u8 % 3);
+    for (mask, (width, height)) in [&blobs, &fine].into_iter().flat_map(|m| SIZES.map(|size| (m, size))) {
+        let reach = contour::line_width(height);
+        let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
+        let drawing = drawn(&mut overlay(Style::Contour, 0.5, false), &source, Some(mask), 0);
+        let classes = mask.resized(width, height);
+        let (before, after) = (samples(&source), samples(&drawing));
+        for (n, &class) in classes.iter().enumerate() {
+            let (x, y) = (n % width, n / width);
+            let mut near = (y.saturating_sub(reach)..(y + reach + 1).min(height)).flat_map(|row| {
+                classes[row * width + x.saturating_sub(reach)..row * width + (x + reach + 1).min(width)].iter()
+            });
+            let expected = match class {
+                SKY => before[0][n],
+                _ if near.all(|&other| other == class) => before[0][n],
+                CAR => 81,
+                _ => 94,
+            };
+            assert_eq!(after[0][n], expected, "{width}x{height} at {x},{y}");
+        }
+    }
+}
+
+#[test]
+fn contours_are_thin_at_every_size() {
+    // One border in the middle of coarse cells: 120 pixels wide in the largest picture.
+    let mask = mask(16, 9, |x, _| if x < 8 { SKY } else { CAR });
+    for (height, line) in [(240, 2), (540, 2), (1080, 3), (2160, 6)] {
+        let source = source(VideoInfo::new(PixelFormat::I420, height / 9 * 16, height), 0);
+        let width = source.picture().info.width;
+        let drawing = drawn(&mut overlay(Style::Contour, 1.0, false), &source, Some(&mask), 0);
+        let (before, after) = (samples(&source), samples(&drawing));
+        for y in [0, height / 2, height - 1] {
+            let row = y * width..(y + 1) * width;
+            let on_line: Vec<usize> =
+                (0..width).filter(|x| after[0][row.start + x] != before[0][row.start + x]).collect();
+            // The random source may have the line's own value.
+            assert!(on_line.iter().all(|x| (width / 2..width / 2 + line).contains(x)), "{height}: {on_line:?}");
+            assert!(after[0][row][width / 2..width / 2 + line].iter().all(|&y| y == 81), "{height}");
+        }
+    }
+}
+
+#[test]
+fn the_legend_changes_its_own_area_alone() {
+    let source = source(VideoInfo::new(PixelFormat::Nv12, 640, 360), 0);
+    let before = samples(&source);
+    let after = samples(&drawn(&mut overlay(Style::Tint, 0.45, true), &source, None, 0));
+    let changed: Vec<(usize, usize)> =
+        (0..640 * 360).filter(|&n| before[0][n] != after[0][n]).map(|n| (n % 640, n / 640)).collect();
+    assert!(changed.len() > 500, "{}", changed.len());
+    assert!(changed.iter().all(|&(x, y)| x < 120 && y > 280));
+    let chroma = (0..320 * 180).filter(|&n| (before[1][n], before[2][n]) != (after[1][n], after[2][n]));
+    assert!(chroma.clone().count() > 100);
+    assert!(chroma.into_iter().all(|n| n % 320 < 60 && n / 320 > 140));
+}
+
+#[test]
+fn the_legend_follows_a_change_of_the_picture() {
+    let mut changing = overlay(Style::Tint, 0.45, true);
+    for (width, height) in [(640, 360), (961, 541), (100, 50), (640, 360)] {
+        let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
+        let fresh = drawn(&mut overlay(Style::Tint, 0.45, true), &source, None, 0);
+        assert_eq!(samples(&drawn(&mut changing, &source, None, 0)), samples(&fresh), "{width}x{height}");
+    }
+}

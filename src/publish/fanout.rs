@@ -1,0 +1,163 @@
+//! One encoded stream, any number of takers: each has its own queue, and only its own queue drops.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+
+use gst::prelude::*;
+
+/// Who takes encoded pictures.
+pub trait Taker: Send {
+    /// Takes one access unit with its caps. Must not block.
+    fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken;
+}
+
+/// What a taker did with a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It has it.
+    Yes,
+    /// It has to start, or start again, with a keyframe, and asks for one.
+    WantsKeyframe,
+    /// It has left.
+    Gone,
+}
+
+/// The fan-out of one stream. Outlives its encoders.
+#[derive(Default)]
+pub struct Fanout {
+    takers: Mutex<Vec<Box<dyn Taker>>>,
+    /// Asks the encoder, when there is one, for a keyframe.
+    keyframe: Mutex<Option<gst_app::AppSink>>,
+    /// Access units that takers have lost.
+    lost: Arc<AtomicU64>,
+}
+
+impl Fanout {
+    /// Adds a taker; it starts with a keyframe, which is asked for at once.
+    pub fn add(&self, taker: Box<dyn Taker>) {
+        lock(&self.takers).push(taker);
+        self.request_keyframe();
+    }
+
+    pub fn takers(&self) -> usize {
+        lock(&self.takers).len()
+    }
+
+    /// Access units that slow takers have lost so far.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lost_counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost)
+    }
+
+    /// The encoder's sink, through which keyframes are asked for.
+    pub(super) fn set_encoder(&self, sink: Option<gst_app::AppSink>) {
+        *lock(&self.keyframe) = sink;
+        // Takers who came while there was no encoder get their keyframe anyway: a new encoder starts with one.
+    }
+
+    /// Hands an access unit to all takers.
+    pub(super) fn deliver(&self, sample: &gst::Sample) {
+        let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+        let mut wanted = false;
+        lock(&self.takers).retain_mut(|taker| match taker.take(sample, keyframe) {
+            Taken::Yes => true,
+            Taken::WantsKeyframe => {
+                wanted = true;
+                true
+            }
+            Taken::Gone => false,
+        });
+        if wanted {
+            self.request_keyframe();
+        }
+    }
+
+    /// Lets all takers go, in the order in which they came.
+    pub(super) fn close(&self) {
+        let takers = std::mem::take(&mut *lock(&self.takers));
+        // Outside the lock: closing a file takes a moment.
+        drop(takers);
+    }
+
+    fn request_keyframe(&self) {
+        if let Some(sink) = &*lock(&self.keyframe) {
+            sink.send_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        }
+    }
+}
+
+/// A taker that feeds an `appsrc` of another pipeline.
+pub struct AppSrcTaker {
+    source: gst_app::AppSrc,
+    /// Access units that may wait in the appsrc.
+    capacity: u64,
+    needs_keyframe: bool,
+    /// Whether that keyframe has been asked for.
+    asked: bool,
+    /// Added to the encoder's times: the taker's own time line.
+    shift: Option<i64>,
+    /// Whether times start at the taker's current running time (live) or at zero (files).
+    live: bool,
+    lost: Arc<AtomicU64>,
+}
+
+impl AppSrcTaker {
+    /// `live`: the appsrc plays against a clock, so the first picture is due now.
+    pub fn new(source: gst_app::AppSrc, capacity: u64, live: bool, lost: Arc<AtomicU64>) -> Self {
+        AppSrcTaker { source, capacity, needs_keyframe: true, asked: false, shift: None, live, lost }
+    }
+
+    pub fn source(&self) -> &gst_app::AppSrc {
+        &self.source
+    }
+}
+
+impl Taker for AppSrcTaker {
+    fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
+        let Some(buffer) = sample.buffer_owned() else { return Taken::Yes };
+        if self.source.current_level_buffers() >= self.capacity {
+            // No keyframe is asked for until there is room again: a viewer that stalls must not make the encoder
+            // spend the others' bits.
+            (self.needs_keyframe, self.asked) = (true, false);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return Taken::Yes;
+        }
+        if self.needs_keyframe && !keyframe {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return if std::mem::replace(&mut self.asked, true) { Taken::Yes } else { Taken::WantsKeyframe };
+        }
+        self.needs_keyframe = false;
+        let pts = buffer.pts().map_or(0, gst::ClockTime::nseconds) as i64;
+        let shift = *self.shift.get_or_insert_with(|| {
+            let start =
+                if self.live { self.source.current_running_time().map_or(0, gst::ClockTime::nseconds) } else { 0 };
+            start as i64 - pts
+        });
+        let mut buffer = buffer;
+        // Shares the memory; only the times are the copy's own.
+        let copy = buffer.make_mut();
+        let at = gst::ClockTime::from_nseconds((pts + shift).max(0) as u64);
+        copy.set_pts(at);
+        copy.set_dts(at);
+        let caps = sample.caps_owned();
+        let mut shifted = gst::Sample::builder().buffer(&buffer);
+        if let Some(caps) = &caps {
+            shifted = shifted.caps(caps);
+        }
+        match self.source.push_sample(&shifted.build()) {
+            Ok(_) => Taken::Yes,
+            Err(_) => Taken::Gone,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

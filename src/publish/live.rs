@@ -1,0 +1,227 @@
+//! A live stream's outputs: one H.264 encode for RTSP viewers and the recording, JPEGs for browsers, and neither when
+//! nobody wants it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+
+use gst::prelude::*;
+
+use super::encoder::{EncodeChain, Purpose, build, glib_error};
+use super::fanout::Fanout;
+use super::mjpeg::{Gallery, JpegEncoder};
+use super::raw::RawPool;
+use super::recording::Recorder;
+use super::{Accepted, Output, OutputError, Paint, Stamp};
+use crate::config::{EncodeConfig, RecordConfig};
+use crate::frame::VideoInfo;
+use crate::gst::{bus_error, state_error};
+use crate::stream::status::Status;
+
+/// What servers hold of a stream's outputs.
+#[derive(Clone, Default)]
+pub struct Outlets {
+    pub h264: Arc<Fanout>,
+    pub jpeg: Gallery,
+}
+
+/// The output of one live stream.
+pub struct LiveOutput {
+    encode: EncodeConfig,
+    status: Arc<Status>,
+    outlets: Outlets,
+    pool: Option<RawPool>,
+    h264: Option<Encoder>,
+    jpeg: Option<JpegEncoder>,
+    clock: OutputClock,
+}
+
+impl LiveOutput {
+    pub fn new(encode: EncodeConfig, record: Option<RecordConfig>, status: Arc<Status>, outlets: Outlets) -> Self {
+        if let Some(record) = record {
+            let recorder = Recorder::new(Arc::clone(&status.name), record, outlets.h264.lost_counter());
+            outlets.h264.add(Box::new(recorder));
+        }
+        LiveOutput { encode, status, outlets, pool: None, h264: None, jpeg: None, clock: OutputClock::default() }
+    }
+
+    /// Starts and stops encoders as viewers come and go.
+    fn follow_viewers(&mut self) -> Result<(), OutputError> {
+        let Some(pool) = &self.pool else { return Ok(()) };
+        if self.outlets.h264.takers() == 0 {
+            self.h264 = None;
+        } else if self.h264.is_none() {
+            self.h264 = Some(Encoder::start(pool, &self.encode, &self.status, &self.outlets.h264)?);
+        }
+        if self.outlets.jpeg.viewers() == 0 {
+            self.jpeg = None;
+        } else if self.jpeg.is_none() {
+            self.jpeg = Some(JpegEncoder::start(&pool.caps, self.encode.jpeg_quality, &self.outlets.jpeg)?);
+        }
+        Ok(())
+    }
+}
+
+impl Output for LiveOutput {
+    fn wanted(&self) -> bool {
+        self.outlets.h264.takers() > 0 || self.outlets.jpeg.viewers() > 0
+    }
+
+    fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+        if self.pool.as_ref().is_none_or(|pool| pool.info != info) {
+            // Another shape: all that was made for the old one goes.
+            (self.h264, self.jpeg) = (None, None);
+            self.pool = Some(RawPool::new(info)?);
+        }
+        if let Some(problem) = self.h264.as_ref().and_then(|encoder| bus_error(&encoder.bus)) {
+            self.h264 = None;
+            return Err(OutputError(format!("the H.264 encoder failed and is started again: {problem}")));
+        }
+        self.follow_viewers()?;
+        let h264 = self.h264.as_ref();
+        let has_room = h264.is_none_or(|encoder| encoder.chain.source.current_level_buffers() < 2);
+        if !has_room && self.jpeg.is_none() {
+            return Ok(Accepted::Busy);
+        }
+        let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
+        let mut buffer = pool.paint(paint)?;
+        let at = self.clock.at(stamp);
+        buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
+        if let Some(jpeg) = &self.jpeg {
+            jpeg.push(buffer.clone());
+        }
+        match h264 {
+            Some(_) if !has_room => return Ok(Accepted::Busy),
+            Some(encoder) if encoder.chain.source.push_buffer(buffer).is_err() => {
+                let problem = bus_error(&encoder.bus).map_or("it takes no more".into(), |error| error.message);
+                self.h264 = None;
+                return Err(OutputError(format!("the H.264 encoder failed and is started again: {problem}")));
+            }
+            _ => {}
+        }
+        Ok(Accepted::Published)
+    }
+
+    fn finish(&mut self) -> Result<(), OutputError> {
+        if let Some(encoder) = self.h264.take() {
+            encoder.drain();
+        }
+        self.jpeg = None;
+        // The takers end with this: the recording is closed, RTSP media see the end of the stream.
+        self.outlets.h264.close();
+        Ok(())
+    }
+}
+
+/// `appsrc ! H.264 encoder ! h264parse ! appsink → fan-out`
+struct Encoder {
+    pipeline: gst::Pipeline,
+    bus: gst::Bus,
+    chain: EncodeChain,
+    fanout: Arc<Fanout>,
+}
+
+/// How long an encoder may take to give out its last pictures.
+const DRAIN: Duration = Duration::from_secs(1);
+
+impl Encoder {
+    fn start(
+        pool: &RawPool,
+        config: &EncodeConfig,
+        status: &Arc<Status>,
+        fanout: &Arc<Fanout>,
+    ) -> Result<Self, OutputError> {
+        let pipeline = gst::Pipeline::new();
+        let bus = pipeline.bus().ok_or_else(|| OutputError("a GStreamer pipeline has no bus".into()))?;
+        let chain = build(&pipeline, &pool.caps, &pool.info, config, Purpose::Live, status)?;
+        // Every keyframe carries its parameter sets, so that a viewer can start at any of them.
+        chain.last.set_property("config-interval", -1_i32);
+        let caps =
+            gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
+        let target = Arc::clone(fanout);
+        let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            target.deliver(&sample);
+            Ok(gst::FlowSuccess::Ok)
+        });
+        let sink =
+            gst_app::AppSink::builder().caps(&caps).sync(false).max_buffers(1).callbacks(callbacks.build()).build();
+        pipeline.add(&sink).map_err(glib_error)?;
+        chain.last.link(&sink).map_err(glib_error)?;
+        pipeline
+            .set_state(gst::State::Playing)
+            .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
+        fanout.set_encoder(Some(sink));
+        Ok(Encoder { pipeline, bus, chain, fanout: Arc::clone(fanout) })
+    }
+
+    /// Lets the pictures that are inside come out.
+    fn drain(&self) {
+        let wait = gst::ClockTime::from_mseconds(DRAIN.as_millis() as u64);
+        if self.chain.source.end_of_stream().is_ok() {
+            self.bus.timed_pop_filtered(wait, &[gst::MessageType::Eos, gst::MessageType::Error]);
+        }
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        self.fanout.set_encoder(None);
+        if self.pipeline.set_state(gst::State::Null).is_err() {
+            tracing::warn!("an encoder did not stop");
+        }
+    }
+}
+
+/// Maps a source's times to the output's: even spacing as the source has it, but never far from when frames came.
+#[derive(Default)]
+struct OutputClock {
+    start: Option<Instant>,
+    anchor: Option<(Duration, Duration)>,
+    last: Duration,
+}
+
+/// A source time that strays further than this from the arrival time starts a new mapping.
+const STRAY: Duration = Duration::from_millis(500);
+
+impl OutputClock {
+    fn at(&mut self, stamp: Stamp) -> Duration {
+        let start = *self.start.get_or_insert(stamp.captured_at);
+        let arrival = stamp.captured_at.saturating_duration_since(start);
+        let (source, output) = *self.anchor.get_or_insert((stamp.pts, arrival));
+        let mapped = output + stamp.pts.saturating_sub(source);
+        let at = if stamp.pts < source || mapped.abs_diff(arrival) > STRAY {
+            self.anchor = Some((stamp.pts, arrival));
+            arrival
+        } else {
+            mapped
+        };
+        // Encoders want times that rise.
+        self.last = at.max(self.last + Duration::from_millis(1));
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_times_are_even_rise_and_follow_jumps() {
+        let start = Instant::now();
+        let mut clock = OutputClock::default();
+        let mut at = |pts: u64, arrival: u64| {
+            let stamp = Stamp { pts: Duration::from_millis(pts), captured_at: start + Duration::from_millis(arrival) };
+            clock.at(stamp).as_millis()
+        };
+        assert_eq!(at(10_000, 0), 1);
+        assert_eq!(at(10_040, 55), 40, "jitter of arrival is not passed on");
+        assert_eq!(at(10_080, 79), 80);
+        assert_eq!(at(3_000, 120), 120, "a clock that jumps back starts a new mapping");
+        assert_eq!(at(3_040, 161), 160);
+        assert_eq!(at(90_000, 200), 200, "so does one that jumps ahead");
+        assert_eq!(at(90_000, 200), 201, "times rise");
+    }
+}

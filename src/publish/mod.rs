@@ -1,0 +1,67 @@
+//! Outputs: where a stream's pictures go once the masks are drawn.
+//!
+//! [`Output`] is the edge where tests put fakes. A live stream has a [`live::LiveOutput`]: one H.264 encode fanned out
+//! to RTSP viewers and the recording, and JPEG pictures for browsers. `maskcast segment` has a [`file::FileOutput`].
+
+use std::time::{Duration, Instant};
+
+use crate::frame::{PictureMut, VideoInfo};
+use crate::gst::GstError;
+
+pub mod encoder;
+pub mod fanout;
+pub mod file;
+pub mod live;
+pub mod mjpeg;
+mod raw;
+pub mod recording;
+pub mod rtsp;
+
+/// Why a picture could not be published; in one line.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OutputError(pub String);
+
+impl From<GstError> for OutputError {
+    fn from(error: GstError) -> Self {
+        OutputError(error.message)
+    }
+}
+
+/// When a picture was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// In the source's time line.
+    pub pts: Duration,
+    pub captured_at: Instant,
+}
+
+/// What became of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on its way to whoever watches.
+    Published,
+    /// The encoder has not finished earlier ones; this one was left out.
+    Busy,
+}
+
+/// Draws a picture into the output's own memory.
+pub type Paint<'a> = dyn FnMut(&mut PictureMut<'_>) + 'a;
+
+/// Where a stream's pictures go.
+pub trait Output: Send {
+    /// Whether anyone wants pictures now. When not, the stream neither draws nor encodes.
+    fn wanted(&self) -> bool;
+
+    /// Lets `paint` draw the next picture and sends it on.
+    ///
+    /// # Errors
+    /// The picture is lost. The output tries to be ready for the next one.
+    fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError>;
+
+    /// Ends all outputs properly: what was recorded stays playable.
+    ///
+    /// # Errors
+    /// What could not be finished.
+    fn finish(&mut self) -> Result<(), OutputError>;
+}

@@ -1,0 +1,131 @@
+//! The RTSP server: `rtsp://HOST:PORT/NAME`, one shared media a stream, fed with the stream's one encode.
+//!
+//! GStreamer's server speaks the protocol (RFC 2326), over UDP, multicast or TCP. A viewer that does not read is cut
+//! off by it when its own queue is full; the media and the other viewers do not wait.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp_server as rtsp_server;
+
+use gst::glib;
+use gst::prelude::*;
+use rtsp_server::prelude::*;
+
+use super::OutputError;
+use super::fanout::{AppSrcTaker, Fanout};
+use crate::gst::make;
+
+/// Access units that may wait for the RTSP media: about two seconds.
+const WAITING: u64 = 60;
+
+/// How often sessions that clients left without a word are looked for.
+const CLEAN_UP: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The running server.
+pub struct RtspServer {
+    server: rtsp_server::RTSPServer,
+    mounts: rtsp_server::RTSPMountPoints,
+    main_loop: glib::MainLoop,
+    thread: Option<JoinHandle<()>>,
+    address: SocketAddr,
+}
+
+impl RtspServer {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// An address that is in use or not this machine's; a missing element.
+    pub fn start(address: SocketAddr) -> Result<Self, OutputError> {
+        crate::gst::init()?;
+        for element in ["appsrc", "h264parse", "rtph264pay"] {
+            make(element)?;
+        }
+        let server = rtsp_server::RTSPServer::new();
+        server.set_address(&address.ip().to_string());
+        server.set_service(&address.port().to_string());
+        let mounts = server.mount_points().ok_or_else(|| OutputError("the RTSP server has no mount points".into()))?;
+        let context = glib::MainContext::new();
+        // Says "Failed to bind" with no reason when asked to attach; a listener of our own tells which it is.
+        drop(
+            std::net::TcpListener::bind(address)
+                .map_err(|error| OutputError(format!("server.rtsp: {address}: {error}")))?,
+        );
+        let source = server
+            .create_source(rtsp_server::gio::Cancellable::NONE)
+            .map_err(|error| OutputError(format!("server.rtsp: {address}: {error}")))?;
+        source.attach(Some(&context));
+        let port = u16::try_from(server.bound_port()).unwrap_or(address.port());
+        let sessions = server.session_pool();
+        let clean_up = glib::timeout_source_new(CLEAN_UP, None, glib::Priority::DEFAULT, move || {
+            if let Some(sessions) = &sessions {
+                sessions.cleanup();
+            }
+            glib::ControlFlow::Continue
+        });
+        clean_up.attach(Some(&context));
+        let main_loop = glib::MainLoop::new(Some(&context), false);
+        let running = main_loop.clone();
+        let thread = std::thread::Builder::new()
+            .name("rtsp".into())
+            .spawn(move || {
+                let in_context = context.with_thread_default(|| running.run());
+                if in_context.is_err() {
+                    tracing::error!("the RTSP server's thread has no main context");
+                }
+            })
+            .map_err(|error| OutputError(format!("no thread for the RTSP server: {error}")))?;
+        Ok(RtspServer { server, mounts, main_loop, thread: Some(thread), address: SocketAddr::new(address.ip(), port) })
+    }
+
+    /// Where it listens; with the real port when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Offers a stream at `/name`.
+    pub fn add(&self, name: &str, fanout: Arc<Fanout>) {
+        let factory = rtsp_server::RTSPMediaFactory::new();
+        factory.set_shared(true);
+        factory.set_launch(
+            "( appsrc name=source is-live=true format=time max-bytes=0 \
+               caps=video/x-h264,stream-format=byte-stream,alignment=au \
+               ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency )",
+        );
+        // Latency for the clients' own buffers to add to; our pictures are due when they come.
+        factory.set_latency(0);
+        let stream: Arc<str> = name.into();
+        factory.connect_media_configure(move |_, media| {
+            let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
+            let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
+                tracing::error!(stream = &*stream, "the RTSP media has no source");
+                return;
+            };
+            tracing::debug!(stream = &*stream, "an RTSP viewer has come: the stream's media is made");
+            source.set_max_buffers(WAITING);
+            fanout.add(Box::new(AppSrcTaker::new(source, WAITING, true, fanout.lost_counter())));
+        });
+        self.mounts.add_factory(&format!("/{name}"), factory);
+    }
+
+    /// Clients connected now.
+    pub fn clients(&self) -> usize {
+        self.server.client_filter(None).len()
+    }
+}
+
+impl Drop for RtspServer {
+    fn drop(&mut self) {
+        // Cuts the clients off; their media see it and let go of the fan-out.
+        self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
+        self.main_loop.quit();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the RTSP server ended in a panic");
+        }
+    }
+}

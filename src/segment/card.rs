@@ -1,0 +1,202 @@
+//! The card: `models/NAME.toml` beside `models/NAME.onnx`.
+//!
+//! For a foreign model (one without Maskcast's metadata) it is what makes the model usable: input size, layout,
+//! normalisation, labels and colours. For a model that describes itself it adds what people want to know: origin and
+//! licence; its `[input]` and `labels` are not used then.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::SegmentError;
+use crate::frame::{Label, Rgb};
+
+/// A card, as written.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    #[serde(default)]
+    pub title: String,
+    #[serde(default)]
+    pub description: String,
+    /// Who made it, from what data.
+    #[serde(default)]
+    pub origin: String,
+    #[serde(default)]
+    pub licence: String,
+    pub input: Option<CardInput>,
+    #[serde(default)]
+    pub labels: Vec<CardLabel>,
+}
+
+/// `[input]`: what a float model wants to see.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct CardInput {
+    /// `[width, height]`; may be left out when the model's own shape is fixed.
+    pub size: Option<[usize; 2]>,
+    /// Order of the axes; found from the model's shape when left out.
+    pub layout: Option<Layout>,
+    #[serde(default)]
+    pub order: ChannelOrder,
+    /// Value of white before `mean` and `std` are applied: 1 (as torchvision does) or 255.
+    #[serde(default = "one")]
+    pub white: f32,
+    /// Subtracted, a channel each, in the model's channel order.
+    #[serde(default)]
+    pub mean: [f32; 3],
+    /// Divided by, a channel each.
+    #[serde(default = "ones")]
+    pub std: [f32; 3],
+}
+
+impl Default for CardInput {
+    fn default() -> Self {
+        CardInput { size: None, layout: None, order: ChannelOrder::Rgb, white: 1.0, mean: [0.0; 3], std: [1.0; 3] }
+    }
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn ones() -> [f32; 3] {
+    [1.0; 3]
+}
+
+/// Order of a tensor's axes.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Batch, channel, row, column.
+    Nchw,
+    /// Batch, row, column, channel.
+    Nhwc,
+}
+
+/// Order of the colour channels.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelOrder {
+    #[default]
+    Rgb,
+    Bgr,
+}
+
+/// One of `labels`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct CardLabel {
+    pub name: String,
+    /// `#rrggbb`
+    pub color: String,
+}
+
+impl Card {
+    /// Where the card of `model` lies.
+    pub fn path_for(model: &Path) -> PathBuf {
+        model.with_extension("toml")
+    }
+
+    /// Reads the card of `model`; `None` when there is none.
+    ///
+    /// # Errors
+    /// Names the card and the line that cannot be used.
+    pub fn beside(model: &Path) -> Result<Option<Card>, SegmentError> {
+        let path = Card::path_for(model);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(SegmentError(format!("{}: {error}", path.display()))),
+        };
+        let card: Card = toml::from_str(&text).map_err(|error| {
+            SegmentError(format!("{}: {}", path.display(), error.to_string().trim().replace('\n', " | ")))
+        })?;
+        card.check().map_err(|problem| SegmentError(format!("{}: {problem}", path.display())))?;
+        Ok(Some(card))
+    }
+
+    /// Labels in class order.
+    ///
+    /// # Errors
+    /// The first colour that is none.
+    pub fn labels(&self) -> Result<Vec<Label>, String> {
+        let label = |label: &CardLabel| {
+            let color = parse_color(&label.color)
+                .ok_or_else(|| format!("labels: {:?} of {} is not a colour like #ff8800", label.color, label.name))?;
+            Ok(Label { name: label.name.clone(), color })
+        };
+        self.labels.iter().map(label).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let labels = self.labels()?;
+        if labels.len() > 255 {
+            return Err(format!("labels: {} are more than the 255 a mask can hold", labels.len()));
+        }
+        let Some(input) = &self.input else { return Ok(()) };
+        if input.std.contains(&0.0) {
+            return Err("input.std: a zero would divide by nothing".into());
+        }
+        if input.size.is_some_and(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
+            return Err("input.size: each side must be from 1 to 8192 pixels".into());
+        }
+        Ok(())
+    }
+}
+
+/// `#rrggbb`
+fn parse_color(text: &str) -> Option<Rgb> {
+    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6)?;
+    let value = u32::from_str_radix(digits, 16).ok()?;
+    Some(Rgb((value >> 16) as u8, (value >> 8) as u8, value as u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Card>, SegmentError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("net.toml"), text).unwrap();
+        Card::beside(&folder.path().join("net.onnx"))
+    }
+
+    #[test]
+    fn reads_a_foreign_model_s_card() {
+        let text = r##"
+            [input]
+            size = [320, 240]
+            layout = "nchw"
+            mean = [0.485, 0.456, 0.406]
+            std = [0.229, 0.224, 0.225]
+            [[labels]]
+            name = "road"
+            color = "#804080"
+        "##;
+        let card = read(text).unwrap().unwrap();
+        assert_eq!(card.labels().unwrap(), [Label { name: "road".into(), color: Rgb(128, 64, 128) }]);
+        let input = card.input.unwrap();
+        assert_eq!((input.size, input.layout, input.white), (Some([320, 240]), Some(Layout::Nchw), 1.0));
+    }
+
+    #[test]
+    fn a_wrong_card_says_which_key() {
+        for (text, key) in [
+            ("[input]\nsize = [0, 3]", "input.size"),
+            ("[input]\nstd = [1, 0, 1]", "input.std"),
+            ("[input]\nlayout = \"hwc\"", "layout"),
+            ("[input]\nmeans = [1, 0, 1]", "means"),
+            ("[[labels]]\nname = \"a\"\ncolor = \"red\"", "red"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains("net.toml") && error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_card_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Card::beside(&folder.path().join("net.onnx")).unwrap(), None);
+    }
+}

@@ -1,0 +1,162 @@
+//! How a CPU's cores are shared out: several one-thread sessions side by side, or one session with many threads.
+//!
+//! Side by side they make more frames a second, at the price of each frame's delay: right for files and for several
+//! streams. Together they bring a single live stream its mask sooner. Which pays how much depends on the machine and
+//! the model, so the service measures at start.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use super::SegmentError;
+use super::onnx::{Model, OnnxSegmenter};
+use crate::config::Provider;
+
+/// How the model is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Sessions side by side.
+    pub workers: usize,
+    /// Threads of each; 0 on a GPU, where it does not matter.
+    pub threads: usize,
+    /// Frames in one run, at most.
+    pub max_batch: usize,
+}
+
+/// What matters more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Frames a second.
+    Throughput,
+    /// Delay of one frame.
+    Latency,
+}
+
+/// One measured way of sharing the cores.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    pub plan: Plan,
+    /// Of all workers together.
+    pub fps: f64,
+    /// Median of one run.
+    pub latency: Duration,
+}
+
+/// Batch on a GPU unless the configuration says otherwise.
+const GPU_BATCH: usize = 8;
+
+/// How long each candidate is measured, at least.
+const TRIAL: Duration = Duration::from_millis(400);
+
+/// Cores the model may use.
+fn cores(model: &Model) -> usize {
+    match model.config().threads {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        threads => threads,
+    }
+}
+
+fn max_batch(model: &Model) -> usize {
+    let wanted = match (model.config().max_batch, model.provider) {
+        // A batch on a CPU takes as long as its frames one by one, and each waits for all.
+        (0, Provider::Cpu) => 1,
+        (0, _) => GPU_BATCH,
+        (batch, _) => batch,
+    };
+    if model.contract.input.dynamic_batch { wanted } else { 1 }
+}
+
+/// The plan that the configuration or the provider dictates, or the usual one for `goal`; measures nothing.
+pub fn usual(model: &Model, goal: Goal) -> Plan {
+    let max_batch = max_batch(model);
+    let cores = cores(model);
+    match (model.provider, model.config().workers, goal) {
+        (Provider::Cpu, 0, Goal::Throughput) => Plan { workers: cores, threads: 1, max_batch },
+        (Provider::Cpu, 0, Goal::Latency) => Plan { workers: 1, threads: cores, max_batch },
+        (Provider::Cpu, workers, _) => Plan { workers, threads: (cores / workers).max(1), max_batch },
+        // One session keeps a GPU busy; a second makes the next input while the first waits for the result.
+        (_, workers, _) => Plan { workers: if workers == 0 { 2 } else { workers }, threads: 0, max_batch },
+    }
+}
+
+/// Measures the ways to share the cores and picks the best for `goal`. Trials are empty when there was nothing to choose.
+///
+/// # Errors
+/// When the model cannot be run.
+pub fn measured(model: &Model, goal: Goal) -> Result<(Plan, Vec<Trial>), SegmentError> {
+    let usual_plan = usual(model, goal);
+    let cores = cores(model);
+    if model.provider != Provider::Cpu || model.config().workers > 0 || cores == 1 {
+        return Ok((usual_plan, Vec::new()));
+    }
+    let mut trials = Vec::new();
+    for workers in candidates(cores) {
+        let plan = Plan { workers, threads: cores / workers, ..usual_plan };
+        trials.push(trial(model, plan, TRIAL)?);
+    }
+    let best = match goal {
+        Goal::Throughput => trials.iter().max_by(|a, b| a.fps.total_cmp(&b.fps)),
+        Goal::Latency => trials.iter().min_by_key(|trial| trial.latency),
+    };
+    Ok((best.map_or(usual_plan, |trial| trial.plan), trials))
+}
+
+/// Worker counts worth a trial: one, all cores, and the square root between them on large machines.
+fn candidates(cores: usize) -> Vec<usize> {
+    let mut candidates = vec![1, cores.isqrt(), cores];
+    candidates.dedup();
+    candidates
+}
+
+/// Runs `plan` on grey frames, all workers at once, for at least `time`.
+///
+/// # Errors
+/// When the model cannot be run.
+pub fn trial(model: &Model, plan: Plan, time: Duration) -> Result<Trial, SegmentError> {
+    let segmenters: Vec<OnnxSegmenter> =
+        (0..plan.workers).map(|_| model.segmenter(plan.threads)).collect::<Result<_, _>>()?;
+    let start = Barrier::new(plan.workers);
+    let times: Vec<Result<Vec<Duration>, SegmentError>> = std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            segmenters.into_iter().map(|segmenter| scope.spawn(|| run_for(segmenter, &start, time))).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|_| Err(SegmentError::new("a trial run panicked"))))
+            .collect()
+    });
+    let mut fps = 0.0;
+    let mut latencies = Vec::new();
+    for times in times {
+        let times = times?;
+        fps += times.len() as f64 / times.iter().sum::<Duration>().as_secs_f64();
+        latencies.extend(times);
+    }
+    latencies.sort_unstable();
+    Ok(Trial { plan, fps, latency: latencies[latencies.len() / 2] })
+}
+
+fn run_for(mut segmenter: OnnxSegmenter, start: &Barrier, time: Duration) -> Result<Vec<Duration>, SegmentError> {
+    // The first runs fill caches and arenas.
+    let warm = segmenter.time(1);
+    start.wait();
+    warm?;
+    let deadline = Instant::now() + time;
+    let mut times = Vec::new();
+    while times.is_empty() || Instant::now() < deadline {
+        let begin = Instant::now();
+        segmenter.run_grey()?;
+        times.push(begin.elapsed());
+    }
+    Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_fit_the_machine() {
+        assert_eq!(candidates(1), [1]);
+        assert_eq!(candidates(2), [1, 2]);
+        assert_eq!(candidates(16), [1, 4, 16]);
+    }
+}

@@ -1,0 +1,45 @@
+//! Segmentation: a batch of frames in, their masks out, by a U-Net on ONNX Runtime.
+//!
+//! [`Segmenter`] is the edge where tests put fakes. The [`pool`] runs segmenters for all streams; [`onnx`] is the real
+//! one. Only this module knows ONNX Runtime.
+
+use crate::frame::{Frame, Mask};
+use crate::stream::timing::Spent;
+
+pub mod card;
+pub mod choose;
+pub mod contract;
+pub mod golden;
+pub mod onnx;
+pub mod pool;
+pub mod preprocess;
+pub mod runtime;
+
+/// Why a batch has no masks, or a model cannot be used; in one line.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SegmentError(pub String);
+
+impl SegmentError {
+    pub fn new(message: impl Into<String>) -> Self {
+        SegmentError(message.into())
+    }
+}
+
+/// The masks of a batch, in the order of its frames, and what they took.
+pub struct Segmented {
+    pub masks: Vec<Mask>,
+    /// Making the model's input, for the whole batch.
+    pub preprocess: Spent,
+    /// Running the model, for the whole batch.
+    pub run: Spent,
+}
+
+/// Turns frames into masks. One worker thread owns one segmenter.
+pub trait Segmenter: Send {
+    /// Segments `frames`, which may be of different sizes and streams; one to the pool's `max_batch` of them.
+    ///
+    /// # Errors
+    /// The whole batch fails; the segmenter is discarded and made anew.
+    fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError>;
+}

@@ -1,0 +1,188 @@
+//! One stream: its stages, their supervisor, its accounts.
+//!
+//! A stage is one named thread. [`supervisor`] owns the capture stage and retries for ever; [`show`] is the overlay
+//! stage, which outlives the source's absences to tell viewers of them. Segmentation is shared by all streams
+//! ([`crate::segment::pool`]); encoders run in GStreamer's threads. Stopping begins at the source: the capture stage
+//! lets go of its queues, the pool works off the lane and lets go of it, the overlay sees its feed closed and finishes
+//! the output.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use crate::capture::Source;
+use crate::config::{Show, StreamConfig};
+use crate::frame::{Frame, Label, Mask};
+use crate::overlay::Overlay;
+use crate::publish::Output;
+use crate::queue::{WhenFull, queue};
+use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
+
+pub mod ledger;
+pub mod show;
+pub mod status;
+pub mod stop;
+pub mod supervisor;
+pub mod timing;
+
+use ledger::Entry;
+use status::Status;
+use stop::Stop;
+
+/// What a stream does when a stage has no time for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The frame is dropped, and accounted for: pictures are shown now or not at all.
+    Live,
+    /// The stages before it wait: no frame is lost. Any failure ends the stream.
+    File,
+}
+
+/// What a stream is made of.
+pub struct Parts {
+    pub config: StreamConfig,
+    pub pace: Pace,
+    pub source: Box<dyn Source>,
+    pub output: Box<dyn Output>,
+    pub status: Arc<Status>,
+    pub labels: Vec<Label>,
+    /// Sees every mask with its frame before it is drawn, in order (`segment --mask-dir`, class shares).
+    pub tap: Option<Tap>,
+}
+
+/// A listener for masks and their frames; `matched` streams only.
+pub type Tap = Box<dyn FnMut(&Frame, &Mask) -> Result<(), String> + Send>;
+
+/// Masks that wait for the overlay: only the newest counts.
+const NEWEST: usize = 1;
+
+/// Frames that wait for the overlay while it draws one.
+const OVERLAY_FRAMES: usize = 2;
+
+/// A running stream.
+pub struct Stream {
+    pub status: Arc<Status>,
+    stop: Stop,
+    capture: JoinHandle<()>,
+    overlay: JoinHandle<Result<(), String>>,
+}
+
+/// A thread could not be started, or the overlay settings do not fit the model.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StreamError(pub String);
+
+impl Stream {
+    /// Starts the stream's threads and opens its lane in `pool`.
+    ///
+    /// # Errors
+    /// Overlay settings that name labels the model does not have.
+    pub fn start(parts: Parts, pool: &Pool) -> Result<Stream, StreamError> {
+        let Parts { config, pace, source, output, status, labels, tap } = parts;
+        let stop = Stop::default();
+        let overlay = Overlay::new(&config.overlay, &labels).map_err(|error| StreamError(error.to_string()))?;
+        let in_work = pool.workers() + 1;
+        let (downstream, feed) = match (config.show, pace) {
+            (Show::Matched, pace) => {
+                let when_full = if pace == Pace::Live { WhenFull::DropOldest } else { WhenFull::Block };
+                // A file's queue keeps every worker busy; a live stream's holds the latest only.
+                let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_work }, when_full);
+                let (drawn, overlay_feed) = queue::<Matched>(in_work, when_full);
+                pool.add(Lane::new(Arc::clone(&status), waiting, LaneOutput::Matched(drawn)));
+                (supervisor::Downstream::Matched { requests }, show::Feed::Matched(overlay_feed))
+            }
+            (Show::FullRate, pace) => {
+                let when_full = if pace == Pace::Live { WhenFull::DropOldest } else { WhenFull::Block };
+                let (requests, waiting) = queue(1, WhenFull::DropOldest);
+                let (masks, newest) = queue(NEWEST, WhenFull::DropOldest);
+                let (frames, overlay_frames) = queue::<(Frame, Entry)>(OVERLAY_FRAMES, when_full);
+                pool.add(Lane::new(Arc::clone(&status), waiting, LaneOutput::Newest(masks)));
+                (
+                    supervisor::Downstream::FullRate { requests, frames },
+                    show::Feed::FullRate { frames: overlay_frames, masks: newest },
+                )
+            }
+        };
+        let shower = show::Shower::new(&config, labels, overlay, output, Arc::clone(&status), pace, tap);
+        let overlay_stop = stop.clone();
+        let overlay = spawn(&config.name, "overlay", move || {
+            let result = shower.run(feed);
+            // Nobody would draw what the source still brings.
+            overlay_stop.raise();
+            result
+        })?;
+        let capture_status = Arc::clone(&status);
+        let capture_stop = stop.clone();
+        let supervisor = supervisor::Supervisor {
+            source,
+            downstream,
+            status: capture_status,
+            stop: capture_stop,
+            pace,
+            silence_timeout: config.silence_timeout,
+        };
+        let capture = spawn(&config.name, "capture", move || supervisor.run())?;
+        Ok(Stream { status, stop, capture, overlay })
+    }
+
+    /// Asks the stream to stop at its source.
+    pub fn stop(&self) {
+        self.stop.raise();
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.capture.is_finished() && self.overlay.is_finished()
+    }
+
+    /// Waits for the stream's end. Ask it to stop first, unless its source ends by itself.
+    ///
+    /// # Errors
+    /// What went wrong, for a stream at file pace.
+    pub fn join(self) -> Result<(), StreamError> {
+        let name = Arc::clone(&self.status.name);
+        if let Err(panic) = self.capture.join() {
+            return Err(StreamError(format!("stream {name}: the capture stage panicked: {}", panic_text(&*panic))));
+        }
+        match self.overlay.join() {
+            Ok(result) => result.map_err(StreamError),
+            Err(panic) => {
+                Err(StreamError(format!("stream {name}: the overlay stage panicked: {}", panic_text(&*panic))))
+            }
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    stream: &str,
+    stage: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StreamError> {
+    // The kernel shows 15 characters of it.
+    std::thread::Builder::new()
+        .name(format!("{stage}-{stream}"))
+        .spawn(run)
+        .map_err(|error| StreamError(format!("stream {stream}: no thread for its {stage} stage: {error}")))
+}
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// Waits at most `patience` for an item; `Ok(None)` when none came.
+fn receive<T>(receiver: &Receiver<T>, patience: Duration) -> Result<Option<T>, Closed> {
+    match receiver.recv_timeout(patience) {
+        Ok(item) => Ok(Some(item)),
+        Err(crossbeam_channel::RecvTimeoutError::Timeout) => Ok(None),
+        Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Err(Closed),
+    }
+}
+
+/// The stage before has ended.
+struct Closed;

@@ -1,0 +1,276 @@
+//! The overlay stage: joins frames with masks, draws, publishes, and tells viewers when there is nothing new to show.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use jiff::tz::TimeZone;
+
+use super::ledger::{DropReason, Entry};
+use super::status::{State, Status};
+use super::timing::{Stage, Stopwatch};
+use super::{Closed, Pace, Tap, panic_text, receive};
+use crate::config::{OverlayConfig, StreamConfig};
+use crate::frame::{Frame, Label, Mask, PixelFormat, VideoInfo};
+use crate::overlay::Overlay;
+use crate::publish::{Accepted, Output, Stamp};
+use crate::segment::pool::Matched;
+
+/// How often an absent camera's viewers get a picture that says so.
+const SLATE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Size of that picture before the camera has shown its own.
+const SLATE_SIZE: (usize, usize) = (640, 360);
+
+/// Where frames and masks come from.
+pub enum Feed {
+    /// Frames in order, each with the promise of its mask.
+    Matched(Receiver<Matched>),
+    /// Frames as they are captured, and the newest mask.
+    FullRate { frames: Receiver<(Frame, Entry)>, masks: Receiver<Mask> },
+}
+
+/// The overlay stage of one stream.
+pub struct Shower {
+    labels: Vec<Label>,
+    settings: OverlayConfig,
+    max_mask_age: Duration,
+    overlay: Overlay,
+    output: Box<dyn Output>,
+    status: Arc<Status>,
+    pace: Pace,
+    tap: Option<Tap>,
+    /// `full-rate`: the newest mask.
+    mask: Option<Mask>,
+    /// The newest frame, for the slate.
+    last: Option<Frame>,
+    last_slate: Option<Instant>,
+    /// The last failure that was logged, so that one that repeats every frame is logged once.
+    last_problem: Option<String>,
+    /// When the first frame came: until then no mask can be too old.
+    started: Option<Instant>,
+}
+
+/// What is drawn on a frame.
+enum Drawn<'a> {
+    Mask(&'a Mask),
+    /// The picture alone, marked with this text.
+    Marked(String),
+    /// The picture alone: the first mask is still being made.
+    Plain,
+}
+
+impl Shower {
+    pub fn new(
+        config: &StreamConfig,
+        labels: Vec<Label>,
+        overlay: Overlay,
+        output: Box<dyn Output>,
+        status: Arc<Status>,
+        pace: Pace,
+        tap: Option<Tap>,
+    ) -> Self {
+        Shower {
+            labels,
+            settings: config.overlay.clone(),
+            max_mask_age: config.max_mask_age,
+            overlay,
+            output,
+            status,
+            pace,
+            tap,
+            mask: None,
+            last: None,
+            last_slate: None,
+            last_problem: None,
+            started: None,
+        }
+    }
+
+    /// Works until the feed closes, then ends the output.
+    ///
+    /// # Errors
+    /// At file pace: the first frame that could not be published, or an output that could not be finished.
+    pub fn run(mut self, feed: Feed) -> Result<(), String> {
+        let result = loop {
+            let step = match &feed {
+                Feed::Matched(frames) => {
+                    receive(frames, SLATE_INTERVAL).map(|item| item.map(|matched| self.matched(matched)))
+                }
+                Feed::FullRate { frames, masks } => receive(frames, SLATE_INTERVAL)
+                    .map(|item| item.map(|(frame, entry)| self.full_rate(frame, entry, masks))),
+            };
+            match step {
+                Ok(Some(Err(problem))) if self.pace == Pace::File => break Err(problem),
+                Ok(Some(Err(problem))) => self.log(problem),
+                Ok(Some(Ok(()))) => {}
+                Ok(None) => self.slate_if_offline(),
+                Err(Closed) => break self.status.failure().map_or(Ok(()), Err),
+            }
+        };
+        let finished = self.output.finish().map_err(|error| error.0);
+        if let Err(problem) = &finished
+            && self.pace == Pace::Live
+        {
+            tracing::error!(stream = &*self.status.name, stage = "publish", "{problem}");
+        }
+        result.and(finished)
+    }
+
+    fn matched(&mut self, matched: Matched) -> Result<(), String> {
+        let Matched { frame, entry, mask } = matched;
+        // The promise is kept, broken with a reason, or dropped with the worker.
+        let mask = match mask.recv() {
+            Ok(Ok(mask)) => Ok(mask),
+            Ok(Err(error)) => Err(error.0),
+            Err(_) => Err("the segmentation worker was lost".into()),
+        };
+        match mask {
+            Ok(mask) => {
+                if let Some(tap) = &mut self.tap {
+                    tap(&frame, &mask)?;
+                }
+                self.show(&frame, entry, Drawn::Mask(&mask), State::Live, None)
+            }
+            Err(problem) if self.pace == Pace::File => {
+                entry.dropped(DropReason::SegmentFailed);
+                Err(format!("frame {} at {:?}: {problem}", frame.seq, frame.pts))
+            }
+            Err(problem) => self.show(&frame, entry, Drawn::Marked("NO MASK".into()), State::Stale, Some(problem)),
+        }
+    }
+
+    fn full_rate(&mut self, frame: Frame, entry: Entry, masks: &Receiver<Mask>) -> Result<(), String> {
+        while let Ok(mask) = masks.try_recv() {
+            // Workers may finish out of order.
+            if self.mask.as_ref().is_none_or(|known| mask.seq > known.seq) {
+                self.mask = Some(mask);
+            }
+        }
+        let started = *self.started.get_or_insert(frame.captured_at);
+        let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
+        let age = frame.captured_at.saturating_duration_since(since);
+        if age > self.max_mask_age {
+            let text = format!("STALE {:.1} s", age.as_secs_f64());
+            let reason = Some(format!("the newest mask is older than {:?}", self.max_mask_age));
+            return self.show(&frame, entry, Drawn::Marked(text), State::Stale, reason);
+        }
+        match self.mask.take() {
+            Some(mask) => {
+                let result = self.show(&frame, entry, Drawn::Mask(&mask), State::Live, None);
+                self.mask = Some(mask);
+                result
+            }
+            None => self.show(&frame, entry, Drawn::Plain, State::Live, None),
+        }
+    }
+
+    /// Draws and publishes one frame, settles its account, and keeps the state up to date.
+    fn show(
+        &mut self,
+        frame: &Frame,
+        entry: Entry,
+        drawn: Drawn<'_>,
+        state: State,
+        reason: Option<String>,
+    ) -> Result<(), String> {
+        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at };
+        let info = frame.info();
+        let outcome = if self.output.wanted() {
+            let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
+            let mut paint = |target: &mut crate::frame::PictureMut<'_>| {
+                let watch = Stopwatch::start();
+                let source = frame.pixels.picture();
+                match &drawn {
+                    Drawn::Mask(mask) => overlay.draw(&source, Some(mask), target),
+                    Drawn::Plain => overlay.draw(&source, None, target),
+                    Drawn::Marked(text) => {
+                        overlay.draw(&source, None, target);
+                        overlay.badge(text, target);
+                    }
+                }
+                status.stage(Stage::Overlay).record(watch.spent());
+            };
+            catch_unwind(AssertUnwindSafe(|| output.publish(stamp, info, &mut paint)))
+        } else {
+            // Nobody looks: the frame has come as far as it is wanted.
+            Ok(Ok(Accepted::Published))
+        };
+        self.last = Some(frame.clone());
+        self.last_slate = None;
+        self.status.set_info(info);
+        match outcome {
+            Ok(Ok(Accepted::Published)) => {
+                self.status.published(frame.captured_at);
+                entry.published();
+                self.status.set_shown(state, reason, frame.captured_at);
+                self.last_problem = None;
+                Ok(())
+            }
+            Ok(Ok(Accepted::Busy)) => {
+                entry.dropped(DropReason::EncoderBusy);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                entry.dropped(DropReason::OutputFailed);
+                Err(format!("frame {} at {:?}: {error}", frame.seq, frame.pts))
+            }
+            Err(panic) => {
+                // Its buffers may be half written: a new one is made.
+                if let Ok(fresh) = Overlay::new(&self.settings, &self.labels) {
+                    self.overlay = fresh;
+                }
+                self.status.count_panic();
+                Err(format!(
+                    "the overlay stage panicked at frame {} at {:?}: {}",
+                    frame.seq,
+                    frame.pts,
+                    panic_text(&*panic)
+                ))
+            }
+        }
+    }
+
+    /// Tells the viewers of an absent camera that what they see is old.
+    fn slate_if_offline(&mut self) {
+        let condition = self.status.condition();
+        let due = self.last_slate.is_none_or(|at| at.elapsed() >= SLATE_INTERVAL - SLATE_INTERVAL / 10);
+        if condition.state != State::Offline || self.pace == Pace::File || !due || !self.output.wanted() {
+            return;
+        }
+        self.last_slate = Some(Instant::now());
+        let info = self.last.as_ref().map_or(
+            VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, SLATE_SIZE.0, SLATE_SIZE.1) },
+            Frame::info,
+        );
+        let since = condition.since.to_zoned_datetime(TimeZone::system()).strftime("since %H:%M:%S").to_string();
+        let title = if condition.ended { "ENDED" } else { "OFFLINE" };
+        let lines = [title.to_string(), since];
+        let now = Instant::now();
+        // The source's clock stands still; the slate's goes on from the last frame.
+        let pts = self.last.as_ref().map_or(Duration::ZERO, |last| last.pts + last.captured_at.elapsed());
+        let (overlay, output) = (&mut self.overlay, &mut self.output);
+        let last = self.last.as_ref();
+        let mut paint = |target: &mut crate::frame::PictureMut<'_>| {
+            overlay.slate(last.map(|frame| frame.pixels.picture()).as_ref(), &lines, target);
+        };
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| output.publish(Stamp { pts, captured_at: now }, info, &mut paint)));
+        match outcome {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => self.log(error.0),
+            Err(panic) => self.log(format!("the overlay stage panicked: {}", panic_text(&*panic))),
+        }
+    }
+
+    /// Logs a failure, once while it repeats.
+    fn log(&mut self, problem: String) {
+        // Frame numbers differ from one to the next.
+        let kind: String = problem.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
+        if self.last_problem.as_ref() != Some(&kind) {
+            tracing::error!(stream = &*self.status.name, stage = "overlay", "{problem}");
+            self.last_problem = Some(kind);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What a stream says of itself: state, rate, delay, accounts. Written by its stages, read by API, metrics and page.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::ledger::Ledger;
+use super::timing::{Distribution, Spent, Stage};
+use crate::frame::VideoInfo;
+
+/// What the viewer is told about the age of what it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No frame yet since the service started.
+    Starting,
+    /// Frames flow, and masks that are young enough.
+    Live,
+    /// Frames flow, but the newest mask is older than its limit.
+    Stale,
+    /// No frames: the source is away, or has ended.
+    Offline,
+}
+
+impl State {
+    pub const ALL: [State; 4] = [State::Starting, State::Live, State::Stale, State::Offline];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Live => "live",
+            State::Stale => "stale",
+            State::Offline => "offline",
+        }
+    }
+}
+
+/// How far back the shown rate looks.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// The changing part of a stream's status.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    pub state: State,
+    /// Since when, by the wall clock.
+    pub since: Timestamp,
+    /// Why the stream is offline or stale, in one line.
+    pub reason: Option<String>,
+    /// Size and format of the newest frame.
+    pub info: Option<VideoInfo>,
+    /// The source has ended for good: a file that was played once.
+    pub ended: bool,
+    /// Why a stream at file pace could not go on.
+    pub failure: Option<String>,
+    /// Frames the source announced.
+    pub expected_frames: Option<u64>,
+    /// When the stream was last known to be offline: frames from before that do not make it live again.
+    offline_at: Option<Instant>,
+}
+
+struct Recent {
+    published: VecDeque<(Instant, Duration)>,
+}
+
+/// Shared between a stream's stages and whoever reports on it.
+pub struct Status {
+    pub name: Arc<str>,
+    pub ledger: Arc<Ledger>,
+    /// From capture to publication.
+    pub latency: Distribution,
+    stages: [Distribution; Stage::ALL.len()],
+    condition: Mutex<Condition>,
+    panics: AtomicU64,
+    recent: Mutex<Recent>,
+}
+
+impl Status {
+    pub fn new(name: &str) -> Self {
+        Status {
+            name: name.into(),
+            ledger: Arc::default(),
+            latency: Distribution::default(),
+            stages: Default::default(),
+            condition: Mutex::new(Condition {
+                state: State::Starting,
+                since: Timestamp::now(),
+                reason: None,
+                info: None,
+                ended: false,
+                failure: None,
+                expected_frames: None,
+                offline_at: None,
+            }),
+            panics: AtomicU64::new(0),
+            recent: Mutex::new(Recent { published: VecDeque::new() }),
+        }
+    }
+
+    pub fn stage(&self, stage: Stage) -> &Distribution {
+        &self.stages[stage as usize]
+    }
+
+    pub fn condition(&self) -> Condition {
+        lock(&self.condition).clone()
+    }
+
+    pub fn state(&self) -> State {
+        lock(&self.condition).state
+    }
+
+    /// The source is away. `since` moves only when the state changes.
+    pub fn set_offline(&self, reason: String) {
+        lock(&self.condition).offline_at = Some(Instant::now());
+        self.set_state(State::Offline, Some(reason));
+    }
+
+    /// A frame captured at `captured_at` was shown, with a mask as young as it must be (live) or without (stale).
+    pub fn set_shown(&self, state: State, reason: Option<String>, captured_at: Instant) {
+        if lock(&self.condition).offline_at.is_none_or(|at| captured_at > at) {
+            self.set_state(state, reason);
+        }
+    }
+
+    /// Changes the state and logs it, with its reason.
+    fn set_state(&self, state: State, reason: Option<String>) {
+        let mut condition = lock(&self.condition);
+        if condition.state == state {
+            if reason.is_some() {
+                condition.reason = reason;
+            }
+            return;
+        }
+        let before = std::mem::replace(&mut condition.state, state);
+        condition.since = Timestamp::now();
+        condition.reason = reason.clone();
+        drop(condition);
+        let (stream, from, to) = (&*self.name, before.name(), state.name());
+        match (state, reason) {
+            (State::Offline | State::Stale, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),
+            _ => tracing::info!(stream, from, "{to}"),
+        }
+    }
+
+    pub fn set_failure(&self, failure: String) {
+        lock(&self.condition).failure = Some(failure);
+    }
+
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.condition).failure.clone()
+    }
+
+    pub fn set_expected_frames(&self, frames: u64) {
+        lock(&self.condition).expected_frames = Some(frames);
+    }
+
+    /// A stage panicked and was restarted.
+    pub fn count_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    pub fn set_info(&self, info: VideoInfo) {
+        lock(&self.condition).info = Some(info);
+    }
+
+    pub fn set_ended(&self) {
+        lock(&self.condition).ended = true;
+    }
+
+    /// Enters one publication in the rate and the latency.
+    pub fn published(&self, captured_at: Instant) {
+        let now = Instant::now();
+        let latency = now.saturating_duration_since(captured_at);
+        self.latency.record(Spent { wall: latency, cpu: Duration::ZERO });
+        let mut recent = lock(&self.recent);
+        recent.published.push_back((now, latency));
+        forget_old(&mut recent.published, now);
+    }
+
+    /// Published frames a second and their median latency over the last two seconds.
+    pub fn rate(&self) -> (f64, Option<Duration>) {
+        let now = Instant::now();
+        let mut recent = lock(&self.recent);
+        forget_old(&mut recent.published, now);
+        let window: Vec<_> = recent.published.iter().copied().collect();
+        drop(recent);
+        let fps = match (window.first(), window.last()) {
+            // Between the first and the last there is one interval less than there are frames.
+            (Some((first, _)), Some((last, _))) if last > first => {
+                (window.len() - 1) as f64 / (*last - *first).as_secs_f64()
+            }
+            _ => 0.0,
+        };
+        let mut latencies: Vec<Duration> = window.into_iter().map(|(_, latency)| latency).collect();
+        latencies.sort_unstable();
+        (fps, latencies.get(latencies.len() / 2).copied())
+    }
+}
+
+fn forget_old(published: &mut VecDeque<(Instant, Duration)>, now: Instant) {
+    while published.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
+        published.pop_front();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain values, whole after every statement: a panic elsewhere cannot leave them half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_moves_only_with_the_state() {
+        let status = Status::new("gate");
+        status.set_offline("connection refused".into());
+        let first = status.condition();
+        status.set_offline("no route".into());
+        let second = status.condition();
+        assert_eq!(first.since, second.since);
+        assert_eq!(second.reason.as_deref(), Some("no route"));
+        status.set_shown(State::Live, None, Instant::now() + Duration::from_millis(1));
+        assert_eq!((status.state(), status.condition().reason), (State::Live, None));
+    }
+
+    #[test]
+    fn a_frame_from_before_the_fault_does_not_make_the_stream_live() {
+        let status = Status::new("gate");
+        let captured_at = Instant::now();
+        status.set_offline("gone".into());
+        status.set_shown(State::Live, None, captured_at);
+        assert_eq!(status.state(), State::Offline);
+    }
+
+    #[test]
+    fn rate_is_zero_without_frames_and_counts_intervals() {
+        let status = Status::new("gate");
+        assert_eq!(status.rate(), (0.0, None));
+        let start = Instant::now();
+        lock(&status.recent)
+            .published
+            .extend((0..=10).map(|n| (start + Duration::from_millis(n), Duration::from_millis(n))));
+        let (fps, latency) = status.rate();
+        assert!((fps - 1000.0).abs() < 1.0, "{fps}");
+        assert_eq!(latency, Some(Duration::from_millis(5)));
+    }
+}

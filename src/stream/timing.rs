@@ -1,0 +1,158 @@
+//! How long things take: wall time and CPU time a frame, by stage, and the delay from capture to publication.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cpu_time::ThreadTime;
+use hdrhistogram::Histogram;
+
+/// What one piece of work took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    pub wall: Duration,
+    /// CPU time of the thread that did it. Threads that a library runs beside it are not seen.
+    pub cpu: Duration,
+}
+
+impl Spent {
+    /// An equal share of this for each of `n` frames that were worked on together.
+    pub fn share(self, n: usize) -> Spent {
+        let n = n.max(1) as u32;
+        Spent { wall: self.wall / n, cpu: self.cpu / n }
+    }
+}
+
+/// A running measurement, on the thread that started it.
+pub struct Stopwatch {
+    wall: Instant,
+    cpu: ThreadTime,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Stopwatch { wall: Instant::now(), cpu: ThreadTime::now() }
+    }
+
+    pub fn spent(&self) -> Spent {
+        Spent { wall: self.wall.elapsed(), cpu: self.cpu.elapsed() }
+    }
+}
+
+/// The stages of a stream; the names are the `stage` labels of `maskcast_stage_seconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    Decode,
+    Preprocess,
+    Segment,
+    Overlay,
+    Encode,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 5] = [Stage::Decode, Stage::Preprocess, Stage::Segment, Stage::Overlay, Stage::Encode];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Decode => "decode",
+            Stage::Preprocess => "preprocess",
+            Stage::Segment => "segment",
+            Stage::Overlay => "overlay",
+            Stage::Encode => "encode",
+        }
+    }
+}
+
+/// Durations in microseconds up to a minute at two significant digits: constant memory (a few KiB), however long it runs.
+pub struct Distribution {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    micros: Histogram<u64>,
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// What a [`Distribution`] says at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    pub count: u64,
+    pub p50: Duration,
+    pub p99: Duration,
+    pub wall: Duration,
+    pub cpu: Duration,
+    /// Number of values at or below each of [`BUCKETS`].
+    pub buckets: Vec<u64>,
+}
+
+/// Upper bounds of the Prometheus buckets, in seconds.
+pub const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+
+impl Default for Distribution {
+    fn default() -> Self {
+        let micros = Histogram::new_with_bounds(1, 60_000_000, 2).expect("bounds and precision are constants in range");
+        Distribution { inner: Mutex::new(Inner { micros, wall: Duration::ZERO, cpu: Duration::ZERO }) }
+    }
+}
+
+impl Distribution {
+    pub fn record(&self, spent: Spent) {
+        let mut inner = self.lock();
+        inner.micros.saturating_record(spent.wall.as_micros().min(u128::from(u64::MAX)) as u64);
+        inner.wall += spent.wall;
+        inner.cpu += spent.cpu;
+    }
+
+    pub fn record_wall(&self, wall: Duration) {
+        self.record(Spent { wall, cpu: Duration::ZERO });
+    }
+
+    pub fn summary(&self) -> Summary {
+        let inner = self.lock();
+        let at = |quantile| Duration::from_micros(inner.micros.value_at_quantile(quantile));
+        Summary {
+            count: inner.micros.len(),
+            p50: at(0.5),
+            p99: at(0.99),
+            wall: inner.wall,
+            cpu: inner.cpu,
+            buckets: BUCKETS.iter().map(|bound| inner.micros.count_between(0, (bound * 1e6) as u64)).collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_has_quantiles_sums_and_cumulative_buckets() {
+        let distribution = Distribution::default();
+        for millis in 1..=100 {
+            let wall = Duration::from_millis(millis);
+            distribution.record(Spent { wall, cpu: wall / 2 });
+        }
+        let summary = distribution.summary();
+        assert_eq!(summary.count, 100);
+        assert!(summary.p50.as_millis().abs_diff(50) <= 1, "{:?}", summary.p50);
+        assert!(summary.p99.as_millis().abs_diff(99) <= 1, "{:?}", summary.p99);
+        assert_eq!(summary.wall, 2 * summary.cpu);
+        assert_eq!(summary.buckets[7], 100, "all within 0.1 s");
+        assert!(summary.buckets.is_sorted());
+        assert!((19..=21).contains(&summary.buckets[5]), "{:?}", summary.buckets);
+    }
+
+    #[test]
+    fn a_stopwatch_sees_cpu_time_apart_from_waiting() {
+        let watch = Stopwatch::start();
+        let (_sender, receiver) = crossbeam_channel::bounded::<()>(1);
+        assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+        let spent = watch.spent();
+        assert!(spent.wall >= Duration::from_millis(50));
+        assert!(spent.cpu < spent.wall / 2, "{spent:?}");
+    }
+}
