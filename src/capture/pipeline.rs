@@ -203,9 +203,12 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
     let decoded = |uri: &str| -> Result<(), SourceError> {
         let decode = make("uridecodebin")?;
         decode.set_property("uri", uri);
-        // Sound is not decoded, not even exposed.
-        decode.set_property("caps", gst::Caps::new_empty_simple("video/x-raw"));
-        decode.set_property("expose-all-streams", false);
+        // Sound and subtitles stay as they are: nobody decodes them.
+        decode.connect("autoplug-continue", false, |values| {
+            let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+            let name = caps.as_ref().and_then(|caps| caps.structure(0)).map_or("", |structure| structure.name().as_str());
+            Some((!name.starts_with("audio/") && !name.starts_with("text/")).to_value())
+        });
         let settings = spec.clone();
         decode.connect("source-setup", false, move |values| {
             if let Some(source) = values.get(1).and_then(|value| value.get::<gst::Element>().ok()) {

@@ -79,7 +79,7 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
         Some(config) => config.model.clone(),
         None => args.model.config()?,
     };
-    let model = Arc::new(Model::load(&settings)?);
+    let model = Arc::new(Model::load(&settings, choose::usual_threads(&settings, Goal::Throughput))?);
     let plan = choose::usual(&model, Goal::Throughput);
     let folder = tempfile::Builder::new()
         .prefix("maskcast-bench-")

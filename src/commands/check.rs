@@ -13,7 +13,7 @@ use crate::service::check_labels;
 /// Everything that is wrong, a line each, with exit code 78.
 pub fn check(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
-    let model = Model::load(&config.model).map_err(|error| match error {
+    let model = Model::load(&config.model, config.model.threads).map_err(|error| match error {
         ModelError::Model(problem) => Failure::config(format!("{}: model.path: {problem}", path.display())),
         ModelError::Machine(problem) => Failure::runtime(problem),
     })?;

@@ -150,19 +150,25 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
             return;
         }
     }
-    match Model::load(&settings) {
+    match Model::load(&settings, settings.threads) {
         Ok(model) => {
             for (provider, reason) in &model.refused {
                 let text = format!("{} was asked for and is not available: {reason}", provider.name());
                 findings.push(Finding { topic: "provider", verdict: Verdict::Note, text });
             }
-            let text = format!(
-                "{} runs {}, {:.0} ms a frame",
-                model.provider.name(),
-                model.name(),
-                model.time.as_secs_f64() * 1e3
-            );
-            findings.push(Finding { topic: "provider", verdict: Verdict::Good, text });
+            findings.push(match model.time() {
+                Ok(time) => Finding {
+                    topic: "provider",
+                    verdict: Verdict::Good,
+                    text: format!(
+                        "{} runs {}, {:.0} ms a frame",
+                        model.provider.name(),
+                        model.name(),
+                        time.as_secs_f64() * 1e3
+                    ),
+                },
+                Err(error) => Finding { topic: "provider", verdict: Verdict::Bad, text: error.0 },
+            });
             let golden = match model.golden_difference {
                 Some(difference) => (
                     Verdict::Good,

@@ -54,7 +54,7 @@ fn show(path: &Path) -> Result<(), Failure> {
     // The CPU reads every model; which provider runs it is not the question here.
     let mut config = ModelConfig::with_path(path);
     config.providers = vec![Provider::Cpu];
-    let model = Model::load(&config)?;
+    let model = Model::load(&config, 0)?;
     let contract = &model.contract;
     let input = &contract.input;
     println!("{}", path.display());
@@ -106,7 +106,7 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
         threads: 0,
         workers: 0,
     };
-    let model = Model::load(&args.config()?)?;
+    let model = Model::load(&args.config()?, 0)?;
     println!("{}", path.display());
     for (provider, reason) in &model.refused {
         println!("  {:9} not available: {reason}", provider.name());
@@ -116,7 +116,7 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
         Some(difference) => println!("  golden    {:.3} % of pixels differ: good", difference * 100.0),
         None => println!("  golden    none: its results cannot be checked here"),
     }
-    println!("  time      {:.1} ms a frame, all cores on one frame", model.time.as_secs_f64() * 1e3);
+    println!("  time      {:.1} ms a frame, all cores on one frame", model.time().map_err(Failure::runtime)?.as_secs_f64() * 1e3);
     let (_, trials) = choose::measured(&model, Goal::Throughput).map_err(Failure::runtime)?;
     for trial in trials {
         println!(

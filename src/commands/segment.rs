@@ -14,7 +14,7 @@ use super::{Failure, ModelArgs, write_json};
 use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, Style};
 use crate::frame::{Frame, Mask};
 use crate::overlay::Overlay;
-use crate::segment::choose::{Goal, Plan, usual};
+use crate::segment::choose::{Goal, Plan, usual, usual_threads};
 use crate::segment::golden::encode_png;
 use crate::segment::onnx::Model;
 use crate::stream::Tap;
@@ -90,7 +90,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     let source = source(&args.input)?;
     let temporary = check_output(&args.output, &source)?;
     let config = args.model.config()?;
-    let model = Arc::new(Model::load(&config)?);
+    let model = Arc::new(Model::load(&config, usual_threads(&config, Goal::Throughput))?);
     let overlay = OverlayConfig {
         style: match args.style {
             StyleArg::Tint => Style::Tint,

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::SegmentError;
 use super::onnx::{Model, OnnxSegmenter};
-use crate::config::Provider;
+use crate::config::{ModelConfig, Provider};
 
 /// How the model is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Sessions side by side.
     pub workers: usize,
-    /// Threads of each; 0 on a GPU, where it does not matter.
+    /// Threads of each.
     pub threads: usize,
     /// Frames in one run, at most.
     pub max_batch: usize,
@@ -48,8 +48,8 @@ const GPU_BATCH: usize = 8;
 const TRIAL: Duration = Duration::from_millis(400);
 
 /// Cores the model may use.
-fn cores(model: &Model) -> usize {
-    match model.config().threads {
+fn cores(config: &ModelConfig) -> usize {
+    match config.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         threads => threads,
     }
@@ -65,16 +65,28 @@ fn max_batch(model: &Model) -> usize {
     if model.contract.input.dynamic_batch { wanted } else { 1 }
 }
 
+/// Threads that the first session of [`usual`] will have; known before the model is loaded.
+pub fn usual_threads(config: &ModelConfig, goal: Goal) -> usize {
+    match (goal, config.workers) {
+        (Goal::Throughput, 0) => 1,
+        (Goal::Latency, 0) => cores(config),
+        (_, workers) => (cores(config) / workers).max(1),
+    }
+}
+
 /// The plan that the configuration or the provider dictates, or the usual one for `goal`; measures nothing.
 pub fn usual(model: &Model, goal: Goal) -> Plan {
     let max_batch = max_batch(model);
-    let cores = cores(model);
+    let cores = cores(model.config());
     match (model.provider, model.config().workers, goal) {
         (Provider::Cpu, 0, Goal::Throughput) => Plan { workers: cores, threads: 1, max_batch },
         (Provider::Cpu, 0, Goal::Latency) => Plan { workers: 1, threads: cores, max_batch },
-        (Provider::Cpu, workers, _) => Plan { workers, threads: (cores / workers).max(1), max_batch },
-        // One session keeps a GPU busy; a second makes the next input while the first waits for the result.
-        (_, workers, _) => Plan { workers: if workers == 0 { 2 } else { workers }, threads: 0, max_batch },
+        (Provider::Cpu, workers, goal) => Plan { workers, threads: usual_threads(model.config(), goal), max_batch },
+        // One session keeps a GPU busy; a second makes the next input while the first waits for the result. The threads
+        // run what the GPU does not take.
+        (_, workers, goal) => {
+            Plan { workers: if workers == 0 { 2 } else { workers }, threads: usual_threads(model.config(), goal), max_batch }
+        }
     }
 }
 
@@ -84,7 +96,7 @@ pub fn usual(model: &Model, goal: Goal) -> Plan {
 /// When the model cannot be run.
 pub fn measured(model: &Model, goal: Goal) -> Result<(Plan, Vec<Trial>), SegmentError> {
     let usual_plan = usual(model, goal);
-    let cores = cores(model);
+    let cores = cores(model.config());
     if model.provider != Provider::Cpu || model.config().workers > 0 || cores == 1 {
         return Ok((usual_plan, Vec::new()));
     }

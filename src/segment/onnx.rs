@@ -1,7 +1,7 @@
 //! The real segmenter: a model on ONNX Runtime, on the first execution provider that works.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ort::ep::{self, ExecutionProviderDispatch};
@@ -18,7 +18,6 @@ use crate::frame::{ClassId, Frame, Mask};
 use crate::stream::timing::Stopwatch;
 
 /// A model that was loaded, checked and timed. Makes [`OnnxSegmenter`]s.
-#[derive(Debug)]
 pub struct Model {
     pub path: PathBuf,
     pub contract: Arc<Contract>,
@@ -28,17 +27,18 @@ pub struct Model {
     pub refused: Vec<(Provider, String)>,
     /// Share of the golden frame's pixels that differ; `None` without a golden frame.
     pub golden_difference: Option<f64>,
-    /// One run with one frame, after warming up.
-    pub time: Duration,
     config: ModelConfig,
+    /// The session that was checked, until a worker takes it: opening one may take seconds (a TensorRT engine: minutes).
+    checked: Mutex<Option<(usize, OnnxSegmenter)>>,
 }
 
 impl Model {
-    /// Loads the configured model on the first provider that works, runs its golden frame and times it.
+    /// Loads the configured model on the first provider that works and runs its golden frame. `threads` is how many the
+    /// first segmenter is going to want (CPU; 0 = one a core).
     ///
     /// # Errors
     /// An unreadable or unusable model, a provider that computes something else, or a CPU where a GPU is required.
-    pub fn load(config: &ModelConfig) -> Result<Model, ModelError> {
+    pub fn load(config: &ModelConfig, threads: usize) -> Result<Model, ModelError> {
         runtime::load(config.runtime.as_deref()).map_err(|error| ModelError::Machine(error.0))?;
         check_readable(&config.path).map_err(|error| ModelError::Model(error.0))?;
         let mut refused = Vec::new();
@@ -46,9 +46,9 @@ impl Model {
             if provider == Provider::Cpu && config.require == Require::Gpu {
                 break;
             }
-            match open_session(config, provider, config.threads) {
+            match open_session(config, provider, threads) {
                 Ok(session) => {
-                    return Model::check(config, provider, refused, session)
+                    return Model::check(config, provider, refused, session, threads)
                         .map_err(|error| ModelError::Model(error.0));
                 }
                 Err(SessionError::Provider(reason)) => {
@@ -76,6 +76,7 @@ impl Model {
         provider: Provider,
         refused: Vec<(Provider, String)>,
         session: Session,
+        threads: usize,
     ) -> Result<Model, SegmentError> {
         let contract = Arc::new(Contract::read(&session, &config.path)?);
         let mut segmenter = OnnxSegmenter::new(session, Arc::clone(&contract));
@@ -109,15 +110,14 @@ impl Model {
                 None
             }
         };
-        let time = segmenter.time(3)?;
         Ok(Model {
             path: config.path.clone(),
             contract,
             provider,
             refused,
             golden_difference,
-            time,
             config: config.clone(),
+            checked: Mutex::new(Some((threads, segmenter))),
         })
     }
 
@@ -126,12 +126,37 @@ impl Model {
     /// # Errors
     /// When ONNX Runtime refuses now what it accepted at [`Model::load`].
     pub fn segmenter(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match checked {
+            Some((with, segmenter)) if with == threads => return Ok(segmenter),
+            // Another plan won: that session is not needed.
+            _ => {}
+        }
+        self.open(threads)
+    }
+
+    fn open(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
         match open_session(&self.config, self.provider, threads) {
             Ok(session) => Ok(OnnxSegmenter::new(session, Arc::clone(&self.contract))),
             Err(SessionError::Provider(reason) | SessionError::Model(reason)) => {
                 Err(SegmentError(format!("{}: {reason}", self.path.display())))
             }
         }
+    }
+
+    /// Median time of a run with one frame, on the session that was checked.
+    ///
+    /// # Errors
+    /// When the model cannot be run.
+    pub fn time(&self) -> Result<Duration, SegmentError> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (threads, mut segmenter) = match checked.take() {
+            Some(checked) => checked,
+            None => (self.config.threads, self.open(self.config.threads)?),
+        };
+        let time = segmenter.time(3)?;
+        *checked = Some((threads, segmenter));
+        Ok(time)
     }
 
     /// Model names are file names without the extension.

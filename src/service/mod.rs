@@ -63,7 +63,7 @@ impl Service {
         let runtime = |error: &dyn std::fmt::Display| ServiceError::Runtime(error.to_string());
         let http = HttpServer::bind(config.server.http).map_err(|error| runtime(&error))?;
         let rtsp = RtspServer::start(config.server.rtsp).map_err(|error| runtime(&error))?;
-        let model = Arc::new(Model::load(&config.model)?);
+        let model = Arc::new(Model::load(&config.model, choose::usual_threads(&config.model, goal(config.streams.len())))?);
         let labels = model.contract.labels.clone();
         check_labels(config, &labels).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -173,11 +173,19 @@ fn serve(bound: Bound, view: &Arc<View>) -> Result<HttpServer, crate::server::Se
     bound.serve(Arc::clone(view))
 }
 
+/// One live stream wants its masks soon; several want many.
+fn goal(streams: usize) -> Goal {
+    if streams > 1 { Goal::Throughput } else { Goal::Latency }
+}
+
 /// Chooses how the model runs, and starts its workers.
 fn start_pool(model: &Arc<Model>, streams: usize) -> Result<(Pool, choose::Plan), ServiceError> {
     let runtime = |error: crate::segment::SegmentError| ServiceError::Runtime(error.0);
-    let goal = if streams > 1 { Goal::Throughput } else { Goal::Latency };
-    let (plan, trials) = choose::measured(model, goal).map_err(runtime)?;
+    let (plan, trials) = choose::measured(model, goal(streams)).map_err(runtime)?;
+    let time = match trials.iter().find(|trial| trial.plan == plan) {
+        Some(trial) => trial.latency,
+        None => model.time().map_err(runtime)?,
+    };
     for trial in &trials {
         tracing::debug!(workers = trial.plan.workers, threads = trial.plan.threads, fps = trial.fps, latency = ?trial.latency, "measured");
     }
@@ -190,7 +198,7 @@ fn start_pool(model: &Arc<Model>, streams: usize) -> Result<(Pool, choose::Plan)
         max_batch = plan.max_batch,
         "the model runs on {}, {:.0} ms a frame",
         model.provider.name(),
-        model.time.as_secs_f64() * 1e3
+        time.as_secs_f64() * 1e3
     );
     let maker = Arc::clone(model);
     let factory = move || maker.segmenter(plan.threads).map(|segmenter| Box::new(segmenter) as Box<_>);
