@@ -88,14 +88,42 @@ pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
 
 /// An error message with the detail that matters. The debug text is `file.c(line): function (): path:\ndetail`.
 fn describe(error: &gst::message::Error) -> GstError {
-    let message = error.error().to_string();
+    let cause = error.error();
+    let message = cause.message().trim_end_matches('.').to_string();
     let detail = error.debug().and_then(|debug| debug.split_once('\n').map(|(_, detail)| detail.trim().to_string()));
-    let message = message.trim_end_matches('.').to_string();
-    match detail {
+    let detail = match detail {
         Some(detail) if !detail.is_empty() && !message.contains(&detail) => {
-            GstError::new(format!("{message} ({})", detail.trim_end_matches('.').replace('\n', " ")))
+            format!(" ({})", detail.trim_end_matches('.').replace('\n', " "))
         }
-        _ => GstError::new(message),
+        _ => String::new(),
+    };
+    match advice(&cause) {
+        Some(advice) => GstError::new(format!("{advice}: {message}{detail}")),
+        None => GstError::new(format!("{message}{detail}")),
+    }
+}
+
+/// What an error code means to somebody who runs cameras.
+fn advice(error: &gst::glib::Error) -> Option<&'static str> {
+    use gst::{ResourceError, StreamError};
+    if let Some(kind) = error.kind::<ResourceError>() {
+        return match kind {
+            ResourceError::NotAuthorized => {
+                Some("user or password is refused (set user and password_file or password_env)")
+            }
+            ResourceError::NotFound => Some("there is no such file, device or stream"),
+            ResourceError::Busy => Some("another program uses it"),
+            ResourceError::OpenRead | ResourceError::OpenReadWrite => {
+                Some("it cannot be opened (is it switched on, and is the address right?)")
+            }
+            ResourceError::NoSpaceLeft => Some("the disk is full"),
+            _ => None,
+        };
+    }
+    match error.kind::<StreamError>()? {
+        StreamError::TypeNotFound | StreamError::WrongType => Some("it is no video in a format that GStreamer knows"),
+        StreamError::CodecNotFound => Some("GStreamer has no decoder for it (try installing gstreamer1.0-libav)"),
+        _ => None,
     }
 }
 

@@ -160,11 +160,12 @@ impl Capture for GstCapture {
             if let Some(sample) = self.sink.try_pull_sample(wait) {
                 return self.frame(&sample).map(Captured::Frame);
             }
-            if let Some(error) = bus_error(&self.bus) {
-                return Err(self.error(error));
-            }
+            // Before the bus: a file of sound alone also fails there, with words that do not say so.
             if self.no_video.load(Ordering::Acquire) {
                 return Err(SourceError("there is no video in it".into()));
+            }
+            if let Some(error) = bus_error(&self.bus) {
+                return Err(self.error(error));
             }
             if self.sink.is_eos() {
                 if !self.looped || self.end.is_zero() {
@@ -206,7 +207,8 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
         // Sound and subtitles stay as they are: nobody decodes them.
         decode.connect("autoplug-continue", false, |values| {
             let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-            let name = caps.as_ref().and_then(|caps| caps.structure(0)).map_or("", |structure| structure.name().as_str());
+            let name =
+                caps.as_ref().and_then(|caps| caps.structure(0)).map_or("", |structure| structure.name().as_str());
             Some((!name.starts_with("audio/") && !name.starts_with("text/")).to_value())
         });
         let settings = spec.clone();

@@ -200,7 +200,7 @@ fn decode_alone(clip: &Path) -> Result<(f64, Vec<Arc<dyn Pixels>>), Failure> {
 
 /// CPU seconds a frame of encoding alone, with the settings of `segment`.
 fn encode_alone(held: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure> {
-    let status = Arc::new(Status::new("encode"));
+    let status = Arc::new(Status::quiet("encode"));
     let mut output = FileOutput::new(folder.join("encode.mp4"), EncodeConfig::default(), Arc::clone(&status))
         .map_err(Failure::runtime)?;
     let pictures = held.iter().chain(held.iter().rev()).cycle().take(4 * HELD);
@@ -221,7 +221,7 @@ fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
     let mut spec = SourceSpec::new(SourceUri::Test(test));
     spec.real_time = false;
     let mut capture = GstSource::new(spec).open().map_err(Failure::runtime)?;
-    let status = Arc::new(Status::new("clip"));
+    let status = Arc::new(Status::quiet("clip"));
     let mut output = FileOutput::new(path.clone(), EncodeConfig::default(), status).map_err(Failure::runtime)?;
     while let Captured::Frame(frame) = capture.next(Duration::from_secs(10)).map_err(Failure::runtime)? {
         let picture = frame.pixels.picture();

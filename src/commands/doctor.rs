@@ -100,13 +100,10 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     match crate::publish::encoder::gstreamer_report() {
         Ok((version, missing)) => {
             findings.push(Finding { topic: "gstreamer", verdict: Verdict::Good, text: version });
-            for (element, package, needed) in missing {
-                let verdict = if needed { Verdict::Bad } else { Verdict::Note };
-                findings.push(Finding {
-                    topic: "gstreamer",
-                    verdict,
-                    text: format!("{element} is missing (install {package})"),
-                });
+            for missing in missing {
+                let verdict = if missing.needed { Verdict::Bad } else { Verdict::Note };
+                let text = format!("{} is missing (install {})", missing.element, missing.package);
+                findings.push(Finding { topic: "gstreamer", verdict, text });
             }
         }
         Err(error) => findings.push(Finding { topic: "gstreamer", verdict: Verdict::Bad, text: error.message }),
@@ -142,7 +139,9 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
     };
     match runtime::load(settings.runtime.as_deref()) {
         Ok(runtime) => {
-            let text = format!("{} ({})", runtime.build_info(), runtime.path.display());
+            // The file's own name, behind any links, carries the version.
+            let file = runtime.path.canonicalize().unwrap_or_else(|_| runtime.path.clone());
+            let text = format!("{} ({})", file.display(), runtime.build_info().trim_start_matches("ORT Build Info: "));
             findings.push(Finding { topic: "onnxruntime", verdict: Verdict::Good, text });
         }
         Err(error) => {

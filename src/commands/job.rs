@@ -47,7 +47,7 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
     let Job { model, plan, source, output, overlay, encode, on_mask } = job;
     let mut config = defaults_stream("file", source);
     (config.show, config.overlay, config.encode) = (Show::Matched, overlay, encode.clone());
-    let status = Arc::new(Status::new(&config.name));
+    let status = Arc::new(Status::quiet(&config.name));
     let file = FileOutput::new(output, encode, Arc::clone(&status)).map_err(Failure::usage)?;
     let counts = Arc::new(Mutex::new(Box::new([0_u64; 256])));
     let maker = Arc::clone(model);

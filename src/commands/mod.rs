@@ -137,8 +137,8 @@ pub struct ModelArgs {
     /// The ONNX model [default: the bundled models/street.onnx].
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// Execution providers, tried in this order.
-    #[arg(long, value_delimiter = ',', value_name = "NAME", default_value = "tensorrt,cuda,cpu")]
+    /// Execution providers, tried in this order [default: tensorrt,cuda,cpu with an NVIDIA GPU, else cpu].
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub providers: Vec<ProviderArg>,
     /// "gpu": refuse to run on the CPU.
     #[arg(long, value_enum, default_value = "any")]
@@ -182,11 +182,21 @@ impl ModelArgs {
             ProviderArg::Cpu => Provider::Cpu,
         };
         let mut config = ModelConfig::with_path(path);
-        config.providers = self.providers.iter().map(provider).collect();
         config.require = if self.require == RequireArg::Gpu { Require::Gpu } else { Require::Any };
+        config.providers = match self.providers.as_slice() {
+            // Nobody asked for a GPU where there is none, so nobody needs to be told.
+            [] if config.require == Require::Any && !has_nvidia_gpu() => vec![Provider::Cpu],
+            [] => Provider::ALL.to_vec(),
+            providers => providers.iter().map(provider).collect(),
+        };
         (config.threads, config.workers) = (self.threads, self.workers);
         Ok(config)
     }
+}
+
+/// Whether the kernel offers an NVIDIA GPU, on a PC or a Jetson.
+fn has_nvidia_gpu() -> bool {
+    ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap"].iter().any(|device| std::path::Path::new(device).exists())
 }
 
 /// Runs a command to its end.

@@ -31,8 +31,8 @@ pub enum ModelCommand {
 /// The same options as elsewhere, without naming a model twice.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// Execution providers, tried in this order.
-    #[arg(long, value_delimiter = ',', value_name = "NAME", default_value = "tensorrt,cuda,cpu")]
+    /// Execution providers, tried in this order [default: tensorrt,cuda,cpu with an NVIDIA GPU, else cpu].
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub providers: Vec<super::ProviderArg>,
     /// "gpu": refuse to run on the CPU.
     #[arg(long, value_enum, default_value = "any")]
@@ -116,7 +116,10 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
         Some(difference) => println!("  golden    {:.3} % of pixels differ: good", difference * 100.0),
         None => println!("  golden    none: its results cannot be checked here"),
     }
-    println!("  time      {:.1} ms a frame, all cores on one frame", model.time().map_err(Failure::runtime)?.as_secs_f64() * 1e3);
+    println!(
+        "  time      {:.1} ms a frame, all cores on one frame",
+        model.time().map_err(Failure::runtime)?.as_secs_f64() * 1e3
+    );
     let (_, trials) = choose::measured(&model, Goal::Throughput).map_err(Failure::runtime)?;
     for trial in trials {
         println!(

@@ -138,6 +138,14 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
         model.name(),
         model.provider.name()
     );
+    let expected = done.status.condition().expected_frames;
+    if let Some(expected) = expected.filter(|_| !done.stopped && is_cut_short(&done)) {
+        tracing::warn!(
+            "{}: it ends early, after {} of about {expected} frames; is it complete?",
+            args.input,
+            counts.captured()
+        );
+    }
     if done.stopped {
         return Err(Failure::runtime("stopped before the end of the input; the output holds what came before"));
     }
@@ -243,6 +251,12 @@ fn show_progress(bar: &ProgressBar, status: &Status) {
     bar.set_message(format!("{:.1}/s", status.rate().0));
 }
 
+/// Whether the input announced clearly more frames than came out of it.
+fn is_cut_short(done: &Done) -> bool {
+    let captured = done.status.ledger.counts().captured();
+    done.status.condition().expected_frames.is_some_and(|expected| captured + expected / 20 + 2 < expected)
+}
+
 /// The report: see the README for its fields.
 fn report(args: &SegmentArgs, model: &Model, plan: Plan, done: &Done) -> serde_json::Value {
     let counts = done.status.ledger.counts();
@@ -275,6 +289,7 @@ fn report(args: &SegmentArgs, model: &Model, plan: Plan, done: &Done) -> serde_j
     json!({
         "input": args.input,
         "output": args.output,
+        "complete": !done.stopped && !is_cut_short(done),
         "frames_in": counts.captured(),
         "frames_out": counts.published,
         "dropped": dropped,

@@ -64,12 +64,20 @@ impl H264 {
     }
 }
 
-/// GStreamer's version, and what of the elements that Maskcast uses is missing: element, package, whether nothing works
-/// without it.
+/// An element that is not installed.
+pub struct Missing {
+    pub element: &'static str,
+    /// Debian's package that has it.
+    pub package: &'static str,
+    /// Whether Maskcast needs it, or only some sources do.
+    pub needed: bool,
+}
+
+/// GStreamer's version, and what of the elements that Maskcast uses is missing.
 ///
 /// # Errors
 /// When GStreamer does not start.
-pub fn gstreamer_report() -> Result<(String, Vec<(&'static str, &'static str, bool)>), GstError> {
+pub fn gstreamer_report() -> Result<(String, Vec<Missing>), GstError> {
     crate::gst::init()?;
     const NEEDED: [&str; 10] = [
         "uridecodebin",
@@ -84,14 +92,12 @@ pub fn gstreamer_report() -> Result<(String, Vec<(&'static str, &'static str, bo
         "v4l2src",
     ];
     const WELCOME: [&str; 4] = ["avdec_h264", "srtsrc", "libcamerasrc", "souphttpsrc"];
-    let missing = |elements: &'static [&'static str], needed: bool| {
-        elements
-            .iter()
-            .copied()
-            .filter(|element| !has(element))
-            .map(move |element| (element, crate::gst::package_of(element), needed))
-    };
-    Ok((gst::version_string().to_string(), missing(&NEEDED, true).chain(missing(&WELCOME, false)).collect()))
+    let elements = NEEDED.iter().map(|&element| (element, true)).chain(WELCOME.iter().map(|&element| (element, false)));
+    let missing = elements
+        .filter(|(element, _)| !has(element))
+        .map(|(element, needed)| Missing { element, package: crate::gst::package_of(element), needed })
+        .collect();
+    Ok((gst::version_string().to_string(), missing))
 }
 
 /// Bits a pixel of the automatic bitrate: enough for the hard edges of masks at x264's fastest preset.

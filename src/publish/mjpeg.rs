@@ -33,6 +33,11 @@ impl Gallery {
         viewer
     }
 
+    /// Shows all viewers a new picture.
+    pub fn publish(&self, jpeg: Bytes) {
+        self.newest.send_replace(Some(jpeg));
+    }
+
     pub fn viewers(&self) -> usize {
         self.newest.receiver_count()
     }
@@ -55,11 +60,11 @@ impl JpegEncoder {
             gst_app::AppSrc::builder().caps(caps).format(gst::Format::Time).max_buffers(2).max_bytes(0).build();
         let encoder = make("jpegenc")?;
         encoder.set_property("quality", quality as i32);
-        let newest = gallery.newest.clone();
+        let gallery = gallery.clone();
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let map = sample.buffer().and_then(|buffer| buffer.map_readable().ok()).ok_or(gst::FlowError::Error)?;
-            newest.send_replace(Some(Bytes::copy_from_slice(&map)));
+            gallery.publish(Bytes::copy_from_slice(&map));
             Ok(gst::FlowSuccess::Ok)
         });
         let sink = gst_app::AppSink::builder().sync(false).max_buffers(1).callbacks(callbacks.build()).build();

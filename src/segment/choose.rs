@@ -84,9 +84,11 @@ pub fn usual(model: &Model, goal: Goal) -> Plan {
         (Provider::Cpu, workers, goal) => Plan { workers, threads: usual_threads(model.config(), goal), max_batch },
         // One session keeps a GPU busy; a second makes the next input while the first waits for the result. The threads
         // run what the GPU does not take.
-        (_, workers, goal) => {
-            Plan { workers: if workers == 0 { 2 } else { workers }, threads: usual_threads(model.config(), goal), max_batch }
-        }
+        (_, workers, goal) => Plan {
+            workers: if workers == 0 { 2 } else { workers },
+            threads: usual_threads(model.config(), goal),
+            max_batch,
+        },
     }
 }
 

@@ -52,7 +52,7 @@ impl Model {
                         .map_err(|error| ModelError::Model(error.0));
                 }
                 Err(SessionError::Provider(reason)) => {
-                    tracing::warn!(provider = provider.name(), "this provider is not available: {reason}");
+                    tracing::warn!("{} was asked for and is not available: {reason}", provider.name());
                     refused.push((provider, reason));
                 }
                 Err(SessionError::Model(reason)) => {

@@ -101,7 +101,7 @@ fn shrink<T: opencv::core::DataType>(
     let (row_bytes, rows) = (from.0 * sample, from.1);
     let stride_samples = plane.stride / sample;
     // A view needs whole rows of whole samples; the last row of a plane may end early, and strides may be odd.
-    let whole = plane.stride % sample == 0 && plane.data.len() >= plane.stride * rows;
+    let whole = plane.stride.is_multiple_of(sample) && plane.data.len() >= plane.stride * rows;
     let (data, row_samples) = if whole {
         (&plane.data[..plane.stride * rows], stride_samples)
     } else {

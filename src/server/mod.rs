@@ -1,21 +1,283 @@
-use crate::service::view::View;
+//! HTTP: the page, the API, metrics, health, and pictures for browsers.
+//!
+//! | path | what it gives |
+//! | --- | --- |
+//! | `/` | the page that operators keep open ([`page`]) |
+//! | `/healthz`, `/readyz` | whether the process serves; whether every stream is live or known to be away |
+//! | `/metrics` | Prometheus text ([`metrics`]) |
+//! | `/api/v1/…` | streams, model and version as JSON ([`api`]) |
+//! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures ([`mjpeg`]) |
+//!
+//! The server only reads the [`View`]. It has a small runtime of its own, so that neither a busy pipeline nor a slow
+//! client holds up the other. What is refused is refused with a problem document (RFC 9457, [`problem`]).
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ServerError(pub String);
-pub struct HttpServer(SocketAddr);
-pub struct Bound(SocketAddr);
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, middleware};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::service::view::{StreamView, View};
+use crate::stream::status::State as StreamState;
+
+mod api;
+mod connection;
+mod metrics;
+mod mjpeg;
+mod page;
+mod problem;
+mod process;
+
+#[cfg(test)]
+mod tests;
+
+use connection::{Doors, Peer};
+use problem::Problem;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: u32 = 128;
+
+/// Bytes that the kernel may hold for a client, and so the age of what a slow viewer sees: left to itself, Linux lets
+/// megabytes queue up, which is many seconds of old pictures on a slow line.
+const SEND_BUFFER: u32 = 128 * 1024;
+
+/// How long open connections may take to end by themselves when the server stops.
+const GRACE: Duration = Duration::from_millis(400);
+
+/// How long the runtime waits for its threads after that.
+const CUT: Duration = Duration::from_millis(200);
+
+/// Nothing from elsewhere and nothing inline: a stream's name or a reason can never become a script.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                                       connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Why the server cannot serve; in one line that names the key.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("server.http: {address}: {problem}")]
+pub struct ServerError {
+    address: SocketAddr,
+    problem: String,
+}
+
+/// A port that is ours, with nobody serving on it yet.
+pub struct Bound {
+    address: SocketAddr,
+    runtime: Runtime,
+    listener: TcpListener,
+}
+
+/// The running server. Dropping it ends it within a second: open requests get a moment, endless ones are ended.
+pub struct HttpServer {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the handlers know.
+struct App {
+    view: Arc<View>,
+    address: SocketAddr,
+    /// True when the server stops: endless responses end then.
+    stopping: watch::Receiver<bool>,
+}
+
+type Shared = Arc<App>;
+
 impl HttpServer {
-    pub fn bind(a: SocketAddr) -> Result<Bound, ServerError> {
-        Ok(Bound(a))
+    /// Takes the port, so that it is known to be free before anything else starts; clients wait until [`Bound::serve`].
+    ///
+    /// # Errors
+    /// The key, the address and the OS's words, as in
+    /// `server.http: 127.0.0.1:8080: Address already in use (os error 98)`.
+    pub fn bind(address: SocketAddr) -> Result<Bound, ServerError> {
+        let listen = || {
+            let threads = AtomicUsize::new(1);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .thread_name_fn(move || format!("http-{}", threads.fetch_add(1, Ordering::Relaxed)))
+                .enable_all()
+                .build()?;
+            let listener = {
+                let _entered = runtime.enter();
+                listen(address)?
+            };
+            let address = listener.local_addr()?;
+            Ok(Bound { address, runtime, listener })
+        };
+        listen().map_err(|error: std::io::Error| ServerError { address, problem: error.to_string() })
     }
+
+    /// Where it listens; the port is the real one when the configured one is 0.
     pub fn address(&self) -> SocketAddr {
-        self.0
+        self.address
     }
 }
+
+/// Accepted connections inherit what is set here.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As every server: a restart need not wait until the old connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    // Finds out in time about clients that vanished without a word while nothing was to be sent to them.
+    socket.set_keepalive(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 impl Bound {
-    pub fn serve(self, _v: Arc<View>) -> Result<HttpServer, ServerError> {
-        Ok(HttpServer(self.0))
+    /// Where it will listen; the port is the real one when the configured one is 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
+
+    /// Serves `view` on a thread named `http` until the server is dropped.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn serve(self, view: Arc<View>) -> Result<HttpServer, ServerError> {
+        let Bound { address, runtime, listener } = self;
+        let (stop, stopping) = watch::channel(false);
+        let app = Arc::new(App { view, address, stopping });
+        let serve = move || {
+            runtime.block_on(run(listener, app));
+            runtime.shutdown_timeout(CUT);
+        };
+        let thread = std::thread::Builder::new()
+            .name("http".into())
+            .spawn(serve)
+            .map_err(|error| ServerError { address, problem: format!("no thread to serve on: {error}") })?;
+        Ok(HttpServer { address, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the HTTP server ended in a panic");
+        }
+    }
+}
+
+async fn run(listener: TcpListener, app: Shared) {
+    let (graceful, hard) = (app.stopping.clone(), app.stopping.clone());
+    let router = router(app).into_make_service_with_connect_info::<Peer>();
+    let server = axum::serve(Doors(listener), router).with_graceful_shutdown(stopped(graceful));
+    let deadline = async {
+        stopped(hard).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        _ = server => {}
+        () = deadline => tracing::debug!("HTTP connections were still open at the end and are cut"),
+    }
+}
+
+/// Ends when the server is to stop.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the server's owner is gone, which is the same.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+fn router(app: Shared) -> Router {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/app.js", get(page::script))
+        .route("/style.css", get(page::style))
+        .route("/favicon.svg", get(page::icon))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics::metrics))
+        .route("/api/v1/streams", get(api::streams))
+        .route("/api/v1/streams/{name}", get(api::stream))
+        .route("/api/v1/streams/{name}/snapshot.jpg", get(mjpeg::snapshot))
+        .route("/api/v1/model", get(api::model))
+        .route("/api/v1/version", get(api::version))
+        .route("/mjpeg/{name}", get(mjpeg::live))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::map_response(with_headers))
+        .with_state(app)
+}
+
+/// Every response says how a browser may use it.
+async fn with_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let policies = [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in policies {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// 503 and the names of the streams that have neither shown a frame nor been found away.
+async fn readyz(State(app): State<Shared>) -> Response {
+    if app.view.is_ready() {
+        return "ready".into_response();
+    }
+    let streams = app.view.streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
+    let names: Vec<&str> = streams.map(|stream| &*stream.status.name).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {}", names.join(", "))).into_response()
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is only read; {method} has no meaning here", uri.path()))
+}
+
+/// The stream that the path's `{name}` names.
+struct Named {
+    app: Shared,
+    index: usize,
+}
+
+impl Named {
+    fn stream(&self) -> &StreamView {
+        &self.app.view.streams[self.index]
+    }
+}
+
+impl FromRequestParts<Shared> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let streams = &app.view.streams;
+        let name = match Path::<String>::from_request_parts(parts, app).await {
+            Ok(Path(name)) => name,
+            Err(_) => return Err(Problem::unknown_stream(parts.uri.path(), streams)),
+        };
+        match streams.iter().position(|stream| *stream.status.name == *name) {
+            Some(index) => Ok(Named { app: Arc::clone(app), index }),
+            None => Err(Problem::unknown_stream(&name, streams)),
+        }
+    }
+}
+
+/// A body of this type.
+fn typed(content_type: &'static str, body: impl IntoResponse) -> Response {
+    let headers: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, content_type)];
+    (headers, body).into_response()
 }

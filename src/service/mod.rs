@@ -63,7 +63,8 @@ impl Service {
         let runtime = |error: &dyn std::fmt::Display| ServiceError::Runtime(error.to_string());
         let http = HttpServer::bind(config.server.http).map_err(|error| runtime(&error))?;
         let rtsp = RtspServer::start(config.server.rtsp).map_err(|error| runtime(&error))?;
-        let model = Arc::new(Model::load(&config.model, choose::usual_threads(&config.model, goal(config.streams.len())))?);
+        let model =
+            Arc::new(Model::load(&config.model, choose::usual_threads(&config.model, goal(config.streams.len())))?);
         let labels = model.contract.labels.clone();
         check_labels(config, &labels).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();

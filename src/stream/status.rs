@@ -67,6 +67,8 @@ struct Recent {
 /// Shared between a stream's stages and whoever reports on it.
 pub struct Status {
     pub name: Arc<str>,
+    /// Whether changes of state are worth a log line: not for a file that somebody waits for.
+    announce: bool,
     pub ledger: Arc<Ledger>,
     /// From capture to publication.
     pub latency: Distribution,
@@ -80,6 +82,7 @@ impl Status {
     pub fn new(name: &str) -> Self {
         Status {
             name: name.into(),
+            announce: true,
             ledger: Arc::default(),
             latency: Distribution::default(),
             stages: Default::default(),
@@ -96,6 +99,11 @@ impl Status {
             panics: AtomicU64::new(0),
             recent: Mutex::new(Recent { published: VecDeque::new() }),
         }
+    }
+
+    /// For a stream whose owner reports on it in other ways than the log.
+    pub fn quiet(name: &str) -> Self {
+        Status { announce: false, ..Status::new(name) }
     }
 
     pub fn stage(&self, stage: Stage) -> &Distribution {
@@ -136,6 +144,9 @@ impl Status {
         condition.since = Timestamp::now();
         condition.reason = reason.clone();
         drop(condition);
+        if !self.announce {
+            return;
+        }
         let (stream, from, to) = (&*self.name, before.name(), state.name());
         match (state, reason) {
             (State::Offline | State::Stale, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),

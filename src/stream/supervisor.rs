@@ -80,7 +80,7 @@ impl Supervisor {
             let reason = match end {
                 End::Stopped => return,
                 End::Ended if !self.source.is_restartable() => {
-                    tracing::info!(stream = &*stream, stage = "capture", "{source} has ended");
+                    tracing::debug!(stream = &*stream, stage = "capture", "{source} has ended");
                     self.status.set_ended();
                     self.status.set_offline("the source has ended".into());
                     return;

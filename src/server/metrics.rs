@@ -1,0 +1,227 @@
+//! Prometheus metrics: collected from the [`View`] when they are asked for, so that there is one place where numbers
+//! are kept and a scrape agrees with the API.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+
+use std::sync::atomic::Ordering;
+
+use super::problem::Problem;
+use super::process::usage;
+use super::{Shared, typed};
+use crate::service::view::View;
+use crate::stream::ledger::DropReason;
+use crate::stream::status::State as StreamState;
+use crate::stream::timing::{BUCKETS, Stage, Summary};
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families(&app.view), &mut text).map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}"))
+    })?;
+    Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
+}
+
+/// Names and values of labels.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+fn families(view: &View) -> Vec<MetricFamily> {
+    let mut out = Families::default();
+    frames(view, &mut out);
+    timings(view, &mut out);
+    conditions(view, &mut out);
+    outlets(view, &mut out);
+    service(view, &mut out);
+    process(&mut out);
+    out.0
+}
+
+fn frames(view: &View, out: &mut Families) {
+    // One look at each ledger: captured = published + dropped holds in every scrape.
+    let ledgers: Vec<_> = view.streams.iter().map(|s| (&*s.status.name, s.status.ledger.counts())).collect();
+    let each = |value: fn(&crate::stream::ledger::Counts) -> u64| {
+        ledgers.iter().map(move |(name, counts)| (vec![("stream", *name)], value(counts) as f64))
+    };
+    out.counters(
+        "maskcast_frames_captured_total",
+        "Frames captured whose fate is known: published plus dropped.",
+        each(|counts| counts.captured()),
+    );
+    out.counters("maskcast_frames_published_total", "Frames published.", each(|counts| counts.published));
+    let dropped = ledgers.iter().flat_map(|(name, counts)| {
+        DropReason::ALL
+            .map(|reason| (vec![("stream", *name), ("reason", reason.name())], counts.dropped_for(reason) as f64))
+    });
+    out.counters("maskcast_frames_dropped_total", "Frames captured and not published, by reason.", dropped);
+    out.gauges(
+        "maskcast_frames_in_flight",
+        "Frames captured whose fate is not known yet.",
+        each(|counts| counts.in_flight),
+    );
+}
+
+fn timings(view: &View, out: &mut Families) {
+    let latency = view.streams.iter().map(|s| histogram(&[("stream", &s.status.name)], &s.status.latency.summary()));
+    out.add(
+        MetricType::HISTOGRAM,
+        "maskcast_latency_seconds",
+        "Time from a frame's capture to its publication.",
+        latency.collect(),
+    );
+    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+    for status in view.streams.iter().map(|stream| &stream.status) {
+        for stage in Stage::ALL {
+            let summary = status.stage(stage).summary();
+            let labels = [("stream", &*status.name), ("stage", stage.name())];
+            wall.push(histogram(&labels, &summary));
+            cpu.push((labels.to_vec(), summary.cpu.as_secs_f64()));
+        }
+    }
+    out.add(MetricType::HISTOGRAM, "maskcast_stage_seconds", "Wall time a stage took for a frame.", wall);
+    out.counters(
+        "maskcast_stage_cpu_seconds_total",
+        "CPU time of a stage's own thread; threads that libraries run beside it are not seen.",
+        cpu,
+    );
+}
+
+fn conditions(view: &View, out: &mut Families) {
+    let states = view.streams.iter().flat_map(|stream| {
+        let current = stream.status.state();
+        StreamState::ALL.map(|state| {
+            (vec![("stream", &*stream.status.name), ("state", state.name())], f64::from(u8::from(state == current)))
+        })
+    });
+    out.gauges("maskcast_stream_state", "1 for the state that the stream is in, 0 for the others.", states);
+    let rates = view.streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.rate().0));
+    out.gauges("maskcast_stream_fps", "Published frames a second, over the last two seconds.", rates);
+    let panics = view.streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.panics() as f64));
+    out.counters("maskcast_stage_panics_total", "Stages that panicked and were restarted.", panics);
+}
+
+fn outlets(view: &View, out: &mut Families) {
+    let viewers = view.streams.iter().flat_map(|stream| {
+        let outlets = [("h264", stream.outlets.h264.takers()), ("mjpeg", stream.outlets.jpeg.viewers())];
+        outlets.map(|(output, count)| (vec![("stream", &*stream.status.name), ("output", output)], count as f64))
+    });
+    out.gauges("maskcast_viewers", "Who takes the stream's pictures; a recording counts as h264.", viewers);
+    let lost = view.streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
+    out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);
+}
+
+fn service(view: &View, out: &mut Families) {
+    let model = &view.model;
+    let input = format!("{}x{}", model.input.0, model.input.1);
+    let infos: [(&str, &str, Labels<'_>); 3] = [
+        (
+            "maskcast_provider_info",
+            "Where the model runs, and where it was asked to run first.",
+            &[("requested", model.requested), ("actual", model.actual)],
+        ),
+        (
+            "maskcast_model_info",
+            "The model and its input size in pixels.",
+            &[("model", &model.name), ("input", &input)],
+        ),
+        ("maskcast_build_info", "The program's version.", &[("version", env!("CARGO_PKG_VERSION"))]),
+    ];
+    for (name, help, labels) in infos {
+        out.gauges(name, help, [(labels.to_vec(), 1.0)]);
+    }
+    let pool = &view.pool;
+    for (name, help, count) in [
+        ("maskcast_segment_runs_total", "Runs of the model, each on a batch of frames.", &pool.runs),
+        ("maskcast_segment_frames_total", "Frames segmented.", &pool.frames),
+        ("maskcast_segment_failures_total", "Runs of the model that failed.", &pool.failures),
+    ] {
+        out.counters(name, help, [(Vec::new(), count.load(Ordering::Relaxed) as f64)]);
+    }
+    let uptime = view.started.elapsed().as_secs_f64();
+    out.gauges("maskcast_uptime_seconds", "Time since the service started.", [(Vec::new(), uptime)]);
+}
+
+fn process(out: &mut Families) {
+    let usage = usage();
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Resident memory size in bytes.", usage.resident_bytes),
+        ("process_open_fds", "Number of open file descriptors.", usage.open_fds),
+        ("process_threads", "Number of OS threads in the process.", usage.threads),
+    ] {
+        out.gauges(name, help, value.map(|value| (Vec::new(), value as f64)));
+    }
+    out.counters(
+        "process_cpu_seconds_total",
+        "Total user and system CPU time spent in seconds.",
+        [(Vec::new(), usage.cpu.as_secs_f64())],
+    );
+}
+
+/// Labels and value of one series.
+type Sample<'a> = (Vec<(&'a str, &'a str)>, f64);
+
+#[derive(Default)]
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn counters<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) {
+        let metrics = samples.into_iter().map(|(labels, value)| {
+            let (mut metric, mut counter) = (labelled(&labels), Counter::default());
+            counter.set_value(value);
+            metric.set_counter(counter);
+            metric
+        });
+        self.add(MetricType::COUNTER, name, help, metrics.collect());
+    }
+
+    fn gauges<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) {
+        let metrics = samples.into_iter().map(|(labels, value)| {
+            let (mut metric, mut gauge) = (labelled(&labels), Gauge::default());
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+            metric
+        });
+        self.add(MetricType::GAUGE, name, help, metrics.collect());
+    }
+
+    fn add(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
+        // The encoder refuses families without series.
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.into());
+        family.set_help(help.into());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+}
+
+fn labelled(labels: Labels<'_>) -> Metric {
+    let pair = |&(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.into());
+        pair.set_value(value.into());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+fn histogram(labels: Labels<'_>, summary: &Summary) -> Metric {
+    let bucket = |(&bound, &count): (&f64, &u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let (mut metric, mut histogram) = (labelled(labels), Histogram::default());
+    histogram.set_sample_count(summary.count);
+    histogram.set_sample_sum(summary.wall.as_secs_f64());
+    histogram.set_bucket(BUCKETS.iter().zip(&summary.buckets).map(bucket).collect());
+    metric.set_histogram(histogram);
+    metric
+}

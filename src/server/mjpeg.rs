@@ -1,0 +1,137 @@
+//! Live pictures for browsers: an endless response whose parts each replace the one before, or a single picture.
+//!
+//! A viewer's receiver holds the newest picture only, and the next part is made when the last one has left the
+//! process: a slow client skips pictures, it does not see old ones, and costs one picture of memory.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
+use tokio_stream::Stream;
+
+use super::connection::Peer;
+use super::problem::Problem;
+use super::{Named, stopped, typed};
+
+/// How long a single picture may take to come: the stream may have to start its encoder for it.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3);
+
+/// Between parts. It follows each picture at once instead of preceding the next: browsers show a picture only when
+/// they have seen the boundary after it.
+const BOUNDARY: &[u8] = b"\r\n--picture\r\n";
+
+/// `GET /mjpeg/NAME`
+pub(super) async fn live(ConnectInfo(peer): ConnectInfo<Peer>, named: Named) -> Response {
+    let viewer = Viewer {
+        pictures: named.stream().outlets.jpeg.look(),
+        flushed: peer.flushed,
+        stopping: named.app.stopping.clone(),
+    };
+    let parts = Parts { next: Box::pin(viewer.next()), is_first: true };
+    typed("multipart/x-mixed-replace; boundary=picture", Body::from_stream(parts))
+}
+
+/// `GET /api/v1/streams/NAME/snapshot.jpg`: the next picture.
+pub(super) async fn snapshot(named: Named) -> Result<Response, Problem> {
+    let mut pictures = named.stream().outlets.jpeg.look();
+    let stopping = named.app.stopping.clone();
+    let picture = tokio::select! {
+        picture = newest(&mut pictures) => picture,
+        () = tokio::time::sleep(SNAPSHOT_LIMIT) => None,
+        () = stopped(stopping) => None,
+    };
+    picture.map(|jpeg| typed("image/jpeg", jpeg)).ok_or_else(|| {
+        let (name, limit) = (&named.stream().status.name, SNAPSHOT_LIMIT.as_secs());
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("there was no picture of {name} within {limit} s"))
+    })
+}
+
+/// The next picture that was not seen yet; `None` when there will be no more.
+async fn newest(pictures: &mut watch::Receiver<Option<Bytes>>) -> Option<Bytes> {
+    loop {
+        pictures.changed().await.ok()?;
+        if let Some(picture) = &*pictures.borrow_and_update() {
+            return Some(picture.clone());
+        }
+    }
+}
+
+struct Viewer {
+    pictures: watch::Receiver<Option<Bytes>>,
+    flushed: watch::Receiver<()>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Viewer {
+    /// The newest picture, once the connection has room for it. `None` ends the response.
+    async fn next(mut self) -> Option<(Bytes, Viewer)> {
+        let stopping = self.stopping.clone();
+        let picture = async {
+            // The headers were flushed, or a part was.
+            self.flushed.changed().await.ok()?;
+            newest(&mut self.pictures).await
+        };
+        let picture = tokio::select! {
+            picture = picture => picture?,
+            () = stopped(stopping) => return None,
+        };
+        Some((picture, self))
+    }
+}
+
+/// A picture that is waited for.
+type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Viewer)>> + Send>>;
+
+/// The parts of the response, one picture each.
+struct Parts {
+    next: Next,
+    is_first: bool,
+}
+
+impl Stream for Parts {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Poll::Ready(next) = self.next.as_mut().poll(cx) else { return Poll::Pending };
+        let Some((picture, mut viewer)) = next else { return Poll::Ready(None) };
+        let part = part(&picture, std::mem::take(&mut self.is_first));
+        // Before this part is handed out: only a flush that comes after it counts.
+        viewer.flushed.mark_unchanged();
+        self.next = Box::pin(viewer.next());
+        Poll::Ready(Some(Ok(part)))
+    }
+}
+
+fn part(picture: &[u8], is_first: bool) -> Bytes {
+    let header = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", picture.len());
+    let mut part = BytesMut::with_capacity(2 * BOUNDARY.len() + header.len() + picture.len());
+    if is_first {
+        part.extend_from_slice(&BOUNDARY[2..]);
+    }
+    for piece in [header.as_bytes(), picture, BOUNDARY] {
+        part.extend_from_slice(piece);
+    }
+    part.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_picture_is_closed_by_a_boundary() {
+        assert_eq!(
+            part(b"JPEG", true),
+            "--picture\r\nContent-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nJPEG\r\n--picture\r\n"
+        );
+        assert_eq!(part(b"JPEG", false), "Content-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nJPEG\r\n--picture\r\n");
+    }
+}

@@ -1,0 +1,430 @@
+//! Every route, through a real server and real connections.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::*;
+use crate::config::Show;
+use crate::frame::{PixelFormat, Rgb, VideoInfo};
+use crate::publish::live::Outlets;
+use crate::segment::pool::PoolStats;
+use crate::service::view::{LegendEntry, ModelView};
+use crate::stream::ledger::DropReason;
+use crate::stream::status::Status;
+use crate::stream::timing::{Spent, Stage};
+
+fn view(names: &[&str]) -> Arc<View> {
+    let legend = vec![
+        LegendEntry { name: "road".into(), color: Rgb(128, 64, 128), hidden: false },
+        LegendEntry { name: "sky".into(), color: Rgb(70, 130, 180), hidden: true },
+    ];
+    let stream = |name: &&str| StreamView {
+        status: Arc::new(Status::new(name)),
+        outlets: Outlets::default(),
+        source: "rtsp://10.0.0.7/stream1".into(),
+        show: Show::FullRate,
+        legend: legend.clone(),
+    };
+    Arc::new(View {
+        streams: names.iter().map(stream).collect(),
+        model: ModelView {
+            name: "street \"small\"".into(),
+            requested: "tensorrt",
+            actual: "cpu",
+            input: (512, 288),
+            workers: 2,
+            threads: 1,
+            max_batch: 1,
+        },
+        started: Instant::now(),
+        rtsp: "0.0.0.0:8554".parse().unwrap(),
+        pool: Arc::new(PoolStats::default()),
+    })
+}
+
+fn server(view: &Arc<View>) -> HttpServer {
+    HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap().serve(Arc::clone(view)).unwrap()
+}
+
+struct Answer {
+    status: u16,
+    headers: ureq::http::HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .into()
+}
+
+fn get(server: &HttpServer, path: &str) -> Answer {
+    let mut response = agent().get(format!("http://{}{path}", server.address())).call().unwrap();
+    Answer {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.body_mut().read_to_string().unwrap(),
+    }
+}
+
+/// Three frames published, three dropped, one under way.
+fn feed(status: &Status) {
+    let entries: Vec<_> = (0..6).map(|_| status.ledger.open()).collect();
+    for (n, entry) in entries.into_iter().enumerate() {
+        match n {
+            0..3 => entry.published(),
+            3 => entry.dropped(DropReason::SegmenterBusy),
+            _ => entry.dropped(DropReason::EncoderBusy),
+        }
+    }
+    std::mem::forget(status.ledger.open());
+    status.set_info(VideoInfo::new(PixelFormat::I420, 1280, 720));
+    status.published(Instant::now());
+    status.stage(Stage::Overlay).record(Spent { wall: Duration::from_millis(3), cpu: Duration::from_millis(2) });
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let Err(error) = HttpServer::bind(address) else { panic!("the port is taken") };
+    assert_eq!(error.to_string(), format!("server.http: {address}: Address already in use (os error 98)"));
+}
+
+#[test]
+fn the_page_comes_in_one_piece_and_may_load_only_itself() {
+    let server = server(&view(&["gate"]));
+    for (path, kind, sign) in [
+        ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/app.js", "text/javascript; charset=utf-8", "/api/v1/streams"),
+        ("/style.css", "text/css; charset=utf-8", "prefers-color-scheme: dark"),
+        ("/favicon.svg", "image/svg+xml", "<svg"),
+    ] {
+        let answer = get(&server, path);
+        assert_eq!((answer.status, answer.header("content-type")), (200, kind), "{path}");
+        assert!(answer.body.contains(sign), "{path}");
+        assert_eq!(answer.header("cache-control"), "no-cache");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        assert_eq!(
+            answer.header("content-security-policy"),
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+             base-uri 'none'; frame-ancestors 'none'"
+        );
+    }
+    let page = get(&server, "/").body;
+    assert!(
+        !page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="),
+        "the policy forbids it"
+    );
+}
+
+#[test]
+fn ready_when_no_stream_is_starting() {
+    let view = view(&["gate", "yard"]);
+    let server = server(&view);
+    assert_eq!((get(&server, "/healthz").status, get(&server, "/healthz").body.as_str()), (200, "ok"));
+    let answer = get(&server, "/readyz");
+    assert_eq!((answer.status, answer.body.as_str()), (503, "starting: gate, yard"));
+    view.streams[0].status.set_shown(StreamState::Live, None, Instant::now());
+    assert_eq!(get(&server, "/readyz").body, "starting: yard");
+    view.streams[1].status.set_offline("connection refused".into());
+    assert_eq!(get(&server, "/readyz").status, 200);
+    assert_eq!(get(&server, "/healthz").status, 200);
+}
+
+#[test]
+fn the_api_tells_all_of_a_stream() {
+    let view = view(&["gate", "yard"]);
+    feed(&view.streams[0].status);
+    view.streams[0].status.set_shown(StreamState::Live, None, Instant::now());
+    view.streams[1].status.set_offline("connection refused".into());
+    let server = server(&view);
+    let answer = get(&server, "/api/v1/streams");
+    assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("application/json", "no-store"));
+    let list = answer.json();
+    let (gate, yard) = (&list[0], &list[1]);
+    assert_eq!((gate["name"].as_str(), gate["state"].as_str()), (Some("gate"), Some("live")));
+    let number = |key: &str| gate[key].as_u64().unwrap();
+    assert_eq!((number("captured"), number("published"), number("dropped"), number("in_flight")), (6, 3, 3, 1));
+    assert_eq!(gate["dropped_by_reason"], serde_json::json!({ "segmenter_busy": 1, "encoder_busy": 2 }));
+    assert_eq!((number("width"), number("height")), (1280, 720));
+    assert!(gate["fps"].is_number() && gate["latency_ms"].is_number() && gate["reason"].is_null());
+    assert!(gate["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+    assert_eq!((gate["source"].as_str(), gate["show"].as_str()), (Some("rtsp://10.0.0.7/stream1"), Some("full-rate")));
+    assert_eq!(gate["viewers"], serde_json::json!({ "h264": 0, "mjpeg": 0 }));
+    assert_eq!(gate["legend"][0], serde_json::json!({ "name": "road", "color": "#804080", "hidden": false }));
+    assert_eq!(gate["legend"][1]["hidden"], true);
+    assert_eq!(gate["links"], serde_json::json!({ "mjpeg": "/mjpeg/gate", "rtsp": "rtsp://127.0.0.1:8554/gate" }));
+    assert_eq!((yard["state"].as_str(), yard["reason"].as_str()), (Some("offline"), Some("connection refused")));
+    assert!(yard["width"].is_null() && yard["latency_ms"].is_null() && yard["fps"] == 0.0);
+    let one = get(&server, "/api/v1/streams/yard").json();
+    assert_eq!(one["links"], yard["links"]);
+
+    let model = get(&server, "/api/v1/model").json();
+    assert_eq!(model["input"], serde_json::json!({ "width": 512, "height": 288 }));
+    assert_eq!((model["requested"].as_str(), model["actual"].as_str()), (Some("tensorrt"), Some("cpu")));
+    assert_eq!(
+        (model["workers"].as_u64(), model["threads"].as_u64(), model["max_batch"].as_u64()),
+        (Some(2), Some(1), Some(1))
+    );
+    assert_eq!(get(&server, "/api/v1/version").json()["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn what_is_not_there_is_a_problem() {
+    let server = server(&view(&["gate", "yard"]));
+    for path in
+        ["/api/v1/streams/gat", "/mjpeg/gat", "/api/v1/streams/gat/snapshot.jpg", "/mjpeg/%ff", "/api/v2", "/x/../etc"]
+    {
+        let answer = get(&server, path);
+        assert_eq!((answer.status, answer.header("content-type")), (404, "application/problem+json"), "{path}");
+        assert_eq!(answer.json()["status"], 404);
+    }
+    let problem = get(&server, "/mjpeg/gat").json();
+    assert_eq!(problem["detail"], "there is no stream \"gat\"; there is gate, yard");
+    assert_eq!(problem["streams"], serde_json::json!(["gate", "yard"]));
+    let response = agent().post(format!("http://{}/api/v1/streams", server.address())).send("{}").unwrap();
+    assert_eq!(response.status(), 405);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert!(response.headers()["allow"].to_str().unwrap().contains("GET"));
+}
+
+/// Name with labels, and value, of every series.
+fn series(text: &str) -> Vec<(String, f64)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+            assert!(name.starts_with("maskcast_") || name.starts_with("process_"), "{line}");
+            assert_eq!(name.contains('{'), name.ends_with('}'), "{line}");
+            (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{line}")))
+        })
+        .collect()
+}
+
+#[test]
+fn metrics_hold_every_series_and_the_account_closes() {
+    let view = view(&["gate", "yard"]);
+    feed(&view.streams[0].status);
+    view.streams[0].status.set_shown(StreamState::Live, None, Instant::now());
+    view.pool.frames.store(41, Ordering::Relaxed);
+    let server = server(&view);
+    let answer = get(&server, "/metrics");
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let series = series(&answer.body);
+    let value = |name: &str| {
+        let found = series.iter().find(|(key, _)| key == name);
+        found.unwrap_or_else(|| panic!("{name} in\n{}", answer.body)).1
+    };
+    assert_eq!(value("maskcast_frames_captured_total{stream=\"gate\"}"), 6.0);
+    assert_eq!(value("maskcast_frames_published_total{stream=\"gate\"}"), 3.0);
+    assert_eq!(value("maskcast_frames_dropped_total{stream=\"gate\",reason=\"encoder_busy\"}"), 2.0);
+    assert_eq!(value("maskcast_frames_dropped_total{stream=\"gate\",reason=\"abandoned\"}"), 0.0);
+    assert_eq!(value("maskcast_frames_in_flight{stream=\"gate\"}"), 1.0);
+    assert_eq!(value("maskcast_latency_seconds_count{stream=\"gate\"}"), 1.0);
+    assert_eq!(value("maskcast_stage_seconds_bucket{stream=\"gate\",stage=\"overlay\",le=\"0.005\"}"), 1.0);
+    assert_eq!(value("maskcast_stage_seconds_bucket{stream=\"gate\",stage=\"overlay\",le=\"+Inf\"}"), 1.0);
+    assert_eq!(value("maskcast_stage_cpu_seconds_total{stream=\"gate\",stage=\"overlay\"}"), 0.002);
+    assert_eq!(value("maskcast_provider_info{requested=\"tensorrt\",actual=\"cpu\"}"), 1.0);
+    assert_eq!(value("maskcast_model_info{model=\"street \\\"small\\\"\",input=\"512x288\"}"), 1.0);
+    assert_eq!(value(&format!("maskcast_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
+    assert_eq!(value("maskcast_stream_state{stream=\"gate\",state=\"live\"}"), 1.0);
+    assert_eq!(value("maskcast_stream_state{stream=\"gate\",state=\"offline\"}"), 0.0);
+    assert_eq!(value("maskcast_stream_state{stream=\"yard\",state=\"starting\"}"), 1.0);
+    assert_eq!(value("maskcast_stream_fps{stream=\"gate\"}"), 0.0);
+    assert_eq!(value("maskcast_viewers{stream=\"gate\",output=\"h264\"}"), 0.0);
+    assert_eq!(value("maskcast_viewer_units_lost_total{stream=\"gate\"}"), 0.0);
+    assert_eq!(value("maskcast_stage_panics_total{stream=\"gate\"}"), 0.0);
+    assert_eq!(value("maskcast_segment_frames_total"), 41.0);
+    assert!(value("maskcast_uptime_seconds") > 0.0 && value("process_cpu_seconds_total") > 0.0);
+    assert!(value("process_resident_memory_bytes") > 1e6 && value("process_open_fds") > 3.0);
+    assert!(value("process_threads") > 2.0);
+}
+
+#[test]
+fn the_account_closes_in_every_scrape_while_frames_flow() {
+    let view = view(&["gate"]);
+    let server = server(&view);
+    let ledger = Arc::clone(&view.streams[0].status.ledger);
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let frames = std::thread::spawn(move || {
+        let running = || stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty);
+        for n in (0_usize..).take_while(|_| running()) {
+            match n % 3 {
+                0 => ledger.open().published(),
+                _ => ledger.open().dropped(DropReason::ALL[n % 7]),
+            }
+        }
+    });
+    for _ in 0..20 {
+        let series = series(&get(&server, "/metrics").body);
+        let sum = |prefix: &str| {
+            series.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, value)| value).sum::<f64>()
+        };
+        let settled = sum("maskcast_frames_published_total") + sum("maskcast_frames_dropped_total");
+        assert_eq!(sum("maskcast_frames_captured_total"), settled);
+        let stream = &get(&server, "/api/v1/streams").json()[0];
+        let number = |key: &str| stream[key].as_u64().unwrap();
+        assert_eq!(number("captured"), number("published") + number("dropped"));
+    }
+    drop(stop);
+    frames.join().unwrap();
+}
+
+/// An MJPEG viewer on a bare connection.
+struct Watcher {
+    lines: BufReader<TcpStream>,
+}
+
+impl Watcher {
+    /// Connects and waits until the server counts it.
+    fn connect(server: &HttpServer, view: &View, name: &str) -> Watcher {
+        let mut socket = TcpStream::connect(server.address()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        // HTTP/1.0: the body comes bare, without chunks.
+        write!(socket, "GET /mjpeg/{name} HTTP/1.0\r\nHost: box\r\n\r\n").unwrap();
+        let mut watcher = Watcher { lines: BufReader::new(socket) };
+        let head = watcher.head();
+        assert!(head[0].contains(" 200 "), "{head:?}");
+        assert!(head.contains(&"content-type: multipart/x-mixed-replace; boundary=picture".to_owned()), "{head:?}");
+        assert!(head.contains(&"cache-control: no-store".to_owned()), "{head:?}");
+        assert_eq!(view.stream(name).unwrap().outlets.jpeg.viewers(), 1);
+        watcher
+    }
+
+    /// Lines up to an empty one; none at the end of the response.
+    fn head(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.lines.read_line(&mut line).unwrap();
+            match line.trim_end() {
+                "" => return lines,
+                line => lines.push(line.to_owned()),
+            }
+        }
+    }
+
+    /// A part's picture, with the boundary after it, which must be there at once.
+    fn picture(&mut self) -> Vec<u8> {
+        let head = self.head();
+        assert!(head.contains(&"Content-Type: image/jpeg".to_owned()), "{head:?}");
+        let length = head.iter().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        let mut picture = vec![0; length.parse().unwrap()];
+        self.lines.read_exact(&mut picture).unwrap();
+        let mut boundary = [0; 13];
+        self.lines.read_exact(&mut boundary).unwrap();
+        assert_eq!(&boundary, b"\r\n--picture\r\n");
+        picture
+    }
+}
+
+#[test]
+fn mjpeg_delivers_each_picture_at_once() {
+    let view = view(&["gate"]);
+    let server = server(&view);
+    let gallery = &view.streams[0].outlets.jpeg;
+    gallery.publish(Bytes::from_static(b"for nobody"));
+    let mut watcher = Watcher::connect(&server, &view, "gate");
+    gallery.publish(Bytes::from_static(b"\xff\xd8first\xff\xd9"));
+    let mut boundary = [0; 11];
+    watcher.lines.read_exact(&mut boundary).unwrap();
+    assert_eq!(&boundary, b"--picture\r\n");
+    assert_eq!(watcher.picture(), b"\xff\xd8first\xff\xd9");
+    gallery.publish(Bytes::from_static(b"second"));
+    assert_eq!(watcher.picture(), b"second");
+    assert_eq!(get(&server, "/api/v1/streams/gate").json()["viewers"]["mjpeg"], 1);
+}
+
+#[test]
+fn a_viewer_that_does_not_read_holds_few_pictures_and_then_sees_the_newest() {
+    let view = view(&["gate"]);
+    let server = server(&view);
+    let gallery = &view.streams[0].outlets.jpeg;
+    let mut watcher = Watcher::connect(&server, &view, "gate");
+    let pictures = 400_u32;
+    let pace = crossbeam_channel::tick(Duration::from_millis(2));
+    for n in 1..=pictures {
+        let mut picture = vec![0; 100_000];
+        picture[..4].copy_from_slice(&n.to_be_bytes());
+        gallery.publish(picture.into());
+        pace.recv().unwrap();
+    }
+    watcher.lines.read_exact(&mut [0; 11]).unwrap();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&pictures) {
+        seen.push(u32::from_be_bytes(watcher.picture()[..4].try_into().unwrap()));
+    }
+    // What the kernels of both ends hold: the sender's buffer, the receiver's window before it grows, and one on the way.
+    assert!(seen.len() <= 60, "{} pictures were held for one viewer: {seen:?}", seen.len());
+    assert!(seen.is_sorted());
+    eprintln!("held: {}", seen.len());
+}
+
+#[test]
+fn a_viewer_that_leaves_is_no_longer_counted() {
+    let view = view(&["gate"]);
+    let server = server(&view);
+    let gallery = &view.streams[0].outlets.jpeg;
+    drop(Watcher::connect(&server, &view, "gate"));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while gallery.viewers() > 0 {
+        assert!(Instant::now() < deadline, "still counted");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_snapshot_is_the_next_picture_or_a_problem() {
+    let view = view(&["gate"]);
+    let server = server(&view);
+    let gallery = view.streams[0].outlets.jpeg.clone();
+    gallery.publish(Bytes::from_static(b"old"));
+    let publisher = std::thread::spawn(move || {
+        while gallery.viewers() == 0 {
+            std::thread::yield_now();
+        }
+        gallery.publish(Bytes::from_static(b"new"));
+    });
+    let answer = get(&server, "/api/v1/streams/gate/snapshot.jpg");
+    assert_eq!((answer.status, answer.header("content-type"), answer.body.as_str()), (200, "image/jpeg", "new"));
+    publisher.join().unwrap();
+    let answer = get(&server, "/api/v1/streams/gate/snapshot.jpg");
+    assert_eq!((answer.status, answer.header("content-type")), (503, "application/problem+json"));
+    assert_eq!(answer.json()["detail"], "there was no picture of gate within 3 s");
+}
+
+#[test]
+fn stopping_ends_open_pictures_within_a_second() {
+    let view = view(&["gate"]);
+    let server = server(&view);
+    let mut watcher = Watcher::connect(&server, &view, "gate");
+    // A client that has sent half a request, and one that reads nothing of what it asked for.
+    let mut half = TcpStream::connect(server.address()).unwrap();
+    half.write_all(b"GET / HT").unwrap();
+    let started = Instant::now();
+    drop(server);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let mut rest = Vec::new();
+    watcher.lines.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    assert_eq!(view.streams[0].outlets.jpeg.viewers(), 0);
+}
