@@ -84,7 +84,7 @@ class Card {
     setText(this.facts.dropped, share(report.dropped, report.captured));
     const reasons = Object.entries(report.dropped_by_reason).map(([reason, count]) => `${reason}: ${count}`);
     this.facts.dropped.title = [`${report.dropped} of ${report.captured} frames`, ...reasons].join("\n");
-    if (this.rtsp.value !== report.links.rtsp) this.rtsp.value = report.links.rtsp;
+    if (this.rtsp.value !== report.links.rtsp) this.rtsp.value = this.rtsp.title = report.links.rtsp;
     this.frame.title = `${report.source} (${report.show})`;
     if (JSON.stringify(before?.legend) !== JSON.stringify(report.legend)) this.showLegend(report.legend);
     this.showPlaceholder();
@@ -110,11 +110,16 @@ class Card {
     setText(this.placeholder, connected === false ? "No connection to Maskcast" : text);
   }
 
+  isStarting() {
+    return this.report?.state === "starting";
+  }
+
   /** The service does not answer: what it said last may no longer be so. */
   forget() {
     setText(this.pill, "unknown");
     this.pill.dataset.state = "starting";
     this.showPlaceholder();
+    if (enlarged === this) showLarge("unknown", "connection lost, trying again");
   }
 
   /** Connects or releases the picture: "live", "snapshot" or "off". */
@@ -205,7 +210,10 @@ const observer = new IntersectionObserver((entries) => {
 function assign() {
   const shown = document.visibilityState === "visible" && connected !== false;
   // The large picture covers the others.
-  const wanted = !shown ? [] : enlarged ? [enlarged] : [...cards.values()].filter((card) => card.visible);
+  const visible = [...cards.values()].filter((card) => card.visible);
+  // Streams that have nothing to show yet come last.
+  visible.sort((a, b) => a.isStarting() - b.isStarting());
+  const wanted = !shown ? [] : enlarged ? [enlarged] : visible;
   const live = new Set(wanted.slice(0, MAX_CONNECTED));
   const rest = new Set(wanted.slice(MAX_CONNECTED));
   // What is released goes first, so that there is a connection for what is new.
@@ -215,7 +223,7 @@ function assign() {
 
 /** Renews the snapshot that is oldest; one at a time, so that they never take more than one connection. */
 async function renewSnapshots() {
-  const waiting = [...cards.values()].filter((card) => card.mode === "snapshot");
+  const waiting = [...cards.values()].filter((card) => card.mode === "snapshot" && !card.isStarting());
   const oldest = waiting.sort((a, b) => a.snapshotAt - b.snapshotAt)[0];
   const wait = oldest ? oldest.snapshotAt + SNAPSHOT_MS - performance.now() : 250;
   if (oldest && (wait <= 0 || oldest.snapshotAt === 0)) await oldest.takeSnapshot();
@@ -239,9 +247,13 @@ function updateLarge() {
   const { state, fps, latency_ms: latency, width, height, reason } = enlarged.report;
   const facts = [`${fps.toFixed(1)} fps`, latency === null ? "" : `${latency.toFixed(0)} ms`,
     width === null ? "" : `${width}×${height}`, reason ?? ""];
+  showLarge(state, facts.filter(Boolean).join(" · "));
+}
+
+function showLarge(state, facts) {
   setText(byId("large-state"), state);
   byId("large-state").dataset.state = state;
-  setText(byId("large-facts"), facts.filter(Boolean).join(" · "));
+  setText(byId("large-facts"), facts);
 }
 
 large.addEventListener("close", () => {
@@ -331,6 +343,7 @@ function showStreams(streams) {
   const away = streams.filter((stream) => stream.state === "offline").length;
   document.title = away ? `(${away} offline) Maskcast` : "Maskcast";
   updateLarge();
+  assign();
 }
 
 function showLink() {

@@ -1,0 +1,153 @@
+//! Models on the real ONNX Runtime: the contract, foreign models with a card, golden frames, damage.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::onnx;
+use maskcast::config::{ModelConfig, Provider, Require};
+use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
+use maskcast::segment::golden::Golden;
+use maskcast::segment::onnx::{Model, ModelError};
+use maskcast::segment::Segmenter;
+
+fn cpu(path: &Path) -> ModelConfig {
+    let mut config = ModelConfig::with_path(path);
+    config.providers = vec![Provider::Cpu];
+    config
+}
+
+/// A frame whose left half is red and whose right half is blue, BT.601 video range.
+fn red_and_blue(width: usize, height: usize) -> Frame {
+    let mut picture = OwnedPicture::new(VideoInfo::new(PixelFormat::I420, width, height), 3);
+    let view = picture.picture_mut();
+    for (plane, (red, blue)) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]) {
+        let side = if plane.stride == width + 3 { width } else { width.div_ceil(2) };
+        for row in plane.data.chunks_mut(plane.stride) {
+            row[..side / 2].fill(red);
+            row[side / 2..].fill(blue);
+        }
+    }
+    Frame { stream: "test".into(), seq: 7, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(picture) }
+}
+
+#[test]
+fn a_model_after_the_contract_segments_a_batch_of_different_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("channels.onnx");
+    onnx::save(&onnx::channels(64, 32, &[]), &path);
+    let model = Model::load(&cpu(&path), 1).unwrap();
+    assert_eq!(model.provider, Provider::Cpu);
+    assert_eq!(model.golden_difference, None);
+    let names: Vec<&str> = model.contract.labels.iter().map(|label| label.name.as_str()).collect();
+    assert_eq!(names, ["red", "green", "blue"]);
+    let frames = [red_and_blue(640, 360), red_and_blue(128, 64), red_and_blue(360, 640)];
+    let segmented = model.segmenter(1).unwrap().segment(&frames).unwrap();
+    assert_eq!(segmented.masks.len(), 3);
+    for mask in &segmented.masks {
+        assert_eq!((mask.width, mask.height, mask.seq), (64, 32, 7));
+        for row in mask.classes.chunks(64) {
+            assert!(row[..31].iter().all(|&class| class == 0), "{row:?}");
+            assert!(row[33..].iter().all(|&class| class == 2), "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn a_foreign_model_gives_the_same_mask_by_its_card() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("foreign.onnx");
+    onnx::save(&onnx::foreign(64, 32), &path);
+    let without = Model::load(&cpu(&path), 1).err().unwrap().to_string();
+    assert!(without.contains("foreign.toml") && without.contains("labels"), "{without}");
+    std::fs::write(folder.path().join("foreign.toml"), onnx::FOREIGN_CARD).unwrap();
+    let model = Model::load(&cpu(&path), 1).unwrap();
+    let masks = model.segmenter(1).unwrap().segment(&[red_and_blue(640, 360)]).unwrap().masks;
+    for row in masks[0].classes.chunks(64) {
+        assert!(row[..31].iter().all(|&class| class == 0) && row[33..].iter().all(|&class| class == 2), "{row:?}");
+    }
+}
+
+#[test]
+fn a_golden_frame_is_checked_and_a_wrong_one_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("golden.onnx");
+    let rgb: Vec<u8> = (0..64 * 32).flat_map(|n| if n % 64 < 20 { [200, 10, 10] } else { [10, 10, 200] }).collect();
+    let mask: Vec<u8> = (0..64 * 32).map(|n| if n % 64 < 20 { 0 } else { 2 }).collect();
+    let right = Golden { width: 64, height: 32, rgb, mask };
+    onnx::save(&onnx::channels(64, 32, &[("maskcast.golden", &right.to_json().unwrap())]), &path);
+    assert_eq!(Model::load(&cpu(&path), 1).unwrap().golden_difference, Some(0.0));
+
+    let mut wrong = right.clone();
+    wrong.mask[..64].fill(1);
+    onnx::save(&onnx::channels(64, 32, &[("maskcast.golden", &wrong.to_json().unwrap())]), &path);
+    let error = Model::load(&cpu(&path), 1).err().unwrap().to_string();
+    assert!(error.contains("on cpu") && error.contains("3.1 %"), "{error}");
+}
+
+#[test]
+fn what_is_no_model_is_refused_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.onnx");
+    onnx::save(&onnx::channels(64, 32, &[]), &good);
+    let bytes = std::fs::read(&good).unwrap();
+    for (name, bytes) in [
+        ("empty", &b""[..]),
+        ("truncated", &bytes[..bytes.len() / 2]),
+        ("text", b"this is no model at all, but long enough to be read as one"),
+    ] {
+        let path = folder.path().join(format!("{name}.onnx"));
+        std::fs::write(&path, bytes).unwrap();
+        let Err(error @ ModelError::Model(_)) = Model::load(&cpu(&path), 1) else { panic!("{name} is no model") };
+        let text = error.to_string();
+        assert!(text.contains(&format!("{name}.onnx")) && text.lines().count() == 1, "{text}");
+    }
+    let Err(error) = Model::load(&cpu(&folder.path().join("missing.onnx")), 1) else { panic!("it is not there") };
+    assert!(error.to_string().contains("No such file"), "{error}");
+}
+
+#[test]
+fn a_refused_provider_is_reported_and_the_next_one_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("channels.onnx");
+    onnx::save(&onnx::channels(64, 32, &[]), &path);
+    let mut config = ModelConfig::with_path(&path);
+    config.providers = vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu];
+    let model = Model::load(&config, 1).unwrap();
+    assert_eq!(model.requested(), Provider::TensorRt);
+    // On a machine with a GPU an earlier one runs; either way nothing is passed over without a reason.
+    let place = config.providers.iter().position(|provider| *provider == model.provider).unwrap();
+    let refused: Vec<Provider> = model.refused.iter().map(|(provider, _)| *provider).collect();
+    assert_eq!(refused, config.providers[..place]);
+    assert!(model.refused.iter().all(|(_, reason)| !reason.is_empty()));
+
+    config.require = Require::Gpu;
+    match Model::load(&config, 1) {
+        Ok(model) => assert_ne!(model.provider, Provider::Cpu),
+        Err(error) => assert!(matches!(&error, ModelError::Machine(text) if text.contains("forbids the CPU")), "{error}"),
+    }
+}
+
+/// The bundled model: real weights on a real picture are looked at in `tests/segment.rs`; here its promises are read.
+#[test]
+fn the_bundled_model_keeps_its_promises() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street.onnx");
+    let model = Model::load(&cpu(&path), 1).unwrap();
+    let input = &model.contract.input;
+    assert_eq!((input.width, input.height, input.dynamic_batch), (512, 288, true));
+    assert_eq!(model.contract.labels.len(), 11);
+    let card = model.contract.card.as_ref().unwrap();
+    assert_eq!(card.labels().unwrap(), model.contract.labels, "the card repeats the model's labels");
+    assert!(card.licence.contains("CamVid"));
+    // Two frames in one run give what each gives alone.
+    let mut segmenter = model.segmenter(1).unwrap();
+    let frames = [red_and_blue(640, 360), red_and_blue(360, 640)];
+    let both = segmenter.segment(&frames).unwrap().masks;
+    for (frame, together) in frames.iter().zip(&both) {
+        let alone = segmenter.segment(std::slice::from_ref(frame)).unwrap().masks;
+        let different = alone[0].classes.iter().zip(&together.classes).filter(|(a, b)| a != b).count();
+        assert!(different * 1000 <= together.classes.len(), "{different} pixels differ");
+    }
+}
