@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use common::onnx;
 use maskcast::config::{ModelConfig, Provider, Require};
 use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
+use maskcast::segment::Segmenter;
 use maskcast::segment::golden::Golden;
 use maskcast::segment::onnx::{Model, ModelError};
-use maskcast::segment::Segmenter;
 
 fn cpu(path: &Path) -> ModelConfig {
     let mut config = ModelConfig::with_path(path);
@@ -126,7 +126,9 @@ fn a_refused_provider_is_reported_and_the_next_one_runs() {
     config.require = Require::Gpu;
     match Model::load(&config, 1) {
         Ok(model) => assert_ne!(model.provider, Provider::Cpu),
-        Err(error) => assert!(matches!(&error, ModelError::Machine(text) if text.contains("forbids the CPU")), "{error}"),
+        Err(error) => {
+            assert!(matches!(&error, ModelError::Machine(text) if text.contains("forbids the CPU")), "{error}")
+        }
     }
 }
 

@@ -142,7 +142,8 @@ pub fn model(input: ValueInfo, output: ValueInfo, node: Vec<Node>, metadata: &[(
 }
 
 /// Labels of [`channels`] and [`foreign`]: class 0 where red is strongest, 1 green, 2 blue.
-pub const LABELS: &str = r#"[{"name":"red","color":[255,0,0]},{"name":"green","color":[0,255,0]},{"name":"blue","color":[0,0,255]}]"#;
+pub const LABELS: &str =
+    r#"[{"name":"red","color":[255,0,0]},{"name":"green","color":[0,255,0]},{"name":"blue","color":[0,0,255]}]"#;
 
 /// A model after Maskcast's contract, `width` × `height`: the class is the strongest channel of the pixel.
 pub fn channels(width: i64, height: i64, more: &[(&str, &str)]) -> Model {
@@ -164,7 +165,12 @@ pub fn channels(width: i64, height: i64, more: &[(&str, &str)]) -> Model {
 /// A foreign model, float NCHW in and logits out: the logits are the normalised channels themselves.
 pub fn foreign(width: i64, height: i64) -> Model {
     let shape = [1, 3, height, width];
-    model(tensor("input", FLOAT, &shape), tensor("logits", FLOAT, &shape), vec![node("Identity", "input", "logits", &[])], &[])
+    model(
+        tensor("input", FLOAT, &shape),
+        tensor("logits", FLOAT, &shape),
+        vec![node("Identity", "input", "logits", &[])],
+        &[],
+    )
 }
 
 /// The card that [`foreign`] needs.

@@ -1,0 +1,259 @@
+//! Fakes for the three edges: sources, segmenters and outputs that are slow, silent, failing or panicking on demand.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use maskcast::capture::{Capture, Captured, CapturedFrame, Source, SourceError};
+use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
+use maskcast::frame::{Frame, Label, Mask, OwnedPicture, PictureMut, PixelFormat, Rgb, VideoInfo};
+use maskcast::publish::{Accepted, Output, OutputError, Paint, Stamp};
+use maskcast::segment::pool::{Factory, Pool};
+use maskcast::segment::{SegmentError, Segmented, Segmenter};
+use maskcast::stream::status::Status;
+use maskcast::stream::timing::Spent;
+use maskcast::stream::{Pace, Parts, Stream};
+
+/// Width and height of the fakes' pictures; masks have the same size.
+pub const SIDE: usize = 32;
+
+/// How long a test waits for what must come.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a fake source does next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Frame,
+    /// Frames that come as fast as they are taken.
+    Frames(usize),
+    /// Nothing, for ever.
+    Silence,
+    Fail(&'static str),
+    Panic,
+}
+
+/// A source that plays one script a connection, then ends; connections beyond the scripts repeat the last one.
+pub struct ScriptedSource {
+    pub scripts: Mutex<VecDeque<Vec<Step>>>,
+    pub opened: Arc<AtomicUsize>,
+    pub restartable: bool,
+    /// With this, each frame waits for a message.
+    pub pace: Option<Receiver<()>>,
+}
+
+impl ScriptedSource {
+    pub fn new(scripts: Vec<Vec<Step>>) -> Self {
+        ScriptedSource { scripts: Mutex::new(scripts.into()), opened: Arc::default(), restartable: true, pace: None }
+    }
+
+    /// One connection, which ends for good.
+    pub fn file(script: Vec<Step>) -> Self {
+        ScriptedSource { restartable: false, ..ScriptedSource::new(vec![script]) }
+    }
+}
+
+impl Source for ScriptedSource {
+    fn label(&self) -> String {
+        "fake".into()
+    }
+
+    fn is_restartable(&self) -> bool {
+        self.restartable
+    }
+
+    fn open(&self) -> Result<Box<dyn Capture>, SourceError> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let mut scripts = self.scripts.lock().unwrap();
+        let script = if scripts.len() > 1 { scripts.pop_front().unwrap() } else { scripts[0].clone() };
+        Ok(Box::new(ScriptedCapture { script: script.into(), frames: 0, pace: self.pace.clone() }))
+    }
+}
+
+struct ScriptedCapture {
+    script: VecDeque<Step>,
+    frames: u64,
+    pace: Option<Receiver<()>>,
+}
+
+impl ScriptedCapture {
+    fn frame(&mut self) -> Captured {
+        let pts = Duration::from_millis(40 * self.frames);
+        self.frames += 1;
+        let picture = OwnedPicture::new(VideoInfo::new(PixelFormat::I420, SIDE, SIDE), 0);
+        Captured::Frame(CapturedFrame {
+            pixels: Arc::new(picture),
+            pts,
+            captured_at: Instant::now(),
+            decode: Spent::default(),
+        })
+    }
+}
+
+impl Capture for ScriptedCapture {
+    fn next(&mut self, patience: Duration) -> Result<Captured, SourceError> {
+        if let (Some(pace), Some(Step::Frame | Step::Frames(_))) = (&self.pace, self.script.front())
+            && pace.recv_timeout(patience).is_err()
+        {
+            return Ok(Captured::Silence);
+        }
+        match self.script.pop_front() {
+            None => Ok(Captured::End),
+            Some(Step::Frame) => Ok(self.frame()),
+            Some(Step::Frames(n)) => {
+                if n > 1 {
+                    self.script.push_front(Step::Frames(n - 1));
+                }
+                Ok(self.frame())
+            }
+            Some(Step::Silence) => {
+                self.script.push_front(Step::Silence);
+                // Waits as a silent camera does: until the caller's patience ends.
+                let _ = crossbeam_channel::after(patience).recv();
+                Ok(Captured::Silence)
+            }
+            Some(Step::Fail(why)) => Err(SourceError(why.into())),
+            Some(Step::Panic) => panic!("the source panics on purpose"),
+        }
+    }
+}
+
+/// What a fake segmenter does with each batch.
+pub type Behaviour = dyn Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync;
+
+/// A segmenter whose masks carry the frame's number: every pixel has class `seq % 2`.
+pub struct FakeSegmenter {
+    behaviour: Arc<Behaviour>,
+}
+
+impl Segmenter for FakeSegmenter {
+    fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
+        (self.behaviour)(frames)?;
+        let mask = |frame: &Frame| Mask {
+            seq: frame.seq,
+            captured_at: frame.captured_at,
+            width: SIDE,
+            height: SIDE,
+            classes: vec![(frame.seq % 2) as u8; SIDE * SIDE],
+        };
+        Ok(Segmented { masks: frames.iter().map(mask).collect(), preprocess: Spent::default(), run: Spent::default() })
+    }
+}
+
+/// A pool of fakes; the counter tells how many segmenters were made.
+pub fn pool(
+    workers: usize,
+    max_batch: usize,
+    behaviour: impl Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync + 'static,
+) -> (Pool, Arc<AtomicUsize>) {
+    let made = Arc::new(AtomicUsize::new(0));
+    let (behaviour, count): (Arc<Behaviour>, _) = (Arc::new(behaviour), Arc::clone(&made));
+    let factory: Box<Factory> = Box::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakeSegmenter { behaviour: Arc::clone(&behaviour) }))
+    });
+    (Pool::start(workers, max_batch, factory).unwrap(), made)
+}
+
+/// A picture that reached the output: its time and the luma of its middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub pts: Duration,
+    pub luma: u8,
+    pub chroma: u8,
+}
+
+/// What an output does with the n-th picture.
+pub type Verdict = dyn FnMut(usize) -> Result<Accepted, OutputError> + Send;
+
+/// An output that tells what it got.
+pub struct FakeOutput {
+    shown: Sender<Shown>,
+    verdict: Box<Verdict>,
+    pictures: usize,
+}
+
+impl FakeOutput {
+    pub fn new(
+        verdict: impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 'static,
+    ) -> (Self, Receiver<Shown>) {
+        let (shown, received) = unbounded();
+        (FakeOutput { shown, verdict: Box::new(verdict), pictures: 0 }, received)
+    }
+}
+
+impl Output for FakeOutput {
+    fn wanted(&self) -> bool {
+        true
+    }
+
+    fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+        let n = self.pictures;
+        self.pictures += 1;
+        let accepted = (self.verdict)(n)?;
+        if accepted == Accepted::Busy {
+            return Ok(accepted);
+        }
+        let mut picture = OwnedPicture::new(info, 0);
+        let mut view: PictureMut<'_> = picture.picture_mut();
+        paint(&mut view);
+        let middle = info.height / 2 * view.planes[0].stride + info.width / 4;
+        let chroma = info.height / 4 * view.planes[1].stride + info.width / 8;
+        let shown = Shown { pts: stamp.pts, luma: view.planes[0].data[middle], chroma: view.planes[1].data[chroma] };
+        // The test may have seen enough.
+        let _ = self.shown.send(shown);
+        Ok(accepted)
+    }
+
+    fn finish(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+}
+
+/// Two classes, black and white, so that the luma of a `mask-only` picture tells the class.
+pub fn labels() -> Vec<Label> {
+    let label = |name: &str, v| Label { name: name.into(), color: Rgb(v, v, v) };
+    vec![label("even", 0), label("odd", 255)]
+}
+
+/// A stream's settings for fakes: mask only, no legend, quick to notice silence.
+pub fn config() -> StreamConfig {
+    let here = std::env::current_dir().unwrap();
+    let mut config = defaults_stream("fake", SourceSpec::parse("test://black", &here).unwrap());
+    config.overlay.style = maskcast::config::Style::MaskOnly;
+    config.overlay.legend = false;
+    config.silence_timeout = Duration::from_millis(200);
+    config
+}
+
+/// Starts a stream of fakes.
+pub fn start(
+    config: StreamConfig,
+    pace: Pace,
+    source: ScriptedSource,
+    output: FakeOutput,
+    pool: &Pool,
+) -> (Stream, Arc<Status>) {
+    let status = Arc::new(Status::new(&config.name));
+    let parts = Parts {
+        config,
+        pace,
+        source: Box::new(source),
+        output: Box::new(output),
+        status: Arc::clone(&status),
+        labels: labels(),
+        tap: None,
+    };
+    (Stream::start(parts, pool).unwrap(), status)
+}
+
+/// Waits until `what` holds; looks every few milliseconds and fails at the deadline.
+pub fn wait_until(name: &str, mut what: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    let tick = crossbeam_channel::tick(Duration::from_millis(5));
+    while !what() {
+        assert!(Instant::now() < deadline, "waited in vain: {name}");
+        let _ = tick.recv();
+    }
+}
