@@ -84,8 +84,9 @@ pub struct Pool {
     shared: Arc<Shared>,
     /// Closed to stop the workers.
     stop: Option<Sender<()>>,
-    /// One message a worker tells it that the lanes have changed.
-    wake: Sender<()>,
+    /// One for each worker: a message tells it that the lanes have changed. Not one for all: a quick worker would read
+    /// what is meant for the others.
+    wake: Vec<Sender<()>>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -100,17 +101,18 @@ impl Pool {
     pub fn start(workers: usize, max_batch: usize, factory: Box<Factory>) -> Result<Pool, SegmentError> {
         let workers = workers.max(1);
         let (stop, stopped) = bounded(0);
-        let (wake, woken) = bounded(workers);
         let shared = Arc::new(Shared {
             lanes: Mutex::new(Vec::new()),
             factory,
             max_batch: max_batch.max(1),
             stats: Arc::default(),
         });
-        let mut pool = Pool { shared, stop: Some(stop), wake, workers: Vec::new() };
+        let mut pool = Pool { shared, stop: Some(stop), wake: Vec::new(), workers: Vec::new() };
         for n in 0..workers {
             let segmenter = (pool.shared.factory)()?;
-            let (shared, stopped, woken) = (Arc::clone(&pool.shared), stopped.clone(), woken.clone());
+            let (wake, woken) = bounded(1);
+            pool.wake.push(wake);
+            let (shared, stopped) = (Arc::clone(&pool.shared), stopped.clone());
             let worker = Worker { shared, stopped, woken, segmenter: Some(segmenter) };
             let thread = std::thread::Builder::new().name(format!("segment-{n}"));
             let handle = thread
@@ -124,11 +126,9 @@ impl Pool {
     /// Opens a lane. It closes itself when its requests' sender is dropped and the rest is worked off.
     pub fn add(&self, lane: Lane) {
         lock(&self.shared.lanes).push(Arc::new(lane));
-        for _ in 0..self.workers.len() {
+        for wake in &self.wake {
             // Full: the worker has not read the last message yet, and will see this lane too.
-            if self.wake.try_send(()).is_err() {
-                break;
-            }
+            let _ = wake.try_send(());
         }
     }
 
@@ -190,8 +190,8 @@ impl Worker {
             return None;
         }
         if ready == woken {
-            // Another worker may have been faster; either way the lanes are read anew.
-            return self.woken.try_recv().map_or(Some(Vec::new()), |()| Some(Vec::new()));
+            let _ = self.woken.try_recv();
+            return Some(Vec::new());
         }
         let mut batch = Vec::new();
         let count = lanes.len();
