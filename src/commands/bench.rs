@@ -206,7 +206,7 @@ fn encode_alone(held: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure>
     let pictures = held.iter().chain(held.iter().rev()).cycle().take(4 * HELD);
     for (n, pixels) in pictures.enumerate() {
         let picture = pixels.picture();
-        let stamp = Stamp { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now() };
+        let stamp = Stamp { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now(), slate: false };
         output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
@@ -225,7 +225,7 @@ fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
     let mut output = FileOutput::new(path.clone(), EncodeConfig::default(), status).map_err(Failure::runtime)?;
     while let Captured::Frame(frame) = capture.next(Duration::from_secs(10)).map_err(Failure::runtime)? {
         let picture = frame.pixels.picture();
-        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at };
+        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;

@@ -318,7 +318,7 @@ impl<'a> Value<'a> {
 
     /// A path; relative ones start at the configuration file's folder.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        self.string().map(|text| self.doc.base.join(text))
+        self.string().map(|text| tidy(self.doc.base.join(text)))
     }
 
     /// The path of a file that is there.
@@ -343,6 +343,11 @@ impl<'a> Value<'a> {
             _ => Some(path),
         }
     }
+}
+
+/// The path without `..` and links when it is there, so that logs name the place that people know.
+pub(super) fn tidy(path: PathBuf) -> PathBuf {
+    path.canonicalize().unwrap_or(path)
 }
 
 #[cfg(test)]

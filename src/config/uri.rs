@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::error::did_you_mean;
+use super::reader::tidy;
 use super::source::{Credentials, Secret, SourceUri, TestSource};
 
 /// What is wrong, and a hint.
@@ -112,7 +113,7 @@ fn bare_path(text: &str, base: &Path) -> Result<PathBuf, Problem> {
     if text.is_empty() {
         return Err(problem("is empty", "write a URL or the path of a video file"));
     }
-    let path = absolute(base.join(text));
+    let path = tidy(absolute(base.join(text)));
     // user:password@camera without a scheme: "no such file" would print the password.
     let before_at = text.split_once('@').map_or("", |(before, _)| before);
     if before_at.contains(':') && !path.exists() {
@@ -129,7 +130,7 @@ fn file_url(rest: &str, base: &Path) -> Result<PathBuf, Problem> {
     if path.is_empty() {
         return Err(problem("names no file", "write \"file:///folder/video.mp4\" or \"file:video.mp4\""));
     }
-    Ok(absolute(base.join(OsString::from_vec(percent_decode(path)))))
+    Ok(tidy(absolute(base.join(OsString::from_vec(percent_decode(path))))))
 }
 
 /// Fails only for an empty path or without a current folder; the path as written is the best answer then.

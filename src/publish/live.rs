@@ -1,7 +1,8 @@
 //! A live stream's outputs: one H.264 encode for RTSP viewers and the recording, JPEGs for browsers, and neither when
 //! nobody wants it.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -92,16 +93,19 @@ impl Output for LiveOutput {
         if let Some(jpeg) = &self.jpeg {
             jpeg.push(buffer.clone());
         }
+        if let (Some(encoder), true) = (h264, has_room && !stamp.slate) {
+            encoder.under_way.enter(at, stamp.captured_at);
+        }
         match h264 {
-            Some(_) if !has_room => return Ok(Accepted::Busy),
+            Some(_) if !has_room => Ok(Accepted::Busy),
             Some(encoder) if encoder.chain.source.push_buffer(buffer).is_err() => {
                 let problem = bus_error(&encoder.bus).map_or("it takes no more".into(), |error| error.message);
                 self.h264 = None;
-                return Err(OutputError(format!("the H.264 encoder failed and is started again: {problem}")));
+                Err(OutputError(format!("the H.264 encoder failed and is started again: {problem}")))
             }
-            _ => {}
+            Some(_) => Ok(Accepted::Encoding),
+            None => Ok(Accepted::Published),
         }
-        Ok(Accepted::Published)
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {
@@ -121,6 +125,35 @@ struct Encoder {
     bus: gst::Bus,
     chain: EncodeChain,
     fanout: Arc<Fanout>,
+    under_way: Arc<UnderWay>,
+}
+
+/// When the pictures that an encoder has were captured.
+#[derive(Default)]
+struct UnderWay {
+    pictures: Mutex<VecDeque<(Duration, Instant)>>,
+}
+
+impl UnderWay {
+    fn enter(&self, at: Duration, captured_at: Instant) {
+        self.pictures.lock().unwrap_or_else(PoisonError::into_inner).push_back((at, captured_at));
+    }
+
+    /// The picture with output time `at` has come out; gives its capture time, and forgets it and what came before.
+    fn leave(&self, at: Duration) -> Option<Instant> {
+        let mut pictures = self.pictures.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((entered, captured_at)) = pictures.pop_front() {
+            match entered.cmp(&at) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Some(captured_at),
+                std::cmp::Ordering::Greater => {
+                    pictures.push_front((entered, captured_at));
+                    return None;
+                }
+            }
+        }
+        None
+    }
 }
 
 /// How long an encoder may take to give out its last pictures.
@@ -141,9 +174,15 @@ impl Encoder {
         let caps =
             gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
         let target = Arc::clone(fanout);
+        let under_way = Arc::new(UnderWay::default());
+        let (leaving, status) = (Arc::clone(&under_way), Arc::clone(status));
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             target.deliver(&sample);
+            let at = sample.buffer().and_then(|buffer| buffer.pts()).map(|pts| Duration::from_nanos(pts.nseconds()));
+            if let Some(captured_at) = at.and_then(|at| leaving.leave(at)) {
+                status.record_latency(captured_at);
+            }
             Ok(gst::FlowSuccess::Ok)
         });
         let sink =
@@ -154,7 +193,7 @@ impl Encoder {
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
         fanout.set_encoder(Some(sink));
-        Ok(Encoder { pipeline, bus, chain, fanout: Arc::clone(fanout) })
+        Ok(Encoder { pipeline, bus, chain, fanout: Arc::clone(fanout), under_way })
     }
 
     /// Lets the pictures that are inside come out.
@@ -209,11 +248,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn capture_times_are_found_by_output_time() {
+        let start = Instant::now();
+        let at = Duration::from_millis;
+        let under_way = UnderWay::default();
+        for n in [1, 2, 4] {
+            under_way.enter(at(n), start + at(n));
+        }
+        assert_eq!(under_way.leave(at(2)), Some(start + at(2)), "a picture that never came out is forgotten");
+        assert_eq!(under_way.leave(at(3)), None);
+        assert_eq!(under_way.leave(at(4)), Some(start + at(4)));
+        assert_eq!(under_way.leave(at(5)), None);
+    }
+
+    #[test]
     fn output_times_are_even_rise_and_follow_jumps() {
         let start = Instant::now();
         let mut clock = OutputClock::default();
         let mut at = |pts: u64, arrival: u64| {
-            let stamp = Stamp { pts: Duration::from_millis(pts), captured_at: start + Duration::from_millis(arrival) };
+            let stamp = Stamp {
+                pts: Duration::from_millis(pts),
+                captured_at: start + Duration::from_millis(arrival),
+                slate: false,
+            };
             clock.at(stamp).as_millis()
         };
         assert_eq!(at(10_000, 0), 1);

@@ -34,13 +34,17 @@ pub struct Stamp {
     /// In the source's time line.
     pub pts: Duration,
     pub captured_at: Instant,
+    /// A picture that stands in for frames while there are none; it enters no account.
+    pub slate: bool,
 }
 
 /// What became of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is on its way to whoever watches.
+    /// It has been published.
     Published,
+    /// An encoder has it, and enters its delay in the status when it comes out.
+    Encoding,
     /// The encoder has not finished earlier ones; this one was left out.
     Busy,
 }

@@ -96,7 +96,8 @@ fn feed(status: &Status) {
     }
     std::mem::forget(status.ledger.open());
     status.set_info(VideoInfo::new(PixelFormat::I420, 1280, 720));
-    status.published(Instant::now());
+    status.count_published();
+    status.record_latency(Instant::now());
     status.stage(Stage::Overlay).record(Spent { wall: Duration::from_millis(3), cpu: Duration::from_millis(2) });
 }
 

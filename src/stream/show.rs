@@ -175,7 +175,7 @@ impl Shower {
         state: State,
         reason: Option<String>,
     ) -> Result<(), String> {
-        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at };
+        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
         let outcome = if self.output.wanted() {
             let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
@@ -201,8 +201,11 @@ impl Shower {
         self.last_slate = None;
         self.status.set_info(info);
         match outcome {
-            Ok(Ok(Accepted::Published)) => {
-                self.status.published(frame.captured_at);
+            Ok(Ok(accepted @ (Accepted::Published | Accepted::Encoding))) => {
+                self.status.count_published();
+                if accepted == Accepted::Published {
+                    self.status.record_latency(frame.captured_at);
+                }
                 entry.published();
                 self.status.set_shown(state, reason, frame.captured_at);
                 self.last_problem = None;
@@ -255,8 +258,9 @@ impl Shower {
         let mut paint = |target: &mut crate::frame::PictureMut<'_>| {
             overlay.slate(last.map(|frame| frame.pixels.picture()).as_ref(), &lines, target);
         };
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| output.publish(Stamp { pts, captured_at: now }, info, &mut paint)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            output.publish(Stamp { pts, captured_at: now, slate: true }, info, &mut paint)
+        }));
         match outcome {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => self.log(error.0),

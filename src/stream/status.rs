@@ -60,8 +60,11 @@ pub struct Condition {
     offline_at: Option<Instant>,
 }
 
+/// What happened in the last [`RATE_WINDOW`].
+#[derive(Default)]
 struct Recent {
-    published: VecDeque<(Instant, Duration)>,
+    published: VecDeque<Instant>,
+    latencies: VecDeque<(Instant, Duration)>,
 }
 
 /// Shared between a stream's stages and whoever reports on it.
@@ -97,7 +100,7 @@ impl Status {
                 offline_at: None,
             }),
             panics: AtomicU64::new(0),
-            recent: Mutex::new(Recent { published: VecDeque::new() }),
+            recent: Mutex::default(),
         }
     }
 
@@ -183,39 +186,46 @@ impl Status {
         lock(&self.condition).ended = true;
     }
 
-    /// Enters one publication in the rate and the latency.
-    pub fn published(&self, captured_at: Instant) {
+    /// Enters one publication in the rate.
+    pub fn count_published(&self) {
+        let now = Instant::now();
+        let mut recent = lock(&self.recent);
+        recent.published.push_back(now);
+        forget_old(&mut recent.published, |at| *at, now);
+    }
+
+    /// Enters the delay of a picture that has come out of the last stage.
+    pub fn record_latency(&self, captured_at: Instant) {
         let now = Instant::now();
         let latency = now.saturating_duration_since(captured_at);
         self.latency.record(Spent { wall: latency, cpu: Duration::ZERO });
         let mut recent = lock(&self.recent);
-        recent.published.push_back((now, latency));
-        forget_old(&mut recent.published, now);
+        recent.latencies.push_back((now, latency));
+        forget_old(&mut recent.latencies, |(at, _)| *at, now);
     }
 
     /// Published frames a second and their median latency over the last two seconds.
     pub fn rate(&self) -> (f64, Option<Duration>) {
         let now = Instant::now();
         let mut recent = lock(&self.recent);
-        forget_old(&mut recent.published, now);
-        let window: Vec<_> = recent.published.iter().copied().collect();
-        drop(recent);
-        let fps = match (window.first(), window.last()) {
+        forget_old(&mut recent.published, |at| *at, now);
+        forget_old(&mut recent.latencies, |(at, _)| *at, now);
+        let published = &recent.published;
+        let fps = match (published.front(), published.back()) {
             // Between the first and the last there is one interval less than there are frames.
-            (Some((first, _)), Some((last, _))) if last > first => {
-                (window.len() - 1) as f64 / (*last - *first).as_secs_f64()
-            }
+            (Some(first), Some(last)) if last > first => (published.len() - 1) as f64 / (*last - *first).as_secs_f64(),
             _ => 0.0,
         };
-        let mut latencies: Vec<Duration> = window.into_iter().map(|(_, latency)| latency).collect();
+        let mut latencies: Vec<Duration> = recent.latencies.iter().map(|(_, latency)| *latency).collect();
+        drop(recent);
         latencies.sort_unstable();
         (fps, latencies.get(latencies.len() / 2).copied())
     }
 }
 
-fn forget_old(published: &mut VecDeque<(Instant, Duration)>, now: Instant) {
-    while published.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
-        published.pop_front();
+fn forget_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Instant) {
+    while entries.front().is_some_and(|entry| now.duration_since(at(entry)) > RATE_WINDOW) {
+        entries.pop_front();
     }
 }
 
@@ -255,9 +265,13 @@ mod tests {
         let status = Status::new("gate");
         assert_eq!(status.rate(), (0.0, None));
         let start = Instant::now();
-        lock(&status.recent)
-            .published
-            .extend((0..=10).map(|n| (start + Duration::from_millis(n), Duration::from_millis(n))));
+        let mut recent = lock(&status.recent);
+        for n in 0..=10 {
+            let at = start + Duration::from_millis(n);
+            recent.published.push_back(at);
+            recent.latencies.push_back((at, Duration::from_millis(n)));
+        }
+        drop(recent);
         let (fps, latency) = status.rate();
         assert!((fps - 1000.0).abs() < 1.0, "{fps}");
         assert_eq!(latency, Some(Duration::from_millis(5)));
