@@ -345,9 +345,12 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The path without `..` and links when it is there, so that logs name the place that people know.
+/// The path without `..`, where it leads somewhere, so that logs name the place that people know. Links stay: a card lies
+/// beside the link to its model.
 pub(super) fn tidy(path: PathBuf) -> PathBuf {
-    path.canonicalize().unwrap_or(path)
+    let detours = path.components().any(|part| part == std::path::Component::ParentDir);
+    let direct = if detours { path.canonicalize().ok() } else { None };
+    direct.unwrap_or(path)
 }
 
 #[cfg(test)]

@@ -3,3 +3,8 @@
 
 pub mod fakes;
 pub mod onnx;
+pub mod clip;
+pub mod http;
+pub mod program;
+pub mod rtsp;
+pub mod service;

@@ -1,0 +1,96 @@
+//! HTTP clients: plain requests, the metrics, and a viewer of MJPEG.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use super::program::DEADLINE;
+
+/// Status and body.
+pub fn get(url: &str) -> (u16, String) {
+    let request = ureq::get(url).config().http_status_as_error(false).timeout_global(Some(DEADLINE)).build();
+    let mut response = request.call().unwrap_or_else(|error| panic!("{url}: {error}"));
+    (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+}
+
+pub fn get_json(url: &str) -> Value {
+    let (status, body) = get(url);
+    assert_eq!(status, 200, "{url}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// One scrape of `/metrics`.
+#[derive(Debug)]
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    pub fn scrape(page: &str) -> Self {
+        let (status, body) = get(&format!("{page}metrics"));
+        assert_eq!(status, 200, "{body}");
+        let series = body.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_string(), value.parse().unwrap())
+        });
+        Metrics(series.collect())
+    }
+
+    /// The sum of all series of `name` whose labels hold all of `labels`; there must be one.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let fits = |series: &str| {
+            series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+                && labels.iter().all(|(label, value)| {
+                    let written = format!("{label}=\"{value}\"");
+                    series.contains(&format!("{{{written}")) || series.contains(&format!(",{written}"))
+                })
+        };
+        let found: Vec<f64> = self.0.iter().filter(|(series, _)| fits(series)).map(|(_, value)| *value).collect();
+        assert!(!found.is_empty(), "no {name} with {labels:?} in {:?}", self.0.keys());
+        found.iter().sum()
+    }
+
+    /// Pictures that have passed a stage.
+    pub fn stage(&self, stream: &str, stage: &str) -> f64 {
+        self.sum("maskcast_stage_seconds_count", &[("stream", stream), ("stage", stage)])
+    }
+
+    pub fn published(&self, stream: &str) -> f64 {
+        self.sum("maskcast_frames_published_total", &[("stream", stream)])
+    }
+}
+
+/// A viewer of `/mjpeg/NAME`. Until it reads, it only holds its connection open.
+pub struct Mjpeg(BufReader<TcpStream>);
+
+impl Mjpeg {
+    pub fn connect(page: &str, stream: &str) -> Self {
+        let host = page.trim_start_matches("http://").trim_end_matches('/');
+        let mut connection = TcpStream::connect(host).unwrap();
+        connection.set_read_timeout(Some(DEADLINE)).unwrap();
+        connection.set_nodelay(true).unwrap();
+        write!(connection, "GET /mjpeg/{stream} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        Mjpeg(BufReader::new(connection))
+    }
+
+    /// The next picture. Each part of the response comes in a chunk of its own, so that no chunk's head is amid a
+    /// picture.
+    pub fn next(&mut self) -> Vec<u8> {
+        let length = loop {
+            if let Some(length) = self.line().strip_prefix("Content-Length: ") {
+                break length.parse().unwrap();
+            }
+        };
+        assert_eq!(self.line(), "");
+        let mut jpeg = vec![0; length];
+        self.0.read_exact(&mut jpeg).unwrap();
+        assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "{length} bytes that are no JPEG");
+        jpeg
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        assert_ne!(self.0.read_until(b'\n', &mut line).unwrap(), 0, "the server ended the connection");
+        String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string()
+    }
+}

@@ -1,0 +1,137 @@
+//! RTSP: viewers by ffmpeg, and a camera that asks for a password, by GStreamer's server.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp_server as rtsp_server;
+
+use gst::glib;
+use rtsp_server::prelude::*;
+
+use super::clip::Rgb;
+use super::program::{DEADLINE, Guard};
+
+/// ffmpeg, which plays an address and hands over each picture.
+pub struct Viewer {
+    ffmpeg: Guard,
+    pictures: Receiver<Vec<u8>>,
+    errors: JoinHandle<String>,
+    size: (usize, usize),
+}
+
+impl Viewer {
+    /// `transport`: `tcp` or `udp`; `size` of the pictures, in pixels.
+    pub fn play(url: &str, transport: &str, size: (usize, usize)) -> Self {
+        let mut ffmpeg = Guard::spawn(
+            Command::new("ffmpeg")
+                .args(["-v", "error", "-nostdin", "-rtsp_transport", transport])
+                // Else it waits for 20 pictures to tell their rate.
+                .args(["-fpsprobesize", "0", "-i", url])
+                .args(["-an", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
+        let mut stdout = ffmpeg.0.stdout.take().unwrap();
+        let mut stderr = ffmpeg.0.stderr.take().unwrap();
+        let (sender, pictures) = bounded(1);
+        std::thread::spawn(move || {
+            let mut picture = vec![0; 3 * size.0 * size.1];
+            while stdout.read_exact(&mut picture).is_ok() && sender.send(picture.clone()).is_ok() {}
+        });
+        let errors = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        Viewer { ffmpeg, pictures, errors, size }
+    }
+
+    /// The next picture.
+    pub fn next(&mut self) -> Rgb {
+        match self.pictures.recv_timeout(DEADLINE) {
+            Ok(data) => Rgb { width: self.size.0, height: self.size.1, data },
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => panic!("no picture within {DEADLINE:?}"),
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                let _ = self.ffmpeg.0.kill();
+                let errors = std::mem::replace(&mut self.errors, std::thread::spawn(String::new));
+                panic!("ffmpeg has ended: {}", errors.join().unwrap());
+            }
+        }
+    }
+}
+
+/// How long a viewer who comes now waits for a picture that it can begin with; `None` when it is longer than `patience`.
+pub fn time_to_keyframe(url: &str, patience: Duration) -> Option<Duration> {
+    gst::init().unwrap();
+    let description = format!(
+        "rtspsrc location={url} protocols=tcp latency=0 ! rtph264depay wait-for-keyframe=true \
+         ! appsink name=sink sync=false"
+    );
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    let started = Instant::now();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let patience = gst::ClockTime::from_mseconds(patience.as_millis() as u64);
+    let took = sink.try_pull_sample(patience).map(|_| started.elapsed());
+    pipeline.set_state(gst::State::Null).unwrap();
+    took
+}
+
+/// A camera that wants a user and a password.
+pub struct Camera {
+    pub port: u16,
+    server: rtsp_server::RTSPServer,
+    main_loop: glib::MainLoop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Camera {
+    /// Serves a red picture, 320 × 240, at `/stream` to whoever knows `user` and `password` (basic authentication).
+    pub fn locked(user: &str, password: &str) -> Self {
+        gst::init().unwrap();
+        let server = rtsp_server::RTSPServer::new();
+        server.set_address("127.0.0.1");
+        server.set_service("0");
+        let auth = rtsp_server::RTSPAuth::new();
+        let token =
+            rtsp_server::RTSPToken::builder().field(rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE, "viewer").build();
+        auth.add_basic(&rtsp_server::RTSPAuth::make_basic(user, password), &token);
+        server.set_auth(Some(&auth));
+        let factory = rtsp_server::RTSPMediaFactory::new();
+        factory.set_launch(
+            "( videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 \
+               ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 pt=96 )",
+        );
+        factory.set_shared(true);
+        factory.add_role_from_structure(
+            &gst::Structure::builder("viewer")
+                .field(rtsp_server::RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
+                .field(rtsp_server::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true)
+                .build(),
+        );
+        server.mount_points().unwrap().add_factory("/stream", factory);
+        let context = glib::MainContext::new();
+        server.create_source(rtsp_server::gio::Cancellable::NONE).unwrap().attach(Some(&context));
+        let port = u16::try_from(server.bound_port()).unwrap();
+        let main_loop = glib::MainLoop::new(Some(&context), false);
+        let running = main_loop.clone();
+        let thread = std::thread::spawn(move || context.with_thread_default(|| running.run()).unwrap());
+        Camera { port, server, main_loop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
+        self.main_loop.quit();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! `maskcast segment` from the outside: every frame, at its place and time, or one clear line that says why not.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::clip::{self, BLUE, Patch, RED, borders, ffmpeg, flag, paint, picture, probe};
+use common::program::{Ended, Program, maskcast, run, until};
+use common::service::folder_with_model as folder;
+use serde_json::Value;
+
+/// `maskcast segment` in `folder` with its model.
+fn command(folder: &Path, input: &str, output: &str) -> Command {
+    let mut command = maskcast();
+    command.current_dir(folder).args(["segment", input, "-o", output, "--model", "channels.onnx", "--threads", "1"]);
+    command
+}
+
+fn segment(folder: &Path, input: &str, output: &str, more: &[&str]) -> PathBuf {
+    let ended = run(command(folder, input, output).args(more));
+    assert_eq!(ended.code, Some(0), "{input}: {}", ended.stderr);
+    folder.join(output)
+}
+
+#[test]
+fn as_many_frames_come_out_as_go_in() {
+    let folder = folder(64, 36);
+    for (name, size, frames) in
+        [("wide", (320, 240), 61), ("odd", (321, 241), 25), ("portrait", (240, 426), 25), ("one", (320, 240), 1)]
+    {
+        let input = folder.path().join(format!("{name}.mkv"));
+        match name {
+            "odd" => paint(&input, size, frames, &flag(size.0, size.1)),
+            _ => clip::moving(&input, size, 25, frames),
+        }
+        for container in ["mp4", "mkv"] {
+            let output = segment(folder.path(), &format!("{name}.mkv"), &format!("{name}-masks.{container}"), &[]);
+            let probe = probe(&output);
+            assert_eq!(probe.frames, frames as u64, "{name} {container}");
+            assert_eq!(probe.codec, "h264");
+            // 4:2:0 has even sides only.
+            let even = |side: usize| side as u64 / 2 * 2;
+            assert_eq!((probe.width, probe.height), (even(size.0), even(size.1)), "{name} {container}");
+            assert_eq!(clip::complaints(&output), "", "{name} {container}");
+        }
+    }
+}
+
+#[test]
+fn the_shape_of_pixels_is_kept() {
+    let folder = folder(64, 36);
+    let input = folder.path().join("wide-pixels.mp4");
+    ffmpeg(&[
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=s=360x288:r=25",
+        "-vf",
+        "setsar=4/3",
+        "-frames:v",
+        "10",
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        input.to_str().unwrap(),
+    ]);
+    assert_eq!(probe(&input).sample_aspect_ratio, "4:3");
+    for output in ["out.mp4", "out.mkv"] {
+        let probe = probe(&segment(folder.path(), "wide-pixels.mp4", output, &[]));
+        assert_eq!((probe.width, probe.height, probe.sample_aspect_ratio.as_str()), (360, 288, "4:3"), "{output}");
+    }
+}
+
+#[test]
+fn a_clip_that_was_held_sideways_is_upright() {
+    let folder = folder(64, 64);
+    let turned = folder.path().join("turned.mp4");
+    paint(&turned, (320, 160), 10, &flag(320, 160));
+    clip::turn(&turned, 160);
+    let output = segment(folder.path(), "turned.mp4", "out.mp4", &["--style", "mask-only", "--no-legend"]);
+    let probe = probe(&output);
+    assert_eq!((probe.width, probe.height, probe.frames), (160, 320, 10));
+    // The flag's left, red, is on top; below, green is at the right.
+    let picture = picture(&output, 0);
+    let seen = [(40, 80), (120, 80), (120, 240), (40, 240)].map(|(x, y)| picture.class_at(x, y));
+    assert_eq!(seen, [0, 0, 1, 2]);
+}
+
+#[test]
+fn frames_that_come_unevenly_keep_their_times() {
+    let folder = folder(64, 36);
+    let input = folder.path().join("uneven.mkv");
+    // Every third frame is missing, and from the 20th on they come at a third of the rate.
+    ffmpeg(&[
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=s=320x240:r=25",
+        "-vf",
+        "select='if(lt(n,20),mod(n,3),not(mod(n,3)))'",
+        "-fps_mode",
+        "vfr",
+        "-frames:v",
+        "30",
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-pix_fmt",
+        "yuv420p",
+        input.to_str().unwrap(),
+    ]);
+    let wanted = clip::times(&input);
+    let steps: Vec<u64> = wanted.windows(2).map(|pair| ((pair[1] - pair[0]) * 1e3).round() as u64).collect();
+    assert!(steps.contains(&40) && steps.contains(&80) && steps.contains(&120), "{steps:?}");
+    for output in ["out.mp4", "out.mkv"] {
+        let times = clip::times(&segment(folder.path(), "uneven.mkv", output, &[]));
+        assert_eq!(times.len(), wanted.len(), "{output}");
+        for (number, (time, wanted)) in times.iter().zip(&wanted).enumerate() {
+            assert!((time - wanted).abs() <= 0.001, "{output}: frame {number} is at {time}, not {wanted}");
+        }
+    }
+}
+
+#[test]
+fn the_report_says_what_was_done() {
+    let folder = folder(128, 72);
+    paint(&folder.path().join("flag.mp4"), (640, 360), 20, &flag(640, 360));
+    segment(folder.path(), "flag.mp4", "out.mp4", &["--report", "report.json"]);
+    let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["frames_in"], &report["frames_out"]), (&20.into(), &20.into()), "{report}");
+    assert_eq!(report["dropped"], serde_json::json!({}), "{report}");
+    assert_eq!((&report["complete"], &report["provider"]), (&true.into(), &"cpu".into()), "{report}");
+    assert!(report["model"].as_str().unwrap().contains("channels"), "{report}");
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("not a number in {report}"));
+    let (seconds, fps) = (number(&report["seconds"]), number(&report["fps"]));
+    assert!(seconds > 0.0 && (fps * seconds - 20.0).abs() < 0.1, "{report}");
+    for stage in ["decode", "preprocess", "segment", "overlay", "encode"] {
+        let times = &report["stage_ms"][stage];
+        let (p50, p99, cpu) = (number(&times["p50"]), number(&times["p99"]), number(&times["total_cpu"]));
+        assert!(0.0 < p50 && p50 <= p99 && cpu > 0.0, "{stage}: {times}");
+    }
+    let share = |class: &str| number(&report["classes"][class]);
+    for (class, wanted) in [("red", 0.5), ("green", 0.25), ("blue", 0.25)] {
+        assert!((share(class) - wanted).abs() < 0.02, "{class}: {}", share(class));
+    }
+    assert!((share("red") + share("green") + share("blue") - 1.0).abs() < 1e-6);
+}
+
+/// An 8-bit grey PNG.
+fn read_png(path: &Path) -> (usize, usize, Vec<u8>) {
+    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let info = reader.info();
+    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Grayscale, png::BitDepth::Eight));
+    let (width, height) = (info.width as usize, info.height as usize);
+    let mut data = vec![0; width * height];
+    reader.next_frame(&mut data).unwrap();
+    (width, height, data)
+}
+
+/// A blue box on red, and where masks and drawn pictures have its borders.
+#[test]
+fn masks_lie_where_the_picture_shows_what_they_mask() {
+    let folder = folder(640, 360);
+    for (width, height, left, top, box_width, box_height) in [
+        (640, 360, 100, 60, 240, 200),
+        (320, 180, 50, 30, 102, 76),
+        (426, 240, 120, 44, 200, 102),
+        (240, 426, 40, 120, 102, 200),
+        (1280, 720, 402, 202, 500, 300),
+    ] {
+        let name = format!("{width}x{height}");
+        let inside = Patch { left, top, width: box_width, height: box_height, color: BLUE };
+        let all = Patch { left: 0, top: 0, width, height, color: RED };
+        paint(&folder.path().join(format!("{name}.mp4")), (width, height), 3, &[all, inside]);
+        let masks = format!("masks-{name}");
+        let arguments = ["--mask-dir", &masks, "--style", "mask-only", "--no-legend"];
+        let output = segment(folder.path(), &format!("{name}.mp4"), &format!("{name}-out.mp4"), &arguments);
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(folder.path().join(&masks)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["000000.png", "000001.png", "000002.png"]);
+
+        let (middle_x, middle_y) = (left + box_width / 2, top + box_height / 2);
+        let near = |found: Vec<usize>, wanted: [usize; 2], tolerance: usize, what: &str| {
+            let good = found.len() == 2 && found.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) <= tolerance);
+            assert!(good, "{name} {what}: borders at {found:?}, painted at {wanted:?}");
+        };
+        // A pixel of the picture, or of the model where that is larger.
+        let fine = width.div_ceil(640);
+        for file in &files {
+            let (mask_width, mask_height, mask) = read_png(file);
+            assert_eq!((mask_width, mask_height), (width, height));
+            let (row, column) = (&mask[middle_y * width..][..width], mask.iter().skip(middle_x).step_by(width));
+            assert_eq!((row[0], row[middle_x]), (0, 2), "{name}: red outside, blue inside");
+            near(borders(row.iter().copied()), [left, left + box_width], fine, "mask row");
+            near(borders(column.copied()), [top, top + box_height], fine, "mask column");
+        }
+        let drawn = picture(&output, 1);
+        let row = borders((0..width).map(|x| drawn.class_at(x, middle_y)));
+        near(row, [left, left + box_width], 2, "drawn row");
+        let column = borders((0..height).map(|y| drawn.class_at(middle_x, y)));
+        near(column, [top, top + box_height], 2, "drawn column");
+        assert_eq!(drawn.class_at(middle_x, middle_y), 2);
+    }
+}
+
+#[test]
+fn sound_beside_the_picture_does_no_harm() {
+    let folder = folder(64, 36);
+    for input in ["sound.mp4", "sound.mkv"] {
+        ffmpeg(&[
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=440:d=2",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=s=320x240:r=25",
+            "-shortest",
+            "-frames:v",
+            "40",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "aac",
+            folder.path().join(input).to_str().unwrap(),
+        ]);
+        assert_eq!(probe(&segment(folder.path(), input, "out.mp4", &[])).frames, 40, "{input}");
+    }
+}
+
+/// The exit code and the one line on standard error; nothing may have been left under the output's name.
+fn refused(ended: &Ended) -> (Option<i32>, &str) {
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "one line is to be said:\n{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    (ended.code, lines[0])
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_one_line() {
+    let folder = folder(64, 36);
+    let path = folder.path();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(path.join(name), bytes).unwrap();
+    clip::moving(&path.join("good.mp4"), (320, 240), 25, 50);
+    write("text.mp4", b"This is no video, but a text of some length that has been given a video's name.\n");
+    write("empty.mp4", b"");
+    // The index of an mp4 that was not made for streaming is at its end.
+    let good = std::fs::read(path.join("good.mp4")).unwrap();
+    write("cut.mp4", &good[..good.len() * 2 / 3]);
+    ffmpeg(&["-f", "lavfi", "-i", "sine=440:d=1", "-c:a", "aac", path.join("sound.m4a").to_str().unwrap()]);
+    let model = std::fs::read(path.join("channels.onnx")).unwrap();
+    write("half.onnx", &model[..model.len() / 2]);
+    std::fs::create_dir(path.join("folder.mp4")).unwrap();
+    let before = names(path);
+
+    // Input, output, further arguments; exit code, words of the line.
+    type Case<'a> = (&'a str, &'a str, &'a [&'a str], i32, &'a [&'a str]);
+    let cases: &[Case] = &[
+        ("missing.mp4", "out.mp4", &[], 1, &["missing.mp4", "no such file"]),
+        ("text.mp4", "out.mp4", &[], 1, &["text.mp4"]),
+        ("empty.mp4", "out.mp4", &[], 1, &["empty.mp4"]),
+        ("cut.mp4", "out.mp4", &[], 1, &["cut.mp4"]),
+        ("sound.m4a", "out.mp4", &[], 1, &["sound.m4a", "no video"]),
+        ("folder.mp4", "out.mp4", &[], 1, &["folder.mp4", "folder"]),
+        ("good.mp4", "nowhere/out.mp4", &[], 1, &["nowhere", "does not exist"]),
+        ("good.mp4", "good.mp4", &[], 2, &["good.mp4", "input"]),
+        ("good.mp4", "out.avi", &[], 2, &["out.avi", ".mp4"]),
+        ("good.mp4", "out", &[], 2, &["out", ".mp4"]),
+        ("good.mp4", "folder.mp4", &[], 2, &["folder.mp4", "folder"]),
+        ("rstp://camera/1", "out.mp4", &[], 2, &["rstp", "did you mean rtsp"]),
+        ("rtsp://127.0.0.1:9/1", "out.mp4", &[], 2, &["rtsp://127.0.0.1:9/1", "run"]),
+        ("good.mp4", "out.mp4", &["--hide", "gren"], 2, &["gren", "did you mean", "green"]),
+        ("good.mp4", "out.mp4", &["--model", "half.onnx"], 1, &["half.onnx"]),
+        ("good.mp4", "out.mp4", &["--model", "missing.onnx"], 1, &["missing.onnx"]),
+    ];
+    let mut wrong = Vec::new();
+    for (input, output, more, code, words) in cases {
+        let mut command = maskcast();
+        command.current_dir(path).args(["segment", input, "-o", output]).args(*more);
+        if !more.contains(&"--model") {
+            command.args(["--model", "channels.onnx"]);
+        }
+        let ended = run(&mut command);
+        let lines = ended.stderr.lines().count();
+        let said = words.iter().all(|word| ended.stderr.contains(word));
+        if ended.code != Some(*code) || lines != 1 || !said || ended.stderr.contains("panicked") {
+            wrong.push(format!(
+                "{input} -> {output} {more:?}: {code} and {words:?} expected, {:?}:\n{}",
+                ended.code, ended.stderr
+            ));
+        }
+        if names(path) != before {
+            wrong.push(format!("{input} -> {output} {more:?}: left files behind: {:?}", names(path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_output_that_was_there_survives_a_failure() {
+    let folder = folder(64, 36);
+    std::fs::write(folder.path().join("text.mp4"), b"no video at all").unwrap();
+    std::fs::write(folder.path().join("out.mp4"), b"precious").unwrap();
+    let ended = run(&mut command(folder.path(), "text.mp4", "out.mp4"));
+    assert_eq!(refused(&ended).0, Some(1));
+    assert_eq!(std::fs::read(folder.path().join("out.mp4")).unwrap(), b"precious");
+    assert_eq!(names(folder.path()), ["channels.onnx", "out.mp4", "text.mp4"]);
+}
+
+#[test]
+fn a_clip_that_breaks_off_is_segmented_as_far_as_it_goes() {
+    let folder = folder(64, 36);
+    let whole = folder.path().join("whole.mp4");
+    ffmpeg(&[
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=s=320x240:r=25",
+        "-frames:v",
+        "100",
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-pix_fmt",
+        "yuv420p",
+        "-movflags",
+        "+faststart",
+        whole.to_str().unwrap(),
+    ]);
+    let bytes = std::fs::read(&whole).unwrap();
+    std::fs::write(folder.path().join("half.mp4"), &bytes[..bytes.len() / 2]).unwrap();
+    let ended = run(&mut command(folder.path(), "half.mp4", "out.mp4"));
+    // Half a file is not the file: either way it is said.
+    assert!(ended.stderr.contains("half.mp4"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    let kept = ["out.mp4", "out.part.mp4"].map(|name| folder.path().join(name)).into_iter().find(|file| file.exists());
+    let frames = probe(&kept.unwrap_or_else(|| panic!("nothing is left: {}", ended.stderr))).frames;
+    assert!((30..80).contains(&frames), "{frames} frames");
+}
+
+#[test]
+fn an_interrupted_run_leaves_what_it_has() {
+    let folder = folder(64, 36);
+    clip::moving(&folder.path().join("long.mp4"), (640, 480), 25, 4000);
+    let mut program = Program::start(&mut command(folder.path(), "long.mp4", "out.mp4"));
+    // Made when the first picture comes.
+    until("the output has begun", || folder.path().join("out.part.mp4").exists().then_some(()));
+    program.child.signal("INT");
+    let (code, log) = program.ended();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("stopped before the end"), "{log}");
+    let output = folder.path().join("out.mp4");
+    assert_eq!(clip::complaints(&output), "");
+    let frames = probe(&output).frames;
+    assert!((1..4000).contains(&frames), "{frames} frames");
+    assert!(!folder.path().join("out.part.mp4").exists());
+}
+
+#[test]
+fn the_bundled_model_sees_a_street() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let clip = root.join(".demo/vtest.avi");
+    if !clip.is_file() {
+        eprintln!("skipped: {} is not there; `make demo` fetches it", clip.display());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let short = folder.path().join("short.avi");
+    ffmpeg(&["-i", clip.to_str().unwrap(), "-frames:v", "5", "-c", "copy", short.to_str().unwrap()]);
+    let ended = run(maskcast().current_dir(folder.path()).args([
+        "segment",
+        "short.avi",
+        "-o",
+        "out.mp4",
+        "--report",
+        "r.json",
+    ]));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("r.json")).unwrap()).unwrap();
+    assert_eq!(report["frames_out"], 5, "{report}");
+    for class in ["road", "pavement", "building"] {
+        assert!(report["classes"][class].as_f64().is_some_and(|share| share > 0.01), "{class}: {}", report["classes"]);
+    }
+}

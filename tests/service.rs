@@ -1,0 +1,341 @@
+//! `maskcast run` as a whole: real sources, the real model runtime, real viewers, real signals.
+
+mod common;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::clip;
+use common::http::{Metrics, Mjpeg, get};
+use common::program::{maskcast, run, until};
+use common::rtsp::{Viewer, time_to_keyframe};
+use common::service::{Service, account, folder, write_config_at};
+
+/// Red everywhere; what the model calls red is drawn red.
+const RED: &str = "gst:videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! queue";
+
+fn captured_and_settled(metrics: &Metrics, stream: &str) -> (f64, f64) {
+    let of = [("stream", stream)];
+    let settled = metrics.published(stream) + metrics.sum("maskcast_frames_dropped_total", &of);
+    (metrics.sum("maskcast_frames_captured_total", &of), settled)
+}
+
+#[test]
+fn a_file_and_a_test_picture_are_live_and_their_accounts_close() {
+    let folder = folder();
+    clip::moving(&folder.path().join("clip.mp4"), (320, 240), 15, 30);
+    let streams = r#"
+        [[stream]]
+        name = "file"
+        source = "file:clip.mp4"
+        loop = true
+        [[stream]]
+        name = "ball"
+        source = "test://ball?width=320&height=240&fps=15"
+    "#;
+    let service = Service::ready(folder.path(), streams);
+    let (status, page) = get(&service.page);
+    assert!(status == 200 && page.contains("<title>Maskcast</title>"), "{status}: {page}");
+    assert_eq!(get(&format!("{}readyz", service.page)), (200, "ready".into()));
+    assert_eq!(get(&format!("{}healthz", service.page)).0, 200);
+    let names: Vec<String> = service.streams().iter().map(|s| s["name"].as_str().unwrap().into()).collect();
+    assert_eq!(names, ["file", "ball"]);
+    // The file is through its loop of 30 frames once and more.
+    for (name, frames) in [("file", 40), ("ball", 30)] {
+        service.until_published(name, frames);
+        assert_eq!(service.stream(name)["state"], "live");
+    }
+    let mut last = [0.0; 2];
+    for _ in 0..5 {
+        until("every account has grown", || {
+            let metrics = service.metrics();
+            let mut grown = true;
+            for (name, last) in ["file", "ball"].into_iter().zip(&last) {
+                let (captured, settled) = captured_and_settled(&metrics, name);
+                assert_eq!(captured, settled, "{name}");
+                grown &= captured > *last;
+            }
+            let now = ["file", "ball"].map(|name| captured_and_settled(&metrics, name).0);
+            grown.then(|| last = now)
+        });
+    }
+    let (code, took, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(took < Duration::from_secs(5), "stopping took {took:?}");
+    for (name, at_least) in ["file", "ball"].into_iter().zip(last) {
+        let account = account(&log, name);
+        assert_eq!(account.captured, account.published + account.dropped, "{account:?}");
+        assert_eq!(account.in_flight, 0, "{account:?}");
+        assert!(account.captured as f64 >= at_least, "{account:?}");
+    }
+    assert!(!log.contains("ERROR") && !log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn viewers_over_tcp_and_udp_share_one_encode_and_see_the_mask() {
+    let folder = folder();
+    let streams = format!(
+        "[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\noverlay = {{ style = \"mask-only\", legend = false }}\n"
+    );
+    let service = Service::ready(folder.path(), &streams);
+    service.until_state("gate", "live");
+    let mut viewers = ["tcp", "udp"].map(|transport| Viewer::play(&service.rtsp("gate"), transport, (320, 240)));
+    for viewer in &mut viewers {
+        let picture = viewer.next();
+        for (x, y) in [(0, 0), (160, 120), (319, 239)] {
+            let [red, green, blue] = picture.at(x, y);
+            assert!(red > 235 && green < 20 && blue < 20, "{:?} at {x}, {y}", (red, green, blue));
+        }
+    }
+    let before = service.metrics();
+    for _ in 0..30 {
+        for viewer in &mut viewers {
+            viewer.next();
+        }
+    }
+    service.until_published("gate", before.published("gate") as u64 + 30);
+    let after = service.metrics();
+    let published = after.published("gate") - before.published("gate");
+    let encoded = after.stage("gate", "encode") - before.stage("gate", "encode");
+    assert!((encoded - published).abs() <= 4.0, "{encoded} encoded, {published} published");
+}
+
+#[test]
+fn a_gstreamer_description_may_end_in_caps() {
+    let folder = folder();
+    let source = RED.strip_suffix(" ! queue").unwrap();
+    let service = Service::ready(folder.path(), &format!("[[stream]]\nname = \"gate\"\nsource = \"{source}\"\n"));
+    let stream = service.stream("gate");
+    assert_eq!(stream["state"], "live", "{stream}");
+}
+
+#[test]
+fn nothing_is_drawn_or_encoded_for_nobody() {
+    let folder = folder();
+    let service =
+        Service::ready(folder.path(), "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240\"\n");
+    let stages = |metrics: &Metrics| ["overlay", "encode"].map(|stage| metrics.stage("gate", stage));
+    // While `frames` more are published, how often each stage ran.
+    let work_in = |frames: u64| {
+        let before = service.metrics();
+        service.until_published("gate", before.published("gate") as u64 + frames);
+        let (before, after) = (stages(&before), stages(&service.metrics()));
+        [after[0] - before[0], after[1] - before[1]]
+    };
+    work_in(20);
+    assert_eq!(stages(&service.metrics()), [0.0, 0.0]);
+
+    let mut browser = Mjpeg::connect(&service.page, "gate");
+    for _ in 0..5 {
+        browser.next();
+    }
+    let [overlay, encode] = stages(&service.metrics());
+    assert!(overlay >= 5.0, "{overlay}");
+    assert_eq!(encode, 0.0, "JPEGs need no H.264");
+    drop(browser);
+    let no_viewer = |output: &str| {
+        until("the viewer is gone", || (service.stream("gate")["viewers"][output] == 0).then_some(()));
+    };
+    no_viewer("mjpeg");
+    // The frame under way may still have been drawn.
+    assert!(work_in(20)[0] <= 1.0);
+
+    let mut player = Viewer::play(&service.rtsp("gate"), "tcp", (320, 240));
+    player.next();
+    assert!(stages(&service.metrics())[1] > 0.0);
+    drop(player);
+    no_viewer("h264");
+    let work = work_in(20);
+    assert!(work[0] <= 1.0 && work[1] <= 2.0, "{work:?} with no viewer left");
+}
+
+#[test]
+fn a_viewer_that_never_reads_holds_up_nobody() {
+    let folder = folder();
+    let service = Service::ready(
+        folder.path(),
+        "[[stream]]\nname = \"gate\"\nsource = \"test://snow?width=640&height=480&fps=15\"\nencode.jpeg_quality = 95\n",
+    );
+    let _stalled = Mjpeg::connect(&service.page, "gate");
+    let mut browser = Mjpeg::connect(&service.page, "gate");
+    let mut player = Viewer::play(&service.rtsp("gate"), "tcp", (640, 480));
+    // More than the kernel holds for the one that does not read.
+    let (mut bytes, mut pictures) = (0, 0);
+    while bytes < 6 << 20 || pictures < 11 {
+        bytes += browser.next().len();
+        pictures += 1;
+        player.next();
+    }
+    let seen = service.stream("gate");
+    assert_eq!(seen["viewers"]["mjpeg"], 2, "{seen}");
+    assert_eq!(seen["state"], "live", "{seen}");
+    let (code, took, log) = service.terminate();
+    assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}: {log}");
+}
+
+/// A keyframe is made for each of them, on air and while the camera is away.
+#[test]
+fn viewers_who_join_later_need_not_wait_for_the_next_keyframe() {
+    let folder = folder();
+    let service = Service::ready(
+        folder.path(),
+        "[[stream]]\nname = \"live\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+         encode.keyframe_interval = \"60s\"\n\
+         [[stream]]\nname = \"dead\"\nsource = \"rtsp://127.0.0.1:1/stream\"\n",
+    );
+    for name in ["live", "dead"] {
+        let mut first = Viewer::play(&service.rtsp(name), "tcp", if name == "live" { (320, 240) } else { (640, 360) });
+        first.next();
+        for _ in 0..2 {
+            let patience = Duration::from_secs(10);
+            let took = time_to_keyframe(&service.rtsp(name), patience);
+            assert!(took.is_some(), "{name}: no keyframe for a later viewer within {patience:?}");
+        }
+    }
+}
+
+/// Two recorded streams, one in each container.
+fn recorded(folder: &Path) -> Service {
+    for name in ["mp4", "mkv"] {
+        std::fs::create_dir(folder.join(name)).unwrap();
+    }
+    let stream = |name: &str| {
+        format!(
+            "[[stream]]\nname = \"{name}\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+             record = {{ dir = \"{name}\", format = \"{name}\" }}\n"
+        )
+    };
+    Service::ready(folder, &(stream("mp4") + &stream("mkv")))
+}
+
+fn only_file(folder: &Path) -> PathBuf {
+    let files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+#[test]
+fn a_recording_is_whole_after_sigterm() {
+    let folder = folder();
+    let service = recorded(folder.path());
+    for name in ["mp4", "mkv"] {
+        service.until_published(name, 45);
+    }
+    let (code, took, log) = service.terminate();
+    assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}: {log}");
+    for name in ["mp4", "mkv"] {
+        let file = only_file(&folder.path().join(name));
+        assert_eq!(file.extension().unwrap(), name);
+        assert_eq!(clip::complaints(&file), "");
+        let (probe, account) = (clip::probe(&file), account(&log, name));
+        // Not a picture more than was published, and hardly one less.
+        assert!(
+            (account.published.saturating_sub(3)..=account.published).contains(&probe.frames),
+            "{probe:?} {account:?}"
+        );
+        // From the first frame to the last, dropped ones included.
+        let length = account.captured as f64 / 15.0;
+        assert!((probe.duration - length).abs() < 0.5 + length / 5.0, "{probe:?}, {length} s");
+        assert_eq!((probe.width, probe.height), (320, 240));
+    }
+}
+
+#[test]
+fn a_killed_recording_loses_two_seconds_at_most() {
+    let folder = folder();
+    let mut service = recorded(folder.path());
+    for name in ["mp4", "mkv"] {
+        service.until_published(name, 75);
+    }
+    let published = ["mp4", "mkv"].map(|name| service.published(name));
+    service.program.child.0.kill().unwrap();
+    service.program.ended();
+    for (name, published) in ["mp4", "mkv"].into_iter().zip(published) {
+        let file = only_file(&folder.path().join(name));
+        clip::complaints(&file);
+        let frames = clip::probe(&file).frames;
+        assert!(frames + 30 >= published, "{name}: {frames} of {published} frames are left");
+    }
+}
+
+#[test]
+fn a_dead_camera_stands_beside_a_good_one() {
+    const SECRET: &str = "SQUEAMISH-OSSIFRAGE";
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = folder();
+    let streams = format!(
+        r#"
+        [[stream]]
+        name = "dead"
+        source = "rtsp://{closed}/stream"
+        user = "viewer"
+        password_env = "DEAD_PASSWORD"
+        [[stream]]
+        name = "good"
+        source = "test://ball?width=320&height=240&fps=15"
+        "#
+    );
+    let mut service = Service::with(folder.path(), &streams, &[("DEAD_PASSWORD", SECRET), ("MASKCAST_LOG", "debug")]);
+    service.program.wait_for_message("ready");
+    assert_eq!(get(&format!("{}readyz", service.page)).0, 200);
+    let dead = service.until_state("dead", "offline");
+    let reason = dead["reason"].as_str().unwrap();
+    assert!(reason.contains(&closed.to_string()), "{reason}");
+    assert!(!reason.contains('\n'), "{reason}");
+    service.until_state("good", "live");
+    service.until_published("good", 20);
+    // Whoever watches the dead one is told: grey, with light letters on it.
+    let picture = Viewer::play(&service.rtsp("dead"), "tcp", (640, 360)).next();
+    let brightest = picture.data.iter().max().unwrap();
+    let darkest = picture.data.iter().min().unwrap();
+    assert!(brightest - darkest > 80, "the slate says nothing: {darkest} to {brightest}");
+    assert!(picture.data.chunks(3).all(|rgb| rgb.iter().max().unwrap() - rgb.iter().min().unwrap() < 24), "it is grey");
+
+    let shown =
+        ["", "api/v1/streams", "api/v1/streams/dead", "metrics"].map(|path| get(&format!("{}{path}", service.page)).1);
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0));
+    for text in shown.iter().chain([&log]) {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}
+
+#[test]
+fn busy_ports_are_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = folder();
+    for (key, http, rtsp) in
+        [("server.http", address.as_str(), "127.0.0.1:0"), ("server.rtsp", "127.0.0.1:0", address.as_str())]
+    {
+        std::fs::create_dir_all(folder.path().join("recordings")).unwrap();
+        let streams = "[[stream]]\nname = \"gate\"\nsource = \"test://\"\nrecord = { dir = \"recordings\" }\n";
+        let config = write_config_at(folder.path(), http, rtsp, streams);
+        let ended = run(maskcast().arg("run").arg(config));
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let lines: Vec<&str> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 1, "{}", ended.stderr);
+        assert!(lines[0].contains(key) && lines[0].contains(&address) && lines[0].contains("in use"), "{}", lines[0]);
+        assert_eq!(std::fs::read_dir(folder.path().join("recordings")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_file_that_is_played_once_ends_the_service() {
+    let folder = folder();
+    clip::moving(&folder.path().join("clip.mp4"), (320, 240), 25, 60);
+    for speed in ["max", "real-time"] {
+        let streams = format!(
+            "[[stream]]\nname = \"once\"\nsource = \"file:clip.mp4\"\nspeed = \"{speed}\"\nshow = \"matched\"\n"
+        );
+        let mut service = Service::start(folder.path(), &streams);
+        let (code, log) = service.program.ended();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("all sources have ended"), "{log}");
+        let account = account(&log, "once");
+        assert_eq!((account.captured, account.in_flight), (60, 0), "{account:?}");
+        assert_eq!(account.published + account.dropped, 60, "{account:?}");
+        assert!(account.published > 0, "{account:?}");
+    }
+}

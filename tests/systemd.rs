@@ -1,0 +1,132 @@
+//! The service under systemd: the unit file, and what the program tells systemd of itself.
+
+mod common;
+
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::program::{DEADLINE, run, tool};
+use common::service::{Service, folder, write_config};
+use crossbeam_channel::tick;
+
+#[test]
+fn the_unit_file_has_no_faults() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/maskcast.service")).unwrap();
+    let installed = "/usr/bin/maskcast";
+    assert!(unit.contains(&format!("ExecStart={installed} run ")), "{unit}");
+    let path = folder.path().join("maskcast.service");
+    // systemd looks whether the program is there; the manual's page is not, either, before it is installed.
+    let here: Vec<String> = unit
+        .lines()
+        .filter(|line| !line.starts_with("Documentation="))
+        .map(|line| line.replace(installed, env!("CARGO_BIN_EXE_maskcast")))
+        .collect();
+    std::fs::write(&path, here.join("\n")).unwrap();
+    let ended = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
+    assert_eq!((ended.code, ended.stderr.as_str(), ended.text().as_str()), (Some(0), "", ""));
+}
+
+/// systemd's end of the notification socket.
+struct Systemd(UnixDatagram);
+
+impl Systemd {
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).expect("systemd hears nothing");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// Passes over other messages until one has this line.
+    fn wait_for(&self, line: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let message = self.next();
+            if message.lines().any(|other| other == line) {
+                return message;
+            }
+            assert!(Instant::now() < deadline, "{line} does not come; the last message is {message:?}");
+        }
+    }
+}
+
+#[test]
+fn systemd_hears_of_the_start_of_life_and_of_the_end() {
+    let folder = folder();
+    let socket = folder.path().join("notify");
+    let systemd = Systemd(UnixDatagram::bind(&socket).unwrap());
+    systemd.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    let config = write_config(
+        folder.path(),
+        "[[stream]]\nname = \"live\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+         [[stream]]\nname = \"dead\"\nsource = \"rtsp://127.0.0.1:1/stream\"\n",
+    );
+    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "2000000")];
+    let service = Service::run(&config, &variables);
+    let ready = systemd.wait_for("READY=1");
+    assert!(ready.contains("STATUS=1 of 2 streams live"), "{ready}");
+    for name in ["live", "dead"] {
+        assert_ne!(service.stream(name)["state"], "starting");
+    }
+    // A camera that is known to be away is no reason to be restarted.
+    let started = Instant::now();
+    for _ in 0..4 {
+        systemd.wait_for("WATCHDOG=1");
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "four signs of life in {took:?}, one is due every two seconds");
+    service.program.child.signal("TERM");
+    systemd.wait_for("STOPPING=1");
+    let mut service = service;
+    let (code, log) = service.program.ended();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+/// A camera that goes on and on with nothing to show, within the silence that it is allowed: to the watchdog, a hang.
+#[test]
+fn no_frames_no_sign_of_life() {
+    const SIDE: usize = 64;
+    let folder = folder();
+    let socket = folder.path().join("notify");
+    let systemd = Systemd(UnixDatagram::bind(&socket).unwrap());
+    systemd.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    let pipe = folder.path().join("frames");
+    tool("mkfifo", [&pipe]);
+    let frame = vec![128; SIDE * SIDE * 3 / 2];
+    let source = format!(
+        "gst:filesrc location={} blocksize={} ! rawvideoparse format=i420 width={SIDE} height={SIDE}",
+        pipe.display(),
+        frame.len()
+    );
+    let config = write_config(
+        folder.path(),
+        &format!("[[stream]]\nname = \"stalls\"\nsilence_timeout = \"1h\"\nsource = \"{source}\"\n"),
+    );
+    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
+    let service = Service::run(&config, &variables);
+    let mut frames = std::fs::File::options().write(true).open(&pipe).unwrap();
+    let mut feed = |seconds: usize| {
+        let pace = tick(Duration::from_millis(20));
+        for _ in 0..seconds * 50 {
+            pace.recv().unwrap();
+            frames.write_all(&frame).unwrap();
+        }
+    };
+    feed(2);
+    systemd.wait_for("READY=1");
+    systemd.wait_for("WATCHDOG=1");
+    // What was sent before the last frame is heard, and then nothing for three times the interval.
+    systemd.0.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    let mut buffer = [0; 4096];
+    while systemd.0.recv(&mut buffer).is_ok() {
+        assert!(Instant::now() < deadline, "signs of life without frames");
+    }
+    assert_eq!(service.stream("stalls")["state"], "live");
+    systemd.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    feed(2);
+    systemd.wait_for("WATCHDOG=1");
+}
