@@ -97,6 +97,14 @@ fn describe(error: &gst::message::Error) -> GstError {
         }
         _ => String::new(),
     };
+    // An HTTP source that nobody answers gives up without a reason of its own.
+    let network_source = error.src().and_then(|source| source.downcast_ref::<gst::Element>()).is_some_and(|element| {
+        element.factory().and_then(|factory| factory.metadata("klass").map(str::to_string))
+            == Some("Source/Network".into())
+    });
+    if network_source && cause.kind::<gst::StreamError>() == Some(gst::StreamError::Failed) {
+        return GstError::new(format!("nothing answers at this address: {message}{detail}"));
+    }
     match advice(&cause) {
         Some(advice) => GstError::new(format!("{advice}: {message}{detail}")),
         None => GstError::new(format!("{message}{detail}")),

@@ -204,6 +204,9 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
     let decoded = |uri: &str| -> Result<(), SourceError> {
         let decode = make("uridecodebin")?;
         decode.set_property("uri", uri);
+        // A file that must not lose a frame is read by seeking in a temporary copy: fed as a stream, GStreamer 1.22's MP4
+        // demuxer swallows the last few frames.
+        decode.set_property("download", matches!(spec.uri, SourceUri::Http(_)) && !spec.real_time);
         // Sound and subtitles stay as they are: nobody decodes them.
         decode.connect("autoplug-continue", false, |values| {
             let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
@@ -262,7 +265,8 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
             link(&static_pad(&filter, "src")?, entry)?;
         }
         SourceUri::Gst(description) => {
-            let bin = gst::parse::bin_from_description(description, true)
+            // `identity` passes everything on; with it, a description may end in caps.
+            let bin = gst::parse::bin_from_description(&format!("{description} ! identity"), true)
                 .map_err(|error| SourceError(format!("GStreamer does not understand the description: {error}")))?;
             let pad = bin.static_pad("src").ok_or_else(|| {
                 SourceError("the GStreamer description has no open end: its last element must give raw video".into())

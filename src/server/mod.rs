@@ -2,14 +2,14 @@
 //!
 //! | path | what it gives |
 //! | --- | --- |
-//! | `/` | the page that operators keep open ([`page`]) |
+//! | `/` | the page that operators keep open (`page`) |
 //! | `/healthz`, `/readyz` | whether the process serves; whether every stream is live or known to be away |
-//! | `/metrics` | Prometheus text ([`metrics`]) |
-//! | `/api/v1/…` | streams, model and version as JSON ([`api`]) |
-//! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures ([`mjpeg`]) |
+//! | `/metrics` | Prometheus text (`metrics`) |
+//! | `/api/v1/…` | streams, model and version as JSON (`api`) |
+//! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
 //!
 //! The server only reads the [`View`]. It has a small runtime of its own, so that neither a busy pipeline nor a slow
-//! client holds up the other. What is refused is refused with a problem document (RFC 9457, [`problem`]).
+//! client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -79,7 +79,7 @@ impl Supervisor {
             };
             let reason = match end {
                 End::Stopped => return,
-                End::Ended if !self.source.is_restartable() => {
+                End::Ended if self.pace == Pace::File || !self.source.is_restartable() => {
                     tracing::debug!(stream = &*stream, stage = "capture", "{source} has ended");
                     self.status.set_ended();
                     self.status.set_offline("the source has ended".into());

@@ -1,10 +1,10 @@
 //! What whole-program tests share.
 #![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
-pub mod fakes;
-pub mod onnx;
 pub mod clip;
+pub mod fakes;
 pub mod http;
+pub mod onnx;
 pub mod program;
 pub mod rtsp;
 pub mod service;
