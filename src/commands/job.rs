@@ -81,6 +81,8 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
     stream.join().map_err(Failure::runtime)?;
     let elapsed = started.elapsed();
     progress(&status);
+    // A stop that came when the source had ended has stopped nothing.
+    let stopped = stopped && !status.condition().ended;
     let class_pixels = counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(Done { status, elapsed, class_pixels, stopped })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -30,11 +31,25 @@ pub enum Taken {
 #[derive(Default)]
 pub struct Fanout {
     takers: Mutex<Vec<Box<dyn Taker>>>,
-    /// Asks the encoder, when there is one, for a keyframe.
-    keyframe: Mutex<Option<gst_app::AppSink>>,
+    encoder: Mutex<Encoder>,
     /// Access units that takers have lost.
     lost: Arc<AtomicU64>,
 }
+
+/// What the fan-out knows of the encoder that feeds it.
+#[derive(Default)]
+struct Encoder {
+    /// Keyframes are asked for through its sink; `None` while nothing is encoded.
+    sink: Option<gst_app::AppSink>,
+    /// When a keyframe was last asked for.
+    asked: Option<Instant>,
+    /// Somebody has asked again since, too soon.
+    wanted: bool,
+}
+
+/// The least time between two keyframes that are asked for: fifty viewers who come at once share a few, and none of
+/// them waits longer than this.
+const KEYFRAME_PAUSE: Duration = Duration::from_millis(250);
 
 impl Fanout {
     /// Adds a taker; it starts with a keyframe, which is asked for at once.
@@ -58,8 +73,8 @@ impl Fanout {
 
     /// The encoder's sink, through which keyframes are asked for.
     pub(super) fn set_encoder(&self, sink: Option<gst_app::AppSink>) {
-        *lock(&self.keyframe) = sink;
         // Takers who came while there was no encoder get their keyframe anyway: a new encoder starts with one.
+        *lock(&self.encoder) = Encoder { sink, ..Encoder::default() };
     }
 
     /// Hands an access unit to all takers.
@@ -74,7 +89,7 @@ impl Fanout {
             }
             Taken::Gone => false,
         });
-        if wanted {
+        if wanted || lock(&self.encoder).wanted {
             self.request_keyframe();
         }
     }
@@ -86,10 +101,18 @@ impl Fanout {
         drop(takers);
     }
 
-    fn request_keyframe(&self) {
-        if let Some(sink) = &*lock(&self.keyframe) {
-            sink.send_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+    /// Asks the encoder for a keyframe, now or in a moment.
+    pub(super) fn request_keyframe(&self) {
+        let mut encoder = lock(&self.encoder);
+        encoder.wanted = encoder.sink.is_some() && encoder.asked.is_some_and(|at| at.elapsed() < KEYFRAME_PAUSE);
+        if encoder.wanted {
+            return;
         }
+        let Some(sink) = encoder.sink.clone() else { return };
+        encoder.asked = Some(Instant::now());
+        // Not under the lock: the event runs through the encoder's elements.
+        drop(encoder);
+        sink.send_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
     }
 }
 

@@ -54,7 +54,11 @@ pub(super) fn add_file(
             mux.set_property("fragment-duration", FRAGMENT.as_millis() as u32);
             sink.set_property_from_str("buffer-mode", "unbuffered");
         }
-        (Container::Mp4, false) => mux.set_property("faststart", true),
+        (Container::Mp4, false) => {
+            mux.set_property("faststart", true);
+            // Beside the file itself: the system's temporary folder may be small.
+            mux.set_property("faststart-file", path.with_extension("faststart").to_string_lossy().as_ref());
+        }
         (Container::Mkv, _) => {
             mux.set_property("writing-app", "maskcast");
             // Clusters of a second, so that little is lost.

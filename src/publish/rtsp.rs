@@ -3,8 +3,9 @@
 //! GStreamer's server speaks the protocol (RFC 2326), over UDP, multicast or TCP. A viewer that does not read is cut
 //! off by it when its own queue is full; the media and the other viewers do not wait.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use gstreamer as gst;
@@ -25,10 +26,14 @@ const WAITING: u64 = 60;
 /// How often sessions that clients left without a word are looked for.
 const CLEAN_UP: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// The fan-outs by stream name.
+type Streams = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
+
 /// The running server.
 pub struct RtspServer {
     server: rtsp_server::RTSPServer,
     mounts: rtsp_server::RTSPMountPoints,
+    streams: Streams,
     main_loop: glib::MainLoop,
     thread: Option<JoinHandle<()>>,
     address: SocketAddr,
@@ -67,6 +72,8 @@ impl RtspServer {
             glib::ControlFlow::Continue
         });
         clean_up.attach(Some(&context));
+        let streams = Streams::default();
+        greet_players(&server, &streams);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let running = main_loop.clone();
         let thread = std::thread::Builder::new()
@@ -78,7 +85,14 @@ impl RtspServer {
                 }
             })
             .map_err(|error| OutputError(format!("no thread for the RTSP server: {error}")))?;
-        Ok(RtspServer { server, mounts, main_loop, thread: Some(thread), address: SocketAddr::new(address.ip(), port) })
+        Ok(RtspServer {
+            server,
+            mounts,
+            streams,
+            main_loop,
+            thread: Some(thread),
+            address: SocketAddr::new(address.ip(), port),
+        })
     }
 
     /// Where it listens; with the real port when 0 was asked for.
@@ -98,6 +112,7 @@ impl RtspServer {
         // Latency for the clients' own buffers to add to; our pictures are due when they come.
         factory.set_latency(0);
         let stream: Arc<str> = name.into();
+        lock(&self.streams).insert(name.into(), Arc::clone(&fanout));
         factory.connect_media_configure(move |_, media| {
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
@@ -121,11 +136,37 @@ impl Drop for RtspServer {
     fn drop(&mut self) {
         // Cuts the clients off; their media see it and let go of the fan-out.
         self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
-        self.main_loop.quit();
+        // From inside: asked to quit before its thread has come to run it, a loop would forget it and run for ever.
+        let running = self.main_loop.clone();
+        let quit = glib::idle_source_new(None, glib::Priority::HIGH, move || {
+            running.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.main_loop.context()));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the RTSP server ended in a panic");
         }
     }
+}
+
+/// Lets every client that begins to play begin with a keyframe. The media is shared: only its first client starts the
+/// encoder, the others would wait for the next keyframe that is due.
+fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams) {
+    let streams = Arc::clone(streams);
+    server.connect_client_connected(move |_, client| {
+        let streams = Arc::clone(&streams);
+        client.connect_play_request(move |_, context| {
+            let path = context.uri().map(|uri| uri.decode_path_components());
+            let name = path.as_ref().and_then(|path| path.iter().find(|part| !part.is_empty()));
+            if let Some(fanout) = name.and_then(|name| lock(&streams).get(name.as_str()).cloned()) {
+                fanout.request_keyframe();
+            }
+        });
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

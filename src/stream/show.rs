@@ -17,8 +17,8 @@ use crate::overlay::Overlay;
 use crate::publish::{Accepted, Output, Stamp};
 use crate::segment::pool::Matched;
 
-/// How often an absent camera's viewers get a picture that says so.
-const SLATE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often an absent camera's viewers get a picture that says so. Players want a few pictures before they show the first.
+const SLATE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Size of that picture before the camera has shown its own.
 const SLATE_SIZE: (usize, usize) = (640, 360);

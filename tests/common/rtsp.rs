@@ -129,7 +129,13 @@ impl Camera {
 impl Drop for Camera {
     fn drop(&mut self) {
         self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
-        self.main_loop.quit();
+        // From inside the loop: a quit that comes before the loop runs would be lost.
+        let main_loop = self.main_loop.clone();
+        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.main_loop.context()));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
