@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Debian's packages: to build and run, and beside these to test.
-PACKAGES := ca-certificates pkg-config clang libclang-dev libopencv-dev libgstreamer1.0-dev \
+PACKAGES := ca-certificates gcc libc6-dev pkg-config clang libclang-dev libopencv-dev libgstreamer1.0-dev \
 	libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav ffmpeg curl
 TEST_PACKAGES := chromium chromium-driver systemd
