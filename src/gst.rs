@@ -4,7 +4,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 
 /// Something that GStreamer could not do, in one line that a person can act on.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct GstError {
     pub message: String,
@@ -60,6 +60,21 @@ pub fn set_if_present(element: &gst::Element, property: &str, value: &str) {
     }
 }
 
+/// A pipeline whose bus keeps errors, missing-plugin notices and the end, and nothing else. Nobody reads the rest, and on
+/// a lossy camera a warning a frame would pile up for months.
+///
+/// # Errors
+/// None in practice: every pipeline has a bus.
+pub fn pipeline() -> Result<(gst::Pipeline, gst::Bus), GstError> {
+    let pipeline = gst::Pipeline::new();
+    let bus = pipeline.bus().ok_or_else(|| GstError::new("a GStreamer pipeline has no bus"))?;
+    bus.set_sync_handler(|_, message| match message.type_() {
+        gst::MessageType::Error | gst::MessageType::Element | gst::MessageType::Eos => gst::BusSyncReply::Pass,
+        _ => gst::BusSyncReply::Drop,
+    });
+    Ok((pipeline, bus))
+}
+
 /// Takes what the bus has; the first error, if any, as one line. Missing-plugin notices name the missing format.
 pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
     let mut missing = None;
@@ -87,7 +102,7 @@ pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
 }
 
 /// An error message with the detail that matters. The debug text is `file.c(line): function (): path:\ndetail`.
-fn describe(error: &gst::message::Error) -> GstError {
+pub fn describe(error: &gst::message::Error) -> GstError {
     let cause = error.error();
     let message = cause.message().trim_end_matches('.').to_string();
     let detail = error.debug().and_then(|debug| debug.split_once('\n').map(|(_, detail)| detail.trim().to_string()));

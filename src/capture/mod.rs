@@ -13,6 +13,7 @@ use crate::stream::timing::Spent;
 mod decode;
 mod mapped;
 mod pipeline;
+mod secrets;
 
 pub use pipeline::GstSource;
 

@@ -13,6 +13,7 @@ use gst::prelude::*;
 
 use super::decode::{DecodeMeter, measure, tune_decoder};
 use super::mapped::MappedFrame;
+use super::secrets::Secrets;
 use super::{Capture, Captured, CapturedFrame, Source, SourceError};
 use crate::config::{SourceSpec, SourceUri, Transport};
 use crate::gst::{GstError, bus_error, make, state_error};
@@ -66,16 +67,16 @@ struct GstCapture {
     offset: Duration,
     /// End of the newest frame, without `offset`.
     end: Duration,
-    /// Text to cut out of error messages.
-    secret: Option<String>,
+    secrets: Secrets,
 }
 
 impl GstCapture {
     fn open(spec: &SourceSpec) -> Result<Self, SourceError> {
         crate::gst::init()?;
         let live = spec.uri.is_live();
-        let pipeline = gst::Pipeline::new();
-        let bus = pipeline.bus().ok_or_else(|| SourceError("a GStreamer pipeline has no bus".into()))?;
+        // What comes faster than it is to be shown: files, also by HTTP, where HLS brings seconds at a time.
+        let paced = matches!(spec.uri, SourceUri::File(_) | SourceUri::Http(_));
+        let (pipeline, bus) = crate::gst::pipeline()?;
 
         // Phones note how they were held; the picture is turned upright before anyone looks at it.
         let flip = make("videoflip")?;
@@ -88,7 +89,7 @@ impl GstCapture {
             .max_buffers(APPSINK_FRAMES)
             // Never silently: a frame that was decoded is accounted for by the stream.
             .drop(false)
-            .sync(!live && spec.real_time)
+            .sync(paced && spec.real_time)
             .enable_last_sample(false)
             .qos(false)
             .build();
@@ -99,7 +100,6 @@ impl GstCapture {
         let entry = static_pad(&flip, "sink")?;
         let no_video = add_source(&pipeline, spec, &entry)?;
         pipeline.connect_deep_element_added(move |_, _, element| tune_decoder(element, live));
-        let secret = spec.credentials.as_ref().map(|credentials| credentials.password.expose().to_string());
         let capture = GstCapture {
             pipeline,
             bus,
@@ -110,7 +110,7 @@ impl GstCapture {
             looped: spec.looped,
             offset: Duration::ZERO,
             end: Duration::ZERO,
-            secret: secret.filter(|secret| !secret.is_empty()),
+            secrets: Secrets::of(spec),
         };
         capture
             .pipeline
@@ -120,10 +120,7 @@ impl GstCapture {
     }
 
     fn error(&self, error: GstError) -> SourceError {
-        match &self.secret {
-            Some(secret) => SourceError(error.message.replace(secret.as_str(), "***")),
-            None => error.into(),
-        }
+        SourceError(self.secrets.hide(&error.message))
     }
 
     fn frame(&mut self, sample: &gst::Sample) -> Result<CapturedFrame, SourceError> {
@@ -266,8 +263,11 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
         }
         SourceUri::Gst(description) => {
             // `identity` passes everything on; with it, a description may end in caps.
-            let bin = gst::parse::bin_from_description(&format!("{description} ! identity"), true)
-                .map_err(|error| SourceError(format!("GStreamer does not understand the description: {error}")))?;
+            let bin =
+                gst::parse::bin_from_description(&format!("{description} ! identity"), true).map_err(|error| {
+                    let problem = format!("GStreamer does not understand the description: {error}");
+                    SourceError(Secrets::of(spec).hide(&problem))
+                })?;
             let pad = bin.static_pad("src").ok_or_else(|| {
                 SourceError("the GStreamer description has no open end: its last element must give raw video".into())
             })?;

@@ -21,6 +21,10 @@ pub fn check(path: &Path) -> Result<(), Failure> {
         let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
         Failure::config(lines.join("\n"))
     })?;
+    for stream in &config.streams {
+        crate::publish::encoder::H264::choose(stream.encode.encoder, &[])
+            .map_err(|error| Failure::runtime(format!("stream[{}].encode.encoder: {error}", stream.name)))?;
+    }
     println!("{}: good", path.display());
     println!("  model    {} ({}), runs on {}", config.model.path.display(), model.name(), model.provider.name());
     println!("  page     http://{}/", config.server.http);

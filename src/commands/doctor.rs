@@ -114,7 +114,7 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     );
     choices.dedup();
     for choice in choices {
-        let finding = match crate::publish::encoder::H264::choose(choice) {
+        let finding = match crate::publish::encoder::H264::choose(choice, &[]) {
             Ok(encoder) => Finding { topic: "encoder", verdict: Verdict::Good, text: encoder.element().into() },
             Err(error) => Finding { topic: "encoder", verdict: Verdict::Bad, text: error.message },
         };

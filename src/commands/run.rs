@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
     let stop = stop_on_signals()?;
+    // Held until the end; its being dropped says that the end has come.
+    let _done = end_in_time(&stop)?;
     let service = Service::start(&config)?;
     tracing::info!("page {}", service.page());
     for stream in &config.streams {
@@ -44,6 +46,27 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     watch.stopping();
     service.stop();
     Ok(())
+}
+
+/// Time from the wish to stop to the end of the process, whatever hangs: a model that is still loading (TensorRT builds an
+/// engine for minutes), a run on a GPU that does not return, a disk.
+const END: Duration = Duration::from_millis(4800);
+
+/// Ends the process when it has not ended by itself in time after the stop was raised. Recordings are playable all the same.
+fn end_in_time(stop: &Stop) -> Result<crossbeam_channel::Sender<()>, Failure> {
+    let (done, ended) = crossbeam_channel::bounded::<()>(0);
+    let stop = stop.clone();
+    std::thread::Builder::new()
+        .name("end-in-time".into())
+        .spawn(move || {
+            stop.wait_for_ever();
+            if ended.recv_timeout(END) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                tracing::error!("something does not stop within {:.1} s and is left behind", END.as_secs_f64());
+                std::process::exit(0);
+            }
+        })
+        .map_err(|error| Failure::runtime(format!("no thread: {error}")))?;
+    Ok(done)
 }
 
 /// The first SIGTERM or SIGINT raises the stop, the second ends the process at once.

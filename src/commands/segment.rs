@@ -88,6 +88,8 @@ fn parse_alpha(text: &str) -> Result<f32, String> {
 /// What cannot be read, run or written. An output file that was there before stays as it was.
 pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     let source = source(&args.input)?;
+    // As it may be shown: without a password.
+    let input = source.label();
     let temporary = check_output(&args.output, &source)?;
     let config = args.model.config()?;
     let model = Arc::new(Model::load(&config, usual_threads(&config, Goal::Throughput))?);
@@ -122,12 +124,12 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     let counts = done.status.ledger.counts();
     if counts.published == 0 {
         remove_empty(&temporary);
-        return Err(Failure::runtime(format!("{}: no frame came out of it", args.input)));
+        return Err(Failure::runtime(format!("{input}: no frame came out of it")));
     }
     std::fs::rename(&temporary, &args.output)
         .map_err(|error| Failure::runtime(format!("{}: {error}", args.output.display())))?;
     if let Some(path) = &args.report {
-        write_json(path, &report(args, &model, plan, &done))?;
+        write_json(path, &report(args, &input, &model, plan, &done))?;
     }
     let seconds = done.elapsed.as_secs_f64();
     eprintln!(
@@ -141,8 +143,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     let expected = done.status.condition().expected_frames;
     if let Some(expected) = expected.filter(|_| !done.stopped && is_cut_short(&done)) {
         tracing::warn!(
-            "{}: it ends early, after {} of about {expected} frames; is it complete?",
-            args.input,
+            "{input}: it ends early, after {} of about {expected} frames; is it complete?",
             counts.captured()
         );
     }
@@ -157,7 +158,9 @@ fn source(input: &str) -> Result<SourceSpec, Failure> {
     let here = std::env::current_dir().map_err(|error| Failure::runtime(format!("the current folder: {error}")))?;
     let mut spec = SourceSpec::from_argument(input, &here).map_err(|(problem, help)| {
         let help = help.map_or_else(String::new, |help| format!(" ({help})"));
-        let message = format!("{input}: {problem}{help}");
+        // An address with a user in it may have a password in it.
+        let shown = if input.contains('@') { "the input" } else { input };
+        let message = format!("{shown}: {problem}{help}");
         // A file that is not there is the world's fault, an address that cannot be one is the caller's.
         if input.contains("://") && !input.starts_with("file:") {
             Failure::usage(message)
@@ -258,7 +261,7 @@ fn is_cut_short(done: &Done) -> bool {
 }
 
 /// The report: see the README for its fields.
-fn report(args: &SegmentArgs, model: &Model, plan: Plan, done: &Done) -> serde_json::Value {
+fn report(args: &SegmentArgs, input: &str, model: &Model, plan: Plan, done: &Done) -> serde_json::Value {
     let counts = done.status.ledger.counts();
     let dropped: serde_json::Map<_, _> =
         counts.reasons().map(|(reason, count)| (reason.name().to_string(), count.into())).collect();
@@ -287,7 +290,7 @@ fn report(args: &SegmentArgs, model: &Model, plan: Plan, done: &Done) -> serde_j
     let seconds = done.elapsed.as_secs_f64();
     let condition = done.status.condition();
     json!({
-        "input": args.input,
+        "input": input,
         "output": args.output,
         "complete": !done.stopped && !is_cut_short(done),
         "frames_in": counts.captured(),

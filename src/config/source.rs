@@ -137,7 +137,7 @@ impl SourceUri {
     pub fn check_file(&self) -> Result<(), (String, Option<String>)> {
         let SourceUri::File(path) = self else { return Ok(()) };
         let looked = Some(format!("looked for {}", path.display()));
-        if path.starts_with("/dev") {
+        if path.starts_with("/dev") && !path.is_file() {
             return Err((
                 "is a device, not a file".into(),
                 Some(format!("for a camera, write \"v4l2://{}\"", path.display())),

@@ -42,19 +42,24 @@ impl H264 {
         }
     }
 
-    /// The configured encoder, or the first that this installation has.
+    /// The configured encoder, or the first that this installation has and that has not `failed`. When all have, the first
+    /// is tried again.
     ///
     /// # Errors
     /// Names what to install.
-    pub fn choose(choice: EncoderChoice) -> Result<H264, GstError> {
+    pub fn choose(choice: EncoderChoice, failed: &[H264]) -> Result<H264, GstError> {
+        crate::gst::init()?;
         let candidates: &[H264] = match choice {
             EncoderChoice::Auto => &[H264::Nvenc, H264::X264, H264::OpenH264],
             EncoderChoice::Nvenc => &[H264::Nvenc],
             EncoderChoice::X264 => &[H264::X264],
             EncoderChoice::OpenH264 => &[H264::OpenH264],
         };
-        // The NVIDIA plugin registers its encoders only where the driver offers them, so being there means working.
-        candidates.iter().copied().find(|candidate| has(candidate.element())).ok_or_else(|| {
+        // The NVIDIA plugin registers its encoders only where the driver offers them. A driver may still refuse another
+        // session; such an encoder is passed over once it has failed.
+        let there = || candidates.iter().copied().filter(|candidate| has(candidate.element()));
+        let choice = there().find(|candidate| !failed.contains(candidate)).or_else(|| there().next());
+        choice.ok_or_else(|| {
             let names: Vec<&str> = candidates.iter().map(|candidate| candidate.element()).collect();
             GstError::new(format!(
                 "no H.264 encoder: GStreamer has none of {} (install gstreamer1.0-plugins-ugly for x264enc)",
@@ -100,6 +105,10 @@ pub fn gstreamer_report() -> Result<(String, Vec<Missing>), GstError> {
     Ok((gst::version_string().to_string(), missing))
 }
 
+/// Pictures that wait for an encoder: one to have the next ready, one for the hand-over. The caller drops or waits when
+/// both places are taken.
+pub(super) const ENCODER_QUEUE: u64 = 2;
+
 /// Bits a pixel of the automatic bitrate: enough for the hard edges of masks at x264's fastest preset.
 const BITS_PER_PIXEL: f64 = 0.15;
 
@@ -114,6 +123,7 @@ pub fn auto_bitrate(info: &VideoInfo) -> u32 {
 
 /// The elements of an encode, added to `pipeline` and linked; what comes out is H.264 as `caps` wants it.
 pub struct EncodeChain {
+    pub kind: H264,
     pub source: gst_app::AppSrc,
     /// The chain's last element.
     pub last: gst::Element,
@@ -127,19 +137,17 @@ pub fn build(
     pipeline: &gst::Pipeline,
     caps: &gst::Caps,
     info: &VideoInfo,
+    kind: H264,
     config: &EncodeConfig,
     purpose: Purpose,
     status: &Arc<Status>,
 ) -> Result<EncodeChain, OutputError> {
-    let kind = H264::choose(config.encoder)?;
     let source = gst_app::AppSrc::builder()
         .caps(caps)
         .format(gst::Format::Time)
         .is_live(purpose == Purpose::Live)
-        // Two pictures: one in the encoder's hands, one ready. The caller drops when both places are taken.
-        .max_buffers(2)
+        .max_buffers(ENCODER_QUEUE)
         .max_bytes(0)
-        .block(purpose == Purpose::File)
         .build();
     let encoder = make(kind.element())?;
     configure(&encoder, kind, info, config, purpose);
@@ -160,7 +168,7 @@ pub fn build(
     elements.extend([encoder, parse.clone()]);
     pipeline.add_many(&elements).map_err(glib_error)?;
     gst::Element::link_many(&elements).map_err(glib_error)?;
-    Ok(EncodeChain { source, last: parse })
+    Ok(EncodeChain { kind, source, last: parse })
 }
 
 fn configure(encoder: &gst::Element, kind: H264, info: &VideoInfo, config: &EncodeConfig, purpose: Purpose) {
@@ -238,6 +246,24 @@ fn measure(encoder: &gst::Element, status: &Arc<Status>) {
     });
 }
 
+/// Pushes a picture as soon as the encoder has room for it; that is what sets the pace where no frame may be lost.
+///
+/// # Errors
+/// The pipeline's error, when it fails while we wait. Left to itself a blocking appsrc would wait for ever then.
+pub(super) fn push_patiently(source: &gst_app::AppSrc, bus: &gst::Bus, buffer: gst::Buffer) -> Result<(), OutputError> {
+    while source.current_level_buffers() >= ENCODER_QUEUE {
+        let wait = gst::ClockTime::from_mseconds(2);
+        if let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Error])
+            && let gst::MessageView::Error(error) = message.view()
+        {
+            return Err(crate::gst::describe(error).into());
+        }
+    }
+    source.push_buffer(buffer).map(|_| ()).map_err(|_| {
+        crate::gst::bus_error(bus).unwrap_or_else(|| GstError::new("the encoder takes no more pictures")).into()
+    })
+}
+
 pub(super) fn glib_error(error: gst::glib::BoolError) -> OutputError {
     OutputError(format!("GStreamer: {}", error.message))
 }
@@ -263,8 +289,9 @@ mod tests {
         if has("nvh264enc") {
             return;
         }
-        let error = H264::choose(EncoderChoice::Nvenc).unwrap_err();
+        let error = H264::choose(EncoderChoice::Nvenc, &[]).unwrap_err();
         assert!(error.message.contains("nvh264enc"), "{error}");
-        assert!(H264::choose(EncoderChoice::Auto).is_ok());
+        assert_eq!(H264::choose(EncoderChoice::Auto, &[]), Ok(H264::X264));
+        assert_eq!(H264::choose(EncoderChoice::X264, &[H264::X264]), Ok(H264::X264), "better than nothing");
     }
 }

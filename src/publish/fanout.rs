@@ -1,6 +1,6 @@
 //! One encoded stream, any number of takers: each has its own queue, and only its own queue drops.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub enum Taken {
 #[derive(Default)]
 pub struct Fanout {
     takers: Mutex<Vec<Box<dyn Taker>>>,
+    /// Their number, for those who must not wait while a picture is handed out.
+    count: AtomicUsize,
     encoder: Mutex<Encoder>,
     /// Access units that takers have lost.
     lost: Arc<AtomicU64>,
@@ -54,12 +56,15 @@ const KEYFRAME_PAUSE: Duration = Duration::from_millis(250);
 impl Fanout {
     /// Adds a taker; it starts with a keyframe, which is asked for at once.
     pub fn add(&self, taker: Box<dyn Taker>) {
-        lock(&self.takers).push(taker);
+        let mut takers = lock(&self.takers);
+        takers.push(taker);
+        self.count.store(takers.len(), Ordering::Release);
+        drop(takers);
         self.request_keyframe();
     }
 
     pub fn takers(&self) -> usize {
-        lock(&self.takers).len()
+        self.count.load(Ordering::Acquire)
     }
 
     /// Access units that slow takers have lost so far.
@@ -81,7 +86,8 @@ impl Fanout {
     pub(super) fn deliver(&self, sample: &gst::Sample) {
         let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
         let mut wanted = false;
-        lock(&self.takers).retain_mut(|taker| match taker.take(sample, keyframe) {
+        let mut takers = lock(&self.takers);
+        takers.retain_mut(|taker| match taker.take(sample, keyframe) {
             Taken::Yes => true,
             Taken::WantsKeyframe => {
                 wanted = true;
@@ -89,6 +95,8 @@ impl Fanout {
             }
             Taken::Gone => false,
         });
+        self.count.store(takers.len(), Ordering::Release);
+        drop(takers);
         if wanted || lock(&self.encoder).wanted {
             self.request_keyframe();
         }
@@ -97,6 +105,7 @@ impl Fanout {
     /// Lets all takers go, in the order in which they came.
     pub(super) fn close(&self) {
         let takers = std::mem::take(&mut *lock(&self.takers));
+        self.count.store(0, Ordering::Release);
         // Outside the lock: closing a file takes a moment.
         drop(takers);
     }
@@ -110,9 +119,12 @@ impl Fanout {
         }
         let Some(sink) = encoder.sink.clone() else { return };
         encoder.asked = Some(Instant::now());
-        // Not under the lock: the event runs through the encoder's elements.
         drop(encoder);
-        sink.send_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        // By the pad, not by the element: `send_event` takes the element's state lock, which a thread that stops this
+        // encoder holds while it waits for us to return from handing out a picture.
+        if let Some(pad) = sink.static_pad("sink") {
+            pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        }
     }
 }
 
@@ -139,6 +151,13 @@ impl AppSrcTaker {
 
     pub fn source(&self) -> &gst_app::AppSrc {
         &self.source
+    }
+}
+
+impl Drop for AppSrcTaker {
+    fn drop(&mut self) {
+        // Whoever is fed by it sees the end. A pipeline that is gone already does not mind.
+        let _ = self.source.end_of_stream();
     }
 }
 

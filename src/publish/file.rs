@@ -7,13 +7,13 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
-use super::encoder::{EncodeChain, Purpose, build};
+use super::encoder::{EncodeChain, H264, Purpose, build, push_patiently};
 use super::raw::RawPool;
 use super::recording::add_file;
 use super::{Accepted, Output, OutputError, Paint, Stamp};
 use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
-use crate::gst::{bus_error, state_error};
+use crate::gst::state_error;
 use crate::stream::status::Status;
 
 /// Writes one file. The first picture's shape is the file's.
@@ -31,6 +31,8 @@ struct OpenFile {
     chain: EncodeChain,
     pool: RawPool,
     first: std::time::Duration,
+    /// An error was seen: the end will not come.
+    failed: bool,
 }
 
 impl FileOutput {
@@ -47,12 +49,12 @@ impl FileOutput {
 
     fn open(&self, info: VideoInfo, stamp: Stamp) -> Result<OpenFile, OutputError> {
         let pool = RawPool::new(info)?;
-        let pipeline = gst::Pipeline::new();
-        let bus = pipeline.bus().ok_or_else(|| OutputError("a GStreamer pipeline has no bus".into()))?;
-        let chain = build(&pipeline, &pool.caps, &info, &self.encode, Purpose::File, &self.status)?;
+        let (pipeline, bus) = crate::gst::pipeline()?;
+        let kind = H264::choose(self.encode.encoder, &[])?;
+        let chain = build(&pipeline, &pool.caps, &info, kind, &self.encode, Purpose::File, &self.status)?;
         add_file(&pipeline, &chain.last, self.container, &self.path, false)?;
         pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&pipeline, "it cannot be written"))?;
-        Ok(OpenFile { pipeline, bus, chain, pool, first: stamp.pts })
+        Ok(OpenFile { pipeline, bus, chain, pool, first: stamp.pts, failed: false })
     }
 
     fn located(&self, problem: impl std::fmt::Display) -> OutputError {
@@ -61,7 +63,7 @@ impl FileOutput {
 }
 
 impl Output for FileOutput {
-    fn wanted(&self) -> bool {
+    fn wanted(&mut self) -> bool {
         true
     }
 
@@ -69,30 +71,30 @@ impl Output for FileOutput {
         if self.open.is_none() {
             self.open = Some(self.open(info, stamp).map_err(|error| self.located(error))?);
         }
-        let Some(open) = &self.open else { return Err(self.located("it is not open")) };
+        let located = |problem: String| OutputError(format!("{}: {problem}", self.path.display()));
+        let Some(open) = &mut self.open else { return Err(located("it is not open".into())) };
         let shape = open.pool.info;
         if (info.width, info.height, info.format) != (shape.width, shape.height, shape.format) {
-            return Err(self.located(format!(
-                "the picture changes from {shape} to {info} at {:?}; one file holds one size",
-                stamp.pts
-            )));
+            let change =
+                format!("the picture changes from {shape} to {info} at {:?}; one file holds one size", stamp.pts);
+            return Err(located(change));
         }
         let mut buffer = open.pool.paint(paint)?;
-        let times = buffer.make_mut();
         let at = gst::ClockTime::from_nseconds(stamp.pts.saturating_sub(open.first).as_nanos() as u64);
-        times.set_pts(at);
-        // Waits while the encoder is busy: that is what sets the pace.
-        match open.chain.source.push_buffer(buffer) {
-            Ok(_) => Ok(Accepted::Published),
-            Err(_) => {
-                Err(self
-                    .located(bus_error(&open.bus).map_or("the encoder takes no more".into(), |error| error.message)))
-            }
-        }
+        buffer.make_mut().set_pts(at);
+        push_patiently(&open.chain.source, &open.bus, buffer).map_err(|error| {
+            open.failed = true;
+            located(error.0)
+        })?;
+        Ok(Accepted::Published)
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {
         let Some(open) = self.open.take() else { return Ok(()) };
+        if open.failed {
+            // Said already, and no end will come. What was written stays.
+            return Ok(());
+        }
         let ended = open.chain.source.end_of_stream();
         let message =
             open.bus.timed_pop_filtered(gst::ClockTime::NONE, &[gst::MessageType::Eos, gst::MessageType::Error]);

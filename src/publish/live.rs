@@ -10,7 +10,7 @@ use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
-use super::encoder::{EncodeChain, Purpose, build, glib_error};
+use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_patiently};
 use super::fanout::Fanout;
 use super::mjpeg::{Gallery, JpegEncoder};
 use super::raw::RawPool;
@@ -33,41 +33,103 @@ pub struct LiveOutput {
     encode: EncodeConfig,
     status: Arc<Status>,
     outlets: Outlets,
+    /// Wait for the encoder rather than leave pictures out.
+    patient: bool,
     pool: Option<RawPool>,
     h264: Option<Encoder>,
+    /// Encoders that have failed on this machine; the automatic choice passes them over.
+    failed: Vec<H264>,
     jpeg: Option<JpegEncoder>,
+    /// After a failure no encoder is started before this time.
+    retry: Option<Instant>,
     clock: OutputClock,
 }
 
+/// Pause before an encoder that failed is started again.
+const RETRY: Duration = Duration::from_secs(2);
+
 impl LiveOutput {
-    pub fn new(encode: EncodeConfig, record: Option<RecordConfig>, status: Arc<Status>, outlets: Outlets) -> Self {
+    /// # Errors
+    /// When the recording has no thread.
+    pub fn new(
+        encode: EncodeConfig,
+        record: Option<RecordConfig>,
+        status: Arc<Status>,
+        outlets: Outlets,
+    ) -> Result<Self, OutputError> {
         if let Some(record) = record {
-            let recorder = Recorder::new(Arc::clone(&status.name), record, outlets.h264.lost_counter());
+            let recorder = Recorder::start(Arc::clone(&status.name), record, outlets.h264.lost_counter())?;
             outlets.h264.add(Box::new(recorder));
         }
-        LiveOutput { encode, status, outlets, pool: None, h264: None, jpeg: None, clock: OutputClock::default() }
+        Ok(LiveOutput {
+            encode,
+            status,
+            outlets,
+            patient: false,
+            pool: None,
+            h264: None,
+            failed: Vec::new(),
+            jpeg: None,
+            retry: None,
+            clock: OutputClock::default(),
+        })
     }
 
-    /// Starts and stops encoders as viewers come and go.
+    /// For a source that waits: no picture is left out because the encoder is busy.
+    pub fn patient(mut self) -> Self {
+        self.patient = true;
+        self
+    }
+
+    /// Starts and stops encoders as viewers come and go. One that fails does not keep the other from working.
     fn follow_viewers(&mut self) -> Result<(), OutputError> {
         let Some(pool) = &self.pool else { return Ok(()) };
-        if self.outlets.h264.takers() == 0 {
-            self.h264 = None;
-        } else if self.h264.is_none() {
-            self.h264 = Some(Encoder::start(pool, &self.encode, &self.status, &self.outlets.h264)?);
+        if let Some(problem) = self.h264.as_ref().and_then(|encoder| bus_error(&encoder.bus)) {
+            return Err(self.h264_failed(&problem.message));
         }
+        let may_start = self.retry.is_none_or(|at| Instant::now() >= at);
+        let mut outcome = Ok(());
         if self.outlets.jpeg.viewers() == 0 {
             self.jpeg = None;
-        } else if self.jpeg.is_none() {
-            self.jpeg = Some(JpegEncoder::start(&pool.caps, self.encode.jpeg_quality, &self.outlets.jpeg)?);
+        } else if self.jpeg.is_none() && may_start {
+            match JpegEncoder::start(&pool.caps, self.encode.jpeg_quality, &self.outlets.jpeg) {
+                Ok(encoder) => self.jpeg = Some(encoder),
+                Err(error) => outcome = Err(error),
+            }
         }
-        Ok(())
+        if self.outlets.h264.takers() == 0 {
+            self.h264 = None;
+        } else if self.h264.is_none() && may_start {
+            match Encoder::start(pool, &self.encode, &self.failed, &self.status, &self.outlets.h264) {
+                Ok(encoder) => self.h264 = Some(encoder),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        if outcome.is_err() {
+            self.retry = Some(Instant::now() + RETRY);
+        }
+        outcome
+    }
+
+    fn h264_failed(&mut self, problem: &str) -> OutputError {
+        let Some(encoder) = self.h264.take() else { return OutputError(problem.into()) };
+        let kind = encoder.chain.kind;
+        if !self.failed.contains(&kind) {
+            self.failed.push(kind);
+        }
+        self.retry = Some(Instant::now() + RETRY);
+        OutputError(format!("the encoder {} failed: {problem}", kind.element()))
     }
 }
 
 impl Output for LiveOutput {
-    fn wanted(&self) -> bool {
-        self.outlets.h264.takers() > 0 || self.outlets.jpeg.viewers() > 0
+    fn wanted(&mut self) -> bool {
+        let wanted = self.outlets.h264.takers() > 0 || self.outlets.jpeg.viewers() > 0;
+        if !wanted {
+            // Threads, memory, and a GPU's few encoder sessions are given back.
+            (self.h264, self.jpeg) = (None, None);
+        }
+        wanted
     }
 
     fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
@@ -76,35 +138,32 @@ impl Output for LiveOutput {
             (self.h264, self.jpeg) = (None, None);
             self.pool = Some(RawPool::new(info)?);
         }
-        if let Some(problem) = self.h264.as_ref().and_then(|encoder| bus_error(&encoder.bus)) {
-            self.h264 = None;
-            return Err(OutputError(format!("the H.264 encoder failed and is started again: {problem}")));
+        let trouble = self.follow_viewers();
+        if self.h264.is_none() && self.jpeg.is_none() {
+            // The picture has nowhere to go: because of the trouble, or until a failed encoder is tried again.
+            return trouble.and(Ok(Accepted::Busy));
         }
-        self.follow_viewers()?;
-        let h264 = self.h264.as_ref();
-        let has_room = h264.is_none_or(|encoder| encoder.chain.source.current_level_buffers() < 2);
-        if !has_room && self.jpeg.is_none() {
+        let has_room = |encoder: &Encoder| encoder.chain.source.current_level_buffers() < ENCODER_QUEUE;
+        let h264 = self.h264.as_ref().filter(|encoder| self.patient || has_room(encoder));
+        if h264.is_none() && self.jpeg.is_none() {
             return Ok(Accepted::Busy);
         }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
         let at = self.clock.at(stamp);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
-        if let Some(jpeg) = &self.jpeg {
-            jpeg.push(buffer.clone());
-        }
-        if let (Some(encoder), true) = (h264, has_room && !stamp.slate) {
-            encoder.under_way.enter(at, stamp.captured_at);
+        let jpeg = self.jpeg.as_ref().map(|jpeg| jpeg.push(buffer.clone()));
+        let h264 = h264.map(|encoder| encoder.push(buffer, at, stamp));
+        if let Some(Err(error)) = jpeg {
+            self.jpeg = None;
+            self.retry = Some(Instant::now() + RETRY);
+            tracing::error!(stream = &*self.status.name, stage = "publish", "the JPEG encoder failed: {error}");
         }
         match h264 {
-            Some(_) if !has_room => Ok(Accepted::Busy),
-            Some(encoder) if encoder.chain.source.push_buffer(buffer).is_err() => {
-                let problem = bus_error(&encoder.bus).map_or("it takes no more".into(), |error| error.message);
-                self.h264 = None;
-                Err(OutputError(format!("the H.264 encoder failed and is started again: {problem}")))
-            }
-            Some(_) => Ok(Accepted::Encoding),
-            None => Ok(Accepted::Published),
+            Some(Ok(())) => trouble.and(Ok(Accepted::Encoding)),
+            Some(Err(error)) => Err(self.h264_failed(&error.0)),
+            None if self.h264.is_some() => Ok(Accepted::Busy),
+            None => trouble.and(Ok(Accepted::Published)),
         }
     }
 
@@ -163,12 +222,13 @@ impl Encoder {
     fn start(
         pool: &RawPool,
         config: &EncodeConfig,
+        failed: &[H264],
         status: &Arc<Status>,
         fanout: &Arc<Fanout>,
     ) -> Result<Self, OutputError> {
-        let pipeline = gst::Pipeline::new();
-        let bus = pipeline.bus().ok_or_else(|| OutputError("a GStreamer pipeline has no bus".into()))?;
-        let chain = build(&pipeline, &pool.caps, &pool.info, config, Purpose::Live, status)?;
+        let (pipeline, bus) = crate::gst::pipeline()?;
+        let kind = H264::choose(config.encoder, failed)?;
+        let chain = build(&pipeline, &pool.caps, &pool.info, kind, config, Purpose::Live, status)?;
         // Every keyframe carries its parameter sets, so that a viewer can start at any of them.
         chain.last.set_property("config-interval", -1_i32);
         let caps =
@@ -194,6 +254,14 @@ impl Encoder {
             .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
         fanout.set_encoder(Some(sink));
         Ok(Encoder { pipeline, bus, chain, fanout: Arc::clone(fanout), under_way })
+    }
+
+    fn push(&self, buffer: gst::Buffer, at: Duration, stamp: Stamp) -> Result<(), OutputError> {
+        if !stamp.slate {
+            self.under_way.enter(at, stamp.captured_at);
+        }
+        // Returns at once where there is room.
+        push_patiently(&self.chain.source, &self.bus, buffer)
     }
 
     /// Lets the pictures that are inside come out.

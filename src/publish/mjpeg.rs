@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use gst::prelude::*;
 
 use super::OutputError;
-use super::encoder::glib_error;
-use crate::gst::{make, state_error};
+use super::encoder::{ENCODER_QUEUE, glib_error};
+use crate::gst::{bus_error, make, state_error};
 
 /// The newest JPEG of a stream. Lives as long as the stream; encoders come and go.
 #[derive(Clone)]
@@ -43,9 +43,10 @@ impl Gallery {
     }
 }
 
-/// `appsrc ! jpegenc ! appsink`
+/// `appsrc ! square pixels ! full-range BT.601 ! jpegenc ! appsink`
 pub struct JpegEncoder {
     pipeline: gst::Pipeline,
+    bus: gst::Bus,
     source: gst_app::AppSrc,
 }
 
@@ -55,9 +56,23 @@ impl JpegEncoder {
     /// # Errors
     /// A missing element, with what to install.
     pub fn start(caps: &gst::Caps, quality: u32, gallery: &Gallery) -> Result<Self, OutputError> {
-        let pipeline = gst::Pipeline::new();
-        let source =
-            gst_app::AppSrc::builder().caps(caps).format(gst::Format::Time).max_buffers(2).max_bytes(0).build();
+        let (pipeline, bus) = crate::gst::pipeline()?;
+        let source = gst_app::AppSrc::builder()
+            .caps(caps)
+            .format(gst::Format::Time)
+            .max_buffers(ENCODER_QUEUE)
+            .max_bytes(0)
+            .build();
+        // JFIF knows one kind of YUV, full-range BT.601, and no pixel aspect ratio.
+        let scale = make("videoscale")?;
+        let convert = make("videoconvert")?;
+        let filter = make("capsfilter")?;
+        let jfif = gst::Caps::builder("video/x-raw")
+            .field("format", "I420")
+            .field("colorimetry", "1:4:0:0")
+            .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
+            .build();
+        filter.set_property("caps", jfif);
         let encoder = make("jpegenc")?;
         encoder.set_property("quality", quality as i32);
         let gallery = gallery.clone();
@@ -68,20 +83,27 @@ impl JpegEncoder {
             Ok(gst::FlowSuccess::Ok)
         });
         let sink = gst_app::AppSink::builder().sync(false).max_buffers(1).callbacks(callbacks.build()).build();
-        let elements = [source.upcast_ref(), &encoder, sink.upcast_ref()];
+        let elements = [source.upcast_ref(), &scale, &convert, &filter, &encoder, sink.upcast_ref()];
         pipeline.add_many(elements).map_err(glib_error)?;
         gst::Element::link_many(elements).map_err(glib_error)?;
         pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&pipeline, "the JPEG encoder does not start"))?;
-        Ok(JpegEncoder { pipeline, source })
+        Ok(JpegEncoder { pipeline, bus, source })
     }
 
     /// Encodes a picture, unless two are waiting: then this one is left out.
-    pub fn push(&self, buffer: gst::Buffer) {
-        if self.source.current_level_buffers() < 2 && self.source.push_buffer(buffer).is_err() {
-            tracing::debug!("a JPEG encoder takes no more pictures");
+    ///
+    /// # Errors
+    /// The encoder has failed and is of no more use.
+    pub fn push(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
+        if let Some(error) = bus_error(&self.bus) {
+            return Err(error.into());
         }
+        if self.source.current_level_buffers() < ENCODER_QUEUE && self.source.push_buffer(buffer).is_err() {
+            return Err(OutputError("it takes no more pictures".into()));
+        }
+        Ok(())
     }
 }
 
@@ -89,6 +111,60 @@ impl Drop for JpegEncoder {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
             tracing::debug!("a JPEG encoder did not stop");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Colorimetry, Matrix, PixelFormat, VideoInfo};
+    use crate::publish::raw::RawPool;
+
+    /// Red as BT.709 video-range YUV, in pixels twice as wide as high, comes back red and of the right shape.
+    #[test]
+    fn colours_and_shape_survive_jfif() {
+        crate::gst::init().unwrap();
+        let mut info = VideoInfo::new(PixelFormat::I420, 64, 64);
+        (info.par, info.fps) = ((2, 1), (25, 1));
+        info.color = Colorimetry { matrix: Matrix::Bt709, full_range: false };
+        let pool = RawPool::new(info).unwrap();
+        let gallery = Gallery::default();
+        let mut viewer = gallery.look();
+        let encoder = JpegEncoder::start(&pool.caps, 95, &gallery).unwrap();
+        let mut red = |target: &mut crate::frame::PictureMut<'_>| {
+            for (plane, value) in target.planes.iter_mut().zip([63, 102, 240]) {
+                plane.data.fill(value);
+            }
+        };
+        encoder.push(pool.paint(&mut red).unwrap()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let wait = async { tokio::time::timeout(std::time::Duration::from_secs(30), viewer.changed()).await };
+        runtime.block_on(wait).expect("a picture comes").unwrap();
+        let jpeg = viewer.borrow().clone().unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("red.jpg");
+        std::fs::write(&path, &jpeg).unwrap();
+        let spec = crate::config::SourceSpec::from_argument(
+            &format!("gst:filesrc location={} ! jpegdec ! videoconvert ! video/x-raw,format=I420", path.display()),
+            folder.path(),
+        );
+        let source = crate::capture::GstSource::new(spec.unwrap());
+        let mut capture = crate::capture::Source::open(&source).unwrap();
+        let crate::capture::Captured::Frame(frame) = capture.next(std::time::Duration::from_secs(30)).unwrap() else {
+            panic!("the JPEG decodes")
+        };
+        let picture = frame.pixels.picture();
+        assert_eq!(picture.info.width, 2 * picture.info.height);
+        assert!(picture.info.color.full_range);
+        // Full-range BT.601 red: 76, 85, 255.
+        for (plane, value) in picture.planes.iter().zip([76_u8, 85, 255]) {
+            assert!(
+                plane.data[plane.stride * 5 + 5].abs_diff(value) <= 3,
+                "{} for {value}",
+                plane.data[plane.stride * 5 + 5]
+            );
         }
     }
 }

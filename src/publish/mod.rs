@@ -55,7 +55,7 @@ pub type Paint<'a> = dyn FnMut(&mut PictureMut<'_>) + 'a;
 /// Where a stream's pictures go.
 pub trait Output: Send {
     /// Whether anyone wants pictures now. When not, the stream neither draws nor encodes.
-    fn wanted(&self) -> bool;
+    fn wanted(&mut self) -> bool;
 
     /// Lets `paint` draw the next picture and sends it on.
     ///

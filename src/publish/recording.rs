@@ -1,13 +1,16 @@
 //! Recordings: the encoded stream into a file that stays playable whatever ends it.
 //!
 //! MP4 is written in fragments of a second, Matroska in clusters, both unbuffered: a process that is killed loses the
-//! last second at most. A full disk or an unplugged one stops the recording, not the stream; it starts again, in a new
+//! last two seconds at most, a machine that loses its power also what the system had not written yet. A full disk or an unplugged one stops the recording, not the stream; it starts again, in a new
 //! file, when there is room.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
@@ -26,8 +29,12 @@ const FRAGMENT: Duration = Duration::from_secs(1);
 /// Access units that may wait for a slow disk: about four seconds.
 const WAITING: u64 = 100;
 
-/// Pause before a recording that failed is tried again.
-const RETRY: Duration = Duration::from_secs(5);
+/// Pauses before a recording that failed is tried again: the first, and the longest after doubling.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A file that failed with less in it holds no picture.
+const LEAST_BYTES: u64 = 4096;
 
 /// How long a file may take to be closed.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -70,12 +77,72 @@ pub(super) fn add_file(
     gst::Element::link_many([last, &mux, &sink]).map_err(glib_error)
 }
 
-/// Records a stream, file after file. A [`Taker`] of its fan-out.
+/// Records a stream, file after file, on a thread of its own: a disk that hangs holds up neither the stream nor its other
+/// takers. The [`Taker`] end only queues.
 pub struct Recorder {
+    pictures: Option<Sender<gst::Sample>>,
+    thread: Option<JoinHandle<()>>,
+    needs_keyframe: bool,
+    lost: Arc<AtomicU64>,
+}
+
+impl Recorder {
+    /// # Errors
+    /// When there is no thread for it.
+    pub(super) fn start(stream: Arc<str>, config: RecordConfig, lost: Arc<AtomicU64>) -> Result<Self, OutputError> {
+        let (pictures, queue) = bounded(WAITING as usize);
+        let writer = Writer { stream, config, state: Recording::Waiting, pause: FIRST_PAUSE, lost: Arc::clone(&lost) };
+        let thread = std::thread::Builder::new()
+            .name(format!("record-{}", writer.stream))
+            .spawn(move || writer.run(&queue))
+            .map_err(|error| OutputError(format!("no thread for the recording: {error}")))?;
+        Ok(Recorder { pictures: Some(pictures), thread: Some(thread), needs_keyframe: true, lost })
+    }
+}
+
+impl Taker for Recorder {
+    fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
+        if self.needs_keyframe && !keyframe {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return Taken::WantsKeyframe;
+        }
+        let Some(pictures) = &self.pictures else { return Taken::Gone };
+        match pictures.try_send(sample.clone()) {
+            Ok(()) => {
+                self.needs_keyframe = false;
+                Taken::Yes
+            }
+            Err(TrySendError::Full(_)) => {
+                // The disk is too slow: what follows is of no use before the next keyframe, which comes by itself.
+                self.needs_keyframe = true;
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                Taken::Yes
+            }
+            Err(TrySendError::Disconnected(_)) => Taken::Gone,
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Closes the queue; the writer works off the rest and closes its file.
+        self.pictures = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a recording ended in a panic; what was written is playable");
+        }
+    }
+}
+
+/// The writing end of a [`Recorder`].
+struct Writer {
     stream: Arc<str>,
     config: RecordConfig,
     state: Recording,
-    lost: Arc<std::sync::atomic::AtomicU64>,
+    /// How long the next failure is waited out.
+    pause: Duration,
+    lost: Arc<AtomicU64>,
 }
 
 enum Recording {
@@ -93,91 +160,110 @@ struct OpenFile {
     bus: gst::Bus,
     taker: AppSrcTaker,
     caps: Option<gst::Caps>,
+    /// An error was seen: the end will not come.
+    failed: bool,
 }
 
-impl Recorder {
-    pub(super) fn new(stream: Arc<str>, config: RecordConfig, lost: Arc<std::sync::atomic::AtomicU64>) -> Self {
-        Recorder { stream, config, state: Recording::Waiting, lost }
+impl Writer {
+    fn run(mut self, pictures: &Receiver<gst::Sample>) {
+        for sample in pictures {
+            if let Err(problem) = self.write(&sample) {
+                self.fail(&problem.0);
+            }
+        }
+    }
+
+    fn write(&mut self, sample: &gst::Sample) -> Result<(), OutputError> {
+        let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+        match &self.state {
+            Recording::Failed(until) if Instant::now() < *until => return Ok(()),
+            Recording::Failed(_) => self.state = Recording::Waiting,
+            // Another size or profile does not fit into the same track.
+            Recording::Open(file) if file.caps != sample.caps_owned() => self.state = Recording::Waiting,
+            _ => {}
+        }
+        if matches!(self.state, Recording::Waiting) {
+            if !keyframe {
+                return Ok(());
+            }
+            self.state = Recording::Open(self.open(sample.caps_owned())?);
+        }
+        let Recording::Open(file) = &mut self.state else { return Ok(()) };
+        if let Some(error) = bus_error(&file.bus) {
+            file.failed = true;
+            return Err(OutputError(format!("{}: {error}", file.path.display())));
+        }
+        if file.taker.take(sample, keyframe) == Taken::Yes && self.pause > FIRST_PAUSE && keyframe {
+            tracing::info!(stream = &*self.stream, stage = "record", "recording works again");
+            self.pause = FIRST_PAUSE;
+        }
+        Ok(())
     }
 
     fn fail(&mut self, problem: &str) {
-        tracing::error!(
-            stream = &*self.stream,
-            stage = "record",
-            "recording to {} has stopped, next try in {} s: {problem}",
-            self.config.dir.display(),
-            RETRY.as_secs()
-        );
-        self.state = Recording::Failed(Instant::now() + RETRY);
+        let dir = self.config.dir.display();
+        if self.pause == FIRST_PAUSE {
+            let pause = self.pause.as_secs();
+            tracing::error!(
+                stream = &*self.stream,
+                stage = "record",
+                "recording to {dir} has stopped, next try in {pause} s: {problem}"
+            );
+        } else {
+            tracing::debug!(stream = &*self.stream, stage = "record", "recording to {dir} still fails: {problem}");
+        }
+        self.state = Recording::Failed(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     fn open(&self, caps: Option<gst::Caps>) -> Result<OpenFile, OutputError> {
         let dir = &self.config.dir;
         std::fs::create_dir_all(dir).map_err(|error| OutputError(format!("{}: {error}", dir.display())))?;
         let path = free_name(dir, &self.stream, self.config.format, Timestamp::now());
-        let pipeline = gst::Pipeline::new();
-        let bus = pipeline.bus().ok_or_else(|| OutputError("a GStreamer pipeline has no bus".into()))?;
+        let (pipeline, bus) = crate::gst::pipeline()?;
         let source = gst_app::AppSrc::builder().format(gst::Format::Time).max_buffers(WAITING).max_bytes(0).build();
         let parse = make("h264parse")?;
         pipeline.add_many([source.upcast_ref(), &parse]).map_err(glib_error)?;
         source.link(&parse).map_err(glib_error)?;
         add_file(&pipeline, &parse, self.config.format, &path, true)?;
-        pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&pipeline, "the file cannot be opened"))?;
-        tracing::info!(stream = &*self.stream, stage = "record", "recording to {}", path.display());
         let taker = AppSrcTaker::new(source, WAITING, false, Arc::clone(&self.lost));
-        Ok(OpenFile { path, pipeline, bus, taker, caps })
+        let mut file = OpenFile { path, pipeline, bus, taker, caps, failed: false };
+        if file.pipeline.set_state(gst::State::Playing).is_err() {
+            let error = state_error(&file.pipeline, "the file cannot be opened");
+            let problem = OutputError(format!("{}: {error}", file.path.display()));
+            file.failed = true;
+            return Err(problem);
+        }
+        if self.pause == FIRST_PAUSE {
+            tracing::info!(stream = &*self.stream, stage = "record", "recording to {}", file.path.display());
+        }
+        Ok(file)
     }
 }
 
-impl Taker for Recorder {
-    fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
-        match &self.state {
-            Recording::Failed(until) if Instant::now() < *until => return Taken::Yes,
-            Recording::Failed(_) => self.state = Recording::Waiting,
-            // Another size or profile does not fit into the same track.
-            Recording::Open(file) if file.caps != sample.caps_owned() => self.state = Recording::Waiting,
-            _ => {}
-        }
-        if let Recording::Waiting = self.state {
-            if !keyframe {
-                return Taken::WantsKeyframe;
-            }
-            match self.open(sample.caps_owned()) {
-                Ok(file) => self.state = Recording::Open(file),
-                Err(error) => {
-                    self.fail(&error.0);
-                    return Taken::Yes;
-                }
-            }
-        }
-        let Recording::Open(file) = &mut self.state else { return Taken::Yes };
-        if let Some(error) = bus_error(&file.bus) {
-            let problem = format!("{}: {error}", file.path.display());
-            self.fail(&problem);
-            return Taken::Yes;
-        }
-        match file.taker.take(sample, keyframe) {
-            // A push that is refused means an error that is on the bus by the next picture.
-            Taken::Gone => Taken::Yes,
-            taken => taken,
-        }
+impl OpenFile {
+    /// Waits until the file is complete.
+    fn close(&self) -> bool {
+        let wait = gst::ClockTime::from_mseconds(CLOSE.as_millis() as u64);
+        self.taker.source().end_of_stream().is_ok()
+            && self
+                .bus
+                .timed_pop_filtered(wait, &[gst::MessageType::Eos, gst::MessageType::Error])
+                .is_some_and(|message| message.type_() == gst::MessageType::Eos)
     }
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        let ended = self.taker.source().end_of_stream().is_ok();
-        let wait = gst::ClockTime::from_mseconds(CLOSE.as_millis() as u64);
-        let done = ended
-            && self
-                .bus
-                .timed_pop_filtered(wait, &[gst::MessageType::Eos, gst::MessageType::Error])
-                .is_some_and(|message| message.type_() == gst::MessageType::Eos);
-        if !done {
+        if !self.failed && !self.close() {
             tracing::warn!("{}: the recording could not be closed; what was written is playable", self.path.display());
         }
         if self.pipeline.set_state(gst::State::Null).is_err() {
             tracing::warn!("{}: the recording's pipeline did not stop", self.path.display());
+        }
+        // A full disk leaves a file without a picture at every attempt: nobody wants thousands of them.
+        if self.failed && std::fs::metadata(&self.path).is_ok_and(|file| file.len() < LEAST_BYTES) {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

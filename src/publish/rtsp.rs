@@ -1,6 +1,6 @@
 //! The RTSP server: `rtsp://HOST:PORT/NAME`, one shared media a stream, fed with the stream's one encode.
 //!
-//! GStreamer's server speaks the protocol (RFC 2326), over UDP, multicast or TCP. A viewer that does not read is cut
+//! GStreamer's server speaks the protocol (RFC 2326), over UDP or TCP. A viewer that does not read is cut
 //! off by it when its own queue is full; the media and the other viewers do not wait.
 
 use std::collections::HashMap;
@@ -22,6 +22,9 @@ use crate::gst::make;
 
 /// Access units that may wait for the RTSP media: about two seconds.
 const WAITING: u64 = 60;
+
+/// Threads that clients share.
+const CLIENT_THREADS: i32 = 16;
 
 /// How often sessions that clients left without a word are looked for.
 const CLEAN_UP: std::time::Duration = std::time::Duration::from_secs(5);
@@ -53,6 +56,11 @@ impl RtspServer {
         server.set_address(&address.ip().to_string());
         server.set_service(&address.port().to_string());
         let mounts = server.mount_points().ok_or_else(|| OutputError("the RTSP server has no mount points".into()))?;
+        // A viewer's DESCRIBE waits until its stream has a first picture. With the one thread that is the default, a
+        // stream without pictures would hold up the viewers of all others.
+        if let Some(threads) = server.thread_pool() {
+            threads.set_max_threads(CLIENT_THREADS);
+        }
         let context = glib::MainContext::new();
         // Says "Failed to bind" with no reason when asked to attach; a listener of our own tells which it is.
         drop(

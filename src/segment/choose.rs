@@ -103,7 +103,7 @@ pub fn measured(model: &Model, goal: Goal) -> Result<(Plan, Vec<Trial>), Segment
         return Ok((usual_plan, Vec::new()));
     }
     let mut trials = Vec::new();
-    for workers in candidates(cores) {
+    for workers in candidates(cores, goal) {
         let plan = Plan { workers, threads: cores / workers, ..usual_plan };
         trials.push(trial(model, plan, TRIAL)?);
     }
@@ -114,9 +114,14 @@ pub fn measured(model: &Model, goal: Goal) -> Result<(Plan, Vec<Trial>), Segment
     Ok((best.map_or(usual_plan, |trial| trial.plan), trials))
 }
 
-/// Worker counts worth a trial: one, all cores, and the square root between them on large machines.
-fn candidates(cores: usize) -> Vec<usize> {
-    let mut candidates = vec![1, cores.isqrt(), cores];
+/// Worker counts worth a trial: one, all cores, and the square root between them on large machines. A frame is never
+/// sooner done by one thread of many idle ones, so for its delay alone all cores as workers are not tried where that
+/// would mean many sessions.
+fn candidates(cores: usize, goal: Goal) -> Vec<usize> {
+    let mut candidates = vec![1, cores.isqrt()];
+    if goal == Goal::Throughput || cores <= 4 {
+        candidates.push(cores);
+    }
     candidates.dedup();
     candidates
 }
@@ -169,8 +174,9 @@ mod tests {
 
     #[test]
     fn candidates_fit_the_machine() {
-        assert_eq!(candidates(1), [1]);
-        assert_eq!(candidates(2), [1, 2]);
-        assert_eq!(candidates(16), [1, 4, 16]);
+        assert_eq!(candidates(1, Goal::Throughput), [1]);
+        assert_eq!(candidates(2, Goal::Latency), [1, 2]);
+        assert_eq!(candidates(16, Goal::Throughput), [1, 4, 16]);
+        assert_eq!(candidates(16, Goal::Latency), [1, 4]);
     }
 }

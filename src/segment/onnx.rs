@@ -214,9 +214,10 @@ fn open_session(config: &ModelConfig, provider: Provider, threads: usize) -> Res
     builder = builder.with_intra_threads(threads).map_err(|error| model_error(&error))?;
     // Spinning threads win a little on an idle machine and lose a lot where decoders and encoders want the cores.
     builder = builder.with_intra_op_spinning(false).map_err(|error| model_error(&error))?;
-    if let Some(dispatch) = dispatch(config, provider) {
+    let dispatches = dispatches(config, provider);
+    if !dispatches.is_empty() {
         builder = builder
-            .with_execution_providers([dispatch])
+            .with_execution_providers(dispatches)
             .map_err(|error| SessionError::Provider(one_line(&error.to_string())))?;
     }
     builder.commit_from_file(&config.path).map_err(|error| {
@@ -225,11 +226,13 @@ fn open_session(config: &ModelConfig, provider: Provider, threads: usize) -> Res
     })
 }
 
-/// The options of a GPU provider; `None` for the CPU, which ONNX Runtime always has.
-fn dispatch(config: &ModelConfig, provider: Provider) -> Option<ExecutionProviderDispatch> {
-    let dispatch = match provider {
-        Provider::Cpu => return None,
-        Provider::Cuda => ep::CUDA::default().with_device_id(config.device).build(),
+/// The options of a GPU provider; none for the CPU, which ONNX Runtime always has.
+fn dispatches(config: &ModelConfig, provider: Provider) -> Vec<ExecutionProviderDispatch> {
+    let cuda = || ep::CUDA::default().with_device_id(config.device).build();
+    // Without `error_on_failure`, ONNX Runtime falls back to the CPU and says so nowhere that a service could read it.
+    match provider {
+        Provider::Cpu => Vec::new(),
+        Provider::Cuda => vec![cuda().error_on_failure()],
         Provider::TensorRt => {
             let mut options = ep::TensorRT::default().with_device_id(config.device).with_fp16(true);
             if let Some(folder) = &config.cache_dir {
@@ -240,11 +243,10 @@ fn dispatch(config: &ModelConfig, provider: Provider) -> Option<ExecutionProvide
                     .with_timing_cache(true)
                     .with_timing_cache_path(folder.to_string());
             }
-            options.build()
+            // What TensorRT does not take goes to CUDA before it goes to the CPU.
+            vec![options.build().error_on_failure(), cuda().fail_silently()]
         }
-    };
-    // Without this, ONNX Runtime falls back to the CPU and says so nowhere that a service could read it.
-    Some(dispatch.error_on_failure())
+    }
 }
 
 fn one_line(text: &str) -> String {

@@ -90,8 +90,9 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// Pause after a failed attempt to make a new segmenter.
-const REMAKE_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses of a worker after failures that follow one another: none after the first, then this, doubling up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Pool {
     /// Starts `workers` threads, each with a segmenter of its own.
@@ -113,7 +114,7 @@ impl Pool {
             let (wake, woken) = bounded(1);
             pool.wake.push(wake);
             let (shared, stopped) = (Arc::clone(&pool.shared), stopped.clone());
-            let worker = Worker { shared, stopped, woken, segmenter: Some(segmenter) };
+            let worker = Worker { shared, stopped, woken, segmenter: Some(segmenter), failures: 0 };
             let thread = std::thread::Builder::new().name(format!("segment-{n}"));
             let handle = thread
                 .spawn(move || worker.run())
@@ -157,6 +158,8 @@ struct Worker {
     stopped: Receiver<()>,
     woken: Receiver<()>,
     segmenter: Option<Box<dyn Segmenter>>,
+    /// Batches that failed since the last good one.
+    failures: u32,
 }
 
 /// A request that was taken from its lane, with the promise that was given for it.
@@ -225,6 +228,9 @@ impl Worker {
         stats.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
         match result {
             Ok(segmented) => {
+                if std::mem::take(&mut self.failures) > 1 {
+                    tracing::info!(stage = "segment", "the model works again");
+                }
                 let (preprocess, run) = (segmented.preprocess.share(frames.len()), segmented.run.share(frames.len()));
                 for (job, mask) in batch.into_iter().zip(segmented.masks) {
                     job.lane.status.stage(Stage::Preprocess).record(preprocess);
@@ -234,12 +240,28 @@ impl Worker {
             }
             Err(error) => {
                 stats.failures.fetch_add(1, Ordering::Relaxed);
+                self.failures += 1;
                 for job in batch {
                     let Frame { stream, seq, pts, .. } = &job.frame;
-                    tracing::error!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
+                    // A model that fails every time is reported once, and when it works again.
+                    if self.failures == 1 {
+                        tracing::error!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
+                    } else {
+                        tracing::debug!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
+                    }
                     deliver(job, Err(error.clone()));
                 }
+                self.pause();
             }
+        }
+    }
+
+    /// After repeated failures: making a new session may be expensive, and whatever is wrong may need time to pass.
+    fn pause(&self) {
+        if self.failures > 1 {
+            let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 2).min(5)).min(LONGEST_PAUSE);
+            // A stop ends it.
+            let _ = self.stopped.recv_timeout(pause);
         }
     }
 
@@ -247,14 +269,7 @@ impl Worker {
     fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
         let mut segmenter = match self.segmenter.take() {
             Some(segmenter) => segmenter,
-            None => match (self.shared.factory)() {
-                Ok(segmenter) => segmenter,
-                Err(error) => {
-                    // Not in a hot loop; a stop ends the wait.
-                    let _ = self.stopped.recv_timeout(REMAKE_PAUSE);
-                    return Err(error);
-                }
-            },
+            None => (self.shared.factory)()?,
         };
         let result = match catch_unwind(AssertUnwindSafe(|| segmenter.segment(frames))) {
             Ok(result) => result,

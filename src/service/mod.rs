@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::capture::GstSource;
-use crate::config::{Config, ConfigError, StreamConfig};
+use crate::config::{Config, ConfigError, SourceUri, StreamConfig};
 use crate::frame::Label;
 use crate::overlay::Overlay;
+use crate::publish::encoder::H264;
 use crate::publish::live::{LiveOutput, Outlets};
 use crate::publish::rtsp::RtspServer;
 use crate::segment::choose::{self, Goal};
@@ -63,6 +64,10 @@ impl Service {
         let runtime = |error: &dyn std::fmt::Display| ServiceError::Runtime(error.to_string());
         let http = HttpServer::bind(config.server.http).map_err(|error| runtime(&error))?;
         let rtsp = RtspServer::start(config.server.rtsp).map_err(|error| runtime(&error))?;
+        for stream in &config.streams {
+            H264::choose(stream.encode.encoder, &[])
+                .map_err(|error| runtime(&format!("stream[{}].encode.encoder: {error}", stream.name)))?;
+        }
         let model =
             Arc::new(Model::load(&config.model, choose::usual_threads(&config.model, goal(config.streams.len())))?);
         let labels = model.contract.labels.clone();
@@ -83,14 +88,18 @@ impl Service {
                 outlets: outlets.clone(),
                 source: stream.source.label(),
                 show: stream.show,
+                silence_timeout: stream.silence_timeout,
                 legend: legend(stream, &labels),
             });
-            let output = LiveOutput::new(stream.encode.clone(), stream.record.clone(), Arc::clone(&status), outlets);
+            let output = LiveOutput::new(stream.encode.clone(), stream.record.clone(), Arc::clone(&status), outlets)
+                .map_err(|error| runtime(&error))?;
+            // A file at full speed waits for the stages after it, where a camera would not.
+            let patient = matches!(stream.source.uri, SourceUri::File(_)) && !stream.source.real_time;
             parts.push(Parts {
                 config: stream.clone(),
-                pace: Pace::Live,
+                pace: if patient { Pace::Patient } else { Pace::Live },
                 source: Box::new(GstSource::new(stream.source.clone())),
-                output: Box::new(output),
+                output: Box::new(if patient { output.patient() } else { output }),
                 status,
                 labels: labels.clone(),
                 tap: None,
@@ -137,7 +146,7 @@ impl Service {
 
     /// Whether all sources have ended for good.
     pub fn has_ended(&self) -> bool {
-        self.streams.iter().all(Stream::is_finished)
+        self.streams.iter().all(|stream| stream.status.condition().ended || stream.is_finished())
     }
 
     /// Stops the sources, lets what is under way come out, closes recordings, and writes each stream's account to the log.

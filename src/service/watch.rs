@@ -19,16 +19,22 @@ pub struct Watch {
     moves: Vec<Movement>,
 }
 
-/// When a stream's account last changed.
+/// When a stream last showed that it works.
 struct Movement {
-    captured: u64,
+    published: u64,
     at: Instant,
 }
+
+/// A supervisor that has not been heard of for this long hangs: opening a source may take some time, but not this much.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(60);
+
+/// On top of a stream's own silence limit, after which its supervisor acts.
+const SUPERVISOR_DELAY: Duration = Duration::from_secs(10);
 
 impl Watch {
     pub fn new(view: Arc<View>) -> Self {
         let now = Instant::now();
-        let moves = view.streams.iter().map(|_| Movement { captured: 0, at: now }).collect();
+        let moves = view.streams.iter().map(|_| Movement { published: 0, at: now }).collect();
         Watch { view, interval: sd_notify::watchdog_enabled(), ready: false, last_sent: None, moves }
     }
 
@@ -36,14 +42,17 @@ impl Watch {
     pub fn tick(&mut self) -> bool {
         let now = Instant::now();
         for (movement, stream) in self.moves.iter_mut().zip(&self.view.streams) {
-            let captured = stream.status.ledger.counts().captured();
-            // An absent camera is no hang: its supervisor is known to be trying.
-            if captured != movement.captured || stream.status.state() == State::Offline {
-                *movement = Movement { captured, at: now };
+            // Published, not captured: frames that only come in and are dropped are no sign of life of what is behind.
+            let published = stream.status.ledger.counts().published;
+            let away = stream.status.state() == State::Offline && stream.status.since_beat() < SUPERVISOR_LIMIT;
+            if published != movement.published || away {
+                *movement = Movement { published, at: now };
             }
         }
         if let Some(interval) = self.interval {
-            let moving = self.moves.iter().all(|movement| now - movement.at < interval);
+            // A camera that only sends when something moves is given the time that its configuration gives it.
+            let limits = self.view.streams.iter().map(|stream| interval.max(stream.silence_timeout + SUPERVISOR_DELAY));
+            let moving = self.moves.iter().zip(limits).all(|(movement, limit)| now - movement.at < limit);
             let due = self.last_sent.is_none_or(|at| now - at >= interval / 3);
             if moving && due {
                 notify(&[NotifyState::Watchdog]);

@@ -36,8 +36,19 @@ use stop::Stop;
 pub enum Pace {
     /// The frame is dropped, and accounted for: pictures are shown now or not at all.
     Live,
+    /// The stages before it wait: no frame is lost. Failures are handled as in a live stream.
+    Patient,
     /// The stages before it wait: no frame is lost. Any failure ends the stream.
     File,
+}
+
+impl Pace {
+    fn when_full(self) -> WhenFull {
+        match self {
+            Pace::Live => WhenFull::DropOldest,
+            Pace::Patient | Pace::File => WhenFull::Block,
+        }
+    }
 }
 
 /// What a stream is made of.
@@ -86,7 +97,7 @@ impl Stream {
         let in_work = pool.workers() + 1;
         let (downstream, feed) = match (config.show, pace) {
             (Show::Matched, pace) => {
-                let when_full = if pace == Pace::Live { WhenFull::DropOldest } else { WhenFull::Block };
+                let when_full = pace.when_full();
                 // A file's queue keeps every worker busy; a live stream's holds the latest only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_work }, when_full);
                 let (drawn, overlay_feed) = queue::<Matched>(in_work, when_full);
@@ -94,7 +105,7 @@ impl Stream {
                 (supervisor::Downstream::Matched { requests }, show::Feed::Matched(overlay_feed))
             }
             (Show::FullRate, pace) => {
-                let when_full = if pace == Pace::Live { WhenFull::DropOldest } else { WhenFull::Block };
+                let when_full = pace.when_full();
                 let (requests, waiting) = queue(1, WhenFull::DropOldest);
                 let (masks, newest) = queue(NEWEST, WhenFull::DropOldest);
                 let (frames, overlay_frames) = queue::<(Frame, Entry)>(OVERLAY_FRAMES, when_full);
@@ -108,10 +119,9 @@ impl Stream {
         let shower = show::Shower::new(&config, labels, overlay, output, Arc::clone(&status), pace, tap);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
-            let result = shower.run(feed);
-            // Nobody would draw what the source still brings.
-            overlay_stop.raise();
-            result
+            // Whatever ends this stage, a panic included: nobody would draw what the source still brings.
+            let _raise = RaiseOnDrop(overlay_stop);
+            shower.run(feed)
         })?;
         let capture_status = Arc::clone(&status);
         let capture_stop = stop.clone();
@@ -151,6 +161,15 @@ impl Stream {
                 Err(StreamError(format!("stream {name}: the overlay stage panicked: {}", panic_text(&*panic))))
             }
         }
+    }
+}
+
+/// Raises a stop when its stage is left, by whatever way.
+struct RaiseOnDrop(Stop);
+
+impl Drop for RaiseOnDrop {
+    fn drop(&mut self) {
+        self.0.raise();
     }
 }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
 use super::ledger::{DropReason, Entry};
@@ -12,7 +12,7 @@ use super::status::{State, Status};
 use super::timing::{Stage, Stopwatch};
 use super::{Closed, Pace, Tap, panic_text, receive};
 use crate::config::{OverlayConfig, StreamConfig};
-use crate::frame::{Frame, Label, Mask, PixelFormat, VideoInfo};
+use crate::frame::{Frame, Label, Mask, OwnedPicture, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
 use crate::publish::{Accepted, Output, Stamp};
 use crate::segment::pool::Matched;
@@ -22,6 +22,8 @@ const SLATE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Size of that picture before the camera has shown its own.
 const SLATE_SIZE: (usize, usize) = (640, 360);
+
+const LOST_WORKER: &str = "the segmentation worker was lost";
 
 /// Where frames and masks come from.
 pub enum Feed {
@@ -53,12 +55,23 @@ pub struct Shower {
 }
 
 /// What is drawn on a frame.
-enum Drawn<'a> {
-    Mask(&'a Mask),
-    /// The picture alone, marked with this text.
-    Marked(String),
-    /// The picture alone: the first mask is still being made.
-    Plain,
+struct Drawn<'a> {
+    mask: Option<&'a Mask>,
+    /// Says in the picture what is wrong with it.
+    badge: Option<String>,
+    state: State,
+    /// Why the stream is stale.
+    reason: Option<String>,
+}
+
+impl<'a> Drawn<'a> {
+    fn live(mask: Option<&'a Mask>) -> Self {
+        Drawn { mask, badge: None, state: State::Live, reason: None }
+    }
+
+    fn stale(mask: Option<&'a Mask>, badge: String, reason: String) -> Self {
+        Drawn { mask, badge: Some(badge), state: State::Stale, reason: Some(reason) }
+    }
 }
 
 impl Shower {
@@ -120,24 +133,28 @@ impl Shower {
 
     fn matched(&mut self, matched: Matched) -> Result<(), String> {
         let Matched { frame, entry, mask } = matched;
-        // The promise is kept, broken with a reason, or dropped with the worker.
-        let mask = match mask.recv() {
-            Ok(Ok(mask)) => Ok(mask),
-            Ok(Err(error)) => Err(error.0),
-            Err(_) => Err("the segmentation worker was lost".into()),
+        // The promise is kept, broken with a reason, or dropped with the worker. Viewers do not wait for it for ever.
+        let mask = if self.pace == Pace::Live {
+            let left = self.max_mask_age.saturating_sub(frame.captured_at.elapsed());
+            mask.recv_timeout(left).map_err(|error| match error {
+                RecvTimeoutError::Timeout => format!("no mask within {:?}", self.max_mask_age),
+                RecvTimeoutError::Disconnected => LOST_WORKER.into(),
+            })
+        } else {
+            mask.recv().map_err(|_| LOST_WORKER.into())
         };
-        match mask {
+        match mask.and_then(|mask| mask.map_err(|error| error.0)) {
             Ok(mask) => {
                 if let Some(tap) = &mut self.tap {
                     tap(&frame, &mask)?;
                 }
-                self.show(&frame, entry, Drawn::Mask(&mask), State::Live, None)
+                self.show(&frame, entry, &Drawn::live(Some(&mask)))
             }
             Err(problem) if self.pace == Pace::File => {
                 entry.dropped(DropReason::SegmentFailed);
                 Err(format!("frame {} at {:?}: {problem}", frame.seq, frame.pts))
             }
-            Err(problem) => self.show(&frame, entry, Drawn::Marked("NO MASK".into()), State::Stale, Some(problem)),
+            Err(problem) => self.show(&frame, entry, &Drawn::stale(None, "NO MASK".into(), problem)),
         }
     }
 
@@ -152,29 +169,19 @@ impl Shower {
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
         let age = frame.captured_at.saturating_duration_since(since);
         if age > self.max_mask_age {
-            let text = format!("STALE {:.1} s", age.as_secs_f64());
-            let reason = Some(format!("the newest mask is older than {:?}", self.max_mask_age));
-            return self.show(&frame, entry, Drawn::Marked(text), State::Stale, reason);
+            let badge = format!("STALE {:.1} s", age.as_secs_f64());
+            let reason = format!("the newest mask is older than {:?}", self.max_mask_age);
+            return self.show(&frame, entry, &Drawn::stale(None, badge, reason));
         }
-        match self.mask.take() {
-            Some(mask) => {
-                let result = self.show(&frame, entry, Drawn::Mask(&mask), State::Live, None);
-                self.mask = Some(mask);
-                result
-            }
-            None => self.show(&frame, entry, Drawn::Plain, State::Live, None),
-        }
+        // Taken out for the time of the call, which wants all of `self`. None: the first mask is still being made.
+        let mask = self.mask.take();
+        let result = self.show(&frame, entry, &Drawn::live(mask.as_ref()));
+        self.mask = mask;
+        result
     }
 
     /// Draws and publishes one frame, settles its account, and keeps the state up to date.
-    fn show(
-        &mut self,
-        frame: &Frame,
-        entry: Entry,
-        drawn: Drawn<'_>,
-        state: State,
-        reason: Option<String>,
-    ) -> Result<(), String> {
+    fn show(&mut self, frame: &Frame, entry: Entry, drawn: &Drawn<'_>) -> Result<(), String> {
         let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
         let outcome = if self.output.wanted() {
@@ -182,13 +189,9 @@ impl Shower {
             let mut paint = |target: &mut crate::frame::PictureMut<'_>| {
                 let watch = Stopwatch::start();
                 let source = frame.pixels.picture();
-                match &drawn {
-                    Drawn::Mask(mask) => overlay.draw(&source, Some(mask), target),
-                    Drawn::Plain => overlay.draw(&source, None, target),
-                    Drawn::Marked(text) => {
-                        overlay.draw(&source, None, target);
-                        overlay.badge(text, target);
-                    }
+                overlay.draw(&source, drawn.mask, target);
+                if let Some(badge) = &drawn.badge {
+                    overlay.badge(badge, target);
                 }
                 status.stage(Stage::Overlay).record(watch.spent());
             };
@@ -207,7 +210,7 @@ impl Shower {
                     self.status.record_latency(frame.captured_at);
                 }
                 entry.published();
-                self.status.set_shown(state, reason, frame.captured_at);
+                self.status.set_shown(drawn.state, drawn.reason.clone(), frame.captured_at);
                 self.last_problem = None;
                 Ok(())
             }
@@ -235,12 +238,25 @@ impl Shower {
         }
     }
 
+    /// The source is away: nothing of it is kept but a copy of its last picture. A camera's own buffer would keep the device
+    /// busy, and the old mask would make the first frames after its return look stale.
+    fn let_go(&mut self) {
+        (self.mask, self.started) = (None, None);
+        if let Some(last) = &mut self.last {
+            let copy = OwnedPicture::copy_of(&last.pixels.picture());
+            last.pixels = Arc::new(copy);
+        }
+    }
+
     /// Tells the viewers of an absent camera that what they see is old.
     fn slate_if_offline(&mut self) {
         let condition = self.status.condition();
         let due = self.last_slate.is_none_or(|at| at.elapsed() >= SLATE_INTERVAL - SLATE_INTERVAL / 10);
         if condition.state != State::Offline || self.pace == Pace::File || !due || !self.output.wanted() {
             return;
+        }
+        if self.last_slate.is_none() {
+            self.let_go();
         }
         self.last_slate = Some(Instant::now());
         let info = self.last.as_ref().map_or(

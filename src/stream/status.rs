@@ -78,6 +78,8 @@ pub struct Status {
     stages: [Distribution; Stage::ALL.len()],
     condition: Mutex<Condition>,
     panics: AtomicU64,
+    /// When the stream's supervisor last showed that it is alive.
+    beat: Mutex<Instant>,
     recent: Mutex<Recent>,
 }
 
@@ -100,6 +102,7 @@ impl Status {
                 offline_at: None,
             }),
             panics: AtomicU64::new(0),
+            beat: Mutex::new(Instant::now()),
             recent: Mutex::default(),
         }
     }
@@ -167,6 +170,16 @@ impl Status {
 
     pub fn set_expected_frames(&self, frames: u64) {
         lock(&self.condition).expected_frames = Some(frames);
+    }
+
+    /// The supervisor is alive: it waits for a frame, or for the next attempt.
+    pub fn beat(&self) {
+        *lock(&self.beat) = Instant::now();
+    }
+
+    /// How long ago the supervisor last showed that it is alive.
+    pub fn since_beat(&self) -> Duration {
+        lock(&self.beat).elapsed()
     }
 
     /// A stage panicked and was restarted.

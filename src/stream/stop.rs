@@ -29,6 +29,12 @@ impl Stop {
         self.raised.try_recv() == Err(TryRecvError::Disconnected)
     }
 
+    /// Waits until the stop is raised.
+    pub fn wait_for_ever(&self) {
+        // Nothing is ever sent: this ends when the channel closes.
+        while self.raised.recv().is_ok() {}
+    }
+
     /// Waits for `time` or until the stop is raised, whichever is first; true when it is raised.
     pub fn wait(&self, time: Duration) -> bool {
         self.raised.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)

@@ -16,8 +16,9 @@ use crate::frame::Frame;
 use crate::queue::Sender;
 use crate::segment::pool::Request;
 
-/// First and longest pause between two attempts; each is lengthened by a random part of itself.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest that the first pause between two attempts can be, and any later one; half of it is random, so that the
+/// cameras behind a switch that was dead do not all come back at the same moment.
+const FIRST_PAUSE: Duration = Duration::from_millis(1000);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A source that ran this long has earned a quick first retry again.
@@ -28,6 +29,9 @@ const FIRST_FRAME: Duration = Duration::from_secs(10);
 
 /// How often a waiting capture looks whether it should stop.
 const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// How often a supervisor that waits shows that it is alive.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Where captured frames go.
 pub enum Downstream {
@@ -61,9 +65,10 @@ impl Supervisor {
     pub fn run(self) {
         let stream = Arc::clone(&self.status.name);
         let source = self.source.label();
+        // The jitter adds up to as much again.
         let pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE)
+            .with_min_delay(FIRST_PAUSE / 2)
+            .with_max_delay(LONGEST_PAUSE / 2)
             .with_jitter()
             .without_max_times();
         let mut next_pauses = pauses.build();
@@ -81,8 +86,12 @@ impl Supervisor {
                 End::Stopped => return,
                 End::Ended if self.pace == Pace::File || !self.source.is_restartable() => {
                     tracing::debug!(stream = &*stream, stage = "capture", "{source} has ended");
-                    self.status.set_ended();
                     self.status.set_offline("the source has ended".into());
+                    self.status.set_ended();
+                    if self.pace != Pace::File {
+                        // The overlay goes on telling viewers that it has ended.
+                        self.wait_for_stop();
+                    }
                     return;
                 }
                 End::Ended => format!("{source}: the source ended the stream"),
@@ -97,12 +106,31 @@ impl Supervisor {
             if started.elapsed() > STABLE {
                 next_pauses = pauses.build();
             }
-            let pause = next_pauses.next().unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
+            let pause = next_pauses.next().unwrap_or(LONGEST_PAUSE);
             tracing::info!(stream = &*stream, stage = "capture", "next try in {:.1} s", pause.as_secs_f64());
-            if self.stop.wait(pause) {
+            if self.pause(pause) {
                 return;
             }
         }
+    }
+
+    /// Waits, and lets it be known that somebody does; true when the stop is raised.
+    fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            self.status.beat();
+            let left = until.saturating_duration_since(Instant::now());
+            if self.stop.wait(left.min(BEAT)) {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+        }
+    }
+
+    fn wait_for_stop(&self) {
+        while !self.pause(BEAT) {}
     }
 
     /// One connection, from opening the source to its end.
@@ -115,6 +143,7 @@ impl Supervisor {
         let mut patience = self.silence_timeout.max(FIRST_FRAME);
         let mut announced = false;
         while !self.stop.is_raised() {
+            self.status.beat();
             match capture.next(STOP_POLL) {
                 Ok(Captured::Frame(frame)) => {
                     last = Instant::now();
@@ -140,7 +169,7 @@ impl Supervisor {
                         ));
                     }
                     // A file may be slow (a network drive, a paused debugger) but is never silent.
-                    if silent > patience && self.pace == Pace::Live {
+                    if silent > patience && self.pace != Pace::File {
                         return End::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));
                     }
                 }

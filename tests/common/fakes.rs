@@ -184,7 +184,7 @@ impl FakeOutput {
 }
 
 impl Output for FakeOutput {
-    fn wanted(&self) -> bool {
+    fn wanted(&mut self) -> bool {
         true
     }
 
