@@ -28,7 +28,6 @@ fn view(names: &[&str]) -> Arc<View> {
         outlets: Outlets::default(),
         source: "rtsp://10.0.0.7/stream1".into(),
         show: Show::FullRate,
-        silence_timeout: Duration::from_secs(3),
         legend: legend.clone(),
     };
     Arc::new(View {

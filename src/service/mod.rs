@@ -88,7 +88,6 @@ impl Service {
                 outlets: outlets.clone(),
                 source: stream.source.label(),
                 show: stream.show,
-                silence_timeout: stream.silence_timeout,
                 legend: legend(stream, &labels),
             });
             let output = LiveOutput::new(stream.encode.clone(), stream.record.clone(), Arc::clone(&status), outlets)

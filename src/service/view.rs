@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Show;
 use crate::frame::Rgb;
@@ -28,8 +28,6 @@ pub struct StreamView {
     /// The source's address without secrets.
     pub source: String,
     pub show: Show,
-    /// No frame for this long is a fault.
-    pub silence_timeout: Duration,
     pub legend: Vec<LegendEntry>,
 }
 

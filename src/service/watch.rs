@@ -28,9 +28,6 @@ struct Movement {
 /// A supervisor that has not been heard of for this long hangs: opening a source may take some time, but not this much.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(60);
 
-/// On top of a stream's own silence limit, after which its supervisor acts.
-const SUPERVISOR_DELAY: Duration = Duration::from_secs(10);
-
 impl Watch {
     pub fn new(view: Arc<View>) -> Self {
         let now = Instant::now();
@@ -50,9 +47,7 @@ impl Watch {
             }
         }
         if let Some(interval) = self.interval {
-            // A camera that only sends when something moves is given the time that its configuration gives it.
-            let limits = self.view.streams.iter().map(|stream| interval.max(stream.silence_timeout + SUPERVISOR_DELAY));
-            let moving = self.moves.iter().zip(limits).all(|(movement, limit)| now - movement.at < limit);
+            let moving = self.moves.iter().all(|movement| now - movement.at < interval);
             let due = self.last_sent.is_none_or(|at| now - at >= interval / 3);
             if moving && due {
                 notify(&[NotifyState::Watchdog]);
