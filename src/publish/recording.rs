@@ -160,6 +160,8 @@ struct OpenFile {
     bus: gst::Bus,
     taker: AppSrcTaker,
     caps: Option<gst::Caps>,
+    /// Keyframes handed to it.
+    keyframes: u32,
     /// An error was seen: the end will not come.
     failed: bool,
 }
@@ -193,7 +195,9 @@ impl Writer {
             file.failed = true;
             return Err(OutputError(format!("{}: {error}", file.path.display())));
         }
-        if file.taker.take(sample, keyframe) == Taken::Yes && self.pause > FIRST_PAUSE && keyframe {
+        file.keyframes += u32::from(keyframe);
+        // The second keyframe finds the first fragment on the disk.
+        if file.taker.take(sample, keyframe) == Taken::Yes && self.pause > FIRST_PAUSE && file.keyframes > 1 {
             tracing::info!(stream = &*self.stream, stage = "record", "recording works again");
             self.pause = FIRST_PAUSE;
         }
@@ -227,7 +231,7 @@ impl Writer {
         source.link(&parse).map_err(glib_error)?;
         add_file(&pipeline, &parse, self.config.format, &path, true)?;
         let taker = AppSrcTaker::new(source, WAITING, false, Arc::clone(&self.lost));
-        let mut file = OpenFile { path, pipeline, bus, taker, caps, failed: false };
+        let mut file = OpenFile { path, pipeline, bus, taker, caps, keyframes: 0, failed: false };
         if file.pipeline.set_state(gst::State::Playing).is_err() {
             let error = state_error(&file.pipeline, "the file cannot be opened");
             let problem = OutputError(format!("{}: {error}", file.path.display()));
