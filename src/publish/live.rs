@@ -215,6 +215,13 @@ impl UnderWay {
     }
 }
 
+/// When a picture is due. Not its bare time: x264enc moves its times by 1000 hours, and says so in the segment.
+fn running_time(sample: &gst::Sample) -> Option<Duration> {
+    let pts = sample.buffer()?.pts()?;
+    let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
+    Some(Duration::from_nanos(segment.to_running_time(pts)?.nseconds()))
+}
+
 /// How long an encoder may take to give out its last pictures.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -239,8 +246,7 @@ impl Encoder {
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             target.deliver(&sample);
-            let at = sample.buffer().and_then(|buffer| buffer.pts()).map(|pts| Duration::from_nanos(pts.nseconds()));
-            if let Some(captured_at) = at.and_then(|at| leaving.leave(at)) {
+            if let Some(captured_at) = running_time(&sample).and_then(|at| leaving.leave(at)) {
                 status.record_latency(captured_at);
             }
             Ok(gst::FlowSuccess::Ok)
@@ -327,6 +333,37 @@ mod tests {
         assert_eq!(under_way.leave(at(3)), None);
         assert_eq!(under_way.leave(at(4)), Some(start + at(4)));
         assert_eq!(under_way.leave(at(5)), None);
+    }
+
+    /// Each picture that an encoder was given comes out with its delay, and the encoder goes with its last taker.
+    #[test]
+    fn encoded_pictures_enter_their_delay() {
+        struct Taker(crossbeam_channel::Sender<bool>);
+        impl crate::publish::fanout::Taker for Taker {
+            fn take(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::fanout::Taken {
+                self.0.send(keyframe).unwrap();
+                crate::publish::fanout::Taken::Yes
+            }
+        }
+        crate::gst::init().unwrap();
+        let status = Arc::new(Status::new("test"));
+        let outlets = Outlets::default();
+        let mut output =
+            LiveOutput::new(EncodeConfig::default(), None, Arc::clone(&status), outlets.clone()).unwrap().patient();
+        assert!(!output.wanted());
+        let (sender, taken) = crossbeam_channel::unbounded();
+        outlets.h264.add(Box::new(Taker(sender)));
+        assert!(output.wanted());
+        let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
+        for n in 0..10 {
+            let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+            let accepted = output.publish(stamp, info, &mut |_| {}).unwrap();
+            assert_eq!(accepted, Accepted::Encoding);
+        }
+        output.finish().unwrap();
+        assert_eq!(taken.try_iter().collect::<Vec<_>>().len(), 10);
+        assert_eq!(status.latency.summary().count, 10);
+        assert!(!output.wanted() && output.h264.is_none());
     }
 
     #[test]
