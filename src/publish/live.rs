@@ -148,6 +148,10 @@ impl Output for LiveOutput {
         if h264.is_none() && self.jpeg.is_none() {
             return Ok(Accepted::Busy);
         }
+        if let Err(error) = trouble {
+            // One encoder does not start; the picture goes out by the other, and counts as published.
+            tracing::error!(stream = &*self.status.name, stage = "publish", "{error}");
+        }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
         let at = self.clock.at(stamp);
@@ -160,10 +164,10 @@ impl Output for LiveOutput {
             tracing::error!(stream = &*self.status.name, stage = "publish", "the JPEG encoder failed: {error}");
         }
         match h264 {
-            Some(Ok(())) => trouble.and(Ok(Accepted::Encoding)),
+            Some(Ok(())) => Ok(Accepted::Encoding),
             Some(Err(error)) => Err(self.h264_failed(&error.0)),
             None if self.h264.is_some() => Ok(Accepted::Busy),
-            None => trouble.and(Ok(Accepted::Published)),
+            None => Ok(Accepted::Published),
         }
     }
 

@@ -53,7 +53,7 @@ impl DropReason {
 /// What the ledger says at one moment; consistent in itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Frames that are published but not settled as anything else.
+    /// Frames that came as far as anybody wanted them.
     pub published: u64,
     /// By [`DropReason`], in the order of [`DropReason::ALL`].
     dropped: [u64; DropReason::ALL.len()],
