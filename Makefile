@@ -16,10 +16,16 @@ ONNXRUNTIME ?= onnxruntime
 ONNXRUNTIME_VERSION := 1.32.0
 RUNTIME := .onnxruntime/$(ONNXRUNTIME)-$(ONNXRUNTIME_VERSION)
 
+# The trainer's libtorch, out of PyTorch's package on PyPI: the CPU half of it, or (`make trainer TORCH=cuda`) all of it.
+TORCH ?= cpu
+TORCH_VERSION := 2.13.0
+TORCH_WHEELS := torch==$(TORCH_VERSION) nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
+LIBTORCH := .libtorch/$(TORCH)-$(TORCH_VERSION)
+
 CLIP := .demo/vtest.avi
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-test build demo test lint bench clean
+.PHONY: help setup setup-test setup-trainer build trainer demo test lint bench clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,6 +62,42 @@ $(RUNTIME):
 	@rm -f .onnxruntime/*.whl
 	@touch $@
 
+setup-trainer: setup $(LIBTORCH)/build-version ## Install what the trainer needs beside that
+	@$(call install,g++)
+
+# torch_cpu is linked against two small CUDA libraries even where there is no GPU; the wheel's libtorch.so is an empty
+# shim that wants the CUDA half as well, so an empty one that wants only the CPU half takes its place.
+.libtorch/cpu-$(TORCH_VERSION)/build-version:
+	@$(call install,python3-minimal g++)
+	@python3 -m pip --version >/dev/null 2>&1 || { $(call install,python3-pip); }
+	@rm -rf $(@D) .libtorch/wheels && mkdir -p $(@D)/lib .libtorch/wheels
+	@echo "taking libtorch out of PyPI's package torch"
+	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
+		--python-version 3.12 --abi cp312 --platform manylinux_2_28_$$(uname -m) --platform manylinux_2_25_$$(uname -m) \
+		--platform manylinux_2_17_$$(uname -m) --platform manylinux2014_$$(uname -m) --abi none \
+		-d .libtorch/wheels $(TORCH_WHEELS)
+	@python3 -c "import glob, os, shutil, zipfile; \
+		wheels = [zipfile.ZipFile(name) for name in glob.glob('.libtorch/wheels/*.whl')]; \
+		wanted = ('libtorch_cpu.so', 'libc10.so', 'libgomp', 'libcudart.so', 'libcupti.so'); \
+		names = [(wheel, name) for wheel in wheels for name in wheel.namelist()]; \
+		[shutil.copyfileobj(wheel.open(name), open('$(@D)/lib/' + os.path.basename(name), 'wb')) \
+			for wheel, name in names if os.path.basename(name).startswith(wanted)]; \
+		[wheel.extract(name, '.libtorch/wheels') for wheel, name in names \
+			if name.startswith('torch/include/') or name.startswith('torch-') and 'LICENSE' in name]"
+	@mv .libtorch/wheels/torch/include $(@D)/include && mv .libtorch/wheels/torch-*.dist-info $(@D)/licence
+	@echo | g++ -shared -x c++ - -o $(@D)/lib/libtorch.so -Wl,-soname,libtorch.so -L$(@D)/lib -Wl,--no-as-needed \
+		-l:libtorch_cpu.so -l:libc10.so -Wl,-rpath,'$$ORIGIN' -Wl,--allow-shlib-undefined
+	@rm -rf .libtorch/wheels && ln -sfn cpu-$(TORCH_VERSION) .libtorch/current && echo $(TORCH_VERSION) > $@
+
+# The whole wheel with its CUDA libraries, for training on a GPU.
+.libtorch/cuda-$(TORCH_VERSION)/build-version:
+	@$(call install,python3-minimal g++)
+	@python3 -m pip --version >/dev/null 2>&1 || { $(call install,python3-pip); }
+	@rm -rf $(@D) && mkdir -p $(@D)
+	python3 -m pip install -q --disable-pip-version-check --target $(@D)/site torch==$(TORCH_VERSION)
+	@ln -s site/torch/lib $(@D)/lib && ln -s site/torch/include $(@D)/include
+	@ln -sfn cuda-$(TORCH_VERSION) .libtorch/current && echo $(TORCH_VERSION) > $@
+
 $(CLIP): | setup
 	@mkdir -p .demo/package
 	@echo "taking vtest.avi out of Debian's package opencv-doc"
@@ -67,6 +109,10 @@ $(CLIP): | setup
 
 build: setup ## Build the release binary
 	cargo build --release --locked
+
+trainer: setup-trainer ## Build the trainer (TORCH=cuda: with GPU support)
+	@ln -sfn $(notdir $(LIBTORCH)) .libtorch/current
+	cargo build --release --locked --features trainer
 
 demo: build $(CLIP) ## Show it: a clip as a camera, live at http://127.0.0.1:8080/ (SECONDS=20 ends by itself)
 	@pipelines/demo.sh $(SECONDS)
@@ -84,4 +130,4 @@ bench: build ## The bare model against the whole pipeline, and drawing alone
 	cargo bench --locked --bench overlay
 
 clean: ## Remove build output and what was fetched
-	rm -rf target .onnxruntime .demo demo.mp4 demo.png
+	rm -rf target .onnxruntime .libtorch .demo demo.mp4 demo.png

@@ -39,3 +39,5 @@ pub mod segment;
 pub mod server;
 pub mod service;
 pub mod stream;
+#[cfg(feature = "trainer")]
+pub mod train;

@@ -1,0 +1,248 @@
+//! Training pictures are never shown twice alike: a random piece at a random scale, mirrored, with other colours.
+
+use clap::Args;
+use opencv::core::{Mat, Point, Rect, Scalar, Size as CvSize, Vec3b};
+use opencv::imgproc::{INTER_AREA, INTER_LINEAR, INTER_NEAREST, gaussian_blur_def, resize};
+use opencv::prelude::*;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use super::data::{Labelled, VOID};
+use super::random::Rng;
+use super::size::Size;
+
+/// How far pictures are changed. Zero switches a change off.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[command(next_help_heading = "Augmentation")]
+pub struct Augment {
+    /// Smallest scale, relative to the model's input size
+    #[arg(long, default_value_t = 0.75, value_name = "FACTOR")]
+    pub scale_min: f64,
+    /// Largest scale
+    #[arg(long, default_value_t = 1.75, value_name = "FACTOR")]
+    pub scale_max: f64,
+    /// Stretch in width against height by up to this share, either way
+    #[arg(long, default_value_t = 0.15, value_name = "SHARE")]
+    pub stretch: f64,
+    /// Probability of mirroring left and right (0 where left and right differ in meaning)
+    #[arg(long, default_value_t = 0.5, value_name = "P")]
+    pub flip: f64,
+    /// Change brightness by up to this share of white
+    #[arg(long, default_value_t = 0.2, value_name = "SHARE")]
+    pub brightness: f64,
+    /// Change contrast by up to this share
+    #[arg(long, default_value_t = 0.25, value_name = "SHARE")]
+    pub contrast: f64,
+    /// Change saturation by up to this share
+    #[arg(long, default_value_t = 0.25, value_name = "SHARE")]
+    pub saturation: f64,
+    /// Probability of a slight blur
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub blur: f64,
+    /// Standard deviation of added noise, up to this share of white
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub noise: f64,
+    /// Probability that a rectangle is replaced by that of another picture of the batch (CutMix)
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub cut_mix: f64,
+}
+
+impl Augment {
+    /// What is wrong with the numbers.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !(self.scale_min > 0.0 && self.scale_min <= self.scale_max && self.scale_max <= 16.0) {
+            problems.push(format!(
+                "--scale-min {} and --scale-max {}: wanted 0 < min <= max <= 16",
+                self.scale_min, self.scale_max
+            ));
+        }
+        let shares = [
+            ("stretch", self.stretch),
+            ("flip", self.flip),
+            ("brightness", self.brightness),
+            ("contrast", self.contrast),
+            ("saturation", self.saturation),
+            ("blur", self.blur),
+            ("noise", self.noise),
+            ("cut-mix", self.cut_mix),
+        ];
+        for (name, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                problems.push(format!("--{name} {share}: wanted a number from 0 to 1"));
+            }
+        }
+        problems
+    }
+}
+
+/// Two to the power of a uniform number between the logarithms: as often half as twice.
+fn factor(rng: &mut Rng, share: f64) -> f64 {
+    let limit = (1.0 + share).ln();
+    (limit * (2.0 * rng.random::<f64>() - 1.0)).exp()
+}
+
+/// A random piece of `sample`, `crop` in size. At scale 1 the whole picture has the size `input`, as the service would
+/// feed it to the model; what lies outside of the picture is [`VOID`].
+///
+/// # Errors
+/// OpenCV's.
+pub fn apply(
+    sample: &Labelled,
+    input: Size,
+    crop: Size,
+    augment: &Augment,
+    rng: &mut Rng,
+) -> opencv::Result<Labelled> {
+    let scale = augment.scale_min + (augment.scale_max - augment.scale_min) * rng.random::<f64>();
+    let stretch = factor(rng, augment.stretch).sqrt();
+    // Source pixels to one pixel of the crop.
+    let step_x = sample.width as f64 / (input.width as f64 * scale * stretch);
+    let step_y = sample.height as f64 / (input.height as f64 * scale / stretch);
+    let across = Axis::place(sample.width, crop.width, step_x, rng.random::<f64>());
+    let down = Axis::place(sample.height, crop.height, step_y, rng.random::<f64>());
+    let flip = rng.random::<f64>() < augment.flip;
+
+    let source = Rect::new(across.source as i32, down.source as i32, across.taken as i32, down.taken as i32);
+    let target = Rect::new(across.target as i32, down.target as i32, across.filled as i32, down.filled as i32);
+    let how = if step_x.max(step_y) > 1.5 { INTER_AREA } else { INTER_LINEAR };
+    let rgb = piece::<Vec3b>(&sample.rgb, sample, source, target, crop, Scalar::all(127.0), how, flip)?;
+    let void = Scalar::all(f64::from(VOID));
+    let labels = piece::<u8>(&sample.labels, sample, source, target, crop, void, INTER_NEAREST, flip)?;
+    let mut piece = Labelled { width: crop.width, height: crop.height, rgb, labels };
+    recolor(&mut piece, augment, rng)?;
+    Ok(piece)
+}
+
+/// Where a crop lies along one axis.
+struct Axis {
+    /// First source pixel, and number of source pixels.
+    source: usize,
+    taken: usize,
+    /// First pixel of the crop that they fill, and number of those.
+    target: usize,
+    filled: usize,
+}
+
+impl Axis {
+    /// `place` from 0 to 1 moves the crop from one end to the other.
+    fn place(source: usize, crop: usize, step: f64, place: f64) -> Self {
+        let wanted = crop as f64 * step;
+        if wanted <= source as f64 {
+            let taken = (wanted.round() as usize).clamp(1, source);
+            let first = ((source - taken) as f64 * place).round() as usize;
+            Axis { source: first, taken, target: 0, filled: crop }
+        } else {
+            let filled = ((source as f64 / step).round() as usize).clamp(1, crop);
+            let first = ((crop - filled) as f64 * place).round() as usize;
+            Axis { source: 0, taken: source, target: first, filled }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn piece<T: opencv::core::DataType>(
+    bytes: &[u8],
+    sample: &Labelled,
+    source: Rect,
+    target: Rect,
+    crop: Size,
+    outside: Scalar,
+    how: i32,
+    flip: bool,
+) -> opencv::Result<Vec<u8>> {
+    let whole = Mat::new_rows_cols_with_bytes::<T>(sample.height as i32, sample.width as i32, bytes)?;
+    let view = Mat::roi(&whole, source)?;
+    let mut scaled = Mat::default();
+    resize(&view, &mut scaled, CvSize::new(target.width, target.height), 0.0, 0.0, how)?;
+    if target.width as usize != crop.width || target.height as usize != crop.height {
+        let mut padded =
+            Mat::new_rows_cols_with_default(crop.height as i32, crop.width as i32, T::opencv_type(), outside)?;
+        let mut place = Mat::roi_mut(&mut padded, target)?;
+        scaled.copy_to(&mut place)?;
+        drop(place);
+        scaled = padded;
+    }
+    if flip {
+        let mut flipped = Mat::default();
+        opencv::core::flip(&scaled, &mut flipped, 1)?;
+        scaled = flipped;
+    }
+    Ok(scaled.data_bytes()?.to_vec())
+}
+
+/// Brightness, contrast and saturation in one pass; then blur and noise.
+fn recolor(piece: &mut Labelled, augment: &Augment, rng: &mut Rng) -> opencv::Result<()> {
+    let brightness = 255.0 * augment.brightness * (2.0 * rng.random::<f64>() - 1.0);
+    let contrast = factor(rng, augment.contrast);
+    let saturation = factor(rng, augment.saturation);
+    let (brightness, contrast, saturation) = (brightness as f32, contrast as f32, saturation as f32);
+    // Contrast turns about the middle grey.
+    let offset = 127.5 * (1.0 - contrast) + brightness;
+    for pixel in piece.rgb.as_chunks_mut::<3>().0 {
+        let [r, g, b] = pixel.map(f32::from);
+        let grey = 0.299 * r + 0.587 * g + 0.114 * b;
+        *pixel = [r, g, b].map(|value| ((grey + (value - grey) * saturation) * contrast + offset) as u8);
+    }
+    if rng.random::<f64>() < augment.blur {
+        let sigma = 0.3 + 0.9 * rng.random::<f64>();
+        let mut blurred = Mat::default();
+        {
+            let (rows, cols) = (piece.height as i32, piece.width as i32);
+            let sharp = Mat::new_rows_cols_with_bytes::<Vec3b>(rows, cols, &piece.rgb)?;
+            gaussian_blur_def(&sharp, &mut blurred, CvSize::new(5, 5), sigma)?;
+        }
+        piece.rgb.copy_from_slice(blurred.data_bytes()?);
+    }
+    if augment.noise > 0.0 {
+        let deviation = (255.0 * augment.noise * rng.random::<f64>()) as f32;
+        for value in &mut piece.rgb {
+            // The sum of three uniform numbers is close enough to a normal one, at a tenth of its price.
+            let sum: f32 = (0..3).map(|_| rng.random::<f32>() - 0.5).sum();
+            *value = (f32::from(*value) + 2.0 * deviation * sum) as u8;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces a random rectangle of `piece` by the same one of `other` (Yun et al., CutMix, 2019). Both have one size.
+pub fn cut_mix(piece: &mut Labelled, other: &Labelled, rng: &mut Rng) {
+    // A share of the area that is uniform between 0 and 1/2.
+    let side = (0.5 * rng.random::<f64>()).sqrt();
+    let (width, height) = ((piece.width as f64 * side) as usize, (piece.height as f64 * side) as usize);
+    let left = ((piece.width - width) as f64 * rng.random::<f64>()) as usize;
+    let top = ((piece.height - height) as f64 * rng.random::<f64>()) as usize;
+    for row in top..top + height {
+        let at = row * piece.width + left;
+        piece.labels[at..at + width].copy_from_slice(&other.labels[at..at + width]);
+        piece.rgb[3 * at..3 * (at + width)].copy_from_slice(&other.rgb[3 * at..3 * (at + width)]);
+    }
+}
+
+/// The whole picture at the model's input size, as the service feeds it; labels by nearest neighbour.
+///
+/// # Errors
+/// OpenCV's.
+pub fn whole(sample: &Labelled, input: Size) -> opencv::Result<Labelled> {
+    let all = Rect::from_point_size(Point::new(0, 0), CvSize::new(sample.width as i32, sample.height as i32));
+    let target = Rect::new(0, 0, input.width as i32, input.height as i32);
+    let shrink = (sample.width as f64 / input.width as f64).max(sample.height as f64 / input.height as f64);
+    let how = if shrink > 1.5 { INTER_AREA } else { INTER_LINEAR };
+    let rgb = piece::<Vec3b>(&sample.rgb, sample, all, target, input, Scalar::default(), how, false)?;
+    let labels = piece::<u8>(&sample.labels, sample, all, target, input, Scalar::default(), INTER_NEAREST, false)?;
+    Ok(Labelled { width: input.width, height: input.height, rgb, labels })
+}
+
+/// A mask at another size, by nearest neighbour.
+///
+/// # Errors
+/// OpenCV's.
+pub fn resize_mask(mask: &[u8], from: Size, to: Size) -> opencv::Result<Vec<u8>> {
+    if from == to {
+        return Ok(mask.to_vec());
+    }
+    let view = Mat::new_rows_cols_with_bytes::<u8>(from.height as i32, from.width as i32, mask)?;
+    let mut out = Mat::default();
+    resize(&view, &mut out, CvSize::new(to.width as i32, to.height as i32), 0.0, 0.0, INTER_NEAREST)?;
+    Ok(out.data_bytes()?.to_vec())
+}

@@ -1,0 +1,195 @@
+//! A model's masks over labelled pictures, as the service would make them: each picture is brought to the model's input
+//! size, and the mask back to the picture's.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::augment;
+use super::data::{DataError, Dataset, Labelled, Pair, VOID};
+use super::loader::{LoadError, pack};
+use super::metrics::{Confusion, MetricsError};
+use super::net::exec::{self, Run};
+use super::net::{Net, Params};
+use super::ordered::Ordered;
+use super::size::Size;
+
+/// What a model says about one picture, at its input size.
+#[derive(Debug)]
+pub struct Prediction {
+    /// `[H, W]`, class indices.
+    pub mask: Vec<u8>,
+    /// `[H, W]`, the winning class's probability; where the model gives one.
+    pub confidence: Option<Vec<f32>>,
+    /// Mean cross-entropy over the labelled pixels; where the model gives logits.
+    pub loss: Option<f64>,
+}
+
+/// Something that predicts: the trainer's network, or an exported model.
+pub trait Predictor {
+    /// The size that [`Predictor::predict`] wants.
+    fn input(&self) -> Size;
+
+    /// # Errors
+    /// The backend's.
+    fn predict(&mut self, picture: &Labelled) -> Result<Prediction, EvaluateError>;
+}
+
+/// Why an evaluation stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("picture {name}: {error}")]
+    Metrics { name: String, error: MetricsError },
+    #[error("the model failed: {0}")]
+    Model(String),
+    #[error("no thread to read pictures with: {0}")]
+    Thread(std::io::Error),
+    #[error("there is no picture to evaluate on: choose another split or data set")]
+    Nothing,
+}
+
+/// A picture, its label and the mask, all at the picture's own size.
+pub struct Judged<'a> {
+    pub pair: &'a Pair,
+    pub picture: &'a Labelled,
+    pub mask: Vec<u8>,
+    /// At the model's input size, as is `small`.
+    pub prediction: &'a Prediction,
+    pub small: &'a Labelled,
+}
+
+/// Runs the model over `pairs` and shows each result.
+///
+/// # Errors
+/// What could not be read, or why the model failed.
+pub fn judge(
+    predictor: &mut dyn Predictor,
+    dataset: &Arc<Dataset>,
+    pairs: &[Pair],
+    threads: usize,
+    mut show: impl FnMut(Judged) -> Result<(), EvaluateError>,
+) -> Result<(), EvaluateError> {
+    if pairs.is_empty() {
+        return Err(EvaluateError::Nothing);
+    }
+    let input = predictor.input();
+    let source = dataset.clone();
+    let work = move |pair: Pair| -> Result<_, LoadError> {
+        let picture = source.read(&pair)?;
+        let small = augment::whole(&picture, input).map_err(|error| opencv(&pair, error))?;
+        Ok((pair, picture, small))
+    };
+    let tasks: Vec<Pair> = pairs.into();
+    let read = Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work)
+        .map_err(EvaluateError::Thread)?;
+    for item in read {
+        let (pair, picture, small) = item?;
+        let prediction = predictor.predict(&small)?;
+        let size = Size::new(picture.width, picture.height);
+        let mask = augment::resize_mask(&prediction.mask, input, size).map_err(|error| opencv(&pair, error))?;
+        show(Judged { pair: &pair, picture: &picture, mask, prediction: &prediction, small: &small })?;
+    }
+    Ok(())
+}
+
+fn opencv(pair: &Pair, error: ::opencv::Error) -> LoadError {
+    LoadError::OpenCv { name: pair.name.clone(), error }
+}
+
+/// The trainer's network in libtorch.
+pub struct Libtorch<'a> {
+    pub net: &'a Net,
+    pub params: &'a Params,
+    pub input: Size,
+    pub device: Device,
+    pub precision: Kind,
+    /// Whether confidences are wanted; they cost a softmax.
+    pub confidence: bool,
+}
+
+impl Predictor for Libtorch<'_> {
+    fn input(&self) -> Size {
+        self.input
+    }
+
+    fn predict(&mut self, picture: &Labelled) -> Result<Prediction, EvaluateError> {
+        let _guard = tch::no_grad_guard();
+        let batch = pack(std::slice::from_ref(picture), self.input);
+        let input = exec::input(&batch.rgb, &self.net.normalise, self.device);
+        let run = Run { precision: self.precision, ..Run::EVAL };
+        let logits = exec::forward(self.net, self.params, &input, &run);
+        let labels = batch.labels.to_device(self.device);
+        let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, i64::from(VOID), 0.0);
+        let loss = Some(loss.double_value(&[])).filter(|loss| loss.is_finite());
+        let mask = bytes(&logits.argmax(1, false));
+        let confidence = self.confidence.then(|| floats(&logits.softmax(1, Kind::Float).amax([1i64], false)));
+        Ok(Prediction { mask, confidence, loss })
+    }
+}
+
+/// A tensor of small numbers as bytes.
+pub fn bytes(tensor: &Tensor) -> Vec<u8> {
+    let tensor = tensor.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
+    let mut bytes = vec![0; tensor.numel()];
+    tensor.copy_data_u8(&mut bytes, tensor.numel());
+    bytes
+}
+
+fn floats(tensor: &Tensor) -> Vec<f32> {
+    let tensor = tensor.to_device(Device::Cpu).contiguous();
+    let mut floats = vec![0.0; tensor.numel()];
+    tensor.copy_data(&mut floats, tensor.numel());
+    floats
+}
+
+/// The confusion matrix and the mean cross-entropy over `pairs`.
+///
+/// # Errors
+/// See [`judge`].
+pub fn confusion(
+    predictor: &mut dyn Predictor,
+    dataset: &Arc<Dataset>,
+    pairs: &[Pair],
+    threads: usize,
+) -> Result<(Confusion, Option<f64>), EvaluateError> {
+    let mut confusion = Confusion::new(dataset.classes.len());
+    let mut losses = (0.0, 0u32);
+    judge(predictor, dataset, pairs, threads, |judged| {
+        confusion
+            .add(&judged.picture.labels, &judged.mask)
+            .map_err(|error| EvaluateError::Metrics { name: judged.pair.name.clone(), error })?;
+        if let Some(loss) = judged.prediction.loss {
+            losses = (losses.0 + loss, losses.1 + 1);
+        }
+        Ok(())
+    })?;
+    Ok((confusion, (losses.1 > 0).then(|| losses.0 / f64::from(losses.1))))
+}
+
+/// Each class's share of the labelled pixels of `pairs`, 0 to 1.
+///
+/// # Errors
+/// Which label picture could not be read.
+pub fn class_shares(dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> Result<Vec<f64>, EvaluateError> {
+    let source = dataset.clone();
+    let classes = dataset.classes.len();
+    let work = move |pair: Pair| -> Result<Vec<u64>, DataError> {
+        let mut counts = vec![0u64; 256];
+        for &label in &source.read(&pair)?.labels {
+            counts[usize::from(label)] += 1;
+        }
+        Ok(counts)
+    };
+    let tasks: Vec<Pair> = pairs.into();
+    let counted = Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work)
+        .map_err(EvaluateError::Thread)?;
+    let mut total = vec![0u64; classes];
+    for counts in counted {
+        let counts = counts.map_err(LoadError::Data)?;
+        total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+    }
+    let all = total.iter().sum::<u64>().max(1) as f64;
+    Ok(total.iter().map(|&count| count as f64 / all).collect())
+}

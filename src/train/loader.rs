@@ -1,0 +1,163 @@
+//! Batches for training, read and augmented by threads ahead of the trainer.
+//!
+//! A batch depends on the seed and its step alone, so a run that is resumed at a step sees what an uninterrupted one
+//! would have seen, however many threads there are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use tch::{Kind, Tensor};
+
+use super::augment::{self, Augment};
+use super::data::{DataError, Dataset, Labelled, Pair};
+use super::ordered::Ordered;
+use super::random;
+use super::size::Size;
+
+/// Purposes of random numbers.
+const ORDER: u64 = 1;
+const SAMPLE: u64 = 2;
+
+/// What batches look like.
+#[derive(Clone, Debug)]
+pub struct Batches {
+    pub input: Size,
+    pub crop: Size,
+    pub batch: usize,
+    pub augment: Augment,
+    pub seed: u64,
+    /// Threads that read and augment.
+    pub threads: usize,
+}
+
+impl Batches {
+    /// Batches of an epoch over `pictures` pictures. What is left over takes its turn in other epochs; a data set smaller
+    /// than a batch is one small batch.
+    pub fn per_epoch(&self, pictures: usize) -> usize {
+        (pictures / self.batch).max(1)
+    }
+}
+
+/// A batch in libtorch's memory.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[N, H, W, 3]`, bytes, RGB.
+    pub rgb: Tensor,
+    /// `[N, H, W]`, 64-bit class indices or [`super::data::VOID`].
+    pub labels: Tensor,
+}
+
+/// The batches from a step on.
+pub struct Loader {
+    batches: Ordered<u64, Result<Vec<Labelled>, LoadError>>,
+    crop: Size,
+    waited: Duration,
+}
+
+/// Why a batch could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error("picture {name}: {error}")]
+    OpenCv { name: String, error: opencv::Error },
+}
+
+impl Loader {
+    /// Loads the steps `from..to`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(dataset: &Arc<Dataset>, batches: &Batches, from: u64, to: u64) -> std::io::Result<Self> {
+        // Else every loader thread would start OpenCV's own threads beside the trainer's.
+        if let Err(error) = opencv::core::set_num_threads(1) {
+            tracing::warn!("OpenCV keeps its own number of threads: {error}");
+        }
+        let (dataset, spec, crop) = (dataset.clone(), batches.clone(), batches.crop);
+        let ahead = 2 * batches.threads + 2;
+        let work = move |step| load(&dataset, &spec, step);
+        let batches = Ordered::start("loader", batches.threads, ahead, from..to, work)?;
+        Ok(Loader { batches, crop, waited: Duration::ZERO })
+    }
+
+    /// Time that [`Loader::next_batch`] has waited so far for data.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// The next batch; `None` after the last step.
+    ///
+    /// # Errors
+    /// Which picture could not be read, and why.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, LoadError> {
+        let begun = Instant::now();
+        let samples = self.batches.next().transpose()?;
+        self.waited += begun.elapsed();
+        Ok(samples.map(|samples| pack(&samples, self.crop)))
+    }
+}
+
+/// The samples of a step.
+fn load(dataset: &Dataset, spec: &Batches, step: u64) -> Result<Vec<Labelled>, LoadError> {
+    let count = dataset.train.len();
+    let per_epoch = spec.per_epoch(count);
+    let (epoch, index) = (step / per_epoch as u64, (step % per_epoch as u64) as usize);
+    let order = shuffled(count, spec.seed, epoch);
+    let chosen = &order[(index * spec.batch).min(count)..((index + 1) * spec.batch).min(count)];
+    let mut samples = Vec::with_capacity(chosen.len());
+    for &picture in chosen {
+        let pair: &Pair = &dataset.train[picture];
+        let sample = dataset.read(pair)?;
+        let mut rng = random::of(spec.seed, &[SAMPLE, epoch, picture as u64]);
+        let piece = augment::apply(&sample, spec.input, spec.crop, &spec.augment, &mut rng)
+            .map_err(|error| LoadError::OpenCv { name: pair.name.clone(), error })?;
+        samples.push((piece, rng));
+    }
+    if spec.augment.cut_mix > 0.0 {
+        let originals: Vec<Labelled> = samples.iter().map(|(piece, _)| piece.clone()).collect();
+        for (index, (piece, rng)) in samples.iter_mut().enumerate() {
+            if rng.random::<f64>() < spec.augment.cut_mix {
+                augment::cut_mix(piece, &originals[(index + 1) % originals.len()], rng);
+            }
+        }
+    }
+    Ok(samples.into_iter().map(|(piece, _)| piece).collect())
+}
+
+/// The order of an epoch (Fisher and Yates).
+fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut rng = random::of(seed, &[ORDER, epoch]);
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, rng.random_range(0..=last));
+    }
+    order
+}
+
+/// Pictures of one size as tensors.
+pub fn pack(samples: &[Labelled], size: Size) -> Batch {
+    let shape = [samples.len() as i64, size.height as i64, size.width as i64];
+    let rgb: Vec<u8> = samples.iter().flat_map(|sample| sample.rgb.iter().copied()).collect();
+    let labels: Vec<u8> = samples.iter().flat_map(|sample| sample.labels.iter().copied()).collect();
+    Batch {
+        rgb: Tensor::from_data_size(&rgb, &[shape[0], shape[1], shape[2], 3], Kind::Uint8),
+        labels: Tensor::from_data_size(&labels, &shape, Kind::Uint8).to_kind(Kind::Int64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_picture_comes_once_an_epoch_in_another_order() {
+        let first = shuffled(50, 7, 0);
+        let mut sorted = first.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..50).collect::<Vec<_>>());
+        assert_eq!(first, shuffled(50, 7, 0));
+        assert_ne!(first, shuffled(50, 7, 1));
+        assert_ne!(first, shuffled(50, 8, 0));
+    }
+}

@@ -1,0 +1,225 @@
+//! What training makes small: a weighted sum of cross-entropy, Dice and Lovász losses.
+
+mod lovasz;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::data::VOID;
+
+/// The loss's parts.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[command(next_help_heading = "Loss")]
+pub struct LossOptions {
+    /// Weight of the cross-entropy
+    #[arg(long, default_value_t = 1.0, value_name = "WEIGHT")]
+    pub cross_entropy: f64,
+    /// Weight of the Dice loss
+    #[arg(long, default_value_t = 0.5, value_name = "WEIGHT")]
+    pub dice: f64,
+    /// Weight of the Lovász-softmax loss, which follows the IoU itself: best for thin and rare classes
+    #[arg(long, default_value_t = 0.0, value_name = "WEIGHT")]
+    pub lovasz: f64,
+    /// How much rare classes weigh in the cross-entropy
+    #[arg(long, value_enum, default_value_t = ClassWeights::Log)]
+    pub class_weights: ClassWeights,
+    /// Count only this share of the pixels in the cross-entropy, the hardest (online hard example mining); 1 counts all
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    pub hard_pixels: f64,
+    /// Label smoothing of the cross-entropy
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub label_smoothing: f64,
+}
+
+/// Weights of the classes in the cross-entropy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeights {
+    /// All alike
+    None,
+    /// 1 / ln(1.10 + share of the pixels) (Paszke et al., ENet, 2016)
+    Log,
+    /// Median of the shares / share (Eigen and Fergus, 2015)
+    Median,
+}
+
+impl LossOptions {
+    /// What is wrong with the numbers.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let weights = [self.cross_entropy, self.dice, self.lovasz];
+        if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || weights.iter().sum::<f64>() <= 0.0 {
+            problems.push("--cross-entropy, --dice, --lovasz: wanted weights of 0 or more, one of them above 0".into());
+        }
+        if !(self.hard_pixels > 0.0 && self.hard_pixels <= 1.0) {
+            problems.push(format!("--hard-pixels {}: wanted a share above 0, up to 1", self.hard_pixels));
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            problems.push(format!("--label-smoothing {}: wanted a share from 0 to below 1", self.label_smoothing));
+        }
+        problems
+    }
+}
+
+/// The loss for a data set.
+#[derive(Debug)]
+pub struct Loss {
+    options: LossOptions,
+    class_weights: Option<Tensor>,
+}
+
+/// Keeps a class without pixels from dividing by zero.
+const EPSILON: f64 = 1e-6;
+
+impl Loss {
+    /// `shares` are the classes' shares of the training pixels, 0 to 1.
+    pub fn new(options: &LossOptions, shares: &[f64], device: Device) -> Self {
+        let weights: Option<Vec<f32>> = match options.class_weights {
+            ClassWeights::None => None,
+            ClassWeights::Log => Some(shares.iter().map(|share| (1.0 / (1.10 + share).ln()) as f32).collect()),
+            ClassWeights::Median => {
+                let mut sorted: Vec<f64> = shares.iter().copied().filter(|&share| share > 0.0).collect();
+                sorted.sort_by(f64::total_cmp);
+                let median = sorted.get(sorted.len() / 2).copied().unwrap_or(1.0);
+                Some(shares.iter().map(|&share| if share > 0.0 { (median / share) as f32 } else { 0.0 }).collect())
+            }
+        };
+        let class_weights = weights.map(|weights| Tensor::from_slice(&weights).to_device(device));
+        Loss { options: options.clone(), class_weights }
+    }
+
+    /// The loss of `logits` `[N, C, H, W]` against `labels` `[N, H, W]`, one number. `step` chooses the pixels that the
+    /// Lovász loss looks at. A batch without a labelled pixel gives zero.
+    pub fn of(&self, logits: &Tensor, labels: &Tensor, step: u64) -> Tensor {
+        let options = &self.options;
+        let log_softmax = logits.log_softmax(1, Kind::Float);
+        let mut total = logits.sum(Kind::Float) * 0.0;
+        if options.cross_entropy > 0.0 {
+            total += self.cross_entropy(&log_softmax, labels) * options.cross_entropy;
+        }
+        if options.dice > 0.0 || options.lovasz > 0.0 {
+            let probabilities = log_softmax.exp();
+            if options.dice > 0.0 {
+                total += dice(&probabilities, labels) * options.dice;
+            }
+            if options.lovasz > 0.0 {
+                total += lovasz::softmax(&probabilities, labels, step) * options.lovasz;
+            }
+        }
+        total
+    }
+
+    fn cross_entropy(&self, log_softmax: &Tensor, labels: &Tensor) -> Tensor {
+        let void = i64::from(VOID);
+        let weights = self.class_weights.as_ref();
+        let valid = labels.not_equal(void);
+        let mut loss = log_softmax.nll_loss2d(labels, weights, Reduction::None, void);
+        // The divisor is the pixels' weights, as in PyTorch's mean; void pixels have none.
+        let pixel_weights = match weights {
+            Some(weights) => weights.take(&labels.clamp(0, weights.size()[0] - 1)) * &valid,
+            None => valid.to_kind(Kind::Float),
+        };
+        if self.options.label_smoothing > 0.0 {
+            let even = -log_softmax.mean_dim([1i64].as_slice(), false, Kind::Float) * &pixel_weights;
+            loss = loss * (1.0 - self.options.label_smoothing) + even * self.options.label_smoothing;
+        }
+        if self.options.hard_pixels < 1.0 {
+            let kept = (valid.sum(Kind::Int64).int64_value(&[]) as f64 * self.options.hard_pixels).ceil() as i64;
+            let (hardest, at) = loss.flatten(0, -1).topk(kept.max(1), 0, true, false);
+            let weights = pixel_weights.flatten(0, -1).index_select(0, &at);
+            return hardest.sum(Kind::Float) / (weights.sum(Kind::Float) + EPSILON);
+        }
+        loss.sum(Kind::Float) / (pixel_weights.sum(Kind::Float) + EPSILON)
+    }
+}
+
+/// One minus the Dice coefficient, over the whole batch, averaged over the classes that occur in it (Milletari et al.,
+/// V-Net, 2016).
+fn dice(probabilities: &Tensor, labels: &Tensor) -> Tensor {
+    let (valid, truth) = one_hot(labels, probabilities.size()[1]);
+    let over = [0i64, 2, 3];
+    let common = (probabilities * &truth).sum_dim_intlist(over.as_slice(), false, Kind::Float);
+    let predicted = (probabilities * &valid).sum_dim_intlist(over.as_slice(), false, Kind::Float);
+    let labelled = truth.sum_dim_intlist(over.as_slice(), false, Kind::Float);
+    let occurs = labelled.gt(0.0).to_kind(Kind::Float);
+    let coefficient = common * 2.0 / (predicted + labelled + EPSILON);
+    ((-coefficient + 1.0) * &occurs).sum(Kind::Float) / occurs.sum(Kind::Float).clamp_min(1.0)
+}
+
+/// Labels `[N, H, W]` as `[N, 1, H, W]` validity and `[N, C, H, W]` membership, both 0 or 1.
+fn one_hot(labels: &Tensor, classes: i64) -> (Tensor, Tensor) {
+    let labels = labels.unsqueeze(1);
+    let valid = labels.not_equal(i64::from(VOID)).to_kind(Kind::Float);
+    let size = labels.size();
+    let zeros = Tensor::zeros([size[0], classes, size[2], size[3]], (Kind::Float, labels.device()));
+    // Void pixels are first put to class 0 and then multiplied away.
+    let truth = zeros.scatter(1, &labels.clamp(0, classes - 1), &valid);
+    (valid, truth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(cross_entropy: f64, dice: f64, lovasz: f64) -> LossOptions {
+        LossOptions {
+            cross_entropy,
+            dice,
+            lovasz,
+            class_weights: ClassWeights::None,
+            hard_pixels: 1.0,
+            label_smoothing: 0.0,
+        }
+    }
+
+    /// Two pixels of two classes with probabilities 0.75 and 0.25, then one that is void.
+    fn example() -> (Tensor, Tensor) {
+        let logits = Tensor::from_slice(&[3f32.ln(), 0.0, 5.0, 0.0, 0.0, -5.0]).reshape([1, 2, 1, 3]);
+        let labels = Tensor::from_slice(&[0i64, 1, 255]).reshape([1, 1, 3]);
+        (logits, labels)
+    }
+
+    fn value(options: &LossOptions) -> f64 {
+        let (logits, labels) = example();
+        Loss::new(options, &[0.5, 0.5], Device::Cpu).of(&logits, &labels, 0).double_value(&[])
+    }
+
+    #[test]
+    fn cross_entropy_is_the_mean_over_labelled_pixels() {
+        let expected = -(0.75f64.ln() + 0.5f64.ln()) / 2.0;
+        assert!((value(&options(1.0, 0.0, 0.0)) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn hard_pixels_keeps_the_worst() {
+        let hard = LossOptions { hard_pixels: 0.5, ..options(1.0, 0.0, 0.0) };
+        assert!((value(&hard) + 0.5f64.ln()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn dice_is_computed_by_hand() {
+        // Class 0: 2·0.75 / (1.25 + 1); class 1: 2·0.5 / (0.75 + 1).
+        let expected = 1.0 - (1.5 / 2.25 + 1.0 / 1.75) / 2.0;
+        assert!((value(&options(0.0, 1.0, 0.0)) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn weights_follow_the_shares() {
+        let weighted = LossOptions { class_weights: ClassWeights::Median, ..options(1.0, 0.0, 0.0) };
+        let (logits, labels) = example();
+        // Shares 0.75 and 0.25: the upper median is 0.75, so the classes weigh 1 and 3.
+        let loss = Loss::new(&weighted, &[0.75, 0.25], Device::Cpu).of(&logits, &labels, 0).double_value(&[]);
+        assert!((loss + (0.75f64.ln() + 3.0 * 0.5f64.ln()) / 4.0).abs() < 1e-5, "{loss}");
+    }
+
+    #[test]
+    fn nothing_labelled_is_no_loss_and_no_gradient() {
+        let logits = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let labels = Tensor::full([1, 4, 4], 255, (Kind::Int64, Device::Cpu));
+        let loss = Loss::new(&options(1.0, 1.0, 1.0), &[0.5, 0.5], Device::Cpu).of(&logits, &labels, 0);
+        loss.backward();
+        assert_eq!(loss.double_value(&[]), 0.0);
+        assert_eq!(logits.grad().abs().sum(Kind::Float).double_value(&[]), 0.0);
+    }
+}

@@ -1,0 +1,77 @@
+//! All measures of a set in one record, as reports and JSON have them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BoundaryF1, Confusion};
+
+/// How good a model is on a set. Shares are 0 to 1; `None` where there is nothing to divide by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Mean IoU over the classes that occur in the labels: [`Confusion::miou`].
+    pub miou: Option<f64>,
+    pub pixel_accuracy: Option<f64>,
+    /// Mean of the classes' recalls.
+    pub class_accuracy: Option<f64>,
+    /// Mean over pictures: [`BoundaryF1`].
+    pub boundary_f1: Option<f64>,
+    pub classes: Vec<ClassScores>,
+}
+
+/// How good a model is at one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassScores {
+    pub name: String,
+    pub iou: Option<f64>,
+    pub precision: Option<f64>,
+    /// Also called the class's accuracy.
+    pub recall: Option<f64>,
+    pub boundary_f1: Option<f64>,
+    /// Of the labelled pixels of the set.
+    pub share: f64,
+}
+
+impl Scores {
+    /// `names` are the classes', by index.
+    ///
+    /// # Panics
+    /// When there is not a name for each class.
+    pub fn new(confusion: &Confusion, boundary: Option<&BoundaryF1>, names: &[String]) -> Self {
+        assert_eq!(names.len(), confusion.classes, "a name for each class");
+        let boundary_f1 = boundary.map_or_else(|| vec![None; confusion.classes], BoundaryF1::classes);
+        let (iou, precision, recall) = (confusion.iou(), confusion.precision(), confusion.recall());
+        let (labelled, pixels) = (confusion.labelled(), confusion.pixels());
+        let classes = names.iter().enumerate().map(|(class, name)| ClassScores {
+            name: name.clone(),
+            iou: iou[class],
+            precision: precision[class],
+            recall: recall[class],
+            boundary_f1: boundary_f1[class],
+            share: if pixels == 0 { 0.0 } else { labelled[class] as f64 / pixels as f64 },
+        });
+        Scores {
+            miou: confusion.miou(),
+            pixel_accuracy: confusion.pixel_accuracy(),
+            class_accuracy: confusion.class_accuracy(),
+            boundary_f1: boundary.and_then(BoundaryF1::mean),
+            classes: classes.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goes_through_json() {
+        let mut confusion = Confusion::new(3);
+        confusion.add(&[0, 0, 1, 1], &[0, 1, 1, 1]).unwrap();
+        let scores = Scores::new(&confusion, None, &["a", "b", "c"].map(String::from));
+        assert_eq!(scores.classes[1].recall, Some(1.0));
+        assert_eq!(scores.classes[0].share, 0.5);
+        assert_eq!(scores.classes[2].iou, None);
+        let text = serde_json::to_string(&scores).unwrap();
+        assert!(text.contains(r#""boundary_f1":null"#));
+        assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), scores);
+    }
+}

@@ -1,0 +1,18 @@
+//! The trainer: a U-Net from a pretrained encoder and a folder of labelled pictures.
+
+pub mod augment;
+pub mod data;
+pub mod device;
+pub mod encoders;
+pub mod evaluate;
+pub mod fit;
+pub mod loader;
+pub mod loss;
+pub mod metrics;
+pub mod net;
+pub mod ordered;
+pub mod random;
+pub mod report;
+pub mod size;
+pub mod tensor_file;
+pub mod tensorboard;

@@ -1,0 +1,138 @@
+//! Runs a network in libtorch.
+//!
+//! Tensors keep whatever memory order the input has; given a channels-last input, every operation stays channels-last,
+//! which libtorch's CPU convolutions run fastest.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Net, Node, Normalise, Op, Order, Padding, Params};
+
+/// How to run.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// Whether a batch norm uses (and updates its statistics by) the batch, or uses its statistics as they are.
+    pub batch_statistics: &'a dyn Fn(&Node) -> bool,
+    /// The kind that convolutions compute in; parameters stay 32-bit.
+    pub precision: Kind,
+}
+
+impl Run<'_> {
+    /// For masks: nothing changes.
+    pub const EVAL: Run<'static> = Run { batch_statistics: &|_| false, precision: Kind::Float };
+}
+
+/// Share of a new batch in the running statistics, as in PyTorch.
+const MOMENTUM: f64 = 0.1;
+
+/// Pictures `[N, H, W, 3]` of RGB bytes to a channels-last float tensor `[N, 3, H, W]` on `device`.
+pub fn input(rgb: &Tensor, normalise: &Normalise, device: Device) -> Tensor {
+    let rgb = rgb.to_device(device);
+    let pixels = match normalise.order {
+        Order::Rgb => rgb,
+        Order::Bgr => rgb.flip([3]),
+    };
+    let mean = Tensor::from_slice(&normalise.mean).to_device(device);
+    let std = Tensor::from_slice(&normalise.std).to_device(device);
+    // Contiguous as N, H, W, C and seen as N, C, H, W: that is channels-last; tch has no call for it.
+    ((pixels.to_kind(Kind::Float) - mean) / std).permute([0, 3, 1, 2])
+}
+
+/// The logits, `[N, classes, H, W]`, as 32-bit floats.
+pub fn forward(net: &Net, params: &Params, input: &Tensor, run: &Run) -> Tensor {
+    let mut last = None;
+    visit(net, params, input, run, |node, value| {
+        if node == net.logits {
+            last = Some(value.shallow_clone());
+        }
+    });
+    last.expect("the logits are a node of the network").to_kind(Kind::Float)
+}
+
+/// Runs the network and shows every node's output as it comes.
+pub fn visit(net: &Net, params: &Params, input: &Tensor, run: &Run, mut show: impl FnMut(usize, &Tensor)) {
+    let last_use = last_uses(net);
+    let mut values: Vec<Option<Tensor>> = Vec::with_capacity(net.nodes.len());
+    for (index, node) in net.nodes.iter().enumerate() {
+        let value = {
+            let input_of = |at: usize| values[node.inputs[at]].as_ref().expect("kept until its last use");
+            match node.op {
+                Op::Input => input.shallow_clone(),
+                Op::Add => input_of(0) + input_of(1),
+                Op::Concat => {
+                    let all: Vec<&Tensor> = (0..node.inputs.len()).map(input_of).collect();
+                    Tensor::cat(&all, 1)
+                }
+                _ => apply(node, params, input_of(0), run),
+            }
+        };
+        show(index, &value);
+        values.push(Some(value));
+        for &used in &node.inputs {
+            if last_use[used] == index && used != net.logits {
+                values[used] = None;
+            }
+        }
+    }
+}
+
+/// The node that uses each node last.
+fn last_uses(net: &Net) -> Vec<usize> {
+    let mut last = vec![usize::MAX; net.nodes.len()];
+    for (index, node) in net.nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            last[input] = index;
+        }
+    }
+    last
+}
+
+/// An operation with one input.
+fn apply(node: &Node, params: &Params, x: &Tensor, run: &Run) -> Tensor {
+    let param = |suffix: &str| params.get(&format!("{}.{suffix}", node.name));
+    match node.op {
+        Op::Conv(conv) => {
+            let weight = param("weight").to_kind(run.precision);
+            let bias = conv.bias.then(|| param("bias").to_kind(run.precision));
+            let x = x.to_kind(run.precision);
+            let (x, padding) = padded(&x, conv.padding, 0.0);
+            let stride = [conv.stride; 2];
+            x.conv2d(&weight, bias.as_ref(), stride, [padding; 2], [1, 1], conv.groups)
+        }
+        Op::BatchNorm { eps, .. } => x.batch_norm(
+            Some(param("weight")),
+            Some(param("bias")),
+            Some(param("running_mean")),
+            Some(param("running_var")),
+            (run.batch_statistics)(node),
+            MOMENTUM,
+            eps,
+            true,
+        ),
+        Op::Relu => x.relu(),
+        Op::Relu6 => x.clamp(0.0, 6.0),
+        Op::MaxPool { kernel, stride, padding } => {
+            let (x, padding) = padded(x, padding, f64::NEG_INFINITY);
+            x.max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1, 1], false)
+        }
+        Op::Nearest { factor } => {
+            let (_, _, height, width) = x.size4().expect("a tensor [N, C, H, W]");
+            x.upsample_nearest2d([height * factor, width * factor], None, None)
+        }
+        Op::Bilinear { factor } => {
+            let (_, _, height, width) = x.size4().expect("a tensor [N, C, H, W]");
+            let scale = factor as f64;
+            x.upsample_bilinear2d([height * factor, width * factor], false, scale, scale)
+        }
+        Op::Input | Op::Add | Op::Concat => unreachable!("handled where all inputs are at hand"),
+    }
+}
+
+/// libtorch pads by the same amount on both sides; what differs is padded beforehand. Gives what is left to pad.
+fn padded(x: &Tensor, padding: Padding, value: f64) -> (Tensor, i64) {
+    if padding.is_symmetric() {
+        (x.shallow_clone(), padding.begin)
+    } else {
+        let Padding { begin, end } = padding;
+        (x.pad([begin, end, begin, end], "constant", value), 0)
+    }
+}

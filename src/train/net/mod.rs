@@ -1,0 +1,296 @@
+//! A network as a list of operations: one list that libtorch runs ([`exec`]), the exporter writes as ONNX and the
+//! reports count. An operation's inputs come before it, so that one pass from front to back runs the network.
+
+pub mod decoder;
+pub mod exec;
+pub mod params;
+
+use serde::{Deserialize, Serialize};
+
+pub use params::Params;
+
+/// Index of a node in [`Net::nodes`].
+pub type NodeId = usize;
+
+/// Rows and columns of zeros around a convolution's or pool's input: the same on both axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Above and to the left.
+    pub begin: i64,
+    /// Below and to the right.
+    pub end: i64,
+}
+
+impl Padding {
+    pub const NONE: Padding = Padding { begin: 0, end: 0 };
+
+    /// The same on both sides: PyTorch's `padding`.
+    pub fn both(size: i64) -> Self {
+        Padding { begin: size, end: size }
+    }
+
+    /// TensorFlow's "SAME" for inputs whose size is a multiple of `stride`: `kernel - stride` in all, the odd one at
+    /// the end (tensorflow/core/framework/kernel_shape_util.cc, `GetWindowedOutputSizeVerbose`).
+    pub fn same(kernel: i64, stride: i64) -> Self {
+        let total = (kernel - stride).max(0);
+        Padding { begin: total / 2, end: total - total / 2 }
+    }
+
+    pub fn is_symmetric(self) -> bool {
+        self.begin == self.end
+    }
+}
+
+/// A convolution with square kernels, `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    pub inputs: i64,
+    pub outputs: i64,
+    pub kernel: i64,
+    pub stride: i64,
+    pub padding: Padding,
+    pub groups: i64,
+    pub bias: bool,
+}
+
+impl Conv {
+    /// Stride 1, one group, PyTorch's symmetric padding that keeps the size, no bias.
+    pub fn new(inputs: i64, outputs: i64, kernel: i64) -> Self {
+        Conv { inputs, outputs, kernel, stride: 1, padding: Padding::both(kernel / 2), groups: 1, bias: false }
+    }
+
+    /// One filter a channel.
+    pub fn depthwise(channels: i64, kernel: i64) -> Self {
+        Conv { groups: channels, ..Conv::new(channels, channels, kernel) }
+    }
+
+    /// `[outputs, inputs / groups, kernel, kernel]`
+    pub fn weight_shape(&self) -> [i64; 4] {
+        [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
+    }
+}
+
+/// What a node computes. Tensors are `[N, C, H, W]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// The normalised picture, `[N, 3, H, W]`: see [`Normalise`].
+    Input,
+    /// Parameters `NAME.weight` and, with a bias, `NAME.bias`.
+    Conv(Conv),
+    /// Parameters `NAME.weight`, `NAME.bias`; statistics `NAME.running_mean`, `NAME.running_var`.
+    BatchNorm { channels: i64, eps: f64 },
+    Relu,
+    /// Clamps to 0 and 6.
+    Relu6,
+    /// The sum of two tensors of one shape.
+    Add,
+    /// Along the channels.
+    Concat,
+    MaxPool { kernel: i64, stride: i64, padding: Padding },
+    /// Each pixel becomes `factor` × `factor` equal ones.
+    Nearest { factor: i64 },
+    /// Bilinear interpolation between pixel centres (`align_corners = false`).
+    Bilinear { factor: i64 },
+}
+
+/// Which part of the network a node belongs to: learning rates, freezing and batch-norm mode go by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// The encoder's layers that end at stride 2^n: 0 is full size, 5 is stride 32.
+    Encoder(u8),
+    Decoder,
+    /// The last convolution, which knows the number of classes.
+    Head,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Unique; the prefix of its parameters' names: `encoder._blocks.3._bn1`.
+    pub name: String,
+    pub op: Op,
+    pub inputs: Vec<NodeId>,
+    pub stage: Stage,
+}
+
+/// How a picture of bytes becomes the network's input: channels in `order`, each `(byte - mean) / std`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Normalise {
+    pub order: Order,
+    /// In bytes, by position in `order`.
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+/// Order of the colour channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    Rgb,
+    Bgr,
+}
+
+impl Normalise {
+    /// What torchvision's networks were trained with.
+    pub const IMAGENET: Normalise =
+        Normalise { order: Order::Rgb, mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
+}
+
+/// A place where the encoder's features leave for the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    pub node: NodeId,
+    pub channels: i64,
+    /// Pixels of the picture to one of the feature: 1, 2, 4, … 32.
+    pub stride: i64,
+}
+
+/// A network: pictures in, logits out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Net {
+    pub nodes: Vec<Node>,
+    pub normalise: Normalise,
+    /// `[N, classes, H, W]`, as large as the picture.
+    pub logits: NodeId,
+}
+
+impl Net {
+    /// Number of classes.
+    pub fn classes(&self) -> i64 {
+        let head = self.nodes.iter().rev().find_map(|node| match node.op {
+            Op::Conv(conv) => Some(conv.outputs),
+            _ => None,
+        });
+        head.unwrap_or(0)
+    }
+
+    /// Every parameter and statistic: its name, its shape, and whether it is learned.
+    pub fn shapes(&self) -> Vec<Shape> {
+        let mut shapes = Vec::new();
+        for node in &self.nodes {
+            let mut push = |suffix: &str, shape: Vec<i64>, learned: bool| {
+                let name = format!("{}.{suffix}", node.name);
+                shapes.push(Shape { name, shape, learned, stage: node.stage });
+            };
+            match node.op {
+                Op::Conv(conv) => {
+                    push("weight", conv.weight_shape().to_vec(), true);
+                    if conv.bias {
+                        push("bias", vec![conv.outputs], true);
+                    }
+                }
+                Op::BatchNorm { channels, .. } => {
+                    push("weight", vec![channels], true);
+                    push("bias", vec![channels], true);
+                    push("running_mean", vec![channels], false);
+                    push("running_var", vec![channels], false);
+                }
+                _ => {}
+            }
+        }
+        shapes
+    }
+
+    /// Multiply-adds of the convolutions for one picture of this size.
+    pub fn multiply_adds(&self, height: i64, width: i64) -> i64 {
+        let mut sizes: Vec<(i64, i64)> = Vec::with_capacity(self.nodes.len());
+        let mut total = 0;
+        for node in &self.nodes {
+            let (h, w) = node.inputs.first().map_or((height, width), |&input| sizes[input]);
+            let size = match node.op {
+                Op::Conv(conv) => {
+                    let (h, w) = (h / conv.stride, w / conv.stride);
+                    total += conv.weight_shape().iter().product::<i64>() * h * w;
+                    (h, w)
+                }
+                Op::MaxPool { stride, .. } => (h / stride, w / stride),
+                Op::Nearest { factor } | Op::Bilinear { factor } => (h * factor, w * factor),
+                _ => (h, w),
+            };
+            sizes.push(size);
+        }
+        total
+    }
+}
+
+/// A parameter that a network has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub name: String,
+    pub shape: Vec<i64>,
+    /// False for running statistics.
+    pub learned: bool,
+    pub stage: Stage,
+}
+
+/// Builds a [`Net`] node by node.
+#[derive(Debug)]
+pub struct Builder {
+    nodes: Vec<Node>,
+    stage: Stage,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// Node 0 is the picture.
+    pub fn new() -> Self {
+        let input = Node { name: "image".into(), op: Op::Input, inputs: Vec::new(), stage: Stage::Encoder(0) };
+        Builder { nodes: vec![input], stage: Stage::Encoder(0) }
+    }
+
+    /// The picture's node.
+    pub fn input(&self) -> NodeId {
+        0
+    }
+
+    /// The stage of the nodes that follow.
+    pub fn stage(&mut self, stage: Stage) {
+        self.stage = stage;
+    }
+
+    /// Adds a node. A node without parameters may have any unique name.
+    pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> NodeId {
+        let node = Node { name: name.into(), op, inputs: inputs.to_vec(), stage: self.stage };
+        debug_assert!(node.inputs.iter().all(|&input| input < self.nodes.len()));
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// Adds a node without parameters, named after its place.
+    pub fn plain(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
+        self.push(format!("node.{}", self.nodes.len()), op, inputs)
+    }
+
+    pub fn conv(&mut self, name: impl Into<String>, conv: Conv, input: NodeId) -> NodeId {
+        self.push(name, Op::Conv(conv), &[input])
+    }
+
+    pub fn batch_norm(&mut self, name: impl Into<String>, channels: i64, eps: f64, input: NodeId) -> NodeId {
+        self.push(name, Op::BatchNorm { channels, eps }, &[input])
+    }
+
+    /// # Panics
+    /// When there is no node.
+    pub fn finish(self, normalise: Normalise, logits: NodeId) -> Net {
+        assert!(logits < self.nodes.len(), "the logits are a node of the network");
+        Net { nodes: self.nodes, normalise, logits }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_padding_is_tensorflows() {
+        assert_eq!(Padding::same(3, 1), Padding { begin: 1, end: 1 });
+        assert_eq!(Padding::same(3, 2), Padding { begin: 0, end: 1 });
+        assert_eq!(Padding::same(5, 2), Padding { begin: 1, end: 2 });
+        assert_eq!(Padding::same(1, 1), Padding::NONE);
+    }
+}

@@ -1,0 +1,121 @@
+//! Work done by several threads whose results come in the order of the tasks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// A task, and where its result goes.
+type Job<T, R> = (T, Sender<R>);
+
+/// An iterator over the results of `tasks`. At most `ahead` tasks are begun before their results are asked for: the queue
+/// to the threads has room for as many, so that handing out a task never blocks.
+pub struct Ordered<T, R> {
+    tasks: Box<dyn Iterator<Item = T> + Send>,
+    jobs: Option<Sender<Job<T, R>>>,
+    pending: VecDeque<Receiver<R>>,
+    ahead: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Ordered<T, R> {
+    /// Starts `threads` threads named `name`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        name: &str,
+        threads: usize,
+        ahead: usize,
+        tasks: impl Iterator<Item = T> + Send + 'static,
+        work: impl Fn(T) -> R + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let ahead = ahead.max(1);
+        let (jobs, inbox) = bounded::<Job<T, R>>(ahead);
+        let work = Arc::new(work);
+        let threads = (0..threads.max(1))
+            .map(|index| {
+                let (inbox, work) = (inbox.clone(), work.clone());
+                std::thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
+                    for (task, outbox) in inbox {
+                        // Nobody waits any more when the iterator was dropped.
+                        if outbox.send(work(task)).is_err() {
+                            break;
+                        }
+                    }
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let mut ordered =
+            Ordered { tasks: Box::new(tasks), jobs: Some(jobs), pending: VecDeque::new(), ahead, threads };
+        ordered.fill();
+        Ok(ordered)
+    }
+
+    fn fill(&mut self) {
+        while self.pending.len() < self.ahead
+            && let Some(jobs) = &self.jobs
+        {
+            let Some(task) = self.tasks.next() else {
+                self.jobs = None;
+                break;
+            };
+            let (outbox, result) = bounded(1);
+            if jobs.send((task, outbox)).is_err() {
+                self.jobs = None;
+            }
+            self.pending.push_back(result);
+        }
+    }
+}
+
+impl<T: Send + 'static, R: Send + 'static> Iterator for Ordered<T, R> {
+    type Item = R;
+
+    /// # Panics
+    /// When a thread panicked over the task whose turn it is.
+    fn next(&mut self) -> Option<R> {
+        self.fill();
+        let result = self.pending.pop_front()?.recv().expect("a worker thread panicked");
+        self.fill();
+        Some(result)
+    }
+}
+
+impl<T, R> Drop for Ordered<T, R> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        self.pending.clear();
+        for thread in self.threads.drain(..) {
+            // A panic has been shown by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_tasks_are_not_begun_too_early() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = begun.clone();
+        let mut squares = Ordered::start("square", 3, 4, 0..100u64, move |n| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            n * n
+        })
+        .unwrap();
+        assert_eq!(squares.next(), Some(0));
+        assert!(begun.load(Ordering::SeqCst) <= 5, "four ahead of the one that was taken");
+        assert_eq!(squares.collect::<Vec<_>>(), (1..100).map(|n| n * n).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_iterator_that_is_dropped_early_ends_its_threads() {
+        let endless = Ordered::start("endless", 2, 8, 0u64.., |n| n).unwrap();
+        assert_eq!(endless.take(3).sum::<u64>(), 3);
+    }
+}

@@ -1,0 +1,62 @@
+//! Random numbers that depend on nothing but a seed and a purpose: no state to save, and no order of threads to mind.
+
+use std::hash::Hasher;
+
+use rand::SeedableRng;
+
+/// A small, fast generator whose numbers do not change between versions (PCG XSL 128/64).
+pub type Rng = rand_pcg::Pcg64Mcg;
+
+/// The generator for a purpose: `of(seed, &[EPOCH, index])`.
+pub fn of(seed: u64, path: &[u64]) -> Rng {
+    let mut state = mix(seed ^ 0x9E37_79B9_7F4A_7C15);
+    for &step in path {
+        state = mix(state.rotate_left(17) ^ mix(step.wrapping_add(0xD1B5_4A32_D192_ED03)));
+    }
+    Rng::seed_from_u64(state)
+}
+
+/// The generator for a thing with a name.
+pub fn named(seed: u64, name: &str) -> Rng {
+    let mut hash = Fnv(0xCBF2_9CE4_8422_2325);
+    hash.write(name.as_bytes());
+    of(seed, &[hash.finish()])
+}
+
+/// SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// FNV-1a: the standard library's hasher may change between its versions.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::RngExt;
+
+    use super::*;
+
+    #[test]
+    fn purposes_do_not_share_numbers() {
+        let first = |mut rng: Rng| rng.random::<u64>();
+        assert_eq!(first(of(1, &[2, 3])), first(of(1, &[2, 3])));
+        assert_ne!(first(of(1, &[2, 3])), first(of(1, &[3, 2])));
+        assert_ne!(first(of(1, &[2])), first(of(2, &[2])));
+        assert_ne!(first(named(1, "a")), first(named(1, "b")));
+    }
+}

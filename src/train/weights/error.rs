@@ -1,0 +1,105 @@
+//! What can be wrong with weights: each error says which file, what in it, and what to do.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why weights cannot be read, fetched, fitted or written.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    #[error("{}: cannot be {action}: {source}", path.display())]
+    Io { path: PathBuf, action: &'static str, source: io::Error },
+
+    #[error(
+        "{}: {what}, not a file of weights; give a PyTorch .pth, .pt or .bin, a .safetensors, or a Keras .h5",
+        path.display()
+    )]
+    NotWeights { path: PathBuf, what: String },
+
+    #[error("{}: damaged or incomplete ({problem}); fetch it again", path.display())]
+    Damaged { path: PathBuf, problem: String },
+
+    #[error("{}: does not fit {network}:{problems}{hint}", path.display())]
+    Misfit { path: PathBuf, network: String, problems: Problems, hint: String },
+
+    #[error("{}: not a model that `maskcast-train` wrote ({problem}); {hint}", path.display())]
+    NotModel { path: PathBuf, problem: String, hint: String },
+
+    #[error("no weights are known by the name {name:?}; known are: {known}")]
+    UnknownSource { name: String, known: String },
+
+    #[error("{name}: {problem}")]
+    NoSource { name: String, problem: String },
+
+    #[error("{name}: {command} failed: {problem}")]
+    Fetch { name: String, command: String, problem: String },
+
+    #[error(
+        "{}: its SHA-256 is {found}, but {expected} was expected; \
+         the package has changed or the file is damaged: remove it and fetch again",
+        path.display()
+    )]
+    Checksum { path: PathBuf, found: String, expected: String },
+}
+
+impl WeightsError {
+    /// For `map_err` on file operations: `action` completes "cannot be …".
+    pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| WeightsError::Io { path: path.to_path_buf(), action, source }
+    }
+
+    pub(super) fn damaged(path: &Path, problem: impl fmt::Display) -> Self {
+        WeightsError::Damaged { path: path.to_path_buf(), problem: problem.to_string() }
+    }
+
+    pub(super) fn not_weights(path: &Path, what: impl Into<String>) -> Self {
+        WeightsError::NotWeights { path: path.to_path_buf(), what: what.into() }
+    }
+}
+
+/// One thing that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The network has this parameter, the file does not.
+    Missing { name: String, shape: Vec<i64> },
+    /// Both have it, in different shapes.
+    Shape { name: String, network: Vec<i64>, file: Vec<i64> },
+    /// The file has it, the network does not, and it is nothing that may be left out.
+    Unexpected { name: String, shape: Vec<i64> },
+    /// Some of the numbers are NaN or infinite.
+    NotFinite { name: String },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Missing { name, shape } => write!(f, "the file lacks {name} {shape:?}"),
+            Problem::Shape { name, network, file } => {
+                write!(f, "{name} is {file:?} in the file and {network:?} in the network")
+            }
+            Problem::Unexpected { name, shape } => write!(f, "the network has no {name}, which the file has {shape:?}"),
+            Problem::NotFinite { name } => write!(f, "{name} has numbers that are NaN or infinite"),
+        }
+    }
+}
+
+/// Everything that does not fit; shown are the first ten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+/// More would hide the line that says what to do.
+const SHOWN: usize = 10;
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in self.0.iter().take(SHOWN) {
+            write!(f, "\n  {problem}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
