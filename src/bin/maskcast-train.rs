@@ -1,50 +1,36 @@
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+//! `maskcast-train`: arguments, logging, exit codes; nothing else.
+#![forbid(unsafe_code)]
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
 use clap::Parser;
-use maskcast::train::*;
-use maskcast::train::fit::{config::*, run::*, optimizer::Optimizer, checkpoint::*};
-use maskcast::train::net::Params;
-#[derive(Parser)]
-struct Cli { #[command(flatten)] data: data::DataArgs, #[arg(short)] out: PathBuf, #[arg(long)] resume: bool, #[command(flatten)] fit: FitOptions }
-fn main() -> anyhow::Result<()> {
+use maskcast::commands::{exit, logging};
+use maskcast::train::commands::{self, Cli};
+
+/// What OpenMP's threads do between two operations. The default is to spin, which on a busy machine takes ten times as
+/// long: a spinning thread holds the core that the other one waits for.
+const WAIT_POLICY: (&str, &str) = ("OMP_WAIT_POLICY", "PASSIVE");
+
+fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut config = RunConfig { data: cli.data, fit: cli.fit };
-    let checkpoint = if cli.resume { let c = Checkpoint::read(&cli.out)?; config = c.config().clone(); Some(c) } else { None };
-    for p in config.fit.problems() { println!("{p}"); }
-    let dataset = Arc::new(config.data.open()?);
-    let fit = &config.fit;
-    device::set_threads(fit.machine.threads);
-    let device = fit.machine.device.device().unwrap();
-    let net = fit.net.encoder.unet(&fit.net.decoder(), dataset.classes.len() as i64).unwrap();
-    println!("{} GMAC", net.multiply_adds(288, 512) as f64 / 1e9);
-    let optimizer = Optimizer::new(fit.optimizer, fit.weight_decay);
-    let mut state = match checkpoint { Some(c) => c.state(&net, optimizer, device)?, None => {
-        let mut params = Params::fresh(&net, fit.seed);
-        if let Some(w) = &fit.net.weights {
-            let r = pytorch_reader::PytorchReader::new(w)?;
-            let mut n = 0;
-            for (name, t) in r.into_tensors() {
-                let key = format!("encoder.{name}");
-                if let Some(p) = params.0.get_mut(&key) {
-                    let shape: Vec<i64> = t.shape().iter().map(|&s| s as i64).collect();
-                    assert_eq!(shape, p.size(), "{key}");
-                    *p = tch::Tensor::from_data_size(&t.read()?, &shape, tch::Kind::Float); n += 1;
-                }
+    if std::env::var_os(WAIT_POLICY.0).is_none() {
+        // OpenMP has read its environment before `main` began, so the program starts once more. It only comes back when
+        // that fails, and then goes on with the default.
+        let program = std::env::current_exe().unwrap_or_else(|_| "maskcast-train".into());
+        let _ = Command::new(program).args(std::env::args_os().skip(1)).env(WAIT_POLICY.0, WAIT_POLICY.1).exec();
+    }
+    if let Err(problem) = logging::init(cli.log_format) {
+        eprintln!("maskcast-train: {problem}");
+        return ExitCode::from(exit::USAGE);
+    }
+    match commands::dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in failure.message.lines() {
+                eprintln!("maskcast-train: {line}");
             }
-            println!("{n} tensors of {}", net.shapes().iter().filter(|s| s.name.starts_with("encoder.")).count());
+            ExitCode::from(failure.code)
         }
-        let average = (fit.ema > 0.0).then(|| params.copied());
-        State { params, average, optimizer, progress: Default::default() }
-    } };
-    let shares = evaluate::class_shares(&dataset, &dataset.train, 2)?;
-    println!("{shares:?}");
-    let loss = loss::Loss::new(&fit.loss, &shares, device);
-    std::fs::create_dir_all(&cli.out)?;
-    let out = cli.out.clone();
-    let mut run = Fit { config: &config, dataset: dataset.clone(), net: &net, loss, device, precision: fit.machine.precision.kind(device), folder: Some(cli.out.clone()), stop: Default::default(),
-        on_best: Box::new(move |p, _| tensor_file::write(&out.join("best.safetensors"), p.0.iter().map(|(n, t)| (n.clone(), t)), HashMap::new()).map_err(|e| e.to_string())) };
-    let ended = run.run(&mut state)?;
-    println!("{ended:?}");
-    Ok(())
+    }
 }

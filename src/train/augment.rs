@@ -87,13 +87,7 @@ fn factor(rng: &mut Rng, share: f64) -> f64 {
 ///
 /// # Errors
 /// OpenCV's.
-pub fn apply(
-    sample: &Labelled,
-    input: Size,
-    crop: Size,
-    augment: &Augment,
-    rng: &mut Rng,
-) -> opencv::Result<Labelled> {
+pub fn apply(sample: &Labelled, input: Size, crop: Size, augment: &Augment, rng: &mut Rng) -> opencv::Result<Labelled> {
     let scale = augment.scale_min + (augment.scale_max - augment.scale_min) * rng.random::<f64>();
     let stretch = factor(rng, augment.stretch).sqrt();
     // Source pixels to one pixel of the crop.

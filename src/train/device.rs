@@ -23,9 +23,11 @@ impl DeviceChoice {
         match (self, Cuda::is_available()) {
             (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, false) => Ok(Device::Cpu),
             (DeviceChoice::Auto | DeviceChoice::Cuda, true) => Ok(Device::Cuda(0)),
-            (DeviceChoice::Cuda, false) => Err("--device cuda: libtorch sees no GPU. Is the driver loaded (`nvidia-smi`), and \
+            (DeviceChoice::Cuda, false) => {
+                Err("--device cuda: libtorch sees no GPU. Is the driver loaded (`nvidia-smi`), and \
                                                 was the trainer built by `make trainer TORCH=cuda`?"
-                .into()),
+                    .into())
+            }
         }
     }
 }

@@ -82,8 +82,8 @@ pub fn judge(
         Ok((pair, picture, small))
     };
     let tasks: Vec<Pair> = pairs.into();
-    let read = Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work)
-        .map_err(EvaluateError::Thread)?;
+    let read =
+        Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work).map_err(EvaluateError::Thread)?;
     for item in read {
         let (pair, picture, small) = item?;
         let prediction = predictor.predict(&small)?;
@@ -183,8 +183,8 @@ pub fn class_shares(dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> R
         Ok(counts)
     };
     let tasks: Vec<Pair> = pairs.into();
-    let counted = Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work)
-        .map_err(EvaluateError::Thread)?;
+    let counted =
+        Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work).map_err(EvaluateError::Thread)?;
     let mut total = vec![0u64; classes];
     for counts in counted {
         let counts = counts.map_err(LoadError::Data)?;

@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::augment::{self, Augment};
 use super::data::{DataError, Dataset, Labelled, Pair};
+use super::fit::config::FitOptions;
 use super::ordered::Ordered;
 use super::random;
 use super::size::Size;
@@ -32,6 +33,18 @@ pub struct Batches {
 }
 
 impl Batches {
+    /// As a run's options say.
+    pub fn of(options: &FitOptions) -> Self {
+        Batches {
+            input: options.net.input,
+            crop: options.crop(),
+            batch: options.batch,
+            augment: options.augment.clone(),
+            seed: options.seed,
+            threads: options.machine.loader_threads.max(1),
+        }
+    }
+
     /// Batches of an epoch over `pictures` pictures. What is left over takes its turn in other epochs; a data set smaller
     /// than a batch is one small batch.
     pub fn per_epoch(&self, pictures: usize) -> usize {

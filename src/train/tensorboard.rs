@@ -193,7 +193,9 @@ mod tests {
         let events = events(writer.path());
         assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".into())));
         let scalar = |n: usize| match &events[n].what {
-            Some(What::Summary(summary)) => (summary.value[0].tag.clone(), summary.value[0].simple_value, events[n].step),
+            Some(What::Summary(summary)) => {
+                (summary.value[0].tag.clone(), summary.value[0].simple_value, events[n].step)
+            }
             other => panic!("not a scalar: {other:?}"),
         };
         assert_eq!(scalar(1), ("loss/train".into(), Some(0.25), 3));

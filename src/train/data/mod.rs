@@ -1,39 +1,312 @@
-//! Labelled pictures on disk. (temporary)
+//! Labelled pictures on disk.
+//!
+//! [`Dataset::open`] finds out how a folder is laid out ([`Format`]), which classes it has and how its label pictures name
+//! them, and which pictures are for training and which for validation. It looks into a few label pictures only, so that
+//! thousands are no matter; [`check::check`] looks into all.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::frame::{Label, Rgb};
-use serde::{Deserialize, Serialize};
+use crate::frame::Label;
 
+pub mod check;
+mod class_file;
+pub mod cli;
+mod coding;
+mod colors;
+mod error;
+mod format;
+mod hash;
+mod known;
+mod lists;
+mod picture;
+mod raw;
+mod sample;
+mod scan;
+mod sequence;
+mod split;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use cli::DataArgs;
+pub use error::{DataError, Value};
+pub use format::Format;
+pub use scan::Unpaired;
+pub use split::{BySequence, SplitOptions};
+
+use coding::{Coding, Hints};
+use format::Role;
+use sample::Sample;
+
+/// The label of a pixel that counts neither in the loss nor in the metrics, whatever the data set calls it.
 pub const VOID: u8 = 255;
 
+/// Label pictures that are looked into when there is a class file, and when there is none.
+const LOOKS: (usize, usize) = (16, 64);
+
+/// A picture and its label picture, not read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair { pub name: String, pub image: PathBuf, pub label: PathBuf }
+pub struct Pair {
+    /// The picture's path under the data set's folder, without its extension: what messages and reports call it.
+    pub name: String,
+    pub image: PathBuf,
+    pub label: PathBuf,
+}
+
+/// A picture with a class for every pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Labelled { pub width: usize, pub height: usize, pub rgb: Vec<u8>, pub labels: Vec<u8> }
+pub struct Labelled {
+    pub width: usize,
+    pub height: usize,
+    /// `[height, width, 3]`
+    pub rgb: Vec<u8>,
+    /// `[height, width]`: the class, or [`VOID`].
+    pub labels: Vec<u8>,
+}
+
+/// A data set: what its pixels mean, and which pictures are for training and which for validation.
 #[derive(Clone, Debug)]
-pub struct Dataset { pub root: PathBuf, pub classes: Vec<Label>, pub train: Vec<Pair>, pub val: Vec<Pair> }
-#[derive(Clone, Debug, Serialize, Deserialize, clap::Args)]
-pub struct DataArgs { pub data: PathBuf }
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DataError(String);
-impl DataArgs { pub fn open(&self) -> Result<Dataset, DataError> { Dataset::open(&self.data) } }
-impl Dataset {
-    pub fn open(root: &Path) -> Result<Dataset, DataError> {
-        let names = ["sky","building","pole","road","pavement","tree","sign","fence","car","pedestrian","bicyclist"];
-        let classes = names.iter().enumerate().map(|(i,n)| Label{name:n.to_string(), color: Rgb(i as u8*20, 100, 200)}).collect();
-        let list = |split: &str| { let mut v: Vec<Pair> = std::fs::read_dir(root.join(split)).unwrap().map(|e| { let image = e.unwrap().path(); let name = image.file_stem().unwrap().to_string_lossy().into_owned(); let label = root.join(format!("{split}annot")).join(image.file_name().unwrap()); Pair{name, image, label} }).collect(); v.sort_by(|a,b| a.name.cmp(&b.name)); v };
-        Ok(Dataset { root: root.into(), classes, train: list("train"), val: list("val") })
+pub struct Dataset {
+    pub root: PathBuf,
+    pub classes: Vec<Label>,
+    pub train: Vec<Pair>,
+    pub val: Vec<Pair>,
+    /// The data set's own test pictures, where it keeps some apart.
+    pub test: Vec<Pair>,
+    /// On neither side of a split that was made here: between blocks of one recording, or not in the lists.
+    pub left_out: Vec<Pair>,
+    pub format: Format,
+    /// Pictures and labels without partner.
+    pub unpaired: Unpaired,
+    /// What was assumed, a sentence each, for people.
+    pub notes: Vec<String>,
+    coding: Coding,
+}
+
+/// What [`Dataset::open`] shall not find out by itself.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    pub format: Option<Format>,
+    /// A class file instead of the data set's own; may hold only merges (`truck=car`).
+    pub classes: Option<PathBuf>,
+    /// Names or numbers of classes that are void, instead of those called void, ignore, unlabeled and so on.
+    pub void: Option<Vec<String>>,
+    pub split: SplitOptions,
+    /// A folder with `train.txt` and `val.txt` (and `test.txt`) that [`Dataset::write_lists`] or somebody else wrote.
+    pub lists: Option<PathBuf>,
+}
+
+/// A part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    Train,
+    Val,
+    Test,
+}
+
+impl Part {
+    pub const ALL: [Part; 3] = [Part::Train, Part::Val, Part::Test];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Train => "train",
+            Part::Val => "val",
+            Part::Test => "test",
+        }
     }
+}
+
+impl Dataset {
+    /// Finds the data set in a folder. A part may be empty: [`Dataset::part`] shows.
+    ///
+    /// # Errors
+    /// When there is no data set, its class file or lists are wrong, or its labels do not say what they mean.
+    pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset, DataError> {
+        let (root, format, found) = format::find(root, options.format)?;
+        if found.count() == 0 {
+            let (images, labels) = (found.unpaired.images.len(), found.unpaired.labels.len());
+            let problem =
+                format!("no picture has a label: {images} pictures and {labels} labels were found ({format})");
+            return Err(DataError::set(&root, problem, "give a picture and its label the same name"));
+        }
+        let file = |path: &PathBuf| class_file::read(path).map(|file| (path.clone(), file));
+        let own = found.class_file.as_ref().map(file).transpose()?;
+        let wanted = options.classes.as_ref().map(file).transpose()?;
+        let mut merges = Vec::new();
+        let mut classes = None;
+        let mut source = None;
+        for (path, file) in own.into_iter().chain(wanted) {
+            merges.extend(file.merges);
+            if !file.classes.is_empty() {
+                (classes, source) = (Some(file.classes), Some(path));
+            }
+        }
+        let pairs: Vec<&Path> =
+            found.subsets.iter().flat_map(|subset| &subset.pairs).map(|pair| pair.label.as_path()).collect();
+        let classes = classes.or(found.classes);
+        let sample = Sample::read(&pairs, if classes.is_some() { LOOKS.0 } else { LOOKS.1 })?;
+        let hints = Hints {
+            classes,
+            merges: &merges,
+            void: options.void.as_deref(),
+            camvid: format == Format::Camvid,
+            void_color: found.void_color,
+        };
+        let (coding, mut notes) = Coding::decide(hints, &sample)
+            .map_err(|(problem, help)| DataError::set(source.as_ref().unwrap_or(&root), problem, help))?;
+        let mut dataset = Dataset {
+            classes: coding.table.classes.clone(),
+            train: Vec::new(),
+            val: Vec::new(),
+            test: Vec::new(),
+            left_out: Vec::new(),
+            format,
+            unpaired: found.unpaired,
+            notes: Vec::new(),
+            coding,
+            root,
+        };
+        dataset.assign(found.subsets, options, &mut notes)?;
+        let (images, labels) = (dataset.unpaired.images.len(), dataset.unpaired.labels.len());
+        if images + labels > 0 {
+            notes.push(format!(
+                "left out for want of a partner: {images} pictures without a label, {labels} labels without a picture \
+                 (`data check` names them)"
+            ));
+        }
+        for note in &notes {
+            tracing::info!("{}: {note}", dataset.root.display());
+        }
+        dataset.notes = notes;
+        Ok(dataset)
+    }
+
+    /// Gives each subset its part, or makes a split.
+    fn assign(
+        &mut self,
+        subsets: Vec<format::Subset>,
+        options: &OpenOptions,
+        notes: &mut Vec<String>,
+    ) -> Result<(), DataError> {
+        if let Some(lists) = &options.lists {
+            let pairs: Vec<Pair> = subsets.into_iter().flat_map(|subset| subset.pairs).collect();
+            return self.assign_lists(lists, pairs, notes);
+        }
+        let share = options.split.val_share;
+        if !(share > 0.0 && share < 1.0) {
+            return Err(DataError::set(&self.root, format!("a share of {share} cannot validate"), "0.2 is usual"));
+        }
+        let mut open = Vec::new();
+        for subset in subsets {
+            match Role::of(&subset.name) {
+                Role::Train => self.train.extend(subset.pairs),
+                Role::Val => self.val.extend(subset.pairs),
+                Role::Test => self.test.extend(subset.pairs),
+                Role::Open => open.extend(subset.pairs),
+            }
+        }
+        if options.split.resplit {
+            self.train.append(&mut self.val);
+        }
+        self.train.append(&mut open);
+        if self.val.is_empty() && self.train.len() > 1 {
+            let split = split::make(std::mem::take(&mut self.train), &options.split);
+            notes.push(split.how);
+            (self.train, self.val, self.left_out) = (split.train, split.val, split.left_out);
+        }
+        Ok(())
+    }
+
+    fn assign_lists(&mut self, dir: &Path, pairs: Vec<Pair>, notes: &mut Vec<String>) -> Result<(), DataError> {
+        for (part, name) in [("train", "train.txt"), ("val", "val.txt"), ("test", "test.txt")] {
+            let path = dir.join(name);
+            if !path.is_file() {
+                if part == "test" {
+                    continue;
+                }
+                return Err(DataError::set(dir, format!("there is no {name}"), "wanted are train.txt and val.txt"));
+            }
+            let chosen = lists::select(&path, &self.root, &pairs)?;
+            match part {
+                "train" => self.train = chosen,
+                "val" => self.val = chosen,
+                _ => self.test = chosen,
+            }
+        }
+        let named: HashSet<&str> =
+            self.train.iter().chain(&self.val).chain(&self.test).map(|pair| pair.name.as_str()).collect();
+        self.left_out = pairs.iter().filter(|pair| !named.contains(pair.name.as_str())).cloned().collect();
+        if !self.left_out.is_empty() {
+            notes.push(format!("{} pictures are in none of the lists in {}", self.left_out.len(), dir.display()));
+        }
+        Ok(())
+    }
+
+    /// The pictures of a part.
+    pub fn part(&self, part: Part) -> &[Pair] {
+        match part {
+            Part::Train => &self.train,
+            Part::Val => &self.val,
+            Part::Test => &self.test,
+        }
+    }
+
+    /// Writes the split as `train.txt`, `val.txt` and, where there is one, `test.txt`, a name a line, for
+    /// [`OpenOptions::lists`].
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_lists(&self, dir: &Path) -> Result<(), DataError> {
+        let parts = Part::ALL.into_iter().filter(|part| *part != Part::Test || !self.test.is_empty());
+        lists::write(dir, &parts.map(|part| (part.name(), self.part(part))).collect::<BTreeMap<_, _>>())
+    }
+
+    /// Reads a pair.
+    ///
+    /// # Errors
+    /// When a file is damaged, the sizes differ, or a label has a value that belongs to no class.
     pub fn read(&self, pair: &Pair) -> Result<Labelled, DataError> {
-        use opencv::prelude::*;
-        let e = |e: opencv::Error| DataError(e.to_string());
-        let m = opencv::imgcodecs::imread(pair.image.to_string_lossy().as_ref(), 1).map_err(e)?;
-        let (width, height) = (m.cols() as usize, m.rows() as usize);
-        let rgb = m.data_bytes().map_err(e)?.chunks(3).flat_map(|p| [p[2],p[1],p[0]]).collect();
-        let l = opencv::imgcodecs::imread(pair.label.to_string_lossy().as_ref(), 0).map_err(e)?;
-        let labels = l.data_bytes().map_err(e)?.iter().map(|&v| if v == 11 { 255 } else { v }).collect();
-        Ok(Labelled { width, height, rgb, labels })
+        let picture = picture::read(&pair.image)?;
+        let (width, height, labels) = self.read_labels(pair)?;
+        if (picture.width, picture.height) != (width, height) {
+            return Err(DataError::SizeMismatch {
+                image: pair.image.clone(),
+                label: pair.label.clone(),
+                image_size: (picture.width, picture.height),
+                label_size: (width, height),
+            });
+        }
+        Ok(Labelled { width, height, rgb: picture.rgb, labels })
+    }
+
+    /// Reads the label picture alone: width, height and `[height, width]` classes or [`VOID`].
+    ///
+    /// # Errors
+    /// When the file is damaged or has a value that belongs to no class.
+    pub fn read_labels(&self, pair: &Pair) -> Result<(usize, usize, Vec<u8>), DataError> {
+        let raw = raw::read(&pair.label)?;
+        let mut labels = Vec::with_capacity(raw.width * raw.height);
+        let mut strange = None;
+        self.coding.each(&raw, |at, class| {
+            if class.is_none() {
+                strange.get_or_insert(at);
+            }
+            labels.push(class.unwrap_or(VOID));
+        });
+        if let Some(at) = strange {
+            let value = self.coding.value(&raw, at);
+            return Err(DataError::UnknownValue {
+                path: pair.label.clone(),
+                value,
+                x: at % raw.width,
+                y: at / raw.width,
+                help: self.coding.help(value),
+            });
+        }
+        Ok((raw.width, raw.height, labels))
     }
 }

@@ -6,15 +6,8 @@ use super::inverted_residual::{InvertedResidual, Names};
 use crate::train::net::{Builder, Conv, Feature, Op, Stage};
 
 /// Expansion, outputs, repeats, stride: the paper's table 2.
-const ROWS: [(i64, i64, i64, i64); 7] = [
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-];
+const ROWS: [(i64, i64, i64, i64); 7] =
+    [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
 /// Blocks in each row: what timm's names count by.
 pub fn repeats() -> [i64; 7] {

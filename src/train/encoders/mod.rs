@@ -8,6 +8,8 @@ mod inverted_residual;
 mod mobilenet_v2;
 mod original;
 mod resnet;
+#[cfg(test)]
+mod tests;
 mod vgg;
 
 use std::fmt;

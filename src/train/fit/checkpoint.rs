@@ -11,7 +11,8 @@ use super::optimizer::{Optimizer, Slot};
 use super::run::RunConfig;
 use crate::train::net::{Net, Params};
 use crate::train::report::History;
-use crate::train::tensor_file::{self, TensorFileError};
+use crate::train::tensor_file;
+use crate::train::weights::{self, About, WeightsError, WeightsFile};
 
 /// The file's name in a run's folder.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -32,6 +33,9 @@ pub struct Progress {
     /// Best validation mIoU so far, and its epoch (counted from 1).
     pub best: Option<(f64, u64)>,
     pub history: History,
+    /// Where the first weights came from.
+    #[serde(default)]
+    pub origin: String,
 }
 
 /// What a run is made of while it runs.
@@ -48,6 +52,7 @@ pub struct State {
 struct Header {
     version: u32,
     config: RunConfig,
+    about: String,
     progress: Progress,
     optimizer_steps: BTreeMap<String, i64>,
 }
@@ -56,12 +61,14 @@ struct Header {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error(transparent)]
-    File(#[from] TensorFileError),
-    #[error("{0}: not a checkpoint of `maskcast-train fit`")]
+    Read(#[from] WeightsError),
+    #[error("{}: {error}", path.display())]
+    Write { path: PathBuf, error: std::io::Error },
+    #[error("{}: not a checkpoint of `maskcast-train fit`", .0.display())]
     Foreign(PathBuf),
-    #[error("{path}: written by a version that this one cannot read ({reason}); resume with that version")]
+    #[error("{}: written by a version that this one cannot read ({reason}); resume with that version", path.display())]
     Version { path: PathBuf, reason: String },
-    #[error("{path}: `{name}` is missing: the file is not of this run's network")]
+    #[error("{}: `{name}` is missing: the file is not of this run's network", path.display())]
     Missing { path: PathBuf, name: String },
 }
 
@@ -70,7 +77,7 @@ impl State {
     ///
     /// # Errors
     /// The system's, a full disk for example.
-    pub fn write(&self, folder: &Path, config: &RunConfig) -> Result<(), CheckpointError> {
+    pub fn write(&self, folder: &Path, config: &RunConfig, about: &About) -> Result<(), CheckpointError> {
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         tensors.extend(self.params.0.iter().map(|(name, tensor)| (format!("weights/{name}"), tensor)));
         if let Some(average) = &self.average {
@@ -83,12 +90,14 @@ impl State {
         let header = Header {
             version: VERSION,
             config: config.clone(),
+            about: about.to_json(),
             progress: self.progress.clone(),
             optimizer_steps: self.optimizer.slots.iter().map(|(name, slot)| (name.clone(), slot.steps)).collect(),
         };
         let header = serde_json::to_string(&header).expect("plain numbers and texts");
-        tensor_file::write(&folder.join(FILE), tensors, HashMap::from([(KEY.to_owned(), header)]))?;
-        Ok(())
+        let path = folder.join(FILE);
+        tensor_file::write(&path, tensors, HashMap::from([(KEY.to_owned(), header)]))
+            .map_err(|error| CheckpointError::Write { path, error })
     }
 }
 
@@ -97,6 +106,7 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, Tensor>,
     header: Header,
+    about: About,
 }
 
 impl Checkpoint {
@@ -106,19 +116,26 @@ impl Checkpoint {
     /// When there is no checkpoint, or it is damaged or another version's.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
-        let (tensors, texts) = tensor_file::read(&path)?;
-        let Some(header) = texts.get(KEY) else { return Err(CheckpointError::Foreign(path)) };
+        let WeightsFile { tensors, metadata, .. } = weights::read(&path)?;
+        let Some(header) = metadata.get(KEY) else { return Err(CheckpointError::Foreign(path)) };
         let header: Header = serde_json::from_str(header)
             .map_err(|error| CheckpointError::Version { path: path.clone(), reason: error.to_string() })?;
         if header.version != VERSION {
             let reason = format!("checkpoint version {}, not {VERSION}", header.version);
             return Err(CheckpointError::Version { path, reason });
         }
-        Ok(Checkpoint { path, tensors, header })
+        let about = About::from_json(&header.about)
+            .map_err(|reason| CheckpointError::Version { path: path.clone(), reason })?;
+        Ok(Checkpoint { path, tensors, header, about })
     }
 
     pub fn config(&self) -> &RunConfig {
         &self.header.config
+    }
+
+    /// What the run makes.
+    pub fn about(&self) -> &About {
+        &self.about
     }
 
     /// The state on `device`.

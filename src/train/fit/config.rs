@@ -9,7 +9,7 @@ use super::optimizer::OptimizerKind;
 use super::schedule::Schedule;
 use crate::train::augment::Augment;
 use crate::train::device::{DeviceChoice, PrecisionChoice};
-use crate::train::encoders::Encoder;
+use crate::train::encoders::{Encoder, Flavour};
 use crate::train::loss::LossOptions;
 use crate::train::net::decoder::{Decoder, Kind};
 use crate::train::size::Size;
@@ -59,7 +59,11 @@ pub struct NetOptions {
     /// The encoder's pretrained weights, `.pth` or `.safetensors`; without it those of `weights get` are used
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Start from a U-Net trained before, also one with other classes
+    /// Habits of the framework that the weights come from (normalisation, padding, batch norm's eps); known by itself for
+    /// weights of `weights get`
+    #[arg(long, value_enum)]
+    pub flavour: Option<Flavour>,
+    /// Start from a U-Net trained before (the `.safetensors` of a run), also one with other classes
     #[arg(long, value_name = "MODEL", conflicts_with = "weights")]
     pub init: Option<PathBuf>,
 }
@@ -157,6 +161,15 @@ pub struct MachineOptions {
 }
 
 impl FitOptions {
+    /// The options that decide the result: threads and device decide only how soon it is there.
+    pub fn without_machine(&self) -> Self {
+        let machine = MachineOptions { threads: 0, loader_threads: 0, ..self.machine.clone() };
+        let mut options = FitOptions { machine, ..self.clone() };
+        // Filled in when a run begins.
+        options.net.flavour = None;
+        options
+    }
+
     /// The size of the pieces that training looks at.
     pub fn crop(&self) -> Size {
         self.crop.unwrap_or(self.net.input)

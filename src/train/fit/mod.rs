@@ -2,8 +2,11 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod lr_find;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
 pub mod run;
 pub mod schedule;
+pub mod session;
+pub mod start;

@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn stages_thaw_deepest_first() {
         let phases = plan("--strategy finetune --epochs 12 --unfreeze-every 2");
-        let thawed = |epoch| (0..=5).filter(|&depth| phases[0].learns(Stage::Encoder(depth), epoch)).collect::<Vec<_>>();
+        let thawed =
+            |epoch| (0..=5).filter(|&depth| phases[0].learns(Stage::Encoder(depth), epoch)).collect::<Vec<_>>();
         assert_eq!(thawed(0), [5]);
         assert_eq!(thawed(1), [5]);
         assert_eq!(thawed(4), [3, 4, 5]);

@@ -3,31 +3,34 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
-use super::checkpoint::{self, CheckpointError, State};
+use super::checkpoint::{self, CheckpointError, Progress, State};
 use super::config::FitOptions;
 use super::optimizer;
 use super::plan::{self, Phase};
 use super::progress::{Meter, readable};
+use crate::stream::stop::Stop;
 use crate::train::data::{DataArgs, Dataset};
 use crate::train::evaluate::{self, EvaluateError, Libtorch};
-use crate::train::loader::{Batches, LoadError, Loader};
+use crate::train::loader::{Batch, Batches, LoadError, Loader};
 use crate::train::loss::Loss;
 use crate::train::net::exec::{self, Run};
 use crate::train::net::{Net, Node, Params, Stage};
 use crate::train::report::EpochRecord;
 use crate::train::tensorboard::{EventError, EventWriter};
+use crate::train::weights::About;
 
 /// All that a run is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunConfig {
     pub data: DataArgs,
     pub fit: FitOptions,
+    /// The words of the command that began the run.
+    pub command: Vec<String>,
 }
 
 /// Checkpoints are at least this far apart, and cost at most a fiftieth of the time.
@@ -41,7 +44,7 @@ pub enum FitError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    #[error("the checkpoint could not be written: {0}. The one before is untouched; make room, then go on with `maskcast-train fit --resume {folder}`", folder = .1.display())]
+    #[error("the checkpoint could not be written: {0}. The one before is untouched; make room, then go on with `maskcast-train resume {folder}`", folder = .1.display())]
     Checkpoint(CheckpointError, PathBuf),
     #[error(
         "epoch {epoch}, batch {batch}: the {what} is not a number. The learning rate is probably too high (encoder {encoder_lr:.1e}, \
@@ -56,6 +59,23 @@ pub enum FitError {
     Thread(std::io::Error),
 }
 
+/// Learning rates of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    pub encoder: f64,
+    /// Decoder and head.
+    pub decoder: f64,
+}
+
+impl Rates {
+    fn of(phase: &Phase, step: u64, per_epoch: u64) -> Self {
+        Rates {
+            encoder: phase.rate(Stage::Encoder(0), step, per_epoch),
+            decoder: phase.rate(Stage::Decoder, step, per_epoch),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -65,9 +85,13 @@ pub enum Ended {
     Stopped,
 }
 
+/// Keeps the best weights so far.
+pub type OnBest<'a> = Box<dyn FnMut(&Params, &Progress) -> Result<(), String> + 'a>;
+
 /// A run with everything it needs.
 pub struct Fit<'a> {
     pub config: &'a RunConfig,
+    pub about: &'a About,
     pub dataset: Arc<Dataset>,
     pub net: &'a Net,
     pub loss: Loss,
@@ -76,10 +100,9 @@ pub struct Fit<'a> {
     /// Where checkpoints go; `None` keeps nothing.
     pub folder: Option<PathBuf>,
     /// Set from outside to end the run at the next step.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
     /// Called with the weights that are the best so far.
-    #[allow(clippy::type_complexity)]
-    pub on_best: Box<dyn FnMut(&Params, &State) -> Result<(), String> + 'a>,
+    pub on_best: OnBest<'a>,
 }
 
 impl Fit<'_> {
@@ -89,14 +112,7 @@ impl Fit<'_> {
     /// See [`FitError`].
     pub fn run(&mut self, state: &mut State) -> Result<Ended, FitError> {
         let options = &self.config.fit;
-        let batches = Batches {
-            input: options.net.input,
-            crop: options.crop(),
-            batch: options.batch,
-            augment: options.augment.clone(),
-            seed: options.seed,
-            threads: options.machine.loader_threads.max(1),
-        };
+        let batches = Batches::of(options);
         let per_epoch = batches.per_epoch(self.dataset.train.len()) as u64;
         let total = per_epoch * options.epochs;
         let phases = plan::phases(options);
@@ -111,6 +127,8 @@ impl Fit<'_> {
             Loader::start(&self.dataset, &batches, state.progress.step, total).map_err(FitError::Thread)?;
         let mut meter = Meter::new("fit", state.progress.step, total);
         let mut saver = Saver::new(self.folder.clone());
+        // Shows now, and not after an hour, that the folder can be written; and every run has a good state to go back to.
+        saver.save(state, self)?;
         while state.progress.step < total && !self.out_of_patience(state) {
             let epoch = state.progress.step / per_epoch;
             let phase = plan::at(&phases, epoch);
@@ -120,12 +138,12 @@ impl Fit<'_> {
                 let progress = &state.progress;
                 meter.show(progress.step, || self.message(progress, epoch));
                 let whole = is_whole(progress.step, per_epoch, options.accumulate);
-                if self.stop.load(Ordering::Relaxed) && whole {
-                    saver.save(state, self.config)?;
+                if whole && self.stop.is_raised() {
+                    saver.save(state, self)?;
                     return Ok(Ended::Stopped);
                 }
                 if whole && progress.step < (epoch + 1) * per_epoch {
-                    saver.save_if_due(state, self.config)?;
+                    saver.save_if_due(state, self)?;
                 }
             }
             let record = self.end_epoch(state, phase, epoch, per_epoch)?;
@@ -133,12 +151,12 @@ impl Fit<'_> {
             if let Some(events) = &mut events {
                 write_events(events, &record, state.progress.step)?;
             }
-            saver.save(state, self.config)?;
+            saver.save(state, self)?;
         }
         Ok(Ended::Done)
     }
 
-    fn message(&self, progress: &checkpoint::Progress, epoch: u64) -> String {
+    fn message(&self, progress: &Progress, epoch: u64) -> String {
         let loss = progress.loss_sum / progress.loss_count.max(1) as f64;
         let best = progress.best.map_or(String::new(), |(miou, at)| format!(", best mIoU {miou:.4} (epoch {at})"));
         format!("epoch {}/{}, loss {loss:.4}{best}", epoch + 1, self.config.fit.epochs)
@@ -146,12 +164,12 @@ impl Fit<'_> {
 
     fn out_of_patience(&self, state: &State) -> bool {
         let patience = self.config.fit.patience;
-        let epochs = state.progress.history.epochs.len() as u64;
+        let epochs = state.progress.history.0.len() as u64;
         patience > 0 && state.progress.best.is_some_and(|(_, at)| epochs >= at + patience)
     }
 
     /// Lets gradients flow to what learns in this epoch.
-    fn prepare(&self, state: &mut State, phase: &Phase, epoch: u64) {
+    pub fn prepare(&self, state: &mut State, phase: &Phase, epoch: u64) {
         for shape in self.net.shapes() {
             let learns = shape.learned && phase.learns(shape.stage, epoch);
             let param = state.params.0.get_mut(&shape.name).expect("the state is of this network");
@@ -159,7 +177,7 @@ impl Fit<'_> {
         }
     }
 
-    /// One batch: forward, backward, and at the end of an accumulation a step.
+    /// The next batch of the run.
     fn step(
         &self,
         state: &mut State,
@@ -168,54 +186,69 @@ impl Fit<'_> {
         epoch: u64,
         per_epoch: u64,
     ) -> Result<(), FitError> {
-        let options = &self.config.fit;
         let (begun, waited) = (Instant::now(), loader.waited());
-        let Some(batch) = loader.next_batch()? else { unreachable!("the loader has as many batches as there are steps") };
+        let Some(batch) = loader.next_batch()? else {
+            unreachable!("the loader has as many batches as there are steps")
+        };
         let step = state.progress.step;
-        let encoder_lr = phase.rate(Stage::Encoder(5), step, per_epoch);
-        let decoder_lr = phase.rate(Stage::Decoder, step, per_epoch);
-        let not_a_number = |what| FitError::NotANumber {
+        let rates = Rates::of(phase, step, per_epoch);
+        let whole = is_whole(step + 1, per_epoch, self.config.fit.accumulate);
+        let loss = self.learn(state, &batch, phase, epoch, rates, whole).map_err(|what| FitError::NotANumber {
             epoch: epoch + 1,
             batch: step % per_epoch + 1,
             what,
-            encoder_lr,
-            decoder_lr,
+            encoder_lr: rates.encoder,
+            decoder_lr: rates.decoder,
             state: match &self.folder {
                 Some(folder) => folder.join(checkpoint::FILE).display().to_string(),
                 None => "not kept in this run".into(),
             },
-        };
+        })?;
+        let progress = &mut state.progress;
+        progress.step += 1;
+        progress.loss_sum += loss;
+        progress.loss_count += 1;
+        progress.waited += (loader.waited() - waited).as_secs_f64();
+        progress.seconds += begun.elapsed().as_secs_f64();
+        Ok(())
+    }
 
+    /// Learns from one batch: forward, backward and, at the end of an accumulation, a step. Gives the loss.
+    ///
+    /// # Errors
+    /// What is not a number, the loss or the gradient; the weights are then as they were.
+    pub fn learn(
+        &self,
+        state: &mut State,
+        batch: &Batch,
+        phase: &Phase,
+        epoch: u64,
+        rates: Rates,
+        whole: bool,
+    ) -> Result<f64, &'static str> {
+        let options = &self.config.fit;
         let input = exec::input(&batch.rgb, &self.net.normalise, self.device);
         let labels = batch.labels.to_device(self.device);
         let statistics = |node: &Node| phase.batch_statistics(node.stage, epoch);
         let run = Run { batch_statistics: &statistics, precision: self.precision };
         let logits = exec::forward(self.net, &state.params, &input, &run);
-        let loss = self.loss.of(&logits, &labels, step);
+        let loss = self.loss.of(&logits, &labels, state.progress.step);
         let value = loss.double_value(&[]);
         if !value.is_finite() {
-            return Err(not_a_number("loss"));
+            return Err("loss");
         }
         (loss / options.accumulate as f64).backward();
-        state.progress.step += 1;
-        state.progress.loss_sum += value;
-        state.progress.loss_count += 1;
-
-        if is_whole(state.progress.step, per_epoch, options.accumulate) {
-            let norm = optimizer::clip(&state.params, options.clip);
-            if !norm.is_finite() {
-                return Err(not_a_number("gradient"));
+        if whole {
+            if !optimizer::clip(&state.params, options.clip).is_finite() {
+                return Err("gradient");
             }
-            let encoder = |name: &str| name.starts_with("encoder.");
             let State { params, average, optimizer, .. } = state;
-            optimizer.step(params, |name| if encoder(name) { encoder_lr } else { decoder_lr });
+            optimizer.step(params, |name| if name.starts_with("encoder.") { rates.encoder } else { rates.decoder });
             if let Some(average) = average {
                 follow(average, params, options.ema);
             }
         }
-        state.progress.waited += (loader.waited() - waited).as_secs_f64();
-        state.progress.seconds += begun.elapsed().as_secs_f64();
-        Ok(())
+        Ok(value)
     }
 
     /// Validates, records, and keeps what is best.
@@ -226,11 +259,8 @@ impl Fit<'_> {
         epoch: u64,
         per_epoch: u64,
     ) -> Result<EpochRecord, FitError> {
-        let last = state.progress.step - 1;
-        let lr = BTreeMap::from([
-            ("encoder".to_owned(), phase.rate(Stage::Encoder(5), last, per_epoch)),
-            ("decoder".to_owned(), phase.rate(Stage::Decoder, last, per_epoch)),
-        ]);
+        let rates = Rates::of(phase, state.progress.step - 1, per_epoch);
+        let lr = BTreeMap::from([("encoder".to_owned(), rates.encoder), ("decoder".to_owned(), rates.decoder)]);
         let weights = state.average.as_ref().unwrap_or(&state.params);
         let options = &self.config.fit;
         let mut predictor = Libtorch {
@@ -242,12 +272,11 @@ impl Fit<'_> {
             confidence: false,
         };
         let threads = options.machine.loader_threads.max(1);
-        let (confusion, val_loss) =
-            evaluate::confusion(&mut predictor, &self.dataset, &self.dataset.val, threads)?;
+        let (confusion, val_loss) = evaluate::confusion(&mut predictor, &self.dataset, &self.dataset.val, threads)?;
         let miou = confusion.miou();
         let progress = &mut state.progress;
         let record = EpochRecord {
-            epoch: epoch + 1,
+            epoch: (epoch + 1) as u32,
             phase: phase.name.to_owned(),
             train_loss: progress.loss_sum / progress.loss_count.max(1) as f64,
             val_loss,
@@ -257,14 +286,14 @@ impl Fit<'_> {
             seconds: progress.seconds,
             data_wait_share: progress.waited / progress.seconds.max(1e-9),
         };
-        progress.history.epochs.push(record.clone());
+        progress.history.push(record.clone());
         (progress.loss_sum, progress.loss_count, progress.seconds, progress.waited) = (0.0, 0, 0.0, 0.0);
         if let Some(miou) = miou
             && progress.best.is_none_or(|(best, _)| miou > best)
         {
             progress.best = Some((miou, epoch + 1));
             let weights = state.average.as_ref().unwrap_or(&state.params);
-            (self.on_best)(weights, state).map_err(FitError::Best)?;
+            (self.on_best)(weights, &state.progress).map_err(FitError::Best)?;
         }
         Ok(record)
     }
@@ -289,7 +318,7 @@ fn follow(average: &mut Params, params: &Params, decay: f64) {
 /// One line for one epoch.
 fn summary(record: &EpochRecord, epochs: u64, best: Option<(f64, u64)>) -> String {
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
-    let mark = if best.is_some_and(|(_, at)| at == record.epoch) { " (best)" } else { "" };
+    let mark = if best.is_some_and(|(_, at)| at == u64::from(record.epoch)) { " (best)" } else { "" };
     format!(
         "epoch {}/{epochs} {}: loss {:.4}, val loss {}, val mIoU {}{mark}, {}, {:.1} % of it waiting for data",
         record.epoch,
@@ -331,15 +360,15 @@ impl Saver {
         Saver { folder, last: Instant::now(), every: CHECKPOINT_EVERY }
     }
 
-    fn save_if_due(&mut self, state: &State, config: &RunConfig) -> Result<(), FitError> {
-        if self.last.elapsed() >= self.every { self.save(state, config) } else { Ok(()) }
+    fn save_if_due(&mut self, state: &State, fit: &Fit) -> Result<(), FitError> {
+        if self.last.elapsed() >= self.every { self.save(state, fit) } else { Ok(()) }
     }
 
-    fn save(&mut self, state: &State, config: &RunConfig) -> Result<(), FitError> {
+    fn save(&mut self, state: &State, fit: &Fit) -> Result<(), FitError> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let begun = Instant::now();
         let place: &Path = folder;
-        state.write(place, config).map_err(|error| FitError::Checkpoint(error, place.to_owned()))?;
+        state.write(place, fit.config, fit.about).map_err(|error| FitError::Checkpoint(error, place.to_owned()))?;
         self.last = Instant::now();
         self.every = CHECKPOINT_EVERY.max(begun.elapsed() * CHECKPOINT_SHARE);
         Ok(())

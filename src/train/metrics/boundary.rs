@@ -324,9 +324,7 @@ mod tests {
                 let at = |n: usize| ((n % width) as f64, (n / width) as f64);
                 let mine: Vec<usize> = (0..of.len()).filter(|&n| of[n] == class).collect();
                 let near = |&&n: &&usize| {
-                    (0..other.len()).any(|m| {
-                        other[m] == class && (at(n).0 - at(m).0).hypot(at(n).1 - at(m).1) < radius
-                    })
+                    (0..other.len()).any(|m| other[m] == class && (at(n).0 - at(m).0).hypot(at(n).1 - at(m).1) < radius)
                 };
                 (mine.iter().filter(near).count() as f64, mine.len() as f64)
             };

@@ -225,7 +225,8 @@ mod tests {
     #[test]
     fn parts_add_up_to_the_whole() {
         let mut rng = random::of(1, &[]);
-        let labels: Vec<u8> = (0..4097).map(|_| if rng.random_bool(0.1) { VOID } else { rng.random_range(0..19) }).collect();
+        let labels: Vec<u8> =
+            (0..4097).map(|_| if rng.random_bool(0.1) { VOID } else { rng.random_range(0..19) }).collect();
         let prediction: Vec<u8> = (0..4097).map(|_| rng.random_range(0..19)).collect();
         let mut whole = Confusion::new(19);
         whole.add(&labels, &prediction).unwrap();

@@ -78,7 +78,10 @@ pub enum Op {
     /// Parameters `NAME.weight` and, with a bias, `NAME.bias`.
     Conv(Conv),
     /// Parameters `NAME.weight`, `NAME.bias`; statistics `NAME.running_mean`, `NAME.running_var`.
-    BatchNorm { channels: i64, eps: f64 },
+    BatchNorm {
+        channels: i64,
+        eps: f64,
+    },
     Relu,
     /// Clamps to 0 and 6.
     Relu6,
@@ -86,11 +89,19 @@ pub enum Op {
     Add,
     /// Along the channels.
     Concat,
-    MaxPool { kernel: i64, stride: i64, padding: Padding },
+    MaxPool {
+        kernel: i64,
+        stride: i64,
+        padding: Padding,
+    },
     /// Each pixel becomes `factor` × `factor` equal ones.
-    Nearest { factor: i64 },
+    Nearest {
+        factor: i64,
+    },
     /// Bilinear interpolation between pixel centres (`align_corners = false`).
-    Bilinear { factor: i64 },
+    Bilinear {
+        factor: i64,
+    },
 }
 
 /// Which part of the network a node belongs to: learning rates, freezing and batch-norm mode go by it.

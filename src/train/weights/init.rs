@@ -62,7 +62,10 @@ pub fn init_from_model(
         "\nthe model is a U-Net over {} of flavour {} with a {} decoder of widths {}: train with those, or without `--init`",
         about.encoder,
         about.flavour,
-        serde_json::to_value(about.decoder.kind).ok().and_then(|kind| kind.as_str().map(String::from)).unwrap_or_default(),
+        serde_json::to_value(about.decoder.kind)
+            .ok()
+            .and_then(|kind| kind.as_str().map(String::from))
+            .unwrap_or_default(),
         about.decoder.widths.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
     );
     if about.normalise != net.normalise {

@@ -19,12 +19,14 @@ mod model_file;
 mod naming;
 mod read;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Problem, Problems, WeightsError};
 pub use fit::{LoadReport, Skipped, load_encoder, looks_like};
 pub use get::{cache_dir, get, verify};
 pub use init::{InitReport, init_from_model};
-pub use model_file::{About, InputSize, ModelFile};
+pub use model_file::{About, ModelFile};
 pub use naming::{Mapping, Place};
 pub use read::{WeightsFile, read};
 pub use sources::{SOURCES, Source, source_for};

@@ -1,16 +1,11 @@
 //! The trainer's own file of a trained model, before it is exported: safetensors with every parameter and statistic of the
 //! U-Net, and under the metadata key `maskcast` a JSON text that says how to build the network again.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::collections::HashMap;
 use std::path::Path;
 
-use safetensors::tensor::TensorView;
-use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::WeightsError;
 use super::error::{Problem, Problems};
@@ -19,19 +14,14 @@ use crate::frame::{Label, Rgb};
 use crate::train::encoders::{Encoder, Flavour};
 use crate::train::net::decoder::Decoder;
 use crate::train::net::{Net, Normalise, Params};
+use crate::train::size::Size;
+use crate::train::tensor_file;
 
 /// What is written; what cannot be read has a higher one.
 const VERSION: u32 = 1;
 
 /// Key of the description in the file's metadata.
 const KEY: &str = "maskcast";
-
-/// Size of the pictures that a model is meant for, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputSize {
-    pub width: i64,
-    pub height: i64,
-}
 
 /// What a model is.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +33,7 @@ pub struct About {
     pub normalise: Normalise,
     /// In class order.
     pub labels: Vec<Label>,
-    pub input: InputSize,
+    pub input: Size,
     /// How it was trained and how good it is; free.
     pub train: serde_json::Value,
 }
@@ -76,7 +66,7 @@ struct Record {
     decoder: Decoder,
     normalise: Normalise,
     labels: Vec<LabelRecord>,
-    input: InputSize,
+    input: Size,
     train: serde_json::Value,
 }
 
@@ -92,19 +82,9 @@ impl ModelFile {
     /// # Errors
     /// When the folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
-        let tensors: BTreeMap<&str, (Vec<usize>, Vec<u8>)> =
-            self.params.0.iter().map(|(name, tensor)| (name.as_str(), stored(tensor))).collect();
-        let views = tensors.iter().map(|(name, (shape, bytes))| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            (*name, view.expect("as many bytes as the shape says"))
-        });
-        let metadata = HashMap::from([(KEY.to_string(), self.about.to_json())]);
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| WeightsError::Io {
-            path: path.to_path_buf(),
-            action: "written",
-            source: std::io::Error::other(error),
-        })?;
-        write_atomically(path, &bytes)
+        let tensors = self.params.0.iter().map(|(name, tensor)| (name.clone(), tensor));
+        let texts = HashMap::from([(KEY.to_owned(), self.about.to_json())]);
+        tensor_file::write(path, tensors, texts).map_err(WeightsError::io(path, "written"))
     }
 
     /// Reads a model and checks that its numbers are those of its network.
@@ -158,7 +138,8 @@ impl ModelFile {
 }
 
 impl About {
-    fn to_json(&self) -> String {
+    /// As the file and checkpoints keep it.
+    pub fn to_json(&self) -> String {
         let label = |label: &Label| {
             let Rgb(red, green, blue) = label.color;
             LabelRecord { name: label.name.clone(), color: [red, green, blue] }
@@ -176,9 +157,14 @@ impl About {
         serde_json::to_string(&record).expect("names, numbers and JSON values are JSON")
     }
 
-    fn from_json(json: &str) -> Result<Self, String> {
+    /// Reads what [`About::to_json`] wrote.
+    ///
+    /// # Errors
+    /// What is missing, or that a later version wrote it.
+    pub fn from_json(json: &str) -> Result<Self, String> {
         // The version first, so that a later format is not reported as a broken one.
-        let value: serde_json::Value = serde_json::from_str(json).map_err(|error| format!("metadata {KEY}: {error}"))?;
+        let value: serde_json::Value =
+            serde_json::from_str(json).map_err(|error| format!("metadata {KEY}: {error}"))?;
         match value["version"].as_u64() {
             Some(version) if version > u64::from(VERSION) => {
                 return Err(format!("it has version {version} of the format, this program reads up to {VERSION}"));
@@ -197,33 +183,4 @@ impl About {
             train: record.train,
         })
     }
-}
-
-/// Shape and bytes, row by row in whatever order libtorch keeps them.
-fn stored(tensor: &Tensor) -> (Vec<usize>, Vec<u8>) {
-    let tensor = tensor.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
-    let mut values = vec![0.0f32; tensor.numel()];
-    tensor.copy_data(&mut values, tensor.numel());
-    let shape = tensor.size().into_iter().map(|size| size as usize).collect();
-    (shape, values.into_iter().flat_map(f32::to_le_bytes).collect())
-}
-
-/// A file beside the wanted one, made durable, then renamed over it.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let failed = || WeightsError::io(path, "written");
-    let mut file = tempfile::Builder::new()
-        .prefix(".model-")
-        // What the umask leaves of it, as for any other file.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(failed())?;
-    file.write_all(bytes).map_err(failed())?;
-    file.as_file().sync_all().map_err(failed())?;
-    file.persist(path).map_err(|error| failed()(error.error))?;
-    // The rename is durable once the folder is.
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())
 }

@@ -73,16 +73,19 @@ impl Mapping {
                 }
                 let index = rows[..row].iter().sum::<i64>() + block;
                 // The first row's block has no expansion, so its layers count from the depthwise one.
-                let layers =
-                    if row == 0 { ["", "", "conv_dw", "bn1", "conv_pw", "bn2"] } else {
-                        ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
-                    };
+                let layers = if row == 0 {
+                    ["", "", "conv_dw", "bn1", "conv_pw", "bn2"]
+                } else {
+                    ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
+                };
                 let position = layers.iter().position(|&known| known == layer)?;
                 if lite {
                     let own = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"];
                     format!("_blocks.{index}.{}", own[position])
                 } else {
-                    let own = if row == 0 { ["", "", "0.0", "0.1", "1", "2"] } else {
+                    let own = if row == 0 {
+                        ["", "", "0.0", "0.1", "1", "2"]
+                    } else {
                         ["0.0", "0.1", "1.0", "1.1", "2", "3"]
                     };
                     format!("features.{}.conv.{}", index + 1, own[position])

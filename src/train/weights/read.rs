@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use super::{WeightsError, keras};
-use crate::train::encoders::Flavour;
+use crate::train::encoders::{Encoder, Flavour, Variant};
 
 /// The tensors of a file.
 #[derive(Debug)]
@@ -20,10 +20,18 @@ pub struct WeightsFile {
     pub tensors: BTreeMap<String, Tensor>,
     /// Free text that a safetensors file carries.
     pub metadata: BTreeMap<String, String>,
-    /// The flavour, where the file tells it.
+    /// The flavour, where the file tells it: Keras' files by their layers, safetensors by metadata `flavour`.
     pub flavour: Option<Flavour>,
     /// What the file holds beside weights, such as an optimizer's state.
     pub beside: Vec<String>,
+}
+
+impl WeightsFile {
+    /// `encoder` as these weights want it: of the `wanted` flavour, or else the one that the file tells, or else the usual
+    /// one of that encoder's weights.
+    pub fn variant(&self, encoder: Encoder, wanted: Option<Flavour>) -> Variant {
+        encoder.flavoured(wanted.or(self.flavour).unwrap_or(encoder.usual_flavour()))
+    }
 }
 
 /// Reads weights: PyTorch's zip, legacy and tar formats, safetensors (also in half precision), or Keras' HDF5.
@@ -151,7 +159,8 @@ fn tensor(path: &Path, name: &str, bytes: &[u8], shape: &[usize], kind: Kind) ->
 
 /// Checkpoints put the weights under one of these, and those of several GPUs were trained under `module`. The order
 /// matters: an average of the weights is what was meant for use.
-const WRAPPERS: [&str; 6] = ["state_dict_ema.", "state_dict.", "model_state_dict.", "model_state.", "model.", "module."];
+const WRAPPERS: [&str; 6] =
+    ["state_dict_ema.", "state_dict.", "model_state_dict.", "model_state.", "model.", "module."];
 
 /// Takes the wrappers' names off; names outside of them come second.
 fn unwrap<T>(mut tensors: BTreeMap<String, T>) -> (BTreeMap<String, T>, Vec<String>) {

@@ -1,0 +1,166 @@
+use std::path::Path;
+
+use super::super::testing::{gray, picture, png_bytes, write};
+use super::super::{OpenOptions, VOID};
+use super::*;
+
+/// Three training and two validation pictures of two classes with names.
+fn set(dir: &Path) {
+    for (seed, name) in ["train/images/ant", "train/images/bee", "train/images/cat", "val/images/dog", "val/images/elk"]
+        .into_iter()
+        .enumerate()
+    {
+        picture(&dir.join(format!("{name}.png")), seed as u64);
+        gray(&dir.join(format!("{}.png", name.replace("images", "masks"))), &[0, 1]);
+    }
+    write(&dir.join("classes.txt"), "sky\nroad\n");
+}
+
+fn checked(dir: &Path) -> CheckReport {
+    check(&Dataset::open(dir, &OpenOptions::default()).unwrap(), &mut |_, _| {})
+}
+
+fn only(report: &CheckReport, kind: Kind) -> &Finding {
+    let of_kind: Vec<&Finding> = report.findings.iter().filter(|finding| finding.kind == kind).collect();
+    assert_eq!(of_kind.len(), 1, "{kind:?} in {:#?}", report.findings);
+    of_kind[0]
+}
+
+#[test]
+fn a_good_set_has_no_findings() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path());
+    let dataset = Dataset::open(dir.path(), &OpenOptions::default()).unwrap();
+    let mut told = Vec::new();
+    let report = check(&dataset, &mut |done, of| told.push((done, of)));
+    assert_eq!(told, (1..=5).map(|done| (done, 5)).collect::<Vec<_>>());
+    assert_eq!((report.errors, report.warnings), (0, 0), "{report}");
+    assert_eq!(report.pictures, PartCounts { train: 3, val: 2, ..PartCounts::default() });
+    assert_eq!(report.sizes, [SizeCount { width: 16, height: 12, pictures: 5 }]);
+    assert_eq!(report.classes[1].pixels, 5 * 96);
+    assert_eq!(report.classes[1].share, 0.5);
+    assert_eq!(report.classes[1].pictures.val, 2);
+    let text = report.to_string();
+    assert!(text.contains("5: 3 train, 2 val") && text.contains("0 errors, 0 warnings"), "{text}");
+    assert!(serde_json::to_value(&report).unwrap()["classes"][0]["name"] == "sky");
+}
+
+#[test]
+fn damaged_files_and_wrong_sizes_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path());
+    let file = dir.path().join("train/images/ant.png");
+    let bytes = std::fs::read(&file).unwrap();
+    write(&file, &bytes[..bytes.len() / 2]);
+    let file = dir.path().join("train/masks/bee.png");
+    let bytes = std::fs::read(&file).unwrap();
+    write(&file, &bytes[..bytes.len() - 15]);
+    let small = png_bytes(8, 12, png::ColorType::Grayscale, png::BitDepth::Eight, None, &[1; 96]);
+    write(&dir.path().join("val/masks/dog.png"), small);
+    let report = checked(dir.path());
+    assert_eq!(report.errors, 3, "{report}");
+    let finding = only(&report, Kind::UnreadablePicture);
+    assert!(finding.name == "train/images/ant" && finding.detail.contains("cut off"), "{finding:?}");
+    assert_eq!(only(&report, Kind::UnreadableLabel).name, "train/masks/bee");
+    assert_eq!(only(&report, Kind::SizeMismatch).detail, "picture 16x12, label 8x12");
+    assert_eq!(report.findings[0].severity, Severity::Error);
+}
+
+#[test]
+fn strange_values_are_counted_and_located() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path());
+    gray(&dir.path().join("val/masks/elk.png"), &[0, 1, 9, 1]);
+    let report = checked(dir.path());
+    let finding = only(&report, Kind::UnknownValue);
+    assert_eq!((finding.name.as_str(), finding.pixels, finding.first), ("val/masks/elk", Some(48), Some((8, 0))));
+    assert_eq!(finding.detail, "value 9: 48 pixels, the first at x 8, y 0");
+}
+
+#[test]
+fn classes_and_void_are_weighed() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path());
+    write(&dir.path().join("classes.txt"), "sky\nroad\ncar\nboat\ntree\n");
+    for name in ["ant", "bee", "cat"] {
+        gray(&dir.path().join(format!("train/masks/{name}.png")), &[0, 2, VOID, VOID, VOID]);
+    }
+    gray(&dir.path().join("val/masks/dog.png"), &[VOID]);
+    gray(&dir.path().join("val/masks/elk.png"), &[0, 3, VOID, VOID]);
+    let report = checked(dir.path());
+    assert_eq!(only(&report, Kind::ClassNotInTrain).name, "boat");
+    assert_eq!(only(&report, Kind::ClassNotInVal).name, "car");
+    let nowhere: Vec<&str> =
+        report.findings.iter().filter(|f| f.kind == Kind::ClassNowhere).map(|f| f.name.as_str()).collect();
+    assert_eq!(nowhere, ["road", "tree"]);
+    assert_eq!(only(&report, Kind::OnlyVoid).name, "val/images/dog");
+    assert!(only(&report, Kind::MuchVoid).detail.starts_with(&format!("{:.1} %", 100.0 * report.void_share)));
+}
+
+#[test]
+fn partners_are_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path());
+    picture(&dir.path().join("train/images/owl.png"), 77);
+    gray(&dir.path().join("val/masks/yak.png"), &[0, 1]);
+    let report = checked(dir.path());
+    assert_eq!(only(&report, Kind::PictureWithoutLabel).name, "train/images/owl");
+    assert_eq!(only(&report, Kind::LabelWithoutPicture).name, "val/masks/yak");
+    assert_eq!(report.errors, 0);
+}
+
+#[test]
+fn copies_near_copies_and_neighbours_are_leaks() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path());
+    let path = |text: &str| dir.path().join(text);
+    let bytes = std::fs::read(path("train/images/ant.png")).unwrap();
+    write(&path("val/images/dog.png"), &bytes);
+    write(&path("train/images/bee.png"), &bytes);
+    // Brighter by a little: another picture, and the same one.
+    let cat = super::super::picture::read(&path("train/images/cat.png")).unwrap();
+    let brighter: Vec<u8> = cat.rgb.iter().map(|value| value / 2 + 64).collect();
+    let brighter = png_bytes(16, 12, png::ColorType::Rgb, png::BitDepth::Eight, None, &brighter);
+    write(&path("val/images/elk.png"), brighter);
+    let report = checked(dir.path());
+    let finding = only(&report, Kind::SamePictureInTwoParts);
+    assert_eq!((finding.name.as_str(), finding.other.as_deref()), ("train/images/ant", Some("val/images/dog")));
+    assert_eq!(only(&report, Kind::SamePictureTwice).other.as_deref(), Some("train/images/bee"));
+    let finding = only(&report, Kind::NearCopyInTwoParts);
+    assert_eq!((finding.name.as_str(), finding.other.as_deref()), ("train/images/cat", Some("val/images/elk")));
+}
+
+#[test]
+fn frames_beside_one_another_are_leaks_where_they_look_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let frame = |n: u32, part: &str| {
+        // A scene of 12 rows that change one by one.
+        let value = |at: u32| if at / 16 < n { 1000 + n + at } else { at };
+        let rgb: Vec<u8> =
+            (0..16 * 12).flat_map(|at| [(value(at).wrapping_mul(2_654_435_761) >> 24) as u8; 3]).collect();
+        write(
+            &dir.path().join(format!("{part}/cam_{n:04}.png")),
+            png_bytes(16, 12, png::ColorType::Rgb, png::BitDepth::Eight, None, &rgb),
+        );
+        gray(&dir.path().join(format!("{part}annot/cam_{n:04}.png")), &[0, 1]);
+    };
+    (0..3).for_each(|n| frame(n, "train"));
+    frame(3, "val");
+    write(&dir.path().join("classes.txt"), "sky\nroad\n");
+    let report = checked(dir.path());
+    let finding = only(&report, Kind::NeighboursInTwoParts);
+    assert_eq!((finding.name.as_str(), finding.other.as_deref()), ("train/cam_0002", Some("val/cam_0003")));
+}
+
+#[test]
+fn long_lists_are_cut_for_people() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path());
+    for n in 0..15 {
+        picture(&dir.path().join(format!("train/images/extra{n}.png")), 100 + n);
+    }
+    let report = checked(dir.path());
+    assert_eq!(report.warnings, 15);
+    let text = report.to_string();
+    assert!(text.contains("left out (15)") && text.contains("and 5 more (--json lists all)"), "{text}");
+}

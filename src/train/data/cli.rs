@@ -1,0 +1,162 @@
+//! The command line's words about data sets.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use super::check::{self, CheckReport};
+use super::{BySequence, DataError, Dataset, Format, OpenOptions, SplitOptions};
+
+/// Which data set, and how it is meant; for all commands that read one.
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+#[command(next_help_heading = "Data set")]
+pub struct DataArgs {
+    /// The data set's folder: CamVid, CVAT ("CamVid 1.0", "Segmentation mask 1.1"), Cityscapes, or pictures and masks
+    #[arg(value_name = "DIR")]
+    pub data: PathBuf,
+    /// How the folder is laid out, when it is not found out by itself
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Classes, a line each, instead of the data set's own file: `name`, `128 64 128 name`, `7,name`; `truck=car` merges
+    #[arg(long, value_name = "FILE")]
+    pub classes: Option<PathBuf>,
+    /// Names or numbers of classes that are not to be learnt, instead of those called void, ignore, unlabeled; `none`: all are
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
+    pub void: Vec<String>,
+    /// Share of the pictures that validate, where the data set has no split
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
+    pub val: f64,
+    /// Another split for another number
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub split_seed: u64,
+    /// Whether frames of one recording stay on one side of the split
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub by_sequence: BySequence,
+    /// Split anew although the data set has a split (test pictures stay apart)
+    #[arg(long)]
+    pub resplit: bool,
+    /// A folder with train.txt and val.txt: names of pictures, a line each
+    #[arg(long, value_name = "DIR", conflicts_with = "resplit")]
+    pub lists: Option<PathBuf>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "no number".to_string())?;
+    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("wanted a number between 0 and 1".into()) }
+}
+
+impl DataArgs {
+    /// The options that the arguments stand for.
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions {
+            format: self.format,
+            classes: self.classes.clone(),
+            void: (!self.void.is_empty()).then(|| self.void.iter().map(|name| name.trim().to_string()).collect()),
+            split: SplitOptions {
+                val_share: self.val,
+                seed: self.split_seed,
+                by_sequence: self.by_sequence,
+                resplit: self.resplit,
+            },
+            lists: self.lists.clone(),
+        }
+    }
+
+    /// Opens the data set.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open(&self) -> Result<Dataset, DataError> {
+        Dataset::open(&self.data, &self.options())
+    }
+}
+
+/// `maskcast-train data check`
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Print all findings as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the split as train.txt and val.txt into this folder, for --lists
+    #[arg(long, value_name = "DIR")]
+    pub write_lists: Option<PathBuf>,
+}
+
+impl CheckArgs {
+    /// Checks the data set and prints the report; a report with errors means that the data set is not fit for training.
+    ///
+    /// # Errors
+    /// When there is nothing to check, or the lists cannot be written.
+    pub fn run(&self) -> Result<CheckReport, DataError> {
+        let dataset = self.data.open()?;
+        // indicatif draws nothing where there is no terminal.
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} pictures, {eta} left") {
+            bar.set_style(style);
+        }
+        let report = check::check(&dataset, &mut |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        if let Some(dir) = &self.write_lists {
+            dataset.write_lists(dir)?;
+        }
+        if self.json {
+            println!("{:#}", serde_json::json!(report));
+        } else {
+            println!("{report}");
+        }
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::testing::{gray, picture, write};
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        check: CheckArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<CheckArgs, clap::Error> {
+        Program::try_parse_from(["program"].iter().chain(arguments)).map(|program| program.check)
+    }
+
+    #[test]
+    fn arguments_become_options() {
+        let arguments = parse(&["d", "--void", "sky, 11", "--val", "0.3", "--by-sequence", "never", "--format", "voc"]);
+        let options = arguments.unwrap().data.options();
+        assert_eq!(options.void, Some(vec!["sky".to_string(), "11".to_string()]));
+        assert_eq!((options.format, options.split.val_share), (Some(Format::Voc), 0.3));
+        assert_eq!(options.split.by_sequence, BySequence::Never);
+        assert_eq!(parse(&["d"]).unwrap().data.options().void, None);
+        for wrong in [&["d", "--val", "1"][..], &["d", "--val", "x"], &["d", "--lists", "l", "--resplit"], &[]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_check_writes_the_lists_that_it_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        for (seed, name) in ["ant", "bee", "cat"].into_iter().enumerate() {
+            picture(&dir.path().join(format!("images/{name}.png")), seed as u64);
+            gray(&dir.path().join(format!("masks/{name}.png")), &[0, 1]);
+        }
+        write(&dir.path().join("classes.txt"), "sky\nroad\n");
+        let (root, lists) = (dir.path().display().to_string(), dir.path().join("split").display().to_string());
+        let report = parse(&[&root, "--json", "--write-lists", &lists]).unwrap().run().unwrap();
+        assert_eq!((report.errors, report.pictures.val), (0, 1));
+        let again = parse(&[&root, "--lists", &lists]).unwrap().data.open().unwrap();
+        assert_eq!((again.train.len(), again.val.len()), (2, 1));
+    }
+}

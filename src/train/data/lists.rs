@@ -1,0 +1,150 @@
+//! List files: which pictures belong to a part of the data set, a line each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::Pair;
+use super::error::DataError;
+
+/// A line of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Counted from 1.
+    pub number: usize,
+    /// A picture, by name or path.
+    pub image: String,
+    /// Its label, in lists with two columns.
+    pub label: Option<String>,
+}
+
+/// Reads a list; empty lines and comments (`#`) are left out. Names with spaces are quoted, or stand alone on their line.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read(path: &Path) -> Result<Vec<Line>, DataError> {
+    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.trim_start_matches('\u{FEFF}').lines().enumerate();
+    Ok(lines
+        .filter_map(|(index, line)| parse(line.trim()).map(|(image, label)| Line { number: index + 1, image, label }))
+        .collect())
+}
+
+fn parse(line: &str) -> Option<(String, Option<String>)> {
+    if line.is_empty() || line.starts_with('#') {
+        return None;
+    }
+    if line.starts_with('"') {
+        let mut quoted = line.split('"').map(str::trim).filter(|part| !part.is_empty());
+        return Some((quoted.next()?.to_string(), quoted.next().map(str::to_string)));
+    }
+    let fields: Vec<&str> = line.split([' ', '\t', ',']).filter(|field| !field.is_empty()).collect();
+    match fields[..] {
+        // Pascal VOC's own lists may have a 0 or 1 behind the name.
+        [image, label] if label.contains(['.', '/']) => Some((image.to_string(), Some(label.to_string()))),
+        [image, "1" | "-1" | "0"] => Some((image.to_string(), None)),
+        _ => Some((line.to_string(), None)),
+    }
+}
+
+/// The file that a list means. Lists often have the paths of the machine on which they were made: folders in front that
+/// are not there are left out.
+pub fn resolve(root: &Path, text: &str) -> Option<PathBuf> {
+    let parts: Vec<&str> =
+        text.split(['/', '\\']).filter(|part| !part.is_empty() && *part != "." && *part != "..").collect();
+    (0..parts.len()).map(|skipped| root.join(parts[skipped..].join("/"))).find(|path| path.is_file())
+}
+
+/// Finds the pairs that a list names.
+///
+/// # Errors
+/// The line whose picture is not in the data set, or not clearly one.
+pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, DataError> {
+    let mut by_name: HashMap<&str, Vec<&Pair>> = HashMap::new();
+    for pair in pairs {
+        let base = pair.name.rsplit('/').next().unwrap_or(&pair.name);
+        by_name.entry(&pair.name).or_default().push(pair);
+        if base != pair.name {
+            by_name.entry(base).or_default().push(pair);
+        }
+    }
+    let mut chosen = Vec::new();
+    for line in read(path)? {
+        let text = line.image.trim_start_matches(['.', '/']).to_string();
+        let bare = Path::new(&text).with_extension("").to_string_lossy().into_owned();
+        let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_string();
+        let found = [&text, &bare, &last(&text), &last(&bare)].into_iter().find_map(|name| by_name.get(name.as_str()));
+        match found.map(Vec::as_slice) {
+            Some([pair]) => chosen.push((*pair).clone()),
+            Some(several) => {
+                let names: Vec<&str> = several.iter().map(|pair| pair.name.as_str()).collect();
+                let problem = format!("{text} may be any of {}", names.join(", "));
+                return Err(DataError::line(path, line.number, problem));
+            }
+            None => {
+                let problem = format!("{text} is no picture with a label in {}", root.display());
+                return Err(DataError::line(path, line.number, problem));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// Writes one list a part, named after it.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(dir: &Path, parts: &BTreeMap<&str, &[Pair]>) -> Result<(), DataError> {
+    std::fs::create_dir_all(dir).map_err(DataError::io(dir))?;
+    for (part, pairs) in parts {
+        let path = dir.join(format!("{part}.txt"));
+        let text: String = pairs.iter().map(|pair| format!("{}\n", pair.name)).collect();
+        std::fs::write(&path, text).map_err(DataError::io(&path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn lines_have_one_name_or_two_paths() {
+        let two = |a: &str, b: &str| Some((a.to_string(), Some(b.to_string())));
+        let one = |a: &str| Some((a.to_string(), None));
+        assert_eq!(parse("/train/a.png /trainannot/a.png"), two("/train/a.png", "/trainannot/a.png"));
+        assert_eq!(parse("\"/d/a b.jpg\" \"/dannot/a b.png\""), two("/d/a b.jpg", "/dannot/a b.png"));
+        assert_eq!(parse("2007_000032"), one("2007_000032"));
+        assert_eq!(parse("2007_000032 1"), one("2007_000032"));
+        assert_eq!(parse("my own picture"), one("my own picture"));
+        assert_eq!(parse("# a"), None);
+    }
+
+    #[test]
+    fn paths_of_other_machines_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        testing::write(&dir.path().join("train/a.png"), "");
+        let found = Some(dir.path().join("train/a.png"));
+        assert_eq!(resolve(dir.path(), "/SegNet/CamVid/train/a.png"), found);
+        assert_eq!(resolve(dir.path(), "train/a.png"), found);
+        assert_eq!(resolve(dir.path(), "../../train/a.png"), found);
+        assert_eq!(resolve(dir.path(), "/SegNet/CamVid/train/b.png"), None);
+    }
+
+    #[test]
+    fn selecting_says_which_line_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let pair = |name: &str| Pair { name: name.into(), image: "i".into(), label: "l".into() };
+        let pairs = [pair("x/a"), pair("x/b.v1"), pair("y/b.v1"), pair("y/c")];
+        let list = dir.path().join("train.txt");
+        testing::write(&list, "x/a.png\nc\nx/b.v1\n");
+        let names: Vec<String> = select(&list, dir.path(), &pairs).unwrap().into_iter().map(|pair| pair.name).collect();
+        assert_eq!(names, ["x/a", "y/c", "x/b.v1"]);
+        for text in ["x/a\nz\n", "x/a\nb.v1\n"] {
+            testing::write(&list, text);
+            let error = select(&list, dir.path(), &pairs).unwrap_err().to_string();
+            assert!(error.contains("train.txt:2: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Pictures: any format that OpenCV reads, turned as their EXIF data says, complete or not at all.
+
+use std::path::Path;
+
+use opencv::core::{CV_8UC3, Mat};
+use opencv::imgcodecs::{IMREAD_COLOR, imdecode};
+use opencv::prelude::*;
+
+use super::error::DataError;
+
+/// File name extensions of pictures.
+pub const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "jp2"];
+
+/// A decoded picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb8 {
+    pub width: usize,
+    pub height: usize,
+    /// `[height, width, 3]`
+    pub rgb: Vec<u8>,
+}
+
+/// Reads a picture.
+///
+/// # Errors
+/// When the file cannot be read, is cut off, or is no picture.
+pub fn read(path: &Path) -> Result<Rgb8, DataError> {
+    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    if let Some(problem) = incomplete(&bytes) {
+        return Err(DataError::picture(path, problem));
+    }
+    decode(&bytes).map_err(|problem| DataError::picture(path, problem))
+}
+
+fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
+    let failed = |error: opencv::Error| error.message;
+    let buffer = Mat::from_slice(bytes).map_err(failed)?;
+    let bgr = imdecode(&buffer, IMREAD_COLOR).map_err(failed)?;
+    if bgr.empty() || bgr.typ() != CV_8UC3 {
+        return Err("OpenCV cannot decode it; it is damaged, or no picture in spite of its name".into());
+    }
+    let (width, height) = (bgr.cols() as usize, bgr.rows() as usize);
+    let mut rgb = bgr.data_bytes().map_err(failed)?.to_vec();
+    for pixel in rgb.chunks_exact_mut(3) {
+        pixel.swap(0, 2);
+    }
+    Ok(Rgb8 { width, height, rgb })
+}
+
+/// What is missing. Decoders fill what a cut-off file lacks with grey and say nothing.
+fn incomplete(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.is_empty() {
+        return Some("the file is empty");
+    }
+    if bytes.starts_with(&[0xFF, 0xD8]) {
+        // Some cameras append data of their own, so the end marker need not be the end; a thumbnail in the EXIF data has
+        // an end marker too, but stands at the front.
+        let tail = &bytes[bytes.len() / 2..];
+        let ended = tail.windows(2).any(|pair| pair == [0xFF, 0xD9]);
+        return (!ended).then_some("the JPEG file is cut off: its end marker is missing");
+    }
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        let mut at = 8;
+        while let Some(head) = bytes.get(at..at + 8) {
+            if &head[4..] == b"IEND" {
+                return None;
+            }
+            let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            at = at.saturating_add(length).saturating_add(12);
+        }
+        return Some("the PNG file is cut off: its last chunk is missing");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use opencv::core::{Scalar, Vector};
+    use opencv::imgcodecs::imencode_def;
+
+    use super::*;
+
+    /// A JPEG of 16×8 pixels, red on the left, blue on the right.
+    fn jpeg() -> Vec<u8> {
+        let mut bgr = Mat::new_rows_cols_with_default(8, 16, CV_8UC3, Scalar::new(0.0, 0.0, 255.0, 0.0)).unwrap();
+        for pixel in bgr.data_bytes_mut().unwrap().chunks_exact_mut(48).flat_map(|row| row[24..].chunks_exact_mut(3)) {
+            pixel.copy_from_slice(&[255, 0, 0]);
+        }
+        let mut bytes = Vector::<u8>::new();
+        assert!(imencode_def(".jpg", &bgr, &mut bytes).unwrap());
+        bytes.to_vec()
+    }
+
+    #[test]
+    fn channels_are_red_green_blue() {
+        let picture = decode(&jpeg()).unwrap();
+        assert_eq!((picture.width, picture.height), (16, 8));
+        assert!(picture.rgb[0] > 200 && picture.rgb[2] < 60, "{:?}", &picture.rgb[..3]);
+    }
+
+    #[test]
+    fn exif_orientation_is_honoured() {
+        // Orientation 6: turn by a quarter clockwise to see it upright.
+        let exif =
+            [&[0xFF, 0xE1, 0x00, 34][..], b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"]
+                .concat();
+        assert_eq!(exif.len(), 36);
+        let plain = jpeg();
+        let turned = decode(&[&plain[..2], &exif, &plain[2..]].concat()).unwrap();
+        assert_eq!((turned.width, turned.height), (8, 16));
+        assert!(turned.rgb[0] > 200, "red, once on the left, is on top");
+        assert!(turned.rgb[15 * 8 * 3 + 2] > 200, "blue, once on the right, is below");
+    }
+
+    #[test]
+    fn cut_off_files_are_no_pictures() {
+        let bytes = jpeg();
+        assert_eq!(incomplete(&bytes), None);
+        assert!(incomplete(&bytes[..bytes.len() - 10]).is_some());
+        assert!(incomplete(&[]).is_some());
+        assert!(incomplete(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR").is_some());
+        assert!(decode(b"no picture").is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! Files and folders of a data set, and which label belongs to which picture.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Pair;
+use super::error::DataError;
+use super::picture;
+
+/// Label formats that are paired with their pictures so that reading them can say what is wrong; only PNG is read.
+const LABEL_EXTENSIONS: [&str; 9] = ["png", "bmp", "tif", "tiff", "gif", "jpg", "jpeg", "npy", "webp"];
+/// What a label's name may have behind its picture's name.
+const LABEL_SUFFIXES: [&str; 14] = [
+    "",
+    "_L",
+    "_mask",
+    "_label",
+    "_labels",
+    "_seg",
+    "_gt",
+    "_annotation",
+    "_annot",
+    "-mask",
+    "-label",
+    ".mask",
+    "mask",
+    "_matte",
+];
+/// What a picture's name may have behind the common part.
+const IMAGE_SUFFIXES: [&str; 5] = ["", "_image", "_img", "_rgb", "_sat"];
+
+/// Path under a folder without extension → file, by name.
+pub type Files = BTreeMap<String, PathBuf>;
+
+/// Pictures and labels that have no partner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unpaired {
+    pub images: Vec<PathBuf>,
+    pub labels: Vec<PathBuf>,
+}
+
+impl Unpaired {
+    pub fn extend(&mut self, other: Unpaired) {
+        self.images.extend(other.images);
+        self.labels.extend(other.labels);
+    }
+}
+
+/// Folders directly in `dir`, by name; hidden ones are left out.
+pub fn folders(dir: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(DataError::io(dir))? {
+        let path = entry.map_err(DataError::io(dir))?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && !hidden(name)
+            && path.is_dir()
+        {
+            found.insert(name.to_string(), path);
+        }
+    }
+    Ok(found)
+}
+
+/// The folder of that name in whatever case, the first of `names` that is there.
+pub fn folder(dir: &Path, names: &[&str]) -> Result<Option<PathBuf>, DataError> {
+    let found = folders(dir)?;
+    let named = |wanted: &str| found.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, path)| path);
+    Ok(names.iter().find_map(|name| named(name)).cloned())
+}
+
+/// The pictures under a folder and its subfolders.
+pub fn images(dir: &Path) -> Result<Files, DataError> {
+    files(dir, &picture::EXTENSIONS)
+}
+
+/// The label pictures under a folder and its subfolders.
+pub fn labels(dir: &Path) -> Result<Files, DataError> {
+    files(dir, &LABEL_EXTENSIONS)
+}
+
+fn files(dir: &Path, extensions: &[&str]) -> Result<Files, DataError> {
+    let mut found = Files::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(current) = open.pop() {
+        for entry in fs::read_dir(&current).map_err(DataError::io(&current))? {
+            let entry = entry.map_err(DataError::io(&current))?;
+            let path = entry.path();
+            if entry.file_name().to_str().is_none_or(hidden) {
+                continue;
+            }
+            let kind = entry.file_type().map_err(DataError::io(&path))?;
+            if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
+                // A link to a folder above would never end.
+                if !kind.is_symlink() || !dir.starts_with(fs::canonicalize(&path).map_err(DataError::io(&path))?) {
+                    open.push(path);
+                }
+            } else if has_extension(&path, extensions) {
+                let stem = stem(dir, &path);
+                // PNG wins where a label lies beside a preview of it.
+                if !found.contains_key(&stem) || has_extension(&path, &["png"]) {
+                    found.insert(stem, path);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn hidden(name: &str) -> bool {
+    // macOS archives carry a folder of resource forks that look like pictures.
+    name.starts_with('.') || name == "__MACOSX"
+}
+
+pub fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    extensions.iter().any(|other| extension.eq_ignore_ascii_case(other))
+}
+
+/// The path under `dir` without extension, with forward slashes.
+pub fn stem(dir: &Path, path: &Path) -> String {
+    let under = path.strip_prefix(dir).unwrap_or(path).with_extension("");
+    let parts: Vec<_> = under.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// The pair of a picture and its label.
+pub fn pair(root: &Path, image: &Path, label: &Path) -> Pair {
+    Pair { name: stem(root, image), image: image.to_path_buf(), label: label.to_path_buf() }
+}
+
+/// Pairs pictures with labels of the same name, or of the same name with a customary ending.
+pub fn pair_up(root: &Path, images: &Files, mut labels: Files) -> (Vec<Pair>, Unpaired) {
+    let (mut pairs, mut unpaired) = (Vec::new(), Unpaired::default());
+    for (name, image) in images {
+        let partner = IMAGE_SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix)).find_map(|base| {
+            LABEL_SUFFIXES.iter().map(|suffix| format!("{base}{suffix}")).find(|name| labels.contains_key(name))
+        });
+        match partner.and_then(|partner| labels.remove(&partner)) {
+            Some(label) => pairs.push(pair(root, image, &label)),
+            None => unpaired.images.push(image.clone()),
+        }
+    }
+    unpaired.labels.extend(labels.into_values());
+    (pairs, unpaired)
+}
+
+/// Pairs the files of one folder that holds both: `a.jpg` with `a.png`, or `a.png` with `a_mask.png`.
+pub fn pair_mixed(root: &Path, dir: &Path) -> Result<(Vec<Pair>, Unpaired), DataError> {
+    let mut images = Files::new();
+    let mut labels = Files::new();
+    for entry in fs::read_dir(dir).map_err(DataError::io(dir))? {
+        let path = entry.map_err(DataError::io(dir))?.path();
+        let name = stem(dir, &path);
+        let marked =
+            LABEL_SUFFIXES[1..].iter().any(|suffix| name.strip_suffix(suffix).is_some_and(|base| !base.is_empty()));
+        if marked && has_extension(&path, &LABEL_EXTENSIONS) {
+            labels.insert(name, path);
+        } else if has_extension(&path, &["jpg", "jpeg"]) {
+            images.insert(name, path);
+        } else if has_extension(&path, &["png"]) {
+            labels.insert(name, path);
+        }
+    }
+    if images.is_empty() {
+        // All PNG: what is not marked is a picture.
+        let marked = |name: &String| LABEL_SUFFIXES[1..].iter().any(|suffix| name.ends_with(suffix));
+        images =
+            labels.iter().filter(|(name, _)| !marked(name)).map(|(name, path)| (name.clone(), path.clone())).collect();
+        labels.retain(|name, _| marked(name));
+    }
+    Ok(pair_up(root, &images, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::write;
+    use super::*;
+
+    fn names(pairs: &[Pair]) -> Vec<&str> {
+        pairs.iter().map(|pair| pair.name.as_str()).collect()
+    }
+
+    #[test]
+    fn partners_are_found_by_name_and_by_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in
+            ["i/a.jpg", "i/sub/b.v1.PNG", "i/c.jpg", "i/.hidden.jpg", "l/a.png", "l/sub/b.v1_mask.png", "l/z.png"]
+        {
+            write(&dir.path().join(file), "");
+        }
+        let images = images(&dir.path().join("i")).unwrap();
+        let (pairs, unpaired) = pair_up(dir.path(), &images, labels(&dir.path().join("l")).unwrap());
+        assert_eq!(names(&pairs), ["i/a", "i/sub/b.v1"]);
+        assert_eq!(unpaired.images, [dir.path().join("i/c.jpg")]);
+        assert_eq!(unpaired.labels, [dir.path().join("l/z.png")]);
+    }
+
+    #[test]
+    fn one_folder_can_hold_both() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["a.jpg", "a.png", "b.jpg", "b_mask.png"] {
+            write(&dir.path().join(file), "");
+        }
+        assert_eq!(names(&pair_mixed(dir.path(), dir.path()).unwrap().0), ["a", "b"]);
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["a.png", "a_mask.png"] {
+            write(&dir.path().join(file), "");
+        }
+        assert_eq!(names(&pair_mixed(dir.path(), dir.path()).unwrap().0), ["a"]);
+    }
+}

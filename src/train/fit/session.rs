@@ -1,0 +1,178 @@
+//! A run in its folder: begun, resumed, and brought to its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tch::Device;
+
+use super::checkpoint::{self, Checkpoint, CheckpointError, Progress, State};
+use super::optimizer::Optimizer;
+use super::run::{Ended, Fit, FitError, RunConfig};
+use super::start::{StartError, start};
+use crate::stream::stop::Stop;
+use crate::train::data::{DataError, Dataset};
+use crate::train::device::set_threads;
+use crate::train::evaluate::{self, EvaluateError};
+use crate::train::loss::Loss;
+use crate::train::net::Net;
+use crate::train::weights::{About, ModelFile, WeightsError};
+
+/// The best weights so far, in a run's folder.
+pub const BEST: &str = "best.safetensors";
+
+/// Why a run cannot begin, go on or end.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("{0}")]
+    Options(String),
+    #[error("{}: {error}", path.display())]
+    Folder { path: PathBuf, error: std::io::Error },
+}
+
+/// A run.
+pub struct Session {
+    pub config: RunConfig,
+    pub dataset: Arc<Dataset>,
+    pub about: About,
+    pub net: Net,
+    pub state: State,
+    pub folder: PathBuf,
+    /// Share of each class in the training pixels.
+    pub shares: Vec<f64>,
+    device: Device,
+}
+
+impl Session {
+    /// Begins a run in `folder`, which is made if need be and must not hold another run.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the options, the data set, the weights or the folder.
+    pub fn begin(mut config: RunConfig, folder: &Path) -> Result<Self, SessionError> {
+        if folder.join(checkpoint::FILE).exists() {
+            let folder = folder.display();
+            return Err(SessionError::Options(format!(
+                "{folder} holds a run already: go on with it by `maskcast-train resume {folder}`, or give another \
+                 folder by -o"
+            )));
+        }
+        let problems = config.fit.problems();
+        if !problems.is_empty() {
+            return Err(SessionError::Options(problems.join("\n")));
+        }
+        if let Ok(data) = std::path::absolute(&config.data.data) {
+            // The run may be resumed from elsewhere.
+            config.data.data = data;
+        }
+        let device = config.fit.machine.device.device().map_err(SessionError::Options)?;
+        config.fit.machine.threads = set_threads(config.fit.machine.threads);
+        let dataset = Arc::new(config.data.open()?);
+        let options = &config.fit;
+        let begun = start(&options.net, options.strategy, &dataset.classes, options.seed)?;
+        std::fs::create_dir_all(folder).map_err(|error| SessionError::Folder { path: folder.to_owned(), error })?;
+        let params = begun.params.to_device(device);
+        let average = (options.ema > 0.0).then(|| params.copied());
+        let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
+        let state =
+            State { params, average, optimizer, progress: Progress { origin: begun.origin, ..Progress::default() } };
+        let about = About {
+            encoder: begun.variant.encoder,
+            flavour: begun.variant.flavour,
+            decoder: options.net.decoder(),
+            normalise: begun.net.normalise,
+            labels: dataset.classes.clone(),
+            input: options.net.input,
+            train: serde_json::Value::Null,
+        };
+        config.fit.net.flavour = Some(about.flavour);
+        let shares = evaluate::class_shares(&dataset, &dataset.train, config.fit.machine.loader_threads.max(1))?;
+        Ok(Session { config, dataset, about, net: begun.net, state, folder: folder.to_owned(), shares, device })
+    }
+
+    /// Takes up the run in `folder` where its last checkpoint stands.
+    ///
+    /// # Errors
+    /// When there is none, or the data set is not what it was.
+    pub fn resume(folder: &Path) -> Result<Self, SessionError> {
+        let checkpoint = Checkpoint::read(folder)?;
+        let config = checkpoint.config().clone();
+        let options = &config.fit;
+        let device = options.machine.device.device().map_err(SessionError::Options)?;
+        set_threads(options.machine.threads);
+        let dataset = Arc::new(config.data.open()?);
+        let about = checkpoint.about().clone();
+        if about.labels != dataset.classes {
+            return Err(SessionError::Options(format!(
+                "{}: the run was begun with {} classes, and the data set now has {} or other ones: a run goes on only \
+                 with the data it was begun with",
+                folder.display(),
+                about.labels.len(),
+                dataset.classes.len()
+            )));
+        }
+        let net = about.net().map_err(SessionError::Options)?;
+        let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
+        let state = checkpoint.state(&net, optimizer, device)?;
+        let shares = evaluate::class_shares(&dataset, &dataset.train, options.machine.loader_threads.max(1))?;
+        Ok(Session { config, dataset, about, net, state, folder: folder.to_owned(), shares, device })
+    }
+
+    /// Fits to the end, or until `stop` is raised.
+    ///
+    /// # Errors
+    /// See [`FitError`].
+    pub fn fit(&mut self, stop: &Stop) -> Result<Ended, SessionError> {
+        let stop = stop.clone();
+        let (mut fit, state) = self.parts();
+        fit.stop = stop;
+        Ok(fit.run(state)?)
+    }
+
+    /// What learns, and what it learns into.
+    pub fn parts(&mut self) -> (Fit<'_>, &mut State) {
+        let options = &self.config.fit;
+        let best = self.folder.join(BEST);
+        let about = &self.about;
+        let fit = Fit {
+            config: &self.config,
+            about,
+            dataset: self.dataset.clone(),
+            net: &self.net,
+            loss: Loss::new(&options.loss, &self.shares, self.device),
+            device: self.device,
+            precision: options.machine.precision.kind(self.device),
+            folder: Some(self.folder.clone()),
+            stop: Stop::default(),
+            on_best: Box::new(move |params, progress| {
+                let train = serde_json::json!({ "best": progress.best });
+                let file = ModelFile { about: About { train, ..about.clone() }, params: params.to_device(Device::Cpu) };
+                file.write(&best).map_err(|error| error.to_string())
+            }),
+        };
+        (fit, &mut self.state)
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The best weights.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn best(&self) -> Result<ModelFile, SessionError> {
+        Ok(ModelFile::read(&self.folder.join(BEST))?)
+    }
+}

@@ -1,0 +1,113 @@
+//! What a run's epochs gave.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Counts from 1, through all phases.
+    pub epoch: u32,
+    /// A part of the strategy: `frozen`, `finetune`, …
+    pub phase: String,
+    /// Mean over the epoch's steps.
+    pub train_loss: f64,
+    /// Mean over the validation pictures; `None` when the epoch was not validated.
+    pub val_loss: Option<f64>,
+    /// mIoU on the validation set, 0 to 1, with the weights as they are.
+    pub val_miou: Option<f64>,
+    /// The same with the moving average of the weights.
+    pub val_miou_ema: Option<f64>,
+    /// Learning rate of each group of parameters at the epoch's end.
+    pub lr: BTreeMap<String, f64>,
+    /// Wall-clock time, validation included.
+    pub seconds: f64,
+    /// Share of the steps' time that waited for pictures, 0 to 1.
+    pub data_wait_share: f64,
+}
+
+impl EpochRecord {
+    /// The better of the two mIoUs.
+    pub fn best_miou(&self) -> Option<f64> {
+        [self.val_miou, self.val_miou_ema].into_iter().flatten().filter(|miou| miou.is_finite()).reduce(f64::max)
+    }
+}
+
+/// All epochs so far, in order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct History(pub Vec<EpochRecord>);
+
+impl History {
+    /// Adds an epoch. Epochs from that one on, which a killed run may have left, are forgotten.
+    pub fn push(&mut self, record: EpochRecord) {
+        self.0.retain(|old| old.epoch < record.epoch);
+        self.0.push(record);
+    }
+
+    /// The epoch with the highest mIoU of either kind of weights, the earliest of equals, and that mIoU.
+    pub fn best(&self) -> Option<(u32, f64)> {
+        let scored = self.0.iter().filter_map(|record| Some((record.epoch, record.best_miou()?)));
+        scored.reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+
+    /// Epochs after which a new phase begins, as `(first epoch, name)` of each phase.
+    pub fn phases(&self) -> Vec<(u32, &str)> {
+        let mut phases: Vec<(u32, &str)> = Vec::new();
+        for record in &self.0 {
+            if phases.last().is_none_or(|(_, name)| *name != record.phase) {
+                phases.push((record.epoch, &record.phase));
+            }
+        }
+        phases
+    }
+
+    /// Names of the groups that have a learning rate.
+    pub fn groups(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.0.iter().flat_map(|record| record.lr.keys().map(String::as_str)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Wall-clock time of all epochs.
+    pub fn seconds(&self) -> f64 {
+        self.0.iter().map(|record| record.seconds).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(epoch: u32, phase: &str, miou: Option<f64>, ema: Option<f64>) -> EpochRecord {
+        EpochRecord { epoch, phase: phase.into(), val_miou: miou, val_miou_ema: ema, ..Default::default() }
+    }
+
+    #[test]
+    fn the_best_epoch_is_the_earliest_of_equals() {
+        let mut history = History::default();
+        assert_eq!(history.best(), None);
+        history.push(record(1, "frozen", Some(0.3), Some(0.4)));
+        history.push(record(2, "frozen", None, None));
+        history.push(record(3, "finetune", Some(0.5), Some(0.2)));
+        history.push(record(4, "finetune", Some(0.1), Some(0.5)));
+        assert_eq!(history.best(), Some((3, 0.5)));
+        assert_eq!(history.phases(), [(1, "frozen"), (3, "finetune")]);
+    }
+
+    #[test]
+    fn a_resumed_epoch_replaces_what_was_there() {
+        let mut history = History::default();
+        for epoch in 1..=3 {
+            history.push(record(epoch, "finetune", Some(0.1), None));
+        }
+        history.push(record(2, "finetune", Some(0.7), None));
+        assert_eq!(history.0.iter().map(|record| record.epoch).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(history.best(), Some((2, 0.7)));
+        let text = serde_json::to_string(&history).unwrap();
+        assert!(text.starts_with('['));
+        assert_eq!(serde_json::from_str::<History>(&text).unwrap(), history);
+    }
+}
