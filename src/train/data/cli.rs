@@ -107,7 +107,8 @@ impl CheckArgs {
             dataset.write_lists(dir)?;
         }
         if self.json {
-            println!("{:#}", serde_json::json!(report));
+            let text = serde_json::to_string_pretty(&report);
+            println!("{}", text.expect("a report has only text, numbers and lists of them"));
         } else {
             println!("{report}");
         }

@@ -85,7 +85,8 @@ impl Coding {
         let gray_by = by_color(!halves && has_colors && !fits(&sample.gray, &number) && fits(&sample.gray, &grey));
         let indexed_by =
             by_color(!halves && has_colors && sample.palette.iter().all(|color| table.colors.contains_key(color)));
-        let known_colors = sample.colors.keys().any(|color| table.colors.contains_key(color));
+        let known_colors =
+            sample.colors.is_empty() || sample.colors.keys().any(|color| table.colors.contains_key(color));
         let colors_by = by_color(has_colors && !halves && (known_colors || !sample.colors_are_gray()));
         Ok((Coding { table, gray: gray_by, indexed: indexed_by, colors: colors_by, halves }, notes))
     }
@@ -94,7 +95,7 @@ impl Coding {
     fn number(&self, value: u8) -> Option<u8> {
         match self.gray {
             By::Number => self.table.values[usize::from(value)],
-            By::Color => self.color(Rgb(value, value, value)),
+            By::Color => self.table.colors.get(&Rgb(value, value, value)).copied(),
         }
     }
 

@@ -109,8 +109,8 @@ impl Sample {
     /// Counts of all numbers, those of grey colour pictures among them.
     pub fn numbers(&self) -> [u64; 256] {
         let mut numbers = self.gray;
-        for value in 0..256 {
-            numbers[value] += self.indexed[value];
+        for (number, indexed) in numbers.iter_mut().zip(&self.indexed) {
+            *number += indexed;
         }
         for (Rgb(r, g, b), count) in &self.colors {
             if r == g && g == b {

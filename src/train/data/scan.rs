@@ -119,7 +119,12 @@ pub fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 
 /// The path under `dir` without extension, with forward slashes.
 pub fn stem(dir: &Path, path: &Path) -> String {
-    let under = path.strip_prefix(dir).unwrap_or(path).with_extension("");
+    under(dir, &path.with_extension(""))
+}
+
+/// The path under `dir` with forward slashes.
+pub fn under(dir: &Path, path: &Path) -> String {
+    let under = path.strip_prefix(dir).unwrap_or(path);
     let parts: Vec<_> = under.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     parts.join("/")
 }

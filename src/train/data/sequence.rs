@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::Pair;
+use super::format::Role;
 
-/// Folder and name without the frame number, and the number. A name without a number is a sequence of its own.
+/// Folder and name without the frame number, and the number. A name without a number is a sequence of its own. Folders that
+/// say what a part is for (`train`, `val`) are left out: a recording may be in both.
 pub fn key(name: &str) -> (String, u64) {
+    let folders: Vec<&str> = name.split('/').filter(|folder| Role::of(folder) == Role::Open).collect();
+    let name = folders.join("/");
     let start = name.rfind('/').map_or(0, |slash| slash + 1);
     let file = &name[start..];
     let Some(end) = file.rfind(|c: char| c.is_ascii_digit()).map(|at| at + 1) else {
-        return (name.to_string(), 0);
+        return (name, 0);
     };
     let begin = file[..end]
         .rfind(|c: char| !c.is_ascii_digit())
@@ -17,7 +21,7 @@ pub fn key(name: &str) -> (String, u64) {
     match file[begin..end].parse() {
         // `*` stands for the number; no file name has both a `*` and a need to be told apart from this.
         Ok(number) => (format!("{}{}*{}", &name[..start], &file[..begin], &file[end..]), number),
-        Err(_) => (name.to_string(), 0),
+        Err(_) => (name, 0),
     }
 }
 
@@ -41,7 +45,8 @@ mod tests {
 
     #[test]
     fn the_last_number_of_a_name_counts_frames() {
-        assert_eq!(key("train/0001TP_006690"), ("train/0001TP_*".into(), 6690));
+        assert_eq!(key("train/0001TP_006690"), ("0001TP_*".into(), 6690));
+        assert_eq!(key("day/0001TP_006690"), ("day/0001TP_*".into(), 6690));
         assert_eq!(key("Seq05VD_f02220"), ("Seq05VD_f*".into(), 2220));
         assert_eq!(key("a/aachen_000003_000019_leftImg8bit"), ("a/aachen_000003_000019_leftImg*bit".into(), 8));
         assert_eq!(key("a1/frame"), ("a1/frame".into(), 0));

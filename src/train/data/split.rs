@@ -54,6 +54,8 @@ pub struct Split {
 /// Splits `pool`. Depends on the names, the pictures (with [`BySequence::Auto`]) and the options, not on the order.
 pub fn make(mut pool: Vec<Pair>, options: &SplitOptions) -> Split {
     pool.sort_by(|a, b| a.name.cmp(&b.name));
+    // Lists of a data set may have named a picture twice.
+    pool.dedup_by(|a, b| a.name == b.name);
     let sequences = sequence::group(pool.clone());
     let by_sequence = match options.by_sequence {
         BySequence::Always => true,
@@ -138,13 +140,13 @@ fn blocks(sequences: BTreeMap<String, Vec<Pair>>, options: &SplitOptions) -> Spl
             let (from, to) = (block * count / blocks, (block + 1) * count / blocks);
             let length = ((block + 1) * goal / blocks - block * goal / blocks).min(to - from);
             let start = from + rng.random_range(0..=(to - from - length));
-            for at in start.saturating_sub(gap)..(start + length + gap).min(count) {
-                if (start..start + length).contains(&at) {
-                    sides[at] = Side::Val;
-                } else if sides[at] == Side::Train {
-                    sides[at] = Side::Neither;
+            for side in &mut sides[start.saturating_sub(gap)..(start + length + gap).min(count)] {
+                // The gap of one block may reach into the block before.
+                if *side == Side::Train {
+                    *side = Side::Neither;
                 }
             }
+            sides[start..start + length].fill(Side::Val);
         }
         for (pair, side) in pairs.into_iter().zip(sides) {
             match side {
@@ -184,7 +186,7 @@ fn neighbours_alike(sequences: &BTreeMap<String, Vec<Pair>>) -> bool {
         let pairs = long[sequence];
         let Some(hash) = hash::of_file(&pairs[at].image) else { continue };
         near.extend(hash::of_file(&pairs[at + 1].image).map(|next| hash.distance(next)));
-        let other = all[(look * all.len() / looks + all.len() / 2) % all.len()];
+        let other = all[random::of(0, &[look as u64]).random_range(0..all.len())];
         far.extend(hash::of_file(&other.image).map(|other| hash.distance(other)));
     }
     near.sort_unstable();

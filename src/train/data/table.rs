@@ -52,11 +52,11 @@ impl Table {
             }
         }
         let is_void = |class: &SourceClass| {
-            let named = |name: &&str| class.name.eq_ignore_ascii_case(name);
+            let named = |name: &str| class.name.eq_ignore_ascii_case(name);
             match void {
                 None => VOID_NAMES.iter().any(|name| named(name)),
                 Some(entries) => {
-                    entries.iter().any(|entry| named(&entry.as_str()))
+                    entries.iter().any(|entry| named(entry))
                         || class.values.iter().any(|value| void_values.contains(value))
                 }
             }

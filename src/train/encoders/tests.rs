@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Encoder, Flavour, Variant};
 use crate::train::net::decoder::Decoder;
 use crate::train::net::exec::{Run, forward, input, visit};
-use crate::train::net::{Builder, Params};
+use crate::train::net::{Builder, Op, Params};
 use crate::train::random;
 
 /// One picture `[1, 64, 96, 3]` of noise.
@@ -126,5 +126,49 @@ fn an_encoders_name_is_the_same_everywhere() {
     for &flavour in Flavour::value_variants() {
         assert_eq!(serde_json::to_value(flavour).unwrap(), flavour.to_string());
         assert_eq!(Flavour::from_str(&flavour.to_string(), false), Ok(flavour));
+    }
+}
+
+/// TensorFlow's definition of "SAME", without the shortcut for sizes that the stride divides.
+fn tensorflows_padding(size: i64, kernel: i64, stride: i64) -> (i64, i64) {
+    let outputs = (size + stride - 1) / stride;
+    let total = ((outputs - 1) * stride + kernel - size).max(0);
+    (total / 2, total - total / 2)
+}
+
+#[test]
+fn the_networks_of_tensorflow_are_padded_as_it_pads() {
+    for encoder in [Encoder::EfficientnetLite0, Encoder::EfficientnetLite2, Encoder::MobilenetV2] {
+        let net = encoder.flavoured(Flavour::Tensorflow).alone();
+        // Rows at each node for a picture of 224.
+        let mut rows: Vec<i64> = Vec::new();
+        for node in &net.nodes {
+            let above = node.inputs.first().map_or(224, |&input| rows[input]);
+            let Op::Conv(conv) = node.op else {
+                rows.push(above);
+                continue;
+            };
+            let expected = tensorflows_padding(above, conv.kernel, conv.stride);
+            assert_eq!((conv.padding.begin, conv.padding.end), expected, "{encoder}: {}", node.name);
+            rows.push(above / conv.stride);
+        }
+    }
+}
+
+/// Why a wrong padding does not show in what a classifier says.
+#[test]
+fn the_two_paddings_mirror_each_other() {
+    let x = Tensor::arange(48, (Kind::Float, Device::Cpu)).reshape([1, 1, 6, 8]).sin();
+    for kernel in [3, 5] {
+        let weight = Tensor::arange(kernel * kernel, (Kind::Float, Device::Cpu)).reshape([1, 1, kernel, kernel]).cos();
+        let conv = |x: &Tensor, weight: &Tensor, flavour: Flavour| {
+            let padding = flavour.padding(kernel, 2);
+            let x = x.pad([padding.begin, padding.end, padding.begin, padding.end], "constant", 0.0);
+            x.conv2d(weight, None::<Tensor>, [2, 2], [0, 0], [1, 1], 1)
+        };
+        let same = conv(&x, &weight, Flavour::Tensorflow);
+        let symmetric = conv(&x.flip([2, 3]), &weight.flip([2, 3]), Flavour::Torchvision).flip([2, 3]);
+        assert!(same.allclose(&symmetric, 1e-6, 1e-6, false));
+        assert!(!same.allclose(&conv(&x, &weight, Flavour::Torchvision), 1e-2, 1e-2, false));
     }
 }

@@ -109,7 +109,7 @@ impl CompareReport {
     /// # Errors
     /// When it cannot be drawn.
     pub fn svg(&self) -> Result<String, ReportError> {
-        self.plot().standalone(&format!("{}: validation mIoU by epoch", self.title))
+        self.plot().standalone(&format!("{} – validation mIoU by epoch", self.title))
     }
 
     pub(super) fn plot(&self) -> Plot {

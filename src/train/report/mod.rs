@@ -5,6 +5,7 @@
 //! from outside (names of classes and files, commands) is escaped by the template engine.
 
 mod compare;
+mod compare_page;
 mod facts;
 mod history;
 mod page;
@@ -46,13 +47,13 @@ pub struct Report {
     pub speed: Vec<Speed>,
 }
 
-/// One curve as an SVG file of its own.
+/// One curve over learning rates as an SVG file of its own; `x` of a point is the rate's power of ten.
 ///
 /// # Errors
 /// When it cannot be drawn.
 pub fn curve(title: &str, name: &str, points: Vec<(f64, f64)>) -> Result<String, ReportError> {
     let line = plot::Line { name: name.to_owned(), points, ..Default::default() };
-    plot::Plot { lines: vec![line], ..Default::default() }.standalone(title)
+    plot::Plot { lines: vec![line], across: plot::Across::Rates, ..Default::default() }.standalone(title)
 }
 
 /// Why there is no report.
@@ -75,4 +76,4 @@ pub enum ReportError {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

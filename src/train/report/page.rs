@@ -1,15 +1,15 @@
-//! The pages: what the templates in `templates/` show, as text that is ready to be read.
+//! A run's page: what `templates/report.html` shows, as text that is ready to be read.
 
 use askama::Template;
 
 use super::plot::{Labels, Line, Plot, color};
 use super::text::{NONE, count, duration, number, percent, scientific, small_percent};
-use super::{ClassFacts, CompareReport, Environment, PictureFacts, Rank, Report, ReportError, plot, shell_line};
+use super::{ClassFacts, Environment, PictureFacts, Rank, Report, ReportError, plot, shell_line};
 
 /// A name and a value.
-struct Fact {
-    name: String,
-    value: String,
+pub(super) struct Fact {
+    pub name: String,
+    pub value: String,
 }
 
 fn fact(name: impl Into<String>, value: impl Into<String>) -> Fact {
@@ -25,18 +25,18 @@ struct Tile {
 }
 
 /// A plot with its legend and its words.
-struct Figure {
-    title: String,
+pub(super) struct Figure {
+    pub title: String,
     /// What it shows, for those who do not see it.
-    alt: String,
-    svg: String,
-    legend: Vec<Entry>,
-    note: String,
+    pub alt: String,
+    pub svg: String,
+    pub legend: Vec<Entry>,
+    pub note: String,
 }
 
-struct Entry {
-    color: String,
-    name: String,
+pub(super) struct Entry {
+    pub color: String,
+    pub name: String,
 }
 
 struct ClassShare<'a> {
@@ -104,33 +104,6 @@ struct ReportPage<'a> {
     epoch_head: Vec<String>,
     epochs: Vec<EpochRow>,
     version: &'static str,
-}
-
-#[derive(Template)]
-#[template(path = "compare.html", config = "src/train/report/askama.toml")]
-struct ComparePage<'a> {
-    title: &'a str,
-    lead: String,
-    plot_style: String,
-    figure: Figure,
-    rows: Vec<CompareRow>,
-    seeds: Vec<Vec<String>>,
-    around: Vec<Fact>,
-    command: &'a str,
-    version: &'static str,
-}
-
-struct CompareRow {
-    color: String,
-    strategy: String,
-    encoder: String,
-    weights: String,
-    miou: String,
-    spread: String,
-    runs: usize,
-    time: String,
-    spark: String,
-    alt: String,
 }
 
 impl Report {
@@ -243,7 +216,7 @@ impl Report {
             groups.iter().enumerate().map(|(n, group)| line(group, n, &|record| record.lr.get(*group).copied()));
         let rates =
             Plot { lines: rates.collect(), marks, from_zero: true, labels: Labels::Scientific, ..Plot::default() };
-        add("Learning rate by group of parameters", "At each epoch's end.".into(), rates)?;
+        add("Learning rate by group", "At each epoch's end.".into(), rates)?;
         Ok(figures)
     }
 
@@ -407,55 +380,9 @@ impl Report {
     }
 }
 
-impl CompareReport {
-    /// The page, a whole HTML document.
-    ///
-    /// # Errors
-    /// When a plot cannot be drawn.
-    pub fn html(&self) -> Result<String, ReportError> {
-        let mut rows = Vec::new();
-        for (n, entry) in self.ranked().into_iter().enumerate() {
-            let seeds = entry.runs.len();
-            let last = entry.curve().last().map_or_else(|| NONE.into(), |point| percent(point.mean));
-            rows.push(CompareRow {
-                color: color(n),
-                strategy: entry.strategy.clone(),
-                encoder: entry.encoder.clone(),
-                weights: entry.weights.clone(),
-                miou: percent(entry.mean()),
-                spread: entry.spread().map_or_else(String::new, |spread| format!("± {:.1}", 100.0 * spread)),
-                runs: seeds,
-                time: duration(entry.seconds()),
-                spark: self.spark(entry, n)?,
-                alt: format!("mIoU by epoch, ending at {last} %"),
-            });
-        }
-        let seed = |(entry, run): (&super::CompareEntry, &super::CompareRun)| {
-            let best = run.history.best().map_or_else(|| NONE.into(), |(epoch, _)| epoch.to_string());
-            let (strategy, encoder) = (entry.strategy.clone(), entry.encoder.clone());
-            vec![strategy, encoder, run.seed.to_string(), percent(run.miou), best, duration(run.seconds)]
-        };
-        let runs = self.ranked().into_iter().flat_map(|entry| entry.runs.iter().map(move |run| (entry, run)));
-        let note = "Validation mIoU after each epoch, mean over seeds; the band is from the lowest to the highest. Of \
-                    the moving average of the weights, where a run keeps one.";
-        let page = ComparePage {
-            title: &self.title,
-            lead: format!("{}; {}", self.dataset, self.budget),
-            plot_style: plot::style(),
-            figure: Figure::new("mIoU by epoch", &self.plot(), note.into())?,
-            rows,
-            seeds: runs.map(seed).collect(),
-            around: around(&self.environment),
-            command: &self.environment.command,
-            version: env!("CARGO_PKG_VERSION"),
-        };
-        Ok(page.render()?)
-    }
-}
-
 impl Figure {
     /// Lines and where they end, in words.
-    fn new(title: &str, plot: &Plot, note: String) -> Result<Self, ReportError> {
+    pub fn new(title: &str, plot: &Plot, note: String) -> Result<Self, ReportError> {
         let write = |value: f64| match plot.labels {
             Labels::Percent => format!("{} %", percent(value)),
             Labels::Scientific => scientific(value),
@@ -478,7 +405,8 @@ fn machine(environment: &Environment) -> String {
     format!("{}, {cores}, {} GiB{gpu}, {}", machine.cpu, machine.memory_gib, machine.os)
 }
 
-fn around(environment: &Environment) -> Vec<Fact> {
+/// Where and when, as facts.
+pub(super) fn around(environment: &Environment) -> Vec<Fact> {
     let mut facts = vec![
         fact("started", &environment.started),
         fact("took", duration(environment.seconds)),

@@ -86,6 +86,16 @@ pub(super) struct Plot {
     /// The y axis reaches this, so that plots beside each other have one scale.
     pub at_least: Option<f64>,
     pub labels: Labels,
+    pub across: Across,
+}
+
+/// What the x axis counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Across {
+    #[default]
+    Epochs,
+    /// Learning rates, by their powers of ten.
+    Rates,
 }
 
 /// How the numbers of the y axis are written.
@@ -103,7 +113,7 @@ pub(super) enum Labels {
 const PAGE: (u32, u32) = (960, 560);
 /// Size of a sparkline, twice what is shown.
 const SPARK: (u32, u32) = (280, 72);
-const FONT: f64 = 30.0;
+const FONT: f64 = 34.0;
 /// plotters divides the sizes of fonts by this when it writes SVG.
 const EM: f64 = 1.24;
 
@@ -122,7 +132,7 @@ impl Plot {
     /// For a page: transparent, without title and legend, which the page has.
     pub fn inline(&self) -> Result<String, ReportError> {
         let svg = draw(PAGE, |area| {
-            let mut chart = self.chart(&area, "epoch")?;
+            let mut chart = self.chart(&area)?;
             self.marks(&mut chart)?;
             self.lines(&mut chart)
         })?;
@@ -139,24 +149,29 @@ impl Plot {
         Ok(embedded(&svg, SPARK))
     }
 
-    /// For a file of its own: white, with a title and a legend.
+    /// For a file of its own: white, with a title, and a legend beside the plot, where it hides no line.
     pub fn standalone(&self, title: &str) -> Result<String, ReportError> {
-        const SIZE: (u32, u32) = (1600, 960);
-        draw(SIZE, |area| {
+        const PLOT: u32 = 1200;
+        const HEIGHT: u32 = 860;
+        // One line needs no legend: the title says what it is.
+        let named = if self.lines.len() > 1 { &self.lines[..] } else { &[] };
+        let longest = named.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+        // The width of text is not known here; this is a wide font's average.
+        let legend = if named.is_empty() { 0 } else { 110 + (longest as f64 * 0.56 * FONT) as u32 };
+        draw((PLOT + legend, HEIGHT), |area| {
             area.fill(&WHITE).map_err(failed)?;
-            let area = area.titled(title, font(38.0)).map_err(failed)?;
-            let mut chart = self.chart(&area, "epoch")?;
+            let area = area.margin(24, 16, 16, 0).titled(title, font(40.0)).map_err(failed)?;
+            let (left, right) = area.split_horizontally(PLOT);
+            let mut chart = self.chart(&left)?;
             self.lines(&mut chart)?;
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::LowerRight)
-                .background_style(WHITE.mix(0.85))
-                .border_style(GRID.light)
-                .label_font(font(FONT))
-                .margin(24)
-                .legend_area_size(60)
-                .draw()
-                .map_err(failed)
+            for (n, line) in named.iter().enumerate() {
+                let y = 50 + n as i32 * 56;
+                let style = ShapeStyle::from(&SERIES[line.color % SERIES.len()].light).stroke_width(10);
+                right.draw(&PathElement::new([(10, y), (56, y)], style)).map_err(failed)?;
+                let style = font(FONT).pos(Pos::new(HPos::Left, VPos::Center));
+                right.draw(&Text::new(line.name.clone(), (72, y), style)).map_err(failed)?;
+            }
+            Ok(())
         })
     }
 
@@ -187,7 +202,7 @@ impl Plot {
         (x, low..high)
     }
 
-    fn chart<'a, 'b>(&self, area: &'a Area<'b>, x_name: &str) -> Result<Chart<'a, 'b>, ReportError> {
+    fn chart<'a, 'b>(&self, area: &'a Area<'b>) -> Result<Chart<'a, 'b>, ReportError> {
         let (x, y) = self.ranges();
         let height = y.end - y.start;
         let write_y = |value: &f64| match self.labels {
@@ -198,13 +213,21 @@ impl Plot {
             Labels::Plain if height < 0.7 => format!("{value:.2}"),
             Labels::Plain => format!("{value:.1}"),
         };
-        // Epochs are whole; a short run would get halves.
-        let write_x = |value: &f64| if value.fract() == 0.0 { format!("{value:.0}") } else { String::new() };
+        let write_x = |value: &f64| match self.across {
+            // Epochs are whole; a short run would get halves.
+            Across::Epochs if value.fract() != 0.0 => String::new(),
+            Across::Epochs => format!("{value:.0}"),
+            Across::Rates => super::text::scientific(10f64.powf(*value)),
+        };
+        let x_name = match self.across {
+            Across::Epochs => "epoch",
+            Across::Rates => "learning rate",
+        };
         let mut chart = ChartBuilder::on(area)
-            .margin_top(if self.marks.is_empty() { 24 } else { 72 })
+            .margin_top(if self.marks.is_empty() { 24 } else { 84 })
             .margin_right(28)
-            .x_label_area_size(92)
-            .y_label_area_size(116)
+            .x_label_area_size(100)
+            .y_label_area_size(132)
             .build_cartesian_2d(x, y)
             .map_err(failed)?;
         chart
@@ -237,12 +260,10 @@ impl Plot {
         }
         for line in &self.lines {
             let style = ShapeStyle::from(&SERIES[line.color % SERIES.len()].light).stroke_width(4);
-            let points = line.points.iter().copied().filter(|(_, y)| y.is_finite());
-            let series = chart.draw_series(LineSeries::new(points.clone(), style)).map_err(failed)?;
-            let swatch = move |(x, y)| PathElement::new([(x + 10, y), (x + 50, y)], style.stroke_width(8));
-            series.label(&line.name).legend(swatch);
+            let mut points = line.points.iter().copied().filter(|(_, y)| y.is_finite());
+            chart.draw_series(LineSeries::new(points.clone(), style)).map_err(failed)?;
             // The last point says where the line ends, and is all there is to see of a single epoch.
-            let last = points.last().map(|point| Circle::new(point, 7, style.filled()));
+            let last = points.next_back().map(|point| Circle::new(point, 7, style.filled()));
             chart.draw_series(last).map_err(failed)?;
         }
         Ok(())
@@ -255,8 +276,8 @@ impl Plot {
             let style = ShapeStyle::from(&TEXT.light).stroke_width(2);
             chart.draw_series(DashedLineSeries::new(line, 6, 8, style)).map_err(failed)?;
             // Two rows in turn: phases may be short, and their names long.
-            let above = if n % 2 == 0 { -4 } else { -32 };
-            let style = font(26.0).pos(Pos::new(HPos::Left, VPos::Bottom));
+            let above = if n % 2 == 0 { -4 } else { -38 };
+            let style = font(30.0).pos(Pos::new(HPos::Left, VPos::Bottom));
             let name = EmptyElement::at((*x, y.end)) + Text::new(name.clone(), (0, above), style);
             chart.draw_series([name]).map_err(failed)?;
         }
@@ -270,9 +291,9 @@ pub(super) fn calibration(scores: &CalibrationScores) -> Result<String, ReportEr
         let percent = |value: &f64| format!("{:.0} %", 100.0 * value);
         let mut chart = ChartBuilder::on(&area)
             .margin_top(24)
-            .margin_right(28)
-            .x_label_area_size(92)
-            .y_label_area_size(116)
+            .margin_right(64)
+            .x_label_area_size(100)
+            .y_label_area_size(132)
             .build_cartesian_2d(0.0..1.0, 0.0..1.0)
             .map_err(failed)?;
         chart
@@ -337,8 +358,16 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_written_as_rates() {
+        let svg = super::super::curve("Loss", "loss", vec![(-5.0, 1.0), (-3.0, 0.5), (-1.0, 2.0)]).unwrap();
+        assert!(svg.contains("learning rate") && svg.contains("1e-3") && !svg.contains("epoch"));
+    }
+
+    #[test]
     fn names_are_escaped_and_colours_can_be_exchanged() {
-        let svg = plot(&[(1.0, 0.2), (2.0, 0.4)]).standalone("x & y").unwrap();
+        let mut plot = plot(&[(1.0, 0.2), (2.0, 0.4)]);
+        plot.lines.push(plot.lines[0].clone());
+        let svg = plot.standalone("x & y").unwrap();
         assert!(svg.contains("a &lt; b") && svg.contains("x &amp; y") && !svg.contains("a < b"));
         assert!(svg.contains(&format!("stroke=\"{}\"", color(0))));
         assert!(style().contains(&format!("[stroke=\"{}\"]", color(0))));

@@ -12,7 +12,7 @@
 mod error;
 mod fit;
 mod get;
-mod hdf5;
+pub mod hdf5;
 mod init;
 mod keras;
 mod model_file;

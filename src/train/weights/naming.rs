@@ -44,7 +44,7 @@ impl Mapping {
             return Place::Skip(COUNTER);
         }
         let (classifier, own) = match self.naming {
-            Naming::TimmRows => (["conv_head.", "bn2.", "classifier."].as_slice(), self.from_timm(name)),
+            Naming::TimmRows => (["conv_head.", "bn2.", "classifier."].as_slice(), self.own_name_of_timm(name)),
             Naming::Own => (classifier_prefixes(self.encoder), Some(name.to_string())),
         };
         if classifier.iter().any(|prefix| name.starts_with(prefix)) {
@@ -54,7 +54,7 @@ impl Mapping {
     }
 
     /// `blocks.2.0.conv_dw.weight` as the encoder calls it.
-    fn from_timm(&self, name: &str) -> Option<String> {
+    fn own_name_of_timm(&self, name: &str) -> Option<String> {
         let rows = self.encoder.blocks_by_row()?;
         let lite = self.encoder != Encoder::MobilenetV2;
         let (module, suffix) = name.rsplit_once('.')?;

@@ -14,6 +14,7 @@ use crate::frame::{Label, Rgb};
 use crate::train::encoders::{Encoder, Flavour, Variant};
 use crate::train::net::decoder::{self, Decoder};
 use crate::train::net::{Net, Params};
+use crate::train::size::Size;
 use crate::train::tensor_file;
 
 /// Weights of an encoder as its source would give them, with a classifier on top.
@@ -190,7 +191,7 @@ fn model() -> (Net, ModelFile) {
         decoder: small(),
         normalise: Flavour::Lite.normalise(),
         labels: vec![label("sky", 1), label("road", 2), label("car", 3)],
-        input: InputSize { width: 96, height: 64 },
+        input: Size::new(96, 64),
         train: serde_json::json!({ "epochs": 3 }),
     };
     let net = about.net().unwrap();

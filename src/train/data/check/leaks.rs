@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::format::Role;
 use super::super::hash::COPY;
 use super::super::split::ALIKE;
 use super::super::{Part, sequence};
@@ -70,9 +69,7 @@ fn near_copies(items: &[Item<'_>], facts: &[Facts]) -> Vec<Finding> {
 fn neighbours(items: &[Item<'_>], facts: &[Facts]) -> Vec<Finding> {
     let mut sequences = BTreeMap::<String, Vec<(u64, usize)>>::new();
     for (at, item) in items.iter().enumerate().filter(|(_, item)| item.part.is_some()) {
-        // The folder of the part is no part of the recording's name.
-        let folders: Vec<&str> = item.pair.name.split('/').filter(|folder| Role::of(folder) == Role::Open).collect();
-        let (key, number) = sequence::key(&folders.join("/"));
+        let (key, number) = sequence::key(&item.pair.name);
         sequences.entry(key).or_default().push((number, at));
     }
     let mut findings = Vec::new();

@@ -83,9 +83,12 @@ fn gather(dataset: &Dataset, items: &[Item<'_>], progress: &mut dyn FnMut(usize,
         for _ in 0..threads {
             let (inbox, outbox) = (inbox.clone(), outbox.clone());
             scope.spawn(move || {
-                let facts = inbox.iter().map(|place| (place, look(dataset, items[place].pair)));
-                // The receiver is gone only when this scope unwinds.
-                let _ = facts.into_iter().try_for_each(|result| outbox.send(result));
+                for place in inbox {
+                    // The receiver is gone only when this scope unwinds.
+                    if outbox.send((place, look(dataset, items[place].pair))).is_err() {
+                        break;
+                    }
+                }
             });
         }
         drop((inbox, outbox));

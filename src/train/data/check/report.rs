@@ -229,7 +229,7 @@ impl CheckReport {
     /// What is wrong with the data set as a whole.
     fn find_in_whole(&mut self, dataset: &Dataset) {
         let without = |paths: &[PathBuf], kind: Kind| -> Vec<Finding> {
-            paths.iter().map(|path| Finding::new(kind, scan::stem(&dataset.root, path), "")).collect()
+            paths.iter().map(|path| Finding::new(kind, scan::under(&dataset.root, path), "")).collect()
         };
         self.findings.extend(without(&dataset.unpaired.images, Kind::PictureWithoutLabel));
         self.findings.extend(without(&dataset.unpaired.labels, Kind::LabelWithoutPicture));
@@ -238,7 +238,8 @@ impl CheckReport {
                 self.findings.push(Finding::new(Kind::EmptyPart, part, "has no pictures"));
             }
         }
-        for class in &self.classes {
+        let told = if self.pictures.train == 0 { &[][..] } else { &self.classes };
+        for class in told {
             let PartCounts { train, val, test, left_out } = class.pictures;
             let kind = match (train, val) {
                 (0, _) if val + test > 0 => Kind::ClassNotInTrain,
@@ -267,7 +268,7 @@ impl CheckReport {
 /// What is wrong with one pair.
 fn of_pair(dataset: &Dataset, item: &Item<'_>, facts: &Facts) -> Vec<Finding> {
     let name = &item.pair.name;
-    let label = scan::stem(&dataset.root, &item.pair.label);
+    let label = scan::under(&dataset.root, &item.pair.label);
     let mut findings = Vec::new();
     for error in &facts.errors {
         findings.push(match error {

@@ -61,7 +61,7 @@ fn damaged_files_and_wrong_sizes_are_named() {
     assert_eq!(report.errors, 3, "{report}");
     let finding = only(&report, Kind::UnreadablePicture);
     assert!(finding.name == "train/images/ant" && finding.detail.contains("cut off"), "{finding:?}");
-    assert_eq!(only(&report, Kind::UnreadableLabel).name, "train/masks/bee");
+    assert_eq!(only(&report, Kind::UnreadableLabel).name, "train/masks/bee.png");
     assert_eq!(only(&report, Kind::SizeMismatch).detail, "picture 16x12, label 8x12");
     assert_eq!(report.findings[0].severity, Severity::Error);
 }
@@ -73,7 +73,7 @@ fn strange_values_are_counted_and_located() {
     gray(&dir.path().join("val/masks/elk.png"), &[0, 1, 9, 1]);
     let report = checked(dir.path());
     let finding = only(&report, Kind::UnknownValue);
-    assert_eq!((finding.name.as_str(), finding.pixels, finding.first), ("val/masks/elk", Some(48), Some((8, 0))));
+    assert_eq!((finding.name.as_str(), finding.pixels, finding.first), ("val/masks/elk.png", Some(48), Some((8, 0))));
     assert_eq!(finding.detail, "value 9: 48 pixels, the first at x 8, y 0");
 }
 
@@ -104,8 +104,8 @@ fn partners_are_missed() {
     picture(&dir.path().join("train/images/owl.png"), 77);
     gray(&dir.path().join("val/masks/yak.png"), &[0, 1]);
     let report = checked(dir.path());
-    assert_eq!(only(&report, Kind::PictureWithoutLabel).name, "train/images/owl");
-    assert_eq!(only(&report, Kind::LabelWithoutPicture).name, "val/masks/yak");
+    assert_eq!(only(&report, Kind::PictureWithoutLabel).name, "train/images/owl.png");
+    assert_eq!(only(&report, Kind::LabelWithoutPicture).name, "val/masks/yak.png");
     assert_eq!(report.errors, 0);
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::DataError;
 use super::super::{lists, scan};
-use super::Found;
+use super::{Found, Role};
 
 /// What the folder of labels has behind the name of the folder of pictures.
 const ENDINGS: [&str; 7] = ["annot", "_annot", "_labels", "_label", "_masks", "_mask", "_annotations"];
@@ -51,9 +51,11 @@ pub fn is(root: &Path) -> Result<bool, DataError> {
 pub fn read(root: &Path) -> Result<Found, DataError> {
     let mut found = Found::in_root(root);
     let lists = two_column_lists(root)?;
+    let mut order: Vec<_> = lists.iter().collect();
+    order.sort_by_key(|(name, _)| Role::of(name) == Role::Open);
     let couples = couples(root)?;
     let mut listed = HashSet::new();
-    for (name, path) in &lists {
+    for (name, path) in order {
         let (mut pairs, mut unpaired) = (Vec::new(), scan::Unpaired::default());
         for line in lists::read(path)? {
             let image = lists::resolve(root, &line.image);
@@ -64,8 +66,8 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
             };
             match (label, line.label) {
                 (Some(label), _) => {
-                    // The same picture in `train.txt` and `trainval.txt` counts once.
-                    if listed.insert(image.clone()) {
+                    // `trainval.txt` repeats others; a picture in both `train.txt` and `val.txt` is for the check to tell.
+                    if listed.insert(image.clone()) || Role::of(name) != Role::Open {
                         pairs.push(scan::pair(root, &image, &label));
                     }
                 }

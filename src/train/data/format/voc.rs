@@ -31,10 +31,8 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
     found.classes = Some(known::voc21());
     let (pairs, unpaired) = scan::pair_up(root, &scan::images(&images)?, scan::labels(&labels)?);
     let mut subsets = subset_lists(&root.join("ImageSets/Segmentation"))?;
-    // `trainval` repeats what `train` and `val` have.
-    if subsets.iter().any(|(name, _)| Role::of(name) == Role::Train) {
-        subsets.retain(|(name, _)| !name.eq_ignore_ascii_case("trainval"));
-    }
+    // Last those that may repeat what others have, as `trainval` does.
+    subsets.sort_by_key(|(name, _)| Role::of(name) == Role::Open);
     if subsets.is_empty() {
         found.add("default", pairs, unpaired);
         return Ok(found);
@@ -48,7 +46,12 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
         for line in lists::read(&path)? {
             let wanted = line.image.trim_start_matches('/');
             match known.get(wanted).or_else(|| known.get(&scan::stem(Path::new(""), Path::new(wanted)))) {
-                Some(pair) => chosen.extend(taken.insert(&pair.name).then(|| (*pair).clone())),
+                Some(pair) => {
+                    // A picture in both `train` and `val` is for the check to tell.
+                    if taken.insert(&pair.name) || Role::of(&name) != Role::Open {
+                        chosen.push((*pair).clone());
+                    }
+                }
                 // CVAT lists pictures without annotations too; they are among the unpaired.
                 None if found.unpaired.images.iter().any(|image| scan::stem(&images, image) == wanted) => {}
                 None => {
