@@ -30,12 +30,12 @@ pub fn model(net: &Net, params: &Params, shape: &Shape) -> Model {
     }
     if decides_small {
         let half = ops::half_size(&mut b, &names[small], factor);
-        ops::mask(&mut b, shape, &half, true);
+        ops::mask(&mut b, shape, &half, 1, true);
         if shape.confidence {
             ops::confidence(&mut b, shape, &half);
         }
     } else {
-        ops::mask(&mut b, shape, &names[net.logits], false);
+        ops::mask(&mut b, shape, &names[net.logits], 1, false);
         if shape.confidence {
             let half = ops::half_size(&mut b, &names[small], factor);
             ops::confidence(&mut b, shape, &half);

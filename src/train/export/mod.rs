@@ -19,7 +19,6 @@ pub mod verify;
 pub mod weights;
 
 #[cfg(test)]
-#[cfg(test)]
 mod tests;
 
 use std::io::Write;

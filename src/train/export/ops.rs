@@ -61,6 +61,17 @@ pub enum Resize {
 pub fn resize(b: &mut Builder, how: Resize, factor: i64, x: &str, output: impl Into<String>) -> String {
     let scale = factor as f32;
     let scales = b.floats(format!("scales.{factor}"), &[4], &[1.0, 1.0, scale, scale]);
+    scaled(b, how, &scales, x, output)
+}
+
+/// `[N, H, W, C]` to `[N, factor × H, factor × W, C]`, bilinear.
+pub fn resize_last(b: &mut Builder, factor: i64, x: &str, output: impl Into<String>) -> String {
+    let scale = factor as f32;
+    let scales = b.floats(format!("scales.last.{factor}"), &[4], &[1.0, scale, scale, 1.0]);
+    scaled(b, Resize::Bilinear, &scales, x, output)
+}
+
+fn scaled(b: &mut Builder, how: Resize, scales: &str, x: &str, output: impl Into<String>) -> String {
     let attributes = match how {
         Resize::Nearest => vec![
             text("coordinate_transformation_mode", "asymmetric"),
@@ -69,7 +80,7 @@ pub fn resize(b: &mut Builder, how: Resize, factor: i64, x: &str, output: impl I
         ],
         Resize::Bilinear => vec![text("coordinate_transformation_mode", "half_pixel"), text("mode", "linear")],
     };
-    b.node("Resize", &[x, "", &scales], output, attributes)
+    b.node("Resize", &[x, "", scales], output, attributes)
 }
 
 /// Declares the input and gives its bytes as `[N, 3, H, W]`.
@@ -122,17 +133,17 @@ pub fn half_size(b: &mut Builder, small: &str, factor: i64) -> String {
     }
 }
 
-/// Decides: the output `mask` from logits `[N, classes, H, W]`, or from half of that size.
-pub fn mask(b: &mut Builder, shape: &Shape, logits: &str, small: bool) {
-    let attributes = |keep| vec![int("axis", 1), int("keepdims", keep)];
+/// Decides: the output `mask` from logits that lie along `axis`, of the picture's size, or (`small`) of half of it.
+pub fn mask(b: &mut Builder, shape: &Shape, logits: &str, axis: i64, small: bool) {
+    let attributes = vec![int("axis", axis), int("keepdims", 0)];
+    let index = b.node("ArgMax", &[logits], "mask.index", attributes);
     if small {
-        let index = b.node("ArgMax", &[logits], "mask.index", attributes(1));
-        let half = cast(b, &index, "mask.half", Element::Uint8);
-        let full = resize(b, Resize::Nearest, 2, &half, "mask.full");
         let axes = b.int64s("mask.axes", &[1]);
+        let half = cast(b, &index, "mask.half", Element::Uint8);
+        let half = b.node("Unsqueeze", &[&half, &axes], "mask.plane", Vec::new());
+        let full = resize(b, Resize::Nearest, 2, &half, "mask.full");
         b.node("Squeeze", &[&full, &axes], MASK, Vec::new());
     } else {
-        let index = b.node("ArgMax", &[logits], "mask.index", attributes(0));
         cast(b, &index, MASK, Element::Uint8);
     }
     b.output(MASK, Element::Uint8, &[-1, shape.height, shape.width]);

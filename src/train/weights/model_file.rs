@@ -16,8 +16,6 @@ use crate::train::net::decoder::Decoder;
 use crate::train::net::{Net, Normalise, Params};
 use crate::train::size::Size;
 use crate::train::tensor_file;
-use crate::train::size::Size;
-use crate::train::tensor_file;
 
 /// What is written; what cannot be read has a higher one.
 const VERSION: u32 = 1;
