@@ -2,8 +2,8 @@
 //! replace by operations on bytes.
 //!
 //! For CPUs: unsigned bytes with a zero point between operations, signed bytes a channel for weights. An activation
-//! behind a convolution needs no node of its own: its limits are the range of the bytes. What only moves values (doubling,
-//! pooling) is written on the bytes directly.
+//! behind a convolution needs no node of its own: its limits are the range of the bytes. What only moves values
+//! (doubling, pooling) is written on the bytes directly.
 //!
 //! For TensorRT: signed bytes around zero everywhere, biases in float, weights as float with their own Q and DQ, and
 //! activations kept, which TensorRT joins with their convolutions by itself.
@@ -174,9 +174,9 @@ impl Writer<'_> {
         }
     }
 
-    /// The mask from the bytes of logits that are still to be enlarged by `factor`: channels last, as ONNX Runtime keeps
-    /// them, so that nothing is transposed; as floats, which its Resize and ArgMax take in 3.7 ms where bytes take 12
-    /// (`[1, 144, 256, 11]` by two).
+    /// The mask from the bytes of logits that are still to be enlarged by `factor`: channels last, as ONNX Runtime
+    /// keeps them, so that nothing is transposed; as floats, which its Resize and ArgMax take in 3.7 ms where bytes
+    /// take 12 (`[1, 144, 256, 11]` by two).
     fn decide_on_cpu(&mut self, shape: &Shape, small: usize, factor: i64, decides_small: bool) {
         let (bytes, quant) = self.values[small].bytes.clone().expect(HAS_BYTES);
         let name = self.net.nodes[small].name.clone();

@@ -1,8 +1,8 @@
 //! Export: a trained network to one ONNX file after the model contract, checked before it is written.
 //!
 //! ```text
-//! network ─▶ fold batch norms ─▶ float graph ─▶ compare with libtorch ─┬────────────▶ metadata ─▶ load as the service does ─▶ FILE
-//!                                 └─▶ ranges on pictures ─▶ int8 graph ─▶ compare mIoU ─┘
+//! network ─▶ fold batch norms ─▶ float graph ─▶ compare with libtorch ─┬─────▶ metadata ─▶ load as the service ─▶ FILE
+//!                                                                      └─▶ int8 graph ─▶ compare mIoU ─┘
 //! ```
 
 mod graph;
@@ -66,7 +66,8 @@ pub struct Request<'a> {
     pub precision: Precision,
     /// An RGB picture of the input's size, bytes `[H, W, 3]`, that goes into the file as its golden frame.
     pub golden: &'a [u8],
-    /// RGB pictures of the input's size, bytes `[N, H, W, 3]`, that int8 takes its ranges from: 30 and more, out of the training pictures.
+    /// RGB pictures of the input's size, bytes `[N, H, W, 3]`, that int8 takes its ranges from: 30 and more, out of the
+    /// training pictures.
     pub calibration: &'a mut dyn Iterator<Item = Tensor>,
     /// The val mIoU (0 to 1) of a model file. Called for int8 with the float file and then with the int8 one.
     pub evaluate: Option<Evaluate<'a>>,
@@ -185,8 +186,8 @@ pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
             let float = evaluate(reference.path()).map_err(ExportError::Evaluate)?;
             let int8 = evaluate(draft.path()).map_err(ExportError::Evaluate)?;
             tracing::info!(float, int8, masks, "val mIoU before and after quantisation");
-            // Written so that a NaN counts as a fall.
-            if !(float - int8 <= MAX_FALL) {
+            // No number at all counts as a fall.
+            if (float - int8).is_nan() || float - int8 > MAX_FALL {
                 return Err(ExportError::Fall { float, int8 });
             }
             Some((float, int8))

@@ -47,7 +47,7 @@ pub fn as_bytes(net: &Net, params: &Params) -> Option<BytesInput> {
         let factors = Tensor::from_slice(&factors).reshape([1, 3, 1, 1]);
         let mut bias = (&weight * rest).sum_dim_intlist([1_i64, 2, 3].as_slice(), false, Kind::Double);
         if conv.bias {
-            bias = bias + params.get(&bias_name).to_kind(Kind::Double);
+            bias += params.get(&bias_name).to_kind(Kind::Double);
         }
         let weight = weight * factors;
         let weight = if normalise.order == Order::Bgr { weight.flip([1]) } else { weight };

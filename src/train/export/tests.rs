@@ -183,6 +183,32 @@ fn half_size_decisions_and_confidences() {
     }
 }
 
+#[test]
+fn logits_may_end_at_any_stride() {
+    for (levels, factor) in [(5, 1), (3, 4)] {
+        let decoder = Decoder { widths: vec![8; levels], ..Decoder::default() };
+        let net = Encoder::EfficientnetLite0.unet(&decoder, 3).unwrap();
+        assert_eq!(ops::small_logits(&net).1, factor);
+        let params = parameters(&net, 17);
+        let (folded, folded_params) = fold::fold(&net, &params);
+        let batch = pictures(1, 32, 64, 17);
+        let batches = || [batch.copy()].into_iter();
+        let ranges = ranges::calibrate(&folded, &folded_params, batches(), Calibration::MinMax).unwrap();
+        for argmax_stride2 in [false, true] {
+            let shape = Shape { confidence: true, argmax_stride2, logits: true, ..Shape::new(64, 32) };
+            let float = float::model(&folded, &folded_params, &shape);
+            if !argmax_stride2 {
+                verify::same(&float.to_bytes(), &net, &params, &batch).unwrap();
+            }
+            let int8 = int8::model(&folded, &folded_params, &ranges, &shape, Target::Cpu, WeightBits::Fitted);
+            for model in [float, int8] {
+                let found = Runner::open(&model.to_bytes()).unwrap().run(&batch).unwrap();
+                assert_eq!((found.mask.len(), found.confidence.unwrap().len()), (32 * 64, 16 * 32));
+            }
+        }
+    }
+}
+
 /// ONNX Runtime's own view of a model after its optimisation: how often each operation is left.
 fn optimised(model: &Model) -> std::collections::BTreeMap<String, usize> {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Runs an exported file on ONNX Runtime, the service's own, and compares it with the network it was made of.
+//! Runs an exported file on ONNX Runtime, the service's own, and compares it with the network it was made of. The
+//! service's segmenter knows masks alone; a check wants logits too, so this module has a session of its own.
 
 use ort::session::Session;
 use ort::value::TensorRef;
@@ -40,8 +41,7 @@ impl Runner {
         let runtime = runtime::load(None).map_err(|error| ExportError::Runtime(error.0))?;
         let refused = |error: ort::Error| ExportError::Runtime(format!("it refuses the exported network: {error}"));
         let builder = Session::builder(&runtime.environment).map_err(refused)?;
-        let builder = builder.with_intra_op_spinning(false).map_err(|error| refused(error.into()))?;
-        let mut builder = builder;
+        let mut builder = builder.with_intra_op_spinning(false).map_err(|error| refused(error.into()))?;
         let session = builder.commit_from_memory(bytes).map_err(refused)?;
         Ok(Runner { session })
     }
@@ -108,8 +108,7 @@ pub fn same(bytes: &[u8], net: &Net, params: &Params, pictures: &Tensor) -> Resu
     let classes = expected.argmax(1, false).to_kind(tch::Kind::Uint8);
     let agreement = Agreement { logits: difference, masks: share_equal(&found.mask, &picture_bytes(&classes)) };
     let tolerance = LOGITS_TOLERANCE.max(RELATIVE_TOLERANCE * largest);
-    // Written so that a NaN counts as different.
-    if !(difference <= tolerance && agreement.masks >= MASK_AGREEMENT) {
+    if difference.is_nan() || difference > tolerance || agreement.masks < MASK_AGREEMENT {
         return Err(ExportError::Different { agreement, tolerance, largest });
     }
     Ok(agreement)

@@ -9,8 +9,8 @@ use crate::train::net::Conv;
 ///
 /// x86 processors without VNNI (before Ice Lake and Zen 4) multiply unsigned by signed bytes two at a time into 16 bits
 /// and cut off what does not fit (`vpmaddubsw`): two large weights of one sign beside each other then give wrong sums.
-/// Measured on such a processor with an EfficientNet-Lite0 U-Net on CamVid, val mIoU: float 0.7246, `Full` 0.6946, `Seven`
-/// 0.7174, `Fitted` 0.7241.
+/// Measured on such a processor with an EfficientNet-Lite0 U-Net on CamVid, val mIoU: float 0.7246, `Full` 0.6934,
+/// `Seven` 0.7167, `Fitted` 0.7235.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightBits {
