@@ -88,7 +88,7 @@ impl Found {
             let _ = writeln!(csv, "{rate:e},{loss}");
         }
         let logarithms: Vec<(f64, f64)> = self.points.iter().map(|&(rate, loss)| (rate.log10(), loss)).collect();
-        let svg = curve("Loss by learning rate (power of ten)", "loss", logarithms)?;
+        let svg = curve("Loss by learning rate", "loss", logarithms)?;
         let path = folder.join("lr.svg");
         for (path, text) in [(folder.join("lr.csv"), csv), (path.clone(), svg)] {
             write_atomically(&path, text.as_bytes()).map_err(|source| ReportError::Write { path, source })?;
