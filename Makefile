@@ -23,6 +23,7 @@ TORCH_WHEELS := torch==$(TORCH_VERSION) nvidia-cuda-runtime==13.0.96 nvidia-cuda
 LIBTORCH := .libtorch/$(TORCH)-$(TORCH_VERSION)
 
 CLIP := .demo/vtest.avi
+PHOTOS := .testdata/photos
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help setup setup-test setup-trainer build trainer demo test lint bench clean
@@ -33,7 +34,7 @@ help: ## List these targets
 setup: $(RUNTIME) ## Install what building and running needs
 	@$(call install,$(PACKAGES))
 
-setup-test: setup ## Install what the tests need beside that
+setup-test: setup setup-trainer $(PHOTOS) ## Install what the tests need beside that
 	@$(call install,$(TEST_PACKAGES))
 
 # Asks dpkg first, so that a second run needs neither root nor network.
@@ -98,6 +99,19 @@ setup-trainer: setup $(LIBTORCH)/build-version ## Install what the trainer needs
 	@ln -s site/torch/lib $(@D)/lib && ln -s site/torch/include $(@D)/include
 	@ln -sfn cuda-$(TORCH_VERSION) .libtorch/current && echo $(TORCH_VERSION) > $@
 
+# Photographs that every ImageNet classifier knows.
+$(PHOTOS): | setup
+	@rm -rf .testdata/wheel && mkdir -p .testdata/wheel
+	@echo "taking photographs out of PyPI's package scikit-image"
+	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
+		--python-version 3.12 --abi cp312 --platform manylinux_2_28_$$(uname -m) --platform manylinux_2_24_$$(uname -m) \
+		--platform manylinux2014_$$(uname -m) -d .testdata/wheel scikit-image==0.26.0
+	@python3 -c "import glob, zipfile; \
+		wheel = zipfile.ZipFile(glob.glob('.testdata/wheel/*.whl')[0]); \
+		[open('.testdata/wheel/' + name, 'wb').write(wheel.read('skimage/data/' + name)) \
+			for name in ('chelsea.png', 'coffee.png')]"
+	@rm -f .testdata/wheel/*.whl && mv .testdata/wheel $@
+
 $(CLIP): | setup
 	@mkdir -p .demo/package
 	@echo "taking vtest.avi out of Debian's package opencv-doc"
@@ -117,17 +131,21 @@ trainer: setup-trainer ## Build the trainer (TORCH=cuda: with GPU support)
 demo: build $(CLIP) ## Show it: a clip as a camera, live at http://127.0.0.1:8080/ (SECONDS=20 ends by itself)
 	@pipelines/demo.sh $(SECONDS)
 
+# The service is tested as it is shipped, without libtorch; then the trainer.
 test: setup-test ## Run every test
 	cargo test --locked
+	cargo test --locked --features trainer --lib -- train::
+	cargo test --locked --features trainer --test encoders --test trainer
 
-lint: setup ## Formatting, clippy, documentation: no warnings
+lint: setup-trainer ## Formatting, clippy, documentation: no warnings
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	cargo clippy --all-targets --locked --features trainer -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --features trainer
 
 bench: build ## The bare model against the whole pipeline, and drawing alone
 	target/release/maskcast bench
 	cargo bench --locked --bench overlay
 
 clean: ## Remove build output and what was fetched
-	rm -rf target .onnxruntime .libtorch .demo demo.mp4 demo.png
+	rm -rf target .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png

@@ -5,7 +5,8 @@
 //! mirror image of TensorFlow's, and a classifier averages over the places. So the answers with other padding are
 //! printed, not judged (some are surer); that the padding is TensorFlow's is tested by its definition in `train::encoders`.
 //!
-//! Photographs (out of scikit-image's package) and weights lie in `.testdata/`; `make testdata` puts them there.
+//! Photographs (out of scikit-image's package) and weights lie in `.testdata/`; `make setup-test` puts the former there, the trainer's own
+//! `weights get` the latter.
 #![cfg(feature = "trainer")]
 
 use std::path::{Path, PathBuf};
@@ -40,7 +41,7 @@ fn pretrained(encoder: Encoder) -> WeightsFile {
 /// The photograph's middle square, `[1, size, size, 3]` bytes, RGB.
 fn photo(name: &str, size: i32) -> Tensor {
     let path = testdata().join("photos").join(name);
-    assert!(path.exists(), "{} is missing: run `make testdata`", path.display());
+    assert!(path.exists(), "{} is missing: run `make setup-test`", path.display());
     let picture = imgcodecs::imread(&path, imgcodecs::IMREAD_COLOR).unwrap();
     let side = picture.rows().min(picture.cols());
     let middle = Rect::new((picture.cols() - side) / 2, (picture.rows() - side) / 2, side, side);
@@ -175,16 +176,26 @@ fn mobilenet_v2s_statistics_know_their_flavour() {
     assert!(right < wrong);
 }
 
+#[test]
+fn a_cut_keras_file_is_refused() {
+    let whole = std::fs::read(pretrained(Encoder::MobilenetV2).path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.h5");
+    for length in [9, 100, 5_000, whole.len() / 2, whole.len() - 1_000] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let message = weights::read(&path).map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("cut.h5"), "{message}");
+    }
+}
+
 /// Its file is of an edge detector (Xie and Tu, 2015), whose own layers stand in for a classifier: one more convolution on
 /// the features of each level, enlarged, summed up. Gives the edges' logits, `[H, W]`.
 fn edges(net: &Net, variant: Variant, params: &Params, file: &WeightsFile, rgb: &Tensor) -> Tensor {
-    let bytes = std::fs::read(&file.path).unwrap();
-    let datasets = hdf5::datasets(&bytes).unwrap();
+    let datasets = hdf5::datasets(&file.path).unwrap();
     let tensor = |name: &str| {
         let dataset = &datasets[name];
-        let shape: Vec<i64> = dataset.shape.iter().map(|&size| size as i64).collect();
-        let tensor = Tensor::from_data_size(&dataset.bytes, &shape, Kind::Float);
-        if shape.len() == 4 { tensor.permute([3, 2, 0, 1]).contiguous() } else { tensor }
+        let tensor = Tensor::from_slice(&dataset.values).reshape(&dataset.shape);
+        if dataset.shape.len() == 4 { tensor.permute([3, 2, 0, 1]).contiguous() } else { tensor }
     };
     let levels: Vec<usize> = variant.build(&mut Builder::new()).iter().map(|feature| feature.node).collect();
     let (height, width) = (rgb.size()[1], rgb.size()[2]);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::hdf5::{self, Dataset};
 use super::{WeightsError, WeightsFile};
@@ -12,8 +12,7 @@ use crate::train::encoders::Flavour;
 
 /// Reads a Keras HDF5 file of MobileNetV2 or VGG; of other layers (a classifier, an optimizer) only the names.
 pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
-    let bytes = std::fs::read(path).map_err(WeightsError::io(path, "read"))?;
-    let datasets = hdf5::datasets(&bytes).map_err(|problem| WeightsError::damaged(path, problem))?;
+    let datasets = hdf5::datasets(path).map_err(|problem| WeightsError::damaged(path, problem))?;
     let vgg = Vgg::of(&datasets);
     let (mut tensors, mut beside) = (BTreeMap::new(), Vec::new());
     let mut flavour = None;
@@ -47,9 +46,10 @@ pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
 
 /// Keras keeps kernels as rows, columns, inputs, outputs; depthwise ones as rows, columns, channels, 1.
 fn converted(dataset: &Dataset, depthwise: bool) -> Result<Tensor, String> {
-    let shape: Vec<i64> = dataset.shape.iter().map(|&size| size as i64).collect();
-    let tensor = Tensor::f_from_data_size(&dataset.bytes, &shape, Kind::Float).map_err(|error| error.to_string())?;
-    Ok(match shape.len() {
+    let tensor = Tensor::f_from_slice(&dataset.values)
+        .and_then(|values| values.f_reshape(&dataset.shape))
+        .map_err(|error| error.to_string())?;
+    Ok(match dataset.shape.len() {
         4 if depthwise => tensor.permute([2, 3, 0, 1]).contiguous(),
         4 => tensor.permute([3, 2, 0, 1]).contiguous(),
         _ => tensor,
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(name("x/block_16_depthwise/depthwise_kernel:0"), "features.17.conv.1.0.weight");
         assert_eq!(mobilenet_v2(&split("dense/dense/kernel")), None);
 
-        let empty = || Dataset { shape: vec![], bytes: vec![] };
+        let empty = || Dataset { shape: vec![], values: vec![] };
         let paths = ["block1/layers/conv2d/vars/0", "block1/layers/conv2d_1/vars/0", "block2/layers/conv2d/vars/1"];
         let vgg = Vgg::of(&paths.iter().map(|path| (path.to_string(), empty())).collect());
         let names: Vec<_> = paths.iter().map(|path| vgg.name(&split(path)).unwrap()).collect();
@@ -171,8 +171,7 @@ mod tests {
     #[test]
     fn kernels_are_turned_to_outputs_inputs_rows_columns() {
         let values: Vec<f32> = (0..2 * 3 * 4 * 5).map(|value| value as f32).collect();
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let kernel = converted(&Dataset { shape: vec![2, 3, 4, 5], bytes }, false).unwrap();
+        let kernel = converted(&Dataset { shape: vec![2, 3, 4, 5], values }, false).unwrap();
         assert_eq!(kernel.size(), [5, 4, 2, 3]);
         // Row 1, column 2, input 3, output 4 was the last.
         assert_eq!(kernel.double_value(&[4, 3, 1, 2]), 119.0);
