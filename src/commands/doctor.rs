@@ -152,7 +152,7 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
     match Model::load(&settings, settings.threads) {
         Ok(model) => {
             for (provider, reason) in &model.refused {
-                let text = format!("{} was asked for and is not available: {reason}", provider.name());
+                let text = format!("{} was asked for and does not run the model: {reason}", provider.name());
                 findings.push(Finding { topic: "provider", verdict: Verdict::Note, text });
             }
             findings.push(match model.time() {
@@ -160,10 +160,11 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
                     topic: "provider",
                     verdict: Verdict::Good,
                     text: format!(
-                        "{} runs {}, {:.0} ms a frame",
+                        "{} runs {}, {:.0} ms a frame: {}",
                         model.provider.name(),
                         model.name(),
-                        time.as_secs_f64() * 1e3
+                        time.as_secs_f64() * 1e3,
+                        model.placement
                     ),
                 },
                 Err(error) => Finding { topic: "provider", verdict: Verdict::Bad, text: error.0 },

@@ -111,7 +111,7 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
     for (provider, reason) in &model.refused {
         println!("  {:9} not available: {reason}", provider.name());
     }
-    println!("  {:9} runs it", model.provider.name());
+    println!("  {:9} runs it: {}", model.provider.name(), model.placement);
     match model.golden_difference {
         Some(difference) => println!("  golden    {:.3} % of pixels differ: good", difference * 100.0),
         None => println!("  golden    none: its results cannot be checked here"),

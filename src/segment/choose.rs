@@ -8,7 +8,8 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use super::SegmentError;
-use super::onnx::{Model, OnnxSegmenter};
+use super::onnx::Model;
+use super::segmenter::OnnxSegmenter;
 use crate::config::{ModelConfig, Provider};
 
 /// How the model is run.

@@ -1,19 +1,23 @@
 //! Segmentation: a batch of frames in, their masks out, by a U-Net on ONNX Runtime.
 //!
-//! [`Segmenter`] is the edge where tests put fakes. The [`pool`] runs segmenters for all streams; [`onnx`] is the real
-//! one. Only this module knows ONNX Runtime.
+//! [`Segmenter`] is the edge where tests put fakes; [`segmenter`] is the real one. [`onnx`] loads and checks a model, the
+//! [`pool`] runs it for all streams. Only this module knows ONNX Runtime.
 
 use crate::frame::{Frame, Mask};
 use crate::stream::timing::Spent;
 
 pub mod card;
 pub mod choose;
+mod classes;
 pub mod contract;
 pub mod golden;
 pub mod onnx;
+pub mod placement;
 pub mod pool;
 pub mod preprocess;
 pub mod runtime;
+pub mod segmenter;
+mod session;
 
 /// Why a batch has no masks, or a model cannot be used; in one line.
 #[derive(Clone, Debug, thiserror::Error)]

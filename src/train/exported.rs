@@ -9,7 +9,8 @@ use super::report::Speed;
 use super::size::Size;
 use crate::config::{ModelConfig, Provider};
 use crate::frame::Label;
-use crate::segment::onnx::{Model, OnnxSegmenter};
+use crate::segment::onnx::Model;
+use crate::segment::segmenter::OnnxSegmenter;
 
 /// An ONNX model.
 pub struct Exported {

@@ -1,0 +1,69 @@
+//! Opening a model on one execution provider.
+
+use ort::ep::{self, ExecutionProviderDispatch};
+use ort::session::Session;
+
+use super::runtime;
+use crate::config::{ModelConfig, Provider};
+
+/// Whose fault it is that a session cannot be opened.
+pub(super) enum SessionError {
+    /// The provider is not there or does not take the model: the next one may.
+    Provider(String),
+    /// No provider would take it.
+    Model(String),
+}
+
+/// Opens the configured model on `provider` alone, with `threads` threads for what runs on the CPU (0 = one a core).
+///
+/// # Errors
+/// What the provider or the file is to blame for.
+pub(super) fn open_session(config: &ModelConfig, provider: Provider, threads: usize) -> Result<Session, SessionError> {
+    let environment = match runtime::load(config.runtime.as_deref()) {
+        Ok(runtime) => &runtime.environment,
+        Err(error) => return Err(SessionError::Model(error.0)),
+    };
+    let model_error = |error: &dyn std::fmt::Display| SessionError::Model(one_line(&error.to_string()));
+    let mut builder = Session::builder(environment).map_err(|error| model_error(&error))?;
+    builder = builder.with_intra_threads(threads).map_err(|error| model_error(&error))?;
+    // Spinning threads win a little on an idle machine and lose a lot where decoders and encoders want the cores.
+    builder = builder.with_intra_op_spinning(false).map_err(|error| model_error(&error))?;
+    let dispatches = dispatches(config, provider);
+    if !dispatches.is_empty() {
+        builder = builder
+            .with_execution_providers(dispatches)
+            .map_err(|error| SessionError::Provider(one_line(&error.to_string())))?;
+    }
+    builder.commit_from_file(&config.path).map_err(|error| {
+        let reason = one_line(&error.to_string());
+        if provider == Provider::Cpu { SessionError::Model(reason) } else { SessionError::Provider(reason) }
+    })
+}
+
+/// The options of a GPU provider; none for the CPU, which ONNX Runtime always has.
+fn dispatches(config: &ModelConfig, provider: Provider) -> Vec<ExecutionProviderDispatch> {
+    let cuda = || ep::CUDA::default().with_device_id(config.device).build();
+    // Without `error_on_failure`, ONNX Runtime falls back to the CPU and says so nowhere that a service could read it.
+    match provider {
+        Provider::Cpu => Vec::new(),
+        Provider::Cuda => vec![cuda().error_on_failure()],
+        Provider::TensorRt => {
+            let mut options = ep::TensorRT::default().with_device_id(config.device).with_fp16(true);
+            if let Some(folder) = &config.cache_dir {
+                let folder = folder.display();
+                options = options
+                    .with_engine_cache(true)
+                    .with_engine_cache_path(folder.to_string())
+                    .with_timing_cache(true)
+                    .with_timing_cache_path(folder.to_string());
+            }
+            // What TensorRT does not take goes to CUDA before it goes to the CPU.
+            vec![options.build().error_on_failure(), cuda().fail_silently()]
+        }
+    }
+}
+
+/// Messages of libraries come with line breaks.
+pub(super) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
