@@ -21,6 +21,9 @@ pub struct Label {
     pub color: Rgb,
 }
 
+/// A model's labels, by class index; shared by all masks that it makes.
+pub type Labels = Arc<[Label]>;
+
 /// Memory layout of a 4:2:0 picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
@@ -242,6 +245,8 @@ pub struct Mask {
     pub height: usize,
     /// `[height × width]`, row by row.
     pub classes: Vec<ClassId>,
+    /// What the indices mean: the labels of the model that made the mask. A model may be exchanged between two frames.
+    pub labels: Labels,
 }
 
 impl Mask {

@@ -17,7 +17,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
         ModelError::Model(problem) => Failure::config(format!("{}: model.path: {problem}", path.display())),
         ModelError::Machine(problem) => Failure::runtime(problem),
     })?;
-    check_labels(&config, &model.contract.labels).map_err(|errors| {
+    check_labels(&config.streams, &model.contract.labels).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
         Failure::config(lines.join("\n"))
     })?;

@@ -59,7 +59,6 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
         pace: Pace::File,
         output: Box::new(file),
         status: Arc::clone(&status),
-        labels: model.contract.labels.clone(),
         tap: Some(tap(Arc::clone(&counts), on_mask)),
     };
     let started = Instant::now();

@@ -1,17 +1,30 @@
-//! `maskcast model show|verify`
+//! `maskcast model show|verify|use|build`
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::{Failure, ModelArgs};
+use super::{Failure, ModelArgs, load_config};
 use crate::config::{ModelConfig, Provider};
 use crate::segment::choose::{self, Goal};
 use crate::segment::contract::InputPixels;
 use crate::segment::onnx::Model;
 
+mod exchange;
+
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
+    /// Give a running service another model: it is loaded and checked beside the one that runs, and takes over between two
+    /// frames; one that fails is refused, and nothing changes.
+    #[command(after_help = "Example: maskcast model use /srv/models/yard.onnx\n\n\
+        It stays until the service is restarted: `model.path` in the configuration is what it begins with.")]
+    Use(exchange::UseArgs),
+    /// Build the TensorRT engine of a model ahead of time, into the cache that the service uses.
+    #[command(after_help = "Example: sudo -u maskcast maskcast model build /etc/maskcast/maskcast.toml")]
+    Build {
+        /// The TOML configuration whose model is to be built.
+        config: PathBuf,
+    },
     /// Print what a model says of itself: input, output, labels, origin.
     #[command(after_help = "Example: maskcast model show models/street.onnx")]
     Show {
@@ -45,6 +58,8 @@ pub struct VerifyArgs {
 /// What makes the model unusable.
 pub fn model(command: &ModelCommand) -> Result<(), Failure> {
     match command {
+        ModelCommand::Use(args) => exchange::exchange(args),
+        ModelCommand::Build { config } => build(config),
         ModelCommand::Show { model } => show(model),
         ModelCommand::Verify { model, options } => verify(model, options),
     }
@@ -130,5 +145,28 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
             trial.latency.as_secs_f64() * 1e3
         );
     }
+    Ok(())
+}
+
+/// Loads the configured model on TensorRT alone, which builds its engine and keeps it.
+fn build(path: &Path) -> Result<(), Failure> {
+    let config = load_config(path)?;
+    let folder = config.model.cache_dir.as_ref().ok_or_else(|| {
+        Failure::config(format!(
+            "{}: model.cache_dir: there is no folder to keep the engine in; set it, or run this with $CACHE_DIRECTORY as the service does",
+            path.display()
+        ))
+    })?;
+    let settings = ModelConfig { providers: vec![Provider::TensorRt], ..config.model.clone() };
+    eprintln!("building the engine of {}; this takes minutes", settings.path.display());
+    let started = std::time::Instant::now();
+    let model = Model::load(&settings, settings.threads)?;
+    println!(
+        "{}: built in {:.0} s, kept under {}, {:.1} ms a frame",
+        model.name(),
+        started.elapsed().as_secs_f64(),
+        folder.display(),
+        model.time().map_err(Failure::runtime)?.as_secs_f64() * 1e3
+    );
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! `maskcast run`
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Failure, load_config};
@@ -23,7 +25,10 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let stop = stop_on_signals()?;
     // Held until the end; its being dropped says that the end has come.
     let _done = end_in_time(&stop)?;
-    let service = Service::start(&config)?;
+    let reload = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
+        .map_err(|error| Failure::runtime(format!("SIGHUP cannot be caught: {error}")))?;
+    let mut service = Service::start(&config)?;
     tracing::info!("page {}", service.page());
     for stream in &config.streams {
         tracing::info!(stream = stream.name, "{} -> {}", stream.source.label(), service.rtsp_address(&stream.name));
@@ -33,6 +38,10 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     loop {
         if watch.tick() {
             tracing::info!("ready");
+        }
+        service.tick();
+        if reload.swap(false, Ordering::AcqRel) {
+            watch.reloading(|| reload_config(path, &mut service));
         }
         if stop.wait(TICK) {
             tracing::info!("stopping");
@@ -46,6 +55,35 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     watch.stopping();
     service.stop();
     Ok(())
+}
+
+/// Reads the configuration again, and makes the service what it says. A bad one changes nothing.
+fn reload_config(path: &Path, service: &mut Service) {
+    let result = load_config(path)
+        .map_err(|failure| failure.message)
+        .and_then(|config| service.reload(&config).map_err(|error| error.to_string()));
+    match result {
+        Ok(done) => {
+            let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+            tracing::info!(
+                "configuration read again: started {}; restarted {}; stopped {}; untouched {}; model {}",
+                names(&done.started),
+                names(&done.restarted),
+                names(&done.stopped),
+                names(&done.untouched),
+                if done.model { "to be exchanged" } else { "unchanged" }
+            );
+            if done.other_addresses {
+                tracing::warn!("server.http and server.rtsp have changed: other addresses need a restart");
+            }
+        }
+        Err(problem) => {
+            for line in problem.lines() {
+                tracing::error!("{line}");
+            }
+            tracing::error!("{} is not used: everything goes on as before", path.display());
+        }
+    }
 }
 
 /// Time from the wish to stop to the end of the process, whatever hangs: a model that is still loading (TensorRT builds an

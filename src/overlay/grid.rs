@@ -120,13 +120,17 @@ mod tests {
 
     use super::*;
 
+    fn mask(width: usize, height: usize, classes: Vec<u8>) -> Mask {
+        Mask { seq: 0, captured_at: Instant::now(), width, height, classes, labels: [].into() }
+    }
+
     #[test]
     fn cells_cover_the_picture_as_the_mask_stretched() {
         let mut grid = Grid::default();
         for (width, height) in [(64, 36), (1, 1), (7, 5), (16, 9), (33, 90), (15, 100)] {
             let (mask_width, mask_height) = (16, 9);
             let classes = (0..mask_width * mask_height).map(|n| (n * 7 % 5) as u8).collect();
-            let mask = Mask { seq: 0, captured_at: Instant::now(), width: mask_width, height: mask_height, classes };
+            let mask = mask(mask_width, mask_height, classes);
             let expected = mask.resized(width, height);
             let cells = grid.cells(&mask, width, height).unwrap();
             let mut seen = vec![255; width * height];
@@ -143,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_incomplete_mask_has_no_cells() {
-        let mask = Mask { seq: 0, captured_at: Instant::now(), width: 2, height: 2, classes: vec![0; 3] };
+        let mask = mask(2, 2, vec![0; 3]);
         assert!(Grid::default().cells(&mask, 8, 8).is_none());
         let mask = Mask { width: 0, ..mask };
         assert!(Grid::default().cells(&mask, 8, 8).is_none());

@@ -70,6 +70,16 @@ impl Overlay {
         })
     }
 
+    /// As [`Overlay::new`], for labels that the settings were not written for: names that the model does not have do
+    /// nothing.
+    pub fn lenient(config: &OverlayConfig, labels: &[Label]) -> Overlay {
+        let known = |name: &String| labels.iter().any(|label| label.name == *name);
+        let mut config = config.clone();
+        config.hide.retain(known);
+        config.colors.retain(|(name, _)| known(name));
+        Overlay::new(&config, labels).expect("names that the model does not have are taken out")
+    }
+
     /// Copies `source` to `target` and draws `mask` on the way, in one pass over the pixels; then the legend.
     ///
     /// Without a mask (or with one that has too few pixels) the picture is a plain copy, or black in style

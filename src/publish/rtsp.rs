@@ -134,6 +134,12 @@ impl RtspServer {
         self.mounts.add_factory(&format!("/{name}"), factory);
     }
 
+    /// Offers it no longer; who plays it sees its end.
+    pub fn remove(&self, name: &str) {
+        self.mounts.remove_factory(&format!("/{name}"));
+        lock(&self.streams).remove(name);
+    }
+
     /// Clients connected now.
     pub fn clients(&self) -> usize {
         self.server.client_filter(None).len()

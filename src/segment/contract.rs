@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::SegmentError;
 use super::card::{Card, CardInput, ChannelOrder, Layout};
 use super::golden::Golden;
-use crate::frame::{Label, Rgb};
+use crate::frame::{Label, Labels, Rgb};
 
 /// A model's promises, checked against each other.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct Contract {
     pub input: InputSpec,
     pub output: OutputSpec,
     /// In class order; never empty.
-    pub labels: Vec<Label>,
+    pub labels: Labels,
     /// `maskcast.version` of a model that describes itself.
     pub version: Option<String>,
     /// `maskcast.train`: how it was made, as JSON.
@@ -128,7 +128,7 @@ impl Contract {
             .custom("maskcast.golden")
             .map(|text| Golden::parse(&text).map_err(|problem| located(format!("metadata maskcast.golden: {problem}"))))
             .transpose()?;
-        Ok(Contract { input, output, labels, version, train, golden, card })
+        Ok(Contract { input, output, labels: labels.into(), version, train, golden, card })
     }
 
     /// Whether the model describes itself, rather than needing a card.

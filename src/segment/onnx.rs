@@ -25,6 +25,8 @@ pub struct Model {
     /// Share of the golden frame's pixels that differ; `None` without a golden frame.
     pub golden_difference: Option<f64>,
     config: ModelConfig,
+    /// The file as it was when it was loaded: a worker that has to begin anew must not find another one.
+    file: Arc<[u8]>,
     /// The session that was checked, until a worker takes it: opening one may take seconds (a TensorRT engine: minutes).
     checked: Mutex<Option<(usize, OnnxSegmenter)>>,
 }
@@ -37,13 +39,13 @@ impl Model {
     /// An unreadable or unusable model, a provider that computes something else, or a CPU where a GPU is required.
     pub fn load(config: &ModelConfig, threads: usize) -> Result<Model, ModelError> {
         runtime::load(config.runtime.as_deref()).map_err(|error| ModelError::Machine(error.0))?;
-        check_readable(&config.path).map_err(|error| ModelError::Model(error.0))?;
+        let file = read(&config.path).map_err(|error| ModelError::Model(error.0))?;
         let mut refused = Vec::new();
         for &provider in &config.providers {
             if provider == Provider::Cpu && config.require == Require::Gpu {
                 break;
             }
-            match open_session(config, provider, threads) {
+            match open_session(config, &file, provider, threads) {
                 Ok(session) => {
                     let contract =
                         Contract::read(&session, &config.path).map_err(|error| ModelError::Model(error.0))?;
@@ -56,7 +58,7 @@ impl Model {
                     if let Some(concern) = placement.concern(provider) {
                         tracing::warn!("{}: {concern}", provider.name());
                     }
-                    return Model::check(config, provider, refused, placement, segmenter, threads)
+                    return Model::check(config, file, provider, refused, placement, segmenter, threads)
                         .map_err(|error| ModelError::Model(error.0));
                 }
                 Err(SessionError::Provider(reason)) => refuse(&mut refused, provider, reason),
@@ -78,6 +80,7 @@ impl Model {
 
     fn check(
         config: &ModelConfig,
+        file: Arc<[u8]>,
         provider: Provider,
         refused: Vec<(Provider, String)>,
         placement: Placement,
@@ -123,6 +126,7 @@ impl Model {
             placement,
             golden_difference,
             config: config.clone(),
+            file,
             checked: Mutex::new(Some((threads, segmenter))),
         })
     }
@@ -142,7 +146,7 @@ impl Model {
     }
 
     fn open(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
-        match open_session(&self.config, self.provider, threads) {
+        match open_session(&self.config, &self.file, self.provider, threads) {
             Ok(session) => Ok(OnnxSegmenter::new(session, Arc::clone(&self.contract))),
             Err(SessionError::Provider(reason) | SessionError::Model(reason)) => {
                 Err(SegmentError(format!("{}: {reason}", self.path.display())))
@@ -150,7 +154,7 @@ impl Model {
         }
     }
 
-    /// Median time of a run with one frame, on the session that was checked.
+    /// Median time of a few runs with one frame, on the session that was checked.
     ///
     /// # Errors
     /// When the model cannot be run.
@@ -201,12 +205,11 @@ fn located(config: &ModelConfig, error: SegmentError) -> ModelError {
     ModelError::Model(format!("{}: {error}", config.path.display()))
 }
 
-fn check_readable(path: &Path) -> Result<(), SegmentError> {
+fn read(path: &Path) -> Result<Arc<[u8]>, SegmentError> {
     let located = |problem: &dyn std::fmt::Display| SegmentError(format!("{}: {problem}", path.display()));
-    let file = std::fs::File::open(path).map_err(|error| located(&error))?;
-    let length = file.metadata().map_err(|error| located(&error))?.len();
-    if length == 0 {
+    let bytes = std::fs::read(path).map_err(|error| located(&error))?;
+    if bytes.is_empty() {
         return Err(located(&"the file is empty"));
     }
-    Ok(())
+    Ok(bytes.into())
 }

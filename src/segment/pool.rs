@@ -3,6 +3,10 @@
 //! A stream reaches the pool by its [`Lane`]: a bounded queue of [`Request`]s. A worker waits on all lanes at once;
 //! with the first frame it takes what waits in the other lanes too, up to `max_batch`, so that a GPU sees one large
 //! run instead of many small ones. A worker that panics or fails loses its batch, is counted, and gets a new segmenter.
+//!
+//! The workers of one model are a [`Crew`]. [`Pool::install`] puts another crew in its place while streams go on: the new
+//! one is ready before the old one stops after the batch it is on, so no frame is lost. While there is no model, frames
+//! pass through without masks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +35,17 @@ pub struct Matched {
     pub frame: Frame,
     pub entry: Entry,
     /// Gives the mask, or the reason why there is none; closed without either when the worker was lost.
-    pub mask: Receiver<Result<Mask, SegmentError>>,
+    pub mask: Receiver<Result<Mask, NoMask>>,
+}
+
+/// Why a frame has no mask.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoMask {
+    /// There is no model yet.
+    #[error("the model is not loaded yet")]
+    NotReady,
+    #[error(transparent)]
+    Failed(#[from] SegmentError),
 }
 
 /// Where a lane's masks go.
@@ -63,12 +77,55 @@ impl Lane {
 /// Makes a worker's segmenter; called again after a failure.
 pub type Factory = dyn Fn() -> Result<Box<dyn Segmenter>, SegmentError> + Send + Sync;
 
-/// What workers share.
+/// The workers of one model, before they work.
+pub struct Crew {
+    pub workers: usize,
+    /// Frames in one run, at most.
+    pub max_batch: usize,
+    pub factory: Box<Factory>,
+}
+
+/// What all workers share, whatever their model.
+#[derive(Default)]
 struct Shared {
     lanes: Mutex<Vec<Arc<Lane>>>,
-    factory: Box<Factory>,
-    max_batch: usize,
     stats: Arc<PoolStats>,
+    notice: Arc<Notice>,
+}
+
+/// What viewers are to know of the model while it is not as it should be: `LOADING MODEL`.
+#[derive(Debug, Default)]
+pub struct Notice(Mutex<Option<String>>);
+
+impl Notice {
+    pub fn set(&self, text: Option<String>) {
+        *lock(&self.0) = text;
+    }
+
+    pub fn get(&self) -> Option<String> {
+        lock(&self.0).clone()
+    }
+}
+
+/// Workers at work.
+struct Team {
+    /// Dropped to stop the workers.
+    stop: Option<Sender<()>>,
+    /// One for each worker: a message tells it that the lanes have changed. Not one for all: a quick worker would read
+    /// what is meant for the others.
+    wake: Vec<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.stop = None;
+        for worker in self.threads.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a segmentation worker ended in a panic");
+            }
+        }
+    }
 }
 
 /// Counters of the pool.
@@ -79,15 +136,12 @@ pub struct PoolStats {
     pub failures: AtomicU64,
 }
 
-/// The workers. Dropping the pool stops them after the batch they are on.
+/// The stage. Dropping it stops its workers after the batch they are on.
 pub struct Pool {
     shared: Arc<Shared>,
-    /// Closed to stop the workers.
-    stop: Option<Sender<()>>,
-    /// One for each worker: a message tells it that the lanes have changed. Not one for all: a quick worker would read
-    /// what is meant for the others.
-    wake: Vec<Sender<()>>,
-    workers: Vec<JoinHandle<()>>,
+    team: Mutex<Team>,
+    /// Frames of one stream that are in work together, at most: for the queues of streams.
+    in_work: usize,
 }
 
 /// Pauses of a worker after failures that follow one another: none after the first, then this, doubling up to the longest.
@@ -95,66 +149,103 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Pool {
-    /// Starts `workers` threads, each with a segmenter of its own.
+    /// A pool without a model, whose streams will have at most `in_work` frames in work at a time.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn idle(in_work: usize) -> Result<Pool, SegmentError> {
+        let shared = Arc::new(Shared::default());
+        let team = Mutex::new(muster(&shared, 1, 1, None)?);
+        Ok(Pool { shared, team, in_work })
+    }
+
+    /// A pool with `workers` threads, each with a segmenter of its own.
     ///
     /// # Errors
     /// When a segmenter or a thread cannot be made.
     pub fn start(workers: usize, max_batch: usize, factory: Box<Factory>) -> Result<Pool, SegmentError> {
-        let workers = workers.max(1);
-        let (stop, stopped) = bounded(0);
-        let shared = Arc::new(Shared {
-            lanes: Mutex::new(Vec::new()),
-            factory,
-            max_batch: max_batch.max(1),
-            stats: Arc::default(),
-        });
-        let mut pool = Pool { shared, stop: Some(stop), wake: Vec::new(), workers: Vec::new() };
-        for n in 0..workers {
-            let segmenter = (pool.shared.factory)()?;
-            let (wake, woken) = bounded(1);
-            pool.wake.push(wake);
-            let (shared, stopped) = (Arc::clone(&pool.shared), stopped.clone());
-            let worker = Worker { shared, stopped, woken, segmenter: Some(segmenter), failures: 0 };
-            let thread = std::thread::Builder::new().name(format!("segment-{n}"));
-            let handle = thread
-                .spawn(move || worker.run())
-                .map_err(|error| SegmentError(format!("no thread for a worker: {error}")))?;
-            pool.workers.push(handle);
-        }
-        Ok(pool)
+        let shared = Arc::new(Shared::default());
+        let in_work = workers.max(1) + 1;
+        let team = Mutex::new(muster(&shared, workers, max_batch, Some(factory.into()))?);
+        Ok(Pool { shared, team, in_work })
+    }
+
+    /// Puts `crew` in the place of the workers that there are. Returns when these have ended.
+    ///
+    /// # Errors
+    /// When a segmenter or a thread cannot be made; the workers that there are go on then.
+    pub fn install(&self, crew: Crew) -> Result<(), SegmentError> {
+        let team = muster(&self.shared, crew.workers, crew.max_batch, Some(crew.factory.into()))?;
+        // The old one goes after the new one works: lanes are never without.
+        let old = std::mem::replace(&mut *lock(&self.team), team);
+        drop(old);
+        Ok(())
     }
 
     /// Opens a lane. It closes itself when its requests' sender is dropped and the rest is worked off.
     pub fn add(&self, lane: Lane) {
+        // Under the team's lock, so that no crew that is just being installed misses it.
+        let team = lock(&self.team);
         lock(&self.shared.lanes).push(Arc::new(lane));
-        for wake in &self.wake {
+        for wake in &team.wake {
             // Full: the worker has not read the last message yet, and will see this lane too.
             let _ = wake.try_send(());
         }
     }
 
-    pub fn workers(&self) -> usize {
-        self.workers.len()
+    /// Frames of one stream that are in work together, at most.
+    pub fn in_work(&self) -> usize {
+        self.in_work
     }
 
     pub fn stats(&self) -> Arc<PoolStats> {
         Arc::clone(&self.shared.stats)
     }
+
+    pub fn notice(&self) -> Arc<Notice> {
+        Arc::clone(&self.shared.notice)
+    }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.stop = None;
-        for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
-                tracing::error!("a segmentation worker ended in a panic");
-            }
-        }
+/// Starts workers; without a factory they hand frames on without masks.
+fn muster(
+    shared: &Arc<Shared>,
+    workers: usize,
+    max_batch: usize,
+    factory: Option<Arc<Factory>>,
+) -> Result<Team, SegmentError> {
+    let (stop, stopped) = bounded(0);
+    let mut team = Team { stop: Some(stop), wake: Vec::new(), threads: Vec::new() };
+    // All segmenters before the first thread: a failure has disturbed nobody.
+    let segmenters: Vec<_> = (0..workers.max(1))
+        .map(|_| factory.as_ref().map(|factory| factory()).transpose())
+        .collect::<Result<_, SegmentError>>()?;
+    for (n, segmenter) in segmenters.into_iter().enumerate() {
+        let (wake, woken) = bounded(1);
+        team.wake.push(wake);
+        let worker = Worker {
+            shared: Arc::clone(shared),
+            factory: factory.clone(),
+            max_batch: max_batch.max(1),
+            stopped: stopped.clone(),
+            woken,
+            segmenter,
+            failures: 0,
+        };
+        let thread = std::thread::Builder::new().name(format!("segment-{n}"));
+        let handle = thread
+            .spawn(move || worker.run())
+            .map_err(|error| SegmentError(format!("no thread for a worker: {error}")))?;
+        team.threads.push(handle);
     }
+    Ok(team)
 }
 
 struct Worker {
     shared: Arc<Shared>,
+    /// `None` while there is no model.
+    factory: Option<Arc<Factory>>,
+    max_batch: usize,
     stopped: Receiver<()>,
     woken: Receiver<()>,
     segmenter: Option<Box<dyn Segmenter>>,
@@ -166,7 +257,7 @@ struct Worker {
 struct Job {
     lane: Arc<Lane>,
     frame: Frame,
-    promise: Option<Sender<Result<Mask, SegmentError>>>,
+    promise: Option<Sender<Result<Mask, NoMask>>>,
 }
 
 impl Worker {
@@ -200,7 +291,7 @@ impl Worker {
         let count = lanes.len();
         // The ready lane first, then the others in turn, then all again while there is room.
         let mut misses = 0;
-        for n in (ready..).take(count * self.shared.max_batch.max(1)) {
+        for n in (ready..).take(count * self.max_batch) {
             let lane = &lanes[n % count];
             match take(lane) {
                 Taken::Job(job) => {
@@ -213,7 +304,7 @@ impl Worker {
                     lock(&self.shared.lanes).retain(|other| !Arc::ptr_eq(other, lane));
                 }
             }
-            if batch.len() == self.shared.max_batch || misses == count {
+            if batch.len() == self.max_batch || misses == count {
                 break;
             }
         }
@@ -221,8 +312,12 @@ impl Worker {
     }
 
     fn work(&mut self, batch: Vec<Job>) {
+        let Some(factory) = self.factory.clone() else {
+            batch.into_iter().for_each(|job| deliver(job, Err(NoMask::NotReady)));
+            return;
+        };
         let frames: Vec<Frame> = batch.iter().map(|job| job.frame.clone()).collect();
-        let result = self.segment(&frames);
+        let result = self.segment(&frames, &*factory);
         let stats = Arc::clone(&self.shared.stats);
         stats.runs.fetch_add(1, Ordering::Relaxed);
         stats.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
@@ -249,7 +344,7 @@ impl Worker {
                     } else {
                         tracing::debug!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
                     }
-                    deliver(job, Err(error.clone()));
+                    deliver(job, Err(error.clone().into()));
                 }
                 self.pause();
             }
@@ -266,10 +361,10 @@ impl Worker {
     }
 
     /// Runs the segmenter; whatever goes wrong costs it, and the next batch gets a new one.
-    fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
+    fn segment(&mut self, frames: &[Frame], factory: &Factory) -> Result<Segmented, SegmentError> {
         let mut segmenter = match self.segmenter.take() {
             Some(segmenter) => segmenter,
-            None => (self.shared.factory)()?,
+            None => factory()?,
         };
         let result = match catch_unwind(AssertUnwindSafe(|| segmenter.segment(frames))) {
             Ok(result) => result,
@@ -317,7 +412,7 @@ fn take(lane: &Arc<Lane>) -> Taken {
     Taken::Job(Box::new(Job { lane: Arc::clone(lane), frame: request.frame, promise }))
 }
 
-fn deliver(job: Job, result: Result<Mask, SegmentError>) {
+fn deliver(job: Job, result: Result<Mask, NoMask>) {
     match (job.promise, result) {
         // Nobody may be waiting any more, when the overlay evicted the frame or the stream stopped.
         (Some(promise), result) => drop(promise.try_send(result)),

@@ -153,6 +153,7 @@ impl Segmenter for OnnxSegmenter {
                 width,
                 height,
                 classes: classes.to_vec(),
+                labels: Arc::clone(&self.contract.labels),
             })
             .collect();
         Ok(Segmented { masks, preprocess, run: watch.spent() })

@@ -14,11 +14,16 @@ pub(super) enum SessionError {
     Model(String),
 }
 
-/// Opens the configured model on `provider` alone, with `threads` threads for what runs on the CPU (0 = one a core).
+/// Opens a model, the bytes of its file, on `provider` alone, with `threads` threads for what runs on the CPU (0 = one a core).
 ///
 /// # Errors
 /// What the provider or the file is to blame for.
-pub(super) fn open_session(config: &ModelConfig, provider: Provider, threads: usize) -> Result<Session, SessionError> {
+pub(super) fn open_session(
+    config: &ModelConfig,
+    file: &[u8],
+    provider: Provider,
+    threads: usize,
+) -> Result<Session, SessionError> {
     let environment = match runtime::load(config.runtime.as_deref()) {
         Ok(runtime) => &runtime.environment,
         Err(error) => return Err(SessionError::Model(error.0)),
@@ -34,7 +39,12 @@ pub(super) fn open_session(config: &ModelConfig, provider: Provider, threads: us
             .with_execution_providers(dispatches)
             .map_err(|error| SessionError::Provider(one_line(&error.to_string())))?;
     }
-    builder.commit_from_file(&config.path).map_err(|error| {
+    // Large models keep their weights in files beside them.
+    if let Some(folder) = config.path.parent() {
+        let key = "session.model_external_initializers_file_folder_path";
+        builder = builder.with_config_entry(key, folder.to_string_lossy()).map_err(|error| model_error(&error))?;
+    }
+    builder.commit_from_memory(file).map_err(|error| {
         let reason = one_line(&error.to_string());
         if provider == Provider::Cpu { SessionError::Model(reason) } else { SessionError::Provider(reason) }
     })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -11,8 +12,8 @@ use serde::Serialize;
 
 use super::{Named, Shared};
 use crate::config::Show;
-use crate::frame::Rgb;
-use crate::service::view::{LegendEntry, StreamView};
+use crate::frame::{Label, Labels, Rgb};
+use crate::service::view::{LegendEntry, StreamView, View};
 
 /// One stream of `/api/v1/streams`.
 #[derive(Serialize)]
@@ -65,24 +66,6 @@ struct Links {
     rtsp: String,
 }
 
-/// `/api/v1/model`
-#[derive(Serialize)]
-pub(super) struct ModelReport {
-    name: String,
-    requested: &'static str,
-    actual: &'static str,
-    input: Size,
-    workers: usize,
-    threads: usize,
-    max_batch: usize,
-}
-
-#[derive(Serialize)]
-struct Size {
-    width: usize,
-    height: usize,
-}
-
 /// `/api/v1/version`
 #[derive(Serialize)]
 pub(super) struct VersionReport {
@@ -95,28 +78,14 @@ pub(super) struct VersionReport {
 /// `GET /api/v1/streams`: all streams, in configuration order.
 pub(super) async fn streams(State(app): State<Shared>, headers: HeaderMap) -> Json<Vec<StreamReport>> {
     let rtsp = rtsp_authority(&headers, app.view.rtsp, app.address);
-    Json(app.view.streams.iter().map(|stream| report(stream, &rtsp)).collect())
+    let labels = labels(&app.view);
+    Json(app.view.streams().iter().map(|stream| report(stream, &labels, &rtsp)).collect())
 }
 
 /// `GET /api/v1/streams/NAME`
 pub(super) async fn stream(named: Named, headers: HeaderMap) -> Json<StreamReport> {
     let rtsp = rtsp_authority(&headers, named.app.view.rtsp, named.app.address);
-    Json(report(named.stream(), &rtsp))
-}
-
-/// `GET /api/v1/model`
-pub(super) async fn model(State(app): State<Shared>) -> Json<ModelReport> {
-    let model = &app.view.model;
-    let (width, height) = model.input;
-    Json(ModelReport {
-        name: model.name.clone(),
-        requested: model.requested,
-        actual: model.actual,
-        input: Size { width, height },
-        workers: model.workers,
-        threads: model.threads,
-        max_batch: model.max_batch,
-    })
+    Json(report(named.stream(), &labels(&named.app.view), &rtsp))
 }
 
 /// `GET /api/v1/version`
@@ -128,7 +97,12 @@ pub(super) async fn version(State(app): State<Shared>) -> Json<VersionReport> {
     })
 }
 
-fn report(stream: &StreamView, rtsp: &str) -> StreamReport {
+/// Of the model that runs; none until there is one.
+fn labels(view: &View) -> Labels {
+    view.model().map_or_else(|| [].into(), |model| Arc::clone(&model.labels))
+}
+
+fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
     let status = &stream.status;
     // One look each, so that what belongs together agrees.
     let (counts, condition) = (status.ledger.counts(), status.condition());
@@ -154,7 +128,7 @@ fn report(stream: &StreamView, rtsp: &str) -> StreamReport {
         height: condition.info.map(|info| info.height),
         viewers: Viewers { h264: stream.outlets.h264.takers(), mjpeg: stream.outlets.jpeg.viewers() },
         panics: status.panics(),
-        legend: stream.legend.iter().map(legend).collect(),
+        legend: stream.legend(labels).iter().map(legend).collect(),
         links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("rtsp://{rtsp}/{name}") },
         name,
     }
@@ -165,7 +139,7 @@ fn legend(entry: &LegendEntry) -> LegendReport {
     LegendReport { name: entry.name.clone(), color: format!("#{r:02x}{g:02x}{b:02x}"), hidden: entry.hidden }
 }
 
-fn tenths(value: f64) -> f64 {
+pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 

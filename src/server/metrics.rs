@@ -7,12 +7,13 @@ use axum::response::Response;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::problem::Problem;
 use super::process::usage;
 use super::{Shared, typed};
-use crate::service::view::View;
+use crate::service::view::{StreamView, View};
 use crate::stream::ledger::DropReason;
 use crate::stream::status::State as StreamState;
 use crate::stream::timing::{BUCKETS, Stage, Summary};
@@ -31,18 +32,19 @@ type Labels<'a> = &'a [(&'a str, &'a str)];
 
 fn families(view: &View) -> Vec<MetricFamily> {
     let mut out = Families::default();
-    frames(view, &mut out);
-    timings(view, &mut out);
-    conditions(view, &mut out);
-    outlets(view, &mut out);
+    let streams = view.streams();
+    frames(&streams, &mut out);
+    timings(&streams, &mut out);
+    conditions(&streams, &mut out);
+    outlets(&streams, &mut out);
     service(view, &mut out);
     process(&mut out);
     out.0
 }
 
-fn frames(view: &View, out: &mut Families) {
+fn frames(streams: &[Arc<StreamView>], out: &mut Families) {
     // One look at each ledger: captured = published + dropped holds in every scrape.
-    let ledgers: Vec<_> = view.streams.iter().map(|s| (&*s.status.name, s.status.ledger.counts())).collect();
+    let ledgers: Vec<_> = streams.iter().map(|s| (&*s.status.name, s.status.ledger.counts())).collect();
     let each = |value: fn(&crate::stream::ledger::Counts) -> u64| {
         ledgers.iter().map(move |(name, counts)| (vec![("stream", *name)], value(counts) as f64))
     };
@@ -64,8 +66,8 @@ fn frames(view: &View, out: &mut Families) {
     );
 }
 
-fn timings(view: &View, out: &mut Families) {
-    let latency = view.streams.iter().map(|s| histogram(&[("stream", &s.status.name)], &s.status.latency.summary()));
+fn timings(streams: &[Arc<StreamView>], out: &mut Families) {
+    let latency = streams.iter().map(|s| histogram(&[("stream", &s.status.name)], &s.status.latency.summary()));
     out.add(
         MetricType::HISTOGRAM,
         "maskcast_latency_seconds",
@@ -73,7 +75,7 @@ fn timings(view: &View, out: &mut Families) {
         latency.collect(),
     );
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
-    for status in view.streams.iter().map(|stream| &stream.status) {
+    for status in streams.iter().map(|stream| &stream.status) {
         for stage in Stage::ALL {
             let summary = status.stage(stage).summary();
             let labels = [("stream", &*status.name), ("stage", stage.name())];
@@ -89,49 +91,54 @@ fn timings(view: &View, out: &mut Families) {
     );
 }
 
-fn conditions(view: &View, out: &mut Families) {
-    let states = view.streams.iter().flat_map(|stream| {
+fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
+    let states = streams.iter().flat_map(|stream| {
         let current = stream.status.state();
         StreamState::ALL.map(|state| {
             (vec![("stream", &*stream.status.name), ("state", state.name())], f64::from(u8::from(state == current)))
         })
     });
     out.gauges("maskcast_stream_state", "1 for the state that the stream is in, 0 for the others.", states);
-    let rates = view.streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.rate().0));
+    let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.rate().0));
     out.gauges("maskcast_stream_fps", "Published frames a second, over the last two seconds.", rates);
-    let panics = view.streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.panics() as f64));
+    let panics = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.panics() as f64));
     out.counters("maskcast_stage_panics_total", "Stages that panicked and were restarted.", panics);
 }
 
-fn outlets(view: &View, out: &mut Families) {
-    let viewers = view.streams.iter().flat_map(|stream| {
+fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
+    let viewers = streams.iter().flat_map(|stream| {
         let outlets = [("h264", stream.outlets.h264.takers()), ("mjpeg", stream.outlets.jpeg.viewers())];
         outlets.map(|(output, count)| (vec![("stream", &*stream.status.name), ("output", output)], count as f64))
     });
     out.gauges("maskcast_viewers", "Who takes the stream's pictures; a recording counts as h264.", viewers);
-    let lost = view.streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
+    let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
     out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);
 }
 
 fn service(view: &View, out: &mut Families) {
-    let model = &view.model;
-    let input = format!("{}x{}", model.input.0, model.input.1);
-    let infos: [(&str, &str, Labels<'_>); 3] = [
-        (
-            "maskcast_provider_info",
-            "Where the model runs, and where it was asked to run first.",
-            &[("requested", model.requested), ("actual", model.actual)],
-        ),
-        (
-            "maskcast_model_info",
-            "The model and its input size in pixels.",
-            &[("model", &model.name), ("input", &input)],
-        ),
-        ("maskcast_build_info", "The program's version.", &[("version", env!("CARGO_PKG_VERSION"))]),
-    ];
-    for (name, help, labels) in infos {
-        out.gauges(name, help, [(labels.to_vec(), 1.0)]);
+    if let Some(model) = view.model() {
+        let input = format!("{}x{}", model.input.0, model.input.1);
+        let infos: [(&str, &str, Labels<'_>); 2] = [
+            (
+                "maskcast_provider_info",
+                "Where the model runs, and where it was asked to run first.",
+                &[("requested", model.requested), ("actual", model.actual)],
+            ),
+            (
+                "maskcast_model_info",
+                "The model and its input size in pixels.",
+                &[("model", &model.name), ("input", &input)],
+            ),
+        ];
+        for (name, help, labels) in infos {
+            out.gauges(name, help, [(labels.to_vec(), 1.0)]);
+        }
+        let parts = model.placement.0.iter().map(|part| (vec![("provider", part.provider.as_str())], part.time));
+        let help = "Share of the model's time that an execution provider took in a profiled run.";
+        out.gauges("maskcast_provider_time_ratio", help, parts);
     }
+    let version = ("version", env!("CARGO_PKG_VERSION"));
+    out.gauges("maskcast_build_info", "The program's version.", [(vec![version], 1.0)]);
     let pool = &view.pool;
     for (name, help, count) in [
         ("maskcast_segment_runs_total", "Runs of the model, each on a batch of frames.", &pool.runs),

@@ -8,7 +8,7 @@
 //! | `/api/v1/…` | streams, model and version as JSON (`api`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
 //!
-//! The server only reads the [`View`]. It has a small runtime of its own, so that neither a busy pipeline nor a slow
+//! The server only reads the [`View`] (a wish for another model goes through it, too). It has a small runtime of its own, so that neither a busy pipeline nor a slow
 //! client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
 
 use std::net::SocketAddr;
@@ -34,6 +34,7 @@ mod api;
 mod connection;
 mod metrics;
 mod mjpeg;
+mod model;
 mod page;
 mod problem;
 mod process;
@@ -202,7 +203,7 @@ fn router(app: Shared) -> Router {
         .route("/api/v1/streams", get(api::streams))
         .route("/api/v1/streams/{name}", get(api::stream))
         .route("/api/v1/streams/{name}/snapshot.jpg", get(mjpeg::snapshot))
-        .route("/api/v1/model", get(api::model))
+        .route("/api/v1/model", get(model::show).post(model::change))
         .route("/api/v1/version", get(api::version))
         .route("/mjpeg/{name}", get(mjpeg::live))
         .fallback(unknown_path)
@@ -230,13 +231,17 @@ async fn healthz() -> &'static str {
     "ok"
 }
 
-/// 503 and the names of the streams that have neither shown a frame nor been found away.
+/// 503 and the names of the streams that have neither shown a frame nor been found away, and whether the model is missing.
 async fn readyz(State(app): State<Shared>) -> Response {
     if app.view.is_ready() {
         return "ready".into_response();
     }
-    let streams = app.view.streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
-    let names: Vec<&str> = streams.map(|stream| &*stream.status.name).collect();
+    let streams = app.view.streams();
+    let starting = streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
+    let mut names: Vec<&str> = starting.map(|stream| &*stream.status.name).collect();
+    if app.view.model().is_none() {
+        names.push("the model");
+    }
     (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {}", names.join(", "))).into_response()
 }
 
@@ -245,18 +250,18 @@ async fn unknown_path(uri: Uri) -> Problem {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is only read; {method} has no meaning here", uri.path()))
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} has no meaning at {}", uri.path()))
 }
 
 /// The stream that the path's `{name}` names.
 struct Named {
     app: Shared,
-    index: usize,
+    stream: Arc<StreamView>,
 }
 
 impl Named {
     fn stream(&self) -> &StreamView {
-        &self.app.view.streams[self.index]
+        &self.stream
     }
 }
 
@@ -264,14 +269,14 @@ impl FromRequestParts<Shared> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        let streams = &app.view.streams;
+        let streams = app.view.streams();
         let name = match Path::<String>::from_request_parts(parts, app).await {
             Ok(Path(name)) => name,
-            Err(_) => return Err(Problem::unknown_stream(parts.uri.path(), streams)),
+            Err(_) => return Err(Problem::unknown_stream(parts.uri.path(), &streams)),
         };
-        match streams.iter().position(|stream| *stream.status.name == *name) {
-            Some(index) => Ok(Named { app: Arc::clone(app), index }),
-            None => Err(Problem::unknown_stream(&name, streams)),
+        match streams.iter().find(|stream| *stream.status.name == *name) {
+            Some(stream) => Ok(Named { app: Arc::clone(app), stream: Arc::clone(stream) }),
+            None => Err(Problem::unknown_stream(&name, &streams)),
         }
     }
 }

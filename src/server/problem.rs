@@ -1,5 +1,7 @@
 //! What is refused, as a problem document (RFC 9457): readable by people and programs.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -32,7 +34,7 @@ impl Problem {
     }
 
     /// 404, with the names that are known.
-    pub fn unknown_stream(name: &str, streams: &[StreamView]) -> Self {
+    pub fn unknown_stream(name: &str, streams: &[Arc<StreamView>]) -> Self {
         let names: Vec<String> = streams.iter().map(|stream| stream.status.name.to_string()).collect();
         let detail = format!("there is no stream {name:?}; there is {}", names.join(", "));
         Problem { status: StatusCode::NOT_FOUND, detail, streams: Some(names) }

@@ -9,42 +9,51 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::*;
-use crate::config::Show;
-use crate::frame::{PixelFormat, Rgb, VideoInfo};
+use crate::config::{Show, SourceSpec};
+use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
 use crate::publish::live::Outlets;
+use crate::segment::placement::{Part, Placement};
 use crate::segment::pool::PoolStats;
-use crate::service::view::{LegendEntry, ModelView};
+use crate::service::view::{ModelView, Outcome};
 use crate::stream::ledger::DropReason;
 use crate::stream::status::Status;
 use crate::stream::timing::{Spent, Stage};
 
 fn view(names: &[&str]) -> Arc<View> {
-    let legend = vec![
-        LegendEntry { name: "road".into(), color: Rgb(128, 64, 128), hidden: false },
-        LegendEntry { name: "sky".into(), color: Rgb(70, 130, 180), hidden: true },
-    ];
-    let stream = |name: &&str| StreamView {
-        status: Arc::new(Status::new(name)),
-        outlets: Outlets::default(),
-        source: "rtsp://10.0.0.7/stream1".into(),
-        show: Show::FullRate,
-        legend: legend.clone(),
+    let stream = |name: &&str| {
+        let mut config = crate::config::defaults_stream(name, SourceSpec::parse("test://smpte", "/".as_ref()).unwrap());
+        config.overlay.hide = vec!["sky".into()];
+        Arc::new(StreamView {
+            status: Arc::new(Status::new(name)),
+            outlets: Outlets::default(),
+            source: "rtsp://10.0.0.7/stream1".into(),
+            show: Show::FullRate,
+            overlay: config.overlay,
+        })
     };
-    Arc::new(View {
-        streams: names.iter().map(stream).collect(),
-        model: ModelView {
-            name: "street \"small\"".into(),
-            requested: "tensorrt",
-            actual: "cpu",
-            input: (512, 288),
-            workers: 2,
-            threads: 1,
-            max_batch: 1,
-        },
-        started: Instant::now(),
-        rtsp: "0.0.0.0:8554".parse().unwrap(),
-        pool: Arc::new(PoolStats::default()),
-    })
+    let (view, _) = View::new("0.0.0.0:8554".parse().unwrap(), Arc::new(PoolStats::default()));
+    view.set_streams(names.iter().map(stream).collect());
+    view.set_model(model());
+    Arc::new(view)
+}
+
+fn model() -> ModelView {
+    let label = |name: &str, color| Label { name: name.into(), color };
+    ModelView {
+        name: "street \"small\"".into(),
+        path: "/srv/street.onnx".into(),
+        labels: [label("road", Rgb(128, 64, 128)), label("sky", Rgb(70, 130, 180))].into(),
+        requested: "tensorrt",
+        actual: "cpu",
+        placement: Placement(vec![Part { provider: "CPU".into(), nodes: 83, time: 1.0 }]),
+        refused: vec![("tensorrt", "no GPU".into())],
+        golden_difference: Some(0.0),
+        input: (512, 288),
+        workers: 2,
+        threads: 1,
+        max_batch: 1,
+        time: Duration::from_millis(52),
+    }
 }
 
 fn server(view: &Arc<View>) -> HttpServer {
@@ -144,9 +153,9 @@ fn ready_when_no_stream_is_starting() {
     assert_eq!((get(&server, "/healthz").status, get(&server, "/healthz").body.as_str()), (200, "ok"));
     let answer = get(&server, "/readyz");
     assert_eq!((answer.status, answer.body.as_str()), (503, "starting: gate, yard"));
-    view.streams[0].status.set_shown(StreamState::Live, None, Instant::now());
+    view.streams()[0].status.set_shown(StreamState::Live, None, Instant::now());
     assert_eq!(get(&server, "/readyz").body, "starting: yard");
-    view.streams[1].status.set_offline("connection refused".into());
+    view.streams()[1].status.set_offline("connection refused".into());
     assert_eq!(get(&server, "/readyz").status, 200);
     assert_eq!(get(&server, "/healthz").status, 200);
 }
@@ -154,9 +163,9 @@ fn ready_when_no_stream_is_starting() {
 #[test]
 fn the_api_tells_all_of_a_stream() {
     let view = view(&["gate", "yard"]);
-    feed(&view.streams[0].status);
-    view.streams[0].status.set_shown(StreamState::Live, None, Instant::now());
-    view.streams[1].status.set_offline("connection refused".into());
+    feed(&view.streams()[0].status);
+    view.streams()[0].status.set_shown(StreamState::Live, None, Instant::now());
+    view.streams()[1].status.set_offline("connection refused".into());
     let server = server(&view);
     let answer = get(&server, "/api/v1/streams");
     assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("application/json", "no-store"));
@@ -186,7 +195,48 @@ fn the_api_tells_all_of_a_stream() {
         (model["workers"].as_u64(), model["threads"].as_u64(), model["max_batch"].as_u64()),
         (Some(2), Some(1), Some(1))
     );
+    assert_eq!(model["placement"], serde_json::json!([{ "provider": "CPU", "nodes": 83, "time": 1.0 }]));
+    assert_eq!(model["refused"], serde_json::json!([{ "provider": "tensorrt", "reason": "no GPU" }]));
+    assert!(model["change"].is_null() && model["frame_ms"] == 52.0);
     assert_eq!(get(&server, "/api/v1/version").json()["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn a_wish_for_a_model_is_passed_on_once() {
+    let (view, wished) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+    let view = Arc::new(view);
+    let server = server(&view);
+    let post = |body: &str, kind: &str| {
+        let request = agent().post(format!("http://{}/api/v1/model", server.address())).header("content-type", kind);
+        let mut response = request.send(body).unwrap();
+        (response.status().as_u16(), response.body_mut().read_json::<Value>().unwrap())
+    };
+    let json = "application/json";
+    let wish = r#"{"path": "/srv/yard.onnx"}"#;
+    assert_eq!(get(&server, "/api/v1/model").status, 503);
+    assert_eq!(post(wish, json).0, 503, "there is nothing to exchange yet");
+    view.set_model(model());
+    for (body, kind, status) in [
+        (wish, "text/plain", 415),
+        ("{", json, 400),
+        (r#"{"file": "/srv/yard.onnx"}"#, json, 422),
+        (r#"{"path": "yard.onnx"}"#, json, 422),
+    ] {
+        let (got, problem) = post(body, kind);
+        assert_eq!((got, problem["status"].as_u64()), (status, Some(u64::from(status))), "{body}");
+    }
+    assert!(wished.is_empty());
+    let (status, change) = post(wish, json);
+    assert_eq!((status, change["state"].as_str()), (202, Some("loading")));
+    assert_eq!(wished.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
+    assert_eq!(post(wish, json).0, 409);
+    view.set_change("/srv/yard.onnx".into(), Outcome::Refused("its golden frame differs".into()));
+    let change = get(&server, "/api/v1/model").json()["change"].clone();
+    assert_eq!(
+        (change["state"].as_str(), change["reason"].as_str()),
+        (Some("refused"), Some("its golden frame differs"))
+    );
+    assert_eq!(post(wish, json).0, 202);
 }
 
 #[test]
@@ -224,8 +274,8 @@ fn series(text: &str) -> Vec<(String, f64)> {
 #[test]
 fn metrics_hold_every_series_and_the_account_closes() {
     let view = view(&["gate", "yard"]);
-    feed(&view.streams[0].status);
-    view.streams[0].status.set_shown(StreamState::Live, None, Instant::now());
+    feed(&view.streams()[0].status);
+    view.streams()[0].status.set_shown(StreamState::Live, None, Instant::now());
     view.pool.frames.store(41, Ordering::Relaxed);
     let server = server(&view);
     let answer = get(&server, "/metrics");
@@ -245,6 +295,7 @@ fn metrics_hold_every_series_and_the_account_closes() {
     assert_eq!(value("maskcast_stage_seconds_bucket{stream=\"gate\",stage=\"overlay\",le=\"+Inf\"}"), 1.0);
     assert_eq!(value("maskcast_stage_cpu_seconds_total{stream=\"gate\",stage=\"overlay\"}"), 0.002);
     assert_eq!(value("maskcast_provider_info{requested=\"tensorrt\",actual=\"cpu\"}"), 1.0);
+    assert_eq!(value("maskcast_provider_time_ratio{provider=\"CPU\"}"), 1.0);
     assert_eq!(value("maskcast_model_info{model=\"street \\\"small\\\"\",input=\"512x288\"}"), 1.0);
     assert_eq!(value(&format!("maskcast_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
     assert_eq!(value("maskcast_stream_state{stream=\"gate\",state=\"live\"}"), 1.0);
@@ -264,7 +315,7 @@ fn metrics_hold_every_series_and_the_account_closes() {
 fn the_account_closes_in_every_scrape_while_frames_flow() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let ledger = Arc::clone(&view.streams[0].status.ledger);
+    let ledger = Arc::clone(&view.streams()[0].status.ledger);
     let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
     let frames = std::thread::spawn(move || {
         let running = || stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty);
@@ -342,7 +393,7 @@ impl Watcher {
 fn mjpeg_delivers_each_picture_at_once() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = &view.streams[0].outlets.jpeg;
+    let gallery = view.streams()[0].outlets.jpeg.clone();
     gallery.publish(Bytes::from_static(b"for nobody"));
     let mut watcher = Watcher::connect(&server, &view, "gate");
     gallery.publish(Bytes::from_static(b"\xff\xd8first\xff\xd9"));
@@ -359,7 +410,7 @@ fn mjpeg_delivers_each_picture_at_once() {
 fn a_viewer_that_does_not_read_holds_few_pictures_and_then_sees_the_newest() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = &view.streams[0].outlets.jpeg;
+    let gallery = view.streams()[0].outlets.jpeg.clone();
     let mut watcher = Watcher::connect(&server, &view, "gate");
     let pictures = 400_u32;
     let pace = crossbeam_channel::tick(Duration::from_millis(2));
@@ -383,7 +434,7 @@ fn a_viewer_that_does_not_read_holds_few_pictures_and_then_sees_the_newest() {
 fn a_viewer_that_leaves_is_no_longer_counted() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = &view.streams[0].outlets.jpeg;
+    let gallery = view.streams()[0].outlets.jpeg.clone();
     drop(Watcher::connect(&server, &view, "gate"));
     let deadline = Instant::now() + Duration::from_secs(5);
     while gallery.viewers() > 0 {
@@ -396,7 +447,7 @@ fn a_viewer_that_leaves_is_no_longer_counted() {
 fn a_snapshot_is_the_next_picture_or_a_problem() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = view.streams[0].outlets.jpeg.clone();
+    let gallery = view.streams()[0].outlets.jpeg.clone();
     gallery.publish(Bytes::from_static(b"old"));
     let publisher = std::thread::spawn(move || {
         while gallery.viewers() == 0 {
@@ -426,5 +477,5 @@ fn stopping_ends_open_pictures_within_a_second() {
     let mut rest = Vec::new();
     watcher.lines.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"");
-    assert_eq!(view.streams[0].outlets.jpeg.viewers(), 0);
+    assert_eq!(view.streams()[0].outlets.jpeg.viewers(), 0);
 }

@@ -1,26 +1,29 @@
 //! `maskcast run`: configuration in, running service out.
+//!
+//! Streams and model change while the service runs: [`Service::reload`] starts, stops and restarts what a configuration
+//! that was read anew says otherwise, and touches nothing else; [`models`] exchanges the model.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::capture::GstSource;
-use crate::config::{Config, ConfigError, SourceUri, StreamConfig};
+use crate::config::{Config, ConfigError, ModelConfig, ServerConfig, StreamConfig};
 use crate::frame::Label;
 use crate::overlay::Overlay;
 use crate::publish::encoder::H264;
-use crate::publish::live::{LiveOutput, Outlets};
 use crate::publish::rtsp::RtspServer;
-use crate::segment::choose::{self, Goal};
-use crate::segment::onnx::{Model, ModelError};
+use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
-use crate::server::{Bound, HttpServer};
+use crate::server::HttpServer;
 use crate::stream::status::Status;
-use crate::stream::{Pace, Parts, Stream};
 
+pub mod models;
+pub mod running;
 pub mod view;
 pub mod watch;
 
-use view::{LegendEntry, ModelView, StreamView, View};
+use models::{Keeper, Models, Streams};
+use running::Running;
+use view::View;
 
 /// Why the service cannot start; in one line each.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,12 @@ pub enum ServiceError {
     /// The machine does not give what is needed now: exit code 1.
     #[error("{0}")]
     Runtime(String),
+}
+
+impl ServiceError {
+    fn runtime(problem: impl std::fmt::Display) -> Self {
+        ServiceError::Runtime(problem.to_string())
+    }
 }
 
 impl From<ModelError> for ServiceError {
@@ -45,92 +54,81 @@ impl From<ModelError> for ServiceError {
 /// A running service.
 pub struct Service {
     pub view: Arc<View>,
-    streams: Vec<Stream>,
+    server: ServerConfig,
+    model: ModelConfig,
+    running: Vec<Running>,
+    /// What the model has to fit.
+    streams: Streams,
     // Dropped after the streams, in this order.
+    models: Option<Models>,
     http: HttpServer,
     rtsp: RtspServer,
-    pool: Pool,
+    pool: Arc<Pool>,
+}
+
+/// What a reload has done, by the streams' names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    pub started: Vec<String>,
+    pub restarted: Vec<String>,
+    pub stopped: Vec<String>,
+    pub untouched: Vec<String>,
+    pub model: bool,
+    /// The configuration has other addresses, which are only listened on after a restart.
+    pub other_addresses: bool,
 }
 
 /// How long stopping may take before what hangs is named and left.
 const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
 impl Service {
-    /// Starts everything: ports first, so that nothing runs when one is taken, then the model, then the streams.
+    /// Starts everything: ports first, so that nothing runs when one is taken; then the streams, whose viewers see video
+    /// while the model is loaded; then the model.
     ///
     /// # Errors
     /// The first thing that cannot be had; whatever was started before it is stopped again.
     pub fn start(config: &Config) -> Result<Service, ServiceError> {
-        let runtime = |error: &dyn std::fmt::Display| ServiceError::Runtime(error.to_string());
-        let http = HttpServer::bind(config.server.http).map_err(|error| runtime(&error))?;
-        let rtsp = RtspServer::start(config.server.rtsp).map_err(|error| runtime(&error))?;
-        for stream in &config.streams {
-            H264::choose(stream.encode.encoder, &[])
-                .map_err(|error| runtime(&format!("stream[{}].encode.encoder: {error}", stream.name)))?;
+        let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
+        let rtsp = RtspServer::start(config.server.rtsp).map_err(ServiceError::runtime)?;
+        check_encoders(&config.streams)?;
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
+        let (view, wished) = View::new(rtsp.address(), pool.stats());
+        let view = Arc::new(view);
+        let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
+        let mut keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
+        let http = http.serve(Arc::clone(&view)).map_err(ServiceError::runtime)?;
+        let (server, model) = (config.server.clone(), config.model.clone());
+        let mut service = Service { view, server, model, running: Vec::new(), streams, models: None, http, rtsp, pool };
+        if let Err(error) = service.start_all(config, &mut keeper) {
+            service.stop();
+            return Err(error);
         }
-        let model =
-            Arc::new(Model::load(&config.model, choose::usual_threads(&config.model, goal(config.streams.len())))?);
-        let labels = model.contract.labels.clone();
-        check_labels(config, &labels).map_err(|errors| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            ServiceError::Configuration(lines.join("\n"))
-        })?;
-        let (pool, plan) = start_pool(&model, config.streams.len())?;
-
-        let mut views = Vec::new();
-        let mut parts = Vec::new();
-        for stream in &config.streams {
-            let status = Arc::new(Status::new(&stream.name));
-            let outlets = Outlets::default();
-            rtsp.add(&stream.name, Arc::clone(&outlets.h264));
-            views.push(StreamView {
-                status: Arc::clone(&status),
-                outlets: outlets.clone(),
-                source: stream.source.label(),
-                show: stream.show,
-                legend: legend(stream, &labels),
-            });
-            let output = LiveOutput::new(stream.encode.clone(), stream.record.clone(), Arc::clone(&status), outlets)
-                .map_err(|error| runtime(&error))?;
-            // A file at full speed waits for the stages after it, where a camera would not.
-            let patient = matches!(stream.source.uri, SourceUri::File(_)) && !stream.source.real_time;
-            parts.push(Parts {
-                config: stream.clone(),
-                pace: if patient { Pace::Patient } else { Pace::Live },
-                source: Box::new(GstSource::new(stream.source.clone())),
-                output: Box::new(if patient { output.patient() } else { output }),
-                status,
-                labels: labels.clone(),
-                tap: None,
-            });
-        }
-        let view = Arc::new(View {
-            streams: views,
-            model: ModelView {
-                name: model.name(),
-                requested: model.requested().name(),
-                actual: model.provider.name(),
-                input: (model.contract.input.width, model.contract.input.height),
-                workers: plan.workers,
-                threads: plan.threads,
-                max_batch: plan.max_batch,
-            },
-            started: Instant::now(),
-            rtsp: rtsp.address(),
-            pool: pool.stats(),
-        });
-        let http = serve(http, &view).map_err(|error| runtime(&error))?;
-        let mut service = Service { view, streams: Vec::new(), http, rtsp, pool };
-        for parts in parts {
-            match Stream::start(parts, &service.pool) {
-                Ok(stream) => service.streams.push(stream),
-                Err(error) => {
-                    service.stop();
-                    return Err(runtime(&error));
-                }
+        let models = Models::start(keeper, service.model.clone(), wished);
+        match models {
+            Ok(models) => service.models = Some(models),
+            Err(error) => {
+                service.stop();
+                return Err(error);
             }
         }
         Ok(service)
+    }
+
+    fn start_all(&mut self, config: &Config, keeper: &mut Keeper) -> Result<(), ServiceError> {
+        for stream in &config.streams {
+            self.running.push(Running::prepare(stream, None, &self.rtsp));
+        }
+        self.show_streams();
+        // A file at full speed would be through before the model is there.
+        for running in self.running.iter_mut().filter(|running| !running.is_patient()) {
+            running.start(&self.pool)?;
+        }
+        keeper.first(&config.model)?;
+        for running in self.running.iter_mut().filter(|running| running.is_patient()) {
+            running.start(&self.pool)?;
+        }
+        Ok(())
     }
 
     /// The page's address.
@@ -145,82 +143,120 @@ impl Service {
 
     /// Whether all sources have ended for good.
     pub fn has_ended(&self) -> bool {
-        self.streams.iter().all(|stream| stream.status.condition().ended || stream.is_finished())
+        !self.running.is_empty() && self.running.iter().all(Running::has_ended)
+    }
+
+    /// Restarts streams whose stages were lost to a panic.
+    pub fn tick(&mut self) {
+        for running in &mut self.running {
+            running.revive(&self.pool);
+        }
+    }
+
+    /// Makes the service what `config` says. Streams whose settings are the same go on without noticing.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing has changed.
+    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, ServiceError> {
+        check_encoders(&config.streams)?;
+        let mut done = Reloaded { model: config.model != self.model, ..Reloaded::default() };
+        if let Some(model) = self.view.model().filter(|_| !done.model) {
+            check_labels(&config.streams, &model.labels)
+                .map_err(|errors| ServiceError::Configuration(lines(&errors)))?;
+        }
+        done.other_addresses = config.server != self.server;
+        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = config.streams.clone();
+        if let Some(models) = self.models.as_ref().filter(|_| done.model) {
+            models.set(config.model.clone());
+            self.model = config.model.clone();
+        }
+        let mut before = std::mem::take(&mut self.running);
+        let mut fresh = Vec::new();
+        for stream in &config.streams {
+            let known = before.iter().position(|running| running.config.name == stream.name);
+            match known.map(|index| before.swap_remove(index)) {
+                Some(running) if running.config == *stream => {
+                    done.untouched.push(stream.name.clone());
+                    self.running.push(running);
+                }
+                Some(running) => {
+                    done.restarted.push(stream.name.clone());
+                    fresh.push(stream.name.clone());
+                    // Viewers keep their connections.
+                    let view = running.view();
+                    stop_all(vec![running]);
+                    self.running.push(Running::prepare(stream, Some(&view), &self.rtsp));
+                }
+                None => {
+                    done.started.push(stream.name.clone());
+                    fresh.push(stream.name.clone());
+                    self.running.push(Running::prepare(stream, None, &self.rtsp));
+                }
+            }
+        }
+        for running in &before {
+            done.stopped.push(running.config.name.clone());
+            self.rtsp.remove(&running.config.name);
+        }
+        stop_all(before);
+        self.show_streams();
+        for running in self.running.iter_mut().filter(|running| fresh.contains(&running.config.name)) {
+            running.start(&self.pool)?;
+        }
+        Ok(done)
+    }
+
+    fn show_streams(&self) {
+        self.view.set_streams(self.running.iter().map(Running::view).collect());
     }
 
     /// Stops the sources, lets what is under way come out, closes recordings, and writes each stream's account to the log.
-    pub fn stop(self) {
-        for stream in &self.streams {
-            stream.stop();
-        }
-        let deadline = Instant::now() + STOP_DEADLINE;
-        let mut waiting = self.streams;
-        let poll = crossbeam_channel::tick(Duration::from_millis(10));
-        while waiting.iter().any(|stream| !stream.is_finished()) && Instant::now() < deadline {
-            // The tick only paces the look at threads that end by themselves.
-            let _ = poll.recv();
-        }
-        for stream in waiting.extract_if(.., |stream| stream.is_finished()) {
-            if let Err(error) = stream.join() {
-                tracing::error!("{error}");
-            }
-        }
-        for stream in &waiting {
+    pub fn stop(mut self) {
+        // A model that is being loaded now is not needed any more; its thread is waited for last.
+        let models = self.models.take();
+        stop_all(std::mem::take(&mut self.running));
+        drop(models);
+    }
+}
+
+/// Stops streams side by side and logs their accounts; what does not stop in time is named and left behind.
+fn stop_all(mut streams: Vec<Running>) {
+    streams.iter().for_each(Running::stop);
+    let deadline = Instant::now() + STOP_DEADLINE;
+    let poll = crossbeam_channel::tick(Duration::from_millis(10));
+    while streams.iter().any(|stream| !stream.is_finished()) && Instant::now() < deadline {
+        // The tick only paces the look at threads that end by themselves.
+        let _ = poll.recv();
+    }
+    for stream in streams.drain(..) {
+        if !stream.is_finished() {
             tracing::error!(
-                stream = &*stream.status.name,
+                stream = stream.config.name,
                 "has not stopped within {} s and is left behind",
                 STOP_DEADLINE.as_secs()
             );
         }
-        for stream in &self.view.streams {
-            log_account(&stream.status);
-        }
+        let view = stream.view();
+        stream.join_finished();
+        log_account(&view.status);
     }
 }
 
-fn serve(bound: Bound, view: &Arc<View>) -> Result<HttpServer, crate::server::ServerError> {
-    bound.serve(Arc::clone(view))
-}
-
-/// One live stream wants its masks soon; several want many.
-fn goal(streams: usize) -> Goal {
-    if streams > 1 { Goal::Throughput } else { Goal::Latency }
-}
-
-/// Chooses how the model runs, and starts its workers.
-fn start_pool(model: &Arc<Model>, streams: usize) -> Result<(Pool, choose::Plan), ServiceError> {
-    let runtime = |error: crate::segment::SegmentError| ServiceError::Runtime(error.0);
-    let (plan, trials) = choose::measured(model, goal(streams)).map_err(runtime)?;
-    let time = match trials.iter().find(|trial| trial.plan == plan) {
-        Some(trial) => trial.latency,
-        None => model.time().map_err(runtime)?,
-    };
-    for trial in &trials {
-        tracing::debug!(workers = trial.plan.workers, threads = trial.plan.threads, fps = trial.fps, latency = ?trial.latency, "measured");
+fn check_encoders(streams: &[StreamConfig]) -> Result<(), ServiceError> {
+    for stream in streams {
+        H264::choose(stream.encode.encoder, &[])
+            .map_err(|error| ServiceError::runtime(format_args!("stream[{}].encode.encoder: {error}", stream.name)))?;
     }
-    tracing::info!(
-        model = model.name(),
-        requested = model.requested().name(),
-        provider = model.provider.name(),
-        workers = plan.workers,
-        threads = plan.threads,
-        max_batch = plan.max_batch,
-        "the model runs on {}, {:.0} ms a frame",
-        model.provider.name(),
-        time.as_secs_f64() * 1e3
-    );
-    let maker = Arc::clone(model);
-    let factory = move || maker.segmenter(plan.threads).map(|segmenter| Box::new(segmenter) as Box<_>);
-    Ok((Pool::start(plan.workers, plan.max_batch, Box::new(factory)).map_err(runtime)?, plan))
+    Ok(())
 }
 
 /// Checks what only the model can tell: that every label a stream hides or colours exists.
 ///
 /// # Errors
 /// All that do not, with their key paths.
-pub fn check_labels(config: &Config, labels: &[Label]) -> Result<(), Vec<ConfigError>> {
+pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Vec<ConfigError>> {
     let mut errors = Vec::new();
-    for stream in &config.streams {
+    for stream in streams {
         if let Err(unknown) = Overlay::new(&stream.overlay, labels) {
             for label in &unknown.unknown {
                 errors.push(ConfigError {
@@ -235,16 +271,10 @@ pub fn check_labels(config: &Config, labels: &[Label]) -> Result<(), Vec<ConfigE
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn legend(stream: &StreamConfig, labels: &[Label]) -> Vec<LegendEntry> {
-    let entry = |label: &Label| {
-        let own = stream.overlay.colors.iter().find(|(name, _)| *name == label.name).map(|(_, color)| *color);
-        LegendEntry {
-            name: label.name.clone(),
-            color: own.unwrap_or(label.color),
-            hidden: stream.overlay.hide.contains(&label.name),
-        }
-    };
-    labels.iter().map(entry).collect()
+/// A line for each error.
+fn lines(errors: &[ConfigError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 /// Writes a stream's closed account to the log.

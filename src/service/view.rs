@@ -1,20 +1,27 @@
-//! What the service shows of itself: read by the HTTP server, the watchdog and the closing log; changes nothing.
+//! What the service shows of itself: read by the HTTP server, the watchdog and the closing log. Streams and model may
+//! change while it runs; whoever reads takes a snapshot.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use crate::config::Show;
-use crate::frame::Rgb;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use jiff::Timestamp;
+
+use crate::config::{OverlayConfig, Show};
+use crate::frame::{Label, Labels, Rgb};
 use crate::publish::live::Outlets;
+use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
 use crate::stream::status::{State, Status};
 
 /// The whole service.
 pub struct View {
-    /// In configuration order.
-    pub streams: Vec<StreamView>,
-    pub model: ModelView,
+    streams: RwLock<Arc<[Arc<StreamView>]>>,
+    model: RwLock<Option<Arc<ModelView>>>,
+    change: Mutex<Option<Change>>,
+    wishes: Sender<Wish>,
     pub started: Instant,
     /// Where RTSP viewers connect.
     pub rtsp: SocketAddr,
@@ -28,7 +35,7 @@ pub struct StreamView {
     /// The source's address without secrets.
     pub source: String,
     pub show: Show,
-    pub legend: Vec<LegendEntry>,
+    pub overlay: OverlayConfig,
 }
 
 /// A class as this stream draws it.
@@ -43,24 +50,137 @@ pub struct LegendEntry {
 #[derive(Clone, Debug)]
 pub struct ModelView {
     pub name: String,
+    pub path: PathBuf,
+    pub labels: Labels,
     /// The provider asked for first.
     pub requested: &'static str,
     /// The provider that really runs it.
     pub actual: &'static str,
+    /// What ONNX Runtime really assigned to which provider.
+    pub placement: Placement,
+    /// What was asked for and does not run it, and why.
+    pub refused: Vec<(&'static str, String)>,
+    /// Share of the golden frame's pixels that differ; `None` without a golden frame.
+    pub golden_difference: Option<f64>,
     /// Input size in pixels.
     pub input: (usize, usize),
     pub workers: usize,
     pub threads: usize,
     pub max_batch: usize,
+    /// Median time of a frame when it was loaded.
+    pub time: Duration,
+}
+
+/// What became of the newest wish for another model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    pub path: PathBuf,
+    pub outcome: Outcome,
+    pub at: Timestamp,
+}
+
+/// How far a change of the model has come.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It is being loaded and checked beside the one that runs.
+    Loading,
+    /// It runs.
+    Done,
+    /// It does not, and the one before goes on.
+    Refused(String),
+}
+
+/// Another model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    pub path: PathBuf,
+    /// Take it although it runs on the CPU where the one before runs on a GPU.
+    pub force: bool,
 }
 
 impl View {
-    pub fn stream(&self, name: &str) -> Option<&StreamView> {
-        self.streams.iter().find(|stream| &*stream.status.name == name)
+    /// A view of no streams and no model yet; wishes for models come out of the receiver, one at a time.
+    pub fn new(rtsp: SocketAddr, pool: Arc<PoolStats>) -> (View, Receiver<Wish>) {
+        let (wishes, wished) = bounded(1);
+        let view = View {
+            streams: RwLock::new([].into()),
+            model: RwLock::default(),
+            change: Mutex::default(),
+            wishes,
+            started: Instant::now(),
+            rtsp,
+            pool,
+        };
+        (view, wished)
     }
 
-    /// Whether every stream has shown its first frame or is known to be offline.
+    /// The streams as they are now, in configuration order.
+    pub fn streams(&self) -> Arc<[Arc<StreamView>]> {
+        Arc::clone(&self.streams.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn set_streams(&self, streams: Vec<Arc<StreamView>>) {
+        *self.streams.write().unwrap_or_else(PoisonError::into_inner) = streams.into();
+    }
+
+    pub fn stream(&self, name: &str) -> Option<Arc<StreamView>> {
+        self.streams().iter().find(|stream| &*stream.status.name == name).cloned()
+    }
+
+    /// The model that runs; `None` until the first one does.
+    pub fn model(&self) -> Option<Arc<ModelView>> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_model(&self, model: ModelView) {
+        *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(model));
+    }
+
+    /// The newest wish for another model, and what became of it.
+    pub fn change(&self) -> Option<Change> {
+        self.lock_change().clone()
+    }
+
+    pub fn set_change(&self, path: PathBuf, outcome: Outcome) {
+        *self.lock_change() = Some(Change { path, outcome, at: Timestamp::now() });
+    }
+
+    /// Asks for another model.
+    ///
+    /// # Errors
+    /// When one is being loaded already: gives the wish back.
+    pub fn wish(&self, wish: Wish) -> Result<(), Wish> {
+        let mut change = self.lock_change();
+        if change.as_ref().is_some_and(|change| change.outcome == Outcome::Loading) {
+            return Err(wish);
+        }
+        let path = wish.path.clone();
+        self.wishes.try_send(wish).map_err(crossbeam_channel::TrySendError::into_inner)?;
+        *change = Some(Change { path, outcome: Outcome::Loading, at: Timestamp::now() });
+        Ok(())
+    }
+
+    /// Whether there is a model, and every stream has shown its first frame or is known to be offline.
     pub fn is_ready(&self) -> bool {
-        self.streams.iter().all(|stream| stream.status.state() != State::Starting)
+        self.model().is_some() && self.streams().iter().all(|stream| stream.status.state() != State::Starting)
+    }
+
+    fn lock_change(&self) -> MutexGuard<'_, Option<Change>> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StreamView {
+    /// The classes of `labels` as this stream draws them.
+    pub fn legend(&self, labels: &[Label]) -> Vec<LegendEntry> {
+        let entry = |label: &Label| {
+            let own = self.overlay.colors.iter().find(|(name, _)| *name == label.name).map(|(_, color)| *color);
+            LegendEntry {
+                name: label.name.clone(),
+                color: own.unwrap_or(label.color),
+                hidden: self.overlay.hide.contains(&label.name),
+            }
+        };
+        labels.iter().map(entry).collect()
     }
 }

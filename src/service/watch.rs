@@ -1,6 +1,7 @@
 //! What systemd is told: READY when streams have shown their first frame or are known to be offline, WATCHDOG only
 //! while frames move, so that a hung service is restarted and one with dead cameras is not.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ pub struct Watch {
     interval: Option<Duration>,
     ready: bool,
     last_sent: Option<Instant>,
-    moves: Vec<Movement>,
+    /// By stream.
+    moves: HashMap<Arc<str>, Movement>,
 }
 
 /// When a stream last showed that it works.
@@ -30,15 +32,17 @@ const SUPERVISOR_LIMIT: Duration = Duration::from_secs(60);
 
 impl Watch {
     pub fn new(view: Arc<View>) -> Self {
-        let now = Instant::now();
-        let moves = view.streams.iter().map(|_| Movement { published: 0, at: now }).collect();
-        Watch { view, interval: sd_notify::watchdog_enabled(), ready: false, last_sent: None, moves }
+        Watch { view, interval: sd_notify::watchdog_enabled(), ready: false, last_sent: None, moves: HashMap::new() }
     }
 
     /// Looks at the streams; true the first time that all have started.
     pub fn tick(&mut self) -> bool {
         let now = Instant::now();
-        for (movement, stream) in self.moves.iter_mut().zip(&self.view.streams) {
+        let streams = self.view.streams();
+        self.moves.retain(|name, _| streams.iter().any(|stream| stream.status.name == *name));
+        for stream in streams.iter() {
+            let fresh = || Movement { published: 0, at: now };
+            let movement = self.moves.entry(Arc::clone(&stream.status.name)).or_insert_with(fresh);
             // Published, not captured: frames that only come in and are dropped are no sign of life of what is behind.
             let published = stream.status.ledger.counts().published;
             let away = stream.status.state() == State::Offline && stream.status.since_beat() < SUPERVISOR_LIMIT;
@@ -47,7 +51,7 @@ impl Watch {
             }
         }
         if let Some(interval) = self.interval {
-            let moving = self.moves.iter().all(|movement| now - movement.at < interval);
+            let moving = self.moves.values().all(|movement| now - movement.at < interval);
             let due = self.last_sent.is_none_or(|at| now - at >= interval / 3);
             if moving && due {
                 notify(&[NotifyState::Watchdog]);
@@ -62,15 +66,26 @@ impl Watch {
         became_ready
     }
 
+    /// Tells systemd that the configuration is being read anew, and, with the result, that this is over.
+    pub fn reloading(&self, work: impl FnOnce()) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!("there is no monotonic clock for systemd: {error}"),
+        }
+        work();
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.summary())]);
+    }
+
     /// Tells systemd that the service is stopping.
     pub fn stopping(&self) {
         notify(&[NotifyState::Stopping]);
     }
 
     fn summary(&self) -> String {
-        let count = |state| self.view.streams.iter().filter(|stream| stream.status.state() == state).count();
-        let streams = self.view.streams.len();
-        format!("{} of {streams} streams live, model on {}", count(State::Live), self.view.model.actual)
+        let streams = self.view.streams();
+        let live = streams.iter().filter(|stream| stream.status.state() == State::Live).count();
+        let model = self.view.model().map_or("not loaded".into(), |model| format!("on {}", model.actual));
+        format!("{live} of {} streams live, model {model}", streams.len())
     }
 }
 

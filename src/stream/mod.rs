@@ -14,8 +14,7 @@ use crossbeam_channel::Receiver;
 
 use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
-use crate::frame::{Frame, Label, Mask};
-use crate::overlay::Overlay;
+use crate::frame::{Frame, Mask};
 use crate::publish::Output;
 use crate::queue::{WhenFull, queue};
 use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
@@ -58,7 +57,6 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     pub output: Box<dyn Output>,
     pub status: Arc<Status>,
-    pub labels: Vec<Label>,
     /// Sees every mask with its frame before it is drawn, in order (`segment --mask-dir`, class shares).
     pub tap: Option<Tap>,
 }
@@ -80,7 +78,7 @@ pub struct Stream {
     overlay: JoinHandle<Result<(), String>>,
 }
 
-/// A thread could not be started, or the overlay settings do not fit the model.
+/// A thread could not be started, or a stage ended as it should not.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StreamError(pub String);
@@ -89,12 +87,11 @@ impl Stream {
     /// Starts the stream's threads and opens its lane in `pool`.
     ///
     /// # Errors
-    /// Overlay settings that name labels the model does not have.
+    /// When no thread can be had.
     pub fn start(parts: Parts, pool: &Pool) -> Result<Stream, StreamError> {
-        let Parts { config, pace, source, output, status, labels, tap } = parts;
+        let Parts { config, pace, source, output, status, tap } = parts;
         let stop = Stop::default();
-        let overlay = Overlay::new(&config.overlay, &labels).map_err(|error| StreamError(error.to_string()))?;
-        let in_work = pool.workers() + 1;
+        let in_work = pool.in_work();
         let (downstream, feed) = match (config.show, pace) {
             (Show::Matched, pace) => {
                 let when_full = pace.when_full();
@@ -116,7 +113,7 @@ impl Stream {
                 )
             }
         };
-        let shower = show::Shower::new(&config, labels, overlay, output, Arc::clone(&status), pace, tap);
+        let shower = show::Shower::new(&config, pool.notice(), output, Arc::clone(&status), pace, tap);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Whatever ends this stage, a panic included: nobody would draw what the source still brings.

@@ -12,10 +12,11 @@ use super::status::{State, Status};
 use super::timing::{Stage, Stopwatch};
 use super::{Closed, Pace, Tap, panic_text, receive};
 use crate::config::{OverlayConfig, StreamConfig};
-use crate::frame::{Frame, Label, Mask, OwnedPicture, PixelFormat, VideoInfo};
+use crate::frame::{Frame, Labels, Mask, OwnedPicture, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
 use crate::publish::{Accepted, Output, Stamp};
-use crate::segment::pool::Matched;
+use crate::segment::SegmentError;
+use crate::segment::pool::{Matched, NoMask, Notice};
 
 /// How often an absent camera's viewers get a picture that says so. Players want a few pictures before they show the first.
 const SLATE_INTERVAL: Duration = Duration::from_millis(200);
@@ -35,10 +36,13 @@ pub enum Feed {
 
 /// The overlay stage of one stream.
 pub struct Shower {
-    labels: Vec<Label>,
     settings: OverlayConfig,
     max_mask_age: Duration,
+    /// Of the model that `overlay` draws for.
+    labels: Labels,
     overlay: Overlay,
+    /// What the model is not ready for.
+    notice: Arc<Notice>,
     output: Box<dyn Output>,
     status: Arc<Status>,
     pace: Pace,
@@ -77,18 +81,19 @@ impl<'a> Drawn<'a> {
 impl Shower {
     pub fn new(
         config: &StreamConfig,
-        labels: Vec<Label>,
-        overlay: Overlay,
+        notice: Arc<Notice>,
         output: Box<dyn Output>,
         status: Arc<Status>,
         pace: Pace,
         tap: Option<Tap>,
     ) -> Self {
+        let labels: Labels = [].into();
         Shower {
-            labels,
             settings: config.overlay.clone(),
             max_mask_age: config.max_mask_age,
-            overlay,
+            overlay: Overlay::lenient(&config.overlay, &labels),
+            labels,
+            notice,
             output,
             status,
             pace,
@@ -134,16 +139,19 @@ impl Shower {
     fn matched(&mut self, matched: Matched) -> Result<(), String> {
         let Matched { frame, entry, mask } = matched;
         // The promise is kept, broken with a reason, or dropped with the worker. Viewers do not wait for it for ever.
+        let lost = || NoMask::Failed(SegmentError::new(LOST_WORKER));
         let mask = if self.pace == Pace::Live {
             let left = self.max_mask_age.saturating_sub(frame.captured_at.elapsed());
-            mask.recv_timeout(left).map_err(|error| match error {
-                RecvTimeoutError::Timeout => format!("no mask within {:?}", self.max_mask_age),
-                RecvTimeoutError::Disconnected => LOST_WORKER.into(),
+            mask.recv_timeout(left).unwrap_or_else(|error| {
+                Err(match error {
+                    RecvTimeoutError::Timeout => SegmentError(format!("no mask within {:?}", self.max_mask_age)).into(),
+                    RecvTimeoutError::Disconnected => lost(),
+                })
             })
         } else {
-            mask.recv().map_err(|_| LOST_WORKER.into())
+            mask.recv().unwrap_or_else(|_| Err(lost()))
         };
-        match mask.and_then(|mask| mask.map_err(|error| error.0)) {
+        match mask {
             Ok(mask) => {
                 if let Some(tap) = &mut self.tap {
                     tap(&frame, &mask)?;
@@ -154,7 +162,8 @@ impl Shower {
                 entry.dropped(DropReason::SegmentFailed);
                 Err(format!("frame {} at {:?}: {problem}", frame.seq, frame.pts))
             }
-            Err(problem) => self.show(&frame, entry, &Drawn::stale(None, "NO MASK".into(), problem)),
+            Err(NoMask::NotReady) => self.show(&frame, entry, &self.not_ready()),
+            Err(NoMask::Failed(problem)) => self.show(&frame, entry, &Drawn::stale(None, "NO MASK".into(), problem.0)),
         }
     }
 
@@ -164,6 +173,11 @@ impl Shower {
             if self.mask.as_ref().is_none_or(|known| mask.seq > known.seq) {
                 self.mask = Some(mask);
             }
+        }
+        if self.mask.is_none() && self.notice.get().is_some() {
+            // No mask can be too old before there is a model.
+            self.started = None;
+            return self.show(&frame, entry, &self.not_ready());
         }
         let started = *self.started.get_or_insert(frame.captured_at);
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
@@ -180,8 +194,22 @@ impl Shower {
         result
     }
 
+    /// A picture without a mask, because there is no model yet. A stream that has only begun is still starting.
+    fn not_ready(&self) -> Drawn<'static> {
+        let reason = NoMask::NotReady.to_string();
+        let drawn = Drawn::stale(None, self.notice.get().unwrap_or_else(|| "NO MODEL".into()), reason);
+        let state = if self.status.state() == State::Starting { State::Starting } else { State::Stale };
+        Drawn { state, ..drawn }
+    }
+
     /// Draws and publishes one frame, settles its account, and keeps the state up to date.
     fn show(&mut self, frame: &Frame, entry: Entry, drawn: &Drawn<'_>) -> Result<(), String> {
+        if let Some(mask) = drawn.mask.filter(|mask| !Arc::ptr_eq(&mask.labels, &self.labels)) {
+            // The first mask of another model: its classes are others.
+            self.labels = Arc::clone(&mask.labels);
+            self.overlay = Overlay::lenient(&self.settings, &self.labels);
+        }
+        let badge = drawn.badge.clone().or_else(|| self.notice.get());
         let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
         let outcome = if self.output.wanted() {
@@ -190,7 +218,7 @@ impl Shower {
                 let watch = Stopwatch::start();
                 let source = frame.pixels.picture();
                 overlay.draw(&source, drawn.mask, target);
-                if let Some(badge) = &drawn.badge {
+                if let Some(badge) = &badge {
                     overlay.badge(badge, target);
                 }
                 status.stage(Stage::Overlay).record(watch.spent());
@@ -210,7 +238,9 @@ impl Shower {
                     self.status.record_latency(frame.captured_at);
                 }
                 entry.published();
-                self.status.set_shown(drawn.state, drawn.reason.clone(), frame.captured_at);
+                if drawn.state != State::Starting {
+                    self.status.set_shown(drawn.state, drawn.reason.clone(), frame.captured_at);
+                }
                 self.last_problem = None;
                 Ok(())
             }
@@ -224,9 +254,7 @@ impl Shower {
             }
             Err(panic) => {
                 // Its buffers may be half written: a new one is made.
-                if let Ok(fresh) = Overlay::new(&self.settings, &self.labels) {
-                    self.overlay = fresh;
-                }
+                self.overlay = Overlay::lenient(&self.settings, &self.labels);
                 self.status.count_panic();
                 Err(format!(
                     "the overlay stage panicked at frame {} at {:?}: {}",

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use maskcast::capture::{Capture, Captured, CapturedFrame, Source, SourceError};
 use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
-use maskcast::frame::{Frame, Label, Mask, OwnedPicture, PictureMut, PixelFormat, Rgb, VideoInfo};
+use maskcast::frame::{Frame, Label, Labels, Mask, OwnedPicture, PictureMut, PixelFormat, Rgb, VideoInfo};
 use maskcast::publish::{Accepted, Output, OutputError, Paint, Stamp};
 use maskcast::segment::pool::{Factory, Pool};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
@@ -136,6 +136,7 @@ impl Segmenter for FakeSegmenter {
             width: SIDE,
             height: SIDE,
             classes: vec![(frame.seq % 2) as u8; SIDE * SIDE],
+            labels: Arc::clone(&LABELS),
         };
         Ok(Segmented { masks: frames.iter().map(mask).collect(), preprocess: Spent::default(), run: Spent::default() })
     }
@@ -212,10 +213,10 @@ impl Output for FakeOutput {
 }
 
 /// Two classes, black and white, so that the luma of a `mask-only` picture tells the class.
-pub fn labels() -> Vec<Label> {
+static LABELS: LazyLock<Labels> = LazyLock::new(|| {
     let label = |name: &str, v| Label { name: name.into(), color: Rgb(v, v, v) };
-    vec![label("even", 0), label("odd", 255)]
-}
+    [label("even", 0), label("odd", 255)].into()
+});
 
 /// A stream's settings for fakes: mask only, no legend, quick to notice silence.
 pub fn config() -> StreamConfig {
@@ -242,7 +243,6 @@ pub fn start(
         source: Box::new(source),
         output: Box::new(output),
         status: Arc::clone(&status),
-        labels: labels(),
         tap: None,
     };
     (Stream::start(parts, pool).unwrap(), status)

@@ -1,0 +1,130 @@
+//! `/api/v1/model`: the model that runs, and the wish for another one.
+
+use std::path::PathBuf;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use super::api::tenths;
+use super::problem::Problem;
+use crate::segment::placement::Part;
+use crate::service::view::{Change, ModelView, Outcome, Wish};
+
+/// The model that runs.
+#[derive(Serialize)]
+pub(super) struct ModelReport {
+    name: String,
+    path: PathBuf,
+    /// The provider asked for first.
+    requested: &'static str,
+    /// The provider that really runs it.
+    actual: &'static str,
+    /// Which provider ran how many nodes and took which share of the time, 0 to 1, in a profiled run.
+    placement: Vec<Part>,
+    refused: Vec<Refused>,
+    /// Share of the golden frame's pixels that differ from what the trainer got; null without a golden frame.
+    golden_difference: Option<f64>,
+    input: Size,
+    workers: usize,
+    threads: usize,
+    max_batch: usize,
+    /// Median time of a frame when it was loaded.
+    frame_ms: f64,
+    change: Option<ChangeReport>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    provider: &'static str,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Size {
+    width: usize,
+    height: usize,
+}
+
+/// What became of the newest wish for another model.
+#[derive(Serialize)]
+pub(super) struct ChangeReport {
+    path: PathBuf,
+    /// `loading`, `done` or `refused`.
+    state: &'static str,
+    /// Why it was refused.
+    reason: Option<String>,
+    at: String,
+}
+
+/// A wish for another model.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelWish {
+    /// An ONNX file on the service's machine, from the root on.
+    path: PathBuf,
+    /// Take it although it runs on the CPU where the one before runs on a GPU.
+    #[serde(default)]
+    force: bool,
+}
+
+/// `GET /api/v1/model`
+pub(super) async fn show(State(app): State<Shared>) -> Result<Json<ModelReport>, Problem> {
+    let Some(model) = app.view.model() else {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model is being loaded".into()));
+    };
+    Ok(Json(report(&model, app.view.change())))
+}
+
+/// `POST /api/v1/model`: 202 when it is being loaded; what comes of it is in `change`.
+pub(super) async fn change(
+    State(app): State<Shared>,
+    wish: Result<Json<ModelWish>, JsonRejection>,
+) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
+    let Json(ModelWish { path, force }) = wish.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    if !path.is_absolute() {
+        let detail = format!("path: {} does not begin at the root", path.display());
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    if app.view.model().is_none() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the first model is still being loaded".into()));
+    }
+    app.view
+        .wish(Wish { path, force })
+        .map_err(|_| Problem::new(StatusCode::CONFLICT, "another model is being loaded already".into()))?;
+    let change = app.view.change().map(change_report);
+    let change = change.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the wish was lost".into()))?;
+    Ok((StatusCode::ACCEPTED, Json(change)))
+}
+
+fn report(model: &ModelView, change: Option<Change>) -> ModelReport {
+    let (width, height) = model.input;
+    let refused = |(provider, reason): &(&'static str, String)| Refused { provider, reason: reason.clone() };
+    ModelReport {
+        name: model.name.clone(),
+        path: model.path.clone(),
+        requested: model.requested,
+        actual: model.actual,
+        placement: model.placement.0.clone(),
+        refused: model.refused.iter().map(refused).collect(),
+        golden_difference: model.golden_difference,
+        input: Size { width, height },
+        workers: model.workers,
+        threads: model.threads,
+        max_batch: model.max_batch,
+        frame_ms: tenths(model.time.as_secs_f64() * 1e3),
+        change: change.map(change_report),
+    }
+}
+
+fn change_report(change: Change) -> ChangeReport {
+    let (state, reason) = match change.outcome {
+        Outcome::Loading => ("loading", None),
+        Outcome::Done => ("done", None),
+        Outcome::Refused(reason) => ("refused", Some(reason)),
+    };
+    ChangeReport { path: change.path, state, reason, at: format!("{:.3}", change.at) }
+}

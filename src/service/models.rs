@@ -1,0 +1,288 @@
+//! The model that the service runs, and its exchange while streams go on.
+//!
+//! Another model is loaded beside the one that runs, has to pass its golden frame, must not run on the CPU where the other
+//! one runs on a GPU, and knows the classes that streams hide or colour; then the workers change between two frames. What
+//! fails on the way is refused, and the model before goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::view::{ModelView, Outcome, View, Wish};
+use super::{ServiceError, check_labels};
+use crate::config::{ModelConfig, Provider, StreamConfig};
+use crate::segment::card::Card;
+use crate::segment::choose::{self, Goal, Plan};
+use crate::segment::onnx::{Model, ModelError};
+use crate::segment::pool::{Crew, Pool};
+use crate::stream::panic_text;
+use crate::stream::stop::Stop;
+
+/// How often the model's file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A model that takes this many times as long as the one before is worth a warning.
+const NOTABLY_SLOWER: f64 = 1.5;
+
+/// What viewers read while the first model is loaded.
+const LOADING: &str = "LOADING MODEL";
+
+/// The settings of streams that a model has to fit; changed by reloads.
+pub type Streams = Arc<Mutex<Vec<StreamConfig>>>;
+
+/// Owns the model that runs.
+pub struct Keeper {
+    pool: Arc<Pool>,
+    view: Arc<View>,
+    streams: Streams,
+    current: Option<Current>,
+}
+
+struct Current {
+    model: Arc<Model>,
+    plan: Plan,
+    /// Of the file that was loaded.
+    stamp: Stamp,
+}
+
+/// Tells whether a model's file or its card was written to: length and time of each.
+type Stamp = [Option<(u64, SystemTime)>; 2];
+
+impl Keeper {
+    pub fn new(pool: Arc<Pool>, view: Arc<View>, streams: Streams) -> Self {
+        pool.notice().set(Some(LOADING.into()));
+        Keeper { pool, view, streams, current: None }
+    }
+
+    /// Loads the first model.
+    ///
+    /// # Errors
+    /// Why the service cannot run with it.
+    pub fn first(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
+        let stamp = stamp(&config.path);
+        let goal = self.goal();
+        let model = Arc::new(Model::load(config, choose::usual_threads(config, goal))?);
+        self.fits(&model).map_err(ServiceError::Configuration)?;
+        let runtime = |error: crate::segment::SegmentError| ServiceError::Runtime(error.0);
+        let (plan, trials) = choose::measured(&model, goal).map_err(runtime)?;
+        let time = match trials.iter().find(|trial| trial.plan == plan) {
+            Some(trial) => trial.latency,
+            None => model.time().map_err(runtime)?,
+        };
+        for trial in &trials {
+            tracing::debug!(workers = trial.plan.workers, threads = trial.plan.threads, fps = trial.fps, latency = ?trial.latency, "measured");
+        }
+        self.install(Current { model, plan, stamp }, time).map_err(ServiceError::Runtime)
+    }
+
+    /// Another model in the place of the one that runs.
+    ///
+    /// # Errors
+    /// Why it does not take that place; the one before goes on.
+    pub fn change(&mut self, config: &ModelConfig, force: bool) -> Result<(), String> {
+        let Some(current) = &self.current else { return Err("there is no model yet".into()) };
+        let (before, plan) = (Arc::clone(&current.model), current.plan);
+        let stamp = stamp(&config.path);
+        let goal = self.goal();
+        let threads = if before.provider == Provider::Cpu { plan.threads } else { choose::usual_threads(config, goal) };
+        // A library that panics over a file is a reason to refuse the file.
+        let loaded = catch_unwind(AssertUnwindSafe(|| Model::load(config, threads)));
+        let model = match loaded {
+            Ok(Ok(model)) => Arc::new(model),
+            Ok(Err(ModelError::Model(problem) | ModelError::Machine(problem))) => return Err(problem),
+            Err(panic) => return Err(format!("{}: {}", config.path.display(), panic_text(&*panic))),
+        };
+        self.fits(&model)?;
+        if before.provider != Provider::Cpu && model.provider == Provider::Cpu && !force {
+            let reasons: Vec<String> =
+                model.refused.iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
+            return Err(format!(
+                "{} would run on the CPU ({}), and the model that runs now is on {}; `--force` takes it all the same",
+                config.path.display(),
+                reasons.join("; "),
+                before.provider.name()
+            ));
+        }
+        // The machine is as busy for one as for the other.
+        let failed = |error: crate::segment::SegmentError| error.0;
+        let (time, time_before) = (model.time().map_err(failed)?, before.time().map_err(failed)?);
+        let ratio = time.as_secs_f64() / time_before.as_secs_f64().max(1e-6);
+        if ratio > NOTABLY_SLOWER {
+            tracing::warn!(model = model.name(), "takes {ratio:.1} times as long as {}", before.name());
+        }
+        let usual = choose::usual(&model, goal);
+        // Cores are shared as they were: measuring anew would take them from the streams.
+        let plan = if model.provider == before.provider && model.config().workers == before.config().workers {
+            Plan { max_batch: usual.max_batch, ..plan }
+        } else {
+            usual
+        };
+        self.install(Current { model, plan, stamp }, time)
+    }
+
+    fn install(&mut self, next: Current, time: Duration) -> Result<(), String> {
+        let Current { model, plan, .. } = &next;
+        let (maker, threads) = (Arc::clone(model), plan.threads);
+        let factory = Box::new(move || maker.segmenter(threads).map(|segmenter| Box::new(segmenter) as Box<_>));
+        let crew = Crew { workers: plan.workers, max_batch: plan.max_batch, factory };
+        self.pool.install(crew).map_err(|error| error.0)?;
+        self.pool.notice().set(None);
+        self.view.set_model(view_of(model, *plan, time));
+        tracing::info!(
+            model = model.name(),
+            requested = model.requested().name(),
+            provider = model.provider.name(),
+            workers = plan.workers,
+            threads = plan.threads,
+            max_batch = plan.max_batch,
+            "the model runs on {}, {:.0} ms a frame: {}",
+            model.provider.name(),
+            time.as_secs_f64() * 1e3,
+            model.placement
+        );
+        self.current = Some(next);
+        Ok(())
+    }
+
+    fn goal(&self) -> Goal {
+        goal(self.lock_streams().len())
+    }
+
+    fn fits(&self, model: &Model) -> Result<(), String> {
+        check_labels(&self.lock_streams(), &model.contract.labels).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        })
+    }
+
+    fn lock_streams(&self) -> std::sync::MutexGuard<'_, Vec<StreamConfig>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the model and says what became of it.
+    fn try_change(&mut self, config: &ModelConfig, force: bool) {
+        let path = config.path.clone();
+        self.view.set_change(path.clone(), Outcome::Loading);
+        let outcome = match self.change(config, force) {
+            Ok(()) => Outcome::Done,
+            Err(reason) => {
+                tracing::error!(model = %path.display(), "refused, the model before goes on: {reason}");
+                Outcome::Refused(reason)
+            }
+        };
+        self.view.set_change(path, outcome);
+    }
+}
+
+/// One live stream wants its masks soon; several want many.
+pub fn goal(streams: usize) -> Goal {
+    if streams > 1 { Goal::Throughput } else { Goal::Latency }
+}
+
+/// The thread that waits for wishes, new settings and changed files. Dropping it ends it after the change it is on.
+pub struct Models {
+    settings: Arc<Mutex<ModelConfig>>,
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Models {
+    /// # Errors
+    /// When no thread can be had.
+    pub fn start(keeper: Keeper, config: ModelConfig, wished: Receiver<Wish>) -> Result<Models, ServiceError> {
+        let settings = Arc::new(Mutex::new(config));
+        let stop = Stop::default();
+        let (shared, stopped) = (Arc::clone(&settings), stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("model".into())
+            .spawn(move || watch(keeper, &shared, &wished, &stopped))
+            .map_err(|error| ServiceError::Runtime(format!("no thread for the model: {error}")))?;
+        Ok(Models { settings, stop, thread: Some(thread) })
+    }
+
+    /// `[model]` of a configuration that was read anew; the model is changed where it says something else.
+    pub fn set(&self, config: ModelConfig) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+}
+
+impl Drop for Models {
+    fn drop(&mut self) {
+        self.stop.raise();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the model's thread ended in a panic");
+        }
+    }
+}
+
+fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wish>, stop: &Stop) {
+    let settings_now = || settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut configured = settings_now();
+    // A wish replaces the configured path until the configuration changes.
+    let mut wanted = configured.clone();
+    let mut known = keeper.current.as_ref().map(|current| current.stamp).unwrap_or_default();
+    let mut seen = known;
+    while !stop.is_raised() {
+        match wished.recv_timeout(LOOK) {
+            Ok(Wish { path, force }) => {
+                let config = ModelConfig { path, ..wanted.clone() };
+                keeper.try_change(&config, force);
+                if keeper.current.as_ref().is_some_and(|current| current.model.path == config.path) {
+                    wanted = config;
+                }
+                known = stamp(&wanted.path);
+                seen = known;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let latest = settings_now();
+        if latest != configured {
+            tracing::info!(model = %latest.path.display(), "the configuration has another model");
+            keeper.try_change(&latest, true);
+            (configured, wanted) = (latest.clone(), latest);
+            known = stamp(&wanted.path);
+            seen = known;
+            continue;
+        }
+        let now = stamp(&wanted.path);
+        // A file that is still being written changes from one look to the next; one that is gone will come again.
+        if now != known && now == seen && now[0].is_some() {
+            known = now;
+            tracing::info!(model = %wanted.path.display(), "the model's file has changed");
+            keeper.try_change(&wanted, false);
+        }
+        seen = now;
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let of = |path: PathBuf| {
+        let facts = std::fs::metadata(path).ok()?;
+        Some((facts.len(), facts.modified().ok()?))
+    };
+    [of(path.to_path_buf()), of(Card::path_for(path))]
+}
+
+fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
+    ModelView {
+        name: model.name(),
+        path: model.path.clone(),
+        labels: Arc::clone(&model.contract.labels),
+        requested: model.requested().name(),
+        actual: model.provider.name(),
+        placement: model.placement.clone(),
+        refused: model.refused.iter().map(|(provider, reason)| (provider.name(), reason.clone())).collect(),
+        golden_difference: model.golden_difference,
+        input: (model.contract.input.width, model.contract.input.height),
+        workers: plan.workers,
+        threads: plan.threads,
+        max_batch: plan.max_batch,
+        time,
+    }
+}
