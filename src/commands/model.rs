@@ -162,7 +162,7 @@ fn build(path: &Path) -> Result<(), Failure> {
     let started = std::time::Instant::now();
     let model = Model::load(&settings, settings.threads)?;
     println!(
-        "{}: built in {:.0} s, kept under {}, {:.1} ms a frame",
+        "{}: ready in {:.0} s, kept under {}, {:.1} ms a frame",
         model.name(),
         started.elapsed().as_secs_f64(),
         folder.display(),

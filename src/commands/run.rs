@@ -44,7 +44,6 @@ pub fn run(path: &Path) -> Result<(), Failure> {
             watch.reloading(|| reload_config(path, &mut service));
         }
         if stop.wait(TICK) {
-            tracing::info!("stopping");
             break;
         }
         if service.has_ended() {
@@ -125,6 +124,7 @@ pub fn stop_on_signals() -> Result<Stop, Failure> {
                     // What a shell reports for a program that died of this signal.
                     std::process::exit(128 + signal);
                 }
+                tracing::info!("stopping; a second signal ends the program at once");
                 raised.raise();
             }
         })

@@ -10,6 +10,7 @@ pub mod card;
 pub mod choose;
 mod classes;
 pub mod contract;
+pub mod engine;
 pub mod golden;
 pub mod onnx;
 pub mod placement;

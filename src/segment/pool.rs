@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
@@ -93,17 +93,24 @@ struct Shared {
     notice: Arc<Notice>,
 }
 
-/// What viewers are to know of the model while it is not as it should be: `LOADING MODEL`.
+/// What viewers are to know of the model while it is not as it should be, and for how long it has been so.
 #[derive(Debug, Default)]
-pub struct Notice(Mutex<Option<String>>);
+pub struct Notice(Mutex<Option<(&'static str, Instant)>>);
 
 impl Notice {
-    pub fn set(&self, text: Option<String>) {
-        *lock(&self.0) = text;
+    pub fn set(&self, text: &'static str) {
+        *lock(&self.0) = Some((text, Instant::now()));
     }
 
+    pub fn clear(&self) {
+        *lock(&self.0) = None;
+    }
+
+    /// `LOADING MODEL 0:03`
     pub fn get(&self) -> Option<String> {
-        lock(&self.0).clone()
+        let (text, since) = (*lock(&self.0))?;
+        let seconds = since.elapsed().as_secs();
+        Some(format!("{text} {}:{:02}", seconds / 60, seconds % 60))
     }
 }
 

@@ -3,6 +3,7 @@
 use ort::ep::{self, ExecutionProviderDispatch};
 use ort::session::Session;
 
+use super::engine::{EngineKey, Places};
 use super::runtime;
 use crate::config::{ModelConfig, Provider};
 
@@ -33,7 +34,7 @@ pub(super) fn open_session(
     builder = builder.with_intra_threads(threads).map_err(|error| model_error(&error))?;
     // Spinning threads win a little on an idle machine and lose a lot where decoders and encoders want the cores.
     builder = builder.with_intra_op_spinning(false).map_err(|error| model_error(&error))?;
-    let dispatches = dispatches(config, provider);
+    let dispatches = dispatches(config, file, provider)?;
     if !dispatches.is_empty() {
         builder = builder
             .with_execution_providers(dispatches)
@@ -51,15 +52,24 @@ pub(super) fn open_session(
 }
 
 /// The options of a GPU provider; none for the CPU, which ONNX Runtime always has.
-fn dispatches(config: &ModelConfig, provider: Provider) -> Vec<ExecutionProviderDispatch> {
+fn dispatches(
+    config: &ModelConfig,
+    file: &[u8],
+    provider: Provider,
+) -> Result<Vec<ExecutionProviderDispatch>, SessionError> {
     let cuda = || ep::CUDA::default().with_device_id(config.device).build();
     // Without `error_on_failure`, ONNX Runtime falls back to the CPU and says so nowhere that a service could read it.
-    match provider {
+    Ok(match provider {
         Provider::Cpu => Vec::new(),
         Provider::Cuda => vec![cuda().error_on_failure()],
         Provider::TensorRt => {
             let mut options = ep::TensorRT::default().with_device_id(config.device).with_fp16(true);
-            if let Some(folder) = &config.cache_dir {
+            if let Some(cache) = &config.cache_dir {
+                let folder = EngineKey::of(file, config.device, &Places::default()).folder(cache);
+                // A folder that cannot be written costs minutes at every start, which is better said than suffered.
+                std::fs::create_dir_all(&folder).map_err(|error| {
+                    SessionError::Provider(format!("model.cache_dir: {}: {error}", folder.display()))
+                })?;
                 let folder = folder.display();
                 options = options
                     .with_engine_cache(true)
@@ -70,7 +80,7 @@ fn dispatches(config: &ModelConfig, provider: Provider) -> Vec<ExecutionProvider
             // What TensorRT does not take goes to CUDA before it goes to the CPU.
             vec![options.build().error_on_failure(), cuda().fail_silently()]
         }
-    }
+    })
 }
 
 /// Messages of libraries come with line breaks.

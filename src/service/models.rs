@@ -14,9 +14,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::view::{ModelView, Outcome, View, Wish};
 use super::{ServiceError, check_labels};
-use crate::config::{ModelConfig, Provider, StreamConfig};
+use crate::config::{ModelConfig, Provider, Require, StreamConfig};
 use crate::segment::card::Card;
 use crate::segment::choose::{self, Goal, Plan};
+use crate::segment::engine::{EngineKey, Places};
 use crate::segment::onnx::{Model, ModelError};
 use crate::segment::pool::{Crew, Pool};
 use crate::stream::panic_text;
@@ -31,6 +32,9 @@ const NOTABLY_SLOWER: f64 = 1.5;
 /// What viewers read while the first model is loaded.
 const LOADING: &str = "LOADING MODEL";
 
+/// What viewers read while TensorRT compiles the model.
+const BUILDING: &str = "BUILDING ENGINE";
+
 /// The settings of streams that a model has to fit; changed by reloads.
 pub type Streams = Arc<Mutex<Vec<StreamConfig>>>;
 
@@ -40,6 +44,8 @@ pub struct Keeper {
     view: Arc<View>,
     streams: Streams,
     current: Option<Current>,
+    /// Another provider runs the model while TensorRT's engine is being built.
+    building: bool,
 }
 
 struct Current {
@@ -54,15 +60,30 @@ type Stamp = [Option<(u64, SystemTime)>; 2];
 
 impl Keeper {
     pub fn new(pool: Arc<Pool>, view: Arc<View>, streams: Streams) -> Self {
-        pool.notice().set(Some(LOADING.into()));
-        Keeper { pool, view, streams, current: None }
+        pool.notice().set(LOADING);
+        Keeper { pool, view, streams, current: None, building: false }
     }
 
-    /// Loads the first model.
+    /// Loads the first model; where TensorRT has to build an engine for it, on another provider for the time being.
     ///
     /// # Errors
     /// Why the service cannot run with it.
     pub fn first(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
+        match interim(config, &Places::default()) {
+            Some(Interim { providers }) if !providers.is_empty() => {
+                self.load_first(&ModelConfig { providers, ..config.clone() })?;
+                self.building = true;
+                Ok(())
+            }
+            Some(_) => {
+                self.pool.notice().set(BUILDING);
+                self.load_first(config)
+            }
+            None => self.load_first(config),
+        }
+    }
+
+    fn load_first(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
         let stamp = stamp(&config.path);
         let goal = self.goal();
         let model = Arc::new(Model::load(config, choose::usual_threads(config, goal))?);
@@ -130,7 +151,7 @@ impl Keeper {
         let factory = Box::new(move || maker.segmenter(threads).map(|segmenter| Box::new(segmenter) as Box<_>));
         let crew = Crew { workers: plan.workers, max_batch: plan.max_batch, factory };
         self.pool.install(crew).map_err(|error| error.0)?;
-        self.pool.notice().set(None);
+        self.pool.notice().clear();
         self.view.set_model(view_of(model, *plan, time));
         tracing::info!(
             model = model.name(),
@@ -176,6 +197,31 @@ impl Keeper {
         };
         self.view.set_change(path, outcome);
     }
+}
+
+/// What to run on while TensorRT builds an engine.
+#[derive(Debug, PartialEq, Eq)]
+struct Interim {
+    /// Empty: there is nothing else to run on.
+    providers: Vec<Provider>,
+}
+
+/// `None` where no engine has to be built: TensorRT is not asked for first, there is no GPU, or the engine is in the cache.
+fn interim(config: &ModelConfig, places: &Places) -> Option<Interim> {
+    if config.providers.first() != Some(&Provider::TensorRt) {
+        return None;
+    }
+    let file = std::fs::read(&config.path).ok()?;
+    let key = EngineKey::of(&file, config.device, places);
+    if !key.has_gpu() || config.cache_dir.as_deref().is_some_and(|cache| key.is_built(cache)) {
+        return None;
+    }
+    let usable = |provider: &Provider| match provider {
+        Provider::TensorRt => false,
+        Provider::Cuda => true,
+        Provider::Cpu => config.require == Require::Any,
+    };
+    Some(Interim { providers: config.providers.iter().copied().filter(usable).collect() })
 }
 
 /// One live stream wants its masks soon; several want many.
@@ -226,6 +272,13 @@ fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wi
     let mut wanted = configured.clone();
     let mut known = keeper.current.as_ref().map(|current| current.stamp).unwrap_or_default();
     let mut seen = known;
+    if std::mem::take(&mut keeper.building) {
+        let notice = keeper.pool.notice();
+        notice.set(BUILDING);
+        keeper.try_change(&configured, false);
+        // Also when it could not be built: the model goes on where it runs.
+        notice.clear();
+    }
     while !stop.is_raised() {
         match wished.recv_timeout(LOOK) {
             Ok(Wish { path, force }) => {
@@ -284,5 +337,60 @@ fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
         threads: plan.threads,
         max_batch: plan.max_batch,
         time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine with one GPU.
+    fn places(folder: &Path) -> Places {
+        let page = folder.join("driver/gpus/0000:01:00.0");
+        std::fs::create_dir_all(&page).unwrap();
+        std::fs::write(page.join("information"), "Model: NVIDIA L4\n").unwrap();
+        Places { driver: folder.join("driver"), libraries: Vec::new() }
+    }
+
+    #[test]
+    fn another_provider_runs_while_an_engine_is_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, "model").unwrap();
+        let all = vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu];
+        let cache = folder.path().join("cache");
+        let config =
+            ModelConfig { providers: all, cache_dir: Some(cache.clone()), ..ModelConfig::with_path(path.clone()) };
+        let rest = |config: &ModelConfig| interim(config, &places).map(|interim| interim.providers);
+        assert_eq!(rest(&config), Some(vec![Provider::Cuda, Provider::Cpu]));
+        // The CPU is no stand-in where it is forbidden.
+        assert_eq!(rest(&ModelConfig { require: Require::Gpu, ..config.clone() }), Some(vec![Provider::Cuda]));
+        let alone = ModelConfig { providers: vec![Provider::TensorRt], ..config.clone() };
+        assert_eq!(rest(&alone), Some(Vec::new()));
+        assert_eq!(rest(&ModelConfig { providers: vec![Provider::Cuda], ..config.clone() }), None);
+        let none = Places { driver: "/nowhere".into(), libraries: Vec::new() };
+        assert_eq!(interim(&config, &none), None, "without a GPU nothing is built");
+        // With an engine in the cache there is nothing to wait for.
+        let engines = EngineKey::of(b"model", 0, &places).folder(&cache);
+        std::fs::create_dir_all(&engines).unwrap();
+        std::fs::write(engines.join("a.engine"), "").unwrap();
+        assert_eq!(rest(&config), None);
+    }
+
+    #[test]
+    fn a_stamp_tells_a_changed_file_or_card() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        let gone = stamp(&path);
+        std::fs::write(&path, "one").unwrap();
+        let first = stamp(&path);
+        std::fs::write(&path, "longer").unwrap();
+        let second = stamp(&path);
+        std::fs::write(folder.path().join("model.toml"), "card").unwrap();
+        let stamps = [gone, first, second, stamp(&path)];
+        for (n, stamp) in stamps.iter().enumerate() {
+            assert!(stamps[..n].iter().all(|before| before != stamp), "{n}");
+        }
     }
 }

@@ -57,12 +57,17 @@ pub const LABELS: &str =
 
 /// A model after Maskcast's contract, `width` × `height`: the class is the strongest channel of the pixel.
 pub fn channels(width: i64, height: i64, more: &[(&str, &str)]) -> Model {
+    labelled(width, height, LABELS, more)
+}
+
+/// The same with other names and colours of the three classes.
+pub fn labelled(width: i64, height: i64, labels: &str, more: &[(&str, &str)]) -> Model {
     let nodes = vec![
         node("Cast", "image", "float", &[("to", Element::Float as i64)]),
         node("ArgMax", "float", "index", &[("axis", 3), ("keepdims", 0)]),
         node("Cast", "index", "mask", &[("to", Element::Uint8 as i64)]),
     ];
-    let mut metadata = vec![("maskcast.version", "1"), ("maskcast.labels", LABELS)];
+    let mut metadata = vec![("maskcast.version", "1"), ("maskcast.labels", labels)];
     metadata.extend(more);
     model(
         tensor("image", Element::Uint8, &[-1, height, width, 3]),

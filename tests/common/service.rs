@@ -45,6 +45,15 @@ pub fn folder_with_model(width: usize, height: usize) -> TempDir {
     folder
 }
 
+/// Writes a model like `channels.onnx` with other labels; its golden frame is right, or wrong in every pixel.
+pub fn write_model(path: &Path, labels: &str, right: bool) {
+    let (width, height) = (64, 36);
+    let rgb = [200, 10, 10].repeat(width * height);
+    let golden = Golden { width, height, rgb, mask: vec![u8::from(!right); width * height] }.to_json().unwrap();
+    let model = onnx::labelled(width as i64, height as i64, labels, &[("maskcast.golden", &golden)]);
+    onnx::save(&model, path);
+}
+
 /// Writes a configuration with these streams and ports of the system's choice.
 pub fn write_config(folder: &Path, streams: &str) -> PathBuf {
     write_config_at(folder, "127.0.0.1:0", "127.0.0.1:0", streams)

@@ -71,8 +71,7 @@ pub fn compare(args: CompareArgs) -> Result<(), Failure> {
             let config = RunConfig { data: args.data.clone(), fit: options, command: std::env::args().collect() };
             let folder = args.output.join(format!("{}-{}-{seed}", entry.encoder, entry.strategy.replace(' ', "-")));
             let Some((weights, run)) = one(config, &folder, seed, &stop)? else {
-                eprintln!("stopped; the same command goes on from here");
-                return Ok(());
+                return Err(Failure::runtime("stopped; the same command goes on from here"));
             };
             entry.weights = weights;
             entry.runs.push(run);

@@ -90,7 +90,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
 
 fn chosen(args: &EvalArgs, dataset: &Dataset) -> (Vec<Pair>, &'static str) {
     if args.all {
-        let all = Part::ALL.iter().flat_map(|&part| dataset.part(part)).cloned();
+        let all = Part::ALL.iter().flat_map(|&part| dataset.part(part)).chain(&dataset.left_out).cloned();
         return (all.collect(), "all");
     }
     let part = args.part.unwrap_or(if dataset.test.is_empty() { Part::Val } else { Part::Test });

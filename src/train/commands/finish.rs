@@ -202,6 +202,7 @@ fn provenance(session: &Session, training: &Training, assessment: &Assessment) -
         "command": command,
         "version": env!("CARGO_PKG_VERSION"),
         "metrics": {
+            "input": session.config.fit.net.input.to_string(),
             "miou": assessment.scores.miou,
             "pixel_accuracy": assessment.scores.pixel_accuracy,
             "boundary_f1": assessment.scores.boundary_f1,

@@ -52,8 +52,8 @@ fn run(mut session: Session) -> Result<(), Failure> {
     match session.fit(&stop)? {
         Ended::Stopped => {
             let folder = session.folder.display();
-            eprintln!("stopped; `maskcast-train resume {folder}` goes on from here");
-            Ok(())
+            // Not a success: what follows in a script would look for a model.
+            Err(Failure::runtime(format!("stopped; `maskcast-train resume {folder}` goes on from here")))
         }
         Ended::Done => {
             let done = Finish::of(&session)?;
@@ -88,7 +88,7 @@ fn say(session: &Session) {
     if progress.step > 0 {
         eprintln!("resumed at batch {} ({} epochs done)", progress.step, progress.history.0.len());
     }
-    for note in &dataset.notes {
+    for note in &session.notes {
         eprintln!("note: {note}");
     }
 }

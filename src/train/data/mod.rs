@@ -15,6 +15,7 @@ pub mod cli;
 mod coding;
 mod colors;
 mod error;
+mod fingerprint;
 mod format;
 mod hash;
 mod known;

@@ -36,6 +36,9 @@ pub struct Progress {
     /// Where the first weights came from.
     #[serde(default)]
     pub origin: String,
+    /// Of the data set that the run was begun with; see [`Dataset::fingerprint`](crate::train::data::Dataset::fingerprint).
+    #[serde(default)]
+    pub data: String,
 }
 
 /// What a run is made of while it runs.
@@ -60,8 +63,13 @@ struct Header {
 /// Why a run cannot go on from a checkpoint, or one cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    #[error(transparent)]
-    Read(#[from] WeightsError),
+    #[error("{}: holds no run (there is no {FILE})", .0.display())]
+    None(PathBuf),
+    #[error(
+        "{error}\nThe run cannot go on from it. If {} is there, it has the best weights so far: begin anew from them by `--init`",
+        folder.join("best.safetensors").display()
+    )]
+    Read { folder: PathBuf, error: WeightsError },
     #[error("{}: {error}", path.display())]
     Write { path: PathBuf, error: std::io::Error },
     #[error("{}: not a checkpoint of `maskcast-train fit`", .0.display())]
@@ -116,7 +124,11 @@ impl Checkpoint {
     /// When there is no checkpoint, or it is damaged or another version's.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
-        let WeightsFile { tensors, metadata, .. } = weights::read(&path)?;
+        if !path.exists() {
+            return Err(CheckpointError::None(folder.to_owned()));
+        }
+        let WeightsFile { tensors, metadata, .. } =
+            weights::read(&path).map_err(|error| CheckpointError::Read { folder: folder.to_owned(), error })?;
         let Some(header) = metadata.get(KEY) else { return Err(CheckpointError::Foreign(path)) };
         let header: Header = serde_json::from_str(header)
             .map_err(|error| CheckpointError::Version { path: path.clone(), reason: error.to_string() })?;

@@ -53,7 +53,7 @@ pub struct NetOptions {
     /// Channels of the decoder's levels, deepest first; four end at half the picture's size, five at its full size
     #[arg(long, value_delimiter = ',', default_value = "128,64,48,32", value_name = "N,N,…")]
     pub decoder_widths: Vec<i64>,
-    /// What the model sees: every picture is brought to this size, as the service does it
+    /// What the model sees: every picture is brought to this size, as the service does it; sides divisible by 32
     #[arg(long, default_value = "512x288", value_name = "WxH")]
     pub input: Size,
     /// The encoder's pretrained weights, `.pth` or `.safetensors`; without it those of `weights get` are used
@@ -74,6 +74,9 @@ impl NetOptions {
     }
 }
 
+/// Epochs in which the new layers find their way before the encoder follows.
+const FROZEN_EPOCHS: u64 = 3;
+
 /// Everything about fitting but the data set.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FitOptions {
@@ -86,9 +89,9 @@ pub struct FitOptions {
     /// Epochs in all
     #[arg(long, default_value_t = 40, value_name = "N", help_heading = "Strategy")]
     pub epochs: u64,
-    /// Of these, epochs with the encoder frozen (freeze-then-finetune)
-    #[arg(long, default_value_t = 3, value_name = "N", help_heading = "Strategy")]
-    pub frozen_epochs: u64,
+    /// Of these, epochs with the encoder frozen (freeze-then-finetune) [default: 3, and no more than half]
+    #[arg(long, value_name = "N", help_heading = "Strategy")]
+    pub frozen_epochs: Option<u64>,
     /// Once the encoder learns, let its stages in one after the other, deepest first, every N epochs; 0 lets all in at once
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Strategy")]
     pub unfreeze_every: u64,
@@ -121,7 +124,7 @@ pub struct FitOptions {
     /// Batches whose gradients make one step: as if the batch were N times as large, in the memory of one
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Learning")]
     pub accumulate: u64,
-    /// Size of the pieces that training looks at; the input's size if not given
+    /// Size of the pieces that training looks at, sides divisible by 32; the input's size if not given
     #[arg(long, value_name = "WxH", help_heading = "Learning")]
     pub crop: Option<Size>,
     /// The moving average of the weights, which is what gets validated and exported; 0 switches it off
@@ -170,6 +173,11 @@ impl FitOptions {
         options
     }
 
+    /// Epochs with the encoder frozen, of a run that freezes and then fine-tunes.
+    pub fn frozen_epochs(&self) -> u64 {
+        self.frozen_epochs.unwrap_or(FROZEN_EPOCHS.min(self.epochs / 2))
+    }
+
     /// The size of the pieces that training looks at.
     pub fn crop(&self) -> Size {
         self.crop.unwrap_or(self.net.input)
@@ -187,9 +195,10 @@ impl FitOptions {
         if self.strategy == Strategy::FreezeThenFinetune {
             let text = format!(
                 "--frozen-epochs {} of --epochs {}: none are left to fine-tune in; give more epochs, or choose --strategy frozen",
-                self.frozen_epochs, self.epochs
+                self.frozen_epochs(),
+                self.epochs
             );
-            check(self.frozen_epochs < self.epochs, text);
+            check(self.frozen_epochs() < self.epochs.max(1), text);
         }
         for (name, rate) in [("lr", self.lr), ("encoder-lr", self.encoder_lr)] {
             check(rate.is_finite() && rate > 0.0, format!("--{name} {rate}: wanted a number above 0"));

@@ -21,11 +21,13 @@ pub struct Sweep {
 }
 
 /// Weight of a new loss in the smoothed one.
-const SMOOTHING: f64 = 0.15;
+const SMOOTHING: f64 = 0.1;
+/// Share of the points at the start that tell more of the first batches than of their rates.
+const START: f64 = 0.1;
+/// Share of the points over which a fall is measured: one batch may be easier than the one before it.
+const WINDOW: f64 = 0.125;
 /// A loss this many times the lowest has broken loose.
 const BROKEN: f64 = 3.0;
-/// Where the loss falls fastest is close to where it breaks: a step back is safer (fast.ai's rule of thumb).
-const STEP_BACK: f64 = 3.0;
 
 /// Rates and the smoothed losses under them.
 #[derive(Clone, Debug, Default)]
@@ -67,14 +69,20 @@ pub fn find(session: &mut Session, sweep: Sweep) -> Result<Found, SessionError> 
 }
 
 impl Found {
-    /// A rate to begin with: a third of the one under which the loss fell fastest.
+    /// A rate to begin with: the middle of the stretch over which the loss falls fastest, a line laid through it.
     pub fn suggestion(&self) -> Option<f64> {
-        let falls = self.points.windows(2).map(|pair| {
-            let slope = (pair[1].1 - pair[0].1) / (pair[1].0 / pair[0].0).ln();
-            (slope, pair[1].0)
+        let count = self.points.len() as f64;
+        let points: Vec<(f64, f64)> =
+            self.points.iter().skip((START * count) as usize).map(|&(rate, loss)| (rate.ln(), loss)).collect();
+        let falls = points.windows(((WINDOW * count) as usize).max(3)).map(|window| {
+            let middle = window.iter().map(|point| point.0).sum::<f64>() / window.len() as f64;
+            let loss = window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64;
+            let along: f64 = window.iter().map(|point| (point.0 - middle) * (point.1 - loss)).sum();
+            let square: f64 = window.iter().map(|point| (point.0 - middle).powi(2)).sum();
+            (along / square, middle.exp())
         });
         let steepest = falls.min_by(|a, b| a.0.total_cmp(&b.0))?;
-        (steepest.0 < 0.0).then_some(steepest.1 / STEP_BACK)
+        (steepest.0 < 0.0).then_some(steepest.1)
     }
 
     /// Writes `lr.svg` and `lr.csv`; gives the former's path.
@@ -101,12 +109,23 @@ impl Found {
 mod tests {
     use super::*;
 
+    /// Rates from 1e-6 to 1, and the loss under each.
+    fn sweep(loss: impl Fn(f64) -> f64) -> Found {
+        let rates = (0..80).map(|n| 10f64.powf(-6.0 + 6.0 * f64::from(n) / 79.0));
+        Found { points: rates.map(|rate| (rate, loss(rate.log10()))).collect() }
+    }
+
     #[test]
-    fn the_suggestion_is_before_the_steepest_fall() {
-        // Flat, a fall between 1e-3 and 1e-2, then it breaks.
-        let points = vec![(1e-5, 2.0), (1e-4, 1.99), (1e-3, 1.9), (1e-2, 1.0), (1e-1, 4.0)];
-        let rate = Found { points }.suggestion().unwrap();
-        assert!((rate - 1e-2 / 3.0).abs() < 1e-9, "{rate}");
-        assert_eq!(Found { points: vec![(1e-3, 1.0), (1e-2, 2.0)] }.suggestion(), None);
+    fn the_suggestion_is_where_the_loss_falls() {
+        // A fall of the first batches, flat, a fall around 1e-3, then it breaks.
+        let curve = |x: f64| {
+            let first = 0.3 * (-(x + 6.0) * 8.0).exp();
+            let fall = 1.0 / (1.0 + (3.0 * (x + 3.0)).exp());
+            first + fall + if x > -1.0 { 3.0 * (x + 1.0) } else { 0.0 }
+        };
+        let rate = sweep(curve).suggestion().unwrap();
+        assert!((5e-4..2e-3).contains(&rate), "{rate}");
+        assert_eq!(sweep(|x| x).suggestion(), None);
+        assert_eq!(Found::default().suggestion(), None);
     }
 }

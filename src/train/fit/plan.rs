@@ -47,7 +47,7 @@ pub fn phases(options: &FitOptions) -> Vec<Phase> {
         Strategy::Frozen => vec![phase("frozen", 0, epochs, None)],
         Strategy::Finetune => vec![phase("finetune", 0, epochs, Some(options.encoder_lr))],
         Strategy::FreezeThenFinetune => {
-            let frozen = options.frozen_epochs.min(epochs);
+            let frozen = options.frozen_epochs().min(epochs);
             // The frozen phase goes over into another, so its rate does not fall to nothing.
             let first = Phase { schedule: Schedule::Constant, ..phase("frozen", 0, frozen, None) };
             let second = phase("finetune", frozen, epochs, Some(options.encoder_lr));

@@ -37,6 +37,10 @@ pub struct RunConfig {
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const CHECKPOINT_SHARE: u32 = 50;
 
+/// No cross-entropy of a network that learns anything is that high: every pixel would have a probability of e to the minus
+/// this.
+const RUN_AWAY: f64 = 1e4;
+
 /// Why a run ended before its time. The last checkpoint is good in every case.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
@@ -44,8 +48,13 @@ pub enum FitError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    #[error("the checkpoint could not be written: {0}. The one before is untouched; make room, then go on with `maskcast-train resume {folder}`", folder = .1.display())]
+    #[error("the checkpoint could not be written: {0}. {advice}", advice = after(.1))]
     Checkpoint(CheckpointError, PathBuf),
+    #[error(
+        "epoch {epoch}: the loss on the pictures that validate is {loss}: training has run away. Begin anew with lower --lr and \
+         --encoder-lr, or try `maskcast-train lr find`"
+    )]
+    RunAway { epoch: u64, loss: f64 },
     #[error(
         "epoch {epoch}, batch {batch}: the {what} is not a number. The learning rate is probably too high (encoder {encoder_lr:.1e}, \
          decoder {decoder_lr:.1e}): halve --lr and --encoder-lr, or try `maskcast-train lr find`. The last good state is {state}"
@@ -57,6 +66,16 @@ pub enum FitError {
     Best(String),
     #[error("no thread to load pictures with: {0}")]
     Thread(std::io::Error),
+}
+
+/// What can be done when a checkpoint could not be written into `folder`.
+fn after(folder: &Path) -> String {
+    if folder.join(checkpoint::FILE).exists() {
+        let folder = folder.display();
+        format!("The one before is untouched: make room, then go on with `maskcast-train resume {folder}`")
+    } else {
+        "Nothing was learned yet: make room, and begin again".into()
+    }
 }
 
 /// Learning rates of one step.
@@ -273,6 +292,9 @@ impl Fit<'_> {
         };
         let threads = options.machine.loader_threads.max(1);
         let (confusion, val_loss) = evaluate::confusion(&mut predictor, &self.dataset, &self.dataset.val, threads)?;
+        if let Some(loss) = val_loss.filter(|&loss| !loss.is_finite() || loss > RUN_AWAY) {
+            return Err(FitError::RunAway { epoch: epoch + 1, loss });
+        }
         let miou = confusion.miou();
         let progress = &mut state.progress;
         let record = EpochRecord {

@@ -1,5 +1,6 @@
 //! A run in its folder: begun, resumed, and brought to its end.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,7 +52,45 @@ pub struct Session {
     pub folder: PathBuf,
     /// Share of each class in the training pixels.
     pub shares: Vec<f64>,
+    /// What was assumed of the data set or has changed, a sentence each, for people.
+    pub notes: Vec<String>,
     device: Device,
+    /// Keeps other processes out of the folder.
+    _lock: File,
+}
+
+/// Taken by the process that trains in a folder; goes with it, however it ends.
+const LOCK: &str = ".lock";
+
+fn lock(folder: &Path) -> Result<File, SessionError> {
+    let path = folder.join(LOCK);
+    let failed = |error| SessionError::Folder { path: path.clone(), error };
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(SessionError::Options(format!("{}: another process is training in it", folder.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Why labels with these shares of the classes teach nothing; `None` when they do.
+fn nothing_to_learn(dataset: &Dataset, shares: &[f64]) -> Option<String> {
+    let occur: Vec<usize> = (0..shares.len()).filter(|&class| shares[class] > 0.0).collect();
+    let root = dataset.root.display();
+    match occur[..] {
+        [] => Some(format!(
+            "{root}: no pixel of the training pictures is labelled, all are void; `maskcast-train data check` says how \
+             the labels were understood"
+        )),
+        [only] => Some(format!(
+            "{root}: every labelled pixel of the training pictures is {}: there is nothing to tell apart; \
+             `maskcast-train data check` says how the labels were understood",
+            dataset.classes[only].name
+        )),
+        _ => None,
+    }
 }
 
 impl Session {
@@ -78,14 +117,28 @@ impl Session {
         let device = config.fit.machine.device.device().map_err(SessionError::Options)?;
         config.fit.machine.threads = set_threads(config.fit.machine.threads);
         let dataset = Arc::new(config.data.open()?);
+        for (part, pairs) in [("train", &dataset.train), ("val", &dataset.val)] {
+            if pairs.is_empty() {
+                return Err(SessionError::Options(format!(
+                    "{}: {part}: has no pictures; `maskcast-train data check` says what is there",
+                    dataset.root.display()
+                )));
+            }
+        }
+        let shares = evaluate::class_shares(&dataset, &dataset.train, config.fit.machine.loader_threads.max(1))?;
+        if let Some(problem) = nothing_to_learn(&dataset, &shares) {
+            return Err(SessionError::Options(problem));
+        }
         let options = &config.fit;
         let begun = start(&options.net, options.strategy, &dataset.classes, options.seed)?;
         std::fs::create_dir_all(folder).map_err(|error| SessionError::Folder { path: folder.to_owned(), error })?;
+        let lock = lock(folder)?;
         let params = begun.params.to_device(device);
         let average = (options.ema > 0.0).then(|| params.copied());
         let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
-        let state =
-            State { params, average, optimizer, progress: Progress { origin: begun.origin, ..Progress::default() } };
+        let data = dataset.fingerprint();
+        let progress = Progress { origin: begun.origin, data, ..Progress::default() };
+        let state = State { params, average, optimizer, progress };
         let about = About {
             encoder: begun.variant.encoder,
             flavour: begun.variant.flavour,
@@ -96,8 +149,8 @@ impl Session {
             train: serde_json::Value::Null,
         };
         config.fit.net.flavour = Some(about.flavour);
-        let shares = evaluate::class_shares(&dataset, &dataset.train, config.fit.machine.loader_threads.max(1))?;
-        Ok(Session { config, dataset, about, net: begun.net, state, folder: folder.to_owned(), shares, device })
+        let (folder, notes) = (folder.to_owned(), dataset.notes.clone());
+        Ok(Session { config, dataset, about, net: begun.net, state, folder, shares, notes, device, _lock: lock })
     }
 
     /// Takes up the run in `folder` where its last checkpoint stands.
@@ -106,6 +159,7 @@ impl Session {
     /// When there is none, or the data set is not what it was.
     pub fn resume(folder: &Path) -> Result<Self, SessionError> {
         let checkpoint = Checkpoint::read(folder)?;
+        let lock = lock(folder)?;
         let config = checkpoint.config().clone();
         let options = &config.fit;
         let device = options.machine.device.device().map_err(SessionError::Options)?;
@@ -125,7 +179,16 @@ impl Session {
         let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
         let state = checkpoint.state(&net, optimizer, device)?;
         let shares = evaluate::class_shares(&dataset, &dataset.train, options.machine.loader_threads.max(1))?;
-        Ok(Session { config, dataset, about, net, state, folder: folder.to_owned(), shares, device })
+        let mut notes = dataset.notes.clone();
+        if state.progress.data != dataset.fingerprint() {
+            notes.push(
+                "the data set is not what it was when the run was begun (pictures were added, removed or written to): the run \
+                 goes on with it as it is now, and does not end as it would have"
+                    .into(),
+            );
+        }
+        let folder = folder.to_owned();
+        Ok(Session { config, dataset, about, net, state, folder, shares, notes, device, _lock: lock })
     }
 
     /// Fits to the end, or until `stop` is raised.

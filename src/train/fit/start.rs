@@ -66,6 +66,12 @@ pub fn start(options: &NetOptions, strategy: Strategy, labels: &[Label], seed: u
     let mut params = Params::fresh(&net, seed);
     let origin = match &file {
         Some(file) => {
+            if ModelFile::is_one(file) {
+                let path = file.path.display();
+                return Err(StartError::Options(format!(
+                    "{path} is a whole U-Net of this trainer, not an encoder's weights: give it by --init {path}"
+                )));
+            }
             let mapping = Mapping::detect(options.encoder, file);
             let report = weights::load_encoder(&net, &mut params, file, &mapping)?;
             let flavour = variant.flavour;

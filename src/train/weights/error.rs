@@ -18,7 +18,7 @@ pub enum WeightsError {
     )]
     NotWeights { path: PathBuf, what: String },
 
-    #[error("{}: damaged or incomplete ({problem}); fetch it again", path.display())]
+    #[error("{}: damaged or incomplete ({problem})", path.display())]
     Damaged { path: PathBuf, problem: String },
 
     #[error("{}: does not fit {network}:{problems}{hint}", path.display())]

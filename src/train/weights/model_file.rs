@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::WeightsError;
 use super::error::{Problem, Problems};
-use super::read::read;
+use super::read::{WeightsFile, read};
 use crate::frame::{Label, Rgb};
 use crate::train::encoders::{Encoder, Flavour};
 use crate::train::net::decoder::Decoder;
@@ -85,6 +85,11 @@ impl ModelFile {
         let tensors = self.params.0.iter().map(|(name, tensor)| (name.clone(), tensor));
         let texts = HashMap::from([(KEY.to_owned(), self.about.to_json())]);
         tensor_file::write(path, tensors, texts).map_err(WeightsError::io(path, "written"))
+    }
+
+    /// Whether a file of tensors is a whole model.
+    pub fn is_one(file: &WeightsFile) -> bool {
+        file.metadata.contains_key(KEY)
     }
 
     /// Reads a model and checks that its numbers are those of its network.

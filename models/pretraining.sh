@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The measurement behind the README's "Does pretraining help a U-Net?": models/pretraining.sh CAMVID FOLDER
+#
+# CamVid's drives stand for a change of place: an earlier U-Net has learned from two of them (163 pictures); then every
+# way to train gets the same 204 pictures of a third drive, the same epochs and the same seeds, and is measured on that
+# drive's 101 validation pictures. Two hours on two cores; what was stopped goes on when the script is started again.
+set -euo pipefail
+camvid=${1:?usage: models/pretraining.sh CAMVID FOLDER}
+out=${2:?usage: models/pretraining.sh CAMVID FOLDER}
+train=${TRAIN:-target/release/maskcast-train}
+seeds=${SEEDS:-0,1}
+
+mkdir -p "$out/earlier-lists" "$out/lists"
+(cd "$camvid" && ls train/0001TP_* train/0006R0_*) > "$out/earlier-lists/train.txt"
+(cd "$camvid" && ls train/0016E5_*) > "$out/lists/train.txt"
+(cd "$camvid" && ls val/*) | tee "$out/lists/val.txt" > "$out/earlier-lists/val.txt"
+
+small=(--input 256x160 --batch 8)
+
+if [ ! -e "$out/earlier/model.onnx" ]; then
+	if [ -e "$out/earlier/checkpoint.safetensors" ]; then
+		"$train" resume "$out/earlier"
+	else
+		"$train" fit "$camvid" --lists "$out/earlier-lists" -o "$out/earlier" "${small[@]}" --epochs 25
+	fi
+fi
+
+"$train" compare "$camvid" --lists "$out/lists" -o "$out/efficientnet-lite0" "${small[@]}" --epochs 20 --seeds "$seeds" \
+	--from-model "$out/earlier/best.safetensors"
+
+# Twenty times the work for each picture: fewer epochs, one seed.
+"$train" compare "$camvid" --lists "$out/lists" -o "$out/vgg16" "${small[@]}" --epochs 8 --seeds 0 \
+	--encoders vgg16 --strategies scratch,freeze-then-finetune

@@ -1,0 +1,163 @@
+//! TensorRT's engines: compiled for one model, one GPU, one driver and one version of TensorRT, in minutes. Each
+//! combination has a folder of its own in the cache, so that an engine of another one is never tried.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// What an engine is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineKey {
+    /// First 12 hexadecimal digits of the model file's SHA-256.
+    pub model: String,
+    /// As the driver names it.
+    pub gpu: String,
+    pub driver: String,
+    /// Of `libnvinfer.so`.
+    pub tensorrt: String,
+}
+
+/// Where this machine keeps what an engine depends on; other places in tests.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The driver's own pages: `/proc/driver/nvidia`.
+    pub driver: PathBuf,
+    /// Folders of shared libraries.
+    pub libraries: Vec<PathBuf>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let fixed =
+            ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/local/lib", "/usr/local/tensorrt/lib"];
+        let own = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let libraries = std::env::split_paths(&own).chain(fixed.iter().map(PathBuf::from)).collect();
+        Places { driver: "/proc/driver/nvidia".into(), libraries }
+    }
+}
+
+/// What is not known: its engines go to a folder that says so.
+const UNKNOWN: &str = "unknown";
+
+impl EngineKey {
+    /// The key of a model file's bytes on GPU number `device` of this machine.
+    pub fn of(file: &[u8], device: i32, places: &Places) -> EngineKey {
+        let hash = Sha256::digest(file);
+        EngineKey {
+            model: hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
+            gpu: gpu(&places.driver, device).unwrap_or_else(|| UNKNOWN.into()),
+            driver: driver(&places.driver).unwrap_or_else(|| UNKNOWN.into()),
+            tensorrt: tensorrt(&places.libraries).unwrap_or_else(|| UNKNOWN.into()),
+        }
+    }
+
+    /// The folder in `cache` that has this key's engines and nobody else's.
+    pub fn folder(&self, cache: &Path) -> PathBuf {
+        let word = |text: &str| -> String {
+            text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
+        };
+        let EngineKey { model, gpu, driver, tensorrt } = self;
+        cache.join(format!("{model}_{}_driver-{}_tensorrt-{}", word(gpu), word(driver), word(tensorrt)))
+    }
+
+    /// Whether there is a GPU to build for.
+    pub fn has_gpu(&self) -> bool {
+        self.gpu != UNKNOWN
+    }
+
+    /// Whether an engine was built for this key before.
+    pub fn is_built(&self, cache: &Path) -> bool {
+        let is_engine = |path: PathBuf| path.extension().is_some_and(|extension| extension == "engine");
+        fs::read_dir(self.folder(cache))
+            .is_ok_and(|entries| entries.filter_map(Result::ok).any(|entry| is_engine(entry.path())))
+    }
+}
+
+/// `Model: NVIDIA H100 80GB HBM3` of the GPU's page; the pages are in the order of the bus, as CUDA's numbers are with
+/// `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+fn gpu(driver: &Path, device: i32) -> Option<String> {
+    let mut pages: Vec<PathBuf> =
+        fs::read_dir(driver.join("gpus")).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    pages.sort();
+    let page = pages.get(usize::try_from(device).ok()?)?;
+    let text = fs::read_to_string(page.join("information")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("Model:"))?;
+    Some(line.trim_start_matches("Model:").trim().to_string())
+}
+
+/// The version in `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 …`.
+fn driver(driver: &Path) -> Option<String> {
+    let text = fs::read_to_string(driver.join("version")).ok()?;
+    let words = text.lines().find(|line| line.starts_with("NVRM version"))?.split_whitespace();
+    words.map(str::to_string).find(|word| {
+        word.contains('.') && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+/// `10.3.0` of the file `libnvinfer.so.10.3.0` that a link or a name leads to.
+fn tensorrt(libraries: &[PathBuf]) -> Option<String> {
+    libraries.iter().find_map(|folder| {
+        let names = fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        // The longest is the most exact.
+        names
+            .filter_map(|name| Some(name.strip_prefix("libnvinfer.so.")?.to_string()))
+            .max_by_key(|version| (version.len(), version.clone()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine with two GPUs, as its files show it.
+    fn machine(folder: &Path) -> Places {
+        let driver = folder.join("driver");
+        for (bus, name) in [("0000:01:00.0", "NVIDIA H100 80GB HBM3"), ("0000:02:00.0", "NVIDIA L4")] {
+            let page = driver.join("gpus").join(bus);
+            fs::create_dir_all(&page).unwrap();
+            fs::write(page.join("information"), format!("Model: \t\t {name}\nIRQ:   \t\t 42\n")).unwrap();
+        }
+        let version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version:  12.2.0\n";
+        fs::write(driver.join("version"), version).unwrap();
+        let libraries = folder.join("lib");
+        fs::create_dir_all(&libraries).unwrap();
+        for name in ["libnvinfer.so.10", "libnvinfer.so.10.3.0", "libnvinfer_plugin.so.9.9.9"] {
+            fs::write(libraries.join(name), "").unwrap();
+        }
+        Places { driver, libraries: vec![folder.join("none"), libraries] }
+    }
+
+    #[test]
+    fn a_key_names_all_that_an_engine_depends_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = machine(folder.path());
+        let key = EngineKey::of(b"model", 0, &places);
+        assert_eq!((key.gpu.as_str(), key.driver.as_str()), ("NVIDIA H100 80GB HBM3", "550.54.15"));
+        assert_eq!((key.tensorrt.as_str(), key.model.len()), ("10.3.0", 12));
+        let cache = folder.path().join("cache");
+        let name = key.folder(&cache).file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(name, format!("{}_NVIDIA-H100-80GB-HBM3_driver-550.54.15_tensorrt-10.3.0", key.model));
+        // Another model, another GPU: another folder.
+        assert_ne!(EngineKey::of(b"another", 0, &places).folder(&cache), key.folder(&cache));
+        assert_ne!(EngineKey::of(b"model", 1, &places).folder(&cache), key.folder(&cache));
+    }
+
+    #[test]
+    fn an_engine_counts_only_for_its_own_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = machine(folder.path());
+        let (first, second) = (EngineKey::of(b"model", 0, &places), EngineKey::of(b"model", 1, &places));
+        fs::create_dir_all(first.folder(folder.path())).unwrap();
+        assert!(!first.is_built(folder.path()));
+        fs::write(first.folder(folder.path()).join("TensorrtExecutionProvider_TRTKernel.engine"), "").unwrap();
+        assert!(first.is_built(folder.path()) && !second.is_built(folder.path()));
+    }
+
+    #[test]
+    fn a_machine_that_says_nothing_has_a_folder_too() {
+        let places = Places { driver: "/nowhere".into(), libraries: Vec::new() };
+        let key = EngineKey::of(b"model", 0, &places);
+        assert_eq!((key.gpu.as_str(), key.driver.as_str(), key.tensorrt.as_str()), (UNKNOWN, UNKNOWN, UNKNOWN));
+    }
+}
