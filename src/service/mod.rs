@@ -14,6 +14,7 @@ use crate::publish::rtsp::RtspServer;
 use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
 use crate::server::HttpServer;
+use crate::stream::panic_text;
 use crate::stream::status::Status;
 
 pub mod models;
@@ -78,12 +79,15 @@ pub struct Reloaded {
     pub other_addresses: bool,
 }
 
+/// A model that takes longer than this to load is not waited for with the video.
+const QUICK_LOAD: Duration = Duration::from_secs(2);
+
 /// How long stopping may take before what hangs is named and left.
 const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
 impl Service {
-    /// Starts everything: ports first, so that nothing runs when one is taken; then the streams, whose viewers see video
-    /// while the model is loaded; then the model.
+    /// Starts everything: ports first, so that nothing runs when one is taken; then the model, so that no camera is opened
+    /// for one that cannot work; then the streams. A model that takes long does not keep viewers from the video.
     ///
     /// # Errors
     /// The first thing that cannot be had; whatever was started before it is stopped again.
@@ -120,12 +124,27 @@ impl Service {
             self.running.push(Running::prepare(stream, None, &self.rtsp));
         }
         self.show_streams();
-        // A file at full speed would be through before the model is there.
-        for running in self.running.iter_mut().filter(|running| !running.is_patient()) {
-            running.start(&self.pool)?;
-        }
-        keeper.first(&config.model)?;
-        for running in self.running.iter_mut().filter(|running| running.is_patient()) {
+        std::thread::scope(|scope| {
+            let load = || keeper.first(&config.model);
+            let loading = std::thread::Builder::new()
+                .name("model".into())
+                .spawn_scoped(scope, load)
+                .map_err(|error| ServiceError::runtime(format_args!("no thread for the model: {error}")))?;
+            let patience = Instant::now() + QUICK_LOAD;
+            let poll = crossbeam_channel::tick(Duration::from_millis(10));
+            while !loading.is_finished() && Instant::now() < patience {
+                // The tick only paces the look at the thread.
+                let _ = poll.recv();
+            }
+            if !loading.is_finished() {
+                // A file at full speed would be through before the model is there.
+                for running in self.running.iter_mut().filter(|running| !running.is_patient()) {
+                    running.start(&self.pool)?;
+                }
+            }
+            loading.join().unwrap_or_else(|panic| Err(ServiceError::Runtime(panic_text(&*panic).to_owned())))
+        })?;
+        for running in self.running.iter_mut().filter(|running| !running.has_begun()) {
             running.start(&self.pool)?;
         }
         Ok(())

@@ -60,6 +60,10 @@ impl Running {
         matches!(self.config.source.uri, SourceUri::File(_)) && !self.config.source.real_time
     }
 
+    pub fn has_begun(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Starts its threads.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! Training pictures are never shown twice alike: a random piece at a random scale, mirrored, with other colours.
+//!
+//! Labels are resized by OpenCV's `INTER_NEAREST_EXACT`, which takes the middle of a pixel as all other methods do. Its
+//! `INTER_NEAREST` takes a corner, and puts labels half a pixel beside their pictures: nothing to a road, but the end of a pole.
 
 use clap::Args;
 use opencv::core::{Mat, Point, Rect, Scalar, Size as CvSize, Vec3b};
-use opencv::imgproc::{INTER_AREA, INTER_LINEAR, INTER_NEAREST, gaussian_blur_def, resize};
+use opencv::imgproc::{INTER_AREA, INTER_LINEAR, INTER_NEAREST_EXACT, gaussian_blur_def, resize};
 use opencv::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -102,7 +105,7 @@ pub fn apply(sample: &Labelled, input: Size, crop: Size, augment: &Augment, rng:
     let how = if step_x.max(step_y) > 1.5 { INTER_AREA } else { INTER_LINEAR };
     let rgb = piece::<Vec3b>(&sample.rgb, sample, source, target, crop, Scalar::all(127.0), how, flip)?;
     let void = Scalar::all(f64::from(VOID));
-    let labels = piece::<u8>(&sample.labels, sample, source, target, crop, void, INTER_NEAREST, flip)?;
+    let labels = piece::<u8>(&sample.labels, sample, source, target, crop, void, INTER_NEAREST_EXACT, flip)?;
     let mut piece = Labelled { width: crop.width, height: crop.height, rgb, labels };
     recolor(&mut piece, augment, rng)?;
     Ok(piece)
@@ -223,7 +226,8 @@ pub fn whole(sample: &Labelled, input: Size) -> opencv::Result<Labelled> {
     let shrink = (sample.width as f64 / input.width as f64).max(sample.height as f64 / input.height as f64);
     let how = if shrink > 1.5 { INTER_AREA } else { INTER_LINEAR };
     let rgb = piece::<Vec3b>(&sample.rgb, sample, all, target, input, Scalar::default(), how, false)?;
-    let labels = piece::<u8>(&sample.labels, sample, all, target, input, Scalar::default(), INTER_NEAREST, false)?;
+    let labels =
+        piece::<u8>(&sample.labels, sample, all, target, input, Scalar::default(), INTER_NEAREST_EXACT, false)?;
     Ok(Labelled { width: input.width, height: input.height, rgb, labels })
 }
 
@@ -237,6 +241,6 @@ pub fn resize_mask(mask: &[u8], from: Size, to: Size) -> opencv::Result<Vec<u8>>
     }
     let view = Mat::new_rows_cols_with_bytes::<u8>(from.height as i32, from.width as i32, mask)?;
     let mut out = Mat::default();
-    resize(&view, &mut out, CvSize::new(to.width as i32, to.height as i32), 0.0, 0.0, INTER_NEAREST)?;
+    resize(&view, &mut out, CvSize::new(to.width as i32, to.height as i32), 0.0, 0.0, INTER_NEAREST_EXACT)?;
     Ok(out.data_bytes()?.to_vec())
 }

@@ -34,6 +34,7 @@ pub struct FitArgs {
 /// # Errors
 /// What went wrong.
 pub fn fit(args: FitArgs) -> Result<(), Failure> {
+    exporter()?;
     let config = RunConfig { data: args.data, fit: args.options, command: std::env::args().collect() };
     run(Session::begin(config, &args.output)?)
 }
@@ -43,7 +44,13 @@ pub fn fit(args: FitArgs) -> Result<(), Failure> {
 /// # Errors
 /// What went wrong.
 pub fn resume(folder: &Path) -> Result<(), Failure> {
+    exporter()?;
     run(Session::resume(folder)?)
+}
+
+/// What the end of a run needs is asked for before its beginning.
+fn exporter() -> Result<(), Failure> {
+    crate::segment::runtime::load(None).map(|_| ()).map_err(Failure::runtime)
 }
 
 fn run(mut session: Session) -> Result<(), Failure> {
