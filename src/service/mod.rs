@@ -255,9 +255,11 @@ fn stop_all(mut streams: Vec<Running>) {
                 STOP_DEADLINE.as_secs()
             );
         }
-        let view = stream.view();
+        let (view, begun) = (stream.view(), stream.has_begun());
         stream.join_finished();
-        log_account(&view.status);
+        if begun {
+            log_account(&view.status);
+        }
     }
 }
 

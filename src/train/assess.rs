@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::data::{Dataset, Pair, VOID};
+use super::data::{Dataset, Likeness, Pair, VOID};
 use super::evaluate::{EvaluateError, Judged, Predictor, judge};
 use super::metrics::{BoundaryF1, Calibration, CalibrationScores, Confusion, MetricsError, Scores};
-use super::report::{PictureFacts, ReportError, choose, picture_miou};
+use super::report::{PictureFacts, ReportError, choose_apart, picture_miou};
 
 /// Bins of the calibration plot.
 const BINS: usize = 15;
@@ -101,7 +101,8 @@ fn shown(
     pairs: &[Pair],
     ranked: &[Option<f64>],
 ) -> Result<Vec<PictureFacts>, AssessError> {
-    let chosen = choose(ranked, SHOWN);
+    let mut likeness = Likeness::of(pairs);
+    let chosen = choose_apart(ranked, SHOWN, |a, b| likeness.alike(a, b));
     let wanted: Vec<Pair> = chosen.iter().map(|&(_, index)| pairs[index].clone()).collect();
     if wanted.is_empty() {
         return Ok(Vec::new());

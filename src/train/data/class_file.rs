@@ -6,11 +6,14 @@
 //! | `labelmap.txt` (CVAT) | `name:r,g,b:parts:actions` |
 //! | `class_dict.csv`, `labels.csv` | `name,r,g,b` or `index,name`, with or without a heading |
 //! | `classes.txt`, `labels.txt` | a name; the line's place is the number |
-//! | a file for `--classes` | any of these, and `truck=car`: trucks count as cars |
+//! | a file for `--classes` | any of these, `255,person`, and `truck=car`: trucks count as cars |
+//!
+//! Files are UTF-8; names are composed (NFC), so that what looks the same is the same.
 
 use std::path::{Path, PathBuf};
 
 use super::error::DataError;
+use super::scan;
 use crate::frame::Rgb;
 
 /// Names under which data sets keep their classes, in the order in which they are looked for.
@@ -52,11 +55,28 @@ pub fn find(root: &Path) -> Option<PathBuf> {
 /// Reads a class file.
 ///
 /// # Errors
-/// The line that makes no sense, or that says something said before.
+/// The line that makes no sense, or that says something said before; a file that is no UTF-8 text.
 pub fn read(path: &Path) -> Result<ClassFile, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
-    let text = String::from_utf8_lossy(&bytes);
-    parse(text.trim_start_matches('\u{FEFF}')).map_err(|(line, problem)| DataError::line(path, line, problem))
+    let located = |(line, problem)| DataError::line(path, line, problem);
+    let text = utf8(&bytes).map_err(located)?;
+    parse(&scan::composed(text.trim_start_matches('\u{FEFF}'))).map_err(located)
+}
+
+/// The bytes as text. Guessing another encoding would turn names into others without a word.
+fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
+    let help = "save it as UTF-8";
+    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+        return Err((1, format!("this is not UTF-8 text but UTF-16; {help}")));
+    }
+    let line = |at: usize| 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err((line(at), format!("this is not text (it has a zero byte), or UTF-16; {help}")));
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        (line(at), format!("this is not UTF-8 text (byte {:#04x}); {help}", bytes[at]))
+    })
 }
 
 /// One line's classes, before numbers are given out.
@@ -179,6 +199,10 @@ fn plain(line: &str, fields: &[&str]) -> Result<Entry, String> {
         },
         _ => return Err(format!("{line:?}: wanted a name, with a number or with red, green and blue")),
     };
+    if name.len() > 1 && line.contains([',', ';']) {
+        let help = "a line is one class: `name`, `number,name` or `name,red,green,blue`";
+        return Err(format!("{line:?} has {} names; {help}", name.len()));
+    }
     let index = index.map(|text| text.parse().map_err(|_| format!("{text} is no number from 0 to 255"))).transpose()?;
     let color = match color {
         None => None,
@@ -287,8 +311,35 @@ mod tests {
             ("name,r,g,b\na,1,2,3\nb,1,2", 3),
             ("a=", 1),
             ("0 a\n0 b", 2),
+            ("sky\na,b,c", 2),
+            ("0;a;b", 1),
+            ("a,1,2,3,b", 1),
         ] {
             assert_eq!(parse(text).unwrap_err().0, line, "{text}");
         }
+        let (_, problem) = parse("a,b,c").unwrap_err();
+        assert!(problem.contains("3 names") && problem.contains("number,name"), "{problem}");
+    }
+
+    #[test]
+    fn only_utf8_is_text() {
+        assert_eq!(utf8("größe\n".as_bytes()).unwrap(), "größe\n");
+        for (bytes, line, what) in [
+            (&b"\xff\xfe\x00b"[..], 1, "UTF-16"),
+            (b"\xfe\xff\x00b", 1, "UTF-16"),
+            (b"a\nb\0\n", 2, "zero byte"),
+            (b"a\ngr\xf6\xdfe", 2, "byte 0xf6"),
+        ] {
+            let (at, problem) = utf8(bytes).unwrap_err();
+            assert!(at == line && problem.contains(what) && problem.contains("save it as UTF-8"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn names_are_composed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("classes.txt");
+        std::fs::write(&path, "\u{FEFF}Stra\u{df}e\nGera\u{308}t\n").unwrap();
+        assert_eq!(read(&path).unwrap().classes[1].name, "Ger\u{e4}t");
     }
 }

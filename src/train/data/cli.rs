@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::check::{self, CheckReport};
 use super::{BySequence, DataError, Dataset, Format, OpenOptions, SplitOptions};
 
+const CLASSES_HELP: &str = "\
+Classes, a line each, instead of the data set's own file (classes.txt, label_colors.txt, labelmap.txt, …):
+  road               a name; its number is the line's place, from 0 on
+  255,person         number and name: what the pixels have is the number
+  128 64 128 road    colour and name, where labels are in colours; also road,128,64,128
+  truck=car          trucks count as cars
+Masks of 0 and 255 take two names, or `0,background` and `255,person`. The file is UTF-8; # begins a comment";
+
 /// Which data set, and how it is meant; for all commands that read one.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Data set")]
@@ -19,8 +27,8 @@ pub struct DataArgs {
     /// How the folder is laid out, when it is not found out by itself
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Classes, a line each, instead of the data set's own file: `name`, `128 64 128 name`, `7,name`; `truck=car` merges
-    #[arg(long, value_name = "FILE")]
+    /// Classes, a line each, instead of the data set's own file: `name`, `255,name`, `128 64 128 name`; `truck=car` merges
+    #[arg(long, value_name = "FILE", long_help = CLASSES_HELP)]
     pub classes: Option<PathBuf>,
     /// Names or numbers of classes that are not to be learnt, instead of those called void, ignore, unlabeled; `none`: all are
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
@@ -81,6 +89,9 @@ pub struct CheckArgs {
     /// Print all findings as JSON
     #[arg(long)]
     pub json: bool,
+    /// Threads that read pictures; 0 = one a core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
     /// Write the split as train.txt and val.txt into this folder, for --lists
     #[arg(long, value_name = "DIR")]
     pub write_lists: Option<PathBuf>,
@@ -92,13 +103,13 @@ impl CheckArgs {
     /// # Errors
     /// When there is nothing to check, or the lists cannot be written.
     pub fn run(&self) -> Result<CheckReport, DataError> {
-        let dataset = self.data.open()?;
+        let dataset = Dataset::open_to_check(&self.data.data, &self.data.options())?;
         // indicatif draws nothing where there is no terminal.
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} pictures, {eta} left") {
             bar.set_style(style);
         }
-        let report = check::check(&dataset, &mut |done, of| {
+        let report = check::check(&dataset, self.threads, &mut |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         });
@@ -155,7 +166,7 @@ mod tests {
         }
         write(&dir.path().join("classes.txt"), "sky\nroad\n");
         let (root, lists) = (dir.path().display().to_string(), dir.path().join("split").display().to_string());
-        let report = parse(&[&root, "--json", "--write-lists", &lists]).unwrap().run().unwrap();
+        let report = parse(&[&root, "--json", "--threads", "1", "--write-lists", &lists]).unwrap().run().unwrap();
         assert_eq!((report.errors, report.pictures.val), (0, 1));
         let again = parse(&[&root, "--lists", &lists]).unwrap().data.open().unwrap();
         assert_eq!((again.train.len(), again.val.len()), (2, 1));

@@ -2,10 +2,11 @@
 
 use super::VOID;
 use super::class_file::SourceClass;
+use super::colors;
 use super::error::Value;
 use super::known;
 use super::raw::{Pixels, Raw};
-use super::sample::Sample;
+use super::sample::{Palettes, Sample};
 use super::table::Table;
 use crate::frame::Rgb;
 
@@ -60,12 +61,16 @@ impl Coding {
                 classes
             }
         };
-        let mut table = Table::new(&source, hints.void, hints.merges)
+        let has_colors = source.iter().any(|class| class.color.is_some());
+        let given =
+            |color: &Rgb| hints.void_color == Some(*color) || source.iter().any(|class| class.color == Some(*color));
+        let palette_given = !halves && has_colors && sample.palette.iter().all(given);
+        let palettes = if palette_given { &Palettes::None } else { &sample.palettes };
+        let mut table = Table::new(&source, hints.void, hints.merges, palettes)
             .map_err(|problem| (problem, "check the class file, --classes and --void".to_string()))?;
         if let Some(color) = hints.void_color {
             table.colors.entry(color).or_insert(VOID);
         }
-        let has_colors = source.iter().any(|class| class.color.is_some());
         if !sample.colors.is_empty() && !has_colors && !sample.colors_are_gray() {
             return Err((
                 format!("labels are in colours ({}), but no class file says what they mean", listed(sample)),
@@ -83,12 +88,27 @@ impl Coding {
         let grey = |value: usize| table.colors.contains_key(&Rgb(value as u8, value as u8, value as u8));
         let by_color = |color: bool| if color { By::Color } else { By::Number };
         let gray_by = by_color(!halves && has_colors && !fits(&sample.gray, &number) && fits(&sample.gray, &grey));
-        let indexed_by =
-            by_color(!halves && has_colors && sample.palette.iter().all(|color| table.colors.contains_key(color)));
+        let indexed_by = by_color(palette_given);
         let known_colors =
             sample.colors.is_empty() || sample.colors.keys().any(|color| table.colors.contains_key(color));
         let colors_by = by_color(has_colors && !halves && (known_colors || !sample.colors_are_gray()));
-        Ok((Coding { table, gray: gray_by, indexed: indexed_by, colors: colors_by, halves }, notes))
+        let coding = Coding { table, gray: gray_by, indexed: indexed_by, colors: colors_by, halves };
+        if sample.only_white() && coding.white_is_void(sample) && !chosen(&source, hints.void) {
+            return Err(all_void(&source, sample));
+        }
+        Ok((coding, notes))
+    }
+
+    /// Whether the sample's 255s are void.
+    fn white_is_void(&self, sample: &Sample) -> bool {
+        let white = if sample.colors.is_empty() { self.number(255) } else { self.color(Rgb(255, 255, 255)) };
+        let indexed = self.indexed == By::Number && self.table.values[255] == Some(VOID);
+        (sample.indexed[255] == 0 && white == Some(VOID)) || (sample.indexed[255] > 0 && indexed)
+    }
+
+    /// Where no label can be read: there are no classes, and no value is known.
+    pub fn blind() -> Coding {
+        Coding { table: Table::empty(), gray: By::Number, indexed: By::Number, colors: By::Number, halves: false }
     }
 
     /// The class of a value, [`VOID`], or `None` for a value that no class has.
@@ -181,11 +201,39 @@ fn black_and_white(numbers: &[u64; 256], classes: &[SourceClass]) -> bool {
     numbers[255] > 0 && mask && !named(255) && !(colored && between == 0)
 }
 
+/// Whether somebody said what 255 is: a class with that number, or `--void`.
+fn chosen(source: &[SourceClass], void: Option<&[String]>) -> bool {
+    source.iter().any(|class| class.values.contains(&255))
+        || void.is_some_and(|entries| entries.iter().any(|entry| entry == "255"))
+}
+
+/// 255 is void by custom; where it is all that there is beside 0, that custom would leave nothing to learn.
+fn all_void(source: &[SourceClass], sample: &Sample) -> (String, String) {
+    let first = source.first().map_or("background", |class| class.name.as_str());
+    let second = source.get(1).map_or("foreground", |class| class.name.as_str());
+    let problem = format!(
+        "255 is the only value beside 0 in {} label pictures, and is taken as void because none of the {} classes has that \
+         number: no pixel would be {second}",
+        sample.files,
+        source.len()
+    );
+    let help = format!(
+        "name two classes only if these are masks of one thing, or give each its number, a line each: `0,{first}` and \
+         `255,{second}`; if 255 really is void: --void 255"
+    );
+    (problem, help)
+}
+
 /// The two classes of a black and white mask, by the names of the class file.
 fn two(classes: Vec<SourceClass>, sample: &Sample, notes: &mut Vec<String>) -> Vec<SourceClass> {
     let mut names: Vec<(String, Option<Rgb>)> = classes.into_iter().map(|class| (class.name, class.color)).collect();
-    while names.len() < 2 {
-        names.insert(0, if names.is_empty() { ("foreground".into(), None) } else { ("background".into(), None) });
+    if names.len() < 2 {
+        // The one that is named is the thing, unless its name says that it is the rest.
+        match names.first() {
+            Some((name, _)) if colors::is_background(name) => names.push(("foreground".into(), None)),
+            Some(_) => names.insert(0, ("background".into(), None)),
+            None => names.extend([("background".into(), None), ("foreground".into(), None)]),
+        }
     }
     // Colours say which of the two is the white one.
     let brightness = |color: Option<Rgb>| color.map(|Rgb(r, g, b)| u32::from(r) + u32::from(g) + u32::from(b));

@@ -2,6 +2,21 @@
 
 use crate::frame::Rgb;
 
+/// Names of the class that is everything else: black by custom.
+const BACKGROUND: [&str; 6] = ["background", "_background_", "backgr", "bg", "unlabeled", "unlabelled"];
+/// Colours that differ less (sum over red, green and blue) cannot be told apart on a picture.
+const NEAR: u32 = 30;
+
+/// Whether a class's name says that it is everything else.
+pub fn is_background(name: &str) -> bool {
+    BACKGROUND.iter().any(|other| other.eq_ignore_ascii_case(name))
+}
+
+/// Whether no two of the colours look alike: a palette that counts up in grey is no choice of colours.
+pub fn distinct(colors: &[Rgb]) -> bool {
+    colors.iter().enumerate().all(|(n, a)| colors[..n].iter().all(|b| distance(*a, *b) >= NEAR))
+}
+
 /// The colour map of Pascal VOC: the bits of the index, spread over the high bits of red, green and blue.
 pub fn voc(index: u8) -> Rgb {
     let channel =
@@ -16,7 +31,7 @@ pub fn complete(given: &[(String, Option<Rgb>)]) -> Vec<Rgb> {
     let mut taken: Vec<Rgb> = given.iter().filter_map(|(_, color)| *color).collect();
     let mut next = 0;
     let mut fill = |name: &str| {
-        if name.eq_ignore_ascii_case("background") && !taken.contains(&Rgb(0, 0, 0)) {
+        if is_background(name) && !taken.contains(&Rgb(0, 0, 0)) {
             taken.push(Rgb(0, 0, 0));
             return Rgb(0, 0, 0);
         }
@@ -76,5 +91,14 @@ mod tests {
         sorted.dedup();
         assert_eq!(sorted.len(), 120);
         assert!((0..7).all(|n| distance(colors[n], hue(0)) >= 60));
+        assert!(distinct(&colors[..24]));
+        assert!(!distinct(&[Rgb(0, 0, 0), Rgb(9, 0, 0)]));
+    }
+
+    #[test]
+    fn background_is_black_unless_another_class_is() {
+        let name = |name: &str, color| (name.to_string(), color);
+        assert_eq!(complete(&[name("BG", None), name("car", None)])[0], Rgb(0, 0, 0));
+        assert_ne!(complete(&[name("bg", None), name("car", Some(Rgb(0, 0, 0)))])[0], Rgb(0, 0, 0));
     }
 }

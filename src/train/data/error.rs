@@ -37,6 +37,12 @@ pub enum DataError {
     Picture { path: PathBuf, problem: String },
     #[error("{}: this label picture cannot be read: {problem}", path.display())]
     Label { path: PathBuf, problem: String },
+    /// Not one label picture of the data set.
+    #[error(
+        "{}: none of the {count} label pictures can be read (help: `data check` lists them all); the first is {first}",
+        path.display()
+    )]
+    NoLabels { path: PathBuf, count: usize, first: Box<DataError> },
     #[error("{}: {value} at x {x}, y {y} belongs to no class (help: {help})", path.display())]
     UnknownValue { path: PathBuf, value: Value, x: usize, y: usize, help: String },
     #[error(

@@ -3,6 +3,7 @@
 //! The picture is shrunk to 9×9 grey pixels; each bit says whether a pixel is brighter than its neighbour to the right (64
 //! bits) or below (64 bits). Copies differ in a few bits, strangers in about half.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use opencv::core::{Mat, Size, Vec3b};
@@ -10,10 +11,13 @@ use opencv::imgcodecs::{IMREAD_REDUCED_COLOR_4, imdecode};
 use opencv::imgproc::{COLOR_BGR2RGB, INTER_AREA, cvt_color_def, resize};
 use opencv::prelude::*;
 
+use super::Pair;
 use super::picture::Rgb8;
 
 /// Bits in which copies may differ.
 pub const COPY: u32 = 4;
+/// Bits within which pictures show the same scene.
+pub const ALIKE: u32 = 24;
 
 /// A fingerprint of 128 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +55,26 @@ pub fn of_file(path: &Path) -> Option<Hash> {
     of_mat(&rgb).ok()
 }
 
+/// Which pictures of a list show the same scene, as frames of one recording do. Each file is read once, when it is asked for.
+pub struct Likeness<'a> {
+    pairs: &'a [Pair],
+    hashes: HashMap<usize, Option<Hash>>,
+}
+
+impl<'a> Likeness<'a> {
+    pub fn of(pairs: &'a [Pair]) -> Self {
+        Likeness { pairs, hashes: HashMap::new() }
+    }
+
+    /// Whether two pictures, by their places in the list, show the same scene; pictures that cannot be read show none.
+    pub fn alike(&mut self, a: usize, b: usize) -> bool {
+        let [a, b] = [a, b].map(|at| {
+            *self.hashes.entry(at).or_insert_with(|| self.pairs.get(at).and_then(|pair| of_file(&pair.image)))
+        });
+        a.zip(b).is_some_and(|(a, b)| a.distance(b) <= ALIKE)
+    }
+}
+
 fn of_mat(rgb: &impl opencv::core::ToInputArray) -> opencv::Result<Hash> {
     let mut small = Mat::default();
     resize(rgb, &mut small, Size::new(9, 9), 0.0, 0.0, INTER_AREA)?;
@@ -73,6 +97,7 @@ fn of_mat(rgb: &impl opencv::core::ToInputArray) -> opencv::Result<Hash> {
 mod tests {
     use rand::RngExt;
 
+    use super::super::testing::{png_bytes, write};
     use super::*;
     use crate::train::random;
 
@@ -95,5 +120,22 @@ mod tests {
         assert!(hash.tells());
         let blank = Rgb8 { width: 20, height: 20, rgb: vec![7; 1200] };
         assert!(!of(&blank).unwrap().tells());
+    }
+
+    #[test]
+    fn likeness_is_asked_by_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let pair = |name: &str, seed: Option<u64>| {
+            let image = dir.path().join(name);
+            if let Some(seed) = seed {
+                let rgb = noise(seed).rgb;
+                write(&image, png_bytes(96, 96, png::ColorType::Rgb, png::BitDepth::Eight, None, &rgb));
+            }
+            Pair { name: name.into(), image, label: "none".into() }
+        };
+        let pairs = [pair("a.png", Some(1)), pair("b.png", Some(1)), pair("c.png", Some(2)), pair("gone.png", None)];
+        let mut likeness = Likeness::of(&pairs);
+        assert!(likeness.alike(0, 1) && likeness.alike(1, 0));
+        assert!(!likeness.alike(0, 2) && !likeness.alike(0, 3) && !likeness.alike(3, 3));
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::Pair;
 use super::error::DataError;
+use super::{Pair, scan};
 
 /// A line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +48,14 @@ fn parse(line: &str) -> Option<(String, Option<String>)> {
 }
 
 /// The file that a list means. Lists often have the paths of the machine on which they were made: folders in front that
-/// are not there are left out.
+/// are not there are left out. So may be the way in which they write letters with marks ([`scan::composed`]).
 pub fn resolve(root: &Path, text: &str) -> Option<PathBuf> {
-    let parts: Vec<&str> =
-        text.split(['/', '\\']).filter(|part| !part.is_empty() && *part != "." && *part != "..").collect();
-    (0..parts.len()).map(|skipped| root.join(parts[skipped..].join("/"))).find(|path| path.is_file())
+    let found = |text: &str| {
+        let parts: Vec<&str> =
+            text.split(['/', '\\']).filter(|part| !part.is_empty() && *part != "." && *part != "..").collect();
+        (0..parts.len()).map(|skipped| root.join(parts[skipped..].join("/"))).find(|path| path.is_file())
+    };
+    found(text).or_else(|| found(&scan::composed(text))).or_else(|| found(&scan::decomposed(text)))
 }
 
 /// Finds the pairs that a list names.
@@ -70,7 +73,7 @@ pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, Dat
     }
     let mut chosen = Vec::new();
     for line in read(path)? {
-        let text = line.image.trim_start_matches(['.', '/']).to_string();
+        let text = scan::composed(line.image.trim_start_matches(['.', '/']));
         let bare = Path::new(&text).with_extension("").to_string_lossy().into_owned();
         let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_string();
         let found = [&text, &bare, &last(&text), &last(&bare)].into_iter().find_map(|name| by_name.get(name.as_str()));
@@ -130,6 +133,8 @@ mod tests {
         assert_eq!(resolve(dir.path(), "train/a.png"), found);
         assert_eq!(resolve(dir.path(), "../../train/a.png"), found);
         assert_eq!(resolve(dir.path(), "/SegNet/CamVid/train/b.png"), None);
+        testing::write(&dir.path().join("train/\u{e4}.png"), "");
+        assert_eq!(resolve(dir.path(), "train/a\u{308}.png"), Some(dir.path().join("train/\u{e4}.png")));
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod tests;
 pub use cli::DataArgs;
 pub use error::{DataError, Value};
 pub use format::Format;
+pub use hash::Likeness;
 pub use scan::Unpaired;
 pub use split::{BySequence, SplitOptions};
 
@@ -47,6 +48,8 @@ pub const VOID: u8 = 255;
 
 /// Label pictures that are looked into when there is a class file, and when there is none.
 const LOOKS: (usize, usize) = (16, 64);
+/// Label pictures that are looked into where few of them leave a doubt.
+const CLOSER: usize = 512;
 
 /// A picture and its label picture, not read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +87,8 @@ pub struct Dataset {
     pub unpaired: Unpaired,
     /// What was assumed, a sentence each, for people.
     pub notes: Vec<String>,
+    /// Whether the split was made here; else the data set has one, or lists do.
+    pub split_here: bool,
     coding: Coding,
 }
 
@@ -127,6 +132,19 @@ impl Dataset {
     /// # Errors
     /// When there is no data set, its class file or lists are wrong, or its labels do not say what they mean.
     pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset, DataError> {
+        Self::open_with(root, options, false)
+    }
+
+    /// [`Dataset::open`] for [`check::check`]: a data set of which no label can be read has no classes, and is checked all
+    /// the same.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`] otherwise.
+    pub fn open_to_check(root: &Path, options: &OpenOptions) -> Result<Dataset, DataError> {
+        Self::open_with(root, options, true)
+    }
+
+    fn open_with(root: &Path, options: &OpenOptions, blindly: bool) -> Result<Dataset, DataError> {
         let (root, format, found) = format::find(root, options.format)?;
         if found.count() == 0 {
             let (images, labels) = (found.unpaired.images.len(), found.unpaired.labels.len());
@@ -149,7 +167,16 @@ impl Dataset {
         let pairs: Vec<&Path> =
             found.subsets.iter().flat_map(|subset| &subset.pairs).map(|pair| pair.label.as_path()).collect();
         let classes = classes.or(found.classes);
-        let sample = Sample::read(&pairs, if classes.is_some() { LOOKS.0 } else { LOOKS.1 })?;
+        let few = if classes.is_some() { LOOKS.0 } else { LOOKS.1 };
+        // Damaged ones may have been met by chance: only when all are is there nothing to go by.
+        let sample = Sample::read(&pairs, few).or_else(|_| Sample::read(&pairs, usize::MAX));
+        let sample = match sample {
+            // Whether 255 is void or a thing: see `coding`.
+            Ok(sample) if sample.only_white() && classes.as_ref().is_some_and(|classes| classes.len() > 2) => {
+                Ok(Sample::read(&pairs, CLOSER)?)
+            }
+            sample => sample,
+        };
         let hints = Hints {
             classes,
             merges: &merges,
@@ -157,8 +184,15 @@ impl Dataset {
             camvid: format == Format::Camvid,
             void_color: found.void_color,
         };
-        let (coding, mut notes) = Coding::decide(hints, &sample)
-            .map_err(|(problem, help)| DataError::set(source.as_ref().unwrap_or(&root), problem, help))?;
+        let (coding, mut notes) = match sample {
+            Ok(sample) => Coding::decide(hints, &sample)
+                .map_err(|(problem, help)| DataError::set(source.as_ref().unwrap_or(&root), problem, help))?,
+            Err(_) if blindly => (Coding::blind(), vec!["no label picture can be read: classes are not known".into()]),
+            Err(first) if pairs.len() == 1 => return Err(first),
+            Err(first) => {
+                return Err(DataError::NoLabels { path: root, count: pairs.len(), first: Box::new(first) });
+            }
+        };
         let mut dataset = Dataset {
             classes: coding.table.classes.clone(),
             train: Vec::new(),
@@ -168,6 +202,7 @@ impl Dataset {
             format,
             unpaired: found.unpaired,
             notes: Vec::new(),
+            split_here: false,
             coding,
             root,
         };
@@ -217,6 +252,7 @@ impl Dataset {
         if self.val.is_empty() && self.train.len() > 1 {
             let split = split::make(std::mem::take(&mut self.train), &options.split);
             notes.push(split.how);
+            self.split_here = true;
             (self.train, self.val, self.left_out) = (split.train, split.val, split.left_out);
         }
         Ok(())

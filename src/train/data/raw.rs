@@ -50,7 +50,9 @@ fn decode(bytes: &[u8]) -> Result<Raw, String> {
         return Err("the file is empty".into());
     }
     if !bytes.starts_with(b"\x89PNG") {
-        return Err("it is no PNG file; labels must be PNG, as other formats do not keep the numbers exactly".into());
+        let what = if bytes.starts_with(&[0xFF, 0xD8]) { "a JPEG file, not PNG" } else { "no PNG file" };
+        let why = "other formats do not keep the numbers exactly: export the labels again as PNG";
+        return Err(format!("it is {what}; labels must be PNG, as {why}"));
     }
     let damaged = |error: png::DecodingError| format!("{error}");
     let mut decoder = Decoder::new(Cursor::new(bytes));

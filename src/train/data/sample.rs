@@ -19,12 +19,55 @@ pub struct Sample {
     pub indexed: [u64; 256],
     /// Palette colours that pixels have.
     pub palette: HashSet<Rgb>,
+    /// The palettes' colours by position, as long as the pictures agree.
+    pub palettes: Palettes,
     pub colors: HashMap<Rgb, u64>,
+}
+
+/// Colours by position, of many palettes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Palettes {
+    #[default]
+    None,
+    Same(Vec<Rgb>),
+    /// A number has one colour here and another there.
+    Different,
+}
+
+impl Palettes {
+    fn add(&mut self, palette: &[Rgb]) {
+        match self {
+            Palettes::None if !palette.is_empty() => *self = Palettes::Same(palette.to_vec()),
+            // Programs leave out what is unused at the end.
+            Palettes::Same(known) if known.iter().zip(palette).all(|(a, b)| a == b) => {
+                known.extend(palette.iter().skip(known.len()).copied().collect::<Vec<_>>());
+            }
+            Palettes::Same(_) => *self = Palettes::Different,
+            Palettes::None | Palettes::Different => {}
+        }
+    }
+
+    fn merge(&mut self, other: Palettes) {
+        match other {
+            Palettes::None => {}
+            Palettes::Same(palette) => self.add(&palette),
+            Palettes::Different => *self = Palettes::Different,
+        }
+    }
+
+    /// The colour of a number, where all palettes that have it agree on all.
+    pub fn color(&self, number: u8) -> Option<Rgb> {
+        match self {
+            Palettes::Same(palette) => palette.get(usize::from(number)).copied(),
+            Palettes::None | Palettes::Different => None,
+        }
+    }
 }
 
 impl Default for Sample {
     fn default() -> Self {
-        Sample { files: 0, gray: [0; 256], indexed: [0; 256], palette: HashSet::new(), colors: HashMap::new() }
+        let (palette, palettes) = (HashSet::new(), Palettes::None);
+        Sample { files: 0, gray: [0; 256], indexed: [0; 256], palette, palettes, colors: HashMap::new() }
     }
 }
 
@@ -32,7 +75,7 @@ impl Sample {
     /// Reads at most `limit` of `labels`, spread evenly. Damaged ones are left out: reading them later says what is wrong.
     ///
     /// # Errors
-    /// That of the first picture when none can be read.
+    /// When none can be read: that of the first.
     pub fn read(labels: &[&Path], limit: usize) -> Result<Sample, DataError> {
         let count = labels.len().min(limit);
         let chosen: Vec<&Path> = (0..count).map(|n| labels[n * labels.len() / count]).collect();
@@ -71,6 +114,7 @@ impl Sample {
         match &raw.pixels {
             Pixels::Gray(values) => values.iter().for_each(|&value| self.gray[usize::from(value)] += 1),
             Pixels::Indexed(values, palette) => {
+                self.palettes.add(palette);
                 let mut used = [0u64; 256];
                 values.iter().for_each(|&value| used[usize::from(value)] += 1);
                 for (value, &count) in used.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -96,6 +140,7 @@ impl Sample {
             self.indexed[value] += other.indexed[value];
         }
         self.palette.extend(other.palette);
+        self.palettes.merge(other.palettes);
         for (color, count) in other.colors {
             *self.colors.entry(color).or_default() += count;
         }
@@ -104,6 +149,12 @@ impl Sample {
     /// Whether all colour pictures are really grey ones, stored with three channels.
     pub fn colors_are_gray(&self) -> bool {
         self.colors.keys().all(|Rgb(r, g, b)| r == g && g == b)
+    }
+
+    /// Whether labels are numbers and 255 is the only one beside 0: masks of one thing, or nothing but void.
+    pub fn only_white(&self) -> bool {
+        let numbers = self.numbers();
+        numbers[255] > 0 && numbers[1..255].iter().all(|count| *count == 0) && self.colors_are_gray()
     }
 
     /// Counts of all numbers, those of grey colour pictures among them.
@@ -118,5 +169,27 @@ impl Sample {
             }
         }
         numbers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn palettes_count_while_they_agree() {
+        let (black, red, blue) = (Rgb(0, 0, 0), Rgb(200, 0, 0), Rgb(0, 0, 200));
+        let sample = |palettes: &[&[Rgb]]| {
+            let mut sample = Sample::default();
+            for palette in palettes {
+                sample.add(&Raw { width: 1, height: 1, pixels: Pixels::Indexed(vec![0], palette.to_vec()) });
+            }
+            sample
+        };
+        let mut longer = sample(&[&[black, red], &[black], &[black, red, blue]]);
+        assert_eq!((longer.palettes.color(2), longer.palettes.color(3)), (Some(blue), None));
+        assert_eq!(sample(&[&[black, red], &[black, blue]]).palettes, Palettes::Different);
+        longer.merge(sample(&[&[red]]));
+        assert_eq!(longer.palettes.color(0), None);
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::Pair;
 use super::error::DataError;
 use super::picture;
@@ -56,10 +58,21 @@ pub fn folders(dir: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
             && !hidden(name)
             && path.is_dir()
         {
-            found.insert(name.to_string(), path);
+            found.insert(composed(name), path);
         }
     }
     Ok(found)
+}
+
+/// Text with letters and their marks in one (NFC). Archives of macOS have names in which `ä` is an `a` and two dots: they
+/// look like those of other machines and are not equal to them.
+pub fn composed(text: &str) -> String {
+    text.nfc().collect()
+}
+
+/// The opposite: marks apart from their letters (NFD).
+pub fn decomposed(text: &str) -> String {
+    text.nfd().collect()
 }
 
 /// The folder of that name in whatever case, the first of `names` that is there.
@@ -117,16 +130,16 @@ pub fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extensions.iter().any(|other| extension.eq_ignore_ascii_case(other))
 }
 
-/// The path under `dir` without extension, with forward slashes.
+/// The path under `dir` without extension, with forward slashes, [`composed`].
 pub fn stem(dir: &Path, path: &Path) -> String {
     under(dir, &path.with_extension(""))
 }
 
-/// The path under `dir` with forward slashes.
+/// The path under `dir` with forward slashes, [`composed`].
 pub fn under(dir: &Path, path: &Path) -> String {
     let under = path.strip_prefix(dir).unwrap_or(path);
     let parts: Vec<_> = under.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.join("/")
+    composed(&parts.join("/"))
 }
 
 /// The pair of a picture and its label.
@@ -199,6 +212,19 @@ mod tests {
         assert_eq!(names(&pairs), ["i/a", "i/sub/b.v1"]);
         assert_eq!(unpaired.images, [dir.path().join("i/c.jpg")]);
         assert_eq!(unpaired.labels, [dir.path().join("l/z.png")]);
+    }
+
+    #[test]
+    fn letters_with_marks_are_the_same_in_either_spelling() {
+        let dir = tempfile::tempdir().unwrap();
+        let (composed, decomposed) = ("\u{e4} \u{f6}", "a\u{308} o\u{308}");
+        write(&dir.path().join(format!("i/{composed}/{decomposed}.jpg")), "");
+        write(&dir.path().join(format!("l/{decomposed}/{composed}.png")), "");
+        let (images, labels) = (images(&dir.path().join("i")).unwrap(), labels(&dir.path().join("l")).unwrap());
+        let (pairs, unpaired) = pair_up(dir.path(), &images, labels);
+        assert_eq!(names(&pairs), [format!("i/{composed}/{composed}")]);
+        assert!(pairs[0].image.is_file() && pairs[0].label.is_file());
+        assert_eq!(unpaired, Unpaired::default());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use super::hash::ALIKE;
 use super::{Pair, hash, sequence};
 use crate::train::random;
 
@@ -197,9 +198,6 @@ fn neighbours_alike(sequences: &BTreeMap<String, Vec<Pair>>) -> bool {
         _ => true,
     }
 }
-
-/// Bits of the fingerprint within which pictures show the same scene.
-pub const ALIKE: u32 = 24;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::VOID;
 use super::class_file::SourceClass;
 use super::colors;
+use super::sample::Palettes;
 use crate::frame::{Label, Rgb};
 
 /// Names that mean "not labelled" when nobody says otherwise.
@@ -32,11 +33,22 @@ pub struct Table {
 }
 
 impl Table {
-    /// `void`: names or numbers that are void instead of the usual names; 255 is void unless a class has it.
+    /// Of no classes.
+    pub fn empty() -> Self {
+        Table { classes: Vec::new(), values: [None; 256], colors: HashMap::new() }
+    }
+
+    /// `void`: names or numbers that are void instead of the usual names; 255 is void unless a class has it. `palettes`: the
+    /// label pictures' own, by whose colours classes are drawn that `source` gives none.
     ///
     /// # Errors
     /// A name that there is not, or nothing left to learn.
-    pub fn new(source: &[SourceClass], void: Option<&[String]>, merges: &[(String, String)]) -> Result<Self, String> {
+    pub fn new(
+        source: &[SourceClass],
+        void: Option<&[String]>,
+        merges: &[(String, String)],
+        palettes: &Palettes,
+    ) -> Result<Self, String> {
         let known = |name: &str| source.iter().any(|class| class.name.eq_ignore_ascii_case(name));
         let unknown = |name: &str| {
             let names: Vec<&str> = source.iter().map(|class| class.name.as_str()).collect();
@@ -63,7 +75,7 @@ impl Table {
         };
         for (from, to) in merges {
             if !known(from) {
-                return Err(unknown(from));
+                return Err(format!("{from}={to}: {}; {from} needs a line of its own to count as {to}", unknown(from)));
             }
             if merges.iter().any(|(other, _)| other.eq_ignore_ascii_case(to)) {
                 return Err(format!("{from}={to}: {to} itself counts as another class"));
@@ -72,7 +84,9 @@ impl Table {
         let merged = |name: &str| merges.iter().find(|(from, _)| from.eq_ignore_ascii_case(name)).map(|(_, to)| to);
 
         let mut labels: Vec<(String, Option<Rgb>)> = Vec::new();
-        let mut table = Table { classes: Vec::new(), values: [None; 256], colors: HashMap::new() };
+        // Beside `labels`: what the palettes say.
+        let mut painted: Vec<Option<Rgb>> = Vec::new();
+        let mut table = Table::empty();
         table.values[255] = Some(VOID);
         for class in source {
             let goal = merged(&class.name);
@@ -89,6 +103,7 @@ impl Table {
                     let known = labels.iter().position(|(label, _)| label.eq_ignore_ascii_case(name));
                     let at = known.unwrap_or_else(|| {
                         labels.push((name.to_string(), namesake.color));
+                        painted.push(namesake.color.or_else(|| paint(palettes, namesake)));
                         labels.len() - 1
                     });
                     u8::try_from(at).ok().filter(|&id| id != VOID).ok_or("more than 255 classes")?
@@ -109,15 +124,34 @@ impl Table {
                 if names.is_empty() { "none".into() } else { format!("only {}", names.join(", ")) }
             ));
         }
+        // All or none: a palette of which one colour is taken elsewhere was not made for these classes.
+        let all: Vec<Rgb> = painted.iter().flatten().copied().collect();
+        if colors::distinct(&all) {
+            labels.iter_mut().zip(painted).for_each(|(label, color)| label.1 = color);
+        }
         let colors = colors::complete(&labels);
         table.classes = labels.into_iter().zip(colors).map(|((name, _), color)| Label { name, color }).collect();
         Ok(table)
     }
 }
 
+/// A class's colour in the palettes.
+fn paint(palettes: &Palettes, class: &SourceClass) -> Option<Rgb> {
+    // A black and white mask has 0 to 127 and 128 to 255, and means the ends.
+    let number = match class.values[..] {
+        [first, .., 255] if first > 0 => Some(255),
+        _ => class.values.first().copied(),
+    };
+    number.and_then(|number| palettes.color(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn made(source: &[SourceClass], void: Option<&[String]>, merges: &[(String, String)]) -> Result<Table, String> {
+        Table::new(source, void, merges, &Palettes::None)
+    }
 
     fn source() -> Vec<SourceClass> {
         [("Void", 0u8), ("car", 1), ("truck", 2), ("road", 3), ("background", 4)]
@@ -139,7 +173,7 @@ mod tests {
 
     #[test]
     fn void_is_what_is_called_so_and_the_rest_moves_up() {
-        let table = Table::new(&source(), None, &[]).unwrap();
+        let table = made(&source(), None, &[]).unwrap();
         assert_eq!(names(&table), ["car", "truck", "road", "background"]);
         assert_eq!(table.values[..6], [Some(VOID), Some(0), Some(1), Some(2), Some(3), None]);
         assert_eq!(table.values[255], Some(VOID));
@@ -149,29 +183,49 @@ mod tests {
 
     #[test]
     fn void_can_be_chosen_by_name_or_number() {
-        let table = Table::new(&source(), Some(&text(&["background", "1", "77"])), &[]).unwrap();
+        let table = made(&source(), Some(&text(&["background", "1", "77"])), &[]).unwrap();
         assert_eq!(names(&table), ["Void", "truck", "road"]);
         assert_eq!((table.values[1], table.values[4], table.values[77]), (Some(VOID), Some(VOID), Some(VOID)));
-        assert_eq!(names(&Table::new(&source(), Some(&text(&["none"])), &[]).unwrap()).len(), 5);
-        assert!(Table::new(&source(), Some(&text(&["lorry"])), &[]).unwrap_err().contains("there are Void, car"));
+        assert_eq!(names(&made(&source(), Some(&text(&["none"])), &[]).unwrap()).len(), 5);
+        assert!(made(&source(), Some(&text(&["lorry"])), &[]).unwrap_err().contains("there are Void, car"));
     }
 
     #[test]
     fn classes_can_be_merged() {
         let merge = |from: &str, to: &str| (from.to_string(), to.to_string());
-        let table = Table::new(&source(), None, &[merge("car", "truck"), merge("background", "void")]).unwrap();
+        let table = made(&source(), None, &[merge("car", "truck"), merge("background", "void")]).unwrap();
         assert_eq!(names(&table), ["truck", "road"]);
         assert_eq!(table.classes[0].color, Rgb(20, 0, 0));
         assert_eq!((table.values[1], table.values[2], table.values[4]), (Some(0), Some(0), Some(VOID)));
-        let table = Table::new(&source(), None, &[merge("car", "vehicle"), merge("truck", "vehicle")]).unwrap();
+        let table = made(&source(), None, &[merge("car", "vehicle"), merge("truck", "vehicle")]).unwrap();
         assert_eq!(names(&table), ["vehicle", "road", "background"]);
-        assert!(Table::new(&source(), None, &[merge("lorry", "car")]).is_err());
-        assert!(Table::new(&source(), None, &[merge("car", "truck"), merge("truck", "road")]).is_err());
+        assert!(made(&source(), None, &[merge("lorry", "car")]).is_err());
+        assert!(made(&source(), None, &[merge("car", "truck"), merge("truck", "road")]).is_err());
+    }
+
+    #[test]
+    fn palettes_colour_what_has_no_colour() {
+        let plain: Vec<SourceClass> =
+            source()[1..4].iter().map(|class| SourceClass { color: None, ..class.clone() }).collect();
+        let colors = |table: Table| table.classes.iter().map(|label| label.color).collect::<Vec<_>>();
+        let (black, red, green, blue) = (Rgb(0, 0, 0), Rgb(200, 0, 0), Rgb(0, 200, 0), Rgb(0, 0, 200));
+        let palettes = |colors: &[Rgb]| Palettes::Same(colors.to_vec());
+        let good = palettes(&[black, red, green, blue]);
+        assert_eq!(colors(Table::new(&plain, None, &[], &good).unwrap()), [red, green, blue]);
+        // The file's colour stays; where it clashes with the palette's, the palette is of something else.
+        let mut given = plain.clone();
+        given[1].color = Some(Rgb(9, 90, 9));
+        assert_eq!(colors(Table::new(&given, None, &[], &good).unwrap()), [red, Rgb(9, 90, 9), blue]);
+        given[1].color = Some(red);
+        assert!(!colors(Table::new(&given, None, &[], &good).unwrap()).contains(&blue));
+        // As programs make them that have no colours to give.
+        let counting = palettes(&[0, 1, 2, 3].map(|n| Rgb(n, n, n)));
+        assert_eq!(colors(Table::new(&plain, None, &[], &counting).unwrap()), colors(made(&plain, None, &[]).unwrap()));
     }
 
     #[test]
     fn one_class_is_nothing_to_learn() {
-        let problem = Table::new(&source()[..2], None, &[]).unwrap_err();
+        let problem = made(&source()[..2], None, &[]).unwrap_err();
         assert!(problem.contains("only car"), "{problem}");
     }
 }

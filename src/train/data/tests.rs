@@ -217,6 +217,39 @@ fn classes_void_and_merges_can_be_chosen() {
 }
 
 #[test]
+fn masks_of_0_and_255_with_three_names_are_looked_into_more_closely() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..40 {
+        picture(&dir.path().join(format!("images/{n}.png")), n);
+        gray(&dir.path().join(format!("masks/{n}.png")), &[0, 255]);
+    }
+    write(&dir.path().join("classes.txt"), "background\nperson\ncar\n");
+    let error = open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("classes.txt: 255 is the only value beside 0 in 40 label pictures"), "{error}");
+    // A class that few pictures show is met by looking into more of them.
+    gray(&dir.path().join("masks/39.png"), &[0, 2, 255]);
+    assert_eq!(names(&open(dir.path()).unwrap()), ["background", "person", "car"]);
+    gray(&dir.path().join("masks/39.png"), &[0, 255]);
+    write(&dir.path().join("classes.txt"), "background\nperson\n");
+    assert_eq!(stripes(&open(dir.path()).unwrap(), 2), [0, 1]);
+}
+
+#[test]
+fn names_of_macos_archives_find_their_partners() {
+    let dir = tempfile::tempdir().unwrap();
+    for (n, (image, label)) in [("\u{e4} \u{f6}", "a\u{308} o\u{308}"), ("u\u{308}", "\u{fc}")].iter().enumerate() {
+        picture(&dir.path().join(format!("images/{image}.png")), n as u64);
+        gray(&dir.path().join(format!("masks/{label}.png")), &[0, 1]);
+    }
+    write(&dir.path().join("train.txt"), "a\u{308} o\u{308}\n");
+    write(&dir.path().join("val.txt"), "\u{fc}\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((sizes(&dataset), &dataset.unpaired), ([1, 1, 0], &Unpaired::default()));
+    assert_eq!(dataset.train[0].name, "images/\u{e4} \u{f6}");
+    assert_eq!(stripes(&dataset, 2), [0, 1]);
+}
+
+#[test]
 fn a_split_can_be_written_and_read_back() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..30 {

@@ -290,7 +290,7 @@ fn an_exported_file_describes_itself_to_the_service() {
         config.providers = vec![Provider::Cpu];
         let model = onnx::Model::load(&config, 1).unwrap();
         assert_eq!(model.golden_difference, Some(0.0));
-        assert_eq!(model.contract.labels, labels(5));
+        assert_eq!(model.contract.labels[..], labels(5)[..]);
         assert_eq!(model.contract.train, Some(serde_json::json!({"epochs": 3})));
         assert!(model.contract.describes_itself() && model.contract.input.dynamic_batch);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "drafts are gone");

@@ -2,7 +2,8 @@
 
 use askama::Template;
 
-use super::page::{Fact, Figure, around};
+use super::how::{Fact, Origin, around};
+use super::page::Figure;
 use super::plot::color;
 use super::text::{NONE, duration, percent};
 use super::{CompareEntry, CompareReport, CompareRun, ReportError, plot};
@@ -26,6 +27,8 @@ struct CompareRow {
     strategy: String,
     encoder: String,
     weights: String,
+    /// All that the log says of them.
+    weights_log: String,
     miou: String,
     spread: String,
     runs: usize,
@@ -48,7 +51,8 @@ impl CompareReport {
                 color: color(n),
                 strategy: entry.strategy.clone(),
                 encoder: entry.encoder.clone(),
-                weights: entry.weights.clone(),
+                weights: Origin::of(&entry.weights).source,
+                weights_log: entry.weights.clone(),
                 miou: percent(entry.mean()),
                 spread: entry.spread().map_or_else(String::new, |spread| format!("± {:.1}", 100.0 * spread)),
                 runs: seeds,

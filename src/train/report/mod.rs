@@ -8,6 +8,7 @@ mod compare;
 mod compare_page;
 mod facts;
 mod history;
+mod how;
 mod page;
 mod pictures;
 mod plot;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use compare::{CompareEntry, CompareReport, CompareRun};
 pub use facts::{ClassFacts, DatasetFacts, Environment, Machine, Speed, Training, shell_line};
 pub use history::{EpochRecord, History};
-pub use pictures::{Panels, PictureFacts, Rank, choose, picture_miou};
+pub use pictures::{Panels, PictureFacts, Rank, choose, choose_apart, picture_miou};
 pub use write::Written;
 
 use crate::train::metrics::{CalibrationScores, Confusion, MetricsError, Scores};

@@ -2,19 +2,10 @@
 
 use askama::Template;
 
+use super::how::{Fact, around, machine};
 use super::plot::{Labels, Line, Plot, color};
 use super::text::{NONE, count, duration, number, percent, scientific, small_percent};
-use super::{ClassFacts, Environment, PictureFacts, Rank, Report, ReportError, plot, shell_line};
-
-/// A name and a value.
-pub(super) struct Fact {
-    pub name: String,
-    pub value: String,
-}
-
-fn fact(name: impl Into<String>, value: impl Into<String>) -> Fact {
-    Fact { name: name.into(), value: value.into() }
-}
+use super::{ClassFacts, PictureFacts, Rank, Report, ReportError, plot, shell_line};
 
 /// A headline number.
 struct Tile {
@@ -96,6 +87,7 @@ struct ReportPage<'a> {
     speed: Vec<Vec<String>>,
     machine: String,
     training: Vec<Fact>,
+    options: Vec<Fact>,
     data: Vec<Fact>,
     around: Vec<Fact>,
     command: &'a str,
@@ -128,6 +120,7 @@ impl Report {
             speed: self.speed_rows(),
             machine: machine(&self.environment),
             training: self.training_facts(),
+            options: self.option_facts(),
             data: self.data_facts(),
             around: around(&self.environment),
             command: &self.environment.command,
@@ -321,40 +314,10 @@ impl Report {
         self.speed.iter().map(row).collect()
     }
 
-    fn training_facts(&self) -> Vec<Fact> {
-        let Some(training) = &self.training else { return Vec::new() };
-        let phases: Vec<String> = training.phases.iter().map(|(name, epochs)| format!("{epochs} {name}")).collect();
-        let mut facts = vec![
-            fact("encoder", &training.encoder),
-            fact("decoder", &training.decoder),
-            fact("first weights", &training.weights),
-            fact("strategy", &training.strategy),
-            fact("epochs", if phases.is_empty() { NONE.into() } else { phases.join(", then ") }),
-            fact("batch", training.batch.to_string()),
-            fact("crop", format!("{}×{}", training.crop.0, training.crop.1)),
-            fact("parameters", count(training.parameters)),
-            fact("work a picture", format!("{} GMAC", number(training.multiply_adds as f64 / 1e9))),
-        ];
-        facts.extend(training.settings.iter().map(|(name, value)| fact(name, value)));
-        facts.push(fact("seed", training.seed.to_string()));
-        facts
-    }
-
     fn class_shares(&self) -> Vec<ClassShare<'_>> {
         let share = |class: &ClassFacts| class.share.map_or_else(|| NONE.into(), small_percent);
         let classes = self.dataset.classes.iter();
         classes.map(|class| ClassShare { name: &class.name, color: &class.color, share: share(class) }).collect()
-    }
-
-    fn data_facts(&self) -> Vec<Fact> {
-        let data = &self.dataset;
-        vec![
-            fact("data set", &data.name),
-            fact("training pictures", count(data.train_pictures as u64)),
-            fact("validation pictures", count(data.val_pictures as u64)),
-            fact("measured at", format!("{}×{}", data.size.0, data.size.1)),
-            fact("void", format!("{} % of the training pixels", small_percent(data.void_share))),
-        ]
     }
 
     fn epoch_table(&self) -> (Vec<String>, Vec<EpochRow>) {
@@ -396,22 +359,4 @@ impl Figure {
         let legend = plot.lines.iter().map(|line| Entry { color: color(line.color), name: line.name.clone() });
         Ok(Figure { title: title.into(), alt, svg: plot.inline()?, legend: legend.collect(), note })
     }
-}
-
-fn machine(environment: &Environment) -> String {
-    let machine = &environment.machine;
-    let gpu = machine.gpu.as_ref().map(|gpu| format!(", {gpu}")).unwrap_or_default();
-    let cores = if machine.cores == 1 { "1 core".into() } else { format!("{} cores", machine.cores) };
-    format!("{}, {cores}, {} GiB{gpu}, {}", machine.cpu, machine.memory_gib, machine.os)
-}
-
-/// Where and when, as facts.
-pub(super) fn around(environment: &Environment) -> Vec<Fact> {
-    let mut facts = vec![
-        fact("started", &environment.started),
-        fact("took", duration(environment.seconds)),
-        fact("machine", machine(environment)),
-    ];
-    facts.extend(environment.versions.iter().map(|(name, version)| fact(name, version)));
-    facts
 }

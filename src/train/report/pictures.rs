@@ -37,21 +37,60 @@ impl Rank {
 /// Chooses up to `count` pictures of each rank by their scores, each picture once: the best first, the worst first,
 /// and those around the median in order. Gives indices into `scores`; pictures without a score are never chosen.
 pub fn choose(scores: &[Option<f64>], count: usize) -> Vec<(Rank, usize)> {
+    choose_apart(scores, count, |_, _| false)
+}
+
+/// Candidates that are looked at for each picture of a rank: those far down would not be the best any more.
+const WINDOW: usize = 16;
+
+/// [`choose`], but no picture beside one of its rank that it is `alike` (by their indices), as frames of one recording
+/// are; where there are too few others, such as are some places apart.
+pub fn choose_apart(
+    scores: &[Option<f64>],
+    count: usize,
+    mut alike: impl FnMut(usize, usize) -> bool,
+) -> Vec<(Rank, usize)> {
     let mut order: Vec<(f64, usize)> =
         scores.iter().enumerate().filter_map(|(index, score)| Some(((*score)?, index))).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    // Of fewer than three times `count` pictures each rank gets a third.
-    let count = count.min(order.len().div_ceil(3));
-    let ranked = |rank: Rank, range: &[(f64, usize)]| range.iter().map(|&(_, n)| (rank, n)).collect::<Vec<_>>();
-    let (best, rest) = order.split_at(count.min(order.len()));
-    let worst_count = count.min(rest.len());
-    let (middle, worst) = rest.split_at(rest.len() - worst_count);
-    let count = count.min(middle.len());
-    let median = &middle[(middle.len() - count) / 2..][..count];
-    let mut chosen = ranked(Rank::Best, best);
-    chosen.extend(ranked(Rank::Median, median));
-    chosen.extend(ranked(Rank::Worst, worst).into_iter().rev());
+    // Each rank has a third to choose from.
+    let third = order.len().div_ceil(3);
+    let worst = order.len() - third.min(order.len() - third);
+    let median = third..worst;
+    let middle = (third + worst).saturating_sub(1) / 2;
+    let mut outward: Vec<usize> = median.collect();
+    outward.sort_by_key(|place| place.abs_diff(middle));
+    let candidates = [
+        (Rank::Best, (0..third).collect()),
+        (Rank::Median, outward),
+        (Rank::Worst, (worst..order.len()).rev().collect::<Vec<_>>()),
+    ];
+    let mut chosen = Vec::new();
+    for (rank, places) in candidates {
+        let window = &places[..places.len().min(WINDOW * count)];
+        let mut picked = apart(window, count, |a, b| alike(order[a].1, order[b].1));
+        picked.sort_unstable();
+        if rank == Rank::Worst {
+            picked.reverse();
+        }
+        chosen.extend(picked.into_iter().map(|place| (rank, order[place].1)));
+    }
     chosen
+}
+
+/// The first `count` of `places` that are unlike one another; then, if these are too few, others spread over the rest.
+fn apart(places: &[usize], count: usize, mut alike: impl FnMut(usize, usize) -> bool) -> Vec<usize> {
+    let (mut picked, mut passed) = (Vec::new(), Vec::new());
+    for &place in places {
+        if picked.len() == count {
+            break;
+        }
+        let side = if picked.iter().any(|&other| alike(other, place)) { &mut passed } else { &mut picked };
+        side.push(place);
+    }
+    let lacking = (count - picked.len()).min(passed.len());
+    picked.extend((1..=lacking).map(|n| passed[n * passed.len() / (lacking + 1)]));
+    picked
 }
 
 /// One picture's mIoU, by which [`choose`] ranks: over the classes that its own labels have.
@@ -91,9 +130,14 @@ pub struct Panels {
 const WIDTH: usize = 480;
 const JPEG_QUALITY: i32 = 80;
 const WRONG: Rgb = Rgb(235, 52, 60);
+/// Void is hatched, for any colour may be a class's; as wide as the page's legend has it.
+const HATCH: [Rgb; 2] = [Rgb(70, 70, 70), Rgb(190, 190, 190)];
+const HATCH_WIDTH: usize = 4;
+/// The palette's place of the second colour; the first is at [`VOID`].
+const HATCH_INDEX: u8 = 254;
 
 impl PictureFacts {
-    /// Draws the panels. `prediction` has the label's size; `classes` give the colours, void is black.
+    /// Draws the panels. `prediction` has the label's size; `classes` give the colours, void is hatched.
     ///
     /// # Errors
     /// When a picture cannot be encoded.
@@ -169,6 +213,16 @@ fn jpeg(rgb: &[u8], width: usize, height: usize) -> Result<String, ReportError> 
 fn png(classes: &[u8], width: usize, height: usize, labels: &[Label]) -> Result<String, ReportError> {
     let mut palette: Vec<u8> = labels.iter().flat_map(|label| [label.color.0, label.color.1, label.color.2]).collect();
     palette.resize(3 * 256, 0);
+    // With so many classes as there can be, there is no second colour, and void is plain.
+    let hatched = labels.len() <= usize::from(HATCH_INDEX);
+    for (place, Rgb(r, g, b)) in [VOID, HATCH_INDEX].into_iter().zip(HATCH).take(1 + usize::from(hatched)) {
+        palette[3 * usize::from(place)..][..3].copy_from_slice(&[r, g, b]);
+    }
+    let pixel = |(at, &class): (usize, &u8)| {
+        let second = (at % width + at / width) / HATCH_WIDTH % 2 == 1;
+        if class == VOID && hatched && second { HATCH_INDEX } else { class }
+    };
+    let pixels: Vec<u8> = classes.iter().enumerate().map(pixel).collect();
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
     encoder.set_color(png::ColorType::Indexed);
@@ -176,7 +230,7 @@ fn png(classes: &[u8], width: usize, height: usize, labels: &[Label]) -> Result<
     encoder.set_palette(palette);
     encoder.set_compression(png::Compression::High);
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(classes)?;
+    writer.write_image_data(&pixels)?;
     writer.finish()?;
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes)))
 }
@@ -195,6 +249,24 @@ mod tests {
         assert_eq!(choose(&[Some(0.5), Some(0.4)], 3), [(Best, 0), (Worst, 1)]);
         assert_eq!(choose(&[Some(0.5)], 3), [(Best, 0)]);
         assert_eq!(choose(&[None], 3), []);
+    }
+
+    #[test]
+    fn pictures_that_look_alike_are_not_shown_side_by_side() {
+        use Rank::{Best, Median, Worst};
+        // Recordings of ten pictures each, the best of one recording, the worst of another.
+        let scores: Vec<Option<f64>> = (0..90).map(|n| Some(f64::from(n))).collect();
+        let recording = |n: usize| n / 10;
+        let chosen = choose_apart(&scores, 3, |a, b| recording(a) == recording(b));
+        let of = |rank| chosen.iter().filter(|(of, _)| *of == rank).map(|&(_, n)| n).collect::<Vec<_>>();
+        assert_eq!((of(Best), of(Worst)), (vec![89, 79, 69], vec![0, 10, 20]));
+        assert_eq!(of(Median).iter().map(|&n| recording(n)).collect::<Vec<_>>(), [5, 4, 3]);
+        // A fixed camera: all are alike, and still three are shown of each, some places apart.
+        let chosen = choose_apart(&scores, 3, |_, _| true);
+        assert_eq!(chosen.len(), 9);
+        let best: Vec<usize> = chosen[..3].iter().map(|&(_, n)| n).collect();
+        assert!(best[0] == 89 && best.is_sorted_by(|a, b| a > b) && best[0] - best[1] > 5, "{best:?}");
+        assert!(chosen.iter().all(|(_, n)| chosen.iter().filter(|(_, other)| other == n).count() == 1));
     }
 
     #[test]
@@ -218,6 +290,7 @@ mod tests {
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!((pixels[0], pixels[199], pixels[200]), (0, 0, VOID), "indices, not colours");
+        assert_eq!((pixels[203], pixels[204], pixels[208]), (VOID, HATCH_INDEX, VOID), "void is hatched");
         assert!(facts.panels.picture.starts_with("data:image/jpeg;base64,/9j/"));
 
         let [right, wrong, void] = [0, 300, 700].map(|x| {

@@ -270,14 +270,16 @@ impl Plot {
     }
 
     fn marks(&self, chart: &mut Chart<'_, '_>) -> Result<(), ReportError> {
-        let (_, y) = self.ranges();
+        let (across, y) = self.ranges();
         for (n, (x, name)) in self.marks.iter().enumerate() {
             let line = [(*x, y.start), (*x, y.end)];
             let style = ShapeStyle::from(&TEXT.light).stroke_width(2);
             chart.draw_series(DashedLineSeries::new(line, 6, 8, style)).map_err(failed)?;
             // Two rows in turn: phases may be short, and their names long.
             let above = if n % 2 == 0 { -4 } else { -38 };
-            let style = font(30.0).pos(Pos::new(HPos::Left, VPos::Bottom));
+            // Towards the end there is room on the left only.
+            let side = if *x > (across.start + across.end) / 2.0 { HPos::Right } else { HPos::Left };
+            let style = font(30.0).pos(Pos::new(side, VPos::Bottom));
             let name = EmptyElement::at((*x, y.end)) + Text::new(name.clone(), (0, above), style);
             chart.draw_series([name]).map_err(failed)?;
         }
@@ -355,6 +357,17 @@ mod tests {
             assert!(svg.starts_with("<svg aria-hidden") && svg.trim_end().ends_with("</svg>"), "{points:?}");
             plot(points).spark().unwrap();
         }
+    }
+
+    #[test]
+    fn names_of_phases_stay_within_the_plot() {
+        let anchor = |x: f64| {
+            let marks = vec![(x, "finetune".to_owned())];
+            let svg = Plot { marks, ..plot(&[(1.0, 0.5), (4.0, 0.6)]) }.inline().unwrap();
+            let text = svg.split("<text").find(|text| text.contains("finetune")).unwrap().to_owned();
+            text.split("text-anchor=\"").nth(1).map_or("start", |rest| rest.split('"').next().unwrap()).to_owned()
+        };
+        assert_eq!((anchor(2.0).as_str(), anchor(4.0).as_str()), ("start", "end"));
     }
 
     #[test]

@@ -47,7 +47,8 @@ fn report() -> Report {
             encoder: "efficientnet-lite0".into(),
             strategy: "freeze-then-finetune".into(),
             phases: vec![("frozen".into(), 2), ("finetune".into(), 3)],
-            settings: [("loss".to_owned(), HOSTILE.to_owned())].into(),
+            weights: "lite0.pth: took 240 tensors; skipped 7 (classifier layer)".into(),
+            settings: [("loss".to_owned(), HOSTILE.to_owned()), ("augment.noise".to_owned(), "0.0".to_owned())].into(),
             ..Default::default()
         }),
         dataset: DatasetFacts {
@@ -107,6 +108,9 @@ fn the_page_is_self_contained_and_escaped() {
     assert!(html.contains("&#60;script&#62;alert(&#39;&#34;&#38;&#39;)"), "the hostile name is there, as text");
     assert!(html.contains("maskcast-train fit &#39;my data&#39;") && html.contains("--model &#39;my model.onnx&#39;"));
     assert_eq!(html.matches("<h2>").count(), 9, "every section");
+    assert!(html.contains("<dd>lite0.pth: took 240 tensors<details>"), "one line, and the rest on request");
+    assert!(html.contains("<dt>augment</dt><dd>noise\u{a0}0.0</dd>") && !html.contains("augment.noise"));
+    assert!(html.contains("<span class=\"swatch void\">") && html.contains("@media print"));
 }
 
 #[test]
@@ -148,7 +152,7 @@ fn a_comparison_has_a_page_and_a_plot() {
     let entry = |strategy: &str, scale: f64| CompareEntry {
         strategy: strategy.into(),
         encoder: "vgg16".into(),
-        weights: HOSTILE.into(),
+        weights: format!("/cache/{strategy}.pth: took 1 tensor; {HOSTILE}"),
         runs: vec![
             CompareRun { seed: 1, miou: Some(0.7 * scale), seconds: 60.0, history: history(5) },
             CompareRun { seed: 2, miou: Some(0.6 * scale), seconds: 70.0, history: history(4) },
@@ -170,6 +174,7 @@ fn a_comparison_has_a_page_and_a_plot() {
     let places = ["finetune", "scratch", "failed"].map(|name| html.find(&format!("</span>{name}")).unwrap());
     assert!(places.is_sorted(), "the best first");
     assert!(html.contains("65.0") && html.contains("± 7.1"));
+    assert!(html.contains(">scratch.pth</td>"), "the table has the weights' name only");
     let dir = tempfile::tempdir().unwrap();
     let written = report.write(dir.path()).unwrap();
     let svg = std::fs::read_to_string(written.svg.unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Looks into every file of a data set, on all cores, and tells what would spoil a training.
+//! Looks into every file of a data set, on several threads, and tells what would spoil a training.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::time::Instant;
@@ -16,7 +16,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use report::{CheckReport, ClassShare, Finding, Kind, PartCounts, Severity, SizeCount};
+pub use report::{Another, CheckReport, ClassShare, Finding, Kind, PartCounts, Severity, SizeCount};
 
 /// Different strange values of one label picture that are told; a photo saved as a label has thousands.
 const MAX_STRANGE: usize = 20;
@@ -56,25 +56,26 @@ struct Facts {
     hash: Option<Hash>,
 }
 
-/// Checks a data set. `progress` is told how many of how many pictures are done.
-pub fn check(dataset: &Dataset, progress: &mut dyn FnMut(usize, usize)) -> CheckReport {
+/// Checks a data set on so many threads; 0: one a core. `progress` is told how many of how many pictures are done.
+pub fn check(dataset: &Dataset, threads: usize, progress: &mut dyn FnMut(usize, usize)) -> CheckReport {
     let begun = Instant::now();
     let parts = Part::ALL.into_iter().map(|part| (Some(part), dataset.part(part)));
     let items: Vec<Item<'_>> = parts
         .chain([(None, &dataset.left_out[..])])
         .flat_map(|(part, pairs)| pairs.iter().map(move |pair| Item { pair, part }))
         .collect();
-    let facts = gather(dataset, &items, progress);
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = if threads == 0 { cores() } else { threads.min(items.len().max(1)) };
+    let facts = gather(dataset, &items, threads, progress);
     let mut report = CheckReport::new(dataset, &items, &facts);
-    report.findings.extend(leaks::find(&items, &facts));
+    report.findings.extend(leaks::find(&items, &facts, dataset.split_here));
     report.finish(begun.elapsed());
     report
 }
 
 /// The facts of all items, in their order. Two queues: one of places to be read, one of facts; when either is full, its
 /// senders wait.
-fn gather(dataset: &Dataset, items: &[Item<'_>], progress: &mut dyn FnMut(usize, usize)) -> Vec<Facts> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+fn gather(dataset: &Dataset, items: &[Item<'_>], threads: usize, progress: &mut dyn FnMut(usize, usize)) -> Vec<Facts> {
     let (jobs, inbox) = bounded::<usize>(2 * threads);
     let (outbox, results) = bounded::<(usize, Facts)>(2 * threads);
     let mut all: Vec<Facts> = items.iter().map(|_| Facts::default()).collect();

@@ -16,6 +16,8 @@ use crate::frame::Rgb;
 
 /// Lines that people see of a long list; the JSON has all.
 const SHOWN: usize = 10;
+/// The same for frames of a recording, which are examples only.
+const SHOWN_FRAMES: usize = 3;
 /// Above this share of void pixels, something is probably not labelled that should be.
 const MUCH_VOID: f64 = 0.5;
 
@@ -43,7 +45,7 @@ pub enum Kind {
     ClassNotInVal,
     ClassNowhere,
     NearCopyInTwoParts,
-    NeighboursInTwoParts,
+    RecordingInTwoParts,
     PictureWithoutLabel,
     LabelWithoutPicture,
     SamePictureTwice,
@@ -78,7 +80,7 @@ impl Kind {
             Kind::ClassNotInVal => "classes that no validation picture shows: they get no score",
             Kind::ClassNowhere => "classes that no picture shows",
             Kind::NearCopyInTwoParts => "nearly the same picture in two parts: scores will be too good",
-            Kind::NeighboursInTwoParts => "neighbouring frames of one recording in two parts: scores will be too good",
+            Kind::RecordingInTwoParts => "frames of one recording, much alike, in two parts: scores will be too good",
             Kind::PictureWithoutLabel => "pictures without a label, left out",
             Kind::LabelWithoutPicture => "labels without a picture, left out",
             Kind::SamePictureTwice => "the same picture twice in one part",
@@ -100,6 +102,12 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<String>,
     pub detail: String,
+    /// Further pairs of pictures, where many make one finding.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Another>,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
     /// Pixels that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<u64>,
@@ -111,8 +119,17 @@ pub struct Finding {
 impl Finding {
     pub(super) fn new(kind: Kind, name: impl Into<String>, detail: impl Into<String>) -> Self {
         let (name, detail) = (name.into(), detail.into());
-        Finding { severity: kind.severity(), kind, name, other: None, detail, pixels: None, first: None }
+        let severity = kind.severity();
+        Finding { severity, kind, name, other: None, detail, more: Vec::new(), help: None, pixels: None, first: None }
     }
+}
+
+/// A pair of pictures that is like the one which a finding names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Another {
+    pub name: String,
+    pub other: String,
+    pub detail: String,
 }
 
 /// How much there is of a class.
@@ -320,7 +337,9 @@ impl fmt::Display for CheckReport {
             sizes.push(format!("and {} more", self.sizes.len() - 5));
         }
         writeln!(f, "  sizes     {}", sizes.join(", "))?;
-        writeln!(f, "  void      {:.1} % of the pixels", 100.0 * self.void_share)?;
+        if !self.classes.is_empty() {
+            writeln!(f, "  void      {:.1} % of the pixels", 100.0 * self.void_share)?;
+        }
         for note in &self.notes {
             writeln!(f, "  note      {note}")?;
         }
@@ -333,6 +352,9 @@ impl fmt::Display for CheckReport {
 
 impl CheckReport {
     fn write_classes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.classes.is_empty() {
+            return Ok(());
+        }
         let longest = self.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(5);
         let with_test = self.pictures.test > 0;
         write!(f, "\n  {:longest$}  colour   share of pixels  pictures: train    val", "class")?;
@@ -352,16 +374,26 @@ impl CheckReport {
     fn write_findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for group in self.findings.chunk_by(|a, b| a.kind == b.kind) {
             let severity = if group[0].severity == Severity::Error { "error" } else { "warning" };
-            writeln!(f, "\n{severity}: {} ({})", group[0].kind.heading(), group.len())?;
-            for finding in group.iter().take(SHOWN) {
-                write!(f, "  {}", finding.name)?;
-                if let Some(other) = &finding.other {
+            let count: usize = group.iter().map(|finding| 1 + finding.more.len()).sum();
+            writeln!(f, "\n{severity}: {} ({count})", group[0].kind.heading())?;
+            let shown = if group[0].kind == Kind::RecordingInTwoParts { SHOWN_FRAMES } else { SHOWN };
+            let lines = group.iter().flat_map(|finding| {
+                let first = (finding.name.as_str(), finding.other.as_deref(), finding.detail.as_str());
+                let more = finding.more.iter();
+                std::iter::once(first).chain(more.map(|pair| (&*pair.name, Some(&*pair.other), &*pair.detail)))
+            });
+            for (name, other, detail) in lines.take(shown) {
+                write!(f, "  {name}")?;
+                if let Some(other) = other {
                     write!(f, " and {other}")?;
                 }
-                writeln!(f, "{}{}", if finding.detail.is_empty() { "" } else { ": " }, finding.detail)?;
+                writeln!(f, "{}{detail}", if detail.is_empty() { "" } else { ": " })?;
             }
-            if group.len() > SHOWN {
-                writeln!(f, "  and {} more (--json lists all)", group.len() - SHOWN)?;
+            if count > shown {
+                writeln!(f, "  and {} more (--json lists all)", count - shown)?;
+            }
+            for help in group.iter().filter_map(|finding| finding.help.as_ref()) {
+                writeln!(f, "  help: {help}")?;
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ fn set(dir: &Path) {
 }
 
 fn checked(dir: &Path) -> CheckReport {
-    check(&Dataset::open(dir, &OpenOptions::default()).unwrap(), &mut |_, _| {})
+    check(&Dataset::open(dir, &OpenOptions::default()).unwrap(), 0, &mut |_, _| {})
 }
 
 fn only(report: &CheckReport, kind: Kind) -> &Finding {
@@ -32,7 +32,7 @@ fn a_good_set_has_no_findings() {
     set(dir.path());
     let dataset = Dataset::open(dir.path(), &OpenOptions::default()).unwrap();
     let mut told = Vec::new();
-    let report = check(&dataset, &mut |done, of| told.push((done, of)));
+    let report = check(&dataset, 2, &mut |done, of| told.push((done, of)));
     assert_eq!(told, (1..=5).map(|done| (done, 5)).collect::<Vec<_>>());
     assert_eq!((report.errors, report.warnings), (0, 0), "{report}");
     assert_eq!(report.pictures, PartCounts { train: 3, val: 2, ..PartCounts::default() });
@@ -148,8 +148,54 @@ fn frames_beside_one_another_are_leaks_where_they_look_alike() {
     frame(3, "val");
     write(&dir.path().join("classes.txt"), "sky\nroad\n");
     let report = checked(dir.path());
-    let finding = only(&report, Kind::NeighboursInTwoParts);
+    let finding = only(&report, Kind::RecordingInTwoParts);
     assert_eq!((finding.name.as_str(), finding.other.as_deref()), ("train/cam_0002", Some("val/cam_0003")));
+    assert!(finding.help.as_ref().unwrap().contains("--resplit --by-sequence always"), "the folders are the split");
+}
+
+#[test]
+fn a_fixed_camera_is_one_warning_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = |at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8;
+    for n in 0..40u32 {
+        // All the same but for a trace of noise in one pixel.
+        let rgb: Vec<u8> = (0..16 * 12).flat_map(|at| [scene(at) ^ if at == n { 3 } else { 0 }; 3]).collect();
+        let picture = png_bytes(16, 12, png::ColorType::Rgb, png::BitDepth::Eight, None, &rgb);
+        write(&dir.path().join(format!("images/cam_{:05}.png", 100 * n)), picture);
+        gray(&dir.path().join(format!("masks/cam_{:05}.png", 100 * n)), &[0, 1]);
+    }
+    let report = checked(dir.path());
+    assert_eq!((report.errors, report.warnings), (0, 1), "{report}");
+    let finding = only(&report, Kind::RecordingInTwoParts);
+    assert!(finding.more.len() >= 5, "every picture that validates looks like one that trains: {finding:?}");
+    assert!(finding.detail.contains("frame numbers apart"), "{finding:?}");
+    let text = report.to_string();
+    assert!(text.contains("(--json lists all)\n  help: this split was made here"), "{text}");
+    assert_eq!(text.matches(" frame numbers apart").count(), 3, "examples: {text}");
+    for way in ["val/", "--lists", "--by-sequence", "--val"] {
+        assert!(text.contains(way), "{way} in {text}");
+    }
+}
+
+#[test]
+fn labels_that_are_no_png_are_all_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..20 {
+        picture(&dir.path().join(format!("images/p{n}.png")), n);
+        write(&dir.path().join(format!("masks/p{n}.jpg")), b"\xff\xd8\xff\xe0");
+    }
+    let error = Dataset::open(dir.path(), &OpenOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("none of the 20 label pictures") && error.contains("JPEG"), "{error}");
+    let report = check(&Dataset::open_to_check(dir.path(), &OpenOptions::default()).unwrap(), 0, &mut |_, _| {});
+    let unreadable =
+        |report: &CheckReport| report.findings.iter().filter(|finding| finding.kind == Kind::UnreadableLabel).count();
+    assert_eq!(unreadable(&report), 20);
+    let text = report.to_string();
+    assert!(text.contains("cannot be read (20)") && text.contains("classes are not known"), "{text}");
+    assert!(!text.contains("share of pixels"), "{text}");
+    // One good label is something to go by.
+    gray(&dir.path().join("masks/p7.png"), &[0, 1]);
+    assert_eq!(unreadable(&checked(dir.path())), 19);
 }
 
 #[test]

@@ -82,6 +82,65 @@ fn black_and_white_masks_are_two_classes() {
 }
 
 #[test]
+fn one_name_gets_the_partner_that_it_lacks() {
+    let one = |name| Coding::decide(hints(source(&[(name, None, 0)])), &sample(Pixels::Gray(vec![0, 255]))).unwrap().0;
+    assert_eq!(names(&one("person")), ["background", "person"]);
+    assert_eq!(names(&one("background")), ["background", "foreground"]);
+    let merges = [("person".to_string(), "car".to_string())];
+    let hints = Hints { merges: &merges, ..hints(source(&[("background", None, 0)])) };
+    let (problem, _) = Coding::decide(hints, &sample(Pixels::Gray(vec![0, 255]))).unwrap_err();
+    assert!(problem.contains("person=car: ") && problem.contains("line of its own"), "{problem}");
+    assert!(!problem.contains("background, background"), "{problem}");
+}
+
+#[test]
+fn three_names_and_masks_of_0_and_255_are_an_error() {
+    let three = || source(&[("background", None, 0), ("person", None, 1), ("car", None, 2)]);
+    let black = Rgb(0, 0, 0);
+    for pixels in [
+        Pixels::Gray(vec![0, 255, 0]),
+        Pixels::Gray(vec![255]),
+        Pixels::Indexed(vec![0, 255], vec![black; 256]),
+        Pixels::Colors(vec![black, Rgb(255, 255, 255)]),
+    ] {
+        let (problem, help) = Coding::decide(hints(three()), &sample(pixels)).unwrap_err();
+        assert!(problem.contains("255 is the only value beside 0") && problem.contains("void"), "{problem}");
+        assert!(help.contains("`255,person`") && help.contains("--void 255"), "{help}");
+    }
+    // Void beside one class and another that shows is what it is; so is what somebody chose.
+    assert!(Coding::decide(hints(three()), &sample(Pixels::Gray(vec![0, 2, 255]))).is_ok());
+    assert!(Coding::decide(hints(three()), &sample(Pixels::Gray(vec![0, 0]))).is_ok());
+    let void = ["255".to_string()];
+    let chosen = Hints { void: Some(&void), ..hints(three()) };
+    assert!(Coding::decide(chosen, &sample(Pixels::Gray(vec![0, 255]))).is_ok());
+    let numbered = source(&[("background", None, 0), ("person", None, 255), ("car", None, 2)]);
+    let (coding, _) = Coding::decide(hints(numbered), &sample(Pixels::Gray(vec![0, 255]))).unwrap();
+    assert_eq!(translated(&coding, Pixels::Gray(vec![0, 255])), [Some(0), Some(1)]);
+}
+
+#[test]
+fn palettes_give_colours_where_nothing_else_does() {
+    let color = |coding: &Coding| coding.table.classes.iter().map(|label| label.color).collect::<Vec<_>>();
+    let (blue, white) = (Rgb(0, 0, 200), Rgb(255, 255, 255));
+    let numbers = Pixels::Indexed(vec![0, 1, 2], vec![BLACK, RED, blue]);
+    let (coding, _) = Coding::decide(hints(None), &sample(numbers.clone())).unwrap();
+    assert_eq!(color(&coding), [BLACK, RED, blue]);
+    let named = source(&[("sky", None, 0), ("road", None, 1), ("car", None, 2)]);
+    let (coding, _) = Coding::decide(hints(named), &sample(numbers.clone())).unwrap();
+    assert_eq!(color(&coding), [BLACK, RED, blue]);
+    let colored =
+        source(&[("sky", Some(white), 0), ("road", Some(Rgb(0, 99, 0)), 1), ("car", Some(Rgb(0, 99, 99)), 2)]);
+    let (coding, _) = Coding::decide(hints(colored), &sample(numbers)).unwrap();
+    assert_eq!(color(&coding), [white, Rgb(0, 99, 0), Rgb(0, 99, 99)]);
+    let mut palette = vec![BLACK; 256];
+    palette[255] = RED;
+    let (coding, _) = Coding::decide(hints(None), &sample(Pixels::Indexed(vec![0, 255], palette))).unwrap();
+    assert_eq!(color(&coding), [BLACK, RED], "a black and white mask with a palette");
+    let (coding, _) = Coding::decide(hints(None), &sample(Pixels::Indexed(vec![0, 1], vec![BLACK; 2]))).unwrap();
+    assert_ne!(color(&coding)[0], color(&coding)[1]);
+}
+
+#[test]
 fn smooth_masks_are_split_in_the_middle() {
     let mut values = vec![0; 100];
     values.extend([255; 100]);

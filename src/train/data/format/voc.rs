@@ -44,8 +44,8 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
     for (name, path) in subsets {
         let mut chosen = Vec::new();
         for line in lists::read(&path)? {
-            let wanted = line.image.trim_start_matches('/');
-            match known.get(wanted).or_else(|| known.get(&scan::stem(Path::new(""), Path::new(wanted)))) {
+            let wanted = scan::composed(line.image.trim_start_matches('/'));
+            match known.get(&wanted).or_else(|| known.get(&scan::stem(Path::new(""), Path::new(&wanted)))) {
                 Some(pair) => {
                     // A picture in both `train` and `val` is for the check to tell.
                     if taken.insert(&pair.name) || Role::of(&name) != Role::Open {

@@ -1,0 +1,153 @@
+//! How, with what and where a run was made, as names and values to read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::text::{NONE, count, duration, number, small_percent};
+use super::{Environment, Report};
+
+/// Options that other facts of the page say already.
+const TOLD: [&str; 10] = [
+    "batch",
+    "crop",
+    "epochs",
+    "seed",
+    "strategy",
+    "net.decoder_kind",
+    "net.decoder_widths",
+    "net.encoder",
+    "net.init",
+    "net.weights",
+];
+/// What a run calls its weights: without its folder the name says nothing.
+const BEST: &str = "best.safetensors";
+
+/// A name and a value.
+pub(super) struct Fact {
+    pub name: String,
+    pub value: String,
+    /// What only some want to read.
+    pub more: Option<String>,
+}
+
+fn fact(name: impl Into<String>, value: impl Into<String>) -> Fact {
+    Fact { name: name.into(), value: value.into(), more: None }
+}
+
+/// What the log says of the first weights (`PATH: took …; skipped …`), in short.
+pub(super) struct Origin {
+    /// The file's name; all of it where no file is named.
+    pub source: String,
+    /// The source and how much of it was taken.
+    pub line: String,
+}
+
+impl Origin {
+    pub fn of(log: &str) -> Self {
+        let Some((path, said)) = log.split_once(": ") else {
+            return Origin { source: log.into(), line: log.into() };
+        };
+        let file = Path::new(path).file_name().map_or_else(|| path.into(), |name| name.to_string_lossy());
+        let folder = Path::new(path).parent().and_then(Path::file_name).filter(|_| file == BEST);
+        let source = match folder {
+            Some(folder) => format!("{}/{file}", folder.to_string_lossy()),
+            None => file.into_owned(),
+        };
+        let line = format!("{source}: {}", said.split(';').next().unwrap_or_default());
+        Origin { source, line }
+    }
+}
+
+impl Report {
+    pub(super) fn training_facts(&self) -> Vec<Fact> {
+        let Some(training) = &self.training else { return Vec::new() };
+        let phases: Vec<String> = training.phases.iter().map(|(name, epochs)| format!("{epochs} {name}")).collect();
+        let origin = Origin::of(&training.weights).line;
+        let more = Some(training.weights.clone()).filter(|log| *log != origin);
+        vec![
+            fact("encoder", &training.encoder),
+            fact("decoder", &training.decoder),
+            Fact { more, ..fact("first weights", origin) },
+            fact("strategy", &training.strategy),
+            fact("epochs", if phases.is_empty() { NONE.into() } else { phases.join(", then ") }),
+            fact("batch", training.batch.to_string()),
+            fact("crop", format!("{}×{}", training.crop.0, training.crop.1)),
+            fact("seed", training.seed.to_string()),
+            fact("parameters", count(training.parameters)),
+            fact("work a picture", format!("{} GMAC", number(training.multiply_adds as f64 / 1e9))),
+        ]
+    }
+
+    pub(super) fn option_facts(&self) -> Vec<Fact> {
+        self.training.as_ref().map(|training| settings(&training.settings)).unwrap_or_default()
+    }
+
+    pub(super) fn data_facts(&self) -> Vec<Fact> {
+        let data = &self.dataset;
+        vec![
+            fact("data set", &data.name),
+            fact("training pictures", count(data.train_pictures as u64)),
+            fact("validation pictures", count(data.val_pictures as u64)),
+            fact("measured at", format!("{}×{}", data.size.0, data.size.1)),
+            fact("void", format!("{} % of the training pixels", small_percent(data.void_share))),
+        ]
+    }
+}
+
+/// Options that no other fact tells; those of a group (`augment.flip`) in one, as a list.
+fn settings(all: &BTreeMap<String, String>) -> Vec<Fact> {
+    let mut single = Vec::new();
+    let mut groups = BTreeMap::<&str, Vec<String>>::new();
+    for (name, value) in all.iter().filter(|(name, _)| !TOLD.contains(&name.as_str())) {
+        match name.split_once('.') {
+            // A space that does not break: name and value stay together.
+            Some((group, name)) => groups.entry(group).or_default().push(format!("{name}\u{a0}{value}")),
+            None => single.push(fact(name, value)),
+        }
+    }
+    single.extend(groups.into_iter().map(|(group, values)| fact(group, values.join(", "))));
+    single
+}
+
+pub(super) fn machine(environment: &Environment) -> String {
+    let machine = &environment.machine;
+    let gpu = machine.gpu.as_ref().map(|gpu| format!(", {gpu}")).unwrap_or_default();
+    let cores = if machine.cores == 1 { "1 core".into() } else { format!("{} cores", machine.cores) };
+    format!("{}, {cores}, {} GiB{gpu}, {}", machine.cpu, machine.memory_gib, machine.os)
+}
+
+/// Where and when, as facts.
+pub(super) fn around(environment: &Environment) -> Vec<Fact> {
+    let mut facts = vec![
+        fact("started", &environment.started),
+        fact("took", duration(environment.seconds)),
+        fact("machine", machine(environment)),
+    ];
+    facts.extend(environment.versions.iter().map(|(name, version)| fact(name, version)));
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_weights_are_a_short_line() {
+        let origin =
+            Origin::of("/c/encoders/lite0.pth: took 240 tensors (3.0 M numbers); skipped 7 (why): a, b; as lite");
+        assert_eq!((&*origin.source, &*origin.line), ("lite0.pth", "lite0.pth: took 240 tensors (3.0 M numbers)"));
+        assert_eq!(Origin::of("runs/first/best.safetensors: took 9 tensors").source, "first/best.safetensors");
+        let random = Origin::of("every layer at random");
+        assert_eq!((random.source, random.line), ("every layer at random".into(), "every layer at random".into()));
+    }
+
+    #[test]
+    fn options_are_told_once_and_in_groups() {
+        let all =
+            [("batch", "8"), ("lr", "0.002"), ("augment.flip", "0.5"), ("augment.noise", "0.0"), ("net.encoder", "x")];
+        let all = all.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let facts: Vec<(String, String)> = settings(&all).into_iter().map(|fact| (fact.name, fact.value)).collect();
+        let expected = [("lr", "0.002"), ("augment", "flip\u{a0}0.5, noise\u{a0}0.0")];
+        assert_eq!(facts, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}
