@@ -132,6 +132,35 @@ fn full_rate_draws_the_newest_mask() {
 }
 
 #[test]
+fn after_a_pause_a_full_rate_frame_waits_for_its_own_mask() {
+    let (go, gate) = unbounded();
+    let (pool, _) = pool(1, 1, move |_| gate.recv_timeout(DEADLINE).map_err(|_| SegmentError::new("over")));
+    let mut settings = config();
+    (settings.max_mask_age, settings.silence_timeout) = (Duration::from_secs(1), DEADLINE);
+    let pause = settings.max_mask_age + Duration::from_millis(100);
+    let (output, shown) = FakeOutput::new(published());
+    let (next, pace) = unbounded();
+    let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(1000)]) };
+    let (stream, status) = start(settings, Pace::Live, source, output, &pool);
+    next.send(()).unwrap();
+    shown.recv_timeout(DEADLINE).unwrap();
+    go.send(()).unwrap();
+    for n in 1..3 {
+        assert!(shown.recv_timeout(pause).is_err(), "nothing is published meanwhile");
+        next.send(()).unwrap();
+        assert!(shown.recv_timeout(Duration::from_millis(50)).is_err(), "the model has not seen frame {n} yet");
+        go.send(()).unwrap();
+        let picture = shown.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(picture.luma > 128, n % 2 == 1, "frame {n}: {picture:?}");
+        wait_until("the frame is settled", || status.ledger.counts().captured() == n + 1);
+        assert_eq!(status.state(), State::Live, "{:?}", status.condition());
+    }
+    stream.stop();
+    stream.join().unwrap();
+    assert_closed(&status, 3);
+}
+
+#[test]
 fn a_failing_and_a_panicking_model_cost_their_batch_and_nothing_else() {
     let (pool, made) = pool(1, 1, |frames| match frames[0].seq {
         3 => Err(SegmentError::new("fails on purpose")),

@@ -1,4 +1,5 @@
-//! The part of a capture pipeline that is the same for all sources: decoder settings and the measurement of decoding.
+//! The part of a capture pipeline that is the same for all sources: settings of demuxers and decoders, and the
+//! measurement of decoding.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,5 +56,13 @@ pub fn tune_decoder(element: &gst::Element, live: bool) {
     crate::gst::set_if_present(element, "max-threads", &threads.to_string());
     if live {
         crate::gst::set_if_present(element, "thread-type", "slice");
+    }
+}
+
+/// Tells the demuxer of HTTP cameras that there is one picture track. It never says so itself, and until it does decoding
+/// does not begin but when megabytes have piled up: longer than anybody waits for a camera's first picture.
+pub fn tune_demuxer(element: &gst::Element) {
+    if element.factory().is_some_and(|factory| factory.name() == "multipartdemux") {
+        element.set_property("single-stream", true);
     }
 }

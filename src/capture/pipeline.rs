@@ -11,7 +11,7 @@ use gstreamer_video as gst_video;
 
 use gst::prelude::*;
 
-use super::decode::{DecodeMeter, measure, tune_decoder};
+use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
 use super::mapped::MappedFrame;
 use super::secrets::Secrets;
 use super::{Capture, Captured, CapturedFrame, Source, SourceError};
@@ -67,6 +67,8 @@ struct GstCapture {
     offset: Duration,
     /// End of the newest frame, without `offset`.
     end: Duration,
+    /// While a live source gives its frames no times, they are timed from here.
+    opened: Option<Instant>,
     secrets: Secrets,
 }
 
@@ -99,7 +101,10 @@ impl GstCapture {
 
         let entry = static_pad(&flip, "sink")?;
         let no_video = add_source(&pipeline, spec, &entry)?;
-        pipeline.connect_deep_element_added(move |_, _, element| tune_decoder(element, live));
+        pipeline.connect_deep_element_added(move |_, _, element| {
+            tune_decoder(element, live);
+            tune_demuxer(element);
+        });
         let capture = GstCapture {
             pipeline,
             bus,
@@ -110,6 +115,7 @@ impl GstCapture {
             looped: spec.looped,
             offset: Duration::ZERO,
             end: Duration::ZERO,
+            opened: live.then(Instant::now),
             secrets: Secrets::of(spec),
         };
         capture
@@ -133,8 +139,16 @@ impl GstCapture {
         }
         let Some((_, layout)) = &self.layout else { return Err(SourceError("a frame came without caps".into())) };
         let buffer = sample.buffer_owned().ok_or_else(|| SourceError("a sample came without a buffer".into()))?;
-        // A buffer without a time follows its predecessor.
-        let pts = buffer.pts().map_or(self.end, |pts| Duration::from_nanos(pts.nseconds()));
+        // A buffer without a time follows its predecessor. Where none has a time (JPEGs by HTTP), and the rate is not known
+        // either, the arrival counts.
+        let pts = match (buffer.pts(), self.opened) {
+            (Some(pts), _) => {
+                self.opened = None;
+                Duration::from_nanos(pts.nseconds())
+            }
+            (None, Some(opened)) => captured_at - opened,
+            (None, None) => self.end,
+        };
         let length = buffer.duration().map_or_else(
             || match (layout.fps().numer(), layout.fps().denom()) {
                 (n, d) if n > 0 => Duration::from_secs_f64(f64::from(d) / f64::from(n)),

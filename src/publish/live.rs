@@ -226,6 +226,19 @@ fn running_time(sample: &gst::Sample) -> Option<Duration> {
     Some(Duration::from_nanos(segment.to_running_time(pts)?.nseconds()))
 }
 
+/// The caps of a stream whose source does not tell its rate say this one. Left open, x264enc keeps each picture back until
+/// it knows how long it is shown, which is when the next one comes: a whole picture's delay, and the last picture before a
+/// camera stalls would reach viewers when it is old. Times are carried by the pictures, not by the rate.
+const NOMINAL_RATE: gst::Fraction = gst::Fraction::from_integer(25);
+
+fn announced(pool: &RawPool) -> gst::Caps {
+    let mut caps = pool.caps.clone();
+    if pool.info.fps.0 == 0 {
+        caps.make_mut().set("framerate", NOMINAL_RATE);
+    }
+    caps
+}
+
 /// How long an encoder may take to give out its last pictures.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -239,7 +252,7 @@ impl Encoder {
     ) -> Result<Self, OutputError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
         let kind = H264::choose(config.encoder, failed)?;
-        let chain = build(&pipeline, &pool.caps, &pool.info, kind, config, Purpose::Live, status)?;
+        let chain = build(&pipeline, &announced(pool), &pool.info, kind, config, Purpose::Live, status)?;
         // Every keyframe carries its parameter sets, so that a viewer can start at any of them.
         chain.last.set_property("config-interval", -1_i32);
         let caps =
@@ -368,6 +381,30 @@ mod tests {
         assert_eq!(taken.try_iter().collect::<Vec<_>>().len(), 10);
         assert_eq!(status.latency.summary().count, 10);
         assert!(!output.wanted() && output.h264.is_none());
+    }
+
+    /// Without a successor, too: the last picture of a camera that stalls must not wait for the next one.
+    #[test]
+    fn a_picture_of_unknown_rate_comes_out_at_once() {
+        struct Taker(crossbeam_channel::Sender<()>);
+        impl crate::publish::fanout::Taker for Taker {
+            fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+                self.0.send(()).unwrap();
+                crate::publish::fanout::Taken::Yes
+            }
+        }
+        crate::gst::init().unwrap();
+        let outlets = Outlets::default();
+        let status = Arc::new(Status::new("test"));
+        let mut output = LiveOutput::new(EncodeConfig::default(), None, status, outlets.clone()).unwrap();
+        let (sender, taken) = crossbeam_channel::unbounded();
+        outlets.h264.add(Box::new(Taker(sender)));
+        let info = VideoInfo { fps: (0, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
+        for n in 0..3 {
+            let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+            output.publish(stamp, info, &mut |_| {}).unwrap();
+            taken.recv_timeout(Duration::from_secs(30)).expect("it waits for its successor");
+        }
     }
 
     #[test]

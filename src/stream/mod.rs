@@ -20,6 +20,7 @@ use crate::queue::{WhenFull, queue};
 use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
 
 pub mod ledger;
+pub mod retry;
 pub mod show;
 pub mod status;
 pub mod stop;

@@ -169,16 +169,14 @@ impl Shower {
 
     fn full_rate(&mut self, frame: Frame, entry: Entry, masks: &Receiver<Mask>) -> Result<(), String> {
         while let Ok(mask) = masks.try_recv() {
-            // Workers may finish out of order.
-            if self.mask.as_ref().is_none_or(|known| mask.seq > known.seq) {
-                self.mask = Some(mask);
-            }
+            self.take(mask);
         }
         if self.mask.is_none() && self.notice.get().is_some() {
             // No mask can be too old before there is a model.
             self.started = None;
             return self.show(&frame, entry, &self.not_ready());
         }
+        self.wait_after_pause(&frame, masks);
         let started = *self.started.get_or_insert(frame.captured_at);
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
         let age = frame.captured_at.saturating_duration_since(since);
@@ -200,6 +198,28 @@ impl Shower {
         let drawn = Drawn::stale(None, self.notice.get().unwrap_or_else(|| "NO MODEL".into()), reason);
         let state = if self.status.state() == State::Starting { State::Starting } else { State::Stale };
         Drawn { state, ..drawn }
+    }
+
+    /// Keeps a mask, if it is the newest: workers may finish out of order.
+    fn take(&mut self, mask: Mask) {
+        if self.mask.as_ref().is_none_or(|known| mask.seq > known.seq) {
+            self.mask = Some(mask);
+        }
+    }
+
+    /// After a pause in the video that is longer than a mask may be old, only the frame's own mask is young enough. It is
+    /// waited for, as long as a mask may be old: else a camera that stumbles, or one that sends a frame every few
+    /// seconds, would be called stale with every such frame, however fast the model is.
+    fn wait_after_pause(&mut self, frame: &Frame, masks: &Receiver<Mask>) {
+        let paused = self
+            .last
+            .as_ref()
+            .is_some_and(|last| frame.captured_at.saturating_duration_since(last.captured_at) > self.max_mask_age);
+        let deadline = frame.captured_at + self.max_mask_age;
+        while paused && self.mask.as_ref().is_some_and(|mask| mask.seq < frame.seq) {
+            let Ok(mask) = masks.recv_deadline(deadline) else { return };
+            self.take(mask);
+        }
     }
 
     /// Draws and publishes one frame, settles its account, and keeps the state up to date.

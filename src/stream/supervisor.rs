@@ -4,9 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-
 use super::ledger::{DropReason, Entry};
+use super::retry::Retry;
 use super::status::Status;
 use super::stop::Stop;
 use super::timing::Stage;
@@ -15,14 +14,6 @@ use crate::capture::{Captured, CapturedFrame, Source};
 use crate::frame::Frame;
 use crate::queue::Sender;
 use crate::segment::pool::Request;
-
-/// The longest that the first pause between two attempts can be, and any later one; half of it is random, so that the
-/// cameras behind a switch that was dead do not all come back at the same moment.
-const FIRST_PAUSE: Duration = Duration::from_millis(1000);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// A source that ran this long has earned a quick first retry again.
-const STABLE: Duration = Duration::from_secs(60);
 
 /// How long a fresh connection may take to its first frame: sessions are set up, a keyframe is waited for.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -51,6 +42,20 @@ pub struct Supervisor {
     pub silence_timeout: Duration,
 }
 
+/// When a connection brought its first frame and its last.
+#[derive(Default)]
+struct Flow(Option<(Instant, Instant)>);
+
+impl Flow {
+    fn frame(&mut self, at: Instant) {
+        self.0 = Some((self.0.map_or(at, |(first, _)| first), at));
+    }
+
+    fn length(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |(first, last)| last - first)
+    }
+}
+
 /// How a run of the source ended.
 enum End {
     /// By request, or because nobody takes its frames any more.
@@ -65,17 +70,11 @@ impl Supervisor {
     pub fn run(self) {
         let stream = Arc::clone(&self.status.name);
         let source = self.source.label();
-        // The jitter adds up to as much again.
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE / 2)
-            .with_max_delay(LONGEST_PAUSE / 2)
-            .with_jitter()
-            .without_max_times();
-        let mut next_pauses = pauses.build();
+        let mut retry = Retry::new();
         let mut seq = 0;
         while !self.stop.is_raised() {
-            let started = Instant::now();
-            let end = match catch_unwind(AssertUnwindSafe(|| self.run_once(&mut seq))) {
+            let mut flow = Flow::default();
+            let end = match catch_unwind(AssertUnwindSafe(|| self.run_once(&mut seq, &mut flow))) {
                 Ok(end) => end,
                 Err(panic) => {
                     self.status.count_panic();
@@ -103,11 +102,9 @@ impl Supervisor {
                 self.status.set_failure(reason);
                 return;
             }
-            if started.elapsed() > STABLE {
-                next_pauses = pauses.build();
-            }
-            let pause = next_pauses.next().unwrap_or(LONGEST_PAUSE);
-            tracing::info!(stream = &*stream, stage = "capture", "next try in {:.1} s", pause.as_secs_f64());
+            let pause = retry.pause(flow.length());
+            // With the reason: it may be another one than the one that took the stream off air.
+            tracing::info!(stream = &*stream, stage = "capture", reason, "next try in {:.1} s", pause.as_secs_f64());
             if self.pause(pause) {
                 return;
             }
@@ -134,7 +131,7 @@ impl Supervisor {
     }
 
     /// One connection, from opening the source to its end.
-    fn run_once(&self, seq: &mut u64) -> End {
+    fn run_once(&self, seq: &mut u64, flow: &mut Flow) -> End {
         let mut capture = match self.source.open() {
             Ok(capture) => capture,
             Err(error) => return End::Failed(error.0),
@@ -147,6 +144,7 @@ impl Supervisor {
             match capture.next(STOP_POLL) {
                 Ok(Captured::Frame(frame)) => {
                     last = Instant::now();
+                    flow.frame(last);
                     patience = self.silence_timeout;
                     if !announced {
                         announced = true;

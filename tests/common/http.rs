@@ -76,21 +76,33 @@ impl Mjpeg {
     /// The next picture. Each part of the response comes in a chunk of its own, so that no chunk's head is amid a
     /// picture.
     pub fn next(&mut self) -> Vec<u8> {
+        self.try_next().unwrap_or_else(|error| panic!("the server ended the connection: {error}"))
+    }
+
+    /// The same for a viewer who outlives its connection.
+    pub fn try_next(&mut self) -> std::io::Result<Vec<u8>> {
         let length = loop {
-            if let Some(length) = self.line().strip_prefix("Content-Length: ") {
+            if let Some(length) = self.line()?.strip_prefix("Content-Length: ") {
                 break length.parse().unwrap();
             }
         };
-        assert_eq!(self.line(), "");
+        assert_eq!(self.line()?, "");
         let mut jpeg = vec![0; length];
-        self.0.read_exact(&mut jpeg).unwrap();
+        self.0.read_exact(&mut jpeg)?;
         assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "{length} bytes that are no JPEG");
-        jpeg
+        Ok(jpeg)
     }
 
-    fn line(&mut self) -> String {
+    /// The connection, to cut it by.
+    pub fn connection(&self) -> TcpStream {
+        self.0.get_ref().try_clone().unwrap()
+    }
+
+    fn line(&mut self) -> std::io::Result<String> {
         let mut line = Vec::new();
-        assert_ne!(self.0.read_until(b'\n', &mut line).unwrap(), 0, "the server ended the connection");
-        String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string()
+        if self.0.read_until(b'\n', &mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_string())
     }
 }

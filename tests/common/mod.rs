@@ -1,6 +1,7 @@
 //! What whole-program tests share.
 #![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
+pub mod audience;
 pub mod clip;
 pub mod fakes;
 pub mod http;

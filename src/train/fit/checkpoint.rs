@@ -69,7 +69,7 @@ pub enum CheckpointError {
         "{error}\nThe run cannot go on from it. If {} is there, it has the best weights so far: begin anew from them by `--init`",
         folder.join("best.safetensors").display()
     )]
-    Read { folder: PathBuf, error: WeightsError },
+    Read { folder: PathBuf, error: Box<WeightsError> },
     #[error("{}: {error}", path.display())]
     Write { path: PathBuf, error: std::io::Error },
     #[error("{}: not a checkpoint of `maskcast-train fit`", .0.display())]
@@ -127,8 +127,8 @@ impl Checkpoint {
         if !path.exists() {
             return Err(CheckpointError::None(folder.to_owned()));
         }
-        let WeightsFile { tensors, metadata, .. } =
-            weights::read(&path).map_err(|error| CheckpointError::Read { folder: folder.to_owned(), error })?;
+        let WeightsFile { tensors, metadata, .. } = weights::read(&path)
+            .map_err(|error| CheckpointError::Read { folder: folder.to_owned(), error: error.into() })?;
         let Some(header) = metadata.get(KEY) else { return Err(CheckpointError::Foreign(path)) };
         let header: Header = serde_json::from_str(header)
             .map_err(|error| CheckpointError::Version { path: path.clone(), reason: error.to_string() })?;

@@ -1,0 +1,168 @@
+//! The camera as an RTSP server, by GStreamer's: one media for all clients, made when the first one comes.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp_server as rtsp_server;
+
+use gst::glib;
+use rtsp_server::prelude::*;
+
+use super::link::{Link, Packets};
+use super::scenario::Codec;
+use super::sensor::{Outlet, Sensor, Shot};
+
+/// Raw pictures that may wait for the encoder.
+const WAITING: u64 = 4;
+
+/// A server at an address; gone when it is dropped, with all its clients.
+pub struct Server {
+    server: rtsp_server::RTSPServer,
+    listener: glib::Source,
+    main_loop: glib::MainLoop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// # Errors
+    /// The address is taken, or GStreamer lacks an element.
+    pub fn start(
+        address: SocketAddr,
+        codec: Codec,
+        connections: &Arc<AtomicU64>,
+        sensor: &Arc<Sensor>,
+        link: &Arc<Link>,
+    ) -> Result<Self> {
+        let server = rtsp_server::RTSPServer::new();
+        server.set_address(&address.ip().to_string());
+        server.set_service(&address.port().to_string());
+        let factory = rtsp_server::RTSPMediaFactory::new();
+        factory.set_launch(&launch(codec));
+        factory.set_shared(true);
+        let (sensor, link) = (Arc::clone(sensor), Arc::clone(link));
+        factory.connect_media_configure(move |_, media| {
+            if let Some(outlet) = MediaOutlet::of(media, &link) {
+                sensor.add(Box::new(outlet));
+            }
+        });
+        server.mount_points().context("the RTSP server has no mount points")?.add_factory("/stream", factory);
+        let count = Arc::clone(connections);
+        server.connect_client_connected(move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let context = glib::MainContext::new();
+        let listener = server
+            .create_source(rtsp_server::gio::Cancellable::NONE)
+            .with_context(|| format!("nobody can listen at {address}"))?;
+        listener.attach(Some(&context));
+        let main_loop = glib::MainLoop::new(Some(&context), false);
+        let running = main_loop.clone();
+        let thread = std::thread::spawn(move || {
+            // Fails only where another thread owns this context; nobody else knows it.
+            let _ = context.with_thread_default(|| running.run());
+        });
+        Ok(Server { server, listener, main_loop, thread: Some(thread) })
+    }
+
+    /// Cuts all clients off.
+    pub fn hang_up(&self) {
+        self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.listener.destroy();
+        self.hang_up();
+        // From inside the loop: a quit that comes before the loop runs would be lost.
+        let main_loop = self.main_loop.clone();
+        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.main_loop.context()));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The media's elements: `netsim` delays pictures; packets are lost and damaged behind the payloader.
+fn launch(codec: Codec) -> String {
+    let encode = match codec {
+        Codec::H264 => {
+            "x264enc tune=zerolatency speed-preset=ultrafast bitrate=1500 key-int-max=30 threads=1 \
+             ! video/x-h264,profile=baseline ! h264parse config-interval=-1 ! netsim name=net allow-reordering=false \
+             ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency"
+        }
+        Codec::H265 => {
+            "x265enc tune=zerolatency speed-preset=ultrafast bitrate=1500 key-int-max=30 log-level=none \
+             ! h265parse config-interval=-1 ! netsim name=net allow-reordering=false \
+             ! rtph265pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency"
+        }
+        Codec::Mjpeg => "jpegenc quality=85 ! netsim name=net allow-reordering=false ! rtpjpegpay name=pay0 pt=26",
+    };
+    format!(
+        "( appsrc name=sensor is-live=true format=time do-timestamp=true \
+           ! videoconvert ! video/x-raw,format=I420 ! {encode} )"
+    )
+}
+
+/// A media's way to the pictures.
+struct MediaOutlet {
+    source: gst_app::AppSrc,
+    net: gst::Element,
+    link: Arc<Link>,
+}
+
+impl MediaOutlet {
+    fn of(media: &rtsp_server::RTSPMedia, link: &Arc<Link>) -> Option<Self> {
+        let bin = media.element().downcast::<gst::Bin>().ok()?;
+        let source = bin.by_name("sensor")?.downcast::<gst_app::AppSrc>().ok()?;
+        let packets = Mutex::new(Packets::new());
+        let faults = Arc::clone(link);
+        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        bin.by_name("pay0")?.static_pad("src")?.add_probe(kinds, move |_, info| {
+            let mut packets = packets.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = match info.data.take() {
+                Some(gst::PadProbeData::Buffer(packet)) => packets.pass(&faults, packet).map(gst::PadProbeData::Buffer),
+                Some(gst::PadProbeData::BufferList(list)) => {
+                    let arrived = list.iter_owned().filter_map(|packet| packets.pass(&faults, packet));
+                    let list: gst::BufferList = arrived.collect();
+                    (!list.is_empty()).then_some(gst::PadProbeData::BufferList(list))
+                }
+                other => other,
+            };
+            info.data = left;
+            // Where nothing is left there is nothing to pass on.
+            if info.data.is_some() { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
+        });
+        Some(MediaOutlet { source, net: bin.by_name("net")?, link: Arc::clone(link) })
+    }
+}
+
+impl Outlet for MediaOutlet {
+    fn take(&mut self, shot: &Shot) -> bool {
+        if self.source.current_level_buffers() >= WAITING {
+            // The encoder has no time, or the media waits for a client: a camera does not pile pictures up.
+            return true;
+        }
+        let delay = self.link.faults().delay_ms;
+        self.net.set_property("delay-probability", if delay.is_some() { 1.0_f32 } else { 0.0 });
+        if let Some([least, most]) = delay {
+            self.net.set_property("min-delay", least as i32);
+            self.net.set_property("max-delay", most as i32);
+        }
+        self.source.push_sample(&shot.sample()).is_ok()
+    }
+
+    fn end(&mut self) {
+        // A media that is gone already needs no word.
+        let _ = self.source.end_of_stream();
+    }
+}
