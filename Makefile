@@ -22,11 +22,19 @@ TORCH_VERSION := 2.13.0
 TORCH_WHEELS := torch==$(TORCH_VERSION) nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
 LIBTORCH := .libtorch/$(TORCH)-$(TORCH_VERSION)
 
+# Tools that make and look at packages; kept out of the system.
+CARGO_DEB_VERSION := 3.8.0
+CARGO_DEB := .tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+PROMTOOL := .tools/promtool
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+DEB = target/debian/maskcast_$(VERSION)-1_$(shell dpkg --print-architecture).deb
+
 CLIP := .demo/vtest.avi
 PHOTOS := .testdata/photos
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-test setup-trainer build trainer demo test lint bench clean
+.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts lint bench \
+	clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -131,11 +139,56 @@ trainer: setup-trainer ## Build the trainer (TORCH=cuda: with GPU support)
 demo: build $(CLIP) ## Show it: a clip as a camera, live at http://127.0.0.1:8080/ (SECONDS=20 ends by itself)
 	@pipelines/demo.sh $(SECONDS)
 
+$(CARGO_DEB):
+	@$(call install,dpkg-dev liblzma-dev)
+	cargo install --locked --no-track --root .tools/cargo-deb-$(CARGO_DEB_VERSION) cargo-deb@$(CARGO_DEB_VERSION)
+
+# Manual pages and completions are the program's own word on itself.
+deb-files: build $(CARGO_DEB)
+	@$(call install,dpkg-dev binutils)
+	@rm -rf target/deb-files && mkdir -p target/deb-files/man
+	@target/release/maskcast manual target/deb-files/man
+	@target/release/maskcast completions bash > target/deb-files/maskcast.bash
+	@target/release/maskcast completions zsh > target/deb-files/_maskcast
+	@target/release/maskcast completions fish > target/deb-files/maskcast.fish
+
+deb: deb-files ## Make a Debian package, in target/debian
+	$(CARGO_DEB) deb --no-build --locked
+
 # The service is tested as it is shipped, without libtorch; then the trainer.
-test: setup-test ## Run every test
+test: setup-test test-alerts ## Run every test
 	cargo test --locked
 	cargo test --locked --features trainer --lib -- train::
 	cargo test --locked --features trainer --test encoders --test trainer
+
+# Debian's promtool without its Prometheus, which would be a service on this machine.
+$(PROMTOOL):
+	@mkdir -p .tools/prometheus
+	@cd .tools/prometheus && { apt-get download -q prometheus 2>/dev/null || \
+		{ $(ROOT_DO) apt-get update -q && apt-get download -q prometheus; }; }
+	@dpkg-deb --fsys-tarfile .tools/prometheus/prometheus_*.deb | \
+		tar -xf - -C .tools --strip-components=3 ./usr/bin/promtool
+	@rm -rf .tools/prometheus
+
+# The dashboard's queries are no rules, but a rule is what promtool reads a query in.
+test-alerts: $(PROMTOOL) ## Check alert rules and dashboard: their syntax, and when alerts fire
+	$(PROMTOOL) check rules systemd/monitoring/maskcast.rules.yaml
+	$(PROMTOOL) test rules tests/alerts.yaml
+	@mkdir -p target
+	@python3 -c "import json; \
+		panels = json.load(open('systemd/monitoring/grafana-dashboard.json'))['panels']; \
+		queries = [target['expr'].replace('\$$__rate_interval', '5m') for panel in panels for target in panel['targets']]; \
+		rules = [{'record': 'query:%d' % number, 'expr': query} for number, query in enumerate(queries)]; \
+		json.dump({'groups': [{'name': 'dashboard', 'rules': rules}]}, open('target/dashboard-queries.yaml', 'w'))"
+	$(PROMTOOL) check rules target/dashboard-queries.yaml
+
+# cargo-deb removes other versions from target/debian, so the newer one for the upgrade comes first.
+test-package: deb-files ## As root: install the package in a clean Debian and run it, there and under systemd
+	@$(call install,debootstrap lintian systemd-container iproute2 procps curl)
+	$(CARGO_DEB) deb --no-build --locked --deb-version $(VERSION)-2 -o target/debian/newer/maskcast.deb
+	$(CARGO_DEB) deb --no-build --locked
+	lintian --fail-on error $(DEB)
+	tests/package.sh $(DEB) target/debian/newer/maskcast.deb
 
 lint: setup-trainer ## Formatting, clippy, documentation: no warnings
 	cargo fmt --check
@@ -148,4 +201,4 @@ bench: build ## The bare model against the whole pipeline, and drawing alone
 	cargo bench --locked --bench overlay
 
 clean: ## Remove build output and what was fetched
-	rm -rf target .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png
+	rm -rf target .tools .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png

@@ -30,6 +30,29 @@ fn the_unit_file_has_no_faults() {
     assert_eq!((ended.code, ended.stderr.as_str(), ended.text().as_str()), (Some(0), "", ""));
 }
 
+/// systemd's measure of what a unit could do if it were taken over, from 0 (nothing) to 10 (everything).
+#[test]
+fn the_unit_is_confined() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/maskcast.service")).unwrap();
+    let path = folder.path().join("maskcast.service");
+    let exposure = |unit: &str| {
+        std::fs::write(&path, unit).unwrap();
+        run(Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", "--threshold=25"])
+            .arg(&path))
+    };
+    let ended = exposure(&unit);
+    assert_eq!(ended.code, Some(0), "exposure is above 2.5:\n{}", ended.text());
+    // The cameras and the GPU stay within reach.
+    for needed in ["DeviceAllow=char-video4linux rw", "DeviceAllow=char-drm rw", "SupplementaryGroups=video render"] {
+        assert!(unit.lines().any(|line| line == needed), "{needed}");
+    }
+    assert!(!unit.contains("PrivateDevices=yes"));
+    let open = unit.replace("SystemCallFilter=@system-service\n", "").replace("CapabilityBoundingSet=\n", "");
+    assert_ne!(exposure(&open).code, Some(0), "the limit is not looked at");
+}
+
 /// systemd's end of the notification socket.
 struct Systemd(UnixDatagram);
 

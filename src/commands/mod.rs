@@ -129,6 +129,9 @@ pub enum Command {
     /// Write a shell completion script to standard output.
     #[command(after_help = "Example: maskcast completions bash > /etc/bash_completion.d/maskcast")]
     Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder that exists. Packages are made with it.
+    #[command(hide = true)]
+    Manual { folder: PathBuf },
 }
 
 /// Which model, and how it is run.
@@ -215,6 +218,8 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "maskcast", &mut std::io::stdout());
             Ok(())
         }
+        Command::Manual { folder } => clap_mangen::generate_to(Cli::command(), &folder)
+            .map_err(|error| Failure::runtime(format!("{}: {error}", folder.display()))),
     }
 }
 

@@ -58,7 +58,7 @@ impl LiveOutput {
         outlets: Outlets,
     ) -> Result<Self, OutputError> {
         if let Some(record) = record {
-            let recorder = Recorder::start(Arc::clone(&status.name), record, outlets.h264.lost_counter())?;
+            let recorder = Recorder::start(Arc::clone(&status), record, outlets.h264.lost_counter())?;
             outlets.h264.add(Box::new(recorder));
         }
         Ok(LiveOutput {

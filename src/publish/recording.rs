@@ -22,6 +22,7 @@ use super::encoder::glib_error;
 use super::fanout::{AppSrcTaker, Taken, Taker};
 use crate::config::{Container, RecordConfig};
 use crate::gst::{bus_error, make, state_error};
+use crate::stream::status::Status;
 
 /// Length of an MP4 fragment, and so the most that a killed process loses.
 const FRAGMENT: Duration = Duration::from_secs(1);
@@ -89,11 +90,11 @@ pub struct Recorder {
 impl Recorder {
     /// # Errors
     /// When there is no thread for it.
-    pub(super) fn start(stream: Arc<str>, config: RecordConfig, lost: Arc<AtomicU64>) -> Result<Self, OutputError> {
+    pub(super) fn start(status: Arc<Status>, config: RecordConfig, lost: Arc<AtomicU64>) -> Result<Self, OutputError> {
         let (pictures, queue) = bounded(WAITING as usize);
-        let writer = Writer { stream, config, state: Recording::Waiting, pause: FIRST_PAUSE, lost: Arc::clone(&lost) };
+        let writer = Writer { status, config, state: Recording::Waiting, pause: FIRST_PAUSE, lost: Arc::clone(&lost) };
         let thread = std::thread::Builder::new()
-            .name(format!("record-{}", writer.stream))
+            .name(format!("record-{}", writer.status.name))
             .spawn(move || writer.run(&queue))
             .map_err(|error| OutputError(format!("no thread for the recording: {error}")))?;
         Ok(Recorder { pictures: Some(pictures), thread: Some(thread), needs_keyframe: true, lost })
@@ -137,7 +138,7 @@ impl Drop for Recorder {
 
 /// The writing end of a [`Recorder`].
 struct Writer {
-    stream: Arc<str>,
+    status: Arc<Status>,
     config: RecordConfig,
     state: Recording,
     /// How long the next failure is waited out.
@@ -198,7 +199,7 @@ impl Writer {
         file.keyframes += u32::from(keyframe);
         // The second keyframe finds the first fragment on the disk.
         if file.taker.take(sample, keyframe) == Taken::Yes && self.pause > FIRST_PAUSE && file.keyframes > 1 {
-            tracing::info!(stream = &*self.stream, stage = "record", "recording works again");
+            tracing::info!(stream = &*self.status.name, stage = "record", "recording works again");
             self.pause = FIRST_PAUSE;
         }
         Ok(())
@@ -206,15 +207,16 @@ impl Writer {
 
     fn fail(&mut self, problem: &str) {
         let dir = self.config.dir.display();
+        self.status.count_recording_failure();
         if self.pause == FIRST_PAUSE {
             let pause = self.pause.as_secs();
             tracing::error!(
-                stream = &*self.stream,
+                stream = &*self.status.name,
                 stage = "record",
                 "recording to {dir} has stopped, next try in {pause} s: {problem}"
             );
         } else {
-            tracing::debug!(stream = &*self.stream, stage = "record", "recording to {dir} still fails: {problem}");
+            tracing::debug!(stream = &*self.status.name, stage = "record", "recording to {dir} still fails: {problem}");
         }
         self.state = Recording::Failed(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -223,7 +225,7 @@ impl Writer {
     fn open(&self, caps: Option<gst::Caps>) -> Result<OpenFile, OutputError> {
         let dir = &self.config.dir;
         std::fs::create_dir_all(dir).map_err(|error| OutputError(format!("{}: {error}", dir.display())))?;
-        let path = free_name(dir, &self.stream, self.config.format, Timestamp::now());
+        let path = free_name(dir, &self.status.name, self.config.format, Timestamp::now());
         let (pipeline, bus) = crate::gst::pipeline()?;
         let source = gst_app::AppSrc::builder().format(gst::Format::Time).max_buffers(WAITING).max_bytes(0).build();
         let parse = make("h264parse")?;
@@ -239,7 +241,7 @@ impl Writer {
             return Err(problem);
         }
         if self.pause == FIRST_PAUSE {
-            tracing::info!(stream = &*self.stream, stage = "record", "recording to {}", file.path.display());
+            tracing::info!(stream = &*self.status.name, stage = "record", "recording to {}", file.path.display());
         }
         Ok(file)
     }

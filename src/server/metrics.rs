@@ -113,6 +113,12 @@ fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
     out.gauges("maskcast_viewers", "Who takes the stream's pictures; a recording counts as h264.", viewers);
     let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
     out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);
+    let failures = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.recording_failures() as f64));
+    out.counters(
+        "maskcast_recording_failures_total",
+        "Attempts to record that failed; repeated within a minute.",
+        failures,
+    );
 }
 
 fn service(view: &View, out: &mut Families) {

@@ -105,6 +105,7 @@ fn feed(status: &Status) {
     }
     std::mem::forget(status.ledger.open());
     status.set_info(VideoInfo::new(PixelFormat::I420, 1280, 720));
+    status.count_recording_failure();
     status.count_published();
     status.record_latency(Instant::now());
     status.stage(Stage::Overlay).record(Spent { wall: Duration::from_millis(3), cpu: Duration::from_millis(2) });
@@ -304,6 +305,7 @@ fn metrics_hold_every_series_and_the_account_closes() {
     assert_eq!(value("maskcast_stream_fps{stream=\"gate\"}"), 0.0);
     assert_eq!(value("maskcast_viewers{stream=\"gate\",output=\"h264\"}"), 0.0);
     assert_eq!(value("maskcast_viewer_units_lost_total{stream=\"gate\"}"), 0.0);
+    assert_eq!(value("maskcast_recording_failures_total{stream=\"gate\"}"), 1.0);
     assert_eq!(value("maskcast_stage_panics_total{stream=\"gate\"}"), 0.0);
     assert_eq!(value("maskcast_segment_frames_total"), 41.0);
     assert!(value("maskcast_uptime_seconds") > 0.0 && value("process_cpu_seconds_total") > 0.0);

@@ -78,6 +78,7 @@ pub struct Status {
     stages: [Distribution; Stage::ALL.len()],
     condition: Mutex<Condition>,
     panics: AtomicU64,
+    recording_failures: AtomicU64,
     /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
     recent: Mutex<Recent>,
@@ -102,6 +103,7 @@ impl Status {
                 offline_at: None,
             }),
             panics: AtomicU64::new(0),
+            recording_failures: AtomicU64::new(0),
             beat: Mutex::new(Instant::now()),
             recent: Mutex::default(),
         }
@@ -189,6 +191,15 @@ impl Status {
 
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Nothing could be recorded; tried again within a minute.
+    pub fn count_recording_failure(&self) {
+        self.recording_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn recording_failures(&self) -> u64 {
+        self.recording_failures.load(Ordering::Relaxed)
     }
 
     pub fn set_info(&self, info: VideoInfo) {

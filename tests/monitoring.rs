@@ -1,0 +1,122 @@
+//! The dashboard and the alert rules ask for what the service really offers.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use common::http::get;
+use common::program::until;
+use common::service::{Service, folder};
+use serde_json::Value;
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/monitoring").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All strings in a JSON document, unescaped.
+fn strings(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(values) => values.iter().flat_map(strings).collect(),
+        Value::Object(fields) => fields.values().flat_map(strings).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A metric's name in a text, and the text between the braces behind it.
+fn selectors(text: &str) -> Vec<(&str, &str)> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(is_name) {
+        let word = &rest[start..];
+        let (name, behind) = word.split_at(word.find(|c| !is_name(c)).unwrap_or(word.len()));
+        if name.starts_with("maskcast_") || name.starts_with("process_") {
+            let labels = behind.strip_prefix('{').and_then(|labels| Some(labels.split_once('}')?.0));
+            found.push((name, labels.unwrap_or_default()));
+        }
+        rest = behind;
+    }
+    found
+}
+
+/// Whether a scraped series is of this name and has what `matcher` names: the label, and for `label="value"` the value.
+fn fits(series: &str, name: &str, matcher: &str) -> bool {
+    let Some(labels) = series.strip_prefix(name).and_then(|rest| rest.strip_prefix('{')) else { return false };
+    let label = matcher.split(['=', '!']).next().unwrap();
+    let exact = matcher.strip_prefix(label).is_some_and(|rest| rest.starts_with("=\""));
+    let wanted = if exact { matcher.to_string() } else { format!("{label}=\"") };
+    labels.starts_with(&wanted) || labels.contains(&format!(",{wanted}"))
+}
+
+#[test]
+fn dashboard_and_alerts_name_metrics_that_the_service_has() {
+    let folder = folder();
+    let service = Service::ready(
+        folder.path(),
+        "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n",
+    );
+    let (status, scrape) = get(&format!("{}metrics", service.page));
+    assert_eq!(status, 200, "{scrape}");
+    let series: Vec<&str> = scrape.lines().filter(|line| !line.starts_with('#')).collect();
+    let families: Vec<&str> =
+        scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_whitespace().next()).collect();
+
+    let rules = file("maskcast.rules.yaml");
+    let dashboard: Value = serde_json::from_str(&file("grafana-dashboard.json")).unwrap();
+    let texts: Vec<&str> = strings(&dashboard).into_iter().chain([rules.as_str()]).collect();
+    let used: BTreeSet<(&str, &str)> = texts.into_iter().flat_map(selectors).collect();
+    let names: BTreeSet<&str> = used.iter().map(|(name, _)| *name).collect();
+    assert!(names.len() > 15, "the names are no longer found in the files: {names:?}");
+
+    for (name, labels) in used {
+        let of_name = |line: &&&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let known = families.contains(&name) || series.iter().any(|line| of_name(&line));
+        assert!(known, "{name} is in no scrape:\n{scrape}");
+        for matcher in labels.split(',').map(str::trim).filter(|matcher| !matcher.is_empty()) {
+            // Prometheus adds these two.
+            if ["job", "instance"].iter().any(|label| matcher.starts_with(label)) {
+                continue;
+            }
+            assert!(series.iter().any(|line| fits(line, name, matcher)), "{name} has no {matcher}:\n{scrape}");
+        }
+    }
+    // What the service says of its state, somebody looks at.
+    let shown = |name: &str| names.contains(name) || names.contains(format!("{name}_bucket").as_str());
+    let forgotten: Vec<&str> = families
+        .into_iter()
+        .filter(|name| !shown(name) && !["maskcast_frames_in_flight", "maskcast_model_info"].contains(name))
+        .collect();
+    assert_eq!(forgotten, Vec::<&str>::new(), "neither on the dashboard nor in a rule");
+}
+
+/// No folder can be made in /proc, not even by root.
+#[test]
+fn a_recording_that_fails_is_counted() {
+    let folder = folder();
+    let service = Service::start(
+        folder.path(),
+        "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+         record = { dir = \"/proc/maskcast\" }\n",
+    );
+    let failures = || service.metrics().sum("maskcast_recording_failures_total", &[("stream", "gate")]);
+    until("the failure is counted", || (failures() >= 1.0).then_some(()));
+    assert_eq!(service.until_state("gate", "live")["state"], "live", "the stream goes on");
+}
+
+#[test]
+fn a_metric_that_is_not_there_is_found() {
+    let text = "rate(maskcast_frames_total{stream=~\"$stream\", reason=\"x\"}[5m]) > maskcast_up";
+    assert_eq!(selectors(text), [("maskcast_frames_total", "stream=~\"$stream\", reason=\"x\""), ("maskcast_up", "")]);
+    let series = "maskcast_frames_total{stream=\"gate\",reason=\"y\"} 1";
+    assert!(fits(series, "maskcast_frames_total", "stream=~\"$stream\""));
+    assert!(
+        fits(series, "maskcast_frames_total", "reason=\"y\"") && fits(series, "maskcast_frames_total", "reason!=\"x\"")
+    );
+    assert!(
+        !fits(series, "maskcast_frames_total", "reason=\"x\"") && !fits(series, "maskcast_frames_total", "rea=\"y\"")
+    );
+    assert!(!fits(series, "maskcast_frames", "reason=\"y\""));
+}

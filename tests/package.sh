@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Installs the package in a clean Debian, runs it there, upgrades it, removes it and purges it; nothing may be left.
+# `make test-package` calls it. As root; mounts and the network it uses are its own and go with it.
+#
+#   tests/package.sh PACKAGE.deb NEWER.deb
+set -euo pipefail
+cd "$(dirname "$0")/.."
+package=$1 newer=$2
+[ "$(id -u)" = 0 ] || { echo "tests/package.sh: needs root" >&2; exit 1; }
+
+suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+base=.testdata/root-$suite.tar
+work=$(mktemp -d /var/tmp/maskcast-package.XXXXXX)
+root=$work/root
+trap 'rm -rf --one-file-system "$work"' EXIT
+
+good() { echo "ok    $*"; }
+bad() { echo "BAD   $*" >&2; exit 1; }
+# is WHAT WANTED FOUND
+is() { if [ "$2" = "$3" ]; then good "$1: $3"; else bad "$1: $3 instead of $2"; fi; }
+
+# Runs a command in the root, with its own processes and /proc.
+in_root() {
+    unshare --mount --pid --fork --kill-child --root="$root" --mount-proc \
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+}
+installed() { in_root dpkg-query -W -f='${db:Status-Status} ${Version}' maskcast 2>/dev/null || true; }
+install() {
+    cp "$1" "$root/var/cache/apt/package.deb"
+    in_root apt-get install -q -y --no-install-recommends /var/cache/apt/package.deb >"$work/apt.log" 2>&1 ||
+        { tail -n 30 "$work/apt.log" >&2; bad "apt-get install $1"; }
+    rm "$root/var/cache/apt/package.deb"
+}
+
+if [ ! -e "$base" ]; then
+    echo "making a clean Debian $suite, once"
+    mkdir -p .testdata
+    debootstrap --variant=minbase "$suite" "$work/base" >"$work/debootstrap.log" 2>&1 ||
+        { tail -n 20 "$work/debootstrap.log" >&2; bad "debootstrap"; }
+    tar -cf "$base.part" -C "$work/base" .
+    mv "$base.part" "$base"
+    rm -rf "$work/base"
+fi
+mkdir "$root"
+tar -xf "$base" -C "$root"
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+in_root apt-get update -q >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; bad "apt-get update"; }
+
+echo "--- install"
+install "$package"
+version=$(dpkg-deb -f "$package" Version)
+is "dpkg says" "installed $version" "$(installed)"
+changed=$(in_root dpkg -V maskcast)
+is "files that differ from the package's" "" "$changed"
+for file in usr/bin/maskcast usr/lib/systemd/system/maskcast.service usr/lib/sysusers.d/maskcast.conf \
+    usr/lib/tmpfiles.d/maskcast.conf etc/maskcast/maskcast.toml usr/share/maskcast/models/street.{onnx,toml} \
+    usr/share/man/man1/maskcast{,-run,-segment,-check,-doctor,-model,-model-show,-model-use,-bench,-completions}.1.gz \
+    usr/share/bash-completion/completions/maskcast usr/share/zsh/vendor-completions/_maskcast \
+    usr/share/fish/vendor_completions.d/maskcast.fish \
+    usr/share/maskcast/monitoring/{grafana-dashboard.json,maskcast.rules.yaml}; do
+    # minbase keeps no list of its own of what is left out, so all of it has to be there.
+    [ -s "$root/$file" ] || bad "/$file is not there"
+done
+ls "$root"/usr/lib/maskcast/libonnxruntime.so.* >/dev/null || bad "ONNX Runtime is not there"
+good "files"
+conffiles=$(in_root dpkg-query -W -f='${Conffiles}' maskcast | awk 'NF { print $1 }')
+is "conffiles" "/etc/maskcast/maskcast.toml" "$conffiles"
+user=$(in_root getent passwd maskcast)
+[[ $user == *:/var/lib/maskcast:/usr/sbin/nologin ]] || bad "the user: $user"
+good "user $(in_root id maskcast)"
+# What systemd does at boot and, where it runs, right after the installation.
+in_root systemd-tmpfiles --create maskcast.conf
+is "/etc/maskcast" "750 root:maskcast" "$(in_root stat -c '%a %U:%G' /etc/maskcast)"
+is "/var/lib/maskcast" "750 maskcast:maskcast" "$(in_root stat -c '%a %U:%G' /var/lib/maskcast)"
+is "the service after installation" "disabled" "$(in_root systemctl is-enabled maskcast || true)"
+
+echo "--- run"
+as_user() { in_root setpriv --reuid=maskcast --regid=maskcast --init-groups env HOME=/var/lib/maskcast "$@"; }
+as_user maskcast doctor
+as_user maskcast check /etc/maskcast/maskcast.toml
+in_root bash -n /usr/share/bash-completion/completions/maskcast
+# The delivered configuration's ports may be in use on this machine: a network of its own.
+export root
+unshare --net --mount --pid --fork --kill-child bash -euo pipefail -c '
+    ip link set lo up
+    mount -t proc proc "$root/proc"
+    chroot "$root" setpriv --reuid=maskcast --regid=maskcast --init-groups env HOME=/var/lib/maskcast \
+        maskcast run /etc/maskcast/maskcast.toml &
+    service=$!
+    curl -sf --retry 100 --retry-all-errors --retry-delay 1 --retry-max-time 100 http://127.0.0.1:8080/readyz
+    echo
+    curl -sf http://127.0.0.1:8080/api/v1/streams
+    echo
+    kill -TERM "$service"
+    wait "$service"' 2>"$work/run.log" ||
+    { cat "$work/run.log" >&2; bad "the service does not get ready, or does not end well"; }
+good "ready as user maskcast, exit 0 after SIGTERM"
+
+echo "--- under systemd"
+tests/systemd-boot.sh "$root"
+
+echo "--- upgrade"
+echo "# This line is the operator's." >>"$root/etc/maskcast/maskcast.toml"
+sum=$(sha256sum <"$root/etc/maskcast/maskcast.toml")
+touch "$root/var/lib/maskcast/recording.mp4"
+install "$newer"
+is "dpkg says" "installed $(dpkg-deb -f "$newer" Version)" "$(installed)"
+is "the changed conffile" "$sum" "$(sha256sum <"$root/etc/maskcast/maskcast.toml")"
+
+echo "--- remove"
+in_root apt-get remove -q -y maskcast >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; bad "apt-get remove"; }
+[ ! -e "$root/usr/bin/maskcast" ] || bad "/usr/bin/maskcast is still there"
+is "the conffile after removal" "$sum" "$(sha256sum <"$root/etc/maskcast/maskcast.toml")"
+[ -e "$root/var/lib/maskcast/recording.mp4" ] || bad "recordings are gone after a mere removal"
+good "recordings stay"
+
+echo "--- purge"
+in_root apt-get purge -q -y maskcast >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; bad "apt-get purge"; }
+is "dpkg says" "" "$(installed)"
+# Logs tell what was, and the user stays (systemd/debian/postrm says why).
+is "files left" "" "$(cd "$root" && find . -xdev -ipath '*maskcast*' ! -path './var/log/*' ! -path './tmp/*')"
+is "the user after purge" "/usr/sbin/nologin" "$(in_root getent passwd maskcast | cut -d: -f7)"
+echo "the package is good"

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Boots a Debian root that has the package, with a systemd of its own, and does to the service what happens to services:
+# killed, hung, misconfigured, reloaded, stopped. `make test-package` calls it, by tests/package.sh.
+#
+#   tests/systemd-boot.sh ROOT
+set -euo pipefail
+root=$1
+log=$(mktemp)
+container='' leader=''
+
+good() { echo "ok    $*"; }
+bad() {
+    echo "BAD   $*" >&2
+    [ -z "$leader" ] || inside journalctl -u maskcast --no-pager -n 40 >&2 || true
+    exit 1
+}
+is() { if [ "$2" = "$3" ]; then good "$1: $3"; else bad "$1: $3 instead of $2"; fi; }
+# await WHAT SECONDS COMMAND...: asks until it says yes; another process does not tell by itself.
+await() {
+    local what=$1 deadline=$((SECONDS + $2))
+    shift 2
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || bad "$what: not in time"
+        sleep 0.2
+    done
+    good "$what"
+}
+inside() { nsenter --target "$leader" --all -- "$@"; }
+property() { inside systemctl show -P "$1" maskcast; }
+get() { nsenter --target "$leader" --net curl -sf "http://127.0.0.1:8080/$1"; }
+finish() {
+    if [ -n "$container" ]; then
+        # systemd's own signal for a shutdown; it answers in seconds.
+        kill -s RTMIN+4 "$leader" 2>/dev/null || true
+        timeout 30 tail --pid="$container" -f /dev/null || kill -KILL "$container"
+    fi
+    rm -f "$log"
+}
+trap finish EXIT
+
+nspawn=(systemd-nspawn --quiet --register=no --keep-unit --private-network --directory="$root" --machine="maskcast-$$")
+if ! reason=$("${nspawn[@]}" /bin/true 2>&1); then
+    echo "skip  the boot under systemd: this machine does not allow systemd-nspawn: $reason"
+    exit 0
+fi
+"${nspawn[@]}" --boot --console=read-only >"$log" 2>&1 </dev/null &
+container=$!
+has_leader() { leader=$(pgrep -P "$container" -f '^/usr/lib/systemd/systemd'); }
+await "systemd has started" 30 has_leader
+booted() { case $(inside systemctl is-system-running 2>/dev/null) in running | degraded) ;; *) false ;; esac }
+await "the machine is up" 90 booted
+is "tmpfiles: /etc/maskcast" "750 root:maskcast" "$(inside stat -c '%a %U:%G' /etc/maskcast)"
+is "the service after boot" inactive "$(inside systemctl is-active maskcast || true)"
+
+inside systemctl enable --now maskcast 2>/dev/null || bad "the service does not start"
+is "after enable --now" active "$(inside systemctl is-active maskcast)"
+is "it says" "1 of 1 streams live, model on cpu" "$(property StatusText)"
+inside systemctl show -p NotifyAccess,StatusText,ActiveState,SubState,NRestarts,WatchdogUSec maskcast | sed 's/^/      /'
+is "its user" maskcast "$(inside stat -c %U "/proc/$(property MainPID)")"
+get readyz >/dev/null || bad "/readyz"
+good "/readyz"
+ready=$(inside journalctl -u maskcast --no-pager -o json --grep '^ready$' -n 1)
+[[ $ready == *'"_TRANSPORT":"journal"'* ]] || bad "the log is no journal entry with fields of its own: $ready"
+good "the journal has its fields"
+
+# restarted WHAT SECONDS BEFORE: another process than BEFORE is ready.
+restarted() { [ "$(property MainPID)" != "$1" ] && [ "$(property ActiveState)" = active ]; }
+before=$(property MainPID)
+inside systemctl kill -s KILL maskcast
+await "killed: restarted" 60 restarted "$before"
+is "restarts" 1 "$(property NRestarts)"
+
+before=$(property MainPID)
+stopped_at=$SECONDS
+inside systemctl kill -s STOP maskcast
+await "hung (SIGSTOP): restarted by the watchdog" 120 restarted "$before"
+echo "      after $((SECONDS - stopped_at)) s"
+inside journalctl -u maskcast --no-pager --grep 'Watchdog timeout' -q | grep -q . || bad "it was not the watchdog"
+is "restarts" 2 "$(property NRestarts)"
+
+config=/etc/maskcast/maskcast.toml
+inside cp -p $config $config.good
+inside sed -i 's/^name = "test"/nam = "test"/' $config
+! inside systemctl restart maskcast 2>/dev/null || bad "it starts with a wrong configuration"
+# What would be restarted is in the state auto-restart now.
+is "wrong configuration" "failed exit-code 78" "$(property SubState) $(property Result) $(property ExecMainStatus)"
+is "restarts since" 0 "$(property NRestarts)"
+inside journalctl -u maskcast --no-pager -o cat -b --grep 'stream\[0\]' -n 2 | sed 's/^/      /'
+inside mv $config.good $config
+# From here on it records, so that the encoder and the disk are tried from within the unit's confines.
+inside sed -i 's|^source = "test:.*|&\nrecord = { dir = "/var/lib/maskcast/test" }|' $config
+inside systemctl start maskcast || bad "the service does not start again"
+good "right configuration: started"
+recording() { inside find /var/lib/maskcast/test -name 'test-*.mp4' -size +1k -user maskcast | grep -q .; }
+await "it records" 30 recording
+get api/v1/streams/test/snapshot.jpg | head -c 2 | grep -q $'\xff\xd8' || bad "no snapshot"
+good "it gives a snapshot"
+
+before=$(property MainPID)
+inside sh -c "printf '[[stream]]\nname = \"more\"\nsource = \"test://ball?width=320&height=240&fps=5\"\n' >>$config"
+inside systemctl reload maskcast || bad "reload"
+more() { get api/v1/streams/more | grep -q '"state":"live"'; }
+await "reload: the new stream is live" 60 more
+inside sh -c "echo nonsense >>$config"
+inside systemctl reload maskcast || bad "reload"
+refused() { inside journalctl -u maskcast --no-pager -o cat -b --grep 'is not used' | sed 's/^/      /' | grep .; }
+await "reload with a wrong configuration: refused" 30 refused
+more || bad "the streams have not gone on"
+inside sed -i '$d' $config
+is "the same process" "active $before" "$(property ActiveState) $(property MainPID)"
+
+stop_at=$(date +%s%3N)
+inside systemctl stop maskcast
+took=$(($(date +%s%3N) - stop_at))
+[ $took -lt 5000 ] || bad "stopping took $took ms"
+is "stopped in $took ms" "inactive success 0" "$(property ActiveState) $(property Result) $(property ExecMainStatus)"
+inside systemctl disable maskcast 2>/dev/null
