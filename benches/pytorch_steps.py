@@ -2,9 +2,9 @@
 """Steps a second of `maskcast-train fit` against the same training in PyTorch: benches/pytorch_steps.py CAMVID
 
 The same network (U-Net over EfficientNet-Lite0, decoder 128-64-48-32), batch, crop, loss (weighted cross-entropy and
-Dice), optimizer (AdamW, clipped gradients) and moving average, with the same number of threads, in turns. PyTorch
-(`pip install torch numpy`) gets one batch that is already in memory, channels-last; the trainer reads, augments and
-validates as always, and its time is that of the epoch's steps.
+Dice), optimizer (AdamW, clipped gradients) and moving average; both at the same time, on one core each, then with the cores
+exchanged. PyTorch (`pip install torch numpy`) gets one batch that is already in memory, channels-last; the trainer reads,
+augments and validates as always, on its core, and its time is that of the epoch's steps.
 """
 
 import json
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-BATCH, WIDTH, HEIGHT, CLASSES, THREADS, ROUNDS = 8, 384, 288, 11, 2, 2
+BATCH, WIDTH, HEIGHT, CLASSES = 8, 384, 288, 11
 STEPS = 45
 ROWS = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)]
 
@@ -97,7 +97,7 @@ def loss_of(logits, labels, weights):
 
 
 def pytorch():
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)
     net = UNet().to(memory_format=torch.channels_last).train()
     average = [t.detach().clone() for t in net.state_dict().values()]
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2, foreach=True)
@@ -120,21 +120,44 @@ def pytorch():
     return STEPS / (time.perf_counter() - begun)
 
 
-def maskcast(camvid):
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["target/release/maskcast-train", "fit", camvid, "-o", folder, "--epochs", "1", "--strategy", "finetune"]
-        command += ["--crop", f"{WIDTH}x{HEIGHT}", "--batch", str(BATCH), "--threads", str(THREADS)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with open(f"{folder}/report.json") as file:
-            epoch = json.load(file)["history"][0]
+def maskcast(camvid, folder):
+    command = ["target/release/maskcast-train", "fit", camvid, "-o", folder, "--epochs", "1", "--strategy", "finetune"]
+    command += ["--crop", f"{WIDTH}x{HEIGHT}", "--batch", str(BATCH), "--threads", "1", "--loader-threads", "1"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(f"{folder}/report.json") as file:
+        epoch = json.load(file)["history"][0]
     return STEPS / epoch["seconds"], epoch["data_wait_share"]
 
 
+def pinned(core, *arguments):
+    """This script in another process, on one core."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *arguments],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+
+
+def side_by_side(camvid, core, other):
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = pinned(core, "--maskcast", camvid, folder), pinned(other, "--pytorch")
+        results = [json.loads(process.communicate()[0]) for process in (ours, theirs)]
+        if ours.returncode or theirs.returncode:
+            sys.exit("one of the two has failed")
+    return results
+
+
 if __name__ == "__main__":
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
-        rate, waited = maskcast(sys.argv[1])
-        ours.append(rate)
-        theirs.append(pytorch())
-        print(f"maskcast-train {ours[-1]:.3f} steps/s ({100 * waited:.1f} % waiting for data), PyTorch {theirs[-1]:.3f}")
-    print(f"ratio {sum(ours) / sum(theirs):.2f}")
+    if sys.argv[1] == "--pytorch":
+        print(json.dumps(pytorch()))
+    elif sys.argv[1] == "--maskcast":
+        print(json.dumps(maskcast(sys.argv[2], sys.argv[3])))
+    else:
+        cores = sorted(os.sched_getaffinity(0))[:2]
+        ours, theirs = [], []
+        for core, other in (cores, cores[::-1]):
+            (rate, waited), reference = side_by_side(sys.argv[1], core, other)
+            ours.append(rate)
+            theirs.append(reference)
+            print(f"maskcast-train {rate:.3f} steps/s ({100 * waited:.1f} % waiting for data), PyTorch {reference:.3f}", flush=True)
+        print(f"ratio {sum(ours) / sum(theirs):.2f}")

@@ -16,6 +16,8 @@ pub mod onnx;
 pub mod placement;
 pub mod pool;
 pub mod preprocess;
+#[cfg(feature = "trainer")]
+pub mod probe;
 pub mod runtime;
 pub mod segmenter;
 mod session;

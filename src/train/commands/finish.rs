@@ -186,7 +186,9 @@ pub fn training(session: &Session) -> Training {
 /// `maskcast.train` of the exported model: where it comes from, and how good it is.
 fn provenance(session: &Session, training: &Training, assessment: &Assessment) -> serde_json::Value {
     let epochs = session.state.progress.history.0.len();
-    let command = environment(&session.config.command, 0.0).command;
+    // A model is handed on: the folders of the machine that it was made on are nobody's affair.
+    let nameless: Vec<String> = session.config.command.iter().map(|word| last_of_absolute(word)).collect();
+    let command = environment(&nameless, 0.0).command;
     serde_json::json!({
         "encoder": training.encoder,
         "decoder": training.decoder,
@@ -208,6 +210,16 @@ fn provenance(session: &Session, training: &Training, assessment: &Assessment) -
             "boundary_f1": assessment.scores.boundary_f1,
         },
     })
+}
+
+/// An absolute path's last part; every other word as it is.
+fn last_of_absolute(word: &str) -> String {
+    let (option, value) = match word.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
+        _ => (String::new(), word),
+    };
+    let path = Path::new(value);
+    if path.is_absolute() { option + &name(path) } else { word.to_owned() }
 }
 
 /// Times each file with one thread, and measures its masks where that has not been done.
@@ -256,4 +268,16 @@ pub fn name(path: &Path) -> String {
 /// How long something took, in words.
 pub fn took(seconds: f64) -> String {
     readable(Duration::from_secs_f64(seconds.max(0.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_of_absolute;
+
+    #[test]
+    fn a_model_knows_no_folders_of_the_machine() {
+        let words = ["fit", "/data/street", "runs/a", "--init=/home/b/c.safetensors", "--crop=64x64", "/"];
+        let told = ["fit", "street", "runs/a", "--init=c.safetensors", "--crop=64x64", "/"];
+        assert_eq!(words.map(last_of_absolute), told);
+    }
 }

@@ -38,7 +38,6 @@ use crate::segment::golden::Golden;
 use crate::segment::onnx;
 use crate::train::net::{Net, Op, Params};
 use proto::Model;
-use verify::Runner;
 
 /// What val mIoU may lose by quantisation: one point.
 pub const MAX_FALL: f64 = 0.01;
@@ -241,7 +240,7 @@ fn described(
     rgb: &[u8],
     picture: &Tensor,
 ) -> Result<(Vec<u8>, Vec<u8>), ExportError> {
-    let mask = Runner::open(&model.to_bytes())?.run(picture)?.mask;
+    let mask = verify::run(&model.to_bytes(), picture)?.mask;
     let golden =
         Golden { width: shape.width as usize, height: shape.height as usize, rgb: rgb.to_vec(), mask: mask.clone() };
     let labels: Vec<serde_json::Value> = labels

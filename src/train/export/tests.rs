@@ -88,7 +88,7 @@ const CAFFE: Normalise = Normalise { order: Order::Bgr, mean: [104.007, 116.669,
 const MIXED: Normalise = Normalise { order: Order::Bgr, mean: [120.0, 120.25, 120.5], std: [60.0, 70.0, 50.0] };
 
 fn logits_of(model: &Model, pictures: &Tensor, like: &Tensor) -> Tensor {
-    let outputs = Runner::open(&model.to_bytes()).unwrap().run(pictures).unwrap();
+    let outputs = verify::run(&model.to_bytes(), pictures).unwrap();
     Tensor::from_slice(&outputs.logits.unwrap()).reshape(like.size())
 }
 
@@ -165,7 +165,7 @@ fn half_size_decisions_and_confidences() {
     let bytes = |tensor: Tensor| verify::picture_bytes(&tensor.to_kind(Kind::Uint8));
     for argmax_stride2 in [false, true] {
         let shape = Shape { confidence: true, argmax_stride2, ..Shape::new(64, 48) };
-        let found = Runner::open(&float::model(&net, &params, &shape).to_bytes()).unwrap().run(&batch).unwrap();
+        let found = verify::run(&float::model(&net, &params, &shape).to_bytes(), &batch).unwrap();
         let mask = match argmax_stride2 {
             true => small.argmax(1, true).to_kind(Kind::Float).upsample_nearest2d([48, 64], None, None),
             false => full.argmax(1, false),
@@ -177,7 +177,7 @@ fn half_size_decisions_and_confidences() {
         assert!(confidence.iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
 
         let model = int8::model(&net, &params, &ranges, &shape, Target::Cpu, WeightBits::Fitted);
-        let quantised = Runner::open(&model.to_bytes()).unwrap().run(&batch).unwrap();
+        let quantised = verify::run(&model.to_bytes(), &batch).unwrap();
         assert!(verify::share_equal(&quantised.mask, &found.mask) > 0.9);
         assert_eq!(quantised.confidence.unwrap().len(), confidence.len());
     }
@@ -202,7 +202,7 @@ fn logits_may_end_at_any_stride() {
             }
             let int8 = int8::model(&folded, &folded_params, &ranges, &shape, Target::Cpu, WeightBits::Fitted);
             for model in [float, int8] {
-                let found = Runner::open(&model.to_bytes()).unwrap().run(&batch).unwrap();
+                let found = verify::run(&model.to_bytes(), &batch).unwrap();
                 assert_eq!((found.mask.len(), found.confidence.unwrap().len()), (32 * 64, 16 * 32));
             }
         }
@@ -211,14 +211,9 @@ fn logits_may_end_at_any_stride() {
 
 /// ONNX Runtime's own view of a model after its optimisation: how often each operation is left.
 fn optimised(model: &Model) -> std::collections::BTreeMap<String, usize> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("optimised.onnx");
-    let runtime = crate::segment::runtime::load(None).unwrap();
-    let mut builder =
-        ort::session::Session::builder(&runtime.environment).unwrap().with_optimized_model_path(&path).unwrap();
-    builder.commit_from_memory(&model.to_bytes()).unwrap();
+    let optimised = crate::segment::probe::optimised(&model.to_bytes()).unwrap();
     let mut operations = std::collections::BTreeMap::new();
-    let model = Model::decode(std::fs::read(&path).unwrap().as_slice()).unwrap();
+    let model = Model::decode(optimised.as_slice()).unwrap();
     for node in model.graph.unwrap().node {
         *operations.entry(node.op_type).or_default() += 1;
     }

@@ -1,12 +1,9 @@
-//! Runs an exported file on ONNX Runtime, the service's own, and compares it with the network it was made of. The
-//! service's segmenter knows masks alone; a check wants logits too, so this module has a session of its own.
+//! Compares an exported file, run on the service's own ONNX Runtime, with the network that it was made of.
 
-use ort::session::Session;
-use ort::value::TensorRef;
 use tch::{Device, Tensor};
 
-use super::{ExportError, ops};
-use crate::segment::runtime;
+use super::ExportError;
+use crate::segment::probe::{Outputs, Probe};
 use crate::train::net::{Net, Params, exec};
 
 /// What a file may differ from libtorch by.
@@ -16,59 +13,15 @@ const RELATIVE_TOLERANCE: f64 = 1e-5;
 /// Share of pixels that have to get the same class.
 pub const MASK_AGREEMENT: f64 = 0.999;
 
-/// A file on ONNX Runtime's CPU provider.
-pub struct Runner {
-    session: Session,
-}
-
-/// What a run gave; all row by row.
-#[derive(Clone, Debug, Default)]
-pub struct Outputs {
-    /// `[N, H, W]`
-    pub mask: Vec<u8>,
-    /// `[N, H/2, W/2]`, where the file has it.
-    pub confidence: Option<Vec<u8>>,
-    /// `[N, classes, H, W]`, where the file has it.
-    pub logits: Option<Vec<f32>>,
-}
-
-impl Runner {
-    /// Opens a file's bytes with as many threads as there are cores.
-    ///
-    /// # Errors
-    /// When ONNX Runtime is not there or does not take the file.
-    pub fn open(bytes: &[u8]) -> Result<Self, ExportError> {
-        let runtime = runtime::load(None).map_err(|error| ExportError::Runtime(error.0))?;
-        let refused = |error: ort::Error| ExportError::Runtime(format!("it refuses the exported network: {error}"));
-        let builder = Session::builder(&runtime.environment).map_err(refused)?;
-        let mut builder = builder.with_intra_op_spinning(false).map_err(|error| refused(error.into()))?;
-        let session = builder.commit_from_memory(bytes).map_err(refused)?;
-        Ok(Runner { session })
-    }
-
-    /// Runs RGB pictures, bytes `[N, H, W, 3]`.
-    ///
-    /// # Errors
-    /// When ONNX Runtime fails.
-    pub fn run(&mut self, pictures: &Tensor) -> Result<Outputs, ExportError> {
-        let failed = |error: ort::Error| ExportError::Runtime(format!("the exported network cannot be run: {error}"));
-        let shape = pictures.size();
-        let bytes = picture_bytes(pictures);
-        let input = TensorRef::from_array_view((shape, bytes.as_slice())).map_err(failed)?;
-        let outputs = self.session.run(ort::inputs![ops::IMAGE => input]).map_err(failed)?;
-        let mut found = Outputs::default();
-        for (name, value) in outputs.iter() {
-            match name {
-                ops::MASK => found.mask = value.try_extract_tensor::<u8>().map_err(failed)?.1.to_vec(),
-                ops::CONFIDENCE => {
-                    found.confidence = Some(value.try_extract_tensor::<u8>().map_err(failed)?.1.to_vec());
-                }
-                ops::LOGITS => found.logits = Some(value.try_extract_tensor::<f32>().map_err(failed)?.1.to_vec()),
-                _ => {}
-            }
-        }
-        Ok(found)
-    }
+/// What an ONNX file's bytes give for RGB pictures, bytes `[N, H, W, 3]`.
+///
+/// # Errors
+/// When ONNX Runtime is not there or fails.
+pub fn run(bytes: &[u8], pictures: &Tensor) -> Result<Outputs, ExportError> {
+    let (n, h, w, c) = pictures.size4().map_err(|error| ExportError::Runtime(error.to_string()))?;
+    let shape = [n, h, w, c].map(|side| side as usize);
+    let found = Probe::open(bytes).and_then(|mut probe| probe.run(&picture_bytes(pictures), shape));
+    found.map_err(|error| ExportError::Runtime(error.0))
 }
 
 /// A tensor's bytes, row by row.
@@ -98,7 +51,7 @@ pub struct Agreement {
 /// When they are not the same within rounding, with by how much they differ.
 pub fn same(bytes: &[u8], net: &Net, params: &Params, pictures: &Tensor) -> Result<Agreement, ExportError> {
     let expected = logits(net, params, pictures);
-    let found = Runner::open(bytes)?.run(pictures)?;
+    let found = run(bytes, pictures)?;
     let Some(found_logits) = found.logits else {
         return Err(ExportError::Runtime("the exported network has no logits to compare".into()));
     };

@@ -94,32 +94,33 @@ impl Loss {
     pub fn of(&self, logits: &Tensor, labels: &Tensor, step: u64) -> Tensor {
         let options = &self.options;
         let log_softmax = logits.log_softmax(1, Kind::Float);
-        let mut total = logits.sum(Kind::Float) * 0.0;
+        // −log of the probability of each pixel's own class; both losses are made of it.
+        let surprise = log_softmax.nll_loss2d(labels, None::<Tensor>, Reduction::None, i64::from(VOID));
+        let mut parts = Vec::new();
         if options.cross_entropy > 0.0 {
-            total += self.cross_entropy(&log_softmax, labels) * options.cross_entropy;
+            parts.push(self.cross_entropy(&log_softmax, &surprise, labels) * options.cross_entropy);
         }
         if options.dice > 0.0 || options.lovasz > 0.0 {
             let probabilities = log_softmax.exp();
             if options.dice > 0.0 {
-                total += dice(&probabilities, labels) * options.dice;
+                parts.push(dice(&probabilities, &surprise, labels) * options.dice);
             }
             if options.lovasz > 0.0 {
-                total += lovasz::softmax(&probabilities, labels, step) * options.lovasz;
+                parts.push(lovasz::softmax(&probabilities, labels, step) * options.lovasz);
             }
         }
-        total
+        parts.into_iter().sum()
     }
 
-    fn cross_entropy(&self, log_softmax: &Tensor, labels: &Tensor) -> Tensor {
-        let void = i64::from(VOID);
-        let weights = self.class_weights.as_ref();
-        let valid = labels.not_equal(void);
-        let mut loss = log_softmax.nll_loss2d(labels, weights, Reduction::None, void);
+    /// `surprise` is `[N, H, W]`, 0 where the label is void.
+    fn cross_entropy(&self, log_softmax: &Tensor, surprise: &Tensor, labels: &Tensor) -> Tensor {
+        let valid = labels.not_equal(i64::from(VOID));
         // The divisor is the pixels' weights, as in PyTorch's mean; void pixels have none.
-        let pixel_weights = match weights {
+        let pixel_weights = match &self.class_weights {
             Some(weights) => weights.take(&labels.clamp(0, weights.size()[0] - 1)) * &valid,
             None => valid.to_kind(Kind::Float),
         };
+        let mut loss = surprise * &pixel_weights;
         if self.options.label_smoothing > 0.0 {
             let even = -log_softmax.mean_dim([1i64].as_slice(), false, Kind::Float) * &pixel_weights;
             loss = loss * (1.0 - self.options.label_smoothing) + even * self.options.label_smoothing;
@@ -135,27 +136,26 @@ impl Loss {
 }
 
 /// One minus the Dice coefficient, over the whole batch, averaged over the classes that occur in it (Milletari et al.,
-/// V-Net, 2016).
-fn dice(probabilities: &Tensor, labels: &Tensor) -> Tensor {
-    let (valid, truth) = one_hot(labels, probabilities.size()[1]);
-    let over = [0i64, 2, 3];
-    let common = (probabilities * &truth).sum_dim_intlist(over.as_slice(), false, Kind::Float);
-    let predicted = (probabilities * &valid).sum_dim_intlist(over.as_slice(), false, Kind::Float);
-    let labelled = truth.sum_dim_intlist(over.as_slice(), false, Kind::Float);
+/// V-Net, 2016). Every class's probabilities are gone through once; the rest is done on one number a pixel.
+fn dice(probabilities: &Tensor, surprise: &Tensor, labels: &Tensor) -> Tensor {
+    let classes = probabilities.size()[1];
+    let valid = labels.not_equal(i64::from(VOID)).to_kind(Kind::Float);
+    let own = labels.clamp(0, classes - 1).flatten(0, -1);
+    // Sums of a million pixels one after the other are beyond 32-bit floats.
+    let by_class = |values: Tensor| {
+        let values = values.flatten(0, -1).to_kind(Kind::Double);
+        Tensor::zeros([classes], (Kind::Double, values.device())).index_add(0, &own, &values).to_kind(Kind::Float)
+    };
+    let common = by_class((-surprise).exp() * &valid);
+    let labelled = by_class(valid.copy());
+    let predicted = probabilities.flatten(2, -1).bmm(&valid.flatten(1, -1).unsqueeze(-1)).sum_dim_intlist(
+        [0i64, 2].as_slice(),
+        false,
+        Kind::Float,
+    );
     let occurs = labelled.gt(0.0).to_kind(Kind::Float);
     let coefficient = common * 2.0 / (predicted + labelled + EPSILON);
     ((-coefficient + 1.0) * &occurs).sum(Kind::Float) / occurs.sum(Kind::Float).clamp_min(1.0)
-}
-
-/// Labels `[N, H, W]` as `[N, 1, H, W]` validity and `[N, C, H, W]` membership, both 0 or 1.
-fn one_hot(labels: &Tensor, classes: i64) -> (Tensor, Tensor) {
-    let labels = labels.unsqueeze(1);
-    let valid = labels.not_equal(i64::from(VOID)).to_kind(Kind::Float);
-    let size = labels.size();
-    let zeros = Tensor::zeros([size[0], classes, size[2], size[3]], (Kind::Float, labels.device()));
-    // Void pixels are first put to class 0 and then multiplied away.
-    let truth = zeros.scatter(1, &labels.clamp(0, classes - 1), &valid);
-    (valid, truth)
 }
 
 #[cfg(test)]
