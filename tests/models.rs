@@ -140,6 +140,7 @@ fn the_bundled_model_keeps_its_promises() {
     let input = &model.contract.input;
     assert_eq!((input.width, input.height, input.dynamic_batch), (512, 288, true));
     assert_eq!(model.contract.labels.len(), 11);
+    assert!(model.golden_difference.is_some_and(|difference| difference <= 0.01), "{:?}", model.golden_difference);
     let card = model.contract.card.as_ref().unwrap();
     assert_eq!(card.labels().unwrap()[..], model.contract.labels[..], "the card repeats the model's labels");
     assert!(card.licence.contains("CamVid"));

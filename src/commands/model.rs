@@ -80,6 +80,9 @@ fn show(path: &Path) -> Result<(), Failure> {
     let batch = if input.dynamic_batch { "any batch" } else { "one frame a run" };
     println!("  input    {} {}x{}, {pixels}, {batch}", input.name, input.width, input.height);
     println!("  output   {} {:?}", contract.output.name, contract.output.kind);
+    if !contract.others.is_empty() {
+        println!("  and      {}", contract.others.join(", "));
+    }
     println!("  labels   {}", contract.labels.len());
     for (index, label) in contract.labels.iter().enumerate() {
         let crate::frame::Rgb(r, g, b) = label.color;

@@ -36,9 +36,9 @@ pub struct SegmentArgs {
     /// Strength of the tint, 0 to 1.
     #[arg(long, default_value_t = 0.45, value_parser = parse_alpha)]
     pub alpha: f32,
-    /// Classes that are not drawn, separated by commas.
+    /// Classes that are not drawn, separated by commas; `--hide=` draws all. When not given: a class called background.
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
-    pub hide: Vec<String>,
+    pub hide: Option<Vec<String>>,
     /// Leave the legend out.
     #[arg(long)]
     pub no_legend: bool,
@@ -100,7 +100,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
             StyleArg::MaskOnly => Style::MaskOnly,
         },
         alpha: args.alpha,
-        hide: args.hide.clone(),
+        hide: args.hide.as_ref().map(|names| names.iter().filter(|name| !name.is_empty()).cloned().collect()),
         legend: !args.no_legend,
         ..OverlayConfig::default()
     };

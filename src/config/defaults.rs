@@ -36,7 +36,7 @@ impl Default for ServerConfig {
 
 impl Default for OverlayConfig {
     fn default() -> Self {
-        OverlayConfig { style: Style::Tint, alpha: 0.45, hide: Vec::new(), legend: true, colors: Vec::new() }
+        OverlayConfig { style: Style::Tint, alpha: 0.45, hide: None, legend: true, colors: Vec::new() }
     }
 }
 

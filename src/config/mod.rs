@@ -140,12 +140,23 @@ pub struct OverlayConfig {
     pub style: Style,
     /// 0 = invisible, 1 = opaque. Default 0.45.
     pub alpha: f32,
-    /// Labels of classes that are not drawn. Checked against the model when it is loaded.
-    pub hide: Vec<String>,
+    /// Labels of classes that are not drawn. Checked against the model when it is loaded. When nothing is said, that is a
+    /// class called background: drawn, it would lie on everything that nobody asked for.
+    pub hide: Option<Vec<String>>,
     /// Draw names and colours of the visible classes into the picture. Default true.
     pub legend: bool,
     /// `colors = { car = "#ff0000" }`: instead of the model's colours.
     pub colors: Vec<(String, Rgb)>,
+}
+
+impl OverlayConfig {
+    /// Whether the class of this name is not drawn.
+    pub fn hides(&self, name: &str) -> bool {
+        match &self.hide {
+            Some(hidden) => hidden.iter().any(|hidden| hidden == name),
+            None => name.eq_ignore_ascii_case("background"),
+        }
+    }
 }
 
 /// Which H.264 encoder (`stream.encode.encoder`).

@@ -204,14 +204,14 @@ fn read_overlay(section: &Section) -> OverlayConfig {
     let style = section.get("style").and_then(|value| value.choice(&styles));
     let alpha_help = format!("0 is invisible, 1 is opaque; the default is {}", default.alpha);
     let alpha = section.get("alpha").and_then(|value| value.number(0.0..=1.0, &alpha_help));
-    let hidden = section.get("hide").and_then(|value| value.list(Some("write [\"sky\"]"))).unwrap_or_default();
+    let hidden = section.get("hide").and_then(|value| value.list(Some("write [\"sky\"]")));
     let legend = section.get("legend").and_then(|value| value.boolean());
     let colors = section.section("colors");
     let color = |(name, value): (&str, Value)| Some((name.to_owned(), read_color(&value)?));
     let overlay = OverlayConfig {
         style: style.unwrap_or(default.style),
         alpha: alpha.map_or(default.alpha, |alpha| alpha as f32),
-        hide: hidden.iter().filter_map(|value| value.string().map(str::to_owned)).collect(),
+        hide: hidden.map(|names| names.iter().filter_map(|value| value.string().map(str::to_owned)).collect()),
         legend: legend.unwrap_or(default.legend),
         colors: colors.entries().into_iter().filter_map(color).collect(),
     };

@@ -148,7 +148,7 @@ speed = "max"
                 overlay: OverlayConfig {
                     style: Style::Contour,
                     alpha: 1.0,
-                    hide: vec!["sky".into(), "road".into()],
+                    hide: Some(vec!["sky".into(), "road".into()]),
                     legend: false,
                     colors: vec![("car".into(), Rgb(255, 128, 0)), ("traffic light".into(), Rgb(1, 2, 3))],
                 },

@@ -46,7 +46,7 @@ impl std::error::Error for UnknownLabels {}
 
 /// Names and colours by class index, `None` for a hidden class.
 pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Option<(String, Rgb)>>, UnknownLabels> {
-    let hidden = config.hide.iter().map(|name| ("hide", name));
+    let hidden = config.hide.iter().flatten().map(|name| ("hide", name));
     let colored = config.colors.iter().map(|(name, _)| ("colors", name));
     let unknown: Vec<UnknownLabel> = hidden
         .chain(colored)
@@ -58,7 +58,7 @@ pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Op
     }
     let visible = |label: &Label| {
         let color = config.colors.iter().find(|(name, _)| *name == label.name).map_or(label.color, |(_, color)| *color);
-        (!config.hide.contains(&label.name)).then(|| (label.name.clone(), color))
+        (!config.hides(&label.name)).then(|| (label.name.clone(), color))
     };
     Ok(labels.iter().map(visible).collect())
 }
@@ -83,7 +83,7 @@ mod tests {
         let mut config = OverlayConfig {
             style: Style::Tint,
             alpha: 0.5,
-            hide: vec!["sky".into(), "raod".into(), "xyz".into()],
+            hide: Some(vec!["sky".into(), "raod".into(), "xyz".into()]),
             legend: true,
             colors: vec![("pedestrians".into(), Rgb(0, 0, 0)), ("road".into(), Rgb(9, 9, 9))],
         };
@@ -96,9 +96,21 @@ mod tests {
         assert!(error.to_string().contains("\"raod\"; did you mean \"road\"?"), "{error}");
         assert!(error.to_string().ends_with("sky, road, Pedestrian"), "{error}");
 
-        config.hide = vec!["sky".into()];
+        config.hide = Some(vec!["sky".into()]);
         config.colors = vec![("road".into(), Rgb(9, 9, 9))];
         let visible = visible(&config, &labels).unwrap();
         assert_eq!(visible, [None, Some(("road".into(), Rgb(9, 9, 9))), Some(("Pedestrian".into(), Rgb(1, 2, 3)))]);
+    }
+
+    #[test]
+    fn a_background_is_drawn_only_when_asked_for() {
+        let labels = ["Background", "person"].map(|name| Label { name: name.into(), color: Rgb(1, 2, 3) });
+        let drawn = |hide: Option<Vec<String>>| {
+            let config = OverlayConfig { hide, ..OverlayConfig::default() };
+            visible(&config, &labels).unwrap().iter().map(Option::is_some).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(None), [false, true]);
+        assert_eq!(drawn(Some(Vec::new())), [true, true]);
+        assert_eq!(drawn(Some(vec!["person".into()])), [true, false]);
     }
 }

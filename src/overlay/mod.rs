@@ -75,7 +75,9 @@ impl Overlay {
     pub fn lenient(config: &OverlayConfig, labels: &[Label]) -> Overlay {
         let known = |name: &String| labels.iter().any(|label| label.name == *name);
         let mut config = config.clone();
-        config.hide.retain(known);
+        if let Some(hidden) = &mut config.hide {
+            hidden.retain(known);
+        }
         config.colors.retain(|(name, _)| known(name));
         Overlay::new(&config, labels).expect("names that the model does not have are taken out")
     }

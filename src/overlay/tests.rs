@@ -17,7 +17,7 @@ const FORMATS: [PixelFormat; 2] = [PixelFormat::I420, PixelFormat::Nv12];
 fn overlay(style: Style, alpha: f32, legend: bool) -> Overlay {
     let label = |name: &str, color| Label { name: name.into(), color };
     let labels = [label("sky", Rgb(70, 130, 180)), label("road", Rgb(128, 64, 128)), label("car", Rgb(255, 0, 0))];
-    let config = OverlayConfig { style, alpha, hide: vec!["sky".into()], legend, colors: Vec::new() };
+    let config = OverlayConfig { style, alpha, hide: Some(vec!["sky".into()]), legend, colors: Vec::new() };
     Overlay::new(&config, &labels).unwrap()
 }
 

@@ -17,6 +17,8 @@ use crate::frame::{Label, Labels, Rgb};
 pub struct Contract {
     pub input: InputSpec,
     pub output: OutputSpec,
+    /// Outputs beside that one, which are not computed.
+    pub others: Vec<String>,
     /// In class order; never empty.
     pub labels: Labels,
     /// `maskcast.version` of a model that describes itself.
@@ -128,7 +130,9 @@ impl Contract {
             .custom("maskcast.golden")
             .map(|text| Golden::parse(&text).map_err(|problem| located(format!("metadata maskcast.golden: {problem}"))))
             .transpose()?;
-        Ok(Contract { input, output, labels: labels.into(), version, train, golden, card })
+        let others = session.outputs().iter().map(Outlet::name).filter(|name| *name != output.name);
+        let others = others.map(str::to_owned).collect();
+        Ok(Contract { input, output, others, labels: labels.into(), version, train, golden, card })
     }
 
     /// Whether the model describes itself, rather than needing a card.

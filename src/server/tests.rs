@@ -22,7 +22,7 @@ use crate::stream::timing::{Spent, Stage};
 fn view(names: &[&str]) -> Arc<View> {
     let stream = |name: &&str| {
         let mut config = crate::config::defaults_stream(name, SourceSpec::parse("test://smpte", "/".as_ref()).unwrap());
-        config.overlay.hide = vec!["sky".into()];
+        config.overlay.hide = Some(vec!["sky".into()]);
         Arc::new(StreamView {
             status: Arc::new(Status::new(name)),
             outlets: Outlets::default(),

@@ -178,7 +178,7 @@ impl StreamView {
             LegendEntry {
                 name: label.name.clone(),
                 color: own.unwrap_or(label.color),
-                hidden: self.overlay.hide.contains(&label.name),
+                hidden: self.overlay.hides(&label.name),
             }
         };
         labels.iter().map(entry).collect()

@@ -49,6 +49,7 @@ pub struct EvalArgs {
 /// What went wrong.
 pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
+    super::tell(&dataset.notes);
     let (pairs, part) = chosen(args, &dataset);
     if pairs.is_empty() {
         let problem = format!(

@@ -103,6 +103,7 @@ pub struct Delivered {
 pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     let file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
+    super::tell(&dataset.notes);
     let wanted = Deliver {
         int8: args.int8,
         target: args.target,

@@ -93,9 +93,12 @@ fn say(session: &Session) {
     let progress = &session.state.progress;
     eprintln!("weights: {}", progress.origin);
     if progress.step > 0 {
-        eprintln!("resumed at batch {} ({} epochs done)", progress.step, progress.history.0.len());
+        eprintln!(
+            "resumed at batch {} ({} of {} epochs done)",
+            progress.step,
+            progress.history.0.len(),
+            options.epochs
+        );
     }
-    for note in &session.notes {
-        eprintln!("note: {note}");
-    }
+    super::tell(&session.notes);
 }

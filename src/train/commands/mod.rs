@@ -95,3 +95,10 @@ impl From<SessionError> for Failure {
         }
     }
 }
+
+/// What was assumed, for the person who can say it better.
+fn tell(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+}

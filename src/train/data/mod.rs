@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::frame::Label;
 
@@ -18,6 +19,7 @@ mod error;
 mod fingerprint;
 mod format;
 mod hash;
+mod kept;
 mod known;
 mod lists;
 mod picture;
@@ -41,6 +43,7 @@ pub use split::{BySequence, SplitOptions};
 
 use coding::{Coding, Hints};
 use format::Role;
+use kept::Kept;
 use sample::Sample;
 
 /// The label of a pixel that counts neither in the loss nor in the metrics, whatever the data set calls it.
@@ -90,6 +93,7 @@ pub struct Dataset {
     /// Whether the split was made here; else the data set has one, or lists do.
     pub split_here: bool,
     coding: Coding,
+    kept: Arc<Kept>,
 }
 
 /// What [`Dataset::open`] shall not find out by itself.
@@ -204,6 +208,7 @@ impl Dataset {
             notes: Vec::new(),
             split_here: false,
             coding,
+            kept: Arc::default(),
             root,
         };
         dataset.assign(found.subsets, options, &mut notes)?;
@@ -213,9 +218,6 @@ impl Dataset {
                 "left out for want of a partner: {images} pictures without a label, {labels} labels without a picture \
                  (`data check` names them)"
             ));
-        }
-        for note in &notes {
-            tracing::info!("{}: {note}", dataset.root.display());
         }
         dataset.notes = notes;
         Ok(dataset)
@@ -302,11 +304,19 @@ impl Dataset {
         lists::write(dir, &parts.map(|part| (part.name(), self.part(part))).collect::<BTreeMap<_, _>>())
     }
 
-    /// Reads a pair.
+    /// From now on keeps up to so many bytes of decoded pictures in memory.
+    pub fn keep(&mut self, bytes: usize) {
+        self.kept = Arc::new(Kept::new(bytes));
+    }
+
+    /// Reads a pair, or has it still.
     ///
     /// # Errors
     /// When a file is damaged, the sizes differ, or a label has a value that belongs to no class.
-    pub fn read(&self, pair: &Pair) -> Result<Labelled, DataError> {
+    pub fn read(&self, pair: &Pair) -> Result<Arc<Labelled>, DataError> {
+        if let Some(kept) = self.kept.get(&pair.image) {
+            return Ok(kept);
+        }
         let picture = picture::read(&pair.image)?;
         let (width, height, labels) = self.read_labels(pair)?;
         if (picture.width, picture.height) != (width, height) {
@@ -317,7 +327,9 @@ impl Dataset {
                 label_size: (width, height),
             });
         }
-        Ok(Labelled { width, height, rgb: picture.rgb, labels })
+        let read = Arc::new(Labelled { width, height, rgb: picture.rgb, labels });
+        self.kept.add(&pair.image, &read);
+        Ok(read)
     }
 
     /// Reads the label picture alone: width, height and `[height, width]` classes or [`VOID`].

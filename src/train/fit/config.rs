@@ -161,12 +161,19 @@ pub struct MachineOptions {
     /// Threads that read and augment pictures
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub loader_threads: usize,
+    /// Memory for decoded pictures, in MiB: those that fit are read from disk once
+    #[arg(long, default_value_t = CACHE, value_name = "MIB")]
+    #[serde(default)]
+    pub cache: usize,
 }
+
+/// More than a thousand pictures of 640x480.
+const CACHE: usize = 1024;
 
 impl FitOptions {
     /// The options that decide the result: threads and device decide only how soon it is there.
     pub fn without_machine(&self) -> Self {
-        let machine = MachineOptions { threads: 0, loader_threads: 0, ..self.machine.clone() };
+        let machine = MachineOptions { threads: 0, loader_threads: 0, cache: 0, ..self.machine.clone() };
         let mut options = FitOptions { machine, ..self.clone() };
         // Filled in when a run begins.
         options.net.flavour = None;

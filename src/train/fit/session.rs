@@ -116,7 +116,9 @@ impl Session {
         }
         let device = config.fit.machine.device.device().map_err(SessionError::Options)?;
         config.fit.machine.threads = set_threads(config.fit.machine.threads);
-        let dataset = Arc::new(config.data.open()?);
+        let mut dataset = config.data.open()?;
+        dataset.keep(config.fit.machine.cache << 20);
+        let dataset = Arc::new(dataset);
         for (part, pairs) in [("train", &dataset.train), ("val", &dataset.val)] {
             if pairs.is_empty() {
                 return Err(SessionError::Options(format!(
@@ -164,7 +166,9 @@ impl Session {
         let options = &config.fit;
         let device = options.machine.device.device().map_err(SessionError::Options)?;
         set_threads(options.machine.threads);
-        let dataset = Arc::new(config.data.open()?);
+        let mut dataset = config.data.open()?;
+        dataset.keep(config.fit.machine.cache << 20);
+        let dataset = Arc::new(dataset);
         let about = checkpoint.about().clone();
         if about.labels != dataset.classes {
             return Err(SessionError::Options(format!(
