@@ -7,7 +7,7 @@ use std::path::Path;
 use common::http::{Mjpeg, get_json};
 use common::onnx;
 use common::program::{Ended, maskcast, run, until};
-use common::rtsp::Viewer;
+use common::rtsp::{DeafPlayer, Viewer};
 use common::service::{Service, folder, write_config, write_model};
 
 /// Red everywhere; what the model calls red is drawn in the colour of class 0.
@@ -124,6 +124,12 @@ fn a_reload_touches_only_what_has_changed() {
     let mut stays = Mjpeg::connect(&service.page, "change");
     stays.next();
     let kept = service.stream("keep");
+    // Those who look at the stream that goes; one of them reads nothing.
+    let mut leaves = Mjpeg::connect(&service.page, "remove");
+    leaves.next();
+    let mut leaving = Viewer::play(&service.rtsp("remove"), "tcp", (320, 240));
+    leaving.next();
+    let deaf = DeafPlayer::play(&service.rtsp("remove"));
 
     write_config(folder.path(), &(stream("add", "") + &stream("keep", "") + &stream("change", "overlay.alpha = 0.9")));
     service.program.child.signal("HUP");
@@ -137,6 +143,10 @@ fn a_reload_touches_only_what_has_changed() {
     service.until_state("change", "live");
     viewer.next();
     stays.next();
+    let ended = until("the browser of the removed stream is let go", || leaves.try_next().err());
+    assert_eq!(ended.kind(), std::io::ErrorKind::UnexpectedEof);
+    leaving.ends();
+    deaf.ends();
     let now = service.stream("keep");
     assert_eq!(
         (&now["since"], &now["dropped"], now["state"].as_str()),

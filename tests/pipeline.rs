@@ -115,6 +115,28 @@ fn full_rate_video_goes_on_without_masks_and_says_that_it_is_stale() {
 }
 
 #[test]
+fn frames_that_stay_late_are_dropped_and_their_connection_is_opened_anew() {
+    let (pool, _) = pool(1, 1, |_| Ok(()));
+    let (output, shown) = FakeOutput::new(published());
+    let source = ScriptedSource::new(vec![vec![Step::OldFrames], vec![Step::Frame, Step::Silence]]);
+    let opened = Arc::clone(&source.opened);
+    let mut settings = config();
+    (settings.max_latency, settings.silence_timeout) = (Duration::from_millis(200), DEADLINE);
+    let (stream, status) = start(settings, Pace::Live, source, output, &pool);
+    wait_until("the connection is opened anew", || opened.load(Ordering::SeqCst) == 2);
+    assert_eq!(status.late_connections(), 1);
+    let counts = status.ledger.counts();
+    assert!(counts.dropped_for(DropReason::Late) > 50, "{counts:?}");
+    assert!(counts.published > 0, "those that were not late yet: {counts:?}");
+    wait_until("the new connection's frame makes it live", || status.state() == State::Live);
+    stream.stop();
+    stream.join().unwrap();
+    let captured = status.ledger.counts().captured();
+    assert_closed(&status, captured);
+    drop(shown);
+}
+
+#[test]
 fn full_rate_draws_the_newest_mask() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
     let (output, shown) = FakeOutput::new(published());

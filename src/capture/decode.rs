@@ -1,32 +1,69 @@
 //! The part of a capture pipeline that is the same for all sources: settings of demuxers and decoders, and the
-//! measurement of decoding.
+//! measurement of decoding and of waiting for the source.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 use gstreamer as gst;
 
 use gst::prelude::*;
 
+use super::rtp::RtpClock;
 use crate::stream::timing::Spent;
 
+/// The clocks of a streaming thread.
+#[derive(Clone, Copy)]
+struct Clocks {
+    wall: Instant,
+    cpu: Duration,
+    /// Ready to run, and not run.
+    queued: Duration,
+}
+
+impl Clocks {
+    fn read() -> Self {
+        Clocks { wall: Instant::now(), cpu: ThreadTime::now().as_duration(), queued: queued() }
+    }
+}
+
+/// How long this thread has been ready to run without a core to run on. Zero where the kernel does not count it.
+fn queued() -> Duration {
+    // Nanoseconds on a core, nanoseconds in a core's queue, number of turns (Linux, sched-stats.rst).
+    let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = counts.split_ascii_whitespace().nth(1).and_then(|count| count.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}
+
 thread_local! {
-    /// CPU time of this streaming thread when it delivered its last frame.
-    static LAST: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// The clocks of this streaming thread when it delivered its last frame.
+    static LAST: Cell<Option<Clocks>> = const { Cell::new(None) };
+}
+
+/// What the thread that feeds a pad did between its last frame and its newest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    cpu: Duration,
+    slept: Duration,
+    /// When it was taken, by the camera's clock.
+    rtp: Option<Duration>,
 }
 
 /// Measures the CPU time that the thread which feeds `pad` spends between two frames: with the decoder in that thread,
-/// that is what decoding (and converting, where needed) a frame costs, whatever the thread waits for in between.
-pub fn measure(pad: &gst::Pad) -> DecodeMeter {
-    let newest = Arc::new(Mutex::new(Duration::ZERO));
+/// that is what decoding (and converting, where needed) a frame costs, whatever the thread waits for in between. The
+/// rest is waiting for the source, or for room in the pad's own element; not waiting for a core, which says nothing of
+/// the source. `clock` is read beside them.
+pub fn measure(pad: &gst::Pad, clock: Arc<RtpClock>) -> DecodeMeter {
+    let newest = Arc::new(Mutex::new(Work::default()));
     let writer = Arc::clone(&newest);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        let now = ThreadTime::now().as_duration();
-        let before = LAST.replace(Some(now));
-        *writer.lock().unwrap_or_else(PoisonError::into_inner) =
-            before.map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        let now = Clocks::read();
+        let last = LAST.replace(Some(now)).unwrap_or(now);
+        let (cpu, queued) = (now.cpu.saturating_sub(last.cpu), now.queued.saturating_sub(last.queued));
+        let slept = (now.wall - last.wall).saturating_sub(cpu + queued);
+        let work = Work { cpu, slept, rtp: clock.now() };
+        *writer.lock().unwrap_or_else(PoisonError::into_inner) = work;
         gst::PadProbeReturn::Ok
     });
     DecodeMeter { newest }
@@ -34,14 +71,28 @@ pub fn measure(pad: &gst::Pad) -> DecodeMeter {
 
 /// Reads what [`measure`] measures.
 pub struct DecodeMeter {
-    newest: Arc<Mutex<Duration>>,
+    newest: Arc<Mutex<Work>>,
 }
 
 impl DecodeMeter {
     /// CPU time of the newest frame. It is given as wall time too: the thread's waiting is not decoding.
     pub fn spent(&self) -> Spent {
-        let cpu = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let cpu = self.work().cpu;
         Spent { wall: cpu, cpu }
+    }
+
+    /// How long the newest frame was waited for.
+    pub fn slept(&self) -> Duration {
+        self.work().slept
+    }
+
+    /// When it was taken, by the camera's clock, if it came in RTP packets.
+    pub fn source_time(&self) -> Option<Duration> {
+        self.work().rtp
+    }
+
+    fn work(&self) -> Work {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::stream::timing::Spent;
 mod decode;
 mod mapped;
 mod pipeline;
+mod rtp;
 mod secrets;
 
 pub use pipeline::GstSource;
@@ -42,9 +43,13 @@ pub struct CapturedFrame {
     pub pixels: Arc<dyn Pixels>,
     /// Monotonic in the source's own time line, also across the loops of a file.
     pub pts: Duration,
+    /// By the source's own clock, from some moment on; `None` where it tells no times.
+    pub source_time: Option<Duration>,
     pub captured_at: Instant,
     /// What decoding it took.
     pub decode: Spent,
+    /// How long the decoder had nothing to do before it got this one.
+    pub waited: Duration,
 }
 
 /// A place that frames can be had from, again and again.
@@ -70,6 +75,12 @@ pub trait Capture: Send {
     /// # Errors
     /// The connection has failed and is of no more use.
     fn next(&mut self, patience: Duration) -> Result<Captured, SourceError>;
+
+    /// Whether frames that are not taken at once wait somewhere, while the source goes on: what comes next may then be
+    /// old, although it is new here. Asked when the first frame has come.
+    fn may_fall_behind(&self) -> bool {
+        false
+    }
 
     /// Number of frames the source announces, for a progress bar.
     fn expected_frames(&self) -> Option<u64> {

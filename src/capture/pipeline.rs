@@ -13,6 +13,7 @@ use gst::prelude::*;
 
 use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
 use super::mapped::MappedFrame;
+use super::rtp::{RtpClock, follow};
 use super::secrets::Secrets;
 use super::{Capture, Captured, CapturedFrame, Source, SourceError};
 use crate::config::{SourceSpec, SourceUri, Transport};
@@ -60,6 +61,7 @@ struct GstCapture {
     sink: gst_app::AppSink,
     layout: Option<(gst::Caps, gst_video::VideoInfo)>,
     meter: DecodeMeter,
+    uri: SourceUri,
     /// Set when all pads are known and none is video.
     no_video: Arc<AtomicBool>,
     looped: bool,
@@ -97,13 +99,15 @@ impl GstCapture {
             .build();
         pipeline.add_many([&flip, &convert, sink.upcast_ref()]).map_err(glib_error)?;
         gst::Element::link_many([&flip, &convert, sink.upcast_ref()]).map_err(glib_error)?;
-        let meter = measure(&static_pad(sink.upcast_ref(), "sink")?);
+        let clock = Arc::new(RtpClock::default());
+        let meter = measure(&static_pad(sink.upcast_ref(), "sink")?, Arc::clone(&clock));
 
         let entry = static_pad(&flip, "sink")?;
         let no_video = add_source(&pipeline, spec, &entry)?;
         pipeline.connect_deep_element_added(move |_, _, element| {
             tune_decoder(element, live);
             tune_demuxer(element);
+            follow(element, &clock);
         });
         let capture = GstCapture {
             pipeline,
@@ -111,6 +115,7 @@ impl GstCapture {
             sink,
             layout: None,
             meter,
+            uri: spec.uri.clone(),
             no_video,
             looped: spec.looped,
             offset: Duration::ZERO,
@@ -141,6 +146,8 @@ impl GstCapture {
         let buffer = sample.buffer_owned().ok_or_else(|| SourceError("a sample came without a buffer".into()))?;
         // A buffer without a time follows its predecessor. Where none has a time (JPEGs by HTTP), and the rate is not known
         // either, the arrival counts.
+        let stamped = buffer.pts().map(|pts| Duration::from_nanos(pts.nseconds()) + self.offset);
+        let source_time = self.meter.source_time().or(stamped);
         let pts = match (buffer.pts(), self.opened) {
             (Some(pts), _) => {
                 self.opened = None;
@@ -158,7 +165,8 @@ impl GstCapture {
         );
         self.end = pts + length;
         let pixels = Arc::new(MappedFrame::new(buffer, layout)?);
-        Ok(CapturedFrame { pixels, pts: pts + self.offset, captured_at, decode: self.meter.spent() })
+        let (decode, waited) = (self.meter.spent(), self.meter.slept());
+        Ok(CapturedFrame { pixels, pts: pts + self.offset, source_time, captured_at, decode, waited })
     }
 }
 
@@ -191,6 +199,21 @@ impl Capture for GstCapture {
             } else if Instant::now() >= deadline {
                 return Ok(Captured::Silence);
             }
+        }
+    }
+
+    fn may_fall_behind(&self) -> bool {
+        match &self.uri {
+            // Packets wait in the kernel and in GStreamer's queues, pictures of a camera in its driver's buffers.
+            SourceUri::Rtsp(_) | SourceUri::Srt(_) | SourceUri::V4l2(_) | SourceUri::Libcamera(_) => true,
+            // What has a length is played, and nothing is lost by playing it later.
+            SourceUri::Http(_) => self.pipeline.query_duration::<gst::ClockTime>().is_none(),
+            // A source that is not live makes its next frame when the last one was taken.
+            SourceUri::Test(_) | SourceUri::Gst(_) => {
+                let mut query = gst::query::Latency::new();
+                self.pipeline.query(&mut query) && query.result().0
+            }
+            SourceUri::File(_) => false,
         }
     }
 
@@ -338,8 +361,9 @@ fn set_up_network(source: &gst::Element, spec: &SourceSpec) {
     match factory.name().as_str() {
         "rtspsrc" => {
             source.set_property("latency", spec.latency.as_millis().min(60_000) as u32);
-            // Packets that come later than that are lost: a growing delay would be worse.
-            source.set_property("drop-on-latency", true);
+            // By TCP nothing is lost, only late, and what is late is dropped when it is decoded: dropped before, it would
+            // damage the pictures up to the next keyframe. By UDP it is lost already.
+            source.set_property("drop-on-latency", spec.transport != Transport::Tcp);
             source.set_property_from_str(
                 "protocols",
                 match spec.transport {

@@ -63,6 +63,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         source,
         show: if hurried { Show::Matched } else { Show::FullRate },
         max_mask_age: Duration::from_secs(1),
+        max_latency: Duration::from_secs(1),
         silence_timeout: Duration::from_secs(3),
         overlay: OverlayConfig::default(),
         encode: EncodeConfig::default(),

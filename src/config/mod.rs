@@ -116,6 +116,8 @@ pub struct StreamConfig {
     pub show: Show,
     /// `full-rate`: a mask older than this is not drawn and the stream counts as stale. Default 1 s.
     pub max_mask_age: Duration,
+    /// A live frame older than this is dropped, not shown; so are those after it, until they are new again. Default 1 s.
+    pub max_latency: Duration,
     /// No frame for this long is a fault. Default 3 s.
     pub silence_timeout: Duration,
     pub overlay: OverlayConfig,

@@ -26,6 +26,7 @@ const HOMES: [(&str, &[&str]); 6] = [
             "name",
             "source",
             "show",
+            "max_latency",
             "max_mask_age",
             "silence_timeout",
             "loop",

@@ -71,6 +71,8 @@ fn read_stream(section: Section, names: &mut Vec<String>) -> Option<StreamConfig
         section.get(key).and_then(|value| value.duration(range)).unwrap_or(default)
     };
     stream.max_mask_age = duration("max_mask_age", 50, 60_000, stream.max_mask_age);
+    // Less than a few frames and a keyframe take by themselves would drop everything.
+    stream.max_latency = duration("max_latency", 200, 60_000, stream.max_latency);
     stream.silence_timeout = duration("silence_timeout", 500, 3_600_000, stream.silence_timeout);
     stream.overlay = read_overlay(&section.section("overlay"));
     stream.encode = read_encode(&section.section("encode"));

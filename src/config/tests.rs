@@ -96,6 +96,7 @@ transport = "udp"
 latency = 0.25
 show = "matched"
 max_mask_age = 2
+max_latency = "700ms"
 silence_timeout = "1m"
 [stream.overlay]
 style = "contour"
@@ -144,6 +145,7 @@ speed = "max"
                 source,
                 show: Show::Matched,
                 max_mask_age: Duration::from_secs(2),
+                max_latency: Duration::from_millis(700),
                 silence_timeout: Duration::from_secs(60),
                 overlay: OverlayConfig {
                     style: Style::Contour,
@@ -345,6 +347,13 @@ fn durations() {
         let error = only(read_stream(&format!("source = \"test://\"\nmax_mask_age = {written}")));
         assert_eq!(error, format!("stream[gate].max_mask_age: {problem}"));
     }
+}
+
+#[test]
+fn a_latency_that_no_frame_keeps_is_refused() {
+    assert_eq!(stream("source = \"rtsp://cam/x\"").max_latency, Duration::from_secs(1));
+    let error = only(read_stream("source = \"rtsp://cam/x\"\nmax_latency = \"50ms\""));
+    assert_eq!(error, "stream[gate].max_latency: 50ms is not between 200ms and 1m");
 }
 
 #[test]

@@ -20,8 +20,9 @@ use super::OutputError;
 use super::fanout::{AppSrcTaker, Fanout};
 use crate::gst::make;
 
-/// Access units that may wait for the RTSP media: about two seconds.
-const WAITING: u64 = 60;
+/// Access units that may wait for the RTSP media: half a second of 30 a second. What waits is delay; a media that was held
+/// up goes on with a keyframe instead.
+const WAITING: u64 = 15;
 
 /// Threads that clients share.
 const CLIENT_THREADS: i32 = 16;
@@ -134,10 +135,21 @@ impl RtspServer {
         self.mounts.add_factory(&format!("/{name}"), factory);
     }
 
-    /// Offers it no longer; who plays it sees its end.
+    /// Offers it no longer; who plays it is cut off. Left to themselves, players that do not act on the end of the media
+    /// would keep their connection and wait.
     pub fn remove(&self, name: &str) {
-        self.mounts.remove_factory(&format!("/{name}"));
+        use rtsp_server::RTSPFilterResult::{Keep, Remove};
+        let path = format!("/{name}");
+        self.mounts.remove_factory(&path);
         lock(&self.streams).remove(name);
+        self.server.client_filter(Some(&mut |_, client| {
+            let mut plays = false;
+            client.session_filter(Some(&mut |_, session| {
+                plays |= session.media(&path).0.is_some();
+                Keep
+            }));
+            if plays { Remove } else { Keep }
+        }));
     }
 
     /// Clients connected now.

@@ -42,6 +42,8 @@ pub(super) struct StreamReport {
     viewers: Viewers,
     /// Stages that panicked and were restarted.
     panics: u64,
+    /// Connections to the source that were opened anew because their frames stayed late.
+    late_connections: u64,
     legend: Vec<LegendReport>,
     links: Links,
 }
@@ -128,6 +130,7 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         height: condition.info.map(|info| info.height),
         viewers: Viewers { h264: stream.outlets.h264.takers(), mjpeg: stream.outlets.jpeg.viewers() },
         panics: status.panics(),
+        late_connections: status.late_connections(),
         legend: stream.legend(labels).iter().map(legend).collect(),
         links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("rtsp://{rtsp}/{name}") },
         name,

@@ -1,8 +1,9 @@
 //! A client's connection: knows when all that was written has reached the kernel, and ends when the client has not
 //! taken a byte for a while.
 //!
-//! HTTP libraries buffer what a client does not take. For endless pictures that means old ones: so the sender of
-//! pictures asks [`Peer`] and goes on only when the last one has left the process.
+//! HTTP libraries buffer what a client does not take, and so does the kernel. For endless pictures that means old ones:
+//! so the sender of pictures asks [`Peer`] and goes on only when the last one has left the process, and the kernel is
+//! told to take no more than is about to be sent.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -21,6 +23,10 @@ use tokio::time::Sleep;
 /// A client that takes nothing for this long while something is to be sent is let go: a suspended laptop would keep a
 /// stream's encoder running for ever.
 const STALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// Bytes that the kernel takes beyond what it has sent. By itself it takes megabytes: a viewer with a slow line would see
+/// pictures that are half a minute old.
+const UNSENT: u32 = 32 << 10;
 
 /// Accepts connections.
 pub(super) struct Doors(pub TcpListener);
@@ -32,7 +38,8 @@ impl Listener for Doors {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         // The inherent `accept` returns errors; the trait's waits out a lack of file descriptors.
         let (stream, address) = Listener::accept(&mut self.0).await;
-        if let Err(error) = stream.set_nodelay(true) {
+        let sparing = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        if let Err(error) = stream.set_nodelay(true).and(sparing) {
             tracing::debug!("{address}: {error}");
         }
         (Connection::new(stream, STALL_LIMIT), address)
@@ -123,6 +130,40 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
+
+    /// Bytes that a connection takes for a client that reads none.
+    async fn taken(connection: &mut Connection) -> usize {
+        let chunk = vec![0; 4 << 10];
+        let mut taken = 0;
+        while let Ok(Ok(written)) = tokio::time::timeout(
+            Duration::from_millis(200),
+            std::future::poll_fn(|cx| Pin::new(&mut *connection).poll_write(cx, &chunk)),
+        )
+        .await
+        {
+            taken += written;
+        }
+        taken
+    }
+
+    #[test]
+    fn the_kernel_piles_up_no_pictures() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut doors = Doors(TcpListener::bind("127.0.0.1:0").await.unwrap());
+            // A client with little room of its own, so that what is seen is ours.
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            client.set_recv_buffer_size(4 << 10).unwrap();
+            client.connect(&doors.local_addr().unwrap().into()).unwrap();
+            let (mut connection, _) = doors.accept().await;
+            let taken = taken(&mut connection).await;
+            assert!((4 << 10..128 << 10).contains(&taken), "{taken} bytes");
+            SockRef::from(&connection.stream).set_tcp_notsent_lowat(u32::MAX).unwrap();
+            let more = super::tests::taken(&mut connection).await;
+            assert!(more > 128 << 10, "by itself the kernel takes only {more} bytes more: this test tells nothing");
+        });
+    }
 
     #[test]
     fn a_client_that_takes_nothing_is_let_go() {

@@ -103,6 +103,12 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     out.gauges("maskcast_stream_fps", "Published frames a second, over the last two seconds.", rates);
     let panics = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.panics() as f64));
     out.counters("maskcast_stage_panics_total", "Stages that panicked and were restarted.", panics);
+    let late = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.late_connections() as f64));
+    out.counters(
+        "maskcast_late_connections_total",
+        "Connections to the source that were opened anew because their frames stayed late.",
+        late,
+    );
 }
 
 fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {

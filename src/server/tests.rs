@@ -324,7 +324,7 @@ fn the_account_closes_in_every_scrape_while_frames_flow() {
         for n in (0_usize..).take_while(|_| running()) {
             match n % 3 {
                 0 => ledger.open().published(),
-                _ => ledger.open().dropped(DropReason::ALL[n % 7]),
+                _ => ledger.open().dropped(DropReason::ALL[n % DropReason::ALL.len()]),
             }
         }
     });

@@ -18,6 +18,8 @@ pub enum DropReason {
     OverlayBusy,
     /// The encoder had not finished earlier frames.
     EncoderBusy,
+    /// It was older than `max_latency`: what waited before it was captured, or in a queue while the process was stopped.
+    Late,
     /// The output refused it.
     OutputFailed,
     /// The stream was stopped or restarted while the frame was under way.
@@ -27,11 +29,12 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 7] = [
+    pub const ALL: [DropReason; 8] = [
         DropReason::SegmenterBusy,
         DropReason::SegmentFailed,
         DropReason::OverlayBusy,
         DropReason::EncoderBusy,
+        DropReason::Late,
         DropReason::OutputFailed,
         DropReason::Stopped,
         DropReason::Abandoned,
@@ -43,6 +46,7 @@ impl DropReason {
             DropReason::SegmentFailed => "segment_failed",
             DropReason::OverlayBusy => "overlay_busy",
             DropReason::EncoderBusy => "encoder_busy",
+            DropReason::Late => "late",
             DropReason::OutputFailed => "output_failed",
             DropReason::Stopped => "stopped",
             DropReason::Abandoned => "abandoned",

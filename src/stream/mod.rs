@@ -19,6 +19,7 @@ use crate::publish::Output;
 use crate::queue::{WhenFull, queue};
 use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
 
+pub mod behind;
 pub mod ledger;
 pub mod retry;
 pub mod show;
@@ -130,6 +131,7 @@ impl Stream {
             stop: capture_stop,
             pace,
             silence_timeout: config.silence_timeout,
+            max_latency: config.max_latency,
         };
         let capture = spawn(&config.name, "capture", move || supervisor.run())?;
         Ok(Stream { status, stop, capture, overlay })

@@ -38,6 +38,7 @@ pub enum Feed {
 pub struct Shower {
     settings: OverlayConfig,
     max_mask_age: Duration,
+    max_latency: Duration,
     /// Of the model that `overlay` draws for.
     labels: Labels,
     overlay: Overlay,
@@ -91,6 +92,7 @@ impl Shower {
         Shower {
             settings: config.overlay.clone(),
             max_mask_age: config.max_mask_age,
+            max_latency: config.max_latency,
             overlay: Overlay::lenient(&config.overlay, &labels),
             labels,
             notice,
@@ -136,8 +138,18 @@ impl Shower {
         result.and(finished)
     }
 
+    /// Whether a live frame has become too old to be shown, in a queue or while this process was stopped. `waited` is
+    /// what was spent on its mask on purpose.
+    fn is_late(&self, frame: &Frame, waited: Duration) -> bool {
+        self.pace == Pace::Live && frame.captured_at.elapsed() > self.max_latency + waited
+    }
+
     fn matched(&mut self, matched: Matched) -> Result<(), String> {
         let Matched { frame, entry, mask } = matched;
+        if self.is_late(&frame, Duration::ZERO) {
+            entry.dropped(DropReason::Late);
+            return Ok(());
+        }
         // The promise is kept, broken with a reason, or dropped with the worker. Viewers do not wait for it for ever.
         let lost = || NoMask::Failed(SegmentError::new(LOST_WORKER));
         let mask = if self.pace == Pace::Live {
@@ -151,6 +163,10 @@ impl Shower {
         } else {
             mask.recv().unwrap_or_else(|_| Err(lost()))
         };
+        if self.is_late(&frame, self.max_mask_age) {
+            entry.dropped(DropReason::Late);
+            return Ok(());
+        }
         match mask {
             Ok(mask) => {
                 if let Some(tap) = &mut self.tap {
@@ -171,12 +187,20 @@ impl Shower {
         while let Ok(mask) = masks.try_recv() {
             self.take(mask);
         }
+        if self.is_late(&frame, Duration::ZERO) {
+            entry.dropped(DropReason::Late);
+            return Ok(());
+        }
         if self.mask.is_none() && self.notice.get().is_some() {
             // No mask can be too old before there is a model.
             self.started = None;
             return self.show(&frame, entry, &self.not_ready());
         }
         self.wait_after_pause(&frame, masks);
+        if self.is_late(&frame, self.max_mask_age) {
+            entry.dropped(DropReason::Late);
+            return Ok(());
+        }
         let started = *self.started.get_or_insert(frame.captured_at);
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
         let age = frame.captured_at.saturating_duration_since(since);

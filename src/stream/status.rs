@@ -79,6 +79,7 @@ pub struct Status {
     condition: Mutex<Condition>,
     panics: AtomicU64,
     recording_failures: AtomicU64,
+    late_connections: AtomicU64,
     /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
     recent: Mutex<Recent>,
@@ -104,6 +105,7 @@ impl Status {
             }),
             panics: AtomicU64::new(0),
             recording_failures: AtomicU64::new(0),
+            late_connections: AtomicU64::new(0),
             beat: Mutex::new(Instant::now()),
             recent: Mutex::default(),
         }
@@ -200,6 +202,15 @@ impl Status {
 
     pub fn recording_failures(&self) -> u64 {
         self.recording_failures.load(Ordering::Relaxed)
+    }
+
+    /// A connection was closed and opened again because its frames stayed late.
+    pub fn count_late_connection(&self) {
+        self.late_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn late_connections(&self) -> u64 {
+        self.late_connections.load(Ordering::Relaxed)
     }
 
     pub fn set_info(&self, info: VideoInfo) {

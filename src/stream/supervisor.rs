@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::behind::{Arrival, Behind, Standing};
 use super::ledger::{DropReason, Entry};
 use super::retry::Retry;
 use super::status::Status;
@@ -18,8 +19,18 @@ use crate::segment::pool::Request;
 /// How long a fresh connection may take to its first frame: sessions are set up, a keyframe is waited for.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 
-/// How often a waiting capture looks whether it should stop.
-const STOP_POLL: Duration = Duration::from_millis(100);
+/// How often a waiting capture looks whether it should stop, and whether this process runs.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A wait that took so much longer than it was to take tells that this process was stopped, or got no core: then it says
+/// nothing of the source, whose frames may be waiting for us.
+const UNPUNCTUAL: Duration = Duration::from_millis(15);
+
+/// And one that took so much longer, that its connections may have suffered.
+const HELD_UP: Duration = Duration::from_millis(500);
+
+/// A connection whose frames have been late for this long, although they are dropped, is opened anew.
+const LATE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often a supervisor that waits shows that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -40,6 +51,8 @@ pub struct Supervisor {
     pub stop: Stop,
     pub pace: Pace,
     pub silence_timeout: Duration,
+    /// Live frames that are behind by more are dropped.
+    pub max_latency: Duration,
 }
 
 /// When a connection brought its first frame and its last.
@@ -63,6 +76,28 @@ enum End {
     /// The source has no more frames.
     Ended,
     Failed(String),
+    /// It failed because this process was held up: nobody answered the source.
+    HeldUp(String),
+    /// Its frames stayed late, by so much.
+    Late(Duration),
+}
+
+/// How long the source has been waited for since its last frame.
+#[derive(Default)]
+struct Waiting {
+    time: Duration,
+    /// The clock ran on while this process did not; how long the source had nothing is not known.
+    unpunctual: bool,
+    held_up: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, took: Duration) {
+        self.unpunctual |= took > POLL + UNPUNCTUAL;
+        self.held_up |= took > POLL + HELD_UP;
+        // A pause of this process is no silence of the source.
+        self.time += took.min(POLL + HELD_UP);
+    }
 }
 
 impl Supervisor {
@@ -93,8 +128,20 @@ impl Supervisor {
                     }
                     return;
                 }
+                End::Late(lag) => {
+                    // A camera that delivers is not to be spared: it is called again at once.
+                    self.status.count_late_connection();
+                    let lag = lag.as_secs_f64();
+                    self.status.set_offline(format!("{source}: its frames stayed {lag:.1} s late; it is opened anew"));
+                    continue;
+                }
+                End::HeldUp(reason) if self.pace != Pace::File => {
+                    // Not its fault, either.
+                    self.status.set_offline(format!("{source}: this process was held up: {reason}"));
+                    continue;
+                }
                 End::Ended => format!("{source}: the source ended the stream"),
-                End::Failed(reason) => format!("{source}: {reason}"),
+                End::Failed(reason) | End::HeldUp(reason) => format!("{source}: {reason}"),
             };
             self.status.set_offline(reason.clone());
             if self.pace == Pace::File {
@@ -136,28 +183,52 @@ impl Supervisor {
             Ok(capture) => capture,
             Err(error) => return End::Failed(error.0),
         };
-        let mut last = Instant::now();
+        let mut waiting = Waiting::default();
+        let mut behind = None;
+        let mut was_late = false;
         let mut patience = self.silence_timeout.max(FIRST_FRAME);
         let mut announced = false;
         while !self.stop.is_raised() {
             self.status.beat();
-            match capture.next(STOP_POLL) {
-                Ok(Captured::Frame(frame)) => {
-                    last = Instant::now();
-                    flow.frame(last);
+            let asked = Instant::now();
+            let next = capture.next(POLL);
+            waiting.add(asked.elapsed());
+            match next {
+                Ok(Captured::Frame(mut frame)) => {
+                    let Waiting { time, unpunctual, .. } = std::mem::take(&mut waiting);
+                    flow.frame(Instant::now());
                     patience = self.silence_timeout;
                     if !announced {
                         announced = true;
+                        let follow = self.pace == Pace::Live && capture.may_fall_behind();
+                        tracing::debug!(stream = &*self.status.name, stage = "capture", follow, "the first frame");
+                        behind = follow.then(|| Behind::new(self.max_latency));
                         if let Some(frames) = capture.expected_frames() {
                             self.status.set_expected_frames(frames);
                         }
+                    }
+                    if let Some(behind) = &mut behind {
+                        // Both must have waited: the decoder, which else waits for us, and we, who else wait for it.
+                        let waited = if unpunctual { Duration::ZERO } else { time.min(frame.waited) };
+                        let CapturedFrame { source_time, captured_at: at, .. } = frame;
+                        let standing = behind.judge(Arrival { source_time, at, waited });
+                        self.tell(&standing, &mut was_late);
+                        if standing.late {
+                            self.drop_late(&frame, seq);
+                            if standing.late_for > LATE_LIMIT {
+                                return End::Late(standing.lag);
+                            }
+                            continue;
+                        }
+                        // Fails only for a time before the machine was started.
+                        frame.captured_at = frame.captured_at.checked_sub(standing.lag).unwrap_or(frame.captured_at);
                     }
                     if !self.pass_on(frame, seq) {
                         return End::Stopped;
                     }
                 }
                 Ok(Captured::Silence) => {
-                    let silent = last.elapsed();
+                    let silent = waiting.time;
                     if silent > self.silence_timeout {
                         // Known from now on, even while the connection gets a little more time to bring its first frame.
                         self.status.set_offline(format!(
@@ -172,10 +243,28 @@ impl Supervisor {
                     }
                 }
                 Ok(Captured::End) => return End::Ended,
+                Err(error) if waiting.held_up && announced => return End::HeldUp(error.0),
                 Err(error) => return End::Failed(error.0),
             }
         }
         End::Stopped
+    }
+
+    /// Logs the beginning and the end of a time in which frames are late.
+    fn tell(&self, standing: &Standing, was_late: &mut bool) {
+        if std::mem::replace(was_late, standing.late) == standing.late {
+            return;
+        }
+        let (stream, lag) = (&*self.status.name, standing.lag.as_secs_f64());
+        let what = if standing.late { "dropped until there are newer ones" } else { "shown again" };
+        tracing::debug!(stream, stage = "capture", "frames are {lag:.2} s late and {what}");
+    }
+
+    /// Enters a frame in the ledger that is too old to be shown.
+    fn drop_late(&self, captured: &CapturedFrame, seq: &mut u64) {
+        self.status.stage(Stage::Decode).record(captured.decode);
+        self.status.ledger.open().dropped(DropReason::Late);
+        *seq += 1;
     }
 
     /// Enters the frame in the ledger and queues it; false when nobody takes frames any more.

@@ -28,6 +28,8 @@ pub enum Step {
     Frame,
     /// Frames that come as fast as they are taken.
     Frames(usize),
+    /// Frames without end, every few milliseconds, that were all taken when the first one was.
+    OldFrames,
     /// Nothing, for ever.
     Silence,
     Fail(&'static str),
@@ -67,13 +69,16 @@ impl Source for ScriptedSource {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let mut scripts = self.scripts.lock().unwrap();
         let script = if scripts.len() > 1 { scripts.pop_front().unwrap() } else { scripts[0].clone() };
-        Ok(Box::new(ScriptedCapture { script: script.into(), frames: 0, pace: self.pace.clone() }))
+        let old = script.iter().any(|step| matches!(step, Step::OldFrames));
+        Ok(Box::new(ScriptedCapture { script: script.into(), frames: 0, old, pace: self.pace.clone() }))
     }
 }
 
 struct ScriptedCapture {
     script: VecDeque<Step>,
     frames: u64,
+    /// Plays [`Step::OldFrames`].
+    old: bool,
     pace: Option<Receiver<()>>,
 }
 
@@ -85,8 +90,10 @@ impl ScriptedCapture {
         Captured::Frame(CapturedFrame {
             pixels: Arc::new(picture),
             pts,
+            source_time: Some(if self.old { Duration::ZERO } else { pts }),
             captured_at: Instant::now(),
             decode: Spent::default(),
+            waited: Duration::ZERO,
         })
     }
 }
@@ -107,6 +114,11 @@ impl Capture for ScriptedCapture {
                 }
                 Ok(self.frame())
             }
+            Some(Step::OldFrames) => {
+                self.script.push_front(Step::OldFrames);
+                let _ = crossbeam_channel::after(Duration::from_millis(5)).recv();
+                Ok(self.frame())
+            }
             Some(Step::Silence) => {
                 self.script.push_front(Step::Silence);
                 // Waits as a silent camera does: until the caller's patience ends.
@@ -116,6 +128,10 @@ impl Capture for ScriptedCapture {
             Some(Step::Fail(why)) => Err(SourceError(why.into())),
             Some(Step::Panic) => panic!("the source panics on purpose"),
         }
+    }
+
+    fn may_fall_behind(&self) -> bool {
+        self.old
     }
 }
 
@@ -225,6 +241,8 @@ pub fn config() -> StreamConfig {
     config.overlay.style = maskcast::config::Style::MaskOnly;
     config.overlay.legend = false;
     config.silence_timeout = Duration::from_millis(200);
+    // However busy the machine is.
+    config.max_latency = DEADLINE;
     config
 }
 

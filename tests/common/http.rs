@@ -82,8 +82,13 @@ impl Mjpeg {
     /// The same for a viewer who outlives its connection.
     pub fn try_next(&mut self) -> std::io::Result<Vec<u8>> {
         let length = loop {
-            if let Some(length) = self.line()?.strip_prefix("Content-Length: ") {
+            let line = self.line()?;
+            if let Some(length) = line.strip_prefix("Content-Length: ") {
                 break length.parse().unwrap();
+            }
+            // The last chunk: the response has ended, and the connection waits for another request.
+            if line == "0" {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         };
         assert_eq!(self.line()?, "");

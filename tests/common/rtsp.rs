@@ -1,6 +1,7 @@
 //! RTSP: viewers by ffmpeg, and a camera that asks for a password, by GStreamer's server.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -52,6 +53,18 @@ impl Viewer {
         Viewer { ffmpeg, pictures, errors, size }
     }
 
+    /// Waits until the server ends the stream.
+    pub fn ends(self) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.pictures.recv_deadline(deadline) {
+                Ok(_) => {}
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return,
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => panic!("ffmpeg still plays after {DEADLINE:?}"),
+            }
+        }
+    }
+
     /// The next picture.
     pub fn next(&mut self) -> Rgb {
         match self.pictures.recv_timeout(DEADLINE) {
@@ -81,6 +94,50 @@ pub fn time_to_keyframe(url: &str, patience: Duration) -> Option<Duration> {
     let took = sink.try_pull_sample(patience).map(|_| started.elapsed());
     pipeline.set_state(gst::State::Null).unwrap();
     took
+}
+
+/// A player over TCP that asks for pictures and never takes one.
+pub struct DeafPlayer(TcpStream);
+
+impl DeafPlayer {
+    /// Begins to play, and reads nothing from then on.
+    pub fn play(url: &str) -> Self {
+        let host = url.trim_start_matches("rtsp://").split('/').next().unwrap();
+        let mut stream = TcpStream::connect(host).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut answers = BufReader::new(stream.try_clone().unwrap());
+        let (mut number, mut session) = (0, String::new());
+        let mut ask = |method: &str, url: &str, more: &str| {
+            number += 1;
+            write!(stream, "{method} {url} RTSP/1.0\r\nCSeq: {number}\r\n{session}{more}\r\n").unwrap();
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert!(answers.read_line(&mut head).unwrap() > 0, "{method}: the connection was closed");
+            }
+            assert!(head.starts_with("RTSP/1.0 200"), "{method}: {head}");
+            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            if let Some(id) = field("Session:") {
+                session = format!("Session: {}\r\n", id.split(';').next().unwrap_or(id));
+            }
+            let mut body = vec![0; field("Content-Length:").map_or(0, |length| length.parse().unwrap())];
+            answers.read_exact(&mut body).unwrap();
+            String::from_utf8(body).unwrap()
+        };
+        let sdp = ask("DESCRIBE", url, "Accept: application/sdp\r\n");
+        let control = sdp.lines().filter_map(|line| line.strip_prefix("a=control:")).next_back().unwrap();
+        let track = if control.contains("://") { control.to_string() } else { format!("{url}/{control}") };
+        ask("SETUP", &track, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n");
+        ask("PLAY", url, "Range: npt=0-\r\n");
+        DeafPlayer(stream)
+    }
+
+    /// Reads what has come so far, and waits until the server closes the connection.
+    pub fn ends(mut self) {
+        // Reset is an end, too: the server does not read what it was not asked.
+        let read = std::io::copy(&mut self.0, &mut std::io::sink());
+        let late = |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!read.is_err_and(|error| late(&error)), "the server keeps the connection");
+    }
 }
 
 /// A camera that wants a user and a password.

@@ -1,0 +1,387 @@
+//! Nothing that holds the service up for a while leaves a delay behind: whatever happens, what viewers see is as new as
+//! before within two seconds. The camera's pictures carry their numbers, the viewers read them back, and the camera
+//! knows when it took each.
+
+mod common;
+mod faulty_camera;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::audience::{Sighting, Viewer};
+use common::http::{Mjpeg, get};
+use common::program::{tool, until};
+use common::rtsp::DeafPlayer;
+use common::service::{Service, account, folder};
+use faulty_camera::Camera;
+use faulty_camera::picture::{Reading, read};
+use tempfile::TempDir;
+
+/// When the delay must be normal again.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+/// For how long it must then stay so.
+const PROOF: Duration = Duration::from_secs(3);
+
+/// The default of `max_latency`: what is older is not normal.
+const NORMAL: Duration = Duration::from_secs(1);
+
+/// Pictures a viewer must have seen for its delay to be known: a second's.
+const ENOUGH: usize = 20;
+
+/// An allowance, multiplied by what the environment variable `MASKCAST_TEST_PATIENCE` says: for machines that have much
+/// else to do.
+fn allowed(time: Duration) -> Duration {
+    let patience = std::env::var("MASKCAST_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    time.mul_f64(patience.unwrap_or(1.0))
+}
+
+const TCP: Kind = Kind { camera: "", stream: "transport = \"tcp\"" };
+const UDP: Kind = Kind { camera: "", stream: "transport = \"udp\"" };
+const HTTP: Kind = Kind { camera: "kind = \"http\"", stream: "" };
+
+/// A kind of camera: more of what the camera is told, and of its stream's configuration.
+#[derive(Clone, Copy)]
+struct Kind {
+    camera: &'static str,
+    stream: &'static str,
+}
+
+/// A camera, the service, and its viewers.
+struct Scene {
+    camera: Camera,
+    service: Service,
+    viewers: Vec<Viewer<Reading>>,
+    _folder: TempDir,
+}
+
+/// Lets time pass: what is tested needs it.
+fn pass(time: Duration) {
+    let _ = crossbeam_channel::after(time).recv();
+}
+
+impl Scene {
+    /// Both viewers see pictures when this returns.
+    fn set(kind: Kind, stream: &str, variables: &[(&str, &str)]) -> Self {
+        let folder = folder();
+        let spec = format!("name = \"gate\"\nsize = [320, 240]\nfps = 20\n{}", kind.camera);
+        let camera = Camera::start(&toml::from_str(&spec).unwrap()).unwrap();
+        let config = format!(
+            "[[stream]]\nname = \"gate\"\nsource = \"{}\"\noverlay = {{ alpha = 0.0, legend = false }}\n{}\n{stream}\n",
+            camera.url(),
+            kind.stream
+        );
+        let service = Service::with(folder.path(), &config, variables);
+        service.until_state("gate", "live");
+        let viewers = vec![Viewer::browser(&service, "gate", read), Viewer::player(&service, "gate", read)];
+        let scene = Scene { camera, service, viewers, _folder: folder };
+        for viewer in &scene.viewers {
+            until(&format!("{} sees the camera without delay", viewer.name), || {
+                let sightings = scene.sightings(viewer, Instant::now() - Duration::from_secs(2));
+                (sightings.len() >= ENOUGH && sightings.iter().all(|sighting| scene.is_normal(sighting))).then_some(())
+            });
+        }
+        scene
+    }
+
+    /// What a viewer has seen from a moment on.
+    fn sightings(&self, viewer: &Viewer<Reading>, since: Instant) -> Vec<Sighting<Reading>> {
+        let notes = viewer.notes.lock().unwrap();
+        assert_eq!(notes.ended, None, "{} was cut off", viewer.name);
+        notes.sightings.iter().filter(|sighting| sighting.at >= since).copied().collect()
+    }
+
+    /// How old a picture was when it was seen; `None` for one that says OFFLINE.
+    fn age(&self, sighting: &Sighting<Reading>) -> Option<Duration> {
+        let Reading::Live { number, .. } = sighting.seen else { return None };
+        self.camera.taken_at(number).map(|taken| sighting.at.saturating_duration_since(taken))
+    }
+
+    /// A picture that was damaged under way does not tell how old it is.
+    fn is_old(&self, sighting: &Sighting<Reading>) -> bool {
+        !matches!(sighting.seen, Reading::Damaged) && !self.is_normal(sighting)
+    }
+
+    fn is_normal(&self, sighting: &Sighting<Reading>) -> bool {
+        self.age(sighting).is_some_and(|age| age <= allowed(NORMAL))
+    }
+
+    /// What a viewer saw, each with the time since a moment and its age.
+    fn tell(&self, viewer: &Viewer<Reading>, since: Instant) -> String {
+        let seen = |sighting: &Sighting<Reading>| {
+            let at = (sighting.at - since).as_secs_f64();
+            self.age(sighting).map_or(format!("{at:.2}: {:?}", sighting.seen), |age| format!("{at:.2}: {age:.2?}"))
+        };
+        let seen: Vec<String> = self.sightings(viewer, since).iter().map(seen).collect();
+        seen.join(", ")
+    }
+
+    /// Waits, and looks: two seconds after `since` the viewers' delay must be normal, and stay so.
+    fn recovers(&self, since: Instant) {
+        let recovery = allowed(RECOVERY);
+        pass((since + recovery + PROOF).saturating_duration_since(Instant::now()));
+        for viewer in &self.viewers {
+            let sightings = self.sightings(viewer, since);
+            let tell = || format!("{} saw {}\n{}", viewer.name, self.tell(viewer, since), self.service.program.log());
+            let old = sightings.iter().filter(|sighting| self.is_old(sighting)).count();
+            let last_old = sightings.iter().rfind(|sighting| self.is_old(sighting));
+            let recovered = last_old.map_or(Duration::ZERO, |sighting| sighting.at - since);
+            let first = sightings.iter().find(|sighting| self.is_normal(sighting)).map(|sighting| sighting.at - since);
+            let oldest = sightings.iter().rev().take(ENOUGH).filter_map(|sighting| self.age(sighting)).max();
+            println!(
+                "{}: first new picture after {first:.2?}, {old} old ones until {recovered:.2?}; then up to {oldest:.2?} old",
+                viewer.name
+            );
+            assert!(recovered <= recovery && first.is_some_and(|first| first <= recovery), "{}", tell());
+            let proof = self.sightings(viewer, since + recovery);
+            assert!(proof.len() >= ENOUGH, "{}", tell());
+        }
+        // What the API says is true: it does not know the last step to the viewer.
+        let told = self.service.stream("gate")["latency_ms"].as_f64();
+        assert!(told.is_some_and(|told| told < allowed(NORMAL).as_secs_f64() * 1e3), "{told:?} ms");
+    }
+
+    fn signal(&self, name: &str) {
+        self.service.program.child.signal(name);
+    }
+
+    /// Ends it all; the account must close. Gives the log.
+    fn strike(self) -> String {
+        let Scene { service, viewers, camera, _folder } = self;
+        let dropped = service.stream("gate")["dropped_by_reason"].to_string();
+        drop(viewers);
+        let (code, _, log) = service.terminate();
+        drop(camera);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+        let account = account(&log, "gate");
+        println!("{account:?}, dropped: {dropped}");
+        assert_eq!(account.captured, account.published + account.dropped, "{account:?}");
+        assert_eq!(account.in_flight, 0, "{account:?}");
+        log
+    }
+}
+
+/// A process that was stopped finds what the camera sent meanwhile in the kernel's buffers.
+fn stopped(kind: Kind) {
+    let scene = Scene::set(kind, "", &[]);
+    scene.signal("STOP");
+    pass(Duration::from_secs(10));
+    scene.signal("CONT");
+    scene.recovers(Instant::now());
+    scene.strike();
+}
+
+#[test]
+fn a_process_that_was_stopped_rtsp_over_tcp() {
+    stopped(TCP);
+}
+
+#[test]
+fn a_process_that_was_stopped_rtsp_over_udp() {
+    stopped(UDP);
+}
+
+#[test]
+fn a_process_that_was_stopped_http() {
+    stopped(HTTP);
+}
+
+/// A machine that is too slow for the camera for ten seconds: the process gets a part of the time only.
+fn starved(kind: Kind) {
+    let scene = Scene::set(kind, "", &[]);
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        scene.signal("STOP");
+        pass(Duration::from_millis(190));
+        scene.signal("CONT");
+        pass(Duration::from_millis(10));
+    }
+    scene.recovers(Instant::now());
+    scene.strike();
+}
+
+#[test]
+fn a_machine_that_was_too_slow_rtsp_over_tcp() {
+    starved(TCP);
+}
+
+#[test]
+fn a_machine_that_was_too_slow_rtsp_over_udp() {
+    starved(UDP);
+}
+
+#[test]
+fn a_machine_that_was_too_slow_http() {
+    starved(HTTP);
+}
+
+/// libfaketime's library that is made for programs with threads.
+fn faketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
+    let mut found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
+    let path = found.next().expect("libfaketime is not installed: run `make setup-test`");
+    path.to_str().unwrap().into()
+}
+
+/// The wall clock is set back by an hour, for the service alone.
+fn clock_set_back(kind: Kind) {
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("offset");
+    std::fs::write(&offset, "+0").unwrap();
+    let variables = [
+        ("LD_PRELOAD", faketime()),
+        ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap().into()),
+        ("FAKETIME_NO_CACHE", "1".into()),
+        // Only the wall clock can be set.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+    ];
+    let scene = Scene::set(kind, "", &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
+    let before = scene.service.stream("gate");
+    std::fs::write(&offset, "-1h").unwrap();
+    let set_back = Instant::now();
+    scene.recovers(set_back);
+    let now = scene.service.stream("gate");
+    assert_eq!((&now["state"], &now["since"]), (&"live".into(), &before["since"]), "it stayed live");
+    // And the service did go by another clock.
+    let log = scene.strike();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    let last: jiff::Timestamp = last["timestamp"].as_str().unwrap().parse().unwrap();
+    let behind = jiff::Timestamp::now().duration_since(last).as_secs();
+    assert!((3590..3660).contains(&behind), "it is {behind} s behind:\n{log}");
+}
+
+#[test]
+fn a_clock_that_is_set_back_rtsp_over_tcp() {
+    clock_set_back(TCP);
+}
+
+#[test]
+fn a_clock_that_is_set_back_rtsp_over_udp() {
+    clock_set_back(UDP);
+}
+
+#[test]
+fn a_clock_that_is_set_back_http() {
+    clock_set_back(HTTP);
+}
+
+/// Viewers that ask for pictures and take none. The bit rate is high, so that all buffers on the way fill up soon.
+#[test]
+fn viewers_that_read_nothing() {
+    let scene = Scene::set(TCP, "encode = { bitrate = 20000, jpeg_quality = 95 }", &[]);
+    let came = Instant::now();
+    let browser = Mjpeg::connect(&scene.service.page, "gate");
+    let player = DeafPlayer::play(&scene.service.rtsp("gate"));
+    until("both are served", || {
+        let viewers = scene.service.stream("gate")["viewers"]["mjpeg"].as_u64();
+        (viewers == Some(2)).then_some(())
+    });
+    pass(Duration::from_secs(15));
+    scene.recovers(came);
+    // The others' pictures had no gap either.
+    for viewer in &scene.viewers {
+        let sightings = scene.sightings(viewer, came);
+        let gap = sightings.windows(2).map(|pair| pair[1].at - pair[0].at).max();
+        assert!(gap.is_some_and(|gap| gap < allowed(NORMAL)), "{} looked at one picture for {gap:?}", viewer.name);
+    }
+    // And the service does not wait for who has gone.
+    let late = Instant::now();
+    drop(player);
+    drop(browser);
+    scene.recovers(late);
+    scene.strike();
+}
+
+/// A file system of its own on a loop device.
+struct Disk {
+    folder: TempDir,
+    frozen: bool,
+}
+
+impl Disk {
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(64 << 20).unwrap();
+        tool("mkfs.ext4", ["-q", image.to_str().unwrap()]);
+        let disk = Disk { folder, frozen: false };
+        std::fs::create_dir(disk.path()).unwrap();
+        tool("mount", ["-o", "loop", image.to_str().unwrap(), disk.path().to_str().unwrap()]);
+        disk
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    /// From now on every write waits.
+    fn freeze(&mut self) {
+        tool("fsfreeze", ["-f", self.path().to_str().unwrap()]);
+        self.frozen = true;
+    }
+
+    fn thaw(&mut self) {
+        if std::mem::take(&mut self.frozen) {
+            tool("fsfreeze", ["-u", self.path().to_str().unwrap()]);
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Also when the test has failed: a frozen disk would hold up whoever looks at it.
+        let path = self.path();
+        let _ = Command::new("fsfreeze").arg("-u").arg(&path).stderr(std::process::Stdio::null()).status();
+        let _ = Command::new("umount").arg("-l").arg(&path).status();
+    }
+}
+
+fn sizes(folder: &Path) -> u64 {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// A disk that takes nothing for eight seconds costs the recording pictures, and nobody else.
+#[test]
+fn a_disk_that_hangs() {
+    if tool("id", ["-u"]).text() != "0" {
+        println!("only root may mount a disk that can be made to hang: not tested");
+        return;
+    }
+    let mut disk = Disk::mount();
+    let scene = Scene::set(TCP, &format!("record.dir = \"{}\"", disk.path().display()), &[]);
+    let recorded = disk.path();
+    until("there is a recording", || (sizes(&recorded) > 100_000).then_some(()));
+    let hung = Instant::now();
+    disk.freeze();
+    let before = sizes(&recorded);
+    pass(Duration::from_secs(10));
+    scene.recovers(hung);
+    assert_eq!(sizes(&recorded), before, "the disk has not hung");
+    for viewer in &scene.viewers {
+        let old = scene.sightings(viewer, hung).iter().filter(|sighting| scene.is_old(sighting)).count();
+        assert_eq!(old, 0, "{} saw old pictures", viewer.name);
+    }
+    disk.thaw();
+    until("the recording goes on", || (sizes(&recorded) > before + 100_000).then_some(()));
+    scene.recovers(Instant::now());
+    scene.strike();
+}
+
+/// What the metrics say of late frames adds up with the API.
+#[test]
+fn late_frames_are_counted() {
+    let scene = Scene::set(TCP, "", &[]);
+    scene.signal("STOP");
+    pass(Duration::from_secs(5));
+    scene.signal("CONT");
+    scene.recovers(Instant::now());
+    let late = |labels| scene.service.metrics().sum("maskcast_frames_dropped_total", labels);
+    assert!(late(&[("stream", "gate"), ("reason", "late")]) > 0.0);
+    let (status, _) = get(&format!("{}healthz", scene.service.page));
+    assert_eq!(status, 200);
+    assert_eq!(scene.service.metrics().sum("maskcast_late_connections_total", &[("stream", "gate")]), 0.0);
+    scene.strike();
+}
