@@ -26,6 +26,8 @@ LIBTORCH := .libtorch/$(TORCH)-$(TORCH_VERSION)
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := .tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 PROMTOOL := .tools/promtool
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 DEB = target/debian/maskcast_$(VERSION)-1_$(shell dpkg --print-architecture).deb
 
@@ -33,8 +35,8 @@ CLIP := .demo/vtest.avi
 PHOTOS := .testdata/photos
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts lint bench \
-	clean
+.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts soak fuzz \
+	lint bench clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -189,6 +191,29 @@ test-package: deb-files ## As root: install the package in a clean Debian and ru
 	$(CARGO_DEB) deb --no-build --locked
 	lintian --fail-on error $(DEB)
 	tests/package.sh $(DEB) target/debian/newer/maskcast.deb
+
+soak: build ## The real service with failing cameras, passing viewers, changing models (MINUTES=30, SEED=…)
+	cargo run --locked --example soak -- --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
+$(CARGO_FUZZ):
+	cargo install --locked --no-track --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) cargo-fuzz@$(CARGO_FUZZ_VERSION)
+
+# Without a sanitizer it builds with the stable compiler; Maskcast forbids unsafe code, so that there is little for one to
+# find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts.
+FUZZ := $(CARGO_FUZZ) fuzz
+FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir target/fuzz -s none
+FUZZ_TARGETS := config model api overlay scenario
+
+fuzz: setup $(CARGO_FUZZ) ## Feed what is read from outside with made-up input (SECONDS=60 for each target, TARGET=config for one)
+	@$(call install,g++ python3-minimal)
+	@python3 tests/fuzz/seeds.py target/fuzz-corpus
+	$(FUZZ) build $(FUZZ_OPTIONS)
+	for target in $(or $(TARGET),$(FUZZ_TARGETS)); do \
+		mkdir -p target/fuzz-artifacts/$$target; \
+		MASKCAST_LOG=off $(FUZZ) run $(FUZZ_OPTIONS) $$target target/fuzz-corpus/$$target -- -max_len=16384 -timeout=30 \
+			-max_total_time=$(or $(SECONDS),60) -dict=target/fuzz-corpus/words.dict -print_final_stats=1 \
+			-artifact_prefix=$(CURDIR)/target/fuzz-artifacts/$$target/ || exit 1; \
+	done
 
 lint: setup-trainer ## Formatting, clippy, documentation: no warnings
 	cargo fmt --check

@@ -14,6 +14,7 @@
 //! | [`config`] | the TOML file, validated: all errors at once |
 //! | [`frame`] | frames, masks, pictures: what flows |
 //! | [`queue`] | the bounded queue between stages |
+//! | [`repeats`] | log lines of faults that repeat |
 //! | [`stream`] | one stream: stages, supervision, accounts, freshness |
 //! | [`capture`] | sources (GStreamer) |
 //! | [`segment`] | models (ONNX Runtime), batching across streams |
@@ -35,6 +36,7 @@ pub mod overlay;
 pub mod paths;
 pub mod publish;
 pub mod queue;
+pub mod repeats;
 pub mod segment;
 pub mod server;
 pub mod service;

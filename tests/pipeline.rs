@@ -190,6 +190,8 @@ fn a_failing_and_a_panicking_model_cost_their_batch_and_nothing_else() {
         _ => Ok(()),
     });
     let mut settings = config();
+    // A slow machine is no silence of the camera, and no delay.
+    (settings.max_latency, settings.silence_timeout) = (DEADLINE, DEADLINE);
     settings.show = Show::Matched;
     let (output, shown) = FakeOutput::new(published());
     let (next, pace) = unbounded();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::program::{DEADLINE, run, tool};
+use common::program::{DEADLINE, Guard, run, tool};
 use common::service::{Service, folder, write_config};
 use crossbeam_channel::tick;
 
@@ -106,6 +106,67 @@ fn systemd_hears_of_the_start_of_life_and_of_the_end() {
     let mut service = service;
     let (code, log) = service.program.ended();
     assert_eq!(code, Some(0), "{log}");
+}
+
+/// The fields of one journal entry, in the protocol of systemd's JOURNAL_NATIVE_PROTOCOL: `NAME=value`, or name, length
+/// and value.
+fn fields(mut entry: &[u8]) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut fields = Vec::new();
+    while let Some(end) = entry.iter().position(|&byte| byte == b'\n') {
+        let (line, rest) = (&entry[..end], &entry[end + 1..]);
+        if let Some(equals) = line.iter().position(|&byte| byte == b'=') {
+            fields.push((text(&line[..equals]), text(&line[equals + 1..])));
+            entry = rest;
+        } else {
+            let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+            fields.push((text(line), text(&rest[8..][..length])));
+            entry = &rest[8 + length + 1..];
+        }
+    }
+    fields
+}
+
+/// In a file system of its own, where the journal's socket is ours.
+#[test]
+fn the_journal_gets_fields() {
+    let folder = folder();
+    let config = write_config(folder.path(), "[[stream]]\nname = \"dead\"\nsource = \"rtsp://127.0.0.1:1/stream\"\n");
+    let path = folder.path().join("journal");
+    let journal = UnixDatagram::bind(&path).unwrap();
+    journal.set_read_timeout(Some(DEADLINE)).unwrap();
+    const SCRIPT: &str =
+        "set -e; mount -t tmpfs none /run; mkdir -p /run/systemd/journal; : > /run/systemd/journal/socket
+        mount --bind \"$1\" /run/systemd/journal/socket; exec 2> \"$2\"
+        export JOURNAL_STREAM=\"$(stat -Lc %d:%i /proc/self/fd/2)\"; exec \"$3\" run \"$4\"";
+    let stderr = folder.path().join("stderr");
+    let _service = Guard::spawn(
+        Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", SCRIPT, "sh"])
+            .args([&path, &stderr, Path::new(env!("CARGO_BIN_EXE_maskcast")), &config])
+            .env_remove("MASKCAST_LOG"),
+    );
+    let mut buffer = [0; 65536];
+    let mut wanted = vec![
+        vec![("MASKCAST_STREAM", "dead"), ("MASKCAST_FROM", "starting"), ("PRIORITY", "4")],
+        vec![("MASKCAST_STREAM", "dead"), ("MASKCAST_STAGE", "capture"), ("PRIORITY", "5")],
+    ];
+    let deadline = Instant::now() + DEADLINE;
+    while !wanted.is_empty() {
+        let length = journal.recv(&mut buffer).unwrap_or_else(|error| {
+            panic!("{error}; still wanted: {wanted:?}; {}", std::fs::read_to_string(&stderr).unwrap_or_default())
+        });
+        if length == 0 {
+            // Only to see whether somebody listens.
+            continue;
+        }
+        let fields = fields(&buffer[..length]);
+        assert!(fields.iter().any(|(name, text)| name == "MESSAGE" && !text.is_empty()), "{fields:?}");
+        let has = |(name, text): &(&str, &str)| fields.iter().any(|field| (&*field.0, &*field.1) == (*name, *text));
+        wanted.retain(|entry| !entry.iter().all(has));
+        assert!(Instant::now() < deadline, "the journal has no entry with {wanted:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&stderr).unwrap(), "", "all of it goes to the journal");
 }
 
 /// A camera that goes on and on with nothing to show, within the silence that it is allowed: to the watchdog, a hang.

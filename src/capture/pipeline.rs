@@ -227,7 +227,7 @@ impl Capture for GstCapture {
 impl Drop for GstCapture {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            tracing::warn!("a capture pipeline did not stop");
+            crate::repeats::warn("", "capture", "a capture pipeline did not stop");
         }
     }
 }

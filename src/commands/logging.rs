@@ -11,6 +11,9 @@ use super::LogFormat;
 /// The variable that filters the log.
 const FILTER: &str = "MASKCAST_LOG";
 
+/// The journal's fields are `MASKCAST_STREAM`, `MASKCAST_STAGE`, `MASKCAST_SEQ`: bare names could be those of others.
+const FIELD_PREFIX: &str = "MASKCAST";
+
 /// ONNX Runtime is talkative about optimisations; only what it calls errors is passed on by default.
 const DEFAULT_FILTER: &str = "info,ort=error";
 
@@ -32,7 +35,7 @@ pub fn init(format: LogFormat) -> Result<(), String> {
             registry.with(layer).try_init()
         }
         LogFormat::Auto if under_journald() => match tracing_journald::layer() {
-            Ok(layer) => registry.with(layer).try_init(),
+            Ok(layer) => registry.with(layer.with_field_prefix(Some(FIELD_PREFIX.into()))).try_init(),
             Err(_) => registry.with(text()).try_init(),
         },
         LogFormat::Auto | LogFormat::Text => registry.with(text()).try_init(),

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Failure, load_config};
+use crate::repeats;
 use crate::service::Service;
 use crate::service::watch::Watch;
 use crate::stream::stop::Stop;
@@ -40,6 +41,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
             tracing::info!("ready");
         }
         service.tick();
+        repeats::tell_due();
         if reload.swap(false, Ordering::AcqRel) {
             watch.reloading(|| reload_config(path, &mut service));
         }
@@ -53,6 +55,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     }
     watch.stopping();
     service.stop();
+    repeats::tell_rest();
     Ok(())
 }
 

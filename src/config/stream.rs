@@ -1,5 +1,6 @@
 //! Reads `[[stream]]` and the tables below it.
 
+use std::io::Read;
 use std::time::Duration;
 
 use super::reader::{Section, Value};
@@ -178,10 +179,17 @@ fn read_credentials(section: &Section, source_known: bool, in_url: Option<&Crede
     Some(Credentials { user: user.unwrap_or(url_user).to_owned(), password: password.unwrap_or(url_password) })
 }
 
+/// Bytes that a password file may have.
+const LONGEST_PASSWORD: u64 = 4096;
+
 fn read_password_file(value: &Value) -> Option<Secret> {
     let path = value.existing_file()?;
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
+    // A password has a line: a device that never ends must not fill the memory.
+    let mut text = String::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(LONGEST_PASSWORD).read_to_string(&mut text));
+    match read {
+        Ok(length) if length as u64 == LONGEST_PASSWORD => value.fail("is no password: it is too long", None),
+        Ok(_) => {
             let line = text.strip_suffix('\n').unwrap_or(&text);
             let line = line.strip_suffix('\r').unwrap_or(line);
             if line.is_empty() { value.fail("the file is empty", None) } else { Some(Secret::new(line)) }

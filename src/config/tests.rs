@@ -385,6 +385,7 @@ fn credentials() {
     for (text, error) in [
         ("user = \"viewer\"\npassword_file = \"absent\"", "password_file: no such file"),
         ("user = \"viewer\"\npassword_file = \"empty\"", "password_file: the file is empty"),
+        ("user = \"viewer\"\npassword_file = \"/dev/zero\"", "password_file: is no password"),
         ("user = \"viewer\"\npassword_env = \"hunter2\"", "password_env: there is no environment variable"),
         ("user = \"viewer\"\npassword_env = \"BLANK\"", "password_env: the environment variable of this name is empty"),
         ("user = \"viewer\"\npassword_file = \"pw\"\npassword_env = \"GATE_PASSWORD\"", "password_env: password_file"),

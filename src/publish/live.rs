@@ -19,6 +19,7 @@ use super::{Accepted, Output, OutputError, Paint, Stamp};
 use crate::config::{EncodeConfig, RecordConfig};
 use crate::frame::VideoInfo;
 use crate::gst::{bus_error, state_error};
+use crate::repeats;
 use crate::stream::status::Status;
 
 /// What servers hold of a stream's outputs.
@@ -150,7 +151,7 @@ impl Output for LiveOutput {
         }
         if let Err(error) = trouble {
             // One encoder does not start; the picture goes out by the other, and counts as published.
-            tracing::error!(stream = &*self.status.name, stage = "publish", "{error}");
+            repeats::error(&self.status.name, "publish", None, &error.0);
         }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
@@ -161,7 +162,7 @@ impl Output for LiveOutput {
         if let Some(Err(error)) = jpeg {
             self.jpeg = None;
             self.retry = Some(Instant::now() + RETRY);
-            tracing::error!(stream = &*self.status.name, stage = "publish", "the JPEG encoder failed: {error}");
+            repeats::error(&self.status.name, "publish", None, &format!("the JPEG encoder failed: {error}"));
         }
         match h264 {
             Some(Ok(())) => Ok(Accepted::Encoding),
@@ -300,7 +301,7 @@ impl Drop for Encoder {
     fn drop(&mut self) {
         self.fanout.set_encoder(None);
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            tracing::warn!("an encoder did not stop");
+            repeats::warn("", "publish", "an encoder did not stop");
         }
     }
 }

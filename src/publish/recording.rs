@@ -22,6 +22,7 @@ use super::encoder::glib_error;
 use super::fanout::{AppSrcTaker, Taken, Taker};
 use crate::config::{Container, RecordConfig};
 use crate::gst::{bus_error, make, state_error};
+use crate::repeats;
 use crate::stream::status::Status;
 
 /// Length of an MP4 fragment, and so the most that a killed process loses.
@@ -210,11 +211,8 @@ impl Writer {
         self.status.count_recording_failure();
         if self.pause == FIRST_PAUSE {
             let pause = self.pause.as_secs();
-            tracing::error!(
-                stream = &*self.status.name,
-                stage = "record",
-                "recording to {dir} has stopped, next try in {pause} s: {problem}"
-            );
+            let text = format!("recording to {dir} has stopped, next try in {pause} s: {problem}");
+            repeats::error(&self.status.name, "record", None, &text);
         } else {
             tracing::debug!(stream = &*self.status.name, stage = "record", "recording to {dir} still fails: {problem}");
         }
@@ -262,10 +260,12 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         if !self.failed && !self.close() {
-            tracing::warn!("{}: the recording could not be closed; what was written is playable", self.path.display());
+            let text =
+                format!("{}: the recording could not be closed; what was written is playable", self.path.display());
+            repeats::warn("", "record", &text);
         }
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            tracing::warn!("{}: the recording's pipeline did not stop", self.path.display());
+            repeats::warn("", "record", &format!("{}: the recording's pipeline did not stop", self.path.display()));
         }
         // A full disk leaves a file without a picture at every attempt: nobody wants thousands of them.
         if self.failed && std::fs::metadata(&self.path).is_ok_and(|file| file.len() < LEAST_BYTES) {

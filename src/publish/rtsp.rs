@@ -125,7 +125,7 @@ impl RtspServer {
         factory.connect_media_configure(move |_, media| {
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
-                tracing::error!(stream = &*stream, "the RTSP media has no source");
+                crate::repeats::error(&stream, "publish", None, "the RTSP media has no source");
                 return;
             };
             tracing::debug!(stream = &*stream, "an RTSP viewer has come: the stream's media is made");

@@ -138,6 +138,10 @@ impl Card {
         if input.std.contains(&0.0) {
             return Err("input.std: a zero would divide by nothing".into());
         }
+        let numbers = [("white", &[input.white][..]), ("mean", &input.mean), ("std", &input.std)];
+        if let Some((key, _)) = numbers.iter().find(|(_, numbers)| !numbers.iter().all(|number| number.is_finite())) {
+            return Err(format!("input.{key}: a number is needed, not infinity or nan"));
+        }
         if input.size.is_some_and(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
             return Err("input.size: each side must be from 1 to 8192 pixels".into());
         }
@@ -147,7 +151,8 @@ impl Card {
 
 /// `#rrggbb`
 fn parse_color(text: &str) -> Option<Rgb> {
-    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6)?;
+    // The parser would also take a sign.
+    let digits = text.strip_prefix('#').filter(|d| d.len() == 6 && d.bytes().all(|b| b.is_ascii_hexdigit()))?;
     let value = u32::from_str_radix(digits, 16).ok()?;
     Some(Rgb((value >> 16) as u8, (value >> 8) as u8, value as u8))
 }
@@ -187,7 +192,10 @@ mod tests {
             ("[input]\nstd = [1, 0, 1]", "input.std"),
             ("[input]\nlayout = \"hwc\"", "layout"),
             ("[input]\nmeans = [1, 0, 1]", "means"),
+            ("[input]\nmean = [0.0, nan, 0.0]", "input.mean"),
+            ("[input]\nwhite = inf", "input.white"),
             ("[[labels]]\nname = \"a\"\ncolor = \"red\"", "red"),
+            ("[[labels]]\nname = \"a\"\ncolor = \"#+12345\"", "#+12345"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("net.toml") && error.contains(key), "{error}");

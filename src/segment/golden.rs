@@ -12,6 +12,9 @@ use crate::frame::ClassId;
 /// Share of pixels in which a provider may differ from the trainer.
 pub const TOLERANCE: f64 = 0.01;
 
+/// Longest side of a picture, as of a card's `input.size`.
+const LARGEST: u32 = 8192;
+
 /// A picture and its mask.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Golden {
@@ -90,12 +93,18 @@ pub fn encode_png(data: &[u8], width: u32, height: u32, color: png::ColorType) -
 fn decode(text: &str, color: png::ColorType) -> Result<(usize, usize, Vec<u8>), String> {
     let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
     let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().map_err(|error| error.to_string())?;
+    // Before there is memory for it: a few bytes may announce gigabytes.
+    let (width, height) = reader.info().size();
+    if width.max(height) > LARGEST {
+        return Err(format!("{width}x{height} pixels are more than a model takes"));
+    }
+    let found = reader.output_color_type();
+    if found != (color, png::BitDepth::Eight) {
+        return Err(format!("{:?} of {:?} bits where 8-bit {color:?} belongs", found.0, found.1));
+    }
     let size = reader.output_buffer_size().ok_or("too large a picture")?;
     let mut data = vec![0; size];
     let info = reader.next_frame(&mut data).map_err(|error| error.to_string())?;
-    if (info.color_type, info.bit_depth) != (color, png::BitDepth::Eight) {
-        return Err(format!("{:?} of {:?} bits where 8-bit {color:?} belongs", info.color_type, info.bit_depth));
-    }
     data.truncate(info.buffer_size());
     Ok((info.width as usize, info.height as usize, data))
 }
@@ -124,5 +133,19 @@ mod tests {
         let text = golden().to_json().unwrap();
         assert!(Golden::parse(&text.replace("\"mask\":\"iVBOR", "\"mask\":\"xVBOR")).unwrap_err().starts_with("mask:"));
         assert!(Golden::parse("{}").is_err());
+    }
+
+    /// It was given ten gigabytes once, for a file of sixty bytes.
+    #[test]
+    fn a_picture_that_is_larger_than_any_model_is_refused_before_it_has_memory() {
+        let mut data = encode_png(&[0; 3], 1, 1, png::ColorType::Rgb).unwrap();
+        data[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+        // The header's checksum (PNG 5.3), bit by bit.
+        let crc = data[12..29].iter().fold(u32::MAX, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        });
+        data[29..33].copy_from_slice(&(!crc).to_be_bytes());
+        let error = decode(&STANDARD.encode(data), png::ColorType::Rgb).unwrap_err();
+        assert_eq!(error, "60000x60000 pixels are more than a model takes");
     }
 }

@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Select, Sender, bounded};
 use super::{SegmentError, Segmented, Segmenter};
 use crate::frame::{Frame, Mask};
 use crate::queue;
+use crate::repeats;
 use crate::stream::ledger::Entry;
 use crate::stream::status::Status;
 use crate::stream::timing::Stage;
@@ -345,12 +346,8 @@ impl Worker {
                 self.failures += 1;
                 for job in batch {
                     let Frame { stream, seq, pts, .. } = &job.frame;
-                    // A model that fails every time is reported once, and when it works again.
-                    if self.failures == 1 {
-                        tracing::error!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
-                    } else {
-                        tracing::debug!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
-                    }
+                    tracing::debug!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
+                    repeats::error(stream, "segment", Some(*seq), &error.0);
                     deliver(job, Err(error.clone().into()));
                 }
                 self.pause();

@@ -10,6 +10,7 @@ use crate::capture::GstSource;
 use crate::config::{SourceUri, StreamConfig};
 use crate::publish::live::{LiveOutput, Outlets};
 use crate::publish::rtsp::RtspServer;
+use crate::repeats;
 use crate::segment::pool::Pool;
 use crate::stream::status::Status;
 use crate::stream::{Pace, Parts, Stream};
@@ -103,14 +104,14 @@ impl Running {
                 Err(error) => error.to_string(),
                 Ok(()) => format!("stream {name}: its stages have ended by themselves"),
             };
-            tracing::error!(stream = name, "{reason}; started again in {} s", pause.as_secs());
+            repeats::error(name, "", None, &format!("{reason}; started again in {} s", pause.as_secs()));
             self.view.status.count_panic();
             self.view.status.set_offline(reason);
         }
         if self.due.is_some_and(|due| Instant::now() >= due)
             && let Err(error) = self.start(pool)
         {
-            tracing::error!(stream = self.config.name, "cannot be started again: {error}");
+            repeats::error(&self.config.name, "", None, &format!("cannot be started again: {error}"));
             self.due = Some(Instant::now() + LONGEST_PAUSE);
         }
     }

@@ -92,6 +92,6 @@ impl Watch {
 fn notify(states: &[NotifyState<'_>]) {
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("systemd cannot be told: {error}");
+        crate::repeats::warn("", "", &format!("systemd cannot be told: {error}"));
     }
 }

@@ -15,6 +15,7 @@ use crate::config::{OverlayConfig, StreamConfig};
 use crate::frame::{Frame, Labels, Mask, OwnedPicture, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
 use crate::publish::{Accepted, Output, Stamp};
+use crate::repeats;
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, NoMask, Notice};
 
@@ -53,8 +54,6 @@ pub struct Shower {
     /// The newest frame, for the slate.
     last: Option<Frame>,
     last_slate: Option<Instant>,
-    /// The last failure that was logged, so that one that repeats every frame is logged once.
-    last_problem: Option<String>,
     /// When the first frame came: until then no mask can be too old.
     started: Option<Instant>,
 }
@@ -103,7 +102,6 @@ impl Shower {
             mask: None,
             last: None,
             last_slate: None,
-            last_problem: None,
             started: None,
         }
     }
@@ -123,7 +121,7 @@ impl Shower {
             };
             match step {
                 Ok(Some(Err(problem))) if self.pace == Pace::File => break Err(problem),
-                Ok(Some(Err(problem))) => self.log(problem),
+                Ok(Some(Err(problem))) => self.log(&problem),
                 Ok(Some(Ok(()))) => {}
                 Ok(None) => self.slate_if_offline(),
                 Err(Closed) => break self.status.failure().map_or(Ok(()), Err),
@@ -285,7 +283,6 @@ impl Shower {
                 if drawn.state != State::Starting {
                     self.status.set_shown(drawn.state, drawn.reason.clone(), frame.captured_at);
                 }
-                self.last_problem = None;
                 Ok(())
             }
             Ok(Ok(Accepted::Busy)) => {
@@ -351,18 +348,14 @@ impl Shower {
         }));
         match outcome {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => self.log(error.0),
-            Err(panic) => self.log(format!("the overlay stage panicked: {}", panic_text(&*panic))),
+            Ok(Err(error)) => self.log(&error.0),
+            Err(panic) => self.log(&format!("the overlay stage panicked: {}", panic_text(&*panic))),
         }
     }
 
-    /// Logs a failure, once while it repeats.
-    fn log(&mut self, problem: String) {
-        // Frame numbers differ from one to the next.
-        let kind: String = problem.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
-        if self.last_problem.as_ref() != Some(&kind) {
-            tracing::error!(stream = &*self.status.name, stage = "overlay", "{problem}");
-            self.last_problem = Some(kind);
-        }
+    /// Logs a failure, which may come with every frame.
+    fn log(&self, problem: &str) {
+        let seq = self.last.as_ref().map(|frame| frame.seq);
+        repeats::error(&self.status.name, "overlay", seq, problem);
     }
 }

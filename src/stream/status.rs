@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tracing::Level;
 
 use super::ledger::Ledger;
 use super::timing::{Distribution, Spent, Stage};
 use crate::frame::VideoInfo;
+use crate::repeats::{self, Line};
 
 /// What the viewer is told about the age of what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,8 +160,13 @@ impl Status {
             return;
         }
         let (stream, from, to) = (&*self.name, before.name(), state.name());
+        let line = |level, text| Line { level, stream, stage: "", from: Some(from), seq: None, text };
         match (state, reason) {
-            (State::Offline | State::Stale, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),
+            // Each loss of a camera is told; the pauses between the attempts keep them few.
+            (State::Offline, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),
+            // Where masks take about as long as they may, the state changes with every frame.
+            (State::Stale, Some(reason)) => repeats::tell(line(Level::WARN, &format!("{to}: {reason}"))),
+            (State::Live, _) if before == State::Stale => repeats::tell(line(Level::INFO, to)),
             _ => tracing::info!(stream, from, "{to}"),
         }
     }

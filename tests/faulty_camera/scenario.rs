@@ -145,6 +145,43 @@ pub enum Action {
     ClockRate(f64),
 }
 
+/// A time that a scenario may take.
+fn lasts(seconds: f64) -> bool {
+    // NaN is in no range.
+    (0.0..=86_400.0).contains(&seconds)
+}
+
+impl Action {
+    fn check(&self) -> Result<()> {
+        match self {
+            Action::Reboot(video) | Action::Change(video) => video.check(),
+            Action::DropPackets(share) | Action::Corrupt(share) => {
+                ensure!((0.0..=1.0).contains(share), "{share} is no share");
+                Ok(())
+            }
+            Action::Delay([least, most]) => {
+                ensure!(least <= most && *most <= 60_000, "from {least} to {most} ms is no range");
+                Ok(())
+            }
+            Action::JumpClock(seconds) => {
+                ensure!(seconds.is_finite(), "a clock cannot jump by {seconds} s");
+                Ok(())
+            }
+            Action::ClockRate(rate) => {
+                ensure!((0.01..=100.0).contains(rate), "no clock runs {rate} times as fast");
+                Ok(())
+            }
+            Action::Serve
+            | Action::Refuse
+            | Action::Silent
+            | Action::Garbage(_)
+            | Action::Stall
+            | Action::End
+            | Action::HangUp => Ok(()),
+        }
+    }
+}
+
 /// What is to be different about the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,6 +199,15 @@ impl Video {
         }
         look.fps = self.fps.unwrap_or(look.fps);
         look.color = self.color.unwrap_or(look.color);
+    }
+
+    /// Whether a camera can make it.
+    fn check(&self) -> Result<()> {
+        // Colours are sampled 2 by 2, and JPEG over RTP counts in eights.
+        let possible = |side: &usize| side.is_multiple_of(8) && (64..=8192).contains(side);
+        ensure!(self.size.is_none_or(|size| size.iter().all(possible)), "{:?} is no size", self.size);
+        ensure!(self.fps.is_none_or(|fps| (1..=60).contains(&fps)), "{:?} frames a second", self.fps);
+        Ok(())
     }
 }
 
@@ -225,8 +271,16 @@ impl Scenario {
     /// What is wrong with it, and where.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let scenario: Scenario = toml::from_str(&text).with_context(|| path.display().to_string())?;
-        scenario.check().with_context(|| path.display().to_string())?;
+        Scenario::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Reads and checks a file's text.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str) -> Result<Self> {
+        let scenario: Scenario = toml::from_str(text)?;
+        scenario.check()?;
         Ok(scenario)
     }
 
@@ -241,26 +295,59 @@ impl Scenario {
         for (n, camera) in self.cameras.iter().enumerate() {
             let twice = self.cameras[..n].iter().any(|other| other.name == camera.name);
             ensure!(!twice, "two cameras are called {:?}", camera.name);
-            // Colours are sampled 2 by 2, and JPEG over RTP counts in eights.
-            ensure!(
-                camera.size.iter().all(|side| side % 8 == 0 && *side >= 64),
-                "{:?}: {:?}",
-                camera.name,
-                camera.size
-            );
-            ensure!((1..=60).contains(&camera.fps), "{:?}: {} frames a second", camera.name, camera.fps);
+            let video = Video { size: Some(camera.size), fps: Some(camera.fps), ..Video::default() };
+            video.check().with_context(|| format!("{:?}", camera.name))?;
+            camera.starts.check().with_context(|| format!("{:?}", camera.name))?;
         }
+        ensure!(lasts(self.max_age), "max_age: {} s", self.max_age);
         for step in &self.steps {
             let named = step.camera.iter().chain(step.expect.iter().filter_map(|expect| expect.stream.as_ref()));
             for name in named.chain(&step.undisturbed) {
                 ensure!(self.cameras.iter().any(|camera| camera.name == *name), "{:?}: no camera {name:?}", step.name);
             }
-            let lasts = step.seconds > 0.0 || step.pictures > 0 || step.connections > 0;
-            ensure!(lasts, "{:?}: give seconds, pictures or connections", step.name);
-            if let Some(Action::DropPackets(share) | Action::Corrupt(share)) = &step.action {
-                ensure!((0.0..=1.0).contains(share), "{:?}: {share} is no share", step.name);
+            ensure!(lasts(step.seconds), "{:?}: {} s", step.name, step.seconds);
+            let ends = step.seconds > 0.0 || step.pictures > 0 || step.connections > 0;
+            ensure!(ends, "{:?}: give seconds, pictures or connections", step.name);
+            for expect in &step.expect {
+                ensure!(lasts(expect.within), "{:?}: within {} s", step.name, expect.within);
+            }
+            if let Some(action) = &step.action {
+                action.check().with_context(|| format!("{:?}", step.name))?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Each was read without complaint once, and had the camera divide by nothing, wait for ever or panic.
+    #[test]
+    fn what_no_camera_can_do_is_refused() {
+        use super::Scenario;
+        let scenario = |action: &str, more: &str| {
+            Scenario::parse(&format!(
+                "title = \"t\"\n[[camera]]\nname = \"a\"\n[[step]]\nname = \"s\"\ndo = {action}\n{more}"
+            ))
+        };
+        assert!(scenario("{ reboot = { fps = 10, size = [640, 480] } }", "seconds = 1").is_ok());
+        for action in [
+            "{ reboot = { fps = 0 } }",
+            "{ change = { fps = 4000000000 } }",
+            "{ change = { size = [63, 64] } }",
+            "{ reboot = { size = [0, 0] } }",
+            "{ delay = [20, 10] }",
+            "{ corrupt = nan }",
+            "{ drop-packets = 1.5 }",
+            "{ jump-clock = inf }",
+            "{ clock-rate = nan }",
+            "{ clock-rate = 0.0 }",
+        ] {
+            let error = format!("{:#}", scenario(action, "seconds = 1").expect_err(action));
+            assert!(error.starts_with("\"s\": "), "{error}");
+        }
+        for more in ["seconds = inf", "seconds = -1.0", "seconds = 1\n[[step.expect]]\nsees = \"live\"\nwithin = nan"] {
+            assert!(scenario("\"serve\"", more).is_err(), "{more}");
+        }
     }
 }

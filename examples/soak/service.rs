@@ -1,0 +1,286 @@
+//! The real `maskcast run`: its process, its log, its API, and the figures of both.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, bounded, tick};
+use serde_json::Value;
+
+use super::record::{Account, End, Quiet, Sample, Standing};
+
+/// How long the service may take to listen and to be ready.
+const START: Duration = Duration::from_secs(90);
+
+/// How long it may take to end before it is killed; the judge wants less.
+const STOP: Duration = Duration::from_secs(15);
+
+/// What the log has said so far.
+#[derive(Default)]
+struct Heard {
+    page: Option<String>,
+    rtsp: Option<String>,
+    end: End,
+}
+
+/// What is known of a stream now.
+#[derive(Clone, Debug)]
+pub struct Now {
+    pub at: Instant,
+    pub standing: Standing,
+}
+
+pub struct Service {
+    child: Mutex<Child>,
+    pid: u32,
+    reader: Mutex<Option<JoinHandle<Heard>>>,
+    agent: ureq::Agent,
+    /// `http://ADDRESS:PORT/`
+    pub page: String,
+    /// `rtsp://ADDRESS:PORT/`
+    pub rtsp: String,
+    now: Mutex<BTreeMap<String, Now>>,
+}
+
+impl Service {
+    /// Starts `program` with `config` and waits until it is ready. Its log goes to `log`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(program: &Path, config: &Path, log: PathBuf) -> Result<Self> {
+        let mut command = Command::new(program);
+        for variable in ["MASKCAST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
+            command.env_remove(variable);
+        }
+        let mut child = command
+            .args(["run", "--log-format", "json"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} cannot be started: `make build` makes it", program.display()))?;
+        let stderr = child.stderr.take().context("it has no standard error")?;
+        let (known, addresses) = bounded(1);
+        let reader = std::thread::spawn(move || read_log(stderr, &log, &known));
+        let Ok((page, rtsp)) = addresses.recv_timeout(START) else {
+            let _ = child.kill();
+            bail!("the service does not start; its log says why");
+        };
+        let pid = child.id();
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10)));
+        let service = Service {
+            child: Mutex::new(child),
+            pid,
+            reader: Mutex::new(Some(reader)),
+            agent: config.http_status_as_error(false).build().into(),
+            page,
+            rtsp,
+            now: Mutex::default(),
+        };
+        let (deadline, again) = (Instant::now() + START, tick(Duration::from_millis(50)));
+        while service.agent.get(format!("{}readyz", service.page)).call()?.status() != 200 {
+            if Instant::now() > deadline {
+                bail!("the service is not ready within {START:?}");
+            }
+            again.recv()?;
+        }
+        Ok(service)
+    }
+
+    /// Asks the API how the streams are, and keeps it for [`Service::now`].
+    ///
+    /// # Errors
+    /// It gives no proper answer.
+    pub fn look(&self) -> Result<Vec<Standing>> {
+        let streams: Vec<Value> =
+            self.agent.get(format!("{}api/v1/streams", self.page)).call()?.body_mut().read_json()?;
+        let at = Instant::now();
+        let standings: Vec<Standing> =
+            streams.iter().map(standing).collect::<Option<_>>().context("a stream lacks a key")?;
+        let known = standings.iter().map(|standing| (standing.name.clone(), Now { at, standing: standing.clone() }));
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = known.collect();
+        Ok(standings)
+    }
+
+    /// What the newest look saw of a stream.
+    pub fn now(&self, stream: &str) -> Option<Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).get(stream).cloned()
+    }
+
+    /// The process's memory, descriptors and threads, and the streams at the newest look.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn sample(&self, at: f64, quiet: Option<Quiet>) -> Result<Sample> {
+        let file = |name: &str| format!("/proc/{}/{name}", self.pid);
+        let rollup = std::fs::read_to_string(file("smaps_rollup"))?;
+        let status = std::fs::read_to_string(file("status"))?;
+        let descriptors = std::fs::read_dir(file("fd"))?.count() as u64;
+        let mib = |name| field(&rollup, name).map(|kib| kib as f64 / 1024.0).context("smaps_rollup lacks a line");
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Sample {
+            at,
+            rss: mib("Rss")?,
+            pss: mib("Pss")?,
+            descriptors,
+            threads: field(&status, "Threads").context("status lacks a line")?,
+            quiet,
+            streams: now.values().map(|now| now.standing.clone()).collect(),
+        })
+    }
+
+    /// Asks for another model; gives what came of it: `done` or `refused`.
+    ///
+    /// # Errors
+    /// No proper answer, or no decision within a minute.
+    pub fn change_model(&self, model: &Path) -> Result<String> {
+        let url = format!("{}api/v1/model", self.page);
+        let answer = self.agent.post(&url).send_json(serde_json::json!({ "path": model }))?;
+        if answer.status() != 202 {
+            bail!("the wish for a model was answered with {}", answer.status());
+        }
+        let (deadline, again) = (Instant::now() + Duration::from_secs(60), tick(Duration::from_millis(100)));
+        loop {
+            let report: Value = self.agent.get(&url).call()?.body_mut().read_json()?;
+            match report["change"]["state"].as_str() {
+                Some(state @ ("done" | "refused")) => return Ok(state.into()),
+                _ if Instant::now() > deadline => bail!("no decision about a model within a minute"),
+                _ => again.recv()?,
+            };
+        }
+    }
+
+    /// Sends a signal by its name.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        // By the shell: the crate has no unsafe code to call the system by.
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid)).status()?;
+        if !sent.success() {
+            bail!("SIG{name} could not be sent");
+        }
+        Ok(())
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
+    }
+
+    /// Ends it by SIGTERM and gives what its log and its exit say.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn stop(&self) -> Result<End> {
+        let early = self.ended().is_some();
+        let asked = Instant::now();
+        if !early {
+            self.signal("TERM")?;
+        }
+        let again = tick(Duration::from_millis(10));
+        let status = loop {
+            match self.ended() {
+                Some(status) => break Some(status),
+                None if asked.elapsed() > STOP => break None,
+                None => drop(again.recv()),
+            }
+        };
+        let took = asked.elapsed().as_secs_f64();
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        // Fails for one that has ended.
+        let _ = child.kill();
+        let _ = child.wait();
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let heard = reader.and_then(|reader| reader.join().ok()).context("the log's reader is lost")?;
+        Ok(End { early, code: status.and_then(|status| status.code()), took, ..heard.end })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        // Both fail for one that has ended.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The number after `name:` in one of /proc's texts.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn standing(stream: &Value) -> Option<Standing> {
+    let number = |key: &str| stream[key].as_u64();
+    Some(Standing {
+        name: stream["name"].as_str()?.into(),
+        state: stream["state"].as_str()?.into(),
+        captured: number("captured")?,
+        published: number("published")?,
+        dropped: number("dropped")?,
+        in_flight: number("in_flight")?,
+        panics: number("panics")?,
+    })
+}
+
+/// Reads the log to its end, keeps it in a file, and tells the addresses once they are known.
+fn read_log(stderr: ChildStderr, log: &Path, known: &crossbeam_channel::Sender<(String, String)>) -> Heard {
+    let mut heard = Heard::default();
+    let mut file = std::fs::File::create(log).ok();
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if let Some(file) = &mut file {
+            // A full disk does not end the run: the figures are kept in memory.
+            let _ = writeln!(file, "{line}");
+        }
+        hear(&mut heard, &line);
+        if let (Some(page), Some(rtsp)) = (&heard.page, &heard.rtsp) {
+            // Full or gone once they were told.
+            let _ = known.try_send((page.clone(), rtsp.clone()));
+        }
+    }
+    heard
+}
+
+fn hear(heard: &mut Heard, line: &str) {
+    let entry: Value = serde_json::from_str(line).unwrap_or(Value::Null);
+    let message = entry["message"].as_str().unwrap_or(line);
+    match entry["level"].as_str() {
+        Some("ERROR") => heard.end.errors += 1,
+        Some("WARN") => heard.end.warnings += 1,
+        _ => heard.end.infos += 1,
+    }
+    if line.contains("panicked") {
+        heard.end.panics.push(message.into());
+    }
+    heard.end.reloads += u64::from(message.starts_with("configuration read again"));
+    heard.end.reloads_refused += u64::from(message.ends_with("is not used: everything goes on as before"));
+    if let Some(page) = message.strip_prefix("page ") {
+        heard.page = Some(page.into());
+    }
+    if let Some((address, _)) = message.split_once(" -> ").and_then(|(_, address)| address.rsplit_once('/')) {
+        heard.rtsp = Some(format!("{address}/"));
+    }
+    if let (Some(stream), Some(captured)) = (entry["stream"].as_str(), entry["captured"].as_u64()) {
+        let number = |key: &str| entry[key].as_u64().unwrap_or(u64::MAX);
+        heard.end.accounts.push(Account {
+            stream: stream.into(),
+            captured,
+            published: number("published"),
+            dropped: number("dropped"),
+            in_flight: number("in_flight"),
+        });
+    }
+}
+
+/// Waits; true when the run is over.
+pub fn pause(over: &Receiver<()>, wait: Duration) -> bool {
+    over.recv_timeout(wait) != Err(crossbeam_channel::RecvTimeoutError::Timeout)
+}

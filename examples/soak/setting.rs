@@ -1,0 +1,105 @@
+//! The scene of a run: a folder with models, a configuration of four streams, and their cameras.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use maskcast::segment::golden::Golden;
+
+use super::faulty_camera::Camera;
+use super::faulty_camera::scenario::Scenario;
+use super::onnx;
+
+/// The cameras: two that send H.264 by RTSP, over TCP and UDP, one JPEG by RTSP, one JPEG by HTTP.
+const CAMERAS: &str = r#"
+title = "cameras of a soak"
+[[camera]]
+name = "gate"
+[[camera]]
+name = "yard"
+color = "green"
+[[camera]]
+name = "hall"
+codec = "mjpeg"
+color = "blue"
+[[camera]]
+name = "desk"
+kind = "http"
+[[step]]
+name = "all are well"
+seconds = 1
+"#;
+
+/// What a stream has beside name and source. The first one is recorded; a reload changes the third.
+const SETTINGS: [&str; 4] =
+    ["record.dir = \"recordings\"\n", "transport = \"udp\"\n", "overlay.alpha = ALPHA\n", "show = \"matched\"\n"];
+
+pub struct Setting {
+    folder: PathBuf,
+    pub names: [&'static str; 4],
+    addresses: Vec<String>,
+    /// Models that may take each other's place.
+    pub models: Vec<PathBuf>,
+    /// One whose golden frame is another model's.
+    pub wrong_model: PathBuf,
+}
+
+impl Setting {
+    /// Makes the folder's content and starts the cameras.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or GStreamer lacks an element.
+    pub fn make(folder: &Path) -> Result<(Self, Vec<Camera>)> {
+        let recordings = folder.join("recordings");
+        if recordings.is_dir() {
+            std::fs::remove_dir_all(&recordings)?;
+        }
+        std::fs::create_dir_all(folder)?;
+        let folder = folder.canonicalize()?;
+        let models = ["first.onnx", "second.onnx"].map(|name| folder.join(name)).to_vec();
+        let wrong_model = folder.join("wrong.onnx");
+        for (path, right) in models.iter().map(|path| (path, true)).chain([(&wrong_model, false)]) {
+            write_model(path, right).with_context(|| path.display().to_string())?;
+        }
+        let scenario = Scenario::parse(CAMERAS)?;
+        let cameras: Vec<Camera> = scenario.cameras.iter().map(Camera::start).collect::<Result<_>>()?;
+        let addresses = cameras.iter().map(Camera::url).collect();
+        let setting = Setting { folder, names: ["gate", "yard", "hall", "desk"], addresses, models, wrong_model };
+        setting.config(0.45)?;
+        Ok((setting, cameras))
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.join("maskcast.toml")
+    }
+
+    /// Writes the configuration with this strength of the third stream's tint.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn config(&self, alpha: f64) -> Result<()> {
+        let mut text = "[model]\npath = \"first.onnx\"\nproviders = [\"cpu\"]\nworkers = 1\nthreads = 1\n\
+                        [server]\nhttp = \"127.0.0.1:0\"\nrtsp = \"127.0.0.1:0\"\n"
+            .to_string();
+        for ((name, address), settings) in self.names.iter().zip(&self.addresses).zip(SETTINGS) {
+            let settings = settings.replace("ALPHA", &format!("{alpha:.2}"));
+            write!(text, "[[stream]]\nname = \"{name}\"\nsource = \"{address}\"\n{settings}")?;
+        }
+        // In one step: a reload must never see half a file.
+        let draft = self.folder.join("maskcast.toml.draft");
+        std::fs::write(&draft, text)?;
+        std::fs::rename(draft, self.config_path())?;
+        Ok(())
+    }
+}
+
+/// A model whose class is a pixel's strongest channel; its golden frame is right, or wrong in every pixel.
+fn write_model(path: &Path, right: bool) -> Result<()> {
+    let (width, height) = (64, 36);
+    let rgb = [200, 10, 10].repeat(width * height);
+    let golden = Golden { width, height, rgb, mask: vec![u8::from(!right); width * height] };
+    let golden = golden.to_json().map_err(|problem| anyhow!(problem))?;
+    let model = onnx::channels(width as i64, height as i64, &[("maskcast.golden", &golden)]);
+    onnx::save(&model, path);
+    Ok(())
+}

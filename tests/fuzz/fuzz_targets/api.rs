@@ -1,0 +1,91 @@
+//! The HTTP API. The input is a request: its first line method and target, its rest the body. The real server answers,
+//! and whatever is asked it answers in HTTP, is not at fault itself, and passes on no wish that it should have refused.
+#![no_main]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use maskcast::config::{Show, SourceSpec, defaults_stream};
+use maskcast::frame::{Label, Rgb};
+use maskcast::publish::live::Outlets;
+use maskcast::segment::placement::Placement;
+use maskcast::segment::pool::PoolStats;
+use maskcast::server::HttpServer;
+use maskcast::service::view::{ModelView, Outcome, StreamView, View};
+use maskcast::stream::status::Status;
+
+/// The server, what it shows, and the wishes that come out of it.
+static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
+    let address = "127.0.0.1:0".parse().expect("a literal");
+    let (view, wishes) = View::new(address, Arc::new(PoolStats::default()));
+    let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
+    let stream = StreamView {
+        status: Arc::new(Status::new("gate")),
+        outlets: Outlets::default(),
+        source: source.label(),
+        show: Show::FullRate,
+        overlay: defaults_stream("gate", source).overlay,
+    };
+    view.set_streams(vec![Arc::new(stream)]);
+    view.set_model(ModelView {
+        name: "street".into(),
+        path: "/srv/street.onnx".into(),
+        labels: [Label { name: "road".into(), color: Rgb(128, 64, 128) }].into(),
+        requested: "cpu",
+        actual: "cpu",
+        placement: Placement(Vec::new()),
+        refused: Vec::new(),
+        golden_difference: None,
+        input: (512, 288),
+        workers: 1,
+        threads: 1,
+        max_batch: 1,
+        time: Duration::from_millis(50),
+    });
+    let view = Arc::new(view);
+    let server = HttpServer::bind(address).expect("a port").serve(Arc::clone(&view)).expect("a thread");
+    (server, view, Wishes(Box::new(move || wishes.try_recv().ok().map(|wish| wish.path))))
+});
+
+/// Takes the next wish for a model.
+struct Wishes(Box<dyn Fn() -> Option<std::path::PathBuf> + Send + Sync>);
+
+/// What the server may say: the rest would be its own fault. 503 is a snapshot of a stream that has no picture.
+const STATUS: [u16; 14] = [200, 202, 304, 400, 404, 405, 408, 413, 414, 415, 422, 431, 503, 505];
+
+fuzz_target!(|data: &[u8]| {
+    let (server, view, wishes) = &*SERVICE;
+    let end = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
+    let (head, body) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    let mut client = TcpStream::connect(server.address()).expect("the server listens");
+    // Cut, not closed: so many closed connections would use up the system's ports.
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
+    client.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    client.set_nodelay(true).expect("a socket");
+    let mut request = head.to_vec();
+    let rest = format!(
+        " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    request.extend(rest.as_bytes());
+    request.extend(body);
+    // A server that refuses early may have closed its end.
+    let _ = client.write_all(&request);
+    let mut line = Vec::new();
+    let read = BufReader::new(client).read_until(b'\n', &mut line);
+    let line = String::from_utf8_lossy(&line);
+    // Pictures of a stream have no end: the first line is all that is read.
+    match line.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)?.parse::<u16>().ok()) {
+        Some(status) => assert!(STATUS.contains(&status), "{line}"),
+        // A request that was refused before it was read is cut off with what was not read.
+        None => assert!(line.is_empty() && read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)),
+    }
+    while let Some(path) = (wishes.0)() {
+        assert!(path.is_absolute(), "{path:?}");
+        assert!(line.contains(" 202 "), "{line}");
+        view.set_change(path, Outcome::Done);
+    }
+});

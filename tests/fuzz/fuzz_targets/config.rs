@@ -1,0 +1,46 @@
+//! The configuration: any text is either refused, with at least one error, or gives a configuration that is valid.
+#![no_main]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use maskcast::config::{Config, parse};
+
+fuzz_target!(|text: &str| {
+    // Relative paths in it start in a folder that has a model and nothing to wait for.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fuzz.toml");
+    match parse(text, &path) {
+        Ok(config) => check(&config),
+        Err(errors) => {
+            assert!(!errors.errors.is_empty(), "refused without a reason");
+            let lines = text.lines().count() + 1;
+            for error in &errors.errors {
+                assert!(!error.problem.is_empty() && !error.to_string().contains('\n'), "{error:?}");
+                assert!(error.line.is_none_or(|line| (1..=lines).contains(&line)), "{error:?} of {lines} lines");
+            }
+        }
+    }
+});
+
+/// What the stages rely on.
+fn check(config: &Config) {
+    assert!(!config.streams.is_empty());
+    let names: BTreeSet<_> = config.streams.iter().map(|stream| &stream.name).collect();
+    assert_eq!(names.len(), config.streams.len(), "names are unique");
+    assert!(config.model.path.is_file(), "{:?}", config.model.path);
+    assert!(!config.model.providers.is_empty());
+    for stream in &config.streams {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        assert!(!stream.name.is_empty() && stream.name.chars().all(allowed), "{:?}", stream.name);
+        assert!((0.0..=1.0).contains(&stream.overlay.alpha), "{}", stream.overlay.alpha);
+        assert!((1..=100).contains(&stream.encode.jpeg_quality), "{}", stream.encode.jpeg_quality);
+        assert!(!stream.silence_timeout.is_zero() && !stream.encode.keyframe_interval.is_zero());
+        // Shown and logged: without what only the camera may know.
+        let label = stream.source.label();
+        if let Some(credentials) = &stream.source.credentials {
+            let password = credentials.password.expose();
+            assert!(password.len() < 8 || !label.contains(password), "{label}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A model file's metadata and the card beside it. The input is four texts with a line `---` between them: labels,
+//! golden frame, training notes, card. They go into a real ONNX file, which ONNX Runtime opens.
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use maskcast::config::{OverlayConfig, Style};
+use maskcast::overlay::Overlay;
+use maskcast::segment::contract::Contract;
+use maskcast::segment::golden::Golden;
+use maskcast::segment::runtime;
+use ort::session::Session;
+use prost::Message;
+
+#[allow(dead_code)] // The tests use all of it.
+#[path = "../../common/onnx.rs"]
+mod onnx;
+
+/// Cards are read from files, in memory where the system has such a folder.
+static FOLDER: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+    let memory = PathBuf::from("/dev/shm");
+    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let folder = tempfile::tempdir_in(parent).expect("a folder for cards can be made");
+    let path = folder.path().join("model.onnx");
+    (folder, path)
+});
+
+fuzz_target!(|text: &str| {
+    let mut parts = text.split("\n---\n");
+    let mut next = || parts.next().filter(|part| !part.is_empty());
+    let (labels, golden, train, card) = (next(), next(), next(), next());
+    if let Some(golden) = golden.map(Golden::parse).and_then(Result::ok) {
+        let pixels = golden.width * golden.height;
+        assert_eq!((golden.rgb.len(), golden.mask.len()), (3 * pixels, pixels));
+        assert_eq!(Golden::parse(&golden.to_json().expect("its buffers have its size")), Ok(golden));
+    }
+    // A model that describes itself, or one that needs the card for it.
+    let model = match labels {
+        Some(labels) => {
+            let more = [("maskcast.golden", golden), ("maskcast.train", train)];
+            let more: Vec<_> = more.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            onnx::labelled(8, 6, labels, &more)
+        }
+        None => onnx::foreign(8, 6),
+    };
+    let path = &FOLDER.1;
+    let card_path = path.with_extension("toml");
+    match card {
+        Some(card) => std::fs::write(&card_path, card).expect("the card can be written"),
+        // Fails where there was none.
+        None => drop(std::fs::remove_file(&card_path)),
+    }
+    let environment = &runtime::load(None).expect("ONNX Runtime is installed: make setup").environment;
+    let session = Session::builder(environment)
+        .and_then(|builder| Ok(builder.with_intra_threads(1)?))
+        .and_then(|mut builder| builder.commit_from_memory(&model.encode_to_vec()))
+        .expect("metadata does not keep ONNX Runtime from opening a model");
+    match Contract::read(&session, path) {
+        Ok(contract) => {
+            assert!((1..=255).contains(&contract.labels.len()));
+            assert_eq!((contract.input.width, contract.input.height), (8, 6));
+            let config =
+                OverlayConfig { style: Style::Tint, alpha: 0.5, hide: vec![], legend: true, colors: vec![] };
+            assert!(Overlay::new(&config, &contract.labels).is_ok());
+        }
+        Err(error) => assert!(!error.0.is_empty() && error.0.contains("model."), "{error}"),
+    }
+});

@@ -1,0 +1,171 @@
+//! Drawing: pictures of any size, format and stride, masks of any size and completeness, any settings and texts.
+#![no_main]
+
+use std::time::Instant;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use maskcast::config::{OverlayConfig, Style};
+use maskcast::frame::{
+    Colorimetry, Label, Mask, Matrix, Picture, PictureMut, PixelFormat, Plane, PlaneMut, Rgb, VideoInfo,
+};
+use maskcast::overlay::Overlay;
+
+/// What is in the gaps between rows, and stays there.
+const GAP: u8 = 0xA5;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    frames: Vec<Frame>,
+    style: u8,
+    alpha: u8,
+    legend: bool,
+    labels: Vec<(String, [u8; 3])>,
+    /// Indices into `labels`.
+    hide: Vec<u8>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Frame {
+    width: u16,
+    height: u16,
+    nv12: bool,
+    matrix: u8,
+    full_range: bool,
+    /// Bytes between the rows of source and target.
+    gaps: [u8; 2],
+    /// Whether the last row ends where its pixels end.
+    short: [bool; 2],
+    mask: Option<Drawn>,
+    badge: Option<String>,
+    slate: Option<Vec<String>>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Drawn {
+    width: u16,
+    height: u16,
+    /// Repeated over the mask.
+    classes: Vec<u8>,
+    /// Pixels too few.
+    missing: u8,
+}
+
+/// A picture's planes with gaps between the rows.
+struct Memory {
+    info: VideoInfo,
+    planes: [Vec<u8>; 3],
+    strides: [usize; 3],
+}
+
+impl Memory {
+    fn new(info: VideoInfo, gap: u8, short: bool, value: u8) -> Self {
+        let mut memory = Memory { info, planes: Default::default(), strides: [0; 3] };
+        for plane in 0..info.planes() {
+            let (width, height) = info.plane_size(plane);
+            let stride = width + usize::from(gap);
+            memory.strides[plane] = stride;
+            let length = if short { stride * (height - 1) + width } else { stride * height };
+            let sample = |n: usize| if n % stride < width { value.wrapping_add(n as u8) } else { GAP };
+            memory.planes[plane] = (0..length).map(sample).collect();
+        }
+        memory
+    }
+
+    fn picture(&self) -> Picture<'_> {
+        let plane = |n: usize| Plane { data: &self.planes[n], stride: self.strides[n] };
+        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
+    }
+
+    fn picture_mut(&mut self) -> PictureMut<'_> {
+        let [y, u, v] = &mut self.planes;
+        let [sy, su, sv] = self.strides;
+        PictureMut {
+            info: self.info,
+            planes: [
+                PlaneMut { data: y, stride: sy },
+                PlaneMut { data: u, stride: su },
+                PlaneMut { data: v, stride: sv },
+            ],
+        }
+    }
+
+    fn row(&self, plane: usize, row: usize) -> &[u8] {
+        &self.planes[plane][row * self.strides[plane]..][..self.info.plane_size(plane).0]
+    }
+
+    fn check_gaps(&self) {
+        for (plane, data) in self.planes.iter().enumerate().take(self.info.planes()) {
+            let width = self.info.plane_size(plane).0;
+            assert!(data.chunks(self.strides[plane]).all(|row| row[width..].iter().all(|&byte| byte == GAP)));
+        }
+    }
+}
+
+fuzz_target!(|input: Input| {
+    let labels: Vec<Label> = input
+        .labels
+        .into_iter()
+        .take(255)
+        .map(|(name, [r, g, b])| Label { name, color: Rgb(r, g, b) })
+        .collect();
+    let hide = input.hide.iter().filter_map(|&n| Some(labels.get(usize::from(n))?.name.clone())).collect();
+    let style = [Style::Tint, Style::Contour, Style::MaskOnly][usize::from(input.style % 3)];
+    let alpha = f32::from(input.alpha) / 255.0;
+    let config = OverlayConfig { style, alpha, hide, legend: input.legend, colors: Vec::new() };
+    let mut overlay = Overlay::new(&config, &labels).expect("hidden labels are among the model's");
+    for frame in input.frames.into_iter().take(4) {
+        let format = if frame.nv12 { PixelFormat::Nv12 } else { PixelFormat::I420 };
+        let side = |side: u16| usize::from(side % 400) + 1;
+        let matrix = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020][usize::from(frame.matrix % 3)];
+        let color = Colorimetry { matrix, full_range: frame.full_range };
+        let info = VideoInfo { color, ..VideoInfo::new(format, side(frame.width), side(frame.height)) };
+        let source = Memory::new(info, frame.gaps[0], frame.short[0], 16);
+        let mut target = Memory::new(info, frame.gaps[1], frame.short[1], 99);
+        let mask = frame.mask.map(|drawn| mask(&drawn));
+        overlay.draw(&source.picture(), mask.as_ref(), &mut target.picture_mut());
+        target.check_gaps();
+        if !config.legend {
+            check(&source, mask.as_ref(), &target, &config, &labels);
+        }
+        if let Some(badge) = frame.badge {
+            overlay.badge(&badge, &mut target.picture_mut());
+        }
+        if let Some(lines) = frame.slate {
+            overlay.slate(Some(&source.picture()), &lines, &mut target.picture_mut());
+            overlay.slate(None, &lines, &mut target.picture_mut());
+        }
+        target.check_gaps();
+    }
+});
+
+fn mask(drawn: &Drawn) -> Mask {
+    let (width, height) = (usize::from(drawn.width % 300), usize::from(drawn.height % 300));
+    let pixels = (width * height).saturating_sub(usize::from(drawn.missing));
+    let classes = (0..pixels).map(|n| drawn.classes.get(n % drawn.classes.len().max(1)).copied().unwrap_or(0));
+    Mask { seq: 0, captured_at: Instant::now(), width, height, classes: classes.collect(), labels: [].into() }
+}
+
+/// Where nothing is to be drawn, the target has the very samples of the source.
+fn check(source: &Memory, mask: Option<&Mask>, target: &Memory, config: &OverlayConfig, labels: &[Label]) {
+    let info = source.info;
+    let whole = mask.filter(|mask| mask.width * mask.height > 0 && mask.classes.len() >= mask.width * mask.height);
+    let same = |plane: usize, row: usize| source.row(plane, row) == target.row(plane, row);
+    match (whole, config.style) {
+        (None, Style::Tint | Style::Contour) => {
+            assert!((0..info.planes()).all(|plane| (0..info.plane_size(plane).1).all(|row| same(plane, row))));
+        }
+        (Some(mask), Style::Tint) => {
+            let drawn = |class: u8| {
+                labels.get(usize::from(class)).is_some_and(|label| !config.hide.contains(&label.name))
+            };
+            let classes = mask.resized(info.width, info.height);
+            for (y, row) in classes.chunks(info.width).enumerate() {
+                let samples = source.row(0, y).iter().zip(target.row(0, y));
+                let kept = row.iter().zip(samples).all(|(&class, (before, after))| drawn(class) || before == after);
+                assert!(kept, "row {y} of {info}");
+            }
+        }
+        _ => {}
+    }
+}
