@@ -13,10 +13,12 @@ use crate::stream::timing::Spent;
 mod decode;
 mod mapped;
 mod pipeline;
+mod presence;
 mod rtp;
 mod secrets;
 
 pub use pipeline::GstSource;
+pub use presence::Presence;
 
 /// Why a source has no more frames. The message names no secrets.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,6 +62,11 @@ pub trait Source: Send {
     /// Whether an end is a fault, after which it is tried again: true for cameras, false for files and whatever else
     /// ends by design.
     fn is_restartable(&self) -> bool;
+
+    /// Where its return can be looked for while it is away, if that can be told without opening it.
+    fn presence(&self) -> Option<Presence> {
+        None
+    }
 
     /// Connects. May return before the first frame is there.
     ///

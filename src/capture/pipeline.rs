@@ -15,7 +15,7 @@ use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
 use super::mapped::MappedFrame;
 use super::rtp::{RtpClock, follow};
 use super::secrets::Secrets;
-use super::{Capture, Captured, CapturedFrame, Source, SourceError};
+use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError};
 use crate::config::{SourceSpec, SourceUri, Transport};
 use crate::gst::{GstError, bus_error, make, state_error};
 
@@ -47,6 +47,10 @@ impl Source for GstSource {
             SourceUri::Test(test) => test.frames.is_none(),
             _ => true,
         }
+    }
+
+    fn presence(&self) -> Option<Presence> {
+        Presence::of(&self.spec.uri)
     }
 
     fn open(&self) -> Result<Box<dyn Capture>, SourceError> {

@@ -11,7 +11,7 @@ use super::status::Status;
 use super::stop::Stop;
 use super::timing::Stage;
 use super::{Pace, panic_text};
-use crate::capture::{Captured, CapturedFrame, Source};
+use crate::capture::{Captured, CapturedFrame, Presence, Source};
 use crate::frame::Frame;
 use crate::queue::Sender;
 use crate::segment::pool::Request;
@@ -80,6 +80,14 @@ enum End {
     HeldUp(String),
     /// Its frames stayed late, by so much.
     Late(Duration),
+}
+
+/// How a pause ended.
+enum Pause {
+    Over,
+    /// The source was away, and no longer is.
+    Returned,
+    Stopped,
 }
 
 /// How long the source has been waited for since its last frame.
@@ -152,29 +160,41 @@ impl Supervisor {
             let pause = retry.pause(flow.length());
             // With the reason: it may be another one than the one that took the stream off air.
             tracing::info!(stream = &*stream, stage = "capture", reason, "next try in {:.1} s", pause.as_secs_f64());
-            if self.pause(pause) {
-                return;
+            match self.pause(pause) {
+                Pause::Over => {}
+                Pause::Returned => {
+                    tracing::info!(stream = &*stream, stage = "capture", "{source} is there again");
+                    // It was switched on: what failed before says nothing of it now.
+                    retry = Retry::new();
+                }
+                Pause::Stopped => return,
             }
         }
     }
 
-    /// Waits, and lets it be known that somebody does; true when the stop is raised.
-    fn pause(&self, pause: Duration) -> bool {
+    /// Waits, and lets it be known that somebody does; no longer than until a source that is away returns.
+    fn pause(&self, pause: Duration) -> Pause {
         let until = Instant::now() + pause;
+        let place = self.source.presence().filter(|place| !place.is_there());
         loop {
             self.status.beat();
             let left = until.saturating_duration_since(Instant::now());
             if self.stop.wait(left.min(BEAT)) {
-                return true;
+                return Pause::Stopped;
             }
             if left.is_zero() {
-                return false;
+                return Pause::Over;
+            }
+            if place.as_ref().is_some_and(Presence::is_there) {
+                return Pause::Returned;
             }
         }
     }
 
     fn wait_for_stop(&self) {
-        while !self.pause(BEAT) {}
+        while !self.stop.wait(BEAT) {
+            self.status.beat();
+        }
     }
 
     /// One connection, from opening the source to its end.

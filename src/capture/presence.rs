@@ -1,0 +1,104 @@
+//! Whether a source that could not be reached is there again, asked so cheaply that it can be asked every second.
+//!
+//! Attempts to open a camera are spread further and further apart, so as not to burden one that is ill. One that was
+//! switched off is not burdened by a TCP handshake: with it, its return is noticed within a second instead of half a minute.
+
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use url::Url;
+
+use crate::config::SourceUri;
+
+/// How long a name may take to become an address, and an address to answer. On a camera's network both take milliseconds.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Where a source can be looked for.
+#[derive(Debug)]
+pub enum Presence {
+    /// It accepts connections there.
+    Tcp(Vec<SocketAddr>),
+    /// It is this device.
+    Device(PathBuf),
+}
+
+impl Presence {
+    /// `None` for sources of which nothing can be told without opening them.
+    pub(super) fn of(uri: &SourceUri) -> Option<Self> {
+        match uri {
+            SourceUri::Rtsp(url) => addresses(url, if url.scheme() == "rtsps" { 322 } else { 554 }).map(Presence::Tcp),
+            SourceUri::Http(url) => addresses(url, if url.scheme() == "https" { 443 } else { 80 }).map(Presence::Tcp),
+            SourceUri::V4l2(path) => Some(Presence::Device(path.clone())),
+            _ => None,
+        }
+    }
+
+    /// Looks once.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Presence::Tcp(addresses) => {
+                addresses.iter().any(|address| TcpStream::connect_timeout(address, PATIENCE).is_ok())
+            }
+            Presence::Device(path) => path.exists(),
+        }
+    }
+}
+
+/// Where a URL's host listens. A resolver that takes long must not hold up who asks: then it is `None`, and the thread
+/// that waits for it ends when it has its answer.
+fn addresses(url: &Url, default_port: u16) -> Option<Vec<SocketAddr>> {
+    let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+    let place = (host, url.port().unwrap_or(default_port));
+    let (answer, answered) = bounded(1);
+    let ask = move || {
+        // Nobody may be waiting any more.
+        let _ = answer.send(place.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+    };
+    std::thread::Builder::new().name("resolve".into()).spawn(ask).ok()?;
+    answered.recv_timeout(PATIENCE).ok()?.ok().filter(|addresses| !addresses.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn rtsp(place: &str) -> Presence {
+        Presence::of(&SourceUri::Rtsp(Url::parse(&format!("rtsp://{place}/stream")).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_camera_is_there_as_long_as_it_listens() {
+        let camera = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = camera.local_addr().unwrap().port();
+        let places = [rtsp(&format!("127.0.0.1:{port}")), rtsp(&format!("localhost:{port}"))];
+        assert!(places.iter().all(Presence::is_there), "{places:?}");
+        drop(camera);
+        assert!(!places.iter().any(Presence::is_there), "{places:?}");
+    }
+
+    #[test]
+    fn addresses_have_the_scheme_s_port() {
+        let port = |presence: Presence| match presence {
+            Presence::Tcp(addresses) => addresses[0].port(),
+            Presence::Device(_) => 0,
+        };
+        assert_eq!(port(rtsp("127.0.0.1")), 554);
+        assert_eq!(port(rtsp("[::1]:8554")), 8554);
+        let https = SourceUri::Http(Url::parse("https://127.0.0.1/mjpeg").unwrap());
+        assert_eq!(port(Presence::of(&https).unwrap()), 443);
+    }
+
+    #[test]
+    fn a_device_is_there_when_it_is_plugged_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = folder.path().join("video0");
+        let presence = Presence::of(&SourceUri::V4l2(device.clone())).unwrap();
+        assert!(!presence.is_there());
+        std::fs::write(device, "").unwrap();
+        assert!(presence.is_there());
+        assert!(Presence::of(&SourceUri::Libcamera(String::new())).is_none());
+    }
+}
