@@ -88,7 +88,8 @@ impl Behind {
     }
 
     fn lag(&mut self, Arrival { source_time, at, waited }: Arrival) -> Duration {
-        let is_waited = |part| waited >= self.period.map_or(WAITED, |period| (period / part).max(WAITED));
+        let is_waited =
+            |part: u32| waited >= self.period.map_or(WAITED, |period: Duration| (period / part).max(WAITED));
         let (waited, waited_long) = (is_waited(PART), is_waited(LARGE_PART));
         // Without a clock of its own, a source is believed to keep its rhythm.
         let time = source_time.unwrap_or_else(|| self.last.map_or(Duration::ZERO, |last| last.time + self.period()));
