@@ -133,11 +133,11 @@ fn ledgers(run: &Run, failures: &mut Vec<String>) {
 fn memory(run: &Run, verdict: &mut Verdict) {
     let third = run.samples.len() / 3;
     let slope = |samples: &[Sample]| {
-        let points: Vec<_> = samples.iter().map(|sample| (sample.at / 60.0, sample.pss)).collect();
+        let points: Vec<_> = samples.iter().map(|sample| (sample.at / 60.0, sample.anonymous)).collect();
         theil_sen(&points)
     };
     let figures = &mut verdict.figures;
-    figures.memory_at_most = run.samples.iter().map(|sample| sample.pss).reduce(f64::max);
+    figures.memory_at_most = run.samples.iter().map(|sample| sample.anonymous).reduce(f64::max);
     figures.memory_slope = slope(&run.samples[third..]);
     figures.memory_slope_middle = slope(&run.samples[third..2 * third]);
     figures.memory_slope_last = slope(&run.samples[2 * third..]);

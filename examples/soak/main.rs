@@ -173,7 +173,7 @@ fn tell(minute: u64, record: &Record) {
     if let Some(sample) = run.samples.last() {
         println!(
             "minute {minute}: {:.0} MiB, {} descriptors, {} threads, {} returns, {} visits, {} models, {} reloads",
-            sample.pss,
+            sample.anonymous,
             sample.descriptors,
             sample.threads,
             run.recoveries.len(),

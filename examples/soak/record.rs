@@ -11,6 +11,8 @@ use serde::Serialize;
 pub struct Sample {
     /// Seconds from the start of the run.
     pub at: f64,
+    /// Memory of its own that is no file's, MiB: what leaks. The others change with the processes that share libraries.
+    pub anonymous: f64,
     /// Resident memory, MiB.
     pub rss: f64,
     /// Resident memory, what is shared counted by its share, MiB.

@@ -56,7 +56,7 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
     let rows = [
         ("minutes, seed", format!("{:.1}, {}", run.minutes, run.seed)),
         (
-            "memory (PSS), MiB a minute after the first third; middle; last third",
+            "anonymous memory, MiB a minute after the first third; middle; last third",
             format!(
                 "{}; {}; {}",
                 slope(figures.memory_slope),
@@ -64,7 +64,7 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
                 slope(figures.memory_slope_last)
             ),
         ),
-        ("memory at most, MiB", figures.memory_at_most.map_or("–".into(), |mib| format!("{mib:.0}"))),
+        ("anonymous memory at most, MiB", figures.memory_at_most.map_or("–".into(), |mib| format!("{mib:.0}"))),
         ("descriptors in the calm", pair(figures.descriptors)),
         ("threads in the calm", pair(figures.threads)),
         (
@@ -135,7 +135,11 @@ fn curves(samples: &[Sample]) -> Vec<(&'static str, Vec<Line>)> {
         name: name.into(),
         points: samples.iter().map(|sample| (sample.at / 60.0, value(sample))).collect(),
     };
-    let memory = vec![of("PSS", &|sample| sample.pss), of("RSS", &|sample| sample.rss)];
+    let memory = vec![
+        of("anonymous", &|sample| sample.anonymous),
+        of("PSS", &|sample| sample.pss),
+        of("RSS", &|sample| sample.rss),
+    ];
     let open =
         vec![of("descriptors", &|sample| sample.descriptors as f64), of("threads", &|sample| sample.threads as f64)];
     let names: Vec<&str> = samples

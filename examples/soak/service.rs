@@ -126,6 +126,7 @@ impl Service {
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Sample {
             at,
+            anonymous: mib("Anonymous")?,
             rss: mib("Rss")?,
             pss: mib("Pss")?,
             descriptors,

@@ -23,13 +23,25 @@ impl fmt::Display for ConfigError {
     /// Without the line, which makes sense only beside the file's name; see [`ConfigErrors`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", OneLine(&self.key))?;
         }
-        f.write_str(&self.problem)?;
+        write!(f, "{}", OneLine(&self.problem))?;
         match &self.help {
-            Some(help) => write!(f, " (help: {help})"),
+            Some(help) => write!(f, " (help: {})", OneLine(help)),
             None => Ok(()),
         }
+    }
+}
+
+/// Text in which paths and other words of the file may hold anything: with control characters escaped, so that an error is
+/// a line and a terminal or a log shows it as it is.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .chars()
+            .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_debug()) } else { write!(f, "{c}") })
     }
 }
 
@@ -101,6 +113,17 @@ pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A path with a line break in it was two lines of the log once.
+    #[test]
+    fn an_error_is_one_line_whatever_the_file_says() {
+        let path = Path::new("maskcast.toml");
+        let text = "[model]\npath = \"a\\nERROR b\\u001b[2J\"\n[[stream]]\nname = \"x\"\nsource = \"test://\"\n";
+        let errors = super::super::parse(text, path).unwrap_err();
+        let shown = errors.to_string();
+        assert_eq!(shown.lines().count(), errors.errors.len(), "{shown}");
+        assert!(shown.contains(r"a\nERROR b\u{1b}[2J"), "{shown}");
+    }
 
     #[test]
     fn one_line_an_error() {

@@ -103,20 +103,16 @@ impl Memory {
 }
 
 fuzz_target!(|input: Input| {
-    let labels: Vec<Label> = input
-        .labels
-        .into_iter()
-        .take(255)
-        .map(|(name, [r, g, b])| Label { name, color: Rgb(r, g, b) })
-        .collect();
+    let labels: Vec<Label> =
+        input.labels.into_iter().take(255).map(|(name, [r, g, b])| Label { name, color: Rgb(r, g, b) }).collect();
     let hide = input.hide.iter().filter_map(|&n| Some(labels.get(usize::from(n))?.name.clone())).collect();
     let style = [Style::Tint, Style::Contour, Style::MaskOnly][usize::from(input.style % 3)];
     let alpha = f32::from(input.alpha) / 255.0;
     let config = OverlayConfig { style, alpha, hide, legend: input.legend, colors: Vec::new() };
     let mut overlay = Overlay::new(&config, &labels).expect("hidden labels are among the model's");
-    for frame in input.frames.into_iter().take(4) {
+    for frame in input.frames.into_iter().take(3) {
         let format = if frame.nv12 { PixelFormat::Nv12 } else { PixelFormat::I420 };
-        let side = |side: u16| usize::from(side % 400) + 1;
+        let side = |side: u16| usize::from(side % 150) + 1;
         let matrix = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020][usize::from(frame.matrix % 3)];
         let color = Colorimetry { matrix, full_range: frame.full_range };
         let info = VideoInfo { color, ..VideoInfo::new(format, side(frame.width), side(frame.height)) };
@@ -140,7 +136,7 @@ fuzz_target!(|input: Input| {
 });
 
 fn mask(drawn: &Drawn) -> Mask {
-    let (width, height) = (usize::from(drawn.width % 300), usize::from(drawn.height % 300));
+    let (width, height) = (usize::from(drawn.width % 120), usize::from(drawn.height % 120));
     let pixels = (width * height).saturating_sub(usize::from(drawn.missing));
     let classes = (0..pixels).map(|n| drawn.classes.get(n % drawn.classes.len().max(1)).copied().unwrap_or(0));
     Mask { seq: 0, captured_at: Instant::now(), width, height, classes: classes.collect(), labels: [].into() }
@@ -156,9 +152,8 @@ fn check(source: &Memory, mask: Option<&Mask>, target: &Memory, config: &Overlay
             assert!((0..info.planes()).all(|plane| (0..info.plane_size(plane).1).all(|row| same(plane, row))));
         }
         (Some(mask), Style::Tint) => {
-            let drawn = |class: u8| {
-                labels.get(usize::from(class)).is_some_and(|label| !config.hide.contains(&label.name))
-            };
+            let drawn =
+                |class: u8| labels.get(usize::from(class)).is_some_and(|label| !config.hide.contains(&label.name));
             let classes = mask.resized(info.width, info.height);
             for (y, row) in classes.chunks(info.width).enumerate() {
                 let samples = source.row(0, y).iter().zip(target.row(0, y));
