@@ -61,7 +61,7 @@ fuzz_target!(|text: &str| {
         Ok(contract) => {
             assert!((1..=255).contains(&contract.labels.len()));
             assert_eq!((contract.input.width, contract.input.height), (8, 6));
-            let config = OverlayConfig { style: Style::Tint, alpha: 0.5, hide: vec![], legend: true, colors: vec![] };
+            let config = OverlayConfig { style: Style::Tint, alpha: 0.5, hide: None, legend: true, colors: vec![] };
             assert!(Overlay::new(&config, &contract.labels).is_ok());
         }
         Err(error) => assert!(!error.0.is_empty() && error.0.contains("model."), "{error}"),

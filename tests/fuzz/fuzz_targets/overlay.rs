@@ -22,7 +22,8 @@ struct Input {
     legend: bool,
     labels: Vec<(String, [u8; 3])>,
     /// Indices into `labels`.
-    hide: Vec<u8>,
+    /// By number; `None` leaves it to the default.
+    hide: Option<Vec<u8>>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -105,7 +106,8 @@ impl Memory {
 fuzz_target!(|input: Input| {
     let labels: Vec<Label> =
         input.labels.into_iter().take(255).map(|(name, [r, g, b])| Label { name, color: Rgb(r, g, b) }).collect();
-    let hide = input.hide.iter().filter_map(|&n| Some(labels.get(usize::from(n))?.name.clone())).collect();
+    let name = |n: u8| Some(labels.get(usize::from(n))?.name.clone());
+    let hide = input.hide.map(|numbers| numbers.into_iter().filter_map(name).collect());
     let style = [Style::Tint, Style::Contour, Style::MaskOnly][usize::from(input.style % 3)];
     let alpha = f32::from(input.alpha) / 255.0;
     let config = OverlayConfig { style, alpha, hide, legend: input.legend, colors: Vec::new() };
@@ -152,8 +154,7 @@ fn check(source: &Memory, mask: Option<&Mask>, target: &Memory, config: &Overlay
             assert!((0..info.planes()).all(|plane| (0..info.plane_size(plane).1).all(|row| same(plane, row))));
         }
         (Some(mask), Style::Tint) => {
-            let drawn =
-                |class: u8| labels.get(usize::from(class)).is_some_and(|label| !config.hide.contains(&label.name));
+            let drawn = |class: u8| labels.get(usize::from(class)).is_some_and(|label| !config.hides(&label.name));
             let classes = mask.resized(info.width, info.height);
             for (y, row) in classes.chunks(info.width).enumerate() {
                 let samples = source.row(0, y).iter().zip(target.row(0, y));
