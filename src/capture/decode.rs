@@ -2,6 +2,8 @@
 //! measurement of decoding and of waiting for the source.
 
 use std::cell::Cell;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,13 +32,17 @@ impl Clocks {
 
 /// How long this thread has been ready to run without a core to run on. Zero where the kernel does not count it.
 fn queued() -> Duration {
-    // Nanoseconds on a core, nanoseconds in a core's queue, number of turns (Linux, sched-stats.rst).
-    let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    // Nanoseconds on a core, nanoseconds in a core's queue, number of turns (Linux, sched-stats.rst): 20 digits at most.
+    let mut text = [0; 64];
+    let read = COUNTS.with(|counts| counts.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()));
+    let counts = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
     let nanoseconds = counts.split_ascii_whitespace().nth(1).and_then(|count| count.parse().ok());
     Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
 thread_local! {
+    /// This thread's counts; opened once, read with every frame.
+    static COUNTS: Option<File> = File::open("/proc/thread-self/schedstat").ok();
     /// The clocks of this streaming thread when it delivered its last frame.
     static LAST: Cell<Option<Clocks>> = const { Cell::new(None) };
 }

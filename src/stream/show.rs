@@ -136,18 +136,19 @@ impl Shower {
         result.and(finished)
     }
 
-    /// Whether a live frame has become too old to be shown, in a queue or while this process was stopped. `waited` is
+    /// Drops a live frame that has become too old to be shown, in a queue or while this process was stopped. `waited` is
     /// what was spent on its mask on purpose.
-    fn is_late(&self, frame: &Frame, waited: Duration) -> bool {
-        self.pace == Pace::Live && frame.captured_at.elapsed() > self.max_latency + waited
+    fn in_time(&self, frame: &Frame, entry: Entry, waited: Duration) -> Option<Entry> {
+        if self.pace != Pace::Live || frame.captured_at.elapsed() <= self.max_latency + waited {
+            return Some(entry);
+        }
+        entry.dropped(DropReason::Late);
+        None
     }
 
     fn matched(&mut self, matched: Matched) -> Result<(), String> {
         let Matched { frame, entry, mask } = matched;
-        if self.is_late(&frame, Duration::ZERO) {
-            entry.dropped(DropReason::Late);
-            return Ok(());
-        }
+        let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
         // The promise is kept, broken with a reason, or dropped with the worker. Viewers do not wait for it for ever.
         let lost = || NoMask::Failed(SegmentError::new(LOST_WORKER));
         let mask = if self.pace == Pace::Live {
@@ -161,10 +162,7 @@ impl Shower {
         } else {
             mask.recv().unwrap_or_else(|_| Err(lost()))
         };
-        if self.is_late(&frame, self.max_mask_age) {
-            entry.dropped(DropReason::Late);
-            return Ok(());
-        }
+        let Some(entry) = self.in_time(&frame, entry, self.max_mask_age) else { return Ok(()) };
         match mask {
             Ok(mask) => {
                 if let Some(tap) = &mut self.tap {
@@ -185,20 +183,14 @@ impl Shower {
         while let Ok(mask) = masks.try_recv() {
             self.take(mask);
         }
-        if self.is_late(&frame, Duration::ZERO) {
-            entry.dropped(DropReason::Late);
-            return Ok(());
-        }
+        let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
         if self.mask.is_none() && self.notice.get().is_some() {
             // No mask can be too old before there is a model.
             self.started = None;
             return self.show(&frame, entry, &self.not_ready());
         }
         self.wait_after_pause(&frame, masks);
-        if self.is_late(&frame, self.max_mask_age) {
-            entry.dropped(DropReason::Late);
-            return Ok(());
-        }
+        let Some(entry) = self.in_time(&frame, entry, self.max_mask_age) else { return Ok(()) };
         let started = *self.started.get_or_insert(frame.captured_at);
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
         let age = frame.captured_at.saturating_duration_since(since);
