@@ -13,7 +13,10 @@ TEST_PACKAGES := chromium chromium-driver systemd libfaketime mount e2fsprogs
 
 # ONNX Runtime's library, out of its package on PyPI. `make setup ONNXRUNTIME=onnxruntime-gpu` takes the GPU build.
 ONNXRUNTIME ?= onnxruntime
-ONNXRUNTIME_VERSION := 1.32.0
+ONNXRUNTIME_VERSION_onnxruntime := 1.32.0
+# Wants CUDA 13, cuDNN 9 and, for TensorRT, its version 10.
+ONNXRUNTIME_VERSION_onnxruntime-gpu := 1.31.1
+ONNXRUNTIME_VERSION := $(ONNXRUNTIME_VERSION_$(ONNXRUNTIME))
 RUNTIME := .onnxruntime/$(ONNXRUNTIME)-$(ONNXRUNTIME_VERSION)
 
 # The trainer's libtorch, out of PyTorch's package on PyPI: the CPU half of it, or (`make trainer TORCH=cuda`) all of it.

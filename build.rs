@@ -8,5 +8,13 @@ fn main() {
     {
         let lib = std::path::Path::new(&libtorch).join("lib");
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+        // Nothing in the program names a function of libtorch's CUDA half, so the linker would leave it out; but it is
+        // by being loaded that it tells libtorch of itself.
+        println!("cargo::rerun-if-changed={}", lib.display());
+        if lib.join("libtorch_cuda.so").exists() {
+            println!("cargo::rustc-link-arg=-Wl,--push-state,--no-as-needed");
+            println!("cargo::rustc-link-arg={}", lib.join("libtorch_cuda.so").display());
+            println!("cargo::rustc-link-arg=-Wl,--pop-state");
+        }
     }
 }

@@ -4,10 +4,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use maskcast::commands::{self, Cli};
+use maskcast::commands::{self, Cli, Command, environment};
+
+/// See [`environment::ensure`].
+const ENVIRONMENT: [(&str, &str); 1] = [
+    // Pictures are allocated by one thread and freed by another. With an arena for each of the dozens of threads, as is
+    // glibc's habit, each keeps what it once had, and the service grows for hours.
+    ("MALLOC_ARENA_MAX", "2"),
+];
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Run { .. } = cli.command {
+        environment::ensure(&ENVIRONMENT);
+    }
     if let Err(problem) = commands::logging::init(cli.log_format) {
         eprintln!("maskcast: {problem}");
         return ExitCode::from(commands::exit::USAGE);

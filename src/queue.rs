@@ -32,6 +32,11 @@ pub fn queue<T>(capacity: usize, when_full: WhenFull) -> (Sender<T>, Receiver<T>
 }
 
 impl<T> Sender<T> {
+    /// Whether [`Sender::send`] would wait now.
+    pub fn would_wait(&self) -> bool {
+        self.evict.is_none() && self.channel.is_full()
+    }
+
     /// Queues `item`. Returns the item that had to make room, if any.
     ///
     /// # Errors
@@ -77,6 +82,17 @@ mod tests {
         let producer = std::thread::spawn(move || (0..100).all(|n| sender.send(n) == Ok(None)));
         assert_eq!(receiver.iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
         assert!(producer.join().unwrap());
+    }
+
+    #[test]
+    fn says_before_it_waits() {
+        let (blocking, _receiver) = queue(1, WhenFull::Block);
+        assert!(!blocking.would_wait());
+        blocking.send(1).unwrap();
+        assert!(blocking.would_wait());
+        let (dropping, _receiver) = queue(1, WhenFull::DropOldest);
+        dropping.send(1).unwrap();
+        assert!(!dropping.would_wait());
     }
 
     #[test]

@@ -130,6 +130,8 @@ fn a_reload_touches_only_what_has_changed() {
     let mut leaving = Viewer::play(&service.rtsp("remove"), "tcp", (320, 240));
     leaving.next();
     let deaf = DeafPlayer::play(&service.rtsp("remove"));
+    // It has been told of media that will be others when it plays.
+    let asking = DeafPlayer::describe(&service.rtsp("change"));
 
     write_config(folder.path(), &(stream("add", "") + &stream("keep", "") + &stream("change", "overlay.alpha = 0.9")));
     service.program.child.signal("HUP");
@@ -147,6 +149,7 @@ fn a_reload_touches_only_what_has_changed() {
     assert_eq!(ended.kind(), std::io::ErrorKind::UnexpectedEof);
     leaving.ends();
     deaf.ends();
+    asking.ends();
     let now = service.stream("keep");
     assert_eq!(
         (&now["since"], &now["dropped"], now["state"].as_str()),

@@ -12,6 +12,7 @@ use crossbeam_channel::{bounded, unbounded};
 use maskcast::config::Show;
 use maskcast::publish::{Accepted, OutputError};
 use maskcast::segment::SegmentError;
+use maskcast::segment::pool::Pool;
 use maskcast::stream::Pace;
 use maskcast::stream::ledger::DropReason;
 use maskcast::stream::status::{State, Status};
@@ -229,6 +230,42 @@ fn a_file_ends_with_the_model_s_error() {
     assert_eq!(shown.try_iter().count(), 5);
     drop(pool);
     assert_closed(&status, status.ledger.counts().captured());
+}
+
+#[test]
+fn a_file_goes_through_the_model_in_batches_to_its_end() {
+    let largest = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&largest);
+    let (pool, _) = pool(2, 4, move |frames| {
+        seen.fetch_max(frames.len(), Ordering::SeqCst);
+        Ok(())
+    });
+    let mut settings = config();
+    settings.show = Show::Matched;
+    let (output, shown) = FakeOutput::new(published());
+    let source = ScriptedSource::file(vec![Step::Frames(500)]);
+    let (stream, status) = start(settings, Pace::File, source, output, &pool);
+    wait_until("the file has ended", || stream.is_finished());
+    stream.join().unwrap();
+    let times: Vec<Duration> = shown.try_iter().map(|shown| shown.pts).collect();
+    assert_eq!(times, (0..500).map(|n| Duration::from_millis(40 * n)).collect::<Vec<_>>());
+    assert!(largest.load(Ordering::SeqCst) > 1, "batches of one frame only");
+    assert_closed(&status, 500);
+}
+
+#[test]
+fn a_batch_larger_than_the_overlay_s_queue_does_not_wait_for_itself() {
+    let pool = Pool::idle(2).unwrap();
+    pool.install(crew(1, 8, |_| Ok(()))).unwrap();
+    let mut settings = config();
+    settings.show = Show::Matched;
+    let (output, shown) = FakeOutput::new(published());
+    let source = ScriptedSource::file(vec![Step::Frames(100)]);
+    let (stream, status) = start(settings, Pace::File, source, output, &pool);
+    wait_until("the file has ended", || stream.is_finished());
+    stream.join().unwrap();
+    assert_eq!(shown.try_iter().count(), 100);
+    assert_closed(&status, 100);
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! `maskcast-train`: arguments, logging, exit codes; nothing else.
 #![forbid(unsafe_code)]
 
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
-use maskcast::commands::{exit, logging};
+use maskcast::commands::{environment, exit, logging};
 use maskcast::train::commands::{self, Cli};
 
-/// What libraries read from the environment before `main` begins, so that it has to be there when the program starts.
+/// See [`environment::ensure`].
 const ENVIRONMENT: [(&str, &str); 2] = [
     // What OpenMP's threads do between two operations. The default is to spin, which on a busy machine takes ten times
     // as long: a spinning thread holds the core that the other one waits for.
@@ -20,12 +19,7 @@ const ENVIRONMENT: [(&str, &str); 2] = [
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let missing: Vec<_> = ENVIRONMENT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
-    if !missing.is_empty() {
-        // The program starts once more. It only comes back when that fails, and then goes on without.
-        let program = std::env::current_exe().unwrap_or_else(|_| "maskcast-train".into());
-        let _ = Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
-    }
+    environment::ensure(&ENVIRONMENT);
     if let Err(problem) = logging::init(cli.log_format) {
         eprintln!("maskcast-train: {problem}");
         return ExitCode::from(exit::USAGE);

@@ -11,6 +11,7 @@ use crate::service::ServiceError;
 pub mod bench;
 pub mod check;
 pub mod doctor;
+pub mod environment;
 pub mod job;
 pub mod logging;
 pub mod model;

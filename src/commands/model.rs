@@ -127,7 +127,7 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
     let model = Model::load(&args.config()?, 0)?;
     println!("{}", path.display());
     for (provider, reason) in &model.refused {
-        println!("  {:9} not available: {reason}", provider.name());
+        println!("  {:9} refused: {reason}", provider.name());
     }
     println!("  {:9} runs it: {}", model.provider.name(), model.placement);
     match model.golden_difference {

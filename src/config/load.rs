@@ -99,7 +99,7 @@ fn read_model(section: &Section) -> ModelConfig {
     let count = |key, most, help| section.get(key).and_then(|value| value.integer::<usize>(0..=most, help));
     model.threads = count("threads", 1024, "0 is all cores").unwrap_or(0);
     model.workers = count("workers", 256, "0 is measured at start").unwrap_or(0);
-    model.max_batch = count("max_batch", 64, "0 is 1 on a CPU, 8 on a GPU").unwrap_or(0);
+    model.max_batch = count("max_batch", 64, "0 is 1").unwrap_or(0);
     let device = section.get("device").and_then(|value| value.integer(0..=63, "the number that nvidia-smi shows"));
     model.device = device.unwrap_or(0);
     model.cache_dir = match section.get("cache_dir") {

@@ -78,7 +78,7 @@ pub struct ModelConfig {
     /// CPU sessions that run side by side, sharing `threads`; 0 = measure at start and choose.
     pub workers: usize,
     /// Frames of different streams that share one run when they wait together, at most.
-    /// 0 = as many as pays: 1 on a CPU, 8 on a GPU.
+    /// 0 = 1. On a GPU every run has as many: grey pictures fill it up.
     pub max_batch: usize,
     /// GPU number.
     pub device: i32,

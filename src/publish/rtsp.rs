@@ -33,11 +33,15 @@ const CLEAN_UP: std::time::Duration = std::time::Duration::from_secs(5);
 /// The fan-outs by stream name.
 type Streams = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
 
+/// What each client has asked for last.
+type Asked = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
+
 /// The running server.
 pub struct RtspServer {
     server: rtsp_server::RTSPServer,
     mounts: rtsp_server::RTSPMountPoints,
     streams: Streams,
+    asked: Asked,
     main_loop: glib::MainLoop,
     thread: Option<JoinHandle<()>>,
     address: SocketAddr,
@@ -81,8 +85,8 @@ impl RtspServer {
             glib::ControlFlow::Continue
         });
         clean_up.attach(Some(&context));
-        let streams = Streams::default();
-        greet_players(&server, &streams);
+        let (streams, asked) = (Streams::default(), Asked::default());
+        greet_players(&server, &streams, &asked);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let running = main_loop.clone();
         let thread = std::thread::Builder::new()
@@ -98,6 +102,7 @@ impl RtspServer {
             server,
             mounts,
             streams,
+            asked,
             main_loop,
             thread: Some(thread),
             address: SocketAddr::new(address.ip(), port),
@@ -135,21 +140,30 @@ impl RtspServer {
         self.mounts.add_factory(&format!("/{name}"), factory);
     }
 
-    /// Offers it no longer; who plays it is cut off. Left to themselves, players that do not act on the end of the media
-    /// would keep their connection and wait.
+    /// Offers it no longer; who plays it is cut off, and who has asked for it. Left to themselves, players that do not act on
+    /// the end of the media would keep their connection and wait, and those between DESCRIBE and PLAY would play media
+    /// that have ended: the server keeps for each client what it has described.
     pub fn remove(&self, name: &str) {
         use rtsp_server::RTSPFilterResult::{Keep, Remove};
         let path = format!("/{name}");
         self.mounts.remove_factory(&path);
         lock(&self.streams).remove(name);
+        let asked = self.asked_for(name);
         self.server.client_filter(Some(&mut |_, client| {
-            let mut plays = false;
+            let mut plays = asked.contains(client);
             client.session_filter(Some(&mut |_, session| {
                 plays |= session.media(&path).0.is_some();
                 Keep
             }));
             if plays { Remove } else { Keep }
         }));
+    }
+
+    /// Clients whose last question was for this stream.
+    fn asked_for(&self, name: &str) -> Vec<rtsp_server::RTSPClient> {
+        let mut asked = lock(&self.asked);
+        asked.retain(|(client, _)| client.upgrade().is_some());
+        asked.iter().filter(|(_, other)| other == name).filter_map(|(client, _)| client.upgrade()).collect()
     }
 
     /// Clients connected now.
@@ -177,20 +191,33 @@ impl Drop for RtspServer {
     }
 }
 
-/// Lets every client that begins to play begin with a keyframe. The media is shared: only its first client starts the
-/// encoder, the others would wait for the next keyframe that is due.
-fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams) {
-    let streams = Arc::clone(streams);
+/// Lets every client that begins to play begin with a keyframe, and notes what each asks for. The media is shared: only its
+/// first client starts the encoder, the others would wait for the next keyframe that is due.
+fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &Asked) {
+    let (streams, asked) = (Arc::clone(streams), Arc::clone(asked));
     server.connect_client_connected(move |_, client| {
+        let asked = Arc::clone(&asked);
+        client.connect_pre_describe_request(move |client, context| {
+            if let Some(name) = stream_name(context) {
+                let mut asked = lock(&asked);
+                asked.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
+                asked.push((client.downgrade(), name));
+            }
+            rtsp_server::gst_rtsp::RTSPStatusCode::Ok
+        });
         let streams = Arc::clone(&streams);
         client.connect_play_request(move |_, context| {
-            let path = context.uri().map(|uri| uri.decode_path_components());
-            let name = path.as_ref().and_then(|path| path.iter().find(|part| !part.is_empty()));
-            if let Some(fanout) = name.and_then(|name| lock(&streams).get(name.as_str()).cloned()) {
+            if let Some(fanout) = stream_name(context).and_then(|name| lock(&streams).get(&name).cloned()) {
                 fanout.request_keyframe();
             }
         });
     });
+}
+
+/// The first part of the path that a request is for.
+fn stream_name(context: &rtsp_server::RTSPContext) -> Option<String> {
+    let path = context.uri()?.decode_path_components();
+    path.iter().find(|part| !part.is_empty()).map(ToString::to_string)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

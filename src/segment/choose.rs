@@ -42,9 +42,6 @@ pub struct Trial {
     pub latency: Duration,
 }
 
-/// Batch on a GPU unless the configuration says otherwise.
-const GPU_BATCH: usize = 8;
-
 /// How long each candidate is measured, at least.
 const TRIAL: Duration = Duration::from_millis(400);
 
@@ -54,16 +51,6 @@ fn cores(config: &ModelConfig) -> usize {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         threads => threads,
     }
-}
-
-fn max_batch(model: &Model) -> usize {
-    let wanted = match (model.config().max_batch, model.provider) {
-        // A batch on a CPU takes as long as its frames one by one, and each waits for all.
-        (0, Provider::Cpu) => 1,
-        (0, _) => GPU_BATCH,
-        (batch, _) => batch,
-    };
-    if model.contract.input.dynamic_batch { wanted } else { 1 }
 }
 
 /// Threads that the first session of [`usual`] will have; known before the model is loaded.
@@ -77,7 +64,7 @@ pub fn usual_threads(config: &ModelConfig, goal: Goal) -> usize {
 
 /// The plan that the configuration or the provider dictates, or the usual one for `goal`; measures nothing.
 pub fn usual(model: &Model, goal: Goal) -> Plan {
-    let max_batch = max_batch(model);
+    let max_batch = model.max_batch();
     let cores = cores(model.config());
     match (model.provider, model.config().workers, goal) {
         (Provider::Cpu, 0, Goal::Throughput) => Plan { workers: cores, threads: 1, max_batch },

@@ -173,7 +173,8 @@ impl Pool {
     /// When a segmenter or a thread cannot be made.
     pub fn start(workers: usize, max_batch: usize, factory: Box<Factory>) -> Result<Pool, SegmentError> {
         let shared = Arc::new(Shared::default());
-        let in_work = workers.max(1) + 1;
+        // Each worker's batch, and one frame on its way out.
+        let in_work = workers.max(1) * max_batch.max(1) + 1;
         let team = Mutex::new(muster(&shared, workers, max_batch, Some(factory.into()))?);
         Ok(Pool { shared, team, in_work })
     }
@@ -301,7 +302,7 @@ impl Worker {
         let mut misses = 0;
         for n in (ready..).take(count * self.max_batch) {
             let lane = &lanes[n % count];
-            match take(lane) {
+            match take(lane, batch.is_empty()) {
                 Taken::Job(job) => {
                     misses = 0;
                     batch.push(*job);
@@ -392,8 +393,16 @@ enum Taken {
 }
 
 /// Takes the lane's next request; for `matched`, queues its promise before another worker can take the one after it.
-fn take(lane: &Arc<Lane>) -> Taken {
+/// Waits for room for the promise only if `may_wait`: who has a batch in hand would wait for an overlay that waits for
+/// this batch.
+fn take(lane: &Arc<Lane>, may_wait: bool) -> Taken {
     let output = lane.lock();
+    if let LaneOutput::Matched(overlay) = &*output
+        && !may_wait
+        && overlay.would_wait()
+    {
+        return Taken::Nothing;
+    }
     let request = match lane.requests.try_recv() {
         Ok(request) => request,
         Err(crossbeam_channel::TryRecvError::Empty) => return Taken::Nothing,

@@ -21,15 +21,20 @@ pub struct OnnxSegmenter {
     session: Session,
     contract: Arc<Contract>,
     preprocessor: Preprocessor,
+    /// Pictures of every run, at least; grey ones fill it.
+    batch: usize,
     /// `[N, H, W, 3]`
     rgb: Vec<u8>,
     float: Vec<f32>,
 }
 
 impl OnnxSegmenter {
-    pub(super) fn new(session: Session, contract: Arc<Contract>) -> Self {
+    /// Every run will have `batch` pictures at least, grey ones where there are fewer. GPUs want as many each time: cuDNN
+    /// looks for its algorithms anew whenever the shape changes, for one to two seconds, and TensorRT builds another
+    /// engine. A CPU takes what there is: 1.
+    pub(super) fn new(session: Session, contract: Arc<Contract>, batch: usize) -> Self {
         let preprocessor = Preprocessor::new(contract.input.width, contract.input.height);
-        OnnxSegmenter { session, contract, preprocessor, rgb: Vec::new(), float: Vec::new() }
+        OnnxSegmenter { session, contract, preprocessor, batch, rgb: Vec::new(), float: Vec::new() }
     }
 
     pub(super) fn contract(&self) -> Arc<Contract> {
@@ -48,7 +53,7 @@ impl OnnxSegmenter {
         let mut options = RunOptions::new().map_err(|error| failed(&error))?;
         options.enable_profiling(folder.path().join("run")).map_err(|error| failed(&error))?;
         let rgb = vec![128; self.picture_bytes()];
-        self.run_with(&rgb, 1, &options)?;
+        self.run_filled(&rgb, 1, &options)?;
         // The name has a time behind the prefix.
         let file = std::fs::read_dir(folder.path()).map_err(|error| failed(&error))?.next();
         let file = file.ok_or_else(|| failed(&"no profile was written"))?.map_err(|error| failed(&error))?;
@@ -97,7 +102,23 @@ impl OnnxSegmenter {
     /// ONNX Runtime's words when the run fails, or what is wrong with the shape of its result.
     pub fn run_rgb(&mut self, rgb: &[u8], n: usize) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
         let options = RunOptions::new().map_err(|error| SegmentError(error.to_string()))?;
-        self.run_with(rgb, n, &options)
+        self.run_filled(rgb, n, &options)
+    }
+
+    fn run_filled(
+        &mut self,
+        rgb: &[u8],
+        n: usize,
+        options: &RunOptions,
+    ) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
+        if n >= self.batch {
+            return self.run_with(rgb, n, options);
+        }
+        let mut filled = rgb.to_vec();
+        filled.resize(self.picture_bytes() * self.batch, 128);
+        let (mut classes, (width, height)) = self.run_with(&filled, self.batch, options)?;
+        classes.truncate(n * width * height);
+        Ok((classes, (width, height)))
     }
 
     fn run_with(
@@ -135,13 +156,15 @@ impl Segmenter for OnnxSegmenter {
         let watch = Stopwatch::start();
         let picture_bytes = self.picture_bytes();
         let mut rgb = std::mem::take(&mut self.rgb);
-        rgb.resize(picture_bytes * frames.len(), 0);
+        // What fills the batch stays as it was: its masks are not looked at.
+        let pictures = frames.len().max(self.batch);
+        rgb.resize(picture_bytes * pictures, 128);
         for (frame, out) in frames.iter().zip(rgb.chunks_exact_mut(picture_bytes)) {
             self.preprocessor.run(&frame.pixels.picture(), out)?;
         }
         let preprocess = watch.spent();
         let watch = Stopwatch::start();
-        let result = self.run_rgb(&rgb, frames.len());
+        let result = self.run_rgb(&rgb, pictures);
         self.rgb = rgb;
         let (classes, (width, height)) = result?;
         let masks = frames
@@ -190,7 +213,30 @@ fn normalise(float: &FloatPixels, rgb: &[u8], pixels: usize, out: &mut Vec<f32>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ModelConfig, Provider};
     use crate::segment::card::CardInput;
+    use crate::segment::session::open_session;
+
+    /// With the bundled model on the CPU.
+    fn segmenter(batch: usize) -> OnnxSegmenter {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street.onnx");
+        let config = ModelConfig::with_path(&path);
+        let Ok(session) = open_session(&config, &std::fs::read(&path).unwrap(), Provider::Cpu, 1) else {
+            panic!("the bundled model does not load: is ONNX Runtime there (`make setup`)?");
+        };
+        let contract = Contract::read(&session, &path).unwrap();
+        OnnxSegmenter::new(session, Arc::new(contract), batch)
+    }
+
+    #[test]
+    fn a_batch_that_is_filled_up_gives_the_same_masks() {
+        let (mut single, mut filled) = (segmenter(1), segmenter(3));
+        let golden = single.contract().golden.clone().unwrap();
+        let (expected, size) = single.run_rgb(&golden.rgb, 1).unwrap();
+        assert_eq!(filled.run_rgb(&golden.rgb, 1).unwrap(), (expected.clone(), size));
+        let twice = [&golden.rgb[..], &golden.rgb[..]].concat();
+        assert_eq!(filled.run_rgb(&twice, 2).unwrap(), ([&expected[..], &expected[..]].concat(), size));
+    }
 
     #[test]
     fn normalise_orders_channels_and_axes() {

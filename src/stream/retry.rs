@@ -3,6 +3,9 @@
 //! Each pause is drawn evenly between half a second and a limit that doubles with every failure, from one second to thirty.
 //! All of it is random, not a part on top of a fixed wait: cameras behind a switch that was dead come back
 //! spread over the whole time, and a camera is met half-way through the limit on average.
+//!
+//! Ten seconds of frames take one doubling back, so that a stable minute takes back all of them: a camera that fails once
+//! in a while is not treated like one that fails at once each time.
 
 use std::time::Duration;
 
@@ -18,26 +21,30 @@ const FIRST_LIMIT: Duration = Duration::from_secs(1);
 /// The limit that is never exceeded.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A source that brought frames for this long has earned a quick first retry again.
-const STABLE: Duration = Duration::from_secs(60);
+/// A source that brought frames for this long has taken one doubling of the limit back.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Doublings that are counted; the limit ends at [`LONGEST`] before. With them, a minute takes back everything.
+const MOST_DOUBLINGS: usize = 6;
 
 /// The pauses of one source.
 pub struct Retry {
-    limits: ExponentialBackoff,
+    /// How often the limit of the next pause was doubled.
+    doublings: usize,
     random: Rng,
 }
 
 impl Retry {
     pub fn new() -> Self {
-        Retry { limits: limits(), random: Rng::new() }
+        Retry { doublings: 0, random: Rng::new() }
     }
 
     /// The pause after a connection that failed; `flowed` is the time from its first frame to its last.
     pub fn pause(&mut self, flowed: Duration) -> Duration {
-        if flowed >= STABLE {
-            self.limits = limits();
-        }
-        let limit = self.limits.next().unwrap_or(LONGEST);
+        let earned = flowed.as_secs() / STABLE.as_secs();
+        self.doublings = self.doublings.saturating_sub(usize::try_from(earned).unwrap_or(usize::MAX));
+        let limit = limits().nth(self.doublings).unwrap_or(LONGEST);
+        self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
         SHORTEST + (limit - SHORTEST).mul_f64(self.random.f64())
     }
 }
@@ -88,12 +95,20 @@ mod tests {
         assert!((0..10_000).all(|_| retry.pause(Duration::from_secs(59)) <= LONGEST));
     }
 
+    /// The largest of many pauses of a source whose limit is doubled six times, and that then brought frames for `flowed`.
+    fn longest_after(flowed: Duration) -> f64 {
+        let pause = |_| {
+            let mut retry = Retry { doublings: MOST_DOUBLINGS, random: Rng::new() };
+            retry.pause(flowed).as_secs_f64()
+        };
+        (0..400).map(pause).fold(0.0, f64::max)
+    }
+
     #[test]
-    fn only_a_stable_minute_resets_the_limit() {
-        let mut retry = Retry::new();
-        let worn = |retry: &mut Retry, flowed| (0..50).any(|_| retry.pause(flowed) > FIRST_LIMIT);
-        assert!(worn(&mut retry, Duration::from_secs(59)));
-        assert!(!worn(&mut retry, STABLE));
-        assert!(worn(&mut retry, Duration::ZERO));
+    fn ten_seconds_of_frames_take_one_doubling_back_and_a_minute_all() {
+        for (flowed, limit) in [(0, 30.0), (9, 30.0), (20, 16.0), (39, 8.0), (59, 2.0), (60, 1.0), (100_000, 1.0)] {
+            let longest = longest_after(Duration::from_secs(flowed));
+            assert!(longest <= limit && longest > limit * 0.9, "{longest} s after {flowed} s, the limit is {limit} s");
+        }
     }
 }

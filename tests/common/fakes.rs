@@ -10,7 +10,7 @@ use maskcast::capture::{Capture, Captured, CapturedFrame, Source, SourceError};
 use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
 use maskcast::frame::{Frame, Label, Labels, Mask, OwnedPicture, PictureMut, PixelFormat, Rgb, VideoInfo};
 use maskcast::publish::{Accepted, Output, OutputError, Paint, Stamp};
-use maskcast::segment::pool::{Factory, Pool};
+use maskcast::segment::pool::{Crew, Factory, Pool};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
 use maskcast::stream::status::Status;
 use maskcast::stream::timing::Spent;
@@ -165,12 +165,28 @@ pub fn pool(
     behaviour: impl Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync + 'static,
 ) -> (Pool, Arc<AtomicUsize>) {
     let made = Arc::new(AtomicUsize::new(0));
-    let (behaviour, count): (Arc<Behaviour>, _) = (Arc::new(behaviour), Arc::clone(&made));
-    let factory: Box<Factory> = Box::new(move || {
-        count.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakeSegmenter { behaviour: Arc::clone(&behaviour) }))
-    });
+    let factory = factory(behaviour, Arc::clone(&made));
     (Pool::start(workers, max_batch, factory).unwrap(), made)
+}
+
+/// Fakes to put in the place of a pool's workers.
+pub fn crew(
+    workers: usize,
+    max_batch: usize,
+    behaviour: impl Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync + 'static,
+) -> Crew {
+    Crew { workers, max_batch, factory: factory(behaviour, Arc::default()) }
+}
+
+fn factory(
+    behaviour: impl Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync + 'static,
+    made: Arc<AtomicUsize>,
+) -> Box<Factory> {
+    let behaviour: Arc<Behaviour> = Arc::new(behaviour);
+    Box::new(move || {
+        made.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakeSegmenter { behaviour: Arc::clone(&behaviour) }))
+    })
 }
 
 /// A picture that reached the output: its time and the luma of its middle.

@@ -102,6 +102,15 @@ pub struct DeafPlayer(TcpStream);
 impl DeafPlayer {
     /// Begins to play, and reads nothing from then on.
     pub fn play(url: &str) -> Self {
+        DeafPlayer::greet(url, true)
+    }
+
+    /// Asks what there is to play, and goes no further.
+    pub fn describe(url: &str) -> Self {
+        DeafPlayer::greet(url, false)
+    }
+
+    fn greet(url: &str, play: bool) -> Self {
         let host = url.trim_start_matches("rtsp://").split('/').next().unwrap();
         let mut stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -124,6 +133,9 @@ impl DeafPlayer {
             String::from_utf8(body).unwrap()
         };
         let sdp = ask("DESCRIBE", url, "Accept: application/sdp\r\n");
+        if !play {
+            return DeafPlayer(stream);
+        }
         let control = sdp.lines().filter_map(|line| line.strip_prefix("a=control:")).next_back().unwrap();
         let track = if control.contains("://") { control.to_string() } else { format!("{url}/{control}") };
         ask("SETUP", &track, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n");

@@ -155,7 +155,7 @@ pub struct MachineOptions {
     /// Precision of the convolutions
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
     pub precision: PrecisionChoice,
-    /// libtorch's threads; 0 = one a core. A run is repeated bit for bit only with the same number
+    /// libtorch's threads; 0 = one a core. A run is repeated bit for bit on a CPU only, with the same number
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
     /// Threads that read and augment pictures
