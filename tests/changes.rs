@@ -130,8 +130,10 @@ fn a_reload_touches_only_what_has_changed() {
     let mut leaving = Viewer::play(&service.rtsp("remove"), "tcp", (320, 240));
     leaving.next();
     let deaf = DeafPlayer::play(&service.rtsp("remove"));
-    // It has been told of media that will be others when it plays.
-    let asking = DeafPlayer::describe(&service.rtsp("change"));
+    let asking = DeafPlayer::describe(&service.rtsp("remove"));
+    // Those who look at the stream that starts anew; one comes when it has.
+    let mut changing = Viewer::play(&service.rtsp("change"), "tcp", (320, 240));
+    changing.next();
 
     write_config(folder.path(), &(stream("add", "") + &stream("keep", "") + &stream("change", "overlay.alpha = 0.9")));
     service.program.child.signal("HUP");
@@ -145,6 +147,9 @@ fn a_reload_touches_only_what_has_changed() {
     service.until_state("change", "live");
     viewer.next();
     stays.next();
+    // More than may be under way from before.
+    (0..30).for_each(|_| drop(changing.next()));
+    Viewer::play(&service.rtsp("change"), "udp", (320, 240)).next();
     let ended = until("the browser of the removed stream is let go", || leaves.try_next().err());
     assert_eq!(ended.kind(), std::io::ErrorKind::UnexpectedEof);
     leaving.ends();

@@ -30,12 +30,18 @@ pub enum Taken {
 /// The fan-out of one stream. Outlives its encoders.
 #[derive(Default)]
 pub struct Fanout {
-    takers: Mutex<Vec<Box<dyn Taker>>>,
+    takers: Mutex<Vec<Listed>>,
     /// Their number, for those who must not wait while a picture is handed out.
     count: AtomicUsize,
     encoder: Mutex<Encoder>,
     /// Access units that takers have lost.
     lost: Arc<AtomicU64>,
+}
+
+struct Listed {
+    taker: Box<dyn Taker>,
+    /// Goes with the output that brought it, as a recording does; viewers stay when a stream starts anew.
+    of_output: bool,
 }
 
 /// What the fan-out knows of the encoder that feeds it.
@@ -54,10 +60,19 @@ struct Encoder {
 const KEYFRAME_PAUSE: Duration = Duration::from_millis(250);
 
 impl Fanout {
-    /// Adds a taker; it starts with a keyframe, which is asked for at once.
+    /// Adds a viewer; it starts with a keyframe, which is asked for at once.
     pub fn add(&self, taker: Box<dyn Taker>) {
+        self.enlist(Listed { taker, of_output: false });
+    }
+
+    /// Adds a taker that leaves with [`Fanout::end_output`].
+    pub(super) fn add_for_output(&self, taker: Box<dyn Taker>) {
+        self.enlist(Listed { taker, of_output: true });
+    }
+
+    fn enlist(&self, listed: Listed) {
         let mut takers = lock(&self.takers);
-        takers.push(taker);
+        takers.push(listed);
         self.count.store(takers.len(), Ordering::Release);
         drop(takers);
         self.request_keyframe();
@@ -87,7 +102,7 @@ impl Fanout {
         let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
         let mut wanted = false;
         let mut takers = lock(&self.takers);
-        takers.retain_mut(|taker| match taker.take(sample, keyframe) {
+        takers.retain_mut(|listed| match listed.taker.take(sample, keyframe) {
             Taken::Yes => true,
             Taken::WantsKeyframe => {
                 wanted = true;
@@ -102,11 +117,21 @@ impl Fanout {
         }
     }
 
-    /// Lets all takers go, in the order in which they came.
-    pub(super) fn close(&self) {
+    /// Lets those go who came with the output, in the order in which they came: it has ended.
+    pub(super) fn end_output(&self) {
+        let mut takers = lock(&self.takers);
+        let (gone, stay): (Vec<_>, Vec<_>) = takers.drain(..).partition(|listed| listed.of_output);
+        *takers = stay;
+        self.count.store(takers.len(), Ordering::Release);
+        drop(takers);
+        // Outside the lock: closing a file takes a moment.
+        drop(gone);
+    }
+
+    /// Lets everybody go: there will be no more pictures. Viewers see the end of the stream.
+    pub fn close(&self) {
         let takers = std::mem::take(&mut *lock(&self.takers));
         self.count.store(0, Ordering::Release);
-        // Outside the lock: closing a file takes a moment.
         drop(takers);
     }
 

@@ -27,6 +27,8 @@ use crate::stream::status::Status;
 pub struct Outlets {
     pub h264: Arc<Fanout>,
     pub jpeg: Gallery,
+    /// Goes on when the stream starts anew, as its viewers do.
+    clock: Arc<Mutex<OutputClock>>,
 }
 
 /// The output of one live stream.
@@ -43,7 +45,6 @@ pub struct LiveOutput {
     jpeg: Option<JpegEncoder>,
     /// After a failure no encoder is started before this time.
     retry: Option<Instant>,
-    clock: OutputClock,
 }
 
 /// Pause before an encoder that failed is started again.
@@ -60,7 +61,7 @@ impl LiveOutput {
     ) -> Result<Self, OutputError> {
         if let Some(record) = record {
             let recorder = Recorder::start(Arc::clone(&status), record, outlets.h264.lost_counter())?;
-            outlets.h264.add(Box::new(recorder));
+            outlets.h264.add_for_output(Box::new(recorder));
         }
         Ok(LiveOutput {
             encode,
@@ -72,7 +73,6 @@ impl LiveOutput {
             failed: Vec::new(),
             jpeg: None,
             retry: None,
-            clock: OutputClock::default(),
         })
     }
 
@@ -155,7 +155,7 @@ impl Output for LiveOutput {
         }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
-        let at = self.clock.at(stamp);
+        let at = self.outlets.clock.lock().unwrap_or_else(PoisonError::into_inner).at(stamp);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
         let jpeg = self.jpeg.as_ref().map(|jpeg| jpeg.push(buffer.clone()));
         let h264 = h264.map(|encoder| encoder.push(buffer, at, stamp));
@@ -177,8 +177,8 @@ impl Output for LiveOutput {
             encoder.drain();
         }
         self.jpeg = None;
-        // The takers end with this: the recording is closed, RTSP media see the end of the stream.
-        self.outlets.h264.close();
+        // The recording is closed with this. Viewers stay: another output may take this one's place.
+        self.outlets.h264.end_output();
         Ok(())
     }
 }

@@ -165,10 +165,13 @@ impl Service {
         !self.running.is_empty() && self.running.iter().all(Running::has_ended)
     }
 
-    /// Restarts streams whose stages were lost to a panic.
+    /// Restarts streams whose stages were lost to a panic, and tells the viewers of those that have ended for good.
     pub fn tick(&mut self) {
         for running in &mut self.running {
             running.revive(&self.pool);
+            if running.has_ended() && running.is_finished() {
+                running.view().outlets.h264.close();
+            }
         }
     }
 
