@@ -353,7 +353,8 @@ mod tests {
         assert_eq!(under_way.leave(at(5)), None);
     }
 
-    /// Each picture that an encoder was given comes out with its delay, and the encoder goes with its last taker.
+    /// Each picture that an encoder was given comes out with its delay. A recording leaves with the output; a viewer waits
+    /// for the output that may come after it, until told that there is none, and the encoder goes with the last of them.
     #[test]
     fn encoded_pictures_enter_their_delay() {
         struct Taker(crossbeam_channel::Sender<bool>);
@@ -370,7 +371,9 @@ mod tests {
             LiveOutput::new(EncodeConfig::default(), None, Arc::clone(&status), outlets.clone()).unwrap().patient();
         assert!(!output.wanted());
         let (sender, taken) = crossbeam_channel::unbounded();
-        outlets.h264.add(Box::new(Taker(sender)));
+        let (viewer, seen) = crossbeam_channel::unbounded();
+        outlets.h264.add_for_output(Box::new(Taker(sender)));
+        outlets.h264.add(Box::new(Taker(viewer)));
         assert!(output.wanted());
         let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
         for n in 0..10 {
@@ -379,9 +382,12 @@ mod tests {
             assert_eq!(accepted, Accepted::Encoding);
         }
         output.finish().unwrap();
-        assert_eq!(taken.try_iter().collect::<Vec<_>>().len(), 10);
+        assert_eq!((taken.try_iter().count(), seen.try_iter().count()), (10, 10));
         assert_eq!(status.latency.summary().count, 10);
-        assert!(!output.wanted() && output.h264.is_none());
+        assert!(taken.recv().is_err() && seen.try_recv() == Err(crossbeam_channel::TryRecvError::Empty));
+        assert!(output.wanted() && outlets.h264.takers() == 1);
+        outlets.h264.close();
+        assert!(seen.recv().is_err() && !output.wanted() && output.h264.is_none());
     }
 
     /// Without a successor, too: the last picture of a camera that stalls must not wait for the next one.
