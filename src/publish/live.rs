@@ -384,10 +384,12 @@ mod tests {
         output.finish().unwrap();
         assert_eq!((taken.try_iter().count(), seen.try_iter().count()), (10, 10));
         assert_eq!(status.latency.summary().count, 10);
-        assert!(taken.recv().is_err() && seen.try_recv() == Err(crossbeam_channel::TryRecvError::Empty));
+        use crossbeam_channel::TryRecvError::{Disconnected, Empty};
+        assert_eq!((taken.try_recv(), seen.try_recv()), (Err(Disconnected), Err(Empty)));
         assert!(output.wanted() && outlets.h264.takers() == 1);
         outlets.h264.close();
-        assert!(seen.recv().is_err() && !output.wanted() && output.h264.is_none());
+        assert_eq!(seen.try_recv(), Err(Disconnected));
+        assert!(!output.wanted() && output.h264.is_none());
     }
 
     /// Without a successor, too: the last picture of a camera that stalls must not wait for the next one.
