@@ -57,7 +57,8 @@ fn dispatches(
     file: &[u8],
     provider: Provider,
 ) -> Result<Vec<ExecutionProviderDispatch>, SessionError> {
-    // The exhaustive search, ONNX Runtime's default, takes twice as long at the first run and finds nothing better for such networks.
+    // The exhaustive search, ONNX Runtime's default, takes twice as long at the first run and finds nothing better for such
+    // networks.
     let cuda = || {
         let search = ep::cuda::ConvAlgorithmSearch::Heuristic;
         ep::CUDA::default().with_device_id(config.device).with_conv_algorithm_search(search).build()
