@@ -10,7 +10,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,15 @@ impl Lane {
 
     fn lock(&self) -> MutexGuard<'_, LaneOutput> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` while another worker has it, who may be waiting for room in the overlay's queue.
+    fn try_lock(&self) -> Option<MutexGuard<'_, LaneOutput>> {
+        match self.output.try_lock() {
+            Ok(output) => Some(output),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
@@ -393,10 +402,10 @@ enum Taken {
 }
 
 /// Takes the lane's next request; for `matched`, queues its promise before another worker can take the one after it.
-/// Waits for room for the promise only if `may_wait`: who has a batch in hand would wait for an overlay that waits for
-/// this batch.
+/// Waits for room for the promise, or for another worker that does, only if `may_wait`: who has a batch in hand would
+/// wait for an overlay that waits for this batch.
 fn take(lane: &Arc<Lane>, may_wait: bool) -> Taken {
-    let output = lane.lock();
+    let Some(output) = (if may_wait { Some(lane.lock()) } else { lane.try_lock() }) else { return Taken::Nothing };
     if let LaneOutput::Matched(overlay) = &*output
         && !may_wait
         && overlay.would_wait()
@@ -443,3 +452,6 @@ fn deliver(job: Job, result: Result<Mask, NoMask>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
