@@ -20,6 +20,7 @@
 //! | [`segment`] | models (ONNX Runtime), batching across streams |
 //! | [`overlay`] | drawing masks on planes |
 //! | [`publish`] | outputs (GStreamer): RTSP, MJPEG, recordings, files |
+//! | [`access`] | users, roles, passwords, sessions |
 //! | [`server`] | HTTP: page, API, metrics |
 //! | [`service`] | `maskcast run`: all of it together |
 //! | [`commands`] | the command line |
@@ -27,6 +28,7 @@
 //! Only [`capture`], [`publish`] and [`gst`] know GStreamer; only [`segment`] knows ONNX Runtime.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod capture;
 pub mod commands;
 pub mod config;

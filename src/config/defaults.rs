@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    EncodeConfig, EncoderChoice, ModelConfig, OverlayConfig, Provider, Require, ServerConfig, Show, SourceSpec,
-    SourceUri, StreamConfig, Style,
+    ApiSources, EncodeConfig, EncoderChoice, ModelConfig, OverlayConfig, Provider, Require, ServerConfig, Show,
+    SourceSpec, SourceUri, StreamConfig, Style,
 };
+use crate::access::Users;
 
 impl ModelConfig {
     /// The model at `path` with the default settings: any provider, no cache of TensorRT engines.
@@ -27,10 +28,19 @@ impl ModelConfig {
 }
 
 impl Default for ServerConfig {
-    /// On this machine only: nothing here asks who is there.
+    /// On this machine only, and without users.
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        ServerConfig { http: local(8080), rtsp: local(8554) }
+        ServerConfig {
+            http: local(8080),
+            rtsp: local(8554),
+            allow_anonymous: false,
+            users: Users::default(),
+            tls: None,
+            rtsp_plain_auth: false,
+            hosts: Vec::new(),
+            api_sources: ApiSources::default(),
+        }
     }
 }
 

@@ -1,14 +1,14 @@
-//! From a file's text to a [`Config`]: TOML, `[model]`, `[server]`; the streams are read in `stream.rs`.
+//! From a file's text to a [`Config`]: TOML, `[model]`; `[server]` is read in `server.rs`, the streams in `stream.rs`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
 use super::error::line_of;
 use super::reader::{Document, Section, Value};
+use super::server::read_server;
 use super::stream::read_streams;
-use super::{Config, ConfigError, ConfigErrors, ModelConfig, Provider, Require, ServerConfig};
+use super::{Config, ConfigError, ConfigErrors, ModelConfig, Provider, Require};
 
 /// Reads and validates a configuration file.
 ///
@@ -62,7 +62,7 @@ pub(super) fn parse_with(
     if errors.is_empty() { Ok(config) } else { Err(ConfigErrors { path: path.to_path_buf(), errors }) }
 }
 
-fn folder_of(path: &Path) -> PathBuf {
+pub(super) fn folder_of(path: &Path) -> PathBuf {
     // Absolute, so that a later change of the current folder changes nothing. Fails only for an empty path.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     path.parent().map(Path::to_path_buf).unwrap_or_default()
@@ -134,57 +134,4 @@ fn read_providers(value: &Value) -> Option<Vec<Provider>> {
     }
     // With a wrong name among them, the list says nothing about what is required.
     (providers.len() == values.len()).then_some(providers)
-}
-
-fn read_server(section: &Section) -> ServerConfig {
-    let default = ServerConfig::default();
-    let address = |key| section.get(key).and_then(|value| read_address(&value));
-    let server =
-        ServerConfig { http: address("http").unwrap_or(default.http), rtsp: address("rtsp").unwrap_or(default.rtsp) };
-    if collide(server.http, server.rtsp) {
-        let help = "HTTP and RTSP need a port each; the defaults are 8080 and 8554";
-        section.fail("rtsp", format!("{} is taken by server.http ({})", server.rtsp, server.http), Some(help));
-    }
-    section.finish();
-    server
-}
-
-/// Whether listening on both fails: the same port on the same address, or one of them on all addresses.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || everywhere)
-}
-
-fn read_address(value: &Value) -> Option<SocketAddr> {
-    let text = value.string()?;
-    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-    let host = match host {
-        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        _ => match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(host) => host.parse().ok().map(IpAddr::V6),
-            None => host.parse().ok().map(IpAddr::V4),
-        },
-    };
-    match (host, port.parse()) {
-        (Some(host), Ok(port)) => Some(SocketAddr::new(host, port)),
-        _ => {
-            let help = "write \"127.0.0.1:8080\" for this machine only, \"0.0.0.0:8080\" for all networks";
-            value.fail(format!("{text:?} is not an IP address (or localhost) and a port"), Some(help))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn collisions() {
-        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-        assert!(collide(address("127.0.0.1:80"), address("127.0.0.1:80")));
-        assert!(collide(address("0.0.0.0:80"), address("127.0.0.1:80")));
-        assert!(!collide(address("10.0.0.1:80"), address("127.0.0.1:80")));
-        assert!(!collide(address("0.0.0.0:80"), address("0.0.0.0:81")));
-        assert!(!collide(address("127.0.0.1:0"), address("127.0.0.1:0")));
-    }
 }

@@ -3,17 +3,18 @@
 //! A `Config` that exists is valid: files it names are there, names are unique, addresses parse, colours are colours.
 //! Stages take their settings from these types and never look at TOML.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::frame::Rgb;
 
+mod allowed;
 mod defaults;
 mod duration;
 mod error;
 mod load;
 mod reader;
+mod server;
 mod source;
 mod stream;
 mod uri;
@@ -21,9 +22,11 @@ mod uri;
 #[cfg(test)]
 mod tests;
 
+pub use allowed::ApiSources;
 pub use defaults::defaults_stream;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{load, parse};
+pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
 
 /// A whole configuration file.
@@ -86,15 +89,6 @@ pub struct ModelConfig {
     pub cache_dir: Option<PathBuf>,
     /// `libonnxruntime.so`, when it is not where Maskcast looks by itself.
     pub runtime: Option<PathBuf>,
-}
-
-/// `[server]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerConfig {
-    /// Page, API, metrics, MJPEG; default `127.0.0.1:8080`.
-    pub http: SocketAddr,
-    /// RTSP; default `127.0.0.1:8554`.
-    pub rtsp: SocketAddr,
 }
 
 /// Which mask is drawn on which frame (`stream.show`).

@@ -1,0 +1,260 @@
+//! Who is there and what they may do: users, tokens, sessions, and how often passwords may be tried.
+//!
+//! Knows neither HTTP nor RTSP; both ask [`Access`]. What it holds is exchanged as a whole when the configuration is read
+//! again: who was removed is out with the next request.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+pub mod limit;
+pub mod password;
+pub mod sessions;
+pub mod users;
+
+pub use users::{Role, Token, User, Users};
+
+use crate::config::ServerConfig;
+use crate::repeats;
+use limit::Limits;
+use password::{Verdict, Verifier};
+use sessions::{Begun, Sessions};
+
+/// The realm of HTTP's and RTSP's challenges. Part of `rtsp_digest`: another one makes those worthless.
+pub const REALM: &str = "maskcast";
+
+/// How long whoever asks should wait when too many passwords are being checked.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Somebody whose request may be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A user's or token's name; `None` where nobody was asked.
+    pub name: Option<Arc<str>>,
+    pub role: Role,
+    /// Of a session: what its changing requests have to carry.
+    pub csrf: Option<Arc<str>>,
+}
+
+/// Why somebody is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// No such user, or another password.
+    Wrong,
+    /// Too many attempts: to be tried again after this time.
+    Limited(Duration),
+}
+
+/// What the configuration says.
+#[derive(Clone, Debug)]
+struct Rules {
+    users: Users,
+    /// What those may do who do not say who they are.
+    anonymous: Option<Role>,
+}
+
+/// Decides who is let in.
+pub struct Access {
+    rules: RwLock<Arc<Rules>>,
+    verifier: Verifier,
+    limits: Mutex<Limits>,
+    sessions: Mutex<Sessions>,
+}
+
+impl Access {
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn new(config: &ServerConfig) -> Result<Self, String> {
+        Ok(Access {
+            rules: RwLock::new(Arc::new(Rules::of(config))),
+            verifier: Verifier::new()?,
+            limits: Mutex::default(),
+            sessions: Mutex::default(),
+        })
+    }
+
+    /// Takes over what a configuration that was read again says. Sessions of those who were removed or have another password
+    /// end.
+    pub fn set(&self, config: &ServerConfig) {
+        let new = Arc::new(Rules::of(config));
+        let old = std::mem::replace(&mut *self.rules.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&new));
+        let hash = |rules: &Rules, name: &str| rules.users.user(name).map(|user| user.hash.clone());
+        lock(&self.sessions).keep(|name| hash(&old, name).is_some() && hash(&old, name) == hash(&new, name));
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What those may do who do not say who they are; `None`: nothing.
+    pub fn anonymous(&self) -> Option<Identity> {
+        self.rules().anonymous.map(|role| Identity { name: None, role, csrf: None })
+    }
+
+    /// All who have credentials.
+    pub fn users(&self) -> Users {
+        self.rules().users.clone()
+    }
+
+    /// Whose token this is. All are compared, each in constant time.
+    pub fn token(&self, token: &str) -> Option<Identity> {
+        let (rules, sha256) = (self.rules(), digest(token.as_bytes()));
+        let found = rules.users.tokens.iter().filter(|token| bool::from(token.sha256.ct_eq(&sha256))).last()?;
+        Some(Identity { name: Some(found.name.as_str().into()), role: found.role, csrf: None })
+    }
+
+    /// Whether this user had this very password within the last minute: what can be said at once.
+    pub fn remembered(&self, user: &str, password: &str) -> Option<Identity> {
+        let rules = self.rules();
+        let user = rules.users.user(user)?;
+        self.verifier.remembers(&user.hash, password, Instant::now()).then(|| identity(user))
+    }
+
+    /// Whether this user has this password. Takes long and blocks; `from` is the client's address, where it is known.
+    ///
+    /// # Errors
+    /// Not so, or tried too often; also in the log, without what was tried.
+    pub fn password(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Denied> {
+        if let Some(identity) = self.remembered(name, password) {
+            return Ok(identity);
+        }
+        let (rules, now) = (self.rules(), Instant::now());
+        let user = rules.users.user(name);
+        // Somebody may have typed a password in place of a name: only names that exist are told.
+        let whom = user.map_or("an unknown user", |user| &user.name);
+        let place = from.map_or_else(|| "by RTSP".to_string(), |from| format!("from {}", from.to_canonical()));
+        let known = user.map(|user| user.name.as_str());
+        if let Err(wait) = lock(&self.limits).attempt(known, from, now) {
+            repeats::warn("", "", &format!("login of {whom} {place} refused: too many attempts"));
+            return Err(Denied::Limited(wait));
+        }
+        match self.verifier.verify(user.map(|user| &user.hash), password, now) {
+            Verdict::Right => {
+                lock(&self.limits).right(known, from);
+                user.map(identity).ok_or(Denied::Wrong)
+            }
+            Verdict::Wrong => {
+                repeats::warn("", "", &format!("login of {whom} {place} refused: no such user, or another password"));
+                Err(Denied::Wrong)
+            }
+            Verdict::Busy => {
+                lock(&self.limits).right(known, from);
+                repeats::warn("", "", "logins are put off: too many passwords are to be checked");
+                Err(Denied::Limited(BUSY))
+            }
+        }
+    }
+
+    /// Begins a session of a user who has just been let in.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn begin(&self, user: &str) -> Result<Begun, String> {
+        lock(&self.sessions).begin(user, Instant::now())
+    }
+
+    /// Whose session this is.
+    pub fn session(&self, id: &str) -> Option<Identity> {
+        let (name, csrf) = lock(&self.sessions).find(id, Instant::now())?;
+        let rules = self.rules();
+        Some(Identity { csrf: Some(csrf), ..identity(rules.users.user(&name)?) })
+    }
+
+    /// Ends a session.
+    pub fn end(&self, id: &str) {
+        lock(&self.sessions).end(id);
+    }
+}
+
+impl Rules {
+    fn of(config: &ServerConfig) -> Self {
+        Rules { users: config.users.clone(), anonymous: config.anonymous() }
+    }
+}
+
+fn identity(user: &User) -> Identity {
+    Identity { name: Some(user.name.as_str().into()), role: user.role, csrf: None }
+}
+
+/// SHA-256.
+pub(crate) fn digest(data: &[u8]) -> [u8; 32] {
+    Sha256::digest(data).into()
+}
+
+/// Random bytes that nobody can guess.
+///
+/// # Errors
+/// When the system has none.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system has no random numbers: {error}"))?;
+    Ok(bytes)
+}
+
+/// 256 random bits as text that fits a header.
+pub(crate) fn random_text() -> Result<String, String> {
+    Ok(URL_SAFE_NO_PAD.encode(random::<32>()?))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(users: Users) -> ServerConfig {
+        ServerConfig { users, ..ServerConfig::default() }
+    }
+
+    fn user(name: &str, role: Role, password: &str) -> User {
+        User { name: name.into(), role, hash: password::hash(password).unwrap(), rtsp_digest: None }
+    }
+
+    fn token(name: &str, text: &str) -> Token {
+        Token { name: name.into(), role: Role::Viewer, sha256: digest(text.as_bytes()) }
+    }
+
+    #[test]
+    fn tokens_and_passwords_tell_who_is_there() {
+        let users = Users {
+            users: vec![user("anna", Role::Operator, "correct horse")],
+            tokens: vec![token("a", "one"), token("b", "two")],
+        };
+        let access = Access::new(&config(users)).unwrap();
+        assert_eq!(access.anonymous(), None);
+        assert_eq!(access.token("two").unwrap().name.as_deref(), Some("b"));
+        assert_eq!(access.token("three"), None);
+        let anna = access.password("anna", "correct horse", None).unwrap();
+        assert_eq!((anna.name.as_deref(), anna.role, &anna.csrf), (Some("anna"), Role::Operator, &None));
+        assert_eq!(access.remembered("anna", "correct horse"), Some(anna));
+        assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
+        assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
+    }
+
+    #[test]
+    fn who_is_removed_or_gets_another_password_is_out_at_once() {
+        let [anna, bert] = ["anna", "bert"].map(|name| user(name, Role::Viewer, "correct horse"));
+        let access = Access::new(&config(Users { users: vec![anna.clone(), bert.clone()], tokens: vec![] })).unwrap();
+        let [a, b] = ["anna", "bert"].map(|name| access.begin(name).unwrap().id);
+        assert!(access.password("bert", "correct horse", None).is_ok());
+        let promoted = User { role: Role::Operator, ..anna };
+        access.set(&config(Users { users: vec![promoted.clone(), bert], tokens: vec![] }));
+        assert_eq!(access.session(&a).unwrap().role, Role::Operator, "a role holds at once");
+        assert!(access.session(&b).is_some());
+        access.set(&config(Users {
+            users: vec![promoted, user("bert", Role::Viewer, "battery staple")],
+            tokens: vec![],
+        }));
+        assert!(access.session(&a).is_some() && access.session(&b).is_none());
+        assert_eq!(access.remembered("bert", "correct horse"), None);
+        access.set(&config(Users { users: vec![], tokens: vec![token("t", "x")] }));
+        assert!(access.session(&a).is_none());
+    }
+}

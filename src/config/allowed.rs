@@ -1,0 +1,231 @@
+//! Which sources the API may add (`server.api_sources`).
+//!
+//! Whoever writes the configuration may name any source. The API is reached from a network, and what it is told must not
+//! make this machine read its own files, run GStreamer descriptions, or speak to services that trust it because they hear
+//! it on the loopback or a link-local address (as a cloud's metadata service does). So it takes network cameras and test
+//! pictures, at other addresses, unless the configuration lists more.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::SourceUri;
+use super::error::did_you_mean;
+
+/// Taken where nothing else is said.
+const DEFAULT: [&str; 6] = ["rtsp", "rtsps", "srt", "http", "https", "test"];
+
+/// All that can be allowed.
+const SCHEMES: [&str; 10] = ["rtsp", "rtsps", "srt", "http", "https", "test", "file", "v4l2", "libcamera", "gst"];
+
+/// Addresses outside the loopback and link-local ranges at which clouds tell their machines secrets.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// What the API may add.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiSources {
+    schemes: Vec<&'static str>,
+    networks: Vec<IpNet>,
+}
+
+impl Default for ApiSources {
+    /// Network cameras and test pictures.
+    fn default() -> Self {
+        ApiSources { schemes: DEFAULT.to_vec(), networks: Vec::new() }
+    }
+}
+
+impl ApiSources {
+    pub(super) fn none() -> Self {
+        ApiSources { schemes: Vec::new(), networks: Vec::new() }
+    }
+
+    /// Addresses alone are meant in addition to what is taken by itself.
+    pub(super) fn or_default_schemes(mut self) -> Self {
+        if self.schemes.is_empty() && !self.networks.is_empty() {
+            self.schemes = DEFAULT.to_vec();
+        }
+        self
+    }
+
+    /// Allows a scheme, an address, or a network such as `127.0.0.0/8`.
+    pub(super) fn allow(&mut self, word: &str) -> Result<(), (String, String)> {
+        if let Some(scheme) = SCHEMES.iter().find(|scheme| **scheme == word) {
+            self.schemes.push(scheme);
+            return Ok(());
+        }
+        let network = word.parse::<IpNet>().or_else(|_| word.parse::<IpAddr>().map(IpNet::from));
+        match network {
+            Ok(network) => {
+                self.networks.push(network);
+                Ok(())
+            }
+            Err(_) => Err((format!("{word:?} is neither a scheme nor an address"), did_you_mean(word, SCHEMES))),
+        }
+    }
+
+    /// Whether the API may add this source. Looks up the names of hosts, which may take seconds: not for threads that serve
+    /// others.
+    ///
+    /// A name can mean another address by the time the camera is opened, and an HTTP server can send on to another: who
+    /// minds lists no `http` and cuts the machine's own services off from its network.
+    ///
+    /// # Errors
+    /// Why not, for whoever asked; it repeats nothing that may be secret.
+    pub fn check(&self, uri: &SourceUri) -> Result<(), String> {
+        let (scheme, url) = match uri {
+            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => (url.scheme(), Some(url)),
+            SourceUri::File(_) => ("file", None),
+            SourceUri::V4l2(_) => ("v4l2", None),
+            SourceUri::Libcamera(_) => ("libcamera", None),
+            SourceUri::Test(_) => ("test", None),
+            SourceUri::Gst(_) => ("gst", None),
+        };
+        if !self.schemes.contains(&scheme) {
+            return Err(format!(
+                "the API may not add {scheme} sources, only {}; the configuration may (server.api_sources)",
+                self.schemes.join(", ")
+            ));
+        }
+        let Some(url) = url else { return Ok(()) };
+        for address in addresses(url)? {
+            if is_guarded(address) && !self.networks.iter().any(|network| network.contains(&address)) {
+                return Err(format!(
+                    "the API may not add sources at {address}, which is this machine or its link; \
+                     list it in server.api_sources to allow that"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All addresses that the host of this URL stands for, in the way in which GStreamer will find them. Forms like `0x7f.1`
+/// are left to the system, which knows them all.
+fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
+    let host = url.host_str().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    // Nobody means a camera by this, and not everybody reads it the same way.
+    if host.is_empty() || !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) {
+        return Err("the source's host is neither a name nor an address".into());
+    }
+    let found: Vec<IpAddr> = (host, 0)
+        .to_socket_addrs()
+        .map_err(|_| format!("the source's host {host} is not known: is the name right, and is there a name server?"))?
+        .map(|address| address.ip().to_canonical())
+        .collect();
+    if found.is_empty() { Err(format!("the source's host {host} has no address")) } else { Ok(found) }
+}
+
+/// This machine, its link, and what only clouds use.
+fn is_guarded(address: IpAddr) -> bool {
+    let local = match address {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_link_local() || address.octets()[0] == 0 || address.is_broadcast()
+        }
+        // What is written into the last 32 bits (`::127.0.0.1`, `64:ff9b::127.0.0.1`) may be translated to that.
+        IpAddr::V6(address) => {
+            let [a, b, .., g, h] = address.segments();
+            let [g, h] = [g.to_be_bytes(), h.to_be_bytes()];
+            let translated = (a, b) == (0x64, 0xff9b) || address.segments()[..6] == [0; 6];
+            let inner = IpAddr::V4(Ipv4Addr::new(g[0], g[1], h[0], h[1]));
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unicast_link_local()
+                || (translated && is_guarded(inner))
+        }
+    };
+    local || METADATA.contains(&address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn check(sources: &ApiSources, text: &str) -> Result<(), String> {
+        sources.check(&SourceUri::parse(text, Path::new("/srv")).unwrap())
+    }
+
+    fn allowing(words: &[&str]) -> ApiSources {
+        let mut sources = ApiSources::none();
+        words.iter().for_each(|word| sources.allow(word).unwrap());
+        sources.or_default_schemes()
+    }
+
+    #[test]
+    fn by_itself_the_api_adds_network_cameras_only() {
+        let sources = ApiSources::default();
+        for text in
+            ["rtsp://192.0.2.7/a", "rtsps://[2001:db8::7]/a", "srt://10.0.0.7:7001", "http://192.168.1.5/a", "test://"]
+        {
+            assert_eq!(check(&sources, text), Ok(()), "{text}");
+        }
+        for text in [
+            "file:///etc/shadow",
+            "/etc/shadow",
+            "gst:filesrc location=/etc/shadow ! fakesink",
+            "v4l2:///dev/video0",
+            "libcamera://",
+        ] {
+            let refused = check(&sources, text).unwrap_err();
+            assert!(refused.starts_with("the API may not add ") && !refused.contains("shadow"), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn this_machine_and_its_link_are_refused_however_they_are_written() {
+        for text in [
+            "rtsp://127.0.0.1/a",
+            "rtsp://localhost/a",
+            "http://127.1/a",
+            "http://2130706433/a",
+            "rtsp://2130706433/a",
+            "rtsp://0x7f.1/a",
+            "rtsp://0177.0.0.1/a",
+            "http://0.0.0.0:8080/a",
+            "srt://0.0.0.0:7001?mode=listener",
+            "rtsp://[::1]/a",
+            "rtsp://[::]/a",
+            "rtsp://[::ffff:127.0.0.1]/a",
+            "http://[::ffff:7f00:1]/a",
+            "rtsp://[64:ff9b::127.0.0.1]/a",
+            "rtsp://[fe80::1]/a",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://168.63.129.16/",
+            "http://[fd00:ec2::254]/",
+        ] {
+            let refused = check(&ApiSources::default(), text).expect_err(text);
+            assert!(refused.starts_with("the API may not add sources at "), "{text}: {refused}");
+        }
+        for text in ["rtsp://127%2E0.0.1/a", "rtsp://no-such-host.invalid/a"] {
+            let refused = check(&ApiSources::default(), text).expect_err(text);
+            assert!(refused.starts_with("the source's host "), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_taken() {
+        let loopback = allowing(&["127.0.0.0/8", "::1"]);
+        assert_eq!(check(&loopback, "rtsp://127.0.0.1/a"), Ok(()));
+        assert_eq!(check(&loopback, "rtsp://[::1]/a"), Ok(()));
+        assert!(check(&loopback, "rtsp://169.254.0.1/a").is_err());
+        let files = allowing(&["file", "rtsp"]);
+        assert_eq!(check(&files, "/srv/a.mp4"), Ok(()));
+        assert!(check(&files, "http://192.0.2.7/a").is_err(), "a list says all that is taken");
+        assert!(
+            check(&ApiSources::none().or_default_schemes(), "rtsp://192.0.2.7/a").is_err(),
+            "an empty list takes nothing"
+        );
+        let (problem, help) = ApiSources::none().allow("rstp").unwrap_err();
+        assert_eq!(
+            (problem.as_str(), help.as_str()),
+            ("\"rstp\" is neither a scheme nor an address", "did you mean rtsp?")
+        );
+    }
+}
