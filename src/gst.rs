@@ -29,6 +29,7 @@ pub fn package_of(element: &str) -> &'static str {
     match element {
         "x264enc" => "gstreamer1.0-plugins-ugly",
         "openh264enc" | "nvh264enc" | "h264parse" | "srtsrc" => "gstreamer1.0-plugins-bad",
+        "rtspclientsink" => "gstreamer1.0-rtsp",
         "avdec_h264" => "gstreamer1.0-libav",
         "libcamerasrc" => "gstreamer1.0-libcamera",
         "jpegenc" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip" | "rtph264pay" | "souphttpsrc" => {
@@ -53,10 +54,12 @@ pub fn make(element: &str) -> Result<gst::Element, GstError> {
     })
 }
 
-/// Sets a property from text when the element has it; versions and builds of plugins differ.
+/// Sets a property from text when the element has it and knows the value; versions and builds of plugins differ.
 pub fn set_if_present(element: &gst::Element, property: &str, value: &str) {
-    if element.find_property(property).is_some() {
-        element.set_property_from_str(property, value);
+    let Some(specification) = element.find_property(property) else { return };
+    match gst::glib::Value::deserialize_with_pspec(value, &specification) {
+        Ok(value) => element.set_property_from_value(property, &value),
+        Err(_) => tracing::debug!("{}: its {property} knows no {value:?}", element.name()),
     }
 }
 
@@ -164,6 +167,17 @@ mod tests {
         init().unwrap();
         let error = make("no-such-element").unwrap_err();
         assert!(error.message.contains("no-such-element") && error.message.contains("install"), "{error}");
+    }
+
+    #[test]
+    fn what_an_element_does_not_know_is_left_as_it_is() {
+        init().unwrap();
+        let queue = make("queue").unwrap();
+        set_if_present(&queue, "max-size-buffers", "7");
+        set_if_present(&queue, "max-size-buffers", "many");
+        set_if_present(&queue, "leaky", "sideways");
+        set_if_present(&queue, "no-such-property", "1");
+        assert_eq!(queue.property::<u32>("max-size-buffers"), 7);
     }
 
     #[test]

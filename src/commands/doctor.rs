@@ -112,10 +112,16 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
         || vec![EncoderChoice::Auto],
         |config| config.streams.iter().map(|stream| stream.encode.encoder).collect(),
     );
-    choices.dedup();
+    let mut seen = Vec::new();
+    choices.retain(|choice| {
+        !seen.contains(choice) && {
+            seen.push(*choice);
+            true
+        }
+    });
     for choice in choices {
         let finding = match crate::publish::encoder::H264::choose(choice, &[]) {
-            Ok(encoder) => Finding { topic: "encoder", verdict: Verdict::Good, text: encoder.element().into() },
+            Ok(choice) => Finding { topic: "encoder", verdict: Verdict::Good, text: choice.to_string() },
             Err(error) => Finding { topic: "encoder", verdict: Verdict::Bad, text: error.message },
         };
         findings.push(finding);

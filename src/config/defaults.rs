@@ -55,7 +55,7 @@ impl Default for EncodeConfig {
         EncodeConfig {
             encoder: EncoderChoice::Auto,
             bitrate: 0,
-            preset: "ultrafast".into(),
+            preset: "auto".into(),
             keyframe_interval: Duration::from_secs(2),
             jpeg_quality: 80,
         }

@@ -158,12 +158,20 @@ impl OverlayConfig {
 /// Which H.264 encoder (`stream.encode.encoder`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderChoice {
-    /// The first that works: nvenc, x264, openh264.
+    /// The first that works: nvenc, vaapi, v4l2, x264, openh264.
     Auto,
     Nvenc,
+    /// VA-API: GPUs of Intel and AMD.
+    Vaapi,
+    /// V4L2: Raspberry Pi, NVIDIA Jetson, other boards.
+    V4l2,
     X264,
     OpenH264,
 }
+
+/// Speed presets of x264 (`x264 --preset`), fastest first.
+pub const PRESETS: [&str; 10] =
+    ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"];
 
 /// `[stream.encode]`
 #[derive(Clone, Debug, PartialEq)]
@@ -171,7 +179,8 @@ pub struct EncodeConfig {
     pub encoder: EncoderChoice,
     /// kbit/s; 0 = by picture size and rate.
     pub bitrate: u32,
-    /// x264's speed preset; default `ultrafast` for the service's latency.
+    /// One of [`PRESETS`], which other encoders than x264 spread over their own; default `auto`, each encoder's own for low
+    /// delay, which is `ultrafast` for x264.
     pub preset: String,
     /// Distance of keyframes. Default 2 s.
     pub keyframe_interval: Duration,

@@ -5,13 +5,9 @@ use std::time::Duration;
 
 use super::reader::{Section, Value};
 use super::{
-    Container, Credentials, EncodeConfig, EncoderChoice, OverlayConfig, RecordConfig, Rgb, Secret, Show, SourceSpec,
-    SourceUri, StreamConfig, Style, Transport, defaults_stream,
+    Container, Credentials, EncodeConfig, EncoderChoice, OverlayConfig, PRESETS, RecordConfig, Rgb, Secret, Show,
+    SourceSpec, SourceUri, StreamConfig, Style, Transport, defaults_stream,
 };
-
-/// Speed presets of x264 (`x264 --preset`), fastest first.
-const PRESETS: [&str; 10] =
-    ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"];
 
 const EXAMPLE: &str = "write [[stream]], and below it name = \"gate\" and source = \"rtsp://HOST/PATH\"";
 
@@ -253,6 +249,8 @@ fn read_encode(section: &Section) -> EncodeConfig {
     let encoders = [
         ("auto", EncoderChoice::Auto),
         ("nvenc", EncoderChoice::Nvenc),
+        ("vaapi", EncoderChoice::Vaapi),
+        ("v4l2", EncoderChoice::V4l2),
         ("x264", EncoderChoice::X264),
         ("openh264", EncoderChoice::OpenH264),
     ];
@@ -266,7 +264,8 @@ fn read_encode(section: &Section) -> EncodeConfig {
         }
         Some(bitrate)
     });
-    let preset = section.get("preset").and_then(|value| value.choice(&PRESETS.map(|preset| (preset, preset))));
+    let presets: Vec<(&str, &str)> = std::iter::once("auto").chain(PRESETS).map(|preset| (preset, preset)).collect();
+    let preset = section.get("preset").and_then(|value| value.choice(&presets));
     let intervals = Duration::from_millis(100)..=Duration::from_secs(60);
     let keyframe_interval = section.get("keyframe_interval").and_then(|value| value.duration(intervals));
     let quality_help = format!("the default is {}", default.jpeg_quality);

@@ -50,7 +50,7 @@ impl FileOutput {
     fn open(&self, info: VideoInfo, stamp: Stamp) -> Result<OpenFile, OutputError> {
         let pool = RawPool::new(info)?;
         let (pipeline, bus) = crate::gst::pipeline()?;
-        let kind = H264::choose(self.encode.encoder, &[])?;
+        let kind = H264::choose(self.encode.encoder, &[])?.encoder;
         let chain = build(&pipeline, &pool.caps, &info, kind, &self.encode, Purpose::File, &self.status)?;
         add_file(&pipeline, &chain.last, self.container, &self.path, false)?;
         pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&pipeline, "it cannot be written"))?;

@@ -252,7 +252,7 @@ impl Encoder {
         fanout: &Arc<Fanout>,
     ) -> Result<Self, OutputError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
-        let kind = H264::choose(config.encoder, failed)?;
+        let kind = H264::choose(config.encoder, failed)?.encoder;
         let chain = build(&pipeline, &announced(pool), &pool.info, kind, config, Purpose::Live, status)?;
         // Every keyframe carries its parameter sets, so that a viewer can start at any of them.
         chain.last.set_property("config-interval", -1_i32);

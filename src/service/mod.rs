@@ -266,10 +266,16 @@ fn stop_all(mut streams: Vec<Running>) {
     }
 }
 
+/// Tries the encoders that the streams ask for, before anything depends on them, and says which they get.
 fn check_encoders(streams: &[StreamConfig]) -> Result<(), ServiceError> {
+    let mut said = Vec::new();
     for stream in streams {
-        H264::choose(stream.encode.encoder, &[])
+        let choice = H264::choose(stream.encode.encoder, &[])
             .map_err(|error| ServiceError::runtime(format_args!("stream[{}].encode.encoder: {error}", stream.name)))?;
+        if !said.contains(&stream.encode.encoder) {
+            said.push(stream.encode.encoder);
+            tracing::info!("H.264 encoder {choice}");
+        }
     }
     Ok(())
 }

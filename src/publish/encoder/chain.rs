@@ -1,0 +1,177 @@
+//! The elements of an encode, and how long each picture takes in it.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+
+use gst::prelude::*;
+
+use super::settings::{configure, fps};
+use super::{ENCODER_QUEUE, H264, Purpose, glib_error};
+use crate::config::EncodeConfig;
+use crate::frame::VideoInfo;
+use crate::gst::make;
+use crate::publish::OutputError;
+use crate::stream::status::Status;
+use crate::stream::timing::{Stage, Stopwatch};
+
+/// The H.264 profile that viewers of live streams get, whatever the encoder; `None` leaves it to the encoder, and that is
+/// constrained baseline for x264 at its fastest preset and for OpenH264.
+const LIVE_PROFILE: Option<&str> = None;
+
+/// The elements of an encode, added to `pipeline` and linked; what comes out is H.264.
+pub struct EncodeChain {
+    pub kind: H264,
+    pub source: gst_app::AppSrc,
+    /// The chain's last element.
+    pub last: gst::Element,
+}
+
+/// Builds the chain for raw pictures with `caps`.
+///
+/// # Errors
+/// Missing elements, with what to install.
+pub fn build(
+    pipeline: &gst::Pipeline,
+    caps: &gst::Caps,
+    info: &VideoInfo,
+    kind: H264,
+    config: &EncodeConfig,
+    purpose: Purpose,
+    status: &Arc<Status>,
+) -> Result<EncodeChain, OutputError> {
+    let encoder = make(kind.element())?;
+    configure(&encoder, kind, info, config, purpose);
+    measure(&encoder, status);
+    assemble(pipeline, caps, info, kind, encoder, purpose)
+}
+
+/// `appsrc ! what the encoder needs before it ! encoder ! capsfilter ! h264parse`
+pub(super) fn assemble(
+    pipeline: &gst::Pipeline,
+    caps: &gst::Caps,
+    info: &VideoInfo,
+    kind: H264,
+    encoder: gst::Element,
+    purpose: Purpose,
+) -> Result<EncodeChain, OutputError> {
+    let source = gst_app::AppSrc::builder()
+        .caps(caps)
+        .format(gst::Format::Time)
+        .is_live(purpose == Purpose::Live)
+        .max_buffers(ENCODER_QUEUE)
+        .max_bytes(0)
+        .build();
+    let mut elements: Vec<gst::Element> = vec![source.clone().upcast()];
+    if !info.width.is_multiple_of(2) || !info.height.is_multiple_of(2) {
+        // 4:2:0 H.264 has even sides only: an odd last row or column is left out.
+        let crop = make("videocrop")?;
+        crop.set_property("right", (info.width % 2) as i32);
+        crop.set_property("bottom", (info.height % 2) as i32);
+        elements.push(crop);
+    }
+    elements.extend(conversion(kind)?);
+    let filter = make("capsfilter")?;
+    filter.set_property("caps", encoded_caps(kind, info, purpose));
+    let parse = make("h264parse")?;
+    elements.extend([encoder, filter, parse.clone()]);
+    pipeline.add_many(&elements).map_err(glib_error)?;
+    gst::Element::link_many(&elements).map_err(glib_error)?;
+    Ok(EncodeChain { kind, source, last: parse })
+}
+
+/// What brings I420 or NV12 into the memory and format that the encoder takes. `videoconvert` hands on what needs no
+/// conversion as it is; from I420 to NV12 it interleaves the chroma planes, at about a tenth of the cost of x264's
+/// fastest encode of the same picture.
+fn conversion(kind: H264) -> Result<Vec<gst::Element>, OutputError> {
+    Ok(match kind {
+        // Take both as they are.
+        H264::X264 | H264::Nvenc => Vec::new(),
+        // VA takes NV12, OpenH264 I420, V4L2 what the device does.
+        H264::VaLowPower | H264::Va | H264::OldVa | H264::V4l2 | H264::OpenH264 => vec![make("videoconvert")?],
+        // Copies into the board's own memory.
+        H264::Jetson => {
+            let filter = make("capsfilter")?;
+            let caps = gst::Caps::builder("video/x-raw").features(["memory:NVMM"]).field("format", "NV12").build();
+            filter.set_property("caps", caps);
+            vec![make("nvvidconv")?, filter]
+        }
+    })
+}
+
+/// What the encoder has to give: the one place for profile and level.
+fn encoded_caps(kind: H264, info: &VideoInfo, purpose: Purpose) -> gst::Caps {
+    let mut caps = gst::Caps::builder("video/x-h264");
+    if let Some(profile) = LIVE_PROFILE.filter(|_| purpose == Purpose::Live) {
+        caps = caps.field("profile", profile);
+    }
+    if kind == H264::V4l2 {
+        // Left open, the Raspberry Pi's driver takes level 1, and refuses pictures that are too large for it.
+        caps = caps.field("level", level(info));
+    }
+    caps.build()
+}
+
+/// The H.264 level for a picture's macroblocks a second (ITU-T H.264, table A-1), at least 4.
+fn level(info: &VideoInfo) -> &'static str {
+    let blocks = (info.width.div_ceil(16) * info.height.div_ceil(16)) as f64 * fps(info);
+    match blocks {
+        ..=245_760.0 => "4",
+        ..=522_240.0 => "4.2",
+        _ => "5.1",
+    }
+}
+
+thread_local! {
+    static ENCODING: Cell<Option<Stopwatch>> = const { Cell::new(None) };
+}
+
+/// Pictures in an encoder that are kept in mind; one that loses some must not fill the memory.
+const INSIDE: usize = 16;
+
+/// Measures each picture between the encoder's two pads. The same thread passes both in encoders that run on the CPU;
+/// where another one brings the result, there is no CPU time to tell, only how long it took.
+fn measure(encoder: &gst::Element, status: &Arc<Status>) {
+    let (Some(sink), Some(source)) = (encoder.static_pad("sink"), encoder.static_pad("src")) else { return };
+    let entered: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
+    let inside = Arc::clone(&entered);
+    sink.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        ENCODING.set(Some(Stopwatch::start()));
+        let mut inside = inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if inside.len() == INSIDE {
+            inside.pop_front();
+        }
+        inside.push_back(Instant::now());
+        gst::PadProbeReturn::Ok
+    });
+    let status = Arc::clone(status);
+    source.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let entered = entered.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        match (ENCODING.take(), entered) {
+            (Some(watch), _) => status.stage(Stage::Encode).record(watch.spent()),
+            (None, Some(entered)) => status.stage(Stage::Encode).record_wall(entered.elapsed()),
+            (None, None) => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::PixelFormat;
+
+    #[test]
+    fn levels_follow_the_standards_table() {
+        for (width, height, fps, expected) in
+            [(640, 360, 15, "4"), (1920, 1080, 30, "4"), (1920, 1080, 60, "4.2"), (3840, 2160, 30, "5.1")]
+        {
+            let info = VideoInfo { fps: (fps, 1), ..VideoInfo::new(PixelFormat::I420, width, height) };
+            assert_eq!(level(&info), expected, "{info}");
+        }
+    }
+}
