@@ -5,11 +5,13 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use axum::Router;
-use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+use axum::body::Body;
+use axum::extract::{Path, Request};
+use axum::http::{HeaderName, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Router, middleware};
 
 use super::problem::Problem;
 use super::{Shared, unknown_path};
@@ -60,40 +62,48 @@ const PARTS: &[Asset] = assets! {
 /// `/`, its icon, and `/page/NAME`: what needs no login.
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
-        .route("/", get(async |headers: HeaderMap| INDEX[0].response(&headers)))
-        .route("/favicon.svg", get(async |headers: HeaderMap| ICON[0].response(&headers)))
+        .route("/", get(async || INDEX[0].response()))
+        .route("/favicon.svg", get(async || ICON[0].response()))
         .route("/page/{name}", get(part))
+        .route_layer(middleware::from_fn(unless_known))
 }
 
-async fn part(Path(name): Path<String>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+async fn part(Path(name): Path<String>, uri: Uri) -> Result<Response, Problem> {
     match PARTS.iter().find(|asset| asset.name == name) {
-        Some(asset) => Ok(asset.response(&headers)),
+        Some(asset) => Ok(asset.response()),
         None => Err(unknown_path(uri).await),
     }
 }
 
 impl Asset {
-    /// Names this very text, so that a browser that has it is not sent it again.
-    fn tag(&self) -> String {
-        let mut hasher = DefaultHasher::new();
-        self.text.hash(&mut hasher);
-        format!("\"{:016x}\"", hasher.finish())
+    fn response(&self) -> Response {
+        asset(self.content_type, self.text)
     }
+}
 
-    fn response(&self, request: &HeaderMap) -> Response {
-        let tag = self.tag();
-        let asked = request.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).unwrap_or_default();
-        let is_known = asked.split(',').any(|known| known.trim().trim_start_matches("W/") == tag);
+/// A file out of the program, with a tag that names this very text.
+pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let headers: [(HeaderName, String); 3] = [
+        (header::CONTENT_TYPE, content_type.into()),
         // After an update of the service, a reload shows the new page.
-        let headers: [(HeaderName, String); 3] = [
-            (header::CONTENT_TYPE, self.content_type.into()),
-            (header::CACHE_CONTROL, "no-cache".into()),
-            (header::ETAG, tag),
-        ];
-        if is_known {
-            (StatusCode::NOT_MODIFIED, headers).into_response()
-        } else {
-            (headers, self.text).into_response()
-        }
+        (header::CACHE_CONTROL, "no-cache".into()),
+        (header::ETAG, format!("\"{:016x}\"", hasher.finish())),
+    ];
+    (headers, text).into_response()
+}
+
+/// Spares a browser what it has already: 304 without a body.
+async fn unless_known(request: Request, next: Next) -> Response {
+    let known = request.headers().get(header::IF_NONE_MATCH).cloned();
+    let mut response = next.run(request).await;
+    let tags = known.as_ref().and_then(|tags| tags.to_str().ok()).unwrap_or_default();
+    let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+    if tag.is_some_and(|tag| tags.split(',').any(|known| known.trim().trim_start_matches("W/") == tag)) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
     }
+    response
 }

@@ -178,7 +178,7 @@ function showLink() {
 
 /* ---- Keys ---- */
 
-const isTyping = (element) => element?.closest("input:not([type=checkbox]), textarea, select, video, [contenteditable]");
+const isTyping = (element) => element.closest?.("input:not([type=checkbox]), textarea, select, video, [contenteditable]");
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;

@@ -65,7 +65,8 @@ export function update() {
   step(byId("previous"), names[at - 1]);
   step(byId("next"), names[at + 1]);
   byId("steps").hidden = names.length < 2;
-  byId("edit").hidden = byId("remove").hidden = !session.mayOperate() || report.managed === false;
+  byId("edit").hidden = byId("remove").hidden = !session.mayOperate() || !report.config;
+  recordings.setRecorded(Boolean(report.config?.record?.dir));
 }
 
 export function forget() {

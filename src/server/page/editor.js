@@ -1,6 +1,6 @@
 /* A dialog that adds a stream, or changes one. */
 import { getJson, ofStream, patchJson, postJson } from "./api.js";
-import { byId, make, openDialog, setText } from "./dom.js";
+import { byId, complain, make, openDialog, setText } from "./dom.js";
 
 const dialog = byId("editor");
 const form = byId("editor-form");
@@ -10,8 +10,8 @@ const FIELDS = [
   { key: "name", label: "Name", hint: "Letters, digits, - and _. Part of the addresses.", fixed: true, required: true },
   { key: "source", label: "Source", hint: "rtsp://camera/path, http://…, v4l2:///dev/video0, test://smpte", required: true },
   { key: "user", label: "User", hint: "Of the camera, if it asks for one." },
-  { key: "password_env", label: "Password from the variable", hint: "The name of an environment variable of the service. Or:" },
-  { key: "password_file", label: "Password from the file", hint: "On the service's machine." },
+  { key: "password_env", label: "Password from the variable", hint: "An environment variable of the service whose name ends in _PASSWORD. Or:" },
+  { key: "password_file", label: "Password from the file", hint: "Beside the configuration file; its name ends in .password." },
   { key: "show", label: "Show", options: [["full-rate", "every frame, with the newest mask"], ["matched", "only frames with their own mask"]] },
 ];
 
@@ -26,10 +26,9 @@ export function addStream() {
 export async function editStream(stream) {
   try {
     const report = await getJson(ofStream(stream));
-    // What the service knows of the configuration, where it tells it apart from the state.
-    start(stream, report.config ?? report);
+    start(stream, report.config);
   } catch (error) {
-    fail(error.message);
+    complain(`${stream}: ${error.message}`);
   }
 }
 
@@ -75,9 +74,9 @@ function showErrors(errors) {
   return rest;
 }
 
-/** `/source`, `stream.gate.source` and `source` are the same field. */
-const keyOf = (error) => String(error.key ?? error.pointer ?? error.field ?? "").split(/[./]/).filter(Boolean).at(-1) ?? "";
-const textOf = (error) => (typeof error === "string" ? error : error.detail ?? error.message ?? "not accepted");
+/** `stream[gate].source` is the field `source`. */
+const keyOf = ({ key }) => key.split(".").at(-1);
+const textOf = ({ problem, help }) => (help ? `${problem} (${help})` : problem);
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -67,6 +67,8 @@ export class Card {
     if (before && before.state !== state) announce(`${this.name} is ${state}${report.reason ? `: ${report.reason}` : ""}`);
     showState(this.pill, state, report.since);
     showReason(this.reason, report);
+    const away = state === "offline" || state === "starting";
+    this.numbers.hidden = away;
     setText(this.numbers, [...numbers(report), this.player.transport].join(" · "));
     this.player.rate = report.fps;
     setText(this.player.placeholder, placeholder(state, true));
@@ -96,7 +98,9 @@ export function showState(pill, state, since) {
 export function showReason(element, { state, reason, since }) {
   element.hidden = state !== "offline" && state !== "stale";
   element.dataset.state = state;
-  if (!element.hidden) setText(element, `${state} since ${moment(since)}${reason ? `: ${reason}` : ""}`);
+  if (element.hidden) return;
+  element.title = reason ?? "";
+  setText(element, `${state} since ${moment(since)}${reason ? `: ${reason}` : ""}`);
 }
 
 /** Rate, delay and size, as far as known. */

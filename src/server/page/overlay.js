@@ -24,10 +24,12 @@ let wishes = {};
 let timer = null;
 let sending = false;
 let changedAt = -Infinity;
+/** Why changes are forgotten at the next start, as it was told last. */
+let told = null;
 
 const isBusy = () => sending || Object.keys(wishes).length > 0;
 const current = () => ({ ...known, ...wishes });
-const hidden = () => new Set(known ? (current().hide ?? []) : classes.filter((entry) => entry.hidden).map((entry) => entry.name));
+const hidden = () => new Set(known ? current().hide : classes.filter((entry) => entry.hidden).map((entry) => entry.name));
 
 /** Shows the controls of this stream; null when none is shown. */
 export function open(stream) {
@@ -58,8 +60,6 @@ async function refresh() {
     if (asked !== name) return;
     if (error.isMissing) known = false;
   }
-  // Which classes are hidden by default, only the list of streams knows.
-  if (known && !Array.isArray(known.hide)) known.hide = classes.filter((entry) => entry.hidden).map((entry) => entry.name);
   show();
 }
 
@@ -130,8 +130,9 @@ async function flush() {
   if (stream !== name) return;
   // What was wished meanwhile stays wished.
   for (const key of Object.keys(sent)) if (wishes[key] === sent[key]) delete wishes[key];
-  if (answer) known = { ...known, ...sent, ...answer };
-  if (known && !Array.isArray(known.hide)) known.hide = sent.hide ?? [];
+  if (answer) known = answer;
+  if (answer?.reason && answer.reason !== told) complain(`${stream}: shown, but not remembered: ${answer.reason}`);
+  told = answer?.reason ?? told;
   show();
   if (Object.keys(wishes).length > 0) flush();
 }

@@ -8,17 +8,29 @@ const REFRESH_MS = 10_000;
 const PAGE = 50;
 
 let name = null;
+/** The newest first; as many as were asked for so far. */
 let entries = [];
-let limit = PAGE;
+let hasMore = false;
+let isLoaded = false;
+let isRecorded = false;
 let timer = null;
+
+const path = (before) => ofStream(name, `/recordings?limit=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
 
 /** Shows the recordings of this stream; null when none is shown. */
 export function open(stream) {
-  [name, entries, limit] = [stream, [], PAGE];
+  [name, entries, hasMore, isLoaded, isRecorded] = [stream, [], false, false, false];
   clearTimeout(timer);
   byId("recordings").hidden = true;
   byId("recordings-list").replaceChildren();
   if (name !== null) refresh();
+}
+
+/** Whether the stream is being recorded: an empty list means something only then. */
+export function setRecorded(now) {
+  if (now === isRecorded) return;
+  isRecorded = now;
+  showSection();
 }
 
 async function refresh() {
@@ -26,31 +38,50 @@ async function refresh() {
   const asked = name;
   let problem = "";
   try {
-    const answer = await getJson(ofStream(asked, "/recordings"));
+    const newest = await getJson(path());
     if (asked !== name) return;
-    if (JSON.stringify(answer) !== JSON.stringify(entries) || byId("recordings").hidden) {
-      entries = answer;
-      show();
-    }
-    byId("recordings").hidden = false;
+    // Those that were asked for before stay behind the newest.
+    const last = newest.at(-1)?.name;
+    const behind = entries.findIndex((entry) => entry.name === last);
+    const rest = behind < 0 ? [] : entries.slice(behind + 1);
+    if (rest.length === 0) hasMore = newest.length === PAGE;
+    const changed = JSON.stringify([...newest, ...rest]) !== JSON.stringify(entries);
+    entries = [...newest, ...rest];
+    isLoaded = true;
+    if (changed) show();
   } catch (error) {
     if (asked !== name) return;
-    // A stream that is not recorded, or a service that does not list recordings: there is nothing to say.
-    if (error.isMissing) {
-      byId("recordings").hidden = true;
-      return;
-    }
+    // A service that does not list recordings: there is nothing to say.
+    if (error.isMissing) return;
     problem = `The list cannot be had: ${error.message}`;
   }
+  showSection(problem);
+  timer = setTimeout(whenSeen, REFRESH_MS);
+}
+
+function showSection(problem = "") {
   const hint = problem || (entries.length === 0 ? "Nothing has been recorded yet." : "");
+  byId("recordings").hidden = problem === "" && !(isLoaded && (entries.length > 0 || isRecorded));
   byId("recordings-hint").hidden = hint === "";
   setText(byId("recordings-hint"), hint);
-  if (name !== null) timer = setTimeout(whenSeen, REFRESH_MS);
 }
 
 function whenSeen() {
   if (document.visibilityState === "visible") refresh();
   else timer = setTimeout(whenSeen, REFRESH_MS);
+}
+
+async function more() {
+  const asked = name;
+  try {
+    const older = await getJson(path(entries.at(-1).name));
+    if (asked !== name) return;
+    hasMore = older.length === PAGE;
+    entries.push(...older);
+    show();
+  } catch (error) {
+    complain(`The list cannot be had: ${error.message}`);
+  }
 }
 
 /* ---- The list ---- */
@@ -60,15 +91,14 @@ function show() {
   byId("events-only-row").hidden = events.length === 0;
   const chosen = byId("events-only").checked && events.length > 0 ? events : entries;
   const size = entries.reduce((sum, entry) => sum + entry.bytes, 0);
-  setText(byId("recordings-sum"), entries.length ? `${entries.length} · ${bytes(size)}` : "");
+  setText(byId("recordings-sum"), entries.length ? `${entries.length}${hasMore ? "+" : ""} · ${bytes(size)}` : "");
   // A list that is built anew must not take the focus away.
   const focused = document.activeElement?.dataset.key;
-  const groups = Map.groupBy ? Map.groupBy(chosen.slice(0, limit), day) : byDay(chosen.slice(0, limit));
-  byId("recordings-list").replaceChildren(...[...groups].flatMap(([title, group]) => [
+  byId("recordings-list").replaceChildren(...[...byDay(chosen)].flatMap(([title, group]) => [
     make("h4", { className: "day" }, title),
     make("ul", { className: "rows" }, ...group.map(row)),
   ]));
-  byId("recordings-more").hidden = chosen.length <= limit;
+  byId("recordings-more").hidden = !hasMore;
   if (focused) [...byId("recordings-list").querySelectorAll("button")].find((button) => button.dataset.key === focused)?.focus();
 }
 
@@ -80,13 +110,6 @@ function byDay(list) {
   return groups;
 }
 
-/** What an event is, in words. */
-function eventText(event) {
-  if (typeof event === "string") return event;
-  const classes = [event.classes ?? event.class ?? event.name ?? "event"].flat();
-  return classes.join(", ");
-}
-
 function row(entry) {
   const at = new Date(entry.start).toLocaleTimeString();
   const play = make("button", { type: "button", className: "row-play", dataset: { key: `play ${entry.name}` } },
@@ -95,14 +118,16 @@ function row(entry) {
   play.addEventListener("click", () => playRecording(entry));
   const save = make("a", { className: "button quiet square", href: entry.url, download: entry.name, title: "Download" }, icon("save"));
   save.setAttribute("aria-label", `Download the recording of ${at}`);
-  const length = entry.seconds === null || entry.seconds === undefined ? "–" : clock(entry.seconds);
-  const parts = [play, make("span", { className: "row-length" }, length), make("span", { className: "row-size" }, bytes(entry.bytes))];
+  const parts = [play, make("span", { className: "row-length" }, clock(entry.seconds)), make("span", { className: "row-size" }, bytes(entry.bytes))];
   const badges = make("span", { className: "row-badges" });
-  if (!entry.complete) badges.append(make("span", { className: "badge on" }, "recording"));
-  if (entry.event) badges.append(make("span", { className: "badge event" }, eventText(entry.event)));
+  // Only the newest can be the one that is being written.
+  const isOpen = !entry.complete && entry === entries[0];
+  if (isOpen) badges.append(make("span", { className: "badge on" }, "recording"));
+  else if (!entry.complete) badges.append(make("span", { className: "badge cut" }, "cut off"));
+  if (entry.event) badges.append(make("span", { className: "badge event" }, entry.event));
   parts.push(badges, save);
   if (session.mayOperate()) {
-    const bin = make("button", { type: "button", className: "button quiet square", title: "Delete", disabled: !entry.complete, dataset: { key: `bin ${entry.name}` } }, icon("bin"));
+    const bin = make("button", { type: "button", className: "button quiet square", title: "Delete", disabled: isOpen, dataset: { key: `bin ${entry.name}` } }, icon("bin"));
     bin.setAttribute("aria-label", `Delete the recording of ${at}`);
     bin.addEventListener("click", () => deleteRecording(entry, at));
     parts.push(bin);
@@ -110,14 +135,8 @@ function row(entry) {
   return make("li", { className: "row" }, ...parts);
 }
 
-byId("recordings-more").addEventListener("click", () => {
-  limit += PAGE;
-  show();
-});
-byId("events-only").addEventListener("change", () => {
-  limit = PAGE;
-  show();
-});
+byId("recordings-more").addEventListener("click", more);
+byId("events-only").addEventListener("change", show);
 session.addEventListener("change", () => {
   if (name !== null && session.state === "open") {
     show();
@@ -130,6 +149,8 @@ async function deleteRecording(entry, at) {
   if (!(await confirmed(`Delete the recording of ${at}?`, text, "Delete"))) return;
   try {
     await remove(ofStream(name, `/recordings/${encodeURIComponent(entry.name)}`));
+    entries = entries.filter((other) => other !== entry);
+    show();
   } catch (error) {
     complain(`${entry.name} was not deleted: ${error.message}`);
   }

@@ -4,6 +4,9 @@ import { Refusal, request } from "./api.js";
 /** How long gathering addresses may hold up the offer. Those of this computer are there in a few milliseconds. */
 const GATHER_MS = 400;
 
+/** What the service has said of servers to find a way by. It says so with its answer, so they serve the next try. */
+let iceServers = [];
+
 /** One viewing. It is used once: `start`, and `close` at the end, whatever became of it. */
 export class Whep {
   #connection = null;
@@ -23,8 +26,7 @@ export class Whep {
 
   /** Throws a [Refusal] when the service says no; pictures come later, or not. */
   async start() {
-    // The service has reachable addresses, or relays of its own: none are asked for here.
-    const connection = (this.#connection = new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" }));
+    const connection = (this.#connection = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" }));
     const transceiver = connection.addTransceiver("video", { direction: "recvonly" });
     preferH264(transceiver);
     connection.addEventListener("track", ({ receiver, track }) => {
@@ -44,6 +46,7 @@ export class Whep {
     const location = response.headers.get("Location");
     // A path of this service, whatever host it believes to have.
     if (location !== null) this.#session = new URL(location, new URL(this.path, document.baseURI)).pathname;
+    iceServers = servers(response.headers.get("Link") ?? "");
     const answer = await response.text();
     if (this.#closed) {
       this.#leave();
@@ -96,4 +99,15 @@ function gathered(connection) {
       if (connection.iceGatheringState === "complete") resolve();
     });
   });
+}
+
+/** `Link: <turn:host:3478>; rel="ice-server"; username="…"; credential="…"`, perhaps several. */
+function servers(links) {
+  const found = [];
+  for (const [, urls, rest] of links.matchAll(/<((?:stun|turns?):[^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g)) {
+    const pairs = [...rest.matchAll(/([\w-]+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, value]) => [key, value.replace(/\\(.)/g, "$1")]);
+    const { rel, username, credential } = Object.fromEntries(pairs);
+    if (rel === "ice-server") found.push(username === undefined ? { urls } : { urls, username, credential });
+  }
+  return found;
 }
