@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
@@ -28,15 +28,22 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3);
 /// they have seen the boundary after it.
 const BOUNDARY: &[u8] = b"\r\n--picture\r\n";
 
+/// What the response is called. Browsers take one that replaces its parts apart by themselves; a script that wants to
+/// do so, and to know of every picture, asks for `multipart/mixed`: the same bytes under a name that no browser touches.
+fn content_type(request: &HeaderMap) -> &'static str {
+    let wants_mixed = request.get(header::ACCEPT).is_some_and(|accept| accept == "multipart/mixed");
+    if wants_mixed { "multipart/mixed; boundary=picture" } else { "multipart/x-mixed-replace; boundary=picture" }
+}
+
 /// `GET /mjpeg/NAME`
-pub(super) async fn live(ConnectInfo(peer): ConnectInfo<Peer>, named: Named) -> Response {
+pub(super) async fn live(ConnectInfo(peer): ConnectInfo<Peer>, headers: HeaderMap, named: Named) -> Response {
     let viewer = Viewer {
         pictures: named.stream().outlets.jpeg.look(),
         flushed: peer.flushed,
         stopping: named.app.stopping.clone(),
     };
     let parts = Parts { next: Box::pin(viewer.next()), is_first: true };
-    typed("multipart/x-mixed-replace; boundary=picture", Body::from_stream(parts))
+    typed(content_type(&headers), Body::from_stream(parts))
 }
 
 /// `GET /api/v1/streams/NAME/snapshot.jpg`: the next picture.

@@ -2,7 +2,7 @@
 //!
 //! | path | what it gives |
 //! | --- | --- |
-//! | `/` | the page that operators keep open (`page`) |
+//! | `/`, `/page/…` | the page that operators keep open (`page`) |
 //! | `/healthz`, `/readyz` | whether the process serves; whether every stream is live or known to be away |
 //! | `/metrics` | Prometheus text (`metrics`) |
 //! | `/api/v1/…` | streams, model and version as JSON (`api`) |
@@ -60,7 +60,8 @@ const CUT: Duration = Duration::from_millis(200);
 
 /// Nothing from elsewhere and nothing inline: a stream's name or a reason can never become a script.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-                                       connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+                                       media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                                       frame-ancestors 'none'";
 
 /// Why the server cannot serve; in one line that names the key.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -193,10 +194,7 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 
 fn router(app: Shared) -> Router {
     Router::new()
-        .route("/", get(page::index))
-        .route("/app.js", get(page::script))
-        .route("/style.css", get(page::style))
-        .route("/favicon.svg", get(page::icon))
+        .merge(page::routes())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))

@@ -1,26 +1,109 @@
 //! The page's files, inside the program: what is installed is what is served.
+//!
+//! Plain ES modules and style sheets under fixed names, in `page/`. Whoever may connect gets them, logged in or not:
+//! they hold nothing of a stream, and the login form is among them.
 
-use axum::http::{HeaderName, header};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use axum::body::Body;
+use axum::extract::{Path, Request};
+use axum::http::{HeaderName, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, middleware};
 
-pub(super) async fn index() -> Response {
-    asset("text/html; charset=utf-8", include_str!("page/index.html"))
+use super::problem::Problem;
+use super::{Shared, unknown_path};
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// A file of the page.
+struct Asset {
+    name: &'static str,
+    content_type: &'static str,
+    text: &'static str,
 }
 
-pub(super) async fn script() -> Response {
-    asset("text/javascript; charset=utf-8", include_str!("page/app.js"))
+/// Assets of the folder `page/`, by name and type.
+macro_rules! assets {
+    ($($name:literal: $content_type:expr),+ $(,)?) => {
+        &[$(Asset { name: $name, content_type: $content_type, text: include_str!(concat!("page/", $name)) }),+]
+    };
 }
 
-pub(super) async fn style() -> Response {
-    asset("text/css; charset=utf-8", include_str!("page/style.css"))
+const INDEX: &[Asset] = assets! { "index.html": HTML };
+const ICON: &[Asset] = assets! { "favicon.svg": SVG };
+
+/// What is at `/page/NAME`.
+const PARTS: &[Asset] = assets! {
+    "base.css": CSS,
+    "views.css": CSS,
+    "theme.js": JAVASCRIPT,
+    "app.js": JAVASCRIPT,
+    "api.js": JAVASCRIPT,
+    "detail.js": JAVASCRIPT,
+    "dom.js": JAVASCRIPT,
+    "editor.js": JAVASCRIPT,
+    "grid.js": JAVASCRIPT,
+    "mjpeg.js": JAVASCRIPT,
+    "overlay.js": JAVASCRIPT,
+    "player.js": JAVASCRIPT,
+    "recordings.js": JAVASCRIPT,
+    "session.js": JAVASCRIPT,
+    "snapshot.js": JAVASCRIPT,
+    "whep.js": JAVASCRIPT,
+    "words.js": JAVASCRIPT,
+};
+
+/// `/`, its icon, and `/page/NAME`: what needs no login.
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/", get(async || INDEX[0].response()))
+        .route("/favicon.svg", get(async || ICON[0].response()))
+        .route("/page/{name}", get(part))
+        .route_layer(middleware::from_fn(unless_known))
 }
 
-pub(super) async fn icon() -> Response {
-    asset("image/svg+xml", include_str!("page/favicon.svg"))
+async fn part(Path(name): Path<String>, uri: Uri) -> Result<Response, Problem> {
+    match PARTS.iter().find(|asset| asset.name == name) {
+        Some(asset) => Ok(asset.response()),
+        None => Err(unknown_path(uri).await),
+    }
 }
 
-fn asset(content_type: &'static str, text: &'static str) -> Response {
-    // After an update of the service, a reload shows the new page.
-    let headers: [(HeaderName, &str); 2] = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-cache")];
+impl Asset {
+    fn response(&self) -> Response {
+        asset(self.content_type, self.text)
+    }
+}
+
+/// A file out of the program, with a tag that names this very text.
+pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let headers: [(HeaderName, String); 3] = [
+        (header::CONTENT_TYPE, content_type.into()),
+        // After an update of the service, a reload shows the new page.
+        (header::CACHE_CONTROL, "no-cache".into()),
+        (header::ETAG, format!("\"{:016x}\"", hasher.finish())),
+    ];
     (headers, text).into_response()
+}
+
+/// Spares a browser what it has already: 304 without a body.
+async fn unless_known(request: Request, next: Next) -> Response {
+    let known = request.headers().get(header::IF_NONE_MATCH).cloned();
+    let mut response = next.run(request).await;
+    let tags = known.as_ref().and_then(|tags| tags.to_str().ok()).unwrap_or_default();
+    let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+    if tag.is_some_and(|tag| tags.split(',').any(|known| known.trim().trim_start_matches("W/") == tag)) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
 }

@@ -124,8 +124,8 @@ fn the_page_comes_in_one_piece_and_may_load_only_itself() {
     let server = server(&view(&["gate"]));
     for (path, kind, sign) in [
         ("/", "text/html; charset=utf-8", "<!doctype html>"),
-        ("/app.js", "text/javascript; charset=utf-8", "/api/v1/streams"),
-        ("/style.css", "text/css; charset=utf-8", "prefers-color-scheme: dark"),
+        ("/page/app.js", "text/javascript; charset=utf-8", "/api/v1/streams"),
+        ("/page/base.css", "text/css; charset=utf-8", "[data-theme=\"dark\"]"),
         ("/favicon.svg", "image/svg+xml", "<svg"),
     ] {
         let answer = get(&server, path);
@@ -136,14 +136,43 @@ fn the_page_comes_in_one_piece_and_may_load_only_itself() {
         assert_eq!(answer.header("referrer-policy"), "no-referrer");
         assert_eq!(
             answer.header("content-security-policy"),
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-             base-uri 'none'; frame-ancestors 'none'"
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; \
+             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         );
+        // Asked for again with the tag that it came with, it is not sent again.
+        let url = format!("http://{}{path}", server.address());
+        let again = |tag: &str| agent().get(&url).header("if-none-match", tag).call().unwrap().status().as_u16();
+        assert_eq!((again(answer.header("etag")), again("\"another\"")), (304, 200), "{path}");
     }
     let page = get(&server, "/").body;
     assert!(
         !page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="),
         "the policy forbids it"
+    );
+    assert_eq!(get(&server, "/page/nothing.js").status, 404);
+}
+
+/// Whatever the page and its modules load by name is there.
+#[test]
+fn the_page_lacks_none_of_its_parts() {
+    let server = server(&view(&["gate"]));
+    let (mut open, mut seen) = (vec!["/".to_string()], std::collections::BTreeSet::new());
+    while let Some(path) = open.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let answer = get(&server, &path);
+        assert_eq!(answer.status, 200, "{path}");
+        let quoted = answer.body.split('"').skip(1).step_by(2);
+        open.extend(quoted.filter_map(|text| match text.strip_prefix("./") {
+            Some(module) if module.ends_with(".js") => Some(format!("/page/{module}")),
+            _ => text.starts_with("/page/").then(|| text.to_string()),
+        }));
+    }
+    assert_eq!(
+        seen.len(),
+        1 + std::fs::read_dir("src/server/page").unwrap().count() - 2,
+        "of the folder, all but the page and its icon: {seen:?}"
     );
 }
 

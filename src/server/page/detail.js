@@ -1,0 +1,158 @@
+/* One stream, as large as the window allows, with all that there is to know and to change. */
+import { ofStream, remove } from "./api.js";
+import { byId, complain, confirmed, make, setText } from "./dom.js";
+import { editStream } from "./editor.js";
+import { cards, numbers, order, showReason, showState } from "./grid.js";
+import * as overlay from "./overlay.js";
+import * as recordings from "./recordings.js";
+import { session } from "./session.js";
+import { saveSnapshot } from "./snapshot.js";
+import { moment, share } from "./words.js";
+
+const stage = byId("stage");
+
+/** The card whose stream is shown; null when all are. */
+let shown = null;
+let model = null;
+
+export const current = () => shown;
+
+export function open(card) {
+  if (shown === card) return;
+  shown?.takeBack();
+  shown = card;
+  const { name } = card;
+  setText(byId("detail-name"), name);
+  // The picture itself moves, so that its connection goes on.
+  stage.replaceChildren(card.player.root);
+  card.player.resume();
+  byId("mask").href = ofStream(name, "/mask.png");
+  overlay.open(name);
+  recordings.open(name);
+  update();
+  byId("detail-name").focus({ preventScroll: true });
+  window.scrollTo(0, 0);
+}
+
+/** Puts the picture back; gives the card that was shown. */
+export function close() {
+  const card = shown;
+  if (!card) return null;
+  shown = null;
+  if (document.fullscreenElement) document.exitFullscreen();
+  overlay.open(null);
+  recordings.open(null);
+  card.takeBack();
+  return card;
+}
+
+export function setModel(report) {
+  model = report;
+}
+
+/** Shows what the API says of the stream. */
+export function update() {
+  if (!shown?.report) return;
+  const { report, player } = shown;
+  showState(byId("detail-state"), report.state, report.since);
+  setText(byId("detail-facts"), numbers(report).join(" · "));
+  showReason(byId("detail-reason"), report);
+  overlay.update(report.legend);
+  showFacts(report, player);
+  if (byId("rtsp").value !== report.links.rtsp) byId("rtsp").value = byId("rtsp").title = report.links.rtsp;
+  const names = order();
+  const at = names.indexOf(shown.name);
+  step(byId("previous"), names[at - 1]);
+  step(byId("next"), names[at + 1]);
+  byId("steps").hidden = names.length < 2;
+  byId("edit").hidden = byId("remove").hidden = !session.mayOperate() || !report.config;
+  recordings.setRecorded(Boolean(report.config?.record?.dir));
+}
+
+export function forget() {
+  if (!shown) return;
+  showState(byId("detail-state"), "unknown");
+  setText(byId("detail-facts"), "connection lost, trying again");
+  byId("detail-reason").hidden = true;
+}
+
+function step(link, name) {
+  if (name === undefined) link.removeAttribute("href");
+  else link.href = `#/${name}`;
+  link.ariaDisabled = String(name === undefined);
+}
+
+/** Terms and what they are for this stream; the third is a tooltip. */
+function facts(report, player) {
+  const { viewers } = report;
+  const watching = Object.values(viewers).reduce((sum, count) => sum + count, 0);
+  const reasons = Object.entries(report.dropped_by_reason).map(([reason, count]) => `${reason}: ${count}`);
+  return [
+    ["State", `${report.state} since ${moment(report.since)}`],
+    ["Rate", `${report.fps.toFixed(1)} fps`],
+    ["Delay", report.latency_ms === null ? "–" : `${report.latency_ms.toFixed(0)} ms`, "from the camera to the encoder, median"],
+    ["Picture", report.width === null ? "–" : `${report.width}×${report.height}`],
+    ["Shown by", player.transport],
+    ["Viewers", String(watching), Object.entries(viewers).map(([kind, count]) => `${kind}: ${count}`).join("\n")],
+    ["Dropped", share(report.dropped, report.captured), [`${report.dropped} of ${report.captured} frames`, ...reasons].join("\n")],
+    ["Model", model ? model.name : "–"],
+    ["Provider", model ? model.actual : "–", model && model.actual !== model.requested ? `${model.requested} was asked for` : ""],
+    ["Source", report.source, report.show],
+  ];
+}
+
+function showFacts(report, player) {
+  const list = byId("facts");
+  for (const [term, text, title] of facts(report, player)) {
+    let row = list.querySelector(`[data-fact="${term}"]`);
+    if (!row) {
+      row = make("div", { dataset: { fact: term } }, make("dt", {}, term), make("dd"));
+      list.append(row);
+    }
+    setText(row.lastChild, text);
+    row.title = title ?? "";
+  }
+}
+
+/* ---- Buttons ---- */
+
+export function toggleFullscreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else if (stage.requestFullscreen) stage.requestFullscreen().catch((error) => complain(`No full screen: ${error.message}`));
+  // iPhones know it for videos only.
+  else shown?.player.video.webkitEnterFullscreen?.();
+}
+
+byId("fullscreen").addEventListener("click", toggleFullscreen);
+stage.addEventListener("dblclick", toggleFullscreen);
+byId("snapshot").addEventListener("click", () => saveSnapshot(shown.name));
+byId("rtsp").addEventListener("focus", () => byId("rtsp").select());
+byId("edit").addEventListener("click", () => editStream(shown.name));
+
+byId("remove").addEventListener("click", async () => {
+  const { name } = shown;
+  const text = "Its source is let go and its viewers are sent away. Recordings stay where they are.";
+  if (!(await confirmed(`Remove ${name}?`, text, "Remove stream"))) return;
+  try {
+    await remove(ofStream(name));
+    window.location.hash = "#/";
+  } catch (error) {
+    complain(`${name} was not removed: ${error.message}`);
+  }
+});
+
+byId("copy").addEventListener("click", async () => {
+  const field = byId("rtsp");
+  let done = true;
+  try {
+    await navigator.clipboard.writeText(field.value);
+  } catch {
+    // Browsers give the clipboard only to pages that came over HTTPS or from this very computer.
+    field.select();
+    done = document.execCommand("copy");
+  }
+  const button = byId("copy");
+  button.dataset.told = done ? "Copied" : "Press Ctrl+C";
+  clearTimeout(button.timer);
+  button.timer = setTimeout(() => delete button.dataset.told, 1500);
+});

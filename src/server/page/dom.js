@@ -1,0 +1,97 @@
+/* Small helpers for the document. */
+
+export const byId = (id) => document.getElementById(id);
+
+/** Sets text only when it differs, so that selections and screen readers are left in peace. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** An element with properties (`dataset` and `aria…` included) and children. */
+export function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key === "dataset") Object.assign(element.dataset, value);
+    else if (key.startsWith("aria-") || key === "role") element.setAttribute(key, value);
+    else element[key] = value;
+  }
+  element.append(...children);
+  return element;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** One of the page's icons; the words beside it or the button's label say what it means. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+const news = [];
+
+/** Tells screen readers; what happens at once is told in one go. */
+export function announce(text) {
+  if (news.push(text) > 1) return;
+  queueMicrotask(() => {
+    byId("news").textContent = news.join(". ");
+    news.length = 0;
+  });
+}
+
+const TOAST_MS = 8000;
+
+/** Tells everybody that something did not work; goes by itself, or when it is clicked. */
+export function complain(text) {
+  const toast = make("button", { type: "button", className: "toast", title: "Dismiss" }, text);
+  const close = () => toast.remove();
+  toast.addEventListener("click", close);
+  setTimeout(close, TOAST_MS);
+  const toasts = byId("toasts");
+  for (const old of toasts.children) if (old.textContent === text) old.remove();
+  toasts.append(toast);
+}
+
+/** Opens a modal dialog; its buttons with `data-close` and a click beside it close it. */
+export function openDialog(dialog) {
+  if (!dialog.dataset.ready) {
+    dialog.dataset.ready = "yes";
+    for (const button of dialog.querySelectorAll("[data-close]")) button.addEventListener("click", () => dialog.close());
+    // The dialog's own box has no padding, so that a click on the element itself is one on its backdrop.
+    dialog.addEventListener("pointerdown", (event) => {
+      if (event.target === dialog && isOutside(dialog, event)) dialog.close();
+    });
+  }
+  dialog.showModal();
+}
+
+function isOutside(dialog, { clientX, clientY }) {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  return clientX < left || clientX > right || clientY < top || clientY > bottom;
+}
+
+/** Asks before something is done that cannot be undone. */
+export function confirmed(title, text, action) {
+  const dialog = byId("confirm");
+  setText(byId("confirm-title"), title);
+  setText(byId("confirm-text"), text);
+  setText(byId("confirm-go"), action);
+  openDialog(dialog);
+  return new Promise((resolve) => {
+    let yes = false;
+    const go = byId("confirm-go");
+    const agree = () => {
+      yes = true;
+      dialog.close();
+    };
+    go.addEventListener("click", agree);
+    dialog.addEventListener("close", () => {
+      go.removeEventListener("click", agree);
+      resolve(yes);
+    }, { once: true });
+  });
+}

@@ -1,0 +1,106 @@
+/* A dialog that adds a stream, or changes one. */
+import { getJson, ofStream, patchJson, postJson } from "./api.js";
+import { byId, complain, make, openDialog, setText } from "./dom.js";
+
+const dialog = byId("editor");
+const form = byId("editor-form");
+
+/** Keys as in the configuration file. */
+const FIELDS = [
+  { key: "name", label: "Name", hint: "Letters, digits, - and _. Part of the addresses.", fixed: true, required: true },
+  { key: "source", label: "Source", hint: "rtsp://camera/path, http://…, v4l2:///dev/video0, test://smpte", required: true },
+  { key: "user", label: "User", hint: "Of the camera, if it asks for one." },
+  { key: "password_env", label: "Password from the variable", hint: "An environment variable of the service whose name ends in _PASSWORD. Or:" },
+  { key: "password_file", label: "Password from the file", hint: "Beside the configuration file; its name ends in .password." },
+  { key: "show", label: "Show", options: [["full-rate", "every frame, with the newest mask"], ["matched", "only frames with their own mask"]] },
+];
+
+/** The stream that is changed; null for a new one. */
+let name = null;
+let before = {};
+
+export function addStream() {
+  start(null, { show: "full-rate" });
+}
+
+export async function editStream(stream) {
+  try {
+    const report = await getJson(ofStream(stream));
+    start(stream, report.config);
+  } catch (error) {
+    complain(`${stream}: ${error.message}`);
+  }
+}
+
+function start(stream, values) {
+  [name, before] = [stream, values];
+  setText(byId("editor-title"), stream === null ? "Add a stream" : `Change ${stream}`);
+  setText(byId("editor-go"), stream === null ? "Add" : "Save");
+  fail("");
+  byId("editor-fields").replaceChildren(...FIELDS.map((field) => build(field, values)));
+  openDialog(dialog);
+  form.querySelector("input:not(:disabled)").focus();
+}
+
+function build({ key, label, hint, options, fixed, required }, values) {
+  const id = `editor-${key}`;
+  const input = options
+    ? make("select", { id, name: key }, ...options.map(([value, text]) => make("option", { value }, text)))
+    : make("input", { id, name: key, spellcheck: false, autocomplete: "off", required: Boolean(required) });
+  input.value = values[key] ?? (options ? options[0][0] : "");
+  input.disabled = Boolean(fixed) && name !== null;
+  input.setAttribute("aria-describedby", `${id}-hint`);
+  const below = make("span", { id: `${id}-hint`, className: "field-hint" }, hint ?? "");
+  return make("div", { className: "field", dataset: { key } }, make("label", { htmlFor: id }, label), input, below);
+}
+
+function fail(text) {
+  byId("editor-error").hidden = text === "";
+  setText(byId("editor-error"), text);
+}
+
+/** Puts what is wrong to the fields that it is wrong with; gives what belongs to none of them. */
+function showErrors(errors) {
+  const rest = [];
+  for (const field of form.querySelectorAll(".field")) {
+    const [input, below] = [field.querySelector("input, select"), field.querySelector(".field-hint")];
+    const mine = errors.filter((error) => keyOf(error) === field.dataset.key);
+    input.ariaInvalid = String(mine.length > 0);
+    below.classList.toggle("error", mine.length > 0);
+    setText(below, mine.length > 0 ? mine.map(textOf).join(" ") : FIELDS.find(({ key }) => key === field.dataset.key).hint ?? "");
+  }
+  for (const error of errors) if (!form.querySelector(`.field[data-key="${CSS.escape(keyOf(error))}"]`)) rest.push(textOf(error));
+  form.querySelector("[aria-invalid=true]")?.focus();
+  return rest;
+}
+
+/** `stream[gate].source` is the field `source`. */
+const keyOf = ({ key }) => key.split(".").at(-1);
+const textOf = ({ problem, help }) => (help ? `${problem} (${help})` : problem);
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const wish = {};
+  for (const { key } of FIELDS) {
+    const input = byId(`editor-${key}`);
+    const value = input.value.trim();
+    if (input.disabled || value === (before[key] ?? "")) continue;
+    if (value !== "") wish[key] = value;
+    // Takes the key out of the configuration.
+    else if (name !== null) wish[key] = null;
+  }
+  if (name === null) wish.show ??= before.show;
+  const go = byId("editor-go");
+  go.disabled = true;
+  fail("");
+  showErrors([]);
+  try {
+    if (name === null) await postJson("/api/v1/streams", wish);
+    else if (Object.keys(wish).length > 0) await patchJson(ofStream(name), wish);
+    dialog.close();
+  } catch (error) {
+    const rest = showErrors(error.errors);
+    if (error.errors.length === 0 || rest.length > 0) fail([error.message, ...rest].join(" "));
+  }
+  go.disabled = false;
+});

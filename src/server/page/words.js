@@ -1,0 +1,54 @@
+/* Numbers and times in words. */
+
+/** 3700 → "1 h 1 min"; the two largest units. */
+export function span(seconds) {
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const first = units.findIndex(([, size]) => seconds >= size);
+  if (first < 0) return "0 s";
+  let rest = Math.floor(seconds);
+  return units.slice(first, units[first][0] === "min" ? first + 1 : first + 2).map(([unit, size]) => {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    return `${count} ${unit}`;
+  }).join(" ");
+}
+
+/** The time of day, with the date when it is another day's. */
+export function moment(text) {
+  const at = new Date(text);
+  const today = at.toDateString() === new Date().toDateString();
+  return today ? at.toLocaleTimeString() : at.toLocaleString();
+}
+
+/** A part of a whole, in per cent. */
+export function share(part, whole) {
+  if (part === 0) return "0";
+  const percent = 100 * part / whole;
+  return percent < 0.1 ? "< 0.1 %" : `${percent.toFixed(1)} %`;
+}
+
+/** 1536000 → "1.5 MB" */
+export function bytes(count) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  let value = count;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value < 10 && unit > 0 ? value.toFixed(1) : value.toFixed(0)} ${units[unit]}`;
+}
+
+/** 75.2 → "1:15" */
+export function clock(seconds) {
+  const whole = Math.round(seconds);
+  const two = (number) => String(number).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+/** A time for a file's name: "2026-11-25T14-03-22". Local, as the clock beside the picture. */
+export function fileTime(at) {
+  const local = new Date(at.getTime() - at.getTimezoneOffset() * 60_000);
+  return local.toISOString().slice(0, 19).replaceAll(":", "-");
+}
