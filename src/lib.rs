@@ -19,6 +19,7 @@
 //! | [`capture`] | sources (GStreamer) |
 //! | [`segment`] | models (ONNX Runtime), batching across streams |
 //! | [`overlay`] | drawing masks on planes |
+//! | [`events`] | what is worth a recording, seen in the masks |
 //! | [`publish`] | outputs (GStreamer): RTSP, MJPEG, recordings, files |
 //! | [`server`] | HTTP: page, API, metrics |
 //! | [`service`] | `maskcast run`: all of it together |
@@ -30,6 +31,7 @@
 pub mod capture;
 pub mod commands;
 pub mod config;
+pub mod events;
 pub mod frame;
 pub mod gst;
 pub mod overlay;

@@ -14,6 +14,7 @@ mod duration;
 mod error;
 mod load;
 mod reader;
+mod record;
 mod source;
 mod stream;
 mod uri;
@@ -24,6 +25,7 @@ mod tests;
 pub use defaults::defaults_stream;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{load, parse};
+pub use record::{Container, EventConfig, RecordConfig, When};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
 
 /// A whole configuration file.
@@ -183,21 +185,4 @@ pub struct EncodeConfig {
     pub keyframe_interval: Duration,
     /// Quality of MJPEG pictures, 1–100. Default 80.
     pub jpeg_quality: u32,
-}
-
-/// Container of recordings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Container {
-    /// Fragmented MP4.
-    Mp4,
-    /// Matroska.
-    Mkv,
-}
-
-/// `[stream.record]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecordConfig {
-    pub dir: PathBuf,
-    /// Default `mp4`.
-    pub format: Container,
 }
