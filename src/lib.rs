@@ -19,6 +19,7 @@
 //! | [`capture`] | sources (GStreamer) |
 //! | [`segment`] | models (ONNX Runtime), batching across streams |
 //! | [`overlay`] | drawing masks on planes |
+//! | [`events`] | what is worth a recording, seen in the masks |
 //! | [`publish`] | outputs (GStreamer): RTSP, MJPEG, recordings, files |
 //! | [`access`] | users, roles, passwords, sessions |
 //! | [`server`] | HTTP: page, API, metrics |
@@ -32,6 +33,7 @@ pub mod access;
 pub mod capture;
 pub mod commands;
 pub mod config;
+pub mod events;
 pub mod frame;
 pub mod gst;
 pub mod overlay;

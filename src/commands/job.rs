@@ -60,6 +60,7 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
         output: Box::new(file),
         status: Arc::clone(&status),
         tap: Some(tap(Arc::clone(&counts), on_mask)),
+        watch: None,
     };
     let started = Instant::now();
     let stream = Stream::start(parts, &pool).map_err(Failure::usage)?;

@@ -1,4 +1,4 @@
-//! Durations as people write them: `"500ms"`, `"3s"`, `"1.5m"`, `"1h"`.
+//! Durations as people write them: `"500ms"`, `"3s"`, `"1.5m"`, `"1h"`, `"7d"`.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
         "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3600.0,
+        "d" => 86_400.0,
         _ => return None,
     };
     from_seconds(number.parse::<f64>().ok()? * seconds_per_unit)
@@ -29,6 +30,7 @@ pub(super) fn show(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
         0 => "0s".into(),
+        _ if millis.is_multiple_of(86_400_000) => format!("{}d", millis / 86_400_000),
         _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
         _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
         _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
@@ -47,6 +49,7 @@ mod tests {
             ("3s", 3000),
             ("1m", 60_000),
             ("1h", 3_600_000),
+            ("7d", 604_800_000),
             ("1.5s", 1500),
             (" 2 s ", 2000),
             ("0s", 0),
@@ -68,7 +71,7 @@ mod tests {
 
     #[test]
     fn shown_as_written() {
-        for text in ["0s", "250ms", "3s", "90s", "2m", "1h"] {
+        for text in ["0s", "250ms", "3s", "90s", "2m", "1h", "25h", "7d"] {
             assert_eq!(show(parse(text).unwrap()), text);
         }
     }

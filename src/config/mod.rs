@@ -14,6 +14,7 @@ mod duration;
 mod error;
 mod load;
 mod reader;
+mod record;
 mod server;
 mod source;
 mod stream;
@@ -26,6 +27,7 @@ pub use allowed::ApiSources;
 pub use defaults::defaults_stream;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{load, parse};
+pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
 
@@ -186,21 +188,4 @@ pub struct EncodeConfig {
     pub keyframe_interval: Duration,
     /// Quality of MJPEG pictures, 1–100. Default 80.
     pub jpeg_quality: u32,
-}
-
-/// Container of recordings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Container {
-    /// Fragmented MP4.
-    Mp4,
-    /// Matroska.
-    Mkv,
-}
-
-/// `[stream.record]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecordConfig {
-    pub dir: PathBuf,
-    /// Default `mp4`.
-    pub format: Container,
 }

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -41,7 +42,11 @@ const HOMES: [(&str, &[&str]); 7] = [
     ),
     ("[stream.overlay]", &["style", "alpha", "hide", "legend", "colors"]),
     ("[stream.encode]", &["encoder", "bitrate", "preset", "keyframe_interval", "jpeg_quality"]),
-    ("[stream.record]", &["dir", "format"]),
+    (
+        "[stream.record]",
+        &["dir", "format", "segment", "segment_size", "max_age", "max_size", "min_free", "when", "event"],
+    ),
+    ("[[stream.record.event]]", &["classes", "zone", "share", "for", "pre_roll", "post_roll"]),
 ];
 
 /// The document being read: its text, the folder of its relative paths, its surroundings and its errors so far.
@@ -305,6 +310,26 @@ impl<'a> Value<'a> {
         }
         let (least, most) = (duration::show(*range.start()), duration::show(*range.end()));
         self.fail(format!("{shown} is not between {least} and {most}"), None)
+    }
+
+    /// A string with a unit or a number of bytes.
+    pub(super) fn size(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        const HELP: &str = r#"write "500MB", "50GB" or a number of bytes"#;
+        let show = |bytes: u64| ByteSize::b(bytes).display().si().to_string();
+        let (bytes, shown) = match self.value {
+            DeValue::String(text) => match text.parse::<ByteSize>() {
+                Ok(size) => (Some(size.as_u64()), text.to_string()),
+                Err(_) => return self.fail(format!("{text:?} is not a size"), Some(HELP)),
+            },
+            DeValue::Integer(integer) => {
+                (u64::from_str_radix(integer.as_str(), integer.radix()).ok(), format!("{integer} bytes"))
+            }
+            _ => return self.wrong_type("a size", Some(HELP)),
+        };
+        if let Some(bytes) = bytes.filter(|bytes| range.contains(bytes)) {
+            return Some(bytes);
+        }
+        self.fail(format!("{shown} is not between {} and {}", show(*range.start()), show(*range.end())), Some(HELP))
     }
 
     /// One of a few words.

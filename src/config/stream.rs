@@ -4,9 +4,10 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::reader::{Section, Value};
+use super::record::read_record;
 use super::{
-    Container, Credentials, EncodeConfig, EncoderChoice, OverlayConfig, PRESETS, RecordConfig, Rgb, Secret, Show,
-    SourceSpec, SourceUri, StreamConfig, Style, Transport, defaults_stream,
+    Credentials, EncodeConfig, EncoderChoice, OverlayConfig, PRESETS, Rgb, Secret, Show, SourceSpec, SourceUri,
+    StreamConfig, Style, Transport, defaults_stream,
 };
 
 const EXAMPLE: &str = "write [[stream]], and below it name = \"gate\" and source = \"rtsp://HOST/PATH\"";
@@ -278,15 +279,4 @@ fn read_encode(section: &Section) -> EncodeConfig {
         keyframe_interval: keyframe_interval.unwrap_or(default.keyframe_interval),
         jpeg_quality: jpeg_quality.unwrap_or(default.jpeg_quality),
     }
-}
-
-fn read_record(section: &Section) -> Option<RecordConfig> {
-    if !section.is_present() {
-        return None;
-    }
-    let dir = section.require("dir", "the folder for recordings").and_then(|value| value.folder());
-    let format =
-        section.get("format").and_then(|value| value.choice(&[("mp4", Container::Mp4), ("mkv", Container::Mkv)]));
-    section.finish();
-    Some(RecordConfig { dir: dir?, format: format.unwrap_or(Container::Mp4) })
 }

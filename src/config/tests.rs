@@ -115,6 +115,22 @@ jpeg_quality = 95
 [stream.record]
 dir = "/srv/gate"
 format = "mkv"
+segment = "5m"
+segment_size = "500MB"
+max_age = "7d"
+max_size = "50 GiB"
+min_free = 1_000_000_000
+when = "event"
+[[stream.record.event]]
+name = "visit"
+classes = ["person", "car"]
+zone = [[0, 0.5], [1, 0.5], [1, 1]]
+share = 0.1
+for = "1s"
+pre_roll = 3
+post_roll = "20s"
+[[stream.record.event]]
+classes = ["sky"]
 [[stream]]
 name = "clip"
 source = "file:clip.avi"
@@ -168,7 +184,28 @@ speed = "max"
                     keyframe_interval: Duration::from_millis(500),
                     jpeg_quality: 95,
                 },
-                record: Some(RecordConfig { dir: "/srv/gate".into(), format: Container::Mkv }),
+                record: Some(RecordConfig {
+                    dir: "/srv/gate".into(),
+                    format: Container::Mkv,
+                    segment: Duration::from_secs(300),
+                    segment_size: Some(500_000_000),
+                    max_age: Some(Duration::from_secs(7 * 86_400)),
+                    max_size: Some(50 << 30),
+                    min_free: Some(1_000_000_000),
+                    when: When::Event,
+                    events: vec![
+                        EventConfig {
+                            name: "visit".into(),
+                            classes: vec!["person".into(), "car".into()],
+                            zone: vec![[0.0, 0.5], [1.0, 0.5], [1.0, 1.0]],
+                            share: 0.1,
+                            hold: Duration::from_secs(1),
+                            pre_roll: Duration::from_secs(3),
+                            post_roll: Duration::from_secs(20),
+                        },
+                        EventConfig::of("event2", &["sky"]),
+                    ],
+                }),
             },
             defaults_stream("clip", clip),
         ],
@@ -561,4 +598,75 @@ fn tls_hosts_and_api_sources() {
         assert!(error.starts_with(start), "{error}");
     }
     assert_eq!(errors.len(), 5);
+}
+
+/// `text` below `[stream.record]` with a folder.
+fn read_record(text: &str) -> Result<RecordConfig, ConfigErrors> {
+    let text = format!("source = \"test://\"\n[stream.record]\ndir = \"/srv/gate\"\n{text}");
+    read_stream(&text).map(|stream| stream.record.unwrap())
+}
+
+#[test]
+fn recordings_are_unlimited_files_of_ten_minutes_by_default() {
+    assert_eq!(read_record("").unwrap(), RecordConfig::to("/srv/gate"));
+    let event = read_record("[[stream.record.event]]\nclasses = [\"car\"]").unwrap();
+    assert_eq!((event.when, event.events), (When::Always, vec![EventConfig::of("event", &["car"])]));
+}
+
+#[test]
+fn sizes_of_recordings() {
+    for (written, bytes) in [("\"500MB\"", 500_000_000), ("\"1.5 GiB\"", 3 << 29), ("200000", 200_000)] {
+        assert_eq!(read_record(&format!("max_size = {written}")).unwrap().max_size, Some(bytes), "{written}");
+    }
+    let help = "(help: write \"500MB\", \"50GB\" or a number of bytes)";
+    for (written, problem) in [
+        ("\"much\"", format!("\"much\" is not a size {help}")),
+        ("\"5 parsecs\"", format!("\"5 parsecs\" is not a size {help}")),
+        ("\"1kB\"", format!("1kB is not between 100.0 kB and 1.2 EB {help}")),
+        ("-5", format!("-5 bytes is not between 100.0 kB and 1.2 EB {help}")),
+        ("true", format!("must be a size, not a boolean {help}")),
+    ] {
+        let error = only(read_record(&format!("min_free = {written}")));
+        assert_eq!(error, format!("stream[gate].record.min_free: {problem}"));
+    }
+}
+
+#[test]
+fn limits_of_recordings_that_cannot_be_kept_are_refused() {
+    for (text, error) in [
+        ("segment = \"0s\"", "segment: 0s is not between 1s and 1d"),
+        ("max_age = \"5s\"", "max_age: 5s is not between 1m and 36600d"),
+        ("segment_size = \"1GB\"\nmax_size = \"900MB\"", "max_size: is less than segment_size"),
+        ("when = \"event\"", "when: there is no event to wait for"),
+        ("when = \"sometimes\"", "when: \"sometimes\" is none of \"always\", \"event\""),
+        ("event = 7", "event: must be an array, not an integer"),
+        ("[stream.record.event]\nclasses = [\"car\"]", "event: is a single table"),
+    ] {
+        let found = only(read_record(text));
+        assert!(found.starts_with(&format!("stream[gate].record.{error}")), "{found}");
+    }
+}
+
+#[test]
+fn events_that_cannot_happen_are_refused() {
+    for (text, error) in [
+        ("name = \"in\"", "classes: is missing"),
+        ("classes = []", "classes: must not be empty"),
+        ("classes = [\"car\", 5]", "classes[1]: must be a string, not an integer"),
+        ("classes = [\"car\"]\nname = \"2nd\"", "name: \"2nd\" is not a letter and after it"),
+        ("classes = [\"car\"]\nname = \"a/b\"", "name: \"a/b\" is not a letter and after it"),
+        ("classes = [\"car\"]\nshare = 0", "share: 0 is not between 0.0001 and 1"),
+        ("classes = [\"car\"]\nzone = [[0, 0], [1, 1]]", "zone: has 2 corners, fewer than 3"),
+        ("classes = [\"car\"]\nzone = [[0, 0], [1, 1], [0.5]]", "zone[2]: has 1 numbers, not 2"),
+        ("classes = [\"car\"]\nzone = [[0, 0], [1, 0], [1, 1.5]]", "zone[2][1]: 1.5 is not between 0 and 1"),
+        ("classes = [\"car\"]\nzone = [[0, 0], [0.5, 0.5], [1, 1]]", "zone: covers nothing"),
+        ("classes = [\"car\"]\npre_roll = \"5m\"", "pre_roll: 5m is not between 0s and 1m"),
+        ("classes = [\"car\"]\nduration = 5", "duration: unknown key"),
+    ] {
+        let found = only(read_record(&format!("[[stream.record.event]]\n{text}")));
+        assert!(found.starts_with(&format!("stream[gate].record.event[0].{error}")), "{found}");
+    }
+    let twice = "[[stream.record.event]]\nname = \"a\"\nclasses = [\"car\"]\n".repeat(2);
+    let found = only(read_record(&twice));
+    assert!(found.starts_with("stream[gate].record.event[1].name: \"a\" is the name of an event above"), "{found}");
 }

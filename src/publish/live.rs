@@ -14,9 +14,9 @@ use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_erro
 use super::fanout::Fanout;
 use super::mjpeg::{Gallery, JpegEncoder};
 use super::raw::RawPool;
-use super::recording::Recorder;
+use super::recording::{Archive, Recorder};
 use super::{Accepted, Output, OutputError, Paint, Stamp};
-use crate::config::{EncodeConfig, RecordConfig};
+use crate::config::EncodeConfig;
 use crate::frame::VideoInfo;
 use crate::gst::{bus_error, state_error};
 use crate::repeats;
@@ -55,12 +55,12 @@ impl LiveOutput {
     /// When the recording has no thread.
     pub fn new(
         encode: EncodeConfig,
-        record: Option<RecordConfig>,
+        record: Option<Arc<Archive>>,
         status: Arc<Status>,
         outlets: Outlets,
     ) -> Result<Self, OutputError> {
-        if let Some(record) = record {
-            let recorder = Recorder::start(Arc::clone(&status), record, outlets.h264.lost_counter())?;
+        if let Some(archive) = record {
+            let recorder = Recorder::start(Arc::clone(&status), archive, &outlets.h264)?;
             outlets.h264.add_for_output(Box::new(recorder));
         }
         Ok(LiveOutput {

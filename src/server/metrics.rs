@@ -37,6 +37,7 @@ fn families(view: &View) -> Vec<MetricFamily> {
     timings(&streams, &mut out);
     conditions(&streams, &mut out);
     outlets(&streams, &mut out);
+    recordings(&streams, &mut out);
     service(view, &mut out);
     process(&mut out);
     out.0
@@ -125,6 +126,32 @@ fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
         "Attempts to record that failed; repeated within a minute.",
         failures,
     );
+}
+
+fn recordings(streams: &[Arc<StreamView>], out: &mut Families) {
+    // From memory: a scrape does not wait for a disk.
+    let archive = |stream: &Arc<StreamView>| Some((Arc::clone(&stream.status.name), stream.recordings.clone()?));
+    let archives: Vec<_> = streams.iter().filter_map(archive).collect();
+    let usage = archives.iter().map(|(name, archive)| (&**name, archive.usage()));
+    out.gauges(
+        "maskcast_recording_files",
+        "Recordings on the disk.",
+        usage.clone().map(|(name, (files, _))| (vec![("stream", name)], files as f64)),
+    );
+    out.gauges(
+        "maskcast_recording_bytes",
+        "Size of the recordings on the disk.",
+        usage.map(|(name, (_, bytes))| (vec![("stream", name)], bytes as f64)),
+    );
+    let removed = archives.iter().flat_map(|(name, archive)| {
+        archive.removed().map(|(reason, count)| (vec![("stream", &**name), ("reason", reason.name())], count as f64))
+    });
+    out.counters("maskcast_recordings_removed_total", "Recordings removed, by reason.", removed);
+    let events = archives.iter().flat_map(|(name, archive)| {
+        let counts = archive.board().into_iter().flat_map(|board| board.counts());
+        counts.map(|(event, count)| (vec![("stream", &**name), ("event", event)], count as f64))
+    });
+    out.counters("maskcast_events_total", "Events seen in the masks.", events);
 }
 
 fn service(view: &View, out: &mut Families) {

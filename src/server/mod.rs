@@ -6,6 +6,7 @@
 //! | `/healthz`, `/readyz` | whether the process serves; whether every stream is live or known to be away |
 //! | `/metrics` | Prometheus text (`metrics`) |
 //! | `/api/v1/…` | streams, model and version as JSON (`api`) |
+//! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
 //!
 //! The server only reads the [`View`] (a wish for another model goes through it, too). It has a small runtime of its own, so that neither a busy pipeline nor a slow
@@ -23,6 +24,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
+use serde::Deserialize;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -38,6 +40,7 @@ mod model;
 mod page;
 mod problem;
 mod process;
+mod recordings;
 
 #[cfg(test)]
 mod tests;
@@ -201,6 +204,8 @@ fn router(app: Shared) -> Router {
         .route("/api/v1/streams", get(api::streams))
         .route("/api/v1/streams/{name}", get(api::stream))
         .route("/api/v1/streams/{name}/snapshot.jpg", get(mjpeg::snapshot))
+        .route("/api/v1/streams/{name}/recordings", get(recordings::list))
+        .route("/api/v1/streams/{name}/recordings/{file}", get(recordings::download).delete(recordings::remove))
         .route("/api/v1/model", get(model::show).post(model::change))
         .route("/api/v1/version", get(api::version))
         .route("/mjpeg/{name}", get(mjpeg::live))
@@ -257,6 +262,12 @@ struct Named {
     stream: Arc<StreamView>,
 }
 
+/// The part of the path that names it; others belong to the handlers.
+#[derive(Deserialize)]
+struct NamePart {
+    name: String,
+}
+
 impl Named {
     fn stream(&self) -> &StreamView {
         &self.stream
@@ -268,8 +279,8 @@ impl FromRequestParts<Shared> for Named {
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let streams = app.view.streams();
-        let name = match Path::<String>::from_request_parts(parts, app).await {
-            Ok(Path(name)) => name,
+        let name = match Path::<NamePart>::from_request_parts(parts, app).await {
+            Ok(Path(NamePart { name })) => name,
             Err(_) => return Err(Problem::unknown_stream(parts.uri.path(), &streams)),
         };
         match streams.iter().find(|stream| *stream.status.name == *name) {

@@ -26,6 +26,7 @@ fn view(names: &[&str]) -> Arc<View> {
         Arc::new(StreamView {
             status: Arc::new(Status::new(name)),
             outlets: Outlets::default(),
+            recordings: None,
             source: "rtsp://10.0.0.7/stream1".into(),
             show: Show::FullRate,
             overlay: config.overlay,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ConfigError, ModelConfig, ServerConfig, StreamConfig};
+use crate::events;
 use crate::frame::Label;
 use crate::overlay::Overlay;
 use crate::publish::encoder::H264;
@@ -280,7 +281,7 @@ fn check_encoders(streams: &[StreamConfig]) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Checks what only the model can tell: that every label a stream hides or colours exists.
+/// Checks what only the model can tell: that every label that a stream hides, colours or waits for exists.
 ///
 /// # Errors
 /// All that do not, with their key paths.
@@ -298,7 +299,22 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
             }
         }
     }
+    for stream in streams {
+        for (index, event) in stream.record.iter().flat_map(|record| record.events.iter().enumerate()) {
+            errors.extend(events::unknown_classes(event, labels).into_iter().map(|name| ConfigError {
+                key: format!("stream[{}].record.event[{index}].classes", stream.name),
+                line: None,
+                problem: format!("the model has no class {name:?}"),
+                help: Some(format!("the model knows {}", known(labels))),
+            }));
+        }
+    }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn known(labels: &[Label]) -> String {
+    let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
+    names.join(", ")
 }
 
 /// A line for each error.

@@ -8,7 +8,9 @@ use super::ServiceError;
 use super::view::StreamView;
 use crate::capture::GstSource;
 use crate::config::{SourceUri, StreamConfig};
+use crate::events::Watch;
 use crate::publish::live::{LiveOutput, Outlets};
+use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
 use crate::repeats;
 use crate::segment::pool::Pool;
@@ -49,6 +51,7 @@ impl Running {
         let view = Arc::new(StreamView {
             status,
             outlets,
+            recordings: config.record.clone().map(|record| Arc::new(Archive::new(&config.name, record))),
             source: config.source.label(),
             show: config.show,
             overlay: config.overlay.clone(),
@@ -70,10 +73,12 @@ impl Running {
     /// # Errors
     /// When an output or a thread cannot be had.
     pub fn start(&mut self, pool: &Pool) -> Result<(), ServiceError> {
-        let StreamConfig { encode, record, source, .. } = &self.config;
+        let StreamConfig { encode, source, .. } = &self.config;
+        let recordings = self.view.recordings.clone();
+        let board = recordings.as_ref().and_then(|recordings| recordings.board()).cloned();
         let (status, outlets) = (Arc::clone(&self.view.status), self.view.outlets.clone());
-        let output = LiveOutput::new(encode.clone(), record.clone(), Arc::clone(&status), outlets)
-            .map_err(ServiceError::runtime)?;
+        let output =
+            LiveOutput::new(encode.clone(), recordings, Arc::clone(&status), outlets).map_err(ServiceError::runtime)?;
         let patient = self.is_patient();
         let parts = Parts {
             config: self.config.clone(),
@@ -82,6 +87,7 @@ impl Running {
             output: Box::new(if patient { output.patient() } else { output }),
             status,
             tap: None,
+            watch: board.map(Watch::new),
         };
         self.stream = Some(Stream::start(parts, pool).map_err(ServiceError::runtime)?);
         self.started = Instant::now();

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::config::{OverlayConfig, Show};
 use crate::frame::{Label, Labels, Rgb};
 use crate::publish::live::Outlets;
+use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
 use crate::stream::status::{State, Status};
@@ -32,6 +33,8 @@ pub struct View {
 pub struct StreamView {
     pub status: Arc<Status>,
     pub outlets: Outlets,
+    /// `None` for a stream that is not recorded.
+    pub recordings: Option<Arc<Archive>>,
     /// The source's address without secrets.
     pub source: String,
     pub show: Show,

@@ -14,6 +14,7 @@ use crossbeam_channel::Receiver;
 
 use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
+use crate::events::Watch;
 use crate::frame::{Frame, Mask};
 use crate::publish::Output;
 use crate::queue::{WhenFull, queue};
@@ -61,6 +62,8 @@ pub struct Parts {
     pub status: Arc<Status>,
     /// Sees every mask with its frame before it is drawn, in order (`segment --mask-dir`, class shares).
     pub tap: Option<Tap>,
+    /// Looks for events in every mask.
+    pub watch: Option<Watch>,
 }
 
 /// A listener for masks and their frames; `matched` streams only.
@@ -91,7 +94,7 @@ impl Stream {
     /// # Errors
     /// When no thread can be had.
     pub fn start(parts: Parts, pool: &Pool) -> Result<Stream, StreamError> {
-        let Parts { config, pace, source, output, status, tap } = parts;
+        let Parts { config, pace, source, output, status, tap, watch } = parts;
         let stop = Stop::default();
         let in_work = pool.in_work();
         let (downstream, feed) = match (config.show, pace) {
@@ -115,7 +118,7 @@ impl Stream {
                 )
             }
         };
-        let shower = show::Shower::new(&config, pool.notice(), output, Arc::clone(&status), pace, tap);
+        let shower = show::Shower::new(&config, pool.notice(), output, Arc::clone(&status), pace, tap).watched(watch);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Whatever ends this stage, a panic included: nobody would draw what the source still brings.

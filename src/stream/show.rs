@@ -12,6 +12,7 @@ use super::status::{State, Status};
 use super::timing::{Stage, Stopwatch};
 use super::{Closed, Pace, Tap, panic_text, receive};
 use crate::config::{OverlayConfig, StreamConfig};
+use crate::events::Watch;
 use crate::frame::{Frame, Labels, Mask, OwnedPicture, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
 use crate::publish::{Accepted, Output, Stamp};
@@ -49,6 +50,7 @@ pub struct Shower {
     status: Arc<Status>,
     pace: Pace,
     tap: Option<Tap>,
+    watch: Option<Watch>,
     /// `full-rate`: the newest mask.
     mask: Option<Mask>,
     /// The newest frame, for the slate.
@@ -99,11 +101,17 @@ impl Shower {
             status,
             pace,
             tap,
+            watch: None,
             mask: None,
             last: None,
             last_slate: None,
             started: None,
         }
+    }
+
+    /// Lets `watch` look at every mask.
+    pub fn watched(self, watch: Option<Watch>) -> Self {
+        Shower { watch, ..self }
     }
 
     /// Works until the feed closes, then ends the output.
@@ -168,6 +176,7 @@ impl Shower {
                 if let Some(tap) = &mut self.tap {
                     tap(&frame, &mask)?;
                 }
+                self.look(&mask);
                 self.show(&frame, entry, &Drawn::live(Some(&mask)))
             }
             Err(problem) if self.pace == Pace::File => {
@@ -217,7 +226,14 @@ impl Shower {
     /// Keeps a mask, if it is the newest: workers may finish out of order.
     fn take(&mut self, mask: Mask) {
         if self.mask.as_ref().is_none_or(|known| mask.seq > known.seq) {
+            self.look(&mask);
             self.mask = Some(mask);
+        }
+    }
+
+    fn look(&mut self, mask: &Mask) {
+        if let Some(watch) = &mut self.watch {
+            watch.look(mask);
         }
     }
 

@@ -278,6 +278,7 @@ pub fn start(
         output: Box::new(output),
         status: Arc::clone(&status),
         tap: None,
+        watch: None,
     };
     (Stream::start(parts, pool).unwrap(), status)
 }

@@ -25,6 +25,7 @@ static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
     let stream = StreamView {
         status: Arc::new(Status::new("gate")),
         outlets: Outlets::default(),
+        recordings: None,
         source: source.label(),
         show: Show::FullRate,
         overlay: defaults_stream("gate", source).overlay,

@@ -1,0 +1,125 @@
+//! What happens in a stream now, and how often it happened: written by the watch, read by the recorder and the metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::config::EventConfig;
+
+/// The events of one stream.
+#[derive(Debug)]
+pub struct Board {
+    stream: Arc<str>,
+    tallies: Vec<Tally>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Tally {
+    config: EventConfig,
+    count: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When each event is over, unless its condition holds again before.
+    until: Vec<Option<Instant>>,
+    active: Option<Active>,
+}
+
+/// What is recorded: one event, or several that overlap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// Of the first of them.
+    pub name: Arc<str>,
+    /// The beginning of the pre-roll.
+    pub from: Instant,
+    /// The end of the post-roll, as far as it is known.
+    pub until: Instant,
+}
+
+impl Board {
+    pub fn new(stream: &str, events: &[EventConfig]) -> Self {
+        let tally = |event: &EventConfig| Tally { config: event.clone(), count: AtomicU64::new(0) };
+        Board {
+            stream: stream.into(),
+            tallies: events.iter().map(tally).collect(),
+            state: Mutex::new(State { until: vec![None; events.len()], active: None }),
+        }
+    }
+
+    pub fn events(&self) -> impl Iterator<Item = &EventConfig> {
+        self.tallies.iter().map(|tally| &tally.config)
+    }
+
+    /// Names, and how often each event has begun.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.tallies.iter().map(|tally| (tally.config.name.as_str(), tally.count.load(Ordering::Relaxed)))
+    }
+
+    /// The condition of event number `index` holds at `at`, and has been met since `since`.
+    pub fn holds(&self, index: usize, since: Instant, at: Instant) {
+        let Some(Tally { config, count }) = self.tallies.get(index) else { return };
+        let mut state = self.lock();
+        let until = at + config.post_roll;
+        // The clock of a machine that has just started may not reach back that far.
+        let from = since.checked_sub(config.pre_roll).unwrap_or(since);
+        let begins = state.until[index].is_none_or(|until| until < at);
+        state.until[index] = Some(until);
+        match &mut state.active {
+            Some(active) if active.until >= at => active.until = active.until.max(until),
+            active => *active = Some(Active { name: config.name.as_str().into(), from, until }),
+        }
+        drop(state);
+        if begins {
+            count.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(stream = &*self.stream, stage = "event", event = config.name, "event {}", config.name);
+        }
+    }
+
+    /// What is to be recorded at `now`.
+    pub fn active(&self, now: Instant) -> Option<Active> {
+        self.lock().active.clone().filter(|active| active.until >= now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whole after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn overlapping_events_are_one_recording_and_counted_each() {
+        let event = |name: &str| EventConfig {
+            pre_roll: Duration::from_secs(2),
+            post_roll: Duration::from_secs(10),
+            ..EventConfig::of(name, &["x"])
+        };
+        let board = Board::new("gate", &[event("door"), event("yard")]);
+        let start = Instant::now() + Duration::from_secs(100);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(board.active(start), None);
+        board.holds(0, at(0), at(1));
+        let first = board.active(at(1)).unwrap();
+        assert_eq!((&*first.name, first.from, first.until), ("door", start - Duration::from_secs(2), at(11)));
+        board.holds(0, at(0), at(3));
+        board.holds(1, at(4), at(5));
+        let both = board.active(at(14)).unwrap();
+        assert_eq!((&*both.name, both.from, both.until), ("door", first.from, at(15)));
+        assert_eq!(board.counts().collect::<Vec<_>>(), [("door", 1), ("yard", 1)]);
+
+        // The first is met again before its post-roll is over: the same event.
+        board.holds(0, at(12), at(13));
+        assert_eq!(board.active(at(23)).unwrap().until, at(23));
+        assert_eq!(board.active(at(24)), None);
+        board.holds(1, at(40), at(40));
+        assert_eq!(board.active(at(40)).unwrap().from, at(38));
+        assert_eq!(board.counts().collect::<Vec<_>>(), [("door", 1), ("yard", 2)]);
+    }
+}

@@ -1,0 +1,129 @@
+//! Events: classes that cover enough of a zone for long enough, seen in the masks.
+//!
+//! A [`Watch`] looks at every mask on the overlay's thread: one pass over the zone's pixels ([`zone`]), and a
+//! [`trigger`] that does not flicker. What it finds goes to the stream's [`Board`], from which the recorder takes when to
+//! record and the metrics how often it happened.
+
+use std::sync::Arc;
+
+use crate::config::EventConfig;
+use crate::frame::{Label, Labels, Mask};
+
+pub mod board;
+pub mod trigger;
+pub mod zone;
+
+pub use board::{Active, Board};
+use trigger::Trigger;
+use zone::Pixels;
+
+/// Looks for a stream's events in its masks.
+pub struct Watch {
+    events: Vec<Watched>,
+    board: Arc<Board>,
+    /// Of the masks that the events are prepared for.
+    labels: Labels,
+    size: (usize, usize),
+}
+
+/// One event, prepared for masks of one model.
+struct Watched {
+    config: EventConfig,
+    trigger: Trigger,
+    wanted: [bool; 256],
+    pixels: Pixels,
+}
+
+impl Watch {
+    /// For the events of `board`, which gets what is seen.
+    pub fn new(board: Arc<Board>) -> Self {
+        let watched = |config: &EventConfig| Watched {
+            config: config.clone(),
+            trigger: Trigger::new(config.share, config.hold),
+            wanted: [false; 256],
+            pixels: Pixels::default(),
+        };
+        Watch { events: board.events().map(watched).collect(), board, labels: [].into(), size: (0, 0) }
+    }
+
+    /// Looks at the next mask of the stream.
+    pub fn look(&mut self, mask: &Mask) {
+        if !Arc::ptr_eq(&mask.labels, &self.labels) || self.size != (mask.width, mask.height) {
+            self.prepare(mask);
+        }
+        for (index, event) in self.events.iter_mut().enumerate() {
+            let share = event.pixels.share(&mask.classes, &event.wanted);
+            if let Some(since) = event.trigger.look(share, mask.captured_at) {
+                self.board.holds(index, since, mask.captured_at);
+            }
+        }
+    }
+
+    /// The first mask of a model: other classes, or another size.
+    fn prepare(&mut self, mask: &Mask) {
+        self.labels = Arc::clone(&mask.labels);
+        self.size = (mask.width, mask.height);
+        for event in &mut self.events {
+            event.pixels = Pixels::of(&event.config.zone, mask.width, mask.height);
+            event.wanted = [false; 256];
+            // A model has 256 classes at most: an index is a byte.
+            for (wanted, label) in event.wanted.iter_mut().zip(mask.labels.iter()) {
+                *wanted = event.config.classes.contains(&label.name);
+            }
+        }
+    }
+}
+
+/// The classes of an event that a model does not have.
+pub fn unknown_classes<'a>(event: &'a EventConfig, labels: &[Label]) -> Vec<&'a str> {
+    let known = |name: &&String| labels.iter().any(|label| label.name == **name);
+    event.classes.iter().filter(|name| !known(name)).map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::frame::Rgb;
+
+    fn labels(names: &[&str]) -> Labels {
+        names.iter().map(|name| Label { name: (*name).into(), color: Rgb(1, 2, 3) }).collect()
+    }
+
+    /// A mask of 10 x 10 with class `class` in its lower half and 0 above.
+    fn mask(labels: &Labels, class: u8, captured_at: Instant) -> Mask {
+        let classes = (0..100).map(|n| if n < 50 { 0 } else { class }).collect();
+        Mask { seq: 0, captured_at, width: 10, height: 10, classes, labels: Arc::clone(labels) }
+    }
+
+    #[test]
+    fn classes_are_looked_for_by_name_in_whatever_model_runs() {
+        let event = EventConfig {
+            zone: vec![[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]],
+            share: 0.9,
+            hold: Duration::ZERO,
+            ..EventConfig::of("visit", &["person", "car"])
+        };
+        let board = Arc::new(Board::new("gate", &[event]));
+        let mut watch = Watch::new(Arc::clone(&board));
+        let count = || board.counts().map(|(_, count)| count).sum::<u64>();
+        let (first, second) = (labels(&["sky", "car"]), labels(&["car", "person", "sky"]));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        watch.look(&mask(&first, 0, at(0)));
+        assert_eq!(count(), 0, "sky");
+        watch.look(&mask(&first, 1, at(1)));
+        assert_eq!(count(), 1, "a car");
+        watch.look(&mask(&second, 2, at(100)));
+        assert_eq!(count(), 1, "sky, in another model");
+        watch.look(&mask(&second, 1, at(101)));
+        assert_eq!(count(), 2, "a person");
+    }
+
+    #[test]
+    fn unknown_classes_are_named() {
+        let event = EventConfig::of("visit", &["person", "cat", "car"]);
+        assert_eq!(unknown_classes(&event, &labels(&["car", "person"])), ["cat"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! When an event's condition holds: long enough above a threshold, and not every time the share touches it.
+
+use std::time::{Duration, Instant};
+
+/// A condition that has begun to hold goes on until the share is below this part of the threshold: masks of one scene
+/// differ by more than nothing.
+const RELEASE: f64 = 0.5;
+
+/// After this long without a mask nobody knows what was there meanwhile.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
+
+/// Follows the share of an event's classes from mask to mask.
+#[derive(Clone, Debug)]
+pub struct Trigger {
+    threshold: f64,
+    hold: Duration,
+    /// Since when the share has been high.
+    since: Option<Instant>,
+    /// When the newest mask was captured.
+    last: Option<Instant>,
+}
+
+impl Trigger {
+    /// `threshold`: least share; `hold`: for how long.
+    pub fn new(threshold: f64, hold: Duration) -> Self {
+        Trigger { threshold, hold, since: None, last: None }
+    }
+
+    /// The share in the mask captured at `at`. Since when the condition has been met, if that is long enough.
+    pub fn look(&mut self, share: f64, at: Instant) -> Option<Instant> {
+        let gap = self.last.is_some_and(|last| at.saturating_duration_since(last) > LONGEST_GAP);
+        self.last = Some(at);
+        if gap {
+            self.since = None;
+        }
+        self.since = match self.since {
+            Some(since) if share >= self.threshold * RELEASE => Some(since),
+            _ if share >= self.threshold => Some(at),
+            _ => None,
+        };
+        self.since.filter(|since| at.saturating_duration_since(*since) >= self.hold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shares, half a second apart from the first, and when the condition held.
+    fn held(trigger: &mut Trigger, start: Instant, shares: &[f64]) -> Vec<Option<u128>> {
+        let look = |(n, &share): (usize, &f64)| {
+            let since = trigger.look(share, start + Duration::from_millis(500 * n as u64));
+            since.map(|since| since.duration_since(start).as_millis())
+        };
+        shares.iter().enumerate().map(look).collect()
+    }
+
+    #[test]
+    fn a_share_has_to_stay_for_the_time() {
+        let mut trigger = Trigger::new(0.1, Duration::from_secs(1));
+        let found = held(&mut trigger, Instant::now(), &[0.0, 0.1, 0.2, 0.0, 0.1, 0.1, 0.1, 0.1, 0.0]);
+        assert_eq!(found, [None, None, None, None, None, None, Some(2000), Some(2000), None]);
+    }
+
+    #[test]
+    fn a_share_about_the_threshold_does_not_flicker() {
+        let mut trigger = Trigger::new(0.1, Duration::from_secs(1));
+        let found = held(&mut trigger, Instant::now(), &[0.06, 0.1, 0.06, 0.09, 0.05, 0.04, 0.06, 0.09]);
+        assert_eq!(found, [None, None, None, Some(500), Some(500), None, None, None]);
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_time_without_masks() {
+        let mut trigger = Trigger::new(0.1, Duration::from_secs(2));
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(trigger.look(1.0, start), None);
+        assert_eq!(trigger.look(1.0, after(60)), None, "the camera was away");
+        assert_eq!(trigger.look(1.0, after(62)), Some(after(60)));
+    }
+
+    #[test]
+    fn without_a_time_the_first_mask_is_enough() {
+        let start = Instant::now();
+        assert_eq!(Trigger::new(0.5, Duration::ZERO).look(0.5, start), Some(start));
+        assert_eq!(Trigger::new(0.5, Duration::ZERO).look(0.49, start), None);
+    }
+}

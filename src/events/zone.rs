@@ -1,0 +1,122 @@
+//! Which pixels of a mask an event looks at.
+
+use std::ops::Range;
+
+use crate::frame::ClassId;
+
+/// The pixels of a polygon in masks of one size, as runs: each is a part of a row, or several whole rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pixels {
+    runs: Vec<Range<usize>>,
+    count: usize,
+}
+
+impl Pixels {
+    /// The pixels whose centres lie in `polygon`, by the even-odd rule; its corners are fractions of `width` and
+    /// `height`. No corners: all pixels. At least one pixel of a mask that has any.
+    pub fn of(polygon: &[[f64; 2]], width: usize, height: usize) -> Self {
+        let mut pixels = Pixels::default();
+        if polygon.is_empty() {
+            pixels.add(0..width * height);
+            return pixels;
+        }
+        let mut crossings = Vec::new();
+        for row in 0..height {
+            let y = (row as f64 + 0.5) / height as f64;
+            crossings.clear();
+            for ([x1, y1], [x2, y2]) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
+                // A corner belongs to the side below it, so that it is crossed once.
+                if (*y1 <= y) != (*y2 <= y) {
+                    crossings.push(x1 + (y - y1) / (y2 - y1) * (x2 - x1));
+                }
+            }
+            crossings.sort_unstable_by(f64::total_cmp);
+            for pair in crossings.chunks_exact(2) {
+                // The first column whose centre is not left of a crossing.
+                let column = |x: f64| ((x * width as f64 - 0.5).ceil().max(0.0) as usize).min(width);
+                pixels.add(row * width + column(pair[0])..row * width + column(pair[1]));
+            }
+        }
+        if pixels.count == 0 && width > 0 && height > 0 {
+            // Smaller than the mask's pixels: the one that it lies in.
+            let mean = |axis: usize| polygon.iter().map(|corner| corner[axis]).sum::<f64>() / polygon.len() as f64;
+            let index = |at: f64, size: usize| ((at * size as f64) as usize).min(size - 1);
+            let at = index(mean(1), height) * width + index(mean(0), width);
+            pixels.add(at..at + 1);
+        }
+        pixels
+    }
+
+    fn add(&mut self, run: Range<usize>) {
+        self.count += run.len();
+        match self.runs.last_mut() {
+            _ if run.is_empty() => {}
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => self.runs.push(run),
+        }
+    }
+
+    /// Share of these pixels, 0 to 1, whose class is `wanted`. `classes` is a mask of the size that they were made for.
+    pub fn share(&self, classes: &[ClassId], wanted: &[bool; 256]) -> f64 {
+        let found = |run: &Range<usize>| {
+            let pixels = classes.get(run.clone()).unwrap_or_default();
+            pixels.iter().filter(|&&class| wanted[usize::from(class)]).count()
+        };
+        self.runs.iter().map(found).sum::<usize>() as f64 / self.count.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pixels as a picture, a line each row.
+    fn drawn(polygon: &[[f64; 2]], width: usize, height: usize) -> Vec<String> {
+        let pixels = Pixels::of(polygon, width, height);
+        let inside = |at: usize| pixels.runs.iter().any(|run| run.contains(&at));
+        let row = |y: usize| (0..width).map(|x| if inside(y * width + x) { '#' } else { '.' }).collect();
+        (0..height).map(row).collect()
+    }
+
+    #[test]
+    fn polygons_have_the_pixels_whose_centres_are_inside() {
+        let lower_half = [[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]];
+        assert_eq!(drawn(&lower_half, 4, 4), ["....", "....", "####", "####"]);
+        assert_eq!(Pixels::of(&lower_half, 4, 4).runs, [8..16], "whole rows are one run");
+        let triangle = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]];
+        assert_eq!(drawn(&triangle, 4, 4), ["###.", "##..", "#...", "...."]);
+        // A U: the notch is outside.
+        let notched =
+            [[0.0, 0.0], [0.25, 0.0], [0.25, 0.5], [0.75, 0.5], [0.75, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]];
+        assert_eq!(drawn(&notched, 4, 4), ["#..#", "#..#", "####", "####"]);
+        let turned: Vec<[f64; 2]> = notched.iter().rev().copied().collect();
+        assert_eq!(drawn(&turned, 4, 4), drawn(&notched, 4, 4), "the other way round");
+    }
+
+    #[test]
+    fn adjoining_zones_share_no_pixel_and_leave_none_out() {
+        for size in [(7, 5), (64, 36), (513, 289)] {
+            let at = 0.37;
+            let left = Pixels::of(&[[0.0, 0.0], [at, 0.0], [at, 1.0], [0.0, 1.0]], size.0, size.1);
+            let right = Pixels::of(&[[at, 0.0], [1.0, 0.0], [1.0, 1.0], [at, 1.0]], size.0, size.1);
+            assert_eq!(left.count + right.count, size.0 * size.1, "{size:?}");
+        }
+    }
+
+    #[test]
+    fn a_zone_smaller_than_a_pixel_is_the_pixel_that_it_lies_in() {
+        let dot = [[0.3, 0.7], [0.31, 0.7], [0.31, 0.71]];
+        assert_eq!(drawn(&dot, 4, 4), ["....", "....", ".#..", "...."]);
+    }
+
+    #[test]
+    fn the_share_is_of_the_zone() {
+        let mut wanted = [false; 256];
+        (wanted[1], wanted[255]) = (true, true);
+        let classes = [0, 1, 0, 0, 1, 255, 2, 0];
+        assert_eq!(Pixels::of(&[], 4, 2).share(&classes, &wanted), 3.0 / 8.0);
+        let lower_left = Pixels::of(&[[0.0, 0.5], [0.5, 0.5], [0.5, 1.0], [0.0, 1.0]], 4, 2);
+        assert_eq!(lower_left.share(&classes, &wanted), 1.0);
+        assert_eq!(lower_left.share(&[], &wanted), 0.0);
+    }
+}

@@ -1,0 +1,489 @@
+//! The recordings of one stream: what is there, what goes, and which one is being written. Shared by the recorder, the
+//! API and the metrics.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+
+use super::length;
+use super::name::RecordingName;
+use super::retention::{Kept, Removal, doomed};
+use crate::config::{Container, RecordConfig};
+use crate::events::Board;
+use crate::publish::OutputError;
+use crate::repeats;
+
+/// The recordings of one stream.
+#[derive(Debug)]
+pub struct Archive {
+    stream: Arc<str>,
+    config: RecordConfig,
+    board: Option<Arc<Board>>,
+    /// The file that is being written. Held while files are removed, so that it is never among them.
+    open: Mutex<Option<Open>>,
+    /// As of the last look at the folder, without the open one.
+    files: AtomicU64,
+    bytes: AtomicU64,
+    removed: [AtomicU64; Removal::ALL.len()],
+    lengths: Mutex<HashMap<String, Measured>>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    file: String,
+    seconds: f64,
+    bytes: u64,
+}
+
+/// What was found out about a file of this size.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    bytes: u64,
+    seconds: Option<f64>,
+}
+
+/// One recording.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// The file's name.
+    pub file: String,
+    pub name: RecordingName,
+    pub seconds: f64,
+    pub bytes: u64,
+    /// False while it is written, and for an MP4 that was cut off.
+    pub complete: bool,
+}
+
+/// A file of the folder that is a recording of the stream.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub file: String,
+    pub name: RecordingName,
+    pub bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+/// Why a recording was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    #[error("there is no such recording")]
+    Unknown,
+    #[error("it is being written; it can be removed when the next file has begun")]
+    Open,
+    #[error("{0}")]
+    Failed(std::io::Error),
+}
+
+impl Archive {
+    pub fn new(stream: &str, config: RecordConfig) -> Self {
+        let board = (!config.events.is_empty()).then(|| Arc::new(Board::new(stream, &config.events)));
+        Archive {
+            stream: stream.into(),
+            config,
+            board,
+            open: Mutex::default(),
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            removed: Default::default(),
+            lengths: Mutex::default(),
+        }
+    }
+
+    pub fn config(&self) -> &RecordConfig {
+        &self.config
+    }
+
+    /// The stream's events; `None` when it has none.
+    pub fn board(&self) -> Option<&Arc<Board>> {
+        self.board.as_ref()
+    }
+
+    /// Number and bytes of the recordings, as far as they are known without a look at the disk.
+    pub fn usage(&self) -> (u64, u64) {
+        let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        match &*lock(&self.open) {
+            Some(open) => (files + 1, bytes + open.bytes),
+            None => (files, bytes),
+        }
+    }
+
+    /// Recordings removed so far, by reason.
+    pub fn removed(&self) -> [(Removal, u64); Removal::ALL.len()] {
+        Removal::ALL.map(|reason| (reason, self.removed[reason as usize].load(Ordering::Relaxed)))
+    }
+
+    /// At most `limit` recordings, the newest first, of those before `before`.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list(&self, before: Option<&RecordingName>, limit: usize) -> std::io::Result<Vec<Recording>> {
+        let open = lock(&self.open).clone();
+        let found = self.scan()?;
+        let known = |file: &String| found.binary_search_by(|found| found.file.cmp(file)).is_ok();
+        {
+            let mut lengths = lock(&self.lengths);
+            if lengths.len() > found.len() {
+                lengths.retain(|file, _| known(file));
+            }
+        }
+        let older = found.into_iter().rev().filter(|found| before.is_none_or(|before| found.name < *before));
+        Ok(older.take(limit).map(|found| self.describe(found, open.as_ref())).collect())
+    }
+
+    fn describe(&self, found: Found, open: Option<&Open>) -> Recording {
+        let (seconds, complete) = match open.filter(|open| open.file == found.file) {
+            Some(open) => (open.seconds, false),
+            None => {
+                let said = self.said_length(&found);
+                // Written as it was shown: from its beginning to its last change.
+                let written = || {
+                    let end = Timestamp::try_from(found.modified?).ok()?;
+                    Some(end.duration_since(found.name.start).as_secs_f64().max(0.0))
+                };
+                (said.or_else(written).unwrap_or(0.0), said.is_some() || found.name.container == Container::Mkv)
+            }
+        };
+        Recording { seconds, complete, bytes: found.bytes, name: found.name, file: found.file }
+    }
+
+    /// The length that an MP4 says of itself; read once.
+    fn said_length(&self, found: &Found) -> Option<f64> {
+        if found.name.container != Container::Mp4 {
+            return None;
+        }
+        if let Some(known) = lock(&self.lengths).get(&found.file).filter(|known| known.bytes == found.bytes) {
+            return known.seconds;
+        }
+        // Whatever is wrong with it, it is not finished.
+        let seconds = length::finished(&self.config.dir.join(&found.file)).unwrap_or_default();
+        lock(&self.lengths).insert(found.file.clone(), Measured { bytes: found.bytes, seconds });
+        seconds
+    }
+
+    /// The path of a recording that there is.
+    pub fn path_of(&self, file: &str) -> Option<PathBuf> {
+        RecordingName::parse(&self.stream, file)?;
+        let path = self.config.dir.join(file);
+        // A link leads elsewhere.
+        std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()).then_some(path)
+    }
+
+    /// The name of one of this stream's recordings.
+    pub fn parse(&self, file: &str) -> Option<RecordingName> {
+        RecordingName::parse(&self.stream, file)
+    }
+
+    /// Removes a recording for somebody who asks for it.
+    ///
+    /// # Errors
+    /// When there is none of this name, when it is the one that is being written, or when the system refuses.
+    pub fn remove(&self, file: &str) -> Result<(), RemoveError> {
+        let open = lock(&self.open);
+        if open.as_ref().is_some_and(|open| open.file == file) {
+            return Err(RemoveError::Open);
+        }
+        let path = self.path_of(file).ok_or(RemoveError::Unknown)?;
+        let bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
+        std::fs::remove_file(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => RemoveError::Unknown,
+            _ => RemoveError::Failed(error),
+        })?;
+        drop(open);
+        self.count_removed(Removal::Request);
+        let less = |counter: &AtomicU64, by: u64| {
+            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by))).ok()
+        };
+        (less(&self.files, 1), less(&self.bytes, bytes));
+        tracing::info!(stream = &*self.stream, stage = "record", "removed the recording {file} on request");
+        Ok(())
+    }
+
+    /// Removes what the limits do not allow, the oldest first, and counts the rest.
+    ///
+    /// # Errors
+    /// When less than `min_free` is left although nothing more can be removed, or the folder cannot be read.
+    pub(super) fn tidy(&self) -> Result<(), OutputError> {
+        let dir = &self.config.dir;
+        let problem = |error: std::io::Error| OutputError(format!("{}: {error}", dir.display()));
+        let open = lock(&self.open);
+        let mut found = self.scan().map_err(problem)?;
+        if let Some(open) = &*open {
+            found.retain(|found| found.file != open.file);
+        }
+        let files: Vec<Kept> = found.iter().map(|f| Kept { start: f.name.start, bytes: f.bytes }).collect();
+        let open_bytes = open.as_ref().map_or(0, |open| open.bytes);
+        // Asked for only where it counts: a network disk that hangs would hold us up.
+        let free = self.config.min_free.and_then(|_| free(dir));
+        let doomed = doomed(&files, open_bytes, Timestamp::now(), free, (&self.config).into());
+        let mut kept = found.split_off(doomed.reasons.len());
+        let mut gone = Gone::default();
+        for (found, reason) in found.into_iter().zip(doomed.reasons) {
+            match std::fs::remove_file(dir.join(&found.file)) {
+                Ok(()) => {
+                    tracing::debug!(
+                        stream = &*self.stream,
+                        stage = "record",
+                        "removed {} ({})",
+                        found.file,
+                        reason.name()
+                    );
+                    self.count_removed(reason);
+                    gone.add(reason, found.bytes);
+                }
+                // Somebody else was quicker.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    let text =
+                        format!("an old recording cannot be removed: {}: {error}", dir.join(&found.file).display());
+                    repeats::error(&self.stream, "record", None, &text);
+                    kept.push(found);
+                }
+            }
+        }
+        drop(open);
+        self.files.store(kept.len() as u64, Ordering::Relaxed);
+        self.bytes.store(kept.iter().map(|found| found.bytes).sum(), Ordering::Relaxed);
+        if gone.files > 0 {
+            tracing::info!(stream = &*self.stream, stage = "record", "{gone}");
+        }
+        if doomed.room {
+            return Ok(());
+        }
+        let size = |bytes: u64| ByteSize::b(bytes).display().si();
+        Err(OutputError(format!(
+            "{}: {} is free, less than min_free ({}), and no older recording is left to remove",
+            dir.display(),
+            size(free.unwrap_or(0)),
+            size(self.config.min_free.unwrap_or(0))
+        )))
+    }
+
+    /// The recordings in the folder, the oldest first. A folder that is not there yet has none.
+    pub(super) fn scan(&self) -> std::io::Result<Vec<Found>> {
+        let entries = match std::fs::read_dir(&self.config.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Ok(file) = entry.file_name().into_string() else { continue };
+            let Some(name) = RecordingName::parse(&self.stream, &file) else { continue };
+            // One that has just been removed is passed over.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_file() {
+                found.push(Found { file, name, bytes: metadata.len(), modified: metadata.modified().ok() });
+            }
+        }
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// A name for a recording that begins at `start`, which is from now on the open one; the path of its file.
+    pub(super) fn open(&self, start: Timestamp, event: Option<&str>) -> PathBuf {
+        let mut open = lock(&self.open);
+        let event = event.map(str::to_owned);
+        let mut name = RecordingName { start, number: 1, event, container: self.config.format };
+        let mut path = self.config.dir.join(name.of(&self.stream));
+        while path.exists() {
+            name.number += 1;
+            path = self.config.dir.join(name.of(&self.stream));
+        }
+        *open = Some(Open { file: name.of(&self.stream), seconds: 0.0, bytes: 0 });
+        path
+    }
+
+    /// The open recording has grown to this.
+    pub(super) fn grown(&self, seconds: f64, bytes: u64) {
+        if let Some(open) = &mut *lock(&self.open) {
+            (open.seconds, open.bytes) = (seconds, bytes);
+        }
+    }
+
+    /// The open recording is closed; `kept` when its file is still there.
+    pub(super) fn closed(&self, kept: bool) {
+        if let Some(open) = lock(&self.open).take()
+            && kept
+        {
+            self.files.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(open.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it is the one that is being written.
+    pub fn is_open(&self, file: &str) -> bool {
+        lock(&self.open).as_ref().is_some_and(|open| open.file == file)
+    }
+
+    pub(super) fn stream(&self) -> &Arc<str> {
+        &self.stream
+    }
+
+    fn count_removed(&self, reason: Removal) {
+        self.removed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What was removed at once, for the log.
+#[derive(Default)]
+struct Gone {
+    files: u64,
+    bytes: u64,
+    by: [u64; Removal::ALL.len()],
+}
+
+impl Gone {
+    fn add(&mut self, reason: Removal, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+        self.by[reason as usize] += 1;
+    }
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = if self.files == 1 { "" } else { "s" };
+        write!(f, "removed {} recording{plural} ({})", self.files, ByteSize::b(self.bytes).display().si())?;
+        for reason in Removal::ALL.into_iter().filter(|reason| self.by[*reason as usize] > 0) {
+            write!(f, ", {} for {}", self.by[reason as usize], reason.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that are free for the service on the disk of `dir`.
+fn free(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain values, whole after every statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(dir: &Path, change: impl FnOnce(&mut RecordConfig)) -> Archive {
+        let mut config = RecordConfig::to(dir);
+        change(&mut config);
+        Archive::new("gate", config)
+    }
+
+    fn put(dir: &Path, files: &[&str]) {
+        for file in files {
+            std::fs::write(dir.join(file), [0; 100]).unwrap();
+        }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    const OLD: &str = "gate-20200101T000000Z.mp4";
+    const OTHERS: [&str; 4] =
+        ["gate-2-20200101T000000Z.mp4", "gate-20200101T000000Z.txt", "notes.txt", "yard-20200101T000000Z.mp4"];
+
+    #[test]
+    fn only_the_streams_own_recordings_are_removed_and_never_the_open_one() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), &OTHERS);
+        put(folder.path(), &[OLD, "gate-20200102T000000Z-visit.mkv"]);
+        std::fs::create_dir(folder.path().join("gate-20200103T000000Z.mp4")).unwrap();
+        let archive = archive(folder.path(), |config| config.max_age = Some(std::time::Duration::from_secs(60)));
+        let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None);
+        std::fs::write(&open, [0; 50]).unwrap();
+        archive.grown(2.0, 50);
+        archive.tidy().unwrap();
+        let mut left = OTHERS.map(str::to_owned).to_vec();
+        left.extend(["gate-20200103T000000Z.mp4".into(), "gate-20200104T000000Z.mp4".into()]);
+        left.sort();
+        assert_eq!(names(folder.path()), left);
+        assert_eq!(archive.usage(), (1, 50));
+        assert_eq!(archive.removed().map(|(_, count)| count), [2, 0, 0, 0]);
+        archive.closed(true);
+        assert_eq!(archive.usage(), (1, 50));
+        archive.tidy().unwrap();
+        assert_eq!((archive.usage(), archive.removed()[0].1), ((0, 0), 3));
+    }
+
+    #[test]
+    fn a_disk_without_room_is_an_error_once_the_recordings_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), &[OLD]);
+        let archive = archive(folder.path(), |config| config.min_free = Some(1 << 60));
+        let error = archive.tidy().unwrap_err().0;
+        assert!(error.contains("less than min_free (1.2 EB)"), "{error}");
+        assert_eq!(names(folder.path()), [] as [&str; 0]);
+        assert_eq!(archive.removed()[Removal::Space as usize], (Removal::Space, 1));
+    }
+
+    #[test]
+    fn recordings_are_removed_on_request() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), &[OLD, "notes.txt"]);
+        let archive = archive(folder.path(), |_| {});
+        archive.tidy().unwrap();
+        assert_eq!(archive.usage(), (1, 100));
+        for file in ["notes.txt", "gate-20200101T000001Z.mp4", "../gate-20200101T000000Z.mp4", ""] {
+            assert!(matches!(archive.remove(file), Err(RemoveError::Unknown)), "{file}");
+        }
+        let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), Some("visit"));
+        std::fs::write(&open, b"").unwrap();
+        let file = open.file_name().unwrap().to_str().unwrap();
+        assert_eq!(file, "gate-20200104T000000Z-visit.mp4");
+        assert!(matches!(archive.remove(file), Err(RemoveError::Open)));
+        archive.remove(OLD).unwrap();
+        assert!(matches!(archive.remove(OLD), Err(RemoveError::Unknown)));
+        assert_eq!((archive.usage(), archive.removed()[Removal::Request as usize].1), ((1, 0), 1));
+        assert_eq!(names(folder.path()), [file, "notes.txt"]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_gets_a_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = archive(folder.path(), |_| {});
+        let start = "2026-11-24T10:15:00Z".parse().unwrap();
+        for file in ["gate-20261124T101500Z.mp4", "gate-20261124T101500Z-2.mp4", "gate-20261124T101500Z-3.mp4"] {
+            let path = archive.open(start, None);
+            assert_eq!(path, folder.path().join(file));
+            std::fs::write(path, b"").unwrap();
+        }
+    }
+
+    #[test]
+    fn the_newest_are_listed_first_page_by_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |day: usize| format!("gate-202601{day:02}T000000Z.mkv");
+        let files: Vec<String> = (1..=5).map(file).collect();
+        put(folder.path(), &files.iter().map(String::as_str).collect::<Vec<_>>());
+        put(folder.path(), &OTHERS);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join(file(9))).unwrap();
+        let archive = archive(folder.path(), |_| {});
+        let page = |before: Option<&str>, limit| -> Vec<String> {
+            let before = before.map(|before| archive.parse(before).unwrap());
+            archive.list(before.as_ref(), limit).unwrap().into_iter().map(|recording| recording.file).collect()
+        };
+        assert_eq!(page(None, 2), [file(5), file(4)]);
+        assert_eq!(page(Some(&file(4)), 2), [file(3), file(2)]);
+        assert_eq!(page(Some(&file(2)), 2), [file(1)]);
+        assert_eq!(page(Some(&file(1)), 2), [] as [String; 0]);
+        assert_eq!(archive.path_of(&file(9)), None, "a link");
+        assert_eq!(archive.path_of(&file(1)), Some(folder.path().join(file(1))));
+        let gone = Archive::new("gate", RecordConfig::to(folder.path().join("none")));
+        assert_eq!(gone.list(None, 5).unwrap().len(), 0);
+    }
+}

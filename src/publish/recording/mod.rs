@@ -1,0 +1,105 @@
+//! Recordings: the encoded stream in files that stay playable whatever ends them.
+//!
+//! A file is followed by the next at a keyframe, which is asked for when it is long or large enough, so that no picture
+//! is lost between two ([`writer`]). A process that is killed loses the last two seconds at most, a machine that loses its
+//! power also what the system had not written yet ([`file`]); the next recorder mends what was cut off ([`repair`]). A
+//! full disk or an unplugged one stops the recording, not the stream; it starts again, in a new file, when there is room.
+//! Old files are removed by the stream's own limits ([`retention`]), and an event's file begins before the event
+//! ([`ring`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use gstreamer as gst;
+
+use super::OutputError;
+use super::fanout::{Fanout, Taken, Taker};
+use crate::stream::status::Status;
+
+pub mod archive;
+mod file;
+mod length;
+pub mod name;
+mod repair;
+pub mod retention;
+mod ring;
+mod writer;
+
+pub use archive::{Archive, Recording, RemoveError};
+use file::WAITING;
+pub(super) use file::add_file;
+use repair::Repair;
+use writer::Writer;
+
+/// Records a stream, file after file, on a thread of its own: a disk that hangs holds up neither the stream nor its other
+/// takers. The [`Taker`] end only queues.
+pub struct Recorder {
+    pictures: Option<Sender<gst::Sample>>,
+    thread: Option<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
+    needs_keyframe: bool,
+    lost: Arc<AtomicU64>,
+    _repair: Option<Repair>,
+}
+
+impl Recorder {
+    /// # Errors
+    /// When there is no thread for it.
+    pub(super) fn start(status: Arc<Status>, archive: Arc<Archive>, fanout: &Arc<Fanout>) -> Result<Self, OutputError> {
+        let (pictures, queue) = bounded(WAITING as usize);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let repair = Repair::start(Arc::clone(&archive));
+        let name = format!("record-{}", status.name);
+        let writer = Writer::new(status, archive, fanout, Arc::clone(&stopping));
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || writer.run(&queue))
+            .map_err(|error| OutputError(format!("no thread for the recording: {error}")))?;
+        Ok(Recorder {
+            pictures: Some(pictures),
+            thread: Some(thread),
+            stopping,
+            needs_keyframe: true,
+            lost: fanout.lost_counter(),
+            _repair: repair,
+        })
+    }
+}
+
+impl Taker for Recorder {
+    fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
+        if self.needs_keyframe && !keyframe {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return Taken::WantsKeyframe;
+        }
+        let Some(pictures) = &self.pictures else { return Taken::Gone };
+        match pictures.try_send(sample.clone()) {
+            Ok(()) => {
+                self.needs_keyframe = false;
+                Taken::Yes
+            }
+            Err(TrySendError::Full(_)) => {
+                // The disk is too slow: what follows is of no use before the next keyframe, which comes by itself.
+                self.needs_keyframe = true;
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                Taken::Yes
+            }
+            Err(TrySendError::Disconnected(_)) => Taken::Gone,
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // Closes the queue; the writer works off the rest and closes its file.
+        self.pictures = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a recording ended in a panic; what was written is playable");
+        }
+    }
+}

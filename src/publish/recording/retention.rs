@@ -1,0 +1,147 @@
+//! Which recordings are removed: the oldest, for as long as a limit is not kept.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::RecordConfig;
+
+/// Why a recording is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It began longer ago than `max_age`.
+    Age,
+    /// The stream's recordings were larger than `max_size`.
+    Size,
+    /// Less than `min_free` was free on the disk.
+    Space,
+    /// Somebody asked for it.
+    Request,
+}
+
+impl Removal {
+    pub const ALL: [Removal; 4] = [Removal::Age, Removal::Size, Removal::Space, Removal::Request];
+
+    /// The name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Removal::Age => "age",
+            Removal::Size => "size",
+            Removal::Space => "space",
+            Removal::Request => "request",
+        }
+    }
+}
+
+/// What is kept, and for how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    pub max_age: Option<Duration>,
+    pub max_size: Option<u64>,
+    pub min_free: Option<u64>,
+}
+
+impl From<&RecordConfig> for Limits {
+    fn from(config: &RecordConfig) -> Self {
+        Limits { max_age: config.max_age, max_size: config.max_size, min_free: config.min_free }
+    }
+}
+
+/// A recording that may be removed: one that is not being written.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    pub start: Timestamp,
+    pub bytes: u64,
+}
+
+/// What has to go, and whether that is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doomed {
+    /// Why the oldest goes, why the next, …; no more go than there are reasons.
+    pub reasons: Vec<Removal>,
+    /// Whether `min_free` is kept then.
+    pub room: bool,
+}
+
+/// Decides about `files`, the oldest first. `open` is the size of the file that is being written, `free` what is free on
+/// the disk now, both in bytes.
+///
+/// What a removed file leaves is counted as free at once: a file system that takes its time must not cost another file.
+pub fn doomed(files: &[Kept], open: u64, now: Timestamp, free: Option<u64>, limits: Limits) -> Doomed {
+    let mut total = files.iter().map(|file| file.bytes).sum::<u64>() + open;
+    let mut free = free;
+    let mut reasons = Vec::new();
+    let short = |free: Option<u64>| free.zip(limits.min_free).is_some_and(|(free, least)| free < least);
+    for file in files {
+        let age = Duration::try_from(now.duration_since(file.start)).unwrap_or_default();
+        let reason = if limits.max_age.is_some_and(|most| age > most) {
+            Removal::Age
+        } else if limits.max_size.is_some_and(|most| total > most) {
+            Removal::Size
+        } else if short(free) {
+            Removal::Space
+        } else {
+            break;
+        };
+        reasons.push(reason);
+        total -= file.bytes;
+        free = free.map(|free| free.saturating_add(file.bytes));
+    }
+    Doomed { reasons, room: !short(free) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-11-24T12:00:00Z";
+
+    /// Files of 100 bytes each, an hour apart; the newest began an hour ago.
+    fn decide(count: i64, open: u64, free: Option<u64>, limits: Limits) -> Doomed {
+        let now: Timestamp = NOW.parse().unwrap();
+        let file = |hours: i64| Kept { start: now - Duration::from_secs(3600 * hours as u64), bytes: 100 };
+        let files: Vec<Kept> = (1..=count).rev().map(file).collect();
+        doomed(&files, open, now, free, limits)
+    }
+
+    #[test]
+    fn without_limits_nothing_goes() {
+        let doomed = decide(1000, 1 << 40, Some(0), Limits::default());
+        assert_eq!(doomed, Doomed { reasons: Vec::new(), room: true });
+    }
+
+    #[test]
+    fn what_began_too_long_ago_goes() {
+        let limits = Limits { max_age: Some(Duration::from_secs(3 * 3600)), ..Limits::default() };
+        assert_eq!(decide(5, 0, None, limits).reasons, [Removal::Age, Removal::Age]);
+        // A clock that was set back makes no file old.
+        let file = Kept { start: "2030-01-01T00:00:00Z".parse().unwrap(), bytes: 1 };
+        assert_eq!(doomed(&[file], 0, NOW.parse().unwrap(), None, limits).reasons, []);
+    }
+
+    #[test]
+    fn the_open_file_counts_and_stays() {
+        let limits = Limits { max_size: Some(300), ..Limits::default() };
+        assert_eq!(decide(3, 0, None, limits).reasons, []);
+        assert_eq!(decide(3, 1, None, limits).reasons, [Removal::Size]);
+        assert_eq!(decide(3, 1000, None, limits).reasons, [Removal::Size; 3]);
+        assert_eq!(decide(0, 1000, None, limits), Doomed { reasons: Vec::new(), room: true });
+    }
+
+    #[test]
+    fn the_oldest_make_room_on_the_disk() {
+        let limits = Limits { min_free: Some(1000), ..Limits::default() };
+        assert_eq!(decide(5, 0, Some(1000), limits), Doomed { reasons: Vec::new(), room: true });
+        assert_eq!(decide(5, 0, Some(750), limits), Doomed { reasons: vec![Removal::Space; 3], room: true });
+        assert_eq!(decide(2, 0, Some(750), limits), Doomed { reasons: vec![Removal::Space; 2], room: false });
+        assert_eq!(decide(0, 0, Some(750), limits), Doomed { reasons: Vec::new(), room: false });
+        assert_eq!(decide(2, 0, None, limits), Doomed { reasons: Vec::new(), room: true }, "nobody knows");
+    }
+
+    #[test]
+    fn a_file_goes_for_one_reason_and_counts_for_all() {
+        let limits = Limits { max_age: Some(Duration::from_secs(4 * 3600)), max_size: Some(300), min_free: Some(500) };
+        let doomed = decide(5, 0, Some(300), limits);
+        assert_eq!(doomed, Doomed { reasons: vec![Removal::Age, Removal::Size], room: true });
+    }
+}

@@ -1,0 +1,156 @@
+//! A stream's recordings: listed, downloaded in whole or in parts, removed.
+//!
+//! A file's name is taken for what the listing says, never for a path: only names that a recording of this stream can
+//! have lead to a file ([`Archive::path_of`]).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tower_http::services::ServeFile;
+
+use super::Named;
+use super::problem::Problem;
+use crate::publish::recording::{Archive, Recording, RemoveError};
+
+/// Recordings in one answer, when nothing is said, and at most.
+const LIMIT: usize = 100;
+const MOST: usize = 1000;
+
+/// One recording of `/api/v1/streams/NAME/recordings`.
+#[derive(Serialize)]
+pub(super) struct RecordingReport {
+    name: String,
+    /// When its first picture was recorded (RFC 3339), in whole seconds.
+    start: String,
+    seconds: f64,
+    bytes: u64,
+    /// False while it is written, and for an MP4 that was cut off; it can be played all the same.
+    complete: bool,
+    /// The event that it was recorded for.
+    event: Option<String>,
+    url: String,
+}
+
+/// Which recordings are listed.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    /// At most so many.
+    limit: Option<usize>,
+    /// Those that began before this one, which the page before ended with.
+    before: Option<String>,
+}
+
+/// The part of the path that names a file.
+#[derive(Deserialize)]
+pub(super) struct FilePart {
+    file: String,
+}
+
+/// `GET /api/v1/streams/NAME/recordings`: the newest first.
+pub(super) async fn list(
+    named: Named,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Vec<RecordingReport>>, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let Query(Page { limit, before }) = page.map_err(|error| bad(error.body_text()))?;
+    let limit = limit.unwrap_or(LIMIT);
+    if !(1..=MOST).contains(&limit) {
+        return Err(bad(format!("limit is {limit}, not between 1 and {MOST}")));
+    }
+    let Some(archive) = named.stream().recordings.clone() else { return Ok(Json(Vec::new())) };
+    let parse = |before: String| {
+        archive.parse(&before).ok_or_else(|| bad(format!("before is {before:?}, not the name of a recording")))
+    };
+    let before = before.map(parse).transpose()?;
+    let found = blocking(move || archive.list(before.as_ref(), limit)).await?;
+    let found = found.map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the recordings cannot be listed: {error}"))
+    })?;
+    let stream = &named.stream().status.name;
+    Ok(Json(found.into_iter().map(|recording| report(stream, recording)).collect()))
+}
+
+fn report(stream: &str, recording: Recording) -> RecordingReport {
+    RecordingReport {
+        start: recording.name.start.to_string(),
+        seconds: (recording.seconds * 1000.0).round() / 1000.0,
+        bytes: recording.bytes,
+        complete: recording.complete,
+        event: recording.name.event,
+        url: format!("/api/v1/streams/{stream}/recordings/{}", recording.file),
+        name: recording.file,
+    }
+}
+
+/// `GET /api/v1/streams/NAME/recordings/FILE`: the file, or the ranges of it that were asked for.
+pub(super) async fn download(
+    named: Named,
+    Path(FilePart { file }): Path<FilePart>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let archive = recordings(&named, &file)?;
+    let (wanted, held) = (file.clone(), Arc::clone(&archive));
+    let path = blocking(move || held.path_of(&wanted)).await?.ok_or_else(|| unknown(&named, &file))?;
+    let served = ServeFile::new(path).try_call(request).await;
+    let mut response = served
+        .map(|response| response.map(Body::new))
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{file} cannot be read: {error}")))?;
+    match response.status() {
+        StatusCode::NOT_FOUND => return Err(unknown(&named, &file)),
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            let length = response.headers_mut().remove(header::CONTENT_RANGE);
+            let detail = format!("{file} has no such range");
+            let mut refused = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail).into_response();
+            refused.headers_mut().extend(length.map(|length| (header::CONTENT_RANGE, length)));
+            return Ok(refused);
+        }
+        _ => {}
+    }
+    let headers = response.headers_mut();
+    if archive.is_open(&file) {
+        // It grows: parts of it that were asked for one after the other still belong together.
+        headers.remove(header::ETAG);
+        headers.remove(header::LAST_MODIFIED);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if let Ok(name) = HeaderValue::from_str(&format!("inline; filename=\"{file}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
+}
+
+/// `DELETE /api/v1/streams/NAME/recordings/FILE`
+pub(super) async fn remove(named: Named, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {
+    let archive = recordings(&named, &file)?;
+    let wanted = file.clone();
+    match blocking(move || archive.remove(&wanted)).await? {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(RemoveError::Unknown) => Err(unknown(&named, &file)),
+        Err(error @ RemoveError::Open) => Err(Problem::new(StatusCode::CONFLICT, format!("{file}: {error}"))),
+        Err(error) => {
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{file} cannot be removed: {error}")))
+        }
+    }
+}
+
+fn recordings(named: &Named, file: &str) -> Result<Arc<Archive>, Problem> {
+    named.stream().recordings.clone().ok_or_else(|| unknown(named, file))
+}
+
+fn unknown(named: &Named, file: &str) -> Problem {
+    let stream = &named.stream().status.name;
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no recording {file:?} of {stream}"))
+}
+
+/// Off the server's own threads: a disk may take its time.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the recordings cannot be looked at: {error}"))
+    })
+}
