@@ -19,7 +19,7 @@ pub(super) async fn icon() -> Response {
     asset("image/svg+xml", include_str!("page/favicon.svg"))
 }
 
-fn asset(content_type: &'static str, text: &'static str) -> Response {
+pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response {
     // After an update of the service, a reload shows the new page.
     let headers: [(HeaderName, &str); 2] = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-cache")];
     (headers, text).into_response()

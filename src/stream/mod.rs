@@ -20,6 +20,7 @@ use crate::queue::{WhenFull, queue};
 use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
 
 pub mod behind;
+pub mod display;
 pub mod ledger;
 pub mod retry;
 pub mod show;
@@ -28,6 +29,7 @@ pub mod stop;
 pub mod supervisor;
 pub mod timing;
 
+use display::Display;
 use ledger::Entry;
 use status::Status;
 use stop::Stop;
@@ -59,6 +61,8 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     pub output: Box<dyn Output>,
     pub status: Arc<Status>,
+    /// Begins with the overlay settings of `config`.
+    pub display: Arc<Display>,
     /// Sees every mask with its frame before it is drawn, in order (`segment --mask-dir`, class shares).
     pub tap: Option<Tap>,
 }
@@ -91,7 +95,7 @@ impl Stream {
     /// # Errors
     /// When no thread can be had.
     pub fn start(parts: Parts, pool: &Pool) -> Result<Stream, StreamError> {
-        let Parts { config, pace, source, output, status, tap } = parts;
+        let Parts { config, pace, source, output, status, display, tap } = parts;
         let stop = Stop::default();
         let in_work = pool.in_work();
         let (downstream, feed) = match (config.show, pace) {
@@ -115,7 +119,7 @@ impl Stream {
                 )
             }
         };
-        let shower = show::Shower::new(&config, pool.notice(), output, Arc::clone(&status), pace, tap);
+        let shower = show::Shower::new(&config, display, pool.notice(), output, Arc::clone(&status), pace, tap);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Whatever ends this stage, a panic included: nobody would draw what the source still brings.
