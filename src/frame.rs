@@ -239,6 +239,8 @@ impl fmt::Debug for Frame {
 pub struct Mask {
     /// Sequence number of the frame that the mask belongs to.
     pub seq: u64,
+    /// That frame's time in the source's time line.
+    pub pts: Duration,
     /// When that frame was captured: the mask's age counts from here.
     pub captured_at: Instant,
     pub width: usize,

@@ -135,12 +135,12 @@ fn a_reload_touches_only_what_has_changed() {
     let mut changing = Viewer::play(&service.rtsp("change"), "tcp", (320, 240));
     changing.next();
 
-    write_config(folder.path(), &(stream("add", "") + &stream("keep", "") + &stream("change", "overlay.alpha = 0.9")));
+    write_config(folder.path(), &(stream("add", "") + &stream("keep", "") + &stream("change", "max_mask_age = 2.0")));
     service.program.child.signal("HUP");
     let said = service.program.wait_for("what was done", |entry| {
         Some(entry["message"].as_str()?.strip_prefix("configuration read again: ")?.to_string())
     });
-    assert_eq!(said, "started add; restarted change; stopped remove; untouched keep; model unchanged");
+    assert_eq!(said, "started add; restarted change; redrawn none; stopped remove; untouched keep; model unchanged");
     let names: Vec<String> = service.streams().iter().map(|stream| stream["name"].as_str().unwrap().into()).collect();
     assert_eq!(names, ["add", "keep", "change"]);
     service.until_state("add", "live");

@@ -12,6 +12,7 @@ use crate::publish::file::FileOutput;
 use crate::segment::choose::Plan;
 use crate::segment::onnx::Model;
 use crate::segment::pool::Pool;
+use crate::stream::display::Display;
 use crate::stream::status::Status;
 use crate::stream::stop::Stop;
 use crate::stream::{Pace, Parts, Stream, Tap};
@@ -53,12 +54,14 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
     let maker = Arc::clone(model);
     let factory = move || maker.segmenter(plan.threads).map(|segmenter| Box::new(segmenter) as Box<_>);
     let pool = Pool::start(plan.workers, plan.max_batch, Box::new(factory)).map_err(Failure::runtime)?;
+    let display = Arc::new(Display::new(config.overlay.clone()));
     let parts = Parts {
         source: Box::new(GstSource::new(config.source.clone())),
         config,
         pace: Pace::File,
         output: Box::new(file),
         status: Arc::clone(&status),
+        display,
         tap: Some(tap(Arc::clone(&counts), on_mask)),
         watch: None,
     };

@@ -11,8 +11,9 @@ use signal_hook::iterator::Signals;
 use super::{Failure, load_config};
 use crate::repeats;
 use crate::service::Service;
+use crate::service::changes::{Changes, tell};
 use crate::service::watch::Watch;
-use crate::stream::stop::Stop;
+use crate::stream::stop::{Stop, Woken};
 
 /// How often the service looks at itself.
 const TICK: Duration = Duration::from_millis(250);
@@ -36,17 +37,22 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     }
     tracing::info!("stop with Ctrl-C or SIGTERM");
     let mut watch = Watch::new(service.view.clone());
+    let mut changes = Changes::new(path.to_path_buf());
+    let asked = service.asked();
     loop {
         if watch.tick() {
             tracing::info!("ready");
         }
         service.tick();
+        changes.tick(&service);
         repeats::tell_due();
         if reload.swap(false, Ordering::AcqRel) {
-            watch.reloading(|| reload_config(path, &mut service));
+            watch.reloading(|| reload_config(path, &mut service, &mut changes));
         }
-        if stop.wait(TICK) {
-            break;
+        match stop.wait_or_receive(TICK, &asked) {
+            Woken::Raised => break,
+            Woken::Item(asked) => changes.make(asked, &mut service),
+            Woken::Time => {}
         }
         if service.has_ended() {
             tracing::info!("all sources have ended");
@@ -54,30 +60,22 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         }
     }
     watch.stopping();
+    changes.flush(&service);
     service.stop();
     repeats::tell_rest();
     Ok(())
 }
 
 /// Reads the configuration again, and makes the service what it says. A bad one changes nothing.
-fn reload_config(path: &Path, service: &mut Service) {
+fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
+    changes.flush(service);
     let result = load_config(path)
         .map_err(|failure| failure.message)
         .and_then(|config| service.reload(&config).map_err(|error| error.to_string()));
     match result {
         Ok(done) => {
-            let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
-            tracing::info!(
-                "configuration read again: started {}; restarted {}; stopped {}; untouched {}; model {}",
-                names(&done.started),
-                names(&done.restarted),
-                names(&done.stopped),
-                names(&done.untouched),
-                if done.model { "to be exchanged" } else { "unchanged" }
-            );
-            if done.other_addresses {
-                tracing::warn!("server.http and server.rtsp have changed: other addresses need a restart");
-            }
+            changes.forget();
+            tell("configuration read again", &done);
         }
         Err(problem) => {
             for line in problem.lines() {

@@ -26,7 +26,7 @@ pub(super) fn from_seconds(seconds: f64) -> Option<Duration> {
 }
 
 /// The shortest form that [`parse`] reads back; exact for whole milliseconds.
-pub(super) fn show(duration: Duration) -> String {
+pub fn show(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
         0 => "0s".into(),

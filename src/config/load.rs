@@ -15,13 +15,20 @@ use super::{Config, ConfigError, ConfigErrors, ModelConfig, Provider, Require};
 /// # Errors
 /// Everything that is wrong with it, or the one reason why it cannot be read. Programs end with exit code 78.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    parse(&read(path)?, path)
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// The one reason why it cannot be read.
+pub fn read(path: &Path) -> Result<String, ConfigErrors> {
     let bytes = std::fs::read(path)
         .map_err(|error| ConfigErrors::whole_file(path, None, format!("cannot be read: {error}")))?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let line = line_of(&bytes, error.valid_up_to());
+    String::from_utf8(bytes).map_err(|error| {
+        let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
         ConfigErrors::whole_file(path, Some(line), "is not UTF-8 text".into())
-    })?;
-    parse(text, path)
+    })
 }
 
 /// Validates the text of a configuration file. `path` names it in errors, and relative paths start at its folder.
@@ -57,7 +64,7 @@ pub(super) fn parse_with(
     }
 
     let doc = Document::new(text, folder_of(path), env);
-    let config = read(&doc.root(table.get_ref()));
+    let config = read_root(&doc.root(table.get_ref()));
     let errors = doc.into_errors();
     if errors.is_empty() { Ok(config) } else { Err(ConfigErrors { path: path.to_path_buf(), errors }) }
 }
@@ -68,7 +75,7 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-fn read(root: &Section) -> Config {
+fn read_root(root: &Section) -> Config {
     let model = read_model(&root.section("model"));
     let server = read_server(&root.section("server"));
     let streams = read_streams(root);

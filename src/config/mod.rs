@@ -6,17 +6,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 pub use crate::frame::Rgb;
 
 mod allowed;
 mod defaults;
 mod duration;
+mod edit;
 mod error;
 mod load;
+mod overlay;
 mod reader;
 mod record;
 mod server;
 mod source;
+mod store;
 mod stream;
 mod uri;
 
@@ -25,11 +31,15 @@ mod tests;
 
 pub use allowed::ApiSources;
 pub use defaults::defaults_stream;
+pub use duration::show as duration_text;
+pub use edit::{Edit, EditError, Object, edit};
 pub use error::{ConfigError, ConfigErrors};
-pub use load::{load, parse};
+pub use load::{load, parse, read};
+pub use overlay::{hex, overlay_difference, overlay_object, patched_overlay};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
+pub use store::{StoreError, replace};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +104,8 @@ pub struct ModelConfig {
 }
 
 /// Which mask is drawn on which frame (`stream.show`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Show {
     /// Every published frame carries its own mask; frames that the model has no time for are dropped.
     Matched,
@@ -121,8 +132,16 @@ pub struct StreamConfig {
     pub record: Option<RecordConfig>,
 }
 
+impl StreamConfig {
+    /// Whether `other` is the same stream, drawn by other settings.
+    pub fn differs_by_overlay(&self, other: &StreamConfig) -> bool {
+        self.overlay != other.overlay && *other == StreamConfig { overlay: other.overlay.clone(), ..self.clone() }
+    }
+}
+
 /// How the mask is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Style {
     /// Class colours blended over the picture.
     Tint,
@@ -147,6 +166,19 @@ pub struct OverlayConfig {
     pub colors: Vec<(String, Rgb)>,
 }
 
+impl Style {
+    pub const ALL: [Style; 3] = [Style::Tint, Style::Contour, Style::MaskOnly];
+
+    /// The name in the configuration and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Style::Tint => "tint",
+            Style::Contour => "contour",
+            Style::MaskOnly => "mask-only",
+        }
+    }
+}
+
 impl OverlayConfig {
     /// Whether the class of this name is not drawn.
     pub fn hides(&self, name: &str) -> bool {
@@ -158,7 +190,8 @@ impl OverlayConfig {
 }
 
 /// Which H.264 encoder (`stream.encode.encoder`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum EncoderChoice {
     /// The first that works: nvenc, vaapi, v4l2, x264, openh264.
     Auto,

@@ -8,7 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use url::Url;
+use utoipa::ToSchema;
 
 use super::uri;
 
@@ -48,7 +50,8 @@ pub struct Credentials {
 }
 
 /// How RTSP carries its packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// UDP first, TCP when nothing arrives.
     Auto,

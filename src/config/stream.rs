@@ -205,9 +205,9 @@ fn read_password_env(value: &Value) -> Option<Secret> {
     }
 }
 
-fn read_overlay(section: &Section) -> OverlayConfig {
+pub(super) fn read_overlay(section: &Section) -> OverlayConfig {
     let default = OverlayConfig::default();
-    let styles = [("tint", Style::Tint), ("contour", Style::Contour), ("mask-only", Style::MaskOnly)];
+    let styles = Style::ALL.map(|style| (style.name(), style));
     let style = section.get("style").and_then(|value| value.choice(&styles));
     let alpha_help = format!("0 is invisible, 1 is opaque; the default is {}", default.alpha);
     let alpha = section.get("alpha").and_then(|value| value.number(0.0..=1.0, &alpha_help));

@@ -94,7 +94,7 @@ mod tests {
     /// A mask of 10 x 10 with class `class` in its lower half and 0 above.
     fn mask(labels: &Labels, class: u8, captured_at: Instant) -> Mask {
         let classes = (0..100).map(|n| if n < 50 { 0 } else { class }).collect();
-        Mask { seq: 0, captured_at, width: 10, height: 10, classes, labels: Arc::clone(labels) }
+        Mask { seq: 0, pts: Duration::ZERO, captured_at, width: 10, height: 10, classes, labels: Arc::clone(labels) }
     }
 
     #[test]

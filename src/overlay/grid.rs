@@ -116,12 +116,12 @@ fn same_prefix(row: &[ClassId], class: ClassId) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
     fn mask(width: usize, height: usize, classes: Vec<u8>) -> Mask {
-        Mask { seq: 0, captured_at: Instant::now(), width, height, classes, labels: [].into() }
+        Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes, labels: [].into() }
     }
 
     #[test]

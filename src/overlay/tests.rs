@@ -1,6 +1,6 @@
 //! What viewers see: shapes in the right place, in all planes, at every size.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::frame::{OwnedPicture, PixelFormat, Pixels, Plane};
@@ -23,7 +23,7 @@ fn overlay(style: Style, alpha: f32, legend: bool) -> Overlay {
 
 fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask {
     let classes = (0..width * height).map(|n| class(n % width, n / width)).collect();
-    Mask { seq: 0, captured_at: Instant::now(), width, height, classes, labels: [].into() }
+    Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes, labels: [].into() }
 }
 
 /// A picture without flat areas, so that a misplaced sample shows.

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::config::Provider;
 
 /// The share of one provider in a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = PlacementPart)]
 pub struct Part {
     /// ONNX Runtime's name without `ExecutionProvider`: `CPU`, `CUDA`, `Tensorrt`.
     pub provider: String,

@@ -172,6 +172,7 @@ impl Segmenter for OnnxSegmenter {
             .zip(classes.chunks_exact(width * height))
             .map(|(frame, classes)| Mask {
                 seq: frame.seq,
+                pts: frame.pts,
                 captured_at: frame.captured_at,
                 width,
                 height,

@@ -9,22 +9,30 @@ use axum::extract::State;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Named, Shared};
-use crate::config::Show;
-use crate::frame::{Label, Labels, Rgb};
+use super::problem::Problem;
+use super::settings::Settings;
+use super::{App, Named, Shared};
+use crate::config::{Show, hex};
+use crate::frame::{Label, Labels};
 use crate::service::view::{LegendEntry, StreamView, View};
 
 /// One stream of `/api/v1/streams`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Stream)]
 pub(super) struct StreamReport {
+    #[schema(example = "gate")]
     name: String,
+    /// `starting`, `live`, `stale` or `offline`.
+    #[schema(example = "live")]
     state: &'static str,
     /// Frames with a known fate: always `published + dropped`.
     captured: u64,
     published: u64,
     dropped: u64,
     /// Reasons that occurred.
+    #[schema(value_type = BTreeMap<String, u64>)]
     dropped_by_reason: BTreeMap<&'static str, u64>,
     in_flight: u64,
     /// Published frames a second, over the last two seconds.
@@ -35,8 +43,10 @@ pub(super) struct StreamReport {
     since: String,
     /// Why the stream is stale or offline.
     reason: Option<String>,
+    /// Without secrets.
+    #[schema(example = "rtsp://10.0.0.7/stream1")]
     source: String,
-    show: &'static str,
+    show: Show,
     width: Option<usize>,
     height: Option<usize>,
     viewers: Viewers,
@@ -46,30 +56,37 @@ pub(super) struct StreamReport {
     late_connections: u64,
     legend: Vec<LegendReport>,
     links: Links,
+    config: Settings,
 }
 
-#[derive(Serialize)]
+/// Who looks.
+#[derive(Serialize, ToSchema)]
 struct Viewers {
     /// RTSP viewers, and the recording.
     h264: usize,
     mjpeg: usize,
 }
 
-#[derive(Serialize)]
+/// A class as the stream draws it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LegendEntry)]
 struct LegendReport {
     name: String,
+    #[schema(example = "#ff0000")]
     color: String,
     hidden: bool,
 }
 
-#[derive(Serialize)]
+/// Where the stream is to be had.
+#[derive(Serialize, ToSchema)]
 struct Links {
     mjpeg: String,
     rtsp: String,
 }
 
 /// `/api/v1/version`
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Version)]
 pub(super) struct VersionReport {
     name: &'static str,
     version: &'static str,
@@ -77,26 +94,62 @@ pub(super) struct VersionReport {
     uptime_s: f64,
 }
 
-/// `GET /api/v1/streams`: all streams, in configuration order.
+/// List the streams
+///
+/// All of them, in the order of the configuration file.
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams",
+    operation_id = "list_streams",
+    tag = "streams",
+    responses((status = 200, description = "The streams.", body = Vec<StreamReport>))
+)]
 pub(super) async fn streams(State(app): State<Shared>, headers: HeaderMap) -> Json<Vec<StreamReport>> {
     let rtsp = rtsp_authority(&headers, app.view.rtsp, app.address);
     let labels = labels(&app.view);
     Json(app.view.streams().iter().map(|stream| report(stream, &labels, &rtsp)).collect())
 }
 
-/// `GET /api/v1/streams/NAME`
+/// Show a stream
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}",
+    operation_id = "show_stream",
+    tag = "streams",
+    params(("name" = String, Path, description = "The stream's name.")),
+    responses(
+        (status = 200, description = "The stream.", body = StreamReport),
+        (status = 404, description = "There is no such stream."),
+    )
+)]
 pub(super) async fn stream(named: Named, headers: HeaderMap) -> Json<StreamReport> {
     let rtsp = rtsp_authority(&headers, named.app.view.rtsp, named.app.address);
     Json(report(named.stream(), &labels(&named.app.view), &rtsp))
 }
 
-/// `GET /api/v1/version`
+/// Show which Maskcast this is
+#[utoipa::path(
+    get,
+    path = "/api/v1/version",
+    operation_id = "version",
+    tag = "service",
+    responses((status = 200, description = "Name and version.", body = VersionReport))
+)]
 pub(super) async fn version(State(app): State<Shared>) -> Json<VersionReport> {
     Json(VersionReport {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: tenths(app.view.started.elapsed().as_secs_f64()),
     })
+}
+
+/// What the API says of a stream.
+pub(super) fn report_of(app: &App, name: &str, headers: &HeaderMap) -> Result<StreamReport, Problem> {
+    let rtsp = rtsp_authority(headers, app.view.rtsp, app.address);
+    match app.view.stream(name) {
+        Some(stream) => Ok(report(&stream, &labels(&app.view), &rtsp)),
+        None => Err(Problem::unknown_stream(name, &app.view.streams())),
+    }
 }
 
 /// Of the model that runs; none until there is one.
@@ -121,11 +174,8 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         latency_ms: latency.map(|latency| tenths(latency.as_secs_f64() * 1e3)),
         since: format!("{:.3}", condition.since),
         reason: condition.reason,
-        source: stream.source.clone(),
-        show: match stream.show {
-            Show::Matched => "matched",
-            Show::FullRate => "full-rate",
-        },
+        source: stream.config.source.label(),
+        show: stream.config.show,
         width: condition.info.map(|info| info.width),
         height: condition.info.map(|info| info.height),
         viewers: Viewers { h264: stream.outlets.h264.takers(), mjpeg: stream.outlets.jpeg.viewers() },
@@ -133,13 +183,13 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         late_connections: status.late_connections(),
         legend: stream.legend(labels).iter().map(legend).collect(),
         links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("rtsp://{rtsp}/{name}") },
+        config: Settings::from(&stream.config),
         name,
     }
 }
 
 fn legend(entry: &LegendEntry) -> LegendReport {
-    let Rgb(r, g, b) = entry.color;
-    LegendReport { name: entry.name.clone(), color: format!("#{r:02x}{g:02x}{b:02x}"), hidden: entry.hidden }
+    LegendReport { name: entry.name.clone(), color: hex(entry.color), hidden: entry.hidden }
 }
 
 pub(super) fn tenths(value: f64) -> f64 {

@@ -46,7 +46,21 @@ pub(super) async fn live(ConnectInfo(peer): ConnectInfo<Peer>, headers: HeaderMa
     typed(content_type(&headers), Body::from_stream(parts))
 }
 
-/// `GET /api/v1/streams/NAME/snapshot.jpg`: the next picture.
+/// The next picture
+///
+/// With the overlay, as the stream's viewers see it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}/snapshot.jpg",
+    operation_id = "snapshot",
+    tag = "pictures",
+    params(("name" = String, Path, description = "The stream's name.")),
+    responses(
+        (status = 200, description = "A JPEG.", body = Vec<u8>, content_type = "image/jpeg"),
+        (status = 404, description = "There is no such stream."),
+        (status = 503, description = "There was no picture within 3 s."),
+    )
+)]
 pub(super) async fn snapshot(named: Named) -> Result<Response, Problem> {
     let mut pictures = named.stream().outlets.jpeg.look();
     let stopping = named.app.stopping.clone();

@@ -5,12 +5,13 @@
 //! | `/`, `/page/…` | the page that operators keep open (`page`) |
 //! | `/healthz`, `/readyz` | whether the process serves; whether every stream is live or known to be away |
 //! | `/metrics` | Prometheus text (`metrics`) |
-//! | `/api/v1/…` | streams, model and version as JSON (`api`) |
+//! | `/api/v1/…` | streams, their settings, overlay and masks, model and version (`api`, `change`, `overlay`, `model`) |
+//! | `/api/v1/openapi.json`, `/api/docs` | what all of these are, made from the code, and a page for it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
 //!
-//! The server only reads the [`View`] (a wish for another model goes through it, too). It has a small runtime of its own, so that neither a busy pipeline nor a slow
-//! client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
+//! The server only reads the [`View`]; wishes for other settings and models go through it, too. It has a small runtime of
+//! its own, so that neither a busy pipeline nor a slow client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -33,14 +34,18 @@ use crate::service::view::{StreamView, View};
 use crate::stream::status::State as StreamState;
 
 mod api;
+mod change;
 mod connection;
 mod metrics;
 mod mjpeg;
 mod model;
+mod openapi;
+mod overlay;
 mod page;
 mod problem;
 mod process;
 mod recordings;
+mod settings;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +59,9 @@ const BACKLOG: u32 = 128;
 /// Bytes that the kernel may hold for a client, and so the age of what a slow viewer sees: left to itself, Linux lets
 /// megabytes queue up, which is many seconds of old pictures on a slow line.
 const SEND_BUFFER: u32 = 128 * 1024;
+
+/// Bytes that settings may have: some hundred times what they need.
+const LARGEST_BODY: usize = 64 << 10;
 
 /// How long open connections may take to end by themselves when the server stops.
 const GRACE: Duration = Duration::from_millis(400);
@@ -201,13 +209,12 @@ fn router(app: Shared) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
-        .route("/api/v1/streams", get(api::streams))
-        .route("/api/v1/streams/{name}", get(api::stream))
-        .route("/api/v1/streams/{name}/snapshot.jpg", get(mjpeg::snapshot))
+        .route("/api/docs", get(openapi::page))
+        .route("/api/docs.js", get(openapi::script))
+        .route("/api/docs.css", get(openapi::style))
+        .merge(Router::from(openapi::routes()).layer(DefaultBodyLimit::max(LARGEST_BODY)))
         .route("/api/v1/streams/{name}/recordings", get(recordings::list))
         .route("/api/v1/streams/{name}/recordings/{file}", get(recordings::download).delete(recordings::remove))
-        .route("/api/v1/model", get(model::show).post(model::change))
-        .route("/api/v1/version", get(api::version))
         .route("/mjpeg/{name}", get(mjpeg::live))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -7,17 +7,22 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::api::tenths;
 use super::problem::Problem;
+use crate::config::hex;
+use crate::frame::Label;
 use crate::segment::placement::Part;
 use crate::service::view::{Change, ModelView, Outcome, Wish};
 
 /// The model that runs.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Model)]
 pub(super) struct ModelReport {
     name: String,
+    #[schema(value_type = String)]
     path: PathBuf,
     /// The provider asked for first.
     requested: &'static str,
@@ -29,6 +34,8 @@ pub(super) struct ModelReport {
     /// Share of the golden frame's pixels that differ from what the trainer got; null without a golden frame.
     golden_difference: Option<f64>,
     input: Size,
+    /// The classes, by the index that a mask has for them.
+    labels: Vec<ClassReport>,
     workers: usize,
     threads: usize,
     max_batch: usize,
@@ -37,21 +44,35 @@ pub(super) struct ModelReport {
     change: Option<ChangeReport>,
 }
 
-#[derive(Serialize)]
+/// A provider that was asked for and does not run the model.
+#[derive(Serialize, ToSchema)]
 struct Refused {
     provider: &'static str,
     reason: String,
 }
 
-#[derive(Serialize)]
+/// A class of the model.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Class)]
+struct ClassReport {
+    #[schema(example = "sky")]
+    name: String,
+    #[schema(example = "#4682b4")]
+    color: String,
+}
+
+/// In pixels.
+#[derive(Serialize, ToSchema)]
 struct Size {
     width: usize,
     height: usize,
 }
 
 /// What became of the newest wish for another model.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelChange)]
 pub(super) struct ChangeReport {
+    #[schema(value_type = String)]
     path: PathBuf,
     /// `loading`, `done` or `refused`.
     state: &'static str,
@@ -61,17 +82,30 @@ pub(super) struct ChangeReport {
 }
 
 /// A wish for another model.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelWish {
     /// An ONNX file on the service's machine, from the root on.
+    #[schema(value_type = String, example = "/srv/models/street.onnx")]
     path: PathBuf,
     /// Take it although it runs on the CPU where the one before runs on a GPU.
     #[serde(default)]
     force: bool,
 }
 
-/// `GET /api/v1/model`
+/// Show the model
+///
+/// The one that runs and where it runs, and what became of the newest wish for another one.
+#[utoipa::path(
+    get,
+    path = "/api/v1/model",
+    operation_id = "show_model",
+    tag = "model",
+    responses(
+        (status = 200, description = "The model.", body = ModelReport),
+        (status = 503, description = "It is still being loaded."),
+    )
+)]
 pub(super) async fn show(State(app): State<Shared>) -> Result<Json<ModelReport>, Problem> {
     let Some(model) = app.view.model() else {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model is being loaded".into()));
@@ -79,7 +113,22 @@ pub(super) async fn show(State(app): State<Shared>) -> Result<Json<ModelReport>,
     Ok(Json(report(&model, app.view.change())))
 }
 
-/// `POST /api/v1/model`: 202 when it is being loaded; what comes of it is in `change`.
+/// Use another model
+///
+/// It is loaded and checked beside the one that runs; what comes of it is in `change` of the model.
+#[utoipa::path(
+    post,
+    path = "/api/v1/model",
+    operation_id = "use_model",
+    tag = "model",
+    request_body = ModelWish,
+    responses(
+        (status = 202, description = "It is being loaded.", body = ChangeReport),
+        (status = 409, description = "Another one is being loaded."),
+        (status = 422, description = "The body is no wish for a model."),
+        (status = 503, description = "The first model is still being loaded."),
+    )
+)]
 pub(super) async fn change(
     State(app): State<Shared>,
     wish: Result<Json<ModelWish>, JsonRejection>,
@@ -100,6 +149,10 @@ pub(super) async fn change(
     Ok((StatusCode::ACCEPTED, Json(change)))
 }
 
+fn class(label: &Label) -> ClassReport {
+    ClassReport { name: label.name.clone(), color: hex(label.color) }
+}
+
 fn report(model: &ModelView, change: Option<Change>) -> ModelReport {
     let (width, height) = model.input;
     let refused = |(provider, reason): &(&'static str, String)| Refused { provider, reason: reason.clone() };
@@ -112,6 +165,7 @@ fn report(model: &ModelView, change: Option<Change>) -> ModelReport {
         refused: model.refused.iter().map(refused).collect(),
         golden_difference: model.golden_difference,
         input: Size { width, height },
+        labels: model.labels.iter().map(class).collect(),
         workers: model.workers,
         threads: model.threads,
         max_batch: model.max_batch,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use crate::config::ConfigError;
 use crate::service::view::StreamView;
 
 /// `application/problem+json`
@@ -14,30 +16,67 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     streams: Option<Vec<String>>,
+    errors: Option<Vec<Fault>>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    /// The status says it all.
+/// A problem document (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// `about:blank`: the status says it all.
     r#type: &'static str,
+    #[schema(example = "Not Found")]
     title: &'static str,
+    #[schema(example = 404)]
     status: u16,
+    /// What is wrong, for people.
+    #[schema(example = "there is no stream \"gate\"")]
     detail: &'a str,
     /// The streams that there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     streams: Option<&'a [String]>,
+    /// Everything that is wrong with the settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<&'a [Fault]>,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Fault {
+    /// The key's path; empty when it is about the whole.
+    #[schema(example = "stream[gate].overlay.alpha")]
+    key: String,
+    #[schema(example = "7 is not between 0 and 1")]
+    problem: String,
+    /// What to do about it.
+    help: Option<String>,
+    /// Of the configuration file, where the fault is in it.
+    line: Option<usize>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, detail: String) -> Self {
-        Problem { status, detail, streams: None }
+        Problem { status, detail, streams: None, errors: None }
     }
 
     /// 404, with the names that are known.
     pub fn unknown_stream(name: &str, streams: &[Arc<StreamView>]) -> Self {
         let names: Vec<String> = streams.iter().map(|stream| stream.status.name.to_string()).collect();
         let detail = format!("there is no stream {name:?}; there is {}", names.join(", "));
-        Problem { status: StatusCode::NOT_FOUND, detail, streams: Some(names) }
+        Problem { status: StatusCode::NOT_FOUND, detail, streams: Some(names), errors: None }
+    }
+
+    /// All that is wrong with `what`.
+    pub fn faults(status: StatusCode, what: &str, errors: &[ConfigError]) -> Self {
+        let fault = |error: &ConfigError| {
+            let ConfigError { key, line, problem, help } = error.clone();
+            Fault { key, problem, help, line }
+        };
+        let detail = match errors {
+            [error] => format!("{what}: {error}"),
+            errors => format!("{what}: {} errors", errors.len()),
+        };
+        Problem { status, detail, streams: None, errors: Some(errors.iter().map(fault).collect()) }
     }
 }
 
@@ -49,6 +88,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             streams: self.streams.as_deref(),
+            errors: self.errors.as_deref(),
         };
         let mut response = (self.status, axum::Json(document)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");

@@ -9,27 +9,28 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::*;
-use crate::config::{Show, SourceSpec};
+use crate::config::SourceSpec;
 use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
 use crate::publish::live::Outlets;
 use crate::segment::placement::{Part, Placement};
 use crate::segment::pool::PoolStats;
 use crate::service::view::{ModelView, Outcome};
+use crate::stream::display::Display;
 use crate::stream::ledger::DropReason;
 use crate::stream::status::Status;
 use crate::stream::timing::{Spent, Stage};
 
-fn view(names: &[&str]) -> Arc<View> {
+pub(super) fn view(names: &[&str]) -> Arc<View> {
     let stream = |name: &&str| {
-        let mut config = crate::config::defaults_stream(name, SourceSpec::parse("test://smpte", "/".as_ref()).unwrap());
+        let mut config =
+            crate::config::defaults_stream(name, SourceSpec::parse("rtsp://10.0.0.7/stream1", "/".as_ref()).unwrap());
         config.overlay.hide = Some(vec!["sky".into()]);
         Arc::new(StreamView {
             status: Arc::new(Status::new(name)),
             outlets: Outlets::default(),
             recordings: None,
-            source: "rtsp://10.0.0.7/stream1".into(),
-            show: Show::FullRate,
-            overlay: config.overlay,
+            display: Arc::new(Display::new(config.overlay.clone())),
+            config,
         })
     };
     let (view, _) = View::new("0.0.0.0:8554".parse().unwrap(), Arc::new(PoolStats::default()));
@@ -38,7 +39,7 @@ fn view(names: &[&str]) -> Arc<View> {
     Arc::new(view)
 }
 
-fn model() -> ModelView {
+pub(super) fn model() -> ModelView {
     let label = |name: &str, color| Label { name: name.into(), color };
     ModelView {
         name: "street \"small\"".into(),
@@ -57,27 +58,27 @@ fn model() -> ModelView {
     }
 }
 
-fn server(view: &Arc<View>) -> HttpServer {
+pub(super) fn server(view: &Arc<View>) -> HttpServer {
     HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap().serve(Arc::clone(view)).unwrap()
 }
 
-struct Answer {
-    status: u16,
-    headers: ureq::http::HeaderMap,
-    body: String,
+pub(super) struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: String,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
-fn agent() -> ureq::Agent {
+pub(super) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(10)))
@@ -85,7 +86,7 @@ fn agent() -> ureq::Agent {
         .into()
 }
 
-fn get(server: &HttpServer, path: &str) -> Answer {
+pub(super) fn get(server: &HttpServer, path: &str) -> Answer {
     let mut response = agent().get(format!("http://{}{path}", server.address())).call().unwrap();
     Answer {
         status: response.status().as_u16(),
@@ -128,6 +129,9 @@ fn the_page_comes_in_one_piece_and_may_load_only_itself() {
         ("/page/app.js", "text/javascript; charset=utf-8", "/api/v1/streams"),
         ("/page/base.css", "text/css; charset=utf-8", "[data-theme=\"dark\"]"),
         ("/favicon.svg", "image/svg+xml", "<svg"),
+        ("/api/docs", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/api/docs.js", "text/javascript; charset=utf-8", "/api/v1/openapi.json"),
+        ("/api/docs.css", "text/css; charset=utf-8", "prefers-color-scheme: dark"),
     ] {
         let answer = get(&server, path);
         assert_eq!((answer.status, answer.header("content-type")), (200, kind), "{path}");
@@ -145,11 +149,13 @@ fn the_page_comes_in_one_piece_and_may_load_only_itself() {
         let again = |tag: &str| agent().get(&url).header("if-none-match", tag).call().unwrap().status().as_u16();
         assert_eq!((again(answer.header("etag")), again("\"another\"")), (304, 200), "{path}");
     }
-    let page = get(&server, "/").body;
-    assert!(
-        !page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="),
-        "the policy forbids it"
-    );
+    for path in ["/", "/api/docs"] {
+        let page = get(&server, path).body;
+        assert!(
+            !page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="),
+            "the policy forbids it in {path}"
+        );
+    }
     assert_eq!(get(&server, "/page/nothing.js").status, 404);
 }
 
@@ -218,6 +224,10 @@ fn the_api_tells_all_of_a_stream() {
     assert!(yard["width"].is_null() && yard["latency_ms"].is_null() && yard["fps"] == 0.0);
     let one = get(&server, "/api/v1/streams/yard").json();
     assert_eq!(one["links"], yard["links"]);
+    let config = &one["config"];
+    assert_eq!((config["name"].as_str(), config["max_mask_age"].as_str()), (Some("yard"), Some("1s")));
+    assert_eq!((config["transport"].as_str(), config["loop"].is_null()), (Some("tcp"), true));
+    assert_eq!(config["overlay"]["hide"], serde_json::json!(["sky"]));
 
     let model = get(&server, "/api/v1/model").json();
     assert_eq!(model["input"], serde_json::json!({ "width": 512, "height": 288 }));
@@ -227,6 +237,7 @@ fn the_api_tells_all_of_a_stream() {
         (Some(2), Some(1), Some(1))
     );
     assert_eq!(model["placement"], serde_json::json!([{ "provider": "CPU", "nodes": 83, "time": 1.0 }]));
+    assert_eq!(model["labels"][0], serde_json::json!({ "name": "road", "color": "#804080" }));
     assert_eq!(model["refused"], serde_json::json!([{ "provider": "tensorrt", "reason": "no GPU" }]));
     assert!(model["change"].is_null() && model["frame_ms"] == 52.0);
     assert_eq!(get(&server, "/api/v1/version").json()["version"], env!("CARGO_PKG_VERSION"));
@@ -234,7 +245,7 @@ fn the_api_tells_all_of_a_stream() {
 
 #[test]
 fn a_wish_for_a_model_is_passed_on_once() {
-    let (view, wished) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+    let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
     let view = Arc::new(view);
     let server = server(&view);
     let post = |body: &str, kind: &str| {
@@ -256,10 +267,10 @@ fn a_wish_for_a_model_is_passed_on_once() {
         let (got, problem) = post(body, kind);
         assert_eq!((got, problem["status"].as_u64()), (status, Some(u64::from(status))), "{body}");
     }
-    assert!(wished.is_empty());
+    assert!(incoming.models.is_empty());
     let (status, change) = post(wish, json);
     assert_eq!((status, change["state"].as_str()), (202, Some("loading")));
-    assert_eq!(wished.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
+    assert_eq!(incoming.models.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
     assert_eq!(post(wish, json).0, 409);
     view.set_change("/srv/yard.onnx".into(), Outcome::Refused("its golden frame differs".into()));
     let change = get(&server, "/api/v1/model").json()["change"].clone();
@@ -283,7 +294,7 @@ fn what_is_not_there_is_a_problem() {
     let problem = get(&server, "/mjpeg/gat").json();
     assert_eq!(problem["detail"], "there is no stream \"gat\"; there is gate, yard");
     assert_eq!(problem["streams"], serde_json::json!(["gate", "yard"]));
-    let response = agent().post(format!("http://{}/api/v1/streams", server.address())).send("{}").unwrap();
+    let response = agent().post(format!("http://{}/api/v1/version", server.address())).send("{}").unwrap();
     assert_eq!(response.status(), 405);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert!(response.headers()["allow"].to_str().unwrap().contains("GET"));

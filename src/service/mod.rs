@@ -6,7 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, ConfigError, ModelConfig, ServerConfig, StreamConfig};
+use crossbeam_channel::Receiver;
+
+use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
 use crate::events;
 use crate::frame::Label;
 use crate::overlay::Overlay;
@@ -18,11 +20,14 @@ use crate::server::HttpServer;
 use crate::stream::panic_text;
 use crate::stream::status::Status;
 
+pub mod allowed;
+pub mod changes;
 pub mod models;
 pub mod running;
 pub mod view;
 pub mod watch;
 
+use changes::Asked;
 use models::{Keeper, Models, Streams};
 use running::Running;
 use view::View;
@@ -61,6 +66,8 @@ pub struct Service {
     running: Vec<Running>,
     /// What the model has to fit.
     streams: Streams,
+    /// Changes that clients ask for; for [`changes::Changes`] to make.
+    asked: Receiver<Asked>,
     // Dropped after the streams, in this order.
     models: Option<Models>,
     http: HttpServer,
@@ -73,6 +80,8 @@ pub struct Service {
 pub struct Reloaded {
     pub started: Vec<String>,
     pub restarted: Vec<String>,
+    /// Only their overlay has changed, and they went on.
+    pub redrawn: Vec<String>,
     pub stopped: Vec<String>,
     pub untouched: Vec<String>,
     pub model: bool,
@@ -95,21 +104,32 @@ impl Service {
     pub fn start(config: &Config) -> Result<Service, ServiceError> {
         let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
         let rtsp = RtspServer::start(config.server.rtsp).map_err(ServiceError::runtime)?;
-        check_encoders(&config.streams)?;
+        check_encoders(&config.streams).map_err(|errors| ServiceError::runtime(lines(&errors)))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
-        let (view, wished) = View::new(rtsp.address(), pool.stats());
+        let (view, incoming) = View::new(rtsp.address(), pool.stats());
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
         let mut keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let http = http.serve(Arc::clone(&view)).map_err(ServiceError::runtime)?;
         let (server, model) = (config.server.clone(), config.model.clone());
-        let mut service = Service { view, server, model, running: Vec::new(), streams, models: None, http, rtsp, pool };
+        let mut service = Service {
+            view,
+            server,
+            model,
+            running: Vec::new(),
+            streams,
+            asked: incoming.changes,
+            models: None,
+            http,
+            rtsp,
+            pool,
+        };
         if let Err(error) = service.start_all(config, &mut keeper) {
             service.stop();
             return Err(error);
         }
-        let models = Models::start(keeper, service.model.clone(), wished);
+        let models = Models::start(keeper, service.model.clone(), incoming.models);
         match models {
             Ok(models) => service.models = Some(models),
             Err(error) => {
@@ -181,12 +201,8 @@ impl Service {
     /// # Errors
     /// What is wrong with it; then nothing has changed.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, ServiceError> {
-        check_encoders(&config.streams)?;
+        self.check(config).map_err(|errors| ServiceError::Configuration(lines(&errors)))?;
         let mut done = Reloaded { model: config.model != self.model, ..Reloaded::default() };
-        if let Some(model) = self.view.model().filter(|_| !done.model) {
-            check_labels(&config.streams, &model.labels)
-                .map_err(|errors| ServiceError::Configuration(lines(&errors)))?;
-        }
         done.other_addresses = config.server != self.server;
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = config.streams.clone();
         if let Some(models) = self.models.as_ref().filter(|_| done.model) {
@@ -200,6 +216,11 @@ impl Service {
             match known.map(|index| before.swap_remove(index)) {
                 Some(running) if running.config == *stream => {
                     done.untouched.push(stream.name.clone());
+                    self.running.push(running);
+                }
+                Some(mut running) if running.config.differs_by_overlay(stream) => {
+                    done.redrawn.push(stream.name.clone());
+                    running.redraw(&stream.overlay);
                     self.running.push(running);
                 }
                 Some(running) => {
@@ -227,6 +248,46 @@ impl Service {
             running.start(&self.pool)?;
         }
         Ok(done)
+    }
+
+    /// Whether [`Service::reload`] would take `config`, as far as can be told without trying.
+    ///
+    /// # Errors
+    /// All that speaks against it.
+    pub fn check(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
+        let mut errors = check_encoders(&config.streams).err().unwrap_or_default();
+        if config.model == self.model {
+            errors.extend(self.check_labels(&config.streams).err().unwrap_or_default());
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Checks that the model that runs knows the labels that streams name.
+    ///
+    /// # Errors
+    /// All that it does not know.
+    pub fn check_labels(&self, streams: &[StreamConfig]) -> Result<(), Vec<ConfigError>> {
+        self.view.model().map_or(Ok(()), |model| check_labels(streams, &model.labels))
+    }
+
+    /// The settings of a stream as they are now.
+    pub fn config_of(&self, name: &str) -> Option<&StreamConfig> {
+        self.running.iter().map(|running| &running.config).find(|config| config.name == name)
+    }
+
+    /// Has a stream drawn by other settings from its next frame on.
+    pub fn redraw(&mut self, name: &str, overlay: &OverlayConfig) {
+        let Some(running) = self.running.iter_mut().find(|running| running.config.name == name) else { return };
+        running.redraw(overlay);
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.iter_mut().filter(|stream| stream.name == name).for_each(|stream| stream.overlay = overlay.clone());
+        drop(streams);
+        self.show_streams();
+    }
+
+    /// Changes that clients ask for.
+    pub fn asked(&self) -> Receiver<Asked> {
+        self.asked.clone()
     }
 
     fn show_streams(&self) {
@@ -268,17 +329,22 @@ fn stop_all(mut streams: Vec<Running>) {
 }
 
 /// Tries the encoders that the streams ask for, before anything depends on them, and says which they get.
-fn check_encoders(streams: &[StreamConfig]) -> Result<(), ServiceError> {
-    let mut said = Vec::new();
+fn check_encoders(streams: &[StreamConfig]) -> Result<(), Vec<ConfigError>> {
+    let (mut said, mut errors) = (Vec::new(), Vec::new());
     for stream in streams {
-        let choice = H264::choose(stream.encode.encoder, &[])
-            .map_err(|error| ServiceError::runtime(format_args!("stream[{}].encode.encoder: {error}", stream.name)))?;
-        if !said.contains(&stream.encode.encoder) {
-            said.push(stream.encode.encoder);
-            tracing::info!("H.264 encoder {choice}");
+        match H264::choose(stream.encode.encoder, &[]) {
+            Ok(choice) if !said.contains(&stream.encode.encoder) => {
+                said.push(stream.encode.encoder);
+                tracing::info!("H.264 encoder {choice}");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let key = format!("stream[{}].encode.encoder", stream.name);
+                errors.push(ConfigError { key, line: None, problem: error.to_string(), help: None });
+            }
         }
     }
-    Ok(())
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Checks what only the model can tell: that every label that a stream hides, colours or waits for exists.

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::ServiceError;
 use super::view::StreamView;
 use crate::capture::GstSource;
-use crate::config::{SourceUri, StreamConfig};
+use crate::config::{OverlayConfig, SourceUri, StreamConfig};
 use crate::events::Watch;
 use crate::publish::live::{LiveOutput, Outlets};
 use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
 use crate::repeats;
 use crate::segment::pool::Pool;
+use crate::stream::display::Display;
 use crate::stream::status::Status;
 use crate::stream::{Pace, Parts, Stream};
 
@@ -48,14 +49,9 @@ impl Running {
                 outlets
             }
         };
-        let view = Arc::new(StreamView {
-            status,
-            outlets,
-            recordings: config.record.clone().map(|record| Arc::new(Archive::new(&config.name, record))),
-            source: config.source.label(),
-            show: config.show,
-            overlay: config.overlay.clone(),
-        });
+        let display = Arc::new(Display::new(config.overlay.clone()));
+        let recordings = config.record.clone().map(|record| Arc::new(Archive::new(&config.name, record)));
+        let view = Arc::new(StreamView { status, outlets, recordings, display, config: config.clone() });
         Running { config: config.clone(), view, stream: None, started: Instant::now(), restarts: 0, due: None }
     }
 
@@ -86,6 +82,7 @@ impl Running {
             source: Box::new(GstSource::new(source.clone())),
             output: Box::new(if patient { output.patient() } else { output }),
             status,
+            display: Arc::clone(&self.view.display),
             tap: None,
             watch: board.map(Watch::new),
         };
@@ -120,6 +117,13 @@ impl Running {
             repeats::error(&self.config.name, "", None, &format!("cannot be started again: {error}"));
             self.due = Some(Instant::now() + LONGEST_PAUSE);
         }
+    }
+
+    /// Has it drawn by other settings from its next frame on.
+    pub fn redraw(&mut self, overlay: &OverlayConfig) {
+        self.config.overlay = overlay.clone();
+        self.view.display.set_overlay(overlay.clone());
+        self.view = Arc::new(StreamView { config: self.config.clone(), ..StreamView::clone(&self.view) });
     }
 
     pub fn view(&self) -> Arc<StreamView> {

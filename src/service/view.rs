@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 
-use crate::config::{OverlayConfig, Show};
+use super::changes::{Asked, Made, Refusal, Wanted};
+use crate::config::StreamConfig;
 use crate::frame::{Label, Labels, Rgb};
 use crate::publish::live::Outlets;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
+use crate::stream::display::Display;
 use crate::stream::status::{State, Status};
 
 /// The whole service.
@@ -23,6 +26,7 @@ pub struct View {
     model: RwLock<Option<Arc<ModelView>>>,
     change: Mutex<Option<Change>>,
     wishes: Sender<Wish>,
+    changes: Sender<Asked>,
     pub started: Instant,
     /// Where RTSP viewers connect.
     pub rtsp: SocketAddr,
@@ -30,15 +34,15 @@ pub struct View {
 }
 
 /// One stream.
+#[derive(Clone)]
 pub struct StreamView {
     pub status: Arc<Status>,
     pub outlets: Outlets,
     /// `None` for a stream that is not recorded.
     pub recordings: Option<Arc<Archive>>,
-    /// The source's address without secrets.
-    pub source: String,
-    pub show: Show,
-    pub overlay: OverlayConfig,
+    /// Its newest mask.
+    pub display: Arc<Display>,
+    pub config: StreamConfig,
 }
 
 /// A class as this stream draws it.
@@ -93,6 +97,21 @@ pub enum Outcome {
     Refused(String),
 }
 
+/// What clients ask for, in bounded queues.
+pub struct Incoming {
+    /// Other models, one at a time.
+    pub models: Receiver<Wish>,
+    /// Other settings.
+    pub changes: Receiver<Asked>,
+}
+
+/// Changes that may wait while one is made; a client that finds no place is told to come again.
+const WAITING_CHANGES: usize = 16;
+
+/// There is no place for another change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
 /// Another model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -102,19 +121,21 @@ pub struct Wish {
 }
 
 impl View {
-    /// A view of no streams and no model yet; wishes for models come out of the receiver, one at a time.
-    pub fn new(rtsp: SocketAddr, pool: Arc<PoolStats>) -> (View, Receiver<Wish>) {
-        let (wishes, wished) = bounded(1);
+    /// A view of no streams and no model yet, and what comes in through it.
+    pub fn new(rtsp: SocketAddr, pool: Arc<PoolStats>) -> (View, Incoming) {
+        let (wishes, models) = bounded(1);
+        let (changes, asked) = bounded(WAITING_CHANGES);
         let view = View {
             streams: RwLock::new([].into()),
             model: RwLock::default(),
             change: Mutex::default(),
             wishes,
+            changes,
             started: Instant::now(),
             rtsp,
             pool,
         };
-        (view, wished)
+        (view, Incoming { models, changes: asked })
     }
 
     /// The streams as they are now, in configuration order.
@@ -163,6 +184,16 @@ impl View {
         Ok(())
     }
 
+    /// Asks for a change of the settings; the answer comes through the receiver.
+    ///
+    /// # Errors
+    /// When too many wait already, or nobody makes changes any more.
+    pub fn ask(&self, wanted: Wanted) -> Result<oneshot::Receiver<Result<Made, Refusal>>, Busy> {
+        let (answer, answered) = oneshot::channel();
+        self.changes.try_send(Asked { wanted, answer }).map_err(|_| Busy)?;
+        Ok(answered)
+    }
+
     /// Whether there is a model, and every stream has shown its first frame or is known to be offline.
     pub fn is_ready(&self) -> bool {
         self.model().is_some() && self.streams().iter().all(|stream| stream.status.state() != State::Starting)
@@ -176,12 +207,13 @@ impl View {
 impl StreamView {
     /// The classes of `labels` as this stream draws them.
     pub fn legend(&self, labels: &[Label]) -> Vec<LegendEntry> {
+        let overlay = &self.config.overlay;
         let entry = |label: &Label| {
-            let own = self.overlay.colors.iter().find(|(name, _)| *name == label.name).map(|(_, color)| *color);
+            let own = overlay.colors.iter().find(|(name, _)| *name == label.name).map(|(_, color)| *color);
             LegendEntry {
                 name: label.name.clone(),
                 color: own.unwrap_or(label.color),
-                hidden: self.overlay.hides(&label.name),
+                hidden: overlay.hides(&label.name),
             }
         };
         labels.iter().map(entry).collect()

@@ -21,6 +21,7 @@ use crate::queue::{WhenFull, queue};
 use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
 
 pub mod behind;
+pub mod display;
 pub mod ledger;
 pub mod retry;
 pub mod show;
@@ -29,6 +30,7 @@ pub mod stop;
 pub mod supervisor;
 pub mod timing;
 
+use display::Display;
 use ledger::Entry;
 use status::Status;
 use stop::Stop;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     pub output: Box<dyn Output>,
     pub status: Arc<Status>,
+    /// Begins with the overlay settings of `config`.
+    pub display: Arc<Display>,
     /// Sees every mask with its frame before it is drawn, in order (`segment --mask-dir`, class shares).
     pub tap: Option<Tap>,
     /// Looks for events in every mask.
@@ -94,7 +98,7 @@ impl Stream {
     /// # Errors
     /// When no thread can be had.
     pub fn start(parts: Parts, pool: &Pool) -> Result<Stream, StreamError> {
-        let Parts { config, pace, source, output, status, tap, watch } = parts;
+        let Parts { config, pace, source, output, status, display, tap, watch } = parts;
         let stop = Stop::default();
         let in_work = pool.in_work();
         let (downstream, feed) = match (config.show, pace) {
@@ -118,7 +122,8 @@ impl Stream {
                 )
             }
         };
-        let shower = show::Shower::new(&config, pool.notice(), output, Arc::clone(&status), pace, tap).watched(watch);
+        let shower =
+            show::Shower::new(&config, display, pool.notice(), output, Arc::clone(&status), pace, tap).watched(watch);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Whatever ends this stage, a panic included: nobody would draw what the source still brings.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
+use super::display::Display;
 use super::ledger::{DropReason, Entry};
 use super::status::{State, Status};
 use super::timing::{Stage, Stopwatch};
@@ -38,7 +39,9 @@ pub enum Feed {
 
 /// The overlay stage of one stream.
 pub struct Shower {
-    settings: OverlayConfig,
+    display: Arc<Display>,
+    /// What `overlay` draws by.
+    settings: Arc<OverlayConfig>,
     max_mask_age: Duration,
     max_latency: Duration,
     /// Of the model that `overlay` draws for.
@@ -52,7 +55,7 @@ pub struct Shower {
     tap: Option<Tap>,
     watch: Option<Watch>,
     /// `full-rate`: the newest mask.
-    mask: Option<Mask>,
+    mask: Option<Arc<Mask>>,
     /// The newest frame, for the slate.
     last: Option<Frame>,
     last_slate: Option<Instant>,
@@ -83,6 +86,7 @@ impl<'a> Drawn<'a> {
 impl Shower {
     pub fn new(
         config: &StreamConfig,
+        display: Arc<Display>,
         notice: Arc<Notice>,
         output: Box<dyn Output>,
         status: Arc<Status>,
@@ -90,11 +94,13 @@ impl Shower {
         tap: Option<Tap>,
     ) -> Self {
         let labels: Labels = [].into();
+        let settings = display.overlay();
         Shower {
-            settings: config.overlay.clone(),
+            overlay: Overlay::lenient(&settings, &labels),
+            display,
+            settings,
             max_mask_age: config.max_mask_age,
             max_latency: config.max_latency,
-            overlay: Overlay::lenient(&config.overlay, &labels),
             labels,
             notice,
             output,
@@ -177,6 +183,8 @@ impl Shower {
                     tap(&frame, &mask)?;
                 }
                 self.look(&mask);
+                let mask = Arc::new(mask);
+                self.display.set_mask(Some(Arc::clone(&mask)));
                 self.show(&frame, entry, &Drawn::live(Some(&mask)))
             }
             Err(problem) if self.pace == Pace::File => {
@@ -210,7 +218,7 @@ impl Shower {
         }
         // Taken out for the time of the call, which wants all of `self`. None: the first mask is still being made.
         let mask = self.mask.take();
-        let result = self.show(&frame, entry, &Drawn::live(mask.as_ref()));
+        let result = self.show(&frame, entry, &Drawn::live(mask.as_deref()));
         self.mask = mask;
         result
     }
@@ -227,6 +235,8 @@ impl Shower {
     fn take(&mut self, mask: Mask) {
         if self.mask.as_ref().is_none_or(|known| mask.seq > known.seq) {
             self.look(&mask);
+            let mask = Arc::new(mask);
+            self.display.set_mask(Some(Arc::clone(&mask)));
             self.mask = Some(mask);
         }
     }
@@ -254,11 +264,7 @@ impl Shower {
 
     /// Draws and publishes one frame, settles its account, and keeps the state up to date.
     fn show(&mut self, frame: &Frame, entry: Entry, drawn: &Drawn<'_>) -> Result<(), String> {
-        if let Some(mask) = drawn.mask.filter(|mask| !Arc::ptr_eq(&mask.labels, &self.labels)) {
-            // The first mask of another model: its classes are others.
-            self.labels = Arc::clone(&mask.labels);
-            self.overlay = Overlay::lenient(&self.settings, &self.labels);
-        }
+        self.keep_up(drawn.mask);
         let badge = drawn.badge.clone().or_else(|| self.notice.get());
         let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
@@ -315,10 +321,26 @@ impl Shower {
         }
     }
 
+    /// Draws by other settings from now on where somebody has changed them, and where the mask is the first of another model,
+    /// whose classes are others.
+    fn keep_up(&mut self, mask: Option<&Mask>) {
+        let settings = self.display.overlay();
+        let other_labels = mask.map(|mask| &mask.labels).filter(|labels| !Arc::ptr_eq(labels, &self.labels));
+        if other_labels.is_none() && Arc::ptr_eq(&settings, &self.settings) {
+            return;
+        }
+        if let Some(labels) = other_labels {
+            self.labels = Arc::clone(labels);
+        }
+        self.settings = settings;
+        self.overlay = Overlay::lenient(&self.settings, &self.labels);
+    }
+
     /// The source is away: nothing of it is kept but a copy of its last picture. A camera's own buffer would keep the device
     /// busy, and the old mask would make the first frames after its return look stale.
     fn let_go(&mut self) {
         (self.mask, self.started) = (None, None);
+        self.display.set_mask(None);
         if let Some(last) = &mut self.last {
             let copy = OwnedPicture::copy_of(&last.pixels.picture());
             last.pixels = Arc::new(copy);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, select};
 
 /// Raised once, never lowered. Cheap to clone.
 #[derive(Clone)]
@@ -11,6 +11,16 @@ pub struct Stop {
     /// Dropped to raise: all receivers see the channel close.
     raise: Arc<Mutex<Option<Sender<()>>>>,
     raised: Receiver<()>,
+}
+
+/// What has ended a waiting.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Woken<T> {
+    /// The stop.
+    Raised,
+    Item(T),
+    /// The time is over.
+    Time,
 }
 
 impl Default for Stop {
@@ -39,6 +49,20 @@ impl Stop {
     pub fn wait(&self, time: Duration) -> bool {
         self.raised.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }
+
+    /// The same, and an item that comes meanwhile ends the waiting.
+    pub fn wait_or_receive<T>(&self, time: Duration, items: &Receiver<T>) -> Woken<T> {
+        select! {
+            recv(self.raised) -> _ => Woken::Raised,
+            recv(items) -> item => match item {
+                Ok(item) => Woken::Item(item),
+                // Nobody will send anything any more.
+                Err(_) if self.wait(time) => Woken::Raised,
+                Err(_) => Woken::Time,
+            },
+            default(time) => Woken::Time,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -53,5 +77,19 @@ mod tests {
         let thread = std::thread::spawn(move || waiter.wait(Duration::from_secs(60)));
         stop.raise();
         assert!(thread.join().unwrap() && stop.is_raised());
+    }
+
+    #[test]
+    fn an_item_ends_the_waiting_at_once() {
+        let (stop, (sender, items)) = (Stop::default(), bounded(1));
+        assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), Woken::Time);
+        let (waiter, waiting) = (stop.clone(), items.clone());
+        let thread = std::thread::spawn(move || waiter.wait_or_receive(Duration::from_secs(60), &waiting));
+        sender.send(7).unwrap();
+        assert_eq!(thread.join().unwrap(), Woken::Item(7));
+        drop(sender);
+        assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), Woken::Time);
+        stop.raise();
+        assert_eq!(stop.wait_or_receive(Duration::from_secs(60), &items), Woken::Raised);
     }
 }

@@ -12,6 +12,7 @@ use maskcast::frame::{Frame, Label, Labels, Mask, OwnedPicture, PictureMut, Pixe
 use maskcast::publish::{Accepted, Output, OutputError, Paint, Stamp};
 use maskcast::segment::pool::{Crew, Factory, Pool};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
+use maskcast::stream::display::Display;
 use maskcast::stream::status::Status;
 use maskcast::stream::timing::Spent;
 use maskcast::stream::{Pace, Parts, Stream};
@@ -148,6 +149,7 @@ impl Segmenter for FakeSegmenter {
         (self.behaviour)(frames)?;
         let mask = |frame: &Frame| Mask {
             seq: frame.seq,
+            pts: frame.pts,
             captured_at: frame.captured_at,
             width: SIDE,
             height: SIDE,
@@ -271,12 +273,14 @@ pub fn start(
     pool: &Pool,
 ) -> (Stream, Arc<Status>) {
     let status = Arc::new(Status::new(&config.name));
+    let display = Arc::new(Display::new(config.overlay.clone()));
     let parts = Parts {
         config,
         pace,
         source: Box::new(source),
         output: Box::new(output),
         status: Arc::clone(&status),
+        display,
         tap: None,
         watch: None,
     };

@@ -15,6 +15,24 @@ pub fn get(url: &str) -> (u16, String) {
     (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
 }
 
+/// Any request, with a JSON body: status, `Location` and body of the answer.
+pub fn send(method: &str, url: &str, body: Option<&str>) -> (u16, Option<String>, String) {
+    let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", "application/json");
+    let request = request.body(body.unwrap_or_default().to_owned()).unwrap();
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE));
+    let agent: ureq::Agent = config.allow_non_standard_methods(true).build().into();
+    let mut response = agent.run(request).unwrap_or_else(|error| panic!("{method} {url}: {error}"));
+    let location = response.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
+    (response.status().as_u16(), location, response.body_mut().read_to_string().unwrap())
+}
+
+/// Status and bytes.
+pub fn get_bytes(url: &str) -> (u16, Vec<u8>) {
+    let request = ureq::get(url).config().http_status_as_error(false).timeout_global(Some(DEADLINE)).build();
+    let mut response = request.call().unwrap_or_else(|error| panic!("{url}: {error}"));
+    (response.status().as_u16(), response.body_mut().read_to_vec().unwrap())
+}
+
 pub fn get_json(url: &str) -> Value {
     let (status, body) = get(url);
     assert_eq!(status, 200, "{url}: {body}");

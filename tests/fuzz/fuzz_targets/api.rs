@@ -8,13 +8,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use maskcast::config::{Show, SourceSpec, defaults_stream};
+use maskcast::config::{SourceSpec, defaults_stream};
 use maskcast::frame::{Label, Rgb};
 use maskcast::publish::live::Outlets;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
 use maskcast::service::view::{ModelView, Outcome, StreamView, View};
+use maskcast::stream::display::Display;
 use maskcast::stream::status::Status;
 
 /// The server, what it shows, and the wishes that come out of it.
@@ -22,13 +23,13 @@ static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
     let address = "127.0.0.1:0".parse().expect("a literal");
     let (view, wishes) = View::new(address, Arc::new(PoolStats::default()));
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
+    let config = defaults_stream("gate", source);
     let stream = StreamView {
         status: Arc::new(Status::new("gate")),
         outlets: Outlets::default(),
         recordings: None,
-        source: source.label(),
-        show: Show::FullRate,
-        overlay: defaults_stream("gate", source).overlay,
+        display: Arc::new(Display::new(config.overlay.clone())),
+        config,
     };
     view.set_streams(vec![Arc::new(stream)]);
     view.set_model(ModelView {
@@ -48,7 +49,7 @@ static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
     });
     let view = Arc::new(view);
     let server = HttpServer::bind(address).expect("a port").serve(Arc::clone(&view)).expect("a thread");
-    (server, view, Wishes(Box::new(move || wishes.try_recv().ok().map(|wish| wish.path))))
+    (server, view, Wishes(Box::new(move || wishes.models.try_recv().ok().map(|wish| wish.path))))
 });
 
 /// Takes the next wish for a model.

@@ -1,7 +1,7 @@
 //! Drawing: pictures of any size, format and stride, masks of any size and completeness, any settings and texts.
 #![no_main]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -141,7 +141,7 @@ fn mask(drawn: &Drawn) -> Mask {
     let (width, height) = (usize::from(drawn.width % 120), usize::from(drawn.height % 120));
     let pixels = (width * height).saturating_sub(usize::from(drawn.missing));
     let classes = (0..pixels).map(|n| drawn.classes.get(n % drawn.classes.len().max(1)).copied().unwrap_or(0));
-    Mask { seq: 0, captured_at: Instant::now(), width, height, classes: classes.collect(), labels: [].into() }
+    Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes: classes.collect(), labels: [].into() }
 }
 
 /// Where nothing is to be drawn, the target has the very samples of the source.

@@ -1,0 +1,420 @@
+//! Changes a configuration file's text, and keeps its comments, its order and its way of writing.
+//!
+//! Changes come as JSON with the keys of the file. A changed stream's keys are merged as RFC 7396 has it: what is named is
+//! set, `null` takes it out, tables are merged key by key. Nothing here knows which keys there are: the text that comes
+//! out is for [`super::parse`] to judge.
+
+use serde_json::Value as Json;
+use toml_edit::visit_mut::{VisitMut, visit_table_mut};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
+
+use super::ConfigError;
+
+/// Keys and values, as JSON has them.
+pub type Object = serde_json::Map<String, Json>;
+
+/// A change of one stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// Another stream with these keys, after the others.
+    Add(Object),
+    /// These keys of the stream of this name are others.
+    Change { stream: String, patch: Object },
+    /// The stream of this name goes.
+    Remove { stream: String },
+}
+
+/// Why a text cannot be changed so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    #[error("the file is no TOML: {0}")]
+    Syntax(String),
+    #[error("the file has no stream {0:?}")]
+    NoStream(String),
+    /// A value that JSON has and TOML has not.
+    #[error("{0}")]
+    Value(ConfigError),
+}
+
+/// The text with the change made.
+///
+/// # Errors
+/// When the text is no TOML, or has no such stream, or a value cannot be written as TOML.
+pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
+    // A byte order mark is how some editors say UTF-8.
+    let (mark, text) = match text.strip_prefix('\u{feff}') {
+        Some(rest) => ("\u{feff}", rest),
+        None => ("", text),
+    };
+    // The document knows one kind of line end only.
+    let windows = text.contains("\r\n") && text.matches('\n').count() == text.matches("\r\n").count();
+    let unix = windows.then(|| text.replace("\r\n", "\n"));
+    let text = unix.as_deref().unwrap_or(text);
+    let mut document: DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| EditError::Syntax(error.message().to_owned()))?;
+    let changed = match edit {
+        Edit::Add(object) => add(text, document, object)?,
+        Edit::Change { stream, patch } => {
+            change(&mut document, stream, patch)?;
+            document.to_string()
+        }
+        Edit::Remove { stream } => {
+            remove(&mut document, stream)?;
+            document.to_string()
+        }
+    };
+    let changed = if windows { changed.replace('\n', "\r\n") } else { changed };
+    Ok(format!("{mark}{changed}"))
+}
+
+/// These objects, each merged into the one before, as a text of their own.
+pub(super) fn merged(objects: [&Object; 2], key: &str) -> Result<String, EditError> {
+    let mut document = DocumentMut::new();
+    for object in objects {
+        merge(document.as_table_mut(), object, key, Form::Headers)?;
+    }
+    Ok(document.to_string())
+}
+
+/// How a table that is not there yet is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `[stream.overlay]`, with lines of its own.
+    Headers,
+    /// `{ car = "#ff0000" }`
+    Inline,
+}
+
+fn add(text: &str, mut document: DocumentMut, object: &Object) -> Result<String, EditError> {
+    let key = "stream";
+    if let Some(Item::Value(Value::Array(streams))) = document.get_mut("stream") {
+        let mut table = InlineTable::new();
+        merge(&mut table, object, key, Form::Inline)?;
+        streams.push(table);
+        return Ok(document.to_string());
+    }
+    // What comes last in the file stays before it, comments too.
+    let mut table = Table::new();
+    for first in ["name", "source"] {
+        // Their order is that of people, not of the alphabet.
+        if let Some((name, value)) = object.get_key_value(first) {
+            merge(&mut table, &Object::from_iter([(name.clone(), value.clone())]), key, Form::Headers)?;
+        }
+    }
+    merge(&mut table, object, key, Form::Headers)?;
+    let mut tables = ArrayOfTables::new();
+    tables.push(table);
+    let mut new = DocumentMut::new();
+    new.insert("stream", Item::ArrayOfTables(tables));
+    let line_end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    Ok(format!("{text}{line_end}\n{new}"))
+}
+
+fn change(document: &mut DocumentMut, name: &str, patch: &Object) -> Result<(), EditError> {
+    let unknown = || EditError::NoStream(name.to_owned());
+    let key = format!("stream[{name}]");
+    match document.get_mut("stream") {
+        Some(Item::ArrayOfTables(tables)) => {
+            let table = tables.iter_mut().find(|table| is_named(*table, name)).ok_or_else(unknown)?;
+            merge(table, patch, &key, Form::Headers)
+        }
+        Some(Item::Value(Value::Array(streams))) => {
+            let mut tables = streams.iter_mut().filter_map(Value::as_inline_table_mut);
+            let table = tables.find(|table| is_named(*table, name)).ok_or_else(unknown)?;
+            merge(table, patch, &key, Form::Inline)
+        }
+        _ => Err(unknown()),
+    }
+}
+
+fn is_named(table: &dyn TableLike, name: &str) -> bool {
+    table.get("name").and_then(Item::as_str) == Some(name)
+}
+
+fn remove(document: &mut DocumentMut, name: &str) -> Result<(), EditError> {
+    let unknown = || EditError::NoStream(name.to_owned());
+    match document.get_mut("stream") {
+        Some(Item::ArrayOfTables(tables)) => {
+            let at = tables.iter().position(|table| is_named(table, name)).ok_or_else(unknown)?;
+            let removed = tables.remove(at);
+            keep_comments(document, &removed);
+            Ok(())
+        }
+        Some(Item::Value(Value::Array(streams))) => {
+            let named = |value: &Value| value.as_inline_table().is_some_and(|table| is_named(table, name));
+            let at = streams.iter().position(named).ok_or_else(unknown)?;
+            streams.remove(at);
+            Ok(())
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// Comments above a table that goes, with an empty line between them and it, are about something else: what comes next in
+/// the file gets them.
+fn keep_comments(document: &mut DocumentMut, removed: &Table) {
+    let prefix = removed.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    let Some(end) = prefix.rfind("\n\n").map(|at| at + 2).filter(|&end| prefix[..end].contains('#')) else { return };
+    let comments = &prefix[..end];
+    let mut find = Next { after: removed.position().unwrap_or(isize::MAX), next: None };
+    find.visit_document_mut(document);
+    match find.next {
+        Some(at) => Prepend { at, text: comments }.visit_document_mut(document),
+        None => {
+            let trailing = format!("{comments}{}", document.trailing().as_str().unwrap_or_default());
+            document.set_trailing(trailing);
+        }
+    }
+}
+
+/// Looks for the table that comes next in the file.
+struct Next {
+    after: isize,
+    next: Option<isize>,
+}
+
+impl VisitMut for Next {
+    fn visit_table_mut(&mut self, table: &mut Table) {
+        if let Some(at) = table.position().filter(|&at| at > self.after && !table.is_implicit() && !table.is_dotted()) {
+            self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        }
+        visit_table_mut(self, table);
+    }
+}
+
+/// Puts text before the table at a place.
+struct Prepend<'a> {
+    at: isize,
+    text: &'a str,
+}
+
+impl VisitMut for Prepend<'_> {
+    fn visit_table_mut(&mut self, table: &mut Table) {
+        if table.position() == Some(self.at) && !table.is_implicit() && !table.is_dotted() {
+            let before = table.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+            let prefix = format!("{}{}", self.text, before.strip_prefix('\n').unwrap_or(before));
+            table.decor_mut().set_prefix(prefix);
+        }
+        visit_table_mut(self, table);
+    }
+}
+
+/// RFC 7396 on a table of the text.
+fn merge(table: &mut dyn TableLike, patch: &Object, key: &str, form: Form) -> Result<(), EditError> {
+    for (name, value) in patch {
+        let key = format!("{key}.{name}");
+        match value {
+            Json::Null => {
+                table.remove(name);
+            }
+            Json::Object(inner) => match table.get_mut(name).and_then(Item::as_table_like_mut) {
+                Some(known) => merge(known, inner, &key, Form::Inline)?,
+                None if form == Form::Headers => {
+                    let mut new = Table::new();
+                    new.decor_mut().set_prefix("\n");
+                    merge(&mut new, inner, &key, Form::Inline)?;
+                    table.insert(name, Item::Table(new));
+                }
+                None => {
+                    let mut new = InlineTable::new();
+                    merge(&mut new, inner, &key, Form::Inline)?;
+                    close_up(table);
+                    table.insert(name, Item::Value(new.into()));
+                }
+            },
+            value => match table.get_mut(name).and_then(Item::as_value_mut) {
+                // As it is written, with whatever stands between its brackets.
+                Some(known) if says(known, value) => {}
+                Some(known) => {
+                    let decor = known.decor().clone();
+                    *known = to_toml(value, &key)?;
+                    *known.decor_mut() = decor;
+                }
+                None => {
+                    close_up(table);
+                    table.insert(name, Item::Value(to_toml(value, &key)?));
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Takes the space before the closing brace away, where a comma will follow.
+fn close_up(table: &mut dyn TableLike) {
+    let Some(last) = table.iter_mut().last().and_then(|(_, item)| item.as_value_mut()) else { return };
+    if last.decor().suffix().and_then(|suffix| suffix.as_str()).is_some_and(|suffix| suffix.trim().is_empty()) {
+        last.decor_mut().set_suffix("");
+    }
+}
+
+/// Whether a value of the text is this one already.
+fn says(known: &Value, value: &Json) -> bool {
+    match (known, value) {
+        (Value::String(known), Json::String(value)) => known.value() == value,
+        (Value::Integer(known), Json::Number(value)) => value.as_i64() == Some(*known.value()),
+        (Value::Float(known), Json::Number(value)) => value.as_f64() == Some(*known.value()),
+        (Value::Boolean(known), Json::Bool(value)) => known.value() == value,
+        (Value::Array(known), Json::Array(values)) => {
+            known.len() == values.len() && known.iter().zip(values).all(|(known, value)| says(known, value))
+        }
+        (Value::InlineTable(known), Json::Object(values)) => {
+            known.len() == values.len()
+                && known.iter().all(|(name, known)| values.get(name).is_some_and(|value| says(known, value)))
+        }
+        _ => false,
+    }
+}
+
+fn to_toml(value: &Json, key: &str) -> Result<Value, EditError> {
+    let cannot = |problem: &str| {
+        EditError::Value(ConfigError { key: key.to_owned(), line: None, problem: problem.into(), help: None })
+    };
+    Ok(match value {
+        Json::Null => return Err(cannot("must not be null in a list")),
+        Json::Bool(value) => (*value).into(),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => integer.into(),
+            (None, Some(float)) => float.into(),
+            (None, None) => return Err(cannot("is no number that can be written")),
+        },
+        Json::String(text) => text.as_str().into(),
+        Json::Array(values) => {
+            let mut array = Array::new();
+            for (i, value) in values.iter().enumerate() {
+                array.push(to_toml(value, &format!("{key}[{i}]"))?);
+            }
+            array.into()
+        }
+        Json::Object(values) => {
+            let mut table = InlineTable::new();
+            merge(&mut table, values, key, Form::Inline)?;
+            table.into()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Json) -> Object {
+        let Json::Object(object) = value else { panic!("{value} is no object") };
+        object
+    }
+
+    fn change(stream: &str, patch: Json) -> Edit {
+        Edit::Change { stream: stream.into(), patch: object(patch) }
+    }
+
+    const FILE: &str = r##"# All cameras of the yard.
+
+[model] # the one that is bundled
+path = "m.onnx"
+
+# The gate.
+[[stream]]
+name = "gate"   # never rename
+source = 'rtsp://10.0.0.7/a'
+overlay.alpha = 0.3
+
+# About both streams.
+
+# The yard, from above.
+[[stream]]
+source = "test://"
+name = "yard"
+max_latency = "2s"
+[stream.overlay]
+# The sky is of no interest.
+hide = [
+    "sky", # blue
+]
+style = "tint"
+
+[server]
+http = "127.0.0.1:8080"
+# The end.
+"##;
+
+    #[test]
+    fn a_change_leaves_everything_else_as_it_was_written() {
+        let patch = json!({
+            "source": "rtsp://10.0.0.8/b", "show": "matched",
+            "overlay": {"alpha": 0.5, "colors": {"car": "#ff0000"}}, "record": {"dir": "/srv/gate"},
+        });
+        let wanted = FILE.replace("'rtsp://10.0.0.7/a'", "\"rtsp://10.0.0.8/b\"").replace(
+            "overlay.alpha = 0.3\n",
+            concat!(
+                "overlay.alpha = 0.5\noverlay.colors = { car = \"#ff0000\" }\nshow = \"matched\"\n",
+                "\n[stream.record]\ndir = \"/srv/gate\"\n"
+            ),
+        );
+        assert_eq!(edit(FILE, &change("gate", patch)).unwrap(), wanted);
+    }
+
+    #[test]
+    fn what_is_said_already_is_not_written_again_and_null_takes_out() {
+        let same = json!({"max_latency": "2s", "overlay": {"hide": ["sky"], "style": "tint"}, "show": null});
+        assert_eq!(edit(FILE, &change("yard", same)).unwrap(), FILE);
+        let less = edit(FILE, &change("yard", json!({"overlay": {"style": null}, "max_latency": null}))).unwrap();
+        assert_eq!(less, FILE.replace("style = \"tint\"\n", "").replace("max_latency = \"2s\"\n", ""));
+        let none = edit(FILE, &change("yard", json!({"overlay": null}))).unwrap();
+        assert!(!none.contains("[stream.overlay]") && none.contains("[server]"), "{none}");
+    }
+
+    #[test]
+    fn a_new_stream_comes_last_and_its_name_first() {
+        let new = json!({"encode": {"bitrate": 800}, "name": "door", "source": "test://ball", "loop": null, "max_mask_age": 2.5});
+        let wanted = format!(
+            "{FILE}\n[[stream]]\nname = \"door\"\nsource = \"test://ball\"\nmax_mask_age = 2.5\n\n[stream.encode]\nbitrate = 800\n"
+        );
+        assert_eq!(edit(FILE, &Edit::Add(object(new))).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_removed_stream_takes_only_its_own_comments() {
+        let without_gate = edit(FILE, &Edit::Remove { stream: "gate".into() }).unwrap();
+        assert!(
+            without_gate.starts_with("# All cameras of the yard.\n\n[model] # the one that is bundled"),
+            "{without_gate}"
+        );
+        assert!(!without_gate.contains("# The gate.") && without_gate.contains("# The yard, from above.\n[[stream]]"));
+        let without_yard = edit(FILE, &Edit::Remove { stream: "yard".into() }).unwrap();
+        let (before, _) = FILE.split_once("# The yard").unwrap();
+        assert_eq!(without_yard, format!("{before}[server]\nhttp = \"127.0.0.1:8080\"\n# The end.\n"));
+        let unknown = edit(FILE, &Edit::Remove { stream: "door".into() });
+        assert_eq!(unknown, Err(EditError::NoStream("door".into())));
+    }
+
+    #[test]
+    fn streams_in_a_list_stay_in_a_list() {
+        let text = "stream = [{ name = \"a\", source = \"test://\" }] # all\n[model]\npath = \"m\"\n";
+        let added =
+            edit(text, &Edit::Add(object(json!({"name": "b", "source": "test://", "overlay": {"alpha": 1}})))).unwrap();
+        let wanted = "stream = [{ name = \"a\", source = \"test://\" }, { name = \"b\", overlay = { alpha = 1 }, source = \"test://\" }] # all\n";
+        assert_eq!(added.lines().next().unwrap().len(), wanted.trim_end().len(), "{added}");
+        let changed = edit(&added, &change("a", json!({"overlay": {"legend": false}}))).unwrap();
+        assert!(changed.contains("{ name = \"a\", source = \"test://\", overlay = { legend = false } }"), "{changed}");
+        let removed = edit(&changed, &Edit::Remove { stream: "b".into() }).unwrap();
+        assert!(!removed.contains("\"b\"") && removed.ends_with("# all\n[model]\npath = \"m\"\n"), "{removed}");
+    }
+
+    #[test]
+    fn what_toml_cannot_say_is_named() {
+        let Err(EditError::Value(error)) = edit(FILE, &change("gate", json!({"overlay": {"hide": ["a", null]}})))
+        else {
+            panic!("a null in a list")
+        };
+        assert_eq!(error.to_string(), "stream[gate].overlay.hide[1]: must not be null in a list");
+        assert!(matches!(edit("[[stream", &Edit::Remove { stream: "a".into() }), Err(EditError::Syntax(_))));
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_windows_line_ends_stay() {
+        let text = "\u{feff}[[stream]]\r\nname = \"a\" # one\r\nsource = \"test://\"\r\n";
+        let changed = edit(text, &change("a", json!({"source": "test://ball"}))).unwrap();
+        assert_eq!(changed, text.replace("test://", "test://ball"));
+    }
+}

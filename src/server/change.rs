@@ -1,0 +1,255 @@
+//! Streams that are added, changed and removed while the service runs, and the way of every change to the service.
+//!
+//! Bodies are not read here: they are changes of the configuration file, and judged as that file is.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::api::{StreamReport, report_of};
+use super::problem::Problem;
+use super::settings::{NewStream, Settings};
+use super::{App, Named, Shared, stopped};
+use crate::config::{Edit, Object};
+use crate::service::changes::{Made, Refusal, Wanted};
+use crate::service::view::Busy;
+
+/// How long a change may take: streams that stop have some seconds to come to an end.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// A body of keys and values.
+pub(super) struct Keys(pub Object);
+
+impl FromRequest<Shared> for Keys {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
+        let keys: Result<Json<Object>, JsonRejection> = Json::from_request(request, app).await;
+        keys.map(|Json(keys)| Keys(keys)).map_err(|error| Problem::new(error.status(), error.body_text()))
+    }
+}
+
+/// Asks the service for a change, and waits until it is made.
+pub(super) async fn ask(app: &App, wanted: Wanted) -> Result<Made, Problem> {
+    let unavailable = |detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned());
+    let answered = app.view.ask(wanted).map_err(|Busy| unavailable("no change can be taken now: try again"))?;
+    tokio::select! {
+        answer = answered => answer.map_err(|_| unavailable("the service is stopping"))?.map_err(Problem::from),
+        () = stopped(app.stopping.clone()) => Err(unavailable("the service is stopping")),
+        () = tokio::time::sleep(LIMIT) => {
+            Err(unavailable("the change is still waiting for another one, and may be made later"))
+        }
+    }
+}
+
+/// Add a stream
+///
+/// It is checked as the configuration file is, started, and written to that file. Other streams do not notice.
+#[utoipa::path(
+    post,
+    path = "/api/v1/streams",
+    operation_id = "add_stream",
+    tag = "streams",
+    request_body(content = NewStream, example = json!({"name": "gate", "source": "rtsp://10.0.0.7/stream1"})),
+    responses(
+        (status = 201, description = "It has been started.", body = StreamReport,
+            headers(("Location" = String, description = "The stream's address."))),
+        (status = 403, description = "The source may not be set by the API."),
+        (status = 409, description = "There is a stream of this name, or the configuration file is broken or cannot be written."),
+        (status = 422, description = "All that is wrong with the settings."),
+    )
+)]
+pub(super) async fn add(State(app): State<Shared>, headers: HeaderMap, keys: Keys) -> Result<Response, Problem> {
+    let Keys(settings) = keys;
+    let name = settings.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+    ask(&app, Wanted::Stream(Edit::Add(settings))).await?;
+    let report = report_of(&app, &name, &headers)?;
+    // A name has only characters that an address may have.
+    let location = HeaderValue::try_from(format!("/api/v1/streams/{name}"))
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the stream's address: {error}")))?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(report)).into_response())
+}
+
+/// Change a stream
+///
+/// A JSON merge patch (RFC 7396): what is named is set, null takes a key out. The stream is restarted, unless only its
+/// overlay changes; its viewers keep their connections. The configuration file is changed likewise.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/streams/{name}",
+    operation_id = "change_stream",
+    tag = "streams",
+    params(("name" = String, Path, description = "The stream's name.")),
+    request_body(
+        content((Settings = "application/merge-patch+json"), (Settings = "application/json")),
+        example = json!({"max_mask_age": "2s"})
+    ),
+    responses(
+        (status = 200, description = "It runs with the new settings.", body = StreamReport),
+        (status = 403, description = "The source may not be set by the API."),
+        (status = 404, description = "There is no such stream."),
+        (status = 409, description = "The configuration file is broken or cannot be written."),
+        (status = 422, description = "All that is wrong with the settings."),
+    )
+)]
+pub(super) async fn change(named: Named, headers: HeaderMap, keys: Keys) -> Result<Json<StreamReport>, Problem> {
+    let Keys(patch) = keys;
+    let stream = named.stream().status.name.to_string();
+    ask(&named.app, Wanted::Stream(Edit::Change { stream: stream.clone(), patch })).await?;
+    report_of(&named.app, &stream, &headers).map(Json)
+}
+
+/// Remove a stream
+///
+/// Its viewers are let go, its recording ends properly, and the configuration file has it no longer. The only stream stays.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/streams/{name}",
+    operation_id = "remove_stream",
+    tag = "streams",
+    params(("name" = String, Path, description = "The stream's name.")),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, description = "There is no such stream."),
+        (status = 409, description = "It is the only stream, or the configuration file is broken or cannot be written."),
+    )
+)]
+pub(super) async fn remove(named: Named) -> Result<StatusCode, Problem> {
+    let stream = named.stream().status.name.to_string();
+    ask(&named.app, Wanted::Stream(Edit::Remove { stream })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoStream(name) => Problem::new(StatusCode::NOT_FOUND, format!("there is no stream {name:?}")),
+            Refusal::Taken(name) => Problem::new(StatusCode::CONFLICT, format!("there is a stream {name:?} already")),
+            Refusal::Last => {
+                Problem::new(StatusCode::CONFLICT, "the only stream cannot be removed: add another one first".into())
+            }
+            Refusal::Invalid(errors) => Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "the settings", &errors),
+            Refusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "the settings", &errors),
+            Refusal::File(errors) => {
+                Problem::faults(StatusCode::CONFLICT, "the configuration file, without the change", &errors.errors)
+            }
+            Refusal::Unwritable(problem) => {
+                Problem::new(StatusCode::CONFLICT, format!("{problem}; nothing has been changed"))
+            }
+            Refusal::Failed(problem) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::super::HttpServer;
+    use super::super::tests::{agent, model, server, view};
+    use super::*;
+    use crate::config::ConfigError;
+    use crate::service::view::View;
+
+    fn send(server: &HttpServer, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", server.address()))
+            .header("content-type", "application/merge-patch+json")
+            .body(body.to_owned())
+            .unwrap();
+        let config = agent().configure_request(request).allow_non_standard_methods(true).build();
+        let mut response = agent().run(config).unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
+        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    #[test]
+    fn what_a_client_wants_is_passed_on_and_the_answer_comes_back() {
+        let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
+        view.set_model(model());
+        let server = server(&Arc::new(view));
+        let fault = |key: &str| ConfigError { key: key.into(), line: None, problem: "is wrong".into(), help: None };
+        let keys = |value: Value| value.as_object().unwrap().clone();
+        let stream = || "gate".to_owned();
+        for (method, path, body, wanted, answer, status) in [
+            (
+                "PATCH",
+                "/api/v1/streams/gate",
+                r#"{"show": null}"#,
+                Wanted::Stream(Edit::Change { stream: stream(), patch: keys(json!({"show": null})) }),
+                Ok(Made::default()),
+                200,
+            ),
+            (
+                "POST",
+                "/api/v1/streams",
+                r#"{"name": "gate"}"#,
+                Wanted::Stream(Edit::Add(keys(json!({"name": "gate"})))),
+                Err(Refusal::Invalid(vec![fault("stream[gate].source"), fault("stream[gate].x")])),
+                422,
+            ),
+            (
+                "DELETE",
+                "/api/v1/streams/gate",
+                "",
+                Wanted::Stream(Edit::Remove { stream: stream() }),
+                Err(Refusal::Unwritable("maskcast.toml cannot be written".into())),
+                409,
+            ),
+            (
+                "PATCH",
+                "/api/v1/streams/gate/overlay",
+                r#"{"alpha": 1}"#,
+                Wanted::Overlay { stream: stream(), patch: keys(json!({"alpha": 1})) },
+                Ok(Made { not_remembered: Some("read-only".into()) }),
+                200,
+            ),
+        ] {
+            let asked = incoming.changes.clone();
+            let service = std::thread::spawn(move || {
+                let asked = asked.recv_timeout(Duration::from_secs(20)).unwrap();
+                asked.answer.send(answer).unwrap();
+                asked.wanted
+            });
+            let (got, body) = send(&server, method, path, body);
+            assert_eq!((got, service.join().unwrap()), (status, wanted), "{method} {path}: {body}");
+            if status == 422 {
+                assert_eq!(body["detail"], "the settings: 2 errors");
+                assert_eq!(body["errors"][0]["key"], "stream[gate].source");
+            }
+            if path.ends_with("overlay") {
+                assert_eq!((&body["remembered"], &body["reason"]), (&json!(false), &json!("read-only")));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_change_is_refused_before_anybody_is_asked() {
+        let view = view(&["gate"]);
+        let server = server(&view);
+        for (method, path, body, status) in [
+            ("PATCH", "/api/v1/streams/gate", "[]", 422),
+            ("PATCH", "/api/v1/streams/gate/overlay", "{", 400),
+            ("POST", "/api/v1/streams", "7", 422),
+            ("PATCH", "/api/v1/streams/gat", "{}", 404),
+            ("DELETE", "/api/v1/streams/gat", "", 404),
+            ("PUT", "/api/v1/streams/gate", "{}", 405),
+        ] {
+            let (got, body) = send(&server, method, path, body);
+            assert_eq!((got, body["status"].as_u64()), (status, Some(u64::from(status))), "{method} {path}");
+        }
+        let (status, _) =
+            send(&server, "POST", "/api/v1/streams", &format!("{{\"name\": \"{}\"}}", "a".repeat(70_000)));
+        assert_eq!(status, 413);
+        // Nobody makes changes here.
+        assert_eq!(send(&server, "PATCH", "/api/v1/streams/gate", "{}").0, 503);
+    }
+}

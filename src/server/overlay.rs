@@ -1,0 +1,212 @@
+//! How a stream is drawn, changed while it runs, and the mask itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::change::{Keys, ask};
+use super::problem::Problem;
+use super::settings::OverlaySettings;
+use super::{App, Named, typed};
+use crate::config::{OverlayConfig, Style, hex};
+use crate::frame::Mask;
+use crate::service::changes::{Made, Wanted};
+use crate::stream::status::State;
+
+/// How a stream is drawn now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OverlayReport {
+    style: Style,
+    /// 0 is invisible, 1 is opaque.
+    #[schema(minimum = 0, maximum = 1)]
+    alpha: f64,
+    /// Classes that are not drawn.
+    hide: Vec<String>,
+    /// Names and colours of the visible classes are drawn into the picture.
+    legend: bool,
+    /// Colours other than the model's.
+    colors: BTreeMap<String, String>,
+    /// After a change: whether it is in the configuration file, or will be within a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remembered: Option<bool>,
+    /// Why it will be forgotten at the next start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Show how a stream is drawn
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}/overlay",
+    operation_id = "show_overlay",
+    tag = "overlay",
+    params(("name" = String, Path, description = "The stream's name.")),
+    responses(
+        (status = 200, description = "The settings in force.", body = OverlayReport),
+        (status = 404, description = "There is no such stream."),
+    )
+)]
+pub(super) async fn show(named: Named) -> Json<OverlayReport> {
+    Json(report(&named.app, &named.stream().config.overlay, None))
+}
+
+/// Change how a stream is drawn
+///
+/// A JSON merge patch (RFC 7396), in force from the next frame on: nothing is restarted. It is written to the
+/// configuration file as well; where that cannot be, the answer says why.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/streams/{name}/overlay",
+    operation_id = "change_overlay",
+    tag = "overlay",
+    params(("name" = String, Path, description = "The stream's name.")),
+    request_body(
+        content((OverlaySettings = "application/merge-patch+json"), (OverlaySettings = "application/json")),
+        example = json!({"style": "contour", "hide": ["sky"]})
+    ),
+    responses(
+        (status = 200, description = "The settings in force.", body = OverlayReport),
+        (status = 404, description = "There is no such stream."),
+        (status = 422, description = "All that is wrong with the settings; for classes, those that the model knows."),
+    )
+)]
+pub(super) async fn change(named: Named, keys: Keys) -> Result<Json<OverlayReport>, Problem> {
+    let Keys(patch) = keys;
+    if named.app.view.model().is_none() {
+        // Which classes there are is not known yet.
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model is being loaded".into()));
+    }
+    let name = named.stream().status.name.to_string();
+    let made = ask(&named.app, Wanted::Overlay { stream: name.clone(), patch }).await?;
+    let streams = named.app.view.streams();
+    let Some(stream) = named.app.view.stream(&name) else { return Err(Problem::unknown_stream(&name, &streams)) };
+    Ok(Json(report(&named.app, &stream.config.overlay, Some(made))))
+}
+
+fn report(app: &App, overlay: &OverlayConfig, made: Option<Made>) -> OverlayReport {
+    let labels = app.view.model().map(|model| model.labels.clone());
+    // What nobody has set depends on the model.
+    let by_default = || labels.iter().flat_map(|labels| labels.iter()).map(|label| &label.name);
+    let hide = match &overlay.hide {
+        Some(hide) => hide.clone(),
+        None => by_default().filter(|name| overlay.hides(name)).cloned().collect(),
+    };
+    OverlayReport {
+        style: overlay.style,
+        alpha: overlay.alpha_exact(),
+        hide,
+        legend: overlay.legend,
+        colors: overlay.colors.iter().map(|(name, color)| (name.clone(), hex(*color))).collect(),
+        remembered: made.as_ref().map(|made| made.not_remembered.is_none()),
+        reason: made.and_then(|made| made.not_remembered),
+    }
+}
+
+/// The newest mask
+///
+/// One byte a pixel, at the model's size: the class index, whose names `/api/v1/model` lists in this order.
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}/mask.png",
+    operation_id = "mask",
+    tag = "pictures",
+    params(("name" = String, Path, description = "The stream's name.")),
+    responses(
+        (status = 200, description = "An 8-bit grey PNG.", body = Vec<u8>, content_type = "image/png", headers(
+            ("X-Maskcast-Seq" = u64, description = "Number of the frame that the mask belongs to."),
+            ("X-Maskcast-Pts" = f64, description = "That frame's time in the source's time line, in seconds."),
+            ("X-Maskcast-Captured" = String, description = "When that frame was captured (RFC 3339)."),
+        )),
+        (status = 404, description = "There is no such stream."),
+        (status = 503, description = "There is no mask: the source is away, or the model is still being loaded."),
+    )
+)]
+pub(super) async fn mask(named: Named) -> Result<Response, Problem> {
+    let stream = named.stream();
+    let mask = stream.display.mask().filter(|_| stream.status.state() != State::Offline).ok_or_else(|| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("there is no mask of {} now", stream.status.name))
+    })?;
+    let failed = |error: &dyn std::fmt::Display| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the mask cannot be written: {error}"))
+    };
+    let mut response = typed("image/png", png(&mask).map_err(|error| failed(&error))?);
+    let facts = [
+        ("x-maskcast-seq", mask.seq.to_string()),
+        ("x-maskcast-pts", format!("{:.3}", mask.pts.as_secs_f64())),
+        ("x-maskcast-captured", captured(mask.captured_at.elapsed())),
+    ];
+    for (name, value) in facts {
+        let value = HeaderValue::try_from(value).map_err(|error| failed(&error))?;
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    Ok(response)
+}
+
+/// The wall clock's time so long ago.
+fn captured(ago: Duration) -> String {
+    let now = Timestamp::now();
+    format!("{:.3}", now.checked_sub(ago).unwrap_or(now))
+}
+
+fn png(mask: &Mask) -> Result<Vec<u8>, png::EncodingError> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, mask.width as u32, mask.height as u32);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    encoder.write_header()?.write_image_data(&mask.classes)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::super::tests::{agent, get, model, server, view};
+    use super::*;
+
+    #[test]
+    fn the_newest_mask_is_a_grey_picture_of_class_indices() {
+        let view = view(&["gate"]);
+        let server = server(&view);
+        let path = "/api/v1/streams/gate/mask.png";
+        let none = get(&server, path);
+        assert_eq!((none.status, none.header("content-type")), (503, "application/problem+json"));
+        let (pts, captured_at) = (Duration::from_millis(1500), Instant::now());
+        let classes = vec![0, 1, 1, 0, 1, 255];
+        let mask = Mask { seq: 7, pts, captured_at, width: 3, height: 2, classes, labels: model().labels };
+        let stream = view.stream("gate").unwrap();
+        stream.display.set_mask(Some(Arc::new(mask)));
+        let mut response = agent().get(format!("http://{}{path}", server.address())).call().unwrap();
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("content-type"), "image/png");
+        assert_eq!((header("x-maskcast-seq"), header("x-maskcast-pts")), ("7".to_owned(), "1.500".to_owned()));
+        let age = Timestamp::now().duration_since(header("x-maskcast-captured").parse::<Timestamp>().unwrap());
+        assert!((0.0..10.0).contains(&age.as_secs_f64()), "{age:?}");
+        let bytes = response.body_mut().read_to_vec().unwrap();
+        let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((info.width, info.height, info.color_type), (3, 2, png::ColorType::Grayscale));
+        assert_eq!(pixels, [0, 1, 1, 0, 1, 255]);
+        stream.status.set_offline("connection refused".into());
+        assert_eq!(get(&server, path).status, 503, "the source is away: the mask is old");
+    }
+
+    #[test]
+    fn the_overlay_in_force_is_shown() {
+        let view = view(&["gate"]);
+        let server = server(&view);
+        let shown = get(&server, "/api/v1/streams/gate/overlay").json();
+        let wanted = serde_json::json!({"style": "tint", "alpha": 0.45, "hide": ["sky"], "legend": true, "colors": {}});
+        assert_eq!(shown, wanted);
+    }
+}

@@ -1,0 +1,279 @@
+//! Changes that clients of the API ask for: of the overlay, which take effect with the next frame, and of the streams,
+//! which are applied like a reload. Both are written back to the configuration file, which stays the one place where the
+//! settings are.
+//!
+//! The run loop makes them, one after the other; clients wait for the answer. A stream is changed only if the file can be
+//! written: else the next start would forget it. An overlay is changed all the same, and the answer says that it is not
+//! remembered.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::allowed::{passwords_allowed, source_allowed};
+use super::{Reloaded, Service};
+use crate::config::{
+    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, overlay_difference, patched_overlay,
+};
+
+/// Changes of overlays are written at most this often: somebody may be moving a slider.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// And this often while the file cannot be written.
+const LONG_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a client wants changed. Keys are those of the configuration file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wanted {
+    /// A stream, or no stream any more.
+    Stream(Edit),
+    /// A merge patch for a stream's overlay.
+    Overlay { stream: String, patch: Object },
+}
+
+/// A wanted change, and where the answer goes.
+#[derive(Debug)]
+pub struct Asked {
+    pub wanted: Wanted,
+    pub answer: oneshot::Sender<Result<Made, Refusal>>,
+}
+
+/// The change was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Why it will be forgotten at the next start.
+    pub not_remembered: Option<String>,
+}
+
+/// The change was not made, and everything is as before.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    NoStream(String),
+    /// There is a stream of this name.
+    Taken(String),
+    /// The only stream must stay.
+    Last,
+    /// All that is wrong with what the client sent.
+    Invalid(Vec<ConfigError>),
+    /// What may not be set by the API.
+    Forbidden(Vec<ConfigError>),
+    /// The file itself has errors, without the change.
+    File(ConfigErrors),
+    /// The file cannot be written, or somebody else was writing it.
+    Unwritable(String),
+    Failed(String),
+}
+
+/// Makes changes and writes them back.
+pub struct Changes {
+    path: PathBuf,
+    /// Streams whose overlay may differ from the file's.
+    pending: BTreeSet<String>,
+    tried: Option<Instant>,
+    /// Why the last overlays could not be written.
+    unwritable: Option<String>,
+}
+
+impl Changes {
+    /// Of the configuration file at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Changes { path, pending: BTreeSet::new(), tried: None, unwritable: None }
+    }
+
+    /// Makes a change and answers.
+    pub fn make(&mut self, asked: Asked, service: &mut Service) {
+        let Asked { wanted, answer } = asked;
+        let result = match &wanted {
+            Wanted::Overlay { stream, patch } => self.overlay(stream, patch, service),
+            Wanted::Stream(edit) => self.stream(edit, service),
+        };
+        if answer.send(result).is_err() {
+            tracing::debug!("a client has not waited for the answer to its change");
+        }
+    }
+
+    /// Writes overlays back whose time has come.
+    pub fn tick(&mut self, service: &Service) {
+        let pause = if self.unwritable.is_some() { LONG_PAUSE } else { PAUSE };
+        if !self.pending.is_empty() && self.tried.is_none_or(|at| at.elapsed() >= pause) {
+            self.remember(service);
+        }
+    }
+
+    /// Writes back what was not written yet: before the file is read again, and at the end.
+    pub fn flush(&mut self, service: &Service) {
+        if !self.pending.is_empty() {
+            self.remember(service);
+        }
+    }
+
+    /// The file was read and is what holds.
+    pub fn forget(&mut self) {
+        self.pending.clear();
+    }
+
+    fn overlay(&mut self, name: &str, patch: &Object, service: &mut Service) -> Result<Made, Refusal> {
+        let Some(known) = service.config_of(name) else { return Err(Refusal::NoStream(name.to_owned())) };
+        let mut wanted = known.clone();
+        let key = format!("stream[{name}].overlay");
+        wanted.overlay = patched_overlay(&known.overlay, patch, &key).map_err(Refusal::Invalid)?;
+        service.check_labels(std::slice::from_ref(&wanted)).map_err(Refusal::Invalid)?;
+        if wanted.overlay != known.overlay {
+            service.redraw(name, &wanted.overlay);
+            self.pending.insert(name.to_owned());
+        }
+        if !self.pending.is_empty() && self.tried.is_none_or(|at| at.elapsed() >= PAUSE) {
+            self.remember(service);
+        }
+        Ok(Made { not_remembered: if self.pending.is_empty() { None } else { self.unwritable.clone() } })
+    }
+
+    /// Writes the overlays of changed streams to the file.
+    fn remember(&mut self, service: &Service) {
+        self.tried = Some(Instant::now());
+        match self.write_overlays(service) {
+            Ok(()) => {
+                if self.unwritable.take().is_some() {
+                    tracing::info!("{} can be written again", self.path.display());
+                }
+                self.pending.clear();
+            }
+            Err(problem) => {
+                if self.unwritable.as_ref() != Some(&problem) {
+                    tracing::warn!("changed overlays are drawn, and forgotten at the next start: {problem}");
+                }
+                self.unwritable = Some(problem);
+            }
+        }
+    }
+
+    fn write_overlays(&self, service: &Service) -> Result<(), String> {
+        let invalid = |errors: ConfigErrors| {
+            let first = errors.errors.first().map(ToString::to_string).unwrap_or_default();
+            format!("{} is not valid now: {first}", self.path.display())
+        };
+        let before = config::read(&self.path).map_err(invalid)?;
+        let file = config::parse(&before, &self.path).map_err(invalid)?;
+        let mut text = before.clone();
+        // A stream that was taken out of the file by hand is not put in again.
+        for stream in file.streams.iter().filter(|stream| self.pending.contains(&stream.name)) {
+            let Some(running) = service.config_of(&stream.name) else { continue };
+            let overlay = overlay_difference(&stream.overlay, &running.overlay);
+            if !overlay.is_empty() {
+                let patch = Object::from_iter([("overlay".to_owned(), overlay.into())]);
+                let edit = Edit::Change { stream: stream.name.clone(), patch };
+                text = config::edit(&text, &edit).map_err(|error| error.to_string())?;
+            }
+        }
+        if text == before {
+            return Ok(());
+        }
+        config::parse(&text, &self.path).map_err(invalid)?;
+        config::replace(&self.path, &before, &text).map_err(|error| error.to_string())
+    }
+
+    fn stream(&mut self, edit: &Edit, service: &mut Service) -> Result<Made, Refusal> {
+        // What was changed a moment ago belongs into the file that is read now.
+        self.flush(service);
+        let before = config::read(&self.path).map_err(Refusal::File)?;
+        let file = config::parse(&before, &self.path).map_err(Refusal::File)?;
+        check(edit, &file)?;
+        let after = config::edit(&before, edit).map_err(|error| match error {
+            EditError::NoStream(name) => Refusal::NoStream(name),
+            EditError::Value(error) => Refusal::Invalid(vec![error]),
+            EditError::Syntax(problem) => Refusal::Failed(problem),
+        })?;
+        let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors)))?;
+        check_sources(&file, &config)?;
+        service.check(&config).map_err(Refusal::Invalid)?;
+        config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
+        match service.reload(&config) {
+            Ok(done) => {
+                self.forget();
+                tell("streams changed by the API", &done);
+                Ok(Made::default())
+            }
+            Err(error) => Err(self.take_back(&before, &after, &file, service, error.to_string())),
+        }
+    }
+
+    /// The file and the service as they were before a change that could not be applied.
+    fn take_back(&self, before: &str, after: &str, file: &Config, service: &mut Service, problem: String) -> Refusal {
+        tracing::error!("a change by the API could not be applied and is taken back: {problem}");
+        if let Err(error) = config::replace(&self.path, after, before) {
+            tracing::error!("the file keeps it: {error}");
+        }
+        if let Err(error) = service.reload(file) {
+            tracing::error!("what ran before does not run again: {error}");
+        }
+        Refusal::Failed(problem)
+    }
+}
+
+/// What needs no look at the new file.
+fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
+    let exists = |name: &str| file.streams.iter().any(|stream| stream.name == name);
+    match edit {
+        Edit::Add(settings) => {
+            if let Some(name) = settings.get("name").and_then(|name| name.as_str()).filter(|name| exists(name)) {
+                return Err(Refusal::Taken(name.to_owned()));
+            }
+            passwords_allowed(settings, "stream").map_err(Refusal::Forbidden)
+        }
+        Edit::Change { stream, .. } | Edit::Remove { stream } if !exists(stream) => {
+            Err(Refusal::NoStream(stream.clone()))
+        }
+        Edit::Change { stream, patch } => {
+            let key = format!("stream[{stream}]");
+            if patch.get("name").is_some_and(|name| name.as_str() != Some(stream)) {
+                let error = ConfigError {
+                    key: format!("{key}.name"),
+                    line: None,
+                    problem: "cannot be changed: it is part of addresses that are in use".into(),
+                    help: Some("add a stream of the new name and remove this one".into()),
+                };
+                return Err(Refusal::Invalid(vec![error]));
+            }
+            passwords_allowed(patch, &key).map_err(Refusal::Forbidden)
+        }
+        Edit::Remove { .. } if file.streams.len() == 1 => Err(Refusal::Last),
+        Edit::Remove { .. } => Ok(()),
+    }
+}
+
+/// Sources that the change has brought are those that the API may bring.
+fn check_sources(before: &Config, after: &Config) -> Result<(), Refusal> {
+    let known = |source| before.streams.iter().any(|stream| stream.source.uri == source);
+    let mut errors = Vec::new();
+    for stream in after.streams.iter().filter(|stream| !known(stream.source.uri.clone())) {
+        if let Err(problem) = source_allowed(&stream.source) {
+            let key = format!("stream[{}].source", stream.name);
+            errors.push(ConfigError { key, line: None, problem, help: None });
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Refusal::Forbidden(errors)) }
+}
+
+/// Lines are those of a text that the client does not see.
+fn of_client(errors: ConfigErrors) -> Vec<ConfigError> {
+    errors.errors.into_iter().map(|error| ConfigError { line: None, ..error }).collect()
+}
+
+/// Logs what a reload has done.
+pub fn tell(what: &str, done: &Reloaded) {
+    let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+    tracing::info!(
+        "{what}: started {}; restarted {}; redrawn {}; stopped {}; untouched {}; model {}",
+        names(&done.started),
+        names(&done.restarted),
+        names(&done.redrawn),
+        names(&done.stopped),
+        names(&done.untouched),
+        if done.model { "to be exchanged" } else { "unchanged" }
+    );
+    if done.other_addresses {
+        tracing::warn!("server.http and server.rtsp have changed: other addresses need a restart");
+    }
+}
