@@ -3,7 +3,9 @@
 
 use std::sync::LazyLock;
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Router, middleware};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
@@ -109,16 +111,13 @@ fn complete(operation: &mut Operation) {
 }
 
 /// `GET /api/docs`
-pub(super) async fn page() -> Response {
-    page::asset("text/html; charset=utf-8", include_str!("docs/index.html")).into_response()
-}
-
-pub(super) async fn script() -> Response {
-    page::asset("text/javascript; charset=utf-8", include_str!("docs/docs.js")).into_response()
-}
-
-pub(super) async fn style() -> Response {
-    page::asset("text/css; charset=utf-8", include_str!("docs/docs.css")).into_response()
+/// `/api/docs` and what it loads: as the page, without a login.
+pub(super) fn docs() -> Router<Shared> {
+    Router::new()
+        .route("/api/docs", get(async || page::asset(page::HTML, include_str!("docs/index.html"))))
+        .route("/api/docs.js", get(async || page::asset(page::JAVASCRIPT, include_str!("docs/docs.js"))))
+        .route("/api/docs.css", get(async || page::asset(page::CSS, include_str!("docs/docs.css"))))
+        .route_layer(middleware::from_fn(page::unless_known))
 }
 
 #[cfg(test)]

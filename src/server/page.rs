@@ -16,9 +16,9 @@ use axum::{Router, middleware};
 use super::problem::Problem;
 use super::{Shared, unknown_path};
 
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const CSS: &str = "text/css; charset=utf-8";
+pub(super) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// A file of the page.
@@ -95,7 +95,7 @@ pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response 
 }
 
 /// Spares a browser what it has already: 304 without a body.
-async fn unless_known(request: Request, next: Next) -> Response {
+pub(super) async fn unless_known(request: Request, next: Next) -> Response {
     let known = request.headers().get(header::IF_NONE_MATCH).cloned();
     let mut response = next.run(request).await;
     let tags = known.as_ref().and_then(|tags| tags.to_str().ok()).unwrap_or_default();
