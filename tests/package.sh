@@ -54,7 +54,7 @@ changed=$(in_root dpkg -V maskcast)
 is "files that differ from the package's" "" "$changed"
 for file in usr/bin/maskcast usr/lib/systemd/system/maskcast.service usr/lib/sysusers.d/maskcast.conf \
     usr/lib/tmpfiles.d/maskcast.conf etc/maskcast/maskcast.toml usr/share/maskcast/models/street.{onnx,toml} \
-    usr/share/man/man1/maskcast{,-run,-segment,-check,-doctor,-model,-model-show,-model-use,-bench,-completions}.1.gz \
+    usr/share/man/man1/maskcast{,-run,-segment,-check,-doctor,-model,-model-show,-model-use,-bench,-user,-cert,-completions}.1.gz \
     usr/share/bash-completion/completions/maskcast usr/share/zsh/vendor-completions/_maskcast \
     usr/share/fish/vendor_completions.d/maskcast.fish \
     usr/share/maskcast/monitoring/{grafana-dashboard.json,maskcast.rules.yaml}; do
@@ -70,7 +70,8 @@ user=$(in_root getent passwd maskcast)
 good "user $(in_root id maskcast)"
 # What systemd does at boot and, where it runs, right after the installation.
 in_root systemd-tmpfiles --create maskcast.conf
-is "/etc/maskcast" "750 root:maskcast" "$(in_root stat -c '%a %U:%G' /etc/maskcast)"
+is "/etc/maskcast" "770 root:maskcast" "$(in_root stat -c '%a %U:%G' /etc/maskcast)"
+is "the configuration" "640 maskcast:maskcast" "$(in_root stat -c '%a %U:%G' /etc/maskcast/maskcast.toml)"
 is "/var/lib/maskcast" "750 maskcast:maskcast" "$(in_root stat -c '%a %U:%G' /var/lib/maskcast)"
 is "the service after installation" "disabled" "$(in_root systemctl is-enabled maskcast || true)"
 

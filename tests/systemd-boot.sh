@@ -27,7 +27,8 @@ await() {
 }
 inside() { nsenter --target "$leader" --all -- "$@"; }
 property() { inside systemctl show -P "$1" maskcast; }
-get() { nsenter --target "$leader" --net curl -sf "http://127.0.0.1:8080/$1"; }
+# get PATH [CURL'S OPTIONS…]
+get() { nsenter --target "$leader" --net curl -sf "http://127.0.0.1:8080/$1" "${@:2}"; }
 finish() {
     if [ -n "$container" ]; then
         # systemd's own signal for a shutdown; it answers in seconds.
@@ -49,7 +50,7 @@ has_leader() { leader=$(pgrep -P "$container" -f '^/usr/lib/systemd/systemd'); }
 await "systemd has started" 30 has_leader
 booted() { case $(inside systemctl is-system-running 2>/dev/null) in running | degraded) ;; *) false ;; esac }
 await "the machine is up" 90 booted
-is "tmpfiles: /etc/maskcast" "750 root:maskcast" "$(inside stat -c '%a %U:%G' /etc/maskcast)"
+is "tmpfiles: /etc/maskcast" "770 root:maskcast" "$(inside stat -c '%a %U:%G' /etc/maskcast)"
 is "the service after boot" inactive "$(inside systemctl is-active maskcast || true)"
 
 inside systemctl enable --now maskcast 2>/dev/null || bad "the service does not start"
@@ -95,6 +96,10 @@ recording() { inside find /var/lib/maskcast/test -name 'test-*.mp4' -size +1k -u
 await "it records" 30 recording
 get api/v1/streams/test/snapshot.jpg | head -c 2 | grep -q $'\xff\xd8' || bad "no snapshot"
 good "it gives a snapshot"
+get api/v1/streams/test/overlay -X PATCH -H 'content-type: application/json' -d '{"alpha": 0.3}' >/dev/null ||
+    bad "the overlay cannot be changed"
+written() { inside grep -q 'alpha = 0.3' $config; }
+await "an overlay that the API has changed is in the configuration" 10 written
 
 before=$(property MainPID)
 inside sh -c "printf '[[stream]]\nname = \"more\"\nsource = \"test://ball?width=320&height=240&fps=5\"\n' >>$config"
