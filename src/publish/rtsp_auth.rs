@@ -4,21 +4,24 @@
 //! without. Digest does not send it, but then the server must know the password or its MD5, which an Argon2 hash does not
 //! give: only users who were added with `--rtsp-digest` can use it. So:
 //!
-//! | RTSP listens | Basic | Digest |
-//! | --- | --- | --- |
-//! | with TLS | yes | no: Basic is as safe, for all users |
-//! | on this machine only, without | yes | who has one |
-//! | on a network, without | only with `rtsp_plain_auth = true` | who has one |
+//! | RTSP listens | what is asked for |
+//! | --- | --- |
+//! | with TLS, or on this machine only | Basic |
+//! | on a network, without TLS | Digest |
+//! | the same, with `rtsp_plain_auth = true` | Basic |
+//!
+//! Never both: players that are offered both take Digest, and users without one would stand outside.
 //!
 //! Under TLS pictures come inside the connection, too: UDP would carry them readable.
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gstreamer as gst;
 use gstreamer_rtsp_server as rtsp_server;
 
+use glib::subclass::prelude::ObjectSubclassIsExt;
 use gst::glib;
 use rtsp_server::gio::{TlsBackend, TlsCertificate};
 use rtsp_server::gst_rtsp::RTSPAuthMethod;
@@ -26,11 +29,15 @@ use rtsp_server::prelude::*;
 
 use super::OutputError;
 use crate::access::tls::Certificate;
-use crate::access::{Access, REALM};
+use crate::access::{Access, REALM, User};
 use crate::config::ServerConfig;
 
 /// The one role: whoever is let in may watch every stream.
 const VIEWER: &str = "viewer";
+
+/// Fields of a token.
+const ROLE: &str = "media.factory.role";
+const USER: &str = "user";
 
 /// What guards an RTSP server.
 pub struct RtspGuard {
@@ -55,8 +62,12 @@ impl RtspGuard {
             return None;
         }
         Some(match (self.basic, self.access.users().users.iter().any(|user| user.rtsp_digest.is_some())) {
-            (true, _) => format!("server.rtsp: {address} has no TLS: passwords can be read on their way (rtsp_plain_auth)"),
-            (false, true) => format!("server.rtsp: {address} has no TLS: only users with an RTSP digest can watch there"),
+            (true, _) => {
+                format!("server.rtsp: {address} has no TLS: passwords can be read on their way (rtsp_plain_auth)")
+            }
+            (false, true) => {
+                format!("server.rtsp: {address} has no TLS: only users with an RTSP digest can watch there")
+            }
             (false, false) => format!(
                 "server.rtsp: nobody can watch at {address}: it has no TLS, and no user has an RTSP digest; give it \
                  [server.tls], or add users with --rtsp-digest, or let passwords be read on their way with \
@@ -75,18 +86,14 @@ impl RtspGuard {
         }
         let auth: RtspAuth = glib::Object::new();
         auth.set_realm(Some(REALM));
-        let state = imp::State {
+        auth.set(imp::State {
             access: self.asks.then(|| Arc::clone(&self.access)),
             basic: self.basic,
-            token: Some(rtsp_server::RTSPToken::builder().field("media.factory.role", VIEWER).build()),
-        };
-        auth.set(state);
-        let digest = self.asks && self.certificate.is_none();
-        let methods = [(self.basic, RTSPAuthMethod::Basic), (digest, RTSPAuthMethod::Digest)];
-        let methods = methods.into_iter().filter(|(on, _)| *on);
-        // The setter takes one of its flags or both; the crate knows them as values.
-        auth.offer(methods.map(|(_, method)| method).collect());
-        if digest {
+            token: Some(token("")),
+            known: Vec::new(),
+        });
+        auth.set_supported_methods(if self.basic { RTSPAuthMethod::Basic } else { RTSPAuthMethod::Digest });
+        if self.asks && !self.basic {
             add_digests(&auth, &self.access)?;
         }
         if let Some(certificate) = &self.certificate {
@@ -112,23 +119,28 @@ pub(super) fn set_certificate(auth: &RtspAuth, certificate: &Certificate) -> Res
     Ok(())
 }
 
-/// Gives GStreamer the digests, which it takes as a file only.
+/// Gives GStreamer the digests, which it takes from files only: one each, so that its token tells whose it was.
 fn add_digests(auth: &RtspAuth, access: &Access) -> Result<(), OutputError> {
-    let failed = |error: std::io::Error| OutputError(format!("server.rtsp: the users' digests: {error}"));
-    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
-    let mut any = false;
     for user in &access.users().users {
-        if let Some(digest) = &user.rtsp_digest {
-            writeln!(file, "{}:{REALM}:{}", user.name, digest.expose()).map_err(failed)?;
-            any = true;
+        let Some(digest) = &user.rtsp_digest else { continue };
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new()?;
+            writeln!(file, "{}:{REALM}:{}", user.name, digest.expose())?;
+            file.flush()?;
+            Ok(file)
+        };
+        let file =
+            write().map_err(|error: std::io::Error| OutputError(format!("server.rtsp: a user's digest: {error}")))?;
+        if !auth.parse_htdigest(file.path(), &token(&user.name)) {
+            return Err(OutputError(format!("server.rtsp: the digest of user {} cannot be read", user.name)));
         }
     }
-    file.flush().map_err(failed)?;
-    let token = rtsp_server::RTSPToken::builder().field("media.factory.role", VIEWER).build();
-    if any && !auth.parse_htdigest(file.path(), &token) {
-        return Err(OutputError("server.rtsp: the users' digests cannot be read".into()));
-    }
     Ok(())
+}
+
+/// What GStreamer knows a user by.
+fn token(user: &str) -> rtsp_server::RTSPToken {
+    rtsp_server::RTSPToken::builder().field(ROLE, VIEWER).field(USER, user).build()
 }
 
 /// What a media factory lets through: viewers, or nobody (then there is nothing at that path, but only those who are let in
@@ -148,21 +160,42 @@ glib::wrapper! {
 
 impl RtspAuth {
     fn set(&self, state: imp::State) {
-        use glib::subclass::prelude::ObjectSubclassIsExt;
-        *self.imp().0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *lock(&self.imp().0) = state;
     }
 
-    fn offer(&self, methods: Vec<RTSPAuthMethod>) {
-        use glib::subclass::prelude::ObjectSubclassIsExt;
-        *self.imp().1.lock().unwrap_or_else(PoisonError::into_inner) = methods;
+    /// Whether viewers have to say who they are.
+    pub(super) fn asks(&self) -> bool {
+        lock(&self.imp().0).access.is_some()
     }
+
+    /// Whether this client has said who it is, and may still come in.
+    pub(super) fn knows(&self, client: &rtsp_server::RTSPClient) -> bool {
+        let state = lock(&self.imp().0);
+        let Some(access) = &state.access else { return true };
+        let users = access.users();
+        let mut known = state.known.iter().filter(|(known, _)| known.upgrade().as_ref() == Some(client));
+        known.any(|(_, user)| {
+            let now = users.user(&user.name);
+            now.is_some_and(|now| now.hash == user.hash && now.rtsp_digest == user.rtsp_digest)
+        })
+    }
+
+    /// Takes over whom another guard knows.
+    pub(super) fn inherit(&self, other: &RtspAuth) {
+        let known = lock(&other.imp().0).known.clone();
+        lock(&self.imp().0).known = known;
+    }
+}
+
+fn lock(state: &Mutex<imp::State>) -> MutexGuard<'_, imp::State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 mod imp {
     use super::*;
     use glib::subclass::prelude::*;
     use rtsp_server::subclass::prelude::*;
-    use rtsp_server::{RTSPContext, RTSPToken};
+    use rtsp_server::{RTSPClient, RTSPContext, RTSPToken};
 
     /// What it decides by.
     #[derive(Default)]
@@ -172,10 +205,12 @@ mod imp {
         pub basic: bool,
         /// The same for all requests: GStreamer does not give it back.
         pub token: Option<RTSPToken>,
+        /// Clients that have said who they are.
+        pub known: Vec<(glib::WeakRef<RTSPClient>, User)>,
     }
 
     #[derive(Default)]
-    pub struct RtspAuth(pub Mutex<State>, pub Mutex<Vec<RTSPAuthMethod>>);
+    pub struct RtspAuth(pub Mutex<State>);
 
     #[glib::object_subclass]
     impl ObjectSubclass for RtspAuth {
@@ -187,10 +222,11 @@ mod imp {
     impl ObjectImpl for RtspAuth {}
 
     impl RTSPAuthImpl for RtspAuth {
-        /// Sets the context's token when the request says who it is from. On a thread of the client's, which may block.
+        /// Sets the context's token when the request says who it is from; without one, the server asks for credentials. Runs on
+        /// a thread of the client's, which may block.
         fn authenticate(&self, context: &RTSPContext) -> bool {
             let (access, basic, token) = {
-                let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let state = lock(&self.0);
                 (state.access.clone(), state.basic, state.token.clone())
             };
             let Some(token) = token else { return false };
@@ -200,22 +236,31 @@ mod imp {
             };
             let Some(request) = context.request() else { return false };
             for credential in request.parse_auth_credentials() {
-                match credential.scheme() {
-                    RTSPAuthMethod::Basic if basic => {
+                let user = match (credential.scheme(), basic) {
+                    (RTSPAuthMethod::Basic, true) => {
                         let known = credential.authorization().and_then(crate::server::auth::basic);
-                        if known.is_some_and(|(user, password)| access.password(&user, &password, None).is_ok()) {
-                            context.set_token(token);
-                            return true;
+                        let known = known.filter(|(user, password)| access.password(user, password, None).is_ok());
+                        if known.is_some() {
+                            context.set_token(token.clone());
                         }
+                        known.map(|(user, _)| user)
                     }
-                    // The parent compares it with the digests, and would take no Basic: it knows no passwords.
-                    RTSPAuthMethod::Digest if !self.1.lock().unwrap_or_else(PoisonError::into_inner).is_empty() => {
-                        return self.parent_authenticate(context);
+                    // The parent compares it with the digests.
+                    (RTSPAuthMethod::Digest, false)
+                        if self.parent_authenticate(context) && context.token().is_some() =>
+                    {
+                        context.token().and_then(|token| token.string(USER))
                     }
-                    _ => {}
+                    _ => None,
+                };
+                if let (Some(user), Some(client)) = (user, context.client())
+                    && let Some(user) = access.users().user(&user)
+                {
+                    let mut state = lock(&self.0);
+                    state.known.retain(|(known, _)| known.upgrade().is_some_and(|known| known != *client));
+                    state.known.push((client.downgrade(), user.clone()));
                 }
             }
-            // Without a token the server asks for credentials.
             true
         }
     }
