@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use common::program::{DEADLINE, Ended, Guard, maskcast, run, until};
 use common::service::{Service, folder};
 
-const ANNA: &str = "anna's long passphrase";
-const WALL: &str = "the wall's long passphrase";
+const ANNA: &str = "correct horse battery";
+const WALL: &str = "staples in a brick";
 
 /// Camera passwords and tokens that must not turn up anywhere.
 const CAMERA: &str = "rtsp://admin:hunter2-camera@127.0.0.1:9/live?token=hunter2-query";
@@ -137,6 +137,7 @@ fn ask(agent: &ureq::Agent, method: &str, url: &str, headers: &[(&str, &str)], b
         Some(body) => {
             agent.run(request.header("content-type", "application/json").body(body.to_string()).unwrap()).unwrap()
         }
+        None if matches!(method, "POST" | "PUT" | "PATCH") => agent.run(request.body(String::new()).unwrap()).unwrap(),
         None => agent.run(request.body(()).unwrap()).unwrap(),
     };
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -356,7 +357,7 @@ fn over_tls_everything_is_the_same_and_a_new_certificate_is_taken_up() {
     let probe = |url: &str| {
         run(Command::new("ffprobe").args(["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv", url]))
     };
-    let good = probe(&format!("rtsps://wall:{}@{host}gate", WALL.replace(' ', "%20").replace('\'', "%27")));
+    let good = probe(&format!("rtsps://wall:{}@{host}gate", WALL.replace(' ', "%20")));
     assert!(good.code == Some(0) && good.text().contains("h264"), "{good:?}");
     assert_ne!(probe(&format!("rtsps://wall:wrong@{host}gate")).code, Some(0));
     assert_ne!(probe(&format!("rtsps://{host}gate")).code, Some(0));
@@ -446,7 +447,7 @@ fn rtsp_asks_for_the_same_credentials_and_forgets_who_is_removed() {
     // Names cannot be found out.
     assert_eq!(describe(&host, "nothing", None).0, 401);
     assert_eq!(describe(&host, "nothing", Some(&basic("wall", WALL))).0, 404);
-    let encoded = WALL.replace(' ', "%20").replace('\'', "%27");
+    let encoded = WALL.replace(' ', "%20");
     let url = format!("rtsp://wall:{encoded}@{host}/gate");
     for transport in ["tcp", "udp"] {
         let mut viewer = common::rtsp::Viewer::play(&url, transport, (320, 180));
@@ -475,7 +476,7 @@ fn rtsp_asks_for_the_same_credentials_and_forgets_who_is_removed() {
 #[test]
 fn on_a_network_without_tls_rtsp_takes_digests_or_what_the_configuration_allows() {
     let house = House::new();
-    let ended = add_user(house.folder.path(), "nvr", "the recorder's passphrase", &["--rtsp-digest"]);
+    let ended = add_user(house.folder.path(), "nvr", "all that was recorded", &["--rtsp-digest"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     // Nobody else is on the address: it stands for a network's.
     let open = "http = \"127.0.0.1:0\"\nrtsp = \"0.0.0.0:0\"\n";
@@ -485,7 +486,7 @@ fn on_a_network_without_tls_rtsp_takes_digests_or_what_the_configuration_allows(
     assert!(status == 401 && challenge.starts_with("Digest realm=\"maskcast\", nonce="), "{status} {challenge}");
     assert_eq!(describe(&host, "gate", Some(&basic("wall", WALL))).0, 401, "a password is not even looked at");
     let probe = |user: &str, password: &str| {
-        let password = password.replace(' ', "%20").replace('\'', "%27");
+        let password = password.replace(' ', "%20");
         let url = format!("rtsp://{user}:{password}@{host}/gate");
         run(Command::new("ffprobe").args([
             "-v",
@@ -499,7 +500,7 @@ fn on_a_network_without_tls_rtsp_takes_digests_or_what_the_configuration_allows(
             &url,
         ]))
     };
-    let good = probe("nvr", "the recorder's passphrase");
+    let good = probe("nvr", "all that was recorded");
     assert!(good.code == Some(0) && good.text().contains("h264"), "{good:?}");
     assert_ne!(probe("nvr", "another passphrase").code, Some(0));
     assert_ne!(probe("wall", WALL).code, Some(0));
