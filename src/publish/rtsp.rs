@@ -81,7 +81,6 @@ impl RtspServer {
         // Before anybody can connect: a client keeps the guard that it came in by.
         let auth = guard.map(RtspGuard::make).transpose()?.flatten();
         server.set_auth(auth.as_ref());
-        deny_unknown(&mounts, auth.as_ref());
         let context = glib::MainContext::new();
         // Says "Failed to bind" with no reason when asked to attach; a listener of our own tells which it is.
         drop(
@@ -141,7 +140,6 @@ impl RtspServer {
             auth.inherit(&before);
         }
         self.server.set_auth(auth.as_ref());
-        deny_unknown(&self.mounts, auth.as_ref());
         if let Some(auth) = auth {
             self.server.client_filter(Some(&mut |_, client| match auth.knows(client) {
                 true => rtsp_server::RTSPFilterResult::Keep,
@@ -172,7 +170,7 @@ impl RtspServer {
                caps=video/x-h264,stream-format=byte-stream,alignment=au \
                ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency )",
         );
-        permit(&factory, true);
+        permit(&factory);
         if self.tls {
             // Over UDP the pictures would be readable on their way.
             factory.set_protocols(RTSPLowerTrans::TCP);
@@ -275,17 +273,6 @@ fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &As
             }
         });
     });
-}
-
-/// Whoever does not say who they are is asked for it also where there is nothing, so that names of streams cannot be found
-/// out.
-fn deny_unknown(mounts: &rtsp_server::RTSPMountPoints, auth: Option<&RtspAuth>) {
-    mounts.remove_factory("/");
-    if auth.is_some_and(RtspAuth::asks) {
-        let nothing = rtsp_server::RTSPMediaFactory::new();
-        permit(&nothing, false);
-        mounts.add_factory("/", nothing);
-    }
 }
 
 /// The first part of the path that a request is for.

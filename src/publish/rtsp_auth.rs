@@ -143,12 +143,11 @@ fn token(user: &str) -> rtsp_server::RTSPToken {
     rtsp_server::RTSPToken::builder().field(ROLE, VIEWER).field(USER, user).build()
 }
 
-/// What a media factory lets through: viewers, or nobody (then there is nothing at that path, but only those who are let in
-/// are told so).
-pub(super) fn permit(factory: &rtsp_server::RTSPMediaFactory, allowed: bool) {
+/// Lets viewers come to a stream's media.
+pub(super) fn permit(factory: &rtsp_server::RTSPMediaFactory) {
     let role = gst::Structure::builder(VIEWER)
-        .field("media.factory.access", allowed)
-        .field("media.factory.construct", allowed)
+        .field("media.factory.access", true)
+        .field("media.factory.construct", true)
         .build();
     factory.add_role_from_structure(&role);
 }
@@ -161,11 +160,6 @@ glib::wrapper! {
 impl RtspAuth {
     fn set(&self, state: imp::State) {
         *lock(&self.imp().0) = state;
-    }
-
-    /// Whether viewers have to say who they are.
-    pub(super) fn asks(&self) -> bool {
-        lock(&self.imp().0).access.is_some()
     }
 
     /// Whether this client has said who it is, and may still come in.
