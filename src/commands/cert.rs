@@ -10,6 +10,7 @@ use clap::Args;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 
 use super::Failure;
+use crate::access::users::give;
 
 /// The files in the folder.
 const CERT: &str = "cert.pem";
@@ -87,12 +88,17 @@ fn own_names() -> Vec<String> {
 /// Writes beside and renames, so that whoever reads finds a whole file.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let temporary = path.with_extension("pem.part");
+    let before = path.metadata().ok();
     let write = || {
         let _ = std::fs::remove_file(&temporary);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         // Whatever the umask took away.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        if let Some(before) = before.as_ref().filter(|_| mode == 0o600) {
+            // The service's group may have been let in.
+            give(&temporary, Some(before), before)?;
+        }
         file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
