@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 pub mod limit;
 pub mod password;
 pub mod sessions;
+pub mod tls;
 pub mod users;
 
 pub use users::{Role, Token, User, Users};
@@ -56,6 +57,8 @@ struct Rules {
     users: Users,
     /// What those may do who do not say who they are.
     anonymous: Option<Role>,
+    /// Names that the service is asked for by; `None`: any.
+    hosts: Option<Vec<String>>,
 }
 
 /// Decides who is let in.
@@ -94,6 +97,19 @@ impl Access {
     /// What those may do who do not say who they are; `None`: nothing.
     pub fn anonymous(&self) -> Option<Identity> {
         self.rules().anonymous.map(|role| Identity { name: None, role, csrf: None })
+    }
+
+    /// Whether the service may be asked for by this name. Addresses cannot be made to lead elsewhere, and `localhost` is
+    /// nobody's.
+    pub fn is_own_name(&self, host: &str) -> bool {
+        let rules = self.rules();
+        let Some(hosts) = &rules.hosts else { return true };
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        address.parse::<IpAddr>().is_ok()
+            || host == "localhost"
+            || host.ends_with(".localhost")
+            || hosts.contains(&host)
     }
 
     /// All who have credentials.
@@ -173,7 +189,10 @@ impl Access {
 
 impl Rules {
     fn of(config: &ServerConfig) -> Self {
-        Rules { users: config.users.clone(), anonymous: config.anonymous() }
+        let anonymous = config.anonymous();
+        // With credentials a foreign name gets nobody in; on a network nobody knows all names.
+        let any = config.hosts.is_empty() && (anonymous.is_none() || !config.http.ip().is_loopback());
+        Rules { users: config.users.clone(), anonymous, hosts: (!any).then(|| config.hosts.clone()) }
     }
 }
 
@@ -236,6 +255,19 @@ mod tests {
         assert_eq!(access.remembered("anna", "correct horse"), Some(anna));
         assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
         assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
+    }
+
+    #[test]
+    fn where_nobody_is_asked_only_our_own_names_are_answered() {
+        let open = Access::new(&ServerConfig { hosts: vec!["box.local".into()], ..ServerConfig::default() }).unwrap();
+        for own in ["127.0.0.1", "[::1]", "192.0.2.7", "localhost", "LOCALHOST.", "a.localhost", "Box.Local"] {
+            assert!(open.is_own_name(own), "{own}");
+        }
+        for foreign in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "box"] {
+            assert!(!open.is_own_name(foreign), "{foreign}");
+        }
+        let guarded = Access::new(&config(Users { users: vec![], tokens: vec![token("t", "x")] })).unwrap();
+        assert!(guarded.is_own_name("cameras.example.org"));
     }
 
     #[test]

@@ -261,7 +261,7 @@ impl Users {
 }
 
 /// Gives a new file the owner and mode that the old one had, or those that the folder asks for.
-fn give(file: &Path, before: Option<&Metadata>, folder: &Metadata) -> std::io::Result<()> {
+pub(crate) fn give(file: &Path, before: Option<&Metadata>, folder: &Metadata) -> std::io::Result<()> {
     let made = file.metadata()?;
     let (owner, group, mode) = match before {
         Some(before) => (before.uid(), before.gid(), before.mode() & 0o770),

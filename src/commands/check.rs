@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Failure, load_config};
+use crate::access::tls::Certificate;
 use crate::config::SourceUri;
 use crate::segment::onnx::{Model, ModelError};
 use crate::service::check_labels;
@@ -25,12 +26,16 @@ pub fn check(path: &Path) -> Result<(), Failure> {
         crate::publish::encoder::H264::choose(stream.encode.encoder, &[])
             .map_err(|error| Failure::runtime(format!("stream[{}].encode.encoder: {error}", stream.name)))?;
     }
+    if let Some(tls) = &config.server.tls {
+        Certificate::load(tls).map_err(|problem| Failure::config(format!("{}: {problem}", path.display())))?;
+    }
     println!("{}: good", path.display());
     println!("  model    {} ({}), runs on {}", config.model.path.display(), model.name(), model.provider.name());
-    println!("  page     http://{}/", config.server.http);
+    let s = if config.server.tls.is_some() { "s" } else { "" };
+    println!("  page     http{s}://{}/", config.server.http);
     for stream in &config.streams {
         println!(
-            "  stream   {}: {} -> rtsp://{}/{}",
+            "  stream   {}: {} -> rtsp{s}://{}/{}",
             stream.name,
             stream.source.label(),
             config.server.rtsp,

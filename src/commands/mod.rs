@@ -9,6 +9,7 @@ use crate::segment::onnx::ModelError;
 use crate::service::ServiceError;
 
 pub mod bench;
+pub mod cert;
 pub mod check;
 pub mod doctor;
 pub mod environment;
@@ -17,6 +18,7 @@ pub mod logging;
 pub mod model;
 pub mod run;
 pub mod segment;
+pub mod user;
 
 /// Exit codes.
 pub mod exit {
@@ -127,6 +129,15 @@ pub enum Command {
     #[command(after_help = "Examples:\n  maskcast bench\n  maskcast bench --input drive.mp4 --json bench.json\n\n\
         The limit is what decoding, the model and encoding cost alone, with all cores busy and nothing between them.")]
     Bench(bench::BenchArgs),
+    /// Say who may watch, and who may change what.
+    User {
+        #[command(subcommand)]
+        command: user::UserCommand,
+    },
+    /// Make a certificate that this machine signs itself, and its key, for `[server.tls]`.
+    #[command(after_help = "Example: sudo maskcast cert --host cameras.example.org -o /etc/maskcast/tls\n\n\
+        Browsers warn of it once; players and programs have to be told that cert.pem is to be trusted.")]
+    Cert(cert::CertArgs),
     /// Write a shell completion script to standard output.
     #[command(after_help = "Example: maskcast completions bash > /etc/bash_completion.d/maskcast")]
     Completions { shell: clap_complete::Shell },
@@ -215,6 +226,8 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Doctor { config, json } => doctor::doctor(config.as_deref(), json),
         Command::Model { command } => model::model(&command),
         Command::Bench(args) => bench::bench(&args),
+        Command::User { command } => user::user(command),
+        Command::Cert(args) => cert::cert(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "maskcast", &mut std::io::stdout());
             Ok(())

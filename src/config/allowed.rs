@@ -6,6 +6,7 @@
 //! pictures, at other addresses, unless the configuration lists more.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use url::Url;
@@ -18,6 +19,9 @@ const DEFAULT: [&str; 6] = ["rtsp", "rtsps", "srt", "http", "https", "test"];
 
 /// All that can be allowed.
 const SCHEMES: [&str; 10] = ["rtsp", "rtsps", "srt", "http", "https", "test", "file", "v4l2", "libcamera", "gst"];
+
+/// How long a name may take to be looked up.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Addresses outside the loopback and link-local ranges at which clouds tell their machines secrets.
 const METADATA: [IpAddr; 3] = [
@@ -69,8 +73,7 @@ impl ApiSources {
         }
     }
 
-    /// Whether the API may add this source. Looks up the names of hosts, which may take seconds: not for threads that serve
-    /// others.
+    /// Whether the API may add this source. Looks up the names of hosts, for a few seconds at most.
     ///
     /// A name can mean another address by the time the camera is opened, and an HTTP server can send on to another: who
     /// minds lists no `http` and cuts the machine's own services off from its network.
@@ -114,12 +117,21 @@ fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
     if host.is_empty() || !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) {
         return Err("the source's host is neither a name nor an address".into());
     }
-    let found: Vec<IpAddr> = (host, 0)
-        .to_socket_addrs()
-        .map_err(|_| format!("the source's host {host} is not known: is the name right, and is there a name server?"))?
-        .map(|address| address.ip().to_canonical())
-        .collect();
-    if found.is_empty() { Err(format!("the source's host {host} has no address")) } else { Ok(found) }
+    let unknown = || format!("the source's host {host} is not known: is the name right, and is there a name server?");
+    let (found, answer) = crossbeam_channel::bounded(1);
+    let asked = (host.to_owned(), 0_u16);
+    // The system's own look-up knows no time limit; whoever waits here has others to serve.
+    std::thread::Builder::new()
+        .name("resolve".into())
+        .spawn(move || {
+            let addresses =
+                asked.to_socket_addrs().map(|found| found.map(|address| address.ip().to_canonical()).collect());
+            // Nobody waits any more for what comes too late.
+            let _ = found.send(addresses.unwrap_or_default());
+        })
+        .map_err(|error| format!("no thread to look up the source's host: {error}"))?;
+    let found: Vec<IpAddr> = answer.recv_timeout(PATIENCE).unwrap_or_default();
+    if found.is_empty() { Err(unknown()) } else { Ok(found) }
 }
 
 /// This machine, its link, and what only clouds use.

@@ -16,6 +16,7 @@ pub mod mjpeg;
 mod raw;
 pub mod recording;
 pub mod rtsp;
+pub mod rtsp_auth;
 
 /// Why a picture could not be published; in one line.
 #[derive(Clone, Debug, thiserror::Error)]

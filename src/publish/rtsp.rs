@@ -1,6 +1,6 @@
 //! The RTSP server: `rtsp://HOST:PORT/NAME`, one shared media a stream, fed with the stream's one encode.
 //!
-//! GStreamer's server speaks the protocol (RFC 2326), over UDP or TCP. A viewer that does not read is cut
+//! Who may watch is `rtsp_auth.rs`'s affair. GStreamer's server speaks the protocol (RFC 2326), over UDP or TCP. A viewer that does not read is cut
 //! off by it when its own queue is full; the media and the other viewers do not wait.
 
 use std::collections::HashMap;
@@ -14,10 +14,13 @@ use gstreamer_rtsp_server as rtsp_server;
 
 use gst::glib;
 use gst::prelude::*;
+use rtsp_server::gst_rtsp::{RTSPLowerTrans, RTSPStatusCode};
 use rtsp_server::prelude::*;
 
 use super::OutputError;
 use super::fanout::{AppSrcTaker, Fanout};
+use super::rtsp_auth::{RtspAuth, RtspGuard, permit, set_certificate};
+use crate::access::tls::Certificate;
 use crate::gst::make;
 
 /// Access units that may wait for the RTSP media: half a second of 30 a second. What waits is delay; a media that was held
@@ -42,17 +45,26 @@ pub struct RtspServer {
     mounts: rtsp_server::RTSPMountPoints,
     streams: Streams,
     asked: Asked,
+    tls: bool,
     main_loop: glib::MainLoop,
     thread: Option<JoinHandle<()>>,
     address: SocketAddr,
 }
 
 impl RtspServer {
-    /// Starts to listen.
+    /// Starts to listen, for everybody.
     ///
     /// # Errors
     /// An address that is in use or not this machine's; a missing element.
     pub fn start(address: SocketAddr) -> Result<Self, OutputError> {
+        Self::start_guarded(address, None)
+    }
+
+    /// Starts to listen, for those whom the guard lets in.
+    ///
+    /// # Errors
+    /// Those of [`RtspServer::start`], and a certificate that cannot be used.
+    pub fn start_guarded(address: SocketAddr, guard: Option<&RtspGuard>) -> Result<Self, OutputError> {
         crate::gst::init()?;
         for element in ["appsrc", "h264parse", "rtph264pay"] {
             make(element)?;
@@ -66,6 +78,9 @@ impl RtspServer {
         if let Some(threads) = server.thread_pool() {
             threads.set_max_threads(CLIENT_THREADS);
         }
+        // Before anybody can connect: a client keeps the guard that it came in by.
+        let auth = guard.map(RtspGuard::make).transpose()?.flatten();
+        server.set_auth(auth.as_ref());
         let context = glib::MainContext::new();
         // Says "Failed to bind" with no reason when asked to attach; a listener of our own tells which it is.
         drop(
@@ -103,6 +118,7 @@ impl RtspServer {
             mounts,
             streams,
             asked,
+            tls: guard.is_some_and(|guard| guard.certificate.is_some()),
             main_loop,
             thread: Some(thread),
             address: SocketAddr::new(address.ip(), port),
@@ -114,6 +130,37 @@ impl RtspServer {
         self.address
     }
 
+    /// Lets in those whom another guard lets in, from now on; who does not pass it is cut off.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used.
+    pub fn set_guard(&self, guard: &RtspGuard) -> Result<(), OutputError> {
+        let auth = guard.make()?;
+        if let (Some(auth), Some(before)) = (&auth, self.auth()) {
+            auth.inherit(&before);
+        }
+        self.server.set_auth(auth.as_ref());
+        if let Some(auth) = auth {
+            self.server.client_filter(Some(&mut |_, client| match auth.knows(client) {
+                true => rtsp_server::RTSPFilterResult::Keep,
+                false => rtsp_server::RTSPFilterResult::Remove,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Shows new clients the certificate that is in the files now.
+    ///
+    /// # Errors
+    /// One that cannot be used; the old one goes on.
+    pub fn set_certificate(&self, certificate: &Certificate) -> Result<(), OutputError> {
+        self.auth().map_or(Ok(()), |auth| set_certificate(&auth, certificate))
+    }
+
+    fn auth(&self) -> Option<RtspAuth> {
+        self.server.auth().and_then(|auth| auth.downcast().ok())
+    }
+
     /// Offers a stream at `/name`.
     pub fn add(&self, name: &str, fanout: Arc<Fanout>) {
         let factory = rtsp_server::RTSPMediaFactory::new();
@@ -123,6 +170,11 @@ impl RtspServer {
                caps=video/x-h264,stream-format=byte-stream,alignment=au \
                ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency )",
         );
+        permit(&factory);
+        if self.tls {
+            // Over UDP the pictures would be readable on their way.
+            factory.set_protocols(RTSPLowerTrans::TCP);
+        }
         // Latency for the clients' own buffers to add to; our pictures are due when they come.
         factory.set_latency(0);
         let stream: Arc<str> = name.into();
@@ -203,7 +255,16 @@ fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &As
                 asked.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
                 asked.push((client.downgrade(), name));
             }
-            rtsp_server::gst_rtsp::RTSPStatusCode::Ok
+            RTSPStatusCode::Ok
+        });
+        // The server asks for credentials where media are described and set up; a session's number, heard on the way, is no
+        // substitute for them.
+        client.connect_pre_play_request(|client, _| {
+            let auth = client.auth().and_then(|auth| auth.downcast::<RtspAuth>().ok());
+            match auth.is_none_or(|auth| auth.knows(client)) {
+                true => RTSPStatusCode::Ok,
+                false => RTSPStatusCode::Unauthorized,
+            }
         });
         let streams = Arc::clone(&streams);
         client.connect_play_request(move |_, context| {

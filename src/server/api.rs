@@ -105,7 +105,7 @@ pub(super) struct VersionReport {
     responses((status = 200, description = "The streams.", body = Vec<StreamReport>))
 )]
 pub(super) async fn streams(State(app): State<Shared>, headers: HeaderMap) -> Json<Vec<StreamReport>> {
-    let rtsp = rtsp_authority(&headers, app.view.rtsp, app.address);
+    let rtsp = rtsp_base(&headers, &app);
     let labels = labels(&app.view);
     Json(app.view.streams().iter().map(|stream| report(stream, &labels, &rtsp)).collect())
 }
@@ -123,7 +123,7 @@ pub(super) async fn streams(State(app): State<Shared>, headers: HeaderMap) -> Js
     )
 )]
 pub(super) async fn stream(named: Named, headers: HeaderMap) -> Json<StreamReport> {
-    let rtsp = rtsp_authority(&headers, named.app.view.rtsp, named.app.address);
+    let rtsp = rtsp_base(&headers, &named.app);
     Json(report(named.stream(), &labels(&named.app.view), &rtsp))
 }
 
@@ -182,7 +182,7 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         panics: status.panics(),
         late_connections: status.late_connections(),
         legend: stream.legend(labels).iter().map(legend).collect(),
-        links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("rtsp://{rtsp}/{name}") },
+        links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("{rtsp}/{name}") },
         config: Settings::from(&stream.config),
         name,
     }
@@ -194,6 +194,12 @@ fn legend(entry: &LegendEntry) -> LegendReport {
 
 pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+/// What stands before a stream's name in its RTSP address.
+fn rtsp_base(headers: &HeaderMap, app: &Shared) -> String {
+    let scheme = if app.tls { "rtsps" } else { "rtsp" };
+    format!("{scheme}://{}", rtsp_authority(headers, app.view.rtsp, app.address))
 }
 
 /// Host and port of the RTSP server as this client reaches it: by the host that it asked HTTP of, which also holds

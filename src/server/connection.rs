@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 /// A client that takes nothing for this long while something is to be sent is let go: a suspended laptop would keep a
 /// stream's encoder running for ever.
@@ -28,8 +30,14 @@ const STALL_LIMIT: Duration = Duration::from_secs(15);
 /// pictures that are half a minute old.
 const UNSENT: u32 = 32 << 10;
 
-/// Accepts connections.
-pub(super) struct Doors(pub TcpListener);
+/// How long a client may take to agree on TLS.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Accepts connections; with TLS, the clients' greetings are part of the connection, so that a slow one holds up no other.
+pub(super) struct Doors {
+    pub listener: TcpListener,
+    pub tls: Option<TlsAcceptor>,
+}
 
 impl Listener for Doors {
     type Io = Connection;
@@ -37,47 +45,100 @@ impl Listener for Doors {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         // The inherent `accept` returns errors; the trait's waits out a lack of file descriptors.
-        let (stream, address) = Listener::accept(&mut self.0).await;
+        let (stream, address) = Listener::accept(&mut self.listener).await;
         let sparing = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         if let Err(error) = stream.set_nodelay(true).and(sparing) {
             tracing::debug!("{address}: {error}");
         }
-        (Connection::new(stream, STALL_LIMIT), address)
+        let wire = match &self.tls {
+            None => Wire::Plain(stream),
+            Some(tls) => Wire::Greeting {
+                accept: Box::new(tls.accept(stream)),
+                limit: Box::pin(tokio::time::sleep(GREETING_LIMIT)),
+            },
+        };
+        (Connection::new(wire, STALL_LIMIT), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 
 /// What a handler knows of its connection.
 #[derive(Clone)]
 pub(super) struct Peer {
+    pub address: SocketAddr,
     /// Changes whenever all that was written so far has been handed to the kernel.
     pub flushed: watch::Receiver<()>,
 }
 
 impl Connected<IncomingStream<'_, Doors>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Doors>) -> Self {
-        Peer { flushed: stream.io().flushed.subscribe() }
+        Peer { address: *stream.remote_addr(), flushed: stream.io().flushed.subscribe() }
     }
 }
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     flushed: watch::Sender<()>,
     limit: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
+/// What carries the bytes.
+enum Wire {
+    Plain(TcpStream),
+    /// TLS is being agreed on.
+    Greeting {
+        accept: Box<Accept<TcpStream>>,
+        limit: Pin<Box<Sleep>>,
+    },
+    Tls(Box<TlsStream<TcpStream>>),
+    /// TLS was not agreed on.
+    Gone,
+}
+
+impl Wire {
+    /// Ready when bytes can be carried.
+    fn poll_greeted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Wire::Greeting { accept, limit } = self else {
+            return Poll::Ready(if let Wire::Gone = self { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) });
+        };
+        let greeted = match Pin::new(accept).poll(cx) {
+            Poll::Ready(greeted) => greeted,
+            Poll::Pending if limit.as_mut().poll(cx).is_ready() => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => return Poll::Pending,
+        };
+        *self = Wire::Gone;
+        *self = Wire::Tls(Box::new(greeted.inspect_err(|error| tracing::debug!("a client failed at TLS: {error}"))?));
+        Poll::Ready(Ok(()))
+    }
+
+    /// What bytes are written to.
+    fn poll_writer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut dyn Carrier>>> {
+        ready!(self.poll_greeted(cx))?;
+        match self {
+            Wire::Plain(stream) => Poll::Ready(Ok(Pin::new(stream))),
+            Wire::Tls(stream) => Poll::Ready(Ok(Pin::new(&mut **stream))),
+            Wire::Greeting { .. } | Wire::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+/// Both kinds of connection.
+trait Carrier: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
+
 impl Connection {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
-        Connection { stream, flushed: watch::Sender::new(()), limit, stalled: None }
+    fn new(wire: Wire, limit: Duration) -> Self {
+        Connection { wire, flushed: watch::Sender::new(()), limit, stalled: None }
     }
 
     /// Passes on what became of a write, unless it has been waiting too long.
-    fn watched(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
@@ -86,18 +147,30 @@ impl Connection {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
+
+    fn with_writer<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: impl FnOnce(Pin<&mut dyn Carrier>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let written = match self.wire.poll_writer(cx) {
+            Poll::Ready(Ok(writer)) => work(writer, cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        self.watched(written, cx)
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        ready!(self.wire.poll_writer(cx))?.poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watched(written, cx)
+        self.with_writer(cx, |writer, cx| writer.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -105,17 +178,20 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.watched(written, cx)
+        self.with_writer(cx, |writer, cx| writer.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        // So does TLS: it makes one record of the pieces.
+        true
     }
 
-    /// Called when the HTTP library's own buffer is empty.
+    /// Called when the HTTP library's own buffer is empty. TLS has one more, which may have to wait for the client.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Wire::Greeting { .. } = self.wire {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = self.with_writer(cx, |writer, cx| writer.poll_flush(cx));
         if flushed.is_ready() {
             self.flushed.send_replace(());
         }
@@ -123,7 +199,10 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.wire {
+            Wire::Greeting { .. } | Wire::Gone => Poll::Ready(Ok(())),
+            Wire::Plain(_) | Wire::Tls(_) => self.with_writer(cx, |writer, cx| writer.poll_shutdown(cx)),
+        }
     }
 }
 
@@ -151,7 +230,8 @@ mod tests {
     fn the_kernel_piles_up_no_pictures() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut doors = Doors(TcpListener::bind("127.0.0.1:0").await.unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut doors = Doors { listener, tls: None };
             // A client with little room of its own, so that what is seen is ours.
             let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             client.set_recv_buffer_size(4 << 10).unwrap();
@@ -159,7 +239,8 @@ mod tests {
             let (mut connection, _) = doors.accept().await;
             let taken = taken(&mut connection).await;
             assert!((4 << 10..128 << 10).contains(&taken), "{taken} bytes");
-            SockRef::from(&connection.stream).set_tcp_notsent_lowat(u32::MAX).unwrap();
+            let Wire::Plain(stream) = &connection.wire else { panic!("there is no TLS here") };
+            SockRef::from(stream).set_tcp_notsent_lowat(u32::MAX).unwrap();
             let more = super::tests::taken(&mut connection).await;
             assert!(more > 128 << 10, "by itself the kernel takes only {more} bytes more: this test tells nothing");
         });
@@ -172,7 +253,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            let mut connection = Connection::new(stream, Duration::from_millis(100));
+            let mut connection = Connection::new(Wire::Plain(stream), Duration::from_millis(100));
             let chunk = vec![0; 1 << 16];
             let write = |cx: &mut Context<'_>| Pin::new(&mut connection).poll_write(cx, &chunk);
             let mut write = write;
@@ -184,6 +265,94 @@ mod tests {
             };
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             drop(client);
+        });
+    }
+
+    /// A server's and a client's side of TLS, agreed on.
+    async fn secure(limit: Duration) -> (Connection, tokio_rustls::client::TlsStream<TcpStream>) {
+        use rustls::pki_types::{PrivateKeyDer, ServerName};
+        use std::sync::Arc;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
+        let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![pair.cert.der().clone()], key)
+            .unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(pair.cert.der().clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut doors = Doors { listener, tls: Some(TlsAcceptor::from(Arc::new(server))) };
+        let tcp = TcpStream::connect(address).await.unwrap();
+        SockRef::from(&tcp).set_recv_buffer_size(4 << 10).unwrap();
+        let (mut connection, _) = doors.accept().await;
+        connection.limit = limit;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let greet = connector.connect(ServerName::try_from("localhost").unwrap(), tcp);
+        let greeted = std::future::poll_fn(|cx| connection.wire.poll_greeted(cx));
+        let (greeted, client) = tokio::join!(greeted, greet);
+        greeted.unwrap();
+        (connection, client.unwrap())
+    }
+
+    #[test]
+    fn over_tls_flushed_means_that_the_kernel_has_it_and_a_stalled_client_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut connection, mut client) = secure(Duration::from_millis(300)).await;
+            let mut flushed = connection.flushed.subscribe();
+            let poll = |connection: &mut Connection, cx: &mut Context<'_>| Pin::new(connection).poll_flush(cx);
+            tokio::io::AsyncWriteExt::write_all(&mut connection, b"picture").await.unwrap();
+            assert!(!flushed.has_changed().unwrap());
+            std::future::poll_fn(|cx| poll(&mut connection, cx)).await.unwrap();
+            assert!(flushed.has_changed().unwrap());
+            let mut got = [0; 7];
+            tokio::io::AsyncReadExt::read_exact(&mut client, &mut got).await.unwrap();
+            assert_eq!(&got, b"picture");
+            // The client reads no more: what is left in TLS's buffer is never flushed, and that is no way to stay for ever.
+            flushed.mark_unchanged();
+            let chunk = vec![0; 4 << 10];
+            while let Ok(Ok(_)) = tokio::time::timeout(
+                Duration::from_millis(50),
+                std::future::poll_fn(|cx| Pin::new(&mut connection).poll_write(cx, &chunk)),
+            )
+            .await
+            {}
+            let error = std::future::poll_fn(|cx| poll(&mut connection, cx)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        });
+    }
+
+    #[test]
+    fn a_client_that_does_not_speak_tls_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut connection, _client) = secure(Duration::from_secs(1)).await;
+            connection.wire = {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                std::io::Write::write_all(&mut client, b"GET / HTTP/1.1\r\n\r\n").unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+                let config = rustls::ServerConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .unwrap()
+                    .with_no_client_auth()
+                    .with_cert_resolver(std::sync::Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+                let accept = Box::new(TlsAcceptor::from(std::sync::Arc::new(config)).accept(stream));
+                Wire::Greeting { accept, limit: Box::pin(tokio::time::sleep(GREETING_LIMIT)) }
+            };
+            let mut buffer = [0; 16];
+            assert!(tokio::io::AsyncReadExt::read(&mut connection, &mut buffer).await.is_err());
+            assert!(tokio::io::AsyncReadExt::read(&mut connection, &mut buffer).await.is_err(), "and stays so");
         });
     }
 }

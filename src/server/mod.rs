@@ -8,10 +8,12 @@
 //! | `/api/v1/…` | streams, their settings, overlay and masks, model and version (`api`, `change`, `overlay`, `model`) |
 //! | `/api/v1/openapi.json`, `/api/docs` | what all of these are, made from the code, and a page for it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
+//! | `/api/v1/session` | logging in and out (`session`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
 //!
 //! The server only reads the [`View`]; wishes for other settings and models go through it, too. It has a small runtime of
 //! its own, so that neither a busy pipeline nor a slow client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
+//! Who may ask for what is decided in one place, before any handler (`auth`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,17 +25,22 @@ use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Router, middleware};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
+use crate::access::Access;
+use crate::access::tls::Certificate;
+use crate::config::ServerConfig;
 use crate::service::view::{StreamView, View};
 use crate::stream::status::State as StreamState;
 
 mod api;
+pub(crate) mod auth;
 mod change;
 mod connection;
 mod metrics;
@@ -45,6 +52,7 @@ mod page;
 mod problem;
 mod process;
 mod recordings;
+mod session;
 mod settings;
 
 #[cfg(test)]
@@ -100,6 +108,9 @@ pub struct HttpServer {
 struct App {
     view: Arc<View>,
     address: SocketAddr,
+    access: Arc<Access>,
+    /// Whether clients come by TLS.
+    tls: bool,
     /// True when the server stops: endless responses end then.
     stopping: watch::Receiver<bool>,
 }
@@ -154,14 +165,34 @@ impl Bound {
         self.address
     }
 
-    /// Serves `view` on a thread named `http` until the server is dropped.
+    /// Serves `view` to whoever comes, on a thread named `http`, until the server is dropped.
     ///
     /// # Errors
     /// When there is no thread to be had.
     pub fn serve(self, view: Arc<View>) -> Result<HttpServer, ServerError> {
+        let open = Access::new(&ServerConfig::default());
+        let address = self.address;
+        let access = open.map_err(|problem| ServerError { address, problem })?;
+        self.serve_guarded(view, Arc::new(access), None)
+    }
+
+    /// Serves `view` to those whom `access` lets in; with a certificate, by TLS only.
+    ///
+    /// # Errors
+    /// When there is no thread to be had, or no TLS.
+    pub fn serve_guarded(
+        self,
+        view: Arc<View>,
+        access: Arc<Access>,
+        certificate: Option<&Arc<Certificate>>,
+    ) -> Result<HttpServer, ServerError> {
         let Bound { address, runtime, listener } = self;
+        let tls = certificate.map(Certificate::server).transpose();
+        let tls = tls.map_err(|problem| ServerError { address, problem })?;
+        let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(App { view, address, stopping });
+        let app = Arc::new(App { view, address, access, tls: tls.is_some(), stopping });
+        let listener = Doors { listener, tls };
         let serve = move || {
             runtime.block_on(run(listener, app));
             runtime.shutdown_timeout(CUT);
@@ -183,10 +214,10 @@ impl Drop for HttpServer {
     }
 }
 
-async fn run(listener: TcpListener, app: Shared) {
+async fn run(listener: Doors, app: Shared) {
     let (graceful, hard) = (app.stopping.clone(), app.stopping.clone());
     let router = router(app).into_make_service_with_connect_info::<Peer>();
-    let server = axum::serve(Doors(listener), router).with_graceful_shutdown(stopped(graceful));
+    let server = axum::serve(listener, router).with_graceful_shutdown(stopped(graceful));
     let deadline = async {
         stopped(hard).await;
         tokio::time::sleep(GRACE).await;
@@ -204,6 +235,8 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 }
 
 fn router(app: Shared) -> Router {
+    let login = post(session::login).layer(DefaultBodyLimit::max(session::LIMIT));
+    let sessions = login.get(session::show).delete(session::logout);
     Router::new()
         .merge(page::routes())
         .route("/healthz", get(healthz))
@@ -213,15 +246,17 @@ fn router(app: Shared) -> Router {
         .merge(Router::from(openapi::routes()).layer(DefaultBodyLimit::max(LARGEST_BODY)))
         .route("/api/v1/streams/{name}/recordings", get(recordings::list))
         .route("/api/v1/streams/{name}/recordings/{file}", get(recordings::download).delete(recordings::remove))
+        .route(session::PATH, sessions)
         .route("/mjpeg/{name}", get(mjpeg::live))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::map_response(with_headers))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard))
+        .layer(middleware::map_response_with_state(Arc::clone(&app), with_headers))
         .with_state(app)
 }
 
 /// Every response says how a browser may use it.
-async fn with_headers(mut response: Response) -> Response {
+async fn with_headers(State(app): State<Shared>, mut response: Response) -> Response {
     let headers = response.headers_mut();
     let policies = [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
@@ -230,6 +265,10 @@ async fn with_headers(mut response: Response) -> Response {
     ];
     for (name, value) in policies {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if app.tls {
+        // Browsers only take it when they trust the certificate.
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -243,6 +282,10 @@ async fn healthz() -> &'static str {
 async fn readyz(State(app): State<Shared>) -> Response {
     if app.view.is_ready() {
         return "ready".into_response();
+    }
+    if app.access.anonymous().is_none() {
+        // Everybody may ask, but only those who are let in may know what there is.
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
     }
     let streams = app.view.streams();
     let starting = streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);

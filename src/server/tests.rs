@@ -395,7 +395,7 @@ impl Watcher {
         let mut socket = TcpStream::connect(server.address()).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         // HTTP/1.0: the body comes bare, without chunks.
-        write!(socket, "GET /mjpeg/{name} HTTP/1.0\r\nHost: box\r\n\r\n").unwrap();
+        write!(socket, "GET /mjpeg/{name} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
         let mut watcher = Watcher { lines: BufReader::new(socket) };
         let head = watcher.head();
         assert!(head[0].contains(" 200 "), "{head:?}");

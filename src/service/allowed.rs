@@ -1,56 +1,6 @@
-//! What a configuration may say when it comes over the network. The file's owner may have every source; a client of the
-//! API must not make the box read its own files and devices, run pipelines, or talk to what only the box itself can reach.
+//! Which passwords a client of the API may name. Which sources it may add is [`crate::config::ApiSources`]'s affair.
 
-use std::net::{IpAddr, Ipv6Addr};
-
-use url::{Host, Url};
-
-use crate::config::{ConfigError, Object, SourceSpec, SourceUri};
-
-/// Whether a client of the API may set a stream's source to this.
-///
-/// # Errors
-/// Why not, to be read after the key.
-pub fn source_allowed(source: &SourceSpec) -> Result<(), String> {
-    let only_file = |what: &str| Err(format!("{what} can only be set in the configuration file, not by the API"));
-    match &source.uri {
-        SourceUri::Test(_) => Ok(()),
-        SourceUri::File(_) => only_file("files of this machine"),
-        SourceUri::V4l2(_) | SourceUri::Libcamera(_) => only_file("devices of this machine"),
-        SourceUri::Gst(_) => only_file("GStreamer descriptions"),
-        SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => match is_near(url) {
-            true => only_file("addresses of this machine or of the local link"),
-            false => Ok(()),
-        },
-    }
-}
-
-/// Whether a URL's host is this machine or on the local link, where cloud providers have their metadata.
-fn is_near(url: &Url) -> bool {
-    // The host of a scheme that `url` does not know is text, whatever it looks like.
-    let host = url.host_str().map(|host| Host::parse(host).unwrap_or(Host::Domain(host.to_owned())));
-    match host {
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        Some(Host::Ipv4(address)) => is_near_address(address.into()),
-        Some(Host::Ipv6(address)) => is_near_address(address.into()),
-        None => true,
-    }
-}
-
-fn is_near_address(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || embeds_near(v6),
-    }
-}
-
-/// `::127.0.0.1` and the like: IPv4 in the last bits.
-fn embeds_near(v6: Ipv6Addr) -> bool {
-    v6.to_ipv4().is_some_and(|v4| is_near_address(v4.into()))
-}
+use crate::config::{ConfigError, Object};
 
 /// A password would leave the machine for whatever host the client names: so only what is there to be a camera's password
 /// may be named, not any file and any variable.
@@ -79,49 +29,6 @@ pub fn passwords_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigE
 mod tests {
     use super::*;
     use serde_json::json;
-
-    fn source(text: &str) -> Result<(), String> {
-        source_allowed(&SourceSpec::parse(text, "/srv".as_ref()).unwrap())
-    }
-
-    #[test]
-    fn cameras_of_the_network_and_test_pictures_are_allowed() {
-        for text in [
-            "rtsp://10.0.0.7/a",
-            "rtsps://cam.example:322/a",
-            "http://[2001:db8::1]/a",
-            "srt://192.168.1.9:7001",
-            "test://ball",
-        ] {
-            assert_eq!(source(text), Ok(()), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_only_this_machine_can_reach_is_not() {
-        for text in [
-            "/etc/passwd",
-            "file:///etc/passwd",
-            "v4l2:///dev/video0",
-            "libcamera://",
-            "gst:filesrc location=/etc/passwd ! fakesink",
-            "rtsp://127.0.0.1:8554/a",
-            "http://127.1/",
-            "http://2130706433/",
-            "rtsp://localhost/a",
-            "http://LOCALHOST./a",
-            "rtsp://cam.localhost/a",
-            "http://[::1]/",
-            "rtsp://[::ffff:127.0.0.1]/",
-            "rtsp://[::ffff:169.254.169.254]/",
-            "http://169.254.169.254/latest/meta-data",
-            "rtsp://[fe80::1]/",
-            "srt://0.0.0.0:7001",
-            "rtsp://0/",
-        ] {
-            assert!(source(text).unwrap_err().contains("only be set in the configuration file"), "{text}");
-        }
-    }
 
     #[test]
     fn only_passwords_of_cameras_are_passwords() {

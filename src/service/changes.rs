@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::allowed::{passwords_allowed, source_allowed};
+use super::allowed::passwords_allowed;
 use super::{Reloaded, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, overlay_difference, patched_overlay,
@@ -248,7 +248,7 @@ fn check_sources(before: &Config, after: &Config) -> Result<(), Refusal> {
     let known = |source| before.streams.iter().any(|stream| stream.source.uri == source);
     let mut errors = Vec::new();
     for stream in after.streams.iter().filter(|stream| !known(stream.source.uri.clone())) {
-        if let Err(problem) = source_allowed(&stream.source) {
+        if let Err(problem) = before.server.api_sources.check(&stream.source.uri) {
             let key = format!("stream[{}].source", stream.name);
             errors.push(ConfigError { key, line: None, problem, help: None });
         }
@@ -274,6 +274,6 @@ pub fn tell(what: &str, done: &Reloaded) {
         if done.model { "to be exchanged" } else { "unchanged" }
     );
     if done.other_addresses {
-        tracing::warn!("server.http and server.rtsp have changed: other addresses need a restart");
+        tracing::warn!("server.http, server.rtsp or server.tls is another one: that needs a restart");
     }
 }

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use crate::access::Access;
+use crate::access::tls::Certificate;
 use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
 use crate::events;
 use crate::frame::Label;
 use crate::overlay::Overlay;
 use crate::publish::encoder::H264;
 use crate::publish::rtsp::RtspServer;
+use crate::publish::rtsp_auth::RtspGuard;
 use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
 use crate::server::HttpServer;
@@ -72,6 +75,8 @@ pub struct Service {
     models: Option<Models>,
     http: HttpServer,
     rtsp: RtspServer,
+    access: Arc<Access>,
+    certificate: Option<Arc<Certificate>>,
     pool: Arc<Pool>,
 }
 
@@ -103,7 +108,12 @@ impl Service {
     /// The first thing that cannot be had; whatever was started before it is stopped again.
     pub fn start(config: &Config) -> Result<Service, ServiceError> {
         let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
-        let rtsp = RtspServer::start(config.server.rtsp).map_err(ServiceError::runtime)?;
+        let certificate = config.server.tls.as_ref().map(Certificate::load).transpose();
+        let certificate = certificate.map_err(ServiceError::Configuration)?;
+        let access = Arc::new(Access::new(&config.server).map_err(ServiceError::runtime)?);
+        let guard = RtspGuard::new(&config.server, Arc::clone(&access), certificate.clone());
+        let rtsp = RtspServer::start_guarded(config.server.rtsp, Some(&guard)).map_err(ServiceError::runtime)?;
+        warn_of_readable_passwords(&config.server, &guard);
         check_encoders(&config.streams).map_err(|errors| ServiceError::runtime(lines(&errors)))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
@@ -111,7 +121,9 @@ impl Service {
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
         let mut keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
-        let http = http.serve(Arc::clone(&view)).map_err(ServiceError::runtime)?;
+        let http = http
+            .serve_guarded(Arc::clone(&view), Arc::clone(&access), certificate.as_ref())
+            .map_err(ServiceError::runtime)?;
         let (server, model) = (config.server.clone(), config.model.clone());
         let mut service = Service {
             view,
@@ -123,6 +135,8 @@ impl Service {
             models: None,
             http,
             rtsp,
+            access,
+            certificate,
             pool,
         };
         if let Err(error) = service.start_all(config, &mut keeper) {
@@ -173,12 +187,14 @@ impl Service {
 
     /// The page's address.
     pub fn page(&self) -> String {
-        format!("http://{}/", self.http.address())
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/", self.http.address())
     }
 
     /// A stream's RTSP address.
     pub fn rtsp_address(&self, name: &str) -> String {
-        format!("rtsp://{}/{name}", self.rtsp.address())
+        let scheme = if self.certificate.is_some() { "rtsps" } else { "rtsp" };
+        format!("{scheme}://{}/{name}", self.rtsp.address())
     }
 
     /// Whether all sources have ended for good.
@@ -186,8 +202,13 @@ impl Service {
         !self.running.is_empty() && self.running.iter().all(Running::has_ended)
     }
 
-    /// Restarts streams whose stages were lost to a panic, and tells the viewers of those that have ended for good.
+    /// Follows the certificate's files, restarts streams whose stages were lost to a panic, and tells the viewers of those that have ended for good.
     pub fn tick(&mut self) {
+        if let Some(certificate) = self.certificate.as_ref().filter(|certificate| certificate.follow(Instant::now()))
+            && let Err(error) = self.rtsp.set_certificate(certificate)
+        {
+            tracing::error!("{error}; RTSP goes on with the old certificate");
+        }
         for running in &mut self.running {
             running.revive(&self.pool);
             if running.has_ended() && running.is_finished() {
@@ -203,7 +224,7 @@ impl Service {
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, ServiceError> {
         self.check(config).map_err(|errors| ServiceError::Configuration(lines(&errors)))?;
         let mut done = Reloaded { model: config.model != self.model, ..Reloaded::default() };
-        done.other_addresses = config.server != self.server;
+        done.other_addresses = self.set_server(&config.server)?;
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = config.streams.clone();
         if let Some(models) = self.models.as_ref().filter(|_| done.model) {
             models.set(config.model.clone());
@@ -288,6 +309,22 @@ impl Service {
     /// Changes that clients ask for.
     pub fn asked(&self) -> Receiver<Asked> {
         self.asked.clone()
+    }
+
+    /// Lets in those whom the configuration lets in now; true when it also says what holds after a restart only.
+    fn set_server(&mut self, config: &ServerConfig) -> Result<bool, ServiceError> {
+        let ServerConfig { http, rtsp, ref tls, .. } = self.server;
+        let restart = (config.http, config.rtsp, &config.tls) != (http, rtsp, tls);
+        // Who is let in depends on where is really listened.
+        let server = ServerConfig { http, rtsp, tls: tls.clone(), ..config.clone() };
+        if server != self.server {
+            self.access.set(&server);
+            let guard = RtspGuard::new(&server, Arc::clone(&self.access), self.certificate.clone());
+            self.rtsp.set_guard(&guard).map_err(ServiceError::runtime)?;
+            warn_of_readable_passwords(&server, &guard);
+            self.server = server;
+        }
+        Ok(restart)
     }
 
     fn show_streams(&self) {
@@ -381,6 +418,20 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
 fn known(labels: &[Label]) -> String {
     let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
     names.join(", ")
+}
+
+/// Says so where passwords would travel for everybody to read.
+fn warn_of_readable_passwords(config: &ServerConfig, guard: &RtspGuard) {
+    if config.tls.is_none() && !config.http.ip().is_loopback() && !config.users.is_empty() {
+        tracing::warn!(
+            "server.http: {} has no TLS: passwords can be read on their way; give it [server.tls], or put a proxy with TLS \
+             before it",
+            config.http
+        );
+    }
+    if let Some(warning) = guard.warning(config.rtsp) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// A line for each error.

@@ -1,11 +1,15 @@
 //! `maskcast model use`: another model for a running service, by its API.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use ureq::RequestBuilder;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::commands::{Failure, exit};
+use crate::config::Secret;
 
 /// Which model, and of which service.
 #[derive(Clone, Debug, clap::Args)]
@@ -15,6 +19,12 @@ pub struct UseArgs {
     /// Where the service's page is.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
+    /// A file with an operator's token; else $MASKCAST_TOKEN, where the service asks who is there.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The certificate of a service that has signed it itself.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Take it although it would run on the CPU where the one before runs on a GPU.
     #[arg(long)]
     pub force: bool,
@@ -33,15 +43,14 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub fn exchange(args: &UseArgs) -> Result<(), Failure> {
     let path = std::path::absolute(&args.model).map_err(|error| Failure::usage(error.to_string()))?;
     let url = format!("{}/api/v1/model", args.url.trim_end_matches('/'));
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER)).build().into();
+    let (agent, token) = (agent(args)?, token(args)?);
     let unreachable = |error: ureq::Error| Failure::runtime(format!("{url}: {error}; is the service running?"));
     let wish = json!({ "path": path, "force": args.force });
-    let answer = agent.post(&url).send_json(&wish).map_err(unreachable)?;
+    let answer = with(agent.post(&url), token.as_ref()).send_json(&wish).map_err(unreachable)?;
     let asked = read(answer, &url)?;
     let poll = crossbeam_channel::tick(ASK);
     loop {
-        let model = read(agent.get(&url).call().map_err(unreachable)?, &url)?;
+        let model = read(with(agent.get(&url), token.as_ref()).call().map_err(unreachable)?, &url)?;
         let change = &model["change"];
         if change["path"] != asked["path"] {
             return Err(Failure::runtime(format!("{url}: another model was asked for in the meantime")));
@@ -60,6 +69,36 @@ pub fn exchange(args: &UseArgs) -> Result<(), Failure> {
         }
         // The tick only paces the questions.
         let _ = poll.recv();
+    }
+}
+
+fn agent(args: &UseArgs) -> Result<ureq::Agent, Failure> {
+    let mut config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER));
+    if let Some(path) = &args.ca {
+        let located = |problem: &dyn std::fmt::Display| Failure::usage(format!("{}: {problem}", path.display()));
+        let text = std::fs::read(path).map_err(|error| located(&error))?;
+        let certificate = Certificate::from_pem(&text).map_err(|error| located(&error))?;
+        let roots = RootCerts::Specific(Arc::new(vec![certificate]));
+        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+    }
+    Ok(config.build().into())
+}
+
+fn token(args: &UseArgs) -> Result<Option<Secret>, Failure> {
+    let token = match &args.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?)
+        }
+        None => std::env::var("MASKCAST_TOKEN").ok(),
+    };
+    Ok(token.map(|token| Secret::new(token.trim())).filter(|token| !token.expose().is_empty()))
+}
+
+fn with<Body>(request: RequestBuilder<Body>, token: Option<&Secret>) -> RequestBuilder<Body> {
+    match token {
+        Some(token) => request.header("authorization", format!("Bearer {}", token.expose())),
+        None => request,
     }
 }
 

@@ -1,0 +1,138 @@
+//! `maskcast cert`: a certificate for `[server.tls]` that this machine signs itself.
+
+use std::io::Write;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Args;
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+
+use super::Failure;
+use crate::access::users::give;
+
+/// The files in the folder.
+const CERT: &str = "cert.pem";
+const KEY: &str = "key.pem";
+
+/// Browsers take no longer ones from their own makers; who signs for himself sees a warning anyway.
+const VALID: Duration = Duration::from_secs(825 * 24 * 3600);
+
+#[derive(Debug, Args)]
+pub struct CertArgs {
+    /// Name or address by which the service is reached; may be given again [default: this machine's name and addresses].
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+    /// The folder, which is made; cert.pem and key.pem are not overwritten.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Overwrite them.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Makes the pair.
+///
+/// # Errors
+/// A name that is none, files that are there already or cannot be written.
+pub fn cert(args: &CertArgs) -> Result<(), Failure> {
+    let hosts = if args.host.is_empty() { own_names() } else { args.host.clone() };
+    let (cert, key) = make(&hosts).map_err(Failure::runtime)?;
+    std::fs::create_dir_all(&args.output).map_err(|error| located(&args.output, &error))?;
+    let (cert_path, key_path) = (args.output.join(CERT), args.output.join(KEY));
+    if let Some(there) = [&cert_path, &key_path].into_iter().find(|path| path.exists() && !args.force) {
+        return Err(Failure::runtime(format!("{} is there already; --force overwrites it", there.display())));
+    }
+    // The key first: a service that looks at the files between the two finds a pair that does not fit, and keeps the old one.
+    write(&key_path, &key, 0o600)?;
+    write(&cert_path, &cert, 0o644)?;
+    println!("{} and {}, for {}", cert_path.display(), key_path.display(), hosts.join(", "));
+    println!("[server.tls]\ncert = {:?}\nkey = {:?}", cert_path.display().to_string(), key_path.display().to_string());
+    Ok(())
+}
+
+/// Certificate and key as PEM.
+fn make(hosts: &[String]) -> Result<(String, String), String> {
+    let mut params = CertificateParams::new(hosts).map_err(|error| format!("{}: {error}", hosts.join(", ")))?;
+    let since_epoch = UNIX_EPOCH.elapsed().map_err(|error| format!("this machine's clock: {error}"))?;
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_epoch;
+    params.not_after = params.not_before + VALID;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "Maskcast");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate().map_err(|error| error.to_string())?;
+    let cert = params.self_signed(&key).map_err(|error| error.to_string())?;
+    Ok((cert.pem(), key.serialize_pem()))
+}
+
+/// `localhost`, the host's name, and the addresses by which it reaches others.
+fn own_names() -> Vec<String> {
+    let mut names = vec!["localhost".to_string(), "127.0.0.1".into(), "::1".into()];
+    if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        names.push(name.trim().to_ascii_lowercase());
+    }
+    // Nothing is sent: the system only says from which address it would.
+    for (from, to) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
+        let route = UdpSocket::bind(from).and_then(|socket| socket.connect(to).and_then(|()| socket.local_addr()));
+        names.extend(
+            route.ok().map(|address| address.ip()).filter(|ip: &IpAddr| !ip.is_loopback()).map(|ip| ip.to_string()),
+        );
+    }
+    names.retain(|name| !name.is_empty());
+    names.dedup();
+    names
+}
+
+/// Writes beside and renames, so that whoever reads finds a whole file.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+    let temporary = path.with_extension("pem.part");
+    let before = path.metadata().ok();
+    let write = || {
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        // Whatever the umask took away.
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        if let Some(before) = before.as_ref().filter(|_| mode == 0o600) {
+            // The service's group may have been let in.
+            give(&temporary, Some(before), before)?;
+        }
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| located(path, &error))
+}
+
+fn located(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::runtime(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_for_its_owner_and_nothing_is_overwritten_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("tls");
+        let args = |host: &str, force| CertArgs { host: vec![host.into()], output: output.clone(), force };
+        cert(&args("cameras.example.org", false)).unwrap();
+        let mode = |name: &str| output.join(name).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(CERT), mode(KEY)), (0o644, 0o600));
+        let before = std::fs::read(output.join(KEY)).unwrap();
+        assert!(cert(&args("cameras.example.org", false)).unwrap_err().message.contains("is there already"));
+        assert_eq!(std::fs::read(output.join(KEY)).unwrap(), before);
+        cert(&args("192.0.2.7", true)).unwrap();
+        assert_ne!(std::fs::read(output.join(KEY)).unwrap(), before);
+        assert_eq!(std::fs::read_dir(&output).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn by_itself_it_is_for_this_machine() {
+        let names = own_names();
+        assert!(names.len() >= 3 && names.iter().any(|name| name == "localhost"), "{names:?}");
+        make(&names).unwrap();
+    }
+}

@@ -1,0 +1,117 @@
+//! `/api/v1/session`: logging in and out on the page.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use super::auth::{check, too_many, unauthorized};
+use super::connection::Peer;
+use super::problem::Problem;
+use crate::access::sessions::LONGEST;
+use crate::access::{Denied, Identity};
+
+pub(super) const PATH: &str = "/api/v1/session";
+
+/// The most that a login can hold, in bytes.
+pub(super) const LIMIT: usize = 4 << 10;
+
+/// Browsers take a name with this prefix only with `Secure`, for `/` and this very host: no neighbour can set it.
+const SECURE_COOKIE: &str = "__Host-maskcast";
+const PLAIN_COOKIE: &str = "maskcast";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Login {
+    user: String,
+    password: String,
+}
+
+/// Who is there.
+#[derive(Serialize)]
+pub(super) struct SessionReport {
+    /// Null where nobody was asked.
+    user: Option<String>,
+    /// `viewer` or `operator`.
+    role: &'static str,
+    /// What requests that change something carry in `X-CSRF-Token`; null without a session.
+    csrf: Option<String>,
+    /// Whether there is anybody who could log in.
+    login: bool,
+}
+
+/// The session that a request names.
+pub(super) fn id(headers: &HeaderMap, tls: bool) -> Option<&str> {
+    let wanted = if tls { SECURE_COOKIE } else { PLAIN_COOKIE };
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, id)| id)
+}
+
+fn cookie(id: &str, seconds: u64, tls: bool) -> Result<HeaderValue, Problem> {
+    let (name, secure) = if tls { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
+    HeaderValue::from_str(&format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"))
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the cookie cannot be written".into()))
+}
+
+/// `POST /api/v1/session`: logs in.
+pub(super) async fn login(
+    State(app): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    login: Result<Json<Login>, JsonRejection>,
+) -> Result<Response, Response> {
+    let Json(Login { user, password }) = login.map_err(|error| {
+        // Its words may repeat what was sent, and that is a password.
+        let detail = "the body is to be JSON: {\"user\": \"…\", \"password\": \"…\"}";
+        Problem::new(error.status(), detail.into()).into_response()
+    })?;
+    let from = peer.address.ip().to_canonical();
+    let identity = check(&app.access, user, password, Some(from)).await.map_err(|denied| match denied {
+        Denied::Wrong => unauthorized(&headers, "no such user, or another password"),
+        Denied::Limited(wait) => too_many(wait),
+    })?;
+    let failed = |problem: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem).into_response();
+    let name = identity.name.as_deref().unwrap_or_default();
+    let begun = app.access.begin(name).map_err(failed)?;
+    // Who logs in anew leaves the old session, whoever began it.
+    if let Some(old) = id(&headers, app.tls) {
+        app.access.end(old);
+    }
+    tracing::info!("{name} has logged in from {from} as {}", identity.role.name());
+    let cookie = cookie(&begun.id, LONGEST.as_secs(), app.tls).map_err(IntoResponse::into_response)?;
+    let identity = Identity { csrf: Some(begun.csrf), ..identity };
+    Ok(([(header::SET_COOKIE, cookie)], Json(report(&app, &identity))).into_response())
+}
+
+/// `GET /api/v1/session`: who is there; 401 when nobody is and everybody has to say so.
+pub(super) async fn show(
+    State(app): State<Shared>,
+    headers: HeaderMap,
+    who: Option<Extension<Identity>>,
+) -> Result<Json<SessionReport>, Response> {
+    match who {
+        Some(Extension(identity)) => Ok(Json(report(&app, &identity))),
+        None => Err(unauthorized(&headers, "nobody is logged in")),
+    }
+}
+
+/// `DELETE /api/v1/session`: logs out.
+pub(super) async fn logout(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
+    if let Some(id) = id(&headers, app.tls) {
+        app.access.end(id);
+    }
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, app.tls)?)]).into_response())
+}
+
+fn report(app: &Shared, identity: &Identity) -> SessionReport {
+    SessionReport {
+        user: identity.name.as_deref().map(str::to_owned),
+        role: identity.role.name(),
+        csrf: identity.csrf.as_deref().map(str::to_owned),
+        login: !app.access.users().users.is_empty(),
+    }
+}
