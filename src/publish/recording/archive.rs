@@ -195,10 +195,9 @@ impl Archive {
         })?;
         drop(open);
         self.count_removed(Removal::Request);
-        let less = |counter: &AtomicU64, by: u64| {
-            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by))).ok()
-        };
-        (less(&self.files, 1), less(&self.bytes, bytes));
+        for (counter, by) in [(&self.files, 1), (&self.bytes, bytes)] {
+            let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by)));
+        }
         tracing::info!(stream = &*self.stream, stage = "record", "removed the recording {file} on request");
         Ok(())
     }
