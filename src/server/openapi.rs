@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Document, Fault};
-use super::{Shared, api, change, mjpeg, model, overlay, page, typed};
+use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, typed};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,6 +28,7 @@ use super::{Shared, api, change, mjpeg, model, overlay, page, typed};
         (name = "streams", description = "The streams and their settings."),
         (name = "overlay", description = "How masks are drawn, changed while the stream runs."),
         (name = "pictures", description = "Single pictures and masks."),
+        (name = "recordings", description = "What was recorded of a stream."),
         (name = "model", description = "The model that all streams share."),
         (name = "service", description = "The service itself."),
     ),
@@ -43,6 +44,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(overlay::show, overlay::change))
         .routes(routes!(mjpeg::snapshot))
         .routes(routes!(overlay::mask))
+        .routes(routes!(recordings::list))
+        .routes(routes!(recordings::download, recordings::remove))
         .routes(routes!(model::show, model::change))
         .routes(routes!(api::version))
         .routes(routes!(document))

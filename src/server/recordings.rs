@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tower_http::services::ServeFile;
+use utoipa::ToSchema;
 
 use super::Named;
 use super::problem::Problem;
@@ -23,17 +24,22 @@ const LIMIT: usize = 100;
 const MOST: usize = 1000;
 
 /// One recording of `/api/v1/streams/NAME/recordings`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Recording)]
 pub(super) struct RecordingReport {
+    #[schema(example = "gate-20261124T101500Z-visit.mp4")]
     name: String,
     /// When its first picture was recorded (RFC 3339), in whole seconds.
+    #[schema(example = "2026-11-24T10:15:00Z")]
     start: String,
     seconds: f64,
     bytes: u64,
     /// False while it is written, and for an MP4 that was cut off; it can be played all the same.
     complete: bool,
     /// The event that it was recorded for.
+    #[schema(example = "visit")]
     event: Option<String>,
+    #[schema(example = "/api/v1/streams/gate/recordings/gate-20261124T101500Z-visit.mp4")]
     url: String,
 }
 
@@ -52,7 +58,25 @@ pub(super) struct FilePart {
     file: String,
 }
 
-/// `GET /api/v1/streams/NAME/recordings`: the newest first.
+/// List a stream's recordings
+///
+/// The newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}/recordings",
+    operation_id = "recordings",
+    tag = "recordings",
+    params(
+        ("name" = String, Path, description = "The stream's name."),
+        ("limit" = Option<usize>, Query, description = "At most so many; 100 when nothing is said.", minimum = 1, maximum = 1000),
+        ("before" = Option<String>, Query, description = "The name of a recording: those before it."),
+    ),
+    responses(
+        (status = 200, description = "None where the stream is not recorded.", body = Vec<RecordingReport>),
+        (status = 400, description = "`limit` or `before` cannot be used."),
+        (status = 404, description = "There is no such stream."),
+    )
+)]
 pub(super) async fn list(
     named: Named,
     page: Result<Query<Page>, QueryRejection>,
@@ -88,7 +112,25 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
     }
 }
 
-/// `GET /api/v1/streams/NAME/recordings/FILE`: the file, or the ranges of it that were asked for.
+/// Play or save a recording
+///
+/// The whole file, or the range of it that was asked for. The one that is being written is given as far as it has come.
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}/recordings/{file}",
+    operation_id = "recording",
+    tag = "recordings",
+    params(
+        ("name" = String, Path, description = "The stream's name."),
+        ("file" = String, Path, description = "The recording's name, as the list has it."),
+    ),
+    responses(
+        (status = 200, description = "MP4, or Matroska.", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 206, description = "The range.", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 404, description = "There is no such stream or recording."),
+        (status = 416, description = "The recording has no such range."),
+    )
+)]
 pub(super) async fn download(
     named: Named,
     Path(FilePart { file }): Path<FilePart>,
@@ -125,7 +167,22 @@ pub(super) async fn download(
     Ok(response)
 }
 
-/// `DELETE /api/v1/streams/NAME/recordings/FILE`
+/// Remove a recording
+#[utoipa::path(
+    delete,
+    path = "/api/v1/streams/{name}/recordings/{file}",
+    operation_id = "remove_recording",
+    tag = "recordings",
+    params(
+        ("name" = String, Path, description = "The stream's name."),
+        ("file" = String, Path, description = "The recording's name, as the list has it."),
+    ),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, description = "There is no such stream or recording."),
+        (status = 409, description = "It is being written."),
+    )
+)]
 pub(super) async fn remove(named: Named, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {
     let archive = recordings(&named, &file)?;
     let wanted = file.clone();

@@ -8,8 +8,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::config::{
-    Container, EncodeConfig, EncoderChoice, OverlayConfig, RecordConfig, Show, SourceSpec, SourceUri, StreamConfig,
-    Style, Transport, duration_text, hex,
+    Container, EncodeConfig, EncoderChoice, EventConfig, OverlayConfig, RecordConfig, Show, SourceSpec, SourceUri,
+    StreamConfig, Style, Transport, When, duration_text, hex,
 };
 
 /// The settings of a stream, with the keys of `[[stream]]` in the configuration file. Answers hold what is in force, with
@@ -107,6 +107,65 @@ pub(super) struct RecordSettings {
     #[schema(value_type = Option<String>, example = "/var/lib/maskcast/gate")]
     dir: Option<PathBuf>,
     format: Option<Container>,
+    /// A file is followed by the next after this length.
+    #[schema(example = "10m")]
+    segment: Option<String>,
+    /// A file is followed by the next after this size; a number is bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Size>)]
+    segment_size: Option<u64>,
+    /// Recordings that began longer ago are removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "7d")]
+    max_age: Option<String>,
+    /// What the stream's recordings may have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Size>)]
+    max_size: Option<u64>,
+    /// What stays free on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Size>)]
+    min_free: Option<u64>,
+    when: Option<When>,
+    event: Option<Vec<EventSettings>>,
+}
+
+/// Bytes, or text with a unit as in `50GB`. Answers have bytes.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it stands for both in the description of the API")]
+pub(super) enum Size {
+    Bytes(u64),
+    Text(String),
+}
+
+/// `[[stream.record.event]]`
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventSettings {
+    /// A letter, then letters, digits, - and _; part of the files' names.
+    #[schema(example = "visit", max_length = 32)]
+    name: Option<String>,
+    /// Classes of the model, any of which counts.
+    #[schema(example = json!(["person", "car"]))]
+    classes: Vec<String>,
+    /// Corners of a polygon in fractions of the picture's width and height; none is the whole picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!([[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]]))]
+    zone: Option<Vec<[f64; 2]>>,
+    /// The least share of the zone's pixels.
+    #[schema(minimum = 0.0001, maximum = 1, example = 0.02)]
+    share: Option<f64>,
+    /// For how long.
+    #[serde(rename = "for")]
+    #[schema(example = "2s")]
+    hold: Option<String>,
+    /// What is recorded from before the classes came.
+    #[schema(example = "5s")]
+    pre_roll: Option<String>,
+    /// What is recorded after they were last seen.
+    #[schema(example = "10s")]
+    post_roll: Option<String>,
 }
 
 impl From<&StreamConfig> for Settings {
@@ -163,7 +222,32 @@ impl From<&EncodeConfig> for EncodeSettings {
 
 impl From<&RecordConfig> for RecordSettings {
     fn from(record: &RecordConfig) -> Self {
-        RecordSettings { dir: Some(record.dir.clone()), format: Some(record.format) }
+        let RecordConfig { dir, format, segment, segment_size, max_age, max_size, min_free, when, events } = record;
+        RecordSettings {
+            dir: Some(dir.clone()),
+            format: Some(*format),
+            segment: Some(duration_text(*segment)),
+            segment_size: *segment_size,
+            max_age: max_age.map(duration_text),
+            max_size: *max_size,
+            min_free: *min_free,
+            when: Some(*when),
+            event: Some(events.iter().map(EventSettings::from).collect()),
+        }
+    }
+}
+
+impl From<&EventConfig> for EventSettings {
+    fn from(event: &EventConfig) -> Self {
+        EventSettings {
+            name: Some(event.name.clone()),
+            classes: event.classes.clone(),
+            zone: Some(event.zone.clone()).filter(|zone| !zone.is_empty()),
+            share: Some(event.share),
+            hold: Some(duration_text(event.hold)),
+            pre_roll: Some(duration_text(event.pre_roll)),
+            post_roll: Some(duration_text(event.post_roll)),
+        }
     }
 }
 

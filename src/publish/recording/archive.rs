@@ -1,7 +1,7 @@
 //! The recordings of one stream: what is there, what goes, and which one is being written. Shared by the recorder, the
 //! API and the metrics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::length;
 use super::name::RecordingName;
-use super::retention::{Kept, Removal, doomed};
+use super::retention::{Gone, Kept, Removal, doomed};
 use crate::config::{Container, RecordConfig};
 use crate::events::Board;
 use crate::publish::OutputError;
@@ -125,13 +125,12 @@ impl Archive {
     pub fn list(&self, before: Option<&RecordingName>, limit: usize) -> std::io::Result<Vec<Recording>> {
         let open = lock(&self.open).clone();
         let found = self.scan()?;
-        let known = |file: &String| found.binary_search_by(|found| found.file.cmp(file)).is_ok();
-        {
-            let mut lengths = lock(&self.lengths);
-            if lengths.len() > found.len() {
-                lengths.retain(|file, _| known(file));
-            }
+        let mut lengths = lock(&self.lengths);
+        if lengths.len() > found.len() {
+            let there: HashSet<&String> = found.iter().map(|found| &found.file).collect();
+            lengths.retain(|file, _| there.contains(file));
         }
+        drop(lengths);
         let older = found.into_iter().rev().filter(|found| before.is_none_or(|before| found.name < *before));
         Ok(older.take(limit).map(|found| self.describe(found, open.as_ref())).collect())
     }
@@ -196,10 +195,9 @@ impl Archive {
         })?;
         drop(open);
         self.count_removed(Removal::Request);
-        let less = |counter: &AtomicU64, by: u64| {
-            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by))).ok()
-        };
-        (less(&self.files, 1), less(&self.bytes, bytes));
+        for (counter, by) in [(&self.files, 1), (&self.bytes, bytes)] {
+            let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by)));
+        }
         tracing::info!(stream = &*self.stream, stage = "record", "removed the recording {file} on request");
         Ok(())
     }
@@ -328,33 +326,6 @@ impl Archive {
 
     fn count_removed(&self, reason: Removal) {
         self.removed[reason as usize].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// What was removed at once, for the log.
-#[derive(Default)]
-struct Gone {
-    files: u64,
-    bytes: u64,
-    by: [u64; Removal::ALL.len()],
-}
-
-impl Gone {
-    fn add(&mut self, reason: Removal, bytes: u64) {
-        self.files += 1;
-        self.bytes += bytes;
-        self.by[reason as usize] += 1;
-    }
-}
-
-impl std::fmt::Display for Gone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plural = if self.files == 1 { "" } else { "s" };
-        write!(f, "removed {} recording{plural} ({})", self.files, ByteSize::b(self.bytes).display().si())?;
-        for reason in Removal::ALL.into_iter().filter(|reason| self.by[*reason as usize] > 0) {
-            write!(f, ", {} for {}", self.by[reason as usize], reason.name())?;
-        }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 
 use crate::config::RecordConfig;
@@ -88,6 +89,33 @@ pub fn doomed(files: &[Kept], open: u64, now: Timestamp, free: Option<u64>, limi
         free = free.map(|free| free.saturating_add(file.bytes));
     }
     Doomed { reasons, room: !short(free) }
+}
+
+/// What was removed at once, for the log.
+#[derive(Default)]
+pub(super) struct Gone {
+    pub files: u64,
+    bytes: u64,
+    by: [u64; Removal::ALL.len()],
+}
+
+impl Gone {
+    pub fn add(&mut self, reason: Removal, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+        self.by[reason as usize] += 1;
+    }
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = if self.files == 1 { "" } else { "s" };
+        write!(f, "removed {} recording{plural} ({})", self.files, ByteSize::b(self.bytes).display().si())?;
+        for reason in Removal::ALL.into_iter().filter(|reason| self.by[*reason as usize] > 0) {
+            write!(f, ", {} for {}", self.by[reason as usize], reason.name())?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
