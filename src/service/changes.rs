@@ -188,7 +188,9 @@ impl Changes {
         let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors)))?;
         check_sources(&file, &config)?;
         service.check(&config).map_err(Refusal::Invalid)?;
-        config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
+        if after != before {
+            config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
+        }
         match service.reload(&config) {
             Ok(done) => {
                 self.forget();
