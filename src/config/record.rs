@@ -19,7 +19,8 @@ pub enum Container {
 }
 
 /// When a stream is recorded (`stream.record.when`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum When {
     Always,
     /// From before the beginning of an event until after its end.

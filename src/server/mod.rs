@@ -211,8 +211,6 @@ fn router(app: Shared) -> Router {
         .route("/metrics", get(metrics::metrics))
         .merge(openapi::docs())
         .merge(Router::from(openapi::routes()).layer(DefaultBodyLimit::max(LARGEST_BODY)))
-        .route("/api/v1/streams/{name}/recordings", get(recordings::list))
-        .route("/api/v1/streams/{name}/recordings/{file}", get(recordings::download).delete(recordings::remove))
         .route("/mjpeg/{name}", get(mjpeg::live))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tower_http::services::ServeFile;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Named;
 use super::problem::Problem;
@@ -23,7 +24,8 @@ const LIMIT: usize = 100;
 const MOST: usize = 1000;
 
 /// One recording of `/api/v1/streams/NAME/recordings`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Recording)]
 pub(super) struct RecordingReport {
     name: String,
     /// When its first picture was recorded (RFC 3339), in whole seconds.
@@ -38,9 +40,11 @@ pub(super) struct RecordingReport {
 }
 
 /// Which recordings are listed.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// At most so many.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
     /// Those that began before this one, which the page before ended with.
     before: Option<String>,
@@ -52,7 +56,21 @@ pub(super) struct FilePart {
     file: String,
 }
 
-/// `GET /api/v1/streams/NAME/recordings`: the newest first.
+/// List a stream's recordings
+///
+/// The newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}/recordings",
+    operation_id = "list_recordings",
+    tag = "recordings",
+    params(("name" = String, Path, description = "The stream's name."), Page),
+    responses(
+        (status = 200, description = "The recordings.", body = Vec<RecordingReport>),
+        (status = 400, description = "A limit or a name that means nothing."),
+        (status = 404, description = "There is no such stream."),
+    )
+)]
 pub(super) async fn list(
     named: Named,
     page: Result<Query<Page>, QueryRejection>,
@@ -88,7 +106,25 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
     }
 }
 
-/// `GET /api/v1/streams/NAME/recordings/FILE`: the file, or the ranges of it that were asked for.
+/// Download a recording
+///
+/// The file, or the ranges of it that were asked for.
+#[utoipa::path(
+    get,
+    path = "/api/v1/streams/{name}/recordings/{file}",
+    operation_id = "download_recording",
+    tag = "recordings",
+    params(
+        ("name" = String, Path, description = "The stream's name."),
+        ("file" = String, Path, description = "The recording's name."),
+    ),
+    responses(
+        (status = 200, description = "The file.", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 206, description = "Parts of it.", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 404, description = "There is no such recording."),
+        (status = 416, description = "It has no such range."),
+    )
+)]
 pub(super) async fn download(
     named: Named,
     Path(FilePart { file }): Path<FilePart>,
@@ -125,7 +161,22 @@ pub(super) async fn download(
     Ok(response)
 }
 
-/// `DELETE /api/v1/streams/NAME/recordings/FILE`
+/// Remove a recording
+#[utoipa::path(
+    delete,
+    path = "/api/v1/streams/{name}/recordings/{file}",
+    operation_id = "remove_recording",
+    tag = "recordings",
+    params(
+        ("name" = String, Path, description = "The stream's name."),
+        ("file" = String, Path, description = "The recording's name."),
+    ),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, description = "There is no such recording."),
+        (status = 409, description = "It is still being written."),
+    )
+)]
 pub(super) async fn remove(named: Named, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {
     let archive = recordings(&named, &file)?;
     let wanted = file.clone();

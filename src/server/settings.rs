@@ -8,8 +8,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::config::{
-    Container, EncodeConfig, EncoderChoice, OverlayConfig, RecordConfig, Show, SourceSpec, SourceUri, StreamConfig,
-    Style, Transport, duration_text, hex,
+    Container, EncodeConfig, EncoderChoice, EventConfig, OverlayConfig, RecordConfig, Show, SourceSpec, SourceUri,
+    StreamConfig, Style, Transport, When, duration_text, hex,
 };
 
 /// The settings of a stream, with the keys of `[[stream]]` in the configuration file. Answers hold what is in force, with
@@ -88,8 +88,8 @@ pub(super) struct EncodeSettings {
     /// kbit/s; 0 is by picture size and rate.
     #[schema(maximum = 200_000, example = 0)]
     bitrate: Option<u32>,
-    /// x264's speed preset.
-    #[schema(example = "ultrafast")]
+    /// Speed preset, as x264 names them; `auto` is each encoder's own for low delay.
+    #[schema(example = "auto")]
     preset: Option<String>,
     /// Distance of keyframes.
     #[schema(example = "2s")]
@@ -107,6 +107,55 @@ pub(super) struct RecordSettings {
     #[schema(value_type = Option<String>, example = "/var/lib/maskcast/gate")]
     dir: Option<PathBuf>,
     format: Option<Container>,
+    /// A file that is this long is followed by another.
+    #[schema(example = "10m")]
+    segment: Option<String>,
+    /// Bytes after which a file is followed by another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100_000)]
+    segment_size: Option<u64>,
+    /// Recordings that began longer ago are removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "7d")]
+    max_age: Option<String>,
+    /// Bytes that the stream's recordings may have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100_000)]
+    max_size: Option<u64>,
+    /// Bytes that stay free on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100_000)]
+    min_free: Option<u64>,
+    when: Option<When>,
+    event: Option<Vec<EventSettings>>,
+}
+
+/// `[[stream.record.event]]`: classes that cover enough of a zone for long enough.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventSettings {
+    /// Part of the names of its files.
+    #[schema(example = "event", max_length = 32)]
+    name: Option<String>,
+    #[schema(example = json!(["person"]))]
+    classes: Vec<String>,
+    /// Corners of a polygon in fractions of the picture's width and height; the whole picture where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Vec<f64>>>, example = json!([[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]]))]
+    zone: Option<Vec<[f64; 2]>>,
+    /// The least share of the zone's pixels.
+    #[schema(minimum = 0.0001, maximum = 1, example = 0.02)]
+    share: Option<f64>,
+    /// For how long.
+    #[serde(rename = "for")]
+    #[schema(example = "2s")]
+    hold: Option<String>,
+    /// What is recorded from before.
+    #[schema(example = "5s")]
+    pre_roll: Option<String>,
+    /// What is recorded after they were last seen.
+    #[schema(example = "10s")]
+    post_roll: Option<String>,
 }
 
 impl From<&StreamConfig> for Settings {
@@ -163,7 +212,31 @@ impl From<&EncodeConfig> for EncodeSettings {
 
 impl From<&RecordConfig> for RecordSettings {
     fn from(record: &RecordConfig) -> Self {
-        RecordSettings { dir: Some(record.dir.clone()), format: Some(record.format) }
+        RecordSettings {
+            dir: Some(record.dir.clone()),
+            format: Some(record.format),
+            segment: Some(duration_text(record.segment)),
+            segment_size: record.segment_size,
+            max_age: record.max_age.map(duration_text),
+            max_size: record.max_size,
+            min_free: record.min_free,
+            when: Some(record.when),
+            event: Some(record.events.iter().map(EventSettings::from).collect()),
+        }
+    }
+}
+
+impl From<&EventConfig> for EventSettings {
+    fn from(event: &EventConfig) -> Self {
+        EventSettings {
+            name: Some(event.name.clone()),
+            classes: event.classes.clone(),
+            zone: Some(event.zone.clone()).filter(|zone| !zone.is_empty()),
+            share: Some(event.share),
+            hold: Some(duration_text(event.hold)),
+            pre_roll: Some(duration_text(event.pre_roll)),
+            post_roll: Some(duration_text(event.post_roll)),
+        }
     }
 }
 
