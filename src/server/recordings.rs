@@ -119,8 +119,8 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
         ("file" = String, Path, description = "The recording's name."),
     ),
     responses(
-        (status = 200, description = "The file.", body = Vec<u8>, content_type = "video/mp4"),
-        (status = 206, description = "Parts of it.", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 200, description = "The file.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
+        (status = 206, description = "Parts of it.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
         (status = 404, description = "There is no such recording."),
         (status = 416, description = "It has no such range."),
     )
