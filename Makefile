@@ -29,6 +29,8 @@ LIBTORCH := .libtorch/$(TORCH)-$(TORCH_VERSION)
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := .tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 PROMTOOL := .tools/promtool
+SCHEMATHESIS_VERSION := 4.32.5
+SCHEMATHESIS := .tools/schemathesis-$(SCHEMATHESIS_VERSION)/bin/schemathesis
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -38,7 +40,7 @@ CLIP := .demo/vtest.avi
 PHOTOS := .testdata/photos
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts soak fuzz \
+.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api soak fuzz \
 	lint bench clean
 
 help: ## List these targets
@@ -161,7 +163,7 @@ deb: deb-files ## Make a Debian package, in target/debian
 	$(CARGO_DEB) deb --no-build --locked
 
 # The service is tested as it is shipped, without libtorch; then the trainer.
-test: setup-test test-alerts ## Run every test
+test: setup-test test-alerts test-api ## Run every test
 	cargo test --locked
 	cargo test --locked --features trainer --lib -- train::
 	cargo test --locked --features trainer --test encoders --test trainer
@@ -186,6 +188,18 @@ test-alerts: $(PROMTOOL) ## Check alert rules and dashboard: their syntax, and w
 		rules = [{'record': 'query:%d' % number, 'expr': query} for number, query in enumerate(queries)]; \
 		json.dump({'groups': [{'name': 'dashboard', 'rules': rules}]}, open('target/dashboard-queries.yaml', 'w'))"
 	$(PROMTOOL) check rules target/dashboard-queries.yaml
+
+$(SCHEMATHESIS):
+	@$(call install,python3-minimal python3-venv)
+	@rm -rf .tools/schemathesis-$(SCHEMATHESIS_VERSION)
+	python3 -m venv .tools/schemathesis-$(SCHEMATHESIS_VERSION)
+	.tools/schemathesis-$(SCHEMATHESIS_VERSION)/bin/pip install -q --disable-pip-version-check \
+		schemathesis==$(SCHEMATHESIS_VERSION)
+	@touch $@
+
+test-api: setup $(SCHEMATHESIS) ## Hold the API of a running service to its own description
+	cargo build --locked
+	tests/api.sh target/debug/maskcast $(SCHEMATHESIS)
 
 # cargo-deb removes other versions from target/debian, so the newer one for the upgrade comes first.
 test-package: deb-files ## As root: install the package in a clean Debian and run it, there and under systemd

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::clip;
 use common::http::{Mjpeg, get_bytes, get_json, send};
-use common::program::until;
+use common::program::{tool, until};
 use common::rtsp::Viewer;
 use common::service::{Service, folder, write_config};
 use serde_json::{Value, json};
@@ -334,4 +334,27 @@ fn where_the_file_cannot_be_written_an_overlay_is_drawn_and_a_stream_is_not_chan
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("forgotten at the next start").count(), 1, "said once: {log}");
+}
+
+#[test]
+fn the_page_of_the_api_shows_every_operation() {
+    let folder = folder();
+    let service = Service::start(folder.path(), &ball("gate", ""));
+    let api = get_json(&url(&service, "openapi.json"));
+    let profile = tempfile::tempdir().unwrap();
+    let arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"];
+    let own = [
+        format!("--user-data-dir={}", profile.path().display()),
+        "--virtual-time-budget=20000".into(),
+        "--dump-dom".into(),
+        format!("{}api/docs", service.page),
+    ];
+    let shown = tool("chromium", arguments.map(String::from).into_iter().chain(own)).text();
+    let operations = api["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let ids: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    assert!(ids.len() > 10, "{ids:?}");
+    for id in ids {
+        assert!(shown.contains(&format!("<h3 id=\"{id}\">")), "{id} is not in\n{shown}");
+    }
+    assert!(shown.contains("The settings of another stream") || shown.contains("rtsp://10.0.0.7/stream1"), "{shown}");
 }

@@ -28,7 +28,7 @@ use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, typed}
         (name = "streams", description = "The streams and their settings."),
         (name = "overlay", description = "How masks are drawn, changed while the stream runs."),
         (name = "pictures", description = "Single pictures and masks."),
-        (name = "recordings", description = "What was recorded of a stream."),
+        (name = "recordings", description = "What was recorded."),
         (name = "model", description = "The model that all streams share."),
         (name = "service", description = "The service itself."),
     ),
@@ -75,7 +75,8 @@ fn describe(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
         operations.into_iter().flatten().for_each(complete);
     }
     let components = api.components.get_or_insert_default();
-    let cookie = ApiKeyValue::with_description("maskcast_session", "A session of the page. Changes need X-CSRF-Token.");
+    let about = "A session of the page; without TLS its name is `maskcast`. Changes carry X-CSRF-Token as well.";
+    let cookie = ApiKeyValue::with_description("__Host-maskcast", about);
     let schemes = [
         ("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie))),
         ("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer))),

@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tower_http::services::ServeFile;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Named;
 use super::problem::Problem;
@@ -27,26 +27,24 @@ const MOST: usize = 1000;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Recording)]
 pub(super) struct RecordingReport {
-    #[schema(example = "gate-20261124T101500Z-visit.mp4")]
     name: String,
     /// When its first picture was recorded (RFC 3339), in whole seconds.
-    #[schema(example = "2026-11-24T10:15:00Z")]
     start: String,
     seconds: f64,
     bytes: u64,
     /// False while it is written, and for an MP4 that was cut off; it can be played all the same.
     complete: bool,
     /// The event that it was recorded for.
-    #[schema(example = "visit")]
     event: Option<String>,
-    #[schema(example = "/api/v1/streams/gate/recordings/gate-20261124T101500Z-visit.mp4")]
     url: String,
 }
 
 /// Which recordings are listed.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// At most so many.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
     /// Those that began before this one, which the page before ended with.
     before: Option<String>,
@@ -64,16 +62,12 @@ pub(super) struct FilePart {
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/recordings",
-    operation_id = "recordings",
+    operation_id = "list_recordings",
     tag = "recordings",
-    params(
-        ("name" = String, Path, description = "The stream's name."),
-        ("limit" = Option<usize>, Query, description = "At most so many; 100 when nothing is said.", minimum = 1, maximum = 1000),
-        ("before" = Option<String>, Query, description = "The name of a recording: those before it."),
-    ),
+    params(("name" = String, Path, description = "The stream's name."), Page),
     responses(
-        (status = 200, description = "None where the stream is not recorded.", body = Vec<RecordingReport>),
-        (status = 400, description = "`limit` or `before` cannot be used."),
+        (status = 200, description = "The recordings.", body = Vec<RecordingReport>),
+        (status = 400, description = "A limit or a name that means nothing."),
         (status = 404, description = "There is no such stream."),
     )
 )]
@@ -112,23 +106,23 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
     }
 }
 
-/// Play or save a recording
+/// Download a recording
 ///
-/// The whole file, or the range of it that was asked for. The one that is being written is given as far as it has come.
+/// The file, or the ranges of it that were asked for.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/recordings/{file}",
-    operation_id = "recording",
+    operation_id = "download_recording",
     tag = "recordings",
     params(
         ("name" = String, Path, description = "The stream's name."),
-        ("file" = String, Path, description = "The recording's name, as the list has it."),
+        ("file" = String, Path, description = "The recording's name."),
     ),
     responses(
-        (status = 200, description = "MP4, or Matroska.", body = Vec<u8>, content_type = "video/mp4"),
-        (status = 206, description = "The range.", body = Vec<u8>, content_type = "video/mp4"),
-        (status = 404, description = "There is no such stream or recording."),
-        (status = 416, description = "The recording has no such range."),
+        (status = 200, description = "The file.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
+        (status = 206, description = "Parts of it.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
+        (status = 404, description = "There is no such recording."),
+        (status = 416, description = "It has no such range."),
     )
 )]
 pub(super) async fn download(
@@ -175,12 +169,12 @@ pub(super) async fn download(
     tag = "recordings",
     params(
         ("name" = String, Path, description = "The stream's name."),
-        ("file" = String, Path, description = "The recording's name, as the list has it."),
+        ("file" = String, Path, description = "The recording's name."),
     ),
     responses(
         (status = 204, description = "It is gone."),
-        (status = 404, description = "There is no such stream or recording."),
-        (status = 409, description = "It is being written."),
+        (status = 404, description = "There is no such recording."),
+        (status = 409, description = "It is still being written."),
     )
 )]
 pub(super) async fn remove(named: Named, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {

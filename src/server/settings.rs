@@ -88,8 +88,8 @@ pub(super) struct EncodeSettings {
     /// kbit/s; 0 is by picture size and rate.
     #[schema(maximum = 200_000, example = 0)]
     bitrate: Option<u32>,
-    /// x264's speed preset.
-    #[schema(example = "ultrafast")]
+    /// Speed preset, as x264 names them; `auto` is each encoder's own for low delay.
+    #[schema(example = "auto")]
     preset: Option<String>,
     /// Distance of keyframes.
     #[schema(example = "2s")]
@@ -107,51 +107,41 @@ pub(super) struct RecordSettings {
     #[schema(value_type = Option<String>, example = "/var/lib/maskcast/gate")]
     dir: Option<PathBuf>,
     format: Option<Container>,
-    /// A file is followed by the next after this length.
+    /// A file that is this long is followed by another.
     #[schema(example = "10m")]
     segment: Option<String>,
-    /// A file is followed by the next after this size; a number is bytes.
+    /// Bytes after which a file is followed by another.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Size>)]
+    #[schema(minimum = 100_000)]
     segment_size: Option<u64>,
     /// Recordings that began longer ago are removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7d")]
     max_age: Option<String>,
-    /// What the stream's recordings may have together.
+    /// Bytes that the stream's recordings may have together.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Size>)]
+    #[schema(minimum = 100_000)]
     max_size: Option<u64>,
-    /// What stays free on the disk.
+    /// Bytes that stay free on the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Size>)]
+    #[schema(minimum = 100_000)]
     min_free: Option<u64>,
     when: Option<When>,
     event: Option<Vec<EventSettings>>,
 }
 
-/// Bytes, or text with a unit as in `50GB`. Answers have bytes.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "it stands for both in the description of the API")]
-pub(super) enum Size {
-    Bytes(u64),
-    Text(String),
-}
-
-/// `[[stream.record.event]]`
+/// `[[stream.record.event]]`: classes that cover enough of a zone for long enough.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventSettings {
-    /// A letter, then letters, digits, - and _; part of the files' names.
-    #[schema(example = "visit", max_length = 32)]
+    /// Part of the names of its files.
+    #[schema(example = "event", max_length = 32)]
     name: Option<String>,
-    /// Classes of the model, any of which counts.
-    #[schema(example = json!(["person", "car"]))]
+    #[schema(example = json!(["person"]))]
     classes: Vec<String>,
-    /// Corners of a polygon in fractions of the picture's width and height; none is the whole picture.
+    /// Corners of a polygon in fractions of the picture's width and height; the whole picture where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = json!([[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]]))]
+    #[schema(value_type = Option<Vec<Vec<f64>>>, example = json!([[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]]))]
     zone: Option<Vec<[f64; 2]>>,
     /// The least share of the zone's pixels.
     #[schema(minimum = 0.0001, maximum = 1, example = 0.02)]
@@ -160,7 +150,7 @@ pub(super) struct EventSettings {
     #[serde(rename = "for")]
     #[schema(example = "2s")]
     hold: Option<String>,
-    /// What is recorded from before the classes came.
+    /// What is recorded from before.
     #[schema(example = "5s")]
     pre_roll: Option<String>,
     /// What is recorded after they were last seen.
@@ -222,17 +212,16 @@ impl From<&EncodeConfig> for EncodeSettings {
 
 impl From<&RecordConfig> for RecordSettings {
     fn from(record: &RecordConfig) -> Self {
-        let RecordConfig { dir, format, segment, segment_size, max_age, max_size, min_free, when, events } = record;
         RecordSettings {
-            dir: Some(dir.clone()),
-            format: Some(*format),
-            segment: Some(duration_text(*segment)),
-            segment_size: *segment_size,
-            max_age: max_age.map(duration_text),
-            max_size: *max_size,
-            min_free: *min_free,
-            when: Some(*when),
-            event: Some(events.iter().map(EventSettings::from).collect()),
+            dir: Some(record.dir.clone()),
+            format: Some(record.format),
+            segment: Some(duration_text(record.segment)),
+            segment_size: record.segment_size,
+            max_age: record.max_age.map(duration_text),
+            max_size: record.max_size,
+            min_free: record.min_free,
+            when: Some(record.when),
+            event: Some(record.events.iter().map(EventSettings::from).collect()),
         }
     }
 }

@@ -10,12 +10,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use tokio::sync::oneshot;
 
-use super::allowed::passwords_allowed;
+use super::passwords::passwords_allowed;
 use super::{Reloaded, Service};
 use crate::config::{
-    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, overlay_difference, patched_overlay,
+    self, ApiSources, Config, ConfigError, ConfigErrors, Edit, EditError, Object, SourceUri, overlay_difference,
+    patched_overlay,
 };
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
@@ -23,6 +25,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// And this often while the file cannot be written.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a name server may take to say where a source is.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// What a client wants changed. Keys are those of the configuration file.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,7 +193,9 @@ impl Changes {
         let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors)))?;
         check_sources(&file, &config)?;
         service.check(&config).map_err(Refusal::Invalid)?;
-        config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
+        if after != before {
+            config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
+        }
         match service.reload(&config) {
             Ok(done) => {
                 self.forget();
@@ -248,12 +255,27 @@ fn check_sources(before: &Config, after: &Config) -> Result<(), Refusal> {
     let known = |source| before.streams.iter().any(|stream| stream.source.uri == source);
     let mut errors = Vec::new();
     for stream in after.streams.iter().filter(|stream| !known(stream.source.uri.clone())) {
-        if let Err(problem) = before.server.api_sources.check(&stream.source.uri) {
+        if let Err(problem) = allowed(&before.server.api_sources, &stream.source.uri) {
             let key = format!("stream[{}].source", stream.name);
             errors.push(ConfigError { key, line: None, problem, help: None });
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Refusal::Forbidden(errors)) }
+}
+
+/// Names of hosts are looked up aside: a name server that is away must not hold up the service.
+fn allowed(sources: &ApiSources, uri: &SourceUri) -> Result<(), String> {
+    let (answer, answered) = bounded(1);
+    let (sources, uri) = (sources.clone(), uri.clone());
+    std::thread::Builder::new()
+        .name("look-up".into())
+        .spawn(move || {
+            // Nobody waits any more for an answer that comes too late.
+            let _ = answer.send(sources.check(&uri));
+        })
+        .map_err(|error| format!("cannot be checked: {error}"))?;
+    let late = |_| Err(format!("no name server has said within {} s where its host is", LOOK_UP.as_secs()));
+    answered.recv_timeout(LOOK_UP).unwrap_or_else(late)
 }
 
 /// Lines are those of a text that the client does not see.

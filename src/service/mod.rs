@@ -23,9 +23,9 @@ use crate::server::HttpServer;
 use crate::stream::panic_text;
 use crate::stream::status::Status;
 
-pub mod allowed;
 pub mod changes;
 pub mod models;
+pub mod passwords;
 pub mod running;
 pub mod view;
 pub mod watch;

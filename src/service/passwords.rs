@@ -1,4 +1,4 @@
-//! Which passwords a client of the API may name. Which sources it may add is [`crate::config::ApiSources`]'s affair.
+//! Which passwords the configuration may name when it comes over the network.
 
 use crate::config::{ConfigError, Object};
 
