@@ -2,123 +2,12 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Lines};
 use std::net::TcpListener;
-use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use axum::http::Method;
-use common::program::{DEADLINE, Guard};
+use common::browser::{Browser, ConsoleLog};
 use common::service::{Service, folder};
-use fantoccini::wd::WebDriverCompatibleCommand;
-use fantoccini::{Client, ClientBuilder};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use url::{ParseError, Url};
-
-/// A browser with a profile of its own. It ends with the test, also with one that fails.
-struct Browser {
-    client: Client,
-    session: String,
-    _driver: Guard,
-    /// Kept open, for chromedriver may have more to say.
-    _output: Lines<BufReader<ChildStdout>>,
-    _profile: TempDir,
-}
-
-impl Browser {
-    async fn start() -> Self {
-        let mut driver = Guard::spawn(
-            Command::new("chromedriver")
-                .arg("--port=0")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null()),
-        );
-        let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| {
-            Some(line.unwrap().split_once("started successfully on port ")?.1.trim_end_matches('.').to_string())
-        });
-        let address = format!("http://127.0.0.1:{}", port.expect("chromedriver tells its port"));
-        let profile = tempfile::tempdir().unwrap();
-        let mut arguments = vec![format!("--user-data-dir={}", profile.path().display())];
-        arguments.extend(
-            [
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--window-size=1200,1000",
-            ]
-            .map(String::from),
-        );
-        let capabilities = json!({
-            "goog:chromeOptions": { "args": arguments },
-            "goog:loggingPrefs": { "browser": "ALL" },
-        });
-        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
-            .capabilities(capabilities.as_object().unwrap().clone())
-            .connect(&address)
-            .await
-            .unwrap_or_else(|error| panic!("no browser, run `make setup-test`: {error}"));
-        let session = client.session_id().await.unwrap().unwrap();
-        Browser {
-            client,
-            session: format!("{address}/session/{session}"),
-            _driver: driver,
-            _output: lines,
-            _profile: profile,
-        }
-    }
-
-    async fn run(&self, script: &str) -> Value {
-        self.client.execute(script, Vec::new()).await.unwrap()
-    }
-
-    /// Asks the page again and again until the script gives something other than null and false.
-    async fn until(&self, what: &str, script: &str) -> Value {
-        let mut again = tokio::time::interval(Duration::from_millis(100));
-        let answer = tokio::time::timeout(DEADLINE, async {
-            loop {
-                again.tick().await;
-                let answer = self.run(script).await;
-                if !answer.is_null() && answer != false {
-                    return answer;
-                }
-            }
-        });
-        match answer.await {
-            Ok(answer) => answer,
-            Err(_) => panic!("{what}: not within {DEADLINE:?}; {}", self.run("return document.body.innerText").await),
-        }
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        // Ends Chromium, which would outlive a killed chromedriver. One that is gone already answers with an error.
-        let _ = ureq::delete(&self.session).config().timeout_global(Some(Duration::from_secs(10))).build().call();
-    }
-}
-
-/// What the page wrote to the browser's console (Chromium's own command).
-#[derive(Debug)]
-struct ConsoleLog;
-
-impl WebDriverCompatibleCommand for ConsoleLog {
-    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
-        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
-    }
-
-    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(json!({ "type": "browser" }).to_string()))
-    }
-}
 
 /// A card's element; `CARD` stands for the stream's name.
 const CARD: &str = "const card = document.querySelector('[aria-label=\"CARD\"]'); if (!card) return null;";

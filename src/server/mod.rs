@@ -9,6 +9,7 @@
 //! | `/api/v1/openapi.json`, `/api/docs` | what all of these are, made from the code, and a page for it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
+//! | `/whep/NAME` | offers of WebRTC viewers (`whep`) |
 //!
 //! The server only reads the [`View`]; wishes for other settings and models go through it, too. It has a small runtime of
 //! its own, so that neither a busy pipeline nor a slow client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
@@ -30,6 +31,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::publish::whep::Whep;
 use crate::service::view::{StreamView, View};
 use crate::stream::status::State as StreamState;
 
@@ -46,6 +48,7 @@ mod problem;
 mod process;
 mod recordings;
 mod settings;
+mod whep;
 
 #[cfg(test)]
 mod tests;
@@ -99,6 +102,7 @@ pub struct HttpServer {
 /// What the handlers know.
 struct App {
     view: Arc<View>,
+    whep: Arc<Whep>,
     address: SocketAddr,
     /// True when the server stops: endless responses end then.
     stopping: watch::Receiver<bool>,
@@ -158,10 +162,10 @@ impl Bound {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn serve(self, view: Arc<View>) -> Result<HttpServer, ServerError> {
+    pub fn serve(self, view: Arc<View>, whep: Arc<Whep>) -> Result<HttpServer, ServerError> {
         let Bound { address, runtime, listener } = self;
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(App { view, address, stopping });
+        let app = Arc::new(App { view, whep, address, stopping });
         let serve = move || {
             runtime.block_on(run(listener, app));
             runtime.shutdown_timeout(CUT);
@@ -214,6 +218,7 @@ fn router(app: Shared) -> Router {
         .route("/api/v1/streams/{name}/recordings", get(recordings::list))
         .route("/api/v1/streams/{name}/recordings/{file}", get(recordings::download).delete(recordings::remove))
         .route("/mjpeg/{name}", get(mjpeg::live))
+        .merge(whep::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(with_headers))

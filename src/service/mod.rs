@@ -14,6 +14,7 @@ use crate::frame::Label;
 use crate::overlay::Overlay;
 use crate::publish::encoder::H264;
 use crate::publish::rtsp::RtspServer;
+use crate::publish::whep::Whep;
 use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
 use crate::server::HttpServer;
@@ -72,6 +73,7 @@ pub struct Service {
     models: Option<Models>,
     http: HttpServer,
     rtsp: RtspServer,
+    whep: Arc<Whep>,
     pool: Arc<Pool>,
 }
 
@@ -92,6 +94,9 @@ pub struct Reloaded {
 /// A model that takes longer than this to load is not waited for with the video.
 const QUICK_LOAD: Duration = Duration::from_secs(2);
 
+/// How long WebRTC viewers are waited for when the service stops, beside what its streams take.
+const WHEP_DEADLINE: Duration = Duration::from_millis(500);
+
 /// How long stopping may take before what hangs is named and left.
 const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
@@ -111,7 +116,8 @@ impl Service {
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
         let mut keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
-        let http = http.serve(Arc::clone(&view)).map_err(ServiceError::runtime)?;
+        let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
+        let http = http.serve(Arc::clone(&view), Arc::clone(&whep)).map_err(ServiceError::runtime)?;
         let (server, model) = (config.server.clone(), config.model.clone());
         let mut service = Service {
             view,
@@ -123,6 +129,7 @@ impl Service {
             models: None,
             http,
             rtsp,
+            whep,
             pool,
         };
         if let Err(error) = service.start_all(config, &mut keeper) {
@@ -241,6 +248,7 @@ impl Service {
         for running in &before {
             done.stopped.push(running.config.name.clone());
             self.rtsp.remove(&running.config.name);
+            running.view().outlets.h264.close();
         }
         stop_all(before);
         self.show_streams();
@@ -298,7 +306,13 @@ impl Service {
     pub fn stop(mut self) {
         // A model that is being loaded now is not needed any more; its thread is waited for last.
         let models = self.models.take();
+        // They leave while the streams end.
+        self.whep.dismiss_all();
         stop_all(std::mem::take(&mut self.running));
+        match self.whep.close(WHEP_DEADLINE) {
+            0 => {}
+            left => tracing::error!("{left} WebRTC viewers do not end and are left behind"),
+        }
         drop(models);
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
 pub mod audience;
+pub mod browser;
 pub mod clip;
 pub mod fakes;
 pub mod http;
@@ -9,3 +10,4 @@ pub mod onnx;
 pub mod program;
 pub mod rtsp;
 pub mod service;
+pub mod whep;
