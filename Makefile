@@ -7,8 +7,9 @@ SHELL := /bin/bash
 
 # Debian's packages: to build and run, and beside these to test.
 PACKAGES := ca-certificates gcc libc6-dev pkg-config clang libclang-dev libopencv-dev libgstreamer1.0-dev \
-	libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav glib-networking ffmpeg curl
+	libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev gstreamer1.0-plugins-base \
+	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-nice gstreamer1.0-libav \
+	glib-networking ffmpeg curl
 TEST_PACKAGES := chromium chromium-driver systemd libfaketime mount e2fsprogs
 
 # ONNX Runtime's library, out of its package on PyPI. `make setup ONNXRUNTIME=onnxruntime-gpu` takes the GPU build.
@@ -41,7 +42,7 @@ PHOTOS := .testdata/photos
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api soak fuzz \
-	lint bench clean
+	lint bench delay clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -241,6 +242,10 @@ lint: setup-trainer ## Formatting, clippy, documentation: no warnings
 bench: build ## The bare model against the whole pipeline, and drawing alone
 	target/release/maskcast bench
 	cargo bench --locked --bench overlay
+
+delay: setup ## From the camera to the browser's screen, by WebRTC and as MJPEG (SECONDS=60 for each)
+	@$(call install,chromium chromium-driver)
+	cargo bench --locked --bench delay -- --seconds $(or $(SECONDS),60)
 
 clean: ## Remove build output and what was fetched
 	rm -rf target .tools .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png

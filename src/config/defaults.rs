@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     ApiSources, EncodeConfig, EncoderChoice, ModelConfig, OverlayConfig, Provider, Require, ServerConfig, Show,
-    SourceSpec, SourceUri, StreamConfig, Style,
+    SourceSpec, SourceUri, StreamConfig, Style, WebRtcConfig,
 };
 use crate::access::Users;
 
@@ -40,6 +40,7 @@ impl Default for ServerConfig {
             rtsp_plain_auth: false,
             hosts: Vec::new(),
             api_sources: ApiSources::default(),
+            webrtc: WebRtcConfig::default(),
         }
     }
 }

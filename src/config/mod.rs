@@ -25,6 +25,7 @@ mod source;
 mod store;
 mod stream;
 mod uri;
+mod webrtc;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
 pub use store::{StoreError, replace};
+pub use webrtc::{TurnServer, WebRtcConfig};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]

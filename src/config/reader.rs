@@ -18,10 +18,11 @@ use super::error::{ConfigError, did_you_mean, line_of, suggest};
 
 /// Which key lives where, for keys that are found in the wrong table: in TOML, a key below `[stream.overlay]` belongs
 /// to the overlay, however the lines are indented.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 9] = [
     ("[model]", &["path", "providers", "require", "threads", "workers", "max_batch", "device", "cache_dir", "runtime"]),
     ("[server]", &["http", "rtsp", "allow_anonymous", "users", "rtsp_plain_auth", "hosts", "api_sources"]),
     ("[server.tls]", &["cert", "key"]),
+    ("[server.webrtc]", &["stun", "turn", "udp_ports", "host_addresses", "max_viewers"]),
     (
         "[[stream]]",
         &[
@@ -255,6 +256,14 @@ impl<'a> Value<'a> {
         match self.value {
             DeValue::String(text) if text.is_empty() => self.fail("must not be empty", None),
             DeValue::String(text) => Some(text),
+            _ => self.wrong_type("a string", None),
+        }
+    }
+
+    /// A string, or nothing where it is empty.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        match self.value {
+            DeValue::String(text) => Some(text).filter(|text| !text.is_empty()).map(|text| text.as_ref()),
             _ => self.wrong_type("a string", None),
         }
     }

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::allowed::ApiSources;
 use super::load::folder_of;
 use super::reader::{Section, Value, tidy};
+use super::webrtc::WebRtcConfig;
 use crate::access::{Role, Users};
 
 /// `[server]`
@@ -29,6 +30,7 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// What the API may add as a source.
     pub api_sources: ApiSources,
+    pub webrtc: WebRtcConfig,
 }
 
 /// `[server.tls]`: PEM files.
@@ -70,6 +72,7 @@ pub(super) fn read_server(section: &Section) -> ServerConfig {
         rtsp_plain_auth: flag("rtsp_plain_auth"),
         hosts: section.get("hosts").and_then(|value| read_hosts(&value)).unwrap_or_default(),
         api_sources: section.get("api_sources").and_then(|value| read_api_sources(&value)).unwrap_or_default(),
+        webrtc: WebRtcConfig::read(&section.section("webrtc")),
     };
     if collide(server.http, server.rtsp) {
         let help = "HTTP and RTSP need a port each; the defaults are 8080 and 8554";

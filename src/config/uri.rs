@@ -168,7 +168,7 @@ fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Problem> {
 }
 
 /// `%41` → `A`; a `%` that begins no such triple stays as it is.
-fn percent_decode(text: &str) -> Vec<u8> {
+pub(super) fn percent_decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());

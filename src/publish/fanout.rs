@@ -33,15 +33,32 @@ pub struct Fanout {
     takers: Mutex<Vec<Listed>>,
     /// Their number, for those who must not wait while a picture is handed out.
     count: AtomicUsize,
+    /// How many of them watch by WebRTC.
+    webrtc: AtomicUsize,
+    /// The next taker's name.
+    next: AtomicU64,
     encoder: Mutex<Encoder>,
     /// Access units that takers have lost.
     lost: Arc<AtomicU64>,
 }
 
+/// Names a taker among those of its fan-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakerId(u64);
+
 struct Listed {
     taker: Box<dyn Taker>,
+    id: TakerId,
+    kind: Kind,
+}
+
+/// What a taker is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
     /// Goes with the output that brought it, as a recording does; viewers stay when a stream starts anew.
-    of_output: bool,
+    OfOutput,
+    Viewer,
+    WebRtc,
 }
 
 /// What the fan-out knows of the encoder that feeds it.
@@ -62,24 +79,56 @@ const KEYFRAME_PAUSE: Duration = Duration::from_millis(250);
 impl Fanout {
     /// Adds a viewer; it starts with a keyframe, which is asked for at once.
     pub fn add(&self, taker: Box<dyn Taker>) {
-        self.enlist(Listed { taker, of_output: false });
+        self.enlist(taker, Kind::Viewer);
+    }
+
+    /// Adds one who watches by WebRTC, counted apart.
+    pub(super) fn add_webrtc(&self, taker: Box<dyn Taker>) -> TakerId {
+        self.enlist(taker, Kind::WebRtc)
+    }
+
+    /// Lets a taker go now, rather than with the next picture, which may never come.
+    pub(super) fn remove(&self, id: TakerId) {
+        let mut takers = lock(&self.takers);
+        let gone = takers.iter().position(|listed| listed.id == id).map(|at| takers.remove(at));
+        self.recount(&takers);
+        drop(takers);
+        drop(gone);
     }
 
     /// Adds a taker that leaves with [`Fanout::end_output`].
     pub(super) fn add_for_output(&self, taker: Box<dyn Taker>) {
-        self.enlist(Listed { taker, of_output: true });
+        self.enlist(taker, Kind::OfOutput);
     }
 
-    fn enlist(&self, listed: Listed) {
+    fn enlist(&self, taker: Box<dyn Taker>, kind: Kind) -> TakerId {
+        let id = TakerId(self.next.fetch_add(1, Ordering::Relaxed));
         let mut takers = lock(&self.takers);
-        takers.push(listed);
-        self.count.store(takers.len(), Ordering::Release);
+        takers.push(Listed { taker, id, kind });
+        self.recount(&takers);
         drop(takers);
         self.request_keyframe();
+        id
+    }
+
+    fn recount(&self, takers: &[Listed]) {
+        let webrtc = takers.iter().filter(|listed| listed.kind == Kind::WebRtc).count();
+        self.webrtc.store(webrtc, Ordering::Release);
+        self.count.store(takers.len(), Ordering::Release);
     }
 
     pub fn takers(&self) -> usize {
         self.count.load(Ordering::Acquire)
+    }
+
+    /// Takers that watch by WebRTC.
+    pub fn webrtc(&self) -> usize {
+        self.webrtc.load(Ordering::Acquire)
+    }
+
+    /// The other takers: RTSP's shared media, and recordings.
+    pub fn others(&self) -> usize {
+        self.takers().saturating_sub(self.webrtc())
     }
 
     /// Access units that slow takers have lost so far.
@@ -110,7 +159,7 @@ impl Fanout {
             }
             Taken::Gone => false,
         });
-        self.count.store(takers.len(), Ordering::Release);
+        self.recount(&takers);
         drop(takers);
         if wanted || lock(&self.encoder).wanted {
             self.request_keyframe();
@@ -120,9 +169,9 @@ impl Fanout {
     /// Lets those go who came with the output, in the order in which they came: it has ended.
     pub(super) fn end_output(&self) {
         let mut takers = lock(&self.takers);
-        let (gone, stay): (Vec<_>, Vec<_>) = takers.drain(..).partition(|listed| listed.of_output);
+        let (gone, stay): (Vec<_>, Vec<_>) = takers.drain(..).partition(|listed| listed.kind == Kind::OfOutput);
         *takers = stay;
-        self.count.store(takers.len(), Ordering::Release);
+        self.recount(&takers);
         drop(takers);
         // Outside the lock: closing a file takes a moment.
         drop(gone);
@@ -130,9 +179,11 @@ impl Fanout {
 
     /// Lets everybody go: there will be no more pictures. Viewers see the end of the stream.
     pub fn close(&self) {
-        let takers = std::mem::take(&mut *lock(&self.takers));
-        self.count.store(0, Ordering::Release);
+        let mut takers = lock(&self.takers);
+        let gone = std::mem::take(&mut *takers);
+        self.recount(&takers);
         drop(takers);
+        drop(gone);
     }
 
     /// Asks the encoder for a keyframe, now or in a moment.

@@ -1,7 +1,7 @@
 //! Outputs: where a stream's pictures go once the masks are drawn.
 //!
 //! [`Output`] is the edge where tests put fakes. A live stream has a [`live::LiveOutput`]: one H.264 encode fanned out
-//! to RTSP viewers and the recording, and JPEG pictures for browsers. `maskcast segment` has a [`file::FileOutput`].
+//! to RTSP and WebRTC viewers and the recording, and JPEG pictures for browsers. `maskcast segment` has a [`file::FileOutput`].
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ mod raw;
 pub mod recording;
 pub mod rtsp;
 pub mod rtsp_auth;
+pub mod whep;
 
 /// Why a picture could not be published; in one line.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -65,6 +65,7 @@ struct Viewers {
     /// RTSP viewers, and the recording.
     h264: usize,
     mjpeg: usize,
+    webrtc: usize,
 }
 
 /// A class as the stream draws it.
@@ -82,6 +83,7 @@ struct LegendReport {
 struct Links {
     mjpeg: String,
     rtsp: String,
+    whep: String,
 }
 
 /// `/api/v1/version`
@@ -178,11 +180,15 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         show: stream.config.show,
         width: condition.info.map(|info| info.width),
         height: condition.info.map(|info| info.height),
-        viewers: Viewers { h264: stream.outlets.h264.takers(), mjpeg: stream.outlets.jpeg.viewers() },
+        viewers: Viewers {
+            h264: stream.outlets.h264.others(),
+            mjpeg: stream.outlets.jpeg.viewers(),
+            webrtc: stream.outlets.h264.webrtc(),
+        },
         panics: status.panics(),
         late_connections: status.late_connections(),
         legend: stream.legend(labels).iter().map(legend).collect(),
-        links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("{rtsp}/{name}") },
+        links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("{rtsp}/{name}"), whep: format!("/whep/{name}") },
         config: Settings::from(&stream.config),
         name,
     }

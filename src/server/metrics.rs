@@ -114,7 +114,11 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
 
 fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
     let viewers = streams.iter().flat_map(|stream| {
-        let outlets = [("h264", stream.outlets.h264.takers()), ("mjpeg", stream.outlets.jpeg.viewers())];
+        let outlets = [
+            ("h264", stream.outlets.h264.others()),
+            ("mjpeg", stream.outlets.jpeg.viewers()),
+            ("webrtc", stream.outlets.h264.webrtc()),
+        ];
         outlets.map(|(output, count)| (vec![("stream", &*stream.status.name), ("output", output)], count as f64))
     });
     out.gauges("maskcast_viewers", "Who takes the stream's pictures; a recording counts as h264.", viewers);

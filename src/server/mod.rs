@@ -10,6 +10,7 @@
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/api/v1/session` | logging in and out (`session`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
+//! | `/whep/NAME` | offers of WebRTC viewers (`whep`) |
 //!
 //! The server only reads the [`View`]; wishes for other settings and models go through it, too. It has a small runtime of
 //! its own, so that neither a busy pipeline nor a slow client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
@@ -36,6 +37,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::access::Access;
 use crate::access::tls::Certificate;
 use crate::config::ServerConfig;
+use crate::publish::whep::Whep;
 use crate::service::view::{StreamView, View};
 use crate::stream::status::State as StreamState;
 
@@ -54,6 +56,7 @@ mod process;
 mod recordings;
 mod session;
 mod settings;
+mod whep;
 
 #[cfg(test)]
 mod tests;
@@ -107,6 +110,7 @@ pub struct HttpServer {
 /// What the handlers know.
 struct App {
     view: Arc<View>,
+    whep: Arc<Whep>,
     address: SocketAddr,
     access: Arc<Access>,
     /// Whether clients come by TLS.
@@ -169,11 +173,11 @@ impl Bound {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn serve(self, view: Arc<View>) -> Result<HttpServer, ServerError> {
+    pub fn serve(self, view: Arc<View>, whep: Arc<Whep>) -> Result<HttpServer, ServerError> {
         let open = Access::new(&ServerConfig::default());
         let address = self.address;
         let access = open.map_err(|problem| ServerError { address, problem })?;
-        self.serve_guarded(view, Arc::new(access), None)
+        self.serve_guarded(view, whep, Arc::new(access), None)
     }
 
     /// Serves `view` to those whom `access` lets in; with a certificate, by TLS only.
@@ -183,6 +187,7 @@ impl Bound {
     pub fn serve_guarded(
         self,
         view: Arc<View>,
+        whep: Arc<Whep>,
         access: Arc<Access>,
         certificate: Option<&Arc<Certificate>>,
     ) -> Result<HttpServer, ServerError> {
@@ -191,7 +196,7 @@ impl Bound {
         let tls = tls.map_err(|problem| ServerError { address, problem })?;
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(App { view, address, access, tls: tls.is_some(), stopping });
+        let app = Arc::new(App { view, whep, address, access, tls: tls.is_some(), stopping });
         let listener = Doors { listener, tls };
         let serve = move || {
             runtime.block_on(run(listener, app));
@@ -246,6 +251,7 @@ fn router(app: Shared) -> Router {
         .merge(Router::from(openapi::routes()).layer(DefaultBodyLimit::max(LARGEST_BODY)))
         .route(session::PATH, sessions)
         .route("/mjpeg/{name}", get(mjpeg::live))
+        .merge(whep::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard))

@@ -59,7 +59,11 @@ pub(super) fn model() -> ModelView {
 }
 
 pub(super) fn server(view: &Arc<View>) -> HttpServer {
-    HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap().serve(Arc::clone(view)).unwrap()
+    HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap().serve(Arc::clone(view), whep()).unwrap()
+}
+
+pub(super) fn whep() -> Arc<Whep> {
+    Arc::new(Whep::new(crate::config::WebRtcConfig::default()))
 }
 
 pub(super) struct Answer {

@@ -17,6 +17,7 @@ use crate::overlay::Overlay;
 use crate::publish::encoder::H264;
 use crate::publish::rtsp::RtspServer;
 use crate::publish::rtsp_auth::RtspGuard;
+use crate::publish::whep::Whep;
 use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
 use crate::server::HttpServer;
@@ -77,6 +78,7 @@ pub struct Service {
     rtsp: RtspServer,
     access: Arc<Access>,
     certificate: Option<Arc<Certificate>>,
+    whep: Arc<Whep>,
     pool: Arc<Pool>,
 }
 
@@ -96,6 +98,9 @@ pub struct Reloaded {
 
 /// A model that takes longer than this to load is not waited for with the video.
 const QUICK_LOAD: Duration = Duration::from_secs(2);
+
+/// How long WebRTC viewers are waited for when the service stops, beside what its streams take.
+const WHEP_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How long stopping may take before what hangs is named and left.
 const STOP_DEADLINE: Duration = Duration::from_secs(4);
@@ -121,8 +126,9 @@ impl Service {
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
         let mut keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
+        let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
         let http = http
-            .serve_guarded(Arc::clone(&view), Arc::clone(&access), certificate.as_ref())
+            .serve_guarded(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())
             .map_err(ServiceError::runtime)?;
         let (server, model) = (config.server.clone(), config.model.clone());
         let mut service = Service {
@@ -137,6 +143,7 @@ impl Service {
             rtsp,
             access,
             certificate,
+            whep,
             pool,
         };
         if let Err(error) = service.start_all(config, &mut keeper) {
@@ -262,6 +269,7 @@ impl Service {
         for running in &before {
             done.stopped.push(running.config.name.clone());
             self.rtsp.remove(&running.config.name);
+            running.view().outlets.h264.close();
         }
         stop_all(before);
         self.show_streams();
@@ -335,7 +343,13 @@ impl Service {
     pub fn stop(mut self) {
         // A model that is being loaded now is not needed any more; its thread is waited for last.
         let models = self.models.take();
+        // They leave while the streams end.
+        self.whep.dismiss_all();
         stop_all(std::mem::take(&mut self.running));
+        match self.whep.close(WHEP_DEADLINE) {
+            0 => {}
+            left => tracing::error!("{left} WebRTC viewers do not end and are left behind"),
+        }
         drop(models);
     }
 }

@@ -33,6 +33,38 @@ pub fn get_bytes(url: &str) -> (u16, Vec<u8>) {
     (response.status().as_u16(), response.body_mut().read_to_vec().unwrap())
 }
 
+/// The whole answer to a request of any method.
+pub struct Answer {
+    pub status: u16,
+    headers: ureq::http::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    /// Sends a body, or none where it is empty.
+    pub fn to(method: &str, url: &str, content_type: &str, body: &str) -> Self {
+        let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", content_type);
+        let config = ureq::Agent::config_builder().http_status_as_error(false).allow_non_standard_methods(true);
+        let agent: ureq::Agent = config.timeout_global(Some(DEADLINE)).build().into();
+        let mut response =
+            agent.run(request.body(body.to_owned()).unwrap()).unwrap_or_else(|error| panic!("{url}: {error}"));
+        Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.body_mut().read_to_string().unwrap(),
+        }
+    }
+
+    pub fn post(url: &str, content_type: &str, body: &str) -> Self {
+        Answer::to("POST", url, content_type, body)
+    }
+
+    /// A header's value; empty when there is none.
+    pub fn header(&self, name: &str) -> String {
+        self.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    }
+}
+
 pub fn get_json(url: &str) -> Value {
     let (status, body) = get(url);
     assert_eq!(status, 200, "{url}: {body}");

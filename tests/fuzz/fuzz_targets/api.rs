@@ -48,7 +48,8 @@ static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
         time: Duration::from_millis(50),
     });
     let view = Arc::new(view);
-    let server = HttpServer::bind(address).expect("a port").serve(Arc::clone(&view)).expect("a thread");
+    let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
+    let server = HttpServer::bind(address).expect("a port").serve(Arc::clone(&view), whep).expect("a thread");
     (server, view, Wishes(Box::new(move || wishes.models.try_recv().ok().map(|wish| wish.path))))
 });
 

@@ -1,0 +1,128 @@
+//! From the camera to the screen: `make delay`.
+//!
+//! A camera of ours (RTSP, H.264, 640×360, 15 frames a second) paints a number into each picture and remembers when it
+//! took it. The real service shows it with the bundled model; headless Chromium reads the number back out of what is
+//! on its screen, by WebRTC and as MJPEG. Both clocks are this machine's. Everything between is in the figure: the
+//! camera's own encoder, the jitter buffer of 100 ms that `stream.latency` gives a network camera, decoding, drawing,
+//! encoding, the browser's decoder and its screen's 60 pictures a second.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../../tests/faulty_camera/mod.rs"]
+mod faulty_camera;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use serde_json::{Value, json};
+
+use common::browser::Browser;
+use common::http::get_json;
+use common::service::Service;
+use faulty_camera::Camera;
+
+/// Measures the delay from the camera to the browser's screen, and prints it as a table
+#[derive(Parser)]
+struct Arguments {
+    /// How long each way is watched
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The jitter buffer of the camera's connection, as in `stream.latency`
+    #[arg(long, default_value = "100ms")]
+    latency: String,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Pictures at the beginning that are not counted: a connection is made, a jitter buffer finds its size.
+const SETTLING: Duration = Duration::from_secs(5);
+
+const CAMERA: &str = "name = \"gate\"\nsize = [640, 360]\nfps = 15\ncolor = \"blue\"\n";
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let camera = Camera::start(&toml::from_str(CAMERA)?)?;
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("maskcast.toml");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/street.onnx");
+    let text = format!(
+        "[model]\npath = {model:?}\nproviders = [\"cpu\"]\n[server]\nhttp = \"127.0.0.1:0\"\nrtsp = \"127.0.0.1:0\"\n\
+         [[stream]]\nname = \"gate\"\nsource = \"{}\"\nlatency = \"{}\"\noverlay = {{ legend = false }}\n",
+        camera.url(),
+        arguments.latency
+    );
+    std::fs::write(&config, text)?;
+    let mut service = Service::run(&config, &[]);
+    service.program.wait_for_message("ready");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let watched = Duration::from_secs(arguments.seconds);
+    println!("| way | pictures | median | 95 % | longest |\n| --- | ---: | ---: | ---: | ---: |");
+    for (way, name) in [("whep", "WebRTC"), ("mjpeg", "MJPEG")] {
+        let seen = runtime.block_on(watch(&service, way, watched))?;
+        let delays = delays(&camera, &seen)?;
+        let at = |share: f64| delays[((delays.len() - 1) as f64 * share).round() as usize];
+        println!("| {name} | {} | {:.0} ms | {:.0} ms | {:.0} ms |", delays.len(), at(0.5), at(0.95), at(1.0));
+    }
+    about(&service)
+}
+
+/// Numbers, and when each was on the screen first, in milliseconds since 1970.
+async fn watch(service: &Service, way: &str, watched: Duration) -> Result<Vec<(u16, f64)>> {
+    let browser = Browser::start().await;
+    browser.client.goto(&format!("{}healthz", service.page)).await?;
+    browser.client.execute(include_str!("read.js"), vec![json!(way), json!("gate")]).await?;
+    let first = "const { seen, error } = window.reading; if (error) throw new Error(error); return seen.length > 0;";
+    browser.until("the first picture", first).await;
+    tokio::time::sleep(SETTLING).await;
+    browser.run("window.reading.seen = []; window.reading.unread = 0; return true;").await;
+    tokio::time::sleep(watched).await;
+    let answer = browser.run("const { seen, unread } = window.reading; return { seen, unread };").await;
+    let seen: Vec<(u16, f64)> = serde_json::from_value(answer["seen"].clone())?;
+    let unread = answer["unread"].as_u64().unwrap_or(0);
+    if unread as usize > seen.len() / 20 {
+        bail!("{unread} pictures could not be read, beside {}", seen.len());
+    }
+    Ok(seen)
+}
+
+/// Milliseconds, in order.
+fn delays(camera: &Camera, seen: &[(u16, f64)]) -> Result<Vec<f64>> {
+    let (instant, clock) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH)?);
+    let delay = |&(number, at): &(u16, f64)| {
+        let taken = camera.taken_at(number).context("a picture that was never taken")?;
+        Ok(at - (clock - instant.duration_since(taken)).as_secs_f64() * 1e3)
+    };
+    let mut delays = seen.iter().map(delay).collect::<Result<Vec<f64>>>()?;
+    if delays.is_empty() {
+        bail!("no picture was seen");
+    }
+    delays.sort_by(f64::total_cmp);
+    Ok(delays)
+}
+
+/// What the figures hold for.
+fn about(service: &Service) -> Result<()> {
+    let model: Value = get_json(&format!("{}api/v1/model", service.page));
+    let stream = service.stream("gate");
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
+    let cpu = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or(": unknown")
+        .trim_start_matches([' ', '\t', ':']);
+    let cores = std::thread::available_parallelism()?;
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load: Vec<&str> = load.split(' ').take(2).collect();
+    println!(
+        "\n640×360, 15 frames a second; the model takes {} ms a frame ({}); the service publishes {} frames a second, {} ms \
+         after their capture; {cores} cores, {cpu}; load {}",
+        model["frame_ms"],
+        model["actual"].as_str().unwrap_or("?"),
+        stream["fps"],
+        stream["latency_ms"],
+        load.join(", ")
+    );
+    Ok(())
+}

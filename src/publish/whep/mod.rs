@@ -1,0 +1,224 @@
+//! WebRTC viewers by WHEP (draft-ietf-wish-whep): an offer comes by HTTP, an answer goes back, and the stream's one H.264
+//! encode is sent over DTLS-SRTP.
+//!
+//! ```text
+//! fan-out ──▶ [appsrc] ─▶ rtph264pay ─▶ webrtcbin (ICE by libnice, DTLS, SRTP, RTCP) ─▶ UDP ─▶ browser
+//! ```
+//!
+//! | file | what it knows |
+//! | --- | --- |
+//! | [`offer`] | SDP: what of an offer is answered, and the answer to all of it |
+//! | [`trickle`] | candidates that come later, by PATCH |
+//! | [`viewer`] | one viewer's pipeline, from the offer to the teardown, on a thread of its own |
+//!
+//! It is built on GStreamer's webrtcbin, not on the crate gst-plugin-webrtc (looked at: 0.15.4), whose WHEP server makes
+//! promises that a service for months cannot take: its `webrtcsink` wants to have seen a stream's pictures before the first
+//! viewer asks (`in_caps.unwrap()` in a task; the request then waits for a timeout), but here nothing is encoded until
+//! somebody does; PATCH through its action signal always panics (it takes its fourth argument from the third's
+//! place); an offer that cannot be read stays in a map for ever, and a gathering that completes twice, or ends after the
+//! request did, hits an `expect` inside a C callback, which ends the process.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use tokio::sync::oneshot;
+
+use super::fanout::Fanout;
+use crate::config::WebRtcConfig;
+
+mod offer;
+mod trickle;
+mod viewer;
+
+use offer::Offer;
+use trickle::Fragment;
+use viewer::{Event, Viewer};
+
+/// Events that may wait for a viewer's thread. What does not fit is lost, except the wish to leave.
+const EVENTS: usize = 64;
+
+/// Why somebody cannot watch; in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is no SDP.
+    #[error("the offer is no SDP: {0}")]
+    NoSdp(String),
+    /// It is SDP that nothing can be made of.
+    #[error("{0}")]
+    Unusable(String),
+    /// No more viewers are let in.
+    #[error("{0} viewers are watching, as many as server.webrtc.max_viewers allows")]
+    Full(usize),
+    /// The machine does not give what is needed.
+    #[error("{0}")]
+    Failed(String),
+    /// Nobody of this name watches this stream.
+    #[error("there is no such viewer")]
+    Unknown,
+}
+
+/// Somebody who has been let in.
+pub struct Admitted {
+    /// Names the viewer; cannot be guessed.
+    pub id: String,
+    /// Comes as soon as all candidates are gathered, within seconds. Dropped unread, the viewer leaves.
+    pub answer: oneshot::Receiver<Result<String, Refusal>>,
+}
+
+/// Everybody who watches by WebRTC. Dropping it lets all of them go.
+pub struct Whep {
+    room: Arc<Room>,
+}
+
+struct Room {
+    settings: WebRtcConfig,
+    seats: Mutex<HashMap<String, Seat>>,
+    /// Told when somebody has left.
+    left: Condvar,
+}
+
+/// What is known of a viewer from outside its thread.
+struct Seat {
+    stream: String,
+    leave: Arc<AtomicBool>,
+    events: Sender<Event>,
+}
+
+impl Seat {
+    /// Whether it watches this stream, and is to go on with it.
+    fn is_of(&self, stream: &str) -> bool {
+        self.stream == stream && !self.leave.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.leave.store(true, Ordering::Release);
+        // Only wakes the thread up; when it has other things to read, it is awake.
+        let _ = self.events.try_send(Event::Look);
+    }
+}
+
+impl Whep {
+    pub fn new(settings: WebRtcConfig) -> Self {
+        Whep { room: Arc::new(Room { settings, seats: Mutex::default(), left: Condvar::new() }) }
+    }
+
+    pub fn settings(&self) -> &WebRtcConfig {
+        &self.room.settings
+    }
+
+    /// Lets somebody in who sends this offer.
+    ///
+    /// # Errors
+    /// An offer that cannot be answered, too many viewers, no thread or no WebRTC on this machine.
+    pub fn admit(&self, stream: &str, fanout: &Arc<Fanout>, offer: &str) -> Result<Admitted, Refusal> {
+        let offer = Offer::read(offer)?;
+        let id = new_id()?;
+        let (events, inbox) = bounded(EVENTS);
+        let leave = Arc::new(AtomicBool::new(false));
+        let most = self.room.settings.max_viewers;
+        let mut seats = self.room.seats();
+        if seats.len() >= most {
+            return Err(Refusal::Full(most));
+        }
+        let seat = Seat { stream: stream.to_owned(), leave: Arc::clone(&leave), events: events.clone() };
+        seats.insert(id.clone(), seat);
+        drop(seats);
+        // From here on the seat is given back by whatever happens to this.
+        let taken = Taken { room: Arc::clone(&self.room), id: id.clone() };
+        let (sender, answer) = oneshot::channel();
+        let viewer = Viewer {
+            stream: stream.into(),
+            fanout: Arc::downgrade(fanout),
+            offer,
+            events,
+            inbox,
+            leave,
+            answer: sender,
+        };
+        std::thread::Builder::new()
+            .name(format!("whep-{stream}"))
+            .spawn(move || viewer.watch(&taken.room.settings))
+            .map_err(|error| Refusal::Failed(format!("no thread for a viewer: {error}")))?;
+        Ok(Admitted { id, answer })
+    }
+
+    /// Hands on candidates that a viewer found after its offer (`application/trickle-ice-sdpfrag`).
+    ///
+    /// # Errors
+    /// Somebody unknown; no such fragment, or one that asks for more than candidates.
+    pub fn trickle(&self, stream: &str, id: &str, fragment: &str) -> Result<(), Refusal> {
+        let seats = self.room.seats();
+        let seat = seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(Refusal::Unknown)?;
+        let fragment = Fragment::read(fragment)?;
+        seat.events
+            .try_send(Event::Candidates(fragment))
+            .map_err(|_| Refusal::Failed("the viewer is busy with earlier candidates".into()))
+    }
+
+    /// Lets somebody go who asks for it; the pipeline ends in the background.
+    ///
+    /// # Errors
+    /// Somebody unknown.
+    pub fn dismiss(&self, stream: &str, id: &str) -> Result<(), Refusal> {
+        let seats = self.room.seats();
+        seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(Refusal::Unknown)?.end();
+        Ok(())
+    }
+
+    /// Asks everybody to leave.
+    pub fn dismiss_all(&self) {
+        self.room.seats().values().for_each(Seat::end);
+    }
+
+    /// Who is here, connected or not yet.
+    pub fn viewers(&self) -> usize {
+        self.room.seats().len()
+    }
+
+    /// Asks everybody to leave and waits until they have, at most so long; says how many have not.
+    pub fn close(&self, patience: Duration) -> usize {
+        self.dismiss_all();
+        let deadline = Instant::now() + patience;
+        let mut seats = self.room.seats();
+        while !seats.is_empty() {
+            let Some(rest) = deadline.checked_duration_since(Instant::now()) else { break };
+            seats = self.room.left.wait_timeout(seats, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        seats.len()
+    }
+}
+
+impl Drop for Whep {
+    fn drop(&mut self) {
+        self.dismiss_all();
+    }
+}
+
+impl Room {
+    fn seats(&self) -> MutexGuard<'_, HashMap<String, Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A seat in use. Given back when it is dropped, also by a panic.
+struct Taken {
+    room: Arc<Room>,
+    id: String,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.room.seats().remove(&self.id);
+        self.room.left.notify_all();
+    }
+}
+
+/// 128 bits that nobody can guess: who knows them may end the viewer.
+fn new_id() -> Result<String, Refusal> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Refusal::Failed(format!("no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

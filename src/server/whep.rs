@@ -1,0 +1,139 @@
+//! WHEP (draft-ietf-wish-whep): a viewer's offer by POST, its later candidates by PATCH, its end by DELETE.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::http::header::{CONTENT_TYPE, ETAG, LINK, LOCATION};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+
+use super::problem::Problem;
+use super::{Named, Shared};
+use crate::config::WebRtcConfig;
+use crate::publish::whep::Refusal;
+
+/// Bytes of an offer; a browser's has about 5000.
+const MOST: usize = 64 << 10;
+
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/whep/{name}", post(offer))
+        .route("/whep/{name}/{id}", axum::routing::delete(leave).patch(candidates))
+        .layer(DefaultBodyLimit::max(MOST))
+}
+
+/// `POST /whep/NAME`: 201 with the answer, and where the viewer is found from now on.
+async fn offer(named: Named, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
+    let offer = text(&headers, SDP, body)?;
+    let (whep, stream) = (&named.app.whep, named.stream());
+    let admitted = whep.admit(&stream.status.name, &stream.outlets.h264, &offer)?;
+    // The viewer's thread answers within seconds, or ends.
+    let gone = |_| Refusal::Failed("the viewer's thread has ended".into());
+    let answer = admitted.answer.await.map_err(gone)??;
+    let location = format!("/whep/{}/{}", stream.status.name, admitted.id);
+    let fixed = [
+        (CONTENT_TYPE, HeaderValue::from_static(SDP)),
+        (ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)),
+        (ETAG, header(&format!("\"{}\"", admitted.id))),
+        (LOCATION, header(&location)),
+    ];
+    let mut response = (StatusCode::CREATED, fixed, answer).into_response();
+    for link in links(whep.settings()) {
+        let mut link = header(&link);
+        link.set_sensitive(true);
+        response.headers_mut().append(LINK, link);
+    }
+    Ok(response)
+}
+
+/// `PATCH /whep/NAME/ID`: 204; candidates only, ICE is not restarted.
+async fn candidates(
+    viewer: Viewer,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let fragment = text(&headers, FRAGMENT, body)?;
+    viewer.app.whep.trickle(&viewer.stream, &viewer.id, &fragment)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /whep/NAME/ID`: 200.
+async fn leave(viewer: Viewer) -> Result<StatusCode, Problem> {
+    viewer.app.whep.dismiss(&viewer.stream, &viewer.id)?;
+    Ok(StatusCode::OK)
+}
+
+/// Whom the path names; perhaps nobody.
+struct Viewer {
+    app: Shared,
+    stream: String,
+    id: String,
+}
+
+impl FromRequestParts<Shared> for Viewer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let Path((stream, id)) =
+            Path::<(String, String)>::from_request_parts(parts, app).await.map_err(|_| Refusal::Unknown)?;
+        let State(app) = State::<Shared>::from_request_parts(parts, app).await.unwrap_or_else(|never| match never {});
+        Ok(Viewer { app: Arc::clone(&app), stream, id })
+    }
+}
+
+/// The body, when it is of this type.
+fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
+    let written = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = written.split(';').next().unwrap_or("").trim();
+    if !essence.eq_ignore_ascii_case(wanted) {
+        let detail = format!("the body must be {wanted}, not {essence:?}");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let body = body.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    String::from_utf8(body.into())
+        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body is no UTF-8 text".into()))
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::NoSdp(_) => StatusCode::BAD_REQUEST,
+            Refusal::Unusable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::Unknown => StatusCode::NOT_FOUND,
+        };
+        Problem::new(status, refusal.to_string())
+    }
+}
+
+/// What the viewer may ask for its own address and for a relay (WHEP's `Link` headers). A TURN password is told whoever
+/// may watch: it needs it.
+fn links(settings: &WebRtcConfig) -> Vec<String> {
+    let stun = settings.stun.iter().map(|server| format!("<stun:{server}>; rel=\"ice-server\""));
+    let turn = settings.turn.iter().map(|server| {
+        let mut link = format!("<{server}>; rel=\"ice-server\"");
+        for (name, value) in [("username", server.user.as_str()), ("credential", server.password.expose())] {
+            // Writing to a String does not fail.
+            let _ = write!(link, "; {name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+        }
+        link + "; credential-type=\"password\""
+    });
+    stun.chain(turn).collect()
+}
+
+/// A header's value; empty where it cannot be one, which names and passwords with control characters cannot.
+fn header(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""))
+}

@@ -1,0 +1,167 @@
+//! A WHEP player that is no browser: GStreamer's webrtcbin, and ureq for the one request.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_sdp as gst_sdp;
+use gstreamer_webrtc as gst_webrtc;
+
+use gst::prelude::*;
+
+use super::http::Answer;
+use super::program::DEADLINE;
+
+/// Width, height, and the colour in the middle.
+pub type Picture = (i32, i32, [u8; 3]);
+
+/// What a player does with what it receives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// Decodes and looks at it.
+    Pictures,
+    /// Only counts: many fit into a small machine.
+    Packets,
+}
+
+/// A player that watches. Dropped, it closes its side without a word to the service's HTTP.
+pub struct Player {
+    pipeline: gst::Pipeline,
+    /// Where the service keeps it: `/whep/NAME/ID`.
+    pub location: String,
+    received: Arc<AtomicU64>,
+    newest: Arc<Mutex<Option<Picture>>>,
+}
+
+impl Player {
+    /// Offers, and takes the answer.
+    pub fn start(page: &str, stream: &str, wants: Wants) -> Self {
+        gst::init().unwrap();
+        let pipeline = gst::Pipeline::new();
+        let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
+        webrtc.set_property_from_str("bundle-policy", "max-bundle");
+        pipeline.add(&webrtc).unwrap();
+        let caps = gst::Caps::builder("application/x-rtp")
+            .field("media", "video")
+            .field("encoding-name", "H264")
+            .field("clock-rate", 90_000)
+            .field("payload", 96)
+            .field("packetization-mode", "1")
+            .field("profile-level-id", "42e01f")
+            .field("rtcp-fb-nack-pli", true)
+            .build();
+        let direction = gst_webrtc::WebRTCRTPTransceiverDirection::Recvonly;
+        webrtc.emit_by_name::<gst_webrtc::WebRTCRTPTransceiver>("add-transceiver", &[&direction, &caps]);
+        let (received, newest) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Option<Picture>>>::default());
+        let (count, shown, bin) = (Arc::clone(&received), Arc::clone(&newest), pipeline.downgrade());
+        webrtc.connect_pad_added(move |_, pad| {
+            if let Some(pipeline) = bin.upgrade().filter(|_| pad.direction() == gst::PadDirection::Src) {
+                receive(&pipeline, pad, wants, &count, &shown);
+            }
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let (gathered, complete) = bounded(8);
+        webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
+            let state = webrtc.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
+            if state == gst_webrtc::WebRTCICEGatheringState::Complete {
+                let _ = gathered.try_send(());
+            }
+        });
+        let (promise, reply) = promise();
+        webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
+        let reply = reply.recv_timeout(DEADLINE).unwrap().unwrap();
+        let offer = reply.get::<gst_webrtc::WebRTCSessionDescription>("offer").unwrap();
+        webrtc.emit_by_name::<()>("set-local-description", &[&offer, &None::<gst::Promise>]);
+        complete.recv_timeout(DEADLINE).unwrap();
+        let offer = webrtc.property::<gst_webrtc::WebRTCSessionDescription>("local-description");
+        let url = format!("{page}whep/{stream}");
+        let answer = Answer::post(&url, "application/sdp", &offer.sdp().as_text().unwrap());
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let sdp = gst_sdp::SDPMessage::parse_buffer(answer.body.as_bytes()).unwrap();
+        let description = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, sdp);
+        webrtc.emit_by_name::<()>("set-remote-description", &[&description, &None::<gst::Promise>]);
+        Player { pipeline, location: answer.header("location"), received, newest }
+    }
+
+    /// Pictures or packets so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// The newest picture, of a player that wants pictures.
+    pub fn newest(&self) -> Option<Picture> {
+        *self.newest.lock().unwrap()
+    }
+
+    /// Waits for so many more pictures or packets.
+    pub fn until_more(&self, count: u64) {
+        let wanted = self.received() + count;
+        super::program::until(&format!("{count} more for a WHEP player"), || (self.received() >= wanted).then_some(()));
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+type Reply = Option<gst::Structure>;
+
+/// A promise, and where its reply comes.
+fn promise() -> (gst::Promise, crossbeam_channel::Receiver<Reply>) {
+    let (sender, replied) = bounded(1);
+    let promise = gst::Promise::with_change_func(move |reply| {
+        let _ = sender.send(reply.unwrap().map(|reply| reply.to_owned()));
+    });
+    (promise, replied)
+}
+
+fn receive(
+    pipeline: &gst::Pipeline,
+    pad: &gst::Pad,
+    wants: Wants,
+    count: &Arc<AtomicU64>,
+    shown: &Arc<Mutex<Option<Picture>>>,
+) {
+    let description = match wants {
+        Wants::Pictures => {
+            "rtph264depay ! h264parse ! avdec_h264 max-threads=1 ! videoconvert ! video/x-raw,format=RGB ! appsink name=sink"
+        }
+        Wants::Packets => "appsink name=sink",
+    };
+    let bin = gst::parse::bin_from_description(description, true).unwrap();
+    let sink = bin.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    sink.set_property("sync", false);
+    sink.set_property("max-buffers", 2_u32);
+    sink.set_property("drop", true);
+    let (count, shown) = (Arc::clone(count), Arc::clone(shown));
+    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        if wants == Wants::Pictures {
+            *shown.lock().unwrap() = middle(&sample);
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(gst::FlowSuccess::Ok)
+    });
+    sink.set_callbacks(callbacks.build());
+    pipeline.add(&bin).unwrap();
+    bin.sync_state_with_parent().unwrap();
+    pad.link(&bin.static_pad("sink").unwrap()).unwrap();
+}
+
+fn middle(sample: &gst::Sample) -> Option<Picture> {
+    let caps = sample.caps()?.structure(0)?;
+    let (width, height) = (caps.get::<i32>("width").ok()?, caps.get::<i32>("height").ok()?);
+    let map = sample.buffer()?.map_readable().ok()?;
+    // GStreamer rounds rows up to 4 bytes.
+    let stride = (3 * width as usize).next_multiple_of(4);
+    let at = height as usize / 2 * stride + 3 * (width as usize / 2);
+    Some((width, height, [map[at], map[at + 1], map[at + 2]]))
+}
+
+/// How long a viewer that says nothing may keep its place.
+pub const NOTICED: Duration = Duration::from_secs(30);

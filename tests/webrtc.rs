@@ -1,0 +1,274 @@
+//! WebRTC by WHEP: a real browser, another player, and everything that can go wrong with either.
+
+mod common;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::browser::Browser;
+use common::http::Answer;
+use common::program::until;
+use common::service::{Service, folder, write_config};
+use common::whep::{NOTICED, Player, Wants};
+use serde_json::{Value, json};
+
+const RED: &str = "[[stream]]\nname = \"red\"\nsource = \"test://red?width=320&height=180&fps=15\"\n\
+                   overlay = { alpha = 0.0, legend = false }\n";
+
+/// Begins to watch a stream; says which of the page's players it is.
+async fn watch(browser: &Browser, stream: &str) -> u64 {
+    let player = browser.client.execute(include_str!("common/watch.js"), vec![json!(format!("/whep/{stream}"))]);
+    player.await.unwrap().as_u64().unwrap()
+}
+
+/// Waits for so many pictures on the screen; fails with what the player knows.
+async fn pictures(browser: &Browser, player: u64, count: u64) {
+    let script = format!(
+        "const {{ peer, video, ...known }} = window.watching[{player}]; known.answer = undefined;
+        if (known.error || known.state === 'failed') throw new Error(JSON.stringify(known));
+        return known.presented >= {count};"
+    );
+    browser.until(&format!("player {player} has shown {count} pictures"), &script).await;
+}
+
+/// What the player's own statistics say of its video.
+async fn statistics(browser: &Browser, player: u64) -> Value {
+    let script = format!(
+        "const done = arguments[arguments.length - 1];
+        window.watching[{player}].peer.getStats().then((stats) => {{
+            for (const report of stats.values()) if (report.type === 'inbound-rtp' && report.kind === 'video') done(report);
+        }});"
+    );
+    browser.client.execute_async(&script, Vec::new()).await.unwrap()
+}
+
+fn viewers(service: &Service, stream: &str) -> u64 {
+    service.stream(stream)["viewers"]["webrtc"].as_u64().unwrap()
+}
+
+fn until_viewers(service: &Service, stream: &str, count: u64) {
+    until(&format!("{count} viewers of {stream}"), || (viewers(service, stream) == count).then_some(()));
+}
+
+fn encoded(service: &Service, stream: &str) -> f64 {
+    service.metrics().sum("maskcast_stage_seconds_count", &[("stream", stream), ("stage", "encode")])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_shows_the_picture_and_a_second_one_costs_no_second_encode() {
+    let folder = folder();
+    let service = tokio::task::block_in_place(|| Service::ready(folder.path(), RED));
+    assert_eq!(encoded(&service, "red"), 0.0, "nobody watches, and something is encoded");
+    let browser = Browser::start().await;
+    browser.client.goto(&format!("{}healthz", service.page)).await.unwrap();
+
+    let first = watch(&browser, "red").await;
+    pictures(&browser, first, 5).await;
+    let facts = "const { status, location, answer, answered_ms, size } = window.watching[0];
+        return { status, location, answer, answered_ms, size };";
+    let facts = browser.run(facts).await;
+    assert_eq!(facts["status"], 201);
+    assert_eq!(facts["size"], json!([320, 180]));
+    let answer = facts["answer"].as_str().unwrap();
+    assert!(answer.contains("m=audio 0 ") && answer.contains("a=sendonly"), "{answer}");
+    assert!(answer.lines().any(|line| line.starts_with("a=candidate:") && line.contains(" typ host")), "{answer}");
+    let ports =
+        answer.lines().filter_map(|line| line.strip_prefix("a=candidate:")?.split(' ').nth(5)?.parse::<u16>().ok());
+    assert!(ports.clone().count() > 0 && ports.clone().all(|port| (50_000..=50_100).contains(&port)), "{answer}");
+    let id = facts["location"].as_str().unwrap().strip_prefix("/whep/red/").unwrap();
+    assert_eq!(id.len(), 32, "{id}");
+    let report = statistics(&browser, first).await;
+    assert!(report["framesDecoded"].as_u64().is_some_and(|frames| frames >= 5), "{report}");
+
+    let color = "const { video } = window.watching[0];
+        const canvas = document.createElement('canvas');
+        canvas.width = canvas.height = 8;
+        const context = canvas.getContext('2d');
+        context.drawImage(video, 0, 0, 8, 8);
+        return Array.from(context.getImageData(4, 4, 1, 1).data);";
+    let color: Vec<u64> = serde_json::from_value(browser.run(color).await).unwrap();
+    assert!(color[0] > 200 && color[1] < 60 && color[2] < 60, "{color:?}");
+
+    let second = watch(&browser, "red").await;
+    pictures(&browser, second, 2).await;
+    tokio::task::block_in_place(|| {
+        until_viewers(&service, "red", 2);
+        assert_eq!(service.stream("red")["viewers"]["h264"], 0);
+        let (encoded_before, published_before) = (encoded(&service, "red"), service.published("red"));
+        service.until_published("red", published_before + 30);
+        let encodes = encoded(&service, "red") - encoded_before;
+        // One encode a frame; scrapes and frames do not fall together.
+        assert!((25.0..=40.0).contains(&encodes), "{encodes} encodes of 30 frames");
+    });
+
+    // One says goodbye, the other closes without a word; nobody is left, and nothing is encoded.
+    let response = browser.client.execute_async(
+        "const done = arguments[arguments.length - 1];
+        fetch(window.watching[0].location, { method: 'DELETE' }).then((response) => done(response.status));",
+        Vec::new(),
+    );
+    assert_eq!(response.await.unwrap(), 200);
+    tokio::task::block_in_place(|| until_viewers(&service, "red", 1));
+    browser.run("window.watching[1].peer.close(); return true;").await;
+    tokio::task::block_in_place(|| {
+        until_viewers(&service, "red", 0);
+        let (encoded_before, published_before) = (encoded(&service, "red"), service.published("red"));
+        service.until_published("red", published_before + 15);
+        assert!(encoded(&service, "red") - encoded_before <= 1.0, "encoded for nobody");
+    });
+    drop(browser);
+    let (code, took, log) = tokio::task::block_in_place(|| service.terminate());
+    assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}: {log}");
+}
+
+/// Threads of the service that serve WebRTC viewers: one each, as long as anything of them is left.
+fn viewers_threads(service: &Service) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.program.child.0.id())).unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("whep-")).count()
+}
+
+fn until_nothing_is_left(service: &Service) {
+    until("the viewers' threads have ended", || (viewers_threads(service) == 0).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_browser_is_noticed_and_freed() {
+    let folder = folder();
+    let service = tokio::task::block_in_place(|| Service::ready(folder.path(), RED));
+    let browser = Browser::start().await;
+    browser.client.goto(&format!("{}healthz", service.page)).await.unwrap();
+    let player = watch(&browser, "red").await;
+    pictures(&browser, player, 2).await;
+    let process = browser.client.capabilities().unwrap()["goog:processID"].as_u64().unwrap();
+    tokio::task::block_in_place(|| {
+        until_viewers(&service, "red", 1);
+        // All of it at once, as when a machine loses its power: no part gets to say goodbye.
+        let kill = "pids=$1; for pid in $(ps -e -o pid= --ppid $1); do pids=\"$pids $pid $(ps -o pid= --ppid $pid)\"; done; \
+            kill -9 $pids";
+        Command::new("sh").args(["-c", kill, "sh", &process.to_string()]).status().unwrap();
+        let killed = Instant::now();
+        until_viewers(&service, "red", 0);
+        assert!(killed.elapsed() < NOTICED, "noticed after {:?}", killed.elapsed());
+        until_nothing_is_left(&service);
+    });
+}
+
+#[test]
+fn another_player_decodes_it_and_a_stopping_service_does_not_wait_for_it() {
+    let folder = folder();
+    let service = Service::ready(folder.path(), RED);
+    let player = Player::start(&service.page, "red", Wants::Pictures);
+    player.until_more(10);
+    let (width, height, [red, green, blue]) = player.newest().unwrap();
+    assert_eq!((width, height), (320, 180));
+    assert!(red > 200 && green < 60 && blue < 60, "{:?}", player.newest());
+    until_viewers(&service, "red", 1);
+    assert_eq!(service.metrics().sum("maskcast_viewers", &[("stream", "red"), ("output", "webrtc")]), 1.0);
+    let (code, took, log) = service.terminate();
+    assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}: {log}");
+    assert!(!log.contains("left behind"), "{log}");
+}
+
+#[test]
+fn viewers_stay_when_their_stream_starts_anew_and_go_when_it_is_removed() {
+    let folder = folder();
+    let other = "[[stream]]\nname = \"other\"\nsource = \"test://blue?width=64&height=48&fps=5\"\n";
+    let mut service = Service::ready(folder.path(), &format!("{RED}{other}"));
+    let player = Player::start(&service.page, "red", Wants::Pictures);
+    player.until_more(5);
+    let larger = RED.replace("width=320&height=180", "width=640&height=360");
+    write_config(folder.path(), &format!("{larger}{other}"));
+    service.program.child.signal("HUP");
+    until("the player sees the larger picture", || player.newest().filter(|(width, ..)| *width == 640));
+    player.until_more(10);
+    assert_eq!(viewers(&service, "red"), 1);
+    write_config(folder.path(), other);
+    service.program.child.signal("HUP");
+    service.program.wait_for("the reload", |entry| entry["message"].as_str()?.contains("stopped red").then_some(()));
+    until_nothing_is_left(&service);
+}
+
+#[test]
+fn what_a_whep_client_does_wrong_is_told_as_a_problem() {
+    let folder = folder();
+    let service = Service::ready(folder.path(), &format!("[server.webrtc]\nmax_viewers = 1\n{RED}"));
+    let at = |path: &str| format!("{}whep/{path}", service.page);
+    let (sdp, fragment) = ("application/sdp", "application/trickle-ice-sdpfrag");
+    let nobody = "0123456789abcdef0123456789abcdef";
+    let of_nobody = format!("red/{nobody}");
+    let large = format!("v=0\r\n{}", "a=x\r\n".repeat(20_000));
+    for (method, path, kind, body, status, says) in [
+        ("POST", "absent", sdp, "v=0\r\n", 404, "there is red"),
+        ("POST", "red", "text/plain", "v=0\r\n", 415, sdp),
+        ("POST", "red", sdp, "hello", 400, "no SDP"),
+        ("POST", "red", sdp, "v=0\r\ns=-\r\n", 422, "no video"),
+        ("POST", "red", sdp, &large, 413, ""),
+        ("GET", "red", sdp, "", 405, ""),
+        ("DELETE", &of_nobody, sdp, "", 404, "no such viewer"),
+        ("PATCH", &of_nobody, fragment, "a=candidate:1 1 udp 1 10.0.0.7 9 typ host\r\n", 404, "no such viewer"),
+        ("PATCH", &of_nobody, "text/plain", "", 415, fragment),
+        ("PUT", &of_nobody, sdp, "", 405, ""),
+    ] {
+        let answer = Answer::to(method, &at(path), kind, body);
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{method} {path}");
+        assert!(answer.body.contains(says), "{method} {path}: {}", answer.body);
+    }
+
+    let player = Player::start(&service.page, "red", Wants::Packets);
+    let id = player.location.strip_prefix("/whep/red/").unwrap();
+    assert!(id.len() == nobody.len() && id != nobody, "{id}");
+    player.until_more(1);
+    let patch = |body: &str| Answer::to("PATCH", &at(&format!("red/{id}")), fragment, body).status;
+    assert_eq!(patch("a=ice-ufrag:x\r\na=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n"), 204);
+    assert_eq!(patch("a=ice-ufrag:x\r\na=ice-pwd:y\r\n"), 422, "ICE restarts");
+    let offer = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-mux\r\na=ice-ufrag:a\r\na=ice-pwd:b\r\na=setup:actpass\r\n\
+        a=fingerprint:sha-256 00\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n";
+    let full = Answer::post(&at("red"), sdp, offer);
+    assert_eq!(full.status, 503, "{}", full.body);
+    assert!(full.body.contains("max_viewers"), "{}", full.body);
+    for status in [200, 404] {
+        assert_eq!(Answer::to("DELETE", &at(&format!("red/{id}")), "", "").status, status);
+    }
+    until_viewers(&service, "red", 0);
+    until_nothing_is_left(&service);
+    // The place is free again, also after one whose offer nobody stands behind.
+    drop(player);
+    Player::start(&service.page, "red", Wants::Packets).until_more(1);
+}
+
+/// Memory and descriptors return to what they were after the first round, which pays for what is made once.
+#[test]
+fn twenty_viewers_who_come_and_go_leave_nothing_behind() {
+    let folder = folder();
+    let service = Service::ready(folder.path(), RED);
+    let rounds = std::env::var("MASKCAST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2);
+    let mut first = None;
+    for round in 0..=rounds {
+        let players: Vec<Player> = (0..20).map(|_| Player::start(&service.page, "red", Wants::Packets)).collect();
+        players.iter().for_each(|player| player.until_more(5));
+        until_viewers(&service, "red", 20);
+        let threads = service.metrics().sum("process_threads", &[]);
+        let fps = service.stream("red")["fps"].as_f64().unwrap();
+        // Every other one says goodbye.
+        for player in players.iter().step_by(2) {
+            let url = format!("{}{}", service.page, &player.location[1..]);
+            assert_eq!(Answer::to("DELETE", &url, "", "").status, 200);
+        }
+        drop(players);
+        until_viewers(&service, "red", 0);
+        until_nothing_is_left(&service);
+        let now = service.metrics();
+        let figure = |name: &str| now.sum(name, &[]);
+        let (memory, files) = (figure("process_resident_memory_bytes") / 1e6, figure("process_open_fds"));
+        println!(
+            "round {round}: {fps} fps, {threads} threads with viewers, {} without, {files} descriptors, {memory:.1} MB",
+            figure("process_threads")
+        );
+        let (memory_first, files_first) = *first.get_or_insert((memory, files));
+        assert!(files <= files_first + 4.0, "{files} descriptors after round {round}, {files_first} after the first");
+        let allowed = memory_first + 15.0 + 1.0 * f64::from(round);
+        assert!(memory < allowed, "{memory} MB after round {round}, {memory_first} after the first");
+    }
+}
