@@ -1,7 +1,7 @@
 //! Outputs: where a stream's pictures go once the masks are drawn.
 //!
 //! [`Output`] is the edge where tests put fakes. A live stream has a [`live::LiveOutput`]: one H.264 encode fanned out
-//! to RTSP viewers and the recording, and JPEG pictures for browsers. `maskcast segment` has a [`file::FileOutput`].
+//! to RTSP viewers, the recording and pushes, and JPEG pictures for browsers. `maskcast segment` has a [`file::FileOutput`].
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ pub mod fanout;
 pub mod file;
 pub mod live;
 pub mod mjpeg;
+pub mod push;
 mod raw;
 pub mod recording;
 pub mod rtsp;

@@ -5,6 +5,7 @@ pub mod audience;
 pub mod clip;
 pub mod fakes;
 pub mod http;
+pub mod media_server;
 pub mod onnx;
 pub mod program;
 pub mod rtsp;
