@@ -19,9 +19,9 @@ use crate::publish::OutputError;
 use crate::stream::status::Status;
 use crate::stream::timing::{Stage, Stopwatch};
 
-/// The H.264 profile that viewers of live streams get, whatever the encoder; `None` leaves it to the encoder, and that is
-/// constrained baseline for x264 at its fastest preset and for OpenH264.
-const LIVE_PROFILE: Option<&str> = None;
+/// The H.264 profiles of live streams: what every browser, phone and recorder plays, and what WebRTC promises to all of
+/// them (RFC 7742).
+const LIVE_PROFILES: [&str; 2] = ["constrained-baseline", "baseline"];
 
 /// The elements of an encode, added to `pipeline` and linked; what comes out is H.264.
 pub struct EncodeChain {
@@ -106,8 +106,8 @@ fn conversion(kind: H264) -> Result<Vec<gst::Element>, OutputError> {
 /// What the encoder has to give: the one place for profile and level.
 fn encoded_caps(kind: H264, info: &VideoInfo, purpose: Purpose) -> gst::Caps {
     let mut caps = gst::Caps::builder("video/x-h264");
-    if let Some(profile) = LIVE_PROFILE.filter(|_| purpose == Purpose::Live) {
-        caps = caps.field("profile", profile);
+    if purpose == Purpose::Live {
+        caps = caps.field("profile", gst::List::new(LIVE_PROFILES));
     }
     if kind == H264::V4l2 {
         // Left open, the Raspberry Pi's driver takes level 1, and refuses pictures that are too large for it.

@@ -31,7 +31,17 @@ pub fn gstreamer_report() -> Result<(String, Vec<Missing>), GstError> {
         "rtspsrc",
         "v4l2src",
     ];
-    const WELCOME: [&str; 5] = ["avdec_h264", "srtsrc", "libcamerasrc", "souphttpsrc", "rtspclientsink"];
+    const WELCOME: [&str; 9] = [
+        "avdec_h264",
+        "srtsrc",
+        "libcamerasrc",
+        "souphttpsrc",
+        "rtspclientsink",
+        "webrtcbin",
+        "nicesink",
+        "dtlssrtpenc",
+        "srtpenc",
+    ];
     let elements = NEEDED.iter().map(|&element| (element, true)).chain(WELCOME.iter().map(|&element| (element, false)));
     let missing = elements
         .filter(|(element, _)| !has(element))
