@@ -28,13 +28,15 @@ pub fn init() -> Result<(), GstError> {
 pub fn package_of(element: &str) -> &'static str {
     match element {
         "x264enc" => "gstreamer1.0-plugins-ugly",
-        "openh264enc" | "nvh264enc" | "h264parse" | "srtsrc" => "gstreamer1.0-plugins-bad",
+        "openh264enc" | "nvh264enc" | "h264parse" | "srtsrc" | "webrtcbin" | "dtlssrtpenc" | "srtpenc" => {
+            "gstreamer1.0-plugins-bad"
+        }
+        "nicesink" => "gstreamer1.0-nice",
         "rtspclientsink" => "gstreamer1.0-rtsp",
         "avdec_h264" => "gstreamer1.0-libav",
         "libcamerasrc" => "gstreamer1.0-libcamera",
-        "jpegenc" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip" | "rtph264pay" | "souphttpsrc" => {
-            "gstreamer1.0-plugins-good"
-        }
+        "jpegenc" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip" | "rtph264pay" | "rtpbin"
+        | "souphttpsrc" | "capssetter" => "gstreamer1.0-plugins-good",
         _ => "gstreamer1.0-plugins-base",
     }
 }

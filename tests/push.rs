@@ -11,6 +11,7 @@ use common::media_server::MediaServer;
 use common::program::until;
 use common::rtsp::Viewer;
 use common::service::{Service, folder, write_config};
+use common::whip_server::WhipServer;
 use serde_json::Value;
 
 const SECRET: &str = "SQUEAMISH-OSSIFRAGE";
@@ -75,7 +76,6 @@ fn a_server_that_dies_is_found_again() {
     drop(server);
     let push = until_push(&service, "waiting");
     assert!(push["failures"].as_u64() > Some(0) && push["reason"].is_string(), "{push}");
-    // While there is nobody to push to, nothing is encoded.
     until("a failure more", || (failures(&service) >= 2.0).then_some(()));
     let server = MediaServer::listen(port, None);
     let came_back = Instant::now();
@@ -134,4 +134,36 @@ fn a_reload_takes_a_push_away_and_adds_one() {
     servers[1].sees_motion(3);
     let pushes = service.stream("gate")["pushes"].as_array().unwrap().clone();
     assert_eq!(pushes.iter().map(|push| push["to"].as_str().unwrap()).collect::<Vec<_>>(), [servers[1].url()]);
+}
+
+#[test]
+fn moving_video_arrives_by_whip_with_a_token_and_the_session_is_given_back() {
+    let token = format!("Bearer {SECRET}");
+    let server = WhipServer::listen(Some(&token));
+    let folder = folder();
+    let service = start(folder.path(), &server.url(), "password_env = \"PUSH_PASSWORD\"");
+    let first = server.next();
+    assert_eq!((first.width, first.height), (320, 240));
+    let moved = (0..100).any(|_| server.next().data != first.data);
+    assert!(moved, "the pictures do not move");
+    let push = until_push(&service, "live");
+    assert_eq!((&push["to"], &push["failures"]), (&server.url().into(), &0.into()));
+    let (code, took, log) = service.terminate();
+    assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}: {log}");
+    assert!(!log.contains(SECRET) && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
+    let asked: Vec<(String, String)> = server.asked().into_iter().map(|(method, path, _)| (method, path)).collect();
+    assert_eq!(asked, [("POST".into(), "/gate/whip".into()), ("DELETE".into(), "/gate/whip/1".into())]);
+    assert!(server.asked().iter().all(|(_, _, authorization)| authorization.as_ref() == Some(&token)));
+}
+
+#[test]
+fn a_whip_server_that_refuses_is_asked_again_and_again_and_costs_no_encode() {
+    let server = WhipServer::listen(Some("Bearer another"));
+    let folder = folder();
+    let service = start(folder.path(), &server.url(), "");
+    let push = until_push(&service, "waiting");
+    assert!(push["reason"].as_str().unwrap().contains("token is refused"), "{push}");
+    until("a failure more", || (failures(&service) >= 2.0).then_some(()));
+    service.until_published("gate", 20);
+    assert_eq!(service.metrics().stage("gate", "encode"), 0.0);
 }

@@ -576,8 +576,10 @@ fn shipped_pipelines() {
     let path = dir.path().join("pipelines/rtsp.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let text = text.replace("# user =", "user =").replace("# password_file =", "password_file =");
+    let text = text.replace("# [[stream.push]]", "[[stream.push]]").replace("# url =", "url =");
     let config = parse(&text, &path).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.streams[0].source.credentials.as_ref().unwrap().password.expose(), "hunter2");
+    assert_eq!(config.streams[0].push[0].target.label(), "rtsp://192.0.2.9/gate");
 }
 
 fn server(dir: &Path, text: &str) -> Result<ServerConfig, ConfigErrors> {

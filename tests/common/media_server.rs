@@ -103,7 +103,7 @@ impl MediaServer {
 }
 
 /// A decoded picture without gaps between its rows.
-fn rgb(sample: &gst::Sample) -> Rgb {
+pub fn rgb(sample: &gst::Sample) -> Rgb {
     let caps = sample.caps().unwrap().structure(0).unwrap();
     let side = |name: &str| caps.get::<i32>(name).unwrap() as usize;
     let (width, height) = (side("width"), side("height"));

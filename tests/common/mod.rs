@@ -10,3 +10,4 @@ pub mod onnx;
 pub mod program;
 pub mod rtsp;
 pub mod service;
+pub mod whip_server;

@@ -2,7 +2,7 @@
 //!
 //! Each has a thread that connects, watches the connection, and connects again for as long as the stream runs, with the
 //! pauses that sources have ([`Retry`]). To the stream it is one more taker: what a slow server does not take in time is
-//! lost for that server, and while there is no connection, nothing is encoded for it.
+//! lost for that server, and while it waits for its next attempt, nothing is encoded for it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,6 +26,7 @@ use crate::stream::status::Status;
 use crate::stream::stop::Stop;
 
 mod rtsp;
+mod whip;
 
 /// Access units that may wait for a server: two seconds of 30 a second, which a connection takes to be made.
 const WAITING: u64 = 60;
@@ -93,14 +94,39 @@ impl Drop for Push {
     }
 }
 
-/// A connection being made or made. Dropping it ends it.
+/// A connection. Dropping it ends it.
 struct Link {
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     /// Takes the stream's access units.
     source: gst_app::AppSrc,
-    /// Whether a message of the bus says that pictures flow from now on.
-    says_live: fn(&gst::Message) -> bool,
+    connection: Connection,
+}
+
+/// What tells how the connection stands.
+enum Connection {
+    /// Made while the first pictures wait for it; the bus tells.
+    Rtsp,
+    /// Stands already.
+    Whip(whip::Call),
+}
+
+impl Link {
+    /// Whether pictures flow from now on, after the bus's newest message.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError> {
+        match message.map(|message| message.view()) {
+            Some(gst::MessageView::Error(error)) => return Err(describe(error).into()),
+            Some(gst::MessageView::Eos(_)) => return Err(OutputError("the connection has ended".into())),
+            _ => {}
+        }
+        match &mut self.connection {
+            Connection::Rtsp => Ok(message.is_some_and(rtsp::says_live)),
+            Connection::Whip(call) => call.look().map(|()| true),
+        }
+    }
 }
 
 impl Drop for Link {
@@ -141,9 +167,13 @@ impl Pusher {
 
     /// One connection, until it fails, or the stop is raised.
     fn run_once(&self, live_since: &mut Option<Instant>) -> Result<(), OutputError> {
-        let link = match &self.config.target {
-            PushTarget::Rtsp(url) => rtsp::link(url, self.config.credentials.as_ref())?,
-            PushTarget::Whip(_) => return Err(OutputError("WHIP is not built in".into())),
+        let credentials = self.config.credentials.as_ref();
+        let mut link = match &self.config.target {
+            PushTarget::Rtsp(url) => rtsp::link(url, credentials)?,
+            PushTarget::Whip(url) => match whip::connect(url, credentials, &self.fanout, &self.stop)? {
+                Some(link) => link,
+                None => return Ok(()),
+            },
         };
         let taker = AppSrcTaker::new(link.source.clone(), WAITING, true, self.fanout.lost_counter());
         link.pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&link.pipeline, "it does not start"))?;
@@ -151,14 +181,12 @@ impl Pusher {
         let mut taken = Instant::now();
         while !self.stop.is_raised() {
             let message = link.bus.timed_pop(POLL);
-            match message.as_ref().map(|message| message.view()) {
-                Some(gst::MessageView::Error(error)) => return Err(describe(error).into()),
-                Some(gst::MessageView::Eos(_)) if !self.stop.is_raised() => {
-                    return Err(OutputError("the connection has ended".into()));
-                }
-                _ => {}
-            }
-            if live_since.is_none() && message.is_some_and(|message| (link.says_live)(&message)) {
+            let live = match link.look(message.as_ref()) {
+                // The stream's end reaches the server, too.
+                Err(_) if self.stop.is_raised() => return Ok(()),
+                live => live?,
+            };
+            if live && live_since.is_none() {
                 *live_since = Some(Instant::now());
                 self.status.set(PushState::Live);
                 tracing::info!(stream = &*self.stream, stage = "push", "pushing to {}", self.status.to);

@@ -8,7 +8,7 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 use url::Url;
 
-use super::{Link, WAITING};
+use super::{Connection, Link, WAITING};
 use crate::config::Credentials;
 use crate::gst::{make, set_if_present};
 use crate::publish::OutputError;
@@ -60,11 +60,11 @@ pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link,
     });
     pipeline.add_many([source.upcast_ref(), &parse, &sink]).map_err(glib_error)?;
     gst::Element::link_many([source.upcast_ref(), &parse, &sink]).map_err(glib_error)?;
-    Ok(Link { pipeline, bus, source, says_live })
+    Ok(Link { pipeline, bus, source, connection: Connection::Rtsp })
 }
 
 /// The element tells when it sends RECORD, the last thing that it asks; a refusal comes as an error.
-fn says_live(message: &gst::Message) -> bool {
+pub(super) fn says_live(message: &gst::Message) -> bool {
     let gst::MessageView::Progress(progress) = message.view() else { return false };
     let (_, code, text) = progress.get();
     code == "record" && text == "Starting recording"
