@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::allowed::{passwords_allowed, source_allowed};
+use super::allowed::{passwords_allowed, pushes_allowed, source_allowed};
 use super::{Reloaded, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, overlay_difference, patched_overlay,
@@ -220,6 +220,7 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
             if let Some(name) = settings.get("name").and_then(|name| name.as_str()).filter(|name| exists(name)) {
                 return Err(Refusal::Taken(name.to_owned()));
             }
+            pushes_allowed(settings, "stream").map_err(Refusal::Forbidden)?;
             passwords_allowed(settings, "stream").map_err(Refusal::Forbidden)
         }
         Edit::Change { stream, .. } | Edit::Remove { stream } if !exists(stream) => {
@@ -236,6 +237,7 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
                 };
                 return Err(Refusal::Invalid(vec![error]));
             }
+            pushes_allowed(patch, &key).map_err(Refusal::Forbidden)?;
             passwords_allowed(patch, &key).map_err(Refusal::Forbidden)
         }
         Edit::Remove { .. } if file.streams.len() == 1 => Err(Refusal::Last),
