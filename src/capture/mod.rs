@@ -15,7 +15,7 @@ mod mapped;
 mod pipeline;
 mod presence;
 mod rtp;
-mod secrets;
+pub(crate) mod secrets;
 
 pub use pipeline::GstSource;
 pub use presence::Presence;

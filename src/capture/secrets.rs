@@ -1,7 +1,9 @@
 //! What GStreamer's messages must not carry into logs, the API and the page: passwords, and the tokens that camera
 //! addresses have in their queries.
 
-use crate::config::{SourceSpec, SourceUri};
+use url::Url;
+
+use crate::config::{PushConfig, PushTarget, SourceSpec, SourceUri};
 
 /// Texts to hide, with what is shown in their place.
 #[derive(Clone, Debug, Default)]
@@ -15,39 +17,53 @@ const MASK: &str = "***";
 impl Secrets {
     /// All that is secret about a source.
     pub fn of(spec: &SourceSpec) -> Self {
-        let mut hidden = Vec::new();
-        let mut hide = |text: &str, shown: &str| {
-            if !text.is_empty() {
-                hidden.push((text.to_string(), shown.to_string()));
-            }
-        };
+        let mut secrets = Secrets::default();
         match &spec.uri {
-            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => {
-                // The whole address first, so that it is shown as it is elsewhere.
-                hide(url.as_str(), &spec.label());
-                for (key, value) in url.query_pairs() {
-                    hide(&format!("{key}={value}"), &format!("{key}={MASK}"));
-                }
-                // As written, too: percent-encoded.
-                for pair in url.query().unwrap_or_default().split('&') {
-                    if let Some((key, _)) = pair.split_once('=') {
-                        hide(pair, &format!("{key}={MASK}"));
-                    }
-                }
-            }
+            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => secrets.add_url(url, &spec.label()),
             SourceUri::Gst(description) => {
                 for word in description.split_whitespace() {
                     if let Some((_, value)) = word.split_once('=').filter(|(key, _)| is_sensitive(key)) {
-                        hide(value.trim_matches('"'), MASK);
+                        secrets.add(value.trim_matches('"'), MASK);
                     }
                 }
             }
             _ => {}
         }
         if let Some(credentials) = &spec.credentials {
-            hide(credentials.password.expose(), MASK);
+            secrets.add(credentials.password.expose(), MASK);
         }
-        Secrets { hidden }
+        secrets
+    }
+
+    /// All that is secret about a place that a stream is pushed to.
+    pub fn of_push(push: &PushConfig) -> Self {
+        let mut secrets = Secrets::default();
+        let (PushTarget::Rtsp(url) | PushTarget::Whip(url)) = &push.target;
+        secrets.add_url(url, &push.target.label());
+        if let Some(credentials) = &push.credentials {
+            secrets.add(credentials.password.expose(), MASK);
+        }
+        secrets
+    }
+
+    fn add(&mut self, text: &str, shown: &str) {
+        if !text.is_empty() {
+            self.hidden.push((text.to_string(), shown.to_string()));
+        }
+    }
+
+    fn add_url(&mut self, url: &Url, label: &str) {
+        // The whole address first, so that it is shown as it is elsewhere.
+        self.add(url.as_str(), label);
+        for (key, value) in url.query_pairs() {
+            self.add(&format!("{key}={value}"), &format!("{key}={MASK}"));
+        }
+        // As written, too: percent-encoded.
+        for pair in url.query().unwrap_or_default().split('&') {
+            if let Some((key, _)) = pair.split_once('=') {
+                self.add(pair, &format!("{key}={MASK}"));
+            }
+        }
     }
 
     /// `text` without the secrets.

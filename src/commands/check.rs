@@ -41,6 +41,9 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             config.server.rtsp,
             stream.name
         );
+        for push in &stream.push {
+            println!("           pushed to {}", push.target.label());
+        }
         if let SourceUri::V4l2(device) = &stream.source.uri
             && !device.exists()
         {

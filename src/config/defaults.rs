@@ -79,5 +79,6 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         overlay: OverlayConfig::default(),
         encode: EncodeConfig::default(),
         record: None,
+        push: Vec::new(),
     }
 }

@@ -18,6 +18,7 @@ mod edit;
 mod error;
 mod load;
 mod overlay;
+mod push;
 mod reader;
 mod record;
 mod server;
@@ -37,6 +38,7 @@ pub use edit::{Edit, EditError, Object, edit};
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{load, parse, read};
 pub use overlay::{hex, overlay_difference, overlay_object, patched_overlay};
+pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
@@ -132,6 +134,8 @@ pub struct StreamConfig {
     pub overlay: OverlayConfig,
     pub encode: EncodeConfig,
     pub record: Option<RecordConfig>,
+    /// Media servers that get the stream as well.
+    pub push: Vec<PushConfig>,
 }
 
 impl StreamConfig {

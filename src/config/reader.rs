@@ -18,7 +18,7 @@ use super::error::{ConfigError, did_you_mean, line_of, suggest};
 
 /// Which key lives where, for keys that are found in the wrong table: in TOML, a key below `[stream.overlay]` belongs
 /// to the overlay, however the lines are indented.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("[model]", &["path", "providers", "require", "threads", "workers", "max_batch", "device", "cache_dir", "runtime"]),
     ("[server]", &["http", "rtsp", "allow_anonymous", "users", "rtsp_plain_auth", "hosts", "api_sources"]),
     ("[server.tls]", &["cert", "key"]),
@@ -48,6 +48,7 @@ const HOMES: [(&str, &[&str]); 9] = [
         &["dir", "format", "segment", "segment_size", "max_age", "max_size", "min_free", "when", "event"],
     ),
     ("[[stream.record.event]]", &["classes", "zone", "share", "for", "pre_roll", "post_roll"]),
+    ("[[stream.push]]", &["url"]),
 ];
 
 /// The document being read: its text, the folder of its relative paths, its surroundings and its errors so far.

@@ -225,7 +225,7 @@ impl SourceSpec {
     }
 }
 
-fn url_label(url: &Url) -> String {
+pub(super) fn url_label(url: &Url) -> String {
     let mut label = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
     if let Some(port) = url.port() {
         label.push_str(&format!(":{port}"));

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
+use super::push::read_pushes;
 use super::reader::{Section, Value};
 use super::record::read_record;
 use super::{
@@ -75,6 +76,7 @@ fn read_stream(section: Section, names: &mut Vec<String>) -> Option<StreamConfig
     stream.overlay = read_overlay(&section.section("overlay"));
     stream.encode = read_encode(&section.section("encode"));
     stream.record = read_record(&section.section("record"));
+    stream.push = read_pushes(&section);
     section.finish();
     complete.then_some(stream)
 }
@@ -113,7 +115,7 @@ fn read_source(section: &Section) -> Option<SourceSpec> {
     let latencies = Duration::ZERO..=Duration::from_secs(10);
     let latency = section.get("latency").and_then(|value| value.duration(latencies));
     let in_url = spec.as_ref().and_then(|spec| spec.credentials.as_ref());
-    let credentials = read_credentials(section, spec.is_some(), in_url);
+    let credentials = read_credentials(section, spec.is_some(), in_url, PasswordAlone::LacksAUser);
 
     let mut spec = spec?;
     let is_file = matches!(spec.uri, SourceUri::File(_));
@@ -138,9 +140,21 @@ fn read_source(section: &Section) -> Option<SourceSpec> {
     Some(spec)
 }
 
-/// User and password from the keys and from the URL, each from one place only. `source_known`: whether `in_url` can be
+/// What a password without a user is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PasswordAlone {
+    LacksAUser,
+    IsAToken,
+}
+
+/// User and password from the keys and from the URL, each from one place only. `url_known`: whether `in_url` can be
 /// relied on.
-fn read_credentials(section: &Section, source_known: bool, in_url: Option<&Credentials>) -> Option<Credentials> {
+pub(super) fn read_credentials(
+    section: &Section,
+    url_known: bool,
+    in_url: Option<&Credentials>,
+    alone: PasswordAlone,
+) -> Option<Credentials> {
     let user_key = section.get("user");
     let user = user_key.as_ref().and_then(|value| value.string());
     let (file, env) = (section.get("password_file"), section.get("password_env"));
@@ -157,12 +171,13 @@ fn read_credentials(section: &Section, source_known: bool, in_url: Option<&Crede
 
     let help = Some("keep one of them");
     if user_key.is_some() && in_url.is_some_and(|url| !url.user.is_empty()) {
-        section.fail("user", "the source's URL names a user, too", help);
+        section.fail("user", "the URL names a user, too", help);
     }
     if password_given && in_url.is_some_and(|url| !url.password.expose().is_empty()) {
-        section.fail(password_key, "the source's URL holds a password, too", help);
+        section.fail(password_key, "the URL holds a password, too", help);
     }
-    if password_given && source_known && user_key.is_none() && in_url.is_none_or(|url| url.user.is_empty()) {
+    let has_user = user_key.is_some() || in_url.is_some_and(|url| !url.user.is_empty());
+    if password_given && url_known && !has_user && alone == PasswordAlone::LacksAUser {
         section.fail(password_key, "there is no user for this password", Some("add user = \"…\""));
     }
 

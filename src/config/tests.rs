@@ -131,6 +131,12 @@ pre_roll = 3
 post_roll = "20s"
 [[stream.record.event]]
 classes = ["sky"]
+[[stream.push]]
+url = "rtsps://cam@media.example/gate"
+password_file = "pw"
+[[stream.push]]
+url = "whip+https://media.example/whip/gate?x=hunter2"
+password_env = "GATE_PASSWORD"
 [[stream]]
 name = "clip"
 source = "file:clip.avi"
@@ -206,6 +212,16 @@ speed = "max"
                         EventConfig::of("event2", &["sky"]),
                     ],
                 }),
+                push: vec![
+                    PushConfig {
+                        target: PushTarget::Rtsp("rtsps://media.example/gate".parse().unwrap()),
+                        credentials: Some(Credentials { user: "cam".into(), password: Secret::new("hunter2") }),
+                    },
+                    PushConfig {
+                        target: PushTarget::Whip("https://media.example/whip/gate?x=hunter2".parse().unwrap()),
+                        credentials: Some(Credentials { user: String::new(), password: Secret::new("hunter2") }),
+                    },
+                ],
             },
             defaults_stream("clip", clip),
         ],
@@ -446,6 +462,67 @@ fn credentials() {
 }
 
 #[test]
+fn encoders() {
+    for (word, encoder) in
+        [("auto", EncoderChoice::Auto), ("vaapi", EncoderChoice::Vaapi), ("v4l2", EncoderChoice::V4l2)]
+    {
+        let stream = stream(&format!("source = \"test://\"\nencode.encoder = \"{word}\""));
+        assert_eq!(stream.encode.encoder, encoder);
+    }
+    let error = only(read_stream("source = \"test://\"\nencode.encoder = \"vaap\""));
+    assert!(error.starts_with("stream[gate].encode.encoder: \"vaap\" is none of"), "{error}");
+    assert!(error.ends_with("(help: did you mean \"vaapi\"?)"), "{error}");
+}
+
+#[test]
+fn pushes() {
+    let pushed = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
+    for (tables, errors) in [
+        ("[[stream.push]]", vec!["push[0].url: is missing (help: where to: \"rtsp://HOST/PATH\" or"]),
+        ("[stream.push]\nurl = \"rtsp://a/b\"", vec!["push: must be tables (help: write [[stream.push]], with two"]),
+        ("[[stream.push]]\nurl = \"a/b\"", vec!["push[0].url: is no URL"]),
+        (
+            "[[stream.push]]\nurl = \"https://a/b\"",
+            vec!["push[0].url: streams are not pushed by https:// (help: for WHIP,"],
+        ),
+        (
+            "[[stream.push]]\nurl = \"rtmp://a/b\"",
+            vec!["push[0].url: unknown scheme \"rtmp\" (help: did you mean rtsp?)"],
+        ),
+        ("[[stream.push]]\nurl = \"rtsp:///b\"", vec!["push[0].url: has no host"]),
+        (
+            "[[stream.push]]\nurl = \"rtsp://a/b\"\npassword_file = \"pw\"",
+            vec!["push[0].password_file: there is no user for this password"],
+        ),
+        (
+            "[[stream.push]]\nurl = \"rtsp://u:hunter2@a/b\"\nuser = \"u\"\npassword = \"hunter2\"",
+            vec!["push[0].user: the URL names a user, too", "push[0].password: unknown key (help: name a file"],
+        ),
+        (
+            "[[stream.push]]\nurl = \"rtsp://a/b\"\n[[stream.push]]\nurl = \"rtsp://u@a/b\"\n[[stream.push]]\nurl = 5",
+            vec![
+                "push[1].url: is pushed to already, by a table above",
+                "push[2].url: must be a string, not an integer",
+            ],
+        ),
+        (
+            "[stream.encode]\nurl = \"rtsp://a/b\"",
+            vec!["encode.url: unknown key (help: it belongs in [[stream.push]])"],
+        ),
+    ] {
+        let found = pushed(tables).expect_err(tables);
+        assert_eq!(found.errors.len(), errors.len(), "{tables}: {found}");
+        for (found, expected) in found.errors.iter().zip(errors) {
+            let found = found.to_string();
+            assert!(found.starts_with(&format!("stream[gate].{expected}")), "{tables}: {found}");
+            assert!(!found.contains("hunter2"), "{found}");
+        }
+    }
+    let stream = pushed("[[stream.push]]\nurl = \"whip+http://10.0.0.9:8889/gate/whip?token=hunter2\"").unwrap();
+    assert_eq!(stream.push[0].target.label(), "whip+http://10.0.0.9:8889/gate/whip?token=***");
+}
+
+#[test]
 fn keys_in_the_wrong_table() {
     let error = only(read_stream("source = \"test://\"\n[stream.overlay]\nshow = \"matched\""));
     assert_eq!(error, "stream[gate].overlay.show: unknown key (help: it belongs in [[stream]])");
@@ -499,8 +576,10 @@ fn shipped_pipelines() {
     let path = dir.path().join("pipelines/rtsp.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let text = text.replace("# user =", "user =").replace("# password_file =", "password_file =");
+    let text = text.replace("# [[stream.push]]", "[[stream.push]]").replace("# url =", "url =");
     let config = parse(&text, &path).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.streams[0].source.credentials.as_ref().unwrap().password.expose(), "hunter2");
+    assert_eq!(config.streams[0].push[0].target.label(), "rtsp://192.0.2.9/gate");
 }
 
 fn server(dir: &Path, text: &str) -> Result<ServerConfig, ConfigErrors> {

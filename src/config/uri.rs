@@ -139,7 +139,7 @@ fn absolute(path: PathBuf) -> PathBuf {
 }
 
 /// A URL with a host, freed of user and password. Errors do not repeat the URL: a password may be in any part of it.
-fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Problem> {
+pub(super) fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Problem> {
     let help = "special characters in a user or password are written %XX; or use the keys user and password_file";
     let mut url = Url::parse(text).map_err(|error| problem(&format!("is no valid URL: {error}"), help))?;
     if url.host_str().is_none_or(str::is_empty) {

@@ -1,4 +1,4 @@
-//! A live stream's outputs: one H.264 encode for RTSP viewers and the recording, JPEGs for browsers, and neither when
+//! A live stream's outputs: one H.264 encode for RTSP viewers, the recording and pushes, JPEGs for browsers, and neither when
 //! nobody wants it.
 
 use std::collections::VecDeque;
@@ -13,10 +13,11 @@ use gst::prelude::*;
 use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_patiently};
 use super::fanout::Fanout;
 use super::mjpeg::{Gallery, JpegEncoder};
+use super::push::Push;
 use super::raw::RawPool;
 use super::recording::{Archive, Recorder};
 use super::{Accepted, Output, OutputError, Paint, Stamp};
-use crate::config::EncodeConfig;
+use crate::config::{EncodeConfig, PushConfig};
 use crate::frame::VideoInfo;
 use crate::gst::{bus_error, state_error};
 use crate::repeats;
@@ -45,6 +46,7 @@ pub struct LiveOutput {
     jpeg: Option<JpegEncoder>,
     /// After a failure no encoder is started before this time.
     retry: Option<Instant>,
+    pushes: Vec<Push>,
 }
 
 /// Pause before an encoder that failed is started again.
@@ -52,10 +54,11 @@ const RETRY: Duration = Duration::from_secs(2);
 
 impl LiveOutput {
     /// # Errors
-    /// When the recording has no thread.
+    /// When the recording or a push has no thread.
     pub fn new(
         encode: EncodeConfig,
         record: Option<Arc<Archive>>,
+        push: &[PushConfig],
         status: Arc<Status>,
         outlets: Outlets,
     ) -> Result<Self, OutputError> {
@@ -63,6 +66,8 @@ impl LiveOutput {
             let recorder = Recorder::start(Arc::clone(&status), archive, &outlets.h264)?;
             outlets.h264.add_for_output(Box::new(recorder));
         }
+        let start = |push: &PushConfig| Push::start(push.clone(), &status, Arc::clone(&outlets.h264));
+        let pushes = push.iter().map(start).collect::<Result<_, _>>()?;
         Ok(LiveOutput {
             encode,
             status,
@@ -73,6 +78,7 @@ impl LiveOutput {
             failed: Vec::new(),
             jpeg: None,
             retry: None,
+            pushes,
         })
     }
 
@@ -177,8 +183,10 @@ impl Output for LiveOutput {
             encoder.drain();
         }
         self.jpeg = None;
-        // The recording is closed with this. Viewers stay: another output may take this one's place.
+        // Side by side with the recording, which is closed here. Viewers stay: another output may take this one's place.
+        self.pushes.iter().for_each(Push::stop);
         self.outlets.h264.end_output();
+        self.pushes.clear();
         Ok(())
     }
 }
@@ -367,8 +375,9 @@ mod tests {
         crate::gst::init().unwrap();
         let status = Arc::new(Status::new("test"));
         let outlets = Outlets::default();
-        let mut output =
-            LiveOutput::new(EncodeConfig::default(), None, Arc::clone(&status), outlets.clone()).unwrap().patient();
+        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], Arc::clone(&status), outlets.clone())
+            .unwrap()
+            .patient();
         assert!(!output.wanted());
         let (sender, taken) = crossbeam_channel::unbounded();
         let (viewer, seen) = crossbeam_channel::unbounded();
@@ -405,7 +414,7 @@ mod tests {
         crate::gst::init().unwrap();
         let outlets = Outlets::default();
         let status = Arc::new(Status::new("test"));
-        let mut output = LiveOutput::new(EncodeConfig::default(), None, status, outlets.clone()).unwrap();
+        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets.clone()).unwrap();
         let (sender, taken) = crossbeam_channel::unbounded();
         outlets.h264.add(Box::new(Taker(sender)));
         let info = VideoInfo { fps: (0, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };

@@ -13,6 +13,7 @@ pub mod fanout;
 pub mod file;
 pub mod live;
 pub mod mjpeg;
+pub mod push;
 mod raw;
 pub mod recording;
 pub mod rtsp;

@@ -17,6 +17,7 @@ use super::{App, Named, Shared};
 use crate::config::{Show, hex};
 use crate::frame::{Label, Labels};
 use crate::service::view::{LegendEntry, StreamView, View};
+use crate::stream::pushed::PushStatus;
 
 /// One stream of `/api/v1/streams`.
 #[derive(Serialize, ToSchema)]
@@ -50,6 +51,8 @@ pub(super) struct StreamReport {
     width: Option<usize>,
     height: Option<usize>,
     viewers: Viewers,
+    /// Media servers that get the stream as well.
+    pushes: Vec<PushReport>,
     /// Stages that panicked and were restarted.
     panics: u64,
     /// Connections to the source that were opened anew because their frames stayed late.
@@ -62,10 +65,23 @@ pub(super) struct StreamReport {
 /// Who looks.
 #[derive(Serialize, ToSchema)]
 struct Viewers {
-    /// RTSP viewers, and the recording.
+    /// RTSP viewers, the recording, and pushes.
     h264: usize,
     mjpeg: usize,
     webrtc: usize,
+}
+
+/// A media server that gets the stream as well.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Push)]
+struct PushReport {
+    /// The address without secrets.
+    to: String,
+    /// `connecting`, `live`, or `waiting` for the next attempt.
+    state: &'static str,
+    /// Why it waits.
+    reason: Option<String>,
+    failures: u64,
 }
 
 /// A class as the stream draws it.
@@ -185,6 +201,7 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
             mjpeg: stream.outlets.jpeg.viewers(),
             webrtc: stream.outlets.h264.webrtc(),
         },
+        pushes: status.pushes().iter().map(|push| pushed(push)).collect(),
         panics: status.panics(),
         late_connections: status.late_connections(),
         legend: stream.legend(labels).iter().map(legend).collect(),
@@ -192,6 +209,11 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         config: Settings::from(&stream.config),
         name,
     }
+}
+
+fn pushed(push: &PushStatus) -> PushReport {
+    let (state, reason) = push.state();
+    PushReport { to: push.to.clone(), state: state.name(), reason, failures: push.failures() }
 }
 
 fn legend(entry: &LegendEntry) -> LegendReport {

@@ -15,6 +15,7 @@ use super::process::usage;
 use super::{Shared, typed};
 use crate::service::view::{StreamView, View};
 use crate::stream::ledger::DropReason;
+use crate::stream::pushed::{PushState, PushStatus};
 use crate::stream::status::State as StreamState;
 use crate::stream::timing::{BUCKETS, Stage, Summary};
 
@@ -121,7 +122,7 @@ fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
         ];
         outlets.map(|(output, count)| (vec![("stream", &*stream.status.name), ("output", output)], count as f64))
     });
-    out.gauges("maskcast_viewers", "Who takes the stream's pictures; a recording counts as h264.", viewers);
+    out.gauges("maskcast_viewers", "Who takes the stream's pictures; recordings and pushes count as h264.", viewers);
     let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
     out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);
     let failures = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.recording_failures() as f64));
@@ -129,6 +130,23 @@ fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
         "maskcast_recording_failures_total",
         "Attempts to record that failed; repeated within a minute.",
         failures,
+    );
+    let pushes: Vec<(&str, Arc<PushStatus>)> = streams
+        .iter()
+        .flat_map(|stream| stream.status.pushes().into_iter().map(|push| (&*stream.status.name, push)))
+        .collect();
+    let each = |value: fn(&PushStatus) -> f64| {
+        pushes.iter().map(move |(name, push)| (vec![("stream", *name), ("to", push.to.as_str())], value(push)))
+    };
+    out.counters(
+        "maskcast_push_failures_total",
+        "Connections to a media server that failed or ended; made again within half a minute.",
+        each(|push| push.failures() as f64),
+    );
+    out.gauges(
+        "maskcast_push_live",
+        "1 while pictures flow to the media server.",
+        each(|push| f64::from(u8::from(push.state().0 == PushState::Live))),
     );
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use tokio::sync::oneshot;
 
-use super::passwords::passwords_allowed;
+use super::reserved::{passwords_allowed, pushes_allowed};
 use super::{Reloaded, Service};
 use crate::config::{
     self, ApiSources, Config, ConfigError, ConfigErrors, Edit, EditError, Object, SourceUri, overlay_difference,
@@ -227,6 +227,7 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
             if let Some(name) = settings.get("name").and_then(|name| name.as_str()).filter(|name| exists(name)) {
                 return Err(Refusal::Taken(name.to_owned()));
             }
+            pushes_allowed(settings, "stream").map_err(Refusal::Forbidden)?;
             passwords_allowed(settings, "stream").map_err(Refusal::Forbidden)
         }
         Edit::Change { stream, .. } | Edit::Remove { stream } if !exists(stream) => {
@@ -243,6 +244,7 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
                 };
                 return Err(Refusal::Invalid(vec![error]));
             }
+            pushes_allowed(patch, &key).map_err(Refusal::Forbidden)?;
             passwords_allowed(patch, &key).map_err(Refusal::Forbidden)
         }
         Edit::Remove { .. } if file.streams.len() == 1 => Err(Refusal::Last),

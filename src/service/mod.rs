@@ -26,7 +26,7 @@ use crate::stream::status::Status;
 
 pub mod changes;
 pub mod models;
-pub mod passwords;
+pub mod reserved;
 pub mod running;
 pub mod view;
 pub mod watch;

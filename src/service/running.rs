@@ -69,12 +69,12 @@ impl Running {
     /// # Errors
     /// When an output or a thread cannot be had.
     pub fn start(&mut self, pool: &Pool) -> Result<(), ServiceError> {
-        let StreamConfig { encode, source, .. } = &self.config;
+        let StreamConfig { encode, push, source, .. } = &self.config;
         let recordings = self.view.recordings.clone();
         let board = recordings.as_ref().and_then(|recordings| recordings.board()).cloned();
         let (status, outlets) = (Arc::clone(&self.view.status), self.view.outlets.clone());
-        let output =
-            LiveOutput::new(encode.clone(), recordings, Arc::clone(&status), outlets).map_err(ServiceError::runtime)?;
+        let output = LiveOutput::new(encode.clone(), recordings, push, Arc::clone(&status), outlets)
+            .map_err(ServiceError::runtime)?;
         let patient = self.is_patient();
         let parts = Parts {
             config: self.config.clone(),

@@ -23,6 +23,7 @@ use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
 pub mod behind;
 pub mod display;
 pub mod ledger;
+pub mod pushed;
 pub mod retry;
 pub mod show;
 pub mod status;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tracing::Level;
 
 use super::ledger::Ledger;
+use super::pushed::PushStatus;
 use super::timing::{Distribution, Spent, Stage};
 use crate::frame::VideoInfo;
 use crate::repeats::{self, Line};
@@ -82,6 +83,7 @@ pub struct Status {
     panics: AtomicU64,
     recording_failures: AtomicU64,
     late_connections: AtomicU64,
+    pushes: Mutex<Vec<Arc<PushStatus>>>,
     /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
     recent: Mutex<Recent>,
@@ -108,6 +110,7 @@ impl Status {
             panics: AtomicU64::new(0),
             recording_failures: AtomicU64::new(0),
             late_connections: AtomicU64::new(0),
+            pushes: Mutex::default(),
             beat: Mutex::new(Instant::now()),
             recent: Mutex::default(),
         }
@@ -218,6 +221,22 @@ impl Status {
 
     pub fn late_connections(&self) -> u64 {
         self.late_connections.load(Ordering::Relaxed)
+    }
+
+    /// The status of a push; one that starts anew goes on with the account of the one before.
+    pub fn add_push(&self, to: String) -> Arc<PushStatus> {
+        let mut pushes = lock(&self.pushes);
+        if let Some(known) = pushes.iter().find(|push| push.to == to) {
+            return Arc::clone(known);
+        }
+        let push = Arc::new(PushStatus::new(to));
+        pushes.push(Arc::clone(&push));
+        push
+    }
+
+    /// Where the stream is pushed to.
+    pub fn pushes(&self) -> Vec<Arc<PushStatus>> {
+        lock(&self.pushes).clone()
     }
 
     pub fn set_info(&self, info: VideoInfo) {

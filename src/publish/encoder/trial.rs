@@ -173,12 +173,8 @@ mod tests {
             ("x264enc tune=zerolatency ! identity error-after=2", "Failed after iterations"),
             // Gives no H.264.
             ("jpegenc", "link"),
-            // Swallows all of it.
-            ("x264enc tune=zerolatency ! valve drop=true", "0 of 5 pictures"),
         ] {
-            let started = Instant::now();
             let error = trial_of(encoder, DEADLINE).expect_err(encoder);
-            println!("{:?} for {encoder}: {error}", started.elapsed());
             assert!(error.contains(why) && !error.contains('\n'), "{encoder}: {error}");
         }
     }
@@ -199,7 +195,7 @@ mod tests {
             assemble(pipeline, caps, &shape(), H264::X264, fake.upcast(), Purpose::Live)
         });
         let error = outcome.unwrap_err().0;
-        assert!(error.contains("0 of 5 pictures") || error.contains("no keyframe"), "{error}");
+        assert!(error.contains("No valid frames") || error.contains("no keyframe"), "{error}");
     }
 
     #[test]
@@ -208,6 +204,8 @@ mod tests {
         let error = trial_of("identity sleep-time=3600000000 ! x264enc", Duration::from_millis(200)).unwrap_err();
         assert_eq!(error, "it hangs: nothing within 0.2 s");
         assert!(started.elapsed() < DEADLINE);
+        let error = trial_of("x264enc ! valve drop=true", Duration::from_millis(200)).unwrap_err();
+        assert!(error.starts_with("it gave 0 of 5 pictures"), "{error}");
         let error = guarded(DEADLINE, || panic!("a driver's surprise")).unwrap_err();
         assert!(error.contains("panic"), "{error}");
     }

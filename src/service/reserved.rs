@@ -1,4 +1,4 @@
-//! Which passwords the configuration may name when it comes over the network.
+//! What only the configuration file may say: clients of the API may not.
 
 use crate::config::{ConfigError, Object};
 
@@ -25,10 +25,36 @@ pub fn passwords_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigE
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
+/// Where pictures are pushed to is the file's owner's business: a client of the API could have them sent anywhere, with
+/// any password that a push may name.
+///
+/// # Errors
+/// When the settings say anything of it.
+pub fn pushes_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigError>> {
+    if !settings.contains_key("push") {
+        return Ok(());
+    }
+    Err(vec![ConfigError {
+        key: format!("{key}.push"),
+        line: None,
+        problem: "can only be set in the configuration file, not by the API".into(),
+        help: None,
+    }])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn pushes_are_not_for_clients() {
+        let allowed = |value: serde_json::Value| pushes_allowed(value.as_object().unwrap(), "stream[gate]");
+        assert_eq!(allowed(json!({"source": "test://ball"})), Ok(()));
+        for push in [json!([{"url": "rtsp://10.0.0.9/a"}]), json!([]), json!(null)] {
+            assert_eq!(allowed(json!({ "push": push })).unwrap_err()[0].key, "stream[gate].push");
+        }
+    }
 
     #[test]
     fn only_passwords_of_cameras_are_passwords() {

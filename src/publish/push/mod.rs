@@ -1,0 +1,202 @@
+//! Pushes: the stream's one encode, handed on to media servers.
+//!
+//! Each has a thread that connects, watches the connection, and connects again for as long as the stream runs, with the
+//! pauses that sources have ([`Retry`]). To the stream it is one more taker: what a slow server does not take in time is
+//! lost for that server, and while it waits for its next attempt, nothing is encoded for it.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+
+use gst::prelude::*;
+
+use super::OutputError;
+use super::fanout::{AppSrcTaker, Fanout};
+use crate::capture::secrets::Secrets;
+use crate::config::{PushConfig, PushTarget};
+use crate::gst::{describe, state_error};
+use crate::repeats;
+use crate::stream::pushed::{PushState, PushStatus};
+use crate::stream::retry::Retry;
+use crate::stream::status::Status;
+use crate::stream::stop::Stop;
+
+mod rtsp;
+mod whip;
+
+/// Access units that may wait for a server: two seconds of 30 a second, which a connection takes to be made.
+const WAITING: u64 = 60;
+
+/// How often the wish to stop is looked for.
+const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(100);
+
+/// A server that takes nothing for this long is given up.
+const STALL: Duration = Duration::from_secs(10);
+
+/// How long saying goodbye may take when the stream stops.
+const GOODBYE: Duration = Duration::from_millis(1500);
+
+/// A push at work; ends when it is dropped.
+pub struct Push {
+    to: String,
+    stop: Stop,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Push {
+    /// Begins to push what `fanout` hands out.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub(super) fn start(config: PushConfig, status: &Arc<Status>, fanout: Arc<Fanout>) -> Result<Self, OutputError> {
+        let to = config.target.label();
+        let stop = Stop::default();
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let pusher = Pusher {
+            stream: Arc::clone(&status.name),
+            status: status.add_push(to.clone()),
+            secrets: Secrets::of_push(&config),
+            config,
+            fanout,
+            stop: stop.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("push-{}", status.name))
+            .spawn(move || {
+                let _alive = alive;
+                pusher.run();
+            })
+            .map_err(|error| OutputError(format!("no thread to push to {to}: {error}")))?;
+        Ok(Push { to, stop, ended, thread: Some(thread) })
+    }
+
+    /// Asks it to end; dropping it waits until it has.
+    pub(super) fn stop(&self) {
+        self.stop.raise();
+    }
+}
+
+impl Drop for Push {
+    fn drop(&mut self) {
+        self.stop.raise();
+        // Nothing is ever sent: the channel closes with the thread.
+        if self.ended.recv_timeout(GOODBYE) == Err(RecvTimeoutError::Timeout) {
+            repeats::warn("", "push", &format!("{} does not answer a goodbye and is left", self.to));
+        } else if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the push to {} ended in a panic", self.to);
+        }
+    }
+}
+
+/// A connection. Dropping it ends it.
+struct Link {
+    pipeline: gst::Pipeline,
+    bus: gst::Bus,
+    /// Takes the stream's access units.
+    source: gst_app::AppSrc,
+    connection: Connection,
+}
+
+/// What tells how the connection stands.
+enum Connection {
+    /// Made while the first pictures wait for it; the bus tells.
+    Rtsp,
+    /// Stands already.
+    Whip(whip::Call),
+}
+
+impl Link {
+    /// Whether pictures flow from now on, after the bus's newest message.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError> {
+        match message.map(|message| message.view()) {
+            Some(gst::MessageView::Error(error)) => return Err(describe(error).into()),
+            Some(gst::MessageView::Eos(_)) => return Err(OutputError("the connection has ended".into())),
+            _ => {}
+        }
+        match &mut self.connection {
+            Connection::Rtsp => Ok(message.is_some_and(rtsp::says_live)),
+            Connection::Whip(call) => call.look().map(|()| true),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.pipeline.set_state(gst::State::Null).is_err() {
+            repeats::warn("", "push", "a push's pipeline did not stop");
+        }
+    }
+}
+
+/// The working end of a [`Push`].
+struct Pusher {
+    stream: Arc<str>,
+    config: PushConfig,
+    status: Arc<PushStatus>,
+    secrets: Secrets,
+    fanout: Arc<Fanout>,
+    stop: Stop,
+}
+
+impl Pusher {
+    fn run(&self) {
+        let (stream, to) = (&*self.stream, &self.status.to);
+        let mut retry = Retry::new();
+        while !self.stop.is_raised() {
+            self.status.set(PushState::Connecting);
+            let mut live_since = None;
+            let Err(problem) = self.run_once(&mut live_since) else { return };
+            let problem = self.secrets.hide(&problem.0);
+            let flowed = live_since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+            let pause = retry.pause(flowed);
+            let text = format!("{to}: {problem}; next try in {:.1} s", pause.as_secs_f64());
+            repeats::error(stream, "push", None, &text);
+            self.status.fail(problem);
+            self.stop.wait(pause);
+        }
+    }
+
+    /// One connection, until it fails, or the stop is raised.
+    fn run_once(&self, live_since: &mut Option<Instant>) -> Result<(), OutputError> {
+        let credentials = self.config.credentials.as_ref();
+        let mut link = match &self.config.target {
+            PushTarget::Rtsp(url) => rtsp::link(url, credentials)?,
+            PushTarget::Whip(url) => match whip::connect(url, credentials, &self.fanout, &self.stop)? {
+                Some(link) => link,
+                None => return Ok(()),
+            },
+        };
+        let taker = AppSrcTaker::new(link.source.clone(), WAITING, true, self.fanout.lost_counter());
+        link.pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&link.pipeline, "it does not start"))?;
+        self.fanout.add_for_output(Box::new(taker));
+        let mut taken = Instant::now();
+        while !self.stop.is_raised() {
+            let message = link.bus.timed_pop(POLL);
+            let live = match link.look(message.as_ref()) {
+                // The stream's end reaches the server, too.
+                Err(_) if self.stop.is_raised() => return Ok(()),
+                live => live?,
+            };
+            if live && live_since.is_none() {
+                *live_since = Some(Instant::now());
+                self.status.set(PushState::Live);
+                tracing::info!(stream = &*self.stream, stage = "push", "pushing to {}", self.status.to);
+            }
+            if link.source.current_level_buffers() < WAITING {
+                taken = Instant::now();
+            } else if taken.elapsed() > STALL {
+                return Err(OutputError(format!("it has taken nothing for {} s", STALL.as_secs())));
+            }
+        }
+        Ok(())
+    }
+}

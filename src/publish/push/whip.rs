@@ -1,0 +1,368 @@
+//! By WHIP (RFC 9725): `appsrc ! h264parse ! rtph264pay ! webrtcbin` offers the stream, the offer is posted to the server,
+//! and what it answers makes the connection.
+//!
+//! Candidates are sent with the offer, as every WHIP server takes them; STUN and TURN are for the server to offer where
+//! it needs them, and are not used from here: a media server is reached at an address of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_sdp as gst_sdp;
+use gstreamer_video as gst_video;
+use gstreamer_webrtc as gst_webrtc;
+
+use base64::Engine as _;
+use gst::glib;
+use gst::prelude::*;
+use ureq::tls::{RootCerts, TlsConfig};
+use url::Url;
+
+use super::{Connection, Link, WAITING};
+use crate::config::Credentials;
+use crate::gst::{make, state_error};
+use crate::publish::OutputError;
+use crate::publish::encoder::glib_error;
+use crate::publish::fanout::Fanout;
+use crate::stream::stop::Stop;
+
+/// How long candidates are gathered; those of this machine's own addresses are there at once.
+const GATHERING: Duration = Duration::from_secs(3);
+
+/// How long webrtcbin, the server's answer, and the connection may take, each.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the server may take to hear that the stream ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A server sends receiver reports at least every five seconds. One that has sent nothing for this long is gone.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// How often the wish to stop is looked for.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Events that wait to be looked at; one more is only another sign of life.
+const EVENTS: usize = 32;
+
+/// The most that an answer may have, in bytes.
+const LONGEST_ANSWER: u64 = 64 * 1024;
+
+const PAYLOAD: u32 = 96;
+
+/// What GStreamer's threads tell.
+enum Event {
+    Offer(Result<gst_webrtc::WebRTCSessionDescription, String>),
+    Gathered,
+    Connected,
+    Ended(&'static str),
+    /// Something has come from the server.
+    Heard,
+}
+
+/// A connection that stands.
+pub(super) struct Call {
+    events: Receiver<Event>,
+    heard: Instant,
+    /// Ended at the server when this is dropped.
+    _session: Session,
+}
+
+impl Call {
+    /// Looks at what has happened since the last look.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(super) fn look(&mut self) -> Result<(), OutputError> {
+        for event in self.events.try_iter() {
+            match event {
+                Event::Ended(why) => return Err(OutputError(why.into())),
+                Event::Heard => self.heard = Instant::now(),
+                _ => {}
+            }
+        }
+        if self.heard.elapsed() > SILENCE {
+            return Err(OutputError(format!("it has sent nothing for {} s", SILENCE.as_secs())));
+        }
+        Ok(())
+    }
+}
+
+/// Offers the stream and connects; `None` when the stop was raised meanwhile.
+///
+/// # Errors
+/// Missing elements, a server that refuses, does not answer, or is not reached by UDP.
+pub(super) fn connect(
+    url: &Url,
+    credentials: Option<&Credentials>,
+    fanout: &Arc<Fanout>,
+    stop: &Stop,
+) -> Result<Option<Link>, OutputError> {
+    let (told, events) = bounded(EVENTS);
+    let (mut link, webrtc) = build(fanout, &told)?;
+    let pipeline = &link.pipeline;
+    pipeline.set_state(gst::State::Playing).map_err(|_| state_error(pipeline, "webrtcbin does not start"))?;
+    create_offer(&webrtc, &told);
+    let wait = |patience: Duration| wait(&events, patience, stop);
+    let offer = loop {
+        match wait(PATIENCE)? {
+            Waited::Stopped => return Ok(None),
+            Waited::Event(Event::Offer(offer)) => break offer.map_err(OutputError)?,
+            Waited::Event(_) => {}
+            Waited::Nothing => return Err(OutputError("webrtcbin makes no offer".into())),
+        }
+    };
+    webrtc.emit_by_name::<()>("set-local-description", &[&offer, &None::<gst::Promise>]);
+    loop {
+        match wait(GATHERING)? {
+            Waited::Stopped => return Ok(None),
+            Waited::Event(Event::Gathered) | Waited::Nothing => break,
+            Waited::Event(_) => {}
+        }
+    }
+    let offer = webrtc
+        .property::<Option<gst_webrtc::WebRTCSessionDescription>>("local-description")
+        .and_then(|description| description.sdp().as_text().ok())
+        .ok_or_else(|| OutputError("webrtcbin has no offer".into()))?;
+    let (answer, session) = Session::open(url, credentials, &offer)?;
+    let answer = gst_sdp::SDPMessage::parse_buffer(answer.as_bytes())
+        .map_err(|_| OutputError("the server's answer is no session description".into()))?;
+    let answer = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, answer);
+    webrtc.emit_by_name::<()>("set-remote-description", &[&answer, &None::<gst::Promise>]);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match wait(until.saturating_duration_since(Instant::now()))? {
+            Waited::Stopped => return Ok(None),
+            Waited::Event(Event::Connected) => break,
+            Waited::Event(Event::Ended(why)) => return Err(OutputError(why.into())),
+            Waited::Event(_) => {}
+            Waited::Nothing => {
+                let problem = "it has answered, and is not reached (does a firewall between us pass UDP?)";
+                return Err(OutputError(problem.into()));
+            }
+        }
+    }
+    link.connection = Connection::Whip(Call { events, heard: Instant::now(), _session: session });
+    Ok(Some(link))
+}
+
+enum Waited {
+    Event(Event),
+    Stopped,
+    Nothing,
+}
+
+fn wait(events: &Receiver<Event>, patience: Duration, stop: &Stop) -> Result<Waited, OutputError> {
+    let until = Instant::now() + patience;
+    loop {
+        if stop.is_raised() {
+            return Ok(Waited::Stopped);
+        }
+        match events.recv_timeout(POLL.min(until.saturating_duration_since(Instant::now()))) {
+            Ok(event) => return Ok(Waited::Event(event)),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return Ok(Waited::Nothing),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(OutputError("webrtcbin has ended".into())),
+        }
+    }
+}
+
+/// The pipeline, not yet playing, and its webrtcbin.
+fn build(fanout: &Arc<Fanout>, told: &Sender<Event>) -> Result<(Link, gst::Element), OutputError> {
+    // Without these webrtcbin is there, and fails later with no reason.
+    for needed in ["nicesink", "dtlssrtpenc", "srtpenc", "rtpbin"] {
+        make(needed)?;
+    }
+    let (pipeline, bus) = crate::gst::pipeline()?;
+    let source =
+        gst_app::AppSrc::builder().format(gst::Format::Time).is_live(true).max_buffers(WAITING).max_bytes(0).build();
+    let parse = make("h264parse")?;
+    let payloader = make("rtph264pay")?;
+    payloader.set_property("pt", PAYLOAD);
+    payloader.set_property("config-interval", -1_i32);
+    payloader.set_property_from_str("aggregate-mode", "zero-latency");
+    let ssrc = fastrand::u32(1..);
+    payloader.set_property("ssrc", ssrc);
+    // The payloader tells the parameter sets in its caps, which change when a camera changes its size. To webrtcbin that
+    // would be something to negotiate anew; the pictures carry it anyway.
+    let caps = gst::Caps::builder("application/x-rtp")
+        .field("media", "video")
+        .field("clock-rate", 90_000_i32)
+        .field("encoding-name", "H264")
+        .field("payload", PAYLOAD as i32)
+        .field("packetization-mode", "1")
+        .field("profile-level-id", "42e01f")
+        .field("level-asymmetry-allowed", "1")
+        .build();
+    let steady = make("capssetter")?;
+    let mut with_ssrc = caps.clone();
+    with_ssrc.make_mut().set("ssrc", ssrc);
+    steady.set_property("caps", &with_ssrc);
+    steady.set_property("join", false);
+    steady.set_property("replace", true);
+    let webrtc = make("webrtcbin")?;
+    webrtc.set_property_from_str("bundle-policy", "max-bundle");
+    webrtc.set_property("latency", 0_u32);
+    let elements = [source.upcast_ref(), &parse, &payloader, &steady];
+    pipeline.add_many(elements).and_then(|()| pipeline.add(&webrtc)).map_err(glib_error)?;
+    gst::Element::link_many(elements).map_err(glib_error)?;
+    let (Some(pad), Some(last)) = (webrtc.request_pad_simple("sink_0"), steady.static_pad("src")) else {
+        return Err(OutputError("webrtcbin takes no video".into()));
+    };
+    let transceiver = pad.property::<gst_webrtc::WebRTCRTPTransceiver>("transceiver");
+    transceiver.set_property("direction", gst_webrtc::WebRTCRTPTransceiverDirection::Sendonly);
+    transceiver.set_property("codec-preferences", &caps);
+    // Lost packets are sent again when the server asks for them.
+    transceiver.set_property("do-nack", true);
+    last.link(&pad).map_err(|error| OutputError(format!("webrtcbin takes no RTP: {error}")))?;
+    pass_keyframe_requests(&source, fanout);
+    listen(&webrtc, told);
+    Ok((Link { pipeline, bus, source, connection: Connection::Rtsp }, webrtc))
+}
+
+fn create_offer(webrtc: &gst::Element, told: &Sender<Event>) {
+    let told = told.clone();
+    let promise = gst::Promise::with_change_func(move |reply| {
+        let offer = match reply {
+            Ok(Some(reply)) => match reply.get::<glib::Error>("error") {
+                Ok(error) => Err(error.message().to_owned()),
+                Err(_) => reply.get("offer").map_err(|error| error.to_string()),
+            },
+            _ => Err("webrtcbin makes no offer".into()),
+        };
+        let _ = told.try_send(Event::Offer(offer));
+    });
+    webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
+}
+
+/// Keyframes that the server asks for (PLI, FIR) are asked of the stream's encoder.
+fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Arc<Fanout>) {
+    let Some(pad) = source.static_pad("src") else { return };
+    let fanout = Arc::downgrade(fanout);
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        let wants_keyframe =
+            info.event().is_some_and(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok());
+        if wants_keyframe && let Some(fanout) = fanout.upgrade() {
+            fanout.request_keyframe();
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Turns what webrtcbin tells into events. Those that find no room are repeated, or no news.
+fn listen(webrtc: &gst::Element, told: &Sender<Event>) {
+    let sender = told.clone();
+    webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
+        let state = webrtc.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
+        if state == gst_webrtc::WebRTCICEGatheringState::Complete {
+            let _ = sender.try_send(Event::Gathered);
+        }
+    });
+    let sender = told.clone();
+    webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
+        use gst_webrtc::WebRTCPeerConnectionState::{Closed, Connected, Failed};
+        let event = match webrtc.property::<gst_webrtc::WebRTCPeerConnectionState>("connection-state") {
+            Connected => Event::Connected,
+            Failed => Event::Ended("the connection has failed"),
+            Closed => Event::Ended("the server has closed the connection"),
+            _ => return,
+        };
+        let _ = sender.try_send(event);
+    });
+    let Some(bin) = webrtc.downcast_ref::<gst::Bin>() else { return };
+    let told = told.clone();
+    bin.connect_deep_element_added(move |_, _, element| {
+        let is_nice = element.factory().is_some_and(|factory| factory.name() == "nicesrc");
+        if let Some(pad) = element.static_pad("src").filter(|_| is_nice) {
+            let told = told.clone();
+            pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
+                let _ = told.try_send(Event::Heard);
+                gst::PadProbeReturn::Ok
+            });
+        }
+    });
+}
+
+/// What the server keeps for us; given back when dropped.
+struct Session {
+    /// Where it is; not every server tells.
+    url: Option<Url>,
+    authorization: Option<String>,
+}
+
+impl Session {
+    /// Posts the offer; gives the answer.
+    fn open(url: &Url, credentials: Option<&Credentials>, offer: &str) -> Result<(String, Session), OutputError> {
+        let authorization = credentials.map(authorization);
+        let mut request = agent(PATIENCE).post(url.as_str()).content_type("application/sdp");
+        if let Some(authorization) = &authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let mut response =
+            request.send(offer).map_err(|error| OutputError(format!("it cannot be asked by HTTP: {error}")))?;
+        match response.status().as_u16() {
+            201 => {}
+            401 | 403 => {
+                let problem = "user, password or token is refused (set user, and password_file or password_env)";
+                return Err(OutputError(problem.into()));
+            }
+            404 => return Err(OutputError("there is no WHIP endpoint at this address (HTTP 404)".into())),
+            status => return Err(OutputError(format!("it refuses the stream: HTTP {status}"))),
+        }
+        let location = response.headers().get("location").and_then(|location| location.to_str().ok());
+        let session = Session { url: location.and_then(|location| url.join(location).ok()), authorization };
+        let answer = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
+        answer.map(|answer| (answer, session)).map_err(|error| OutputError(format!("its answer breaks off: {error}")))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(url) = &self.url else { return };
+        let mut request = agent(GOODBYE).delete(url.as_str());
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        // A server that is gone has forgotten us anyway.
+        if let Err(error) = request.call() {
+            tracing::debug!(stage = "push", "the server does not hear our goodbye: {error}");
+        }
+    }
+}
+
+/// User and password, or a password alone, which is a token.
+fn authorization(credentials: &Credentials) -> String {
+    let Credentials { user, password } = credentials;
+    if user.is_empty() {
+        return format!("Bearer {}", password.expose());
+    }
+    let plain = format!("{user}:{}", password.expose());
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
+}
+
+/// Trusts whom this system trusts, and follows no redirection: what we know is for this server.
+fn agent(timeout: Duration) -> ureq::Agent {
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    ureq::Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("maskcast/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls)
+        .build()
+        .new_agent()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn a_password_alone_is_a_token() {
+        let credentials = |user: &str| Credentials { user: user.into(), password: Secret::new("pass:word") };
+        assert_eq!(authorization(&credentials("")), "Bearer pass:word");
+        assert_eq!(authorization(&credentials("cam")), "Basic Y2FtOnBhc3M6d29yZA==");
+    }
+}

@@ -1,0 +1,130 @@
+//! A media server that streams are pushed to: GStreamer's RTSP server, which takes RECORD.
+
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, TrySendError, bounded};
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp_server as rtsp_server;
+
+use gst::glib;
+use gst::prelude::*;
+use rtsp_server::prelude::*;
+
+use super::clip::Rgb;
+use super::program::DEADLINE;
+
+/// Listens at `/gate` until it is dropped, which cuts its clients off.
+pub struct MediaServer {
+    pub port: u16,
+    pictures: Receiver<Rgb>,
+    server: rtsp_server::RTSPServer,
+    main_loop: glib::MainLoop,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Decodes what comes.
+const RECORD: &str = "( rtph264depay name=depay0 ! h264parse ! avdec_h264 max-threads=1 ! videoconvert \
+                      ! video/x-raw,format=RGB ! appsink name=sink sync=false )";
+
+impl MediaServer {
+    /// Port 0 is one of the system's choice; with `login`, user and password are asked for (basic authentication).
+    pub fn listen(port: u16, login: Option<(&str, &str)>) -> Self {
+        gst::init().unwrap();
+        let server = rtsp_server::RTSPServer::new();
+        server.set_address("127.0.0.1");
+        server.set_service(&port.to_string());
+        let factory = rtsp_server::RTSPMediaFactory::new();
+        factory.set_launch(RECORD);
+        factory.set_transport_mode(rtsp_server::RTSPTransportMode::RECORD);
+        factory.set_latency(0);
+        if let Some((user, password)) = login {
+            let auth = rtsp_server::RTSPAuth::new();
+            let token =
+                rtsp_server::RTSPToken::builder().field(rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE, "camera").build();
+            auth.add_basic(&rtsp_server::RTSPAuth::make_basic(user, password), &token);
+            auth.set_supported_methods(rtsp_server::gst_rtsp::RTSPAuthMethod::Basic);
+            server.set_auth(Some(&auth));
+            factory.add_role_from_structure(
+                &gst::Structure::builder("camera")
+                    .field(rtsp_server::RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
+                    .field(rtsp_server::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true)
+                    .build(),
+            );
+        }
+        let (sender, pictures) = bounded(4);
+        factory.connect_media_configure(move |_, media| {
+            let bin = media.element().downcast::<gst::Bin>().unwrap();
+            let sink = bin.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+            let sender = sender.clone();
+            let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                match sender.try_send(rgb(&sample)) {
+                    // What the test does not look at in time is not kept.
+                    Ok(()) | Err(TrySendError::Full(_)) => Ok(gst::FlowSuccess::Ok),
+                    Err(TrySendError::Disconnected(_)) => Err(gst::FlowError::Eos),
+                }
+            });
+            sink.set_callbacks(callbacks.build());
+        });
+        server.mount_points().unwrap().add_factory("/gate", factory);
+        let context = glib::MainContext::new();
+        server.create_source(rtsp_server::gio::Cancellable::NONE).unwrap().attach(Some(&context));
+        let port = u16::try_from(server.bound_port()).unwrap();
+        let main_loop = glib::MainLoop::new(Some(&context), false);
+        let running = main_loop.clone();
+        let thread = std::thread::spawn(move || context.with_thread_default(|| running.run()).unwrap());
+        MediaServer { port, pictures, server, main_loop, thread: Some(thread) }
+    }
+
+    pub fn url(&self) -> String {
+        format!("rtsp://127.0.0.1:{}/gate", self.port)
+    }
+
+    /// The next picture that it is sent.
+    pub fn next(&self) -> Rgb {
+        self.pictures.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("nothing is pushed: {error}"))
+    }
+
+    /// Waits until so many pictures in a row differ, each from the one before.
+    pub fn sees_motion(&self, pictures: usize) -> Rgb {
+        let mut last = self.next();
+        let mut moving = 0;
+        for _ in 0..100 * pictures {
+            let next = self.next();
+            moving = if next.data == last.data { 0 } else { moving + 1 };
+            last = next;
+            if moving == pictures {
+                return last;
+            }
+        }
+        panic!("the pictures do not move");
+    }
+}
+
+/// A decoded picture without gaps between its rows.
+pub fn rgb(sample: &gst::Sample) -> Rgb {
+    let caps = sample.caps().unwrap().structure(0).unwrap();
+    let side = |name: &str| caps.get::<i32>(name).unwrap() as usize;
+    let (width, height) = (side("width"), side("height"));
+    let map = sample.buffer().unwrap().map_readable().unwrap();
+    let stride = (3 * width).next_multiple_of(4);
+    let data = map.chunks(stride).take(height).flat_map(|row| &row[..3 * width]).copied().collect();
+    Rgb { width, height, data }
+}
+
+impl Drop for MediaServer {
+    fn drop(&mut self) {
+        self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
+        // From inside the loop: a quit that comes before the loop runs would be lost.
+        let main_loop = self.main_loop.clone();
+        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.main_loop.context()));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

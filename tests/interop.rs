@@ -1,0 +1,115 @@
+//! What players that others wrote make of a stream: ffprobe and GStreamer's `rtspsrc`, each over TCP and UDP.
+
+mod common;
+
+use std::time::Duration;
+
+use common::program::tool;
+use common::service::{Service, folder};
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use serde_json::Value;
+
+const FPS: f64 = 15.0;
+const PICTURES: usize = 45;
+
+fn service(folder: &std::path::Path) -> Service {
+    let streams = "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+                   encode.keyframe_interval = \"1s\"\n";
+    let service = Service::ready(folder, streams);
+    service.until_state("gate", "live");
+    service
+}
+
+/// Times rise, and are on average as far apart as the camera's pictures; a busy machine may leave some out.
+fn are_even(times: &[f64], what: &str) {
+    // A player may not know the time of what came before it heard of the clock.
+    assert!(times.len() + 2 >= PICTURES, "{what}: {} times", times.len());
+    assert!(times.is_sorted_by(|a, b| a < b), "{what}: {times:?}");
+    let mut intervals: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    intervals.sort_by(f64::total_cmp);
+    let median = intervals[intervals.len() / 2];
+    assert!((median - 1.0 / FPS).abs() < 0.01, "{what}: {median} s between two pictures");
+}
+
+#[test]
+fn ffprobe_reads_the_stream_over_tcp_and_udp() {
+    let folder = folder();
+    let service = service(folder.path());
+    for transport in ["tcp", "udp"] {
+        let probe = tool(
+            "ffprobe",
+            [
+                "-v",
+                "error",
+                "-rtsp_transport",
+                transport,
+                "-select_streams",
+                "v",
+                "-read_intervals",
+                &format!("%+#{PICTURES}"),
+                "-show_entries",
+                "stream=codec_name,profile,width,height,pix_fmt,has_b_frames,r_frame_rate:packet=pts_time,dts_time,flags",
+                "-of",
+                "json",
+                &service.rtsp("gate"),
+            ],
+        );
+        assert_eq!(probe.stderr, "", "{transport}");
+        let probe: Value = serde_json::from_str(&probe.text()).unwrap();
+        let stream = &probe["streams"][0];
+        println!("{transport}: {stream}");
+        assert_eq!((&stream["codec_name"], &stream["profile"]), (&"h264".into(), &"Constrained Baseline".into()));
+        assert_eq!(
+            (&stream["width"], &stream["height"], &stream["has_b_frames"]),
+            (&320.into(), &240.into(), &0.into())
+        );
+        let packets = probe["packets"].as_array().unwrap();
+        let times = |key: &str| -> Vec<f64> {
+            packets.iter().filter_map(|packet| packet[key].as_str()?.parse().ok()).collect()
+        };
+        are_even(&times("pts_time"), &format!("ffprobe, {transport}, pts"));
+        let in_turn = |packet: &&Value| packet["pts_time"] == packet["dts_time"];
+        let early = packets.iter().filter(|packet| !in_turn(packet)).count();
+        assert!(early <= 2, "{transport}: {early} pictures come before their turn");
+        let keyframes: Vec<usize> = (0..packets.len())
+            .filter(|&n| packets[n]["flags"].as_str().is_some_and(|flags| flags.starts_with('K')))
+            .collect();
+        assert!(keyframes.len() >= PICTURES / 15 && keyframes[0] == 0, "{transport}: keyframes at {keyframes:?}");
+    }
+}
+
+#[test]
+fn gstreamer_plays_the_stream_over_tcp_and_udp() {
+    gst::init().unwrap();
+    let folder = folder();
+    let service = service(folder.path());
+    for protocol in ["tcp", "udp"] {
+        let description = format!(
+            "rtspsrc location={} protocols={protocol} latency=0 ! rtph264depay wait-for-keyframe=true ! h264parse \
+             ! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=sink sync=false",
+            service.rtsp("gate")
+        );
+        let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let deadline = gst::ClockTime::from_seconds(common::program::DEADLINE.as_secs());
+        let mut times = Vec::new();
+        let mut caps = None;
+        while times.len() < PICTURES {
+            let sample = sink.try_pull_sample(deadline).unwrap_or_else(|| panic!("{protocol}: no picture"));
+            let pts = Duration::from(sample.buffer().unwrap().pts().unwrap());
+            times.push(pts.as_secs_f64());
+            caps = sample.caps_owned();
+        }
+        pipeline.set_state(gst::State::Null).unwrap();
+        let caps = caps.unwrap();
+        println!("{protocol}: {caps}");
+        let caps = caps.structure(0).unwrap();
+        assert_eq!(caps.get::<&str>("profile"), Ok("constrained-baseline"), "{protocol}: {caps}");
+        assert_eq!((caps.get("width"), caps.get("height")), (Ok(320), Ok(240)), "{protocol}: {caps}");
+        assert_eq!(caps.get("framerate"), Ok(gst::Fraction::new(15, 1)), "{protocol}: {caps}");
+        are_even(&times, &format!("rtspsrc, {protocol}"));
+    }
+}
