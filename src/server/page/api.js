@@ -1,8 +1,11 @@
 /* The service's API: requests, the session's token, and what is refused. */
 
-const LIMIT_MS = 8000;
+/** A change may have to wait until a stream has come to an end. */
+const GET_LIMIT_MS = 5000;
+const CHANGE_LIMIT_MS = 20_000;
 
 let token = null;
+let renew = async () => {};
 
 /** Tells of a session that has ended: an event "closed" when an answer was 401. */
 export const door = new EventTarget();
@@ -29,12 +32,28 @@ export function setToken(value) {
   token = value ?? null;
 }
 
+/** `action` finds out the token anew: somebody has logged in again in another window, or may do less than before. */
+export function whenForbidden(action) {
+  renew = action;
+}
+
 /** One request. Gives the response when its status is 2xx, and throws a [Refusal] otherwise. */
-export async function request(method, path, { body, type = "application/json", signal, keepalive = false, quiet = false } = {}) {
+export async function request(method, path, options = {}) {
+  const sent = token;
+  try {
+    return await send(method, path, options);
+  } catch (refusal) {
+    if (refusal.status !== 403 || method === "GET") throw refusal;
+    await renew().catch(() => {});
+    if (token === sent) throw refusal;
+    return send(method, path, options);
+  }
+}
+
+async function send(method, path, { body, type = "application/json", keepalive = false, quiet = false }) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = type;
   if (token !== null && method !== "GET") headers["X-CSRF-Token"] = token;
-  const limit = AbortSignal.timeout(LIMIT_MS);
   let response;
   try {
     response = await fetch(path, {
@@ -43,7 +62,7 @@ export async function request(method, path, { body, type = "application/json", s
       keepalive,
       cache: "no-store",
       body: body === undefined ? undefined : type === "application/json" ? JSON.stringify(body) : body,
-      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+      signal: AbortSignal.timeout(method === "GET" ? GET_LIMIT_MS : CHANGE_LIMIT_MS),
     });
   } catch (error) {
     throw new Refusal(0, error.name === "TimeoutError" ? "Maskcast does not answer" : "no connection to Maskcast");

@@ -246,7 +246,7 @@ export class Player {
   #setAge(age) {
     this.root.classList.toggle("old", age > 0);
     this.note.hidden = age === 0;
-    if (age > 0) setText(this.note, `No new picture for ${Math.floor(age / 1000)} s`);
+    setText(this.note, age > 0 ? `No new picture for ${Math.floor(age / 1000)} s` : "");
   }
 }
 

@@ -1,5 +1,5 @@
 /* Who is there, and what they may do. */
-import { Refusal, door, getJson, postJson, remove, setToken } from "./api.js";
+import { Refusal, door, getJson, postJson, remove, setToken, whenForbidden } from "./api.js";
 import { byId, complain, setText } from "./dom.js";
 
 const PATH = "/api/v1/session";
@@ -31,7 +31,8 @@ function set(state, answer = {}) {
 export async function ask() {
   try {
     const answer = await getJson(PATH, { quiet: true });
-    session.hasLogin = true;
+    // Where there are no users yet, nobody can log in.
+    session.hasLogin = answer.login ?? true;
     set("open", answer);
   } catch (error) {
     if (error.status === 401 || error.status === 403) {
@@ -114,6 +115,7 @@ byId("log-out").addEventListener("click", async () => {
 byId("log-in").addEventListener("click", () => set("closed"));
 byId("login-cancel").addEventListener("click", () => ask().catch((error) => complain(error.message)));
 door.addEventListener("closed", () => ask().catch(() => {}));
+whenForbidden(ask);
 
 /** Shows the form, ready to type. */
 export function openLogin() {
