@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use gstreamer as gst;
@@ -162,6 +161,3 @@ fn middle(sample: &gst::Sample) -> Option<Picture> {
     let at = height as usize / 2 * stride + 3 * (width as usize / 2);
     Some((width, height, [map[at], map[at + 1], map[at + 2]]))
 }
-
-/// How long a viewer that says nothing may keep its place.
-pub const NOTICED: Duration = Duration::from_secs(30);

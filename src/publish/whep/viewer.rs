@@ -2,7 +2,7 @@
 //! in it hangs alone.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -40,6 +40,13 @@ const CONNECTING: Duration = Duration::from_secs(15);
 /// A viewer that is connected sends receiver reports, at least every five seconds. One that has sent nothing for this long
 /// is gone without a word: a killed browser, a laptop that sleeps.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// The least time between two keyframes that one viewer is given for its losses: one with a bad line must not spend the
+/// others' bits.
+const KEYFRAME_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes of an RTP packet, so that one fits through tunnels and relays with all that is put around it.
+const MTU: u32 = 1200;
 
 /// What happens to a viewer, told by GStreamer's threads and by HTTP.
 pub(super) enum Event {
@@ -307,6 +314,7 @@ impl Peer {
         payloader.set_property("pt", u32::from(offer.payload));
         payloader.set_property("ssrc", ssrc);
         payloader.set_property("config-interval", -1_i32);
+        payloader.set_property("mtu", MTU);
         payloader.set_property_from_str("aggregate-mode", "zero-latency");
         // The payloader tells the parameter sets in its caps, which change when a camera changes its size. To webrtcbin that
         // would be something to negotiate anew; the pictures carry it anyway.
@@ -431,11 +439,16 @@ fn configure(webrtc: &gst::Element, settings: &WebRtcConfig) {
 fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fanout>) {
     let Some(pad) = source.static_pad("src") else { return };
     let fanout = Weak::clone(fanout);
+    let asked = Mutex::new(None::<Instant>);
     pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
         let wants_keyframe =
             info.event().is_some_and(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok());
         if wants_keyframe && let Some(fanout) = fanout.upgrade() {
-            fanout.request_keyframe();
+            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.is_none_or(|at| at.elapsed() >= KEYFRAME_PAUSE) {
+                *asked = Some(Instant::now());
+                fanout.request_keyframe();
+            }
         }
         gst::PadProbeReturn::Ok
     });
