@@ -42,6 +42,8 @@ impl Player {
         let pipeline = gst::Pipeline::new();
         let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
+        let agent = webrtc.property::<gst::Object>("ice-agent").property::<gst::glib::Object>("agent");
+        agent.set_property("upnp", false);
         pipeline.add(&webrtc).unwrap();
         let caps = gst::Caps::builder("application/x-rtp")
             .field("media", "video")
