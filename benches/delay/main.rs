@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use common::browser::Browser;
@@ -58,18 +59,37 @@ fn main() -> Result<()> {
     service.program.wait_for_message("ready");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let watched = Duration::from_secs(arguments.seconds);
-    println!("| way | pictures | median | 95 % | longest |\n| --- | ---: | ---: | ---: | ---: |");
+    println!(
+        "| way | first picture after | pictures | median | 95 % | longest |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+    );
     for (way, name) in [("whep", "WebRTC"), ("mjpeg", "MJPEG")] {
-        let seen = runtime.block_on(watch(&service, way, watched))?;
-        let delays = delays(&camera, &seen)?;
+        let watched = runtime.block_on(watch(&service, way, watched))?;
+        let delays = delays(&camera, &watched.seen)?;
         let at = |share: f64| delays[((delays.len() - 1) as f64 * share).round() as usize];
-        println!("| {name} | {} | {:.0} ms | {:.0} ms | {:.0} ms |", delays.len(), at(0.5), at(0.95), at(1.0));
+        println!(
+            "| {name} | {:.0} ms | {} | {:.0} ms | {:.0} ms | {:.0} ms |",
+            watched.first_ms,
+            delays.len(),
+            at(0.5),
+            at(0.95),
+            at(1.0)
+        );
     }
     about(&service)
 }
 
-/// Numbers, and when each was on the screen first, in milliseconds since 1970.
-async fn watch(service: &Service, way: &str, watched: Duration) -> Result<Vec<(u16, f64)>> {
+/// What the browser saw.
+#[derive(Deserialize)]
+struct Watched {
+    /// Numbers, and when each was on the screen first, in milliseconds since 1970.
+    seen: Vec<(u16, f64)>,
+    /// Pictures whose number could not be read.
+    unread: usize,
+    /// From the wish to watch to the first picture.
+    first_ms: f64,
+}
+
+async fn watch(service: &Service, way: &str, watched: Duration) -> Result<Watched> {
     let browser = Browser::start().await;
     browser.client.goto(&format!("{}healthz", service.page)).await?;
     browser.client.execute(include_str!("read.js"), vec![json!(way), json!("gate")]).await?;
@@ -78,13 +98,12 @@ async fn watch(service: &Service, way: &str, watched: Duration) -> Result<Vec<(u
     tokio::time::sleep(SETTLING).await;
     browser.run("window.reading.seen = []; window.reading.unread = 0; return true;").await;
     tokio::time::sleep(watched).await;
-    let answer = browser.run("const { seen, unread } = window.reading; return { seen, unread };").await;
-    let seen: Vec<(u16, f64)> = serde_json::from_value(answer["seen"].clone())?;
-    let unread = answer["unread"].as_u64().unwrap_or(0);
-    if unread as usize > seen.len() / 20 {
-        bail!("{unread} pictures could not be read, beside {}", seen.len());
+    let answer = "const { seen, unread, first_ms } = window.reading; return { seen, unread, first_ms };";
+    let watched: Watched = serde_json::from_value(browser.run(answer).await)?;
+    if watched.unread > watched.seen.len() / 20 {
+        bail!("{} pictures could not be read, beside {}", watched.unread, watched.seen.len());
     }
-    Ok(seen)
+    Ok(watched)
 }
 
 /// Milliseconds, in order.

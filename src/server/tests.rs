@@ -223,7 +223,8 @@ fn the_api_tells_all_of_a_stream() {
     assert_eq!(gate["viewers"], serde_json::json!({ "h264": 0, "mjpeg": 0, "webrtc": 0 }));
     assert_eq!(gate["legend"][0], serde_json::json!({ "name": "road", "color": "#804080", "hidden": false }));
     assert_eq!(gate["legend"][1]["hidden"], true);
-    let links = serde_json::json!({ "mjpeg": "/mjpeg/gate", "rtsp": "rtsp://127.0.0.1:8554/gate", "whep": "/whep/gate" });
+    let links =
+        serde_json::json!({ "mjpeg": "/mjpeg/gate", "rtsp": "rtsp://127.0.0.1:8554/gate", "whep": "/whep/gate" });
     assert_eq!(gate["links"], links);
     assert_eq!((yard["state"].as_str(), yard["reason"].as_str()), (Some("offline"), Some("connection refused")));
     assert!(yard["width"].is_null() && yard["latency_ms"].is_null() && yard["fps"] == 0.0);
