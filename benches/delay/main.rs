@@ -3,8 +3,9 @@
 //! A camera of ours (RTSP, H.264, 640×360, 15 frames a second) paints a number into each picture and remembers when it
 //! took it. The real service shows it with the bundled model; headless Chromium reads the number back out of what is
 //! on its screen, by WebRTC and as MJPEG. Both clocks are this machine's. Everything between is in the figure: the
-//! camera's own encoder, the jitter buffer of 100 ms that `stream.latency` gives a network camera, decoding, drawing,
-//! encoding, the browser's decoder and its screen's 60 pictures a second.
+//! camera's own encoder, the connection to it (RTSP over TCP; packets in order pass the jitter buffer of `stream.latency`
+//! without waiting), decoding, drawing, encoding, the browser's decoder, and its wait for the next of 60 pictures a
+//! second. The model is not in the way of a full-rate stream's frames; it only takes the cores.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
