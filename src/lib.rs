@@ -20,7 +20,7 @@
 //! | [`segment`] | models (ONNX Runtime), batching across streams |
 //! | [`overlay`] | drawing masks on planes |
 //! | [`events`] | what is worth a recording, seen in the masks |
-//! | [`publish`] | outputs (GStreamer): RTSP, MJPEG, recordings, files |
+//! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, recordings, files |
 //! | [`access`] | users, roles, passwords, sessions |
 //! | [`server`] | HTTP: page, API, metrics |
 //! | [`service`] | `maskcast run`: all of it together |

@@ -9,11 +9,14 @@ use common::browser::Browser;
 use common::http::Answer;
 use common::program::until;
 use common::service::{Service, folder, write_config};
-use common::whep::{NOTICED, Player, Wants};
+use common::whep::{Player, Wants};
 use serde_json::{Value, json};
 
 const RED: &str = "[[stream]]\nname = \"red\"\nsource = \"test://red?width=320&height=180&fps=15\"\n\
                    overlay = { alpha = 0.0, legend = false }\n";
+
+/// How long a viewer that says nothing may keep its place.
+const NOTICED: Duration = Duration::from_secs(30);
 
 /// Begins to watch a stream; says which of the page's players it is.
 async fn watch(browser: &Browser, stream: &str) -> u64 {
@@ -132,6 +135,27 @@ fn until_nothing_is_left(service: &Service) {
     until("the viewers' threads have ended", || (viewers_threads(service) == 0).then_some(()));
 }
 
+/// A process, its children, and theirs.
+fn family(process: u64) -> Vec<u64> {
+    let parents: Vec<(u64, u64)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+            let pid = stat.split(' ').next()?.parse().ok()?;
+            // After the name in brackets, which may hold anything: the state, then the parent.
+            let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut family = vec![process];
+    let mut at = 0;
+    while let Some(&parent) = family.get(at) {
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    family
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_browser_is_noticed_and_freed() {
     let folder = folder();
@@ -144,9 +168,9 @@ async fn a_killed_browser_is_noticed_and_freed() {
     tokio::task::block_in_place(|| {
         until_viewers(&service, "red", 1);
         // All of it at once, as when a machine loses its power: no part gets to say goodbye.
-        let kill = "pids=$1; for pid in $(ps -e -o pid= --ppid $1); do pids=\"$pids $pid $(ps -o pid= --ppid $pid)\"; done; \
-            kill -9 $pids";
-        Command::new("sh").args(["-c", kill, "sh", &process.to_string()]).status().unwrap();
+        let all: Vec<String> = family(process).iter().map(ToString::to_string).collect();
+        // Fails where one of them has ended since.
+        let _ = Command::new("kill").arg("-9").args(&all).status().unwrap();
         let killed = Instant::now();
         until_viewers(&service, "red", 0);
         assert!(killed.elapsed() < NOTICED, "noticed after {:?}", killed.elapsed());

@@ -1,7 +1,7 @@
 // Reads the number that the camera paints into its pictures, and notes when each was on the screen first. Takes the way
 // ("whep" or "mjpeg") and the stream's name; what it finds is in `window.reading`.
 const [way, stream] = arguments;
-const reading = { seen: [], unread: 0, error: null };
+const reading = { seen: [], unread: 0, error: null, first_ms: null };
 window.reading = reading;
 document.body.replaceChildren();
 
@@ -11,6 +11,7 @@ const canvas = document.createElement('canvas');
 [canvas.width, canvas.height] = [columns * side, rows * side];
 const context = canvas.getContext('2d', { willReadFrequently: true });
 let last = -1;
+const began = performance.now();
 
 function look(picture, width, height, at) {
   context.drawImage(picture, 0, height - height / 4, width, height / 4, 0, 0, canvas.width, canvas.height);
@@ -29,6 +30,7 @@ function look(picture, width, height, at) {
     reading.unread += 1;
   } else if (number !== last) {
     last = number;
+    reading.first_ms ??= performance.now() - began;
     reading.seen.push([number, at]);
   }
 }

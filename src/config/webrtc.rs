@@ -71,8 +71,7 @@ impl TurnServer {
 const STUN_HELP: &str = "write \"stun:HOST:3478\", or \"\" for none";
 const TURN_HELP: &str = "write \"turn:USER:PASSWORD@HOST:3478\", or \"turns:…\"; \
                          in a password, the characters @ : / ? # are written %40 %3A %2F %3F %23";
-const PORTS_HELP: &str =
-    "write \"50000-50100\", or \"\" for any; a viewer needs one for each of this machine's addresses";
+const PORTS_HELP: &str = "write \"50000-50100\", or \"\" for any; each viewer takes one";
 
 impl WebRtcConfig {
     pub(super) fn read(section: &Section) -> Self {

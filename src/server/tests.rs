@@ -220,10 +220,12 @@ fn the_api_tells_all_of_a_stream() {
     assert!(gate["fps"].is_number() && gate["latency_ms"].is_number() && gate["reason"].is_null());
     assert!(gate["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!((gate["source"].as_str(), gate["show"].as_str()), (Some("rtsp://10.0.0.7/stream1"), Some("full-rate")));
-    assert_eq!(gate["viewers"], serde_json::json!({ "h264": 0, "mjpeg": 0 }));
+    assert_eq!(gate["viewers"], serde_json::json!({ "h264": 0, "mjpeg": 0, "webrtc": 0 }));
     assert_eq!(gate["legend"][0], serde_json::json!({ "name": "road", "color": "#804080", "hidden": false }));
     assert_eq!(gate["legend"][1]["hidden"], true);
-    assert_eq!(gate["links"], serde_json::json!({ "mjpeg": "/mjpeg/gate", "rtsp": "rtsp://127.0.0.1:8554/gate" }));
+    let links =
+        serde_json::json!({ "mjpeg": "/mjpeg/gate", "rtsp": "rtsp://127.0.0.1:8554/gate", "whep": "/whep/gate" });
+    assert_eq!(gate["links"], links);
     assert_eq!((yard["state"].as_str(), yard["reason"].as_str()), (Some("offline"), Some("connection refused")));
     assert!(yard["width"].is_null() && yard["latency_ms"].is_null() && yard["fps"] == 0.0);
     let one = get(&server, "/api/v1/streams/yard").json();

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use gstreamer as gst;
@@ -43,6 +42,8 @@ impl Player {
         let pipeline = gst::Pipeline::new();
         let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
+        let agent = webrtc.property::<gst::Object>("ice-agent").property::<gst::glib::Object>("agent");
+        agent.set_property("upnp", false);
         pipeline.add(&webrtc).unwrap();
         let caps = gst::Caps::builder("application/x-rtp")
             .field("media", "video")
@@ -162,6 +163,3 @@ fn middle(sample: &gst::Sample) -> Option<Picture> {
     let at = height as usize / 2 * stride + 3 * (width as usize / 2);
     Some((width, height, [map[at], map[at + 1], map[at + 2]]))
 }
-
-/// How long a viewer that says nothing may keep its place.
-pub const NOTICED: Duration = Duration::from_secs(30);
