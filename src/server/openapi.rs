@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -10,11 +11,11 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::problem::{Document, Fault};
-use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, typed};
+use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, session, typed};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -48,6 +49,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(recordings::download, recordings::remove))
         .routes(routes!(model::show, model::change))
         .routes(routes!(api::version))
+        .routes(routes!(session::show, session::login, session::logout).layer(DefaultBodyLimit::max(session::LIMIT)))
         .routes(routes!(document))
 }
 

@@ -1,0 +1,224 @@
+//! Every endpoint, sessions, and how often passwords may be tried, over HTTP.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::common::service::{Service, folder};
+use crate::house::{ANNA, House, WALL, agent, ask, basic, bearer, describe};
+
+/// Every route of the server, with a name in the place of each parameter. Read from the router and from the API's own
+/// document, so that a route that is added is tried, too.
+pub fn routes(page: &str, agent: &ureq::Agent, token: &str) -> Vec<String> {
+    let document = ask(agent, "GET", &format!("{page}api/v1/openapi.json"), &[("authorization", &bearer(token))], None);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let source: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let written = source.split(".route(\"/").skip(1).map(|rest| format!("/{}", rest.split('"').next().unwrap()));
+    let mut found: Vec<String> = document.json()["paths"].as_object().unwrap().keys().cloned().chain(written).collect();
+    for route in &mut found {
+        *route = route.replace("/page/{name}", "/page/app.js");
+        *route = route.replace("{name}", "gate").replace("{file}", "x.mp4").replace("{id}", "7");
+        assert!(!route.contains('{'), "{route}: what stands for its parameter?");
+    }
+    // Last: as an operator it takes the stream away.
+    found.sort_by_key(|route| (route == "/api/v1/streams/gate", route.clone()));
+    found.dedup();
+    assert!(found.len() > 12 && found.iter().any(|route| route == "/mjpeg/gate"), "{found:?}");
+    found
+}
+
+/// What says nothing of any stream.
+const OPEN: [&str; 5] = ["/healthz", "/readyz", "/", "/favicon.svg", "/page/app.js"];
+
+/// What an answer says of the one who asked.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Stranger,
+    Forbidden,
+    LetIn,
+}
+
+fn seen(status: u16) -> Seen {
+    match status {
+        401 => Seen::Stranger,
+        403 => Seen::Forbidden,
+        _ => Seen::LetIn,
+    }
+}
+
+pub fn every_endpoint(page: &str, agent: &ureq::Agent, house: &House) {
+    let (viewer, operator) = (bearer(&house.viewer), bearer(&house.operator));
+    for route in routes(page, agent, &house.operator) {
+        let url = format!("{}{}", page.trim_end_matches('/'), route);
+        let is_session = route == "/api/v1/session";
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+            let looks = matches!(method, "GET" | "HEAD");
+            let whep = route.starts_with("/whep/") && matches!(method, "POST" | "PATCH" | "DELETE");
+            let try_as = |authorization: Option<&str>| {
+                let headers: Vec<_> = authorization.map(|value| ("authorization", value)).into_iter().collect();
+                let answer = ask(agent, method, &url, &headers, None);
+                if matches!(answer.status, 401 | 403) {
+                    assert_eq!(answer.header("content-type"), "application/problem+json", "{method} {route}");
+                }
+                seen(answer.status)
+            };
+            let (nobody, wrong) = (try_as(None), try_as(Some("Bearer maskcast_wrong")));
+            if looks && OPEN.contains(&route.as_str()) {
+                assert_eq!((nobody, wrong), (Seen::LetIn, Seen::LetIn), "{method} {route}");
+            } else if is_session && matches!(method, "POST" | "DELETE" | "PUT" | "PATCH") {
+                // Logging in and out is for everybody; there is nothing else.
+                assert_eq!(nobody, Seen::LetIn, "{method} {route}");
+            } else {
+                assert_eq!((nobody, wrong), (Seen::Stranger, Seen::Stranger), "{method} {route}");
+            }
+            let expected = if looks || whep || is_session { Seen::LetIn } else { Seen::Forbidden };
+            assert_eq!(try_as(Some(&viewer)), expected, "{method} {route} as a viewer");
+            assert_eq!(try_as(Some(&operator)), Seen::LetIn, "{method} {route} as an operator");
+        }
+    }
+}
+
+#[test]
+fn every_endpoint_asks_who_is_there() {
+    let house = House::new();
+    let service = house.start("");
+    let agent = agent(None);
+    every_endpoint(&service.page, &agent, &house);
+    // Basic is the same; a browser is not made to ask by itself.
+    let url = format!("{}api/v1/streams", service.page);
+    let wrong = ask(&agent, "GET", &url, &[("authorization", &basic("wall", ANNA))], None);
+    assert_eq!((wrong.status, wrong.header("www-authenticate").starts_with("Basic ")), (401, true));
+    let browser = ask(&agent, "GET", &url, &[("user-agent", "Mozilla/5.0 (X11)")], None);
+    assert_eq!((browser.status, browser.header("www-authenticate")), (401, "Session realm=\"maskcast\""));
+    assert_eq!(ask(&agent, "GET", &url, &[("authorization", &basic("wall", WALL))], None).status, 200);
+    // Who may not know what there is learns no names, neither from readiness nor from what is not there.
+    let missing = ask(&agent, "GET", &format!("{}mjpeg/nothing", service.page), &[], None);
+    assert_eq!((missing.status, missing.body.contains("gate")), (401, false));
+    // The page's own files are for everybody: the login form is in them.
+    let page = ask(&agent, "GET", &service.page, &[], None);
+    assert_eq!((page.status, page.header("strict-transport-security")), (200, ""));
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn a_session_looks_and_changes_only_with_its_token() {
+    let house = House::new();
+    let service = house.start("");
+    let agent = agent(None);
+    let session = format!("{}api/v1/session", service.page);
+    let model = format!("{}api/v1/model", service.page);
+    let wish = json!({ "path": "/nowhere/x.onnx" });
+    let login = |user: &str, password: &str, headers: &[(&str, &str)]| {
+        ask(&agent, "POST", &session, headers, Some(&json!({ "user": user, "password": password })))
+    };
+    assert_eq!(login("anna", WALL, &[]).status, 401);
+    assert_eq!(login("nobody", WALL, &[]).status, 401);
+    assert_eq!(login("anna", ANNA, &[("sec-fetch-site", "cross-site")]).status, 403);
+    assert_eq!(ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna" }))).status, 422);
+    let long = json!({ "user": "anna", "password": "x".repeat(5000) });
+    assert_eq!(ask(&agent, "POST", &session, &[], Some(&long)).status, 413);
+
+    let answer = login("anna", ANNA, &[]);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let cookie = answer.header("set-cookie").to_string();
+    for attribute in ["; HttpOnly", "; SameSite=Strict", "; Path=/"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    let cookie = cookie.split(';').next().unwrap().to_string();
+    let report = answer.json();
+    let csrf = report["csrf"].as_str().unwrap().to_string();
+    assert_eq!((report["user"].as_str(), report["role"].as_str()), (Some("anna"), Some("operator")));
+    assert_eq!(ask(&agent, "GET", &session, &[("cookie", &cookie)], None).json(), report);
+    assert_eq!(ask(&agent, "GET", &session, &[], None).status, 401);
+
+    let change = |headers: &[(&str, &str)]| {
+        let headers: Vec<_> = [("cookie", cookie.as_str())].into_iter().chain(headers.iter().copied()).collect();
+        ask(&agent, "POST", &model, &headers, Some(&wish)).status
+    };
+    assert_eq!(change(&[]), 403);
+    assert_eq!(change(&[("x-csrf-token", "guess")]), 403);
+    assert_eq!(change(&[("x-csrf-token", &csrf), ("origin", "http://evil.example")]), 403);
+    assert_eq!(change(&[("x-csrf-token", &csrf), ("sec-fetch-site", "same-site")]), 403);
+    let own = service.page.trim_end_matches('/').to_string();
+    assert_eq!(change(&[("x-csrf-token", &csrf), ("origin", &own)]), 202);
+
+    // A viewer's session changes nothing; a new login ends the old session; logging out ends it for good.
+    let wall = login("wall", WALL, &[("cookie", &cookie)]);
+    assert_eq!(ask(&agent, "GET", &session, &[("cookie", &cookie)], None).status, 401);
+    let cookie = wall.header("set-cookie").split(';').next().unwrap().to_string();
+    let csrf = wall.json()["csrf"].as_str().unwrap().to_string();
+    let headers = [("cookie", cookie.as_str()), ("x-csrf-token", csrf.as_str())];
+    assert_eq!(ask(&agent, "POST", &model, &headers, Some(&wish)).status, 403);
+    assert_eq!(ask(&agent, "DELETE", &session, &headers[..1], None).status, 403);
+    let out = ask(&agent, "DELETE", &session, &headers, None);
+    assert!(out.status == 204 && out.header("set-cookie").contains("Max-Age=0"), "{}", out.status);
+    assert_eq!(ask(&agent, "GET", &session, &headers, None).status, 401);
+    let (_, _, log) = service.terminate();
+    assert!(log.contains("anna has logged in from 127.0.0.1 as operator"), "{log}");
+    assert!(log.contains("POST /api/v1/model: 202"), "{log}");
+}
+
+#[test]
+fn passwords_cannot_be_tried_without_end() {
+    let house = House::new();
+    let service = house.start("");
+    let agent = agent(None);
+    let session = format!("{}api/v1/session", service.page);
+    let login = |user: &str, password: &str| {
+        ask(&agent, "POST", &session, &[], Some(&json!({ "user": user, "password": password })))
+    };
+    let mut answers = (0..30).map(|_| login("anna", "a wrong passphrase"));
+    let limited = answers.find(|answer| answer.status != 401).expect("thirty wrong passwords");
+    assert_eq!((limited.status, limited.json()["status"].as_u64()), (429, Some(429)));
+    assert!((1..=6).contains(&limited.header("retry-after").parse::<u64>().unwrap()));
+    assert_eq!(login("anna", ANNA).status, 429, "also with the right one, or guessing would go on");
+    // Others are not locked out by it, neither are programs.
+    assert_eq!(login("wall", WALL).status, 200);
+    let metrics = format!("{}metrics", service.page);
+    assert_eq!(ask(&agent, "GET", &metrics, &[("authorization", &bearer(&house.viewer))], None).status, 200);
+    let (_, _, log) = service.terminate();
+    assert!(log.contains("login of anna from 127.0.0.1 refused: too many attempts"), "{log}");
+    assert!(!log.contains("a wrong passphrase"), "{log}");
+}
+
+#[test]
+fn anonymous_viewers_look_and_change_nothing() {
+    let house = House::new();
+    let service = house.start("allow_anonymous = true");
+    let agent = agent(None);
+    let url = |path: &str| format!("{}{path}", service.page);
+    for path in ["api/v1/streams", "metrics", "api/v1/model", "mjpeg/gate"] {
+        assert_eq!(ask(&agent, "GET", &url(path), &[], None).status, 200, "{path}");
+    }
+    let session = ask(&agent, "GET", &url("api/v1/session"), &[], None).json();
+    assert_eq!(session, json!({ "user": null, "role": "viewer", "csrf": null, "login": true }));
+    let wish = json!({ "path": "/nowhere/x.onnx" });
+    let change = |headers: &[(&str, &str)]| ask(&agent, "POST", &url("api/v1/model"), headers, Some(&wish)).status;
+    assert_eq!(change(&[]), 401);
+    assert_eq!(change(&[("authorization", &bearer(&house.viewer))]), 403);
+    assert_eq!(change(&[("authorization", &bearer(&house.operator))]), 202);
+    let host = service.rtsp.trim_start_matches("rtsp://").trim_end_matches('/').to_string();
+    assert_eq!(describe(&host, "gate", None).0, 200);
+}
+
+/// A page of another site whose name is made to lead to 127.0.0.1 could read the cameras, and change them.
+#[test]
+fn without_users_only_own_names_and_own_pages_are_answered() {
+    let folder = folder();
+    let service = Service::ready(folder.path(), "[[stream]]\nname = \"gate\"\nsource = \"test://ball\"\n");
+    let agent = agent(None);
+    let url = format!("{}api/v1/streams", service.page);
+    for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example"] {
+        let answer = ask(&agent, "GET", &url, &[("host", host)], None);
+        assert_eq!((answer.status, answer.json()["status"].as_u64()), (421, Some(421)), "{host}");
+    }
+    for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
+        assert_eq!(ask(&agent, "GET", &url, &[("host", host)], None).status, 200, "{host}");
+    }
+    let wish = json!({ "path": "/nowhere/x.onnx" });
+    let model = format!("{}api/v1/model", service.page);
+    assert_eq!(ask(&agent, "POST", &model, &[("origin", "http://evil.example")], Some(&wish)).status, 403);
+    assert_eq!(ask(&agent, "POST", &model, &[], Some(&wish)).status, 202);
+}

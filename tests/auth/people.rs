@@ -1,0 +1,80 @@
+//! Users and tokens on the command line, and secrets, which turn up nowhere.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use crate::common::program::{maskcast, run};
+use crate::common::service::Service;
+use crate::house::{ANNA, House, WALL, add_user, agent, ask, basic, bearer};
+use crate::http::routes;
+
+/// Camera passwords and tokens that must not turn up anywhere.
+const CAMERA: &str = "rtsp://admin:hunter2-camera@127.0.0.1:9/live?token=hunter2-query";
+
+#[test]
+fn secrets_turn_up_nowhere() {
+    let house = House::new();
+    let stream = format!("[[stream]]\nname = \"gate\"\nsource = \"{CAMERA}\"\n");
+    let mut service = Service::run(&house.config("", &stream), &[("MASKCAST_LOG", "debug")]);
+    service.program.wait_for_message("ready");
+    let agent = agent(None);
+    let auth = bearer(&house.operator);
+    let session = format!("{}api/v1/session", service.page);
+    // Typed into the wrong field, and sent in the wrong form.
+    ask(&agent, "POST", &session, &[], Some(&json!({ "user": ANNA, "password": "x" })));
+    ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "pass": ANNA })));
+    let login = ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "password": ANNA })));
+    let cookie = login.header("set-cookie").split([';', '=']).nth(1).unwrap().to_string();
+    let csrf = login.json()["csrf"].as_str().unwrap().to_string();
+    let mut said = String::new();
+    for route in routes(&service.page, &agent, &house.operator).iter().filter(|route| !route.starts_with("/mjpeg")) {
+        let url = format!("{}{}", service.page.trim_end_matches('/'), route);
+        said += &ask(&agent, "GET", &url, &[("authorization", &auth)], None).body;
+        said += &ask(&agent, "GET", &url, &[("authorization", &basic("anna", ANNA))], None).body;
+    }
+    let ended = run(maskcast().args(["user", "list", "--users"]).arg(house.folder.path().join("users.toml")));
+    said += &ended.text();
+    let (_, _, log) = service.terminate();
+    let file = std::fs::read_to_string(house.folder.path().join("users.toml")).unwrap();
+    for secret in ["hunter2", ANNA, WALL, &house.operator, &house.viewer, &cookie, &csrf, "$argon2"] {
+        assert!(!log.contains(secret), "the log holds {secret}:\n{log}");
+        assert!(!said.contains(secret), "an answer holds {secret}:\n{said}");
+        if secret != "$argon2" {
+            assert!(!file.contains(secret), "the users file holds {secret}");
+        }
+    }
+}
+
+#[test]
+fn users_are_made_listed_changed_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users.toml");
+    let command = |arguments: &[&str]| run(maskcast().arg("user").args(arguments).arg("--users").arg(&users));
+    let weak = add_user(folder.path(), "anna", "short", &[]);
+    assert!(
+        weak.code == Some(1) && weak.stderr.contains("12 characters at least") && !users.exists(),
+        "{}",
+        weak.stderr
+    );
+    assert_eq!(add_user(folder.path(), "a:b", ANNA, &[]).code, Some(2));
+    assert_eq!(add_user(folder.path(), "anna", ANNA, &[]).code, Some(0));
+    assert_eq!(users.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let twice = add_user(folder.path(), "anna", WALL, &["--role", "operator"]);
+    assert!(twice.code == Some(1) && twice.stderr.contains("--replace"), "{}", twice.stderr);
+    let token = command(&["token", "hub"]);
+    assert!(token.text().starts_with("maskcast_") && token.text().len() > 50 && token.stdout.ends_with(b"\n"));
+    assert_eq!(command(&["list"]).text(), "anna\tviewer\tpassword\nhub\tviewer\ttoken");
+    assert_eq!(
+        add_user(folder.path(), "anna", WALL, &["--role", "operator", "--replace", "--rtsp-digest"]).code,
+        Some(0)
+    );
+    assert_eq!(command(&["list"]).text(), "anna\toperator\tpassword, with RTSP digest\nhub\tviewer\ttoken");
+    assert_eq!(command(&["remove", "hub"]).code, Some(0));
+    assert_eq!(command(&["remove", "hub"]).code, Some(1));
+    assert_eq!(command(&["list"]).text(), "anna\toperator\tpassword, with RTSP digest");
+    // Without a terminal it does not wait for one; a password is never an argument.
+    let ended = command(&["add", "bert"]);
+    assert!(ended.code == Some(2) && ended.stderr.contains("--password-stdin"), "{}", ended.stderr);
+    assert_eq!(command(&["add", "bert", "--password", ANNA]).code, Some(2));
+}
