@@ -165,7 +165,6 @@ fn routes(page: &str, agent: &ureq::Agent, token: &str) -> Vec<String> {
     let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/mod.rs")).unwrap();
     let written = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_string());
     let mut found: Vec<String> = document.json()["paths"].as_object().unwrap().keys().cloned().chain(written).collect();
-    found.push("/api/v1/session".into());
     for route in &mut found {
         *route = route.replace("{name}", "gate").replace("{file}", "x.mp4").replace("{id}", "7");
         assert!(!route.contains('{'), "{route}: what stands for its parameter?");

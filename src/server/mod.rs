@@ -26,7 +26,7 @@ use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Router, middleware};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpSocket};
@@ -240,8 +240,6 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 }
 
 fn router(app: Shared) -> Router {
-    let login = post(session::login).layer(DefaultBodyLimit::max(session::LIMIT));
-    let sessions = login.get(session::show).delete(session::logout);
     Router::new()
         .merge(page::routes())
         .route("/healthz", get(healthz))
@@ -249,7 +247,6 @@ fn router(app: Shared) -> Router {
         .route("/metrics", get(metrics::metrics))
         .merge(openapi::docs())
         .merge(Router::from(openapi::routes()).layer(DefaultBodyLimit::max(LARGEST_BODY)))
-        .route(session::PATH, sessions)
         .route("/mjpeg/{name}", get(mjpeg::live))
         .merge(whep::routes())
         .fallback(unknown_path)

@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -10,11 +11,11 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::problem::{Document, Fault};
-use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, typed};
+use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, session, typed};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +31,7 @@ use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, typed}
         (name = "pictures", description = "Single pictures and masks."),
         (name = "recordings", description = "What was recorded."),
         (name = "model", description = "The model that all streams share."),
+        (name = "session", description = "Who is there."),
         (name = "service", description = "The service itself."),
     ),
     components(schemas(Document, Fault))
@@ -38,6 +40,8 @@ struct Api;
 
 /// All that is under `/api/v1`, with its description. New handlers carry `#[utoipa::path]` and are listed here.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
+    // A login is two words.
+    let sessions = routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LIMIT));
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(api::streams, change::add))
         .routes(routes!(api::stream, change::change, change::remove))
@@ -47,6 +51,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(recordings::list))
         .routes(routes!(recordings::download, recordings::remove))
         .routes(routes!(model::show, model::change))
+        .routes(sessions)
         .routes(routes!(api::version))
         .routes(routes!(document))
 }

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::auth::{check, too_many, unauthorized};
@@ -23,7 +24,7 @@ pub(super) const LIMIT: usize = 4 << 10;
 const SECURE_COOKIE: &str = "__Host-maskcast";
 const PLAIN_COOKIE: &str = "maskcast";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Login {
     user: String,
@@ -31,7 +32,8 @@ pub(super) struct Login {
 }
 
 /// Who is there.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
 pub(super) struct SessionReport {
     /// Null where nobody was asked.
     user: Option<String>,
@@ -57,7 +59,21 @@ fn cookie(id: &str, seconds: u64, tls: bool) -> Result<HeaderValue, Problem> {
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the cookie cannot be written".into()))
 }
 
-/// `POST /api/v1/session`: logs in.
+/// Log in
+///
+/// For pages: the answer sets a cookie. Programs send a token or user and password with every request instead.
+#[utoipa::path(
+    post,
+    path = "/api/v1/session",
+    operation_id = "log_in",
+    tag = "session",
+    request_body = Login,
+    responses(
+        (status = 200, description = "Who is there now.", body = SessionReport),
+        (status = 401, description = "No such user, or another password."),
+        (status = 429, description = "Too many have been tried: Retry-After says when to try again."),
+    )
+)]
 pub(super) async fn login(
     State(app): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -87,7 +103,17 @@ pub(super) async fn login(
     Ok(([(header::SET_COOKIE, cookie)], Json(report(&app, &identity))).into_response())
 }
 
-/// `GET /api/v1/session`: who is there; 401 when nobody is and everybody has to say so.
+/// Show who is there
+#[utoipa::path(
+    get,
+    path = "/api/v1/session",
+    operation_id = "show_session",
+    tag = "session",
+    responses(
+        (status = 200, description = "Who is there.", body = SessionReport),
+        (status = 401, description = "Nobody is, and everybody has to say so."),
+    )
+)]
 pub(super) async fn show(
     State(app): State<Shared>,
     headers: HeaderMap,
@@ -99,7 +125,14 @@ pub(super) async fn show(
     }
 }
 
-/// `DELETE /api/v1/session`: logs out.
+/// Log out
+#[utoipa::path(
+    delete,
+    path = "/api/v1/session",
+    operation_id = "log_out",
+    tag = "session",
+    responses((status = 204, description = "The session has ended."))
+)]
 pub(super) async fn logout(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
     if let Some(id) = id(&headers, app.tls) {
         app.access.end(id);
