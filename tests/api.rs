@@ -253,6 +253,8 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             422,
             vec!["stream[keep].max_latency", "stream[keep].overlay.alpha", "stream[keep].show"],
         ),
+        ("PATCH", "streams/keep", json!({"push": [{"url": "rtsp://10.0.0.7/x"}]}), 403, vec!["stream[keep].push"]),
+        ("PATCH", "streams/keep", json!({"overlay": {"alhpa": null}}), 422, vec!["stream[keep].overlay.alhpa"]),
         ("PATCH", "streams/keep", json!({"name": "kept"}), 422, vec!["stream[keep].name"]),
         ("PATCH", "streams/keep", json!({"source": null}), 422, vec!["stream[keep].source"]),
         ("PATCH", "streams/keep", json!({"overlay": {"hide": [null]}}), 422, vec!["stream[keep].overlay.hide[0]"]),

@@ -9,6 +9,7 @@ use toml_edit::visit_mut::{VisitMut, visit_table_mut};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::ConfigError;
+use super::reader::HOMES;
 
 /// Keys and values, as JSON has them.
 pub type Object = serde_json::Map<String, Json>;
@@ -74,6 +75,29 @@ pub(super) fn merged(objects: [&Object; 2], key: &str) -> Result<String, EditErr
         merge(document.as_table_mut(), object, key, Form::Headers)?;
     }
     Ok(document.to_string())
+}
+
+/// The keys of a patch that are to be taken out, and that nobody knows: a slip of the pen that would go unnoticed otherwise,
+/// for what is taken out is not there to be judged. `table` is the name of the patched one, as `stream.overlay`.
+pub fn unknown_nulls(patch: &Object, table: &str, key: &str) -> Vec<ConfigError> {
+    let is_home = |home: &str, table: &str| home.trim_matches(['[', ']']) == table;
+    let mut errors = Vec::new();
+    for (name, value) in patch {
+        let inner = format!("{table}.{name}");
+        let is_table = HOMES.iter().any(|(home, _)| is_home(home, &inner));
+        let is_key = HOMES.iter().any(|(home, keys)| is_home(home, table) && keys.contains(&name.as_str()));
+        match value {
+            Json::Object(patch) if is_table => errors.extend(unknown_nulls(patch, &inner, &format!("{key}.{name}"))),
+            Json::Null if !is_table && !is_key => errors.push(ConfigError {
+                key: format!("{key}.{name}"),
+                line: None,
+                problem: "unknown key".into(),
+                help: None,
+            }),
+            _ => {}
+        }
+    }
+    errors
 }
 
 /// How a table that is not there yet is written.
@@ -409,6 +433,15 @@ http = "127.0.0.1:8080"
         };
         assert_eq!(error.to_string(), "stream[gate].overlay.hide[1]: must not be null in a list");
         assert!(matches!(edit("[[stream", &Edit::Remove { stream: "a".into() }), Err(EditError::Syntax(_))));
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_cannot_be_taken_out() {
+        let patch = json!({"": null, "show": null, "overlay": {"alhpa": null, "alpha": null, "colors": {"car": null}},
+                           "encode": null, "record": {"event": null}, "push": null, "x": 1});
+        let errors = unknown_nulls(&object(patch), "stream", "stream[gate]");
+        let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
+        assert_eq!(keys, ["stream[gate].", "stream[gate].overlay.alhpa"]);
     }
 
     #[test]

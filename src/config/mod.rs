@@ -34,7 +34,7 @@ mod tests;
 pub use allowed::ApiSources;
 pub use defaults::defaults_stream;
 pub use duration::show as duration_text;
-pub use edit::{Edit, EditError, Object, edit};
+pub use edit::{Edit, EditError, Object, edit, unknown_nulls};
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{load, parse, read};
 pub use overlay::{hex, overlay_difference, overlay_object, patched_overlay};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 use toml::de::DeTable;
 
-use super::edit::{EditError, Object, merged};
+use super::edit::{EditError, Object, merged, unknown_nulls};
 use super::reader::Document;
 use super::stream::read_overlay;
 use super::{ConfigError, OverlayConfig, Rgb};
@@ -16,6 +16,10 @@ use super::{ConfigError, OverlayConfig, Rgb};
 /// # Errors
 /// All that is wrong with the patch, as in a file.
 pub fn patched_overlay(overlay: &OverlayConfig, patch: &Object, key: &str) -> Result<OverlayConfig, Vec<ConfigError>> {
+    let unknown = unknown_nulls(patch, "stream.overlay", key);
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
     let text = merged([&overlay_object(overlay), patch], key).map_err(|error| match error {
         EditError::Value(error) => vec![error],
         error => vec![whole(key, error.to_string())],

@@ -18,7 +18,7 @@ use super::error::{ConfigError, did_you_mean, line_of, suggest};
 
 /// Which key lives where, for keys that are found in the wrong table: in TOML, a key below `[stream.overlay]` belongs
 /// to the overlay, however the lines are indented.
-const HOMES: [(&str, &[&str]); 10] = [
+pub(super) const HOMES: [(&str, &[&str]); 10] = [
     ("[model]", &["path", "providers", "require", "threads", "workers", "max_batch", "device", "cache_dir", "runtime"]),
     ("[server]", &["http", "rtsp", "allow_anonymous", "users", "rtsp_plain_auth", "hosts", "api_sources"]),
     ("[server.tls]", &["cert", "key"]),

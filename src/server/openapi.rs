@@ -31,6 +31,7 @@ use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, sessio
         (name = "pictures", description = "Single pictures and masks."),
         (name = "recordings", description = "What was recorded."),
         (name = "model", description = "The model that all streams share."),
+        (name = "session", description = "Who is there."),
         (name = "service", description = "The service itself."),
     ),
     components(schemas(Document, Fault))
@@ -39,6 +40,8 @@ struct Api;
 
 /// All that is under `/api/v1`, with its description. New handlers carry `#[utoipa::path]` and are listed here.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
+    // A login is two words.
+    let sessions = routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LIMIT));
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(api::streams, change::add))
         .routes(routes!(api::stream, change::change, change::remove))
@@ -48,8 +51,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(recordings::list))
         .routes(routes!(recordings::download, recordings::remove))
         .routes(routes!(model::show, model::change))
+        .routes(sessions)
         .routes(routes!(api::version))
-        .routes(routes!(session::show, session::login, session::logout).layer(DefaultBodyLimit::max(session::LIMIT)))
         .routes(routes!(document))
 }
 

@@ -34,6 +34,7 @@ pub(super) struct Login {
 
 /// Who is there.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
 pub(super) struct SessionReport {
     /// Null where nobody was asked.
     user: Option<String>,
@@ -66,7 +67,7 @@ fn cookie(id: &str, seconds: u64, tls: bool) -> Result<HeaderValue, Problem> {
     post,
     path = "/api/v1/session",
     operation_id = "log_in",
-    tag = "service",
+    tag = "session",
     request_body = Login,
     responses(
         (status = 200, description = "Logged in.", body = SessionReport),
@@ -111,7 +112,7 @@ pub(super) async fn login(
     get,
     path = "/api/v1/session",
     operation_id = "show_session",
-    tag = "service",
+    tag = "session",
     responses(
         (status = 200, description = "Whoever asks.", body = SessionReport),
         (status = 401, description = "Nobody is, and everybody has to be."),
@@ -133,7 +134,7 @@ pub(super) async fn show(
     delete,
     path = "/api/v1/session",
     operation_id = "log_out",
-    tag = "service",
+    tag = "session",
     responses((status = 204, description = "Nobody is logged in any more."))
 )]
 pub(super) async fn logout(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {

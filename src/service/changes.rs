@@ -245,6 +245,10 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
                 return Err(Refusal::Invalid(vec![error]));
             }
             pushes_allowed(patch, &key).map_err(Refusal::Forbidden)?;
+            let unknown = config::unknown_nulls(patch, "stream", &key);
+            if !unknown.is_empty() {
+                return Err(Refusal::Invalid(unknown));
+            }
             passwords_allowed(patch, &key).map_err(Refusal::Forbidden)
         }
         Edit::Remove { .. } if file.streams.len() == 1 => Err(Refusal::Last),
@@ -261,6 +265,13 @@ fn check_sources(before: &Config, after: &Config) -> Result<(), Refusal> {
             let key = format!("stream[{}].source", stream.name);
             errors.push(ConfigError { key, line: None, problem, help: None });
         }
+    }
+    // Pictures and passwords go there.
+    let pushes = |config: &Config| config.streams.iter().flat_map(|stream| stream.push.clone()).collect::<Vec<_>>();
+    let known = pushes(before);
+    for stream in after.streams.iter().filter(|stream| stream.push.iter().any(|push| !known.contains(push))) {
+        let problem = "can only be set in the configuration file, not by the API".into();
+        errors.push(ConfigError { key: format!("stream[{}].push", stream.name), line: None, problem, help: None });
     }
     if errors.is_empty() { Ok(()) } else { Err(Refusal::Forbidden(errors)) }
 }
