@@ -1,11 +1,11 @@
 //! Recordings: the encoded stream in files that stay playable whatever ends them.
 //!
 //! A file is followed by the next at a keyframe, which is asked for when it is long or large enough, so that no picture
-//! is lost between two ([`writer`]). A process that is killed loses the last two seconds at most, a machine that loses its
-//! power also what the system had not written yet ([`file`]); the next recorder mends what was cut off ([`repair`]). A
+//! is lost between two (`writer`). A process that is killed loses the last two seconds at most, a machine that loses its
+//! power also what the system had not written yet (`file`); the next recorder mends what was cut off (`repair`). A
 //! full disk or an unplugged one stops the recording, not the stream; it starts again, in a new file, when there is room.
 //! Old files are removed by the stream's own limits ([`retention`]), and an event's file begins before the event
-//! ([`ring`]).
+//! (`ring`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
