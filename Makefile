@@ -43,7 +43,7 @@ AXE := .testdata/axe/axe.min.js
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api soak fuzz \
-	lint bench delay clean
+	lint bench delay crowd clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -258,6 +258,9 @@ bench: build ## The bare model against the whole pipeline, and drawing alone
 delay: setup ## From the camera to the browser's screen, by WebRTC and as MJPEG (SECONDS=60 for each)
 	@$(call install,chromium chromium-driver)
 	cargo bench --locked --bench delay -- --seconds $(or $(SECONDS),60)
+
+crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go (MINUTES=5): what they leave behind
+	cargo bench --locked --bench crowd -- --minutes $(or $(MINUTES),5)
 
 clean: ## Remove build output and what was fetched
 	rm -rf target .tools .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png
