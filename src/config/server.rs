@@ -54,7 +54,8 @@ impl ServerConfig {
 
     /// Whether RTSP viewers need credentials.
     pub fn guards_rtsp(&self) -> bool {
-        !self.allow_anonymous && !(self.users.is_empty() && self.rtsp.ip().is_loopback())
+        let only_here = self.users.is_empty() && self.rtsp.ip().is_loopback();
+        !(self.allow_anonymous || only_here)
     }
 }
 

@@ -82,7 +82,7 @@ mod tests {
     fn polygons_have_the_pixels_whose_centres_are_inside() {
         let lower_half = [[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]];
         assert_eq!(drawn(&lower_half, 4, 4), ["....", "....", "####", "####"]);
-        assert_eq!(Pixels::of(&lower_half, 4, 4).runs, [8..16], "whole rows are one run");
+        assert_eq!(Pixels::of(&lower_half, 4, 4).runs, std::slice::from_ref(&(8..16)), "whole rows are one run");
         let triangle = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]];
         assert_eq!(drawn(&triangle, 4, 4), ["###.", "##..", "#...", "...."]);
         // A U: the notch is outside.
