@@ -148,6 +148,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn scripts_may_ask_for_a_response_that_browsers_leave_alone() {
+        let asked =
+            |accept: &'static str| content_type(&HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]));
+        assert_eq!(asked("multipart/mixed"), "multipart/mixed; boundary=picture");
+        assert_eq!(asked("image/*, */*"), "multipart/x-mixed-replace; boundary=picture");
+    }
+
+    #[test]
     fn every_picture_is_closed_by_a_boundary() {
         assert_eq!(
             part(b"JPEG", true),

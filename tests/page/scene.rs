@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use fantoccini::Locator;
-use fantoccini::actions::{KeyAction, KeyActions};
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::wd::WebDriverCompatibleCommand;
 use serde_json::{Value, json};
 use tempfile::TempDir;

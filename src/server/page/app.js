@@ -2,7 +2,7 @@
  * The page asks /api/v1/streams once a second and shows what it says. Only what can be seen is connected: a stream that
  * nobody looks at is neither drawn nor encoded.
  */
-import { getJson, request } from "./api.js";
+import { getJson } from "./api.js";
 import * as detail from "./detail.js";
 import { announce, byId, complain, make, setText } from "./dom.js";
 import { addStream } from "./editor.js";
@@ -134,7 +134,6 @@ async function welcome() {
   started = Date.now() - version.uptime_s * 1000;
   setText(byId("version"), `Maskcast ${version.version}`);
   showModel(model);
-  request("HEAD", "/api/docs").then(() => (byId("docs").hidden = false), () => (byId("docs").hidden = true));
 }
 
 function showModel(model) {
