@@ -7,10 +7,10 @@
 //!
 //! | file | what it knows |
 //! | --- | --- |
-//! | [`offer`] | SDP: what of an offer is answered, and the answer to all of it |
-//! | [`trickle`] | candidates that come later, by PATCH |
-//! | [`viewer`] | one viewer, from the offer to the teardown, on a thread of its own |
-//! | [`peer`] | its pipeline |
+//! | `offer` | SDP: what of an offer is answered, and the answer to all of it |
+//! | `trickle` | candidates that come later, by PATCH |
+//! | `viewer` | one viewer, from the offer to the teardown, on a thread of its own |
+//! | `peer` | its pipeline |
 //!
 //! It is built on GStreamer's webrtcbin, not on the crate gst-plugin-webrtc (looked at: 0.15.4), whose WHEP server makes
 //! promises that a service for months cannot take: its `webrtcsink` wants to have seen a stream's pictures before the first
