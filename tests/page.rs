@@ -104,15 +104,15 @@ async fn a_class_that_is_switched_off_leaves_the_picture_and_stays_off() {
 
     // Remembered: by the service, for whoever comes next, and in the file, for its next start.
     scene.click("[data-class=red]").await;
-    scene
-        .until("it is written down", "return document.querySelector('[data-class=red]').ariaPressed === 'false';")
-        .await;
     let file = scene.folder.path().join("maskcast.toml");
-    let written = || std::fs::read_to_string(&file).unwrap();
-    tokio::task::block_in_place(|| {
-        common::program::until("the file has it", || written().contains("hide = [\"red\"]").then_some(()))
-    });
+    // At once: a page that is left has still said what was chosen.
     scene.go("#/painted").await;
+    tokio::task::block_in_place(|| {
+        common::program::until("the file has it", || {
+            let written = std::fs::read_to_string(&file).unwrap();
+            ["hide = [\"red\"]", "style = \"mask-only\""].iter().all(|line| written.contains(line)).then_some(())
+        })
+    });
     let kept = "const red = document.querySelector('[data-class=red]');
         return red && red.ariaPressed === 'false' && document.querySelector('input[value=mask-only]').checked
             && document.getElementById('alpha-text').textContent === '0 %';";
@@ -262,6 +262,28 @@ async fn recordings_are_played_where_one_wants_and_deleted_after_a_question() {
     let gone = "return ![...document.querySelectorAll('.row a')].some((link) => link.download === window.file);";
     scene.until("it is gone from the list", gone).await;
     assert!(!file.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_saved_under_the_streams_name_and_the_time() {
+    let scene = Scene::open(TWO).await;
+    let saved = scene.folder.path().join("saved");
+    std::fs::create_dir(&saved).unwrap();
+    scene.save_to(&saved).await;
+    scene.go("#/second").await;
+    scene.until_on("second", "a picture", "return card.querySelector('.screen').dataset.way !== 'none';").await;
+    scene.click("#snapshot").await;
+    let name = tokio::task::block_in_place(|| {
+        common::program::until("the file", || {
+            let names =
+                std::fs::read_dir(&saved).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.into_iter().find(|name| name.ends_with(".jpg"))
+        })
+    });
+    // As in second_2026-11-25T14-03-22.jpg.
+    let shape: String = name.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "second_0000-00-00T00-00-00.jpg");
+    assert!(std::fs::read(saved.join(name)).unwrap().starts_with(&[0xFF, 0xD8, 0xFF]), "it is a JPEG");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,6 +146,12 @@ impl Scene {
         self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
     }
 
+    /// Where the browser puts what it saves.
+    pub async fn save_to(&self, folder: &Path) {
+        let parameters = json!({ "behavior": "allow", "downloadPath": folder });
+        self.devtools("Browser.setDownloadBehavior", parameters).await;
+    }
+
     async fn devtools(&self, command: &'static str, parameters: Value) {
         self.browser.client.issue_cmd(DevTools(json!({ "cmd": command, "params": parameters }))).await.unwrap();
     }

@@ -92,7 +92,7 @@ async function json(response) {
 
 export const getJson = async (path, options) => json(await request("GET", path, options));
 export const postJson = async (path, body, options) => json(await request("POST", path, { body, ...options }));
-export const patchJson = async (path, body) => json(await request("PATCH", path, { body }));
+export const patchJson = async (path, body, options) => json(await request("PATCH", path, { body, ...options }));
 export const remove = (path) => request("DELETE", path);
 
 /** `/api/v1/streams/NAME` and what follows. */

@@ -121,7 +121,7 @@ async function flush() {
   sending = true;
   let answer = null;
   try {
-    answer = await patchJson(ofStream(stream, "/overlay"), sent);
+    answer = await patchJson(ofStream(stream, "/overlay"), sent, { keepalive: true });
   } catch (error) {
     complain(`${stream}: the masks were not changed: ${error.message}`);
   }
@@ -152,3 +152,5 @@ byId("legend").addEventListener("change", () => wish({ legend: byId("legend").ch
 byId("all").addEventListener("click", () => hide(new Set()));
 byId("none").addEventListener("click", () => hide(new Set(classes.map((entry) => entry.name))));
 session.addEventListener("change", show);
+// Who leaves at once has still chosen.
+window.addEventListener("pagehide", flush);
