@@ -56,7 +56,11 @@ fn dashboard_and_alerts_name_metrics_that_the_service_has() {
     let folder = folder();
     let service = Service::ready(
         folder.path(),
-        "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n",
+        // Nobody listens there: the push fails, and is counted.
+        "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+         [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\
+         [[stream.record.event]]\nname = \"visit\"\nclasses = [\"red\"]\n\
+         [[stream.push]]\nurl = \"rtsp://127.0.0.1:9/gate\"\n",
     );
     let (status, scrape) = get(&format!("{}metrics", service.page));
     assert_eq!(status, 200, "{scrape}");

@@ -35,7 +35,7 @@ pub struct Fanout {
     count: AtomicUsize,
     /// How many of them watch by WebRTC.
     webrtc: AtomicUsize,
-    /// The next taker's name.
+    /// The next name of a taker or an output.
     next: AtomicU64,
     encoder: Mutex<Encoder>,
     /// Access units that takers have lost.
@@ -45,6 +45,10 @@ pub struct Fanout {
 /// Names a taker among those of its fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TakerId(u64);
+
+/// Names an output among those that a fan-out outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutputId(u64);
 
 struct Listed {
     taker: Box<dyn Taker>,
@@ -56,7 +60,7 @@ struct Listed {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Goes with the output that brought it, as a recording does; viewers stay when a stream starts anew.
-    OfOutput,
+    OfOutput(OutputId),
     Viewer,
     WebRtc,
 }
@@ -96,9 +100,15 @@ impl Fanout {
         drop(gone);
     }
 
+    /// A name for an output that brings takers of its own. One that hangs may end when another has long taken its place,
+    /// and must not take that one's recording with it.
+    pub(super) fn new_output(&self) -> OutputId {
+        OutputId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Adds a taker that leaves with [`Fanout::end_output`].
-    pub(super) fn add_for_output(&self, taker: Box<dyn Taker>) {
-        self.enlist(taker, Kind::OfOutput);
+    pub(super) fn add_for_output(&self, output: OutputId, taker: Box<dyn Taker>) {
+        self.enlist(taker, Kind::OfOutput(output));
     }
 
     fn enlist(&self, taker: Box<dyn Taker>, kind: Kind) -> TakerId {
@@ -141,9 +151,17 @@ impl Fanout {
     }
 
     /// The encoder's sink, through which keyframes are asked for.
-    pub(super) fn set_encoder(&self, sink: Option<gst_app::AppSink>) {
+    pub(super) fn set_encoder(&self, sink: gst_app::AppSink) {
         // Takers who came while there was no encoder get their keyframe anyway: a new encoder starts with one.
-        *lock(&self.encoder) = Encoder { sink, ..Encoder::default() };
+        *lock(&self.encoder) = Encoder { sink: Some(sink), ..Encoder::default() };
+    }
+
+    /// The encoder with this sink has ended; another may have taken its place already.
+    pub(super) fn forget_encoder(&self, sink: &gst_app::AppSink) {
+        let mut encoder = lock(&self.encoder);
+        if encoder.sink.as_ref() == Some(sink) {
+            *encoder = Encoder::default();
+        }
     }
 
     /// Hands an access unit to all takers.
@@ -167,22 +185,23 @@ impl Fanout {
     }
 
     /// Lets those go who came with the output, in the order in which they came: it has ended.
-    pub(super) fn end_output(&self) {
+    pub(super) fn end_output(&self, output: OutputId) {
+        self.part(|kind| kind == Kind::OfOutput(output));
+    }
+
+    /// Lets all viewers go: there will be no more pictures, and they see the end of the stream. What an output has brought
+    /// is its own affair: whoever closes the stream must not wait for a recording's disk.
+    pub fn close(&self) {
+        self.part(|kind| !matches!(kind, Kind::OfOutput(_)));
+    }
+
+    fn part(&self, goes: impl Fn(Kind) -> bool) {
         let mut takers = lock(&self.takers);
-        let (gone, stay): (Vec<_>, Vec<_>) = takers.drain(..).partition(|listed| listed.kind == Kind::OfOutput);
+        let (gone, stay): (Vec<_>, Vec<_>) = takers.drain(..).partition(|listed| goes(listed.kind));
         *takers = stay;
         self.recount(&takers);
         drop(takers);
         // Outside the lock: closing a file takes a moment.
-        drop(gone);
-    }
-
-    /// Lets everybody go: there will be no more pictures. Viewers see the end of the stream.
-    pub fn close(&self) {
-        let mut takers = lock(&self.takers);
-        let gone = std::mem::take(&mut *takers);
-        self.recount(&takers);
-        drop(takers);
         drop(gone);
     }
 
@@ -278,4 +297,50 @@ impl Taker for AppSrcTaker {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Says that it is gone by giving up its share.
+    struct Fake(#[allow(dead_code)] Arc<()>);
+
+    impl Taker for Fake {
+        fn take(&mut self, _: &gst::Sample, _: bool) -> Taken {
+            Taken::Yes
+        }
+    }
+
+    #[test]
+    fn an_output_that_ends_late_takes_only_its_own_with_it() {
+        let fanout = Fanout::default();
+        let [first, second, viewer] = [(); 3].map(|()| Arc::new(()));
+        let (old, new) = (fanout.new_output(), fanout.new_output());
+        fanout.add_for_output(old, Box::new(Fake(Arc::clone(&first))));
+        fanout.add_for_output(new, Box::new(Fake(Arc::clone(&second))));
+        fanout.add(Box::new(Fake(Arc::clone(&viewer))));
+        let here = || [&first, &second, &viewer].map(|share| Arc::strong_count(share) == 2);
+        fanout.end_output(old);
+        assert_eq!(here(), [false, true, true]);
+        fanout.close();
+        assert_eq!((here(), fanout.takers()), ([false, true, false], 1), "a recording ends with its output");
+        fanout.end_output(new);
+        assert_eq!((here(), fanout.takers()), ([false; 3], 0));
+    }
+
+    #[test]
+    fn an_encoder_that_ends_late_leaves_its_successor_in_place() {
+        crate::gst::init().unwrap();
+        let fanout = Fanout::default();
+        let (old, new) = (gst_app::AppSink::builder().build(), gst_app::AppSink::builder().build());
+        fanout.set_encoder(old.clone());
+        fanout.set_encoder(new.clone());
+        fanout.forget_encoder(&old);
+        assert_eq!(lock(&fanout.encoder).sink.as_ref(), Some(&new));
+        fanout.forget_encoder(&new);
+        assert_eq!(lock(&fanout.encoder).sink, None);
+    }
 }

@@ -11,7 +11,7 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 
 use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_patiently};
-use super::fanout::Fanout;
+use super::fanout::{Fanout, OutputId};
 use super::mjpeg::{Gallery, JpegEncoder};
 use super::push::Push;
 use super::raw::RawPool;
@@ -47,6 +47,8 @@ pub struct LiveOutput {
     /// After a failure no encoder is started before this time.
     retry: Option<Instant>,
     pushes: Vec<Push>,
+    /// By which the fan-out knows the recording and the pushes.
+    id: OutputId,
 }
 
 /// Pause before an encoder that failed is started again.
@@ -62,13 +64,9 @@ impl LiveOutput {
         status: Arc<Status>,
         outlets: Outlets,
     ) -> Result<Self, OutputError> {
-        if let Some(archive) = record {
-            let recorder = Recorder::start(Arc::clone(&status), archive, &outlets.h264)?;
-            outlets.h264.add_for_output(Box::new(recorder));
-        }
-        let start = |push: &PushConfig| Push::start(push.clone(), &status, Arc::clone(&outlets.h264));
-        let pushes = push.iter().map(start).collect::<Result<_, _>>()?;
-        Ok(LiveOutput {
+        let id = outlets.h264.new_output();
+        // From here on whatever has begun ends with it.
+        let mut output = LiveOutput {
             encode,
             status,
             outlets,
@@ -78,8 +76,17 @@ impl LiveOutput {
             failed: Vec::new(),
             jpeg: None,
             retry: None,
-            pushes,
-        })
+            pushes: Vec::new(),
+            id,
+        };
+        let (status, fanout) = (&output.status, &output.outlets.h264);
+        if let Some(archive) = record {
+            fanout.add_for_output(id, Box::new(Recorder::start(Arc::clone(status), archive, fanout)?));
+        }
+        for push in push {
+            output.pushes.push(Push::start(push.clone(), status, Arc::clone(fanout), id)?);
+        }
+        Ok(output)
     }
 
     /// For a source that waits: no picture is left out because the encoder is busy.
@@ -116,6 +123,14 @@ impl LiveOutput {
             self.retry = Some(Instant::now() + RETRY);
         }
         outcome
+    }
+
+    fn end(&mut self) {
+        (self.h264, self.jpeg) = (None, None);
+        // Side by side with the recording, which is closed here. Viewers stay: another output may take this one's place.
+        self.pushes.iter_mut().for_each(Push::stop);
+        self.outlets.h264.end_output(self.id);
+        self.pushes.clear();
     }
 
     fn h264_failed(&mut self, problem: &str) -> OutputError {
@@ -182,12 +197,15 @@ impl Output for LiveOutput {
         if let Some(encoder) = self.h264.take() {
             encoder.drain();
         }
-        self.jpeg = None;
-        // Side by side with the recording, which is closed here. Viewers stay: another output may take this one's place.
-        self.pushes.iter().for_each(Push::stop);
-        self.outlets.h264.end_output();
-        self.pushes.clear();
+        self.end();
         Ok(())
+    }
+}
+
+impl Drop for LiveOutput {
+    /// After a panic, too: a recorder that stayed behind would record beside the next output's.
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -196,6 +214,7 @@ struct Encoder {
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     chain: EncodeChain,
+    sink: gst_app::AppSink,
     fanout: Arc<Fanout>,
     under_way: Arc<UnderWay>,
 }
@@ -206,9 +225,16 @@ struct UnderWay {
     pictures: Mutex<VecDeque<(Duration, Instant)>>,
 }
 
+/// Pictures that are kept in mind; an encoder that loses some must not fill the memory.
+const UNDER_WAY: usize = 64;
+
 impl UnderWay {
     fn enter(&self, at: Duration, captured_at: Instant) {
-        self.pictures.lock().unwrap_or_else(PoisonError::into_inner).push_back((at, captured_at));
+        let mut pictures = self.pictures.lock().unwrap_or_else(PoisonError::into_inner);
+        if pictures.len() == UNDER_WAY {
+            pictures.pop_front();
+        }
+        pictures.push_back((at, captured_at));
     }
 
     /// The picture with output time `at` has come out; gives its capture time, and forgets it and what came before.
@@ -233,6 +259,23 @@ fn running_time(sample: &gst::Sample) -> Option<Duration> {
     let pts = sample.buffer()?.pts()?;
     let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
     Some(Duration::from_nanos(segment.to_running_time(pts)?.nseconds()))
+}
+
+/// The same picture, due at `at` by its bare time. Encoders differ in what they add to it, and viewers and files go on when
+/// another encoder takes the place of one.
+fn due(sample: gst::Sample, at: Duration) -> gst::Sample {
+    let Some(mut buffer) = sample.buffer_owned() else { return sample };
+    let at = gst::ClockTime::from_nseconds(at.as_nanos() as u64);
+    // Shares the memory; only the times are the copy's own.
+    let copy = buffer.make_mut();
+    copy.set_pts(at);
+    copy.set_dts(at);
+    let caps = sample.caps_owned();
+    let mut due = gst::Sample::builder().buffer(&buffer);
+    if let Some(caps) = &caps {
+        due = due.caps(caps);
+    }
+    due.build()
 }
 
 /// The caps of a stream whose source does not tell its rate say this one. Left open, x264enc keeps each picture back until
@@ -271,8 +314,9 @@ impl Encoder {
         let (leaving, status) = (Arc::clone(&under_way), Arc::clone(status));
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            target.deliver(&sample);
-            if let Some(captured_at) = running_time(&sample).and_then(|at| leaving.leave(at)) {
+            let at = running_time(&sample);
+            target.deliver(&at.map_or(sample, |at| due(sample, at)));
+            if let Some(captured_at) = at.and_then(|at| leaving.leave(at)) {
                 status.record_latency(captured_at);
             }
             Ok(gst::FlowSuccess::Ok)
@@ -284,8 +328,8 @@ impl Encoder {
         pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
-        fanout.set_encoder(Some(sink));
-        Ok(Encoder { pipeline, bus, chain, fanout: Arc::clone(fanout), under_way })
+        fanout.set_encoder(sink.clone());
+        Ok(Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), under_way })
     }
 
     fn push(&self, buffer: gst::Buffer, at: Duration, stamp: Stamp) -> Result<(), OutputError> {
@@ -307,7 +351,7 @@ impl Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        self.fanout.set_encoder(None);
+        self.fanout.forget_encoder(&self.sink);
         if self.pipeline.set_state(gst::State::Null).is_err() {
             repeats::warn("", "publish", "an encoder did not stop");
         }
@@ -344,105 +388,4 @@ impl OutputClock {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capture_times_are_found_by_output_time() {
-        let start = Instant::now();
-        let at = Duration::from_millis;
-        let under_way = UnderWay::default();
-        for n in [1, 2, 4] {
-            under_way.enter(at(n), start + at(n));
-        }
-        assert_eq!(under_way.leave(at(2)), Some(start + at(2)), "a picture that never came out is forgotten");
-        assert_eq!(under_way.leave(at(3)), None);
-        assert_eq!(under_way.leave(at(4)), Some(start + at(4)));
-        assert_eq!(under_way.leave(at(5)), None);
-    }
-
-    /// Each picture that an encoder was given comes out with its delay. A recording leaves with the output; a viewer waits
-    /// for the output that may come after it, until told that there is none, and the encoder goes with the last of them.
-    #[test]
-    fn encoded_pictures_enter_their_delay() {
-        struct Taker(crossbeam_channel::Sender<bool>);
-        impl crate::publish::fanout::Taker for Taker {
-            fn take(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::fanout::Taken {
-                self.0.send(keyframe).unwrap();
-                crate::publish::fanout::Taken::Yes
-            }
-        }
-        crate::gst::init().unwrap();
-        let status = Arc::new(Status::new("test"));
-        let outlets = Outlets::default();
-        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], Arc::clone(&status), outlets.clone())
-            .unwrap()
-            .patient();
-        assert!(!output.wanted());
-        let (sender, taken) = crossbeam_channel::unbounded();
-        let (viewer, seen) = crossbeam_channel::unbounded();
-        outlets.h264.add_for_output(Box::new(Taker(sender)));
-        outlets.h264.add(Box::new(Taker(viewer)));
-        assert!(output.wanted());
-        let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
-        for n in 0..10 {
-            let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
-            let accepted = output.publish(stamp, info, &mut |_| {}).unwrap();
-            assert_eq!(accepted, Accepted::Encoding);
-        }
-        output.finish().unwrap();
-        assert_eq!((taken.try_iter().count(), seen.try_iter().count()), (10, 10));
-        assert_eq!(status.latency.summary().count, 10);
-        use crossbeam_channel::TryRecvError::{Disconnected, Empty};
-        assert_eq!((taken.try_recv(), seen.try_recv()), (Err(Disconnected), Err(Empty)));
-        assert!(output.wanted() && outlets.h264.takers() == 1);
-        outlets.h264.close();
-        assert_eq!(seen.try_recv(), Err(Disconnected));
-        assert!(!output.wanted() && output.h264.is_none());
-    }
-
-    /// Without a successor, too: the last picture of a camera that stalls must not wait for the next one.
-    #[test]
-    fn a_picture_of_unknown_rate_comes_out_at_once() {
-        struct Taker(crossbeam_channel::Sender<()>);
-        impl crate::publish::fanout::Taker for Taker {
-            fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
-                self.0.send(()).unwrap();
-                crate::publish::fanout::Taken::Yes
-            }
-        }
-        crate::gst::init().unwrap();
-        let outlets = Outlets::default();
-        let status = Arc::new(Status::new("test"));
-        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets.clone()).unwrap();
-        let (sender, taken) = crossbeam_channel::unbounded();
-        outlets.h264.add(Box::new(Taker(sender)));
-        let info = VideoInfo { fps: (0, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
-        for n in 0..3 {
-            let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
-            output.publish(stamp, info, &mut |_| {}).unwrap();
-            taken.recv_timeout(Duration::from_secs(30)).expect("it waits for its successor");
-        }
-    }
-
-    #[test]
-    fn output_times_are_even_rise_and_follow_jumps() {
-        let start = Instant::now();
-        let mut clock = OutputClock::default();
-        let mut at = |pts: u64, arrival: u64| {
-            let stamp = Stamp {
-                pts: Duration::from_millis(pts),
-                captured_at: start + Duration::from_millis(arrival),
-                slate: false,
-            };
-            clock.at(stamp).as_millis()
-        };
-        assert_eq!(at(10_000, 0), 1);
-        assert_eq!(at(10_040, 55), 40, "jitter of arrival is not passed on");
-        assert_eq!(at(10_080, 79), 80);
-        assert_eq!(at(3_000, 120), 120, "a clock that jumps back starts a new mapping");
-        assert_eq!(at(3_040, 161), 160);
-        assert_eq!(at(90_000, 200), 200, "so does one that jumps ahead");
-        assert_eq!(at(90_000, 200), 201, "times rise");
-    }
-}
+mod tests;

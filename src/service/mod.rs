@@ -34,7 +34,7 @@ pub mod watch;
 use changes::Asked;
 use models::{Keeper, Models, Streams};
 use running::Running;
-use view::View;
+use view::{StreamView, View};
 
 /// Why the service cannot start; in one line each.
 #[derive(Debug, thiserror::Error)]
@@ -237,7 +237,24 @@ impl Service {
             models.set(config.model.clone());
             self.model = config.model.clone();
         }
-        let mut before = std::mem::take(&mut self.running);
+        let stays = |running: &Running| {
+            let same = |stream: &&StreamConfig| stream.name == running.config.name;
+            let wanted = config.streams.iter().find(same);
+            wanted.is_some_and(|stream| running.config == *stream || running.config.differs_by_overlay(stream))
+        };
+        let (mut before, ends): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running).into_iter().partition(stays);
+        let mut views: Vec<Arc<StreamView>> = ends.iter().map(Running::view).collect();
+        for view in &views {
+            let name = &*view.status.name;
+            // The viewers of a stream that starts anew keep their connections.
+            if !config.streams.iter().any(|stream| stream.name == *name) {
+                done.stopped.push(name.to_owned());
+                self.rtsp.remove(name);
+                view.outlets.h264.close();
+            }
+        }
+        // Side by side: one after the other, streams whose disk or camera hangs would hold us up longer than the watchdog waits.
+        stop_all(ends);
         let mut fresh = Vec::new();
         for stream in &config.streams {
             let known = before.iter().position(|running| running.config.name == stream.name);
@@ -246,32 +263,21 @@ impl Service {
                     done.untouched.push(stream.name.clone());
                     self.running.push(running);
                 }
-                Some(mut running) if running.config.differs_by_overlay(stream) => {
+                Some(mut running) => {
                     done.redrawn.push(stream.name.clone());
                     running.redraw(&stream.overlay);
                     self.running.push(running);
                 }
-                Some(running) => {
-                    done.restarted.push(stream.name.clone());
-                    fresh.push(stream.name.clone());
-                    // Viewers keep their connections.
-                    let view = running.view();
-                    stop_all(vec![running]);
-                    self.running.push(Running::prepare(stream, Some(&view), &self.rtsp));
-                }
                 None => {
-                    done.started.push(stream.name.clone());
+                    let view = views.iter().position(|view| *view.status.name == stream.name);
+                    let view = view.map(|index| views.swap_remove(index));
+                    let list = if view.is_some() { &mut done.restarted } else { &mut done.started };
+                    list.push(stream.name.clone());
                     fresh.push(stream.name.clone());
-                    self.running.push(Running::prepare(stream, None, &self.rtsp));
+                    self.running.push(Running::prepare(stream, view.as_deref(), &self.rtsp));
                 }
             }
         }
-        for running in &before {
-            done.stopped.push(running.config.name.clone());
-            self.rtsp.remove(&running.config.name);
-            running.view().outlets.h264.close();
-        }
-        stop_all(before);
         self.show_streams();
         for running in self.running.iter_mut().filter(|running| fresh.contains(&running.config.name)) {
             running.start(&self.pool)?;

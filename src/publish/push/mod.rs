@@ -15,7 +15,7 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 
 use super::OutputError;
-use super::fanout::{AppSrcTaker, Fanout};
+use super::fanout::{AppSrcTaker, Fanout, OutputId};
 use crate::capture::secrets::Secrets;
 use crate::config::{PushConfig, PushTarget};
 use crate::gst::{describe, state_error};
@@ -44,17 +44,24 @@ const GOODBYE: Duration = Duration::from_millis(1500);
 pub struct Push {
     to: String,
     stop: Stop,
+    /// Until when its end is waited for, once it was asked to.
+    until: Option<Instant>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Push {
-    /// Begins to push what `fanout` hands out.
+    /// Begins to push what `fanout` hands out, for one of its outputs.
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub(super) fn start(config: PushConfig, status: &Arc<Status>, fanout: Arc<Fanout>) -> Result<Self, OutputError> {
+    pub(super) fn start(
+        config: PushConfig,
+        status: &Arc<Status>,
+        fanout: Arc<Fanout>,
+        output: OutputId,
+    ) -> Result<Self, OutputError> {
         let to = config.target.label();
         let stop = Stop::default();
         let (alive, ended) = crossbeam_channel::bounded(0);
@@ -64,6 +71,7 @@ impl Push {
             secrets: Secrets::of_push(&config),
             config,
             fanout,
+            output,
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -73,20 +81,22 @@ impl Push {
                 pusher.run();
             })
             .map_err(|error| OutputError(format!("no thread to push to {to}: {error}")))?;
-        Ok(Push { to, stop, ended, thread: Some(thread) })
+        Ok(Push { to, stop, until: None, ended, thread: Some(thread) })
     }
 
-    /// Asks it to end; dropping it waits until it has.
-    pub(super) fn stop(&self) {
+    /// Asks it to end; dropping it waits until it has, at most so long as a goodbye may take from now: several servers
+    /// that hang are waited for side by side.
+    pub(super) fn stop(&mut self) {
         self.stop.raise();
+        self.until.get_or_insert_with(|| Instant::now() + GOODBYE);
     }
 }
 
 impl Drop for Push {
     fn drop(&mut self) {
-        self.stop.raise();
+        self.stop();
         // Nothing is ever sent: the channel closes with the thread.
-        if self.ended.recv_timeout(GOODBYE) == Err(RecvTimeoutError::Timeout) {
+        if self.until.is_some_and(|until| self.ended.recv_deadline(until) == Err(RecvTimeoutError::Timeout)) {
             repeats::warn("", "push", &format!("{} does not answer a goodbye and is left", self.to));
         } else if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the push to {} ended in a panic", self.to);
@@ -144,6 +154,7 @@ struct Pusher {
     status: Arc<PushStatus>,
     secrets: Secrets,
     fanout: Arc<Fanout>,
+    output: OutputId,
     stop: Stop,
 }
 
@@ -177,7 +188,7 @@ impl Pusher {
         };
         let taker = AppSrcTaker::new(link.source.clone(), WAITING, true, self.fanout.lost_counter());
         link.pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&link.pipeline, "it does not start"))?;
-        self.fanout.add_for_output(Box::new(taker));
+        self.fanout.add_for_output(self.output, Box::new(taker));
         let mut taken = Instant::now();
         while !self.stop.is_raised() {
             let message = link.bus.timed_pop(POLL);

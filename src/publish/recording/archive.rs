@@ -25,8 +25,10 @@ pub struct Archive {
     stream: Arc<str>,
     config: RecordConfig,
     board: Option<Arc<Board>>,
-    /// The file that is being written. Held while files are removed, so that it is never among them.
+    /// The file that is being written. Never held while the disk is waited for: metrics and API read it.
     open: Mutex<Option<Open>>,
+    /// Held while files are removed or another one is begun, so that the open one is never among the removed.
+    changing: Mutex<()>,
     /// As of the last look at the folder, without the open one.
     files: AtomicU64,
     bytes: AtomicU64,
@@ -88,6 +90,7 @@ impl Archive {
             config,
             board,
             open: Mutex::default(),
+            changing: Mutex::default(),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             removed: Default::default(),
@@ -183,8 +186,8 @@ impl Archive {
     /// # Errors
     /// When there is none of this name, when it is the one that is being written, or when the system refuses.
     pub fn remove(&self, file: &str) -> Result<(), RemoveError> {
-        let open = lock(&self.open);
-        if open.as_ref().is_some_and(|open| open.file == file) {
+        let changing = lock(&self.changing);
+        if self.is_open(file) {
             return Err(RemoveError::Open);
         }
         let path = self.path_of(file).ok_or(RemoveError::Unknown)?;
@@ -193,7 +196,7 @@ impl Archive {
             ErrorKind::NotFound => RemoveError::Unknown,
             _ => RemoveError::Failed(error),
         })?;
-        drop(open);
+        drop(changing);
         self.count_removed(Removal::Request);
         for (counter, by) in [(&self.files, 1), (&self.bytes, bytes)] {
             let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by)));
@@ -209,9 +212,10 @@ impl Archive {
     pub(super) fn tidy(&self) -> Result<(), OutputError> {
         let dir = &self.config.dir;
         let problem = |error: std::io::Error| OutputError(format!("{}: {error}", dir.display()));
-        let open = lock(&self.open);
+        let changing = lock(&self.changing);
+        let open = lock(&self.open).clone();
         let mut found = self.scan().map_err(problem)?;
-        if let Some(open) = &*open {
+        if let Some(open) = &open {
             found.retain(|found| found.file != open.file);
         }
         let files: Vec<Kept> = found.iter().map(|f| Kept { start: f.name.start, bytes: f.bytes }).collect();
@@ -244,7 +248,7 @@ impl Archive {
                 }
             }
         }
-        drop(open);
+        drop(changing);
         self.files.store(kept.len() as u64, Ordering::Relaxed);
         self.bytes.store(kept.iter().map(|found| found.bytes).sum(), Ordering::Relaxed);
         if gone.files > 0 {
@@ -286,7 +290,7 @@ impl Archive {
 
     /// A name for a recording that begins at `start`, which is from now on the open one; the path of its file.
     pub(super) fn open(&self, start: Timestamp, event: Option<&str>) -> PathBuf {
-        let mut open = lock(&self.open);
+        let _changing = lock(&self.changing);
         let event = event.map(str::to_owned);
         let mut name = RecordingName { start, number: 1, event, container: self.config.format };
         let mut path = self.config.dir.join(name.of(&self.stream));
@@ -294,7 +298,7 @@ impl Archive {
             name.number += 1;
             path = self.config.dir.join(name.of(&self.stream));
         }
-        *open = Some(Open { file: name.of(&self.stream), seconds: 0.0, bytes: 0 });
+        *lock(&self.open) = Some(Open { file: name.of(&self.stream), seconds: 0.0, bytes: 0 });
         path
     }
 
@@ -320,6 +324,12 @@ impl Archive {
         lock(&self.open).as_ref().is_some_and(|open| open.file == file)
     }
 
+    /// Whether the disk has room for so many bytes more, and for `min_free` beside them; true where it does not tell.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        let needed = bytes.saturating_add(self.config.min_free.unwrap_or(0));
+        free(&self.config.dir).is_none_or(|free| free >= needed)
+    }
+
     pub(super) fn stream(&self) -> &Arc<str> {
         &self.stream
     }
@@ -341,120 +351,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn archive(dir: &Path, change: impl FnOnce(&mut RecordConfig)) -> Archive {
-        let mut config = RecordConfig::to(dir);
-        change(&mut config);
-        Archive::new("gate", config)
-    }
-
-    fn put(dir: &Path, files: &[&str]) {
-        for file in files {
-            std::fs::write(dir.join(file), [0; 100]).unwrap();
-        }
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
-        let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(name).collect();
-        names.sort();
-        names
-    }
-
-    const OLD: &str = "gate-20200101T000000Z.mp4";
-    const OTHERS: [&str; 4] =
-        ["gate-2-20200101T000000Z.mp4", "gate-20200101T000000Z.txt", "notes.txt", "yard-20200101T000000Z.mp4"];
-
-    #[test]
-    fn only_the_streams_own_recordings_are_removed_and_never_the_open_one() {
-        let folder = tempfile::tempdir().unwrap();
-        put(folder.path(), &OTHERS);
-        put(folder.path(), &[OLD, "gate-20200102T000000Z-visit.mkv"]);
-        std::fs::create_dir(folder.path().join("gate-20200103T000000Z.mp4")).unwrap();
-        let archive = archive(folder.path(), |config| config.max_age = Some(std::time::Duration::from_secs(60)));
-        let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None);
-        std::fs::write(&open, [0; 50]).unwrap();
-        archive.grown(2.0, 50);
-        archive.tidy().unwrap();
-        let mut left = OTHERS.map(str::to_owned).to_vec();
-        left.extend(["gate-20200103T000000Z.mp4".into(), "gate-20200104T000000Z.mp4".into()]);
-        left.sort();
-        assert_eq!(names(folder.path()), left);
-        assert_eq!(archive.usage(), (1, 50));
-        assert_eq!(archive.removed().map(|(_, count)| count), [2, 0, 0, 0]);
-        archive.closed(true);
-        assert_eq!(archive.usage(), (1, 50));
-        archive.tidy().unwrap();
-        assert_eq!((archive.usage(), archive.removed()[0].1), ((0, 0), 3));
-    }
-
-    #[test]
-    fn a_disk_without_room_is_an_error_once_the_recordings_are_gone() {
-        let folder = tempfile::tempdir().unwrap();
-        put(folder.path(), &[OLD]);
-        let archive = archive(folder.path(), |config| config.min_free = Some(1 << 60));
-        let error = archive.tidy().unwrap_err().0;
-        assert!(error.contains("less than min_free (1.2 EB)"), "{error}");
-        assert_eq!(names(folder.path()), [] as [&str; 0]);
-        assert_eq!(archive.removed()[Removal::Space as usize], (Removal::Space, 1));
-    }
-
-    #[test]
-    fn recordings_are_removed_on_request() {
-        let folder = tempfile::tempdir().unwrap();
-        put(folder.path(), &[OLD, "notes.txt"]);
-        let archive = archive(folder.path(), |_| {});
-        archive.tidy().unwrap();
-        assert_eq!(archive.usage(), (1, 100));
-        for file in ["notes.txt", "gate-20200101T000001Z.mp4", "../gate-20200101T000000Z.mp4", ""] {
-            assert!(matches!(archive.remove(file), Err(RemoveError::Unknown)), "{file}");
-        }
-        let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), Some("visit"));
-        std::fs::write(&open, b"").unwrap();
-        let file = open.file_name().unwrap().to_str().unwrap();
-        assert_eq!(file, "gate-20200104T000000Z-visit.mp4");
-        assert!(matches!(archive.remove(file), Err(RemoveError::Open)));
-        archive.remove(OLD).unwrap();
-        assert!(matches!(archive.remove(OLD), Err(RemoveError::Unknown)));
-        assert_eq!((archive.usage(), archive.removed()[Removal::Request as usize].1), ((1, 0), 1));
-        assert_eq!(names(folder.path()), [file, "notes.txt"]);
-    }
-
-    #[test]
-    fn a_name_that_is_taken_gets_a_number() {
-        let folder = tempfile::tempdir().unwrap();
-        let archive = archive(folder.path(), |_| {});
-        let start = "2026-11-24T10:15:00Z".parse().unwrap();
-        for file in ["gate-20261124T101500Z.mp4", "gate-20261124T101500Z-2.mp4", "gate-20261124T101500Z-3.mp4"] {
-            let path = archive.open(start, None);
-            assert_eq!(path, folder.path().join(file));
-            std::fs::write(path, b"").unwrap();
-        }
-    }
-
-    #[test]
-    fn the_newest_are_listed_first_page_by_page() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |day: usize| format!("gate-202601{day:02}T000000Z.mkv");
-        let files: Vec<String> = (1..=5).map(file).collect();
-        put(folder.path(), &files.iter().map(String::as_str).collect::<Vec<_>>());
-        put(folder.path(), &OTHERS);
-        #[cfg(unix)]
-        std::os::unix::fs::symlink("/etc/passwd", folder.path().join(file(9))).unwrap();
-        let archive = archive(folder.path(), |_| {});
-        let page = |before: Option<&str>, limit| -> Vec<String> {
-            let before = before.map(|before| archive.parse(before).unwrap());
-            archive.list(before.as_ref(), limit).unwrap().into_iter().map(|recording| recording.file).collect()
-        };
-        assert_eq!(page(None, 2), [file(5), file(4)]);
-        assert_eq!(page(Some(&file(4)), 2), [file(3), file(2)]);
-        assert_eq!(page(Some(&file(2)), 2), [file(1)]);
-        assert_eq!(page(Some(&file(1)), 2), [] as [String; 0]);
-        assert_eq!(archive.path_of(&file(9)), None, "a link");
-        assert_eq!(archive.path_of(&file(1)), Some(folder.path().join(file(1))));
-        let gone = Archive::new("gate", RecordConfig::to(folder.path().join("none")));
-        assert_eq!(gone.list(None, 5).unwrap().len(), 0);
-    }
-}
+mod tests;

@@ -40,6 +40,8 @@ pub struct Recorder {
     thread: Option<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
     needs_keyframe: bool,
+    /// That keyframe has been asked for, or shall not be.
+    asked: bool,
     lost: Arc<AtomicU64>,
     _repair: Option<Repair>,
 }
@@ -62,6 +64,7 @@ impl Recorder {
             thread: Some(thread),
             stopping,
             needs_keyframe: true,
+            asked: false,
             lost: fanout.lost_counter(),
             _repair: repair,
         })
@@ -72,7 +75,7 @@ impl Taker for Recorder {
     fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
         if self.needs_keyframe && !keyframe {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return Taken::WantsKeyframe;
+            return if std::mem::replace(&mut self.asked, true) { Taken::Yes } else { Taken::WantsKeyframe };
         }
         let Some(pictures) = &self.pictures else { return Taken::Gone };
         match pictures.try_send(sample.clone()) {
@@ -81,8 +84,9 @@ impl Taker for Recorder {
                 Taken::Yes
             }
             Err(TrySendError::Full(_)) => {
-                // The disk is too slow: what follows is of no use before the next keyframe, which comes by itself.
-                self.needs_keyframe = true;
+                // The disk is too slow: what follows is of no use before the next keyframe, which comes by itself. Asked for
+                // again and again while a disk hangs, keyframes would spend the viewers' bits.
+                (self.needs_keyframe, self.asked) = (true, true);
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 Taken::Yes
             }
@@ -101,5 +105,35 @@ impl Drop for Recorder {
         {
             tracing::error!("a recording ended in a panic; what was written is playable");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_hangs_asks_for_no_keyframes() {
+        crate::gst::init().unwrap();
+        let (pictures, queue) = bounded(1);
+        let mut recorder = Recorder {
+            pictures: Some(pictures),
+            thread: None,
+            stopping: Arc::default(),
+            needs_keyframe: true,
+            asked: false,
+            lost: Arc::default(),
+            _repair: None,
+        };
+        let sample = gst::Sample::builder().build();
+        let mut take = |keyframe| recorder.take(&sample, keyframe);
+        assert_eq!(take(false), Taken::WantsKeyframe, "it begins with one");
+        assert_eq!([take(false), take(true)], [Taken::Yes; 2]);
+        for keyframe in [false, false, true, false, false] {
+            assert_eq!(take(keyframe), Taken::Yes, "nobody takes from the queue");
+        }
+        assert_eq!(queue.try_iter().count(), 1);
+        assert_eq!([take(false), take(true)], [Taken::Yes; 2], "it goes on with a keyframe");
+        assert_eq!(queue.try_iter().count(), 1);
     }
 }

@@ -76,6 +76,12 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
     if length::finished(&path).is_ok_and(|length| length.is_some()) {
         return;
     }
+    let stream = &**archive.stream();
+    if !archive.has_room(found.bytes) {
+        // The recordings of today are worth more.
+        tracing::debug!(stream, stage = "record", "{}: was cut off, and there is no room to mend it", path.display());
+        return;
+    }
     let mended = finish(&path, &copy, stop).and_then(|()| {
         let problem = |error: std::io::Error| OutputError(error.to_string());
         // Its age stays what it was.
@@ -83,7 +89,6 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
         std::fs::File::options().write(true).open(&copy).and_then(|f| f.set_modified(modified)).map_err(problem)?;
         std::fs::rename(&copy, &path).map_err(problem)
     });
-    let stream = &**archive.stream();
     match mended {
         Ok(()) => tracing::info!(stream, stage = "record", "{}: was cut off, and is whole again", path.display()),
         Err(problem) => {

@@ -1,0 +1,143 @@
+use super::*;
+
+#[test]
+fn capture_times_are_found_by_output_time() {
+    let start = Instant::now();
+    let at = Duration::from_millis;
+    let under_way = UnderWay::default();
+    for n in [1, 2, 4] {
+        under_way.enter(at(n), start + at(n));
+    }
+    assert_eq!(under_way.leave(at(2)), Some(start + at(2)), "a picture that never came out is forgotten");
+    assert_eq!(under_way.leave(at(3)), None);
+    assert_eq!(under_way.leave(at(4)), Some(start + at(4)));
+    assert_eq!(under_way.leave(at(5)), None);
+}
+
+/// Each picture that an encoder was given comes out with its delay. A recording leaves with the output; a viewer waits
+/// for the output that may come after it, until told that there is none, and the encoder goes with the last of them.
+#[test]
+fn encoded_pictures_enter_their_delay() {
+    struct Taker(crossbeam_channel::Sender<bool>);
+    impl crate::publish::fanout::Taker for Taker {
+        fn take(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::fanout::Taken {
+            self.0.send(keyframe).unwrap();
+            crate::publish::fanout::Taken::Yes
+        }
+    }
+    crate::gst::init().unwrap();
+    let status = Arc::new(Status::new("test"));
+    let outlets = Outlets::default();
+    let mut output =
+        LiveOutput::new(EncodeConfig::default(), None, &[], Arc::clone(&status), outlets.clone()).unwrap().patient();
+    assert!(!output.wanted());
+    let (sender, taken) = crossbeam_channel::unbounded();
+    let (viewer, seen) = crossbeam_channel::unbounded();
+    outlets.h264.add_for_output(output.id, Box::new(Taker(sender)));
+    outlets.h264.add(Box::new(Taker(viewer)));
+    assert!(output.wanted());
+    let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
+    for n in 0..10 {
+        let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+        let accepted = output.publish(stamp, info, &mut |_| {}).unwrap();
+        assert_eq!(accepted, Accepted::Encoding);
+    }
+    output.finish().unwrap();
+    assert_eq!((taken.try_iter().count(), seen.try_iter().count()), (10, 10));
+    assert_eq!(status.latency.summary().count, 10);
+    use crossbeam_channel::TryRecvError::{Disconnected, Empty};
+    assert_eq!((taken.try_recv(), seen.try_recv()), (Err(Disconnected), Err(Empty)));
+    assert!(output.wanted() && outlets.h264.takers() == 1);
+    outlets.h264.close();
+    assert_eq!(seen.try_recv(), Err(Disconnected));
+    assert!(!output.wanted() && output.h264.is_none());
+}
+
+/// As after a reload, or a failure: x264enc adds 1000 hours to its times, OpenH264 nothing. To a viewer who stays, that
+/// would be a picture of six weeks ago.
+#[test]
+fn times_go_on_when_another_encoder_takes_over() {
+    struct Taker(crossbeam_channel::Sender<Option<gst::ClockTime>>);
+    impl crate::publish::fanout::Taker for Taker {
+        fn take(&mut self, sample: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+            self.0.send(sample.buffer().unwrap().pts()).unwrap();
+            crate::publish::fanout::Taken::Yes
+        }
+    }
+    crate::gst::init().unwrap();
+    let (outlets, status) = (Outlets::default(), Arc::new(Status::new("test")));
+    let (sender, taken) = crossbeam_channel::unbounded();
+    outlets.h264.add(Box::new(Taker(sender)));
+    let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
+    let start = Instant::now();
+    use crate::config::EncoderChoice::{OpenH264, X264};
+    for (turn, encoder) in [X264, OpenH264, X264].into_iter().enumerate() {
+        let encode = EncodeConfig { encoder, ..EncodeConfig::default() };
+        let mut output = LiveOutput::new(encode, None, &[], Arc::clone(&status), outlets.clone()).unwrap().patient();
+        for n in 0..5 {
+            let pts = Duration::from_millis(40 * (5 * turn as u64 + n));
+            output.publish(Stamp { pts, captured_at: start + pts, slate: false }, info, &mut |_| {}).unwrap();
+        }
+        output.finish().unwrap();
+    }
+    let times: Vec<u64> = taken.try_iter().map(|time| time.unwrap().mseconds()).collect();
+    assert_eq!(times.len(), 15);
+    assert!(times.is_sorted() && times[14] < 1000, "{times:?}");
+}
+
+#[test]
+fn an_output_that_is_lost_to_a_panic_leaves_no_recorder_behind() {
+    crate::gst::init().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Arc::new(Archive::new("test", crate::config::RecordConfig::to(folder.path())));
+    let (outlets, status) = (Outlets::default(), Arc::new(Status::new("test")));
+    let output = LiveOutput::new(EncodeConfig::default(), Some(archive), &[], status, outlets.clone()).unwrap();
+    assert_eq!(outlets.h264.takers(), 1);
+    drop(output);
+    assert_eq!(outlets.h264.takers(), 0);
+}
+
+/// Without a successor, too: the last picture of a camera that stalls must not wait for the next one.
+#[test]
+fn a_picture_of_unknown_rate_comes_out_at_once() {
+    struct Taker(crossbeam_channel::Sender<()>);
+    impl crate::publish::fanout::Taker for Taker {
+        fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+            self.0.send(()).unwrap();
+            crate::publish::fanout::Taken::Yes
+        }
+    }
+    crate::gst::init().unwrap();
+    let outlets = Outlets::default();
+    let status = Arc::new(Status::new("test"));
+    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets.clone()).unwrap();
+    let (sender, taken) = crossbeam_channel::unbounded();
+    outlets.h264.add(Box::new(Taker(sender)));
+    let info = VideoInfo { fps: (0, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
+    for n in 0..3 {
+        let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+        output.publish(stamp, info, &mut |_| {}).unwrap();
+        taken.recv_timeout(Duration::from_secs(30)).expect("it waits for its successor");
+    }
+}
+
+#[test]
+fn output_times_are_even_rise_and_follow_jumps() {
+    let start = Instant::now();
+    let mut clock = OutputClock::default();
+    let mut at = |pts: u64, arrival: u64| {
+        let stamp = Stamp {
+            pts: Duration::from_millis(pts),
+            captured_at: start + Duration::from_millis(arrival),
+            slate: false,
+        };
+        clock.at(stamp).as_millis()
+    };
+    assert_eq!(at(10_000, 0), 1);
+    assert_eq!(at(10_040, 55), 40, "jitter of arrival is not passed on");
+    assert_eq!(at(10_080, 79), 80);
+    assert_eq!(at(3_000, 120), 120, "a clock that jumps back starts a new mapping");
+    assert_eq!(at(3_040, 161), 160);
+    assert_eq!(at(90_000, 200), 200, "so does one that jumps ahead");
+    assert_eq!(at(90_000, 200), 201, "times rise");
+}
