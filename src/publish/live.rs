@@ -315,7 +315,11 @@ impl Encoder {
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let at = running_time(&sample);
-            target.deliver(&at.map_or(sample, |at| due(sample, at)));
+            let sample = match at {
+                Some(at) => due(sample, at),
+                None => sample,
+            };
+            target.deliver(&sample);
             if let Some(captured_at) = at.and_then(|at| leaving.leave(at)) {
                 status.record_latency(captured_at);
             }

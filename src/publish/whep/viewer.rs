@@ -132,7 +132,12 @@ impl Call<'_> {
     fn handle(&mut self, event: Event) -> Option<String> {
         match event {
             Event::Offered(Ok(())) => self.peer.create_answer(&self.events),
-            Event::Offered(Err(why)) => return Some(format!("the offer is not taken: {why}")),
+            Event::Offered(Err(why)) => {
+                let why = format!("the offer is not taken: {why}");
+                // What is wrong is the viewer's, not ours.
+                self.answer(Err(Refusal::Unusable(why.clone())));
+                return Some(why);
+            }
             Event::Answered(Ok(description)) => {
                 self.gather_until = Some(Instant::now() + GATHERING);
                 self.peer.set_answer(&description);
