@@ -118,7 +118,7 @@ fn a_killed_recording_is_playable_and_whole_after_the_next_start() {
     let whole = until("it is whole", || {
         list(&service).into_iter().find(|recording| recording["name"] == open["name"] && recording["complete"] == true)
     });
-    assert_eq!(frames(&[cut_off.clone()]), before);
+    assert_eq!(frames(std::slice::from_ref(&cut_off)), before);
     let length = whole["seconds"].as_f64().unwrap();
     assert!((length - before as f64 / 15.0).abs() < 0.5, "{whole}");
     assert!(!cut_off.with_extension("mp4.part").exists());

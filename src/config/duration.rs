@@ -25,7 +25,7 @@ pub(super) fn from_seconds(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64((seconds * 1000.0).round() / 1000.0).ok()
 }
 
-/// The shortest form that [`parse`] reads back; exact for whole milliseconds.
+/// The shortest form that `parse` reads back; exact for whole milliseconds.
 pub fn show(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {

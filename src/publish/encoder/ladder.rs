@@ -1,4 +1,4 @@
-//! Which encoder: the first of the ladder that passes its [`trial`] on this machine.
+//! Which encoder: the first of the ladder that passes its trial on this machine.
 //!
 //! An element that is there need not work: a driver refuses another session, a device is another user's, a plugin has
 //! lost its library. So each candidate encodes a few pictures first, once a process. An encoder that passes and fails
@@ -118,7 +118,7 @@ impl H264 {
     /// have, the first of them is taken again.
     ///
     /// The first call of a process tries the candidates, which takes some ten milliseconds for an encoder that works and
-    /// at most [`trial::DEADLINE`] for one that hangs.
+    /// at most ten seconds for one that hangs.
     ///
     /// # Errors
     /// Why none works, and what it takes.

@@ -1,6 +1,6 @@
 //! The H.264 encode of a stream: `appsrc ! encoder ! h264parse`, by the first encoder that truly works on this machine.
 //!
-//! [`ladder`] chooses the encoder, after a [`trial`] of each candidate; [`chain`] builds the elements around it, and
+//! [`ladder`] chooses the encoder, after a trial of each candidate; [`chain`] builds the elements around it, and
 //! `settings` says what each of them is told.
 
 use gstreamer as gst;
