@@ -242,10 +242,18 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
         (
             "POST",
             "streams",
-            json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "/etc/shadow"}),
+            json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "gate.password"}),
             403,
             vec!["stream.password_file"],
         ),
+        (
+            "POST",
+            "streams",
+            json!({"name": "x", "source": "test://", "record": {"dir": "/tmp"}}),
+            403,
+            vec!["stream[x].record.dir"],
+        ),
+        ("PATCH", "streams/keep", json!({"record": {"dir": "."}}), 403, vec!["stream[keep].record.dir"]),
         (
             "PATCH",
             "streams/keep",

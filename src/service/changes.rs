@@ -10,14 +10,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
 use tokio::sync::oneshot;
 
-use super::reserved::{passwords_allowed, pushes_allowed};
+use super::reserved::{folders_allowed, passwords_allowed, passwords_stay, pushes_allowed};
 use super::{Reloaded, Service};
 use crate::config::{
-    self, ApiSources, Config, ConfigError, ConfigErrors, Edit, EditError, Object, SourceUri, overlay_difference,
-    patched_overlay,
+    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, StreamConfig, overlay_difference, patched_overlay,
 };
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
@@ -25,9 +23,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// And this often while the file cannot be written.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
-
-/// How long a name server may take to say where a source is.
-const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// What a client wants changed. Keys are those of the configuration file.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +69,8 @@ pub enum Refusal {
 /// Makes changes and writes them back.
 pub struct Changes {
     path: PathBuf,
+    /// The service's own folders.
+    state: Vec<PathBuf>,
     /// Streams whose overlay may differ from the file's.
     pending: BTreeSet<String>,
     tried: Option<Instant>,
@@ -84,7 +81,10 @@ pub struct Changes {
 impl Changes {
     /// Of the configuration file at `path`.
     pub fn new(path: PathBuf) -> Self {
-        Changes { path, pending: BTreeSet::new(), tried: None, unwritable: None }
+        // systemd's StateDirectory= may list several, separated by colons.
+        let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
+        let state = std::env::split_paths(&state).filter(|folder| folder.is_absolute()).collect();
+        Changes { path, state, pending: BTreeSet::new(), tried: None, unwritable: None }
     }
 
     /// Makes a change and answers.
@@ -191,7 +191,7 @@ impl Changes {
             EditError::Syntax(problem) => Refusal::Failed(problem),
         })?;
         let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors)))?;
-        check_sources(&file, &config)?;
+        check_reserved(edit, &file, &config, &self.state).map_err(Refusal::Forbidden)?;
         service.check(&config).map_err(Refusal::Invalid)?;
         if after != before {
             config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
@@ -256,39 +256,27 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
     }
 }
 
-/// Sources that the change has brought are those that the API may bring.
-fn check_sources(before: &Config, after: &Config) -> Result<(), Refusal> {
-    let known = |source| before.streams.iter().any(|stream| stream.source.uri == source);
+/// What the change has brought is what the API may bring. Names of hosts are looked up, for a few seconds at most.
+fn check_reserved(edit: &Edit, before: &Config, after: &Config, state: &[PathBuf]) -> Result<(), Vec<ConfigError>> {
+    let known = |stream: &StreamConfig| before.streams.iter().any(|known| known.source.uri == stream.source.uri);
     let mut errors = Vec::new();
-    for stream in after.streams.iter().filter(|stream| !known(stream.source.uri.clone())) {
-        if let Err(problem) = allowed(&before.server.api_sources, &stream.source.uri) {
+    for stream in after.streams.iter().filter(|stream| !known(stream)) {
+        if let Err(problem) = before.server.api_sources.check(&stream.source.uri) {
             let key = format!("stream[{}].source", stream.name);
             errors.push(ConfigError { key, line: None, problem, help: None });
         }
     }
-    // Pictures and passwords go there.
-    let pushes = |config: &Config| config.streams.iter().flat_map(|stream| stream.push.clone()).collect::<Vec<_>>();
-    let known = pushes(before);
-    for stream in after.streams.iter().filter(|stream| stream.push.iter().any(|push| !known.contains(push))) {
-        let problem = "can only be set in the configuration file, not by the API".into();
-        errors.push(ConfigError { key: format!("stream[{}].push", stream.name), line: None, problem, help: None });
+    if let Edit::Change { stream, patch } = edit {
+        let source = |config: &Config| {
+            config.streams.iter().find(|known| known.name == *stream).map(|known| known.source.clone())
+        };
+        if let (Some(before), Some(after)) = (source(before), source(after)) {
+            errors
+                .extend(passwords_stay(patch, &before, &after, &format!("stream[{stream}]")).err().unwrap_or_default());
+        }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Refusal::Forbidden(errors)) }
-}
-
-/// Names of hosts are looked up aside: a name server that is away must not hold up the service.
-fn allowed(sources: &ApiSources, uri: &SourceUri) -> Result<(), String> {
-    let (answer, answered) = bounded(1);
-    let (sources, uri) = (sources.clone(), uri.clone());
-    std::thread::Builder::new()
-        .name("look-up".into())
-        .spawn(move || {
-            // Nobody waits any more for an answer that comes too late.
-            let _ = answer.send(sources.check(&uri));
-        })
-        .map_err(|error| format!("cannot be checked: {error}"))?;
-    let late = |_| Err(format!("no name server has said within {} s where its host is", LOOK_UP.as_secs()));
-    answered.recv_timeout(LOOK_UP).unwrap_or_else(late)
+    errors.extend(folders_allowed(before, after, state).err().unwrap_or_default());
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Lines are those of a text that the client does not see.
