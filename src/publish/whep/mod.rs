@@ -28,6 +28,7 @@ use crossbeam_channel::{Sender, bounded};
 use tokio::sync::oneshot;
 
 use super::fanout::Fanout;
+use crate::access::Identity;
 use crate::config::WebRtcConfig;
 
 mod offer;
@@ -85,6 +86,7 @@ struct Room {
 /// What is known of a viewer from outside its thread.
 struct Seat {
     stream: String,
+    who: Option<Identity>,
     leave: Arc<AtomicBool>,
     events: Sender<Event>,
 }
@@ -111,11 +113,17 @@ impl Whep {
         &self.room.settings
     }
 
-    /// Lets somebody in who sends this offer.
+    /// Lets somebody in who sends this offer. `who` is for [`Whep::dismiss_unless`].
     ///
     /// # Errors
     /// An offer that cannot be answered, too many viewers, no thread or no WebRTC on this machine.
-    pub fn admit(&self, stream: &str, fanout: &Arc<Fanout>, offer: &str) -> Result<Admitted, Refusal> {
+    pub fn admit(
+        &self,
+        stream: &str,
+        fanout: &Arc<Fanout>,
+        offer: &str,
+        who: Option<Identity>,
+    ) -> Result<Admitted, Refusal> {
         let offer = Offer::read(offer)?;
         let id = new_id()?;
         let (events, inbox) = bounded(EVENTS);
@@ -125,7 +133,7 @@ impl Whep {
         if seats.len() >= most {
             return Err(Refusal::Full(most));
         }
-        let seat = Seat { stream: stream.to_owned(), leave: Arc::clone(&leave), events: events.clone() };
+        let seat = Seat { stream: stream.to_owned(), who, leave: Arc::clone(&leave), events: events.clone() };
         seats.insert(id.clone(), seat);
         drop(seats);
         // From here on the seat is given back by whatever happens to this.
@@ -168,6 +176,11 @@ impl Whep {
         let seats = self.room.seats();
         seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(Refusal::Unknown)?.end();
         Ok(())
+    }
+
+    /// Asks all to leave who are not to go on.
+    pub fn dismiss_unless(&self, may: impl Fn(&Identity) -> bool) {
+        self.room.seats().values().filter(|seat| !seat.who.as_ref().is_none_or(&may)).for_each(Seat::end);
     }
 
     /// Asks everybody to leave.
