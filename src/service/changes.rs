@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::reserved::{folders_allowed, passwords_allowed, passwords_stay, pushes_allowed};
+use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
 use super::{Reloaded, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, StreamConfig, overlay_difference, patched_overlay,
@@ -185,13 +185,14 @@ impl Changes {
         let before = config::read(&self.path).map_err(Refusal::File)?;
         let file = config::parse(&before, &self.path).map_err(Refusal::File)?;
         check(edit, &file)?;
+        self.check_reserved(edit, &file).map_err(Refusal::Forbidden)?;
         let after = config::edit(&before, edit).map_err(|error| match error {
             EditError::NoStream(name) => Refusal::NoStream(name),
             EditError::Value(error) => Refusal::Invalid(vec![error]),
             EditError::Syntax(problem) => Refusal::Failed(problem),
         })?;
         let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors)))?;
-        check_reserved(edit, &file, &config, &self.state).map_err(Refusal::Forbidden)?;
+        check_sources(edit, &file, &config).map_err(Refusal::Forbidden)?;
         service.check(&config).map_err(Refusal::Invalid)?;
         if after != before {
             config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
@@ -204,6 +205,20 @@ impl Changes {
             }
             Err(error) => Err(self.take_back(&before, &after, &file, service, error.to_string())),
         }
+    }
+
+    /// What may not be set by the API at all. Before the new text is judged, which looks for the files that it names.
+    fn check_reserved(&self, edit: &Edit, file: &Config) -> Result<(), Vec<ConfigError>> {
+        let (settings, key) = match edit {
+            Edit::Add(settings) => (settings, "stream".to_owned()),
+            Edit::Change { stream, patch } => (patch, format!("stream[{stream}]")),
+            Edit::Remove { .. } => return Ok(()),
+        };
+        let base = config::folder_of(&self.path);
+        pushes_allowed(settings, &key)?;
+        passwords_allowed(settings, &key)?;
+        kind_allowed(settings, &key, file, &base)?;
+        folder_allowed(settings, &key, file, &base, &self.state)
     }
 
     /// The file and the service as they were before a change that could not be applied.
@@ -227,8 +242,7 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
             if let Some(name) = settings.get("name").and_then(|name| name.as_str()).filter(|name| exists(name)) {
                 return Err(Refusal::Taken(name.to_owned()));
             }
-            pushes_allowed(settings, "stream").map_err(Refusal::Forbidden)?;
-            passwords_allowed(settings, "stream").map_err(Refusal::Forbidden)
+            Ok(())
         }
         Edit::Change { stream, .. } | Edit::Remove { stream } if !exists(stream) => {
             Err(Refusal::NoStream(stream.clone()))
@@ -244,20 +258,16 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
                 };
                 return Err(Refusal::Invalid(vec![error]));
             }
-            pushes_allowed(patch, &key).map_err(Refusal::Forbidden)?;
             let unknown = config::unknown_nulls(patch, "stream", &key);
-            if !unknown.is_empty() {
-                return Err(Refusal::Invalid(unknown));
-            }
-            passwords_allowed(patch, &key).map_err(Refusal::Forbidden)
+            if unknown.is_empty() { Ok(()) } else { Err(Refusal::Invalid(unknown)) }
         }
         Edit::Remove { .. } if file.streams.len() == 1 => Err(Refusal::Last),
         Edit::Remove { .. } => Ok(()),
     }
 }
 
-/// What the change has brought is what the API may bring. Names of hosts are looked up, for a few seconds at most.
-fn check_reserved(edit: &Edit, before: &Config, after: &Config, state: &[PathBuf]) -> Result<(), Vec<ConfigError>> {
+/// Sources that the change has brought are those that the API may bring. Names of hosts are looked up, for a few seconds at most.
+fn check_sources(edit: &Edit, before: &Config, after: &Config) -> Result<(), Vec<ConfigError>> {
     let known = |stream: &StreamConfig| before.streams.iter().any(|known| known.source.uri == stream.source.uri);
     let mut errors = Vec::new();
     for stream in after.streams.iter().filter(|stream| !known(stream)) {
@@ -275,7 +285,6 @@ fn check_reserved(edit: &Edit, before: &Config, after: &Config, state: &[PathBuf
                 .extend(passwords_stay(patch, &before, &after, &format!("stream[{stream}]")).err().unwrap_or_default());
         }
     }
-    errors.extend(folders_allowed(before, after, state).err().unwrap_or_default());
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 

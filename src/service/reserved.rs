@@ -70,25 +70,48 @@ pub fn pushes_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigErro
     if settings.contains_key("push") { Err(vec![reserved(format!("{key}.push"))]) } else { Ok(()) }
 }
 
-/// Where the service records is the file's owner's business as well: retention removes files there, and disks fill up.
-/// Clients of the API may choose folders inside of those that streams are recorded to already, and inside of the service's
-/// own (`state`).
+/// Whether a source may be one of a client's, as far as can be told without a look at what it names: whether there is a
+/// file of that name is nothing that the API tells.
 ///
 /// # Errors
-/// The other ones.
-pub fn folders_allowed(before: &Config, after: &Config, state: &[PathBuf]) -> Result<(), Vec<ConfigError>> {
-    let known = || before.streams.iter().filter_map(|stream| stream.record.as_ref()).map(|record| record.dir.as_path());
-    let roots: Vec<PathBuf> = known().chain(state.iter().map(PathBuf::as_path)).filter_map(real).collect();
-    let is_inside = |dir: &Path| real(dir).is_some_and(|dir| roots.iter().any(|root| dir.starts_with(root)));
-    let dirs = after.streams.iter().filter_map(|stream| Some((&stream.name, &stream.record.as_ref()?.dir)));
-    let refuse = |(name, _): (&String, _)| ConfigError {
+/// A source that the file has not, of a kind that the API may not add.
+pub fn kind_allowed(settings: &Object, key: &str, file: &Config, base: &Path) -> Result<(), Vec<ConfigError>> {
+    let spec = settings.get("source").and_then(|source| SourceSpec::parse(source.as_str()?, base).ok());
+    let is_known = |spec: &SourceSpec| file.streams.iter().any(|stream| stream.source.uri == spec.uri);
+    let Some(spec) = spec.filter(|spec| !is_known(spec)) else { return Ok(()) };
+    file.server
+        .api_sources
+        .check_kind(&spec.uri)
+        .map_err(|problem| vec![ConfigError { key: format!("{key}.source"), line: None, problem, help: None }])
+}
+
+/// Where the service records is the file's owner's business as well: retention removes files there, and disks fill up.
+/// Clients of the API may choose folders inside of those that streams are recorded to already, and inside of the service's
+/// own (`state`). Relative ones begin at `base`, as in the file.
+///
+/// # Errors
+/// Another one.
+pub fn folder_allowed(
+    settings: &Object,
+    key: &str,
+    file: &Config,
+    base: &Path,
+    state: &[PathBuf],
+) -> Result<(), Vec<ConfigError>> {
+    let dir = settings.get("record").and_then(|record| record.get("dir")).and_then(|dir| dir.as_str());
+    let Some(dir) = dir else { return Ok(()) };
+    let known = file.streams.iter().filter_map(|stream| stream.record.as_ref()).map(|record| record.dir.as_path());
+    let mut roots = known.chain(state.iter().map(PathBuf::as_path)).filter_map(real);
+    if real(&base.join(dir)).is_some_and(|dir| roots.any(|root| dir.starts_with(root))) {
+        return Ok(());
+    }
+    Err(vec![ConfigError {
         problem:
             "the API may only choose folders inside the service's own or inside those that are recorded to already"
                 .into(),
         help: Some("set it in the configuration file".into()),
-        ..reserved(format!("stream[{name}].record.dir"))
-    };
-    none(dirs.filter(|(_, dir)| !known().any(|known| known == *dir) && !is_inside(dir)).map(refuse).collect())
+        ..reserved(format!("{key}.record.dir"))
+    }])
 }
 
 /// Where links lead, for a folder that need not be there yet; `None` where that cannot be told.
@@ -176,23 +199,23 @@ mod tests {
         std::fs::write(place.join("m.onnx"), "").unwrap();
         std::os::unix::fs::symlink(place.join("other"), place.join("rec/link")).unwrap();
         std::os::unix::fs::symlink(place.join("nowhere"), place.join("rec/broken")).unwrap();
-        let config = |dir: &str| {
-            let text = format!(
-                "model.path = \"m.onnx\"\n[[stream]]\nname = \"gate\"\nsource = \"test://\"\nrecord.dir = {dir:?}\n"
-            );
-            crate::config::parse(&text, &place.join("maskcast.toml")).unwrap()
+        let text = "model.path = \"m.onnx\"\n[[stream]]\nname = \"gate\"\nsource = \"test://\"\nrecord.dir = \"rec\"\n";
+        let file = crate::config::parse(text, &place.join("maskcast.toml")).unwrap();
+        let state = [place.join("state")];
+        let check = |dir: &str| {
+            let settings = json!({ "record": { "dir": dir } });
+            folder_allowed(settings.as_object().unwrap(), "stream[gate]", &file, &place, &state)
         };
-        let allowed = |dir: &str| folders_allowed(&config("rec"), &config(dir), &[place.join("state")]).is_ok();
+        let allowed = |dir: &str| check(dir).is_ok();
         let inside = |name: &str| place.join(name).display().to_string();
         for dir in ["rec", "rec/gate", "rec/a/b", "state", "state/gate", "rec/../state/x", &inside("state/y")] {
             assert!(allowed(dir), "{dir}");
         }
         let outside =
             ["other", ".", "rec/..", "rec/link", "rec/link/x", "rec/broken", "rec/new/../../other", "recorded"];
-        for dir in outside.into_iter().chain(["/", "/tmp", "/etc/maskcast"]) {
+        for dir in outside.into_iter().chain(["m.onnx", "/", "/tmp", "/etc/maskcast"]) {
             assert!(!allowed(dir), "{dir}");
         }
-        let errors = folders_allowed(&config("rec"), &config("other"), &[]).unwrap_err();
-        assert_eq!(errors[0].key, "stream[gate].record.dir");
+        assert_eq!(check("other").unwrap_err()[0].key, "stream[gate].record.dir");
     }
 }
