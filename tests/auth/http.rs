@@ -197,7 +197,7 @@ fn passwords_cannot_be_tried_without_end() {
 #[test]
 fn who_is_removed_sees_no_more() {
     let house = House::new();
-    let mut service = house.start("");
+    let service = house.start("");
     let token = format!("Authorization: {}", bearer(&house.viewer));
     let mut curl = Guard::spawn(
         Command::new("curl")
