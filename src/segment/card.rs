@@ -116,9 +116,9 @@ impl Card {
         }
         let text = std::fs::read_to_string(&path).map_err(|error| located(&error))?;
         let card: Card = toml::from_str(&text).map_err(|error| {
-            // Not the line itself: whoever names a model by the API need not see what is written in the file beside it.
-            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            located(&format_args!("line {line}: {}", error.message().replace('\n', ", ")))
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
+            let key = key_of(text.lines().nth(line).unwrap_or_default());
+            located(&format_args!("line {}{key}: {}", line + 1, error.message().replace('\n', ", ")))
         })?;
         card.check().map_err(|problem| SegmentError(format!("{}: {problem}", path.display())))?;
         Ok(Some(card))
@@ -163,6 +163,15 @@ fn parse_color(text: &str) -> Option<Rgb> {
     let digits = text.strip_prefix('#').filter(|d| d.len() == 6 && d.bytes().all(|b| b.is_ascii_hexdigit()))?;
     let value = u32::from_str_radix(digits, 16).ok()?;
     Some(Rgb((value >> 16) as u8, (value >> 8) as u8, value as u8))
+}
+
+/// The key of a card's line, in brackets. Never the whole line: whoever names a model by the API need not see what is
+/// written in whatever file lies beside it.
+fn key_of(line: &str) -> String {
+    const LONGEST: usize = 16;
+    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+    let is_key = !key.is_empty() && key.len() <= LONGEST && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if is_key { format!(" ({key})") } else { String::new() }
 }
 
 #[cfg(test)]
@@ -210,7 +219,7 @@ mod tests {
         }
         // It may be any file that somebody names by the API.
         let error = read("[[labels]]\npassword = \"hunter2\"").unwrap_err().to_string();
-        assert!(error.contains("line 2: unknown field `password`") && !error.contains("hunter2"), "{error}");
+        assert!(error.contains("line 2 (password): unknown field `password`") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -55,7 +55,7 @@ async fn offer(
         (LOCATION, header(&location)),
     ];
     let mut response = (StatusCode::CREATED, fixed, answer).into_response();
-    for link in links(whep.settings()) {
+    for link in links(&whep.settings()) {
         let mut link = header(&link);
         link.set_sensitive(true);
         response.headers_mut().append(LINK, link);
