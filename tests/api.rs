@@ -237,15 +237,26 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             422,
             vec!["stream[x].overlay.hide"],
         ),
-        ("POST", "streams", json!({"name": "x", "source": "file:///etc/passwd"}), 403, vec!["stream[x].source"]),
+        ("POST", "streams", json!({"name": "x", "source": "file:///etc/passwd"}), 403, vec!["stream.source"]),
+        // Whether there is such a file is not told.
+        ("POST", "streams", json!({"name": "x", "source": "file:///etc/no-passwd"}), 403, vec!["stream.source"]),
+        ("PATCH", "streams/keep", json!({"source": "/etc"}), 403, vec!["stream[keep].source"]),
         ("POST", "streams", json!({"name": "x", "source": "rtsp://127.0.0.1/a"}), 403, vec!["stream[x].source"]),
         (
             "POST",
             "streams",
-            json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "/etc/shadow"}),
+            json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "gate.password"}),
             403,
             vec!["stream.password_file"],
         ),
+        (
+            "POST",
+            "streams",
+            json!({"name": "x", "source": "test://", "record": {"dir": "/tmp"}}),
+            403,
+            vec!["stream.record.dir"],
+        ),
+        ("PATCH", "streams/keep", json!({"record": {"dir": "/etc/passwd"}}), 403, vec!["stream[keep].record.dir"]),
         (
             "PATCH",
             "streams/keep",

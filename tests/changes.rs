@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use common::http::{Mjpeg, get_json};
 use common::onnx;
@@ -69,6 +70,8 @@ fn the_model_is_exchanged_between_two_frames_and_a_bad_one_is_refused() {
     for (name, make, reason) in [
         ("garbage.onnx", None, "cannot use it as a model"),
         ("gone.onnx", None, "No such file"),
+        // Nobody ever writes into it.
+        ("pipe.onnx", None, "is no file"),
         ("wrong.onnx", Some((onnx::LABELS, false)), "golden frame differs in 100.0 % of pixels"),
         (
             "unfit.onnx",
@@ -80,6 +83,7 @@ fn the_model_is_exchanged_between_two_frames_and_a_bad_one_is_refused() {
         match make {
             Some((labels, right)) => write_model(&path, labels, right),
             None if name == "gone.onnx" => {}
+            None if name == "pipe.onnx" => assert_eq!(run(Command::new("mkfifo").arg(&path)).code, Some(0)),
             None => std::fs::write(&path, "no model").unwrap(),
         }
         let ended = use_model(&service, &path);

@@ -1,31 +1,74 @@
-//! How often passwords may be tried: a bucket of attempts for each user and for each client address, refilled in time.
+//! How often passwords may be tried: buckets of attempts that are refilled in time.
 //!
-//! What is right costs nothing. The table is bounded; when it is full, the bucket that is nearest to being full of attempts
-//! again is forgotten, which forgets the least.
+//! | of | in a row | then one in | so that |
+//! | --- | ---: | --- | --- |
+//! | a name, from one address | 10 | 2 minutes | whoever guesses locks out nobody but those beside him |
+//! | a name, from everywhere | 40 | a minute | no more than 100 are guessed in an hour, from however many addresses |
+//! | an address, for all names | 20 | 3 seconds | one client has no use for many names |
+//!
+//! | all RTSP digests together | 20 | 10 seconds | whose it is meant to be is not told |
+//!
+//! Names that nobody has are counted as all others: else the limit would tell which there are. What is right costs nothing
+//! and clears the name from that address. Where a name's password was right within [`TRUST`], guesses from elsewhere do not
+//! count: a crowd of guessers does not keep people from where they usually are.
+//!
+//! The tables are bounded; when one is full, the bucket that is nearest to being full of attempts again is forgotten, which
+//! forgets the least.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Wrong passwords for one user in a row, then one in [`USER_REFILL`].
-const USER_BURST: u32 = 10;
-const USER_REFILL: Duration = Duration::from_secs(6);
+use super::digest;
 
-/// Wrong passwords from one address in a row, then one in [`ADDRESS_REFILL`]. More than for a user: several people may sit
-/// behind one address.
-const ADDRESS_BURST: u32 = 20;
-const ADDRESS_REFILL: Duration = Duration::from_secs(3);
+/// Wrong passwords in a row, and the time that one is held against its bucket after that.
+#[derive(Clone, Copy)]
+struct Rate {
+    burst: u32,
+    refill: Duration,
+}
 
-/// Buckets of each kind.
+const PAIR: Rate = Rate { burst: 10, refill: Duration::from_secs(120) };
+
+/// OWASP ASVS 2.2.1: no more than 100 wrong ones for an account in any hour.
+const NAME: Rate = Rate { burst: 40, refill: Duration::from_secs(60) };
+
+/// More than for a name: several people may sit behind one address.
+const ADDRESS: Rate = Rate { burst: 20, refill: Duration::from_secs(3) };
+
+const DIGEST: Rate = Rate { burst: 20, refill: Duration::from_secs(10) };
+
+/// How long a place where the right password was given is remembered for its user.
+const TRUST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Entries of each kind.
 const KEPT: usize = 4096;
 
-/// The attempts of all users and addresses.
+/// A name, by its hash: what is typed there may be long, or a password.
+type Name = [u8; 32];
+
+/// Where an attempt comes from. RTSP does not tell its clients' addresses: all of them are one place.
+type Place = Option<IpAddr>;
+
+/// The attempts of all names and addresses.
 #[derive(Default)]
 pub struct Limits {
-    /// `None` stands for all who do not exist.
-    users: Buckets<Option<String>>,
+    pairs: Buckets<(Name, Place)>,
+    names: Buckets<Name>,
     addresses: Buckets<IpAddr>,
+    digests: Buckets<()>,
+    /// Until when.
+    trusted: HashMap<(Name, Place), Instant>,
+}
+
+/// An attempt that has been counted, and is a wrong one unless somebody says otherwise.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Attempt {
+    name: Name,
+    place: Place,
+    trusted: bool,
 }
 
 /// When the bucket of each key is full again, if nothing happens.
@@ -42,15 +85,12 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     ///
     /// # Errors
     /// How long to wait for the next one.
-    fn take(&mut self, key: &K, burst: u32, refill: Duration, now: Instant) -> Result<(), Duration> {
+    fn take(&mut self, key: &K, rate: Rate, now: Instant) -> Result<(), Duration> {
         self.0.retain(|_, full| *full > now);
-        if self.0.len() >= KEPT && !self.0.contains_key(key) {
-            let first = self.0.iter().min_by_key(|(_, full)| **full).map(|(key, _)| key.clone());
-            first.map(|first| self.0.remove(&first));
-        }
+        make_room(&mut self.0, key);
         let full = self.0.entry(key.clone()).or_insert(now);
-        let then = *full + refill;
-        let wait = then.saturating_duration_since(now + refill * burst);
+        let then = *full + rate.refill;
+        let wait = then.saturating_duration_since(now + rate.refill * rate.burst);
         if wait > Duration::ZERO {
             return Err(wait);
         }
@@ -58,39 +98,81 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         Ok(())
     }
 
-    fn give_back(&mut self, key: &K, refill: Duration) {
+    fn give_back(&mut self, key: &K, rate: Rate) {
         if let Some(full) = self.0.get_mut(key) {
-            *full = full.checked_sub(refill).unwrap_or(*full);
+            *full = full.checked_sub(rate.refill).unwrap_or(*full);
         }
     }
 }
 
+/// Forgets what ends first, where there is no place for another key.
+fn make_room<K: Hash + Eq + Clone>(table: &mut HashMap<K, Instant>, key: &K) {
+    if table.len() >= KEPT && !table.contains_key(key) {
+        let first = table.iter().min_by_key(|(_, until)| **until).map(|(key, _)| key.clone());
+        first.map(|first| table.remove(&first));
+    }
+}
+
 impl Limits {
-    /// Counts an attempt before it is made, so that many at once count, too. `user` is `None` for a name that nobody has.
+    /// Counts an attempt before it is made, so that many at once count, too.
     ///
     /// # Errors
     /// How long to wait before another may be made.
-    pub fn attempt(&mut self, user: Option<&str>, from: Option<IpAddr>, now: Instant) -> Result<(), Duration> {
-        let user = user.map(str::to_owned);
-        if let Some(address) = from.map(network) {
-            self.addresses.take(&address, ADDRESS_BURST, ADDRESS_REFILL, now)?;
-            // Names that nobody has are the address's own affair; else one client could use up the attempts of all.
-            if user.is_none() {
-                return Ok(());
-            }
+    pub fn attempt(&mut self, name: &str, from: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
+        let attempt = self.attempt_at(digest(name.as_bytes()), from.map(network), now);
+        if let Some(address) = attempt.place {
+            self.addresses.take(&address, ADDRESS, now)?;
         }
-        self.users.take(&user, USER_BURST, USER_REFILL, now).inspect_err(|_| {
-            if let Some(address) = from.map(network) {
-                self.addresses.give_back(&address, ADDRESS_REFILL);
-            }
-        })
+        let pair = (attempt.name, attempt.place);
+        let taken = self.pairs.take(&pair, PAIR, now).and_then(|()| match attempt.trusted {
+            true => Ok(()),
+            false => self.names.take(&attempt.name, NAME, now).inspect_err(|_| self.pairs.give_back(&pair, PAIR)),
+        });
+        if let (Err(_), Some(address)) = (taken, &attempt.place) {
+            // It was not made.
+            self.addresses.give_back(address, ADDRESS);
+        }
+        taken.map(|()| attempt)
     }
 
-    /// The attempt was right: it does not count.
-    pub fn right(&mut self, user: Option<&str>, from: Option<IpAddr>) {
-        self.users.give_back(&user.map(str::to_owned), USER_REFILL);
-        if let Some(address) = from.map(network) {
-            self.addresses.give_back(&address, ADDRESS_REFILL);
+    fn attempt_at(&self, name: Name, place: Place, now: Instant) -> Attempt {
+        let trusted = self.trusted.get(&(name, place)).is_some_and(|until| *until > now);
+        Attempt { name, place, trusted }
+    }
+
+    /// The attempt was not made after all.
+    pub fn withdraw(&mut self, attempt: &Attempt) {
+        self.pairs.give_back(&(attempt.name, attempt.place), PAIR);
+        if !attempt.trusted {
+            self.names.give_back(&attempt.name, NAME);
+        }
+        if let Some(address) = &attempt.place {
+            self.addresses.give_back(address, ADDRESS);
+        }
+    }
+
+    /// Counts an RTSP digest that is shown.
+    ///
+    /// # Errors
+    /// How long to wait before another may be.
+    pub fn digest(&mut self, now: Instant) -> Result<(), Duration> {
+        self.digests.take(&(), DIGEST, now)
+    }
+
+    /// The digest was right: it does not count.
+    pub fn digest_was_right(&mut self) {
+        self.digests.give_back(&(), DIGEST);
+    }
+
+    /// The attempt was right: it does not count, and neither do the slips before it.
+    pub fn right(&mut self, attempt: &Attempt, now: Instant) {
+        self.withdraw(attempt);
+        let pair = (attempt.name, attempt.place);
+        self.pairs.0.remove(&pair);
+        if attempt.place.is_some() {
+            self.trusted.retain(|_, until| *until > now);
+            make_room(&mut self.trusted, &pair);
+            self.trusted.insert(pair, now + TRUST);
         }
     }
 }
@@ -107,23 +189,62 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn from(n: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, n]))
+    }
+
+    fn tries(limits: &mut Limits, name: &str, from: Option<IpAddr>, now: Instant) -> usize {
+        (0..1000).take_while(|_| limits.attempt(name, from, now).is_ok()).count()
+    }
+
     #[test]
-    fn after_ten_wrong_passwords_a_user_waits() {
+    fn after_ten_wrong_passwords_an_address_waits_for_that_name() {
         let (mut limits, start) = (Limits::default(), Instant::now());
-        let (anna, from) = (Some("anna"), |n: u8| Some(IpAddr::from([192, 0, 2, n])));
-        for n in 0..10 {
-            assert_eq!(limits.attempt(anna, from(n), start), Ok(()));
+        assert_eq!(tries(&mut limits, "anna", from(1), start), 10);
+        assert_eq!(limits.attempt("anna", from(1), start), Err(PAIR.refill));
+        let later = start + Duration::from_secs(100);
+        assert_eq!(limits.attempt("anna", from(1), later), Err(Duration::from_secs(20)));
+        assert!(limits.attempt("anna", from(1), start + PAIR.refill).is_ok());
+        assert!(limits.attempt("anna", from(1), start + PAIR.refill).is_err());
+        assert!(limits.attempt("bert", from(1), start + PAIR.refill).is_ok(), "others are not concerned");
+        // After twenty minutes more all ten are there again.
+        assert_eq!(tries(&mut limits, "anna", from(1), start + 11 * PAIR.refill), 10);
+    }
+
+    #[test]
+    fn one_guesser_locks_nobody_out_but_himself() {
+        let (mut limits, start) = (Limits::default(), Instant::now());
+        let mut now = start;
+        for _ in 0..3600 {
+            now += Duration::from_secs(1);
+            let _ = tries(&mut limits, "anna", from(66), now);
+            // By RTSP as well.
+            let _ = tries(&mut limits, "anna", None, now);
         }
-        assert_eq!(limits.attempt(anna, from(10), start), Err(USER_REFILL));
-        let later = start + Duration::from_secs(4);
-        assert_eq!(limits.attempt(anna, from(10), later), Err(Duration::from_secs(2)));
-        assert_eq!(limits.attempt(Some("bert"), from(10), start), Ok(()), "others are not concerned");
-        assert_eq!(limits.attempt(anna, from(10), start + USER_REFILL), Ok(()));
-        assert!(limits.attempt(anna, from(10), start + USER_REFILL).is_err());
-        // After a minute all ten are there again.
-        for _ in 0..10 {
-            assert_eq!(limits.attempt(anna, from(11), start + Duration::from_secs(66)), Ok(()));
+        assert!(limits.attempt("anna", from(1), now).is_ok());
+    }
+
+    #[test]
+    fn a_crowd_of_guessers_has_a_hundred_an_hour_and_leaves_the_usual_places_alone() {
+        let (mut limits, start) = (Limits::default(), Instant::now());
+        let home = limits.attempt("anna", from(1), start).unwrap();
+        limits.right(&home, start);
+        let (mut now, mut guesses) = (start, 0);
+        for second in 0..3600 {
+            now = start + Duration::from_secs(second);
+            guesses += (100..200).filter(|&n| limits.attempt("anna", from(n), now).is_ok()).count();
         }
+        assert!((90..=100).contains(&guesses), "{guesses}");
+        assert!(limits.attempt("anna", from(2), now).is_err(), "nobody can tell her from the others");
+        assert!(limits.attempt("anna", from(1), now).is_ok());
+        assert!(limits.attempt("anna", from(1), start + TRUST).is_ok(), "the crowd has long gone");
+    }
+
+    #[test]
+    fn names_that_nobody_has_are_no_different() {
+        let (mut limits, now) = (Limits::default(), Instant::now());
+        let answers: Vec<_> = ["anna", "nobody"].map(|name| tries(&mut limits, name, from(1), now)).into();
+        assert_eq!(answers, [10, 10]);
     }
 
     #[test]
@@ -132,31 +253,52 @@ mod tests {
         let from = Some("2001:db8::1".parse().unwrap());
         let neighbour = Some("2001:db8::2".parse().unwrap());
         let other = Some("2001:db8:1::1".parse().unwrap());
-        for _ in 0..20 {
-            assert_eq!(limits.attempt(None, from, now), Ok(()));
+        for n in 0..20 {
+            assert!(limits.attempt(&format!("user{n}"), from, now).is_ok());
         }
-        assert!(limits.attempt(Some("anna"), from, now).is_err());
-        assert!(limits.attempt(None, neighbour, now).is_err(), "one client has a whole network");
-        assert_eq!(limits.attempt(None, other, now), Ok(()));
-        assert_eq!(limits.attempt(Some("anna"), other, now), Ok(()));
+        assert!(limits.attempt("anna", from, now).is_err());
+        assert!(limits.attempt("bert", neighbour, now).is_err(), "one client has a whole network");
+        assert!(limits.attempt("anna", other, now).is_ok());
     }
 
     #[test]
-    fn what_was_right_does_not_count() {
+    fn what_was_right_or_not_made_does_not_count() {
         let (mut limits, now) = (Limits::default(), Instant::now());
-        let from = Some(IpAddr::from([192, 0, 2, 1]));
         for _ in 0..100 {
-            assert_eq!(limits.attempt(Some("anna"), from, now), Ok(()));
-            limits.right(Some("anna"), from);
+            let attempt = limits.attempt("anna", from(1), now).unwrap();
+            limits.withdraw(&attempt);
         }
+        for _ in 0..100 {
+            // Two slips, then the right one.
+            assert!(limits.attempt("bert", from(2), now).is_ok());
+            let attempt = limits.attempt("bert", from(2), now).unwrap();
+            limits.right(&attempt, now);
+            limits.addresses = Buckets::default();
+        }
+    }
+
+    #[test]
+    fn digests_are_limited_together_and_right_ones_do_not_count() {
+        let (mut limits, now) = (Limits::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(limits.digest(now), Ok(()));
+            limits.digest_was_right();
+        }
+        assert_eq!((0..1000).take_while(|_| limits.digest(now).is_ok()).count(), 20);
+        assert_eq!(limits.digest(now + DIGEST.refill), Ok(()));
     }
 
     #[test]
     fn memory_is_bounded() {
         let (mut limits, now) = (Limits::default(), Instant::now());
         for n in 0..2 * KEPT as u32 {
-            let _ = limits.attempt(None, Some(IpAddr::from(n.to_be_bytes())), now);
+            if let Ok(attempt) = limits.attempt(&n.to_string(), Some(IpAddr::from(n.to_be_bytes())), now)
+                && n % 2 == 0
+            {
+                limits.right(&attempt, now);
+            }
         }
-        assert_eq!(limits.addresses.0.len(), KEPT);
+        assert!(limits.addresses.0.len() <= KEPT && limits.pairs.0.len() <= KEPT && limits.names.0.len() <= KEPT);
+        assert!(limits.trusted.len() <= KEPT);
     }
 }

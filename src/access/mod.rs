@@ -20,9 +20,9 @@ pub mod users;
 
 pub use users::{Role, Token, User, Users};
 
-use crate::config::ServerConfig;
+use crate::config::{Secret, ServerConfig};
 use crate::repeats;
-use limit::Limits;
+use limit::{Attempt, Limits};
 use password::{Verdict, Verifier};
 use sessions::{Begun, Sessions};
 
@@ -40,6 +40,18 @@ pub struct Identity {
     pub role: Role,
     /// Of a session: what its changing requests have to carry.
     pub csrf: Option<Arc<str>>,
+    proof: Proof,
+}
+
+/// What somebody was let in by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Proof {
+    /// Nobody was asked.
+    None,
+    /// The password with this hash.
+    Password(Secret),
+    /// The token with this SHA-256.
+    Token([u8; 32]),
 }
 
 /// Why somebody is not let in.
@@ -57,6 +69,8 @@ struct Rules {
     users: Users,
     /// What those may do who do not say who they are.
     anonymous: Option<Role>,
+    /// The same, where they are known to be on another machine.
+    stranger: Option<Role>,
     /// Names that the service is asked for by; `None`: any.
     hosts: Option<Vec<String>>,
 }
@@ -96,7 +110,12 @@ impl Access {
 
     /// What those may do who do not say who they are; `None`: nothing.
     pub fn anonymous(&self) -> Option<Identity> {
-        self.rules().anonymous.map(|role| Identity { name: None, role, csrf: None })
+        self.rules().anonymous.map(|role| Identity { name: None, role, csrf: None, proof: Proof::None })
+    }
+
+    /// What those may do who do not say who they are, and come from another machine by way of one that is here.
+    pub fn stranger(&self) -> Option<Identity> {
+        self.rules().stranger.map(|role| Identity { name: None, role, csrf: None, proof: Proof::None })
     }
 
     /// Whether the service may be asked for by this name. Addresses cannot be made to lead elsewhere, and `localhost` is
@@ -124,7 +143,20 @@ impl Access {
         // Not `find`, which would stop at the first: how long it takes would tell which it was.
         let found =
             rules.users.tokens.iter().fold(None, |found, token| if same(token) { Some(token) } else { found })?;
-        Some(Identity { name: Some(found.name.as_str().into()), role: found.role, csrf: None })
+        let proof = Proof::Token(found.sha256);
+        Some(Identity { name: Some(found.name.as_str().into()), role: found.role, csrf: None, proof })
+    }
+
+    /// Whether who was let in so would be let in again: what somebody watches does not end by itself.
+    pub fn still_knows(&self, who: &Identity) -> bool {
+        let rules = self.rules();
+        match &who.proof {
+            Proof::None => rules.anonymous.is_some(),
+            Proof::Password(hash) => {
+                who.name.as_deref().and_then(|name| rules.users.user(name)).is_some_and(|user| user.hash == *hash)
+            }
+            Proof::Token(sha256) => rules.users.tokens.iter().any(|token| token.sha256 == *sha256),
+        }
     }
 
     /// Whether this user had this very password within the last minute: what can be said at once.
@@ -144,29 +176,52 @@ impl Access {
         }
         let (rules, now) = (self.rules(), Instant::now());
         let user = rules.users.user(name);
-        // Somebody may have typed a password in place of a name: only names that exist are told.
-        let whom = user.map_or("an unknown user", |user| &user.name);
-        let place = from.map_or_else(|| "by RTSP".to_string(), |from| format!("from {}", from.to_canonical()));
-        let known = user.map(|user| user.name.as_str());
-        if let Err(wait) = lock(&self.limits).attempt(known, from, now) {
-            repeats::warn("", "", &format!("login of {whom} {place} refused: too many attempts"));
-            return Err(Denied::Limited(wait));
-        }
+        let attempt = self.attempt(name, from)?;
         match self.verifier.verify(user.map(|user| &user.hash), password, now) {
             Verdict::Right => {
-                lock(&self.limits).right(known, from);
+                lock(&self.limits).right(&attempt, now);
                 user.map(identity).ok_or(Denied::Wrong)
             }
             Verdict::Wrong => {
-                repeats::warn("", "", &format!("login of {whom} {place} refused: no such user, or another password"));
+                self.refused(name, from, "no such user, or another password");
                 Err(Denied::Wrong)
             }
             Verdict::Busy => {
-                lock(&self.limits).right(known, from);
+                lock(&self.limits).withdraw(&attempt);
                 repeats::warn("", "", "logins are put off: too many passwords are to be checked");
                 Err(Denied::Limited(BUSY))
             }
         }
+    }
+
+    /// Whether another RTSP digest may be tried now. It counts as a wrong one until [`Access::digest_was_right`].
+    pub fn may_try_digest(&self) -> bool {
+        let counted = lock(&self.limits).digest(Instant::now());
+        if counted.is_err() {
+            repeats::warn("", "", "login by RTSP refused: too many attempts");
+        }
+        counted.is_ok()
+    }
+
+    /// The digest that was tried last was right.
+    pub fn digest_was_right(&self) {
+        lock(&self.limits).digest_was_right();
+    }
+
+    fn attempt(&self, name: &str, from: Option<IpAddr>) -> Result<Attempt, Denied> {
+        let counted = lock(&self.limits).attempt(name, from, Instant::now());
+        counted.map_err(|wait| {
+            self.refused(name, from, "too many attempts");
+            Denied::Limited(wait)
+        })
+    }
+
+    fn refused(&self, name: &str, from: Option<IpAddr>, why: &str) {
+        let rules = self.rules();
+        // Somebody may have typed a password in place of a name: only names that exist are told.
+        let whom = rules.users.user(name).map_or("an unknown user", |user| &user.name);
+        let place = from.map_or_else(|| "by RTSP".to_string(), |from| format!("from {}", from.to_canonical()));
+        repeats::warn("", "", &format!("login of {whom} {place} refused: {why}"));
     }
 
     /// Begins a session of a user who has just been let in.
@@ -195,12 +250,14 @@ impl Rules {
         let anonymous = config.anonymous();
         // With credentials a foreign name gets nobody in; on a network nobody knows all names.
         let any = config.hosts.is_empty() && (anonymous.is_none() || !config.http.ip().is_loopback());
-        Rules { users: config.users.clone(), anonymous, hosts: (!any).then(|| config.hosts.clone()) }
+        let stranger = config.allow_anonymous.then_some(Role::Viewer);
+        Rules { users: config.users.clone(), anonymous, stranger, hosts: (!any).then(|| config.hosts.clone()) }
     }
 }
 
 fn identity(user: &User) -> Identity {
-    Identity { name: Some(user.name.as_str().into()), role: user.role, csrf: None }
+    let proof = Proof::Password(user.hash.clone());
+    Identity { name: Some(user.name.as_str().into()), role: user.role, csrf: None, proof }
 }
 
 /// SHA-256.
@@ -258,6 +315,27 @@ mod tests {
         assert_eq!(access.remembered("anna", "correct horse"), Some(anna));
         assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
         assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
+    }
+
+    #[test]
+    fn who_watches_is_known_until_another_configuration_says_otherwise() {
+        let anna = user("anna", Role::Viewer, "correct horse");
+        let users = Users { users: vec![anna.clone()], tokens: vec![token("t", "one")] };
+        let access = Access::new(&config(users)).unwrap();
+        let by_password = access.password("anna", "correct horse", None).unwrap();
+        let by_token = access.token("one").unwrap();
+        let by_session = access.session(&access.begin("anna").unwrap().id).unwrap();
+        let all = [&by_password, &by_token, &by_session];
+        let known = |access: &Access| all.map(|who| access.still_knows(who));
+        assert_eq!(known(&access), [true; 3]);
+        access.set(&config(Users { users: vec![anna], tokens: vec![token("t", "two")] }));
+        assert_eq!(known(&access), [true, false, true]);
+        let anew = user("anna", Role::Viewer, "battery staple");
+        access.set(&config(Users { users: vec![anew], tokens: vec![token("t", "one")] }));
+        assert_eq!(known(&access), [false, true, false]);
+        let open = Access::new(&ServerConfig::default()).unwrap();
+        let nobody = open.anonymous().unwrap();
+        assert!(open.still_knows(&nobody) && !access.still_knows(&nobody));
     }
 
     #[test]

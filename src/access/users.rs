@@ -5,7 +5,7 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use argon2::password_hash::PasswordHash;
@@ -250,7 +250,7 @@ impl Users {
             // For its owner alone, as all of tempfile's.
             let mut file = tempfile::Builder::new().prefix(".users.").tempfile_in(&folder)?;
             file.write_all(text.as_bytes())?;
-            give(file.path(), before.as_ref(), &folder.metadata()?)?;
+            give(file.as_file(), before.as_ref(), &folder.metadata()?)?;
             file.as_file().sync_all()?;
             file.persist(path).map_err(|error| error.error)?;
             lock.sync_all()
@@ -260,8 +260,10 @@ impl Users {
     }
 }
 
-/// Gives a new file the owner and mode that the old one had, or those that the folder asks for.
-pub(crate) fn give(file: &Path, before: Option<&Metadata>, folder: &Metadata) -> std::io::Result<()> {
+/// Gives a new file the owner and mode that the old one had, or those that the folder asks for. The open file, not whatever
+/// is found by its name: root writes here into folders that belong to the service, and what has taken over the service
+/// could put a link to another file there.
+pub(crate) fn give(file: &File, before: Option<&Metadata>, folder: &Metadata) -> std::io::Result<()> {
     let made = file.metadata()?;
     let (owner, group, mode) = match before {
         Some(before) => (before.uid(), before.gid(), before.mode() & 0o770),
@@ -269,9 +271,9 @@ pub(crate) fn give(file: &Path, before: Option<&Metadata>, folder: &Metadata) ->
         None => return Ok(()),
     };
     if (owner, group) != (made.uid(), made.gid()) {
-        chown(file, Some(owner), Some(group))?;
+        fchown(file, Some(owner), Some(group))?;
     }
-    std::fs::set_permissions(file, Permissions::from_mode(mode))
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -304,6 +306,8 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::chown;
+
     use super::*;
     use crate::access::password;
 

@@ -97,7 +97,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         if let Some(before) = before.as_ref().filter(|_| mode == 0o600) {
             // The service's group may have been let in.
-            give(&temporary, Some(before), before)?;
+            give(&file, Some(before), before)?;
         }
         file.sync_all()?;
         std::fs::rename(&temporary, path)

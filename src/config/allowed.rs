@@ -73,6 +73,28 @@ impl ApiSources {
         }
     }
 
+    /// Whether the API may add sources of this kind. Touches nothing that the source names.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_kind(&self, uri: &SourceUri) -> Result<(), String> {
+        let scheme = match uri {
+            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => url.scheme(),
+            SourceUri::File(_) => "file",
+            SourceUri::V4l2(_) => "v4l2",
+            SourceUri::Libcamera(_) => "libcamera",
+            SourceUri::Test(_) => "test",
+            SourceUri::Gst(_) => "gst",
+        };
+        if self.schemes.contains(&scheme) {
+            return Ok(());
+        }
+        Err(format!(
+            "the API may not add {scheme} sources, only {}; the configuration may (server.api_sources)",
+            self.schemes.join(", ")
+        ))
+    }
+
     /// Whether the API may add this source. Looks up the names of hosts, for a few seconds at most.
     ///
     /// A name can mean another address by the time the camera is opened, and an HTTP server can send on to another: who
@@ -81,21 +103,8 @@ impl ApiSources {
     /// # Errors
     /// Why not, for whoever asked; it repeats nothing that may be secret.
     pub fn check(&self, uri: &SourceUri) -> Result<(), String> {
-        let (scheme, url) = match uri {
-            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => (url.scheme(), Some(url)),
-            SourceUri::File(_) => ("file", None),
-            SourceUri::V4l2(_) => ("v4l2", None),
-            SourceUri::Libcamera(_) => ("libcamera", None),
-            SourceUri::Test(_) => ("test", None),
-            SourceUri::Gst(_) => ("gst", None),
-        };
-        if !self.schemes.contains(&scheme) {
-            return Err(format!(
-                "the API may not add {scheme} sources, only {}; the configuration may (server.api_sources)",
-                self.schemes.join(", ")
-            ));
-        }
-        let Some(url) = url else { return Ok(()) };
+        self.check_kind(uri)?;
+        let (SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url)) = uri else { return Ok(()) };
         for address in addresses(url)? {
             if is_guarded(address) && !self.networks.iter().any(|network| network.contains(&address)) {
                 return Err(format!(

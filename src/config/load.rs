@@ -69,7 +69,8 @@ pub(super) fn parse_with(
     if errors.is_empty() { Ok(config) } else { Err(ConfigErrors { path: path.to_path_buf(), errors }) }
 }
 
-pub(super) fn folder_of(path: &Path) -> PathBuf {
+/// Where the relative paths of a configuration file begin.
+pub fn folder_of(path: &Path) -> PathBuf {
     // Absolute, so that a later change of the current folder changes nothing. Fails only for an empty path.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     path.parent().map(Path::to_path_buf).unwrap_or_default()

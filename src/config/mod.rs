@@ -36,7 +36,7 @@ pub use defaults::defaults_stream;
 pub use duration::show as duration_text;
 pub use edit::{Edit, EditError, Object, edit, unknown_nulls};
 pub use error::{ConfigError, ConfigErrors};
-pub use load::{load, parse, read};
+pub use load::{folder_of, load, parse, read};
 pub use overlay::{hex, overlay_difference, overlay_object, patched_overlay};
 pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};

@@ -229,7 +229,9 @@ mod imp {
                 return true;
             };
             let Some(request) = context.request() else { return false };
-            for credential in request.parse_auth_credentials() {
+            let credentials = request.parse_auth_credentials();
+            // Several in one request would be several attempts that are counted as one.
+            if let [credential] = credentials.as_slice() {
                 let user = match (credential.scheme(), basic) {
                     (RTSPAuthMethod::Basic, true) => {
                         let known = credential.authorization().and_then(crate::server::auth::basic);
@@ -239,12 +241,7 @@ mod imp {
                         }
                         known.map(|(user, _)| user)
                     }
-                    // The parent compares it with the digests.
-                    (RTSPAuthMethod::Digest, false)
-                        if self.parent_authenticate(context) && context.token().is_some() =>
-                    {
-                        context.token().and_then(|token| token.string(USER))
-                    }
+                    (RTSPAuthMethod::Digest, false) => self.digest(&access, context),
                     _ => None,
                 };
                 if let (Some(user), Some(client)) = (user, context.client())
@@ -256,6 +253,35 @@ mod imp {
                 }
             }
             true
+        }
+    }
+
+    impl RtspAuth {
+        /// Whose digest it is, by the parent's comparison with those that it was given. That takes no time, so that many
+        /// could be guessed; GStreamer's bindings do not tell whose it is meant to be, so that all are counted together.
+        fn digest(&self, access: &Access, context: &RTSPContext) -> Option<String> {
+            // Who has shown one sends it with every request, and is not to be held up by guessers.
+            let is_known = context.client().is_some_and(|client| self.obj().knows(client));
+            if !is_known && !access.may_try_digest() {
+                return None;
+            }
+            let token = if self.parent_authenticate(context) { context.token() } else { None };
+            match token {
+                Some(token) => {
+                    if !is_known {
+                        access.digest_was_right();
+                    }
+                    token.string(USER)
+                }
+                None => {
+                    crate::repeats::warn("", "", "login by RTSP refused: no such user, or another digest");
+                    if let Some(client) = context.client() {
+                        // Who has one digest could guess others.
+                        lock(&self.0).known.retain(|(known, _)| known.upgrade().is_some_and(|known| known != *client));
+                    }
+                    None
+                }
+            }
         }
     }
 }

@@ -92,6 +92,9 @@ pub struct CardLabel {
     pub color: String,
 }
 
+/// Bytes that a card may have; a card of a hundred labels has some 5000.
+const LARGEST: u64 = 1 << 20;
+
 impl Card {
     /// Where the card of `model` lies.
     pub fn path_for(model: &Path) -> PathBuf {
@@ -104,13 +107,18 @@ impl Card {
     /// Names the card and the line that cannot be used.
     pub fn beside(model: &Path) -> Result<Option<Card>, SegmentError> {
         let path = Card::path_for(model);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let located = |problem: &dyn std::fmt::Display| SegmentError(format!("{}: {problem}", path.display()));
+        match path.metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(SegmentError(format!("{}: {error}", path.display()))),
-        };
+            Err(error) => return Err(located(&error)),
+            Ok(facts) if !facts.is_file() || facts.len() > LARGEST => return Err(located(&"is no card of a model")),
+            Ok(_) => {}
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| located(&error))?;
         let card: Card = toml::from_str(&text).map_err(|error| {
-            SegmentError(format!("{}: {}", path.display(), error.to_string().trim().replace('\n', " | ")))
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
+            let key = key_of(text.lines().nth(line).unwrap_or_default());
+            located(&format_args!("line {}{key}: {}", line + 1, error.message().replace('\n', ", ")))
         })?;
         card.check().map_err(|problem| SegmentError(format!("{}: {problem}", path.display())))?;
         Ok(Some(card))
@@ -157,6 +165,15 @@ fn parse_color(text: &str) -> Option<Rgb> {
     Some(Rgb((value >> 16) as u8, (value >> 8) as u8, value as u8))
 }
 
+/// The key of a card's line, in brackets. Never the whole line: whoever names a model by the API need not see what is
+/// written in whatever file lies beside it.
+fn key_of(line: &str) -> String {
+    const LONGEST: usize = 16;
+    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+    let is_key = !key.is_empty() && key.len() <= LONGEST && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if is_key { format!(" ({key})") } else { String::new() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +217,9 @@ mod tests {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("net.toml") && error.contains(key), "{error}");
         }
+        // It may be any file that somebody names by the API.
+        let error = read("[[labels]]\npassword = \"hunter2\"").unwrap_err().to_string();
+        assert!(error.contains("line 2 (password): unknown field `password`") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -237,8 +237,19 @@ fn refuse(refused: &mut Vec<(Provider, String)>, provider: Provider, reason: Str
     refused.push((provider, reason));
 }
 
+/// What protocol buffers, and so ONNX files, have at most, in bytes.
+const LARGEST: u64 = 2 << 30;
+
 fn read(path: &Path) -> Result<Arc<[u8]>, SegmentError> {
     let located = |problem: &dyn std::fmt::Display| SegmentError(format!("{}: {problem}", path.display()));
+    let facts = std::fs::metadata(path).map_err(|error| located(&error))?;
+    if !facts.is_file() {
+        // A pipe would be waited for without end, and a device never ends.
+        return Err(located(&"is no file"));
+    }
+    if facts.len() > LARGEST {
+        return Err(located(&format_args!("has {} bytes, more than an ONNX file can have", facts.len())));
+    }
     let bytes = std::fs::read(path).map_err(|error| located(&error))?;
     if bytes.is_empty() {
         return Err(located(&"the file is empty"));

@@ -27,7 +27,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::connection::Peer;
 use super::problem::Problem;
-use super::{Shared, session};
+use super::{App, Shared, session};
 use crate::access::sessions::same;
 use crate::access::{Access, Denied, Identity, REALM, Role};
 
@@ -58,10 +58,7 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
 
 /// The page and what it is made of: the same for everybody. Everything about streams lies below other roots.
 fn is_page_file(path: &str) -> bool {
-    const DATA: [&str; 4] = ["/api/", "/mjpeg/", "/whep/", "/metrics"];
-    const KINDS: [&str; 6] = ["js", "css", "svg", "ico", "png", "webmanifest"];
-    let kind = path.rsplit_once('.').map(|(_, kind)| kind);
-    path == "/" || (kind.is_some_and(|kind| KINDS.contains(&kind)) && !DATA.iter().any(|data| path.starts_with(data)))
+    matches!(path, "/" | "/favicon.svg") || path.starts_with("/page/")
 }
 
 /// Lets a request through to its handler, with the [`Identity`] of who asks, or answers it with why not.
@@ -136,7 +133,18 @@ async fn identify(app: &Shared, headers: &HeaderMap, from: Option<IpAddr>) -> Re
         .ok_or_else(|| unauthorized(headers, "no such token, or no such user and password"));
     }
     let session = session::id(headers, app.tls).and_then(|id| app.access.session(id));
-    Ok(session.or_else(|| app.access.anonymous()))
+    Ok(session.or_else(|| anonymous(app, headers)))
+}
+
+/// What those may do who do not say who they are. Without users whoever is on this machine may do all; but not who comes by
+/// way of a proxy on it.
+pub(super) fn anonymous(app: &App, headers: &HeaderMap) -> Option<Identity> {
+    let passed_on = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+    if passed_on.iter().any(|name| headers.contains_key(*name)) {
+        app.access.stranger()
+    } else {
+        app.access.anonymous()
+    }
 }
 
 enum Credentials<'a> {
@@ -239,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_the_rule_does_not_know_is_for_operators() {
-        for path in ["/", "/app.js", "/style.css", "/favicon.svg", "/healthz", "/readyz"] {
+        for path in ["/", "/page/app.js", "/page/base.css", "/favicon.svg", "/healthz", "/readyz"] {
             assert_eq!(need(&Method::GET, path), Need::Nothing, "{path}");
             assert_eq!(need(&Method::POST, path), Need::Role(Role::Operator), "{path}");
         }
@@ -253,6 +261,10 @@ mod tests {
             "/whep/a.js",
             "/api/docs",
             "/elsewhere",
+            "/elsewhere.js",
+            "/page",
+            "//page/app.js",
+            "/%70age/app.js",
             "/healthz/",
             "//",
         ] {

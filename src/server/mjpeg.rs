@@ -6,9 +6,11 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -20,6 +22,7 @@ use tokio_stream::Stream;
 use super::connection::Peer;
 use super::problem::Problem;
 use super::{Named, stopped, typed};
+use crate::access::{Access, Identity};
 
 /// How long a single picture may take to come: the stream may have to start its encoder for it.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3);
@@ -36,11 +39,18 @@ fn content_type(request: &HeaderMap) -> &'static str {
 }
 
 /// `GET /mjpeg/NAME`
-pub(super) async fn live(ConnectInfo(peer): ConnectInfo<Peer>, headers: HeaderMap, named: Named) -> Response {
+pub(super) async fn live(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    who: Option<Extension<Identity>>,
+    headers: HeaderMap,
+    named: Named,
+) -> Response {
     let viewer = Viewer {
         pictures: named.stream().outlets.jpeg.look(),
         flushed: peer.flushed,
         stopping: named.app.stopping.clone(),
+        access: Arc::clone(&named.app.access),
+        who: who.map(|Extension(who)| who),
     };
     let parts = Parts { next: Box::pin(viewer.next()), is_first: true };
     typed(content_type(&headers), Body::from_stream(parts))
@@ -89,6 +99,8 @@ struct Viewer {
     pictures: watch::Receiver<Option<Bytes>>,
     flushed: watch::Receiver<()>,
     stopping: watch::Receiver<bool>,
+    access: Arc<Access>,
+    who: Option<Identity>,
 }
 
 impl Viewer {
@@ -104,7 +116,9 @@ impl Viewer {
             picture = picture => picture?,
             () = stopped(stopping) => return None,
         };
-        Some((picture, self))
+        // Somebody who was removed meanwhile sees no more.
+        let may_go_on = self.who.as_ref().is_none_or(|who| self.access.still_knows(who));
+        may_go_on.then_some((picture, self))
     }
 }
 

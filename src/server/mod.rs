@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -34,8 +34,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::Access;
 use crate::access::tls::Certificate;
+use crate::access::{Access, Role};
 use crate::config::ServerConfig;
 use crate::publish::whep::Whep;
 use crate::service::view::{StreamView, View};
@@ -84,6 +84,8 @@ const CUT: Duration = Duration::from_millis(200);
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                                        media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                                        frame-ancestors 'none'";
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Why the server cannot serve; in one line that names the key.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -267,6 +269,11 @@ async fn with_headers(State(app): State<Shared>, mut response: Response) -> Resp
     for (name, value) in policies {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    if app.access.anonymous().is_none_or(|who| who.role == Role::Operator) {
+        // A page of the same host's other port carries the session's cookie, and one of any site reaches a service that asks
+        // nobody: neither is to show what is here. Where everybody may watch, pictures may be put into other pages.
+        headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    }
     if app.tls {
         // Browsers only take it when they trust the certificate.
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
@@ -280,11 +287,11 @@ async fn healthz() -> &'static str {
 }
 
 /// 503 and the names of the streams that have neither shown a frame nor been found away, and whether the model is missing.
-async fn readyz(State(app): State<Shared>) -> Response {
+async fn readyz(State(app): State<Shared>, headers: HeaderMap) -> Response {
     if app.view.is_ready() {
         return "ready".into_response();
     }
-    if app.access.anonymous().is_none() {
+    if auth::anonymous(&app, &headers).is_none() {
         // Everybody may ask, but only those who are let in may know what there is.
         return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
     }

@@ -119,8 +119,7 @@ fn complete(operation: &mut Operation) {
     responses.insert("default".into(), other.into());
 }
 
-/// `GET /api/docs`
-/// `/api/docs` and what it loads: as the page, without a login.
+/// `/api/docs` and what it loads, for viewers.
 pub(super) fn docs() -> Router<Shared> {
     Router::new()
         .route("/api/docs", get(async || page::asset(page::HTML, include_str!("docs/index.html"))))

@@ -90,7 +90,7 @@ pub(super) async fn login(
         Problem::new(error.status(), detail.into()).into_response()
     })?;
     let from = peer.address.ip().to_canonical();
-    let identity = check(&app.access, user, password, Some(from)).await.map_err(|denied| match denied {
+    let mut identity = check(&app.access, user, password, Some(from)).await.map_err(|denied| match denied {
         Denied::Wrong => unauthorized(&headers, "no such user, or another password"),
         Denied::Limited(wait) => too_many(wait),
     })?;
@@ -103,7 +103,7 @@ pub(super) async fn login(
     }
     tracing::info!("{name} has logged in from {from} as {}", identity.role.name());
     let cookie = cookie(&begun.id, LONGEST.as_secs(), app.tls).map_err(IntoResponse::into_response)?;
-    let identity = Identity { csrf: Some(begun.csrf), ..identity };
+    identity.csrf = Some(begun.csrf);
     Ok(([(header::SET_COOKIE, cookie)], Json(report(&app, &identity))).into_response())
 }
 

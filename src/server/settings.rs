@@ -49,13 +49,13 @@ pub(super) struct Settings {
     /// RTSP and HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
-    /// In requests: a file beside the configuration file whose name ends in `.password`.
+    /// Never in answers. In requests only null, which takes it out: a password is written into the source's URL.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "gate.password")]
+    #[schema(example = json!(null))]
     password_file: Option<String>,
-    /// In requests: an environment variable whose name ends in `_PASSWORD`.
+    /// The same.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "GATE_PASSWORD")]
+    #[schema(example = json!(null))]
     password_env: Option<String>,
     overlay: Option<OverlaySettings>,
     encode: Option<EncodeSettings>,
@@ -103,7 +103,7 @@ pub(super) struct EncodeSettings {
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecordSettings {
-    /// The folder for recordings.
+    /// The folder for recordings. In requests one inside a folder that is recorded to already, or inside the service's own.
     #[schema(value_type = Option<String>, example = "/var/lib/maskcast/gate")]
     dir: Option<PathBuf>,
     format: Option<Container>,

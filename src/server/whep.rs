@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
@@ -12,9 +11,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 
 use super::problem::Problem;
 use super::{Named, Shared};
+use crate::access::Identity;
 use crate::config::WebRtcConfig;
 use crate::publish::whep::Refusal;
 
@@ -34,10 +35,15 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 /// `POST /whep/NAME`: 201 with the answer, and where the viewer is found from now on.
-async fn offer(named: Named, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
+async fn offer(
+    named: Named,
+    who: Option<Extension<Identity>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
     let offer = text(&headers, SDP, body)?;
     let (whep, stream) = (&named.app.whep, named.stream());
-    let admitted = whep.admit(&stream.status.name, &stream.outlets.h264, &offer)?;
+    let admitted = whep.admit(&stream.status.name, &stream.outlets.h264, &offer, who.map(|Extension(who)| who))?;
     // The viewer's thread answers within seconds, or ends.
     let gone = |_| Refusal::Failed("the viewer's thread has ended".into());
     let answer = admitted.answer.await.map_err(gone)??;
@@ -49,7 +55,7 @@ async fn offer(named: Named, headers: HeaderMap, body: Result<Bytes, BytesReject
         (LOCATION, header(&location)),
     ];
     let mut response = (StatusCode::CREATED, fixed, answer).into_response();
-    for link in links(whep.settings()) {
+    for link in links(&whep.settings()) {
         let mut link = header(&link);
         link.set_sensitive(true);
         response.headers_mut().append(LINK, link);

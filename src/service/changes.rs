@@ -10,14 +10,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
 use tokio::sync::oneshot;
 
-use super::reserved::{passwords_allowed, pushes_allowed};
+use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
 use super::{Reloaded, Service};
 use crate::config::{
-    self, ApiSources, Config, ConfigError, ConfigErrors, Edit, EditError, Object, SourceUri, overlay_difference,
-    patched_overlay,
+    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, StreamConfig, overlay_difference, patched_overlay,
 };
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
@@ -25,9 +23,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// And this often while the file cannot be written.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
-
-/// How long a name server may take to say where a source is.
-const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// What a client wants changed. Keys are those of the configuration file.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +69,8 @@ pub enum Refusal {
 /// Makes changes and writes them back.
 pub struct Changes {
     path: PathBuf,
+    /// The service's own folders.
+    state: Vec<PathBuf>,
     /// Streams whose overlay may differ from the file's.
     pending: BTreeSet<String>,
     tried: Option<Instant>,
@@ -84,7 +81,10 @@ pub struct Changes {
 impl Changes {
     /// Of the configuration file at `path`.
     pub fn new(path: PathBuf) -> Self {
-        Changes { path, pending: BTreeSet::new(), tried: None, unwritable: None }
+        // systemd's StateDirectory= may list several, separated by colons.
+        let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
+        let state = std::env::split_paths(&state).filter(|folder| folder.is_absolute()).collect();
+        Changes { path, state, pending: BTreeSet::new(), tried: None, unwritable: None }
     }
 
     /// Makes a change and answers.
@@ -185,13 +185,14 @@ impl Changes {
         let before = config::read(&self.path).map_err(Refusal::File)?;
         let file = config::parse(&before, &self.path).map_err(Refusal::File)?;
         check(edit, &file)?;
+        self.check_reserved(edit, &file).map_err(Refusal::Forbidden)?;
         let after = config::edit(&before, edit).map_err(|error| match error {
             EditError::NoStream(name) => Refusal::NoStream(name),
             EditError::Value(error) => Refusal::Invalid(vec![error]),
             EditError::Syntax(problem) => Refusal::Failed(problem),
         })?;
         let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors)))?;
-        check_sources(&file, &config)?;
+        check_sources(edit, &file, &config).map_err(Refusal::Forbidden)?;
         service.check(&config).map_err(Refusal::Invalid)?;
         if after != before {
             config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
@@ -204,6 +205,20 @@ impl Changes {
             }
             Err(error) => Err(self.take_back(&before, &after, &file, service, error.to_string())),
         }
+    }
+
+    /// What may not be set by the API at all. Before the new text is judged, which looks for the files that it names.
+    fn check_reserved(&self, edit: &Edit, file: &Config) -> Result<(), Vec<ConfigError>> {
+        let (settings, key) = match edit {
+            Edit::Add(settings) => (settings, "stream".to_owned()),
+            Edit::Change { stream, patch } => (patch, format!("stream[{stream}]")),
+            Edit::Remove { .. } => return Ok(()),
+        };
+        let base = config::folder_of(&self.path);
+        pushes_allowed(settings, &key)?;
+        passwords_allowed(settings, &key)?;
+        kind_allowed(settings, &key, file, &base)?;
+        folder_allowed(settings, &key, file, &base, &self.state)
     }
 
     /// The file and the service as they were before a change that could not be applied.
@@ -227,8 +242,7 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
             if let Some(name) = settings.get("name").and_then(|name| name.as_str()).filter(|name| exists(name)) {
                 return Err(Refusal::Taken(name.to_owned()));
             }
-            pushes_allowed(settings, "stream").map_err(Refusal::Forbidden)?;
-            passwords_allowed(settings, "stream").map_err(Refusal::Forbidden)
+            Ok(())
         }
         Edit::Change { stream, .. } | Edit::Remove { stream } if !exists(stream) => {
             Err(Refusal::NoStream(stream.clone()))
@@ -244,51 +258,34 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
                 };
                 return Err(Refusal::Invalid(vec![error]));
             }
-            pushes_allowed(patch, &key).map_err(Refusal::Forbidden)?;
             let unknown = config::unknown_nulls(patch, "stream", &key);
-            if !unknown.is_empty() {
-                return Err(Refusal::Invalid(unknown));
-            }
-            passwords_allowed(patch, &key).map_err(Refusal::Forbidden)
+            if unknown.is_empty() { Ok(()) } else { Err(Refusal::Invalid(unknown)) }
         }
         Edit::Remove { .. } if file.streams.len() == 1 => Err(Refusal::Last),
         Edit::Remove { .. } => Ok(()),
     }
 }
 
-/// Sources that the change has brought are those that the API may bring.
-fn check_sources(before: &Config, after: &Config) -> Result<(), Refusal> {
-    let known = |source| before.streams.iter().any(|stream| stream.source.uri == source);
+/// Sources that the change has brought are those that the API may bring. Names of hosts are looked up, for a few seconds at most.
+fn check_sources(edit: &Edit, before: &Config, after: &Config) -> Result<(), Vec<ConfigError>> {
+    let known = |stream: &StreamConfig| before.streams.iter().any(|known| known.source.uri == stream.source.uri);
     let mut errors = Vec::new();
-    for stream in after.streams.iter().filter(|stream| !known(stream.source.uri.clone())) {
-        if let Err(problem) = allowed(&before.server.api_sources, &stream.source.uri) {
+    for stream in after.streams.iter().filter(|stream| !known(stream)) {
+        if let Err(problem) = before.server.api_sources.check(&stream.source.uri) {
             let key = format!("stream[{}].source", stream.name);
             errors.push(ConfigError { key, line: None, problem, help: None });
         }
     }
-    // Pictures and passwords go there.
-    let pushes = |config: &Config| config.streams.iter().flat_map(|stream| stream.push.clone()).collect::<Vec<_>>();
-    let known = pushes(before);
-    for stream in after.streams.iter().filter(|stream| stream.push.iter().any(|push| !known.contains(push))) {
-        let problem = "can only be set in the configuration file, not by the API".into();
-        errors.push(ConfigError { key: format!("stream[{}].push", stream.name), line: None, problem, help: None });
+    if let Edit::Change { stream, patch } = edit {
+        let source = |config: &Config| {
+            config.streams.iter().find(|known| known.name == *stream).map(|known| known.source.clone())
+        };
+        if let (Some(before), Some(after)) = (source(before), source(after)) {
+            errors
+                .extend(passwords_stay(patch, &before, &after, &format!("stream[{stream}]")).err().unwrap_or_default());
+        }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Refusal::Forbidden(errors)) }
-}
-
-/// Names of hosts are looked up aside: a name server that is away must not hold up the service.
-fn allowed(sources: &ApiSources, uri: &SourceUri) -> Result<(), String> {
-    let (answer, answered) = bounded(1);
-    let (sources, uri) = (sources.clone(), uri.clone());
-    std::thread::Builder::new()
-        .name("look-up".into())
-        .spawn(move || {
-            // Nobody waits any more for an answer that comes too late.
-            let _ = answer.send(sources.check(&uri));
-        })
-        .map_err(|error| format!("cannot be checked: {error}"))?;
-    let late = |_| Err(format!("no name server has said within {} s where its host is", LOOK_UP.as_secs()));
-    answered.recv_timeout(LOOK_UP).unwrap_or_else(late)
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Lines are those of a text that the client does not see.

@@ -333,6 +333,8 @@ impl Service {
         let server = ServerConfig { http, rtsp, tls: tls.clone(), ..config.clone() };
         if server != self.server {
             self.access.set(&server);
+            self.whep.set(server.webrtc.clone());
+            self.whep.dismiss_unless(|who| self.access.still_knows(who));
             let guard = RtspGuard::new(&server, Arc::clone(&self.access), self.certificate.clone());
             self.rtsp.set_guard(&guard).map_err(ServiceError::runtime)?;
             warn_of_readable_passwords(&server, &guard);

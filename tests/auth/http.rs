@@ -1,10 +1,14 @@
 //! Every endpoint, sessions, and how often passwords may be tried, over HTTP.
 
+use std::io::Read;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::common::program::{DEADLINE, Guard, maskcast, run, until};
 use crate::common::service::{Service, folder};
+use crate::common::whep::{Player, Wants};
 use crate::house::{ANNA, House, WALL, agent, ask, basic, bearer, describe};
 
 /// Every route of the server, with a name in the place of each parameter. Read from the router and from the API's own
@@ -172,8 +176,14 @@ fn passwords_cannot_be_tried_without_end() {
     let mut answers = (0..30).map(|_| login("anna", "a wrong passphrase"));
     let limited = answers.find(|answer| answer.status != 401).expect("thirty wrong passwords");
     assert_eq!((limited.status, limited.json()["status"].as_u64()), (429, Some(429)));
-    assert!((1..=6).contains(&limited.header("retry-after").parse::<u64>().unwrap()));
+    assert!((60..=120).contains(&limited.header("retry-after").parse::<u64>().unwrap()));
     assert_eq!(login("anna", ANNA).status, 429, "also with the right one, or guessing would go on");
+    // A name that nobody has is answered the same: the limit does not tell which there are.
+    let answers = |name: &str| (0..10).map(|_| login(name, "a wrong passphrase").status).collect::<Vec<_>>();
+    assert_eq!(answers("nobody"), [401; 10]);
+    // The address has tried twenty; it may go on in a moment.
+    until("the address may try again", || (login("wall", WALL).status == 200).then_some(()));
+    assert_eq!(login("nobody", "a wrong passphrase").status, 429);
     // Others are not locked out by it, neither are programs.
     assert_eq!(login("wall", WALL).status, 200);
     let metrics = format!("{}metrics", service.page);
@@ -183,6 +193,39 @@ fn passwords_cannot_be_tried_without_end() {
     assert!(!log.contains("a wrong passphrase"), "{log}");
 }
 
+/// What is watched would go on without end.
+#[test]
+fn who_is_removed_sees_no_more() {
+    let house = House::new();
+    let service = house.start("");
+    let token = format!("Authorization: {}", bearer(&house.viewer));
+    let mut curl = Guard::spawn(
+        Command::new("curl")
+            .args(["-sS", "-N", "-H", &token, &format!("{}mjpeg/gate", service.page)])
+            .stdout(Stdio::piped()),
+    );
+    let mut pictures = curl.0.stdout.take().unwrap();
+    pictures.read_exact(&mut [0; 4096]).unwrap();
+    let player = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&house.viewer));
+    let other = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&house.operator));
+    player.until_more(10);
+    other.until_more(10);
+    let viewers = || {
+        let url = format!("{}api/v1/streams/gate", service.page);
+        let stream = ask(&agent(None), "GET", &url, &[("authorization", &bearer(&house.operator))], None).json();
+        (stream["viewers"]["mjpeg"].as_u64().unwrap(), stream["viewers"]["webrtc"].as_u64().unwrap())
+    };
+    assert_eq!(viewers(), (1, 2));
+    let users = house.folder.path().join("users.toml");
+    let removed = run(maskcast().args(["user", "remove", "scraper", "--users"]).arg(&users));
+    assert_eq!(removed.code, Some(0), "{}", removed.stderr);
+    service.program.child.signal("HUP");
+    std::io::copy(&mut pictures, &mut std::io::sink()).unwrap();
+    curl.wait(DEADLINE);
+    until("the removed viewer's connection has ended", || (viewers() == (0, 1)).then_some(()));
+    other.until_more(10);
+}
+
 #[test]
 fn anonymous_viewers_look_and_change_nothing() {
     let house = House::new();
@@ -190,7 +233,9 @@ fn anonymous_viewers_look_and_change_nothing() {
     let agent = agent(None);
     let url = |path: &str| format!("{}{path}", service.page);
     for path in ["api/v1/streams", "metrics", "api/v1/model", "mjpeg/gate"] {
-        assert_eq!(ask(&agent, "GET", &url(path), &[], None).status, 200, "{path}");
+        let answer = ask(&agent, "GET", &url(path), &[], None);
+        // Other pages may show what everybody may see.
+        assert_eq!((answer.status, answer.header("cross-origin-resource-policy")), (200, ""), "{path}");
     }
     let session = ask(&agent, "GET", &url("api/v1/session"), &[], None).json();
     assert_eq!(session, json!({ "user": null, "role": "viewer", "csrf": null, "login": true }));
@@ -216,6 +261,10 @@ fn without_users_only_own_names_and_own_pages_are_answered() {
     }
     for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
         assert_eq!(ask(&agent, "GET", &url, &[("host", host)], None).status, 200, "{host}");
+    }
+    // Who comes by way of a proxy on this machine is not on this machine.
+    for by_proxy in [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7"), ("via", "1.1 proxy")] {
+        assert_eq!(ask(&agent, "GET", &url, &[by_proxy], None).status, 401, "{by_proxy:?}");
     }
     let wish = json!({ "path": "/nowhere/x.onnx" });
     let model = format!("{}api/v1/model", service.page);

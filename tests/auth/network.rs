@@ -178,7 +178,25 @@ fn on_a_network_without_tls_rtsp_takes_digests_or_what_the_configuration_allows(
     assert!(good.code == Some(0) && good.text().contains("h264"), "{good:?}");
     assert_ne!(probe("nvr", "another passphrase").code, Some(0));
     assert_ne!(probe("wall", WALL).code, Some(0));
+    // Digests take no time to check: they cannot be tried without end. Who plays goes on.
+    let playing = format!("rtsp://nvr:{}@{host}/gate", "all that was recorded".replace(' ', "%20"));
+    let mut viewer = common::rtsp::Viewer::play(&playing, "tcp", (320, 180));
+    viewer.next();
+    let guess = |n: u32| {
+        let (_, challenge) = describe(&host, "gate", None);
+        let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let response = format!("{n:032x}");
+        let uri = format!("rtsp://{host}/gate");
+        let digest = format!(
+            "Digest username=\"nvr\", realm=\"maskcast\", nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\""
+        );
+        assert_eq!(describe(&host, "gate", Some(&digest)).0, 401);
+    };
+    (0..40).for_each(guess);
+    assert_ne!(probe("nvr", "all that was recorded").code, Some(0), "also the right one, or guessing would go on");
+    viewer.next();
     let (_, _, log) = service.terminate();
+    assert!(log.contains("login by RTSP refused: too many attempts"), "{log}");
     assert!(log.contains("only users with an RTSP digest can watch there"), "{log}");
 
     let service = house.start(&format!("{open}rtsp_plain_auth = true\n"));

@@ -43,7 +43,15 @@ pub struct Answer {
 impl Answer {
     /// Sends a body, or none where it is empty.
     pub fn to(method: &str, url: &str, content_type: &str, body: &str) -> Self {
-        let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", content_type);
+        Answer::to_as(method, url, content_type, body, "")
+    }
+
+    /// The same, with `Authorization` where it is not empty.
+    pub fn to_as(method: &str, url: &str, content_type: &str, body: &str, authorization: &str) -> Self {
+        let mut request = ureq::http::Request::builder().method(method).uri(url).header("content-type", content_type);
+        if !authorization.is_empty() {
+            request = request.header("authorization", authorization);
+        }
         let config = ureq::Agent::config_builder().http_status_as_error(false).allow_non_standard_methods(true);
         let agent: ureq::Agent = config.timeout_global(Some(DEADLINE)).build().into();
         let mut response =

@@ -38,6 +38,11 @@ pub struct Player {
 impl Player {
     /// Offers, and takes the answer.
     pub fn start(page: &str, stream: &str, wants: Wants) -> Self {
+        Player::start_as(page, stream, wants, "")
+    }
+
+    /// The same, with `Authorization`.
+    pub fn start_as(page: &str, stream: &str, wants: Wants, authorization: &str) -> Self {
         gst::init().unwrap();
         let pipeline = gst::Pipeline::new();
         let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
@@ -79,7 +84,7 @@ impl Player {
         complete.recv_timeout(DEADLINE).unwrap();
         let offer = webrtc.property::<gst_webrtc::WebRTCSessionDescription>("local-description");
         let url = format!("{page}whep/{stream}");
-        let answer = Answer::post(&url, "application/sdp", &offer.sdp().as_text().unwrap());
+        let answer = Answer::to_as("POST", &url, "application/sdp", &offer.sdp().as_text().unwrap(), authorization);
         assert_eq!(answer.status, 201, "{}", answer.body);
         let sdp = gst_sdp::SDPMessage::parse_buffer(answer.body.as_bytes()).unwrap();
         let description = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, sdp);

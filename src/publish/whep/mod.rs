@@ -21,13 +21,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use tokio::sync::oneshot;
 
 use super::fanout::Fanout;
+use crate::access::Identity;
 use crate::config::WebRtcConfig;
 
 mod offer;
@@ -76,7 +77,7 @@ pub struct Whep {
 }
 
 struct Room {
-    settings: WebRtcConfig,
+    settings: RwLock<Arc<WebRtcConfig>>,
     seats: Mutex<HashMap<String, Seat>>,
     /// Told when somebody has left.
     left: Condvar,
@@ -85,6 +86,7 @@ struct Room {
 /// What is known of a viewer from outside its thread.
 struct Seat {
     stream: String,
+    who: Option<Identity>,
     leave: Arc<AtomicBool>,
     events: Sender<Event>,
 }
@@ -104,28 +106,42 @@ impl Seat {
 
 impl Whep {
     pub fn new(settings: WebRtcConfig) -> Self {
+        let settings = RwLock::new(Arc::new(settings));
         Whep { room: Arc::new(Room { settings, seats: Mutex::default(), left: Condvar::new() }) }
     }
 
-    pub fn settings(&self) -> &WebRtcConfig {
-        &self.room.settings
+    /// What the next viewer is served by.
+    pub fn settings(&self) -> Arc<WebRtcConfig> {
+        self.room.settings()
     }
 
-    /// Lets somebody in who sends this offer.
+    /// Serves whoever comes from now on by other settings; who is here stays.
+    pub fn set(&self, settings: WebRtcConfig) {
+        *self.room.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Lets somebody in who sends this offer. `who` is for [`Whep::dismiss_unless`].
     ///
     /// # Errors
     /// An offer that cannot be answered, too many viewers, no thread or no WebRTC on this machine.
-    pub fn admit(&self, stream: &str, fanout: &Arc<Fanout>, offer: &str) -> Result<Admitted, Refusal> {
+    pub fn admit(
+        &self,
+        stream: &str,
+        fanout: &Arc<Fanout>,
+        offer: &str,
+        who: Option<Identity>,
+    ) -> Result<Admitted, Refusal> {
         let offer = Offer::read(offer)?;
         let id = new_id()?;
         let (events, inbox) = bounded(EVENTS);
         let leave = Arc::new(AtomicBool::new(false));
-        let most = self.room.settings.max_viewers;
+        let settings = self.room.settings();
+        let most = settings.max_viewers;
         let mut seats = self.room.seats();
         if seats.len() >= most {
             return Err(Refusal::Full(most));
         }
-        let seat = Seat { stream: stream.to_owned(), leave: Arc::clone(&leave), events: events.clone() };
+        let seat = Seat { stream: stream.to_owned(), who, leave: Arc::clone(&leave), events: events.clone() };
         seats.insert(id.clone(), seat);
         drop(seats);
         // From here on the seat is given back by whatever happens to this.
@@ -142,7 +158,10 @@ impl Whep {
         };
         std::thread::Builder::new()
             .name(format!("whep-{stream}"))
-            .spawn(move || viewer.watch(&taken.room.settings))
+            .spawn(move || {
+                let _taken = taken;
+                viewer.watch(&settings);
+            })
             .map_err(|error| Refusal::Failed(format!("no thread for a viewer: {error}")))?;
         Ok(Admitted { id, answer })
     }
@@ -168,6 +187,11 @@ impl Whep {
         let seats = self.room.seats();
         seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(Refusal::Unknown)?.end();
         Ok(())
+    }
+
+    /// Asks all to leave who are not to go on.
+    pub fn dismiss_unless(&self, may: impl Fn(&Identity) -> bool) {
+        self.room.seats().values().filter(|seat| !seat.who.as_ref().is_none_or(&may)).for_each(Seat::end);
     }
 
     /// Asks everybody to leave.
@@ -200,6 +224,10 @@ impl Drop for Whep {
 }
 
 impl Room {
+    fn settings(&self) -> Arc<WebRtcConfig> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn seats(&self) -> MutexGuard<'_, HashMap<String, Seat>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -223,4 +251,17 @@ fn new_id() -> Result<String, Refusal> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Refusal::Failed(format!("no random numbers: {error}")))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_after_a_reload_is_served_by_what_it_says() {
+        let whep = Whep::new(WebRtcConfig::default());
+        whep.set(WebRtcConfig { max_viewers: 0, ..WebRtcConfig::default() });
+        let refused = whep.admit("gate", &Arc::default(), offer::tests::OFFER, None);
+        assert_eq!(refused.err(), Some(Refusal::Full(0)));
+    }
 }

@@ -8,10 +8,7 @@ const form = byId("editor-form");
 /** Keys as in the configuration file. */
 const FIELDS = [
   { key: "name", label: "Name", hint: "Letters, digits, - and _. Part of the addresses.", fixed: true, required: true },
-  { key: "source", label: "Source", hint: "rtsp://camera/path, http://…, v4l2:///dev/video0, test://smpte", required: true },
-  { key: "user", label: "User", hint: "Of the camera, if it asks for one." },
-  { key: "password_env", label: "Password from the variable", hint: "An environment variable of the service whose name ends in _PASSWORD. Or:" },
-  { key: "password_file", label: "Password from the file", hint: "Beside the configuration file; its name ends in .password." },
+  { key: "source", label: "Source", hint: "rtsp://camera/path, https://…, test://smpte. If the camera asks for a password: rtsp://USER:PASSWORD@camera/path; it is never shown again.", required: true },
   { key: "show", label: "Show", options: [["full-rate", "every frame, with the newest mask"], ["matched", "only frames with their own mask"]] },
 ];
 

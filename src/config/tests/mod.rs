@@ -1,0 +1,403 @@
+//! The loader as a whole: what a valid file means, and that every error of a broken one is found at once.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::load::parse_with;
+use super::*;
+use crate::access::Role;
+
+mod model;
+mod record;
+mod server;
+mod streams;
+
+/// A folder with the files that the configurations below name.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in
+        [("m.onnx", ""), ("clip.avi", ""), ("pw", "hunter2\n"), ("crlf", " hunter2 \r\n"), ("empty", "\n")]
+    {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    dir
+}
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "GATE_PASSWORD" => Some("hunter2".into()),
+        "BLANK" => Some(String::new()),
+        "CACHE_DIRECTORY" => Some("/var/cache/maskcast:/var/cache/other".into()),
+        _ => None,
+    }
+}
+
+fn read(dir: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    parse_with(text, &dir.join("maskcast.toml"), &env)
+}
+
+/// `text` below `name = "gate"` of the only stream.
+fn read_stream(text: &str) -> Result<StreamConfig, ConfigErrors> {
+    let dir = folder();
+    let text = format!("model.path = \"m.onnx\"\n[[stream]]\nname = \"gate\"\n{text}");
+    read(dir.path(), &text).map(|mut config| config.streams.remove(0))
+}
+
+fn stream(text: &str) -> StreamConfig {
+    read_stream(text).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+}
+
+/// `text` below `[model]`.
+fn read_model(text: &str) -> Result<ModelConfig, ConfigErrors> {
+    let dir = folder();
+    let text = format!("stream = [{{ name = \"a\", source = \"test://\" }}]\n[model]\npath = \"m.onnx\"\n{text}");
+    read(dir.path(), &text).map(|config| config.model)
+}
+
+/// The only error, without file and line.
+fn only<T: std::fmt::Debug>(result: Result<T, ConfigErrors>) -> String {
+    let errors = result.unwrap_err();
+    assert_eq!(errors.errors.len(), 1, "{errors}");
+    errors.errors[0].to_string()
+}
+
+#[test]
+fn the_least_file_has_the_defaults() {
+    let dir = folder();
+    let config =
+        read(dir.path(), "model.path = \"m.onnx\"\n[[stream]]\nname = \"a\"\nsource = \"clip.avi\"\n").unwrap();
+    let clip = SourceSpec::new(SourceUri::File(dir.path().join("clip.avi")));
+    assert_eq!(config.streams, [defaults_stream("a", clip.clone())]);
+    assert_eq!(config.server, ServerConfig::default());
+    let mut model = ModelConfig::with_path(dir.path().join("m.onnx"));
+    model.cache_dir = Some("/var/cache/maskcast".into());
+    assert_eq!(config.model, model);
+    assert_eq!(config.streams[0].show, Show::FullRate);
+    assert_eq!(defaults_stream("a", SourceSpec { real_time: false, ..clip }).show, Show::Matched);
+}
+
+#[test]
+fn every_key_is_read() {
+    let dir = folder();
+    let text = r##"
+[model]
+path = "m.onnx"
+providers = ["cuda", "cpu"]
+require = "gpu"
+threads = 4
+workers = 2
+max_batch = 0x10
+device = 1
+cache_dir = "cache"
+runtime = "pw"
+[server]
+allow_anonymous = true
+http = "0.0.0.0:80"
+rtsp = "localhost:0"
+[[stream]]
+name = "gate-1_A"
+source = "rtsp://10.0.0.7/stream1"
+user = "viewer"
+password_file = "pw"
+transport = "udp"
+latency = 0.25
+show = "matched"
+max_mask_age = 2
+max_latency = "700ms"
+silence_timeout = "1m"
+[stream.overlay]
+style = "contour"
+alpha = 1
+hide = ["sky", "road"]
+legend = false
+colors = { car = "#FF8000", "traffic light" = [1, 2, 3] }
+[stream.encode]
+encoder = "x264"
+bitrate = 2_000
+preset = "veryfast"
+keyframe_interval = "500ms"
+jpeg_quality = 95
+[stream.record]
+dir = "/srv/gate"
+format = "mkv"
+segment = "5m"
+segment_size = "500MB"
+max_age = "7d"
+max_size = "50 GiB"
+min_free = 1_000_000_000
+when = "event"
+[[stream.record.event]]
+name = "visit"
+classes = ["person", "car"]
+zone = [[0, 0.5], [1, 0.5], [1, 1]]
+share = 0.1
+for = "1s"
+pre_roll = 3
+post_roll = "20s"
+[[stream.record.event]]
+classes = ["sky"]
+[[stream.push]]
+url = "rtsps://cam@media.example/gate"
+password_file = "pw"
+[[stream.push]]
+url = "whip+https://media.example/whip/gate?x=hunter2"
+password_env = "GATE_PASSWORD"
+[[stream]]
+name = "clip"
+source = "file:clip.avi"
+loop = true
+speed = "max"
+"##;
+    let config = read(dir.path(), text).unwrap();
+    let mut source = SourceSpec::parse("rtsp://10.0.0.7/stream1", dir.path()).unwrap();
+    source.transport = Transport::Udp;
+    source.latency = Duration::from_millis(250);
+    source.credentials = Some(Credentials { user: "viewer".into(), password: Secret::new("hunter2") });
+    let mut clip = SourceSpec::parse("clip.avi", dir.path()).unwrap();
+    (clip.looped, clip.real_time) = (true, false);
+    let expected = Config {
+        model: ModelConfig {
+            path: dir.path().join("m.onnx"),
+            providers: vec![Provider::Cuda, Provider::Cpu],
+            require: Require::Gpu,
+            threads: 4,
+            workers: 2,
+            max_batch: 16,
+            device: 1,
+            cache_dir: Some(dir.path().join("cache")),
+            runtime: Some(dir.path().join("pw")),
+        },
+        server: ServerConfig {
+            http: "0.0.0.0:80".parse().unwrap(),
+            rtsp: "127.0.0.1:0".parse().unwrap(),
+            allow_anonymous: true,
+            ..ServerConfig::default()
+        },
+        streams: vec![
+            StreamConfig {
+                name: "gate-1_A".into(),
+                source,
+                show: Show::Matched,
+                max_mask_age: Duration::from_secs(2),
+                max_latency: Duration::from_millis(700),
+                silence_timeout: Duration::from_secs(60),
+                overlay: OverlayConfig {
+                    style: Style::Contour,
+                    alpha: 1.0,
+                    hide: Some(vec!["sky".into(), "road".into()]),
+                    legend: false,
+                    colors: vec![("car".into(), Rgb(255, 128, 0)), ("traffic light".into(), Rgb(1, 2, 3))],
+                },
+                encode: EncodeConfig {
+                    encoder: EncoderChoice::X264,
+                    bitrate: 2000,
+                    preset: "veryfast".into(),
+                    keyframe_interval: Duration::from_millis(500),
+                    jpeg_quality: 95,
+                },
+                record: Some(RecordConfig {
+                    dir: "/srv/gate".into(),
+                    format: Container::Mkv,
+                    segment: Duration::from_secs(300),
+                    segment_size: Some(500_000_000),
+                    max_age: Some(Duration::from_secs(7 * 86_400)),
+                    max_size: Some(50 << 30),
+                    min_free: Some(1_000_000_000),
+                    when: When::Event,
+                    events: vec![
+                        EventConfig {
+                            name: "visit".into(),
+                            classes: vec!["person".into(), "car".into()],
+                            zone: vec![[0.0, 0.5], [1.0, 0.5], [1.0, 1.0]],
+                            share: 0.1,
+                            hold: Duration::from_secs(1),
+                            pre_roll: Duration::from_secs(3),
+                            post_roll: Duration::from_secs(20),
+                        },
+                        EventConfig::of("event2", &["sky"]),
+                    ],
+                }),
+                push: vec![
+                    PushConfig {
+                        target: PushTarget::Rtsp("rtsps://media.example/gate".parse().unwrap()),
+                        credentials: Some(Credentials { user: "cam".into(), password: Secret::new("hunter2") }),
+                    },
+                    PushConfig {
+                        target: PushTarget::Whip("https://media.example/whip/gate?x=hunter2".parse().unwrap()),
+                        credentials: Some(Credentials { user: String::new(), password: Secret::new("hunter2") }),
+                    },
+                ],
+            },
+            defaults_stream("clip", clip),
+        ],
+    };
+    assert_eq!(config, expected);
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn all_errors_at_once() {
+    let text = r##"colour = "blue"
+[model]
+path = "absent.onnx"
+providers = ["cuda", "cdua", "cuda"]
+require = "gpus"
+threads = -1
+max_batch = "eight"
+runtime = "absent.so"
+[server]
+http = "0.0.0.0:8554"
+htpp = "x"
+[[stream]]
+name = "gate"
+source = "rstp://admin:hunter2@10.0.0.7/stream1"
+show = "fullrate"
+max_mask_age = "soon"
+silence_timeout = "2h"
+latency = true
+[stream.overlay]
+alpha = 1.7
+style = 3
+hide = ["sky", 4]
+colors = { car = "red", "traffic light" = [1, 2, 300], tree = [1] }
+bitrate = 3
+[stream.encode]
+bitrate = 10
+preset = "fastest"
+jpeg_quality = 0
+[stream.record]
+format = "avi"
+[[stream]]
+name = "gate"
+source = "absent.mp4"
+[[stream]]
+name = "the gate"
+source = "test://"
+loop = true
+password = "hunter2"
+[[stream]]
+"##;
+    let dir = folder();
+    let errors = read(dir.path(), text).unwrap_err();
+    let places: Vec<(Option<usize>, &str)> = errors.errors.iter().map(|e| (e.line, e.key.as_str())).collect();
+    let mut expected = [
+        (1, "colour"),
+        (3, "model.path"),
+        (4, "model.providers[1]"),
+        (4, "model.providers[2]"),
+        (5, "model.require"),
+        (6, "model.threads"),
+        (7, "model.max_batch"),
+        (8, "model.runtime"),
+        (9, "server.rtsp"),
+        (10, "server.http"),
+        (11, "server.htpp"),
+        (14, "stream[gate].source"),
+        (15, "stream[gate].show"),
+        (16, "stream[gate].max_mask_age"),
+        (17, "stream[gate].silence_timeout"),
+        (18, "stream[gate].latency"),
+        (20, "stream[gate].overlay.alpha"),
+        (21, "stream[gate].overlay.style"),
+        (22, "stream[gate].overlay.hide[1]"),
+        (23, "stream[gate].overlay.colors.car"),
+        (23, "stream[gate].overlay.colors.\"traffic light\"[2]"),
+        (23, "stream[gate].overlay.colors.tree"),
+        (24, "stream[gate].overlay.bitrate"),
+        (26, "stream[gate].encode.bitrate"),
+        (27, "stream[gate].encode.preset"),
+        (28, "stream[gate].encode.jpeg_quality"),
+        (29, "stream[gate].record.dir"),
+        (32, "stream[1].name"),
+        (33, "stream[1].source"),
+        (35, "stream[2].name"),
+        (37, "stream[2].loop"),
+        (38, "stream[2].password"),
+        (39, "stream[3].name"),
+        (39, "stream[3].source"),
+        (30, "stream[gate].record.format"),
+    ]
+    .map(|(line, key)| (Some(line), key))
+    .to_vec();
+    let mut places_sorted = places.clone();
+    places_sorted.sort();
+    expected.sort();
+    assert_eq!(places_sorted, expected, "{errors}");
+    assert!(places.is_sorted_by_key(|(line, _)| *line), "{errors}");
+
+    let printed = errors.to_string();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let file = dir.path().join("maskcast.toml");
+    for line in [
+        "1: colour: unknown key (help: known are: model, server, stream)",
+        "11: server.htpp: unknown key (help: did you mean http?)",
+        "15: stream[gate].show: \"fullrate\" is none of \"full-rate\", \"matched\" (help: did you mean \"full-rate\"?)",
+        "17: stream[gate].silence_timeout: 2h is not between 500ms and 1h",
+        "20: stream[gate].overlay.alpha: 1.7 is not between 0 and 1 (help: 0 is invisible, 1 is opaque; the default is 0.45)",
+        "21: stream[gate].overlay.style: must be a string, not an integer",
+        "24: stream[gate].overlay.bitrate: unknown key (help: it belongs in [stream.encode])",
+    ] {
+        let line = format!("{}:{line}", file.display());
+        assert!(printed.lines().any(|printed| printed == line), "{line}\nis not in\n{printed}");
+    }
+}
+
+#[test]
+fn keys_in_the_wrong_table() {
+    let error = only(read_stream("source = \"test://\"\n[stream.overlay]\nshow = \"matched\""));
+    assert_eq!(error, "stream[gate].overlay.show: unknown key (help: it belongs in [[stream]])");
+    let error = only(read_stream("source = \"test://\"\nrecord = true"));
+    assert_eq!(error, "stream[gate].record: must be a table, not a boolean");
+}
+
+#[test]
+fn unreadable_files() {
+    let dir = folder();
+    let path = dir.path().join("maskcast.toml");
+    assert!(only(load(&path)).starts_with("cannot be read: No such file"));
+    std::fs::write(&path, b"[model]\npath = \"\xff\"\n").unwrap();
+    let errors = load(&path).unwrap_err();
+    assert_eq!(errors.to_string(), format!("{}:2: is not UTF-8 text", path.display()));
+
+    std::fs::write(&path, "[model]\npath = m.onnx\n[server]\nhttp 5\n").unwrap();
+    let errors = load(&path).unwrap_err();
+    assert_eq!(errors.errors.iter().filter_map(|error| error.line).collect::<Vec<_>>(), [2, 4], "{errors}");
+    assert_eq!(errors.to_string().lines().count(), errors.errors.len());
+
+    let twice = "[server]\nrtsp = \"a\"\nrtsp = \"b\"\n";
+    assert_eq!(parse(twice, Path::new("x.toml")).unwrap_err().to_string(), "x.toml:3: duplicate key");
+}
+
+#[test]
+fn a_byte_order_mark_is_no_error() {
+    let dir = folder();
+    let text = "\u{feff}model.path = \"m.onnx\"\n[[stream]]\nname = \"a\"\nsource = \"test://\"\n";
+    assert!(read(dir.path(), text).is_ok());
+}
+
+/// The configurations in `pipelines/` are valid where the files that they name are there.
+#[test]
+fn shipped_pipelines() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["pipelines/gate.password", "models/street.onnx", ".demo/vtest.avi"] {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "hunter2\n").unwrap();
+    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    for (name, streams) in [("demo", 1), ("webcam", 1), ("rtsp", 1), ("many-cameras", 4), ("recording", 2)] {
+        let text = std::fs::read_to_string(shipped.join(name).with_extension("toml")).unwrap();
+        let path = dir.path().join("pipelines").join(name).with_extension("toml");
+        std::fs::write(&path, &text).unwrap();
+        let config = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(config.streams.len(), streams, "{name}");
+    }
+    // What the RTSP example explains in comments is valid, too.
+    let path = dir.path().join("pipelines/rtsp.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replace("# user =", "user =").replace("# password_file =", "password_file =");
+    let text = text.replace("# [[stream.push]]", "[[stream.push]]").replace("# url =", "url =");
+    let config = parse(&text, &path).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.streams[0].source.credentials.as_ref().unwrap().password.expose(), "hunter2");
+    assert_eq!(config.streams[0].push[0].target.label(), "rtsp://192.0.2.9/gate");
+}

@@ -1,0 +1,158 @@
+//! `[[stream]]`, without its recordings.
+
+use super::*;
+
+#[test]
+fn no_streams() {
+    let dir = folder();
+    for text in ["model.path = \"m.onnx\"", "model.path = \"m.onnx\"\nstream = []"] {
+        assert!(only(read(dir.path(), text)).starts_with("stream: there is none (help: write [[stream]]"));
+    }
+    let single = "model.path = \"m.onnx\"\n[stream]\nname = \"a\"\nsource = \"test://\"";
+    assert_eq!(
+        only(read(dir.path(), single)),
+        "stream: is written [stream] (help: write [[stream]], with two brackets)"
+    );
+    assert!(only(read(dir.path(), "model.path = \"m.onnx\"\nstream = 5")).starts_with("stream: must be tables"));
+}
+
+#[test]
+fn names() {
+    let dir = folder();
+    let named = |name: &str| {
+        read(dir.path(), &format!("model.path = \"m.onnx\"\n[[stream]]\nname = \"{name}\"\nsource = \"test://\""))
+    };
+    assert!(named(&"a".repeat(64)).is_ok());
+    assert_eq!(only(named(&"a".repeat(65))), "stream[0].name: has 65 characters, more than 64");
+    assert_eq!(only(named("")), "stream[0].name: must not be empty");
+    assert!(only(named("tür")).starts_with("stream[0].name: \"tür\" has other characters"));
+}
+
+#[test]
+fn durations() {
+    for (written, millis) in [("\"500ms\"", 500), ("0.05", 50), ("\"1m\"", 60_000), ("2", 2000)] {
+        let stream = stream(&format!("source = \"test://\"\nmax_mask_age = {written}"));
+        assert_eq!(stream.max_mask_age, Duration::from_millis(millis), "{written}");
+    }
+    for (written, problem) in [
+        ("\"20ms\"", "20ms is not between 50ms and 1m"),
+        ("-1", "-1 s is not between 50ms and 1m"),
+        ("inf", "inf s is not between 50ms and 1m"),
+        ("\"500\"", "\"500\" is not a duration (help: write \"500ms\", \"3s\", \"1m\" or a number of seconds)"),
+    ] {
+        let error = only(read_stream(&format!("source = \"test://\"\nmax_mask_age = {written}")));
+        assert_eq!(error, format!("stream[gate].max_mask_age: {problem}"));
+    }
+}
+
+#[test]
+fn a_latency_that_no_frame_keeps_is_refused() {
+    assert_eq!(stream("source = \"rtsp://cam/x\"").max_latency, Duration::from_secs(1));
+    let error = only(read_stream("source = \"rtsp://cam/x\"\nmax_latency = \"50ms\""));
+    assert_eq!(error, "stream[gate].max_latency: 50ms is not between 200ms and 1m");
+}
+
+#[test]
+fn settings_fit_their_source() {
+    for (source, setting, key) in [
+        ("rtsp://cam/x", "loop = true", "loop"),
+        ("test://", "speed = \"max\"", "speed"),
+        ("clip.avi", "transport = \"tcp\"", "transport"),
+        ("http://cam/x", "latency = \"1s\"", "latency"),
+        ("srt://cam:1", "user = \"viewer\"", "user"),
+    ] {
+        let error = only(read_stream(&format!("source = \"{source}\"\n{setting}")));
+        assert!(error.starts_with(&format!("stream[gate].{key}: has no meaning for this source")), "{error}");
+    }
+}
+
+#[test]
+fn credentials() {
+    let read = |text: &str| stream(text).source.credentials.unwrap();
+    let expected = |password: &str| Credentials { user: "viewer".into(), password: Secret::new(password) };
+    let user = "source = \"rtsp://cam/x\"\nuser = \"viewer\"\n";
+    assert_eq!(read(&format!("{user}password_file = \"pw\"")), expected("hunter2"));
+    assert_eq!(read(&format!("{user}password_file = \"crlf\"")), expected(" hunter2 "));
+    assert_eq!(read(&format!("{user}password_env = \"GATE_PASSWORD\"")), expected("hunter2"));
+    assert_eq!(read(user), expected(""));
+    assert_eq!(read("source = \"rtsp://viewer:a%20b@cam/x\""), expected("a b"));
+    assert_eq!(read("source = \"http://viewer@cam/x\"\npassword_file = \"pw\""), expected("hunter2"));
+
+    for (text, error) in [
+        ("user = \"viewer\"\npassword_file = \"absent\"", "password_file: no such file"),
+        ("user = \"viewer\"\npassword_file = \"empty\"", "password_file: the file is empty"),
+        ("user = \"viewer\"\npassword_file = \"/dev/zero\"", "password_file: is no password"),
+        ("user = \"viewer\"\npassword_env = \"hunter2\"", "password_env: there is no environment variable"),
+        ("user = \"viewer\"\npassword_env = \"BLANK\"", "password_env: the environment variable of this name is empty"),
+        ("user = \"viewer\"\npassword_file = \"pw\"\npassword_env = \"GATE_PASSWORD\"", "password_env: password_file"),
+        ("password_file = \"pw\"", "password_file: there is no user for this password"),
+    ] {
+        let error_found = only(read_stream(&format!("source = \"rtsp://cam/x\"\n{text}")));
+        assert!(error_found.starts_with(&format!("stream[gate].{error}")), "{error_found}");
+        assert!(!error_found.contains("hunter2"), "{error_found}");
+    }
+    let twice = read_stream("source = \"rtsp://a:b@cam/x\"\nuser = \"viewer\"\npassword_file = \"pw\"").unwrap_err();
+    let keys: Vec<&str> = twice.errors.iter().map(|error| error.key.as_str()).collect();
+    assert_eq!(keys, ["stream[gate].user", "stream[gate].password_file"]);
+}
+
+#[test]
+fn encoders() {
+    for (word, encoder) in
+        [("auto", EncoderChoice::Auto), ("vaapi", EncoderChoice::Vaapi), ("v4l2", EncoderChoice::V4l2)]
+    {
+        let stream = stream(&format!("source = \"test://\"\nencode.encoder = \"{word}\""));
+        assert_eq!(stream.encode.encoder, encoder);
+    }
+    let error = only(read_stream("source = \"test://\"\nencode.encoder = \"vaap\""));
+    assert!(error.starts_with("stream[gate].encode.encoder: \"vaap\" is none of"), "{error}");
+    assert!(error.ends_with("(help: did you mean \"vaapi\"?)"), "{error}");
+}
+
+#[test]
+fn pushes() {
+    let pushed = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
+    for (tables, errors) in [
+        ("[[stream.push]]", vec!["push[0].url: is missing (help: where to: \"rtsp://HOST/PATH\" or"]),
+        ("[stream.push]\nurl = \"rtsp://a/b\"", vec!["push: must be tables (help: write [[stream.push]], with two"]),
+        ("[[stream.push]]\nurl = \"a/b\"", vec!["push[0].url: is no URL"]),
+        (
+            "[[stream.push]]\nurl = \"https://a/b\"",
+            vec!["push[0].url: streams are not pushed by https:// (help: for WHIP,"],
+        ),
+        (
+            "[[stream.push]]\nurl = \"rtmp://a/b\"",
+            vec!["push[0].url: unknown scheme \"rtmp\" (help: did you mean rtsp?)"],
+        ),
+        ("[[stream.push]]\nurl = \"rtsp:///b\"", vec!["push[0].url: has no host"]),
+        (
+            "[[stream.push]]\nurl = \"rtsp://a/b\"\npassword_file = \"pw\"",
+            vec!["push[0].password_file: there is no user for this password"],
+        ),
+        (
+            "[[stream.push]]\nurl = \"rtsp://u:hunter2@a/b\"\nuser = \"u\"\npassword = \"hunter2\"",
+            vec!["push[0].user: the URL names a user, too", "push[0].password: unknown key (help: name a file"],
+        ),
+        (
+            "[[stream.push]]\nurl = \"rtsp://a/b\"\n[[stream.push]]\nurl = \"rtsp://u@a/b\"\n[[stream.push]]\nurl = 5",
+            vec![
+                "push[1].url: is pushed to already, by a table above",
+                "push[2].url: must be a string, not an integer",
+            ],
+        ),
+        (
+            "[stream.encode]\nurl = \"rtsp://a/b\"",
+            vec!["encode.url: unknown key (help: it belongs in [[stream.push]])"],
+        ),
+    ] {
+        let found = pushed(tables).expect_err(tables);
+        assert_eq!(found.errors.len(), errors.len(), "{tables}: {found}");
+        for (found, expected) in found.errors.iter().zip(errors) {
+            let found = found.to_string();
+            assert!(found.starts_with(&format!("stream[gate].{expected}")), "{tables}: {found}");
+            assert!(!found.contains("hunter2"), "{found}");
+        }
+    }
+    let stream = pushed("[[stream.push]]\nurl = \"whip+http://10.0.0.9:8889/gate/whip?token=hunter2\"").unwrap();
+    assert_eq!(stream.push[0].target.label(), "whip+http://10.0.0.9:8889/gate/whip?token=***");
+}
