@@ -15,6 +15,13 @@ use serde_json::{Value, json};
 const RED: &str = "[[stream]]\nname = \"red\"\nsource = \"test://red?width=320&height=180&fps=15\"\n\
                    overlay = { alpha = 0.0, legend = false }\n";
 
+/// What a player offers that nobody hears of again, without candidates.
+const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=ice-ufrag:ufra\r\n\
+    a=ice-pwd:passwordpasswordpassword\r\na=setup:actpass\r\na=fingerprint:sha-256 \
+    7B:8B:F0:65:5F:78:E2:51:3B:AC:6F:F3:3F:46:1B:35:DC:B8:5F:64:1A:24:C2:43:F0:A1:58:D0:A1:2C:19:08\r\n\
+    a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n";
+
 /// How long a viewer that says nothing may keep its place.
 const NOTICED: Duration = Duration::from_secs(30);
 
@@ -126,9 +133,13 @@ async fn a_browser_shows_the_picture_and_a_second_one_costs_no_second_encode() {
 
 /// Threads of the service that serve WebRTC viewers: one each, as long as anything of them is left.
 fn viewers_threads(service: &Service) -> usize {
+    threads(service, |name| name.starts_with("whep-"))
+}
+
+fn threads(service: &Service, counted: impl Fn(&str) -> bool) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", service.program.child.0.id())).unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.starts_with("whep-")).count()
+    names.filter(|name| counted(name.trim_end())).count()
 }
 
 fn until_nothing_is_left(service: &Service) {
@@ -227,6 +238,7 @@ fn what_a_whep_client_does_wrong_is_told_as_a_problem() {
         ("POST", "red", "text/plain", "v=0\r\n", 415, sdp),
         ("POST", "red", sdp, "hello", 400, "no SDP"),
         ("POST", "red", sdp, "v=0\r\ns=-\r\n", 422, "no video"),
+        ("POST", "red", sdp, &OFFER.replace("actpass", "perhaps"), 422, "setup"),
         ("POST", "red", sdp, &large, 413, ""),
         ("GET", "red", sdp, "", 405, ""),
         ("DELETE", &of_nobody, sdp, "", 404, "no such viewer"),
@@ -260,6 +272,26 @@ fn what_a_whep_client_does_wrong_is_told_as_a_problem() {
     // The place is free again, also after one whose offer nobody stands behind.
     drop(player);
     Player::start(&service.page, "red", Wants::Packets).until_more(1);
+}
+
+/// As browsers do it: the address is a name that only multicast DNS knows. Looked up in vain, it would leave an ICE agent
+/// behind, with its sockets and its thread, which ends the process when it reports to what is gone.
+#[test]
+fn viewers_who_hide_their_addresses_leave_nothing_behind() {
+    let folder = folder();
+    let service = Service::ready(folder.path(), RED);
+    let hidden = "a=candidate:1 1 udp 2113929471 0f2e7b1c-0000-4000-8000-000000000000.local 40000 typ host\r\n";
+    let offer = format!("{OFFER}{hidden}");
+    for _ in 0..5 {
+        let answer = Answer::post(&format!("{}whep/red", service.page), "application/sdp", &offer);
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let viewer = format!("{}{}", service.page, &answer.header("location")[1..]);
+        let fragment = format!("a=ice-ufrag:ufra\r\n{hidden}a=end-of-candidates\r\n");
+        assert_eq!(Answer::to("PATCH", &viewer, "application/trickle-ice-sdpfrag", &fragment).status, 204);
+        assert_eq!(Answer::to("DELETE", &viewer, "", "").status, 200);
+    }
+    until_nothing_is_left(&service);
+    until("their ICE agents have ended", || threads(&service, |name| name.ends_with(":ice")).eq(&0).then_some(()));
 }
 
 /// Memory and descriptors return to what they were after the first round, which pays for what is made once.

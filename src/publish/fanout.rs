@@ -233,6 +233,8 @@ pub struct AppSrcTaker {
     asked: bool,
     /// Added to the encoder's times: the taker's own time line.
     shift: Option<i64>,
+    /// The newest picture's time in it.
+    last: Option<i64>,
     /// Whether times start at the taker's current running time (live) or at zero (files).
     live: bool,
     lost: Arc<AtomicU64>,
@@ -241,7 +243,7 @@ pub struct AppSrcTaker {
 impl AppSrcTaker {
     /// `live`: the appsrc plays against a clock, so the first picture is due now.
     pub fn new(source: gst_app::AppSrc, capacity: u64, live: bool, lost: Arc<AtomicU64>) -> Self {
-        AppSrcTaker { source, capacity, needs_keyframe: true, asked: false, shift: None, live, lost }
+        AppSrcTaker { source, capacity, needs_keyframe: true, asked: false, shift: None, last: None, live, lost }
     }
 
     pub fn source(&self) -> &gst_app::AppSrc {
@@ -272,15 +274,17 @@ impl Taker for AppSrcTaker {
         }
         self.needs_keyframe = false;
         let pts = buffer.pts().map_or(0, gst::ClockTime::nseconds) as i64;
-        let shift = *self.shift.get_or_insert_with(|| {
-            let start =
-                if self.live { self.source.current_running_time().map_or(0, gst::ClockTime::nseconds) } else { 0 };
-            start as i64 - pts
-        });
+        let now = self.source.current_running_time().filter(|_| self.live).map(|now| now.nseconds() as i64);
+        let shift = self.shift.get_or_insert(now.unwrap_or(0) - pts);
+        // A picture that is there is due. One that came late, as the first does while its encoder starts, must not have
+        // all that follow wait for as long.
+        *shift = now.map_or(*shift, |now| (*shift).min(now - pts));
+        let at = (pts + *shift).max(self.last.map_or(0, |last| last + 1));
+        self.last = Some(at);
         let mut buffer = buffer;
         // Shares the memory; only the times are the copy's own.
         let copy = buffer.make_mut();
-        let at = gst::ClockTime::from_nseconds((pts + shift).max(0) as u64);
+        let at = gst::ClockTime::from_nseconds(at as u64);
         copy.set_pts(at);
         copy.set_dts(at);
         let caps = sample.caps_owned();
@@ -329,6 +333,30 @@ mod tests {
         assert_eq!((here(), fanout.takers()), ([false, true, false], 1), "a recording ends with its output");
         fanout.end_output(new);
         assert_eq!((here(), fanout.takers()), ([false; 3], 0));
+    }
+
+    /// The first picture comes half a second late, the others in time.
+    #[test]
+    fn no_picture_waits_because_the_first_was_late() {
+        crate::gst::init().unwrap();
+        let source = gst_app::AppSrc::builder().format(gst::Format::Time).is_live(true).build();
+        let sink = gst_app::AppSink::builder().sync(false).build();
+        let pipeline = gst::Pipeline::new();
+        pipeline.add_many([source.upcast_ref::<gst::Element>(), sink.upcast_ref()]).unwrap();
+        source.link(&sink).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut taker = AppSrcTaker::new(source.clone(), 100, true, Arc::default());
+        let mut times = Vec::new();
+        for n in [0, 500, 501, 502] {
+            let mut buffer = gst::Buffer::new();
+            buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(n));
+            assert_eq!(taker.take(&gst::Sample::builder().buffer(&buffer).build(), true), Taken::Yes);
+            let at = sink.pull_sample().unwrap().buffer().unwrap().pts().unwrap();
+            assert!(at <= source.current_running_time().unwrap() + gst::ClockTime::from_mseconds(1), "{n}: {at}");
+            times.push(at);
+        }
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
     }
 
     #[test]

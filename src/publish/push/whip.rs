@@ -26,6 +26,7 @@ use crate::gst::{make, state_error};
 use crate::publish::OutputError;
 use crate::publish::encoder::glib_error;
 use crate::publish::fanout::Fanout;
+use crate::publish::whep::candidate::plain;
 use crate::stream::stop::Stop;
 
 /// How long candidates are gathered; those of this machine's own addresses are there at once.
@@ -126,7 +127,7 @@ pub(super) fn connect(
         .and_then(|description| description.sdp().as_text().ok())
         .ok_or_else(|| OutputError("webrtcbin has no offer".into()))?;
     let (answer, session) = Session::open(url, credentials, &offer)?;
-    let answer = gst_sdp::SDPMessage::parse_buffer(answer.as_bytes())
+    let answer = gst_sdp::SDPMessage::parse_buffer(plain(&answer).as_bytes())
         .map_err(|_| OutputError("the server's answer is no session description".into()))?;
     let answer = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, answer);
     webrtc.emit_by_name::<()>("set-remote-description", &[&answer, &None::<gst::Promise>]);

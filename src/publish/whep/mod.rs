@@ -8,6 +8,7 @@
 //! | file | what it knows |
 //! | --- | --- |
 //! | `offer` | SDP: what of an offer is answered, and the answer to all of it |
+//! | `candidate` | which of a viewer's candidates are looked at |
 //! | `trickle` | candidates that come later, by PATCH |
 //! | `viewer` | one viewer, from the offer to the teardown, on a thread of its own |
 //! | `peer` | its pipeline |
@@ -31,6 +32,7 @@ use super::fanout::Fanout;
 use crate::access::Identity;
 use crate::config::WebRtcConfig;
 
+pub(super) mod candidate;
 mod offer;
 mod peer;
 mod trickle;

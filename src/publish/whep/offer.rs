@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::Refusal;
+use super::candidate::is_plain;
 
 /// Candidates of a viewer that are looked at; a browser has a few for each of its networks.
 const MOST_CANDIDATES: usize = 64;
@@ -216,6 +217,7 @@ fn reduced(session: &Section, section: &Section, payload: &str) -> String {
     // What holds for the session holds for a section that says nothing of its own.
     let inherited = session.attributes.iter().filter(|(name, _)| !section.has(name));
     let passed = inherited.chain(&section.attributes).filter(|(name, _)| PASSED.contains(name));
+    let passed = passed.filter(|(name, value)| *name != "candidate" || is_plain(value));
     let (candidates, others): (Vec<_>, Vec<_>) = passed.partition(|(name, _)| *name == "candidate");
     lines.extend(others.into_iter().chain(candidates.into_iter().take(MOST_CANDIDATES)).map(written));
     for payload in [Some(payload), rtx].into_iter().flatten() {
@@ -265,7 +267,7 @@ pub(super) mod tests {
         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:uf\r\na=ice-pwd:password\r\na=mid:0\r\n\
         a=recvonly\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n\
         m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 104 105 106\r\nc=IN IP4 0.0.0.0\r\n\
-        a=candidate:1 1 udp 2113 a.local 40000 typ host\r\na=ice-ufrag:uf\r\na=ice-pwd:password\r\n\
+        a=candidate:1 1 udp 2113 a.local 40000 typ host\r\na=candidate:2 1 udp 2113 10.0.0.9 40000 typ host\r\na=ice-ufrag:uf\r\na=ice-pwd:password\r\n\
         a=ice-options:trickle\r\na=fingerprint:sha-256 AA:BB\r\na=setup:actpass\r\na=mid:1\r\n\
         a=extmap:1 urn:ietf:params:rtp-hdrext:toffset\r\na=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
         a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
@@ -287,7 +289,8 @@ pub(super) mod tests {
             assert!(lines.contains(&line), "{line} is not in\n{}", offer.text);
         }
         assert!(!offer.text.contains("audio") && !offer.text.contains("VP8") && !offer.text.contains("extmap"));
-        assert!(offer.text.contains("a=candidate:1 1 udp 2113 a.local 40000 typ host\r\n"));
+        assert!(offer.text.contains("a=candidate:2 1 udp 2113 10.0.0.9 40000 typ host\r\n"));
+        assert!(!offer.text.contains(".local"), "{}", offer.text);
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Peer {
         description.sdp().as_text().ok()
     }
 
-    /// A candidate of the viewer's; an empty one says that there are no more.
+    /// A candidate of the viewer's.
     pub fn add_candidate(&self, candidate: &str) {
         self.webrtc.emit_by_name::<()>("add-ice-candidate", &[&0_u32, &candidate]);
     }

@@ -1,11 +1,13 @@
 //! Candidates that a viewer found after its offer: `application/trickle-ice-sdpfrag` (RFC 8840).
 
 use super::Refusal;
+use super::candidate::is_plain;
 
 /// What a fragment brings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fragment {
-    /// Each as in `candidate:1 1 udp …`. An empty one says that there are no more.
+    /// Each as in `candidate:1 1 udp …`; those that are looked at. That there will be no more is not passed on: one whose
+    /// address is hidden is found by its own checks, and must not be given up before they come.
     pub candidates: Vec<String>,
 }
 
@@ -16,11 +18,14 @@ impl Fragment {
     /// # Errors
     /// What is no fragment.
     pub(super) fn read(text: &str) -> Result<Self, Refusal> {
-        let mut candidates = Vec::new();
+        let (mut candidates, mut told) = (Vec::new(), 0);
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
             match line.split_once('=') {
-                Some(("a", "end-of-candidates")) => candidates.push(String::new()),
-                Some(("a", value)) if value.starts_with("candidate:") => candidates.push(value.to_owned()),
+                Some(("a", "end-of-candidates")) => told += 1,
+                Some(("a", value)) if value.starts_with("candidate:") => {
+                    told += 1;
+                    candidates.extend(is_plain(value).then(|| value.to_owned()));
+                }
                 Some(("a" | "m" | "c" | "b" | "i", _)) => {}
                 _ => {
                     let shown: String = line.chars().take(40).collect();
@@ -28,13 +33,10 @@ impl Fragment {
                 }
             }
         }
-        if candidates.len() > MOST {
-            return Err(Refusal::Unusable(format!(
-                "{} candidates in one fragment; {MOST} are looked at",
-                candidates.len()
-            )));
+        if told > MOST {
+            return Err(Refusal::Unusable(format!("{told} candidates in one fragment; {MOST} are looked at")));
         }
-        if candidates.is_empty() {
+        if told == 0 {
             // RFC 9725, 4.3: who answers candidates but not restarts says so.
             return Err(Refusal::Unusable("the fragment has no candidates; ICE is not restarted, offer again".into()));
         }
@@ -49,9 +51,12 @@ mod tests {
     #[test]
     fn candidates_are_found_and_restarts_refused() {
         let text = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n\
-            a=candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host\r\na=end-of-candidates\r\n";
+            a=candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host\r\n\
+            a=candidate:2 1 udp 2122260222 0f2e.local 61764 typ host\r\na=end-of-candidates\r\n";
         let candidates = Fragment::read(text).unwrap().candidates;
-        assert_eq!(candidates, ["candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host", ""]);
+        assert_eq!(candidates, ["candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host"]);
+        assert_eq!(Fragment::read("a=candidate:2 1 udp 1 0f2e.local 9 typ host\r\n").unwrap().candidates, [""; 0]);
+        assert_eq!(Fragment::read("a=end-of-candidates\r\n").unwrap().candidates, [""; 0]);
         let restart = Fragment::read("a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n");
         assert!(matches!(restart, Err(Refusal::Unusable(_))), "{restart:?}");
         assert!(matches!(Fragment::read("{}"), Err(Refusal::NoSdp(_))));
