@@ -9,7 +9,7 @@
 //! | all RTSP digests together | 20 | 10 seconds | whose it is meant to be is not told |
 //!
 //! Names that nobody has are counted as all others: else the limit would tell which there are. What is right costs nothing
-//! and clears the name from that address. Where a name's password was right within [`TRUST`], guesses from elsewhere do not
+//! and clears the name from that address. Where a name's password was right within 30 days, guesses from elsewhere do not
 //! count: a crowd of guessers does not keep people from where they usually are.
 //!
 //! The tables are bounded; when one is full, the bucket that is nearest to being full of attempts again is forgotten, which
