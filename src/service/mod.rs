@@ -119,7 +119,7 @@ impl Service {
         let guard = RtspGuard::new(&config.server, Arc::clone(&access), certificate.clone());
         let rtsp = RtspServer::start_guarded(config.server.rtsp, Some(&guard)).map_err(ServiceError::runtime)?;
         warn_of_readable_passwords(&config.server, &guard);
-        check_encoders(&config.streams).map_err(|errors| ServiceError::runtime(lines(&errors)))?;
+        let encoders = check_encoders(&config.streams).map_err(|errors| ServiceError::runtime(lines(&errors)))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
         let (view, incoming) = View::new(rtsp.address(), pool.stats());
@@ -150,6 +150,8 @@ impl Service {
             service.stop();
             return Err(error);
         }
+        // Not before: whoever is told of an error need not read of encoders first.
+        encoders.iter().for_each(|encoder| tracing::info!("{encoder}"));
         let models = Models::start(keeper, service.model.clone(), incoming.models);
         match models {
             Ok(models) => service.models = Some(models),
@@ -387,23 +389,21 @@ fn stop_all(mut streams: Vec<Running>) {
     }
 }
 
-/// Tries the encoders that the streams ask for, before anything depends on them, and says which they get.
-fn check_encoders(streams: &[StreamConfig]) -> Result<(), Vec<ConfigError>> {
-    let (mut said, mut errors) = (Vec::new(), Vec::new());
+/// Tries the encoders that the streams ask for, before anything depends on them, and tells which they get.
+fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<String>, Vec<ConfigError>> {
+    let (mut chosen, mut errors) = (Vec::new(), Vec::new());
     for stream in streams {
         match H264::choose(stream.encode.encoder, &[]) {
-            Ok(choice) if !said.contains(&stream.encode.encoder) => {
-                said.push(stream.encode.encoder);
-                tracing::info!("H.264 encoder {choice}");
-            }
-            Ok(_) => {}
+            Ok(choice) => chosen.push(format!("H.264 encoder {choice}")),
             Err(error) => {
                 let key = format!("stream[{}].encode.encoder", stream.name);
                 errors.push(ConfigError { key, line: None, problem: error.to_string(), help: None });
             }
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    chosen.sort();
+    chosen.dedup();
+    if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
 /// Checks what only the model can tell: that every label that a stream hides, colours or waits for exists.

@@ -1,5 +1,6 @@
 //! The writing end of a recorder: files one after the other, on a thread that may wait for the disk.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::events::{Active, Board};
 use crate::publish::OutputError;
 use crate::publish::fanout::Fanout;
 use crate::repeats;
+use crate::stream::panic_text;
 use crate::stream::status::Status;
 
 /// Pauses before a recording that failed is tried again: the first, and the longest after doubling.
@@ -85,7 +87,13 @@ impl Writer {
         loop {
             match pictures.recv_deadline(self.tidy_at) {
                 Ok(sample) => {
-                    if let Err(problem) = self.take(Picture::new(sample)) {
+                    // A panic costs the file, as any other failure does, and not the recordings to come.
+                    let taken = catch_unwind(AssertUnwindSafe(|| self.take(Picture::new(sample))));
+                    let outcome = taken.unwrap_or_else(|panic| {
+                        self.status.count_panic();
+                        Err(OutputError(format!("the recording panicked: {}", panic_text(&*panic))))
+                    });
+                    if let Err(problem) = outcome {
                         self.fail(&problem.0);
                     }
                 }
