@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::program::{maskcast, run};
+use common::program::{maskcast, run, run_with_input};
 
 fn project(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -25,6 +25,13 @@ fn the_delivered_configuration_is_good_with_and_without_its_examples() {
     let with_examples = with_examples.join("\n");
     assert!(with_examples.matches("\n[[stream]]").count() > delivered.matches("\n[[stream]]").count());
     std::fs::write(folder.path().join("gate.password"), "secret\n").unwrap();
+    // What the examples name is made as they say.
+    let mut user = maskcast();
+    user.args(["user", "add", "anna", "--role", "operator", "--password-stdin", "--users"]);
+    let ended = run_with_input(user.arg(folder.path().join("users.toml")), "correct horse battery\n");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let ended = run(maskcast().args(["cert", "-o"]).arg(folder.path().join("tls")));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     for (name, text) in [("delivered.toml", &delivered), ("examples.toml", &with_examples)] {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -45,6 +52,7 @@ fn every_command_has_a_manual_page() {
     pages.sort();
     let commands = [
         "bench",
+        "cert",
         "check",
         "completions",
         "doctor",
@@ -55,6 +63,11 @@ fn every_command_has_a_manual_page() {
         "model",
         "run",
         "segment",
+        "user-add",
+        "user-list",
+        "user-remove",
+        "user-token",
+        "user",
     ];
     let expected = commands.iter().map(|command| format!("maskcast-{command}.1")).chain(["maskcast.1".to_string()]);
     assert_eq!(pages, expected.collect::<Vec<_>>());

@@ -1,8 +1,9 @@
 //! `maskcast cert`: a certificate for `[server.tls]` that this machine signs itself.
 
+use std::fs::Metadata;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -39,14 +40,18 @@ pub struct CertArgs {
 pub fn cert(args: &CertArgs) -> Result<(), Failure> {
     let hosts = if args.host.is_empty() { own_names() } else { args.host.clone() };
     let (cert, key) = make(&hosts).map_err(Failure::runtime)?;
+    // Made by root in a folder that a group shares (as /etc/maskcast is with the service), that group may read the key.
     std::fs::create_dir_all(&args.output).map_err(|error| located(&args.output, &error))?;
+    let output = args.output.canonicalize().map_err(|error| located(&args.output, &error))?;
+    let mut homes = output.ancestors().take(2).filter_map(|folder| folder.metadata().ok());
+    let home = homes.find(|folder| folder.gid() != 0);
     let (cert_path, key_path) = (args.output.join(CERT), args.output.join(KEY));
     if let Some(there) = [&cert_path, &key_path].into_iter().find(|path| path.exists() && !args.force) {
         return Err(Failure::runtime(format!("{} is there already; --force overwrites it", there.display())));
     }
     // The key first: a service that looks at the files between the two finds a pair that does not fit, and keeps the old one.
-    write(&key_path, &key, 0o600)?;
-    write(&cert_path, &cert, 0o644)?;
+    write(&key_path, &key, 0o600, home.as_ref())?;
+    write(&cert_path, &cert, 0o644, None)?;
     println!("{} and {}, for {}", cert_path.display(), key_path.display(), hosts.join(", "));
     println!("[server.tls]\ncert = {:?}\nkey = {:?}", cert_path.display().to_string(), key_path.display().to_string());
     Ok(())
@@ -85,8 +90,9 @@ fn own_names() -> Vec<String> {
     names
 }
 
-/// Writes beside and renames, so that whoever reads finds a whole file.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+/// Writes beside and renames, so that whoever reads finds a whole file. Who may read a key is as it was before, or as the
+/// folder `home` asks for.
+fn write(path: &Path, text: &str, mode: u32, home: Option<&Metadata>) -> Result<(), Failure> {
     let temporary = path.with_extension("pem.part");
     let before = path.metadata().ok();
     let write = || {
@@ -95,9 +101,9 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
         file.write_all(text.as_bytes())?;
         // Whatever the umask took away.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        if let Some(before) = before.as_ref().filter(|_| mode == 0o600) {
-            // The service's group may have been let in.
-            give(&file, Some(before), before)?;
+        let asked = before.as_ref().filter(|_| mode == 0o600);
+        if let Some(folder) = asked.or(home) {
+            give(&file, asked, folder)?;
         }
         file.sync_all()?;
         std::fs::rename(&temporary, path)
@@ -127,6 +133,22 @@ mod tests {
         cert(&args("192.0.2.7", true)).unwrap();
         assert_ne!(std::fs::read(output.join(KEY)).unwrap(), before);
         assert_eq!(std::fs::read_dir(&output).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn roots_key_is_for_the_group_that_shares_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        // Only root may give away what is his.
+        if std::os::unix::fs::chown(folder.path(), None, Some(4711)).is_err() {
+            return;
+        }
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+        let output = folder.path().join("tls");
+        for force in [false, true] {
+            cert(&CertArgs { host: vec!["localhost".into()], output: output.clone(), force }).unwrap();
+            let key = output.join(KEY).metadata().unwrap();
+            assert_eq!((key.gid(), key.permissions().mode() & 0o777), (4711, 0o640));
+        }
     }
 
     #[test]

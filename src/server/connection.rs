@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use axum::serve::{IncomingStream, Listener};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::time::Sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
@@ -30,13 +31,31 @@ const STALL_LIMIT: Duration = Duration::from_secs(15);
 /// pictures that are half a minute old.
 const UNSENT: u32 = 32 << 10;
 
+/// A connection on which nothing has come or gone for this long is let go, so that those who only hold connections open do
+/// not keep others out.
+const IDLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Connections at the same time. The next ones wait in the kernel: file descriptors are left for cameras and recordings.
+const MOST: usize = 512;
+
 /// How long a client may take to agree on TLS.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Accepts connections; with TLS, the clients' greetings are part of the connection, so that a slow one holds up no other.
 pub(super) struct Doors {
-    pub listener: TcpListener,
-    pub tls: Option<TlsAcceptor>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    places: Arc<Semaphore>,
+}
+
+impl Doors {
+    pub fn new(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
+        Doors::of(MOST, listener, tls)
+    }
+
+    fn of(most: usize, listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
+        Doors { listener, tls, places: Arc::new(Semaphore::new(most)) }
+    }
 }
 
 impl Listener for Doors {
@@ -44,6 +63,8 @@ impl Listener for Doors {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
+        // Fails for a closed semaphore only; this one never is.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         // The inherent `accept` returns errors; the trait's waits out a lack of file descriptors.
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let sparing = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
@@ -57,7 +78,7 @@ impl Listener for Doors {
                 limit: Box::pin(tokio::time::sleep(GREETING_LIMIT)),
             },
         };
-        (Connection::new(wire, STALL_LIMIT), address)
+        (Connection { _place: place, ..Connection::new(wire, STALL_LIMIT, IDLE_LIMIT) }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -85,6 +106,11 @@ pub(super) struct Connection {
     limit: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    idle_limit: Duration,
+    /// Starts anew with every byte that comes or goes.
+    idle: Option<Pin<Box<Sleep>>>,
+    /// Given back with the connection.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What carries the bytes.
@@ -133,14 +159,22 @@ trait Carrier: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
 
 impl Connection {
-    fn new(wire: Wire, limit: Duration) -> Self {
-        Connection { wire, flushed: watch::Sender::new(()), limit, stalled: None }
+    fn new(wire: Wire, limit: Duration, idle_limit: Duration) -> Self {
+        Connection { wire, flushed: watch::Sender::new(()), limit, stalled: None, idle_limit, idle: None, _place: None }
+    }
+
+    /// Something came or went.
+    fn busy(&mut self) {
+        if let Some(idle) = &mut self.idle {
+            idle.as_mut().reset(Instant::now() + self.idle_limit);
+        }
     }
 
     /// Passes on what became of a write, unless it has been waiting too long.
     fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
+            self.busy();
             return written;
         }
         let limit = self.limit;
@@ -164,7 +198,17 @@ impl Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(self.wire.poll_writer(cx))?.poll_read(cx, buffer)
+        let read = match self.wire.poll_writer(cx) {
+            Poll::Ready(carrier) => carrier?.poll_read(cx, buffer),
+            Poll::Pending => Poll::Pending,
+        };
+        if read.is_ready() {
+            self.busy();
+            return read;
+        }
+        let limit = self.idle_limit;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        idle.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -231,7 +275,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut doors = Doors { listener, tls: None };
+            let mut doors = Doors::new(listener, None);
             // A client with little room of its own, so that what is seen is ours.
             let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             client.set_recv_buffer_size(4 << 10).unwrap();
@@ -247,13 +291,51 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_says_nothing_is_let_go_and_makes_room_for_the_next() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut doors = Doors::of(1, listener, None);
+            let _clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+            let (mut first, _) = doors.accept().await;
+            first.idle_limit = Duration::from_millis(200);
+            let mut second = Box::pin(doors.accept());
+            assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "there is one place");
+            // Pictures that go out keep a connection, although nothing comes in.
+            let mut bytes = [0; 8];
+            let started = Instant::now();
+            let pictures = async {
+                for _ in 0..8 {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    std::future::poll_fn(|cx| {
+                        let read = Pin::new(&mut first).poll_read(cx, &mut ReadBuf::new(&mut bytes));
+                        assert!(read.is_pending(), "{read:?}");
+                        Pin::new(&mut first).poll_write(cx, b"picture")
+                    })
+                    .await
+                    .unwrap();
+                }
+            };
+            pictures.await;
+            assert!(started.elapsed() > Duration::from_millis(400));
+            let mut buffer = [0; 8];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            let gone = std::future::poll_fn(|cx| Pin::new(&mut first).poll_read(cx, &mut buffer)).await;
+            assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            drop(first);
+            second.await;
+        });
+    }
+
+    #[test]
     fn a_client_that_takes_nothing_is_let_go() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            let mut connection = Connection::new(Wire::Plain(stream), Duration::from_millis(100));
+            let mut connection = Connection::new(Wire::Plain(stream), Duration::from_millis(100), IDLE_LIMIT);
             let chunk = vec![0; 1 << 16];
             let write = |cx: &mut Context<'_>| Pin::new(&mut connection).poll_write(cx, &chunk);
             let mut write = write;
@@ -290,7 +372,7 @@ mod tests {
             .with_no_client_auth();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut doors = Doors { listener, tls: Some(TlsAcceptor::from(Arc::new(server))) };
+        let mut doors = Doors::new(listener, Some(TlsAcceptor::from(Arc::new(server))));
         let tcp = TcpStream::connect(address).await.unwrap();
         SockRef::from(&tcp).set_recv_buffer_size(4 << 10).unwrap();
         let (mut connection, _) = doors.accept().await;

@@ -199,7 +199,7 @@ impl Bound {
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let (stop, stopping) = watch::channel(false);
         let app = Arc::new(App { view, whep, address, access, tls: tls.is_some(), stopping });
-        let listener = Doors { listener, tls };
+        let listener = Doors::new(listener, tls);
         let serve = move || {
             runtime.block_on(run(listener, app));
             runtime.shutdown_timeout(CUT);

@@ -2,7 +2,7 @@
 //! the test.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -73,12 +73,24 @@ impl Ended {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Ended {
-    let mut child = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    run_from(command.stdin(Stdio::null()))
+}
+
+fn run_from(command: &mut Command) -> Ended {
+    let mut child = Guard::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let (stdout, stderr) = (child.0.stdout.take().unwrap(), child.0.stderr.take().unwrap());
     let (stdout, stderr) = (read_all(stdout), read_all(stderr));
     let status = child.wait(DEADLINE);
     let stderr = String::from_utf8_lossy(&stderr.join().unwrap()).into_owned();
     Ended { code: status.code(), stdout: stdout.join().unwrap(), stderr }
+}
+
+/// Runs a command that reads this from its standard input.
+pub fn run_with_input(command: &mut Command, input: &str) -> Ended {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    run_from(command.stdin(file))
 }
 
 fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
