@@ -7,7 +7,11 @@ use clap::Parser;
 use maskcast::commands::{self, Cli, Command, environment};
 
 /// See [`environment::ensure`].
-const ENVIRONMENT: [(&str, &str); 1] = [
+const ENVIRONMENT: [(&str, &str); 1] = [environment::NO_TELEMETRY];
+
+/// What the service needs beside that.
+const SERVICE: [(&str, &str); 2] = [
+    environment::NO_TELEMETRY,
     // Pictures are allocated by one thread and freed by another. With an arena for each of the dozens of threads, as is
     // glibc's habit, each keeps what it once had, and the service grows for hours.
     ("MALLOC_ARENA_MAX", "2"),
@@ -15,8 +19,9 @@ const ENVIRONMENT: [(&str, &str); 1] = [
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::Run { .. } = cli.command {
-        environment::ensure(&ENVIRONMENT);
+    match cli.command {
+        Command::Run { .. } => environment::ensure(&SERVICE),
+        _ => environment::ensure(&ENVIRONMENT),
     }
     if let Err(problem) = commands::logging::init(cli.log_format) {
         eprintln!("maskcast: {problem}");

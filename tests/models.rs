@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::onnx;
+use common::program::{maskcast as program, run};
 use maskcast::config::{ModelConfig, Provider, Require};
 use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
 use maskcast::segment::Segmenter;
@@ -153,4 +154,16 @@ fn the_bundled_model_keeps_its_promises() {
         let different = alone[0].classes.iter().zip(&together.classes).filter(|(a, b)| a != b).count();
         assert!(different * 1000 <= together.classes.len(), "{different} pixels differ");
     }
+}
+
+#[test]
+fn onnx_runtime_tells_nobody_and_leaves_nothing_at_home() {
+    let home = tempfile::tempdir().unwrap();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/street.onnx");
+    let mut command = program();
+    command.args(["model", "verify", model]).env("HOME", home.path());
+    // As it is outside of these tests.
+    let ended = run(command.env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY"));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
 }

@@ -8,7 +8,8 @@ use maskcast::commands::{environment, exit, logging};
 use maskcast::train::commands::{self, Cli};
 
 /// See [`environment::ensure`].
-const ENVIRONMENT: [(&str, &str); 2] = [
+const ENVIRONMENT: [(&str, &str); 3] = [
+    environment::NO_TELEMETRY,
     // What OpenMP's threads do between two operations. The default is to spin, which on a busy machine takes ten times
     // as long: a spinning thread holds the core that the other one waits for.
     ("OMP_WAIT_POLICY", "PASSIVE"),
