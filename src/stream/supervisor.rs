@@ -19,6 +19,10 @@ use crate::segment::pool::Request;
 /// How long a fresh connection may take to its first frame: sessions are set up, a keyframe is waited for.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 
+/// A file whose first frame takes longer is given up: GStreamer 1.22 at times loses the error of a damaged one, and would
+/// wait for ever. Once frames have come, a file may be slow (a network drive, a paused debugger) but is never silent.
+const FILE_FIRST_FRAME: Duration = Duration::from_secs(30);
+
 /// How often a waiting capture looks whether it should stop, and whether this process runs.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -257,8 +261,11 @@ impl Supervisor {
                             silent.as_secs_f64()
                         ));
                     }
-                    // A file may be slow (a network drive, a paused debugger) but is never silent.
-                    if silent > patience && self.pace != Pace::File {
+                    let given_up = match self.pace {
+                        Pace::File => !announced && silent > FILE_FIRST_FRAME,
+                        Pace::Live | Pace::Patient => silent > patience,
+                    };
+                    if given_up {
                         return End::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));
                     }
                 }
