@@ -25,18 +25,8 @@ pub struct Browser {
 
 impl Browser {
     pub async fn start() -> Self {
-        let mut driver = Guard::spawn(
-            Command::new("chromedriver")
-                .arg("--port=0")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null()),
-        );
-        let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| {
-            Some(line.unwrap().split_once("started successfully on port ")?.1.trim_end_matches('.').to_string())
-        });
-        let address = format!("http://127.0.0.1:{}", port.expect("chromedriver tells its port"));
+        let (driver, port, output) = start_driver();
+        let address = format!("http://127.0.0.1:{port}");
         let profile = tempfile::tempdir().unwrap();
         let mut arguments = vec![format!("--user-data-dir={}", profile.path().display())];
         arguments.extend(
@@ -68,7 +58,7 @@ impl Browser {
             client,
             session: format!("{address}/session/{session}"),
             _driver: driver,
-            _output: lines,
+            _output: output,
             _profile: profile,
         }
     }
@@ -101,6 +91,37 @@ impl Drop for Browser {
         // Ends Chromium, which would outlive a killed chromedriver. One that is gone already answers with an error.
         let _ = ureq::delete(&self.session).config().timeout_global(Some(Duration::from_secs(10))).build().call();
     }
+}
+
+/// A chromedriver that listens, its port, and the rest of what it says.
+///
+/// It takes a port that is free for IPv6 and gives up when something else has the same number for IPv4, as happens
+/// among many tests at once. Then another is started, which takes another port.
+fn start_driver() -> (Guard, String, Lines<BufReader<ChildStdout>>) {
+    const ATTEMPTS: usize = 20;
+    let mut said = String::new();
+    for _ in 0..ATTEMPTS {
+        let mut driver = Guard::spawn(
+            Command::new("chromedriver")
+                .arg("--port=0")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null()),
+        );
+        let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines();
+        said.clear();
+        while let Some(line) = lines.next() {
+            let line = line.unwrap();
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                let port = port.trim_end_matches('.').to_string();
+                return (driver, port, lines);
+            }
+            said += &line;
+            said.push('\n');
+        }
+        assert!(said.contains("port not available"), "chromedriver ended and said: {said}");
+    }
+    panic!("{ATTEMPTS} chromedrivers found no port, the last one said: {said}");
 }
 
 /// What the page wrote to the browser's console (Chromium's own command).

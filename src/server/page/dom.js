@@ -74,24 +74,24 @@ function isOutside(dialog, { clientX, clientY }) {
   return clientX < left || clientX > right || clientY < top || clientY > bottom;
 }
 
+/** Answers the question that is open; one that is closed has its answer. */
+let answer = () => {};
+
+byId("confirm-go").addEventListener("click", () => {
+  answer(true);
+  byId("confirm").close();
+});
+// This event comes a task after the closing; by then another question may be open.
+byId("confirm").addEventListener("close", ({ target }) => {
+  if (!target.open) answer(false);
+});
+
 /** Asks before something is done that cannot be undone. */
 export function confirmed(title, text, action) {
-  const dialog = byId("confirm");
+  answer(false);
   setText(byId("confirm-title"), title);
   setText(byId("confirm-text"), text);
   setText(byId("confirm-go"), action);
-  openDialog(dialog);
-  return new Promise((resolve) => {
-    let yes = false;
-    const go = byId("confirm-go");
-    const agree = () => {
-      yes = true;
-      dialog.close();
-    };
-    go.addEventListener("click", agree);
-    dialog.addEventListener("close", () => {
-      go.removeEventListener("click", agree);
-      resolve(yes);
-    }, { once: true });
-  });
+  openDialog(byId("confirm"));
+  return new Promise((resolve) => (answer = resolve));
 }
