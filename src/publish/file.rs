@@ -7,9 +7,9 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
-use super::encoder::{EncodeChain, H264, Purpose, build, push_patiently};
+use super::encoder::{EncodeChain, H264, Purpose, build, glib_error, push_patiently};
 use super::raw::RawPool;
-use super::recording::add_file;
+use super::recording::{Layout, add_file};
 use super::{Accepted, Output, OutputError, Paint, Stamp};
 use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
@@ -52,7 +52,8 @@ impl FileOutput {
         let (pipeline, bus) = crate::gst::pipeline()?;
         let kind = H264::choose(self.encode.encoder, &[])?.encoder;
         let chain = build(&pipeline, &pool.caps, &info, kind, &self.encode, Purpose::File, &self.status)?;
-        add_file(&pipeline, &chain.last, self.container, &self.path, false)?;
+        let mux = add_file(&pipeline, self.container, &self.path, Layout::HeaderFirst)?;
+        chain.last.link(&mux).map_err(glib_error)?;
         pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&pipeline, "it cannot be written"))?;
         Ok(OpenFile { pipeline, bus, chain, pool, first: stamp.pts, failed: false })
     }

@@ -2,6 +2,7 @@
 //! API and the metrics.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 
+use super::in_use::{claim, is_in_use};
 use super::length;
 use super::name::RecordingName;
 use super::retention::{Gone, Kept, Removal, doomed};
@@ -41,6 +43,8 @@ struct Open {
     file: String,
     seconds: f64,
     bytes: u64,
+    /// Tells other processes to leave it alone.
+    _claim: Arc<Option<File>>,
 }
 
 /// What was found out about a file of this size.
@@ -191,6 +195,9 @@ impl Archive {
             return Err(RemoveError::Open);
         }
         let path = self.path_of(file).ok_or(RemoveError::Unknown)?;
+        if is_in_use(&path) {
+            return Err(RemoveError::Open);
+        }
         let bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
         std::fs::remove_file(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => RemoveError::Unknown,
@@ -226,6 +233,11 @@ impl Archive {
         let mut kept = found.split_off(doomed.reasons.len());
         let mut gone = Gone::default();
         for (found, reason) in found.into_iter().zip(doomed.reasons) {
+            // Another program's, or one that is being mended.
+            if is_in_use(&dir.join(&found.file)) {
+                kept.push(found);
+                continue;
+            }
             match std::fs::remove_file(dir.join(&found.file)) {
                 Ok(()) => {
                     tracing::debug!(
@@ -288,18 +300,25 @@ impl Archive {
         Ok(found)
     }
 
-    /// A name for a recording that begins at `start`, which is from now on the open one; the path of its file.
-    pub(super) fn open(&self, start: Timestamp, event: Option<&str>) -> PathBuf {
+    /// An empty file for a recording that begins at `start`, which is from now on the open one; its path.
+    ///
+    /// # Errors
+    /// When the folder takes no file.
+    pub(super) fn open(&self, start: Timestamp, event: Option<&str>) -> Result<PathBuf, OutputError> {
         let _changing = lock(&self.changing);
         let event = event.map(str::to_owned);
         let mut name = RecordingName { start, number: 1, event, container: self.config.format };
-        let mut path = self.config.dir.join(name.of(&self.stream));
-        while path.exists() {
-            name.number += 1;
-            path = self.config.dir.join(name.of(&self.stream));
-        }
-        *lock(&self.open) = Some(Open { file: name.of(&self.stream), seconds: 0.0, bytes: 0 });
-        path
+        let path = loop {
+            let path = self.config.dir.join(name.of(&self.stream));
+            match File::create_new(&path) {
+                Ok(_) => break path,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => name.number += 1,
+                Err(error) => return Err(OutputError(format!("{}: {error}", path.display()))),
+            }
+        };
+        let claim = Arc::new(claim(&path));
+        *lock(&self.open) = Some(Open { file: name.of(&self.stream), seconds: 0.0, bytes: 0, _claim: claim });
+        Ok(path)
     }
 
     /// The open recording has grown to this.

@@ -32,30 +32,41 @@ const LEAST_BYTES: u64 = 4096;
 /// How long a file may take to be closed.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Adds the muxer for `container` and a file sink for `path` behind `last`, which gives H.264.
+/// How an MP4 file is laid out. Matroska is always written in clusters of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::publish) enum Layout {
+    /// In fragments of a second, playable at any time; a whole header is written behind them at the end.
+    Fragments,
+    /// The header first, for players that read a file on its way. Needs the file's size once more while it is closed.
+    HeaderFirst,
+    /// The header behind the pictures.
+    HeaderLast,
+}
+
+/// Adds the muxer for `container` and a file sink for `path`; the muxer, which takes H.264.
 ///
 /// # Errors
 /// Missing elements.
 pub(in crate::publish) fn add_file(
     pipeline: &gst::Pipeline,
-    last: &gst::Element,
     container: Container,
     path: &Path,
-    fragmented: bool,
-) -> Result<(), OutputError> {
+    layout: Layout,
+) -> Result<gst::Element, OutputError> {
     let mux = match container {
         Container::Mp4 => make("mp4mux")?,
         Container::Mkv => make("matroskamux")?,
     };
     let sink = make("filesink")?;
     sink.set_property("location", path.to_string_lossy().as_ref());
-    match (container, fragmented) {
-        (Container::Mp4, true) => {
+    match (container, layout) {
+        (Container::Mp4, Layout::Fragments) => {
             mux.set_property("fragment-duration", FRAGMENT.as_millis() as u32);
             mux.set_property_from_str("fragment-mode", "first-moov-then-finalise");
             sink.set_property_from_str("buffer-mode", "unbuffered");
         }
-        (Container::Mp4, false) => {
+        (Container::Mp4, Layout::HeaderLast) => {}
+        (Container::Mp4, Layout::HeaderFirst) => {
             mux.set_property("faststart", true);
             // Beside the file itself: the system's temporary folder may be small.
             mux.set_property("faststart-file", path.with_extension("faststart").to_string_lossy().as_ref());
@@ -68,7 +79,8 @@ pub(in crate::publish) fn add_file(
         }
     }
     pipeline.add_many([&mux, &sink]).map_err(glib_error)?;
-    gst::Element::link_many([last, &mux, &sink]).map_err(glib_error)
+    mux.link(&sink).map_err(glib_error)?;
+    Ok(mux)
 }
 
 /// An encoded picture, and when it came.
@@ -145,7 +157,7 @@ impl OpenFile {
         let parse = make("h264parse")?;
         pipeline.add_many([source.upcast_ref(), &parse]).map_err(glib_error)?;
         source.link(&parse).map_err(glib_error)?;
-        add_file(&pipeline, &parse, container, &path, true)?;
+        parse.link(&add_file(&pipeline, container, &path, Layout::Fragments)?).map_err(glib_error)?;
         let mut file = OpenFile {
             path,
             pipeline,

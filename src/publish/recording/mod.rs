@@ -20,6 +20,7 @@ use crate::stream::status::Status;
 
 pub mod archive;
 mod file;
+mod in_use;
 mod length;
 pub mod name;
 mod repair;
@@ -29,7 +30,7 @@ mod writer;
 
 pub use archive::{Archive, Recording, RemoveError};
 use file::WAITING;
-pub(super) use file::add_file;
+pub(super) use file::{Layout, add_file};
 use repair::Repair;
 use writer::Writer;
 

@@ -1,11 +1,13 @@
 //! Recordings that were cut off are made whole: browsers cannot seek in a file that ends in fragments.
 //!
-//! Such a file is copied into a finished one beside it, picture by picture without decoding, which then takes its place.
-//! The disk must have room for both.
+//! Such a file is copied into a finished one beside it, picture by picture without decoding. The copy is read again, and
+//! takes its place if it holds the same pictures. The disk must have room for both.
 
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use gstreamer as gst;
@@ -14,7 +16,8 @@ use gst::prelude::*;
 use jiff::Timestamp;
 
 use super::archive::{Archive, Found};
-use super::{file, length};
+use super::file::{self, Layout};
+use super::{in_use, length};
 use crate::config::Container;
 use crate::gst::make;
 use crate::publish::OutputError;
@@ -77,18 +80,19 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
         return;
     }
     let stream = &**archive.stream();
+    // Held until the copy has taken its place.
+    let Some(_claim) = in_use::claim(&path) else {
+        let text = format!("{}: another program is writing it; give each service a folder of its own", path.display());
+        tracing::warn!(stream, stage = "record", "{text}");
+        return;
+    };
     if !archive.has_room(found.bytes) {
         // The recordings of today are worth more.
         tracing::debug!(stream, stage = "record", "{}: was cut off, and there is no room to mend it", path.display());
         return;
     }
-    let mended = finish(&path, &copy, stop).and_then(|()| {
-        let problem = |error: std::io::Error| OutputError(error.to_string());
-        // Its age stays what it was.
-        let modified = std::fs::metadata(&path).and_then(|found| found.modified()).map_err(problem)?;
-        std::fs::File::options().write(true).open(&copy).and_then(|f| f.set_modified(modified)).map_err(problem)?;
-        std::fs::rename(&copy, &path).map_err(problem)
-    });
+    let mended =
+        finish(&path, &copy, stop).and_then(|()| replace(&path, &copy).map_err(|e| OutputError(e.to_string())));
     match mended {
         Ok(()) => tracing::info!(stream, stage = "record", "{}: was cut off, and is whole again", path.display()),
         Err(problem) => {
@@ -99,27 +103,102 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
     }
 }
 
-/// Copies the pictures of the MP4 at `from` into a finished one.
+/// Lets the copy take the recording's place; not before it is on the disk, for the power may fail at any time.
+fn replace(path: &Path, copy: &Path) -> std::io::Result<()> {
+    let file = File::options().write(true).open(copy)?;
+    // Its age stays what it was.
+    file.set_modified(std::fs::metadata(path)?.modified()?)?;
+    file.sync_all()?;
+    std::fs::rename(copy, path)
+}
+
+/// Copies the pictures of the MP4 at `from` into a finished one, and reads that again: it has to hold the same.
 fn finish(from: &Path, to: &Path, stop: &AtomicBool) -> Result<(), OutputError> {
+    let copied = read(from, stop, |pipeline| file::add_file(pipeline, Container::Mp4, to, Layout::HeaderLast))?;
+    let found = read(to, stop, |pipeline| {
+        let sink = gst::ElementFactory::make("fakesink").property("sync", false).build().map_err(glib_error)?;
+        pipeline.add(&sink).map_err(glib_error)?;
+        Ok(sink)
+    })?;
+    if copied.count == 0 || found != copied {
+        return Err(OutputError(format!(
+            "it has {} pictures, and {} of the copy are right",
+            copied.count, found.count
+        )));
+    }
+    Ok(())
+}
+
+/// Which pictures were read, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Pictures {
+    count: u64,
+    /// Of all their bytes.
+    hash: u64,
+}
+
+/// Reads the MP4 at `path` as fast as it goes, its video into what `next` adds.
+fn read(
+    path: &Path,
+    stop: &AtomicBool,
+    next: impl FnOnce(&gst::Pipeline) -> Result<gst::Element, OutputError>,
+) -> Result<Pictures, OutputError> {
     let (pipeline, bus) = crate::gst::pipeline()?;
-    let (source, demux, parse) = (make("filesrc")?, make("qtdemux")?, make("h264parse")?);
-    source.set_property("location", from.to_string_lossy().as_ref());
-    pipeline.add_many([&source, &demux, &parse]).map_err(glib_error)?;
+    let (source, demux) = (make("filesrc")?, make("qtdemux")?);
+    source.set_property("location", path.to_string_lossy().as_ref());
+    pipeline.add_many([&source, &demux]).map_err(glib_error)?;
     source.link(&demux).map_err(glib_error)?;
-    file::add_file(&pipeline, &parse, Container::Mp4, to, true)?;
-    let sink = parse.static_pad("sink").ok_or_else(|| OutputError("h264parse takes nothing".into()))?;
+    let next = next(&pipeline)?;
+    let pictures = Arc::new(Mutex::new(Pictures::default()));
+    let seen = Arc::clone(&pictures);
     demux.connect_pad_added(move |_, pad| {
-        if !sink.is_linked() {
-            // A pad that does not fit ends the demuxer with an error.
-            let _ = pad.link(&sink);
-        }
+        // A pad that finds no place ends the demuxer with an error.
+        let Some(sink) = next.compatible_pad(pad, None) else { return };
+        let seen = Arc::clone(&seen);
+        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(kinds, move |_, info| {
+            match &mut info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    seen.lock().unwrap_or_else(PoisonError::into_inner).add(buffer)
+                }
+                Some(gst::PadProbeData::Event(event)) => without_rate(event),
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let _ = pad.link(&sink);
     });
     let result = match pipeline.set_state(gst::State::Playing) {
         Ok(_) => wait(&bus, stop),
         Err(_) => Err(crate::gst::state_error(&pipeline, "it cannot be read").into()),
     };
     let stopped = pipeline.set_state(gst::State::Null);
-    result.and(stopped.map(|_| ()).map_err(|_| OutputError("the copy did not end".into())))
+    result?;
+    stopped.map_err(|_| OutputError("reading it did not end".into()))?;
+    let pictures = pictures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(pictures)
+}
+
+impl Pictures {
+    fn add(&mut self, buffer: &gst::Buffer) {
+        let mut hasher = DefaultHasher::new();
+        self.hash.hash(&mut hasher);
+        if let Ok(bytes) = buffer.map_readable() {
+            bytes.hash(&mut hasher);
+        }
+        (self.count, self.hash) = (self.count + 1, hasher.finish());
+    }
+}
+
+/// The demuxer guesses the frame rate anew with each fragment, from a camera's uneven times; to the muxer, another rate
+/// is another format, with a header of its own.
+fn without_rate(event: &mut gst::Event) {
+    let gst::EventView::Caps(caps) = event.view() else { return };
+    let mut caps = caps.caps_owned();
+    for structure in caps.make_mut().iter_mut() {
+        structure.remove_field("framerate");
+    }
+    *event = gst::event::Caps::builder(&caps).seqnum(event.seqnum()).build();
 }
 
 fn wait(bus: &gst::Bus, stop: &AtomicBool) -> Result<(), OutputError> {

@@ -183,9 +183,12 @@ impl Writer {
         let dir = &self.archive.config().dir;
         std::fs::create_dir_all(dir).map_err(|error| OutputError(format!("{}: {error}", dir.display())))?;
         self.tidy()?;
-        let path = self.archive.open(start, event.map(|event| &*event.name));
-        let file =
-            OpenFile::create(path, self.archive.config().format, caps).inspect_err(|_| self.archive.closed(false))?;
+        let path = self.archive.open(start, event.map(|event| &*event.name))?;
+        let file = OpenFile::create(path.clone(), self.archive.config().format, caps).inspect_err(|_| {
+            // There is nothing in it yet, and where it stays, it is mended or removed by the next one who looks.
+            let _ = std::fs::remove_file(&path);
+            self.archive.closed(false);
+        })?;
         if self.pause == FIRST_PAUSE {
             tracing::info!(stream = &*self.status.name, stage = "record", "recording to {}", file.path.display());
         }

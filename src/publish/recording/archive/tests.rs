@@ -24,7 +24,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn what_is_known_is_told_while_the_disk_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let archive = archive(folder.path(), |_| {});
-    archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None);
+    archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None).unwrap();
     let _changing = lock(&archive.changing);
     archive.grown(2.0, 50);
     assert_eq!(archive.usage(), (1, 50));
@@ -52,7 +52,7 @@ fn only_the_streams_own_recordings_are_removed_and_never_the_open_one() {
     put(folder.path(), &[OLD, "gate-20200102T000000Z-visit.mkv"]);
     std::fs::create_dir(folder.path().join("gate-20200103T000000Z.mp4")).unwrap();
     let archive = archive(folder.path(), |config| config.max_age = Some(std::time::Duration::from_secs(60)));
-    let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None);
+    let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None).unwrap();
     std::fs::write(&open, [0; 50]).unwrap();
     archive.grown(2.0, 50);
     archive.tidy().unwrap();
@@ -66,6 +66,24 @@ fn only_the_streams_own_recordings_are_removed_and_never_the_open_one() {
     assert_eq!(archive.usage(), (1, 50));
     archive.tidy().unwrap();
     assert_eq!((archive.usage(), archive.removed()[0].1), ((0, 0), 3));
+}
+
+/// Two services on one folder, as happens when a configuration is copied.
+#[test]
+fn what_another_writes_is_neither_removed_nor_taken_for_ones_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = |config: &mut RecordConfig| config.max_age = Some(std::time::Duration::from_secs(60));
+    let (ours, theirs) = (archive(folder.path(), limits), archive(folder.path(), limits));
+    let start = "2020-01-04T00:00:00Z".parse().unwrap();
+    let open = theirs.open(start, None).unwrap();
+    assert_ne!(ours.open(start, None).unwrap(), open);
+    ours.closed(true);
+    ours.tidy().unwrap();
+    assert_eq!(names(folder.path()), ["gate-20200104T000000Z.mp4"]);
+    assert!(matches!(ours.remove("gate-20200104T000000Z.mp4"), Err(RemoveError::Open)));
+    theirs.closed(true);
+    ours.tidy().unwrap();
+    assert_eq!(names(folder.path()), [] as [&str; 0]);
 }
 
 #[test]
@@ -89,8 +107,7 @@ fn recordings_are_removed_on_request() {
     for file in ["notes.txt", "gate-20200101T000001Z.mp4", "../gate-20200101T000000Z.mp4", ""] {
         assert!(matches!(archive.remove(file), Err(RemoveError::Unknown)), "{file}");
     }
-    let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), Some("visit"));
-    std::fs::write(&open, b"").unwrap();
+    let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), Some("visit")).unwrap();
     let file = open.file_name().unwrap().to_str().unwrap();
     assert_eq!(file, "gate-20200104T000000Z-visit.mp4");
     assert!(matches!(archive.remove(file), Err(RemoveError::Open)));
@@ -106,9 +123,8 @@ fn a_name_that_is_taken_gets_a_number() {
     let archive = archive(folder.path(), |_| {});
     let start = "2026-11-24T10:15:00Z".parse().unwrap();
     for file in ["gate-20261124T101500Z.mp4", "gate-20261124T101500Z-2.mp4", "gate-20261124T101500Z-3.mp4"] {
-        let path = archive.open(start, None);
+        let path = archive.open(start, None).unwrap();
         assert_eq!(path, folder.path().join(file));
-        std::fs::write(path, b"").unwrap();
     }
 }
 

@@ -1,0 +1,124 @@
+//! Recordings that were cut off, by cameras whose pictures come as they may, and two services on one folder.
+
+mod common;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::clip;
+use common::http::get_json;
+use common::program::{DEADLINE, until};
+use common::service::{Service, account, folder};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use serde_json::Value;
+
+const STREAM: &str = "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+    [stream.record]\ndir = \"rec\"\nsegment = \"4s\"\n";
+
+fn list(service: &Service) -> Vec<Value> {
+    get_json(&format!("{}api/v1/streams/gate/recordings", service.page)).as_array().unwrap().clone()
+}
+
+/// Writes `frames` pictures as the recorder does, with the uneven times of a network camera, and ends as a kill does:
+/// without a header for the whole.
+fn cut_off(path: &Path, frames: u64) {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(&format!(
+        "videotestsrc pattern=ball ! video/x-raw,width=320,height=240,framerate=15/1 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! h264parse name=parse \
+         ! mp4mux name=mux fragment-duration=1000 fragment-mode=first-moov-then-finalise ! filesink location={}",
+        path.display()
+    ))
+    .unwrap()
+    .downcast::<gst::Pipeline>()
+    .unwrap();
+    let (ended, end) = crossbeam_channel::bounded(1);
+    let pad = pipeline.by_name("parse").unwrap().static_pad("sink").unwrap();
+    let count = AtomicU64::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            if number == frames {
+                let _ = ended.try_send(());
+            }
+            // Each by another time, and in the end two thirds as many a second.
+            let late = gst::ClockTime::from_mseconds(number * 7 % 22 + number.saturating_sub(30) * 33);
+            let buffer = buffer.make_mut();
+            buffer.set_pts(buffer.pts().map(|pts| pts + late));
+            buffer.set_dts(buffer.dts().map(|dts| dts + late));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    end.recv_timeout(DEADLINE).expect("so many pictures");
+    // What waits in the muxer is lost with it.
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn what_an_uneven_camera_gave_is_whole_after_mending() {
+    let folder = folder();
+    let rec = folder.path().join("rec");
+    std::fs::create_dir(&rec).unwrap();
+    let file = rec.join("gate-20261124T101500Z.mp4");
+    cut_off(&file, 120);
+    let before = clip::probe(&file).frames;
+    assert!(before >= 90 && clip::complaints(&file).is_empty(), "{before} frames");
+
+    let service = Service::ready(folder.path(), STREAM);
+    until("it is whole", || {
+        list(&service)
+            .into_iter()
+            .find(|recording| recording["name"] == "gate-20261124T101500Z.mp4" && recording["complete"] == true)
+    });
+    assert_eq!((clip::complaints(&file).as_str(), clip::probe(&file).frames), ("", before));
+}
+
+/// Cut off in the middle of a fragment, as by a power cut: what can be played before can be played after, and no picture
+/// that is there is lost.
+#[test]
+fn a_recording_that_ends_in_the_middle_of_a_fragment_keeps_its_pictures() {
+    let folder = folder();
+    let rec = folder.path().join("rec");
+    std::fs::create_dir(&rec).unwrap();
+    let file = rec.join("gate-20261124T101500Z.mp4");
+    cut_off(&file, 120);
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    let before = clip::probe(&file).frames;
+    assert!(before >= 30, "{before} frames");
+    let service = Service::ready(folder.path(), STREAM);
+    until("a recording of today is closed", || {
+        (list(&service).iter().filter(|recording| recording["complete"] == true).count() >= 2).then_some(())
+    });
+    let after = clip::probe(&file).frames;
+    assert!(after >= before, "{before} frames, then {after}");
+    assert_eq!(clip::complaints(&file), "");
+}
+
+/// A copied configuration: the second service finds a file that grows, and leaves it alone.
+#[test]
+fn two_services_on_one_folder_keep_all_that_both_record() {
+    let folders = [folder(), folder()];
+    let rec = folders[0].path().join("rec");
+    let streams = |frames: u32| {
+        STREAM.replace("fps=15", &format!("fps=15&frames={frames}")).replace("\"rec\"", &format!("{rec:?}"))
+    };
+    let mut first = Service::ready(folders[0].path(), &streams(300));
+    until("the first records", || {
+        list(&first).first().and_then(|newest| newest["seconds"].as_f64().filter(|seconds| *seconds > 1.5))
+    });
+    let mut second = Service::start(folders[1].path(), &streams(75));
+    let (_, log) = second.program.ended();
+    assert!(log.contains("another program is writing it"), "{log}");
+    let published = account(&log, "gate").published;
+    let (_, log) = first.program.ended();
+    let published = published + account(&log, "gate").published;
+    let frames = std::fs::read_dir(&rec).unwrap().map(|entry| {
+        let file = entry.unwrap().path();
+        assert_eq!(clip::complaints(&file), "", "{}", file.display());
+        clip::probe(&file).frames
+    });
+    assert_eq!(frames.sum::<u64>(), published);
+}
