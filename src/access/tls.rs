@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
@@ -16,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::lock;
 use crate::config::TlsConfig;
@@ -23,6 +25,11 @@ use crate::repeats;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Who renews certificates by hand wants a week for it.
+const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The pair that is shown to new connections.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ struct Seen {
     /// Taken when it is still the same at the next look: whoever writes may not be ready.
     last: [Stamp; 2],
     at: Instant,
+    /// When it was last asked whether there is something to warn of.
+    warned: Instant,
 }
 
 impl Certificate {
@@ -53,11 +62,12 @@ impl Certificate {
         let provider = Arc::new(default_provider());
         let stamps = stamps(config);
         let pair = read(config, &provider)?;
+        warn(config, &pair);
         Ok(Arc::new(Certificate {
             config: config.clone(),
             provider,
             current: RwLock::new(Arc::new(pair)),
-            seen: Mutex::new(Seen { taken: stamps, last: stamps, at: Instant::now() }),
+            seen: Mutex::new(Seen { taken: stamps, last: stamps, at: Instant::now(), warned: Instant::now() }),
         }))
     }
 
@@ -91,6 +101,10 @@ impl Certificate {
         let found = stamps(&self.config);
         let settled = found == seen.last;
         seen.last = found;
+        if now.saturating_duration_since(seen.warned) > DAY {
+            seen.warned = now;
+            warn(&self.config, &self.current());
+        }
         if found == seen.taken || !settled {
             return false;
         }
@@ -99,6 +113,7 @@ impl Certificate {
         drop(seen);
         match read(&self.config, &self.provider) {
             Ok(pair) => {
+                warn(&self.config, &pair);
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
                 tracing::info!("the certificate {} was read again", self.config.cert.display());
                 true
@@ -109,11 +124,51 @@ impl Certificate {
             }
         }
     }
+
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the certificate ends; `None` when it does not say.
+    pub fn expires(&self) -> Option<Timestamp> {
+        validity(&self.current()).map(|(_, end)| end)
+    }
 }
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(self.current())
+    }
+}
+
+/// From when until when the certificate itself is valid (RFC 5280, 4.1.2.5).
+fn validity(pair: &CertifiedKey) -> Option<(Timestamp, Timestamp)> {
+    let (_, cert) = X509Certificate::from_der(pair.cert.first()?).ok()?;
+    let at = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+    Some((at(cert.validity.not_before)?, at(cert.validity.not_after)?))
+}
+
+/// Says what will keep clients out although the pair can be used, and who else may read the key.
+fn warn(config: &TlsConfig, pair: &CertifiedKey) {
+    if let Some(problem) = validity(pair).and_then(|(start, end)| out_of_time(start, end, Timestamp::now())) {
+        tracing::warn!("server.tls.cert: {} {problem}", config.cert.display());
+    }
+    if config.key.metadata().is_ok_and(|file| file.mode() & 0o004 != 0) {
+        let key = config.key.display();
+        tracing::warn!("server.tls.key: {key} is readable for everybody on this machine; chmod o= {key}");
+    }
+}
+
+/// What is wrong with a certificate's time, or will be in a week.
+fn out_of_time(start: Timestamp, end: Timestamp, now: Timestamp) -> Option<String> {
+    if end < now {
+        Some(format!("has expired ({end}): browsers and players refuse it"))
+    } else if start > now {
+        Some(format!("is not valid before {start}, and this machine's clock says {now:.0}: clients refuse it"))
+    } else if end.duration_since(now) < SignedDuration::from_secs(SOON.as_secs() as i64) {
+        Some(format!("expires soon ({end})"))
+    } else {
+        None
     }
 }
 
@@ -143,6 +198,16 @@ fn read(config: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_told() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let told = |now: &str| out_of_time(at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"), at(now));
+        assert_eq!(told("2026-11-25T00:00:00Z"), None);
+        assert!(told("2026-12-28T00:00:00Z").unwrap().starts_with("expires soon (2027-01-01T00:00:00Z)"));
+        assert!(told("2027-01-02T00:00:00Z").unwrap().starts_with("has expired"));
+        assert!(told("1970-01-01T00:00:10Z").unwrap().starts_with("is not valid before 2026-01-01T00:00:00Z"));
+    }
 
     /// Writes a new pair for localhost, or only one of the two; gives the certificate.
     fn write(config: &TlsConfig, cert: bool, key: bool) -> Vec<u8> {

@@ -108,7 +108,10 @@ fn write(path: &Path, text: &str, mode: u32, home: Option<&Metadata>) -> Result<
         file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
-    write().map_err(|error| located(path, &error))
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        located(path, &error)
+    })
 }
 
 fn located(path: &Path, error: &std::io::Error) -> Failure {

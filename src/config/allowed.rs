@@ -5,7 +5,7 @@
 //! it on the loopback or a link-local address (as a cloud's metadata service does). So it takes network cameras and test
 //! pictures, at other addresses, unless the configuration lists more.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -106,7 +106,9 @@ impl ApiSources {
         self.check_kind(uri)?;
         let (SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url)) = uri else { return Ok(()) };
         for address in addresses(url)? {
-            if is_guarded(address) && !self.networks.iter().any(|network| network.contains(&address)) {
+            if (is_guarded(address) || is_own(address))
+                && !self.networks.iter().any(|network| network.contains(&address))
+            {
                 return Err(format!(
                     "the API may not add sources at {address}, which is this machine or its link; \
                      list it in server.api_sources to allow that"
@@ -141,6 +143,11 @@ fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
         .map_err(|error| format!("no thread to look up the source's host: {error}"))?;
     let found: Vec<IpAddr> = answer.recv_timeout(PATIENCE).unwrap_or_default();
     if found.is_empty() { Err(unknown()) } else { Ok(found) }
+}
+
+/// Whether it is one of this machine's own addresses in its networks: only those can be listened at.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// This machine, its link, and what only clouds use.
@@ -228,6 +235,17 @@ mod tests {
             let refused = check(&ApiSources::default(), text).expect_err(text);
             assert!(refused.starts_with("the source's host "), "{text}: {refused}");
         }
+    }
+
+    /// Services of this machine that listen to its network trust it no less when it comes by that address.
+    #[test]
+    fn this_machines_address_in_its_network_is_refused() {
+        let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.254:9").map(|()| socket));
+        // Where there is no network, there is no such address.
+        let Ok(own) = route.and_then(|socket| socket.local_addr()) else { return };
+        let source = format!("http://{}/a", own.ip());
+        assert!(check(&ApiSources::default(), &source).unwrap_err().contains("which is this machine"));
+        assert_eq!(check(&allowing(&[&own.ip().to_string()]), &source), Ok(()));
     }
 
     #[test]

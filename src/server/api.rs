@@ -226,7 +226,7 @@ pub(super) fn tenths(value: f64) -> f64 {
 
 /// What stands before a stream's name in its RTSP address.
 fn rtsp_base(headers: &HeaderMap, app: &Shared) -> String {
-    let scheme = if app.tls { "rtsps" } else { "rtsp" };
+    let scheme = if app.tls() { "rtsps" } else { "rtsp" };
     format!("{scheme}://{}", rtsp_authority(headers, app.view.rtsp, app.address))
 }
 

@@ -132,7 +132,7 @@ async fn identify(app: &Shared, headers: &HeaderMap, from: Option<IpAddr>) -> Re
         }
         .ok_or_else(|| unauthorized(headers, "no such token, or no such user and password"));
     }
-    let session = session::id(headers, app.tls).and_then(|id| app.access.session(id));
+    let session = session::id(headers, app.tls()).and_then(|id| app.access.session(id));
     Ok(session.or_else(|| anonymous(app, headers)))
 }
 

@@ -9,7 +9,6 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,10 +17,13 @@ use axum::serve::{IncomingStream, Listener};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
+
+use super::places::{Place, Places};
+use crate::repeats;
 
 /// A client that takes nothing for this long while something is to be sent is let go: a suspended laptop would keep a
 /// stream's encoder running for ever.
@@ -35,8 +37,14 @@ const UNSENT: u32 = 32 << 10;
 /// not keep others out.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a request may take to come. By itself the HTTP library waits as long as a byte comes now and then.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
 /// Connections at the same time. The next ones wait in the kernel: file descriptors are left for cameras and recordings.
 const MOST: usize = 512;
+
+/// Connections from one address. The next ones are closed.
+const MOST_OF_ONE: usize = 128;
 
 /// How long a client may take to agree on TLS.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
@@ -45,7 +53,7 @@ const GREETING_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Doors {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Doors {
@@ -54,7 +62,7 @@ impl Doors {
     }
 
     fn of(most: usize, listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
-        Doors { listener, tls, places: Arc::new(Semaphore::new(most)) }
+        Doors { listener, tls, places: Places::new(most, MOST_OF_ONE) }
     }
 }
 
@@ -63,10 +71,18 @@ impl Listener for Doors {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // Fails for a closed semaphore only; this one never is.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        // The inherent `accept` returns errors; the trait's waits out a lack of file descriptors.
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let (stream, address, place) = loop {
+            let free = self.places.free().await;
+            // The inherent `accept` returns errors; the trait's waits out a lack of file descriptors.
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            match self.places.take(free, address.ip()) {
+                Some(place) => break (stream, address, place),
+                None => {
+                    let ip = address.ip();
+                    repeats::warn("", "", &format!("{ip} has {MOST_OF_ONE} connections; no more from there"));
+                }
+            }
+        };
         let sparing = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         if let Err(error) = stream.set_nodelay(true).and(sparing) {
             tracing::debug!("{address}: {error}");
@@ -78,7 +94,7 @@ impl Listener for Doors {
                 limit: Box::pin(tokio::time::sleep(GREETING_LIMIT)),
             },
         };
-        (Connection { _place: place, ..Connection::new(wire, STALL_LIMIT, IDLE_LIMIT) }, address)
+        (Connection { _place: Some(place), ..Connection::new(wire, STALL_LIMIT, IDLE_LIMIT) }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -109,8 +125,11 @@ pub(super) struct Connection {
     idle_limit: Duration,
     /// Starts anew with every byte that comes or goes.
     idle: Option<Pin<Box<Sleep>>>,
+    /// When the first byte came to which nothing has been answered.
+    request: Option<Instant>,
+    request_limit: Duration,
     /// Given back with the connection.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// What carries the bytes.
@@ -160,7 +179,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
 
 impl Connection {
     fn new(wire: Wire, limit: Duration, idle_limit: Duration) -> Self {
-        Connection { wire, flushed: watch::Sender::new(()), limit, stalled: None, idle_limit, idle: None, _place: None }
+        Connection {
+            wire,
+            flushed: watch::Sender::new(()),
+            limit,
+            stalled: None,
+            idle_limit,
+            idle: None,
+            request: None,
+            request_limit: REQUEST_LIMIT,
+            _place: None,
+        }
     }
 
     /// Something came or went.
@@ -174,6 +203,7 @@ impl Connection {
     fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
+            self.request = None;
             self.busy();
             return written;
         }
@@ -204,6 +234,10 @@ impl AsyncRead for Connection {
         };
         if read.is_ready() {
             self.busy();
+            let began = *self.request.get_or_insert_with(Instant::now);
+            if began.elapsed() > self.request_limit {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
             return read;
         }
         let limit = self.idle_limit;
@@ -325,6 +359,34 @@ mod tests {
             assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::TimedOut);
             drop(first);
             second.await;
+        });
+    }
+
+    #[test]
+    fn a_request_that_never_ends_is_ended() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut connection =
+                Connection::new(Wire::Plain(listener.accept().await.unwrap().0), STALL_LIMIT, IDLE_LIMIT);
+            connection.request_limit = Duration::from_millis(200);
+            let mut drip = async |connection: &mut Connection, wait: u64| {
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                client.write_all(b"x").await.unwrap();
+                connection.read_u8().await
+            };
+            for wait in [0, 150] {
+                drip(&mut connection, wait).await.unwrap();
+            }
+            // An answer ends a request; the next one has its own time.
+            connection.write_all(b"answer").await.unwrap();
+            for wait in [150, 0, 150] {
+                drip(&mut connection, wait).await.unwrap();
+            }
+            let error = drip(&mut connection, 150).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         });
     }
 

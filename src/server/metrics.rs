@@ -4,6 +4,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use jiff::Timestamp;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -22,7 +23,8 @@ use crate::stream::timing::{BUCKETS, Stage, Summary};
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
     let mut text = Vec::new();
-    TextEncoder::new().encode(&families(&app.view), &mut text).map_err(|error| {
+    let certificate_end = app.certificate.as_ref().and_then(|certificate| certificate.expires());
+    TextEncoder::new().encode(&families(&app.view, certificate_end), &mut text).map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}"))
     })?;
     Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
@@ -31,7 +33,7 @@ pub(super) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
 /// Names and values of labels.
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
-fn families(view: &View) -> Vec<MetricFamily> {
+fn families(view: &View, certificate_end: Option<Timestamp>) -> Vec<MetricFamily> {
     let mut out = Families::default();
     let streams = view.streams();
     frames(&streams, &mut out);
@@ -40,6 +42,10 @@ fn families(view: &View) -> Vec<MetricFamily> {
     outlets(&streams, &mut out);
     recordings(&streams, &mut out);
     service(view, &mut out);
+    if let Some(end) = certificate_end {
+        let name = "maskcast_certificate_expires_timestamp_seconds";
+        out.gauges(name, "When the certificate of server.tls ends, in Unix time.", [(vec![], end.as_second() as f64)]);
+    }
     process(&mut out);
     out.0
 }

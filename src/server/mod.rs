@@ -51,6 +51,7 @@ mod model;
 mod openapi;
 mod overlay;
 mod page;
+mod places;
 mod problem;
 mod process;
 mod recordings;
@@ -115,10 +116,17 @@ struct App {
     whep: Arc<Whep>,
     address: SocketAddr,
     access: Arc<Access>,
-    /// Whether clients come by TLS.
-    tls: bool,
+    /// Where clients come by TLS.
+    certificate: Option<Arc<Certificate>>,
     /// True when the server stops: endless responses end then.
     stopping: watch::Receiver<bool>,
+}
+
+impl App {
+    /// Whether clients come by TLS.
+    fn tls(&self) -> bool {
+        self.certificate.is_some()
+    }
 }
 
 type Shared = Arc<App>;
@@ -198,7 +206,7 @@ impl Bound {
         let tls = tls.map_err(|problem| ServerError { address, problem })?;
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(App { view, whep, address, access, tls: tls.is_some(), stopping });
+        let app = Arc::new(App { view, whep, address, access, certificate: certificate.cloned(), stopping });
         let listener = Doors::new(listener, tls);
         let serve = move || {
             runtime.block_on(run(listener, app));
@@ -274,7 +282,7 @@ async fn with_headers(State(app): State<Shared>, mut response: Response) -> Resp
         // nobody: neither is to show what is here. Where everybody may watch, pictures may be put into other pages.
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     }
-    if app.tls {
+    if app.tls() {
         // Browsers only take it when they trust the certificate.
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }

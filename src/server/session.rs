@@ -98,11 +98,11 @@ pub(super) async fn login(
     let name = identity.name.as_deref().unwrap_or_default();
     let begun = app.access.begin(name).map_err(failed)?;
     // Who logs in anew leaves the old session, whoever began it.
-    if let Some(old) = id(&headers, app.tls) {
+    if let Some(old) = id(&headers, app.tls()) {
         app.access.end(old);
     }
     tracing::info!("{name} has logged in from {from} as {}", identity.role.name());
-    let cookie = cookie(&begun.id, LONGEST.as_secs(), app.tls).map_err(IntoResponse::into_response)?;
+    let cookie = cookie(&begun.id, LONGEST.as_secs(), app.tls()).map_err(IntoResponse::into_response)?;
     identity.csrf = Some(begun.csrf);
     Ok(([(header::SET_COOKIE, cookie)], Json(report(&app, &identity))).into_response())
 }
@@ -138,10 +138,10 @@ pub(super) async fn show(
     responses((status = 204, description = "Nobody is logged in any more."))
 )]
 pub(super) async fn logout(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
-    if let Some(id) = id(&headers, app.tls) {
+    if let Some(id) = id(&headers, app.tls()) {
         app.access.end(id);
     }
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, app.tls)?)]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, app.tls())?)]).into_response())
 }
 
 fn report(app: &Shared, identity: &Identity) -> SessionReport {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 
@@ -33,6 +34,10 @@ fn over_tls_everything_is_the_same_and_a_new_certificate_is_taken_up() {
     assert!(cookie.starts_with("__Host-maskcast=") && cookie.ends_with("; Secure"), "{cookie}");
     let streams = ask(&secure, "GET", &format!("{}api/v1/streams", service.page), &[("cookie", &cookie)], None).json();
     assert!(streams[0]["links"]["rtsp"].as_str().unwrap().starts_with("rtsps://"), "{streams}");
+    let scrape = ask(&secure, "GET", &format!("{}metrics", service.page), &[("cookie", &cookie)], None).body;
+    let ends = scrape.lines().find_map(|line| line.strip_prefix("maskcast_certificate_expires_timestamp_seconds "));
+    let days = (ends.unwrap().parse::<f64>().unwrap() - UNIX_EPOCH.elapsed().unwrap().as_secs_f64()) / 86400.0;
+    assert!((820.0..=825.0).contains(&days), "{days} days");
     // Plain HTTP gets no page there.
     assert!(agent(None).get(service.page.replace("https", "http")).call().is_err());
 

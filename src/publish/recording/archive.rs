@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -36,6 +36,8 @@ pub struct Archive {
     bytes: AtomicU64,
     removed: [AtomicU64; Removal::ALL.len()],
     lengths: Mutex<HashMap<String, Measured>>,
+    /// When the files of this process were begun: a clock that was wrong then and has been set since makes none of them old.
+    began: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +77,13 @@ pub(super) struct Found {
     modified: Option<SystemTime>,
 }
 
+impl Found {
+    /// Since it began, by its name. A clock that was set back makes no file old.
+    fn age(&self, now: Timestamp) -> Duration {
+        Duration::try_from(now.duration_since(self.name.start)).unwrap_or_default()
+    }
+}
+
 /// Why a recording was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -99,6 +108,7 @@ impl Archive {
             bytes: AtomicU64::new(0),
             removed: Default::default(),
             lengths: Mutex::default(),
+            began: Mutex::default(),
         }
     }
 
@@ -225,11 +235,17 @@ impl Archive {
         if let Some(open) = &open {
             found.retain(|found| found.file != open.file);
         }
-        let files: Vec<Kept> = found.iter().map(|f| Kept { start: f.name.start, bytes: f.bytes }).collect();
+        let now = Timestamp::now();
+        let began = lock(&self.began).clone();
+        let age = |found: &Found| match began.get(&found.file) {
+            Some(began) => found.age(now).min(began.elapsed()),
+            None => found.age(now),
+        };
+        let files: Vec<Kept> = found.iter().map(|found| Kept { age: age(found), bytes: found.bytes }).collect();
         let open_bytes = open.as_ref().map_or(0, |open| open.bytes);
         // Asked for only where it counts: a network disk that hangs would hold us up.
         let free = self.config.min_free.and_then(|_| free(dir));
-        let doomed = doomed(&files, open_bytes, Timestamp::now(), free, (&self.config).into());
+        let doomed = doomed(&files, open_bytes, free, (&self.config).into());
         let mut kept = found.split_off(doomed.reasons.len());
         let mut gone = Gone::default();
         for (found, reason) in found.into_iter().zip(doomed.reasons) {
@@ -260,6 +276,9 @@ impl Archive {
                 }
             }
         }
+        let there: HashSet<&String> =
+            kept.iter().map(|found| &found.file).chain(open.as_ref().map(|open| &open.file)).collect();
+        lock(&self.began).retain(|file, _| there.contains(file));
         drop(changing);
         self.files.store(kept.len() as u64, Ordering::Relaxed);
         self.bytes.store(kept.iter().map(|found| found.bytes).sum(), Ordering::Relaxed);
@@ -316,6 +335,7 @@ impl Archive {
                 Err(error) => return Err(OutputError(format!("{}: {error}", path.display()))),
             }
         };
+        lock(&self.began).insert(name.of(&self.stream), Instant::now());
         let claim = Arc::new(claim(&path));
         *lock(&self.open) = Some(Open { file: name.of(&self.stream), seconds: 0.0, bytes: 0, _claim: claim });
         Ok(path)

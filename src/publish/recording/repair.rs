@@ -88,7 +88,8 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
     };
     if !archive.has_room(found.bytes) {
         // The recordings of today are worth more.
-        tracing::debug!(stream, stage = "record", "{}: was cut off, and there is no room to mend it", path.display());
+        let text = format!("{}: was cut off, is playable, and there is no room to mend it", path.display());
+        tracing::warn!(stream, stage = "record", "{text}");
         return;
     }
     let mended =
