@@ -259,8 +259,8 @@ delay: setup ## From the camera to the browser's screen, by WebRTC and as MJPEG 
 	@$(call install,chromium chromium-driver)
 	cargo bench --locked --bench delay -- --seconds $(or $(SECONDS),60)
 
-crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go (MINUTES=5): what they leave behind
-	cargo bench --locked --bench crowd -- --minutes $(or $(MINUTES),5)
+crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go (MINUTES=5, ROUNDS=1): what they leave behind
+	cargo bench --locked --bench crowd -- --minutes $(or $(MINUTES),5) --rounds $(or $(ROUNDS),1)
 
 clean: ## Remove build output and what was fetched
 	rm -rf target .tools .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png
