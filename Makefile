@@ -228,8 +228,8 @@ soak: build ## The real service with failing cameras, passing viewers, changing 
 $(CARGO_FUZZ):
 	cargo install --locked --no-track --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) cargo-fuzz@$(CARGO_FUZZ_VERSION)
 
-# Without a sanitizer it builds with the stable compiler; Maskcast forbids unsafe code, so that there is little for one to
-# find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts.
+# Without a sanitizer it builds with the stable compiler; Maskcast has no unsafe code but one call, so that there is little
+# for one to find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts.
 FUZZ := $(CARGO_FUZZ) fuzz
 FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir target/fuzz -s none
 FUZZ_TARGETS := config model api overlay scenario

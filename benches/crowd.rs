@@ -39,12 +39,12 @@ struct Arguments {
 const STAY: std::ops::Range<f64> = 5.0..25.0;
 const AWAY: std::ops::Range<f64> = 0.5..5.0;
 
-/// How long the first crowd stays. What is made once is made meanwhile, and the heap gets the size that a crowd needs: of
-/// what many threads allocate and free in turns, it gives back only what lies at its end.
-const FIRST_STAY: Duration = Duration::from_secs(60);
+/// How long the first crowd stays: what is made once is made meanwhile.
+const FIRST_STAY: Duration = Duration::from_secs(15);
 
-/// Time in which what has served somebody may end: idle threads are kept for a quarter of a minute.
-const CALM: Duration = Duration::from_secs(20);
+/// Time in which what has served somebody may end: idle threads are kept for a quarter of a minute, and memory is given back
+/// every half minute.
+const CALM: Duration = Duration::from_secs(40);
 
 /// The picture rate of the stream.
 const FPS: f64 = 15.0;

@@ -111,8 +111,8 @@ impl RtspServer {
             std::net::TcpListener::bind(address)
                 .map_err(|error| OutputError(format!("server.rtsp: {address}: {error}")))?,
         );
-        listen(&server, address, stall_limit)?.attach(Some(&context));
-        let port = u16::try_from(server.bound_port()).unwrap_or(address.port());
+        let (source, port) = listen(&server, address, stall_limit)?;
+        source.attach(Some(&context));
         let sessions = server.session_pool();
         let clean_up = glib::timeout_source_new(CLEAN_UP, None, glib::Priority::DEFAULT, move || {
             if let Some(sessions) = &sessions {
@@ -264,13 +264,13 @@ impl Drop for RtspServer {
     }
 }
 
-/// What accepts connections. GStreamer's own source would do the same, but keeps its socket to itself; accepted connections
+/// What accepts connections, and at which port. GStreamer's own source would do the same, but keeps its socket to itself; accepted connections
 /// inherit what is set here.
 fn listen(
     server: &rtsp_server::RTSPServer,
     address: SocketAddr,
     stall_limit: Duration,
-) -> Result<glib::Source, OutputError> {
+) -> Result<(glib::Source, u16), OutputError> {
     let failed = |error: &dyn std::fmt::Display| OutputError(format!("server.rtsp: {address}: {error}"));
     let none = gio::Cancellable::NONE;
     let socket = server.create_socket(none).map_err(|error| failed(&error))?;
@@ -279,6 +279,7 @@ fn listen(
         .set_tcp_user_timeout(Some(stall_limit))
         .and_then(|()| options.set_tcp_keepalive(&asking.with_interval(ASK_AFTER / 3)))
         .map_err(|error| failed(&error))?;
+    let bound = options.local_addr().map_err(|error| failed(&error))?.as_socket();
     let wanted = glib::IOCondition::IN | glib::IOCondition::ERR | glib::IOCondition::HUP | glib::IOCondition::NVAL;
     let server = server.clone();
     let accept = move |socket: &gio::Socket, condition| {
@@ -287,7 +288,8 @@ fn listen(
         }
         glib::ControlFlow::Continue
     };
-    Ok(SocketExtManual::create_source(&socket, wanted, none, Some("rtsp"), glib::Priority::DEFAULT, accept))
+    let source = SocketExtManual::create_source(&socket, wanted, none, Some("rtsp"), glib::Priority::DEFAULT, accept);
+    Ok((source, bound.map_or(address.port(), |bound| bound.port())))
 }
 
 /// Lets every client that begins to play begin with a keyframe, and notes what each asks for. The media is shared: only its
