@@ -228,8 +228,8 @@ soak: build ## The real service with failing cameras, passing viewers, changing 
 $(CARGO_FUZZ):
 	cargo install --locked --no-track --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) cargo-fuzz@$(CARGO_FUZZ_VERSION)
 
-# Without a sanitizer it builds with the stable compiler; Maskcast forbids unsafe code, so that there is little for one to
-# find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts.
+# Without a sanitizer it builds with the stable compiler; Maskcast has no unsafe code but one call, so that there is little
+# for one to find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts.
 FUZZ := $(CARGO_FUZZ) fuzz
 FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir target/fuzz -s none
 FUZZ_TARGETS := config model api overlay scenario
@@ -259,8 +259,8 @@ delay: setup ## From the camera to the browser's screen, by WebRTC and as MJPEG 
 	@$(call install,chromium chromium-driver)
 	cargo bench --locked --bench delay -- --seconds $(or $(SECONDS),60)
 
-crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go (MINUTES=5): what they leave behind
-	cargo bench --locked --bench crowd -- --minutes $(or $(MINUTES),5)
+crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go (MINUTES=5, ROUNDS=1): what they leave behind
+	cargo bench --locked --bench crowd -- --minutes $(or $(MINUTES),5) --rounds $(or $(ROUNDS),1)
 
 clean: ## Remove build output and what was fetched
 	rm -rf target .tools .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png

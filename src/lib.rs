@@ -14,6 +14,7 @@
 //! | [`config`] | the TOML file, validated: all errors at once |
 //! | [`frame`] | frames, masks, pictures: what flows |
 //! | [`queue`] | the bounded queue between stages |
+//! | [`heap`] | memory that goes back to the system |
 //! | [`repeats`] | log lines of faults that repeat |
 //! | [`stream`] | one stream: stages, supervision, accounts, freshness |
 //! | [`capture`] | sources (GStreamer) |
@@ -27,7 +28,7 @@
 //! | [`commands`] | the command line |
 //!
 //! Only [`capture`], [`publish`] and [`gst`] know GStreamer; only [`segment`] knows ONNX Runtime.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod access;
 pub mod capture;
@@ -36,6 +37,7 @@ pub mod config;
 pub mod events;
 pub mod frame;
 pub mod gst;
+pub mod heap;
 pub mod overlay;
 pub mod paths;
 pub mod publish;

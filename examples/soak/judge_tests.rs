@@ -2,6 +2,8 @@
 
 use super::judge::judge;
 use super::record::{Account, End, Quiet, Recovery, Run, Sample, Standing, Visit};
+use super::viewers::Leaves;
+use super::watching::By;
 
 /// Half an hour, a sample every five seconds, in which nothing is wrong: memory rises at first, as it does, and is as
 /// noisy as encoders that come and go make it.
@@ -45,7 +47,13 @@ fn good() -> Run {
         took: Some(0.5 + 0.1 * (n % 20) as f64),
         disturbed: false,
     };
-    let visit = |n: u64| Visit { stream: "gate".into(), by: "rtsp-tcp", seconds: n as f64, pictures: 10 * n };
+    let visit = |n: u64| Visit {
+        stream: "gate".into(),
+        by: By::RtspTcp,
+        leaves: Leaves::Properly,
+        seconds: n as f64,
+        pictures: 10 * n,
+    };
     let account = Account { stream: "gate".into(), captured: 10, published: 9, dropped: 1, in_flight: 0 };
     Run {
         minutes: 30.0,

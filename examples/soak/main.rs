@@ -6,7 +6,8 @@
 //! | [`setting`] | four cameras, models, the configuration |
 //! | [`service`] | the process, its log, its API |
 //! | [`faults`] | what goes wrong with cameras, and how long the streams need afterwards |
-//! | [`viewers`] | RTSP players and browsers that come and go |
+//! | [`viewers`] | viewers that come and go, politely or not |
+//! | [`watching`] | what one of them does: an RTSP player, a browser |
 //! | [`chores`] | models exchanged, configurations read again |
 //! | [`record`] | what a run leaves behind |
 //! | [`judge`], [`stats`] | whether that is good |
@@ -14,9 +15,18 @@
 
 #[path = "../../tests/faulty_camera/mod.rs"]
 mod faulty_camera;
-#[allow(dead_code)] // The tests use all of it.
+// What the tests have, too; they use all of it.
+#[allow(dead_code)]
+#[path = "../../tests/common/http.rs"]
+mod http;
+#[allow(dead_code)]
 #[path = "../../tests/common/onnx.rs"]
 mod onnx;
+#[path = "../../tests/common/wait.rs"]
+mod wait;
+#[allow(dead_code)]
+#[path = "../../tests/common/whep.rs"]
+mod whep;
 
 mod chores;
 mod faults;
@@ -29,6 +39,7 @@ mod service;
 mod setting;
 mod stats;
 mod viewers;
+mod watching;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +53,7 @@ use fastrand::Rng;
 use record::{Quiet, Record, Run};
 use service::{Service, pause};
 use setting::Setting;
+use watching::Role;
 
 /// Runs the service with failing cameras, passing viewers, changing models, and judges it
 ///
@@ -50,6 +62,8 @@ use setting::Setting;
 /// live again after their return.
 #[derive(Parser)]
 struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
     /// How long the faults go on
     #[arg(long, default_value_t = 30.0)]
     minutes: f64,
@@ -68,7 +82,7 @@ struct Arguments {
 const CALM: Duration = Duration::from_secs(15);
 
 /// Viewers at a time.
-const VIEWERS: u64 = 3;
+const VIEWERS: u64 = 4;
 
 /// Time between two samples of the process, and between two looks at the streams: times of return are known so far.
 const SAMPLE: Duration = Duration::from_secs(2);
@@ -79,6 +93,10 @@ const ALL_LIVE: Duration = Duration::from_secs(90);
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(Role::Watch { by, server, stream }) = &arguments.role {
+        watching::watch(*by, server, stream)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     gstreamer::init()?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("seed {seed}, {} minutes, report in {}", arguments.minutes, arguments.out.display());

@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::viewers::Leaves;
+use super::watching::By;
+
 /// One look at the service's process and streams.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample {
@@ -63,7 +66,9 @@ pub struct Recovery {
 #[derive(Clone, Debug, Serialize)]
 pub struct Visit {
     pub stream: String,
-    pub by: &'static str,
+    pub by: By,
+    pub leaves: Leaves,
+    /// From its start until it left or fell silent.
     pub seconds: f64,
     pub pictures: u64,
 }

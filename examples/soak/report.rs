@@ -7,7 +7,9 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use super::judge::{Group, Spread, Verdict};
-use super::record::{Run, Sample};
+use super::record::{Run, Sample, Visit};
+use super::viewers::Leaves;
+use super::watching::By;
 
 /// Twice what is shown: the library places everything on whole pixels.
 const SIZE: (u32, u32) = (1800, 560);
@@ -52,7 +54,9 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
         let number = |n: Option<u64>| n.map_or("–".into(), |n| n.to_string());
         format!("{} before, {} after", number(before), number(after))
     };
-    let visits = |by: &str| run.visits.iter().filter(|visit| visit.by == by).count();
+    let visits = |of: &dyn Fn(&Visit) -> bool| run.visits.iter().filter(|visit| of(visit)).count();
+    let by = By::ALL.map(|by| visits(&|visit| visit.by == by).to_string()).join(", ");
+    let leaving = |leaves| visits(&|visit| visit.leaves == leaves);
     let rows = [
         ("minutes, seed", format!("{:.1}, {}", run.minutes, run.seed)),
         (
@@ -67,9 +71,10 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
         ("anonymous memory at most, MiB", figures.memory_at_most.map_or("–".into(), |mib| format!("{mib:.0}"))),
         ("descriptors in the calm", pair(figures.descriptors)),
         ("threads in the calm", pair(figures.threads)),
+        ("visits by RTSP over TCP, over UDP, by MJPEG, by WebRTC", by),
         (
-            "visits by RTSP over TCP, over UDP, by MJPEG",
-            format!("{}, {}, {}", visits("rtsp-tcp"), visits("rtsp-udp"), visits("mjpeg")),
+            "of these left with a word, were killed, fell silent first",
+            [Leaves::Properly, Leaves::Killed, Leaves::Silently].map(|leaves| leaving(leaves).to_string()).join(", "),
         ),
         ("models exchanged, refused", format!("{}, {}", run.model_swaps, run.models_refused)),
         ("configurations read again, refused", format!("{}, {}", run.end.reloads, run.end.reloads_refused)),

@@ -157,17 +157,12 @@ impl Service {
         }
     }
 
-    /// Sends a signal by its name.
+    /// Sends it a signal by its name.
     ///
     /// # Errors
     /// It cannot be sent.
     pub fn signal(&self, name: &str) -> Result<()> {
-        // By the shell: the crate has no unsafe code to call the system by.
-        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid)).status()?;
-        if !sent.success() {
-            bail!("SIG{name} could not be sent");
-        }
-        Ok(())
+        signal(self.pid, name)
     }
 
     /// How it ended, if it has.
@@ -279,6 +274,19 @@ fn hear(heard: &mut Heard, line: &str) {
             in_flight: number("in_flight"),
         });
     }
+}
+
+/// Sends a process a signal by its name.
+///
+/// # Errors
+/// It cannot be sent.
+pub fn signal(pid: u32, name: &str) -> Result<()> {
+    // By the shell: the crate has no unsafe code to call the system by.
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status()?;
+    if !sent.success() {
+        bail!("SIG{name} could not be sent");
+    }
+    Ok(())
 }
 
 /// Waits; true when the run is over.

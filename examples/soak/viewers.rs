@@ -1,34 +1,44 @@
-//! Viewers who come and go: RTSP players by TCP and by UDP, and browsers.
+//! Viewers who come and go. Some say goodbye, some are killed, and some fall silent first, as a laptop that sleeps does.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, tick};
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::Receiver;
 use fastrand::Rng;
-use gstreamer as gst;
-use gstreamer_app as gst_app;
-
-use gst::prelude::*;
+use serde::Serialize;
 
 use super::record::{Record, Visit};
-use super::service::{Service, pause};
+use super::service::{Service, pause, signal};
+use super::watching::By;
 
-/// How long a visit lasts, and how long until the next, seconds.
+/// How long a visit lasts, how long until the next, and how long one who falls silent stays so, seconds.
 const STAYS: [f64; 2] = [1.0, 30.0];
 const AWAY: [f64; 2] = [0.2, 6.0];
+const SILENT: [f64; 2] = [2.0, 90.0];
 
-/// How often a viewer looks whether it is time to leave.
+/// How often it is looked whether a viewer is still there.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How a viewer watches.
-#[derive(Clone, Copy, Debug)]
-enum By {
-    Tcp,
-    Udp,
-    Browser,
+/// How long one who is asked to leave may take.
+const GOODBYE: Duration = Duration::from_secs(20);
+
+/// How a viewer leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Leaves {
+    /// It says so.
+    Properly,
+    /// Its connections are closed by the system, without a word.
+    Killed,
+    /// Nothing comes from it, and nothing is read by it, for a while; then it is killed.
+    Silently,
 }
+
+/// As often as they are listed.
+const LEAVES: [Leaves; 6] =
+    [Leaves::Properly, Leaves::Properly, Leaves::Properly, Leaves::Killed, Leaves::Killed, Leaves::Silently];
 
 /// One visit after the other until the run is over.
 pub fn come_and_go(streams: &[&str], mut random: Rng, service: &Service, record: &Record, over: &Receiver<()>) {
@@ -40,82 +50,93 @@ pub fn come_and_go(streams: &[&str], mut random: Rng, service: &Service, record:
             return;
         }
         let stream = streams[random.usize(..streams.len())];
-        let (by, stays) = ([By::Tcp, By::Udp, By::Browser][random.usize(..3)], between(&mut random, STAYS));
+        let (by, stays) = (By::ALL[random.usize(..By::ALL.len())], between(&mut random, STAYS));
+        let (leaves, silent) = (LEAVES[random.usize(..LEAVES.len())], between(&mut random, SILENT));
         let came = Instant::now();
-        let leave = |_: u64| came.elapsed() >= stays || over.try_recv() != Err(crossbeam_channel::TryRecvError::Empty);
-        let (name, seen) = match by {
-            By::Tcp => ("rtsp-tcp", play(&format!("{}{stream}", service.rtsp), "tcp", leave)),
-            By::Udp => ("rtsp-udp", play(&format!("{}{stream}", service.rtsp), "udp", leave)),
-            By::Browser => ("mjpeg", browse(&service.page, stream, leave)),
-        };
-        match seen {
-            Ok(pictures) => {
-                let seconds = came.elapsed().as_secs_f64();
-                record.run().visits.push(Visit { stream: stream.into(), by: name, seconds, pictures });
-            }
-            Err(error) => record.problem(format_args!("a viewer of {stream} by {name} was sent away: {error:#}")),
+        let visit = Viewer::start(by, service, stream).and_then(|mut viewer| {
+            viewer.stay(stays, over)?;
+            let seconds = came.elapsed().as_secs_f64();
+            let pictures = viewer.leave(leaves, silent, over)?;
+            Ok(Visit { stream: stream.into(), by, leaves, seconds, pictures })
+        });
+        match visit {
+            Ok(visit) => record.run().visits.push(visit),
+            Err(error) => record.problem(format_args!("a viewer of {stream} by {}: {error:#}", by.name())),
         }
     }
 }
 
-/// Plays until it is time to leave; gives the number of pictures that came.
-fn play(url: &str, transport: &str, leave: impl Fn(u64) -> bool) -> Result<u64> {
-    let description = format!(
-        "rtspsrc location={url} protocols={transport} latency=0 ! rtph264depay ! h264parse \
-         ! video/x-h264,alignment=au ! appsink name=sink sync=false max-buffers=4 drop=true"
-    );
-    let pipeline = gst::parse::launch(&description)?.downcast::<gst::Pipeline>().ok().context("it is no pipeline")?;
-    let sink = pipeline.by_name("sink").context("no sink")?.downcast::<gst_app::AppSink>().ok().context("no sink")?;
-    pipeline.set_state(gst::State::Playing)?;
-    let mut pictures = 0;
-    let outcome = loop {
-        if leave(pictures) {
-            break Ok(pictures);
+/// A viewer's process. Dropped, it is killed.
+struct Viewer(Child);
+
+impl Viewer {
+    fn start(by: By, service: &Service, stream: &str) -> Result<Self> {
+        let server = if by.is_rtsp() { &service.rtsp } else { &service.page };
+        let child = Command::new(std::env::current_exe()?)
+            .args(["watch", by.name(), server, stream])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("it cannot be started")?;
+        Ok(Viewer(child))
+    }
+
+    /// Waits, until the run is over if that is sooner.
+    fn stay(&mut self, stays: Duration, over: &Receiver<()>) -> Result<()> {
+        let until = Instant::now() + stays;
+        while Instant::now() < until && !pause(over, LOOK) {
+            if self.0.try_wait()?.is_some() {
+                bail!("it was sent away: {}", self.complaint()?);
+            }
         }
-        if sink.try_pull_sample(gst::ClockTime::from_mseconds(LOOK.as_millis() as u64)).is_some() {
-            pictures += 1;
-        } else if let Some(message) = pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error])) {
-            break Err(anyhow::anyhow!("{:?}", message.structure()));
+        Ok(())
+    }
+
+    /// Gives the number of pictures that it has seen.
+    fn leave(mut self, how: Leaves, silent: Duration, over: &Receiver<()>) -> Result<u64> {
+        match how {
+            Leaves::Properly => self.say_goodbye()?,
+            Leaves::Killed => {}
+            Leaves::Silently => {
+                signal(self.0.id(), "STOP")?;
+                pause(over, silent);
+            }
         }
-    };
-    // Going to the null state cannot fail.
-    let _ = pipeline.set_state(gst::State::Null);
-    outcome
+        // Fails for one that has ended.
+        let _ = self.0.kill();
+        // A pipe holds many more dots than a viewer writes in the longest visit, so that they may be read now.
+        let mut dots = Vec::new();
+        self.0.stdout.take().context("it has no output")?.read_to_end(&mut dots)?;
+        Ok(dots.len() as u64)
+    }
+
+    fn say_goodbye(&mut self) -> Result<()> {
+        drop(self.0.stdin.take());
+        let (_never, endless) = crossbeam_channel::bounded::<()>(0);
+        let deadline = Instant::now() + GOODBYE;
+        while Instant::now() < deadline {
+            match self.0.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(_) => bail!("it left in anger: {}", self.complaint()?),
+                None => drop(pause(&endless, LOOK)),
+            }
+        }
+        bail!("it has not left within {GOODBYE:?}")
+    }
+
+    /// What an ended one has to say.
+    fn complaint(&mut self) -> Result<String> {
+        let mut text = String::new();
+        self.0.stderr.take().context("it has no standard error")?.read_to_string(&mut text)?;
+        Ok(text.trim_end().replace('\n', "; "))
+    }
 }
 
-/// Takes `/mjpeg/NAME` until it is time to leave; gives the number of pictures that came.
-fn browse(page: &str, stream: &str, leave: impl Fn(u64) -> bool) -> Result<u64> {
-    let host = page.trim_start_matches("http://").trim_end_matches('/');
-    let mut connection = TcpStream::connect(host)?;
-    connection.set_read_timeout(Some(LOOK))?;
-    write!(connection, "GET /mjpeg/{stream} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
-    let mut reader = BufReader::new(connection);
-    let (mut pictures, mut line, mut left) = (0, Vec::new(), 0);
-    let mut skipped = [0; 4096];
-    let deadline = tick(LOOK);
-    loop {
-        if deadline.try_recv().is_ok() && leave(pictures) {
-            return Ok(pictures);
-        }
-        let read = if left > 0 {
-            let most = skipped.len().min(left);
-            reader.read(&mut skipped[..most]).inspect(|read| left -= read)
-        } else {
-            reader.read_until(b'\n', &mut line)
-        };
-        match read {
-            Ok(0) => anyhow::bail!("the connection was closed"),
-            Ok(_) if line.ends_with(b"\n") => {
-                let text = String::from_utf8_lossy(&line).to_ascii_lowercase();
-                if let Some(length) = text.trim_end().strip_prefix("content-length: ") {
-                    left = length.parse()?;
-                    pictures += 1;
-                }
-                line.clear();
-            }
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
-            Err(error) => return Err(error.into()),
-        }
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        // Both fail for one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Failure, load_config};
+use crate::heap::Heap;
 use crate::repeats;
 use crate::service::Service;
 use crate::service::changes::{Changes, tell};
@@ -39,6 +40,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let mut watch = Watch::new(service.view.clone());
     let mut changes = Changes::new(path.to_path_buf());
     let asked = service.asked();
+    let mut heap = Heap::default();
     loop {
         if watch.tick() {
             tracing::info!("ready");
@@ -46,6 +48,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         service.tick();
         changes.tick(&service);
         repeats::tell_due();
+        heap.tick();
         if reload.swap(false, Ordering::AcqRel) {
             watch.reloading(|| reload_config(path, &mut service, &mut changes));
         }

@@ -148,8 +148,8 @@ impl Output for LiveOutput {
     fn wanted(&mut self) -> bool {
         let wanted = self.outlets.h264.takers() > 0 || self.outlets.jpeg.viewers() > 0;
         if !wanted {
-            // Threads, memory, and a GPU's few encoder sessions are given back.
-            (self.h264, self.jpeg) = (None, None);
+            // Threads, memory, descriptors, and a GPU's few encoder sessions are given back.
+            (self.h264, self.jpeg, self.pool) = (None, None, None);
         }
         wanted
     }

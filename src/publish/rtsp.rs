@@ -1,12 +1,14 @@
 //! The RTSP server: `rtsp://HOST:PORT/NAME`, one shared media a stream, fed with the stream's one encode.
 //!
-//! Who may watch is `rtsp_auth.rs`'s affair. GStreamer's server speaks the protocol (RFC 2326), over UDP or TCP. A viewer that does not read is cut
-//! off by it when its own queue is full; the media and the other viewers do not wait.
+//! Who may watch is `rtsp_auth.rs`'s affair. GStreamer's server speaks the protocol (RFC 2326), over UDP or TCP. A viewer
+//! that does not read is cut off; the media and the other viewers do not wait. So is one of whom nothing is heard: over TCP
+//! after 15 s, over UDP when its session has run out, after a minute.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -14,8 +16,11 @@ use gstreamer_rtsp_server as rtsp_server;
 
 use gst::glib;
 use gst::prelude::*;
+use rtsp_server::gio;
+use rtsp_server::gio::prelude::SocketExtManual;
 use rtsp_server::gst_rtsp::{RTSPLowerTrans, RTSPStatusCode};
 use rtsp_server::prelude::*;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::OutputError;
 use super::fanout::{AppSrcTaker, Fanout};
@@ -31,7 +36,18 @@ const WAITING: u64 = 15;
 const CLIENT_THREADS: i32 = 16;
 
 /// How often sessions that clients left without a word are looked for.
-const CLEAN_UP: std::time::Duration = std::time::Duration::from_secs(5);
+const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// How long a client may stay connected whose sessions have ended, seconds, in case it asks for another one. Without a
+/// limit a connection whose other end has fallen silent would be kept for ever, as there is nothing to be sent by it.
+const AFTER_SESSION: i32 = 5;
+
+/// A client that takes nothing for this long while something is to be sent is let go, as by HTTP. Of those who watch over
+/// TCP the server itself says that their sessions cannot run out.
+const STALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often the system asks after a client on whose connection nothing happens, as on that of one who watches over UDP.
+const ASK_AFTER: Duration = Duration::from_secs(15);
 
 /// The fan-outs by stream name.
 type Streams = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
@@ -65,6 +81,14 @@ impl RtspServer {
     /// # Errors
     /// Those of [`RtspServer::start`], and a certificate that cannot be used.
     pub fn start_guarded(address: SocketAddr, guard: Option<&RtspGuard>) -> Result<Self, OutputError> {
+        Self::start_patient(address, guard, STALL_LIMIT)
+    }
+
+    fn start_patient(
+        address: SocketAddr,
+        guard: Option<&RtspGuard>,
+        stall_limit: Duration,
+    ) -> Result<Self, OutputError> {
         crate::gst::init()?;
         for element in ["appsrc", "h264parse", "rtph264pay"] {
             make(element)?;
@@ -87,11 +111,8 @@ impl RtspServer {
             std::net::TcpListener::bind(address)
                 .map_err(|error| OutputError(format!("server.rtsp: {address}: {error}")))?,
         );
-        let source = server
-            .create_source(rtsp_server::gio::Cancellable::NONE)
-            .map_err(|error| OutputError(format!("server.rtsp: {address}: {error}")))?;
+        let (source, port) = listen(&server, address, stall_limit)?;
         source.attach(Some(&context));
-        let port = u16::try_from(server.bound_port()).unwrap_or(address.port());
         let sessions = server.session_pool();
         let clean_up = glib::timeout_source_new(CLEAN_UP, None, glib::Priority::DEFAULT, move || {
             if let Some(sessions) = &sessions {
@@ -243,11 +264,40 @@ impl Drop for RtspServer {
     }
 }
 
+/// What accepts connections, and at which port. GStreamer's own source would do the same, but keeps its socket to itself; accepted connections
+/// inherit what is set here.
+fn listen(
+    server: &rtsp_server::RTSPServer,
+    address: SocketAddr,
+    stall_limit: Duration,
+) -> Result<(glib::Source, u16), OutputError> {
+    let failed = |error: &dyn std::fmt::Display| OutputError(format!("server.rtsp: {address}: {error}"));
+    let none = gio::Cancellable::NONE;
+    let socket = server.create_socket(none).map_err(|error| failed(&error))?;
+    let (options, asking) = (SockRef::from(&socket), TcpKeepalive::new().with_time(ASK_AFTER));
+    options
+        .set_tcp_user_timeout(Some(stall_limit))
+        .and_then(|()| options.set_tcp_keepalive(&asking.with_interval(ASK_AFTER / 3)))
+        .map_err(|error| failed(&error))?;
+    let bound = options.local_addr().map_err(|error| failed(&error))?.as_socket();
+    let wanted = glib::IOCondition::IN | glib::IOCondition::ERR | glib::IOCondition::HUP | glib::IOCondition::NVAL;
+    let server = server.clone();
+    let accept = move |socket: &gio::Socket, condition| {
+        if rtsp_server::RTSPServer::io_func(socket, condition, &server).is_err() {
+            crate::repeats::warn("", "publish", "an RTSP client could not be let in");
+        }
+        glib::ControlFlow::Continue
+    };
+    let source = SocketExtManual::create_source(&socket, wanted, none, Some("rtsp"), glib::Priority::DEFAULT, accept);
+    Ok((source, bound.map_or(address.port(), |bound| bound.port())))
+}
+
 /// Lets every client that begins to play begin with a keyframe, and notes what each asks for. The media is shared: only its
 /// first client starts the encoder, the others would wait for the next keyframe that is due.
 fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &Asked) {
     let (streams, asked) = (Arc::clone(streams), Arc::clone(asked));
     server.connect_client_connected(move |_, client| {
+        client.set_post_session_timeout(AFTER_SESSION);
         let asked = Arc::clone(&asked);
         client.connect_pre_describe_request(move |client, context| {
             if let Some(name) = stream_name(context) {
@@ -284,3 +334,6 @@ fn stream_name(context: &rtsp_server::RTSPContext) -> Option<String> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use super::program::DEADLINE;
+use super::wait::DEADLINE;
 
 /// Status and body.
 pub fn get(url: &str) -> (u16, String) {

@@ -11,5 +11,6 @@ pub mod onnx;
 pub mod program;
 pub mod rtsp;
 pub mod service;
+pub mod wait;
 pub mod whep;
 pub mod whip_server;

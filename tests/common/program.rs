@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, tick, unbounded};
 use serde_json::Value;
 
-/// How long a test waits for what must come; machines that run tests are slow and busy.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub use super::wait::{DEADLINE, until};
 
 /// A child that is killed when the test lets go of it.
 pub struct Guard(pub Child);
@@ -180,18 +179,5 @@ impl Program {
             reader.join().unwrap();
         }
         (code, self.log())
-    }
-}
-
-/// Asks again and again until there is an answer; what is asked is another process, which sends no event for it.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    let again = tick(Duration::from_millis(25));
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
-        let _ = again.recv();
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use anyhow::{Context, Result, ensure};
 use crossbeam_channel::bounded;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -12,7 +13,7 @@ use gstreamer_webrtc as gst_webrtc;
 use gst::prelude::*;
 
 use super::http::Answer;
-use super::program::DEADLINE;
+use super::wait::{DEADLINE, until};
 
 /// Width, height, and the colour in the middle.
 pub type Picture = (i32, i32, [u8; 3]);
@@ -43,13 +44,24 @@ impl Player {
 
     /// The same, with `Authorization`.
     pub fn start_as(page: &str, stream: &str, wants: Wants, authorization: &str) -> Self {
-        gst::init().unwrap();
-        let pipeline = gst::Pipeline::new();
-        let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
+        Player::try_start(page, stream, wants, authorization).unwrap()
+    }
+
+    /// The same for one who may be refused.
+    pub fn try_start(page: &str, stream: &str, wants: Wants, authorization: &str) -> Result<Self> {
+        gst::init()?;
+        // From here on the pipeline ends however this ends.
+        let mut player = Player {
+            pipeline: gst::Pipeline::new(),
+            location: String::new(),
+            received: Arc::default(),
+            newest: Arc::default(),
+        };
+        let webrtc = gst::ElementFactory::make("webrtcbin").build()?;
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         let agent = webrtc.property::<gst::Object>("ice-agent").property::<gst::glib::Object>("agent");
         agent.set_property("upnp", false);
-        pipeline.add(&webrtc).unwrap();
+        player.pipeline.add(&webrtc)?;
         let caps = gst::Caps::builder("application/x-rtp")
             .field("media", "video")
             .field("encoding-name", "H264")
@@ -61,14 +73,14 @@ impl Player {
             .build();
         let direction = gst_webrtc::WebRTCRTPTransceiverDirection::Recvonly;
         webrtc.emit_by_name::<gst_webrtc::WebRTCRTPTransceiver>("add-transceiver", &[&direction, &caps]);
-        let (received, newest) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Option<Picture>>>::default());
-        let (count, shown, bin) = (Arc::clone(&received), Arc::clone(&newest), pipeline.downgrade());
+        let (count, shown) = (Arc::clone(&player.received), Arc::clone(&player.newest));
+        let bin = player.pipeline.downgrade();
         webrtc.connect_pad_added(move |_, pad| {
             if let Some(pipeline) = bin.upgrade().filter(|_| pad.direction() == gst::PadDirection::Src) {
                 receive(&pipeline, pad, wants, &count, &shown);
             }
         });
-        pipeline.set_state(gst::State::Playing).unwrap();
+        player.pipeline.set_state(gst::State::Playing)?;
         let (gathered, complete) = bounded(8);
         webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
             let state = webrtc.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
@@ -78,18 +90,19 @@ impl Player {
         });
         let (promise, reply) = promise();
         webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
-        let reply = reply.recv_timeout(DEADLINE).unwrap().unwrap();
-        let offer = reply.get::<gst_webrtc::WebRTCSessionDescription>("offer").unwrap();
+        let reply = reply.recv_timeout(DEADLINE).context("no offer is made")?.context("an offer is empty")?;
+        let offer = reply.get::<gst_webrtc::WebRTCSessionDescription>("offer")?;
         webrtc.emit_by_name::<()>("set-local-description", &[&offer, &None::<gst::Promise>]);
-        complete.recv_timeout(DEADLINE).unwrap();
+        complete.recv_timeout(DEADLINE).context("gathering does not end")?;
         let offer = webrtc.property::<gst_webrtc::WebRTCSessionDescription>("local-description");
         let url = format!("{page}whep/{stream}");
-        let answer = Answer::to_as("POST", &url, "application/sdp", &offer.sdp().as_text().unwrap(), authorization);
-        assert_eq!(answer.status, 201, "{}", answer.body);
-        let sdp = gst_sdp::SDPMessage::parse_buffer(answer.body.as_bytes()).unwrap();
+        let answer = Answer::to_as("POST", &url, "application/sdp", &offer.sdp().as_text()?, authorization);
+        ensure!(answer.status == 201, "{}: {}", answer.status, answer.body);
+        player.location = answer.header("location");
+        let sdp = gst_sdp::SDPMessage::parse_buffer(answer.body.as_bytes())?;
         let description = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, sdp);
         webrtc.emit_by_name::<()>("set-remote-description", &[&description, &None::<gst::Promise>]);
-        Player { pipeline, location: answer.header("location"), received, newest }
+        Ok(player)
     }
 
     /// Pictures or packets so far.
@@ -105,7 +118,7 @@ impl Player {
     /// Waits for so many more pictures or packets.
     pub fn until_more(&self, count: u64) {
         let wanted = self.received() + count;
-        super::program::until(&format!("{count} more for a WHEP player"), || (self.received() >= wanted).then_some(()));
+        until(&format!("{count} more for a WHEP player"), || (self.received() >= wanted).then_some(()));
     }
 }
 

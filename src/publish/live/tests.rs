@@ -50,7 +50,8 @@ fn encoded_pictures_enter_their_delay() {
     assert!(output.wanted() && outlets.h264.takers() == 1);
     outlets.h264.close();
     assert_eq!(seen.try_recv(), Err(Disconnected));
-    assert!(!output.wanted() && output.h264.is_none());
+    assert!(output.pool.is_some());
+    assert!(!output.wanted() && output.h264.is_none() && output.pool.is_none(), "nothing is kept for nobody");
 }
 
 /// Left as it is, a picture is what lay in the memory before; where that is noise, OpenH264 has no room for it.

@@ -1,0 +1,147 @@
+//! Viewers as the server sees them: a connection that speaks RTSP, and from some moment on does not.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded, tick};
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+use crate::config::EncodeConfig;
+use crate::frame::{PixelFormat, VideoInfo};
+use crate::publish::live::{LiveOutput, Outlets};
+use crate::publish::{Output, Stamp};
+use crate::stream::status::Status;
+
+/// How long the test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A server with the stream `gate`, whose pictures come until this is dropped.
+struct Scene {
+    server: RtspServer,
+    outlets: Outlets,
+    painter: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Scene {
+    fn start() -> Self {
+        // Not fifteen.
+        let stall_limit = Duration::from_secs(1);
+        let server = RtspServer::start_patient("127.0.0.1:0".parse().unwrap(), None, stall_limit).unwrap();
+        let outlets = Outlets::default();
+        server.add("gate", Arc::clone(&outlets.h264));
+        let (going_on, over) = bounded::<()>(0);
+        let status = Arc::new(Status::new("gate"));
+        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets.clone()).unwrap();
+        let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
+        let painter = std::thread::spawn(move || {
+            let start = Instant::now();
+            while over.recv_timeout(Duration::from_millis(40)) == Err(RecvTimeoutError::Timeout) {
+                let now = Instant::now();
+                if output.wanted() {
+                    let stamp = Stamp { pts: now - start, captured_at: now, slate: false };
+                    let grey = &mut |picture: &mut crate::frame::PictureMut<'_>| {
+                        picture.planes.iter_mut().for_each(|plane| plane.data.fill(128));
+                    };
+                    output.publish(stamp, info, grey).unwrap();
+                }
+            }
+        });
+        Scene { server, outlets, painter: Some((going_on, painter)) }
+    }
+
+    /// Sessions run out as soon as nothing is heard of them for a second, not for a minute.
+    fn hurry(&self) {
+        let pool = self.server.server.session_pool().unwrap();
+        pool.filter(Some(&mut |_, session| {
+            session.set_timeout(1);
+            session.set_extra_timeout(0);
+            rtsp_server::RTSPFilterResult::Keep
+        }));
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let (deadline, again) = (Instant::now() + DEADLINE, tick(Duration::from_millis(20)));
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+            again.recv().unwrap();
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some((going_on, painter)) = self.painter.take() {
+            drop(going_on);
+            assert!(painter.join().is_ok());
+        }
+    }
+}
+
+/// A viewer that says only what it is told to say.
+struct Viewer {
+    connection: BufReader<TcpStream>,
+    url: String,
+    said: u32,
+}
+
+impl Viewer {
+    /// Plays by this transport, as in the header.
+    fn play(server: &RtspServer, transport: &str) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // The less the system reads for one who does not, the sooner it shows.
+        socket.set_recv_buffer_size(2048).unwrap();
+        socket.connect(&server.address().into()).unwrap();
+        let connection = TcpStream::from(socket);
+        connection.set_read_timeout(Some(DEADLINE)).unwrap();
+        let url = format!("rtsp://{}/gate", server.address());
+        let mut viewer = Viewer { connection: BufReader::new(connection), url: url.clone(), said: 0 };
+        viewer.say("DESCRIBE", &url, "Accept: application/sdp\r\n");
+        let answer = viewer.say("SETUP", &format!("{url}/stream=0"), &format!("Transport: {transport}\r\n"));
+        let session = answer.iter().find_map(|line| line.strip_prefix("Session: ")).unwrap();
+        let session = session.split(';').next().unwrap().to_owned();
+        viewer.say("PLAY", &url, &format!("Session: {session}\r\n"));
+        viewer
+    }
+
+    /// Gives the answer's header, which must be a good one.
+    fn say(&mut self, method: &str, url: &str, headers: &str) -> Vec<String> {
+        self.said += 1;
+        let text = format!("{method} {url} RTSP/1.0\r\nCSeq: {}\r\n{headers}\r\n", self.said);
+        self.connection.get_mut().write_all(text.as_bytes()).unwrap();
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.connection.read_line(&mut line).unwrap();
+            match line.trim_end() {
+                "" => break,
+                line => lines.push(line.to_owned()),
+            }
+        }
+        assert!(lines[0].ends_with("200 OK"), "{method} {}: {lines:?}", self.url);
+        let length = lines.iter().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok()).unwrap_or(0);
+        self.connection.read_exact(&mut vec![0; length]).unwrap();
+        lines
+    }
+}
+
+/// As when a machine sleeps or loses its network: its connection is never closed, and nothing is read from it.
+#[test]
+fn of_a_viewer_who_vanishes_nothing_is_left() {
+    let scene = Scene::start();
+    let packets = UdpSocket::bind("127.0.0.1:0").unwrap();
+    packets.set_read_timeout(Some(DEADLINE)).unwrap();
+    let port = packets.local_addr().unwrap().port();
+    let by_udp = Viewer::play(&scene.server, &format!("RTP/AVP;unicast;client_port={port}-{}", port ^ 1));
+    assert!(packets.recv(&mut [0; 2000]).unwrap() > 12);
+    let mut by_tcp = Viewer::play(&scene.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
+    let mut packet = [0; 16];
+    by_tcp.connection.read_exact(&mut packet).unwrap();
+    assert_eq!(packet[..2], *b"$\0", "a packet of the first channel");
+    assert_eq!((scene.server.clients(), scene.outlets.h264.takers()), (2, 1));
+    scene.hurry();
+    scene.until("the media are given back", |scene| scene.outlets.h264.takers() == 0);
+    scene.until("their connections are closed", |scene| scene.server.clients() == 0);
+    drop((by_udp, by_tcp));
+}
