@@ -22,7 +22,7 @@ pub mod archive;
 mod file;
 mod length;
 pub mod name;
-mod repair;
+pub mod repair;
 pub mod retention;
 mod ring;
 mod writer;

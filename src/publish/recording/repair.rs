@@ -1,7 +1,8 @@
 //! Recordings that were cut off are made whole: browsers cannot seek in a file that ends in fragments.
 //!
 //! Such a file is copied into a finished one beside it, picture by picture without decoding, which then takes its place.
-//! The disk must have room for both.
+//! The disk must have room for two of it: the muxer, too, keeps the pictures in a file beside its own until it can write the
+//! header that stands before them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +24,11 @@ use crate::publish::encoder::glib_error;
 /// Ends the name of a copy that is not finished. No recording is called like that.
 const COPY: &str = ".part";
 
+/// Ends the name of the muxer's own file.
+const PICTURES: &str = ".faststart";
+
 /// Mends a stream's cut off recordings on a thread of its own; stops when it is dropped.
-pub(super) struct Repair {
+pub struct Repair {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -48,6 +52,11 @@ impl Repair {
         let thread = std::thread::Builder::new().name("repair".into()).spawn(work).ok()?;
         Some(Repair { stop, thread: Some(thread) })
     }
+
+    /// Waits until it has looked at everything; false after a panic.
+    pub fn finish(mut self) -> bool {
+        self.thread.take().is_none_or(|thread| thread.join().is_ok())
+    }
 }
 
 impl Drop for Repair {
@@ -63,7 +72,8 @@ impl Drop for Repair {
 fn remove_copies(archive: &Archive) {
     for entry in std::fs::read_dir(&archive.config().dir).into_iter().flatten().flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
-        if name.strip_suffix(COPY).is_some_and(|file| archive.parse(file).is_some()) {
+        let file = name.strip_suffix(COPY).or_else(|| name.strip_suffix(PICTURES));
+        if file.is_some_and(|file| archive.parse(file).is_some()) {
             // One that stays is overwritten.
             let _ = std::fs::remove_file(entry.path());
         }
@@ -77,7 +87,7 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
         return;
     }
     let stream = &**archive.stream();
-    if !archive.has_room(found.bytes) {
+    if !archive.has_room(found.bytes.saturating_mul(2)) {
         // The recordings of today are worth more.
         tracing::debug!(stream, stage = "record", "{}: was cut off, and there is no room to mend it", path.display());
         return;
