@@ -50,6 +50,12 @@ fi
 container=$!
 has_leader() { leader=$(pgrep -P "$container" -f '^/usr/lib/systemd/systemd'); }
 await "systemd has started" 30 has_leader
+# An address, for WebRTC; nobody else is on this network.
+network() { nsenter --target "$leader" --net ip "$@"; }
+network link add eth0 type veth peer name eth1
+network addr add 192.0.2.1/24 dev eth0
+network link set eth0 up
+network link set eth1 up
 booted() { case $(inside systemctl is-system-running 2>/dev/null) in running | degraded) ;; *) false ;; esac }
 await "the machine is up" 90 booted
 is "tmpfiles: /etc/maskcast" "770 root:maskcast" "$(of /etc/maskcast)"
@@ -111,7 +117,7 @@ offer=$(printf '%s\r\n' v=0 'o=- 1 1 IN IP4 127.0.0.1' s=- 't=0 0' 'm=video 9 UD
     a=ice-ufrag:abcd a=ice-pwd:0123456789012345678901 "a=fingerprint:sha-256 $(printf '00:%.0s' {1..31})00" \
     a=setup:actpass a=mid:0 a=recvonly a=rtcp-mux 'a=rtpmap:96 H264/90000' \
     'a=fmtp:96 packetization-mode=1;profile-level-id=42e01f')
-answer=$(get whep/test -H 'content-type: application/sdp' --data-binary "$offer" -w '%{http_code}') || bad "WHEP: $answer"
+answer=$(nsenter --target "$leader" --net curl -s http://127.0.0.1:8080/whep/test -H 'content-type: application/sdp' --data-binary "$offer" -w '%{http_code}') || bad "WHEP: $answer"
 [[ $answer == v=0*m=video*a=fingerprint*201 ]] || bad "WHEP answers: $answer"
 good "a WebRTC viewer gets an answer"
 
@@ -129,8 +135,8 @@ inside sed -i '$d' $config
 is "the same process" "active $before" "$(property ActiveState) $(property MainPID)"
 
 # Users and TLS, as the configuration's comments have it.
-inside sh -c 'echo "correct horse battery" | maskcast user add anna --role operator --password-stdin' >/dev/null
-inside maskcast cert -o /etc/maskcast/tls >/dev/null
+inside sh -c 'echo "correct horse battery" | maskcast user add anna --role operator --password-stdin' >/dev/null 2>&1 || bad "maskcast user add"
+inside maskcast cert -o /etc/maskcast/tls >/dev/null || bad "maskcast cert"
 is "users and key" "640 root:maskcast 640 root:maskcast" "$(of /etc/maskcast/users.toml) $(of /etc/maskcast/tls/key.pem)"
 inside sh -c "printf '[server.tls]\ncert = \"tls/cert.pem\"\nkey = \"tls/key.pem\"\n' >>$config"
 inside systemctl restart maskcast || bad "it does not start with users and TLS"
