@@ -117,7 +117,8 @@ offer=$(printf '%s\r\n' v=0 'o=- 1 1 IN IP4 127.0.0.1' s=- 't=0 0' 'm=video 9 UD
     a=ice-ufrag:abcd a=ice-pwd:0123456789012345678901 "a=fingerprint:sha-256 $(printf '00:%.0s' {1..31})00" \
     a=setup:actpass a=mid:0 a=recvonly a=rtcp-mux 'a=rtpmap:96 H264/90000' \
     'a=fmtp:96 packetization-mode=1;profile-level-id=42e01f')
-answer=$(nsenter --target "$leader" --net curl -s http://127.0.0.1:8080/whep/test -H 'content-type: application/sdp' --data-binary "$offer" -w '%{http_code}') || bad "WHEP: $answer"
+answer=$(nsenter --target "$leader" --net curl -s http://127.0.0.1:8080/whep/test -w '%{http_code}' \
+    -H 'content-type: application/sdp' --data-binary "$offer") || bad "no WHEP"
 [[ $answer == v=0*m=video*a=fingerprint*201 ]] || bad "WHEP answers: $answer"
 good "a WebRTC viewer gets an answer"
 
@@ -135,7 +136,8 @@ inside sed -i '$d' $config
 is "the same process" "active $before" "$(property ActiveState) $(property MainPID)"
 
 # Users and TLS, as the configuration's comments have it.
-inside sh -c 'echo "correct horse battery" | maskcast user add anna --role operator --password-stdin' >/dev/null 2>&1 || bad "maskcast user add"
+inside sh -c 'echo "correct horse battery" | maskcast user add anna --role operator --password-stdin' >/dev/null 2>&1 ||
+    bad "maskcast user add"
 inside maskcast cert -o /etc/maskcast/tls >/dev/null || bad "maskcast cert"
 is "users and key" "640 root:maskcast 640 root:maskcast" "$(of /etc/maskcast/users.toml) $(of /etc/maskcast/tls/key.pem)"
 inside sh -c "printf '[server.tls]\ncert = \"tls/cert.pem\"\nkey = \"tls/key.pem\"\n' >>$config"
