@@ -232,7 +232,7 @@ $(CARGO_FUZZ):
 # for one to find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts.
 FUZZ := $(CARGO_FUZZ) fuzz
 FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir target/fuzz -s none
-FUZZ_TARGETS := config model api overlay scenario
+FUZZ_TARGETS := config model api overlay scenario edit users access whep recording event
 
 fuzz: setup $(CARGO_FUZZ) ## Feed what is read from outside with made-up input (SECONDS=60 for each target, TARGET=config for one)
 	@$(call install,g++ python3-minimal)

@@ -107,6 +107,7 @@ touch "$root/var/lib/maskcast/recording.mp4"
 install "$newer"
 is "dpkg says" "installed $(dpkg-deb -f "$newer" Version)" "$(installed)"
 is "the changed conffile" "$sum" "$(sha256sum <"$root/etc/maskcast/maskcast.toml")"
+is "its owners" "640 maskcast:maskcast" "$(in_root stat -c '%a %U:%G' /etc/maskcast/maskcast.toml)"
 
 echo "--- remove"
 in_root apt-get remove -q -y maskcast >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; bad "apt-get remove"; }

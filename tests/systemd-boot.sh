@@ -26,6 +26,8 @@ await() {
     good "$what"
 }
 inside() { nsenter --target "$leader" --all -- "$@"; }
+# of FILE: its mode and owners.
+of() { inside stat -c '%a %U:%G' "$1"; }
 property() { inside systemctl show -P "$1" maskcast; }
 # get PATH [CURL'S OPTIONS…]
 get() { nsenter --target "$leader" --net curl -sf "http://127.0.0.1:8080/$1" "${@:2}"; }
@@ -48,9 +50,15 @@ fi
 container=$!
 has_leader() { leader=$(pgrep -P "$container" -f '^/usr/lib/systemd/systemd'); }
 await "systemd has started" 30 has_leader
+# An address, for WebRTC; nobody else is on this network.
+network() { nsenter --target "$leader" --net ip "$@"; }
+network link add eth0 type veth peer name eth1
+network addr add 192.0.2.1/24 dev eth0
+network link set eth0 up
+network link set eth1 up
 booted() { case $(inside systemctl is-system-running 2>/dev/null) in running | degraded) ;; *) false ;; esac }
 await "the machine is up" 90 booted
-is "tmpfiles: /etc/maskcast" "770 root:maskcast" "$(inside stat -c '%a %U:%G' /etc/maskcast)"
+is "tmpfiles: /etc/maskcast" "770 root:maskcast" "$(of /etc/maskcast)"
 is "the service after boot" inactive "$(inside systemctl is-active maskcast || true)"
 
 inside systemctl enable --now maskcast 2>/dev/null || bad "the service does not start"
@@ -63,6 +71,9 @@ good "/readyz"
 ready=$(inside journalctl -u maskcast --no-pager -o json --grep '^ready$' -n 1)
 [[ $ready == *'"_TRANSPORT":"journal"'* ]] || bad "the log is no journal entry with fields of its own: $ready"
 good "the journal has its fields"
+
+complaints=$(inside journalctl -b --no-pager -o cat -q --grep 'maskcast.*(already exists but|Unknown (key|lvalue))' || true)
+is "what systemd has against the unit" "" "$complaints"
 
 # restarted WHAT SECONDS BEFORE: another process than BEFORE is ready.
 restarted() { [ "$(property MainPID)" != "$1" ] && [ "$(property ActiveState)" = active ]; }
@@ -100,6 +111,16 @@ get api/v1/streams/test/overlay -X PATCH -H 'content-type: application/json' -d 
     bad "the overlay cannot be changed"
 written() { inside grep -q 'alpha = 0.3' $config; }
 await "an overlay that the API has changed is in the configuration" 10 written
+is "its owners" "640 maskcast:maskcast" "$(of $config)"
+# As a browser's, shortened: whatever of WebRTC is not installed, the answer would say.
+offer=$(printf '%s\r\n' v=0 'o=- 1 1 IN IP4 127.0.0.1' s=- 't=0 0' 'm=video 9 UDP/TLS/RTP/SAVPF 96' 'c=IN IP4 0.0.0.0' \
+    a=ice-ufrag:abcd a=ice-pwd:0123456789012345678901 "a=fingerprint:sha-256 $(printf '00:%.0s' {1..31})00" \
+    a=setup:actpass a=mid:0 a=recvonly a=rtcp-mux 'a=rtpmap:96 H264/90000' \
+    'a=fmtp:96 packetization-mode=1;profile-level-id=42e01f')
+answer=$(nsenter --target "$leader" --net curl -s http://127.0.0.1:8080/whep/test -w '%{http_code}' \
+    -H 'content-type: application/sdp' --data-binary "$offer") || bad "no WHEP"
+[[ $answer == v=0*m=video*a=fingerprint*201 ]] || bad "WHEP answers: $answer"
+good "a WebRTC viewer gets an answer"
 
 before=$(property MainPID)
 inside sh -c "printf '[[stream]]\nname = \"more\"\nsource = \"test://ball?width=320&height=240&fps=5\"\n' >>$config"
@@ -113,6 +134,25 @@ await "reload with a wrong configuration: refused" 30 refused
 more || bad "the streams have not gone on"
 inside sed -i '$d' $config
 is "the same process" "active $before" "$(property ActiveState) $(property MainPID)"
+
+# Users and TLS, as the configuration's comments have it.
+inside sh -c 'echo "correct horse battery" | maskcast user add anna --role operator --password-stdin' >/dev/null 2>&1 ||
+    bad "maskcast user add"
+inside maskcast cert -o /etc/maskcast/tls >/dev/null || bad "maskcast cert"
+is "users and key" "640 root:maskcast 640 root:maskcast" "$(of /etc/maskcast/users.toml) $(of /etc/maskcast/tls/key.pem)"
+inside sh -c "printf '[server.tls]\ncert = \"tls/cert.pem\"\nkey = \"tls/key.pem\"\n' >>$config"
+inside systemctl restart maskcast || bad "it does not start with users and TLS"
+# status PATH [CURL'S OPTIONS…]
+status() {
+    nsenter --target "$leader" --net curl -s --cacert "$root/etc/maskcast/tls/cert.pem" -o /dev/null -w '%{http_code}' \
+        "https://127.0.0.1:8080/$1" "${@:2}" || true
+}
+is "by TLS, without and with a password" "401 200" \
+    "$(status api/v1/streams) $(status api/v1/streams -u 'anna:correct horse battery')"
+is "a change by a user" 200 "$(status api/v1/streams/test/overlay -u 'anna:correct horse battery' -X PATCH \
+    -H 'content-type: application/json' -d '{"alpha": 0.6}')"
+written() { inside grep -q 'alpha = 0.6' $config; }
+await "it is in the configuration" 10 written
 
 stop_at=$(date +%s%3N)
 inside systemctl stop maskcast

@@ -145,7 +145,16 @@ impl Users {
     pub fn parse(text: &str) -> Result<Users, String> {
         let document: Document = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            format!("line {line}: {}", error.message().replace('\n', ", "))
+            // As in "invalid type: string "…", expected a sequence": what stands there may be a password.
+            let message = match error.message().rsplit_once(", expected ") {
+                Some((found, wanted))
+                    if found.starts_with("invalid type: ") || found.starts_with("invalid value: ") =>
+                {
+                    format!("expected {wanted}")
+                }
+                _ => error.message().replace('\n', ", "),
+            };
+            format!("line {line}: {message}")
         })?;
         let mut read = Users::default();
         for entry in document.user {
@@ -383,6 +392,7 @@ mod tests {
             ("[[user]]\nname = \"a\"\nrole = \"viewer\"", "line 1: missing field `password`"),
             ("[[token]]\nname = \"t\"\nrole = \"viewer\"\nsha256 = \"hunter2\"", "token \"t\": sha256 is no SHA-256"),
             ("[[user]\n", "line 1: "),
+            ("user = \"hunter2\"", "line 1: expected a sequence"),
             ("[[user]]\nname = \"a\"\nrole = \"viewer\"\npass = \"hunter2\"", "line 4: unknown field `pass`"),
         ] {
             let error = Users::parse(text).unwrap_err();

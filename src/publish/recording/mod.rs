@@ -23,7 +23,7 @@ mod file;
 mod in_use;
 mod length;
 pub mod name;
-mod repair;
+pub mod repair;
 pub mod retention;
 mod ring;
 mod writer;

@@ -27,7 +27,7 @@ use crate::publish::encoder::glib_error;
 const COPY: &str = ".part";
 
 /// Mends a stream's cut off recordings on a thread of its own; stops when it is dropped.
-pub(super) struct Repair {
+pub struct Repair {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,6 +50,11 @@ impl Repair {
         };
         let thread = std::thread::Builder::new().name("repair".into()).spawn(work).ok()?;
         Some(Repair { stop, thread: Some(thread) })
+    }
+
+    /// Waits until it has looked at everything; false after a panic.
+    pub fn finish(mut self) -> bool {
+        self.thread.take().is_none_or(|thread| thread.join().is_ok())
     }
 }
 

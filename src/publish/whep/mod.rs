@@ -33,9 +33,9 @@ use crate::access::Identity;
 use crate::config::WebRtcConfig;
 
 pub(super) mod candidate;
-mod offer;
+pub mod offer;
 mod peer;
-mod trickle;
+pub mod trickle;
 mod viewer;
 
 use offer::Offer;

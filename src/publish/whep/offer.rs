@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::Refusal;
-use super::candidate::is_plain;
+use super::candidate::{is_one_line, is_plain};
 
 /// Candidates of a viewer that are looked at; a browser has a few for each of its networks.
 const MOST_CANDIDATES: usize = 64;
@@ -17,7 +17,7 @@ const PASSED: [&str; 8] =
 
 /// What is left of an offer.
 #[derive(Debug)]
-pub(super) struct Offer {
+pub struct Offer {
     /// SDP with the video section alone.
     pub text: String,
     /// The payload type that is answered with.
@@ -76,7 +76,7 @@ impl<'a> Section<'a> {
 impl Offer {
     /// # Errors
     /// What is missing in it: no SDP at all, no H.264 that we can send, no bundled RTCP, no credentials.
-    pub(super) fn read(text: &str) -> Result<Self, Refusal> {
+    pub fn read(text: &str) -> Result<Self, Refusal> {
         let (session, sections) = sections(text)?;
         let wanted = |what: &str| Refusal::Unusable(format!("the offer {what}"));
         let videos = || sections.iter().enumerate().filter(|(_, section)| section.media.starts_with("video "));
@@ -95,11 +95,13 @@ impl Offer {
                 return Err(wanted(&format!("has no a={needed}")));
             }
         }
+        // RTP has seven bits for it.
+        let number = payload.parse().ok().filter(|number| *number < 128);
         let refused = sections.iter().enumerate().filter(|(at, _)| *at != video).map(|(_, other)| refuse(other));
         let bundled = session.has("group");
         Ok(Offer {
             text: reduced(&session, section, payload),
-            payload: payload.parse().map_err(|_| wanted("has a payload type that is no number"))?,
+            payload: number.ok_or_else(|| wanted("has a payload type that is no number up to 127"))?,
             video,
             refused: refused.collect(),
             bundled,
@@ -108,7 +110,7 @@ impl Offer {
 
     /// The answer to the whole offer, made of webrtcbin's answer to what was left of it. `addresses` are those under which
     /// this machine is reached as well: every candidate of its own gets a twin with each of them.
-    pub(super) fn answer(&self, reduced: &str, addresses: &[IpAddr]) -> String {
+    pub fn answer(&self, reduced: &str, addresses: &[IpAddr]) -> String {
         let mut sections: Vec<String> = Vec::new();
         for line in reduced.lines().filter(|line| !line.is_empty()) {
             if line.starts_with("m=") || sections.is_empty() {
@@ -144,7 +146,7 @@ fn sections(text: &str) -> Result<(Section<'_>, Vec<Section<'_>>), Refusal> {
     }
     let mut sections = vec![Section::default()];
     for line in lines.filter(|line| !line.is_empty()) {
-        let Some((kind, value)) = line.split_once('=').filter(|(kind, _)| kind.len() == 1) else {
+        let Some((kind, value)) = line.split_once('=').filter(|(kind, _)| kind.len() == 1 && is_one_line(line)) else {
             let shown: String = line.chars().take(40).collect();
             return Err(Refusal::NoSdp(format!("{shown:?} is no line of it")));
         };
@@ -332,6 +334,12 @@ pub(super) mod tests {
         assert!(problem(&OFFER.replace("a=recvonly", "a=sendonly")).contains("receives"));
         assert!(problem(&OFFER.replace("a=rtcp-mux\r\n", "")).contains("rtcp-mux"));
         assert!(problem(&OFFER.replace("a=fingerprint:sha-256 AA:BB\r\n", "")).contains("fingerprint"));
+        assert!(problem(&OFFER.replace("104", "204")).contains("up to 127"));
+        // GStreamer takes a line to end at either, and what follows for another one, which nobody has looked at.
+        for end in ['\r', '\0'] {
+            let hidden = format!("a=setup:actpass{end}a=candidate:1 1 udp 9 a.local 9 typ host\r\n");
+            assert!(problem(&OFFER.replace("a=setup:actpass\r\n", &hidden)).contains("is no line of it"));
+        }
         assert!(matches!(Offer::read("hello"), Err(Refusal::NoSdp(_))));
         assert!(matches!(Offer::read("v=0\r\n"), Err(Refusal::Unusable(_))));
     }

@@ -1,11 +1,11 @@
 //! Candidates that a viewer found after its offer: `application/trickle-ice-sdpfrag` (RFC 8840).
 
 use super::Refusal;
-use super::candidate::is_plain;
+use super::candidate::{is_one_line, is_plain};
 
 /// What a fragment brings.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fragment {
+pub struct Fragment {
     /// Each as in `candidate:1 1 udp …`; those that are looked at. That there will be no more is not passed on: one whose
     /// address is hidden is found by its own checks, and must not be given up before they come.
     pub candidates: Vec<String>,
@@ -17,10 +17,10 @@ const MOST: usize = 64;
 impl Fragment {
     /// # Errors
     /// What is no fragment.
-    pub(super) fn read(text: &str) -> Result<Self, Refusal> {
+    pub fn read(text: &str) -> Result<Self, Refusal> {
         let (mut candidates, mut told) = (Vec::new(), 0);
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-            match line.split_once('=') {
+            match line.split_once('=').filter(|_| is_one_line(line)) {
                 Some(("a", "end-of-candidates")) => told += 1,
                 Some(("a", value)) if value.starts_with("candidate:") => {
                     told += 1;
@@ -60,6 +60,8 @@ mod tests {
         let restart = Fragment::read("a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n");
         assert!(matches!(restart, Err(Refusal::Unusable(_))), "{restart:?}");
         assert!(matches!(Fragment::read("{}"), Err(Refusal::NoSdp(_))));
+        let hidden = "a=candidate:1 1 udp 1 10.0.0.9 9 typ host\ra=candidate:2 1 udp 1 0f2e.local 9 typ host\r\n";
+        assert!(matches!(Fragment::read(hidden), Err(Refusal::NoSdp(_))));
         assert!(matches!(Fragment::read(&"a=candidate:1\r\n".repeat(65)), Err(Refusal::Unusable(_))));
     }
 }

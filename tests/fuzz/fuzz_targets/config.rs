@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use maskcast::config::{Config, parse};
+use maskcast::config::{Config, RecordConfig, When, parse};
+use maskcast::publish::recording::name::RecordingName;
 
 fuzz_target!(|text: &str| {
     // Relative paths in it start in a folder that has a model and nothing to wait for.
@@ -36,11 +38,33 @@ fn check(config: &Config) {
         assert!((0.0..=1.0).contains(&stream.overlay.alpha), "{}", stream.overlay.alpha);
         assert!((1..=100).contains(&stream.encode.jpeg_quality), "{}", stream.encode.jpeg_quality);
         assert!(!stream.silence_timeout.is_zero() && !stream.encode.keyframe_interval.is_zero());
+        if let Some(record) = &stream.record {
+            check_record(record);
+        }
         // Shown and logged: without what only the camera may know.
         let label = stream.source.label();
         if let Some(credentials) = &stream.source.credentials {
             let password = credentials.password.expose();
             assert!(password.len() < 8 || !label.contains(password), "{label}");
         }
+    }
+}
+
+/// What recorder and events rely on.
+fn check_record(record: &RecordConfig) {
+    assert!(record.dir.is_absolute() && record.segment >= Duration::from_secs(1), "{record:?}");
+    assert!(record.when == When::Always || !record.events.is_empty());
+    assert!(record.segment_size.zip(record.max_size).is_none_or(|(one, all)| one <= all), "{record:?}");
+    let names: BTreeSet<_> = record.events.iter().map(|event| &event.name).collect();
+    assert_eq!(names.len(), record.events.len(), "names are unique");
+    for event in &record.events {
+        // It is a part of files' names.
+        let name = RecordingName::parse("gate", &format!("gate-20200101T000000Z-2-{}.mp4", event.name));
+        assert_eq!(name.and_then(|name| name.event).as_ref(), Some(&event.name));
+        assert!(!event.classes.is_empty() && event.share > 0.0 && event.share <= 1.0, "{event:?}");
+        assert!(event.zone.len() != 1 && event.zone.len() != 2, "{event:?}");
+        assert!(event.zone.iter().flatten().all(|at| (0.0..=1.0).contains(at)), "{event:?}");
+        let most = Duration::from_secs(3600);
+        assert!(event.hold <= most && event.pre_roll <= most && event.post_roll <= most, "{event:?}");
     }
 }

@@ -141,7 +141,15 @@ fn mask(drawn: &Drawn) -> Mask {
     let (width, height) = (usize::from(drawn.width % 120), usize::from(drawn.height % 120));
     let pixels = (width * height).saturating_sub(usize::from(drawn.missing));
     let classes = (0..pixels).map(|n| drawn.classes.get(n % drawn.classes.len().max(1)).copied().unwrap_or(0));
-    Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes: classes.collect(), labels: [].into() }
+    Mask {
+        seq: 0,
+        pts: Duration::ZERO,
+        captured_at: Instant::now(),
+        width,
+        height,
+        classes: classes.collect(),
+        labels: [].into(),
+    }
 }
 
 /// Where nothing is to be drawn, the target has the very samples of the source.

@@ -1,0 +1,151 @@
+//! Who is let in by HTTP. The input is a request without its end: a first line, headers, an empty line, a body. `@TOKEN@`,
+//! `@OPERATOR@`, `@BASIC@`, `@SESSION@` and `@CSRF@` stand for secrets that are right. The real server answers, and it lets
+//! nobody in who does not show one of them.
+#![no_main]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use argon2::password_hash::{PasswordHasher, SaltString};
+use argon2::{Algorithm, Argon2, Params, Version};
+use libfuzzer_sys::fuzz_target;
+use maskcast::access::{Access, Role, Token, User, Users};
+use maskcast::config::{Secret, ServerConfig, SourceSpec, defaults_stream};
+use maskcast::publish::live::Outlets;
+use maskcast::segment::pool::PoolStats;
+use maskcast::server::HttpServer;
+use maskcast::service::view::{StreamView, View};
+use maskcast::stream::display::Display;
+use maskcast::stream::status::Status;
+use sha2::{Digest, Sha256};
+
+const PASSWORD: &str = "correct horse";
+/// `anna:correct horse`
+const BASIC: &str = "YW5uYTpjb3JyZWN0IGhvcnNl";
+/// Name, role and text.
+const TOKENS: [(&str, Role, &str); 2] =
+    [("grafana", Role::Viewer, "viewers-token-0123456789"), ("cron", Role::Operator, "operators-token-0123456789")];
+
+struct Service {
+    server: HttpServer,
+    access: Arc<Access>,
+    /// Id and CSRF token.
+    session: Mutex<(String, String)>,
+}
+
+static SERVICE: LazyLock<Service> = LazyLock::new(|| {
+    // As cheap as they come: what is tested is not how hard it is to guess.
+    let params = Params::new(8, 1, 1, None).expect("the least");
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let salt = SaltString::encode_b64(b"sixteen bytes ok").expect("a salt");
+    let hash = argon2.hash_password(PASSWORD.as_bytes(), &salt).expect("a hash").to_string();
+    let anna = User { name: "anna".into(), role: Role::Operator, hash: Secret::new(hash), rtsp_digest: None };
+    let token =
+        |(name, role, text): (&str, Role, &str)| Token { name: name.into(), role, sha256: Sha256::digest(text).into() };
+    let users = Users { users: vec![anna], tokens: TOKENS.map(token).into() };
+    let config = ServerConfig { users, ..ServerConfig::default() };
+    let access = Arc::new(Access::new(&config).expect("random numbers"));
+    let address = "127.0.0.1:0".parse().expect("a literal");
+    let (view, _) = View::new(address, Arc::new(PoolStats::default()));
+    let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
+    let config = defaults_stream("gate", source);
+    let stream = StreamView {
+        status: Arc::new(Status::new("gate")),
+        outlets: Outlets::default(),
+        recordings: None,
+        display: Arc::new(Display::new(config.overlay.clone())),
+        config,
+    };
+    view.set_streams(vec![Arc::new(stream)]);
+    let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
+    let bound = HttpServer::bind(address).expect("a port");
+    let server = bound.serve_guarded(Arc::new(view), whep, Arc::clone(&access), None).expect("a thread");
+    Service { server, access, session: Mutex::default() }
+});
+
+/// What the server may say to somebody who is not let in, beside what concerns HTTP itself.
+const REFUSED: [u16; 3] = [401, 403, 429];
+const HTTP: [u16; 8] = [400, 408, 411, 413, 414, 417, 431, 505];
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Service { server, access, session } = &*SERVICE;
+    let mut session = session.lock().expect("not poisoned");
+    if access.session(&session.0).is_none() {
+        let begun = access.begin("anna").expect("random numbers");
+        *session = (begun.id, begun.csrf.to_string());
+    }
+    let (id, csrf) = &*session;
+    // What was right within a minute need not be checked again, nor counted.
+    assert!(access.password("anna", PASSWORD, None).is_ok());
+    let [viewer, operator] = TOKENS.map(|(.., text)| text);
+    let request = text
+        .replace("@TOKEN@", viewer)
+        .replace("@OPERATOR@", operator)
+        .replace("@BASIC@", BASIC)
+        .replace("@SESSION@", id)
+        .replace("@CSRF@", csrf)
+        .replace('\n', "\r\n");
+    let mut client = TcpStream::connect(server.address()).expect("the server listens");
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
+    client.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    client.set_nodelay(true).expect("a socket");
+    // A server that refuses early may have closed its end.
+    let _ = client.write_all(request.as_bytes());
+    // It need not wait for the rest of a body.
+    let _ = client.shutdown(std::net::Shutdown::Write);
+    let mut line = Vec::new();
+    let _ = BufReader::new(client).read_until(b'\n', &mut line);
+    let line = String::from_utf8_lossy(&line);
+    let Some(status) = line.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)?.parse::<u16>().ok()) else {
+        return;
+    };
+    assert!(status < 500 || status == 503 || status == 505, "{line}");
+    if HTTP.contains(&status) {
+        return;
+    }
+    let mut words = request.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let looks = ["GET", "HEAD", "OPTIONS"].contains(&method);
+    let path = path_of(target);
+    let is_open = match path {
+        "/api/v1/session" => true,
+        "/" | "/favicon.svg" | "/healthz" | "/readyz" => looks,
+        path => looks && path.starts_with("/page/"),
+    };
+    let shows = |secret: &str| request.contains(secret);
+    let operates = shows(operator) || shows(id) || basic(&request);
+    if !is_open && !operates && !shows(viewer) {
+        assert!(REFUSED.contains(&status), "{line} to somebody unknown: {request:?}");
+    }
+    let own = path.starts_with("/whep/") && ["POST", "PATCH", "DELETE"].contains(&method);
+    if !is_open && !operates && !looks && !own {
+        assert!(REFUSED.contains(&status), "{line} to a viewer: {request:?}");
+    }
+    // Another site's page can make a browser send a cookie or Basic, but neither the CSRF token nor a token.
+    if path != "/api/v1/session"
+        && !looks
+        && shows(id)
+        && !shows(csrf)
+        && ![viewer, operator].iter().any(|token| shows(token))
+        && !basic(&request)
+    {
+        assert!(REFUSED.contains(&status), "{line} without the CSRF token: {request:?}");
+    }
+});
+
+/// Whether there may be the right user and password in it, in whatever spelling.
+fn basic(request: &str) -> bool {
+    request.contains("anna") && request.contains(PASSWORD) || request.contains(BASIC)
+}
+
+/// The path that a request's target names.
+fn path_of(target: &str) -> &str {
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |at| &rest[at..]),
+        _ => target,
+    };
+    path.split(['?', '#']).next().unwrap_or_default()
+}

@@ -1,0 +1,276 @@
+//! The API's changes of the configuration file. The input is a file, a line `---`, and a change a line: `add JSON`,
+//! `change NAME JSON` or `remove NAME`. Afterwards the file says what the changes asked for, and all else in it is written
+//! as it was.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use maskcast::config::{Config, Edit, EditError, Object, edit, parse};
+use serde_json::Value as Json;
+
+fuzz_target!(|text: &str| {
+    let (file, changes) = text.split_once("\n---\n").unwrap_or((text, ""));
+    let mut file = file.to_owned();
+    for change in changes.lines().take(8).filter_map(read) {
+        if let Some(changed) = make(&file, &change) {
+            file = changed;
+        }
+    }
+});
+
+fn read(line: &str) -> Option<Edit> {
+    let (verb, rest) = line.split_once(' ')?;
+    let object = |text: &str| serde_json::from_str::<Object>(text).ok();
+    match verb {
+        "add" => object(rest).map(Edit::Add),
+        "remove" => Some(Edit::Remove { stream: rest.to_owned() }),
+        "change" => {
+            let (stream, patch) = rest.split_once(' ')?;
+            Some(Edit::Change { stream: stream.to_owned(), patch: object(patch)? })
+        }
+        _ => None,
+    }
+}
+
+/// The text after a change, if it can be made.
+fn make(before: &str, change: &Edit) -> Option<String> {
+    let plain = before.strip_prefix('\u{feff}').unwrap_or(before);
+    let table = plain.parse::<toml::Table>();
+    let after = match edit(before, change) {
+        Ok(after) => after,
+        Err(EditError::Syntax(_)) => {
+            assert!(table.is_err(), "it is TOML");
+            return None;
+        }
+        Err(EditError::NoStream(name)) => {
+            let streams = table.ok()?.get("stream").and_then(|streams| Some(streams.as_array()?.clone()));
+            let is = |stream: &toml::Value| stream.get("name").and_then(toml::Value::as_str) == Some(&name);
+            assert!(!streams.unwrap_or_default().iter().any(is), "{name:?} is there");
+            return None;
+        }
+        Err(EditError::Value(error)) => {
+            assert!(!error.problem.is_empty() && error.key.starts_with("stream"), "{error:?}");
+            return None;
+        }
+    };
+    let Ok(table) = table else { panic!("no TOML was changed") };
+    let json = json_of(&toml::Value::Table(table));
+    // Where `stream` is something else, the change makes no sense, and the configuration is refused before and after it.
+    if json.get("stream").is_some_and(|streams| !streams.is_array()) || depth(change) > 20 {
+        return None;
+    }
+    let wanted = apply(json.clone(), change);
+    let new = after.strip_prefix('\u{feff}').unwrap_or(&after).parse::<toml::Table>();
+    let new = new.unwrap_or_else(|error| panic!("it is no TOML any more: {error}\n{after}"));
+    let new = json_of(&toml::Value::Table(new));
+    assert!(same(&tidy(new.clone()), &tidy(wanted.clone())), "{change:?}\nis {new}\nnot {wanted}\n{after}");
+    lines_stay(before, &after, change, &json);
+    configs_agree(before, &after, change);
+    if let Edit::Change { stream, .. } = change {
+        assert_eq!(edit(&after, change).as_ref(), Ok(&after), "made twice, it is another change");
+        let nothing = Edit::Change { stream: stream.clone(), patch: Object::new() };
+        assert_eq!(edit(before, &nothing).as_deref(), Ok(before), "no change changes it");
+    }
+    Some(after)
+}
+
+fn depth(change: &Edit) -> usize {
+    fn of(value: &Json) -> usize {
+        match value {
+            Json::Array(values) => 1 + values.iter().map(of).max().unwrap_or(0),
+            Json::Object(values) => 1 + values.values().map(of).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    match change {
+        Edit::Add(object) | Edit::Change { patch: object, .. } => of(&Json::Object(object.clone())),
+        Edit::Remove { .. } => 0,
+    }
+}
+
+fn json_of(value: &toml::Value) -> Json {
+    match value {
+        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        // JSON has neither of these.
+        toml::Value::Float(number) if !number.is_finite() => format!("float {number}").into(),
+        toml::Value::Datetime(time) => format!("time {time}").into(),
+        toml::Value::Float(number) => (*number).into(),
+        toml::Value::Boolean(value) => (*value).into(),
+        toml::Value::Array(values) => values.iter().map(json_of).collect(),
+        toml::Value::Table(table) => table.iter().map(|(key, value)| (key.clone(), json_of(value))).collect(),
+    }
+}
+
+/// What the change asks for.
+fn apply(mut file: Json, change: &Edit) -> Json {
+    let root = file.as_object_mut().expect("a table");
+    let streams = root.entry("stream").or_insert_with(|| Json::Array(Vec::new())).as_array_mut().expect("an array");
+    let named = |stream: &Json, name: &str| stream.get("name").and_then(Json::as_str) == Some(name);
+    match change {
+        Edit::Add(object) => {
+            let mut new = Json::Null;
+            merge(&mut new, &Json::Object(object.clone()));
+            streams.push(new);
+        }
+        Edit::Change { stream, patch } => {
+            let found = streams.iter_mut().find(|known| named(known, stream)).expect("it was found");
+            merge(found, &Json::Object(patch.clone()));
+        }
+        Edit::Remove { stream } => {
+            let at = streams.iter().position(|known| named(known, stream)).expect("it was found");
+            streams.remove(at);
+        }
+    }
+    file
+}
+
+/// RFC 7396, as it is written there.
+fn merge(target: &mut Json, patch: &Json) {
+    let Json::Object(patch) = patch else { return *target = patch.clone() };
+    if !target.is_object() {
+        *target = Json::Object(Object::new());
+    }
+    let Json::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge(target.entry(key).or_insert(Json::Null), value);
+        }
+    }
+}
+
+/// Without empty tables: TOML's dotted keys have none.
+fn tidy(value: Json) -> Json {
+    match value {
+        Json::Object(object) => {
+            let inner = object.into_iter().map(|(key, value)| (key, tidy(value)));
+            inner
+                .filter(|(_, value)| value.as_object().is_none_or(|inner| !inner.is_empty()))
+                .filter(|(_, value)| *value != Json::Array(Vec::new()))
+                .collect()
+        }
+        Json::Array(values) => values.into_iter().map(tidy).collect(),
+        value => value,
+    }
+}
+
+fn same(a: &Json, b: &Json) -> bool {
+    match (a, b) {
+        (Json::Number(a), Json::Number(b)) => {
+            a == b || (a.as_i64().is_none() || b.as_i64().is_none()) && a.as_f64() == b.as_f64()
+        }
+        (Json::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Json::Object(a), Json::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// A stretch of whole lines: a table's header or a key with its value, with the comments and empty lines above it.
+struct Stretch<'a> {
+    above: Vec<&'a str>,
+    lines: Vec<&'a str>,
+    /// The place of the stream that it belongs to; `usize::MAX` for a list of all streams.
+    stream: Option<usize>,
+    header: bool,
+}
+
+/// Lines that are about something else stay, in their order; so do a changed stream's comments, where nothing is taken out
+/// or replaced that may have some within.
+fn lines_stay(before: &str, after: &str, change: &Edit, json: &Json) {
+    let Some((stretches, end)) = stretches(before) else { return };
+    let name = match change {
+        Edit::Add(_) => None,
+        Edit::Change { stream, .. } | Edit::Remove { stream } => Some(stream.as_str()),
+    };
+    let streams = json.get("stream").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let concerned =
+        streams.iter().position(|stream| stream.get("name").and_then(Json::as_str) == name && name.is_some());
+    let careful = matches!(change, Edit::Change { patch, .. } if is_simple(patch));
+    let mut wanted: Vec<&str> = Vec::new();
+    for stretch in &stretches {
+        let touched = stretch.stream.is_some_and(|stream| stream == usize::MAX || Some(stream) == concerned);
+        if !touched {
+            wanted.extend(stretch.above.iter().chain(&stretch.lines));
+        } else if careful {
+            wanted.extend(&stretch.above);
+        } else if stretch.header
+            && matches!(change, Edit::Remove { .. })
+            && stretch.lines[0].trim_start().starts_with("[[stream]]")
+        {
+            // Comments that an empty line keeps apart from it are about something else.
+            let own = stretch.above.iter().rposition(|line| line.trim().is_empty()).map_or(0, |at| at + 1);
+            wanted.extend(&stretch.above[..own]);
+        }
+    }
+    wanted.extend(end);
+    let shown = |line: &&str| !line.trim().is_empty();
+    let mut there = after.lines().map(str::trim_end).filter(shown);
+    for line in wanted.into_iter().map(str::trim_end).filter(shown) {
+        assert!(there.any(|other| other == line), "{line:?} is lost\n{change:?}\n{after}");
+    }
+}
+
+/// Whether a patch only sets plain values.
+fn is_simple(patch: &Object) -> bool {
+    patch.values().all(|value| match value {
+        Json::Object(inner) => is_simple(inner),
+        value => !value.is_null() && !value.is_array(),
+    })
+}
+
+/// The stretches of a text, and the lines after the last; `None` where its streams cannot be told apart so.
+fn stretches(text: &str) -> Option<(Vec<Stretch<'_>>, Vec<&str>)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut found, mut above, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut streams, mut owner) = (0, None);
+    for line in text.lines() {
+        let trimmed = line.trim();
+        if lines.is_empty() && (trimmed.is_empty() || trimmed.starts_with('#')) {
+            above.push(line);
+            continue;
+        }
+        lines.push(line);
+        let joined = lines.join("\n");
+        // A statement goes on for as long as it is no TOML by itself.
+        let Ok(table) = joined.parse::<toml::Table>() else { continue };
+        let header = lines[0].trim_start().starts_with('[');
+        let (key, value) = table.iter().next()?;
+        if header {
+            owner = match (key.as_str(), value) {
+                ("stream", toml::Value::Array(_)) => {
+                    streams += 1;
+                    Some(streams - 1)
+                }
+                ("stream", _) => Some(streams.checked_sub(1)?),
+                _ => None,
+            };
+        }
+        let of_root = found.iter().all(|stretch: &Stretch| !stretch.header) && !header;
+        let stream = if of_root && key == "stream" { Some(usize::MAX) } else { owner };
+        found.push(Stretch { above: std::mem::take(&mut above), lines: std::mem::take(&mut lines), stream, header });
+    }
+    lines.is_empty().then_some((found, above))
+}
+
+/// A valid configuration's other parts mean what they meant.
+fn configs_agree(before: &str, after: &str, change: &Edit) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fuzz.toml");
+    let (Ok(before), Ok(after)) = (parse(before, &path), parse(after, &path)) else { return };
+    assert!(before.model == after.model && before.server == after.server);
+    let others = |config: &Config| {
+        let name = match change {
+            Edit::Add(object) => object.get("name").and_then(Json::as_str),
+            Edit::Change { stream, .. } | Edit::Remove { stream } => Some(stream.as_str()),
+        };
+        config.streams.iter().filter(|stream| Some(stream.name.as_str()) != name).cloned().collect::<Vec<_>>()
+    };
+    // A stream may get another name here; the service does not let that through.
+    if !matches!(change, Edit::Change { patch, .. } if patch.contains_key("name")) {
+        assert!(others(&before) == others(&after), "{change:?}");
+    }
+}

@@ -1,0 +1,84 @@
+//! The users file: any text is either refused, without a word of what may be a password, or gives users that can be written
+//! and read again.
+#![no_main]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use maskcast::access::Users;
+use maskcast::access::users::check_name;
+
+/// Written in memory where the system has such a folder.
+static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let memory = PathBuf::from("/dev/shm");
+    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    tempfile::tempdir_in(parent).expect("a folder can be made")
+});
+
+fuzz_target!(|text: &str| {
+    match Users::parse(text) {
+        Ok(users) => check(&users),
+        Err(problem) => {
+            assert!(!problem.is_empty() && !problem.contains('\n'), "{problem:?}");
+            let Ok(table) = text.parse::<toml::Table>() else { return };
+            let mut secrets = Vec::new();
+            let mut public = Vec::new();
+            collect(&toml::Value::Table(table), "", &mut secrets, &mut public);
+            for secret in secrets.iter().filter(|secret| secret.len() >= 6) {
+                // Unless the same stands where it may be told, or is a word of ours.
+                let told = public.iter().any(|word: &String| word.contains(secret.as_str()));
+                let ours = "sha256 rtsp_digest password is no Argon2 hash; passwords are set with `maskcast user add --rtsp-digest` \
+                            missing unknown duplicate field expected one of a sequence string struct UserEntry TokenEntry Document map \
+                            SHA-256 in hex; tokens made token MD5 it is set neither \"viewer\" nor \"operator\" the name given twice line";
+                assert!(
+                    told || ours.contains(secret.as_str()) || !problem.contains(secret.as_str()),
+                    "{problem:?} tells {secret:?}"
+                );
+            }
+        }
+    }
+});
+
+/// What stands at keys for secrets, and everywhere else.
+fn collect(value: &toml::Value, key: &str, secrets: &mut Vec<String>, public: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                public.push(key.clone());
+                collect(value, key, secrets, public);
+            }
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| collect(value, key, secrets, public)),
+        value => {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let is_secret = matches!(key, "password" | "sha256" | "rtsp_digest" | "user" | "token");
+            if is_secret { secrets.push(text) } else { public.push(format!("{text} {text:?}")) }
+        }
+    }
+}
+
+fn check(users: &Users) {
+    let names = users.users.iter().map(|user| &user.name).chain(users.tokens.iter().map(|token| &token.name));
+    let names: Vec<&String> = names.collect();
+    assert!(names.iter().all(|name| check_name(name).is_ok() && users.knows(name)));
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "names are unique");
+    for user in &users.users {
+        assert!(user.hash.expose().starts_with("$argon2"), "{}", user.name);
+        let is_hex = |digest: &str| digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(user.rtsp_digest.as_ref().is_none_or(|digest| is_hex(digest.expose())));
+        assert!(!format!("{user:?}").contains(user.hash.expose()));
+    }
+    let path = FOLDER.path().join("users.toml");
+    let written = Users::edit(&path, |there| {
+        *there = users.clone();
+        Ok(())
+    });
+    assert_eq!(written, Ok(()));
+    assert_eq!(Users::load(&path).as_ref(), Ok(users));
+    let Some(first) = names.first() else { return };
+    let removed = Users::edit(&path, |users| Ok(users.remove(first)));
+    let left = Users::load(&path).expect("it is still one");
+    assert!(removed == Ok(true) && !left.knows(first) && left.users.len() + left.tokens.len() + 1 == names.len());
+}
