@@ -227,7 +227,7 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             "streams",
             json!({"name": "a b", "sorce": "test://"}),
             422,
-            vec!["stream[2].name", "stream[2].source", "stream[2].sorce"],
+            vec!["stream[a b].name", "stream[a b].source", "stream[a b].sorce"],
         ),
         ("POST", "streams", json!({"name": "keep", "source": "test://"}), 409, vec![]),
         (
@@ -237,9 +237,9 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             422,
             vec!["stream[x].overlay.hide"],
         ),
-        ("POST", "streams", json!({"name": "x", "source": "file:///etc/passwd"}), 403, vec!["stream.source"]),
+        ("POST", "streams", json!({"name": "x", "source": "file:///etc/passwd"}), 403, vec!["stream[x].source"]),
         // Whether there is such a file is not told.
-        ("POST", "streams", json!({"name": "x", "source": "file:///etc/no-passwd"}), 403, vec!["stream.source"]),
+        ("POST", "streams", json!({"name": "x", "source": "file:///etc/no-passwd"}), 403, vec!["stream[x].source"]),
         ("PATCH", "streams/keep", json!({"source": "/etc"}), 403, vec!["stream[keep].source"]),
         ("POST", "streams", json!({"name": "x", "source": "rtsp://127.0.0.1/a"}), 403, vec!["stream[x].source"]),
         (
@@ -247,14 +247,14 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             "streams",
             json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "gate.password"}),
             403,
-            vec!["stream.password_file"],
+            vec!["stream[x].password_file"],
         ),
         (
             "POST",
             "streams",
             json!({"name": "x", "source": "test://", "record": {"dir": "/tmp"}}),
             403,
-            vec!["stream.record.dir"],
+            vec!["stream[x].record.dir"],
         ),
         ("PATCH", "streams/keep", json!({"record": {"dir": "/etc/passwd"}}), 403, vec!["stream[keep].record.dir"]),
         (

@@ -157,7 +157,7 @@ fn recordings_are_removed_by_age_and_size_and_nothing_else_is() {
     let bytes = metrics.sum("maskcast_recording_bytes", &[("stream", "gate")]);
     assert!(bytes > 10_000.0 && bytes <= most as f64, "{bytes}");
     let (_, _, log) = service.terminate();
-    assert!(log.contains("removed 2 recordings") && log.contains("2 for age"), "{log}");
+    assert!(log.contains("removed 2 recordings") && log.contains("older than max_age"), "{log}");
 }
 
 /// Blue, red for three seconds, and blue again.

@@ -30,14 +30,11 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let reload = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
         .map_err(|error| Failure::runtime(format!("SIGHUP cannot be caught: {error}")))?;
-    let mut service = Service::start(&config)?;
-    tracing::info!("page {}", service.page());
-    for stream in &config.streams {
-        tracing::info!(stream = stream.name, "{} -> {}", stream.source.label(), service.rtsp_address(&stream.name));
-    }
+    let mut changes = Changes::new(path.to_path_buf());
+    let mut service = Service::start(&config, &mut changes)?;
     tracing::info!("stop with Ctrl-C or SIGTERM");
     let mut watch = Watch::new(service.view.clone());
-    let mut changes = Changes::new(path.to_path_buf());
+    changes.make_held(&mut service);
     let asked = service.asked();
     loop {
         if watch.tick() {

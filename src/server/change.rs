@@ -134,6 +134,7 @@ impl From<Refusal> for Problem {
             }
             Refusal::Invalid(errors) => Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "the settings", &errors),
             Refusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "the settings", &errors),
+            Refusal::Loading(why) => Problem::loading(&why),
             Refusal::File(errors) => {
                 Problem::faults(StatusCode::CONFLICT, "the configuration file, without the change", &errors.errors)
             }
