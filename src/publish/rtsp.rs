@@ -20,6 +20,7 @@ use rtsp_server::prelude::*;
 use super::OutputError;
 use super::fanout::{AppSrcTaker, Fanout};
 use super::rtsp_auth::{RtspAuth, RtspGuard, permit, set_certificate};
+use super::rtsp_mounts::{Mounts, describes};
 use crate::access::tls::Certificate;
 use crate::gst::make;
 
@@ -42,7 +43,7 @@ type Asked = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
 /// The running server.
 pub struct RtspServer {
     server: rtsp_server::RTSPServer,
-    mounts: rtsp_server::RTSPMountPoints,
+    mounts: Mounts,
     streams: Streams,
     asked: Asked,
     tls: bool,
@@ -72,7 +73,8 @@ impl RtspServer {
         let server = rtsp_server::RTSPServer::new();
         server.set_address(&address.ip().to_string());
         server.set_service(&address.port().to_string());
-        let mounts = server.mount_points().ok_or_else(|| OutputError("the RTSP server has no mount points".into()))?;
+        let mounts = Mounts::new();
+        server.set_mount_points(Some(&mounts));
         // A viewer's DESCRIBE waits until its stream has a first picture. With the one thread that is the default, a
         // stream without pictures would hold up the viewers of all others.
         if let Some(threads) = server.thread_pool() {
@@ -81,6 +83,7 @@ impl RtspServer {
         // Before anybody can connect: a client keeps the guard that it came in by.
         let auth = guard.map(RtspGuard::make).transpose()?.flatten();
         server.set_auth(auth.as_ref());
+        mounts.set_guarded(auth.is_some());
         let context = glib::MainContext::new();
         // Says "Failed to bind" with no reason when asked to attach; a listener of our own tells which it is.
         drop(
@@ -139,6 +142,7 @@ impl RtspServer {
         if let (Some(auth), Some(before)) = (&auth, self.auth()) {
             auth.inherit(&before);
         }
+        self.mounts.set_guarded(auth.is_some());
         self.server.set_auth(auth.as_ref());
         if let Some(auth) = auth {
             self.server.client_filter(Some(&mut |_, client| match auth.knows(client) {
@@ -189,7 +193,7 @@ impl RtspServer {
             source.set_max_buffers(WAITING);
             fanout.add(Box::new(AppSrcTaker::new(source, WAITING, true, fanout.lost_counter())));
         });
-        self.mounts.add_factory(&format!("/{name}"), factory);
+        self.mounts.add(name, factory);
     }
 
     /// Offers it no longer; who plays it is cut off, and who has asked for it. Left to themselves, players that do not act on
@@ -198,7 +202,7 @@ impl RtspServer {
     pub fn remove(&self, name: &str) {
         use rtsp_server::RTSPFilterResult::{Keep, Remove};
         let path = format!("/{name}");
-        self.mounts.remove_factory(&path);
+        self.mounts.remove(name);
         lock(&self.streams).remove(name);
         let asked = self.asked_for(name);
         self.server.client_filter(Some(&mut |_, client| {
@@ -250,6 +254,7 @@ fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &As
     server.connect_client_connected(move |_, client| {
         let asked = Arc::clone(&asked);
         client.connect_pre_describe_request(move |client, context| {
+            describes();
             if let Some(name) = stream_name(context) {
                 let mut asked = lock(&asked);
                 asked.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));

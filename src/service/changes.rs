@@ -152,7 +152,9 @@ impl Changes {
         let key = format!("stream[{name}].overlay");
         wanted.overlay = patched_overlay(&known.overlay, patch, &key).map_err(Refusal::Invalid)?;
         if service.view.model().is_none() && names_more(&wanted.overlay, &known.overlay) {
-            return Err(Refusal::Loading("hide and colors name its classes; everything else can be changed now".into()));
+            return Err(Refusal::Loading(
+                "hide and colors name its classes; everything else can be changed now".into(),
+            ));
         }
         service.check_labels(std::slice::from_ref(&wanted)).map_err(Refusal::Invalid)?;
         if wanted.overlay != known.overlay {
@@ -221,7 +223,8 @@ impl Changes {
             EditError::Value(error) => Refusal::Invalid(vec![error]),
             EditError::Syntax(problem) => Refusal::Failed(problem),
         })?;
-        let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors, edit, &file)))?;
+        let config =
+            config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors, edit, &file)))?;
         check_sources(edit, &file, &config).map_err(Refusal::Forbidden)?;
         service.check(&config).map_err(Refusal::Invalid)?;
         if after != before {

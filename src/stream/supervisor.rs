@@ -156,7 +156,8 @@ impl Supervisor {
                 End::Ended => format!("{source}: the source ended the stream"),
                 End::Failed(reason) | End::HeldUp(reason) => {
                     // A connection that has brought frames was none that is refused.
-                    let refusal = if flow.0.is_none() { self.source.presence().and_then(|it| it.refusal()) } else { None };
+                    let refusal =
+                        if flow.0.is_none() { self.source.presence().and_then(|it| it.refusal()) } else { None };
                     format!("{source}: {}", refusal.unwrap_or(reason))
                 }
             };
