@@ -6,10 +6,11 @@
 
 use std::cell::Cell;
 
+use gstreamer as gst;
 use gstreamer_rtsp_server as rtsp_server;
 
 use glib::subclass::prelude::ObjectSubclassIsExt;
-use gstreamer::glib;
+use gst::glib;
 use rtsp_server::prelude::*;
 
 /// No stream's path: a name has no spaces.
@@ -34,7 +35,8 @@ impl Mounts {
         let mounts: Mounts = glib::Object::new();
         // Without a role that may come in: whoever is known is told that there is nothing (404).
         let nowhere = rtsp_server::RTSPMediaFactory::new();
-        nowhere.set_permissions(Some(&rtsp_server::RTSPPermissions::new()));
+        let nobody = gst::Structure::builder("nobody").field("media.factory.access", false).build();
+        nowhere.add_role_from_structure(&nobody);
         mounts.add_factory(NOWHERE, nowhere);
         mounts
     }

@@ -139,7 +139,7 @@ pub(super) async fn leave(viewer: Viewer) -> Result<StatusCode, Problem> {
 }
 
 /// Whom the path names; perhaps nobody.
-struct Viewer {
+pub(super) struct Viewer {
     app: Shared,
     stream: String,
     id: String,
