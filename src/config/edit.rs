@@ -454,7 +454,7 @@ http = "127.0.0.1:8080"
         let errors = unknown_nulls(&object(patch), "stream", "stream[gate]");
         let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
         assert_eq!(keys, ["stream[gate].", "stream[gate].overlay.alhpa"]);
-        assert_eq!(errors[1].help.as_deref(), Some("did you mean \"alpha\"?"));
+        assert_eq!(errors[1].help.as_deref(), Some("did you mean alpha?"));
     }
 
     #[test]
