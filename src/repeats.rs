@@ -53,6 +53,11 @@ pub fn warn(stream: &str, stage: &'static str, text: &str) {
     tell(Line { level: Level::WARN, stream, stage, from: None, seq: None, text });
 }
 
+/// What a stream's stage does about a fault that may repeat.
+pub fn info(stream: &str, stage: &'static str, text: &str) {
+    tell(Line { level: Level::INFO, stream, stage, from: None, seq: None, text });
+}
+
 /// Tells what was counted and is due. To be called every now and then.
 pub fn tell_due() {
     LINES.due(Instant::now(), WINDOW).iter().for_each(Told::write);

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use common::clip;
-use common::http::{Mjpeg, get_bytes, get_json, send};
+use common::http::{Answer, Mjpeg, get_bytes, get_json, send};
 use common::program::{tool, until};
 use common::rtsp::Viewer;
 use common::service::{Service, folder, write_config};
@@ -227,7 +227,7 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             "streams",
             json!({"name": "a b", "sorce": "test://"}),
             422,
-            vec!["stream[2].name", "stream[2].source", "stream[2].sorce"],
+            vec!["stream[a b].name", "stream[a b].source", "stream[a b].sorce"],
         ),
         ("POST", "streams", json!({"name": "keep", "source": "test://"}), 409, vec![]),
         (
@@ -237,9 +237,9 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             422,
             vec!["stream[x].overlay.hide"],
         ),
-        ("POST", "streams", json!({"name": "x", "source": "file:///etc/passwd"}), 403, vec!["stream.source"]),
+        ("POST", "streams", json!({"name": "x", "source": "file:///etc/passwd"}), 403, vec!["stream[x].source"]),
         // Whether there is such a file is not told.
-        ("POST", "streams", json!({"name": "x", "source": "file:///etc/no-passwd"}), 403, vec!["stream.source"]),
+        ("POST", "streams", json!({"name": "x", "source": "file:///etc/no-passwd"}), 403, vec!["stream[x].source"]),
         ("PATCH", "streams/keep", json!({"source": "/etc"}), 403, vec!["stream[keep].source"]),
         ("POST", "streams", json!({"name": "x", "source": "rtsp://127.0.0.1/a"}), 403, vec!["stream[x].source"]),
         (
@@ -247,14 +247,14 @@ fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
             "streams",
             json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "gate.password"}),
             403,
-            vec!["stream.password_file"],
+            vec!["stream[x].password_file"],
         ),
         (
             "POST",
             "streams",
             json!({"name": "x", "source": "test://", "record": {"dir": "/tmp"}}),
             403,
-            vec!["stream.record.dir"],
+            vec!["stream[x].record.dir"],
         ),
         ("PATCH", "streams/keep", json!({"record": {"dir": "/etc/passwd"}}), 403, vec!["stream[keep].record.dir"]),
         (
@@ -370,4 +370,25 @@ fn the_page_of_the_api_shows_every_operation() {
         assert!(shown.contains(&format!("<h3 id=\"{id}\">")), "{id} is not in\n{shown}");
     }
     assert!(shown.contains("The settings of another stream") || shown.contains("rtsp://10.0.0.7/stream1"), "{shown}");
+}
+
+#[test]
+fn before_there_is_a_model_all_of_an_overlay_but_classes_is_changed() {
+    let folder = folder();
+    // A library that never comes: whoever loads it waits.
+    let pipe = folder.path().join("libonnxruntime.so");
+    tool("mkfifo", [&pipe]);
+    let config = write_config(folder.path(), &ball("gate", ""));
+    std::fs::write(&config, text(&config).replace("[model]\n", "[model]\nruntime = \"libonnxruntime.so\"\n")).unwrap();
+    // It is known where the service listens before there is a model.
+    let service = Service::run(&config, &[]);
+    let (status, answer) = change(&service, "PATCH", "streams/gate/overlay", json!({"alpha": 0.25, "legend": false}));
+    assert_eq!((status, &answer["alpha"], &answer["legend"]), (200, &json!(0.25), &json!(false)), "{answer}");
+    until("it is remembered", || text(&config).contains("alpha = 0.25").then_some(()));
+    let path = url(&service, "streams/gate/overlay");
+    let refused = Answer::to("PATCH", &path, "application/json", r#"{"hide": ["sky"], "alpha": 0.5}"#);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "2".into()), "{}", refused.body);
+    assert!(refused.body.contains("hide and colors name its classes"), "{}", refused.body);
+    assert_eq!(service.stream("gate")["config"]["overlay"]["alpha"], 0.25);
+    assert_eq!(send("GET", &url(&service, "model"), None).0, 503);
 }

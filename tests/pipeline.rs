@@ -332,6 +332,21 @@ fn a_source_that_fails_or_panics_is_opened_again_and_the_account_goes_on() {
     assert_closed(&status, 4);
 }
 
+/// As GStreamer does with some files that are cut off: neither a frame nor an error comes.
+#[test]
+fn a_file_whose_first_frame_never_comes_is_given_up() {
+    let (pool, _) = pool(1, 1, |_| Ok(()));
+    let (output, _shown) = FakeOutput::new(published());
+    let began = std::time::Instant::now();
+    let source = ScriptedSource::file(vec![Step::Silence]);
+    let (stream, status) = start(config(), Pace::File, source, output, &pool);
+    stream.join().unwrap();
+    let took = began.elapsed();
+    assert!((Duration::from_secs(29)..Duration::from_secs(60)).contains(&took), "{took:?}");
+    assert!(status.condition().failure.unwrap().contains("no frame for 30"));
+    assert_closed(&status, 0);
+}
+
 #[test]
 fn a_silent_source_is_offline_and_its_viewers_are_told() {
     let (pool, _) = pool(1, 1, |_| Ok(()));

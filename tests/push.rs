@@ -96,6 +96,9 @@ fn user_and_password_open_a_server_and_appear_nowhere() {
     let refused = Service::with(other.path(), &pushed_to(&wrong, ""), &[("MASKCAST_LOG", "debug")]);
     let push = until_push(&refused, "waiting");
     assert!(push["reason"].as_str().unwrap().contains("password"), "{push}");
+    // Where to is shown, and nothing that may be secret.
+    let settings = &refused.stream("gate")["config"]["push"];
+    assert_eq!(settings, &serde_json::json!([{"url": push["to"], "user": "camera"}]));
     let shown = ["api/v1/streams", "metrics"].map(|path| common::http::get(&format!("{}{path}", refused.page)).1);
     let logs = [service.terminate().2, refused.terminate().2];
     for text in shown.iter().chain(&logs) {

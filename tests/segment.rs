@@ -265,6 +265,19 @@ fn what_cannot_be_done_is_said_in_one_line() {
     // The index of an mp4 that was not made for streaming is at its end.
     let good = std::fs::read(path.join("good.mp4")).unwrap();
     write("cut.mp4", &good[..good.len() * 2 / 3]);
+    // One that was made for streaming, of which only the index has come.
+    ffmpeg(&[
+        "-i",
+        path.join("good.mp4").to_str().unwrap(),
+        "-c",
+        "copy",
+        "-movflags",
+        "+faststart",
+        path.join("fast.mp4").to_str().unwrap(),
+    ]);
+    let fast = std::fs::read(path.join("fast.mp4")).unwrap();
+    let media = fast.windows(4).position(|name| name == b"mdat").unwrap();
+    write("head.mp4", &fast[..media + 8]);
     ffmpeg(&["-f", "lavfi", "-i", "sine=440:d=1", "-c:a", "aac", path.join("sound.m4a").to_str().unwrap()]);
     let model = std::fs::read(path.join("channels.onnx")).unwrap();
     write("half.onnx", &model[..model.len() / 2]);
@@ -278,6 +291,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
         ("text.mp4", "out.mp4", &[], 1, &["text.mp4"]),
         ("empty.mp4", "out.mp4", &[], 1, &["empty.mp4"]),
         ("cut.mp4", "out.mp4", &[], 1, &["cut.mp4"]),
+        ("head.mp4", "out.mp4", &[], 1, &["head.mp4"]),
         ("sound.m4a", "out.mp4", &[], 1, &["sound.m4a", "no video"]),
         ("folder.mp4", "out.mp4", &[], 1, &["folder.mp4", "folder"]),
         ("good.mp4", "nowhere/out.mp4", &[], 1, &["nowhere", "does not exist"]),

@@ -3,6 +3,7 @@
 //! Attempts to open a camera are spread further and further apart, so as not to burden one that is ill. One that was
 //! switched off is not burdened by a TCP handshake: with it, its return is noticed within a second instead of half a minute.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,8 +19,8 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// Where a source can be looked for.
 #[derive(Debug)]
 pub enum Presence {
-    /// It accepts connections there.
-    Tcp(Vec<SocketAddr>),
+    /// It accepts connections there: host and port as they are written, and what they are.
+    Tcp(String, Vec<SocketAddr>),
     /// It is this device.
     Device(PathBuf),
 }
@@ -28,8 +29,8 @@ impl Presence {
     /// `None` for sources of which nothing can be told without opening them.
     pub(super) fn of(uri: &SourceUri) -> Option<Self> {
         match uri {
-            SourceUri::Rtsp(url) => addresses(url, if url.scheme() == "rtsps" { 322 } else { 554 }).map(Presence::Tcp),
-            SourceUri::Http(url) => addresses(url, if url.scheme() == "https" { 443 } else { 80 }).map(Presence::Tcp),
+            SourceUri::Rtsp(url) => tcp(url, if url.scheme() == "rtsps" { 322 } else { 554 }),
+            SourceUri::Http(url) => tcp(url, if url.scheme() == "https" { 443 } else { 80 }),
             SourceUri::V4l2(path) => Some(Presence::Device(path.clone())),
             _ => None,
         }
@@ -38,26 +39,45 @@ impl Presence {
     /// Looks once.
     pub fn is_there(&self) -> bool {
         match self {
-            Presence::Tcp(addresses) => {
+            Presence::Tcp(_, addresses) => {
                 addresses.iter().any(|address| TcpStream::connect_timeout(address, PATIENCE).is_ok())
             }
             Presence::Device(path) => path.exists(),
         }
     }
+
+    /// Host and port, and why no connection comes about, where the system knows it at once. Without that GStreamer says
+    /// no more than that it failed.
+    pub fn refusal(&self) -> Option<String> {
+        let Presence::Tcp(place, addresses) = self else { return None };
+        let mut refusal = None;
+        for address in addresses {
+            let problem = match TcpStream::connect_timeout(address, PATIENCE).map_err(|error| error.kind()) {
+                Err(ErrorKind::ConnectionRefused) => "connection refused",
+                Err(ErrorKind::HostUnreachable) => "no route to host",
+                Err(ErrorKind::NetworkUnreachable) => "network unreachable",
+                Ok(_) | Err(_) => return None,
+            };
+            refusal = Some(format!("{place}: {problem}"));
+        }
+        refusal
+    }
 }
 
 /// Where a URL's host listens. A resolver that takes long must not hold up who asks: then it is `None`, and the thread
 /// that waits for it ends when it has its answer.
-fn addresses(url: &Url, default_port: u16) -> Option<Vec<SocketAddr>> {
-    let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
-    let place = (host, url.port().unwrap_or(default_port));
+fn tcp(url: &Url, default_port: u16) -> Option<Presence> {
+    let (host, port) = (url.host_str()?, url.port().unwrap_or(default_port));
+    let name = format!("{host}:{port}");
+    let place = (host.trim_matches(['[', ']']).to_owned(), port);
     let (answer, answered) = bounded(1);
     let ask = move || {
         // Nobody may be waiting any more.
         let _ = answer.send(place.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
     };
     std::thread::Builder::new().name("resolve".into()).spawn(ask).ok()?;
-    answered.recv_timeout(PATIENCE).ok()?.ok().filter(|addresses| !addresses.is_empty())
+    let addresses = answered.recv_timeout(PATIENCE).ok()?.ok().filter(|addresses| !addresses.is_empty())?;
+    Some(Presence::Tcp(name, addresses))
 }
 
 #[cfg(test)]
@@ -75,14 +95,17 @@ mod tests {
         let port = camera.local_addr().unwrap().port();
         let places = [rtsp(&format!("127.0.0.1:{port}")), rtsp(&format!("localhost:{port}"))];
         assert!(places.iter().all(Presence::is_there), "{places:?}");
+        assert_eq!(places.each_ref().map(Presence::refusal), [None, None]);
         drop(camera);
         assert!(!places.iter().any(Presence::is_there), "{places:?}");
+        let said = ["127.0.0.1", "localhost"].map(|host| Some(format!("{host}:{port}: connection refused")));
+        assert_eq!(places.each_ref().map(Presence::refusal), said);
     }
 
     #[test]
     fn addresses_have_the_scheme_s_port() {
         let port = |presence: Presence| match presence {
-            Presence::Tcp(addresses) => addresses[0].port(),
+            Presence::Tcp(_, addresses) => addresses[0].port(),
             Presence::Device(_) => 0,
         };
         assert_eq!(port(rtsp("127.0.0.1")), 554);

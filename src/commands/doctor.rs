@@ -158,7 +158,7 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
     match Model::load(&settings, settings.threads) {
         Ok(model) => {
             for (provider, reason) in &model.refused {
-                let text = format!("{} was asked for and does not run the model: {reason}", provider.name());
+                let text = format!("{} does not run the model: {reason}", provider.name());
                 findings.push(Finding { topic: "provider", verdict: Verdict::Note, text });
             }
             findings.push(match model.time() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -10,6 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::{Failure, load_config};
 use crate::heap::Heap;
+use crate::publish::encoder::H264;
 use crate::repeats;
 use crate::service::Service;
 use crate::service::changes::{Changes, tell};
@@ -31,16 +33,14 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let reload = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
         .map_err(|error| Failure::runtime(format!("SIGHUP cannot be caught: {error}")))?;
-    let mut service = Service::start(&config)?;
-    tracing::info!("page {}", service.page());
-    for stream in &config.streams {
-        tracing::info!(stream = stream.name, "{} -> {}", stream.source.label(), service.rtsp_address(&stream.name));
-    }
+    let mut changes = Changes::new(path.to_path_buf());
+    let mut service = Service::start(&config, &mut changes)?;
     tracing::info!("stop with Ctrl-C or SIGTERM");
     let mut watch = Watch::new(service.view.clone());
-    let mut changes = Changes::new(path.to_path_buf());
+    changes.make_held(&mut service);
     let asked = service.asked();
     let mut heap = Heap::default();
+    let mut trying: Option<JoinHandle<()>> = None;
     loop {
         if watch.tick() {
             tracing::info!("ready");
@@ -49,7 +49,10 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         changes.tick(&service);
         repeats::tell_due();
         heap.tick();
-        if reload.swap(false, Ordering::AcqRel) {
+        if trying.is_none() && reload.swap(false, Ordering::AcqRel) {
+            trying = Some(try_encoders(path)?);
+        }
+        if trying.take_if(|trying| trying.is_finished()).is_some() {
             watch.reloading(|| reload_config(path, &mut service, &mut changes));
         }
         match stop.wait_or_receive(TICK, &asked) {
@@ -67,6 +70,20 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     service.stop();
     repeats::tell_rest();
     Ok(())
+}
+
+/// Tries the encoders that the configuration asks for now, on a thread that may wait: one that hangs is not to hold up the
+/// streams that do not use it.
+fn try_encoders(path: &Path) -> Result<JoinHandle<()>, Failure> {
+    let path = path.to_path_buf();
+    let try_all = move || {
+        // What is wrong with it is said when it is read to be used.
+        for stream in load_config(&path).map(|config| config.streams).unwrap_or_default() {
+            let _ = H264::choose(stream.encode.encoder, &[]);
+        }
+    };
+    let thread = std::thread::Builder::new().name("encoders".into()).spawn(try_all);
+    thread.map_err(|error| Failure::runtime(format!("no thread: {error}")))
 }
 
 /// Reads the configuration again, and makes the service what it says. A bad one changes nothing.

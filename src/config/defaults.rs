@@ -16,6 +16,7 @@ impl ModelConfig {
         ModelConfig {
             path: path.into(),
             providers: Provider::ALL.to_vec(),
+            providers_named: false,
             require: Require::Any,
             threads: 0,
             workers: 0,

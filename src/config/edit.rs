@@ -9,6 +9,7 @@ use toml_edit::visit_mut::{VisitMut, visit_table_mut};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::ConfigError;
+use super::error::did_you_mean;
 use super::reader::HOMES;
 
 /// Keys and values, as JSON has them.
@@ -23,6 +24,17 @@ pub enum Edit {
     Change { stream: String, patch: Object },
     /// The stream of this name goes.
     Remove { stream: String },
+}
+
+impl Edit {
+    /// The key path of the stream that it is about; only `stream` for a new one without a name.
+    pub fn key(&self) -> String {
+        let name = match self {
+            Edit::Add(settings) => settings.get("name").and_then(Json::as_str),
+            Edit::Change { stream, .. } | Edit::Remove { stream } => Some(stream.as_str()),
+        };
+        name.map_or_else(|| "stream".to_owned(), |name| format!("stream[{name}]"))
+    }
 }
 
 /// Why a text cannot be changed so.
@@ -54,9 +66,9 @@ pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     let mut document: DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| EditError::Syntax(error.message().to_owned()))?;
     let changed = match edit {
-        Edit::Add(object) => add(text, document, object)?,
+        Edit::Add(object) => add(text, document, object, &edit.key())?,
         Edit::Change { stream, patch } => {
-            change(&mut document, stream, patch)?;
+            change(&mut document, stream, patch, &edit.key())?;
             document.to_string()
         }
         Edit::Remove { stream } => {
@@ -85,14 +97,16 @@ pub fn unknown_nulls(patch: &Object, table: &str, key: &str) -> Vec<ConfigError>
     for (name, value) in patch {
         let inner = format!("{table}.{name}");
         let is_table = HOMES.iter().any(|(home, _)| is_home(home, &inner));
-        let is_key = HOMES.iter().any(|(home, keys)| is_home(home, table) && keys.contains(&name.as_str()));
+        let keys: Vec<&str> =
+            HOMES.iter().filter(|(home, _)| is_home(home, table)).flat_map(|(_, keys)| keys.iter().copied()).collect();
+        let is_key = keys.contains(&name.as_str());
         match value {
             Json::Object(patch) if is_table => errors.extend(unknown_nulls(patch, &inner, &format!("{key}.{name}"))),
             Json::Null if !is_table && !is_key => errors.push(ConfigError {
                 key: format!("{key}.{name}"),
                 line: None,
                 problem: "unknown key".into(),
-                help: None,
+                help: Some(did_you_mean(name, keys)),
             }),
             _ => {}
         }
@@ -109,8 +123,7 @@ enum Form {
     Inline,
 }
 
-fn add(text: &str, mut document: DocumentMut, object: &Object) -> Result<String, EditError> {
-    let key = "stream";
+fn add(text: &str, mut document: DocumentMut, object: &Object, key: &str) -> Result<String, EditError> {
     if let Some(Item::Value(Value::Array(streams))) = document.get_mut("stream") {
         let mut table = InlineTable::new();
         merge(&mut table, object, key, Form::Inline)?;
@@ -134,18 +147,17 @@ fn add(text: &str, mut document: DocumentMut, object: &Object) -> Result<String,
     Ok(format!("{text}{line_end}\n{new}"))
 }
 
-fn change(document: &mut DocumentMut, name: &str, patch: &Object) -> Result<(), EditError> {
+fn change(document: &mut DocumentMut, name: &str, patch: &Object, key: &str) -> Result<(), EditError> {
     let unknown = || EditError::NoStream(name.to_owned());
-    let key = format!("stream[{name}]");
     match document.get_mut("stream") {
         Some(Item::ArrayOfTables(tables)) => {
             let table = tables.iter_mut().find(|table| is_named(*table, name)).ok_or_else(unknown)?;
-            merge(table, patch, &key, Form::Headers)
+            merge(table, patch, key, Form::Headers)
         }
         Some(Item::Value(Value::Array(streams))) => {
             let mut tables = streams.iter_mut().filter_map(Value::as_inline_table_mut);
             let table = tables.find(|table| is_named(*table, name)).ok_or_else(unknown)?;
-            merge(table, patch, &key, Form::Inline)
+            merge(table, patch, key, Form::Inline)
         }
         _ => Err(unknown()),
     }
@@ -442,6 +454,7 @@ http = "127.0.0.1:8080"
         let errors = unknown_nulls(&object(patch), "stream", "stream[gate]");
         let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
         assert_eq!(keys, ["stream[gate].", "stream[gate].overlay.alhpa"]);
+        assert_eq!(errors[1].help.as_deref(), Some("did you mean alpha?"));
     }
 
     #[test]

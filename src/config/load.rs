@@ -96,6 +96,7 @@ fn read_model(section: &Section) -> ModelConfig {
     let mut model = ModelConfig::with_path(path);
     if let Some(providers) = section.get("providers").and_then(|value| read_providers(&value)) {
         model.providers = providers;
+        model.providers_named = true;
     }
     if let Some(value) = section.get("require") {
         model.require = value.choice(&[("any", Require::Any), ("gpu", Require::Gpu)]).unwrap_or(Require::Any);

@@ -91,6 +91,8 @@ pub struct ModelConfig {
     pub path: PathBuf,
     /// Tried in this order; default `["tensorrt", "cuda", "cpu"]`.
     pub providers: Vec<Provider>,
+    /// The configuration names them: what cannot be had is missed by somebody.
+    pub providers_named: bool,
     pub require: Require,
     /// Cores that ONNX Runtime may use on the CPU; 0 = all.
     pub threads: usize,

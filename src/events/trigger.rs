@@ -6,8 +6,14 @@ use std::time::{Duration, Instant};
 /// differ by more than nothing.
 const RELEASE: f64 = 0.5;
 
-/// After this long without a mask nobody knows what was there meanwhile.
+/// After this long without a mask nobody knows what was there meanwhile; unless masks come as rarely as that.
 const LONGEST_GAP: Duration = Duration::from_secs(5);
+
+/// A gap is longer than so many times the shortest of the last distances between masks.
+const UNUSUAL: u32 = 2;
+
+/// Distances that are kept in mind.
+const DISTANCES: usize = 3;
 
 /// Follows the share of an event's classes from mask to mask.
 #[derive(Clone, Debug)]
@@ -18,19 +24,21 @@ pub struct Trigger {
     since: Option<Instant>,
     /// When the newest mask was captured.
     last: Option<Instant>,
+    /// Between the last masks, the newest first.
+    distances: [Option<Duration>; DISTANCES],
 }
 
 impl Trigger {
     /// `threshold`: least share; `hold`: for how long.
     pub fn new(threshold: f64, hold: Duration) -> Self {
-        Trigger { threshold, hold, since: None, last: None }
+        Trigger { threshold, hold, since: None, last: None, distances: [None; DISTANCES] }
     }
 
     /// The share in the mask captured at `at`. Since when the condition has been met, if that is long enough.
     pub fn look(&mut self, share: f64, at: Instant) -> Option<Instant> {
-        let gap = self.last.is_some_and(|last| at.saturating_duration_since(last) > LONGEST_GAP);
-        self.last = Some(at);
-        if gap {
+        if let Some(last) = self.last.replace(at)
+            && self.is_gap(at.saturating_duration_since(last))
+        {
             self.since = None;
         }
         self.since = match self.since {
@@ -39,6 +47,15 @@ impl Trigger {
             _ => None,
         };
         self.since.filter(|since| at.saturating_duration_since(*since) >= self.hold)
+    }
+
+    /// Whether the camera or the model was away for so long: a slow model, or a camera of a picture in ten seconds, has such
+    /// distances all the time, and an event is seen in what there is.
+    fn is_gap(&mut self, distance: Duration) -> bool {
+        let usual = self.distances.iter().flatten().min().copied();
+        self.distances.rotate_right(1);
+        self.distances[0] = Some(distance);
+        distance > LONGEST_GAP && usual.is_none_or(|usual| distance > usual * UNUSUAL)
     }
 }
 
@@ -77,6 +94,21 @@ mod tests {
         assert_eq!(trigger.look(1.0, start), None);
         assert_eq!(trigger.look(1.0, after(60)), None, "the camera was away");
         assert_eq!(trigger.look(1.0, after(62)), Some(after(60)));
+    }
+
+    #[test]
+    fn masks_that_always_come_rarely_are_enough() {
+        let mut trigger = Trigger::new(0.1, Duration::from_secs(15));
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let held: Vec<_> = (0..5).map(|n| trigger.look(1.0, after(10 * n))).collect();
+        assert_eq!(held, [None, None, None, Some(after(10)), Some(after(10))], "the first distance tells nothing");
+        // Away for a minute; one mask between two absences does not make them usual.
+        let mut trigger = Trigger::new(0.1, Duration::from_secs(2));
+        for at in [0, 1, 2] {
+            trigger.look(0.0, after(at));
+        }
+        assert_eq!([62, 122].map(|at| trigger.look(1.0, after(at))), [None, None]);
     }
 
     #[test]

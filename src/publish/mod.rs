@@ -18,6 +18,8 @@ mod raw;
 pub mod recording;
 pub mod rtsp;
 pub mod rtsp_auth;
+mod rtsp_mounts;
+mod webrtc;
 pub mod whep;
 
 /// Why a picture could not be published; in one line.

@@ -25,6 +25,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::OutputError;
 use super::fanout::{AppSrcTaker, Fanout};
 use super::rtsp_auth::{RtspAuth, RtspGuard, permit, set_certificate};
+use super::rtsp_mounts::{Mounts, describes};
 use crate::access::tls::Certificate;
 use crate::gst::make;
 
@@ -58,7 +59,7 @@ type Asked = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
 /// The running server.
 pub struct RtspServer {
     server: rtsp_server::RTSPServer,
-    mounts: rtsp_server::RTSPMountPoints,
+    mounts: Mounts,
     streams: Streams,
     asked: Asked,
     tls: bool,
@@ -96,7 +97,8 @@ impl RtspServer {
         let server = rtsp_server::RTSPServer::new();
         server.set_address(&address.ip().to_string());
         server.set_service(&address.port().to_string());
-        let mounts = server.mount_points().ok_or_else(|| OutputError("the RTSP server has no mount points".into()))?;
+        let mounts = Mounts::new();
+        server.set_mount_points(Some(&mounts));
         // A viewer's DESCRIBE waits until its stream has a first picture. With the one thread that is the default, a
         // stream without pictures would hold up the viewers of all others.
         if let Some(threads) = server.thread_pool() {
@@ -105,6 +107,7 @@ impl RtspServer {
         // Before anybody can connect: a client keeps the guard that it came in by.
         let auth = guard.map(RtspGuard::make).transpose()?.flatten();
         server.set_auth(auth.as_ref());
+        mounts.set_guarded(auth.is_some());
         let context = glib::MainContext::new();
         // Says "Failed to bind" with no reason when asked to attach; a listener of our own tells which it is.
         drop(
@@ -160,6 +163,7 @@ impl RtspServer {
         if let (Some(auth), Some(before)) = (&auth, self.auth()) {
             auth.inherit(&before);
         }
+        self.mounts.set_guarded(auth.is_some());
         self.server.set_auth(auth.as_ref());
         if let Some(auth) = auth {
             self.server.client_filter(Some(&mut |_, client| match auth.knows(client) {
@@ -210,7 +214,7 @@ impl RtspServer {
             source.set_max_buffers(WAITING);
             fanout.add(Box::new(AppSrcTaker::new(source, WAITING, true, fanout.lost_counter())));
         });
-        self.mounts.add_factory(&format!("/{name}"), factory);
+        self.mounts.add(name, factory);
     }
 
     /// Offers it no longer; who plays it is cut off, and who has asked for it. Left to themselves, players that do not act on
@@ -219,7 +223,7 @@ impl RtspServer {
     pub fn remove(&self, name: &str) {
         use rtsp_server::RTSPFilterResult::{Keep, Remove};
         let path = format!("/{name}");
-        self.mounts.remove_factory(&path);
+        self.mounts.remove(name);
         lock(&self.streams).remove(name);
         let asked = self.asked_for(name);
         self.server.client_filter(Some(&mut |_, client| {
@@ -300,6 +304,7 @@ fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &As
         client.set_post_session_timeout(AFTER_SESSION);
         let asked = Arc::clone(&asked);
         client.connect_pre_describe_request(move |client, context| {
+            describes();
             if let Some(name) = stream_name(context) {
                 let mut asked = lock(&asked);
                 asked.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));

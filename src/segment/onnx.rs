@@ -52,14 +52,18 @@ impl Model {
                     Ok(model) => return Ok(Model { refused, ..model }),
                     // What goes wrong on a GPU, or comes out wrong there, may be right elsewhere.
                     Err(ModelError::Machine(reason)) if provider != Provider::Cpu => {
-                        refuse(&mut refused, provider, reason);
+                        tracing::warn!("{} does not run the model: {reason}", provider.name());
+                        refused.push((provider, reason));
                     }
                     Err(ModelError::Machine(reason)) => {
                         return Err(ModelError::Model(format!("{}: {reason}", config.path.display())));
                     }
                     Err(error) => return Err(error),
                 },
-                Err(SessionError::Provider(reason)) => refuse(&mut refused, provider, reason),
+                Err(SessionError::Provider(reason)) => {
+                    absent(config, provider, &reason);
+                    refused.push((provider, reason));
+                }
                 Err(SessionError::Model(reason)) => {
                     let problem = format!("{}: ONNX Runtime cannot use it as a model: {reason}", config.path.display());
                     return Err(ModelError::Model(problem));
@@ -232,9 +236,14 @@ fn fixed_batch(config: &ModelConfig, provider: Provider, contract: &Contract) ->
     if provider == Provider::Cpu { 1 } else { max_batch(config, contract) }
 }
 
-fn refuse(refused: &mut Vec<(Provider, String)>, provider: Provider, reason: String) {
-    tracing::warn!("{} was asked for and does not run the model: {reason}", provider.name());
-    refused.push((provider, reason));
+/// A machine without a GPU is nothing to warn of, unless somebody wants one: which provider runs is told at the end.
+fn absent(config: &ModelConfig, provider: Provider, reason: &str) {
+    let name = provider.name();
+    if config.providers_named {
+        tracing::warn!("model.providers: {name} does not run the model: {reason}");
+    } else {
+        tracing::debug!("{name} does not run the model: {reason}");
+    }
 }
 
 /// What protocol buffers, and so ONNX files, have at most, in bytes.

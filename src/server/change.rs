@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::settings::{NewStream, Settings};
 use super::{App, Named, Shared, stopped};
 use crate::config::{Edit, Object};
+use crate::publish::encoder::ladder::try_out;
 use crate::service::changes::{Made, Refusal, Wanted};
 use crate::service::view::Busy;
 
@@ -46,6 +47,15 @@ pub(super) async fn ask(app: &App, wanted: Wanted) -> Result<Made, Problem> {
     }
 }
 
+/// Tries the encoder that a stream's settings ask for, if they do: the service's loop, which makes the changes, is not to wait
+/// for one that hangs.
+async fn try_encoder(settings: &Object) {
+    let Some(encode) = settings.get("encode") else { return };
+    let name = encode.get("encoder").and_then(|name| name.as_str()).unwrap_or("auto").to_owned();
+    // Fails by a panic only, which the loop will meet as well.
+    let _ = tokio::task::spawn_blocking(move || try_out(&name)).await;
+}
+
 /// Add a stream
 ///
 /// It is checked as the configuration file is, started, and written to that file. Other streams do not notice.
@@ -66,6 +76,7 @@ pub(super) async fn ask(app: &App, wanted: Wanted) -> Result<Made, Problem> {
 pub(super) async fn add(State(app): State<Shared>, headers: HeaderMap, keys: Keys) -> Result<Response, Problem> {
     let Keys(settings) = keys;
     let name = settings.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+    try_encoder(&settings).await;
     ask(&app, Wanted::Stream(Edit::Add(settings))).await?;
     let report = report_of(&app, &name, &headers)?;
     // A name has only characters that an address may have.
@@ -99,6 +110,7 @@ pub(super) async fn add(State(app): State<Shared>, headers: HeaderMap, keys: Key
 pub(super) async fn change(named: Named, headers: HeaderMap, keys: Keys) -> Result<Json<StreamReport>, Problem> {
     let Keys(patch) = keys;
     let stream = named.stream().status.name.to_string();
+    try_encoder(&patch).await;
     ask(&named.app, Wanted::Stream(Edit::Change { stream: stream.clone(), patch })).await?;
     report_of(&named.app, &stream, &headers).map(Json)
 }
@@ -134,6 +146,7 @@ impl From<Refusal> for Problem {
             }
             Refusal::Invalid(errors) => Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "the settings", &errors),
             Refusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "the settings", &errors),
+            Refusal::Loading(why) => Problem::loading(&why),
             Refusal::File(errors) => {
                 Problem::faults(StatusCode::CONFLICT, "the configuration file, without the change", &errors.errors)
             }

@@ -129,6 +129,10 @@ fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
         outlets.map(|(output, count)| (vec![("stream", &*stream.status.name), ("output", output)], count as f64))
     });
     out.gauges("maskcast_viewers", "Who takes the stream's pictures; recordings and pushes count as h264.", viewers);
+    let refused = streams
+        .iter()
+        .map(|s| (vec![("stream", &*s.status.name), ("output", "webrtc")], s.status.refused_viewers() as f64));
+    out.counters("maskcast_viewers_refused_total", "Viewers refused because of server.webrtc.max_viewers.", refused);
     let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
     out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);
     let failures = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.recording_failures() as f64));

@@ -72,7 +72,7 @@ const BACKLOG: u32 = 128;
 /// megabytes queue up, which is many seconds of old pictures on a slow line.
 const SEND_BUFFER: u32 = 128 * 1024;
 
-/// Bytes that settings may have: some hundred times what they need.
+/// Bytes that bodies may have: some hundred times what settings need; a browser's offer of WebRTC has about 5000.
 const LARGEST_BODY: usize = 64 << 10;
 
 /// How long open connections may take to end by themselves when the server stops.
@@ -258,7 +258,6 @@ fn router(app: Shared) -> Router {
         .merge(openapi::docs())
         .merge(Router::from(openapi::routes()).layer(DefaultBodyLimit::max(LARGEST_BODY)))
         .route("/mjpeg/{name}", get(mjpeg::live))
-        .merge(whep::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard))

@@ -108,7 +108,7 @@ pub(super) struct ModelWish {
 )]
 pub(super) async fn show(State(app): State<Shared>) -> Result<Json<ModelReport>, Problem> {
     let Some(model) = app.view.model() else {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model is being loaded".into()));
+        return Err(Problem::loading("try again"));
     };
     Ok(Json(report(&model, app.view.change())))
 }
@@ -139,7 +139,7 @@ pub(super) async fn change(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     if app.view.model().is_none() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the first model is still being loaded".into()));
+        return Err(Problem::loading("another one can be used when it is there"));
     }
     app.view
         .wish(Wish { path, force })

@@ -15,7 +15,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::problem::{Document, Fault};
-use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, session, typed};
+use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, session, typed, whep};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +29,7 @@ use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, sessio
         (name = "streams", description = "The streams and their settings."),
         (name = "overlay", description = "How masks are drawn, changed while the stream runs."),
         (name = "pictures", description = "Single pictures and masks."),
+        (name = "webrtc", description = "Watching in a browser."),
         (name = "recordings", description = "What was recorded."),
         (name = "model", description = "The model that all streams share."),
         (name = "session", description = "Who is there."),
@@ -38,7 +39,7 @@ use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, sessio
 )]
 struct Api;
 
-/// All that is under `/api/v1`, with its description. New handlers carry `#[utoipa::path]` and are listed here.
+/// All that is under `/api/v1` and `/whep`, with its description. New handlers carry `#[utoipa::path]` and are listed here.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     // A login is two words.
     let sessions = routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LIMIT));
@@ -48,6 +49,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(overlay::show, overlay::change))
         .routes(routes!(mjpeg::snapshot))
         .routes(routes!(overlay::mask))
+        .routes(routes!(whep::offer))
+        .routes(routes!(whep::candidates, whep::leave))
         .routes(routes!(recordings::list))
         .routes(routes!(recordings::download, recordings::remove))
         .routes(routes!(model::show, model::change))
@@ -139,7 +142,7 @@ mod tests {
         assert!(api["openapi"].as_str().unwrap().starts_with("3.1"), "{}", api["openapi"]);
         let mut ids = BTreeSet::new();
         for (path, item) in api["paths"].as_object().unwrap() {
-            assert!(path.starts_with("/api/v1/"), "{path}");
+            assert!(path.starts_with("/api/v1/") || path.starts_with("/whep/"), "{path}");
             for (method, operation) in item.as_object().unwrap() {
                 let place = format!("{method} {path}");
                 assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{place} has no summary");

@@ -59,7 +59,8 @@ pub(super) async fn show(named: Named) -> Json<OverlayReport> {
 /// Change how a stream is drawn
 ///
 /// A JSON merge patch (RFC 7396), in force from the next frame on: nothing is restarted. It is written to the
-/// configuration file as well; where that cannot be, the answer says why.
+/// configuration file as well; where that cannot be, the answer says why. Before the model is loaded, only classes cannot be
+/// named.
 #[utoipa::path(
     patch,
     path = "/api/v1/streams/{name}/overlay",
@@ -74,14 +75,11 @@ pub(super) async fn show(named: Named) -> Json<OverlayReport> {
         (status = 200, description = "The settings in force.", body = OverlayReport),
         (status = 404, description = "There is no such stream."),
         (status = 422, description = "All that is wrong with the settings; for classes, those that the model knows."),
+        (status = 503, description = "It names classes, and the model is still being loaded: try again after `Retry-After`."),
     )
 )]
 pub(super) async fn change(named: Named, keys: Keys) -> Result<Json<OverlayReport>, Problem> {
     let Keys(patch) = keys;
-    if named.app.view.model().is_none() {
-        // Which classes there are is not known yet.
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the model is being loaded".into()));
-    }
     let name = named.stream().status.name.to_string();
     let made = ask(&named.app, Wanted::Overlay { stream: name.clone(), patch }).await?;
     let streams = named.app.view.streams();

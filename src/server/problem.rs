@@ -17,7 +17,12 @@ pub(super) struct Problem {
     detail: String,
     streams: Option<Vec<String>>,
     errors: Option<Vec<Fault>>,
+    /// Seconds after which it may go better.
+    retry_after: Option<u32>,
 }
+
+/// Seconds after which a model that is being loaded is asked for again.
+const LOADING: u32 = 2;
 
 /// A problem document (RFC 9457).
 #[derive(Serialize, ToSchema)]
@@ -56,14 +61,20 @@ pub(super) struct Fault {
 
 impl Problem {
     pub fn new(status: StatusCode, detail: String) -> Self {
-        Problem { status, detail, streams: None, errors: None }
+        Problem { status, detail, streams: None, errors: None, retry_after: None }
+    }
+
+    /// 503: the first model is still being loaded.
+    pub fn loading(why: &str) -> Self {
+        let detail = format!("the model is being loaded: {why}");
+        Problem { retry_after: Some(LOADING), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
     /// 404, with the names that are known.
     pub fn unknown_stream(name: &str, streams: &[Arc<StreamView>]) -> Self {
         let names: Vec<String> = streams.iter().map(|stream| stream.status.name.to_string()).collect();
         let detail = format!("there is no stream {name:?}; there is {}", names.join(", "));
-        Problem { status: StatusCode::NOT_FOUND, detail, streams: Some(names), errors: None }
+        Problem { streams: Some(names), ..Problem::new(StatusCode::NOT_FOUND, detail) }
     }
 
     /// All that is wrong with `what`.
@@ -76,7 +87,7 @@ impl Problem {
             [error] => format!("{what}: {error}"),
             errors => format!("{what}: {} errors", errors.len()),
         };
-        Problem { status, detail, streams: None, errors: Some(errors.iter().map(fault).collect()) }
+        Problem { errors: Some(errors.iter().map(fault).collect()), ..Problem::new(status, detail) }
     }
 }
 
@@ -93,6 +104,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, axum::Json(document)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }

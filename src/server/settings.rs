@@ -8,8 +8,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::config::{
-    Container, EncodeConfig, EncoderChoice, EventConfig, OverlayConfig, RecordConfig, Show, SourceSpec, SourceUri,
-    StreamConfig, Style, Transport, When, duration_text, hex,
+    Container, Credentials, EncodeConfig, EncoderChoice, EventConfig, OverlayConfig, PushConfig, RecordConfig, Show,
+    SourceSpec, SourceUri, StreamConfig, Style, Transport, When, duration_text, hex,
 };
 
 /// The settings of a stream, with the keys of `[[stream]]` in the configuration file. Answers hold what is in force, with
@@ -60,6 +60,21 @@ pub(super) struct Settings {
     overlay: Option<OverlaySettings>,
     encode: Option<EncodeSettings>,
     record: Option<RecordSettings>,
+    /// Media servers that get the stream as well. Only in answers: they are set in the configuration file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(read_only)]
+    push: Option<Vec<PushSettings>>,
+}
+
+/// `[[stream.push]]`
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PushSettings {
+    /// Without what may be secret in it.
+    #[schema(example = "rtsp://10.0.0.9/gate")]
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
 }
 
 /// How the mask is drawn: `[stream.overlay]`.
@@ -160,7 +175,7 @@ pub(super) struct EventSettings {
 
 impl From<&StreamConfig> for Settings {
     fn from(config: &StreamConfig) -> Self {
-        let StreamConfig { name, source, show, overlay, encode, record, .. } = config;
+        let StreamConfig { name, source, show, overlay, encode, record, push, .. } = config;
         let SourceSpec { looped, real_time, transport, latency, credentials, .. } = source;
         let is_file = matches!(source.uri, SourceUri::File(_));
         let is_rtsp = matches!(source.uri, SourceUri::Rtsp(_));
@@ -175,13 +190,24 @@ impl From<&StreamConfig> for Settings {
             speed: is_file.then_some(if *real_time { "real-time" } else { "max" }),
             transport: is_rtsp.then_some(*transport),
             latency: is_rtsp.then(|| duration_text(*latency)),
-            user: credentials.as_ref().map(|credentials| credentials.user.clone()).filter(|user| !user.is_empty()),
+            user: user(credentials.as_ref()),
             password_file: None,
             password_env: None,
             overlay: Some(overlay.into()),
             encode: Some(encode.into()),
             record: record.as_ref().map(RecordSettings::from),
+            push: Some(push.iter().map(PushSettings::from).collect()).filter(|push: &Vec<_>| !push.is_empty()),
         }
+    }
+}
+
+fn user(credentials: Option<&Credentials>) -> Option<String> {
+    credentials.map(|credentials| credentials.user.clone()).filter(|user| !user.is_empty())
+}
+
+impl From<&PushConfig> for PushSettings {
+    fn from(push: &PushConfig) -> Self {
+        PushSettings { url: push.target.label(), user: user(push.credentials.as_ref()) }
     }
 }
 

@@ -3,39 +3,52 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LINK, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Extension, Router};
 
 use super::problem::Problem;
 use super::{Named, Shared};
 use crate::access::Identity;
 use crate::config::WebRtcConfig;
+use crate::publish::encoder::Level;
 use crate::publish::whep::Refusal;
-
-/// Bytes of an offer; a browser's has about 5000.
-const MOST: usize = 64 << 10;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/whep/{name}", post(offer))
-        .route("/whep/{name}/{id}", axum::routing::delete(leave).patch(candidates))
-        .layer(DefaultBodyLimit::max(MOST))
-}
-
-/// `POST /whep/NAME`: 201 with the answer, and where the viewer is found from now on.
-async fn offer(
+/// Watch a stream by WebRTC
+///
+/// WHEP (draft-ietf-wish-whep): an offer that receives H.264, answered with all candidates in it. Video follows by UDP.
+#[utoipa::path(
+    post,
+    path = "/whep/{name}",
+    operation_id = "watch",
+    tag = "webrtc",
+    params(("name" = String, Path, description = "The stream's name.")),
+    request_body(content = String, content_type = "application/sdp", description = "The offer (SDP)."),
+    responses(
+        (status = 201, description = "The answer (SDP).", body = String, content_type = "application/sdp", headers(
+            ("Location" = String, description = "The viewer: for candidates that come later, and to leave."),
+            ("ETag" = String, description = "The ICE session."),
+            ("Accept-Patch" = String, description = "`application/trickle-ice-sdpfrag`"),
+            ("Link" = String, description = "STUN and TURN servers; one header each."),
+        )),
+        (status = 400, description = "It is no SDP."),
+        (status = 404, description = "There is no such stream."),
+        (status = 415, description = "It is of another type."),
+        (status = 422, description = "Nothing that can be sent is wanted in it."),
+        (status = 503, description = "As many watch as `server.webrtc.max_viewers` allows."),
+    )
+)]
+pub(super) async fn offer(
     named: Named,
     who: Option<Extension<Identity>>,
     headers: HeaderMap,
@@ -43,7 +56,14 @@ async fn offer(
 ) -> Result<Response, Problem> {
     let offer = text(&headers, SDP, body)?;
     let (whep, stream) = (&named.app.whep, named.stream());
-    let admitted = whep.admit(&stream.status.name, &stream.outlets.h264, &offer, who.map(|Extension(who)| who))?;
+    let who = who.map(|Extension(who)| who);
+    let level = stream.status.condition().info.map(|info| Level::of(&info));
+    let admitted =
+        whep.admit(&stream.status.name, &stream.outlets.h264, &offer, level, who).inspect_err(|refusal| {
+            if matches!(refusal, Refusal::Full(_)) {
+                stream.status.count_refused_viewer();
+            }
+        })?;
     // The viewer's thread answers within seconds, or ends.
     let gone = |_| Refusal::Failed("the viewer's thread has ended".into());
     let answer = admitted.answer.await.map_err(gone)??;
@@ -63,8 +83,32 @@ async fn offer(
     Ok(response)
 }
 
-/// `PATCH /whep/NAME/ID`: 204; candidates only, ICE is not restarted.
-async fn candidates(
+/// Tell candidates that were found after the offer
+///
+/// Candidates only: ICE is not restarted.
+#[utoipa::path(
+    patch,
+    path = "/whep/{name}/{id}",
+    operation_id = "add_candidates",
+    tag = "webrtc",
+    params(
+        ("name" = String, Path, description = "The stream's name."),
+        ("id" = String, Path, description = "The viewer, as `Location` has it."),
+    ),
+    request_body(
+        content = String,
+        content_type = "application/trickle-ice-sdpfrag",
+        description = "Candidates (RFC 8840)."
+    ),
+    responses(
+        (status = 204, description = "They are looked at."),
+        (status = 400, description = "It is no such fragment."),
+        (status = 404, description = "There is no such viewer."),
+        (status = 415, description = "It is of another type."),
+        (status = 422, description = "It asks for more."),
+    )
+)]
+pub(super) async fn candidates(
     viewer: Viewer,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -74,14 +118,28 @@ async fn candidates(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `DELETE /whep/NAME/ID`: 200.
-async fn leave(viewer: Viewer) -> Result<StatusCode, Problem> {
+/// Leave
+#[utoipa::path(
+    delete,
+    path = "/whep/{name}/{id}",
+    operation_id = "leave",
+    tag = "webrtc",
+    params(
+        ("name" = String, Path, description = "The stream's name."),
+        ("id" = String, Path, description = "The viewer, as `Location` has it."),
+    ),
+    responses(
+        (status = 200, description = "The viewer is let go."),
+        (status = 404, description = "There is no such viewer."),
+    )
+)]
+pub(super) async fn leave(viewer: Viewer) -> Result<StatusCode, Problem> {
     viewer.app.whep.dismiss(&viewer.stream, &viewer.id)?;
     Ok(StatusCode::OK)
 }
 
 /// Whom the path names; perhaps nobody.
-struct Viewer {
+pub(super) struct Viewer {
     app: Shared,
     stream: String,
     id: String,

@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
 use super::{Reloaded, Service};
 use crate::config::{
-    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, StreamConfig, overlay_difference, patched_overlay,
+    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, OverlayConfig, StreamConfig, overlay_difference,
+    patched_overlay,
 };
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
@@ -23,6 +24,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// And this often while the file cannot be written.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
+
+/// Changes of streams that wait for the first model, at most.
+const HELD: usize = 16;
 
 /// What a client wants changed. Keys are those of the configuration file.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +63,8 @@ pub enum Refusal {
     Invalid(Vec<ConfigError>),
     /// What may not be set by the API.
     Forbidden(Vec<ConfigError>),
+    /// It depends on the first model, which is still being loaded.
+    Loading(String),
     /// The file itself has errors, without the change.
     File(ConfigErrors),
     /// The file cannot be written, or somebody else was writing it.
@@ -76,6 +82,8 @@ pub struct Changes {
     tried: Option<Instant>,
     /// Why the last overlays could not be written.
     unwritable: Option<String>,
+    /// Changes of streams that wait for the first model: it has to know their classes.
+    held: Vec<Asked>,
 }
 
 impl Changes {
@@ -84,7 +92,7 @@ impl Changes {
         // systemd's StateDirectory= may list several, separated by colons.
         let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
         let state = std::env::split_paths(&state).filter(|folder| folder.is_absolute()).collect();
-        Changes { path, state, pending: BTreeSet::new(), tried: None, unwritable: None }
+        Changes { path, state, pending: BTreeSet::new(), tried: None, unwritable: None, held: Vec::new() }
     }
 
     /// Makes a change and answers.
@@ -96,6 +104,25 @@ impl Changes {
         };
         if answer.send(result).is_err() {
             tracing::debug!("a client has not waited for the answer to its change");
+        }
+    }
+
+    /// Makes a change before there is a model, if it needs none; else it waits for [`Changes::make_held`].
+    pub fn make_early(&mut self, asked: Asked, service: &mut Service) {
+        match asked.wanted {
+            Wanted::Overlay { .. } => self.make(asked, service),
+            Wanted::Stream(_) if self.held.len() < HELD => self.held.push(asked),
+            Wanted::Stream(_) => {
+                // Nobody listens where the client has gone.
+                let _ = asked.answer.send(Err(Refusal::Loading("streams are changed when it is there".into())));
+            }
+        }
+    }
+
+    /// Makes the changes that have waited for the model, in their order.
+    pub fn make_held(&mut self, service: &mut Service) {
+        for asked in std::mem::take(&mut self.held) {
+            self.make(asked, service);
         }
     }
 
@@ -124,6 +151,11 @@ impl Changes {
         let mut wanted = known.clone();
         let key = format!("stream[{name}].overlay");
         wanted.overlay = patched_overlay(&known.overlay, patch, &key).map_err(Refusal::Invalid)?;
+        if service.view.model().is_none() && names_more(&wanted.overlay, &known.overlay) {
+            return Err(Refusal::Loading(
+                "hide and colors name its classes; everything else can be changed now".into(),
+            ));
+        }
         service.check_labels(std::slice::from_ref(&wanted)).map_err(Refusal::Invalid)?;
         if wanted.overlay != known.overlay {
             service.redraw(name, &wanted.overlay);
@@ -191,7 +223,8 @@ impl Changes {
             EditError::Value(error) => Refusal::Invalid(vec![error]),
             EditError::Syntax(problem) => Refusal::Failed(problem),
         })?;
-        let config = config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors)))?;
+        let config =
+            config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors, edit, &file)))?;
         check_sources(edit, &file, &config).map_err(Refusal::Forbidden)?;
         service.check(&config).map_err(Refusal::Invalid)?;
         if after != before {
@@ -209,11 +242,8 @@ impl Changes {
 
     /// What may not be set by the API at all. Before the new text is judged, which looks for the files that it names.
     fn check_reserved(&self, edit: &Edit, file: &Config) -> Result<(), Vec<ConfigError>> {
-        let (settings, key) = match edit {
-            Edit::Add(settings) => (settings, "stream".to_owned()),
-            Edit::Change { stream, patch } => (patch, format!("stream[{stream}]")),
-            Edit::Remove { .. } => return Ok(()),
-        };
+        let (Edit::Add(settings) | Edit::Change { patch: settings, .. }) = edit else { return Ok(()) };
+        let key = edit.key();
         let base = config::folder_of(&self.path);
         pushes_allowed(settings, &key)?;
         passwords_allowed(settings, &key)?;
@@ -232,6 +262,15 @@ impl Changes {
         }
         Refusal::Failed(problem)
     }
+}
+
+/// Whether `overlay` names classes that `known` does not.
+fn names_more(overlay: &OverlayConfig, known: &OverlayConfig) -> bool {
+    let names = |overlay: &OverlayConfig| -> BTreeSet<String> {
+        let colored = overlay.colors.iter().map(|(name, _)| name);
+        overlay.hide.iter().flatten().chain(colored).cloned().collect()
+    };
+    !names(overlay).is_subset(&names(known))
 }
 
 /// What needs no look at the new file.
@@ -288,9 +327,15 @@ fn check_sources(edit: &Edit, before: &Config, after: &Config) -> Result<(), Vec
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-/// Lines are those of a text that the client does not see.
-fn of_client(errors: ConfigErrors) -> Vec<ConfigError> {
-    errors.errors.into_iter().map(|error| ConfigError { line: None, ..error }).collect()
+/// The text that was judged is one that the client does not see: it has neither its lines nor the place of a new stream in
+/// it, which a stream without a valid name has for a key.
+fn of_client(errors: ConfigErrors, edit: &Edit, before: &Config) -> Vec<ConfigError> {
+    let place = format!("stream[{}]", before.streams.len());
+    let key = |error: &ConfigError| match (edit, error.key.strip_prefix(&place)) {
+        (Edit::Add(_), Some(rest)) => edit.key() + rest,
+        _ => error.key.clone(),
+    };
+    errors.errors.into_iter().map(|error| ConfigError { key: key(&error), line: None, ..error }).collect()
 }
 
 /// Logs what a reload has done.

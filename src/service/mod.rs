@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfi
 use crate::events;
 use crate::frame::Label;
 use crate::overlay::Overlay;
-use crate::publish::encoder::H264;
+use crate::publish::encoder::{Choice, H264};
 use crate::publish::rtsp::RtspServer;
 use crate::publish::rtsp_auth::RtspGuard;
 use crate::publish::whep::Whep;
@@ -31,7 +31,7 @@ pub mod running;
 pub mod view;
 pub mod watch;
 
-use changes::Asked;
+use changes::{Asked, Changes};
 use models::{Keeper, Models, Streams};
 use running::Running;
 use view::{StreamView, View};
@@ -80,6 +80,8 @@ pub struct Service {
     certificate: Option<Arc<Certificate>>,
     whep: Arc<Whep>,
     pool: Arc<Pool>,
+    /// The encoders that streams get, as the log has been told.
+    encoders: Vec<H264>,
 }
 
 /// What a reload has done, by the streams' names.
@@ -107,11 +109,12 @@ const STOP_DEADLINE: Duration = Duration::from_secs(4);
 
 impl Service {
     /// Starts everything: ports first, so that nothing runs when one is taken; then the model, so that no camera is opened
-    /// for one that cannot work; then the streams. A model that takes long does not keep viewers from the video.
+    /// for one that cannot work; then the streams. A model that takes long does not keep viewers from the video, nor
+    /// `changes` from being made that need none.
     ///
     /// # Errors
     /// The first thing that cannot be had; whatever was started before it is stopped again.
-    pub fn start(config: &Config) -> Result<Service, ServiceError> {
+    pub fn start(config: &Config, changes: &mut Changes) -> Result<Service, ServiceError> {
         let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
         let certificate = config.server.tls.as_ref().map(Certificate::load).transpose();
         let certificate = certificate.map_err(ServiceError::Configuration)?;
@@ -145,13 +148,17 @@ impl Service {
             certificate,
             whep,
             pool,
+            encoders: Vec::new(),
         };
-        if let Err(error) = service.start_all(config, &mut keeper) {
+        tracing::info!("page {}", service.page());
+        for stream in &config.streams {
+            tracing::info!(stream = stream.name, "{} -> {}", stream.source.label(), service.rtsp_address(&stream.name));
+        }
+        service.tell_encoders(encoders);
+        if let Err(error) = service.start_all(config, &mut keeper, changes) {
             service.stop();
             return Err(error);
         }
-        // Not before: whoever is told of an error need not read of encoders first.
-        encoders.iter().for_each(|encoder| tracing::info!("{encoder}"));
         let models = Models::start(keeper, service.model.clone(), incoming.models);
         match models {
             Ok(models) => service.models = Some(models),
@@ -163,7 +170,7 @@ impl Service {
         Ok(service)
     }
 
-    fn start_all(&mut self, config: &Config, keeper: &mut Keeper) -> Result<(), ServiceError> {
+    fn start_all(&mut self, config: &Config, keeper: &mut Keeper, changes: &mut Changes) -> Result<(), ServiceError> {
         for stream in &config.streams {
             self.running.push(Running::prepare(stream, None, &self.rtsp));
         }
@@ -175,14 +182,18 @@ impl Service {
                 .spawn_scoped(scope, load)
                 .map_err(|error| ServiceError::runtime(format_args!("no thread for the model: {error}")))?;
             let patience = Instant::now() + QUICK_LOAD;
-            let poll = crossbeam_channel::tick(Duration::from_millis(10));
-            while !loading.is_finished() && Instant::now() < patience {
-                // The tick only paces the look at the thread.
-                let _ = poll.recv();
-            }
-            if !loading.is_finished() {
+            let asked = self.asked.clone();
+            while !loading.is_finished() {
+                // The time only paces the look at the thread.
+                if let Ok(asked) = asked.recv_timeout(Duration::from_millis(10)) {
+                    changes.make_early(asked, self);
+                }
+                changes.tick(self);
+                if Instant::now() < patience {
+                    continue;
+                }
                 // A file at full speed would be through before the model is there.
-                for running in self.running.iter_mut().filter(|running| !running.is_patient()) {
+                for running in self.running.iter_mut().filter(|running| !running.is_patient() && !running.has_begun()) {
                     running.start(&self.pool)?;
                 }
             }
@@ -232,6 +243,8 @@ impl Service {
     /// What is wrong with it; then nothing has changed.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, ServiceError> {
         self.check(config).map_err(|errors| ServiceError::Configuration(lines(&errors)))?;
+        // They have just been tried.
+        self.tell_encoders(check_encoders(&config.streams).unwrap_or_default());
         let mut done = Reloaded { model: config.model != self.model, ..Reloaded::default() };
         done.other_addresses = self.set_server(&config.server)?;
         *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = config.streams.clone();
@@ -322,6 +335,17 @@ impl Service {
         self.show_streams();
     }
 
+    /// Logs which encoders streams get, each once.
+    fn tell_encoders(&mut self, chosen: Vec<Choice>) {
+        for choice in chosen {
+            tracing::debug!("H.264 encoder {choice}");
+            if !self.encoders.contains(&choice.encoder) {
+                tracing::info!("H.264 encoder {} ({})", choice.encoder.kind(), choice.encoder.element());
+                self.encoders.push(choice.encoder);
+            }
+        }
+    }
+
     /// Changes that clients ask for.
     pub fn asked(&self) -> Receiver<Asked> {
         self.asked.clone()
@@ -390,19 +414,18 @@ fn stop_all(mut streams: Vec<Running>) {
 }
 
 /// Tries the encoders that the streams ask for, before anything depends on them, and tells which they get.
-fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<String>, Vec<ConfigError>> {
+fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Vec<ConfigError>> {
     let (mut chosen, mut errors) = (Vec::new(), Vec::new());
     for stream in streams {
         match H264::choose(stream.encode.encoder, &[]) {
-            Ok(choice) => chosen.push(format!("H.264 encoder {choice}")),
+            Ok(choice) if chosen.contains(&choice) => {}
+            Ok(choice) => chosen.push(choice),
             Err(error) => {
                 let key = format!("stream[{}].encode.encoder", stream.name);
                 errors.push(ConfigError { key, line: None, problem: error.to_string(), help: None });
             }
         }
     }
-    chosen.sort();
-    chosen.dedup();
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 

@@ -83,6 +83,7 @@ pub struct Status {
     panics: AtomicU64,
     recording_failures: AtomicU64,
     late_connections: AtomicU64,
+    refused_viewers: AtomicU64,
     pushes: Mutex<Vec<Arc<PushStatus>>>,
     /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
@@ -110,6 +111,7 @@ impl Status {
             panics: AtomicU64::new(0),
             recording_failures: AtomicU64::new(0),
             late_connections: AtomicU64::new(0),
+            refused_viewers: AtomicU64::new(0),
             pushes: Mutex::default(),
             beat: Mutex::new(Instant::now()),
             recent: Mutex::default(),
@@ -217,6 +219,15 @@ impl Status {
     /// A connection was closed and opened again because its frames stayed late.
     pub fn count_late_connection(&self) {
         self.late_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody wanted to watch by WebRTC, and there was no place.
+    pub fn count_refused_viewer(&self) {
+        self.refused_viewers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn refused_viewers(&self) -> u64 {
+        self.refused_viewers.load(Ordering::Relaxed)
     }
 
     pub fn late_connections(&self) -> u64 {

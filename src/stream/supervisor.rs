@@ -14,6 +14,7 @@ use super::{Pace, panic_text};
 use crate::capture::{Captured, CapturedFrame, Presence, Source};
 use crate::frame::Frame;
 use crate::queue::Sender;
+use crate::repeats;
 use crate::segment::pool::Request;
 
 /// How long a fresh connection may take to its first frame: sessions are set up, a keyframe is waited for.
@@ -153,7 +154,12 @@ impl Supervisor {
                     continue;
                 }
                 End::Ended => format!("{source}: the source ended the stream"),
-                End::Failed(reason) | End::HeldUp(reason) => format!("{source}: {reason}"),
+                End::Failed(reason) | End::HeldUp(reason) => {
+                    // A connection that has brought frames was none that is refused.
+                    let refusal =
+                        if flow.0.is_none() { self.source.presence().and_then(|it| it.refusal()) } else { None };
+                    format!("{source}: {}", refusal.unwrap_or(reason))
+                }
             };
             self.status.set_offline(reason.clone());
             if self.pace == Pace::File {
@@ -162,8 +168,10 @@ impl Supervisor {
                 return;
             }
             let pause = retry.pause(flow.length());
+            let next = format!("next try in {:.1} s", pause.as_secs_f64());
+            tracing::debug!(stream = &*stream, stage = "capture", reason, "{next}");
             // With the reason: it may be another one than the one that took the stream off air.
-            tracing::info!(stream = &*stream, stage = "capture", reason, "next try in {:.1} s", pause.as_secs_f64());
+            repeats::info(&stream, "capture", &format!("{reason}; {next}"));
             match self.pause(pause) {
                 Pause::Over => {}
                 Pause::Returned => {

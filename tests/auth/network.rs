@@ -126,6 +126,10 @@ fn rtsp_asks_for_the_same_credentials_and_forgets_who_is_removed() {
     assert_eq!(describe(&host, "gate", Some(&basic("wall", ANNA))).0, 401);
     assert_eq!(describe(&host, "gate", Some(&basic("wall", WALL))).0, 200);
     assert_eq!(describe(&host, "nothing", Some(&basic("wall", WALL))).0, 404);
+    // Which streams there are is nobody's business who has not said who they are.
+    for name in ["nothing", "no%20stream", "gate/nothing", "gate/stream=0", "nothing/stream=0", "/gate", ""] {
+        assert_eq!(describe(&host, name, None), (401, challenge.clone()), "{name}");
+    }
     let encoded = WALL.replace(' ', "%20");
     let url = format!("rtsp://wall:{encoded}@{host}/gate");
     for transport in ["tcp", "udp"] {

@@ -1,26 +1,22 @@
 //! A media server that streams are pushed to: GStreamer's RTSP server, which takes RECORD.
 
-use std::thread::JoinHandle;
-
 use crossbeam_channel::{Receiver, TrySendError, bounded};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp_server;
 
-use gst::glib;
 use gst::prelude::*;
 use rtsp_server::prelude::*;
 
 use super::clip::Rgb;
 use super::program::DEADLINE;
+use super::rtsp_loop::RtspLoop;
 
 /// Listens at `/gate` until it is dropped, which cuts its clients off.
 pub struct MediaServer {
     pub port: u16,
     pictures: Receiver<Rgb>,
-    server: rtsp_server::RTSPServer,
-    main_loop: glib::MainLoop,
-    thread: Option<JoinHandle<()>>,
+    _running: RtspLoop,
 }
 
 /// Decodes what comes.
@@ -68,13 +64,9 @@ impl MediaServer {
             sink.set_callbacks(callbacks.build());
         });
         server.mount_points().unwrap().add_factory("/gate", factory);
-        let context = glib::MainContext::new();
-        server.create_source(rtsp_server::gio::Cancellable::NONE).unwrap().attach(Some(&context));
+        let running = RtspLoop::start(server.clone()).unwrap();
         let port = u16::try_from(server.bound_port()).unwrap();
-        let main_loop = glib::MainLoop::new(Some(&context), false);
-        let running = main_loop.clone();
-        let thread = std::thread::spawn(move || context.with_thread_default(|| running.run()).unwrap());
-        MediaServer { port, pictures, server, main_loop, thread: Some(thread) }
+        MediaServer { port, pictures, _running: running }
     }
 
     pub fn url(&self) -> String {
@@ -111,20 +103,4 @@ pub fn rgb(sample: &gst::Sample) -> Rgb {
     let stride = (3 * width).next_multiple_of(4);
     let data = map.chunks(stride).take(height).flat_map(|row| &row[..3 * width]).copied().collect();
     Rgb { width, height, data }
-}
-
-impl Drop for MediaServer {
-    fn drop(&mut self) {
-        self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
-        // From inside the loop: a quit that comes before the loop runs would be lost.
-        let main_loop = self.main_loop.clone();
-        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
-            main_loop.quit();
-            glib::ControlFlow::Break
-        });
-        quit.attach(Some(&self.main_loop.context()));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
 }

@@ -10,6 +10,7 @@ pub mod media_server;
 pub mod onnx;
 pub mod program;
 pub mod rtsp;
+pub mod rtsp_loop;
 pub mod service;
 pub mod wait;
 pub mod whep;

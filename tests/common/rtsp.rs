@@ -11,11 +11,11 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp_server;
 
-use gst::glib;
 use rtsp_server::prelude::*;
 
 use super::clip::Rgb;
 use super::program::{DEADLINE, Guard};
+use super::rtsp_loop::RtspLoop;
 
 /// ffmpeg, which plays an address and hands over each picture.
 pub struct Viewer {
@@ -157,9 +157,7 @@ impl DeafPlayer {
 /// A camera that wants a user and a password.
 pub struct Camera {
     pub port: u16,
-    server: rtsp_server::RTSPServer,
-    main_loop: glib::MainLoop,
-    thread: Option<JoinHandle<()>>,
+    _running: RtspLoop,
 }
 
 impl Camera {
@@ -187,28 +185,8 @@ impl Camera {
                 .build(),
         );
         server.mount_points().unwrap().add_factory("/stream", factory);
-        let context = glib::MainContext::new();
-        server.create_source(rtsp_server::gio::Cancellable::NONE).unwrap().attach(Some(&context));
+        let running = RtspLoop::start(server.clone()).unwrap();
         let port = u16::try_from(server.bound_port()).unwrap();
-        let main_loop = glib::MainLoop::new(Some(&context), false);
-        let running = main_loop.clone();
-        let thread = std::thread::spawn(move || context.with_thread_default(|| running.run()).unwrap());
-        Camera { port, server, main_loop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Camera {
-    fn drop(&mut self) {
-        self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
-        // From inside the loop: a quit that comes before the loop runs would be lost.
-        let main_loop = self.main_loop.clone();
-        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
-            main_loop.quit();
-            glib::ControlFlow::Break
-        });
-        quit.attach(Some(&self.main_loop.context()));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        Camera { port, _running: running }
     }
 }

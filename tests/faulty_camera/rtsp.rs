@@ -3,30 +3,27 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp_server;
 
-use gst::glib;
 use rtsp_server::prelude::*;
 
 use super::link::{Link, Packets};
 use super::scenario::Codec;
 use super::sensor::{Outlet, Sensor, Shot};
+use rtsp_loop::RtspLoop;
+
+#[path = "../common/rtsp_loop.rs"]
+mod rtsp_loop;
 
 /// Raw pictures that may wait for the encoder.
 const WAITING: u64 = 4;
 
 /// A server at an address; gone when it is dropped, with all its clients.
-pub struct Server {
-    server: rtsp_server::RTSPServer,
-    listener: glib::Source,
-    main_loop: glib::MainLoop,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Server(RtspLoop);
 
 impl Server {
     /// # Errors
@@ -55,40 +52,13 @@ impl Server {
         server.connect_client_connected(move |_, _| {
             count.fetch_add(1, Ordering::Relaxed);
         });
-        let context = glib::MainContext::new();
-        let listener = server
-            .create_source(rtsp_server::gio::Cancellable::NONE)
-            .with_context(|| format!("nobody can listen at {address}"))?;
-        listener.attach(Some(&context));
-        let main_loop = glib::MainLoop::new(Some(&context), false);
-        let running = main_loop.clone();
-        let thread = std::thread::spawn(move || {
-            // Fails only where another thread owns this context; nobody else knows it.
-            let _ = context.with_thread_default(|| running.run());
-        });
-        Ok(Server { server, listener, main_loop, thread: Some(thread) })
+        let running = RtspLoop::start(server).with_context(|| format!("nobody can listen at {address}"))?;
+        Ok(Server(running))
     }
 
     /// Cuts all clients off.
     pub fn hang_up(&self) {
-        self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.listener.destroy();
-        self.hang_up();
-        // From inside the loop: a quit that comes before the loop runs would be lost.
-        let main_loop = self.main_loop.clone();
-        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
-            main_loop.quit();
-            glib::ControlFlow::Break
-        });
-        quit.attach(Some(&self.main_loop.context()));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.0.hang_up();
     }
 }
 

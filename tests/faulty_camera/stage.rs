@@ -73,7 +73,9 @@ impl<'a> Stage<'a> {
             );
             cameras.push(camera);
         }
-        let service = Service::start(folder.path(), &config);
+        // The pauses between all attempts, where the usual log counts attempts that repeat.
+        let log = ("MASKCAST_LOG", "info,maskcast::stream::supervisor=debug");
+        let service = Service::with(folder.path(), &config, &[log]);
         let casts = scenario.cameras.iter().zip(cameras).map(|(spec, camera)| {
             let silence = spec.stream.get("silence_timeout").and_then(|value| value.as_str()).unwrap_or("3s");
             let silence = silence.trim_end_matches('s').parse().map_err(|_| format!("write {silence:?} in seconds"))?;

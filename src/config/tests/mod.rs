@@ -159,6 +159,7 @@ speed = "max"
         model: ModelConfig {
             path: dir.path().join("m.onnx"),
             providers: vec![Provider::Cuda, Provider::Cpu],
+            providers_named: true,
             require: Require::Gpu,
             threads: 4,
             workers: 2,

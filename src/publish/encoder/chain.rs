@@ -10,7 +10,8 @@ use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
-use super::settings::{configure, fps};
+use super::level::Level;
+use super::settings::configure;
 use super::{ENCODER_QUEUE, H264, Purpose, glib_error};
 use crate::config::EncodeConfig;
 use crate::frame::VideoInfo;
@@ -111,19 +112,9 @@ fn encoded_caps(kind: H264, info: &VideoInfo, purpose: Purpose) -> gst::Caps {
     }
     if kind == H264::V4l2 {
         // Left open, the Raspberry Pi's driver takes level 1, and refuses pictures that are too large for it.
-        caps = caps.field("level", level(info));
+        caps = caps.field("level", Level::of(info).name);
     }
     caps.build()
-}
-
-/// The H.264 level for a picture's macroblocks a second (ITU-T H.264, table A-1), at least 4.
-fn level(info: &VideoInfo) -> &'static str {
-    let blocks = (info.width.div_ceil(16) * info.height.div_ceil(16)) as f64 * fps(info);
-    match blocks {
-        ..=245_760.0 => "4",
-        ..=522_240.0 => "4.2",
-        _ => "5.1",
-    }
 }
 
 thread_local! {
@@ -158,20 +149,4 @@ fn measure(encoder: &gst::Element, status: &Arc<Status>) {
         }
         gst::PadProbeReturn::Ok
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::PixelFormat;
-
-    #[test]
-    fn levels_follow_the_standards_table() {
-        for (width, height, fps, expected) in
-            [(640, 360, 15, "4"), (1920, 1080, 30, "4"), (1920, 1080, 60, "4.2"), (3840, 2160, 30, "5.1")]
-        {
-            let info = VideoInfo { fps: (fps, 1), ..VideoInfo::new(PixelFormat::I420, width, height) };
-            assert_eq!(level(&info), expected, "{info}");
-        }
-    }
 }

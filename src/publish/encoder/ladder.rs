@@ -128,6 +128,14 @@ impl H264 {
     }
 }
 
+/// Tries what the choice of this name would try; an encoder's outcome is known from then on. For threads that may wait, before
+/// one asks that may not.
+pub fn try_out(name: &str) {
+    let choice = LADDER.iter().find(|kind| kind.name == name).map_or(EncoderChoice::Auto, |kind| kind.choice);
+    // Whoever asks for it is told what is wrong with it.
+    let _ = H264::choose(choice, &[]);
+}
+
 /// Goes down the ladder. `there`: whether GStreamer has its element; `works`: its trial.
 fn climb(
     choice: EncoderChoice,

@@ -11,12 +11,14 @@ use crate::gst::GstError;
 
 pub mod chain;
 pub mod ladder;
+pub mod level;
 pub mod report;
 mod settings;
 mod trial;
 
 pub use chain::{EncodeChain, build};
 pub use ladder::{Choice, H264};
+pub use level::Level;
 pub use report::{Missing, gstreamer_report};
 pub use settings::auto_bitrate;
 

@@ -4,7 +4,7 @@
 //! thread that hangs in a driver is left behind, and its encoder is not used. What a trial cannot guard against is a
 //! driver that ends the process.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
@@ -39,29 +39,59 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often errors are looked for while no picture comes.
 const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 
-/// What has been tried.
-static TRIED: Mutex<Vec<(H264, Result<(), String>)>> = Mutex::new(Vec::new());
+static TRIALS: Trials = Trials::new();
 
 /// Whether an encoder works on this machine; tried once a process.
 ///
 /// # Errors
 /// Why it does not, in one line.
 pub(super) fn works(encoder: H264) -> Result<(), String> {
-    // Held meanwhile: streams that start side by side do not try the same encoder twice.
-    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, outcome)) = tried.iter().find(|(other, _)| *other == encoder) {
-        return outcome.clone();
+    TRIALS.outcome(encoder, || {
+        let started = Instant::now();
+        let outcome = guarded(DEADLINE, move || {
+            run(DEADLINE, |pipeline, caps| {
+                let (config, status) = (EncodeConfig::default(), Arc::new(Status::quiet("trial")));
+                build(pipeline, caps, &shape(), encoder, &config, Purpose::Live, &status)
+            })
+        });
+        tracing::debug!(took = ?started.elapsed(), "trial of {}: {outcome:?}", encoder.element());
+        outcome
+    })
+}
+
+/// What has been tried, and is being tried now. Whoever asks for an encoder whose trial is over does not wait for another's:
+/// one that hangs would hold up streams that do not use it.
+struct Trials {
+    outcomes: Mutex<Vec<(H264, Option<Result<(), String>>)>>,
+    /// Told when one is over.
+    over: Condvar,
+}
+
+impl Trials {
+    const fn new() -> Self {
+        Trials { outcomes: Mutex::new(Vec::new()), over: Condvar::new() }
     }
-    let started = Instant::now();
-    let outcome = guarded(DEADLINE, move || {
-        run(DEADLINE, |pipeline, caps| {
-            let (config, status) = (EncodeConfig::default(), Arc::new(Status::quiet("trial")));
-            build(pipeline, caps, &shape(), encoder, &config, Purpose::Live, &status)
-        })
-    });
-    tracing::debug!(took = ?started.elapsed(), "trial of {}: {outcome:?}", encoder.element());
-    tried.push((encoder, outcome.clone()));
-    outcome
+
+    /// The outcome of the encoder's one trial; `try_out` is not to panic.
+    fn outcome(&self, encoder: H264, try_out: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((_, outcome)) = outcomes.iter().find(|(other, _)| *other == encoder) {
+            match outcome {
+                Some(outcome) => return outcome.clone(),
+                // Streams that start side by side do not try the same encoder twice.
+                None => outcomes = self.over.wait(outcomes).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        outcomes.push((encoder, None));
+        drop(outcomes);
+        let found = try_out();
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, outcome)) = outcomes.iter_mut().find(|(other, _)| *other == encoder) {
+            *outcome = Some(found.clone());
+        }
+        self.over.notify_all();
+        found
+    }
 }
 
 /// Runs `work` on a thread and waits for it, a little longer than it may take by itself.
@@ -196,6 +226,27 @@ mod tests {
         });
         let error = outcome.unwrap_err().0;
         assert!(error.contains("No valid frames") || error.contains("no keyframe"), "{error}");
+    }
+
+    #[test]
+    fn whoever_asks_for_another_encoder_does_not_wait_for_one_that_hangs() {
+        static TRIALS: Trials = Trials::new();
+        let never = || panic!("tried twice");
+        assert_eq!(TRIALS.outcome(H264::X264, || Ok(())), Ok(()));
+        let (begun, hangs) = crossbeam_channel::bounded(0);
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        let slow = std::thread::spawn(move || {
+            TRIALS.outcome(H264::V4l2, || {
+                begun.send(()).unwrap();
+                let _ = ended.recv();
+                Err("no".into())
+            })
+        });
+        hangs.recv().unwrap();
+        assert_eq!(TRIALS.outcome(H264::X264, never), Ok(()), "while the other hangs");
+        let waits = std::thread::spawn(move || TRIALS.outcome(H264::V4l2, never));
+        drop(end);
+        assert_eq!([slow.join().unwrap(), waits.join().unwrap()], [Err("no".to_string()), Err("no".to_string())]);
     }
 
     #[test]

@@ -15,9 +15,11 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 
 use super::OutputError;
+use super::encoder::Level;
 use super::fanout::{AppSrcTaker, Fanout, OutputId};
 use crate::capture::secrets::Secrets;
 use crate::config::{PushConfig, PushTarget};
+use crate::frame::{PixelFormat, VideoInfo};
 use crate::gst::{describe, state_error};
 use crate::repeats;
 use crate::stream::pushed::{PushState, PushStatus};
@@ -66,7 +68,7 @@ impl Push {
         let stop = Stop::default();
         let (alive, ended) = crossbeam_channel::bounded(0);
         let pusher = Pusher {
-            stream: Arc::clone(&status.name),
+            origin: Arc::clone(status),
             status: status.add_push(to.clone()),
             secrets: Secrets::of_push(&config),
             config,
@@ -149,7 +151,8 @@ impl Drop for Link {
 
 /// The working end of a [`Push`].
 struct Pusher {
-    stream: Arc<str>,
+    /// The stream.
+    origin: Arc<Status>,
     config: PushConfig,
     status: Arc<PushStatus>,
     secrets: Secrets,
@@ -160,7 +163,7 @@ struct Pusher {
 
 impl Pusher {
     fn run(&self) {
-        let (stream, to) = (&*self.stream, &self.status.to);
+        let (stream, to) = (&*self.origin.name, &self.status.to);
         let mut retry = Retry::new();
         while !self.stop.is_raised() {
             self.status.set(PushState::Connecting);
@@ -176,12 +179,18 @@ impl Pusher {
         }
     }
 
+    /// Of the stream's pictures; before there is one, of the largest that are usual.
+    fn level(&self) -> Level {
+        let usual = VideoInfo { fps: (30, 1), ..VideoInfo::new(PixelFormat::I420, 1920, 1080) };
+        Level::of(&self.origin.condition().info.unwrap_or(usual))
+    }
+
     /// One connection, until it fails, or the stop is raised.
     fn run_once(&self, live_since: &mut Option<Instant>) -> Result<(), OutputError> {
         let credentials = self.config.credentials.as_ref();
         let mut link = match &self.config.target {
             PushTarget::Rtsp(url) => rtsp::link(url, credentials)?,
-            PushTarget::Whip(url) => match whip::connect(url, credentials, &self.fanout, &self.stop)? {
+            PushTarget::Whip(url) => match whip::connect(url, credentials, &self.fanout, self.level(), &self.stop)? {
                 Some(link) => link,
                 None => return Ok(()),
             },
@@ -200,7 +209,7 @@ impl Pusher {
             if live && live_since.is_none() {
                 *live_since = Some(Instant::now());
                 self.status.set(PushState::Live);
-                tracing::info!(stream = &*self.stream, stage = "push", "pushing to {}", self.status.to);
+                tracing::info!(stream = &*self.origin.name, stage = "push", "pushing to {}", self.status.to);
             }
             if link.source.current_level_buffers() < WAITING {
                 taken = Instant::now();

@@ -11,11 +11,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_sdp as gst_sdp;
-use gstreamer_video as gst_video;
 use gstreamer_webrtc as gst_webrtc;
 
 use base64::Engine as _;
-use gst::glib;
 use gst::prelude::*;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
@@ -24,8 +22,9 @@ use super::{Connection, Link, WAITING};
 use crate::config::Credentials;
 use crate::gst::{make, state_error};
 use crate::publish::OutputError;
-use crate::publish::encoder::glib_error;
+use crate::publish::encoder::{Level, glib_error};
 use crate::publish::fanout::Fanout;
+use crate::publish::webrtc::{News, check_elements, description, listen, pass_keyframe_requests, send, steady};
 use crate::publish::whep::candidate::plain;
 use crate::stream::stop::Stop;
 
@@ -41,6 +40,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// A server sends receiver reports at least every five seconds. One that has sent nothing for this long is gone.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// The least time between two keyframes that the server is given for its losses.
+const KEYFRAME_PAUSE: Duration = Duration::from_millis(500);
+
 /// How often the wish to stop is looked for.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -55,11 +57,7 @@ const PAYLOAD: u32 = 96;
 /// What GStreamer's threads tell.
 enum Event {
     Offer(Result<gst_webrtc::WebRTCSessionDescription, String>),
-    Gathered,
-    Connected,
-    Ended(&'static str),
-    /// Something has come from the server.
-    Heard,
+    News(News),
 }
 
 /// A connection that stands.
@@ -78,8 +76,8 @@ impl Call {
     pub(super) fn look(&mut self) -> Result<(), OutputError> {
         for event in self.events.try_iter() {
             match event {
-                Event::Ended(why) => return Err(OutputError(why.into())),
-                Event::Heard => self.heard = Instant::now(),
+                Event::News(News::Ended(why)) => return Err(OutputError(why.into())),
+                Event::News(News::Heard) => self.heard = Instant::now(),
                 _ => {}
             }
         }
@@ -90,7 +88,7 @@ impl Call {
     }
 }
 
-/// Offers the stream and connects; `None` when the stop was raised meanwhile.
+/// Offers the stream, whose pictures have this level, and connects; `None` when the stop was raised meanwhile.
 ///
 /// # Errors
 /// Missing elements, a server that refuses, does not answer, or is not reached by UDP.
@@ -98,10 +96,11 @@ pub(super) fn connect(
     url: &Url,
     credentials: Option<&Credentials>,
     fanout: &Arc<Fanout>,
+    level: Level,
     stop: &Stop,
 ) -> Result<Option<Link>, OutputError> {
     let (told, events) = bounded(EVENTS);
-    let (mut link, webrtc) = build(fanout, &told)?;
+    let (mut link, webrtc) = build(fanout, level, &told)?;
     let pipeline = &link.pipeline;
     pipeline.set_state(gst::State::Playing).map_err(|_| state_error(pipeline, "webrtcbin does not start"))?;
     create_offer(&webrtc, &told);
@@ -118,7 +117,7 @@ pub(super) fn connect(
     loop {
         match wait(GATHERING)? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(Event::Gathered) | Waited::Nothing => break,
+            Waited::Event(Event::News(News::Gathered)) | Waited::Nothing => break,
             Waited::Event(_) => {}
         }
     }
@@ -135,8 +134,8 @@ pub(super) fn connect(
     loop {
         match wait(until.saturating_duration_since(Instant::now()))? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(Event::Connected) => break,
-            Waited::Event(Event::Ended(why)) => return Err(OutputError(why.into())),
+            Waited::Event(Event::News(News::Connected)) => break,
+            Waited::Event(Event::News(News::Ended(why))) => return Err(OutputError(why.into())),
             Waited::Event(_) => {}
             Waited::Nothing => {
                 let problem = "it has answered, and is not reached (does a firewall between us pass UDP?)";
@@ -170,11 +169,8 @@ fn wait(events: &Receiver<Event>, patience: Duration, stop: &Stop) -> Result<Wai
 }
 
 /// The pipeline, not yet playing, and its webrtcbin.
-fn build(fanout: &Arc<Fanout>, told: &Sender<Event>) -> Result<(Link, gst::Element), OutputError> {
-    // Without these webrtcbin is there, and fails later with no reason.
-    for needed in ["nicesink", "dtlssrtpenc", "srtpenc", "rtpbin"] {
-        make(needed)?;
-    }
+fn build(fanout: &Arc<Fanout>, level: Level, told: &Sender<Event>) -> Result<(Link, gst::Element), OutputError> {
+    check_elements()?;
     let (pipeline, bus) = crate::gst::pipeline()?;
     let source =
         gst_app::AppSrc::builder().format(gst::Format::Time).is_live(true).max_buffers(WAITING).max_bytes(0).build();
@@ -185,104 +181,36 @@ fn build(fanout: &Arc<Fanout>, told: &Sender<Event>) -> Result<(Link, gst::Eleme
     payloader.set_property_from_str("aggregate-mode", "zero-latency");
     let ssrc = fastrand::u32(1..);
     payloader.set_property("ssrc", ssrc);
-    // The payloader tells the parameter sets in its caps, which change when a camera changes its size. To webrtcbin that
-    // would be something to negotiate anew; the pictures carry it anyway.
     let caps = gst::Caps::builder("application/x-rtp")
         .field("media", "video")
         .field("clock-rate", 90_000_i32)
         .field("encoding-name", "H264")
         .field("payload", PAYLOAD as i32)
         .field("packetization-mode", "1")
-        .field("profile-level-id", "42e01f")
+        .field("profile-level-id", format!("42e0{:02x}", level.idc))
         .field("level-asymmetry-allowed", "1")
         .build();
-    let steady = make("capssetter")?;
-    let mut with_ssrc = caps.clone();
-    with_ssrc.make_mut().set("ssrc", ssrc);
-    steady.set_property("caps", &with_ssrc);
-    steady.set_property("join", false);
-    steady.set_property("replace", true);
+    let steady = steady(&caps, ssrc)?;
     let webrtc = make("webrtcbin")?;
     webrtc.set_property_from_str("bundle-policy", "max-bundle");
     webrtc.set_property("latency", 0_u32);
     let elements = [source.upcast_ref(), &parse, &payloader, &steady];
     pipeline.add_many(elements).and_then(|()| pipeline.add(&webrtc)).map_err(glib_error)?;
     gst::Element::link_many(elements).map_err(glib_error)?;
-    let (Some(pad), Some(last)) = (webrtc.request_pad_simple("sink_0"), steady.static_pad("src")) else {
-        return Err(OutputError("webrtcbin takes no video".into()));
-    };
-    let transceiver = pad.property::<gst_webrtc::WebRTCRTPTransceiver>("transceiver");
-    transceiver.set_property("direction", gst_webrtc::WebRTCRTPTransceiverDirection::Sendonly);
-    transceiver.set_property("codec-preferences", &caps);
-    // Lost packets are sent again when the server asks for them.
-    transceiver.set_property("do-nack", true);
-    last.link(&pad).map_err(|error| OutputError(format!("webrtcbin takes no RTP: {error}")))?;
-    pass_keyframe_requests(&source, fanout);
-    listen(&webrtc, told);
+    send(&webrtc, &steady, &caps)?;
+    pass_keyframe_requests(&source, &Arc::downgrade(fanout), KEYFRAME_PAUSE);
+    let told = told.clone();
+    // Those that find no room are repeated, or no news.
+    listen(&webrtc, move |news| drop(told.try_send(Event::News(news))));
     Ok((Link { pipeline, bus, source, connection: Connection::Rtsp }, webrtc))
 }
 
 fn create_offer(webrtc: &gst::Element, told: &Sender<Event>) {
     let told = told.clone();
     let promise = gst::Promise::with_change_func(move |reply| {
-        let offer = match reply {
-            Ok(Some(reply)) => match reply.get::<glib::Error>("error") {
-                Ok(error) => Err(error.message().to_owned()),
-                Err(_) => reply.get("offer").map_err(|error| error.to_string()),
-            },
-            _ => Err("webrtcbin makes no offer".into()),
-        };
-        let _ = told.try_send(Event::Offer(offer));
+        let _ = told.try_send(Event::Offer(description(reply, "offer")));
     });
     webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
-}
-
-/// Keyframes that the server asks for (PLI, FIR) are asked of the stream's encoder.
-fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Arc<Fanout>) {
-    let Some(pad) = source.static_pad("src") else { return };
-    let fanout = Arc::downgrade(fanout);
-    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
-        let wants_keyframe =
-            info.event().is_some_and(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok());
-        if wants_keyframe && let Some(fanout) = fanout.upgrade() {
-            fanout.request_keyframe();
-        }
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// Turns what webrtcbin tells into events. Those that find no room are repeated, or no news.
-fn listen(webrtc: &gst::Element, told: &Sender<Event>) {
-    let sender = told.clone();
-    webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
-        let state = webrtc.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
-        if state == gst_webrtc::WebRTCICEGatheringState::Complete {
-            let _ = sender.try_send(Event::Gathered);
-        }
-    });
-    let sender = told.clone();
-    webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
-        use gst_webrtc::WebRTCPeerConnectionState::{Closed, Connected, Failed};
-        let event = match webrtc.property::<gst_webrtc::WebRTCPeerConnectionState>("connection-state") {
-            Connected => Event::Connected,
-            Failed => Event::Ended("the connection has failed"),
-            Closed => Event::Ended("the server has closed the connection"),
-            _ => return,
-        };
-        let _ = sender.try_send(event);
-    });
-    let Some(bin) = webrtc.downcast_ref::<gst::Bin>() else { return };
-    let told = told.clone();
-    bin.connect_deep_element_added(move |_, _, element| {
-        let is_nice = element.factory().is_some_and(|factory| factory.name() == "nicesrc");
-        if let Some(pad) = element.static_pad("src").filter(|_| is_nice) {
-            let told = told.clone();
-            pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
-                let _ = told.try_send(Event::Heard);
-                gst::PadProbeReturn::Ok
-            });
-        }
-    });
 }
 
 /// What the server keeps for us; given back when dropped.

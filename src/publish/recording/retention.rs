@@ -31,6 +31,16 @@ impl Removal {
             Removal::Request => "request",
         }
     }
+
+    /// What was wrong with it, for people.
+    fn why(self) -> &'static str {
+        match self {
+            Removal::Age => "older than max_age",
+            Removal::Size => "beyond max_size",
+            Removal::Space => "to keep min_free",
+            Removal::Request => "asked for",
+        }
+    }
 }
 
 /// What is kept, and for how long.
@@ -110,8 +120,13 @@ impl std::fmt::Display for Gone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let plural = if self.files == 1 { "" } else { "s" };
         write!(f, "removed {} recording{plural} ({})", self.files, ByteSize::b(self.bytes).display().si())?;
-        for reason in Removal::ALL.into_iter().filter(|reason| self.by[*reason as usize] > 0) {
-            write!(f, ", {} for {}", self.by[reason as usize], reason.name())?;
+        let reasons = Removal::ALL.into_iter().filter(|reason| self.by[*reason as usize] > 0);
+        for (n, reason) in reasons.enumerate() {
+            let lead = if n == 0 { ":" } else { "," };
+            match self.by[reason as usize] {
+                count if count == self.files => write!(f, "{lead} {}", reason.why())?,
+                count => write!(f, "{lead} {count} {}", reason.why())?,
+            }
         }
         Ok(())
     }
@@ -126,6 +141,16 @@ mod tests {
         let file = |hours: i64| Kept { age: Duration::from_secs(3600 * hours as u64), bytes: 100 };
         let files: Vec<Kept> = (1..=count).rev().map(file).collect();
         doomed(&files, open, free, limits)
+    }
+
+    #[test]
+    fn the_log_says_what_has_gone_and_why() {
+        let mut gone = Gone::default();
+        gone.add(Removal::Size, 1_200_000);
+        assert_eq!(gone.to_string(), "removed 1 recording (1.2 MB): beyond max_size");
+        gone.add(Removal::Age, 800_000);
+        gone.add(Removal::Age, 1_000_000);
+        assert_eq!(gone.to_string(), "removed 3 recordings (3.0 MB): 2 older than max_age, 1 beyond max_size");
     }
 
     #[test]

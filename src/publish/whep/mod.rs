@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use tokio::sync::oneshot;
 
+use super::encoder::Level;
 use super::fanout::Fanout;
 use crate::access::Identity;
 use crate::config::WebRtcConfig;
@@ -122,7 +123,8 @@ impl Whep {
         *self.room.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    /// Lets somebody in who sends this offer. `who` is for [`Whep::dismiss_unless`].
+    /// Lets somebody in who sends this offer. `level` is that of the stream's pictures, where it is known; `who` is for
+    /// [`Whep::dismiss_unless`].
     ///
     /// # Errors
     /// An offer that cannot be answered, too many viewers, no thread or no WebRTC on this machine.
@@ -131,6 +133,7 @@ impl Whep {
         stream: &str,
         fanout: &Arc<Fanout>,
         offer: &str,
+        level: Option<Level>,
         who: Option<Identity>,
     ) -> Result<Admitted, Refusal> {
         let offer = Offer::read(offer)?;
@@ -153,6 +156,7 @@ impl Whep {
             stream: stream.into(),
             fanout: Arc::downgrade(fanout),
             offer,
+            level: level.map(|level| level.idc),
             events,
             inbox,
             leave,
@@ -263,7 +267,7 @@ mod tests {
     fn who_comes_after_a_reload_is_served_by_what_it_says() {
         let whep = Whep::new(WebRtcConfig::default());
         whep.set(WebRtcConfig { max_viewers: 0, ..WebRtcConfig::default() });
-        let refused = whep.admit("gate", &Arc::default(), offer::tests::OFFER, None);
+        let refused = whep.admit("gate", &Arc::default(), offer::tests::OFFER, None, None);
         assert_eq!(refused.err(), Some(Refusal::Full(0)));
     }
 }

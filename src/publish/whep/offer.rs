@@ -109,8 +109,9 @@ impl Offer {
     }
 
     /// The answer to the whole offer, made of webrtcbin's answer to what was left of it. `addresses` are those under which
-    /// this machine is reached as well: every candidate of its own gets a twin with each of them.
-    pub fn answer(&self, reduced: &str, addresses: &[IpAddr]) -> String {
+    /// this machine is reached as well: every candidate of its own gets a twin with each of them. `level` is that of the
+    /// pictures (`level_idc`), where it is known.
+    pub fn answer(&self, reduced: &str, addresses: &[IpAddr], level: Option<u8>) -> String {
         let mut sections: Vec<String> = Vec::new();
         for line in reduced.lines().filter(|line| !line.is_empty()) {
             if line.starts_with("m=") || sections.is_empty() {
@@ -120,7 +121,10 @@ impl Offer {
             if !self.bundled && line.starts_with("a=group:") {
                 continue;
             }
-            section.push_str(line);
+            match level.and_then(|level| self.with_level(line, level)) {
+                Some(line) => section.push_str(&line),
+                None => section.push_str(line),
+            }
             section.push_str("\r\n");
             for (at, address) in addresses.iter().enumerate() {
                 if let Some(twin) = twin(line, *address, at) {
@@ -135,6 +139,19 @@ impl Offer {
         sections.for_each(|section| text.push_str(&section));
         after.iter().for_each(|section| text.push_str(section));
         text
+    }
+}
+
+impl Offer {
+    /// The line that tells profile and level of our video, with the level that it has: webrtcbin repeats the offer's. Where
+    /// the viewer does not let it differ from its own, it stays (RFC 6184, 8.2.2).
+    fn with_level(&self, line: &str, level: u8) -> Option<String> {
+        let parameters = line.strip_prefix(&format!("a=fmtp:{} ", self.payload))?;
+        if !parameters.contains("level-asymmetry-allowed=1") {
+            return None;
+        }
+        let (before, id) = line.split_once("profile-level-id=")?;
+        Some(format!("{before}profile-level-id={}{level:02x}{}", id.get(..4)?, id.get(6..)?))
     }
 }
 
@@ -301,7 +318,7 @@ pub(super) mod tests {
         let reduced = "v=0\r\na=group:BUNDLE 1\r\nm=video 9 UDP/TLS/RTP/SAVPF 104\r\na=mid:1\r\n\
             a=candidate:1 1 UDP 2015363327 10.0.0.7 50001 typ host\r\na=candidate:2 1 UDP 9 1.2.3.4 5 typ srflx\r\n\
             a=candidate:3 1 UDP 2015363326 fe80::1 50001 typ host\r\n";
-        let answer = offer.answer(reduced, &["203.0.113.9".parse().unwrap()]);
+        let answer = offer.answer(reduced, &["203.0.113.9".parse().unwrap()], Some(0x28));
         assert_eq!(
             answer,
             "v=0\r\na=group:BUNDLE 1\r\nm=audio 0 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\na=mid:0\r\n\
@@ -309,6 +326,22 @@ pub(super) mod tests {
              a=candidate:1n0 1 UDP 2015363326 203.0.113.9 50001 typ host\r\na=candidate:2 1 UDP 9 1.2.3.4 5 typ srflx\r\n\
              a=candidate:3 1 UDP 2015363326 fe80::1 50001 typ host\r\n"
         );
+    }
+
+    #[test]
+    fn the_answer_tells_the_level_of_the_pictures_where_it_may() {
+        let offer = Offer::read(OFFER).unwrap();
+        let answer = |line: &str| {
+            let reduced = format!("v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 104\r\na=mid:1\r\n{line}\r\n");
+            let answer = offer.answer(&reduced, &[], Some(0x28));
+            answer.lines().find(|line| line.starts_with("a=fmtp:")).unwrap().to_owned()
+        };
+        let line = "a=fmtp:104 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
+        assert_eq!(answer(line), line.replace("42e01f", "42e028"));
+        assert_eq!(answer(&format!("{line};x=1")), format!("{};x=1", line.replace("42e01f", "42e028")));
+        for kept in ["a=fmtp:104 packetization-mode=1;profile-level-id=42e01f", "a=fmtp:105 apt=104"] {
+            assert_eq!(answer(kept), kept);
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(super) struct Viewer {
     /// Its owner is the stream: when it is gone, so is the stream.
     pub fanout: Weak<Fanout>,
     pub offer: Offer,
+    /// Of the pictures (`level_idc`), where it is known.
+    pub level: Option<u8>,
     pub events: Sender<Event>,
     pub inbox: Receiver<Event>,
     /// Asked to leave.
@@ -63,7 +65,7 @@ pub(super) struct Viewer {
 impl Viewer {
     /// Answers, sends pictures, and returns when the viewer has left and everything of it is given back.
     pub(super) fn watch(self, settings: &WebRtcConfig) {
-        let Viewer { stream, fanout, offer, events, inbox, leave, answer } = self;
+        let Viewer { stream, fanout, offer, level, events, inbox, leave, answer } = self;
         let heard = Arc::new(Heard::new());
         let peer = Peer::start(&offer, settings, &fanout, &events, &heard);
         let peer = match peer {
@@ -80,6 +82,7 @@ impl Viewer {
             stream,
             fanout,
             offer,
+            level,
             settings,
             events,
             leave,
@@ -101,6 +104,7 @@ struct Call<'a> {
     stream: Arc<str>,
     fanout: Weak<Fanout>,
     offer: Offer,
+    level: Option<u8>,
     settings: &'a WebRtcConfig,
     events: Sender<Event>,
     leave: Arc<AtomicBool>,
@@ -184,7 +188,7 @@ impl Call<'_> {
         self.answer.as_ref()?;
         self.gather_until = None;
         let text = match self.peer.local_description() {
-            Some(text) => self.offer.answer(&text, &self.settings.host_addresses),
+            Some(text) => self.offer.answer(&text, &self.settings.host_addresses, self.level),
             None => return Some("there is no answer to the offer".into()),
         };
         if !text.contains("a=candidate:") {

@@ -1,0 +1,95 @@
+//! Recordings on a disk that is full.
+
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::common::clip;
+use crate::common::program::{tool, until};
+use crate::common::service::{Service, folder};
+use crate::{frames, list, stream};
+
+/// A small disk in memory.
+struct Disk(TempDir);
+
+impl Disk {
+    /// `None` where it may not be mounted.
+    fn mount(megabytes: u32) -> Option<Self> {
+        if tool("id", ["-u"]).text() != "0" {
+            println!("only root may mount a small disk: not tested");
+            return None;
+        }
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let size = format!("size={megabytes}m");
+        tool("mount", ["-t", "tmpfs", "-o", &size, "tmpfs", disk.0.path().to_str().unwrap()]);
+        Some(disk)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).stderr(Stdio::null()).status();
+    }
+}
+
+fn busy_stream(disk: &Disk, record: &str) -> String {
+    let dir = format!("dir = \"{}\"", disk.0.path().display());
+    stream(15, "", record)
+        .replace("dir = \"rec\"", &dir)
+        .replace("ball", "snow")
+        .replace("encode.keyframe_interval = \"60s\"", "encode = { bitrate = 2000, keyframe_interval = \"1s\" }")
+}
+
+#[test]
+fn a_full_disk_stops_the_recording_until_there_is_room_and_nothing_else() {
+    let Some(disk) = Disk::mount(4) else { return };
+    let folder = folder();
+    let filler = disk.0.path().join("filler");
+    std::fs::write(&filler, vec![0; 3 << 20]).unwrap();
+    let service = Service::ready(folder.path(), &busy_stream(&disk, ""));
+    let failures = || service.metrics().sum("maskcast_recording_failures_total", &[("stream", "gate")]);
+    until("the disk is full", || (failures() >= 1.0).then_some(()));
+    // Live goes on.
+    let published = service.published("gate");
+    service.until_published("gate", published + 30);
+    assert_eq!(service.stream("gate")["state"], "live");
+    let first = list(&service).pop().unwrap();
+    assert_eq!(first["complete"], false, "it is cut off: {first}");
+    let file = disk.0.path().join(first["name"].as_str().unwrap());
+    assert!(clip::probe(&file).frames >= 15, "what was written is playable");
+    std::fs::remove_file(&filler).unwrap();
+    let newer = until("it records again", || {
+        let newest = list(&service).remove(0);
+        (newest["name"] != first["name"] && newest["seconds"].as_f64() > Some(1.0)).then_some(newest)
+    });
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let says = |text: &str| log.lines().any(|line| line.contains("\"record\"") && line.contains(text));
+    assert!(says("has stopped") && says("full") && says("recording works again"), "{log}");
+    assert!(frames(&[disk.0.path().join(newer["name"].as_str().unwrap())]) >= 15);
+}
+
+#[test]
+fn the_oldest_recordings_make_room_for_the_floor_and_without_any_it_pauses() {
+    let Some(disk) = Disk::mount(8) else { return };
+    let folder = folder();
+    let service = Service::ready(folder.path(), &busy_stream(&disk, "segment = \"1s\"\nmin_free = \"6MB\""));
+    let metrics = |name: &str, labels: &[(&str, &str)]| service.metrics().sum(name, labels);
+    let removed = || metrics("maskcast_recordings_removed_total", &[("reason", "space")]);
+    until("three have made room", || (removed() >= 3.0).then_some(()));
+    let failures = || metrics("maskcast_recording_failures_total", &[]);
+    assert_eq!(failures(), 0.0);
+
+    // What others write leaves less than the floor, whatever is removed.
+    let filler = disk.0.path().join("filler");
+    std::fs::write(&filler, vec![0; 4 << 20]).unwrap();
+    until("it pauses", || (failures() >= 1.0).then_some(()));
+    let left: Vec<_> = list(&service);
+    assert!(left.len() <= 1, "{left:?}");
+    service.until_published("gate", service.published("gate") + 30);
+    assert!(filler.exists());
+    std::fs::remove_file(&filler).unwrap();
+    until("it goes on", || list(&service).iter().any(|recording| recording["complete"] == false).then_some(()));
+    let (_, _, log) = service.terminate();
+    assert!(log.contains("less than min_free (6.0 MB)") && log.contains("next try in 5 s"), "{log}");
+}
