@@ -1,8 +1,9 @@
 //! The RTSP server: `rtsp://HOST:PORT/NAME`, one shared media a stream, fed with the stream's one encode.
 //!
 //! Who may watch is `rtsp_auth.rs`'s affair. GStreamer's server speaks the protocol (RFC 2326), over UDP or TCP. A viewer
-//! that does not read is cut off; the media and the other viewers do not wait. So is one of whom nothing is heard: over TCP
-//! after 15 s, over UDP when its session has run out, after a minute.
+//! that does not read is cut off; the media and the other viewers do not wait. So is one whose machine has vanished, within
+//! half a minute; and one over UDP of whom nothing is heard while its machine answers, when its session runs out, after a
+//! minute.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -72,7 +73,7 @@ impl RtspServer {
     /// Starts to listen, for everybody.
     ///
     /// # Errors
-    /// An address that is in use or not this machine's; a missing element.
+    /// An address that is in use or not tits machine's; a missing element.
     pub fn start(address: SocketAddr) -> Result<Self, OutputError> {
         Self::start_guarded(address, None)
     }
