@@ -81,6 +81,10 @@ struct Arguments {
 /// The calm before the faults and after them.
 const CALM: Duration = Duration::from_secs(15);
 
+/// How long after the faults that calm begins. A viewer by WebRTC who was killed is known to be gone only when nothing
+/// has come from it for 20 s (README: within half a minute); whatever served it must be gone then.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// Viewers at a time.
 const VIEWERS: u64 = 4;
 
@@ -141,6 +145,7 @@ fn soak(arguments: &Arguments, seed: u64) -> Result<Run> {
         turmoil(arguments, &setting, &mut cameras, &service, &record);
         if service.ended().is_none() {
             all_live(&setting, &service, &record)?;
+            pause(&endless, LINGER);
             set_calm(Some(Quiet::After));
             pause(&endless, CALM);
         }
