@@ -375,9 +375,10 @@ fn the_page_of_the_api_shows_every_operation() {
 #[test]
 fn before_there_is_a_model_all_of_an_overlay_but_classes_is_changed() {
     let folder = folder();
-    // A library that never comes: whoever loads it waits.
-    let pipe = folder.path().join("libonnxruntime.so");
-    tool("mkfifo", [&pipe]);
+    // A runtime that never gets ready. It is there at once: the system's loader, which GStreamer needs, must not wait.
+    let (library, source) = (folder.path().join("libonnxruntime.so"), folder.path().join("waits.c"));
+    std::fs::write(&source, "int pause(void);\nconst void *OrtGetApiBase(void) { for (;;) pause(); }\n").unwrap();
+    tool("cc", [Path::new("-shared"), Path::new("-fPIC"), Path::new("-o"), &library, &source]);
     let config = write_config(folder.path(), &ball("gate", ""));
     std::fs::write(&config, text(&config).replace("[model]\n", "[model]\nruntime = \"libonnxruntime.so\"\n")).unwrap();
     // It is known where the service listens before there is a model.
