@@ -227,7 +227,7 @@ fn is_simple(patch: &Object) -> bool {
 fn stretches(text: &str) -> Option<(Vec<Stretch<'_>>, Vec<&str>)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut found, mut above, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut streams, mut owner) = (0, None);
+    let (mut streams, mut owner) = (0_usize, None);
     for line in text.lines() {
         let trimmed = line.trim();
         if lines.is_empty() && (trimmed.is_empty() || trimmed.starts_with('#')) {
