@@ -66,7 +66,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
 });
 
 /// What the server may say to somebody who is not let in, beside what concerns HTTP itself.
-const REFUSED: [u16; 3] = [401, 403, 429];
+const REFUSED: [u16; 4] = [401, 403, 421, 429];
 const HTTP: [u16; 8] = [400, 408, 411, 413, 414, 417, 431, 505];
 
 fuzz_target!(|data: &[u8]| {

@@ -209,6 +209,7 @@ fn lines_stay(before: &str, after: &str, change: &Edit, json: &Json) {
     }
     wanted.extend(end);
     let shown = |line: &&str| !line.trim().is_empty();
+    let after = after.strip_prefix('\u{feff}').unwrap_or(after);
     let mut there = after.lines().map(str::trim_end).filter(shown);
     for line in wanted.into_iter().map(str::trim_end).filter(shown) {
         assert!(there.any(|other| other == line), "{line:?} is lost\n{change:?}\n{after}");

@@ -188,7 +188,12 @@ fn mend(finished: bool, damage: &[Damage]) {
         let pictures = pictures(&once).expect("what takes the place of a file is whole");
         let mut rest = pictures.iter();
         for (at, picture) in whole.iter().enumerate() {
-            assert!(rest.any(|other| other == picture), "picture {at} of {} is lost: {damage:?}", whole.len());
+            let (all, left) = (pictures.len(), rest.len());
+            assert!(
+                rest.any(|other| other == picture),
+                "picture {at} of {} is lost; {all} are left, {left} after those before it: {damage:?}",
+                whole.len()
+            );
         }
     }
     let cut_only = damage.iter().all(|damage| matches!(damage, Damage::Truncate { .. }));
