@@ -51,6 +51,8 @@ fn find(file: &mut File, range: Range<u64>, kind: [u8; 4]) -> Result<Option<Rang
 /// A box, which may say that it is longer than what there is of it.
 struct Boxed {
     kind: [u8; 4],
+    /// It has no length yet, and ends with the file.
+    open: bool,
     all: Range<u64>,
     content: Range<u64>,
 }
@@ -66,36 +68,49 @@ fn box_at(file: &mut File, range: Range<u64>) -> Result<Option<Boxed>> {
     let mut kind = [0; 4];
     file.read_exact(&mut kind)?;
     let (head, size) = match short {
-        // To the end of the file.
         0 => (8, range.end - at),
         1 => (16, number(file, 8)?),
         size => (8, size),
     };
     let end = at.checked_add(size).filter(|_| size >= head);
     let end = end.ok_or_else(|| Error::new(ErrorKind::InvalidData, "a box has no end"))?;
-    Ok(Some(Boxed { kind, all: at..end, content: at + head..end }))
+    Ok(Some(Boxed { kind, open: short == 0, all: at..end, content: at + head..end }))
 }
 
-/// Bytes of pictures in the fragments that the file at `path` has until it is cut off. `None` when there may be more
-/// behind something that is no part of such a file: nobody would find it there.
+/// Bytes of pictures in the finished file at `path`.
 ///
 /// # Errors
 /// What cannot be read, or is no MP4.
-pub fn pictures(path: &Path) -> Result<Option<u64>> {
+pub fn pictures(path: &Path) -> Result<u64> {
     let mut file = File::open(path)?;
     let end = file.metadata()?.len();
-    let (mut at, mut bytes) = (0, 0);
+    Ok(find(&mut file, 0..end, *b"mdat")?.map_or(0, |pictures| pictures.end - pictures.start))
+}
+
+/// Bytes of pictures in the file at `path`, which was written in fragments until it was cut off. `None` when there may be
+/// more behind something that is no part of such a file: nobody would find it there.
+///
+/// Our muxer writes the pictures first and what tells of them (`moov`, then `moof`) behind them.
+///
+/// # Errors
+/// What cannot be read, or is no MP4.
+pub fn pictures_in_fragments(path: &Path) -> Result<Option<u64>> {
+    let mut file = File::open(path)?;
+    let end = file.metadata()?.len();
+    let (mut at, mut bytes, mut untold) = (0, 0, 0);
     while let Some(found) = box_at(&mut file, at..end)? {
+        // What was not written before the power went is zero.
+        let last = found.open || found.all.end > end;
         match &found.kind {
-            // What was not written before the power went is zero.
-            b"mdat" | b"moof" | b"moov" | [0, 0, 0, 0] if found.all.end > end || found.kind == [0; 4] => break,
-            b"mdat" => bytes += found.content.end - found.content.start,
-            b"ftyp" | b"free" | b"moov" | b"moof" | b"mfra" if found.all.end <= end => {}
+            b"mdat" | b"moof" | b"moov" | [0, 0, 0, 0] if last => break,
+            b"mdat" => untold += found.content.end - found.content.start,
+            b"moof" | b"moov" => bytes += std::mem::take(&mut untold),
+            b"ftyp" | b"free" | b"mfra" if !last => {}
             _ => return Ok(None),
         }
         at = found.all.end;
     }
-    Ok((!has_fragment(&mut file, at + 8..end)?).then_some(bytes))
+    Ok((!has_fragment(&mut file, at.saturating_add(8)..end)?).then_some(bytes))
 }
 
 /// Whether a fragment seems to begin somewhere in `range`.
@@ -161,21 +176,23 @@ mod tests {
         let count = |parts: &[Vec<u8>]| {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), parts.concat()).unwrap();
-            pictures(file.path())
+            pictures_in_fragments(file.path())
         };
-        let head = [boxed("ftyp", b"isom"), boxed("moov", &[1; 50])].concat();
-        let fragment = [boxed("moof", &[2; 30]), boxed("mdat", &[3; 100])].concat();
-        let two = || vec![head.clone(), fragment.clone(), fragment.clone()];
+        let head = [boxed("ftyp", b"isom"), boxed("mdat", &[3; 100]), boxed("moov", &[1; 50])].concat();
+        let fragment = [boxed("free", &[]), boxed("mdat", &[3; 100]), boxed("moof", &[2; 30])].concat();
+        let two = || vec![head.clone(), fragment.clone()];
         let with = |more: &[u8]| count(&[two(), vec![more.to_vec()]].concat());
         assert_eq!(count(&two()).unwrap(), Some(200));
-        for cut in [1, 7, 8, 20, 38, 50, 137] {
+        for cut in [1, 7, 8, 15, 16, 50, 116, 120, 124, 130] {
             assert_eq!(with(&fragment[..cut]).unwrap(), Some(200), "cut off after {cut} bytes");
         }
+        let open = [&[0, 0, 0, 0][..], &fragment[12..100]].concat();
+        assert_eq!(with(&open).unwrap(), Some(200), "what is being written has no length yet");
         assert_eq!(with(&[0; 5000]).unwrap(), Some(200));
         let hole = [vec![0; 5000], fragment.clone()].concat();
         assert_eq!(with(&hole).unwrap(), None, "what comes after the hole would be lost");
         assert_eq!(with(&boxed("tfrt", &[2; 30])).unwrap(), None);
-        let endless = [&[0, 0, 0xff, 0xff], &fragment[38 + 4..], &[7; 70_000], &fragment[..]].concat();
+        let endless = [&[0, 0, 0xff, 0xff][..], &fragment[12..116], &[7; 70_000], &fragment[..]].concat();
         assert_eq!(with(&endless[..60_000]).unwrap(), Some(200));
         assert_eq!(
             with(&[&[0, 9, 0, 0][..], &endless[4..]].concat()).unwrap(),
