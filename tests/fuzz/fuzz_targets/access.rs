@@ -143,9 +143,9 @@ fn basic(request: &str) -> bool {
 
 /// The path that a request's target names.
 fn path_of(target: &str) -> &str {
-    let path = match target.split_once("://") {
+    let target = target.split(['?', '#']).next().unwrap_or_default();
+    match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |at| &rest[at..]),
         _ => target,
-    };
-    path.split(['?', '#']).next().unwrap_or_default()
+    }
 }
