@@ -229,7 +229,8 @@ $(CARGO_FUZZ):
 	cargo install --locked --no-track --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) cargo-fuzz@$(CARGO_FUZZ_VERSION)
 
 # Without a sanitizer it builds with the stable compiler; Maskcast has no unsafe code but one call, so that there is little
-# for one to find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts.
+# for one to find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts. Rust's own main,
+# which is not here, would ignore SIGPIPE: a server writes to clients who are gone.
 FUZZ := $(CARGO_FUZZ) fuzz
 FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir target/fuzz -s none
 FUZZ_TARGETS := config model api overlay scenario edit users access whep recording event
@@ -238,7 +239,7 @@ fuzz: setup $(CARGO_FUZZ) ## Feed what is read from outside with made-up input (
 	@$(call install,g++ python3-minimal)
 	@python3 tests/fuzz/seeds.py target/fuzz-corpus
 	$(FUZZ) build $(FUZZ_OPTIONS)
-	for target in $(or $(TARGET),$(FUZZ_TARGETS)); do \
+	trap '' PIPE; for target in $(or $(TARGET),$(FUZZ_TARGETS)); do \
 		mkdir -p target/fuzz-artifacts/$$target; \
 		MASKCAST_LOG=off $(FUZZ) run $(FUZZ_OPTIONS) $$target target/fuzz-corpus/$$target -- -max_len=16384 -timeout=30 \
 			-max_total_time=$(or $(SECONDS),60) -dict=target/fuzz-corpus/words.dict -print_final_stats=1 \

@@ -304,7 +304,8 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 /// Exactly `N` bytes.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.is_ascii() {
+    // Numbers may have a sign, as in "+f".
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
@@ -393,6 +394,10 @@ mod tests {
             ("[[token]]\nname = \"t\"\nrole = \"viewer\"\nsha256 = \"hunter2\"", "token \"t\": sha256 is no SHA-256"),
             ("[[user]\n", "line 1: "),
             ("user = \"hunter2\"", "line 1: expected a sequence"),
+            (
+                "[[token]]\nname = \"t\"\nrole = \"viewer\"\nsha256 = \"+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f+f\"",
+                "token \"t\": sha256 is no SHA-256",
+            ),
             ("[[user]]\nname = \"a\"\nrole = \"viewer\"\npass = \"hunter2\"", "line 4: unknown field `pass`"),
         ] {
             let error = Users::parse(text).unwrap_err();

@@ -59,9 +59,9 @@ pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
         Some(rest) => ("\u{feff}", rest),
         None => ("", text),
     };
-    // The document knows one kind of line end only.
+    // The document knows one kind of line end only: a file with both gets the shorter one.
     let windows = text.contains("\r\n") && text.matches('\n').count() == text.matches("\r\n").count();
-    let unix = windows.then(|| text.replace("\r\n", "\n"));
+    let unix = text.contains("\r\n").then(|| text.replace("\r\n", "\n"));
     let text = unix.as_deref().unwrap_or(text);
     let mut document: DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| EditError::Syntax(error.message().to_owned()))?;
@@ -462,5 +462,12 @@ http = "127.0.0.1:8080"
         let text = "\u{feff}[[stream]]\r\nname = \"a\" # one\r\nsource = \"test://\"\r\n";
         let changed = edit(text, &change("a", json!({"source": "test://ball"}))).unwrap();
         assert_eq!(changed, text.replace("test://", "test://ball"));
+    }
+
+    #[test]
+    fn a_file_with_both_kinds_of_line_ends_keeps_its_comments() {
+        let text = "# All.\r\n\r\n# One.\n[[stream]]\r\nname = \"a\"\n[server]\n";
+        let changed = edit(text, &Edit::Remove { stream: "a".into() }).unwrap();
+        assert_eq!(changed, "# All.\n\n[server]\n");
     }
 }

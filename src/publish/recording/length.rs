@@ -1,7 +1,8 @@
-//! How long a finished MP4 file is, by its own words.
+//! How long a finished MP4 file is, by its own words, and how much of pictures is in one that is not.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 /// A header has three boxes in it before the tracks; more is no file of ours.
@@ -32,30 +33,102 @@ pub fn finished(path: &Path) -> Result<Option<f64>> {
 }
 
 /// The content of the first box of this kind among the boxes of `range`.
-fn find(file: &mut File, range: std::ops::Range<u64>, kind: [u8; 4]) -> Result<Option<std::ops::Range<u64>>> {
+fn find(file: &mut File, range: Range<u64>, kind: [u8; 4]) -> Result<Option<Range<u64>>> {
     let mut at = range.start;
     for _ in 0..MOST_BOXES {
-        if at + 8 > range.end {
-            return Ok(None);
+        let Some(found) = box_at(file, at..range.end)? else { return Ok(None) };
+        if found.all.end > range.end {
+            return Err(Error::new(ErrorKind::InvalidData, "a box has no end"));
         }
-        file.seek(SeekFrom::Start(at))?;
-        let short = number(file, 4)?;
-        let mut found = [0; 4];
-        file.read_exact(&mut found)?;
-        let (head, size) = match short {
-            // To the end of the file.
-            0 => (8, range.end - at),
-            1 => (16, number(file, 8)?),
-            size => (8, size),
-        };
-        let next = at.checked_add(size).filter(|next| size >= head && *next <= range.end);
-        let Some(next) = next else { return Err(Error::new(ErrorKind::InvalidData, "a box has no end")) };
-        if found == kind {
-            return Ok(Some(at + head..next));
+        if found.kind == kind {
+            return Ok(Some(found.content));
         }
-        at = next;
+        at = found.all.end;
     }
     Ok(None)
+}
+
+/// A box, which may say that it is longer than what there is of it.
+struct Boxed {
+    kind: [u8; 4],
+    /// It has no length yet, and ends with the file.
+    open: bool,
+    all: Range<u64>,
+    content: Range<u64>,
+}
+
+/// The box at the beginning of `range`; `None` where it is too short for one.
+fn box_at(file: &mut File, range: Range<u64>) -> Result<Option<Boxed>> {
+    let at = range.start;
+    if at.saturating_add(8) > range.end {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(at))?;
+    let short = number(file, 4)?;
+    let mut kind = [0; 4];
+    file.read_exact(&mut kind)?;
+    let (head, size) = match short {
+        0 => (8, range.end - at),
+        1 => (16, number(file, 8)?),
+        size => (8, size),
+    };
+    let end = at.checked_add(size).filter(|_| size >= head);
+    let end = end.ok_or_else(|| Error::new(ErrorKind::InvalidData, "a box has no end"))?;
+    Ok(Some(Boxed { kind, open: short == 0, all: at..end, content: at + head..end }))
+}
+
+/// Bytes of pictures in the finished file at `path`.
+///
+/// # Errors
+/// What cannot be read, or is no MP4.
+pub fn pictures(path: &Path) -> Result<u64> {
+    let mut file = File::open(path)?;
+    let end = file.metadata()?.len();
+    Ok(find(&mut file, 0..end, *b"mdat")?.map_or(0, |pictures| pictures.end - pictures.start))
+}
+
+/// Bytes of pictures in the file at `path`, which was written in fragments until it was cut off. `None` when there may be
+/// more behind something that is no part of such a file: nobody would find it there.
+///
+/// Our muxer writes the pictures first and what tells of them (`moov`, then `moof`) behind them.
+///
+/// # Errors
+/// What cannot be read, or is no MP4.
+pub fn pictures_in_fragments(path: &Path) -> Result<Option<u64>> {
+    let mut file = File::open(path)?;
+    let end = file.metadata()?.len();
+    let (mut at, mut bytes, mut untold) = (0, 0, 0);
+    while let Some(found) = box_at(&mut file, at..end)? {
+        // What was not written before the power went is zero.
+        let last = found.open || found.all.end > end;
+        match &found.kind {
+            b"mdat" | b"moof" | b"moov" | [0, 0, 0, 0] if last => break,
+            b"mdat" => untold += found.content.end - found.content.start,
+            b"moof" | b"moov" => bytes += std::mem::take(&mut untold),
+            b"ftyp" | b"free" | b"mfra" if !last => {}
+            _ => return Ok(None),
+        }
+        at = found.all.end;
+    }
+    Ok((!has_fragment(&mut file, at.saturating_add(8)..end)?).then_some(bytes))
+}
+
+/// Whether a fragment seems to begin somewhere in `range`.
+fn has_fragment(file: &mut File, range: Range<u64>) -> Result<bool> {
+    const KIND: &[u8; 4] = b"moof";
+    file.seek(SeekFrom::Start(range.start))?;
+    let mut rest = file.take(range.end.saturating_sub(range.start));
+    let mut buffer = Vec::new();
+    loop {
+        // The last bytes may be the first ones of what is looked for.
+        buffer.drain(..buffer.len().saturating_sub(KIND.len() - 1));
+        if rest.by_ref().take(1 << 16).read_to_end(&mut buffer)? == 0 {
+            return Ok(false);
+        }
+        if buffer.windows(KIND.len()).any(|bytes| bytes == KIND) {
+            return Ok(true);
+        }
+    }
 }
 
 /// A big-endian number of `bytes` bytes, 8 at most.
@@ -95,6 +168,39 @@ mod tests {
         let mvhd = boxed("mvhd", &[long, (1_u64 << 40).to_be_bytes().to_vec(), vec![0; 8]].concat());
         let file = [boxed("ftyp", b"isom"), wide, boxed("moov", &mvhd)].concat();
         assert_eq!(length_of(&file).unwrap(), Some((1_u64 << 40) as f64 / 10.0));
+    }
+
+    /// Only what comes out of such a file as a whole may take its place.
+    #[test]
+    fn pictures_of_fragments_are_counted_until_the_end_and_not_past_damage() {
+        let count = |parts: &[Vec<u8>]| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), parts.concat()).unwrap();
+            pictures_in_fragments(file.path())
+        };
+        let head = [boxed("ftyp", b"isom"), boxed("mdat", &[3; 100]), boxed("moov", &[1; 50])].concat();
+        let fragment = [boxed("free", &[]), boxed("mdat", &[3; 100]), boxed("moof", &[2; 30])].concat();
+        let two = || vec![head.clone(), fragment.clone()];
+        let with = |more: &[u8]| count(&[two(), vec![more.to_vec()]].concat());
+        assert_eq!(count(&two()).unwrap(), Some(200));
+        for cut in [1, 7, 8, 15, 16, 50, 116, 120, 124, 130] {
+            assert_eq!(with(&fragment[..cut]).unwrap(), Some(200), "cut off after {cut} bytes");
+        }
+        let open = [&[0, 0, 0, 0][..], &fragment[12..100]].concat();
+        assert_eq!(with(&open).unwrap(), Some(200), "what is being written has no length yet");
+        assert_eq!(with(&[0; 5000]).unwrap(), Some(200));
+        let hole = [vec![0; 5000], fragment.clone()].concat();
+        assert_eq!(with(&hole).unwrap(), None, "what comes after the hole would be lost");
+        assert_eq!(with(&boxed("tfrt", &[2; 30])).unwrap(), None);
+        let endless = [&[0, 0, 0xff, 0xff][..], &fragment[12..116], &[7; 70_000], &fragment[..]].concat();
+        assert_eq!(with(&endless[..60_000]).unwrap(), Some(200));
+        assert_eq!(
+            with(&[&[0, 9, 0, 0][..], &endless[4..]].concat()).unwrap(),
+            None,
+            "a box that covers another fragment"
+        );
+        assert!(with(&[0, 0, 0, 3, b'm', b'd', b'a', b't']).is_err());
+        assert_eq!(count(&[]).unwrap(), Some(0));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Recordings that were cut off are made whole: browsers cannot seek in a file that ends in fragments.
 //!
 //! Such a file is copied into a finished one beside it, picture by picture without decoding. The copy is read again, and
-//! takes its place if it holds the same pictures. The disk must have room for both.
+//! takes its place if it holds the same pictures, and no fewer than there are in the file: a demuxer may take damage in the
+//! middle of one for its end. The disk must have room for both.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -97,8 +98,15 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
         tracing::warn!(stream, stage = "record", "{text}");
         return;
     }
-    let mended =
-        finish(&path, &copy, stop).and_then(|()| replace(&path, &copy).map_err(|e| OutputError(e.to_string())));
+    let problem = |error: std::io::Error| OutputError(error.to_string());
+    let mended = complete(&path).and_then(|wanted| {
+        finish(&path, &copy, stop)?;
+        let copied = length::pictures(&copy).map_err(problem)?;
+        if copied < wanted {
+            return Err(OutputError(format!("only {copied} of {wanted} bytes of pictures can be read")));
+        }
+        replace(&path, &copy).map_err(problem)
+    });
     match mended {
         Ok(()) => tracing::info!(stream, stage = "record", "{}: was cut off, and is whole again", path.display()),
         Err(problem) => {
@@ -107,6 +115,12 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
             tracing::debug!(stream, stage = "record", "{}: was cut off, and stays so: {problem}", path.display());
         }
     }
+}
+
+/// Bytes of pictures that the MP4 at `path` has, where that is all that there is of it.
+fn complete(path: &Path) -> Result<u64, OutputError> {
+    let bytes = length::pictures_in_fragments(path).map_err(|error| OutputError(error.to_string()))?;
+    bytes.ok_or_else(|| OutputError("it is damaged before its end".into()))
 }
 
 /// Lets the copy take the recording's place; not before it is on the disk, for the power may fail at any time.

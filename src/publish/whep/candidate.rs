@@ -9,7 +9,8 @@ use std::net::IpAddr;
 /// that fails makes webrtcbin (1.22) leave its ICE agent behind, whose thread goes on to report to a webrtcbin that is
 /// gone, which ends the process. Such a viewer is found all the same, by the checks that it sends to our candidates.
 pub(super) fn is_plain(candidate: &str) -> bool {
-    let mut words = candidate.split_ascii_whitespace().skip(1);
+    // As GStreamer and libnice read it: they know no other space, and two in a row as a word between them.
+    let mut words = candidate.split(' ').skip(1);
     words.next() == Some("1") && words.nth(2).is_some_and(|address| address.parse::<IpAddr>().is_ok())
 }
 
@@ -41,6 +42,9 @@ mod tests {
             "candidate:1 2 udp 2113 192.0.2.1 40000 typ host",
             "candidate:1 0 udp 2113 192.0.2.1 40000 typ host",
             "candidate:1 1 udp 2113",
+            "candidate:1 1 udp\t2113 192.0.2.1 0f2e.local 40000 typ host",
+            "candidate:1 1  2113 0f2e.local 192.0.2.1 40000 typ host",
+            "candidate: 1 1 udp 2113 192.0.2.1 40000 typ host",
             "",
         ] {
             assert!(!is_plain(other), "{other}");

@@ -66,7 +66,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
 });
 
 /// What the server may say to somebody who is not let in, beside what concerns HTTP itself.
-const REFUSED: [u16; 3] = [401, 403, 429];
+const REFUSED: [u16; 4] = [401, 403, 421, 429];
 const HTTP: [u16; 8] = [400, 408, 411, 413, 414, 417, 431, 505];
 
 fuzz_target!(|data: &[u8]| {
@@ -143,9 +143,9 @@ fn basic(request: &str) -> bool {
 
 /// The path that a request's target names.
 fn path_of(target: &str) -> &str {
-    let path = match target.split_once("://") {
+    let target = target.split(['?', '#']).next().unwrap_or_default();
+    match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |at| &rest[at..]),
         _ => target,
-    };
-    path.split(['?', '#']).next().unwrap_or_default()
+    }
 }

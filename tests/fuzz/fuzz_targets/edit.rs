@@ -70,7 +70,9 @@ fn make(before: &str, change: &Edit) -> Option<String> {
     if let Edit::Change { stream, .. } = change {
         assert_eq!(edit(&after, change).as_ref(), Ok(&after), "made twice, it is another change");
         let nothing = Edit::Change { stream: stream.clone(), patch: Object::new() };
-        assert_eq!(edit(before, &nothing).as_deref(), Ok(before), "no change changes it");
+        // A file with both kinds of line ends gets one.
+        let unix = |text: String| text.replace("\r\n", "\n");
+        assert_eq!(edit(before, &nothing).map(unix), Ok(unix(before.to_owned())), "no change changes it");
     }
     Some(after)
 }
@@ -209,6 +211,7 @@ fn lines_stay(before: &str, after: &str, change: &Edit, json: &Json) {
     }
     wanted.extend(end);
     let shown = |line: &&str| !line.trim().is_empty();
+    let after = after.strip_prefix('\u{feff}').unwrap_or(after);
     let mut there = after.lines().map(str::trim_end).filter(shown);
     for line in wanted.into_iter().map(str::trim_end).filter(shown) {
         assert!(there.any(|other| other == line), "{line:?} is lost\n{change:?}\n{after}");
@@ -227,7 +230,7 @@ fn is_simple(patch: &Object) -> bool {
 fn stretches(text: &str) -> Option<(Vec<Stretch<'_>>, Vec<&str>)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut found, mut above, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut streams, mut owner) = (0, None);
+    let (mut streams, mut owner) = (0_usize, None);
     for line in text.lines() {
         let trimmed = line.trim();
         if lines.is_empty() && (trimmed.is_empty() || trimmed.starts_with('#')) {

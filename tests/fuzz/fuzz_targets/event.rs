@@ -98,8 +98,12 @@ fn trigger(shares: &[(f64, Instant)], threshold: f64, hold: Duration) -> Vec<Opt
     let held: Vec<_> = shares.iter().map(|&(share, at)| trigger.look(share, at)).collect();
     for (n, held) in held.iter().enumerate() {
         let seen = &shares[..=n];
-        // The last stretch without a gap and without a share far too low.
-        let is_gap = |at: usize| at > 0 && seen[at].1 - seen[at - 1].1 > Duration::from_secs(5);
+        // The last stretch without a share far too low or a gap, which is long, also for such masks.
+        let distance = |at: usize| seen[at].1 - seen[at - 1].1;
+        let is_gap = |at: usize| {
+            let usual = (at.saturating_sub(3).max(1)..at).map(distance).min();
+            at > 0 && distance(at) > Duration::from_secs(5) && usual.is_none_or(|usual| distance(at) > 2 * usual)
+        };
         let begin = (0..seen.len()).rev().find(|&at| is_gap(at) || seen[at].0 < threshold * 0.5).unwrap_or(0);
         let since = seen[begin..].iter().find(|(share, _)| *share >= threshold).map(|(_, at)| *at);
         assert_eq!(*held, since.filter(|since| seen[n].1 - *since >= hold), "share {n}");

@@ -90,23 +90,23 @@ fn record(folder: &Path) -> [Movie; 2] {
 impl Movie {
     fn cut_off(mut bytes: Vec<u8>) -> Self {
         let mut fragments: Vec<(Range<usize>, Vec<Range<usize>>)> = Vec::new();
-        let (mut head, mut whole) = (0, 0);
+        let (mut head, mut begin) = (0, None);
         for (kind, all, content) in boxes(&bytes, 0..bytes.len()) {
             match &kind {
-                b"moof" => fragments.push((all.clone(), runs(&bytes, all.start, content))),
-                b"mdat" => {
-                    if let Some((range, _)) = fragments.last_mut() {
-                        range.end = all.end;
-                    }
-                    whole = all.end;
+                b"mdat" => begin = Some(all.start),
+                // The first pictures come before it.
+                b"moov" => head = all.end,
+                // It stands behind its pictures.
+                b"moof" => {
+                    let pictures = runs(&bytes, all.start, content);
+                    fragments.push((begin.take().unwrap_or(all.start)..all.end, pictures));
                 }
-                _ if fragments.is_empty() => head = all.end,
                 _ => {}
             }
         }
-        // What is still being written is no part of it.
-        fragments.retain(|(range, _)| range.end <= whole && range.end > range.start);
-        bytes.truncate(whole.max(head));
+        let whole = fragments.last().map_or(head, |(range, _)| range.end);
+        // Some of what is still being written.
+        bytes.truncate(whole + 1000);
         Movie { bytes, head, fragments }
     }
 
@@ -186,9 +186,15 @@ fn mend(finished: bool, damage: &[Damage]) {
     let once = repaired(folder, &path);
     if once != before {
         let pictures = pictures(&once).expect("what takes the place of a file is whole");
+        let sizes = |pictures: &[&[u8]]| pictures.iter().map(|picture| picture.len()).collect::<Vec<_>>();
         let mut rest = pictures.iter();
         for (at, picture) in whole.iter().enumerate() {
-            assert!(rest.any(|other| other == picture), "picture {at} of {} is lost: {damage:?}", whole.len());
+            assert!(
+                rest.any(|other| other == picture),
+                "picture {at} is lost; of pictures of {:?} bytes there are {:?}: {damage:?}",
+                sizes(&whole),
+                sizes(&pictures)
+            );
         }
     }
     let cut_only = damage.iter().all(|damage| matches!(damage, Damage::Truncate { .. }));
