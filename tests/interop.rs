@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::program::tool;
+use common::program::{tool, until};
 use common::service::{Service, folder};
 use gst::prelude::*;
 use gstreamer as gst;
@@ -94,11 +94,15 @@ fn gstreamer_plays_the_stream_over_tcp_and_udp() {
         let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
         let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
-        let deadline = gst::ClockTime::from_seconds(common::program::DEADLINE.as_secs());
+        let bus = pipeline.bus().unwrap();
         let mut times = Vec::new();
         let mut caps = None;
         while times.len() < PICTURES {
-            let sample = sink.try_pull_sample(deadline).unwrap_or_else(|| panic!("{protocol}: no picture"));
+            let sample = until(&format!("a picture by {protocol}"), || {
+                let error = bus.pop_filtered(&[gst::MessageType::Error]);
+                assert!(error.is_none(), "{protocol}: {error:?} after {} pictures", times.len());
+                sink.try_pull_sample(gst::ClockTime::from_mseconds(100))
+            });
             let pts = Duration::from(sample.buffer().unwrap().pts().unwrap());
             times.push(pts.as_secs_f64());
             caps = sample.caps_owned();
