@@ -160,7 +160,7 @@ fn nothing_is_drawn_or_encoded_for_nobody() {
     player.next();
     assert!(stages(&service.metrics())[1] > 0.0);
     drop(player);
-    no_viewer("h264");
+    no_viewer("rtsp");
     let work = work_in(20);
     assert!(work[0] <= 1.0 && work[1] <= 2.0, "{work:?} with no viewer left");
 }

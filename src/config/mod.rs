@@ -27,6 +27,7 @@ mod store;
 mod stream;
 mod uri;
 mod webrtc;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -42,8 +43,9 @@ pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
-pub use store::{StoreError, replace};
+pub use store::{Replaced, StoreError, replace};
 pub use webrtc::{TurnServer, WebRtcConfig};
+pub use written::readable_passwords;
 
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]

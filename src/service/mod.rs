@@ -10,6 +10,7 @@ use crossbeam_channel::Receiver;
 
 use crate::access::Access;
 use crate::access::tls::Certificate;
+use crate::access::Role;
 use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
 use crate::events;
 use crate::frame::Label;
@@ -358,6 +359,9 @@ impl Service {
         // Who is let in depends on where is really listened.
         let server = ServerConfig { http, rtsp, tls: tls.clone(), ..config.clone() };
         if server != self.server {
+            if let Some(warning) = opened(&self.server, &server) {
+                tracing::warn!("{warning}");
+            }
             self.access.set(&server);
             self.whep.set(server.webrtc.clone());
             self.whep.dismiss_unless(|who| self.access.still_knows(who));
@@ -463,6 +467,18 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
 fn known(labels: &[Label]) -> String {
     let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
     names.join(", ")
+}
+
+/// What it means that nobody has a password any more.
+fn opened(before: &ServerConfig, after: &ServerConfig) -> Option<String> {
+    let is_open = !before.users.is_empty() && after.users.is_empty() && after.anonymous() == Some(Role::Operator);
+    is_open.then(|| {
+        format!(
+            "server.users: there are no users any more: whoever is on this machine may watch and change everything at {}, \
+             without a password; `maskcast user add NAME --config FILE` makes one",
+            after.http
+        )
+    })
 }
 
 /// Says so where passwords would travel for everybody to read.

@@ -327,7 +327,7 @@ fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
         name: model.name(),
         path: model.path.clone(),
         labels: Arc::clone(&model.contract.labels),
-        requested: model.requested().name(),
+        requested: if model.config().providers_named { model.requested() } else { model.provider }.name(),
         actual: model.provider.name(),
         placement: model.placement.clone(),
         refused: model.refused.iter().map(|(provider, reason)| (provider.name(), reason.clone())).collect(),
