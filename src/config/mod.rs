@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 pub use crate::frame::Rgb;
 
 mod allowed;
+mod array;
 mod defaults;
 mod duration;
 mod edit;
@@ -37,7 +38,7 @@ pub use defaults::defaults_stream;
 pub use duration::show as duration_text;
 pub use edit::{Edit, EditError, Object, edit, unknown_nulls};
 pub use error::{ConfigError, ConfigErrors};
-pub use load::{folder_of, load, parse, read};
+pub use load::{folder_of, load, parse, parse_partly, read};
 pub use overlay::{hex, overlay_difference, overlay_object, patched_overlay};
 pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};

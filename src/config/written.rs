@@ -17,7 +17,10 @@ pub fn readable_passwords(path: &Path) -> Option<String> {
     let keys: Vec<String> = written_passwords(&text).into_iter().map(|(key, _)| key).collect();
     let file = path.display();
     (!keys.is_empty()).then(|| {
-        format!("{file} is readable for everybody on this machine, and holds passwords ({}); chmod o= {file}", keys.join(", "))
+        format!(
+            "{file} is readable for everybody on this machine, and holds passwords ({}); chmod o= {file}",
+            keys.join(", ")
+        )
     })
 }
 
@@ -30,7 +33,8 @@ pub(super) fn gains_passwords(before: &str, after: &str) -> bool {
 /// Whether everybody on this machine may read the file, and go through the folders that it lies in.
 pub(super) fn is_open(path: &Path) -> bool {
     let allows = |path: &Path, bit: u32| path.metadata().is_ok_and(|facts| facts.mode() & bit != 0);
-    path.canonicalize().is_ok_and(|path| allows(&path, 0o004) && path.ancestors().skip(1).all(|folder| allows(folder, 0o001)))
+    path.canonicalize()
+        .is_ok_and(|path| allows(&path, 0o004) && path.ancestors().skip(1).all(|folder| allows(folder, 0o001)))
 }
 
 /// The keys whose texts hold passwords, and these texts.
@@ -87,7 +91,12 @@ fn string<'b>(table: &'b DeTable<'_>, key: &str) -> Option<&'b str> {
 }
 
 fn list<'a, 'b>(table: &'b DeTable<'a>, key: &str) -> impl Iterator<Item = &'b DeValue<'a>> {
-    table.get(key).and_then(|list| list.get_ref().as_array()).into_iter().flat_map(|list| list.iter()).map(|value| value.get_ref())
+    table
+        .get(key)
+        .and_then(|list| list.get_ref().as_array())
+        .into_iter()
+        .flat_map(|list| list.iter())
+        .map(|value| value.get_ref())
 }
 
 #[cfg(test)]

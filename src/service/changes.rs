@@ -232,7 +232,9 @@ impl Changes {
             let replaced = replaced.map_err(|error| Refusal::Unwritable(error.to_string()))?;
             if replaced == Replaced::Closed {
                 let file = self.path.display();
-                tracing::warn!("{file} holds a password now, and everybody on this machine could read it: only its owner and group may from now on");
+                tracing::warn!(
+                    "{file} holds a password now, and everybody on this machine could read it: only its owner and group may from now on"
+                );
             }
         }
         match service.reload(&config) {

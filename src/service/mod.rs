@@ -10,7 +10,6 @@ use crossbeam_channel::Receiver;
 
 use crate::access::Access;
 use crate::access::tls::Certificate;
-use crate::access::Role;
 use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
 use crate::events;
 use crate::frame::Label;
@@ -30,12 +29,14 @@ pub mod models;
 pub mod reserved;
 pub mod running;
 pub mod view;
+mod warn;
 pub mod watch;
 
 use changes::{Asked, Changes};
 use models::{Keeper, Models, Streams};
 use running::Running;
 use view::{StreamView, View};
+use warn::{opened, warn_of_readable_passwords};
 
 /// Why the service cannot start; in one line each.
 #[derive(Debug, thiserror::Error)]
@@ -445,7 +446,7 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
                 errors.push(ConfigError {
                     key: format!("stream[{}].overlay.{}", stream.name, label.key),
                     line: None,
-                    problem: label.to_string(),
+                    problem: label.problem(),
                     help: Some(format!("the model knows {}", unknown.known.join(", "))),
                 });
             }
@@ -467,32 +468,6 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
 fn known(labels: &[Label]) -> String {
     let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
     names.join(", ")
-}
-
-/// What it means that nobody has a password any more.
-fn opened(before: &ServerConfig, after: &ServerConfig) -> Option<String> {
-    let is_open = !before.users.is_empty() && after.users.is_empty() && after.anonymous() == Some(Role::Operator);
-    is_open.then(|| {
-        format!(
-            "server.users: there are no users any more: whoever is on this machine may watch and change everything at {}, \
-             without a password; `maskcast user add NAME --config FILE` makes one",
-            after.http
-        )
-    })
-}
-
-/// Says so where passwords would travel for everybody to read.
-fn warn_of_readable_passwords(config: &ServerConfig, guard: &RtspGuard) {
-    if config.tls.is_none() && !config.http.ip().is_loopback() && !config.users.is_empty() {
-        tracing::warn!(
-            "server.http: {} has no TLS: passwords can be read on their way; give it [server.tls], or put a proxy with TLS \
-             before it",
-            config.http
-        );
-    }
-    if let Some(warning) = guard.warning(config.rtsp) {
-        tracing::warn!("{warning}");
-    }
 }
 
 /// A line for each error.
