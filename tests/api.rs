@@ -431,7 +431,7 @@ fn what_is_no_body_is_told_in_words() {
     let overlay = url(&service, "streams/gate/overlay");
     for (kind, body, status, words) in [
         ("application/json", "[1]", 422, "the body is to be an object"),
-        ("application/json", "{\"alpha\": ", 400, "the body is no JSON: EOF while parsing"),
+        ("application/json", "{\"alpha\": ", 400, "the body is no JSON: alpha: EOF"),
         ("text/plain", "{}", 415, "Content-Type application/json"),
         ("application/json", "{\"hide\": [\"gren\"]}", 422, "stream[gate].overlay.hide: the model has no class"),
     ] {

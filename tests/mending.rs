@@ -133,9 +133,10 @@ fn a_recording_without_a_header_is_told_of_once_and_has_no_length() {
     for (file, content) in files.iter().zip([&b""[..], b"\0\0\0\x10ftypiso5\0\0\0\0", b""]) {
         std::fs::write(rec.join(file), content).unwrap();
     }
-    let mut service = Service::ready(folder.path(), STREAM);
+    let mut service = Service::start(folder.path(), STREAM);
     for file in files {
-        service.program.wait_for_message(&format!("{file}: was cut off before its first pictures"));
+        let told = format!("{file}: was cut off before its first pictures");
+        service.program.wait_for(file, |entry| entry["message"].as_str()?.contains(&told).then_some(()));
     }
     let old: Vec<_> =
         list(&service).into_iter().filter(|recording| files.iter().any(|file| recording["name"] == *file)).collect();
