@@ -257,7 +257,7 @@ fn later(seconds: std::ops::Range<f64>) -> Instant {
 fn until_empty(service: &Service) {
     until("everybody has left", || {
         let viewers = service.stream("gate")["viewers"].clone();
-        (viewers["webrtc"] == 0 && viewers["h264"] == 0).then_some(())
+        (viewers["webrtc"] == 0 && viewers["rtsp"] == 0).then_some(())
     });
     let _ = after(CALM).recv();
 }

@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::fs::Permissions;
 use std::io::Cursor;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::clip;
 use common::http::{Answer, Mjpeg, get_bytes, get_json, send};
-use common::program::{tool, until};
+use common::program::{maskcast, run, tool, until};
 use common::rtsp::Viewer;
 use common::service::{Service, folder, write_config};
 use serde_json::{Value, json};
@@ -392,4 +394,54 @@ fn before_there_is_a_model_all_of_an_overlay_but_classes_is_changed() {
     assert!(refused.body.contains("hide and colors name its classes"), "{}", refused.body);
     assert_eq!(service.stream("gate")["config"]["overlay"]["alpha"], 0.25);
     assert_eq!(send("GET", &url(&service, "model"), None).0, 503);
+}
+
+#[test]
+fn a_password_that_a_client_sets_is_not_for_everybody_on_the_machine() {
+    let folder = folder();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    mode(folder.path(), 0o755);
+    let config = write_config(folder.path(), &ball("gate", ""));
+    mode(&config, 0o644);
+    let mut service = Service::run(&config, &[]);
+    service.program.wait_for_message("ready");
+    // Nobody is at home there, and the stream is not waited for.
+    let camera = |source: &str| json!({"name": "yard", "source": source});
+    let (status, answer) = change(&service, "POST", "streams", camera("rtsp://admin:hunter2@192.0.2.7/a"));
+    assert_eq!(status, 201, "{answer}");
+    assert!(text(&config).contains("hunter2"));
+    assert_eq!(config.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(change(&service, "DELETE", "streams/yard", json!({})).0, 204);
+    let (_, _, log) = service.terminate();
+    assert_eq!(log.matches("only its owner and group may from now on").count(), 1, "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+
+    // Written there by hand, it is told of.
+    std::fs::write(&config, text(&config).replace("test://ball", "rtsp://admin:hunter2@192.0.2.7/a?")).unwrap();
+    mode(&config, 0o644);
+    let checked = run(maskcast().arg("check").arg(&config));
+    let said = checked.text();
+    assert!(said.contains("holds passwords (stream[gate].source)") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn what_is_no_body_is_told_in_words() {
+    let folder = folder();
+    let service = Service::ready(folder.path(), &ball("gate", ""));
+    let overlay = url(&service, "streams/gate/overlay");
+    for (kind, body, status, words) in [
+        ("application/json", "[1]", 422, "the body is to be an object"),
+        ("application/json", "{\"alpha\": ", 400, "the body is no JSON: alpha: EOF"),
+        ("text/plain", "{}", 415, "Content-Type application/json"),
+        ("application/json", "{\"hide\": [\"gren\"]}", 422, "stream[gate].overlay.hide: the model has no class"),
+    ] {
+        let answer = Answer::to("PATCH", &overlay, kind, body);
+        assert_eq!(answer.status, status, "{body}: {}", answer.body);
+        let detail = serde_json::from_str::<Value>(&answer.body).unwrap()["detail"].clone();
+        assert!(detail.as_str().unwrap().contains(words), "{body}: {detail}");
+    }
+    for query in ["limit=many", "limit=0", "limit=1&limit=2"] {
+        let (status, _, text) = send("GET", &url(&service, &format!("streams/gate/recordings?{query}")), None);
+        assert!(status == 400 && text.contains("limit") && !text.contains("deserialize"), "{query}: {text}");
+    }
 }

@@ -91,7 +91,8 @@ fn a_label_that_the_model_does_not_have_is_named_with_its_key() {
     );
     for ended in both(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
-        let lines: Vec<&str> = ended.stderr.lines().collect();
+        // A run has told by then where it listens.
+        let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("maskcast: ")).collect();
         assert_eq!(lines.len(), 2, "{}", ended.stderr);
         for (key, words) in
             [("stream[gate].overlay.hide", ["gren", "green"]), ("stream[gate].overlay.colors", ["sky", "blue"])]
@@ -99,6 +100,44 @@ fn a_label_that_the_model_does_not_have_is_named_with_its_key() {
             let line = lines.iter().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{key}: {lines:?}"));
             assert!(words.iter().all(|word| line.contains(word)), "{line}");
         }
+    }
+}
+
+#[test]
+fn check_also_says_what_a_run_would_find_out_later() {
+    let folder = folder();
+    let stream = |name: &str, more: &str| format!("[[stream]]\nname = \"{name}\"\n{more}\n");
+    let ball = |more: &str| format!("source = \"test://ball\"\n{more}");
+    let streams = stream("gate", &ball("show = \"full\"\noverlay.hide = [\"gren\"]"))
+        + &stream("null", "source = \"v4l2:///dev/null\"")
+        + &stream("odd", "source = \"gst:nonsense ! fakesink\"");
+    let ended = run(maskcast().arg("check").arg(write_config(folder.path(), &streams)));
+    assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    let wanted = [
+        ("stream[gate].show", "full"),
+        ("stream[gate].overlay.hide", "did you mean \"green\"?"),
+        ("stream[null].source", "no video device"),
+        ("stream[odd].source", "nonsense"),
+    ];
+    assert_eq!(lines.len(), wanted.len(), "{}", ended.stderr);
+    for (line, (key, words)) in lines.iter().zip(wanted) {
+        assert!(line.contains(&format!(" {key}: ")) && line.contains(words), "{key}: {line}");
+    }
+
+    // The service would run, and not record.
+    let config = write_config(folder.path(), &stream("gate", &ball("record.dir = \"/proc/nonsense\"")));
+    let ended = run(maskcast().arg("check").arg(&config));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        said.contains("see the warning") && said.contains("stream[gate].record.dir: /proc/nonsense cannot"),
+        "{said}"
+    );
+
+    std::fs::write(&config, "[[stream]]\nname = \"a\"\nname = \"b\"\nsource = \"test://\"\n").unwrap();
+    for ended in both(&config) {
+        assert!(ended.stderr.contains("maskcast.toml:3: name is given twice"), "{}", ended.stderr);
     }
 }
 

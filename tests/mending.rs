@@ -122,3 +122,27 @@ fn two_services_on_one_folder_keep_all_that_both_record() {
     });
     assert_eq!(frames.sum::<u64>(), published);
 }
+
+/// Killed in its first second, or by a disk that was full.
+#[test]
+fn a_recording_without_a_header_is_told_of_once_and_has_no_length() {
+    let folder = folder();
+    let rec = folder.path().join("rec");
+    std::fs::create_dir(&rec).unwrap();
+    let files = ["gate-20261124T101500Z.mp4", "gate-20261124T101600Z.mp4", "gate-20261124T101700Z.mkv"];
+    for (file, content) in files.iter().zip([&b""[..], b"\0\0\0\x10ftypiso5\0\0\0\0", b""]) {
+        std::fs::write(rec.join(file), content).unwrap();
+    }
+    let mut service = Service::start(folder.path(), STREAM);
+    for file in files {
+        let told = format!("{file}: was cut off before its first pictures");
+        service.program.wait_for(file, |entry| entry["message"].as_str()?.contains(&told).then_some(()));
+    }
+    let old: Vec<_> =
+        list(&service).into_iter().filter(|recording| files.iter().any(|file| recording["name"] == *file)).collect();
+    assert_eq!(old.len(), 3);
+    assert!(old.iter().all(|recording| recording["seconds"] == 0.0 && recording["complete"] == false), "{old:?}");
+    let (_, _, log) = service.terminate();
+    assert_eq!(log.matches("nothing can be read from it").count(), 3, "{log}");
+    assert!(log.contains("(16 bytes)"), "{log}");
+}

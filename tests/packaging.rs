@@ -74,6 +74,8 @@ fn every_command_has_a_manual_page() {
     let page = std::fs::read_to_string(folder.path().join("maskcast-run.1")).unwrap();
     assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
     assert!(page.contains("SIGTERM"), "the examples and notes of --help are left out:\n{page}");
+    let examples = ".SH EXAMPLES\n.nf\nmaskcast run pipelines/demo.toml\nStops on";
+    assert!(page.contains(examples) && !page.contains("EXTRA"), "each example has a line of its own:\n{page}");
 }
 
 #[test]

@@ -86,7 +86,10 @@ fn viewers_over_tcp_and_udp_share_one_encode_and_see_the_mask() {
     );
     let service = Service::ready(folder.path(), &streams);
     service.until_state("gate", "live");
-    let mut viewers = ["tcp", "udp"].map(|transport| Viewer::play(&service.rtsp("gate"), transport, (320, 240)));
+    let mut viewers = ["tcp", "udp"]
+        .map(|transport| Viewer::play(&service.rtsp("gate"), transport, (320, 240)))
+        .into_iter()
+        .collect::<Vec<_>>();
     for viewer in &mut viewers {
         let picture = viewer.next();
         for (x, y) in [(0, 0), (160, 120), (319, 239)] {
@@ -94,7 +97,9 @@ fn viewers_over_tcp_and_udp_share_one_encode_and_see_the_mask() {
             assert!(red > 235 && green < 20 && blue < 20, "{:?} at {x}, {y}", (red, green, blue));
         }
     }
+    assert_eq!(service.stream("gate")["viewers"], serde_json::json!({"rtsp": 2, "webrtc": 0, "mjpeg": 0}));
     let before = service.metrics();
+    assert_eq!(before.sum("maskcast_viewers", &[("stream", "gate"), ("kind", "rtsp")]), 2.0);
     for _ in 0..30 {
         for viewer in &mut viewers {
             viewer.next();
@@ -105,6 +110,10 @@ fn viewers_over_tcp_and_udp_share_one_encode_and_see_the_mask() {
     let published = after.published("gate") - before.published("gate");
     let encoded = after.stage("gate", "encode") - before.stage("gate", "encode");
     assert!((encoded - published).abs() <= 4.0, "{encoded} encoded, {published} published");
+    for left in (0..2).rev() {
+        viewers.remove(0);
+        until("one has left", || (service.stream("gate")["viewers"]["rtsp"] == left).then_some(()));
+    }
 }
 
 #[test]
@@ -160,7 +169,7 @@ fn nothing_is_drawn_or_encoded_for_nobody() {
     player.next();
     assert!(stages(&service.metrics())[1] > 0.0);
     drop(player);
-    no_viewer("h264");
+    no_viewer("rtsp");
     let work = work_in(20);
     assert!(work[0] <= 1.0 && work[1] <= 2.0, "{work:?} with no viewer left");
 }

@@ -103,7 +103,7 @@ async fn a_browser_shows_the_picture_and_a_second_one_costs_no_second_encode() {
     pictures(&browser, second, 2).await;
     tokio::task::block_in_place(|| {
         until_viewers(&service, "red", 2);
-        assert_eq!(service.stream("red")["viewers"]["h264"], 0);
+        assert_eq!(service.stream("red")["viewers"]["rtsp"], 0);
         let (encoded_before, published_before) = (encoded(&service, "red"), service.published("red"));
         service.until_published("red", published_before + 30);
         let encodes = encoded(&service, "red") - encoded_before;
@@ -199,7 +199,7 @@ fn another_player_decodes_it_and_a_stopping_service_does_not_wait_for_it() {
     assert_eq!((width, height), (320, 180));
     assert!(red > 200 && green < 60 && blue < 60, "{:?}", player.newest());
     until_viewers(&service, "red", 1);
-    assert_eq!(service.metrics().sum("maskcast_viewers", &[("stream", "red"), ("output", "webrtc")]), 1.0);
+    assert_eq!(service.metrics().sum("maskcast_viewers", &[("stream", "red"), ("kind", "webrtc")]), 1.0);
     let (code, took, log) = service.terminate();
     assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}: {log}");
     assert!(!log.contains("left behind"), "{log}");

@@ -32,6 +32,9 @@ pub const REALM: &str = "maskcast";
 /// How long whoever asks should wait when too many passwords are being checked.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// Users without an RTSP digest that one line of the log names.
+const NAMED: usize = 5;
+
 /// Somebody whose request may be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -208,6 +211,13 @@ impl Access {
         lock(&self.limits).digest_was_right();
     }
 
+    /// The digest that was tried last was wrong: tells the log, and nobody else, what may be the reason. GStreamer does not
+    /// say whose it was meant to be.
+    pub fn digest_was_wrong(&self) {
+        let rules = self.rules();
+        repeats::warn("", "", &format!("login by RTSP refused: {}", why_not(&rules.users)));
+    }
+
     fn attempt(&self, name: &str, from: Option<IpAddr>) -> Result<Attempt, Denied> {
         let counted = lock(&self.limits).attempt(name, from, Instant::now());
         counted.map_err(|wait| {
@@ -258,6 +268,21 @@ impl Rules {
 fn identity(user: &User) -> Identity {
     let proof = Proof::Password(user.hash.clone());
     Identity { name: Some(user.name.as_str().into()), role: user.role, csrf: None, proof }
+}
+
+/// What can be wrong with a digest that fits nobody's.
+fn why_not(users: &Users) -> String {
+    let mut without = users.users.iter().filter(|user| user.rtsp_digest.is_none()).map(|user| user.name.as_str());
+    let names: Vec<&str> = without.by_ref().take(NAMED).collect();
+    let more = if without.next().is_some() { ", …" } else { "" };
+    match names.as_slice() {
+        [] => "no such user, or another password".into(),
+        names => format!(
+            "no such user, another password, or somebody who has no RTSP digest ({}{more}; `maskcast user add --rtsp-digest` \
+             makes it)",
+            names.join(", ")
+        ),
+    }
 }
 
 /// SHA-256.
@@ -315,6 +340,19 @@ mod tests {
         assert_eq!(access.remembered("anna", "correct horse"), Some(anna));
         assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
         assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
+    }
+
+    #[test]
+    fn a_refused_digest_names_those_who_have_none() {
+        let mut anna = user("anna", Role::Viewer, "correct horse");
+        let bert = user("bert", Role::Viewer, "correct horse");
+        anna.rtsp_digest = Some(Secret::new("0".repeat(32)));
+        let why = |users: &[&User]| {
+            why_not(&Users { users: users.iter().map(|user| (*user).clone()).collect(), tokens: vec![] })
+        };
+        assert_eq!(why(&[&anna]), "no such user, or another password");
+        assert!(why(&[&anna, &bert]).contains("no RTSP digest (bert; "), "{}", why(&[&anna, &bert]));
+        assert!(why(&[&bert; 6]).contains("bert, …;"), "{}", why(&[&bert; 6]));
     }
 
     #[test]

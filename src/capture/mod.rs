@@ -17,7 +17,7 @@ mod presence;
 mod rtp;
 pub(crate) mod secrets;
 
-pub use pipeline::GstSource;
+pub use pipeline::{GstSource, check_description};
 pub use presence::Presence;
 
 /// Why a source has no more frames. The message names no secrets.

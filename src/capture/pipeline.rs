@@ -303,20 +303,35 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
             link(&static_pad(&filter, "src")?, entry)?;
         }
         SourceUri::Gst(description) => {
-            // `identity` passes everything on; with it, a description may end in caps.
-            let bin =
-                gst::parse::bin_from_description(&format!("{description} ! identity"), true).map_err(|error| {
-                    let problem = format!("GStreamer does not understand the description: {error}");
-                    SourceError(Secrets::of(spec).hide(&problem))
-                })?;
-            let pad = bin.static_pad("src").ok_or_else(|| {
-                SourceError("the GStreamer description has no open end: its last element must give raw video".into())
-            })?;
+            let (bin, pad) = described(spec, description)?;
             pipeline.add(&bin).map_err(glib_error)?;
             link(&pad, entry)?;
         }
     }
     Ok(no_video)
+}
+
+/// The elements of a description, and their open end.
+fn described(spec: &SourceSpec, description: &str) -> Result<(gst::Bin, gst::Pad), SourceError> {
+    // `identity` passes everything on; with it, a description may end in caps.
+    let bin = gst::parse::bin_from_description(&format!("{description} ! identity"), true).map_err(|error| {
+        let problem = format!("GStreamer does not understand the description: {error}");
+        SourceError(Secrets::of(spec).hide(&problem))
+    })?;
+    let pad = bin.static_pad("src").ok_or_else(|| {
+        SourceError("the GStreamer description has no open end: its last element must give raw video".into())
+    })?;
+    Ok((bin, pad))
+}
+
+/// Whether GStreamer understands a source that is described by its elements; nothing is opened.
+///
+/// # Errors
+/// What it does not understand, or has no element for.
+pub fn check_description(spec: &SourceSpec) -> Result<(), SourceError> {
+    let SourceUri::Gst(description) = &spec.uri else { return Ok(()) };
+    crate::gst::init()?;
+    described(spec, description).map(drop)
 }
 
 /// A camera element that may give raw or compressed video.

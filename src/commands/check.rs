@@ -1,10 +1,14 @@
 //! `maskcast check`
 
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::{Failure, load_config};
+use super::{Failure, exit};
 use crate::access::tls::Certificate;
-use crate::config::SourceUri;
+use crate::capture::check_description;
+use crate::config::{self, Config, ConfigError, ConfigErrors, SourceUri, StreamConfig, readable_passwords};
+use crate::publish::encoder::H264;
 use crate::segment::onnx::{Model, ModelError};
 use crate::service::check_labels;
 
@@ -13,24 +17,34 @@ use crate::service::check_labels;
 /// # Errors
 /// Everything that is wrong, a line each, with exit code 78.
 pub fn check(path: &Path) -> Result<(), Failure> {
-    let config = load_config(path)?;
-    let model = Model::load(&config.model, config.model.threads).map_err(|error| match error {
-        ModelError::Model(problem) => Failure::config(format!("{}: model.path: {problem}", path.display())),
-        ModelError::Machine(problem) => Failure::runtime(problem),
-    })?;
-    check_labels(&config.streams, &model.contract.labels).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
-        Failure::config(lines.join("\n"))
-    })?;
+    let text = config::read(path).map_err(Failure::config)?;
+    let (config, ConfigErrors { mut errors, .. }) = config::parse_partly(&text, path);
+    let Some(config) = config else { return Err(all(path, errors)) };
+    // A model is only loaded as it is to be run.
+    let has_model = !errors.iter().any(|error| error.key == "model" || error.key.starts_with("model."));
+    let model = if has_model { load_model(&config, &mut errors)? } else { None };
+    errors.extend(config.streams.iter().filter_map(|stream| check_source(stream).err()));
+    if !errors.is_empty() {
+        return Err(all(path, errors));
+    }
     for stream in &config.streams {
-        crate::publish::encoder::H264::choose(stream.encode.encoder, &[])
+        H264::choose(stream.encode.encoder, &[])
             .map_err(|error| Failure::runtime(format!("stream[{}].encode.encoder: {error}", stream.name)))?;
     }
     if let Some(tls) = &config.server.tls {
         Certificate::load(tls).map_err(|problem| Failure::config(format!("{}: {problem}", path.display())))?;
     }
-    println!("{}: good", path.display());
-    println!("  model    {} ({}), runs on {}", config.model.path.display(), model.name(), model.provider.name());
+    let warnings: Vec<String> =
+        readable_passwords(path).into_iter().chain(config.streams.iter().filter_map(records)).collect();
+    match warnings.len() {
+        0 => println!("{}: good", path.display()),
+        count => {
+            println!("{}: can be used, see the {}", path.display(), if count == 1 { "warning" } else { "warnings" })
+        }
+    }
+    if let Some(model) = model {
+        println!("  model    {} ({}), runs on {}", config.model.path.display(), model.name(), model.provider.name());
+    }
     let s = if config.server.tls.is_some() { "s" } else { "" };
     println!("  page     http{s}://{}/", config.server.http);
     for stream in &config.streams {
@@ -50,5 +64,61 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             println!("           {} is not there now; the service waits for it", device.display());
         }
     }
+    for warning in &warnings {
+        println!("  warning  {warning}");
+    }
     Ok(())
+}
+
+fn all(path: &Path, errors: Vec<ConfigError>) -> Failure {
+    Failure { code: exit::CONFIG, message: ConfigErrors { path: path.to_path_buf(), errors }.to_string() }
+}
+
+/// Loads the model, and notes what is wrong with it or with the labels that streams name.
+fn load_model(config: &Config, errors: &mut Vec<ConfigError>) -> Result<Option<Model>, Failure> {
+    match Model::load(&config.model, config.model.threads) {
+        Ok(model) => {
+            errors.extend(check_labels(&config.streams, &model.contract.labels).err().unwrap_or_default());
+            Ok(Some(model))
+        }
+        Err(ModelError::Model(problem)) => {
+            errors.push(ConfigError { key: "model.path".into(), line: None, problem, help: None });
+            Ok(None)
+        }
+        // With errors of the file's own, those first.
+        Err(ModelError::Machine(_)) if !errors.is_empty() => Ok(None),
+        Err(ModelError::Machine(problem)) => Err(Failure::runtime(problem)),
+    }
+}
+
+/// What can be said of a source without opening it.
+fn check_source(stream: &StreamConfig) -> Result<(), ConfigError> {
+    let wrong = |problem: String, help: Option<&str>| {
+        let key = format!("stream[{}].source", stream.name);
+        Err(ConfigError { key, line: None, problem, help: help.map(str::to_owned) })
+    };
+    match &stream.source.uri {
+        SourceUri::V4l2(device) if device.exists() && !is_video(device) => wrong(
+            format!("{} is no video device", device.display()),
+            Some("`maskcast doctor` lists those that there are"),
+        ),
+        SourceUri::Gst(_) => check_description(&stream.source).or_else(|problem| wrong(problem.to_string(), None)),
+        _ => Ok(()),
+    }
+}
+
+/// Video4Linux's devices have a number of their own (the kernel's devices.txt).
+fn is_video(device: &Path) -> bool {
+    const VIDEO: u32 = 81;
+    device.metadata().is_ok_and(|facts| facts.file_type().is_char_device() && rustix::fs::major(facts.rdev()) == VIDEO)
+}
+
+/// Whether recordings could be written, as far as this user can tell: the service goes on without them where they cannot.
+fn records(stream: &StreamConfig) -> Option<String> {
+    let dir = &stream.record.as_ref()?.dir;
+    // The folder is made when it is needed; here nothing is left behind.
+    let there = dir.ancestors().find(|folder| folder.exists())?;
+    let error = tempfile::tempfile_in(there).err()?;
+    let who = if error.kind() == ErrorKind::PermissionDenied { " by this user" } else { "" };
+    Some(format!("stream[{}].record.dir: {} cannot be written{who}: {error}", stream.name, dir.display()))
 }

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod environment;
 pub mod job;
 pub mod logging;
+pub mod manual;
 pub mod model;
 pub mod run;
 pub mod segment;
@@ -204,6 +205,7 @@ impl ModelArgs {
             [] => Provider::ALL.to_vec(),
             providers => providers.iter().map(provider).collect(),
         };
+        config.providers_named = !self.providers.is_empty();
         (config.threads, config.workers) = (self.threads, self.workers);
         Ok(config)
     }
@@ -232,7 +234,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "maskcast", &mut std::io::stdout());
             Ok(())
         }
-        Command::Manual { folder } => clap_mangen::generate_to(Cli::command(), &folder)
+        Command::Manual { folder } => manual::write(Cli::command(), &folder)
             .map_err(|error| Failure::runtime(format!("{}: {error}", folder.display()))),
     }
 }

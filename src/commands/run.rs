@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Failure, load_config};
+use crate::config::readable_passwords;
 use crate::heap::Heap;
 use crate::publish::encoder::H264;
 use crate::repeats;
@@ -27,6 +28,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// A configuration that cannot work, a taken port, a missing library.
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
+    warn_of_readable_passwords(path);
     let stop = stop_on_signals()?;
     // Held until the end; its being dropped says that the end has come.
     let _done = end_in_time(&stop)?;
@@ -86,6 +88,12 @@ fn try_encoders(path: &Path) -> Result<JoinHandle<()>, Failure> {
     thread.map_err(|error| Failure::runtime(format!("no thread: {error}")))
 }
 
+fn warn_of_readable_passwords(path: &Path) {
+    if let Some(warning) = readable_passwords(path) {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// Reads the configuration again, and makes the service what it says. A bad one changes nothing.
 fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
     changes.flush(service);
@@ -95,6 +103,7 @@ fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
     match result {
         Ok(done) => {
             changes.forget();
+            warn_of_readable_passwords(path);
             tell("configuration read again", &done);
         }
         Err(problem) => {

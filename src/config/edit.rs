@@ -9,6 +9,7 @@ use toml_edit::visit_mut::{VisitMut, visit_table_mut};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::ConfigError;
+use super::array::{exchange, has_comments};
 use super::error::did_you_mean;
 use super::reader::HOMES;
 
@@ -197,7 +198,10 @@ fn keep_comments(document: &mut DocumentMut, removed: &Table) {
     match find.next {
         Some(at) => Prepend { at, text: comments }.visit_document_mut(document),
         None => {
-            let trailing = format!("{comments}{}", document.trailing().as_str().unwrap_or_default());
+            // The empty line was what parted the table from them.
+            let trailing = document.trailing().as_str().unwrap_or_default();
+            let comments = if trailing.trim().is_empty() { &comments[..comments.len() - 1] } else { comments };
+            let trailing = format!("{comments}{trailing}");
             document.set_trailing(trailing);
         }
     }
@@ -261,6 +265,10 @@ fn merge(table: &mut dyn TableLike, patch: &Object, key: &str, form: Form) -> Re
             value => match table.get_mut(name).and_then(Item::as_value_mut) {
                 // As it is written, with whatever stands between its brackets.
                 Some(known) if says(known, value) => {}
+                Some(Value::Array(known)) if value.is_array() && has_comments(known) => {
+                    let Json::Array(values) = value else { continue };
+                    exchange(known, values, &key)?;
+                }
                 Some(known) => {
                     let decor = known.decor().clone();
                     *known = to_toml(value, &key)?;
@@ -285,7 +293,7 @@ fn close_up(table: &mut dyn TableLike) {
 }
 
 /// Whether a value of the text is this one already.
-fn says(known: &Value, value: &Json) -> bool {
+pub(super) fn says(known: &Value, value: &Json) -> bool {
     match (known, value) {
         (Value::String(known), Json::String(value)) => known.value() == value,
         (Value::Integer(known), Json::Number(value)) => value.as_i64() == Some(*known.value()),
@@ -302,7 +310,7 @@ fn says(known: &Value, value: &Json) -> bool {
     }
 }
 
-fn to_toml(value: &Json, key: &str) -> Result<Value, EditError> {
+pub(super) fn to_toml(value: &Json, key: &str) -> Result<Value, EditError> {
     let cannot = |problem: &str| {
         EditError::Value(ConfigError { key: key.to_owned(), line: None, problem: problem.into(), help: None })
     };
@@ -422,6 +430,21 @@ http = "127.0.0.1:8080"
         assert_eq!(without_yard, format!("{before}[server]\nhttp = \"127.0.0.1:8080\"\n# The end.\n"));
         let unknown = edit(FILE, &Edit::Remove { stream: "door".into() });
         assert_eq!(unknown, Err(EditError::NoStream("door".into())));
+    }
+
+    #[test]
+    fn a_stream_that_comes_and_goes_leaves_nothing_behind() {
+        let new =
+            || object(json!({"name": "door", "source": "test://", "record": {"dir": "rec"}, "encode": {"bitrate": 8}}));
+        let ends = ["", "\n", "\n# The end.\n", "# The end.", "\n\n# The end.\n# Really.\n"];
+        for text in ends.map(|end| format!("{FILE}{end}")) {
+            let mut now = text.clone();
+            for _ in 0..3 {
+                now = edit(&edit(&now, &Edit::Add(new())).unwrap(), &Edit::Remove { stream: "door".into() }).unwrap();
+            }
+            assert_eq!(now.trim_end(), text.trim_end());
+            assert!(now.len() <= text.len() + 1, "{now:?} of {text:?}");
+        }
     }
 
     #[test]

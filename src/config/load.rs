@@ -47,6 +47,20 @@ pub(super) fn parse_with(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigErrors> {
+    match read_with(text, path, env) {
+        (Some(config), errors) if errors.is_empty() => Ok(config),
+        (_, errors) => Err(ConfigErrors { path: path.to_path_buf(), errors }),
+    }
+}
+
+/// What can be understood of the text of a configuration file, and all that is wrong with it: with defaults for what is wrong,
+/// without streams that have no name or no source. For whoever looks for more errors; nothing is to run with it.
+pub fn parse_partly(text: &str, path: &Path) -> (Option<Config>, ConfigErrors) {
+    let (config, errors) = read_with(text, path, &|name| std::env::var(name).ok());
+    (config, ConfigErrors { path: path.to_path_buf(), errors })
+}
+
+fn read_with(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> (Option<Config>, Vec<ConfigError>) {
     // A byte order mark is how some editors say UTF-8.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (table, syntax) = DeTable::parse_recoverable(text);
@@ -55,18 +69,20 @@ pub(super) fn parse_with(
         let error = |error: &toml::de::Error| ConfigError {
             key: String::new(),
             line: error.span().map(|span| line_of(text.as_bytes(), span.start)),
-            problem: error.message().replace('\n', ", "),
+            problem: match error.span().and_then(|span| text.get(span)) {
+                Some(name) if error.message() == "duplicate key" => format!("{} is given twice", name.trim()),
+                _ => error.message().replace('\n', ", "),
+            },
             help: None,
         };
         let mut errors: Vec<ConfigError> = syntax.iter().map(error).collect();
         errors.sort_by_key(|error| error.line);
-        return Err(ConfigErrors { path: path.to_path_buf(), errors });
+        return (None, errors);
     }
 
     let doc = Document::new(text, folder_of(path), env);
     let config = read_root(&doc.root(table.get_ref()));
-    let errors = doc.into_errors();
-    if errors.is_empty() { Ok(config) } else { Err(ConfigErrors { path: path.to_path_buf(), errors }) }
+    (Some(config), doc.into_errors())
 }
 
 /// Where the relative paths of a configuration file begin.

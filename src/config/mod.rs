@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 pub use crate::frame::Rgb;
 
 mod allowed;
+mod array;
 mod defaults;
 mod duration;
 mod edit;
@@ -27,6 +28,7 @@ mod store;
 mod stream;
 mod uri;
 mod webrtc;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -36,14 +38,15 @@ pub use defaults::defaults_stream;
 pub use duration::show as duration_text;
 pub use edit::{Edit, EditError, Object, edit, unknown_nulls};
 pub use error::{ConfigError, ConfigErrors};
-pub use load::{folder_of, load, parse, read};
+pub use load::{folder_of, load, parse, parse_partly, read};
 pub use overlay::{hex, overlay_difference, overlay_object, patched_overlay};
 pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
-pub use store::{StoreError, replace};
+pub use store::{Replaced, StoreError, replace};
 pub use webrtc::{TurnServer, WebRtcConfig};
+pub use written::readable_passwords;
 
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]

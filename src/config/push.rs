@@ -37,7 +37,7 @@ impl PushTarget {
         }
     }
 
-    fn parse(text: &str) -> Result<(PushTarget, Option<Credentials>), (String, Option<String>)> {
+    pub(super) fn parse(text: &str) -> Result<(PushTarget, Option<Credentials>), (String, Option<String>)> {
         const SCHEMES: [&str; 4] = ["rtsp", "rtsps", "whip+http", "whip+https"];
         const HELP: &str = "write \"rtsp://HOST/PATH\" or \"whip+https://HOST/PATH\"";
         let Some((scheme, rest)) = text.split_once("://") else {

@@ -3,8 +3,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
+
+use super::written::{gains_passwords, is_open};
 
 /// Why a file was not written; it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -15,20 +17,29 @@ pub enum StoreError {
     Write(String, io::Error),
 }
 
-/// Replaces the file's text, if it still is `before`. Owner, group and mode stay; a link stays a link.
+/// What has become of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// Owner, group and mode are as they were.
+    AsBefore,
+    /// It holds a password that it did not hold, and everybody could read it: its owner and its group alone may now.
+    Closed,
+}
+
+/// Replaces the file's text, if it still is `before`. Owner and group stay, and so does the mode, unless a password that the
+/// text gains would be everybody's; a link stays a link.
 ///
 /// # Errors
 /// When the text is another one by now, or the folder or the disk does not take the new one.
-pub fn replace(path: &Path, before: &str, after: &str) -> Result<(), StoreError> {
+pub fn replace(path: &Path, before: &str, after: &str) -> Result<Replaced, StoreError> {
     let name = || path.display().to_string();
     write(path, before, after)
         .map_err(|error| StoreError::Write(name(), error))?
-        .then_some(())
         .ok_or_else(|| StoreError::Changed(name()))
 }
 
-/// False when the text is another one by now.
-fn write(path: &Path, before: &str, after: &str) -> io::Result<bool> {
+/// `None` when the text is another one by now.
+fn write(path: &Path, before: &str, after: &str) -> io::Result<Option<Replaced>> {
     let path = path.canonicalize()?;
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let facts = fs::metadata(&path)?;
@@ -39,21 +50,23 @@ fn write(path: &Path, before: &str, after: &str) -> io::Result<bool> {
     if (own.uid(), own.gid()) != (facts.uid(), facts.gid()) {
         fchown(new.as_file(), Some(facts.uid()), Some(facts.gid()))?;
     }
-    new.as_file().set_permissions(facts.permissions())?;
+    let closes = is_open(&path) && gains_passwords(before, after);
+    let mode = if closes { facts.mode() & 0o770 } else { facts.mode() & 0o7777 };
+    new.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     new.write_all(after.as_bytes())?;
     new.as_file().sync_all()?;
     if fs::read(&path)? != before.as_bytes() {
-        return Ok(false);
+        return Ok(None);
     }
     new.persist(&path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()?;
-    Ok(true)
+    Ok(Some(if closes { Replaced::Closed } else { Replaced::AsBefore }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn the_text_is_replaced_and_mode_and_link_stay() {
@@ -67,6 +80,28 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left in the folder");
+    }
+
+    #[test]
+    fn a_password_that_comes_in_is_not_for_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("maskcast.toml");
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o7777;
+        set(folder.path(), 0o755);
+        let text = |source: &str| format!("[[stream]]\nname = \"a\"\nsource = \"rtsp://{source}10.0.0.7/x\"\n");
+        let (none, one) = (text(""), text("admin:hunter2@"));
+        fs::write(&file, &none).unwrap();
+        set(&file, 0o644);
+        assert_eq!(replace(&file, &none, &one).unwrap(), Replaced::Closed);
+        assert_eq!(mode(), 0o640);
+        assert_eq!(replace(&file, &one, &none).unwrap(), Replaced::AsBefore);
+        assert_eq!(mode(), 0o640, "what was taken away is not given back");
+        // Who has let everybody read a password before has been warned.
+        set(&file, 0o644);
+        fs::write(&file, &one).unwrap();
+        assert_eq!(replace(&file, &one, &(one.clone() + "# more\n")).unwrap(), Replaced::AsBefore);
+        assert_eq!(mode(), 0o644);
     }
 
     #[test]

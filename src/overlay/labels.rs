@@ -25,11 +25,15 @@ pub struct UnknownLabel {
 
 impl fmt::Display for UnknownLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "overlay.{}: the model has no class {:?}", self.key, self.name)?;
-        match &self.suggestion {
-            Some(suggestion) => write!(f, "; did you mean {suggestion:?}?"),
-            None => Ok(()),
-        }
+        write!(f, "overlay.{}: {}", self.key, self.problem())
+    }
+}
+
+impl UnknownLabel {
+    /// What is wrong, to be read after the key.
+    pub fn problem(&self) -> String {
+        let did_you_mean = self.suggestion.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+        format!("the model has no class {:?}{did_you_mean}", self.name)
     }
 }
 

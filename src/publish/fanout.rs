@@ -35,6 +35,8 @@ pub struct Fanout {
     count: AtomicUsize,
     /// How many of them watch by WebRTC.
     webrtc: AtomicUsize,
+    /// Who plays it by RTSP: they share a taker.
+    rtsp: AtomicUsize,
     /// The next name of a taker or an output.
     next: AtomicU64,
     encoder: Mutex<Encoder>,
@@ -136,9 +138,13 @@ impl Fanout {
         self.webrtc.load(Ordering::Acquire)
     }
 
-    /// The other takers: RTSP's shared media, and recordings.
-    pub fn others(&self) -> usize {
-        self.takers().saturating_sub(self.webrtc())
+    /// Who plays it by RTSP, however they share their taker.
+    pub fn rtsp(&self) -> usize {
+        self.rtsp.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_rtsp(&self, players: usize) {
+        self.rtsp.store(players, Ordering::Release);
     }
 
     /// Access units that slow takers have lost so far.

@@ -19,6 +19,7 @@ pub mod recording;
 pub mod rtsp;
 pub mod rtsp_auth;
 mod rtsp_mounts;
+mod rtsp_players;
 mod webrtc;
 pub mod whep;
 

@@ -5,7 +5,6 @@
 //! half a minute; and one over UDP of whom nothing is heard while its machine answers, when its session runs out, after a
 //! minute.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -27,6 +26,7 @@ use super::OutputError;
 use super::fanout::{AppSrcTaker, Fanout};
 use super::rtsp_auth::{RtspAuth, RtspGuard, permit, set_certificate};
 use super::rtsp_mounts::{Mounts, describes};
+use super::rtsp_players::{Players, Streams, stream_name};
 use crate::access::tls::Certificate;
 use crate::gst::make;
 
@@ -50,9 +50,6 @@ const STALL_LIMIT: Duration = Duration::from_secs(15);
 
 /// How often the system asks after a client on whose connection nothing happens, as on that of one who watches over UDP.
 const ASK_AFTER: Duration = Duration::from_secs(15);
-
-/// The fan-outs by stream name.
-type Streams = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
 
 /// What each client has asked for last.
 type Asked = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
@@ -127,6 +124,7 @@ impl RtspServer {
         clean_up.attach(Some(&context));
         let (streams, asked) = (Streams::default(), Asked::default());
         greet_players(&server, &streams, &asked);
+        count_players(&server, &streams);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let running = main_loop.clone();
         let thread = std::thread::Builder::new()
@@ -331,10 +329,10 @@ fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &As
     });
 }
 
-/// The first part of the path that a request is for.
-fn stream_name(context: &rtsp_server::RTSPContext) -> Option<String> {
-    let path = context.uri()?.decode_path_components();
-    path.iter().find(|part| !part.is_empty()).map(ToString::to_string)
+fn count_players(server: &rtsp_server::RTSPServer, streams: &Streams) {
+    let players = Players::of(streams);
+    players.follow_sessions(server);
+    server.connect_client_connected(move |_, client| players.follow(client));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -274,7 +274,7 @@ mod imp {
                     token.string(USER)
                 }
                 None => {
-                    crate::repeats::warn("", "", "login by RTSP refused: no such user, or another digest");
+                    access.digest_was_wrong();
                     if let Some(client) = context.client() {
                         // Who has one digest could guess others.
                         lock(&self.0).known.retain(|(known, _)| known.upgrade().is_some_and(|known| known != *client));

@@ -62,13 +62,12 @@ pub(super) struct StreamReport {
     config: Settings,
 }
 
-/// Who looks.
+/// Who looks, and how. Recordings and pushes are none of them.
 #[derive(Serialize, ToSchema)]
 struct Viewers {
-    /// RTSP viewers, the recording, and pushes.
-    h264: usize,
-    mjpeg: usize,
+    rtsp: usize,
     webrtc: usize,
+    mjpeg: usize,
 }
 
 /// A media server that gets the stream as well.
@@ -197,9 +196,9 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         width: condition.info.map(|info| info.width),
         height: condition.info.map(|info| info.height),
         viewers: Viewers {
-            h264: stream.outlets.h264.others(),
-            mjpeg: stream.outlets.jpeg.viewers(),
+            rtsp: stream.outlets.h264.rtsp(),
             webrtc: stream.outlets.h264.webrtc(),
+            mjpeg: stream.outlets.jpeg.viewers(),
         },
         pushes: status.pushes().iter().map(|push| pushed(push)).collect(),
         panics: status.panics(),

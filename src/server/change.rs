@@ -30,7 +30,7 @@ impl FromRequest<Shared> for Keys {
 
     async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
         let keys: Result<Json<Object>, JsonRejection> = Json::from_request(request, app).await;
-        keys.map(|Json(keys)| Keys(keys)).map_err(|error| Problem::new(error.status(), error.body_text()))
+        keys.map(|Json(keys)| Keys(keys)).map_err(Problem::from)
     }
 }
 

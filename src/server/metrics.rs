@@ -121,17 +121,17 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
 
 fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
     let viewers = streams.iter().flat_map(|stream| {
-        let outlets = [
-            ("h264", stream.outlets.h264.others()),
-            ("mjpeg", stream.outlets.jpeg.viewers()),
+        let kinds = [
+            ("rtsp", stream.outlets.h264.rtsp()),
             ("webrtc", stream.outlets.h264.webrtc()),
+            ("mjpeg", stream.outlets.jpeg.viewers()),
         ];
-        outlets.map(|(output, count)| (vec![("stream", &*stream.status.name), ("output", output)], count as f64))
+        kinds.map(|(kind, count)| (vec![("stream", &*stream.status.name), ("kind", kind)], count as f64))
     });
-    out.gauges("maskcast_viewers", "Who takes the stream's pictures; recordings and pushes count as h264.", viewers);
+    out.gauges("maskcast_viewers", "Who watches the stream. Recordings and pushes are no viewers.", viewers);
     let refused = streams
         .iter()
-        .map(|s| (vec![("stream", &*s.status.name), ("output", "webrtc")], s.status.refused_viewers() as f64));
+        .map(|s| (vec![("stream", &*s.status.name), ("kind", "webrtc")], s.status.refused_viewers() as f64));
     out.counters("maskcast_viewers_refused_total", "Viewers refused because of server.webrtc.max_viewers.", refused);
     let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
     out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);

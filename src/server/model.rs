@@ -133,7 +133,7 @@ pub(super) async fn change(
     State(app): State<Shared>,
     wish: Result<Json<ModelWish>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
-    let Json(ModelWish { path, force }) = wish.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let Json(ModelWish { path, force }) = wish.map_err(Problem::from)?;
     if !path.is_absolute() {
         let detail = format!("path: {} does not begin at the root", path.display());
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));

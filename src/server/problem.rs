@@ -1,7 +1,9 @@
 //! What is refused, as a problem document (RFC 9457): readable by people and programs.
 
+use std::error::Error;
 use std::sync::Arc;
 
+use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -88,6 +90,26 @@ impl Problem {
             errors => format!("{what}: {} errors", errors.len()),
         };
         Problem { errors: Some(errors.iter().map(fault).collect()), ..Problem::new(status, detail) }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    /// In words that say what to send, not which library has read it.
+    fn from(rejection: JsonRejection) -> Self {
+        let status = rejection.status();
+        let why = rejection.source().and_then(Error::source).map(ToString::to_string).unwrap_or_default();
+        let detail = match &rejection {
+            JsonRejection::MissingJsonContentType(_) => {
+                "the body is to be JSON, and its Content-Type application/json".into()
+            }
+            JsonRejection::JsonSyntaxError(_) => format!("the body is no JSON: {why}"),
+            JsonRejection::JsonDataError(_) if why.contains("expected a map") || why.contains("expected struct") => {
+                "the body is to be an object: {\"KEY\": VALUE, …}".into()
+            }
+            JsonRejection::JsonDataError(_) => format!("the body does not fit: {why}"),
+            other => other.body_text(),
+        };
+        Problem::new(status, detail)
     }
 }
 

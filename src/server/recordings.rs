@@ -44,8 +44,8 @@ pub(super) struct RecordingReport {
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// At most so many.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<String>,
     /// Those that began before this one, which the page before ended with.
     before: Option<String>,
 }
@@ -76,11 +76,14 @@ pub(super) async fn list(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Vec<RecordingReport>>, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let Query(Page { limit, before }) = page.map_err(|error| bad(error.body_text()))?;
-    let limit = limit.unwrap_or(LIMIT);
-    if !(1..=MOST).contains(&limit) {
-        return Err(bad(format!("limit is {limit}, not between 1 and {MOST}")));
-    }
+    // Everything is text, so that only a key that comes twice is refused here.
+    let twice = |_| bad("limit and before can be given once each".into());
+    let Query(Page { limit, before }) = page.map_err(twice)?;
+    let number = |text: String| match text.parse() {
+        Ok(limit) if (1..=MOST).contains(&limit) => Ok(limit),
+        _ => Err(bad(format!("limit is {text:?}, not a number between 1 and {MOST}"))),
+    };
+    let limit = limit.map_or(Ok(LIMIT), number)?;
     let Some(archive) = named.stream().recordings.clone() else { return Ok(Json(Vec::new())) };
     let parse = |before: String| {
         archive.parse(&before).ok_or_else(|| bad(format!("before is {before:?}, not the name of a recording")))
@@ -128,8 +131,11 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
 pub(super) async fn download(
     named: Named,
     Path(FilePart { file }): Path<FilePart>,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, Problem> {
+    if request.headers().get(header::RANGE).is_some_and(|range| !is_one_range(range)) {
+        request.headers_mut().remove(header::RANGE);
+    }
     let archive = recordings(&named, &file)?;
     let (wanted, held) = (file.clone(), Arc::clone(&archive));
     let path = blocking(move || held.path_of(&wanted)).await?.ok_or_else(|| unknown(&named, &file))?;
@@ -159,6 +165,24 @@ pub(super) async fn download(
         headers.insert(header::CONTENT_DISPOSITION, name);
     }
     Ok(response)
+}
+
+/// Whether it is one range of bytes. What is no range is ignored, and so may several be (RFC 9110, 14.2): the answer is the
+/// whole file.
+fn is_one_range(range: &HeaderValue) -> bool {
+    let parts = range.to_str().ok().and_then(|text| text.strip_prefix("bytes=")?.split_once('-'));
+    let Some((first, last)) = parts else { return false };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match (first, last) {
+        ("", last) => is_number(last),
+        (first, "") => is_number(first),
+        (first, last) if is_number(first) && is_number(last) => {
+            // Numbers without end are greater than any file.
+            let number = |text: &str| text.parse().unwrap_or(u64::MAX);
+            number(first) <= number(last)
+        }
+        _ => false,
+    }
 }
 
 /// Remove a recording
@@ -204,4 +228,30 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the recordings cannot be looked at: {error}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_of_bytes_is_one() {
+        let is_one = |text: &str| is_one_range(&HeaderValue::from_str(text).unwrap());
+        for range in ["bytes=0-0", "bytes=5-", "bytes=-5", "bytes=7-99999999999999999999999"] {
+            assert!(is_one(range), "{range}");
+        }
+        for other in [
+            "bytes=abc",
+            "bytes=",
+            "bytes=-",
+            "bytes=5-2",
+            "bytes=0-0,5-9",
+            "bytes=1-2-3",
+            "lines=1-2",
+            "0-1",
+            "bytes=+1-2",
+        ] {
+            assert!(!is_one(other), "{other}");
+        }
+    }
 }

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
 use super::{Reloaded, Service};
 use crate::config::{
-    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, OverlayConfig, StreamConfig, overlay_difference,
-    patched_overlay,
+    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, OverlayConfig, Replaced, StreamConfig,
+    overlay_difference, patched_overlay,
 };
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
@@ -208,7 +208,7 @@ impl Changes {
             return Ok(());
         }
         config::parse(&text, &self.path).map_err(invalid)?;
-        config::replace(&self.path, &before, &text).map_err(|error| error.to_string())
+        config::replace(&self.path, &before, &text).map(drop).map_err(|error| error.to_string())
     }
 
     fn stream(&mut self, edit: &Edit, service: &mut Service) -> Result<Made, Refusal> {
@@ -228,7 +228,14 @@ impl Changes {
         check_sources(edit, &file, &config).map_err(Refusal::Forbidden)?;
         service.check(&config).map_err(Refusal::Invalid)?;
         if after != before {
-            config::replace(&self.path, &before, &after).map_err(|error| Refusal::Unwritable(error.to_string()))?;
+            let replaced = config::replace(&self.path, &before, &after);
+            let replaced = replaced.map_err(|error| Refusal::Unwritable(error.to_string()))?;
+            if replaced == Replaced::Closed {
+                let file = self.path.display();
+                tracing::warn!(
+                    "{file} holds a password now, and everybody on this machine could read it: only its owner and group may from now on"
+                );
+            }
         }
         match service.reload(&config) {
             Ok(done) => {

@@ -29,12 +29,14 @@ pub mod models;
 pub mod reserved;
 pub mod running;
 pub mod view;
+mod warn;
 pub mod watch;
 
 use changes::{Asked, Changes};
 use models::{Keeper, Models, Streams};
 use running::Running;
 use view::{StreamView, View};
+use warn::{opened, warn_of_readable_passwords};
 
 /// Why the service cannot start; in one line each.
 #[derive(Debug, thiserror::Error)]
@@ -358,6 +360,9 @@ impl Service {
         // Who is let in depends on where is really listened.
         let server = ServerConfig { http, rtsp, tls: tls.clone(), ..config.clone() };
         if server != self.server {
+            if let Some(warning) = opened(&self.server, &server) {
+                tracing::warn!("{warning}");
+            }
             self.access.set(&server);
             self.whep.set(server.webrtc.clone());
             self.whep.dismiss_unless(|who| self.access.still_knows(who));
@@ -441,7 +446,7 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
                 errors.push(ConfigError {
                     key: format!("stream[{}].overlay.{}", stream.name, label.key),
                     line: None,
-                    problem: label.to_string(),
+                    problem: label.problem(),
                     help: Some(format!("the model knows {}", unknown.known.join(", "))),
                 });
             }
@@ -463,20 +468,6 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
 fn known(labels: &[Label]) -> String {
     let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
     names.join(", ")
-}
-
-/// Says so where passwords would travel for everybody to read.
-fn warn_of_readable_passwords(config: &ServerConfig, guard: &RtspGuard) {
-    if config.tls.is_none() && !config.http.ip().is_loopback() && !config.users.is_empty() {
-        tracing::warn!(
-            "server.http: {} has no TLS: passwords can be read on their way; give it [server.tls], or put a proxy with TLS \
-             before it",
-            config.http
-        );
-    }
-    if let Some(warning) = guard.warning(config.rtsp) {
-        tracing::warn!("{warning}");
-    }
 }
 
 /// A line for each error.

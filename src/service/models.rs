@@ -155,7 +155,7 @@ impl Keeper {
         self.view.set_model(view_of(model, *plan, time));
         tracing::info!(
             model = model.name(),
-            requested = model.requested().name(),
+            requested = requested(model).name(),
             provider = model.provider.name(),
             workers = plan.workers,
             threads = plan.threads,
@@ -322,12 +322,17 @@ fn stamp(path: &Path) -> Stamp {
     [of(path.to_path_buf()), of(Card::path_for(path))]
 }
 
+/// Where nobody names a provider, the one that runs is what was wanted.
+fn requested(model: &Model) -> Provider {
+    if model.config().providers_named { model.requested() } else { model.provider }
+}
+
 fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
     ModelView {
         name: model.name(),
         path: model.path.clone(),
         labels: Arc::clone(&model.contract.labels),
-        requested: model.requested().name(),
+        requested: requested(model).name(),
         actual: model.provider.name(),
         placement: model.placement.clone(),
         refused: model.refused.iter().map(|(provider, reason)| (provider.name(), reason.clone())).collect(),

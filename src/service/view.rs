@@ -59,7 +59,7 @@ pub struct ModelView {
     pub name: String,
     pub path: PathBuf,
     pub labels: Labels,
-    /// The provider asked for first.
+    /// The provider asked for first; where nobody has named any, the one that runs it.
     pub requested: &'static str,
     /// The provider that really runs it.
     pub actual: &'static str,

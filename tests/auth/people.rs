@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::common::program::{maskcast, run};
+use crate::common::program::{maskcast, run, until};
 use crate::common::service::Service;
 use crate::house::{ANNA, House, WALL, add_user, agent, ask, basic, bearer};
 use crate::http::routes;
@@ -77,4 +77,30 @@ fn users_are_made_listed_changed_and_removed() {
     let ended = command(&["add", "bert"]);
     assert!(ended.code == Some(2) && ended.stderr.contains("--password-stdin"), "{}", ended.stderr);
     assert_eq!(command(&["add", "bert", "--password", ANNA]).code, Some(2));
+}
+
+#[test]
+fn a_service_whose_users_are_gone_says_that_it_is_open() {
+    let house = House::new();
+    let mut service = house.start("");
+    let streams = format!("{}api/v1/streams", service.page);
+    assert_eq!(ask(&agent(None), "GET", &streams, &[], None).status, 401);
+    std::fs::remove_file(house.folder.path().join("users.toml")).unwrap();
+    service.program.child.signal("HUP");
+    service.program.wait_for("the warning", |entry| {
+        let told = entry["message"].as_str()?.contains("there are no users any more");
+        (told && entry["level"] == "WARN").then_some(())
+    });
+    until("everybody is let in", || (ask(&agent(None), "GET", &streams, &[], None).status == 200).then_some(()));
+    // It is told once, not with every reload.
+    service.program.child.signal("HUP");
+    service
+        .program
+        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration read").then_some(()));
+    service.program.child.signal("HUP");
+    service
+        .program
+        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration read").then_some(()));
+    let (_, _, log) = service.terminate();
+    assert_eq!(log.matches("there are no users any more").count(), 1, "{log}");
 }

@@ -288,6 +288,11 @@ fn recordings_are_listed_downloaded_in_parts_and_removed() {
     let (status, headers, body) = request("GET", &url, &[("range", "bytes=100-199")]);
     assert_eq!((status, &body[..]), (206, &content[100..200]));
     assert_eq!(headers["content-range"], format!("bytes 100-199/{}", content.len()));
+    // What is no range, and several, may be ignored.
+    for range in ["bytes=abc", "bytes=9-1", "bytes=0-0,5-9"] {
+        let (status, _, body) = request("GET", &url, &[("range", range)]);
+        assert!(status == 200 && body.len() > 200, "{range}: {status}");
+    }
     let (status, headers, body) = request("GET", &url, &[("range", "bytes=99999999-")]);
     assert_eq!((status, &headers["content-type"]), (416, &"application/problem+json".parse().unwrap()));
     assert_eq!(headers["content-range"], format!("bytes */{}", content.len()), "{}", String::from_utf8_lossy(&body));

@@ -366,7 +366,7 @@ fn unreadable_files() {
     assert_eq!(errors.to_string().lines().count(), errors.errors.len());
 
     let twice = "[server]\nrtsp = \"a\"\nrtsp = \"b\"\n";
-    assert_eq!(parse(twice, Path::new("x.toml")).unwrap_err().to_string(), "x.toml:3: duplicate key");
+    assert_eq!(parse(twice, Path::new("x.toml")).unwrap_err().to_string(), "x.toml:3: rtsp is given twice");
 }
 
 #[test]

@@ -13,10 +13,10 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 
 use super::in_use::{claim, is_in_use};
-use super::length;
+use super::length::{self, Length};
 use super::name::RecordingName;
 use super::retention::{Gone, Kept, Removal, doomed};
-use crate::config::{Container, RecordConfig};
+use crate::config::RecordConfig;
 use crate::events::Board;
 use crate::publish::OutputError;
 use crate::repeats;
@@ -53,7 +53,7 @@ struct Open {
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     bytes: u64,
-    seconds: Option<f64>,
+    length: Length,
 }
 
 /// One recording.
@@ -64,7 +64,7 @@ pub struct Recording {
     pub name: RecordingName,
     pub seconds: f64,
     pub bytes: u64,
-    /// False while it is written, and for an MP4 that was cut off.
+    /// False while it is written, for an MP4 that was cut off, and for a file without a header.
     pub complete: bool,
 }
 
@@ -156,30 +156,30 @@ impl Archive {
         let (seconds, complete) = match open.filter(|open| open.file == found.file) {
             Some(open) => (open.seconds, false),
             None => {
-                let said = self.said_length(&found);
                 // Written as it was shown: from its beginning to its last change.
                 let written = || {
                     let end = Timestamp::try_from(found.modified?).ok()?;
                     Some(end.duration_since(found.name.start).as_secs_f64().max(0.0))
                 };
-                (said.or_else(written).unwrap_or(0.0), said.is_some() || found.name.container == Container::Mkv)
+                match self.length(&found) {
+                    Length::Finished(said) => (said.or_else(written).unwrap_or(0.0), true),
+                    Length::Open => (written().unwrap_or(0.0), false),
+                    Length::Nothing => (0.0, false),
+                }
             }
         };
         Recording { seconds, complete, bytes: found.bytes, name: found.name, file: found.file }
     }
 
-    /// The length that an MP4 says of itself; read once.
-    fn said_length(&self, found: &Found) -> Option<f64> {
-        if found.name.container != Container::Mp4 {
-            return None;
-        }
+    /// What a file says of itself; read once.
+    fn length(&self, found: &Found) -> Length {
         if let Some(known) = lock(&self.lengths).get(&found.file).filter(|known| known.bytes == found.bytes) {
-            return known.seconds;
+            return known.length;
         }
-        // Whatever is wrong with it, it is not finished.
-        let seconds = length::finished(&self.config.dir.join(&found.file)).unwrap_or_default();
-        lock(&self.lengths).insert(found.file.clone(), Measured { bytes: found.bytes, seconds });
-        seconds
+        // One that cannot be read now may hold anything.
+        let length = length::look(&self.config.dir.join(&found.file), found.name.container).unwrap_or(Length::Open);
+        lock(&self.lengths).insert(found.file.clone(), Measured { bytes: found.bytes, length });
+        length
     }
 
     /// The path of a recording that there is.

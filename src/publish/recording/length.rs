@@ -5,8 +5,53 @@ use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
+use crate::config::Container;
+
 /// A header has three boxes in it before the tracks; more is no file of ours.
 const MOST_BOXES: usize = 64;
+
+/// What a file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Length {
+    /// It is finished and as long as this, in seconds. Matroska files are as long as they were written: `None`.
+    Finished(Option<f64>),
+    /// Still written in fragments, or cut off; what there is can be played.
+    Open,
+    /// There is no header, and nothing can be read from it: it was cut off before its first pictures.
+    Nothing,
+}
+
+/// How the file at `path` begins and ends.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn look(path: &Path, container: Container) -> Result<Length> {
+    match container {
+        Container::Mp4 => match finished(path) {
+            Ok(Some(seconds)) => Ok(Length::Finished(Some(seconds))),
+            Ok(None) => Ok(if has_header(path)? { Length::Open } else { Length::Nothing }),
+            // Boxes that end nowhere.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+                Ok(if has_header(path).unwrap_or(false) { Length::Open } else { Length::Nothing })
+            }
+            Err(error) => Err(error),
+        },
+        Container::Mkv => {
+            let mut magic = Vec::new();
+            File::open(path)?.take(4).read_to_end(&mut magic)?;
+            Ok(if magic == EBML { Length::Finished(None) } else { Length::Nothing })
+        }
+    }
+}
+
+/// How Matroska files begin (RFC 8794).
+const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
+
+fn has_header(path: &Path) -> Result<bool> {
+    let mut file = File::open(path)?;
+    let end = file.metadata()?.len();
+    Ok(find(&mut file, 0..end, *b"moov")?.is_some())
+}
 
 /// Seconds of the finished MP4 file at `path`; `None` for one that is still written in fragments, or was cut off.
 ///
@@ -201,6 +246,25 @@ mod tests {
         );
         assert!(with(&[0, 0, 0, 3, b'm', b'd', b'a', b't']).is_err());
         assert_eq!(count(&[]).unwrap(), Some(0));
+    }
+
+    #[test]
+    fn a_file_without_a_header_holds_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let look = |content: &[u8], container| {
+            std::fs::write(file.path(), content).unwrap();
+            look(file.path(), container).unwrap()
+        };
+        let head = boxed("ftyp", b"isom");
+        for nothing in [&b""[..], &head, b"hello, this is a text", &[&head[..], b"\0\0\x10\0moov"].concat()] {
+            assert_eq!(look(nothing, Container::Mp4), Length::Nothing, "{nothing:?}");
+        }
+        let fragmented = boxed("moov", &[mvhd(1000, 1000), boxed("mvex", &[])].concat());
+        assert_eq!(look(&[&head[..], &fragmented, b"\0\0\x10\0moof"].concat(), Container::Mp4), Length::Open);
+        let whole = [head, boxed("moov", &mvhd(1000, 2500))].concat();
+        assert_eq!(look(&whole, Container::Mp4), Length::Finished(Some(2.5)));
+        assert_eq!(look(&whole, Container::Mkv), Length::Nothing);
+        assert_eq!(look(&[&EBML[..], b"more"].concat(), Container::Mkv), Length::Finished(None));
     }
 
     #[test]

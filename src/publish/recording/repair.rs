@@ -18,7 +18,8 @@ use jiff::Timestamp;
 
 use super::archive::{Archive, Found};
 use super::file::{self, Layout};
-use super::{in_use, length};
+use super::in_use;
+use super::length::{self, Length};
 use crate::config::Container;
 use crate::gst::make;
 use crate::publish::OutputError;
@@ -44,7 +45,7 @@ impl Repair {
             // What this recorder writes is none of its business.
             let is_old = |found: &Found| found.name.start.as_second() < began && !archive.is_open(&found.file);
             let mut found = archive.scan().unwrap_or_default();
-            found.retain(|found| found.name.container == Container::Mp4 && is_old(found));
+            found.retain(is_old);
             for found in found.iter().take_while(|_| !stopped.load(Ordering::Relaxed)) {
                 mend(&archive, found, &stopped);
             }
@@ -82,7 +83,8 @@ fn remove_copies(archive: &Archive) {
 fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
     let path = archive.config().dir.join(&found.file);
     let copy = archive.config().dir.join(format!("{}{COPY}", found.file));
-    if length::finished(&path).is_ok_and(|length| length.is_some()) {
+    let length = length::look(&path, found.name.container).unwrap_or(Length::Open);
+    if matches!(length, Length::Finished(_)) || (length == Length::Open && found.name.container != Container::Mp4) {
         return;
     }
     let stream = &**archive.stream();
@@ -92,6 +94,13 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
         tracing::warn!(stream, stage = "record", "{text}");
         return;
     };
+    if length == Length::Nothing {
+        let (file, bytes) = (path.display(), found.bytes);
+        let text =
+            format!("{file}: was cut off before its first pictures, and nothing can be read from it ({bytes} bytes)");
+        tracing::warn!(stream, stage = "record", "{text}");
+        return;
+    }
     if !archive.has_room(found.bytes) {
         // The recordings of today are worth more.
         let text = format!("{}: was cut off, is playable, and there is no room to mend it", path.display());

@@ -23,6 +23,8 @@ let greeted = false;
 /** Whether the cards are those of the streams that this user may see. */
 let known = false;
 let started = 0;
+/** Whether somebody has just logged in. */
+let cameIn = false;
 
 /* ---- What is shown ---- */
 
@@ -117,7 +119,12 @@ function showStreams(streams) {
   known = true;
   setConnected(true);
   if (detail.current() && !cards.has(detail.current().name)) window.location.hash = "#/";
-  if (isFirst) route();
+  if (isFirst) {
+    route();
+    // Who came by the form would stand where it was.
+    if (cameIn && document.activeElement === document.body) byId("main").focus({ preventScroll: true });
+    cameIn = false;
+  }
   detail.update();
   showTitle();
   assign();
@@ -213,6 +220,7 @@ grid.whenVisible(assign);
 byId("add").addEventListener("click", addStream);
 session.session.addEventListener("change", () => {
   if (isOpen()) {
+    cameIn = document.body.dataset.view === "login";
     poll();
   } else {
     // The next one who logs in may not be allowed to see them.

@@ -158,7 +158,9 @@ function neighbour(root, key) {
 export function onKey(event) {
   if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return false;
   const here = document.activeElement?.closest(".card");
-  if (!here && document.activeElement !== document.body && document.activeElement !== byId("main")) return false;
+  // From the head of the page, and from nowhere, they lead to the first card.
+  const inside = document.activeElement?.closest("main");
+  if (!here && inside && document.activeElement !== inside) return false;
   const next = here ? neighbour(here, event.key) : list.firstElementChild;
   if (!next) return Boolean(here);
   next.querySelector(".open").focus();

@@ -2,7 +2,7 @@
 import { getJson, ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, icon, make, openDialog, setText } from "./dom.js";
 import { session } from "./session.js";
-import { bytes, clock } from "./words.js";
+import { bytes, clock, timeOfDay } from "./words.js";
 
 const REFRESH_MS = 10_000;
 const PAGE = 50;
@@ -111,7 +111,7 @@ function byDay(list) {
 }
 
 function row(entry) {
-  const at = new Date(entry.start).toLocaleTimeString();
+  const at = timeOfDay(new Date(entry.start));
   const play = make("button", { type: "button", className: "row-play", dataset: { key: `play ${entry.name}` } },
     icon("play"), make("span", { className: "row-time" }, at));
   play.setAttribute("aria-label", `Play the recording of ${at}`);

@@ -1,6 +1,6 @@
 /* Who is there, and what they may do. */
 import { Refusal, door, getJson, postJson, remove, setToken, whenForbidden } from "./api.js";
-import { byId, complain, setText } from "./dom.js";
+import { byId, complain, make, setText } from "./dom.js";
 
 const PATH = "/api/v1/session";
 
@@ -50,7 +50,9 @@ export async function ask() {
 function show() {
   const open = session.state === "open";
   byId("who").hidden = !open || session.user === null;
-  setText(byId("who"), session.user === null ? "" : `${session.user} · ${session.role}`);
+  // On a phone there is room for the name only.
+  const role = make("span", { className: "role" }, ` · ${session.role}`);
+  byId("who").replaceChildren(...(session.user === null ? [] : [session.user, role]));
   byId("log-out").hidden = !open || session.user === null;
   byId("log-in").hidden = !open || session.user !== null || !session.hasLogin;
   byId("add").hidden = !session.mayOperate();

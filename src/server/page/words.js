@@ -13,11 +13,14 @@ export function span(seconds) {
   }).join(" ");
 }
 
+/** Some languages have a space in it, where no line is to end. */
+export const timeOfDay = (at) => at.toLocaleTimeString().replaceAll(/\s/g, "\u00a0");
+
 /** The time of day, with the date when it is another day's. */
 export function moment(text) {
   const at = new Date(text);
   const today = at.toDateString() === new Date().toDateString();
-  return today ? at.toLocaleTimeString() : at.toLocaleString();
+  return today ? timeOfDay(at) : `${at.toLocaleDateString()} ${timeOfDay(at)}`;
 }
 
 /** A part of a whole, in per cent. */

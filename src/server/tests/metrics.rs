@@ -46,7 +46,7 @@ fn metrics_hold_every_series_and_the_account_closes() {
     assert_eq!(value("maskcast_stream_state{stream=\"gate\",state=\"offline\"}"), 0.0);
     assert_eq!(value("maskcast_stream_state{stream=\"yard\",state=\"starting\"}"), 1.0);
     assert_eq!(value("maskcast_stream_fps{stream=\"gate\"}"), 0.0);
-    assert_eq!(value("maskcast_viewers{stream=\"gate\",output=\"h264\"}"), 0.0);
+    assert_eq!(value("maskcast_viewers{stream=\"gate\",kind=\"rtsp\"}"), 0.0);
     assert_eq!(value("maskcast_viewer_units_lost_total{stream=\"gate\"}"), 0.0);
     assert_eq!(value("maskcast_recording_failures_total{stream=\"gate\"}"), 1.0);
     assert_eq!(value("maskcast_stage_panics_total{stream=\"gate\"}"), 0.0);

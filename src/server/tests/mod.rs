@@ -224,7 +224,7 @@ fn the_api_tells_all_of_a_stream() {
     assert!(gate["fps"].is_number() && gate["latency_ms"].is_number() && gate["reason"].is_null());
     assert!(gate["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!((gate["source"].as_str(), gate["show"].as_str()), (Some("rtsp://10.0.0.7/stream1"), Some("full-rate")));
-    assert_eq!(gate["viewers"], serde_json::json!({ "h264": 0, "mjpeg": 0, "webrtc": 0 }));
+    assert_eq!(gate["viewers"], serde_json::json!({ "rtsp": 0, "webrtc": 0, "mjpeg": 0 }));
     assert_eq!(gate["legend"][0], serde_json::json!({ "name": "road", "color": "#804080", "hidden": false }));
     assert_eq!(gate["legend"][1]["hidden"], true);
     let links =

@@ -1,0 +1,91 @@
+//! Counts who plays which stream by RTSP. They share one media, and so one taker of the fan-out, which knows nothing of
+//! their number.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gstreamer::glib;
+use gstreamer_rtsp_server as rtsp_server;
+
+use glib::object::ObjectExt;
+use rtsp_server::prelude::*;
+
+use super::fanout::Fanout;
+
+/// The fan-outs by stream name.
+pub(super) type Streams = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
+
+/// Who plays now.
+#[derive(Clone)]
+pub(super) struct Players {
+    streams: Streams,
+    playing: Arc<Mutex<Vec<Player>>>,
+}
+
+struct Player {
+    client: glib::WeakRef<rtsp_server::RTSPClient>,
+    session: glib::WeakRef<rtsp_server::RTSPSession>,
+    stream: String,
+}
+
+impl Players {
+    pub fn of(streams: &Streams) -> Self {
+        Players { streams: Arc::clone(streams), playing: Arc::default() }
+    }
+
+    /// Sessions also end by themselves: their players have vanished.
+    pub fn follow_sessions(&self, server: &rtsp_server::RTSPServer) {
+        let Some(sessions) = server.session_pool() else { return };
+        let players = self.clone();
+        sessions.connect_session_removed(move |_, session| {
+            players.change(|playing| playing.retain(|player| player.session.upgrade().as_ref() != Some(session)));
+        });
+    }
+
+    /// Counts this client from when it plays until it pauses or leaves.
+    pub fn follow(&self, client: &rtsp_server::RTSPClient) {
+        let players = self.clone();
+        client.connect_play_request(move |client, context| players.plays(client, context));
+        let players = self.clone();
+        client.connect_pause_request(move |_, context| players.rests(context));
+        let players = self.clone();
+        client.connect_teardown_request(move |_, context| players.rests(context));
+        let players = self.clone();
+        client.connect_closed(move |client| {
+            players.change(|playing| playing.retain(|player| player.client.upgrade().as_ref() != Some(client)));
+        });
+    }
+
+    fn plays(&self, client: &rtsp_server::RTSPClient, context: &rtsp_server::RTSPContext) {
+        let (Some(stream), Some(session)) = (stream_name(context), context.session()) else { return };
+        self.change(|playing| {
+            // Players ask for it again, to go on.
+            playing.retain(|player| player.session.upgrade().as_ref() != Some(session));
+            playing.push(Player { client: client.downgrade(), session: session.downgrade(), stream });
+        });
+    }
+
+    fn rests(&self, context: &rtsp_server::RTSPContext) {
+        let Some(session) = context.session() else { return };
+        self.change(|playing| playing.retain(|player| player.session.upgrade().as_ref() != Some(session)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Player>)) {
+        let mut playing = lock(&self.playing);
+        change(&mut playing);
+        playing.retain(|player| player.client.upgrade().is_some() && player.session.upgrade().is_some());
+        for (name, fanout) in lock(&self.streams).iter() {
+            fanout.set_rtsp(playing.iter().filter(|player| player.stream == *name).count());
+        }
+    }
+}
+
+/// The first part of the path that a request is for.
+pub(super) fn stream_name(context: &rtsp_server::RTSPContext) -> Option<String> {
+    let path = context.uri()?.decode_path_components();
+    path.iter().find(|part| !part.is_empty()).map(ToString::to_string)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
