@@ -16,6 +16,8 @@ use super::scenario::Codec;
 use super::sensor::{Outlet, Sensor, Shot};
 use rtsp_loop::RtspLoop;
 
+// The examples have no `common`.
+#[allow(clippy::duplicate_mod)]
 #[path = "../common/rtsp_loop.rs"]
 mod rtsp_loop;
 

@@ -59,10 +59,14 @@ pub(super) fn works(encoder: H264) -> Result<(), String> {
     })
 }
 
+/// Why it does not work, if it does not.
+type Outcome = Result<(), String>;
+
 /// What has been tried, and is being tried now. Whoever asks for an encoder whose trial is over does not wait for another's:
 /// one that hangs would hold up streams that do not use it.
 struct Trials {
-    outcomes: Mutex<Vec<(H264, Option<Result<(), String>>)>>,
+    /// `None` while it is being tried.
+    outcomes: Mutex<Vec<(H264, Option<Outcome>)>>,
     /// Told when one is over.
     over: Condvar,
 }
@@ -73,7 +77,7 @@ impl Trials {
     }
 
     /// The outcome of the encoder's one trial; `try_out` is not to panic.
-    fn outcome(&self, encoder: H264, try_out: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    fn outcome(&self, encoder: H264, try_out: impl FnOnce() -> Outcome) -> Outcome {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((_, outcome)) = outcomes.iter().find(|(other, _)| *other == encoder) {
             match outcome {
