@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ModelConfig, Provider, Require};
+use crate::segment::engine::has_nvidia_gpu;
 use crate::segment::onnx::ModelError;
 use crate::service::ServiceError;
 
@@ -209,11 +210,6 @@ impl ModelArgs {
         (config.threads, config.workers) = (self.threads, self.workers);
         Ok(config)
     }
-}
-
-/// Whether the kernel offers an NVIDIA GPU, on a PC or a Jetson.
-fn has_nvidia_gpu() -> bool {
-    ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap"].iter().any(|device| std::path::Path::new(device).exists())
 }
 
 /// Runs a command to its end.

@@ -74,6 +74,11 @@ impl EngineKey {
     }
 }
 
+/// Whether the kernel offers an NVIDIA GPU, on a PC or a Jetson.
+pub fn has_nvidia_gpu() -> bool {
+    ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap"].iter().any(|device| Path::new(device).exists())
+}
+
 /// `Model: NVIDIA H100 80GB HBM3` of the GPU's page; the pages are in the order of the bus, as CUDA's numbers are with
 /// `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
 fn gpu(driver: &Path, device: i32) -> Option<String> {

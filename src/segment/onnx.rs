@@ -7,6 +7,7 @@ use std::time::Duration;
 use ort::session::Session;
 
 use super::contract::Contract;
+use super::engine::has_nvidia_gpu;
 use super::golden::TOLERANCE;
 use super::placement::Placement;
 use super::segmenter::OnnxSegmenter;
@@ -49,7 +50,13 @@ impl Model {
             }
             match open_session(config, &file, provider, threads) {
                 Ok(session) => match Self::check(config, &file, provider, session, threads) {
-                    Ok(model) => return Ok(Model { refused, ..model }),
+                    Ok(model) => {
+                        if provider == Provider::Cpu && !config.providers_named && has_nvidia_gpu() {
+                            let why = reasons(&refused);
+                            tracing::warn!("there is an NVIDIA GPU, and the model runs on the CPU ({why})");
+                        }
+                        return Ok(Model { refused, ..model });
+                    }
                     // What goes wrong on a GPU, or comes out wrong there, may be right elsewhere.
                     Err(ModelError::Machine(reason)) if provider != Provider::Cpu => {
                         tracing::warn!("{} does not run the model: {reason}", provider.name());
@@ -70,9 +77,7 @@ impl Model {
                 }
             }
         }
-        let reasons: Vec<String> =
-            refused.iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
-        let why = if reasons.is_empty() { "no provider is configured".into() } else { reasons.join("; ") };
+        let why = if refused.is_empty() { "no provider is configured".into() } else { reasons(&refused) };
         let help = match config.require {
             Require::Gpu => "model.require = \"gpu\" forbids the CPU",
             Require::Any => "add \"cpu\" to model.providers to run without a GPU",
@@ -208,6 +213,15 @@ impl Model {
         self.config.providers.first().copied().unwrap_or(Provider::Cpu)
     }
 
+    /// The provider that somebody will miss if another one runs.
+    pub fn wanted(&self) -> Provider {
+        if misses(self.config.providers_named, self.provider, has_nvidia_gpu()) {
+            self.requested()
+        } else {
+            self.provider
+        }
+    }
+
     /// The settings it was loaded with.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -234,6 +248,18 @@ fn max_batch(config: &ModelConfig, contract: &Contract) -> usize {
 /// Pictures that every run on `provider` has.
 fn fixed_batch(config: &ModelConfig, provider: Provider, contract: &Contract) -> usize {
     if provider == Provider::Cpu { 1 } else { max_batch(config, contract) }
+}
+
+/// Whether a fall back to `actual` is missed: where the configuration names the providers (`named`), and on a machine with a
+/// GPU that does not run the model. Where there is none and nobody asks for one, the CPU is what was wanted.
+fn misses(named: bool, actual: Provider, has_gpu: bool) -> bool {
+    named || (actual == Provider::Cpu && has_gpu)
+}
+
+fn reasons(refused: &[(Provider, String)]) -> String {
+    let reasons: Vec<String> =
+        refused.iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
+    reasons.join("; ")
 }
 
 /// A machine without a GPU is nothing to warn of, unless somebody wants one: which provider runs is told at the end.
@@ -264,4 +290,22 @@ fn read(path: &Path) -> Result<Arc<[u8]>, SegmentError> {
         return Err(located(&"the file is empty"));
     }
     Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_does_not_run_the_model_is_missed_whoever_asked() {
+        for (named, actual, has_gpu, missed) in [
+            (false, Provider::Cpu, false, false),
+            (false, Provider::Cpu, true, true),
+            (false, Provider::Cuda, true, false),
+            (true, Provider::Cpu, false, true),
+            (true, Provider::Cuda, true, true),
+        ] {
+            assert_eq!(misses(named, actual, has_gpu), missed, "{named} {actual:?} {has_gpu}");
+        }
+    }
 }

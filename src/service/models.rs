@@ -155,7 +155,7 @@ impl Keeper {
         self.view.set_model(view_of(model, *plan, time));
         tracing::info!(
             model = model.name(),
-            requested = requested(model).name(),
+            requested = model.wanted().name(),
             provider = model.provider.name(),
             workers = plan.workers,
             threads = plan.threads,
@@ -322,17 +322,12 @@ fn stamp(path: &Path) -> Stamp {
     [of(path.to_path_buf()), of(Card::path_for(path))]
 }
 
-/// Where nobody names a provider, the one that runs is what was wanted.
-fn requested(model: &Model) -> Provider {
-    if model.config().providers_named { model.requested() } else { model.provider }
-}
-
 fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
     ModelView {
         name: model.name(),
         path: model.path.clone(),
         labels: Arc::clone(&model.contract.labels),
-        requested: requested(model).name(),
+        requested: model.wanted().name(),
         actual: model.provider.name(),
         placement: model.placement.clone(),
         refused: model.refused.iter().map(|(provider, reason)| (provider.name(), reason.clone())).collect(),
