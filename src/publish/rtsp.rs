@@ -267,8 +267,8 @@ impl Drop for RtspServer {
     }
 }
 
-/// What accepts connections, and at which port. GStreamer's own source would do the same, but keeps its socket to itself; accepted connections
-/// inherit what is set here.
+/// What accepts connections, and at which port. GStreamer's own source would do the same, but keeps its socket to itself;
+/// accepted connections inherit what is set here.
 fn listen(
     server: &rtsp_server::RTSPServer,
     address: SocketAddr,

@@ -122,40 +122,40 @@ fn box_at(file: &mut File, range: Range<u64>) -> Result<Option<Boxed>> {
     Ok(Some(Boxed { kind, open: short == 0, all: at..end, content: at + head..end }))
 }
 
-/// Bytes of pictures in the finished file at `path`.
+/// Where the pictures are in the finished file at `path`, in bytes.
 ///
 /// # Errors
 /// What cannot be read, or is no MP4.
-pub fn pictures(path: &Path) -> Result<u64> {
+pub fn pictures(path: &Path) -> Result<Range<u64>> {
     let mut file = File::open(path)?;
     let end = file.metadata()?.len();
-    Ok(find(&mut file, 0..end, *b"mdat")?.map_or(0, |pictures| pictures.end - pictures.start))
+    Ok(find(&mut file, 0..end, *b"mdat")?.unwrap_or_default())
 }
 
-/// Bytes of pictures in the file at `path`, which was written in fragments until it was cut off. `None` when there may be
-/// more behind something that is no part of such a file: nobody would find it there.
+/// Where the pictures are in the file at `path`, which was written in fragments until it was cut off, in bytes. `None` when
+/// there may be more behind something that is no part of such a file: nobody would find it there.
 ///
 /// Our muxer writes the pictures first and what tells of them (`moov`, then `moof`) behind them.
 ///
 /// # Errors
 /// What cannot be read, or is no MP4.
-pub fn pictures_in_fragments(path: &Path) -> Result<Option<u64>> {
+pub fn pictures_in_fragments(path: &Path) -> Result<Option<Vec<Range<u64>>>> {
     let mut file = File::open(path)?;
     let end = file.metadata()?.len();
-    let (mut at, mut bytes, mut untold) = (0, 0, 0);
+    let (mut at, mut pictures, mut untold) = (0, Vec::new(), Vec::new());
     while let Some(found) = box_at(&mut file, at..end)? {
         // What was not written before the power went is zero.
         let last = found.open || found.all.end > end;
         match &found.kind {
             b"mdat" | b"moof" | b"moov" | [0, 0, 0, 0] if last => break,
-            b"mdat" => untold += found.content.end - found.content.start,
-            b"moof" | b"moov" => bytes += std::mem::take(&mut untold),
+            b"mdat" => untold.push(found.content),
+            b"moof" | b"moov" => pictures.append(&mut untold),
             b"ftyp" | b"free" | b"mfra" if !last => {}
             _ => return Ok(None),
         }
         at = found.all.end;
     }
-    Ok((!has_fragment(&mut file, at.saturating_add(8)..end)?).then_some(bytes))
+    Ok((!has_fragment(&mut file, at.saturating_add(8)..end)?).then_some(pictures))
 }
 
 /// Whether a fragment seems to begin somewhere in `range`.
@@ -221,7 +221,8 @@ mod tests {
         let count = |parts: &[Vec<u8>]| {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), parts.concat()).unwrap();
-            pictures_in_fragments(file.path())
+            let bytes = |pictures: Vec<Range<u64>>| pictures.iter().map(|part| part.end - part.start).sum::<u64>();
+            pictures_in_fragments(file.path()).map(|pictures| pictures.map(bytes))
         };
         let head = [boxed("ftyp", b"isom"), boxed("mdat", &[3; 100]), boxed("moov", &[1; 50])].concat();
         let fragment = [boxed("free", &[]), boxed("mdat", &[3; 100]), boxed("moof", &[2; 30])].concat();

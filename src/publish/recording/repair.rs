@@ -1,11 +1,13 @@
 //! Recordings that were cut off are made whole: browsers cannot seek in a file that ends in fragments.
 //!
 //! Such a file is copied into a finished one beside it, picture by picture without decoding. The copy is read again, and
-//! takes its place if it holds the same pictures, and no fewer than there are in the file: a demuxer may take damage in the
-//! middle of one for its end. The disk must have room for both.
+//! takes its place if it holds the same pictures, and they are all that there are in the file, byte for byte: a demuxer may
+//! take damage in the middle of one for its end. The disk must have room for both.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,11 +110,10 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
         return;
     }
     let problem = |error: std::io::Error| OutputError(error.to_string());
-    let mended = complete(&path).and_then(|wanted| {
+    let mended = complete(&path).and_then(|pictures| {
         finish(&path, &copy, stop)?;
-        let copied = length::pictures(&copy).map_err(problem)?;
-        if copied < wanted {
-            return Err(OutputError(format!("only {copied} of {wanted} bytes of pictures can be read")));
+        if !holds(&copy, &path, &pictures).map_err(problem)? {
+            return Err(OutputError("not all of its pictures can be read".into()));
         }
         replace(&path, &copy).map_err(problem)
     });
@@ -126,10 +127,36 @@ fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
     }
 }
 
-/// Bytes of pictures that the MP4 at `path` has, where that is all that there is of it.
-fn complete(path: &Path) -> Result<u64, OutputError> {
-    let bytes = length::pictures_in_fragments(path).map_err(|error| OutputError(error.to_string()))?;
-    bytes.ok_or_else(|| OutputError("it is damaged before its end".into()))
+/// Where the pictures are in the MP4 at `path`, where that is all that there is of it.
+fn complete(path: &Path) -> Result<Vec<Range<u64>>, OutputError> {
+    let pictures = length::pictures_in_fragments(path).map_err(|error| OutputError(error.to_string()))?;
+    pictures.ok_or_else(|| OutputError("it is damaged before its end".into()))
+}
+
+/// Whether the finished file at `copy` begins with the pictures that are in these parts of the file at `path`, byte for byte:
+/// muxers copy them one behind the other, and what a demuxer took for other pictures is none.
+fn holds(copy: &Path, path: &Path, parts: &[Range<u64>]) -> std::io::Result<bool> {
+    let copied = length::pictures(copy)?;
+    if parts.iter().map(|part| part.end - part.start).sum::<u64>() > copied.end - copied.start {
+        return Ok(false);
+    }
+    let (mut file, mut copy) = (File::open(path)?, File::open(copy)?);
+    copy.seek(SeekFrom::Start(copied.start))?;
+    let (mut wanted, mut found) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    for part in parts {
+        file.seek(SeekFrom::Start(part.start))?;
+        let mut left = part.end - part.start;
+        while left > 0 {
+            let count = left.min(wanted.len() as u64) as usize;
+            file.read_exact(&mut wanted[..count])?;
+            copy.read_exact(&mut found[..count])?;
+            if wanted[..count] != found[..count] {
+                return Ok(false);
+            }
+            left -= count as u64;
+        }
+    }
+    Ok(true)
 }
 
 /// Lets the copy take the recording's place; not before it is on the disk, for the power may fail at any time.
