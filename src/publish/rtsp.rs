@@ -37,6 +37,10 @@ const WAITING: u64 = 15;
 /// Threads that clients share.
 const CLIENT_THREADS: i32 = 16;
 
+/// Clients that may wait to be let in: a wall of players that starts at once. By itself the server has room for five, and
+/// the others try again after seconds.
+const BACKLOG: i32 = 128;
+
 /// How often sessions that clients left without a word are looked for.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
@@ -95,6 +99,7 @@ impl RtspServer {
         let server = rtsp_server::RTSPServer::new();
         server.set_address(&address.ip().to_string());
         server.set_service(&address.port().to_string());
+        server.set_backlog(BACKLOG);
         let mounts = Mounts::new();
         server.set_mount_points(Some(&mounts));
         // A viewer's DESCRIBE waits until its stream has a first picture. With the one thread that is the default, a
