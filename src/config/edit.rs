@@ -63,6 +63,8 @@ pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     // The document knows one kind of line end only: a file with both gets the shorter one.
     let windows = text.contains("\r\n") && text.matches('\n').count() == text.matches("\r\n").count();
     let unix = text.contains("\r\n").then(|| text.replace("\r\n", "\n"));
+    // A carriage return alone is no TOML, and shall not become a part of a line end: the whole text is refused for it.
+    let unix = unix.filter(|unix| !unix.contains('\r'));
     let text = unix.as_deref().unwrap_or(text);
     let mut document: DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| EditError::Syntax(error.message().to_owned()))?;
@@ -485,6 +487,12 @@ http = "127.0.0.1:8080"
         let text = "\u{feff}[[stream]]\r\nname = \"a\" # one\r\nsource = \"test://\"\r\n";
         let changed = edit(text, &change("a", json!({"source": "test://ball"}))).unwrap();
         assert_eq!(changed, text.replace("test://", "test://ball"));
+    }
+
+    #[test]
+    fn a_stray_carriage_return_is_no_toml() {
+        let text = "[[stream]]\r\nname = \"a\"\r\r\n";
+        assert!(matches!(edit(text, &Edit::Remove { stream: "a".into() }), Err(EditError::Syntax(_))));
     }
 
     #[test]

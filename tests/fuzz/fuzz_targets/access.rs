@@ -106,7 +106,8 @@ fuzz_target!(|data: &[u8]| {
     if HTTP.contains(&status) {
         return;
     }
-    let mut words = request.split(' ');
+    // Empty lines before a request are none of it (RFC 9112, 2.2).
+    let mut words = request.trim_start_matches(['\r', '\n']).split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let looks = ["GET", "HEAD", "OPTIONS"].contains(&method);
     let path = path_of(target);
