@@ -14,8 +14,10 @@ const FILTER: &str = "MASKCAST_LOG";
 /// The journal's fields are `MASKCAST_STREAM`, `MASKCAST_STAGE`, `MASKCAST_SEQ`: bare names could be those of others.
 const FIELD_PREFIX: &str = "MASKCAST";
 
-/// ONNX Runtime is talkative about optimisations; only what it calls errors is passed on by default.
-const DEFAULT_FILTER: &str = "info,ort=error";
+const DEFAULT_FILTER: &str = "info";
+
+/// ONNX Runtime is talkative about optimisations: only what it calls errors is passed on, unless the filter names it.
+const QUIET: &str = "ort=error";
 
 /// Starts logging.
 ///
@@ -23,10 +25,9 @@ const DEFAULT_FILTER: &str = "info,ort=error";
 /// A filter that cannot be understood.
 pub fn init(format: LogFormat) -> Result<(), String> {
     let filter = match std::env::var(FILTER) {
-        Ok(text) if !text.trim().is_empty() => {
-            EnvFilter::try_new(&text).map_err(|error| format!("{FILTER}={text:?} is not a log filter: {error}"))?
-        }
-        _ => EnvFilter::new(DEFAULT_FILTER),
+        Ok(text) if !text.trim().is_empty() => EnvFilter::try_new(full(&text))
+            .map_err(|error| format!("{FILTER}={text:?} is not a log filter: {error}"))?,
+        _ => EnvFilter::new(full(DEFAULT_FILTER)),
     };
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
@@ -41,6 +42,13 @@ pub fn init(format: LogFormat) -> Result<(), String> {
         LogFormat::Auto | LogFormat::Text => registry.with(text()).try_init(),
     };
     started.map_err(|error| format!("the log cannot be started: {error}"))
+}
+
+/// The filter, and what it leaves open.
+fn full(filter: &str) -> String {
+    let mut directives = filter.split(',').map(str::trim);
+    let decides = directives.any(|directive| directive == "off" || directive.split(['=', ':']).next() == Some("ort"));
+    if decides { filter.to_owned() } else { format!("{filter},{QUIET}") }
 }
 
 /// Whether standard error is a stream to the journal (systemd.exec(5), `$JOURNAL_STREAM`): device and inode of the
@@ -59,4 +67,18 @@ where
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn onnx_runtime_is_heard_where_the_filter_names_it() {
+        assert_eq!(full("info"), "info,ort=error");
+        assert_eq!(full("maskcast::transport=debug, warn"), "maskcast::transport=debug, warn,ort=error");
+        for as_it_is in ["debug,ort=info", "info, ort::logging=warn", "off"] {
+            assert_eq!(full(as_it_is), as_it_is);
+        }
+    }
 }
