@@ -67,8 +67,11 @@ fn make(before: &str, change: &Edit) -> Option<String> {
     assert!(same(&tidy(new.clone()), &tidy(wanted.clone())), "{change:?}\nis {new}\nnot {wanted}\n{after}");
     lines_stay(before, &after, change, &json);
     configs_agree(before, &after, change);
-    if let Edit::Change { stream, .. } = change {
-        assert_eq!(edit(&after, change).as_ref(), Ok(&after), "made twice, it is another change");
+    if let Edit::Change { stream, patch } = change {
+        // A stream that has another name now is not found again; the API changes no names.
+        if !patch.contains_key("name") {
+            assert_eq!(edit(&after, change).as_ref(), Ok(&after), "made twice, it is another change");
+        }
         let nothing = Edit::Change { stream: stream.clone(), patch: Object::new() };
         // A file with both kinds of line ends gets one.
         let unix = |text: String| text.replace("\r\n", "\n");
