@@ -73,8 +73,8 @@ fn make(before: &str, change: &Edit) -> Option<String> {
             assert_eq!(edit(&after, change).as_ref(), Ok(&after), "made twice, it is another change");
         }
         let nothing = Edit::Change { stream: stream.clone(), patch: Object::new() };
-        // A file with both kinds of line ends gets one.
-        let unix = |text: String| text.replace("\r\n", "\n");
+        // A file with both kinds of line ends gets one, also behind its last line.
+        let unix = |text: String| text.replace("\r\n", "\n").trim_end_matches('\n').to_owned();
         assert_eq!(edit(before, &nothing).map(unix), Ok(unix(before.to_owned())), "no change changes it");
     }
     Some(after)
