@@ -3,7 +3,9 @@
 //! Every arrow of the dataflow picture is one of these, so the memory between stages has a limit, and what happens
 //! under load is a decision that can be read here and not an accident.
 
-use crossbeam_channel::{Receiver, SendError, TrySendError, bounded};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, SendError, SendTimeoutError, TrySendError, bounded};
 
 /// What a full queue does with one more item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,38 @@ impl<T> Sender<T> {
     /// Whether [`Sender::send`] would wait now.
     pub fn would_wait(&self) -> bool {
         self.evict.is_none() && self.channel.is_full()
+    }
+
+    /// The sending half of a blocking queue, to wait for room in a `Select`; `None` where a full queue drops its oldest
+    /// item. It keeps the queue open as this sender does.
+    pub fn room(&self) -> Option<crossbeam_channel::Sender<T>> {
+        self.evict.is_none().then(|| self.channel.clone())
+    }
+
+    /// As [`Sender::send`], and calls `waiting` about once in `interval` for as long as the queue is full.
+    ///
+    /// # Errors
+    /// Gives the item back when all receivers of a blocking queue are gone.
+    pub fn send_patiently(
+        &self,
+        item: T,
+        interval: Duration,
+        mut waiting: impl FnMut(),
+    ) -> Result<Option<T>, SendError<T>> {
+        if self.evict.is_some() {
+            return self.send(item);
+        }
+        let mut item = item;
+        loop {
+            match self.channel.send_timeout(item, interval) {
+                Ok(()) => return Ok(None),
+                Err(SendTimeoutError::Disconnected(back)) => return Err(SendError(back)),
+                Err(SendTimeoutError::Timeout(back)) => {
+                    item = back;
+                    waiting();
+                }
+            }
+        }
     }
 
     /// Queues `item`. Returns the item that had to make room, if any.
@@ -93,6 +127,23 @@ mod tests {
         let (dropping, _receiver) = queue(1, WhenFull::DropOldest);
         dropping.send(1).unwrap();
         assert!(!dropping.would_wait());
+    }
+
+    #[test]
+    fn a_sender_that_waits_for_room_says_so() {
+        let (sender, receiver) = queue(1, WhenFull::Block);
+        sender.send(1).unwrap();
+        let mut calls = 0;
+        let sent = sender.send_patiently(2, Duration::from_millis(1), || {
+            calls += 1;
+            if calls == 3 {
+                assert_eq!(receiver.recv(), Ok(1));
+            }
+        });
+        assert_eq!((sent, calls, receiver.recv()), (Ok(None), 3, Ok(2)));
+        assert!(sender.room().is_some_and(|room| !room.is_full()));
+        drop(receiver);
+        assert_eq!(sender.send_patiently(3, Duration::from_millis(1), || {}), Err(SendError(3)));
     }
 
     #[test]

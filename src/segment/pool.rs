@@ -4,25 +4,29 @@
 //! with the first frame it takes what waits in the other lanes too, up to `max_batch`, so that a GPU sees one large
 //! run instead of many small ones. A worker that panics or fails loses its batch, is counted, and gets a new segmenter.
 //!
+//! A worker never waits for one lane alone: a lane whose overlay has no room for another frame (a file at full speed
+//! with a slow output) is passed over until there is room, and the other lanes are served meanwhile.
+//!
 //! The workers of one model are a [`Crew`]. [`Pool::install`] puts another crew in its place while streams go on: the new
 //! one is ready before the old one stops after the batch it is on, so no frame is lost. While there is no model, frames
 //! pass through without masks.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
-use super::{SegmentError, Segmented, Segmenter};
+use super::{SegmentError, Segmenter};
 use crate::frame::{Frame, Mask};
 use crate::queue;
-use crate::repeats;
 use crate::stream::ledger::Entry;
 use crate::stream::status::Status;
-use crate::stream::timing::Stage;
+
+mod worker;
+
+use worker::{Worker, make};
 
 /// A frame that wants a mask.
 pub struct Request {
@@ -62,25 +66,31 @@ pub struct Lane {
     pub status: Arc<Status>,
     pub requests: Receiver<Request>,
     /// Locked while a request is taken and its promise is queued, so that workers who take turns keep frames in order.
+    /// Never held for longer: nothing waits while it is locked.
     output: Mutex<LaneOutput>,
+    /// The overlay's queue, where a full one makes the sender wait: then workers wait for room instead of a request.
+    room: Option<Sender<Matched>>,
 }
 
 impl Lane {
     pub fn new(status: Arc<Status>, requests: Receiver<Request>, output: LaneOutput) -> Self {
-        Lane { status, requests, output: Mutex::new(output) }
+        let room = match &output {
+            LaneOutput::Matched(overlay) => overlay.room(),
+            LaneOutput::Newest(_) => None,
+        };
+        Lane { status, requests, output: Mutex::new(output), room }
     }
 
     fn lock(&self) -> MutexGuard<'_, LaneOutput> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` while another worker has it, who may be waiting for room in the overlay's queue.
-    fn try_lock(&self) -> Option<MutexGuard<'_, LaneOutput>> {
-        match self.output.try_lock() {
-            Ok(output) => Some(output),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    /// Registers what a worker has to wait for before it can take a request.
+    fn wait_in<'a>(&'a self, select: &mut Select<'a>) {
+        match self.room.as_ref().filter(|room| room.is_full()) {
+            Some(room) => select.send(room),
+            None => select.recv(&self.requests),
+        };
     }
 }
 
@@ -131,8 +141,42 @@ struct Team {
     /// One for each worker: a message tells it that the lanes have changed. Not one for all: a quick worker would read
     /// what is meant for the others.
     wake: Vec<Sender<()>>,
+    tasks: Vec<Arc<Task>>,
     threads: Vec<JoinHandle<()>>,
 }
+
+/// What a worker is doing, and since when; for [`Pool::stuck`].
+#[derive(Debug, Default)]
+struct Task(Mutex<Option<(Doing, Instant)>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// Runs the model on a batch.
+    Running,
+    /// Makes a segmenter.
+    Making,
+}
+
+impl Task {
+    /// Does `work`, which is what the worker is seen to do until it returns or panics.
+    fn during<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
+        struct Clear<'a>(&'a Task);
+        impl Drop for Clear<'_> {
+            fn drop(&mut self) {
+                *lock(&self.0.0) = None;
+            }
+        }
+        *lock(&self.0) = Some((doing, Instant::now()));
+        let _clear = Clear(self);
+        work()
+    }
+}
+
+/// A run of the model that takes longer than this does not return any more.
+pub const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+/// The same for making a segmenter, for which TensorRT may build an engine.
+pub const MAKE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 impl Drop for Team {
     fn drop(&mut self) {
@@ -160,10 +204,6 @@ pub struct Pool {
     /// Frames of one stream that are in work together, at most: for the queues of streams.
     in_work: usize,
 }
-
-/// Pauses of a worker after failures that follow one another: none after the first, then this, doubling up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Pool {
     /// A pool without a model, whose streams will have at most `in_work` frames in work at a time.
@@ -223,6 +263,26 @@ impl Pool {
     pub fn notice(&self) -> Arc<Notice> {
         Arc::clone(&self.shared.notice)
     }
+
+    /// The first worker that has been on one batch for longer than `run_limit`, or on making a segmenter for longer than
+    /// `make_limit`, or whose thread has ended, in words; `None` while all work.
+    pub fn stuck(&self, run_limit: Duration, make_limit: Duration) -> Option<String> {
+        let team = lock(&self.team);
+        for (n, (task, thread)) in team.tasks.iter().zip(&team.threads).enumerate() {
+            if thread.is_finished() {
+                return Some(format!("segmentation worker {n} has ended"));
+            }
+            let Some((doing, since)) = *lock(&task.0) else { continue };
+            let (what, limit) = match doing {
+                Doing::Running => ("run the model on a batch", run_limit),
+                Doing::Making => ("prepare the model", make_limit),
+            };
+            if since.elapsed() > limit {
+                return Some(format!("segmentation worker {n} has been trying to {what} for {:.0?}", since.elapsed()));
+            }
+        }
+        None
+    }
 }
 
 /// Starts workers; without a factory they hand frames on without masks.
@@ -233,16 +293,19 @@ fn muster(
     factory: Option<Arc<Factory>>,
 ) -> Result<Team, SegmentError> {
     let (stop, stopped) = bounded(0);
-    let mut team = Team { stop: Some(stop), wake: Vec::new(), threads: Vec::new() };
+    let mut team = Team { stop: Some(stop), wake: Vec::new(), tasks: Vec::new(), threads: Vec::new() };
     // All segmenters before the first thread: a failure has disturbed nobody.
     let segmenters: Vec<_> = (0..workers.max(1))
-        .map(|_| factory.as_ref().map(|factory| factory()).transpose())
+        .map(|_| factory.as_ref().map(|factory| make(&**factory)).transpose())
         .collect::<Result<_, SegmentError>>()?;
     for (n, segmenter) in segmenters.into_iter().enumerate() {
         let (wake, woken) = bounded(1);
         team.wake.push(wake);
+        let task = Arc::new(Task::default());
+        team.tasks.push(Arc::clone(&task));
         let worker = Worker {
             shared: Arc::clone(shared),
+            task,
             factory: factory.clone(),
             max_batch: max_batch.max(1),
             stopped: stopped.clone(),
@@ -257,196 +320,6 @@ fn muster(
         team.threads.push(handle);
     }
     Ok(team)
-}
-
-struct Worker {
-    shared: Arc<Shared>,
-    /// `None` while there is no model.
-    factory: Option<Arc<Factory>>,
-    max_batch: usize,
-    stopped: Receiver<()>,
-    woken: Receiver<()>,
-    segmenter: Option<Box<dyn Segmenter>>,
-    /// Batches that failed since the last good one.
-    failures: u32,
-}
-
-/// A request that was taken from its lane, with the promise that was given for it.
-struct Job {
-    lane: Arc<Lane>,
-    frame: Frame,
-    promise: Option<Sender<Result<Mask, NoMask>>>,
-}
-
-impl Worker {
-    fn run(mut self) {
-        while let Some(batch) = self.next_batch() {
-            if !batch.is_empty() {
-                self.work(batch);
-            }
-        }
-    }
-
-    /// Waits for work. `None` when the pool stops; an empty batch when the lanes have changed.
-    fn next_batch(&mut self) -> Option<Vec<Job>> {
-        let lanes: Vec<Arc<Lane>> = lock(&self.shared.lanes).clone();
-        let mut select = Select::new();
-        for lane in &lanes {
-            select.recv(&lane.requests);
-        }
-        let woken = select.recv(&self.woken);
-        let stopped = select.recv(&self.stopped);
-        // Among several ready lanes this picks at random, so no lane starves.
-        let ready = select.ready();
-        if ready == stopped {
-            return None;
-        }
-        if ready == woken {
-            let _ = self.woken.try_recv();
-            return Some(Vec::new());
-        }
-        let mut batch = Vec::new();
-        let count = lanes.len();
-        // The ready lane first, then the others in turn, then all again while there is room.
-        let mut misses = 0;
-        for n in (ready..).take(count * self.max_batch) {
-            let lane = &lanes[n % count];
-            match take(lane, batch.is_empty()) {
-                Taken::Job(job) => {
-                    misses = 0;
-                    batch.push(*job);
-                }
-                Taken::Nothing => misses += 1,
-                Taken::Closed => {
-                    misses += 1;
-                    lock(&self.shared.lanes).retain(|other| !Arc::ptr_eq(other, lane));
-                }
-            }
-            if batch.len() == self.max_batch || misses == count {
-                break;
-            }
-        }
-        Some(batch)
-    }
-
-    fn work(&mut self, batch: Vec<Job>) {
-        let Some(factory) = self.factory.clone() else {
-            batch.into_iter().for_each(|job| deliver(job, Err(NoMask::NotReady)));
-            return;
-        };
-        let frames: Vec<Frame> = batch.iter().map(|job| job.frame.clone()).collect();
-        let result = self.segment(&frames, &*factory);
-        let stats = Arc::clone(&self.shared.stats);
-        stats.runs.fetch_add(1, Ordering::Relaxed);
-        stats.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
-        match result {
-            Ok(segmented) => {
-                if std::mem::take(&mut self.failures) > 1 {
-                    tracing::info!(stage = "segment", "the model works again");
-                }
-                let (preprocess, run) = (segmented.preprocess.share(frames.len()), segmented.run.share(frames.len()));
-                for (job, mask) in batch.into_iter().zip(segmented.masks) {
-                    job.lane.status.stage(Stage::Preprocess).record(preprocess);
-                    job.lane.status.stage(Stage::Segment).record(run);
-                    deliver(job, Ok(mask));
-                }
-            }
-            Err(error) => {
-                stats.failures.fetch_add(1, Ordering::Relaxed);
-                self.failures += 1;
-                for job in batch {
-                    let Frame { stream, seq, pts, .. } = &job.frame;
-                    tracing::debug!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
-                    repeats::error(stream, "segment", Some(*seq), &error.0);
-                    deliver(job, Err(error.clone().into()));
-                }
-                self.pause();
-            }
-        }
-    }
-
-    /// After repeated failures: making a new session may be expensive, and whatever is wrong may need time to pass.
-    fn pause(&self) {
-        if self.failures > 1 {
-            let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 2).min(5)).min(LONGEST_PAUSE);
-            // A stop ends it.
-            let _ = self.stopped.recv_timeout(pause);
-        }
-    }
-
-    /// Runs the segmenter; whatever goes wrong costs it, and the next batch gets a new one.
-    fn segment(&mut self, frames: &[Frame], factory: &Factory) -> Result<Segmented, SegmentError> {
-        let mut segmenter = match self.segmenter.take() {
-            Some(segmenter) => segmenter,
-            None => factory()?,
-        };
-        let result = match catch_unwind(AssertUnwindSafe(|| segmenter.segment(frames))) {
-            Ok(result) => result,
-            Err(panic) => Err(SegmentError(format!("the segmenter panicked: {}", crate::stream::panic_text(&*panic)))),
-        };
-        let result = result.and_then(|segmented| match segmented.masks.len() {
-            n if n == frames.len() => Ok(segmented),
-            n => Err(SegmentError(format!("{n} masks came back for {} frames", frames.len()))),
-        });
-        if result.is_ok() {
-            self.segmenter = Some(segmenter);
-        }
-        result
-    }
-}
-
-enum Taken {
-    Job(Box<Job>),
-    Nothing,
-    Closed,
-}
-
-/// Takes the lane's next request; for `matched`, queues its promise before another worker can take the one after it.
-/// Waits for room for the promise, or for another worker that does, only if `may_wait`: who has a batch in hand would
-/// wait for an overlay that waits for this batch.
-fn take(lane: &Arc<Lane>, may_wait: bool) -> Taken {
-    let Some(output) = (if may_wait { Some(lane.lock()) } else { lane.try_lock() }) else { return Taken::Nothing };
-    if let LaneOutput::Matched(overlay) = &*output
-        && !may_wait
-        && overlay.would_wait()
-    {
-        return Taken::Nothing;
-    }
-    let request = match lane.requests.try_recv() {
-        Ok(request) => request,
-        Err(crossbeam_channel::TryRecvError::Empty) => return Taken::Nothing,
-        Err(crossbeam_channel::TryRecvError::Disconnected) => return Taken::Closed,
-    };
-    let mut promise = None;
-    if let (LaneOutput::Matched(overlay), Some(entry)) = (&*output, request.entry) {
-        let (sender, mask) = bounded(1);
-        match overlay.send(Matched { frame: request.frame.clone(), entry, mask }) {
-            Ok(None) => {}
-            Ok(Some(evicted)) => evicted.entry.dropped(crate::stream::ledger::DropReason::OverlayBusy),
-            Err(returned) => {
-                // The overlay is gone: the stream is stopping, and nobody waits for this mask.
-                returned.0.entry.dropped(crate::stream::ledger::DropReason::Stopped);
-                return Taken::Nothing;
-            }
-        }
-        promise = Some(sender);
-    }
-    Taken::Job(Box::new(Job { lane: Arc::clone(lane), frame: request.frame, promise }))
-}
-
-fn deliver(job: Job, result: Result<Mask, NoMask>) {
-    match (job.promise, result) {
-        // Nobody may be waiting any more, when the overlay evicted the frame or the stream stopped.
-        (Some(promise), result) => drop(promise.try_send(result)),
-        (None, Ok(mask)) => {
-            if let LaneOutput::Newest(newest) = &*job.lane.lock() {
-                // What is evicted is an older mask, which nobody needs.
-                drop(newest.send(mask));
-            }
-        }
-        // `full-rate` goes on with the mask it has, until that is too old.
-        (None, Err(_)) => {}
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

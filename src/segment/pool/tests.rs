@@ -1,8 +1,14 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::worker::{Taken, deliver, take};
 use super::*;
 use crate::frame::{OwnedPicture, PixelFormat, VideoInfo};
 use crate::queue::{WhenFull, queue};
+use crate::segment::Segmented;
+use crate::stream::timing::Spent;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Guards against hanging.
+const DEADLINE: Duration = Duration::from_secs(180);
 
 fn request(status: &Status, seq: u64) -> Request {
     let frame = Frame {
@@ -15,30 +21,141 @@ fn request(status: &Status, seq: u64) -> Request {
     Request { frame, entry: Some(status.ledger.open()) }
 }
 
-#[test]
-fn a_worker_with_a_batch_does_not_wait_for_one_that_waits_for_the_overlay() {
-    let status = Arc::new(Status::new("test"));
-    let (requests, waiting) = queue(3, WhenFull::Block);
-    let (promises, overlay) = queue(1, WhenFull::Block);
-    let lane = Arc::new(Lane::new(Arc::clone(&status), waiting, LaneOutput::Matched(promises)));
-    (0..3).for_each(|seq| assert!(requests.send(request(&status, seq)).is_ok()));
-    // The overlay's queue is full now, of a frame in this worker's batch.
-    let Taken::Job(first) = take(&lane, true) else { panic!("the first frame waits") };
-    // Another worker waits for room, and keeps the lane to itself meanwhile.
-    let other = Arc::clone(&lane);
-    let waiter = std::thread::spawn(move || matches!(take(&other, true), Taken::Job(_)));
-    let deadline = Instant::now() + DEADLINE;
-    while lane.try_lock().is_some() {
-        assert!(Instant::now() < deadline, "the other worker never came");
-        std::thread::yield_now();
+/// Does to each batch what its function says.
+struct Fake<F>(F);
+
+impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Fake<F> {
+    fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
+        (self.0)(frames)?;
+        let mask = |frame: &Frame| Mask {
+            seq: frame.seq,
+            pts: frame.pts,
+            captured_at: frame.captured_at,
+            width: 1,
+            height: 1,
+            classes: vec![0],
+            labels: [].into(),
+        };
+        Ok(Segmented { masks: frames.iter().map(mask).collect(), preprocess: Spent::default(), run: Spent::default() })
     }
-    let (done, answered) = bounded(1);
-    let same = Arc::clone(&lane);
-    std::thread::spawn(move || done.send(matches!(take(&same, false), Taken::Nothing)));
-    let answer = answered.recv_timeout(DEADLINE);
-    // The first frame's mask comes, the overlay goes on, and so does the other worker.
+}
+
+/// A lane whose frames each wait for their mask, and both its ends.
+fn matched_lane(
+    requests: usize,
+    room: usize,
+    when_full: WhenFull,
+) -> (Arc<Status>, queue::Sender<Request>, Lane, Receiver<Matched>) {
+    let status = Arc::new(Status::new("test"));
+    let (sender, waiting) = queue(requests, when_full);
+    let (promises, overlay) = queue(room, when_full);
+    let lane = Lane::new(Arc::clone(&status), waiting, LaneOutput::Matched(promises));
+    (status, sender, lane, overlay)
+}
+
+#[test]
+fn a_lane_without_room_is_passed_over_and_ready_again_when_there_is_some() {
+    let (status, requests, lane, overlay) = matched_lane(3, 1, WhenFull::Block);
+    let lane = Arc::new(lane);
+    (0..3).for_each(|seq| assert!(requests.send(request(&status, seq)).is_ok()));
+    let Taken::Job(first) = take(&lane) else { panic!("the first frame waits") };
+    // The overlay's queue is full now, of a frame in this worker's batch.
+    assert!(matches!(take(&lane), Taken::Nothing), "it goes on with the batch that it has");
+    let mut select = Select::new();
+    lane.wait_in(&mut select);
+    assert!(select.try_ready().is_err(), "requests wait, and there is no room");
     deliver(*first, Err(NoMask::NotReady));
     drop(overlay.recv_timeout(DEADLINE).unwrap());
-    assert!(waiter.join().unwrap());
-    assert_eq!(answer, Ok(true), "it goes on with the batch that it has");
+    let mut select = Select::new();
+    lane.wait_in(&mut select);
+    assert!(select.try_ready().is_ok());
+    assert!(matches!(take(&lane), Taken::Job(_)));
+}
+
+/// A file at full speed whose output takes nothing, beside a live stream, with one worker for both.
+#[test]
+fn a_file_with_a_slow_output_does_not_keep_the_worker_from_live_streams() {
+    let factory = || Ok(Box::new(Fake(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
+    let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
+    let (file, frames, lane, slow) = matched_lane(4, 2, WhenFull::Block);
+    pool.add(lane);
+    // Two fill the overlay's queue, and then the lane's own is filled: so the worker has tried.
+    (0..6).for_each(|seq| assert!(frames.send(request(&file, seq)).is_ok()));
+    let (live, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
+    pool.add(lane);
+    for seq in 0..20 {
+        assert!(requests.send(request(&live, seq)).is_ok());
+        let promised = shown.recv_timeout(DEADLINE).expect("the live stream's frame is taken");
+        assert_eq!(promised.mask.recv_timeout(DEADLINE).expect("a mask").unwrap().seq, seq);
+    }
+    // The file has lost nothing, and goes on in order as soon as its output does.
+    for seq in 0..6 {
+        let promised = slow.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(promised.mask.recv_timeout(DEADLINE).unwrap().unwrap().seq, seq);
+    }
+}
+
+#[test]
+fn a_worker_survives_a_factory_that_panics() {
+    let made = AtomicUsize::new(0);
+    let factory = move || {
+        let attempt = made.fetch_add(1, Ordering::SeqCst);
+        assert!(attempt != 1, "the factory panics on purpose");
+        let fails_first = attempt == 0;
+        Ok(Box::new(Fake(move |_: &[Frame]| match fails_first {
+            true => Err(SegmentError::new("fails on purpose")),
+            false => Ok(()),
+        })) as Box<dyn Segmenter>)
+    };
+    let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
+    let (status, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
+    pool.add(lane);
+    let answer = |seq| {
+        assert!(requests.send(request(&status, seq)).is_ok());
+        let promised = shown.recv_timeout(DEADLINE).expect("the worker takes the frame");
+        let mask = promised.mask.recv_timeout(DEADLINE).expect("the worker answers");
+        mask.map(|mask| mask.seq).map_err(|error| error.to_string())
+    };
+    assert_eq!(answer(0), Err("fails on purpose".into()));
+    assert_eq!(answer(1), Err("preparing the model panicked: the factory panics on purpose".into()));
+    assert_eq!(answer(2), Ok(2));
+    assert_eq!(pool.stuck(RUN_LIMIT, MAKE_LIMIT), None);
+}
+
+#[test]
+fn a_factory_that_panics_leaves_the_workers_before_in_place() {
+    let factory = || Ok(Box::new(Fake(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
+    let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
+    let crew = Crew { workers: 1, max_batch: 1, factory: Box::new(|| panic!("the library panics on purpose")) };
+    let error = pool.install(crew).unwrap_err().to_string();
+    assert_eq!(error, "preparing the model panicked: the library panics on purpose");
+    let (status, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
+    pool.add(lane);
+    assert!(requests.send(request(&status, 7)).is_ok());
+    assert_eq!(shown.recv_timeout(DEADLINE).unwrap().mask.recv_timeout(DEADLINE).unwrap().unwrap().seq, 7);
+}
+
+#[test]
+fn a_worker_that_does_not_return_is_told() {
+    let (entered, running) = bounded(1);
+    let (go, gate) = bounded::<()>(0);
+    let factory = move || {
+        let (entered, gate) = (entered.clone(), gate.clone());
+        Ok(Box::new(Fake(move |_: &[Frame]| {
+            entered.send(()).unwrap();
+            let _ = gate.recv();
+            Ok(())
+        })) as Box<dyn Segmenter>)
+    };
+    let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
+    assert_eq!(pool.stuck(Duration::ZERO, Duration::ZERO), None, "a worker that waits for frames is not stuck");
+    let (status, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
+    pool.add(lane);
+    assert!(requests.send(request(&status, 0)).is_ok());
+    running.recv_timeout(DEADLINE).unwrap();
+    let stuck = pool.stuck(Duration::ZERO, MAKE_LIMIT).expect("it is on a batch");
+    assert!(stuck.starts_with("segmentation worker 0 has been trying to run the model"), "{stuck}");
+    assert_eq!(pool.stuck(RUN_LIMIT, MAKE_LIMIT), None);
+    drop(go);
+    assert!(shown.recv_timeout(DEADLINE).unwrap().mask.recv_timeout(DEADLINE).unwrap().is_ok());
 }
