@@ -41,11 +41,14 @@ pub struct LiveOutput {
     patient: bool,
     pool: Option<RawPool>,
     h264: Option<Encoder>,
-    /// Encoders that have failed on this machine; the automatic choice passes them over.
-    failed: Vec<H264>,
+    /// Encoders that have failed with this stream, and when; the automatic choice passes them over for a while.
+    failed: Failed,
     jpeg: Option<JpegEncoder>,
-    /// After a failure no encoder is started before this time.
-    retry: Option<Instant>,
+    /// After a failure, each kind of encoder is not started before its time.
+    h264_retry: Option<Instant>,
+    jpeg_retry: Option<Instant>,
+    /// Since when the H.264 encoder has had no room.
+    full_since: Option<Instant>,
     pushes: Vec<Push>,
     /// By which the fan-out knows the recording and the pushes.
     id: OutputId,
@@ -53,6 +56,35 @@ pub struct LiveOutput {
 
 /// Pause before an encoder that failed is started again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// An encoder that has had no room for a picture for this long hangs.
+const STALL: Duration = Duration::from_secs(10);
+
+/// How long an encoder that failed is passed over: what made it fail, a GPU without a free session for instance, may be over.
+const FORGET: Duration = Duration::from_secs(10 * 60);
+
+/// Encoders that have failed.
+#[derive(Default)]
+struct Failed(Vec<(H264, Instant)>);
+
+impl Failed {
+    /// Enters a failure, which counts from now.
+    fn enter(&mut self, kind: H264, now: Instant) {
+        self.0.retain(|(known, _)| *known != kind);
+        self.0.push((kind, now));
+    }
+
+    /// Those that failed not long ago, in the order of their failures.
+    fn recent(&mut self, now: Instant) -> Vec<H264> {
+        self.0.retain(|(_, at)| now.saturating_duration_since(*at) < FORGET);
+        self.0.iter().map(|(kind, _)| *kind).collect()
+    }
+}
+
+/// Whether an encoder may be started, after a failure or without one.
+fn is_due(retry: Option<Instant>) -> bool {
+    retry.is_none_or(|at| Instant::now() >= at)
+}
 
 impl LiveOutput {
     /// # Errors
@@ -73,9 +105,11 @@ impl LiveOutput {
             patient: false,
             pool: None,
             h264: None,
-            failed: Vec::new(),
+            failed: Failed::default(),
             jpeg: None,
-            retry: None,
+            h264_retry: None,
+            jpeg_retry: None,
+            full_since: None,
             pushes: Vec::new(),
             id,
         };
@@ -97,30 +131,38 @@ impl LiveOutput {
 
     /// Starts and stops encoders as viewers come and go. One that fails does not keep the other from working.
     fn follow_viewers(&mut self) -> Result<(), OutputError> {
-        let Some(pool) = &self.pool else { return Ok(()) };
-        if let Some(problem) = self.h264.as_ref().and_then(|encoder| bus_error(&encoder.bus)) {
-            return Err(self.h264_failed(&problem.message));
-        }
-        let may_start = self.retry.is_none_or(|at| Instant::now() >= at);
         let mut outcome = Ok(());
+        if let Some(problem) = self.h264.as_ref().and_then(|encoder| bus_error(&encoder.bus)) {
+            outcome = Err(self.h264_failed(&problem.message));
+        } else if self.full_since.is_some_and(|since| since.elapsed() >= STALL) {
+            outcome = Err(self.h264_failed(&format!("it has taken no picture for {} s", STALL.as_secs())));
+        }
+        if let Some(problem) = self.jpeg.as_ref().and_then(JpegEncoder::failure) {
+            outcome = outcome.and(Err(self.jpeg_failed(&problem.0)));
+        }
+        let Some(pool) = &self.pool else { return outcome };
         if self.outlets.jpeg.viewers() == 0 {
             self.jpeg = None;
-        } else if self.jpeg.is_none() && may_start {
+        } else if self.jpeg.is_none() && is_due(self.jpeg_retry) {
             match JpegEncoder::start(&pool.caps, self.encode.jpeg_quality, &self.outlets.jpeg) {
                 Ok(encoder) => self.jpeg = Some(encoder),
-                Err(error) => outcome = Err(error),
+                Err(error) => {
+                    self.jpeg_retry = Some(Instant::now() + RETRY);
+                    outcome = outcome.and(Err(error));
+                }
             }
         }
         if self.outlets.h264.takers() == 0 {
-            self.h264 = None;
-        } else if self.h264.is_none() && may_start {
-            match Encoder::start(pool, &self.encode, &self.failed, &self.status, &self.outlets.h264) {
+            (self.h264, self.full_since) = (None, None);
+        } else if self.h264.is_none() && is_due(self.h264_retry) {
+            let failed = self.failed.recent(Instant::now());
+            match Encoder::start(pool, &self.encode, &failed, &self.status, &self.outlets.h264) {
                 Ok(encoder) => self.h264 = Some(encoder),
-                Err(error) => outcome = Err(error),
+                Err(error) => {
+                    self.h264_retry = Some(Instant::now() + RETRY);
+                    outcome = outcome.and(Err(error));
+                }
             }
-        }
-        if outcome.is_err() {
-            self.retry = Some(Instant::now() + RETRY);
         }
         outcome
     }
@@ -134,13 +176,25 @@ impl LiveOutput {
     }
 
     fn h264_failed(&mut self, problem: &str) -> OutputError {
+        self.full_since = None;
         let Some(encoder) = self.h264.take() else { return OutputError(problem.into()) };
         let kind = encoder.chain.kind;
-        if !self.failed.contains(&kind) {
-            self.failed.push(kind);
-        }
-        self.retry = Some(Instant::now() + RETRY);
+        self.failed.enter(kind, Instant::now());
+        self.h264_retry = Some(Instant::now() + RETRY);
         OutputError(format!("the encoder {} failed: {problem}", kind.element()))
+    }
+
+    fn jpeg_failed(&mut self, problem: &str) -> OutputError {
+        self.jpeg = None;
+        self.jpeg_retry = Some(Instant::now() + RETRY);
+        OutputError(format!("the JPEG encoder failed: {problem}"))
+    }
+
+    /// Tells of a failure of one encoder where the picture goes out by the other.
+    fn tell(&self, trouble: Result<(), OutputError>) {
+        if let Err(error) = trouble {
+            repeats::error(&self.status.name, "publish", None, &error.0);
+        }
     }
 }
 
@@ -149,7 +203,7 @@ impl Output for LiveOutput {
         let wanted = self.outlets.h264.takers() > 0 || self.outlets.jpeg.viewers() > 0;
         if !wanted {
             // Threads, memory, descriptors, and a GPU's few encoder sessions are given back.
-            (self.h264, self.jpeg, self.pool) = (None, None, None);
+            (self.h264, self.jpeg, self.pool, self.full_since) = (None, None, None, None);
         }
         wanted
     }
@@ -157,7 +211,7 @@ impl Output for LiveOutput {
     fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
         if self.pool.as_ref().is_none_or(|pool| pool.info != info) {
             // Another shape: all that was made for the old one goes.
-            (self.h264, self.jpeg) = (None, None);
+            (self.h264, self.jpeg, self.full_since) = (None, None, None);
             self.pool = Some(RawPool::new(info)?);
         }
         let trouble = self.follow_viewers();
@@ -165,31 +219,54 @@ impl Output for LiveOutput {
             // The picture has nowhere to go: because of the trouble, or until a failed encoder is tried again.
             return trouble.and(Ok(Accepted::Busy));
         }
-        let has_room = |encoder: &Encoder| encoder.chain.source.current_level_buffers() < ENCODER_QUEUE;
-        let h264 = self.h264.as_ref().filter(|encoder| self.patient || has_room(encoder));
-        if h264.is_none() && self.jpeg.is_none() {
+        self.tell(trouble);
+        let h264_has_room = self.h264.as_ref().is_some_and(Encoder::has_room);
+        self.full_since = match &self.h264 {
+            // A source that waits finds no room as a rule.
+            Some(_) if !self.patient && !h264_has_room => Some(self.full_since.unwrap_or_else(Instant::now)),
+            _ => None,
+        };
+        let to_h264 = self.h264.is_some() && (self.patient || h264_has_room);
+        // A source that waits waits for one encoder, for JPEG only where there is no other: its viewers want the newest.
+        let wait_for_jpeg = self.patient && self.h264.is_none();
+        let to_jpeg = self.jpeg.as_ref().is_some_and(|jpeg| wait_for_jpeg || jpeg.has_room());
+        if !to_h264 && !to_jpeg {
             return Ok(Accepted::Busy);
-        }
-        if let Err(error) = trouble {
-            // One encoder does not start; the picture goes out by the other, and counts as published.
-            repeats::error(&self.status.name, "publish", None, &error.0);
         }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
         let at = self.outlets.clock.lock().unwrap_or_else(PoisonError::into_inner).at(stamp);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
-        let jpeg = self.jpeg.as_ref().map(|jpeg| jpeg.push(buffer.clone()));
-        let h264 = h264.map(|encoder| encoder.push(buffer, at, stamp));
-        if let Some(Err(error)) = jpeg {
-            self.jpeg = None;
-            self.retry = Some(Instant::now() + RETRY);
-            repeats::error(&self.status.name, "publish", None, &format!("the JPEG encoder failed: {error}"));
-        }
+        let jpeg = self.jpeg.as_ref().filter(|_| to_jpeg).map(|jpeg| match wait_for_jpeg {
+            true => jpeg.push_patiently(buffer.clone()).map(|()| true),
+            false => jpeg.push(buffer.clone()),
+        });
+        let h264 = self.h264.as_ref().filter(|_| to_h264).map(|encoder| encoder.push(buffer, at, stamp));
+        let by_jpeg = match jpeg {
+            Some(Ok(taken)) => taken,
+            Some(Err(error)) => {
+                let error = self.jpeg_failed(&error.0);
+                if h264.is_none() {
+                    return Err(error);
+                }
+                self.tell(Err(error));
+                false
+            }
+            None => false,
+        };
         match h264 {
             Some(Ok(())) => Ok(Accepted::Encoding),
-            Some(Err(error)) => Err(self.h264_failed(&error.0)),
-            None if self.h264.is_some() => Ok(Accepted::Busy),
-            None => Ok(Accepted::Published),
+            Some(Err(error)) => {
+                let error = self.h264_failed(&error.0);
+                if by_jpeg {
+                    self.tell(Err(error));
+                    Ok(Accepted::Published)
+                } else {
+                    Err(error)
+                }
+            }
+            None if by_jpeg => Ok(Accepted::Published),
+            None => Ok(Accepted::Busy),
         }
     }
 
@@ -334,6 +411,11 @@ impl Encoder {
             .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
         fanout.set_encoder(sink.clone());
         Ok(Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), under_way })
+    }
+
+    /// Whether a picture would be taken now.
+    fn has_room(&self) -> bool {
+        self.chain.source.current_level_buffers() < ENCODER_QUEUE
     }
 
     fn push(&self, buffer: gst::Buffer, at: Duration, stamp: Stamp) -> Result<(), OutputError> {

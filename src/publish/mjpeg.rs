@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use gst::prelude::*;
 
 use super::OutputError;
-use super::encoder::{ENCODER_QUEUE, glib_error};
+use super::encoder::{ENCODER_QUEUE, glib_error, push_patiently};
 use crate::gst::{bus_error, make, state_error};
 
 /// The newest JPEG of a stream. Lives as long as the stream; encoders come and go.
@@ -92,18 +92,50 @@ impl JpegEncoder {
         Ok(JpegEncoder { pipeline, bus, source })
     }
 
-    /// Encodes a picture, unless two are waiting: then this one is left out.
+    /// Whether a picture would be taken now.
+    pub fn has_room(&self) -> bool {
+        self.source.current_level_buffers() < ENCODER_QUEUE
+    }
+
+    /// The encoder's failure, if it has failed.
+    pub fn failure(&self) -> Option<OutputError> {
+        bus_error(&self.bus).map(OutputError::from)
+    }
+
+    /// Encodes a picture, unless two are waiting: then this one is left out, and the answer is false.
     ///
     /// # Errors
     /// The encoder has failed and is of no more use.
-    pub fn push(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
-        if let Some(error) = bus_error(&self.bus) {
-            return Err(error.into());
+    pub fn push(&self, buffer: gst::Buffer) -> Result<bool, OutputError> {
+        if let Some(error) = self.failure() {
+            return Err(error);
         }
-        if self.source.current_level_buffers() < ENCODER_QUEUE && self.source.push_buffer(buffer).is_err() {
-            return Err(OutputError("it takes no more pictures".into()));
+        if !self.has_room() {
+            return Ok(false);
         }
-        Ok(())
+        match self.source.push_buffer(buffer) {
+            Ok(_) => Ok(true),
+            Err(_) => Err(OutputError("it takes no more pictures".into())),
+        }
+    }
+
+    /// Encodes a picture as soon as there is room for it.
+    ///
+    /// # Errors
+    /// The encoder has failed and is of no more use.
+    pub fn push_patiently(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
+        push_patiently(&self.source, &self.bus, buffer)
+    }
+}
+
+#[cfg(test)]
+impl JpegEncoder {
+    /// Makes the encoder hold every picture from now on, as one that hangs does.
+    pub fn block(&self) {
+        let encoder = self.pipeline.iterate_elements().into_iter().flatten();
+        let encoder = encoder.into_iter().find(|element| element.type_().name() == "GstJpegEnc").unwrap();
+        let hold = |_: &gst::Pad, _: &mut gst::PadProbeInfo<'_>| gst::PadProbeReturn::Ok;
+        encoder.static_pad("src").unwrap().add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, hold);
     }
 }
 
@@ -137,7 +169,7 @@ mod tests {
                 plane.data.fill(value);
             }
         };
-        encoder.push(pool.paint(&mut red).unwrap()).unwrap();
+        assert_eq!(encoder.push(pool.paint(&mut red).unwrap()), Ok(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let wait = async { tokio::time::timeout(std::time::Duration::from_secs(30), viewer.changed()).await };
         runtime.block_on(wait).expect("a picture comes").unwrap();

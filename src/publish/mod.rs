@@ -24,7 +24,7 @@ mod webrtc;
 pub mod whep;
 
 /// Why a picture could not be published; in one line.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OutputError(pub String);
 
@@ -44,14 +44,14 @@ pub struct Stamp {
     pub slate: bool,
 }
 
-/// What became of a picture.
+/// What became of a picture. One that any encoder has taken counts as published, whatever became of it in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// It has been published.
     Published,
     /// An encoder has it, and enters its delay in the status when it comes out.
     Encoding,
-    /// The encoder has not finished earlier ones; this one was left out.
+    /// No encoder has taken it: they have not finished earlier ones.
     Busy,
 }
 

@@ -148,3 +148,131 @@ fn output_times_are_even_rise_and_follow_jumps() {
     assert_eq!(at(90_000, 200), 200, "so does one that jumps ahead");
     assert_eq!(at(90_000, 200), 201, "times rise");
 }
+
+fn info() -> VideoInfo {
+    VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) }
+}
+
+fn output(outlets: &Outlets) -> LiveOutput {
+    crate::gst::init().unwrap();
+    LiveOutput::new(EncodeConfig::default(), None, &[], Arc::new(Status::new("test")), outlets.clone()).unwrap()
+}
+
+/// Publishes the `n`-th picture of 25 a second.
+fn publish(output: &mut LiveOutput, n: u64) -> Result<Accepted, OutputError> {
+    let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+    output.publish(stamp, info(), &mut grey)
+}
+
+/// Takes pictures, and returns from the first one when its gate is opened.
+struct Gated(crossbeam_channel::Receiver<()>);
+
+impl crate::publish::fanout::Taker for Gated {
+    fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+        let _ = self.0.recv();
+        crate::publish::fanout::Taken::Yes
+    }
+}
+
+/// Publishes until the H.264 encoder, whose taker does not return, has no room any more; gives the number of pictures.
+fn fill_h264(output: &mut LiveOutput) -> u64 {
+    let until = Instant::now() + Duration::from_secs(180);
+    let mut n = 0;
+    loop {
+        publish(output, n).unwrap();
+        n += 1;
+        if !output.h264.as_ref().unwrap().has_room() {
+            return n;
+        }
+        assert!(Instant::now() < until, "the encoder takes everything");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_picture_that_the_jpeg_encoder_leaves_out_is_not_published() {
+    let outlets = Outlets::default();
+    let _viewer = outlets.jpeg.look();
+    let mut output = output(&outlets);
+    assert_eq!(publish(&mut output, 0), Ok(Accepted::Published));
+    // From now on it holds what it is given.
+    output.jpeg.as_ref().unwrap().block();
+    let accepted: Vec<Accepted> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
+    let published = accepted.iter().filter(|accepted| **accepted == Accepted::Published).count();
+    // Two wait, and one may be in each element.
+    assert!((2..10).contains(&published), "{accepted:?}");
+    assert!(accepted[published..].iter().all(|accepted| *accepted == Accepted::Busy), "{accepted:?}");
+}
+
+#[test]
+fn a_picture_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
+    let outlets = Outlets::default();
+    let (open, gate) = crossbeam_channel::bounded::<()>(0);
+    outlets.h264.add(Box::new(Gated(gate)));
+    let mut output = output(&outlets);
+    let sent = fill_h264(&mut output);
+    assert_eq!(publish(&mut output, sent), Ok(Accepted::Busy));
+    let _viewer = outlets.jpeg.look();
+    assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Published));
+    drop(open);
+}
+
+#[test]
+fn a_source_that_waits_waits_for_jpeg_where_there_is_no_other_encoder() {
+    let outlets = Outlets::default();
+    let _viewer = outlets.jpeg.look();
+    let mut output = output(&outlets).patient();
+    for n in 0..50 {
+        assert_eq!(publish(&mut output, n), Ok(Accepted::Published), "{n}");
+    }
+}
+
+#[test]
+fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
+    let outlets = Outlets::default();
+    let mut output = output(&outlets);
+    let _viewer = outlets.jpeg.look();
+    output.h264_retry = Some(Instant::now() + Duration::from_secs(3600));
+    assert_eq!(publish(&mut output, 0), Ok(Accepted::Published));
+    assert!(output.jpeg.is_some());
+    // Its gate is open.
+    outlets.h264.add(Box::new(Gated(crossbeam_channel::bounded(0).1)));
+    publish(&mut output, 1).unwrap();
+    assert!(output.h264.is_none(), "it waits for its own retry");
+    (output.h264_retry, output.jpeg_retry) = (None, Some(Instant::now() + Duration::from_secs(3600)));
+    output.jpeg = None;
+    assert_eq!(publish(&mut output, 2), Ok(Accepted::Encoding));
+    assert!(output.jpeg.is_none(), "so does the other");
+}
+
+#[test]
+fn an_encoder_that_takes_nothing_any_more_is_replaced() {
+    let outlets = Outlets::default();
+    let (open, gate) = crossbeam_channel::bounded::<()>(0);
+    outlets.h264.add(Box::new(Gated(gate)));
+    let mut output = output(&outlets);
+    let sent = fill_h264(&mut output);
+    assert_eq!(publish(&mut output, sent), Ok(Accepted::Busy));
+    let since = output.full_since.expect("it has had no room since now");
+    assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Busy));
+    assert_eq!(output.full_since, Some(since));
+    output.full_since = since.checked_sub(STALL);
+    // Stopping the encoder waits for the taker.
+    drop(open);
+    let error = publish(&mut output, sent + 2).unwrap_err().0;
+    assert!(error.ends_with("failed: it has taken no picture for 10 s"), "{error}");
+    assert!(output.h264.is_none() && output.h264_retry.is_some());
+}
+
+#[test]
+fn the_failure_of_an_encoder_is_forgotten_after_a_while() {
+    let (mut failed, start) = (Failed::default(), Instant::now());
+    failed.enter(H264::Nvenc, start);
+    failed.enter(H264::Va, start + FORGET / 2);
+    let at = |part: f64| start + FORGET.mul_f64(part);
+    assert_eq!(failed.recent(at(0.9)), [H264::Nvenc, H264::Va]);
+    assert_eq!(failed.recent(at(1.1)), [H264::Va]);
+    failed.enter(H264::Va, at(1.2));
+    assert_eq!(failed.recent(at(2.1)), [H264::Va], "the last failure counts");
+    assert_eq!(failed.recent(at(2.3)), []);
+}
