@@ -2,7 +2,8 @@
 //!
 //! An element that is there need not work: a driver refuses another session, a device is another user's, a plugin has
 //! lost its library. So each candidate encodes a few pictures first, once a process. An encoder that passes and fails
-//! later, with a real stream, is passed over by the streams that saw it fail.
+//! later, with a real stream, is passed over for a while by the streams that saw it fail. One that does not pass is tried
+//! again in the background when it is asked for some minutes later: a GPU may have had no free session.
 
 use super::trial;
 use crate::config::EncoderChoice;
@@ -128,12 +129,36 @@ impl H264 {
     }
 }
 
+impl H264 {
+    /// The configuration's choice of this name; a name that is none is taken for `auto`.
+    pub fn choice_of(name: &str) -> EncoderChoice {
+        LADDER.iter().find(|kind| kind.name == name).map_or(EncoderChoice::Auto, |kind| kind.choice)
+    }
+
+    /// Whether [`H264::choose`] answers at once, because all that it would try has been tried.
+    pub fn is_tried(choice: EncoderChoice) -> bool {
+        crate::gst::init().is_err() || is_known(choice, &|encoder| has(encoder.element()), &trial::known)
+    }
+}
+
+/// Whether the way down the ladder has no unknown step. `known`: whether an encoder works, if that was tried.
+fn is_known(choice: EncoderChoice, there: &dyn Fn(H264) -> bool, known: &dyn Fn(H264) -> Option<bool>) -> bool {
+    let kinds = LADDER.iter().filter(|kind| choice == EncoderChoice::Auto || choice == kind.choice);
+    for &encoder in kinds.flat_map(|kind| kind.encoders).filter(|encoder| there(**encoder)) {
+        match known(encoder) {
+            Some(true) => return true,
+            Some(false) => {}
+            None => return false,
+        }
+    }
+    true
+}
+
 /// Tries what the choice of this name would try; an encoder's outcome is known from then on. For threads that may wait, before
 /// one asks that may not.
 pub fn try_out(name: &str) {
-    let choice = LADDER.iter().find(|kind| kind.name == name).map_or(EncoderChoice::Auto, |kind| kind.choice);
     // Whoever asks for it is told what is wrong with it.
-    let _ = H264::choose(choice, &[]);
+    let _ = H264::choose(H264::choice_of(name), &[]);
 }
 
 /// Goes down the ladder. `there`: whether GStreamer has its element; `works`: its trial.
@@ -208,6 +233,20 @@ mod tests {
         );
         assert!(third.contains("/dev/dri/renderD*"), "what it takes is said: {third}");
         assert!(third.ends_with("v4l2 (v4l2h264enc: cannot open /dev/video11)"), "{third}");
+    }
+
+    #[test]
+    fn an_encoder_is_known_when_all_before_it_are() {
+        let known = |outcomes: &[(H264, bool)], choice| {
+            let there = [H264::Nvenc, H264::X264, H264::OpenH264];
+            let known = |encoder| outcomes.iter().find(|(other, _)| *other == encoder).map(|(_, works)| *works);
+            is_known(choice, &|encoder| there.contains(&encoder), &known)
+        };
+        use EncoderChoice::{Auto, V4l2, X264};
+        assert!(!known(&[], Auto) && !known(&[(H264::X264, true)], Auto), "nvenc has not been tried");
+        assert!(known(&[(H264::X264, true)], X264) && known(&[(H264::Nvenc, true)], Auto));
+        assert!(known(&[(H264::Nvenc, false), (H264::X264, true)], Auto));
+        assert!(known(&[], V4l2), "there is none to try");
     }
 
     #[test]

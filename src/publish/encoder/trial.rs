@@ -4,7 +4,7 @@
 //! thread that hangs in a driver is left behind, and its encoder is not used. What a trial cannot guard against is a
 //! driver that ends the process.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
@@ -41,22 +41,42 @@ const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 
 static TRIALS: Trials = Trials::new();
 
-/// Whether an encoder works on this machine; tried once a process.
+/// An encoder that has not passed is tried again when it is asked for after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(10 * 60);
+
+/// How the reason of a trial begins that was given up: its thread hangs, and another trial might leave another one.
+const HANGS: &str = "it hangs";
+
+/// Whether an encoder works on this machine; tried when it is first asked for. A failure holds for some minutes: then the next
+/// call starts another trial in the background, and later calls know its outcome.
 ///
 /// # Errors
 /// Why it does not, in one line.
 pub(super) fn works(encoder: H264) -> Result<(), String> {
-    TRIALS.outcome(encoder, || {
-        let started = Instant::now();
-        let outcome = guarded(DEADLINE, move || {
-            run(DEADLINE, |pipeline, caps| {
-                let (config, status) = (EncodeConfig::default(), Arc::new(Status::quiet("trial")));
-                build(pipeline, caps, &shape(), encoder, &config, Purpose::Live, &status)
-            })
-        });
-        tracing::debug!(took = ?started.elapsed(), "trial of {}: {outcome:?}", encoder.element());
-        outcome
-    })
+    if TRIALS.try_again(encoder, Instant::now()) {
+        let again = move || TRIALS.enter(encoder, try_out(encoder));
+        if let Err(error) = std::thread::Builder::new().name("encoder-again".into()).spawn(again) {
+            tracing::debug!("no thread to try {} again: {error}", encoder.element());
+        }
+    }
+    TRIALS.outcome(encoder, || try_out(encoder))
+}
+
+/// Whether an encoder works, if it has been tried.
+pub(super) fn known(encoder: H264) -> Option<bool> {
+    TRIALS.known(encoder)
+}
+
+fn try_out(encoder: H264) -> Outcome {
+    let started = Instant::now();
+    let outcome = guarded(DEADLINE, move || {
+        run(DEADLINE, |pipeline, caps| {
+            let (config, status) = (EncodeConfig::default(), Arc::new(Status::quiet("trial")));
+            build(pipeline, caps, &shape(), encoder, &config, Purpose::Live, &status)
+        })
+    });
+    tracing::debug!(took = ?started.elapsed(), "trial of {}: {outcome:?}", encoder.element());
+    outcome
 }
 
 /// Why it does not work, if it does not.
@@ -65,36 +85,68 @@ type Outcome = Result<(), String>;
 /// What has been tried, and is being tried now. Whoever asks for an encoder whose trial is over does not wait for another's:
 /// one that hangs would hold up streams that do not use it.
 struct Trials {
-    /// `None` while it is being tried.
-    outcomes: Mutex<Vec<(H264, Option<Outcome>)>>,
+    tried: Mutex<Vec<Tried>>,
     /// Told when one is over.
     over: Condvar,
 }
 
+struct Tried {
+    encoder: H264,
+    /// `None` while it is being tried for the first time.
+    outcome: Option<Outcome>,
+    /// When a trial began last.
+    at: Instant,
+}
+
 impl Trials {
     const fn new() -> Self {
-        Trials { outcomes: Mutex::new(Vec::new()), over: Condvar::new() }
+        Trials { tried: Mutex::new(Vec::new()), over: Condvar::new() }
     }
 
-    /// The outcome of the encoder's one trial; `try_out` is not to panic.
+    fn lock(&self) -> MutexGuard<'_, Vec<Tried>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The outcome of the encoder's newest trial; the first one is made by `try_out`, which is not to panic.
     fn outcome(&self, encoder: H264, try_out: impl FnOnce() -> Outcome) -> Outcome {
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((_, outcome)) = outcomes.iter().find(|(other, _)| *other == encoder) {
-            match outcome {
+        let mut tried = self.lock();
+        while let Some(known) = tried.iter().find(|known| known.encoder == encoder) {
+            match &known.outcome {
                 Some(outcome) => return outcome.clone(),
                 // Streams that start side by side do not try the same encoder twice.
-                None => outcomes = self.over.wait(outcomes).unwrap_or_else(PoisonError::into_inner),
+                None => tried = self.over.wait(tried).unwrap_or_else(PoisonError::into_inner),
             }
         }
-        outcomes.push((encoder, None));
-        drop(outcomes);
+        tried.push(Tried { encoder, outcome: None, at: Instant::now() });
+        drop(tried);
         let found = try_out();
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, outcome)) = outcomes.iter_mut().find(|(other, _)| *other == encoder) {
-            *outcome = Some(found.clone());
+        self.enter(encoder, found.clone());
+        found
+    }
+
+    fn enter(&self, encoder: H264, found: Outcome) {
+        if let Some(known) = self.lock().iter_mut().find(|known| known.encoder == encoder) {
+            known.outcome = Some(found);
         }
         self.over.notify_all();
-        found
+    }
+
+    /// Whether the encoder works, if that is known.
+    fn known(&self, encoder: H264) -> Option<bool> {
+        let tried = self.lock();
+        tried.iter().find(|known| known.encoder == encoder)?.outcome.as_ref().map(Result::is_ok)
+    }
+
+    /// Whether a trial that failed is old enough to be made again; true once, for whoever makes it.
+    fn try_again(&self, encoder: H264, now: Instant) -> bool {
+        let mut tried = self.lock();
+        let Some(known) = tried.iter_mut().find(|known| known.encoder == encoder) else { return false };
+        let has_failed = matches!(&known.outcome, Some(Err(reason)) if !reason.starts_with(HANGS));
+        let is_due = has_failed && now.saturating_duration_since(known.at) >= TRY_AGAIN;
+        if is_due {
+            known.at = now;
+        }
+        is_due
     }
 }
 
@@ -110,7 +162,7 @@ fn guarded(deadline: Duration, work: impl FnOnce() -> Result<(), OutputError> + 
     }
     match outcome.recv_timeout(deadline + GRACE) {
         Ok(outcome) => outcome.map_err(|error| error.0),
-        Err(RecvTimeoutError::Timeout) => Err(format!("it hangs: nothing within {} s", deadline.as_secs_f64())),
+        Err(RecvTimeoutError::Timeout) => Err(format!("{HANGS}: nothing within {} s", deadline.as_secs_f64())),
         Err(RecvTimeoutError::Disconnected) => Err("trying it ended in a panic".into()),
     }
 }
@@ -251,6 +303,33 @@ mod tests {
         let waits = std::thread::spawn(move || TRIALS.outcome(H264::V4l2, never));
         drop(end);
         assert_eq!([slow.join().unwrap(), waits.join().unwrap()], [Err("no".to_string()), Err("no".to_string())]);
+    }
+
+    #[test]
+    fn an_encoder_that_failed_is_tried_again_after_some_minutes_unless_it_hangs() {
+        let trials = Trials::new();
+        let (failed, hung, works) = (H264::Nvenc, H264::V4l2, H264::X264);
+        assert_eq!(trials.known(failed), None);
+        assert!(trials.outcome(failed, || Err("no session is free".into())).is_err());
+        assert!(trials.outcome(hung, || guarded_for_ever()).is_err());
+        assert_eq!(trials.outcome(works, || Ok(())), Ok(()));
+        assert_eq!([failed, hung, works].map(|encoder| trials.known(encoder)), [Some(false), Some(false), Some(true)]);
+        let due = |after| [failed, hung, works].map(|encoder| trials.try_again(encoder, Instant::now() + after));
+        assert_eq!(due(TRY_AGAIN / 2), [false; 3]);
+        assert_eq!(due(2 * TRY_AGAIN), [true, false, false]);
+        assert_eq!(due(2 * TRY_AGAIN), [false; 3], "one trial at a time");
+        assert!(trials.outcome(failed, || panic!("it is not waited for")).is_err());
+        trials.enter(failed, Ok(()));
+        assert_eq!(trials.outcome(failed, || panic!("tried again")), Ok(()));
+    }
+
+    /// A trial that does not return in time.
+    fn guarded_for_ever() -> Outcome {
+        let (_open, gate) = crossbeam_channel::bounded::<()>(0);
+        guarded(Duration::ZERO, move || {
+            let _ = gate.recv();
+            Ok(())
+        })
     }
 
     #[test]
