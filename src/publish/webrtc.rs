@@ -1,6 +1,7 @@
 //! What is the same around webrtcbin wherever we send by it: to viewers (WHEP) and to media servers (WHIP).
 
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -22,8 +23,27 @@ pub(super) enum News {
     Connected,
     /// Why it is over.
     Ended(&'static str),
-    /// Something has come from the other end.
-    Heard,
+}
+
+/// When the other end last sent something. Noted with every packet, so that it takes no place among the events.
+pub(super) struct Heard {
+    start: Instant,
+    /// Milliseconds after the start.
+    at: AtomicU64,
+}
+
+impl Heard {
+    pub fn new() -> Self {
+        Heard { start: Instant::now(), at: AtomicU64::new(0) }
+    }
+
+    pub fn note(&self) {
+        self.at.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub fn ago(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)))
+    }
 }
 
 /// Without these webrtcbin is there, and fails later with no reason.
@@ -92,8 +112,8 @@ pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fan
     });
 }
 
-/// Passes on what webrtcbin tells, on its threads: `tell` must not wait.
-pub(super) fn listen(webrtc: &gst::Element, tell: impl Fn(News) + Clone + Send + Sync + 'static) {
+/// Passes on what webrtcbin tells, on its threads: `tell` must not wait. Every packet of the other end is noted in `heard`.
+pub(super) fn listen(webrtc: &gst::Element, heard: &Arc<Heard>, tell: impl Fn(News) + Clone + Send + Sync + 'static) {
     let told = tell.clone();
     webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
         let state = webrtc.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
@@ -108,10 +128,9 @@ pub(super) fn listen(webrtc: &gst::Element, tell: impl Fn(News) + Clone + Send +
             told(News::Ended("the network between us has failed (ICE)"));
         }
     });
-    let told = tell.clone();
     webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
         use gst_webrtc::WebRTCPeerConnectionState::{Closed, Connected, Failed};
-        told(match webrtc.property::<gst_webrtc::WebRTCPeerConnectionState>("connection-state") {
+        tell(match webrtc.property::<gst_webrtc::WebRTCPeerConnectionState>("connection-state") {
             Connected => News::Connected,
             Failed => News::Ended("the connection has failed"),
             Closed => News::Ended("it has closed the connection"),
@@ -119,12 +138,13 @@ pub(super) fn listen(webrtc: &gst::Element, tell: impl Fn(News) + Clone + Send +
         });
     });
     let Some(bin) = webrtc.downcast_ref::<gst::Bin>() else { return };
+    let heard = Arc::clone(heard);
     bin.connect_deep_element_added(move |_, _, element| {
         let is_nice = element.factory().is_some_and(|factory| factory.name() == "nicesrc");
         if let Some(pad) = element.static_pad("src").filter(|_| is_nice) {
-            let tell = tell.clone();
+            let heard = Arc::clone(&heard);
             pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
-                tell(News::Heard);
+                heard.note();
                 gst::PadProbeReturn::Ok
             });
         }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_sdp as gst_sdp;
@@ -24,7 +24,7 @@ use crate::gst::{make, state_error};
 use crate::publish::OutputError;
 use crate::publish::encoder::{Level, glib_error};
 use crate::publish::fanout::Fanout;
-use crate::publish::webrtc::{News, check_elements, description, listen, pass_keyframe_requests, send, steady};
+use crate::publish::webrtc::{Heard, News, check_elements, description, listen, pass_keyframe_requests, send, steady};
 use crate::publish::whep::candidate::plain;
 use crate::stream::stop::Stop;
 
@@ -46,9 +46,6 @@ const KEYFRAME_PAUSE: Duration = Duration::from_millis(500);
 /// How often the wish to stop is looked for.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Events that wait to be looked at; one more is only another sign of life.
-const EVENTS: usize = 32;
-
 /// The most that an answer may have, in bytes.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
@@ -63,7 +60,7 @@ enum Event {
 /// A connection that stands.
 pub(super) struct Call {
     events: Receiver<Event>,
-    heard: Instant,
+    heard: Arc<Heard>,
     /// Ended at the server when this is dropped.
     _session: Session,
 }
@@ -75,13 +72,11 @@ impl Call {
     /// Why the connection is over.
     pub(super) fn look(&mut self) -> Result<(), OutputError> {
         for event in self.events.try_iter() {
-            match event {
-                Event::News(News::Ended(why)) => return Err(OutputError(why.into())),
-                Event::News(News::Heard) => self.heard = Instant::now(),
-                _ => {}
+            if let Event::News(News::Ended(why)) = event {
+                return Err(OutputError(why.into()));
             }
         }
-        if self.heard.elapsed() > SILENCE {
+        if self.heard.ago() > SILENCE {
             return Err(OutputError(format!("it has sent nothing for {} s", SILENCE.as_secs())));
         }
         Ok(())
@@ -99,8 +94,9 @@ pub(super) fn connect(
     level: Level,
     stop: &Stop,
 ) -> Result<Option<Link>, OutputError> {
-    let (told, events) = bounded(EVENTS);
-    let (mut link, webrtc) = build(fanout, level, &told)?;
+    let (told, events) = unbounded();
+    let heard = Arc::new(Heard::new());
+    let (mut link, webrtc) = build(fanout, level, &told, &heard)?;
     let pipeline = &link.pipeline;
     pipeline.set_state(gst::State::Playing).map_err(|_| state_error(pipeline, "webrtcbin does not start"))?;
     create_offer(&webrtc, &told);
@@ -143,7 +139,8 @@ pub(super) fn connect(
             }
         }
     }
-    link.connection = Connection::Whip(Call { events, heard: Instant::now(), _session: session });
+    heard.note();
+    link.connection = Connection::Whip(Call { events, heard, _session: session });
     Ok(Some(link))
 }
 
@@ -169,7 +166,12 @@ fn wait(events: &Receiver<Event>, patience: Duration, stop: &Stop) -> Result<Wai
 }
 
 /// The pipeline, not yet playing, and its webrtcbin.
-fn build(fanout: &Arc<Fanout>, level: Level, told: &Sender<Event>) -> Result<(Link, gst::Element), OutputError> {
+fn build(
+    fanout: &Arc<Fanout>,
+    level: Level,
+    told: &Sender<Event>,
+    heard: &Arc<Heard>,
+) -> Result<(Link, gst::Element), OutputError> {
     check_elements()?;
     let (pipeline, bus) = crate::gst::pipeline()?;
     let source =
@@ -200,15 +202,15 @@ fn build(fanout: &Arc<Fanout>, level: Level, told: &Sender<Event>) -> Result<(Li
     send(&webrtc, &steady, &caps)?;
     pass_keyframe_requests(&source, &Arc::downgrade(fanout), KEYFRAME_PAUSE);
     let told = told.clone();
-    // Those that find no room are repeated, or no news.
-    listen(&webrtc, move |news| drop(told.try_send(Event::News(news))));
+    // Nobody reads it any more once the connection is over.
+    listen(&webrtc, heard, move |news| drop(told.send(Event::News(news))));
     Ok((Link { pipeline, bus, source, connection: Connection::Rtsp }, webrtc))
 }
 
 fn create_offer(webrtc: &gst::Element, told: &Sender<Event>) {
     let told = told.clone();
     let promise = gst::Promise::with_change_func(move |reply| {
-        let _ = told.try_send(Event::Offer(description(reply, "offer")));
+        let _ = told.send(Event::Offer(description(reply, "offer")));
     });
     webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
 }
@@ -293,5 +295,20 @@ mod tests {
         let credentials = |user: &str| Credentials { user: user.into(), password: Secret::new("pass:word") };
         assert_eq!(authorization(&credentials("")), "Bearer pass:word");
         assert_eq!(authorization(&credentials("cam")), "Basic Y2FtOnBhc3M6d29yZA==");
+    }
+
+    /// However many packets have come before it is looked at.
+    #[test]
+    fn the_end_of_a_connection_is_not_lost_among_signs_of_life() {
+        let (told, events) = unbounded();
+        let heard = Arc::new(Heard::new());
+        let session = Session { url: None, authorization: None };
+        let mut call = Call { events, heard: Arc::clone(&heard), _session: session };
+        for _ in 0..1000 {
+            heard.note();
+        }
+        assert_eq!(call.look(), Ok(()));
+        told.send(Event::News(News::Ended("it has closed the connection"))).unwrap();
+        assert_eq!(call.look(), Err(OutputError("it has closed the connection".into())));
     }
 }

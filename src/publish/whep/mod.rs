@@ -21,11 +21,11 @@
 //! request did, hits an `expect` inside a C callback, which ends the process.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
 
 use super::encoder::Level;
@@ -41,10 +41,10 @@ mod viewer;
 
 use offer::Offer;
 use trickle::Fragment;
-use viewer::{Event, Viewer};
+use viewer::{Event, Place, Viewer};
 
-/// Events that may wait for a viewer's thread. What does not fit is lost, except the wish to leave.
-const EVENTS: usize = 64;
+/// Fragments of candidates that may wait for a viewer's thread.
+const FRAGMENTS: usize = 64;
 
 /// Why somebody cannot watch; in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +92,8 @@ struct Seat {
     who: Option<Identity>,
     leave: Arc<AtomicBool>,
     events: Sender<Event>,
+    /// Fragments that wait.
+    fragments: Arc<AtomicUsize>,
 }
 
 impl Seat {
@@ -102,8 +104,8 @@ impl Seat {
 
     fn end(&self) {
         self.leave.store(true, Ordering::Release);
-        // Only wakes the thread up; when it has other things to read, it is awake.
-        let _ = self.events.try_send(Event::Look);
+        // Only wakes the thread up, if it has not ended.
+        let _ = self.events.send(Event::Look);
     }
 }
 
@@ -138,7 +140,7 @@ impl Whep {
     ) -> Result<Admitted, Refusal> {
         let offer = Offer::read(offer)?;
         let id = new_id()?;
-        let (events, inbox) = bounded(EVENTS);
+        let (events, inbox) = unbounded();
         let leave = Arc::new(AtomicBool::new(false));
         let settings = self.room.settings();
         let most = settings.max_viewers;
@@ -146,7 +148,8 @@ impl Whep {
         if seats.len() >= most {
             return Err(Refusal::Full(most));
         }
-        let seat = Seat { stream: stream.to_owned(), who, leave: Arc::clone(&leave), events: events.clone() };
+        let (leaves, told) = (Arc::clone(&leave), events.clone());
+        let seat = Seat { stream: stream.to_owned(), who, leave: leaves, events: told, fragments: Arc::default() };
         seats.insert(id.clone(), seat);
         drop(seats);
         // From here on the seat is given back by whatever happens to this.
@@ -180,9 +183,9 @@ impl Whep {
         let seats = self.room.seats();
         let seat = seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(Refusal::Unknown)?;
         let fragment = Fragment::read(fragment)?;
-        seat.events
-            .try_send(Event::Candidates(fragment))
-            .map_err(|_| Refusal::Failed("the viewer is busy with earlier candidates".into()))
+        let busy = || Refusal::Failed("the viewer is busy with earlier candidates".into());
+        let place = Place::take(&seat.fragments, FRAGMENTS).ok_or_else(busy)?;
+        seat.events.send(Event::Candidates(fragment, place)).map_err(|_| Refusal::Unknown)
     }
 
     /// Lets somebody go who asks for it; the pipeline ends in the background.
@@ -269,5 +272,30 @@ mod tests {
         whep.set(WebRtcConfig { max_viewers: 0, ..WebRtcConfig::default() });
         let refused = whep.admit("gate", &Arc::default(), offer::tests::OFFER, None, None);
         assert_eq!(refused.err(), Some(Refusal::Full(0)));
+    }
+
+    /// A viewer whose thread reads nothing, and whose client sends candidates without end.
+    #[test]
+    fn candidates_are_limited_and_leave_room_for_what_happens_to_the_viewer() {
+        crate::gst::init().unwrap();
+        let whep = Whep::new(WebRtcConfig::default());
+        let (events, inbox) = unbounded();
+        let leave = Arc::new(AtomicBool::new(false));
+        let told = events.clone();
+        let seat = Seat { stream: "gate".into(), who: None, leave, events: told, fragments: Arc::default() };
+        whep.room.seats().insert("viewer".into(), seat);
+        let candidate = "a=mid:0\r\na=candidate:1 1 udp 2113 192.0.2.1 40000 typ host\r\n";
+        let trickle = || whep.trickle("gate", "viewer", candidate);
+        for n in 0..FRAGMENTS {
+            assert_eq!(trickle(), Ok(()), "{n}");
+        }
+        assert!(matches!(trickle(), Err(Refusal::Failed(_))));
+        let source = gstreamer_app::AppSrc::builder().build();
+        let taker = super::super::fanout::AppSrcTaker::new(source, 1, true, Arc::default());
+        drop(viewer::ViewersTaker { taker, events });
+        let candidates = inbox.try_iter().take(FRAGMENTS);
+        assert_eq!(candidates.filter(|event| matches!(event, Event::Candidates(..))).count(), FRAGMENTS);
+        assert!(matches!(inbox.try_recv(), Ok(Event::Ended("the stream has ended"))));
+        assert_eq!(trickle(), Ok(()), "those that were read have given their places back");
     }
 }

@@ -1,8 +1,7 @@
 //! A viewer's pipeline: `appsrc ! rtph264pay ! capssetter ! webrtcbin`, and what it tells of itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use gstreamer as gst;
@@ -19,7 +18,7 @@ use crate::config::WebRtcConfig;
 use crate::gst::{GstError, bus_error, make, state_error};
 use crate::publish::fanout::{AppSrcTaker, Fanout};
 use crate::publish::webrtc::{
-    News, check_elements, description, listen, outcome, pass_keyframe_requests, send, steady,
+    Heard, News, check_elements, description, listen, outcome, pass_keyframe_requests, send, steady,
 };
 
 /// Access units that may wait for a viewer: half a second of 30 a second. What waits is delay; a viewer that was held up
@@ -32,27 +31,6 @@ const KEYFRAME_PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes of an RTP packet, so that one fits through tunnels and relays with all that is put around it.
 const MTU: u32 = 1200;
-
-/// When the viewer last sent something.
-pub(super) struct Heard {
-    start: Instant,
-    /// Milliseconds after the start.
-    at: AtomicU64,
-}
-
-impl Heard {
-    pub fn new() -> Self {
-        Heard { start: Instant::now(), at: AtomicU64::new(0) }
-    }
-
-    pub fn note(&self) {
-        self.at.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    pub fn ago(&self) -> Duration {
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)))
-    }
-}
 
 /// The pipeline; stopped when it is dropped.
 pub(super) struct Peer {
@@ -102,11 +80,10 @@ impl Peer {
             .map_err(|error| GstError::new(format!("GStreamer: {}", error.message)))?;
         send(&webrtc, &steady, &caps)?;
         pass_keyframe_requests(&source, fanout, KEYFRAME_PAUSE);
-        let (told, heard) = (events.clone(), Arc::clone(heard));
-        listen(&webrtc, move |news| {
-            // What does not fit is no news to a thread that has so much to read.
-            let _ = told.try_send(match news {
-                News::Heard => return heard.note(),
+        let told = events.clone();
+        listen(&webrtc, heard, move |news| {
+            // A viewer that has left reads nothing any more.
+            let _ = told.send(match news {
                 News::Gathered => Event::Gathered,
                 News::Connected => Event::Connected,
                 News::Ended(why) => Event::Ended(why),
@@ -126,7 +103,7 @@ impl Peer {
         let description = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Offer, message);
         let events = events.clone();
         let promise = gst::Promise::with_change_func(move |reply| {
-            let _ = events.try_send(Event::Offered(outcome(reply).map(|_| ())));
+            let _ = events.send(Event::Offered(outcome(reply).map(|_| ())));
         });
         self.webrtc.emit_by_name::<()>("set-remote-description", &[&description, &promise]);
         Ok(())
@@ -135,7 +112,7 @@ impl Peer {
     pub fn create_answer(&self, events: &Sender<Event>) {
         let events = events.clone();
         let promise = gst::Promise::with_change_func(move |reply| {
-            let _ = events.try_send(Event::Answered(description(reply, "answer")));
+            let _ = events.send(Event::Answered(description(reply, "answer")));
         });
         self.webrtc.emit_by_name::<()>("create-answer", &[&None::<gst::Structure>, &promise]);
     }

@@ -1,7 +1,7 @@
 //! One viewer: a pipeline of its own, from the offer to the teardown, on a thread that does nothing else. Whatever hangs
 //! in it hangs alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 
 use super::Refusal;
 use super::offer::Offer;
-use super::peer::{Heard, Peer};
+use super::peer::Peer;
 use super::trickle::Fragment;
 use crate::config::WebRtcConfig;
 use crate::publish::fanout::{AppSrcTaker, Fanout, Taken, Taker, TakerId};
+use crate::publish::webrtc::Heard;
 
 /// How often a viewer is looked at when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
@@ -31,7 +32,8 @@ const CONNECTING: Duration = Duration::from_secs(15);
 /// is gone without a word: a killed browser, a laptop that sleeps.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// What happens to a viewer, told by GStreamer's threads and by HTTP.
+/// What happens to a viewer, told by GStreamer's threads and by HTTP. None is lost: only fragments of candidates, which
+/// clients send as they like, are limited in number, by their [`Place`].
 pub(super) enum Event {
     /// The offer was taken, or why not.
     Offered(Result<(), String>),
@@ -39,12 +41,29 @@ pub(super) enum Event {
     /// There will be no more candidates of ours.
     Gathered,
     /// There are more of the viewer's.
-    Candidates(Fragment),
+    Candidates(Fragment, Place),
     Connected,
     /// Why it is over.
     Ended(&'static str),
     /// Something outside may have changed.
     Look,
+}
+
+/// The place of a fragment that waits for a viewer's thread; given back when it is dropped.
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// A place among at most `most`; `taken` counts them.
+    pub fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok().then(|| Place(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Somebody who wants to watch.
@@ -148,7 +167,7 @@ impl Call<'_> {
             }
             Event::Answered(Err(why)) => return Some(format!("there is no answer to the offer: {why}")),
             Event::Gathered => return self.send_answer(),
-            Event::Candidates(fragment) => {
+            Event::Candidates(fragment, _place) => {
                 for candidate in fragment.candidates {
                     self.peer.add_candidate(&candidate);
                 }
@@ -230,9 +249,9 @@ impl Drop for Call<'_> {
 }
 
 /// The taker in the stream's fan-out. When it goes, there will be no more pictures.
-struct ViewersTaker {
-    taker: AppSrcTaker,
-    events: Sender<Event>,
+pub(super) struct ViewersTaker {
+    pub taker: AppSrcTaker,
+    pub events: Sender<Event>,
 }
 
 impl Taker for ViewersTaker {
@@ -244,6 +263,6 @@ impl Taker for ViewersTaker {
 impl Drop for ViewersTaker {
     fn drop(&mut self) {
         // A viewer that is leaving anyway reads it no more.
-        let _ = self.events.try_send(Event::Ended("the stream has ended"));
+        let _ = self.events.send(Event::Ended("the stream has ended"));
     }
 }
