@@ -39,6 +39,8 @@ pub struct Fanout {
     rtsp: AtomicUsize,
     /// The next name of a taker or an output.
     next: AtomicU64,
+    /// Outputs with smaller names hang: others have taken their place.
+    abandoned: AtomicU64,
     encoder: Mutex<Encoder>,
     /// Access units that takers have lost.
     lost: Arc<AtomicU64>,
@@ -108,9 +110,27 @@ impl Fanout {
         OutputId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Adds a taker that leaves with [`Fanout::end_output`].
+    /// Adds a taker that leaves with [`Fanout::end_output`]. One of an output that was abandoned leaves at once.
     pub(super) fn add_for_output(&self, output: OutputId, taker: Box<dyn Taker>) {
-        self.enlist(taker, Kind::OfOutput(output));
+        if !self.is_abandoned(output) {
+            self.enlist(taker, Kind::OfOutput(output));
+        }
+    }
+
+    /// Gives up all outputs that there are: they hang, and cannot end by themselves. What they have brought, their recording
+    /// among it, takes nothing of the output that comes next. It is closed on a thread of its own, for it may hang, too.
+    ///
+    /// # Errors
+    /// When there is no thread; then they are closed here.
+    pub fn abandon_outputs(&self) -> std::io::Result<()> {
+        self.abandoned.store(self.next.load(Ordering::Relaxed), Ordering::Release);
+        let gone = self.take_out(|kind| matches!(kind, Kind::OfOutput(_)));
+        std::thread::Builder::new().name("abandoned".into()).spawn(move || drop(gone)).map(drop)
+    }
+
+    /// Whether an output was given up.
+    pub(super) fn is_abandoned(&self, output: OutputId) -> bool {
+        output.0 < self.abandoned.load(Ordering::Acquire)
     }
 
     fn enlist(&self, taker: Box<dyn Taker>, kind: Kind) -> TakerId {
@@ -202,13 +222,16 @@ impl Fanout {
     }
 
     fn part(&self, goes: impl Fn(Kind) -> bool) {
+        // Outside the lock: closing a file takes a moment.
+        drop(self.take_out(goes));
+    }
+
+    fn take_out(&self, goes: impl Fn(Kind) -> bool) -> Vec<Listed> {
         let mut takers = lock(&self.takers);
         let (gone, stay): (Vec<_>, Vec<_>) = takers.drain(..).partition(|listed| goes(listed.kind));
         *takers = stay;
         self.recount(&takers);
-        drop(takers);
-        // Outside the lock: closing a file takes a moment.
-        drop(gone);
+        gone
     }
 
     /// Asks the encoder for a keyframe, now or in a moment.
@@ -339,6 +362,23 @@ mod tests {
         assert_eq!((here(), fanout.takers()), ([false, true, false], 1), "a recording ends with its output");
         fanout.end_output(new);
         assert_eq!((here(), fanout.takers()), ([false; 3], 0));
+    }
+
+    #[test]
+    fn an_output_that_hangs_takes_no_pictures_of_the_next_one() {
+        let fanout = Fanout::default();
+        let [recording, late, next, viewer] = [(); 4].map(|()| Arc::new(()));
+        let hung = fanout.new_output();
+        fanout.add_for_output(hung, Box::new(Fake(Arc::clone(&recording))));
+        fanout.add(Box::new(Fake(Arc::clone(&viewer))));
+        fanout.abandon_outputs().unwrap();
+        assert_eq!((fanout.takers(), fanout.is_abandoned(hung)), (1, true), "the viewer stays");
+        let output = fanout.new_output();
+        fanout.add_for_output(output, Box::new(Fake(Arc::clone(&next))));
+        // As a push does that connects again.
+        fanout.add_for_output(hung, Box::new(Fake(Arc::clone(&late))));
+        assert_eq!((fanout.takers(), fanout.is_abandoned(output)), (2, false));
+        assert_eq!([&late, &next, &viewer].map(Arc::strong_count), [1, 2, 2]);
     }
 
     /// The first picture comes half a second late, the others in time.

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
@@ -153,6 +153,18 @@ impl Stream {
 
     pub fn is_finished(&self) -> bool {
         self.capture.is_finished() && self.overlay.is_finished()
+    }
+
+    /// A stage that has not shown for `limit` that it is alive, counted from `started` at the earliest, and the time since
+    /// it last has: it hangs in a call that does not return.
+    pub fn silent_stage(&self, started: Instant, limit: Duration) -> Option<(&'static str, Duration)> {
+        let ran = started.elapsed();
+        let capture = ("capture", self.capture.is_finished(), self.status.since_beat());
+        let overlay = ("overlay", self.overlay.is_finished(), self.status.since_overlay_beat());
+        [capture, overlay].into_iter().find_map(|(stage, is_finished, silence)| {
+            let silence = silence.min(ran);
+            (!is_finished && silence > limit).then_some((stage, silence))
+        })
     }
 
     /// Waits for the stream's end. Ask it to stop first, unless its source ends by itself.

@@ -24,6 +24,9 @@ use crate::segment::pool::{Matched, NoMask, Notice};
 /// How often an absent camera's viewers get a picture that says so. Players want a few pictures before they show the first.
 const SLATE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often a stage that waits for a mask shows that it is alive.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Size of that picture before the camera has shown its own.
 const SLATE_SIZE: (usize, usize) = (640, 360);
 
@@ -126,6 +129,7 @@ impl Shower {
     /// At file pace: the first frame that could not be published, or an output that could not be finished.
     pub fn run(mut self, feed: Feed) -> Result<(), String> {
         let result = loop {
+            self.status.beat_overlay();
             let step = match &feed {
                 Feed::Matched(frames) => {
                     receive(frames, SLATE_INTERVAL).map(|item| item.map(|matched| self.matched(matched)))
@@ -165,17 +169,13 @@ impl Shower {
         let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
         // The promise is kept, broken with a reason, or dropped with the worker. Viewers do not wait for it for ever.
         let lost = || NoMask::Failed(SegmentError::new(LOST_WORKER));
-        let mask = if self.pace == Pace::Live {
-            let left = self.max_mask_age.saturating_sub(frame.captured_at.elapsed());
-            mask.recv_timeout(left).unwrap_or_else(|error| {
-                Err(match error {
-                    RecvTimeoutError::Timeout => SegmentError(format!("no mask within {:?}", self.max_mask_age)).into(),
-                    RecvTimeoutError::Disconnected => lost(),
-                })
+        let until = (self.pace == Pace::Live).then(|| frame.captured_at + self.max_mask_age);
+        let mask = self.wait_for(&mask, until).unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => SegmentError(format!("no mask within {:?}", self.max_mask_age)).into(),
+                RecvTimeoutError::Disconnected => lost(),
             })
-        } else {
-            mask.recv().unwrap_or_else(|_| Err(lost()))
-        };
+        });
         let Some(entry) = self.in_time(&frame, entry, self.max_mask_age) else { return Ok(()) };
         match mask {
             Ok(mask) => {
@@ -193,6 +193,17 @@ impl Shower {
             }
             Err(NoMask::NotReady) => self.show(&frame, entry, &self.not_ready()),
             Err(NoMask::Failed(problem)) => self.show(&frame, entry, &Drawn::stale(None, "NO MASK".into(), problem.0)),
+        }
+    }
+
+    /// Waits for a mask, without end or `until` a time, and shows meanwhile that this stage is alive.
+    fn wait_for<T>(&self, masks: &Receiver<T>, until: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        loop {
+            let left = until.map_or(BEAT, |until| until.saturating_duration_since(Instant::now()));
+            match masks.recv_timeout(left.min(BEAT)) {
+                Err(RecvTimeoutError::Timeout) if left > BEAT || until.is_none() => self.status.beat_overlay(),
+                answer => return answer,
+            }
         }
     }
 
@@ -257,7 +268,7 @@ impl Shower {
             .is_some_and(|last| frame.captured_at.saturating_duration_since(last.captured_at) > self.max_mask_age);
         let deadline = frame.captured_at + self.max_mask_age;
         while paused && self.mask.as_ref().is_some_and(|mask| mask.seq < frame.seq) {
-            let Ok(mask) = masks.recv_deadline(deadline) else { return };
+            let Ok(mask) = self.wait_for(masks, Some(deadline)) else { return };
             self.take(mask);
         }
     }

@@ -1,7 +1,7 @@
 //! What a stream says of itself: state, rate, delay, accounts. Written by its stages, read by API, metrics and page.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,10 @@ pub struct Status {
     pushes: Mutex<Vec<Arc<PushStatus>>>,
     /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
+    /// When its overlay stage did.
+    overlay_beat: Mutex<Instant>,
+    /// Earlier runs of the stream whose threads hang.
+    hung: AtomicUsize,
     recent: Mutex<Recent>,
 }
 
@@ -114,6 +118,8 @@ impl Status {
             refused_viewers: AtomicU64::new(0),
             pushes: Mutex::default(),
             beat: Mutex::new(Instant::now()),
+            overlay_beat: Mutex::new(Instant::now()),
+            hung: AtomicUsize::new(0),
             recent: Mutex::default(),
         }
     }
@@ -137,20 +143,22 @@ impl Status {
 
     /// The source is away. `since` moves only when the state changes.
     pub fn set_offline(&self, reason: String) {
-        lock(&self.condition).offline_at = Some(Instant::now());
-        self.set_state(State::Offline, Some(reason));
+        let mut condition = lock(&self.condition);
+        condition.offline_at = Some(Instant::now());
+        self.set_state(condition, State::Offline, Some(reason));
     }
 
     /// A frame captured at `captured_at` was shown, with a mask as young as it must be (live) or without (stale).
     pub fn set_shown(&self, state: State, reason: Option<String>, captured_at: Instant) {
-        if lock(&self.condition).offline_at.is_none_or(|at| captured_at > at) {
-            self.set_state(state, reason);
+        let condition = lock(&self.condition);
+        // Under the same lock as the change: the source may be lost at this moment.
+        if condition.offline_at.is_none_or(|at| captured_at > at) {
+            self.set_state(condition, state, reason);
         }
     }
 
-    /// Changes the state and logs it, with its reason.
-    fn set_state(&self, state: State, reason: Option<String>) {
-        let mut condition = lock(&self.condition);
+    /// Changes the state in the locked `condition`, and logs it with its reason once that is unlocked.
+    fn set_state(&self, mut condition: MutexGuard<'_, Condition>, state: State, reason: Option<String>) {
         if condition.state == state {
             if reason.is_some() {
                 condition.reason = reason;
@@ -196,6 +204,26 @@ impl Status {
     /// How long ago the supervisor last showed that it is alive.
     pub fn since_beat(&self) -> Duration {
         lock(&self.beat).elapsed()
+    }
+
+    /// The overlay stage is alive: it waits for a frame or a mask, or has dealt with one.
+    pub fn beat_overlay(&self) {
+        *lock(&self.overlay_beat) = Instant::now();
+    }
+
+    /// How long ago the overlay stage last showed that it is alive.
+    pub fn since_overlay_beat(&self) -> Duration {
+        lock(&self.overlay_beat).elapsed()
+    }
+
+    /// So many earlier runs of the stream hang in a call that does not return; others have taken their place.
+    pub fn set_hung(&self, runs: usize) {
+        self.hung.store(runs, Ordering::Relaxed);
+    }
+
+    /// Earlier runs of the stream that hang.
+    pub fn hung(&self) -> usize {
+        self.hung.load(Ordering::Relaxed)
     }
 
     /// A stage panicked and was restarted.
@@ -330,6 +358,24 @@ mod tests {
         status.set_offline("gone".into());
         status.set_shown(State::Live, None, captured_at);
         assert_eq!(status.state(), State::Offline);
+    }
+
+    /// Two threads: one shows frames of before the fault, one takes the stream off air.
+    #[test]
+    fn a_fault_that_comes_while_a_frame_is_shown_is_not_overwritten() {
+        for _ in 0..20_000 {
+            let (status, start) = (Status::quiet("gate"), std::sync::Barrier::new(2));
+            let captured_at = Instant::now();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    status.set_shown(State::Live, None, captured_at);
+                });
+                start.wait();
+                status.set_offline("gone".into());
+            });
+            assert_eq!(status.state(), State::Offline);
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::SendError;
+
 use super::behind::{Arrival, Behind, Standing};
 use super::ledger::{DropReason, Entry};
 use super::retry::Retry;
@@ -302,6 +304,11 @@ impl Supervisor {
         *seq += 1;
     }
 
+    /// Queues `item`. A supervisor that waits for room, as that of a file does, is alive.
+    fn hand_on<T>(&self, queue: &Sender<T>, item: T) -> Result<Option<T>, SendError<T>> {
+        queue.send_patiently(item, BEAT, || self.status.beat())
+    }
+
     /// Enters the frame in the ledger and queues it; false when nobody takes frames any more.
     fn pass_on(&self, captured: CapturedFrame, seq: &mut u64) -> bool {
         let entry = self.status.ledger.open();
@@ -315,7 +322,7 @@ impl Supervisor {
         };
         *seq += 1;
         match &self.downstream {
-            Downstream::Matched { requests } => match requests.send(Request { frame, entry: Some(entry) }) {
+            Downstream::Matched { requests } => match self.hand_on(requests, Request { frame, entry: Some(entry) }) {
                 Ok(evicted) => {
                     if let Some(entry) = evicted.and_then(|request| request.entry) {
                         entry.dropped(DropReason::SegmenterBusy);
@@ -332,7 +339,7 @@ impl Supervisor {
             Downstream::FullRate { requests, frames } => {
                 // An evicted request is only a mask that is not made: its frame is published with an older one.
                 let wanted = requests.send(Request { frame: frame.clone(), entry: None }).is_ok();
-                match frames.send((frame, entry)) {
+                match self.hand_on(frames, (frame, entry)) {
                     Ok(evicted) => {
                         if let Some((_, entry)) = evicted {
                             entry.dropped(DropReason::OverlayBusy);

@@ -107,6 +107,11 @@ impl Distribution {
         self.record(Spent { wall, cpu: Duration::ZERO });
     }
 
+    /// Durations so far.
+    pub fn count(&self) -> u64 {
+        self.lock().micros.len()
+    }
+
     pub fn summary(&self) -> Summary {
         let inner = self.lock();
         let at = |quantile| Duration::from_micros(inner.micros.value_at_quantile(quantile));

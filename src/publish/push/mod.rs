@@ -165,7 +165,7 @@ impl Pusher {
     fn run(&self) {
         let (stream, to) = (&*self.origin.name, &self.status.to);
         let mut retry = Retry::new();
-        while !self.stop.is_raised() {
+        while !self.stop.is_raised() && !self.fanout.is_abandoned(self.output) {
             self.status.set(PushState::Connecting);
             let mut live_since = None;
             let Err(problem) = self.run_once(&mut live_since) else { return };
