@@ -3,12 +3,13 @@
 mod common;
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::program::{DEADLINE, Guard, run, tool};
+use common::program::{DEADLINE, Guard, run, tool, until};
 use common::service::{Service, folder, write_config};
 use crossbeam_channel::tick;
 
@@ -169,48 +170,88 @@ fn the_journal_gets_fields() {
     assert_eq!(std::fs::read_to_string(&stderr).unwrap(), "", "all of it goes to the journal");
 }
 
-/// A camera that goes on and on with nothing to show, within the silence that it is allowed: to the watchdog, a hang.
-#[test]
-fn no_frames_no_sign_of_life() {
-    const SIDE: usize = 64;
-    let folder = folder();
-    let socket = folder.path().join("notify");
+/// A program whose watchdog's messages come to us, for a stream of raw pictures that come out of a pipe.
+fn watched(folder: &Path, interval: &str, more: &str) -> (Systemd, Service, PathBuf) {
+    let socket = folder.join("notify");
     let systemd = Systemd(UnixDatagram::bind(&socket).unwrap());
     systemd.0.set_read_timeout(Some(DEADLINE)).unwrap();
-    let pipe = folder.path().join("frames");
+    let pipe = folder.join("frames");
     tool("mkfifo", [&pipe]);
-    let frame = vec![128; SIDE * SIDE * 3 / 2];
     let source = format!(
         "gst:filesrc location={} blocksize={} ! rawvideoparse format=i420 width={SIDE} height={SIDE}",
         pipe.display(),
-        frame.len()
+        SIDE * SIDE * 3 / 2
     );
-    let config = write_config(
-        folder.path(),
-        &format!("[[stream]]\nname = \"stalls\"\nsilence_timeout = \"1h\"\nsource = \"{source}\"\n"),
-    );
-    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
+    let streams = format!("[[stream]]\nname = \"stalls\"\nsilence_timeout = \"1h\"\nsource = \"{source}\"\n{more}");
+    let config = write_config(folder, &streams);
+    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", interval)];
     let service = Service::run(&config, &variables);
+    (systemd, service, pipe)
+}
+
+/// Side of the pipe's pictures.
+const SIDE: usize = 64;
+
+/// Plays 25 pictures.
+fn feed(frames: &mut std::fs::File) {
+    let pace = tick(Duration::from_millis(40));
+    for _ in 0..25 {
+        pace.recv().unwrap();
+        frames.write_all(&[128; SIDE * SIDE * 3 / 2]).unwrap();
+    }
+}
+
+/// A camera that is silent for as long as it may be, and a recorded stream whose pictures are larger than OpenH264 takes: what a
+/// restart of the whole service would not repair.
+#[test]
+fn streams_that_show_nothing_are_no_reason_to_restart_the_service() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("recordings")).unwrap();
+    let fails = "[[stream]]\nname = \"fails\"\nsource = \"test://black?width=3088&height=3088&fps=1\"\n\
+                 encode.encoder = \"openh264\"\nrecord = { dir = \"recordings\" }\n";
+    let (systemd, service, pipe) = watched(folder.path(), "1000000", fails);
     let mut frames = std::fs::File::options().write(true).open(&pipe).unwrap();
-    let mut feed = |seconds: usize| {
-        let pace = tick(Duration::from_millis(20));
-        for _ in 0..seconds * 50 {
-            pace.recv().unwrap();
-            frames.write_all(&frame).unwrap();
-        }
-    };
-    feed(2);
+    feed(&mut frames);
+    systemd.wait_for("READY=1");
+    until("the encoder fails", || (service.stream("fails")["dropped"].as_u64() > Some(2)).then_some(()));
+    let published = service.published("stalls");
+    // One is due each second.
+    for _ in 0..15 {
+        systemd.wait_for("WATCHDOG=1");
+    }
+    assert_eq!(service.published("stalls"), published, "the camera has been silent all the time");
+    assert_eq!(service.stream("stalls")["state"], "live");
+    feed(&mut frames);
+    service.until_published("stalls", published + 10);
+}
+
+/// The run loop hangs in a read of the configuration file, which is a pipe that nobody writes into.
+#[test]
+fn a_run_loop_that_hangs_gives_no_sign_of_life_and_the_forced_end_is_a_failure() {
+    let folder = folder();
+    let (systemd, mut service, pipe) = watched(folder.path(), "1000000", "");
+    let mut frames = std::fs::File::options().write(true).open(&pipe).unwrap();
+    feed(&mut frames);
     systemd.wait_for("READY=1");
     systemd.wait_for("WATCHDOG=1");
-    // What was sent before the last frame is heard, and then nothing for three times the interval.
+    let config = folder.path().join("maskcast.toml");
+    std::fs::remove_file(&config).unwrap();
+    tool("mkfifo", [&config]);
+    let asked = TcpStream::connect(service.page.trim_start_matches("http://").trim_end_matches('/')).unwrap();
+    let body = "{\"alpha\": 0.5}";
+    let head = "PATCH /api/v1/streams/stalls/overlay HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    write!(&asked, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    // What was sent before is heard, and then nothing for three times the interval.
     systemd.0.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let deadline = Instant::now() + DEADLINE;
     let mut buffer = [0; 4096];
     while systemd.0.recv(&mut buffer).is_ok() {
-        assert!(Instant::now() < deadline, "signs of life without frames");
+        assert!(Instant::now() < deadline, "signs of life of a run loop that hangs");
     }
-    assert_eq!(service.stream("stalls")["state"], "live");
-    systemd.0.set_read_timeout(Some(DEADLINE)).unwrap();
-    feed(2);
-    systemd.wait_for("WATCHDOG=1");
+    service.program.wait_for("the fault", |entry| {
+        entry["message"].as_str()?.contains("the run loop has not responded for").then_some(())
+    });
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("the service has not stopped within 4.8 s: the process is ended"), "{log}");
 }

@@ -59,6 +59,7 @@ impl From<ServiceError> for Failure {
         match error {
             ServiceError::Configuration(problem) => Failure::config(problem),
             ServiceError::Runtime(problem) => Failure::runtime(problem),
+            error @ ServiceError::Stopped => Failure::runtime(error),
         }
     }
 }

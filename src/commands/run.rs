@@ -9,14 +9,15 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::exit::FAILURE;
 use super::{Failure, load_config};
 use crate::config::readable_passwords;
 use crate::heap::Heap;
 use crate::publish::encoder::H264;
 use crate::repeats;
-use crate::service::Service;
 use crate::service::changes::{Changes, tell};
-use crate::service::watch::Watch;
+use crate::service::watch::{Beat, Watch, Watchdog};
+use crate::service::{Service, ServiceError};
 use crate::stream::stop::{Stop, Woken};
 
 /// How often the service looks at itself.
@@ -36,14 +37,22 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
         .map_err(|error| Failure::runtime(format!("SIGHUP cannot be caught: {error}")))?;
     let mut changes = Changes::new(path.to_path_buf());
-    let mut service = Service::start(&config, &mut changes)?;
+    let mut service = match Service::start(&config, &mut changes, &stop) {
+        Ok(service) => service,
+        Err(ServiceError::Stopped) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     tracing::info!("stop with Ctrl-C or SIGTERM");
     let mut watch = Watch::new(service.view.clone());
+    let beat = Beat::default();
+    // Held until the end.
+    let _watchdog = Watchdog::start(service.view.clone(), service.pool(), beat.clone())?;
     changes.make_held(&mut service);
     let asked = service.asked();
     let mut heap = Heap::default();
     let mut trying: Option<JoinHandle<()>> = None;
     loop {
+        beat.beat();
         if watch.tick() {
             tracing::info!("ready");
         }
@@ -69,9 +78,13 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     }
     watch.stopping();
     changes.flush(&service);
-    service.stop();
+    let left = service.stop();
     repeats::tell_rest();
-    Ok(())
+    if left.is_empty() {
+        return Ok(());
+    }
+    let streams = left.join(", ");
+    Err(Failure::runtime(format!("ended although streams did not stop: {streams}; their recordings may lack the end")))
 }
 
 /// Tries the encoders that the configuration asks for now, on a thread that may wait: one that hangs is not to hold up the
@@ -119,7 +132,8 @@ fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
 /// engine for minutes), a run on a GPU that does not return, a disk.
 const END: Duration = Duration::from_millis(4800);
 
-/// Ends the process when it has not ended by itself in time after the stop was raised. Recordings are playable all the same.
+/// Ends the process, with the exit code of a failure, when it has not ended by itself in time after the stop was raised.
+/// Recordings are playable all the same.
 fn end_in_time(stop: &Stop) -> Result<crossbeam_channel::Sender<()>, Failure> {
     let (done, ended) = crossbeam_channel::bounded::<()>(0);
     let stop = stop.clone();
@@ -128,8 +142,8 @@ fn end_in_time(stop: &Stop) -> Result<crossbeam_channel::Sender<()>, Failure> {
         .spawn(move || {
             stop.wait_for_ever();
             if ended.recv_timeout(END) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-                tracing::error!("something does not stop within {:.1} s and is left behind", END.as_secs_f64());
-                std::process::exit(0);
+                tracing::error!("the service has not stopped within {:.1} s: the process is ended", END.as_secs_f64());
+                std::process::exit(i32::from(FAILURE));
             }
         })
         .map_err(|error| Failure::runtime(format!("no thread: {error}")))?;

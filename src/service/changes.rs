@@ -239,6 +239,11 @@ impl Changes {
         }
         match service.reload(&config) {
             Ok(done) => {
+                let problem = done.failed.iter().find(|(name, _)| concerns(edit, name));
+                if let Some((name, problem)) = problem {
+                    let problem = format!("stream {name} {problem}");
+                    return Err(self.take_back(&before, &after, &file, service, problem));
+                }
                 self.forget();
                 tell("streams changed by the API", &done);
                 Ok(Made::default())
@@ -278,6 +283,14 @@ fn names_more(overlay: &OverlayConfig, known: &OverlayConfig) -> bool {
         overlay.hide.iter().flatten().chain(colored).cloned().collect()
     };
     !names(overlay).is_subset(&names(known))
+}
+
+/// Whether the change is one of the stream of this name.
+fn concerns(edit: &Edit, name: &str) -> bool {
+    match edit {
+        Edit::Add(settings) => settings.get("name").and_then(|name| name.as_str()) == Some(name),
+        Edit::Change { stream, .. } | Edit::Remove { stream } => stream == name,
+    }
 }
 
 /// What needs no look at the new file.
@@ -357,6 +370,9 @@ pub fn tell(what: &str, done: &Reloaded) {
         names(&done.untouched),
         if done.model { "to be exchanged" } else { "unchanged" }
     );
+    for (stream, problem) in &done.failed {
+        tracing::error!(stream, "{problem}");
+    }
     if done.other_addresses {
         tracing::warn!("server.http, server.rtsp or server.tls is another one: that needs a restart");
     }

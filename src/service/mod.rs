@@ -1,8 +1,9 @@
 //! `maskcast run`: configuration in, running service out.
 //!
-//! Streams and model change while the service runs: [`Service::reload`] starts, stops and restarts what a configuration
-//! that was read anew says otherwise, and touches nothing else; [`models`] exchanges the model.
+//! Streams and model change while the service runs: [`reload`] starts, stops and restarts what another configuration
+//! says otherwise, and touches nothing else; [`models`] exchanges the model. [`stopping`] ends streams.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,20 +23,26 @@ use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
 use crate::server::HttpServer;
 use crate::stream::panic_text;
-use crate::stream::status::Status;
+use crate::stream::stop::{Stop, Woken};
 
 pub mod changes;
 pub mod models;
+pub mod reload;
 pub mod reserved;
 pub mod running;
+pub mod stopping;
 pub mod view;
 mod warn;
 pub mod watch;
 
+pub use reload::Reloaded;
+pub use stopping::log_account;
+
 use changes::{Asked, Changes};
 use models::{Keeper, Models, Streams};
 use running::Running;
-use view::{StreamView, View};
+use stopping::stop_all;
+use view::View;
 use warn::{opened, warn_of_readable_passwords};
 
 /// Why the service cannot start; in one line each.
@@ -47,6 +54,9 @@ pub enum ServiceError {
     /// The machine does not give what is needed now: exit code 1.
     #[error("{0}")]
     Runtime(String),
+    /// The stop was raised before everything had started: exit code 0.
+    #[error("stopped while it was starting")]
+    Stopped,
 }
 
 impl ServiceError {
@@ -70,6 +80,10 @@ pub struct Service {
     server: ServerConfig,
     model: ModelConfig,
     running: Vec<Running>,
+    /// Streams that a reload was stopping when the whole service was stopped.
+    ending: Vec<Running>,
+    /// Raised when the service is to stop.
+    stop: Stop,
     /// What the model has to fit.
     streams: Streams,
     /// Changes that clients ask for; for [`changes::Changes`] to make.
@@ -86,37 +100,24 @@ pub struct Service {
     encoders: Vec<H264>,
 }
 
-/// What a reload has done, by the streams' names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    pub started: Vec<String>,
-    pub restarted: Vec<String>,
-    /// Only their overlay has changed, and they went on.
-    pub redrawn: Vec<String>,
-    pub stopped: Vec<String>,
-    pub untouched: Vec<String>,
-    pub model: bool,
-    /// The configuration has other addresses, which are only listened on after a restart.
-    pub other_addresses: bool,
-}
-
 /// A model that takes longer than this to load is not waited for with the video.
 const QUICK_LOAD: Duration = Duration::from_secs(2);
 
 /// How long WebRTC viewers are waited for when the service stops, beside what its streams take.
 const WHEP_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How long stopping may take before what hangs is named and left.
-const STOP_DEADLINE: Duration = Duration::from_secs(4);
+/// How long a model that is still being loaded is waited for when the service stops, from the beginning of the stop: the
+/// streams take as long in the worst case.
+const MODEL_DEADLINE: Duration = Duration::from_millis(4400);
 
 impl Service {
     /// Starts everything: ports first, so that nothing runs when one is taken; then the model, so that no camera is opened
     /// for one that cannot work; then the streams. A model that takes long does not keep viewers from the video, nor
-    /// `changes` from being made that need none.
+    /// `changes` from being made that need none. Raising `stop` ends the start, too, whatever it waits for.
     ///
     /// # Errors
     /// The first thing that cannot be had; whatever was started before it is stopped again.
-    pub fn start(config: &Config, changes: &mut Changes) -> Result<Service, ServiceError> {
+    pub fn start(config: &Config, changes: &mut Changes, stop: &Stop) -> Result<Service, ServiceError> {
         let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
         let certificate = config.server.tls.as_ref().map(Certificate::load).transpose();
         let certificate = certificate.map_err(ServiceError::Configuration)?;
@@ -124,13 +125,15 @@ impl Service {
         let guard = RtspGuard::new(&config.server, Arc::clone(&access), certificate.clone());
         let rtsp = RtspServer::start_guarded(config.server.rtsp, Some(&guard)).map_err(ServiceError::runtime)?;
         warn_of_readable_passwords(&config.server, &guard);
-        let encoders = check_encoders(&config.streams).map_err(|errors| ServiceError::runtime(lines(&errors)))?;
+        let wanted = config.streams.clone();
+        let encoders = begin("encoders", move || check_encoders(&wanted))?;
+        let encoders = finish(&encoders, stop)?.map_err(|errors| ServiceError::runtime(lines(&errors)))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
         let (view, incoming) = View::new(rtsp.address(), pool.stats());
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
-        let mut keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
+        let keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
         let http = http
             .serve_guarded(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())
@@ -141,6 +144,8 @@ impl Service {
             server,
             model,
             running: Vec::new(),
+            ending: Vec::new(),
+            stop: stop.clone(),
             streams,
             asked: incoming.changes,
             models: None,
@@ -157,12 +162,8 @@ impl Service {
             tracing::info!(stream = stream.name, "{} -> {}", stream.source.label(), service.rtsp_address(&stream.name));
         }
         service.tell_encoders(encoders);
-        if let Err(error) = service.start_all(config, &mut keeper, changes) {
-            service.stop();
-            return Err(error);
-        }
-        let models = Models::start(keeper, service.model.clone(), incoming.models);
-        match models {
+        let started = service.start_all(config, keeper, changes);
+        match started.and_then(|keeper| Models::start(keeper, service.model.clone(), incoming.models)) {
             Ok(models) => service.models = Some(models),
             Err(error) => {
                 service.stop();
@@ -172,39 +173,44 @@ impl Service {
         Ok(service)
     }
 
-    fn start_all(&mut self, config: &Config, keeper: &mut Keeper, changes: &mut Changes) -> Result<(), ServiceError> {
+    /// Loads the first model on a thread of its own and starts the streams, some of them before it is there.
+    fn start_all(
+        &mut self,
+        config: &Config,
+        mut keeper: Keeper,
+        changes: &mut Changes,
+    ) -> Result<Keeper, ServiceError> {
         for stream in &config.streams {
             self.running.push(Running::prepare(stream, None, &self.rtsp));
         }
         self.show_streams();
-        std::thread::scope(|scope| {
-            let load = || keeper.first(&config.model);
-            let loading = std::thread::Builder::new()
-                .name("model".into())
-                .spawn_scoped(scope, load)
-                .map_err(|error| ServiceError::runtime(format_args!("no thread for the model: {error}")))?;
-            let patience = Instant::now() + QUICK_LOAD;
-            let asked = self.asked.clone();
-            while !loading.is_finished() {
-                // The time only paces the look at the thread.
-                if let Ok(asked) = asked.recv_timeout(Duration::from_millis(10)) {
-                    changes.make_early(asked, self);
-                }
-                changes.tick(self);
-                if Instant::now() < patience {
-                    continue;
-                }
-                // A file at full speed would be through before the model is there.
-                for running in self.running.iter_mut().filter(|running| !running.is_patient() && !running.has_begun()) {
-                    running.start(&self.pool)?;
-                }
-            }
-            loading.join().unwrap_or_else(|panic| Err(ServiceError::Runtime(panic_text(&*panic).to_owned())))
+        let model = config.model.clone();
+        let loading = begin("model", move || {
+            let result = keeper.first(&model);
+            (keeper, result)
         })?;
+        let patience = Instant::now() + QUICK_LOAD;
+        let asked = self.asked.clone();
+        while loading.is_empty() && !self.stop.is_raised() {
+            // The time only paces the look at the thread.
+            if let Ok(asked) = asked.recv_timeout(Duration::from_millis(10)) {
+                changes.make_early(asked, self);
+            }
+            changes.tick(self);
+            if Instant::now() < patience {
+                continue;
+            }
+            // A file at full speed would be through before the model is there.
+            for running in self.running.iter_mut().filter(|running| !running.is_patient() && !running.has_begun()) {
+                running.start(&self.pool)?;
+            }
+        }
+        let (keeper, result) = finish(&loading, &self.stop)?;
+        result?;
         for running in self.running.iter_mut().filter(|running| !running.has_begun()) {
             running.start(&self.pool)?;
         }
-        Ok(())
+        Ok(keeper)
     }
 
     /// The page's address.
@@ -237,69 +243,6 @@ impl Service {
                 running.view().outlets.h264.close();
             }
         }
-    }
-
-    /// Makes the service what `config` says. Streams whose settings are the same go on without noticing.
-    ///
-    /// # Errors
-    /// What is wrong with it; then nothing has changed.
-    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, ServiceError> {
-        self.check(config).map_err(|errors| ServiceError::Configuration(lines(&errors)))?;
-        // They have just been tried.
-        self.tell_encoders(check_encoders(&config.streams).unwrap_or_default());
-        let mut done = Reloaded { model: config.model != self.model, ..Reloaded::default() };
-        done.other_addresses = self.set_server(&config.server)?;
-        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = config.streams.clone();
-        if let Some(models) = self.models.as_ref().filter(|_| done.model) {
-            models.set(config.model.clone());
-            self.model = config.model.clone();
-        }
-        let stays = |running: &Running| {
-            let same = |stream: &&StreamConfig| stream.name == running.config.name;
-            let wanted = config.streams.iter().find(same);
-            wanted.is_some_and(|stream| running.config == *stream || running.config.differs_by_overlay(stream))
-        };
-        let (mut before, ends): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running).into_iter().partition(stays);
-        let mut views: Vec<Arc<StreamView>> = ends.iter().map(Running::view).collect();
-        for view in &views {
-            let name = &*view.status.name;
-            // The viewers of a stream that starts anew keep their connections.
-            if !config.streams.iter().any(|stream| stream.name == *name) {
-                done.stopped.push(name.to_owned());
-                self.rtsp.remove(name);
-                view.outlets.h264.close();
-            }
-        }
-        // Side by side: one after the other, streams whose disk or camera hangs would hold us up longer than the watchdog waits.
-        stop_all(ends);
-        let mut fresh = Vec::new();
-        for stream in &config.streams {
-            let known = before.iter().position(|running| running.config.name == stream.name);
-            match known.map(|index| before.swap_remove(index)) {
-                Some(running) if running.config == *stream => {
-                    done.untouched.push(stream.name.clone());
-                    self.running.push(running);
-                }
-                Some(mut running) => {
-                    done.redrawn.push(stream.name.clone());
-                    running.redraw(&stream.overlay);
-                    self.running.push(running);
-                }
-                None => {
-                    let view = views.iter().position(|view| *view.status.name == stream.name);
-                    let view = view.map(|index| views.swap_remove(index));
-                    let list = if view.is_some() { &mut done.restarted } else { &mut done.started };
-                    list.push(stream.name.clone());
-                    fresh.push(stream.name.clone());
-                    self.running.push(Running::prepare(stream, view.as_deref(), &self.rtsp));
-                }
-            }
-        }
-        self.show_streams();
-        for running in self.running.iter_mut().filter(|running| fresh.contains(&running.config.name)) {
-            running.start(&self.pool)?;
-        }
-        Ok(done)
     }
 
     /// Whether [`Service::reload`] would take `config`, as far as can be told without trying.
@@ -348,6 +291,11 @@ impl Service {
         }
     }
 
+    /// The workers that all streams share.
+    pub fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool)
+    }
+
     /// Changes that clients ask for.
     pub fn asked(&self) -> Receiver<Asked> {
         self.asked.clone()
@@ -360,14 +308,15 @@ impl Service {
         // Who is let in depends on where is really listened.
         let server = ServerConfig { http, rtsp, tls: tls.clone(), ..config.clone() };
         if server != self.server {
+            // First what can fail: then nothing has changed.
+            let guard = RtspGuard::new(&server, Arc::clone(&self.access), self.certificate.clone());
+            self.rtsp.set_guard(&guard).map_err(ServiceError::runtime)?;
             if let Some(warning) = opened(&self.server, &server) {
                 tracing::warn!("{warning}");
             }
             self.access.set(&server);
             self.whep.set(server.webrtc.clone());
             self.whep.dismiss_unless(|who| self.access.still_knows(who));
-            let guard = RtspGuard::new(&server, Arc::clone(&self.access), self.certificate.clone());
-            self.rtsp.set_guard(&guard).map_err(ServiceError::runtime)?;
             warn_of_readable_passwords(&server, &guard);
             self.server = server;
         }
@@ -379,41 +328,52 @@ impl Service {
     }
 
     /// Stops the sources, lets what is under way come out, closes recordings, and writes each stream's account to the log.
-    pub fn stop(mut self) {
+    /// Gives the names of streams that did not stop in time.
+    pub fn stop(mut self) -> Vec<String> {
+        let deadline = Instant::now() + MODEL_DEADLINE;
         // A model that is being loaded now is not needed any more; its thread is waited for last.
         let models = self.models.take();
+        let unloaded = begin("model-end", move || drop(models));
         // They leave while the streams end.
         self.whep.dismiss_all();
-        stop_all(std::mem::take(&mut self.running));
+        let mut streams = std::mem::take(&mut self.running);
+        streams.append(&mut self.ending);
+        let unstopped = stop_all(streams, None);
         match self.whep.close(WHEP_DEADLINE) {
             0 => {}
             left => tracing::error!("{left} WebRTC viewers do not end and are left behind"),
         }
-        drop(models);
+        if unloaded.is_ok_and(|unloaded| unloaded.recv_deadline(deadline).is_err()) {
+            tracing::info!("a model is still being loaded and is not waited for");
+        }
+        unstopped.hung
     }
 }
 
-/// Stops streams side by side and logs their accounts; what does not stop in time is named and left behind.
-fn stop_all(mut streams: Vec<Running>) {
-    streams.iter().for_each(Running::stop);
-    let deadline = Instant::now() + STOP_DEADLINE;
-    let poll = crossbeam_channel::tick(Duration::from_millis(10));
-    while streams.iter().any(|stream| !stream.is_finished()) && Instant::now() < deadline {
-        // The tick only paces the look at threads that end by themselves.
-        let _ = poll.recv();
-    }
-    for stream in streams.drain(..) {
-        if !stream.is_finished() {
-            tracing::error!(
-                stream = stream.config.name,
-                "has not stopped within {} s and is left behind",
-                STOP_DEADLINE.as_secs()
-            );
-        }
-        let (view, begun) = (stream.view(), stream.has_begun());
-        stream.join_finished();
-        if begun {
-            log_account(&view.status);
+/// Begins work that may hang, in a driver for instance, on a thread of its own; the result comes through the receiver, a
+/// panic as an error.
+fn begin<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Receiver<Result<T, ServiceError>>, ServiceError> {
+    let (sender, result) = crossbeam_channel::bounded(1);
+    let run = move || {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        // Nobody waits any more when the service was stopped.
+        let _ = sender.send(result.map_err(|panic| ServiceError::Runtime(panic_text(&*panic).to_owned())));
+    };
+    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+    thread.map_err(|error| ServiceError::runtime(format_args!("no thread for {name}: {error}")))?;
+    Ok(result)
+}
+
+/// Waits for the result of work that was begun, or for the stop.
+fn finish<T>(result: &Receiver<Result<T, ServiceError>>, stop: &Stop) -> Result<T, ServiceError> {
+    loop {
+        match stop.wait_or_receive(Duration::from_secs(60), result) {
+            Woken::Raised => return Err(ServiceError::Stopped),
+            Woken::Item(result) => return result,
+            Woken::Time => {}
         }
     }
 }
@@ -476,20 +436,21 @@ fn lines(errors: &[ConfigError]) -> String {
     lines.join("\n")
 }
 
-/// Writes a stream's closed account to the log.
-pub fn log_account(status: &Status) {
-    let counts = status.ledger.counts();
-    let reasons: Vec<String> = counts.reasons().map(|(reason, count)| format!("{} {count}", reason.name())).collect();
-    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
-    tracing::info!(
-        stream = &*status.name,
-        captured = counts.captured(),
-        published = counts.published,
-        dropped = counts.dropped(),
-        in_flight = counts.in_flight,
-        "captured {} = published {} + dropped {}{why}",
-        counts.captured(),
-        counts.published,
-        counts.dropped()
-    );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_hangs_does_not_hold_up_the_stop() {
+        let (open, gate) = crossbeam_channel::bounded::<()>(0);
+        let hangs = begin("hangs", move || gate.recv().is_err()).unwrap();
+        let stop = Stop::default();
+        stop.raise();
+        assert!(matches!(finish(&hangs, &stop), Err(ServiceError::Stopped)));
+        drop(open);
+        assert!(finish(&hangs, &Stop::default()).is_ok());
+        let panics = begin("panics", || panic!("on purpose")).unwrap();
+        let outcome: Result<(), ServiceError> = finish(&panics, &Stop::default());
+        assert!(matches!(outcome, Err(ServiceError::Runtime(problem)) if problem == "on purpose"));
+    }
 }

@@ -15,6 +15,7 @@ use crate::publish::rtsp::RtspServer;
 use crate::repeats;
 use crate::segment::pool::Pool;
 use crate::stream::display::Display;
+use crate::stream::ledger::{Counts, DropReason};
 use crate::stream::status::Status;
 use crate::stream::{Pace, Parts, Stream};
 
@@ -25,6 +26,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A stream that ran this long has earned a quick restart again.
 const STABLE: Duration = Duration::from_secs(60);
 
+/// A stage that has not shown for this long that it is alive hangs: opening a source may take some time, but not this much.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A stream whose output has given out none of its frames for this long is restarted; after each restart that has not helped, for
+/// twice as long, up to the longest.
+const FIRST_STALL_LIMIT: Duration = Duration::from_secs(60);
+const LONGEST_STALL_LIMIT: Duration = Duration::from_secs(16 * 60);
+
+/// The run loop looks at each stream several times a second. After a longer time it was held up, and so may be the stream.
+const INTERRUPTION: Duration = Duration::from_secs(2);
+
+/// How long the threads of a stream that is restarted may take to end before they are left behind.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+
 /// One stream.
 pub struct Running {
     pub config: StreamConfig,
@@ -33,8 +48,51 @@ pub struct Running {
     started: Instant,
     /// Restarts since it last was stable.
     restarts: u32,
-    /// When a stream that was lost is due again.
+    /// When a stream that was lost, or could not be started, is due again.
     due: Option<Instant>,
+    /// Why it is being restarted, and until when its threads may take to end.
+    leaving: Option<(String, Instant)>,
+    /// Earlier runs of it, whose threads hang; another one has taken their place.
+    left: Vec<Stream>,
+    progress: Progress,
+    /// When it was last looked at, and since when without an interruption: what happened while this process was stopped says
+    /// nothing of its threads.
+    looked: Instant,
+    watched: Instant,
+}
+
+/// Whether pictures come out of a stream into which frames go.
+struct Progress {
+    /// Pictures that have come out of the last stage: an encoder that fails gives out none, although frames that it was given
+    /// count as published.
+    out: u64,
+    /// Frames that its output had not taken when the last one came out, and at the last look.
+    refused: u64,
+    seen: u64,
+    /// Since when none is published although frames come.
+    at: Instant,
+    /// How long no frame may be published before the stream is restarted.
+    limit: Duration,
+}
+
+impl Progress {
+    /// Whether frames came, none came out and the output refused some, for the time limit, which is doubled then.
+    fn has_stalled(&mut self, out: u64, counts: &Counts) -> bool {
+        use DropReason::{Abandoned, EncoderBusy, OutputFailed};
+        let refused = [EncoderBusy, OutputFailed, Abandoned].map(|reason| counts.dropped_for(reason)).iter().sum();
+        let more = refused > std::mem::replace(&mut self.seen, refused);
+        if out != self.out {
+            (self.out, self.refused, self.limit) = (out, refused, FIRST_STALL_LIMIT);
+            self.at = Instant::now();
+        } else if refused == self.refused {
+            self.at = Instant::now();
+        } else if more && self.at.elapsed() >= self.limit {
+            self.limit = (2 * self.limit).min(LONGEST_STALL_LIMIT);
+            (self.refused, self.at) = (refused, Instant::now());
+            return true;
+        }
+        false
+    }
 }
 
 impl Running {
@@ -52,7 +110,19 @@ impl Running {
         let display = Arc::new(Display::new(config.overlay.clone()));
         let recordings = config.record.clone().map(|record| Arc::new(Archive::new(&config.name, record)));
         let view = Arc::new(StreamView { status, outlets, recordings, display, config: config.clone() });
-        Running { config: config.clone(), view, stream: None, started: Instant::now(), restarts: 0, due: None }
+        Running {
+            config: config.clone(),
+            view,
+            stream: None,
+            started: Instant::now(),
+            restarts: 0,
+            due: None,
+            leaving: None,
+            left: Vec::new(),
+            progress: Progress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: FIRST_STALL_LIMIT },
+            looked: Instant::now(),
+            watched: Instant::now(),
+        }
     }
 
     /// A file at full speed waits for the stages after it, where a camera would not.
@@ -88,34 +158,105 @@ impl Running {
         };
         self.stream = Some(Stream::start(parts, pool).map_err(ServiceError::runtime)?);
         self.started = Instant::now();
+        self.progress.at = self.started;
         self.due = None;
         Ok(())
     }
 
-    /// Starts it again, after a pause, when its threads have ended and nobody asked them to.
+    /// Starts it by `start`. When that fails, it is offline and due again after a pause.
+    ///
+    /// # Errors
+    /// Why it could not be started, and when it is tried again.
+    pub fn start_or_retry(&mut self, start: impl FnOnce(&mut Self) -> Result<(), ServiceError>) -> Result<(), String> {
+        let Err(error) = start(self) else { return Ok(()) };
+        let pause = self.next_pause();
+        let problem = format!("cannot be started: {error}; next try in {} s", pause.as_secs());
+        self.view.status.set_offline(problem.clone());
+        Err(problem)
+    }
+
+    /// The pause before the next attempt, which is due after it.
+    fn next_pause(&mut self) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.restarts.min(5)).min(LONGEST_PAUSE);
+        self.restarts += 1;
+        self.due = Some(Instant::now() + pause);
+        pause
+    }
+
+    /// Starts it again, after a pause, when its threads have ended and nobody asked them to, when one of them hangs, or when
+    /// its output takes no frames any more. Threads that hang are left behind; [`Status::hung`] counts them.
     pub fn revive(&mut self, pool: &Pool) {
+        self.revive_within(pool, SILENCE_LIMIT, LEAVE_LIMIT);
+    }
+
+    fn revive_within(&mut self, pool: &Pool, silence_limit: Duration, leave_limit: Duration) {
+        self.left.retain(|stream| !stream.is_finished());
+        let name = self.config.name.clone();
         let ended = self.view.status.condition().ended;
-        if let Some(lost) = self.stream.take_if(|stream| stream.is_finished() && !ended) {
+        if self.leaving.is_none()
+            && !ended
+            && let Some(fault) = self.fault(silence_limit)
+        {
+            repeats::error(&name, "", None, &format!("{fault}; the stream is restarted"));
+            self.stop();
+            self.leaving = Some((fault, Instant::now() + leave_limit));
+        }
+        let leaves = self.leaving.is_some();
+        let overdue = self.leaving.as_ref().is_some_and(|(_, until)| Instant::now() >= *until);
+        let is_lost = |stream: &mut Stream| (stream.is_finished() && (leaves || !ended)) || overdue;
+        if let Some(lost) = self.stream.take_if(is_lost) {
             if self.started.elapsed() > STABLE {
                 self.restarts = 0;
             }
-            let pause = FIRST_PAUSE.saturating_mul(1 << self.restarts.min(5)).min(LONGEST_PAUSE);
-            self.restarts += 1;
-            self.due = Some(Instant::now() + pause);
-            let name = self.config.name.as_str();
-            let reason = match lost.join() {
-                Err(error) => error.to_string(),
-                Ok(()) => format!("stream {name}: its stages have ended by themselves"),
+            let pause = self.next_pause();
+            let fault = self.leaving.take().map(|(fault, _)| fault);
+            let reason = if lost.is_finished() {
+                let end = lost.join();
+                fault.unwrap_or_else(|| {
+                    self.view.status.count_panic();
+                    match end {
+                        Err(error) => error.to_string(),
+                        Ok(()) => format!("stream {name}: its stages have ended by themselves"),
+                    }
+                })
+            } else {
+                self.abandon_outputs();
+                self.left.push(lost);
+                format!("{}, and its threads are left behind", fault.unwrap_or_default())
             };
-            repeats::error(name, "", None, &format!("{reason}; started again in {} s", pause.as_secs()));
-            self.view.status.count_panic();
+            repeats::error(&name, "", None, &format!("{reason}; started again in {} s", pause.as_secs()));
             self.view.status.set_offline(reason);
         }
+        self.view.status.set_hung(self.left.len());
         if self.due.is_some_and(|due| Instant::now() >= due)
-            && let Err(error) = self.start(pool)
+            && let Err(problem) = self.start_or_retry(|running| running.start(pool))
         {
-            repeats::error(&self.config.name, "", None, &format!("cannot be started again: {error}"));
-            self.due = Some(Instant::now() + LONGEST_PAUSE);
+            repeats::error(&name, "", None, &problem);
+        }
+    }
+
+    /// What is wrong with its threads, or with its output.
+    fn fault(&mut self, silence_limit: Duration) -> Option<String> {
+        let now = Instant::now();
+        if now.saturating_duration_since(std::mem::replace(&mut self.looked, now)) > INTERRUPTION {
+            (self.watched, self.progress.at) = (now, now);
+        }
+        let stream = self.stream.as_ref()?;
+        if let Some((stage, silence)) = stream.silent_stage(self.started.max(self.watched), silence_limit) {
+            return Some(format!("the {stage} stage has not responded for {:.0} s", silence.as_secs_f64()));
+        }
+        let limit = self.progress.limit;
+        let status = &self.view.status;
+        if !self.progress.has_stalled(status.latency.count(), &status.ledger.counts()) {
+            return None;
+        }
+        Some(format!("the output has given out no frame for {} s", limit.as_secs()))
+    }
+
+    /// Takes its recording and pushes from an output that hangs.
+    pub(super) fn abandon_outputs(&self) {
+        if let Err(error) = self.view.outlets.h264.abandon_outputs() {
+            tracing::debug!(stream = self.config.name, "no thread to close what the output had: {error}");
         }
     }
 
@@ -153,5 +294,127 @@ impl Running {
         {
             tracing::error!("{error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::stopping::stop_all;
+    use super::*;
+    use crate::config::{SourceSpec, defaults_stream};
+    use crate::stream::ledger::Ledger;
+    use crate::stream::status::State;
+    use crate::stream::stop::Stop;
+
+    /// Guards against hanging.
+    const DEADLINE: Duration = Duration::from_secs(180);
+
+    /// A stream whose source hangs when it is opened, until somebody writes into the pipe.
+    fn hanging(pipe: &Path, rtsp: &RtspServer) -> Running {
+        let made = std::process::Command::new("mkfifo").arg(pipe).status().unwrap();
+        assert!(made.success());
+        let source = format!(
+            "gst:filesrc location={} blocksize=6144 ! rawvideoparse format=i420 width=64 height=64",
+            pipe.display()
+        );
+        Running::prepare(&defaults_stream("gate", SourceSpec::parse(&source, Path::new("/")).unwrap()), None, rtsp)
+    }
+
+    fn parts(folder: &Path) -> (Pool, RtspServer, std::path::PathBuf) {
+        crate::gst::init().unwrap();
+        let rtsp = RtspServer::start("127.0.0.1:0".parse().unwrap()).unwrap();
+        (Pool::idle(2).unwrap(), rtsp, folder.join("pipe"))
+    }
+
+    /// Opens a pipe for writing again and again, and closes it: whoever opens it to read finds it empty.
+    struct Opener(Stop, Option<std::thread::JoinHandle<()>>);
+
+    impl Opener {
+        fn start(pipe: &Path) -> Self {
+            let (stop, pipe) = (Stop::default(), pipe.to_path_buf());
+            let stopped = stop.clone();
+            let open = move || {
+                while !stopped.wait(Duration::from_millis(5)) {
+                    drop(std::fs::File::options().read(true).write(true).open(&pipe).unwrap());
+                }
+            };
+            Opener(stop, Some(std::thread::spawn(open)))
+        }
+    }
+
+    impl Drop for Opener {
+        fn drop(&mut self) {
+            self.0.raise();
+            self.1.take().unwrap().join().unwrap();
+        }
+    }
+
+    /// Revives the stream until something holds of it.
+    fn until(what: &str, running: &mut Running, pool: &Pool, mut holds: impl FnMut(&Running) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        let tick = crossbeam_channel::tick(Duration::from_millis(5));
+        while !holds(running) {
+            assert!(Instant::now() < deadline, "never: {what}");
+            running.revive_within(pool, Duration::from_secs(2), Duration::from_millis(100));
+            let _ = tick.recv();
+        }
+    }
+
+    #[test]
+    fn a_stream_that_hangs_is_started_again_and_what_hangs_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pool, rtsp, pipe) = parts(folder.path());
+        let mut running = hanging(&pipe, &rtsp);
+        running.start(&pool).unwrap();
+        let status = Arc::clone(&running.view().status);
+        until("its threads are left behind", &mut running, &pool, |_| status.hung() == 1);
+        let condition = status.condition();
+        assert_eq!(condition.state, State::Offline);
+        let reason = condition.reason.unwrap();
+        assert!(reason.starts_with("the capture stage has not responded for 2 s"), "{reason}");
+        until("it is started again", &mut running, &pool, Running::has_begun);
+        // What hung goes on, sees that it is not wanted any more, and ends.
+        let _opener = Opener::start(&pipe);
+        until("nothing hangs any more", &mut running, &pool, |running| status.hung() == 0 && running.has_begun());
+        assert!(stop_all(vec![running], None).hung.is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_does_not_stop_does_not_hold_up_the_end_of_the_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pool, rtsp, pipe) = parts(folder.path());
+        let mut running = hanging(&pipe, &rtsp);
+        running.start(&pool).unwrap();
+        let service = Stop::default();
+        service.raise();
+        let unstopped = stop_all(vec![running], Some(&service));
+        assert_eq!((unstopped.ending.len(), unstopped.hung.len()), (1, 0), "it is stopped together with the others");
+        let _opener = Opener::start(&pipe);
+        assert!(stop_all(unstopped.ending, None).hung.is_empty());
+    }
+
+    #[test]
+    fn an_output_that_refuses_every_frame_is_a_fault_after_its_time() {
+        let ledger = Arc::new(Ledger::default());
+        let mut at_once = Progress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: Duration::ZERO };
+        let mut later = Progress { limit: DEADLINE, ..Progress { at: Instant::now(), ..at_once } };
+        let mut look = |out| {
+            let counts = ledger.counts();
+            assert!(!later.has_stalled(out, &counts));
+            at_once.has_stalled(out, &counts)
+        };
+        assert!(!look(0), "no frame has come");
+        ledger.open().dropped(DropReason::SegmenterBusy);
+        assert!(!look(0), "the output has not seen it");
+        // Given to an encoder that fails.
+        ledger.open().published();
+        ledger.open().dropped(DropReason::OutputFailed);
+        assert!(look(0));
+        assert!(!look(0), "no more have come since");
+        ledger.open().dropped(DropReason::EncoderBusy);
+        assert!(!look(1), "one came out");
+        assert_eq!(later.limit, FIRST_STALL_LIMIT);
     }
 }

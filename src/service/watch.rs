@@ -1,63 +1,135 @@
-//! What systemd is told: READY when streams have shown their first frame or are known to be offline, WATCHDOG only
-//! while frames move, so that a hung service is restarted and one with dead cameras is not.
+//! What systemd is told: READY when streams have shown their first frame or are known to be offline, WATCHDOG for as long
+//! as everything that a restart of the service would repair works.
+//!
+//! Streams are looked after one by one ([`super::running`]): one whose stage hangs or whose output takes no frames is
+//! restarted alone. So the watchdog looks at what all of them share, the run loop and the segmentation workers, and at
+//! streams only when restarting them has not helped and their threads pile up. It does so on a thread of its own: a run
+//! loop that waits for a stream to stop is not a hang.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use super::ServiceError;
 use super::view::View;
+use crate::segment::pool::{MAKE_LIMIT, Pool, RUN_LIMIT};
 use crate::stream::status::State;
+use crate::stream::stop::Stop;
 
-/// Follows the service and reports to systemd, when there is one.
+/// The run loop may be busy with one change for this long, even where the watchdog's interval is shorter: it waits for
+/// streams to stop, for some seconds.
+const LOOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// So many hanging runs of one stream are left behind before only a restart of the service can help.
+const HUNG_LIMIT: usize = 3;
+
+/// Shows that the run loop is alive. Clones are one.
+#[derive(Clone, Debug)]
+pub struct Beat(Arc<Mutex<Instant>>);
+
+impl Default for Beat {
+    fn default() -> Self {
+        Beat(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Beat {
+    /// The run loop is at its beginning again.
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn age(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+/// How long each part of the service may show no sign of life.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    run_loop: Duration,
+    /// A run of the model.
+    run: Duration,
+    /// Making a segmenter.
+    make: Duration,
+}
+
+/// What only a restart of the whole service can repair, in words.
+fn fault(view: &View, pool: &Pool, beat: &Beat, limits: Limits) -> Option<String> {
+    let age = beat.age();
+    if age > limits.run_loop {
+        return Some(format!("the run loop has not responded for {:.0} s", age.as_secs_f64()));
+    }
+    let hung = |(name, runs): (&str, usize)| (runs >= HUNG_LIMIT).then(|| format!("{runs} runs of stream {name} hang"));
+    let streams = view.streams();
+    let mut streams = streams.iter().map(|stream| (&*stream.status.name, stream.status.hung()));
+    pool.stuck(limits.run, limits.make).or_else(|| streams.find_map(hung))
+}
+
+/// The thread that reports to systemd's watchdog while nothing hangs. Dropping it ends it.
+pub struct Watchdog {
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Starts it where systemd wants to hear from the service; `beat` is the run loop's.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(view: Arc<View>, pool: Arc<Pool>, beat: Beat) -> Result<Watchdog, ServiceError> {
+        let stop = Stop::default();
+        let Some(interval) = sd_notify::watchdog_enabled() else { return Ok(Watchdog { stop, thread: None }) };
+        let limits = Limits { run_loop: interval.max(LOOP_LIMIT), run: RUN_LIMIT, make: MAKE_LIMIT };
+        let stopped = stop.clone();
+        let report = move || {
+            let mut known = None;
+            loop {
+                let fault = fault(&view, &pool, &beat, limits);
+                match &fault {
+                    None => notify(&[NotifyState::Watchdog]),
+                    Some(fault) if known.is_none() => {
+                        tracing::error!("{fault}; the watchdog is not notified until this is over");
+                    }
+                    Some(_) => {}
+                }
+                known = fault;
+                if stopped.wait(interval / 3) {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(report);
+        let thread =
+            thread.map_err(|error| ServiceError::runtime(format_args!("no thread for the watchdog: {error}")))?;
+        Ok(Watchdog { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.stop.raise();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the watchdog's thread ended in a panic");
+        }
+    }
+}
+
+/// Follows the service's start, reloads and end, and tells systemd, when there is one.
 pub struct Watch {
     view: Arc<View>,
-    /// Interval at which systemd wants to hear from us; `None` without a watchdog.
-    interval: Option<Duration>,
     ready: bool,
-    last_sent: Option<Instant>,
-    /// By stream.
-    moves: HashMap<Arc<str>, Movement>,
 }
-
-/// When a stream last showed that it works.
-struct Movement {
-    published: u64,
-    at: Instant,
-}
-
-/// A supervisor that has not been heard of for this long hangs: opening a source may take some time, but not this much.
-const SUPERVISOR_LIMIT: Duration = Duration::from_secs(60);
 
 impl Watch {
     pub fn new(view: Arc<View>) -> Self {
-        Watch { view, interval: sd_notify::watchdog_enabled(), ready: false, last_sent: None, moves: HashMap::new() }
+        Watch { view, ready: false }
     }
 
     /// Looks at the streams; true the first time that all have started.
     pub fn tick(&mut self) -> bool {
-        let now = Instant::now();
-        let streams = self.view.streams();
-        self.moves.retain(|name, _| streams.iter().any(|stream| stream.status.name == *name));
-        for stream in streams.iter() {
-            let fresh = || Movement { published: 0, at: now };
-            let movement = self.moves.entry(Arc::clone(&stream.status.name)).or_insert_with(fresh);
-            // Published, not captured: frames that only come in and are dropped are no sign of life of what is behind.
-            let published = stream.status.ledger.counts().published;
-            let away = stream.status.state() == State::Offline && stream.status.since_beat() < SUPERVISOR_LIMIT;
-            if published != movement.published || away {
-                *movement = Movement { published, at: now };
-            }
-        }
-        if let Some(interval) = self.interval {
-            let moving = self.moves.values().all(|movement| now - movement.at < interval);
-            let due = self.last_sent.is_none_or(|at| now - at >= interval / 3);
-            if moving && due {
-                notify(&[NotifyState::Watchdog]);
-                self.last_sent = Some(now);
-            }
-        }
         let became_ready = !self.ready && self.view.is_ready();
         if became_ready {
             self.ready = true;
@@ -93,5 +165,62 @@ fn notify(states: &[NotifyState<'_>]) {
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(states) {
         crate::repeats::warn("", "", &format!("systemd cannot be told: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{SourceSpec, defaults_stream};
+    use crate::publish::live::Outlets;
+    use crate::service::view::StreamView;
+    use crate::stream::display::Display;
+    use crate::stream::ledger::DropReason;
+    use crate::stream::status::Status;
+
+    const LIMITS: Limits =
+        Limits { run_loop: Duration::from_secs(600), run: Duration::from_secs(600), make: Duration::from_secs(600) };
+
+    /// A service with one stream that runs.
+    fn service() -> (View, Pool, Arc<Status>) {
+        let pool = Pool::idle(2).unwrap();
+        let (view, _) = View::new("127.0.0.1:8554".parse().unwrap(), pool.stats());
+        let config = defaults_stream("gate", SourceSpec::parse("test://black", Path::new("/")).unwrap());
+        let status = Arc::new(Status::quiet("gate"));
+        view.set_streams(vec![Arc::new(StreamView {
+            status: Arc::clone(&status),
+            outlets: Outlets::default(),
+            recordings: None,
+            display: Arc::new(Display::new(config.overlay.clone())),
+            config,
+        })]);
+        (view, pool, status)
+    }
+
+    #[test]
+    fn a_stream_that_publishes_nothing_is_no_reason_to_restart_the_service() {
+        let (view, pool, status) = service();
+        let beat = Beat::default();
+        status.set_shown(State::Live, None, Instant::now());
+        for reason in [DropReason::OutputFailed, DropReason::EncoderBusy] {
+            status.ledger.open().dropped(reason);
+            assert_eq!(fault(&view, &pool, &beat, LIMITS), None);
+        }
+        status.set_hung(HUNG_LIMIT - 1);
+        assert_eq!(fault(&view, &pool, &beat, LIMITS), None, "another run has taken the place of each");
+        status.set_hung(HUNG_LIMIT);
+        assert_eq!(fault(&view, &pool, &beat, LIMITS).as_deref(), Some("3 runs of stream gate hang"));
+    }
+
+    #[test]
+    fn a_run_loop_that_hangs_is_a_reason() {
+        let (view, pool, _) = service();
+        let beat = Beat::default();
+        let limits = Limits { run_loop: Duration::ZERO, ..LIMITS };
+        let found = fault(&view, &pool, &beat, limits).expect("it has not come round");
+        assert!(found.starts_with("the run loop has not responded for "), "{found}");
+        assert_eq!(fault(&view, &pool, &beat, LIMITS), None);
     }
 }
