@@ -324,6 +324,25 @@ fn concurrent_changes_are_all_made() {
 }
 
 #[test]
+fn twenty_streams_that_are_added_at_a_time_are_all_added() {
+    const CLIENTS: usize = 20;
+    let folder = folder();
+    let config = write_config(folder.path(), &ball("first", ""));
+    let service = Service::run(&config, &[]);
+    let add = |n: usize| {
+        let new = json!({"name": format!("s{n}"), "source": "test://black?width=64&height=48&fps=1"});
+        change(&service, "POST", "streams", new).0
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|n| scope.spawn(move || add(n))).collect();
+        let answers: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        assert_eq!(answers, [201; CLIENTS]);
+    });
+    assert_eq!(service.streams().len(), CLIENTS + 1);
+    assert_eq!(text(&config).matches("[[stream]]").count(), CLIENTS + 1);
+}
+
+#[test]
 fn where_the_file_cannot_be_written_an_overlay_is_drawn_and_a_stream_is_not_changed() {
     let folder = folder();
     let named = write_config(folder.path(), &format!("{}{}", ball("gate", ""), ball("yard", "")));
@@ -374,15 +393,21 @@ fn the_page_of_the_api_shows_every_operation() {
     assert!(shown.contains("The settings of another stream") || shown.contains("rtsp://10.0.0.7/stream1"), "{shown}");
 }
 
+/// A configuration whose runtime never gets ready.
+fn without_a_model(folder: &Path) -> PathBuf {
+    // It is there at once: the system's loader, which GStreamer needs, must not wait.
+    let (library, source) = (folder.join("libonnxruntime.so"), folder.join("waits.c"));
+    std::fs::write(&source, "int pause(void);\nconst void *OrtGetApiBase(void) { for (;;) pause(); }\n").unwrap();
+    tool("cc", [Path::new("-shared"), Path::new("-fPIC"), Path::new("-o"), &library, &source]);
+    let config = write_config(folder, &ball("gate", ""));
+    std::fs::write(&config, text(&config).replace("[model]\n", "[model]\nruntime = \"libonnxruntime.so\"\n")).unwrap();
+    config
+}
+
 #[test]
 fn before_there_is_a_model_all_of_an_overlay_but_classes_is_changed() {
     let folder = folder();
-    // A runtime that never gets ready. It is there at once: the system's loader, which GStreamer needs, must not wait.
-    let (library, source) = (folder.path().join("libonnxruntime.so"), folder.path().join("waits.c"));
-    std::fs::write(&source, "int pause(void);\nconst void *OrtGetApiBase(void) { for (;;) pause(); }\n").unwrap();
-    tool("cc", [Path::new("-shared"), Path::new("-fPIC"), Path::new("-o"), &library, &source]);
-    let config = write_config(folder.path(), &ball("gate", ""));
-    std::fs::write(&config, text(&config).replace("[model]\n", "[model]\nruntime = \"libonnxruntime.so\"\n")).unwrap();
+    let config = without_a_model(folder.path());
     // It is known where the service listens before there is a model.
     let service = Service::run(&config, &[]);
     let (status, answer) = change(&service, "PATCH", "streams/gate/overlay", json!({"alpha": 0.25, "legend": false}));
@@ -394,6 +419,18 @@ fn before_there_is_a_model_all_of_an_overlay_but_classes_is_changed() {
     assert!(refused.body.contains("hide and colors name its classes"), "{}", refused.body);
     assert_eq!(service.stream("gate")["config"]["overlay"]["alpha"], 0.25);
     assert_eq!(send("GET", &url(&service, "model"), None).0, 503);
+}
+
+/// The runtime never gets ready, and nothing else hangs: a model that is still being loaded is no fault.
+#[test]
+fn a_service_whose_model_is_still_being_loaded_stops_at_once() {
+    let folder = folder();
+    let config = without_a_model(folder.path());
+    let service = Service::run(&config, &[]);
+    assert_eq!(send("GET", &url(&service, "model"), None).0, 503);
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
             tracing::info!("ready");
         }
         service.tick();
+        changes.make_tried(&mut service);
         changes.tick(&service);
         repeats::tell_due();
         heap.tick();

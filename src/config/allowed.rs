@@ -103,9 +103,22 @@ impl ApiSources {
     /// # Errors
     /// Why not, for whoever asked; it repeats nothing that may be secret.
     pub fn check(&self, uri: &SourceUri) -> Result<(), String> {
+        self.check_with(uri, None)
+    }
+
+    /// As [`ApiSources::check`], with the addresses of a host that was looked up before, on a thread that may wait. Only
+    /// another host is looked up here.
+    ///
+    /// # Errors
+    /// Why not, for whoever asked; it repeats nothing that may be secret.
+    pub fn check_with(&self, uri: &SourceUri, known: Option<&SourceHost>) -> Result<(), String> {
         self.check_kind(uri)?;
         let (SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url)) = uri else { return Ok(()) };
-        for address in addresses(url)? {
+        let found = match known.filter(|known| Some(&*known.name) == url.host_str()) {
+            Some(known) => known.addresses.clone(),
+            None => addresses(url),
+        };
+        for address in found? {
             if (is_guarded(address) || is_own(address))
                 && !self.networks.iter().any(|network| network.contains(&address))
             {
@@ -116,6 +129,21 @@ impl ApiSources {
             }
         }
         Ok(())
+    }
+}
+
+/// The host of a network source, with its addresses.
+#[derive(Clone, Debug)]
+pub struct SourceHost {
+    name: String,
+    addresses: Result<Vec<IpAddr>, String>,
+}
+
+impl SourceHost {
+    /// Looks the host up, for a few seconds at most; `None` for a source that is not reached by network.
+    pub fn look_up(uri: &SourceUri) -> Option<Self> {
+        let (SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url)) = uri else { return None };
+        Some(SourceHost { name: url.host_str()?.to_owned(), addresses: addresses(url) })
     }
 }
 
@@ -246,6 +274,23 @@ mod tests {
         let source = format!("http://{}/a", own.ip());
         assert!(check(&ApiSources::default(), &source).unwrap_err().contains("which is this machine"));
         assert_eq!(check(&allowing(&[&own.ip().to_string()]), &source), Ok(()));
+    }
+
+    #[test]
+    fn a_host_that_was_looked_up_is_judged_by_its_addresses() {
+        let uri = |text: &str| SourceUri::parse(text, Path::new("/srv")).unwrap();
+        let known =
+            |name: &str, address: &str| SourceHost { name: name.into(), addresses: Ok(vec![address.parse().unwrap()]) };
+        let check = |text: &str, known: &SourceHost| ApiSources::default().check_with(&uri(text), Some(known));
+        let camera = known("camera.invalid", "192.0.2.7");
+        assert_eq!(check("rtsp://camera.invalid/a", &camera), Ok(()), "it is not looked up again");
+        let inside = check("rtsp://camera.invalid/a", &known("camera.invalid", "127.0.0.1")).unwrap_err();
+        assert!(inside.starts_with("the API may not add sources at 127.0.0.1"), "{inside}");
+        // What is known of one host says nothing of another.
+        assert!(check("rtsp://localhost/a", &camera).is_err());
+        assert!(SourceHost::look_up(&uri("test://")).is_none());
+        let own = SourceHost::look_up(&uri("rtsp://127.0.0.1/a")).unwrap();
+        assert_eq!((own.name.as_str(), own.addresses), ("127.0.0.1", Ok(vec!["127.0.0.1".parse().unwrap()])));
     }
 
     #[test]

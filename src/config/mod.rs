@@ -33,7 +33,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-pub use allowed::ApiSources;
+pub use allowed::{ApiSources, SourceHost};
 pub use defaults::defaults_stream;
 pub use duration::show as duration_text;
 pub use edit::{Edit, EditError, Object, edit, unknown_nulls};

@@ -2,6 +2,7 @@
 //!
 //! Bodies are not read here: they are changes of the configuration file, and judged as that file is.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,13 +15,13 @@ use super::api::{StreamReport, report_of};
 use super::problem::Problem;
 use super::settings::{NewStream, Settings};
 use super::{App, Named, Shared, stopped};
-use crate::config::{Edit, Object};
+use crate::config::{Edit, Object, SourceHost, SourceUri};
 use crate::publish::encoder::ladder::try_out;
 use crate::service::changes::{Made, Refusal, Wanted};
 use crate::service::view::Busy;
 
-/// How long a change may take: streams that stop have some seconds to come to an end.
-const LIMIT: Duration = Duration::from_secs(15);
+/// How long a change may wait for its turn; others, and streams that stop, take some seconds each.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A body of keys and values.
 pub(super) struct Keys(pub Object);
@@ -34,17 +35,41 @@ impl FromRequest<Shared> for Keys {
     }
 }
 
-/// Asks the service for a change, and waits until it is made.
+/// Asks the service for a change, and waits until it is made. One whose turn does not come in time is withdrawn: what is
+/// answered with 503 is not made later.
 pub(super) async fn ask(app: &App, wanted: Wanted) -> Result<Made, Problem> {
     let unavailable = |detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned());
-    let answered = app.view.ask(wanted).map_err(|Busy| unavailable("no change can be taken now: try again"))?;
-    tokio::select! {
-        answer = answered => answer.map_err(|_| unavailable("the service is stopping"))?.map_err(Problem::from),
-        () = stopped(app.stopping.clone()) => Err(unavailable("the service is stopping")),
+    let stopping = || unavailable("the service is stopping");
+    let host = match &wanted {
+        Wanted::Stream(Edit::Add(settings) | Edit::Change { patch: settings, .. }) => look_up(settings).await,
+        _ => None,
+    };
+    let waiting = app.view.ask(wanted, host);
+    let mut waiting = waiting.map_err(|Busy| unavailable("too many changes are waiting already: try again"))?;
+    let answered = tokio::select! {
+        answer = &mut waiting.answer => answer,
+        () = stopped(app.stopping.clone()) => return Err(stopping()),
         () = tokio::time::sleep(LIMIT) => {
-            Err(unavailable("the change is still waiting for another one, and may be made later"))
+            if waiting.withdraw() {
+                return Err(unavailable("other changes take too long, and this one has not been made: try again"));
+            }
+            // It is being made.
+            tokio::select! {
+                answer = &mut waiting.answer => answer,
+                () = stopped(app.stopping.clone()) => return Err(stopping()),
+            }
         }
-    }
+    };
+    answered.map_err(|_| stopping())?.map_err(Problem::from)
+}
+
+/// Looks up the host of the source that settings name, if they do, for a few seconds at most: side by side with those of other
+/// clients, and not on the service's loop, which makes the changes.
+async fn look_up(settings: &Object) -> Option<SourceHost> {
+    let source = settings.get("source").and_then(|source| source.as_str())?;
+    // A source that cannot be read, or is a file, has no host.
+    let uri = SourceUri::parse(source, Path::new("/")).ok()?;
+    tokio::task::spawn_blocking(move || SourceHost::look_up(&uri)).await.ok().flatten()
 }
 
 /// Tries the encoder that a stream's settings ask for, if they do: the service's loop, which makes the changes, is not to wait
@@ -160,7 +185,10 @@ impl From<Refusal> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
     use std::sync::Arc;
+    use std::time::Instant;
 
     use serde_json::{Value, json};
 
@@ -168,7 +196,7 @@ mod tests {
     use super::super::tests::{agent, model, server, view};
     use super::*;
     use crate::config::ConfigError;
-    use crate::service::view::View;
+    use crate::service::view::{Incoming, View};
 
     fn send(server: &HttpServer, method: &str, path: &str, body: &str) -> (u16, Value) {
         let request = ureq::http::Request::builder()
@@ -242,6 +270,56 @@ mod tests {
                 assert_eq!((&body["remembered"], &body["reason"]), (&json!(false), &json!("read-only")));
             }
         }
+    }
+
+    /// Waits until so many changes wait for their turn.
+    fn until_waiting(incoming: &Incoming, changes: usize) {
+        let until = Instant::now() + Duration::from_secs(180);
+        while incoming.changes.len() < changes {
+            assert!(Instant::now() < until, "{} of {changes} wait", incoming.changes.len());
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn many_changes_at_a_time_wait_for_their_turn() {
+        let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
+        let server = server(&Arc::new(view));
+        const CLIENTS: usize = 40;
+        std::thread::scope(|scope| {
+            let client = || send(&server, "PATCH", "/api/v1/streams/gate", "{}").0;
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+            until_waiting(&incoming, CLIENTS);
+            for asked in incoming.changes.try_iter() {
+                assert!(asked.turn.begin());
+                asked.answer.send(Ok(Made::default())).unwrap();
+            }
+            let answers: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+            assert_eq!(answers, [200; CLIENTS]);
+        });
+    }
+
+    #[test]
+    fn the_change_of_a_client_who_has_gone_is_not_made_later() {
+        let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
+        let server = server(&Arc::new(view));
+        let mut client = TcpStream::connect(server.address()).unwrap();
+        let head = format!("PATCH /api/v1/streams/gate HTTP/1.1\r\nHost: {}\r\n", server.address());
+        client
+            .write_all(format!("{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes())
+            .unwrap();
+        until_waiting(&incoming, 1);
+        let asked = incoming.changes.recv().unwrap();
+        assert!(!asked.turn.is_withdrawn(), "it waits");
+        drop(client);
+        let until = Instant::now() + Duration::from_secs(180);
+        while !asked.turn.is_withdrawn() {
+            assert!(Instant::now() < until, "it is still to be made");
+            std::thread::yield_now();
+        }
+        assert!(!asked.turn.begin());
     }
 
     #[test]

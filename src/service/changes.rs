@@ -8,25 +8,26 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
+use super::turn::Turn;
+use super::view::WAITING_CHANGES;
 use super::{Reloaded, Service};
 use crate::config::{
-    self, Config, ConfigError, ConfigErrors, Edit, EditError, Object, OverlayConfig, Replaced, StreamConfig,
-    overlay_difference, patched_overlay,
+    self, Config, ConfigError, ConfigErrors, Edit, EditError, EncoderChoice, Object, OverlayConfig, Replaced,
+    SourceHost, StreamConfig, overlay_difference, patched_overlay,
 };
+use crate::publish::encoder::H264;
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// And this often while the file cannot be written.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
-
-/// Changes of streams that wait for the first model, at most.
-const HELD: usize = 16;
 
 /// What a client wants changed. Keys are those of the configuration file.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,10 @@ pub enum Wanted {
 #[derive(Debug)]
 pub struct Asked {
     pub wanted: Wanted,
+    /// The host of the wanted source, where it was looked up already.
+    pub host: Option<SourceHost>,
+    /// Whether it is still wanted.
+    pub turn: Turn,
     pub answer: oneshot::Sender<Result<Made, Refusal>>,
 }
 
@@ -84,6 +89,9 @@ pub struct Changes {
     unwritable: Option<String>,
     /// Changes of streams that wait for the first model: it has to know their classes.
     held: Vec<Asked>,
+    /// Changes of streams that wait until the encoders of their file have been tried out, and the thread that does it.
+    untried: Vec<Asked>,
+    trial: Option<JoinHandle<()>>,
 }
 
 impl Changes {
@@ -92,26 +100,92 @@ impl Changes {
         // systemd's StateDirectory= may list several, separated by colons.
         let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
         let state = std::env::split_paths(&state).filter(|folder| folder.is_absolute()).collect();
-        Changes { path, state, pending: BTreeSet::new(), tried: None, unwritable: None, held: Vec::new() }
+        Changes {
+            path,
+            state,
+            pending: BTreeSet::new(),
+            tried: None,
+            unwritable: None,
+            held: Vec::new(),
+            untried: Vec::new(),
+            trial: None,
+        }
     }
 
-    /// Makes a change and answers.
+    /// Makes a change and answers, unless its client has gone. One that needs an encoder that was not tried out yet, which
+    /// may hang for seconds, is made by [`Changes::make_tried`] when that is over.
     pub fn make(&mut self, asked: Asked, service: &mut Service) {
-        let Asked { wanted, answer } = asked;
+        if asked.turn.is_withdrawn() {
+            return;
+        }
+        if let Wanted::Stream(edit) = &asked.wanted
+            && !self.encoders_are_tried(edit)
+        {
+            self.untried.push(asked);
+            return;
+        }
+        if !asked.turn.begin() {
+            return;
+        }
+        let Asked { wanted, host, answer, .. } = asked;
         let result = match &wanted {
             Wanted::Overlay { stream, patch } => self.overlay(stream, patch, service),
-            Wanted::Stream(edit) => self.stream(edit, service),
+            Wanted::Stream(edit) => self.stream(edit, host.as_ref(), service),
         };
         if answer.send(result).is_err() {
             tracing::debug!("a client has not waited for the answer to its change");
         }
     }
 
+    /// Makes the changes that have waited for encoders to be tried out, once that is over.
+    pub fn make_tried(&mut self, service: &mut Service) {
+        if self.trial.take_if(|trial| trial.is_finished()).is_some() {
+            for asked in std::mem::take(&mut self.untried) {
+                self.make(asked, service);
+            }
+        }
+    }
+
+    /// Whether the encoders have been tried out that the file and this change ask for. If not, that begins. The change itself is
+    /// not judged here: it may name files that the API may not read.
+    fn encoders_are_tried(&mut self, edit: &Edit) -> bool {
+        let named = |settings: &Object| {
+            let name = settings.get("encode")?.get("encoder")?.as_str()?;
+            Some(H264::choice_of(name))
+        };
+        let wanted = match edit {
+            Edit::Add(settings) => named(settings).or(Some(EncoderChoice::Auto)),
+            Edit::Change { patch, .. } => named(patch),
+            Edit::Remove { .. } => None,
+        };
+        // A file with errors is told of when the change is to be made.
+        let file = config::load(&self.path).map(|config| config.streams).unwrap_or_default();
+        let choices: Vec<_> = file.iter().map(|stream| stream.encode.encoder).chain(wanted).collect();
+        if choices.iter().all(|choice| H264::is_tried(*choice)) {
+            return true;
+        }
+        if self.trial.is_none() {
+            let try_all = move || {
+                for choice in choices {
+                    // Who asks for it is told what is wrong with it.
+                    let _ = H264::choose(choice, &[]);
+                }
+            };
+            match std::thread::Builder::new().name("encoders".into()).spawn(try_all) {
+                Ok(thread) => self.trial = Some(thread),
+                // Then the change is made at once, and waits for the encoders.
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
     /// Makes a change before there is a model, if it needs none; else it waits for [`Changes::make_held`].
     pub fn make_early(&mut self, asked: Asked, service: &mut Service) {
+        self.held.retain(|held| !held.turn.is_withdrawn());
         match asked.wanted {
             Wanted::Overlay { .. } => self.make(asked, service),
-            Wanted::Stream(_) if self.held.len() < HELD => self.held.push(asked),
+            Wanted::Stream(_) if self.held.len() < WAITING_CHANGES => self.held.push(asked),
             Wanted::Stream(_) => {
                 // Nobody listens where the client has gone.
                 let _ = asked.answer.send(Err(Refusal::Loading("streams are changed when it is there".into())));
@@ -211,7 +285,7 @@ impl Changes {
         config::replace(&self.path, &before, &text).map(drop).map_err(|error| error.to_string())
     }
 
-    fn stream(&mut self, edit: &Edit, service: &mut Service) -> Result<Made, Refusal> {
+    fn stream(&mut self, edit: &Edit, host: Option<&SourceHost>, service: &mut Service) -> Result<Made, Refusal> {
         // What was changed a moment ago belongs into the file that is read now.
         self.flush(service);
         let before = config::read(&self.path).map_err(Refusal::File)?;
@@ -225,7 +299,7 @@ impl Changes {
         })?;
         let config =
             config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors, edit, &file)))?;
-        check_sources(edit, &file, &config).map_err(Refusal::Forbidden)?;
+        check_sources(edit, &file, &config, host).map_err(Refusal::Forbidden)?;
         service.check(&config).map_err(Refusal::Invalid)?;
         if after != before {
             let replaced = config::replace(&self.path, &before, &after);
@@ -325,12 +399,18 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
     }
 }
 
-/// Sources that the change has brought are those that the API may bring. Names of hosts are looked up, for a few seconds at most.
-fn check_sources(edit: &Edit, before: &Config, after: &Config) -> Result<(), Vec<ConfigError>> {
+/// Sources that the change has brought are those that the API may bring. A host that was not looked up before is, for a few
+/// seconds at most.
+fn check_sources(
+    edit: &Edit,
+    before: &Config,
+    after: &Config,
+    host: Option<&SourceHost>,
+) -> Result<(), Vec<ConfigError>> {
     let known = |stream: &StreamConfig| before.streams.iter().any(|known| known.source.uri == stream.source.uri);
     let mut errors = Vec::new();
     for stream in after.streams.iter().filter(|stream| !known(stream)) {
-        if let Err(problem) = before.server.api_sources.check(&stream.source.uri) {
+        if let Err(problem) = before.server.api_sources.check_with(&stream.source.uri, host) {
             let key = format!("stream[{}].source", stream.name);
             errors.push(ConfigError { key, line: None, problem, help: None });
         }

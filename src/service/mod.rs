@@ -31,6 +31,7 @@ pub mod reload;
 pub mod reserved;
 pub mod running;
 pub mod stopping;
+pub mod turn;
 pub mod view;
 mod warn;
 pub mod watch;

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::changes::{Asked, Made, Refusal, Wanted};
-use crate::config::StreamConfig;
+use super::turn::Turn;
+use crate::config::{SourceHost, StreamConfig};
 use crate::frame::{Label, Labels, Rgb};
 use crate::publish::live::Outlets;
 use crate::publish::recording::Archive;
@@ -106,11 +107,33 @@ pub struct Incoming {
 }
 
 /// Changes that may wait while one is made; a client that finds no place is told to come again.
-const WAITING_CHANGES: usize = 16;
+pub const WAITING_CHANGES: usize = 128;
 
 /// There is no place for another change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
+
+/// A change that was asked for. Dropped before it is begun, it is withdrawn: a client that has gone finds nothing changed
+/// later.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Comes when the change was made or refused.
+    pub answer: oneshot::Receiver<Result<Made, Refusal>>,
+    turn: Turn,
+}
+
+impl Waiting {
+    /// Takes the change back; false when it is being made, or was: then the answer comes.
+    pub fn withdraw(&self) -> bool {
+        self.turn.withdraw()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.turn.withdraw();
+    }
+}
 
 /// Another model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,14 +207,17 @@ impl View {
         Ok(())
     }
 
-    /// Asks for a change of the settings; the answer comes through the receiver.
+    /// Asks for a change of the settings. `host`: the host of its source, looked up by the client's own task, so that the
+    /// run loop does not have to wait for a name server.
     ///
     /// # Errors
     /// When too many wait already, or nobody makes changes any more.
-    pub fn ask(&self, wanted: Wanted) -> Result<oneshot::Receiver<Result<Made, Refusal>>, Busy> {
-        let (answer, answered) = oneshot::channel();
-        self.changes.try_send(Asked { wanted, answer }).map_err(|_| Busy)?;
-        Ok(answered)
+    pub fn ask(&self, wanted: Wanted, host: Option<SourceHost>) -> Result<Waiting, Busy> {
+        let (sender, answer) = oneshot::channel();
+        let turn = Turn::default();
+        let asked = Asked { wanted, host, turn: turn.clone(), answer: sender };
+        self.changes.try_send(asked).map_err(|_| Busy)?;
+        Ok(Waiting { answer, turn })
     }
 
     /// Whether there is a model, and every stream has shown its first frame or is known to be offline.
