@@ -75,7 +75,9 @@ impl Problem {
     /// 404, with the names that are known.
     pub fn unknown_stream(name: &str, streams: &[Arc<StreamView>]) -> Self {
         let names: Vec<String> = streams.iter().map(|stream| stream.status.name.to_string()).collect();
-        let detail = format!("there is no stream {name:?}; there is {}", names.join(", "));
+        let known =
+            if names.is_empty() { "there are no streams".into() } else { format!("there is {}", names.join(", ")) };
+        let detail = format!("there is no stream {name:?}; {known}");
         Problem { streams: Some(names), ..Problem::new(StatusCode::NOT_FOUND, detail) }
     }
 
@@ -130,5 +132,17 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_without_streams_says_that_it_has_none() {
+        let problem = Problem::unknown_stream("gate", &[]);
+        assert_eq!(problem.detail, "there is no stream \"gate\"; there are no streams");
+        assert_eq!(problem.streams.as_deref(), Some(&[][..]));
     }
 }
