@@ -62,7 +62,14 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         repeats::tell_due();
         heap.tick();
         if trying.is_none() && reload.swap(false, Ordering::AcqRel) {
-            trying = Some(try_encoders(path)?);
+            match try_encoders(path) {
+                Ok(thread) => trying = Some(thread),
+                // The wish stays: there may be a thread in a moment.
+                Err(failure) => {
+                    repeats::error("", "", None, &format!("the configuration is not read yet: {}", failure.message));
+                    reload.store(true, Ordering::Release);
+                }
+            }
         }
         if trying.take_if(|trying| trying.is_finished()).is_some() {
             watch.reloading(|| reload_config(path, &mut service, &mut changes));

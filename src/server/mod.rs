@@ -295,18 +295,19 @@ async fn healthz() -> &'static str {
 
 /// 503 and the names of the streams that have neither shown a frame nor been found away, and whether the model is missing.
 async fn readyz(State(app): State<Shared>, headers: HeaderMap) -> Response {
-    if app.view.is_ready() {
-        return "ready".into_response();
-    }
-    if auth::anonymous(&app, &headers).is_none() {
-        // Everybody may ask, but only those who are let in may know what there is.
-        return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
-    }
     let streams = app.view.streams();
     let starting = streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
     let mut names: Vec<&str> = starting.map(|stream| &*stream.status.name).collect();
     if app.view.model().is_none() {
         names.push("the model");
+    }
+    // Looked at once: asked again, the last of them may have begun meanwhile.
+    if names.is_empty() {
+        return "ready".into_response();
+    }
+    if auth::anonymous(&app, &headers).is_none() {
+        // Everybody may ask, but only those who are let in may know what there is.
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {}", names.join(", "))).into_response()
 }

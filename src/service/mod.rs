@@ -136,6 +136,9 @@ impl Service {
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
         let keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
+        // Before the first client comes: it finds all streams, though none has begun.
+        let running: Vec<Running> = config.streams.iter().map(|stream| Running::prepare(stream, None, &rtsp)).collect();
+        view.set_streams(running.iter().map(Running::view).collect());
         let http = http
             .serve_guarded(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())
             .map_err(ServiceError::runtime)?;
@@ -144,7 +147,7 @@ impl Service {
             view,
             server,
             model,
-            running: Vec::new(),
+            running,
             ending: Vec::new(),
             stop: stop.clone(),
             streams,
@@ -181,10 +184,6 @@ impl Service {
         mut keeper: Keeper,
         changes: &mut Changes,
     ) -> Result<Keeper, ServiceError> {
-        for stream in &config.streams {
-            self.running.push(Running::prepare(stream, None, &self.rtsp));
-        }
-        self.show_streams();
         let model = config.model.clone();
         let loading = begin("model", move || {
             let result = keeper.first(&model);

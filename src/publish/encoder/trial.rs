@@ -311,7 +311,7 @@ mod tests {
         let (failed, hung, works) = (H264::Nvenc, H264::V4l2, H264::X264);
         assert_eq!(trials.known(failed), None);
         assert!(trials.outcome(failed, || Err("no session is free".into())).is_err());
-        assert!(trials.outcome(hung, || guarded_for_ever()).is_err());
+        assert!(trials.outcome(hung, guarded_for_ever).is_err());
         assert_eq!(trials.outcome(works, || Ok(())), Ok(()));
         assert_eq!([failed, hung, works].map(|encoder| trials.known(encoder)), [Some(false), Some(false), Some(true)]);
         let due = |after| [failed, hung, works].map(|encoder| trials.try_again(encoder, Instant::now() + after));
