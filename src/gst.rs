@@ -16,12 +16,14 @@ impl GstError {
     }
 }
 
-/// Initialises GStreamer; safe to call again.
+/// Initialises GStreamer, and serves the main context in which GLib completes what GStreamer's threads begin; safe to call
+/// again.
 ///
 /// # Errors
 /// When the library cannot start, for instance because its registry is unreadable.
 pub fn init() -> Result<(), GstError> {
-    gst::init().map_err(|error| GstError::new(format!("GStreamer cannot start: {error}")))
+    gst::init().map_err(|error| GstError::new(format!("GStreamer cannot start: {error}")))?;
+    crate::default_context::serve().map_err(GstError::new)
 }
 
 /// Debian's package of an element that Maskcast uses by name.

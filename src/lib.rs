@@ -34,6 +34,7 @@ pub mod access;
 pub mod capture;
 pub mod commands;
 pub mod config;
+mod default_context;
 pub mod events;
 pub mod frame;
 pub mod gst;

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod flood;
 mod house;
 mod http;
 mod network;

@@ -1,0 +1,91 @@
+//! Clients that take all that they can get: connections, TLS handshakes, wrong passwords. None of it needs a login.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::json;
+
+use crate::common::program::{DEADLINE, maskcast, run, run_with_input, until};
+use crate::common::rtsp::Viewer;
+use crate::common::service::Service;
+use crate::house::{ANNA, House, WALL, agent, ask, basic, bearer, describe};
+
+/// What the process holds now.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    kib: u64,
+    descriptors: usize,
+    threads: u64,
+}
+
+impl Usage {
+    fn of(service: &Service) -> Self {
+        let process = format!("/proc/{}", service.program.child.0.id());
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        let descriptors = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
+        Usage { kib: field("VmRSS:"), descriptors, threads: field("Threads:") }
+    }
+}
+
+/// `HOST:PORT`, without the last slash.
+fn host(service: &Service) -> String {
+    service.rtsp.split_once("://").unwrap().1.trim_end_matches('/').to_string()
+}
+
+/// A client's TLS, which trusts this certificate.
+fn tls_client(ca: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Agrees on TLS, asks for the stream without a login, and is gone.
+fn handshake(host: &str, config: &Arc<ClientConfig>) {
+    let name = ServerName::try_from("localhost").unwrap();
+    let client = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let tcp = TcpStream::connect(host).unwrap();
+    tcp.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut stream = StreamOwned::new(client, tcp);
+    write!(stream, "DESCRIBE rtsp://{host}/gate RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"RTSP/1.0 401");
+    stream.sock.shutdown(Shutdown::Both).unwrap();
+}
+
+/// GLib completes the end of a TLS connection in its global main context. If nothing serves that, each connection keeps a
+/// descriptor and megabytes.
+#[test]
+fn of_rtsps_connections_nothing_is_left() {
+    let house = House::new();
+    let ca = house.certificate();
+    let service = house.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
+    let (host, client) = (host(&service), tls_client(&ca));
+    // What is made once is made by these.
+    (0..10).for_each(|_| handshake(&host, &client));
+    let before = until("the first connections have ended", || {
+        let now = Usage::of(&service);
+        (now.descriptors < 60).then_some(now)
+    });
+    (0..60).for_each(|_| handshake(&host, &client));
+    let after = until("their descriptors are closed", || {
+        let now = Usage::of(&service);
+        (now.descriptors <= before.descriptors + 6).then_some(now)
+    });
+    assert!(after.kib < before.kib + 60 * 1024, "{before:?} and then {after:?}");
+}
