@@ -10,7 +10,7 @@ PACKAGES := ca-certificates gcc libc6-dev pkg-config clang libclang-dev libopenc
 	libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-nice gstreamer1.0-libav \
 	gstreamer1.0-rtsp glib-networking ffmpeg curl
-TEST_PACKAGES := chromium chromium-driver systemd libfaketime mount e2fsprogs
+TEST_PACKAGES := chromium chromium-driver systemd libfaketime mount e2fsprogs openssl
 
 # ONNX Runtime's library, out of its package on PyPI. `make setup ONNXRUNTIME=onnxruntime-gpu` takes the GPU build.
 ONNXRUNTIME ?= onnxruntime

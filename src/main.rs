@@ -10,13 +10,14 @@ use maskcast::commands::{self, Cli, Command, environment};
 const ENVIRONMENT: [(&str, &str); 1] = [environment::NO_TELEMETRY];
 
 /// What the service needs beside that.
-const SERVICE: [(&str, &str); 3] = [
+const SERVICE: [(&str, &str); 4] = [
     environment::NO_TELEMETRY,
     // Pictures are allocated by one thread and freed by another. With an arena for each of the dozens of threads, as is
     // glibc's habit, each keeps what it once had, and the service grows for hours.
     ("MALLOC_ARENA_MAX", "2"),
     // GLib's own allocator, which it gave up itself in 2.76, keeps pages that `heap` could else give back.
     ("G_SLICE", "always-malloc"),
+    environment::TLS_VERSIONS,
 ];
 
 fn main() -> ExitCode {

@@ -89,3 +89,29 @@ fn of_rtsps_connections_nothing_is_left() {
     });
     assert!(after.kib < before.kib + 60 * 1024, "{before:?} and then {after:?}");
 }
+
+/// As openssl greets: with every cipher that it knows, also those that TLS 1.0 needs.
+fn agrees(port: &str, version: &str) -> bool {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), version, "-cipher", "ALL:@SECLEVEL=0"]);
+    let ended = run_with_input(&mut openssl, "");
+    let agreed = ended.text().lines().any(|line| line.starts_with("New, TLSv1") && !line.contains("(NONE)"));
+    assert_eq!(agreed, ended.code == Some(0), "{ended:?}");
+    agreed
+}
+
+#[test]
+fn tls_is_1_2_or_1_3_at_both_ports() {
+    let house = House::new();
+    house.certificate();
+    let service = house.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
+    for (what, url) in [("rtsps", &service.rtsp), ("https", &service.page)] {
+        let port = url.trim_end_matches('/').rsplit_once(':').unwrap().1;
+        for version in ["-tls1", "-tls1_1"] {
+            assert!(!agrees(port, version), "{what} agrees on {version}");
+        }
+        for version in ["-tls1_2", "-tls1_3"] {
+            assert!(agrees(port, version), "{what} does not agree on {version}");
+        }
+    }
+}
