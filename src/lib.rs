@@ -15,6 +15,7 @@
 //! | [`frame`] | frames, masks, pictures: what flows |
 //! | [`queue`] | the bounded queue between stages |
 //! | [`heap`] | memory that goes back to the system |
+//! | [`descriptors`] | file descriptors, and those that viewers cannot take |
 //! | [`repeats`] | log lines of faults that repeat |
 //! | [`stream`] | one stream: stages, supervision, accounts, freshness |
 //! | [`capture`] | sources (GStreamer) |
@@ -35,6 +36,7 @@ pub mod capture;
 pub mod commands;
 pub mod config;
 mod default_context;
+pub mod descriptors;
 pub mod events;
 pub mod frame;
 pub mod gst;

@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 use super::exit::FAILURE;
 use super::{Failure, load_config};
 use crate::config::readable_passwords;
+use crate::descriptors;
 use crate::heap::Heap;
 use crate::publish::encoder::H264;
 use crate::repeats;
@@ -29,6 +30,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// A configuration that cannot work, a taken port, a missing library.
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
+    descriptors::raise_limit();
     warn_of_readable_passwords(path);
     let stop = stop_on_signals()?;
     // Held until the end; its being dropped says that the end has come.

@@ -18,6 +18,8 @@ mod raw;
 pub mod recording;
 pub mod rtsp;
 pub mod rtsp_auth;
+mod rtsp_connections;
+mod rtsp_ffi;
 mod rtsp_mounts;
 mod rtsp_players;
 mod webrtc;

@@ -25,6 +25,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::OutputError;
 use super::fanout::{AppSrcTaker, Fanout};
 use super::rtsp_auth::{RtspAuth, RtspGuard, permit, set_certificate};
+use super::rtsp_connections::Connections;
 use super::rtsp_mounts::{Mounts, describes};
 use super::rtsp_players::{Players, Streams, stream_name};
 use crate::access::tls::Certificate;
@@ -37,12 +38,18 @@ const WAITING: u64 = 15;
 /// Threads that clients share.
 const CLIENT_THREADS: i32 = 16;
 
+/// The largest body of a request, bytes; requests of players have none, or some lines. GStreamer takes any.
+const LARGEST_BODY: u32 = 64 << 10;
+
 /// Clients that may wait to be let in: a wall of players that starts at once. By itself the server has room for five, and
 /// the others try again after seconds.
 const BACKLOG: i32 = 128;
 
 /// How often sessions that clients left without a word are looked for.
 const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// How often connections are looked for on which clients say nothing.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How long a client may stay connected whose sessions have ended, seconds, in case it asks for another one. Without a
 /// limit a connection whose other end has fallen silent would be kept for ever, as there is nothing to be sent by it.
@@ -84,13 +91,15 @@ impl RtspServer {
     /// # Errors
     /// Those of [`RtspServer::start`], and a certificate that cannot be used.
     pub fn start_guarded(address: SocketAddr, guard: Option<&RtspGuard>) -> Result<Self, OutputError> {
-        Self::start_patient(address, guard, STALL_LIMIT)
+        let tls = guard.is_some_and(|guard| guard.certificate.is_some());
+        Self::start_with(address, guard, STALL_LIMIT, Connections::new(tls))
     }
 
-    fn start_patient(
+    fn start_with(
         address: SocketAddr,
         guard: Option<&RtspGuard>,
         stall_limit: Duration,
+        connections: Connections,
     ) -> Result<Self, OutputError> {
         crate::gst::init()?;
         for element in ["appsrc", "h264parse", "rtph264pay"] {
@@ -102,6 +111,7 @@ impl RtspServer {
         server.set_backlog(BACKLOG);
         let mounts = Mounts::new();
         server.set_mount_points(Some(&mounts));
+        server.set_content_length_limit(LARGEST_BODY);
         // A viewer's DESCRIBE waits until its stream has a first picture. With the one thread that is the default, a
         // stream without pictures would hold up the viewers of all others.
         if let Some(threads) = server.thread_pool() {
@@ -117,9 +127,10 @@ impl RtspServer {
             std::net::TcpListener::bind(address)
                 .map_err(|error| OutputError(format!("server.rtsp: {address}: {error}")))?,
         );
-        let (source, port) = listen(&server, address, stall_limit)?;
+        connections.follow(&server);
+        let (source, port) = listen(&server, address, stall_limit, connections.clone())?;
         source.attach(Some(&context));
-        let sessions = server.session_pool();
+        let (sessions, looked_at) = (server.session_pool(), connections.clone());
         let clean_up = glib::timeout_source_new(CLEAN_UP, None, glib::Priority::DEFAULT, move || {
             if let Some(sessions) = &sessions {
                 sessions.cleanup();
@@ -127,6 +138,11 @@ impl RtspServer {
             glib::ControlFlow::Continue
         });
         clean_up.attach(Some(&context));
+        let look = glib::timeout_source_new(LOOK, None, glib::Priority::DEFAULT, move || {
+            looked_at.close_silent();
+            glib::ControlFlow::Continue
+        });
+        look.attach(Some(&context));
         let (streams, asked) = (Streams::default(), Asked::default());
         greet_players(&server, &streams, &asked);
         count_players(&server, &streams);
@@ -278,6 +294,7 @@ fn listen(
     server: &rtsp_server::RTSPServer,
     address: SocketAddr,
     stall_limit: Duration,
+    connections: Connections,
 ) -> Result<(glib::Source, u16), OutputError> {
     let failed = |error: &dyn std::fmt::Display| OutputError(format!("server.rtsp: {address}: {error}"));
     let none = gio::Cancellable::NONE;
@@ -291,9 +308,13 @@ fn listen(
     let wanted = glib::IOCondition::IN | glib::IOCondition::ERR | glib::IOCondition::HUP | glib::IOCondition::NVAL;
     let server = server.clone();
     let accept = move |socket: &gio::Socket, condition| {
+        if !connections.make_room() {
+            return glib::ControlFlow::Continue;
+        }
         if rtsp_server::RTSPServer::io_func(socket, condition, &server).is_err() {
             crate::repeats::warn("", "publish", "an RTSP client could not be let in");
         }
+        connections.close_refused();
         glib::ControlFlow::Continue
     };
     let source = SocketExtManual::create_source(&socket, wanted, none, Some("rtsp"), glib::Priority::DEFAULT, accept);

@@ -22,8 +22,8 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
-use super::places::{Place, Places};
-use crate::repeats;
+use super::places::{MOST, MOST_OF_ONE, Place, Places};
+use crate::{descriptors, repeats};
 
 /// A client that takes nothing for this long while something is to be sent is let go: a suspended laptop would keep a
 /// stream's encoder running for ever.
@@ -40,11 +40,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a request may take to come. By itself the HTTP library waits as long as a byte comes now and then.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// Connections at the same time. The next ones wait in the kernel: file descriptors are left for cameras and recordings.
-const MOST: usize = 512;
-
-/// Connections from one address. The next ones are closed.
-const MOST_OF_ONE: usize = 128;
+/// How long accepting stops when no descriptors are left for clients: those that come wait in the kernel.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a client may take to agree on TLS.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
@@ -73,6 +70,10 @@ impl Listener for Doors {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let (stream, address, place) = loop {
             let free = self.places.free().await;
+            while descriptors::are_scarce() {
+                repeats::warn("", "", "HTTP clients have to wait: too many files and connections are open");
+                tokio::time::sleep(PAUSE).await;
+            }
             // The inherent `accept` returns errors; the trait's waits out a lack of file descriptors.
             let (stream, address) = Listener::accept(&mut self.listener).await;
             match self.places.take(free, address.ip()) {

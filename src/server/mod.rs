@@ -51,7 +51,7 @@ mod model;
 mod openapi;
 mod overlay;
 mod page;
-mod places;
+pub(crate) mod places;
 mod problem;
 mod process;
 mod recordings;

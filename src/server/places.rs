@@ -6,20 +6,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Connections of one protocol at the same time.
+pub(crate) const MOST: usize = 512;
+
+/// Of these, connections from one address.
+pub(crate) const MOST_OF_ONE: usize = 128;
+
 /// A place for each connection.
-pub(super) struct Places {
+pub(crate) struct Places {
     all: Arc<Semaphore>,
     most_of_one: usize,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 /// One of the places in all, not yet anybody's.
-pub(super) struct Free {
+pub(crate) struct Free {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A connection's place. Given back when it is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     address: IpAddr,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
     _free: Free,
@@ -35,6 +41,17 @@ impl Places {
     pub async fn free(&self) -> Free {
         // Fails for a closed semaphore only; this one never is.
         Free { _permit: Arc::clone(&self.all).acquire_owned().await.ok() }
+    }
+
+    /// Whether there is a place now.
+    pub fn has_room(&self) -> bool {
+        self.all.available_permits() > 0
+    }
+
+    /// A place for a connection from `address`, without waiting; `None` when there is none for it.
+    pub fn try_take(&self, address: IpAddr) -> Option<Place> {
+        let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        self.take(Free { _permit: Some(permit) }, address)
     }
 
     /// Gives the place to a connection from `address`; `None` when that has all that one may have. This machine itself may

@@ -60,7 +60,7 @@ pub(super) async fn offer(
     let level = stream.status.condition().info.map(|info| Level::of(&info));
     let admitted =
         whep.admit(&stream.status.name, &stream.outlets.h264, &offer, level, who).inspect_err(|refusal| {
-            if matches!(refusal, Refusal::Full(_)) {
+            if matches!(refusal, Refusal::Full(_) | Refusal::Scarce) {
                 stream.status.count_refused_viewer();
             }
         })?;
@@ -174,7 +174,7 @@ impl From<Refusal> for Problem {
         let status = match refusal {
             Refusal::NoSdp(_) => StatusCode::BAD_REQUEST,
             Refusal::Unusable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Full(_) | Refusal::Scarce => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::Unknown => StatusCode::NOT_FOUND,
         };

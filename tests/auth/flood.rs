@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use crate::house::{ANNA, House, WALL, agent, ask, basic, bearer, describe};
 struct Usage {
     kib: u64,
     descriptors: usize,
+    #[expect(dead_code, reason = "part of what a failure prints")]
     threads: u64,
 }
 
@@ -90,6 +91,26 @@ fn of_rtsps_connections_nothing_is_left() {
     assert!(after.kib < before.kib + 60 * 1024, "{before:?} and then {after:?}");
 }
 
+/// A handshake that the client never goes on with keeps a thread of GLib's for as long as the socket is open.
+#[test]
+fn silent_clients_of_rtsps_are_closed_and_leave_nothing() {
+    let house = House::new();
+    let ca = house.certificate();
+    let service = house.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
+    let (host, client) = (host(&service), tls_client(&ca));
+    handshake(&host, &client);
+    let before = Usage::of(&service);
+    let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(&host).unwrap()).collect();
+    handshake(&host, &client);
+    until("the server closes them", || (Usage::of(&service).descriptors <= before.descriptors + 6).then_some(()));
+    for mut client in silent {
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        // Closed, or reset.
+        assert!(!client.read(&mut [0]).is_ok_and(|read| read > 0));
+    }
+    handshake(&host, &client);
+}
+
 /// As openssl greets: with every cipher that it knows, also those that TLS 1.0 needs.
 fn agrees(port: &str, version: &str) -> bool {
     let mut openssl = Command::new("openssl");
@@ -114,4 +135,48 @@ fn tls_is_1_2_or_1_3_at_both_ports() {
             assert!(agrees(port, version), "{what} does not agree on {version}");
         }
     }
+}
+
+/// Without a limit of their own they take every descriptor, and GLib ends the process when it gets none.
+#[test]
+fn idle_rtsp_connections_leave_descriptors_for_the_service() {
+    let house = House::new();
+    let stream = "[[stream]]\nname = \"gate\"\nsource = \"test://smpte?width=320&height=180&fps=10\"\n";
+    let config = house.config("", stream);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 256 && exec \"$@\"", "sh"]).arg(maskcast().get_program());
+    let mut service = Service::run_command(command.arg("run").arg(&config));
+    service.program.wait_for_message("ready");
+    let host = host(&service);
+    let url = format!("rtsp://wall:{}@{host}/gate", WALL.replace(' ', "%20"));
+    let mut viewer = Viewer::play(&url, "tcp", (320, 180));
+    viewer.next();
+    let silent: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(&host).unwrap()).collect();
+    // Those who mean it get in, and who watches goes on.
+    assert_eq!(describe(&host, "gate", Some(&basic("anna", ANNA))).0, 200);
+    viewer.next();
+    let most = Usage::of(&service).descriptors;
+    assert!(most < 256 - 32, "{most} descriptors");
+    let streams = format!("{}api/v1/streams", service.page);
+    assert_eq!(ask(&agent(None), "GET", &streams, &[("authorization", &bearer(&house.viewer))], None).status, 200);
+    drop(silent);
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("no more than 256 files and connections can be open"), "{log}");
+    assert!(log.contains("RTSP connections that play nothing give way to others"), "{log}");
+}
+
+/// The service raises the limit that it was started with to what it may have.
+#[test]
+fn the_limit_of_open_files_is_raised_to_the_most_that_is_allowed() {
+    let house = House::new();
+    let stream = "[[stream]]\nname = \"gate\"\nsource = \"test://smpte?width=320&height=180&fps=10\"\n";
+    let config = house.config("", stream);
+    let mut command = Command::new("sh");
+    let start = "ulimit -n 4096 && ulimit -Sn 512 && exec \"$@\"";
+    command.args(["-c", start, "sh"]).arg(maskcast().get_program());
+    let service = Service::run_command(command.arg("run").arg(&config));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.program.child.0.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some("4096"), "{files}");
 }

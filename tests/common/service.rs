@@ -81,8 +81,12 @@ impl Service {
     }
 
     pub fn run(config: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut program =
-            Program::start(maskcast().arg("run").arg(config).envs(variables.iter().map(|(name, value)| (name, value))));
+        Self::run_command(maskcast().arg("run").arg(config).envs(variables.iter().map(|(name, value)| (name, value))))
+    }
+
+    /// The same for a command that starts a service.
+    pub fn run_command(command: &mut std::process::Command) -> Self {
+        let mut program = Program::start(command);
         let page = program.wait_for("the page's address", |entry| {
             Some(entry["message"].as_str()?.strip_prefix("page ")?.to_string())
         });

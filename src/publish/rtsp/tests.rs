@@ -27,8 +27,12 @@ struct Scene {
 impl Scene {
     fn start() -> Self {
         // Not fifteen.
-        let stall_limit = Duration::from_secs(1);
-        let server = RtspServer::start_patient("127.0.0.1:0".parse().unwrap(), None, stall_limit).unwrap();
+        Scene::of(Connections::new(false), Duration::from_secs(1))
+    }
+
+    fn of(connections: Connections, stall_limit: Duration) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = RtspServer::start_with(address, None, stall_limit, connections).unwrap();
         let outlets = Outlets::default();
         server.add("gate", Arc::clone(&outlets.h264));
         let (going_on, over) = bounded::<()>(0);
@@ -87,8 +91,8 @@ struct Viewer {
 }
 
 impl Viewer {
-    /// Plays by this transport, as in the header.
-    fn play(server: &RtspServer, transport: &str) -> Self {
+    /// Has said nothing yet.
+    fn connect(server: &RtspServer) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // The less the system reads for one who does not, the sooner it shows.
         socket.set_recv_buffer_size(2048).unwrap();
@@ -96,7 +100,13 @@ impl Viewer {
         let connection = TcpStream::from(socket);
         connection.set_read_timeout(Some(DEADLINE)).unwrap();
         let url = format!("rtsp://{}/gate", server.address());
-        let mut viewer = Viewer { connection: BufReader::new(connection), url: url.clone(), said: 0 };
+        Viewer { connection: BufReader::new(connection), url, said: 0 }
+    }
+
+    /// Plays by this transport, as in the header.
+    fn play(server: &RtspServer, transport: &str) -> Self {
+        let mut viewer = Viewer::connect(server);
+        let url = viewer.url.clone();
         viewer.say("DESCRIBE", &url, "Accept: application/sdp\r\n");
         let answer = viewer.say("SETUP", &format!("{url}/stream=0"), &format!("Transport: {transport}\r\n"));
         let session = answer.iter().find_map(|line| line.strip_prefix("Session: ")).unwrap();
@@ -144,4 +154,41 @@ fn of_a_viewer_who_vanishes_nothing_is_left() {
     scene.until("the media are given back", |scene| scene.outlets.h264.takers() == 0);
     scene.until("their connections are closed", |scene| scene.server.clients() == 0);
     drop((by_udp, by_tcp));
+}
+
+/// Waits until the server closes a connection on which it has nothing to say.
+fn is_closed(mut connection: &TcpStream) -> bool {
+    connection.set_read_timeout(Some(DEADLINE)).unwrap();
+    // An end, or a reset; not the time that has passed.
+    match connection.read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+    }
+}
+
+#[test]
+fn connections_that_play_nothing_give_way_and_those_that_play_stay() {
+    let scene = Scene::of(Connections::of(3, DEADLINE, false), DEADLINE);
+    let address = scene.server.address();
+    let mut viewer = Viewer::play(&scene.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
+    let idle = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+    scene.until("all places are taken", |scene| scene.server.clients() == 3);
+    let mut next = Viewer::connect(&scene.server);
+    next.say("OPTIONS", &next.url.clone(), "");
+    assert!(is_closed(&idle[0]), "the one that has said nothing for the longest time");
+    let mut packet = [0; 16];
+    viewer.connection.read_exact(&mut packet).unwrap();
+    scene.until("there are as many as before", |scene| scene.server.clients() == 3);
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed_and_one_that_plays_is_not() {
+    let scene = Scene::of(Connections::of(10, Duration::from_secs(1), false), DEADLINE);
+    let viewer = Viewer::play(&scene.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
+    let mut asks = Viewer::connect(&scene.server);
+    asks.say("OPTIONS", &asks.url.clone(), "");
+    let silent = TcpStream::connect(scene.server.address()).unwrap();
+    assert!(is_closed(&silent) && is_closed(asks.connection.get_ref()));
+    scene.until("only the viewer is left", |scene| scene.server.clients() == 1);
+    drop(viewer);
 }

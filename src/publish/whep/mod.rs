@@ -32,6 +32,7 @@ use super::encoder::Level;
 use super::fanout::Fanout;
 use crate::access::Identity;
 use crate::config::WebRtcConfig;
+use crate::descriptors;
 
 pub(super) mod candidate;
 pub mod offer;
@@ -58,6 +59,9 @@ pub enum Refusal {
     /// No more viewers are let in.
     #[error("{0} viewers are watching, as many as server.webrtc.max_viewers allows")]
     Full(usize),
+    /// What is left of the file descriptors is kept for cameras and recordings.
+    #[error("too many files and connections are open: the limit of open files (LimitNOFILE=, ulimit -n) is too low")]
+    Scarce,
     /// The machine does not give what is needed.
     #[error("{0}")]
     Failed(String),
@@ -139,6 +143,9 @@ impl Whep {
         who: Option<Identity>,
     ) -> Result<Admitted, Refusal> {
         let offer = Offer::read(offer)?;
+        if descriptors::are_scarce() {
+            return Err(Refusal::Scarce);
+        }
         let id = new_id()?;
         let (events, inbox) = unbounded();
         let leave = Arc::new(AtomicBool::new(false));

@@ -1,0 +1,57 @@
+//! What GStreamer knows of an RTSP client and has no bindings for: this asks the C library.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::net::IpAddr;
+
+use gstreamer_rtsp_server as rtsp_server;
+
+use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
+use rtsp_server::ffi::gst_rtsp_client_get_connection;
+use rtsp_server::gio::Socket;
+use rtsp_server::gst_rtsp::ffi::{gst_rtsp_connection_get_ip, gst_rtsp_connection_get_read_socket};
+
+/// The client's address and its socket; `None` for a client without a connection. Only for the thread that accepts it, before
+/// anything else knows the client: closing it takes both away.
+pub(super) fn peer(client: &rtsp_server::RTSPClient) -> Option<(IpAddr, Socket)> {
+    // SAFETY: The client is alive as long as its reference, its connection as long as the client; nothing else closes it
+    // yet. The text and the socket belong to the connection: the text is copied, the socket gets a reference of its own.
+    // Null pointers are looked for before each use.
+    unsafe {
+        let connection = gst_rtsp_client_get_connection(client.to_glib_none().0);
+        if connection.is_null() {
+            return None;
+        }
+        let (ip, socket) = (gst_rtsp_connection_get_ip(connection), gst_rtsp_connection_get_read_socket(connection));
+        if ip.is_null() || socket.is_null() {
+            return None;
+        }
+        let address = parse(CStr::from_ptr(ip).to_str().ok()?)?;
+        Some((address, from_glib_none(socket)))
+    }
+}
+
+/// GLib writes the network interface behind a link-local address, as in `fe80::1%eth0`.
+fn parse(text: &str) -> Option<IpAddr> {
+    let address = text.split('%').next()?.parse::<IpAddr>().ok()?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_glib_writes_them() {
+        for (text, address) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7")),
+            ("fe80::1%eth0", Some("fe80::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("box.local", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text), address.map(|address| address.parse().unwrap()), "{text}");
+        }
+    }
+}
