@@ -6,11 +6,14 @@
 //! | a name, from everywhere | 40 | a minute | no more than 100 are guessed in an hour, from however many addresses |
 //! | an address, for all names | 20 | 3 seconds | one client has no use for many names |
 //!
-//! | all RTSP digests together | 20 | 10 seconds | whose it is meant to be is not told |
+//! HTTP's passwords, RTSP's passwords and RTSP's digests are counted together. Names that nobody has are counted as all
+//! others: else the limit would tell which there are. What is right costs nothing and clears the name from that address.
+//! Where a name's password was right within 30 days, guesses from elsewhere do not count: a crowd of guessers does not keep
+//! people from where they usually are.
 //!
-//! Names that nobody has are counted as all others: else the limit would tell which there are. What is right costs nothing
-//! and clears the name from that address. Where a name's password was right within 30 days, guesses from elsewhere do not
-//! count: a crowd of guessers does not keep people from where they usually are.
+//! An address that has tried too many names is refused ([`Limits::attempt`]), unless the password is right, which may be
+//! looked at as long as the name itself has attempts left ([`Limits::attempt_beside`]): one client that tries names does not
+//! lock out the others behind its address.
 //!
 //! The tables are bounded; when one is full, the bucket that is nearest to being full of attempts again is forgotten, which
 //! forgets the least.
@@ -37,8 +40,6 @@ const NAME: Rate = Rate { burst: 40, refill: Duration::from_secs(60) };
 /// More than for a name: several people may sit behind one address.
 const ADDRESS: Rate = Rate { burst: 20, refill: Duration::from_secs(3) };
 
-const DIGEST: Rate = Rate { burst: 20, refill: Duration::from_secs(10) };
-
 /// How long a place where the right password was given is remembered for its user.
 const TRUST: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -48,7 +49,7 @@ const KEPT: usize = 4096;
 /// A name, by its hash: what is typed there may be long, or a password.
 type Name = [u8; 32];
 
-/// Where an attempt comes from. RTSP does not tell its clients' addresses: all of them are one place.
+/// Where an attempt comes from; `None` where it is not known.
 type Place = Option<IpAddr>;
 
 /// The attempts of all names and addresses.
@@ -57,7 +58,6 @@ pub struct Limits {
     pairs: Buckets<(Name, Place)>,
     names: Buckets<Name>,
     addresses: Buckets<IpAddr>,
-    digests: Buckets<()>,
     /// Until when.
     trusted: HashMap<(Name, Place), Instant>,
 }
@@ -69,6 +69,8 @@ pub struct Attempt {
     name: Name,
     place: Place,
     trusted: bool,
+    /// Counted for the name only, as the address has no attempts left.
+    beside: bool,
 }
 
 /// When the bucket of each key is full again, if nothing happens.
@@ -123,11 +125,7 @@ impl Limits {
         if let Some(address) = attempt.place {
             self.addresses.take(&address, ADDRESS, now)?;
         }
-        let pair = (attempt.name, attempt.place);
-        let taken = self.pairs.take(&pair, PAIR, now).and_then(|()| match attempt.trusted {
-            true => Ok(()),
-            false => self.names.take(&attempt.name, NAME, now).inspect_err(|_| self.pairs.give_back(&pair, PAIR)),
-        });
+        let taken = self.take_name(&attempt, now);
         if let (Err(_), Some(address)) = (taken, &attempt.place) {
             // It was not made.
             self.addresses.give_back(address, ADDRESS);
@@ -135,9 +133,28 @@ impl Limits {
         taken.map(|()| attempt)
     }
 
+    /// Counts an attempt that [`Limits::attempt`] has refused: for its name only, whether there is such a user or not. What
+    /// comes of it may be told when it is right; when it is wrong, the answer is the refusal.
+    ///
+    /// # Errors
+    /// How long to wait: the name has no attempts left either.
+    pub fn attempt_beside(&mut self, name: &str, from: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
+        let attempt = self.attempt_at(digest(name.as_bytes()), from.map(network), now);
+        self.take_name(&attempt, now).map(|()| Attempt { beside: true, ..attempt })
+    }
+
+    fn take_name(&mut self, attempt: &Attempt, now: Instant) -> Result<(), Duration> {
+        let pair = (attempt.name, attempt.place);
+        self.pairs.take(&pair, PAIR, now)?;
+        match attempt.trusted {
+            true => Ok(()),
+            false => self.names.take(&attempt.name, NAME, now).inspect_err(|_| self.pairs.give_back(&pair, PAIR)),
+        }
+    }
+
     fn attempt_at(&self, name: Name, place: Place, now: Instant) -> Attempt {
         let trusted = self.trusted.get(&(name, place)).is_some_and(|until| *until > now);
-        Attempt { name, place, trusted }
+        Attempt { name, place, trusted, beside: false }
     }
 
     /// The attempt was not made after all.
@@ -146,22 +163,9 @@ impl Limits {
         if !attempt.trusted {
             self.names.give_back(&attempt.name, NAME);
         }
-        if let Some(address) = &attempt.place {
+        if let (Some(address), false) = (&attempt.place, attempt.beside) {
             self.addresses.give_back(address, ADDRESS);
         }
-    }
-
-    /// Counts an RTSP digest that is shown.
-    ///
-    /// # Errors
-    /// How long to wait before another may be.
-    pub fn digest(&mut self, now: Instant) -> Result<(), Duration> {
-        self.digests.take(&(), DIGEST, now)
-    }
-
-    /// The digest was right: it does not count.
-    pub fn digest_was_right(&mut self) {
-        self.digests.give_back(&(), DIGEST);
     }
 
     /// The attempt was right: it does not count, and neither do the slips before it.
@@ -278,14 +282,22 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_limited_together_and_right_ones_do_not_count() {
+    fn a_name_keeps_its_attempts_while_its_address_has_none() {
         let (mut limits, now) = (Limits::default(), Instant::now());
-        for _ in 0..100 {
-            assert_eq!(limits.digest(now), Ok(()));
-            limits.digest_was_right();
+        for n in 0..1000 {
+            let _ = limits.attempt(&format!("user{n}"), from(66), now);
         }
-        assert_eq!((0..1000).take_while(|_| limits.digest(now).is_ok()).count(), 20);
-        assert_eq!(limits.digest(now + DIGEST.refill), Ok(()));
+        assert!(limits.attempt("anna", from(66), now).is_err());
+        for _ in 0..100 {
+            let attempt = limits.attempt_beside("anna", from(66), now).unwrap();
+            limits.right(&attempt, now);
+        }
+        assert!(limits.attempt("anna", from(66), now).is_err(), "the address is as it was");
+        // Guesses of one name come to an end, whether somebody has the name or not.
+        for name in ["anna", "nobody"] {
+            let tried = (0..1000).take_while(|_| limits.attempt_beside(name, from(66), now).is_ok()).count();
+            assert_eq!(tried, 10, "{name}");
+        }
     }
 
     #[test]

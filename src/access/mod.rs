@@ -32,6 +32,10 @@ pub const REALM: &str = "maskcast";
 /// How long whoever asks should wait when too many passwords are being checked.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// Refusals are answered at whole multiples of this time after their request. A password is hashed only for a name that is
+/// there; the moment of the answer is the same for all, so that it does not tell which names there are. Longer than a check.
+const PACE: Duration = Duration::from_millis(500);
+
 /// Users without an RTSP digest that one line of the log names.
 const NAMED: usize = 5;
 
@@ -64,6 +68,35 @@ pub enum Denied {
     Wrong,
     /// Too many attempts: to be tried again after this time.
     Limited(Duration),
+}
+
+/// A refusal, and when it may be answered: see [`Access::check`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub denied: Denied,
+    pub answer_at: Instant,
+}
+
+impl Refusal {
+    /// A refusal of what was asked at `began`, to be answered at the next multiple of [`PACE`] after it.
+    fn new(denied: Denied, began: Instant) -> Self {
+        let paces = began.elapsed().as_millis() / PACE.as_millis() + 1;
+        Refusal { denied, answer_at: began + PACE * u32::try_from(paces).unwrap_or(u32::MAX) }
+    }
+
+    /// Blocks the thread until the refusal may be answered.
+    fn wait(self) -> Denied {
+        std::thread::sleep(self.answer_at.saturating_duration_since(Instant::now()));
+        self.denied
+    }
+}
+
+/// An RTSP digest that is tried, see [`Access::try_digest`].
+#[derive(Debug)]
+pub struct DigestAttempt {
+    attempt: Attempt,
+    from: Option<IpAddr>,
+    began: Instant,
 }
 
 /// What the configuration says.
@@ -169,69 +202,91 @@ impl Access {
         self.verifier.remembers(&user.hash, password, Instant::now()).then(|| identity(user))
     }
 
-    /// Whether this user has this password. Takes long and blocks; `from` is the client's address, where it is known.
+    /// Whether this user has this password: [`Access::check`], and blocks until a refusal may be answered.
     ///
     /// # Errors
     /// Not so, or tried too often; also in the log, without what was tried.
     pub fn password(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Denied> {
+        self.check(name, password, from).map_err(Refusal::wait)
+    }
+
+    /// Whether this user has this password. Takes long and blocks; `from` is the client's address, where it is known.
+    ///
+    /// # Errors
+    /// Not so, or tried too often; also in the log, without what was tried. To be answered at the time that it says: sooner,
+    /// the answer would tell whether there is such a user.
+    pub fn check(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Refusal> {
         if let Some(identity) = self.remembered(name, password) {
             return Ok(identity);
         }
         let (rules, now) = (self.rules(), Instant::now());
+        let refuse = |denied| Err(Refusal::new(denied, now));
         let user = rules.users.user(name);
-        let attempt = self.attempt(name, from)?;
-        match self.verifier.verify(user.map(|user| &user.hash), password, now) {
-            Verdict::Right => {
+        let (attempt, limited) = self.count(name, from, now);
+        let Some(attempt) = attempt else {
+            self.refused(name, from, "too many attempts");
+            return refuse(Denied::Limited(limited.unwrap_or(BUSY)));
+        };
+        match (self.verifier.verify(user.map(|user| &user.hash), password, now), user) {
+            (Verdict::Right, Some(user)) => {
                 lock(&self.limits).right(&attempt, now);
-                user.map(identity).ok_or(Denied::Wrong)
+                Ok(identity(user))
             }
-            Verdict::Wrong => {
-                self.refused(name, from, "no such user, or another password");
-                Err(Denied::Wrong)
+            (Verdict::Right | Verdict::Wrong, _) => {
+                let why = limited.map_or("no such user, or another password", |_| "too many attempts");
+                self.refused(name, from, why);
+                refuse(limited.map_or(Denied::Wrong, Denied::Limited))
             }
-            Verdict::Busy => {
+            (Verdict::Busy, _) => {
                 lock(&self.limits).withdraw(&attempt);
                 repeats::warn("", "", "logins are put off: too many passwords are to be checked");
-                Err(Denied::Limited(BUSY))
+                refuse(Denied::Limited(limited.unwrap_or(BUSY)))
             }
         }
     }
 
-    /// Whether another RTSP digest may be tried now. It counts as a wrong one until [`Access::digest_was_right`].
-    pub fn may_try_digest(&self) -> bool {
-        let counted = lock(&self.limits).digest(Instant::now());
-        if counted.is_err() {
-            repeats::warn("", "", "login by RTSP refused: too many attempts");
+    /// Counts an attempt. The time is what a wrong one is told to wait: then only a right one is let in.
+    fn count(&self, name: &str, from: Option<IpAddr>, now: Instant) -> (Option<Attempt>, Option<Duration>) {
+        let mut limits = lock(&self.limits);
+        match limits.attempt(name, from, now) {
+            Ok(attempt) => (Some(attempt), None),
+            Err(wait) => (limits.attempt_beside(name, from, now).ok(), Some(wait)),
         }
-        counted.is_ok()
     }
 
-    /// The digest that was tried last was right.
-    pub fn digest_was_right(&self) {
-        lock(&self.limits).digest_was_right();
+    /// Counts an RTSP digest that is shown for a user, as passwords are counted. It counts as a wrong one until
+    /// [`Access::digest_was_right`].
+    ///
+    /// # Errors
+    /// Too many were tried. Blocks for a moment, as [`Access::digest_was_wrong`].
+    pub fn try_digest(&self, name: &str, from: Option<IpAddr>) -> Result<DigestAttempt, Denied> {
+        let began = Instant::now();
+        match self.count(name, from, began) {
+            (Some(attempt), _) => Ok(DigestAttempt { attempt, from, began }),
+            (None, wait) => {
+                repeats::warn("", "", &format!("login by RTSP refused: too many attempts{}", place(from)));
+                Err(Refusal::new(Denied::Limited(wait.unwrap_or(BUSY)), began).wait())
+            }
+        }
     }
 
-    /// The digest that was tried last was wrong: tells the log, and nobody else, what may be the reason. GStreamer does not
-    /// say whose it was meant to be.
-    pub fn digest_was_wrong(&self) {
+    /// The digest was right.
+    pub fn digest_was_right(&self, tried: &DigestAttempt) {
+        lock(&self.limits).right(&tried.attempt, Instant::now());
+    }
+
+    /// The digest was wrong: tells the log, and nobody else, what may be the reason. Blocks until this may be answered.
+    pub fn digest_was_wrong(&self, tried: &DigestAttempt) {
         let rules = self.rules();
-        repeats::warn("", "", &format!("login by RTSP refused: {}", why_not(&rules.users)));
-    }
-
-    fn attempt(&self, name: &str, from: Option<IpAddr>) -> Result<Attempt, Denied> {
-        let counted = lock(&self.limits).attempt(name, from, Instant::now());
-        counted.map_err(|wait| {
-            self.refused(name, from, "too many attempts");
-            Denied::Limited(wait)
-        })
+        repeats::warn("", "", &format!("login by RTSP{} refused: {}", place(tried.from), why_not(&rules.users)));
+        Refusal::new(Denied::Wrong, tried.began).wait();
     }
 
     fn refused(&self, name: &str, from: Option<IpAddr>, why: &str) {
         let rules = self.rules();
         // Somebody may have typed a password in place of a name: only names that exist are told.
         let whom = rules.users.user(name).map_or("an unknown user", |user| &user.name);
-        let place = from.map_or_else(|| "by RTSP".to_string(), |from| format!("from {}", from.to_canonical()));
-        repeats::warn("", "", &format!("login of {whom} {place} refused: {why}"));
+        repeats::warn("", "", &format!("login of {whom}{} refused: {why}", place(from)));
     }
 
     /// Begins a session of a user who has just been let in.
@@ -263,6 +318,11 @@ impl Rules {
         let stranger = config.allow_anonymous.then_some(Role::Viewer);
         Rules { users: config.users.clone(), anonymous, stranger, hosts: (!any).then(|| config.hosts.clone()) }
     }
+}
+
+/// ` from ADDRESS`, where it is known.
+fn place(from: Option<IpAddr>) -> String {
+    from.map_or_else(String::new, |from| format!(" from {}", from.to_canonical()))
 }
 
 fn identity(user: &User) -> Identity {

@@ -1,17 +1,20 @@
 //! Passwords: hashed and checked with Argon2id, which is slow and takes memory on purpose.
 //!
 //! A check costs some 50 ms of a core and 19 MiB. So no more than two run at once and few wait: a flood of wrong passwords
-//! cannot take the machine's cores from the cameras. A password that was right is remembered for a minute (as a hash under a
-//! key that only this process knows), so that a program that asks every few seconds with Basic does not pay each time.
+//! cannot take the machine's cores from the cameras. The two work in buffers that are kept: glibc's heap grows by
+//! gigabytes when 19 MiB are allocated and freed again and again between what the cameras allocate. A password that was
+//! right is remembered for a minute (as a hash under a key that only this process knows), so that a program that asks
+//! every few seconds with Basic does not pay each time.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{PasswordHash, PasswordHasher, Salt, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
 use super::random;
 use crate::config::Secret;
@@ -78,9 +81,6 @@ pub fn check_new(password: &str, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Somebody whom nobody knows is checked against this, so that the time does not tell that there is no such user.
-static NOBODY: LazyLock<Option<Secret>> = LazyLock::new(|| hash("nobody has this password").ok());
-
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -102,6 +102,8 @@ pub struct Verifier {
 struct Gate {
     running: usize,
     waiting: usize,
+    /// Argon2's memory, of those checks that do not run now: [`AT_ONCE`] buffers at most, allocated by the first checks.
+    idle: Vec<Vec<Block>>,
 }
 
 impl Verifier {
@@ -117,15 +119,20 @@ impl Verifier {
         lock(&self.remembered).get(&key).is_some_and(|until| now < *until)
     }
 
-    /// Checks a password against a hash; without one (there is no such user) it takes as long and is wrong. Blocks: not for
-    /// threads that serve others.
+    /// Checks a password against a hash. Without a hash (there is no such user) nothing is computed: the caller hides the
+    /// difference in time by the moment of its answer. Blocks: not for threads that serve others.
     pub fn verify(&self, hash: Option<&Secret>, password: &str, now: Instant) -> Verdict {
         if password.len() > LONGEST {
             return Verdict::Wrong;
         }
-        let Some(_place) = self.enter() else { return Verdict::Busy };
-        let right = hash.or(NOBODY.as_ref()).is_some_and(|hash| is_right(hash, password)) && hash.is_some();
-        if let (true, Some(hash)) = (right, hash) {
+        let Some(hash) = hash else {
+            // Turned away where a known name would be.
+            return if lock(&self.gate).is_full() { Verdict::Busy } else { Verdict::Wrong };
+        };
+        let Some(mut place) = self.enter() else { return Verdict::Busy };
+        let right = is_right(hash, password, &mut place.memory);
+        drop(place);
+        if right {
             let key = self.fingerprint(hash, password);
             let mut remembered = lock(&self.remembered);
             remembered.retain(|_, until| now < *until);
@@ -150,32 +157,61 @@ impl Verifier {
 
     fn enter(&self) -> Option<Place<'_>> {
         let mut gate = lock(&self.gate);
+        if gate.is_full() {
+            return None;
+        }
         if gate.running >= AT_ONCE {
-            if gate.waiting >= WAITING {
-                return None;
-            }
             gate.waiting += 1;
             gate = self.opened.wait_while(gate, |gate| gate.running >= AT_ONCE).unwrap_or_else(PoisonError::into_inner);
             gate.waiting -= 1;
         }
         gate.running += 1;
-        Some(Place(self))
+        let memory = gate.idle.pop().unwrap_or_default();
+        Some(Place { verifier: self, memory })
     }
 }
 
-fn is_right(hash: &Secret, password: &str) -> bool {
-    // The comparison inside takes the same time wherever they differ.
-    let parsed = PasswordHash::new(hash.expose());
-    parsed.is_ok_and(|parsed| Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok())
+impl Gate {
+    /// Whether another check would be turned away.
+    fn is_full(&self) -> bool {
+        self.running >= AT_ONCE && self.waiting >= WAITING
+    }
 }
 
-/// One of the few checks that run.
-struct Place<'a>(&'a Verifier);
+/// Whether the hash (PHC's string form) is this password's. `memory` grows to what the hash asks for, and is used again.
+fn is_right(hash: &Secret, password: &str, memory: &mut Vec<Block>) -> bool {
+    let mut computed = || -> argon2::password_hash::Result<bool> {
+        let hash = PasswordHash::new(hash.expose())?;
+        let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
+        let (params, mut salt) = (Params::try_from(&hash)?, [0; Salt::MAX_LENGTH]);
+        let (Some(salted), Some(expected)) = (hash.salt, hash.hash) else { return Ok(false) };
+        let salt = salted.decode_b64(&mut salt)?;
+        let blocks = params.block_count();
+        if memory.len() < blocks {
+            memory.resize(blocks, Block::default());
+        }
+        let argon2 = Argon2::new(Algorithm::try_from(hash.algorithm)?, version, params);
+        let mut output = vec![0; expected.len()];
+        argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, &mut memory[..blocks])?;
+        // Takes the same time wherever they differ.
+        Ok(output.ct_eq(expected.as_bytes()).into())
+    };
+    computed().unwrap_or(false)
+}
+
+/// One of the few checks that run, and its memory.
+struct Place<'a> {
+    verifier: &'a Verifier,
+    memory: Vec<Block>,
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        lock(&self.0.gate).running -= 1;
-        self.0.opened.notify_one();
+        let mut gate = lock(&self.verifier.gate);
+        gate.running -= 1;
+        gate.idle.push(std::mem::take(&mut self.memory));
+        drop(gate);
+        self.verifier.opened.notify_one();
     }
 }
 
@@ -228,6 +264,48 @@ mod tests {
         });
         let gate = lock(&verifier.gate);
         assert_eq!((gate.running, gate.waiting), (0, 0));
+    }
+
+    #[test]
+    fn checks_use_two_buffers_again_and_unknown_names_none() {
+        let verifier = Verifier::new().unwrap();
+        let right = hash("correct horse").unwrap();
+        assert_eq!(verifier.verify(None, "correct horse", Instant::now()), Verdict::Wrong);
+        assert!(lock(&verifier.gate).idle.is_empty(), "nothing is computed for a name that is not there");
+        assert_eq!(verifier.verify(Some(&right), "correct horsf", Instant::now()), Verdict::Wrong);
+        let first = lock(&verifier.gate).idle[0].as_ptr();
+        for _ in 0..3 {
+            assert_eq!(verifier.verify(Some(&right), "correct horsf", Instant::now()), Verdict::Wrong);
+            assert_eq!(lock(&verifier.gate).idle[0].as_ptr(), first);
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| verifier.verify(Some(&right), "correct horse", Instant::now()));
+            }
+        });
+        let gate = lock(&verifier.gate);
+        assert!((1..=AT_ONCE).contains(&gate.idle.len()));
+        assert!(gate.idle.iter().all(|memory| memory.len() == 19 * 1024), "blocks of a KiB");
+    }
+
+    /// Hashes of other programs, and of older versions of this one, carry other parameters.
+    #[test]
+    fn a_hash_is_checked_with_its_own_parameters() {
+        let verifier = Verifier::new().unwrap();
+        for (algorithm, version, memory, passes, lanes, length) in [
+            (Algorithm::Argon2id, Version::V0x13, 8, 1, 1, None),
+            (Algorithm::Argon2i, Version::V0x10, 64, 3, 2, Some(24)),
+            (Algorithm::Argon2d, Version::V0x13, 20 * 1024, 1, 4, Some(64)),
+        ] {
+            let params = Params::new(memory, passes, lanes, length).unwrap();
+            let salt = SaltString::encode_b64(b"sixteen bytes ok").unwrap();
+            let argon2 = Argon2::new(algorithm, version, params);
+            let hash = Secret::new(argon2.hash_password(b"correct horse", &salt).unwrap().to_string());
+            assert_eq!(verifier.verify(Some(&hash), "correct horse", Instant::now()), Verdict::Right, "{algorithm}");
+            assert_eq!(verifier.verify(Some(&hash), "correct horsf", Instant::now()), Verdict::Wrong, "{algorithm}");
+        }
+        let broken = Secret::new("$argon2id$v=19$m=8,t=1,p=1$c2l4dGVlbiBieXRlcyBvaw");
+        assert_eq!(verifier.verify(Some(&broken), "correct horse", Instant::now()), Verdict::Wrong);
     }
 
     #[test]

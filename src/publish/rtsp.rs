@@ -35,8 +35,9 @@ use crate::gst::make;
 /// up goes on with a keyframe instead.
 const WAITING: u64 = 15;
 
-/// Threads that clients share.
-const CLIENT_THREADS: i32 = 16;
+/// Each client has a thread of its own. A client's DESCRIBE waits until its stream has a first picture, and a password is
+/// checked on the client's thread: neither is to hold up who else is served.
+const A_THREAD_EACH: i32 = -1;
 
 /// The largest body of a request, bytes; requests of players have none, or some lines. GStreamer takes any.
 const LARGEST_BODY: u32 = 64 << 10;
@@ -71,6 +72,7 @@ pub struct RtspServer {
     mounts: Mounts,
     streams: Streams,
     asked: Asked,
+    connections: Connections,
     tls: bool,
     main_loop: glib::MainLoop,
     thread: Option<JoinHandle<()>>,
@@ -112,13 +114,14 @@ impl RtspServer {
         let mounts = Mounts::new();
         server.set_mount_points(Some(&mounts));
         server.set_content_length_limit(LARGEST_BODY);
-        // A viewer's DESCRIBE waits until its stream has a first picture. With the one thread that is the default, a
-        // stream without pictures would hold up the viewers of all others.
         if let Some(threads) = server.thread_pool() {
-            threads.set_max_threads(CLIENT_THREADS);
+            threads.set_max_threads(A_THREAD_EACH);
         }
         // Before anybody can connect: a client keeps the guard that it came in by.
         let auth = guard.map(RtspGuard::make).transpose()?.flatten();
+        if let Some(auth) = &auth {
+            auth.set_connections(&connections);
+        }
         server.set_auth(auth.as_ref());
         mounts.set_guarded(auth.is_some());
         let context = glib::MainContext::new();
@@ -162,6 +165,7 @@ impl RtspServer {
             mounts,
             streams,
             asked,
+            connections,
             tls: guard.is_some_and(|guard| guard.certificate.is_some()),
             main_loop,
             thread: Some(thread),
@@ -180,6 +184,9 @@ impl RtspServer {
     /// A certificate that cannot be used.
     pub fn set_guard(&self, guard: &RtspGuard) -> Result<(), OutputError> {
         let auth = guard.make()?;
+        if let Some(auth) = &auth {
+            auth.set_connections(&self.connections);
+        }
         if let (Some(auth), Some(before)) = (&auth, self.auth()) {
             auth.inherit(&before);
         }

@@ -15,7 +15,7 @@
 //! Under TLS pictures come inside the connection, too: UDP would carry them readable.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gstreamer as gst;
@@ -24,10 +24,12 @@ use gstreamer_rtsp_server as rtsp_server;
 use glib::subclass::prelude::ObjectSubclassIsExt;
 use gst::glib;
 use rtsp_server::gio::{TlsBackend, TlsCertificate};
-use rtsp_server::gst_rtsp::RTSPAuthMethod;
+use rtsp_server::gst_rtsp::{RTSPAuthCredential, RTSPAuthMethod};
 use rtsp_server::prelude::*;
 
 use super::OutputError;
+use super::rtsp_connections::Connections;
+use super::rtsp_ffi::parameter;
 use crate::access::tls::Certificate;
 use crate::access::{Access, REALM, User};
 use crate::config::ServerConfig;
@@ -90,6 +92,7 @@ impl RtspGuard {
             access: self.asks.then(|| Arc::clone(&self.access)),
             basic: self.basic,
             token: Some(token("")),
+            connections: None,
             known: Vec::new(),
         });
         auth.set_supported_methods(if self.basic { RTSPAuthMethod::Basic } else { RTSPAuthMethod::Digest });
@@ -162,6 +165,11 @@ impl RtspAuth {
         *lock(&self.imp().0) = state;
     }
 
+    /// Counts logins by the addresses of these.
+    pub(super) fn set_connections(&self, connections: &Connections) {
+        lock(&self.imp().0).connections = Some(connections.clone());
+    }
+
     /// Whether this client has said who it is, and may still come in.
     pub(super) fn knows(&self, client: &rtsp_server::RTSPClient) -> bool {
         let state = lock(&self.imp().0);
@@ -199,6 +207,8 @@ mod imp {
         pub basic: bool,
         /// The same for all requests: GStreamer does not give it back.
         pub token: Option<RTSPToken>,
+        /// Know where clients are.
+        pub connections: Option<Connections>,
         /// Clients that have said who they are.
         pub known: Vec<(glib::WeakRef<RTSPClient>, User)>,
     }
@@ -217,7 +227,7 @@ mod imp {
 
     impl RTSPAuthImpl for RtspAuth {
         /// Sets the context's token when the request says who it is from; without one, the server asks for credentials. Runs on
-        /// a thread of the client's, which may block.
+        /// the client's own thread, which may block.
         fn authenticate(&self, context: &RTSPContext) -> bool {
             let (access, basic, token) = {
                 let state = lock(&self.0);
@@ -235,13 +245,14 @@ mod imp {
                 let user = match (credential.scheme(), basic) {
                     (RTSPAuthMethod::Basic, true) => {
                         let known = credential.authorization().and_then(crate::server::auth::basic);
-                        let known = known.filter(|(user, password)| access.password(user, password, None).is_ok());
+                        let from = self.address(context);
+                        let known = known.filter(|(user, password)| access.password(user, password, from).is_ok());
                         if known.is_some() {
                             context.set_token(token.clone());
                         }
                         known.map(|(user, _)| user)
                     }
-                    (RTSPAuthMethod::Digest, false) => self.digest(&access, context),
+                    (RTSPAuthMethod::Digest, false) => self.digest(&access, context, credential),
                     _ => None,
                 };
                 if let (Some(user), Some(client)) = (user, context.client())
@@ -257,24 +268,35 @@ mod imp {
     }
 
     impl RtspAuth {
+        /// Where a request comes from.
+        fn address(&self, context: &RTSPContext) -> Option<IpAddr> {
+            lock(&self.0).connections.as_ref()?.address(context.client()?)
+        }
+
         /// Whose digest it is, by the parent's comparison with those that it was given. That takes no time, so that many
-        /// could be guessed; GStreamer's bindings do not tell whose it is meant to be, so that all are counted together.
-        fn digest(&self, access: &Access, context: &RTSPContext) -> Option<String> {
+        /// could be guessed: they are counted as passwords are.
+        fn digest(&self, access: &Access, context: &RTSPContext, credential: &RTSPAuthCredential) -> Option<String> {
             // Who has shown one sends it with every request, and is not to be held up by guessers.
             let is_known = context.client().is_some_and(|client| self.obj().knows(client));
-            if !is_known && !access.may_try_digest() {
-                return None;
-            }
+            let name = parameter(credential, "username").unwrap_or_default();
+            let tried = match is_known {
+                true => None,
+                false => Some(access.try_digest(&name, self.address(context)).ok()?),
+            };
             let token = if self.parent_authenticate(context) { context.token() } else { None };
             match token {
                 Some(token) => {
-                    if !is_known {
-                        access.digest_was_right();
+                    if let Some(tried) = tried {
+                        access.digest_was_right(&tried);
                     }
                     token.string(USER)
                 }
                 None => {
-                    access.digest_was_wrong();
+                    // One whom the server knew may not try others' either.
+                    let again = || access.try_digest(&name, self.address(context)).ok();
+                    if let Some(tried) = tried.or_else(again) {
+                        access.digest_was_wrong(&tried);
+                    }
                     if let Some(client) = context.client() {
                         // Who has one digest could guess others.
                         lock(&self.0).known.retain(|(known, _)| known.upgrade().is_some_and(|known| known != *client));

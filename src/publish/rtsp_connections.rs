@@ -7,6 +7,7 @@
 //! Connections are let in, looked at and closed by the one thread that accepts them.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,7 @@ struct Connection {
 
 #[derive(Clone)]
 struct State {
+    address: IpAddr,
     /// `None` when it is being closed.
     closing: Option<Closing>,
     /// When it came or last asked for something.
@@ -99,6 +101,11 @@ impl Connections {
     pub fn follow(&self, server: &rtsp_server::RTSPServer) {
         let connections = self.clone();
         server.connect_client_connected(move |_, client| connections.came(client));
+    }
+
+    /// Where a client is; `None` once its connection is closed.
+    pub fn address(&self, client: &rtsp_server::RTSPClient) -> Option<IpAddr> {
+        lock(&self.0.open).get(&key(client)).map(|open| open.state.address)
     }
 
     /// Before a connection is accepted: makes room for it, if there is none. False while there is none; the next one waits
@@ -173,7 +180,7 @@ impl Connections {
             lock(&self.0.refused).push(closing);
             return;
         };
-        let state = State { closing: Some(closing), heard: Instant::now(), spoken: false, described: false };
+        let state = State { address, closing: Some(closing), heard: Instant::now(), spoken: false, described: false };
         lock(&self.0.open).insert(key(client), Connection { client: client.downgrade(), state, _place: place });
         let connections = self.clone();
         client.connect_closed(move |client| {

@@ -9,7 +9,8 @@ use gstreamer_rtsp_server as rtsp_server;
 use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use rtsp_server::ffi::gst_rtsp_client_get_connection;
 use rtsp_server::gio::Socket;
-use rtsp_server::gst_rtsp::ffi::{gst_rtsp_connection_get_ip, gst_rtsp_connection_get_read_socket};
+use rtsp_server::gst_rtsp::RTSPAuthCredential;
+use rtsp_server::gst_rtsp::ffi::{GstRTSPAuthParam, gst_rtsp_connection_get_ip, gst_rtsp_connection_get_read_socket};
 
 /// The client's address and its socket; `None` for a client without a connection. Only for the thread that accepts it, before
 /// anything else knows the client: closing it takes both away.
@@ -29,6 +30,23 @@ pub(super) fn peer(client: &rtsp_server::RTSPClient) -> Option<(IpAddr, Socket)>
         let address = parse(CStr::from_ptr(ip).to_str().ok()?)?;
         Some((address, from_glib_none(socket)))
     }
+}
+
+/// A parameter of an `Authorization` header, as `username` of a digest's.
+pub(super) fn parameter(credential: &RTSPAuthCredential, name: &str) -> Option<String> {
+    let params = credential.params();
+    params.iter().find_map(|param| {
+        let param: *const GstRTSPAuthParam = param.to_glib_none().0;
+        // SAFETY: The parameter is alive as long as `params`. Its texts belong to it and end with a zero, or are null, which
+        // is looked for; the one that is wanted is copied.
+        unsafe {
+            let ((found, value), text) = (((*param).name, (*param).value), |text| CStr::from_ptr(text).to_str());
+            match !found.is_null() && !value.is_null() && text(found) == Ok(name) {
+                true => text(value).ok().map(String::from),
+                false => None,
+            }
+        }
+    })
 }
 
 /// GLib writes the network interface behind a link-local address, as in `fe80::1%eth0`.

@@ -172,7 +172,7 @@ pub(crate) fn basic(encoded: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-/// Checks a password on a thread that may block.
+/// Checks a password on a thread that may block. A refusal comes when it may be answered.
 pub(super) async fn check(
     access: &Arc<Access>,
     user: String,
@@ -183,8 +183,16 @@ pub(super) async fn check(
         return Ok(identity);
     }
     let access = Arc::clone(access);
-    let checked = tokio::task::spawn_blocking(move || access.password(&user, &password, from));
-    checked.await.unwrap_or(Err(Denied::Wrong))
+    let checked = tokio::task::spawn_blocking(move || access.check(&user, &password, from)).await;
+    match checked {
+        Ok(Ok(identity)) => Ok(identity),
+        Ok(Err(refusal)) => {
+            // Not on the thread that checks: many who are refused would keep others waiting.
+            tokio::time::sleep_until(refusal.answer_at.into()).await;
+            Err(refusal.denied)
+        }
+        Err(_) => Err(Denied::Wrong),
+    }
 }
 
 /// The client's address.

@@ -137,6 +137,109 @@ fn tls_is_1_2_or_1_3_at_both_ports() {
     }
 }
 
+/// Who tries names and passwords by RTSP takes no memory, and keeps nobody out, not even those behind the same address.
+#[test]
+fn a_flood_of_rtsp_logins_takes_no_memory_and_keeps_nobody_out() {
+    let house = House::new();
+    let service = house.start("");
+    let host = host(&service);
+    // The buffers of both checks are there from here on.
+    assert_eq!(describe(&host, "gate", Some(&basic("wall", "a wrong passphrase"))).0, 401);
+    let before = Usage::of(&service);
+    let (over, tried) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..40 {
+            let (host, over, tried) = (&host, &over, &tried);
+            scope.spawn(move || {
+                for n in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let login = basic(&format!("user{client}-{n}"), "a wrong passphrase");
+                    assert_eq!(describe(host, "gate", Some(&login)).0, 401);
+                    tried.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let logins = || {
+            until("the flood has begun", || (tried.load(Ordering::Relaxed) > 200).then_some(()));
+            // Nobody has logged in from here before.
+            let by_rtsp = describe(&host, "gate", Some(&basic("anna", ANNA))).0;
+            let login = json!({ "user": "wall", "password": WALL });
+            let by_http = ask(&agent(None), "POST", &format!("{}api/v1/session", service.page), &[], Some(&login));
+            until("more has come", || (tried.load(Ordering::Relaxed) > 400).then_some(()));
+            (by_rtsp, by_http.status)
+        };
+        // However it ends, so do the others.
+        let logged_in = std::panic::catch_unwind(std::panic::AssertUnwindSafe(logins));
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(logged_in.unwrap(), (200, 200));
+    });
+    let after = Usage::of(&service);
+    assert!(after.kib < before.kib + 100 * 1024, "{before:?} and then {after:?}");
+    let (_, _, log) = service.terminate();
+    assert!(log.contains("login of an unknown user from 127.0.0.1 refused: too many attempts"), "{log}");
+}
+
+#[test]
+fn the_time_of_an_answer_does_not_tell_which_names_there_are() {
+    let house = House::new();
+    let service = house.start("");
+    let host = host(&service);
+    let session = format!("{}api/v1/session", service.page);
+    let mut took = HashMap::<&str, Vec<Duration>>::new();
+    for name in ["anna", "nobody"].repeat(3) {
+        let began = Instant::now();
+        let login = json!({ "user": name, "password": "a wrong passphrase" });
+        assert_eq!(ask(&agent(None), "POST", &session, &[], Some(&login)).status, 401);
+        took.entry(name).or_default().push(began.elapsed());
+        let began = Instant::now();
+        assert_eq!(describe(&host, "gate", Some(&basic(name, "a wrong passphrase"))).0, 401);
+        took.entry(name).or_default().push(began.elapsed());
+    }
+    // A name that is there is checked for many milliseconds, another one in none: both are answered later than that.
+    let soonest = |name: &str| *took[name].iter().min().unwrap();
+    assert!(
+        soonest("anna") >= Duration::from_millis(500) && soonest("nobody") >= Duration::from_millis(500),
+        "{took:?}"
+    );
+}
+
+/// A client that shows wrong digests does not keep others from theirs.
+#[test]
+fn wrong_digests_keep_only_their_own_name_and_address_out() {
+    let house = House::new();
+    for name in ["nvr", "desk"] {
+        let added = crate::house::add_user(house.folder.path(), name, "all that was recorded", &["--rtsp-digest"]);
+        assert_eq!(added.code, Some(0), "{}", added.stderr);
+    }
+    let service = house.start("http = \"127.0.0.1:0\"\nrtsp = \"0.0.0.0:0\"\n");
+    let host = format!("127.0.0.1:{}", host(&service).rsplit_once(':').unwrap().1);
+    let guess = |name: &str| {
+        let (_, challenge) = describe(&host, "gate", None);
+        let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let digest = format!(
+            "Digest username=\"{name}\", realm=\"maskcast\", nonce=\"{nonce}\", uri=\"rtsp://{host}/gate\", \
+             response=\"{:032x}\"",
+            0
+        );
+        assert_eq!(describe(&host, "gate", Some(&digest)).0, 401);
+    };
+    std::thread::scope(|scope| {
+        for n in 0..40 {
+            let guess = &guess;
+            scope.spawn(move || ["nvr", &format!("user{n}")].iter().for_each(|name| guess(name)));
+        }
+    });
+    let watch = |name: &str| {
+        let url = format!("rtsp://{name}:{}@{host}/gate", "all that was recorded".replace(' ', "%20"));
+        let probe = ["-v", "error", "-rtsp_transport", "tcp", &url];
+        run(Command::new("ffprobe").args(probe)).code
+    };
+    assert_ne!(watch("nvr"), Some(0), "guessing its password would go on");
+    assert_eq!(watch("desk"), Some(0), "its address has guessed others' passwords");
+}
+
 /// Without a limit of their own they take every descriptor, and GLib ends the process when it gets none.
 #[test]
 fn idle_rtsp_connections_leave_descriptors_for_the_service() {
