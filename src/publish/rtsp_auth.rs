@@ -29,7 +29,7 @@ use rtsp_server::prelude::*;
 
 use super::OutputError;
 use super::rtsp_connections::Connections;
-use super::rtsp_ffi::parameter;
+use super::rtsp_ffi::{drop_authorities, parameter};
 use crate::access::tls::Certificate;
 use crate::access::{Access, REALM, User};
 use crate::config::ServerConfig;
@@ -89,6 +89,7 @@ impl RtspGuard {
         let auth: RtspAuth = glib::Object::new();
         auth.set_realm(Some(REALM));
         auth.set(imp::State {
+            tls: self.certificate.is_some(),
             access: self.asks.then(|| Arc::clone(&self.access)),
             basic: self.basic,
             token: Some(token("")),
@@ -197,11 +198,13 @@ mod imp {
     use super::*;
     use glib::subclass::prelude::*;
     use rtsp_server::subclass::prelude::*;
-    use rtsp_server::{RTSPClient, RTSPContext, RTSPToken};
+    use rtsp_server::{RTSP_AUTH_CHECK_CONNECT, RTSPClient, RTSPContext, RTSPToken};
 
     /// What it decides by.
     #[derive(Default)]
     pub struct State {
+        /// Whether clients come by TLS.
+        pub tls: bool,
         /// `None`: everybody is let in.
         pub access: Option<Arc<Access>>,
         pub basic: bool,
@@ -226,6 +229,14 @@ mod imp {
     impl ObjectImpl for RtspAuth {}
 
     impl RTSPAuthImpl for RtspAuth {
+        fn check(&self, context: &RTSPContext, check: &glib::GString) -> bool {
+            let passes = self.parent_check(context, check);
+            if passes && lock(&self.0).tls && check.as_str() == RTSP_AUTH_CHECK_CONNECT.as_str() {
+                drop_authorities(context);
+            }
+            passes
+        }
+
         /// Sets the context's token when the request says who it is from; without one, the server asks for credentials. Runs on
         /// the client's own thread, which may block.
         fn authenticate(&self, context: &RTSPContext) -> bool {

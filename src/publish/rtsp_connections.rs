@@ -35,7 +35,7 @@ const ASKING_LIMIT: Duration = Duration::from_secs(60);
 const HANDSHAKES: usize = 8;
 
 /// How long a handshake may take when there are more.
-const CROWDED_LIMIT: Duration = Duration::from_secs(3);
+const CROWDED_LIMIT: Duration = Duration::from_secs(2);
 
 /// Time in which a connection that gives way is closed by its own thread.
 const CLOSING: Duration = Duration::from_millis(2);

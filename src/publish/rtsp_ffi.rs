@@ -8,9 +8,12 @@ use gstreamer_rtsp_server as rtsp_server;
 
 use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use rtsp_server::ffi::gst_rtsp_client_get_connection;
-use rtsp_server::gio::Socket;
+use rtsp_server::gio::prelude::TlsConnectionExt;
+use rtsp_server::gio::{self, Socket};
 use rtsp_server::gst_rtsp::RTSPAuthCredential;
-use rtsp_server::gst_rtsp::ffi::{GstRTSPAuthParam, gst_rtsp_connection_get_ip, gst_rtsp_connection_get_read_socket};
+use rtsp_server::gst_rtsp::ffi::{
+    GstRTSPAuthParam, gst_rtsp_connection_get_ip, gst_rtsp_connection_get_read_socket, gst_rtsp_connection_get_tls,
+};
 
 /// The client's address and its socket; `None` for a client without a connection. Only for the thread that accepts it, before
 /// anything else knows the client: closing it takes both away.
@@ -30,6 +33,25 @@ pub(super) fn peer(client: &rtsp_server::RTSPClient) -> Option<(IpAddr, Socket)>
         let address = parse(CStr::from_ptr(ip).to_str().ok()?)?;
         Some((address, from_glib_none(socket)))
     }
+}
+
+/// Takes the certificate authorities from the TLS connection of a client that connects, which the server does not ask for a
+/// certificate. GLib gives each connection a copy of all that the system trusts: megabytes, and milliseconds.
+pub(super) fn drop_authorities(context: &rtsp_server::RTSPContext) {
+    // SAFETY: The context is alive as long as its reference, and so is the connection in it, which nothing else uses yet.
+    // Null pointers are looked for. The TLS connection belongs to it, and gets a reference of its own.
+    let tls: gio::TlsConnection = unsafe {
+        let connection = (*context.to_glib_none().0).conn;
+        if connection.is_null() {
+            return;
+        }
+        let tls = gst_rtsp_connection_get_tls(connection, std::ptr::null_mut());
+        if tls.is_null() {
+            return;
+        }
+        from_glib_none(tls)
+    };
+    tls.set_database(gio::TlsDatabase::NONE);
 }
 
 /// A parameter of an `Authorization` header, as `username` of a digest's.
