@@ -5,10 +5,11 @@
 //! half a minute; and one over UDP of whom nothing is heard while its machine answers, when its session runs out, after a
 //! minute.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -66,12 +67,21 @@ const ASK_AFTER: Duration = Duration::from_secs(15);
 /// What each client has asked for last.
 type Asked = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
 
+/// The newest media of each stream, by its name.
+type Medias = Arc<Mutex<HashMap<String, glib::WeakRef<rtsp_server::RTSPMedia>>>>;
+
+/// How long a viewer waits for the media that the last one has just left, and how often it looks: GStreamer's server would
+/// answer 503 meanwhile.
+const LEAVING: Duration = Duration::from_secs(2);
+const LEAVING_LOOK: Duration = Duration::from_millis(5);
+
 /// The running server.
 pub struct RtspServer {
     server: rtsp_server::RTSPServer,
     mounts: Mounts,
     streams: Streams,
     asked: Asked,
+    medias: Medias,
     connections: Connections,
     tls: bool,
     main_loop: glib::MainLoop,
@@ -146,8 +156,8 @@ impl RtspServer {
             glib::ControlFlow::Continue
         });
         look.attach(Some(&context));
-        let (streams, asked) = (Streams::default(), Asked::default());
-        greet_players(&server, &streams, &asked);
+        let (streams, asked, medias) = (Streams::default(), Asked::default(), Medias::default());
+        greet_players(&server, &streams, &asked, &medias);
         count_players(&server, &streams);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let running = main_loop.clone();
@@ -165,6 +175,7 @@ impl RtspServer {
             mounts,
             streams,
             asked,
+            medias,
             connections,
             tls: guard.is_some_and(|guard| guard.certificate.is_some()),
             main_loop,
@@ -229,9 +240,10 @@ impl RtspServer {
         }
         // Latency for the clients' own buffers to add to; our pictures are due when they come.
         factory.set_latency(0);
-        let stream: Arc<str> = name.into();
+        let (stream, medias): (Arc<str>, _) = (name.into(), Arc::clone(&self.medias));
         lock(&self.streams).insert(name.into(), Arc::clone(&fanout));
         factory.connect_media_configure(move |_, media| {
+            lock(&medias).insert(stream.to_string(), media.downgrade());
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
                 crate::repeats::error(&stream, "publish", None, "the RTSP media has no source");
@@ -252,6 +264,7 @@ impl RtspServer {
         let path = format!("/{name}");
         self.mounts.remove(name);
         lock(&self.streams).remove(name);
+        lock(&self.medias).remove(name);
         let asked = self.asked_for(name);
         self.server.client_filter(Some(&mut |_, client| {
             let mut plays = asked.contains(client);
@@ -330,17 +343,19 @@ fn listen(
 
 /// Lets every client that begins to play begin with a keyframe, and notes what each asks for. The media is shared: only its
 /// first client starts the encoder, the others would wait for the next keyframe that is due.
-fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &Asked) {
-    let (streams, asked) = (Arc::clone(streams), Arc::clone(asked));
+fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &Asked, medias: &Medias) {
+    let (streams, asked, medias) = (Arc::clone(streams), Arc::clone(asked), Arc::clone(medias));
     server.connect_client_connected(move |_, client| {
         client.set_post_session_timeout(AFTER_SESSION);
-        let asked = Arc::clone(&asked);
+        let (asked, medias) = (Arc::clone(&asked), Arc::clone(&medias));
         client.connect_pre_describe_request(move |client, context| {
             describes();
             if let Some(name) = stream_name(context) {
                 let mut asked = lock(&asked);
                 asked.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
-                asked.push((client.downgrade(), name));
+                asked.push((client.downgrade(), name.clone()));
+                drop(asked);
+                wait_for_leaving(&medias, &name);
             }
             RTSPStatusCode::Ok
         });
@@ -360,6 +375,20 @@ fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &As
             }
         });
     });
+}
+
+/// Waits until the media that the last viewer of a stream has left is gone: it cannot be used again. Only for a client's own
+/// thread.
+fn wait_for_leaving(medias: &Medias, stream: &str) {
+    use rtsp_server::RTSPMediaStatus::{Error, Unprepared, Unpreparing};
+    let began = Instant::now();
+    let leaves = || {
+        let media = lock(medias).get(stream).and_then(glib::WeakRef::upgrade);
+        media.is_some_and(|media| matches!(media.status(), Error | Unprepared | Unpreparing))
+    };
+    while leaves() && began.elapsed() < LEAVING {
+        std::thread::sleep(LEAVING_LOOK);
+    }
 }
 
 fn count_players(server: &rtsp_server::RTSPServer, streams: &Streams) {

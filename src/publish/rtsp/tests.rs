@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, tick};
 use socket2::{Domain, Socket, Type};
@@ -191,4 +191,14 @@ fn a_connection_that_says_nothing_is_closed_and_one_that_plays_is_not() {
     assert!(is_closed(&silent) && is_closed(asks.connection.get_ref()));
     scene.until("only the viewer is left", |scene| scene.server.clients() == 1);
     drop(viewer);
+}
+
+/// The media that the last viewer leaves cannot be used again; GStreamer's server answers 503 until it is gone.
+#[test]
+fn a_viewer_who_comes_as_the_last_one_leaves_is_let_in() {
+    let scene = Scene::start();
+    for _ in 0..30 {
+        let mut viewer = Viewer::connect(&scene.server);
+        viewer.say("DESCRIBE", &viewer.url.clone(), "Accept: application/sdp\r\n");
+    }
 }
