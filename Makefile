@@ -222,8 +222,9 @@ test-package: deb-files ## As root: install the package in a clean Debian and ru
 	lintian --fail-on error $(DEB)
 	tests/package.sh $(DEB) target/debian/newer/maskcast.deb
 
-soak: build ## The real service with failing cameras, passing viewers, changing models (MINUTES=30, SEED=…)
+soak: build ## The real service with failing cameras, passing viewers, changing models, without TLS and with it (MINUTES=30 each, SEED=…)
 	cargo run --locked --example soak -- --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+	cargo run --locked --example soak -- --tls --out target/soak-tls --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 $(CARGO_FUZZ):
 	cargo install --locked --no-track --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) cargo-fuzz@$(CARGO_FUZZ_VERSION)
@@ -260,8 +261,9 @@ delay: setup ## From the camera to the browser's screen, by WebRTC and as MJPEG 
 	@$(call install,chromium chromium-driver)
 	cargo bench --locked --bench delay -- --seconds $(or $(SECONDS),60)
 
-crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go (MINUTES=5, ROUNDS=1): what they leave behind
+crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go, without TLS and with it (MINUTES=5 each, ROUNDS=1): what they leave behind
 	cargo bench --locked --bench crowd -- --minutes $(or $(MINUTES),5) --rounds $(or $(ROUNDS),1)
+	cargo bench --locked --bench crowd -- --tls --minutes $(or $(MINUTES),5) --rounds $(or $(ROUNDS),1)
 
 clean: ## Remove build output and what was fetched
 	rm -rf target .tools .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png

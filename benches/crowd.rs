@@ -1,5 +1,6 @@
 //! Fifty RTSP and twenty WebRTC viewers who come and go: `make crowd MINUTES=5`. When the last has left, memory,
-//! descriptors and threads must be back where the first crowd left them, and no stream may have become slower.
+//! descriptors and threads must be back where the first crowd left them, and no stream may have become slower. With
+//! `--tls` they come by RTSPS and HTTPS.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -14,7 +15,7 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use common::http::Answer;
-use common::program::until;
+use common::program::{maskcast, run, until};
 use common::service::{Service, folder};
 use common::whep::{Player, Wants};
 
@@ -30,6 +31,9 @@ struct Arguments {
     rtsp: usize,
     #[arg(long, default_value_t = 20)]
     webrtc: usize,
+    /// By RTSPS and HTTPS
+    #[arg(long)]
+    tls: bool,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -73,7 +77,7 @@ impl Viewer {
             return Ok(Viewer::WebRtc(Player::try_start(&service.page, "gate", Wants::Packets, "")?));
         }
         let description = format!(
-            "rtspsrc location={} protocols=tcp latency=0 ! fakesink name=sink sync=false",
+            "rtspsrc location={} protocols=tcp tls-validation-flags=0 latency=0 ! fakesink name=sink sync=false",
             service.rtsp("gate")
         );
         let Ok(pipeline) = gst::parse::launch(&description)?.downcast::<gst::Pipeline>() else { bail!("no pipeline") };
@@ -165,8 +169,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     gst::init()?;
     let folder = folder();
+    let tls = if arguments.tls { certificate(folder.path())? } else { "" };
     let stream = format!("[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=640&height=360&fps={FPS}\"\n");
-    let service = Service::ready(folder.path(), &stream);
+    // Behind the addresses, in `[server]`.
+    let service = Service::ready(folder.path(), &format!("{tls}{stream}"));
     let count = arguments.rtsp + arguments.webrtc;
     let by_webrtc = |place: usize| place < arguments.webrtc;
 
@@ -178,7 +184,8 @@ fn main() -> Result<()> {
     until_empty(&service);
     let mut looks = vec![Look::at(&service)];
     println!("| | memory | descriptors | threads |\n| --- | ---: | ---: | ---: |");
-    crowded.print(&format!("{} RTSP, {} WebRTC", arguments.rtsp, arguments.webrtc));
+    let by = if arguments.tls { "RTSPS" } else { "RTSP" };
+    crowded.print(&format!("{} {by}, {} WebRTC", arguments.rtsp, arguments.webrtc));
     looks[0].print("the first crowd has left");
 
     let (mut guests, mut rates) = (Guests::default(), Vec::new());
@@ -206,6 +213,15 @@ fn main() -> Result<()> {
         bail!("too many saw nothing");
     }
     Ok(())
+}
+
+/// Makes a certificate in this folder; gives the line of `[server]` that names it.
+fn certificate(folder: &std::path::Path) -> Result<&'static str> {
+    let made = run(maskcast().args(["cert", "--host", "127.0.0.1", "-o"]).arg(folder.join("tls")));
+    if made.code != Some(0) {
+        bail!("maskcast cert: {}", made.stderr);
+    }
+    Ok("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }\n")
 }
 
 /// Each place is taken and left again and again until `end`.

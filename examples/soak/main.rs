@@ -1,5 +1,5 @@
 //! A soak: the real service, for as long as you like, with cameras that fail, viewers that come and go, models and
-//! configurations that change. `make soak MINUTES=30`.
+//! configurations that change. `make soak MINUTES=30`; with `--tls`, viewers come by RTSPS and HTTPS.
 //!
 //! | file | what it knows |
 //! | --- | --- |
@@ -70,6 +70,9 @@ struct Arguments {
     /// Makes the same decisions again
     #[arg(long)]
     seed: Option<u64>,
+    /// Viewers come by RTSPS and HTTPS
+    #[arg(long)]
+    tls: bool,
     /// The program under test
     #[arg(long, default_value = "target/release/maskcast")]
     program: PathBuf,
@@ -125,7 +128,7 @@ fn main() -> Result<ExitCode> {
 }
 
 fn soak(arguments: &Arguments, seed: u64) -> Result<Run> {
-    let (setting, mut cameras) = Setting::make(&arguments.out)?;
+    let (setting, mut cameras) = Setting::make(&arguments.out, arguments.tls.then_some(&arguments.program))?;
     let log = arguments.out.join("maskcast.log");
     let service = Service::start(&arguments.program, &setting.config_path(), log)?;
     let record = Record::new(seed, arguments.minutes);

@@ -40,9 +40,9 @@ pub struct Service {
     pid: u32,
     reader: Mutex<Option<JoinHandle<Heard>>>,
     agent: ureq::Agent,
-    /// `http://ADDRESS:PORT/`
+    /// `http://ADDRESS:PORT/`, or `https`.
     pub page: String,
-    /// `rtsp://ADDRESS:PORT/`
+    /// `rtsp://ADDRESS:PORT/`, or `rtsps`.
     pub rtsp: String,
     now: Mutex<BTreeMap<String, Now>>,
 }
@@ -73,7 +73,9 @@ impl Service {
             bail!("the service does not start; its log says why");
         };
         let pid = child.id();
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10)));
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(10)))
+            .tls_config(super::http::any_certificate());
         let service = Service {
             child: Mutex::new(child),
             pid,

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use maskcast::segment::golden::Golden;
 
 use super::faulty_camera::Camera;
@@ -42,14 +43,15 @@ pub struct Setting {
     pub models: Vec<PathBuf>,
     /// One whose golden frame is another model's.
     pub wrong_model: PathBuf,
+    tls: bool,
 }
 
 impl Setting {
-    /// Makes the folder's content and starts the cameras.
+    /// Makes the folder's content and starts the cameras. With a program, which makes the certificate, the service has TLS.
     ///
     /// # Errors
     /// The folder cannot be written, or GStreamer lacks an element.
-    pub fn make(folder: &Path) -> Result<(Self, Vec<Camera>)> {
+    pub fn make(folder: &Path, tls: Option<&PathBuf>) -> Result<(Self, Vec<Camera>)> {
         let recordings = folder.join("recordings");
         if recordings.is_dir() {
             std::fs::remove_dir_all(&recordings)?;
@@ -61,10 +63,17 @@ impl Setting {
         for (path, right) in models.iter().map(|path| (path, true)).chain([(&wrong_model, false)]) {
             write_model(path, right).with_context(|| path.display().to_string())?;
         }
+        if let Some(program) = tls {
+            let arguments = ["cert", "--force", "--host", "127.0.0.1", "-o"];
+            let made = Command::new(program).args(arguments).arg(folder.join("tls")).output();
+            let made = made.with_context(|| program.display().to_string())?;
+            ensure!(made.status.success(), "no certificate: {}", String::from_utf8_lossy(&made.stderr));
+        }
         let scenario = Scenario::parse(CAMERAS)?;
         let cameras: Vec<Camera> = scenario.cameras.iter().map(Camera::start).collect::<Result<_>>()?;
         let addresses = cameras.iter().map(Camera::url).collect();
-        let setting = Setting { folder, names: ["gate", "yard", "hall", "desk"], addresses, models, wrong_model };
+        let names = ["gate", "yard", "hall", "desk"];
+        let setting = Setting { folder, names, addresses, models, wrong_model, tls: tls.is_some() };
         setting.config(0.45)?;
         Ok((setting, cameras))
     }
@@ -81,6 +90,9 @@ impl Setting {
         let mut text = "[model]\npath = \"first.onnx\"\nproviders = [\"cpu\"]\nworkers = 1\nthreads = 1\n\
                         [server]\nhttp = \"127.0.0.1:0\"\nrtsp = \"127.0.0.1:0\"\n"
             .to_string();
+        if self.tls {
+            text += "tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }\n";
+        }
         for ((name, address), settings) in self.names.iter().zip(&self.addresses).zip(SETTINGS) {
             let settings = settings.replace("ALPHA", &format!("{alpha:.2}"));
             write!(text, "[[stream]]\nname = \"{name}\"\nsource = \"{address}\"\n{settings}")?;

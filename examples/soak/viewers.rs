@@ -50,7 +50,8 @@ pub fn come_and_go(streams: &[&str], mut random: Rng, service: &Service, record:
             return;
         }
         let stream = streams[random.usize(..streams.len())];
-        let (by, stays) = (By::ALL[random.usize(..By::ALL.len())], between(&mut random, STAYS));
+        let ways: &[By] = if service.page.starts_with("https") { &By::TLS } else { &By::ALL };
+        let (by, stays) = (ways[random.usize(..ways.len())], between(&mut random, STAYS));
         let (leaves, silent) = (LEAVES[random.usize(..LEAVES.len())], between(&mut random, SILENT));
         let came = Instant::now();
         let visit = Viewer::start(by, service, stream).and_then(|mut viewer| {
