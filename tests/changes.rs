@@ -68,10 +68,10 @@ fn the_model_is_exchanged_between_two_frames_and_a_bad_one_is_refused() {
     assert_eq!(after["since"], before["since"], "the stream was live all the time");
 
     for (name, make, reason) in [
-        ("garbage.onnx", None, "cannot use it as a model"),
+        ("garbage.onnx", None, "no complete ONNX model"),
         ("gone.onnx", None, "No such file"),
         // Nobody ever writes into it.
-        ("pipe.onnx", None, "is no file"),
+        ("pipe.onnx", None, "a named pipe"),
         ("wrong.onnx", Some((onnx::LABELS, false)), "golden frame differs in 100.0 % of pixels"),
         (
             "unfit.onnx",

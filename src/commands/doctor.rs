@@ -161,7 +161,7 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
                 let text = format!("{} does not run the model: {reason}", provider.name());
                 findings.push(Finding { topic: "provider", verdict: Verdict::Note, text });
             }
-            findings.push(match model.time() {
+            findings.push(match model.time(settings.threads) {
                 Ok(time) => Finding {
                     topic: "provider",
                     verdict: Verdict::Good,
@@ -175,6 +175,9 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
                 },
                 Err(error) => Finding { topic: "provider", verdict: Verdict::Bad, text: error.0 },
             });
+            for concern in &model.concerns {
+                findings.push(Finding { topic: "model", verdict: Verdict::Note, text: concern.clone() });
+            }
             let golden = match model.golden_difference {
                 Some(difference) => (
                     Verdict::Good,

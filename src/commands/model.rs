@@ -7,7 +7,6 @@ use clap::Subcommand;
 use super::{Failure, ModelArgs, load_config};
 use crate::config::{ModelConfig, Provider};
 use crate::segment::choose::{self, Goal};
-use crate::segment::contract::InputPixels;
 use crate::segment::onnx::Model;
 
 mod exchange;
@@ -73,17 +72,13 @@ fn show(path: &Path) -> Result<(), Failure> {
     let contract = &model.contract;
     let input = &contract.input;
     println!("{}", path.display());
-    let pixels = match &input.pixels {
-        InputPixels::Bytes => "uint8 RGB, normalised inside".to_string(),
-        InputPixels::Float(float) => format!("float32 {:?} {:?}, normalised by its card", float.layout, float.order),
-    };
     let batch = if input.dynamic_batch { "any batch" } else { "one frame a run" };
-    println!("  input    {} {}x{}, {pixels}, {batch}", input.name, input.width, input.height);
-    println!("  output   {} {:?}", contract.output.name, contract.output.kind);
+    println!("  input     {} {}x{}, {}, {batch}", input.name, input.width, input.height, input.describe());
+    print_output(&model);
     if !contract.others.is_empty() {
-        println!("  and      {}", contract.others.join(", "));
+        println!("  and       {}", contract.others.join(", "));
     }
-    println!("  labels   {}", contract.labels.len());
+    println!("  labels    {}", contract.labels.len());
     for (index, label) in contract.labels.iter().enumerate() {
         let crate::frame::Rgb(r, g, b) = label.color;
         println!("    {index:3}  #{r:02x}{g:02x}{b:02x}  {}", label.name);
@@ -116,6 +111,15 @@ fn show(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Which output the mask is read from, and how.
+fn print_output(model: &Model) {
+    let output = &model.contract.output;
+    println!("  output    {}: {}", output.name, output.describe(&model.contract.labels));
+    if let Some(why) = &output.chosen {
+        println!("            {why}");
+    }
+}
+
 fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
     let args = ModelArgs {
         model: Some(path.to_path_buf()),
@@ -130,13 +134,20 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
         println!("  {:9} refused: {reason}", provider.name());
     }
     println!("  {:9} runs it: {}", model.provider.name(), model.placement);
+    let input = &model.contract.input;
+    println!("  input     {} {}x{}, {}", input.name, input.width, input.height, input.describe());
+    print_output(&model);
+    println!("  test      a picture of bars gives {}", model.inspection.describe(&model.contract.labels));
+    for concern in &model.concerns {
+        println!("  warning   {concern}");
+    }
     match model.golden_difference {
         Some(difference) => println!("  golden    {:.3} % of pixels differ: good", difference * 100.0),
         None => println!("  golden    none: its results cannot be checked here"),
     }
     println!(
         "  time      {:.1} ms a frame, all cores on one frame",
-        model.time().map_err(Failure::runtime)?.as_secs_f64() * 1e3
+        model.time(0).map_err(Failure::runtime)?.as_secs_f64() * 1e3
     );
     let (_, trials) = choose::measured(&model, Goal::Throughput).map_err(Failure::runtime)?;
     for trial in trials {
@@ -169,7 +180,7 @@ fn build(path: &Path) -> Result<(), Failure> {
         model.name(),
         started.elapsed().as_secs_f64(),
         folder.display(),
-        model.time().map_err(Failure::runtime)?.as_secs_f64() * 1e3
+        model.time(settings.threads).map_err(Failure::runtime)?.as_secs_f64() * 1e3
     );
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::SegmentError;
+use super::{SegmentError, normalisation};
 use crate::frame::{Label, Rgb};
 
 /// A card, as written.
@@ -25,6 +25,7 @@ pub struct Card {
     #[serde(default)]
     pub licence: String,
     pub input: Option<CardInput>,
+    pub output: Option<CardOutput>,
     #[serde(default)]
     pub labels: Vec<CardLabel>,
 }
@@ -64,6 +65,55 @@ fn ones() -> [f32; 3] {
     [1.0; 3]
 }
 
+/// `[output]` of a card, and `maskcast.output` of a model's metadata (as JSON): how to read what a model gives. All of it
+/// is found out where it is left out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct CardOutput {
+    /// Which of several outputs; the largest that can be read as a mask when left out.
+    pub name: Option<String>,
+    /// Order of the axes, where the shape fits both.
+    pub layout: Option<Layout>,
+    /// What makes the values probabilities.
+    pub activation: Option<Activation>,
+    /// One value a pixel: the second label is where the value is above this. A probability with `activation = "sigmoid"`,
+    /// else in the output's own scale.
+    pub threshold: Option<f32>,
+}
+
+/// The function that makes a model's values probabilities, inside of the model or behind it.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// The values are compared as they are.
+    None,
+    /// One value a pixel: it is applied where the model itself does not end in it.
+    Sigmoid,
+    /// One value for each class: does not change which is the largest.
+    Softmax,
+}
+
+impl CardOutput {
+    /// # Errors
+    /// The key that cannot be.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(threshold) = self.threshold else { return Ok(()) };
+        if !threshold.is_finite() {
+            return Err("output.threshold: a number is needed, not infinity or nan".into());
+        }
+        match self.activation {
+            Some(Activation::Sigmoid) if threshold <= 0.0 || threshold >= 1.0 => Err(format!(
+                "output.threshold: {threshold} is no probability between 0 and 1, as activation = \"sigmoid\" needs"
+            )),
+            Some(Activation::Softmax) => {
+                Err("output.threshold: with activation = \"softmax\" the largest value wins; leave the threshold out"
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Order of a tensor's axes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -72,6 +122,16 @@ pub enum Layout {
     Nchw,
     /// Batch, row, column, channel.
     Nhwc,
+}
+
+impl Layout {
+    /// As cards name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Nchw => "nchw",
+            Layout::Nhwc => "nhwc",
+        }
+    }
 }
 
 /// Order of the colour channels.
@@ -142,14 +202,9 @@ impl Card {
         if labels.len() > 255 {
             return Err(format!("labels: {} are more than the 255 a mask can hold", labels.len()));
         }
+        self.output.as_ref().map_or(Ok(()), CardOutput::check)?;
         let Some(input) = &self.input else { return Ok(()) };
-        if input.std.contains(&0.0) {
-            return Err("input.std: a zero would divide by nothing".into());
-        }
-        let numbers = [("white", &[input.white][..]), ("mean", &input.mean), ("std", &input.std)];
-        if let Some((key, _)) = numbers.iter().find(|(_, numbers)| !numbers.iter().all(|number| number.is_finite())) {
-            return Err(format!("input.{key}: a number is needed, not infinity or nan"));
-        }
+        normalisation::check(input)?;
         if input.size.is_some_and(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
             return Err("input.size: each side must be from 1 to 8192 pixels".into());
         }
@@ -211,6 +266,10 @@ mod tests {
             ("[input]\nmeans = [1, 0, 1]", "means"),
             ("[input]\nmean = [0.0, nan, 0.0]", "input.mean"),
             ("[input]\nwhite = inf", "input.white"),
+            ("[input]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]", "write white = 255"),
+            ("[output]\nthreshold = nan", "output.threshold"),
+            ("[output]\nactivation = \"sigmoid\"\nthreshold = 128", "output.threshold: 128"),
+            ("[output]\nactivation = \"tanh\"", "activation"),
             ("[[labels]]\nname = \"a\"\ncolor = \"red\"", "red"),
             ("[[labels]]\nname = \"a\"\ncolor = \"#+12345\"", "#+12345"),
         ] {

@@ -1,9 +1,13 @@
 //! From a model's outputs to class indices.
 
+use std::borrow::Cow;
+
+use half::f16;
 use ort::session::SessionOutputs;
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 
 use super::SegmentError;
-use super::contract::{Contract, OutputKind};
+use super::contract::{Axes, Channel, Contract, Meaning};
 use crate::frame::ClassId;
 
 /// The class indices in a run's outputs, and the `(width, height)` of one mask.
@@ -14,51 +18,106 @@ pub(super) fn classes(
 ) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
     let name = &contract.output.name;
     let value = outputs.get(name).ok_or_else(|| SegmentError(format!("the model gave no output {name}")))?;
-    let wrong = |error: ort::Error| SegmentError(format!("the model's output {name} cannot be read: {error}"));
     let dimensions: Vec<usize> = value.shape().iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
     let labels = contract.labels.len();
-    let (height, width) = match (contract.output.kind, dimensions.as_slice()) {
-        (OutputKind::Classes, &[batch, h, w]) if batch == n => (h, w),
-        (OutputKind::Classes | OutputKind::Binary, &[batch, 1, h, w]) if batch == n => (h, w),
-        (OutputKind::LogitsNchw, &[batch, c, h, w]) if batch == n && c == labels => (h, w),
-        (OutputKind::LogitsNhwc, &[batch, h, w, c]) if batch == n && c == labels => (h, w),
-        _ => {
-            return Err(SegmentError(format!(
-                "the model's output {name} has the shape {dimensions:?}, which does not fit {n} frames and {labels} labels"
-            )));
-        }
+    let channels = if contract.output.meaning == Meaning::Scores { labels } else { 1 };
+    let Some((height, width)) = sides(contract.output.axes, &dimensions, n, channels) else {
+        return Err(SegmentError(format!(
+            "the model's output {name} has the shape {dimensions:?}, which does not fit {n} frames and {labels} labels"
+        )));
     };
     if height == 0 || width == 0 {
         return Err(SegmentError(format!("the model's output {name} is empty")));
     }
-    let indices = match contract.output.kind {
-        OutputKind::Classes => {
-            if let Ok((_, bytes)) = value.try_extract_tensor::<u8>() {
-                bytes.to_vec()
-            } else if let Ok((_, values)) = value.try_extract_tensor::<i64>() {
-                values.iter().map(|&class| ClassId::try_from(class).unwrap_or(ClassId::MAX)).collect()
+    let indices = match &contract.output.meaning {
+        Meaning::Index => indices(name, value)?,
+        Meaning::Binary(binary) => {
+            numbers(name, value)?.iter().map(|&value| ClassId::from(value > binary.threshold)).collect()
+        }
+        Meaning::Scores => {
+            let scores = numbers(name, value)?;
+            if contract.output.axes.channel == Channel::Last {
+                scores.chunks_exact(labels).map(argmax).collect()
             } else {
-                let (_, values) = value.try_extract_tensor::<i32>().map_err(wrong)?;
-                values.iter().map(|&class| ClassId::try_from(class).unwrap_or(ClassId::MAX)).collect()
+                let pictures = scores.chunks_exact(labels * height * width);
+                pictures.flat_map(|picture| argmax_planes(picture, height * width)).collect()
             }
-        }
-        OutputKind::Binary => {
-            let (_, values) = value.try_extract_tensor::<f32>().map_err(wrong)?;
-            values.iter().map(|&logit| ClassId::from(logit > 0.0)).collect()
-        }
-        OutputKind::LogitsNchw => {
-            let (_, values) = value.try_extract_tensor::<f32>().map_err(wrong)?;
-            values
-                .chunks_exact(labels * height * width)
-                .flat_map(|picture| argmax_planes(picture, height * width))
-                .collect()
-        }
-        OutputKind::LogitsNhwc => {
-            let (_, values) = value.try_extract_tensor::<f32>().map_err(wrong)?;
-            values.chunks_exact(labels).map(argmax).collect()
         }
     };
     Ok((indices, (width, height)))
+}
+
+/// Height and width of a mask; `None` when the shape is not that of `n` masks with `channels` values a pixel.
+fn sides(axes: Axes, dimensions: &[usize], n: usize, channels: usize) -> Option<(usize, usize)> {
+    let rest = match (axes.batch, dimensions) {
+        (true, [batch, rest @ ..]) if *batch == n => rest,
+        (false, rest) if n == 1 => rest,
+        _ => return None,
+    };
+    match (axes.channel, rest) {
+        (Channel::None, &[h, w]) => Some((h, w)),
+        (Channel::First, &[c, h, w]) | (Channel::Last, &[h, w, c]) if c == channels => Some((h, w)),
+        _ => None,
+    }
+}
+
+fn tensor<'a, T: PrimitiveTensorElementType>(name: &str, value: &'a DynValue) -> Result<&'a [T], SegmentError> {
+    let tensor = value.try_extract_tensor::<T>();
+    let (_, values) =
+        tensor.map_err(|error| SegmentError(format!("the model's output {name} cannot be read: {error}")))?;
+    Ok(values)
+}
+
+fn unreadable(name: &str, element: Option<TensorElementType>) -> SegmentError {
+    let element = element.map_or("no tensor".into(), |element| element.to_string());
+    SegmentError(format!("the model's output {name} is {element}, which cannot be read"))
+}
+
+/// Class indices of whatever type; one that a mask cannot hold is the largest there, which no label has.
+fn indices(name: &str, value: &DynValue) -> Result<Vec<ClassId>, SegmentError> {
+    fn held<T: Copy>(values: &[T]) -> Vec<ClassId>
+    where
+        ClassId: TryFrom<T>,
+    {
+        values.iter().map(|&class| ClassId::try_from(class).unwrap_or(ClassId::MAX)).collect()
+    }
+    use TensorElementType as Element;
+    Ok(match value.dtype().tensor_type() {
+        Some(Element::Uint8) => tensor::<u8>(name, value)?.to_vec(),
+        Some(Element::Int64) => held(tensor::<i64>(name, value)?),
+        Some(Element::Int32) => held(tensor::<i32>(name, value)?),
+        Some(Element::Int16) => held(tensor::<i16>(name, value)?),
+        Some(Element::Int8) => held(tensor::<i8>(name, value)?),
+        Some(Element::Uint64) => held(tensor::<u64>(name, value)?),
+        Some(Element::Uint32) => held(tensor::<u32>(name, value)?),
+        Some(Element::Uint16) => held(tensor::<u16>(name, value)?),
+        Some(Element::Bool) => tensor::<bool>(name, value)?.iter().map(|&class| ClassId::from(class)).collect(),
+        _ => {
+            let index = |&class: &f32| if (0.0..255.0).contains(&class) { class as ClassId } else { ClassId::MAX };
+            numbers(name, value)?.iter().map(index).collect()
+        }
+    })
+}
+
+/// The values of an output as numbers of single precision.
+pub(super) fn numbers<'a>(name: &str, value: &'a DynValue) -> Result<Cow<'a, [f32]>, SegmentError> {
+    use TensorElementType as Element;
+    let element = value.dtype().tensor_type();
+    Ok(Cow::Owned(match element {
+        Some(Element::Float32) => return Ok(Cow::Borrowed(tensor::<f32>(name, value)?)),
+        Some(Element::Float16) => tensor::<f16>(name, value)?.iter().map(|value| value.to_f32()).collect(),
+        Some(Element::Float64) => tensor::<f64>(name, value)?.iter().map(|&value| value as f32).collect(),
+        Some(Element::Uint8) => tensor::<u8>(name, value)?.iter().map(|&value| f32::from(value)).collect(),
+        Some(Element::Int8) => tensor::<i8>(name, value)?.iter().map(|&value| f32::from(value)).collect(),
+        Some(Element::Uint16) => tensor::<u16>(name, value)?.iter().map(|&value| f32::from(value)).collect(),
+        Some(Element::Int16) => tensor::<i16>(name, value)?.iter().map(|&value| f32::from(value)).collect(),
+        Some(Element::Uint32) => tensor::<u32>(name, value)?.iter().map(|&value| value as f32).collect(),
+        Some(Element::Int32) => tensor::<i32>(name, value)?.iter().map(|&value| value as f32).collect(),
+        Some(Element::Uint64) => tensor::<u64>(name, value)?.iter().map(|&value| value as f32).collect(),
+        Some(Element::Int64) => tensor::<i64>(name, value)?.iter().map(|&value| value as f32).collect(),
+        Some(Element::Bool) => tensor::<bool>(name, value)?.iter().map(|&value| f32::from(u8::from(value))).collect(),
+        other => return Err(unreadable(name, other)),
+    }))
 }
 
 /// Winner a pixel of `[C, pixels]`, plane by plane: each pass reads memory in order.
@@ -97,5 +156,18 @@ mod tests {
         assert_eq!(argmax_planes(&planes, 3), [1, 0, 0]);
         let pixels = [1.0, 3.0, 5.0, 4.0, 2.0, 2.0];
         assert_eq!(pixels.chunks_exact(2).map(argmax).collect::<Vec<_>>(), [1, 0, 0]);
+    }
+
+    #[test]
+    fn sides_are_found_wherever_the_classes_are() {
+        let axes = |batch, channel| Axes { batch, channel };
+        assert_eq!(sides(axes(true, Channel::None), &[2, 5, 7], 2, 1), Some((5, 7)));
+        assert_eq!(sides(axes(true, Channel::First), &[1, 3, 5, 7], 1, 3), Some((5, 7)));
+        assert_eq!(sides(axes(true, Channel::Last), &[1, 5, 7, 3], 1, 3), Some((5, 7)));
+        assert_eq!(sides(axes(false, Channel::None), &[5, 7], 1, 1), Some((5, 7)));
+        assert_eq!(sides(axes(false, Channel::First), &[3, 5, 7], 1, 3), Some((5, 7)));
+        assert_eq!(sides(axes(true, Channel::First), &[1, 4, 5, 7], 1, 3), None, "other classes");
+        assert_eq!(sides(axes(true, Channel::First), &[2, 3, 5, 7], 1, 3), None, "another batch");
+        assert_eq!(sides(axes(false, Channel::None), &[5, 7], 2, 1), None, "one mask for two frames");
     }
 }

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::file::ModelFile;
+
 /// What an engine is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineKey {
-    /// First 12 hexadecimal digits of the model file's SHA-256.
+    /// First 12 hexadecimal digits of the SHA-256 of the model file and, where it has them, its weight files.
     pub model: String,
     /// As the driver names it.
     pub gpu: String,
@@ -41,9 +43,18 @@ impl Default for Places {
 const UNKNOWN: &str = "unknown";
 
 impl EngineKey {
-    /// The key of a model file's bytes on GPU number `device` of this machine.
-    pub fn of(file: &[u8], device: i32, places: &Places) -> EngineKey {
-        let hash = Sha256::digest(file);
+    /// The key of a model on GPU number `device` of this machine.
+    pub fn of(file: &ModelFile, device: i32, places: &Places) -> EngineKey {
+        let mut hash = Sha256::new();
+        hash.update(&file.bytes);
+        for data in &file.external {
+            // Weights that cannot be read fail when the model is opened, before there is an engine.
+            let copied = fs::File::open(data).and_then(|mut data| std::io::copy(&mut data, &mut hash));
+            if let Err(error) = copied {
+                tracing::debug!("{}: {error}", data.display());
+            }
+        }
+        let hash = hash.finalize();
         EngineKey {
             model: hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
             gpu: gpu(&places.driver, device).unwrap_or_else(|| UNKNOWN.into()),
@@ -114,6 +125,7 @@ fn tensorrt(libraries: &[PathBuf]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::file::structure::Structure;
 
     /// A machine with two GPUs, as its files show it.
     fn machine(folder: &Path) -> Places {
@@ -133,26 +145,43 @@ mod tests {
         Places { driver, libraries: vec![folder.join("none"), libraries] }
     }
 
+    fn model(bytes: &'static [u8]) -> ModelFile {
+        ModelFile { bytes: bytes.into(), structure: Structure::default(), external: Vec::new() }
+    }
+
+    #[test]
+    fn other_weights_beside_the_model_have_another_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("model.onnx.data");
+        let file = ModelFile { external: vec![data.clone()], ..model(b"model") };
+        let places = machine(folder.path());
+        fs::write(&data, "first").unwrap();
+        let first = EngineKey::of(&file, 0, &places);
+        fs::write(&data, "other").unwrap();
+        assert_ne!(EngineKey::of(&file, 0, &places), first);
+    }
+
     #[test]
     fn a_key_names_all_that_an_engine_depends_on() {
         let folder = tempfile::tempdir().unwrap();
         let places = machine(folder.path());
-        let key = EngineKey::of(b"model", 0, &places);
+        let key = EngineKey::of(&model(b"model"), 0, &places);
         assert_eq!((key.gpu.as_str(), key.driver.as_str()), ("NVIDIA H100 80GB HBM3", "550.54.15"));
         assert_eq!((key.tensorrt.as_str(), key.model.len()), ("10.3.0", 12));
         let cache = folder.path().join("cache");
         let name = key.folder(&cache).file_name().unwrap().to_string_lossy().into_owned();
         assert_eq!(name, format!("{}_NVIDIA-H100-80GB-HBM3_driver-550.54.15_tensorrt-10.3.0", key.model));
         // Another model, another GPU: another folder.
-        assert_ne!(EngineKey::of(b"another", 0, &places).folder(&cache), key.folder(&cache));
-        assert_ne!(EngineKey::of(b"model", 1, &places).folder(&cache), key.folder(&cache));
+        assert_ne!(EngineKey::of(&model(b"another"), 0, &places).folder(&cache), key.folder(&cache));
+        assert_ne!(EngineKey::of(&model(b"model"), 1, &places).folder(&cache), key.folder(&cache));
     }
 
     #[test]
     fn an_engine_counts_only_for_its_own_key() {
         let folder = tempfile::tempdir().unwrap();
         let places = machine(folder.path());
-        let (first, second) = (EngineKey::of(b"model", 0, &places), EngineKey::of(b"model", 1, &places));
+        let (first, second) =
+            (EngineKey::of(&model(b"model"), 0, &places), EngineKey::of(&model(b"model"), 1, &places));
         fs::create_dir_all(first.folder(folder.path())).unwrap();
         assert!(!first.is_built(folder.path()));
         fs::write(first.folder(folder.path()).join("TensorrtExecutionProvider_TRTKernel.engine"), "").unwrap();
@@ -162,7 +191,7 @@ mod tests {
     #[test]
     fn a_machine_that_says_nothing_has_a_folder_too() {
         let places = Places { driver: "/nowhere".into(), libraries: Vec::new() };
-        let key = EngineKey::of(b"model", 0, &places);
+        let key = EngineKey::of(&model(b"model"), 0, &places);
         assert_eq!((key.gpu.as_str(), key.driver.as_str(), key.tensorrt.as_str()), (UNKNOWN, UNKNOWN, UNKNOWN));
     }
 }

@@ -11,7 +11,10 @@ pub mod choose;
 mod classes;
 pub mod contract;
 pub mod engine;
+pub mod file;
 pub mod golden;
+pub mod inspect;
+pub mod normalisation;
 pub mod onnx;
 pub mod placement;
 pub mod pool;
@@ -21,6 +24,7 @@ pub mod probe;
 pub mod runtime;
 pub mod segmenter;
 mod session;
+pub mod unlabelled;
 
 /// Why a batch has no masks, or a model cannot be used; in one line.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -1,17 +1,21 @@
 //! The real segmenter: a model on ONNX Runtime, on the first execution provider that works.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ort::session::Session;
 
+use super::card::Card;
 use super::contract::Contract;
 use super::engine::has_nvidia_gpu;
+use super::file::{self, ModelFile};
 use super::golden::TOLERANCE;
+use super::inspect::{Inspection, fitting_input, scale_concern};
 use super::placement::Placement;
 use super::segmenter::OnnxSegmenter;
 use super::session::{SessionError, open_session};
+use super::unlabelled::Unlabelled;
 use super::{SegmentError, runtime};
 use crate::config::{ModelConfig, Provider, Require};
 
@@ -27,9 +31,15 @@ pub struct Model {
     pub placement: Placement,
     /// Share of the golden frame's pixels that differ; `None` without a golden frame.
     pub golden_difference: Option<f64>,
+    /// The classes of a test picture.
+    pub inspection: Inspection,
+    /// What may be wrong with it, a line each; also in the log.
+    pub concerns: Vec<String>,
+    /// Pixels of its masks whose class has no label.
+    pub unlabelled: Arc<Unlabelled>,
     config: ModelConfig,
     /// The file as it was when it was loaded: a worker that has to begin anew must not find another one.
-    file: Arc<[u8]>,
+    file: Arc<ModelFile>,
     /// The session that was checked, until a worker takes it: opening one may take seconds (a TensorRT engine: minutes).
     checked: Mutex<Option<(usize, OnnxSegmenter)>>,
 }
@@ -42,7 +52,7 @@ impl Model {
     /// An unreadable or unusable model, a provider that computes something else, or a CPU where a GPU is required.
     pub fn load(config: &ModelConfig, threads: usize) -> Result<Model, ModelError> {
         runtime::load(config.runtime.as_deref()).map_err(|error| ModelError::Machine(error.0))?;
-        let file = read(&config.path).map_err(|error| ModelError::Model(error.0))?;
+        let file = Arc::new(file::read(&config.path).map_err(|error| ModelError::Model(error.0))?);
         let mut refused = Vec::new();
         for &provider in &config.providers {
             if provider == Provider::Cpu && config.require == Require::Gpu {
@@ -92,14 +102,19 @@ impl Model {
     /// another provider may.
     fn check(
         config: &ModelConfig,
-        file: &Arc<[u8]>,
+        file: &Arc<ModelFile>,
         provider: Provider,
         session: Session,
         threads: usize,
     ) -> Result<Model, ModelError> {
         let contract = Contract::read(&session, &config.path).map_err(|error| ModelError::Model(error.0))?;
         let batch = fixed_batch(config, provider, &contract);
-        let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch);
+        let unlabelled = Arc::default();
+        let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch).counting(&unlabelled);
+        let inspection = segmenter.settle(&file.structure).map_err(|error| match error {
+            ModelError::Model(problem) => ModelError::Model(format!("{}: {problem}", config.path.display())),
+            machine @ ModelError::Machine(_) => machine,
+        })?;
         let placement = segmenter.placement().map_err(|error| ModelError::Machine(error.0))?;
         if let Some(reason) = placement.denies(provider) {
             return Err(ModelError::Machine(reason));
@@ -121,8 +136,15 @@ impl Model {
                 let mask = segmenter.run_rgb(&golden.rgb, 1).map_err(|error| ModelError::Machine(error.0))?.0;
                 let difference = golden.difference(&mask);
                 if difference > TOLERANCE {
+                    let help = match fitting_input(&mut segmenter, golden) {
+                        Some(keys) => format!(
+                            "it comes out right with {keys}: write that into [input] of {}",
+                            Card::path_for(&config.path).display()
+                        ),
+                        None => "use another provider or export it again".into(),
+                    };
                     return Err(ModelError::Machine(format!(
-                        "on {} its golden frame differs in {:.1} % of pixels from what its trainer got (at most {:.0} % is rounding); use another provider or export it again",
+                        "on {} its golden frame differs in {:.1} % of pixels from what its trainer got (at most {:.0} % is rounding); {help}",
                         provider.name(),
                         difference * 100.0,
                         TOLERANCE * 100.0
@@ -135,6 +157,17 @@ impl Model {
                 None
             }
         };
+        let mut concerns: Vec<String> = inspection.unlabelled(contract.labels.len()).into_iter().collect();
+        if golden_difference.is_none() {
+            let concern = scale_concern(&mut segmenter, &inspection).map_err(|error| ModelError::Machine(error.0))?;
+            concerns.extend(concern);
+        }
+        for concern in &concerns {
+            tracing::warn!(model = %config.path.display(), "{concern}");
+        }
+        if let Some(why) = &contract.output.chosen {
+            tracing::warn!(model = %config.path.display(), "the mask is read from its output {}, {why}", contract.output.name);
+        }
         if let Some(concern) = placement.concern(provider) {
             tracing::warn!("{}: {concern}", provider.name());
         }
@@ -145,6 +178,9 @@ impl Model {
             refused: Vec::new(),
             placement,
             golden_difference,
+            inspection,
+            concerns,
+            unlabelled,
             config: config.clone(),
             file: Arc::clone(file),
             checked: Mutex::new(Some((threads, segmenter))),
@@ -170,7 +206,7 @@ impl Model {
             Ok(session) => {
                 let contract = Arc::clone(&self.contract);
                 let batch = fixed_batch(&self.config, self.provider, &contract);
-                let mut segmenter = OnnxSegmenter::new(session, contract, batch);
+                let mut segmenter = OnnxSegmenter::new(session, contract, batch).counting(&self.unlabelled);
                 if self.provider != Provider::Cpu {
                     // A GPU's first run takes seconds, which had better not be those of a frame that somebody waits for.
                     segmenter.run_grey()?;
@@ -183,19 +219,53 @@ impl Model {
         }
     }
 
-    /// Median time of a few runs with one frame, on the session that was checked.
+    /// Median time of a few runs with one frame, on a session of `threads` threads (CPU; 0 = a thread a core).
     ///
     /// # Errors
     /// When the model cannot be run.
-    pub fn time(&self) -> Result<Duration, SegmentError> {
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let (threads, mut segmenter) = match checked.take() {
-            Some(checked) => checked,
-            None => (self.config.threads, self.open(self.config.threads)?),
-        };
-        let time = segmenter.time(3)?;
-        *checked = Some((threads, segmenter));
+    pub fn time(&self, threads: usize) -> Result<Duration, SegmentError> {
+        let mut segmenter = self.borrow(threads)?;
+        let time = segmenter.time(TIMED_RUNS)?;
+        self.give_back(threads, segmenter);
         Ok(time)
+    }
+
+    /// Median times of this model and of `other`, which serves already, under the same conditions: sessions of as many
+    /// threads, run in turn, so that the machine is as busy for one as for the other.
+    ///
+    /// # Errors
+    /// When one of them cannot be run.
+    pub fn time_beside(&self, other: &Model, threads: usize) -> Result<(Duration, Duration), SegmentError> {
+        let (mut segmenter, mut beside) = (self.borrow(threads)?, other.borrow(threads)?);
+        let (mut times, mut times_beside) = (Vec::new(), Vec::new());
+        for _ in 0..TIMED_RUNS {
+            times.push(segmenter.time(1)?);
+            times_beside.push(beside.time(1)?);
+        }
+        times.sort_unstable();
+        times_beside.sort_unstable();
+        self.give_back(threads, segmenter);
+        other.give_back(threads, beside);
+        Ok((times[TIMED_RUNS / 2], times_beside[TIMED_RUNS / 2]))
+    }
+
+    /// The session that was checked where it has `threads` threads, else a new one.
+    fn borrow(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        match checked.take() {
+            Some((with, segmenter)) if with == threads => Ok(segmenter),
+            other => {
+                *checked = other;
+                drop(checked);
+                self.open(threads)
+            }
+        }
+    }
+
+    /// Keeps a session for the worker that will want it, until the first one has taken it.
+    fn give_back(&self, threads: usize, segmenter: OnnxSegmenter) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.get_or_insert((threads, segmenter));
     }
 
     /// Frames in one run, at most.
@@ -272,25 +342,8 @@ fn absent(config: &ModelConfig, provider: Provider, reason: &str) {
     }
 }
 
-/// What protocol buffers, and so ONNX files, have at most, in bytes.
-const LARGEST: u64 = 2 << 30;
-
-fn read(path: &Path) -> Result<Arc<[u8]>, SegmentError> {
-    let located = |problem: &dyn std::fmt::Display| SegmentError(format!("{}: {problem}", path.display()));
-    let facts = std::fs::metadata(path).map_err(|error| located(&error))?;
-    if !facts.is_file() {
-        // A pipe would be waited for without end, and a device never ends.
-        return Err(located(&"is no file"));
-    }
-    if facts.len() > LARGEST {
-        return Err(located(&format_args!("has {} bytes, more than an ONNX file can have", facts.len())));
-    }
-    let bytes = std::fs::read(path).map_err(|error| located(&error))?;
-    if bytes.is_empty() {
-        return Err(located(&"the file is empty"));
-    }
-    Ok(bytes.into())
-}
+/// Runs of which the median counts.
+const TIMED_RUNS: usize = 3;
 
 #[cfg(test)]
 mod tests {

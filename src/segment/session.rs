@@ -4,6 +4,7 @@ use ort::ep::{self, ExecutionProviderDispatch};
 use ort::session::Session;
 
 use super::engine::{EngineKey, Places};
+use super::file::{ModelFile, folder_of};
 use super::runtime;
 use crate::config::{ModelConfig, Provider};
 
@@ -15,13 +16,13 @@ pub(super) enum SessionError {
     Model(String),
 }
 
-/// Opens a model, the bytes of its file, on `provider` alone, with `threads` threads for what runs on the CPU (0 = one a core).
+/// Opens a model, whose file was read, on `provider` alone, with `threads` threads for what runs on the CPU (0 = one a core).
 ///
 /// # Errors
 /// What the provider or the file is to blame for.
 pub(super) fn open_session(
     config: &ModelConfig,
-    file: &[u8],
+    file: &ModelFile,
     provider: Provider,
     threads: usize,
 ) -> Result<Session, SessionError> {
@@ -41,11 +42,10 @@ pub(super) fn open_session(
             .map_err(|error| SessionError::Provider(said(&error.to_string())))?;
     }
     // Large models keep their weights in files beside them.
-    if let Some(folder) = config.path.parent() {
-        let key = "session.model_external_initializers_file_folder_path";
-        builder = builder.with_config_entry(key, folder.to_string_lossy()).map_err(|error| model_error(&error))?;
-    }
-    builder.commit_from_memory(file).map_err(|error| {
+    let key = "session.model_external_initializers_file_folder_path";
+    let folder = folder_of(&config.path).to_string_lossy();
+    builder = builder.with_config_entry(key, folder).map_err(|error| model_error(&error))?;
+    builder.commit_from_memory(&file.bytes).map_err(|error| {
         let reason = said(&error.to_string());
         if provider == Provider::Cpu { SessionError::Model(reason) } else { SessionError::Provider(reason) }
     })
@@ -54,7 +54,7 @@ pub(super) fn open_session(
 /// The options of a GPU provider; none for the CPU, which ONNX Runtime always has.
 fn dispatches(
     config: &ModelConfig,
-    file: &[u8],
+    file: &ModelFile,
     provider: Provider,
 ) -> Result<Vec<ExecutionProviderDispatch>, SessionError> {
     // The exhaustive search, ONNX Runtime's default, takes twice as long at the first run and finds nothing better for such

@@ -204,6 +204,8 @@ fn service(view: &View, out: &mut Families) {
         for (name, help, labels) in infos {
             out.gauges(name, help, [(labels.to_vec(), 1.0)]);
         }
+        let help = "Pixels of masks whose class index has no label, since the model was loaded.";
+        out.counters("maskcast_model_unlabelled_pixels_total", help, [(Vec::new(), model.unlabelled.pixels() as f64)]);
         let parts = model.placement.0.iter().map(|part| (vec![("provider", part.provider.as_str())], part.time));
         let help = "Share of the model's time that an execution provider took in a profiled run.";
         out.gauges("maskcast_provider_time_ratio", help, parts);

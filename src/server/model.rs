@@ -34,6 +34,11 @@ pub(super) struct ModelReport {
     /// Share of the golden frame's pixels that differ from what the trainer got; null without a golden frame.
     golden_difference: Option<f64>,
     input: Size,
+    /// How the mask is read from what the model gives.
+    #[schema(example = "float32 scores of 4 classes, nchw: the largest wins")]
+    output: String,
+    /// Pixels of its masks, since it was loaded, whose class index has no label.
+    unlabelled_pixels: u64,
     /// The classes, by the index that a mask has for them.
     labels: Vec<ClassReport>,
     workers: usize,
@@ -165,6 +170,8 @@ fn report(model: &ModelView, change: Option<Change>) -> ModelReport {
         refused: model.refused.iter().map(refused).collect(),
         golden_difference: model.golden_difference,
         input: Size { width, height },
+        output: model.output.clone(),
+        unlabelled_pixels: model.unlabelled.pixels(),
         labels: model.labels.iter().map(class).collect(),
         workers: model.workers,
         threads: model.threads,

@@ -18,6 +18,7 @@ use crate::config::{ModelConfig, Provider, Require, StreamConfig};
 use crate::segment::card::Card;
 use crate::segment::choose::{self, Goal, Plan};
 use crate::segment::engine::{EngineKey, Places};
+use crate::segment::file;
 use crate::segment::onnx::{Model, ModelError};
 use crate::segment::pool::{Crew, Pool};
 use crate::stream::panic_text;
@@ -55,8 +56,44 @@ struct Current {
     stamp: Stamp,
 }
 
-/// Tells whether a model's file or its card was written to: length and time of each.
-type Stamp = [Option<(u64, SystemTime)>; 2];
+/// Length and time of a file; `None` where there is none.
+type Written = Option<(u64, SystemTime)>;
+
+/// Tells whether a model's file, its card or its weight files were written to.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Stamp {
+    model: Written,
+    card: Written,
+    external: Vec<Written>,
+}
+
+/// The files of a model, as they are looked at again and again.
+struct Files {
+    model: PathBuf,
+    /// Weight files that the model named when it was written last.
+    external: Vec<PathBuf>,
+    listed: Written,
+}
+
+impl Files {
+    fn of(model: &Path) -> Files {
+        Files { model: model.to_path_buf(), external: Vec::new(), listed: None }
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        let model = written(&self.model);
+        if model != self.listed {
+            (self.external, self.listed) = (file::external_of(&self.model), model);
+        }
+        let external = self.external.iter().map(|path| written(path)).collect();
+        Stamp { model, card: written(&Card::path_for(&self.model)), external }
+    }
+}
+
+fn written(path: &Path) -> Written {
+    let facts = std::fs::metadata(path).ok()?;
+    Some((facts.len(), facts.modified().ok()?))
+}
 
 impl Keeper {
     pub fn new(pool: Arc<Pool>, view: Arc<View>, streams: Streams) -> Self {
@@ -84,7 +121,7 @@ impl Keeper {
     }
 
     fn load_first(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
-        let stamp = stamp(&config.path);
+        let stamp = Files::of(&config.path).stamp();
         let goal = self.goal();
         let model = Arc::new(Model::load(config, choose::usual_threads(config, goal))?);
         self.fits(&model).map_err(ServiceError::Configuration)?;
@@ -92,7 +129,7 @@ impl Keeper {
         let (plan, trials) = choose::measured(&model, goal).map_err(runtime)?;
         let time = match trials.iter().find(|trial| trial.plan == plan) {
             Some(trial) => trial.latency,
-            None => model.time().map_err(runtime)?,
+            None => model.time(plan.threads).map_err(runtime)?,
         };
         for trial in &trials {
             tracing::debug!(workers = trial.plan.workers, threads = trial.plan.threads, fps = trial.fps, latency = ?trial.latency, "measured");
@@ -107,7 +144,7 @@ impl Keeper {
     pub fn change(&mut self, config: &ModelConfig, force: bool) -> Result<(), String> {
         let Some(current) = &self.current else { return Err("there is no model yet".into()) };
         let (before, plan) = (Arc::clone(&current.model), current.plan);
-        let stamp = stamp(&config.path);
+        let stamp = Files::of(&config.path).stamp();
         let goal = self.goal();
         let threads = if before.provider == Provider::Cpu { plan.threads } else { choose::usual_threads(config, goal) };
         // A library that panics over a file is a reason to refuse the file.
@@ -128,13 +165,6 @@ impl Keeper {
                 before.provider.name()
             ));
         }
-        // The machine is as busy for one as for the other.
-        let failed = |error: crate::segment::SegmentError| error.0;
-        let (time, time_before) = (model.time().map_err(failed)?, before.time().map_err(failed)?);
-        let ratio = time.as_secs_f64() / time_before.as_secs_f64().max(1e-6);
-        if ratio > NOTABLY_SLOWER {
-            tracing::warn!(model = model.name(), "takes {ratio:.1} times as long as {}", before.name());
-        }
         let usual = choose::usual(&model, goal);
         // Cores are shared as they were: measuring anew would take them from the streams.
         let plan = if model.provider == before.provider && model.config().workers == before.config().workers {
@@ -142,6 +172,11 @@ impl Keeper {
         } else {
             usual
         };
+        let (time, time_before) = model.time_beside(&before, plan.threads).map_err(|error| error.0)?;
+        let ratio = time.as_secs_f64() / time_before.as_secs_f64().max(1e-6);
+        if ratio > NOTABLY_SLOWER {
+            tracing::warn!(model = model.name(), "takes {ratio:.1} times as long as {}", before.name());
+        }
         self.install(Current { model, plan, stamp }, time)
     }
 
@@ -211,7 +246,8 @@ fn interim(config: &ModelConfig, places: &Places) -> Option<Interim> {
     if config.providers.first() != Some(&Provider::TensorRt) {
         return None;
     }
-    let file = std::fs::read(&config.path).ok()?;
+    // One that cannot be read fails when it is loaded, with the reason.
+    let file = file::read(&config.path).ok()?;
     let key = EngineKey::of(&file, config.device, places);
     if !key.has_gpu() || config.cache_dir.as_deref().is_some_and(|cache| key.is_built(cache)) {
         return None;
@@ -270,8 +306,9 @@ fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wi
     let mut configured = settings_now();
     // A wish replaces the configured path until the configuration changes.
     let mut wanted = configured.clone();
-    let mut known = keeper.current.as_ref().map(|current| current.stamp).unwrap_or_default();
-    let mut seen = known;
+    let mut known = keeper.current.as_ref().map(|current| current.stamp.clone()).unwrap_or_default();
+    let mut seen = known.clone();
+    let mut files = Files::of(&wanted.path);
     if std::mem::take(&mut keeper.building) {
         let notice = keeper.pool.notice();
         notice.set(BUILDING);
@@ -287,8 +324,9 @@ fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wi
                 if keeper.current.as_ref().is_some_and(|current| current.model.path == config.path) {
                     wanted = config;
                 }
-                known = stamp(&wanted.path);
-                seen = known;
+                files = Files::of(&wanted.path);
+                known = files.stamp();
+                seen = known.clone();
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -299,27 +337,20 @@ fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wi
             tracing::info!(model = %latest.path.display(), "the configuration has another model");
             keeper.try_change(&latest, true);
             (configured, wanted) = (latest.clone(), latest);
-            known = stamp(&wanted.path);
-            seen = known;
+            files = Files::of(&wanted.path);
+            known = files.stamp();
+            seen = known.clone();
             continue;
         }
-        let now = stamp(&wanted.path);
+        let now = files.stamp();
         // A file that is still being written changes from one look to the next; one that is gone will come again.
-        if now != known && now == seen && now[0].is_some() {
-            known = now;
+        if now != known && now == seen && now.model.is_some() {
+            known = now.clone();
             tracing::info!(model = %wanted.path.display(), "the model's file has changed");
             keeper.try_change(&wanted, false);
         }
         seen = now;
     }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let of = |path: PathBuf| {
-        let facts = std::fs::metadata(path).ok()?;
-        Some((facts.len(), facts.modified().ok()?))
-    };
-    [of(path.to_path_buf()), of(Card::path_for(path))]
 }
 
 fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
@@ -332,6 +363,8 @@ fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
         placement: model.placement.clone(),
         refused: model.refused.iter().map(|(provider, reason)| (provider.name(), reason.clone())).collect(),
         golden_difference: model.golden_difference,
+        output: model.contract.output.describe(&model.contract.labels),
+        unlabelled: Arc::clone(&model.unlabelled),
         input: (model.contract.input.width, model.contract.input.height),
         workers: plan.workers,
         threads: plan.threads,
@@ -357,7 +390,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let places = places(folder.path());
         let path = folder.path().join("model.onnx");
-        std::fs::write(&path, "model").unwrap();
+        // A graph with one node, as short as a model can be.
+        std::fs::write(&path, b"\x3a\x04\x0a\x02\x22\x00").unwrap();
         let all = vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu];
         let cache = folder.path().join("cache");
         let config =
@@ -372,23 +406,34 @@ mod tests {
         let none = Places { driver: "/nowhere".into(), libraries: Vec::new() };
         assert_eq!(interim(&config, &none), None, "without a GPU nothing is built");
         // With an engine in the cache there is nothing to wait for.
-        let engines = EngineKey::of(b"model", 0, &places).folder(&cache);
+        let engines = EngineKey::of(&file::read(&path).unwrap(), 0, &places).folder(&cache);
         std::fs::create_dir_all(&engines).unwrap();
         std::fs::write(engines.join("a.engine"), "").unwrap();
         assert_eq!(rest(&config), None);
     }
 
     #[test]
-    fn a_stamp_tells_a_changed_file_or_card() {
+    fn a_stamp_tells_a_changed_file_card_or_weights() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
-        let gone = stamp(&path);
+        let mut files = Files::of(&path);
+        let gone = files.stamp();
         std::fs::write(&path, "one").unwrap();
-        let first = stamp(&path);
-        std::fs::write(&path, "longer").unwrap();
-        let second = stamp(&path);
+        let first = files.stamp();
+        // A node, and a tensor whose data are in the file "w".
+        let tensor = b"\x6a\x0d\x0a\x08location\x12\x01w";
+        let mut graph = b"\x0a\x02\x22\x00\x2a".to_vec();
+        graph.push(tensor.len() as u8);
+        graph.extend(tensor);
+        let model = [&[0x3a, graph.len() as u8], graph.as_slice()].concat();
+        std::fs::write(&path, model).unwrap();
+        let second = files.stamp();
         std::fs::write(folder.path().join("model.toml"), "card").unwrap();
-        let stamps = [gone, first, second, stamp(&path)];
+        let third = files.stamp();
+        std::fs::write(folder.path().join("w"), "weights").unwrap();
+        let fourth = files.stamp();
+        std::fs::write(folder.path().join("w"), "other weights").unwrap();
+        let stamps = [gone, first, second, third, fourth, files.stamp()];
         for (n, stamp) in stamps.iter().enumerate() {
             assert!(stamps[..n].iter().all(|before| before != stamp), "{n}");
         }

@@ -18,6 +18,7 @@ use crate::publish::live::Outlets;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
+use crate::segment::unlabelled::Unlabelled;
 use crate::stream::display::Display;
 use crate::stream::status::{State, Status};
 
@@ -70,6 +71,10 @@ pub struct ModelView {
     pub refused: Vec<(&'static str, String)>,
     /// Share of the golden frame's pixels that differ; `None` without a golden frame.
     pub golden_difference: Option<f64>,
+    /// How the mask is read from what the model gives.
+    pub output: String,
+    /// Pixels of its masks whose class has no label.
+    pub unlabelled: Arc<Unlabelled>,
     /// Input size in pixels.
     pub input: (usize, usize),
     pub workers: usize,

@@ -53,6 +53,8 @@ pub(super) fn model() -> ModelView {
         placement: Placement(vec![Part { provider: "CPU".into(), nodes: 83, time: 1.0 }]),
         refused: vec![("tensorrt", "no GPU".into())],
         golden_difference: Some(0.0),
+        output: "uint8 class indices".into(),
+        unlabelled: Arc::default(),
         input: (512, 288),
         workers: 2,
         threads: 1,

@@ -41,6 +41,8 @@ static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
         placement: Placement(Vec::new()),
         refused: Vec::new(),
         golden_difference: None,
+        output: "uint8 class indices".into(),
+        unlabelled: Arc::default(),
         input: (512, 288),
         workers: 1,
         threads: 1,

@@ -1,0 +1,296 @@
+//! The model's output: which tensor it is, where its axes are, and what its values mean.
+//!
+//! A shape in the file may leave sides free, so it is read twice: as the file declares it, and as it comes out of the first
+//! run, which also shows whether one value a pixel is a probability or a logit.
+
+use ort::value::TensorElementType;
+
+use super::TensorSpec;
+use crate::frame::Label;
+use crate::segment::card::{Activation, CardOutput, Layout};
+
+/// The model's output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputSpec {
+    pub name: String,
+    pub element: TensorElementType,
+    pub axes: Axes,
+    pub meaning: Meaning,
+    /// Why this one, where there are several that a mask could be read from.
+    pub chosen: Option<String>,
+}
+
+/// Where the axes of an output are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Axes {
+    /// Whether the first axis counts pictures.
+    pub batch: bool,
+    pub channel: Channel,
+}
+
+/// Where the axis of the classes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// There is none: one value a pixel, `[h, w]`.
+    None,
+    /// `[C, h, w]`
+    First,
+    /// `[h, w, C]`
+    Last,
+}
+
+/// What the values of an output mean.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Meaning {
+    /// The index of a pixel's class.
+    Index,
+    /// A logit or probability for each class: the largest wins.
+    Scores,
+    /// One value a pixel, for the second of two classes.
+    Binary(Binary),
+}
+
+/// The second class is where the value is above the threshold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binary {
+    /// In the output's own scale.
+    pub threshold: f32,
+    /// What the values were taken for, and why; for people.
+    pub taken_for: String,
+}
+
+/// What values of an output were seen in a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    pub low: f32,
+    pub high: f32,
+    /// Whether all values are whole numbers.
+    pub whole: bool,
+}
+
+/// Rounding that a probability may be beyond 0 and 1 by.
+const ROUNDING: f32 = 1e-3;
+
+impl Range {
+    /// Of all values that are numbers; `None` when there is none.
+    pub fn of(values: &[f32]) -> Option<Range> {
+        let mut range: Option<Range> = None;
+        for &value in values.iter().filter(|value| !value.is_nan()) {
+            let whole = value.fract() == 0.0;
+            range = Some(match range {
+                None => Range { low: value, high: value, whole },
+                Some(seen) => {
+                    Range { low: seen.low.min(value), high: seen.high.max(value), whole: seen.whole && whole }
+                }
+            });
+        }
+        range
+    }
+
+    fn is_probability(&self) -> bool {
+        self.low >= -ROUNDING && self.high <= 1.0 + ROUNDING
+    }
+}
+
+/// What is known of an output beside its tensor.
+#[derive(Clone, Copy)]
+pub struct Hints<'a> {
+    /// Number of labels.
+    pub labels: usize,
+    pub card: &'a CardOutput,
+    /// The layout of the input, which the output probably shares.
+    pub input: Layout,
+}
+
+impl Hints<'_> {
+    fn layout(&self) -> Layout {
+        self.card.layout.unwrap_or(self.input)
+    }
+}
+
+fn is_float(element: TensorElementType) -> bool {
+    use TensorElementType::{Float16, Float32, Float64};
+    matches!(element, Float16 | Float32 | Float64)
+}
+
+fn is_whole(element: TensorElementType) -> bool {
+    use TensorElementType::{Bool, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
+    matches!(element, Bool | Int8 | Int16 | Int32 | Int64 | Uint8 | Uint16 | Uint32 | Uint64)
+}
+
+/// Reads an output by its shape, in which -1 is free. What one float value a pixel means is not known before a run; it is
+/// taken as a logit until [`settle`] is called.
+///
+/// # Errors
+/// Why no mask can be read from it.
+pub(in crate::segment) fn read(tensor: &TensorSpec, hints: Hints<'_>) -> Result<OutputSpec, String> {
+    let described = || format!("its output {} is {} {:?}", tensor.name, tensor.element, tensor.shape);
+    if !is_float(tensor.element) && !is_whole(tensor.element) {
+        return Err(format!("{}: only whole numbers, bool, float16, float32 and float64 can be read", described()));
+    }
+    let labels = hints.labels;
+    let axes = read_axes(tensor, hints).map_err(|problem| format!("{}{problem}", described()))?;
+    let meaning = match axes.channel {
+        Channel::First | Channel::Last if is_single(tensor, axes) => single(tensor.element, hints),
+        Channel::First | Channel::Last => Ok(Meaning::Scores),
+        Channel::None => single(tensor.element, hints),
+    };
+    let meaning = meaning.map_err(|problem| format!("{}: {problem}", described()))?;
+    if meaning == Meaning::Scores && hints.card.threshold.is_some() {
+        return Err(format!(
+            "output.threshold: {} with a value for each of {labels} labels: the largest wins; leave the threshold out",
+            described()
+        ));
+    }
+    Ok(OutputSpec { name: tensor.name.clone(), element: tensor.element, axes, meaning, chosen: None })
+}
+
+/// Whether the axis of the classes has one entry.
+fn is_single(tensor: &TensorSpec, axes: Axes) -> bool {
+    let first = usize::from(axes.batch);
+    match axes.channel {
+        Channel::None => true,
+        Channel::First => tensor.shape.get(first) == Some(&1),
+        Channel::Last => tensor.shape.last() == Some(&1),
+    }
+}
+
+fn read_axes(tensor: &TensorSpec, hints: Hints<'_>) -> Result<Axes, String> {
+    let labels = hints.labels as i64;
+    let float = is_float(tensor.element);
+    let by_layout = |layout| if layout == Layout::Nchw { Channel::First } else { Channel::Last };
+    // The axis of the classes, when the three axes behind the batch are `a`, `b` and `c`.
+    let of_three = |a: i64, c: i64| match (a, c) {
+        (1, 1) => Some(by_layout(hints.layout())),
+        (1, _) => Some(Channel::First),
+        (_, 1) => Some(Channel::Last),
+        (a, c) if a == labels && c == labels => Some(by_layout(hints.layout())),
+        (a, _) if a == labels => Some(Channel::First),
+        (_, c) if c == labels => Some(Channel::Last),
+        (a, c) if a < 0 && c < 0 => Some(by_layout(hints.layout())),
+        (a, _) if a < 0 => Some(Channel::First),
+        (_, c) if c < 0 => Some(Channel::Last),
+        _ => None,
+    };
+    match *tensor.shape.as_slice() {
+        [_, a, _, c] => match of_three(a, c) {
+            Some(channel) => Ok(Axes { batch: true, channel }),
+            None => Err(format!(", but {labels} labels are given")),
+        },
+        // Scores of one picture without a batch, or one value a pixel.
+        [a, _, c] if float && a == labels && a > 1 => {
+            Ok(Axes { batch: false, channel: of_three(a, c).unwrap_or(Channel::First) })
+        }
+        [a, _, c] if float && c == labels && a > 1 => Ok(Axes { batch: false, channel: Channel::Last }),
+        [_, _, 1] => Ok(Axes { batch: false, channel: Channel::Last }),
+        [_, _, _] => Ok(Axes { batch: true, channel: Channel::None }),
+        [_, _] => Ok(Axes { batch: false, channel: Channel::None }),
+        _ => Err(": neither class indices [N, h, w] nor scores [N, C, h, w] nor one value a pixel [N, 1, h, w]".into()),
+    }
+}
+
+/// The meaning of one value a pixel.
+fn single(element: TensorElementType, hints: Hints<'_>) -> Result<Meaning, String> {
+    let Hints { labels, card, .. } = hints;
+    if card.activation == Some(Activation::Softmax) {
+        return Err("it has one value a pixel, where activation = \"softmax\" needs one for each class; write \"sigmoid\" or \"none\"".into());
+    }
+    if element == TensorElementType::Bool && labels != 2 {
+        return Err(format!(
+            "bool tells two classes apart, but {labels} labels are given; give the background and the class"
+        ));
+    }
+    let thresholded = card.threshold.is_some() || card.activation == Some(Activation::Sigmoid);
+    if element == TensorElementType::Bool || (is_whole(element) && !thresholded) {
+        return Ok(Meaning::Index);
+    }
+    if labels == 2 {
+        let taken_for = "logits".into();
+        return Ok(Meaning::Binary(Binary { threshold: card.threshold.unwrap_or(0.0), taken_for }));
+    }
+    if thresholded {
+        return Err(format!(
+            "output.threshold and activation = \"sigmoid\" are for two labels, but {labels} are given"
+        ));
+    }
+    // Class indices in floats; the first run shows whether they are.
+    Ok(Meaning::Index)
+}
+
+/// Settles what the values mean, by those of a run (`range`) and the sigmoid that the graph ends in.
+///
+/// # Errors
+/// Values that contradict the labels or the card.
+pub(in crate::segment) fn settle(
+    output: &mut OutputSpec,
+    hints: Hints<'_>,
+    sigmoid: Option<&str>,
+    range: Option<Range>,
+) -> Result<(), String> {
+    let Hints { labels, card, .. } = hints;
+    let name = &output.name;
+    let Some(range) = range else {
+        return Err(format!("no value of its output {name} is a number (nan); export the model again"));
+    };
+    if output.meaning == Meaning::Index && is_float(output.element) && !range.whole {
+        return Err(format!(
+            "its output {name} has one value a pixel, which tells two classes apart, but {labels} labels are given; give the background and the class"
+        ));
+    }
+    let Meaning::Binary(binary) = &mut output.meaning else { return Ok(()) };
+    let seen = format!("values from {} to {} on a test picture", range.low, range.high);
+    let probability = match sigmoid {
+        Some(op) => Some(format!("the network ends in {op}")),
+        None => range.is_probability().then(|| seen.clone()),
+    };
+    if let (Some(why), Some(threshold)) = (&probability, card.threshold)
+        && (threshold <= 0.0 || threshold >= 1.0)
+    {
+        return Err(format!(
+            "output.threshold: {threshold} is beyond its output {name}, which has probabilities ({why}); write one between 0 and 1"
+        ));
+    }
+    *binary = match (probability, card.activation) {
+        (Some(why), _) => {
+            Binary { threshold: card.threshold.unwrap_or(0.5), taken_for: format!("probabilities ({why})") }
+        }
+        (None, Some(Activation::Sigmoid)) => {
+            let share = card.threshold.unwrap_or(0.5);
+            Binary {
+                threshold: (share / (1.0 - share)).ln(),
+                taken_for: format!("logits, {seen}; sigmoid is applied by the card"),
+            }
+        }
+        (None, _) => {
+            if card.threshold.is_none() && range.low >= 0.0 {
+                tracing::warn!(
+                    "the model's output {name} has {seen}: none is below 0, the threshold of logits, so all pixels become one class; write threshold into [output] of its card"
+                );
+            }
+            Binary { threshold: card.threshold.unwrap_or(0.0), taken_for: format!("logits ({seen})") }
+        }
+    };
+    Ok(())
+}
+
+impl OutputSpec {
+    /// In one line, for people.
+    pub fn describe(&self, labels: &[Label]) -> String {
+        let element = self.element;
+        match &self.meaning {
+            Meaning::Index => format!("{element} class indices"),
+            Meaning::Scores => {
+                let layout = if self.axes.channel == Channel::Last { Layout::Nhwc } else { Layout::Nchw };
+                format!("{element} scores of {} classes, {}: the largest wins", labels.len(), layout.name())
+            }
+            Meaning::Binary(binary) => {
+                let name = labels.get(1).map_or("", |label| &label.name);
+                let Binary { threshold, taken_for } = binary;
+                format!("{element} one value a pixel, {taken_for}: {name:?} where it is above {threshold}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

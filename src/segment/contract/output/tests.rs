@@ -1,0 +1,121 @@
+use super::*;
+use TensorElementType::{Bool, Float16, Float32, Int32, Int64, String as Text, Uint8};
+
+const PLAIN: CardOutput = CardOutput { name: None, layout: None, activation: None, threshold: None };
+
+fn tensor(element: TensorElementType, shape: &[i64]) -> TensorSpec {
+    TensorSpec { name: "t".into(), element, shape: shape.to_vec() }
+}
+
+fn hints(labels: usize, card: &CardOutput) -> Hints<'_> {
+    Hints { labels, card, input: Layout::Nchw }
+}
+
+fn axes(batch: bool, channel: Channel) -> Axes {
+    Axes { batch, channel }
+}
+
+#[test]
+fn reads_where_the_classes_are() {
+    for (element, shape, labels, expected, meaning) in [
+        (Uint8, &[-1, 288, 512][..], 11, axes(true, Channel::None), Meaning::Index),
+        (Int64, &[1, 1, 288, 512], 11, axes(true, Channel::First), Meaning::Index),
+        (Int64, &[1, 288, 512, 1], 11, axes(true, Channel::Last), Meaning::Index),
+        (Int32, &[288, 512], 11, axes(false, Channel::None), Meaning::Index),
+        (Bool, &[1, 1, 288, 512], 2, axes(true, Channel::First), Meaning::Index),
+        (Bool, &[1, 288, 512], 2, axes(true, Channel::None), Meaning::Index),
+        (Float32, &[1, 21, 80, 80], 21, axes(true, Channel::First), Meaning::Scores),
+        (Float16, &[1, 21, 80, 80], 21, axes(true, Channel::First), Meaning::Scores),
+        (Float32, &[1, 80, 80, 21], 21, axes(true, Channel::Last), Meaning::Scores),
+        (Uint8, &[1, 80, 80, 21], 21, axes(true, Channel::Last), Meaning::Scores),
+        (Float32, &[21, 80, 80], 21, axes(false, Channel::First), Meaning::Scores),
+        (Float32, &[80, 80, 21], 21, axes(false, Channel::Last), Meaning::Scores),
+        (Float32, &[-1, -1, -1, -1], 21, axes(true, Channel::First), Meaning::Scores),
+    ] {
+        let output = read(&tensor(element, shape), hints(labels, &PLAIN)).unwrap();
+        assert_eq!((output.axes, output.meaning), (expected, meaning), "{element} {shape:?}");
+    }
+}
+
+#[test]
+fn a_layout_decides_where_the_shape_does_not() {
+    let nhwc = CardOutput { layout: Some(Layout::Nhwc), ..PLAIN };
+    for shape in [[-1, -1, -1, -1], [1, 4, 9, 4]] {
+        let channel = |card: &CardOutput| read(&tensor(Float32, &shape), hints(4, card)).unwrap().axes.channel;
+        assert_eq!((channel(&PLAIN), channel(&nhwc)), (Channel::First, Channel::Last), "{shape:?}");
+        let input = Hints { input: Layout::Nhwc, ..hints(4, &PLAIN) };
+        assert_eq!(read(&tensor(Float32, &shape), input).unwrap().axes.channel, Channel::Last, "{shape:?}");
+    }
+}
+
+#[test]
+fn refuses_outputs_with_a_reason() {
+    let softmax = CardOutput { activation: Some(Activation::Softmax), ..PLAIN };
+    let threshold = CardOutput { threshold: Some(0.5), ..PLAIN };
+    for (element, shape, labels, card, reason) in [
+        (Float32, &[1, 19, 80, 80][..], 11, &PLAIN, "11 labels"),
+        (Float32, &[1, 1000], 11, &softmax, "softmax"),
+        (Float32, &[1, 1, 80, 80], 2, &softmax, "softmax"),
+        (Float32, &[5], 11, &PLAIN, "neither class indices"),
+        (Bool, &[1, 1, 80, 80], 11, &PLAIN, "two classes"),
+        (Text, &[1, 80, 80], 11, &PLAIN, "only whole numbers"),
+        (Float32, &[1, 11, 80, 80], 11, &threshold, "leave the threshold out"),
+        (Float32, &[1, 1, 80, 80], 11, &threshold, "two labels"),
+    ] {
+        let error = read(&tensor(element, shape), hints(labels, card)).unwrap_err();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+/// The threshold that is settled for one float value a pixel.
+fn threshold(card: &CardOutput, sigmoid: Option<&str>, low: f32, high: f32) -> Result<f32, String> {
+    let mut output = read(&tensor(Float32, &[1, 1, 8, 8]), hints(2, card)).unwrap();
+    settle(&mut output, hints(2, card), sigmoid, Some(Range { low, high, whole: false }))?;
+    let Meaning::Binary(binary) = output.meaning else { panic!("one value a pixel is binary") };
+    Ok(binary.threshold)
+}
+
+#[test]
+fn one_value_a_pixel_is_a_probability_or_a_logit() {
+    let card = |activation, threshold| CardOutput { activation, threshold, ..PLAIN };
+    let sigmoid = Some(Activation::Sigmoid);
+    let none = Some(Activation::None);
+    for (card, ends_in, low, high, expected) in [
+        (PLAIN, Some("Sigmoid"), 0.1, 0.2, 0.5),
+        (PLAIN, None, 0.0, 1.0, 0.5),
+        (PLAIN, None, -3.0, 4.0, 0.0),
+        (card(None, Some(0.3)), Some("Sigmoid"), 0.0, 1.0, 0.3),
+        (card(None, Some(0.3)), None, -3.0, 4.0, 0.3),
+        (card(None, Some(127.0)), None, 0.0, 255.0, 127.0),
+        (card(sigmoid, None), Some("Sigmoid"), 0.0, 1.0, 0.5),
+        (card(sigmoid, None), None, -3.0, 4.0, 0.0),
+        (card(sigmoid, Some(0.75)), None, -3.0, 4.0, 3.0_f32.ln()),
+        (card(sigmoid, Some(0.75)), None, 0.0, 1.0, 0.75),
+        (card(none, None), None, 0.0, 1.0, 0.5),
+        (card(none, Some(0.7)), Some("Sigmoid"), 0.0, 1.0, 0.7),
+    ] {
+        let found = threshold(&card, ends_in, low, high).unwrap();
+        assert!((found - expected).abs() < 1e-6, "{card:?} {ends_in:?} {low}..{high}: {found}");
+    }
+    let error = threshold(&card(None, Some(128.0)), Some("Sigmoid"), 0.0, 1.0).unwrap_err();
+    assert!(error.contains("output.threshold: 128") && error.contains("between 0 and 1"), "{error}");
+}
+
+#[test]
+fn class_indices_in_floats_must_be_whole() {
+    let mut output = read(&tensor(Float32, &[1, 8, 8]), hints(4, &PLAIN)).unwrap();
+    assert_eq!(output.meaning, Meaning::Index);
+    let range = |whole| Some(Range { low: 0.0, high: 3.0, whole });
+    assert_eq!(settle(&mut output, hints(4, &PLAIN), None, range(true)), Ok(()));
+    let error = settle(&mut output, hints(4, &PLAIN), None, range(false)).unwrap_err();
+    assert!(error.contains("one value a pixel") && error.contains("4 labels"), "{error}");
+    let error = settle(&mut output, hints(4, &PLAIN), None, None).unwrap_err();
+    assert!(error.contains("nan"), "{error}");
+}
+
+#[test]
+fn a_range_leaves_out_what_is_no_number() {
+    assert_eq!(Range::of(&[1.0, f32::NAN, -2.0]), Some(Range { low: -2.0, high: 1.0, whole: true }));
+    assert_eq!(Range::of(&[0.5]), Some(Range { low: 0.5, high: 0.5, whole: false }));
+    assert_eq!(Range::of(&[f32::NAN]), None);
+}

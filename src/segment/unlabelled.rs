@@ -1,0 +1,74 @@
+//! Class indices that no label has: a model that knows more classes than its card names.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::frame::ClassId;
+use crate::repeats;
+
+/// Pixels of a model's masks whose class has no label, over all its workers.
+#[derive(Debug, Default)]
+pub struct Unlabelled {
+    pixels: AtomicU64,
+    highest: AtomicU8,
+}
+
+impl Unlabelled {
+    /// Counts the pixels of a mask, and warns of them in the log of `stream`.
+    pub(super) fn count(&self, stream: &str, classes: &[ClassId], labels: usize) {
+        let Some((pixels, highest)) = beyond(classes, labels) else { return };
+        self.pixels.fetch_add(pixels, Ordering::Relaxed);
+        self.highest.fetch_max(highest, Ordering::Relaxed);
+        repeats::warn(stream, "segment", &warning(pixels as f64 / classes.len() as f64, highest, labels));
+    }
+
+    /// Pixels that were counted.
+    pub fn pixels(&self) -> u64 {
+        self.pixels.load(Ordering::Relaxed)
+    }
+
+    /// The highest class index among them; 255 stands for all from 255 on and for negative ones.
+    pub fn highest(&self) -> Option<ClassId> {
+        (self.pixels() > 0).then(|| self.highest.load(Ordering::Relaxed))
+    }
+}
+
+/// Number of pixels whose class has no label, and the highest of those classes; `None` when all have one.
+pub(super) fn beyond(classes: &[ClassId], labels: usize) -> Option<(u64, ClassId)> {
+    let is_beyond = |class: &&ClassId| usize::from(**class) >= labels;
+    let pixels = classes.iter().filter(is_beyond).count() as u64;
+    let highest = classes.iter().copied().max()?;
+    (pixels > 0).then_some((pixels, highest))
+}
+
+/// What to tell of a `share` of pixels (0 to 1) without a label.
+pub(super) fn warning(share: f64, highest: ClassId, labels: usize) -> String {
+    let which = if highest == ClassId::MAX { "of 255 and more, or below 0".into() } else { format!("up to {highest}") };
+    format!(
+        "{:.1} % of the mask's pixels have class indices {which}, and the model's {labels} labels end at {}: they are not drawn; give all classes a label, in the model's order",
+        share * 100.0,
+        labels - 1
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_without_a_label_are_counted_over_masks() {
+        let unlabelled = Unlabelled::default();
+        unlabelled.count("test", &[0, 1, 1, 0], 2);
+        assert_eq!((unlabelled.pixels(), unlabelled.highest()), (0, None));
+        unlabelled.count("test", &[0, 1, 2, 3], 2);
+        unlabelled.count("test", &[0, 1, 1, 2], 2);
+        assert_eq!((unlabelled.pixels(), unlabelled.highest()), (3, Some(3)));
+    }
+
+    #[test]
+    fn the_warning_says_how_many_and_which() {
+        assert_eq!(beyond(&[0, 1, 2, 3], 2), Some((2, 3)));
+        let text = warning(0.5, 3, 2);
+        assert!(text.contains("50.0 %") && text.contains("up to 3") && text.contains("2 labels end at 1"), "{text}");
+        assert!(warning(0.5, 255, 2).contains("below 0"));
+    }
+}
