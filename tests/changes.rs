@@ -111,6 +111,45 @@ fn the_model_is_exchanged_between_two_frames_and_a_bad_one_is_refused() {
 }
 
 #[test]
+fn other_weights_beside_the_model_are_another_model() {
+    let folder = folder();
+    let path = folder.path().join("channels.onnx");
+    let data = folder.path().join("channels.onnx.data");
+    // Three logits of three channels: `order` says which channel each of them is.
+    let weights = |order: [usize; 3]| -> Vec<u8> {
+        let row = |channel: usize| (0..3).map(move |n| if n == channel { 1.0_f32 } else { 0.0 });
+        order.into_iter().flat_map(row).flat_map(f32::to_le_bytes).collect()
+    };
+    let mut model = onnx::foreign(64, 36);
+    let graph = model.graph.as_mut().unwrap();
+    let mut conv = onnx::node("Conv", "input", "logits", &[]);
+    conv.input.push("w".into());
+    graph.node = vec![conv];
+    graph.initializer = vec![onnx::proto::Tensor {
+        dims: vec![3, 3, 1, 1],
+        element: onnx::proto::Element::Float.into(),
+        name: "w".into(),
+        raw_data: None,
+    }];
+    std::fs::write(&path, onnx::with_external_weights(&model, "channels.onnx.data")).unwrap();
+    std::fs::write(folder.path().join("channels.toml"), onnx::FOREIGN_CARD).unwrap();
+    std::fs::write(&data, weights([0, 1, 2])).unwrap();
+    let stream = format!(
+        "[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\n[stream.overlay]\nstyle = \"mask-only\"\nlegend = false\n"
+    );
+    let mut service = Service::ready(folder.path(), &stream);
+    let mut viewer = Viewer::play(&service.rtsp("gate"), "tcp", (320, 240));
+    until_color(&mut viewer, "red where the first logit is the red channel", is_red);
+    // Empty, then written: the weights that are in use stay as they are meanwhile.
+    std::fs::write(&data, "").unwrap();
+    (0..15).for_each(|_| drop(viewer.next()));
+    std::fs::write(&data, weights([1, 0, 2])).unwrap();
+    until_color(&mut viewer, "green where the second logit is the red channel", is_green);
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
 fn a_reload_touches_only_what_has_changed() {
     let folder = folder();
     let stream = |name: &str, more: &str| {

@@ -34,8 +34,11 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     if let Some(tls) = &config.server.tls {
         Certificate::load(tls).map_err(|problem| Failure::config(format!("{}: {problem}", path.display())))?;
     }
-    let warnings: Vec<String> =
+    let mut warnings: Vec<String> =
         readable_passwords(path).into_iter().chain(config.streams.iter().filter_map(records)).collect();
+    if let Some(model) = &model {
+        warnings.extend(model.concerns.iter().map(|concern| format!("{}: {concern}", config.model.path.display())));
+    }
     match warnings.len() {
         0 => println!("{}: good", path.display()),
         count => {

@@ -30,7 +30,7 @@ pub enum ModelCommand {
         /// The ONNX file.
         model: PathBuf,
     },
-    /// Load a model as the service would, run its golden frame, and time it.
+    /// Load a model as the service would, say how its output is read, run a test picture and its golden frame, and time it.
     #[command(after_help = "Example: maskcast model verify models/street.onnx --providers cuda,cpu")]
     Verify {
         /// The ONNX file.

@@ -47,13 +47,7 @@ impl EngineKey {
     pub fn of(file: &ModelFile, device: i32, places: &Places) -> EngineKey {
         let mut hash = Sha256::new();
         hash.update(&file.bytes);
-        for data in &file.external {
-            // Weights that cannot be read fail when the model is opened, before there is an engine.
-            let copied = fs::File::open(data).and_then(|mut data| std::io::copy(&mut data, &mut hash));
-            if let Err(error) = copied {
-                tracing::debug!("{}: {error}", data.display());
-            }
-        }
+        file.external.iter().for_each(|data| hash.update(&data.bytes));
         let hash = hash.finalize();
         EngineKey {
             model: hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
@@ -125,6 +119,7 @@ fn tensorrt(libraries: &[PathBuf]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::file::External;
     use crate::segment::file::structure::Structure;
 
     /// A machine with two GPUs, as its files show it.
@@ -152,13 +147,13 @@ mod tests {
     #[test]
     fn other_weights_beside_the_model_have_another_engine() {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("model.onnx.data");
-        let file = ModelFile { external: vec![data.clone()], ..model(b"model") };
         let places = machine(folder.path());
-        fs::write(&data, "first").unwrap();
-        let first = EngineKey::of(&file, 0, &places);
-        fs::write(&data, "other").unwrap();
-        assert_ne!(EngineKey::of(&file, 0, &places), first);
+        let key = |weights: &[u8]| {
+            let external = vec![External { name: "model.onnx.data".into(), bytes: weights.into() }];
+            EngineKey::of(&ModelFile { external, ..model(b"model") }, 0, &places)
+        };
+        assert_eq!(key(b"first"), key(b"first"));
+        assert_ne!(key(b"first"), key(b"other"));
     }
 
     #[test]

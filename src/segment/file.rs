@@ -7,6 +7,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -30,8 +31,17 @@ pub struct ModelFile {
     pub bytes: Bytes,
     /// Its nodes; empty for a file in ONNX Runtime's own format (`.ort`).
     pub structure: Structure,
-    /// Files beside it that hold its weights.
-    pub external: Vec<PathBuf>,
+    /// Its weights that lie in files beside it.
+    pub external: Vec<External>,
+}
+
+/// A weight file, held in memory: ONNX Runtime would map the file instead, and whoever writes a new one over it would stop
+/// the process (SIGBUS) or change the weights of a model that runs.
+#[derive(Clone, Debug)]
+pub struct External {
+    /// As the model names it.
+    pub name: String,
+    pub bytes: Arc<[u8]>,
 }
 
 /// Reads the model at `path`.
@@ -42,10 +52,8 @@ pub fn read(path: &Path) -> Result<ModelFile, SegmentError> {
     let located = |problem: String| SegmentError(format!("{}: {problem}", path.display()));
     let (mut file, length) = open(path).map_err(located)?;
     let structure = inspect(&mut file, length).map_err(located)?;
-    let external = external_files(path, &structure);
-    for data in &external {
-        check_external(data).map_err(located)?;
-    }
+    let external = structure.external.iter().map(|name| read_external(path, name));
+    let external = external.collect::<Result<Vec<_>, _>>().map_err(located)?;
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     file.take(length).read_to_end(&mut bytes).map_err(|error| located(error.to_string()))?;
     if bytes.len() as u64 != length {
@@ -123,12 +131,23 @@ fn inspect(file: &mut File, length: u64) -> Result<Structure, String> {
     Ok(structure)
 }
 
-/// A missing or strange weight file, before ONNX Runtime waits for it or tells of it in its own words.
-fn check_external(data: &Path) -> Result<(), String> {
-    let facts = std::fs::metadata(data).map_err(|error| {
-        format!("its weights are in {}, which cannot be read ({error}); put that file beside the model", data.display())
-    })?;
-    check_kind(&facts).map_err(|problem| format!("its weights are in {}: {problem}", data.display()))
+/// Reads the weight file `name` of the model at `path`.
+fn read_external(path: &Path, name: &str) -> Result<External, String> {
+    let data = folder_of(path).join(name);
+    let failed = |problem: &dyn std::fmt::Display| {
+        format!("its weights are in {}: {problem}; put that file beside the model", data.display())
+    };
+    check_kind(&std::fs::metadata(&data).map_err(|error| failed(&error))?).map_err(|problem| failed(&problem))?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&data);
+    let mut file = file.map_err(|error| failed(&error))?;
+    let facts = file.metadata().map_err(|error| failed(&error))?;
+    check_kind(&facts).map_err(|problem| failed(&problem))?;
+    let length = usize::try_from(facts.len()).map_err(|error| failed(&error))?;
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+    if let Some(bytes) = Arc::get_mut(&mut bytes) {
+        file.read_exact(bytes).map_err(|error| failed(&error))?;
+    }
+    Ok(External { name: name.into(), bytes })
 }
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ use super::segmenter::OnnxSegmenter;
 use super::unlabelled::{beyond, warning};
 use crate::frame::{ClassId, Label};
 
-/// The classes of the test picture.
+/// What a model gave for the test picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
     classes: Vec<ClassId>,
+    /// What is strange about the values of its output.
+    pub(super) concern: Option<String>,
 }
 
 /// Columns of the test picture, RGB.
@@ -48,8 +50,8 @@ pub(super) fn test_picture(width: usize, height: usize) -> Vec<u8> {
 }
 
 impl Inspection {
-    pub(super) fn new(classes: Vec<ClassId>) -> Self {
-        Inspection { classes }
+    pub(super) fn new(classes: Vec<ClassId>, concern: Option<String>) -> Self {
+        Inspection { classes, concern }
     }
 
     /// Classes and their shares of the picture (0 to 1), the largest first.
@@ -110,7 +112,7 @@ pub(super) fn scale_concern(segmenter: &mut OnnxSegmenter, seen: &Inspection) ->
         return Ok(None);
     }
     let picture = test_picture(contract.input.width, contract.input.height);
-    let with_other = Inspection::new(segmenter.run_normalised(&picture, &other)?);
+    let with_other = Inspection::new(segmenter.run_normalised(&picture, &other)?, None);
     if with_other.is_single() {
         return Ok(None);
     }
@@ -178,10 +180,10 @@ mod tests {
     #[test]
     fn shares_are_told_by_name() {
         let labels = ["else", "red"].map(|name| Label { name: name.into(), color: crate::frame::Rgb(0, 0, 0) });
-        let seen = Inspection::new(vec![0, 0, 1, 4]);
+        let seen = Inspection::new(vec![0, 0, 1, 4], None);
         assert_eq!(seen.describe(&labels), "else 50.0 %, red 25.0 %, class 4, no label 25.0 %");
         assert!(seen.unlabelled(2).unwrap().contains("25.0 %"));
         assert_eq!(seen.unlabelled(5), None);
-        assert!(!seen.is_single() && Inspection::new(vec![1; 9]).is_single());
+        assert!(!seen.is_single() && Inspection::new(vec![1; 9], None).is_single());
     }
 }

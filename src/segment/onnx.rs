@@ -157,7 +157,8 @@ impl Model {
                 None
             }
         };
-        let mut concerns: Vec<String> = inspection.unlabelled(contract.labels.len()).into_iter().collect();
+        let mut concerns: Vec<String> = inspection.concern.iter().cloned().collect();
+        concerns.extend(inspection.unlabelled(contract.labels.len()));
         if golden_difference.is_none() {
             let concern = scale_concern(&mut segmenter, &inspection).map_err(|error| ModelError::Machine(error.0))?;
             concerns.extend(concern);
@@ -348,6 +349,25 @@ const TIMED_RUNS: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_models_are_timed_with_as_many_threads() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street.onnx");
+        let load = |threads: usize| {
+            let config = ModelConfig { providers: vec![Provider::Cpu], threads: 3, ..ModelConfig::with_path(&path) };
+            Model::load(&config, threads).unwrap()
+        };
+        let kept = |model: &Model| model.checked.lock().unwrap().as_ref().map(|(threads, _)| *threads);
+        let (before, next) = (load(1), load(1));
+        // The worker of the model that serves has taken the session that was checked.
+        let _worker = before.segmenter(1).unwrap();
+        assert_eq!(kept(&before), None);
+        next.time_beside(&before, 1).unwrap();
+        assert_eq!((kept(&next), kept(&before)), (Some(1), Some(1)));
+        // Timed with others, the session for the worker stays.
+        next.time(2).unwrap();
+        assert_eq!(kept(&next), Some(1));
+    }
 
     #[test]
     fn a_gpu_that_does_not_run_the_model_is_missed_whoever_asked() {

@@ -79,21 +79,22 @@ impl OnnxSegmenter {
         let options = selecting(&names).map_err(|error| ModelError::Machine(error.0))?;
         let rgb = test_picture(contract.input.width, contract.input.height).repeat(n);
         let read = |outputs: &SessionOutputs<'_>| {
-            contract.output = chosen(&contract, outputs, &names, structure)?;
+            let concern;
+            (contract.output, concern) = chosen(&contract, outputs, &names, structure)?;
             if !contract.output.axes.batch {
                 contract.input.dynamic_batch = false;
             }
             let (mut indices, (width, height)) = classes(&contract, outputs, n).map_err(|error| error.0)?;
             indices.truncate(width * height);
-            Ok(indices)
+            Ok(Inspection::new(indices, concern))
         };
-        let indices = self.run_raw(&rgb, n, &options, read).map_err(|error| ModelError::Machine(error.0))?;
-        let indices = indices.map_err(ModelError::Model)?;
+        let inspection = self.run_raw(&rgb, n, &options, read).map_err(|error| ModelError::Machine(error.0))?;
+        let inspection = inspection.map_err(ModelError::Model)?;
         let named = &contract.output.name;
         let outputs = self.session.outputs().iter().map(|outlet| outlet.name());
         contract.others = outputs.filter(|name| name != named).map(str::to_owned).collect();
         self.contract = Arc::new(contract);
-        Ok(Inspection::new(indices))
+        Ok(inspection)
     }
 
     /// The classes of one RGB picture of the model's size when its input is normalised by another card.
@@ -255,13 +256,14 @@ fn selecting(names: &[String]) -> Result<Options, SegmentError> {
     Ok(options.with_outputs(selector))
 }
 
-/// The largest output among those called `names` that a mask can be read from, as it came out of a run.
+/// The largest output among those called `names` that a mask can be read from, as it came out of a run, and what is strange
+/// about its values.
 fn chosen(
     contract: &Contract,
     outputs: &SessionOutputs<'_>,
     names: &[String],
     structure: &Structure,
-) -> Result<OutputSpec, String> {
+) -> Result<(OutputSpec, Option<String>), String> {
     let hints = contract.hints();
     let mut problems = Vec::new();
     let mut largest: Option<(i64, OutputSpec)> = None;
@@ -284,8 +286,8 @@ fn chosen(
     let values = outputs.get(&output.name).ok_or_else(|| format!("the model gave no output {}", output.name))?;
     let range = Range::of(&numbers(&output.name, values).map_err(|error| error.0)?);
     let sigmoid = structure.final_sigmoid(&output.name);
-    settle_output(&mut output, hints, sigmoid, range)?;
-    Ok(output)
+    let concern = settle_output(&mut output, hints, sigmoid, range)?;
+    Ok((output, concern))
 }
 
 impl Segmenter for OnnxSegmenter {

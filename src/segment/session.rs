@@ -1,5 +1,7 @@
 //! Opening a model on one execution provider.
 
+use std::sync::Arc;
+
 use ort::ep::{self, ExecutionProviderDispatch};
 use ort::session::Session;
 
@@ -41,7 +43,12 @@ pub(super) fn open_session(
             .with_execution_providers(dispatches)
             .map_err(|error| SessionError::Provider(said(&error.to_string())))?;
     }
-    // Large models keep their weights in files beside them.
+    // Large models keep their weights in files beside them, which were read with the model; ONNX Runtime copies them.
+    for data in &file.external {
+        let bytes = Arc::clone(&data.bytes);
+        builder =
+            builder.with_external_initializer_file_in_memory(&data.name, bytes).map_err(|error| model_error(&error))?;
+    }
     let key = "session.model_external_initializers_file_folder_path";
     let folder = folder_of(&config.path).to_string_lossy();
     builder = builder.with_config_entry(key, folder).map_err(|error| model_error(&error))?;

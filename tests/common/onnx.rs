@@ -6,7 +6,7 @@ use prost::Message;
 
 // The exporter's own file: the tests of the service build without the trainer.
 #[path = "../../src/train/export/proto.rs"]
-mod proto;
+pub mod proto;
 
 use proto::{
     Attribute, AttributeKind, Dim, Element, Entry, Graph, Model, Node, Opset, Shape, TensorType, Type, ValueInfo,
@@ -103,6 +103,27 @@ color = "#00ff00"
 name = "blue"
 color = "#0000ff"
 "##;
+
+/// The bytes of `model` with the data of its first constant in `file` beside it. The exporter has no use for these fields
+/// of a tensor, so they are put behind its own.
+#[allow(dead_code)]
+pub fn with_external_weights(model: &Model, file: &str) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| {
+        let mut out = vec![number << 3 | 2];
+        prost::encode_length_delimiter(bytes.len(), &mut out).unwrap();
+        out.extend(bytes);
+        out
+    };
+    let mut model = model.clone();
+    let graph = model.graph.as_mut().unwrap();
+    let mut tensor = graph.initializer.remove(0);
+    tensor.raw_data = None;
+    // external_data: location; data_location: EXTERNAL
+    let location = [field(1, b"location"), field(2, file.as_bytes())].concat();
+    let tensor = [tensor.encode_to_vec(), field(13, &location), vec![0x70, 1]].concat();
+    // A graph that comes in two parts is one: its fields are merged.
+    [model.encode_to_vec(), field(7, &field(5, &tensor))].concat()
+}
 
 /// Writes a model.
 pub fn save(model: &Model, path: &Path) {

@@ -66,6 +66,8 @@ pub struct Range {
     pub high: f32,
     /// Whether all values are whole numbers.
     pub whole: bool,
+    /// Share of values that are not numbers (nan), 0 to 1.
+    pub nan: f64,
 }
 
 /// Rounding that a probability may be beyond 0 and 1 by.
@@ -74,17 +76,18 @@ const ROUNDING: f32 = 1e-3;
 impl Range {
     /// Of all values that are numbers; `None` when there is none.
     pub fn of(values: &[f32]) -> Option<Range> {
-        let mut range: Option<Range> = None;
-        for &value in values.iter().filter(|value| !value.is_nan()) {
-            let whole = value.fract() == 0.0;
-            range = Some(match range {
-                None => Range { low: value, high: value, whole },
-                Some(seen) => {
-                    Range { low: seen.low.min(value), high: seen.high.max(value), whole: seen.whole && whole }
-                }
-            });
+        let mut numbers = values.iter().copied().filter(|value| !value.is_nan());
+        let first = numbers.next()?;
+        let mut range = Range { low: first, high: first, whole: first.fract() == 0.0, nan: 0.0 };
+        let mut count = 1;
+        for value in numbers {
+            range.low = range.low.min(value);
+            range.high = range.high.max(value);
+            range.whole &= value.fract() == 0.0;
+            count += 1;
         }
-        range
+        range.nan = (values.len() - count) as f64 / values.len() as f64;
+        Some(range)
     }
 
     fn is_probability(&self) -> bool {
@@ -217,7 +220,8 @@ fn single(element: TensorElementType, hints: Hints<'_>) -> Result<Meaning, Strin
     Ok(Meaning::Index)
 }
 
-/// Settles what the values mean, by those of a run (`range`) and the sigmoid that the graph ends in.
+/// Settles what the values mean, by those of a run (`range`) and the sigmoid that the graph ends in. Gives a warning where
+/// something is strange.
 ///
 /// # Errors
 /// Values that contradict the labels or the card.
@@ -226,7 +230,7 @@ pub(in crate::segment) fn settle(
     hints: Hints<'_>,
     sigmoid: Option<&str>,
     range: Option<Range>,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let Hints { labels, card, .. } = hints;
     let name = &output.name;
     let Some(range) = range else {
@@ -237,7 +241,11 @@ pub(in crate::segment) fn settle(
             "its output {name} has one value a pixel, which tells two classes apart, but {labels} labels are given; give the background and the class"
         ));
     }
-    let Meaning::Binary(binary) = &mut output.meaning else { return Ok(()) };
+    let mut concern = (range.nan > 0.0).then(|| {
+        let share = range.nan * 100.0;
+        format!("on a test picture {share:.1} % of the values of its output {name} are no numbers (nan); export the model again")
+    });
+    let Meaning::Binary(binary) = &mut output.meaning else { return Ok(concern) };
     let seen = format!("values from {} to {} on a test picture", range.low, range.high);
     let probability = match sigmoid {
         Some(op) => Some(format!("the network ends in {op}")),
@@ -263,14 +271,14 @@ pub(in crate::segment) fn settle(
         }
         (None, _) => {
             if card.threshold.is_none() && range.low >= 0.0 {
-                tracing::warn!(
-                    "the model's output {name} has {seen}: none is below 0, the threshold of logits, so all pixels become one class; write threshold into [output] of its card"
-                );
+                concern = Some(format!(
+                    "its output {name} has {seen}: none is below 0, the threshold of logits, so all pixels become one class; write threshold into [output] of its card"
+                ));
             }
             Binary { threshold: card.threshold.unwrap_or(0.0), taken_for: format!("logits ({seen})") }
         }
     };
-    Ok(())
+    Ok(concern)
 }
 
 impl OutputSpec {

@@ -63,14 +63,16 @@ fn nodes_and_weight_files_are_found_and_weights_skipped() {
     let file = read(&path).unwrap_err().0;
     assert!(file.contains("a.data") && file.contains("put that file beside the model"), "{file}");
     for name in ["a.data", "b.data"] {
-        std::fs::write(folder.path().join(name), "").unwrap();
+        std::fs::write(folder.path().join(name), name).unwrap();
     }
     let file = read(&path).unwrap();
     assert_eq!(file.bytes, bytes);
     let ops: Vec<&str> = file.structure.nodes.iter().map(|node| node.op.as_str()).collect();
     assert_eq!(ops, ["Conv", "Constant", "Sigmoid", "Transpose"]);
-    assert_eq!(file.external, ["a.data", "b.data"].map(|name| folder.path().join(name)));
-    assert_eq!(external_of(&path), file.external);
+    for (data, name) in file.external.iter().zip(["a.data", "b.data"]) {
+        assert_eq!((data.name.as_str(), &*data.bytes), (name, name.as_bytes()));
+    }
+    assert_eq!(external_of(&path), ["a.data", "b.data"].map(|name| folder.path().join(name)));
     assert_eq!(file.structure.final_sigmoid("mask"), Some("Sigmoid"));
     assert_eq!(file.structure.final_sigmoid("a"), None);
     assert_eq!(file.structure.final_sigmoid("none"), None);

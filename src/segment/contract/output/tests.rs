@@ -70,7 +70,7 @@ fn refuses_outputs_with_a_reason() {
 /// The threshold that is settled for one float value a pixel.
 fn threshold(card: &CardOutput, sigmoid: Option<&str>, low: f32, high: f32) -> Result<f32, String> {
     let mut output = read(&tensor(Float32, &[1, 1, 8, 8]), hints(2, card)).unwrap();
-    settle(&mut output, hints(2, card), sigmoid, Some(Range { low, high, whole: false }))?;
+    settle(&mut output, hints(2, card), sigmoid, Some(Range { low, high, whole: false, nan: 0.0 }))?;
     let Meaning::Binary(binary) = output.meaning else { panic!("one value a pixel is binary") };
     Ok(binary.threshold)
 }
@@ -102,11 +102,23 @@ fn one_value_a_pixel_is_a_probability_or_a_logit() {
 }
 
 #[test]
+fn strange_values_give_a_warning() {
+    let concern = |range| {
+        let mut output = read(&tensor(Float32, &[1, 1, 8, 8]), hints(2, &PLAIN)).unwrap();
+        settle(&mut output, hints(2, &PLAIN), None, Some(range)).unwrap()
+    };
+    let logits = Range { low: -2.0, high: 3.0, whole: false, nan: 0.0 };
+    assert_eq!(concern(logits), None);
+    assert!(concern(Range { low: 0.0, high: 255.0, ..logits }).unwrap().contains("write threshold"));
+    assert!(concern(Range { nan: 0.25, ..logits }).unwrap().contains("25.0 %"));
+}
+
+#[test]
 fn class_indices_in_floats_must_be_whole() {
     let mut output = read(&tensor(Float32, &[1, 8, 8]), hints(4, &PLAIN)).unwrap();
     assert_eq!(output.meaning, Meaning::Index);
-    let range = |whole| Some(Range { low: 0.0, high: 3.0, whole });
-    assert_eq!(settle(&mut output, hints(4, &PLAIN), None, range(true)), Ok(()));
+    let range = |whole| Some(Range { low: 0.0, high: 3.0, whole, nan: 0.0 });
+    assert_eq!(settle(&mut output, hints(4, &PLAIN), None, range(true)), Ok(None));
     let error = settle(&mut output, hints(4, &PLAIN), None, range(false)).unwrap_err();
     assert!(error.contains("one value a pixel") && error.contains("4 labels"), "{error}");
     let error = settle(&mut output, hints(4, &PLAIN), None, None).unwrap_err();
@@ -115,7 +127,7 @@ fn class_indices_in_floats_must_be_whole() {
 
 #[test]
 fn a_range_leaves_out_what_is_no_number() {
-    assert_eq!(Range::of(&[1.0, f32::NAN, -2.0]), Some(Range { low: -2.0, high: 1.0, whole: true }));
-    assert_eq!(Range::of(&[0.5]), Some(Range { low: 0.5, high: 0.5, whole: false }));
+    assert_eq!(Range::of(&[1.0, f32::NAN, -2.0]), Some(Range { low: -2.0, high: 1.0, whole: true, nan: 1.0 / 3.0 }));
+    assert_eq!(Range::of(&[0.5]), Some(Range { low: 0.5, high: 0.5, whole: false, nan: 0.0 }));
     assert_eq!(Range::of(&[f32::NAN]), None);
 }

@@ -1,0 +1,480 @@
+//! Models of other trainers on the real ONNX Runtime: each has its own shapes, types and scales, and all of them tell red
+//! from the rest, so that every right mask is known.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::onnx::{self, proto};
+use common::program::{maskcast, run};
+use maskcast::config::{ModelConfig, Provider};
+use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
+use maskcast::segment::Segmenter;
+use maskcast::segment::onnx::{Model, ModelError};
+use proto::{Dim, Node, Shape, Tensor, TensorType, Type, ValueInfo};
+
+const WIDTH: usize = 64;
+const HEIGHT: usize = 32;
+
+/// TensorProto.DataType
+const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
+const INT64: i32 = 7;
+const BOOL: i32 = 9;
+const FLOAT16: i32 = 10;
+
+const NCHW: [i64; 4] = [1, 3, HEIGHT as i64, WIDTH as i64];
+const NHWC: [i64; 4] = [1, HEIGHT as i64, WIDTH as i64, 3];
+const PLANE: [i64; 4] = [1, 1, HEIGHT as i64, WIDTH as i64];
+
+/// A model under construction: nodes in their order, and constants.
+#[derive(Default)]
+struct Net {
+    nodes: Vec<Node>,
+    constants: Vec<Tensor>,
+    metadata: Vec<(&'static str, String)>,
+}
+
+fn value(name: &str, element: i32, shape: &[i64]) -> ValueInfo {
+    let dim = |&side: &i64| Dim { value: (side >= 0).then_some(side), param: (side < 0).then(|| "free".into()) };
+    let shape = Shape { dim: shape.iter().map(dim).collect() };
+    ValueInfo { name: name.into(), r#type: Some(Type { tensor: Some(TensorType { element, shape: Some(shape) }) }) }
+}
+
+fn ints(name: &str, values: &[i64]) -> proto::Attribute {
+    proto::Attribute {
+        name: name.into(),
+        ints: values.to_vec(),
+        kind: proto::AttributeKind::Ints.into(),
+        ..proto::Attribute::default()
+    }
+}
+
+impl Net {
+    fn op(mut self, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, i64)]) -> Self {
+        let mut node = onnx::node(op, "", output, attributes);
+        node.input = inputs.iter().map(ToString::to_string).collect();
+        self.nodes.push(node);
+        self
+    }
+
+    fn transpose(mut self, input: &str, output: &str, perm: &[i64]) -> Self {
+        let mut node = onnx::node("Transpose", input, output, &[]);
+        node.attribute.push(ints("perm", perm));
+        self.nodes.push(node);
+        self
+    }
+
+    fn floats(mut self, name: &str, dims: &[i64], values: &[f32]) -> Self {
+        let raw_data = Some(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        self.constants.push(Tensor { dims: dims.to_vec(), element: FLOAT, name: name.into(), raw_data });
+        self
+    }
+
+    fn indices(mut self, name: &str, values: &[i64]) -> Self {
+        let raw_data = Some(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        self.constants.push(Tensor { dims: vec![values.len() as i64], element: INT64, name: name.into(), raw_data });
+        self
+    }
+
+    /// Ten times (red - green/2 - blue/2 - 0.25) of `input` in 0..1 and NCHW: above 0 where it is red.
+    fn redness(self, input: &str, output: &str) -> Self {
+        self.floats("w", &[1, 3, 1, 1], &[10.0, -5.0, -5.0]).floats("b", &[1], &[-2.5]).op(
+            "Conv",
+            &[input, "w", "b"],
+            output,
+            &[],
+        )
+    }
+
+    /// Four logits: else, red, green, blue.
+    fn colours(self, input: &str, output: &str) -> Self {
+        let weights = [0.0, 0.0, 0.0, 1.0, -0.5, -0.5, -0.5, 1.0, -0.5, -0.5, -0.5, 1.0];
+        let net = self.floats("cw", &[4, 3, 1, 1], &weights).floats("cb", &[4], &[0.25, 0.0, 0.0, 0.0]);
+        net.op("Conv", &[input, "cw", "cb"], output, &[])
+    }
+
+    fn metadata(mut self, key: &'static str, text: &str) -> Self {
+        self.metadata.push((key, text.into()));
+        self
+    }
+
+    fn model(self, input: ValueInfo, outputs: Vec<ValueInfo>) -> proto::Model {
+        let metadata: Vec<(&str, &str)> = self.metadata.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        let mut model = onnx::model(input, outputs[0].clone(), self.nodes, &metadata);
+        let graph = model.graph.as_mut().unwrap();
+        graph.initializer = self.constants;
+        graph.output = outputs;
+        model
+    }
+
+    /// With a float NCHW input called `input` and one output.
+    fn plain(self, output: &str, element: i32, shape: &[i64]) -> proto::Model {
+        self.model(value("input", FLOAT, &NCHW), vec![value(output, element, shape)])
+    }
+}
+
+const BACKGROUND_AND_RED: [&str; 2] = ["background", "red"];
+const COLOURS: [&str; 4] = ["else", "red", "green", "blue"];
+
+fn card(head: &str, labels: &[&str]) -> String {
+    let label = |(n, name): (usize, &&str)| format!("[[labels]]\nname = \"{name}\"\ncolor = \"#0000{n:02x}\"\n");
+    format!("{head}\n{}", labels.iter().enumerate().map(label).collect::<String>())
+}
+
+fn saved(model: &proto::Model, card: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.onnx");
+    onnx::save(model, &path);
+    std::fs::write(folder.path().join("net.toml"), card).unwrap();
+    (folder, path)
+}
+
+fn cpu(path: &Path) -> ModelConfig {
+    let mut config = ModelConfig::with_path(path);
+    config.providers = vec![Provider::Cpu];
+    config
+}
+
+fn load(model: &proto::Model, card: &str) -> Result<Model, ModelError> {
+    let (_folder, path) = saved(model, card);
+    Model::load(&cpu(&path), 1)
+}
+
+/// A frame whose left half is red and whose right half is blue, BT.601 video range.
+fn red_and_blue() -> Frame {
+    let (width, height) = (WIDTH * 2, HEIGHT * 2);
+    let mut picture = OwnedPicture::new(VideoInfo::new(PixelFormat::I420, width, height), 0);
+    let view = picture.picture_mut();
+    for (n, (plane, (red, blue))) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]).enumerate() {
+        let side = if n == 0 { width } else { width / 2 };
+        for row in plane.data.chunks_mut(plane.stride) {
+            row[..side / 2].fill(red);
+            row[side / 2..side].fill(blue);
+        }
+    }
+    Frame { stream: "test".into(), seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(picture) }
+}
+
+/// Asserts that the model has `red` on the left and `blue` on the right.
+fn assert_halves(what: &str, model: &Model, red: u8, blue: u8) {
+    let mask = model.segmenter(1).unwrap().segment(&[red_and_blue()]).unwrap().masks.remove(0);
+    assert_eq!((mask.width, mask.height), (WIDTH, HEIGHT), "{what}");
+    for row in mask.classes.chunks(WIDTH) {
+        let (left, right) = (&row[..WIDTH / 2 - 1], &row[WIDTH / 2 + 1..]);
+        assert!(left.iter().all(|&class| class == red) && right.iter().all(|&class| class == blue), "{what}: {row:?}");
+    }
+}
+
+/// Models of one value a pixel, by name: the model, and what its card says beside the labels.
+fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
+    let input = "[input]";
+    let free = [-1, -1, -1, -1];
+    let squeezed = [1, HEIGHT as i64, WIDTH as i64];
+    let last = [-1, HEIGHT as i64, WIDTH as i64, 1];
+    let keras = |net: Net| net.transpose("input", "t", &[0, 3, 1, 2]).redness("t", "l");
+    let sigmoid = || Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]);
+    let by_hand = Net::default()
+        .redness("input", "l")
+        .op("Neg", &["l"], "n", &[])
+        .op("Exp", &["n"], "e", &[])
+        .floats("one", &[], &[1.0])
+        .op("Add", &["e", "one"], "d", &[])
+        .op("Reciprocal", &["d"], "p", &[]);
+    let greater = || Net::default().redness("input", "l").floats("z", &[], &[0.0]).op("Greater", &["l", "z"], "g", &[]);
+    let bytes = || greater().op("Cast", &["g"], "f", &[("to", FLOAT.into())]).floats("white", &[], &[255.0]);
+    let bytes = || bytes().op("Mul", &["f", "white"], "m", &[]).op("Cast", &["m"], "p", &[("to", UINT8.into())]);
+    vec![
+        ("logit", Net::default().redness("input", "l").plain("l", FLOAT, &PLANE), input),
+        ("logit, free", Net::default().redness("input", "l").plain("l", FLOAT, &free), input),
+        ("sigmoid", sigmoid().plain("p", FLOAT, &PLANE), input),
+        ("sigmoid, free", sigmoid().plain("p", FLOAT, &free), input),
+        ("sigmoid by hand", by_hand.plain("p", FLOAT, &PLANE), input),
+        ("sigmoid, resized behind", sigmoid().op("Identity", &["p"], "q", &[]).plain("q", FLOAT, &PLANE), input),
+        (
+            "keras",
+            keras(Net::default())
+                .op("Sigmoid", &["l"], "p", &[])
+                .transpose("p", "q", &[0, 2, 3, 1])
+                .model(value("input", FLOAT, &NHWC), vec![value("q", FLOAT, &last)]),
+            input,
+        ),
+        (
+            "keras, logit",
+            keras(Net::default())
+                .transpose("l", "q", &[0, 2, 3, 1])
+                .model(value("input", FLOAT, &NHWC), vec![value("q", FLOAT, &last)]),
+            input,
+        ),
+        (
+            "squeezed",
+            sigmoid().indices("one", &[1]).op("Squeeze", &["p", "one"], "q", &[]).plain("q", FLOAT, &squeezed),
+            input,
+        ),
+        (
+            "without a batch",
+            sigmoid().indices("axes", &[0, 1]).op("Squeeze", &["p", "axes"], "q", &[]).plain(
+                "q",
+                FLOAT,
+                &squeezed[1..],
+            ),
+            input,
+        ),
+        ("bool", greater().plain("g", BOOL, &PLANE), input),
+        (
+            "float16",
+            Net::default()
+                .op("Cast", &["input"], "f", &[("to", FLOAT.into())])
+                .redness("f", "l")
+                .op("Sigmoid", &["l"], "p", &[])
+                .op("Cast", &["p"], "h", &[("to", FLOAT16.into())])
+                .model(value("input", FLOAT16, &NCHW), vec![value("h", FLOAT16, &PLANE)]),
+            input,
+        ),
+        ("0 or 255", bytes().plain("p", UINT8, &PLANE), "[input]\n[output]\nthreshold = 127"),
+        (
+            "logit with a sigmoid behind",
+            Net::default().redness("input", "l").plain("l", FLOAT, &PLANE),
+            "[input]\n[output]\nactivation = \"sigmoid\"\nthreshold = 0.4",
+        ),
+        (
+            "threshold in the metadata",
+            // Red has a probability of 0.99, blue one of 0.0006.
+            sigmoid().metadata("maskcast.output", r#"{"threshold": 0.9}"#).plain("p", FLOAT, &PLANE),
+            input,
+        ),
+    ]
+}
+
+#[test]
+fn one_value_a_pixel_gives_the_mask_of_its_class() {
+    for (what, model, head) in binary_models() {
+        let model = load(&model, &card(head, &BACKGROUND_AND_RED)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_halves(what, &model, 1, 0);
+    }
+}
+
+#[test]
+fn a_threshold_moves_the_border() {
+    let model = Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]).plain("p", FLOAT, &PLANE);
+    // Red is sure by 0.9994, so a threshold above it leaves nothing.
+    for (threshold, red) in [("0.5", 1), ("0.9999", 0)] {
+        let head = format!("[input]\n[output]\nthreshold = {threshold}");
+        assert_halves(threshold, &load(&model, &card(&head, &BACKGROUND_AND_RED)).unwrap(), red, 0);
+    }
+    let error =
+        load(&model, &card("[input]\n[output]\nthreshold = 128", &BACKGROUND_AND_RED)).err().unwrap().to_string();
+    assert!(
+        error.contains("net.onnx") && error.contains("output.threshold: 128") && error.contains("Sigmoid"),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_label_is_refused_with_what_to_write() {
+    for (what, model, head) in binary_models() {
+        let error = load(&model, &card(head, &["red"])).err().unwrap_or_else(|| panic!("{what}")).to_string();
+        assert!(error.contains("only the label \"red\"") && error.contains("\"background\""), "{what}: {error}");
+    }
+    let model = Net::default().redness("input", "l").plain("l", FLOAT, &PLANE);
+    let error = load(&model, &card("[input]", &COLOURS)).err().unwrap().to_string();
+    assert!(error.contains("tells two classes apart, but 4 labels"), "{error}");
+}
+
+#[test]
+fn verify_says_what_it_took_the_output_for() {
+    let (_folder, path) = saved(
+        &Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]).plain("p", FLOAT, &PLANE),
+        &card("[input]", &BACKGROUND_AND_RED),
+    );
+    let ended = run(maskcast().args(["model", "verify"]).arg(&path));
+    let text = ended.text();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(
+        text.contains(
+            "p: f32 one value a pixel, probabilities (the network ends in Sigmoid): \"red\" where it is above 0.5"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn scores_and_indices_of_every_type_and_shape_are_read() {
+    let (height, width) = (HEIGHT as i64, WIDTH as i64);
+    let logits = || Net::default().colours("input", "l");
+    let argmax = |keep: i64| logits().op("ArgMax", &["l"], "a", &[("axis", 1), ("keepdims", keep)]);
+    let half = logits().op("Cast", &["l"], "h", &[("to", FLOAT16.into())]);
+    let nhwc =
+        |net: Net| net.transpose("input", "t", &[0, 3, 1, 2]).colours("t", "l").transpose("l", "q", &[0, 2, 3, 1]);
+    let bytes = Net::default()
+        .op("Cast", &["input"], "f", &[("to", FLOAT.into())])
+        .floats("white", &[], &[255.0])
+        .op("Div", &["f", "white"], "g", &[])
+        .colours("g", "l");
+    let free = [-1, -1, -1, -1];
+    for (what, model, head) in [
+        ("float16 out", half.plain("h", FLOAT16, &[1, 4, height, width]), "[input]"),
+        ("indices NHW", argmax(0).plain("a", INT64, &[1, height, width]), "[input]"),
+        ("indices N1HW", argmax(1).plain("a", INT64, &[1, 1, height, width]), "[input]"),
+        (
+            "indices NHW1",
+            argmax(0).indices("last", &[3]).op("Unsqueeze", &["a", "last"], "u", &[]).plain(
+                "u",
+                INT64,
+                &[1, height, width, 1],
+            ),
+            "[input]",
+        ),
+        (
+            "indices in floats",
+            argmax(0).op("Cast", &["a"], "c", &[("to", FLOAT.into())]).plain("c", FLOAT, &[1, height, width]),
+            "[input]",
+        ),
+        (
+            "uint8 NCHW",
+            bytes.model(value("input", UINT8, &NCHW), vec![value("l", FLOAT, &[1, 4, height, width])]),
+            "[input]\nlayout = \"nchw\"",
+        ),
+        (
+            "all sides free, NHWC",
+            nhwc(Net::default()).model(value("input", FLOAT, &free), vec![value("q", FLOAT, &free)]),
+            "[input]\nlayout = \"nhwc\"\nsize = [64, 32]",
+        ),
+        (
+            "all sides free, NCHW",
+            logits().model(value("input", FLOAT, &free), vec![value("l", FLOAT, &free)]),
+            "[input]\nsize = [64, 32]",
+        ),
+    ] {
+        let model = load(&model, &card(head, &COLOURS)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_halves(what, &model, 1, 3);
+    }
+}
+
+#[test]
+fn of_several_outputs_the_named_or_the_largest_is_taken() {
+    let scores = [1, 4, HEIGHT as i64, WIDTH as i64];
+    let free = [-1, -1, -1, -1];
+    // A small mask first, then the right one, then one of the same size that is wrong, then something that is none.
+    let net = |declared: [[i64; 4]; 2]| {
+        let mut net = Net::default().colours("input", "out").op("Neg", &["out"], "aux", &[]);
+        net.nodes.push({
+            let mut pool = onnx::node("MaxPool", "out", "small", &[]);
+            pool.attribute.extend([ints("kernel_shape", &[4, 4]), ints("strides", &[4, 4])]);
+            pool
+        });
+        let net = net.op("Shape", &["input"], "size", &[]);
+        let outputs = vec![
+            value("small", FLOAT, &declared[0]),
+            value("out", FLOAT, &declared[1]),
+            value("aux", FLOAT, &declared[1]),
+            value("size", INT64, &[4]),
+        ];
+        net.model(value("input", FLOAT, &NCHW), outputs)
+    };
+    let small = [1, 4, HEIGHT as i64 / 4, WIDTH as i64 / 4];
+    for declared in [[small, scores], [free, free]] {
+        let model = load(&net(declared), &card("[input]", &COLOURS)).unwrap();
+        assert_eq!(model.contract.output.name, "out");
+        assert_eq!(model.contract.others, ["small", "aux", "size"]);
+        let why = model.contract.output.chosen.clone().unwrap();
+        assert!(why.contains("the largest of small, out, aux"), "{why}");
+        assert_halves("the largest", &model, 1, 3);
+    }
+    let named = load(&net([small, scores]), &card("[input]\n[output]\nname = \"aux\"", &COLOURS)).unwrap();
+    assert_eq!((named.contract.output.name.as_str(), &named.contract.output.chosen), ("aux", &None));
+    let error = load(&net([small, scores]), &card("[input]\n[output]\nname = \"mask\"", &COLOURS)).err().unwrap();
+    let error = error.to_string();
+    assert!(error.contains("no output \"mask\", only small, out, aux, size"), "{error}");
+}
+
+#[test]
+fn normalisation_of_another_scale_is_refused_or_told() {
+    let model = || Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
+    let mean = "[input]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]";
+    let error = load(&model(), &card(mean, &COLOURS)).err().unwrap().to_string();
+    assert!(
+        error.contains("net.toml") && error.contains("input.mean") && error.contains("write white = 255"),
+        "{error}"
+    );
+
+    // This one wants 0..1, and gets bytes: nothing but its results can tell.
+    let bytes = Net::default()
+        .floats("white", &[], &[255.0])
+        .op("Div", &["input", "white"], "d", &[])
+        .colours("d", "l")
+        .plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
+    let wrong = load(&bytes, &card("[input]", &COLOURS)).unwrap();
+    assert!(wrong.concerns.iter().any(|concern| concern.contains("white = 255")), "{:?}", wrong.concerns);
+    let right = load(&bytes, &card("[input]\nwhite = 255", &COLOURS)).unwrap();
+    assert_eq!(right.concerns, [""; 0]);
+    assert_halves("white = 255", &right, 1, 3);
+}
+
+#[test]
+fn a_golden_frame_tells_which_input_fits() {
+    let rgb: Vec<u8> =
+        (0..WIDTH * HEIGHT).flat_map(|n| if n % WIDTH < 20 { [200, 10, 10] } else { [10, 10, 200] }).collect();
+    let mask = (0..WIDTH * HEIGHT).map(|n| if n % WIDTH < 20 { 1 } else { 3 }).collect();
+    let golden = maskcast::segment::golden::Golden { width: WIDTH, height: HEIGHT, rgb, mask }.to_json().unwrap();
+    let model = Net::default()
+        .floats("white", &[], &[255.0])
+        .op("Div", &["input", "white"], "d", &[])
+        .colours("d", "l")
+        .metadata("maskcast.golden", &golden)
+        .plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
+    for (head, help) in [
+        ("[input]", "it comes out right with white = 255: write that into [input]"),
+        ("[input]\nwhite = 255\norder = \"bgr\"", "it comes out right with order = \"rgb\""),
+        ("[input]\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]", "white = 255, mean = [0.0, 0.0, 0.0]"),
+    ] {
+        let error = load(&model, &card(head, &COLOURS)).err().unwrap().to_string();
+        assert!(error.contains("golden frame differs") && error.contains(help), "{error}");
+    }
+    let right = load(&model, &card("[input]\nwhite = 255", &COLOURS)).unwrap();
+    assert_eq!(right.golden_difference, Some(0.0));
+}
+
+#[test]
+fn classes_without_a_label_are_counted_and_told() {
+    let model = Net::default().colours("input", "l").op("ArgMax", &["l"], "a", &[("axis", 1), ("keepdims", 0)]).plain(
+        "a",
+        INT64,
+        &[1, HEIGHT as i64, WIDTH as i64],
+    );
+    let (_folder, path) = saved(&model, &card("[input]", &COLOURS[..2]));
+    let model = Model::load(&cpu(&path), 1).unwrap();
+    assert!(model.concerns.iter().any(|concern| concern.contains("2 labels end at 1")), "{:?}", model.concerns);
+    assert_eq!((model.unlabelled.pixels(), model.unlabelled.highest()), (0, None));
+    // Blue is class 3, which has no label: half of the mask.
+    assert_halves("beyond", &model, 1, 3);
+    let pixels = model.unlabelled.pixels() as usize;
+    assert!(pixels.abs_diff(WIDTH * HEIGHT / 2) <= 2 * HEIGHT, "{pixels}");
+    assert_eq!(model.unlabelled.highest(), Some(3));
+    let ended = run(maskcast().args(["model", "verify"]).arg(&path));
+    assert!(
+        ended.text().contains("warning   on a test picture") && ended.text().contains("class 3, no label"),
+        "{}",
+        ended.text()
+    );
+}
+
+#[test]
+fn a_model_with_weights_beside_it_loads_by_its_bare_name() {
+    let model = Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
+    let (folder, path) = saved(&model, &card("[input]", &COLOURS));
+    // The messages that are written out have no field for external data: it is appended as bytes of protocol buffers.
+    let weights: Vec<u8> = model.graph.as_ref().unwrap().initializer[0].raw_data.clone().unwrap();
+    std::fs::write(folder.path().join("net.onnx.data"), &weights).unwrap();
+    std::fs::write(&path, onnx::with_external_weights(&model, "net.onnx.data")).unwrap();
+    let ended = run(maskcast().args(["model", "verify", "net.onnx"]).current_dir(folder.path()));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let loaded = Model::load(&cpu(&path), 1).unwrap();
+    assert_halves("external", &loaded, 1, 3);
+    std::fs::remove_file(folder.path().join("net.onnx.data")).unwrap();
+    let ended = run(maskcast().args(["model", "verify", "net.onnx"]).current_dir(folder.path()));
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("its weights are in ./net.onnx.data"), "{}", ended.stderr);
+}
