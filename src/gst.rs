@@ -12,7 +12,8 @@ pub struct GstError {
 
 impl GstError {
     pub fn new(message: impl Into<String>) -> Self {
-        GstError { message: message.into() }
+        // What a camera answers may be in it.
+        GstError { message: crate::bounded::line(&message.into()).into_owned() }
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`heap`] | memory that goes back to the system |
 //! | [`descriptors`] | file descriptors, and those that viewers cannot take |
 //! | [`repeats`] | log lines of faults that repeat |
+//! | [`bounded`] | text from outside, fit for a line of the log |
 //! | [`stream`] | one stream: stages, supervision, accounts, freshness |
 //! | [`capture`] | sources (GStreamer) |
 //! | [`segment`] | models (ONNX Runtime), batching across streams |
@@ -32,6 +33,7 @@
 #![deny(unsafe_code)]
 
 pub mod access;
+pub mod bounded;
 pub mod capture;
 pub mod commands;
 pub mod config;

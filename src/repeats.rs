@@ -105,6 +105,7 @@ impl Repeats {
     /// What is to be told because of `line`.
     fn enter(&self, line: Line<'_>, now: Instant) -> Vec<Told> {
         let Line { level, stream, stage, from, seq, text } = line;
+        let text = &*crate::bounded::line(text);
         let words: String = text.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kinds.iter_mut().find(|kind| {

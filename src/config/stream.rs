@@ -95,10 +95,17 @@ fn read_name(value: &Value, taken: &[String]) -> Option<String> {
     Some(name.to_owned())
 }
 
+/// Bytes of a source: it is part of log lines.
+const LONGEST_SOURCE: usize = 4096;
+
 fn read_source(section: &Section) -> Option<SourceSpec> {
     let spec = section
         .require("source", "write a URL, e.g. \"rtsp://HOST/PATH\", \"v4l2:///dev/video0\" or \"file:video.mp4\"")
         .and_then(|value| {
+            let length = value.string()?.len();
+            if length > LONGEST_SOURCE {
+                return value.fail(format!("has {length} bytes, more than {LONGEST_SOURCE}"), None);
+            }
             let spec = SourceSpec::parse(value.string()?, value.doc.base());
             match spec.and_then(|spec| spec.uri.check_file().map(|()| spec)) {
                 Ok(spec) => Some(spec),

@@ -12,10 +12,14 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::api::tenths;
 use super::problem::Problem;
+use crate::bounded::field;
 use crate::config::hex;
 use crate::frame::Label;
 use crate::segment::placement::Part;
 use crate::service::view::{Change, ModelView, Outcome, Wish};
+
+/// Bytes of a path, as Linux limits them.
+const LONGEST_PATH: usize = 4095;
 
 /// The model that runs.
 #[derive(Serialize, ToSchema)]
@@ -139,8 +143,16 @@ pub(super) async fn change(
     wish: Result<Json<ModelWish>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
     let Json(ModelWish { path, force }) = wish.map_err(Problem::from)?;
-    if !path.is_absolute() {
-        let detail = format!("path: {} does not begin at the root", path.display());
+    let shown = path.to_string_lossy();
+    let wrong = if !path.is_absolute() {
+        Some("does not begin at the root")
+    } else if shown.len() > LONGEST_PATH {
+        Some("is longer than a path can be")
+    } else {
+        shown.contains(char::is_control).then_some("has control characters in it")
+    };
+    if let Some(wrong) = wrong {
+        let detail = format!("path: {} {wrong}", field(&shown));
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     if app.view.model().is_none() {

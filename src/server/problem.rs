@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::bounded::{field, line};
 use crate::config::ConfigError;
 use crate::service::view::StreamView;
 
@@ -63,6 +64,7 @@ pub(super) struct Fault {
 
 impl Problem {
     pub fn new(status: StatusCode, detail: String) -> Self {
+        let detail = line(&detail).into_owned();
         Problem { status, detail, streams: None, errors: None, retry_after: None }
     }
 
@@ -77,7 +79,7 @@ impl Problem {
         let names: Vec<String> = streams.iter().map(|stream| stream.status.name.to_string()).collect();
         let known =
             if names.is_empty() { "there are no streams".into() } else { format!("there is {}", names.join(", ")) };
-        let detail = format!("there is no stream {name:?}; {known}");
+        let detail = format!("there is no stream {:?}; {known}", field(name));
         Problem { streams: Some(names), ..Problem::new(StatusCode::NOT_FOUND, detail) }
     }
 

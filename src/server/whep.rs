@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use super::{Named, Shared};
 use crate::access::Identity;
+use crate::bounded::field;
 use crate::config::WebRtcConfig;
 use crate::publish::encoder::Level;
 use crate::publish::whep::Refusal;
@@ -161,7 +162,7 @@ fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, BytesRejection>) 
     let written = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = written.split(';').next().unwrap_or("").trim();
     if !essence.eq_ignore_ascii_case(wanted) {
-        let detail = format!("the body must be {wanted}, not {essence:?}");
+        let detail = format!("the body must be {wanted}, not {:?}", field(essence));
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let body = body.map_err(|error| Problem::new(error.status(), error.body_text()))?;

@@ -159,6 +159,7 @@ impl Status {
 
     /// Changes the state in the locked `condition`, and logs it with its reason once that is unlocked.
     fn set_state(&self, mut condition: MutexGuard<'_, Condition>, state: State, reason: Option<String>) {
+        let reason = reason.map(|reason| crate::bounded::line(&reason).into_owned());
         if condition.state == state {
             if reason.is_some() {
                 condition.reason = reason;

@@ -267,6 +267,7 @@ fn a_wish_for_a_model_is_passed_on_once() {
     };
     let json = "application/json";
     let wish = r#"{"path": "/srv/yard.onnx"}"#;
+    let long = format!("{{\"path\": \"/{}\"}}", "x".repeat(60_000));
     assert_eq!(get(&server, "/api/v1/model").status, 503);
     assert_eq!(post(wish, json).0, 503, "there is nothing to exchange yet");
     view.set_model(model());
@@ -275,9 +276,12 @@ fn a_wish_for_a_model_is_passed_on_once() {
         ("{", json, 400),
         (r#"{"file": "/srv/yard.onnx"}"#, json, 422),
         (r#"{"path": "yard.onnx"}"#, json, 422),
+        (r#"{"path": "/srv/a\n2026 ERROR b"}"#, json, 422),
+        (&*long, json, 422),
     ] {
         let (got, problem) = post(body, kind);
         assert_eq!((got, problem["status"].as_u64()), (status, Some(u64::from(status))), "{body}");
+        assert!(problem["detail"].as_str().unwrap().len() < 500, "{problem}");
     }
     assert!(incoming.models.is_empty());
     let (status, change) = post(wish, json);
