@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -109,6 +110,7 @@ struct Rules {
     stranger: Option<Role>,
     /// Names that the service is asked for by; `None`: any.
     hosts: Option<Vec<String>>,
+    trusted_proxies: Vec<IpNet>,
 }
 
 /// Decides who is let in.
@@ -165,6 +167,11 @@ impl Access {
             || host == "localhost"
             || host.ends_with(".localhost")
             || hosts.contains(&host)
+    }
+
+    /// Whether this address is a proxy's that is believed when it tells whose request it passes on.
+    pub fn trusts_proxy(&self, address: IpAddr) -> bool {
+        self.rules().trusted_proxies.iter().any(|network| network.contains(&address))
     }
 
     /// All who have credentials.
@@ -316,7 +323,9 @@ impl Rules {
         // With credentials a foreign name gets nobody in; on a network nobody knows all names.
         let any = config.hosts.is_empty() && (anonymous.is_none() || !config.http.ip().is_loopback());
         let stranger = config.allow_anonymous.then_some(Role::Viewer);
-        Rules { users: config.users.clone(), anonymous, stranger, hosts: (!any).then(|| config.hosts.clone()) }
+        let hosts = (!any).then(|| config.hosts.clone());
+        let trusted_proxies = config.trusted_proxies.clone();
+        Rules { users: config.users.clone(), anonymous, stranger, hosts, trusted_proxies }
     }
 }
 

@@ -40,6 +40,7 @@ impl Default for ServerConfig {
             tls: None,
             rtsp_plain_auth: false,
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             api_sources: ApiSources::default(),
             webrtc: WebRtcConfig::default(),
         }

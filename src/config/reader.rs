@@ -20,7 +20,10 @@ use super::error::{ConfigError, did_you_mean, line_of, suggest};
 /// to the overlay, however the lines are indented.
 pub(super) const HOMES: [(&str, &[&str]); 10] = [
     ("[model]", &["path", "providers", "require", "threads", "workers", "max_batch", "device", "cache_dir", "runtime"]),
-    ("[server]", &["http", "rtsp", "allow_anonymous", "users", "rtsp_plain_auth", "hosts", "api_sources"]),
+    (
+        "[server]",
+        &["http", "rtsp", "allow_anonymous", "users", "rtsp_plain_auth", "hosts", "trusted_proxies", "api_sources"],
+    ),
     ("[server.tls]", &["cert", "key"]),
     ("[server.webrtc]", &["stun", "turn", "udp_ports", "host_addresses", "max_viewers"]),
     (

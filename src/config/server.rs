@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::allowed::ApiSources;
@@ -28,6 +29,8 @@ pub struct ServerConfig {
     pub rtsp_plain_auth: bool,
     /// Names that browsers may know this machine by; addresses and `localhost` always are.
     pub hosts: Vec<String>,
+    /// Proxies that are believed when they tell whose requests they pass on.
+    pub trusted_proxies: Vec<IpNet>,
     /// What the API may add as a source.
     pub api_sources: ApiSources,
     pub webrtc: WebRtcConfig,
@@ -72,6 +75,7 @@ pub(super) fn read_server(section: &Section) -> ServerConfig {
         tls: read_tls(&section.section("tls")),
         rtsp_plain_auth: flag("rtsp_plain_auth"),
         hosts: section.get("hosts").and_then(|value| read_hosts(&value)).unwrap_or_default(),
+        trusted_proxies: section.get("trusted_proxies").and_then(|value| read_networks(&value)).unwrap_or_default(),
         api_sources: section.get("api_sources").and_then(|value| read_api_sources(&value)).unwrap_or_default(),
         webrtc: WebRtcConfig::read(&section.section("webrtc")),
     };
@@ -158,6 +162,23 @@ fn read_hosts(value: &Value) -> Option<Vec<String>> {
         value.fail(format!("{name:?} is not the name of a host"), Some(help))
     };
     Some(value.list(Some(help))?.iter().filter_map(host).collect())
+}
+
+fn read_networks(value: &Value) -> Option<Vec<IpNet>> {
+    let help = "write the proxies' addresses or networks: [\"127.0.0.1\", \"10.0.0.0/24\"]";
+    let network = |value: &Value| {
+        let text = value.string()?;
+        let address = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        match text.parse::<IpNet>().or_else(|_| address()) {
+            Ok(network) if network.prefix_len() == 0 => {
+                let problem = format!("{text} is every address: any client could then say that it is another one");
+                value.fail(problem, Some(help))
+            }
+            Ok(network) => Some(network),
+            Err(_) => value.fail(format!("{text:?} is neither an address nor a network"), Some(help)),
+        }
+    };
+    Some(value.list(Some(help))?.iter().filter_map(network).collect())
 }
 
 fn read_api_sources(value: &Value) -> Option<ApiSources> {

@@ -13,7 +13,7 @@
 //! must come from our own page, and with a cookie it must carry the session's CSRF token as well. Where nobody is asked who
 //! they are, only names that are ours are answered: else a site whose name is made to lead to 127.0.0.1 could look, too.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +25,13 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::client::Client;
 use super::connection::Peer;
 use super::problem::Problem;
-use super::{App, Shared, session};
+use super::{App, Shared, host, session};
 use crate::access::sessions::same;
 use crate::access::{Access, Denied, Identity, REALM, Role};
+use crate::bounded::field;
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +64,22 @@ fn is_page_file(path: &str) -> bool {
 }
 
 /// Lets a request through to its handler, with the [`Identity`] of who asks, or answers it with why not.
-pub(super) async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State(app): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let changes = !matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let from = peer(&request);
     let headers = request.headers();
+    let trusts = |address| app.access.trusts_proxy(address);
+    let client = Client::of(peer.address.ip(), app.tls(), headers, trusts);
+    if let Err(problem) = host::check(request.version(), headers) {
+        return Problem::new(StatusCode::BAD_REQUEST, problem.into()).into_response();
+    }
     if let Some(name) = foreign_name(&app.access, request.uri(), headers) {
-        let detail = format!("this service is not known as {name:?}; server.hosts lists its names");
+        let detail = format!("this service is not known as {:?}; server.hosts lists its names", field(&name));
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response();
     }
     if changes && is_cross_site(headers) {
@@ -78,7 +89,7 @@ pub(super) async fn guard(State(app): State<Shared>, mut request: Request, next:
     let need = need(&method, &path);
     let who = match need {
         Need::Nothing => None,
-        Need::Knowing | Need::Role(_) => match identify(&app, headers, from).await {
+        Need::Knowing | Need::Role(_) => match identify(&app, headers, client).await {
             Ok(who) => who,
             Err(refusal) => return refusal,
         },
@@ -106,45 +117,43 @@ pub(super) async fn guard(State(app): State<Shared>, mut request: Request, next:
         _ => {}
     }
     let name = who.as_ref().and_then(|who| who.name.clone());
+    request.extensions_mut().insert(client);
     if let Some(who) = who {
         request.extensions_mut().insert(who);
     }
     let response = next.run(request).await;
     if need == Need::Role(Role::Operator) {
         let name = name.as_deref().unwrap_or("somebody");
-        let from = from.map_or_else(String::new, |from| format!(" from {from}"));
-        tracing::info!("{name}{from}: {method} {path}: {}", response.status());
+        let (method, path) = (field(method.as_str()), field(&path));
+        tracing::info!("{name} from {}: {method} {path}: {}", client.address, response.status());
     }
     response
 }
 
 /// Who asks; `None` when nobody says so and nobody is let in unasked.
-async fn identify(app: &Shared, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Option<Identity>, Response> {
+async fn identify(app: &Shared, headers: &HeaderMap, client: Client) -> Result<Option<Identity>, Response> {
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         return match credentials(authorization) {
             Some(Credentials::Bearer(token)) => app.access.token(token).map(Some),
-            Some(Credentials::Basic(user, password)) => match check(&app.access, user, password, from).await {
-                Ok(identity) => Some(Some(identity)),
-                Err(Denied::Wrong) => None,
-                Err(Denied::Limited(wait)) => return Err(too_many(wait)),
-            },
+            Some(Credentials::Basic(user, password)) => {
+                match check(&app.access, user, password, client.address).await {
+                    Ok(identity) => Some(Some(identity)),
+                    Err(Denied::Wrong) => None,
+                    Err(Denied::Limited(wait)) => return Err(too_many(wait)),
+                }
+            }
             None => None,
         }
         .ok_or_else(|| unauthorized(headers, "no such token, or no such user and password"));
     }
-    let session = session::id(headers, app.tls()).and_then(|id| app.access.session(id));
-    Ok(session.or_else(|| anonymous(app, headers)))
+    let session = session::id(headers, client.secure).and_then(|id| app.access.session(id));
+    Ok(session.or_else(|| anonymous(app, client)))
 }
 
 /// What those may do who do not say who they are. Without users whoever is on this machine may do all; but not who comes by
 /// way of a proxy on it.
-pub(super) fn anonymous(app: &App, headers: &HeaderMap) -> Option<Identity> {
-    let passed_on = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
-    if passed_on.iter().any(|name| headers.contains_key(*name)) {
-        app.access.stranger()
-    } else {
-        app.access.anonymous()
-    }
+pub(super) fn anonymous(app: &App, client: Client) -> Option<Identity> {
+    if client.passed_on { app.access.stranger() } else { app.access.anonymous() }
 }
 
 enum Credentials<'a> {
@@ -177,13 +186,13 @@ pub(super) async fn check(
     access: &Arc<Access>,
     user: String,
     password: String,
-    from: Option<IpAddr>,
+    from: IpAddr,
 ) -> Result<Identity, Denied> {
     if let Some(identity) = access.remembered(&user, &password) {
         return Ok(identity);
     }
     let access = Arc::clone(access);
-    let checked = tokio::task::spawn_blocking(move || access.check(&user, &password, from)).await;
+    let checked = tokio::task::spawn_blocking(move || access.check(&user, &password, Some(from))).await;
     match checked {
         Ok(Ok(identity)) => Ok(identity),
         Ok(Err(refusal)) => {
@@ -193,14 +202,6 @@ pub(super) async fn check(
         }
         Err(_) => Err(Denied::Wrong),
     }
-}
-
-/// The client's address.
-fn peer(request: &Request) -> Option<IpAddr> {
-    request
-        .extensions()
-        .get::<ConnectInfo<Peer>>()
-        .map(|ConnectInfo(peer)| SocketAddr::ip(&peer.address).to_canonical())
 }
 
 /// 401 with what a client could do. A browser would ask for a password by itself on Basic, over the page that has a form

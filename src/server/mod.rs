@@ -24,10 +24,10 @@ use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
@@ -36,6 +36,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::tls::Certificate;
 use crate::access::{Access, Role};
+use crate::bounded::field;
 use crate::config::ServerConfig;
 use crate::publish::whep::Whep;
 use crate::service::view::{StreamView, View};
@@ -44,7 +45,9 @@ use crate::stream::status::State as StreamState;
 mod api;
 pub(crate) mod auth;
 mod change;
+mod client;
 mod connection;
+mod host;
 mod metrics;
 mod mjpeg;
 mod model;
@@ -62,6 +65,7 @@ mod whep;
 #[cfg(test)]
 mod tests;
 
+use client::Client;
 use connection::{Doors, Peer};
 use problem::Problem;
 
@@ -294,7 +298,7 @@ async fn healthz() -> &'static str {
 }
 
 /// 503 and the names of the streams that have neither shown a frame nor been found away, and whether the model is missing.
-async fn readyz(State(app): State<Shared>, headers: HeaderMap) -> Response {
+async fn readyz(State(app): State<Shared>, Extension(client): Extension<Client>) -> Response {
     let streams = app.view.streams();
     let starting = streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
     let mut names: Vec<&str> = starting.map(|stream| &*stream.status.name).collect();
@@ -305,7 +309,7 @@ async fn readyz(State(app): State<Shared>, headers: HeaderMap) -> Response {
     if names.is_empty() {
         return "ready".into_response();
     }
-    if auth::anonymous(&app, &headers).is_none() {
+    if auth::anonymous(&app, client).is_none() {
         // Everybody may ask, but only those who are let in may know what there is.
         return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
     }
@@ -313,11 +317,12 @@ async fn readyz(State(app): State<Shared>, headers: HeaderMap) -> Response {
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", field(uri.path())))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} has no meaning at {}", uri.path()))
+    let detail = format!("{} has no meaning at {}", field(method.as_str()), field(uri.path()));
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
 /// The stream that the path's `{name}` names.

@@ -1,7 +1,7 @@
 //! `/api/v1/session`: logging in and out on the page.
 
+use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::auth::{check, too_many, unauthorized};
-use super::connection::Peer;
+use super::client::Client;
 use super::problem::Problem;
 use crate::access::sessions::LONGEST;
 use crate::access::{Denied, Identity};
@@ -46,16 +46,16 @@ pub(super) struct SessionReport {
     login: bool,
 }
 
-/// The session that a request names.
-pub(super) fn id(headers: &HeaderMap, tls: bool) -> Option<&str> {
-    let wanted = if tls { SECURE_COOKIE } else { PLAIN_COOKIE };
+/// The session that a request names; cookies have another name where the client uses TLS.
+pub(super) fn id(headers: &HeaderMap, secure: bool) -> Option<&str> {
+    let wanted = if secure { SECURE_COOKIE } else { PLAIN_COOKIE };
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == wanted).map(|(_, id)| id)
 }
 
-fn cookie(id: &str, seconds: u64, tls: bool) -> Result<HeaderValue, Problem> {
-    let (name, secure) = if tls { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
+fn cookie(id: &str, seconds: u64, secure: bool) -> Result<HeaderValue, Problem> {
+    let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
     HeaderValue::from_str(&format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"))
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the cookie cannot be written".into()))
 }
@@ -80,7 +80,7 @@ fn cookie(id: &str, seconds: u64, tls: bool) -> Result<HeaderValue, Problem> {
 )]
 pub(super) async fn login(
     State(app): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     login: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, Response> {
@@ -89,8 +89,8 @@ pub(super) async fn login(
         let detail = "the body is to be JSON: {\"user\": \"…\", \"password\": \"…\"}";
         Problem::new(error.status(), detail.into()).into_response()
     })?;
-    let from = peer.address.ip().to_canonical();
-    let mut identity = check(&app.access, user, password, Some(from)).await.map_err(|denied| match denied {
+    let from = client.address;
+    let mut identity = check(&app.access, user, password, from).await.map_err(|denied| match denied {
         Denied::Wrong => unauthorized(&headers, "no such user, or another password"),
         Denied::Limited(wait) => too_many(wait),
     })?;
@@ -98,11 +98,11 @@ pub(super) async fn login(
     let name = identity.name.as_deref().unwrap_or_default();
     let begun = app.access.begin(name).map_err(failed)?;
     // Who logs in anew leaves the old session, whoever began it.
-    if let Some(old) = id(&headers, app.tls()) {
+    if let Some(old) = id(&headers, client.secure) {
         app.access.end(old);
     }
     tracing::info!("{name} has logged in from {from} as {}", identity.role.name());
-    let cookie = cookie(&begun.id, LONGEST.as_secs(), app.tls()).map_err(IntoResponse::into_response)?;
+    let cookie = cookie(&begun.id, LONGEST.as_secs(), client.secure).map_err(IntoResponse::into_response)?;
     identity.csrf = Some(begun.csrf);
     Ok(([(header::SET_COOKIE, cookie)], Json(report(&app, &identity))).into_response())
 }
@@ -137,11 +137,15 @@ pub(super) async fn show(
     tag = "session",
     responses((status = 204, description = "Nobody is logged in any more."))
 )]
-pub(super) async fn logout(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
-    if let Some(id) = id(&headers, app.tls()) {
+pub(super) async fn logout(
+    State(app): State<Shared>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if let Some(id) = id(&headers, client.secure) {
         app.access.end(id);
     }
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, app.tls())?)]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, client.secure)?)]).into_response())
 }
 
 fn report(app: &Shared, identity: &Identity) -> SessionReport {

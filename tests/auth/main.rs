@@ -9,3 +9,4 @@ mod house;
 mod http;
 mod network;
 mod people;
+mod proxy;

@@ -115,3 +115,31 @@ fn tls_hosts_and_api_sources() {
     }
     assert_eq!(errors.len(), 5);
 }
+
+#[test]
+fn proxies_are_addresses_and_networks() {
+    let dir = folder();
+    let read =
+        server(dir.path(), "trusted_proxies = [\"127.0.0.1\", \"10.1.2.3/8\", \"::1\", \"::ffff:192.0.2.1\"]").unwrap();
+    let trusts = |text: &str| {
+        read.trusted_proxies.iter().any(|network| network.contains(&text.parse::<std::net::IpAddr>().unwrap()))
+    };
+    for proxy in ["127.0.0.1", "10.0.0.1", "10.255.0.1", "::1", "192.0.2.1"] {
+        assert!(trusts(proxy), "{proxy}");
+    }
+    assert!(!trusts("127.0.0.2") && !trusts("11.0.0.1") && !trusts("::2"));
+    assert_eq!(server(dir.path(), "").unwrap().trusted_proxies, []);
+    let errors = server(dir.path(), "trusted_proxies = [\"proxy.local\", \"10.0.0.0/33\", \"0.0.0.0/0\", \"::/0\", 7]")
+        .unwrap_err();
+    let errors: Vec<String> = errors.errors.iter().map(ToString::to_string).collect();
+    for (error, start) in errors.iter().zip([
+        "server.trusted_proxies[0]: \"proxy.local\" is neither an address nor a network (help: write the proxies' addresses",
+        "server.trusted_proxies[1]: \"10.0.0.0/33\" is neither an address nor a network",
+        "server.trusted_proxies[2]: 0.0.0.0/0 is every address: any client could then say that it is another one",
+        "server.trusted_proxies[3]: ::/0 is every address",
+        "server.trusted_proxies[4]: ",
+    ]) {
+        assert!(error.starts_with(start), "{error}");
+    }
+    assert_eq!(errors.len(), 5);
+}
