@@ -182,7 +182,7 @@ impl Limits {
 }
 
 /// What one client can choose from: a single IPv4 address, a network of 64 bits in IPv6.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         address => address,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::frame::{PictureMut, VideoInfo};
 use crate::gst::GstError;
 
+mod connection_limit;
 pub mod encoder;
 pub mod fanout;
 pub mod file;

@@ -21,7 +21,7 @@ use rtsp_server::prelude::*;
 
 use super::rtsp_auth::RtspAuth;
 use super::rtsp_ffi::peer;
-use crate::server::places::{MOST, MOST_OF_ONE, Place, Places};
+use super::connection_limit::{ConnectionLimiter, ConnectionPermit, MAX_CONNECTIONS, MAX_OF_ADDRESS};
 use crate::{descriptors, repeats};
 
 /// How long a client may say nothing before it has a session: time for a TLS handshake, or for the next request.
@@ -48,7 +48,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Connections(Arc<Inner>);
 
 struct Inner {
-    places: Places,
+    limiter: ConnectionLimiter,
     /// By the client's address in memory.
     open: Mutex<HashMap<usize, Connection>>,
     /// Those to be closed as soon as GStreamer has taken them in.
@@ -62,7 +62,7 @@ struct Connection {
     client: glib::WeakRef<rtsp_server::RTSPClient>,
     state: State,
     /// Given back with the connection.
-    _place: Place,
+    _permit: ConnectionPermit,
 }
 
 #[derive(Clone)]
@@ -84,12 +84,12 @@ type Closing = glib::SendWeakRef<Socket>;
 impl Connections {
     /// For a server; those who say nothing are closed after [`SILENT_LIMIT`].
     pub fn new(tls: bool) -> Self {
-        Self::of(MOST, SILENT_LIMIT, tls)
+        Self::of(MAX_CONNECTIONS, SILENT_LIMIT, tls)
     }
 
     pub fn of(most: usize, silent_limit: Duration, tls: bool) -> Self {
         Connections(Arc::new(Inner {
-            places: Places::new(most, MOST_OF_ONE),
+            limiter: ConnectionLimiter::new(most, MAX_OF_ADDRESS),
             open: Mutex::default(),
             refused: Mutex::default(),
             silent_limit,
@@ -111,7 +111,7 @@ impl Connections {
     /// Before a connection is accepted: makes room for it, if there is none. False while there is none; the next one waits
     /// in the kernel then.
     pub fn make_room(&self) -> bool {
-        if self.0.places.has_room() && !descriptors::are_scarce() {
+        if self.0.limiter.has_room() && !descriptors::are_scarce() {
             return true;
         }
         let idle = self.all().into_iter().filter(|(client, _)| !has_session(client));
@@ -174,14 +174,14 @@ impl Connections {
     fn came(&self, client: &rtsp_server::RTSPClient) {
         let Some((address, socket)) = peer(client) else { return };
         let closing = Closing::from(socket.downgrade());
-        let Some(place) = self.0.places.try_take(address) else {
+        let Some(permit) = self.0.limiter.try_acquire(address) else {
             let text = format!("{address} has too many RTSP connections; no more from there");
             repeats::warn("", "publish", &text);
             lock(&self.0.refused).push(closing);
             return;
         };
         let state = State { address, closing: Some(closing), heard: Instant::now(), spoken: false, described: false };
-        lock(&self.0.open).insert(key(client), Connection { client: client.downgrade(), state, _place: place });
+        lock(&self.0.open).insert(key(client), Connection { client: client.downgrade(), state, _permit: permit });
         let connections = self.clone();
         client.connect_closed(move |client| {
             lock(&connections.0.open).remove(&key(client));

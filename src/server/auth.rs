@@ -28,7 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::client::Client;
 use super::connection::Peer;
 use super::problem::Problem;
-use super::{App, Shared, host, session};
+use super::{App, Shared, body, host, session};
 use crate::access::sessions::same;
 use crate::access::{Access, Denied, Identity, REALM, Role};
 use crate::bounded::field;
@@ -76,7 +76,8 @@ pub(super) async fn guard(
     let trusts = |address| app.access.trusts_proxy(address);
     let client = Client::of(peer.address.ip(), app.tls(), headers, trusts);
     if let Err(problem) = host::check(request.version(), headers) {
-        return Problem::new(StatusCode::BAD_REQUEST, problem.into()).into_response();
+        // What follows on the connection may not be what it seems, either.
+        return body::refused(StatusCode::BAD_REQUEST, problem.into());
     }
     if let Some(name) = foreign_name(&app.access, request.uri(), headers) {
         let detail = format!("this service is not known as {:?}; server.hosts lists its names", field(&name));

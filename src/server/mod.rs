@@ -42,8 +42,10 @@ use crate::publish::whep::Whep;
 use crate::service::view::{StreamView, View};
 use crate::stream::status::State as StreamState;
 
+mod accept;
 mod api;
 pub(crate) mod auth;
+mod body;
 mod change;
 mod client;
 mod connection;
@@ -54,7 +56,7 @@ mod model;
 mod openapi;
 mod overlay;
 mod page;
-pub(crate) mod places;
+mod places;
 mod problem;
 mod process;
 mod recordings;
@@ -65,8 +67,8 @@ mod whep;
 #[cfg(test)]
 mod tests;
 
+use accept::Doors;
 use client::Client;
-use connection::{Doors, Peer};
 use problem::Problem;
 
 /// Connections that the kernel holds until they are accepted.
@@ -75,9 +77,6 @@ const BACKLOG: u32 = 128;
 /// Bytes that the kernel may hold for a client, and so the age of what a slow viewer sees: left to itself, Linux lets
 /// megabytes queue up, which is many seconds of old pictures on a slow line.
 const SEND_BUFFER: u32 = 128 * 1024;
-
-/// Bytes that bodies may have: some hundred times what settings need; a browser's offer of WebRTC has about 5000.
-const LARGEST_BODY: usize = 64 << 10;
 
 /// How long open connections may take to end by themselves when the server stops.
 const GRACE: Duration = Duration::from_millis(400);
@@ -235,14 +234,14 @@ impl Drop for HttpServer {
 
 async fn run(listener: Doors, app: Shared) {
     let (graceful, hard) = (app.stopping.clone(), app.stopping.clone());
-    let router = router(app).into_make_service_with_connect_info::<Peer>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopped(graceful));
+    let access = Arc::clone(&app.access);
+    let server = listener.serve(router(app), move |address| access.trusts_proxy(address), graceful);
     let deadline = async {
         stopped(hard).await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        _ = server => {}
+        () = server => {}
         () = deadline => tracing::debug!("HTTP connections were still open at the end and are cut"),
     }
 }
@@ -260,11 +259,16 @@ fn router(app: Shared) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
         .merge(openapi::docs())
-        .merge(Router::from(openapi::routes()).layer(DefaultBodyLimit::max(LARGEST_BODY)))
+        .merge(
+            Router::from(openapi::routes())
+                .layer(middleware::from_fn(body::in_time))
+                .layer(DefaultBodyLimit::max(body::LARGEST)),
+        )
         .route("/mjpeg/{name}", get(mjpeg::live))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard))
+        .layer(middleware::from_fn(accept::reserve))
         .layer(middleware::map_response_with_state(Arc::clone(&app), with_headers))
         .with_state(app)
 }

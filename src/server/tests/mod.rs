@@ -20,6 +20,7 @@ use crate::stream::ledger::DropReason;
 use crate::stream::status::Status;
 use crate::stream::timing::{Spent, Stage};
 
+mod limits;
 mod metrics;
 mod pictures;
 

@@ -1,0 +1,88 @@
+//! How many RTSP connections there may be: in all, and from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// RTSP connections at the same time.
+pub(super) const MAX_CONNECTIONS: usize = 512;
+
+/// Of these, connections from one address other than this machine's loopback.
+pub(super) const MAX_OF_ADDRESS: usize = 128;
+
+/// Counts open connections by address.
+pub(super) struct ConnectionLimiter {
+    max: usize,
+    max_of_address: usize,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// The right of one connection to be open; given back when it is dropped.
+pub(super) struct ConnectionPermit {
+    address: IpAddr,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl ConnectionLimiter {
+    /// At most `max` connections in all, and `max_of_address` from one address.
+    pub fn new(max: usize, max_of_address: usize) -> Self {
+        ConnectionLimiter { max, max_of_address, open: Arc::default() }
+    }
+
+    /// Whether one more connection could be open.
+    pub fn has_room(&self) -> bool {
+        lock(&self.open).values().sum::<usize>() < self.max
+    }
+
+    /// A permit for a connection from `address`; `None` when there are too many connections, in all or from there. The
+    /// loopback may have all, because a proxy on this machine stands for many clients.
+    pub fn try_acquire(&self, address: IpAddr) -> Option<ConnectionPermit> {
+        let address = address.to_canonical();
+        let mut open = lock(&self.open);
+        let of_address = open.get(&address).copied().unwrap_or_default();
+        if open.values().sum::<usize>() >= self.max || (of_address >= self.max_of_address && !address.is_loopback()) {
+            return None;
+        }
+        open.insert(address, of_address + 1);
+        Some(ConnectionPermit { address, open: Arc::clone(&self.open) })
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+fn lock(open: &Mutex<HashMap<IpAddr, usize>>) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_is_limited_and_others_keep_their_share() {
+        let limiter = ConnectionLimiter::new(5, 2);
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        let held = [limiter.try_acquire(one).unwrap(), limiter.try_acquire(one).unwrap()];
+        assert!(limiter.try_acquire(one).is_none());
+        // The same address, as a socket for both families gives it.
+        assert!(limiter.try_acquire("::ffff:192.0.2.1".parse().unwrap()).is_none());
+        let _other = limiter.try_acquire(other).unwrap();
+        drop(held);
+        let _again = limiter.try_acquire(one).unwrap();
+        let local = "127.0.0.1".parse().unwrap();
+        let _local = [(); 3].map(|()| limiter.try_acquire(local).unwrap());
+        assert!(!limiter.has_room());
+        assert!(limiter.try_acquire(local).is_none(), "the total holds for the loopback too");
+        assert_eq!(lock(&limiter.open).len(), 3);
+    }
+}
