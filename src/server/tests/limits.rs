@@ -274,7 +274,7 @@ async fn what_http_does_not_allow_is_refused() {
         (format!("GET http://localhost/healthz HTTP/1.1\r\n{host}\r\n"), "200"),
         (format!("GET http://evil.example/healthz HTTP/1.1\r\n{host}\r\n"), "421"),
         (format!("GET /{long} HTTP/1.1\r\n{host}\r\n"), "414"),
-        (format!("GET / HTTP/1.1\r\n{host}X: {long}\r\n\r\n"), "431"),
+        (format!("GET / HTTP/1.1\r\n{host}X: {long}{long}{long}\r\n\r\n"), "431"),
         (format!("GET / HTTP/1.1\r\n{host}{many}\r\n"), "431"),
         (format!("GET /\u{0} HTTP/1.1\r\n{host}\r\n"), "400"),
         (format!("GET / HTTP/1.1\r\n{host}X: a\u{0}b\r\n\r\n"), "400"),
@@ -288,7 +288,7 @@ async fn what_http_does_not_allow_is_refused() {
         (format!("POST /api/v1/session HTTP/1.1\r\n{host}{body}\r\nffffffffffffffffff\r\n"), "400"),
         (format!("POST /api/v1/session HTTP/1.1\r\n{host}{body}\r\n2\r\n{{}}\r\n0\r\nX: {long}\r\n\r\n"), "400"),
         (format!("POST /api/v1/session HTTP/1.1\r\n{host}{body}\r\n2\r\n{{}}\r\n0\r\nX: y\r\n\r\n"), "422"),
-        (format!("POST /api/v1/session HTTP/1.1\r\n{host}{body}\r\n10000\r\n{long}"), "413"),
+        (format!("POST /api/v1/session HTTP/1.1\r\n{host}{body}\r\n11000\r\n{long}"), "413"),
     ] {
         let answer = served.answer(request.as_bytes()).await;
         assert_eq!(status(&answer), expected, "{}: {answer}", &request[..request.len().min(200)]);
