@@ -66,7 +66,8 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<(SourceUri, Option<Creden
         }
         "srt" => {
             rest_of("write \"srt://HOST:PORT\"")?;
-            let (url, credentials) = network_url(text)?;
+            let listening = srt_listener(rest);
+            let (url, credentials) = network_url(listening.as_deref().unwrap_or(text))?;
             if credentials.is_some() {
                 return Err(problem("SRT knows no users", "a passphrase is written \"srt://HOST:PORT?passphrase=…\""));
             }
@@ -93,6 +94,16 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<(SourceUri, Option<Creden
         _ => return Err((format!("unknown scheme {scheme:?}"), Some(did_you_mean(&scheme, SCHEMES)))),
     };
     Ok((uri, None))
+}
+
+/// `srt://:PORT` waits for callers on all addresses, as in other SRT programs: the same with host and mode written out.
+fn srt_listener(rest: &str) -> Option<String> {
+    let place = rest.strip_prefix("//:")?;
+    let (place, query) = place.split_once('?').unwrap_or((place, ""));
+    let has_mode = query.split('&').any(|pair| pair.starts_with("mode="));
+    let mode = if has_mode { "" } else { "mode=listener" };
+    let between = if query.is_empty() || has_mode { "" } else { "&" };
+    Some(format!("srt://0.0.0.0:{place}?{query}{between}{mode}"))
 }
 
 fn problem(problem: &str, help: &str) -> Problem {
@@ -298,6 +309,15 @@ mod tests {
         assert_eq!(ok("libcamera:///base/i2c@1a/imx219").0, SourceUri::Libcamera("/base/i2c@1a/imx219".into()));
         assert_eq!(ok("gst:videotestsrc ! fakesink").0, SourceUri::Gst("videotestsrc ! fakesink".into()));
         assert!(matches!(ok("srt://0.0.0.0:7001?mode=listener").0, SourceUri::Srt(_)));
+        let srt = |text: &str| match ok(text).0 {
+            SourceUri::Srt(url) => url.to_string(),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(srt("srt://:7001?mode=listener"), "srt://0.0.0.0:7001?mode=listener");
+        assert_eq!(srt("srt://:7001"), "srt://0.0.0.0:7001?mode=listener");
+        assert_eq!(srt("srt://:7001?latency=300"), "srt://0.0.0.0:7001?latency=300&mode=listener");
+        assert_eq!(srt("srt://:7001?mode=rendezvous&latency=300"), "srt://0.0.0.0:7001?mode=rendezvous&latency=300");
+        assert_eq!(err("srt://:").0, "has no port");
     }
 
     #[test]
