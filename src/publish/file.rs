@@ -1,22 +1,27 @@
 //! `maskcast segment`'s output: every frame into one video file, as fast as the encoder takes them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gstreamer as gst;
 
 use gst::prelude::*;
 
-use super::encoder::{EncodeChain, H264, Purpose, build, glib_error, push_patiently};
-use super::raw::RawPool;
+use super::encoder::{EncodeChain, H264, Purpose, build, fps, glib_error, push_patiently};
+use super::raw::{RawPool, Scaler, announced};
 use super::recording::{Layout, add_file};
 use super::{Accepted, Output, OutputError, Paint, Stamp};
 use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
 use crate::gst::state_error;
+use crate::repeats;
 use crate::stream::status::Status;
 
-/// Writes one file. The first picture's shape is the file's.
+/// The least distance of two pictures.
+const LEAST: gst::ClockTime = gst::ClockTime::from_mseconds(1);
+
+/// Writes one file. The first picture's shape is the file's: pictures of another one are scaled to it.
 pub struct FileOutput {
     path: PathBuf,
     container: Container,
@@ -30,7 +35,12 @@ struct OpenFile {
     bus: gst::Bus,
     chain: EncodeChain,
     pool: RawPool,
-    first: std::time::Duration,
+    /// For the shape of the newest picture, if it is not the file's.
+    scaler: Option<Scaler>,
+    /// Time of the first picture.
+    first: Duration,
+    /// Of the newest picture, in the file.
+    newest: Option<gst::ClockTime>,
     /// An error was seen: the end will not come.
     failed: bool,
 }
@@ -51,11 +61,11 @@ impl FileOutput {
         let pool = RawPool::new(info)?;
         let (pipeline, bus) = crate::gst::pipeline()?;
         let kind = H264::choose(self.encode.encoder, &[])?.encoder;
-        let chain = build(&pipeline, &pool.caps, &info, kind, &self.encode, Purpose::File, &self.status)?;
+        let chain = build(&pipeline, &announced(&pool), &info, kind, &self.encode, Purpose::File, &self.status)?;
         let mux = add_file(&pipeline, self.container, &self.path, Layout::HeaderFirst)?;
         chain.last.link(&mux).map_err(glib_error)?;
         pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&pipeline, "it cannot be written"))?;
-        Ok(OpenFile { pipeline, bus, chain, pool, first: stamp.pts, failed: false })
+        Ok(OpenFile { pipeline, bus, chain, pool, scaler: None, first: stamp.pts, newest: None, failed: false })
     }
 
     fn located(&self, problem: impl std::fmt::Display) -> OutputError {
@@ -74,15 +84,15 @@ impl Output for FileOutput {
         }
         let located = |problem: String| OutputError(format!("{}: {problem}", self.path.display()));
         let Some(open) = &mut self.open else { return Err(located("it is not open".into())) };
-        let shape = open.pool.info;
-        if (info.width, info.height, info.format) != (shape.width, shape.height, shape.format) {
-            let change =
-                format!("the picture changes from {shape} to {info} at {:?}; one file holds one size", stamp.pts);
-            return Err(located(change));
-        }
-        let mut buffer = open.pool.paint(paint)?;
+        let mut buffer = open.paint(info, stamp, &self.path, paint)?;
         let at = gst::ClockTime::from_nseconds(stamp.pts.saturating_sub(open.first).as_nanos() as u64);
-        buffer.make_mut().set_pts(at);
+        // Muxers refuse times that do not rise.
+        let at = open.newest.map_or(at, |newest| at.max(newest + LEAST));
+        open.newest = Some(at);
+        let times = buffer.make_mut();
+        times.set_pts(at);
+        // How long the last picture is shown; the others are shown until the next one comes.
+        times.set_duration(gst::ClockTime::from_nseconds((1e9 / fps(&info)) as u64));
         push_patiently(&open.chain.source, &open.bus, buffer).map_err(|error| {
             open.failed = true;
             located(error.0)
@@ -109,6 +119,35 @@ impl Output for FileOutput {
             (None, Err(error)) => Err(self.located(error)),
             (None, Ok(_)) => Ok(()),
         }
+    }
+}
+
+impl OpenFile {
+    /// The next picture in the file's shape.
+    fn paint(
+        &mut self,
+        info: VideoInfo,
+        stamp: Stamp,
+        path: &Path,
+        paint: &mut Paint<'_>,
+    ) -> Result<gst::Buffer, OutputError> {
+        let shape = |info: VideoInfo| (info.width, info.height, info.format, info.par, info.color);
+        if shape(info) == shape(self.pool.info) {
+            self.scaler = None;
+            return self.pool.paint(paint);
+        }
+        let scaler = match self.scaler.take() {
+            Some(scaler) if shape(scaler.info()) == shape(info) => scaler,
+            _ => {
+                let (path, size, at) =
+                    (path.display(), self.pool.info, stamp.pts.saturating_sub(self.first).as_secs_f64());
+                let text =
+                    format!("{path}: the picture becomes {info} at {at:.1} s; it is scaled to the file's {size}");
+                repeats::warn("", "publish", &text);
+                Scaler::new(info, &self.pool)?
+            }
+        };
+        self.scaler.insert(scaler).paint(&self.pool, paint)
     }
 }
 

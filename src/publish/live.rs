@@ -14,7 +14,7 @@ use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_erro
 use super::fanout::{Fanout, OutputId};
 use super::mjpeg::{Gallery, JpegEncoder};
 use super::push::Push;
-use super::raw::RawPool;
+use super::raw::{RawPool, announced};
 use super::recording::{Archive, Recorder};
 use super::{Accepted, Output, OutputError, Paint, Stamp};
 use crate::config::{EncodeConfig, PushConfig};
@@ -22,6 +22,9 @@ use crate::frame::VideoInfo;
 use crate::gst::{bus_error, state_error};
 use crate::repeats;
 use crate::stream::status::Status;
+use clock::OutputClock;
+
+mod clock;
 
 /// What servers hold of a stream's outputs.
 #[derive(Clone, Default)]
@@ -355,19 +358,6 @@ fn due(sample: gst::Sample, at: Duration) -> gst::Sample {
     due.build()
 }
 
-/// The caps of a stream whose source does not tell its rate say this one. Left open, x264enc keeps each picture back until
-/// it knows how long it is shown, which is when the next one comes: a whole picture's delay, and the last picture before a
-/// camera stalls would reach viewers when it is old. Times are carried by the pictures, not by the rate.
-const NOMINAL_RATE: gst::Fraction = gst::Fraction::from_integer(25);
-
-fn announced(pool: &RawPool) -> gst::Caps {
-    let mut caps = pool.caps.clone();
-    if pool.info.fps.0 == 0 {
-        caps.make_mut().set("framerate", NOMINAL_RATE);
-    }
-    caps
-}
-
 /// How long an encoder may take to give out its last pictures.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -441,35 +431,6 @@ impl Drop for Encoder {
         if self.pipeline.set_state(gst::State::Null).is_err() {
             repeats::warn("", "publish", "an encoder did not stop");
         }
-    }
-}
-
-/// Maps a source's times to the output's: even spacing as the source has it, but never far from when frames came.
-#[derive(Default)]
-struct OutputClock {
-    start: Option<Instant>,
-    anchor: Option<(Duration, Duration)>,
-    last: Duration,
-}
-
-/// A source time that strays further than this from the arrival time starts a new mapping.
-const STRAY: Duration = Duration::from_millis(500);
-
-impl OutputClock {
-    fn at(&mut self, stamp: Stamp) -> Duration {
-        let start = *self.start.get_or_insert(stamp.captured_at);
-        let arrival = stamp.captured_at.saturating_duration_since(start);
-        let (source, output) = *self.anchor.get_or_insert((stamp.pts, arrival));
-        let mapped = output + stamp.pts.saturating_sub(source);
-        let at = if stamp.pts < source || mapped.abs_diff(arrival) > STRAY {
-            self.anchor = Some((stamp.pts, arrival));
-            arrival
-        } else {
-            mapped
-        };
-        // Encoders want times that rise.
-        self.last = at.max(self.last + Duration::from_millis(1));
-        self.last
     }
 }
 

@@ -37,9 +37,7 @@ impl RawPool {
     /// # Errors
     /// When there is no memory for it.
     pub fn paint(&self, paint: &mut Paint<'_>) -> Result<gst::Buffer, OutputError> {
-        let no_memory = || OutputError(format!("no memory for a {} picture", self.info));
-        let buffer = self.pool.acquire_buffer(None).map_err(|_| no_memory())?;
-        let mut frame = gst_video::VideoFrame::from_buffer_writable(buffer, &self.layout).map_err(|_| no_memory())?;
+        let mut frame = self.frame()?;
         let strides: [usize; 3] =
             std::array::from_fn(|n| frame.plane_stride().get(n).map_or(0, |stride| stride.unsigned_abs() as usize));
         let [y, u, v, _] = frame.planes_data_mut();
@@ -53,6 +51,99 @@ impl RawPool {
         });
         Ok(frame.into_buffer())
     }
+
+    /// An empty picture of this shape.
+    fn frame(&self) -> Result<gst_video::VideoFrame<gst_video::video_frame::Writable>, OutputError> {
+        let no_memory = || OutputError(format!("no memory for a {} picture", self.info));
+        let buffer = self.pool.acquire_buffer(None).map_err(|_| no_memory())?;
+        gst_video::VideoFrame::from_buffer_writable(buffer, &self.layout).map_err(|_| no_memory())
+    }
+}
+
+/// The caps of a stream whose source does not tell its rate say this one. Left open, x264enc keeps each picture back until
+/// it knows how long it is shown, which is when the next one comes: a whole picture's delay, and the last picture before a
+/// camera stalls would reach viewers when it is old; and a file of one picture would hold one of no length. Times are
+/// carried by the pictures, not by the rate.
+const NOMINAL_RATE: gst::Fraction = gst::Fraction::from_integer(25);
+
+/// The caps of the pool's pictures, with a rate in any case.
+pub fn announced(pool: &RawPool) -> gst::Caps {
+    let mut caps = pool.caps.clone();
+    if pool.info.fps.0 == 0 {
+        caps.make_mut().set("framerate", NOMINAL_RATE);
+    }
+    caps
+}
+
+/// Paints pictures of one shape and brings them into another: scaled as a whole, with black bars where the proportions
+/// differ.
+pub struct Scaler {
+    from: RawPool,
+    converter: gst_video::VideoConverter,
+}
+
+impl Scaler {
+    /// From pictures like `from` to those of `to`.
+    ///
+    /// # Errors
+    /// When GStreamer cannot convert the one into the other.
+    pub fn new(from: VideoInfo, to: &RawPool) -> Result<Self, OutputError> {
+        let place = placed(&from, &to.info);
+        let from = RawPool::new(from)?;
+        let mut config = gst_video::VideoConverterConfig::new();
+        config.set_dest_x(place.x);
+        config.set_dest_y(place.y);
+        config.set_dest_width(Some(place.width));
+        config.set_dest_height(Some(place.height));
+        config.set_fill_border(true);
+        let converter = gst_video::VideoConverter::new(&from.layout, &to.layout, Some(config))
+            .map_err(|_| OutputError(format!("a {} picture cannot be scaled to {}", from.info, to.info)))?;
+        Ok(Scaler { from, converter })
+    }
+
+    /// The shape that is painted.
+    pub fn info(&self) -> VideoInfo {
+        self.from.info
+    }
+
+    /// A buffer of `to`, which must be the pool that the scaler was made for, with the picture that `paint` draws.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn paint(&self, to: &RawPool, paint: &mut Paint<'_>) -> Result<gst::Buffer, OutputError> {
+        let painted = self.from.paint(paint)?;
+        let unreadable = |_| OutputError(format!("a {} picture cannot be read", self.from.info));
+        let painted = gst_video::VideoFrame::from_buffer_readable(painted, &self.from.layout).map_err(unreadable)?;
+        let mut scaled = to.frame()?;
+        self.converter.frame(&painted, &mut scaled);
+        Ok(scaled.into_buffer())
+    }
+}
+
+/// A part of a picture, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    x: i32,
+    y: i32,
+    width: i32,
+    height: i32,
+}
+
+/// Where a picture like `from` lies in one like `to`: as large as it fits with its proportions, in the middle, at even
+/// coordinates, which both chroma formats have.
+fn placed(from: &VideoInfo, to: &VideoInfo) -> Place {
+    let ratio = |par: (u32, u32)| f64::from(par.0.max(1)) / f64::from(par.1.max(1));
+    // Width of `from` in pixels of `to`, which may be of another shape.
+    let wide = from.width.max(1) as f64 * ratio(from.par) / ratio(to.par);
+    let high = from.height.max(1) as f64;
+    let scale = (to.width as f64 / wide).min(to.height as f64 / high);
+    let fit = |size: f64, room: usize| {
+        let fitted = (size * scale).round() as usize;
+        // A rounding error is no bar.
+        if fitted + 2 > room { (0, room) } else { ((room - fitted) / 4 * 2, (fitted & !1).max(2)) }
+    };
+    let ((x, width), (y, height)) = (fit(wide, to.width), fit(high, to.height));
+    Place { x: x as i32, y: y as i32, width: width as i32, height: height as i32 }
 }
 
 impl Drop for RawPool {
@@ -97,4 +188,46 @@ fn layout(info: &VideoInfo) -> Result<gst_video::VideoInfo, gst::glib::BoolError
         .fps(gst::Fraction::new(info.fps.0 as i32, info.fps.1.max(1) as i32))
         .colorimetry(&colorimetry)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_keeps_its_proportions_in_another() {
+        let shape = |width, height, par| VideoInfo { par, ..VideoInfo::new(PixelFormat::I420, width, height) };
+        let place = |from: (usize, usize), to: (usize, usize)| {
+            let place = placed(&shape(from.0, from.1, (1, 1)), &shape(to.0, to.1, (1, 1)));
+            (place.x, place.y, place.width, place.height)
+        };
+        assert_eq!(place((320, 180), (640, 360)), (0, 0, 640, 360));
+        assert_eq!(place((320, 240), (640, 360)), (80, 0, 480, 360));
+        assert_eq!(place((1920, 1080), (640, 480)), (0, 60, 640, 360));
+        assert_eq!(place((360, 640), (640, 360)), (218, 0, 202, 360));
+        assert_eq!(place((641, 361), (640, 360)), (0, 0, 640, 360));
+        // 720x576 pixels that are shown as 16:9.
+        let anamorphic = placed(&shape(720, 576, (64, 45)), &shape(640, 360, (1, 1)));
+        assert_eq!(anamorphic, Place { x: 0, y: 0, width: 640, height: 360 });
+    }
+
+    /// White becomes white, and the bars are black.
+    #[test]
+    fn a_scaled_picture_lies_between_black_bars() {
+        crate::gst::init().unwrap();
+        let to = RawPool::new(VideoInfo::new(PixelFormat::Nv12, 640, 360)).unwrap();
+        let scaler = Scaler::new(VideoInfo::new(PixelFormat::I420, 320, 240), &to).unwrap();
+        let mut white = |picture: &mut PictureMut<'_>| {
+            assert_eq!((picture.info.width, picture.info.height), (320, 240));
+            picture.planes[0].data.fill(235);
+            picture.planes[1..].iter_mut().for_each(|plane| plane.data.fill(128));
+        };
+        let buffer = scaler.paint(&to, &mut white).unwrap();
+        let frame = gst_video::VideoFrame::from_buffer_readable(buffer, &to.layout).unwrap();
+        let stride = frame.plane_stride()[0] as usize;
+        let luma = frame.plane_data(0).unwrap();
+        let row = &luma[180 * stride..180 * stride + 640];
+        assert!(row[..78].iter().chain(&row[562..]).all(|&y| y == 16), "{row:?}");
+        assert!(row[82..558].iter().all(|&y| y.abs_diff(235) <= 1), "{row:?}");
+    }
 }

@@ -21,6 +21,7 @@ pub use ladder::{Choice, H264};
 pub use level::Level;
 pub use report::{Missing, gstreamer_report};
 pub use settings::auto_bitrate;
+pub(super) use settings::fps;
 
 /// What the encode is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

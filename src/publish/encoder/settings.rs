@@ -17,8 +17,8 @@ const FILE_CRF: u32 = 23;
 /// The rate that is reckoned with where a source does not tell its own.
 const USUAL_RATE: f64 = 25.0;
 
-/// Frames a second.
-pub(super) fn fps(info: &VideoInfo) -> f64 {
+/// Frames a second; a usual rate where the source does not tell its own.
+pub(in crate::publish) fn fps(info: &VideoInfo) -> f64 {
     if info.fps.0 == 0 { USUAL_RATE } else { f64::from(info.fps.0) / f64::from(info.fps.1) }
 }
 
