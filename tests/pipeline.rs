@@ -367,6 +367,31 @@ fn a_silent_source_is_offline_and_its_viewers_are_told() {
     stream.join().unwrap();
 }
 
+/// The source sends data for longer than it may be silent, and no keyframe.
+#[test]
+fn a_source_without_a_keyframe_is_waited_for_and_not_opened_again() {
+    let (pool, _) = pool(1, 1, |_| Ok(()));
+    let (output, shown) = FakeOutput::new(published());
+    let script = vec![Step::Frames(3), Step::NoKeyframe(3000), Step::Frames(4), Step::NoKeyframe(60_000)];
+    let source = ScriptedSource::new(vec![script]);
+    let opened = Arc::clone(&source.opened);
+    let config = config();
+    assert!(config.silence_timeout < Duration::from_secs(3));
+    let (stream, status) = start(config, Pace::Live, source, output, &pool);
+    let published = || status.ledger.counts().captured();
+    wait_until("it waits for a keyframe", || status.state() == State::AwaitsKeyframe && published() == 3);
+    assert!(status.condition().reason.unwrap().contains("keyframe interval"));
+    // Pictures come that are no frames: they say what is waited for.
+    shown.try_iter().count();
+    shown.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((status.state(), published()), (State::AwaitsKeyframe, 3));
+    wait_until("frames come again", || published() == 7);
+    wait_until("it waits again", || status.state() == State::AwaitsKeyframe);
+    assert_eq!(opened.load(Ordering::SeqCst), 1, "the connection is the first one");
+    stream.stop();
+    stream.join().unwrap();
+}
+
 #[test]
 fn busy_failing_and_panicking_outputs_lose_only_their_picture() {
     let (pool, _) = pool(1, 1, |_| Ok(()));

@@ -11,14 +11,22 @@ use crate::gst::GstError;
 use crate::stream::timing::Spent;
 
 mod decode;
+mod keyframe;
+mod looping;
 mod mapped;
 mod pipeline;
 mod presence;
 mod rtp;
 pub(crate) mod secrets;
+mod stuck;
+mod timeline;
+mod tracks;
+mod transport_stream;
 
+pub use keyframe::KeyframeWait;
 pub use pipeline::{GstSource, check_description};
 pub use presence::Presence;
+pub use tracks::Shortfall;
 
 /// Why a source has no more frames. The message names no secrets.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -36,6 +44,8 @@ pub enum Captured {
     Frame(CapturedFrame),
     /// Nothing within the time given.
     Silence,
+    /// No picture within the time given, though data comes: it cannot be decoded before a keyframe.
+    NoKeyframe(KeyframeWait),
     /// The source has ended by itself.
     End,
 }
@@ -89,8 +99,19 @@ pub trait Capture: Send {
         false
     }
 
-    /// Number of frames the source announces, for a progress bar.
+    /// Whether a long pause between two frames is no fault: a file shows some pictures for longer than a camera may be silent.
+    fn may_pause(&self) -> bool {
+        false
+    }
+
+    /// About how many frames the source has by its length and nominal rate, for a progress bar.
     fn expected_frames(&self) -> Option<u64> {
+        None
+    }
+
+    /// At the end: what is missing of the length that the source announces. `None` where nothing is, or no length is
+    /// announced.
+    fn shortfall(&self) -> Option<Shortfall> {
         None
     }
 }

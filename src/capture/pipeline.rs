@@ -2,7 +2,6 @@
 //! `videoflip ! videoconvert ! I420 or NV12 ! appsink`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -12,10 +11,14 @@ use gstreamer_video as gst_video;
 use gst::prelude::*;
 
 use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
+use super::keyframe::{KeyframeGate, guard, repeat_parameters};
+use super::looping::LoopPace;
 use super::mapped::MappedFrame;
 use super::rtp::{RtpClock, follow};
 use super::secrets::Secrets;
-use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError};
+use super::timeline::{Timeline, Times};
+use super::tracks::{self, Shortfall, Tracks};
+use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError, stuck, transport_stream};
 use crate::config::{SourceSpec, SourceUri, Transport};
 use crate::gst::{GstError, bus_error, make, state_error};
 
@@ -66,13 +69,16 @@ struct GstCapture {
     layout: Option<(gst::Caps, gst_video::VideoInfo)>,
     meter: DecodeMeter,
     uri: SourceUri,
-    /// Set when all pads are known and none is video.
-    no_video: Arc<AtomicBool>,
+    tracks: Arc<Tracks>,
+    gate: Arc<KeyframeGate>,
+    /// Whether decoders are behind the gate.
+    guarded: bool,
+    timeline: Timeline,
     looped: bool,
-    /// Added to the buffers' times: the length of the loops so far.
-    offset: Duration,
-    /// End of the newest frame, without `offset`.
-    end: Duration,
+    /// Of a clip that is looped at its own pace.
+    pace: Option<LoopPace>,
+    /// How long the newest frame is shown.
+    length: Duration,
     /// While a live source gives its frames no times, they are timed from here.
     opened: Option<Instant>,
     secrets: Secrets,
@@ -107,11 +113,26 @@ impl GstCapture {
         let meter = measure(&static_pad(sink.upcast_ref(), "sink")?, Arc::clone(&clock));
 
         let entry = static_pad(&flip, "sink")?;
-        let no_video = add_source(&pipeline, spec, &entry)?;
+        let gate = Arc::new(KeyframeGate::default());
+        let tracks = add_source(&pipeline, spec, &entry)?;
+        // A file that must not lose a frame is decoded as it is.
+        let guarded = live && spec.real_time;
+        let watched = Arc::clone(&gate);
+        let watch = move |element: &gst::Element| {
+            follow(element, &clock);
+            stuck::end(element);
+            transport_stream::follow(element);
+            if guarded {
+                guard(element, &watched);
+                repeat_parameters(element);
+            }
+        };
+        // A description brings its elements with it.
+        pipeline.iterate_recurse().into_iter().flatten().for_each(|element| watch(&element));
         pipeline.connect_deep_element_added(move |_, _, element| {
             tune_decoder(element, live);
             tune_demuxer(element);
-            follow(element, &clock);
+            watch(element);
         });
         let capture = GstCapture {
             pipeline,
@@ -120,10 +141,13 @@ impl GstCapture {
             layout: None,
             meter,
             uri: spec.uri.clone(),
-            no_video,
+            tracks,
+            gate,
+            guarded,
+            timeline: Timeline::default(),
             looped: spec.looped,
-            offset: Duration::ZERO,
-            end: Duration::ZERO,
+            pace: (spec.looped && spec.real_time).then(LoopPace::default),
+            length: Duration::ZERO,
             opened: live.then(Instant::now),
             secrets: Secrets::of(spec),
         };
@@ -132,6 +156,18 @@ impl GstCapture {
             .set_state(gst::State::Playing)
             .map_err(|_| capture.error(state_error(&capture.pipeline, "the source cannot be opened")))?;
         Ok(capture)
+    }
+
+    /// Plays the clip from its start once more.
+    fn begin_again(&mut self) -> Result<(), SourceError> {
+        self.timeline.restart();
+        if let Some(pace) = &mut self.pace {
+            pace.prepare(Instant::now());
+        }
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
+        self.pipeline
+            .seek_simple(flags, gst::ClockTime::ZERO)
+            .map_err(|_| SourceError("the file cannot be played again from its start".into()))
     }
 
     fn error(&self, error: GstError) -> SourceError {
@@ -148,29 +184,28 @@ impl GstCapture {
         }
         let Some((_, layout)) = &self.layout else { return Err(SourceError("a frame came without caps".into())) };
         let buffer = sample.buffer_owned().ok_or_else(|| SourceError("a sample came without a buffer".into()))?;
-        // A buffer without a time follows its predecessor. Where none has a time (JPEGs by HTTP), and the rate is not known
-        // either, the arrival counts.
-        let stamped = buffer.pts().map(|pts| Duration::from_nanos(pts.nseconds()) + self.offset);
+        let stamped = buffer.pts().map(Duration::from);
         let source_time = self.meter.source_time().or(stamped);
-        let pts = match (buffer.pts(), self.opened) {
-            (Some(pts), _) => {
-                self.opened = None;
-                Duration::from_nanos(pts.nseconds())
-            }
-            (None, Some(opened)) => captured_at - opened,
-            (None, None) => self.end,
-        };
-        let length = buffer.duration().map_or_else(
-            || match (layout.fps().numer(), layout.fps().denom()) {
-                (n, d) if n > 0 => Duration::from_secs_f64(f64::from(d) / f64::from(n)),
-                _ => Duration::from_millis(40),
-            },
-            |duration| Duration::from_nanos(duration.nseconds()),
-        );
-        self.end = pts + length;
+        if stamped.is_some() {
+            self.opened = None;
+        }
+        // A frame without a time follows its predecessor. Where no frame has a time (JPEGs by HTTP), the arrival counts.
+        let fps = layout.fps();
+        let period =
+            (fps.numer() > 0).then(|| Duration::from_secs_f64(f64::from(fps.denom()) / f64::from(fps.numer())));
+        let duration = buffer.duration().map(Duration::from);
+        let arrival = self.opened.map(|opened| captured_at - opened);
+        let pts = self.timeline.place(Times { pts: stamped.or(arrival), duration, period });
+        self.length = self.timeline.end().unwrap_or_default().saturating_sub(pts);
+        if let Some(start) = buffer.pts() {
+            self.tracks.reach(sample.segment(), start, self.length);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.picture(pts, captured_at);
+        }
         let pixels = Arc::new(MappedFrame::new(buffer, layout)?);
         let (decode, waited) = (self.meter.spent(), self.meter.slept());
-        Ok(CapturedFrame { pixels, pts: pts + self.offset, source_time, captured_at, decode, waited })
+        Ok(CapturedFrame { pixels, pts, source_time, captured_at, decode, waited })
     }
 }
 
@@ -181,27 +216,38 @@ impl Capture for GstCapture {
             let wait = deadline.saturating_duration_since(Instant::now()).min(ERROR_POLL);
             let wait = gst::ClockTime::from_nseconds(wait.as_nanos() as u64);
             if let Some(sample) = self.sink.try_pull_sample(wait) {
+                let buffer = sample.buffer();
+                let corrupted = buffer.is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::CORRUPTED));
+                let pts = buffer.and_then(gst::BufferRef::pts);
+                if self.guarded && !self.gate.shows(pts, corrupted, Instant::now()) {
+                    continue;
+                }
                 return self.frame(&sample).map(Captured::Frame);
             }
             // Before the bus: a file of sound alone also fails there, with words that do not say so.
-            if self.no_video.load(Ordering::Acquire) {
+            if self.tracks.has_no_video() {
                 return Err(SourceError("there is no video in it".into()));
             }
             if let Some(error) = bus_error(&self.bus) {
                 return Err(self.error(error));
             }
             if self.sink.is_eos() {
-                if !self.looped || self.end.is_zero() {
-                    return Ok(Captured::End);
+                let Some(end) = self.timeline.end().filter(|_| self.looped) else { return Ok(Captured::End) };
+                let due = self.pace.as_ref().and_then(|pace| pace.due(end));
+                if let Some(left) =
+                    due.map(|due| due.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+                {
+                    // The last frame is still shown.
+                    std::thread::sleep(left.min(deadline.saturating_duration_since(Instant::now())));
+                    if Instant::now() >= deadline {
+                        return Ok(Captured::Silence);
+                    }
+                    continue;
                 }
-                self.offset += self.end;
-                self.end = Duration::ZERO;
-                let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
-                self.pipeline
-                    .seek_simple(flags, gst::ClockTime::ZERO)
-                    .map_err(|_| SourceError("the file cannot be played again from its start".into()))?;
+                self.begin_again()?;
             } else if Instant::now() >= deadline {
-                return Ok(Captured::Silence);
+                let wait = self.gate.wait(Instant::now());
+                return Ok(wait.map_or(Captured::Silence, Captured::NoKeyframe));
             }
         }
     }
@@ -221,10 +267,19 @@ impl Capture for GstCapture {
         }
     }
 
+    fn may_pause(&self) -> bool {
+        matches!(self.uri, SourceUri::File(_))
+    }
+
     fn expected_frames(&self) -> Option<u64> {
         let fps = self.layout.as_ref().map(|(_, layout)| layout.fps()).filter(|fps| fps.numer() > 0)?;
         let length = self.pipeline.query_duration::<gst::ClockTime>()?;
         Some((length.nseconds() as f64 / 1e9 * f64::from(fps.numer()) / f64::from(fps.denom())).round() as u64)
+    }
+
+    fn shortfall(&self) -> Option<Shortfall> {
+        let length = self.pipeline.query_duration::<gst::ClockTime>()?;
+        Shortfall::of(self.tracks.extent().with(self.timeline.length()), length.into(), self.length)
     }
 }
 
@@ -236,9 +291,9 @@ impl Drop for GstCapture {
     }
 }
 
-/// Adds the elements that bring the source's video to `entry`. The flag is raised when there turns out to be none.
-fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> Result<Arc<AtomicBool>, SourceError> {
-    let no_video = Arc::new(AtomicBool::new(false));
+/// Adds the elements that bring the source's video to `entry`; gives what becomes known of its tracks.
+fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> Result<Arc<Tracks>, SourceError> {
+    let tracks = Arc::new(Tracks::default());
     let decoded = |uri: &str| -> Result<(), SourceError> {
         let decode = make("uridecodebin")?;
         decode.set_property("uri", uri);
@@ -259,7 +314,7 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
             }
             None
         });
-        add_decoder(pipeline, &decode, entry, &no_video)
+        add_decoder(pipeline, &decode, entry, &tracks)
     };
     match &spec.uri {
         SourceUri::File(path) => {
@@ -273,14 +328,14 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
         SourceUri::V4l2(device) => {
             let source = make("v4l2src")?;
             source.set_property("device", device.to_string_lossy().as_ref());
-            camera(pipeline, &source, entry, &no_video)?;
+            camera(pipeline, &source, entry, &tracks)?;
         }
         SourceUri::Libcamera(name) => {
             let source = make("libcamerasrc")?;
             if !name.is_empty() {
                 source.set_property("camera-name", name);
             }
-            camera(pipeline, &source, entry, &no_video)?;
+            camera(pipeline, &source, entry, &tracks)?;
         }
         SourceUri::Test(test) => {
             let source = make("videotestsrc")?;
@@ -308,20 +363,27 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
             link(&pad, entry)?;
         }
     }
-    Ok(no_video)
+    Ok(tracks)
 }
+
+/// Name of the element that a description ends in.
+const OPEN_END: &str = "maskcast-open-end";
 
 /// The elements of a description, and their open end.
 fn described(spec: &SourceSpec, description: &str) -> Result<(gst::Bin, gst::Pad), SourceError> {
-    // `identity` passes everything on; with it, a description may end in caps.
-    let bin = gst::parse::bin_from_description(&format!("{description} ! identity"), true).map_err(|error| {
+    // `identity` passes everything on; with it, a description may end in caps, and in elements whose pads appear later. Its
+    // own pads are all linked or named here: GStreamer would take those that are still to be linked for open ends.
+    let whole = format!("{description} ! identity name={OPEN_END}");
+    let bin = gst::parse::bin_from_description(&whole, false).map_err(|error| {
         let problem = format!("GStreamer does not understand the description: {error}");
         SourceError(Secrets::of(spec).hide(&problem))
     })?;
-    let pad = bin.static_pad("src").ok_or_else(|| {
-        SourceError("the GStreamer description has no open end: its last element must give raw video".into())
-    })?;
-    Ok((bin, pad))
+    let no_end =
+        || SourceError("the GStreamer description has no open end: its last element must give raw video".into());
+    let end = bin.by_name(OPEN_END).ok_or_else(no_end)?;
+    let pad = gst::GhostPad::with_target(&static_pad(&end, "src")?).map_err(glib_error)?;
+    bin.add_pad(&pad).map_err(glib_error)?;
+    Ok((bin, pad.upcast()))
 }
 
 /// Whether GStreamer understands a source that is described by its elements; nothing is opened.
@@ -339,11 +401,11 @@ fn camera(
     pipeline: &gst::Pipeline,
     source: &gst::Element,
     entry: &gst::Pad,
-    no_video: &Arc<AtomicBool>,
+    tracks: &Arc<Tracks>,
 ) -> Result<(), SourceError> {
     let decode = make("decodebin")?;
     pipeline.add(source).map_err(glib_error)?;
-    add_decoder(pipeline, &decode, entry, no_video)?;
+    add_decoder(pipeline, &decode, entry, tracks)?;
     source.link(&decode).map_err(glib_error)
 }
 
@@ -352,22 +414,24 @@ fn add_decoder(
     pipeline: &gst::Pipeline,
     decode: &gst::Element,
     entry: &gst::Pad,
-    no_video: &Arc<AtomicBool>,
+    tracks: &Arc<Tracks>,
 ) -> Result<(), SourceError> {
-    let target = entry.clone();
+    let (target, others) = (entry.clone(), Arc::clone(tracks));
     decode.connect_pad_added(move |decode, pad| {
         let is_video = pad
             .current_caps()
             .or_else(|| Some(pad.query_caps(None)))
             .is_some_and(|caps| caps.structure(0).is_some_and(|structure| structure.name().starts_with("video/")));
-        if is_video && !target.is_linked() && pad.link(&target).is_err() {
+        if !is_video || target.is_linked() {
+            tracks::follow(pad, &others);
+        } else if pad.link(&target).is_err() {
             gst::element_error!(decode, gst::StreamError::Format, ("the decoded video cannot be used"));
         }
     });
-    let (target, flag) = (entry.clone(), Arc::clone(no_video));
+    let (target, tracks) = (entry.clone(), Arc::clone(tracks));
     decode.connect_no_more_pads(move |_| {
         if !target.is_linked() {
-            flag.store(true, Ordering::Release);
+            tracks.set_no_video();
         }
     });
     pipeline.add(decode).map_err(glib_error)
@@ -380,6 +444,9 @@ fn set_up_network(source: &gst::Element, spec: &SourceSpec) {
     match factory.name().as_str() {
         "rtspsrc" => {
             source.set_property("latency", spec.latency.as_millis().min(60_000) as u32);
+            // The camera's own times. Those that GStreamer derives from arrivals wander by 200 ms where pictures are sent in
+            // another order than they are shown (B-frames). The output follows a clock that drifts.
+            source.set_property_from_str("buffer-mode", "none");
             // By TCP nothing is lost, only late, and what is late is dropped when it is decoded: dropped before, it would
             // damage the pictures up to the next keyframe. By UDP it is lost already.
             source.set_property("drop-on-latency", spec.transport != Transport::Tcp);

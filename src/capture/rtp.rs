@@ -10,6 +10,8 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
+use super::keyframe::report_loss;
+
 /// Time of the first packet: packets may be older than the first that came.
 const START: Duration = Duration::from_secs(1 << 30);
 
@@ -46,17 +48,55 @@ impl RtpClock {
     }
 }
 
-/// Lets `clock` follow what goes through `element`, if that takes video out of RTP packets.
+/// The head of a packet (RFC 3550, section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    sequence: u16,
+    ticks: u32,
+    source: u32,
+}
+
+impl Head {
+    fn of(packet: &gst::BufferRef) -> Option<Self> {
+        let mut bytes = [0; 12];
+        // A copy that is too long for the buffer panics.
+        if packet.size() < bytes.len() {
+            return None;
+        }
+        packet.copy_to_slice(0, &mut bytes).ok()?;
+        let [_, _, s0, s1, t0, t1, t2, t3, source @ ..] = bytes;
+        Some(Head {
+            sequence: u16::from_be_bytes([s0, s1]),
+            ticks: u32::from_be_bytes([t0, t1, t2, t3]),
+            source: u32::from_be_bytes(source),
+        })
+    }
+
+    /// Whether packets are missing between the one before and this one.
+    fn follows_a_gap(&self, before: &Head) -> bool {
+        self.source != before.source || !matches!(self.sequence.wrapping_sub(before.sequence), 0 | 1)
+    }
+}
+
+/// Lets `clock` follow what goes through `element`, if that takes video out of RTP packets; lost ones are reported to the
+/// decoder's gate.
 pub fn follow(element: &gst::Element, clock: &Arc<RtpClock>) {
     let is_depayloader =
         element.factory().is_some_and(|factory| factory.has_type(gst::ElementFactoryType::DEPAYLOADER));
     let Some(pad) = element.static_pad("sink").filter(|_| is_depayloader) else { return };
     let clock = Arc::clone(clock);
+    // The newest packet, with its time.
+    let last: Mutex<Option<(Head, Option<gst::ClockTime>)>> = Mutex::default();
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let rate = pad.current_caps().and_then(|caps| video_rate(&caps));
-        let ticks = info.buffer().and_then(timestamp);
-        if let (Some(rate), Some(ticks)) = (rate, ticks) {
-            clock.set(ticks, rate);
+        let (Some(rate), Some(buffer)) = (rate, info.buffer()) else { return gst::PadProbeReturn::Ok };
+        let Some(head) = Head::of(buffer) else { return gst::PadProbeReturn::Ok };
+        clock.set(head.ticks, rate);
+        let before = last.lock().unwrap_or_else(PoisonError::into_inner).replace((head, buffer.pts()));
+        if let Some((before, time)) = before
+            && head.follows_a_gap(&before)
+        {
+            report_loss(pad, time, buffer.pts(), 0);
         }
         gst::PadProbeReturn::Ok
     });
@@ -67,13 +107,6 @@ fn video_rate(caps: &gst::Caps) -> Option<u32> {
     let fields = caps.structure(0)?;
     let rate = fields.get::<i32>("clock-rate").ok().and_then(|rate| u32::try_from(rate).ok());
     (fields.get::<&str>("media") == Ok("video")).then(|| rate.unwrap_or(VIDEO_RATE))
-}
-
-/// Of a packet's header.
-fn timestamp(packet: &gst::Buffer) -> Option<u32> {
-    let mut ticks = [0; 4];
-    packet.copy_to_slice(4, &mut ticks).ok()?;
-    Some(u32::from_be_bytes(ticks))
 }
 
 #[cfg(test)]
@@ -88,5 +121,24 @@ mod tests {
             clock.set(ticks, VIDEO_RATE);
             assert_eq!(clock.now(), Some(START + Duration::from_millis(millis)), "{ticks}");
         }
+    }
+
+    #[test]
+    fn a_gap_is_a_sequence_number_that_is_missing() {
+        let head = |sequence, source| Head { sequence, ticks: 0, source };
+        let gap = |before, after| head(after, 1).follows_a_gap(&head(before, 1));
+        assert!(!gap(7, 8) && !gap(u16::MAX, 0) && !gap(7, 7));
+        assert!(gap(7, 9) && gap(u16::MAX, 1) && gap(7, 6));
+        assert!(head(8, 2).follows_a_gap(&head(7, 1)), "another sender");
+        let mut bytes = vec![0x80, 96, 0x12, 0x34, 0, 0, 0, 9, 0, 0, 0, 5, 1, 2, 3];
+        let packet = gst_buffer(&bytes);
+        assert_eq!(Head::of(&packet), Some(Head { sequence: 0x1234, ticks: 9, source: 5 }));
+        bytes.truncate(11);
+        assert_eq!(Head::of(&gst_buffer(&bytes)), None);
+    }
+
+    fn gst_buffer(bytes: &[u8]) -> gst::Buffer {
+        gst::init().unwrap();
+        gst::Buffer::from_slice(bytes.to_vec())
     }
 }

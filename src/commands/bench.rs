@@ -191,7 +191,7 @@ fn decode_alone(clip: &Path) -> Result<(f64, Vec<Arc<dyn Pixels>>), Failure> {
                     held.push(Arc::new(crate::frame::OwnedPicture::copy_of(&frame.pixels.picture())) as Arc<dyn Pixels>);
                 }
             }
-            Captured::Silence => return Err(located(&"no frame for 10 s")),
+            Captured::Silence | Captured::NoKeyframe(_) => return Err(located(&"no frame for 10 s")),
             Captured::End if frames == 0 => return Err(located(&"no frame came out of it")),
             Captured::End => return Ok((cpu.as_secs_f64() / f64::from(frames), held)),
         }

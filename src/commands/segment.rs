@@ -140,10 +140,11 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
         model.name(),
         model.provider.name()
     );
-    let expected = done.status.condition().expected_frames;
-    if let Some(expected) = expected.filter(|_| !done.stopped && is_cut_short(&done)) {
+    if let Some(missing) = done.status.condition().shortfall {
         tracing::warn!(
-            "{input}: it ends early, after {} of about {expected} frames; is it complete?",
+            "{input}: it ends early, at {:.1} s of {:.1} s (after {} frames); is it complete?",
+            missing.reached.as_secs_f64(),
+            missing.length.as_secs_f64(),
             counts.captured()
         );
     }
@@ -254,12 +255,6 @@ fn show_progress(bar: &ProgressBar, status: &Status) {
     bar.set_message(format!("{:.1}/s", status.rate().0));
 }
 
-/// Whether the input announced clearly more frames than came out of it.
-fn is_cut_short(done: &Done) -> bool {
-    let captured = done.status.ledger.counts().captured();
-    done.status.condition().expected_frames.is_some_and(|expected| captured + expected / 20 + 2 < expected)
-}
-
 /// The report: see the README for its fields.
 fn report(args: &SegmentArgs, input: &str, model: &Model, plan: Plan, done: &Done) -> serde_json::Value {
     let counts = done.status.ledger.counts();
@@ -292,14 +287,14 @@ fn report(args: &SegmentArgs, input: &str, model: &Model, plan: Plan, done: &Don
     json!({
         "input": input,
         "output": args.output,
-        "complete": !done.stopped && !is_cut_short(done),
+        "complete": !done.stopped && condition.shortfall.is_none(),
         "frames_in": counts.captured(),
         "frames_out": counts.published,
         "dropped": dropped,
         "seconds": seconds,
         "fps": counts.published as f64 / seconds,
-        "width": condition.info.map(|info| info.width),
-        "height": condition.info.map(|info| info.height),
+        "width": condition.first_info.map(|info| info.width),
+        "height": condition.first_info.map(|info| info.height),
         "provider": model.provider.name(),
         "requested": model.requested().name(),
         "model": model.name(),

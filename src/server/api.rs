@@ -25,7 +25,7 @@ use crate::stream::pushed::PushStatus;
 pub(super) struct StreamReport {
     #[schema(example = "gate")]
     name: String,
-    /// `starting`, `live`, `stale` or `offline`.
+    /// `starting`, `live`, `stale`, `waiting_for_keyframe` or `offline`.
     #[schema(example = "live")]
     state: &'static str,
     /// Frames with a known fate: always `published + dropped`.
@@ -42,7 +42,7 @@ pub(super) struct StreamReport {
     latency_ms: Option<f64>,
     /// Since when the state holds (RFC 3339).
     since: String,
-    /// Why the stream is stale or offline.
+    /// Why the stream is stale, waits for a keyframe or is offline.
     reason: Option<String>,
     /// Without secrets.
     #[schema(example = "rtsp://10.0.0.7/stream1")]

@@ -17,7 +17,6 @@ use super::{App, Named, typed};
 use crate::config::{OverlayConfig, Style, hex};
 use crate::frame::Mask;
 use crate::service::changes::{Made, Wanted};
-use crate::stream::status::State;
 
 /// How a stream is drawn now.
 #[derive(Serialize, ToSchema)]
@@ -127,7 +126,7 @@ fn report(app: &App, overlay: &OverlayConfig, made: Option<Made>) -> OverlayRepo
 )]
 pub(super) async fn mask(named: Named) -> Result<Response, Problem> {
     let stream = named.stream();
-    let mask = stream.display.mask().filter(|_| stream.status.state() != State::Offline).ok_or_else(|| {
+    let mask = stream.display.mask().filter(|_| !stream.status.state().is_dark()).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("there is no mask of {} now", stream.status.name))
     })?;
     let failed = |error: &dyn std::fmt::Display| {

@@ -225,7 +225,7 @@ impl View {
         Ok(Waiting { answer, turn })
     }
 
-    /// Whether there is a model, and every stream has shown its first frame or is known to be offline.
+    /// Whether there is a model, and every stream has shown its first frame, waits for a keyframe or is known to be offline.
     pub fn is_ready(&self) -> bool {
         self.model().is_some() && self.streams().iter().all(|stream| stream.status.state() != State::Starting)
     }

@@ -27,6 +27,9 @@ const SLATE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a stage that waits for a mask shows that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// The last picture stays as it is for this long while a keyframe is waited for.
+const BRIEF: Duration = Duration::from_secs(1);
+
 /// Size of that picture before the camera has shown its own.
 const SLATE_SIZE: (usize, usize) = (640, 360);
 
@@ -141,7 +144,7 @@ impl Shower {
                 Ok(Some(Err(problem))) if self.pace == Pace::File => break Err(problem),
                 Ok(Some(Err(problem))) => self.log(&problem),
                 Ok(Some(Ok(()))) => {}
-                Ok(None) => self.slate_if_offline(),
+                Ok(None) => self.slate_if_dark(),
                 Err(Closed) => break self.status.failure().map_or(Ok(()), Err),
             }
         };
@@ -358,11 +361,14 @@ impl Shower {
         }
     }
 
-    /// Tells the viewers of an absent camera that what they see is old.
-    fn slate_if_offline(&mut self) {
+    /// Tells the viewers of a source without pictures that what they see is old.
+    fn slate_if_dark(&mut self) {
         let condition = self.status.condition();
         let due = self.last_slate.is_none_or(|at| at.elapsed() >= SLATE_INTERVAL - SLATE_INTERVAL / 10);
-        if condition.state != State::Offline || self.pace == Pace::File || !due || !self.output.wanted() {
+        let age = self.last.as_ref().map(|last| last.captured_at.elapsed());
+        // A loss that the next keyframe mends at once is not worth a word in the picture.
+        let brief = condition.state == State::AwaitsKeyframe && age.is_some_and(|age| age < BRIEF);
+        if !condition.state.is_dark() || brief || self.pace == Pace::File || !due || !self.output.wanted() {
             return;
         }
         if self.last_slate.is_none() {
@@ -374,7 +380,11 @@ impl Shower {
             Frame::info,
         );
         let since = condition.since.to_zoned_datetime(TimeZone::system()).strftime("since %H:%M:%S").to_string();
-        let title = if condition.ended { "ENDED" } else { "OFFLINE" };
+        let title = match condition.state {
+            State::AwaitsKeyframe => "WAITING FOR A KEYFRAME",
+            _ if condition.ended => "ENDED",
+            _ => "OFFLINE",
+        };
         let lines = [title.to_string(), since];
         let now = Instant::now();
         // The source's clock stands still; the slate's goes on from the last frame.

@@ -11,6 +11,7 @@ use tracing::Level;
 use super::ledger::Ledger;
 use super::pushed::PushStatus;
 use super::timing::{Distribution, Spent, Stage};
+use crate::capture::Shortfall;
 use crate::frame::VideoInfo;
 use crate::repeats::{self, Line};
 
@@ -23,20 +24,28 @@ pub enum State {
     Live,
     /// Frames flow, but the newest mask is older than its limit.
     Stale,
+    /// The source sends video that cannot be decoded correctly before its next keyframe: nothing of it is shown.
+    AwaitsKeyframe,
     /// No frames: the source is away, or has ended.
     Offline,
 }
 
 impl State {
-    pub const ALL: [State; 4] = [State::Starting, State::Live, State::Stale, State::Offline];
+    pub const ALL: [State; 5] = [State::Starting, State::Live, State::Stale, State::AwaitsKeyframe, State::Offline];
 
     pub fn name(self) -> &'static str {
         match self {
             State::Starting => "starting",
             State::Live => "live",
             State::Stale => "stale",
+            State::AwaitsKeyframe => "waiting_for_keyframe",
             State::Offline => "offline",
         }
+    }
+
+    /// Whether there is no picture of the source to show, and therefore no mask.
+    pub fn is_dark(self) -> bool {
+        matches!(self, State::AwaitsKeyframe | State::Offline)
     }
 }
 
@@ -53,14 +62,18 @@ pub struct Condition {
     pub reason: Option<String>,
     /// Size and format of the newest frame.
     pub info: Option<VideoInfo>,
+    /// Of the first one.
+    pub first_info: Option<VideoInfo>,
     /// The source has ended for good: a file that was played once.
     pub ended: bool,
     /// Why a stream at file pace could not go on.
     pub failure: Option<String>,
     /// Frames the source announced.
     pub expected_frames: Option<u64>,
-    /// When the stream was last known to be offline: frames from before that do not make it live again.
-    offline_at: Option<Instant>,
+    /// What a file that has ended lacks of its announced length.
+    pub shortfall: Option<Shortfall>,
+    /// When the stream was last known to have no picture: frames from before that do not make it live again.
+    dark_at: Option<Instant>,
 }
 
 /// What happened in the last [`RATE_WINDOW`].
@@ -107,10 +120,12 @@ impl Status {
                 since: Timestamp::now(),
                 reason: None,
                 info: None,
+                first_info: None,
                 ended: false,
                 failure: None,
                 expected_frames: None,
-                offline_at: None,
+                shortfall: None,
+                dark_at: None,
             }),
             panics: AtomicU64::new(0),
             recording_failures: AtomicU64::new(0),
@@ -144,15 +159,22 @@ impl Status {
     /// The source is away. `since` moves only when the state changes.
     pub fn set_offline(&self, reason: String) {
         let mut condition = lock(&self.condition);
-        condition.offline_at = Some(Instant::now());
+        condition.dark_at = Some(Instant::now());
         self.set_state(condition, State::Offline, Some(reason));
+    }
+
+    /// The source sends video, and none of it can be decoded before a keyframe.
+    pub fn set_awaits_keyframe(&self, reason: String) {
+        let mut condition = lock(&self.condition);
+        condition.dark_at = Some(Instant::now());
+        self.set_state(condition, State::AwaitsKeyframe, Some(reason));
     }
 
     /// A frame captured at `captured_at` was shown, with a mask as young as it must be (live) or without (stale).
     pub fn set_shown(&self, state: State, reason: Option<String>, captured_at: Instant) {
         let condition = lock(&self.condition);
         // Under the same lock as the change: the source may be lost at this moment.
-        if condition.offline_at.is_none_or(|at| captured_at > at) {
+        if condition.dark_at.is_none_or(|at| captured_at > at) {
             self.set_state(condition, state, reason);
         }
     }
@@ -180,7 +202,11 @@ impl Status {
             (State::Offline, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),
             // Where masks take about as long as they may, the state changes with every frame.
             (State::Stale, Some(reason)) => repeats::tell(line(Level::WARN, &format!("{to}: {reason}"))),
-            (State::Live, _) if before == State::Stale => repeats::tell(line(Level::INFO, to)),
+            // A camera whose packets get lost waits again and again.
+            (State::AwaitsKeyframe, Some(reason)) => repeats::tell(line(Level::WARN, &format!("{to}: {reason}"))),
+            (State::Live, _) if matches!(before, State::Stale | State::AwaitsKeyframe) => {
+                repeats::tell(line(Level::INFO, to));
+            }
             _ => tracing::info!(stream, from, "{to}"),
         }
     }
@@ -195,6 +221,10 @@ impl Status {
 
     pub fn set_expected_frames(&self, frames: u64) {
         lock(&self.condition).expected_frames = Some(frames);
+    }
+
+    pub fn set_shortfall(&self, shortfall: Shortfall) {
+        lock(&self.condition).shortfall = Some(shortfall);
     }
 
     /// The supervisor is alive: it waits for a frame, or for the next attempt.
@@ -280,7 +310,9 @@ impl Status {
     }
 
     pub fn set_info(&self, info: VideoInfo) {
-        lock(&self.condition).info = Some(info);
+        let mut condition = lock(&self.condition);
+        condition.info = Some(info);
+        condition.first_info.get_or_insert(info);
     }
 
     pub fn set_ended(&self) {

@@ -13,7 +13,7 @@ use super::status::Status;
 use super::stop::Stop;
 use super::timing::Stage;
 use super::{Pace, panic_text};
-use crate::capture::{Captured, CapturedFrame, Presence, Source};
+use crate::capture::{Captured, CapturedFrame, KeyframeWait, Presence, Source};
 use crate::frame::Frame;
 use crate::queue::Sender;
 use crate::repeats;
@@ -38,6 +38,10 @@ const HELD_UP: Duration = Duration::from_millis(500);
 
 /// A connection whose frames have been late for this long, although they are dropped, is opened anew.
 const LATE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A connection that brings no keyframe for this long, although data comes, is opened again: many cameras begin each
+/// connection with one. Longer than the groups of pictures that cameras are set to.
+const KEYFRAME_LIMIT: Duration = Duration::from_secs(120);
 
 /// How often a supervisor that waits shows that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -261,6 +265,7 @@ impl Supervisor {
                         return End::Stopped;
                     }
                 }
+                Ok(Captured::Silence) if announced && capture.may_pause() => {}
                 Ok(Captured::Silence) => {
                     let silent = waiting.time;
                     if silent > self.silence_timeout {
@@ -279,12 +284,39 @@ impl Supervisor {
                         return End::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));
                     }
                 }
-                Ok(Captured::End) => return End::Ended,
+                Ok(Captured::NoKeyframe(wait)) => {
+                    if let Some(end) = self.await_keyframe(wait) {
+                        return end;
+                    }
+                }
+                Ok(Captured::End) => {
+                    if let Some(shortfall) = capture.shortfall() {
+                        self.status.set_shortfall(shortfall);
+                    }
+                    return End::Ended;
+                }
                 Err(error) if waiting.held_up && announced => return End::HeldUp(error.0),
                 Err(error) => return End::Failed(error.0),
             }
         }
         End::Stopped
+    }
+
+    /// Says that a keyframe is waited for. The end of the connection, when data stays away as well, or the keyframe too
+    /// long.
+    fn await_keyframe(&self, wait: KeyframeWait) -> Option<End> {
+        if wait.silent > self.silence_timeout {
+            return Some(End::Failed(format!("no data for {:.1} s", wait.silent.as_secs_f64())));
+        }
+        let source = self.source.label();
+        self.status.set_awaits_keyframe(format!(
+            "{source}: it sends video, but no keyframe yet, without which it cannot be decoded; where this takes long, set \
+             the camera's keyframe interval (I-frame interval, GOP) to a few seconds"
+        ));
+        (wait.lasting > KEYFRAME_LIMIT).then(|| {
+            let limit = KEYFRAME_LIMIT.as_secs();
+            End::Failed(format!("no keyframe within {limit} s; set the camera's keyframe interval to a few seconds"))
+        })
     }
 
     /// Logs the beginning and the end of a time in which frames are late.

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use maskcast::capture::{Capture, Captured, CapturedFrame, Source, SourceError};
+use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
 use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
 use maskcast::frame::{Frame, Label, Labels, Mask, OwnedPicture, PictureMut, PixelFormat, Rgb, VideoInfo};
 use maskcast::publish::{Accepted, Output, OutputError, Paint, Stamp};
@@ -33,6 +33,8 @@ pub enum Step {
     OldFrames,
     /// Nothing, for ever.
     Silence,
+    /// Data that cannot be decoded before a keyframe, for so many milliseconds.
+    NoKeyframe(u64),
     Fail(&'static str),
     Panic,
 }
@@ -71,7 +73,13 @@ impl Source for ScriptedSource {
         let mut scripts = self.scripts.lock().unwrap();
         let script = if scripts.len() > 1 { scripts.pop_front().unwrap() } else { scripts[0].clone() };
         let old = script.iter().any(|step| matches!(step, Step::OldFrames));
-        Ok(Box::new(ScriptedCapture { script: script.into(), frames: 0, old, pace: self.pace.clone() }))
+        Ok(Box::new(ScriptedCapture {
+            script: script.into(),
+            frames: 0,
+            old,
+            pace: self.pace.clone(),
+            waiting_since: None,
+        }))
     }
 }
 
@@ -81,6 +89,8 @@ struct ScriptedCapture {
     /// Plays [`Step::OldFrames`].
     old: bool,
     pace: Option<Receiver<()>>,
+    /// When a keyframe was first missing.
+    waiting_since: Option<Instant>,
 }
 
 impl ScriptedCapture {
@@ -125,6 +135,15 @@ impl Capture for ScriptedCapture {
                 // Waits as a silent camera does: until the caller's patience ends.
                 let _ = crossbeam_channel::after(patience).recv();
                 Ok(Captured::Silence)
+            }
+            Some(Step::NoKeyframe(millis)) => {
+                let began = *self.waiting_since.get_or_insert_with(Instant::now);
+                let lasting = began.elapsed();
+                if lasting < Duration::from_millis(millis) {
+                    self.script.push_front(Step::NoKeyframe(millis));
+                }
+                let _ = crossbeam_channel::after(patience).recv();
+                Ok(Captured::NoKeyframe(KeyframeWait { lasting, silent: Duration::ZERO }))
             }
             Some(Step::Fail(why)) => Err(SourceError(why.into())),
             Some(Step::Panic) => panic!("the source panics on purpose"),

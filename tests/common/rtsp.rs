@@ -154,13 +154,27 @@ impl DeafPlayer {
     }
 }
 
-/// A camera that wants a user and a password.
+/// A camera, by GStreamer's server.
 pub struct Camera {
     pub port: u16,
     _running: RtspLoop,
 }
 
 impl Camera {
+    /// Serves what `launch` describes at `/stream` to whoever asks; each client gets it from its start.
+    pub fn open(launch: &str) -> Self {
+        gst::init().unwrap();
+        let server = rtsp_server::RTSPServer::new();
+        server.set_address("127.0.0.1");
+        server.set_service("0");
+        let factory = rtsp_server::RTSPMediaFactory::new();
+        factory.set_launch(launch);
+        server.mount_points().unwrap().add_factory("/stream", factory);
+        let running = RtspLoop::start(server.clone()).unwrap();
+        let port = u16::try_from(server.bound_port()).unwrap();
+        Camera { port, _running: running }
+    }
+
     /// Serves a red picture, 320 × 240, at `/stream` to whoever knows `user` and `password` (basic authentication).
     pub fn locked(user: &str, password: &str) -> Self {
         gst::init().unwrap();

@@ -16,7 +16,7 @@ use gstreamer as gst;
 
 use super::OutputError;
 use super::fanout::{Fanout, Taken, Taker};
-use crate::stream::status::Status;
+use crate::stream::status::{State, Status};
 
 pub mod archive;
 mod file;
@@ -44,6 +44,7 @@ pub struct Recorder {
     /// That keyframe has been asked for, or shall not be.
     asked: bool,
     lost: Arc<AtomicU64>,
+    status: Arc<Status>,
     _repair: Option<Repair>,
 }
 
@@ -55,7 +56,7 @@ impl Recorder {
         let stopping = Arc::new(AtomicBool::new(false));
         let repair = Repair::start(Arc::clone(&archive));
         let name = format!("record-{}", status.name);
-        let writer = Writer::new(status, archive, fanout, Arc::clone(&stopping));
+        let writer = Writer::new(Arc::clone(&status), archive, fanout, Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || writer.run(&queue))
@@ -67,6 +68,7 @@ impl Recorder {
             needs_keyframe: true,
             asked: false,
             lost: fanout.lost_counter(),
+            status,
             _repair: repair,
         })
     }
@@ -74,6 +76,11 @@ impl Recorder {
 
 impl Taker for Recorder {
     fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
+        if self.status.state() == State::AwaitsKeyframe {
+            // Viewers see a text in place of the source's pictures, which is no recording of it.
+            (self.needs_keyframe, self.asked) = (true, false);
+            return Taken::Yes;
+        }
         if self.needs_keyframe && !keyframe {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return if std::mem::replace(&mut self.asked, true) { Taken::Yes } else { Taken::WantsKeyframe };
@@ -124,6 +131,7 @@ mod tests {
             needs_keyframe: true,
             asked: false,
             lost: Arc::default(),
+            status: Arc::new(Status::new("test")),
             _repair: None,
         };
         let sample = gst::Sample::builder().build();
@@ -136,5 +144,33 @@ mod tests {
         assert_eq!(queue.try_iter().count(), 1);
         assert_eq!([take(false), take(true)], [Taken::Yes; 2], "it goes on with a keyframe");
         assert_eq!(queue.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_recorded_while_a_keyframe_of_the_source_is_awaited() {
+        crate::gst::init().unwrap();
+        let (pictures, queue) = bounded(100);
+        let status = Arc::new(Status::new("test"));
+        let mut recorder = Recorder {
+            pictures: Some(pictures),
+            thread: None,
+            stopping: Arc::default(),
+            needs_keyframe: true,
+            asked: false,
+            lost: Arc::default(),
+            status: Arc::clone(&status),
+            _repair: None,
+        };
+        let sample = gst::Sample::builder().build();
+        let mut take = |keyframe| recorder.take(&sample, keyframe);
+        assert_eq!([take(true), take(false)], [Taken::Yes; 2]);
+        status.set_awaits_keyframe("packets were lost".into());
+        assert_eq!([take(false), take(true), take(false)], [Taken::Yes; 3]);
+        assert_eq!(queue.try_iter().count(), 2, "what came before");
+        let later = std::time::Instant::now() + std::time::Duration::from_secs(1);
+        status.set_shown(State::Live, None, later);
+        assert_eq!(take(false), Taken::WantsKeyframe, "the file goes on with a keyframe");
+        assert_eq!([take(true), take(false)], [Taken::Yes; 2]);
+        assert_eq!(queue.try_iter().count(), 2);
     }
 }

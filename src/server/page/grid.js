@@ -19,10 +19,13 @@ const observer = new IntersectionObserver((entries) => {
   onVisible();
 }, { rootMargin: "100px" });
 
+/** A state as it is shown. */
+export const words = (state) => state.replaceAll("_", " ");
+
 /** What a placeholder says where there is no picture. */
 function placeholder(state, connected) {
   if (!connected) return "No connection to Maskcast";
-  const texts = { offline: "No picture: the source is away", starting: "Waiting for the first picture" };
+  const texts = { offline: "No picture: the source is away", starting: "Waiting for the first picture", waiting_for_keyframe: "Waiting for a keyframe of the camera" };
   return texts[state] ?? "Connecting…";
 }
 
@@ -64,10 +67,10 @@ export class Card {
     const before = this.report;
     this.report = report;
     const { state } = report;
-    if (before && before.state !== state) announce(`${this.name} is ${state}${report.reason ? `: ${report.reason}` : ""}`);
+    if (before && before.state !== state) announce(`${this.name} is ${words(state)}${report.reason ? `: ${report.reason}` : ""}`);
     showState(this.pill, state, report.since);
     showReason(this.reason, report);
-    const away = state === "offline" || state === "starting";
+    const away = ["offline", "starting", "waiting_for_keyframe"].includes(state);
     this.numbers.hidden = away;
     setText(this.numbers, [...numbers(report), this.player.transport].join(" · "));
     this.player.rate = report.fps;
@@ -90,17 +93,17 @@ export class Card {
 }
 
 export function showState(pill, state, since) {
-  setText(pill, state);
+  setText(pill, words(state));
   pill.dataset.state = state;
   pill.title = since ? `since ${new Date(since).toLocaleString()}` : "";
 }
 
 export function showReason(element, { state, reason, since }) {
-  element.hidden = state !== "offline" && state !== "stale";
+  element.hidden = !["offline", "stale", "waiting_for_keyframe"].includes(state);
   element.dataset.state = state;
   if (element.hidden) return;
   element.title = reason ?? "";
-  setText(element, `${state} since ${moment(since)}${reason ? `: ${reason}` : ""}`);
+  setText(element, `${words(state)} since ${moment(since)}${reason ? `: ${reason}` : ""}`);
 }
 
 /** Rate, delay and size, as far as known. */

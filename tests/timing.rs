@@ -1,0 +1,287 @@
+//! Keyframes, times and ends of sources, with real files, decoders and cameras.
+
+mod common;
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::clip::{self, ffmpeg};
+use common::program::{DEADLINE, maskcast, run};
+use common::rtsp::Camera;
+use common::service::folder_with_model;
+use maskcast::capture::{Capture, Captured, CapturedFrame, GstSource, Source};
+use maskcast::config::SourceSpec;
+use serde_json::Value;
+
+/// Encodes `source`, a description of ffmpeg's `lavfi`, with `arguments`.
+fn encode(path: &Path, source: &str, arguments: &[&str]) {
+    let mut all = vec!["-f", "lavfi", "-i", source];
+    all.extend(arguments);
+    all.push(path.to_str().unwrap());
+    ffmpeg(&all);
+}
+
+fn open(source: &str, looped: bool) -> Box<dyn Capture> {
+    let mut spec = SourceSpec::parse(source, Path::new("/")).unwrap();
+    spec.looped = looped;
+    GstSource::new(spec).open().unwrap()
+}
+
+/// The next frame, within the time that a hanging test is given; `None` at the end.
+fn next(capture: &mut dyn Capture) -> Option<CapturedFrame> {
+    let deadline = Instant::now() + DEADLINE;
+    while Instant::now() < deadline {
+        match capture.next(Duration::from_millis(100)).unwrap() {
+            Captured::Frame(frame) => return Some(frame),
+            Captured::End => return None,
+            Captured::Silence | Captured::NoKeyframe(_) => {}
+        }
+    }
+    panic!("no frame within {DEADLINE:?}");
+}
+
+/// All frames of a source that ends: time in milliseconds, and a digest of the luma.
+fn pictures(source: &str) -> Vec<(u128, u64)> {
+    let mut capture = open(source, false);
+    let mut all = Vec::new();
+    while let Some(frame) = next(&mut *capture) {
+        let picture = frame.pixels.picture();
+        let (luma, mut digest) = (picture.planes[0], DefaultHasher::new());
+        for row in luma.data.chunks(luma.stride).take(picture.info.height) {
+            row[..picture.info.width].hash(&mut digest);
+        }
+        all.push((frame.pts.as_millis(), digest.finish()));
+    }
+    all
+}
+
+/// Annex-B units with their start codes.
+fn units(stream: &[u8]) -> Vec<&[u8]> {
+    let starts: Vec<usize> = (0..stream.len() - 3).filter(|&at| stream[at..at + 3] == [0, 0, 1]).collect();
+    let ends = starts[1..].iter().copied().chain([stream.len()]);
+    starts.iter().zip(ends).map(|(&start, end)| &stream[start..end]).collect()
+}
+
+#[test]
+fn what_comes_before_the_first_keyframe_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, cut) = (folder.path().join("whole.h264"), folder.path().join("cut.h264"));
+    let arguments =
+        ["-frames:v", "75", "-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-bf", "0", "-pix_fmt", "yuv420p"];
+    encode(&whole, "testsrc2=s=320x240:r=25", &arguments);
+    let bytes = std::fs::read(&whole).unwrap();
+    let first_keyframe = units(&bytes).iter().position(|unit| unit[3] & 31 == 5).unwrap();
+    // The same stream, joined after its first keyframe; the parameters are known.
+    let kept = units(&bytes).into_iter().enumerate().filter(|(n, _)| *n != first_keyframe);
+    std::fs::write(&cut, kept.flat_map(|(_, unit)| unit).copied().collect::<Vec<u8>>()).unwrap();
+    for decoder in ["h264parse ! avdec_h264", "decodebin"] {
+        let source = |path: &Path| format!("gst:filesrc location={} ! {decoder}", path.display());
+        let digests = |path| pictures(&source(path)).into_iter().map(|(_, digest)| digest).collect::<Vec<_>>();
+        let (all, shown) = (digests(&whole), digests(&cut));
+        assert_eq!(all.len(), 75, "{decoder}");
+        assert!(shown == all[25..], "{decoder}: {} pictures, not the 50 from the second keyframe on", shown.len());
+    }
+}
+
+/// A transport stream (SRT, HTTP) of which a part is missing.
+#[test]
+fn pictures_that_a_loss_has_damaged_are_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, torn) = (folder.path().join("whole.ts"), folder.path().join("torn.ts"));
+    let arguments =
+        ["-frames:v", "100", "-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-bf", "2", "-pix_fmt", "yuv420p"];
+    encode(&whole, "testsrc2=s=640x360:r=25", &arguments);
+    let bytes = std::fs::read(&whole).unwrap();
+    let (packet, count) = (188, bytes.len() / 188);
+    let kept = (0..count).filter(|n| !(count * 2 / 5..count * 2 / 5 + 12).contains(n));
+    let torn_bytes: Vec<u8> = kept.flat_map(|n| &bytes[n * packet..(n + 1) * packet]).copied().collect();
+    std::fs::write(&torn, torn_bytes).unwrap();
+    // As from a network: the demuxer cannot look ahead.
+    let source = |path: &Path| format!("gst:filesrc location={} ! identity ! decodebin", path.display());
+    let all: HashMap<u128, u64> = pictures(&source(&whole)).into_iter().collect();
+    let shown = pictures(&source(&torn));
+    let wrong: Vec<u128> = shown.iter().filter(|(at, luma)| all.get(at) != Some(luma)).map(|(at, _)| *at).collect();
+    assert_eq!(wrong, [], "damaged pictures are shown");
+    assert!((60..97).contains(&shown.len()), "{} of 100 pictures", shown.len());
+}
+
+#[test]
+fn a_camera_with_reordered_pictures_keeps_even_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = folder.path().join("bframes.mp4");
+    let arguments =
+        ["-t", "20", "-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "45", "-pix_fmt", "yuv420p"];
+    encode(&clip, "testsrc2=s=320x240:r=15", &arguments);
+    let camera = Camera::open(&format!(
+        "( filesrc location={} ! qtdemux ! h264parse ! identity sync=true ! rtph264pay name=pay0 pt=96 )",
+        clip.display()
+    ));
+    let mut capture = open(&format!("rtsp://127.0.0.1:{}/stream", camera.port), false);
+    let times: Vec<f64> = (0..90).map(|_| next(&mut *capture).unwrap().pts.as_secs_f64()).collect();
+    let steps: Vec<f64> = times.windows(2).map(|pair| 1000.0 * (pair[1] - pair[0])).collect();
+    // A picture that a busy machine has not taken in time would be a double step, not an uneven one.
+    let uneven: Vec<f64> = steps
+        .iter()
+        .copied()
+        .filter(|step| (step * 15.0 / 1000.0).fract().abs().min(1.0 - (step * 15.0 / 1000.0).fract()) > 0.02)
+        .collect();
+    assert!(uneven.is_empty(), "steps of {uneven:?} ms");
+}
+
+#[test]
+fn a_loop_shows_the_last_picture_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    for (frames, passes) in [(1, 6), (3, 3)] {
+        let clip = folder.path().join(format!("{frames}.mp4"));
+        let count = frames.to_string();
+        encode(&clip, "testsrc2=s=320x240:r=5", &["-frames:v", &count, "-c:v", "libx264", "-pix_fmt", "yuv420p"]);
+        let mut capture = open(clip.to_str().unwrap(), true);
+        let first = next(&mut *capture).unwrap();
+        let started = Instant::now();
+        let mut at = first.pts;
+        for n in 1..frames * passes {
+            let pts = next(&mut *capture).unwrap().pts;
+            assert_eq!((pts - at).as_millis(), 200, "picture {n} of the clip of {frames}");
+            at = pts;
+        }
+        // A machine that is busy may take longer, and preparing the next pass some time less.
+        let due = Duration::from_millis(200) * (frames * passes - 1);
+        assert!(started.elapsed() > due.mul_f64(0.9), "{:?} instead of {due:?}", started.elapsed());
+    }
+}
+
+/// Segments `input` in `folder`; the output's times in milliseconds, and the report.
+fn segment(folder: &Path, input: &str) -> (Vec<u64>, Value) {
+    let output = format!("{input}.mp4");
+    let mut command = maskcast();
+    command.current_dir(folder).args(["segment", input, "-o", &output, "--model", "channels.onnx", "--threads", "1"]);
+    let ended = run(command.args(["--report", "report.json"]));
+    assert_eq!(ended.code, Some(0), "{input}: {}", ended.stderr);
+    let report = serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap();
+    let output = folder.join(output);
+    assert_eq!(clip::complaints(&output), "", "{input}");
+    (clip::times(&output).iter().map(|time| (time * 1000.0).round() as u64).collect(), report)
+}
+
+#[test]
+fn files_whose_times_do_not_rise_become_mp4_files() {
+    let folder = folder_with_model(64, 36);
+    let source = "testsrc2=s=320x240:r=10";
+    let (avi, gif) = (folder.path().join("b.avi"), folder.path().join("anim.gif"));
+    encode(&avi, source, &["-frames:v", "30", "-c:v", "mpeg4", "-q:v", "3", "-bf", "2"]);
+    // Every picture of it has time 0, and the demuxer does not see its end.
+    encode(&gif, source, &["-frames:v", "12"]);
+    for (name, frames) in [("b.avi", 30), ("anim.gif", 12)] {
+        let (times, report) = segment(folder.path(), name);
+        let even: Vec<u64> = (0..frames).map(|n| 100 * n).collect();
+        assert_eq!(times, even, "{name}");
+        assert_eq!(report["complete"], true, "{name}: {report}");
+    }
+}
+
+#[test]
+fn one_picture_becomes_a_file_that_players_read() {
+    let folder = folder_with_model(64, 36);
+    encode(&folder.path().join("one.jpg"), "testsrc2=s=320x240", &["-frames:v", "1"]);
+    assert_eq!(segment(folder.path(), "one.jpg").0, [0]);
+    let probe = clip::probe(&folder.path().join("one.jpg.mp4"));
+    assert!(probe.frames == 1 && probe.duration > 0.0, "{} frames, {} s", probe.frames, probe.duration);
+}
+
+#[test]
+fn a_picture_that_changes_its_size_is_scaled_to_the_first() {
+    let folder = folder_with_model(64, 36);
+    let mut both = Vec::new();
+    for (size, color, offset) in [("320x180", "red", "0"), ("160x120", "blue", "1")] {
+        let part = folder.path().join("part.ts");
+        let arguments = [
+            "-t",
+            "1",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-g",
+            "10",
+            "-pix_fmt",
+            "yuv420p",
+            "-output_ts_offset",
+            offset,
+        ];
+        encode(&part, &format!("color={color}:s={size}:r=10"), &arguments);
+        both.extend(std::fs::read(&part).unwrap());
+    }
+    std::fs::write(folder.path().join("resize.ts"), both).unwrap();
+    let mut command = maskcast();
+    command.current_dir(folder.path()).args([
+        "segment",
+        "resize.ts",
+        "-o",
+        "out.mp4",
+        "--model",
+        "channels.onnx",
+        "--no-legend",
+    ]);
+    let ended = run(command.args(["--report", "report.json"]));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("160x120") && ended.stderr.contains("320x180"), "{}", ended.stderr);
+    let output = folder.path().join("out.mp4");
+    let probe = clip::probe(&output);
+    assert_eq!((probe.frames, probe.width, probe.height), (20, 320, 180));
+    let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["frames_out"], &report["width"], &report["height"]), (&20.into(), &320.into(), &180.into()));
+    // 4:3 in 16:9: bars at the sides.
+    let (before, after) = (clip::picture(&output, 5), clip::picture(&output, 15));
+    assert_eq!([before.class_at(4, 90), before.class_at(160, 90)], [0, 0], "red");
+    assert_eq!(after.class_at(160, 90), 2, "blue");
+    assert!(after.at(8, 90).iter().all(|&part| part < 24), "a black bar: {:?}", after.at(8, 90));
+}
+
+#[test]
+fn a_file_is_complete_when_its_last_picture_ends_where_its_track_does() {
+    let folder = folder_with_model(64, 36);
+    let path = |name: &str| folder.path().join(name);
+    let h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"];
+    let with = |more: &[&'static str]| [more, h264.as_slice()].concat();
+    // Half of the pictures are missing but one, so that the nominal rate is twice the true one.
+    let glitch = ["-t", "4", "-vf", "select='if(eq(n,7),1,not(mod(n,2)))'", "-fps_mode", "vfr"];
+    encode(&path("glitch.mp4"), "testsrc2=s=320x240:r=60", &with(&glitch));
+    encode(&path("hours.mkv"), "testsrc2=s=320x240:r=15", &with(&["-t", "2", "-output_ts_offset", "3600"]));
+    let sound = ["-f", "lavfi", "-i", "sine", "-t", "6", "-filter:v", "trim=end=2", "-c:a", "aac"];
+    encode(&path("longer-sound.mp4"), "testsrc2=s=320x240:r=15:d=2", &with(&sound));
+    encode(&path("whole.mp4"), "testsrc2=s=320x240:r=15", &with(&["-t", "4", "-movflags", "+faststart"]));
+    encode(&path("whole.mkv"), "testsrc2=s=320x240:r=15", &with(&["-t", "4"]));
+    encode(&path("late.mkv"), "testsrc2=s=320x240:r=15", &with(&["-t", "4", "-output_ts_offset", "3600"]));
+    for (whole, half) in [("whole.mp4", "half.mp4"), ("whole.mkv", "half.mkv"), ("late.mkv", "late-half.mkv")] {
+        let bytes = std::fs::read(path(whole)).unwrap();
+        std::fs::write(path(half), &bytes[..bytes.len() / 2]).unwrap();
+    }
+    for (name, complete) in [
+        ("glitch.mp4", true),
+        ("hours.mkv", true),
+        ("longer-sound.mp4", true),
+        ("whole.mp4", true),
+        ("whole.mkv", true),
+        ("half.mp4", false),
+        ("half.mkv", false),
+        ("late-half.mkv", false),
+    ] {
+        let output = path("out.mkv");
+        let mut command = maskcast();
+        command.current_dir(folder.path()).args([
+            "segment",
+            name,
+            "--model",
+            "channels.onnx",
+            "--report",
+            "report.json",
+        ]);
+        let ended = run(command.arg("-o").arg(output));
+        assert_eq!(ended.code, Some(0), "{name}: {}", ended.stderr);
+        let report: Value = serde_json::from_slice(&std::fs::read(path("report.json")).unwrap()).unwrap();
+        assert_eq!(report["complete"], complete, "{name}: {report}");
+        assert_eq!(ended.stderr.contains("ends early"), !complete, "{name}: {}", ended.stderr);
+    }
+}
