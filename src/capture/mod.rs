@@ -10,7 +10,9 @@ use crate::frame::Pixels;
 use crate::gst::GstError;
 use crate::stream::timing::Spent;
 
+mod convert;
 mod decode;
+mod deinterlace;
 mod keyframe;
 mod looping;
 mod mapped;

@@ -1,5 +1,5 @@
 //! GStreamer capture pipelines: one for every kind of source, all ending in
-//! `videoflip ! videoconvert ! I420 or NV12 ! appsink`.
+//! what [`Converter`] adds and an appsink that takes I420 and NV12.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use gstreamer_video as gst_video;
 
 use gst::prelude::*;
 
+use super::convert::{self, Converter};
 use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
 use super::keyframe::{KeyframeGate, guard, repeat_parameters};
 use super::looping::LoopPace;
@@ -66,6 +67,8 @@ struct GstCapture {
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     sink: gst_app::AppSink,
+    /// Where the source's video enters the conversion.
+    entry: gst::Pad,
     layout: Option<(gst::Caps, gst_video::VideoInfo)>,
     meter: DecodeMeter,
     uri: SourceUri,
@@ -92,14 +95,9 @@ impl GstCapture {
         let paced = matches!(spec.uri, SourceUri::File(_) | SourceUri::Http(_));
         let (pipeline, bus) = crate::gst::pipeline()?;
 
-        // Phones note how they were held; the picture is turned upright before anyone looks at it.
-        let flip = make("videoflip")?;
-        flip.set_property_from_str("video-direction", "auto");
-        let convert = make("videoconvert")?;
-        let formats = gst::List::new(["I420", "NV12"]);
-        let caps = gst::Caps::builder("video/x-raw").field("format", formats).build();
+        let converter = Converter::add(&pipeline)?;
         let sink = gst_app::AppSink::builder()
-            .caps(&caps)
+            .caps(&convert::made())
             .max_buffers(APPSINK_FRAMES)
             // Never silently: a frame that was decoded is accounted for by the stream.
             .drop(false)
@@ -107,12 +105,12 @@ impl GstCapture {
             .enable_last_sample(false)
             .qos(false)
             .build();
-        pipeline.add_many([&flip, &convert, sink.upcast_ref()]).map_err(glib_error)?;
-        gst::Element::link_many([&flip, &convert, sink.upcast_ref()]).map_err(glib_error)?;
+        pipeline.add(&sink).map_err(glib_error)?;
+        converter.last.link(&sink).map_err(glib_error)?;
         let clock = Arc::new(RtpClock::default());
         let meter = measure(&static_pad(sink.upcast_ref(), "sink")?, Arc::clone(&clock));
 
-        let entry = static_pad(&flip, "sink")?;
+        let entry = converter.entry;
         let gate = Arc::new(KeyframeGate::default());
         let tracks = add_source(&pipeline, spec, &entry)?;
         // A file that must not lose a frame is decoded as it is.
@@ -138,6 +136,7 @@ impl GstCapture {
             pipeline,
             bus,
             sink,
+            entry,
             layout: None,
             meter,
             uri: spec.uri.clone(),
@@ -171,7 +170,10 @@ impl GstCapture {
     }
 
     fn error(&self, error: GstError) -> SourceError {
-        SourceError(self.secrets.hide(&error.message))
+        match convert::unusable(&self.entry).filter(|_| error.message.contains("not-negotiated")) {
+            Some(offered) => cannot_convert(&offered),
+            None => SourceError(self.secrets.hide(&error.message)),
+        }
     }
 
     fn frame(&mut self, sample: &gst::Sample) -> Result<CapturedFrame, SourceError> {
@@ -425,7 +427,9 @@ fn add_decoder(
         if !is_video || target.is_linked() {
             tracks::follow(pad, &others);
         } else if pad.link(&target).is_err() {
-            gst::element_error!(decode, gst::StreamError::Format, ("the decoded video cannot be used"));
+            let offered = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+            let problem = cannot_convert(&convert::describe(&offered)).0;
+            gst::element_error!(decode, gst::StreamError::Format, ("{problem}"));
         }
     });
     let (target, tracks) = (entry.clone(), Arc::clone(tracks));
@@ -479,7 +483,19 @@ fn set_up_network(source: &gst::Element, spec: &SourceSpec) {
 }
 
 fn link(from: &gst::Pad, to: &gst::Pad) -> Result<(), SourceError> {
-    from.link(to).map(|_| ()).map_err(|error| SourceError(format!("the source does not end in raw video: {error}")))
+    match from.link(to) {
+        Ok(_) => Ok(()),
+        Err(gst::PadLinkError::Noformat) => Err(cannot_convert(&convert::describe(&from.query_caps(None)))),
+        Err(error) => Err(SourceError(format!("the source does not end in raw video: {error}"))),
+    }
+}
+
+/// The error for video that arrives in a format which `videoconvert` does not take.
+fn cannot_convert(offered: &str) -> SourceError {
+    SourceError(format!(
+        "the video arrives as {offered}, which cannot be converted to I420 or NV12: set the source to another format, or \
+         read it by a gst: address whose last element gives video/x-raw"
+    ))
 }
 
 fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, SourceError> {

@@ -19,8 +19,10 @@ pub struct Missing {
 /// When GStreamer does not start.
 pub fn gstreamer_report() -> Result<(String, Vec<Missing>), GstError> {
     crate::gst::init()?;
-    const NEEDED: [&str; 10] = [
+    const NEEDED: [&str; 12] = [
         "uridecodebin",
+        "deinterlace",
+        "videoscale",
         "videoflip",
         "videoconvert",
         "h264parse",

@@ -1,0 +1,83 @@
+//! Raw video in every format that GStreamer converts.
+
+use gstreamer as gst;
+
+use crate::common::clip::Rgb;
+use crate::{frames, model_input};
+
+/// Seven upright bars: white, yellow, cyan, green, magenta, red, blue.
+const BARS: [[u8; 3]; 7] =
+    [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255]];
+
+const SIZE: (usize, usize) = (140, 60);
+
+/// A picture of the bars in `format`, with further elements behind it.
+fn bars(format: &str, more: &str) -> String {
+    format!(
+        "gst:videotestsrc num-buffers=2 pattern=smpte100 ! video/x-raw,format=AYUV,width={},height={} ! videoconvert \
+         ! video/x-raw,format={format} {more}",
+        SIZE.0, SIZE.1
+    )
+}
+
+/// The formats that the installed `videoconvert` takes.
+fn formats() -> Vec<String> {
+    gst::init().unwrap();
+    let convert = gst::ElementFactory::find("videoconvert").unwrap();
+    let template = convert.static_pad_templates().into_iter().find(|pad| pad.name_template() == "sink").unwrap();
+    let caps = template.caps();
+    let list = caps.structure(0).unwrap().get::<gst::List>("format").unwrap();
+    list.iter().map(|format| format.get::<String>().unwrap()).collect()
+}
+
+/// What is wrong with the seven bars, whose middles are at `at`.
+fn wrong(format: &str, picture: &Rgb, at: impl Fn(usize) -> (usize, usize)) -> Option<String> {
+    let seen: Vec<[u8; 3]> = (0..7).map(|bar| picture.at(at(bar).0, at(bar).1)).collect();
+    let right = if format.starts_with("GRAY") {
+        // Their numbers depend on the element that made them: only the order is certain.
+        seen.windows(2).all(|pair| pair[0][0] > pair[1][0]) && seen.iter().all(|pixel| pixel[0].abs_diff(pixel[2]) <= 2)
+    } else {
+        seen.iter().flatten().zip(BARS.iter().flatten()).all(|(seen, wanted)| seen.abs_diff(*wanted) <= 10)
+    };
+    (!right).then(|| format!("{seen:?}"))
+}
+
+#[test]
+fn every_raw_format_plays_as_it_lies_and_turned() {
+    let formats = formats();
+    assert!(formats.len() > 90, "{formats:?}");
+    for format in ["I420", "P010_10LE", "UYVP", "v210", "NV24", "GBR", "RGB16", "Y42B", "A444_10LE"] {
+        assert!(formats.iter().any(|known| known == format), "{format} is not in {formats:?}");
+    }
+    let mut failures = Vec::new();
+    for format in &formats {
+        let mut check = |way: &str, source: &str, size: (usize, usize), at: fn(usize) -> (usize, usize)| {
+            let problem = match frames(source) {
+                Err(error) => Some(error.to_string()),
+                Ok(frames) if frames.len() != 2 => Some(format!("{} frames", frames.len())),
+                Ok(frames) => {
+                    let info = frames[0].1.picture().info;
+                    let shape = ((info.width, info.height) != size).then(|| format!("{info}"));
+                    shape.or_else(|| wrong(format, &model_input(&*frames[0].1, size), at))
+                }
+            };
+            if let Some(problem) = problem {
+                failures.push(format!("{format}, {way}: {problem}"));
+            }
+        };
+        check("as it lies", &bars(format, ""), SIZE, |bar| (20 * bar + 10, 20));
+        let turned = "! taginject tags=\"image-orientation=(string)rotate-90\"";
+        // Clockwise: what was left is on top.
+        check("turned", &bars(format, turned), (SIZE.1, SIZE.0), |bar| (40, 20 * bar + 10));
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn a_format_that_cannot_be_converted_is_named() {
+    for source in ["gst:videotestsrc ! video/x-bayer,format=bggr", "gst:videotestsrc ! jpegenc"] {
+        let error = frames(source).err().unwrap_or_else(|| panic!("{source} plays")).to_string();
+        let format = if source.contains("bggr") { "video/x-bayer, format bggr" } else { "image/jpeg" };
+        assert!(error.contains(format) && error.contains("I420"), "{error}");
+    }
+}
