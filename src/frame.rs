@@ -39,19 +39,55 @@ pub enum Matrix {
     Bt601,
     Bt709,
     Bt2020,
+    /// Title 47 of the US Code of Federal Regulations, 73.682.
+    Fcc,
+    Smpte240m,
 }
 
-/// How the numbers of a picture map to colours.
+impl Matrix {
+    /// The luma weights of red and blue (Kr, Kb); green has the rest.
+    pub fn weights(self) -> (f64, f64) {
+        match self {
+            Matrix::Bt601 => (0.299, 0.114),
+            Matrix::Bt709 => (0.2126, 0.0722),
+            Matrix::Bt2020 => (0.2627, 0.0593),
+            Matrix::Fcc => (0.30, 0.11),
+            Matrix::Smpte240m => (0.212, 0.087),
+        }
+    }
+
+    /// The matrix of video that does not name one: by convention BT.709 for HD and BT.601 below it. The picture may be
+    /// upright or turned by a quarter: HD has a long side of 1280 pixels or a short side of 720.
+    pub fn assumed(width: usize, height: usize) -> Self {
+        if width.max(height) >= 1280 || width.min(height) >= 720 { Matrix::Bt709 } else { Matrix::Bt601 }
+    }
+}
+
+/// The code of ITU-T H.273 for a transfer function or for primaries that are not known.
+pub const UNSPECIFIED: u8 = 2;
+
+/// How the numbers of a picture map to colours. Each part is known or unknown by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Colorimetry {
     pub matrix: Matrix,
     /// True for 0–255 (JPEG range), false for 16–235/240 (video range).
     pub full_range: bool,
+    /// ITU-T H.273 `TransferCharacteristics`: passed on, never converted. [`UNSPECIFIED`] when unknown.
+    pub transfer: u8,
+    /// ITU-T H.273 `ColourPrimaries`: passed on, never converted. [`UNSPECIFIED`] when unknown.
+    pub primaries: u8,
+}
+
+impl Colorimetry {
+    /// Transfer function and primaries are unspecified.
+    pub fn new(matrix: Matrix, full_range: bool) -> Self {
+        Colorimetry { matrix, full_range, transfer: UNSPECIFIED, primaries: UNSPECIFIED }
+    }
 }
 
 impl Default for Colorimetry {
     fn default() -> Self {
-        Colorimetry { matrix: Matrix::Bt601, full_range: false }
+        Colorimetry::new(Matrix::Bt601, false)
     }
 }
 
@@ -281,6 +317,23 @@ mod tests {
         assert_eq!(info.plane_size(1), (6, 2));
         let info = VideoInfo::new(PixelFormat::I420, 5, 3);
         assert_eq!(info.plane_size(2), (3, 2));
+    }
+
+    #[test]
+    fn the_assumed_matrix_does_not_depend_on_the_orientation() {
+        for (width, height, matrix) in [
+            (640, 360, Matrix::Bt601),
+            (720, 576, Matrix::Bt601),
+            (854, 480, Matrix::Bt601),
+            (1024, 576, Matrix::Bt601),
+            (1280, 536, Matrix::Bt709),
+            (1280, 720, Matrix::Bt709),
+            (960, 720, Matrix::Bt709),
+            (3840, 2160, Matrix::Bt709),
+        ] {
+            assert_eq!(Matrix::assumed(width, height), matrix, "{width}x{height}");
+            assert_eq!(Matrix::assumed(height, width), matrix, "{height}x{width}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use super::deinterlace::deinterlacer;
-use super::SourceError;
+use super::{SourceError, color};
 use crate::gst::make;
 
 /// The formats that leave the chain.
@@ -30,7 +30,7 @@ impl Converter {
     pub fn add(pipeline: &gst::Pipeline) -> Result<Self, SourceError> {
         let convert = make("videoconvert")?;
         let filter = make("capsfilter")?;
-        filter.set_property("caps", made());
+        filter.set_property("caps", outgoing(None));
         let deinterlace = deinterlacer()?;
         // Phones note how they were held; the picture is turned upright before it is used.
         let flip = make("videoflip")?;
@@ -45,13 +45,48 @@ impl Converter {
         let entry = convert
             .static_pad("sink")
             .ok_or_else(|| SourceError("the GStreamer element videoconvert has no pad sink".into()))?;
+        complete_colors(&entry, filter);
         Ok(Converter { entry, last: flip })
     }
 }
 
+/// Completes the colour description of whatever comes through `entry`, and sets what has to leave through `filter`.
+fn complete_colors(entry: &gst::Pad, filter: gst::Element) {
+    entry.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let Some(gst::PadProbeData::Event(event)) = &info.data else { return gst::PadProbeReturn::Ok };
+        let gst::EventView::Caps(event) = event.view() else { return gst::PadProbeReturn::Ok };
+        let mut caps = event.caps_owned();
+        let color = color::complete(&caps).map(|color| color.to_string());
+        // Grey keeps its numbers when chroma is added, but videoconvert would call them video range.
+        let is_gray = caps
+            .structure(0)
+            .and_then(|fields| fields.get::<&str>("format").ok())
+            .is_some_and(|format| format.starts_with("GRAY"));
+        let wanted = outgoing(color.as_deref().filter(|_| is_gray));
+        if filter.property::<gst::Caps>("caps") != wanted {
+            filter.set_property("caps", wanted);
+        }
+        if let Some(color) = color {
+            caps.make_mut().set("colorimetry", color);
+            let completed = gst::event::Caps::builder(&caps).seqnum(event.seqnum()).build();
+            info.data = Some(gst::PadProbeData::Event(completed));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
 /// The caps of what leaves the chain.
 pub(super) fn made() -> gst::Caps {
-    gst::Caps::builder("video/x-raw").field("format", gst::List::new(FORMATS)).build()
+    outgoing(None)
+}
+
+/// The caps of what `videoconvert` has to make, with a colour description of its own or with the source's.
+fn outgoing(color: Option<&str>) -> gst::Caps {
+    let mut caps = gst::Caps::builder("video/x-raw").field("format", gst::List::new(FORMATS));
+    if let Some(color) = color {
+        caps = caps.field("colorimetry", color);
+    }
+    caps.build()
 }
 
 /// The format in which the source offers its video to `entry`, for an error message: `video/x-bayer, format bggr`. `None`

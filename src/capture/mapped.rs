@@ -5,8 +5,8 @@ use gstreamer_video as gst_video;
 
 use gst_video::prelude::*;
 
-use super::SourceError;
-use crate::frame::{Colorimetry, Matrix, Picture, PixelFormat, Pixels, Plane, VideoInfo};
+use super::{SourceError, color};
+use crate::frame::{Picture, PixelFormat, Pixels, Plane, VideoInfo};
 
 /// A mapped, read-only frame; the buffer goes back to its pool when the last user lets go.
 pub struct MappedFrame {
@@ -46,15 +46,6 @@ fn video_info(layout: &gst_video::VideoInfo) -> Result<VideoInfo, SourceError> {
         gst_video::VideoFormat::Nv12 => PixelFormat::Nv12,
         other => return Err(SourceError(format!("frames arrive as {other}, not as I420 or NV12"))),
     };
-    let colorimetry = layout.colorimetry();
-    let matrix = match colorimetry.matrix() {
-        gst_video::VideoColorMatrix::Bt709 => Matrix::Bt709,
-        gst_video::VideoColorMatrix::Bt2020 => Matrix::Bt2020,
-        gst_video::VideoColorMatrix::Bt601 | gst_video::VideoColorMatrix::Fcc => Matrix::Bt601,
-        // Unmarked video is BT.709 when it is HD, by convention (and as GStreamer's own converter assumes).
-        _ if layout.height() >= 720 => Matrix::Bt709,
-        _ => Matrix::Bt601,
-    };
     let ratio = |numerator: i32, denominator: i32| (numerator.max(0) as u32, denominator.max(1) as u32);
     let (par, fps) = (layout.par(), layout.fps());
     Ok(VideoInfo {
@@ -63,6 +54,6 @@ fn video_info(layout: &gst_video::VideoInfo) -> Result<VideoInfo, SourceError> {
         format,
         par: ratio(par.numer(), par.denom()),
         fps: ratio(fps.numer(), fps.denom()),
-        color: Colorimetry { matrix, full_range: colorimetry.range() == gst_video::VideoColorRange::Range0_255 },
+        color: color::of(layout),
     })
 }

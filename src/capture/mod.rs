@@ -10,6 +10,7 @@ use crate::frame::Pixels;
 use crate::gst::GstError;
 use crate::stream::timing::Spent;
 
+mod color;
 mod convert;
 mod decode;
 mod deinterlace;

@@ -3,7 +3,7 @@
 //! The matrices follow from the luma weights of red and blue (Kr, Kb) in ITU-R BT.601, BT.709 and BT.2020; quantisation
 //! to video range (16–235, 16–240) or full range as in ITU-T H.273.
 
-use crate::frame::{ClassId, Colorimetry, Matrix, Rgb};
+use crate::frame::{ClassId, Colorimetry, Rgb};
 
 /// What blending does to a sample: `out = (sample * inv + add) >> 8`.
 ///
@@ -61,11 +61,8 @@ pub(super) fn to_yuv(Rgb(r, g, b): Rgb, color: Colorimetry) -> [u8; 3] {
 
 /// The unrounded YUV of an RGB colour whose components go from 0 to 255.
 pub(super) fn convert(rgb: [f32; 3], color: Colorimetry) -> [f32; 3] {
-    let (kr, kb) = match color.matrix {
-        Matrix::Bt601 => (0.299, 0.114),
-        Matrix::Bt709 => (0.2126, 0.0722),
-        Matrix::Bt2020 => (0.2627, 0.0593),
-    };
+    let (kr, kb) = color.matrix.weights();
+    let (kr, kb) = (kr as f32, kb as f32);
     let [r, g, b] = rgb.map(|component| component / 255.0);
     let y = kr * r + (1.0 - kr - kb) * g + kb * b;
     let u = (b - y) / (2.0 * (1.0 - kb));
@@ -80,9 +77,10 @@ pub(super) fn convert(rgb: [f32; 3], color: Colorimetry) -> [f32; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Matrix;
 
     fn color(matrix: Matrix, full_range: bool) -> Colorimetry {
-        Colorimetry { matrix, full_range }
+        Colorimetry::new(matrix, full_range)
     }
 
     #[track_caller]
@@ -117,7 +115,7 @@ mod tests {
 
     #[test]
     fn greys_have_neutral_chroma() {
-        for matrix in [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020] {
+        for matrix in [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020, Matrix::Fcc, Matrix::Smpte240m] {
             assert_eq!(to_yuv(Rgb(0, 0, 0), color(matrix, false)), [16, 128, 128]);
             assert_eq!(to_yuv(Rgb(255, 255, 255), color(matrix, false)), [235, 128, 128]);
             assert_eq!(to_yuv(Rgb(0, 0, 0), color(matrix, true)), [0, 128, 128]);

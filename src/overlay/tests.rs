@@ -185,7 +185,7 @@ fn colours_follow_the_pictures_colorimetry() {
     let mut info = VideoInfo::new(PixelFormat::I420, 16, 16);
     let mut first = |info| samples(&drawn(&mut overlay, &source(info, 0), Some(&mask), 0)).map(|plane| plane[5]);
     assert_eq!(first(info), [81, 90, 240]);
-    info.color = Colorimetry { matrix: crate::frame::Matrix::Bt709, full_range: false };
+    info.color = Colorimetry::new(crate::frame::Matrix::Bt709, false);
     assert_eq!(first(info), [63, 102, 240]);
     info.color = Colorimetry::default();
     assert_eq!(first(info), [81, 90, 240]);

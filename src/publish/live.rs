@@ -147,7 +147,7 @@ impl LiveOutput {
         if self.outlets.jpeg.viewers() == 0 {
             self.jpeg = None;
         } else if self.jpeg.is_none() && is_due(self.jpeg_retry) {
-            match JpegEncoder::start(&pool.caps, self.encode.jpeg_quality, &self.outlets.jpeg) {
+            match JpegEncoder::start(pool, self.encode.jpeg_quality, &self.outlets.jpeg) {
                 Ok(encoder) => self.jpeg = Some(encoder),
                 Err(error) => {
                     self.jpeg_retry = Some(Instant::now() + RETRY);

@@ -10,6 +10,9 @@ use gst::prelude::*;
 
 use super::OutputError;
 use super::encoder::{ENCODER_QUEUE, glib_error, push_patiently};
+use super::range::RangeChange;
+use super::raw::RawPool;
+use crate::frame::Matrix;
 use crate::gst::{bus_error, make, state_error};
 
 /// The newest JPEG of a stream. Lives as long as the stream; encoders come and go.
@@ -45,20 +48,26 @@ impl Gallery {
 
 /// `appsrc ! square pixels ! full-range BT.601 ! jpegenc ! appsink`
 pub struct JpegEncoder {
+    /// For pictures that are BT.601 already, but in video range.
+    range: Option<RangeChange>,
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     source: gst_app::AppSrc,
 }
 
 impl JpegEncoder {
-    /// Starts encoding raw pictures with `caps` into `gallery`.
+    /// Starts encoding the pictures of `pool` into `gallery`.
     ///
     /// # Errors
     /// A missing element, with what to install.
-    pub fn start(caps: &gst::Caps, quality: u32, gallery: &Gallery) -> Result<Self, OutputError> {
+    pub fn start(pool: &RawPool, quality: u32, gallery: &Gallery) -> Result<Self, OutputError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
+        // Any other matrix is converted below, and the range with it.
+        let color = pool.info.color;
+        let range =
+            (color.matrix == Matrix::Bt601 && !color.full_range).then(|| RangeChange::new(pool.info)).transpose()?;
         let source = gst_app::AppSrc::builder()
-            .caps(caps)
+            .caps(range.as_ref().map_or(&pool.caps, RangeChange::caps))
             .format(gst::Format::Time)
             .max_buffers(ENCODER_QUEUE)
             .max_bytes(0)
@@ -89,7 +98,7 @@ impl JpegEncoder {
         pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&pipeline, "the JPEG encoder does not start"))?;
-        Ok(JpegEncoder { pipeline, bus, source })
+        Ok(JpegEncoder { range, pipeline, bus, source })
     }
 
     /// Whether a picture would be taken now.
@@ -113,7 +122,7 @@ impl JpegEncoder {
         if !self.has_room() {
             return Ok(false);
         }
-        match self.source.push_buffer(buffer) {
+        match self.source.push_buffer(self.ranged(buffer)?) {
             Ok(_) => Ok(true),
             Err(_) => Err(OutputError("it takes no more pictures".into())),
         }
@@ -124,7 +133,15 @@ impl JpegEncoder {
     /// # Errors
     /// The encoder has failed and is of no more use.
     pub fn push_patiently(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
-        push_patiently(&self.source, &self.bus, buffer)
+        push_patiently(&self.source, &self.bus, self.ranged(buffer)?)
+    }
+
+    /// The picture in the range that JPEGs have.
+    fn ranged(&self, buffer: gst::Buffer) -> Result<gst::Buffer, OutputError> {
+        match &self.range {
+            Some(range) => range.apply(&buffer),
+            None => Ok(buffer),
+        }
     }
 }
 
@@ -150,8 +167,7 @@ impl Drop for JpegEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Colorimetry, Matrix, PixelFormat, VideoInfo};
-    use crate::publish::raw::RawPool;
+    use crate::frame::{Colorimetry, PixelFormat, VideoInfo};
 
     /// Red as BT.709 video-range YUV, in pixels twice as wide as high, comes back red and of the right shape.
     #[test]
@@ -159,11 +175,11 @@ mod tests {
         crate::gst::init().unwrap();
         let mut info = VideoInfo::new(PixelFormat::I420, 64, 64);
         (info.par, info.fps) = ((2, 1), (25, 1));
-        info.color = Colorimetry { matrix: Matrix::Bt709, full_range: false };
+        info.color = Colorimetry::new(Matrix::Bt709, false);
         let pool = RawPool::new(info).unwrap();
         let gallery = Gallery::default();
         let mut viewer = gallery.look();
-        let encoder = JpegEncoder::start(&pool.caps, 95, &gallery).unwrap();
+        let encoder = JpegEncoder::start(&pool, 95, &gallery).unwrap();
         let mut red = |target: &mut crate::frame::PictureMut<'_>| {
             for (plane, value) in target.planes.iter_mut().zip([63, 102, 240]) {
                 plane.data.fill(value);

@@ -15,6 +15,7 @@ pub mod file;
 pub mod live;
 pub mod mjpeg;
 pub mod push;
+mod range;
 mod raw;
 pub mod recording;
 pub mod rtsp;

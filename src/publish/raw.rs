@@ -5,9 +5,10 @@ use gstreamer_video as gst_video;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
+use gst_video::{VideoColorMatrix, VideoColorPrimaries, VideoTransferFunction};
 
 use super::{OutputError, Paint};
-use crate::frame::{Matrix, PictureMut, PixelFormat, PlaneMut, VideoInfo};
+use crate::frame::{Colorimetry, Matrix, Picture, PictureMut, PixelFormat, Plane, PlaneMut, VideoInfo};
 
 /// Makes buffers of one shape.
 pub struct RawPool {
@@ -57,6 +58,34 @@ impl RawPool {
         let no_memory = || OutputError(format!("no memory for a {} picture", self.info));
         let buffer = self.pool.acquire_buffer(None).map_err(|_| no_memory())?;
         gst_video::VideoFrame::from_buffer_writable(buffer, &self.layout).map_err(|_| no_memory())
+    }
+
+    /// A buffer of this shape, mapped for reading.
+    ///
+    /// # Errors
+    /// When the buffer does not hold a picture of this shape.
+    pub fn view<'a>(&self, buffer: &'a gst::BufferRef) -> Result<View<'a>, OutputError> {
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.layout)
+            .map_err(|_| OutputError(format!("a buffer holds no {} picture", self.info)))?;
+        Ok(View { info: self.info, frame })
+    }
+}
+
+/// A picture in a buffer.
+pub struct View<'a> {
+    info: VideoInfo,
+    frame: gst_video::VideoFrameRef<&'a gst::BufferRef>,
+}
+
+impl View<'_> {
+    pub fn picture(&self) -> Picture<'_> {
+        let data = self.frame.planes_data();
+        let strides = self.frame.plane_stride();
+        let plane = |n: usize| match strides.get(n) {
+            Some(&stride) => Plane { data: data[n], stride: stride.unsigned_abs() as usize },
+            None => Plane { data: &[], stride: 0 },
+        };
+        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
     }
 }
 
@@ -155,38 +184,40 @@ impl Drop for RawPool {
     }
 }
 
+/// GStreamer's colour description of such pictures; what the source left open is as usual for the matrix.
+pub(super) fn colorimetry(color: Colorimetry) -> gst_video::VideoColorimetry {
+    let (matrix, usual_transfer, usual_primaries) = match color.matrix {
+        Matrix::Bt601 => (VideoColorMatrix::Bt601, VideoTransferFunction::Bt601, VideoColorPrimaries::Smpte170m),
+        Matrix::Bt709 => (VideoColorMatrix::Bt709, VideoTransferFunction::Bt709, VideoColorPrimaries::Bt709),
+        Matrix::Bt2020 => (VideoColorMatrix::Bt2020, VideoTransferFunction::Bt202010, VideoColorPrimaries::Bt2020),
+        Matrix::Fcc => (VideoColorMatrix::Fcc, VideoTransferFunction::Bt709, VideoColorPrimaries::Bt470m),
+        Matrix::Smpte240m => {
+            (VideoColorMatrix::Smpte240m, VideoTransferFunction::Smpte240m, VideoColorPrimaries::Smpte240m)
+        }
+    };
+    // What the source names is passed on: a PQ picture stays one.
+    let transfer = match VideoTransferFunction::from_iso(u32::from(color.transfer)) {
+        VideoTransferFunction::Unknown => usual_transfer,
+        known => known,
+    };
+    let primaries = match VideoColorPrimaries::from_iso(u32::from(color.primaries)) {
+        VideoColorPrimaries::Unknown => usual_primaries,
+        known => known,
+    };
+    let range =
+        if color.full_range { gst_video::VideoColorRange::Range0_255 } else { gst_video::VideoColorRange::Range16_235 };
+    gst_video::VideoColorimetry::new(range, matrix, transfer, primaries)
+}
+
 fn layout(info: &VideoInfo) -> Result<gst_video::VideoInfo, gst::glib::BoolError> {
     let format = match info.format {
         PixelFormat::I420 => gst_video::VideoFormat::I420,
         PixelFormat::Nv12 => gst_video::VideoFormat::Nv12,
     };
-    let (matrix, transfer, primaries) = match info.color.matrix {
-        Matrix::Bt601 => (
-            gst_video::VideoColorMatrix::Bt601,
-            gst_video::VideoTransferFunction::Bt601,
-            gst_video::VideoColorPrimaries::Smpte170m,
-        ),
-        Matrix::Bt709 => (
-            gst_video::VideoColorMatrix::Bt709,
-            gst_video::VideoTransferFunction::Bt709,
-            gst_video::VideoColorPrimaries::Bt709,
-        ),
-        Matrix::Bt2020 => (
-            gst_video::VideoColorMatrix::Bt2020,
-            gst_video::VideoTransferFunction::Bt202010,
-            gst_video::VideoColorPrimaries::Bt2020,
-        ),
-    };
-    let range = if info.color.full_range {
-        gst_video::VideoColorRange::Range0_255
-    } else {
-        gst_video::VideoColorRange::Range16_235
-    };
-    let colorimetry = gst_video::VideoColorimetry::new(range, matrix, transfer, primaries);
     gst_video::VideoInfo::builder(format, info.width as u32, info.height as u32)
         .par(gst::Fraction::new(info.par.0.max(1) as i32, info.par.1.max(1) as i32))
         .fps(gst::Fraction::new(info.fps.0 as i32, info.fps.1.max(1) as i32))
-        .colorimetry(&colorimetry)
+        .colorimetry(&colorimetry(info.color))
         .build()
 }
 

@@ -8,7 +8,7 @@ use opencv::imgproc::{INTER_AREA, INTER_LINEAR, resize};
 use opencv::prelude::*;
 
 use super::SegmentError;
-use crate::frame::{Colorimetry, Matrix, Picture, PixelFormat, Plane};
+use crate::frame::{Colorimetry, Picture, PixelFormat, Plane};
 
 /// Shrinks pictures to `width` × `height` RGB. Keeps its intermediate planes, so that nothing is allocated a frame.
 pub struct Preprocessor {
@@ -156,11 +156,7 @@ struct RgbTable {
 
 impl RgbTable {
     fn new(color: Colorimetry) -> Self {
-        let (kr, kb) = match color.matrix {
-            Matrix::Bt601 => (0.299, 0.114),
-            Matrix::Bt709 => (0.2126, 0.0722),
-            Matrix::Bt2020 => (0.2627, 0.0593),
-        };
+        let (kr, kb) = color.matrix.weights();
         let (black, luma_scale, chroma_scale) =
             if color.full_range { (0.0, 1.0, 1.0) } else { (16.0, 255.0 / 219.0, 255.0 / 224.0) };
         let kg = 1.0 - kr - kb;
@@ -194,7 +190,7 @@ impl RgbTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{OwnedPicture, Pixels, VideoInfo};
+    use crate::frame::{Matrix, OwnedPicture, Pixels, VideoInfo};
 
     fn filled(info: VideoInfo, padding: usize, yuv: [u8; 3]) -> OwnedPicture {
         let mut picture = OwnedPicture::new(info, padding);
@@ -234,7 +230,7 @@ mod tests {
         for (matrix, full_range, yuv) in red {
             for format in [PixelFormat::I420, PixelFormat::Nv12] {
                 let mut info = VideoInfo::new(format, 64, 48);
-                info.color = Colorimetry { matrix, full_range };
+                info.color = Colorimetry::new(matrix, full_range);
                 for rgb in run(&filled(info, 0, yuv), 32, 24).chunks_exact(3) {
                     assert!(rgb[0] >= 252 && rgb[1] <= 3 && rgb[2] <= 3, "{matrix:?} {full_range} {format:?}: {rgb:?}");
                 }

@@ -73,6 +73,25 @@ fn every_raw_format_plays_as_it_lies_and_turned() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+/// Pictures of grey alone, from the bytes of a file: 0 is black and 255 is white.
+#[test]
+fn grey_pictures_have_all_their_levels() {
+    let folder = tempfile::tempdir().unwrap();
+    for (size, height) in [("width=64 height=48", 48), ("width=1280 height=720", 720)] {
+        for (format, bytes) in [("gray8", 1), ("gray16-le", 2)] {
+            for level in [0_u8, 64, 128, 255] {
+                let path = folder.path().join("grey.raw");
+                let width = if height == 48 { 64 } else { 1280 };
+                std::fs::write(&path, vec![level; width * height * bytes]).unwrap();
+                let source = format!("gst:filesrc location={} ! rawvideoparse format={format} {size}", path.display());
+                let frames = frames(&source).unwrap();
+                let seen = model_input(&*frames[0].1, (8, 8)).at(4, 4);
+                assert!(seen.iter().all(|seen| seen.abs_diff(level) <= 1), "{format} {size}: {level} is {seen:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_format_that_cannot_be_converted_is_named() {
     for source in ["gst:videotestsrc ! video/x-bayer,format=bggr", "gst:videotestsrc ! jpegenc"] {

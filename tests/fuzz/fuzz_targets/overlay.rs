@@ -115,8 +115,8 @@ fuzz_target!(|input: Input| {
     for frame in input.frames.into_iter().take(3) {
         let format = if frame.nv12 { PixelFormat::Nv12 } else { PixelFormat::I420 };
         let side = |side: u16| usize::from(side % 150) + 1;
-        let matrix = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020][usize::from(frame.matrix % 3)];
-        let color = Colorimetry { matrix, full_range: frame.full_range };
+        let matrix = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020, Matrix::Fcc, Matrix::Smpte240m][usize::from(frame.matrix % 5)];
+        let color = Colorimetry::new(matrix, frame.full_range);
         let info = VideoInfo { color, ..VideoInfo::new(format, side(frame.width), side(frame.height)) };
         let source = Memory::new(info, frame.gaps[0], frame.short[0], 16);
         let mut target = Memory::new(info, frame.gaps[1], frame.short[1], 99);
