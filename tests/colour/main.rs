@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::audience;
 use common::clip::{Rgb, ffmpeg, picture, probe};
 use common::http::{Mjpeg, get_bytes};
-use common::program::{DEADLINE, maskcast, run, tool};
+use common::program::{DEADLINE, maskcast, run, tool, until};
 use common::rtsp::Viewer;
 use common::service::{Service, folder};
 use maskcast::capture::{Captured, GstSource, Source, SourceError};
@@ -337,4 +338,37 @@ fn a_file_names_the_source_s_transfer_function_and_primaries() {
         assert_eq!(said.text(), format!("{range},{matrix},{transfer},{primaries}"));
         assert_eq!(probe(&output).frames, 2);
     }
+}
+
+/// Encoders that describe no colours get pictures as players assume them.
+#[test]
+fn an_encoder_that_names_no_colours_gets_what_players_assume() {
+    let folder = folder();
+    let mut table = Table::default();
+    let mut streams = String::new();
+    for case in Case::all() {
+        let clip = folder.path().join(format!("{}.mkv", case.name()));
+        case.write(&clip);
+        streams += &format!(
+            "[[stream]]\nname = \"{0}\"\nsource = \"{0}.mkv\"\nloop = true\noverlay = {{ alpha = 0.0, legend = false }}\n\
+             max_mask_age = \"60s\"\nencode.bitrate = 4000\nencode.encoder = \"openh264\"\n",
+            case.name()
+        );
+    }
+    let service = Service::ready(folder.path(), &streams);
+    for case in Case::all() {
+        service.until_state(&case.name(), "live");
+        // GStreamer's, which assumes by the size: ffmpeg takes BT.601 for HD, too.
+        let viewer = audience::Viewer::player(&service, &case.name(), |(width, height), data| Rgb {
+            width,
+            height,
+            data: data.to_vec(),
+        });
+        let seen = until("a picture by RTSP", || viewer.notes.lock().unwrap().sightings.pop());
+        // It is less exact than x264; a wrong range or matrix is further away in more than one patch.
+        table.check_within(8, "RTSP by OpenH264", &case, &seen.seen);
+    }
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    table.judge();
 }

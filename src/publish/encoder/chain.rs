@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
 
 use gst::prelude::*;
 
@@ -14,9 +15,11 @@ use super::level::Level;
 use super::settings::configure;
 use super::{ENCODER_QUEUE, H264, Purpose, glib_error};
 use crate::config::EncodeConfig;
-use crate::frame::VideoInfo;
+use crate::frame::{Colorimetry, Matrix, VideoInfo};
 use crate::gst::make;
 use crate::publish::OutputError;
+use crate::publish::range::RangeChange;
+use crate::publish::raw::colorimetry;
 use crate::stream::status::Status;
 use crate::stream::timing::{Stage, Stopwatch};
 
@@ -60,8 +63,9 @@ pub(super) fn assemble(
     encoder: gst::Element,
     purpose: Purpose,
 ) -> Result<EncodeChain, OutputError> {
+    let colors = Colors::of(kind, info)?;
     let source = gst_app::AppSrc::builder()
-        .caps(caps)
+        .caps(&colors.entering(caps))
         .format(gst::Format::Time)
         .is_live(purpose == Purpose::Live)
         .max_buffers(ENCODER_QUEUE)
@@ -76,12 +80,14 @@ pub(super) fn assemble(
         elements.push(crop);
     }
     elements.extend(conversion(kind)?);
+    elements.extend(colors.filter()?);
     let filter = make("capsfilter")?;
     filter.set_property("caps", encoded_caps(kind, info, purpose));
     let parse = make("h264parse")?;
     elements.extend([encoder, filter, parse.clone()]);
     pipeline.add_many(&elements).map_err(glib_error)?;
     gst::Element::link_many(&elements).map_err(glib_error)?;
+    colors.apply(&source);
     Ok(EncodeChain { kind, source, last: parse })
 }
 
@@ -102,6 +108,74 @@ fn conversion(kind: H264) -> Result<Vec<gst::Element>, OutputError> {
             vec![make("nvvidconv")?, filter]
         }
     })
+}
+
+/// What is done to the colours of pictures before they are encoded.
+enum Colors {
+    /// Nothing: the encoder writes their description into the H.264, or they are as players assume.
+    Keep,
+    /// `videoconvert` changes the matrix, and the range with it.
+    Convert(gst_video::VideoColorimetry),
+    /// The matrix is right, the range is not.
+    Range(Box<RangeChange>),
+}
+
+impl Colors {
+    /// # Errors
+    /// When GStreamer does not know a picture of this shape.
+    fn of(kind: H264, info: &VideoInfo) -> Result<Self, OutputError> {
+        match kind {
+            H264::X264 | H264::Nvenc | H264::Jetson => return Ok(Colors::Keep),
+            // They describe no colours, or not all of them; players assume video range and the matrix by the size.
+            H264::VaLowPower | H264::Va | H264::OldVa | H264::V4l2 | H264::OpenH264 => {}
+        }
+        let assumed = Colorimetry::new(Matrix::assumed(info.width, info.height), false);
+        Ok(if info.color.matrix != assumed.matrix {
+            Colors::Convert(colorimetry(assumed))
+        } else if info.color.full_range {
+            Colors::Range(Box::new(RangeChange::new(*info)?))
+        } else {
+            Colors::Keep
+        })
+    }
+
+    /// The caps of what enters the chain, of pictures with `caps`.
+    fn entering(&self, caps: &gst::Caps) -> gst::Caps {
+        let mut entering = caps.clone();
+        if let Colors::Range(change) = self
+            && let Some(description) =
+                change.caps().structure(0).and_then(|fields| fields.get::<&str>("colorimetry").ok())
+        {
+            entering.make_mut().set("colorimetry", description);
+        }
+        entering
+    }
+
+    /// What makes `videoconvert` convert.
+    fn filter(&self) -> Result<Option<gst::Element>, OutputError> {
+        let Colors::Convert(wanted) = self else { return Ok(None) };
+        let filter = make("capsfilter")?;
+        filter.set_property("caps", gst::Caps::builder("video/x-raw").field("colorimetry", wanted.to_string()).build());
+        Ok(Some(filter))
+    }
+
+    /// Changes pictures as they leave `source`.
+    fn apply(self, source: &gst_app::AppSrc) {
+        let (Colors::Range(change), Some(pad)) = (self, source.static_pad("src")) else { return };
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let Some(gst::PadProbeData::Buffer(buffer)) = &info.data else { return gst::PadProbeReturn::Ok };
+            match change.apply(buffer) {
+                Ok(changed) => {
+                    info.data = Some(gst::PadProbeData::Buffer(changed));
+                    gst::PadProbeReturn::Ok
+                }
+                Err(error) => {
+                    crate::repeats::warn("", "publish", &format!("a picture is not encoded: {error}"));
+                    gst::PadProbeReturn::Drop
+                }
+            }
+        });
+    }
 }
 
 /// What the encoder has to give: the one place for profile and level.
