@@ -165,11 +165,14 @@ impl Table {
     }
 }
 
-/// All frames of a source that has an end, with their times.
+/// A frame and its time in the source.
+type Timed = (Duration, Arc<dyn Pixels>);
+
+/// All frames of a source that has an end.
 ///
 /// # Errors
 /// What the source reports.
-fn frames(source: &str) -> Result<Vec<(Duration, Arc<dyn Pixels>)>, SourceError> {
+fn frames(source: &str) -> Result<Vec<Timed>, SourceError> {
     let mut spec = SourceSpec::from_argument(source, Path::new("/")).unwrap();
     spec.real_time = false;
     let mut capture = GstSource::new(spec).open()?;
