@@ -159,8 +159,10 @@ fn source(input: &str) -> Result<SourceSpec, Failure> {
     let here = std::env::current_dir().map_err(|error| Failure::runtime(format!("the current folder: {error}")))?;
     let mut spec = SourceSpec::from_argument(input, &here).map_err(|(problem, help)| {
         let help = help.map_or_else(String::new, |help| format!(" ({help})"));
-        // An address with a user in it may have a password in it.
-        let shown = if input.contains('@') { "the input" } else { input };
+        // An address may have a password or a token in any part of it.
+        let is_local = input.starts_with("file:") || input.starts_with("test:");
+        let is_address = input.contains("://") && !is_local;
+        let shown = if is_address || input.contains(['@', '=']) { "the input" } else { input };
         let message = format!("{shown}: {problem}{help}");
         // A file that is not there is the world's fault, an address that cannot be one is the caller's.
         if input.contains("://") && !input.starts_with("file:") {

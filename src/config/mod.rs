@@ -45,6 +45,7 @@ pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
 pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
 pub use store::{Replaced, StoreError, replace};
+pub(crate) use uri::is_secret_name;
 pub use webrtc::{TurnServer, WebRtcConfig};
 pub use written::readable_passwords;
 

@@ -163,7 +163,15 @@ pub(super) fn read_credentials(
     alone: PasswordAlone,
 ) -> Option<Credentials> {
     let user_key = section.get("user");
-    let user = user_key.as_ref().and_then(|value| value.string());
+    let user = user_key.as_ref().and_then(|value| value.string()).filter(|user| {
+        // Basic (RFC 7617) ends the user at the colon, and the API shows the user: it must not hold the password.
+        let is_name = !user.contains(':');
+        if !is_name {
+            let help = "write the user alone, and the password into the file of password_file";
+            section.fail("user", "contains a colon: is that user and password?", Some(help));
+        }
+        is_name
+    });
     let (file, env) = (section.get("password_file"), section.get("password_env"));
     let password_key = if file.is_some() { "password_file" } else { "password_env" };
     let password_given = file.is_some() || env.is_some();
@@ -202,7 +210,15 @@ pub(super) fn read_credentials(
 const LONGEST_PASSWORD: u64 = 4096;
 
 fn read_password_file(value: &Value) -> Option<Secret> {
-    let path = value.existing_file()?;
+    // The name is not repeated: it may be the password, written here by mistake.
+    let help = "name a file, not the password; relative paths start at the configuration file's folder";
+    let path = value.path()?;
+    match path.metadata() {
+        Ok(metadata) if !metadata.is_dir() => {}
+        Ok(_) => return value.fail("is a folder, not a file", Some(help)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return value.fail("no such file", Some(help)),
+        Err(error) => return value.fail(format!("cannot be read: {error}"), Some(help)),
+    }
     // A password has a line: a device that never ends must not fill the memory.
     let mut text = String::new();
     let read = std::fs::File::open(&path).and_then(|file| file.take(LONGEST_PASSWORD).read_to_string(&mut text));
@@ -213,7 +229,7 @@ fn read_password_file(value: &Value) -> Option<Secret> {
             let line = line.strip_suffix('\r').unwrap_or(line);
             if line.is_empty() { value.fail("the file is empty", None) } else { Some(Secret::new(line)) }
         }
-        Err(error) => value.fail(format!("cannot be read: {error}"), Some(&format!("it is {}", path.display()))),
+        Err(error) => value.fail(format!("cannot be read: {error}"), Some(help)),
     }
 }
 

@@ -125,10 +125,9 @@ fn bare_path(text: &str, base: &Path) -> Result<PathBuf, Problem> {
         return Err(problem("is empty", "write a URL or the path of a video file"));
     }
     let path = tidy(absolute(base.join(text)));
-    // user:password@camera without a scheme: "no such file" would print the password.
-    let before_at = text.split_once('@').map_or("", |(before, _)| before);
-    if before_at.contains(':') && !path.exists() {
-        return Err(problem("has no scheme", "for a camera, begin with \"rtsp://\" or \"http://\""));
+    // A path that is looked for is printed, and with it the password.
+    if may_hold_secret(text) && !path.exists() {
+        return Err(problem("is no file, and has no scheme", "for a camera, begin with \"rtsp://\" or \"http://\""));
     }
     Ok(path)
 }
@@ -141,7 +140,11 @@ fn file_url(rest: &str, base: &Path) -> Result<PathBuf, Problem> {
     if path.is_empty() {
         return Err(problem("names no file", "write \"file:///folder/video.mp4\" or \"file:video.mp4\""));
     }
-    Ok(tidy(absolute(base.join(OsString::from_vec(percent_decode(path))))))
+    let found = tidy(absolute(base.join(OsString::from_vec(percent_decode(path)))));
+    if may_hold_secret(path) && !found.exists() {
+        return Err(problem("names no file", "it takes no host, user or password: \"file:///folder/video.mp4\""));
+    }
+    Ok(found)
 }
 
 /// Fails only for an empty path or without a current folder; the path as written is the best answer then.
@@ -150,20 +153,31 @@ fn absolute(path: PathBuf) -> PathBuf {
 }
 
 /// A URL with a host, freed of user and password. Errors do not repeat the URL: a password may be in any part of it.
+///
+/// A password that holds `#`, `/` or `?` unescaped ends the authority early, and its rest, an `@` and the real host land in
+/// path, query or fragment. The URL then parses, names a wrong host and shows half of the password as its address. An `@`
+/// behind the authority is therefore refused, and so is whatever else the URL standard drops or cuts silently.
 pub(super) fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Problem> {
     let help = "special characters in a user or password are written %XX; or use the keys user and password_file";
+    if text.chars().any(|c| c.is_control() || c == ' ') {
+        return Err(problem("contains a space or a control character", "write %20 for a space, %09 for a tab"));
+    }
     let mut url = Url::parse(text).map_err(|error| problem(&format!("is no valid URL: {error}"), help))?;
     if url.host_str().is_none_or(str::is_empty) {
         return Err(problem("has no host", "write SCHEME://HOST/PATH; to listen, HOST is 0.0.0.0"));
     }
-    // rtsp://admin:12#34@camera/ is, to the letter, host "admin", port 12: half a password would pass for the address.
-    let ambiguous = url.port().is_some() && url[url::Position::BeforePath..].contains('@');
-    if ambiguous && url.username().is_empty() && url.password().is_none() {
+    if url[url::Position::BeforePath..].contains('@') {
         return Err(problem(
-            "has an @ after the host's port",
-            "write %40 if it belongs to the path; in a password, \
+            "has an @ after the host",
+            "write %40 if it belongs to the path or the query; in a password, \
              the characters # / ? are written %23 %2F %3F",
         ));
+    }
+    // What follows a # is never sent. Only web addresses are written with one out of habit; elsewhere, and behind a query
+    // with its tokens, it is the rest of a value that was cut off.
+    let is_plain_page = matches!(url.scheme(), "http" | "https") && url.query().is_none();
+    if url.fragment().is_some_and(|fragment| !fragment.is_empty()) && !is_plain_page {
+        return Err(problem("has a #, and what follows it is never sent", "write %23 if the # belongs to a value"));
     }
     let decode = |part: &str| String::from_utf8(percent_decode(part)).map_err(|_| problem("is not UTF-8", help));
     let credentials = if url.username().is_empty() && url.password().is_none() {
@@ -176,6 +190,26 @@ pub(super) fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Prob
     let stripped = url.set_username("").and_then(|()| url.set_password(None));
     stripped.map_err(|()| problem("takes no user and password", help))?;
     Ok((url, credentials))
+}
+
+/// Whether text that was read as a path may be the address of a camera whose scheme is missing or mistyped, with a password
+/// or a token in it: `user:password@host/…`, `host/live?token=…`, `host:554/user=admin&password=…`.
+fn may_hold_secret(text: &str) -> bool {
+    let before_at = text.rsplit_once('@').map_or("", |(before, _)| before);
+    before_at.contains(':') || text.contains('?') || text.split(['/', '&', ';']).any(is_secret_setting)
+}
+
+/// `password=…` and the like.
+fn is_secret_setting(text: &str) -> bool {
+    text.split_once('=').is_some_and(|(name, _)| is_secret_name(name))
+}
+
+/// Whether a setting of this name, in a URL's query or a GStreamer property, holds a password, a token or a key.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let part =
+        ["pass", "pwd", "token", "secret", "auth", "apikey", "credential"].iter().any(|part| name.contains(part));
+    part || name.split(['-', '_', '.']).any(|word| matches!(word, "pw" | "key" | "pin"))
 }
 
 /// `%41` → `A`; a `%` that begins no such triple stays as it is.
@@ -206,7 +240,8 @@ fn test_source(rest: &str) -> Result<TestSource, Problem> {
     let pattern = pattern.trim_end_matches('/');
     if !pattern.is_empty() {
         if !PATTERNS.contains(&pattern) {
-            return Err((format!("unknown test pattern {pattern:?}"), Some(did_you_mean(pattern, PATTERNS))));
+            let shown = if pattern.contains('@') { String::new() } else { format!(" {pattern:?}") };
+            return Err((format!("unknown test pattern{shown}"), Some(did_you_mean(pattern, PATTERNS))));
         }
         test.pattern = pattern.to_owned();
     }
@@ -272,8 +307,58 @@ mod tests {
         assert_eq!(uri, SourceUri::Http(Url::parse("https://cam/x").unwrap()));
         assert_eq!(credentials.unwrap().password.expose(), "");
         assert_eq!(ok("rtsps://cam/x").1, None);
-        assert_eq!(ok("http://cam/@x").1, None);
         assert_eq!(ok("http://cam:81/%40x").1, None);
+        // The last @ of the authority ends the password, as browsers and ffmpeg read it.
+        let (uri, credentials) = ok("rtsp://admin:p@ss@10.0.0.7/live");
+        assert_eq!(uri, SourceUri::Rtsp(Url::parse("rtsp://10.0.0.7/live").unwrap()));
+        assert_eq!(credentials, Some(Credentials { user: "admin".into(), password: Secret::new("p@ss") }));
+    }
+
+    #[test]
+    fn a_password_that_ends_the_authority_is_refused() {
+        for text in [
+            "rtsp://admin:p@ss#1@10.0.0.7/live",
+            "rtsp://admin:/secret@10.0.0.7/live",
+            "rtsp://admin:#secret@10.0.0.7/live",
+            "rtsp://admin:?secret@10.0.0.7/live",
+            "rtsp://admin:a@b/c@10.0.0.7/live",
+            "rtsp://admin:a@b?c@10.0.0.7:554/live",
+            "rtsps://ad/min:secret@10.0.0.7/live",
+            "http://admin:1/2@cam/mjpeg",
+            "https://admin:a@b#c@cam/mjpeg",
+            "http://admin:1\\2@cam/mjpeg",
+            "http://cam/@x",
+            "srt://admin:1/2@cam:7001",
+        ] {
+            let (problem, help) = err(text);
+            assert_eq!(problem, "has an @ after the host", "{text}");
+            assert!(help.unwrap().contains("%23 %2F %3F"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_cut_off_is_refused() {
+        for text in [
+            "rtsp://cam/user=admin&password=hunter#2&channel=1.sdp",
+            "srt://cam:7001?passphrase=hunter#2hunter2",
+            "http://cam/mjpeg?token=hunter#2",
+        ] {
+            assert_eq!(err(text).0, "has a #, and what follows it is never sent", "{text}");
+        }
+        assert_eq!(err("rtsp://admin:hun\tter@cam/live").0, "contains a space or a control character");
+        assert_eq!(ok("http://cam/mjpeg#top").1, None);
+        assert_eq!(ok("rtsp://cam/live#").1, None);
+    }
+
+    #[test]
+    fn names_of_secret_settings() {
+        for name in ["password", "user-pw", "passphrase", "PWD", "authToken", "api_key", "key", "secret", "auth-token"]
+        {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["channel", "user-id", "location", "pattern", "max-keyframes", "monkey", "width", "power"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
     }
 
     #[test]
@@ -289,6 +374,14 @@ mod tests {
             "srt://admin:hunter2@cam:1",
             "admin:hunter2@cam/x",
             "v4l2://admin:hunter2@cam",
+            "admin:a@hunter2@cam/x",
+            "cam/live?token=hunter2",
+            "10.0.0.7:554/user=admin&password=hunter2",
+            "file://admin:hunter2@nas/clip.mp4",
+            "test://admin:hunter2@cam",
+            "rtsp://admin:hun@ter#hunter2@cam/x",
+            "rtsp://admin:/hunter2@cam/x",
+            "rtsp://cam/password=a#hunter2",
         ] {
             let error = format!("{:?}", err(text));
             assert!(!error.contains("hunter"), "{text}: {error}");

@@ -128,6 +128,8 @@ fn read_stun(value: &Value, text: &str) -> Option<String> {
     });
     match url.as_ref().and_then(|url| server(url, 3478)) {
         Some(server) => Some(server),
+        // A user and a password belong to TURN; who writes them here must not find them in an error.
+        None if text.contains('@') => value.fail("is no STUN server: STUN has no users", Some(STUN_HELP)),
         None => value.fail(format!("{text:?} is no STUN server"), Some(STUN_HELP)),
     }
 }
@@ -219,6 +221,13 @@ mod tests {
         .map(|key| format!("server.webrtc.{key}"));
         assert_eq!(keys, expected, "{errors}");
         assert!(!errors.to_string().contains("hunter2"), "{errors}");
+        for text in [
+            "stun = \"stun:me:hunter2@relay\"",
+            "turn = [\"turn:me:12/hunter2@relay\"]",
+            "turn = [\"turn:me:p@ss#hunter2@relay\"]",
+        ] {
+            assert!(!read(text).unwrap_err().to_string().contains("hunter2"), "{text}");
+        }
         let right = read("turn = [\"turn:me:hunter2@relay\"]\n").unwrap();
         assert!(!format!("{right:?} {}", right.turn[0]).contains("hunter2"));
     }

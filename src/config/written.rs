@@ -4,9 +4,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
+use url::Url;
 
 use super::push::PushTarget;
 use super::source::{Secret, SourceSpec, SourceUri};
+use super::uri::is_secret_name;
 
 /// What everybody on this machine could read: a warning, or nothing. It names keys, and no password.
 pub fn readable_passwords(path: &Path) -> Option<String> {
@@ -71,15 +73,24 @@ fn in_source(text: &str) -> bool {
     let Ok(spec) = SourceSpec::parse(text, Path::new("/")) else { return false };
     spec.credentials.is_some_and(|known| !known.password.expose().is_empty())
         || match &spec.uri {
-            SourceUri::Srt(url) => url.query_pairs().any(|(name, _)| name == "passphrase"),
+            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => has_secret_setting(url),
             SourceUri::Gst(text) => ["user-pw=", "password=", "passphrase="].iter().any(|name| text.contains(name)),
             _ => false,
         }
 }
 
 fn in_push(text: &str) -> bool {
-    PushTarget::parse(text)
-        .is_ok_and(|(_, credentials)| credentials.is_some_and(|known| !known.password.expose().is_empty()))
+    PushTarget::parse(text).is_ok_and(|(target, credentials)| {
+        let (PushTarget::Rtsp(url) | PushTarget::Whip(url)) = &target;
+        credentials.is_some_and(|known| !known.password.expose().is_empty()) || has_secret_setting(url)
+    })
+}
+
+/// `?passphrase=…`, `?token=…`, and `/user=…&password=…` in the path.
+fn has_secret_setting(url: &Url) -> bool {
+    let path =
+        url.path().split(['/', '&', ';']).filter_map(|part| part.split_once('=')).any(|(name, _)| is_secret_name(name));
+    path || url.query_pairs().any(|(name, _)| is_secret_name(&name))
 }
 
 fn table<'a, 'b>(table: &'b DeTable<'a>, key: &str) -> Option<&'b DeTable<'a>> {
@@ -126,9 +137,25 @@ mod tests {
             [[stream]]
             name = "test"
             source = "test://ball"
+            [[stream]]
+            name = "path"
+            source = "rtsp://10.0.0.7/user=admin&password=secret&channel=1"
+            [[stream]]
+            name = "token"
+            source = "http://10.0.0.7/mjpeg?channel=1&token=secret"
+            [[stream]]
+            name = "plain"
+            source = "http://10.0.0.7/mjpeg?channel=1"
         "#;
         let keys: Vec<String> = written_passwords(text).into_iter().map(|(key, _)| key).collect();
-        let wanted = ["stream[gate].source", "stream[gate].push[1].url", "stream[1].source", "server.webrtc.turn[0]"];
+        let wanted = [
+            "stream[gate].source",
+            "stream[gate].push[1].url",
+            "stream[1].source",
+            "stream[path].source",
+            "stream[token].source",
+            "server.webrtc.turn[0]",
+        ];
         assert_eq!(keys, wanted);
         assert!(gains_passwords("", text) && !gains_passwords(text, text));
         assert!(gains_passwords(text, &text.replace("secret@10.0.0.7", "other@10.0.0.7")));

@@ -80,6 +80,8 @@ fn credentials() {
 
     for (text, error) in [
         ("user = \"viewer\"\npassword_file = \"absent\"", "password_file: no such file"),
+        ("user = \"viewer\"\npassword_file = \"hunter2\"", "password_file: no such file"),
+        ("user = \"viewer:hunter2\"", "user: contains a colon"),
         ("user = \"viewer\"\npassword_file = \"empty\"", "password_file: the file is empty"),
         ("user = \"viewer\"\npassword_file = \"/dev/zero\"", "password_file: is no password"),
         ("user = \"viewer\"\npassword_env = \"hunter2\"", "password_env: there is no environment variable"),
