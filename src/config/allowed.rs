@@ -119,9 +119,9 @@ impl ApiSources {
             None => addresses(url),
         };
         for address in found? {
-            if (is_guarded(address) || is_own(address))
-                && !self.networks.iter().any(|network| network.contains(&address))
-            {
+            let reached: Vec<IpAddr> = std::iter::once(address).chain(embedded(address)).collect();
+            let is_listed = self.networks.iter().any(|network| reached.iter().any(|address| network.contains(address)));
+            if reached.iter().any(|address| is_guarded(*address) || is_own(*address)) && !is_listed {
                 return Err(format!(
                     "the API may not add sources at {address}, which is this machine or its link; \
                      list it in server.api_sources to allow that"
@@ -184,19 +184,38 @@ fn is_guarded(address: IpAddr) -> bool {
         IpAddr::V4(address) => {
             address.is_loopback() || address.is_link_local() || address.octets()[0] == 0 || address.is_broadcast()
         }
-        // What is written into the last 32 bits (`::127.0.0.1`, `64:ff9b::127.0.0.1`) may be translated to that.
-        IpAddr::V6(address) => {
-            let [a, b, .., g, h] = address.segments();
-            let [g, h] = [g.to_be_bytes(), h.to_be_bytes()];
-            let translated = (a, b) == (0x64, 0xff9b) || address.segments()[..6] == [0; 6];
-            let inner = IpAddr::V4(Ipv4Addr::new(g[0], g[1], h[0], h[1]));
-            address.is_loopback()
-                || address.is_unspecified()
-                || address.is_unicast_link_local()
-                || (translated && is_guarded(inner))
-        }
+        IpAddr::V6(address) => address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local(),
     };
     local || METADATA.contains(&address)
+}
+
+/// The IPv4 addresses that an IPv6 address has in it: a router or this machine's own kernel (a 6to4 or Teredo interface, a
+/// NAT64) may send what goes there to them.
+fn embedded(address: IpAddr) -> Vec<IpAddr> {
+    let IpAddr::V6(address) = address else { return Vec::new() };
+    let segments = address.segments();
+    let octets = address.octets();
+    let at = |first: usize| Ipv4Addr::new(octets[first], octets[first + 1], octets[first + 2], octets[first + 3]);
+    let found = match segments {
+        // IPv4-compatible (RFC 4291), IPv4-mapped, and IPv4-translated (RFC 7915: `::ffff:0:127.0.0.1`).
+        [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => vec![at(12)],
+        // NAT64 (RFC 6052), and its local prefix (RFC 8215), in which the address may stand around the octet that is kept 0.
+        [0x64, 0xff9b, 0, ..] => vec![at(12)],
+        [0x64, 0xff9b, ..] => {
+            let around = Ipv4Addr::new(octets[6], octets[7], octets[9], octets[10]);
+            let behind = Ipv4Addr::new(octets[7], octets[9], octets[10], octets[11]);
+            // Where the network's prefix ends cannot be told. Addresses that begin with 0 are the gaps of the other forms.
+            [at(12), around, behind, at(9)].into_iter().filter(|address| address.octets()[0] != 0).collect()
+        }
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => vec![at(2)],
+        // Teredo (RFC 4380): the server, and the client with its bits inverted.
+        [0x2001, 0, ..] => vec![at(4), Ipv4Addr::from_bits(!at(12).to_bits())],
+        // ISATAP (RFC 5214), in any network.
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => vec![at(12)],
+        _ => Vec::new(),
+    };
+    found.into_iter().map(IpAddr::V4).collect()
 }
 
 #[cfg(test)]
@@ -251,6 +270,36 @@ mod tests {
             "rtsp://[::ffff:127.0.0.1]/a",
             "http://[::ffff:7f00:1]/a",
             "rtsp://[64:ff9b::127.0.0.1]/a",
+            "rtsp://[64:ff9b::a9fe:a9fe]/a",
+            "rtsp://[64:ff9b:1::127.0.0.1]/a",
+            "rtsp://[64:ff9b:1:7f00:0:100::]/a",
+            "rtsp://[64:ff9b:1:7f:0:1::]/a",
+            "rtsp://[64:ff9b:1:0:7f:0:100:0]/a",
+            "rtsp://[2002:7f00:1::]/a",
+            "http://[2002:7f00:0001::1]:8080/a",
+            "srt://[2002:a9fe:a9fe::5]:7001",
+            "rtsp://[2002:0:1::]/a",
+            "rtsp://[2001:0:7f00:1::]/a",
+            "rtsp://[2001:0:c000:207:0:0:80ff:fffe]/a",
+            "rtsp://[::127.0.0.1]/a",
+            "rtsp://[::7f00:1]/a",
+            "rtsp://[::ffff:0:127.0.0.1]/a",
+            "rtsp://[::ffff:169.254.169.254]/a",
+            "rtsp://[2001:db8::5efe:127.0.0.1]/a",
+            "rtsp://[2001:db8::200:5efe:169.254.1.1]/a",
+            "rtsp://0.0.0.0/a",
+            "rtsp://0.1.2.3/a",
+            "rtsp://0/a",
+            "rtsp://127.1/a",
+            "rtsp://127.0.1/a",
+            "rtsp://0x7f000001/a",
+            "rtsp://0x7f.0x0.0x0.0x1/a",
+            "rtsp://017700000001/a",
+            "rtsp://0x7F.0.0.01/a",
+            "http://0x7f000001/a",
+            "http://017700000001/a",
+            "srt://2130706433:7001",
+            "rtsp://0xa9fea9fe/a",
             "rtsp://[fe80::1]/a",
             "http://169.254.169.254/latest/meta-data/",
             "http://168.63.129.16/",
@@ -258,6 +307,18 @@ mod tests {
         ] {
             let refused = check(&ApiSources::default(), text).expect_err(text);
             assert!(refused.starts_with("the API may not add sources at "), "{text}: {refused}");
+        }
+        // The same forms of addresses that are a network's are none of this machine's.
+        for text in [
+            "rtsp://[2002:c000:207::1]/a",
+            "rtsp://[64:ff9b::192.0.2.7]/a",
+            "rtsp://[64:ff9b:1::192.0.2.7]/a",
+            "rtsp://[2001:0:c000:207::3fff:fdf8]/a",
+            "rtsp://[::ffff:192.0.2.7]/a",
+            "rtsp://[2001:db8::5efe:192.0.2.7]/a",
+            "rtsp://3221225991/a",
+        ] {
+            assert_eq!(check(&ApiSources::default(), text), Ok(()), "{text}");
         }
         for text in ["rtsp://127%2E0.0.1/a", "rtsp://no-such-host.invalid/a"] {
             let refused = check(&ApiSources::default(), text).expect_err(text);
@@ -274,6 +335,13 @@ mod tests {
         let source = format!("http://{}/a", own.ip());
         assert!(check(&ApiSources::default(), &source).unwrap_err().contains("which is this machine"));
         assert_eq!(check(&allowing(&[&own.ip().to_string()]), &source), Ok(()));
+        if let IpAddr::V4(own) = own.ip() {
+            let [a, b] = [u32::from(own) >> 16, u32::from(own) & 0xffff];
+            for source in [format!("http://[2002:{a:x}:{b:x}::1]/a"), format!("http://[64:ff9b::{own}]/a")] {
+                assert!(check(&ApiSources::default(), &source).unwrap_err().contains("which is this machine"));
+                assert_eq!(check(&allowing(&[&own.to_string()]), &source), Ok(()));
+            }
+        }
     }
 
     #[test]
