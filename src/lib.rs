@@ -18,6 +18,7 @@
 //! | [`descriptors`] | file descriptors, and those that viewers cannot take |
 //! | [`repeats`] | log lines of faults that repeat |
 //! | [`bounded`] | text from outside, fit for a line of the log |
+//! | [`output`] | standard output that a reader may close |
 //! | [`stream`] | one stream: stages, supervision, accounts, freshness |
 //! | [`capture`] | sources (GStreamer) |
 //! | [`segment`] | models (ONNX Runtime), batching across streams |
@@ -31,6 +32,10 @@
 //!
 //! Only [`capture`], [`publish`] and [`gst`] know GStreamer; only [`segment`] knows ONNX Runtime.
 #![deny(unsafe_code)]
+
+// First: its macros hide the standard ones in every module below.
+#[macro_use]
+pub mod output;
 
 pub mod access;
 pub mod bounded;

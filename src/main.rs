@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use maskcast::commands::{self, Cli, Command, environment};
+use maskcast::output;
 
 /// See [`environment::ensure`].
 const ENVIRONMENT: [(&str, &str); 1] = [environment::NO_TELEMETRY];
@@ -27,14 +28,14 @@ fn main() -> ExitCode {
         _ => environment::ensure(&ENVIRONMENT),
     }
     if let Err(problem) = commands::logging::init(cli.log_format) {
-        eprintln!("maskcast: {problem}");
+        output::write_error(format_args!("maskcast: {problem}\n"));
         return ExitCode::from(commands::exit::USAGE);
     }
-    match commands::dispatch(cli.command) {
+    match commands::ended(commands::dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             for line in failure.message.lines() {
-                eprintln!("maskcast: {line}");
+                output::write_error(format_args!("maskcast: {line}\n"));
             }
             ExitCode::from(failure.code)
         }

@@ -4,7 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use maskcast::commands::{environment, exit, logging};
+use maskcast::commands::{ended, environment, exit, logging};
+use maskcast::output;
 use maskcast::train::commands::{self, Cli};
 
 /// See [`environment::ensure`].
@@ -22,14 +23,14 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     environment::ensure(&ENVIRONMENT);
     if let Err(problem) = logging::init(cli.log_format) {
-        eprintln!("maskcast-train: {problem}");
+        output::write_error(format_args!("maskcast-train: {problem}\n"));
         return ExitCode::from(exit::USAGE);
     }
-    match commands::dispatch(cli.command) {
+    match ended(commands::dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             for line in failure.message.lines() {
-                eprintln!("maskcast-train: {line}");
+                output::write_error(format_args!("maskcast-train: {line}\n"));
             }
             ExitCode::from(failure.code)
         }

@@ -32,7 +32,11 @@ pub fn init(format: LogFormat) -> Result<(), String> {
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Json => {
-            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+            let layer = tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .log_internal_errors(false)
+                .with_writer(std::io::stderr);
             registry.with(layer).try_init()
         }
         LogFormat::Auto if under_journald() => match tracing_journald::layer() {
@@ -66,6 +70,8 @@ where
     tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would tell by `eprintln!`, which panics where standard error is closed.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
 }
 

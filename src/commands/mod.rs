@@ -228,12 +228,28 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::User { command } => user::user(command),
         Command::Cert(args) => cert::cert(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "maskcast", &mut std::io::stdout());
+            print!("{}", completions(shell, Cli::command(), "maskcast"));
             Ok(())
         }
         Command::Manual { folder } => manual::write(Cli::command(), &folder)
             .map_err(|error| Failure::runtime(format!("{}: {error}", folder.display()))),
     }
+}
+
+/// A command's result, with what standard output says about itself: a command whose output was lost has failed.
+///
+/// # Errors
+/// Those of the command; else an output that could not be written.
+pub fn ended(result: Result<(), Failure>) -> Result<(), Failure> {
+    let output = crate::output::finish().map_err(Failure::runtime);
+    result.and(output)
+}
+
+/// A shell's completions of a program. `clap_complete` itself panics where it cannot write.
+pub fn completions(shell: clap_complete::Shell, mut command: clap::Command, program: &str) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, program, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Reads a configuration; its errors end the program with exit code 78.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::fit::session::SessionError;
-use crate::commands::{Failure, LogFormat};
+use crate::commands::{Failure, LogFormat, completions};
 
 mod compare;
 mod data;
@@ -81,7 +81,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Weights(command) => weights::weights(&command),
         Command::Lr(lr::LrCommand::Find(args)) => lr::find(*args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "maskcast-train", &mut std::io::stdout());
+            print!("{}", completions(shell, Cli::command(), "maskcast-train"));
             Ok(())
         }
     }

@@ -1,0 +1,95 @@
+//! Standard output and standard error of the commands.
+//!
+//! The standard library's `println!` panics when a reader has closed the pipe (`maskcast check … | head -1`), and
+//! `eprintln!` likewise. A reader that has seen enough is no fault, and what a command does (a training run, a changed file)
+//! must not depend on it: from then on its output is dropped, and it ends with the exit code that it would have had.
+//! Any other failure, such as a full disk, fails the command when it ends ([`finish`]).
+//!
+//! The macros have the standard ones' names and hide them in this crate, so that no caller can use the others by accident.
+
+use std::fmt::Arguments;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Mutex, PoisonError};
+
+/// What standard output is, after what was written so far.
+#[derive(Debug)]
+enum State {
+    Open,
+    /// The reader has closed its end.
+    Closed,
+    Failed(io::Error),
+}
+
+static STATE: Mutex<State> = Mutex::new(State::Open);
+
+/// Prints to standard output, as `std::print!` does, without a panic.
+macro_rules! print {
+    ($($text:tt)*) => { $crate::output::write(format_args!($($text)*)) };
+}
+
+/// Prints a line to standard output, as `std::println!` does, without a panic.
+macro_rules! println {
+    () => { $crate::output::write(format_args!("\n")) };
+    ($format:literal $($rest:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($format $($rest)*))) };
+}
+
+/// Prints a line to standard error, as `std::eprintln!` does, without a panic.
+macro_rules! eprintln {
+    ($format:literal $($rest:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($format $($rest)*))) };
+}
+
+/// Writes text to standard output, unless that has failed before.
+pub fn write(text: Arguments<'_>) {
+    // Tests catch what the standard macro prints, and only that.
+    if cfg!(test) {
+        std::print!("{text}");
+        return;
+    }
+    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    follow(&mut state, || io::stdout().write_fmt(text));
+}
+
+/// Writes text to standard error. There is no place to report a failure to.
+pub fn write_error(text: Arguments<'_>) {
+    let _ = io::stderr().write_fmt(text);
+}
+
+/// Writes out what is buffered.
+///
+/// # Errors
+/// Why standard output did not take everything; a reader that closed its pipe is no error.
+pub fn finish() -> Result<(), String> {
+    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    follow(&mut state, || io::stdout().flush());
+    match &*state {
+        State::Failed(error) => Err(format!("standard output cannot be written: {error}")),
+        State::Open | State::Closed => Ok(()),
+    }
+}
+
+fn follow(state: &mut State, write: impl FnOnce() -> io::Result<()>) {
+    if let State::Open = state
+        && let Err(error) = write()
+    {
+        *state = if error.kind() == ErrorKind::BrokenPipe { State::Closed } else { State::Failed(error) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failure_nothing_is_written() {
+        let mut state = State::Open;
+        follow(&mut state, || Ok(()));
+        assert!(matches!(state, State::Open));
+        follow(&mut state, || Err(ErrorKind::BrokenPipe.into()));
+        assert!(matches!(state, State::Closed));
+        follow(&mut state, || unreachable!("it is closed"));
+        let mut state = State::Open;
+        follow(&mut state, || Err(ErrorKind::StorageFull.into()));
+        follow(&mut state, || unreachable!("it has failed"));
+        assert!(matches!(state, State::Failed(error) if error.kind() == ErrorKind::StorageFull));
+    }
+}
