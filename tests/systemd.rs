@@ -225,7 +225,7 @@ fn streams_that_show_nothing_are_no_reason_to_restart_the_service() {
     service.until_published("stalls", published + 10);
 }
 
-/// The run loop hangs in a read of the configuration file, which is a pipe that nobody writes into.
+/// The run loop hangs in a read of the configuration file, which is a pipe without a writer.
 #[test]
 fn a_run_loop_that_hangs_gives_no_sign_of_life_and_the_forced_end_is_a_failure() {
     let folder = folder();

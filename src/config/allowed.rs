@@ -110,7 +110,7 @@ impl ApiSources {
     /// another host is looked up here.
     ///
     /// # Errors
-    /// Why not, for whoever asked; it repeats nothing that may be secret.
+    /// Why not, for the client; it repeats nothing that may be secret.
     pub fn check_with(&self, uri: &SourceUri, known: Option<&SourceHost>) -> Result<(), String> {
         self.check_kind(uri)?;
         let (SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url)) = uri else { return Ok(()) };

@@ -158,7 +158,7 @@ impl Changes {
             Edit::Change { patch, .. } => named(patch),
             Edit::Remove { .. } => None,
         };
-        // A file with errors is told of when the change is to be made.
+        // Errors in the file are reported when the change is to be made.
         let file = config::load(&self.path).map(|config| config.streams).unwrap_or_default();
         let choices: Vec<_> = file.iter().map(|stream| stream.encode.encoder).chain(wanted).collect();
         if choices.iter().all(|choice| H264::is_tried(*choice)) {
@@ -167,7 +167,7 @@ impl Changes {
         if self.trial.is_none() {
             let try_all = move || {
                 for choice in choices {
-                    // Who asks for it is told what is wrong with it.
+                    // The change that asks for it reports what is wrong with it.
                     let _ = H264::choose(choice, &[]);
                 }
             };

@@ -359,7 +359,7 @@ fn begin<T: Send + 'static>(
     let (sender, result) = crossbeam_channel::bounded(1);
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(work));
-        // Nobody waits any more when the service was stopped.
+        // There is no receiver any more when the service was stopped.
         let _ = sender.send(result.map_err(|panic| ServiceError::Runtime(panic_text(&*panic).to_owned())));
     };
     let thread = std::thread::Builder::new().name(name.into()).spawn(run);

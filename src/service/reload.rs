@@ -62,7 +62,7 @@ impl Plan {
 }
 
 impl Service {
-    /// Makes the service what `config` says. Streams whose settings are the same go on without noticing. A stream that
+    /// Makes the service what `config` says. Streams whose settings are the same continue undisturbed. A stream that
     /// cannot be started keeps no other from being started, and is tried again after a pause.
     ///
     /// While the service stops, streams are stopped and not started any more.

@@ -183,7 +183,7 @@ impl Running {
         pause
     }
 
-    /// Starts it again, after a pause, when its threads have ended and nobody asked them to, when one of them hangs, or when
+    /// Starts it again, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when
     /// its output takes no frames any more. Threads that hang are left behind; [`Status::hung`] counts them.
     pub fn revive(&mut self, pool: &Pool) {
         self.revive_within(pool, SILENCE_LIMIT, LEAVE_LIMIT);
@@ -311,7 +311,7 @@ mod tests {
     /// Guards against hanging.
     const DEADLINE: Duration = Duration::from_secs(180);
 
-    /// A stream whose source hangs when it is opened, until somebody writes into the pipe.
+    /// A stream whose source hangs when it is opened, until the pipe has a writer.
     fn hanging(pipe: &Path, rtsp: &RtspServer) -> Running {
         let made = std::process::Command::new("mkfifo").arg(pipe).status().unwrap();
         assert!(made.success());
@@ -328,7 +328,7 @@ mod tests {
         (Pool::idle(2).unwrap(), rtsp, folder.join("pipe"))
     }
 
-    /// Opens a pipe for writing again and again, and closes it: whoever opens it to read finds it empty.
+    /// Opens a pipe for writing again and again, and closes it: a reader finds it empty.
     struct Opener(Stop, Option<std::thread::JoinHandle<()>>);
 
     impl Opener {
@@ -375,7 +375,7 @@ mod tests {
         let reason = condition.reason.unwrap();
         assert!(reason.starts_with("the capture stage has not responded for 2 s"), "{reason}");
         until("it is started again", &mut running, &pool, Running::has_begun);
-        // What hung goes on, sees that it is not wanted any more, and ends.
+        // The thread that hung continues, sees that its stream was stopped, and ends.
         let _opener = Opener::start(&pipe);
         until("nothing hangs any more", &mut running, &pool, |running| status.hung() == 0 && running.has_begun());
         assert!(stop_all(vec![running], None).hung.is_empty());

@@ -1,4 +1,4 @@
-//! What systemd is told: READY when streams have shown their first frame or are known to be offline, WATCHDOG for as long
+//! What systemd is notified of: READY when streams have shown their first frame or are known to be offline, WATCHDOG for as long
 //! as everything that a restart of the service would repair works.
 //!
 //! Streams are looked after one by one ([`super::running`]): one whose stage hangs or whose output takes no frames is
@@ -164,7 +164,7 @@ impl Watch {
 fn notify(states: &[NotifyState<'_>]) {
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(states) {
-        crate::repeats::warn("", "", &format!("systemd cannot be told: {error}"));
+        crate::repeats::warn("", "", &format!("systemd cannot be notified: {error}"));
     }
 }
 

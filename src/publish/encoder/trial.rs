@@ -137,7 +137,7 @@ impl Trials {
         tried.iter().find(|known| known.encoder == encoder)?.outcome.as_ref().map(Result::is_ok)
     }
 
-    /// Whether a trial that failed is old enough to be made again; true once, for whoever makes it.
+    /// Whether a trial that failed is old enough to be made again; true once, for the caller that makes it.
     fn try_again(&self, encoder: H264, now: Instant) -> bool {
         let mut tried = self.lock();
         let Some(known) = tried.iter_mut().find(|known| known.encoder == encoder) else { return false };

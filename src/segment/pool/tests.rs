@@ -60,7 +60,7 @@ fn a_lane_without_room_is_passed_over_and_ready_again_when_there_is_some() {
     (0..3).for_each(|seq| assert!(requests.send(request(&status, seq)).is_ok()));
     let Taken::Job(first) = take(&lane) else { panic!("the first frame waits") };
     // The overlay's queue is full now, of a frame in this worker's batch.
-    assert!(matches!(take(&lane), Taken::Nothing), "it goes on with the batch that it has");
+    assert!(matches!(take(&lane), Taken::Nothing), "the worker continues with the batch that it has");
     let mut select = Select::new();
     lane.wait_in(&mut select);
     assert!(select.try_ready().is_err(), "requests wait, and there is no room");
@@ -88,7 +88,7 @@ fn a_file_with_a_slow_output_does_not_keep_the_worker_from_live_streams() {
         let promised = shown.recv_timeout(DEADLINE).expect("the live stream's frame is taken");
         assert_eq!(promised.mask.recv_timeout(DEADLINE).expect("a mask").unwrap().seq, seq);
     }
-    // The file has lost nothing, and goes on in order as soon as its output does.
+    // The file has lost nothing, and continues in order as soon as its output does.
     for seq in 0..6 {
         let promised = slow.recv_timeout(DEADLINE).unwrap();
         assert_eq!(promised.mask.recv_timeout(DEADLINE).unwrap().unwrap().seq, seq);

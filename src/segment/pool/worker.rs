@@ -51,7 +51,7 @@ impl Worker {
             match catch_unwind(AssertUnwindSafe(|| self.step())) {
                 Ok(true) => {}
                 Ok(false) => return,
-                // Whoever waits for the batch sees its promises dropped.
+                // The overlays that wait for the batch see its promises dropped.
                 Err(panic) => {
                     self.segmenter = None;
                     self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
