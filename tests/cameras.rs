@@ -46,10 +46,9 @@ fn a_camera_that_dies_is_offline_and_comes_back() {
         let stream = service.until_state(name, "offline");
         assert!(stream["reason"].as_str().is_some_and(|reason| reason.contains(&address)), "{stream}");
     }
-    // The silence that is a fault, and time for a busy machine.
-    assert!(killed.elapsed().as_secs() < 10, "the loss was seen after {:?}", killed.elapsed());
-    while !is_grey(&mut viewer) {}
-    assert!(killed.elapsed().as_secs() < 10, "the viewer was told after {:?}", killed.elapsed());
+    while !is_grey(&mut viewer) {
+        assert!(killed.elapsed() < DEADLINE, "the viewer sees no picture that says OFFLINE");
+    }
 
     let before = ["tcp", "udp"].map(|name| service.published(name));
     let config = write_config_at(far.path(), "127.0.0.1:0", &address, picture);

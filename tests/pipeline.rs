@@ -343,7 +343,7 @@ fn a_file_whose_first_frame_never_comes_is_given_up() {
     let error = stream.join().unwrap_err().to_string();
     assert!(error.contains("no frame for 30"), "{error}");
     let took = began.elapsed();
-    assert!((Duration::from_secs(29)..Duration::from_secs(60)).contains(&took), "{took:?}");
+    assert!(took >= Duration::from_secs(29), "{took:?}");
     assert_eq!(status.failure(), Some(error));
     assert_closed(&status, 0);
 }

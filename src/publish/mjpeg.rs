@@ -187,7 +187,7 @@ mod tests {
         };
         assert_eq!(encoder.push(pool.paint(&mut red).unwrap()), Ok(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let wait = async { tokio::time::timeout(std::time::Duration::from_secs(30), viewer.changed()).await };
+        let wait = async { tokio::time::timeout(std::time::Duration::from_secs(600), viewer.changed()).await };
         runtime.block_on(wait).expect("a picture comes").unwrap();
         let jpeg = viewer.borrow().clone().unwrap();
 
@@ -200,7 +200,7 @@ mod tests {
         );
         let source = crate::capture::GstSource::new(spec.unwrap());
         let mut capture = crate::capture::Source::open(&source).unwrap();
-        let crate::capture::Captured::Frame(frame) = capture.next(std::time::Duration::from_secs(30)).unwrap() else {
+        let crate::capture::Captured::Frame(frame) = capture.next(std::time::Duration::from_secs(600)).unwrap() else {
             panic!("the JPEG decodes")
         };
         let picture = frame.pixels.picture();

@@ -256,7 +256,7 @@ mod tests {
         ] {
             let asked = incoming.changes.clone();
             let service = std::thread::spawn(move || {
-                let asked = asked.recv_timeout(Duration::from_secs(20)).unwrap();
+                let asked = asked.recv_timeout(Duration::from_secs(600)).unwrap();
                 asked.answer.send(answer).unwrap();
                 asked.wanted
             });

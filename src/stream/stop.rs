@@ -74,7 +74,7 @@ mod tests {
         let stop = Stop::default();
         assert!(!stop.is_raised() && !stop.wait(Duration::ZERO));
         let waiter = stop.clone();
-        let thread = std::thread::spawn(move || waiter.wait(Duration::from_secs(60)));
+        let thread = std::thread::spawn(move || waiter.wait(Duration::from_secs(600)));
         stop.raise();
         assert!(thread.join().unwrap() && stop.is_raised());
     }
@@ -84,12 +84,12 @@ mod tests {
         let (stop, (sender, items)) = (Stop::default(), bounded(1));
         assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), Woken::Time);
         let (waiter, waiting) = (stop.clone(), items.clone());
-        let thread = std::thread::spawn(move || waiter.wait_or_receive(Duration::from_secs(60), &waiting));
+        let thread = std::thread::spawn(move || waiter.wait_or_receive(Duration::from_secs(600), &waiting));
         sender.send(7).unwrap();
         assert_eq!(thread.join().unwrap(), Woken::Item(7));
         drop(sender);
         assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), Woken::Time);
         stop.raise();
-        assert_eq!(stop.wait_or_receive(Duration::from_secs(60), &items), Woken::Raised);
+        assert_eq!(stop.wait_or_receive(Duration::from_secs(600), &items), Woken::Raised);
     }
 }

@@ -20,8 +20,7 @@ use maskcast::stream::{Pace, Parts, Stream};
 /// Width and height of the fakes' pictures; masks have the same size.
 pub const SIDE: usize = 32;
 
-/// How long a test waits for what must come.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub use super::wait::DEADLINE;
 
 /// What a fake source does next.
 #[derive(Clone, Debug)]

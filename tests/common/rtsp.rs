@@ -146,7 +146,7 @@ impl DeafPlayer {
     /// Reads what has come so far, and waits until the server closes the connection.
     pub fn ends(mut self) {
         // Sooner than the server closes connections on which nothing happens: after a minute.
-        self.0.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        self.0.set_read_timeout(Some(std::time::Duration::from_secs(50))).unwrap();
         // Reset is an end, too: the server does not read what it was not asked.
         let read = std::io::copy(&mut self.0, &mut std::io::sink());
         let late = |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);

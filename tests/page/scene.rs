@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
 
 use axum::http::Method;
 use fantoccini::Locator;
@@ -35,13 +34,6 @@ const LOOK: &str = "const screen = card.querySelector('.screen');
     const context = canvas.getContext('2d');
     context.drawImage(picture, 0, 0, 24, 24);
     return Array.from(context.getImageData(0, 0, 24, 24).data);";
-
-/// An allowance, multiplied by what the environment variable `MASKCAST_TEST_PATIENCE` says: for machines that have much
-/// else to do.
-pub fn allowed(time: Duration) -> Duration {
-    let patience = std::env::var("MASKCAST_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
-    time.mul_f64(patience.unwrap_or(1.0))
-}
 
 pub struct Scene {
     // The browser leaves before the service ends.
