@@ -48,6 +48,22 @@ fn as_many_frames_come_out_as_go_in() {
 }
 
 #[test]
+fn endings_may_be_in_upper_case() {
+    let folder = folder(64, 36);
+    clip::moving(&folder.path().join("x.mp4"), (320, 180), 25, 10);
+    std::fs::rename(folder.path().join("x.mp4"), folder.path().join("X.MP4")).unwrap();
+    for (output, muxer) in [("OUT.MP4", "mp4"), ("OUT.Mkv", "matroska")] {
+        let path = segment(folder.path(), "X.MP4", output, &[]);
+        assert_eq!(path.file_name().unwrap(), output);
+        assert_eq!(probe(&path).frames, 10, "{output}");
+        let arguments =
+            ["-v", "error", "-show_entries", "format=format_name", "-of", "csv=p=0", path.to_str().unwrap()];
+        let format = common::program::tool("ffprobe", arguments).text();
+        assert!(format.contains(muxer), "{output}: {format}");
+    }
+}
+
+#[test]
 fn the_shape_of_pixels_is_kept() {
     let folder = folder(64, 36);
     let input = folder.path().join("wide-pixels.mp4");

@@ -189,8 +189,8 @@ fn source(input: &str) -> Result<SourceSpec, Failure> {
 /// Checks that the output can be written without harm; gives the name to write under until it is complete.
 fn check_output(output: &Path, source: &SourceSpec) -> Result<PathBuf, Failure> {
     let shown = output.display();
-    let extension = output.extension().and_then(|extension| extension.to_str());
-    let Some(extension @ ("mp4" | "m4v" | "mov" | "mkv")) = extension else {
+    let extension = output.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+    let Some(extension @ ("mp4" | "m4v" | "mov" | "mkv")) = extension.as_deref() else {
         return Err(Failure::usage(format!("{shown}: the output's name must end in .mp4 or .mkv")));
     };
     if output.is_dir() {

@@ -47,9 +47,10 @@ struct OpenFile {
 
 impl FileOutput {
     /// # Errors
-    /// An extension that is not mp4, m4v, mov or mkv.
+    /// An extension that is not mp4, m4v, mov or mkv, in whatever case.
     pub fn new(path: PathBuf, encode: EncodeConfig, status: Arc<Status>) -> Result<Self, OutputError> {
-        let container = match path.extension().and_then(|extension| extension.to_str()) {
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        let container = match extension.as_deref() {
             Some("mp4" | "m4v" | "mov") => Container::Mp4,
             Some("mkv") => Container::Mkv,
             _ => return Err(OutputError(format!("{}: the output's name must end in .mp4 or .mkv", path.display()))),

@@ -113,7 +113,7 @@ fn run(
         };
         assess(predictor, dataset, pairs, threads, tick).map_err(Failure::runtime)
     };
-    if args.model.extension().is_some_and(|extension| extension == "safetensors") {
+    if args.model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
         let file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
         let net = file.about.net().map_err(Failure::runtime)?;
         if file.about.labels.len() != dataset.classes.len() {
