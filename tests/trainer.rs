@@ -299,3 +299,45 @@ fn a_learning_rate_is_suggested() {
     assert!(output.join("lr.svg").is_file());
     assert!(std::fs::read_to_string(output.join("lr.csv")).unwrap().lines().count() > 5);
 }
+
+/// Moves pictures that validate to those that train.
+fn change(data: &Path) {
+    for kind in ["images", "masks"] {
+        std::fs::rename(data.join(format!("val/{kind}/1003.png")), data.join(format!("train/{kind}/1003.png")))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_run_does_not_go_on_with_changed_data_unless_it_begins_again() {
+    let (data, folder) = (discs(16, 4), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    ok(&mut fit(data.path(), &output, &["--epochs", "2"]));
+    let before = state(&output);
+    change(data.path());
+    let resume = ["resume", output.to_str().unwrap()];
+    let words = ["16 pictures to train and 4 to validate then, 17 and 3 now", "--restart", "--init"];
+    failed(&mut train(&resume), 2, &words);
+    assert!(state(&output) == before, "nothing was learned");
+    ok(train(&resume).arg("--restart"));
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(output.join("report.json")).unwrap()).unwrap();
+    let epochs: Vec<_> = report["history"].as_array().unwrap().iter().map(|epoch| epoch["epoch"].as_u64()).collect();
+    assert_eq!(epochs, [Some(1), Some(2)], "all epochs, counted from the first");
+    assert!(state(&output) != before);
+    // The data is what this run now knows.
+    ok(&mut train(&resume));
+}
+
+#[test]
+fn batches_at_the_end_of_an_epoch_count_as_much_as_others() {
+    let (data, folder) = (discs(8, 2), tempfile::tempdir().unwrap());
+    // Two batches in an epoch: an accumulation of four has the same two as one of two.
+    let [two, four] = ["2", "4"].map(|accumulate| {
+        let output = folder.path().join(accumulate);
+        let options = ["--epochs", "2", "--optimizer", "sgd", "--clip", "0", "--accumulate", accumulate];
+        ok(&mut fit(data.path(), &output, &options));
+        state(&output)
+    });
+    assert!(two == four);
+}

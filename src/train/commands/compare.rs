@@ -125,7 +125,7 @@ fn candidates(args: &CompareArgs) -> Result<Vec<Candidate>, Failure> {
 /// A run to its end, begun or taken up; `None` when it was asked to stop. Gives where the weights came from, too.
 fn one(config: RunConfig, folder: &Path, seed: u64, stop: &Stop) -> Result<Option<(String, CompareRun)>, Failure> {
     let mut session = if folder.join(checkpoint::FILE).exists() {
-        let session = Session::resume(folder)?;
+        let session = Session::resume(folder, false)?;
         if session.config.fit.without_machine() != config.fit.without_machine() {
             let folder = folder.display();
             return Err(Failure::usage(format!(

@@ -39,13 +39,13 @@ pub fn fit(args: FitArgs) -> Result<(), Failure> {
     run(Session::begin(config, &args.output)?)
 }
 
-/// Goes on with a run.
+/// Goes on with a run, or with `restart` begins its epochs again.
 ///
 /// # Errors
 /// What went wrong.
-pub fn resume(folder: &Path) -> Result<(), Failure> {
+pub fn resume(folder: &Path, restart: bool) -> Result<(), Failure> {
     exporter()?;
-    run(Session::resume(folder)?)
+    run(Session::resume(folder, restart)?)
 }
 
 /// What the end of a run needs is asked for before its beginning.

@@ -46,6 +46,9 @@ pub enum Command {
     Resume {
         /// The run's folder
         folder: PathBuf,
+        /// Begin at epoch 1 again, with the run's weights: for a data set that has changed since
+        #[arg(long)]
+        restart: bool,
     },
     /// Measure a model on labelled pictures: mIoU, IoU of each class, pixel accuracy, boundary F1
     Eval(eval::EvalArgs),
@@ -73,7 +76,7 @@ pub enum Command {
 pub fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Fit(args) => fit::fit(*args),
-        Command::Resume { folder } => fit::resume(&folder),
+        Command::Resume { folder, restart } => fit::resume(&folder, restart),
         Command::Eval(args) => eval::eval(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::compare(*args),

@@ -39,6 +39,9 @@ pub struct Progress {
     /// Of the data set that the run was begun with; see [`Dataset::fingerprint`](crate::train::data::Dataset::fingerprint).
     #[serde(default)]
     pub data: String,
+    /// Its pictures for training and for validation; 0 where a checkpoint does not say.
+    #[serde(default)]
+    pub pictures: (usize, usize),
 }
 
 /// What a run is made of while it runs.
@@ -81,6 +84,15 @@ pub enum CheckpointError {
 }
 
 impl State {
+    /// Begins again with these weights on other data: steps, epochs, the schedule and patience count from 0, and the
+    /// optimizer forgets.
+    pub fn restart(&mut self, data: String, pictures: (usize, usize)) {
+        let epochs = self.progress.history.0.len();
+        let origin = format!("{}; {epochs} epochs with the data set as it was, then begun again", self.progress.origin);
+        self.progress = Progress { origin, data, pictures, ..Progress::default() };
+        self.optimizer.slots.clear();
+    }
+
     /// Writes the checkpoint into `folder`; the one before stays until the new one is whole.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::plan;
 use super::progress::Meter;
-use super::run::{FitError, Rates};
+use super::run::{Accumulation, FitError, Rates};
 use super::session::{Session, SessionError};
 use crate::train::loader::{Batches, Loader};
 use crate::train::report::{ReportError, curve};
@@ -55,7 +55,7 @@ pub fn find(session: &mut Session, sweep: Sweep) -> Result<Found, SessionError> 
         let encoder = phase.encoder_lr.map_or(0.0, |_| rate * share);
         let rates = Rates { encoder, decoder: rate };
         let Some(batch) = loader.next_batch().map_err(FitError::Load)? else { break };
-        let Ok(loss) = fit.learn(state, &batch, phase, phase.to, rates, true) else { break };
+        let Ok(loss) = fit.learn(state, &batch, phase, phase.to, rates, Accumulation::ALONE) else { break };
         smooth += SMOOTHING * (loss - smooth);
         weight += SMOOTHING * (1.0 - weight);
         found.points.push((rate, smooth / weight));

@@ -137,8 +137,8 @@ impl Fit<'_> {
         let phases = plan::phases(options);
         let mut events = match &self.folder {
             Some(folder) => {
-                let resumed_at = (state.progress.step > 0).then_some(state.progress.step as i64);
-                Some(EventWriter::create(folder, resumed_at)?)
+                // Also from 0: a run that begins again has curves of the one before in its folder.
+                Some(EventWriter::create(folder, Some(state.progress.step as i64))?)
             }
             None => None,
         };
@@ -211,18 +211,19 @@ impl Fit<'_> {
         };
         let step = state.progress.step;
         let rates = Rates::of(phase, step, per_epoch);
-        let whole = is_whole(step + 1, per_epoch, self.config.fit.accumulate);
-        let loss = self.learn(state, &batch, phase, epoch, rates, whole).map_err(|what| FitError::NotANumber {
-            epoch: epoch + 1,
-            batch: step % per_epoch + 1,
-            what,
-            encoder_lr: rates.encoder,
-            decoder_lr: rates.decoder,
-            state: match &self.folder {
-                Some(folder) => folder.join(checkpoint::FILE).display().to_string(),
-                None => "not kept in this run".into(),
-            },
-        })?;
+        let accumulation = Accumulation::of(step, per_epoch, self.config.fit.accumulate);
+        let loss =
+            self.learn(state, &batch, phase, epoch, rates, accumulation).map_err(|what| FitError::NotANumber {
+                epoch: epoch + 1,
+                batch: step % per_epoch + 1,
+                what,
+                encoder_lr: rates.encoder,
+                decoder_lr: rates.decoder,
+                state: match &self.folder {
+                    Some(folder) => folder.join(checkpoint::FILE).display().to_string(),
+                    None => "not kept in this run".into(),
+                },
+            })?;
         let progress = &mut state.progress;
         progress.step += 1;
         progress.loss_sum += loss;
@@ -243,7 +244,7 @@ impl Fit<'_> {
         phase: &Phase,
         epoch: u64,
         rates: Rates,
-        whole: bool,
+        accumulation: Accumulation,
     ) -> Result<f64, &'static str> {
         let options = &self.config.fit;
         let input = exec::input(&batch.rgb, &self.net.normalise, self.device);
@@ -256,8 +257,8 @@ impl Fit<'_> {
         if !value.is_finite() {
             return Err("loss");
         }
-        (loss / options.accumulate as f64).backward();
-        if whole {
+        (loss / accumulation.batches as f64).backward();
+        if accumulation.ends {
             if !optimizer::clip(&state.params, options.clip).is_finite() {
                 return Err("gradient");
             }
@@ -318,6 +319,26 @@ impl Fit<'_> {
             (self.on_best)(weights, &state.progress).map_err(FitError::Best)?;
         }
         Ok(record)
+    }
+}
+
+/// A batch's place among those whose gradients make one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accumulation {
+    /// How many these are. At an epoch's end there may be fewer than the option says; each then counts for more.
+    pub batches: u64,
+    /// Whether this is the last of them.
+    pub ends: bool,
+}
+
+impl Accumulation {
+    /// A batch that makes a step by itself.
+    pub const ALONE: Accumulation = Accumulation { batches: 1, ends: true };
+
+    /// Of the batch at `step`.
+    fn of(step: u64, per_epoch: u64, accumulate: u64) -> Self {
+        let first = step % per_epoch / accumulate * accumulate;
+        Accumulation { batches: accumulate.min(per_epoch - first), ends: is_whole(step + 1, per_epoch, accumulate) }
     }
 }
 
@@ -394,5 +415,20 @@ impl Saver {
         self.last = Instant::now();
         self.every = CHECKPOINT_EVERY.max(begun.elapsed() * CHECKPOINT_SHARE);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_accumulation_at_the_end_of_an_epoch_has_the_batches_that_are_left() {
+        let of = |step| Accumulation::of(step, 5, 3);
+        let batches: Vec<(u64, bool)> = (0..10).map(|step| (of(step).batches, of(step).ends)).collect();
+        let epoch = [(3, false), (3, false), (3, true), (2, false), (2, true)];
+        assert_eq!(batches, [epoch, epoch].concat());
+        assert_eq!(Accumulation::of(1, 2, 8), Accumulation { batches: 2, ends: true });
+        assert_eq!(Accumulation::of(7, 4, 1), Accumulation::ALONE);
     }
 }

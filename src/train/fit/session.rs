@@ -93,6 +93,25 @@ fn nothing_to_learn(dataset: &Dataset, shares: &[f64]) -> Option<String> {
     }
 }
 
+/// Why a run does not go on with data that has changed, and what can be done: steps would be of other pictures, and
+/// epochs of another number of steps, so that schedule and patience would shift.
+fn changed(folder: &Path, dataset: &Dataset, progress: &Progress) -> String {
+    let (folder, root) = (folder.display(), dataset.root.display());
+    let (train, val) = (dataset.train.len(), dataset.val.len());
+    let how = match progress.pictures {
+        (0, 0) => "pictures were added, removed, moved or written to".to_string(),
+        before if before == (train, val) => "files were renamed or written to".to_string(),
+        before => format!("{} pictures to train and {} to validate then, {train} and {val} now", before.0, before.1),
+    };
+    format!(
+        "{folder}: the data set {root} is not what it was when the run was begun ({how}): its epochs, learning rates and \
+         patience would not fit. Put the data back as it was; or begin at epoch 1 again, with the weights of this run and \
+         the data as it is, by `maskcast-train resume {folder} --restart`; or begin another run from its best weights by \
+         `maskcast-train fit DIR -o OTHER --init {}`",
+        folder.to_string() + "/" + BEST
+    )
+}
+
 impl Session {
     /// Begins a run in `folder`, which is made if need be and must not hold another run.
     ///
@@ -139,7 +158,8 @@ impl Session {
         let average = (options.ema > 0.0).then(|| params.copied());
         let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
         let data = dataset.fingerprint();
-        let progress = Progress { origin: begun.origin, data, ..Progress::default() };
+        let pictures = (dataset.train.len(), dataset.val.len());
+        let progress = Progress { origin: begun.origin, data, pictures, ..Progress::default() };
         let state = State { params, average, optimizer, progress };
         let about = About {
             encoder: begun.variant.encoder,
@@ -155,11 +175,12 @@ impl Session {
         Ok(Session { config, dataset, about, net: begun.net, state, folder, shares, notes, device, _lock: lock })
     }
 
-    /// Takes up the run in `folder` where its last checkpoint stands.
+    /// Takes up the run in `folder` where its last checkpoint stands; with `restart` at its first epoch again, with its
+    /// weights and the data set as it is now.
     ///
     /// # Errors
-    /// When there is none, or the data set is not what it was.
-    pub fn resume(folder: &Path) -> Result<Self, SessionError> {
+    /// When there is none, or the data set is not what it was and `restart` is not asked for.
+    pub fn resume(folder: &Path, restart: bool) -> Result<Self, SessionError> {
         let checkpoint = Checkpoint::read(folder)?;
         let lock = lock(folder)?;
         let config = checkpoint.config().clone();
@@ -181,16 +202,15 @@ impl Session {
         }
         let net = about.net().map_err(SessionError::Options)?;
         let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
-        let state = checkpoint.state(&net, optimizer, device)?;
-        let shares = evaluate::class_shares(&dataset, &dataset.train, options.machine.loader_threads.max(1))?;
-        let mut notes = dataset.notes.clone();
-        if state.progress.data != dataset.fingerprint() {
-            notes.push(
-                "the data set is not what it was when the run was begun (pictures were added, removed or written to): the run \
-                 goes on with it as it is now, and does not end as it would have"
-                    .into(),
-            );
+        let mut state = checkpoint.state(&net, optimizer, device)?;
+        let data = dataset.fingerprint();
+        if restart {
+            state.restart(data, (dataset.train.len(), dataset.val.len()));
+        } else if !state.progress.data.is_empty() && state.progress.data != data {
+            return Err(SessionError::Options(changed(folder, &dataset, &state.progress)));
         }
+        let shares = evaluate::class_shares(&dataset, &dataset.train, options.machine.loader_threads.max(1))?;
+        let notes = dataset.notes.clone();
         let folder = folder.to_owned();
         Ok(Session { config, dataset, about, net, state, folder, shares, notes, device, _lock: lock })
     }
