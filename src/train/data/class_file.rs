@@ -5,7 +5,9 @@
 //! | `label_colors.txt` (CamVid, CVAT) | `64 128 64 Animal`, or the name alone |
 //! | `labelmap.txt` (CVAT) | `name:r,g,b:parts:actions` |
 //! | `class_dict.csv`, `labels.csv` | `name,r,g,b` or `index,name`, with or without a heading |
-//! | `classes.txt`, `labels.txt` | a name; the line's place is the number |
+//! | `_classes.csv` (Roboflow) | `Pixel Value, Class` as the heading, then `index, name` |
+//! | `classes.txt`, `labels.txt`, `class_names.txt` (labelme) | a name; the line's place is the number |
+//! | `classes.json` | names in a list, or an object of numbers and names; see [`super::class_json`] |
 //! | a file for `--classes` | any of these, `255,person`, and `truck=car`: trucks count as cars |
 //!
 //! Files are UTF-8; names are composed (NFC), so that what looks the same is the same.
@@ -13,22 +15,37 @@
 use std::path::{Path, PathBuf};
 
 use super::error::DataError;
-use super::scan;
+use super::{class_json, scan};
 use crate::frame::Rgb;
 
-/// Names under which data sets keep their classes, in the order in which they are looked for.
-const NAMES: [&str; 10] = [
+/// Names under which data sets keep their classes, in the order in which they are looked for, in whatever case.
+const NAMES: [&str; 20] = [
     "label_colors.txt",
     "labelmap.txt",
     "class_dict.csv",
+    "_classes.csv",
     "classes.csv",
     "labels.csv",
     "label_colors.csv",
     "class_palette.csv",
+    "class_names.txt",
     "classes.txt",
     "labels.txt",
+    "label_names.txt",
     "codes.txt",
+    "names.txt",
+    "categories.txt",
+    "obj.names",
+    "classes.names",
+    "class_names.csv",
+    "classes.json",
+    "class_names.json",
 ];
+/// What the name of a file that may be a list of classes has in it, and its endings.
+const LIKE: [&str; 7] = ["class", "label", "categor", "names", "palette", "colormap", "legend"];
+const LIKE_ENDINGS: [&str; 8] = ["txt", "csv", "json", "names", "yaml", "yml", "xml", "pbtxt"];
+/// labelme's list of labels begins with this one, and counts from the next: its own number is -1, which pictures hold as 255.
+const IGNORED: &str = "__ignore__";
 
 /// A class as the data set has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +64,36 @@ pub struct ClassFile {
     pub merges: Vec<(String, String)>,
 }
 
-/// The data set's own class file, if it has one.
-pub fn find(root: &Path) -> Option<PathBuf> {
-    NAMES.iter().map(|name| root.join(name)).find(|path| path.is_file())
+/// Files directly in a folder, by name.
+fn files(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named =
+        |path: PathBuf| path.file_name().and_then(|name| name.to_str()).map(|name| (name.to_lowercase(), path.clone()));
+    let mut files: Vec<_> = entries.filter(|path| path.is_file()).filter_map(named).collect();
+    files.sort();
+    files
+}
+
+/// The class file in a folder, if it has one.
+pub fn find(dir: &Path) -> Option<PathBuf> {
+    let files = files(dir);
+    NAMES.iter().find_map(|wanted| files.iter().find(|(name, _)| name == wanted).map(|(_, path)| path.clone()))
+}
+
+/// The class file in a folder, or in one of those in it.
+pub fn find_below(dir: &Path) -> Option<PathBuf> {
+    find(dir).or_else(|| scan::folders(dir).unwrap_or_default().values().find_map(|folder| find(folder)))
+}
+
+/// A file in a folder that may be a list of classes, by its name, and is not one that [`find`] knows.
+pub fn lookalike(dir: &Path) -> Option<PathBuf> {
+    let like = |name: &String, path: &PathBuf| {
+        !name.starts_with('.')
+            && scan::has_extension(path, &LIKE_ENDINGS)
+            && LIKE.iter().any(|part| name.contains(part))
+            && !NAMES.contains(&name.as_str())
+    };
+    files(dir).into_iter().find(|(name, path)| like(name, path)).map(|(_, path)| path)
 }
 
 /// Reads a class file.
@@ -60,6 +104,9 @@ pub fn read(path: &Path) -> Result<ClassFile, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     let located = |(line, problem)| DataError::line(path, line, problem);
     let text = utf8(&bytes).map_err(located)?;
+    if scan::has_extension(path, &["json"]) {
+        return class_json::read(text).map_err(located);
+    }
     parse(&scan::composed(text.trim_start_matches('\u{FEFF}'))).map_err(located)
 }
 
@@ -80,10 +127,10 @@ fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
 }
 
 /// One line's classes, before numbers are given out.
-struct Entry {
-    index: Option<u8>,
-    name: String,
-    color: Option<Rgb>,
+pub(super) struct Entry {
+    pub index: Option<u8>,
+    pub name: String,
+    pub color: Option<Rgb>,
 }
 
 fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
@@ -119,12 +166,17 @@ fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
 }
 
 /// Gives numbers to classes without, and finds contradictions.
-fn numbered(entries: Vec<(usize, Entry)>) -> Result<Vec<SourceClass>, (usize, String)> {
+pub(super) fn numbered(mut entries: Vec<(usize, Entry)>) -> Result<Vec<SourceClass>, (usize, String)> {
     let with_index = entries.iter().filter(|(_, entry)| entry.index.is_some()).count();
     if with_index > 0 && with_index < entries.len() {
         let line = entries.iter().find(|(_, entry)| entry.index.is_none()).map_or(1, |(line, _)| *line);
         return Err((line, "this class has no number, but others have".into()));
     }
+    // Counting this one would make every class the one before it.
+    let ignored = match &entries[..] {
+        [(_, first), ..] if first.index.is_none() && first.name == IGNORED => Some(entries.remove(0).1),
+        _ => None,
+    };
     let mut classes: Vec<SourceClass> = Vec::new();
     for (place, (line, entry)) in entries.into_iter().enumerate() {
         let value = match entry.index {
@@ -145,6 +197,7 @@ fn numbered(entries: Vec<(usize, Entry)>) -> Result<Vec<SourceClass>, (usize, St
         }
         classes.push(SourceClass { name: entry.name, color: entry.color, values: vec![value] });
     }
+    classes.extend(ignored.map(|entry| SourceClass { name: entry.name, color: entry.color, values: vec![255] }));
     Ok(classes)
 }
 
@@ -235,7 +288,19 @@ impl Heading {
         if fields.len() < 2 {
             return None;
         }
-        let index = column(&["index", "id", "value", "number", "class_id", "label_id", "class_index", "trainid"]);
+        let index = column(&[
+            "index",
+            "id",
+            "value",
+            "number",
+            "class_id",
+            "label_id",
+            "class_index",
+            "trainid",
+            "pixel value",
+            "pixel_value",
+            "pixelvalue",
+        ]);
         let color = match (column(&["r", "red"]), column(&["g", "green"]), column(&["b", "blue"])) {
             (Some(r), Some(g), Some(b)) => Some([r, g, b]),
             _ => None,
@@ -290,6 +355,24 @@ mod tests {
         }
         assert_eq!(parse("id,name\n7,road\n255,void\n").unwrap().classes[1], class("void", None, 255));
         assert_eq!(parse("road,7").unwrap().classes, [class("road", None, 7)]);
+    }
+
+    #[test]
+    fn classes_of_labelme_and_roboflow_keep_their_numbers() {
+        let classes = parse("__ignore__\n_background_\ndisc\n").unwrap().classes;
+        let wanted = [class("_background_", None, 0), class("disc", None, 1), class("__ignore__", None, 255)];
+        assert_eq!(classes, wanted);
+        let classes = parse("Pixel Value, Class\n0, background\n1, disc\n").unwrap().classes;
+        assert_eq!(classes, [class("background", None, 0), class("disc", None, 1)]);
+    }
+
+    #[test]
+    fn class_files_are_found_in_whatever_case() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("my_label_list.txt"), "").unwrap();
+        assert_eq!((find(dir.path()), lookalike(dir.path())), (None, Some(dir.path().join("my_label_list.txt"))));
+        std::fs::write(dir.path().join("Class_Names.TXT"), "").unwrap();
+        assert_eq!(find(dir.path()), Some(dir.path().join("Class_Names.TXT")));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, CheckReport};
-use super::{BySequence, DataError, Dataset, Format, OpenOptions, SplitOptions};
+use super::{BySequence, DataError, Dataset, Format, LabelOrientation, OpenOptions, SplitOptions};
 
 const CLASSES_HELP: &str = "\
 Classes, a line each, instead of the data set's own file (classes.txt, label_colors.txt, labelmap.txt, …):
@@ -21,7 +21,8 @@ Masks of 0 and 255 take two names, or `0,background` and `255,person`. The file 
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Data set")]
 pub struct DataArgs {
-    /// The data set's folder: CamVid, CVAT ("CamVid 1.0", "Segmentation mask 1.1"), Cityscapes, or pictures and masks
+    /// The data set's folder: CamVid, CVAT ("CamVid 1.0", "Segmentation mask 1.1"), Cityscapes, COCO, labelme, YOLO polygons,
+    /// Roboflow's masks, or pictures and masks
     #[arg(value_name = "DIR")]
     pub data: PathBuf,
     /// How the folder is laid out, when it is not found out by itself
@@ -30,6 +31,10 @@ pub struct DataArgs {
     /// Classes, a line each, instead of the data set's own file: `name`, `255,name`, `128 64 128 name`; `truck=car` merges
     #[arg(long, value_name = "FILE", long_help = CLASSES_HELP)]
     pub classes: Option<PathBuf>,
+    /// How labels are oriented whose pictures are turned or mirrored by their EXIF data
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    #[serde(default)]
+    pub label_orientation: LabelOrientation,
     /// Names or numbers of classes that are not to be learnt, instead of those called void, ignore, unlabeled; `none`: all are
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub void: Vec<String>,
@@ -69,6 +74,7 @@ impl DataArgs {
                 resplit: self.resplit,
             },
             lists: self.lists.clone(),
+            label_orientation: self.label_orientation,
         }
     }
 

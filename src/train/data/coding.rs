@@ -1,5 +1,7 @@
 //! How label pictures say which class a pixel has, found out from a sample of them.
 
+use std::path::Path;
+
 use super::VOID;
 use super::class_file::SourceClass;
 use super::colors;
@@ -36,6 +38,10 @@ pub struct Hints<'a> {
     pub void: Option<&'a [String]>,
     /// CamVid's folders without a class file: the customary classes are assumed where they fit.
     pub camvid: bool,
+    /// The same for Pascal VOC's folders.
+    pub voc: bool,
+    /// A file that may be a list of classes, and is not read: nothing is assumed beside it.
+    pub unread: Option<&'a Path>,
     /// A colour that is void beside the classes.
     pub void_color: Option<Rgb>,
 }
@@ -45,18 +51,18 @@ impl Coding {
     ///
     /// # Errors
     /// What is wrong, and what to do.
-    pub fn decide(hints: Hints<'_>, sample: &Sample) -> Result<(Coding, Vec<String>), (String, String)> {
+    pub fn decide(mut hints: Hints<'_>, sample: &Sample) -> Result<(Coding, Vec<String>), (String, String)> {
         let mut notes = Vec::new();
         let mut halves = false;
         let numbers = sample.numbers();
-        let source = match hints.classes {
+        let source = match hints.classes.take() {
             Some(classes) if classes.len() <= 2 && black_and_white(&numbers, &classes) => {
                 halves = true;
                 two(classes, sample, &mut notes)
             }
             Some(classes) => classes,
             None => {
-                let (classes, two) = guess(hints.camvid, sample, &numbers, &mut notes)?;
+                let (classes, two) = guess(&hints, sample, &numbers, &mut notes)?;
                 halves = two;
                 classes
             }
@@ -253,7 +259,7 @@ fn two(classes: Vec<SourceClass>, sample: &Sample, notes: &mut Vec<String>) -> V
 
 /// Classes without a class file, and whether labels are black and white masks.
 fn guess(
-    camvid: bool,
+    hints: &Hints<'_>,
     sample: &Sample,
     numbers: &[u64; 256],
     notes: &mut Vec<String>,
@@ -261,9 +267,26 @@ fn guess(
     if black_and_white(numbers, &[]) && sample.colors_are_gray() {
         return Ok((two(Vec::new(), sample, notes), true));
     }
+    let assume = |customary: &str| match hints.unread {
+        None => Ok(()),
+        Some(path) => Err((
+            format!("{} may say what the classes are, but is not a class file that is known here", path.display()),
+            format!("give --classes {} if it is one (else this would be read as {customary})", path.display()),
+        )),
+    };
+    if hints.voc && looks_like_voc(sample, numbers) {
+        assume("Pascal VOC's 21 classes")?;
+        notes.push(
+            "there is no class file: taken for Pascal VOC's 21 classes, by the numbers that occur (--classes FILE if they \
+             are others)"
+                .into(),
+        );
+        return Ok((known::voc21(), false));
+    }
     if !sample.colors.is_empty() && !sample.colors_are_gray() {
         let camvid32 = known::camvid32();
         if sample.colors.keys().all(|color| camvid32.iter().any(|class| class.color == Some(*color))) {
+            assume("CamVid's 32 classes")?;
             notes.push("there is no class file: the colours are those of CamVid's 32 classes".into());
             return Ok((camvid32, false));
         }
@@ -275,7 +298,8 @@ fn guess(
     let used: Vec<usize> = (0..255).filter(|&value| numbers[value] > 0).collect();
     let max = used.last().copied().unwrap_or(0);
     // Few different values in a folder named so may be anybody's own classes; CamVid has nearly all in every few pictures.
-    if camvid && max <= 11 && (numbers[11] > 0 || used.len() >= 8) {
+    if hints.camvid && max <= 11 && (numbers[11] > 0 || used.len() >= 8) {
+        assume("CamVid's 11 classes")?;
         notes.push(
             "there is no class file, and values end at 11: taken for the 11 classes of CamVid as SegNet numbers them, \
              with 11 as void (--classes FILE if they are others)"
@@ -297,9 +321,27 @@ fn guess(
             write.into(),
         ));
     }
-    notes.push(format!("there is no class file: classes are called class0 to class{max}; to name them, {write}"));
+    let unread = hints.unread.map_or(String::new(), |path| format!(" ({} is not read)", path.display()));
+    notes.push(format!(
+        "there is no class file{unread}: classes are called class0 to class{max}; to name them, {write}"
+    ));
     let class = |value: usize| SourceClass { name: format!("class{value}"), color: None, values: vec![value as u8] };
     Ok(((0..=max).map(class).collect(), false))
+}
+
+/// Whether numbers or colours are likely to be Pascal VOC's. Numbers that count up from 0 may be anybody's own classes, as
+/// labelme exports them into the same folders; VOC has most of its 21 in every few pictures, and gaps in a part of them.
+fn looks_like_voc(sample: &Sample, numbers: &[u64; 256]) -> bool {
+    let mut used: Vec<usize> = (0..255).filter(|&value| numbers[value] > 0).collect();
+    if !sample.colors.is_empty() {
+        let map: Vec<Rgb> = (0..=255).map(colors::voc).collect();
+        let place = |color: &Rgb| map.iter().position(|known| known == color);
+        let Some(places) = sample.colors.keys().map(place).collect::<Option<Vec<_>>>() else { return false };
+        used = places.into_iter().filter(|&place| place != 255).collect();
+        used.sort_unstable();
+    }
+    let max = used.last().copied().unwrap_or(0);
+    max <= 20 && (used.len() >= 8 || (max >= 8 && max >= 2 * used.len()))
 }
 
 /// The most frequent colours.

@@ -35,7 +35,7 @@ pub enum DataError {
     Io { path: PathBuf, error: std::io::Error },
     #[error("{}: this picture cannot be read: {problem}", path.display())]
     Picture { path: PathBuf, problem: String },
-    #[error("{}: this label picture cannot be read: {problem}", path.display())]
+    #[error("{}: this label cannot be read: {problem}", path.display())]
     Label { path: PathBuf, problem: String },
     /// Not one label picture of the data set.
     #[error(

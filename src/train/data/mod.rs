@@ -4,7 +4,7 @@
 //! them, and which pictures are for training and which for validation. It looks into a few label pictures only, so that
 //! thousands are no matter; [`check::check`] looks into all.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +12,11 @@ use crate::frame::Label;
 
 pub mod check;
 mod class_file;
+mod class_json;
 pub mod cli;
 mod coding;
 mod colors;
+mod drawn;
 mod error;
 mod fingerprint;
 mod format;
@@ -22,6 +24,7 @@ mod hash;
 mod kept;
 mod known;
 mod lists;
+mod orientation;
 mod picture;
 mod raw;
 mod sample;
@@ -33,6 +36,7 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod turned;
 
 pub use cli::DataArgs;
 pub use error::{DataError, Value};
@@ -40,10 +44,15 @@ pub use format::Format;
 pub use hash::Likeness;
 pub use scan::Unpaired;
 pub use split::{BySequence, SplitOptions};
+pub use turned::LabelOrientation;
 
+use class_file::SourceClass;
 use coding::{Coding, Hints};
+use drawn::Labels;
 use format::Role;
 use kept::Kept;
+use orientation::Orientation;
+use raw::Raw;
 use sample::Sample;
 
 /// The label of a pixel that counts neither in the loss nor in the metrics, whatever the data set calls it.
@@ -93,6 +102,9 @@ pub struct Dataset {
     /// Whether the split was made here; else the data set has one, or lists do.
     pub split_here: bool,
     coding: Coding,
+    labels: Arc<Labels>,
+    /// Pictures whose labels lie as these are stored, not as they are seen, and how they are turned to be seen.
+    turned: Arc<HashMap<PathBuf, Orientation>>,
     kept: Arc<Kept>,
 }
 
@@ -107,6 +119,8 @@ pub struct OpenOptions {
     pub split: SplitOptions,
     /// A folder with `train.txt` and `val.txt` (and `test.txt`) that [`Dataset::write_lists`] or somebody else wrote.
     pub lists: Option<PathBuf>,
+    /// The orientation of labels whose pictures have one in their EXIF data.
+    pub label_orientation: LabelOrientation,
 }
 
 /// A part of a data set.
@@ -130,6 +144,32 @@ impl Part {
     }
 }
 
+/// The data set's own classes, and the file that names them. Where there are several files, they must agree.
+fn own_classes(paths: &[PathBuf]) -> Result<(Option<class_file::ClassFile>, Option<PathBuf>), DataError> {
+    let mut own: Option<(class_file::ClassFile, &PathBuf)> = None;
+    for path in paths {
+        let file = class_file::read(path)?;
+        match &own {
+            Some((first, other)) if !agree(&first.classes, &file.classes) => {
+                let problem = format!("the classes are not those of {}", other.display());
+                return Err(DataError::set(
+                    path,
+                    problem,
+                    "remove one of the files, or give the right one by --classes",
+                ));
+            }
+            Some(_) => {}
+            None => own = Some((file, path)),
+        }
+    }
+    Ok(own.map_or((None, None), |(file, path)| (Some(file), Some(path.clone()))))
+}
+
+/// Whether two lists of classes give the same names to the same numbers.
+fn agree(a: &[SourceClass], b: &[SourceClass]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (&a.name, &a.values) == (&b.name, &b.values))
+}
+
 impl Dataset {
     /// Finds the data set in a folder. A part may be empty: [`Dataset::part`] shows.
     ///
@@ -149,43 +189,50 @@ impl Dataset {
     }
 
     fn open_with(root: &Path, options: &OpenOptions, blindly: bool) -> Result<Dataset, DataError> {
-        let (root, format, found) = format::find(root, options.format)?;
+        let (root, format, mut found) = format::find(root, options.format)?;
         if found.count() == 0 {
             let (images, labels) = (found.unpaired.images.len(), found.unpaired.labels.len());
             let problem =
                 format!("no picture has a label: {images} pictures and {labels} labels were found ({format})");
             return Err(DataError::set(&root, problem, "give a picture and its label the same name"));
         }
-        let file = |path: &PathBuf| class_file::read(path).map(|file| (path.clone(), file));
-        let own = found.class_file.as_ref().map(file).transpose()?;
-        let wanted = options.classes.as_ref().map(file).transpose()?;
-        let mut merges = Vec::new();
-        let mut classes = None;
-        let mut source = None;
-        for (path, file) in own.into_iter().chain(wanted) {
+        // Where the user says which, the data set's files need not agree.
+        let files = if options.classes.is_some() { 1 } else { found.class_files.len() };
+        let (own, mut source) = own_classes(&found.class_files[..files.min(found.class_files.len())])?;
+        let class_file::ClassFile { classes, mut merges } = own.unwrap_or_default();
+        let mut classes = Some(classes).filter(|classes| !classes.is_empty());
+        if let Some(path) = &options.classes {
+            let file = class_file::read(path)?;
             merges.extend(file.merges);
             if !file.classes.is_empty() {
-                (classes, source) = (Some(file.classes), Some(path));
+                if found.labels.are_drawn() {
+                    let problem = "classes are named by the annotations; a file for --classes may only merge them here";
+                    return Err(DataError::set(path, problem, "write lines like truck=car"));
+                }
+                (classes, source) = (Some(file.classes), Some(path.clone()));
             }
         }
-        let pairs: Vec<&Path> =
-            found.subsets.iter().flat_map(|subset| &subset.pairs).map(|pair| pair.label.as_path()).collect();
+        let labels = Arc::new(std::mem::take(&mut found.labels));
+        let pairs: Vec<&Pair> = found.subsets.iter().flat_map(|subset| &subset.pairs).collect();
         let classes = classes.or(found.classes);
         let few = if classes.is_some() { LOOKS.0 } else { LOOKS.1 };
         // Damaged ones may have been met by chance: only when all are is there nothing to go by.
-        let sample = Sample::read(&pairs, few).or_else(|_| Sample::read(&pairs, usize::MAX));
+        let sample = Sample::read(&pairs, &labels, few).or_else(|_| Sample::read(&pairs, &labels, usize::MAX));
         let sample = match sample {
             // Whether 255 is void or a thing: see `coding`.
             Ok(sample) if sample.only_white() && classes.as_ref().is_some_and(|classes| classes.len() > 2) => {
-                Ok(Sample::read(&pairs, CLOSER)?)
+                Ok(Sample::read(&pairs, &labels, CLOSER)?)
             }
             sample => sample,
         };
+        let unread = class_file::lookalike(&root);
         let hints = Hints {
             classes,
             merges: &merges,
             void: options.void.as_deref(),
             camvid: format == Format::Camvid,
+            voc: format == Format::Voc,
+            unread: unread.as_deref(),
             void_color: found.void_color,
         };
         let (coding, mut notes) = match sample {
@@ -197,6 +244,10 @@ impl Dataset {
                 return Err(DataError::NoLabels { path: root, count: pairs.len(), first: Box::new(first) });
             }
         };
+        let (turned, turned_notes) = turned::find(&pairs, &labels, options.label_orientation)
+            .map_err(|(problem, help)| DataError::set(&root, problem, help))?;
+        notes.extend(turned_notes);
+        notes.append(&mut found.notes);
         let mut dataset = Dataset {
             classes: coding.table.classes.clone(),
             train: Vec::new(),
@@ -208,6 +259,8 @@ impl Dataset {
             notes: Vec::new(),
             split_here: false,
             coding,
+            labels,
+            turned: Arc::new(turned),
             kept: Arc::default(),
             root,
         };
@@ -332,12 +385,21 @@ impl Dataset {
         Ok(read)
     }
 
+    /// The label of a pair as its file has it, turned as its picture is seen.
+    fn raw(&self, pair: &Pair) -> Result<Raw, DataError> {
+        let raw = self.labels.read(pair)?;
+        Ok(match self.turned.get(&pair.image) {
+            Some(orientation) => raw.turned(*orientation),
+            None => raw,
+        })
+    }
+
     /// Reads the label picture alone: width, height and `[height, width]` classes or [`VOID`].
     ///
     /// # Errors
     /// When the file is damaged or has a value that belongs to no class.
     pub fn read_labels(&self, pair: &Pair) -> Result<(usize, usize, Vec<u8>), DataError> {
-        let raw = raw::read(&pair.label)?;
+        let raw = self.raw(pair)?;
         let mut labels = Vec::with_capacity(raw.width * raw.height);
         let mut strange = None;
         self.coding.each(&raw, |at, class| {

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use opencv::core::{CV_8UC3, Mat};
-use opencv::imgcodecs::{IMREAD_COLOR, imdecode};
+use opencv::imgcodecs::{IMREAD_COLOR, IMREAD_IGNORE_ORIENTATION, imdecode};
 use opencv::prelude::*;
 
 use super::error::DataError;
+use super::orientation::Orientation;
+use super::raw;
 
-/// File name extensions of pictures.
-pub const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "jp2"];
+/// File name extensions of pictures, in whatever case.
+pub const EXTENSIONS: [&str; 13] =
+    ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pnm", "jp2"];
 
 /// A decoded picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,8 @@ pub fn read(path: &Path) -> Result<Rgb8, DataError> {
 fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     let failed = |error: opencv::Error| error.message;
     let buffer = Mat::from_slice(bytes).map_err(failed)?;
-    let bgr = imdecode(&buffer, IMREAD_COLOR).map_err(failed)?;
+    // Turned here, so that pictures and labels are turned by the same rule in every format.
+    let bgr = imdecode(&buffer, IMREAD_COLOR | IMREAD_IGNORE_ORIENTATION).map_err(failed)?;
     if bgr.empty() || bgr.typ() != CV_8UC3 {
         return Err("OpenCV cannot decode it; it is damaged, or no picture in spite of its name".into());
     }
@@ -44,7 +48,34 @@ fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     for pixel in rgb.chunks_exact_mut(3) {
         pixel.swap(0, 2);
     }
+    // OpenCV turns TIFF whatever it is asked for.
+    let orientation = if raw::is_tiff(bytes) { Orientation::Upright } else { Orientation::of(bytes) };
+    if orientation != Orientation::Upright {
+        rgb = orientation.turn(rgb.as_chunks::<3>().0, width, height).into_flattened();
+    }
+    let (width, height) = orientation.size(width, height);
     Ok(Rgb8 { width, height, rgb })
+}
+
+/// Width and height of a picture as it is seen; no more of the file is read than need be.
+///
+/// # Errors
+/// When the file cannot be read, or is no picture.
+pub fn size(path: &Path) -> Result<(usize, usize), DataError> {
+    let (width, height) = stored_size(path)?;
+    Ok(Orientation::of_file(path).size(width, height))
+}
+
+/// The same as it is stored.
+///
+/// # Errors
+/// As [`size`].
+pub fn stored_size(path: &Path) -> Result<(usize, usize), DataError> {
+    if let Ok(size) = imagesize::size(path) {
+        return Ok((size.width, size.height));
+    }
+    let picture = read(path)?;
+    Ok(Orientation::of_file(path).size(picture.width, picture.height))
 }
 
 /// What is missing. Decoders fill what a cut-off file lacks with grey and say nothing.
@@ -78,6 +109,7 @@ mod tests {
     use opencv::core::{Scalar, Vector};
     use opencv::imgcodecs::imencode_def;
 
+    use super::super::orientation::tests::exif_segment;
     use super::*;
 
     /// A JPEG of 16×8 pixels, red on the left, blue on the right.
@@ -101,10 +133,7 @@ mod tests {
     #[test]
     fn exif_orientation_is_honoured() {
         // Orientation 6: turn by a quarter clockwise to see it upright.
-        let exif =
-            [&[0xFF, 0xE1, 0x00, 34][..], b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"]
-                .concat();
-        assert_eq!(exif.len(), 36);
+        let exif = exif_segment(6);
         let plain = jpeg();
         let turned = decode(&[&plain[..2], &exif, &plain[2..]].concat()).unwrap();
         assert_eq!((turned.width, turned.height), (8, 16));

@@ -1,10 +1,11 @@
 //! What a few label pictures of a data set hold, to find out how they are meant.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
+use super::Pair;
+use super::drawn::Labels;
 use super::error::DataError;
-use super::raw::{self, Pixels, Raw};
+use super::raw::{Pixels, Raw};
 use crate::frame::Rgb;
 
 /// Colours that are counted; more than this is no label picture.
@@ -72,19 +73,19 @@ impl Default for Sample {
 }
 
 impl Sample {
-    /// Reads at most `limit` of `labels`, spread evenly. Damaged ones are left out: reading them later says what is wrong.
+    /// Reads the labels of at most `limit` pairs, spread evenly. Damaged ones are left out: reading them later says what is wrong.
     ///
     /// # Errors
     /// When none can be read: that of the first.
-    pub fn read(labels: &[&Path], limit: usize) -> Result<Sample, DataError> {
-        let count = labels.len().min(limit);
-        let chosen: Vec<&Path> = (0..count).map(|n| labels[n * labels.len() / count]).collect();
+    pub fn read(pairs: &[&Pair], labels: &Labels, limit: usize) -> Result<Sample, DataError> {
+        let count = pairs.len().min(limit);
+        let chosen: Vec<&Pair> = (0..count).map(|n| pairs[n * pairs.len() / count]).collect();
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let parts: Vec<(Sample, Option<DataError>)> = std::thread::scope(|scope| {
-            let work = |part: &[&Path]| {
+            let work = |part: &[&Pair]| {
                 let (mut sample, mut first_error) = (Sample::default(), None);
-                for path in part {
-                    match raw::read(path) {
+                for pair in part {
+                    match labels.read(pair) {
                         Ok(raw) => sample.add(&raw),
                         Err(error) => {
                             first_error.get_or_insert(error);

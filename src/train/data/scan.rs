@@ -1,6 +1,6 @@
 //! Files and folders of a data set, and which label belongs to which picture.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use super::Pair;
 use super::error::DataError;
 use super::picture;
 
-/// Label formats that are paired with their pictures so that reading them can say what is wrong; only PNG is read.
+/// Label formats that are paired with their pictures, also those that are not read: reading them says what is wrong.
 const LABEL_EXTENSIONS: [&str; 9] = ["png", "bmp", "tif", "tiff", "gif", "jpg", "jpeg", "npy", "webp"];
 /// What a label's name may have behind its picture's name.
-const LABEL_SUFFIXES: [&str; 14] = [
+const LABEL_SUFFIXES: [&str; 18] = [
     "",
     "_L",
     "_mask",
@@ -28,9 +28,17 @@ const LABEL_SUFFIXES: [&str; 14] = [
     ".mask",
     "mask",
     "_matte",
+    "_labelTrainIds",
+    "_gtFine_labelTrainIds",
+    "_labelIds",
+    "_segmentation",
 ];
 /// What a picture's name may have behind the common part.
-const IMAGE_SUFFIXES: [&str; 5] = ["", "_image", "_img", "_rgb", "_sat"];
+const IMAGE_SUFFIXES: [&str; 6] = ["", "_image", "_img", "_rgb", "_sat", "_leftImg8bit"];
+/// Endings of pictures that do not keep numbers exactly: such a file is no label.
+const LOSSY: [&str; 5] = ["jpg", "jpeg", "jpe", "jfif", "webp"];
+/// Endings that pictures and labels may have.
+const LOSSLESS: [&str; 8] = ["png", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pnm"];
 
 /// Path under a folder without extension → file, by name.
 pub type Files = BTreeMap<String, PathBuf>;
@@ -92,10 +100,41 @@ pub fn labels(dir: &Path) -> Result<Files, DataError> {
     files(dir, &LABEL_EXTENSIONS)
 }
 
+/// All pictures under a folder, also those whose names differ in their endings only; in order.
+pub fn all_images(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
+    shallow(dir, &picture::EXTENSIONS, usize::MAX)
+}
+
+/// The files with one of these endings under a folder and its subfolders, `depth` deep; in order.
+pub fn shallow(dir: &Path, extensions: &[&str], depth: usize) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = Vec::new();
+    walk(dir, depth, |path| {
+        if has_extension(&path, extensions) {
+            found.push(path);
+        }
+    })?;
+    found.sort();
+    Ok(found)
+}
+
 fn files(dir: &Path, extensions: &[&str]) -> Result<Files, DataError> {
     let mut found = Files::new();
-    let mut open = vec![dir.to_path_buf()];
-    while let Some(current) = open.pop() {
+    walk(dir, usize::MAX, |path| {
+        if has_extension(&path, extensions) {
+            let stem = stem(dir, &path);
+            // PNG wins where a label lies beside a preview of it.
+            if !found.contains_key(&stem) || has_extension(&path, &["png"]) {
+                found.insert(stem, path);
+            }
+        }
+    })?;
+    Ok(found)
+}
+
+/// Each file under a folder and its subfolders, `depth` deep; hidden ones are left out.
+fn walk(dir: &Path, depth: usize, mut seen: impl FnMut(PathBuf)) -> Result<(), DataError> {
+    let mut open = vec![(dir.to_path_buf(), 0)];
+    while let Some((current, level)) = open.pop() {
         for entry in fs::read_dir(&current).map_err(DataError::io(&current))? {
             let entry = entry.map_err(DataError::io(&current))?;
             let path = entry.path();
@@ -105,19 +144,17 @@ fn files(dir: &Path, extensions: &[&str]) -> Result<Files, DataError> {
             let kind = entry.file_type().map_err(DataError::io(&path))?;
             if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
                 // A link to a folder above would never end.
-                if !kind.is_symlink() || !dir.starts_with(fs::canonicalize(&path).map_err(DataError::io(&path))?) {
-                    open.push(path);
+                if level < depth
+                    && (!kind.is_symlink() || !dir.starts_with(fs::canonicalize(&path).map_err(DataError::io(&path))?))
+                {
+                    open.push((path, level + 1));
                 }
-            } else if has_extension(&path, extensions) {
-                let stem = stem(dir, &path);
-                // PNG wins where a label lies beside a preview of it.
-                if !found.contains_key(&stem) || has_extension(&path, &["png"]) {
-                    found.insert(stem, path);
-                }
+            } else {
+                seen(path);
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn hidden(name: &str) -> bool {
@@ -147,11 +184,15 @@ pub fn pair(root: &Path, image: &Path, label: &Path) -> Pair {
     Pair { name: stem(root, image), image: image.to_path_buf(), label: label.to_path_buf() }
 }
 
-/// Pairs pictures with labels of the same name, or of the same name with a customary ending.
+/// Pairs pictures with labels of the same name, or of the same name with a customary ending; `a.jpg` also with `a.jpg.png`.
 pub fn pair_up(root: &Path, images: &Files, mut labels: Files) -> (Vec<Pair>, Unpaired) {
     let (mut pairs, mut unpaired) = (Vec::new(), Unpaired::default());
     for (name, image) in images {
-        let partner = IMAGE_SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix)).find_map(|base| {
+        let extension = image.extension().map(|extension| extension.to_string_lossy()).unwrap_or_default();
+        let whole = [extension.to_string(), extension.to_lowercase(), extension.to_uppercase()]
+            .map(|extension| format!("{name}.{extension}"));
+        let bases = IMAGE_SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix));
+        let partner = bases.chain(whole.iter().map(String::as_str)).find_map(|base| {
             LABEL_SUFFIXES.iter().map(|suffix| format!("{base}{suffix}")).find(|name| labels.contains_key(name))
         });
         match partner.and_then(|partner| labels.remove(&partner)) {
@@ -163,29 +204,38 @@ pub fn pair_up(root: &Path, images: &Files, mut labels: Files) -> (Vec<Pair>, Un
     (pairs, unpaired)
 }
 
-/// Pairs the files of one folder that holds both: `a.jpg` with `a.png`, or `a.png` with `a_mask.png`.
+/// Pairs the files of one folder that holds both: `a.jpg` with `a.png` or `a.jpg.png`, `a.png` with `a_mask.png`, or
+/// `a.bmp` with `a.png`.
 pub fn pair_mixed(root: &Path, dir: &Path) -> Result<(Vec<Pair>, Unpaired), DataError> {
-    let mut images = Files::new();
-    let mut labels = Files::new();
+    let (mut images, mut labels) = (Files::new(), Files::new());
+    let mut either = Vec::new();
     for entry in fs::read_dir(dir).map_err(DataError::io(dir))? {
-        let path = entry.map_err(DataError::io(dir))?.path();
+        let entry = entry.map_err(DataError::io(dir))?;
+        let path = entry.path();
+        if entry.file_name().to_str().is_none_or(hidden) || !path.is_file() {
+            continue;
+        }
         let name = stem(dir, &path);
         let marked =
             LABEL_SUFFIXES[1..].iter().any(|suffix| name.strip_suffix(suffix).is_some_and(|base| !base.is_empty()));
         if marked && has_extension(&path, &LABEL_EXTENSIONS) {
             labels.insert(name, path);
-        } else if has_extension(&path, &["jpg", "jpeg"]) {
+        } else if has_extension(&path, &LOSSY) {
             images.insert(name, path);
-        } else if has_extension(&path, &["png"]) {
-            labels.insert(name, path);
+        } else if has_extension(&path, &LOSSLESS) {
+            either.push((name, path));
         }
     }
     if images.is_empty() {
-        // All PNG: what is not marked is a picture.
-        let marked = |name: &String| LABEL_SUFFIXES[1..].iter().any(|suffix| name.ends_with(suffix));
-        images =
-            labels.iter().filter(|(name, _)| !marked(name)).map(|(name, path)| (name.clone(), path.clone())).collect();
-        labels.retain(|name, _| marked(name));
+        // What is not marked is a picture, but for a PNG beside a picture of the same name in another format.
+        let others: HashSet<String> =
+            either.iter().filter(|(_, path)| !has_extension(path, &["png"])).map(|(name, _)| name.clone()).collect();
+        for (name, path) in either {
+            let label = others.contains(&name) && has_extension(&path, &["png"]);
+            if label { &mut labels } else { &mut images }.insert(name, path);
+        }
+    } else {
+        labels.extend(either);
     }
     Ok(pair_up(root, &images, labels))
 }
@@ -215,6 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn a_label_may_keep_the_ending_of_its_picture() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["i/a.jpg", "i/b.JPG", "i/c.jpeg", "l/a.jpg.png", "l/b.jpg.PNG", "l/c.jpeg_mask.png"] {
+            write(&dir.path().join(file), "");
+        }
+        let images = images(&dir.path().join("i")).unwrap();
+        let (pairs, unpaired) = pair_up(dir.path(), &images, labels(&dir.path().join("l")).unwrap());
+        assert_eq!((names(&pairs), unpaired), (vec!["i/a", "i/b", "i/c"], Unpaired::default()));
+        for file in ["m/a.jpg", "m/a.jpg.png"] {
+            write(&dir.path().join(file), "");
+        }
+        assert_eq!(names(&pair_mixed(dir.path(), &dir.path().join("m")).unwrap().0), ["m/a"]);
+    }
+
+    #[test]
     fn letters_with_marks_are_the_same_in_either_spelling() {
         let dir = tempfile::tempdir().unwrap();
         let (composed, decomposed) = ("\u{e4} \u{f6}", "a\u{308} o\u{308}");
@@ -234,10 +299,10 @@ mod tests {
             write(&dir.path().join(file), "");
         }
         assert_eq!(names(&pair_mixed(dir.path(), dir.path()).unwrap().0), ["a", "b"]);
-        let dir = tempfile::tempdir().unwrap();
-        for file in ["a.png", "a_mask.png"] {
-            write(&dir.path().join(file), "");
+        for files in [["a.png", "a_mask.png"], ["a.bmp", "a_mask.bmp"], ["a.BMP", "a.PNG"], ["a.tif", "a_mask.tiff"]] {
+            let dir = tempfile::tempdir().unwrap();
+            files.iter().for_each(|file| write(&dir.path().join(file), ""));
+            assert_eq!(names(&pair_mixed(dir.path(), dir.path()).unwrap().0), ["a"], "{files:?}");
         }
-        assert_eq!(names(&pair_mixed(dir.path(), dir.path()).unwrap().0), ["a"]);
     }
 }

@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use opencv::core::{Mat, Vec3b, Vector};
+use opencv::imgcodecs::imencode_def;
 use png::{BitDepth, ColorType, Encoder};
 use rand::RngExt;
 
 use super::super::random;
+use super::orientation::tests::exif_segment;
 
 /// A PNG file with any pixel format.
 pub fn png_bytes(
@@ -61,4 +64,29 @@ pub fn colored(path: &Path, colors: &[[u8; 3]]) {
 
 fn stripes<T: Copy>(values: &[T]) -> Vec<T> {
     (0..SIZE.0 * SIZE.1).map(|at| values[(at % SIZE.0) as usize * values.len() / SIZE.0 as usize]).collect()
+}
+
+/// A JPEG of `[height, width, 3]` bytes that says EXIF orientation `number`.
+pub fn jpeg(path: &Path, rgb: &[u8], width: usize, height: usize, number: u8) {
+    let bgr: Vec<u8> = rgb.chunks_exact(3).flat_map(|c| [c[2], c[1], c[0]]).collect();
+    let mat = Mat::new_rows_cols_with_bytes::<Vec3b>(height as i32, width as i32, &bgr).unwrap();
+    let mut bytes = Vector::<u8>::new();
+    assert!(imencode_def(".jpg", &mat, &mut bytes).unwrap());
+    let bytes = bytes.to_vec();
+    write(path, [&bytes[..2], &exif_segment(number), &bytes[2..]].concat());
+}
+
+/// A bright block on a dark ground, and its mask of 0 and 1: `[height, width, 3]` and `[height, width]`, its place another
+/// one for each seed.
+pub fn block(width: usize, height: usize, seed: usize) -> (Vec<u8>, Vec<u8>) {
+    let (left, top) = (3 + seed * 5 % (width / 3), 2 + seed * 3 % (height / 3));
+    let inside =
+        |at: usize| (left..left + width / 4).contains(&(at % width)) && (top..top + height / 4).contains(&(at / width));
+    let mask: Vec<u8> = (0..width * height).map(|at| u8::from(inside(at))).collect();
+    (mask.iter().flat_map(|&value| if value == 1 { [220, 200, 40] } else { [40, 60, 50] }).collect(), mask)
+}
+
+/// A label picture of `[height, width]` numbers.
+pub fn numbers(path: &Path, values: &[u8], width: usize, height: usize) {
+    write(path, png_bytes(width as u32, height as u32, ColorType::Grayscale, BitDepth::Eight, None, values));
 }

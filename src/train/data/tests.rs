@@ -7,6 +7,9 @@ use super::testing::{SIZE, colored, gray, indexed, picture, write};
 use super::*;
 use crate::frame::Rgb;
 
+mod annotated;
+mod layouts;
+
 fn open(root: &Path) -> Result<Dataset, DataError> {
     Dataset::open(root, &OpenOptions::default())
 }

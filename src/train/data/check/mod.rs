@@ -9,7 +9,7 @@ use super::coding::Coding;
 use super::error::{DataError, Value};
 use super::hash::{self, Hash};
 use super::raw::{Pixels, Raw};
-use super::{Dataset, Pair, Part, VOID, picture, raw};
+use super::{Dataset, Pair, Part, VOID, picture};
 
 mod leaks;
 mod report;
@@ -116,7 +116,7 @@ fn look(dataset: &Dataset, pair: &Pair) -> Facts {
         }
         Err(error) => facts.errors.push(error),
     }
-    match raw::read(&pair.label) {
+    match dataset.raw(pair) {
         Ok(raw) => {
             facts.label_size = Some((raw.width, raw.height));
             count(&dataset.coding, &raw, &mut facts);

@@ -25,7 +25,7 @@ fn source(rows: &[(&str, Option<Rgb>, u8)]) -> Option<Vec<SourceClass>> {
 }
 
 fn hints(classes: Option<Vec<SourceClass>>) -> Hints<'static> {
-    Hints { classes, merges: &[], void: None, camvid: false, void_color: None }
+    Hints { classes, merges: &[], void: None, camvid: false, voc: false, unread: None, void_color: None }
 }
 
 fn translated(coding: &Coding, pixels: Pixels) -> Vec<Option<u8>> {
@@ -61,6 +61,30 @@ fn segnet_numbers_are_taken_for_camvid_only_where_they_look_so() {
     assert!(notes[0].contains("SegNet"));
     let (coding, _) = Coding::decide(camvid(), &sample(Pixels::Gray(vec![0, 1]))).unwrap();
     assert_eq!(names(&coding), ["class0", "class1"]);
+}
+
+#[test]
+fn numbers_are_taken_for_pascal_vocs_only_where_they_look_so() {
+    let voc = || Hints { voc: true, ..hints(None) };
+    for values in [vec![0, 1, 2, 255], vec![0, 1], vec![0, 1, 2, 3, 4, 5, 6]] {
+        let (coding, notes) = Coding::decide(voc(), &sample(Pixels::Gray(values.clone()))).unwrap();
+        assert_eq!(names(&coding)[1], "class1", "{values:?}");
+        assert!(notes[0].contains("no class file"), "{notes:?}");
+    }
+    for values in [vec![0, 15, 255], vec![0, 2, 7, 15], (0..=20).collect::<Vec<u8>>()] {
+        let (coding, notes) = Coding::decide(voc(), &sample(Pixels::Gray(values.clone()))).unwrap();
+        assert_eq!((names(&coding)[15], names(&coding).len()), ("person", 21), "{values:?}");
+        assert!(notes[0].contains("Pascal VOC"), "{notes:?}");
+    }
+    let unread = Hints { unread: Some(Path::new("my_labels.txt")), ..voc() };
+    let (problem, help) = Coding::decide(unread, &sample(Pixels::Gray(vec![0, 15]))).unwrap_err();
+    assert!(problem.contains("my_labels.txt") && help.contains("--classes my_labels.txt"), "{problem} {help}");
+    // In colours, as CVAT writes them: those of VOC's first numbers are anybody's.
+    let (problem, _) = Coding::decide(voc(), &sample(Pixels::Colors(vec![BLACK, RED]))).unwrap_err();
+    assert!(problem.contains("no class file says"), "{problem}");
+    let person = Pixels::Colors(vec![BLACK, Rgb(192, 128, 128)]);
+    let (coding, _) = Coding::decide(voc(), &sample(person.clone())).unwrap();
+    assert_eq!(translated(&coding, person), [Some(0), Some(15)]);
 }
 
 #[test]

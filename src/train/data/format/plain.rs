@@ -1,18 +1,43 @@
 //! Folders of pictures and labels: `images/` and `masks/`, with subsets inside or around, or all files in one folder.
+//!
+//! OpenMMLab's `img_dir/` and `ann_dir/` are such; Roboflow's "Semantic Segmentation Masks" has `train/`, `valid/` and
+//! `test/`, in each pictures, labels (`NAME_mask.png`) and `_classes.csv`.
 
 use std::path::{Path, PathBuf};
 
 use super::super::error::DataError;
-use super::super::{Pair, lists, scan};
+use super::super::{Pair, class_file, lists, scan};
 use super::{Found, Role};
 
-const IMAGES: [&str; 11] =
-    ["images", "image", "imgs", "img", "JPEGImages", "rgb", "pictures", "photos", "frames", "inputs", "input"];
-const LABELS: [&str; 15] = [
+const IMAGES: [&str; 16] = [
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "img_dir",
+    "image_dir",
+    "images_dir",
+    "JPEGImages",
+    "rgb",
+    "pictures",
+    "photos",
+    "frames",
+    "inputs",
+    "input",
+    "original",
+    "leftImg8bit",
+];
+const LABELS: [&str; 21] = [
     "labels",
     "label",
     "masks",
     "mask",
+    "ann_dir",
+    "anno_dir",
+    "mask_dir",
+    "masks_dir",
+    "label_dir",
+    "labels_dir",
     "annotations",
     "annotation",
     "annots",
@@ -48,14 +73,29 @@ fn subsets(root: &Path) -> Result<Vec<(String, PathBuf, PathBuf)>, DataError> {
     Ok(found)
 }
 
+/// Folders of subsets that each have pictures and labels side by side.
+fn mixed_subsets(root: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
+    let named = scan::folders(root)?.into_iter().filter(|(name, _)| Role::of(name) != Role::Open);
+    let mut found = Vec::new();
+    for (name, path) in named {
+        if !scan::pair_mixed(root, &path)?.0.is_empty() {
+            found.push((name, path));
+        }
+    }
+    Ok(found)
+}
+
 pub fn is(root: &Path) -> Result<bool, DataError> {
-    Ok(couple(root)?.is_some() || !subsets(root)?.is_empty() || !scan::pair_mixed(root, root)?.0.is_empty())
+    Ok(couple(root)?.is_some()
+        || !subsets(root)?.is_empty()
+        || !scan::pair_mixed(root, root)?.0.is_empty()
+        || !mixed_subsets(root)?.is_empty())
 }
 
 pub fn read(root: &Path) -> Result<Found, DataError> {
     let mut found = Found::in_root(root);
     if let Some((images, labels)) = couple(root)? {
-        found.class_file = found.class_file.or_else(|| super::class_file::find(&labels));
+        found.class_files.extend([&labels, &images].into_iter().filter_map(|dir| class_file::find(dir)));
         let (pairs, unpaired) = scan::pair_up(root, &scan::images(&images)?, scan::labels(&labels)?);
         // `images/train/` and `labels/train/`: the folder says what they are for.
         let inner = |pair: &Pair| {
@@ -73,10 +113,18 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
     } else {
         let subsets = subsets(root)?;
         for (name, images, labels) in &subsets {
+            let around = images.parent().unwrap_or(root);
+            found.class_files.extend([around, labels].into_iter().filter_map(class_file::find));
             let (pairs, unpaired) = scan::pair_up(root, &scan::images(images)?, scan::labels(labels)?);
             found.add(name, pairs, unpaired);
         }
-        if subsets.is_empty() {
+        let mixed = if subsets.is_empty() { mixed_subsets(root)? } else { Vec::new() };
+        for (name, folder) in &mixed {
+            found.class_files.extend(class_file::find(folder));
+            let (pairs, unpaired) = scan::pair_mixed(root, folder)?;
+            found.add(name, pairs, unpaired);
+        }
+        if subsets.is_empty() && mixed.is_empty() {
             let (pairs, unpaired) = scan::pair_mixed(root, root)?;
             found.add("default", pairs, unpaired);
         }
@@ -90,7 +138,9 @@ fn by_lists(root: &Path, mut found: Found) -> Result<Found, DataError> {
         return Ok(found);
     }
     let list = |names: &[&'static str]| {
-        names.iter().map(|name| (*name, root.join(format!("{name}.txt")))).find(|(_, path)| path.is_file())
+        let folders = ["", "splits", "split", "lists", "ImageSets/Segmentation"];
+        let places = folders.iter().flat_map(|dir| names.iter().map(move |name| (dir, *name)));
+        places.map(|(dir, name)| (name, root.join(dir).join(format!("{name}.txt")))).find(|(_, path)| path.is_file())
     };
     let named = [list(&["train", "training"]), list(&["val", "valid", "validation"]), list(&["test"])];
     if named[0].is_none() || named[1].is_none() {

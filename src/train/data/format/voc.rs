@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::error::DataError;
-use super::super::{known, lists, scan};
+use super::super::{class_file, lists, scan};
 use super::{Found, Role};
 use crate::frame::Rgb;
 
@@ -28,7 +28,8 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
     };
     let mut found = Found::in_root(root);
     found.void_color = Some(BORDER);
-    found.classes = Some(known::voc21());
+    // labelme writes `class_names.txt` beside the folders; others put the list into one of them.
+    found.class_files.extend([&labels, &images].into_iter().filter_map(|dir| class_file::find(dir)));
     let (pairs, unpaired) = scan::pair_up(root, &scan::images(&images)?, scan::labels(&labels)?);
     let mut subsets = subset_lists(&root.join("ImageSets/Segmentation"))?;
     // Last those that may repeat what others have, as `trainval` does.

@@ -6,7 +6,12 @@ use std::path::Path;
 use png::{BitDepth, ColorType, Decoder, Transformations};
 
 use super::error::{DataError, Value};
+use super::orientation::Orientation;
 use crate::frame::Rgb;
+
+mod other;
+
+pub use other::is_tiff;
 
 /// The pixels of a label picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,25 +39,39 @@ impl Raw {
             Pixels::Colors(colors) => Value::Color(colors[at]),
         }
     }
+
+    /// The picture as it is seen, of one that is stored with this orientation.
+    pub fn turned(self, orientation: Orientation) -> Raw {
+        let (width, height) = (self.width, self.height);
+        let pixels = match self.pixels {
+            Pixels::Gray(values) => Pixels::Gray(orientation.turn(&values, width, height)),
+            Pixels::Indexed(values, palette) => Pixels::Indexed(orientation.turn(&values, width, height), palette),
+            Pixels::Colors(colors) => Pixels::Colors(orientation.turn(&colors, width, height)),
+        };
+        let (width, height) = orientation.size(width, height);
+        Raw { width, height, pixels }
+    }
 }
 
 /// Reads a label picture.
 ///
 /// # Errors
-/// When it is no PNG (other formats keep neither exact numbers nor palettes), is damaged, or has values above 255.
+/// When it is not PNG, BMP, GIF or TIFF (other formats do not keep numbers exactly), is damaged, or has values above 255.
 pub fn read(path: &Path) -> Result<Raw, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     decode(&bytes).map_err(|problem| DataError::label(path, problem))
 }
 
-fn decode(bytes: &[u8]) -> Result<Raw, String> {
+/// The same of a file in memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode(bytes: &[u8]) -> Result<Raw, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
     if !bytes.starts_with(b"\x89PNG") {
-        let what = if bytes.starts_with(&[0xFF, 0xD8]) { "a JPEG file, not PNG" } else { "no PNG file" };
-        let why = "other formats do not keep the numbers exactly: export the labels again as PNG";
-        return Err(format!("it is {what}; labels must be PNG, as {why}"));
+        return other::decode(bytes).unwrap_or_else(|| Err(refusal(bytes)));
     }
     let damaged = |error: png::DecodingError| format!("{error}");
     let mut decoder = Decoder::new(Cursor::new(bytes));
@@ -78,6 +97,19 @@ fn decode(bytes: &[u8]) -> Result<Raw, String> {
     Ok(Raw { width, height, pixels })
 }
 
+/// Why a file of another format is refused, and what to do.
+fn refusal(bytes: &[u8]) -> String {
+    let what = match bytes {
+        [0xFF, 0xD8, ..] => "a JPEG file, not PNG, BMP, GIF or TIFF",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP file, not PNG, BMP, GIF or TIFF",
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => "a NumPy array, not a picture",
+        _ => "no PNG, BMP, GIF or TIFF file",
+    };
+    format!(
+        "it is {what}; labels must be PNG, as other formats do not keep the numbers exactly: export the labels again as PNG"
+    )
+}
+
 /// One byte a sample, whatever the file's number of bits.
 fn samples(data: &[u8], line: usize, per_row: usize, rows: usize, depth: BitDepth) -> Result<Vec<u8>, String> {
     let mut samples = Vec::with_capacity(per_row * rows);
@@ -94,13 +126,19 @@ fn samples(data: &[u8], line: usize, per_row: usize, rows: usize, depth: BitDept
                 }
             }
             BitDepth::One | BitDepth::Two | BitDepth::Four => {
-                let bits = depth as usize;
-                let mask = (1u8 << bits) - 1;
-                samples.extend((0..per_row).map(|x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & mask));
+                samples.extend(unpacked(row, line, per_row, 1, depth as u8));
             }
         }
     }
     Ok(samples)
+}
+
+/// Samples of 1, 2 or 4 bits, `per_row` in each line of `line` bytes, as one byte each.
+fn unpacked(data: &[u8], line: usize, per_row: usize, rows: usize, bits: u8) -> Vec<u8> {
+    let bits = usize::from(bits);
+    let mask = (1u8 << bits) - 1;
+    let rows = data.chunks_exact(line.max(1)).take(rows);
+    rows.flat_map(|row| (0..per_row).map(move |x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & mask)).collect()
 }
 
 #[cfg(test)]
@@ -136,7 +174,9 @@ mod tests {
     fn damage_is_an_error() {
         let bytes = png_bytes(40, 40, ColorType::Grayscale, BitDepth::Eight, None, &[3; 1600]);
         assert!(decode(&bytes[..bytes.len() - 20]).is_err());
-        assert!(decode(b"GIF89a").unwrap_err().contains("no PNG"));
+        assert!(decode(b"GIF89a").unwrap_err().contains("GIF file is damaged"));
+        assert!(decode(b"%PDF").unwrap_err().contains("no PNG"));
+        assert!(decode(b"\x93NUMPY\x01").unwrap_err().contains("NumPy"));
         assert!(decode(b"").is_err());
     }
 }

@@ -1,0 +1,117 @@
+//! COCO's run lengths: pixels column by column, runs of nothing and of the thing in turn, as numbers or as text (the
+//! `rleFrString` of COCO's `maskApi.c`).
+
+/// A mask as runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runs {
+    pub width: usize,
+    pub height: usize,
+    /// Lengths, nothing first.
+    pub counts: Vec<u32>,
+}
+
+impl Runs {
+    /// Of `size` `[height, width]` and counts that must add up to it.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn new(size: [usize; 2], counts: Vec<u32>) -> Result<Self, String> {
+        let [height, width] = size;
+        let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+        if sum != (width * height) as u64 {
+            return Err(format!("the run lengths add up to {sum} pixels, but {width}x{height} are {}", width * height));
+        }
+        Ok(Runs { width, height, counts })
+    }
+
+    /// Places `y * width + x` of the thing's pixels.
+    pub fn pixels(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut start = 0;
+        let runs = self.counts.iter().enumerate().map(move |(n, &count)| {
+            let from = start;
+            start += count as usize;
+            (n % 2 == 1, from..start)
+        });
+        let things = runs.filter(|(thing, _)| *thing).flat_map(|(_, run)| run);
+        things.map(|at| at % self.height * self.width + at / self.height)
+    }
+}
+
+/// The counts of the compressed form: each number in groups of five bits, lowest first, a sixth bit while more follow; from
+/// the fourth on a number is the difference to the last but one.
+///
+/// # Errors
+/// A character that cannot stand there.
+pub fn decompressed(text: &str) -> Result<Vec<u32>, String> {
+    let wrong = |at: usize| format!("character {} of the compressed run lengths makes no sense", at + 1);
+    let mut counts: Vec<i64> = Vec::new();
+    let (mut value, mut shift) = (0i64, 0);
+    for (at, byte) in text.bytes().enumerate() {
+        let bits = byte.checked_sub(48).filter(|&bits| bits < 64 && shift < 60).ok_or_else(|| wrong(at))?;
+        value |= i64::from(bits & 31) << shift;
+        shift += 5;
+        if bits & 32 != 0 {
+            continue;
+        }
+        if bits & 16 != 0 {
+            value |= -1 << shift;
+        }
+        if counts.len() > 2 {
+            value += counts[counts.len() - 2];
+        }
+        if u32::try_from(value).is_err() {
+            return Err(wrong(at));
+        }
+        counts.push(value);
+        (value, shift) = (0, 0);
+    }
+    if shift != 0 {
+        return Err("the compressed run lengths are cut off".into());
+    }
+    Ok(counts.into_iter().map(|count| count as u32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_go_down_the_columns() {
+        let runs = Runs::new([2, 3], vec![1, 2, 3]).unwrap();
+        // Column by column: (0,0) no, (0,1) and (1,0) yes.
+        assert_eq!(runs.pixels().collect::<Vec<_>>(), [3, 1]);
+        assert!(Runs::new([2, 3], vec![1, 2]).unwrap_err().contains("3 pixels, but 3x2 are 6"));
+    }
+
+    /// `rleToString` of COCO's `maskApi.c`.
+    fn compressed(counts: &[u32]) -> String {
+        let mut text = String::new();
+        for (n, &count) in counts.iter().enumerate() {
+            let mut value = i64::from(count) - if n > 2 { i64::from(counts[n - 2]) } else { 0 };
+            loop {
+                let mut bits = (value & 31) as u8;
+                value >>= 5;
+                let more = if bits & 16 != 0 { value != -1 } else { value != 0 };
+                bits |= if more { 32 } else { 0 };
+                text.push(char::from(bits + 48));
+                if !more {
+                    break;
+                }
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_compressed_form_is_read() {
+        // pycocotools.mask.encode of 4×3 (height, width) with ones at rows 1 and 2 of the middle column.
+        assert_eq!(decompressed("525").unwrap(), [5, 2, 5]);
+        for counts in
+            [vec![0, 12], vec![5, 2, 5], vec![100_000, 3, 7, 70_000, 1, 1, 640 * 480], vec![31, 32, 15, 16, 17]]
+        {
+            assert_eq!(decompressed(&compressed(&counts)).unwrap(), counts);
+        }
+        assert!(decompressed("5 2").unwrap_err().contains("character 2"));
+        assert!(decompressed("o").unwrap_err().contains("cut off"));
+    }
+}

@@ -1,0 +1,143 @@
+//! What formats with annotations in text files share.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::super::class_file::SourceClass;
+use super::super::colors;
+use super::super::error::DataError;
+use super::super::scan;
+use super::Role;
+
+/// The classes of drawn labels: 0 is what nothing covers, the rest are `names` in their order. A name that says that it is
+/// the background is 0 itself.
+pub struct Numbers {
+    pub classes: Vec<SourceClass>,
+    values: HashMap<String, u8>,
+}
+
+impl Numbers {
+    /// # Errors
+    /// More classes than a byte can number.
+    pub fn of(names: &[String]) -> Result<Self, String> {
+        let class = |name: &str, value| SourceClass { name: name.to_string(), color: None, values: vec![value] };
+        let background = names.iter().find(|name| colors::is_background(name));
+        let mut classes = vec![class(background.map_or("background", String::as_str), 0)];
+        let mut values: HashMap<String, u8> = background.map(|name| (name.clone(), 0)).into_iter().collect();
+        for name in names.iter().filter(|name| Some(*name) != background) {
+            if values.contains_key(name) {
+                continue;
+            }
+            let value = u8::try_from(classes.len()).ok().filter(|&value| value < 255);
+            let value = value.ok_or("there are more than 254 classes")?;
+            values.insert(name.clone(), value);
+            classes.push(class(name, value));
+        }
+        Ok(Numbers { classes, values })
+    }
+
+    /// The number of a class.
+    pub fn value(&self, name: &str) -> Option<u8> {
+        self.values.get(name).copied()
+    }
+}
+
+/// All pictures under a folder, found by the path that an annotation gives them.
+pub struct Pictures {
+    /// Lower case, forward slashes: paths of different machines are compared.
+    by_name: HashMap<String, Vec<PathBuf>>,
+    pub all: Vec<PathBuf>,
+}
+
+impl Pictures {
+    pub fn under(root: &Path) -> Result<Self, DataError> {
+        let all = scan::all_images(root)?;
+        let mut by_name: HashMap<String, Vec<PathBuf>> = HashMap::new();
+        for path in &all {
+            let name = path.file_name().map(|name| scan::composed(&name.to_string_lossy()).to_lowercase());
+            by_name.entry(name.unwrap_or_default()).or_default().push(path.clone());
+        }
+        Ok(Pictures { by_name, all })
+    }
+
+    /// The picture that `text`, a path of some machine, means in an annotation file `by`: of several with that name the one
+    /// whose folders agree most, then one in a folder beside or below `by`'s.
+    ///
+    /// # Errors
+    /// When several are as likely.
+    pub fn find(&self, text: &str, by: &Path, subset: &str) -> Result<Option<&PathBuf>, String> {
+        let text = scan::composed(text).to_lowercase();
+        let wanted: Vec<&str> = text.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
+        let Some(name) = wanted.last() else { return Ok(None) };
+        let Some(found) = self.by_name.get(*name) else { return Ok(None) };
+        let near = by.parent();
+        let rank = |path: &PathBuf| {
+            let own: Vec<String> =
+                path.iter().map(|part| scan::composed(&part.to_string_lossy()).to_lowercase()).collect();
+            let same = own.iter().rev().zip(wanted.iter().rev()).take_while(|(a, b)| a == *b).count();
+            let beside = path.parent() == near;
+            let below = near.is_some_and(|near| path.starts_with(near));
+            let part = own.iter().rev().skip(1).any(|folder| !subset.is_empty() && folder == &subset.to_lowercase());
+            (same, beside, part, below)
+        };
+        let best = found.iter().map(rank).max();
+        let mut best = found.iter().filter(|path| Some(rank(path)) == best);
+        let first = best.next();
+        match (first, best.next()) {
+            (Some(first), Some(second)) => Err(format!("{text} may be {} or {}", first.display(), second.display())),
+            (first, _) => Ok(first),
+        }
+    }
+}
+
+/// The name of the subset that a file is of, by its own name (`instances_train2017`, `train_coco`) or its folders'.
+pub fn subset_of(root: &Path, file: &Path) -> String {
+    let under = scan::stem(root, file);
+    let words = under.rsplit('/').flat_map(|part| part.split(|c: char| !c.is_alphabetic()));
+    words.filter(|word| Role::of(word) != Role::Open).map(str::to_lowercase).next().unwrap_or_else(|| "default".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::write;
+    use super::*;
+
+    #[test]
+    fn background_is_0_whatever_it_is_called() {
+        let names = ["disc".to_string(), "_background_".to_string(), "box".to_string()];
+        let numbers = Numbers::of(&names).unwrap();
+        let listed: Vec<_> = numbers.classes.iter().map(|class| (class.name.as_str(), class.values[0])).collect();
+        assert_eq!(listed, [("_background_", 0), ("disc", 1), ("box", 2)]);
+        assert_eq!((numbers.value("_background_"), numbers.value("box"), numbers.value("x")), (Some(0), Some(2), None));
+        assert!(Numbers::of(&(0..300).map(|n| n.to_string()).collect::<Vec<_>>()).is_err());
+    }
+
+    #[test]
+    fn pictures_are_found_by_paths_of_other_machines() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["train/images/A.jpg", "val/images/a.jpg", "train/b.JPG"] {
+            write(&dir.path().join(file), "");
+        }
+        let pictures = Pictures::under(dir.path()).unwrap();
+        let json = dir.path().join("annotations/instances_val.json");
+        let find = |text: &str, subset: &str| pictures.find(text, &json, subset).map(|found| found.cloned());
+        assert_eq!(find("C:\\data\\b.jpg", "train"), Ok(Some(dir.path().join("train/b.JPG"))));
+        assert_eq!(find("a.jpg", "val"), Ok(Some(dir.path().join("val/images/a.jpg"))));
+        assert_eq!(find("x/train/images/a.jpg", "val"), Ok(Some(dir.path().join("train/images/A.jpg"))));
+        assert!(find("a.jpg", "default").unwrap_err().contains("may be"));
+        assert_eq!(find("c.jpg", "val"), Ok(None));
+    }
+
+    #[test]
+    fn subsets_are_named_by_files_or_folders() {
+        let root = Path::new("/d");
+        for (file, subset) in [
+            ("/d/annotations/instances_train2017.json", "train"),
+            ("/d/valid/_annotations.coco.json", "valid"),
+            ("/d/annotations/instances_default.json", "default"),
+            ("/d/labels/test/a.txt", "test"),
+        ] {
+            assert_eq!(subset_of(root, Path::new(file)), subset);
+        }
+    }
+}
