@@ -34,8 +34,13 @@ pub const REALM: &str = "maskcast";
 const BUSY: Duration = Duration::from_secs(1);
 
 /// Refusals are answered at whole multiples of this time after their request. A password is hashed only for a name that is
-/// there; the moment of the answer is the same for all, so that it does not tell which names there are. Longer than a check.
+/// there; the moment of the answer is the same for all, so that it does not tell which names there are. Longer than a check,
+/// except on a busy machine: then all refusals take as many of these as the slowest one has taken lately.
 const PACE: Duration = Duration::from_millis(500);
+
+/// How long a slow refusal slows the others down, and how many times [`PACE`] at most.
+const LATELY: Duration = Duration::from_secs(600);
+const SLOWEST: u128 = 10;
 
 /// Users without an RTSP digest that one line of the log names.
 const NAMED: usize = 5;
@@ -79,12 +84,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal of what was asked at `began`, to be answered at the next multiple of [`PACE`] after it.
-    fn new(denied: Denied, began: Instant) -> Self {
-        let paces = began.elapsed().as_millis() / PACE.as_millis() + 1;
-        Refusal { denied, answer_at: began + PACE * u32::try_from(paces).unwrap_or(u32::MAX) }
-    }
-
     /// Blocks the thread until the refusal may be answered.
     fn wait(self) -> Denied {
         std::thread::sleep(self.answer_at.saturating_duration_since(Instant::now()));
@@ -119,6 +118,8 @@ pub struct Access {
     verifier: Verifier,
     limits: Mutex<Limits>,
     sessions: Mutex<Sessions>,
+    /// Paces of the slowest refusal lately, and until when that is.
+    slowest: Mutex<Option<(u128, Instant)>>,
 }
 
 impl Access {
@@ -130,6 +131,7 @@ impl Access {
             verifier: Verifier::new()?,
             limits: Mutex::default(),
             sessions: Mutex::default(),
+            slowest: Mutex::default(),
         })
     }
 
@@ -227,7 +229,7 @@ impl Access {
             return Ok(identity);
         }
         let (rules, now) = (self.rules(), Instant::now());
-        let refuse = |denied| Err(Refusal::new(denied, now));
+        let refuse = |denied| Err(self.refusal(denied, now));
         let user = rules.users.user(name);
         let (attempt, limited) = self.count(name, from, now);
         let Some(attempt) = attempt else {
@@ -252,6 +254,19 @@ impl Access {
         }
     }
 
+    /// A refusal of what was asked at `began`, to be answered at a multiple of [`PACE`] after it.
+    fn refusal(&self, denied: Denied, began: Instant) -> Refusal {
+        let now = Instant::now();
+        let own = now.duration_since(began).as_millis() / PACE.as_millis() + 1;
+        let mut slowest = lock(&self.slowest);
+        let lately = slowest.filter(|(_, until)| *until > now).map_or(0, |(paces, _)| paces);
+        if own >= lately {
+            *slowest = Some((own.min(SLOWEST), now + LATELY));
+        }
+        let paces = u32::try_from(own.max(lately)).unwrap_or(u32::MAX);
+        Refusal { denied, answer_at: began + PACE * paces }
+    }
+
     /// Counts an attempt. The time is what a wrong one is told to wait: then only a right one is let in.
     fn count(&self, name: &str, from: Option<IpAddr>, now: Instant) -> (Option<Attempt>, Option<Duration>) {
         let mut limits = lock(&self.limits);
@@ -272,7 +287,7 @@ impl Access {
             (Some(attempt), _) => Ok(DigestAttempt { attempt, from, began }),
             (None, wait) => {
                 repeats::warn("", "", &format!("login by RTSP refused: too many attempts{}", place(from)));
-                Err(Refusal::new(Denied::Limited(wait.unwrap_or(BUSY)), began).wait())
+                Err(self.refusal(Denied::Limited(wait.unwrap_or(BUSY)), began).wait())
             }
         }
     }
@@ -286,7 +301,7 @@ impl Access {
     pub fn digest_was_wrong(&self, tried: &DigestAttempt) {
         let rules = self.rules();
         repeats::warn("", "", &format!("login by RTSP{} refused: {}", place(tried.from), why_not(&rules.users)));
-        Refusal::new(Denied::Wrong, tried.began).wait();
+        self.refusal(Denied::Wrong, tried.began).wait();
     }
 
     fn refused(&self, name: &str, from: Option<IpAddr>, why: &str) {
@@ -409,6 +424,23 @@ mod tests {
         assert_eq!(access.remembered("anna", "correct horse"), Some(anna));
         assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
         assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
+    }
+
+    #[test]
+    fn all_refusals_take_as_long_as_the_slowest_lately() {
+        let access = Access::new(&ServerConfig::default()).unwrap();
+        let answered_after = |took: Duration| {
+            let began = Instant::now().checked_sub(took).unwrap();
+            access.refusal(Denied::Wrong, began).answer_at - began
+        };
+        // Unknown names take no time, and are answered no sooner than known ones.
+        assert_eq!(answered_after(Duration::ZERO), PACE);
+        assert_eq!(answered_after(PACE / 2), PACE);
+        assert_eq!(answered_after(PACE * 5 / 2), PACE * 3);
+        assert_eq!(answered_after(Duration::ZERO), PACE * 3);
+        // One that hangs does not hold up all others as long.
+        assert_eq!(answered_after(PACE * 41 / 2), PACE * 21);
+        assert_eq!(answered_after(Duration::ZERO), PACE * 10);
     }
 
     #[test]
