@@ -3,17 +3,37 @@
 use gst::prelude::*;
 use gstreamer as gst;
 
+mod errors;
+
+pub use errors::describe;
+
+use errors::{descriptor_shortage, is_missing_plugin};
+
 /// Something that GStreamer could not do, in one line that a person can act on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct GstError {
     pub message: String,
+    /// The end of the message: GStreamer's own words, without what they usually mean.
+    pub words: String,
+    pub kind: Kind,
+}
+
+/// Errors of which more can be found out where they happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A server refuses the user or the password, or asks for them.
+    Unauthorized,
+    /// No connection comes about, and the element does not say why.
+    Unreachable,
+    Other,
 }
 
 impl GstError {
     pub fn new(message: impl Into<String>) -> Self {
         // What a camera answers may be in it.
-        GstError { message: crate::bounded::line(&message.into()).into_owned() }
+        let message = crate::bounded::line(&message.into()).into_owned();
+        GstError { words: message.clone(), message, kind: Kind::Other }
     }
 }
 
@@ -38,8 +58,8 @@ pub fn package_of(element: &str) -> &'static str {
         "nicesink" => "gstreamer1.0-nice",
         "avdec_h264" => "gstreamer1.0-libav",
         "libcamerasrc" => "gstreamer1.0-libcamera",
-        "jpegenc" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip" | "deinterlace" | "rtph264pay"
-        | "rtpbin" | "souphttpsrc" | "capssetter" => "gstreamer1.0-plugins-good",
+        "jpegenc" | "multipartdemux" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip" | "deinterlace"
+        | "rtph264pay" | "rtpbin" | "souphttpsrc" | "capssetter" => "gstreamer1.0-plugins-good",
         _ => "gstreamer1.0-plugins-base",
     }
 }
@@ -52,10 +72,17 @@ pub fn has(element: &str) -> bool {
 /// Makes an element.
 ///
 /// # Errors
-/// Names the Debian package that brings a missing element.
+/// Names the Debian package that brings a missing element, or why one that is installed cannot be made.
 pub fn make(element: &str) -> Result<gst::Element, GstError> {
     gst::ElementFactory::make(element).build().map_err(|_| {
-        GstError::new(format!("the GStreamer element {element} is missing (install {})", package_of(element)))
+        GstError::new(match descriptor_shortage() {
+            Some(shortage) => format!("{shortage}: the GStreamer element {element} cannot be made"),
+            None if has(element) => format!(
+                "the GStreamer element {element} is installed, but its plug-in cannot be loaded \
+                 (`gst-inspect-1.0 {element}` says why)"
+            ),
+            None => format!("the GStreamer element {element} is missing (install {})", package_of(element)),
+        })
     })
 }
 
@@ -83,13 +110,17 @@ pub fn pipeline() -> Result<(gst::Pipeline, gst::Bus), GstError> {
     Ok((pipeline, bus))
 }
 
-/// Takes what the bus has; the first error, if any, as one line. Missing-plugin notices name the missing format.
+/// Takes what the bus has; the first error, if any, as one line. Missing-plugin notices name the missing format where the
+/// error is about one: cameras also send streams that nobody decodes (sound, ONVIF's metadata), and a connection that fails
+/// later has another cause.
 pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
     let mut missing = None;
     let mut error = None;
     while let Some(message) = bus.pop_filtered(&[gst::MessageType::Error, gst::MessageType::Element]) {
         match message.view() {
-            gst::MessageView::Error(found) if error.is_none() => error = Some(describe(found)),
+            gst::MessageView::Error(found) if error.is_none() => {
+                error = Some((describe(found), is_missing_plugin(&found.error())));
+            }
             gst::MessageView::Element(notice) => {
                 let name = notice
                     .structure()
@@ -100,67 +131,21 @@ pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
             _ => {}
         }
     }
-    match (error, missing) {
-        (Some(_), Some(what)) => {
+    let (error, is_missing_plugin) = error?;
+    match missing.filter(|_| is_missing_plugin && descriptor_shortage().is_none()) {
+        Some(what) => {
             Some(GstError::new(format!("GStreamer has no plugin for it: {what} (try installing gstreamer1.0-libav)")))
         }
-        (Some(error), None) => Some(error),
-        (None, _) => None,
-    }
-}
-
-/// An error message with the detail that matters. The debug text is `file.c(line): function (): path:\ndetail`.
-pub fn describe(error: &gst::message::Error) -> GstError {
-    let cause = error.error();
-    let message = cause.message().trim_end_matches('.').to_string();
-    let detail = error.debug().and_then(|debug| debug.split_once('\n').map(|(_, detail)| detail.trim().to_string()));
-    let detail = match detail {
-        Some(detail) if !detail.is_empty() && !message.contains(&detail) => {
-            format!(" ({})", detail.trim_end_matches('.').replace('\n', " "))
-        }
-        _ => String::new(),
-    };
-    // An HTTP source that nobody answers gives up without a reason of its own.
-    let network_source = error.src().and_then(|source| source.downcast_ref::<gst::Element>()).is_some_and(|element| {
-        element.factory().and_then(|factory| factory.metadata("klass").map(str::to_string))
-            == Some("Source/Network".into())
-    });
-    if network_source && cause.kind::<gst::StreamError>() == Some(gst::StreamError::Failed) {
-        return GstError::new(format!("nothing answers at this address: {message}{detail}"));
-    }
-    match advice(&cause) {
-        Some(advice) => GstError::new(format!("{advice}: {message}{detail}")),
-        None => GstError::new(format!("{message}{detail}")),
-    }
-}
-
-/// What an error code means to somebody who runs cameras.
-fn advice(error: &gst::glib::Error) -> Option<&'static str> {
-    use gst::{ResourceError, StreamError};
-    if let Some(kind) = error.kind::<ResourceError>() {
-        return match kind {
-            ResourceError::NotAuthorized => {
-                Some("user or password is refused (set user and password_file or password_env)")
-            }
-            ResourceError::NotFound => Some("there is no such file, device or stream"),
-            ResourceError::Busy => Some("another program uses it"),
-            ResourceError::OpenRead | ResourceError::OpenReadWrite => {
-                Some("it cannot be opened (is it switched on, and is the address right?)")
-            }
-            ResourceError::NoSpaceLeft => Some("the disk is full"),
-            _ => None,
-        };
-    }
-    match error.kind::<StreamError>()? {
-        StreamError::TypeNotFound | StreamError::WrongType => Some("it is no video in a format that GStreamer knows"),
-        StreamError::CodecNotFound => Some("GStreamer has no decoder for it (try installing gstreamer1.0-libav)"),
-        _ => None,
+        None => Some(error),
     }
 }
 
 /// The error of a pipeline that refused a state change: its own words if it left any, else `otherwise`.
 pub fn state_error(pipeline: &gst::Pipeline, otherwise: &str) -> GstError {
-    pipeline.bus().as_ref().and_then(bus_error).unwrap_or_else(|| GstError::new(otherwise))
+    pipeline.bus().as_ref().and_then(bus_error).unwrap_or_else(|| match descriptor_shortage() {
+        Some(shortage) => GstError::new(format!("{shortage}: {otherwise}")),
+        None => GstError::new(otherwise),
+    })
 }
 
 #[cfg(test)]

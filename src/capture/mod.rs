@@ -10,21 +10,28 @@ use crate::frame::Pixels;
 use crate::gst::GstError;
 use crate::stream::timing::Spent;
 
+mod challenge;
 mod color;
 mod convert;
 mod decode;
 mod deinterlace;
+mod keepalive;
 mod keyframe;
 mod looping;
 mod mapped;
+mod multipart;
+mod network;
 mod pipeline;
 mod presence;
 mod rtp;
 pub(crate) mod secrets;
 mod stuck;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod tracks;
 mod transport_stream;
+mod trust;
 
 pub use keyframe::KeyframeWait;
 pub use pipeline::{GstSource, check_description};

@@ -10,18 +10,21 @@ use gstreamer_video as gst_video;
 
 use gst::prelude::*;
 
+use super::challenge::{unsupported_login, untrusted_certificate};
 use super::convert::{self, Converter};
 use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
 use super::keyframe::{KeyframeGate, guard, repeat_parameters};
 use super::looping::LoopPace;
 use super::mapped::MappedFrame;
+use super::network::set_up_network;
 use super::rtp::{RtpClock, follow};
 use super::secrets::Secrets;
 use super::timeline::{Timeline, Times};
 use super::tracks::{self, Shortfall, Tracks};
+use super::trust::Refused;
 use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError, stuck, transport_stream};
-use crate::config::{SourceSpec, SourceUri, Transport};
-use crate::gst::{GstError, bus_error, make, state_error};
+use crate::config::{SourceSpec, SourceUri};
+use crate::gst::{GstError, Kind, bus_error, make, state_error};
 
 /// Frames that wait in the appsink. One is enough to hide a hand-over; more would be delay.
 const APPSINK_FRAMES: u32 = 1;
@@ -85,6 +88,8 @@ struct GstCapture {
     /// While a live source gives its frames no times, they are timed from here.
     opened: Option<Instant>,
     secrets: Secrets,
+    has_credentials: bool,
+    refused: Arc<Refused>,
 }
 
 impl GstCapture {
@@ -111,8 +116,9 @@ impl GstCapture {
         let meter = measure(&static_pad(sink.upcast_ref(), "sink")?, Arc::clone(&clock));
 
         let entry = converter.entry;
+        let refused = Arc::new(Refused::default());
         let gate = Arc::new(KeyframeGate::default());
-        let tracks = add_source(&pipeline, spec, &entry)?;
+        let tracks = add_source(&pipeline, spec, &entry, &refused)?;
         // A file that must not lose a frame is decoded as it is.
         let guarded = live && spec.real_time;
         let watched = Arc::clone(&gate);
@@ -149,6 +155,8 @@ impl GstCapture {
             length: Duration::ZERO,
             opened: live.then(Instant::now),
             secrets: Secrets::of(spec),
+            has_credentials: spec.credentials.is_some(),
+            refused,
         };
         capture
             .pipeline
@@ -169,11 +177,33 @@ impl GstCapture {
             .map_err(|_| SourceError("the file cannot be played again from its start".into()))
     }
 
+    /// What GStreamer says, with what only a look at the camera, its certificate or its format can tell.
     fn error(&self, error: GstError) -> SourceError {
-        match convert::unusable(&self.entry).filter(|_| error.message.contains("not-negotiated")) {
-            Some(offered) => cannot_convert(&offered),
-            None => SourceError(self.secrets.hide(&error.message)),
+        if let Some(offered) = convert::unusable(&self.entry).filter(|_| error.message.contains("not-negotiated")) {
+            return cannot_convert(&offered);
         }
+        let cause = self.refused.reason().or_else(|| match (&error.kind, &self.uri) {
+            (Kind::Unauthorized, _) if !self.has_credentials => {
+                Some("the camera asks for user and password (set user and password_file or password_env)".into())
+            }
+            (Kind::Unauthorized, SourceUri::Rtsp(url) | SourceUri::Http(url)) => unsupported_login(url).map(|kinds| {
+                format!(
+                    "the camera offers no login but {kinds}, which GStreamer cannot do \
+                     (allow digest with MD5, or basic, in the camera's settings)"
+                )
+            }),
+            (Kind::Unreachable, SourceUri::Http(url)) => untrusted_certificate(url).map(|problem| {
+                format!(
+                    "the camera's certificate is not trusted ({problem}): name the PEM file of its authority in tls_ca"
+                )
+            }),
+            _ => None,
+        });
+        let shown = match cause {
+            Some(cause) => format!("{cause}: {}", error.words),
+            None => error.message,
+        };
+        SourceError(self.secrets.hide(&shown))
     }
 
     fn frame(&mut self, sample: &gst::Sample) -> Result<CapturedFrame, SourceError> {
@@ -294,7 +324,12 @@ impl Drop for GstCapture {
 }
 
 /// Adds the elements that bring the source's video to `entry`; gives what becomes known of its tracks.
-fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> Result<Arc<Tracks>, SourceError> {
+fn add_source(
+    pipeline: &gst::Pipeline,
+    spec: &SourceSpec,
+    entry: &gst::Pad,
+    refused: &Arc<Refused>,
+) -> Result<Arc<Tracks>, SourceError> {
     let tracks = Arc::new(Tracks::default());
     let decoded = |uri: &str| -> Result<(), SourceError> {
         let decode = make("uridecodebin")?;
@@ -309,10 +344,10 @@ fn add_source(pipeline: &gst::Pipeline, spec: &SourceSpec, entry: &gst::Pad) -> 
                 caps.as_ref().and_then(|caps| caps.structure(0)).map_or("", |structure| structure.name().as_str());
             Some((!name.starts_with("audio/") && !name.starts_with("text/")).to_value())
         });
-        let settings = spec.clone();
+        let (settings, refused) = (spec.clone(), Arc::clone(refused));
         decode.connect("source-setup", false, move |values| {
             if let Some(source) = values.get(1).and_then(|value| value.get::<gst::Element>().ok()) {
-                set_up_network(&source, &settings);
+                set_up_network(&source, &settings, &refused);
             }
             None
         });
@@ -439,47 +474,6 @@ fn add_decoder(
         }
     });
     pipeline.add(decode).map_err(glib_error)
-}
-
-/// Settings of the element that `uridecodebin` made for the address.
-fn set_up_network(source: &gst::Element, spec: &SourceSpec) {
-    let Some(factory) = source.factory() else { return };
-    let credentials = spec.credentials.as_ref();
-    match factory.name().as_str() {
-        "rtspsrc" => {
-            source.set_property("latency", spec.latency.as_millis().min(60_000) as u32);
-            // The camera's own times. Those that GStreamer derives from arrivals wander by 200 ms where pictures are sent in
-            // another order than they are shown (B-frames). The output follows a clock that drifts.
-            source.set_property_from_str("buffer-mode", "none");
-            // By TCP nothing is lost, only late, and what is late is dropped when it is decoded: dropped before, it would
-            // damage the pictures up to the next keyframe. By UDP it is lost already.
-            source.set_property("drop-on-latency", spec.transport != Transport::Tcp);
-            source.set_property_from_str(
-                "protocols",
-                match spec.transport {
-                    Transport::Tcp => "tcp",
-                    Transport::Udp => "udp",
-                    Transport::Auto => "udp+tcp",
-                },
-            );
-            // Microseconds; the supervisor's own silence limit is usually shorter.
-            source.set_property("tcp-timeout", 5_000_000_u64);
-            source.set_property("timeout", 3_000_000_u64);
-            source.set_property("teardown-timeout", gst::ClockTime::from_mseconds(100).nseconds());
-            if let Some(credentials) = credentials {
-                source.set_property("user-id", &credentials.user);
-                source.set_property("user-pw", credentials.password.expose());
-            }
-        }
-        "souphttpsrc" => {
-            if let Some(credentials) = credentials {
-                source.set_property("user-id", &credentials.user);
-                source.set_property("user-pw", credentials.password.expose());
-            }
-            source.set_property("timeout", 5_u32);
-        }
-        _ => {}
-    }
 }
 
 fn link(from: &gst::Pad, to: &gst::Pad) -> Result<(), SourceError> {

@@ -42,6 +42,8 @@ pub(super) const HOMES: [(&str, &[&str]); 10] = [
             "user",
             "password_file",
             "password_env",
+            "tls_ca",
+            "tls_fingerprint",
         ],
     ),
     ("[stream.overlay]", &["style", "alpha", "hide", "legend", "colors"]),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use url::Url;
 use utoipa::ToSchema;
 
+use super::fingerprint::CertificateFingerprint;
 use super::uri;
 
 /// A string that is not printed: `Debug` and `Display` show `***`.
@@ -185,6 +186,11 @@ pub struct SourceSpec {
     /// RTSP: how long packets may wait for late ones. Default 100 ms.
     pub latency: Duration,
     pub credentials: Option<Credentials>,
+    /// `rtsps://` and `https://`: a PEM file of the authorities that the camera's certificate may be signed by, beside the
+    /// system's. Absolute.
+    pub tls_ca: Option<PathBuf>,
+    /// `rtsps://`: the certificate with this fingerprint is trusted, whoever has signed it, and whatever it is for.
+    pub tls_fingerprint: Option<CertificateFingerprint>,
 }
 
 impl SourceSpec {
@@ -197,6 +203,8 @@ impl SourceSpec {
             transport: Transport::Tcp,
             latency: Duration::from_millis(100),
             credentials: None,
+            tls_ca: None,
+            tls_fingerprint: None,
         }
     }
 

@@ -7,8 +7,8 @@ use super::push::read_pushes;
 use super::reader::{Section, Value};
 use super::record::read_record;
 use super::{
-    Credentials, EncodeConfig, EncoderChoice, OverlayConfig, PRESETS, Rgb, Secret, Show, SourceSpec, SourceUri,
-    StreamConfig, Style, Transport, defaults_stream,
+    CertificateFingerprint, Credentials, EncodeConfig, EncoderChoice, OverlayConfig, PRESETS, Rgb, Secret, Show,
+    SourceSpec, SourceUri, StreamConfig, Style, Transport, defaults_stream,
 };
 
 const EXAMPLE: &str = "write [[stream]], and below it name = \"gate\" and source = \"rtsp://HOST/PATH\"";
@@ -121,6 +121,8 @@ fn read_source(section: &Section) -> Option<SourceSpec> {
     let transport = section.get("transport").and_then(|value| value.choice(&transports));
     let latencies = Duration::ZERO..=Duration::from_secs(10);
     let latency = section.get("latency").and_then(|value| value.duration(latencies));
+    let tls_ca = section.get("tls_ca").and_then(|value| value.existing_file());
+    let tls_fingerprint = section.get("tls_fingerprint").and_then(|value| read_fingerprint(&value));
     let in_url = spec.as_ref().and_then(|spec| spec.credentials.as_ref());
     let credentials = read_credentials(section, spec.is_some(), in_url, PasswordAlone::LacksAUser);
 
@@ -128,10 +130,16 @@ fn read_source(section: &Section) -> Option<SourceSpec> {
     let is_file = matches!(spec.uri, SourceUri::File(_));
     let is_rtsp = matches!(spec.uri, SourceUri::Rtsp(_));
     let has_users = matches!(spec.uri, SourceUri::Rtsp(_) | SourceUri::Http(_));
-    let settings: [(&[&'static str], bool, &str); 3] = [
+    let scheme = match &spec.uri {
+        SourceUri::Rtsp(url) | SourceUri::Http(url) => url.scheme(),
+        _ => "",
+    };
+    let settings: [(&[&'static str], bool, &str); 5] = [
         (&["loop", "speed"], is_file, "files"),
         (&["transport", "latency"], is_rtsp, "RTSP"),
         (&["user", "password_file", "password_env"], has_users, "RTSP and HTTP"),
+        (&["tls_ca"], matches!(scheme, "rtsps" | "https"), "rtsps and https"),
+        (&["tls_fingerprint"], scheme == "rtsps", "rtsps"),
     ];
     for (keys, fits, what_for) in settings {
         for key in keys.iter().filter(|key| !fits && section.get(key).is_some()) {
@@ -139,12 +147,19 @@ fn read_source(section: &Section) -> Option<SourceSpec> {
             section.fail(key, "has no meaning for this source", Some(&help));
         }
     }
+    (spec.tls_ca, spec.tls_fingerprint) = (tls_ca, tls_fingerprint);
     spec.looped = looped.unwrap_or(spec.looped);
     spec.real_time = real_time.unwrap_or(spec.real_time);
     spec.transport = transport.unwrap_or(spec.transport);
     spec.latency = latency.unwrap_or(spec.latency);
     spec.credentials = credentials;
     Some(spec)
+}
+
+fn read_fingerprint(value: &Value) -> Option<CertificateFingerprint> {
+    let text = value.string()?;
+    let help = "write the 64 hexadecimal digits that `openssl x509 -noout -fingerprint -sha256` prints";
+    CertificateFingerprint::parse(text).or_else(|| value.fail("is no SHA-256 fingerprint", Some(help)))
 }
 
 /// What a password without a user is.

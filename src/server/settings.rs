@@ -57,6 +57,14 @@ pub(super) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(null))]
     password_env: Option<String>,
+    /// `rtsps` and `https`: a PEM file of authorities. In requests only null, which takes it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = json!(null))]
+    tls_ca: Option<PathBuf>,
+    /// `rtsps`: SHA-256 of the camera's certificate, which is trusted then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(null))]
+    tls_fingerprint: Option<String>,
     overlay: Option<OverlaySettings>,
     encode: Option<EncodeSettings>,
     record: Option<RecordSettings>,
@@ -176,7 +184,7 @@ pub(super) struct EventSettings {
 impl From<&StreamConfig> for Settings {
     fn from(config: &StreamConfig) -> Self {
         let StreamConfig { name, source, show, overlay, encode, record, push, .. } = config;
-        let SourceSpec { looped, real_time, transport, latency, credentials, .. } = source;
+        let SourceSpec { looped, real_time, transport, latency, credentials, tls_ca, tls_fingerprint, .. } = source;
         let is_file = matches!(source.uri, SourceUri::File(_));
         let is_rtsp = matches!(source.uri, SourceUri::Rtsp(_));
         Settings {
@@ -193,6 +201,8 @@ impl From<&StreamConfig> for Settings {
             user: user(credentials.as_ref()),
             password_file: None,
             password_env: None,
+            tls_ca: tls_ca.clone(),
+            tls_fingerprint: tls_fingerprint.map(|fingerprint| fingerprint.to_string()),
             overlay: Some(overlay.into()),
             encode: Some(encode.into()),
             record: record.as_ref().map(RecordSettings::from),

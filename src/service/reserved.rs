@@ -18,7 +18,16 @@ pub fn passwords_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigE
         help: Some("write user and password into the URL: rtsp://USER:PASSWORD@HOST/PATH".into()),
         ..reserved(format!("{key}.{name}"))
     };
-    none(["password_file", "password_env"].into_iter().filter(named).map(refuse).collect())
+    let mut errors: Vec<ConfigError> =
+        ["password_file", "password_env"].into_iter().filter(named).map(refuse).collect();
+    // It would say which files there are.
+    if named(&"tls_ca") {
+        errors.push(ConfigError {
+            help: Some("set tls_fingerprint instead, or change it in the configuration file".into()),
+            ..reserved(format!("{key}.tls_ca"))
+        });
+    }
+    none(errors)
 }
 
 /// A source that is moved to another host takes the password of the file with it only when the client has said it itself.
@@ -154,6 +163,8 @@ mod tests {
         let errors = allowed(json!({"password_file": "gate.password", "password_env": "GATE_PASSWORD"})).unwrap_err();
         let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
         assert_eq!(keys, ["stream[gate].password_file", "stream[gate].password_env"]);
+        assert_eq!(allowed(json!({"tls_ca": "/etc/shadow"})).unwrap_err()[0].key, "stream[gate].tls_ca");
+        assert_eq!(allowed(json!({"tls_ca": null, "tls_fingerprint": "AB"})), Ok(()));
     }
 
     #[test]

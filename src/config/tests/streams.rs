@@ -60,9 +60,30 @@ fn settings_fit_their_source() {
         ("clip.avi", "transport = \"tcp\"", "transport"),
         ("http://cam/x", "latency = \"1s\"", "latency"),
         ("srt://cam:1", "user = \"viewer\"", "user"),
+        ("rtsp://cam/x", "tls_fingerprint = \"FINGERPRINT\"", "tls_fingerprint"),
+        ("https://cam/x", "tls_fingerprint = \"FINGERPRINT\"", "tls_fingerprint"),
+        ("http://cam/x", "tls_ca = \"pw\"", "tls_ca"),
     ] {
+        let setting = setting.replace("FINGERPRINT", &"ab".repeat(32));
         let error = only(read_stream(&format!("source = \"{source}\"\n{setting}")));
         assert!(error.starts_with(&format!("stream[gate].{key}: has no meaning for this source")), "{error}");
+    }
+}
+
+#[test]
+fn trust() {
+    let fingerprint = ["AB"; 32].join(":");
+    let both = format!("source = \"rtsps://cam/x\"\ntls_fingerprint = \"{fingerprint}\"\ntls_ca = \"pw\"");
+    let source = stream(&both).source;
+    assert_eq!(source.tls_fingerprint.unwrap().to_string(), fingerprint);
+    assert!(source.tls_ca.unwrap().ends_with("pw"));
+    assert!(stream("source = \"https://cam/x\"\ntls_ca = \"pw\"").source.tls_ca.is_some());
+    for (setting, error) in [
+        ("tls_fingerprint = \"AB:CD\"", "tls_fingerprint: is no SHA-256 fingerprint"),
+        ("tls_ca = \"absent.pem\"", "tls_ca: no such file"),
+    ] {
+        let found = only(read_stream(&format!("source = \"rtsps://cam/x\"\n{setting}")));
+        assert!(found.starts_with(&format!("stream[gate].{error}")), "{found}");
     }
 }
 

@@ -1,0 +1,127 @@
+//! Motion JPEG by HTTP whose parts are not what RFC 2046 wants.
+//!
+//! GStreamer's `multipartdemux` needs a boundary in front of the first part and a `Content-Type` in every part, and its type
+//! finder needs the boundary to see what it is. Cameras that leave these out still send complete JPEG pictures one after the
+//! other, which the JPEG decoder finds by their own markers.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gstreamer as gst;
+
+use gst::prelude::*;
+
+/// The most bytes of the beginning that are looked at for a part's header.
+const LONGEST_HEADER: usize = 4096;
+
+/// Hands what `source`, a `souphttpsrc`, reads to the JPEG decoder directly where the answer is multipart by its
+/// `Content-Type`, and its first part has no boundary or no type.
+pub fn accept_bare_parts(source: &gst::Element) {
+    let Some(pad) = source.static_pad("src") else { return };
+    let is_multipart = std::sync::Arc::new(AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&is_multipart);
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if let Some(gst::EventView::CustomDownstreamSticky(event)) = info.event().map(|event| event.view())
+            && let Some(headers) = event.structure().filter(|structure| structure.name() == "http-headers")
+        {
+            seen.store(says_multipart(headers), Ordering::Relaxed);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let beginning = Mutex::new(Vec::new());
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        if !is_multipart.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Remove;
+        }
+        let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let Ok(mut beginning) = beginning.lock() else { return gst::PadProbeReturn::Remove };
+        beginning.extend_from_slice(&map[..map.len().min(LONGEST_HEADER)]);
+        match first_part(&beginning) {
+            Part::Incomplete if beginning.len() < LONGEST_HEADER => gst::PadProbeReturn::Ok,
+            Part::Bare => {
+                drop(map);
+                announce_jpeg(pad);
+                gst::PadProbeReturn::Remove
+            }
+            Part::Typed | Part::Incomplete => gst::PadProbeReturn::Remove,
+        }
+    });
+}
+
+/// Sends caps down the stream, which the type finder takes for its result. They must come before the segment, which has been
+/// sent: it is taken back, and so is what the type finder has got so far.
+fn announce_jpeg(pad: &gst::Pad) {
+    let segment = pad.sticky_event::<gst::event::Segment>(0);
+    pad.push_event(gst::event::FlushStop::new(false));
+    pad.push_event(gst::event::Caps::new(&gst::Caps::new_empty_simple("image/jpeg")));
+    if let Some(segment) = segment {
+        pad.push_event(segment);
+    }
+}
+
+fn says_multipart(headers: &gst::StructureRef) -> bool {
+    let Ok(response) = headers.get::<gst::Structure>("response-headers") else { return false };
+    response.iter().any(|(name, value)| {
+        name.as_str().eq_ignore_ascii_case("content-type")
+            && value.get::<String>().is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("multipart/"))
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// As `multipartdemux` takes it.
+    Typed,
+    /// Without a boundary in front of it, or without a type.
+    Bare,
+    /// More of it is needed.
+    Incomplete,
+}
+
+/// What the beginning of an answer has.
+fn first_part(beginning: &[u8]) -> Part {
+    let text = beginning.trim_ascii_start();
+    match text {
+        [] | [b'-'] => return Part::Incomplete,
+        [b'-', b'-', ..] => {}
+        _ => return Part::Bare,
+    }
+    let mut lines = text.split_inclusive(|byte| *byte == b'\n').skip(1).map(|line| line.trim_ascii_end());
+    let mut complete = false;
+    let typed = lines.by_ref().take_while(|line| {
+        complete = line.is_empty();
+        !complete
+    });
+    let typed = typed.into_iter().any(|line| line.to_ascii_lowercase().starts_with(b"content-type:"));
+    match (typed, complete) {
+        (true, _) => Part::Typed,
+        (false, true) => Part::Bare,
+        (false, false) => Part::Incomplete,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_without_boundary_or_type_are_found() {
+        for (beginning, part) in [
+            ("--frame\r\nContent-Type: image/jpeg\r\n\r\n\u{1}", Part::Typed),
+            ("\r\n\r\n--frame\r\nX-Time: 1\r\ncontent-type:image/jpeg\r\n", Part::Typed),
+            ("--frame\nContent-Type: image/jpeg\n\n", Part::Typed),
+            ("--frame\r\n\r\n\u{1}\u{2}", Part::Bare),
+            ("--frame\n\nContent-Type: x", Part::Bare),
+            ("--frame\r\nContent-Length: 7\r\n\r\n", Part::Bare),
+            ("Content-Type: image/jpeg\r\n\r\n", Part::Bare),
+            ("\u{1}\u{2}", Part::Bare),
+            ("", Part::Incomplete),
+            ("\r\n-", Part::Incomplete),
+            ("--frame\r\nContent-Length: 7\r\n", Part::Incomplete),
+            ("--frame", Part::Incomplete),
+        ] {
+            assert_eq!(first_part(beginning.as_bytes()), part, "{beginning:?}");
+        }
+    }
+}

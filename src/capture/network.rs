@@ -1,0 +1,58 @@
+//! Settings of the elements that read from a network.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+
+use gst::prelude::*;
+
+use super::keepalive::keep_alive;
+use super::multipart::accept_bare_parts;
+use super::trust::{Refused, set_up_trust};
+use crate::config::{SourceSpec, Transport};
+
+/// Sets up the element that `uridecodebin` made for the address. `refused` gets the certificate of a camera that is not
+/// trusted.
+pub fn set_up_network(source: &gst::Element, spec: &SourceSpec, refused: &Arc<Refused>) {
+    let Some(factory) = source.factory() else { return };
+    let credentials = spec.credentials.as_ref();
+    match factory.name().as_str() {
+        "rtspsrc" => {
+            source.set_property("latency", spec.latency.as_millis().min(60_000) as u32);
+            // The camera's own times. Those that GStreamer derives from arrivals wander by 200 ms where pictures are sent in
+            // another order than they are shown (B-frames). The output follows a clock that drifts.
+            source.set_property_from_str("buffer-mode", "none");
+            // By TCP nothing is lost, only late, and what is late is dropped when it is decoded: dropped before, it would
+            // damage the pictures up to the next keyframe. By UDP it is lost already.
+            source.set_property("drop-on-latency", spec.transport != Transport::Tcp);
+            source.set_property_from_str(
+                "protocols",
+                match spec.transport {
+                    Transport::Tcp => "tcp",
+                    Transport::Udp => "udp",
+                    Transport::Auto => "udp+tcp",
+                },
+            );
+            // Microseconds; the supervisor's own silence limit is usually shorter.
+            source.set_property("tcp-timeout", 5_000_000_u64);
+            source.set_property("timeout", 3_000_000_u64);
+            source.set_property("teardown-timeout", gst::ClockTime::from_mseconds(100).nseconds());
+            if let Some(credentials) = credentials {
+                source.set_property("user-id", &credentials.user);
+                source.set_property("user-pw", credentials.password.expose());
+            }
+            set_up_trust(source, spec, refused);
+            keep_alive(source);
+        }
+        "souphttpsrc" => {
+            if let Some(credentials) = credentials {
+                source.set_property("user-id", &credentials.user);
+                source.set_property("user-pw", credentials.password.expose());
+            }
+            source.set_property("timeout", 5_u32);
+            set_up_trust(source, spec, refused);
+            accept_bare_parts(source);
+        }
+        _ => {}
+    }
+}
