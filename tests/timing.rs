@@ -99,7 +99,7 @@ fn pictures_that_a_loss_has_damaged_are_not_shown() {
     let torn_bytes: Vec<u8> = kept.flat_map(|n| &bytes[n * packet..(n + 1) * packet]).copied().collect();
     std::fs::write(&torn, torn_bytes).unwrap();
     // As from a network: the demuxer cannot look ahead.
-    let source = |path: &Path| format!("gst:filesrc location={} ! identity ! decodebin", path.display());
+    let source = |path: &Path| format!("gst:filesrc location={} ! queue ! decodebin", path.display());
     let all: HashMap<u128, u64> = pictures(&source(&whole)).into_iter().collect();
     let shown = pictures(&source(&torn));
     let wrong: Vec<u128> = shown.iter().filter(|(at, luma)| all.get(at) != Some(luma)).map(|(at, _)| *at).collect();
