@@ -137,7 +137,7 @@ fn other_weights_beside_the_model_are_another_model() {
     let stream = format!(
         "[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\n[stream.overlay]\nstyle = \"mask-only\"\nlegend = false\n"
     );
-    let mut service = Service::ready(folder.path(), &stream);
+    let service = Service::ready(folder.path(), &stream);
     let mut viewer = Viewer::play(&service.rtsp("gate"), "tcp", (320, 240));
     until_color(&mut viewer, "red where the first logit is the red channel", is_red);
     // Empty, then written: the weights that are in use stay as they are meanwhile.

@@ -233,6 +233,11 @@ fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
                 .model(value("input", FLOAT16, &NCHW), vec![value("h", FLOAT16, &PLANE)]),
             input,
         ),
+        (
+            "0 or 255 in floats",
+            bytes().op("Cast", &["p"], "q", &[("to", FLOAT.into())]).plain("q", FLOAT, &PLANE),
+            input,
+        ),
         ("0 or 255", bytes().plain("p", UINT8, &PLANE), "[input]\n[output]\nthreshold = 127"),
         (
             "logit with a sigmoid behind",

@@ -43,8 +43,13 @@ pub(super) fn beyond(classes: &[ClassId], labels: usize) -> Option<(u64, ClassId
 /// What to tell of a `share` of pixels (0 to 1) without a label.
 pub(super) fn warning(share: f64, highest: ClassId, labels: usize) -> String {
     let which = if highest == ClassId::MAX { "of 255 and more, or below 0".into() } else { format!("up to {highest}") };
+    let help = if highest == ClassId::MAX && labels == 2 {
+        "write threshold = 127 into [output] of the model's card if it gives 0 and 255 for two classes"
+    } else {
+        "give all classes a label, in the model's order"
+    };
     format!(
-        "{:.1} % of the mask's pixels have class indices {which}, and the model's {labels} labels end at {}: they are not drawn; give all classes a label, in the model's order",
+        "{:.1} % of the mask's pixels have class indices {which}, and the model's {labels} labels end at {}: they are not drawn; {help}",
         share * 100.0,
         labels - 1
     )
@@ -69,6 +74,8 @@ mod tests {
         assert_eq!(beyond(&[0, 1, 2, 3], 2), Some((2, 3)));
         let text = warning(0.5, 3, 2);
         assert!(text.contains("50.0 %") && text.contains("up to 3") && text.contains("2 labels end at 1"), "{text}");
-        assert!(warning(0.5, 255, 2).contains("below 0"));
+        let text = warning(0.5, 255, 2);
+        assert!(text.contains("below 0") && text.contains("threshold = 127"), "{text}");
+        assert!(warning(0.5, 255, 3).contains("give all classes a label"));
     }
 }

@@ -73,6 +73,9 @@ pub struct Range {
 /// Rounding that a probability may be beyond 0 and 1 by.
 const ROUNDING: f32 = 1e-3;
 
+/// Largest values of a mask whose white is 255.
+const BYTES: std::ops::RangeInclusive<f32> = 200.0..=255.5;
+
 impl Range {
     /// Of all values that are numbers; `None` when there is none.
     pub fn of(values: &[f32]) -> Option<Range> {
@@ -268,6 +271,10 @@ pub(in crate::segment) fn settle(
                 threshold: (share / (1.0 - share)).ln(),
                 taken_for: format!("logits, {seen}; sigmoid is applied by the card"),
             }
+        }
+        // A mask for the eye: nothing else has such values.
+        (None, _) if card.threshold.is_none() && range.low >= 0.0 && BYTES.contains(&range.high) => {
+            Binary { threshold: 127.5, taken_for: format!("probabilities times 255 ({seen})") }
         }
         (None, _) => {
             if card.threshold.is_none() && range.low >= 0.0 {

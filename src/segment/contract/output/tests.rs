@@ -84,6 +84,7 @@ fn one_value_a_pixel_is_a_probability_or_a_logit() {
         (PLAIN, Some("Sigmoid"), 0.1, 0.2, 0.5),
         (PLAIN, None, 0.0, 1.0, 0.5),
         (PLAIN, None, -3.0, 4.0, 0.0),
+        (PLAIN, None, 0.0, 255.0, 127.5),
         (card(None, Some(0.3)), Some("Sigmoid"), 0.0, 1.0, 0.3),
         (card(None, Some(0.3)), None, -3.0, 4.0, 0.3),
         (card(None, Some(127.0)), None, 0.0, 255.0, 127.0),
@@ -109,7 +110,7 @@ fn strange_values_give_a_warning() {
     };
     let logits = Range { low: -2.0, high: 3.0, whole: false, nan: 0.0 };
     assert_eq!(concern(logits), None);
-    assert!(concern(Range { low: 0.0, high: 255.0, ..logits }).unwrap().contains("write threshold"));
+    assert!(concern(Range { low: 0.0, high: 9.0, ..logits }).unwrap().contains("write threshold"));
     assert!(concern(Range { nan: 0.25, ..logits }).unwrap().contains("25.0 %"));
 }
 
