@@ -251,17 +251,17 @@ mod tests {
         crowd_2.works();
         new.works();
         crowd_2.answered();
-        let _fourth = enter("192.0.2.4");
+        let fourth = enter("192.0.2.4");
         assert_eq!([is_closed(&alone).await, is_closed(&crowd_2).await], [true, false]);
         crowd_2.written();
-        _fourth.works();
-        let _fifth = enter("192.0.2.5");
+        fourth.works();
+        let fifth = enter("192.0.2.5");
         assert!(is_closed(&crowd_2).await);
         // An answer that is written while the next request is answered changes nothing.
         new.answered();
         new.works();
         new.written();
-        _fifth.works();
+        fifth.works();
         assert!(enter("192.0.2.6").in_reserve());
         assert!(!is_closed(&new).await);
     }
