@@ -100,16 +100,6 @@ impl Scene {
         self.age(sighting).is_some_and(|age| age <= NORMAL)
     }
 
-    /// What a viewer saw, each with the time since a moment and its age.
-    fn tell(&self, viewer: &Viewer<Reading>, since: Instant) -> String {
-        let seen = |sighting: &Sighting<Reading>| {
-            let at = (sighting.at - since).as_secs_f64();
-            self.age(sighting).map_or(format!("{at:.2}: {:?}", sighting.seen), |age| format!("{at:.2}: {age:.2?}"))
-        };
-        let seen: Vec<String> = self.sightings(viewer, since).iter().map(seen).collect();
-        seen.join(", ")
-    }
-
     /// Waits until the viewers' delay is normal again after `since`, and stays so. How soon is told, not judged: that depends
     /// on the machine.
     fn recovers(&self, since: Instant) {

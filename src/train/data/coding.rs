@@ -285,7 +285,9 @@ fn guess(
     }
     if !sample.colors.is_empty() && !sample.colors_are_gray() {
         let camvid32 = known::camvid32();
-        if sample.colors.keys().all(|color| camvid32.iter().any(|class| class.color == Some(*color))) {
+        // Few colours may be anybody's own: red and green are the first of many palettes.
+        let told = hints.camvid || sample.colors.len() >= 8;
+        if told && sample.colors.keys().all(|color| camvid32.iter().any(|class| class.color == Some(*color))) {
             assume("CamVid's 32 classes")?;
             notes.push("there is no class file: the colours are those of CamVid's 32 classes".into());
             return Ok((camvid32, false));

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use tiff::decoder::{Decoder, DecodingResult};
 use tiff::tags::{PhotometricInterpretation, Tag};
-use tinybmp::{Bpp, RawBmp};
+use tinybmp::{Bpp, CompressionMethod, RawBmp};
 
 use super::{Pixels, Raw, unpacked};
 use crate::frame::Rgb;
@@ -41,16 +41,12 @@ fn bmp(bytes: &[u8]) -> Result<Raw, String> {
     let bmp = RawBmp::from_slice(bytes).map_err(failed)?;
     let size = bmp.header().image_size;
     let (width, height) = (size.width as usize, size.height as usize);
-    let mut colors: Vec<u32> = vec![0; width * height];
-    let mut seen = 0;
-    for pixel in bmp.pixels() {
-        let (x, y) = (pixel.position.x as usize, pixel.position.y as usize);
-        if x < width && y < height {
-            colors[y * width + x] = pixel.color;
-            seen += 1;
-        }
+    if !matches!(bmp.header().compression_method, CompressionMethod::Rgb | CompressionMethod::Bitfields) {
+        return Err("the BMP file is compressed; save it as PNG".into());
     }
-    if seen < width * height {
+    // From above, however the file orders its rows; `pixels()` of tinybmp 0.7 gives such files' rows upside down.
+    let colors: Vec<u32> = bmp.colors().take(width * height).collect();
+    if colors.len() < width * height {
         return Err("the BMP file is cut off: pixels are missing".into());
     }
     let pixels = match (bmp.header().bpp, bmp.color_table()) {
