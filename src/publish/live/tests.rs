@@ -199,8 +199,8 @@ fn a_picture_that_the_jpeg_encoder_leaves_out_is_not_published() {
     output.jpeg.as_ref().unwrap().block();
     let accepted: Vec<Accepted> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
     let published = accepted.iter().filter(|accepted| **accepted == Accepted::Published).count();
-    // Two wait, and one may be in each element.
-    assert!((2..10).contains(&published), "{accepted:?}");
+    // Two wait, and one may be in each element; the first picture may still be among those that wait.
+    assert!((1..10).contains(&published), "{accepted:?}");
     assert!(accepted[published..].iter().all(|accepted| *accepted == Accepted::Busy), "{accepted:?}");
 }
 
