@@ -164,20 +164,24 @@ fn publish(output: &mut LiveOutput, n: u64) -> Result<Accepted, OutputError> {
     output.publish(stamp, info(), &mut grey)
 }
 
-/// Takes pictures, and returns from the first one when its gate is opened.
-struct Gated(crossbeam_channel::Receiver<()>);
+/// Says that it has a picture, and returns when its gate is opened.
+struct Gated(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
 
 impl crate::publish::fanout::Taker for Gated {
     fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
-        let _ = self.0.recv();
+        let _ = self.0.send(());
+        let _ = self.1.recv();
         crate::publish::fanout::Taken::Yes
     }
 }
 
 /// Publishes until the H.264 encoder, whose taker does not return, has no room any more; gives the number of pictures.
-fn fill_h264(output: &mut LiveOutput) -> u64 {
+fn fill_h264(output: &mut LiveOutput, entered: &crossbeam_channel::Receiver<()>) -> u64 {
     let until = Instant::now() + Duration::from_secs(180);
-    let mut n = 0;
+    publish(output, 0).unwrap();
+    // From now on the encoder's thread is in the taker.
+    entered.recv_timeout(Duration::from_secs(180)).unwrap();
+    let mut n = 1;
     loop {
         publish(output, n).unwrap();
         n += 1;
@@ -208,9 +212,12 @@ fn a_picture_that_the_jpeg_encoder_leaves_out_is_not_published() {
 fn a_picture_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
     let outlets = Outlets::default();
     let (open, gate) = crossbeam_channel::bounded::<()>(0);
-    outlets.h264.add(Box::new(Gated(gate)));
+    let (enter, entered) = crossbeam_channel::unbounded();
+    outlets.h264.add(Box::new(Gated(enter, gate)));
     let mut output = output(&outlets);
-    let sent = fill_h264(&mut output);
+    // Opened before the output is dropped, also by a failure.
+    let open = open;
+    let sent = fill_h264(&mut output, &entered);
     assert_eq!(publish(&mut output, sent), Ok(Accepted::Busy));
     let _viewer = outlets.jpeg.look();
     assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Published));
@@ -236,7 +243,7 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
     assert_eq!(publish(&mut output, 0), Ok(Accepted::Published));
     assert!(output.jpeg.is_some());
     // Its gate is open.
-    outlets.h264.add(Box::new(Gated(crossbeam_channel::bounded(0).1)));
+    outlets.h264.add(Box::new(Gated(crossbeam_channel::unbounded().0, crossbeam_channel::bounded(0).1)));
     publish(&mut output, 1).unwrap();
     assert!(output.h264.is_none(), "it waits for its own retry");
     (output.h264_retry, output.jpeg_retry) = (None, Some(Instant::now() + Duration::from_secs(3600)));
@@ -249,9 +256,12 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
 fn an_encoder_that_takes_nothing_any_more_is_replaced() {
     let outlets = Outlets::default();
     let (open, gate) = crossbeam_channel::bounded::<()>(0);
-    outlets.h264.add(Box::new(Gated(gate)));
+    let (enter, entered) = crossbeam_channel::unbounded();
+    outlets.h264.add(Box::new(Gated(enter, gate)));
     let mut output = output(&outlets);
-    let sent = fill_h264(&mut output);
+    // Opened before the output is dropped, also by a failure.
+    let open = open;
+    let sent = fill_h264(&mut output, &entered);
     assert_eq!(publish(&mut output, sent), Ok(Accepted::Busy));
     let since = output.full_since.expect("it has had no room since now");
     assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Busy));
