@@ -58,8 +58,8 @@ pub fn package_of(element: &str) -> &'static str {
         "nicesink" => "gstreamer1.0-nice",
         "avdec_h264" => "gstreamer1.0-libav",
         "libcamerasrc" => "gstreamer1.0-libcamera",
-        "jpegenc" | "multipartdemux" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip" | "deinterlace"
-        | "rtph264pay" | "rtpbin" | "souphttpsrc" | "capssetter" => "gstreamer1.0-plugins-good",
+        "jpegenc" | "multipartdemux" | "mp4mux" | "matroskamux" | "rtspsrc" | "v4l2src" | "videoflip"
+        | "deinterlace" | "rtph264pay" | "rtpbin" | "souphttpsrc" | "capssetter" => "gstreamer1.0-plugins-good",
         _ => "gstreamer1.0-plugins-base",
     }
 }

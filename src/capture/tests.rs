@@ -99,7 +99,7 @@ fn watch(spec: SourceSpec, mut enough: impl FnMut(u32) -> bool) -> Result<(), St
                 assert_eq!((info.width, info.height), SIZE);
                 seen += 1;
             }
-            Captured::Silence => {}
+            Captured::Silence | Captured::NoKeyframe(_) => {}
             Captured::End => return Err(format!("it has ended after {seen} frames")),
         }
     }

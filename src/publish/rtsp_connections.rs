@@ -19,9 +19,9 @@ use rtsp_server::gio::prelude::SocketExt;
 use rtsp_server::gst_rtsp::RTSPStatusCode;
 use rtsp_server::prelude::*;
 
+use super::connection_limit::{ConnectionLimiter, ConnectionPermit, MAX_CONNECTIONS, MAX_OF_ADDRESS};
 use super::rtsp_auth::RtspAuth;
 use super::rtsp_ffi::peer;
-use super::connection_limit::{ConnectionLimiter, ConnectionPermit, MAX_CONNECTIONS, MAX_OF_ADDRESS};
 use crate::{descriptors, repeats};
 
 /// How long a client may say nothing before it has a session: time for a TLS handshake, or for the next request.

@@ -180,7 +180,7 @@ fn frames(source: &str) -> Result<Vec<Timed>, SourceError> {
     loop {
         match capture.next(DEADLINE)? {
             Captured::Frame(frame) => frames.push((frame.pts, frame.pixels)),
-            Captured::Silence => panic!("{source}: no frame and no end within {DEADLINE:?}"),
+            Captured::Silence | Captured::NoKeyframe(_) => panic!("{source}: no frame and no end within {DEADLINE:?}"),
             Captured::End => return Ok(frames),
         }
     }
