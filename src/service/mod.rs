@@ -308,13 +308,16 @@ impl Service {
         // Who is let in depends on where is really listened.
         let server = ServerConfig { http, rtsp, tls: tls.clone(), ..config.clone() };
         if server != self.server {
-            // First what can fail: then nothing has changed.
+            // The RTSP server reads the users from `access`, to make its digests and to find those to disconnect.
+            self.access.set(&server);
             let guard = RtspGuard::new(&server, Arc::clone(&self.access), self.certificate.clone());
-            self.rtsp.set_guard(&guard).map_err(ServiceError::runtime)?;
+            if let Err(error) = self.rtsp.set_guard(&guard) {
+                self.access.set(&self.server);
+                return Err(ServiceError::runtime(error));
+            }
             if let Some(warning) = opened(&self.server, &server) {
                 tracing::warn!("{warning}");
             }
-            self.access.set(&server);
             self.whep.set(server.webrtc.clone());
             self.whep.dismiss_unless(|who| self.access.still_knows(who));
             warn_of_readable_passwords(&server, &guard);

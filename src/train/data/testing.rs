@@ -72,7 +72,7 @@ pub fn jpeg(path: &Path, rgb: &[u8], width: usize, height: usize, number: u8) {
     let mat = Mat::new_rows_cols_with_bytes::<Vec3b>(height as i32, width as i32, &bgr).unwrap();
     let mut bytes = Vector::<u8>::new();
     assert!(imencode_def(".jpg", &mat, &mut bytes).unwrap());
-    let bytes = bytes.to_vec();
+    let bytes = bytes.as_slice();
     write(path, [&bytes[..2], &exif_segment(number), &bytes[2..]].concat());
 }
 
