@@ -10,7 +10,7 @@ const SIDES: (usize, usize) = (48, 32);
 fn data(root: &Path, first: usize, count: usize, number: u8, labels: Says, sides: (usize, usize)) {
     let orientation = Orientation::of(&{
         let path = root.join("probe.jpg");
-        jpeg(&path, &vec![0; 3 * 64], 8, 8, number);
+        jpeg(&path, &[0; 3 * 64], 8, 8, number);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         bytes
