@@ -1,5 +1,8 @@
 //! What capture and publish share of GStreamer: start-up, elements by name, errors that say what to do.
 
+use std::sync::Once;
+
+use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
@@ -44,7 +47,24 @@ impl GstError {
 /// When the library cannot start, for instance because its registry is unreadable.
 pub fn init() -> Result<(), GstError> {
     gst::init().map_err(|error| GstError::new(format!("GStreamer cannot start: {error}")))?;
+    log_warnings();
     crate::default_context::serve().map_err(GstError::new)
+}
+
+/// Sends the warnings that GLib and its users would print on standard error to the log, where they have a level and are
+/// counted when they repeat: without file descriptors or memory there are dozens a second.
+fn log_warnings() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        glib::log_set_default_handler(|domain, level, text| {
+            let line = || format!("{}: {text}", domain.unwrap_or("GLib"));
+            match level {
+                glib::LogLevel::Error | glib::LogLevel::Critical => crate::repeats::error("", "", None, &line()),
+                glib::LogLevel::Warning => crate::repeats::warn("", "", &line()),
+                _ => glib::log_default_handler(domain, level, Some(text)),
+            }
+        });
+    });
 }
 
 /// Debian's package of an element that Maskcast uses by name.

@@ -3,11 +3,12 @@
 //! A fault that comes with every frame or every attempt would fill the log with one line and hide all others. So the
 //! line is written when the fault comes, and once a minute, for as long as it repeats, with a count:
 //! `… (23 times in the last 60 s)`. Lines are the same when their level, stream, stage and words are; numbers (frames,
-//! times, counts) do not tell them apart. The price: between two tellings only the newest line's numbers are known.
+//! times, counts) do not tell them apart, IP addresses do. The price: between two tellings only the newest line's numbers are known.
 //!
 //! Filters like `tracing-throttle` sit before the subscriber, where an event's text is made already and its count can
 //! only be told by another event without its fields; they take lines with other frame numbers for other lines.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -106,7 +107,7 @@ impl Repeats {
     fn enter(&self, line: Line<'_>, now: Instant) -> Vec<Told> {
         let Line { level, stream, stage, from, seq, text } = line;
         let text = &*crate::bounded::line(text);
-        let words: String = text.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
+        let words = words(text);
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kinds.iter_mut().find(|kind| {
             (kind.level, kind.stage, kind.from) == (level, stage, from) && kind.stream == stream && kind.words == words
@@ -135,6 +136,19 @@ impl Repeats {
         let due = kinds.iter_mut().filter(|kind| kind.count > 0 && now.saturating_duration_since(kind.told) >= window);
         due.map(|kind| kind.tell(now)).collect()
     }
+}
+
+/// A text without its numbers, by which repeats are found. Addresses stay: a line about another client is another line.
+fn words(text: &str) -> String {
+    let mut words = String::with_capacity(text.len());
+    for word in text.split_inclusive(' ') {
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != ':');
+        match bare.trim_end_matches(':').parse::<IpAddr>() {
+            Ok(_) => words.push_str(word),
+            Err(_) => words.extend(word.chars().filter(|c| !c.is_ascii_digit() && *c != '.')),
+        }
+    }
+    words
 }
 
 impl Kind {
@@ -194,6 +208,17 @@ mod tests {
             texts(lines.enter(line("frame 26 at 9s: no"), at(130))),
             ["frame 26 at 9s: no (2 times in the last 70 s)"]
         );
+    }
+
+    #[test]
+    fn lines_about_different_addresses_are_different() {
+        let (lines, now) = (Repeats::new(), Instant::now());
+        for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"] {
+            for text in [format!("login from {address}: refused"), format!("{address} has too many connections")] {
+                assert_eq!(texts(lines.enter(line(&text), now)), [text.as_str()]);
+                assert_eq!(texts(lines.enter(line(&text), now)), [""; 0]);
+            }
+        }
     }
 
     #[test]

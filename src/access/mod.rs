@@ -204,11 +204,11 @@ impl Access {
         }
     }
 
-    /// Whether this user had this very password within the last minute: what can be said at once.
-    pub fn remembered(&self, user: &str, password: &str) -> Option<Identity> {
+    /// Whether this user had this very password within the last minute, from the same network: what can be said at once.
+    pub fn remembered(&self, user: &str, password: &str, from: Option<IpAddr>) -> Option<Identity> {
         let rules = self.rules();
         let user = rules.users.user(user)?;
-        self.verifier.remembers(&user.hash, password, Instant::now()).then(|| identity(user))
+        self.verifier.remembers(&user.hash, password, from, Instant::now()).then(|| identity(user))
     }
 
     /// Whether this user has this password: [`Access::check`], and blocks until a refusal may be answered.
@@ -225,7 +225,7 @@ impl Access {
     /// Not so, or tried too often; also in the log, without what was tried. To be answered at the time that it says: sooner,
     /// the answer would tell whether there is such a user.
     pub fn check(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Refusal> {
-        if let Some(identity) = self.remembered(name, password) {
+        if let Some(identity) = self.remembered(name, password, from) {
             return Ok(identity);
         }
         let (rules, now) = (self.rules(), Instant::now());
@@ -236,7 +236,7 @@ impl Access {
             self.refused(name, from, "too many attempts");
             return refuse(Denied::Limited(limited.unwrap_or(BUSY)));
         };
-        match (self.verifier.verify(user.map(|user| &user.hash), password, now), user) {
+        match (self.verifier.verify(user.map(|user| &user.hash), password, from, now), user) {
             (Verdict::Right, Some(user)) => {
                 lock(&self.limits).right(&attempt, now);
                 Ok(identity(user))
@@ -421,9 +421,21 @@ mod tests {
         assert_eq!(access.token("three"), None);
         let anna = access.password("anna", "correct horse", None).unwrap();
         assert_eq!((anna.name.as_deref(), anna.role, &anna.csrf), (Some("anna"), Role::Operator, &None));
-        assert_eq!(access.remembered("anna", "correct horse"), Some(anna));
+        assert_eq!(access.remembered("anna", "correct horse", None), Some(anna));
         assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
         assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
+    }
+
+    /// Else it could test passwords against the memory of those that were right lately.
+    #[test]
+    fn a_limited_address_is_refused_also_while_the_password_is_remembered_for_another_address() {
+        let users = Users { users: vec![user("anna", Role::Viewer, "correct horse")], tokens: vec![] };
+        let access = Access::new(&config(users)).unwrap();
+        let [guesser, owner] = ["192.0.2.77", "192.0.2.78"].map(|address| Some(address.parse().unwrap()));
+        while access.check("anna", "correct house", guesser).is_err_and(|refusal| refusal.denied == Denied::Wrong) {}
+        assert!(access.check("anna", "correct horse", owner).is_ok());
+        assert!(access.remembered("anna", "correct horse", owner).is_some());
+        assert_eq!(access.remembered("anna", "correct horse", guesser), None);
     }
 
     #[test]
@@ -505,7 +517,7 @@ mod tests {
             tokens: vec![],
         }));
         assert!(access.session(&a).is_some() && access.session(&b).is_none());
-        assert_eq!(access.remembered("bert", "correct horse"), None);
+        assert_eq!(access.remembered("bert", "correct horse", None), None);
         access.set(&config(Users { users: vec![], tokens: vec![token("t", "x")] }));
         assert!(access.session(&a).is_none());
     }

@@ -7,6 +7,7 @@
 //! every few seconds with Basic does not pay each time.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::limit::network;
 use super::random;
 use crate::config::Secret;
 
@@ -113,15 +115,16 @@ impl Verifier {
         Ok(Verifier { key: random()?, gate: Mutex::default(), opened: Condvar::new(), remembered: Mutex::default() })
     }
 
-    /// Whether this very password was right within the last minute. Cheap.
-    pub fn remembers(&self, hash: &Secret, password: &str, now: Instant) -> bool {
-        let key = self.fingerprint(hash, password);
+    /// Whether this very password was right within the last minute, from the same network. Cheap.
+    pub fn remembers(&self, hash: &Secret, password: &str, from: Option<IpAddr>, now: Instant) -> bool {
+        let key = self.fingerprint(hash, password, from);
         lock(&self.remembered).get(&key).is_some_and(|until| now < *until)
     }
 
     /// Checks a password against a hash. Without a hash (there is no such user) nothing is computed: the caller hides the
-    /// difference in time by the moment of its answer. Blocks: not for threads that serve others.
-    pub fn verify(&self, hash: Option<&Secret>, password: &str, now: Instant) -> Verdict {
+    /// difference in time by the moment of its answer. Blocks: not for threads that serve others. `from` is the client's
+    /// address, where it is known.
+    pub fn verify(&self, hash: Option<&Secret>, password: &str, from: Option<IpAddr>, now: Instant) -> Verdict {
         if password.len() > LONGEST {
             return Verdict::Wrong;
         }
@@ -133,7 +136,7 @@ impl Verifier {
         let right = is_right(hash, password, &mut place.memory);
         drop(place);
         if right {
-            let key = self.fingerprint(hash, password);
+            let key = self.fingerprint(hash, password, from);
             let mut remembered = lock(&self.remembered);
             remembered.retain(|_, until| now < *until);
             if remembered.len() < KEPT {
@@ -143,13 +146,16 @@ impl Verifier {
         if right { Verdict::Right } else { Verdict::Wrong }
     }
 
-    /// Bound to the hash, so that a password that was changed is forgotten by itself.
-    fn fingerprint(&self, hash: &Secret, password: &str) -> [u8; 32] {
+    /// Bound to the hash, so that a password that was changed is forgotten by itself; and to the client's network, so that a
+    /// client which has used up its attempts cannot test passwords while their owner is logged in elsewhere.
+    fn fingerprint(&self, hash: &Secret, password: &str, from: Option<IpAddr>) -> [u8; 32] {
         let mut mac = match Hmac::<Sha256>::new_from_slice(&self.key) {
             Ok(mac) => mac,
             Err(_) => unreachable!("HMAC takes keys of any length"),
         };
         mac.update(hash.expose().as_bytes());
+        mac.update(&[0]);
+        mac.update(from.map(|from| network(from).to_string()).unwrap_or_default().as_bytes());
         mac.update(&[0]);
         mac.update(password.as_bytes());
         mac.finalize().into_bytes().into()
@@ -229,18 +235,23 @@ mod tests {
         let (now, right) = (Instant::now(), hash("correct horse").unwrap());
         assert!(right.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert_ne!(hash("correct horse").unwrap(), right, "each hash has a salt of its own");
-        assert_eq!(verifier.verify(Some(&right), "correct horsf", now), Verdict::Wrong);
-        assert_eq!(verifier.verify(None, "correct horse", now), Verdict::Wrong);
-        assert!(!verifier.remembers(&right, "correct horse", now));
-        assert_eq!(verifier.verify(Some(&right), "correct horse", now), Verdict::Right);
-        assert!(verifier.remembers(&right, "correct horse", now + REMEMBERED - Duration::from_millis(1)));
-        assert!(!verifier.remembers(&right, "correct horse", now + REMEMBERED));
-        assert!(!verifier.remembers(&right, "correct horsf", now));
+        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, now), Verdict::Wrong);
+        assert_eq!(verifier.verify(None, "correct horse", None, now), Verdict::Wrong);
+        assert!(!verifier.remembers(&right, "correct horse", None, now));
+        assert_eq!(verifier.verify(Some(&right), "correct horse", None, now), Verdict::Right);
+        assert!(verifier.remembers(&right, "correct horse", None, now + REMEMBERED - Duration::from_millis(1)));
+        assert!(!verifier.remembers(&right, "correct horse", None, now + REMEMBERED));
+        let (here, there) = (Some("2001:db8::1".parse().unwrap()), Some("2001:db8:0:1::1".parse().unwrap()));
+        assert!(!verifier.remembers(&right, "correct horse", here, now), "it was right elsewhere");
+        assert_eq!(verifier.verify(Some(&right), "correct horse", here, now), Verdict::Right);
+        assert!(verifier.remembers(&right, "correct horse", here, now));
+        assert!(!verifier.remembers(&right, "correct horse", there, now));
+        assert!(!verifier.remembers(&right, "correct horsf", None, now));
         assert!(
-            !verifier.remembers(&hash("correct horse").unwrap(), "correct horse", now),
+            !verifier.remembers(&hash("correct horse").unwrap(), "correct horse", None, now),
             "the password was set anew"
         );
-        assert_eq!(verifier.verify(Some(&right), &"x".repeat(LONGEST + 1), now), Verdict::Wrong);
+        assert_eq!(verifier.verify(Some(&right), &"x".repeat(LONGEST + 1), None, now), Verdict::Wrong);
     }
 
     #[test]
@@ -250,13 +261,13 @@ mod tests {
         let right = hash("correct horse").unwrap();
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..WAITING)
-                .map(|_| scope.spawn(|| verifier.verify(Some(&right), "correct horse", Instant::now())))
+                .map(|_| scope.spawn(|| verifier.verify(Some(&right), "correct horse", None, Instant::now())))
                 .collect();
             let look = crossbeam_channel::tick(Duration::from_millis(1));
             while lock(&verifier.gate).waiting < WAITING {
                 look.recv().unwrap();
             }
-            assert_eq!(verifier.verify(Some(&right), "correct horse", Instant::now()), Verdict::Busy);
+            assert_eq!(verifier.verify(Some(&right), "correct horse", None, Instant::now()), Verdict::Busy);
             drop(places);
             for thread in waiting {
                 assert_eq!(thread.join().unwrap(), Verdict::Right);
@@ -270,17 +281,17 @@ mod tests {
     fn checks_use_two_buffers_again_and_unknown_names_none() {
         let verifier = Verifier::new().unwrap();
         let right = hash("correct horse").unwrap();
-        assert_eq!(verifier.verify(None, "correct horse", Instant::now()), Verdict::Wrong);
+        assert_eq!(verifier.verify(None, "correct horse", None, Instant::now()), Verdict::Wrong);
         assert!(lock(&verifier.gate).idle.is_empty(), "nothing is computed for a name that is not there");
-        assert_eq!(verifier.verify(Some(&right), "correct horsf", Instant::now()), Verdict::Wrong);
+        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), Verdict::Wrong);
         let first = lock(&verifier.gate).idle[0].as_ptr();
         for _ in 0..3 {
-            assert_eq!(verifier.verify(Some(&right), "correct horsf", Instant::now()), Verdict::Wrong);
+            assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), Verdict::Wrong);
             assert_eq!(lock(&verifier.gate).idle[0].as_ptr(), first);
         }
         std::thread::scope(|scope| {
             for _ in 0..6 {
-                scope.spawn(|| verifier.verify(Some(&right), "correct horse", Instant::now()));
+                scope.spawn(|| verifier.verify(Some(&right), "correct horse", None, Instant::now()));
             }
         });
         let gate = lock(&verifier.gate);
@@ -301,11 +312,19 @@ mod tests {
             let salt = SaltString::encode_b64(b"sixteen bytes ok").unwrap();
             let argon2 = Argon2::new(algorithm, version, params);
             let hash = Secret::new(argon2.hash_password(b"correct horse", &salt).unwrap().to_string());
-            assert_eq!(verifier.verify(Some(&hash), "correct horse", Instant::now()), Verdict::Right, "{algorithm}");
-            assert_eq!(verifier.verify(Some(&hash), "correct horsf", Instant::now()), Verdict::Wrong, "{algorithm}");
+            assert_eq!(
+                verifier.verify(Some(&hash), "correct horse", None, Instant::now()),
+                Verdict::Right,
+                "{algorithm}"
+            );
+            assert_eq!(
+                verifier.verify(Some(&hash), "correct horsf", None, Instant::now()),
+                Verdict::Wrong,
+                "{algorithm}"
+            );
         }
         let broken = Secret::new("$argon2id$v=19$m=8,t=1,p=1$c2l4dGVlbiBieXRlcyBvaw");
-        assert_eq!(verifier.verify(Some(&broken), "correct horse", Instant::now()), Verdict::Wrong);
+        assert_eq!(verifier.verify(Some(&broken), "correct horse", None, Instant::now()), Verdict::Wrong);
     }
 
     #[test]

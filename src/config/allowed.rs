@@ -186,7 +186,7 @@ fn is_guarded(address: IpAddr) -> bool {
         }
         IpAddr::V6(address) => address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local(),
     };
-    local || METADATA.contains(&address)
+    local || address.is_multicast() || METADATA.contains(&address)
 }
 
 /// The IPv4 addresses that an IPv6 address has in it: a router or this machine's own kernel (a 6to4 or Teredo interface, a
@@ -286,6 +286,8 @@ mod tests {
             "rtsp://[::ffff:0:127.0.0.1]/a",
             "rtsp://[::ffff:169.254.169.254]/a",
             "rtsp://[2001:db8::5efe:127.0.0.1]/a",
+            "rtsp://[ff02::1]/a",
+            "rtsp://224.0.0.1/a",
             "rtsp://[2001:db8::200:5efe:169.254.1.1]/a",
             "rtsp://0.0.0.0/a",
             "rtsp://0.1.2.3/a",

@@ -110,7 +110,7 @@ const TABLE: &[Row] = &[
         By::Network,
         Resource(ResourceError::Read),
         "the connection has failed",
-        "check the network, and the transport",
+        "check the network, the transport, and the scheme: a camera that takes TLS only needs rtsps://",
     ),
     row(By::Network, Resource(ResourceError::Write), "the connection has failed", "check the network"),
     row(

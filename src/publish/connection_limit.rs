@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::access::limit::network;
+
 /// RTSP connections at the same time.
 pub(super) const MAX_CONNECTIONS: usize = 512;
 
-/// Of these, connections from one address other than this machine's loopback.
+/// Of these, connections from one address (IPv6: one network of 64 bits) other than this machine's loopback.
 pub(super) const MAX_OF_ADDRESS: usize = 128;
 
 /// Counts open connections by address.
@@ -37,10 +39,11 @@ impl ConnectionLimiter {
     /// A permit for a connection from `address`; `None` when there are too many connections, in all or from there. The
     /// loopback may have all, because a proxy on this machine stands for many clients.
     pub fn try_acquire(&self, address: IpAddr) -> Option<ConnectionPermit> {
-        let address = address.to_canonical();
+        let is_loopback = address.to_canonical().is_loopback();
+        let address = network(address);
         let mut open = lock(&self.open);
         let of_address = open.get(&address).copied().unwrap_or_default();
-        if open.values().sum::<usize>() >= self.max || (of_address >= self.max_of_address && !address.is_loopback()) {
+        if open.values().sum::<usize>() >= self.max || (of_address >= self.max_of_address && !is_loopback) {
             return None;
         }
         open.insert(address, of_address + 1);
@@ -70,13 +73,15 @@ mod tests {
 
     #[test]
     fn one_address_is_limited_and_others_keep_their_share() {
-        let limiter = ConnectionLimiter::new(5, 2);
+        let limiter = ConnectionLimiter::new(6, 2);
         let (one, other) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
         let held = [limiter.try_acquire(one).unwrap(), limiter.try_acquire(one).unwrap()];
         assert!(limiter.try_acquire(one).is_none());
         // The same address, as a socket for both families gives it.
         assert!(limiter.try_acquire("::ffff:192.0.2.1".parse().unwrap()).is_none());
         let _other = limiter.try_acquire(other).unwrap();
+        let _neighbour = limiter.try_acquire("2001:db8::2".parse().unwrap()).unwrap();
+        assert!(limiter.try_acquire("2001:db8::3".parse().unwrap()).is_none(), "the third from one network");
         drop(held);
         let _again = limiter.try_acquire(one).unwrap();
         let local = "127.0.0.1".parse().unwrap();

@@ -189,7 +189,7 @@ pub(super) async fn check(
     password: String,
     from: IpAddr,
 ) -> Result<Identity, Denied> {
-    if let Some(identity) = access.remembered(&user, &password) {
+    if let Some(identity) = access.remembered(&user, &password, Some(from)) {
         return Ok(identity);
     }
     let access = Arc::clone(access);
