@@ -22,13 +22,13 @@ const VALID: Duration = Duration::from_secs(825 * 24 * 3600);
 
 #[derive(Debug, Args)]
 pub struct CertArgs {
-    /// Name or address by which the service is reached; may be given again [default: this machine's name and addresses].
+    /// Host name or address of the service; may be repeated [default: this machine's name and addresses].
     #[arg(long, value_name = "NAME")]
     pub host: Vec<String>,
-    /// The folder, which is made; cert.pem and key.pem are not overwritten.
+    /// The folder, created if missing; existing cert.pem and key.pem are not overwritten.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Overwrite them.
+    /// Overwrite existing files.
     #[arg(long)]
     pub force: bool,
 }

@@ -132,14 +132,14 @@ pub enum Command {
     #[command(after_help = "Examples:\n  maskcast bench\n  maskcast bench --input drive.mp4 --json bench.json\n\n\
         The limit is what decoding, the model and encoding cost alone, with all cores busy and nothing between them.")]
     Bench(bench::BenchArgs),
-    /// Say who may watch, and who may change what.
+    /// Manage users and tokens.
     User {
         #[command(subcommand)]
         command: user::UserCommand,
     },
-    /// Make a certificate that this machine signs itself, and its key, for `[server.tls]`.
+    /// Make a self-signed certificate and its key, for `[server.tls]`.
     #[command(after_help = "Example: sudo maskcast cert --host cameras.example.org -o /etc/maskcast/tls\n\n\
-        Browsers warn of it once; players and programs have to be told that cert.pem is to be trusted.")]
+        Browsers warn of it once; players and programs must trust cert.pem.")]
     Cert(cert::CertArgs),
     /// Write a shell completion script to standard output.
     #[command(after_help = "Example: maskcast completions bash > /etc/bash_completion.d/maskcast")]

@@ -16,17 +16,17 @@ const CONFIG: &str = "/etc/maskcast/maskcast.toml";
 
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
-    /// Let somebody in by a password, which is asked for.
+    /// Add a user; prompts for the password.
     #[command(after_help = "Examples:\n  sudo maskcast user add anna --role operator\n  \
         pass show cameras/wall | maskcast user add wall --password-stdin --config cameras.toml")]
     Add(AddArgs),
-    /// Who there is, and what they may do.
+    /// List users and roles.
     #[command(after_help = "Example: sudo maskcast user list")]
     List {
         #[command(flatten)]
         place: Place,
     },
-    /// Let a user or a token in no longer.
+    /// Remove a user or token.
     #[command(after_help = "Example: sudo maskcast user remove anna")]
     Remove {
         /// The user or token.
@@ -34,13 +34,13 @@ pub enum UserCommand {
         #[command(flatten)]
         place: Place,
     },
-    /// Let a program in by a token, which is written to standard output, once.
+    /// Add a token for a program; prints it to standard output, once.
     #[command(after_help = "Example: sudo maskcast user token prometheus\n\n\
         Programs send it with every request: Authorization: Bearer TOKEN")]
     Token {
         /// Letters, digits and - _ . @
         name: String,
-        /// What it may do.
+        /// Role.
         #[arg(long, value_enum, default_value = "viewer")]
         role: RoleArg,
         #[command(flatten)]
@@ -52,17 +52,17 @@ pub enum UserCommand {
 pub struct AddArgs {
     /// Letters, digits and - _ . @
     name: String,
-    /// What they may do.
+    /// Role.
     #[arg(long, value_enum, default_value = "viewer")]
     role: RoleArg,
-    /// Take the password from the first line of standard input.
+    /// Read the password from the first line of standard input.
     #[arg(long)]
     password_stdin: bool,
-    /// Keep the digest by which RTSP players can prove the password without TLS, too. Whoever reads the users file can watch
-    /// by RTSP with it, and guess the password faster.
+    /// Also store an RTSP digest, for digest authentication without TLS. Anyone who reads the users file can watch by RTSP
+    /// with it, and guess the password faster.
     #[arg(long)]
     rtsp_digest: bool,
-    /// Give a user who exists another password and role.
+    /// Replace password and role of an existing user.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -75,16 +75,16 @@ pub struct Place {
     /// The users file.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     users: Option<PathBuf>,
-    /// The configuration whose users file it is [default: /etc/maskcast/maskcast.toml].
+    /// The configuration that names the users file [default: /etc/maskcast/maskcast.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RoleArg {
-    /// May look.
+    /// May watch.
     Viewer,
-    /// May change streams, overlays and the model, too.
+    /// May also change streams, overlays and the model.
     Operator,
 }
 

@@ -41,12 +41,12 @@ pub struct Cli {
 pub enum Command {
     /// Train a model, export it and report on it
     Fit(Box<fit::FitArgs>),
-    /// Go on with a run that was stopped or killed; it ends as if it had not been
+    /// Continue a run that was stopped or killed; the result is the same
     #[command(after_help = "Example: maskcast-train resume runs/first")]
     Resume {
         /// The run's folder
         folder: PathBuf,
-        /// Begin at epoch 1 again, with the run's weights: for a data set that has changed since
+        /// Restart at epoch 1 with the run's current weights: for a data set that has changed
         #[arg(long)]
         restart: bool,
     },
