@@ -195,7 +195,9 @@ pub fn describe(error: &gst::message::Error) -> GstError {
     match explain(element, &cause, status(error), error.debug().as_deref().unwrap_or_default()) {
         Some(row) => {
             let words = format!("{message}{detail}");
-            GstError { message: format!("{}: {words}", row.text()), words, kind: row.kind }
+            // Found by another element's debug text: the words of the element that reports it name a wrong cause.
+            let message = if row.debug.is_empty() { format!("{}: {words}", row.text()) } else { row.text() };
+            GstError { message, words, kind: row.kind }
         }
         None => GstError::new(format!("{message}{detail}")),
     }
