@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, SendError, SendTimeoutError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Select, SendError, SendTimeoutError, TrySendError, bounded};
 
 /// What a full queue does with one more item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,15 @@ pub fn queue<T>(capacity: usize, when_full: WhenFull) -> (Sender<T>, Receiver<T>
 }
 
 impl<T> Sender<T> {
-    /// Whether [`Sender::send`] would wait now.
+    /// Whether [`Sender::send`] would wait now. It does not wait for a receiver that is gone: it fails then, although the
+    /// queue still counts as full.
     pub fn would_wait(&self) -> bool {
-        self.evict.is_none() && self.channel.is_full()
+        if self.evict.is_some() || !self.channel.is_full() {
+            return false;
+        }
+        let mut select = Select::new();
+        select.send(&self.channel);
+        select.try_ready().is_err()
     }
 
     /// The sending half of a blocking queue, to wait for room in a `Select`; `None` where a full queue drops its oldest
@@ -120,10 +126,12 @@ mod tests {
 
     #[test]
     fn says_before_it_waits() {
-        let (blocking, _receiver) = queue(1, WhenFull::Block);
+        let (blocking, receiver) = queue(1, WhenFull::Block);
         assert!(!blocking.would_wait());
         blocking.send(1).unwrap();
         assert!(blocking.would_wait());
+        drop(receiver);
+        assert!(!blocking.would_wait() && blocking.send(2).is_err(), "nobody will make room in it");
         let (dropping, _receiver) = queue(1, WhenFull::DropOldest);
         dropping.send(1).unwrap();
         assert!(!dropping.would_wait());

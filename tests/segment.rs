@@ -344,6 +344,29 @@ fn what_cannot_be_done_is_said_in_one_line() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Long enough to fill every queue: a failed output is to end the job whatever the stages wait for.
+#[test]
+fn pictures_that_are_too_small_for_h264_end_in_one_line() {
+    let folder = folder(64, 36);
+    let path = folder.path();
+    let small = ["2x2", "4x4", "8x8", "16x2", "14x20", "640x2", "4098x2"];
+    for size in small.into_iter().chain(["16x16", "33x17"]) {
+        let (source, file) = (format!("color=red:s={size}:r=25:d=4"), path.join(format!("{size}.mkv")));
+        ffmpeg(&["-f", "lavfi", "-i", &source, "-c:v", "ffv1", "-pix_fmt", "bgr0", file.to_str().unwrap()]);
+    }
+    for size in small {
+        let ended = run(&mut command(path, &format!("{size}.mkv"), "small.mp4"));
+        let (code, line) = refused(&ended);
+        let said = line.contains(&format!("the picture is {size}; H.264 encoders take no less than 16x16"));
+        assert!(code == Some(1) && said && line.contains("enlarge"), "{size}: {line}");
+    }
+    assert!(names(path).iter().all(|name| !name.starts_with("small")), "{:?}", names(path));
+    for size in ["16x16", "33x17"] {
+        let output = segment(path, &format!("{size}.mkv"), &format!("{size}.mp4"), &[]);
+        assert_eq!(probe(&output).frames, 100, "{size}");
+    }
+}
+
 #[test]
 fn an_output_that_was_there_survives_a_failure() {
     let folder = folder(64, 36);

@@ -40,6 +40,25 @@ pub struct Done {
     pub stopped: bool,
 }
 
+/// How long a job that was stopped may go on without a further frame: its output hangs then.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// When the newest frame came out of a job that was stopped.
+struct Ending {
+    published: u64,
+    since: Instant,
+}
+
+impl Ending {
+    /// Whether no frame has come out for too long.
+    fn hangs(&mut self, published: u64, now: Instant) -> bool {
+        if published != self.published {
+            *self = Ending { published, since: now };
+        }
+        now.saturating_duration_since(self.since) >= STOP_LIMIT
+    }
+}
+
 /// Runs a job. `progress` is called about ten times a second.
 ///
 /// # Errors
@@ -49,6 +68,7 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
     let mut config = defaults_stream("file", source);
     (config.show, config.overlay, config.encode) = (Show::Matched, overlay, encode.clone());
     let status = Arc::new(Status::quiet(&config.name));
+    let shown = output.display().to_string();
     let file = FileOutput::new(output, encode, Arc::clone(&status)).map_err(Failure::usage)?;
     let counts = Arc::new(Mutex::new(Box::new([0_u64; 256])));
     let maker = Arc::clone(model);
@@ -67,17 +87,26 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
     };
     let started = Instant::now();
     let stream = Stream::start(parts, &pool).map_err(Failure::usage)?;
-    let mut stopped = false;
+    let mut ending: Option<Ending> = None;
     // Short files should not wait for a long look.
     let (quick, slow) = (Duration::from_millis(10), Duration::from_millis(100));
     while !stream.is_finished() {
         progress(&status);
         let pause = if started.elapsed() < Duration::from_secs(2) { quick } else { slow };
-        if stopped {
+        let published = status.ledger.counts().published;
+        if let Some(ending) = &mut ending {
+            if ending.hangs(published, Instant::now()) {
+                // Neither the stream nor the pool is waited for: their threads end with the process.
+                std::mem::forget(pool);
+                let limit = STOP_LIMIT.as_secs();
+                return Err(Failure::runtime(format!(
+                    "{shown}: after the stop it took no frame for {limit} s and was given up; what it holds is incomplete"
+                )));
+            }
             // The source is told; what is under way comes out.
             let _ = crossbeam_channel::after(quick).recv();
         } else if stop.wait(pause) {
-            stopped = true;
+            ending = Some(Ending { published, since: Instant::now() });
             stream.stop();
         }
     }
@@ -85,7 +114,7 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
     let elapsed = started.elapsed();
     progress(&status);
     // A stop that came when the source had ended has stopped nothing.
-    let stopped = stopped && !status.condition().ended;
+    let stopped = ending.is_some() && !status.condition().ended;
     let class_pixels = counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(Done { status, elapsed, class_pixels, stopped })
 }
@@ -99,4 +128,19 @@ fn tap(counts: Arc<Mutex<Box<[u64; 256]>>>, mut on_mask: Option<Tap>) -> Tap {
         }
         on_mask.as_mut().map_or(Ok(()), |on_mask| on_mask(frame, mask))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_job_hangs_only_when_no_frame_comes_out() {
+        let start = Instant::now();
+        let mut ending = Ending { published: 3, since: start };
+        assert!(!ending.hangs(3, start + STOP_LIMIT / 2));
+        assert!(!ending.hangs(4, start + STOP_LIMIT), "a slow one goes on");
+        assert!(!ending.hangs(4, start + STOP_LIMIT * 3 / 2));
+        assert!(ending.hangs(4, start + STOP_LIMIT * 2));
+    }
 }

@@ -5,7 +5,8 @@
 //! run instead of many small ones. A worker that panics or fails loses its batch, is counted, and gets a new segmenter.
 //!
 //! A worker never waits for one lane alone: a lane whose overlay has no room for another frame (a file at full speed
-//! with a slow output) is passed over until there is room, and the other lanes are served meanwhile.
+//! with a slow output) is passed over until there is room, and the other lanes are served meanwhile. A lane whose overlay
+//! has ended, as that of a file does whose output failed, is closed.
 //!
 //! The workers of one model are a [`Crew`]. [`Pool::install`] puts another crew in its place while streams go on: the new
 //! one is ready before the old one stops after the batch it is on, so no frame is lost. While there is no model, frames

@@ -35,10 +35,14 @@ pub struct EncodeChain {
     pub last: gst::Element,
 }
 
+/// The shortest side of a picture that H.264 encoders take: a macroblock. x264enc and openh264enc say nothing of it in
+/// their caps; they fail at the first picture, and the reason that is given is "not negotiated".
+const LEAST_SIDE: usize = 16;
+
 /// Builds the chain for raw pictures with `caps`.
 ///
 /// # Errors
-/// Missing elements, with what to install.
+/// Missing elements, with what to install, and a picture that is too small for any encoder.
 pub fn build(
     pipeline: &gst::Pipeline,
     caps: &gst::Caps,
@@ -48,10 +52,21 @@ pub fn build(
     purpose: Purpose,
     status: &Arc<Status>,
 ) -> Result<EncodeChain, OutputError> {
+    check_size(info)?;
     let encoder = make(kind.element())?;
     configure(&encoder, kind, info, config, purpose);
     measure(&encoder, status);
     assemble(pipeline, caps, info, kind, encoder, purpose)
+}
+
+fn check_size(info: &VideoInfo) -> Result<(), OutputError> {
+    if info.width.min(info.height) >= LEAST_SIDE {
+        return Ok(());
+    }
+    Err(OutputError(format!(
+        "the picture is {info}; H.264 encoders take no less than {LEAST_SIDE}x{LEAST_SIDE}: set a larger picture at the \
+         source, or enlarge the video first"
+    )))
 }
 
 /// `appsrc ! what the encoder needs before it ! encoder ! capsfilter ! h264parse`

@@ -92,6 +92,36 @@ fn times_go_on_when_another_encoder_takes_over() {
     assert!(times.is_sorted() && times[14] < 1000, "{times:?}");
 }
 
+/// A viewer of a picture that no encoder takes: it is said why, no encoder is blamed, JPEG and the next size go on.
+#[test]
+fn a_picture_that_is_too_small_for_h264_is_named() {
+    struct Taker;
+    impl crate::publish::fanout::Taker for Taker {
+        fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+            crate::publish::fanout::Taken::Yes
+        }
+    }
+    crate::gst::init().unwrap();
+    let (outlets, status) = (Outlets::default(), Arc::new(Status::new("test")));
+    outlets.h264.add(Box::new(Taker));
+    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets).unwrap().patient();
+    let stamp = |n| Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+    let info = |width, height| VideoInfo::new(crate::frame::PixelFormat::I420, width, height);
+    for (n, (width, height)) in [(8, 8), (4098, 2), (15, 20)].into_iter().enumerate() {
+        output.h264_retry = None;
+        let error = output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap_err().0;
+        assert!(error.contains(&format!("the picture is {width}x{height}")) && error.contains("16x16"), "{error}");
+        // Until it is tried again, nothing is done.
+        assert_eq!(output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap(), Accepted::Busy);
+    }
+    assert!(output.failed.0.is_empty());
+    output.h264_retry = None;
+    for (n, (width, height)) in [(16, 16), (17, 33)].into_iter().enumerate() {
+        assert_eq!(output.publish(stamp(n as u64 + 3), info(width, height), &mut grey).unwrap(), Accepted::Encoding);
+    }
+    output.finish().unwrap();
+}
+
 #[test]
 fn an_output_that_is_lost_to_a_panic_leaves_no_recorder_behind() {
     crate::gst::init().unwrap();

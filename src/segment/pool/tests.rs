@@ -95,6 +95,32 @@ fn a_file_with_a_slow_output_does_not_keep_the_worker_from_live_streams() {
     }
 }
 
+/// As when a file's output fails: the overlay ends with its queue full, and the source waits for room in the lane. A queue
+/// without a receiver counts as full, and as ready to be sent to: the workers would turn for ever, the source wait.
+#[test]
+fn a_lane_whose_overlay_has_ended_closes() {
+    let factory = || Ok(Box::new(Fake(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
+    let pool = Pool::start(2, 1, Box::new(factory)).unwrap();
+    let (status, requests, lane, overlay) = matched_lane(2, 2, WhenFull::Block);
+    pool.add(lane);
+    (0..4).for_each(|seq| assert!(requests.send(request(&status, seq)).is_ok()));
+    let (waits, waiting) = bounded(1);
+    let (closed, outcome) = bounded(1);
+    let source = Arc::clone(&status);
+    std::thread::spawn(move || {
+        // Nobody makes room: this ends only when the lane closes.
+        let sent = requests.send_patiently(request(&source, 4), Duration::from_millis(1), || {
+            let _ = waits.try_send(());
+        });
+        let _ = closed.send(sent.is_err());
+    });
+    waiting.recv_timeout(DEADLINE).expect("the source waits for room");
+    drop(overlay);
+    let failed = outcome.recv_timeout(DEADLINE).expect("the source is told that the lane has closed");
+    assert!(failed);
+    assert!(lock(&pool.shared.lanes).is_empty(), "no worker is occupied by it");
+}
+
 #[test]
 fn a_worker_survives_a_factory_that_panics() {
     let made = AtomicUsize::new(0);

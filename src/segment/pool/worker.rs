@@ -11,6 +11,7 @@ use super::{Doing, Factory, Lane, LaneOutput, Matched, NoMask, Shared, Task, loc
 use crate::frame::{Frame, Mask};
 use crate::repeats;
 use crate::segment::{SegmentError, Segmented, Segmenter};
+use crate::stream::ledger::DropReason;
 use crate::stream::timing::Stage;
 
 /// Pauses of a worker after failures that follow one another: none after the first, then this, doubling up to the longest.
@@ -183,6 +184,8 @@ impl Worker {
 pub(super) enum Taken {
     Job(Box<Job>),
     Nothing,
+    /// No request will come any more, or nobody is there for the masks. The lane is let go of, so that whoever waits for
+    /// room in it sees it close.
     Closed,
 }
 
@@ -205,11 +208,16 @@ pub(super) fn take(lane: &Arc<Lane>) -> Taken {
         let (sender, mask) = bounded(1);
         match overlay.send(Matched { frame: request.frame.clone(), entry, mask }) {
             Ok(None) => {}
-            Ok(Some(evicted)) => evicted.entry.dropped(crate::stream::ledger::DropReason::OverlayBusy),
+            Ok(Some(evicted)) => evicted.entry.dropped(DropReason::OverlayBusy),
             Err(returned) => {
-                // The overlay is gone: the stream is stopping, and nobody waits for this mask.
-                returned.0.entry.dropped(crate::stream::ledger::DropReason::Stopped);
-                return Taken::Nothing;
+                // The overlay is gone: nobody waits for this mask, nor for those of the requests behind it.
+                returned.0.entry.dropped(DropReason::Stopped);
+                for request in lane.requests.try_iter() {
+                    if let Some(entry) = request.entry {
+                        entry.dropped(DropReason::Stopped);
+                    }
+                }
+                return Taken::Closed;
             }
         }
         promise = Some(sender);
