@@ -285,3 +285,31 @@ fn a_file_is_complete_when_its_last_picture_ends_where_its_track_does() {
         assert_eq!(ended.stderr.contains("ends early"), !complete, "{name}: {}", ended.stderr);
     }
 }
+
+/// `maskcast segment` of `input` in `folder`: the times of the pictures that come out in milliseconds, the report, the log.
+fn segmented(folder: &Path, input: &str) -> (Vec<u128>, Value, String) {
+    let mut command = maskcast();
+    command.current_dir(folder).args(["segment", input, "-o", "out.mkv", "--model", "channels.onnx"]);
+    let ended = run(command.args(["--report", "report.json"]));
+    assert_eq!(ended.code, Some(0), "{input}: {}", ended.stderr);
+    let times = pictures(folder.join("out.mkv").to_str().unwrap()).into_iter().map(|(at, _)| at).collect();
+    let report = serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap();
+    (times, report, ended.stderr)
+}
+
+/// GStreamer's MP4 demuxer takes a track that is shorter than a fifth of the file for a preview, and leaves it out.
+#[test]
+fn video_that_is_much_shorter_than_the_subtitles_is_segmented() {
+    let folder = folder_with_model(64, 36);
+    let (words, clip) = (folder.path().join("late.srt"), folder.path().join("subtitles.mp4"));
+    let lines = "1\n00:00:00,000 --> 00:00:01,500\nearly\n\n2\n00:01:00,000 --> 00:01:01,000\nlate\n";
+    std::fs::write(&words, lines).unwrap();
+    for more in [[].as_slice(), &["-movflags", "+faststart"]] {
+        let mut arguments = vec!["-i", words.to_str().unwrap(), "-c:s", "mov_text", "-c:v", "libx264"];
+        arguments.extend(["-preset", "ultrafast", "-pix_fmt", "yuv420p"].iter().chain(more));
+        encode(&clip, "testsrc2=s=320x240:r=15:d=2", &arguments);
+        let (times, report, log) = segmented(folder.path(), "subtitles.mp4");
+        assert_eq!((times.len(), times.last()), (30, Some(&1933)), "{more:?}");
+        assert_eq!((&report["frames_in"], &report["complete"]), (&30.into(), &true.into()), "{more:?}: {log}");
+    }
+}

@@ -19,6 +19,7 @@ mod keepalive;
 mod keyframe;
 mod looping;
 mod mapped;
+mod movie;
 mod multipart;
 mod network;
 mod pipeline;

@@ -22,7 +22,7 @@ use super::secrets::Secrets;
 use super::timeline::{Timeline, Times};
 use super::tracks::{self, Shortfall, Tracks};
 use super::trust::Refused;
-use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError, stuck, transport_stream};
+use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError, movie, stuck, transport_stream};
 use crate::config::{SourceSpec, SourceUri};
 use crate::gst::{GstError, Kind, bus_error, make, state_error};
 
@@ -126,6 +126,7 @@ impl GstCapture {
             follow(element, &clock);
             stuck::end(element);
             transport_stream::follow(element);
+            movie::keep_video(element);
             if guarded {
                 guard(element, &watched);
                 repeat_parameters(element);
