@@ -306,7 +306,11 @@ mod tests {
         super::super::init().unwrap();
         for row in TABLE {
             let shown = message(row.by, &error_of(row.code), row.status, row.debug);
-            let wanted = format!("{}: its own words (detail of it{})", row.text(), row.debug);
+            // A row that is found by another element's text leaves out the words of the one that reports it.
+            let wanted = match row.debug {
+                "" => format!("{}: its own words (detail of it)", row.text()),
+                _ => row.text(),
+            };
             assert_eq!((shown.message, shown.kind), (wanted, row.kind), "{:?} {:?} {:?}", row.by, row.code, row.status);
         }
     }
