@@ -313,3 +313,16 @@ fn video_that_is_much_shorter_than_the_subtitles_is_segmented() {
         assert_eq!((&report["frames_in"], &report["complete"]), (&30.into(), &true.into()), "{more:?}: {log}");
     }
 }
+
+#[test]
+fn times_that_leap_by_hours_are_passed_over() {
+    let folder = folder_with_model(64, 36);
+    // The counter of a transport stream wraps after 26.5 hours.
+    let source = "testsrc2=s=320x240:r=10:d=2,settb=1/1000,setpts='N*100+gte(N,12)*95082139'";
+    let more = ["-fps_mode", "passthrough", "-enc_time_base", "1/1000", "-c:v", "libx264", "-preset", "ultrafast"];
+    encode(&folder.path().join("leap.mkv"), source, &[&more[..], &["-bf", "0", "-pix_fmt", "yuv420p"]].concat());
+    let (times, report, log) = segmented(folder.path(), "leap.mkv");
+    assert_eq!(times, (0..20).map(|n| n * 100).collect::<Vec<u128>>());
+    assert_eq!(report["frames_in"], 20, "{report}");
+    assert_eq!(log.matches("times leap ahead by 95082 s").count(), 1, "{log}");
+}

@@ -13,6 +13,16 @@ const LEAST: Duration = Duration::from_millis(1);
 /// pictures go on from there. One that goes back by less is a wrong time of a single picture.
 const SET_BACK: Duration = Duration::from_secs(1);
 
+/// A time that is further ahead comes from a damaged stamp or a counter that has wrapped (those of MPEG transport streams
+/// have 33 bits, 26.5 hours): a player would stand still for hours. Shorter gaps may be meant.
+const LEAP: Duration = Duration::from_secs(3600);
+
+/// The same between the first two pictures, when nothing tells how far apart they usually are.
+const FIRST_LEAP: Duration = Duration::from_secs(24 * 3600);
+
+/// Steps of a time lapse may be long; one that is this many times as long as the one before is not one of them.
+const UNEVEN: u32 = 10;
+
 /// What is known of a picture's time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
@@ -41,19 +51,31 @@ pub struct Timeline {
     stuck: bool,
     /// The clip has begun again, and its first picture has not come.
     restarted: bool,
+    /// How far the newest picture's time was ahead, where that was too far.
+    leap: Option<Duration>,
 }
 
 impl Timeline {
     /// The next picture's time: later than that of the one before.
     pub fn place(&mut self, Times { pts, duration, period }: Times) -> Duration {
         let risen = pts.zip(self.given).and_then(|(pts, given)| pts.checked_sub(given));
+        self.leap = None;
         let at = match (pts, self.newest) {
             (Some(pts), None) => pts,
             (Some(pts), Some((newest, end))) => {
                 let mut at = nanos(pts) + self.shift;
-                if self.restarted || at + nanos(SET_BACK) < nanos(newest) {
-                    self.shift = nanos(end) - nanos(pts);
-                    at = nanos(end);
+                let furthest = self.step.map_or(FIRST_LEAP, |step| LEAP.max(step.saturating_mul(UNEVEN)));
+                if !self.restarted && at - nanos(newest) > nanos(furthest) {
+                    let leap = duration_of(at - nanos(newest));
+                    let text = format!("times leap ahead by {} s: frames go on without that gap", leap.as_secs());
+                    crate::repeats::warn("", "capture", &text);
+                    self.leap = Some(leap);
+                }
+                if self.restarted || self.leap.is_some() || at + nanos(SET_BACK) < nanos(newest) {
+                    // Some formats take the leap for the length of the picture before.
+                    let usual = newest + self.step.unwrap_or((end - newest).min(LEAP));
+                    at = nanos(if self.leap.is_some() { usual } else { end });
+                    self.shift = at - nanos(pts);
                 }
                 // Several pictures with one time (an animation of which each picture has time 0): each follows the one
                 // before, until the source's times have caught up.
@@ -65,7 +87,7 @@ impl Timeline {
         };
         self.restarted = false;
         self.given = pts.or(self.given);
-        self.step = risen.filter(|step| !step.is_zero()).or(self.step);
+        self.step = risen.filter(|step| !step.is_zero() && self.leap.is_none()).or(self.step);
         let length = duration.filter(|duration| !duration.is_zero()).or(period).or(self.step).unwrap_or(UNKNOWN_LENGTH);
         // A picture that is shown for longer than the next one's time allows would delay all that follow.
         let length = if self.stuck { self.step.map_or(length, |step| length.min(step)) } else { length };
@@ -148,6 +170,49 @@ mod tests {
         let given = [90_000_000, 90_000_040, 0, 40, 80];
         let placed = given.map(|pts| at(&mut line, Some(pts), Some(40), None));
         assert_eq!(placed, [90_000_000, 90_000_040, 90_000_080, 90_000_120, 90_000_160]);
+    }
+
+    #[test]
+    fn a_leap_of_hours_is_passed_over() {
+        const HOUR: u64 = 3_600_000;
+        let place = |given: &[u64], duration, period| -> (Vec<u64>, usize) {
+            let (mut line, mut leaps) = (Timeline::default(), 0);
+            let placed = given.iter().map(|pts| {
+                let placed = at(&mut line, Some(*pts), duration, period) as u64;
+                leaps += usize::from(line.leap.is_some());
+                placed
+            });
+            (placed.collect(), leaps)
+        };
+        // A damaged transport stream: one time for all that follow, one wrong time, and times that go on from there.
+        let wrapped = 95_082_839;
+        let even = vec![0, 67, 134, 201, 268, 335];
+        for given in [
+            [0, 67, 134, wrapped, wrapped, wrapped],
+            [0, 67, 134, wrapped, 268, 335],
+            [0, 67, 134, wrapped, wrapped + 67, wrapped + 134],
+        ] {
+            assert_eq!(place(&given, Some(67), Some(67)), (even.clone(), 1), "{given:?}");
+        }
+        assert_eq!(place(&[0, wrapped, wrapped + 67], None, Some(67)), (vec![0, 67, 134], 1), "the first two");
+        // A length that is not one: the leap itself, or a tick of the clock.
+        let mut line = Timeline::default();
+        let given = [(0, 1), (67, 1), (134, wrapped - 134), (wrapped, 67), (wrapped + 67, 67)];
+        let placed = given.map(|(pts, length)| at(&mut line, Some(pts), Some(length), None));
+        assert_eq!(placed, [0, 67, 134, 201, 268]);
+        // Damaged again and again.
+        let given = [0, 67, 134, wrapped, 268, wrapped + 9];
+        assert_eq!(place(&given, Some(67), Some(67)), (even, 2));
+        // Time lapses, also those that announce 25 pictures a second.
+        for step in [10_000, 60_000, HOUR / 2, 2 * HOUR, 12 * HOUR] {
+            let lapse: Vec<u64> = (0..5).map(|n| n * step).collect();
+            for duration in [None, Some(40), Some(step)] {
+                assert_eq!(place(&lapse, duration, Some(40)), (lapse.clone(), 0), "{step} {duration:?}");
+            }
+        }
+        // It pauses for a while.
+        let paused = [0, 60_000, 120_000, HOUR, HOUR + 60_000];
+        assert_eq!(place(&paused, None, Some(40)), (paused.to_vec(), 0));
     }
 
     #[test]
