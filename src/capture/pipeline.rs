@@ -312,7 +312,11 @@ impl Capture for GstCapture {
 
     fn shortfall(&self) -> Option<Shortfall> {
         let length = self.pipeline.query_duration::<gst::ClockTime>()?;
-        Shortfall::of(self.tracks.extent().with(self.timeline.length()), length.into(), self.length)
+        let missing = || Shortfall::of(self.tracks.extent().with(self.timeline.length()), length.into(), self.length);
+        missing().and_then(|_| {
+            self.tracks.wait_for_others();
+            missing()
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known of a source's tracks: whether there is video, and how far any of them has been read.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -14,7 +14,14 @@ pub struct Tracks {
     /// All tracks are known, and none is video.
     no_video: AtomicBool,
     extent: Mutex<Extent>,
+    /// Tracks beside the video that have not been read to their end.
+    unfinished: Mutex<usize>,
+    finished: Condvar,
 }
+
+/// How long the end of a file is waited for in the tracks beside its video: they are read by other threads, which may be a
+/// little behind. Reading them takes no decoding.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the tracks have brought.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +50,22 @@ impl Tracks {
         extent.written = Some((first.min(start), last.max(start + length)));
     }
 
+    /// Waits until the tracks beside the video have been read to their end, for [`READ_LIMIT`] at most.
+    pub fn wait_for_others(&self) {
+        let unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.finished.wait_timeout_while(unfinished, READ_LIMIT, |unfinished| *unfinished > 0);
+    }
+
+    fn begin_other(&self) {
+        *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    fn end_other(&self) {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        *unfinished = unfinished.saturating_sub(1);
+        self.finished.notify_all();
+    }
+
     pub fn extent(&self) -> Extent {
         *self.extent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,6 +73,15 @@ impl Tracks {
 
 /// Follows a track that is not used (sound, subtitles): a file whose video ends before its sound is complete all the same.
 pub fn follow(pad: &gst::Pad, tracks: &Arc<Tracks>) {
+    tracks.begin_other();
+    let ending = Arc::clone(tracks);
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| match info.event().map(|event| event.type_()) {
+        Some(gst::EventType::Eos) => {
+            ending.end_other();
+            gst::PadProbeReturn::Remove
+        }
+        _ => gst::PadProbeReturn::Ok,
+    });
     let tracks = Arc::clone(tracks);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let segment = pad.sticky_event::<gst::event::Segment>(0);
