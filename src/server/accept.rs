@@ -50,7 +50,7 @@ const LARGEST_HEADER: usize = 64 << 10;
 /// Between two attempts to accept a connection when there is no file descriptor for it.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Seconds after which whoever got no place may try again.
+/// Seconds after which a refused client may try again.
 const RETRY: u32 = 5;
 
 /// A listener and the limits of its connections.
@@ -117,7 +117,7 @@ impl Doors {
             // New connections wait in the kernel while no descriptors are left for clients.
             while descriptors::are_scarce() {
                 repeats::warn("", "", "HTTP clients have to wait: too many files and connections are open");
-                self.places.close_one();
+                self.places.close_idle();
                 tokio::time::sleep(PAUSE).await;
             }
             match self.listener.accept().await {
@@ -127,7 +127,7 @@ impl Doors {
                 Err(error) => {
                     let text = format!("HTTP: no connection can be accepted: {error}; raise the limit of open files");
                     repeats::warn("", "", &text);
-                    self.places.close_one();
+                    self.places.close_idle();
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -16,7 +16,8 @@ use tokio::sync::Notify;
 
 use crate::access::limit::network;
 
-/// A client that has read nothing of its answer for this long may be closed in favour of a new one.
+/// A client that has read nothing of its answer for this long may be closed in favour of a new one; likewise, when
+/// descriptors are short, one that has sent nothing for this long.
 const STALLED: Duration = Duration::from_secs(5);
 
 /// How many connections there may be at the same time.
@@ -97,9 +98,10 @@ impl Places {
         Some(Place { number, in_reserve, shared: Arc::clone(&self.0), close, answered: AtomicBool::new(false) })
     }
 
-    /// Closes the connection that keeps the server waiting the longest, whoever's it is; `false` when there is none.
-    pub fn close_one(&self) -> bool {
-        self.0.table().close_one(|_| true, Instant::now())
+    /// Closes the connection that has been idle the longest, from any address; `false` when none has been idle for
+    /// [`STALLED`]. A connection that was just accepted is kept: its request is on the way.
+    pub fn close_idle(&self) -> bool {
+        self.0.table().close_idle(Instant::now())
     }
 }
 
@@ -112,6 +114,11 @@ impl Shared {
 impl Table {
     fn count(&self, which: impl Fn(&Seat) -> bool) -> usize {
         self.seats.values().filter(|seat| which(seat)).count()
+    }
+
+    fn close_idle(&mut self, now: Instant) -> bool {
+        let is_new = |since: Instant| now.saturating_duration_since(since) < STALLED;
+        self.close_one(|seat| !seat.waiting.is_some_and(is_new), now)
     }
 
     /// Closes one of `which` that keeps the server waiting, and frees its place at once; `false` when there is none.
@@ -141,7 +148,7 @@ impl Place {
         self.in_reserve
     }
 
-    /// Ends when the place is given to somebody else: the connection has to be closed.
+    /// Ends when the place is given to another connection: this one has to be closed.
     pub async fn closed(&self) {
         self.close.notified().await;
     }
@@ -288,5 +295,18 @@ mod tests {
         assert!(!places.0.table().close_one(|seat| !seat.in_reserve, Instant::now()), "a pause is nothing");
         assert!(places.0.table().close_one(|seat| !seat.in_reserve, Instant::now() + STALLED));
         assert!(is_closed(&busy).await);
+    }
+
+    /// Closed at once, every client would be reset while idle RTSP connections hold the descriptors.
+    #[test]
+    fn a_lack_of_descriptors_closes_idle_connections_but_not_new_ones() {
+        let places = Places::new(Counts { all: 2, of_one: 2, reserve: 1 });
+        let [new, working] = [1, 2].map(|n| places.enter(IpAddr::from([192, 0, 2, n]), false).unwrap());
+        working.works();
+        assert!(!places.close_idle(), "it came just now");
+        let later = Instant::now() + STALLED;
+        assert!(places.0.table().close_idle(later));
+        assert!(!places.0.table().close_idle(later), "a request is being answered");
+        drop((new, working));
     }
 }
