@@ -6,8 +6,8 @@
 //! | a name, from everywhere | 40 | a minute | no more than 100 are guessed in an hour, from however many addresses |
 //! | an address, for all names | 20 | 3 seconds | one client has no use for many names |
 //!
-//! HTTP's passwords, RTSP's passwords and RTSP's digests are counted together. Names that nobody has are counted as all
-//! others: else the limit would tell which there are. What is right costs nothing and clears the name from that address.
+//! HTTP's passwords, RTSP's passwords and RTSP's digests are counted together. Unknown names are counted like
+//! known ones: else the limit would show which users exist. What is right costs nothing and clears the name from that address.
 //! Where a name's password was right within 30 days, guesses from elsewhere do not count: a crowd of guessers does not keep
 //! people from where they usually are.
 //!
@@ -293,7 +293,7 @@ mod tests {
             limits.right(&attempt, now);
         }
         assert!(limits.attempt("anna", from(66), now).is_err(), "the address is as it was");
-        // Guesses of one name come to an end, whether somebody has the name or not.
+        // Guesses of one name are limited, whether a user has the name or not.
         for name in ["anna", "nobody"] {
             let tried = (0..1000).take_while(|_| limits.attempt_beside(name, from(66), now).is_ok()).count();
             assert_eq!(tried, 10, "{name}");

@@ -171,7 +171,7 @@ impl Access {
             || hosts.contains(&host)
     }
 
-    /// Whether this address is a proxy's that is believed when it tells whose request it passes on.
+    /// Whether this address is a trusted proxy's, whose forwarding headers name the client.
     pub fn trusts_proxy(&self, address: IpAddr) -> bool {
         self.rules().trusted_proxies.iter().any(|network| network.contains(&address))
     }
@@ -223,7 +223,7 @@ impl Access {
     ///
     /// # Errors
     /// Not so, or tried too often; also in the log, without what was tried. To be answered at the time that it says: sooner,
-    /// the answer would tell whether there is such a user.
+    /// the answer would show whether there is such a user.
     pub fn check(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Refusal> {
         if let Some(identity) = self.remembered(name, password, from) {
             return Ok(identity);
@@ -267,7 +267,8 @@ impl Access {
         Refusal { denied, answer_at: began + PACE * paces }
     }
 
-    /// Counts an attempt. The time is what a wrong one is told to wait: then only a right one is let in.
+    /// Counts an attempt. The duration is set when the limit is reached: a wrong attempt is then answered with it, and only a
+    /// right one is accepted.
     fn count(&self, name: &str, from: Option<IpAddr>, now: Instant) -> (Option<Attempt>, Option<Duration>) {
         let mut limits = lock(&self.limits);
         match limits.attempt(name, from, now) {
@@ -297,7 +298,8 @@ impl Access {
         lock(&self.limits).right(&tried.attempt, Instant::now());
     }
 
-    /// The digest was wrong: tells the log, and nobody else, what may be the reason. Blocks until this may be answered.
+    /// The digest was wrong: logs what may be the reason, which the client does not learn. Blocks until the refusal may be
+    /// answered.
     pub fn digest_was_wrong(&self, tried: &DigestAttempt) {
         let rules = self.rules();
         repeats::warn("", "", &format!("login by RTSP{} refused: {}", place(tried.from), why_not(&rules.users)));
@@ -394,131 +396,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(users: Users) -> ServerConfig {
-        ServerConfig { users, ..ServerConfig::default() }
-    }
-
-    fn user(name: &str, role: Role, password: &str) -> User {
-        User { name: name.into(), role, hash: password::hash(password).unwrap(), rtsp_digest: None }
-    }
-
-    fn token(name: &str, text: &str) -> Token {
-        Token { name: name.into(), role: Role::Viewer, sha256: digest(text.as_bytes()) }
-    }
-
-    #[test]
-    fn tokens_and_passwords_tell_who_is_there() {
-        let users = Users {
-            users: vec![user("anna", Role::Operator, "correct horse")],
-            tokens: vec![token("a", "one"), token("b", "two")],
-        };
-        let access = Access::new(&config(users)).unwrap();
-        assert_eq!(access.anonymous(), None);
-        assert_eq!(access.token("two").unwrap().name.as_deref(), Some("b"));
-        assert_eq!(access.token("three"), None);
-        let anna = access.password("anna", "correct horse", None).unwrap();
-        assert_eq!((anna.name.as_deref(), anna.role, &anna.csrf), (Some("anna"), Role::Operator, &None));
-        assert_eq!(access.remembered("anna", "correct horse", None), Some(anna));
-        assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
-        assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
-    }
-
-    /// Else it could test passwords against the memory of those that were right lately.
-    #[test]
-    fn a_limited_address_is_refused_also_while_the_password_is_remembered_for_another_address() {
-        let users = Users { users: vec![user("anna", Role::Viewer, "correct horse")], tokens: vec![] };
-        let access = Access::new(&config(users)).unwrap();
-        let [guesser, owner] = ["192.0.2.77", "192.0.2.78"].map(|address| Some(address.parse().unwrap()));
-        while access.check("anna", "correct house", guesser).is_err_and(|refusal| refusal.denied == Denied::Wrong) {}
-        assert!(access.check("anna", "correct horse", owner).is_ok());
-        assert!(access.remembered("anna", "correct horse", owner).is_some());
-        assert_eq!(access.remembered("anna", "correct horse", guesser), None);
-    }
-
-    #[test]
-    fn all_refusals_take_as_long_as_the_slowest_lately() {
-        let access = Access::new(&ServerConfig::default()).unwrap();
-        let answered_after = |took: Duration| {
-            let began = Instant::now().checked_sub(took).unwrap();
-            access.refusal(Denied::Wrong, began).answer_at - began
-        };
-        // Unknown names take no time, and are answered no sooner than known ones.
-        assert_eq!(answered_after(Duration::ZERO), PACE);
-        assert_eq!(answered_after(PACE / 2), PACE);
-        assert_eq!(answered_after(PACE * 5 / 2), PACE * 3);
-        assert_eq!(answered_after(Duration::ZERO), PACE * 3);
-        // One that hangs does not hold up all others as long.
-        assert_eq!(answered_after(PACE * 41 / 2), PACE * 21);
-        assert_eq!(answered_after(Duration::ZERO), PACE * 10);
-    }
-
-    #[test]
-    fn a_refused_digest_names_those_who_have_none() {
-        let mut anna = user("anna", Role::Viewer, "correct horse");
-        let bert = user("bert", Role::Viewer, "correct horse");
-        anna.rtsp_digest = Some(Secret::new("0".repeat(32)));
-        let why = |users: &[&User]| {
-            why_not(&Users { users: users.iter().map(|user| (*user).clone()).collect(), tokens: vec![] })
-        };
-        assert_eq!(why(&[&anna]), "no such user, or another password");
-        assert!(why(&[&anna, &bert]).contains("no RTSP digest (bert; "), "{}", why(&[&anna, &bert]));
-        assert!(why(&[&bert; 6]).contains("bert, …;"), "{}", why(&[&bert; 6]));
-    }
-
-    #[test]
-    fn who_watches_is_known_until_another_configuration_says_otherwise() {
-        let anna = user("anna", Role::Viewer, "correct horse");
-        let users = Users { users: vec![anna.clone()], tokens: vec![token("t", "one")] };
-        let access = Access::new(&config(users)).unwrap();
-        let by_password = access.password("anna", "correct horse", None).unwrap();
-        let by_token = access.token("one").unwrap();
-        let by_session = access.session(&access.begin("anna").unwrap().id).unwrap();
-        let all = [&by_password, &by_token, &by_session];
-        let known = |access: &Access| all.map(|who| access.still_knows(who));
-        assert_eq!(known(&access), [true; 3]);
-        access.set(&config(Users { users: vec![anna], tokens: vec![token("t", "two")] }));
-        assert_eq!(known(&access), [true, false, true]);
-        let anew = user("anna", Role::Viewer, "battery staple");
-        access.set(&config(Users { users: vec![anew], tokens: vec![token("t", "one")] }));
-        assert_eq!(known(&access), [false, true, false]);
-        let open = Access::new(&ServerConfig::default()).unwrap();
-        let nobody = open.anonymous().unwrap();
-        assert!(open.still_knows(&nobody) && !access.still_knows(&nobody));
-    }
-
-    #[test]
-    fn where_nobody_is_asked_only_our_own_names_are_answered() {
-        let open = Access::new(&ServerConfig { hosts: vec!["box.local".into()], ..ServerConfig::default() }).unwrap();
-        for own in ["127.0.0.1", "[::1]", "192.0.2.7", "localhost", "LOCALHOST.", "a.localhost", "Box.Local"] {
-            assert!(open.is_own_name(own), "{own}");
-        }
-        for foreign in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "box"] {
-            assert!(!open.is_own_name(foreign), "{foreign}");
-        }
-        let guarded = Access::new(&config(Users { users: vec![], tokens: vec![token("t", "x")] })).unwrap();
-        assert!(guarded.is_own_name("cameras.example.org"));
-    }
-
-    #[test]
-    fn who_is_removed_or_gets_another_password_is_out_at_once() {
-        let [anna, bert] = ["anna", "bert"].map(|name| user(name, Role::Viewer, "correct horse"));
-        let access = Access::new(&config(Users { users: vec![anna.clone(), bert.clone()], tokens: vec![] })).unwrap();
-        let [a, b] = ["anna", "bert"].map(|name| access.begin(name).unwrap().id);
-        assert!(access.password("bert", "correct horse", None).is_ok());
-        let promoted = User { role: Role::Operator, ..anna };
-        access.set(&config(Users { users: vec![promoted.clone(), bert], tokens: vec![] }));
-        assert_eq!(access.session(&a).unwrap().role, Role::Operator, "a role holds at once");
-        assert!(access.session(&b).is_some());
-        access.set(&config(Users {
-            users: vec![promoted, user("bert", Role::Viewer, "battery staple")],
-            tokens: vec![],
-        }));
-        assert!(access.session(&a).is_some() && access.session(&b).is_none());
-        assert_eq!(access.remembered("bert", "correct horse", None), None);
-        access.set(&config(Users { users: vec![], tokens: vec![token("t", "x")] }));
-        assert!(access.session(&a).is_none());
-    }
-}
+mod tests;

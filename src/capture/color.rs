@@ -26,7 +26,7 @@ pub(super) fn complete(caps: &gst::CapsRef) -> Option<VideoColorimetry> {
     let named = fields.get::<&str>("colorimetry").ok().and_then(|text| text.parse::<VideoColorimetry>().ok());
     let range = match named.map(|named| named.range()) {
         Some(range @ (VideoColorRange::Range0_255 | VideoColorRange::Range16_235)) => range,
-        // Grey pictures are no video signal: theirs go from 0 to 255, in GStreamer as elsewhere.
+        // Grey pictures are not a video signal: their values go from 0 to 255, in GStreamer as elsewhere.
         _ if is_gray => VideoColorRange::Range0_255,
         _ => VideoColorRange::Range16_235,
     };
@@ -58,7 +58,7 @@ pub(super) fn of(layout: &gst_video::VideoInfo) -> Colorimetry {
     }
 }
 
-/// `None` for RGB, which is no matrix of YUV, and for what is unknown.
+/// `None` for RGB, which is not a YUV matrix, and for unknown ones.
 fn known(matrix: VideoColorMatrix) -> Option<Matrix> {
     match matrix {
         VideoColorMatrix::Bt601 => Some(Matrix::Bt601),

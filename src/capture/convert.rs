@@ -75,6 +75,14 @@ fn complete_colors(entry: &gst::Pad, filter: gst::Element) {
     });
 }
 
+/// The error for video that arrives in a format which `videoconvert` does not take.
+pub(super) fn cannot_convert(offered: &str) -> SourceError {
+    SourceError(format!(
+        "the video arrives as {offered}, which cannot be converted to I420 or NV12: set the source to another format, or \
+         read it by a gst: address whose last element gives video/x-raw"
+    ))
+}
+
 /// The caps of what leaves the chain.
 pub(super) fn made() -> gst::Caps {
     outgoing(None)

@@ -184,7 +184,7 @@ impl KeyframeGate {
     }
 }
 
-/// The event that tells decoders' gates of a loss.
+/// The event that reports a loss to the gates of decoders.
 const LOSS: &str = "maskcast-loss";
 
 /// Reports that packets are missing before what `pad` gets next. The report goes through the elements with the data, so that

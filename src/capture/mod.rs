@@ -110,7 +110,7 @@ pub trait Capture: Send {
         false
     }
 
-    /// Whether a long pause between two frames is no fault: a file shows some pictures for longer than a camera may be silent.
+    /// Whether a long pause between two frames is normal: a file shows some frames for longer than a camera may be silent.
     fn may_pause(&self) -> bool {
         false
     }

@@ -1,7 +1,7 @@
 //! MP4 and QuickTime files whose video is much shorter than another track.
 //!
 //! GStreamer's `qtdemux` leaves out every track that is shorter than a fifth of what the file says of its whole length: it
-//! takes such a track for a preview. Where subtitles or sound go on long after the video, no video is left then. So the
+//! takes such a track for a preview. Where subtitles or sound last much longer than the video, no video is left then. So the
 //! demuxer reads the video's length in place of the whole one.
 
 use gstreamer as gst;

@@ -181,7 +181,7 @@ impl GstCapture {
     /// What GStreamer says, with what only a look at the camera, its certificate or its format can tell.
     fn error(&self, error: GstError) -> SourceError {
         if let Some(offered) = convert::unusable(&self.entry).filter(|_| error.message.contains("not-negotiated")) {
-            return cannot_convert(&offered);
+            return convert::cannot_convert(&offered);
         }
         let cause = self.refused.reason().or_else(|| match (&error.kind, &self.uri) {
             (Kind::Unauthorized, _) if !self.has_credentials => {
@@ -468,7 +468,7 @@ fn add_decoder(
             tracks::follow(pad, &others);
         } else if pad.link(&target).is_err() {
             let offered = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-            let problem = cannot_convert(&convert::describe(&offered)).0;
+            let problem = convert::cannot_convert(&convert::describe(&offered)).0;
             gst::element_error!(decode, gst::StreamError::Format, ("{problem}"));
         }
     });
@@ -484,17 +484,9 @@ fn add_decoder(
 fn link(from: &gst::Pad, to: &gst::Pad) -> Result<(), SourceError> {
     match from.link(to) {
         Ok(_) => Ok(()),
-        Err(gst::PadLinkError::Noformat) => Err(cannot_convert(&convert::describe(&from.query_caps(None)))),
+        Err(gst::PadLinkError::Noformat) => Err(convert::cannot_convert(&convert::describe(&from.query_caps(None)))),
         Err(error) => Err(SourceError(format!("the source does not end in raw video: {error}"))),
     }
-}
-
-/// The error for video that arrives in a format which `videoconvert` does not take.
-fn cannot_convert(offered: &str) -> SourceError {
-    SourceError(format!(
-        "the video arrives as {offered}, which cannot be converted to I420 or NV12: set the source to another format, or \
-         read it by a gst: address whose last element gives video/x-raw"
-    ))
 }
 
 fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, SourceError> {

@@ -159,7 +159,7 @@ fn replace_whole(text: &str, secret: &str, shown: &str) -> String {
     replaced
 }
 
-/// Masks `user:password@` of every URL in the text: a redirection may bring one that nobody here knows.
+/// Masks `user:password@` of every URL in the text: a redirection may bring one that is not in the configuration.
 fn without_userinfo(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;

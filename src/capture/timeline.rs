@@ -1,4 +1,4 @@
-//! One time line for the pictures of a source: its times rise, whatever the file says, and go on across the loops of a
+//! One time line for the pictures of a source: its times rise, whatever the file says, and continue across the loops of a
 //! clip.
 
 use std::time::Duration;
@@ -184,7 +184,7 @@ mod tests {
             });
             (placed.collect(), leaps)
         };
-        // A damaged transport stream: one time for all that follow, one wrong time, and times that go on from there.
+        // A damaged transport stream: one time for all that follow, one wrong time, and times that continue from there.
         let wrapped = 95_082_839;
         let even = vec![0, 67, 134, 201, 268, 335];
         for given in [

@@ -29,7 +29,7 @@ impl Refused {
 }
 
 /// Makes `source`, an `rtspsrc` or a `souphttpsrc`, trust what the stream's settings name. A file that cannot be read is
-/// noted as the reason of the failure that follows, for then nobody is trusted.
+/// noted as the reason of the failure that follows.
 pub fn set_up_trust(source: &gst::Element, spec: &SourceSpec, refused: &Arc<Refused>) {
     if let Some(path) = &spec.tls_ca {
         match gio::TlsFileDatabase::new(path) {

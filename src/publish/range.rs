@@ -6,12 +6,12 @@
 use gstreamer as gst;
 
 use super::OutputError;
-use super::raw::RawPool;
-use crate::frame::{PictureMut, VideoInfo};
+use super::raw::{RawPool, Reader};
+use crate::frame::{Colorimetry, PictureMut, VideoInfo};
 
 /// Copies pictures of one shape into the other range.
 pub struct RangeChange {
-    from: RawPool,
+    from: Reader,
     to: RawPool,
     luma: [u8; 256],
     chroma: [u8; 256],
@@ -39,7 +39,7 @@ impl RangeChange {
             })
         };
         Ok(RangeChange {
-            from: RawPool::new(info)?,
+            from: Reader::new(info)?,
             to: RawPool::new(other)?,
             luma: table(219.0, 16.0, 0.0),
             chroma: table(224.0, 0.0, 128.0),
@@ -51,10 +51,15 @@ impl RangeChange {
         &self.to.caps
     }
 
+    /// How the numbers of the copies map to colours.
+    pub fn color(&self) -> Colorimetry {
+        self.to.info.color
+    }
+
     /// A copy of a picture in the other range, with the same times.
     ///
     /// # Errors
-    /// When the buffer holds no picture of this shape, or there is no memory for the copy.
+    /// When the buffer does not hold a picture of this shape, or there is no memory for the copy.
     pub fn apply(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, OutputError> {
         let (pts, dts, duration) = (buffer.pts(), buffer.dts(), buffer.duration());
         let picture = self.from.view(buffer)?;
@@ -83,7 +88,7 @@ impl RangeChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Colorimetry, Matrix, PixelFormat};
+    use crate::frame::{Matrix, PixelFormat};
 
     /// Luma and chroma that come out of a picture whose samples all have one value, and its time.
     fn changed(full_range: bool, format: PixelFormat, value: u8) -> (u8, u8, Option<gst::ClockTime>) {
@@ -98,7 +103,8 @@ mod tests {
         buffer.make_mut().set_pts(gst::ClockTime::from_mseconds(40));
         let copy = change.apply(&buffer).unwrap();
         assert_eq!(change.to.info.color.full_range, !full_range);
-        let view = change.to.view(&copy).unwrap();
+        let reader = Reader::new(change.to.info).unwrap();
+        let view = reader.view(&copy).unwrap();
         let planes = view.picture().planes;
         (planes[0].data[0], planes[1].data[0], copy.pts())
     }

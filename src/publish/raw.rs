@@ -59,6 +59,21 @@ impl RawPool {
         let buffer = self.pool.acquire_buffer(None).map_err(|_| no_memory())?;
         gst_video::VideoFrame::from_buffer_writable(buffer, &self.layout).map_err(|_| no_memory())
     }
+}
+
+/// Reads pictures of one shape in buffers.
+pub struct Reader {
+    info: VideoInfo,
+    layout: gst_video::VideoInfo,
+}
+
+impl Reader {
+    /// # Errors
+    /// When GStreamer does not know a picture of this shape.
+    pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
+        let layout = layout(&info).map_err(|_| OutputError(format!("GStreamer does not know a {info} picture")))?;
+        Ok(Reader { info, layout })
+    }
 
     /// A buffer of this shape, mapped for reading.
     ///
@@ -66,7 +81,7 @@ impl RawPool {
     /// When the buffer does not hold a picture of this shape.
     pub fn view<'a>(&self, buffer: &'a gst::BufferRef) -> Result<View<'a>, OutputError> {
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.layout)
-            .map_err(|_| OutputError(format!("a buffer holds no {} picture", self.info)))?;
+            .map_err(|_| OutputError(format!("a buffer does not hold a {} picture", self.info)))?;
         Ok(View { info: self.info, frame })
     }
 }

@@ -34,13 +34,13 @@ impl Unlabelled {
 
 /// Number of pixels whose class has no label, and the highest of those classes; `None` when all have one.
 pub(super) fn beyond(classes: &[ClassId], labels: usize) -> Option<(u64, ClassId)> {
-    let is_beyond = |class: &&ClassId| usize::from(**class) >= labels;
-    let pixels = classes.iter().filter(is_beyond).count() as u64;
-    let highest = classes.iter().copied().max()?;
-    (pixels > 0).then_some((pixels, highest))
+    // One pass over a mask as it usually is: the maximum alone shows that all classes have labels.
+    let highest = classes.iter().copied().max().filter(|&highest| usize::from(highest) >= labels)?;
+    let pixels = classes.iter().filter(|&&class| usize::from(class) >= labels).count();
+    Some((pixels as u64, highest))
 }
 
-/// What to tell of a `share` of pixels (0 to 1) without a label.
+/// The warning about a `share` of pixels (0 to 1) without a label.
 pub(super) fn warning(share: f64, highest: ClassId, labels: usize) -> String {
     let which = if highest == ClassId::MAX { "of 255 and more, or below 0".into() } else { format!("up to {highest}") };
     let help = if highest == ClassId::MAX && labels == 2 {

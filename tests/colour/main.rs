@@ -227,19 +227,24 @@ fn the_model_and_a_file_get_the_right_colours() {
     table.judge();
 }
 
+/// Writes the clip of every case into `folder`; gives a stream for each, with what `more` says of its name.
+fn streams(folder: &Path, more: impl Fn(&str) -> String) -> String {
+    let stream = |case: Case| {
+        let name = case.name();
+        case.write(&folder.join(format!("{name}.mkv")));
+        format!(
+            "[[stream]]\nname = \"{name}\"\nsource = \"{name}.mkv\"\nloop = true\noverlay = {{ alpha = 0.0, legend = false }}\n\
+             max_mask_age = \"60s\"\nencode.bitrate = 4000\n{}",
+            more(&name)
+        )
+    };
+    Case::all().into_iter().map(stream).collect()
+}
+
 #[test]
 fn viewers_and_recordings_get_the_right_colours() {
     let folder = folder();
-    let mut streams = String::new();
-    for case in Case::all() {
-        let clip = folder.path().join(format!("{}.mkv", case.name()));
-        case.write(&clip);
-        streams += &format!(
-            "[[stream]]\nname = \"{0}\"\nsource = \"{0}.mkv\"\nloop = true\noverlay = {{ alpha = 0.0, legend = false }}\n\
-             max_mask_age = \"60s\"\nencode.bitrate = 4000\n[stream.record]\ndir = \"rec/{0}\"\n",
-            case.name()
-        );
-    }
+    let streams = streams(folder.path(), |name| format!("[stream.record]\ndir = \"rec/{name}\"\n"));
     let service = Service::ready(folder.path(), &streams);
     let mut table = Table::default();
     for case in Case::all() {
@@ -348,16 +353,7 @@ fn a_file_names_the_source_s_transfer_function_and_primaries() {
 fn an_encoder_that_names_no_colours_gets_what_players_assume() {
     let folder = folder();
     let mut table = Table::default();
-    let mut streams = String::new();
-    for case in Case::all() {
-        let clip = folder.path().join(format!("{}.mkv", case.name()));
-        case.write(&clip);
-        streams += &format!(
-            "[[stream]]\nname = \"{0}\"\nsource = \"{0}.mkv\"\nloop = true\noverlay = {{ alpha = 0.0, legend = false }}\n\
-             max_mask_age = \"60s\"\nencode.bitrate = 4000\nencode.encoder = \"openh264\"\n",
-            case.name()
-        );
-    }
+    let streams = streams(folder.path(), |_| "encode.encoder = \"openh264\"\n".into());
     let service = Service::ready(folder.path(), &streams);
     for case in Case::all() {
         service.until_state(&case.name(), "live");

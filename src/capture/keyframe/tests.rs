@@ -122,7 +122,7 @@ fn pictures_from_before_the_keyframe_are_not_shown() {
     // Shown before the keyframe, sent after it (open group of pictures).
     assert!(!play.shows(267, 410) && !play.shows(333, 420));
     assert!(play.shows(400, 430) && play.shows(467, 440));
-    // A clock that was set back: the pictures do not stay away for ever.
+    // A clock that was set back: frames are shown again after a while.
     let play = Play::new();
     play.unit(key(1_000_000), 0);
     let shown = (0..200).position(|n| play.shows(40 * n, 40 * n));
@@ -142,7 +142,7 @@ fn pictures_that_the_decoder_marks_are_not_shown() {
     assert!(!marked(200, 210));
     assert_eq!(play.unit(delta(267), 267), Verdict::Drop);
     assert_eq!(play.unit(key(333), 333), Verdict::Pass);
-    // A decoder that marks everything is not believed for ever.
+    // A decoder that marks every frame is ignored after a while.
     assert!(!marked(333, 343));
     assert!(marked(25_000, 333 + CORRUPTED_LIMIT.as_millis() as u64));
 }

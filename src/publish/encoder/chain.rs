@@ -157,11 +157,8 @@ impl Colors {
     /// The caps of what enters the chain, of pictures with `caps`.
     fn entering(&self, caps: &gst::Caps) -> gst::Caps {
         let mut entering = caps.clone();
-        if let Colors::Range(change) = self
-            && let Some(description) =
-                change.caps().structure(0).and_then(|fields| fields.get::<&str>("colorimetry").ok())
-        {
-            entering.make_mut().set("colorimetry", description);
+        if let Colors::Range(change) = self {
+            entering.make_mut().set("colorimetry", colorimetry(change.color()).to_string());
         }
         entering
     }

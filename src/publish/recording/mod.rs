@@ -77,7 +77,7 @@ impl Recorder {
 impl Taker for Recorder {
     fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
         if self.status.state() == State::AwaitsKeyframe {
-            // Viewers see a text in place of the source's pictures, which is no recording of it.
+            // Viewers see a text in place of the source's frames; that is not recorded.
             (self.needs_keyframe, self.asked) = (true, false);
             return Taken::Yes;
         }
@@ -120,20 +120,25 @@ impl Drop for Recorder {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_disk_that_hangs_asks_for_no_keyframes() {
-        crate::gst::init().unwrap();
-        let (pictures, queue) = bounded(1);
-        let mut recorder = Recorder {
+    /// A recorder whose queue nothing reads but the test.
+    fn recorder(pictures: Sender<gst::Sample>, status: &Arc<Status>) -> Recorder {
+        Recorder {
             pictures: Some(pictures),
             thread: None,
             stopping: Arc::default(),
             needs_keyframe: true,
             asked: false,
             lost: Arc::default(),
-            status: Arc::new(Status::new("test")),
+            status: Arc::clone(status),
             _repair: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_asks_for_no_keyframes() {
+        crate::gst::init().unwrap();
+        let (pictures, queue) = bounded(1);
+        let mut recorder = recorder(pictures, &Arc::new(Status::new("test")));
         let sample = gst::Sample::builder().build();
         let mut take = |keyframe| recorder.take(&sample, keyframe);
         assert_eq!(take(false), Taken::WantsKeyframe, "it begins with one");
@@ -151,16 +156,7 @@ mod tests {
         crate::gst::init().unwrap();
         let (pictures, queue) = bounded(100);
         let status = Arc::new(Status::new("test"));
-        let mut recorder = Recorder {
-            pictures: Some(pictures),
-            thread: None,
-            stopping: Arc::default(),
-            needs_keyframe: true,
-            asked: false,
-            lost: Arc::default(),
-            status: Arc::clone(&status),
-            _repair: None,
-        };
+        let mut recorder = recorder(pictures, &status);
         let sample = gst::Sample::builder().build();
         let mut take = |keyframe| recorder.take(&sample, keyframe);
         assert_eq!([take(true), take(false)], [Taken::Yes; 2]);
@@ -169,7 +165,7 @@ mod tests {
         assert_eq!(queue.try_iter().count(), 2, "what came before");
         let later = std::time::Instant::now() + std::time::Duration::from_secs(1);
         status.set_shown(State::Live, None, later);
-        assert_eq!(take(false), Taken::WantsKeyframe, "the file goes on with a keyframe");
+        assert_eq!(take(false), Taken::WantsKeyframe, "the file continues with a keyframe");
         assert_eq!([take(true), take(false)], [Taken::Yes; 2]);
         assert_eq!(queue.try_iter().count(), 2);
     }
