@@ -1,6 +1,6 @@
 //! File descriptors: as many as the system allows, and some that viewers cannot take.
 //!
-//! Every viewer takes descriptors, and so does whoever only opens connections. Without any left, cameras cannot be opened
+//! Every viewer takes descriptors, and so does every idle connection. Without any left, cameras cannot be opened
 //! again, recordings cannot be begun, and GLib ends the process ("Creating pipes for GWakeup"). So listeners accept
 //! connections only while a part of the descriptors is free.
 

@@ -131,7 +131,7 @@ pub fn pipeline() -> Result<(gst::Pipeline, gst::Bus), GstError> {
 }
 
 /// Takes what the bus has; the first error, if any, as one line. Missing-plugin notices name the missing format where the
-/// error is about one: cameras also send streams that nobody decodes (sound, ONVIF's metadata), and a connection that fails
+/// error is about one: cameras also send streams that are not decoded (sound, ONVIF's metadata), and a connection that fails
 /// later has another cause.
 pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
     let mut missing = None;

@@ -1,7 +1,7 @@
 //! Standard output and standard error of the commands.
 //!
 //! The standard library's `println!` panics when a reader has closed the pipe (`maskcast check … | head -1`), and
-//! `eprintln!` likewise. A reader that has seen enough is no fault, and what a command does (a training run, a changed file)
+//! `eprintln!` likewise. A reader that closes the pipe early is not a fault, and what a command does (a training run, a changed file)
 //! must not depend on it: from then on its output is dropped, and it ends with the exit code that it would have had.
 //! Any other failure, such as a full disk, fails the command when it ends ([`finish`]).
 //!
@@ -57,7 +57,7 @@ pub fn write_error(text: Arguments<'_>) {
 /// Writes out what is buffered.
 ///
 /// # Errors
-/// Why standard output did not take everything; a reader that closed its pipe is no error.
+/// Why standard output did not take everything; a reader that closed its pipe is not an error.
 pub fn finish() -> Result<(), String> {
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     follow(&mut state, || io::stdout().flush());

@@ -131,7 +131,7 @@ mod tests {
         blocking.send(1).unwrap();
         assert!(blocking.would_wait());
         drop(receiver);
-        assert!(!blocking.would_wait() && blocking.send(2).is_err(), "nobody will make room in it");
+        assert!(!blocking.would_wait() && blocking.send(2).is_err(), "no receiver will make room in it");
         let (dropping, _receiver) = queue(1, WhenFull::DropOldest);
         dropping.send(1).unwrap();
         assert!(!dropping.would_wait());

@@ -3,7 +3,7 @@
 //! A fault that comes with every frame or every attempt would fill the log with one line and hide all others. So the
 //! line is written when the fault comes, and once a minute, for as long as it repeats, with a count:
 //! `… (23 times in the last 60 s)`. Lines are the same when their level, stream, stage and words are; numbers (frames,
-//! times, counts) do not tell them apart, IP addresses do. The price: between two tellings only the newest line's numbers are known.
+//! times, counts) do not make lines different, IP addresses do. Between two counted lines only the newest line's numbers are known.
 //!
 //! Filters like `tracing-throttle` sit before the subscriber, where an event's text is made already and its count can
 //! only be told by another event without its fields; they take lines with other frame numbers for other lines.

@@ -68,7 +68,7 @@ fn the_model_is_exchanged_between_two_frames_and_a_bad_one_is_refused() {
     assert_eq!(after["since"], before["since"], "the stream was live all the time");
 
     for (name, make, reason) in [
-        ("garbage.onnx", None, "no complete ONNX model"),
+        ("garbage.onnx", None, "not a complete ONNX model"),
         ("gone.onnx", None, "No such file"),
         // Nobody ever writes into it.
         ("pipe.onnx", None, "a named pipe"),

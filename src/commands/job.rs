@@ -40,7 +40,7 @@ pub struct Done {
     pub stopped: bool,
 }
 
-/// How long a job that was stopped may go on without a further frame: its output hangs then.
+/// How long a stopped job may run without another frame before its output counts as hanging.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// When the newest frame came out of a job that was stopped.
@@ -139,7 +139,7 @@ mod tests {
         let start = Instant::now();
         let mut ending = Ending { published: 3, since: start };
         assert!(!ending.hangs(3, start + STOP_LIMIT / 2));
-        assert!(!ending.hangs(4, start + STOP_LIMIT), "a slow one goes on");
+        assert!(!ending.hangs(4, start + STOP_LIMIT), "a slow one is not ended");
         assert!(!ending.hangs(4, start + STOP_LIMIT * 3 / 2));
         assert!(ending.hangs(4, start + STOP_LIMIT * 2));
     }

@@ -70,7 +70,7 @@ where
     tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        // It would tell by `eprintln!`, which panics where standard error is closed.
+        // It would report it by `eprintln!`, which panics where standard error is closed.
         .log_internal_errors(false)
         .with_writer(std::io::stderr)
 }

@@ -204,7 +204,7 @@ fn embedded(address: IpAddr) -> Vec<IpAddr> {
         [0x64, 0xff9b, ..] => {
             let around = Ipv4Addr::new(octets[6], octets[7], octets[9], octets[10]);
             let behind = Ipv4Addr::new(octets[7], octets[9], octets[10], octets[11]);
-            // Where the network's prefix ends cannot be told. Addresses that begin with 0 are the gaps of the other forms.
+            // The length of the network's prefix is not known. Addresses that begin with 0 are the gaps of the other forms.
             [at(12), around, behind, at(9)].into_iter().filter(|address| address.octets()[0] != 0).collect()
         }
         // 6to4 (RFC 3056).

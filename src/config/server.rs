@@ -29,7 +29,7 @@ pub struct ServerConfig {
     pub rtsp_plain_auth: bool,
     /// Names that browsers may know this machine by; addresses and `localhost` always are.
     pub hosts: Vec<String>,
-    /// Proxies that are believed when they tell whose requests they pass on.
+    /// Proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// What the API may add as a source.
     pub api_sources: ApiSources,

@@ -159,7 +159,7 @@ fn read_source(section: &Section) -> Option<SourceSpec> {
 fn read_fingerprint(value: &Value) -> Option<CertificateFingerprint> {
     let text = value.string()?;
     let help = "write the 64 hexadecimal digits that `openssl x509 -noout -fingerprint -sha256` prints";
-    CertificateFingerprint::parse(text).or_else(|| value.fail("is no SHA-256 fingerprint", Some(help)))
+    CertificateFingerprint::parse(text).or_else(|| value.fail("is not a SHA-256 fingerprint", Some(help)))
 }
 
 /// What a password without a user is.

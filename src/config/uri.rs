@@ -127,7 +127,7 @@ fn bare_path(text: &str, base: &Path) -> Result<PathBuf, Problem> {
     let path = tidy(absolute(base.join(text)));
     // A path that is looked for is printed, and with it the password.
     if may_hold_secret(text) && !path.exists() {
-        return Err(problem("is no file, and has no scheme", "for a camera, begin with \"rtsp://\" or \"http://\""));
+        return Err(problem("is not a file, and has no scheme", "for a camera, begin with \"rtsp://\" or \"http://\""));
     }
     Ok(path)
 }

@@ -129,7 +129,7 @@ fn read_stun(value: &Value, text: &str) -> Option<String> {
     match url.as_ref().and_then(|url| server(url, 3478)) {
         Some(server) => Some(server),
         // A user and a password belong to TURN; who writes them here must not find them in an error.
-        None if text.contains('@') => value.fail("is no STUN server: STUN has no users", Some(STUN_HELP)),
+        None if text.contains('@') => value.fail("is not a STUN server address: STUN has no users", Some(STUN_HELP)),
         None => value.fail(format!("{text:?} is no STUN server"), Some(STUN_HELP)),
     }
 }

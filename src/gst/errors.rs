@@ -1,7 +1,7 @@
-//! What GStreamer's errors mean to somebody who runs cameras: a table of errors, causes and remedies.
+//! What GStreamer's errors mean to people who run cameras: a table of errors, causes and remedies.
 //!
 //! GStreamer's own words are kept behind these, but they alone mislead: a camera that refuses TCP counts as a missing plug-in,
-//! and a process without file descriptors as one without a JPEG encoder. An error is therefore told by the element that
+//! and a process without file descriptors as one without a JPEG encoder. An error is therefore explained by the element that
 //! reports it, its code and, where a server has answered, the status of that answer.
 
 use gst::prelude::*;
@@ -138,13 +138,13 @@ const TABLE: &[Row] = &[
     row(
         By::Any,
         Stream(StreamError::TypeNotFound),
-        "it is no video in a format that GStreamer knows",
+        "it is not video in a format that GStreamer knows",
         "check the address",
     ),
     row(
         By::Any,
         Stream(StreamError::WrongType),
-        "it is no video in a format that GStreamer knows",
+        "it is not video in a format that GStreamer knows",
         "check the address",
     ),
     row(By::Any, Stream(StreamError::CodecNotFound), "GStreamer has no decoder for it", CODECS),

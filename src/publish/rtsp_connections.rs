@@ -40,7 +40,7 @@ const CROWDED_LIMIT: Duration = Duration::from_secs(2);
 /// Time in which a connection that gives way is closed by its own thread.
 const CLOSING: Duration = Duration::from_millis(2);
 
-/// How long accepting stops when no descriptors are left for viewers, and nobody gives way.
+/// How long accepting stops when no descriptors are left for viewers, and no idle connection can be closed.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections of a server.
@@ -133,7 +133,7 @@ impl Connections {
         false
     }
 
-    /// After connections were accepted: closes those that there is no place for.
+    /// After connections were accepted: closes those over the limit.
     pub fn close_refused(&self) {
         std::mem::take(&mut *lock(&self.0.refused)).iter().for_each(shut);
     }

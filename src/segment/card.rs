@@ -103,7 +103,7 @@ impl CardOutput {
         }
         match self.activation {
             Some(Activation::Sigmoid) if threshold <= 0.0 || threshold >= 1.0 => Err(format!(
-                "output.threshold: {threshold} is no probability between 0 and 1, as activation = \"sigmoid\" needs"
+                "output.threshold: {threshold} is not a probability between 0 and 1, as activation = \"sigmoid\" needs"
             )),
             Some(Activation::Softmax) => {
                 Err("output.threshold: with activation = \"softmax\" the largest value wins; leave the threshold out"

@@ -26,7 +26,7 @@ pub struct Contract {
     pub output: OutputSpec,
     /// Outputs beside that one, which are not computed.
     pub others: Vec<String>,
-    /// Outputs that a mask could be read from, where nothing but their sizes in a run tells which one is meant.
+    /// Outputs that a mask could be read from, of which only their sizes in a run can decide.
     pub(super) candidates: Vec<TensorSpec>,
     /// `maskcast.output` of the model's metadata, else `[output]` of its card.
     pub(super) wish: CardOutput,

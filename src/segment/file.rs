@@ -1,4 +1,4 @@
-//! A model's file: looked at before it is read, so that what is no ONNX model costs neither memory nor time.
+//! A model's file: looked at before it is read, so that a file that is not an ONNX model costs neither memory nor time.
 //!
 //! A path may name a folder, a pipe, a device or gigabytes of something else. The kind of the file, its first bytes and the
 //! lengths of its protocol buffers are checked first; only then the file is read into memory.
@@ -35,7 +35,7 @@ pub struct ModelFile {
     pub external: Vec<External>,
 }
 
-/// A weight file, held in memory: ONNX Runtime would map the file instead, and whoever writes a new one over it would stop
+/// A weight file, held in memory: ONNX Runtime would map the file instead, and a process that writes a new one over it would stop
 /// the process (SIGBUS) or change the weights of a model that runs.
 #[derive(Clone, Debug)]
 pub struct External {
@@ -123,10 +123,10 @@ fn inspect(file: &mut File, length: u64) -> Result<Structure, String> {
         return Ok(Structure::default());
     }
     if let Some(problem) = foreign::named(&head) {
-        return Err(format!("it is no ONNX model but {problem}"));
+        return Err(format!("it is not an ONNX model but {problem}"));
     }
     let structure = structure::read(&mut *file, length)
-        .map_err(|damage| format!("it is no complete ONNX model ({damage}); copy or export it again"))?;
+        .map_err(|damage| format!("it is not a complete ONNX model ({damage}); copy or export it again"))?;
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     Ok(structure)
 }

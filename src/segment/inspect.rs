@@ -1,4 +1,4 @@
-//! What a model makes of a test picture, at load: shows values, shapes and classes that its file does not tell, and
+//! What a model makes of a test picture, at load: shows values, shapes and classes that its file does not state, and
 //! normalisation that cannot be meant.
 
 use super::SegmentError;

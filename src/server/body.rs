@@ -63,7 +63,7 @@ pub(super) fn refused(status: StatusCode, detail: String) -> Response {
     response
 }
 
-/// The body of an answer. Its end is told to the connection's place.
+/// The body of an answer. Notes in the connection's place when it has ended.
 pub(super) struct Answer {
     body: Body,
     rest: Bytes,

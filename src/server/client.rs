@@ -2,7 +2,7 @@
 //!
 //! The configuration lists the proxies (`server.trusted_proxies`). Only what one of them says in `X-Forwarded-For` or
 //! `Forwarded` (RFC 7239) is believed, and of a list only what trusted proxies have written: it is read from its end,
-//! where the nearest proxy has put the address that it saw, up to the first one that is no trusted proxy. Where both
+//! where the nearest proxy has put the address that it saw, up to the first one that is not a trusted proxy. Where both
 //! headers are there, they must agree: a proxy that sets one may pass on the other as a client made it up.
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +19,7 @@ const PASSED_ON: [&str; 5] = [FORWARDED, FORWARDED_FOR, "x-forwarded-host", "x-r
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
-    /// Its address; the proxy's where a proxy does not tell it.
+    /// Its address; the proxy's where the proxy does not name the client.
     pub address: IpAddr,
     /// Whether a proxy passed the request on: the client is not on this machine, although the connection may be.
     pub passed_on: bool,
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn other_peers_headers_are_ignored() {
         for name in ["x-forwarded-for", "forwarded", "x-real-ip"] {
             let client = of("192.0.2.9", &[(name, "for=198.51.100.1"), ("x-forwarded-proto", "https")]);
             assert_eq!((client.address.to_string().as_str(), client.secure), ("192.0.2.9", false), "{name}");

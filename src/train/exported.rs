@@ -23,7 +23,7 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Loads a model on the CPU for a data set with these classes. Classes are told by their names; where the model and the
+    /// Loads a model on the CPU for a data set with these classes. Classes are recognised by their names; where the model and the
     /// data set share none, by their numbers.
     ///
     /// # Errors

@@ -139,7 +139,7 @@ fn tls_is_1_2_or_1_3_at_both_ports() {
 
 /// Who tries names and passwords by RTSP takes no memory, and keeps nobody out, not even those behind the same address.
 #[test]
-fn a_flood_of_rtsp_logins_takes_no_memory_and_keeps_nobody_out() {
+fn a_flood_of_rtsp_logins_takes_no_memory_and_right_logins_succeed() {
     let house = House::new();
     let service = house.start("");
     let host = host(&service);
@@ -182,7 +182,7 @@ fn a_flood_of_rtsp_logins_takes_no_memory_and_keeps_nobody_out() {
 }
 
 #[test]
-fn the_time_of_an_answer_does_not_tell_which_names_there_are() {
+fn known_and_unknown_users_are_refused_after_the_same_time() {
     let house = House::new();
     let service = house.start("");
     let host = host(&service);

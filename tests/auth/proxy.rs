@@ -15,7 +15,7 @@ fn login(page: &str, user: &str, password: &str, headers: &[(&str, &str)]) -> An
 }
 
 #[test]
-fn a_trusted_proxy_tells_who_guesses() {
+fn a_trusted_proxy_names_the_client_that_guesses() {
     let house = House::new();
     let service = house.start("trusted_proxies = [\"127.0.0.1\"]");
     let from = |user: &str, password: &str, list: &str| {
@@ -46,7 +46,7 @@ fn a_trusted_proxy_tells_who_guesses() {
 }
 
 #[test]
-fn others_are_not_believed() {
+fn headers_of_untrusted_peers_are_ignored() {
     let house = House::new();
     let service = house.start("trusted_proxies = [\"192.0.2.0/24\"]");
     let from = |user: &str, password: &str, n: u32| {

@@ -79,7 +79,7 @@ fn trust() {
     assert!(source.tls_ca.unwrap().ends_with("pw"));
     assert!(stream("source = \"https://cam/x\"\ntls_ca = \"pw\"").source.tls_ca.is_some());
     for (setting, error) in [
-        ("tls_fingerprint = \"AB:CD\"", "tls_fingerprint: is no SHA-256 fingerprint"),
+        ("tls_fingerprint = \"AB:CD\"", "tls_fingerprint: is not a SHA-256 fingerprint"),
         ("tls_ca = \"absent.pem\"", "tls_ca: no such file"),
     ] {
         let found = only(read_stream(&format!("source = \"rtsps://cam/x\"\n{setting}")));

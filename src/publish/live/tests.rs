@@ -92,7 +92,7 @@ fn times_go_on_when_another_encoder_takes_over() {
     assert!(times.is_sorted() && times[14] < 1000, "{times:?}");
 }
 
-/// A viewer of a picture that no encoder takes: it is said why, no encoder is blamed, JPEG and the next size go on.
+/// A viewer of a picture that no encoder takes: the error says why, no encoder is marked as failed, and JPEG and the next size work.
 #[test]
 fn a_picture_that_is_too_small_for_h264_is_named() {
     struct Taker;

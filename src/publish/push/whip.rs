@@ -202,7 +202,7 @@ fn build(
     send(&webrtc, &steady, &caps)?;
     pass_keyframe_requests(&source, &Arc::downgrade(fanout), KEYFRAME_PAUSE);
     let told = told.clone();
-    // There is no reader once the connection is over.
+    // The receiver is dropped once the connection is over.
     listen(&webrtc, heard, move |news| drop(told.send(Event::News(news))));
     Ok((Link { pipeline, bus, source, connection: Connection::Rtsp }, webrtc))
 }

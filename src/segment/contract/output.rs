@@ -246,7 +246,7 @@ pub(in crate::segment) fn settle(
     }
     let mut concern = (range.nan > 0.0).then(|| {
         let share = range.nan * 100.0;
-        format!("on a test picture {share:.1} % of the values of its output {name} are no numbers (nan); export the model again")
+        format!("on a test picture {share:.1} % of the values of its output {name} are not numbers (nan); export the model again")
     });
     let Meaning::Binary(binary) = &mut output.meaning else { return Ok(concern) };
     let seen = format!("values from {} to {} on a test picture", range.low, range.high);

@@ -25,7 +25,7 @@ pub struct Operation {
     pub outputs: Vec<String>,
 }
 
-/// Why a file is no ONNX model.
+/// Why a file is not an ONNX model.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Damage {
     /// Byte of the file.
@@ -175,7 +175,7 @@ impl<R: Read + Seek> Walk<R> {
         let (field, wire) = (key >> 3, key & 7);
         let wrong = |problem: String| Damage { at: start, problem };
         if field == 0 || field >= 1 << 29 {
-            return Err(wrong(format!("{field} is no number of a field")));
+            return Err(wrong(format!("{field} is not a field number")));
         }
         let length = match wire {
             0 => {
@@ -185,7 +185,7 @@ impl<R: Read + Seek> Walk<R> {
             1 => 8,
             2 => self.number(end)?,
             5 => 4,
-            other => return Err(wrong(format!("{other} is no type of a field"))),
+            other => return Err(wrong(format!("{other} is not a field type"))),
         };
         if length > end - self.at {
             return Err(wrong(format!("field {field} has {length} bytes, and only {} follow", end - self.at)));
@@ -207,7 +207,7 @@ impl<R: Read + Seek> Walk<R> {
         let mut bytes = vec![0; length as usize];
         self.source.read_exact(&mut bytes).map_err(|error| self.damage(error.to_string()))?;
         self.at = end;
-        String::from_utf8(bytes).map_err(|_| self.damage("a name is no text"))
+        String::from_utf8(bytes).map_err(|_| self.damage("a name is not text"))
     }
 
     /// GraphProto. `depth` counts the graphs around it; only the nodes of the outermost are kept.

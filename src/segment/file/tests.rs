@@ -95,10 +95,10 @@ fn damage_is_found_without_reading_on() {
     for length in 1..whole.len() {
         assert!(!problem(&whole[..length]).is_empty(), "{length}");
     }
-    assert!(problem(&[&whole[..], &[0; 64]].concat()).contains("0 is no number of a field"));
+    assert!(problem(&[&whole[..], &[0; 64]].concat()).contains("0 is not a field number"));
     assert!(problem(&model(&[])).contains("no nodes"));
     assert!(problem(&[0x08, 9]).contains("without a graph"));
-    assert!(problem(b"this is no model at all, but long enough").contains("no complete ONNX model"));
+    assert!(problem(b"this is no model at all, but long enough").contains("not a complete ONNX model"));
     // A graph in a graph in a graph …
     let mut graph = node("Conv", "a", "b");
     for _ in 0..40 {
@@ -122,7 +122,7 @@ fn files_of_other_formats_are_named() {
         (tar.as_slice(), "tar archive"),
     ] {
         let error = problem(bytes);
-        assert!(error.contains("it is no ONNX model but") && error.contains(what), "{error}");
+        assert!(error.contains("it is not an ONNX model but") && error.contains(what), "{error}");
     }
 }
 
@@ -178,7 +178,7 @@ fn gigabytes_of_something_else_are_not_read() {
         file.write_all(start).unwrap();
         let before = peak();
         let error = read(&path).unwrap_err().0;
-        assert!(error.contains("no complete ONNX model"), "{error}");
+        assert!(error.contains("not a complete ONNX model"), "{error}");
         assert!(peak() - before < 500_000, "{n}: {} kB more", peak() - before);
     }
     // Sparse, so that nothing is on the disk.

@@ -96,7 +96,7 @@ fn a_file_with_a_slow_output_does_not_keep_the_worker_from_live_streams() {
 }
 
 /// As when a file's output fails: the overlay ends with its queue full, and the source waits for room in the lane. A queue
-/// without a receiver counts as full, and as ready to be sent to: the workers would turn for ever, the source wait.
+/// without a receiver counts as full, and as ready to be sent to: the workers would turn for ever, the source would wait.
 #[test]
 fn a_lane_whose_overlay_has_ended_closes() {
     let factory = || Ok(Box::new(Fake(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);

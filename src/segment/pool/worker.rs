@@ -28,7 +28,7 @@ pub(super) fn make(factory: &Factory) -> Result<Box<dyn Segmenter>, SegmentError
 pub(super) struct Worker {
     pub shared: Arc<Shared>,
     pub task: Arc<Task>,
-    /// `None` while there is no model.
+    /// `None` while no model is loaded.
     pub factory: Option<Arc<Factory>>,
     pub max_batch: usize,
     pub stopped: Receiver<()>,
@@ -184,8 +184,8 @@ impl Worker {
 pub(super) enum Taken {
     Job(Box<Job>),
     Nothing,
-    /// No request will come any more, or nobody is there for the masks. The lane is let go of, so that whoever waits for
-    /// room in it sees it close.
+    /// No request will come any more, or the overlay that takes the masks has ended. The worker drops the lane, so that a
+    /// source that waits for room in it sees it close.
     Closed,
 }
 
@@ -210,7 +210,7 @@ pub(super) fn take(lane: &Arc<Lane>) -> Taken {
             Ok(None) => {}
             Ok(Some(evicted)) => evicted.entry.dropped(DropReason::OverlayBusy),
             Err(returned) => {
-                // The overlay is gone: nobody waits for this mask, nor for those of the requests behind it.
+                // The overlay has ended: neither this mask nor those of the requests behind it are needed.
                 returned.0.entry.dropped(DropReason::Stopped);
                 for request in lane.requests.try_iter() {
                     if let Some(entry) = request.entry {

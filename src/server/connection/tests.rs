@@ -140,7 +140,7 @@ fn over_tls_flushed_means_that_the_kernel_has_it_and_a_stalled_client_is_let_go(
         let mut got = [0; 7];
         tokio::io::AsyncReadExt::read_exact(&mut client, &mut got).await.unwrap();
         assert_eq!(&got, b"picture");
-        // The client reads no more: what is left in TLS's buffer is never flushed, and that is no way to stay for ever.
+        // The client reads no more: what is left in TLS's buffer is never flushed, and must not keep the connection open.
         flushed.mark_unchanged();
         let chunk = vec![0; 4 << 10];
         while let Ok(Ok(_)) = tokio::time::timeout(
