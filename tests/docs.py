@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Checks the documentation: relative links and their anchors resolve, every message that docs/troubleshooting.md quotes is in
+the source, and every test that SECURITY.md names exists. Prints what is wrong; the exit code is 1 then.
+
+    python3 tests/docs.py [--messages]
+
+--messages also prints the source files of each quoted message.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MESSAGES = ROOT / "docs/troubleshooting.md"
+# Shorter parts of a message are in the source by chance.
+SHORTEST = 6
+# Words of the operating system.
+FOREIGN = {"Address already in use"}
+
+
+def pages():
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )
+    return [ROOT / name for name in names.stdout.split()]
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+def anchors(page):
+    """Anchors of the headings, as GitHub makes them."""
+    found = set()
+    for heading in re.findall(r"^#+ +(.*)$", without_code(page.read_text()), flags=re.M):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+        anchor = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        number = 0
+        while (name := f"{anchor}-{number}" if number else anchor) in found:
+            number += 1
+        found.add(name)
+    return found
+
+
+def broken_links():
+    for page in pages():
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", without_code(page.read_text()))):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            where = f"{page.relative_to(ROOT)}: {target}"
+            if not file.exists():
+                yield f"{where}: there is no such file"
+            elif anchor and file.suffix == ".md" and anchor not in anchors(file):
+                yield f"{where}: there is no such heading"
+
+
+def source():
+    """The text of the program by file, with continued string literals joined."""
+    files = {}
+    for path in sorted((ROOT / "src").rglob("*.rs")):
+        text = re.sub(r"\\\n\s*", "", path.read_text()).replace('\\"', '"')
+        files[str(path.relative_to(ROOT))] = text
+    return files
+
+
+def messages():
+    """Quoted messages with the variable parts cut out. Rows of the first table are symptoms, not messages."""
+    for line in MESSAGES.read_text().splitlines():
+        cell = line.split("|")[1].strip() if line.startswith("|") else ""
+        if not cell.startswith(("`", "…")):
+            continue
+        for quote in re.findall(r"`([^`]+)`", cell):
+            parts = [part.strip(" ;:,().") for part in quote.split("…")]
+            yield quote, [part for part in parts if len(part) >= SHORTEST and part not in FOREIGN]
+
+
+def missing_tests():
+    text = (ROOT / "SECURITY.md").read_text()
+    named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){3,})`", text))
+    code = "".join(path.read_text() for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.rs"))
+    for name in sorted(named - set(re.findall(r"\bfn (\w+)", code))):
+        yield f"SECURITY.md: there is no test {name}"
+
+
+def main():
+    problems = [*broken_links(), *missing_tests()]
+    files = source()
+    for quote, parts in messages():
+        homes = [name for name, text in files.items() if all(part in text for part in parts)]
+        if not homes and not all(any(part in text for text in files.values()) for part in parts):
+            problems.append(f"{MESSAGES.relative_to(ROOT)}: no source has the message {quote!r}")
+        if "--messages" in sys.argv:
+            print(f"{quote}: {', '.join(homes[:4])}")
+    print("\n".join(problems), file=sys.stderr) if problems else None
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
