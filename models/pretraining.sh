@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The measurement behind the README's "Does pretraining help a U-Net?": models/pretraining.sh CAMVID FOLDER
+# The measurement in docs/development/performance.md, "Pretraining": models/pretraining.sh CAMVID FOLDER
 #
 # CamVid's drives stand for a change of place: an earlier U-Net has learned from two of them (163 pictures); then every
 # way to train gets the same 204 pictures of a third drive, the same epochs and the same seeds, and is measured on that
