@@ -62,7 +62,7 @@ def broken_links():
 def source():
     """The text of the program by file, with continued string literals joined."""
     files = {}
-    for path in sorted((ROOT / "src").rglob("*.rs")):
+    for path in sorted(path for path in (ROOT / "src").rglob("*.rs") if "tests" not in path.as_posix()):
         text = re.sub(r"\\\n\s*", "", path.read_text()).replace('\\"', '"')
         files[str(path.relative_to(ROOT))] = text
     return files
