@@ -35,7 +35,7 @@ pub enum Kind {
 impl GstError {
     pub fn new(message: impl Into<String>) -> Self {
         // What a camera answers may be in it.
-        let message = crate::bounded::line(&message.into()).into_owned();
+        let message = crate::base::bounded::line(&message.into()).into_owned();
         GstError { words: message.clone(), message, kind: Kind::Other }
     }
 }
@@ -48,7 +48,7 @@ impl GstError {
 pub fn init() -> Result<(), GstError> {
     gst::init().map_err(|error| GstError::new(format!("GStreamer cannot start: {error}")))?;
     log_warnings();
-    crate::default_context::serve().map_err(GstError::new)
+    crate::base::default_context::serve().map_err(GstError::new)
 }
 
 /// Sends the warnings that GLib and its users would print on standard error to the log, where they have a level and are
@@ -59,8 +59,8 @@ fn log_warnings() {
         glib::log_set_default_handler(|domain, level, text| {
             let line = || format!("{}: {text}", domain.unwrap_or("GLib"));
             match level {
-                glib::LogLevel::Error | glib::LogLevel::Critical => crate::repeats::error("", "", None, &line()),
-                glib::LogLevel::Warning => crate::repeats::warn("", "", &line()),
+                glib::LogLevel::Error | glib::LogLevel::Critical => crate::base::repeats::error("", "", None, &line()),
+                glib::LogLevel::Warning => crate::base::repeats::warn("", "", &line()),
                 _ => glib::log_default_handler(domain, level, Some(text)),
             }
         });

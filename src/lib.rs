@@ -1,6 +1,6 @@
 //! Live semantic segmentation for cameras.
 //!
-//! The way of a frame; every arrow is a bounded queue ([`queue`]) that says what it does when full:
+//! The way of a frame; every arrow is a bounded queue ([`base::queue`]) that states what it does when full:
 //!
 //! ```text
 //!  per stream                          shared                        per stream
@@ -9,53 +9,50 @@
 //!  own thread                                                                          └────▶ JPEG ─────────▶ MJPEG
 //! ```
 //!
-//! | module | what it knows |
-//! | --- | --- |
-//! | [`config`] | the TOML file, validated: all errors at once |
-//! | [`frame`] | frames, masks, pictures: what flows |
-//! | [`queue`] | the bounded queue between stages |
-//! | [`heap`] | memory that goes back to the system |
-//! | [`descriptors`] | file descriptors, and those that viewers cannot take |
-//! | [`repeats`] | log lines of faults that repeat |
-//! | [`bounded`] | text from outside, fit for a line of the log |
-//! | [`output`] | standard output that a reader may close |
-//! | [`stream`] | one stream: stages, supervision, accounts, freshness |
-//! | [`capture`] | sources (GStreamer) |
-//! | [`segment`] | models (ONNX Runtime), batching across streams |
-//! | [`overlay`] | drawing masks on planes |
-//! | [`events`] | what is worth a recording, seen in the masks |
-//! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, recordings, files |
-//! | [`access`] | users, roles, passwords, sessions |
-//! | [`server`] | HTTP: page, API, metrics |
-//! | [`service`] | `maskcast run`: all of it together |
-//! | [`commands`] | the command line |
+//! # Layers
 //!
-//! Only [`capture`], [`publish`] and [`gst`] know GStreamer; only [`segment`] knows ONNX Runtime.
+//! From the top to the ground. A module uses only modules below its own; `tests/layers` checks that, and that no files use
+//! one another in a circle.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`commands`] | the command line |
+//! | [`service`] | `maskcast run`: starts everything, applies changes |
+//! | [`server`] | HTTP: page, API, metrics |
+//! | [`view`] | what a running service shows of itself, and the requests to change it |
+//! | [`stream`] | one stream: its stages and their supervision |
+//! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, recordings, files |
+//! | [`capture`] | sources (GStreamer) |
+//! | [`segment`] | models (ONNX Runtime), batches across streams |
+//! | [`overlay`] | drawing masks on frames |
+//! | [`events`] | objects in the masks that begin an event recording |
+//! | [`access`] | users, roles, passwords, sessions, certificates |
+//! | [`config`] | the TOML file, validated: all errors at once |
+//! | [`gst`] | what sources and outputs share of GStreamer |
+//! | [`base`] | the ground floor: queues, stop and retry, status and ledger, log deduplication, file writing |
+//! | [`frame`] | frames and masks, as plain data |
+//!
+//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime.
+
 #![deny(unsafe_code)]
 
-// First: its macros hide the standard ones in every module below.
+// First: the macros of its module `output` hide the standard ones in every module below.
 #[macro_use]
-pub mod output;
+pub mod base;
 
 pub mod access;
-pub mod bounded;
 pub mod capture;
 pub mod commands;
 pub mod config;
-mod default_context;
-pub mod descriptors;
 pub mod events;
 pub mod frame;
 pub mod gst;
-pub mod heap;
 pub mod overlay;
-pub mod paths;
 pub mod publish;
-pub mod queue;
-pub mod repeats;
 pub mod segment;
 pub mod server;
 pub mod service;
 pub mod stream;
 #[cfg(feature = "trainer")]
 pub mod train;
+pub mod view;

@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use maskcast::base::output;
 use maskcast::commands::{self, Cli, Command, environment};
-use maskcast::output;
 
 /// See [`environment::ensure`].
 const ENVIRONMENT: [(&str, &str); 1] = [environment::NO_TELEMETRY];

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use common::fakes::*;
 use crossbeam_channel::{bounded, unbounded};
+use maskcast::base::ledger::DropReason;
+use maskcast::base::status::{State, Status};
 use maskcast::config::Show;
 use maskcast::publish::{Accepted, OutputError};
 use maskcast::segment::SegmentError;
 use maskcast::segment::pool::Pool;
 use maskcast::stream::Pace;
-use maskcast::stream::ledger::DropReason;
-use maskcast::stream::status::{State, Status};
 
 fn published() -> impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 'static {
     |_| Ok(Accepted::Published)

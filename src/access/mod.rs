@@ -21,8 +21,9 @@ pub mod users;
 
 pub use users::{Role, Token, User, Users};
 
-use crate::config::{Secret, ServerConfig};
-use crate::repeats;
+use crate::base::repeats;
+use crate::base::secret::Secret;
+use crate::config::ServerConfig;
 use limit::{Attempt, Limits};
 use password::{Verdict, Verifier};
 use sessions::{Begun, Sessions};

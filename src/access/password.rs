@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 
 use super::limit::network;
 use super::random;
-use crate::config::Secret;
+use crate::base::secret::Secret;
 
 /// Checks that run at the same time.
 const AT_ONCE: usize = 2;

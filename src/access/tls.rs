@@ -20,8 +20,8 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::lock;
+use crate::base::repeats;
 use crate::config::TlsConfig;
-use crate::repeats;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);

@@ -3,15 +3,16 @@
 //! It is written by `maskcast user` and read with the configuration. It holds no password, but what it holds helps to guess
 //! weak ones: it is refused when everybody on the machine can read it.
 
-use std::fs::{File, Metadata, Permissions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use argon2::password_hash::PasswordHash;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Secret;
+use crate::base::atomic_file::{AtomicFile, folder_of, inherit_owner};
+use crate::base::secret::Secret;
 
 /// What somebody may do; the greater one includes the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -242,7 +243,7 @@ impl Users {
     pub fn edit<T>(path: &Path, change: impl FnOnce(&mut Users) -> Result<T, String>) -> Result<T, String> {
         let located = |error: std::io::Error| format!("{}: {error}", path.display());
         let folder = folder_of(path);
-        let lock = File::open(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let lock = File::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         lock.lock().map_err(located)?;
         let before = match path.metadata() {
             Ok(metadata) => Some(metadata),
@@ -256,39 +257,13 @@ impl Users {
         let done = change(&mut users)?;
         let text = users.text()?;
         let write = || {
-            // For its owner alone, as all of tempfile's.
-            let mut file = tempfile::Builder::new().prefix(".users.").tempfile_in(&folder)?;
+            let mut file = AtomicFile::create(path, 0o600)?;
             file.write_all(text.as_bytes())?;
-            give(file.as_file(), before.as_ref(), &folder.metadata()?)?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|error| error.error)?;
-            lock.sync_all()
+            inherit_owner(file.file(), before.as_ref(), &folder.metadata()?)?;
+            file.commit()
         };
         write().map_err(located)?;
         Ok(done)
-    }
-}
-
-/// Gives a new file the owner and mode that the old one had, or those that the folder asks for. The open file, not whatever
-/// is found by its name: root writes here into folders that belong to the service, and what has taken over the service
-/// could put a link to another file there.
-pub(crate) fn give(file: &File, before: Option<&Metadata>, folder: &Metadata) -> std::io::Result<()> {
-    let made = file.metadata()?;
-    let (owner, group, mode) = match before {
-        Some(before) => (before.uid(), before.gid(), before.mode() & 0o770),
-        None if made.uid() == 0 && folder.gid() != 0 && folder.mode() & 0o050 != 0 => (0, folder.gid(), 0o640),
-        None => return Ok(()),
-    };
-    if (owner, group) != (made.uid(), made.gid()) {
-        fchown(file, Some(owner), Some(group))?;
-    }
-    file.set_permissions(Permissions::from_mode(mode))
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_path_buf(),
-        _ => ".".into(),
     }
 }
 
@@ -316,7 +291,8 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::chown;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown};
 
     use super::*;
     use crate::access::password;

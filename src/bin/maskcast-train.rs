@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use maskcast::base::output;
 use maskcast::commands::{ended, environment, exit, logging};
-use maskcast::output;
 use maskcast::train::commands::{self, Cli};
 
 /// See [`environment::ensure`].

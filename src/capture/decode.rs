@@ -13,7 +13,7 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use super::rtp::RtpClock;
-use crate::stream::timing::Spent;
+use crate::base::timing::Spent;
 
 /// The clocks of a streaming thread.
 #[derive(Clone, Copy)]

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::base::status::Shortfall;
+use crate::base::timing::Spent;
 use crate::frame::Pixels;
 use crate::gst::GstError;
-use crate::stream::timing::Spent;
 
 mod challenge;
 mod color;
@@ -37,7 +38,6 @@ mod trust;
 pub use keyframe::KeyframeWait;
 pub use pipeline::{GstSource, check_description};
 pub use presence::Presence;
-pub use tracks::Shortfall;
 
 /// Why a source has no more frames. The message names no secrets.
 #[derive(Clone, Debug, thiserror::Error)]

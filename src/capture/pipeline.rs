@@ -20,9 +20,10 @@ use super::network::set_up_network;
 use super::rtp::{RtpClock, follow};
 use super::secrets::Secrets;
 use super::timeline::{Timeline, Times};
-use super::tracks::{self, Shortfall, Tracks};
+use super::tracks::{self, Tracks};
 use super::trust::Refused;
 use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError, movie, stuck, transport_stream};
+use crate::base::status::Shortfall;
 use crate::config::{SourceSpec, SourceUri};
 use crate::gst::{GstError, Kind, bus_error, make, state_error};
 
@@ -312,7 +313,7 @@ impl Capture for GstCapture {
 
     fn shortfall(&self) -> Option<Shortfall> {
         let length = self.pipeline.query_duration::<gst::ClockTime>()?;
-        let missing = || Shortfall::of(self.tracks.extent().with(self.timeline.length()), length.into(), self.length);
+        let missing = || self.tracks.extent().with(self.timeline.length()).shortfall(length.into(), self.length);
         missing().and_then(|_| {
             self.tracks.wait_for_others();
             missing()
@@ -323,7 +324,7 @@ impl Capture for GstCapture {
 impl Drop for GstCapture {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            crate::repeats::warn("", "capture", "a capture pipeline did not stop");
+            crate::base::repeats::warn("", "capture", "a capture pipeline did not stop");
         }
     }
 }

@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn pushes_keep_their_tokens() {
         let target = PushTarget::Whip(Url::parse("https://10.0.0.9/whip?key=e").unwrap());
-        let credentials = Some(Credentials { user: String::new(), password: crate::config::Secret::new("e") });
+        let credentials = Some(Credentials { user: String::new(), password: crate::base::secret::Secret::new("e") });
         let secrets = Secrets::of_push(&PushConfig { target, credentials });
         assert_eq!(secrets.hide("refused: Bearer e, key=e, the end"), "refused: Bearer ***, key=***, the end");
     }

@@ -13,7 +13,8 @@ use rtsp_server::gio;
 use rtsp_server::prelude::*;
 
 use super::*;
-use crate::config::{CertificateFingerprint, Credentials, Secret, SourceSpec, Transport};
+use crate::base::secret::Secret;
+use crate::config::{CertificateFingerprint, Credentials, SourceSpec, Transport};
 
 #[path = "../../tests/common/rtsp_loop.rs"]
 mod rtsp_loop;

@@ -68,7 +68,7 @@ impl Timeline {
                 if !self.restarted && at - nanos(newest) > nanos(furthest) {
                     let leap = duration_of(at - nanos(newest));
                     let text = format!("times leap ahead by {} s: frames go on without that gap", leap.as_secs());
-                    crate::repeats::warn("", "capture", &text);
+                    crate::base::repeats::warn("", "capture", &text);
                     self.leap = Some(leap);
                 }
                 if self.restarted || self.leap.is_some() || at + nanos(SET_BACK) < nanos(newest) {

@@ -8,6 +8,8 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
+use crate::base::status::Shortfall;
+
 /// The tracks of one capture pipeline.
 #[derive(Debug, Default)]
 pub struct Tracks {
@@ -100,26 +102,17 @@ impl Extent {
     }
 }
 
-/// A file that ended before the length that it announces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortfall {
-    /// Where the last picture ends.
-    pub reached: Duration,
-    /// What the file announces.
-    pub length: Duration,
-}
-
-impl Shortfall {
-    /// `None` where nothing is missing. `length` is what the file announces, which in some formats includes the time before
-    /// its first picture; `picture` is how long the last one is shown. Announced lengths are not exact: some are rounded up
-    /// to whole pictures, some are estimates.
-    pub fn of(extent: Extent, length: Duration, picture: Duration) -> Option<Self> {
+impl Extent {
+    /// What is missing of a file that announces `length`, which in some formats includes the time before its first picture;
+    /// `None` where nothing is missing. `picture` is how long the last picture is shown. Announced lengths are not exact:
+    /// some are rounded up to whole pictures, some are estimates.
+    pub fn shortfall(self, length: Duration, picture: Duration) -> Option<Shortfall> {
         let is_short = |reached: Duration, length: Duration| reached + length / 50 + 2 * picture < length;
-        let written = extent.written.is_none_or(|(first, last)| {
+        let written = self.written.is_none_or(|(first, last)| {
             // A first time beyond the length cannot be part of it.
             first >= length || is_short(last - first, length - first)
         });
-        (written && is_short(extent.reached, length)).then_some(Shortfall { reached: extent.reached, length })
+        (written && is_short(self.reached, length)).then_some(Shortfall { reached: self.reached, length })
     }
 }
 
@@ -134,15 +127,14 @@ mod tests {
             reached: seconds(reached),
             written: Some((seconds(first), seconds(first + reached))),
         };
-        let of =
-            |reached, length, picture| Shortfall::of(extent(0.0, reached), seconds(length), seconds(picture)).is_some();
+        let of = |reached, length, picture| extent(0.0, reached).shortfall(seconds(length), seconds(picture)).is_some();
         assert!(!of(10.0, 10.0, 1.0 / 60.0));
         assert!(!of(9.95, 10.0, 1.0 / 30.0), "a rounded length");
         assert!(!of(20.0, 30.0, 5.0), "one picture in five seconds: the last one's length is not known");
         assert!(of(5.0, 10.0, 1.0 / 30.0) && of(9.5, 10.0, 1.0 / 30.0) && of(0.4, 1.0, 1.0 / 15.0));
         assert!(!of(5.0, 0.0, 0.0), "no length");
         // Times that begin at an hour; Matroska's length is the last time, others' the time between first and last.
-        let late = |reached, length| Shortfall::of(extent(3600.0, reached), seconds(length), seconds(1.0 / 15.0));
+        let late = |reached, length| extent(3600.0, reached).shortfall(seconds(length), seconds(1.0 / 15.0));
         assert_eq!((late(2.0, 3602.0), late(2.0, 2.0)), (None, None));
         assert_eq!(late(1.0, 3602.0), Some(Shortfall { reached: seconds(1.0), length: seconds(3602.0) }));
         assert!(late(1.0, 2.0).is_some());

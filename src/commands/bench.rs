@@ -14,6 +14,9 @@ use serde_json::json;
 
 use super::job::{self, Job};
 use super::{Failure, ModelArgs, write_json};
+use crate::base::status::Status;
+use crate::base::stop::Stop;
+use crate::base::timing::Stage;
 use crate::capture::{Captured, GstSource, Source};
 use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSource};
 use crate::frame::Pixels;
@@ -21,9 +24,6 @@ use crate::publish::file::FileOutput;
 use crate::publish::{Output, Stamp};
 use crate::segment::choose::{self, Goal, Plan};
 use crate::segment::onnx::Model;
-use crate::stream::status::Status;
-use crate::stream::stop::Stop;
-use crate::stream::timing::Stage;
 
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {

@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use clap::Args;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 
 use super::Failure;
-use crate::access::users::give;
+use crate::base::atomic_file::{AtomicFile, inherit_owner};
 
 /// The files in the folder.
 const CERT: &str = "cert.pem";
@@ -90,28 +90,21 @@ fn own_names() -> Vec<String> {
     names
 }
 
-/// Writes beside and renames, so that whoever reads finds a whole file. Who may read a key is as it was before, or as the
+/// Replaces the file in one step. Who may read a key is as it was before, or as the
 /// folder `home` asks for.
 fn write(path: &Path, text: &str, mode: u32, home: Option<&Metadata>) -> Result<(), Failure> {
-    let temporary = path.with_extension("pem.part");
     let before = path.metadata().ok();
     let write = || {
-        let _ = std::fs::remove_file(&temporary);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file = AtomicFile::create(path, 0o600)?;
         file.write_all(text.as_bytes())?;
-        // Whatever the umask took away.
-        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.file().set_permissions(std::fs::Permissions::from_mode(mode))?;
         let asked = before.as_ref().filter(|_| mode == 0o600);
         if let Some(folder) = asked.or(home) {
-            give(&file, asked, folder)?;
+            inherit_owner(file.file(), asked, folder)?;
         }
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
+        file.commit()
     };
-    write().map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        located(path, &error)
-    })
+    write().map_err(|error| located(path, &error))
 }
 
 fn located(path: &Path, error: &std::io::Error) -> Failure {

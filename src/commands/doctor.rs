@@ -131,7 +131,7 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
 fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
     let settings = match config {
         Some(config) => config.model.clone(),
-        None => match crate::paths::default_model() {
+        None => match crate::base::paths::default_model() {
             Ok(path) => ModelConfig::with_path(path),
             Err(places) => {
                 findings.push(Finding {

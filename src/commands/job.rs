@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Failure;
+use crate::base::status::Status;
+use crate::base::stop::Stop;
 use crate::capture::GstSource;
 use crate::config::{EncodeConfig, OverlayConfig, Show, SourceSpec, defaults_stream};
 use crate::frame::{Frame, Mask};
@@ -13,8 +15,6 @@ use crate::segment::choose::Plan;
 use crate::segment::onnx::Model;
 use crate::segment::pool::Pool;
 use crate::stream::display::Display;
-use crate::stream::status::Status;
-use crate::stream::stop::Stop;
 use crate::stream::{Pace, Parts, Stream, Tap};
 
 /// A file to segment.

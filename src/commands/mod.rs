@@ -1,9 +1,11 @@
 //! The command line: what each command takes, and what it does.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::base::atomic_file::AtomicFile;
 use crate::config::{Config, ModelConfig, Provider, Require};
 use crate::segment::engine::has_nvidia_gpu;
 use crate::segment::onnx::ModelError;
@@ -191,7 +193,7 @@ impl ModelArgs {
     pub fn config(&self) -> Result<ModelConfig, Failure> {
         let path = match &self.model {
             Some(path) => path.clone(),
-            None => crate::paths::default_model()
+            None => crate::base::paths::default_model()
                 .map_err(|places| Failure::usage(format!("the bundled model was {places}; name one with --model")))?,
         };
         let provider = |provider: &ProviderArg| match provider {
@@ -241,7 +243,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
 /// # Errors
 /// Those of the command; else an output that could not be written.
 pub fn ended(result: Result<(), Failure>) -> Result<(), Failure> {
-    let output = crate::output::finish().map_err(Failure::runtime);
+    let output = crate::base::output::finish().map_err(Failure::runtime);
     result.and(output)
 }
 
@@ -257,13 +259,12 @@ fn load_config(path: &std::path::Path) -> Result<Config, Failure> {
     crate::config::load(path).map_err(Failure::config)
 }
 
-/// Writes `value` as indented JSON to `path`, by way of a temporary file, so that what was there is not lost half-way.
+/// Writes `value` as indented JSON to `path`, in one step: what was there stays until the new file is complete.
 fn write_json(path: &std::path::Path, value: &serde_json::Value) -> Result<(), Failure> {
     let located = |error: std::io::Error| Failure::runtime(format!("{}: {error}", path.display()));
     let text = serde_json::to_string_pretty(value).map_err(Failure::runtime)?;
-    let temporary = path.with_extension("json.part");
-    std::fs::write(&temporary, text + "\n").map_err(located)?;
-    std::fs::rename(&temporary, path).map_err(located)
+    let mut file = AtomicFile::create(path, 0o666).map_err(located)?;
+    file.write_all((text + "\n").as_bytes()).and_then(|()| file.commit()).map_err(located)
 }
 
 #[cfg(test)]

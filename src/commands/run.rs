@@ -11,15 +11,15 @@ use signal_hook::iterator::Signals;
 
 use super::exit::FAILURE;
 use super::{Failure, load_config};
+use crate::base::descriptors;
+use crate::base::heap::Heap;
+use crate::base::repeats;
+use crate::base::stop::{Stop, Woken};
 use crate::config::readable_passwords;
-use crate::descriptors;
-use crate::heap::Heap;
 use crate::publish::encoder::H264;
-use crate::repeats;
 use crate::service::changes::{Changes, tell};
 use crate::service::watch::{Beat, Watch, Watchdog};
 use crate::service::{Service, ServiceError};
-use crate::stream::stop::{Stop, Woken};
 
 /// How often the service looks at itself.
 const TICK: Duration = Duration::from_millis(250);

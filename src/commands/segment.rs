@@ -11,6 +11,9 @@ use serde_json::json;
 use super::job::{self, Done, Job};
 use super::run::stop_on_signals;
 use super::{Failure, ModelArgs, write_json};
+use crate::base::atomic_file::put_in_place;
+use crate::base::status::Status;
+use crate::base::timing::Stage;
 use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, Style};
 use crate::frame::{Frame, Mask};
 use crate::overlay::Overlay;
@@ -18,8 +21,6 @@ use crate::segment::choose::{Goal, Plan, usual, usual_threads};
 use crate::segment::golden::encode_png;
 use crate::segment::onnx::Model;
 use crate::stream::Tap;
-use crate::stream::status::Status;
-use crate::stream::timing::Stage;
 
 #[derive(Clone, Debug, Args)]
 pub struct SegmentArgs {
@@ -126,7 +127,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
         remove_empty(&temporary);
         return Err(Failure::runtime(format!("{input}: no frame came out of it")));
     }
-    std::fs::rename(&temporary, &args.output)
+    put_in_place(&temporary, &args.output)
         .map_err(|error| Failure::runtime(format!("{}: {error}", args.output.display())))?;
     if let Some(path) = &args.report {
         write_json(path, &report(args, &input, &model, plan, &done))?;

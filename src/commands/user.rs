@@ -9,7 +9,7 @@ use md5::{Digest, Md5};
 use super::Failure;
 use crate::access::users::{check_name, to_hex};
 use crate::access::{self, REALM, Role, Token, User, Users, password};
-use crate::config::Secret;
+use crate::base::secret::Secret;
 
 /// What the installed service reads.
 const CONFIG: &str = "/etc/maskcast/maskcast.toml";

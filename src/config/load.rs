@@ -104,7 +104,7 @@ fn read_model(section: &Section) -> ModelConfig {
     // The empty path never leaves: wherever it is used, an error was noted.
     let path = match section.get("path") {
         Some(value) => value.existing_file().unwrap_or_default(),
-        None => crate::paths::default_model().unwrap_or_else(|help| {
+        None => crate::base::paths::default_model().unwrap_or_else(|help| {
             section.fail("path", "is missing, and no model was found", Some(&help));
             PathBuf::new()
         }),

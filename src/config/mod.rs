@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use crate::base::secret::Secret;
 pub use crate::frame::Rgb;
 
 mod allowed;
@@ -45,7 +46,7 @@ pub use overlay::{hex, overlay_difference, overlay_object, patched_overlay};
 pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use server::{ServerConfig, TlsConfig, users_file};
-pub use source::{Credentials, Secret, SourceSpec, SourceUri, TestSource, Transport};
+pub use source::{Credentials, SourceSpec, SourceUri, TestSource, Transport};
 pub use store::{Replaced, StoreError, replace};
 pub(crate) use uri::is_secret_name;
 pub use webrtc::{TurnServer, WebRtcConfig};

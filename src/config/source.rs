@@ -14,33 +14,7 @@ use utoipa::ToSchema;
 
 use super::fingerprint::CertificateFingerprint;
 use super::uri;
-
-/// A string that is not printed: `Debug` and `Display` show `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The secret itself, to be handed to what needs it and to nothing else.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+use crate::base::secret::Secret;
 
 /// User and password of a camera.
 #[derive(Clone, Debug, PartialEq, Eq)]

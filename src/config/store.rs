@@ -1,12 +1,13 @@
 //! Writes a configuration file in one piece: whoever reads it, at whatever moment, and after a power cut as well, sees the
 //! whole old text or the whole new one.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use super::written::{gains_passwords, is_open};
+use crate::base::atomic_file::AtomicFile;
 
 /// Why a file was not written; it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -41,25 +42,23 @@ pub fn replace(path: &Path, before: &str, after: &str) -> Result<Replaced, Store
 /// `None` when the text is another one by now.
 fn write(path: &Path, before: &str, after: &str) -> io::Result<Option<Replaced>> {
     let path = path.canonicalize()?;
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let facts = fs::metadata(&path)?;
     // A file that its owner has made read-only is not to be replaced, although its folder would allow it.
     fs::OpenOptions::new().append(true).open(&path)?;
-    let mut new = tempfile::Builder::new().prefix(".maskcast-").suffix(".toml").tempfile_in(folder)?;
-    let own = new.as_file().metadata()?;
+    let mut new = AtomicFile::create(&path, 0o600)?;
+    let own = new.file().metadata()?;
     if (own.uid(), own.gid()) != (facts.uid(), facts.gid()) {
-        fchown(new.as_file(), Some(facts.uid()), Some(facts.gid()))?;
+        fchown(new.file(), Some(facts.uid()), Some(facts.gid()))?;
     }
     let closes = is_open(&path) && gains_passwords(before, after);
     let mode = if closes { facts.mode() & 0o770 } else { facts.mode() & 0o7777 };
-    new.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    new.file().set_permissions(fs::Permissions::from_mode(mode))?;
     new.write_all(after.as_bytes())?;
-    new.as_file().sync_all()?;
+    new.file().sync_all()?;
     if fs::read(&path)? != before.as_bytes() {
         return Ok(None);
     }
-    new.persist(&path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()?;
+    new.commit()?;
     Ok(Some(if closes { Replaced::Closed } else { Replaced::AsBefore }))
 }
 

@@ -8,7 +8,8 @@ use url::Url;
 
 use super::error::did_you_mean;
 use super::reader::tidy;
-use super::source::{Credentials, Secret, SourceUri, TestSource};
+use super::source::{Credentials, SourceUri, TestSource};
+use crate::base::secret::Secret;
 
 /// What is wrong, and a hint.
 type Problem = (String, Option<String>);

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use url::Url;
 
 use super::reader::{Section, Value};
-use super::source::Secret;
 use super::uri::percent_decode;
+use crate::base::secret::Secret;
 
 /// `[server.webrtc]`
 #[derive(Clone, Debug, PartialEq)]

@@ -7,8 +7,9 @@ use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use super::push::PushTarget;
-use super::source::{Secret, SourceSpec, SourceUri};
+use super::source::{SourceSpec, SourceUri};
 use super::uri::is_secret_name;
+use crate::base::secret::Secret;
 
 /// What everybody on this machine could read: a warning, or nothing. It names keys, and no password.
 pub fn readable_passwords(path: &Path) -> Option<String> {

@@ -26,7 +26,7 @@ impl Text {
     pub fn new(text: &str, size: usize) -> Text {
         let ascii: String = text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
         draw(&ascii, size.max(1)).unwrap_or_else(|error| {
-            crate::repeats::warn("", "overlay", &format!("cannot draw {text:?} into the picture: {error}"));
+            crate::base::repeats::warn("", "overlay", &format!("cannot draw {text:?} into the picture: {error}"));
             Text::default()
         })
     }

@@ -12,11 +12,11 @@ use super::encoder::{EncodeChain, H264, Purpose, build, fps, glib_error, push_pa
 use super::raw::{RawPool, Scaler, announced};
 use super::recording::{Layout, add_file};
 use super::{Accepted, Output, OutputError, Paint, Stamp};
+use crate::base::repeats;
+use crate::base::status::Status;
 use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
 use crate::gst::state_error;
-use crate::repeats;
-use crate::stream::status::Status;
 
 /// The least distance of two pictures.
 const LEAST: gst::ClockTime = gst::ClockTime::from_mseconds(1);

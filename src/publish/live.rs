@@ -17,11 +17,11 @@ use super::push::Push;
 use super::raw::{RawPool, announced};
 use super::recording::{Archive, Recorder};
 use super::{Accepted, Output, OutputError, Paint, Stamp};
+use crate::base::repeats;
+use crate::base::status::Status;
 use crate::config::{EncodeConfig, PushConfig};
 use crate::frame::VideoInfo;
 use crate::gst::{bus_error, state_error};
-use crate::repeats;
-use crate::stream::status::Status;
 use clock::OutputClock;
 
 mod clock;

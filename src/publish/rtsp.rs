@@ -246,7 +246,7 @@ impl RtspServer {
             lock(&medias).insert(stream.to_string(), media.downgrade());
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
-                crate::repeats::error(&stream, "publish", None, "the RTSP media has no source");
+                crate::base::repeats::error(&stream, "publish", None, "the RTSP media has no source");
                 return;
             };
             tracing::debug!(stream = &*stream, "an RTSP viewer has come: the stream's media is made");
@@ -332,7 +332,7 @@ fn listen(
             return glib::ControlFlow::Continue;
         }
         if rtsp_server::RTSPServer::io_func(socket, condition, &server).is_err() {
-            crate::repeats::warn("", "publish", "an RTSP client could not be let in");
+            crate::base::repeats::warn("", "publish", "an RTSP client could not be let in");
         }
         connections.close_refused();
         glib::ControlFlow::Continue

@@ -22,7 +22,7 @@ use rtsp_server::prelude::*;
 use super::connection_limit::{ConnectionLimiter, ConnectionPermit, MAX_CONNECTIONS, MAX_OF_ADDRESS};
 use super::rtsp_auth::RtspAuth;
 use super::rtsp_ffi::peer;
-use crate::{descriptors, repeats};
+use crate::base::{descriptors, repeats};
 
 /// How long a client may say nothing before it has a session: time for a TLS handshake, or for the next request.
 const SILENT_LIMIT: Duration = Duration::from_secs(15);

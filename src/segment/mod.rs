@@ -3,8 +3,8 @@
 //! [`Segmenter`] is the edge where tests put fakes; [`segmenter`] is the real one. [`onnx`] loads and checks a model, the
 //! [`pool`] runs it for all streams. Only this module knows ONNX Runtime.
 
+use crate::base::timing::Spent;
 use crate::frame::{Frame, Mask};
-use crate::stream::timing::Spent;
 
 pub mod card;
 pub mod choose;

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
 use super::{SegmentError, Segmenter};
+use crate::base::ledger::Entry;
+use crate::base::queue;
+use crate::base::status::Status;
 use crate::frame::{Frame, Mask};
-use crate::queue;
-use crate::stream::ledger::Entry;
-use crate::stream::status::Status;
 
 mod worker;
 

@@ -22,7 +22,7 @@ impl Runtime {
     }
 }
 
-/// Loads ONNX Runtime from `path`, or from where [`crate::paths::onnx_runtime`] finds it. Later calls return what the
+/// Loads ONNX Runtime from `path`, or from where [`crate::base::paths::onnx_runtime`] finds it. Later calls return what the
 /// first one got: a process has one ONNX Runtime.
 ///
 /// # Errors
@@ -34,7 +34,7 @@ pub fn load(path: Option<&Path>) -> Result<&'static Runtime, SegmentError> {
 fn load_now(path: Option<&Path>) -> Result<Runtime, SegmentError> {
     let path = match path {
         Some(path) => path.to_path_buf(),
-        None => crate::paths::onnx_runtime().map_err(|places| {
+        None => crate::base::paths::onnx_runtime().map_err(|places| {
             SegmentError(format!(
                 "the ONNX Runtime library libonnxruntime.so was {places}; `make setup` brings it, or set model.runtime or ORT_DYLIB_PATH"
             ))

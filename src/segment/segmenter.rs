@@ -19,8 +19,8 @@ use super::preprocess::Preprocessor;
 use super::session::one_line;
 use super::unlabelled::Unlabelled;
 use super::{SegmentError, Segmented, Segmenter};
+use crate::base::timing::Stopwatch;
 use crate::frame::{ClassId, Frame, Mask};
-use crate::stream::timing::Stopwatch;
 
 /// One session with the buffers it needs.
 pub struct OnnxSegmenter {

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::base::repeats;
 use crate::frame::ClassId;
-use crate::repeats;
 
 /// Pixels of a model's masks whose class has no label, over all its workers.
 #[derive(Debug, Default)]

@@ -36,7 +36,7 @@ use super::connection::{Connection, Peer};
 use super::places::{Counts, Places};
 use super::problem::Problem;
 use super::stopped;
-use crate::{descriptors, repeats};
+use crate::base::{descriptors, repeats};
 
 /// File descriptors are left for cameras and recordings.
 const COUNTS: Counts = Counts { all: 512, of_one: 128, reserve: 32 };

@@ -14,10 +14,10 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::settings::Settings;
 use super::{App, Named, Shared};
+use crate::base::pushed::PushStatus;
 use crate::config::{Show, hex};
 use crate::frame::{Label, Labels};
-use crate::service::view::{LegendEntry, StreamView, View};
-use crate::stream::pushed::PushStatus;
+use crate::view::{LegendEntry, StreamView, View};
 
 /// One stream of `/api/v1/streams`.
 #[derive(Serialize, ToSchema)]

@@ -31,7 +31,7 @@ use super::problem::Problem;
 use super::{App, Shared, body, host, session};
 use crate::access::sessions::same;
 use crate::access::{Access, Denied, Identity, REALM, Role};
-use crate::bounded::field;
+use crate::base::bounded::field;
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use super::settings::{NewStream, Settings};
 use super::{App, Named, Shared, stopped};
 use crate::config::{Edit, Object, SourceHost, SourceUri};
 use crate::publish::encoder::ladder::try_out;
-use crate::service::changes::{Made, Refusal, Wanted};
-use crate::service::view::Busy;
+use crate::view::Busy;
+use crate::view::request::{Made, Refusal, Wanted};
 
 /// How long a change may wait for its turn; others, and streams that stop, take some seconds each.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -196,7 +196,7 @@ mod tests {
     use super::super::tests::{agent, model, server, view};
     use super::*;
     use crate::config::ConfigError;
-    use crate::service::view::{Incoming, View};
+    use crate::view::{Incoming, View};
 
     fn send(server: &HttpServer, method: &str, path: &str, body: &str) -> (u16, Value) {
         let request = ureq::http::Request::builder()

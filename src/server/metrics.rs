@@ -14,11 +14,11 @@ use std::sync::atomic::Ordering;
 use super::problem::Problem;
 use super::process::usage;
 use super::{Shared, typed};
-use crate::service::view::{StreamView, View};
-use crate::stream::ledger::DropReason;
-use crate::stream::pushed::{PushState, PushStatus};
-use crate::stream::status::State as StreamState;
-use crate::stream::timing::{BUCKETS, Stage, Summary};
+use crate::base::ledger::DropReason;
+use crate::base::pushed::{PushState, PushStatus};
+use crate::base::status::State as StreamState;
+use crate::base::timing::{BUCKETS, Stage, Summary};
+use crate::view::{StreamView, View};
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
@@ -53,7 +53,7 @@ fn families(view: &View, certificate_end: Option<Timestamp>) -> Vec<MetricFamily
 fn frames(streams: &[Arc<StreamView>], out: &mut Families) {
     // One look at each ledger: captured = published + dropped holds in every scrape.
     let ledgers: Vec<_> = streams.iter().map(|s| (&*s.status.name, s.status.ledger.counts())).collect();
-    let each = |value: fn(&crate::stream::ledger::Counts) -> u64| {
+    let each = |value: fn(&crate::base::ledger::Counts) -> u64| {
         ledgers.iter().map(move |(name, counts)| (vec![("stream", *name)], value(counts) as f64))
     };
     out.counters(

@@ -36,11 +36,11 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::tls::Certificate;
 use crate::access::{Access, Role};
-use crate::bounded::field;
+use crate::base::bounded::field;
+use crate::base::status::State as StreamState;
 use crate::config::ServerConfig;
 use crate::publish::whep::Whep;
-use crate::service::view::{StreamView, View};
-use crate::stream::status::State as StreamState;
+use crate::view::{StreamView, View};
 
 mod accept;
 mod api;

@@ -12,11 +12,11 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::api::tenths;
 use super::problem::Problem;
-use crate::bounded::field;
+use crate::base::bounded::field;
 use crate::config::hex;
 use crate::frame::Label;
 use crate::segment::placement::Part;
-use crate::service::view::{Change, ModelView, Outcome, Wish};
+use crate::view::{Change, ModelView, Outcome, Wish};
 
 /// Bytes of a path, as Linux limits them.
 const LONGEST_PATH: usize = 4095;

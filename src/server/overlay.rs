@@ -16,7 +16,7 @@ use super::settings::OverlaySettings;
 use super::{App, Named, typed};
 use crate::config::{OverlayConfig, Style, hex};
 use crate::frame::Mask;
-use crate::service::changes::{Made, Wanted};
+use crate::view::request::{Made, Wanted};
 
 /// How a stream is drawn now.
 #[derive(Serialize, ToSchema)]

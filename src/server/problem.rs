@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::bounded::{field, line};
+use crate::base::bounded::{field, line};
 use crate::config::ConfigError;
-use crate::service::view::StreamView;
+use crate::view::StreamView;
 
 /// `application/problem+json`
 #[derive(Debug)]

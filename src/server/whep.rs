@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use super::{Named, Shared};
 use crate::access::Identity;
-use crate::bounded::field;
+use crate::base::bounded::field;
 use crate::config::WebRtcConfig;
 use crate::publish::encoder::Level;
 use crate::publish::whep::Refusal;

@@ -11,71 +11,21 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
-use super::turn::Turn;
-use super::view::WAITING_CHANGES;
 use super::{Reloaded, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, EncoderChoice, Object, OverlayConfig, Replaced,
     SourceHost, StreamConfig, overlay_difference, patched_overlay,
 };
 use crate::publish::encoder::H264;
+use crate::view::WAITING_CHANGES;
+use crate::view::request::{Asked, Made, Refusal, Wanted};
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// And this often while the file cannot be written.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
-
-/// What a client wants changed. Keys are those of the configuration file.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Wanted {
-    /// A stream, or no stream any more.
-    Stream(Edit),
-    /// A merge patch for a stream's overlay.
-    Overlay { stream: String, patch: Object },
-}
-
-/// A wanted change, and where the answer goes.
-#[derive(Debug)]
-pub struct Asked {
-    pub wanted: Wanted,
-    /// The host of the wanted source, where it was looked up already.
-    pub host: Option<SourceHost>,
-    /// Whether it is still wanted.
-    pub turn: Turn,
-    pub answer: oneshot::Sender<Result<Made, Refusal>>,
-}
-
-/// The change was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Made {
-    /// Why it will be forgotten at the next start.
-    pub not_remembered: Option<String>,
-}
-
-/// The change was not made, and everything is as before.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
-    NoStream(String),
-    /// There is a stream of this name.
-    Taken(String),
-    /// The only stream must stay.
-    Last,
-    /// All that is wrong with what the client sent.
-    Invalid(Vec<ConfigError>),
-    /// What may not be set by the API.
-    Forbidden(Vec<ConfigError>),
-    /// It depends on the first model, which is still being loaded.
-    Loading(String),
-    /// The file itself has errors, without the change.
-    File(ConfigErrors),
-    /// The file cannot be written, or somebody else was writing it.
-    Unwritable(String),
-    Failed(String),
-}
 
 /// Makes changes and writes them back.
 pub struct Changes {

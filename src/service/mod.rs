@@ -11,6 +11,8 @@ use crossbeam_channel::Receiver;
 
 use crate::access::Access;
 use crate::access::tls::Certificate;
+use crate::base::panic::panic_text;
+use crate::base::stop::{Stop, Woken};
 use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
 use crate::events;
 use crate::frame::Label;
@@ -22,8 +24,6 @@ use crate::publish::whep::Whep;
 use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
 use crate::server::HttpServer;
-use crate::stream::panic_text;
-use crate::stream::stop::{Stop, Woken};
 
 pub mod changes;
 pub mod models;
@@ -31,19 +31,18 @@ pub mod reload;
 pub mod reserved;
 pub mod running;
 pub mod stopping;
-pub mod turn;
-pub mod view;
 mod warn;
 pub mod watch;
 
 pub use reload::Reloaded;
 pub use stopping::log_account;
 
-use changes::{Asked, Changes};
+use crate::view::View;
+use crate::view::request::Asked;
+use changes::Changes;
 use models::{Keeper, Models, Streams};
 use running::Running;
 use stopping::stop_all;
-use view::View;
 use warn::{opened, warn_of_readable_passwords};
 
 /// Why the service cannot start; in one line each.

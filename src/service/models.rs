@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::view::{ModelView, Outcome, View, Wish};
 use super::{ServiceError, check_labels};
+use crate::base::panic::panic_text;
+use crate::base::stop::Stop;
 use crate::config::{ModelConfig, Provider, Require, StreamConfig};
 use crate::segment::card::Card;
 use crate::segment::choose::{self, Goal, Plan};
@@ -21,8 +22,7 @@ use crate::segment::engine::{EngineKey, Places};
 use crate::segment::file;
 use crate::segment::onnx::{Model, ModelError};
 use crate::segment::pool::{Crew, Pool};
-use crate::stream::panic_text;
-use crate::stream::stop::Stop;
+use crate::view::{ModelView, Outcome, View, Wish};
 
 /// How often the model's file is looked at.
 const LOOK: Duration = Duration::from_secs(1);

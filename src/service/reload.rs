@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::running::Running;
 use super::stopping::stop_all;
-use super::view::StreamView;
 use super::{Service, ServiceError, check_encoders, lines};
 use crate::config::{Config, StreamConfig};
+use crate::view::StreamView;
 
 /// What a reload has done, by the streams' names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -152,10 +152,10 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::base::status::State;
     use crate::config::{SourceSpec, defaults_stream};
     use crate::publish::rtsp::RtspServer;
     use crate::segment::pool::Pool;
-    use crate::stream::status::State;
 
     /// Guards against hanging.
     const DEADLINE: Duration = Duration::from_secs(180);

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ServiceError;
-use super::view::StreamView;
+use crate::base::ledger::{Counts, DropReason};
+use crate::base::repeats;
+use crate::base::status::Status;
 use crate::capture::GstSource;
 use crate::config::{OverlayConfig, SourceUri, StreamConfig};
 use crate::events::Watch;
 use crate::publish::live::{LiveOutput, Outlets};
 use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
-use crate::repeats;
 use crate::segment::pool::Pool;
 use crate::stream::display::Display;
-use crate::stream::ledger::{Counts, DropReason};
-use crate::stream::status::Status;
 use crate::stream::{Pace, Parts, Stream};
+use crate::view::StreamView;
 
 /// Pauses before a stream whose stage was lost is started again: this, then twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -303,10 +303,10 @@ mod tests {
 
     use super::super::stopping::stop_all;
     use super::*;
+    use crate::base::ledger::Ledger;
+    use crate::base::status::State;
+    use crate::base::stop::Stop;
     use crate::config::{SourceSpec, defaults_stream};
-    use crate::stream::ledger::Ledger;
-    use crate::stream::status::State;
-    use crate::stream::stop::Stop;
 
     /// Guards against hanging.
     const DEADLINE: Duration = Duration::from_secs(180);

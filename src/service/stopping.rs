@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::running::Running;
-use crate::stream::status::Status;
-use crate::stream::stop::Stop;
+use crate::base::status::Status;
+use crate::base::stop::Stop;
 
 /// How long stopping may take before a stream that hangs is named and left behind.
 const DEADLINE: Duration = Duration::from_secs(4);

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use super::ServiceError;
-use super::view::View;
+use crate::base::status::State;
+use crate::base::stop::Stop;
 use crate::segment::pool::{MAKE_LIMIT, Pool, RUN_LIMIT};
-use crate::stream::status::State;
-use crate::stream::stop::Stop;
+use crate::view::View;
 
 /// The run loop may be busy with one change for this long, even where the watchdog's interval is shorter: it waits for
 /// streams to stop, for some seconds.
@@ -164,7 +164,7 @@ impl Watch {
 fn notify(states: &[NotifyState<'_>]) {
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(states) {
-        crate::repeats::warn("", "", &format!("systemd cannot be notified: {error}"));
+        crate::base::repeats::warn("", "", &format!("systemd cannot be notified: {error}"));
     }
 }
 
@@ -173,12 +173,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::base::ledger::DropReason;
+    use crate::base::status::Status;
     use crate::config::{SourceSpec, defaults_stream};
     use crate::publish::live::Outlets;
-    use crate::service::view::StreamView;
     use crate::stream::display::Display;
-    use crate::stream::ledger::DropReason;
-    use crate::stream::status::Status;
+    use crate::view::StreamView;
 
     const LIMITS: Limits =
         Limits { run_loop: Duration::from_secs(600), run: Duration::from_secs(600), make: Duration::from_secs(600) };

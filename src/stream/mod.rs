@@ -12,29 +12,24 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use crate::base::panic::panic_text;
+use crate::base::queue::{WhenFull, queue};
 use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
 use crate::events::Watch;
 use crate::frame::{Frame, Mask};
 use crate::publish::Output;
-use crate::queue::{WhenFull, queue};
 use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
 
 pub mod behind;
 pub mod display;
-pub mod ledger;
-pub mod pushed;
-pub mod retry;
 pub mod show;
-pub mod status;
-pub mod stop;
 pub mod supervisor;
-pub mod timing;
 
+use crate::base::ledger::Entry;
+use crate::base::status::Status;
+use crate::base::stop::Stop;
 use display::Display;
-use ledger::Entry;
-use status::Status;
-use stop::Stop;
 
 /// What a stream does when a stage has no time for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,15 +199,6 @@ fn spawn<T: Send + 'static>(
         .name(format!("{stage}-{stream}"))
         .spawn(run)
         .map_err(|error| StreamError(format!("stream {stream}: no thread for its {stage} stage: {error}")))
-}
-
-/// What a panic said.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 /// Waits at most `patience` for an item; `Ok(None)` when none came.

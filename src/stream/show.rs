@@ -8,16 +8,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
 use super::display::Display;
-use super::ledger::{DropReason, Entry};
-use super::status::{State, Status};
-use super::timing::{Stage, Stopwatch};
-use super::{Closed, Pace, Tap, panic_text, receive};
+use super::{Closed, Pace, Tap, receive};
+use crate::base::ledger::{DropReason, Entry};
+use crate::base::panic::panic_text;
+use crate::base::repeats;
+use crate::base::status::{State, Status};
+use crate::base::timing::{Stage, Stopwatch};
 use crate::config::{OverlayConfig, StreamConfig};
 use crate::events::Watch;
 use crate::frame::{Frame, Labels, Mask, OwnedPicture, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
 use crate::publish::{Accepted, Output, Stamp};
-use crate::repeats;
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, NoMask, Notice};
 

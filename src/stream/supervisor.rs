@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::SendError;
 
+use super::Pace;
 use super::behind::{Arrival, Behind, Standing};
-use super::ledger::{DropReason, Entry};
-use super::retry::Retry;
-use super::status::Status;
-use super::stop::Stop;
-use super::timing::Stage;
-use super::{Pace, panic_text};
+use crate::base::ledger::{DropReason, Entry};
+use crate::base::panic::panic_text;
+use crate::base::queue::Sender;
+use crate::base::repeats;
+use crate::base::retry::Retry;
+use crate::base::status::Status;
+use crate::base::stop::Stop;
+use crate::base::timing::Stage;
 use crate::capture::{Captured, CapturedFrame, KeyframeWait, Presence, Source};
 use crate::frame::Frame;
-use crate::queue::Sender;
-use crate::repeats;
 use crate::segment::pool::Request;
 
 /// How long a fresh connection may take to its first frame: sessions are set up, a keyframe is waited for.

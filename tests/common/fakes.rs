@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use maskcast::base::status::Status;
+use maskcast::base::timing::Spent;
 use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
 use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
 use maskcast::frame::{Frame, Label, Labels, Mask, OwnedPicture, PictureMut, PixelFormat, Rgb, VideoInfo};
@@ -13,8 +15,6 @@ use maskcast::publish::{Accepted, Output, OutputError, Paint, Stamp};
 use maskcast::segment::pool::{Crew, Factory, Pool};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
 use maskcast::stream::display::Display;
-use maskcast::stream::status::Status;
-use maskcast::stream::timing::Spent;
 use maskcast::stream::{Pace, Parts, Stream};
 
 /// Width and height of the fakes' pictures; masks have the same size.

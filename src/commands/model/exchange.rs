@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use ureq::RequestBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use crate::base::secret::Secret;
 use crate::commands::{Failure, exit};
-use crate::config::Secret;
 
 /// Which model, and of which service.
 #[derive(Clone, Debug, clap::Args)]

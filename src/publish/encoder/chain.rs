@@ -14,14 +14,14 @@ use gst::prelude::*;
 use super::level::Level;
 use super::settings::configure;
 use super::{ENCODER_QUEUE, H264, Purpose, glib_error};
+use crate::base::status::Status;
+use crate::base::timing::{Stage, Stopwatch};
 use crate::config::EncodeConfig;
 use crate::frame::{Colorimetry, Matrix, VideoInfo};
 use crate::gst::make;
 use crate::publish::OutputError;
 use crate::publish::range::RangeChange;
 use crate::publish::raw::colorimetry;
-use crate::stream::status::Status;
-use crate::stream::timing::{Stage, Stopwatch};
 
 /// The profiles that every browser, phone and recorder plays, and that WebRTC is answered with (RFC 7742): plain baseline
 /// only from encoders that do not know the constraint, and keep it all the same.
@@ -182,7 +182,7 @@ impl Colors {
                     gst::PadProbeReturn::Ok
                 }
                 Err(error) => {
-                    crate::repeats::warn("", "publish", &format!("a picture is not encoded: {error}"));
+                    crate::base::repeats::warn("", "publish", &format!("a picture is not encoded: {error}"));
                     gst::PadProbeReturn::Drop
                 }
             }

@@ -15,12 +15,12 @@ use gst::prelude::*;
 
 use super::chain::{EncodeChain, build};
 use super::{H264, Purpose, glib_error};
+use crate::base::status::Status;
 use crate::config::EncodeConfig;
 use crate::frame::{PixelFormat, VideoInfo};
 use crate::gst::{bus_error, state_error};
 use crate::publish::OutputError;
 use crate::publish::raw::RawPool;
-use crate::stream::status::Status;
 
 /// How long a trial may take: drivers that upload firmware take seconds, and so does a busy machine.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);

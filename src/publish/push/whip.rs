@@ -19,6 +19,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
 use super::{Connection, Link, WAITING};
+use crate::base::stop::Stop;
 use crate::config::Credentials;
 use crate::gst::{make, state_error};
 use crate::publish::OutputError;
@@ -26,7 +27,6 @@ use crate::publish::encoder::{Level, glib_error};
 use crate::publish::fanout::Fanout;
 use crate::publish::webrtc::{Heard, News, check_elements, description, listen, pass_keyframe_requests, send, steady};
 use crate::publish::whep::candidate::plain;
-use crate::stream::stop::Stop;
 
 /// How long candidates are gathered; those of this machine's own addresses are there at once.
 const GATHERING: Duration = Duration::from_secs(3);
@@ -288,7 +288,7 @@ fn agent(timeout: Duration) -> ureq::Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::base::secret::Secret;
 
     #[test]
     fn a_password_alone_is_a_token() {

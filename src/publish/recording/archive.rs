@@ -16,10 +16,10 @@ use super::in_use::{claim, is_in_use};
 use super::length::{self, Length};
 use super::name::RecordingName;
 use super::retention::{Gone, Kept, Removal, doomed};
+use crate::base::repeats;
 use crate::config::RecordConfig;
 use crate::events::Board;
 use crate::publish::OutputError;
-use crate::repeats;
 
 /// The recordings of one stream.
 #[derive(Debug)]

@@ -14,11 +14,11 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 
 use super::ring::Unit;
+use crate::base::repeats;
 use crate::config::Container;
 use crate::gst::{bus_error, make, state_error};
 use crate::publish::OutputError;
 use crate::publish::encoder::glib_error;
-use crate::repeats;
 
 /// Length of an MP4 fragment, and so the most that a killed process loses.
 const FRAGMENT: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use gstreamer as gst;
 
 use super::OutputError;
 use super::fanout::{Fanout, Taken, Taker};
-use crate::stream::status::{State, Status};
+use crate::base::status::{State, Status};
 
 pub mod archive;
 mod file;

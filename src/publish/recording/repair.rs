@@ -22,6 +22,7 @@ use super::archive::{Archive, Found};
 use super::file::{self, Layout};
 use super::in_use;
 use super::length::{self, Length};
+use crate::base::atomic_file::put_in_place;
 use crate::config::Container;
 use crate::gst::make;
 use crate::publish::OutputError;
@@ -164,8 +165,7 @@ fn replace(path: &Path, copy: &Path) -> std::io::Result<()> {
     let file = File::options().write(true).open(copy)?;
     // Its age stays what it was.
     file.set_modified(std::fs::metadata(path)?.modified()?)?;
-    file.sync_all()?;
-    std::fs::rename(copy, path)
+    put_in_place(copy, path)
 }
 
 /// Copies the pictures of the MP4 at `from` into a finished one, and reads that again: it has to hold the same.

@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use super::archive::Archive;
 use super::file::{OpenFile, Picture};
 use super::ring::Ring;
+use crate::base::panic::panic_text;
+use crate::base::repeats;
+use crate::base::status::Status;
 use crate::config::When;
 use crate::events::{Active, Board};
 use crate::publish::OutputError;
 use crate::publish::fanout::Fanout;
-use crate::repeats;
-use crate::stream::panic_text;
-use crate::stream::status::Status;
 
 /// Pauses before a recording that failed is tried again: the first, and the longest after doubling.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

@@ -8,11 +8,11 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, tick};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
+use crate::base::status::Status;
 use crate::config::EncodeConfig;
 use crate::frame::{PixelFormat, VideoInfo};
 use crate::publish::live::{LiveOutput, Outlets};
 use crate::publish::{Output, Stamp};
-use crate::stream::status::Status;
 
 /// How long the test waits for what must come.
 const DEADLINE: Duration = Duration::from_secs(600);

@@ -31,8 +31,8 @@ use tokio::sync::oneshot;
 use super::encoder::Level;
 use super::fanout::Fanout;
 use crate::access::Identity;
+use crate::base::descriptors;
 use crate::config::WebRtcConfig;
-use crate::descriptors;
 
 pub(super) mod candidate;
 pub mod offer;

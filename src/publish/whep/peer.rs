@@ -147,7 +147,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            crate::repeats::warn("", "publish", "a WebRTC viewer's pipeline did not stop");
+            crate::base::repeats::warn("", "publish", "a WebRTC viewer's pipeline did not stop");
         }
     }
 }

@@ -90,7 +90,7 @@ impl Viewer {
         let peer = match peer {
             Ok(peer) => peer,
             Err(error) => {
-                crate::repeats::error(&stream, "publish", None, &format!("no WebRTC: {error}"));
+                crate::base::repeats::error(&stream, "publish", None, &format!("no WebRTC: {error}"));
                 // Whoever asked may have left.
                 let _ = answer.send(Err(Refusal::Failed(error.message)));
                 return;

@@ -2,10 +2,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::worker::{Taken, deliver, take};
 use super::*;
+use crate::base::queue::{WhenFull, queue};
+use crate::base::timing::Spent;
 use crate::frame::{OwnedPicture, PixelFormat, VideoInfo};
-use crate::queue::{WhenFull, queue};
 use crate::segment::Segmented;
-use crate::stream::timing::Spent;
 
 /// Guards against hanging.
 const DEADLINE: Duration = Duration::from_secs(180);

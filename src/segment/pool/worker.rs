@@ -8,11 +8,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
 use super::{Doing, Factory, Lane, LaneOutput, Matched, NoMask, Shared, Task, lock};
+use crate::base::ledger::DropReason;
+use crate::base::repeats;
+use crate::base::timing::Stage;
 use crate::frame::{Frame, Mask};
-use crate::repeats;
 use crate::segment::{SegmentError, Segmented, Segmenter};
-use crate::stream::ledger::DropReason;
-use crate::stream::timing::Stage;
 
 /// Pauses of a worker after failures that follow one another: none after the first, then this, doubling up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A segmenter from the factory; a panic in there, in a library for instance, is a failure like others.
 pub(super) fn make(factory: &Factory) -> Result<Box<dyn Segmenter>, SegmentError> {
     catch_unwind(AssertUnwindSafe(factory)).unwrap_or_else(|panic| {
-        Err(SegmentError(format!("preparing the model panicked: {}", crate::stream::panic_text(&*panic))))
+        Err(SegmentError(format!("preparing the model panicked: {}", crate::base::panic::panic_text(&*panic))))
     })
 }
 
@@ -57,7 +57,7 @@ impl Worker {
                     self.segmenter = None;
                     self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
                     self.failures += 1;
-                    let text = crate::stream::panic_text(&*panic);
+                    let text = crate::base::panic::panic_text(&*panic);
                     repeats::error("", "segment", None, &format!("a segmentation worker panicked: {text}"));
                     self.pause();
                 }
@@ -168,7 +168,9 @@ impl Worker {
         let segment = || self.task.during(Doing::Running, || segmenter.segment(frames));
         let result = match catch_unwind(AssertUnwindSafe(segment)) {
             Ok(result) => result,
-            Err(panic) => Err(SegmentError(format!("the segmenter panicked: {}", crate::stream::panic_text(&*panic)))),
+            Err(panic) => {
+                Err(SegmentError(format!("the segmenter panicked: {}", crate::base::panic::panic_text(&*panic))))
+            }
         };
         let result = result.and_then(|segmented| match segmented.masks.len() {
             n if n == frames.len() => Ok(segmented),

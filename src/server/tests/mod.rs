@@ -9,16 +9,16 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::*;
+use crate::base::ledger::DropReason;
+use crate::base::status::Status;
+use crate::base::timing::{Spent, Stage};
 use crate::config::SourceSpec;
 use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
 use crate::publish::live::Outlets;
 use crate::segment::placement::{Part, Placement};
 use crate::segment::pool::PoolStats;
-use crate::service::view::{ModelView, Outcome};
 use crate::stream::display::Display;
-use crate::stream::ledger::DropReason;
-use crate::stream::status::Status;
-use crate::stream::timing::{Spent, Stage};
+use crate::view::{ModelView, Outcome};
 
 mod limits;
 mod metrics;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::finish::{environment, name, took};
+use crate::base::stop::Stop;
 use crate::commands::Failure;
 use crate::commands::run::stop_on_signals;
-use crate::stream::stop::Stop;
 use crate::train::data::DataArgs;
 use crate::train::encoders::Encoder;
 use crate::train::fit::checkpoint;

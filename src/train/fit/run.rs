@@ -13,7 +13,7 @@ use super::config::FitOptions;
 use super::optimizer;
 use super::plan::{self, Phase};
 use super::progress::{Meter, readable};
-use crate::stream::stop::Stop;
+use crate::base::stop::Stop;
 use crate::train::data::{DataArgs, Dataset};
 use crate::train::evaluate::{self, EvaluateError, Libtorch};
 use crate::train::loader::{Batch, Batches, LoadError, Loader};

@@ -10,7 +10,7 @@ use super::checkpoint::{self, Checkpoint, CheckpointError, Progress, State};
 use super::optimizer::Optimizer;
 use super::run::{Ended, Fit, FitError, RunConfig};
 use super::start::{StartError, start};
-use crate::stream::stop::Stop;
+use crate::base::stop::Stop;
 use crate::train::data::{DataError, Dataset};
 use crate::train::device::set_threads;
 use crate::train::evaluate::{self, EvaluateError};

@@ -16,9 +16,9 @@ use maskcast::config::{Secret, ServerConfig, SourceSpec, defaults_stream};
 use maskcast::publish::live::Outlets;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::service::view::{StreamView, View};
+use maskcast::view::{StreamView, View};
 use maskcast::stream::display::Display;
-use maskcast::stream::status::Status;
+use maskcast::base::status::Status;
 use sha2::{Digest, Sha256};
 
 const PASSWORD: &str = "correct horse";

@@ -14,9 +14,9 @@ use maskcast::publish::live::Outlets;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::service::view::{ModelView, Outcome, StreamView, View};
+use maskcast::view::{ModelView, Outcome, StreamView, View};
 use maskcast::stream::display::Display;
-use maskcast::stream::status::Status;
+use maskcast::base::status::Status;
 
 /// The server, what it shows, and the wishes that come out of it.
 static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {

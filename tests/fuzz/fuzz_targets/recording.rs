@@ -16,7 +16,7 @@ use maskcast::publish::recording::Archive;
 use maskcast::publish::recording::name::RecordingName;
 use maskcast::publish::recording::repair::Repair;
 use maskcast::publish::{Output, Stamp};
-use maskcast::stream::status::Status;
+use maskcast::base::status::Status;
 
 const FILE: &str = "gate-20200101T000000Z.mp4";
 

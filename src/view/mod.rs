@@ -10,8 +10,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::changes::{Asked, Made, Refusal, Wanted};
-use super::turn::Turn;
+pub mod request;
+pub mod turn;
+
+use request::{Asked, Made, Refusal, Wanted};
+use turn::Turn;
+
+use crate::base::status::{State, Status};
 use crate::config::{SourceHost, StreamConfig};
 use crate::frame::{Label, Labels, Rgb};
 use crate::publish::live::Outlets;
@@ -20,7 +25,6 @@ use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
 use crate::segment::unlabelled::Unlabelled;
 use crate::stream::display::Display;
-use crate::stream::status::{State, Status};
 
 /// The whole service.
 pub struct View {

@@ -106,7 +106,7 @@ impl Repeats {
     /// What is to be told because of `line`.
     fn enter(&self, line: Line<'_>, now: Instant) -> Vec<Told> {
         let Line { level, stream, stage, from, seq, text } = line;
-        let text = &*crate::bounded::line(text);
+        let text = &*crate::base::bounded::line(text);
         let words = words(text);
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kinds.iter_mut().find(|kind| {

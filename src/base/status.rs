@@ -11,9 +11,8 @@ use tracing::Level;
 use super::ledger::Ledger;
 use super::pushed::PushStatus;
 use super::timing::{Distribution, Spent, Stage};
-use crate::capture::Shortfall;
+use crate::base::repeats::{self, Line};
 use crate::frame::VideoInfo;
-use crate::repeats::{self, Line};
 
 /// What the viewer is told about the age of what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +46,15 @@ impl State {
     pub fn is_dark(self) -> bool {
         matches!(self, State::AwaitsKeyframe | State::Offline)
     }
+}
+
+/// A file that ended before the length that it announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Where the last picture ends.
+    pub reached: Duration,
+    /// What the file announces.
+    pub length: Duration,
 }
 
 /// How far back the shown rate looks.
@@ -181,7 +189,7 @@ impl Status {
 
     /// Changes the state in the locked `condition`, and logs it with its reason once that is unlocked.
     fn set_state(&self, mut condition: MutexGuard<'_, Condition>, state: State, reason: Option<String>) {
-        let reason = reason.map(|reason| crate::bounded::line(&reason).into_owned());
+        let reason = reason.map(|reason| crate::base::bounded::line(&reason).into_owned());
         if condition.state == state {
             if reason.is_some() {
                 condition.reason = reason;

@@ -24,18 +24,18 @@ static STATE: Mutex<State> = Mutex::new(State::Open);
 
 /// Prints to standard output, as `std::print!` does, without a panic.
 macro_rules! print {
-    ($($text:tt)*) => { $crate::output::write(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::base::output::write(format_args!($($text)*)) };
 }
 
 /// Prints a line to standard output, as `std::println!` does, without a panic.
 macro_rules! println {
-    () => { $crate::output::write(format_args!("\n")) };
-    ($format:literal $($rest:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($format $($rest)*))) };
+    () => { $crate::base::output::write(format_args!("\n")) };
+    ($format:literal $($rest:tt)*) => { $crate::base::output::write(format_args!("{}\n", format_args!($format $($rest)*))) };
 }
 
 /// Prints a line to standard error, as `std::eprintln!` does, without a panic.
 macro_rules! eprintln {
-    ($format:literal $($rest:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($format $($rest)*))) };
+    ($format:literal $($rest:tt)*) => { $crate::base::output::write_error(format_args!("{}\n", format_args!($format $($rest)*))) };
 }
 
 /// Writes text to standard output, unless that has failed before.

@@ -1,0 +1,147 @@
+//! Replaces a file in one step: readers find the whole old file or the whole new one, also after a power failure.
+//!
+//! The new content is written to a temporary file in the same folder, flushed to the disk and renamed; then the folder is
+//! flushed, so that the rename is on the disk as well.
+
+use std::fs::{File, Metadata, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// A new file that is not yet in its place. Dropped before [`AtomicFile::commit`], it is deleted, and what was at the path
+/// stays.
+pub struct AtomicFile {
+    new: NamedTempFile,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    /// Creates the temporary file with the permissions `mode`, less what the process's umask takes away; 0o600 is for the
+    /// owner only. A symbolic link at `path` is replaced, not followed.
+    ///
+    /// # Errors
+    /// When the folder of `path` does not exist or cannot be written.
+    pub fn create(path: &Path, mode: u32) -> io::Result<Self> {
+        let new = tempfile::Builder::new()
+            .prefix(".maskcast-")
+            .suffix(".part")
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(folder_of(path))?;
+        Ok(AtomicFile { new, path: path.to_path_buf() })
+    }
+
+    /// The temporary file, to change its owner or permissions or to flush it early.
+    pub fn file(&self) -> &File {
+        self.new.as_file()
+    }
+
+    /// Flushes the file and puts it in its place.
+    ///
+    /// # Errors
+    /// When the disk does not take it. What was at the path is unchanged then, unless only the last step failed, the flush
+    /// of the folder.
+    pub fn commit(self) -> io::Result<()> {
+        self.new.as_file().sync_all()?;
+        self.new.persist(&self.path).map_err(|error| error.error)?;
+        sync_folder(&self.path)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.new.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.new.flush()
+    }
+}
+
+/// Puts the finished file `from`, which another library has written, in the place of `to`, in the same file system.
+///
+/// # Errors
+/// When `from` cannot be opened or flushed, or the folder of `to` cannot be written.
+pub fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
+    File::open(from)?.sync_all()?;
+    std::fs::rename(from, to)?;
+    sync_folder(to)
+}
+
+/// Gives a new file the owner and mode of the file that it replaces, without any permission for others. Where there is
+/// no file before, one that root creates in a folder that a group may read gets that group and 0o640; any other stays as
+/// it is.
+///
+/// Changes the open file, not what is found by its name: root writes into folders of the service's user, who could replace
+/// the name by a link to another file.
+///
+/// # Errors
+/// When this process may not change the owner or the mode.
+pub fn inherit_owner(file: &File, before: Option<&Metadata>, folder: &Metadata) -> io::Result<()> {
+    let made = file.metadata()?;
+    let (owner, group, mode) = match before {
+        Some(before) => (before.uid(), before.gid(), before.mode() & 0o770),
+        None if made.uid() == 0 && folder.gid() != 0 && folder.mode() & 0o050 != 0 => (0, folder.gid(), 0o640),
+        None => return Ok(()),
+    };
+    if (owner, group) != (made.uid(), made.gid()) {
+        fchown(file, Some(owner), Some(group))?;
+    }
+    file.set_permissions(Permissions::from_mode(mode))
+}
+
+/// The folder that a file is in; the working folder for a name alone.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_changes_only_when_it_is_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        std::fs::write(&path, "old").unwrap();
+        let mut dropped = AtomicFile::create(&path, 0o600).unwrap();
+        dropped.write_all(b"half").unwrap();
+        drop(dropped);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        let mut new = AtomicFile::create(&path, 0o640).unwrap();
+        new.write_all(b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        new.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(path.metadata().unwrap().mode() & 0o727, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_finished_file_takes_the_place_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&from, "new").unwrap();
+        std::fs::write(&to, "old").unwrap();
+        put_in_place(&from, &to).unwrap();
+        assert_eq!((std::fs::read(&to).unwrap(), from.exists()), (b"new".to_vec(), false));
+        assert!(put_in_place(&from, &to).is_err(), "there is nothing to put in place");
+        assert_eq!(std::fs::read(&to).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_new_file_gets_the_mode_of_the_old_one_without_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        std::fs::write(&old, "").unwrap();
+        std::fs::set_permissions(&old, Permissions::from_mode(0o664)).unwrap();
+        let file = File::create(&new).unwrap();
+        inherit_owner(&file, Some(&old.metadata().unwrap()), &folder.path().metadata().unwrap()).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o660);
+    }
+}

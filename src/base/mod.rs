@@ -1,0 +1,22 @@
+//! The ground floor: parts that every other module may use and that use nothing of the crate but [`crate::frame`].
+
+// First: its macros hide the standard ones in every module below.
+#[macro_use]
+pub mod output;
+
+pub mod atomic_file;
+pub mod bounded;
+pub mod default_context;
+pub mod descriptors;
+pub mod heap;
+pub mod ledger;
+pub mod panic;
+pub mod paths;
+pub mod pushed;
+pub mod queue;
+pub mod repeats;
+pub mod retry;
+pub mod secret;
+pub mod status;
+pub mod stop;
+pub mod timing;
