@@ -6,39 +6,13 @@ use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
-mod errors;
+mod causes;
+mod error;
 
-pub use errors::describe;
+pub use causes::describe;
+pub use error::{GstError, Kind};
 
-use errors::{descriptor_shortage, is_missing_plugin};
-
-/// Something that GStreamer could not do, in one line that a person can act on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct GstError {
-    pub message: String,
-    /// The end of the message: GStreamer's own words, without what they usually mean.
-    pub words: String,
-    pub kind: Kind,
-}
-
-/// Errors of which more can be found out where they happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A server refuses the user or the password, or asks for them.
-    Unauthorized,
-    /// No connection comes about, and the element does not say why.
-    Unreachable,
-    Other,
-}
-
-impl GstError {
-    pub fn new(message: impl Into<String>) -> Self {
-        // What a camera answers may be in it.
-        let message = crate::base::bounded::line(&message.into()).into_owned();
-        GstError { words: message.clone(), message, kind: Kind::Other }
-    }
-}
+use causes::{descriptor_shortage, is_missing_plugin};
 
 /// Initialises GStreamer, and serves the main context in which GLib completes what GStreamer's threads begin; safe to call
 /// again.

@@ -9,7 +9,7 @@ use gstreamer as gst;
 
 use gst::{CoreError, LibraryError, ResourceError, StreamError};
 
-use super::{GstError, Kind};
+use super::error::{GstError, Kind};
 
 /// The code of an error, in the domain that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
