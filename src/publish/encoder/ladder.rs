@@ -5,28 +5,10 @@
 //! later, with a real stream, is passed over for a while by the streams that saw it fail. One that does not pass is tried
 //! again in the background when it is asked for some minutes later: a GPU may have had no free session.
 
+use super::h264::H264;
 use super::trial;
 use crate::config::EncoderChoice;
 use crate::gst::{GstError, has};
-
-/// An H.264 encoder that Maskcast can set up: one of GStreamer's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum H264 {
-    /// NVIDIA's GPUs.
-    Nvenc,
-    /// VA-API (Intel, AMD), the low-power circuit of newer Intel GPUs.
-    VaLowPower,
-    /// VA-API.
-    Va,
-    /// VA-API by GStreamer's older plugin.
-    OldVa,
-    /// V4L2 as NVIDIA's Jetson boards have it.
-    Jetson,
-    /// V4L2 devices of the kernel's own interface: Raspberry Pi up to 4, many ARM boards.
-    V4l2,
-    X264,
-    OpenH264,
-}
 
 /// A kind of encoder, as the configuration names it.
 struct Kind {
@@ -96,20 +78,6 @@ impl std::fmt::Display for Choice {
 }
 
 impl H264 {
-    /// GStreamer's element.
-    pub fn element(self) -> &'static str {
-        match self {
-            H264::Nvenc => "nvh264enc",
-            H264::VaLowPower => "vah264lpenc",
-            H264::Va => "vah264enc",
-            H264::OldVa => "vaapih264enc",
-            H264::Jetson => "nvv4l2h264enc",
-            H264::V4l2 => "v4l2h264enc",
-            H264::X264 => "x264enc",
-            H264::OpenH264 => "openh264enc",
-        }
-    }
-
     /// The name of its kind in the configuration.
     pub fn kind(self) -> &'static str {
         LADDER.iter().find(|kind| kind.encoders.contains(&self)).map_or("", |kind| kind.name)

@@ -10,6 +10,7 @@ use super::OutputError;
 use crate::gst::GstError;
 
 pub mod chain;
+mod h264;
 pub mod ladder;
 pub mod level;
 pub mod report;
@@ -17,7 +18,8 @@ mod settings;
 mod trial;
 
 pub use chain::{EncodeChain, build};
-pub use ladder::{Choice, H264};
+pub use h264::H264;
+pub use ladder::Choice;
 pub use level::Level;
 pub use report::{Missing, gstreamer_report};
 pub use settings::auto_bitrate;

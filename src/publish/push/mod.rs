@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use gstreamer as gst;
-use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
@@ -25,13 +24,13 @@ use crate::base::stop::Stop;
 use crate::capture::secrets::Secrets;
 use crate::config::{PushConfig, PushTarget};
 use crate::frame::{PixelFormat, VideoInfo};
-use crate::gst::{describe, state_error};
+use crate::gst::state_error;
 
+mod link;
 mod rtsp;
 mod whip;
 
-/// Access units that may wait for a server: two seconds of 30 a second, which a connection takes to be made.
-const WAITING: u64 = 60;
+use link::WAITING;
 
 /// How often the wish to stop is looked for.
 const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(100);
@@ -102,49 +101,6 @@ impl Drop for Push {
             repeats::warn("", "push", &format!("{} does not answer a goodbye and is left", self.to));
         } else if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the push to {} ended in a panic", self.to);
-        }
-    }
-}
-
-/// A connection. Dropping it ends it.
-struct Link {
-    pipeline: gst::Pipeline,
-    bus: gst::Bus,
-    /// Takes the stream's access units.
-    source: gst_app::AppSrc,
-    connection: Connection,
-}
-
-/// What tells how the connection stands.
-enum Connection {
-    /// Made while the first pictures wait for it; the bus tells.
-    Rtsp,
-    /// Stands already.
-    Whip(whip::Call),
-}
-
-impl Link {
-    /// Whether pictures flow from now on, after the bus's newest message.
-    ///
-    /// # Errors
-    /// Why the connection is over.
-    fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError> {
-        match message.map(|message| message.view()) {
-            Some(gst::MessageView::Error(error)) => return Err(describe(error).into()),
-            Some(gst::MessageView::Eos(_)) => return Err(OutputError("the connection has ended".into())),
-            _ => {}
-        }
-        match &mut self.connection {
-            Connection::Rtsp => Ok(message.is_some_and(rtsp::says_live)),
-            Connection::Whip(call) => call.look().map(|()| true),
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if self.pipeline.set_state(gst::State::Null).is_err() {
-            repeats::warn("", "push", "a push's pipeline did not stop");
         }
     }
 }

@@ -8,7 +8,7 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 use url::Url;
 
-use super::{Connection, Link, WAITING};
+use super::link::{Connection, Link, WAITING};
 use crate::config::Credentials;
 use crate::gst::{make, set_if_present};
 use crate::publish::OutputError;
@@ -60,11 +60,20 @@ pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link,
     });
     pipeline.add_many([source.upcast_ref(), &parse, &sink]).map_err(glib_error)?;
     gst::Element::link_many([source.upcast_ref(), &parse, &sink]).map_err(glib_error)?;
-    Ok(Link { pipeline, bus, source, connection: Connection::Rtsp })
+    Ok(Link { pipeline, bus, source, connection: Box::new(Announced) })
 }
 
-/// The element tells when it sends RECORD, the last thing that it asks; a refusal comes as an error.
-pub(super) fn says_live(message: &gst::Message) -> bool {
+/// Connects while the first frames wait for it; the pipeline's bus reports when it stands.
+struct Announced;
+
+impl Connection for Announced {
+    fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError> {
+        Ok(message.is_some_and(says_live))
+    }
+}
+
+/// The element reports when it sends RECORD, its last request; a refusal comes as an error.
+fn says_live(message: &gst::Message) -> bool {
     let gst::MessageView::Progress(progress) = message.view() else { return false };
     let (_, code, text) = progress.get();
     code == "record" && text == "Starting recording"

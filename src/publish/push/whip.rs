@@ -18,7 +18,7 @@ use gst::prelude::*;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
-use super::{Connection, Link, WAITING};
+use super::link::{Connection, Link, WAITING};
 use crate::base::stop::Stop;
 use crate::config::Credentials;
 use crate::gst::{make, state_error};
@@ -65,12 +65,18 @@ pub(super) struct Call {
     _session: Session,
 }
 
-impl Call {
-    /// Looks at what has happened since the last look.
-    ///
-    /// # Errors
-    /// Why the connection is over.
-    pub(super) fn look(&mut self) -> Result<(), OutputError> {
+/// A connection that does not stand yet.
+struct Connecting;
+
+impl Connection for Connecting {
+    fn look(&mut self, _: Option<&gst::Message>) -> Result<bool, OutputError> {
+        Ok(false)
+    }
+}
+
+impl Connection for Call {
+    /// It stands from the beginning.
+    fn look(&mut self, _: Option<&gst::Message>) -> Result<bool, OutputError> {
         for event in self.events.try_iter() {
             if let Event::News(News::Ended(why)) = event {
                 return Err(OutputError(why.into()));
@@ -79,7 +85,7 @@ impl Call {
         if self.heard.ago() > SILENCE {
             return Err(OutputError(format!("it has sent nothing for {} s", SILENCE.as_secs())));
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -140,7 +146,7 @@ pub(super) fn connect(
         }
     }
     heard.note();
-    link.connection = Connection::Whip(Call { events, heard, _session: session });
+    link.connection = Box::new(Call { events, heard, _session: session });
     Ok(Some(link))
 }
 
@@ -204,7 +210,7 @@ fn build(
     let told = told.clone();
     // The receiver is dropped once the connection is over.
     listen(&webrtc, heard, move |news| drop(told.send(Event::News(news))));
-    Ok((Link { pipeline, bus, source, connection: Connection::Rtsp }, webrtc))
+    Ok((Link { pipeline, bus, source, connection: Box::new(Connecting) }, webrtc))
 }
 
 fn create_offer(webrtc: &gst::Element, told: &Sender<Event>) {
@@ -307,8 +313,8 @@ mod tests {
         for _ in 0..1000 {
             heard.note();
         }
-        assert_eq!(call.look(), Ok(()));
+        assert_eq!(call.look(None), Ok(true));
         told.send(Event::News(News::Ended("it has closed the connection"))).unwrap();
-        assert_eq!(call.look(), Err(OutputError("it has closed the connection".into())));
+        assert_eq!(call.look(None), Err(OutputError("it has closed the connection".into())));
     }
 }

@@ -12,6 +12,8 @@
 //! | `trickle` | candidates that come later, by PATCH |
 //! | `viewer` | one viewer, from the offer to the teardown, on a thread of its own |
 //! | `peer` | its pipeline |
+//! | `event` | what happens to a viewer |
+//! | `refusal` | why a viewer is refused |
 //!
 //! It is built on GStreamer's webrtcbin, not on the crate gst-plugin-webrtc (looked at: 0.15.4), whose WHEP server makes
 //! promises that a service for months cannot take: its `webrtcsink` wants to have seen a stream's pictures before the first
@@ -35,40 +37,22 @@ use crate::base::descriptors;
 use crate::config::WebRtcConfig;
 
 pub(super) mod candidate;
+mod event;
 pub mod offer;
 mod peer;
+mod refusal;
 pub mod trickle;
 mod viewer;
 
+pub use refusal::Refusal;
+
+use event::{Event, Place};
 use offer::Offer;
 use trickle::Fragment;
-use viewer::{Event, Place, Viewer};
+use viewer::Viewer;
 
 /// Fragments of candidates that may wait for a viewer's thread.
 const FRAGMENTS: usize = 64;
-
-/// Why somebody cannot watch; in one line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It is no SDP.
-    #[error("the offer is no SDP: {0}")]
-    NoSdp(String),
-    /// It is SDP that nothing can be made of.
-    #[error("{0}")]
-    Unusable(String),
-    /// No more viewers are let in.
-    #[error("{0} viewers are watching, as many as server.webrtc.max_viewers allows")]
-    Full(usize),
-    /// What is left of the file descriptors is kept for cameras and recordings.
-    #[error("too many files and connections are open: the limit of open files (LimitNOFILE=, ulimit -n) is too low")]
-    Scarce,
-    /// The machine does not give what is needed.
-    #[error("{0}")]
-    Failed(String),
-    /// Nobody of this name watches this stream.
-    #[error("there is no such viewer")]
-    Unknown,
-}
 
 /// Somebody who has been let in.
 pub struct Admitted {

@@ -12,8 +12,8 @@ use gstreamer_webrtc as gst_webrtc;
 use gst::glib;
 use gst::prelude::*;
 
+use super::event::Event;
 use super::offer::Offer;
-use super::viewer::Event;
 use crate::config::WebRtcConfig;
 use crate::gst::{GstError, bus_error, make, state_error};
 use crate::publish::fanout::{AppSrcTaker, Fanout};

@@ -1,19 +1,18 @@
 //! One viewer: a pipeline of its own, from the offer to the teardown, on a thread that does nothing else. Whatever hangs
 //! in it hangs alone.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use gstreamer as gst;
-use gstreamer_webrtc as gst_webrtc;
 use tokio::sync::oneshot;
 
 use super::Refusal;
+use super::event::Event;
 use super::offer::Offer;
 use super::peer::Peer;
-use super::trickle::Fragment;
 use crate::config::WebRtcConfig;
 use crate::publish::fanout::{AppSrcTaker, Fanout, Taken, Taker, TakerId};
 use crate::publish::webrtc::Heard;
@@ -31,40 +30,6 @@ const CONNECTING: Duration = Duration::from_secs(15);
 /// A viewer that is connected sends receiver reports, at least every five seconds. One that has sent nothing for this long
 /// is gone without a word: a killed browser, a laptop that sleeps.
 const SILENCE: Duration = Duration::from_secs(20);
-
-/// What happens to a viewer, told by GStreamer's threads and by HTTP. None is lost: only fragments of candidates, which
-/// clients send as they like, are limited in number, by their [`Place`].
-pub(super) enum Event {
-    /// The offer was taken, or why not.
-    Offered(Result<(), String>),
-    Answered(Result<gst_webrtc::WebRTCSessionDescription, String>),
-    /// There will be no more candidates of ours.
-    Gathered,
-    /// There are more of the viewer's.
-    Candidates(Fragment, Place),
-    Connected,
-    /// Why it is over.
-    Ended(&'static str),
-    /// Something outside may have changed.
-    Look,
-}
-
-/// The place of a fragment that waits for a viewer's thread; given back when it is dropped.
-pub(super) struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    /// A place among at most `most`; `taken` counts them.
-    pub fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let one_more = |taken| (taken < most).then_some(taken + 1);
-        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok().then(|| Place(Arc::clone(taken)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 /// Somebody who wants to watch.
 pub(super) struct Viewer {
