@@ -10,46 +10,28 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
 use crate::base::panic::panic_text;
 use crate::base::queue::{WhenFull, queue};
 use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
 use crate::events::Watch;
-use crate::frame::{Frame, Mask};
+use crate::frame::Frame;
 use crate::publish::Output;
 use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
 
 pub mod behind;
 pub mod display;
+mod pace;
 pub mod show;
 pub mod supervisor;
 
 use crate::base::ledger::Entry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
+pub use pace::Pace;
+pub use show::Tap;
+
 use display::Display;
-
-/// What a stream does when a stage has no time for a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// The frame is dropped, and accounted for: pictures are shown now or not at all.
-    Live,
-    /// The stages before it wait: no frame is lost. Failures are handled as in a live stream.
-    Patient,
-    /// The stages before it wait: no frame is lost. Any failure ends the stream.
-    File,
-}
-
-impl Pace {
-    fn when_full(self) -> WhenFull {
-        match self {
-            Pace::Live => WhenFull::DropOldest,
-            Pace::Patient | Pace::File => WhenFull::Block,
-        }
-    }
-}
 
 /// What a stream is made of.
 pub struct Parts {
@@ -65,9 +47,6 @@ pub struct Parts {
     /// Looks for events in every mask.
     pub watch: Option<Watch>,
 }
-
-/// A listener for masks and their frames; `matched` streams only.
-pub type Tap = Box<dyn FnMut(&Frame, &Mask) -> Result<(), String> + Send>;
 
 /// Masks that wait for the overlay: only the newest counts.
 const NEWEST: usize = 1;
@@ -200,15 +179,3 @@ fn spawn<T: Send + 'static>(
         .spawn(run)
         .map_err(|error| StreamError(format!("stream {stream}: no thread for its {stage} stage: {error}")))
 }
-
-/// Waits at most `patience` for an item; `Ok(None)` when none came.
-fn receive<T>(receiver: &Receiver<T>, patience: Duration) -> Result<Option<T>, Closed> {
-    match receiver.recv_timeout(patience) {
-        Ok(item) => Ok(Some(item)),
-        Err(crossbeam_channel::RecvTimeoutError::Timeout) => Ok(None),
-        Err(crossbeam_channel::RecvTimeoutError::Disconnected) => Err(Closed),
-    }
-}
-
-/// The stage before has ended.
-struct Closed;

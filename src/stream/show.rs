@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
 use super::display::Display;
-use super::{Closed, Pace, Tap, receive};
+use super::pace::Pace;
 use crate::base::ledger::{DropReason, Entry};
 use crate::base::panic::panic_text;
 use crate::base::repeats;
@@ -35,6 +35,9 @@ const BRIEF: Duration = Duration::from_secs(1);
 const SLATE_SIZE: (usize, usize) = (640, 360);
 
 const LOST_WORKER: &str = "the segmentation worker was lost";
+
+/// A listener for masks and their frames; `matched` streams only.
+pub type Tap = Box<dyn FnMut(&Frame, &Mask) -> Result<(), String> + Send>;
 
 /// Where frames and masks come from.
 pub enum Feed {
@@ -411,3 +414,15 @@ impl Shower {
         repeats::error(&self.status.name, "overlay", seq, problem);
     }
 }
+
+/// Waits at most `patience` for an item; `Ok(None)` when none came.
+fn receive<T>(receiver: &Receiver<T>, patience: Duration) -> Result<Option<T>, Closed> {
+    match receiver.recv_timeout(patience) {
+        Ok(item) => Ok(Some(item)),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Err(Closed),
+    }
+}
+
+/// The stage before has ended.
+struct Closed;

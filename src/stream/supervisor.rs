@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::SendError;
 
-use super::Pace;
 use super::behind::{Arrival, Behind, Standing};
+use super::pace::Pace;
 use crate::base::ledger::{DropReason, Entry};
 use crate::base::panic::panic_text;
 use crate::base::queue::Sender;
