@@ -26,8 +26,9 @@
 //! | [`segment`] | models (ONNX Runtime), batches across streams |
 //! | [`overlay`] | drawing masks on frames |
 //! | [`events`] | objects in the masks that begin an event recording |
-//! | [`access`] | users, roles, passwords, sessions, certificates |
+//! | [`access`] | passwords, sessions and certificates; who may do what |
 //! | [`config`] | the TOML file, validated: all errors at once |
+//! | [`users`] | the users file: users, tokens and their roles |
 //! | [`gst`] | what sources and outputs share of GStreamer |
 //! | [`base`] | the ground floor: queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |
@@ -55,4 +56,5 @@ pub mod service;
 pub mod stream;
 #[cfg(feature = "trainer")]
 pub mod train;
+pub mod users;
 pub mod view;

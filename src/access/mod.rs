@@ -7,23 +7,23 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+mod basic;
+mod hashing;
 pub mod limit;
 pub mod password;
 pub mod sessions;
 pub mod tls;
-pub mod users;
 
-pub use users::{Role, Token, User, Users};
+pub use basic::basic;
+pub(crate) use hashing::{digest, random, random_text};
 
 use crate::base::repeats;
 use crate::base::secret::Secret;
 use crate::config::ServerConfig;
+use crate::users::{Role, User, Users};
 use limit::{Attempt, Limits};
 use password::{Verdict, Verifier};
 use sessions::{Begun, Sessions};
@@ -185,7 +185,7 @@ impl Access {
     /// Whose token this is. All are compared, each in constant time.
     pub fn token(&self, token: &str) -> Option<Identity> {
         let (rules, sha256) = (self.rules(), digest(token.as_bytes()));
-        let same = |token: &users::Token| bool::from(token.sha256.ct_eq(&sha256));
+        let same = |token: &crate::users::Token| bool::from(token.sha256.ct_eq(&sha256));
         // Not `find`, which would stop at the first: how long it takes would tell which it was.
         let found =
             rules.users.tokens.iter().fold(None, |found, token| if same(token) { Some(token) } else { found })?;
@@ -370,26 +370,6 @@ fn why_not(users: &Users) -> String {
             names.join(", ")
         ),
     }
-}
-
-/// SHA-256.
-pub(crate) fn digest(data: &[u8]) -> [u8; 32] {
-    Sha256::digest(data).into()
-}
-
-/// Random bytes that nobody can guess.
-///
-/// # Errors
-/// When the system has none.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], String> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| format!("the system has no random numbers: {error}"))?;
-    Ok(bytes)
-}
-
-/// 256 random bits as text that fits a header.
-pub(crate) fn random_text() -> Result<String, String> {
-    Ok(URL_SAFE_NO_PAD.encode(random::<32>()?))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 //! Logins, sessions and what a new configuration changes for them.
 
 use super::*;
+use crate::users::Token;
 
 fn config(users: Users) -> ServerConfig {
     ServerConfig { users, ..ServerConfig::default() }

@@ -7,9 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use md5::{Digest, Md5};
 
 use super::Failure;
-use crate::access::users::{check_name, to_hex};
-use crate::access::{self, REALM, Role, Token, User, Users, password};
+use crate::access::{self, REALM, password};
 use crate::base::secret::Secret;
+use crate::users::{Role, Token, User, Users, check_name, to_hex};
 
 /// What the installed service reads.
 const CONFIG: &str = "/etc/maskcast/maskcast.toml";

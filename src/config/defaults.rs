@@ -8,7 +8,7 @@ use super::{
     ApiSources, EncodeConfig, EncoderChoice, ModelConfig, OverlayConfig, Provider, Require, ServerConfig, Show,
     SourceSpec, SourceUri, StreamConfig, Style, WebRtcConfig,
 };
-use crate::access::Users;
+use crate::users::Users;
 
 impl ModelConfig {
     /// The model at `path` with the default settings: any provider, no cache of TensorRT engines.

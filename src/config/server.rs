@@ -10,7 +10,7 @@ use super::allowed::ApiSources;
 use super::load::folder_of;
 use super::reader::{Section, Value, tidy};
 use super::webrtc::WebRtcConfig;
-use crate::access::{Role, Users};
+use crate::users::{Role, Users};
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq)]

@@ -130,7 +130,8 @@ impl RtspServer {
         // Before anybody can connect: a client keeps the guard that it came in by.
         let auth = guard.map(RtspGuard::make).transpose()?.flatten();
         if let Some(auth) = &auth {
-            auth.set_connections(&connections);
+            let addresses = connections.clone();
+            auth.set_addresses(move |client| addresses.address(client));
         }
         server.set_auth(auth.as_ref());
         mounts.set_guarded(auth.is_some());
@@ -196,7 +197,8 @@ impl RtspServer {
     pub fn set_guard(&self, guard: &RtspGuard) -> Result<(), OutputError> {
         let auth = guard.make()?;
         if let Some(auth) = &auth {
-            auth.set_connections(&self.connections);
+            let addresses = self.connections.clone();
+            auth.set_addresses(move |client| addresses.address(client));
         }
         if let (Some(auth), Some(before)) = (&auth, self.auth()) {
             auth.inherit(&before);

@@ -28,11 +28,11 @@ use rtsp_server::gst_rtsp::{RTSPAuthCredential, RTSPAuthMethod};
 use rtsp_server::prelude::*;
 
 use super::OutputError;
-use super::rtsp_connections::Connections;
 use super::rtsp_ffi::{drop_authorities, parameter};
 use crate::access::tls::Certificate;
-use crate::access::{Access, REALM, User};
+use crate::access::{Access, REALM};
 use crate::config::ServerConfig;
+use crate::users::User;
 
 /// The one role: whoever is let in may watch every stream.
 const VIEWER: &str = "viewer";
@@ -93,7 +93,7 @@ impl RtspGuard {
             access: self.asks.then(|| Arc::clone(&self.access)),
             basic: self.basic,
             token: Some(token("")),
-            connections: None,
+            address_of: None,
             known: Vec::new(),
         });
         auth.set_supported_methods(if self.basic { RTSPAuthMethod::Basic } else { RTSPAuthMethod::Digest });
@@ -166,9 +166,12 @@ impl RtspAuth {
         *lock(&self.imp().0) = state;
     }
 
-    /// Counts logins by the addresses of these.
-    pub(super) fn set_connections(&self, connections: &Connections) {
-        lock(&self.imp().0).connections = Some(connections.clone());
+    /// Counts logins by the addresses of clients, which this finds out.
+    pub(super) fn set_addresses(
+        &self,
+        address_of: impl Fn(&rtsp_server::RTSPClient) -> Option<IpAddr> + Send + Sync + 'static,
+    ) {
+        lock(&self.imp().0).address_of = Some(Arc::new(address_of));
     }
 
     /// Whether this client has said who it is, and may still come in.
@@ -200,6 +203,8 @@ mod imp {
     use rtsp_server::subclass::prelude::*;
     use rtsp_server::{RTSP_AUTH_CHECK_CONNECT, RTSPClient, RTSPContext, RTSPToken};
 
+    type AddressOf = dyn Fn(&RTSPClient) -> Option<IpAddr> + Send + Sync;
+
     /// What it decides by.
     #[derive(Default)]
     pub struct State {
@@ -210,8 +215,8 @@ mod imp {
         pub basic: bool,
         /// The same for all requests: GStreamer does not give it back.
         pub token: Option<RTSPToken>,
-        /// Know where clients are.
-        pub connections: Option<Connections>,
+        /// Finds out where a client is.
+        pub address_of: Option<Arc<AddressOf>>,
         /// Clients that have said who they are.
         pub known: Vec<(glib::WeakRef<RTSPClient>, User)>,
     }
@@ -255,7 +260,7 @@ mod imp {
             if let [credential] = credentials.as_slice() {
                 let user = match (credential.scheme(), basic) {
                     (RTSPAuthMethod::Basic, true) => {
-                        let known = credential.authorization().and_then(crate::server::auth::basic);
+                        let known = credential.authorization().and_then(crate::access::basic);
                         let from = self.address(context);
                         let known = known.filter(|(user, password)| access.password(user, password, from).is_ok());
                         if known.is_some() {
@@ -281,7 +286,8 @@ mod imp {
     impl RtspAuth {
         /// Where a request comes from.
         fn address(&self, context: &RTSPContext) -> Option<IpAddr> {
-            lock(&self.0).connections.as_ref()?.address(context.client()?)
+            let address_of = lock(&self.0).address_of.clone()?;
+            address_of(context.client()?)
         }
 
         /// Whose digest it is, by the parent's comparison with those that it was given. That takes no time, so that many

@@ -22,16 +22,16 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
+use super::app::{App, Shared};
 use super::client::Client;
 use super::connection::Peer;
 use super::problem::Problem;
-use super::{App, Shared, body, host, session};
+use super::{body, cookie, host};
 use crate::access::sessions::same;
-use crate::access::{Access, Denied, Identity, REALM, Role};
+use crate::access::{Access, Denied, Identity, REALM, basic};
 use crate::base::bounded::field;
+use crate::users::Role;
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
     let own = matches!(*method, Method::POST | Method::PATCH | Method::DELETE);
     match path {
         "/healthz" | "/readyz" if looks => Need::Nothing,
-        session::PATH if *method == Method::POST => Need::Nothing,
-        session::PATH => Need::Knowing,
+        cookie::PATH if *method == Method::POST => Need::Nothing,
+        cookie::PATH => Need::Knowing,
         path if looks && is_page_file(path) => Need::Nothing,
         _ if looks => Need::Role(Role::Viewer),
         path if own && path.starts_with("/whep/") => Need::Role(Role::Viewer),
@@ -98,7 +98,7 @@ pub(super) async fn guard(
     if let (true, Some(csrf)) = (changes, who.as_ref().and_then(|who| who.csrf.as_deref())) {
         let sent = headers.get("x-csrf-token").and_then(|token| token.to_str().ok());
         if !sent.is_some_and(|sent| same(sent, csrf)) {
-            let detail = format!("X-CSRF-Token is missing or not the session's; GET {} tells it", session::PATH);
+            let detail = format!("X-CSRF-Token is missing or not the session's; GET {} tells it", cookie::PATH);
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
         }
     }
@@ -147,7 +147,7 @@ async fn identify(app: &Shared, headers: &HeaderMap, client: Client) -> Result<O
         }
         .ok_or_else(|| unauthorized(headers, "no such token, or no such user and password"));
     }
-    let session = session::id(headers, client.secure).and_then(|id| app.access.session(id));
+    let session = cookie::id(headers, client.secure).and_then(|id| app.access.session(id));
     Ok(session.or_else(|| anonymous(app, client)))
 }
 
@@ -173,13 +173,6 @@ fn credentials(header: &HeaderValue) -> Option<Credentials<'_>> {
     }
     let (user, password) = basic(rest)?;
     Some(Credentials::Basic(user, password))
-}
-
-/// User and password of Basic's base64.
-pub(crate) fn basic(encoded: &str) -> Option<(String, String)> {
-    let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
-    let (user, password) = text.split_once(':')?;
-    Some((user.to_owned(), password.to_owned()))
 }
 
 /// Checks a password on a thread that may block. A refusal comes when it may be answered.
@@ -253,6 +246,9 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]

@@ -22,33 +22,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
-use axum::http::request::Parts;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
-use serde::Deserialize;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::access::Access;
 use crate::access::tls::Certificate;
-use crate::access::{Access, Role};
 use crate::base::bounded::field;
 use crate::base::status::State as StreamState;
 use crate::config::ServerConfig;
 use crate::publish::whep::Whep;
-use crate::view::{StreamView, View};
+use crate::users::Role;
+use crate::view::View;
 
 mod accept;
 mod api;
-pub(crate) mod auth;
+mod app;
+mod auth;
 mod body;
 mod change;
 mod client;
 mod connection;
+mod cookie;
 mod host;
 mod metrics;
 mod mjpeg;
@@ -68,6 +69,7 @@ mod whep;
 mod tests;
 
 use accept::Doors;
+use app::{App, Named, Shared, stopped, typed, unknown_path};
 use client::Client;
 use problem::Problem;
 
@@ -112,27 +114,6 @@ pub struct HttpServer {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
-
-/// What the handlers know.
-struct App {
-    view: Arc<View>,
-    whep: Arc<Whep>,
-    address: SocketAddr,
-    access: Arc<Access>,
-    /// Where clients come by TLS.
-    certificate: Option<Arc<Certificate>>,
-    /// True when the server stops: endless responses end then.
-    stopping: watch::Receiver<bool>,
-}
-
-impl App {
-    /// Whether clients come by TLS.
-    fn tls(&self) -> bool {
-        self.certificate.is_some()
-    }
-}
-
-type Shared = Arc<App>;
 
 impl HttpServer {
     /// Takes the port, so that it is known to be free before anything else starts; clients wait until [`Bound::serve`].
@@ -246,12 +227,6 @@ async fn run(listener: Doors, app: Shared) {
     }
 }
 
-/// Ends when the server is to stop.
-async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // An error means that the server's owner is gone, which is the same.
-    let _ = stopping.wait_for(|stop| *stop).await;
-}
-
 fn router(app: Shared) -> Router {
     Router::new()
         .merge(page::routes())
@@ -320,51 +295,7 @@ async fn readyz(State(app): State<Shared>, Extension(client): Extension<Client>)
     (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {}", names.join(", "))).into_response()
 }
 
-async fn unknown_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", field(uri.path())))
-}
-
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{} has no meaning at {}", field(method.as_str()), field(uri.path()));
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
-}
-
-/// The stream that the path's `{name}` names.
-struct Named {
-    app: Shared,
-    stream: Arc<StreamView>,
-}
-
-/// The part of the path that names it; others belong to the handlers.
-#[derive(Deserialize)]
-struct NamePart {
-    name: String,
-}
-
-impl Named {
-    fn stream(&self) -> &StreamView {
-        &self.stream
-    }
-}
-
-impl FromRequestParts<Shared> for Named {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        let streams = app.view.streams();
-        let name = match Path::<NamePart>::from_request_parts(parts, app).await {
-            Ok(Path(NamePart { name })) => name,
-            Err(_) => return Err(Problem::unknown_stream(parts.uri.path(), &streams)),
-        };
-        match streams.iter().find(|stream| *stream.status.name == *name) {
-            Some(stream) => Ok(Named { app: Arc::clone(app), stream: Arc::clone(stream) }),
-            None => Err(Problem::unknown_stream(&name, &streams)),
-        }
-    }
-}
-
-/// A body of this type.
-fn typed(content_type: &'static str, body: impl IntoResponse) -> Response {
-    let headers: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, content_type)];
-    (headers, body).into_response()
 }

@@ -42,7 +42,8 @@ struct Api;
 /// All that is under `/api/v1` and `/whep`, with its description. New handlers carry `#[utoipa::path]` and are listed here.
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     // A login is two words.
-    let sessions = routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LIMIT));
+    let sessions =
+        routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LONGEST_LOGIN));
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(api::streams, change::add))
         .routes(routes!(api::stream, change::change, change::remove))

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
@@ -11,18 +11,13 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::auth::{check, too_many, unauthorized};
 use super::client::Client;
+use super::cookie::{cookie, id};
 use super::problem::Problem;
 use crate::access::sessions::LONGEST;
 use crate::access::{Denied, Identity};
 
-pub(super) const PATH: &str = "/api/v1/session";
-
 /// The most that a login can hold, in bytes.
-pub(super) const LIMIT: usize = 4 << 10;
-
-/// Browsers take a name with this prefix only with `Secure`, for `/` and this very host: no neighbour can set it.
-const SECURE_COOKIE: &str = "__Host-maskcast";
-const PLAIN_COOKIE: &str = "maskcast";
+pub(super) const LONGEST_LOGIN: usize = 4 << 10;
 
 /// Who wants to log in.
 #[derive(Deserialize, ToSchema)]
@@ -44,20 +39,6 @@ pub(super) struct SessionReport {
     csrf: Option<String>,
     /// Whether there is anybody who could log in.
     login: bool,
-}
-
-/// The session that a request names; cookies have another name where the client uses TLS.
-pub(super) fn id(headers: &HeaderMap, secure: bool) -> Option<&str> {
-    let wanted = if secure { SECURE_COOKIE } else { PLAIN_COOKIE };
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == wanted).map(|(_, id)| id)
-}
-
-fn cookie(id: &str, seconds: u64, secure: bool) -> Result<HeaderValue, Problem> {
-    let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
-    HeaderValue::from_str(&format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"))
-        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the cookie cannot be written".into()))
 }
 
 /// Log in

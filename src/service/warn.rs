@@ -1,8 +1,8 @@
 //! What the log is told of who may come in.
 
-use crate::access::Role;
 use crate::config::ServerConfig;
 use crate::publish::rtsp_auth::RtspGuard;
+use crate::users::Role;
 
 /// What it means that there is nobody any more who could be asked for a password.
 pub(super) fn opened(before: &ServerConfig, after: &ServerConfig) -> Option<String> {

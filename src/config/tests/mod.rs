@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::load::parse_with;
 use super::*;
-use crate::access::Role;
+use crate::users::Role;
 
 mod model;
 mod record;

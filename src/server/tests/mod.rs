@@ -18,7 +18,7 @@ use crate::publish::live::Outlets;
 use crate::segment::placement::{Part, Placement};
 use crate::segment::pool::PoolStats;
 use crate::stream::display::Display;
-use crate::view::{ModelView, Outcome};
+use crate::view::{ModelView, Outcome, StreamView};
 
 mod limits;
 mod metrics;

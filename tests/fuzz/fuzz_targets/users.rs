@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use maskcast::access::Users;
-use maskcast::access::users::check_name;
+use maskcast::users::{Users, check_name};
 
 /// Written in memory where the system has such a folder.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {

@@ -1,0 +1,89 @@
+//! What the handlers share: the service's view, who has access, and parts of requests and answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::problem::Problem;
+use crate::access::Access;
+use crate::access::tls::Certificate;
+use crate::base::bounded::field;
+use crate::publish::whep::Whep;
+use crate::view::{StreamView, View};
+
+/// What the handlers know.
+pub(super) struct App {
+    pub view: Arc<View>,
+    pub whep: Arc<Whep>,
+    pub address: SocketAddr,
+    pub access: Arc<Access>,
+    /// Where clients come by TLS.
+    pub certificate: Option<Arc<Certificate>>,
+    /// True when the server stops: endless responses end then.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl App {
+    /// Whether clients come by TLS.
+    pub(super) fn tls(&self) -> bool {
+        self.certificate.is_some()
+    }
+}
+
+pub(super) type Shared = Arc<App>;
+
+/// Ends when the server is to stop.
+pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the server's owner is gone, which is the same.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+pub(super) async fn unknown_path(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", field(uri.path())))
+}
+
+/// The stream that the path's `{name}` names.
+pub(super) struct Named {
+    pub app: Shared,
+    stream: Arc<StreamView>,
+}
+
+/// The part of the path that names it; others belong to the handlers.
+#[derive(Deserialize)]
+struct NamePart {
+    name: String,
+}
+
+impl Named {
+    pub(super) fn stream(&self) -> &StreamView {
+        &self.stream
+    }
+}
+
+impl FromRequestParts<Shared> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let streams = app.view.streams();
+        let name = match Path::<NamePart>::from_request_parts(parts, app).await {
+            Ok(Path(NamePart { name })) => name,
+            Err(_) => return Err(Problem::unknown_stream(parts.uri.path(), &streams)),
+        };
+        match streams.iter().find(|stream| *stream.status.name == *name) {
+            Some(stream) => Ok(Named { app: Arc::clone(app), stream: Arc::clone(stream) }),
+            None => Err(Problem::unknown_stream(&name, &streams)),
+        }
+    }
+}
+
+/// A body of this type.
+pub(super) fn typed(content_type: &'static str, body: impl IntoResponse) -> Response {
+    let headers: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, content_type)];
+    (headers, body).into_response()
+}
