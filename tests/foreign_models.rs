@@ -11,8 +11,9 @@ use common::onnx::{self, proto};
 use common::program::{maskcast, run};
 use maskcast::config::{ModelConfig, Provider};
 use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
+use maskcast::segment::ModelError;
 use maskcast::segment::Segmenter;
-use maskcast::segment::onnx::{Model, ModelError};
+use maskcast::segment::onnx::Model;
 use proto::{Dim, Node, Shape, Tensor, TensorType, Type, ValueInfo};
 
 const WIDTH: usize = 64;

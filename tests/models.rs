@@ -10,9 +10,10 @@ use common::onnx;
 use common::program::{maskcast as program, run};
 use maskcast::config::{ModelConfig, Provider, Require};
 use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
+use maskcast::segment::ModelError;
 use maskcast::segment::Segmenter;
 use maskcast::segment::golden::Golden;
-use maskcast::segment::onnx::{Model, ModelError};
+use maskcast::segment::onnx::Model;
 
 fn cpu(path: &Path) -> ModelConfig {
     let mut config = ModelConfig::with_path(path);

@@ -9,7 +9,8 @@ use crate::access::tls::Certificate;
 use crate::capture::check_description;
 use crate::config::{self, Config, ConfigError, ConfigErrors, SourceUri, StreamConfig, readable_passwords};
 use crate::publish::encoder::H264;
-use crate::segment::onnx::{Model, ModelError};
+use crate::segment::ModelError;
+use crate::segment::onnx::Model;
 use crate::service::check_labels;
 
 /// Reads the configuration and loads its model; connects to no camera and opens no port.

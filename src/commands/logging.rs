@@ -1,12 +1,20 @@
 //! Where log lines go: text for people, journald's fields under systemd, JSON on request.
 
+use clap::ValueEnum;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::LogFormat;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// journald's own fields under systemd, text elsewhere.
+    Auto,
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// The variable that filters the log.
 const FILTER: &str = "MASKCAST_LOG";

@@ -1,76 +1,29 @@
 //! The command line: what each command takes, and what it does.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-
-use crate::base::atomic_file::AtomicFile;
-use crate::config::{Config, ModelConfig, Provider, Require};
-use crate::segment::engine::has_nvidia_gpu;
-use crate::segment::onnx::ModelError;
-use crate::service::ServiceError;
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod bench;
 pub mod cert;
 pub mod check;
 pub mod doctor;
 pub mod environment;
+mod failure;
 pub mod job;
 pub mod logging;
 pub mod manual;
 pub mod model;
+mod model_args;
 pub mod run;
 pub mod segment;
 pub mod user;
 
-/// Exit codes.
-pub mod exit {
-    /// Something failed at run time.
-    pub const FAILURE: u8 = 1;
-    /// Wrong use of the command line.
-    pub const USAGE: u8 = 2;
-    /// The configuration cannot work (`EX_CONFIG` of sysexits.h): restarting does not help.
-    pub const CONFIG: u8 = 78;
-}
+pub use failure::{Failure, exit};
+pub use logging::LogFormat;
+pub use model_args::{ModelArgs, ProviderArg, RequireArg};
 
-/// Why a command ends without success.
-#[derive(Debug)]
-pub struct Failure {
-    pub code: u8,
-    /// For people, a line a problem.
-    pub message: String,
-}
-
-impl Failure {
-    pub fn runtime(problem: impl std::fmt::Display) -> Self {
-        Failure { code: exit::FAILURE, message: problem.to_string() }
-    }
-
-    pub fn usage(problem: impl std::fmt::Display) -> Self {
-        Failure { code: exit::USAGE, message: problem.to_string() }
-    }
-
-    pub fn config(problem: impl std::fmt::Display) -> Self {
-        Failure { code: exit::CONFIG, message: problem.to_string() }
-    }
-}
-
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Configuration(problem) => Failure::config(problem),
-            ServiceError::Runtime(problem) => Failure::runtime(problem),
-            error @ ServiceError::Stopped => Failure::runtime(error),
-        }
-    }
-}
-
-impl From<ModelError> for Failure {
-    fn from(error: ModelError) -> Self {
-        Failure::runtime(error)
-    }
-}
+use failure::{load_config, write_json};
 
 /// Live semantic segmentation for cameras.
 #[derive(Debug, Parser)]
@@ -86,15 +39,6 @@ pub struct Cli {
     pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// journald's own fields under systemd, text elsewhere.
-    Auto,
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,70 +95,6 @@ pub enum Command {
     Manual { folder: PathBuf },
 }
 
-/// Which model, and how it is run.
-#[derive(Clone, Debug, Args)]
-pub struct ModelArgs {
-    /// The ONNX model [default: the bundled models/street.onnx].
-    #[arg(long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-    /// Execution providers, tried in this order [default: tensorrt,cuda,cpu with an NVIDIA GPU, else cpu].
-    #[arg(long, value_delimiter = ',', value_name = "NAME")]
-    pub providers: Vec<ProviderArg>,
-    /// "gpu": refuse to run on the CPU.
-    #[arg(long, value_enum, default_value = "any")]
-    pub require: RequireArg,
-    /// Cores the model may use on the CPU; 0 = all.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub threads: usize,
-    /// Sessions side by side on the CPU, sharing those cores; 0 = one a core.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub workers: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProviderArg {
-    #[value(name = "tensorrt")]
-    TensorRt,
-    Cuda,
-    Cpu,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RequireArg {
-    Any,
-    Gpu,
-}
-
-impl ModelArgs {
-    /// The settings as a configuration would give them.
-    ///
-    /// # Errors
-    /// When no model is given and the bundled one is not found.
-    pub fn config(&self) -> Result<ModelConfig, Failure> {
-        let path = match &self.model {
-            Some(path) => path.clone(),
-            None => crate::base::paths::default_model()
-                .map_err(|places| Failure::usage(format!("the bundled model was {places}; name one with --model")))?,
-        };
-        let provider = |provider: &ProviderArg| match provider {
-            ProviderArg::TensorRt => Provider::TensorRt,
-            ProviderArg::Cuda => Provider::Cuda,
-            ProviderArg::Cpu => Provider::Cpu,
-        };
-        let mut config = ModelConfig::with_path(path);
-        config.require = if self.require == RequireArg::Gpu { Require::Gpu } else { Require::Any };
-        config.providers = match self.providers.as_slice() {
-            // Nobody asked for a GPU where there is none, so nobody needs to be told.
-            [] if config.require == Require::Any && !has_nvidia_gpu() => vec![Provider::Cpu],
-            [] => Provider::ALL.to_vec(),
-            providers => providers.iter().map(provider).collect(),
-        };
-        config.providers_named = !self.providers.is_empty();
-        (config.threads, config.workers) = (self.threads, self.workers);
-        Ok(config)
-    }
-}
-
 /// Runs a command to its end.
 ///
 /// # Errors
@@ -252,19 +132,6 @@ pub fn completions(shell: clap_complete::Shell, mut command: clap::Command, prog
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, program, &mut text);
     String::from_utf8_lossy(&text).into_owned()
-}
-
-/// Reads a configuration; its errors end the program with exit code 78.
-fn load_config(path: &std::path::Path) -> Result<Config, Failure> {
-    crate::config::load(path).map_err(Failure::config)
-}
-
-/// Writes `value` as indented JSON to `path`, in one step: what was there stays until the new file is complete.
-fn write_json(path: &std::path::Path, value: &serde_json::Value) -> Result<(), Failure> {
-    let located = |error: std::io::Error| Failure::runtime(format!("{}: {error}", path.display()));
-    let text = serde_json::to_string_pretty(value).map_err(Failure::runtime)?;
-    let mut file = AtomicFile::create(path, 0o666).map_err(located)?;
-    file.write_all((text + "\n").as_bytes()).and_then(|()| file.commit()).map_err(located)
 }
 
 #[cfg(test)]

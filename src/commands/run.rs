@@ -19,7 +19,7 @@ use crate::config::readable_passwords;
 use crate::publish::encoder::H264;
 use crate::service::changes::{Changes, tell};
 use crate::service::watch::{Beat, Watch, Watchdog};
-use crate::service::{Service, ServiceError};
+use crate::service::{EarlyRequests, Service, ServiceError};
 
 /// How often the service looks at itself.
 const TICK: Duration = Duration::from_millis(250);

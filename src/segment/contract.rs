@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use ort::session::Session;
-use ort::value::{Outlet, TensorElementType, ValueType};
+use ort::value::{Outlet, ValueType};
 use serde::{Deserialize, Serialize};
 
 use super::SegmentError;
@@ -14,10 +14,12 @@ use crate::frame::{Label, Labels, Rgb};
 
 mod input;
 mod output;
+mod tensor;
 
 pub use input::{InputPixels, InputSpec};
 pub use output::{Axes, Binary, Channel, Hints, Meaning, OutputSpec, Range};
 pub(super) use output::{read as read_output, settle as settle_output};
+pub(super) use tensor::TensorSpec;
 
 /// A model's promises, checked against each other.
 #[derive(Clone, Debug)]
@@ -45,14 +47,6 @@ pub struct Contract {
 struct MetadataLabel {
     name: String,
     color: [u8; 3],
-}
-
-/// Element type and shape of an input or output; -1 for a free dimension.
-#[derive(Clone, Debug)]
-pub(super) struct TensorSpec {
-    pub name: String,
-    pub element: TensorElementType,
-    pub shape: Vec<i64>,
 }
 
 impl Contract {

@@ -22,6 +22,7 @@ pub mod preprocess;
 #[cfg(feature = "trainer")]
 pub mod probe;
 pub mod runtime;
+mod scale;
 pub mod segmenter;
 mod session;
 pub mod unlabelled;
@@ -53,4 +54,15 @@ pub trait Segmenter: Send {
     /// # Errors
     /// The whole batch fails; the segmenter is discarded and made anew.
     fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError>;
+}
+
+/// Why a model cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file, its card or its results are at fault: it will not work the next time either.
+    #[error("{0}")]
+    Model(String),
+    /// The machine lacks something: ONNX Runtime, a GPU.
+    #[error("{0}")]
+    Machine(String),
 }

@@ -11,12 +11,13 @@ use super::contract::Contract;
 use super::engine::has_nvidia_gpu;
 use super::file::{self, ModelFile};
 use super::golden::TOLERANCE;
-use super::inspect::{Inspection, fitting_input, scale_concern};
+use super::inspect::Inspection;
 use super::placement::Placement;
+use super::scale::{fitting_input, scale_concern};
 use super::segmenter::OnnxSegmenter;
 use super::session::{SessionError, open_session};
 use super::unlabelled::Unlabelled;
-use super::{SegmentError, runtime};
+use super::{ModelError, SegmentError, runtime};
 use crate::config::{ModelConfig, Provider, Require};
 
 /// A model that was loaded, checked and timed. Makes [`OnnxSegmenter`]s.
@@ -297,17 +298,6 @@ impl Model {
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
-}
-
-/// Why a model cannot be used.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ModelError {
-    /// The file, its card or its results are at fault: it will not work the next time either.
-    #[error("{0}")]
-    Model(String),
-    /// The machine lacks something: ONNX Runtime, a GPU.
-    #[error("{0}")]
-    Machine(String),
 }
 
 /// One unless configured: a batch on a CPU takes as long as its frames one by one, and a GPU, which does the frames of a

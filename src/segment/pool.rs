@@ -12,91 +12,23 @@
 //! one is ready before the old one stops after the batch it is on, so no frame is lost. While there is no model, frames
 //! pass through without masks.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
-use super::{SegmentError, Segmenter};
-use crate::base::ledger::Entry;
-use crate::base::queue;
-use crate::base::status::Status;
-use crate::frame::{Frame, Mask};
+use super::SegmentError;
 
+mod lane;
+mod shared;
 mod worker;
 
+pub use lane::{Lane, LaneOutput, Matched, NoMask, Request};
+pub use shared::{Factory, Notice, PoolStats};
+
+use shared::{Doing, Shared, Task, lock};
 use worker::{Worker, make};
-
-/// A frame that wants a mask.
-pub struct Request {
-    pub frame: Frame,
-    /// `matched` lanes: the frame's place in the ledger, which goes with it to the overlay.
-    pub entry: Option<Entry>,
-}
-
-/// A frame on its way to the overlay, whose mask is being made.
-pub struct Matched {
-    pub frame: Frame,
-    pub entry: Entry,
-    /// Gives the mask, or the reason why there is none; closed without either when the worker was lost.
-    pub mask: Receiver<Result<Mask, NoMask>>,
-}
-
-/// Why a frame has no mask.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum NoMask {
-    /// There is no model yet.
-    #[error("the model is not loaded yet")]
-    NotReady,
-    #[error(transparent)]
-    Failed(#[from] SegmentError),
-}
-
-/// Where a lane's masks go.
-pub enum LaneOutput {
-    /// `full-rate`: only the newest mask counts.
-    Newest(queue::Sender<Mask>),
-    /// `matched`: frames in order, each with the promise of its own mask.
-    Matched(queue::Sender<Matched>),
-}
-
-/// One stream's way to the pool.
-pub struct Lane {
-    pub status: Arc<Status>,
-    pub requests: Receiver<Request>,
-    /// Locked while a request is taken and its promise is queued, so that workers who take turns keep frames in order.
-    /// Never held for longer: nothing waits while it is locked.
-    output: Mutex<LaneOutput>,
-    /// The overlay's queue, where a full one makes the sender wait: then workers wait for room instead of a request.
-    room: Option<Sender<Matched>>,
-}
-
-impl Lane {
-    pub fn new(status: Arc<Status>, requests: Receiver<Request>, output: LaneOutput) -> Self {
-        let room = match &output {
-            LaneOutput::Matched(overlay) => overlay.room(),
-            LaneOutput::Newest(_) => None,
-        };
-        Lane { status, requests, output: Mutex::new(output), room }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LaneOutput> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Registers what a worker has to wait for before it can take a request.
-    fn wait_in<'a>(&'a self, select: &mut Select<'a>) {
-        match self.room.as_ref().filter(|room| room.is_full()) {
-            Some(room) => select.send(room),
-            None => select.recv(&self.requests),
-        };
-    }
-}
-
-/// Makes a worker's segmenter; called again after a failure.
-pub type Factory = dyn Fn() -> Result<Box<dyn Segmenter>, SegmentError> + Send + Sync;
 
 /// The workers of one model, before they work.
 pub struct Crew {
@@ -104,35 +36,6 @@ pub struct Crew {
     /// Frames in one run, at most.
     pub max_batch: usize,
     pub factory: Box<Factory>,
-}
-
-/// What all workers share, whatever their model.
-#[derive(Default)]
-struct Shared {
-    lanes: Mutex<Vec<Arc<Lane>>>,
-    stats: Arc<PoolStats>,
-    notice: Arc<Notice>,
-}
-
-/// What viewers are to know of the model while it is not as it should be, and for how long it has been so.
-#[derive(Debug, Default)]
-pub struct Notice(Mutex<Option<(&'static str, Instant)>>);
-
-impl Notice {
-    pub fn set(&self, text: &'static str) {
-        *lock(&self.0) = Some((text, Instant::now()));
-    }
-
-    pub fn clear(&self) {
-        *lock(&self.0) = None;
-    }
-
-    /// `LOADING MODEL 0:03`
-    pub fn get(&self) -> Option<String> {
-        let (text, since) = (*lock(&self.0))?;
-        let seconds = since.elapsed().as_secs();
-        Some(format!("{text} {}:{:02}", seconds / 60, seconds % 60))
-    }
 }
 
 /// Workers at work.
@@ -144,33 +47,6 @@ struct Team {
     wake: Vec<Sender<()>>,
     tasks: Vec<Arc<Task>>,
     threads: Vec<JoinHandle<()>>,
-}
-
-/// What a worker is doing, and since when; for [`Pool::stuck`].
-#[derive(Debug, Default)]
-struct Task(Mutex<Option<(Doing, Instant)>>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    /// Runs the model on a batch.
-    Running,
-    /// Makes a segmenter.
-    Making,
-}
-
-impl Task {
-    /// Does `work`, which is what the worker is seen to do until it returns or panics.
-    fn during<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
-        struct Clear<'a>(&'a Task);
-        impl Drop for Clear<'_> {
-            fn drop(&mut self) {
-                *lock(&self.0.0) = None;
-            }
-        }
-        *lock(&self.0) = Some((doing, Instant::now()));
-        let _clear = Clear(self);
-        work()
-    }
 }
 
 /// A run of the model that takes longer than this does not return any more.
@@ -188,14 +64,6 @@ impl Drop for Team {
             }
         }
     }
-}
-
-/// Counters of the pool.
-#[derive(Debug, Default)]
-pub struct PoolStats {
-    pub runs: AtomicU64,
-    pub frames: AtomicU64,
-    pub failures: AtomicU64,
 }
 
 /// The stage. Dropping it stops its workers after the batch they are on.
@@ -321,10 +189,6 @@ fn muster(
         team.threads.push(handle);
     }
     Ok(team)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -13,12 +13,11 @@ use super::contract::{Contract, InputPixels, OutputSpec, Range, TensorSpec, read
 use super::file::structure::Structure;
 use super::inspect::{Inspection, test_picture};
 use super::normalisation::Table;
-use super::onnx::ModelError;
 use super::placement::Placement;
 use super::preprocess::Preprocessor;
 use super::session::one_line;
 use super::unlabelled::Unlabelled;
-use super::{SegmentError, Segmented, Segmenter};
+use super::{ModelError, SegmentError, Segmented, Segmenter};
 use crate::base::timing::Stopwatch;
 use crate::frame::{ClassId, Frame, Mask};
 

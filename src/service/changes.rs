@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
-use super::{Reloaded, Service};
+use super::{EarlyRequests, Reloaded, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, EncoderChoice, Object, OverlayConfig, Replaced,
     SourceHost, StreamConfig, overlay_difference, patched_overlay,
@@ -42,6 +42,29 @@ pub struct Changes {
     /// Changes of streams that wait until the encoders of their file have been tried out, and the thread that does it.
     untried: Vec<Asked>,
     trial: Option<JoinHandle<()>>,
+}
+
+impl EarlyRequests for Changes {
+    /// Makes a change before there is a model, if it needs none; else it waits for [`Changes::make_held`].
+    fn make_early(&mut self, asked: Asked, service: &mut Service) {
+        self.held.retain(|held| !held.turn.is_withdrawn());
+        match asked.wanted {
+            Wanted::Overlay { .. } => self.make(asked, service),
+            Wanted::Stream(_) if self.held.len() < WAITING_CHANGES => self.held.push(asked),
+            Wanted::Stream(_) => {
+                // Nobody listens where the client has gone.
+                let _ = asked.answer.send(Err(Refusal::Loading("streams are changed when it is there".into())));
+            }
+        }
+    }
+
+    /// Writes overlays back whose time has come.
+    fn tick(&mut self, service: &Service) {
+        let pause = if self.unwritable.is_some() { LONG_PAUSE } else { PAUSE };
+        if !self.pending.is_empty() && self.tried.is_none_or(|at| at.elapsed() >= pause) {
+            self.remember(service);
+        }
+    }
 }
 
 impl Changes {
@@ -130,31 +153,10 @@ impl Changes {
         false
     }
 
-    /// Makes a change before there is a model, if it needs none; else it waits for [`Changes::make_held`].
-    pub fn make_early(&mut self, asked: Asked, service: &mut Service) {
-        self.held.retain(|held| !held.turn.is_withdrawn());
-        match asked.wanted {
-            Wanted::Overlay { .. } => self.make(asked, service),
-            Wanted::Stream(_) if self.held.len() < WAITING_CHANGES => self.held.push(asked),
-            Wanted::Stream(_) => {
-                // Nobody listens where the client has gone.
-                let _ = asked.answer.send(Err(Refusal::Loading("streams are changed when it is there".into())));
-            }
-        }
-    }
-
     /// Makes the changes that have waited for the model, in their order.
     pub fn make_held(&mut self, service: &mut Service) {
         for asked in std::mem::take(&mut self.held) {
             self.make(asked, service);
-        }
-    }
-
-    /// Writes overlays back whose time has come.
-    pub fn tick(&mut self, service: &Service) {
-        let pause = if self.unwritable.is_some() { LONG_PAUSE } else { PAUSE };
-        if !self.pending.is_empty() && self.tried.is_none_or(|at| at.elapsed() >= pause) {
-            self.remember(service);
         }
     }
 

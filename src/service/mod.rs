@@ -14,18 +14,16 @@ use crate::access::tls::Certificate;
 use crate::base::panic::panic_text;
 use crate::base::stop::{Stop, Woken};
 use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
-use crate::events;
-use crate::frame::Label;
-use crate::overlay::Overlay;
 use crate::publish::encoder::{Choice, H264};
 use crate::publish::rtsp::RtspServer;
 use crate::publish::rtsp_auth::RtspGuard;
 use crate::publish::whep::Whep;
-use crate::segment::onnx::ModelError;
 use crate::segment::pool::Pool;
 use crate::server::HttpServer;
 
 pub mod changes;
+mod check;
+mod error;
 pub mod models;
 pub mod reload;
 pub mod reserved;
@@ -34,44 +32,26 @@ pub mod stopping;
 mod warn;
 pub mod watch;
 
+pub use check::check_labels;
+pub use error::ServiceError;
 pub use reload::Reloaded;
 pub use stopping::log_account;
 
 use crate::view::View;
 use crate::view::request::Asked;
-use changes::Changes;
+use check::{check_encoders, lines};
 use models::{Keeper, Models, Streams};
 use running::Running;
 use stopping::stop_all;
 use warn::{opened, warn_of_readable_passwords};
 
-/// Why the service cannot start; in one line each.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// The configuration asks for what cannot be: exit code 78.
-    #[error("{0}")]
-    Configuration(String),
-    /// The machine does not give what is needed now: exit code 1.
-    #[error("{0}")]
-    Runtime(String),
-    /// The stop was raised before everything had started: exit code 0.
-    #[error("stopped while it was starting")]
-    Stopped,
-}
+/// Handles requests of clients while the service starts.
+pub trait EarlyRequests {
+    /// Applies a change that needs no model; keeps or refuses any other.
+    fn make_early(&mut self, asked: Asked, service: &mut Service);
 
-impl ServiceError {
-    fn runtime(problem: impl std::fmt::Display) -> Self {
-        ServiceError::Runtime(problem.to_string())
-    }
-}
-
-impl From<ModelError> for ServiceError {
-    fn from(error: ModelError) -> Self {
-        match error {
-            ModelError::Model(problem) => ServiceError::Configuration(format!("model.path: {problem}")),
-            ModelError::Machine(problem) => ServiceError::Runtime(problem),
-        }
-    }
+    /// Does what is due; called often.
+    fn tick(&mut self, service: &Service);
 }
 
 /// A running service.
@@ -117,7 +97,7 @@ impl Service {
     ///
     /// # Errors
     /// The first thing that cannot be had; whatever was started before it is stopped again.
-    pub fn start(config: &Config, changes: &mut Changes, stop: &Stop) -> Result<Service, ServiceError> {
+    pub fn start(config: &Config, changes: &mut dyn EarlyRequests, stop: &Stop) -> Result<Service, ServiceError> {
         let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
         let certificate = config.server.tls.as_ref().map(Certificate::load).transpose();
         let certificate = certificate.map_err(ServiceError::Configuration)?;
@@ -181,7 +161,7 @@ impl Service {
         &mut self,
         config: &Config,
         mut keeper: Keeper,
-        changes: &mut Changes,
+        changes: &mut dyn EarlyRequests,
     ) -> Result<Keeper, ServiceError> {
         let model = config.model.clone();
         let loading = begin("model", move || {
@@ -378,64 +358,6 @@ fn finish<T>(result: &Receiver<Result<T, ServiceError>>, stop: &Stop) -> Result<
             Woken::Time => {}
         }
     }
-}
-
-/// Tries the encoders that the streams ask for, before anything depends on them, and tells which they get.
-fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Vec<ConfigError>> {
-    let (mut chosen, mut errors) = (Vec::new(), Vec::new());
-    for stream in streams {
-        match H264::choose(stream.encode.encoder, &[]) {
-            Ok(choice) if chosen.contains(&choice) => {}
-            Ok(choice) => chosen.push(choice),
-            Err(error) => {
-                let key = format!("stream[{}].encode.encoder", stream.name);
-                errors.push(ConfigError { key, line: None, problem: error.to_string(), help: None });
-            }
-        }
-    }
-    if errors.is_empty() { Ok(chosen) } else { Err(errors) }
-}
-
-/// Checks what only the model can tell: that every label that a stream hides, colours or waits for exists.
-///
-/// # Errors
-/// All that do not, with their key paths.
-pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Vec<ConfigError>> {
-    let mut errors = Vec::new();
-    for stream in streams {
-        if let Err(unknown) = Overlay::new(&stream.overlay, labels) {
-            for label in &unknown.unknown {
-                errors.push(ConfigError {
-                    key: format!("stream[{}].overlay.{}", stream.name, label.key),
-                    line: None,
-                    problem: label.problem(),
-                    help: Some(format!("the model knows {}", unknown.known.join(", "))),
-                });
-            }
-        }
-    }
-    for stream in streams {
-        for (index, event) in stream.record.iter().flat_map(|record| record.events.iter().enumerate()) {
-            errors.extend(events::unknown_classes(event, labels).into_iter().map(|name| ConfigError {
-                key: format!("stream[{}].record.event[{index}].classes", stream.name),
-                line: None,
-                problem: format!("the model has no class {name:?}"),
-                help: Some(format!("the model knows {}", known(labels))),
-            }));
-        }
-    }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
-}
-
-fn known(labels: &[Label]) -> String {
-    let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
-    names.join(", ")
-}
-
-/// A line for each error.
-fn lines(errors: &[ConfigError]) -> String {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    lines.join("\n")
 }
 
 #[cfg(test)]

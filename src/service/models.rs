@@ -16,11 +16,12 @@ use super::{ServiceError, check_labels};
 use crate::base::panic::panic_text;
 use crate::base::stop::Stop;
 use crate::config::{ModelConfig, Provider, Require, StreamConfig};
+use crate::segment::ModelError;
 use crate::segment::card::Card;
 use crate::segment::choose::{self, Goal, Plan};
 use crate::segment::engine::{EngineKey, Places};
 use crate::segment::file;
-use crate::segment::onnx::{Model, ModelError};
+use crate::segment::onnx::Model;
 use crate::segment::pool::{Crew, Pool};
 use crate::view::{ModelView, Outcome, View, Wish};
 

@@ -3,7 +3,7 @@
 use half::f16;
 use ort::value::TensorElementType;
 
-use super::TensorSpec;
+use super::tensor::TensorSpec;
 use crate::segment::card::{CardInput, ChannelOrder, Layout};
 use crate::segment::normalisation::{Table, half_table, table};
 

@@ -5,7 +5,7 @@
 
 use ort::value::TensorElementType;
 
-use super::TensorSpec;
+use super::tensor::TensorSpec;
 use crate::frame::Label;
 use crate::segment::card::{Activation, CardOutput, Layout};
 

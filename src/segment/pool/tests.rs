@@ -1,11 +1,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Select};
 
 use super::worker::{Taken, deliver, take};
 use super::*;
-use crate::base::queue::{WhenFull, queue};
+use crate::base::queue::{self, WhenFull, queue};
+use crate::base::status::Status;
 use crate::base::timing::Spent;
-use crate::frame::{OwnedPicture, PixelFormat, VideoInfo};
-use crate::segment::Segmented;
+use crate::frame::{Frame, Mask, OwnedPicture, PixelFormat, VideoInfo};
+use crate::segment::{Segmented, Segmenter};
 
 /// Guards against hanging.
 const DEADLINE: Duration = Duration::from_secs(180);

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
-use super::{Doing, Factory, Lane, LaneOutput, Matched, NoMask, Shared, Task, lock};
+use super::lane::{Lane, LaneOutput, Matched, NoMask};
+use super::shared::{Doing, Factory, Shared, Task, lock};
 use crate::base::ledger::DropReason;
 use crate::base::repeats;
 use crate::base::timing::Stage;
