@@ -1,0 +1,205 @@
+//! The order of the crate's modules, which stands in the table "Layers" of `src/lib.rs`: no file uses a module of a layer
+//! above its own, and no files use one another in a circle.
+//!
+//! Items for tests (`#[cfg(test)]`) may use what they like. `src/main.rs` and `src/bin` use the crate from outside.
+
+mod graph;
+
+use std::path::Path;
+
+use graph::{Arrow, Source, arrows, circles};
+
+/// Modules that are not looked at: the trainer, which is above the whole service.
+const NOT_CHECKED: [&str; 1] = ["train"];
+
+/// The one module whose files still use one another in circles.
+const WITH_CIRCLES: &str = "config/";
+
+/// The table's modules, from the top layer to the ground.
+fn layers(lib: &str) -> Vec<String> {
+    let table = lib.lines().skip_while(|line| !line.starts_with("//! # Layers")).skip(1);
+    let rows = table.take_while(|line| line.starts_with("//!") && !line.starts_with("//! #"));
+    rows.filter_map(|row| row.strip_prefix("//! | [`")?.split_once('`')).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Arrows that run up, in words.
+fn up(arrows: &[Arrow], layers: &[String]) -> Vec<String> {
+    let layer = |module: &str| layers.iter().position(|layer| layer == module);
+    let mut found = Vec::new();
+    for Arrow { from, line, to, path, by_way_of } in arrows {
+        let user = top(from);
+        for used in [top(to), by_way_of] {
+            match (layer(user), layer(used)) {
+                (Some(user_layer), Some(used_layer)) if used_layer < user_layer => {
+                    found.push(format!("src/{from}:{line}: {path}: {user} is below {used} and cannot use it"));
+                    break;
+                }
+                (None, _) => {
+                    found.push(format!("src/{from}: {user} is not in the table of layers in src/lib.rs"));
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+    found.dedup();
+    found
+}
+
+/// The first module of a file's path.
+fn top(file: &str) -> &str {
+    let first = file.split('/').next().unwrap_or(file);
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+/// Circles, in words.
+fn circles_in_words(arrows: &[Arrow]) -> Vec<String> {
+    let step = |arrow: &&Arrow| format!("src/{}:{}: {} → src/{}", arrow.from, arrow.line, arrow.path, arrow.to);
+    circles(arrows).iter().map(|circle| circle.iter().map(step).collect::<Vec<_>>().join("\n  ")).collect()
+}
+
+/// All sources of the crate, below `src`.
+fn read(folder: &Path, root: &Path, files: &mut Vec<(String, String)>) {
+    let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() && name != "bin" && !NOT_CHECKED.contains(&name.as_str()) {
+            read(&path, root, files);
+        } else if name.ends_with(".rs") && name != "main.rs" {
+            files.push((name, std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn sources(files: &[(String, String)]) -> Vec<Source<'_>> {
+    files.iter().map(|(name, text)| Source { name, text }).collect()
+}
+
+fn crate_files() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    read(&root, &root, &mut files);
+    files
+}
+
+#[test]
+fn no_module_uses_one_of_a_layer_above_it() {
+    let files = crate_files();
+    let lib = &files.iter().find(|(name, _)| name == "lib.rs").unwrap().1;
+    let layers = layers(lib);
+    let arrows = arrows(&sources(&files));
+    let modules: std::collections::BTreeSet<&str> =
+        files.iter().map(|(name, _)| top(name)).filter(|module| *module != "lib").collect();
+    let mut listed: Vec<&str> = layers.iter().map(String::as_str).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, modules.into_iter().collect::<Vec<_>>(), "the table of layers in src/lib.rs");
+    assert!(arrows.len() > 300, "only {} arrows were found in {} files", arrows.len(), files.len());
+    let up = up(&arrows, &layers);
+    assert!(up.is_empty(), "{} arrows run up:\n{}", up.len(), up.join("\n"));
+}
+
+#[test]
+fn no_files_use_one_another_in_a_circle() {
+    let files = crate_files();
+    let arrows = arrows(&sources(&files));
+    let is_known = |arrow: &&Arrow| arrow.from.starts_with(WITH_CIRCLES) && arrow.to.starts_with(WITH_CIRCLES);
+    let (known, checked): (Vec<Arrow>, Vec<Arrow>) = arrows.into_iter().partition(|arrow| is_known(&arrow));
+    let circles = circles_in_words(&checked);
+    assert!(circles.is_empty(), "{} circles:\n{}", circles.len(), circles.join("\n\n"));
+    assert!(!circles_in_words(&known).is_empty(), "{WITH_CIRCLES} has no circles: remove the exception from this test");
+}
+
+/// The arrows among made-up files, as `from:line → to`.
+fn arrows_of(files: &[(&str, &str)]) -> Vec<String> {
+    let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();
+    arrows(&sources).iter().map(|arrow| format!("{}:{} → {}", arrow.from, arrow.line, arrow.to)).collect()
+}
+
+#[test]
+fn paths_are_followed_to_the_file_that_defines_what_they_name() {
+    let lib = ("lib.rs", "pub mod a;\npub mod b;\n");
+    let b = ("b/mod.rs", "pub mod deep;\nmod near;\npub use near::Item;\npub fn own() {}\n");
+    let deep = ("b/deep.rs", "pub struct Deep;\n");
+    let near = ("b/near.rs", "pub struct Item;\n");
+    for (text, expected) in [
+        ("use crate::b::own;", vec!["a.rs:1 → b/mod.rs"]),
+        ("use crate::b::Item;", vec!["a.rs:1 → b/near.rs"]),
+        ("use crate::b::{deep::Deep,\n own};", vec!["a.rs:1 → b/deep.rs", "a.rs:2 → b/mod.rs"]),
+        ("use crate::b;\nfn x() { b::own() }", vec!["a.rs:1 → b/mod.rs", "a.rs:2 → b/mod.rs"]),
+        ("fn x() -> crate::b::deep::Deep { todo!() }", vec!["a.rs:1 → b/deep.rs"]),
+        ("fn x() {\n println!(\"{}\", crate::b::own()); }", vec!["a.rs:2 → b/mod.rs"]),
+        ("fn x() { use super::b::Item as Other; }", vec!["a.rs:1 → b/near.rs"]),
+        ("mod inner { use super::super::b::own; }", vec!["a.rs:1 → b/mod.rs"]),
+        ("#[cfg(test)]\nmod tests { use crate::b::own; }", vec![]),
+        ("#[cfg(all(test, unix))]\nuse crate::b::own;", vec![]),
+        ("#[cfg(not(test))]\nuse crate::b::own;", vec!["a.rs:2 → b/mod.rs"]),
+        ("use std::fmt::Debug;\n// crate::b::own\nconst TEXT: &str = \"crate::b::own\";", vec![]),
+    ] {
+        assert_eq!(arrows_of(&[lib, ("a.rs", text), b, deep, near]), expected, "{text}");
+    }
+}
+
+#[test]
+fn files_that_only_tests_have_are_left_out() {
+    let files = [
+        ("lib.rs", "mod a;\nmod b;\n"),
+        ("a/mod.rs", "#[cfg(test)]\nmod tests;\n"),
+        ("a/tests.rs", "use crate::b::X;\n"),
+        ("b.rs", "pub struct X;\n"),
+    ];
+    assert!(arrows_of(&files).is_empty());
+}
+
+#[test]
+fn an_arrow_that_runs_up_is_found() {
+    let lib = "//! # Layers\n//! | module | what |\n//! | --- | --- |\n//! | [`top`] | x |\n//! | [`ground`] | x |\n\nmod top;\nmod ground;\n";
+    let order = layers(lib);
+    assert_eq!(order, ["top", "ground"]);
+    let check = |top: &str, ground: &str| {
+        up(
+            &arrows(&[
+                Source { name: "lib.rs", text: lib },
+                Source { name: "top.rs", text: top },
+                Source { name: "ground/mod.rs", text: ground },
+            ]),
+            &order,
+        )
+    };
+    assert!(check("use crate::ground::X;", "pub struct X;").is_empty());
+    assert_eq!(
+        check("pub struct X;", "\nuse crate::top::X;"),
+        ["src/ground/mod.rs:2: crate::top::X: ground is below top and cannot use it"]
+    );
+    // Also what the upper module only passes on.
+    assert_eq!(check("pub use crate::ground::X;", "pub struct X;\nfn x(_: crate::top::X) {}").len(), 1);
+}
+
+#[test]
+fn a_circle_is_found_with_every_step() {
+    let files = [
+        ("lib.rs", "mod a;\nmod b;\nmod c;\n"),
+        ("a.rs", "use crate::b::B;\npub struct A;\n"),
+        ("b.rs", "pub struct B;\n\nfn x() { crate::c::c() }\n"),
+        ("c.rs", "pub fn c() -> super::a::A { todo!() }\n"),
+    ];
+    let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();
+    let circles = circles_in_words(&arrows(&sources));
+    assert_eq!(
+        circles,
+        [
+            "src/a.rs:1: crate::b::B → src/b.rs\n  src/b.rs:3: crate::c::c → src/c.rs\n  src/c.rs:1: super::a::A → src/a.rs"
+        ]
+    );
+}
+
+#[test]
+fn a_module_and_its_child_may_be_a_circle_but_not_by_a_re_export() {
+    let circles = |child: &str, parent: &str| {
+        let files = [("lib.rs", "mod p;\n"), ("p/mod.rs", parent), ("p/c.rs", child)];
+        let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();
+        circles(&arrows(&sources)).len()
+    };
+    assert_eq!(circles("use super::P;\npub struct C;", "mod c;\npub use c::C;\npub struct P;"), 0);
+    assert_eq!(circles("use super::P;\npub struct C;", "mod c;\npub struct P(c::C);"), 1);
+}
