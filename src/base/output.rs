@@ -6,6 +6,7 @@
 //! Any other failure, such as a full disk, fails the command when it ends ([`finish`]).
 //!
 //! The macros have the standard ones' names and hide them in this crate, so that no caller can use the others by accident.
+//! Another crate imports them by name: `#[macro_use(print, println, eprintln)] extern crate maskcast;`.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
@@ -23,17 +24,20 @@ enum State {
 static STATE: Mutex<State> = Mutex::new(State::Open);
 
 /// Prints to standard output, as `std::print!` does, without a panic.
+#[macro_export]
 macro_rules! print {
     ($($text:tt)*) => { $crate::base::output::write(format_args!($($text)*)) };
 }
 
 /// Prints a line to standard output, as `std::println!` does, without a panic.
+#[macro_export]
 macro_rules! println {
     () => { $crate::base::output::write(format_args!("\n")) };
     ($format:literal $($rest:tt)*) => { $crate::base::output::write(format_args!("{}\n", format_args!($format $($rest)*))) };
 }
 
 /// Prints a line to standard error, as `std::eprintln!` does, without a panic.
+#[macro_export]
 macro_rules! eprintln {
     ($format:literal $($rest:tt)*) => { $crate::base::output::write_error(format_args!("{}\n", format_args!($format $($rest)*))) };
 }

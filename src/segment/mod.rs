@@ -19,7 +19,6 @@ pub mod onnx;
 pub mod placement;
 pub mod pool;
 pub mod preprocess;
-#[cfg(feature = "trainer")]
 pub mod probe;
 pub mod runtime;
 mod scale;

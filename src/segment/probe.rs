@@ -58,7 +58,6 @@ impl Probe {
 ///
 /// # Errors
 /// As [`Probe::open`], or when it cannot be written.
-#[cfg(test)]
 pub fn optimised(bytes: &[u8]) -> Result<Vec<u8>, SegmentError> {
     let folder = tempfile::tempdir().map_err(|error| SegmentError(error.to_string()))?;
     let path = folder.path().join("optimised.onnx");

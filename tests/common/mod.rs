@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
 pub mod audience;
+pub mod binary;
 pub mod browser;
 pub mod clip;
 pub mod fakes;

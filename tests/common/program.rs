@@ -109,7 +109,7 @@ pub fn tool<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = A>)
 
 /// `maskcast` with a clean environment for logs and services.
 pub fn maskcast() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_maskcast"));
+    let mut command = Command::new(super::binary::maskcast());
     for variable in ["MASKCAST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
         command.env_remove(variable);
     }

@@ -1,0 +1,8 @@
+//! The program under test. The trainer's tests find it in another way, as it is not a binary of their package.
+
+use std::path::PathBuf;
+
+/// The path of `maskcast`, which Cargo builds before it builds this test.
+pub fn maskcast() -> PathBuf {
+    env!("CARGO_BIN_EXE_maskcast").into()
+}
