@@ -154,7 +154,7 @@ build: setup ## Build the release binary
 
 trainer: setup-trainer ## Build the trainer (TORCH=cuda: with GPU support)
 	@ln -sfn $(notdir $(LIBTORCH)) .libtorch/current
-	cargo build --release --locked --features trainer
+	cargo build --release --locked -p maskcast-train
 
 demo: build $(CLIP) ## Show it: a clip as a camera, live at http://127.0.0.1:8080/ (SECONDS=20 ends by itself)
 	@pipelines/demo.sh $(SECONDS)
@@ -178,8 +178,7 @@ deb: deb-files ## Make a Debian package, in target/debian
 # The service is tested as it is shipped, without libtorch; then the trainer.
 test: setup-test test-alerts test-api ## Run every test
 	cargo test --locked
-	cargo test --locked --features trainer --lib -- train::
-	cargo test --locked --features trainer --test encoders --test trainer
+	cargo test --locked -p maskcast-train
 
 # Debian's promtool without its Prometheus, which would be a service on this machine.
 $(PROMTOOL):
@@ -248,10 +247,9 @@ fuzz: setup $(CARGO_FUZZ) ## Feed what is read from outside with made-up input (
 	done
 
 lint: setup-trainer ## Formatting, clippy, documentation: no warnings
-	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
-	cargo clippy --all-targets --locked --features trainer -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --features trainer
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 bench: build ## The bare model against the whole pipeline, and drawing alone
 	target/release/maskcast bench

@@ -33,7 +33,8 @@
 //! | [`base`] | the ground floor: queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |
 //!
-//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime.
+//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime. The trainer is a package of its own,
+//! `maskcast-train` in `src/train`, which uses this library.
 
 #![deny(unsafe_code)]
 
@@ -54,7 +55,5 @@ pub mod segment;
 pub mod server;
 pub mod service;
 pub mod stream;
-#[cfg(feature = "trainer")]
-pub mod train;
 pub mod users;
 pub mod view;

@@ -5,7 +5,7 @@ use std::path::Path;
 use prost::Message;
 
 // The exporter's own file: the tests of the service build without the trainer.
-#[path = "../../src/train/export/proto.rs"]
+#[path = "../../src/train/src/export/proto.rs"]
 pub mod proto;
 
 use proto::{

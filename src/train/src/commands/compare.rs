@@ -1,0 +1,188 @@
+//! `maskcast-train compare`: the same data, budget and seeds under several strategies and encoders.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use maskcast::commands::Failure;
+use maskcast::commands::run::stop_on_signals;
+use maskcast::base::stop::Stop;
+
+use super::finish::{environment, name, took};
+use crate::data::DataArgs;
+use crate::encoders::Encoder;
+use crate::fit::checkpoint;
+use crate::fit::config::{FitOptions, Strategy};
+use crate::fit::run::{Ended, RunConfig};
+use crate::fit::session::Session;
+use crate::report::{CompareEntry, CompareReport, CompareRun};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: does pretraining help?\n  \
+    maskcast-train compare my-data -o runs/compare --epochs 12 --input 256x160 \\\n    \
+    --strategies scratch,frozen,finetune,freeze-then-finetune --seeds 0,1\n\n\
+    Each run has its own folder; a comparison that was stopped goes on when the same command is given again.")]
+pub struct CompareArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Folder for the runs, the table and the plot
+    #[arg(short, long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Strategies to compare [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STRATEGY,…", help_heading = "Comparison")]
+    strategies: Vec<Strategy>,
+    /// Encoders to compare [default: that of --encoder]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ENCODER,…", help_heading = "Comparison")]
+    encoders: Vec<Encoder>,
+    /// Seeds; the table shows their mean and spread
+    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "N,…", help_heading = "Comparison")]
+    seeds: Vec<u64>,
+    /// Compare also with fine-tuning a U-Net trained before (the `.safetensors` of a run)
+    #[arg(long, value_name = "MODEL", help_heading = "Comparison")]
+    from_model: Option<PathBuf>,
+    #[command(flatten)]
+    options: FitOptions,
+}
+
+/// One row of the table.
+struct Candidate {
+    label: String,
+    options: FitOptions,
+}
+
+/// # Errors
+/// What went wrong; what was finished stays.
+pub fn compare(args: CompareArgs) -> Result<(), Failure> {
+    let candidates = candidates(&args)?;
+    let stop = stop_on_signals()?;
+    let total = candidates.len() * args.seeds.len();
+    let mut entries = Vec::new();
+    let mut begun = 0;
+    for candidate in &candidates {
+        let mut entry = CompareEntry {
+            strategy: candidate.label.clone(),
+            encoder: candidate.options.net.encoder.to_string(),
+            weights: String::new(),
+            runs: Vec::new(),
+        };
+        for &seed in &args.seeds {
+            begun += 1;
+            eprintln!("run {begun} of {total}: {} over {}, seed {seed}", entry.strategy, entry.encoder);
+            let options = FitOptions { seed, ..candidate.options.clone() };
+            let config = RunConfig { data: args.data.clone(), fit: options, command: std::env::args().collect() };
+            let folder = args.output.join(format!("{}-{}-{seed}", entry.encoder, entry.strategy.replace(' ', "-")));
+            let Some((weights, run)) = one(config, &folder, seed, &stop)? else {
+                return Err(Failure::runtime("stopped; the same command goes on from here"));
+            };
+            entry.weights = weights;
+            entry.runs.push(run);
+        }
+        entries.push(entry);
+        // The table grows with every entry: a comparison takes hours.
+        let report = report(&args, entries.clone());
+        report.write(&args.output).map_err(Failure::runtime)?;
+    }
+    let report = report(&args, entries);
+    let written = report.write(&args.output).map_err(Failure::runtime)?;
+    print!("{}", table(&report));
+    println!("{}", written.html.display());
+    Ok(())
+}
+
+fn candidates(args: &CompareArgs) -> Result<Vec<Candidate>, Failure> {
+    let all = [Strategy::Scratch, Strategy::Frozen, Strategy::Finetune, Strategy::FreezeThenFinetune];
+    let strategies = if args.strategies.is_empty() { all.to_vec() } else { args.strategies.clone() };
+    let encoders = if args.encoders.is_empty() { vec![args.options.net.encoder] } else { args.encoders.clone() };
+    if args.options.net.weights.is_some() && encoders.len() > 1 {
+        return Err(Failure::usage("--weights is of one encoder: compare several with the weights of `weights get`"));
+    }
+    let mut candidates = Vec::new();
+    for &encoder in &encoders {
+        for &strategy in &strategies {
+            let mut options = args.options.clone();
+            options.net.encoder = encoder;
+            options.strategy = strategy;
+            if strategy == Strategy::Scratch {
+                options.net.weights = None;
+            }
+            let label = serde_json::to_value(strategy).ok().and_then(|value| value.as_str().map(str::to_owned));
+            candidates.push(Candidate { label: label.unwrap_or_default(), options });
+        }
+    }
+    if let Some(path) = &args.from_model {
+        let mut options = args.options.clone();
+        options.net.init = Some(path.clone());
+        options.net.weights = None;
+        options.strategy = Strategy::Finetune;
+        candidates.push(Candidate { label: "from a U-Net".into(), options });
+    }
+    let problems: Vec<String> = candidates.iter().flat_map(|candidate| candidate.options.problems()).collect();
+    match problems.first() {
+        Some(_) => Err(Failure::usage(problems.join("\n"))),
+        None => Ok(candidates),
+    }
+}
+
+/// A run to its end, begun or taken up; `None` when it was asked to stop. Gives where the weights came from, too.
+fn one(config: RunConfig, folder: &Path, seed: u64, stop: &Stop) -> Result<Option<(String, CompareRun)>, Failure> {
+    let mut session = if folder.join(checkpoint::FILE).exists() {
+        let session = Session::resume(folder, false)?;
+        if session.config.fit.without_machine() != config.fit.without_machine() {
+            let folder = folder.display();
+            return Err(Failure::usage(format!(
+                "{folder} is of a comparison with other options: give another folder by -o"
+            )));
+        }
+        session
+    } else {
+        Session::begin(config, folder)?
+    };
+    if session.fit(stop)? == Ended::Stopped {
+        return Ok(None);
+    }
+    let progress = &session.state.progress;
+    let run = CompareRun {
+        seed,
+        miou: progress.best.map(|(miou, _)| miou),
+        seconds: progress.history.seconds(),
+        history: progress.history.clone(),
+    };
+    Ok(Some((progress.origin.clone(), run)))
+}
+
+fn report(args: &CompareArgs, entries: Vec<CompareEntry>) -> CompareReport {
+    let options = &args.options;
+    let words: Vec<String> = std::env::args().collect();
+    let seconds = entries.iter().flat_map(|entry| &entry.runs).map(|run| run.seconds).sum();
+    CompareReport {
+        title: format!("How to train a U-Net on {}", name(&args.data.data)),
+        dataset: name(&args.data.data),
+        budget: format!(
+            "{} epochs, batches of {} pieces of {}, model input {}, {} seeds",
+            options.epochs,
+            options.batch,
+            options.crop(),
+            options.net.input,
+            args.seeds.len(),
+        ),
+        environment: environment(&words, seconds),
+        entries,
+    }
+}
+
+/// The table, best first, as Markdown: it is meant to be read and to be pasted.
+fn table(report: &CompareReport) -> String {
+    let mut text =
+        String::from("| strategy | encoder | val mIoU | spread | time of a run |\n| --- | --- | --- | --- | --- |\n");
+    for entry in report.ranked() {
+        let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.4}"));
+        text += &format!(
+            "| {} | {} | {} | {} | {} |\n",
+            entry.strategy,
+            entry.encoder,
+            number(entry.mean()),
+            number(entry.spread()),
+            took(entry.seconds()),
+        );
+    }
+    text
+}

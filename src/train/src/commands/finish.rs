@@ -1,0 +1,282 @@
+//! What a run leaves behind: the model's files and the report.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use maskcast::commands::Failure;
+
+use super::export::{Deliver, Delivered, deliver};
+use crate::assess::{Assessment, assess};
+use crate::data::Dataset;
+use crate::evaluate::Libtorch;
+use crate::exported::Exported;
+use crate::fit::plan;
+use crate::fit::progress::{Meter, readable};
+use crate::fit::session::Session;
+use crate::metrics::Scores;
+use crate::report::{ClassFacts, DatasetFacts, Environment, Machine, Report, Speed, Training, Written, shell_line};
+use crate::weights::ModelFile;
+
+/// The end of a run.
+pub struct Finish {
+    pub scores: Scores,
+    pub delivered: Delivered,
+    pub written: Written,
+    pub speed: Vec<Speed>,
+}
+
+impl Finish {
+    /// Measures the best weights, exports them, times the files and writes the report.
+    ///
+    /// # Errors
+    /// What went wrong; everything before it is on the disk.
+    pub fn of(session: &Session) -> Result<Self, Failure> {
+        let file = session.best()?;
+        let dataset = &session.dataset;
+        let options = &session.config.fit;
+        let threads = options.machine.loader_threads.max(1);
+        let net = &session.net;
+        let params = file.params.to_device(session.device());
+        let mut predictor = Libtorch {
+            net,
+            params: &params,
+            input: options.net.input,
+            device: session.device(),
+            precision: tch::Kind::Float,
+            confidence: true,
+        };
+        let mut meter = Meter::new("validate", 0, dataset.val.len() as u64);
+        let mut done = 0;
+        let tick = || {
+            done += 1;
+            meter.show(done, String::new);
+        };
+        let assessment = assess(&mut predictor, dataset, &dataset.val, threads, tick).map_err(Failure::runtime)?;
+        drop(meter);
+
+        let train = training(session);
+        let provenance = provenance(session, &train, &assessment);
+        // The weights say from here on how good they are.
+        let mut about = file.about.clone();
+        about.train = provenance.clone();
+        let file = ModelFile { about, params: file.params };
+        file.write(&session.folder.join(crate::fit::session::BEST)).map_err(Failure::runtime)?;
+
+        let wanted = Deliver { int8: true, ..Deliver::default() };
+        let delivered = deliver(&file, dataset, &session.folder.join("model.onnx"), &wanted)?;
+        let speed = speeds(&delivered, dataset)?;
+        let report = Report {
+            title: format!("{} on {}", session.about.encoder, name(&dataset.root)),
+            model: Some(name(&delivered.main)),
+            training: Some(train),
+            dataset: dataset_facts(dataset, &assessment, Some(&session.shares)),
+            environment: environment(&session.config.command, session.state.progress.history.seconds()),
+            scores: assessment.scores.clone(),
+            confusion: assessment.confusion,
+            calibration: assessment.calibration,
+            history: session.state.progress.history.clone(),
+            pictures: assessment.pictures,
+            speed: speed.clone(),
+        };
+        let written = report.write(&session.folder).map_err(Failure::runtime)?;
+        Ok(Finish { scores: assessment.scores, delivered, written, speed })
+    }
+}
+
+/// Prints what was made.
+pub fn show(done: &Finish, folder: &Path) {
+    print!("{}", table(&done.scores));
+    for speed in &done.speed {
+        let miou = speed.miou.map_or(String::new(), |miou| format!(", val mIoU {miou:.4}"));
+        println!("{} ({}): {:.0} ms a picture on one core{miou}", speed.model, speed.precision, speed.median_ms);
+    }
+    if let Some(refused) = &done.delivered.refused {
+        println!("no int8 model: {refused}");
+    }
+    println!("report: {}", done.written.html.display());
+    println!("try it: maskcast segment VIDEO --model {} -o masks.mp4", done.delivered.main.display());
+    println!("TensorBoard: tensorboard --logdir {}", folder.display());
+}
+
+/// Scores as a table for a terminal.
+pub fn table(scores: &Scores) -> String {
+    let number = |value: Option<f64>| value.map_or("     -".into(), |value| format!("{value:6.4}"));
+    let mut text = String::new();
+    let width = scores.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(5);
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{:width$}     IoU  precision  recall  boundary F1  share", "class");
+    for class in &scores.classes {
+        let _ = writeln!(
+            text,
+            "{:width$}  {}     {}  {}       {}  {:4.1} %",
+            class.name,
+            number(class.iou),
+            number(class.precision),
+            number(class.recall),
+            number(class.boundary_f1),
+            100.0 * class.share,
+        );
+    }
+    let _ = writeln!(
+        text,
+        "mIoU {}, pixel accuracy {}, class accuracy {}, boundary F1 {}",
+        number(scores.miou),
+        number(scores.pixel_accuracy),
+        number(scores.class_accuracy),
+        number(scores.boundary_f1),
+    );
+    text
+}
+
+/// The data set as reports have it; `shares` are the classes' shares of the training pixels.
+pub fn dataset_facts(dataset: &Dataset, assessment: &Assessment, shares: Option<&[f64]>) -> DatasetFacts {
+    let classes = dataset.classes.iter().enumerate();
+    DatasetFacts {
+        name: name(&dataset.root),
+        train_pictures: dataset.train.len(),
+        val_pictures: dataset.val.len(),
+        size: assessment.size,
+        void_share: assessment.void_share,
+        classes: classes.map(|(index, label)| ClassFacts::new(label, shares.map(|shares| shares[index]))).collect(),
+    }
+}
+
+/// Where and when, and by which command.
+pub fn environment(command: &[String], seconds: f64) -> Environment {
+    let versions = [("maskcast", env!("CARGO_PKG_VERSION")), ("libtorch", "2.13.0")];
+    let started = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds as i64);
+    // The program's own path is the machine's affair.
+    let words = std::iter::once("maskcast-train").chain(command.iter().skip(1).map(String::as_str));
+    Environment {
+        command: shell_line(words),
+        versions: versions.into_iter().map(|(name, version)| (name.to_owned(), version.to_owned())).collect(),
+        machine: Machine::here(),
+        started: started.strftime("%FT%TZ").to_string(),
+        seconds,
+    }
+}
+
+/// How the model was trained.
+pub fn training(session: &Session) -> Training {
+    let options = &session.config.fit;
+    let (decoder, input, crop) = (options.net.decoder(), options.net.input, options.crop());
+    let widths: Vec<String> = decoder.widths.iter().map(i64::to_string).collect();
+    let phases = plan::phases(options);
+    let settings = serde_json::to_value(options).unwrap_or_default();
+    let mut flat = BTreeMap::new();
+    flatten("", &settings, &mut flat);
+    Training {
+        encoder: session.about.encoder.to_string(),
+        decoder: format!("{} {}", word(&decoder.kind), widths.join("-")),
+        strategy: word(&options.strategy),
+        weights: session.state.progress.origin.clone(),
+        phases: phases.iter().map(|phase| (phase.name.to_owned(), (phase.to - phase.from) as u32)).collect(),
+        batch: options.batch as u32,
+        crop: (crop.width as u32, crop.height as u32),
+        seed: options.seed,
+        parameters: session.state.params.count(&session.net) as u64,
+        multiply_adds: session.net.multiply_adds(input.height as i64, input.width as i64) as u64,
+        settings: flat,
+    }
+}
+
+/// `maskcast.train` of the exported model: where it comes from, and how good it is.
+fn provenance(session: &Session, training: &Training, assessment: &Assessment) -> serde_json::Value {
+    let epochs = session.state.progress.history.0.len();
+    // A model is handed on: the folders of the machine that it was made on are nobody's affair.
+    let nameless: Vec<String> = session.config.command.iter().map(|word| last_of_absolute(word)).collect();
+    let command = environment(&nameless, 0.0).command;
+    serde_json::json!({
+        "encoder": training.encoder,
+        "decoder": training.decoder,
+        "strategy": training.strategy,
+        "weights": training.weights,
+        "data": {
+            "name": name(&session.dataset.root),
+            "train": session.dataset.train.len(),
+            "val": session.dataset.val.len(),
+        },
+        "epochs": epochs,
+        "seed": training.seed,
+        "command": command,
+        "version": env!("CARGO_PKG_VERSION"),
+        "metrics": {
+            "input": session.config.fit.net.input.to_string(),
+            "miou": assessment.scores.miou,
+            "pixel_accuracy": assessment.scores.pixel_accuracy,
+            "boundary_f1": assessment.scores.boundary_f1,
+        },
+    })
+}
+
+/// An absolute path's last part; every other word as it is.
+fn last_of_absolute(word: &str) -> String {
+    let (option, value) = match word.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
+        _ => (String::new(), word),
+    };
+    let path = Path::new(value);
+    if path.is_absolute() { option + &name(path) } else { word.to_owned() }
+}
+
+/// Times each file with one thread, and measures its masks where that has not been done.
+fn speeds(delivered: &Delivered, dataset: &Dataset) -> Result<Vec<Speed>, Failure> {
+    let mut speeds = Vec::new();
+    for file in &delivered.files {
+        let mut model = Exported::load(&file.path, &dataset.classes, 1).map_err(Failure::runtime)?;
+        speeds.push(model.speed(file.precision, file.miou).map_err(Failure::runtime)?);
+    }
+    Ok(speeds)
+}
+
+/// An option's value as the command line has it.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+/// Nested options as `loss.dice` and so on.
+fn flatten(prefix: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, field) in fields {
+                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flatten(&name, field, into);
+            }
+        }
+        serde_json::Value::Null => {}
+        serde_json::Value::String(text) => {
+            into.insert(prefix.to_owned(), text.clone());
+        }
+        value => {
+            into.insert(prefix.to_owned(), value.to_string());
+        }
+    }
+}
+
+/// A file's or folder's name.
+pub fn name(path: &Path) -> String {
+    let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// How long something took, in words.
+pub fn took(seconds: f64) -> String {
+    readable(Duration::from_secs_f64(seconds.max(0.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_of_absolute;
+
+    #[test]
+    fn a_model_knows_no_folders_of_the_machine() {
+        let words = ["fit", "/data/street", "runs/a", "--init=/home/b/c.safetensors", "--crop=64x64", "/"];
+        let told = ["fit", "street", "runs/a", "--init=c.safetensors", "--crop=64x64", "/"];
+        assert_eq!(words.map(last_of_absolute), told);
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line of `maskcast-train`.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use maskcast::commands::{Failure, LogFormat, completions};
+
+use super::fit::session::SessionError;
+
+mod compare;
+mod data;
+mod eval;
+mod export;
+mod finish;
+mod fit;
+mod lr;
+mod weights;
+
+/// Trains the U-Nets that `maskcast` runs: from a pretrained encoder and a folder of labelled pictures to one ONNX file.
+#[derive(Debug, Parser)]
+#[command(
+    name = "maskcast-train",
+    args_override_self = true,
+    version,
+    after_help = "A first model, from a CVAT export or a CamVid folder to a file that `maskcast run` loads:\n  \
+    maskcast-train data check my-data\n  \
+    maskcast-train fit my-data -o runs/first\n  \
+    maskcast segment video.mp4 --model runs/first/model.onnx -o masks.mp4\n\n\
+    Exit codes: 0 clean end, 1 failure at run time, 2 wrong use. MASKCAST_LOG filters the log."
+)]
+pub struct Cli {
+    /// How the log is written to standard error
+    #[arg(long, value_enum, default_value = "auto", global = true)]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model, export it and report on it
+    Fit(Box<fit::FitArgs>),
+    /// Continue a run that was stopped or killed; the result is the same
+    #[command(after_help = "Example: maskcast-train resume runs/first")]
+    Resume {
+        /// The run's folder
+        folder: PathBuf,
+        /// Restart at epoch 1 with the run's current weights: for a data set that has changed
+        #[arg(long)]
+        restart: bool,
+    },
+    /// Measure a model on labelled pictures: mIoU, IoU of each class, pixel accuracy, boundary F1
+    Eval(eval::EvalArgs),
+    /// Write a run's model as ONNX, for the service
+    Export(export::ExportArgs),
+    /// Train with several strategies and encoders under the same budget, and show which is best
+    Compare(Box<compare::CompareArgs>),
+    /// Look at a data set
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Pretrained weights
+    #[command(subcommand)]
+    Weights(weights::WeightsCommand),
+    /// Learning rates
+    #[command(subcommand)]
+    Lr(lr::LrCommand),
+    /// Write shell completions to standard output
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// What went wrong, and the exit code for it.
+pub fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Fit(args) => fit::fit(*args),
+        Command::Resume { folder, restart } => fit::resume(&folder, restart),
+        Command::Eval(args) => eval::eval(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Compare(args) => compare::compare(*args),
+        Command::Data(command) => data::data(&command),
+        Command::Weights(command) => weights::weights(&command),
+        Command::Lr(lr::LrCommand::Find(args)) => lr::find(*args),
+        Command::Completions { shell } => {
+            print!("{}", completions(shell, Cli::command(), "maskcast-train"));
+            Ok(())
+        }
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Options(problem) => Failure::usage(problem),
+            error => Failure::runtime(error),
+        }
+    }
+}
+
+/// What was assumed, for the person who can say it better.
+fn tell(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+}

@@ -1,0 +1,83 @@
+//! CVAT's export "Segmentation mask 1.1", which is Pascal VOC's layout with a class file (Datumaro's `voc_segmentation`).
+//!
+//! `JPEGImages/` has pictures, `SegmentationClass/` their labels (colours, or numbers by line of the class file),
+//! `ImageSets/Segmentation/NAME.txt` names without extension, `labelmap.txt` the classes.
+
+use std::path::{Path, PathBuf};
+
+use maskcast::frame::Rgb;
+
+use super::super::error::DataError;
+use super::super::{class_file, lists, scan};
+use super::{Found, Role};
+
+const LABELS: [&str; 2] = ["SegmentationClass", "SegmentationClassPNG"];
+/// Pascal VOC draws borders of objects in this colour, number 255 of its palette: void.
+const BORDER: Rgb = Rgb(224, 224, 192);
+
+pub fn is(root: &Path) -> Result<bool, DataError> {
+    Ok(scan::folder(root, &LABELS)?.is_some())
+}
+
+pub fn read(root: &Path) -> Result<Found, DataError> {
+    let Some(labels) = scan::folder(root, &LABELS)? else {
+        return Err(DataError::set(root, "there is no SegmentationClass/", "unpack the whole archive"));
+    };
+    let Some(images) = scan::folder(root, &["JPEGImages", "images"])? else {
+        let help = "export again with \"Save images\", or put the pictures into JPEGImages/ under the labels' names";
+        return Err(DataError::set(root, "there are labels, but no JPEGImages/ with their pictures", help));
+    };
+    let mut found = Found::in_root(root);
+    found.void_color = Some(BORDER);
+    // labelme writes `class_names.txt` beside the folders; others put the list into one of them.
+    found.class_files.extend([&labels, &images].into_iter().filter_map(|dir| class_file::find(dir)));
+    let (pairs, unpaired) = scan::pair_up(root, &scan::images(&images)?, scan::labels(&labels)?);
+    let mut subsets = subset_lists(&root.join("ImageSets/Segmentation"))?;
+    // Last those that may repeat what others have, as `trainval` does.
+    subsets.sort_by_key(|(name, _)| Role::of(name) == Role::Open);
+    if subsets.is_empty() {
+        found.add("default", pairs, unpaired);
+        return Ok(found);
+    }
+    found.unpaired = unpaired;
+    let known: std::collections::HashMap<String, _> =
+        pairs.iter().map(|pair| (scan::stem(&images, &pair.image), pair)).collect();
+    let mut taken = std::collections::HashSet::new();
+    for (name, path) in subsets {
+        let mut chosen = Vec::new();
+        for line in lists::read(&path)? {
+            let wanted = scan::composed(line.image.trim_start_matches('/'));
+            match known.get(&wanted).or_else(|| known.get(&scan::stem(Path::new(""), Path::new(&wanted)))) {
+                Some(pair) => {
+                    // A picture in both `train` and `val` is for the check to tell.
+                    if taken.insert(&pair.name) || Role::of(&name) != Role::Open {
+                        chosen.push((*pair).clone());
+                    }
+                }
+                // CVAT lists pictures without annotations too; they are among the unpaired.
+                None if found.unpaired.images.iter().any(|image| scan::stem(&images, image) == wanted) => {}
+                None => {
+                    let problem = format!("there is no picture {wanted} in {}", images.display());
+                    return Err(DataError::line(&path, line.number, problem));
+                }
+            }
+        }
+        found.add(&name, chosen, scan::Unpaired::default());
+    }
+    Ok(found)
+}
+
+fn subset_lists(dir: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(DataError::io(dir))? {
+        let path = entry.map_err(DataError::io(dir))?.path();
+        if scan::has_extension(&path, &["txt"]) {
+            found.push((scan::stem(dir, &path), path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

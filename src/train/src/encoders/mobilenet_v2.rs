@@ -1,0 +1,55 @@
+//! MobileNetV2 (Sandler et al., 2018), width 1.0. Layer names as in torchvision's `mobilenet_v2`; its last convolution to
+//! 1280 channels (`features.18`) belongs to the classifier and is left out.
+
+use super::Flavour;
+use super::inverted_residual::{InvertedResidual, Names};
+use crate::net::{Builder, Conv, Feature, Op, Stage};
+
+/// Expansion, outputs, repeats, stride: the paper's table 2.
+const ROWS: [(i64, i64, i64, i64); 7] =
+    [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
+
+/// Blocks in each row: what timm's names count by.
+pub fn repeats() -> [i64; 7] {
+    ROWS.map(|(_, _, repeats, _)| repeats)
+}
+
+/// Adds the layers; features of strides 2 to 32.
+pub fn build(b: &mut Builder, flavour: Flavour) -> Vec<Feature> {
+    let mut features: Vec<Feature> = Vec::new();
+    let mut stride = 2;
+    b.stage(Stage::Encoder(1));
+    let stem = Conv { stride: 2, padding: flavour.padding(3, 2), ..Conv::new(3, 32, 3) };
+    let mut x = b.conv("encoder.features.0.0", stem, b.input());
+    x = b.batch_norm("encoder.features.0.1", 32, flavour.eps(), x);
+    x = b.plain(Op::Relu6, &[x]);
+    let mut channels = 32;
+    let mut index = 1;
+    for (expand, outputs, repeats, row_stride) in ROWS {
+        for repeat in 0..repeats {
+            let block_stride = if repeat == 0 { row_stride } else { 1 };
+            if block_stride == 2 {
+                features.push(Feature { node: x, channels, stride });
+                stride *= 2;
+                b.stage(Stage::Encoder(stride.ilog2() as u8));
+            }
+            let block =
+                InvertedResidual { inputs: channels, outputs, kernel: 3, stride: block_stride, expand, flavour };
+            x = block.build(b, names(index, expand), x);
+            channels = outputs;
+            index += 1;
+        }
+    }
+    features.push(Feature { node: x, channels, stride });
+    features
+}
+
+/// A block's layers are numbered from the first that it has.
+fn names(index: i64, expand: i64) -> [Names; 3] {
+    let layers =
+        if expand == 1 { [("", ""), ("0.0", "0.1"), ("1", "2")] } else { [("0.0", "0.1"), ("1.0", "1.1"), ("2", "3")] };
+    layers.map(|(conv, norm)| Names {
+        conv: format!("encoder.features.{index}.conv.{conv}"),
+        norm: format!("encoder.features.{index}.conv.{norm}"),
+    })
+}

@@ -1,0 +1,57 @@
+//! ResNet of basic blocks (He et al., 2015): ResNet18 and ResNet34. Layer names as in torchvision.
+
+use super::Flavour;
+use crate::net::{Builder, Conv, Feature, NodeId, Op, Stage};
+
+/// Blocks in each of the four layers.
+pub const RESNET18: [i64; 4] = [2, 2, 2, 2];
+pub const RESNET34: [i64; 4] = [3, 4, 6, 3];
+
+/// Adds the layers; features of strides 2 to 32.
+pub fn build(b: &mut Builder, blocks: [i64; 4], flavour: Flavour) -> Vec<Feature> {
+    b.stage(Stage::Encoder(1));
+    let stem = Conv { stride: 2, padding: flavour.padding(7, 2), ..Conv::new(3, 64, 7) };
+    let mut x = b.conv("encoder.conv1", stem, b.input());
+    x = b.batch_norm("encoder.bn1", 64, flavour.eps(), x);
+    x = b.plain(Op::Relu, &[x]);
+    let mut channels = 64;
+    let mut features = vec![Feature { node: x, channels, stride: 2 }];
+    b.stage(Stage::Encoder(2));
+    x = b.plain(Op::MaxPool { kernel: 3, stride: 2, padding: flavour.padding(3, 2) }, &[x]);
+    for (layer, blocks) in (1..).zip(blocks) {
+        b.stage(Stage::Encoder(layer + 1));
+        let outputs = 32 << layer;
+        for block in 0..blocks {
+            let stride = if block == 0 && layer > 1 { 2 } else { 1 };
+            x = basic_block(b, &format!("encoder.layer{layer}.{block}"), channels, outputs, stride, flavour, x);
+            channels = outputs;
+        }
+        features.push(Feature { node: x, channels, stride: 2 << layer });
+    }
+    features
+}
+
+/// Two 3×3 convolutions and the input beside them, itself through a 1×1 convolution where the shape changes.
+fn basic_block(
+    b: &mut Builder,
+    name: &str,
+    inputs: i64,
+    outputs: i64,
+    stride: i64,
+    flavour: Flavour,
+    input: NodeId,
+) -> NodeId {
+    let first = Conv { stride, padding: flavour.padding(3, stride), ..Conv::new(inputs, outputs, 3) };
+    let mut x = b.conv(format!("{name}.conv1"), first, input);
+    x = b.batch_norm(format!("{name}.bn1"), outputs, flavour.eps(), x);
+    x = b.plain(Op::Relu, &[x]);
+    x = b.conv(format!("{name}.conv2"), Conv::new(outputs, outputs, 3), x);
+    x = b.batch_norm(format!("{name}.bn2"), outputs, flavour.eps(), x);
+    let mut beside = input;
+    if stride != 1 || inputs != outputs {
+        beside = b.conv(format!("{name}.downsample.0"), Conv { stride, ..Conv::new(inputs, outputs, 1) }, beside);
+        beside = b.batch_norm(format!("{name}.downsample.1"), outputs, flavour.eps(), beside);
+    }
+    x = b.plain(Op::Add, &[x, beside]);
+    b.plain(Op::Relu, &[x])
+}

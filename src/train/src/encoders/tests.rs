@@ -1,0 +1,174 @@
+//! Every encoder: its shapes, its size, and a U-Net over it.
+
+use clap::ValueEnum;
+use tch::{Device, Kind, Tensor};
+
+use super::{Encoder, Flavour, Variant};
+use crate::net::decoder::Decoder;
+use crate::net::exec::{Run, forward, input, visit};
+use crate::net::{Builder, Op, Params};
+use crate::random;
+
+/// One picture `[1, 64, 96, 3]` of noise.
+fn noise() -> Tensor {
+    use rand::RngExt;
+    let mut rng = random::named(1, "noise");
+    let bytes: Vec<u8> = (0..64 * 96 * 3).map(|_| rng.random()).collect();
+    Tensor::from_slice(&bytes).reshape([1, 64, 96, 3])
+}
+
+#[test]
+fn features_have_the_promised_channels_and_strides() {
+    for &encoder in Encoder::value_variants() {
+        for flavour in [Flavour::Torchvision, Flavour::Tensorflow] {
+            let variant = encoder.flavoured(flavour);
+            let features = variant.build(&mut Builder::new());
+            let strides: Vec<i64> = features.iter().map(|feature| feature.stride).collect();
+            let expected: &[i64] = match encoder {
+                Encoder::Vgg11 | Encoder::Vgg11Bn | Encoder::Vgg16 | Encoder::Vgg16Bn => &[1, 2, 4, 8, 16, 32],
+                Encoder::Unet => &[1, 2, 4, 8, 16],
+                _ => &[2, 4, 8, 16, 32],
+            };
+            assert_eq!(strides, expected, "{encoder}");
+            let net = variant.alone();
+            let params = Params::fresh(&net, 1);
+            let mut seen = 0;
+            let picture = input(&noise(), &net.normalise, Device::Cpu);
+            tch::no_grad(|| {
+                visit(&net, &params, &picture, &Run::EVAL, |node, value| {
+                    if let Some(feature) = features.iter().find(|feature| feature.node == node) {
+                        let shape = [1, feature.channels, 64 / feature.stride, 96 / feature.stride];
+                        assert_eq!(value.size(), shape, "{encoder}, stride {}", feature.stride);
+                        seen += 1;
+                    }
+                });
+            });
+            assert_eq!(seen, features.len(), "{encoder}");
+        }
+    }
+}
+
+#[test]
+fn a_unet_over_every_encoder_gives_logits_of_the_pictures_size() {
+    let picture = noise();
+    for &encoder in Encoder::value_variants() {
+        for classes in [2, 11] {
+            let net = encoder.unet(&Decoder::default(), classes).unwrap();
+            let params = Params::fresh(&net, 1);
+            let picture = input(&picture, &net.normalise, Device::Cpu);
+            let logits = tch::no_grad(|| forward(&net, &params, &picture, &Run::EVAL));
+            assert_eq!(logits.size(), [1, classes, 64, 96], "{encoder}");
+            assert_eq!(logits.kind(), Kind::Float);
+            assert!(bool::try_from(logits.isfinite().all()).unwrap(), "{encoder}");
+        }
+    }
+}
+
+/// The learned parameters of the published networks, less those of their classifiers.
+#[test]
+fn encoders_are_as_large_as_the_published_networks() {
+    // The Lite networks' classifiers: 1×1 convolution to 1280, its batch norm, and 1000 classes.
+    let lite = |channels: i64| channels * 1280 + 2 * 1280 + 1280 * 1000 + 1000;
+    for (encoder, parameters) in [
+        (Encoder::EfficientnetLite0, 4_652_008 - lite(320)),
+        (Encoder::EfficientnetLite1, 5_416_680 - lite(320)),
+        (Encoder::EfficientnetLite2, 6_092_072 - lite(352)),
+        (Encoder::MobilenetV2, 3_504_872 - lite(320)),
+        (Encoder::Resnet18, 11_689_512 - 513_000),
+        (Encoder::Resnet34, 21_797_672 - 513_000),
+        (Encoder::Vgg11, 132_863_336 - 123_642_856),
+        (Encoder::Vgg11Bn, 132_868_840 - 123_642_856),
+        (Encoder::Vgg16, 138_357_544 - 123_642_856),
+        (Encoder::Vgg16Bn, 138_365_992 - 123_642_856),
+    ] {
+        let shapes = Variant::from(encoder).shapes();
+        let learned = shapes.iter().filter(|shape| shape.learned);
+        assert_eq!(learned.map(|shape| shape.shape.iter().product::<i64>()).sum::<i64>(), parameters, "{encoder}");
+    }
+}
+
+/// Each of these is near the end of its network, so that the count of layers before it is right too.
+#[test]
+fn layers_have_torchvisions_names() {
+    for (encoder, name) in [
+        (Encoder::MobilenetV2, "features.17.conv.3.running_var"),
+        (Encoder::MobilenetV2, "features.1.conv.2.weight"),
+        (Encoder::Resnet18, "layer4.1.bn2.weight"),
+        (Encoder::Resnet18, "layer4.0.downsample.1.running_mean"),
+        (Encoder::Resnet34, "layer3.5.conv2.weight"),
+        (Encoder::Vgg11, "features.18.bias"),
+        (Encoder::Vgg11Bn, "features.26.running_mean"),
+        (Encoder::Vgg16, "features.28.weight"),
+        (Encoder::Vgg16Bn, "features.41.bias"),
+    ] {
+        let name = format!("encoder.{name}");
+        assert!(Variant::from(encoder).shapes().iter().any(|shape| shape.name == name), "{encoder}: {name}");
+    }
+}
+
+#[test]
+fn names_are_unique_and_stages_do_not_fall() {
+    for &encoder in Encoder::value_variants() {
+        let net = Variant::from(encoder).alone();
+        let names: std::collections::BTreeSet<&str> = net.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names.len(), net.nodes.len(), "{encoder}");
+        assert!(net.nodes.is_sorted_by_key(|node| node.stage), "{encoder}");
+    }
+}
+
+#[test]
+fn an_encoders_name_is_the_same_everywhere() {
+    for &encoder in Encoder::value_variants() {
+        let json = serde_json::to_value(encoder).unwrap();
+        assert_eq!(json, encoder.to_string());
+        assert_eq!(Encoder::from_str(&encoder.to_string(), false), Ok(encoder));
+    }
+    for &flavour in Flavour::value_variants() {
+        assert_eq!(serde_json::to_value(flavour).unwrap(), flavour.to_string());
+        assert_eq!(Flavour::from_str(&flavour.to_string(), false), Ok(flavour));
+    }
+}
+
+/// TensorFlow's definition of "SAME", without the shortcut for sizes that the stride divides.
+fn tensorflows_padding(size: i64, kernel: i64, stride: i64) -> (i64, i64) {
+    let outputs = (size + stride - 1) / stride;
+    let total = ((outputs - 1) * stride + kernel - size).max(0);
+    (total / 2, total - total / 2)
+}
+
+#[test]
+fn the_networks_of_tensorflow_are_padded_as_it_pads() {
+    for encoder in [Encoder::EfficientnetLite0, Encoder::EfficientnetLite2, Encoder::MobilenetV2] {
+        let net = encoder.flavoured(Flavour::Tensorflow).alone();
+        // Rows at each node for a picture of 224.
+        let mut rows: Vec<i64> = Vec::new();
+        for node in &net.nodes {
+            let above = node.inputs.first().map_or(224, |&input| rows[input]);
+            let Op::Conv(conv) = node.op else {
+                rows.push(above);
+                continue;
+            };
+            let expected = tensorflows_padding(above, conv.kernel, conv.stride);
+            assert_eq!((conv.padding.begin, conv.padding.end), expected, "{encoder}: {}", node.name);
+            rows.push(above / conv.stride);
+        }
+    }
+}
+
+/// Why a wrong padding does not show in what a classifier says.
+#[test]
+fn the_two_paddings_mirror_each_other() {
+    let x = Tensor::arange(48, (Kind::Float, Device::Cpu)).reshape([1, 1, 6, 8]).sin();
+    for kernel in [3, 5] {
+        let weight = Tensor::arange(kernel * kernel, (Kind::Float, Device::Cpu)).reshape([1, 1, kernel, kernel]).cos();
+        let conv = |x: &Tensor, weight: &Tensor, flavour: Flavour| {
+            let padding = flavour.padding(kernel, 2);
+            let x = x.pad([padding.begin, padding.end, padding.begin, padding.end], "constant", 0.0);
+            x.conv2d(weight, None::<Tensor>, [2, 2], [0, 0], [1, 1], 1)
+        };
+        let same = conv(&x, &weight, Flavour::Tensorflow);
+        let symmetric = conv(&x.flip([2, 3]), &weight.flip([2, 3]), Flavour::Torchvision).flip([2, 3]);
+        assert!(same.allclose(&symmetric, 1e-6, 1e-6, false));
+        assert!(!same.allclose(&conv(&x, &weight, Flavour::Torchvision), 1e-2, 1e-2, false));
+    }
+}

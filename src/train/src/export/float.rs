@@ -1,0 +1,89 @@
+//! The 32-bit float graph.
+
+use super::graph::Builder;
+use super::ops::{self, Resize, Shape};
+use super::proto::{Element, Model};
+use crate::net::{Net, Node, Op, Params};
+
+/// The network as an ONNX model after the model contract, without metadata. `net` has no batch norms (see
+/// [`super::fold`]).
+///
+/// # Panics
+/// When `net` still has batch norms.
+pub fn model(net: &Net, params: &Params, shape: &Shape) -> Model {
+    let mut b = Builder::default();
+    let planes = ops::picture(&mut b, shape);
+    let (small, factor) = ops::small_logits(net);
+    let decides_small = ops::decides_small(net, shape);
+    let mut names: Vec<String> = Vec::with_capacity(net.nodes.len());
+    for (index, node) in net.nodes.iter().enumerate() {
+        if index == net.logits && decides_small && !shape.logits {
+            names.push(String::new());
+            continue;
+        }
+        let inputs: Vec<&str> = node.inputs.iter().map(|&input| names[input].as_str()).collect();
+        let name = match node.op {
+            Op::Input => ops::normalised(&mut b, &net.normalise, &planes),
+            _ => operation(&mut b, node, params, &inputs),
+        };
+        names.push(name);
+    }
+    if decides_small {
+        let half = ops::half_size(&mut b, &names[small], factor);
+        ops::mask(&mut b, shape, &half, 1, true);
+        if shape.confidence {
+            ops::confidence(&mut b, shape, &half);
+        }
+    } else {
+        ops::mask(&mut b, shape, &names[net.logits], 1, false);
+        if shape.confidence {
+            let half = ops::half_size(&mut b, &names[small], factor);
+            ops::confidence(&mut b, shape, &half);
+        }
+    }
+    if shape.logits {
+        b.node("Identity", &[&names[net.logits]], ops::LOGITS, Vec::new());
+        b.output(ops::LOGITS, Element::Float, &[-1, net.classes(), shape.height, shape.width]);
+    }
+    b.finish()
+}
+
+/// One float operation.
+pub fn operation(b: &mut Builder, node: &Node, params: &Params, inputs: &[&str]) -> String {
+    let name = &node.name;
+    match node.op {
+        Op::Conv(conv) => {
+            let weight = parameter(b, params, format!("{name}.weight"));
+            let bias = conv.bias.then(|| parameter(b, params, format!("{name}.bias")));
+            let mut all = vec![inputs[0], &weight];
+            all.extend(bias.as_deref());
+            b.node("Conv", &all, name, ops::conv_attributes(&conv))
+        }
+        Op::Relu => b.node("Relu", inputs, name, Vec::new()),
+        Op::Relu6 => {
+            let (low, high) = (b.floats("clip.low", &[], &[0.0]), b.floats("clip.high", &[], &[6.0]));
+            b.node("Clip", &[inputs[0], &low, &high], name, Vec::new())
+        }
+        Op::Add => b.node("Add", inputs, name, Vec::new()),
+        Op::Concat => b.node("Concat", inputs, name, vec![super::graph::int("axis", 1)]),
+        Op::MaxPool { kernel, stride, padding } => {
+            b.node("MaxPool", inputs, name, ops::max_pool_attributes(kernel, stride, padding))
+        }
+        Op::Nearest { factor } => ops::resize(b, Resize::Nearest, factor, inputs[0], name),
+        Op::Bilinear { factor } => ops::resize(b, Resize::Bilinear, factor, inputs[0], name),
+        Op::Input => unreachable!("the picture's way in is written by its own"),
+        Op::BatchNorm { .. } => unreachable!("batch norms are folded before"),
+    }
+}
+
+/// A parameter as it is.
+pub fn parameter(b: &mut Builder, params: &Params, name: String) -> String {
+    let tensor = params.get(&name);
+    b.floats(&name, &tensor.size(), &values(tensor))
+}
+
+/// A tensor's numbers, row by row.
+pub fn values(tensor: &tch::Tensor) -> Vec<f32> {
+    let flat = tensor.detach().to_device(tch::Device::Cpu).to_kind(tch::Kind::Float).contiguous().view([-1]);
+    Vec::try_from(&flat).expect("a flat CPU tensor of floats converts")
+}

@@ -1,0 +1,339 @@
+//! Exported files on the real ONNX Runtime against libtorch.
+
+use maskcast::frame::Rgb;
+use prost::Message;
+use rand::RngExt;
+use tch::{Kind, Tensor};
+
+use super::*;
+use crate::encoders::Encoder;
+use crate::net::decoder::Decoder;
+use crate::net::{Builder, Conv, Normalise, Order, Padding};
+use crate::random;
+
+/// Bytes that vary slowly, as pictures do, with some noise: `[n, height, width, 3]`.
+fn pictures(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
+    let mut rng = random::of(seed, &[n, height, width].map(|side| side as u64));
+    let mut bytes = Vec::new();
+    for _ in 0..n {
+        let wave: [f32; 6] = std::array::from_fn(|_| rng.random::<f32>() * 0.3);
+        for y in 0..height {
+            for x in 0..width {
+                for c in 0..3 {
+                    let phase = wave[c] * y as f32 + wave[c + 3] * x as f32;
+                    let value = 127.0 + 100.0 * phase.sin() + 56.0 * (rng.random::<f32>() - 0.5);
+                    bytes.push(value as u8);
+                }
+            }
+        }
+    }
+    Tensor::from_slice(&bytes).reshape([n, height, width, 3])
+}
+
+/// Fresh parameters with batch norms and biases that do something.
+fn parameters(net: &Net, seed: u64) -> Params {
+    let mut params = Params::fresh(net, seed);
+    for (name, tensor) in &mut params.0 {
+        let mut rng = random::named(seed, name);
+        let mut numbers = |low: f32, high: f32| {
+            let count = tensor.numel();
+            let numbers: Vec<f32> = (0..count).map(|_| low + (high - low) * rng.random::<f32>()).collect();
+            Tensor::from_slice(&numbers).reshape(tensor.size())
+        };
+        if name.ends_with("running_var") {
+            *tensor = numbers(0.5, 1.5);
+        } else if name.ends_with("running_mean") || name.ends_with("bias") {
+            *tensor = numbers(-0.3, 0.3);
+        } else if tensor.dim() == 1 {
+            *tensor = numbers(0.7, 1.3);
+        }
+    }
+    params
+}
+
+/// A network that has every operation, at odd places too.
+fn every_operation(normalise: Normalise) -> Net {
+    let mut b = Builder::new();
+    let stem = Conv { stride: 2, padding: Padding::same(3, 2), ..Conv::new(3, 8, 3) };
+    let x = b.conv("stem", stem, b.input());
+    let x = b.batch_norm("stem_bn", 8, 1e-3, x);
+    let half = b.plain(Op::Relu6, &[x]);
+    let depthwise = Conv { stride: 2, padding: Padding::same(5, 2), ..Conv::depthwise(8, 5) };
+    let x = b.conv("depthwise", depthwise, half);
+    let x = b.batch_norm("depthwise_bn", 8, 1e-5, x);
+    let quarter = b.plain(Op::Relu, &[x]);
+    let x = b.conv("grouped", Conv { groups: 2, bias: true, ..Conv::new(8, 8, 3) }, quarter);
+    let x = b.plain(Op::Add, &[x, quarter]);
+    let x = b.batch_norm("alone", 8, 1e-5, x);
+    let x = b.plain(Op::Relu, &[x]);
+    let pool = Op::MaxPool { kernel: 3, stride: 2, padding: Padding { begin: 0, end: 1 } };
+    let x = b.plain(pool, &[x]);
+    let x = b.plain(Op::MaxPool { kernel: 3, stride: 1, padding: Padding::both(1) }, &[x]);
+    let x = b.plain(Op::Nearest { factor: 2 }, &[x]);
+    let x = b.plain(Op::Concat, &[x, quarter]);
+    // Used twice, before and behind its activation.
+    let x = b.conv("shared", Conv::new(16, 8, 1), x);
+    let active = b.plain(Op::Relu6, &[x]);
+    let x = b.plain(Op::Add, &[x, active]);
+    let x = b.plain(Op::Bilinear { factor: 2 }, &[x]);
+    let x = b.plain(Op::Concat, &[x, half]);
+    let x = b.conv("head", Conv { bias: true, ..Conv::new(16, 5, 1) }, x);
+    let x = b.plain(Op::Bilinear { factor: 2 }, &[x]);
+    b.finish(normalise, x)
+}
+
+const BYTES: Normalise = Normalise { order: Order::Rgb, mean: [127.0; 3], std: [128.0; 3] };
+const KERAS: Normalise = Normalise { order: Order::Rgb, mean: [127.5; 3], std: [127.5; 3] };
+const CAFFE: Normalise = Normalise { order: Order::Bgr, mean: [104.007, 116.669, 122.679], std: [1.0; 3] };
+const MIXED: Normalise = Normalise { order: Order::Bgr, mean: [120.0, 120.25, 120.5], std: [60.0, 70.0, 50.0] };
+
+fn logits_of(model: &Model, pictures: &Tensor, like: &Tensor) -> Tensor {
+    let outputs = verify::run(&model.to_bytes(), pictures).unwrap();
+    Tensor::from_slice(&outputs.logits.unwrap()).reshape(like.size())
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).abs().max().double_value(&[])
+}
+
+/// Root mean square of the difference, over that of `b`.
+fn relative(a: &Tensor, b: &Tensor) -> f64 {
+    let square = |x: Tensor| (&x * &x).mean(Kind::Double).double_value(&[]);
+    (square(a - b) / square(b.copy())).sqrt()
+}
+
+fn with_logits(width: i64, height: i64) -> Shape {
+    Shape { logits: true, ..Shape::new(width, height) }
+}
+
+#[test]
+fn every_operation_runs_as_in_libtorch() {
+    for (seed, normalise) in [BYTES, KERAS, CAFFE, MIXED, Normalise::IMAGENET].into_iter().enumerate() {
+        let net = every_operation(normalise);
+        let params = parameters(&net, seed as u64);
+        let (folded, folded_params) = fold::fold(&net, &params);
+        assert!(!folded.nodes.iter().any(|node| matches!(node.op, Op::BatchNorm { .. })));
+        let pictures = pictures(2, 48, 64, seed as u64);
+        let expected = verify::logits(&net, &params, &pictures);
+        let model = float::model(&folded, &folded_params, &with_logits(64, 48));
+        let found = logits_of(&model, &pictures, &expected);
+        let scale = expected.abs().max().double_value(&[]).max(1.0);
+        let difference = largest_difference(&found, &expected) / scale;
+        assert!(difference < 1e-4, "{normalise:?}: {difference}");
+    }
+}
+
+#[test]
+fn int8_is_close_for_every_operation_input_and_target() {
+    for (seed, normalise) in [BYTES, KERAS, CAFFE, MIXED].into_iter().enumerate() {
+        let net = every_operation(normalise);
+        let (net, params) = fold::fold(&net, &parameters(&net, seed as u64));
+        let batch = pictures(2, 48, 64, 3);
+        let expected = verify::logits(&net, &params, &batch);
+        let batches = || (0..4).map(|seed| pictures(1, 48, 64, seed)).chain([batch.copy()]);
+        for calibration in [Calibration::MinMax, Calibration::Mean, Calibration::Percentile(1e-4)] {
+            let ranges = ranges::calibrate(&net, &params, batches(), calibration).unwrap();
+            for target in [Target::Cpu, Target::Tensorrt] {
+                let model = int8::model(&net, &params, &ranges, &with_logits(64, 48), target, WeightBits::Fitted);
+                let error = relative(&logits_of(&model, &batch, &expected), &expected);
+                assert!(error < 0.08, "{normalise:?} {calibration:?} {target:?}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_picture_s_bytes_are_the_quantised_input_where_that_is_exact() {
+    for (normalise, zero) in [(BYTES, Some(127)), (KERAS, Some(127)), (MIXED, Some(120)), (CAFFE, None)] {
+        let net = every_operation(normalise);
+        let (net, params) = fold::fold(&net, &parameters(&net, 1));
+        assert_eq!(pixels::as_bytes(&net, &params).map(|bytes| bytes.zero), zero, "{normalise:?}");
+    }
+}
+
+#[test]
+fn half_size_decisions_and_confidences() {
+    let net = every_operation(BYTES);
+    let (net, params) = fold::fold(&net, &parameters(&net, 5));
+    let batch = pictures(2, 48, 64, 5);
+    let full = verify::logits(&net, &params, &batch);
+    // The head's own result: the last node enlarges it.
+    let mut small = net.clone();
+    small.logits = net.nodes[net.logits].inputs[0];
+    let small = verify::logits(&small, &params, &batch);
+    let ranges = ranges::calibrate(&net, &params, [batch.copy()].into_iter(), Calibration::MinMax).unwrap();
+    let bytes = |tensor: Tensor| verify::picture_bytes(&tensor.to_kind(Kind::Uint8));
+    for argmax_stride2 in [false, true] {
+        let shape = Shape { confidence: true, argmax_stride2, ..Shape::new(64, 48) };
+        let found = verify::run(&float::model(&net, &params, &shape).to_bytes(), &batch).unwrap();
+        let mask = match argmax_stride2 {
+            true => small.argmax(1, true).to_kind(Kind::Float).upsample_nearest2d([48, 64], None, None),
+            false => full.argmax(1, false),
+        };
+        assert!(verify::share_equal(&found.mask, &bytes(mask)) > 0.999);
+        let expected = bytes((small.softmax(1, Kind::Float).amax([1], false) * 255.0).round());
+        let confidence = found.confidence.unwrap();
+        assert_eq!(confidence.len(), 2 * 24 * 32);
+        assert!(confidence.iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
+
+        let model = int8::model(&net, &params, &ranges, &shape, Target::Cpu, WeightBits::Fitted);
+        let quantised = verify::run(&model.to_bytes(), &batch).unwrap();
+        assert!(verify::share_equal(&quantised.mask, &found.mask) > 0.9);
+        assert_eq!(quantised.confidence.unwrap().len(), confidence.len());
+    }
+}
+
+#[test]
+fn logits_may_end_at_any_stride() {
+    for (levels, factor) in [(5, 1), (3, 4)] {
+        let decoder = Decoder { widths: vec![8; levels], ..Decoder::default() };
+        let net = Encoder::EfficientnetLite0.unet(&decoder, 3).unwrap();
+        assert_eq!(ops::small_logits(&net).1, factor);
+        let params = parameters(&net, 17);
+        let (folded, folded_params) = fold::fold(&net, &params);
+        let batch = pictures(1, 32, 64, 17);
+        let batches = || [batch.copy()].into_iter();
+        let ranges = ranges::calibrate(&folded, &folded_params, batches(), Calibration::MinMax).unwrap();
+        for argmax_stride2 in [false, true] {
+            let shape = Shape { confidence: true, argmax_stride2, logits: true, ..Shape::new(64, 32) };
+            let float = float::model(&folded, &folded_params, &shape);
+            if !argmax_stride2 {
+                verify::same(&float.to_bytes(), &net, &params, &batch).unwrap();
+            }
+            let int8 = int8::model(&folded, &folded_params, &ranges, &shape, Target::Cpu, WeightBits::Fitted);
+            for model in [float, int8] {
+                let found = verify::run(&model.to_bytes(), &batch).unwrap();
+                assert_eq!((found.mask.len(), found.confidence.unwrap().len()), (32 * 64, 16 * 32));
+            }
+        }
+    }
+}
+
+/// ONNX Runtime's own view of a model after its optimisation: how often each operation is left.
+fn optimised(model: &Model) -> std::collections::BTreeMap<String, usize> {
+    let optimised = maskcast::segment::probe::optimised(&model.to_bytes()).unwrap();
+    let mut operations = std::collections::BTreeMap::new();
+    let model = Model::decode(optimised.as_slice()).unwrap();
+    for node in model.graph.unwrap().node {
+        *operations.entry(node.op_type).or_default() += 1;
+    }
+    operations
+}
+
+#[test]
+fn a_whole_u_net_is_the_same_in_float_and_all_bytes_in_int8() {
+    let net = Encoder::EfficientnetLite0.unet(&Decoder::default(), 11).unwrap();
+    let params = parameters(&net, 7);
+    let (folded, folded_params) = fold::fold(&net, &params);
+    let picture = pictures(1, 64, 96, 7);
+    let float = float::model(&folded, &folded_params, &with_logits(96, 64));
+    verify::same(&float.to_bytes(), &net, &params, &picture).unwrap();
+    let batches = (0..3).map(|seed| pictures(1, 64, 96, seed));
+    let ranges = ranges::calibrate(&folded, &folded_params, batches, Calibration::MinMax).unwrap();
+    let model = int8::model(&folded, &folded_params, &ranges, &Shape::new(96, 64), Target::Cpu, WeightBits::Fitted);
+    let left = optimised(&model);
+    let convolutions = folded.nodes.iter().filter(|node| matches!(node.op, Op::Conv(_))).count();
+    assert_eq!(left.get("QLinearConv"), Some(&convolutions), "{left:?}");
+    // Floats begin behind the head.
+    assert_eq!((left.get("DequantizeLinear"), left.get("QuantizeLinear")), (Some(&1), None), "{left:?}");
+    for gone in ["Conv", "FusedConv", "Add", "Relu", "Clip", "Sub", "Div", "Transpose"] {
+        assert_eq!(left.get(gone), None, "{left:?}");
+    }
+}
+
+fn labels(count: u8) -> Vec<Label> {
+    (0..count).map(|n| Label { name: format!("class{n}"), color: Rgb(n, 2 * n, 3 * n) }).collect()
+}
+
+/// Exports the network of every operation into a folder, as a caller asks for it.
+fn export_to(
+    path: &Path,
+    precision: Precision,
+    count: u8,
+    evaluate: Option<Evaluate<'_>>,
+) -> Result<Exported, ExportError> {
+    let net = every_operation(BYTES);
+    let params = parameters(&net, 11);
+    let golden = verify::picture_bytes(&pictures(1, 48, 64, 1));
+    export(Request {
+        net: &net,
+        params: &params,
+        labels: &labels(count),
+        train: &serde_json::json!({"epochs": 3}),
+        shape: Shape::new(64, 48),
+        precision,
+        golden: &golden,
+        calibration: &mut (0..3).map(|seed| pictures(1, 48, 64, seed)),
+        evaluate: evaluate.map(|evaluate| evaluate as Evaluate<'_>),
+        path,
+    })
+}
+
+const INT8: Precision =
+    Precision::Int8 { target: Target::Cpu, weights: WeightBits::Fitted, calibration: Calibration::MinMax };
+
+#[test]
+fn an_exported_file_describes_itself_to_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    for precision in [Precision::Float, INT8] {
+        let path = folder.path().join("model.onnx");
+        let exported = export_to(&path, precision, 5, None).unwrap();
+        assert_eq!(exported.bytes, std::fs::metadata(&path).unwrap().len());
+        assert!(exported.agreement.masks >= verify::MASK_AGREEMENT);
+        assert_eq!(exported.int8.is_some(), precision == INT8);
+        let mut config = ModelConfig::with_path(&path);
+        config.providers = vec![Provider::Cpu];
+        let model = onnx::Model::load(&config, 1).unwrap();
+        assert_eq!(model.golden_difference, Some(0.0));
+        assert_eq!(model.contract.labels[..], labels(5)[..]);
+        assert_eq!(model.contract.train, Some(serde_json::json!({"epochs": 3})));
+        assert!(model.contract.describes_itself() && model.contract.input.dynamic_batch);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "drafts are gone");
+    }
+}
+
+#[test]
+fn a_fall_of_more_than_a_point_leaves_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, "old").unwrap();
+    for (second, refused) in [(0.689, true), (f64::NAN, true), (0.691, false)] {
+        let mut scores = [0.7, second].into_iter();
+        let mut evaluate = |file: &Path| {
+            assert!(file.exists() && file != path);
+            Ok(scores.next().unwrap())
+        };
+        match export_to(&path, INT8, 5, Some(&mut evaluate)) {
+            Ok(exported) => assert_eq!(exported.int8.unwrap().miou, Some((0.7, second))),
+            Err(error) => {
+                assert!(matches!(error, ExportError::Fall { .. }), "{error}");
+                assert_eq!(std::fs::read(&path).unwrap(), b"old");
+            }
+        }
+        assert_eq!(std::fs::read(&path).unwrap() == b"old", refused);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "drafts are gone");
+    }
+}
+
+#[test]
+fn what_cannot_be_exported_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = export_to(&folder.path().join("model.onnx"), Precision::Float, 4, None).unwrap_err().to_string();
+    assert!(error.contains("4 labels") && error.contains("5 classes"), "{error}");
+    let error = export_to(&folder.path().join("none/model.onnx"), Precision::Float, 5, None).unwrap_err().to_string();
+    assert!(error.contains("none/model.onnx"), "{error}");
+    let net = every_operation(BYTES);
+    assert_eq!(stride(&net), 8);
+    let error = check(&net, &labels(5), &Shape::new(60, 48), &[]).unwrap_err().to_string();
+    assert!(error.contains("multiples of 8"), "{error}");
+}
+
+#[test]
+fn a_file_that_computes_something_else_is_refused() {
+    let net = every_operation(BYTES);
+    let params = parameters(&net, 13);
+    let (folded, folded_params) = fold::fold(&net, &parameters(&net, 14));
+    let model = float::model(&folded, &folded_params, &with_logits(64, 48));
+    let error = verify::same(&model.to_bytes(), &net, &params, &pictures(1, 48, 64, 1)).unwrap_err();
+    assert!(matches!(error, ExportError::Different { .. }), "{error}");
+}

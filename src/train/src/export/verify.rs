@@ -1,0 +1,76 @@
+//! Compares an exported file, run on the service's own ONNX Runtime, with the network that it was made of.
+
+use maskcast::segment::probe::{Outputs, Probe};
+use tch::{Device, Tensor};
+
+use super::ExportError;
+use crate::net::{Net, Params, exec};
+
+/// What a file may differ from libtorch by.
+const LOGITS_TOLERANCE: f64 = 1e-3;
+/// Beyond logits of 100, 32-bit floats themselves are the limit.
+const RELATIVE_TOLERANCE: f64 = 1e-5;
+/// Share of pixels that have to get the same class.
+pub const MASK_AGREEMENT: f64 = 0.999;
+
+/// What an ONNX file's bytes give for RGB pictures, bytes `[N, H, W, 3]`.
+///
+/// # Errors
+/// When ONNX Runtime is not there or fails.
+pub fn run(bytes: &[u8], pictures: &Tensor) -> Result<Outputs, ExportError> {
+    let (n, h, w, c) = pictures.size4().map_err(|error| ExportError::Runtime(error.to_string()))?;
+    let shape = [n, h, w, c].map(|side| side as usize);
+    let found = Probe::open(bytes).and_then(|mut probe| probe.run(&picture_bytes(pictures), shape));
+    found.map_err(|error| ExportError::Runtime(error.0))
+}
+
+/// A tensor's bytes, row by row.
+pub fn picture_bytes(pictures: &Tensor) -> Vec<u8> {
+    let flat = pictures.to_device(Device::Cpu).contiguous().view([-1]);
+    Vec::try_from(&flat).expect("pictures are bytes")
+}
+
+/// What the network itself gives for pictures `[N, H, W, 3]`, in libtorch on the CPU: its logits.
+pub fn logits(net: &Net, params: &Params, pictures: &Tensor) -> Tensor {
+    let input = exec::input(pictures, &net.normalise, Device::Cpu);
+    tch::no_grad(|| exec::forward(net, params, &input, &exec::Run::EVAL)).contiguous()
+}
+
+/// How far a file is from its network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
+    /// Largest difference between logits.
+    pub logits: f64,
+    /// Share of pixels with the same class.
+    pub masks: f64,
+}
+
+/// Compares a float file that has the output `logits` with the network as it was trained, batch norms and all.
+///
+/// # Errors
+/// When they are not the same within rounding, with by how much they differ.
+pub fn same(bytes: &[u8], net: &Net, params: &Params, pictures: &Tensor) -> Result<Agreement, ExportError> {
+    let expected = logits(net, params, pictures);
+    let found = run(bytes, pictures)?;
+    let Some(found_logits) = found.logits else {
+        return Err(ExportError::Runtime("the exported network has no logits to compare".into()));
+    };
+    let found_logits = Tensor::from_slice(&found_logits).reshape(expected.size());
+    let difference = (&found_logits - &expected).abs().max().double_value(&[]);
+    let largest = expected.abs().max().double_value(&[]);
+    let classes = expected.argmax(1, false).to_kind(tch::Kind::Uint8);
+    let agreement = Agreement { logits: difference, masks: share_equal(&found.mask, &picture_bytes(&classes)) };
+    let tolerance = LOGITS_TOLERANCE.max(RELATIVE_TOLERANCE * largest);
+    if difference.is_nan() || difference > tolerance || agreement.masks < MASK_AGREEMENT {
+        return Err(ExportError::Different { agreement, tolerance, largest });
+    }
+    Ok(agreement)
+}
+
+/// Share of equal bytes, 0 to 1; 0 for different lengths.
+pub fn share_equal(a: &[u8], b: &[u8]) -> f64 {
+    if a.len() != b.len() || a.is_empty() {
+        return 0.0;
+    }
+    a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / a.len() as f64
+}

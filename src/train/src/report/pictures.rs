@@ -1,0 +1,306 @@
+//! Pictures of a report: which ones, and how they and their masks are drawn.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use maskcast::frame::{Label, Mask, Rgb};
+use opencv::core::{Mat, Size, Vec3b, Vector};
+use opencv::imgcodecs::{IMWRITE_JPEG_QUALITY, imencode};
+use opencv::imgproc::{COLOR_RGB2BGR, INTER_AREA, cvt_color_def, resize};
+use opencv::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::ReportError;
+use crate::data::{Labelled, VOID};
+use crate::metrics::Confusion;
+
+/// Where a picture stands among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rank {
+    Best,
+    Median,
+    Worst,
+}
+
+impl Rank {
+    pub const ALL: [Rank; 3] = [Rank::Best, Rank::Median, Rank::Worst];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Rank::Best => "best",
+            Rank::Median => "median",
+            Rank::Worst => "worst",
+        }
+    }
+}
+
+/// Chooses up to `count` pictures of each rank by their scores, each picture once: the best first, the worst first,
+/// and those around the median in order. Gives indices into `scores`; pictures without a score are never chosen.
+pub fn choose(scores: &[Option<f64>], count: usize) -> Vec<(Rank, usize)> {
+    choose_apart(scores, count, |_, _| false)
+}
+
+/// Candidates that are looked at for each picture of a rank: those far down would not be the best any more.
+const WINDOW: usize = 16;
+
+/// [`choose`], but no picture beside one of its rank that it is `alike` (by their indices), as frames of one recording
+/// are; where there are too few others, such as are some places apart.
+pub fn choose_apart(
+    scores: &[Option<f64>],
+    count: usize,
+    mut alike: impl FnMut(usize, usize) -> bool,
+) -> Vec<(Rank, usize)> {
+    let mut order: Vec<(f64, usize)> =
+        scores.iter().enumerate().filter_map(|(index, score)| Some(((*score)?, index))).collect();
+    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    // Each rank has a third to choose from.
+    let third = order.len().div_ceil(3);
+    let worst = order.len() - third.min(order.len() - third);
+    let median = third..worst;
+    let middle = (third + worst).saturating_sub(1) / 2;
+    let mut outward: Vec<usize> = median.collect();
+    outward.sort_by_key(|place| place.abs_diff(middle));
+    let candidates = [
+        (Rank::Best, (0..third).collect()),
+        (Rank::Median, outward),
+        (Rank::Worst, (worst..order.len()).rev().collect::<Vec<_>>()),
+    ];
+    let mut chosen = Vec::new();
+    for (rank, places) in candidates {
+        let window = &places[..places.len().min(WINDOW * count)];
+        let mut picked = apart(window, count, |a, b| alike(order[a].1, order[b].1));
+        picked.sort_unstable();
+        if rank == Rank::Worst {
+            picked.reverse();
+        }
+        chosen.extend(picked.into_iter().map(|place| (rank, order[place].1)));
+    }
+    chosen
+}
+
+/// The first `count` of `places` that are unlike one another; then, if these are too few, others spread over the rest.
+fn apart(places: &[usize], count: usize, mut alike: impl FnMut(usize, usize) -> bool) -> Vec<usize> {
+    let (mut picked, mut passed) = (Vec::new(), Vec::new());
+    for &place in places {
+        if picked.len() == count {
+            break;
+        }
+        let side = if picked.iter().any(|&other| alike(other, place)) { &mut passed } else { &mut picked };
+        side.push(place);
+    }
+    let lacking = (count - picked.len()).min(passed.len());
+    picked.extend((1..=lacking).map(|n| passed[n * passed.len() / (lacking + 1)]));
+    picked
+}
+
+/// One picture's mIoU, by which [`choose`] ranks: over the classes that its own labels have.
+///
+/// # Errors
+/// When labels and prediction do not fit: see [`Confusion::add`].
+pub fn picture_miou(classes: usize, labels: &[u8], prediction: &[u8]) -> Result<Option<f64>, ReportError> {
+    let mut confusion = Confusion::new(classes);
+    confusion.add(labels, prediction)?;
+    Ok(confusion.miou())
+}
+
+/// A picture with its label, its prediction and what differs, ready to be shown. JSON holds its name and score only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PictureFacts {
+    pub name: String,
+    pub rank: Rank,
+    /// [`picture_miou`]
+    pub miou: f64,
+    #[serde(skip)]
+    pub panels: Panels,
+}
+
+/// `data:` addresses of one size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Panels {
+    pub width: usize,
+    pub height: usize,
+    pub picture: String,
+    pub label: String,
+    pub prediction: String,
+    /// The picture in grey, what is wrong in red.
+    pub errors: String,
+}
+
+/// Panels are not wider than this.
+const WIDTH: usize = 480;
+const JPEG_QUALITY: i32 = 80;
+const WRONG: Rgb = Rgb(235, 52, 60);
+/// Void is hatched, for any colour may be a class's; as wide as the page's legend has it.
+const HATCH: [Rgb; 2] = [Rgb(70, 70, 70), Rgb(190, 190, 190)];
+const HATCH_WIDTH: usize = 4;
+/// The palette's place of the second colour; the first is at [`VOID`].
+const HATCH_INDEX: u8 = 254;
+
+impl PictureFacts {
+    /// Draws the panels. `prediction` has the label's size; `classes` give the colours, void is hatched.
+    ///
+    /// # Errors
+    /// When a picture cannot be encoded.
+    pub fn new(
+        name: impl Into<String>,
+        rank: Rank,
+        miou: f64,
+        labelled: &Labelled,
+        prediction: &[u8],
+        classes: &[Label],
+    ) -> Result<Self, ReportError> {
+        let (width, height) = (labelled.width, labelled.height);
+        let small = width.min(WIDTH);
+        let low = (height * small).div_ceil(width).max(1);
+        let shrunk = |of: &[u8]| nearest(of, (width, height), (small, low));
+        let (labels, predicted) = (shrunk(&labelled.labels), shrunk(prediction));
+        let rgb = shrink(&labelled.rgb, (width, height), (small, low))?;
+        let panels = Panels {
+            width: small,
+            height: low,
+            label: png(&labels, small, low, classes)?,
+            prediction: png(&predicted, small, low, classes)?,
+            errors: jpeg(&errors(&rgb, &labels, &predicted), small, low)?,
+            picture: jpeg(&rgb, small, low)?,
+        };
+        Ok(PictureFacts { name: name.into(), rank, miou, panels })
+    }
+}
+
+/// Grey where right, red where wrong, darker where void.
+fn errors(rgb: &[u8], labels: &[u8], predicted: &[u8]) -> Vec<u8> {
+    let Rgb(red, green, blue) = WRONG;
+    let pixel = |((pixel, &label), &class): ((&[u8], &u8), &u8)| {
+        // Weights of BT.601, in 256ths.
+        let grey = (77 * u32::from(pixel[0]) + 150 * u32::from(pixel[1]) + 29 * u32::from(pixel[2])) / 256;
+        let blend = |color: u8| ((grey + 3 * u32::from(color)) / 4) as u8;
+        if label == VOID {
+            [(grey / 3) as u8; 3]
+        } else if label == class {
+            [(grey / 2 + 100) as u8; 3]
+        } else {
+            [blend(red), blend(green), blend(blue)]
+        }
+    };
+    rgb.chunks_exact(3).zip(labels).zip(predicted).flat_map(pixel).collect()
+}
+
+fn nearest(of: &[u8], (width, height): (usize, usize), (to_width, to_height): (usize, usize)) -> Vec<u8> {
+    let at = |y: usize, x: usize| of[Mask::index(y, to_height, height) * width + Mask::index(x, to_width, width)];
+    (0..to_height).flat_map(|y| (0..to_width).map(move |x| (y, x))).map(|(y, x)| at(y, x)).collect()
+}
+
+fn shrink(rgb: &[u8], from: (usize, usize), to: (usize, usize)) -> Result<Vec<u8>, ReportError> {
+    if from == to {
+        return Ok(rgb.to_vec());
+    }
+    let source = Mat::new_rows_cols_with_bytes::<Vec3b>(from.1 as i32, from.0 as i32, rgb)?;
+    let mut small = Mat::default();
+    resize(&source, &mut small, Size::new(to.0 as i32, to.1 as i32), 0.0, 0.0, INTER_AREA)?;
+    Ok(small.data_bytes()?.to_vec())
+}
+
+fn jpeg(rgb: &[u8], width: usize, height: usize) -> Result<String, ReportError> {
+    let source = Mat::new_rows_cols_with_bytes::<Vec3b>(height as i32, width as i32, rgb)?;
+    let mut bgr = Mat::default();
+    cvt_color_def(&source, &mut bgr, COLOR_RGB2BGR)?;
+    let mut bytes = Vector::<u8>::new();
+    imencode(".jpg", &bgr, &mut bytes, &Vector::from_slice(&[IMWRITE_JPEG_QUALITY, JPEG_QUALITY]))?;
+    Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes.as_slice())))
+}
+
+/// Classes as a PNG with a palette: a fiftieth of the bytes of colours.
+fn png(classes: &[u8], width: usize, height: usize, labels: &[Label]) -> Result<String, ReportError> {
+    let mut palette: Vec<u8> = labels.iter().flat_map(|label| [label.color.0, label.color.1, label.color.2]).collect();
+    palette.resize(3 * 256, 0);
+    // With so many classes as there can be, there is no second colour, and void is plain.
+    let hatched = labels.len() <= usize::from(HATCH_INDEX);
+    for (place, Rgb(r, g, b)) in [VOID, HATCH_INDEX].into_iter().zip(HATCH).take(1 + usize::from(hatched)) {
+        palette[3 * usize::from(place)..][..3].copy_from_slice(&[r, g, b]);
+    }
+    let pixel = |(at, &class): (usize, &u8)| {
+        let second = (at % width + at / width) / HATCH_WIDTH % 2 == 1;
+        if class == VOID && hatched && second { HATCH_INDEX } else { class }
+    };
+    let pixels: Vec<u8> = classes.iter().enumerate().map(pixel).collect();
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_palette(palette);
+    encoder.set_compression(png::Compression::High);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&pixels)?;
+    writer.finish()?;
+    Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_share_no_picture() {
+        let scores: Vec<Option<f64>> = (0..10).map(|n| Some(f64::from(n) / 10.0)).collect();
+        use Rank::{Best, Median, Worst};
+        let expected = [(Best, 9), (Best, 8), (Median, 5), (Median, 4), (Worst, 0), (Worst, 1)];
+        assert_eq!(choose(&scores, 2), expected);
+        assert_eq!(choose(&[Some(0.5), None, Some(0.7), Some(0.1)], 3), [(Best, 2), (Median, 0), (Worst, 3)]);
+        assert_eq!(choose(&[Some(0.5), Some(0.4)], 3), [(Best, 0), (Worst, 1)]);
+        assert_eq!(choose(&[Some(0.5)], 3), [(Best, 0)]);
+        assert_eq!(choose(&[None], 3), []);
+    }
+
+    #[test]
+    fn pictures_that_look_alike_are_not_shown_side_by_side() {
+        use Rank::{Best, Median, Worst};
+        // Recordings of ten pictures each, the best of one recording, the worst of another.
+        let scores: Vec<Option<f64>> = (0..90).map(|n| Some(f64::from(n))).collect();
+        let recording = |n: usize| n / 10;
+        let chosen = choose_apart(&scores, 3, |a, b| recording(a) == recording(b));
+        let of = |rank| chosen.iter().filter(|(of, _)| *of == rank).map(|&(_, n)| n).collect::<Vec<_>>();
+        assert_eq!((of(Best), of(Worst)), (vec![89, 79, 69], vec![0, 10, 20]));
+        assert_eq!(of(Median).iter().map(|&n| recording(n)).collect::<Vec<_>>(), [5, 4, 3]);
+        // A fixed camera: all are alike, and still three are shown of each, some places apart.
+        let chosen = choose_apart(&scores, 3, |_, _| true);
+        assert_eq!(chosen.len(), 9);
+        let best: Vec<usize> = chosen[..3].iter().map(|&(_, n)| n).collect();
+        assert!(best[0] == 89 && best.is_sorted_by(|a, b| a > b) && best[0] - best[1] > 5, "{best:?}");
+        assert!(chosen.iter().all(|(_, n)| chosen.iter().filter(|(_, other)| other == n).count() == 1));
+    }
+
+    #[test]
+    fn panels_show_labels_in_their_colours_and_errors_in_red() {
+        let (width, height) = (960, 6);
+        let labelled = Labelled {
+            width,
+            height,
+            rgb: [200, 100, 50].repeat(width * height),
+            labels: (0..width * height).map(|n| if n % width < 400 { 0 } else { VOID }).collect(),
+        };
+        let classes = [("a", Rgb(1, 2, 3)), ("b", Rgb(4, 5, 6))];
+        let classes = classes.map(|(name, color)| Label { name: name.into(), color });
+        let prediction: Vec<u8> = (0..width * height).map(|n| u8::from(n % width >= 200)).collect();
+        let facts = PictureFacts::new("one", Rank::Best, 0.5, &labelled, &prediction, &classes).unwrap();
+        assert_eq!((facts.panels.width, facts.panels.height), (480, 3));
+        let bytes = |address: &str| STANDARD.decode(address.split_once(',').unwrap().1).unwrap();
+        let data = bytes(&facts.panels.label);
+        let mut reader = png::Decoder::new(std::io::Cursor::new(data)).read_info().unwrap();
+        assert_eq!(reader.info().palette.as_deref().unwrap()[..6], [1, 2, 3, 4, 5, 6]);
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((pixels[0], pixels[199], pixels[200]), (0, 0, VOID), "indices, not colours");
+        assert_eq!((pixels[203], pixels[204], pixels[208]), (VOID, HATCH_INDEX, VOID), "void is hatched");
+        assert!(facts.panels.picture.starts_with("data:image/jpeg;base64,/9j/"));
+
+        let [right, wrong, void] = [0, 300, 700].map(|x| {
+            let all = errors(&labelled.rgb, &labelled.labels, &prediction);
+            [all[3 * x], all[3 * x + 1], all[3 * x + 2]]
+        });
+        assert_eq!(right[0], right[2]);
+        assert!(wrong[0] > 200 && wrong[2] < 100, "{wrong:?}");
+        assert!(void[0] < 60, "{void:?}");
+        let text = serde_json::to_string(&facts).unwrap();
+        assert_eq!(text, r#"{"name":"one","rank":"best","miou":0.5}"#);
+    }
+}

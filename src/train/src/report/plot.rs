@@ -1,0 +1,388 @@
+//! Plots as SVG, by `plotters`.
+//!
+//! They are drawn twice as large as they are shown, because the library places everything on whole pixels. Colours are
+//! those of a light page; a page exchanges them by style sheet when it is dark ([`style`]), which attributes of SVG
+//! elements allow.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::ReportError;
+use crate::metrics::CalibrationScores;
+
+/// A colour on a light and on a dark page.
+struct Ink {
+    light: RGBColor,
+    dark: &'static str,
+}
+
+const TEXT: Ink = Ink { light: RGBColor(0x49, 0x55, 0x62), dark: "#a9b5c1" };
+const GRID: Ink = Ink { light: RGBColor(0xdd, 0xe2, 0xe8), dark: "#303a45" };
+/// Of lines, in order; told apart with any kind of colour vision (after Okabe and Ito), and readable on their page.
+const SERIES: [Ink; 8] = [
+    Ink { light: RGBColor(0x00, 0x6d, 0xb0), dark: "#5fb4ee" },
+    Ink { light: RGBColor(0xd5, 0x5e, 0x00), dark: "#ff9150" },
+    Ink { light: RGBColor(0x00, 0x8a, 0x66), dark: "#3fcfa5" },
+    Ink { light: RGBColor(0xb0, 0x4a, 0x8b), dark: "#e591c4" },
+    Ink { light: RGBColor(0x8a, 0x6d, 0x00), dark: "#e3c339" },
+    Ink { light: RGBColor(0x5b, 0x4b, 0xc4), dark: "#a99cff" },
+    Ink { light: RGBColor(0x3d, 0x47, 0x52), dark: "#c9d2db" },
+    Ink { light: RGBColor(0xa3, 0x20, 0x2e), dark: "#ff8088" },
+];
+
+/// The colour of the `n`th line on a light page, as CSS writes it.
+pub(super) fn color(n: usize) -> String {
+    hex(SERIES[n % SERIES.len()].light)
+}
+
+fn hex(RGBColor(r, g, b): RGBColor) -> String {
+    // As plotters writes it, so that selectors by attribute match.
+    format!("#{r:02X}{g:02X}{b:02X}")
+}
+
+/// The style sheet of plots (class `plot`) and of legends (class `legend`, entries with `data-color`).
+pub(super) fn style() -> String {
+    let (mut light_page, mut dark_page) = (String::new(), String::new());
+    for ink in SERIES.iter().chain([&TEXT, &GRID]) {
+        let (light, dark) = (hex(ink.light), ink.dark);
+        // Writing to a string cannot fail.
+        let _ = write!(light_page, ".legend [data-color=\"{light}\"]{{background:{light}}}");
+        let _ = write!(
+            dark_page,
+            ".plot [stroke=\"{light}\"]{{stroke:{dark}}}.plot [fill=\"{light}\"]{{fill:{dark}}}\
+             .legend [data-color=\"{light}\"]{{background:{dark}}}"
+        );
+    }
+    format!("{light_page}@media screen and (prefers-color-scheme:dark){{{dark_page}}}")
+}
+
+/// A line over epochs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Line {
+    pub name: String,
+    /// Which of the colours.
+    pub color: usize,
+    /// Upwards in x.
+    pub points: Vec<(f64, f64)>,
+    /// `(x, lowest, highest)` around the line.
+    pub band: Vec<(f64, f64, f64)>,
+}
+
+/// Lines over epochs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plot {
+    pub lines: Vec<Line>,
+    /// Epochs where something begins, and its name.
+    pub marks: Vec<(f64, String)>,
+    /// The y axis begins at zero.
+    pub from_zero: bool,
+    /// The y axis counts in this and not further: 1 for shares.
+    pub to: Option<f64>,
+    /// The y axis reaches this, so that plots beside each other have one scale.
+    pub at_least: Option<f64>,
+    pub labels: Labels,
+    pub across: Across,
+}
+
+/// What the x axis counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Across {
+    #[default]
+    Epochs,
+    /// Learning rates, by their powers of ten.
+    Rates,
+}
+
+/// How the numbers of the y axis are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Labels {
+    #[default]
+    Plain,
+    /// Shares, in per cent.
+    Percent,
+    /// `2e-3`
+    Scientific,
+}
+
+/// Size of a plot in a page; twice what is shown.
+const PAGE: (u32, u32) = (960, 560);
+/// Size of a sparkline, twice what is shown.
+const SPARK: (u32, u32) = (280, 72);
+const FONT: f64 = 34.0;
+/// plotters divides the sizes of fonts by this when it writes SVG.
+const EM: f64 = 1.24;
+
+fn failed(error: impl std::fmt::Display) -> ReportError {
+    ReportError::Plot(error.to_string())
+}
+
+fn font(size: f64) -> TextStyle<'static> {
+    ("sans-serif", size * EM).into_font().color(&TEXT.light)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+impl Plot {
+    /// For a page: transparent, without title and legend, which the page has.
+    pub fn inline(&self) -> Result<String, ReportError> {
+        let svg = draw(PAGE, |area| {
+            let mut chart = self.chart(&area)?;
+            self.marks(&mut chart)?;
+            self.lines(&mut chart)
+        })?;
+        Ok(embedded(&svg, PAGE))
+    }
+
+    /// A line in a table.
+    pub fn spark(&self) -> Result<String, ReportError> {
+        let svg = draw(SPARK, |area| {
+            let (x, y) = self.ranges();
+            let mut chart = ChartBuilder::on(&area).margin(8).build_cartesian_2d(x, y).map_err(failed)?;
+            self.lines(&mut chart)
+        })?;
+        Ok(embedded(&svg, SPARK))
+    }
+
+    /// For a file of its own: white, with a title, and a legend beside the plot, where it hides no line.
+    pub fn standalone(&self, title: &str) -> Result<String, ReportError> {
+        const PLOT: u32 = 1200;
+        const HEIGHT: u32 = 860;
+        // One line needs no legend: the title says what it is.
+        let named = if self.lines.len() > 1 { &self.lines[..] } else { &[] };
+        let longest = named.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+        // The width of text is not known here; this is a wide font's average.
+        let legend = if named.is_empty() { 0 } else { 110 + (longest as f64 * 0.56 * FONT) as u32 };
+        draw((PLOT + legend, HEIGHT), |area| {
+            area.fill(&WHITE).map_err(failed)?;
+            let area = area.margin(24, 16, 16, 0).titled(title, font(40.0)).map_err(failed)?;
+            let (left, right) = area.split_horizontally(PLOT);
+            let mut chart = self.chart(&left)?;
+            self.lines(&mut chart)?;
+            for (n, line) in named.iter().enumerate() {
+                let y = 50 + n as i32 * 56;
+                let style = ShapeStyle::from(&SERIES[line.color % SERIES.len()].light).stroke_width(10);
+                right.draw(&PathElement::new([(10, y), (56, y)], style)).map_err(failed)?;
+                let style = font(FONT).pos(Pos::new(HPos::Left, VPos::Center));
+                right.draw(&Text::new(line.name.clone(), (72, y), style)).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn ranges(&self) -> (Range<f64>, Range<f64>) {
+        let points = || self.lines.iter().flat_map(|line| line.points.iter().copied());
+        let bands = self.lines.iter().flat_map(|line| line.band.iter().flat_map(|&(_, low, high)| [low, high]));
+        let bounds = |values: &mut dyn Iterator<Item = f64>| {
+            let finite = values.filter(|value| value.is_finite());
+            finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        };
+        let (first, last) = bounds(&mut points().map(|(x, _)| x));
+        let (mut low, mut high) = bounds(&mut points().map(|(_, y)| y).chain(bands));
+        if first > last {
+            return (0.0..1.0, 0.0..1.0);
+        }
+        if self.from_zero {
+            low = low.min(0.0);
+        }
+        high = self.at_least.map_or(high, |least| high.max(least));
+        let room = if high > low { 0.06 * (high - low) } else { 0.1 * high.abs().max(1e-3) };
+        high += room;
+        low = if self.from_zero { low } else { low - room };
+        if let Some(most) = self.to {
+            high = high.min(most);
+        }
+        // One epoch is a point, and needs an axis all the same.
+        let x = if last > first { first..last } else { first - 0.5..last + 0.5 };
+        (x, low..high)
+    }
+
+    fn chart<'a, 'b>(&self, area: &'a Area<'b>) -> Result<Chart<'a, 'b>, ReportError> {
+        let (x, y) = self.ranges();
+        let height = y.end - y.start;
+        let write_y = |value: &f64| match self.labels {
+            Labels::Percent if height < 0.04 => format!("{:.1} %", 100.0 * value),
+            Labels::Percent => format!("{:.0} %", 100.0 * value),
+            Labels::Scientific => super::text::scientific(*value),
+            Labels::Plain if height < 0.05 => format!("{value:.3}"),
+            Labels::Plain if height < 0.7 => format!("{value:.2}"),
+            Labels::Plain => format!("{value:.1}"),
+        };
+        let write_x = |value: &f64| match self.across {
+            // Epochs are whole; a short run would get halves.
+            Across::Epochs if value.fract() != 0.0 => String::new(),
+            Across::Epochs => format!("{value:.0}"),
+            Across::Rates => super::text::scientific(10f64.powf(*value)),
+        };
+        let x_name = match self.across {
+            Across::Epochs => "epoch",
+            Across::Rates => "learning rate",
+        };
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(if self.marks.is_empty() { 24 } else { 84 })
+            .margin_right(28)
+            .x_label_area_size(100)
+            .y_label_area_size(132)
+            .build_cartesian_2d(x, y)
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(9)
+            .y_labels(6)
+            .max_light_lines(0)
+            .bold_line_style(ShapeStyle::from(&GRID.light).stroke_width(2))
+            .axis_style(ShapeStyle::from(&GRID.light).stroke_width(2))
+            .label_style(font(FONT))
+            .x_label_formatter(&write_x)
+            .y_label_formatter(&write_y)
+            .x_desc(x_name)
+            .axis_desc_style(font(FONT))
+            .draw()
+            .map_err(failed)?;
+        Ok(chart)
+    }
+
+    fn lines(&self, chart: &mut Chart<'_, '_>) -> Result<(), ReportError> {
+        for line in &self.lines {
+            let color = SERIES[line.color % SERIES.len()].light;
+            if line.band.len() > 1 {
+                let there = line.band.iter().map(|&(x, low, _)| (x, low));
+                let back = line.band.iter().rev().map(|&(x, _, high)| (x, high));
+                let band = Polygon::new(there.chain(back).collect::<Vec<_>>(), color.mix(0.15));
+                chart.draw_series([band]).map_err(failed)?;
+            }
+        }
+        for line in &self.lines {
+            let style = ShapeStyle::from(&SERIES[line.color % SERIES.len()].light).stroke_width(4);
+            let mut points = line.points.iter().copied().filter(|(_, y)| y.is_finite());
+            chart.draw_series(LineSeries::new(points.clone(), style)).map_err(failed)?;
+            // The last point says where the line ends, and is all there is to see of a single epoch.
+            let last = points.next_back().map(|point| Circle::new(point, 7, style.filled()));
+            chart.draw_series(last).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn marks(&self, chart: &mut Chart<'_, '_>) -> Result<(), ReportError> {
+        let (across, y) = self.ranges();
+        for (n, (x, name)) in self.marks.iter().enumerate() {
+            let line = [(*x, y.start), (*x, y.end)];
+            let style = ShapeStyle::from(&TEXT.light).stroke_width(2);
+            chart.draw_series(DashedLineSeries::new(line, 6, 8, style)).map_err(failed)?;
+            // Two rows in turn: phases may be short, and their names long.
+            let above = if n % 2 == 0 { -4 } else { -38 };
+            // Towards the end there is room on the left only.
+            let side = if *x > (across.start + across.end) / 2.0 { HPos::Right } else { HPos::Left };
+            let style = font(30.0).pos(Pos::new(side, VPos::Bottom));
+            let name = EmptyElement::at((*x, y.end)) + Text::new(name.clone(), (0, above), style);
+            chart.draw_series([name]).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Accuracy over confidence: bars by bin, against the diagonal where both are equal.
+pub(super) fn calibration(scores: &CalibrationScores) -> Result<String, ReportError> {
+    let svg = draw(PAGE, |area| {
+        let percent = |value: &f64| format!("{:.0} %", 100.0 * value);
+        let mut chart = ChartBuilder::on(&area)
+            .margin_top(24)
+            .margin_right(64)
+            .x_label_area_size(100)
+            .y_label_area_size(132)
+            .build_cartesian_2d(0.0..1.0, 0.0..1.0)
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(6)
+            .y_labels(6)
+            .max_light_lines(0)
+            .bold_line_style(ShapeStyle::from(&GRID.light).stroke_width(2))
+            .axis_style(ShapeStyle::from(&GRID.light).stroke_width(2))
+            .label_style(font(FONT))
+            .axis_desc_style(font(FONT))
+            .x_label_formatter(&percent)
+            .y_label_formatter(&percent)
+            .x_desc("confidence")
+            .draw()
+            .map_err(failed)?;
+        let gap = 0.003;
+        let bars =
+            scores.bins.iter().filter(|bin| bin.pixels > 0).map(|bin| {
+                Rectangle::new([(bin.from + gap, 0.0), (bin.to - gap, bin.accuracy)], SERIES[0].light.filled())
+            });
+        chart.draw_series(bars).map_err(failed)?;
+        let style = ShapeStyle::from(&SERIES[1].light).stroke_width(4);
+        chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], style)).map_err(failed)?;
+        Ok(())
+    })?;
+    Ok(embedded(&svg, PAGE))
+}
+
+fn draw(size: (u32, u32), content: impl FnOnce(Area<'_>) -> Result<(), ReportError>) -> Result<String, ReportError> {
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+    content(area.clone())?;
+    area.present().map_err(failed)?;
+    drop(area);
+    Ok(svg)
+}
+
+/// Without a size of its own, for the page to scale, and silent: the element around it has the words.
+fn embedded(svg: &str, (width, height): (u32, u32)) -> String {
+    let head = format!("<svg width=\"{width}\" height=\"{height}\"");
+    svg.replacen(&head, "<svg aria-hidden=\"true\" class=\"plot\"", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plot(points: &[(f64, f64)]) -> Plot {
+        let line = Line { name: "a < b".into(), points: points.to_vec(), ..Default::default() };
+        Plot { lines: vec![line], ..Default::default() }
+    }
+
+    #[test]
+    fn any_run_can_be_drawn() {
+        for points in [&[][..], &[(1.0, 0.5)], &[(1.0, 0.5), (2.0, f64::NAN)], &[(1.0, 0.0), (2.0, 0.0)]] {
+            let svg = plot(points).inline().unwrap();
+            assert!(svg.starts_with("<svg aria-hidden") && svg.trim_end().ends_with("</svg>"), "{points:?}");
+            plot(points).spark().unwrap();
+        }
+    }
+
+    #[test]
+    fn names_of_phases_stay_within_the_plot() {
+        let anchor = |x: f64| {
+            let marks = vec![(x, "finetune".to_owned())];
+            let svg = Plot { marks, ..plot(&[(1.0, 0.5), (4.0, 0.6)]) }.inline().unwrap();
+            let text = svg.split("<text").find(|text| text.contains("finetune")).unwrap().to_owned();
+            text.split("text-anchor=\"").nth(1).map_or("start", |rest| rest.split('"').next().unwrap()).to_owned()
+        };
+        assert_eq!((anchor(2.0).as_str(), anchor(4.0).as_str()), ("start", "end"));
+    }
+
+    #[test]
+    fn rates_are_written_as_rates() {
+        let svg = super::super::curve("Loss", "loss", vec![(-5.0, 1.0), (-3.0, 0.5), (-1.0, 2.0)]).unwrap();
+        assert!(svg.contains("learning rate") && svg.contains("1e-3") && !svg.contains("epoch"));
+    }
+
+    #[test]
+    fn names_are_escaped_and_colours_can_be_exchanged() {
+        let mut plot = plot(&[(1.0, 0.2), (2.0, 0.4)]);
+        plot.lines.push(plot.lines[0].clone());
+        let svg = plot.standalone("x & y").unwrap();
+        assert!(svg.contains("a &lt; b") && svg.contains("x &amp; y") && !svg.contains("a < b"));
+        assert!(svg.contains(&format!("stroke=\"{}\"", color(0))));
+        assert!(style().contains(&format!("[stroke=\"{}\"]", color(0))));
+    }
+}

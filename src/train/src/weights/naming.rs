@@ -1,0 +1,169 @@
+//! Which parameter of an encoder a name in a file stands for. Encoders have the names of their usual source; timm has names
+//! of its own for two families.
+
+use super::WeightsFile;
+use crate::encoders::Encoder;
+
+/// Where a tensor of a file belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The encoder's parameter of this full name, if it has one.
+    Parameter(String),
+    /// Nowhere, for this reason.
+    Skip(&'static str),
+}
+
+const CLASSIFIER: &str = "classifier layer";
+const COUNTER: &str = "counter that only training with PyTorch needs";
+
+/// How a file's names become those of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    pub encoder: Encoder,
+    naming: Naming,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// The encoder's own names.
+    Own,
+    /// timm's names for networks of inverted residuals: `blocks.ROW.BLOCK.LAYER`.
+    TimmRows,
+}
+
+impl Mapping {
+    /// The mapping for `encoder` of the names in `file`.
+    pub fn detect(encoder: Encoder, file: &WeightsFile) -> Self {
+        let timm = encoder.blocks_by_row().is_some() && file.tensors.contains_key("conv_stem.weight");
+        Mapping { encoder, naming: if timm { Naming::TimmRows } else { Naming::Own } }
+    }
+
+    /// Where the file's tensor `name` belongs.
+    pub fn place(&self, name: &str) -> Place {
+        if name.ends_with(".num_batches_tracked") {
+            return Place::Skip(COUNTER);
+        }
+        let (classifier, own) = match self.naming {
+            Naming::TimmRows => (["conv_head.", "bn2.", "classifier."].as_slice(), self.own_name_of_timm(name)),
+            Naming::Own => (classifier_prefixes(self.encoder), Some(name.to_string())),
+        };
+        if classifier.iter().any(|prefix| name.starts_with(prefix)) {
+            return Place::Skip(CLASSIFIER);
+        }
+        Place::Parameter(format!("encoder.{}", own.unwrap_or_else(|| name.to_string())))
+    }
+
+    /// `blocks.2.0.conv_dw.weight` as the encoder calls it.
+    fn own_name_of_timm(&self, name: &str) -> Option<String> {
+        let rows = self.encoder.blocks_by_row()?;
+        let lite = self.encoder != Encoder::MobilenetV2;
+        let (module, suffix) = name.rsplit_once('.')?;
+        let module = match module {
+            "conv_stem" if lite => "_conv_stem".to_string(),
+            "bn1" if lite => "_bn0".to_string(),
+            "conv_stem" => "features.0.0".to_string(),
+            "bn1" => "features.0.1".to_string(),
+            _ => {
+                let mut parts = module.strip_prefix("blocks.")?.split('.');
+                let row: usize = parts.next()?.parse().ok()?;
+                let block: i64 = parts.next()?.parse().ok()?;
+                let layer = parts.next()?;
+                if block >= *rows.get(row)? {
+                    return None;
+                }
+                let index = rows[..row].iter().sum::<i64>() + block;
+                // The first row's block has no expansion, so its layers count from the depthwise one.
+                let layers = if row == 0 {
+                    ["", "", "conv_dw", "bn1", "conv_pw", "bn2"]
+                } else {
+                    ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
+                };
+                let position = layers.iter().position(|&known| known == layer)?;
+                if lite {
+                    let own = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"];
+                    format!("_blocks.{index}.{}", own[position])
+                } else {
+                    let own = if row == 0 {
+                        ["", "", "0.0", "0.1", "1", "2"]
+                    } else {
+                        ["0.0", "0.1", "1.0", "1.1", "2", "3"]
+                    };
+                    format!("features.{}.conv.{}", index + 1, own[position])
+                }
+            }
+        };
+        Some(format!("{module}.{suffix}"))
+    }
+}
+
+/// What the encoders leave out of the networks that they come from.
+fn classifier_prefixes(encoder: Encoder) -> &'static [&'static str] {
+    match encoder {
+        Encoder::EfficientnetLite0 | Encoder::EfficientnetLite1 | Encoder::EfficientnetLite2 => {
+            &["_conv_head.", "_bn1.", "_fc."]
+        }
+        Encoder::MobilenetV2 => &["classifier.", "features.18."],
+        Encoder::Resnet18 | Encoder::Resnet34 => &["fc."],
+        Encoder::Vgg11 | Encoder::Vgg11Bn | Encoder::Vgg16 | Encoder::Vgg16Bn => {
+            &["classifier.", "pre_logits.", "head."]
+        }
+        Encoder::Unet => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(encoder: Encoder, name: &str) -> String {
+        match (Mapping { encoder, naming: Naming::TimmRows }).place(name) {
+            Place::Parameter(own) => own,
+            Place::Skip(why) => why.to_string(),
+        }
+    }
+
+    #[test]
+    fn timms_names_become_the_encoders() {
+        let (lite, mobile) = (Encoder::EfficientnetLite0, Encoder::MobilenetV2);
+        assert_eq!(placed(lite, "conv_stem.weight"), "encoder._conv_stem.weight");
+        assert_eq!(placed(lite, "bn1.running_var"), "encoder._bn0.running_var");
+        assert_eq!(placed(lite, "blocks.0.0.conv_dw.weight"), "encoder._blocks.0._depthwise_conv.weight");
+        assert_eq!(placed(lite, "blocks.0.0.bn2.weight"), "encoder._blocks.0._bn2.weight");
+        assert_eq!(placed(lite, "blocks.2.1.conv_pwl.weight"), "encoder._blocks.4._project_conv.weight");
+        assert_eq!(placed(lite, "blocks.6.0.bn1.bias"), "encoder._blocks.15._bn0.bias");
+        assert_eq!(placed(mobile, "blocks.0.0.conv_pw.weight"), "encoder.features.1.conv.1.weight");
+        assert_eq!(placed(mobile, "blocks.1.0.conv_dw.weight"), "encoder.features.2.conv.1.0.weight");
+        assert_eq!(placed(mobile, "blocks.6.0.bn3.weight"), "encoder.features.17.conv.3.weight");
+        assert_eq!(placed(mobile, "conv_head.weight"), CLASSIFIER);
+        assert_eq!(placed(mobile, "bn2.weight"), CLASSIFIER);
+        assert_eq!(placed(mobile, "blocks.6.0.bn3.num_batches_tracked"), COUNTER);
+    }
+
+    /// Every parameter of these encoders has a name in timm, and no two have the same.
+    #[test]
+    fn timms_names_reach_every_parameter() {
+        for encoder in [Encoder::EfficientnetLite1, Encoder::EfficientnetLite2, Encoder::MobilenetV2] {
+            let mapping = Mapping { encoder, naming: Naming::TimmRows };
+            let mut reached = std::collections::BTreeSet::new();
+            let rows = encoder.blocks_by_row().unwrap();
+            let mut modules = vec!["conv_stem".to_string(), "bn1".to_string()];
+            for (row, &blocks) in rows.iter().enumerate() {
+                let layers: &[&str] = if row == 0 {
+                    &["conv_dw", "bn1", "conv_pw", "bn2"]
+                } else {
+                    &["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
+                };
+                for block in 0..blocks {
+                    modules.extend(layers.iter().map(|layer| format!("blocks.{row}.{block}.{layer}")));
+                }
+            }
+            for module in &modules {
+                let Place::Parameter(name) = mapping.place(&format!("{module}.weight")) else { panic!("{module}") };
+                assert!(reached.insert(name));
+            }
+            let shapes = crate::encoders::Variant::from(encoder).shapes();
+            let weights = shapes.iter().filter(|shape| shape.name.ends_with(".weight"));
+            assert_eq!(weights.map(|shape| shape.name.clone()).collect::<std::collections::BTreeSet<_>>(), reached);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The service's program, which reads the models that the trainer writes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+/// The path of `maskcast`. Cargo builds only the binaries of a test's own package before it, so this one is built, or
+/// found up to date, when a test first needs it.
+pub fn maskcast() -> PathBuf {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(build);
+    PROGRAM.clone()
+}
+
+fn build() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let trainer = Path::new(env!("CARGO_BIN_EXE_maskcast-train"));
+    // The folder `debug` or `release`, and the target folder above it.
+    let (profile, target) = (trainer.parent().unwrap(), trainer.ancestors().nth(2).unwrap());
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--locked", "--package", "maskcast", "--bin", "maskcast", "--message-format", "json"]);
+    cargo.arg("--target-dir").arg(target).current_dir(root);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{cargo:?} failed: {}", output.status);
+    let messages = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let executables = messages.filter_map(|line| {
+        let message: Value = serde_json::from_slice(line).unwrap();
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    executables.last().expect("Cargo names the executable that it has built")
+}

@@ -1,0 +1,342 @@
+//! `maskcast-train` from the outside: from a folder of pictures to a model that `maskcast` runs, and every way in which
+//! that can be interrupted or go wrong.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::program::{Ended, Guard, maskcast, run, until};
+use maskcast::segment::golden::encode_png;
+use maskcast_train::weights;
+use tempfile::TempDir;
+
+const SIDE: usize = 64;
+
+/// A data set that can be learned in a minute: a bright disc on a dark ground, its place different in each picture.
+fn discs(train: usize, val: usize) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (part, count, first) in [("train", train, 0), ("val", val, 1000)] {
+        for kind in ["images", "masks"] {
+            std::fs::create_dir_all(folder.path().join(part).join(kind)).unwrap();
+        }
+        for index in 0..count {
+            let (rgb, mask) = disc(first + index);
+            let side = SIDE as u32;
+            let name = format!("{:04}.png", first + index);
+            let write = |kind: &str, png: Vec<u8>| {
+                std::fs::write(folder.path().join(part).join(kind).join(&name), png).unwrap()
+            };
+            write("images", encode_png(&rgb, side, side, png::ColorType::Rgb).unwrap());
+            write("masks", encode_png(&mask, side, side, png::ColorType::Grayscale).unwrap());
+        }
+    }
+    std::fs::write(folder.path().join("classes.txt"), "ground\ndisc\n").unwrap();
+    folder
+}
+
+fn disc(seed: usize) -> (Vec<u8>, Vec<u8>) {
+    let centre = ((seed * 37) % 40 + 12, (seed * 23) % 40 + 12);
+    let radius = 8 + seed % 5;
+    let (mut rgb, mut mask) = (Vec::new(), Vec::new());
+    for y in 0..SIDE {
+        for x in 0..SIDE {
+            let inside = x.abs_diff(centre.0).pow(2) + y.abs_diff(centre.1).pow(2) < radius * radius;
+            // A texture that differs from picture to picture, so that no two look alike.
+            let noise = ((x * 7 + y * 13 + seed * 29) % 32) as u8;
+            rgb.extend(if inside { [220 - noise, 200, 60 + noise] } else { [40 + noise, 60, 50] });
+            mask.push(u8::from(inside));
+        }
+    }
+    (rgb, mask)
+}
+
+/// `maskcast-train` with one thread.
+fn train(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_maskcast-train"));
+    command.env_remove("MASKCAST_LOG").env("OMP_WAIT_POLICY", "PASSIVE").args(arguments);
+    command
+}
+
+/// A small run: options that every test shares.
+const SMALL: [&str; 16] = [
+    "--strategy",
+    "scratch",
+    "--input",
+    "64x64",
+    "--batch",
+    "4",
+    "--decoder-widths",
+    "16,16,8,8",
+    "--lr",
+    "0.01",
+    "--ema",
+    "0.8",
+    "--threads",
+    "1",
+    "--loader-threads",
+    "1",
+];
+
+fn fit(data: &Path, output: &Path, more: &[&str]) -> Command {
+    let mut command = train(&["fit", data.to_str().unwrap(), "-o", output.to_str().unwrap()]);
+    command.args(SMALL).args(more);
+    command
+}
+
+fn ok(command: &mut Command) -> Ended {
+    let ended = run(command);
+    assert_eq!(ended.code, Some(0), "{command:?}: {}", ended.stderr);
+    ended
+}
+
+fn failed(command: &mut Command, code: i32, words: &[&str]) -> String {
+    let ended = run(command);
+    assert_eq!(ended.code, Some(code), "{command:?}: {}", ended.stderr);
+    for word in words {
+        assert!(ended.stderr.contains(word), "`{word}` is not in: {}", ended.stderr);
+    }
+    ended.stderr
+}
+
+#[test]
+fn a_run_gives_a_model_that_the_service_loads_and_a_report() {
+    let (data, folder) = (discs(24, 6), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    let ended = ok(&mut fit(data.path(), &output, &["--epochs", "12"]));
+    for name in ["model.onnx", "model-fp32.onnx", "best.safetensors", "report.html", "report.json"] {
+        assert!(output.join(name).is_file(), "{name} is missing: {}", ended.stderr);
+    }
+
+    // Learned: a disc is easy. Both forms of the model say so, and say the same.
+    let miou = |model: &str| {
+        let model = output.join(model);
+        let arguments = ["eval", model.to_str().unwrap(), data.path().to_str().unwrap(), "--json", "--threads", "1"];
+        let scores: serde_json::Value = serde_json::from_str(&ok(&mut train(&arguments)).text()).unwrap();
+        scores["scores"]["miou"].as_f64().unwrap()
+    };
+    let (trained, float, int8) = (miou("best.safetensors"), miou("model-fp32.onnx"), miou("model.onnx"));
+    assert!(trained > 0.8, "{trained}");
+    assert!((trained - float).abs() < 1e-3, "{trained} {float}");
+    assert!((float - int8).abs() <= 0.01, "{float} {int8}");
+
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(output.join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["history"].as_array().unwrap().len(), 12);
+    assert!((report["scores"]["miou"].as_f64().unwrap() - trained).abs() < 1e-9);
+    assert!(std::fs::read_to_string(output.join("report.html")).unwrap().contains("disc"));
+
+    // The service's own check: contract, labels, golden frame.
+    let verified = ok(maskcast().args(["model", "verify"]).arg(output.join("model.onnx")));
+    assert!(!verified.text().is_empty());
+    let shown = ok(maskcast().args(["model", "show"]).arg(output.join("model.onnx"))).text();
+    assert!(shown.contains("ground") && shown.contains("disc"), "{shown}");
+}
+
+/// The tensors of a run's last checkpoint, which are everything that decides how it goes on.
+fn state(output: &Path) -> Vec<(String, Vec<u8>)> {
+    let file = weights::read(&output.join("checkpoint.safetensors")).unwrap();
+    let bytes = |tensor: &tch::Tensor| {
+        let mut values = vec![0f32; tensor.numel()];
+        tensor.copy_data(&mut values, tensor.numel());
+        values.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect()
+    };
+    file.tensors.iter().map(|(name, tensor)| (name.clone(), bytes(tensor))).collect()
+}
+
+#[test]
+fn a_killed_run_that_is_resumed_ends_as_the_uninterrupted_one() {
+    let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
+    let options = ["--epochs", "5", "--accumulate", "3", "--cut-mix", "0.5", "--lovasz", "0.5"];
+    let whole = folder.path().join("whole");
+    ok(&mut fit(data.path(), &whole, &options));
+    let again = folder.path().join("again");
+    ok(&mut fit(data.path(), &again, &options));
+    assert!(state(&whole) == state(&again), "the same seed gives the same run, bit for bit");
+
+    let killed = folder.path().join("killed");
+    let checkpoint = killed.join("checkpoint.safetensors");
+    let mut child = Guard::spawn(fit(data.path(), &killed, &options).stdout(Stdio::null()).stderr(Stdio::null()));
+    // A checkpoint comes at the beginning and after each epoch; kill it while it works on the third one's epoch.
+    let seen = || std::fs::metadata(&checkpoint).and_then(|metadata| metadata.modified()).ok();
+    let mut last = until("a checkpoint", seen);
+    for _ in 0..2 {
+        last = until("the next checkpoint", || seen().filter(|&time| time != last));
+    }
+    child.signal("KILL");
+    child.wait(common::program::DEADLINE);
+    assert!(!killed.join("report.html").exists(), "it was killed before its end");
+    ok(&mut train(&["resume", killed.to_str().unwrap()]));
+    assert!(state(&whole) == state(&killed), "killed and resumed");
+    assert!(killed.join("report.html").is_file());
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on_later() {
+    let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    let mut child =
+        Guard::spawn(fit(data.path(), &output, &["--epochs", "3"]).stdout(Stdio::null()).stderr(Stdio::null()));
+    until("a checkpoint", || output.join("checkpoint.safetensors").exists().then_some(()));
+    child.signal("TERM");
+    assert_eq!(child.wait(common::program::DEADLINE).code(), Some(1));
+    let text = failed(&mut fit(data.path(), &output, &[]), 2, &["holds a run already", "resume"]);
+    assert!(text.contains(output.to_str().unwrap()));
+    ok(&mut train(&["resume", output.to_str().unwrap()]));
+    assert!(output.join("model.onnx").is_file());
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_ends_the_run_with_the_last_good_state() {
+    let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    let mut command =
+        fit(data.path(), &output, &["--epochs", "20", "--optimizer", "sgd", "--schedule", "constant", "--clip", "0"]);
+    command.args(["--lr", "1e30"]);
+    failed(&mut command, 1, &["is not a number", "lr", "checkpoint.safetensors"]);
+    assert!(
+        state(&output)
+            .iter()
+            .all(|(_, bytes)| { bytes.as_chunks::<4>().0.iter().all(|&value| f32::from_le_bytes(value).is_finite()) })
+    );
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_keeps_the_checkpoint_before() {
+    let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    // No file may grow beyond 64 KiB: a checkpoint does not fit.
+    let on_a_full_disk = |program: Command| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "sh"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command
+    };
+    let begin = || fit(data.path(), &output, &["--epochs", "1"]);
+    failed(&mut on_a_full_disk(begin()), 1, &["checkpoint", "could not be written", "begin again"]);
+    ok(&mut begin());
+    let checkpoint = output.join("checkpoint.safetensors");
+    let before = std::fs::read(&checkpoint).unwrap();
+    let resume = train(&["resume", output.to_str().unwrap()]);
+    failed(&mut on_a_full_disk(resume), 1, &["could not be written", "The one before is untouched", "resume"]);
+    assert!(std::fs::read(&checkpoint).unwrap() == before);
+    let left: Vec<_> = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".writing")), "{left:?}");
+}
+
+#[test]
+fn wrong_weights_are_named() {
+    let (data, folder) = (discs(4, 2), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    let weights = folder.path().join("weights.pth");
+    std::fs::write(&weights, b"<html>not found</html>").unwrap();
+    let pretrained = ["--strategy", "finetune", "--encoder", "resnet18", "--weights", weights.to_str().unwrap()];
+    let mut command =
+        train(&["fit", data.path().to_str().unwrap(), "-o", output.to_str().unwrap(), "--input", "64x64"]);
+    failed(command.args(pretrained), 1, &["weights.pth", "web page"]);
+
+    // A model of another encoder, as the start.
+    let other = folder.path().join("other");
+    ok(&mut fit(data.path(), &other, &["--epochs", "1", "--encoder", "mobilenet-v2"]));
+    let model = other.join("best.safetensors");
+    let init = ["--strategy", "finetune", "--init", model.to_str().unwrap(), "--encoder", "resnet18"];
+    let mut command =
+        train(&["fit", data.path().to_str().unwrap(), "-o", output.to_str().unwrap(), "--input", "64x64"]);
+    failed(command.args(init).args(["--decoder-widths", "16,16,8,8"]), 1, &["best.safetensors", "mobilenet-v2"]);
+}
+
+#[test]
+fn a_broken_picture_is_named() {
+    let (data, folder) = (discs(6, 2), tempfile::tempdir().unwrap());
+    let picture = data.path().join("train/images/0003.png");
+    let bytes = std::fs::read(&picture).unwrap();
+    std::fs::write(&picture, &bytes[..bytes.len() / 2]).unwrap();
+    let output = folder.path().join("run");
+    failed(&mut fit(data.path(), &output, &["--epochs", "1"]), 1, &["0003"]);
+    failed(&mut train(&["data", "check", data.path().to_str().unwrap()]), 1, &["keeps this data set"]);
+}
+
+#[test]
+fn wrong_options_are_all_named() {
+    let (data, folder) = (discs(4, 2), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    let wrong = ["--epochs", "0", "--ema", "1", "--scale-min", "3", "--cross-entropy", "0", "--dice", "0"];
+    failed(&mut fit(data.path(), &output, &wrong), 2, &["--epochs", "--ema", "--scale-min", "--cross-entropy"]);
+    failed(&mut fit(data.path(), &output, &["--input", "100x64"]), 2, &["multiple of 32", "96"]);
+    failed(&mut fit(&data.path().join("nowhere"), &output, &[]), 1, &["nowhere"]);
+}
+
+#[test]
+fn a_comparison_gives_a_table_and_goes_on_where_it_was_stopped() {
+    let (data, folder) = (discs(8, 2), tempfile::tempdir().unwrap());
+    let output = folder.path().join("compare");
+    let first = folder.path().join("first");
+    ok(&mut fit(data.path(), &first, &["--epochs", "1"]));
+    let model = first.join("best.safetensors");
+    let compare = || {
+        let mut command = train(&["compare", data.path().to_str().unwrap(), "-o", output.to_str().unwrap()]);
+        command.args(SMALL).args(["--strategies", "scratch", "--seeds", "0,1", "--epochs", "1"]);
+        command.args(["--from-model", model.to_str().unwrap()]);
+        command
+    };
+    let table = ok(&mut compare()).text();
+    assert!(table.contains("| scratch | efficientnet-lite0 |") && table.contains("| from a U-Net |"), "{table}");
+    for name in ["compare.json", "compare.html", "compare.svg"] {
+        assert!(output.join(name).is_file(), "{name}");
+    }
+    assert_eq!(ok(&mut compare()).text(), table, "what is done is not done again");
+    failed(compare().args(["--epochs", "2"]), 2, &["other options"]);
+}
+
+#[test]
+fn a_learning_rate_is_suggested() {
+    let (data, folder) = (discs(8, 2), tempfile::tempdir().unwrap());
+    let output = folder.path().join("lr");
+    let mut command = train(&["lr", "find", data.path().to_str().unwrap(), "-o", output.to_str().unwrap()]);
+    let ended = ok(command.args(SMALL).args(["--batches", "20"]));
+    assert!(ended.text().starts_with("--lr "), "{}", ended.text());
+    assert!(output.join("lr.svg").is_file());
+    assert!(std::fs::read_to_string(output.join("lr.csv")).unwrap().lines().count() > 5);
+}
+
+/// Moves pictures that validate to those that train.
+fn change(data: &Path) {
+    for kind in ["images", "masks"] {
+        std::fs::rename(data.join(format!("val/{kind}/1003.png")), data.join(format!("train/{kind}/1003.png")))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_run_does_not_go_on_with_changed_data_unless_it_begins_again() {
+    let (data, folder) = (discs(16, 4), tempfile::tempdir().unwrap());
+    let output = folder.path().join("run");
+    ok(&mut fit(data.path(), &output, &["--epochs", "2"]));
+    let before = state(&output);
+    change(data.path());
+    let resume = ["resume", output.to_str().unwrap()];
+    let words = ["16 pictures to train and 4 to validate then, 17 and 3 now", "--restart", "--init"];
+    failed(&mut train(&resume), 2, &words);
+    assert!(state(&output) == before, "nothing was learned");
+    ok(train(&resume).arg("--restart"));
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(output.join("report.json")).unwrap()).unwrap();
+    let epochs: Vec<_> = report["history"].as_array().unwrap().iter().map(|epoch| epoch["epoch"].as_u64()).collect();
+    assert_eq!(epochs, [Some(1), Some(2)], "all epochs, counted from the first");
+    assert!(state(&output) != before);
+    // The data is what this run now knows.
+    ok(&mut train(&resume));
+}
+
+#[test]
+fn batches_at_the_end_of_an_epoch_count_as_much_as_others() {
+    let (data, folder) = (discs(8, 2), tempfile::tempdir().unwrap());
+    // Two batches in an epoch: an accumulation of four has the same two as one of two.
+    let [two, four] = ["2", "4"].map(|accumulate| {
+        let output = folder.path().join(accumulate);
+        let options = ["--epochs", "2", "--optimizer", "sgd", "--clip", "0", "--accumulate", accumulate];
+        ok(&mut fit(data.path(), &output, &options));
+        state(&output)
+    });
+    assert!(two == four);
+}
