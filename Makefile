@@ -51,7 +51,7 @@ help: ## List these targets
 setup: $(RUNTIME) ## Install what building and running needs
 	@$(call install,$(PACKAGES))
 
-setup-test: setup setup-trainer $(PHOTOS) $(AXE) ## Install what the tests need beside that
+setup-test: setup setup-trainer $(PHOTOS) $(AXE) $(CLIP) ## Install what the tests need beside that
 	@$(call install,$(TEST_PACKAGES))
 
 # Asks dpkg first, so that a second run needs neither root nor network.

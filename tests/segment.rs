@@ -428,14 +428,11 @@ fn an_interrupted_run_leaves_what_it_has() {
     assert!(!folder.path().join("out.part.mp4").exists());
 }
 
+/// On the clip of the demo: pedestrians on a pavement beside a lawn and a building.
 #[test]
-fn the_bundled_model_sees_a_street() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let clip = root.join(".demo/vtest.avi");
-    if !clip.is_file() {
-        eprintln!("skipped: {} is not there; `make demo` fetches it", clip.display());
-        return;
-    }
+fn the_bundled_model_segments_a_street() {
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join(".demo/vtest.avi");
+    assert!(clip.is_file(), "{} is missing: run `make setup-test`", clip.display());
     let folder = tempfile::tempdir().unwrap();
     let short = folder.path().join("short.avi");
     ffmpeg(&["-i", clip.to_str().unwrap(), "-frames:v", "5", "-c", "copy", short.to_str().unwrap()]);
