@@ -20,6 +20,7 @@ pub mod tls;
 pub use basic::basic;
 pub(crate) use hashing::{digest, random, random_text};
 
+use crate::base::clock::Clock;
 use crate::base::repeats;
 use crate::base::secret::Secret;
 use crate::config::ServerConfig;
@@ -86,8 +87,8 @@ pub struct Refusal {
 
 impl Refusal {
     /// Blocks the thread until the refusal may be answered.
-    fn wait(self) -> Denied {
-        std::thread::sleep(self.answer_at.saturating_duration_since(Instant::now()));
+    fn wait(self, clock: &Clock) -> Denied {
+        clock.sleep_until(self.answer_at);
         self.denied
     }
 }
@@ -121,18 +122,28 @@ pub struct Access {
     sessions: Mutex<Sessions>,
     /// Paces of the slowest refusal lately, and until when that is.
     slowest: Mutex<Option<(u128, Instant)>>,
+    clock: Clock,
 }
 
 impl Access {
     /// # Errors
     /// When the system has no random numbers.
     pub fn new(config: &ServerConfig) -> Result<Self, String> {
+        Self::with_clock(config, Clock::system())
+    }
+
+    /// As [`Access::new`], with the clock by which limits, sessions and remembered passwords end and refusals are delayed.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn with_clock(config: &ServerConfig, clock: Clock) -> Result<Self, String> {
         Ok(Access {
             rules: RwLock::new(Arc::new(Rules::of(config))),
             verifier: Verifier::new()?,
             limits: Mutex::default(),
             sessions: Mutex::default(),
             slowest: Mutex::default(),
+            clock,
         })
     }
 
@@ -209,7 +220,7 @@ impl Access {
     pub fn remembered(&self, user: &str, password: &str, from: Option<IpAddr>) -> Option<Identity> {
         let rules = self.rules();
         let user = rules.users.user(user)?;
-        self.verifier.remembers(&user.hash, password, from, Instant::now()).then(|| identity(user))
+        self.verifier.remembers(&user.hash, password, from, self.clock.now()).then(|| identity(user))
     }
 
     /// Whether this user has this password: [`Access::check`], and blocks until a refusal may be answered.
@@ -217,7 +228,7 @@ impl Access {
     /// # Errors
     /// Not so, or tried too often; also in the log, without what was tried.
     pub fn password(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Denied> {
-        self.check(name, password, from).map_err(Refusal::wait)
+        self.check(name, password, from).map_err(|refusal| refusal.wait(&self.clock))
     }
 
     /// Whether this user has this password. Takes long and blocks; `from` is the client's address, where it is known.
@@ -229,7 +240,7 @@ impl Access {
         if let Some(identity) = self.remembered(name, password, from) {
             return Ok(identity);
         }
-        let (rules, now) = (self.rules(), Instant::now());
+        let (rules, now) = (self.rules(), self.clock.now());
         let refuse = |denied| Err(self.refusal(denied, now));
         let user = rules.users.user(name);
         let (attempt, limited) = self.count(name, from, now);
@@ -257,7 +268,7 @@ impl Access {
 
     /// A refusal of what was asked at `began`, to be answered at a multiple of [`PACE`] after it.
     fn refusal(&self, denied: Denied, began: Instant) -> Refusal {
-        let now = Instant::now();
+        let now = self.clock.now();
         let own = now.duration_since(began).as_millis() / PACE.as_millis() + 1;
         let mut slowest = lock(&self.slowest);
         let lately = slowest.filter(|(_, until)| *until > now).map_or(0, |(paces, _)| paces);
@@ -284,19 +295,19 @@ impl Access {
     /// # Errors
     /// Too many were tried. Blocks for a moment, as [`Access::digest_was_wrong`].
     pub fn try_digest(&self, name: &str, from: Option<IpAddr>) -> Result<DigestAttempt, Denied> {
-        let began = Instant::now();
+        let began = self.clock.now();
         match self.count(name, from, began) {
             (Some(attempt), _) => Ok(DigestAttempt { attempt, from, began }),
             (None, wait) => {
                 repeats::warn("", "", &format!("login by RTSP refused: too many attempts{}", place(from)));
-                Err(self.refusal(Denied::Limited(wait.unwrap_or(BUSY)), began).wait())
+                Err(self.refusal(Denied::Limited(wait.unwrap_or(BUSY)), began).wait(&self.clock))
             }
         }
     }
 
     /// The digest was right.
     pub fn digest_was_right(&self, tried: &DigestAttempt) {
-        lock(&self.limits).right(&tried.attempt, Instant::now());
+        lock(&self.limits).right(&tried.attempt, self.clock.now());
     }
 
     /// The digest was wrong: logs what may be the reason, which the client does not learn. Blocks until the refusal may be
@@ -304,7 +315,7 @@ impl Access {
     pub fn digest_was_wrong(&self, tried: &DigestAttempt) {
         let rules = self.rules();
         repeats::warn("", "", &format!("login by RTSP{} refused: {}", place(tried.from), why_not(&rules.users)));
-        self.refusal(Denied::Wrong, tried.began).wait();
+        self.refusal(Denied::Wrong, tried.began).wait(&self.clock);
     }
 
     fn refused(&self, name: &str, from: Option<IpAddr>, why: &str) {
@@ -319,12 +330,12 @@ impl Access {
     /// # Errors
     /// When the system has no random numbers.
     pub fn begin(&self, user: &str) -> Result<Begun, String> {
-        lock(&self.sessions).begin(user, Instant::now())
+        lock(&self.sessions).begin(user, self.clock.now())
     }
 
     /// Whose session this is.
     pub fn session(&self, id: &str) -> Option<Identity> {
-        let (name, csrf) = lock(&self.sessions).find(id, Instant::now())?;
+        let (name, csrf) = lock(&self.sessions).find(id, self.clock.now())?;
         let rules = self.rules();
         Some(Identity { csrf: Some(csrf), ..identity(rules.users.user(&name)?) })
     }

@@ -7,6 +7,12 @@ fn config(users: Users) -> ServerConfig {
     ServerConfig { users, ..ServerConfig::default() }
 }
 
+/// Goes by a clock that moves only when a refusal is waited for or the test moves it.
+fn with_manual_clock(config: &ServerConfig) -> (Access, Clock) {
+    let clock = Clock::manual();
+    (Access::with_clock(config, clock.clone()).unwrap(), clock)
+}
+
 fn user(name: &str, role: Role, password: &str) -> User {
     User { name: name.into(), role, hash: password::hash(password).unwrap(), rtsp_digest: None }
 }
@@ -21,15 +27,65 @@ fn tokens_and_passwords_tell_who_is_there() {
         users: vec![user("anna", Role::Operator, "correct horse")],
         tokens: vec![token("a", "one"), token("b", "two")],
     };
-    let access = Access::new(&config(users)).unwrap();
+    let (access, clock) = with_manual_clock(&config(users));
     assert_eq!(access.anonymous(), None);
     assert_eq!(access.token("two").unwrap().name.as_deref(), Some("b"));
     assert_eq!(access.token("three"), None);
     let anna = access.password("anna", "correct horse", None).unwrap();
     assert_eq!((anna.name.as_deref(), anna.role, &anna.csrf), (Some("anna"), Role::Operator, &None));
     assert_eq!(access.remembered("anna", "correct horse", None), Some(anna));
-    assert_eq!(access.password("anna", "correct house", None), Err(Denied::Wrong));
-    assert_eq!(access.password("bert", "correct horse", None), Err(Denied::Wrong));
+    for (name, password) in [("anna", "correct house"), ("bert", "correct horse")] {
+        let asked = clock.now();
+        assert_eq!(access.password(name, password, None), Err(Denied::Wrong));
+        assert_eq!(clock.now() - asked, PACE, "{name} is answered when every refusal is");
+    }
+}
+
+/// How many attempts a name has, and when the next one may be made, must not show whether there is such a user.
+#[test]
+fn unknown_names_have_as_many_attempts_as_users_and_get_them_back_as_late() {
+    let users = Users { users: vec![user("anna", Role::Viewer, "correct horse")], tokens: vec![] };
+    let attempts = ["anna", "nobody"].map(|name| {
+        let (access, clock) = with_manual_clock(&config(users.clone()));
+        // Of one address, until it is refused; then again each time that the refusal allows it.
+        let from = Some("192.0.2.77".parse().unwrap());
+        let (mut answers, mut tried) = (Vec::new(), 0);
+        while answers.len() < 4 {
+            match access.password(name, "correct house", from) {
+                Err(Denied::Wrong) => tried += 1,
+                Err(Denied::Limited(wait)) => {
+                    answers.push((tried, wait));
+                    clock.advance(wait);
+                }
+                Ok(who) => panic!("{who:?} is let in"),
+            }
+        }
+        answers
+    });
+    assert_eq!(attempts[0], attempts[1]);
+    // Ten in a row, of which time gives one back each two minutes.
+    let tried: Vec<_> = attempts[0].iter().map(|(tried, _)| *tried).collect();
+    assert_eq!(tried, [10, 11, 12, 13], "{attempts:?}");
+    let waits = attempts[0].iter().map(|(_, wait)| *wait);
+    assert!(
+        waits.clone().all(|wait| wait > Duration::from_secs(100) && wait <= Duration::from_secs(120)),
+        "{attempts:?}"
+    );
+}
+
+#[test]
+fn a_remembered_password_and_a_session_end_by_the_clock() {
+    let users = Users { users: vec![user("anna", Role::Viewer, "correct horse")], tokens: vec![] };
+    let (access, clock) = with_manual_clock(&config(users));
+    access.password("anna", "correct horse", None).unwrap();
+    let session = access.begin("anna").unwrap().id;
+    clock.advance(Duration::from_secs(30));
+    assert!(access.remembered("anna", "correct horse", None).is_some());
+    clock.advance(Duration::from_secs(31));
+    assert_eq!(access.remembered("anna", "correct horse", None), None);
+    assert!(access.session(&session).is_some());
+    clock.advance(sessions::IDLE);
+    assert_eq!(access.session(&session), None);
 }
 
 /// Else it could test passwords against the memory of those that were right lately.
@@ -46,9 +102,10 @@ fn a_limited_address_is_refused_also_while_the_password_is_remembered_for_anothe
 
 #[test]
 fn all_refusals_take_as_long_as_the_slowest_lately() {
-    let access = Access::new(&ServerConfig::default()).unwrap();
+    let (access, clock) = with_manual_clock(&ServerConfig::default());
     let answered_after = |took: Duration| {
-        let began = Instant::now().checked_sub(took).unwrap();
+        let began = clock.now();
+        clock.advance(took);
         access.refusal(Denied::Wrong, began).answer_at - began
     };
     // Unknown names take no time, and are answered no sooner than known ones.
@@ -59,6 +116,9 @@ fn all_refusals_take_as_long_as_the_slowest_lately() {
     // One that hangs does not hold up all others as long.
     assert_eq!(answered_after(PACE * 41 / 2), PACE * 21);
     assert_eq!(answered_after(Duration::ZERO), PACE * 10);
+    // A slow one slows down the others for ten minutes.
+    clock.advance(LATELY);
+    assert_eq!(answered_after(Duration::ZERO), PACE);
 }
 
 #[test]

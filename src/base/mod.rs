@@ -7,6 +7,7 @@ pub mod output;
 pub mod atomic_file;
 pub mod bounded;
 pub mod default_context;
+pub mod clock;
 pub mod descriptors;
 pub mod heap;
 pub mod ledger;
