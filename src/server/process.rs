@@ -42,10 +42,45 @@ mod tests {
         assert_eq!((field(text, "VmRSS"), field(text, "Threads"), field(text, "Vm")), (Some(186_420), Some(17), None));
     }
 
+    /// In a process of its own: here other tests open files and start threads at the same time.
     #[test]
-    fn this_process_uses_something() {
-        let usage = usage();
-        assert!(usage.resident_bytes.unwrap() > 1 << 20, "{usage:?}");
-        assert!(usage.open_fds.unwrap() >= 3 && usage.threads.unwrap() >= 2, "{usage:?}");
+    fn usage_grows_by_what_the_process_takes() {
+        const ALONE: &str = "MASKCAST_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = concat!(module_path!(), "::usage_grows_by_what_the_process_takes");
+            let name = name.split_once("::").unwrap().1;
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = command.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("1 passed"),
+                "{text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            return;
+        }
+        let before = usage();
+        let files: Vec<_> = (0..7).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let memory = vec![1_u8; 64 << 20];
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let threads: Vec<_> = (0..5)
+            .map(|_| {
+                let stopped = stopped.clone();
+                std::thread::spawn(move || stopped.recv())
+            })
+            .collect();
+        let work = cpu_time::ThreadTime::now();
+        while work.elapsed() < Duration::from_millis(50) {}
+        let after = usage();
+        let grown = |of: fn(&Usage) -> Option<u64>| of(&after).unwrap() - of(&before).unwrap();
+        assert_eq!(grown(|usage| usage.open_fds), 7, "{before:?} {after:?}");
+        assert_eq!(grown(|usage| usage.threads), 5, "{before:?} {after:?}");
+        let resident = grown(|usage| usage.resident_bytes) >> 20;
+        assert!((64..80).contains(&resident), "{resident} MiB: {before:?} {after:?}");
+        assert!(after.cpu - before.cpu >= Duration::from_millis(50), "{before:?} {after:?}");
+        assert!(after.open_fds.unwrap() >= 10, "standard input, output and error, and seven files: {after:?}");
+        std::hint::black_box((&memory, &files));
+        drop(stop);
+        threads.into_iter().for_each(|thread| assert!(thread.join().unwrap().is_err(), "nothing is sent"));
     }
 }
