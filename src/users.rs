@@ -292,7 +292,7 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::access::password;
@@ -333,25 +333,6 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         assert!(Users::load(&path).unwrap_err().contains("is open to everybody on this machine (mode 644)"));
-    }
-
-    /// `sudo maskcast user add` in /etc/maskcast, which belongs to root and the service's group.
-    #[test]
-    fn root_makes_a_file_that_the_service_can_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("users.toml");
-        let shared = folder.path().join("shared");
-        std::fs::create_dir(&shared).unwrap();
-        if chown(&shared, None, Some(4711)).is_err() {
-            // Only root can give a folder to another group.
-            Users::edit(&path, |_| Ok(())).unwrap();
-            assert_eq!(mode(&path), 0o600);
-            return;
-        }
-        std::fs::set_permissions(&shared, Permissions::from_mode(0o750)).unwrap();
-        let path = shared.join("users.toml");
-        Users::edit(&path, |_| Ok(())).unwrap();
-        assert_eq!((mode(&path), path.metadata().unwrap().gid()), (0o640, 4711));
     }
 
     #[test]

@@ -10,13 +10,32 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::audience::{Sighting, Viewer};
+use common::harness::{self, is_root};
 use common::http::{Mjpeg, get};
-use common::program::{tool, until};
+use common::program::{run, tool, until};
 use common::rtsp::DeafPlayer;
 use common::service::{Service, account, folder};
+use crossbeam_channel::tick;
 use faulty_camera::Camera;
 use faulty_camera::picture::{Reading, read};
 use tempfile::TempDir;
+
+fn main() {
+    harness::main(tests![
+        a_process_that_was_stopped_rtsp_over_tcp,
+        a_process_that_was_stopped_rtsp_over_udp,
+        a_process_that_was_stopped_http,
+        a_machine_that_was_too_slow_rtsp_over_tcp,
+        a_machine_that_was_too_slow_rtsp_over_udp,
+        a_machine_that_was_too_slow_http,
+        a_clock_that_is_set_back_rtsp_over_tcp,
+        a_clock_that_is_set_back_rtsp_over_udp,
+        a_clock_that_is_set_back_http,
+        viewers_that_read_nothing,
+        a_disk_that_hangs if can_mount,
+        late_frames_are_counted,
+    ]);
+}
 
 /// For how long the delay must then be normal.
 const PROOF: Duration = Duration::from_secs(3);
@@ -29,6 +48,9 @@ const STAY: Duration = Duration::from_secs(15);
 
 /// Pictures a viewer must have seen for its delay to be known: a second's.
 const ENOUGH: usize = 20;
+
+/// Frames that the camera takes in a second.
+const FPS: u64 = 20;
 
 const TCP: Kind = Kind { camera: "", stream: "transport = \"tcp\"" };
 const UDP: Kind = Kind { camera: "", stream: "transport = \"udp\"" };
@@ -49,16 +71,11 @@ struct Scene {
     _folder: TempDir,
 }
 
-/// Lets time pass: what is tested needs it.
-fn pass(time: Duration) {
-    let _ = crossbeam_channel::after(time).recv();
-}
-
 impl Scene {
     /// Both viewers see pictures when this returns.
     fn set(kind: Kind, stream: &str, variables: &[(&str, &str)]) -> Self {
         let folder = folder();
-        let spec = format!("name = \"gate\"\nsize = [320, 240]\nfps = 20\n{}", kind.camera);
+        let spec = format!("name = \"gate\"\nsize = [320, 240]\nfps = {FPS}\n{}", kind.camera);
         let camera = Camera::start(&toml::from_str(&spec).unwrap()).unwrap();
         let config = format!(
             "[[stream]]\nname = \"gate\"\nsource = \"{}\"\noverlay = {{ alpha = 0.0, legend = false }}\n{}\n{stream}\n",
@@ -130,6 +147,12 @@ impl Scene {
         });
     }
 
+    /// Waits until the camera has taken the frames of this time: it does so whatever the service does.
+    fn until_camera_has_taken(&self, time: Duration) {
+        let frames = self.camera.taken() + FPS * time.as_secs();
+        until("the camera takes frames", || (self.camera.taken() >= frames).then_some(()));
+    }
+
     fn signal(&self, name: &str) {
         self.service.program.child.signal(name);
     }
@@ -155,52 +178,49 @@ impl Scene {
 fn stopped(kind: Kind) {
     let scene = Scene::set(kind, "", &[]);
     scene.signal("STOP");
-    pass(Duration::from_secs(10));
+    scene.until_camera_has_taken(Duration::from_secs(10));
     scene.signal("CONT");
     scene.recovers(Instant::now());
     scene.strike();
 }
 
-#[test]
 fn a_process_that_was_stopped_rtsp_over_tcp() {
     stopped(TCP);
 }
 
-#[test]
 fn a_process_that_was_stopped_rtsp_over_udp() {
     stopped(UDP);
 }
 
-#[test]
 fn a_process_that_was_stopped_http() {
     stopped(HTTP);
 }
 
-/// A machine that is too slow for the camera for ten seconds: the process gets a part of the time only.
+/// A machine that is too slow for the camera for ten seconds: of the time, the process gets a twentieth.
 fn starved(kind: Kind) {
     let scene = Scene::set(kind, "", &[]);
-    let until = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < until {
+    let end = scene.camera.taken() + 10 * FPS;
+    let pace = tick(Duration::from_millis(10));
+    while scene.camera.taken() < end {
         scene.signal("STOP");
-        pass(Duration::from_millis(190));
+        for _ in 0..19 {
+            let _ = pace.recv();
+        }
         scene.signal("CONT");
-        pass(Duration::from_millis(10));
+        let _ = pace.recv();
     }
     scene.recovers(Instant::now());
     scene.strike();
 }
 
-#[test]
 fn a_machine_that_was_too_slow_rtsp_over_tcp() {
     starved(TCP);
 }
 
-#[test]
 fn a_machine_that_was_too_slow_rtsp_over_udp() {
     starved(UDP);
 }
 
-#[test]
 fn a_machine_that_was_too_slow_http() {
     starved(HTTP);
 }
@@ -240,23 +260,19 @@ fn clock_set_back(kind: Kind) {
     assert!((3590..3660).contains(&behind), "it is {behind} s behind:\n{log}");
 }
 
-#[test]
 fn a_clock_that_is_set_back_rtsp_over_tcp() {
     clock_set_back(TCP);
 }
 
-#[test]
 fn a_clock_that_is_set_back_rtsp_over_udp() {
     clock_set_back(UDP);
 }
 
-#[test]
 fn a_clock_that_is_set_back_http() {
     clock_set_back(HTTP);
 }
 
 /// Viewers that ask for pictures and take none. The bit rate is high, so that all buffers on the way fill up soon.
-#[test]
 fn viewers_that_read_nothing() {
     let scene = Scene::set(TCP, "encode = { bitrate = 20000, jpeg_quality = 95 }", &[]);
     let came = Instant::now();
@@ -266,7 +282,7 @@ fn viewers_that_read_nothing() {
         let viewers = scene.service.stream("gate")["viewers"]["mjpeg"].as_u64();
         (viewers == Some(2)).then_some(())
     });
-    pass(STAY);
+    scene.until_camera_has_taken(STAY);
     scene.recovers(came);
     // The others' pictures had no gap either.
     for viewer in &scene.viewers {
@@ -289,7 +305,9 @@ struct Disk {
 }
 
 impl Disk {
-    fn mount() -> Self {
+    /// # Errors
+    /// Why it cannot be mounted.
+    fn mount() -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         let file = std::fs::File::create(&image).unwrap();
@@ -297,8 +315,8 @@ impl Disk {
         tool("mkfs.ext4", ["-q", image.to_str().unwrap()]);
         let disk = Disk { folder, frozen: false };
         std::fs::create_dir(disk.path()).unwrap();
-        tool("mount", ["-o", "loop", image.to_str().unwrap(), disk.path().to_str().unwrap()]);
-        disk
+        let mounted = run(Command::new("mount").args(["-o", "loop"]).args([&image, &disk.path()]));
+        if mounted.code == Some(0) { Ok(disk) } else { Err(mounted.stderr.trim().to_owned()) }
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -327,25 +345,27 @@ impl Drop for Disk {
     }
 }
 
+fn can_mount() -> Result<(), String> {
+    if !is_root() {
+        return Err("only root can mount a disk that can be made to hang".into());
+    }
+    Disk::mount().map(drop).map_err(|error| format!("no disk can be mounted: {error}"))
+}
+
 fn sizes(folder: &Path) -> u64 {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
 }
 
 /// A disk that takes nothing for eight seconds costs the recording pictures, and nobody else.
-#[test]
 fn a_disk_that_hangs() {
-    if tool("id", ["-u"]).text() != "0" {
-        println!("only root may mount a disk that can be made to hang: not tested");
-        return;
-    }
-    let mut disk = Disk::mount();
+    let mut disk = Disk::mount().unwrap();
     let scene = Scene::set(TCP, &format!("record.dir = \"{}\"", disk.path().display()), &[]);
     let recorded = disk.path();
     until("there is a recording", || (sizes(&recorded) > 100_000).then_some(()));
     let hung = Instant::now();
     disk.freeze();
     let before = sizes(&recorded);
-    pass(Duration::from_secs(10));
+    scene.until_camera_has_taken(Duration::from_secs(10));
     scene.recovers(hung);
     assert_eq!(sizes(&recorded), before, "the disk has not hung");
     for viewer in &scene.viewers {
@@ -359,11 +379,10 @@ fn a_disk_that_hangs() {
 }
 
 /// What the metrics say of late frames adds up with the API.
-#[test]
 fn late_frames_are_counted() {
     let scene = Scene::set(TCP, "", &[]);
     scene.signal("STOP");
-    pass(Duration::from_secs(5));
+    scene.until_camera_has_taken(Duration::from_secs(5));
     scene.signal("CONT");
     scene.recovers(Instant::now());
     let late = |labels| scene.service.metrics().sum("maskcast_frames_dropped_total", labels);

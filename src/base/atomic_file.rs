@@ -79,16 +79,37 @@ pub fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// When this process may not change the owner or the mode.
 pub fn inherit_owner(file: &File, before: Option<&Metadata>, folder: &Metadata) -> io::Result<()> {
-    let made = file.metadata()?;
-    let (owner, group, mode) = match before {
-        Some(before) => (before.uid(), before.gid(), before.mode() & 0o770),
-        None if made.uid() == 0 && folder.gid() != 0 && folder.mode() & 0o050 != 0 => (0, folder.gid(), 0o640),
-        None => return Ok(()),
-    };
-    if (owner, group) != (made.uid(), made.gid()) {
-        fchown(file, Some(owner), Some(group))?;
+    let created = Ownership::of(&file.metadata()?);
+    let Some(new) = created.inherited(before.map(Ownership::of), Ownership::of(folder)) else { return Ok(()) };
+    if (new.user, new.group) != (created.user, created.group) {
+        fchown(file, Some(new.user), Some(new.group))?;
     }
-    file.set_permissions(Permissions::from_mode(mode))
+    file.set_permissions(Permissions::from_mode(new.mode))
+}
+
+/// The owner and the permissions of a file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ownership {
+    user: u32,
+    group: u32,
+    mode: u32,
+}
+
+impl Ownership {
+    fn of(metadata: &Metadata) -> Self {
+        Ownership { user: metadata.uid(), group: metadata.gid(), mode: metadata.mode() & 0o777 }
+    }
+
+    /// What a new file with this ownership gets instead: see [`inherit_owner`]. `None`: it stays as it is.
+    fn inherited(self, before: Option<Ownership>, folder: Ownership) -> Option<Ownership> {
+        match before {
+            Some(before) => Some(Ownership { mode: before.mode & 0o770, ..before }),
+            None if self.user == 0 && folder.group != 0 && folder.mode & 0o050 != 0 => {
+                Some(Ownership { user: 0, group: folder.group, mode: 0o640 })
+            }
+            None => None,
+        }
+    }
 }
 
 /// The folder that a file is in; the working folder for a name alone.
@@ -143,5 +164,26 @@ mod tests {
         let file = File::create(&new).unwrap();
         inherit_owner(&file, Some(&old.metadata().unwrap()), &folder.path().metadata().unwrap()).unwrap();
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o660);
+    }
+
+    /// `sudo maskcast user add` in /etc/maskcast, which belongs to root and the service's group.
+    #[test]
+    fn root_creates_a_file_that_the_group_of_the_service_can_read() {
+        let ownership = |user, group, mode| Ownership { user, group, mode };
+        let (root, anna) = (ownership(0, 0, 0o600), ownership(1000, 1000, 0o600));
+        let shared = ownership(0, 4711, 0o750);
+        assert_eq!(root.inherited(None, shared), Some(ownership(0, 4711, 0o640)));
+        for (created, folder, why) in [
+            (anna, shared, "only root can give it to another group"),
+            (root, ownership(0, 0, 0o755), "the folder is root's own"),
+            (root, ownership(0, 4711, 0o700), "the group may not look into the folder"),
+        ] {
+            assert_eq!(created.inherited(None, folder), None, "{why}");
+        }
+        // A file that was there keeps its ownership, without the rights of all others.
+        for before in [ownership(1000, 4711, 0o664), ownership(0, 4711, 0o660)] {
+            let kept = Some(Ownership { mode: 0o660, ..before });
+            assert_eq!(root.inherited(Some(before), shared), kept);
+        }
     }
 }

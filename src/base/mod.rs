@@ -6,8 +6,8 @@ pub mod output;
 
 pub mod atomic_file;
 pub mod bounded;
-pub mod default_context;
 pub mod clock;
+pub mod default_context;
 pub mod descriptors;
 pub mod heap;
 pub mod ledger;

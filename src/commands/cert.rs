@@ -132,22 +132,6 @@ mod tests {
     }
 
     #[test]
-    fn roots_key_is_for_the_group_that_shares_the_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        // Only root may give away what is his.
-        if std::os::unix::fs::chown(folder.path(), None, Some(4711)).is_err() {
-            return;
-        }
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
-        let output = folder.path().join("tls");
-        for force in [false, true] {
-            cert(&CertArgs { host: vec!["localhost".into()], output: output.clone(), force }).unwrap();
-            let key = output.join(KEY).metadata().unwrap();
-            assert_eq!((key.gid(), key.permissions().mode() & 0o777), (4711, 0o640));
-        }
-    }
-
-    #[test]
     fn by_itself_it_is_for_this_machine() {
         let names = own_names();
         assert!(names.len() >= 3 && names.iter().any(|name| name == "localhost"), "{names:?}");

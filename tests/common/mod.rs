@@ -6,6 +6,7 @@ pub mod binary;
 pub mod browser;
 pub mod clip;
 pub mod fakes;
+pub mod harness;
 pub mod http;
 pub mod media_server;
 pub mod onnx;

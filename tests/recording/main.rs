@@ -4,7 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod disk;
+mod recordings;
 
 use std::path::{Path, PathBuf};
 
@@ -13,15 +13,8 @@ use common::clip;
 use common::http::{get, get_json};
 use common::program::{DEADLINE, until};
 use common::service::{Service, account, folder};
+use recordings::{frames, list, stream};
 use serde_json::{Value, json};
-
-/// A stream of a moving picture that is recorded into `rec` as `record` says.
-fn stream(fps: u32, source: &str, record: &str) -> String {
-    format!(
-        "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps={fps}{source}\"\n\
-         encode.keyframe_interval = \"60s\"\n[stream.record]\ndir = \"rec\"\n{record}\n"
-    )
-}
 
 /// The files in `folder/rec`, in the order of their names.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -35,26 +28,12 @@ fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
 
-/// What the API lists.
-fn list(service: &Service) -> Vec<Value> {
-    get_json(&format!("{}api/v1/streams/gate/recordings", service.page)).as_array().unwrap().clone()
-}
-
 /// Waits until the API lists so many recordings that are whole; gives all.
 fn until_whole(service: &Service, count: usize) -> Vec<Value> {
     until(&format!("{count} whole recordings"), || {
         let list = list(service);
         (list.iter().filter(|recording| recording["complete"] == true).count() >= count).then_some(list)
     })
-}
-
-/// Frames in all files, each of which must be faultless.
-fn frames(files: &[PathBuf]) -> u64 {
-    let count = |file: &PathBuf| {
-        assert_eq!(clip::complaints(file), "", "{}", file.display());
-        clip::probe(file).frames
-    };
-    files.iter().map(count).sum()
 }
 
 /// The keyframes come far apart by themselves: each cut is by one that was asked for.

@@ -52,20 +52,25 @@ fn pictures_that_go_out_keep_a_connection_and_silence_ends_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut connection, _client) = plain().await;
-        connection.idle_limit = Duration::from_millis(200);
         let mut bytes = [0; 8];
-        let started = Instant::now();
+        // The timer starts when there is nothing to read.
+        std::future::poll_fn(|cx| {
+            let read = Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes));
+            assert!(read.is_pending(), "{read:?}");
+            Poll::Ready(())
+        })
+        .await;
         for _ in 0..8 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            std::future::poll_fn(|cx| {
-                let read = Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes));
-                assert!(read.is_pending(), "{read:?}");
-                Pin::new(&mut connection).poll_write(cx, b"picture")
-            })
-            .await
-            .unwrap();
+            let idle = connection.idle.as_mut().unwrap();
+            // It would end in a moment.
+            idle.as_mut().reset(Instant::now() + IDLE_LIMIT / 100);
+            let written = Instant::now();
+            std::future::poll_fn(|cx| Pin::new(&mut connection).poll_write(cx, b"picture")).await.unwrap();
+            let deadline = connection.idle.as_ref().unwrap().deadline();
+            assert!(deadline >= written + IDLE_LIMIT, "a frame that goes out starts the timer again");
         }
-        assert!(started.elapsed() > Duration::from_millis(400));
+        // The limit is over.
+        connection.idle.as_mut().unwrap().as_mut().reset(Instant::now());
         let mut buffer = ReadBuf::new(&mut bytes);
         let gone = std::future::poll_fn(|cx| Pin::new(&mut connection).poll_read(cx, &mut buffer)).await;
         assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::TimedOut);

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use maskcast::base::stop::Stop;
 use maskcast::commands::Failure;
 use maskcast::commands::run::stop_on_signals;
-use maskcast::base::stop::Stop;
 
 use super::finish::{environment, name, took};
 use crate::data::DataArgs;

@@ -1,29 +1,58 @@
 //! Recordings on a disk that is full.
 
+mod common;
+#[path = "recording/recordings.rs"]
+mod recordings;
+
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use common::clip;
+use common::harness::{self, is_root};
+use common::program::{run, until};
+use common::service::{Service, folder};
+use recordings::{frames, list, stream};
 use tempfile::TempDir;
 
-use crate::common::clip;
-use crate::common::program::{tool, until};
-use crate::common::service::{Service, folder};
-use crate::{frames, list, stream};
+/// Set in the namespaces that another user than root gets.
+const INSIDE: &str = "MASKCAST_TEST_NAMESPACE";
+
+/// Any user may mount a disk in memory in user and mount namespaces of his own, where the machine permits these.
+fn main() {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount"]).stdin(Stdio::null());
+        command
+    };
+    let is_permitted = || unshare().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !is_root() && std::env::var_os(INSIDE).is_none() && is_permitted() {
+        let program = std::env::current_exe().unwrap();
+        let error = unshare().arg(program).args(std::env::args_os().skip(1)).env(INSIDE, "1").exec();
+        panic!("unshare: {error}");
+    }
+    harness::main(tests![
+        a_full_disk_stops_the_recording_until_there_is_room_and_nothing_else if can_mount,
+        the_oldest_recordings_make_room_for_the_floor_and_without_any_it_pauses if can_mount,
+    ]);
+}
 
 /// A small disk in memory.
 struct Disk(TempDir);
 
 impl Disk {
-    /// `None` where it may not be mounted.
-    fn mount(megabytes: u32) -> Option<Self> {
-        if tool("id", ["-u"]).text() != "0" {
-            println!("only root may mount a small disk: not tested");
-            return None;
-        }
+    /// # Errors
+    /// Why it cannot be mounted.
+    fn mount(megabytes: u32) -> Result<Self, String> {
         let disk = Disk(tempfile::tempdir().unwrap());
         let size = format!("size={megabytes}m");
-        tool("mount", ["-t", "tmpfs", "-o", &size, "tmpfs", disk.0.path().to_str().unwrap()]);
-        Some(disk)
+        let ended = run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(disk.0.path()));
+        if ended.code == Some(0) { Ok(disk) } else { Err(ended.stderr.trim().to_owned()) }
     }
+}
+
+fn can_mount() -> Result<(), String> {
+    let mounted = Disk::mount(1).map(drop);
+    mounted.map_err(|error| format!("a disk in memory needs root or user namespaces: {error}"))
 }
 
 impl Drop for Disk {
@@ -40,9 +69,8 @@ fn busy_stream(disk: &Disk, record: &str) -> String {
         .replace("encode.keyframe_interval = \"60s\"", "encode = { bitrate = 2000, keyframe_interval = \"1s\" }")
 }
 
-#[test]
 fn a_full_disk_stops_the_recording_until_there_is_room_and_nothing_else() {
-    let Some(disk) = Disk::mount(4) else { return };
+    let disk = Disk::mount(4).unwrap();
     let folder = folder();
     let filler = disk.0.path().join("filler");
     std::fs::write(&filler, vec![0; 3 << 20]).unwrap();
@@ -69,9 +97,8 @@ fn a_full_disk_stops_the_recording_until_there_is_room_and_nothing_else() {
     assert!(frames(&[disk.0.path().join(newer["name"].as_str().unwrap())]) >= 15);
 }
 
-#[test]
 fn the_oldest_recordings_make_room_for_the_floor_and_without_any_it_pauses() {
-    let Some(disk) = Disk::mount(8) else { return };
+    let disk = Disk::mount(8).unwrap();
     let folder = folder();
     let service = Service::ready(folder.path(), &busy_stream(&disk, "segment = \"1s\"\nmin_free = \"6MB\""));
     let metrics = |name: &str, labels: &[(&str, &str)]| service.metrics().sum(name, labels);

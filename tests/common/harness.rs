@@ -1,0 +1,48 @@
+//! The main function of test programs that need something which a machine may lack, such as root's rights or a network.
+//!
+//! A test whose prerequisite is missing counts as ignored, and the reason is printed; Rust's own harness has no way to say
+//! so while it runs.
+
+use libtest_mimic::{Arguments, Completion, Trial};
+
+/// A prerequisite: whether this machine has it.
+///
+/// # Errors
+/// What is missing.
+pub type Needs = fn() -> Result<(), String>;
+
+/// A test that runs on every machine.
+pub fn test(name: &str, run: fn()) -> Trial {
+    test_if(name, || Ok(()), run)
+}
+
+/// A test that is ignored where its prerequisite is missing.
+pub fn test_if(name: &str, needs: Needs, run: fn()) -> Trial {
+    Trial::ignorable_test(name, move || match needs() {
+        Ok(()) => {
+            run();
+            Ok(Completion::Completed)
+        }
+        Err(missing) => Ok(Completion::ignored_with(missing)),
+    })
+}
+
+/// Runs the tests as the command line asks, and ends the process.
+pub fn main(tests: Vec<Trial>) -> ! {
+    libtest_mimic::run(&Arguments::from_args(), tests).exit()
+}
+
+/// The tests of a program, by the names of their functions: `tests![one, two if prerequisite]`.
+#[macro_export]
+macro_rules! tests {
+    ($($run:ident $(if $needs:path)?),* $(,)?) => {
+        vec![$($crate::tests!(@ $run $($needs)?)),*]
+    };
+    (@ $run:ident) => { $crate::common::harness::test(stringify!($run), $run) };
+    (@ $run:ident $needs:path) => { $crate::common::harness::test_if(stringify!($run), $needs, $run) };
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,0 +1,31 @@
+//! A stream that is recorded, and its recordings.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::common::clip;
+use crate::common::http::get_json;
+use crate::common::service::Service;
+
+/// A stream of a moving picture that is recorded into `rec` as `record` says.
+pub fn stream(fps: u32, source: &str, record: &str) -> String {
+    format!(
+        "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps={fps}{source}\"\n\
+         encode.keyframe_interval = \"60s\"\n[stream.record]\ndir = \"rec\"\n{record}\n"
+    )
+}
+
+/// What the API lists.
+pub fn list(service: &Service) -> Vec<Value> {
+    get_json(&format!("{}api/v1/streams/gate/recordings", service.page)).as_array().unwrap().clone()
+}
+
+/// Frames in all files, each of which must be faultless.
+pub fn frames(files: &[PathBuf]) -> u64 {
+    let count = |file: &PathBuf| {
+        assert_eq!(clip::complaints(file), "", "{}", file.display());
+        clip::probe(file).frames
+    };
+    files.iter().map(count).sum()
+}
