@@ -316,7 +316,11 @@ impl Disk {
         let disk = Disk { folder, frozen: false };
         std::fs::create_dir(disk.path()).unwrap();
         let mounted = run(Command::new("mount").args(["-o", "loop"]).args([&image, &disk.path()]));
-        if mounted.code == Some(0) { Ok(disk) } else { Err(mounted.stderr.trim().to_owned()) }
+        if mounted.code == Some(0) {
+            Ok(disk)
+        } else {
+            Err(mounted.stderr.lines().next().unwrap_or_default().to_owned())
+        }
     }
 
     fn path(&self) -> std::path::PathBuf {

@@ -46,7 +46,7 @@ impl Disk {
         let disk = Disk(tempfile::tempdir().unwrap());
         let size = format!("size={megabytes}m");
         let ended = run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(disk.0.path()));
-        if ended.code == Some(0) { Ok(disk) } else { Err(ended.stderr.trim().to_owned()) }
+        if ended.code == Some(0) { Ok(disk) } else { Err(ended.stderr.lines().next().unwrap_or_default().to_owned()) }
     }
 }
 
