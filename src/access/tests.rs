@@ -52,7 +52,8 @@ fn unknown_names_have_as_many_attempts_as_users_and_get_them_back_as_late() {
         let (mut answers, mut tried) = (Vec::new(), 0);
         while answers.len() < 4 {
             match access.password(name, "correct house", from) {
-                Err(Denied::Wrong) => tried += 1,
+                Err(Denied::Wrong) if tried < 100 => tried += 1,
+                Err(Denied::Wrong) => panic!("{name} is never refused"),
                 Err(Denied::Limited(wait)) => {
                     answers.push((tried, wait));
                     clock.advance(wait);

@@ -19,11 +19,15 @@ pub(super) fn usage() -> Usage {
     // The listing itself is one of the open files while it is read.
     let open_fds = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count().saturating_sub(1) as u64);
     Usage {
-        resident_bytes: field(&status, "VmRSS").map(|kib| kib * 1024),
+        resident_bytes: resident_bytes(&status),
         open_fds,
         threads: field(&status, "Threads"),
         cpu: ProcessTime::now().as_duration(),
     }
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    field(status, "VmRSS").map(|kib| kib * 1024)
 }
 
 /// The number after `name:` in the text of `/proc/PID/status`.
@@ -40,6 +44,7 @@ mod tests {
     fn reads_the_fields_of_proc_status() {
         let text = "Name:\tmaskcast\nVmRSS:\t  186420 kB\nRssAnon:\t 1 kB\nThreads:\t17\n";
         assert_eq!((field(text, "VmRSS"), field(text, "Threads"), field(text, "Vm")), (Some(186_420), Some(17), None));
+        assert_eq!(resident_bytes(text), Some(190_894_080));
     }
 
     /// In a process of its own: here other tests open files and start threads at the same time.
