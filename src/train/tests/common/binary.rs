@@ -27,9 +27,9 @@ fn build() -> PathBuf {
     let output = cargo.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{cargo:?} failed: {}", output.status);
     let messages = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-    let executables = messages.filter_map(|line| {
+    let mut executables = messages.filter_map(|line| {
         let message: Value = serde_json::from_slice(line).unwrap();
         message["executable"].as_str().map(PathBuf::from)
     });
-    executables.last().expect("Cargo names the executable that it has built")
+    executables.next_back().expect("Cargo names the executable that it has built")
 }
