@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use maskcast::config::{OverlayConfig, Style};
-use maskcast::frame::{Label, Mask, OwnedPicture, PixelFormat, Pixels, Rgb, VideoInfo};
+use maskcast::frame::{Label, Mask, OwnedImage, PixelFormat, Pixels, Rgb, VideoInfo};
 use maskcast::overlay::Overlay;
 
 const CLASSES: usize = 12;
@@ -50,12 +50,12 @@ fn median(style: Style, info: VideoInfo, mask: Option<&Mask>) -> Duration {
     let config =
         OverlayConfig { style, alpha: 0.45, hide: Some(vec!["class 3".into()]), legend: true, colors: Vec::new() };
     let mut overlay = Overlay::new(&config, &labels).expect("the hidden class is in the list");
-    let source = OwnedPicture::new(info, 0);
-    let mut target = OwnedPicture::new(info, 0);
+    let source = OwnedImage::new(info, 0);
+    let mut target = OwnedImage::new(info, 0);
     let mut times: Vec<Duration> = (0..120)
         .map(|_| {
             let start = Instant::now();
-            overlay.draw(&source.picture(), mask, &mut target.picture_mut());
+            overlay.draw(&source.image(), mask, &mut target.image_mut());
             start.elapsed()
         })
         .collect();

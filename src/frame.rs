@@ -1,7 +1,7 @@
 //! What flows through the pipeline: [`Frame`]s on the way in, [`Mask`]s on the way out.
 //!
-//! Full-size pictures stay in the planar YUV that decoders produce and encoders want (I420 or NV12); they are never
-//! converted to RGB. A [`Picture`] borrows the planes of such a picture, wherever its memory lives.
+//! Full-size images stay in the planar YUV that decoders produce and encoders want (I420 or NV12); they are never
+//! converted to RGB. A [`Image`] borrows the planes of such a image, wherever its memory lives.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Label {
 /// A model's labels, by class index; shared by all masks that it makes.
 pub type Labels = Arc<[Label]>;
 
-/// Memory layout of a 4:2:0 picture.
+/// Memory layout of a 4:2:0 image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
     /// Three planes: Y, U, V; the chroma planes have half the width and height, rounded up.
@@ -56,7 +56,7 @@ impl Matrix {
         }
     }
 
-    /// The matrix of video that does not name one: by convention BT.709 for HD and BT.601 below it. The picture may be
+    /// The matrix of video that does not name one: by convention BT.709 for HD and BT.601 below it. The image may be
     /// upright or turned by a quarter: HD has a long side of 1280 pixels or a short side of 720.
     pub fn assumed(width: usize, height: usize) -> Self {
         if width.max(height) >= 1280 || width.min(height) >= 720 { Matrix::Bt709 } else { Matrix::Bt601 }
@@ -66,7 +66,7 @@ impl Matrix {
 /// The code of ITU-T H.273 for a transfer function or for primaries that are not known.
 pub const UNSPECIFIED: u8 = 2;
 
-/// How the numbers of a picture map to colours. Each part is known or unknown by itself.
+/// How the numbers of a image map to colours. Each part is known or unknown by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Colorimetry {
     pub matrix: Matrix,
@@ -91,7 +91,7 @@ impl Default for Colorimetry {
     }
 }
 
-/// Shape and meaning of a stream's pictures; constant until the source renegotiates.
+/// Shape and meaning of a stream's images; constant until the source renegotiates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VideoInfo {
     /// Luma width in pixels.
@@ -159,34 +159,34 @@ pub struct PlaneMut<'a> {
     pub stride: usize,
 }
 
-/// A borrowed picture. For NV12 the third plane is empty.
+/// A borrowed image. For NV12 the third plane is empty.
 #[derive(Clone, Copy)]
-pub struct Picture<'a> {
+pub struct Image<'a> {
     pub info: VideoInfo,
     pub planes: [Plane<'a>; 3],
 }
 
-/// A borrowed picture that can be written. For NV12 the third plane is empty.
-pub struct PictureMut<'a> {
+/// A borrowed image that can be written. For NV12 the third plane is empty.
+pub struct ImageMut<'a> {
     pub info: VideoInfo,
     pub planes: [PlaneMut<'a>; 3],
 }
 
-/// Memory that holds one picture: a mapped GStreamer buffer, or plain vectors in tests.
+/// Memory that holds one image: a mapped GStreamer buffer, or plain vectors in tests.
 pub trait Pixels: Send + Sync {
-    fn picture(&self) -> Picture<'_>;
+    fn image(&self) -> Image<'_>;
 }
 
-/// A picture in plain memory with tightly packed or padded rows.
+/// A image in plain memory with tightly packed or padded rows.
 #[derive(Clone)]
-pub struct OwnedPicture {
+pub struct OwnedImage {
     info: VideoInfo,
     planes: [Vec<u8>; 3],
     strides: [usize; 3],
 }
 
-impl OwnedPicture {
-    /// A black picture (Y 16, chroma 128) whose rows are padded by `padding` bytes.
+impl OwnedImage {
+    /// A black image (Y 16, chroma 128) whose rows are padded by `padding` bytes.
     pub fn new(info: VideoInfo, padding: usize) -> Self {
         let mut planes: [Vec<u8>; 3] = Default::default();
         let mut strides = [0; 3];
@@ -195,20 +195,20 @@ impl OwnedPicture {
             strides[plane] = width + padding;
             planes[plane] = vec![if plane == 0 { 16 } else { 128 }; strides[plane] * height];
         }
-        OwnedPicture { info, planes, strides }
+        OwnedImage { info, planes, strides }
     }
 
-    /// The same picture in memory of its own.
-    pub fn copy_of(picture: &Picture<'_>) -> Self {
-        let mut copy = OwnedPicture::new(picture.info, 0);
-        picture.copy_to(&mut copy.picture_mut());
+    /// The same image in memory of its own.
+    pub fn copy_of(image: &Image<'_>) -> Self {
+        let mut copy = OwnedImage::new(image.info, 0);
+        image.copy_to(&mut copy.image_mut());
         copy
     }
 
-    pub fn picture_mut(&mut self) -> PictureMut<'_> {
+    pub fn image_mut(&mut self) -> ImageMut<'_> {
         let [y, u, v] = &mut self.planes;
         let [sy, su, sv] = self.strides;
-        PictureMut {
+        ImageMut {
             info: self.info,
             planes: [
                 PlaneMut { data: y, stride: sy },
@@ -219,20 +219,20 @@ impl OwnedPicture {
     }
 }
 
-impl Pixels for OwnedPicture {
-    fn picture(&self) -> Picture<'_> {
+impl Pixels for OwnedImage {
+    fn image(&self) -> Image<'_> {
         let plane = |n: usize| Plane { data: &self.planes[n], stride: self.strides[n] };
-        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
+        Image { info: self.info, planes: [plane(0), plane(1), plane(2)] }
     }
 }
 
-impl Picture<'_> {
-    /// Copies all planes; both pictures must have the same size and format.
-    pub fn copy_to(&self, target: &mut PictureMut<'_>) {
+impl Image<'_> {
+    /// Copies all planes; both images must have the same size and format.
+    pub fn copy_to(&self, target: &mut ImageMut<'_>) {
         assert_eq!(
             (self.info.width, self.info.height, self.info.format),
             (target.info.width, target.info.height, target.info.format),
-            "pictures of one shape"
+            "images of one shape"
         );
         for plane in 0..self.info.planes() {
             let (width, height) = self.info.plane_size(plane);
@@ -244,7 +244,7 @@ impl Picture<'_> {
     }
 }
 
-/// One decoded picture of a stream. Cheap to clone: the pixels are shared.
+/// One decoded image of a stream. Cheap to clone: the pixels are shared.
 #[derive(Clone)]
 pub struct Frame {
     /// The stream's name.
@@ -260,7 +260,7 @@ pub struct Frame {
 
 impl Frame {
     pub fn info(&self) -> VideoInfo {
-        self.pixels.picture().info
+        self.pixels.image().info
     }
 }
 
@@ -270,7 +270,7 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// The classes of a frame's pixels, at the model's resolution: the whole picture squeezed to `width` × `height`.
+/// The classes of a frame's pixels, at the model's resolution: the whole image squeezed to `width` × `height`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// Sequence number of the frame that the mask belongs to.
@@ -288,7 +288,7 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// Row or column of the mask that covers position `at` of a picture side of `size` pixels. Pixel centres are at
+    /// Row or column of the mask that covers position `at` of a image side of `size` pixels. Pixel centres are at
     /// half integers on both sides, as in the resize that made the model's input.
     pub fn index(at: usize, size: usize, mask_size: usize) -> usize {
         ((2 * at + 1) * mask_size / (2 * size)).min(mask_size - 1)
@@ -339,11 +339,11 @@ mod tests {
     #[test]
     fn copies_between_different_strides() {
         let info = VideoInfo::new(PixelFormat::I420, 5, 3);
-        let mut a = OwnedPicture::new(info, 7);
+        let mut a = OwnedImage::new(info, 7);
         for (n, byte) in a.planes[0].iter_mut().enumerate() {
             *byte = n as u8;
         }
-        let b = OwnedPicture::copy_of(&a.picture());
+        let b = OwnedImage::copy_of(&a.image());
         assert_eq!(b.strides[0], 5);
         assert_eq!(&b.planes[0][5..10], &a.planes[0][12..17]);
     }

@@ -10,7 +10,7 @@ mod causes;
 mod error;
 
 pub use causes::describe;
-pub use error::{GstError, Kind};
+pub use error::{GstError, GstErrorKind};
 
 use causes::{descriptor_shortage, is_missing_plugin};
 
@@ -33,8 +33,10 @@ fn log_warnings() {
         glib::log_set_default_handler(|domain, level, text| {
             let line = || format!("{}: {text}", domain.unwrap_or("GLib"));
             match level {
-                glib::LogLevel::Error | glib::LogLevel::Critical => crate::base::repeats::error("", "", None, &line()),
-                glib::LogLevel::Warning => crate::base::repeats::warn("", "", &line()),
+                glib::LogLevel::Error | glib::LogLevel::Critical => {
+                    crate::base::log_dedup::error("", "", None, &line())
+                }
+                glib::LogLevel::Warning => crate::base::log_dedup::warn("", "", &line()),
                 _ => glib::log_default_handler(domain, level, Some(text)),
             }
         });

@@ -73,7 +73,7 @@ pub const LONGEST_NAME: usize = 64;
 /// The file as it is written.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct UsersDocument {
     #[serde(default)]
     user: Vec<UserEntry>,
     #[serde(default)]
@@ -144,7 +144,7 @@ impl Users {
     /// # Errors
     /// What is wrong with it, and where; never what is written there as a password or hash.
     pub fn parse(text: &str) -> Result<Users, String> {
-        let document: Document = toml::from_str(text).map_err(|error| {
+        let document: UsersDocument = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             // As in "invalid type: string "…", expected a sequence": what stands there may be a password.
             let message = match error.message().rsplit_once(", expected ") {
@@ -205,8 +205,10 @@ impl Users {
             role: token.role.name().into(),
             sha256: to_hex(&token.sha256),
         };
-        let document =
-            Document { user: self.users.iter().map(user).collect(), token: self.tokens.iter().map(token).collect() };
+        let document = UsersDocument {
+            user: self.users.iter().map(user).collect(),
+            token: self.tokens.iter().map(token).collect(),
+        };
         toml::to_string(&document).map(|text| HEADING.to_owned() + &text).map_err(|error| error.to_string())
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::onnx::{self, proto};
 use common::program::{maskcast, run};
 use maskcast::config::{ModelConfig, Provider};
-use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
+use maskcast::frame::{Frame, OwnedImage, PixelFormat, VideoInfo};
 use maskcast::segment::ModelError;
 use maskcast::segment::Segmenter;
 use maskcast::segment::onnx::Model;
@@ -120,16 +120,16 @@ impl Net {
 const BACKGROUND_AND_RED: [&str; 2] = ["background", "red"];
 const COLOURS: [&str; 4] = ["else", "red", "green", "blue"];
 
-fn card(head: &str, labels: &[&str]) -> String {
+fn manifest(head: &str, labels: &[&str]) -> String {
     let label = |(n, name): (usize, &&str)| format!("[[labels]]\nname = \"{name}\"\ncolor = \"#0000{n:02x}\"\n");
     format!("{head}\n{}", labels.iter().enumerate().map(label).collect::<String>())
 }
 
-fn saved(model: &proto::Model, card: &str) -> (tempfile::TempDir, PathBuf) {
+fn saved(model: &proto::Model, manifest: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.onnx");
     onnx::save(model, &path);
-    std::fs::write(folder.path().join("net.toml"), card).unwrap();
+    std::fs::write(folder.path().join("net.toml"), manifest).unwrap();
     (folder, path)
 }
 
@@ -139,16 +139,16 @@ fn cpu(path: &Path) -> ModelConfig {
     config
 }
 
-fn load(model: &proto::Model, card: &str) -> Result<Model, ModelError> {
-    let (_folder, path) = saved(model, card);
+fn load(model: &proto::Model, manifest: &str) -> Result<Model, ModelError> {
+    let (_folder, path) = saved(model, manifest);
     Model::load(&cpu(&path), 1)
 }
 
 /// A frame whose left half is red and whose right half is blue, BT.601 video range.
 fn red_and_blue() -> Frame {
     let (width, height) = (WIDTH * 2, HEIGHT * 2);
-    let mut picture = OwnedPicture::new(VideoInfo::new(PixelFormat::I420, width, height), 0);
-    let view = picture.picture_mut();
+    let mut picture = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 0);
+    let view = picture.image_mut();
     for (n, (plane, (red, blue))) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]).enumerate() {
         let side = if n == 0 { width } else { width / 2 };
         for row in plane.data.chunks_mut(plane.stride) {
@@ -169,7 +169,7 @@ fn assert_halves(what: &str, model: &Model, red: u8, blue: u8) {
     }
 }
 
-/// Models of one value a pixel, by name: the model, and what its card says beside the labels.
+/// Models of one value a pixel, by name: the model, and what its manifest says beside the labels.
 fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
     let input = "[input]";
     let free = [-1, -1, -1, -1];
@@ -257,7 +257,8 @@ fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
 #[test]
 fn one_value_a_pixel_gives_the_mask_of_its_class() {
     for (what, model, head) in binary_models() {
-        let model = load(&model, &card(head, &BACKGROUND_AND_RED)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let model =
+            load(&model, &manifest(head, &BACKGROUND_AND_RED)).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_halves(what, &model, 1, 0);
     }
 }
@@ -268,10 +269,10 @@ fn a_threshold_moves_the_border() {
     // Red is sure by 0.9994, so a threshold above it leaves nothing.
     for (threshold, red) in [("0.5", 1), ("0.9999", 0)] {
         let head = format!("[input]\n[output]\nthreshold = {threshold}");
-        assert_halves(threshold, &load(&model, &card(&head, &BACKGROUND_AND_RED)).unwrap(), red, 0);
+        assert_halves(threshold, &load(&model, &manifest(&head, &BACKGROUND_AND_RED)).unwrap(), red, 0);
     }
     let error =
-        load(&model, &card("[input]\n[output]\nthreshold = 128", &BACKGROUND_AND_RED)).err().unwrap().to_string();
+        load(&model, &manifest("[input]\n[output]\nthreshold = 128", &BACKGROUND_AND_RED)).err().unwrap().to_string();
     assert!(
         error.contains("net.onnx") && error.contains("output.threshold: 128") && error.contains("Sigmoid"),
         "{error}"
@@ -281,11 +282,11 @@ fn a_threshold_moves_the_border() {
 #[test]
 fn one_label_is_refused_with_what_to_write() {
     for (what, model, head) in binary_models() {
-        let error = load(&model, &card(head, &["red"])).err().unwrap_or_else(|| panic!("{what}")).to_string();
+        let error = load(&model, &manifest(head, &["red"])).err().unwrap_or_else(|| panic!("{what}")).to_string();
         assert!(error.contains("only the label \"red\"") && error.contains("\"background\""), "{what}: {error}");
     }
     let model = Net::default().redness("input", "l").plain("l", FLOAT, &PLANE);
-    let error = load(&model, &card("[input]", &COLOURS)).err().unwrap().to_string();
+    let error = load(&model, &manifest("[input]", &COLOURS)).err().unwrap().to_string();
     assert!(error.contains("tells two classes apart, but 4 labels"), "{error}");
 }
 
@@ -293,7 +294,7 @@ fn one_label_is_refused_with_what_to_write() {
 fn verify_says_what_it_took_the_output_for() {
     let (_folder, path) = saved(
         &Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]).plain("p", FLOAT, &PLANE),
-        &card("[input]", &BACKGROUND_AND_RED),
+        &manifest("[input]", &BACKGROUND_AND_RED),
     );
     let ended = run(maskcast().args(["model", "verify"]).arg(&path));
     let text = ended.text();
@@ -354,7 +355,7 @@ fn scores_and_indices_of_every_type_and_shape_are_read() {
             "[input]\nsize = [64, 32]",
         ),
     ] {
-        let model = load(&model, &card(head, &COLOURS)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let model = load(&model, &manifest(head, &COLOURS)).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_halves(what, &model, 1, 3);
     }
 }
@@ -382,16 +383,16 @@ fn of_several_outputs_the_named_or_the_largest_is_taken() {
     };
     let small = [1, 4, HEIGHT as i64 / 4, WIDTH as i64 / 4];
     for declared in [[small, scores], [free, free]] {
-        let model = load(&net(declared), &card("[input]", &COLOURS)).unwrap();
+        let model = load(&net(declared), &manifest("[input]", &COLOURS)).unwrap();
         assert_eq!(model.contract.output.name, "out");
         assert_eq!(model.contract.others, ["small", "aux", "size"]);
         let why = model.contract.output.chosen.clone().unwrap();
         assert!(why.contains("the largest of small, out, aux"), "{why}");
         assert_halves("the largest", &model, 1, 3);
     }
-    let named = load(&net([small, scores]), &card("[input]\n[output]\nname = \"aux\"", &COLOURS)).unwrap();
+    let named = load(&net([small, scores]), &manifest("[input]\n[output]\nname = \"aux\"", &COLOURS)).unwrap();
     assert_eq!((named.contract.output.name.as_str(), &named.contract.output.chosen), ("aux", &None));
-    let error = load(&net([small, scores]), &card("[input]\n[output]\nname = \"mask\"", &COLOURS)).err().unwrap();
+    let error = load(&net([small, scores]), &manifest("[input]\n[output]\nname = \"mask\"", &COLOURS)).err().unwrap();
     let error = error.to_string();
     assert!(error.contains("no output \"mask\", only small, out, aux, size"), "{error}");
 }
@@ -400,7 +401,7 @@ fn of_several_outputs_the_named_or_the_largest_is_taken() {
 fn normalisation_of_another_scale_is_refused_or_told() {
     let model = || Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
     let mean = "[input]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]";
-    let error = load(&model(), &card(mean, &COLOURS)).err().unwrap().to_string();
+    let error = load(&model(), &manifest(mean, &COLOURS)).err().unwrap().to_string();
     assert!(
         error.contains("net.toml") && error.contains("input.mean") && error.contains("write white = 255"),
         "{error}"
@@ -412,9 +413,9 @@ fn normalisation_of_another_scale_is_refused_or_told() {
         .op("Div", &["input", "white"], "d", &[])
         .colours("d", "l")
         .plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
-    let wrong = load(&bytes, &card("[input]", &COLOURS)).unwrap();
+    let wrong = load(&bytes, &manifest("[input]", &COLOURS)).unwrap();
     assert!(wrong.concerns.iter().any(|concern| concern.contains("white = 255")), "{:?}", wrong.concerns);
-    let right = load(&bytes, &card("[input]\nwhite = 255", &COLOURS)).unwrap();
+    let right = load(&bytes, &manifest("[input]\nwhite = 255", &COLOURS)).unwrap();
     assert_eq!(right.concerns, [""; 0]);
     assert_halves("white = 255", &right, 1, 3);
 }
@@ -436,10 +437,10 @@ fn a_golden_frame_tells_which_input_fits() {
         ("[input]\nwhite = 255\norder = \"bgr\"", "it comes out right with order = \"rgb\""),
         ("[input]\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]", "white = 255, mean = [0.0, 0.0, 0.0]"),
     ] {
-        let error = load(&model, &card(head, &COLOURS)).err().unwrap().to_string();
+        let error = load(&model, &manifest(head, &COLOURS)).err().unwrap().to_string();
         assert!(error.contains("golden frame differs") && error.contains(help), "{error}");
     }
-    let right = load(&model, &card("[input]\nwhite = 255", &COLOURS)).unwrap();
+    let right = load(&model, &manifest("[input]\nwhite = 255", &COLOURS)).unwrap();
     assert_eq!(right.golden_difference, Some(0.0));
 }
 
@@ -450,7 +451,7 @@ fn classes_without_a_label_are_counted_and_told() {
         INT64,
         &[1, HEIGHT as i64, WIDTH as i64],
     );
-    let (_folder, path) = saved(&model, &card("[input]", &COLOURS[..2]));
+    let (_folder, path) = saved(&model, &manifest("[input]", &COLOURS[..2]));
     let model = Model::load(&cpu(&path), 1).unwrap();
     assert!(model.concerns.iter().any(|concern| concern.contains("2 labels end at 1")), "{:?}", model.concerns);
     assert_eq!((model.unlabelled.pixels(), model.unlabelled.highest()), (0, None));
@@ -470,7 +471,7 @@ fn classes_without_a_label_are_counted_and_told() {
 #[test]
 fn a_model_with_weights_beside_it_loads_by_its_bare_name() {
     let model = Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
-    let (folder, path) = saved(&model, &card("[input]", &COLOURS));
+    let (folder, path) = saved(&model, &manifest("[input]", &COLOURS));
     // The messages that are written out have no field for external data: it is appended as bytes of protocol buffers.
     let weights: Vec<u8> = model.graph.as_ref().unwrap().initializer[0].raw_data.clone().unwrap();
     std::fs::write(folder.path().join("net.onnx.data"), &weights).unwrap();

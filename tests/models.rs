@@ -1,4 +1,4 @@
-//! Models on the real ONNX Runtime: the contract, foreign models with a card, golden frames, damage.
+//! Models on the real ONNX Runtime: the contract, foreign models with a manifest, golden frames, damage.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::onnx;
 use common::program::{maskcast as program, run};
 use maskcast::config::{ModelConfig, Provider, Require};
-use maskcast::frame::{Frame, OwnedPicture, PixelFormat, VideoInfo};
+use maskcast::frame::{Frame, OwnedImage, PixelFormat, VideoInfo};
 use maskcast::segment::ModelError;
 use maskcast::segment::Segmenter;
 use maskcast::segment::golden::Golden;
@@ -23,8 +23,8 @@ fn cpu(path: &Path) -> ModelConfig {
 
 /// A frame whose left half is red and whose right half is blue, BT.601 video range.
 fn red_and_blue(width: usize, height: usize) -> Frame {
-    let mut picture = OwnedPicture::new(VideoInfo::new(PixelFormat::I420, width, height), 3);
-    let view = picture.picture_mut();
+    let mut picture = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 3);
+    let view = picture.image_mut();
     for (plane, (red, blue)) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]) {
         let side = if plane.stride == width + 3 { width } else { width.div_ceil(2) };
         for row in plane.data.chunks_mut(plane.stride) {
@@ -58,7 +58,7 @@ fn a_model_after_the_contract_segments_a_batch_of_different_sizes() {
 }
 
 #[test]
-fn a_foreign_model_gives_the_same_mask_by_its_card() {
+fn a_foreign_model_gives_the_same_mask_by_its_manifest() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("foreign.onnx");
     onnx::save(&onnx::foreign(64, 32), &path);
@@ -143,9 +143,9 @@ fn the_bundled_model_keeps_its_promises() {
     assert_eq!((input.width, input.height, input.dynamic_batch), (512, 288, true));
     assert_eq!(model.contract.labels.len(), 11);
     assert!(model.golden_difference.is_some_and(|difference| difference <= 0.01), "{:?}", model.golden_difference);
-    let card = model.contract.card.as_ref().unwrap();
-    assert_eq!(card.labels().unwrap()[..], model.contract.labels[..], "the card repeats the model's labels");
-    assert!(card.licence.contains("CamVid"));
+    let manifest = model.contract.manifest.as_ref().unwrap();
+    assert_eq!(manifest.labels().unwrap()[..], model.contract.labels[..], "the manifest repeats the model's labels");
+    assert!(manifest.licence.contains("CamVid"));
     // Two frames in one run give what each gives alone.
     let mut segmenter = model.segmenter(1).unwrap();
     let frames = [red_and_blue(640, 360), red_and_blue(360, 640)];

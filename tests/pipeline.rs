@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::fakes::*;
 use crossbeam_channel::{bounded, unbounded};
 use maskcast::base::ledger::DropReason;
-use maskcast::base::status::{State, Status};
+use maskcast::base::status::{Status, StreamState};
 use maskcast::config::Show;
 use maskcast::publish::{Accepted, OutputError};
 use maskcast::segment::SegmentError;
@@ -101,11 +101,11 @@ fn full_rate_video_goes_on_without_masks_and_says_that_it_is_stale() {
     next.send(()).unwrap();
     shown.recv_timeout(DEADLINE).unwrap();
     // The first mask may still come.
-    wait_until("the stream is live", || status.state() == State::Live);
+    wait_until("the stream is live", || status.state() == StreamState::Live);
     wait_until("the stream is stale", || {
         next.send(()).unwrap();
         shown.recv_timeout(DEADLINE).unwrap();
-        status.state() == State::Stale
+        status.state() == StreamState::Stale
     });
     assert!(status.condition().reason.unwrap().contains("mask is older"));
     stream.stop();
@@ -129,7 +129,7 @@ fn frames_that_stay_late_are_dropped_and_their_connection_is_opened_anew() {
     let counts = status.ledger.counts();
     assert!(counts.dropped_for(DropReason::Late) > 50, "{counts:?}");
     assert!(counts.published > 0, "those that were not late yet: {counts:?}");
-    wait_until("the new connection's frame makes it live", || status.state() == State::Live);
+    wait_until("the new connection's frame makes it live", || status.state() == StreamState::Live);
     stream.stop();
     stream.join().unwrap();
     let captured = status.ledger.counts().captured();
@@ -176,7 +176,7 @@ fn after_a_pause_a_full_rate_frame_waits_for_its_own_mask() {
         let picture = shown.recv_timeout(DEADLINE).unwrap();
         assert_eq!(picture.luma > 128, n % 2 == 1, "frame {n}: {picture:?}");
         wait_until("the frame is settled", || status.ledger.counts().captured() == n + 1);
-        assert_eq!(status.state(), State::Live, "{:?}", status.condition());
+        assert_eq!(status.state(), StreamState::Live, "{:?}", status.condition());
     }
     stream.stop();
     stream.join().unwrap();
@@ -207,7 +207,7 @@ fn a_failing_and_a_panicking_model_cost_their_batch_and_nothing_else() {
     }
     stream.stop();
     stream.join().unwrap();
-    let stale: Vec<usize> = (0..10).filter(|&n| states[n] == State::Stale).collect();
+    let stale: Vec<usize> = (0..10).filter(|&n| states[n] == StreamState::Stale).collect();
     assert_eq!(stale, [3, 6], "video goes on, marked: {states:?}");
     assert_eq!(made.load(Ordering::SeqCst), 3, "a new segmenter after each failure");
     assert_eq!(pool.stats().failures.load(Ordering::SeqCst), 2);
@@ -323,7 +323,7 @@ fn a_source_that_fails_or_panics_is_opened_again_and_the_account_goes_on() {
     let opened = Arc::clone(&source.opened);
     let (stream, status) = start(config(), Pace::Live, source, output, &pool);
     shown.recv_timeout(DEADLINE).unwrap();
-    wait_until("it is offline", || status.state() == State::Offline);
+    wait_until("it is offline", || status.state() == StreamState::Offline);
     assert!(status.condition().reason.unwrap().contains("refused on purpose"));
     wait_until("it is back", || opened.load(Ordering::SeqCst) == 3 && status.ledger.counts().captured() == 4);
     assert_eq!(status.panics(), 1);
@@ -358,7 +358,7 @@ fn a_silent_source_is_offline_and_its_viewers_are_told() {
     shown.recv_timeout(DEADLINE).unwrap();
     // No frame comes, but pictures do: the slate.
     shown.recv_timeout(DEADLINE).unwrap();
-    assert_eq!(status.state(), State::Offline);
+    assert_eq!(status.state(), StreamState::Offline);
     assert!(status.condition().reason.unwrap().contains("no frame for"));
     let counts = status.ledger.counts();
     assert!(counts.published <= opened.load(Ordering::SeqCst) as u64, "a slate is no frame: {counts:?}");
@@ -379,14 +379,14 @@ fn a_source_without_a_keyframe_is_waited_for_and_not_opened_again() {
     assert!(config.silence_timeout < Duration::from_secs(3));
     let (stream, status) = start(config, Pace::Live, source, output, &pool);
     let published = || status.ledger.counts().captured();
-    wait_until("it waits for a keyframe", || status.state() == State::AwaitsKeyframe && published() == 3);
+    wait_until("it waits for a keyframe", || status.state() == StreamState::AwaitsKeyframe && published() == 3);
     assert!(status.condition().reason.unwrap().contains("keyframe interval"));
     // Pictures come that are no frames: they say what is waited for.
     shown.try_iter().count();
     shown.recv_timeout(DEADLINE).unwrap();
-    assert_eq!((status.state(), published()), (State::AwaitsKeyframe, 3));
+    assert_eq!((status.state(), published()), (StreamState::AwaitsKeyframe, 3));
     wait_until("frames come again", || published() == 7);
-    wait_until("it waits again", || status.state() == State::AwaitsKeyframe);
+    wait_until("it waits again", || status.state() == StreamState::AwaitsKeyframe);
     assert_eq!(opened.load(Ordering::SeqCst), 1, "the connection is the first one");
     stream.stop();
     stream.join().unwrap();

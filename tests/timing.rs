@@ -47,7 +47,7 @@ fn pictures(source: &str) -> Vec<(u128, u64)> {
     let mut capture = open(source, false);
     let mut all = Vec::new();
     while let Some(frame) = next(&mut *capture) {
-        let picture = frame.pixels.picture();
+        let picture = frame.pixels.image();
         let (luma, mut digest) = (picture.planes[0], DefaultHasher::new());
         for row in luma.data.chunks(luma.stride).take(picture.info.height) {
             row[..picture.info.width].hash(&mut digest);

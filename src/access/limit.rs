@@ -11,8 +11,8 @@
 //! Where a name's password was right within 30 days, guesses from elsewhere do not count: a crowd of guessers does not keep
 //! people from where they usually are.
 //!
-//! An address that has tried too many names is refused ([`Limits::attempt`]), unless the password is right, which may be
-//! looked at as long as the name itself has attempts left ([`Limits::attempt_beside`]): one client that tries names does not
+//! An address that has tried too many names is refused ([`LoginLimits::attempt`]), unless the password is right, which may be
+//! looked at as long as the name itself has attempts left ([`LoginLimits::attempt_beside`]): one client that tries names does not
 //! lock out the others behind its address.
 //!
 //! The tables are bounded; when one is full, the bucket that is nearest to being full of attempts again is forgotten, which
@@ -47,27 +47,27 @@ const TRUST: Duration = Duration::from_secs(30 * 24 * 3600);
 const KEPT: usize = 4096;
 
 /// A name, by its hash: what is typed there may be long, or a password.
-type Name = [u8; 32];
+type NameHash = [u8; 32];
 
 /// Where an attempt comes from; `None` where it is not known.
-type Place = Option<IpAddr>;
+type ClientAddress = Option<IpAddr>;
 
 /// The attempts of all names and addresses.
 #[derive(Default)]
-pub struct Limits {
-    pairs: Buckets<(Name, Place)>,
-    names: Buckets<Name>,
+pub struct LoginLimits {
+    pairs: Buckets<(NameHash, ClientAddress)>,
+    names: Buckets<NameHash>,
     addresses: Buckets<IpAddr>,
     /// Until when.
-    trusted: HashMap<(Name, Place), Instant>,
+    trusted: HashMap<(NameHash, ClientAddress), Instant>,
 }
 
 /// An attempt that has been counted, and is a wrong one unless somebody says otherwise.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Attempt {
-    name: Name,
-    place: Place,
+    name: NameHash,
+    place: ClientAddress,
     trusted: bool,
     /// Counted for the name only, as the address has no attempts left.
     beside: bool,
@@ -115,7 +115,7 @@ fn make_room<K: Hash + Eq + Clone>(table: &mut HashMap<K, Instant>, key: &K) {
     }
 }
 
-impl Limits {
+impl LoginLimits {
     /// Counts an attempt before it is made, so that many at once count, too.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Limits {
         taken.map(|()| attempt)
     }
 
-    /// Counts an attempt that [`Limits::attempt`] has refused: for its name only, whether there is such a user or not. What
+    /// Counts an attempt that [`LoginLimits::attempt`] has refused: for its name only, whether there is such a user or not. What
     /// comes of it may be told when it is right; when it is wrong, the answer is the refusal.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl Limits {
         }
     }
 
-    fn attempt_at(&self, name: Name, place: Place, now: Instant) -> Attempt {
+    fn attempt_at(&self, name: NameHash, place: ClientAddress, now: Instant) -> Attempt {
         let trusted = self.trusted.get(&(name, place)).is_some_and(|until| *until > now);
         Attempt { name, place, trusted, beside: false }
     }
@@ -197,13 +197,13 @@ mod tests {
         Some(IpAddr::from([192, 0, 2, n]))
     }
 
-    fn tries(limits: &mut Limits, name: &str, from: Option<IpAddr>, now: Instant) -> usize {
+    fn tries(limits: &mut LoginLimits, name: &str, from: Option<IpAddr>, now: Instant) -> usize {
         (0..1000).take_while(|_| limits.attempt(name, from, now).is_ok()).count()
     }
 
     #[test]
     fn after_ten_wrong_passwords_an_address_waits_for_that_name() {
-        let (mut limits, start) = (Limits::default(), Instant::now());
+        let (mut limits, start) = (LoginLimits::default(), Instant::now());
         assert_eq!(tries(&mut limits, "anna", from(1), start), 10);
         assert_eq!(limits.attempt("anna", from(1), start), Err(PAIR.refill));
         let later = start + Duration::from_secs(100);
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn one_guesser_locks_nobody_out_but_himself() {
-        let (mut limits, start) = (Limits::default(), Instant::now());
+        let (mut limits, start) = (LoginLimits::default(), Instant::now());
         let mut now = start;
         for _ in 0..3600 {
             now += Duration::from_secs(1);
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_crowd_of_guessers_has_a_hundred_an_hour_and_leaves_the_usual_places_alone() {
-        let (mut limits, start) = (Limits::default(), Instant::now());
+        let (mut limits, start) = (LoginLimits::default(), Instant::now());
         let home = limits.attempt("anna", from(1), start).unwrap();
         limits.right(&home, start);
         let (mut now, mut guesses) = (start, 0);
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_address_waits_whatever_names_it_tries() {
-        let (mut limits, now) = (Limits::default(), Instant::now());
+        let (mut limits, now) = (LoginLimits::default(), Instant::now());
         let from = Some("2001:db8::1".parse().unwrap());
         let neighbour = Some("2001:db8::2".parse().unwrap());
         let other = Some("2001:db8:1::1".parse().unwrap());
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_was_right_or_not_made_does_not_count() {
-        let (mut limits, now) = (Limits::default(), Instant::now());
+        let (mut limits, now) = (LoginLimits::default(), Instant::now());
         for _ in 0..100 {
             let attempt = limits.attempt("anna", from(1), now).unwrap();
             limits.withdraw(&attempt);
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_name_keeps_its_attempts_while_its_address_has_none() {
-        let (mut limits, now) = (Limits::default(), Instant::now());
+        let (mut limits, now) = (LoginLimits::default(), Instant::now());
         for n in 0..1000 {
             let _ = limits.attempt(&format!("user{n}"), from(66), now);
         }
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let (mut limits, now) = (Limits::default(), Instant::now());
+        let (mut limits, now) = (LoginLimits::default(), Instant::now());
         for n in 0..2 * KEPT as u32 {
             if let Ok(attempt) = limits.attempt(&n.to_string(), Some(IpAddr::from(n.to_be_bytes())), now)
                 && n % 2 == 0

@@ -21,13 +21,13 @@ pub use basic::basic;
 pub(crate) use hashing::{digest, random, random_text};
 
 use crate::base::clock::Clock;
-use crate::base::repeats;
+use crate::base::log_dedup;
 use crate::base::secret::Secret;
 use crate::config::ServerConfig;
 use crate::users::{Role, User, Users};
-use limit::{Attempt, Limits};
-use password::{Verdict, Verifier};
-use sessions::{Begun, Sessions};
+use limit::{Attempt, LoginLimits};
+use password::{PasswordCheck, Verifier};
+use sessions::{Sessions, StartedSession};
 
 /// The realm of HTTP's and RTSP's challenges. Part of `rtsp_digest`: another one makes those worthless.
 pub const REALM: &str = "maskcast";
@@ -80,12 +80,12 @@ pub enum Denied {
 
 /// A refusal, and when it may be answered: see [`Access::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct LoginRefusal {
     pub denied: Denied,
     pub answer_at: Instant,
 }
 
-impl Refusal {
+impl LoginRefusal {
     /// Blocks the thread until the refusal may be answered.
     fn wait(self, clock: &Clock) -> Denied {
         clock.sleep_until(self.answer_at);
@@ -118,7 +118,7 @@ struct Rules {
 pub struct Access {
     rules: RwLock<Arc<Rules>>,
     verifier: Verifier,
-    limits: Mutex<Limits>,
+    limits: Mutex<LoginLimits>,
     sessions: Mutex<Sessions>,
     /// Paces of the slowest refusal lately, and until when that is.
     slowest: Mutex<Option<(u128, Instant)>>,
@@ -236,7 +236,7 @@ impl Access {
     /// # Errors
     /// Not so, or tried too often; also in the log, without what was tried. To be answered at the time that it says: sooner,
     /// the answer would show whether there is such a user.
-    pub fn check(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Refusal> {
+    pub fn check(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, LoginRefusal> {
         if let Some(identity) = self.remembered(name, password, from) {
             return Ok(identity);
         }
@@ -249,25 +249,25 @@ impl Access {
             return refuse(Denied::Limited(limited.unwrap_or(BUSY)));
         };
         match (self.verifier.verify(user.map(|user| &user.hash), password, from, now), user) {
-            (Verdict::Right, Some(user)) => {
+            (PasswordCheck::Right, Some(user)) => {
                 lock(&self.limits).right(&attempt, now);
                 Ok(identity(user))
             }
-            (Verdict::Right | Verdict::Wrong, _) => {
+            (PasswordCheck::Right | PasswordCheck::Wrong, _) => {
                 let why = limited.map_or("no such user, or another password", |_| "too many attempts");
                 self.refused(name, from, why);
                 refuse(limited.map_or(Denied::Wrong, Denied::Limited))
             }
-            (Verdict::Busy, _) => {
+            (PasswordCheck::Busy, _) => {
                 lock(&self.limits).withdraw(&attempt);
-                repeats::warn("", "", "logins are put off: too many passwords are to be checked");
+                log_dedup::warn("", "", "logins are put off: too many passwords are to be checked");
                 refuse(Denied::Limited(limited.unwrap_or(BUSY)))
             }
         }
     }
 
     /// A refusal of what was asked at `began`, to be answered at a multiple of [`PACE`] after it.
-    fn refusal(&self, denied: Denied, began: Instant) -> Refusal {
+    fn refusal(&self, denied: Denied, began: Instant) -> LoginRefusal {
         let now = self.clock.now();
         let own = now.duration_since(began).as_millis() / PACE.as_millis() + 1;
         let mut slowest = lock(&self.slowest);
@@ -276,7 +276,7 @@ impl Access {
             *slowest = Some((own.min(SLOWEST), now + LATELY));
         }
         let paces = u32::try_from(own.max(lately)).unwrap_or(u32::MAX);
-        Refusal { denied, answer_at: began + PACE * paces }
+        LoginRefusal { denied, answer_at: began + PACE * paces }
     }
 
     /// Counts an attempt. The duration is set when the limit is reached: a wrong attempt is then answered with it, and only a
@@ -299,7 +299,7 @@ impl Access {
         match self.count(name, from, began) {
             (Some(attempt), _) => Ok(DigestAttempt { attempt, from, began }),
             (None, wait) => {
-                repeats::warn("", "", &format!("login by RTSP refused: too many attempts{}", place(from)));
+                log_dedup::warn("", "", &format!("login by RTSP refused: too many attempts{}", place(from)));
                 Err(self.refusal(Denied::Limited(wait.unwrap_or(BUSY)), began).wait(&self.clock))
             }
         }
@@ -314,7 +314,7 @@ impl Access {
     /// answered.
     pub fn digest_was_wrong(&self, tried: &DigestAttempt) {
         let rules = self.rules();
-        repeats::warn("", "", &format!("login by RTSP{} refused: {}", place(tried.from), why_not(&rules.users)));
+        log_dedup::warn("", "", &format!("login by RTSP{} refused: {}", place(tried.from), why_not(&rules.users)));
         self.refusal(Denied::Wrong, tried.began).wait(&self.clock);
     }
 
@@ -322,14 +322,14 @@ impl Access {
         let rules = self.rules();
         // Somebody may have typed a password in place of a name: only names that exist are told.
         let whom = rules.users.user(name).map_or("an unknown user", |user| &user.name);
-        repeats::warn("", "", &format!("login of {whom}{} refused: {why}", place(from)));
+        log_dedup::warn("", "", &format!("login of {whom}{} refused: {why}", place(from)));
     }
 
     /// Begins a session of a user who has just been let in.
     ///
     /// # Errors
     /// When the system has no random numbers.
-    pub fn begin(&self, user: &str) -> Result<Begun, String> {
+    pub fn begin(&self, user: &str) -> Result<StartedSession, String> {
         lock(&self.sessions).begin(user, self.clock.now())
     }
 

@@ -85,7 +85,7 @@ pub fn check_new(password: &str, name: &str) -> Result<(), String> {
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PasswordCheck {
     Right,
     Wrong,
     /// Too many are being checked: to be asked again.
@@ -95,13 +95,13 @@ pub enum Verdict {
 /// Checks passwords, a few at a time.
 pub struct Verifier {
     key: [u8; 32],
-    gate: Mutex<Gate>,
+    gate: Mutex<CheckGate>,
     opened: Condvar,
     remembered: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
 #[derive(Default)]
-struct Gate {
+struct CheckGate {
     running: usize,
     waiting: usize,
     /// Argon2's memory, of those checks that do not run now: [`AT_ONCE`] buffers at most, allocated by the first checks.
@@ -124,15 +124,15 @@ impl Verifier {
     /// Checks a password against a hash. Without a hash (there is no such user) nothing is computed: the caller hides the
     /// difference in time by the moment of its answer. Blocks: not for threads that serve others. `from` is the client's
     /// address, where it is known.
-    pub fn verify(&self, hash: Option<&Secret>, password: &str, from: Option<IpAddr>, now: Instant) -> Verdict {
+    pub fn verify(&self, hash: Option<&Secret>, password: &str, from: Option<IpAddr>, now: Instant) -> PasswordCheck {
         if password.len() > LONGEST {
-            return Verdict::Wrong;
+            return PasswordCheck::Wrong;
         }
         let Some(hash) = hash else {
             // Turned away where a known name would be.
-            return if lock(&self.gate).is_full() { Verdict::Busy } else { Verdict::Wrong };
+            return if lock(&self.gate).is_full() { PasswordCheck::Busy } else { PasswordCheck::Wrong };
         };
-        let Some(mut place) = self.enter() else { return Verdict::Busy };
+        let Some(mut place) = self.enter() else { return PasswordCheck::Busy };
         let right = is_right(hash, password, &mut place.memory);
         drop(place);
         if right {
@@ -143,7 +143,7 @@ impl Verifier {
                 remembered.insert(key, now + REMEMBERED);
             }
         }
-        if right { Verdict::Right } else { Verdict::Wrong }
+        if right { PasswordCheck::Right } else { PasswordCheck::Wrong }
     }
 
     /// Bound to the hash, so that a password that was changed is forgotten by itself; and to the client's network, so that a
@@ -161,7 +161,7 @@ impl Verifier {
         mac.finalize().into_bytes().into()
     }
 
-    fn enter(&self) -> Option<Place<'_>> {
+    fn enter(&self) -> Option<CheckPermit<'_>> {
         let mut gate = lock(&self.gate);
         if gate.is_full() {
             return None;
@@ -173,11 +173,11 @@ impl Verifier {
         }
         gate.running += 1;
         let memory = gate.idle.pop().unwrap_or_default();
-        Some(Place { verifier: self, memory })
+        Some(CheckPermit { verifier: self, memory })
     }
 }
 
-impl Gate {
+impl CheckGate {
     /// Whether another check would be turned away.
     fn is_full(&self) -> bool {
         self.running >= AT_ONCE && self.waiting >= WAITING
@@ -206,12 +206,12 @@ fn is_right(hash: &Secret, password: &str, memory: &mut Vec<Block>) -> bool {
 }
 
 /// One of the few checks that run, and its memory.
-struct Place<'a> {
+struct CheckPermit<'a> {
     verifier: &'a Verifier,
     memory: Vec<Block>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for CheckPermit<'_> {
     fn drop(&mut self) {
         let mut gate = lock(&self.verifier.gate);
         gate.running -= 1;
@@ -235,15 +235,15 @@ mod tests {
         let (now, right) = (Instant::now(), hash("correct horse").unwrap());
         assert!(right.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert_ne!(hash("correct horse").unwrap(), right, "each hash has a salt of its own");
-        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, now), Verdict::Wrong);
-        assert_eq!(verifier.verify(None, "correct horse", None, now), Verdict::Wrong);
+        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, now), PasswordCheck::Wrong);
+        assert_eq!(verifier.verify(None, "correct horse", None, now), PasswordCheck::Wrong);
         assert!(!verifier.remembers(&right, "correct horse", None, now));
-        assert_eq!(verifier.verify(Some(&right), "correct horse", None, now), Verdict::Right);
+        assert_eq!(verifier.verify(Some(&right), "correct horse", None, now), PasswordCheck::Right);
         assert!(verifier.remembers(&right, "correct horse", None, now + REMEMBERED - Duration::from_millis(1)));
         assert!(!verifier.remembers(&right, "correct horse", None, now + REMEMBERED));
         let (here, there) = (Some("2001:db8::1".parse().unwrap()), Some("2001:db8:0:1::1".parse().unwrap()));
         assert!(!verifier.remembers(&right, "correct horse", here, now), "it was right elsewhere");
-        assert_eq!(verifier.verify(Some(&right), "correct horse", here, now), Verdict::Right);
+        assert_eq!(verifier.verify(Some(&right), "correct horse", here, now), PasswordCheck::Right);
         assert!(verifier.remembers(&right, "correct horse", here, now));
         assert!(!verifier.remembers(&right, "correct horse", there, now));
         assert!(!verifier.remembers(&right, "correct horsf", None, now));
@@ -251,7 +251,7 @@ mod tests {
             !verifier.remembers(&hash("correct horse").unwrap(), "correct horse", None, now),
             "the password was set anew"
         );
-        assert_eq!(verifier.verify(Some(&right), &"x".repeat(LONGEST + 1), None, now), Verdict::Wrong);
+        assert_eq!(verifier.verify(Some(&right), &"x".repeat(LONGEST + 1), None, now), PasswordCheck::Wrong);
     }
 
     #[test]
@@ -267,10 +267,10 @@ mod tests {
             while lock(&verifier.gate).waiting < WAITING {
                 look.recv().unwrap();
             }
-            assert_eq!(verifier.verify(Some(&right), "correct horse", None, Instant::now()), Verdict::Busy);
+            assert_eq!(verifier.verify(Some(&right), "correct horse", None, Instant::now()), PasswordCheck::Busy);
             drop(places);
             for thread in waiting {
-                assert_eq!(thread.join().unwrap(), Verdict::Right);
+                assert_eq!(thread.join().unwrap(), PasswordCheck::Right);
             }
         });
         let gate = lock(&verifier.gate);
@@ -281,12 +281,12 @@ mod tests {
     fn checks_use_two_buffers_again_and_unknown_names_none() {
         let verifier = Verifier::new().unwrap();
         let right = hash("correct horse").unwrap();
-        assert_eq!(verifier.verify(None, "correct horse", None, Instant::now()), Verdict::Wrong);
+        assert_eq!(verifier.verify(None, "correct horse", None, Instant::now()), PasswordCheck::Wrong);
         assert!(lock(&verifier.gate).idle.is_empty(), "nothing is computed for a name that is not there");
-        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), Verdict::Wrong);
+        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
         let first = lock(&verifier.gate).idle[0].as_ptr();
         for _ in 0..3 {
-            assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), Verdict::Wrong);
+            assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
             assert_eq!(lock(&verifier.gate).idle[0].as_ptr(), first);
         }
         std::thread::scope(|scope| {
@@ -314,17 +314,17 @@ mod tests {
             let hash = Secret::new(argon2.hash_password(b"correct horse", &salt).unwrap().to_string());
             assert_eq!(
                 verifier.verify(Some(&hash), "correct horse", None, Instant::now()),
-                Verdict::Right,
+                PasswordCheck::Right,
                 "{algorithm}"
             );
             assert_eq!(
                 verifier.verify(Some(&hash), "correct horsf", None, Instant::now()),
-                Verdict::Wrong,
+                PasswordCheck::Wrong,
                 "{algorithm}"
             );
         }
         let broken = Secret::new("$argon2id$v=19$m=8,t=1,p=1$c2l4dGVlbiBieXRlcyBvaw");
-        assert_eq!(verifier.verify(Some(&broken), "correct horse", None, Instant::now()), Verdict::Wrong);
+        assert_eq!(verifier.verify(Some(&broken), "correct horse", None, Instant::now()), PasswordCheck::Wrong);
     }
 
     #[test]

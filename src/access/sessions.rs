@@ -25,9 +25,9 @@ const KEPT_OF_USER: usize = 16;
 
 /// All sessions.
 #[derive(Default)]
-pub struct Sessions(HashMap<[u8; 32], Session>);
+pub struct Sessions(HashMap<[u8; 32], LoginSession>);
 
-struct Session {
+struct LoginSession {
     user: Arc<str>,
     csrf: Arc<str>,
     begun: Instant,
@@ -35,13 +35,13 @@ struct Session {
 }
 
 /// A session that has begun.
-pub struct Begun {
+pub struct StartedSession {
     /// For the cookie; told once.
     pub id: String,
     pub csrf: Arc<str>,
 }
 
-impl Session {
+impl LoginSession {
     fn holds(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.used) < IDLE && now.saturating_duration_since(self.begun) < LONGEST
     }
@@ -52,7 +52,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the system has no random numbers.
-    pub fn begin(&mut self, user: &str, now: Instant) -> Result<Begun, String> {
+    pub fn begin(&mut self, user: &str, now: Instant) -> Result<StartedSession, String> {
         self.0.retain(|_, session| session.holds(now));
         while self.0.values().filter(|session| &*session.user == user).count() >= KEPT_OF_USER {
             self.end_oldest(|session| &*session.user == user);
@@ -61,12 +61,12 @@ impl Sessions {
             self.end_oldest(|_| true);
         }
         let (id, csrf): (String, Arc<str>) = (random_text()?, random_text()?.into());
-        let session = Session { user: user.into(), csrf: Arc::clone(&csrf), begun: now, used: now };
+        let session = LoginSession { user: user.into(), csrf: Arc::clone(&csrf), begun: now, used: now };
         self.0.insert(digest(id.as_bytes()), session);
-        Ok(Begun { id, csrf })
+        Ok(StartedSession { id, csrf })
     }
 
-    fn end_oldest(&mut self, among: impl Fn(&Session) -> bool) {
+    fn end_oldest(&mut self, among: impl Fn(&LoginSession) -> bool) {
         let oldest = self.0.iter().filter(|(_, session)| among(session)).min_by_key(|(_, session)| session.used);
         if let Some(key) = oldest.map(|(key, _)| *key) {
             self.0.remove(&key);

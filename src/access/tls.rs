@@ -20,7 +20,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::lock;
-use crate::base::repeats;
+use crate::base::log_dedup;
 use crate::config::TlsConfig;
 
 /// How often the files are looked at.
@@ -37,17 +37,17 @@ pub struct Certificate {
     config: TlsConfig,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<CertifiedKey>>,
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenFiles>,
 }
 
 /// What of a file tells that it was changed.
-type Stamp = Option<(u64, i64, i64, u64)>;
+type FileStamp = Option<(u64, i64, i64, u64)>;
 
 #[derive(Debug)]
-struct Seen {
-    taken: [Stamp; 2],
+struct SeenFiles {
+    taken: [FileStamp; 2],
     /// Taken when it is still the same at the next look: whoever writes may not be ready.
-    last: [Stamp; 2],
+    last: [FileStamp; 2],
     at: Instant,
     /// When it was last asked whether there is something to warn of.
     warned: Instant,
@@ -67,7 +67,7 @@ impl Certificate {
             config: config.clone(),
             provider,
             current: RwLock::new(Arc::new(pair)),
-            seen: Mutex::new(Seen { taken: stamps, last: stamps, at: Instant::now(), warned: Instant::now() }),
+            seen: Mutex::new(SeenFiles { taken: stamps, last: stamps, at: Instant::now(), warned: Instant::now() }),
         }))
     }
 
@@ -119,7 +119,7 @@ impl Certificate {
                 true
             }
             Err(problem) => {
-                repeats::error("", "", None, &format!("{problem}; the old certificate goes on"));
+                log_dedup::error("", "", None, &format!("{problem}; the old certificate goes on"));
                 false
             }
         }
@@ -172,7 +172,7 @@ fn out_of_time(start: Timestamp, end: Timestamp, now: Timestamp) -> Option<Strin
     }
 }
 
-fn stamps(config: &TlsConfig) -> [Stamp; 2] {
+fn stamps(config: &TlsConfig) -> [FileStamp; 2] {
     let stamp = |path: &Path| {
         let metadata = path.metadata().ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))

@@ -1,6 +1,6 @@
 //! The closed account of a stream's frames: captured = published + dropped, by reason.
 //!
-//! Every captured frame gets an [`Entry`]. The entry is settled exactly once, as published or as dropped for a reason;
+//! Every captured frame gets an [`LedgerEntry`]. The entry is settled exactly once, as published or as dropped for a reason;
 //! one that is let go unsettled (a stage panicked, a queue was torn down) settles itself as dropped. So the account
 //! closes by construction, at any moment and after any end: `captured` counts the settled frames, and the few frames
 //! that are under way are shown beside it as `in_flight`.
@@ -56,7 +56,7 @@ impl DropReason {
 
 /// What the ledger says at one moment; consistent in itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct LedgerCounts {
     /// Frames that came as far as anybody wanted them.
     pub published: u64,
     /// By [`DropReason`], in the order of [`DropReason::ALL`].
@@ -65,7 +65,7 @@ pub struct Counts {
     pub in_flight: u64,
 }
 
-impl Counts {
+impl LedgerCounts {
     /// Frames captured and settled: always `published + dropped()`.
     pub fn captured(&self) -> u64 {
         self.published + self.dropped()
@@ -88,21 +88,21 @@ impl Counts {
 /// The account of one stream.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    counts: Mutex<Counts>,
+    counts: Mutex<LedgerCounts>,
 }
 
 impl Ledger {
     /// Enters a captured frame.
-    pub fn open(self: &Arc<Self>) -> Entry {
+    pub fn open(self: &Arc<Self>) -> LedgerEntry {
         self.lock().in_flight += 1;
-        Entry { ledger: Arc::clone(self), settled: false }
+        LedgerEntry { ledger: Arc::clone(self), settled: false }
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> LedgerCounts {
         *self.lock()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, LedgerCounts> {
         // Counts are plain numbers, whole after every statement: a panic elsewhere cannot leave them half changed.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,12 +110,12 @@ impl Ledger {
 
 /// A captured frame's place in the ledger.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LedgerEntry {
     ledger: Arc<Ledger>,
     settled: bool,
 }
 
-impl Entry {
+impl LedgerEntry {
     pub fn published(mut self) {
         self.settle(|counts| counts.published += 1);
     }
@@ -124,7 +124,7 @@ impl Entry {
         self.settle(|counts| counts.dropped[reason as usize] += 1);
     }
 
-    fn settle(&mut self, how: impl FnOnce(&mut Counts)) {
+    fn settle(&mut self, how: impl FnOnce(&mut LedgerCounts)) {
         let mut counts = self.ledger.lock();
         counts.in_flight -= 1;
         how(&mut counts);
@@ -132,7 +132,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for LedgerEntry {
     fn drop(&mut self) {
         if !self.settled {
             self.settle(|counts| counts.dropped[DropReason::Abandoned as usize] += 1);
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn closes_whatever_becomes_of_the_frames() {
         let ledger = Arc::new(Ledger::default());
-        let entries: Vec<Entry> = (0..5).map(|_| ledger.open()).collect();
+        let entries: Vec<LedgerEntry> = (0..5).map(|_| ledger.open()).collect();
         assert_eq!((ledger.counts().in_flight, ledger.counts().captured()), (5, 0));
         for (n, entry) in entries.into_iter().enumerate() {
             match n {

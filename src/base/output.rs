@@ -14,14 +14,14 @@ use std::sync::{Mutex, PoisonError};
 
 /// What standard output is, after what was written so far.
 #[derive(Debug)]
-enum State {
+enum OutputState {
     Open,
     /// The reader has closed its end.
     Closed,
     Failed(io::Error),
 }
 
-static STATE: Mutex<State> = Mutex::new(State::Open);
+static STATE: Mutex<OutputState> = Mutex::new(OutputState::Open);
 
 /// Prints to standard output, as `std::print!` does, without a panic.
 #[macro_export]
@@ -66,16 +66,16 @@ pub fn finish() -> Result<(), String> {
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     follow(&mut state, || io::stdout().flush());
     match &*state {
-        State::Failed(error) => Err(format!("standard output cannot be written: {error}")),
-        State::Open | State::Closed => Ok(()),
+        OutputState::Failed(error) => Err(format!("standard output cannot be written: {error}")),
+        OutputState::Open | OutputState::Closed => Ok(()),
     }
 }
 
-fn follow(state: &mut State, write: impl FnOnce() -> io::Result<()>) {
-    if let State::Open = state
+fn follow(state: &mut OutputState, write: impl FnOnce() -> io::Result<()>) {
+    if let OutputState::Open = state
         && let Err(error) = write()
     {
-        *state = if error.kind() == ErrorKind::BrokenPipe { State::Closed } else { State::Failed(error) };
+        *state = if error.kind() == ErrorKind::BrokenPipe { OutputState::Closed } else { OutputState::Failed(error) };
     }
 }
 
@@ -85,15 +85,15 @@ mod tests {
 
     #[test]
     fn after_a_failure_nothing_is_written() {
-        let mut state = State::Open;
+        let mut state = OutputState::Open;
         follow(&mut state, || Ok(()));
-        assert!(matches!(state, State::Open));
+        assert!(matches!(state, OutputState::Open));
         follow(&mut state, || Err(ErrorKind::BrokenPipe.into()));
-        assert!(matches!(state, State::Closed));
+        assert!(matches!(state, OutputState::Closed));
         follow(&mut state, || unreachable!("it is closed"));
-        let mut state = State::Open;
+        let mut state = OutputState::Open;
         follow(&mut state, || Err(ErrorKind::StorageFull.into()));
         follow(&mut state, || unreachable!("it has failed"));
-        assert!(matches!(state, State::Failed(error) if error.kind() == ErrorKind::StorageFull));
+        assert!(matches!(state, OutputState::Failed(error) if error.kind() == ErrorKind::StorageFull));
     }
 }

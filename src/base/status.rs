@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use tracing::Level;
 
 use super::ledger::Ledger;
-use super::pushed::PushStatus;
-use super::timing::{Distribution, Spent, Stage};
-use crate::base::repeats::{self, Line};
+use super::push_status::PushStatus;
+use super::timing::{Distribution, Elapsed, Stage};
+use crate::base::log_dedup::{self, LogLine};
 use crate::frame::VideoInfo;
 
 /// What the viewer is told about the age of what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum StreamState {
     /// No frame yet since the service started.
     Starting,
     /// Frames flow, and masks that are young enough.
@@ -29,22 +29,28 @@ pub enum State {
     Offline,
 }
 
-impl State {
-    pub const ALL: [State; 5] = [State::Starting, State::Live, State::Stale, State::AwaitsKeyframe, State::Offline];
+impl StreamState {
+    pub const ALL: [StreamState; 5] = [
+        StreamState::Starting,
+        StreamState::Live,
+        StreamState::Stale,
+        StreamState::AwaitsKeyframe,
+        StreamState::Offline,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
-            State::Starting => "starting",
-            State::Live => "live",
-            State::Stale => "stale",
-            State::AwaitsKeyframe => "waiting_for_keyframe",
-            State::Offline => "offline",
+            StreamState::Starting => "starting",
+            StreamState::Live => "live",
+            StreamState::Stale => "stale",
+            StreamState::AwaitsKeyframe => "waiting_for_keyframe",
+            StreamState::Offline => "offline",
         }
     }
 
     /// Whether there is no picture of the source to show, and therefore no mask.
     pub fn is_dark(self) -> bool {
-        matches!(self, State::AwaitsKeyframe | State::Offline)
+        matches!(self, StreamState::AwaitsKeyframe | StreamState::Offline)
     }
 }
 
@@ -62,8 +68,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// The changing part of a stream's status.
 #[derive(Clone, Debug)]
-pub struct Condition {
-    pub state: State,
+pub struct StatusFields {
+    pub state: StreamState,
     /// Since when, by the wall clock.
     pub since: Timestamp,
     /// Why the stream is offline or stale, in one line.
@@ -86,7 +92,7 @@ pub struct Condition {
 
 /// What happened in the last [`RATE_WINDOW`].
 #[derive(Default)]
-struct Recent {
+struct RecentCounts {
     published: VecDeque<Instant>,
     latencies: VecDeque<(Instant, Duration)>,
 }
@@ -100,7 +106,7 @@ pub struct Status {
     /// From capture to publication.
     pub latency: Distribution,
     stages: [Distribution; Stage::ALL.len()],
-    condition: Mutex<Condition>,
+    condition: Mutex<StatusFields>,
     panics: AtomicU64,
     recording_failures: AtomicU64,
     late_connections: AtomicU64,
@@ -112,7 +118,7 @@ pub struct Status {
     overlay_beat: Mutex<Instant>,
     /// Earlier runs of the stream whose threads hang.
     hung: AtomicUsize,
-    recent: Mutex<Recent>,
+    recent: Mutex<RecentCounts>,
 }
 
 impl Status {
@@ -123,8 +129,8 @@ impl Status {
             ledger: Arc::default(),
             latency: Distribution::default(),
             stages: Default::default(),
-            condition: Mutex::new(Condition {
-                state: State::Starting,
+            condition: Mutex::new(StatusFields {
+                state: StreamState::Starting,
                 since: Timestamp::now(),
                 reason: None,
                 info: None,
@@ -156,11 +162,11 @@ impl Status {
         &self.stages[stage as usize]
     }
 
-    pub fn condition(&self) -> Condition {
+    pub fn condition(&self) -> StatusFields {
         lock(&self.condition).clone()
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> StreamState {
         lock(&self.condition).state
     }
 
@@ -168,18 +174,18 @@ impl Status {
     pub fn set_offline(&self, reason: String) {
         let mut condition = lock(&self.condition);
         condition.dark_at = Some(Instant::now());
-        self.set_state(condition, State::Offline, Some(reason));
+        self.set_state(condition, StreamState::Offline, Some(reason));
     }
 
     /// The source sends video, and none of it can be decoded before a keyframe.
     pub fn set_awaits_keyframe(&self, reason: String) {
         let mut condition = lock(&self.condition);
         condition.dark_at = Some(Instant::now());
-        self.set_state(condition, State::AwaitsKeyframe, Some(reason));
+        self.set_state(condition, StreamState::AwaitsKeyframe, Some(reason));
     }
 
     /// A frame captured at `captured_at` was shown, with a mask as young as it must be (live) or without (stale).
-    pub fn set_shown(&self, state: State, reason: Option<String>, captured_at: Instant) {
+    pub fn set_shown(&self, state: StreamState, reason: Option<String>, captured_at: Instant) {
         let condition = lock(&self.condition);
         // Under the same lock as the change: the source may be lost at this moment.
         if condition.dark_at.is_none_or(|at| captured_at > at) {
@@ -188,7 +194,7 @@ impl Status {
     }
 
     /// Changes the state in the locked `condition`, and logs it with its reason once that is unlocked.
-    fn set_state(&self, mut condition: MutexGuard<'_, Condition>, state: State, reason: Option<String>) {
+    fn set_state(&self, mut condition: MutexGuard<'_, StatusFields>, state: StreamState, reason: Option<String>) {
         let reason = reason.map(|reason| crate::base::bounded::line(&reason).into_owned());
         if condition.state == state {
             if reason.is_some() {
@@ -204,16 +210,18 @@ impl Status {
             return;
         }
         let (stream, from, to) = (&*self.name, before.name(), state.name());
-        let line = |level, text| Line { level, stream, stage: "", from: Some(from), seq: None, text };
+        let line = |level, text| LogLine { level, stream, stage: "", from: Some(from), seq: None, text };
         match (state, reason) {
             // Each loss of a camera is told; the pauses between the attempts keep them few.
-            (State::Offline, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),
+            (StreamState::Offline, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),
             // Where masks take about as long as they may, the state changes with every frame.
-            (State::Stale, Some(reason)) => repeats::tell(line(Level::WARN, &format!("{to}: {reason}"))),
+            (StreamState::Stale, Some(reason)) => log_dedup::log(line(Level::WARN, &format!("{to}: {reason}"))),
             // A camera whose packets get lost waits again and again.
-            (State::AwaitsKeyframe, Some(reason)) => repeats::tell(line(Level::WARN, &format!("{to}: {reason}"))),
-            (State::Live, _) if matches!(before, State::Stale | State::AwaitsKeyframe) => {
-                repeats::tell(line(Level::INFO, to));
+            (StreamState::AwaitsKeyframe, Some(reason)) => {
+                log_dedup::log(line(Level::WARN, &format!("{to}: {reason}")))
+            }
+            (StreamState::Live, _) if matches!(before, StreamState::Stale | StreamState::AwaitsKeyframe) => {
+                log_dedup::log(line(Level::INFO, to));
             }
             _ => tracing::info!(stream, from, "{to}"),
         }
@@ -339,7 +347,7 @@ impl Status {
     pub fn record_latency(&self, captured_at: Instant) {
         let now = Instant::now();
         let latency = now.saturating_duration_since(captured_at);
-        self.latency.record(Spent { wall: latency, cpu: Duration::ZERO });
+        self.latency.record(Elapsed { wall: latency, cpu: Duration::ZERO });
         let mut recent = lock(&self.recent);
         recent.latencies.push_back((now, latency));
         forget_old(&mut recent.latencies, |(at, _)| *at, now);
@@ -388,8 +396,8 @@ mod tests {
         let second = status.condition();
         assert_eq!(first.since, second.since);
         assert_eq!(second.reason.as_deref(), Some("no route"));
-        status.set_shown(State::Live, None, Instant::now() + Duration::from_millis(1));
-        assert_eq!((status.state(), status.condition().reason), (State::Live, None));
+        status.set_shown(StreamState::Live, None, Instant::now() + Duration::from_millis(1));
+        assert_eq!((status.state(), status.condition().reason), (StreamState::Live, None));
     }
 
     #[test]
@@ -397,8 +405,8 @@ mod tests {
         let status = Status::new("gate");
         let captured_at = Instant::now();
         status.set_offline("gone".into());
-        status.set_shown(State::Live, None, captured_at);
-        assert_eq!(status.state(), State::Offline);
+        status.set_shown(StreamState::Live, None, captured_at);
+        assert_eq!(status.state(), StreamState::Offline);
     }
 
     /// Two threads: one shows frames of before the fault, one takes the stream off air.
@@ -410,12 +418,12 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     start.wait();
-                    status.set_shown(State::Live, None, captured_at);
+                    status.set_shown(StreamState::Live, None, captured_at);
                 });
                 start.wait();
                 status.set_offline("gone".into());
             });
-            assert_eq!(status.state(), State::Offline);
+            assert_eq!(status.state(), StreamState::Offline);
         }
     }
 

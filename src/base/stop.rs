@@ -15,7 +15,7 @@ pub struct Stop {
 
 /// What has ended a waiting.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Woken<T> {
+pub enum WakeReason<T> {
     /// The stop.
     Raised,
     Item(T),
@@ -51,16 +51,16 @@ impl Stop {
     }
 
     /// The same, and an item that comes meanwhile ends the waiting.
-    pub fn wait_or_receive<T>(&self, time: Duration, items: &Receiver<T>) -> Woken<T> {
+    pub fn wait_or_receive<T>(&self, time: Duration, items: &Receiver<T>) -> WakeReason<T> {
         select! {
-            recv(self.raised) -> _ => Woken::Raised,
+            recv(self.raised) -> _ => WakeReason::Raised,
             recv(items) -> item => match item {
-                Ok(item) => Woken::Item(item),
+                Ok(item) => WakeReason::Item(item),
                 // Nobody will send anything any more.
-                Err(_) if self.wait(time) => Woken::Raised,
-                Err(_) => Woken::Time,
+                Err(_) if self.wait(time) => WakeReason::Raised,
+                Err(_) => WakeReason::Time,
             },
-            default(time) => Woken::Time,
+            default(time) => WakeReason::Time,
         }
     }
 }
@@ -82,14 +82,14 @@ mod tests {
     #[test]
     fn an_item_ends_the_waiting_at_once() {
         let (stop, (sender, items)) = (Stop::default(), bounded(1));
-        assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), Woken::Time);
+        assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), WakeReason::Time);
         let (waiter, waiting) = (stop.clone(), items.clone());
         let thread = std::thread::spawn(move || waiter.wait_or_receive(Duration::from_secs(600), &waiting));
         sender.send(7).unwrap();
-        assert_eq!(thread.join().unwrap(), Woken::Item(7));
+        assert_eq!(thread.join().unwrap(), WakeReason::Item(7));
         drop(sender);
-        assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), Woken::Time);
+        assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), WakeReason::Time);
         stop.raise();
-        assert_eq!(stop.wait_or_receive(Duration::from_secs(600), &items), Woken::Raised);
+        assert_eq!(stop.wait_or_receive(Duration::from_secs(600), &items), WakeReason::Raised);
     }
 }

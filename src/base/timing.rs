@@ -8,17 +8,17 @@ use hdrhistogram::Histogram;
 
 /// What one piece of work took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent {
+pub struct Elapsed {
     pub wall: Duration,
     /// CPU time of the thread that did it. Threads that a library runs beside it are not seen.
     pub cpu: Duration,
 }
 
-impl Spent {
+impl Elapsed {
     /// An equal share of this for each of `n` frames that were worked on together.
-    pub fn share(self, n: usize) -> Spent {
+    pub fn share(self, n: usize) -> Elapsed {
         let n = n.max(1) as u32;
-        Spent { wall: self.wall / n, cpu: self.cpu / n }
+        Elapsed { wall: self.wall / n, cpu: self.cpu / n }
     }
 }
 
@@ -33,8 +33,8 @@ impl Stopwatch {
         Stopwatch { wall: Instant::now(), cpu: ThreadTime::now() }
     }
 
-    pub fn spent(&self) -> Spent {
-        Spent { wall: self.wall.elapsed(), cpu: self.cpu.elapsed() }
+    pub fn spent(&self) -> Elapsed {
+        Elapsed { wall: self.wall.elapsed(), cpu: self.cpu.elapsed() }
     }
 }
 
@@ -64,10 +64,10 @@ impl Stage {
 
 /// Durations in microseconds up to a minute at two significant digits: constant memory (a few KiB), however long it runs.
 pub struct Distribution {
-    inner: Mutex<Inner>,
+    inner: Mutex<DistributionBins>,
 }
 
-struct Inner {
+struct DistributionBins {
     micros: Histogram<u64>,
     wall: Duration,
     cpu: Duration,
@@ -75,7 +75,7 @@ struct Inner {
 
 /// What a [`Distribution`] says at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
+pub struct TimingSummary {
     pub count: u64,
     pub p50: Duration,
     pub p99: Duration,
@@ -91,12 +91,12 @@ pub const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 impl Default for Distribution {
     fn default() -> Self {
         let micros = Histogram::new_with_bounds(1, 60_000_000, 2).expect("bounds and precision are constants in range");
-        Distribution { inner: Mutex::new(Inner { micros, wall: Duration::ZERO, cpu: Duration::ZERO }) }
+        Distribution { inner: Mutex::new(DistributionBins { micros, wall: Duration::ZERO, cpu: Duration::ZERO }) }
     }
 }
 
 impl Distribution {
-    pub fn record(&self, spent: Spent) {
+    pub fn record(&self, spent: Elapsed) {
         let mut inner = self.lock();
         inner.micros.saturating_record(spent.wall.as_micros().min(u128::from(u64::MAX)) as u64);
         inner.wall += spent.wall;
@@ -104,7 +104,7 @@ impl Distribution {
     }
 
     pub fn record_wall(&self, wall: Duration) {
-        self.record(Spent { wall, cpu: Duration::ZERO });
+        self.record(Elapsed { wall, cpu: Duration::ZERO });
     }
 
     /// Durations so far.
@@ -112,10 +112,10 @@ impl Distribution {
         self.lock().micros.len()
     }
 
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> TimingSummary {
         let inner = self.lock();
         let at = |quantile| Duration::from_micros(inner.micros.value_at_quantile(quantile));
-        Summary {
+        TimingSummary {
             count: inner.micros.len(),
             p50: at(0.5),
             p99: at(0.99),
@@ -125,7 +125,7 @@ impl Distribution {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, DistributionBins> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,7 +139,7 @@ mod tests {
         let distribution = Distribution::default();
         for millis in 1..=100 {
             let wall = Duration::from_millis(millis);
-            distribution.record(Spent { wall, cpu: wall / 2 });
+            distribution.record(Elapsed { wall, cpu: wall / 2 });
         }
         let summary = distribution.summary();
         assert_eq!(summary.count, 100);

@@ -13,7 +13,7 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use super::rtp::RtpClock;
-use crate::base::timing::Spent;
+use crate::base::timing::Elapsed;
 
 /// The clocks of a streaming thread.
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ thread_local! {
 
 /// What the thread that feeds a pad did between its last frame and its newest.
 #[derive(Clone, Copy, Debug, Default)]
-struct Work {
+struct ThreadWork {
     cpu: Duration,
     slept: Duration,
     /// When it was taken, by the camera's clock.
@@ -61,14 +61,14 @@ struct Work {
 /// rest is waiting for the source, or for room in the pad's own element; not waiting for a core, which says nothing of
 /// the source. `clock` is read beside them.
 pub fn measure(pad: &gst::Pad, clock: Arc<RtpClock>) -> DecodeMeter {
-    let newest = Arc::new(Mutex::new(Work::default()));
+    let newest = Arc::new(Mutex::new(ThreadWork::default()));
     let writer = Arc::clone(&newest);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let now = Clocks::read();
         let last = LAST.replace(Some(now)).unwrap_or(now);
         let (cpu, queued) = (now.cpu.saturating_sub(last.cpu), now.queued.saturating_sub(last.queued));
         let slept = (now.wall - last.wall).saturating_sub(cpu + queued);
-        let work = Work { cpu, slept, rtp: clock.now() };
+        let work = ThreadWork { cpu, slept, rtp: clock.now() };
         *writer.lock().unwrap_or_else(PoisonError::into_inner) = work;
         gst::PadProbeReturn::Ok
     });
@@ -77,14 +77,14 @@ pub fn measure(pad: &gst::Pad, clock: Arc<RtpClock>) -> DecodeMeter {
 
 /// Reads what [`measure`] measures.
 pub struct DecodeMeter {
-    newest: Arc<Mutex<Work>>,
+    newest: Arc<Mutex<ThreadWork>>,
 }
 
 impl DecodeMeter {
     /// CPU time of the newest frame. It is given as wall time too: the thread's waiting is not decoding.
-    pub fn spent(&self) -> Spent {
+    pub fn spent(&self) -> Elapsed {
         let cpu = self.work().cpu;
-        Spent { wall: cpu, cpu }
+        Elapsed { wall: cpu, cpu }
     }
 
     /// How long the newest frame was waited for.
@@ -97,7 +97,7 @@ impl DecodeMeter {
         self.work().rtp
     }
 
-    fn work(&self) -> Work {
+    fn work(&self) -> ThreadWork {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

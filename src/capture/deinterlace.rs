@@ -10,28 +10,28 @@ use gst::prelude::*;
 use super::SourceError;
 use crate::gst::make;
 
-/// Times that are kept; an element that swallows frames must not fill the memory.
+/// FrameTimes that are kept; an element that swallows frames must not fill the memory.
 const INSIDE: usize = 16;
 
 /// Pictures in a row that may be stamped wrongly where a stream begins or ends.
 const AT_AN_END: u32 = 2;
 
 /// A frame's time and duration.
-type Times = (gst::ClockTime, Option<gst::ClockTime>);
+type FrameTimes = (gst::ClockTime, Option<gst::ClockTime>);
 
 /// The times of the interlaced frames inside of the element.
 #[derive(Default)]
-struct Inside {
+struct PendingTimes {
     is_interlaced: bool,
-    times: VecDeque<Times>,
+    times: VecDeque<FrameTimes>,
     /// Pictures in a row whose stamp was not that of their frame.
     corrected: u32,
 }
 
-impl Inside {
+impl PendingTimes {
     /// The times of the frame of a picture that comes out stamped with `stamped`; frames are `step` apart. `None` where
     /// the stamp has to stand: progressive frames, and pictures beyond the number of frames, as telecine has them.
-    fn leave(&mut self, stamped: gst::ClockTime, step: gst::ClockTime) -> Option<Times> {
+    fn leave(&mut self, stamped: gst::ClockTime, step: gst::ClockTime) -> Option<FrameTimes> {
         let frame = self.times.pop_front()?;
         if frame.0 == stamped {
             self.corrected = 0;
@@ -73,7 +73,7 @@ pub(super) fn deinterlacer() -> Result<gst::Element, SourceError> {
 /// as the one before it, when YADIF has no neighbours there.
 fn keep_times(element: &gst::Element) {
     let (Some(sink), Some(source)) = (element.static_pad("sink"), element.static_pad("src")) else { return };
-    let inside = Arc::new(Mutex::new(Inside::default()));
+    let inside = Arc::new(Mutex::new(PendingTimes::default()));
     let entering = Arc::clone(&inside);
     let what = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
     sink.add_probe(what, move |_, info| {
@@ -122,13 +122,16 @@ mod tests {
     }
 
     /// What comes out for stamps, when frames at these times are inside; all in milliseconds.
-    fn leave(inside: &mut Inside, stamps: &[u64]) -> Vec<u64> {
+    fn leave(inside: &mut PendingTimes, stamps: &[u64]) -> Vec<u64> {
         let time = |&stamp: &u64| inside.leave(millis(stamp), millis(40)).map_or(stamp, |(pts, _)| pts.mseconds());
         stamps.iter().map(time).collect()
     }
 
-    fn inside(times: &[u64]) -> Inside {
-        Inside { times: times.iter().map(|&time| (millis(time), Some(millis(40)))).collect(), ..Inside::default() }
+    fn inside(times: &[u64]) -> PendingTimes {
+        PendingTimes {
+            times: times.iter().map(|&time| (millis(time), Some(millis(40)))).collect(),
+            ..PendingTimes::default()
+        }
     }
 
     #[test]

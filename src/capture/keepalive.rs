@@ -1,6 +1,6 @@
 //! Requests that keep a camera's RTSP session open while its packets come inside the connection.
 //!
-//! Cameras close a session when they have got no request within the time-out that their `Session` header names (RFC 2326,
+//! Cameras close a session when they have got no request within the time-out that their `CameraSession` header names (RFC 2326,
 //! 12.37; 60 s where it names none). Over UDP `rtspsrc` sends a request in time. Over TCP it sends one only after a silence,
 //! and RTCP otherwise, which many cameras do not count: they hang up at every time-out (rtspsrc of GStreamer 1.22,
 //! `gst_rtspsrc_loop_interleaved`).
@@ -23,7 +23,7 @@ const NOT_SENT: i32 = -1;
 /// Sends an empty `GET_PARAMETER` every few seconds, in which RFC 2326 sees a sign of life (10.8), as long as `source`, an
 /// `rtspsrc`, gets packets by TCP. A camera that does not announce that method gets none: `rtspsrc` offers no other request.
 pub fn keep_alive(source: &gst::Element) {
-    let session = Arc::new(Session { newest: Mutex::new(Instant::now()), unsupported: AtomicBool::new(false) });
+    let session = Arc::new(CameraSession { newest: Mutex::new(Instant::now()), unsupported: AtomicBool::new(false) });
     source.connect("new-manager", false, move |arguments| {
         let element = |at: usize| arguments.get(at).and_then(|value| value.get::<gst::Element>().ok());
         let (Some(source), Some(manager)) = (element(0), element(1)) else { return None };
@@ -50,14 +50,14 @@ pub fn keep_alive(source: &gst::Element) {
 }
 
 /// What is known of a camera's session.
-struct Session {
+struct CameraSession {
     /// When the newest request was sent.
     newest: Mutex<Instant>,
     /// The camera does not announce `GET_PARAMETER`.
     unsupported: AtomicBool,
 }
 
-impl Session {
+impl CameraSession {
     /// Whether a request is due, which is then taken to be sent.
     fn is_due(&self) -> bool {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +75,7 @@ fn is_interleaved(pad: &gst::Pad) -> bool {
 }
 
 /// Does not wait for the answer.
-fn request(source: &gst::Element, session: &Arc<Session>) {
+fn request(source: &gst::Element, session: &Arc<CameraSession>) {
     let session = Arc::clone(session);
     let answered = gst::Promise::with_change_func(move |answer| {
         let result = answer.ok().flatten().and_then(|answer| answer.get::<i32>("rtsp-result").ok());

@@ -24,7 +24,7 @@ const LEADING_LIMIT: u32 = 64;
 
 /// What the parser hands to the decoder.
 #[derive(Clone, Copy, Debug, Default)]
-struct Unit {
+struct CodedUnit {
     /// It cannot be decoded without earlier units.
     delta: bool,
     /// Only parameters, no picture.
@@ -36,10 +36,10 @@ struct Unit {
     pts: Option<gst::ClockTime>,
 }
 
-impl Unit {
+impl CodedUnit {
     fn of(buffer: &gst::BufferRef) -> Self {
         let flags = buffer.flags();
-        Unit {
+        CodedUnit {
             delta: flags.contains(gst::BufferFlags::DELTA_UNIT),
             header: flags.contains(gst::BufferFlags::HEADER),
             discont: flags.contains(gst::BufferFlags::DISCONT),
@@ -51,7 +51,7 @@ impl Unit {
 
 /// What happens to a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum GateDecision {
     Pass,
     Drop,
     /// It is the first that is dropped: a keyframe should be requested.
@@ -78,7 +78,7 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Inner {
+struct GateState {
     phase: Phase,
     /// When the newest unit came; `None` where nothing is decoded.
     newest: Option<Instant>,
@@ -91,13 +91,13 @@ struct Inner {
 /// The gate of one capture pipeline. Without a decoder that [`guard`] was called for, every picture is shown.
 #[derive(Debug)]
 pub struct KeyframeGate {
-    inner: Mutex<Inner>,
+    inner: Mutex<GateState>,
 }
 
 impl Default for KeyframeGate {
     fn default() -> Self {
         let phase = Phase::Closed { since: None };
-        KeyframeGate { inner: Mutex::new(Inner { phase, newest: None, lost: None, cut: [None; 2] }) }
+        KeyframeGate { inner: Mutex::new(GateState { phase, newest: None, lost: None, cut: [None; 2] }) }
     }
 }
 
@@ -150,7 +150,7 @@ impl KeyframeGate {
         }
     }
 
-    fn judge(&self, unit: Unit, now: Instant) -> Verdict {
+    fn judge(&self, unit: CodedUnit, now: Instant) -> GateDecision {
         let mut inner = self.lock();
         inner.newest = Some(now);
         let lost = inner.lost == Some(0) || unit.discont || unit.corrupted;
@@ -162,23 +162,23 @@ impl KeyframeGate {
         let is_cut = unit.corrupted || unit.pts.is_some() && inner.cut.contains(&unit.pts);
         let syncs = !unit.delta && !is_cut;
         match &mut inner.phase {
-            Phase::Opened { .. } | Phase::Flowing if !is_cut => Verdict::Pass,
+            Phase::Opened { .. } | Phase::Flowing if !is_cut => GateDecision::Pass,
             Phase::Closed { since } if syncs => {
                 let (at, since) = (now, *since);
                 inner.phase = Phase::Opened { at, first: unit.pts, skipped: 0, since };
-                Verdict::Pass
+                GateDecision::Pass
             }
             // Parameters may come apart from the keyframe that they belong to.
-            Phase::Closed { .. } if unit.header && !is_cut => Verdict::Pass,
-            Phase::Closed { since: Some(_) } => Verdict::Drop,
+            Phase::Closed { .. } if unit.header && !is_cut => GateDecision::Pass,
+            Phase::Closed { since: Some(_) } => GateDecision::Drop,
             phase => {
                 *phase = Phase::Closed { since: Some(now) };
-                Verdict::DropFirst
+                GateDecision::DropFirst
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         // Plain values, whole after every statement.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -213,10 +213,10 @@ pub fn guard(element: &gst::Element, gate: &Arc<KeyframeGate>) {
     });
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
-        match gate.judge(Unit::of(buffer), Instant::now()) {
-            Verdict::Pass => gst::PadProbeReturn::Ok,
-            Verdict::Drop => drop_unit(info),
-            Verdict::DropFirst => {
+        match gate.judge(CodedUnit::of(buffer), Instant::now()) {
+            GateDecision::Pass => gst::PadProbeReturn::Ok,
+            GateDecision::Drop => drop_unit(info),
+            GateDecision::DropFirst => {
                 // Where the camera has agreed to be asked (RTCP feedback), this becomes a request for a keyframe.
                 pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
                 drop_unit(info)

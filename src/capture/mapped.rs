@@ -6,7 +6,7 @@ use gstreamer_video as gst_video;
 use gst_video::prelude::*;
 
 use super::{SourceError, color};
-use crate::frame::{Picture, PixelFormat, Pixels, Plane, VideoInfo};
+use crate::frame::{Image, PixelFormat, Pixels, Plane, VideoInfo};
 
 /// A mapped, read-only frame; the buffer goes back to its pool when the last user lets go.
 pub struct MappedFrame {
@@ -28,14 +28,14 @@ impl MappedFrame {
 }
 
 impl Pixels for MappedFrame {
-    fn picture(&self) -> Picture<'_> {
+    fn image(&self) -> Image<'_> {
         let data = self.frame.planes_data();
         let strides = self.frame.plane_stride();
         let plane = |n: usize| match strides.get(n) {
             Some(&stride) => Plane { data: data[n], stride: stride.unsigned_abs() as usize },
             None => Plane { data: &[], stride: 0 },
         };
-        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
+        Image { info: self.info, planes: [plane(0), plane(1), plane(2)] }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::status::Shortfall;
-use crate::base::timing::Spent;
+use crate::base::timing::Elapsed;
 use crate::frame::Pixels;
 use crate::gst::GstError;
 
@@ -24,7 +24,7 @@ mod movie;
 mod multipart;
 mod network;
 mod pipeline;
-mod presence;
+mod reachability;
 mod rtp;
 pub(crate) mod secrets;
 mod stuck;
@@ -37,7 +37,7 @@ mod trust;
 
 pub use keyframe::KeyframeWait;
 pub use pipeline::{GstSource, check_description};
-pub use presence::Presence;
+pub use reachability::Reachability;
 
 /// Why a source has no more frames. The message names no secrets.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub struct CapturedFrame {
     pub source_time: Option<Duration>,
     pub captured_at: Instant,
     /// What decoding it took.
-    pub decode: Spent,
+    pub decode: Elapsed,
     /// How long the decoder had nothing to do before it got this one.
     pub waited: Duration,
 }
@@ -85,7 +85,7 @@ pub trait Source: Send {
     fn is_restartable(&self) -> bool;
 
     /// Where its return can be looked for while it is away, if that can be told without opening it.
-    fn presence(&self) -> Option<Presence> {
+    fn reachability(&self) -> Option<Reachability> {
         None
     }
 

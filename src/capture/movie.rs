@@ -29,13 +29,13 @@ pub fn keep_video(element: &gst::Element) {
 
 /// The length of the whole, as it is to be written.
 #[derive(Debug, PartialEq, Eq)]
-struct Change {
+struct LengthChange {
     at: usize,
     wide: bool,
     length: u64,
 }
 
-impl Change {
+impl LengthChange {
     fn apply(&self, head: &mut [u8]) {
         let bytes = self.length.to_be_bytes();
         let bytes = if self.wide { &bytes[..] } else { &bytes[4..] };
@@ -46,7 +46,7 @@ impl Change {
 }
 
 /// What is to be changed in the head of a file; `None` where `qtdemux` takes the video, or there is none.
-fn shortened(head: &[u8]) -> Option<Change> {
+fn shortened(head: &[u8]) -> Option<LengthChange> {
     if head.get(4..8)? != b"moov" {
         return None;
     }
@@ -75,7 +75,7 @@ fn shortened(head: &[u8]) -> Option<Change> {
     }
     // Where it also begins late, only an unknown length makes the demuxer take it.
     let length = if length.saturating_mul(PREVIEW) > end { end.min(whole) } else { 0 };
-    Some(Change { at, wide, length })
+    Some(LengthChange { at, wide, length })
 }
 
 /// The boxes in `bytes`: kind and content.

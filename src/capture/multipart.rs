@@ -39,13 +39,13 @@ pub fn accept_bare_parts(source: &gst::Element) {
         let Ok(mut beginning) = beginning.lock() else { return gst::PadProbeReturn::Remove };
         beginning.extend_from_slice(&map[..map.len().min(LONGEST_HEADER)]);
         match first_part(&beginning) {
-            Part::Incomplete if beginning.len() < LONGEST_HEADER => gst::PadProbeReturn::Ok,
-            Part::Bare => {
+            MultipartPart::Incomplete if beginning.len() < LONGEST_HEADER => gst::PadProbeReturn::Ok,
+            MultipartPart::Bare => {
                 drop(map);
                 announce_jpeg(pad);
                 gst::PadProbeReturn::Remove
             }
-            Part::Typed | Part::Incomplete => gst::PadProbeReturn::Remove,
+            MultipartPart::Typed | MultipartPart::Incomplete => gst::PadProbeReturn::Remove,
         }
     });
 }
@@ -70,7 +70,7 @@ fn says_multipart(headers: &gst::StructureRef) -> bool {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum MultipartPart {
     /// As `multipartdemux` takes it.
     Typed,
     /// Without a boundary in front of it, or without a type.
@@ -80,12 +80,12 @@ enum Part {
 }
 
 /// What the beginning of an answer has.
-fn first_part(beginning: &[u8]) -> Part {
+fn first_part(beginning: &[u8]) -> MultipartPart {
     let text = beginning.trim_ascii_start();
     match text {
-        [] | [b'-'] => return Part::Incomplete,
+        [] | [b'-'] => return MultipartPart::Incomplete,
         [b'-', b'-', ..] => {}
-        _ => return Part::Bare,
+        _ => return MultipartPart::Bare,
     }
     let mut lines = text.split_inclusive(|byte| *byte == b'\n').skip(1).map(|line| line.trim_ascii_end());
     let mut complete = false;
@@ -95,9 +95,9 @@ fn first_part(beginning: &[u8]) -> Part {
     });
     let typed = typed.into_iter().any(|line| line.to_ascii_lowercase().starts_with(b"content-type:"));
     match (typed, complete) {
-        (true, _) => Part::Typed,
-        (false, true) => Part::Bare,
-        (false, false) => Part::Incomplete,
+        (true, _) => MultipartPart::Typed,
+        (false, true) => MultipartPart::Bare,
+        (false, false) => MultipartPart::Incomplete,
     }
 }
 
@@ -108,18 +108,18 @@ mod tests {
     #[test]
     fn parts_without_boundary_or_type_are_found() {
         for (beginning, part) in [
-            ("--frame\r\nContent-Type: image/jpeg\r\n\r\n\u{1}", Part::Typed),
-            ("\r\n\r\n--frame\r\nX-Time: 1\r\ncontent-type:image/jpeg\r\n", Part::Typed),
-            ("--frame\nContent-Type: image/jpeg\n\n", Part::Typed),
-            ("--frame\r\n\r\n\u{1}\u{2}", Part::Bare),
-            ("--frame\n\nContent-Type: x", Part::Bare),
-            ("--frame\r\nContent-Length: 7\r\n\r\n", Part::Bare),
-            ("Content-Type: image/jpeg\r\n\r\n", Part::Bare),
-            ("\u{1}\u{2}", Part::Bare),
-            ("", Part::Incomplete),
-            ("\r\n-", Part::Incomplete),
-            ("--frame\r\nContent-Length: 7\r\n", Part::Incomplete),
-            ("--frame", Part::Incomplete),
+            ("--frame\r\nContent-Type: image/jpeg\r\n\r\n\u{1}", MultipartPart::Typed),
+            ("\r\n\r\n--frame\r\nX-Time: 1\r\ncontent-type:image/jpeg\r\n", MultipartPart::Typed),
+            ("--frame\nContent-Type: image/jpeg\n\n", MultipartPart::Typed),
+            ("--frame\r\n\r\n\u{1}\u{2}", MultipartPart::Bare),
+            ("--frame\n\nContent-Type: x", MultipartPart::Bare),
+            ("--frame\r\nContent-Length: 7\r\n\r\n", MultipartPart::Bare),
+            ("Content-Type: image/jpeg\r\n\r\n", MultipartPart::Bare),
+            ("\u{1}\u{2}", MultipartPart::Bare),
+            ("", MultipartPart::Incomplete),
+            ("\r\n-", MultipartPart::Incomplete),
+            ("--frame\r\nContent-Length: 7\r\n", MultipartPart::Incomplete),
+            ("--frame", MultipartPart::Incomplete),
         ] {
             assert_eq!(first_part(beginning.as_bytes()), part, "{beginning:?}");
         }

@@ -8,12 +8,12 @@ use gst::prelude::*;
 
 use super::keepalive::keep_alive;
 use super::multipart::accept_bare_parts;
-use super::trust::{Refused, set_up_trust};
+use super::trust::{RefusedCertificate, set_up_trust};
 use crate::config::{SourceSpec, Transport};
 
 /// Sets up the element that `uridecodebin` made for the address. `refused` gets the certificate of a camera that is not
 /// trusted.
-pub fn set_up_network(source: &gst::Element, spec: &SourceSpec, refused: &Arc<Refused>) {
+pub fn set_up_network(source: &gst::Element, spec: &SourceSpec, refused: &Arc<RefusedCertificate>) {
     let Some(factory) = source.factory() else { return };
     let credentials = spec.credentials.as_ref();
     match factory.name().as_str() {

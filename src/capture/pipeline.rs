@@ -19,13 +19,13 @@ use super::mapped::MappedFrame;
 use super::network::set_up_network;
 use super::rtp::{RtpClock, follow};
 use super::secrets::Secrets;
-use super::timeline::{Timeline, Times};
+use super::timeline::{SourceTimes, Timeline};
 use super::tracks::{self, Tracks};
-use super::trust::Refused;
-use super::{Capture, Captured, CapturedFrame, Presence, Source, SourceError, movie, stuck, transport_stream};
+use super::trust::RefusedCertificate;
+use super::{Capture, Captured, CapturedFrame, Reachability, Source, SourceError, movie, stuck, transport_stream};
 use crate::base::status::Shortfall;
 use crate::config::{SourceSpec, SourceUri};
-use crate::gst::{GstError, Kind, bus_error, make, state_error};
+use crate::gst::{GstError, GstErrorKind, bus_error, make, state_error};
 
 /// Frames that wait in the appsink. One is enough to hide a hand-over; more would be delay.
 const APPSINK_FRAMES: u32 = 1;
@@ -57,8 +57,8 @@ impl Source for GstSource {
         }
     }
 
-    fn presence(&self) -> Option<Presence> {
-        Presence::of(&self.spec.uri)
+    fn reachability(&self) -> Option<Reachability> {
+        Reachability::of(&self.spec.uri)
     }
 
     fn open(&self) -> Result<Box<dyn Capture>, SourceError> {
@@ -90,7 +90,7 @@ struct GstCapture {
     opened: Option<Instant>,
     secrets: Secrets,
     has_credentials: bool,
-    refused: Arc<Refused>,
+    refused: Arc<RefusedCertificate>,
 }
 
 impl GstCapture {
@@ -117,7 +117,7 @@ impl GstCapture {
         let meter = measure(&static_pad(sink.upcast_ref(), "sink")?, Arc::clone(&clock));
 
         let entry = converter.entry;
-        let refused = Arc::new(Refused::default());
+        let refused = Arc::new(RefusedCertificate::default());
         let gate = Arc::new(KeyframeGate::default());
         let tracks = add_source(&pipeline, spec, &entry, &refused)?;
         // A file that must not lose a frame is decoded as it is.
@@ -185,16 +185,18 @@ impl GstCapture {
             return convert::cannot_convert(&offered);
         }
         let cause = self.refused.reason().or_else(|| match (&error.kind, &self.uri) {
-            (Kind::Unauthorized, _) if !self.has_credentials => {
+            (GstErrorKind::Unauthorized, _) if !self.has_credentials => {
                 Some("the camera asks for user and password (set user and password_file or password_env)".into())
             }
-            (Kind::Unauthorized, SourceUri::Rtsp(url) | SourceUri::Http(url)) => unsupported_login(url).map(|kinds| {
-                format!(
-                    "the camera offers no login but {kinds}, which GStreamer cannot do \
+            (GstErrorKind::Unauthorized, SourceUri::Rtsp(url) | SourceUri::Http(url)) => {
+                unsupported_login(url).map(|kinds| {
+                    format!(
+                        "the camera offers no login but {kinds}, which GStreamer cannot do \
                      (allow digest with MD5, or basic, in the camera's settings)"
-                )
-            }),
-            (Kind::Unreachable, SourceUri::Http(url)) => untrusted_certificate(url).map(|problem| {
+                    )
+                })
+            }
+            (GstErrorKind::Unreachable, SourceUri::Http(url)) => untrusted_certificate(url).map(|problem| {
                 format!(
                     "the camera's certificate is not trusted ({problem}): name the PEM file of its authority in tls_ca"
                 )
@@ -229,7 +231,7 @@ impl GstCapture {
             (fps.numer() > 0).then(|| Duration::from_secs_f64(f64::from(fps.denom()) / f64::from(fps.numer())));
         let duration = buffer.duration().map(Duration::from);
         let arrival = self.opened.map(|opened| captured_at - opened);
-        let pts = self.timeline.place(Times { pts: stamped.or(arrival), duration, period });
+        let pts = self.timeline.place(SourceTimes { pts: stamped.or(arrival), duration, period });
         self.length = self.timeline.end().unwrap_or_default().saturating_sub(pts);
         if let Some(start) = buffer.pts() {
             self.tracks.reach(sample.segment(), start, self.length);
@@ -324,7 +326,7 @@ impl Capture for GstCapture {
 impl Drop for GstCapture {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            crate::base::repeats::warn("", "capture", "a capture pipeline did not stop");
+            crate::base::log_dedup::warn("", "capture", "a capture pipeline did not stop");
         }
     }
 }
@@ -334,7 +336,7 @@ fn add_source(
     pipeline: &gst::Pipeline,
     spec: &SourceSpec,
     entry: &gst::Pad,
-    refused: &Arc<Refused>,
+    refused: &Arc<RefusedCertificate>,
 ) -> Result<Arc<Tracks>, SourceError> {
     let tracks = Arc::new(Tracks::default());
     let decoded = |uri: &str| -> Result<(), SourceError> {

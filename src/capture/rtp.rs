@@ -50,13 +50,13 @@ impl RtpClock {
 
 /// The head of a packet (RFC 3550, section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
+struct RtpHeader {
     sequence: u16,
     ticks: u32,
     source: u32,
 }
 
-impl Head {
+impl RtpHeader {
     fn of(packet: &gst::BufferRef) -> Option<Self> {
         let mut bytes = [0; 12];
         // A copy that is too long for the buffer panics.
@@ -65,7 +65,7 @@ impl Head {
         }
         packet.copy_to_slice(0, &mut bytes).ok()?;
         let [_, _, s0, s1, t0, t1, t2, t3, source @ ..] = bytes;
-        Some(Head {
+        Some(RtpHeader {
             sequence: u16::from_be_bytes([s0, s1]),
             ticks: u32::from_be_bytes([t0, t1, t2, t3]),
             source: u32::from_be_bytes(source),
@@ -73,7 +73,7 @@ impl Head {
     }
 
     /// Whether packets are missing between the one before and this one.
-    fn follows_a_gap(&self, before: &Head) -> bool {
+    fn follows_a_gap(&self, before: &RtpHeader) -> bool {
         self.source != before.source || !matches!(self.sequence.wrapping_sub(before.sequence), 0 | 1)
     }
 }
@@ -86,11 +86,11 @@ pub fn follow(element: &gst::Element, clock: &Arc<RtpClock>) {
     let Some(pad) = element.static_pad("sink").filter(|_| is_depayloader) else { return };
     let clock = Arc::clone(clock);
     // The newest packet, with its time.
-    let last: Mutex<Option<(Head, Option<gst::ClockTime>)>> = Mutex::default();
+    let last: Mutex<Option<(RtpHeader, Option<gst::ClockTime>)>> = Mutex::default();
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let rate = pad.current_caps().and_then(|caps| video_rate(&caps));
         let (Some(rate), Some(buffer)) = (rate, info.buffer()) else { return gst::PadProbeReturn::Ok };
-        let Some(head) = Head::of(buffer) else { return gst::PadProbeReturn::Ok };
+        let Some(head) = RtpHeader::of(buffer) else { return gst::PadProbeReturn::Ok };
         clock.set(head.ticks, rate);
         let before = last.lock().unwrap_or_else(PoisonError::into_inner).replace((head, buffer.pts()));
         if let Some((before, time)) = before
@@ -125,16 +125,16 @@ mod tests {
 
     #[test]
     fn a_gap_is_a_sequence_number_that_is_missing() {
-        let head = |sequence, source| Head { sequence, ticks: 0, source };
+        let head = |sequence, source| RtpHeader { sequence, ticks: 0, source };
         let gap = |before, after| head(after, 1).follows_a_gap(&head(before, 1));
         assert!(!gap(7, 8) && !gap(u16::MAX, 0) && !gap(7, 7));
         assert!(gap(7, 9) && gap(u16::MAX, 1) && gap(7, 6));
         assert!(head(8, 2).follows_a_gap(&head(7, 1)), "another sender");
         let mut bytes = vec![0x80, 96, 0x12, 0x34, 0, 0, 0, 9, 0, 0, 0, 5, 1, 2, 3];
         let packet = gst_buffer(&bytes);
-        assert_eq!(Head::of(&packet), Some(Head { sequence: 0x1234, ticks: 9, source: 5 }));
+        assert_eq!(RtpHeader::of(&packet), Some(RtpHeader { sequence: 0x1234, ticks: 9, source: 5 }));
         bytes.truncate(11);
-        assert_eq!(Head::of(&gst_buffer(&bytes)), None);
+        assert_eq!(RtpHeader::of(&gst_buffer(&bytes)), None);
     }
 
     fn gst_buffer(bytes: &[u8]) -> gst::Buffer {

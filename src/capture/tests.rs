@@ -96,7 +96,7 @@ fn watch(spec: SourceSpec, mut enough: impl FnMut(u32) -> bool) -> Result<(), St
         assert!(started.elapsed() < DEADLINE, "{seen} frames within {DEADLINE:?}");
         match capture.next(Duration::from_millis(200)).map_err(|error| error.0)? {
             Captured::Frame(frame) => {
-                let info = frame.pixels.picture().info;
+                let info = frame.pixels.image().info;
                 assert_eq!((info.width, info.height), SIZE);
                 seen += 1;
             }
@@ -215,7 +215,7 @@ fn a_login_that_gstreamer_cannot_do_is_no_wrong_password() {
 }
 
 /// One JPEG picture.
-fn picture() -> Vec<u8> {
+fn image() -> Vec<u8> {
     crate::gst::init().unwrap();
     let pipeline = gst::parse::launch(&format!(
         "videotestsrc num-buffers=1 ! video/x-raw,width={},height={} ! jpegenc ! appsink name=sink",
@@ -231,7 +231,7 @@ fn picture() -> Vec<u8> {
 
 #[test]
 fn motion_jpeg_without_first_boundary_or_types_is_played() {
-    let jpeg = picture();
+    let jpeg = image();
     let length = jpeg.len();
     // What stands before each picture, and after it.
     for (name, before, after) in [

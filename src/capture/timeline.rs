@@ -25,7 +25,7 @@ const UNEVEN: u32 = 10;
 
 /// What is known of a picture's time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
+pub struct SourceTimes {
     /// When it is shown, in the source's time line.
     pub pts: Option<Duration>,
     /// For how long.
@@ -47,7 +47,7 @@ pub struct Timeline {
     step: Option<Duration>,
     /// The source's newest time.
     given: Option<Duration>,
-    /// Times have not risen, and pictures follow one another until they do.
+    /// SourceTimes have not risen, and pictures follow one another until they do.
     stuck: bool,
     /// The clip has begun again, and its first picture has not come.
     restarted: bool,
@@ -57,7 +57,7 @@ pub struct Timeline {
 
 impl Timeline {
     /// The next picture's time: later than that of the one before.
-    pub fn place(&mut self, Times { pts, duration, period }: Times) -> Duration {
+    pub fn place(&mut self, SourceTimes { pts, duration, period }: SourceTimes) -> Duration {
         let risen = pts.zip(self.given).and_then(|(pts, given)| pts.checked_sub(given));
         self.leap = None;
         let at = match (pts, self.newest) {
@@ -68,7 +68,7 @@ impl Timeline {
                 if !self.restarted && at - nanos(newest) > nanos(furthest) {
                     let leap = duration_of(at - nanos(newest));
                     let text = format!("times leap ahead by {} s: frames go on without that gap", leap.as_secs());
-                    crate::base::repeats::warn("", "capture", &text);
+                    crate::base::log_dedup::warn("", "capture", &text);
                     self.leap = Some(leap);
                 }
                 if self.restarted || self.leap.is_some() || at + nanos(SET_BACK) < nanos(newest) {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn at(line: &mut Timeline, pts: Option<u64>, duration: Option<u64>, period: Option<u64>) -> u128 {
-        let times = Times { pts: pts.map(ms), duration: duration.map(ms), period: period.map(ms) };
+        let times = SourceTimes { pts: pts.map(ms), duration: duration.map(ms), period: period.map(ms) };
         line.place(times).as_millis()
     }
 

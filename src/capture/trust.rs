@@ -15,9 +15,9 @@ use crate::config::{CertificateFingerprint, SourceSpec};
 
 /// The certificate that a camera has shown and that is not trusted, for the message of the failure that follows.
 #[derive(Debug, Default)]
-pub struct Refused(Mutex<Option<String>>);
+pub struct RefusedCertificate(Mutex<Option<String>>);
 
-impl Refused {
+impl RefusedCertificate {
     /// What is wrong with it, and what can be done.
     pub fn reason(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -30,7 +30,7 @@ impl Refused {
 
 /// Makes `source`, an `rtspsrc` or a `souphttpsrc`, trust what the stream's settings name. A file that cannot be read is
 /// noted as the reason of the failure that follows.
-pub fn set_up_trust(source: &gst::Element, spec: &SourceSpec, refused: &Arc<Refused>) {
+pub fn set_up_trust(source: &gst::Element, spec: &SourceSpec, refused: &Arc<RefusedCertificate>) {
     if let Some(path) = &spec.tls_ca {
         match gio::TlsFileDatabase::new(path) {
             Ok(database) => source.set_property("tls-database", &database),

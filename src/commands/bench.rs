@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use super::job::{self, Job};
+use super::job::{self, SegmentJob};
 use super::{Failure, ModelArgs, write_json};
 use crate::base::status::Status;
 use crate::base::stop::Stop;
@@ -21,9 +21,9 @@ use crate::capture::{Captured, GstSource, Source};
 use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSource};
 use crate::frame::Pixels;
 use crate::publish::file::FileOutput;
-use crate::publish::{Output, Stamp};
-use crate::segment::choose::{self, Goal, Plan};
+use crate::publish::{CaptureTime, Output};
 use crate::segment::onnx::Model;
+use crate::segment::tuning::{self, ThreadPlan, TuningGoal};
 
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
@@ -79,8 +79,8 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
         Some(config) => config.model.clone(),
         None => args.model.config()?,
     };
-    let model = Arc::new(Model::load(&settings, choose::usual_threads(&settings, Goal::Throughput))?);
-    let plan = choose::usual(&model, Goal::Throughput);
+    let model = Arc::new(Model::load(&settings, tuning::usual_threads(&settings, TuningGoal::Throughput))?);
+    let plan = tuning::usual(&model, TuningGoal::Throughput);
     let folder = tempfile::Builder::new()
         .prefix("maskcast-bench-")
         .tempdir()
@@ -151,12 +151,12 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn measure(model: &Arc<Model>, plan: Plan, clip: &Path, folder: &Path) -> Result<Round, Failure> {
+fn measure(model: &Arc<Model>, plan: ThreadPlan, clip: &Path, folder: &Path) -> Result<Round, Failure> {
     let (decode, held) = decode_alone(clip)?;
-    let model_fps = choose::trial(model, plan, MODEL_TIME).map_err(Failure::runtime)?.fps;
+    let model_fps = tuning::trial(model, plan, MODEL_TIME).map_err(Failure::runtime)?.fps;
     let encode = encode_alone(&held, folder)?;
     drop(held);
-    let job = Job {
+    let job = SegmentJob {
         model,
         plan,
         source: file(clip),
@@ -188,7 +188,7 @@ fn decode_alone(clip: &Path) -> Result<(f64, Vec<Arc<dyn Pixels>>), Failure> {
                 frames += 1;
                 if held.len() < HELD {
                     // A copy: held buffers would be missing in the decoder's pool.
-                    held.push(Arc::new(crate::frame::OwnedPicture::copy_of(&frame.pixels.picture())) as Arc<dyn Pixels>);
+                    held.push(Arc::new(crate::frame::OwnedImage::copy_of(&frame.pixels.image())) as Arc<dyn Pixels>);
                 }
             }
             Captured::Silence | Captured::NoKeyframe(_) => return Err(located(&"no frame for 10 s")),
@@ -205,8 +205,9 @@ fn encode_alone(held: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure>
         .map_err(Failure::runtime)?;
     let pictures = held.iter().chain(held.iter().rev()).cycle().take(4 * HELD);
     for (n, pixels) in pictures.enumerate() {
-        let picture = pixels.picture();
-        let stamp = Stamp { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now(), slate: false };
+        let picture = pixels.image();
+        let stamp =
+            CaptureTime { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now(), slate: false };
         output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
@@ -224,8 +225,8 @@ fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
     let status = Arc::new(Status::quiet("clip"));
     let mut output = FileOutput::new(path.clone(), EncodeConfig::default(), status).map_err(Failure::runtime)?;
     while let Captured::Frame(frame) = capture.next(Duration::from_secs(10)).map_err(Failure::runtime)? {
-        let picture = frame.pixels.picture();
-        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at, slate: false };
+        let picture = frame.pixels.image();
+        let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;

@@ -11,7 +11,7 @@ use crate::segment::runtime;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Severity {
     Good,
     /// Works, but not as well as it could.
     Note,
@@ -20,7 +20,7 @@ enum Verdict {
 
 struct Finding {
     topic: &'static str,
-    verdict: Verdict,
+    verdict: Severity,
     text: String,
 }
 
@@ -31,7 +31,7 @@ struct Finding {
 pub fn doctor(path: Option<&Path>, as_json: bool) -> Result<(), Failure> {
     let config = path.map(load_config).transpose()?;
     let mut findings =
-        vec![Finding { topic: "version", verdict: Verdict::Good, text: env!("CARGO_PKG_VERSION").into() }];
+        vec![Finding { topic: "version", verdict: Severity::Good, text: env!("CARGO_PKG_VERSION").into() }];
     machine(&mut findings);
     gstreamer(&mut findings, config.as_ref());
     model(&mut findings, config.as_ref());
@@ -43,14 +43,14 @@ pub fn doctor(path: Option<&Path>, as_json: bool) -> Result<(), Failure> {
     } else {
         for finding in &findings {
             let mark = match finding.verdict {
-                Verdict::Good => "ok  ",
-                Verdict::Note => "note",
-                Verdict::Bad => "BAD ",
+                Severity::Good => "ok  ",
+                Severity::Note => "note",
+                Severity::Bad => "BAD ",
             };
             println!("{mark}  {:12} {}", finding.topic, finding.text);
         }
     }
-    match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
+    match findings.iter().filter(|finding| finding.verdict == Severity::Bad).count() {
         0 => Ok(()),
         bad => Err(Failure::runtime(format!("{bad} of {} findings keep Maskcast from working here", findings.len()))),
     }
@@ -59,14 +59,14 @@ pub fn doctor(path: Option<&Path>, as_json: bool) -> Result<(), Failure> {
 fn as_value(findings: &[Finding]) -> Value {
     let finding = |finding: &Finding| {
         let verdict = match finding.verdict {
-            Verdict::Good => "ok",
-            Verdict::Note => "note",
-            Verdict::Bad => "bad",
+            Severity::Good => "ok",
+            Severity::Note => "note",
+            Severity::Bad => "bad",
         };
         json!({ "topic": finding.topic, "verdict": verdict, "text": finding.text })
     };
     json!({
-        "ok": findings.iter().all(|finding| finding.verdict != Verdict::Bad),
+        "ok": findings.iter().all(|finding| finding.verdict != Severity::Bad),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
     })
 }
@@ -78,13 +78,13 @@ fn machine(findings: &mut Vec<Finding>) {
         Some(line.split_once(':')?.1.trim().to_string())
     });
     let text = format!("{cores} cores, {}", model.unwrap_or_else(|| "model unknown".into()));
-    findings.push(Finding { topic: "cpu", verdict: Verdict::Good, text });
+    findings.push(Finding { topic: "cpu", verdict: Severity::Good, text });
     let gpu = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
     let text = match gpu {
         0 => "no NVIDIA GPU".to_string(),
         n => format!("{n} NVIDIA GPU"),
     };
-    findings.push(Finding { topic: "gpu", verdict: if gpu == 0 { Verdict::Note } else { Verdict::Good }, text });
+    findings.push(Finding { topic: "gpu", verdict: if gpu == 0 { Severity::Note } else { Severity::Good }, text });
     let cameras: Vec<String> = std::fs::read_dir("/dev").map_or_else(
         |_| Vec::new(),
         |entries| {
@@ -93,20 +93,20 @@ fn machine(findings: &mut Vec<Finding>) {
         },
     );
     let text = if cameras.is_empty() { "no V4L2 device".to_string() } else { cameras.join(", ") };
-    findings.push(Finding { topic: "cameras", verdict: Verdict::Good, text });
+    findings.push(Finding { topic: "cameras", verdict: Severity::Good, text });
 }
 
 fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     match crate::publish::encoder::gstreamer_report() {
         Ok((version, missing)) => {
-            findings.push(Finding { topic: "gstreamer", verdict: Verdict::Good, text: version });
+            findings.push(Finding { topic: "gstreamer", verdict: Severity::Good, text: version });
             for missing in missing {
-                let verdict = if missing.needed { Verdict::Bad } else { Verdict::Note };
+                let verdict = if missing.needed { Severity::Bad } else { Severity::Note };
                 let text = format!("{} is missing (install {})", missing.element, missing.package);
                 findings.push(Finding { topic: "gstreamer", verdict, text });
             }
         }
-        Err(error) => findings.push(Finding { topic: "gstreamer", verdict: Verdict::Bad, text: error.message }),
+        Err(error) => findings.push(Finding { topic: "gstreamer", verdict: Severity::Bad, text: error.message }),
     }
     let mut choices: Vec<EncoderChoice> = config.map_or_else(
         || vec![EncoderChoice::Auto],
@@ -121,8 +121,8 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     });
     for choice in choices {
         let finding = match crate::publish::encoder::H264::choose(choice, &[]) {
-            Ok(choice) => Finding { topic: "encoder", verdict: Verdict::Good, text: choice.to_string() },
-            Err(error) => Finding { topic: "encoder", verdict: Verdict::Bad, text: error.message },
+            Ok(choice) => Finding { topic: "encoder", verdict: Severity::Good, text: choice.to_string() },
+            Err(error) => Finding { topic: "encoder", verdict: Severity::Bad, text: error.message },
         };
         findings.push(finding);
     }
@@ -136,7 +136,7 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
             Err(places) => {
                 findings.push(Finding {
                     topic: "model",
-                    verdict: Verdict::Note,
+                    verdict: Severity::Note,
                     text: format!("the bundled model was {places}"),
                 });
                 return;
@@ -148,10 +148,10 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
             // The file's own name, behind any links, carries the version.
             let file = runtime.path.canonicalize().unwrap_or_else(|_| runtime.path.clone());
             let text = format!("{} ({})", file.display(), runtime.build_info().trim_start_matches("ORT Build Info: "));
-            findings.push(Finding { topic: "onnxruntime", verdict: Verdict::Good, text });
+            findings.push(Finding { topic: "onnxruntime", verdict: Severity::Good, text });
         }
         Err(error) => {
-            findings.push(Finding { topic: "onnxruntime", verdict: Verdict::Bad, text: error.0 });
+            findings.push(Finding { topic: "onnxruntime", verdict: Severity::Bad, text: error.0 });
             return;
         }
     }
@@ -159,12 +159,12 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
         Ok(model) => {
             for (provider, reason) in &model.refused {
                 let text = format!("{} does not run the model: {reason}", provider.name());
-                findings.push(Finding { topic: "provider", verdict: Verdict::Note, text });
+                findings.push(Finding { topic: "provider", verdict: Severity::Note, text });
             }
             findings.push(match model.time(settings.threads) {
                 Ok(time) => Finding {
                     topic: "provider",
-                    verdict: Verdict::Good,
+                    verdict: Severity::Good,
                     text: format!(
                         "{} runs {}, {:.0} ms a frame: {}",
                         model.provider.name(),
@@ -173,14 +173,14 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
                         model.placement
                     ),
                 },
-                Err(error) => Finding { topic: "provider", verdict: Verdict::Bad, text: error.0 },
+                Err(error) => Finding { topic: "provider", verdict: Severity::Bad, text: error.0 },
             });
             for concern in &model.concerns {
-                findings.push(Finding { topic: "model", verdict: Verdict::Note, text: concern.clone() });
+                findings.push(Finding { topic: "model", verdict: Severity::Note, text: concern.clone() });
             }
             let golden = match model.golden_difference {
                 Some(difference) => (
-                    Verdict::Good,
+                    Severity::Good,
                     format!(
                         "{}: its golden frame differs in {:.3} % of pixels",
                         settings.path.display(),
@@ -188,27 +188,27 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
                     ),
                 ),
                 None => (
-                    Verdict::Note,
+                    Severity::Note,
                     format!("{}: no golden frame, its results cannot be checked here", settings.path.display()),
                 ),
             };
             findings.push(Finding { topic: "model", verdict: golden.0, text: golden.1 });
         }
-        Err(error) => findings.push(Finding { topic: "model", verdict: Verdict::Bad, text: error.to_string() }),
+        Err(error) => findings.push(Finding { topic: "model", verdict: Severity::Bad, text: error.to_string() }),
     }
 }
 
 fn ports(findings: &mut Vec<Finding>, config: &Config) {
     for (topic, address) in [("server.http", config.server.http), ("server.rtsp", config.server.rtsp)] {
         let finding = match std::net::TcpListener::bind(address) {
-            Ok(_) => Finding { topic, verdict: Verdict::Good, text: format!("{address} is free") },
+            Ok(_) => Finding { topic, verdict: Severity::Good, text: format!("{address} is free") },
             // The service itself may be running.
-            Err(error) => Finding { topic, verdict: Verdict::Note, text: format!("{address}: {error}") },
+            Err(error) => Finding { topic, verdict: Severity::Note, text: format!("{address}: {error}") },
         };
         findings.push(finding);
     }
     for stream in &config.streams {
         let text = format!("{}: {}", stream.name, stream.source.label());
-        findings.push(Finding { topic: "stream", verdict: Verdict::Good, text });
+        findings.push(Finding { topic: "stream", verdict: Severity::Good, text });
     }
 }

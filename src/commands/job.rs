@@ -11,16 +11,16 @@ use crate::capture::GstSource;
 use crate::config::{EncodeConfig, OverlayConfig, Show, SourceSpec, defaults_stream};
 use crate::frame::{Frame, Mask};
 use crate::publish::file::FileOutput;
-use crate::segment::choose::Plan;
 use crate::segment::onnx::Model;
 use crate::segment::pool::Pool;
+use crate::segment::tuning::ThreadPlan;
 use crate::stream::display::Display;
-use crate::stream::{Pace, Parts, Stream, Tap};
+use crate::stream::{Pace, Stream, StreamParts, Tap};
 
 /// A file to segment.
-pub struct Job<'a> {
+pub struct SegmentJob<'a> {
     pub model: &'a Arc<Model>,
-    pub plan: Plan,
+    pub plan: ThreadPlan,
     pub source: SourceSpec,
     pub output: PathBuf,
     pub overlay: OverlayConfig,
@@ -63,8 +63,8 @@ impl Ending {
 ///
 /// # Errors
 /// The first thing that went wrong; frames before it are in the output file.
-pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Result<Done, Failure> {
-    let Job { model, plan, source, output, overlay, encode, on_mask } = job;
+pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Result<Done, Failure> {
+    let SegmentJob { model, plan, source, output, overlay, encode, on_mask } = job;
     let mut config = defaults_stream("file", source);
     (config.show, config.overlay, config.encode) = (Show::Matched, overlay, encode.clone());
     let status = Arc::new(Status::quiet(&config.name));
@@ -75,7 +75,7 @@ pub fn run(job: Job<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Resu
     let factory = move || maker.segmenter(plan.threads).map(|segmenter| Box::new(segmenter) as Box<_>);
     let pool = Pool::start(plan.workers, plan.max_batch, Box::new(factory)).map_err(Failure::runtime)?;
     let display = Arc::new(Display::new(config.overlay.clone()));
-    let parts = Parts {
+    let parts = StreamParts {
         source: Box::new(GstSource::new(config.source.clone())),
         config,
         pace: Pace::File,

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::{Failure, ModelArgs, load_config};
 use crate::config::{ModelConfig, Provider};
-use crate::segment::choose::{self, Goal};
 use crate::segment::onnx::Model;
+use crate::segment::tuning::{self, TuningGoal};
 
 mod exchange;
 
@@ -83,7 +83,7 @@ fn show(path: &Path) -> Result<(), Failure> {
         let crate::frame::Rgb(r, g, b) = label.color;
         println!("    {index:3}  #{r:02x}{g:02x}{b:02x}  {}", label.name);
     }
-    let own = if contract.describes_itself() { "describes itself" } else { "is described by its card" };
+    let own = if contract.describes_itself() { "describes itself" } else { "is described by its manifest" };
     println!("  this model {own}");
     if let Some(version) = &contract.version {
         println!("  contract {version}");
@@ -99,10 +99,13 @@ fn show(path: &Path) -> Result<(), Failure> {
         None => {}
     }
     println!("  golden frame: {}", if contract.golden.is_some() { "yes" } else { "none" });
-    if let Some(card) = &contract.card {
-        for (key, text) in
-            [("title", &card.title), ("about", &card.description), ("origin", &card.origin), ("licence", &card.licence)]
-        {
+    if let Some(manifest) = &contract.manifest {
+        for (key, text) in [
+            ("title", &manifest.title),
+            ("about", &manifest.description),
+            ("origin", &manifest.origin),
+            ("licence", &manifest.licence),
+        ] {
             if !text.is_empty() {
                 println!("  {key:8} {}", text.trim().replace('\n', "\n           "));
             }
@@ -149,7 +152,7 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
         "  time      {:.1} ms a frame, all cores on one frame",
         model.time(0).map_err(Failure::runtime)?.as_secs_f64() * 1e3
     );
-    let (_, trials) = choose::measured(&model, Goal::Throughput).map_err(Failure::runtime)?;
+    let (_, trials) = tuning::measured(&model, TuningGoal::Throughput).map_err(Failure::runtime)?;
     for trial in trials {
         println!(
             "            {} side by side, {} threads each: {:.1} frames a second, {:.1} ms a frame",

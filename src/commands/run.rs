@@ -13,12 +13,12 @@ use super::exit::FAILURE;
 use super::{Failure, load_config};
 use crate::base::descriptors;
 use crate::base::heap::Heap;
-use crate::base::repeats;
-use crate::base::stop::{Stop, Woken};
+use crate::base::log_dedup;
+use crate::base::stop::{Stop, WakeReason};
 use crate::config::readable_passwords;
 use crate::publish::encoder::H264;
 use crate::service::changes::{Changes, tell};
-use crate::service::watch::{Beat, Watch, Watchdog};
+use crate::service::watch::{Heartbeat, SystemdNotifier, Watchdog};
 use crate::service::{EarlyRequests, Service, ServiceError};
 
 /// How often the service looks at itself.
@@ -45,8 +45,8 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     tracing::info!("stop with Ctrl-C or SIGTERM");
-    let mut watch = Watch::new(service.view.clone());
-    let beat = Beat::default();
+    let mut watch = SystemdNotifier::new(service.view.clone());
+    let beat = Heartbeat::default();
     // Held until the end.
     let _watchdog = Watchdog::start(service.view.clone(), service.pool(), beat.clone())?;
     changes.make_held(&mut service);
@@ -61,14 +61,14 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         service.tick();
         changes.make_tried(&mut service);
         changes.tick(&service);
-        repeats::tell_due();
+        log_dedup::flush_due();
         heap.tick();
         if trying.is_none() && reload.swap(false, Ordering::AcqRel) {
             match try_encoders(path) {
                 Ok(thread) => trying = Some(thread),
-                // The wish stays: there may be a thread in a moment.
+                // The request stays: there may be a thread in a moment.
                 Err(failure) => {
-                    repeats::error("", "", None, &format!("the configuration is not read yet: {}", failure.message));
+                    log_dedup::error("", "", None, &format!("the configuration is not read yet: {}", failure.message));
                     reload.store(true, Ordering::Release);
                 }
             }
@@ -77,9 +77,9 @@ pub fn run(path: &Path) -> Result<(), Failure> {
             watch.reloading(|| reload_config(path, &mut service, &mut changes));
         }
         match stop.wait_or_receive(TICK, &asked) {
-            Woken::Raised => break,
-            Woken::Item(asked) => changes.make(asked, &mut service),
-            Woken::Time => {}
+            WakeReason::Raised => break,
+            WakeReason::Item(asked) => changes.make(asked, &mut service),
+            WakeReason::Time => {}
         }
         if service.has_ended() {
             tracing::info!("all sources have ended");
@@ -89,7 +89,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     watch.stopping();
     changes.flush(&service);
     let left = service.stop();
-    repeats::tell_rest();
+    log_dedup::flush_all();
     if left.is_empty() {
         return Ok(());
     }
@@ -138,7 +138,7 @@ fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
     }
 }
 
-/// Time from the wish to stop to the end of the process, whatever hangs: a model that is still loading (TensorRT builds an
+/// Time from the request to stop to the end of the process, whatever hangs: a model that is still loading (TensorRT builds an
 /// engine for minutes), a run on a GPU that does not return, a disk.
 const END: Duration = Duration::from_millis(4800);
 

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::job::{self, Done, Job};
+use super::job::{self, Done, SegmentJob};
 use super::run::stop_on_signals;
 use super::{Failure, ModelArgs, write_json};
 use crate::base::atomic_file::put_in_place;
@@ -17,9 +17,9 @@ use crate::base::timing::Stage;
 use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, Style};
 use crate::frame::{Frame, Mask};
 use crate::overlay::Overlay;
-use crate::segment::choose::{Goal, Plan, usual, usual_threads};
 use crate::segment::golden::encode_png;
 use crate::segment::onnx::Model;
+use crate::segment::tuning::{ThreadPlan, TuningGoal, usual, usual_threads};
 use crate::stream::Tap;
 
 #[derive(Clone, Debug, Args)]
@@ -93,7 +93,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     let input = source.label();
     let temporary = check_output(&args.output, &source)?;
     let config = args.model.config()?;
-    let model = Arc::new(Model::load(&config, usual_threads(&config, Goal::Throughput))?);
+    let model = Arc::new(Model::load(&config, usual_threads(&config, TuningGoal::Throughput))?);
     let overlay = OverlayConfig {
         style: match args.style {
             StyleArg::Tint => Style::Tint,
@@ -107,10 +107,10 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     };
     Overlay::new(&overlay, &model.contract.labels).map_err(|unknown| Failure::usage(format!("--hide: {unknown}")))?;
     let on_mask = args.mask_dir.as_ref().map(|dir| mask_writer(dir, args.mask_size)).transpose()?;
-    let plan = usual(&model, Goal::Throughput);
+    let plan = usual(&model, TuningGoal::Throughput);
     let stop = stop_on_signals()?;
     let bar = progress_bar();
-    let job = Job {
+    let job = SegmentJob {
         model: &model,
         plan,
         source,
@@ -259,7 +259,7 @@ fn show_progress(bar: &ProgressBar, status: &Status) {
 }
 
 /// The report: see the README for its fields.
-fn report(args: &SegmentArgs, input: &str, model: &Model, plan: Plan, done: &Done) -> serde_json::Value {
+fn report(args: &SegmentArgs, input: &str, model: &Model, plan: ThreadPlan, done: &Done) -> serde_json::Value {
     let counts = done.status.ledger.counts();
     let dropped: serde_json::Map<_, _> =
         counts.reasons().map(|(reason, count)| (reason.name().to_string(), count.into())).collect();

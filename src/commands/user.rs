@@ -24,7 +24,7 @@ pub enum UserCommand {
     #[command(after_help = "Example: sudo maskcast user list")]
     List {
         #[command(flatten)]
-        place: Place,
+        place: UsersPath,
     },
     /// Remove a user or token.
     #[command(after_help = "Example: sudo maskcast user remove anna")]
@@ -32,7 +32,7 @@ pub enum UserCommand {
         /// The user or token.
         name: String,
         #[command(flatten)]
-        place: Place,
+        place: UsersPath,
     },
     /// Add a token for a program; prints it to standard output, once.
     #[command(after_help = "Example: sudo maskcast user token prometheus\n\n\
@@ -44,7 +44,7 @@ pub enum UserCommand {
         #[arg(long, value_enum, default_value = "viewer")]
         role: RoleArg,
         #[command(flatten)]
-        place: Place,
+        place: UsersPath,
     },
 }
 
@@ -66,12 +66,12 @@ pub struct AddArgs {
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
-    place: Place,
+    place: UsersPath,
 }
 
 /// Which users file.
 #[derive(Debug, Args)]
-pub struct Place {
+pub struct UsersPath {
     /// The users file.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     users: Option<PathBuf>,
@@ -97,7 +97,7 @@ impl From<RoleArg> for Role {
     }
 }
 
-impl Place {
+impl UsersPath {
     fn path(&self) -> Result<PathBuf, Failure> {
         match (&self.users, &self.config) {
             (Some(users), _) => Ok(users.clone()),

@@ -387,7 +387,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The path without `..`, where it leads somewhere, so that logs name the place that people know. Links stay: a card lies
+/// The path without `..`, where it leads somewhere, so that logs name the place that people know. Links stay: a manifest lies
 /// beside the link to its model.
 pub(super) fn tidy(path: PathBuf) -> PathBuf {
     let detours = path.components().any(|part| part == std::path::Component::ParentDir);

@@ -1,7 +1,7 @@
 //! Events: classes that cover enough of a zone for long enough, seen in the masks.
 //!
-//! A [`Watch`] looks at every mask on the overlay's thread: one pass over the zone's pixels ([`zone`]), and a
-//! [`trigger`] that does not flicker. What it finds goes to the stream's [`Board`], from which the recorder takes when to
+//! A [`EventDetector`] looks at every mask on the overlay's thread: one pass over the zone's pixels ([`zone`]), and a
+//! [`trigger`] that does not flicker. What it finds goes to the stream's [`EventState`], from which the recorder takes when to
 //! record and the metrics how often it happened.
 
 use std::sync::Arc;
@@ -9,41 +9,41 @@ use std::sync::Arc;
 use crate::config::EventConfig;
 use crate::frame::{Label, Labels, Mask};
 
-pub mod board;
+pub mod event_state;
 pub mod trigger;
 pub mod zone;
 
-pub use board::{Active, Board};
+pub use event_state::{Active, EventState};
 use trigger::Trigger;
-use zone::Pixels;
+use zone::ZonePixels;
 
 /// Looks for a stream's events in its masks.
-pub struct Watch {
-    events: Vec<Watched>,
-    board: Arc<Board>,
+pub struct EventDetector {
+    events: Vec<EventRule>,
+    board: Arc<EventState>,
     /// Of the masks that the events are prepared for.
     labels: Labels,
     size: (usize, usize),
 }
 
 /// One event, prepared for masks of one model.
-struct Watched {
+struct EventRule {
     config: EventConfig,
     trigger: Trigger,
     wanted: [bool; 256],
-    pixels: Pixels,
+    pixels: ZonePixels,
 }
 
-impl Watch {
+impl EventDetector {
     /// For the events of `board`, which gets what is seen.
-    pub fn new(board: Arc<Board>) -> Self {
-        let watched = |config: &EventConfig| Watched {
+    pub fn new(board: Arc<EventState>) -> Self {
+        let watched = |config: &EventConfig| EventRule {
             config: config.clone(),
             trigger: Trigger::new(config.share, config.hold),
             wanted: [false; 256],
-            pixels: Pixels::default(),
+            pixels: ZonePixels::default(),
         };
-        Watch { events: board.events().map(watched).collect(), board, labels: [].into(), size: (0, 0) }
+        EventDetector { events: board.events().map(watched).collect(), board, labels: [].into(), size: (0, 0) }
     }
 
     /// Looks at the next mask of the stream.
@@ -64,7 +64,7 @@ impl Watch {
         self.labels = Arc::clone(&mask.labels);
         self.size = (mask.width, mask.height);
         for event in &mut self.events {
-            event.pixels = Pixels::of(&event.config.zone, mask.width, mask.height);
+            event.pixels = ZonePixels::of(&event.config.zone, mask.width, mask.height);
             event.wanted = [false; 256];
             // A model has 256 classes at most: an index is a byte.
             for (wanted, label) in event.wanted.iter_mut().zip(mask.labels.iter()) {
@@ -105,8 +105,8 @@ mod tests {
             hold: Duration::ZERO,
             ..EventConfig::of("visit", &["person", "car"])
         };
-        let board = Arc::new(Board::new("gate", &[event]));
-        let mut watch = Watch::new(Arc::clone(&board));
+        let board = Arc::new(EventState::new("gate", &[event]));
+        let mut watch = EventDetector::new(Arc::clone(&board));
         let count = || board.counts().map(|(_, count)| count).sum::<u64>();
         let (first, second) = (labels(&["sky", "car"]), labels(&["car", "person", "sky"]));
         let start = Instant::now();

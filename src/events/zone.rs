@@ -6,16 +6,16 @@ use crate::frame::ClassId;
 
 /// The pixels of a polygon in masks of one size, as runs: each is a part of a row, or several whole rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pixels {
+pub struct ZonePixels {
     runs: Vec<Range<usize>>,
     count: usize,
 }
 
-impl Pixels {
+impl ZonePixels {
     /// The pixels whose centres lie in `polygon`, by the even-odd rule; its corners are fractions of `width` and
     /// `height`. No corners: all pixels. At least one pixel of a mask that has any.
     pub fn of(polygon: &[[f64; 2]], width: usize, height: usize) -> Self {
-        let mut pixels = Pixels::default();
+        let mut pixels = ZonePixels::default();
         if polygon.is_empty() {
             pixels.add(0..width * height);
             return pixels;
@@ -72,7 +72,7 @@ mod tests {
 
     /// The pixels as a picture, a line each row.
     fn drawn(polygon: &[[f64; 2]], width: usize, height: usize) -> Vec<String> {
-        let pixels = Pixels::of(polygon, width, height);
+        let pixels = ZonePixels::of(polygon, width, height);
         let inside = |at: usize| pixels.runs.iter().any(|run| run.contains(&at));
         let row = |y: usize| (0..width).map(|x| if inside(y * width + x) { '#' } else { '.' }).collect();
         (0..height).map(row).collect()
@@ -82,7 +82,7 @@ mod tests {
     fn polygons_have_the_pixels_whose_centres_are_inside() {
         let lower_half = [[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]];
         assert_eq!(drawn(&lower_half, 4, 4), ["....", "....", "####", "####"]);
-        assert_eq!(Pixels::of(&lower_half, 4, 4).runs, std::slice::from_ref(&(8..16)), "whole rows are one run");
+        assert_eq!(ZonePixels::of(&lower_half, 4, 4).runs, std::slice::from_ref(&(8..16)), "whole rows are one run");
         let triangle = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]];
         assert_eq!(drawn(&triangle, 4, 4), ["###.", "##..", "#...", "...."]);
         // A U: the notch is outside.
@@ -97,8 +97,8 @@ mod tests {
     fn adjoining_zones_share_no_pixel_and_leave_none_out() {
         for size in [(7, 5), (64, 36), (513, 289)] {
             let at = 0.37;
-            let left = Pixels::of(&[[0.0, 0.0], [at, 0.0], [at, 1.0], [0.0, 1.0]], size.0, size.1);
-            let right = Pixels::of(&[[at, 0.0], [1.0, 0.0], [1.0, 1.0], [at, 1.0]], size.0, size.1);
+            let left = ZonePixels::of(&[[0.0, 0.0], [at, 0.0], [at, 1.0], [0.0, 1.0]], size.0, size.1);
+            let right = ZonePixels::of(&[[at, 0.0], [1.0, 0.0], [1.0, 1.0], [at, 1.0]], size.0, size.1);
             assert_eq!(left.count + right.count, size.0 * size.1, "{size:?}");
         }
     }
@@ -114,8 +114,8 @@ mod tests {
         let mut wanted = [false; 256];
         (wanted[1], wanted[255]) = (true, true);
         let classes = [0, 1, 0, 0, 1, 255, 2, 0];
-        assert_eq!(Pixels::of(&[], 4, 2).share(&classes, &wanted), 3.0 / 8.0);
-        let lower_left = Pixels::of(&[[0.0, 0.5], [0.5, 0.5], [0.5, 1.0], [0.0, 1.0]], 4, 2);
+        assert_eq!(ZonePixels::of(&[], 4, 2).share(&classes, &wanted), 3.0 / 8.0);
+        let lower_left = ZonePixels::of(&[[0.0, 0.5], [0.5, 0.5], [0.5, 1.0], [0.0, 1.0]], 4, 2);
         assert_eq!(lower_left.share(&classes, &wanted), 1.0);
         assert_eq!(lower_left.share(&[], &wanted), 0.0);
     }

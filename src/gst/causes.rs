@@ -9,7 +9,7 @@ use gstreamer as gst;
 
 use gst::{CoreError, LibraryError, ResourceError, StreamError};
 
-use super::error::{GstError, Kind};
+use super::error::{GstError, GstErrorKind};
 
 /// The code of an error, in the domain that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,44 +24,44 @@ use Code::{Core, Library, Resource, Stream};
 
 /// Which elements a row is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+enum ElementMatch {
     Any,
-    /// By the name of the factory.
+    /// ElementMatch the name of the factory.
     Factory(&'static str),
     /// Those that GStreamer counts among the sources in a network.
     Network,
 }
 
 /// A row: the first one that fits an error explains it.
-struct Row {
-    by: By,
+struct ErrorRow {
+    by: ElementMatch,
     code: Option<Code>,
     /// Of an answer by RTSP or HTTP.
     status: Option<u32>,
     /// What the debug text contains, where an element reports another one's error.
     debug: &'static str,
-    kind: Kind,
+    kind: GstErrorKind,
     cause: &'static str,
     remedy: &'static str,
 }
 
-impl Row {
+impl ErrorRow {
     /// The cause and, where there is one, the remedy.
     fn text(&self) -> String {
         if self.remedy.is_empty() { self.cause.to_string() } else { format!("{} ({})", self.cause, self.remedy) }
     }
 }
 
-const fn row(by: By, code: Code, cause: &'static str, remedy: &'static str) -> Row {
-    Row { by, code: Some(code), status: None, debug: "", kind: Kind::Other, cause, remedy }
+const fn row(by: ElementMatch, code: Code, cause: &'static str, remedy: &'static str) -> ErrorRow {
+    ErrorRow { by, code: Some(code), status: None, debug: "", kind: GstErrorKind::Other, cause, remedy }
 }
 
-const fn unreachable_row(code: Code, cause: &'static str) -> Row {
-    Row { kind: Kind::Unreachable, ..row(By::Network, code, cause, ADDRESS) }
+const fn unreachable_row(code: Code, cause: &'static str) -> ErrorRow {
+    ErrorRow { kind: GstErrorKind::Unreachable, ..row(ElementMatch::Network, code, cause, ADDRESS) }
 }
 
-const fn answer(status: u32, kind: Kind, cause: &'static str, remedy: &'static str) -> Row {
-    Row { by: By::Network, code: None, status: Some(status), debug: "", kind, cause, remedy }
+const fn answer(status: u32, kind: GstErrorKind, cause: &'static str, remedy: &'static str) -> ErrorRow {
+    ErrorRow { by: ElementMatch::Network, code: None, status: Some(status), debug: "", kind, cause, remedy }
 }
 
 const CREDENTIALS: &str = "set user and password_file or password_env";
@@ -73,32 +73,42 @@ const CODECS: &str = "try installing gstreamer1.0-libav";
 const INSTALLATION: &str = "`maskcast doctor` lists what is missing";
 
 /// Rows about certain elements stand before those about any.
-const TABLE: &[Row] = &[
+const TABLE: &[ErrorRow] = &[
     // What a server has answered says more than the code that an element makes of it.
-    answer(401, Kind::Unauthorized, "user or password is refused", CREDENTIALS),
-    answer(403, Kind::Other, "this user may not see this stream", "give the user that right in the camera's settings"),
-    answer(404, Kind::Other, "there is no such file, device or stream", "check the path in the address"),
-    answer(406, Kind::Other, "the camera refuses the request", "check the path in the address"),
-    answer(407, Kind::Other, "a proxy asks for a password", "reach the camera without a proxy (no_proxy)"),
-    answer(453, Kind::Other, "the camera has no bandwidth left for another viewer", "close another viewer of it"),
-    answer(454, Kind::Other, "the camera has ended the session", "nothing: it is opened again"),
-    answer(461, Kind::Other, "the camera refuses this transport", "set transport = \"udp\", or \"auto\""),
-    answer(500, Kind::Other, "the camera has failed", "look at the camera's log, or restart it"),
-    answer(503, Kind::Other, "the camera serves no more viewers at present", "close another viewer of it"),
+    answer(401, GstErrorKind::Unauthorized, "user or password is refused", CREDENTIALS),
+    answer(
+        403,
+        GstErrorKind::Other,
+        "this user may not see this stream",
+        "give the user that right in the camera's settings",
+    ),
+    answer(404, GstErrorKind::Other, "there is no such file, device or stream", "check the path in the address"),
+    answer(406, GstErrorKind::Other, "the camera refuses the request", "check the path in the address"),
+    answer(407, GstErrorKind::Other, "a proxy asks for a password", "reach the camera without a proxy (no_proxy)"),
+    answer(
+        453,
+        GstErrorKind::Other,
+        "the camera has no bandwidth left for another viewer",
+        "close another viewer of it",
+    ),
+    answer(454, GstErrorKind::Other, "the camera has ended the session", "nothing: it is opened again"),
+    answer(461, GstErrorKind::Other, "the camera refuses this transport", "set transport = \"udp\", or \"auto\""),
+    answer(500, GstErrorKind::Other, "the camera has failed", "look at the camera's log, or restart it"),
+    answer(503, GstErrorKind::Other, "the camera serves no more viewers at present", "close another viewer of it"),
     // None of its own codes fits, it says: every SETUP was refused (461). uridecodebin makes a missing plug-in of it.
-    row(By::Factory("rtspsrc"), Stream(StreamError::CodecNotFound), NO_TRANSPORT, OTHER_TRANSPORT),
-    Row {
+    row(ElementMatch::Factory("rtspsrc"), Stream(StreamError::CodecNotFound), NO_TRANSPORT, OTHER_TRANSPORT),
+    ErrorRow {
         debug: "GstRTSPSrc:",
-        ..row(By::Factory("uridecodebin"), Core(CoreError::MissingPlugin), NO_TRANSPORT, OTHER_TRANSPORT)
+        ..row(ElementMatch::Factory("uridecodebin"), Core(CoreError::MissingPlugin), NO_TRANSPORT, OTHER_TRANSPORT)
     },
     row(
-        By::Factory("rtspsrc"),
+        ElementMatch::Factory("rtspsrc"),
         Resource(ResourceError::Settings),
         "the camera's description of the stream cannot be used",
         "choose H.264, H.265 or MJPEG in the camera's settings",
     ),
     row(
-        By::Factory("rtspsrc"),
+        ElementMatch::Factory("rtspsrc"),
         Resource(ResourceError::OpenRead),
         "the camera offers no login that GStreamer can do",
         "choose digest with MD5, or basic, in the camera's settings",
@@ -107,73 +117,123 @@ const TABLE: &[Row] = &[
     unreachable_row(Resource(ResourceError::OpenReadWrite), "it cannot be opened"),
     unreachable_row(Resource(ResourceError::OpenRead), "it cannot be opened"),
     row(
-        By::Network,
+        ElementMatch::Network,
         Resource(ResourceError::Read),
         "the connection has failed",
         "check the network, the transport, and the scheme: a camera that takes TLS only needs rtsps://",
     ),
-    row(By::Network, Resource(ResourceError::Write), "the connection has failed", "check the network"),
+    row(ElementMatch::Network, Resource(ResourceError::Write), "the connection has failed", "check the network"),
     row(
-        By::Factory("multipartdemux"),
+        ElementMatch::Factory("multipartdemux"),
         Stream(StreamError::Demux),
         "the camera's multipart answer has no boundary",
         "choose another address of the camera, by RTSP where it has one",
     ),
-    row(By::Factory("v4l2src"), Resource(ResourceError::NotFound), "there is no such device", "is it plugged in?"),
-    row(By::Any, Resource(ResourceError::NotAuthorized), "user or password is refused", CREDENTIALS),
-    row(By::Any, Resource(ResourceError::NotFound), "there is no such file, device or stream", "check the address"),
-    row(By::Any, Resource(ResourceError::Busy), "another program uses it", "close that program"),
-    row(By::Any, Resource(ResourceError::OpenRead), "it cannot be opened", ADDRESS),
-    row(By::Any, Resource(ResourceError::OpenReadWrite), "it cannot be opened", ADDRESS),
-    row(By::Any, Resource(ResourceError::OpenWrite), "it cannot be written", "check the folder and its permissions"),
-    row(By::Any, Resource(ResourceError::Read), "reading has failed", "check the device or the disk"),
-    row(By::Any, Resource(ResourceError::Write), "writing has failed", "check the disk"),
-    row(By::Any, Resource(ResourceError::Seek), "it cannot be read from another place", "copy it to a local file"),
-    row(By::Any, Resource(ResourceError::Sync), "what was written may not be on the disk", "check the disk"),
-    row(By::Any, Resource(ResourceError::Close), "it was not closed properly", "check the device or the disk"),
-    row(By::Any, Resource(ResourceError::Settings), "the device refuses these settings", "choose other ones"),
-    row(By::Any, Resource(ResourceError::NoSpaceLeft), "the disk is full", "make room, or set stream.record.min_free"),
-    row(By::Any, Resource(ResourceError::TooLazy), "an element does not say what failed", ""),
-    row(By::Any, Resource(ResourceError::Failed), "a resource has failed", ""),
     row(
-        By::Any,
+        ElementMatch::Factory("v4l2src"),
+        Resource(ResourceError::NotFound),
+        "there is no such device",
+        "is it plugged in?",
+    ),
+    row(ElementMatch::Any, Resource(ResourceError::NotAuthorized), "user or password is refused", CREDENTIALS),
+    row(
+        ElementMatch::Any,
+        Resource(ResourceError::NotFound),
+        "there is no such file, device or stream",
+        "check the address",
+    ),
+    row(ElementMatch::Any, Resource(ResourceError::Busy), "another program uses it", "close that program"),
+    row(ElementMatch::Any, Resource(ResourceError::OpenRead), "it cannot be opened", ADDRESS),
+    row(ElementMatch::Any, Resource(ResourceError::OpenReadWrite), "it cannot be opened", ADDRESS),
+    row(
+        ElementMatch::Any,
+        Resource(ResourceError::OpenWrite),
+        "it cannot be written",
+        "check the folder and its permissions",
+    ),
+    row(ElementMatch::Any, Resource(ResourceError::Read), "reading has failed", "check the device or the disk"),
+    row(ElementMatch::Any, Resource(ResourceError::Write), "writing has failed", "check the disk"),
+    row(
+        ElementMatch::Any,
+        Resource(ResourceError::Seek),
+        "it cannot be read from another place",
+        "copy it to a local file",
+    ),
+    row(ElementMatch::Any, Resource(ResourceError::Sync), "what was written may not be on the disk", "check the disk"),
+    row(
+        ElementMatch::Any,
+        Resource(ResourceError::Close),
+        "it was not closed properly",
+        "check the device or the disk",
+    ),
+    row(ElementMatch::Any, Resource(ResourceError::Settings), "the device refuses these settings", "choose other ones"),
+    row(
+        ElementMatch::Any,
+        Resource(ResourceError::NoSpaceLeft),
+        "the disk is full",
+        "make room, or set stream.record.min_free",
+    ),
+    row(ElementMatch::Any, Resource(ResourceError::TooLazy), "an element does not say what failed", ""),
+    row(ElementMatch::Any, Resource(ResourceError::Failed), "a resource has failed", ""),
+    row(
+        ElementMatch::Any,
         Stream(StreamError::TypeNotFound),
         "it is not video in a format that GStreamer knows",
         "check the address",
     ),
     row(
-        By::Any,
+        ElementMatch::Any,
         Stream(StreamError::WrongType),
         "it is not video in a format that GStreamer knows",
         "check the address",
     ),
-    row(By::Any, Stream(StreamError::CodecNotFound), "GStreamer has no decoder for it", CODECS),
-    row(By::Any, Stream(StreamError::NotImplemented), "GStreamer has no decoder for this kind of it", CODECS),
-    row(By::Any, Stream(StreamError::Decode), "the video is damaged, or its decoder does not know this kind", CODECS),
-    row(By::Any, Stream(StreamError::Demux), "the file or stream is damaged", "try another one, or copy it again"),
-    row(By::Any, Stream(StreamError::Mux), "this video does not fit the output's format", "choose another format"),
-    row(By::Any, Stream(StreamError::Encode), "the encoder has failed", "choose another one (encode.encoder)"),
-    row(By::Any, Stream(StreamError::Format), "the video's format does not fit", ""),
+    row(ElementMatch::Any, Stream(StreamError::CodecNotFound), "GStreamer has no decoder for it", CODECS),
+    row(ElementMatch::Any, Stream(StreamError::NotImplemented), "GStreamer has no decoder for this kind of it", CODECS),
     row(
-        By::Any,
+        ElementMatch::Any,
+        Stream(StreamError::Decode),
+        "the video is damaged, or its decoder does not know this kind",
+        CODECS,
+    ),
+    row(
+        ElementMatch::Any,
+        Stream(StreamError::Demux),
+        "the file or stream is damaged",
+        "try another one, or copy it again",
+    ),
+    row(
+        ElementMatch::Any,
+        Stream(StreamError::Mux),
+        "this video does not fit the output's format",
+        "choose another format",
+    ),
+    row(
+        ElementMatch::Any,
+        Stream(StreamError::Encode),
+        "the encoder has failed",
+        "choose another one (encode.encoder)",
+    ),
+    row(ElementMatch::Any, Stream(StreamError::Format), "the video's format does not fit", ""),
+    row(
+        ElementMatch::Any,
         Stream(StreamError::Decrypt),
         "the stream is encrypted",
         "turn encryption off, or give its passphrase",
     ),
     row(
-        By::Any,
+        ElementMatch::Any,
         Stream(StreamError::DecryptNokey),
         "the stream is encrypted",
         "turn encryption off, or give its passphrase",
     ),
-    row(By::Any, Stream(StreamError::TooLazy), "an element does not say what failed", ""),
-    row(By::Any, Stream(StreamError::Failed), "the stream has failed", ""),
-    row(By::Any, Core(CoreError::MissingPlugin), "a GStreamer plug-in is missing", INSTALLATION),
-    row(By::Any, Core(CoreError::Negotiation), "two elements know no common format", ""),
-    row(By::Any, Core(CoreError::Disabled), "this build of GStreamer lacks it", INSTALLATION),
-    row(By::Any, Library(LibraryError::Init), "a library does not start", INSTALLATION),
-    row(By::Any, Library(LibraryError::Settings), "a library refuses these settings", ""),
-    row(By::Any, Library(LibraryError::Encode), "a library cannot encode this", ""),
+    row(ElementMatch::Any, Stream(StreamError::TooLazy), "an element does not say what failed", ""),
+    row(ElementMatch::Any, Stream(StreamError::Failed), "the stream has failed", ""),
+    row(ElementMatch::Any, Core(CoreError::MissingPlugin), "a GStreamer plug-in is missing", INSTALLATION),
+    row(ElementMatch::Any, Core(CoreError::Negotiation), "two elements know no common format", ""),
+    row(ElementMatch::Any, Core(CoreError::Disabled), "this build of GStreamer lacks it", INSTALLATION),
+    row(ElementMatch::Any, Library(LibraryError::Init), "a library does not start", INSTALLATION),
+    row(ElementMatch::Any, Library(LibraryError::Settings), "a library refuses these settings", ""),
+    row(ElementMatch::Any, Library(LibraryError::Encode), "a library cannot encode this", ""),
 ];
 
 /// An error message as one line: what it means, GStreamer's words for it, and what to do. The debug text is
@@ -208,16 +268,16 @@ fn explain(
     error: &gst::glib::Error,
     status: Option<u32>,
     debug: &str,
-) -> Option<&'static Row> {
+) -> Option<&'static ErrorRow> {
     let factory = element.and_then(|element| element.factory());
     let name = factory.as_ref().map(|factory| factory.name());
     let is_network = factory.as_ref().is_some_and(|factory| factory.metadata("klass") == Some("Source/Network"));
     let code = code(error);
     TABLE.iter().find(|row| {
         let by = match row.by {
-            By::Any => true,
-            By::Network => is_network,
-            By::Factory(wanted) => name.as_deref() == Some(wanted),
+            ElementMatch::Any => true,
+            ElementMatch::Network => is_network,
+            ElementMatch::Factory(wanted) => name.as_deref() == Some(wanted),
         };
         by && row.code.is_none_or(|wanted| Some(wanted) == code)
             && row.status.is_none_or(|wanted| Some(wanted) == status)
@@ -282,11 +342,11 @@ mod tests {
         }
     }
 
-    fn message(by: By, error: &gst::glib::Error, status: Option<u32>, inner: &str) -> GstError {
+    fn message(by: ElementMatch, error: &gst::glib::Error, status: Option<u32>, inner: &str) -> GstError {
         let factory = match by {
-            By::Any => "identity",
-            By::Network => "souphttpsrc",
-            By::Factory(name) => name,
+            ElementMatch::Any => "identity",
+            ElementMatch::Network => "souphttpsrc",
+            ElementMatch::Factory(name) => name,
         };
         let source = super::super::make(factory).unwrap();
         let debug = format!("gstx.c(1): gst_x (): /GstPipeline:p/GstX:x:\ndetail of it{inner}");
@@ -319,11 +379,11 @@ mod tests {
     #[test]
     fn causes_are_the_right_ones() {
         super::super::init().unwrap();
-        let rtsp = By::Factory("rtspsrc");
-        let http = By::Factory("souphttpsrc");
+        let rtsp = ElementMatch::Factory("rtspsrc");
+        let http = ElementMatch::Factory("souphttpsrc");
         for (by, code, status, part) in [
             (rtsp, Stream(StreamError::CodecNotFound), None, "transport = \"udp\""),
-            (By::Any, Stream(StreamError::CodecNotFound), None, "gstreamer1.0-libav"),
+            (ElementMatch::Any, Stream(StreamError::CodecNotFound), None, "gstreamer1.0-libav"),
             (rtsp, Resource(ResourceError::Read), Some(503), "serves no more viewers"),
             (rtsp, Resource(ResourceError::Read), Some(453), "bandwidth"),
             (rtsp, Resource(ResourceError::Read), Some(403), "may not see this stream"),
@@ -331,8 +391,8 @@ mod tests {
             (rtsp, Resource(ResourceError::NotFound), Some(404), "check the path"),
             (http, Resource(ResourceError::NotAuthorized), None, "user or password is refused"),
             (http, Stream(StreamError::Failed), None, "nothing answers"),
-            (By::Any, Resource(ResourceError::NoSpaceLeft), None, "the disk is full"),
-            (By::Factory("filesink"), Resource(ResourceError::OpenWrite), None, "its permissions"),
+            (ElementMatch::Any, Resource(ResourceError::NoSpaceLeft), None, "the disk is full"),
+            (ElementMatch::Factory("filesink"), Resource(ResourceError::OpenWrite), None, "its permissions"),
         ] {
             let shown = message(by, &error_of(Some(code)), status, "").message;
             assert!(shown.contains(part), "{code:?} {status:?}: {shown}");

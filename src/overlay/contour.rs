@@ -1,15 +1,15 @@
-//! Lines along class borders, found on the mask's cells and drawn at picture resolution.
+//! Lines along class borders, found on the mask's cells and drawn at image resolution.
 //!
 //! Every visible class has a line just inside its border, in its own colour: a pixel is on a line when a pixel of
 //! another class is within [`line_width`] of it (in the larger of the two axis distances). Where two visible classes
-//! meet, their lines lie side by side. The picture's own edge is no border.
+//! meet, their lines lie side by side. The image's own edge is no border.
 
 use std::ops::Range;
 
-use super::coat::{Coat, copy_rows};
 use super::grid::{Cells, for_each_run};
-use super::palette::{Ink, Palette};
-use crate::frame::{ClassId, Picture, PictureMut};
+use super::palette::{BlendCoefficients, Palette};
+use super::row_blend::{RowBlend, copy_rows};
+use crate::frame::{ClassId, Image, ImageMut};
 
 /// Width in pixels of the line on one side of a border.
 pub(super) fn line_width(height: usize) -> usize {
@@ -21,9 +21,9 @@ pub(super) fn draw(
     cells: &Cells<'_>,
     palette: &Palette,
     differs: &mut Vec<u8>,
-    coat: &mut Coat,
-    source: &Picture<'_>,
-    target: &mut PictureMut<'_>,
+    coat: &mut RowBlend,
+    source: &Image<'_>,
+    target: &mut ImageMut<'_>,
 ) {
     let height = source.info.height;
     let width = line_width(height);
@@ -73,13 +73,13 @@ fn compare(cells: &Cells<'_>, row: usize, near: Range<usize>, differs: &mut Vec<
 }
 
 /// Paints the lines of a cell row; false when there are none.
-fn paint(cells: &Cells<'_>, row: usize, differs: &[u8], width: usize, palette: &Palette, coat: &mut Coat) -> bool {
+fn paint(cells: &Cells<'_>, row: usize, differs: &[u8], width: usize, palette: &Palette, coat: &mut RowBlend) -> bool {
     let last = differs.len();
     let mut any = false;
     for_each_run(cells.row(row), |run, class: ClassId| {
         let (from, to) = (cells.columns[run.start], cells.columns[run.end]);
         let ink = palette.ink(class);
-        if *ink == Ink::CLEAR {
+        if *ink == BlendCoefficients::CLEAR {
             coat.paint(from, to, ink);
             return;
         }
@@ -88,7 +88,7 @@ fn paint(cells: &Cells<'_>, row: usize, differs: &[u8], width: usize, palette: &
         let mut line = |start: usize, end: usize| {
             let (start, end) = (start.clamp(at, to), end.clamp(at, to));
             if start < end {
-                coat.paint(at, start, &Ink::CLEAR);
+                coat.paint(at, start, &BlendCoefficients::CLEAR);
                 coat.paint(start, end, ink);
                 at = end;
                 any = true;
@@ -106,7 +106,7 @@ fn paint(cells: &Cells<'_>, row: usize, differs: &[u8], width: usize, palette: &
         if run.end < last {
             line(to.saturating_sub(width), to);
         }
-        coat.paint(at, to, &Ink::CLEAR);
+        coat.paint(at, to, &BlendCoefficients::CLEAR);
     });
     any
 }

@@ -1,15 +1,15 @@
-//! Where the cells of a mask lie on a picture: [`Mask::index`], turned round.
+//! Where the cells of a mask lie on a image: [`Mask::index`], turned round.
 
 use std::ops::Range;
 
 use crate::frame::{ClassId, Mask};
 
-/// The mask rows or columns that one side of the picture shows, in order, and the pixels that each covers.
+/// The mask rows or columns that one side of the image shows, in order, and the pixels that each covers.
 #[derive(Default)]
 struct Axis {
     size: usize,
     mask_size: usize,
-    /// Shown rows or columns of the mask: all of them, unless the picture is smaller than the mask.
+    /// Shown rows or columns of the mask: all of them, unless the image is smaller than the mask.
     shown: Vec<usize>,
     /// First pixel of each shown row or column, and at the end the side's size.
     starts: Vec<usize>,
@@ -38,7 +38,7 @@ impl Axis {
     }
 }
 
-/// The geometry of one pair of picture size and mask size.
+/// The geometry of one pair of image size and mask size.
 #[derive(Default)]
 pub(super) struct Grid {
     columns: Axis,
@@ -50,14 +50,14 @@ pub(super) struct Grid {
 /// A mask's shown cells: every cell covers at least one pixel.
 pub(super) struct Cells<'a> {
     classes: &'a [ClassId],
-    /// First pixel column of each cell column, and at the end the picture's width.
+    /// First pixel column of each cell column, and at the end the image's width.
     pub columns: &'a [usize],
-    /// First pixel row of each cell row, and at the end the picture's height.
+    /// First pixel row of each cell row, and at the end the image's height.
     pub rows: &'a [usize],
 }
 
 impl Grid {
-    /// The cells of `mask` on a picture of this size; `None` when the mask is empty or incomplete.
+    /// The cells of `mask` on a image of this size; `None` when the mask is empty or incomplete.
     pub fn cells<'a>(&'a mut self, mask: &'a Mask, width: usize, height: usize) -> Option<Cells<'a>> {
         if mask.width == 0 || mask.height == 0 || mask.classes.len() < mask.width * mask.height {
             return None;

@@ -1,6 +1,6 @@
 //! The legend: a swatch and a name for each visible class, in the bottom left corner.
 
-use super::patch::{Canvas, DARK, Patch, WHITE, short_side};
+use super::bitmap::{Canvas, DARK, OverlayBitmap, WHITE, short_side};
 use super::text::Text;
 use crate::frame::{Rgb, VideoInfo};
 
@@ -8,7 +8,7 @@ use crate::frame::{Rgb, VideoInfo};
 const MIN_HEIGHT: usize = 120;
 
 /// All lengths follow from the height of capitals.
-struct Measures {
+struct LegendMetrics {
     /// Height of capitals, and side of a swatch.
     size: usize,
     /// From one entry to the next below it.
@@ -17,15 +17,15 @@ struct Measures {
     padding: usize,
     /// From a swatch's left edge to its name.
     indent: usize,
-    /// From the picture's edge to the box.
+    /// From the image's edge to the box.
     margin: usize,
 }
 
-impl Measures {
+impl LegendMetrics {
     /// Everything is even, so that the swatches' edges are as sharp in chroma as in luma.
-    fn new(size: usize) -> Measures {
+    fn new(size: usize) -> LegendMetrics {
         let even = |length: usize| length.next_multiple_of(2);
-        Measures {
+        LegendMetrics {
             size: even(size),
             pitch: even(size * 7 / 4),
             padding: even(size * 3 / 4),
@@ -40,13 +40,13 @@ impl Measures {
     }
 }
 
-/// Draws the legend for pictures like `info`; `None` when there is nothing to tell or no room for it. Long lists wrap
-/// into columns, which take half of the picture's height, or all of it when they would be too wide otherwise.
-pub(super) fn draw(classes: &[(String, Rgb)], info: &VideoInfo) -> Option<Patch> {
+/// Draws the legend for images like `info`; `None` when there is nothing to tell or no room for it. Long lists wrap
+/// into columns, which take half of the image's height, or all of it when they would be too wide otherwise.
+pub(super) fn draw(classes: &[(String, Rgb)], info: &VideoInfo) -> Option<OverlayBitmap> {
     if classes.is_empty() || info.height < MIN_HEIGHT {
         return None;
     }
-    let measures = Measures::new((short_side(info) / 54).max(9));
+    let measures = LegendMetrics::new((short_side(info) / 54).max(9));
     let names: Vec<Text> = classes.iter().map(|(name, _)| Text::new(name, measures.size)).collect();
     let room = info.height.checked_sub(2 * measures.margin)?;
     let rows_in = |height: usize| (1..=names.len()).rev().find(|&rows| measures.height(rows) <= height);
@@ -68,13 +68,13 @@ pub(super) fn draw(classes: &[(String, Rgb)], info: &VideoInfo) -> Option<Patch>
         canvas.fill((left, top), (measures.size, measures.size), *color, 1.0);
         canvas.text((left + measures.indent, top), name, WHITE);
     }
-    // The box keeps an even distance from the bottom, so that its top is even in pictures of even height; `Patch`
+    // The box keeps an even distance from the bottom, so that its top is even in images of even height; `OverlayBitmap`
     // moves it up a row in the others.
-    Some(Patch::new(&canvas, (measures.margin, info.height - measures.margin - height), info))
+    Some(OverlayBitmap::new(&canvas, (measures.margin, info.height - measures.margin - height), info))
 }
 
 /// Left edges of the columns of `rows` entries, and at the end the width of the box.
-fn columns(names: &[Text], rows: usize, measures: &Measures) -> Vec<usize> {
+fn columns(names: &[Text], rows: usize, measures: &LegendMetrics) -> Vec<usize> {
     let mut edges = vec![measures.padding];
     let mut left = measures.padding;
     for column in names.chunks(rows) {
@@ -88,14 +88,14 @@ fn columns(names: &[Text], rows: usize, measures: &Measures) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{OwnedPicture, PixelFormat, Pixels};
+    use crate::frame::{OwnedImage, PixelFormat, Pixels};
 
     /// The box around the luma samples that the legend changed, `(left, top, right, bottom)`, ends excluded.
     fn changed(classes: &[(String, Rgb)], info: VideoInfo) -> Option<(usize, usize, usize, usize)> {
-        let mut picture = OwnedPicture::new(info, 0);
-        picture.picture_mut().planes[0].data.fill(200);
-        draw(classes, &info)?.blend(&mut picture.picture_mut());
-        let data = picture.picture().planes[0].data;
+        let mut image = OwnedImage::new(info, 0);
+        image.image_mut().planes[0].data.fill(200);
+        draw(classes, &info)?.blend(&mut image.image_mut());
+        let data = image.image().planes[0].data;
         let hits = (0..data.len()).filter(|&n| data[n] != 200).map(|n| (n % info.width, n / info.width));
         let start = (usize::MAX, usize::MAX, 0, 0);
         Some(hits.fold(start, |(l, t, r, b), (x, y)| (l.min(x), t.min(y), r.max(x + 1), b.max(y + 1))))
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(changed(&classes(200), info), None, "does not fit");
         let tall = VideoInfo::new(PixelFormat::I420, 120, 640);
         let (_, top, right, _) = changed(&classes(25), tall).unwrap();
-        assert!(top < 320 && right < 120, "a narrow picture: all the height: {top}, {right}");
+        assert!(top < 320 && right < 120, "a narrow image: all the height: {top}, {right}");
         assert_eq!(changed(&classes(3), VideoInfo::new(PixelFormat::I420, 160, 119)), None);
         assert_eq!(changed(&classes(3), VideoInfo::new(PixelFormat::I420, 20, 400)), None);
         assert_eq!(changed(&[], info), None);
@@ -135,9 +135,9 @@ mod tests {
     #[test]
     fn swatches_have_the_class_colour_in_all_planes() {
         let info = VideoInfo::new(PixelFormat::I420, 640, 540);
-        let mut picture = OwnedPicture::new(info, 0);
-        draw(&[("red".into(), Rgb(255, 0, 0))], &info).unwrap().blend(&mut picture.picture_mut());
-        let has = |plane: usize, value: u8| picture.picture().planes[plane].data.contains(&value);
+        let mut image = OwnedImage::new(info, 0);
+        draw(&[("red".into(), Rgb(255, 0, 0))], &info).unwrap().blend(&mut image.image_mut());
+        let has = |plane: usize, value: u8| image.image().planes[plane].data.contains(&value);
         assert!(has(0, 81) || has(0, 82));
         assert!(has(1, 90) && has(2, 240));
     }

@@ -1,34 +1,34 @@
-//! Draws class masks, a legend and status texts on full-size pictures, in their planes.
+//! Draws class masks, a legend and status texts on full-size images, in their planes.
 //!
 //! ```text
-//! mask ─▶ grid (cells that the picture shows) ─┬─▶ tint: one painted row per cell row ─┬─▶ blend while copying
+//! mask ─▶ grid (cells that the image shows) ─┬─▶ tint: one painted row per cell row ─┬─▶ blend while copying
 //! labels ─▶ palette (an ink for each class) ───┴─▶ contour: lines along borders ───────┘         │
 //! legend, badge, slate ─▶ canvas (RGB, once) ─▶ patch (planes) ──────────────────────────────▶ target
 //! ```
 //!
 //! Pictures are never converted: a colour becomes YUV once, in the palette, and blending is one multiplication and one
-//! addition a sample. [`Mask::index`] decides which mask pixel covers a picture pixel; a chroma sample goes with the
+//! addition a sample. [`Mask::index`] decides which mask pixel covers a image pixel; a chroma sample goes with the
 //! top left pixel of its 2×2 block.
 
-mod coat;
+mod bitmap;
 mod contour;
 mod grid;
 mod labels;
 mod legend;
 mod palette;
-mod patch;
+mod row_blend;
 mod status;
 #[cfg(test)]
 mod tests;
 mod text;
 
-use self::coat::{Coat, copy_rows};
+use self::bitmap::{CachedBitmap, same_picture};
 use self::grid::{Cells, Grid, for_each_run};
 pub use self::labels::{UnknownLabel, UnknownLabels};
-use self::palette::{Ink, Palette, to_yuv};
-use self::patch::{Cached, same_picture};
+use self::palette::{BlendCoefficients, Palette, to_yuv};
+use self::row_blend::{RowBlend, copy_rows};
 use crate::config::{OverlayConfig, Style};
-use crate::frame::{Colorimetry, Label, Mask, Picture, PictureMut, Rgb, VideoInfo};
+use crate::frame::{Colorimetry, Image, ImageMut, Label, Mask, Rgb, VideoInfo};
 
 /// The drawing of one stream: its colours, and buffers that are used again for every frame.
 pub struct Overlay {
@@ -40,12 +40,12 @@ pub struct Overlay {
     legend_classes: Vec<(String, Rgb)>,
     palette: Option<(Colorimetry, Palette)>,
     grid: Grid,
-    coat: Coat,
+    coat: RowBlend,
     /// Which cells of a row differ from those above or below: the contour's scratch.
     differs: Vec<u8>,
-    legend: Cached<VideoInfo>,
-    badge: Cached<(String, VideoInfo)>,
-    slate: Cached<(Vec<String>, VideoInfo)>,
+    legend: CachedBitmap<VideoInfo>,
+    badge: CachedBitmap<(String, VideoInfo)>,
+    slate: CachedBitmap<(Vec<String>, VideoInfo)>,
 }
 
 impl Overlay {
@@ -62,11 +62,11 @@ impl Overlay {
             legend_classes: if config.legend { classes.into_iter().flatten().collect() } else { Vec::new() },
             palette: None,
             grid: Grid::default(),
-            coat: Coat::default(),
+            coat: RowBlend::default(),
             differs: Vec::new(),
-            legend: Cached::default(),
-            badge: Cached::default(),
-            slate: Cached::default(),
+            legend: CachedBitmap::default(),
+            badge: CachedBitmap::default(),
+            slate: CachedBitmap::default(),
         })
     }
 
@@ -84,18 +84,18 @@ impl Overlay {
 
     /// Copies `source` to `target` and draws `mask` on the way, in one pass over the pixels; then the legend.
     ///
-    /// Without a mask (or with one that has too few pixels) the picture is a plain copy, or black in style
+    /// Without a mask (or with one that has too few pixels) the image is a plain copy, or black in style
     /// `mask-only`. Hidden classes and classes that are not in the label list keep the very samples of the source, or
     /// are black in style `mask-only`.
     ///
     /// # Panics
-    /// When the pictures differ in size or format.
-    pub fn draw(&mut self, source: &Picture<'_>, mask: Option<&Mask>, target: &mut PictureMut<'_>) {
+    /// When the images differ in size or format.
+    pub fn draw(&mut self, source: &Image<'_>, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
         let info = source.info;
         assert_eq!(
             (info.width, info.height, info.format),
             (target.info.width, target.info.height, target.info.format),
-            "pictures of one shape"
+            "images of one shape"
         );
         self.draw_mask(source, mask, target);
         if !self.legend_classes.is_empty() {
@@ -104,7 +104,7 @@ impl Overlay {
         }
     }
 
-    fn draw_mask(&mut self, source: &Picture<'_>, mask: Option<&Mask>, target: &mut PictureMut<'_>) {
+    fn draw_mask(&mut self, source: &Image<'_>, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
         let info = source.info;
         self.coat.fit(&info);
         let palette = match self.palette.take() {
@@ -128,44 +128,44 @@ impl Overlay {
 
     fn new_palette(&self, color: Colorimetry) -> Palette {
         let (opacity, hidden) = match self.style {
-            Style::Tint => (self.alpha, Ink::CLEAR),
+            Style::Tint => (self.alpha, BlendCoefficients::CLEAR),
             // Thin lines need to be about twice as strong as areas to be seen as well.
-            Style::Contour => (2.0 * self.alpha, Ink::CLEAR),
+            Style::Contour => (2.0 * self.alpha, BlendCoefficients::CLEAR),
             Style::MaskOnly => (1.0, black(color)),
         };
         Palette::new(&self.colors, opacity, hidden, color)
     }
 
     /// Draws a short status text (`STALE 2.1 s`) in the top right corner on an opaque dark box.
-    pub fn badge(&mut self, text: &str, target: &mut PictureMut<'_>) {
+    pub fn badge(&mut self, text: &str, target: &mut ImageMut<'_>) {
         let info = target.info;
         self.badge.blend(
-            |(made, picture)| made == text && same_picture(picture, &info),
+            |(made, image)| made == text && same_picture(image, &info),
             || ((text.to_owned(), info), Some(status::badge(text, &info))),
             target,
         );
     }
 
-    /// Draws what viewers see while the camera is away: the last picture grey and dark, or plain dark grey when there
+    /// Draws what viewers see while the camera is away: the last image grey and dark, or plain dark grey when there
     /// is none (or it has another size than `target`), and the lines of text in the middle.
-    pub fn slate(&mut self, last: Option<&Picture<'_>>, lines: &[String], target: &mut PictureMut<'_>) {
+    pub fn slate(&mut self, last: Option<&Image<'_>>, lines: &[String], target: &mut ImageMut<'_>) {
         let info = target.info;
         let last = last.filter(|last| (last.info.width, last.info.height) == (info.width, info.height));
         status::backdrop(last, target);
         self.slate.blend(
-            |(made, picture)| made == lines && same_picture(picture, &info),
+            |(made, image)| made == lines && same_picture(image, &info),
             || ((lines.to_vec(), info), status::lines(lines, &info)),
             target,
         );
     }
 }
 
-fn black(color: Colorimetry) -> Ink {
-    Ink::new(to_yuv(Rgb(0, 0, 0), color).map(f32::from), 1.0)
+fn black(color: Colorimetry) -> BlendCoefficients {
+    BlendCoefficients::new(to_yuv(Rgb(0, 0, 0), color).map(f32::from), 1.0)
 }
 
 /// Draws whole areas while copying: paints one row for each cell row, and lays it over all rows that it covers.
-fn tint(cells: &Cells<'_>, palette: &Palette, coat: &mut Coat, source: &Picture<'_>, target: &mut PictureMut<'_>) {
+fn tint(cells: &Cells<'_>, palette: &Palette, coat: &mut RowBlend, source: &Image<'_>, target: &mut ImageMut<'_>) {
     for row in 0..cells.height() {
         // Equal rows are common in real masks (sky, road): the coat is still right.
         if row == 0 || cells.row(row) != cells.row(row - 1) {

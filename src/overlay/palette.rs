@@ -1,4 +1,4 @@
-//! Class colours as numbers of a YUV picture, ready for blending.
+//! Class colours as numbers of a YUV image, ready for blending.
 //!
 //! The matrices follow from the luma weights of red and blue (Kr, Kb) in ITU-R BT.601, BT.709 and BT.2020; quantisation
 //! to video range (16–235, 16–240) or full range as in ITU-T H.273.
@@ -8,47 +8,47 @@ use crate::frame::{ClassId, Colorimetry, Rgb};
 /// What blending does to a sample: `out = (sample * inv + add) >> 8`.
 ///
 /// `add` is the colour times its opacity (256 = opaque) plus one half for rounding, `inv` is 256 minus the opacity; so
-/// the sum stays below 2^16, and [`Ink::CLEAR`] gives back the very sample.
+/// the sum stays below 2^16, and [`BlendCoefficients::CLEAR`] gives back the very sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ink {
+pub(super) struct BlendCoefficients {
     pub inv: u16,
     /// For Y, U and V.
     pub add: [u16; 3],
 }
 
-impl Ink {
+impl BlendCoefficients {
     /// Changes nothing.
-    pub const CLEAR: Ink = Ink { inv: 256, add: [0; 3] };
+    pub const CLEAR: BlendCoefficients = BlendCoefficients { inv: 256, add: [0; 3] };
 
-    pub fn new(yuv: [f32; 3], opacity: f32) -> Ink {
+    pub fn new(yuv: [f32; 3], opacity: f32) -> BlendCoefficients {
         let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round();
         if opacity == 0.0 {
-            return Ink::CLEAR;
+            return BlendCoefficients::CLEAR;
         }
         let add = yuv.map(|value| (value.clamp(0.0, 255.0) * opacity).round() as u16 + 128);
-        Ink { inv: 256 - opacity as u16, add }
+        BlendCoefficients { inv: 256 - opacity as u16, add }
     }
 }
 
 /// An ink for each possible value of a mask pixel.
 pub(super) struct Palette {
-    inks: [Ink; 256],
+    inks: [BlendCoefficients; 256],
 }
 
 impl Palette {
     /// `colors` by class index, `None` for a hidden class; `hidden` is what hidden and unknown classes get.
-    pub fn new(colors: &[Option<Rgb>], opacity: f32, hidden: Ink, color: Colorimetry) -> Palette {
+    pub fn new(colors: &[Option<Rgb>], opacity: f32, hidden: BlendCoefficients, color: Colorimetry) -> Palette {
         let mut inks = [hidden; 256];
         for (ink, rgb) in inks.iter_mut().zip(colors) {
             if let Some(rgb) = rgb {
                 // Whole numbers first: an opaque class shows exactly the colour that an RGB converter would give.
-                *ink = Ink::new(to_yuv(*rgb, color).map(f32::from), opacity);
+                *ink = BlendCoefficients::new(to_yuv(*rgb, color).map(f32::from), opacity);
             }
         }
         Palette { inks }
     }
 
-    pub fn ink(&self, class: ClassId) -> &Ink {
+    pub fn ink(&self, class: ClassId) -> &BlendCoefficients {
         &self.inks[usize::from(class)]
     }
 }
@@ -127,25 +127,25 @@ mod tests {
     fn inks_never_overflow_and_are_exact_at_both_ends() {
         for step in 0..=1000 {
             for value in [0.0, 16.0, 127.5, 255.0] {
-                let ink = Ink::new([value; 3], step as f32 / 1000.0);
+                let ink = BlendCoefficients::new([value; 3], step as f32 / 1000.0);
                 assert!(255 * u32::from(ink.inv) + u32::from(ink.add[0]) < 1 << 16);
             }
         }
-        let blend = |ink: Ink, sample: u16| (sample * ink.inv + ink.add[0]) >> 8;
+        let blend = |ink: BlendCoefficients, sample: u16| (sample * ink.inv + ink.add[0]) >> 8;
         for sample in 0..=255 {
-            assert_eq!(blend(Ink::new([77.0; 3], 0.0), sample), sample);
-            assert_eq!(blend(Ink::new([77.0; 3], 1.0), sample), 77);
+            assert_eq!(blend(BlendCoefficients::new([77.0; 3], 0.0), sample), sample);
+            assert_eq!(blend(BlendCoefficients::new([77.0; 3], 1.0), sample), 77);
             let half = (f32::from(sample) + 77.0) / 2.0;
-            assert!((f32::from(blend(Ink::new([77.0; 3], 0.5), sample)) - half).abs() <= 0.5);
+            assert!((f32::from(blend(BlendCoefficients::new([77.0; 3], 0.5), sample)) - half).abs() <= 0.5);
         }
     }
 
     #[test]
     fn classes_beyond_the_labels_are_hidden() {
-        let palette = Palette::new(&[Some(Rgb(9, 9, 9)), None], 0.5, Ink::CLEAR, Colorimetry::default());
-        assert_ne!(*palette.ink(0), Ink::CLEAR);
-        assert_eq!(*palette.ink(1), Ink::CLEAR);
-        assert_eq!(*palette.ink(2), Ink::CLEAR);
-        assert_eq!(*palette.ink(255), Ink::CLEAR);
+        let palette = Palette::new(&[Some(Rgb(9, 9, 9)), None], 0.5, BlendCoefficients::CLEAR, Colorimetry::default());
+        assert_ne!(*palette.ink(0), BlendCoefficients::CLEAR);
+        assert_eq!(*palette.ink(1), BlendCoefficients::CLEAR);
+        assert_eq!(*palette.ink(2), BlendCoefficients::CLEAR);
+        assert_eq!(*palette.ink(255), BlendCoefficients::CLEAR);
     }
 }

@@ -1,21 +1,21 @@
-//! What tells viewers that a picture is not live: the badge on an old one, the slate in place of a missing one.
+//! What tells viewers that a image is not live: the badge on an old one, the slate in place of a missing one.
 
-use super::patch::{Canvas, DARK, Patch, WHITE, short_side};
+use super::bitmap::{Canvas, DARK, OverlayBitmap, WHITE, short_side};
 use super::text::Text;
-use crate::frame::{Picture, PictureMut, Rgb, VideoInfo};
+use crate::frame::{Image, ImageMut, Rgb, VideoInfo};
 
-/// Brightness that is left of the last picture behind a slate, in 256ths.
+/// Brightness that is left of the last image behind a slate, in 256ths.
 const DIMMED: usize = 90;
-/// Grey of a slate without a picture, as a share of the way from black to white in 256ths.
+/// Grey of a slate without a image, as a share of the way from black to white in 256ths.
 const PLAIN: usize = 30;
-/// The edge that sets the badge off from dark pictures.
+/// The edge that sets the badge off from dark images.
 const EDGE: Rgb = Rgb(255, 176, 0);
 /// Smallest height of capitals that one can read.
 const LEGIBLE: usize = 7;
 
-/// The badge with this text in the top right corner. In tiny pictures the text is smaller and at last cut off, but the
+/// The badge with this text in the top right corner. In tiny images the text is smaller and at last cut off, but the
 /// box is always there.
-pub(super) fn badge(text: &str, info: &VideoInfo) -> Patch {
+pub(super) fn badge(text: &str, info: &VideoInfo) -> OverlayBitmap {
     let size = (short_side(info) / 36).max(10);
     let margin = if info.height < 120 { 0 } else { size.next_multiple_of(2) };
     let room = info.width.saturating_sub(2 * margin);
@@ -27,11 +27,11 @@ pub(super) fn badge(text: &str, info: &VideoInfo) -> Patch {
     let edge = (size / 6).max(1).next_multiple_of(2);
     canvas.fill((0, 0), (edge, area.1), EDGE, 1.0);
     canvas.text((padding + edge / 2, (area.1 - size) / 2), &image, WHITE);
-    Patch::new(&canvas, (info.width.saturating_sub(margin + area.0), margin), info)
+    OverlayBitmap::new(&canvas, (info.width.saturating_sub(margin + area.0), margin), info)
 }
 
-/// Lines of text in the middle of the picture, the first one larger; `None` when there are none.
-pub(super) fn lines(lines: &[String], info: &VideoInfo) -> Option<Patch> {
+/// Lines of text in the middle of the image, the first one larger; `None` when there are none.
+pub(super) fn lines(lines: &[String], info: &VideoInfo) -> Option<OverlayBitmap> {
     let room = info.width * 9 / 10;
     let images: Vec<(usize, Text)> = lines
         .iter()
@@ -48,7 +48,7 @@ pub(super) fn lines(lines: &[String], info: &VideoInfo) -> Option<Patch> {
     }
     let x = info.width.saturating_sub(canvas.width()) / 2;
     let y = info.height.saturating_sub(canvas.height()) / 2;
-    Some(Patch::new(&canvas, (x, y), info))
+    Some(OverlayBitmap::new(&canvas, (x, y), info))
 }
 
 /// The text with capitals of this height, or as much lower as it takes to fit into `room` pixels, and the height.
@@ -61,8 +61,8 @@ fn fitting(text: &str, size: usize, room: usize) -> (usize, Text) {
     (size, Text::new(text, size))
 }
 
-/// Fills `target` with the last picture, grey and dark, or with plain dark grey.
-pub(super) fn backdrop(last: Option<&Picture<'_>>, target: &mut PictureMut<'_>) {
+/// Fills `target` with the last image, grey and dark, or with plain dark grey.
+pub(super) fn backdrop(last: Option<&Image<'_>>, target: &mut ImageMut<'_>) {
     let info = target.info;
     let (black, white) = if info.color.full_range { (0, 255) } else { (16, 235) };
     let mut levels = [0; 256];
@@ -92,17 +92,17 @@ pub(super) fn backdrop(last: Option<&Picture<'_>>, target: &mut PictureMut<'_>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{OwnedPicture, PixelFormat, Pixels};
+    use crate::frame::{OwnedImage, PixelFormat, Pixels};
 
-    fn bright(info: VideoInfo) -> OwnedPicture {
-        let mut picture = OwnedPicture::new(info, 2);
-        picture.picture_mut().planes[0].data.fill(200);
-        picture.picture_mut().planes[1].data.fill(60);
-        picture
+    fn bright(info: VideoInfo) -> OwnedImage {
+        let mut image = OwnedImage::new(info, 2);
+        image.image_mut().planes[0].data.fill(200);
+        image.image_mut().planes[1].data.fill(60);
+        image
     }
 
-    fn changed(before: &OwnedPicture, after: &OwnedPicture) -> Vec<(usize, usize)> {
-        let (before, after) = (before.picture().planes[0], after.picture().planes[0]);
+    fn changed(before: &OwnedImage, after: &OwnedImage) -> Vec<(usize, usize)> {
+        let (before, after) = (before.image().planes[0], after.image().planes[0]);
         let differs = (0..before.data.len()).filter(|&n| before.data[n] != after.data[n]);
         differs.map(|n| (n % before.stride, n / before.stride)).collect()
     }
@@ -113,7 +113,7 @@ mod tests {
             let info = VideoInfo::new(PixelFormat::Nv12, width, height);
             let before = bright(info);
             let mut after = before.clone();
-            badge("STALE 2.1 s", &info).blend(&mut after.picture_mut());
+            badge("STALE 2.1 s", &info).blend(&mut after.image_mut());
             let changed = changed(&before, &after);
             let (left, right) = (changed.iter().map(|at| at.0).min().unwrap(), changed.iter().map(|at| at.0).max());
             let bottom = changed.iter().map(|at| at.1).max().unwrap();
@@ -121,7 +121,7 @@ mod tests {
                 left > width / 2 && right > Some(width * 9 / 10) && bottom < height / 6,
                 "{info}: {left}, {bottom}"
             );
-            let y = after.picture().planes[0];
+            let y = after.image().planes[0];
             let at = |(x, row): &(usize, usize)| y.data[row * y.stride + x];
             let dark = changed.iter().filter(|at_| at(at_) < 40).count();
             assert!(dark * 2 > changed.len(), "mostly box: {dark} of {}", changed.len());
@@ -136,7 +136,7 @@ mod tests {
                 let info = VideoInfo::new(format, width, height);
                 let before = bright(info);
                 let mut after = before.clone();
-                badge("STALE 2.1 s", &info).blend(&mut after.picture_mut());
+                badge("STALE 2.1 s", &info).blend(&mut after.image_mut());
                 let changed = changed(&before, &after);
                 assert!(!changed.is_empty(), "{info}");
                 assert!(changed.iter().all(|at| at.0 < width), "{info}: the padding is not touched");
@@ -150,20 +150,20 @@ mod tests {
         for (width, height) in [(1920, 1080), (333, 255), (20, 10), (1, 1)] {
             let info = VideoInfo::new(PixelFormat::Nv12, width, height);
             let last = bright(info);
-            for last in [None, Some(last.picture())] {
-                let mut target = OwnedPicture::new(info, 0);
-                backdrop(last.as_ref(), &mut target.picture_mut());
+            for last in [None, Some(last.image())] {
+                let mut target = OwnedImage::new(info, 0);
+                backdrop(last.as_ref(), &mut target.image_mut());
                 let expected = if last.is_some() { 16 + 184 * DIMMED / 256 } else { 16 + 219 * PLAIN / 256 };
-                assert!(target.picture().planes[0].data.iter().all(|&y| usize::from(y) == expected));
-                assert!(target.picture().planes[1].data.iter().all(|&c| c == 128));
+                assert!(target.image().planes[0].data.iter().all(|&y| usize::from(y) == expected));
+                assert!(target.image().planes[1].data.iter().all(|&c| c == 128));
                 let before = target.clone();
-                lines(&texts, &info).unwrap().blend(&mut target.picture_mut());
+                lines(&texts, &info).unwrap().blend(&mut target.image_mut());
                 let changed = changed(&before, &target);
-                assert!(target.picture().planes[1].data.iter().all(|&c| c.abs_diff(128) <= 1));
+                assert!(target.image().planes[1].data.iter().all(|&c| c.abs_diff(128) <= 1));
                 if height > 100 {
                     let (sum, count) = (changed.iter().map(|at| at.0).sum::<usize>(), changed.len());
                     assert!((sum / count).abs_diff(width / 2) < width / 20, "{info}: centred");
-                    assert!(target.picture().planes[0].data.iter().filter(|&&y| y > 220).count() > height);
+                    assert!(target.image().planes[0].data.iter().filter(|&&y| y > 220).count() > height);
                 }
             }
         }
@@ -173,13 +173,13 @@ mod tests {
     #[test]
     fn slate_keeps_the_shapes_of_the_last_picture() {
         let info = VideoInfo::new(PixelFormat::I420, 64, 2);
-        let mut last = OwnedPicture::new(info, 0);
-        for (x, y) in last.picture_mut().planes[0].data.iter_mut().enumerate() {
+        let mut last = OwnedImage::new(info, 0);
+        for (x, y) in last.image_mut().planes[0].data.iter_mut().enumerate() {
             *y = (x % 64 * 4) as u8;
         }
-        let mut target = OwnedPicture::new(info, 3);
-        backdrop(Some(&last.picture()), &mut target.picture_mut());
-        let row = &target.picture().planes[0].data[..64];
+        let mut target = OwnedImage::new(info, 3);
+        backdrop(Some(&last.image()), &mut target.image_mut());
+        let row = &target.image().planes[0].data[..64];
         assert!(row.is_sorted() && row[0] == 16 && row[63] > row[20] && row[63] < 120, "{row:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::frame::{OwnedPicture, PixelFormat, Pixels, Plane};
+use crate::frame::{OwnedImage, PixelFormat, Pixels, Plane};
 
 const SKY: u8 = 0;
 const ROAD: u8 = 1;
@@ -26,28 +26,28 @@ fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask
     Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes, labels: [].into() }
 }
 
-/// A picture without flat areas, so that a misplaced sample shows.
-fn source(info: VideoInfo, padding: usize) -> OwnedPicture {
-    let mut picture = OwnedPicture::new(info, padding);
+/// A image without flat areas, so that a misplaced sample shows.
+fn source(info: VideoInfo, padding: usize) -> OwnedImage {
+    let mut image = OwnedImage::new(info, padding);
     let mut state = 1u32;
-    for plane in picture.picture_mut().planes {
+    for plane in image.image_mut().planes {
         for sample in plane.data.iter_mut() {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             *sample = (state >> 24) as u8;
         }
     }
-    picture
+    image
 }
 
 /// The samples of Y, U and V, tightly packed, whatever the format and the strides.
-fn samples(picture: &OwnedPicture) -> [Vec<u8>; 3] {
-    let picture = picture.picture();
+fn samples(image: &OwnedImage) -> [Vec<u8>; 3] {
+    let image = image.image();
     let rows = |plane: usize| -> Vec<u8> {
-        let (width, height) = picture.info.plane_size(plane);
-        let Plane { data, stride } = picture.planes[plane];
+        let (width, height) = image.info.plane_size(plane);
+        let Plane { data, stride } = image.planes[plane];
         (0..height).flat_map(|row| &data[row * stride..][..width]).copied().collect()
     };
-    match picture.info.format {
+    match image.info.format {
         PixelFormat::I420 => [rows(0), rows(1), rows(2)],
         PixelFormat::Nv12 => {
             let both = rows(1);
@@ -57,16 +57,16 @@ fn samples(picture: &OwnedPicture) -> [Vec<u8>; 3] {
     }
 }
 
-fn drawn(overlay: &mut Overlay, source: &OwnedPicture, mask: Option<&Mask>, padding: usize) -> OwnedPicture {
-    let mut target = OwnedPicture::new(source.picture().info, padding);
-    for plane in target.picture_mut().planes {
+fn drawn(overlay: &mut Overlay, source: &OwnedImage, mask: Option<&Mask>, padding: usize) -> OwnedImage {
+    let mut target = OwnedImage::new(source.image().info, padding);
+    for plane in target.image_mut().planes {
         plane.data.fill(99);
     }
-    overlay.draw(&source.picture(), mask, &mut target.picture_mut());
+    overlay.draw(&source.image(), mask, &mut target.image_mut());
     target
 }
 
-/// Checks that opaque shapes lie on the picture where they are in the model's view, within one pixel: `shape` is
+/// Checks that opaque shapes lie on the image where they are in the model's view, within one pixel: `shape` is
 /// defined on the unit square and painted into the mask by its pixel centres.
 fn shape_is_found_back(shape: impl Fn(f64, f64) -> bool, name: &str) {
     let model = (512, 288);
@@ -82,7 +82,7 @@ fn shape_is_found_back(shape: impl Fn(f64, f64) -> bool, name: &str) {
             let (columns, step) = if plane == 0 { (width, 1) } else { (info.chroma_width(), 2) };
             for (n, (&before, &after)) in before[plane].iter().zip(&after[plane]).enumerate() {
                 let (x, y) = (n % columns * step, n / columns * step);
-                // One picture pixel, plus half a mask pixel that painting into the mask may be off.
+                // One image pixel, plus half a mask pixel that painting into the mask may be off.
                 let (dx, dy) = (1.0 / width as f64 + 0.5 / 512.0, 1.0 / height as f64 + 0.5 / 288.0);
                 let around = [-1.0, -0.5, 0.0, 0.5, 1.0].map(|a| [-1.0, -0.5, 0.0, 0.5, 1.0].map(|b| (a, b)));
                 let inside = |(a, b): (f64, f64)| shape(centre(x, width) + a * dx, centre(y, height) + b * dy);
@@ -138,10 +138,10 @@ fn nv12_equals_i420() {
         [Style::Tint, Style::Contour, Style::MaskOnly].into_iter().flat_map(|s| SIZES.map(|size| (s, size)))
     {
         let planar = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
-        let mut interleaved = OwnedPicture::new(VideoInfo::new(PixelFormat::Nv12, width, height), 8);
+        let mut interleaved = OwnedImage::new(VideoInfo::new(PixelFormat::Nv12, width, height), 8);
         let [y, u, v] = samples(&planar);
         let chroma: Vec<u8> = u.iter().zip(&v).flat_map(|(&u, &v)| [u, v]).collect();
-        for (plane, rows) in interleaved.picture_mut().planes.into_iter().zip([y, chroma]) {
+        for (plane, rows) in interleaved.image_mut().planes.into_iter().zip([y, chroma]) {
             let width = plane.stride - 8;
             for (to, from) in plane.data.chunks_mut(plane.stride).zip(rows.chunks(width)) {
                 to[..width].copy_from_slice(from);
@@ -151,7 +151,7 @@ fn nv12_equals_i420() {
         let a = drawn(&mut overlay, &planar, Some(&mask), 0);
         let b = drawn(&mut overlay, &interleaved, Some(&mask), 6);
         assert_eq!(samples(&a), samples(&b), "{style:?} {width}x{height}");
-        // In the smallest pictures nothing but hidden classes may be left.
+        // In the smallest images nothing but hidden classes may be left.
         assert!(width < 10 || samples(&a) != samples(&planar), "{style:?} {width}x{height}");
     }
 }
@@ -225,9 +225,9 @@ fn planes_may_end_with_the_last_pixel() {
     let mask = mask(10, 10, |x, y| ((x + y) % 3) as u8);
     for style in [Style::Tint, Style::Contour, Style::MaskOnly] {
         let whole = drawn(&mut overlay(style, 0.5, false), &source, Some(&mask), 9);
-        let mut from = source.picture();
-        let mut copy = OwnedPicture::new(info, 9);
-        let mut to = copy.picture_mut();
+        let mut from = source.image();
+        let mut copy = OwnedImage::new(info, 9);
+        let mut to = copy.image_mut();
         for plane in 0..3 {
             let length = from.planes[plane].data.len() - 9;
             from.planes[plane].data = &from.planes[plane].data[..length];
@@ -267,11 +267,11 @@ fn contours_are_where_another_class_is_near() {
 
 #[test]
 fn contours_are_thin_at_every_size() {
-    // One border in the middle of coarse cells: 120 pixels wide in the largest picture.
+    // One border in the middle of coarse cells: 120 pixels wide in the largest image.
     let mask = mask(16, 9, |x, _| if x < 8 { SKY } else { CAR });
     for (height, line) in [(240, 2), (540, 2), (1080, 3), (2160, 6)] {
         let source = source(VideoInfo::new(PixelFormat::I420, height / 9 * 16, height), 0);
-        let width = source.picture().info.width;
+        let width = source.image().info.width;
         let drawing = drawn(&mut overlay(Style::Contour, 1.0, false), &source, Some(&mask), 0);
         let (before, after) = (samples(&source), samples(&drawing));
         for y in [0, height / 2, height - 1] {

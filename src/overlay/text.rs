@@ -1,4 +1,4 @@
-//! Text as a picture of coverage: OpenCV's stroke fonts, drawn larger than needed and averaged down, so that strokes
+//! Text as a image of coverage: OpenCV's stroke fonts, drawn larger than needed and averaged down, so that strokes
 //! have any width and smooth edges at every size.
 
 use opencv::core::{CV_8UC1, Mat, MatTraitConst, MatTraitConstManual, Point, Scalar};
@@ -26,7 +26,7 @@ impl Text {
     pub fn new(text: &str, size: usize) -> Text {
         let ascii: String = text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
         draw(&ascii, size.max(1)).unwrap_or_else(|error| {
-            crate::base::repeats::warn("", "overlay", &format!("cannot draw {text:?} into the picture: {error}"));
+            crate::base::log_dedup::warn("", "overlay", &format!("cannot draw {text:?} into the image: {error}"));
             Text::default()
         })
     }

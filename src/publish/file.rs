@@ -8,11 +8,11 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
-use super::encoder::{EncodeChain, H264, Purpose, build, fps, glib_error, push_patiently};
+use super::encoder::{EncodeChain, H264, Purpose, build, fps, glib_error, push_blocking};
 use super::raw::{RawPool, Scaler, announced};
 use super::recording::{Layout, add_file};
-use super::{Accepted, Output, OutputError, Paint, Stamp};
-use crate::base::repeats;
+use super::{Accepted, CaptureTime, Output, OutputError, Paint};
+use crate::base::log_dedup;
 use crate::base::status::Status;
 use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
@@ -58,7 +58,7 @@ impl FileOutput {
         Ok(FileOutput { path, container, encode, status, open: None })
     }
 
-    fn open(&self, info: VideoInfo, stamp: Stamp) -> Result<OpenFile, OutputError> {
+    fn open(&self, info: VideoInfo, stamp: CaptureTime) -> Result<OpenFile, OutputError> {
         let pool = RawPool::new(info)?;
         let (pipeline, bus) = crate::gst::pipeline()?;
         let kind = H264::choose(self.encode.encoder, &[])?.encoder;
@@ -79,7 +79,7 @@ impl Output for FileOutput {
         true
     }
 
-    fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
         if self.open.is_none() {
             self.open = Some(self.open(info, stamp).map_err(|error| self.located(error))?);
         }
@@ -94,7 +94,7 @@ impl Output for FileOutput {
         times.set_pts(at);
         // How long the last picture is shown; the others are shown until the next one comes.
         times.set_duration(gst::ClockTime::from_nseconds((1e9 / fps(&info)) as u64));
-        push_patiently(&open.chain.source, &open.bus, buffer).map_err(|error| {
+        push_blocking(&open.chain.source, &open.bus, buffer).map_err(|error| {
             open.failed = true;
             located(error.0)
         })?;
@@ -128,7 +128,7 @@ impl OpenFile {
     fn paint(
         &mut self,
         info: VideoInfo,
-        stamp: Stamp,
+        stamp: CaptureTime,
         path: &Path,
         paint: &mut Paint<'_>,
     ) -> Result<gst::Buffer, OutputError> {
@@ -144,7 +144,7 @@ impl OpenFile {
                     (path.display(), self.pool.info, stamp.pts.saturating_sub(self.first).as_secs_f64());
                 let text =
                     format!("{path}: the picture becomes {info} at {at:.1} s; it is scaled to the file's {size}");
-                repeats::warn("", "publish", &text);
+                log_dedup::warn("", "publish", &text);
                 Scaler::new(info, &self.pool)?
             }
         };

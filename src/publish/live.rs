@@ -10,14 +10,14 @@ use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
-use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_patiently};
+use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_blocking};
 use super::fanout::{Fanout, OutputId};
-use super::mjpeg::{Gallery, JpegEncoder};
+use super::mjpeg::{JpegBroadcast, JpegEncoder};
 use super::push::Push;
 use super::raw::{RawPool, announced};
 use super::recording::{Archive, Recorder};
-use super::{Accepted, Output, OutputError, Paint, Stamp};
-use crate::base::repeats;
+use super::{Accepted, CaptureTime, Output, OutputError, Paint};
+use crate::base::log_dedup;
 use crate::base::status::Status;
 use crate::config::{EncodeConfig, PushConfig};
 use crate::frame::VideoInfo;
@@ -28,9 +28,9 @@ mod clock;
 
 /// What servers hold of a stream's outputs.
 #[derive(Clone, Default)]
-pub struct Outlets {
+pub struct StreamOutputs {
     pub h264: Arc<Fanout>,
-    pub jpeg: Gallery,
+    pub jpeg: JpegBroadcast,
     /// Goes on when the stream starts anew, as its viewers do.
     clock: Arc<Mutex<OutputClock>>,
 }
@@ -39,13 +39,13 @@ pub struct Outlets {
 pub struct LiveOutput {
     encode: EncodeConfig,
     status: Arc<Status>,
-    outlets: Outlets,
+    outputs: StreamOutputs,
     /// Wait for the encoder rather than leave pictures out.
-    patient: bool,
+    blocking: bool,
     pool: Option<RawPool>,
-    h264: Option<Encoder>,
+    h264: Option<H264Encoder>,
     /// Encoders that have failed with this stream, and when; the automatic choice passes them over for a while.
-    failed: Failed,
+    failed: FailedEncoders,
     jpeg: Option<JpegEncoder>,
     /// After a failure, each kind of encoder is not started before its time.
     h264_retry: Option<Instant>,
@@ -68,9 +68,9 @@ const FORGET: Duration = Duration::from_secs(10 * 60);
 
 /// Encoders that have failed.
 #[derive(Default)]
-struct Failed(Vec<(H264, Instant)>);
+struct FailedEncoders(Vec<(H264, Instant)>);
 
-impl Failed {
+impl FailedEncoders {
     /// Enters a failure, which counts from now.
     fn enter(&mut self, kind: H264, now: Instant) {
         self.0.retain(|(known, _)| *known != kind);
@@ -97,18 +97,18 @@ impl LiveOutput {
         record: Option<Arc<Archive>>,
         push: &[PushConfig],
         status: Arc<Status>,
-        outlets: Outlets,
+        outputs: StreamOutputs,
     ) -> Result<Self, OutputError> {
-        let id = outlets.h264.new_output();
+        let id = outputs.h264.new_output();
         // From here on whatever has begun ends with it.
         let mut output = LiveOutput {
             encode,
             status,
-            outlets,
-            patient: false,
+            outputs,
+            blocking: false,
             pool: None,
             h264: None,
-            failed: Failed::default(),
+            failed: FailedEncoders::default(),
             jpeg: None,
             h264_retry: None,
             jpeg_retry: None,
@@ -116,7 +116,7 @@ impl LiveOutput {
             pushes: Vec::new(),
             id,
         };
-        let (status, fanout) = (&output.status, &output.outlets.h264);
+        let (status, fanout) = (&output.status, &output.outputs.h264);
         if let Some(archive) = record {
             fanout.add_for_output(id, Box::new(Recorder::start(Arc::clone(status), archive, fanout)?));
         }
@@ -127,8 +127,8 @@ impl LiveOutput {
     }
 
     /// For a source that waits: no picture is left out because the encoder is busy.
-    pub fn patient(mut self) -> Self {
-        self.patient = true;
+    pub fn blocking(mut self) -> Self {
+        self.blocking = true;
         self
     }
 
@@ -144,10 +144,10 @@ impl LiveOutput {
             outcome = outcome.and(Err(self.jpeg_failed(&problem.0)));
         }
         let Some(pool) = &self.pool else { return outcome };
-        if self.outlets.jpeg.viewers() == 0 {
+        if self.outputs.jpeg.viewers() == 0 {
             self.jpeg = None;
         } else if self.jpeg.is_none() && is_due(self.jpeg_retry) {
-            match JpegEncoder::start(pool, self.encode.jpeg_quality, &self.outlets.jpeg) {
+            match JpegEncoder::start(pool, self.encode.jpeg_quality, &self.outputs.jpeg) {
                 Ok(encoder) => self.jpeg = Some(encoder),
                 Err(error) => {
                     self.jpeg_retry = Some(Instant::now() + RETRY);
@@ -155,11 +155,11 @@ impl LiveOutput {
                 }
             }
         }
-        if self.outlets.h264.takers() == 0 {
+        if self.outputs.h264.packet_sinks() == 0 {
             (self.h264, self.full_since) = (None, None);
         } else if self.h264.is_none() && is_due(self.h264_retry) {
             let failed = self.failed.recent(Instant::now());
-            match Encoder::start(pool, &self.encode, &failed, &self.status, &self.outlets.h264) {
+            match H264Encoder::start(pool, &self.encode, &failed, &self.status, &self.outputs.h264) {
                 Ok(encoder) => self.h264 = Some(encoder),
                 Err(error) => {
                     self.h264_retry = Some(Instant::now() + RETRY);
@@ -174,7 +174,7 @@ impl LiveOutput {
         (self.h264, self.jpeg) = (None, None);
         // Side by side with the recording, which is closed here. Viewers stay: another output may take this one's place.
         self.pushes.iter_mut().for_each(Push::stop);
-        self.outlets.h264.end_output(self.id);
+        self.outputs.h264.end_output(self.id);
         self.pushes.clear();
     }
 
@@ -196,14 +196,14 @@ impl LiveOutput {
     /// Tells of a failure of one encoder where the picture goes out by the other.
     fn tell(&self, trouble: Result<(), OutputError>) {
         if let Err(error) = trouble {
-            repeats::error(&self.status.name, "publish", None, &error.0);
+            log_dedup::error(&self.status.name, "publish", None, &error.0);
         }
     }
 }
 
 impl Output for LiveOutput {
     fn wanted(&mut self) -> bool {
-        let wanted = self.outlets.h264.takers() > 0 || self.outlets.jpeg.viewers() > 0;
+        let wanted = self.outputs.h264.packet_sinks() > 0 || self.outputs.jpeg.viewers() > 0;
         if !wanted {
             // Threads, memory, descriptors, and a GPU's few encoder sessions are given back.
             (self.h264, self.jpeg, self.pool, self.full_since) = (None, None, None, None);
@@ -211,7 +211,7 @@ impl Output for LiveOutput {
         wanted
     }
 
-    fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
         if self.pool.as_ref().is_none_or(|pool| pool.info != info) {
             // Another shape: all that was made for the old one goes.
             (self.h264, self.jpeg, self.full_since) = (None, None, None);
@@ -223,25 +223,25 @@ impl Output for LiveOutput {
             return trouble.and(Ok(Accepted::Busy));
         }
         self.tell(trouble);
-        let h264_has_room = self.h264.as_ref().is_some_and(Encoder::has_room);
+        let h264_has_room = self.h264.as_ref().is_some_and(H264Encoder::has_room);
         self.full_since = match &self.h264 {
             // A source that waits finds no room as a rule.
-            Some(_) if !self.patient && !h264_has_room => Some(self.full_since.unwrap_or_else(Instant::now)),
+            Some(_) if !self.blocking && !h264_has_room => Some(self.full_since.unwrap_or_else(Instant::now)),
             _ => None,
         };
-        let to_h264 = self.h264.is_some() && (self.patient || h264_has_room);
+        let to_h264 = self.h264.is_some() && (self.blocking || h264_has_room);
         // A source that waits waits for one encoder, for JPEG only where there is no other: its viewers want the newest.
-        let wait_for_jpeg = self.patient && self.h264.is_none();
+        let wait_for_jpeg = self.blocking && self.h264.is_none();
         let to_jpeg = self.jpeg.as_ref().is_some_and(|jpeg| wait_for_jpeg || jpeg.has_room());
         if !to_h264 && !to_jpeg {
             return Ok(Accepted::Busy);
         }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
-        let at = self.outlets.clock.lock().unwrap_or_else(PoisonError::into_inner).at(stamp);
+        let at = self.outputs.clock.lock().unwrap_or_else(PoisonError::into_inner).at(stamp);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
         let jpeg = self.jpeg.as_ref().filter(|_| to_jpeg).map(|jpeg| match wait_for_jpeg {
-            true => jpeg.push_patiently(buffer.clone()).map(|()| true),
+            true => jpeg.push_blocking(buffer.clone()).map(|()| true),
             false => jpeg.push(buffer.clone()),
         });
         let h264 = self.h264.as_ref().filter(|_| to_h264).map(|encoder| encoder.push(buffer, at, stamp));
@@ -290,25 +290,25 @@ impl Drop for LiveOutput {
 }
 
 /// `appsrc ! H.264 encoder ! h264parse ! appsink → fan-out`
-struct Encoder {
+struct H264Encoder {
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     chain: EncodeChain,
     sink: gst_app::AppSink,
     fanout: Arc<Fanout>,
-    under_way: Arc<UnderWay>,
+    under_way: Arc<FramesInEncoder>,
 }
 
 /// When the pictures that an encoder has were captured.
 #[derive(Default)]
-struct UnderWay {
+struct FramesInEncoder {
     pictures: Mutex<VecDeque<(Duration, Instant)>>,
 }
 
 /// Pictures that are kept in mind; an encoder that loses some must not fill the memory.
 const UNDER_WAY: usize = 64;
 
-impl UnderWay {
+impl FramesInEncoder {
     fn enter(&self, at: Duration, captured_at: Instant) {
         let mut pictures = self.pictures.lock().unwrap_or_else(PoisonError::into_inner);
         if pictures.len() == UNDER_WAY {
@@ -361,7 +361,7 @@ fn due(sample: gst::Sample, at: Duration) -> gst::Sample {
 /// How long an encoder may take to give out its last pictures.
 const DRAIN: Duration = Duration::from_secs(1);
 
-impl Encoder {
+impl H264Encoder {
     fn start(
         pool: &RawPool,
         config: &EncodeConfig,
@@ -377,7 +377,7 @@ impl Encoder {
         let caps =
             gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
         let target = Arc::clone(fanout);
-        let under_way = Arc::new(UnderWay::default());
+        let under_way = Arc::new(FramesInEncoder::default());
         let (leaving, status) = (Arc::clone(&under_way), Arc::clone(status));
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -400,7 +400,7 @@ impl Encoder {
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
         fanout.set_encoder(sink.clone());
-        Ok(Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), under_way })
+        Ok(H264Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), under_way })
     }
 
     /// Whether a picture would be taken now.
@@ -408,12 +408,12 @@ impl Encoder {
         self.chain.source.current_level_buffers() < ENCODER_QUEUE
     }
 
-    fn push(&self, buffer: gst::Buffer, at: Duration, stamp: Stamp) -> Result<(), OutputError> {
+    fn push(&self, buffer: gst::Buffer, at: Duration, stamp: CaptureTime) -> Result<(), OutputError> {
         if !stamp.slate {
             self.under_way.enter(at, stamp.captured_at);
         }
         // Returns at once where there is room.
-        push_patiently(&self.chain.source, &self.bus, buffer)
+        push_blocking(&self.chain.source, &self.bus, buffer)
     }
 
     /// Lets the pictures that are inside come out.
@@ -425,11 +425,11 @@ impl Encoder {
     }
 }
 
-impl Drop for Encoder {
+impl Drop for H264Encoder {
     fn drop(&mut self) {
         self.fanout.forget_encoder(&self.sink);
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            repeats::warn("", "publish", "an encoder did not stop");
+            log_dedup::warn("", "publish", "an encoder did not stop");
         }
     }
 }

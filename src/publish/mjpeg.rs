@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use gst::prelude::*;
 
 use super::OutputError;
-use super::encoder::{ENCODER_QUEUE, glib_error, push_patiently};
+use super::encoder::{ENCODER_QUEUE, glib_error, push_blocking};
 use super::range::RangeChange;
 use super::raw::RawPool;
 use crate::frame::Matrix;
@@ -17,17 +17,17 @@ use crate::gst::{bus_error, make, state_error};
 
 /// The newest JPEG of a stream. Lives as long as the stream; encoders come and go.
 #[derive(Clone)]
-pub struct Gallery {
+pub struct JpegBroadcast {
     newest: watch::Sender<Option<Bytes>>,
 }
 
-impl Default for Gallery {
+impl Default for JpegBroadcast {
     fn default() -> Self {
-        Gallery { newest: watch::Sender::new(None) }
+        JpegBroadcast { newest: watch::Sender::new(None) }
     }
 }
 
-impl Gallery {
+impl JpegBroadcast {
     /// A viewer's end: holds the newest picture only. While one exists, pictures are drawn and encoded.
     pub fn look(&self) -> watch::Receiver<Option<Bytes>> {
         let mut viewer = self.newest.subscribe();
@@ -60,7 +60,7 @@ impl JpegEncoder {
     ///
     /// # Errors
     /// A missing element, with what to install.
-    pub fn start(pool: &RawPool, quality: u32, gallery: &Gallery) -> Result<Self, OutputError> {
+    pub fn start(pool: &RawPool, quality: u32, gallery: &JpegBroadcast) -> Result<Self, OutputError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
         // Any other matrix is converted below, and the range with it.
         let color = pool.info.color;
@@ -132,8 +132,8 @@ impl JpegEncoder {
     ///
     /// # Errors
     /// The encoder has failed and is of no more use.
-    pub fn push_patiently(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
-        push_patiently(&self.source, &self.bus, self.ranged(buffer)?)
+    pub fn push_blocking(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
+        push_blocking(&self.source, &self.bus, self.ranged(buffer)?)
     }
 
     /// The picture in the range that JPEGs have.
@@ -177,10 +177,10 @@ mod tests {
         (info.par, info.fps) = ((2, 1), (25, 1));
         info.color = Colorimetry::new(Matrix::Bt709, false);
         let pool = RawPool::new(info).unwrap();
-        let gallery = Gallery::default();
+        let gallery = JpegBroadcast::default();
         let mut viewer = gallery.look();
         let encoder = JpegEncoder::start(&pool, 95, &gallery).unwrap();
-        let mut red = |target: &mut crate::frame::PictureMut<'_>| {
+        let mut red = |target: &mut crate::frame::ImageMut<'_>| {
             for (plane, value) in target.planes.iter_mut().zip([63, 102, 240]) {
                 plane.data.fill(value);
             }
@@ -203,7 +203,7 @@ mod tests {
         let crate::capture::Captured::Frame(frame) = capture.next(std::time::Duration::from_secs(600)).unwrap() else {
             panic!("the JPEG decodes")
         };
-        let picture = frame.pixels.picture();
+        let picture = frame.pixels.image();
         assert_eq!(picture.info.width, 2 * picture.info.height);
         assert!(picture.info.color.full_range);
         // Full-range BT.601 red: 76, 85, 255.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::frame::{PictureMut, VideoInfo};
+use crate::frame::{ImageMut, VideoInfo};
 use crate::gst::GstError;
 
 mod connection_limit;
@@ -40,7 +40,7 @@ impl From<GstError> for OutputError {
 
 /// When a picture was taken.
 #[derive(Clone, Copy, Debug)]
-pub struct Stamp {
+pub struct CaptureTime {
     /// In the source's time line.
     pub pts: Duration,
     pub captured_at: Instant,
@@ -60,7 +60,7 @@ pub enum Accepted {
 }
 
 /// Draws a picture into the output's own memory.
-pub type Paint<'a> = dyn FnMut(&mut PictureMut<'_>) + 'a;
+pub type Paint<'a> = dyn FnMut(&mut ImageMut<'_>) + 'a;
 
 /// Where a stream's pictures go.
 pub trait Output: Send {
@@ -71,7 +71,7 @@ pub trait Output: Send {
     ///
     /// # Errors
     /// The picture is lost. The output tries to be ready for the next one.
-    fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError>;
+    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError>;
 
     /// Ends all outputs properly: what was recorded stays playable.
     ///

@@ -6,22 +6,22 @@
 use gstreamer as gst;
 
 use super::OutputError;
-use super::raw::{RawPool, Reader};
-use crate::frame::{Colorimetry, PictureMut, VideoInfo};
+use super::raw::{FrameReader, RawPool};
+use crate::frame::{Colorimetry, ImageMut, VideoInfo};
 
-/// Copies pictures of one shape into the other range.
+/// Copies images of one shape into the other range.
 pub struct RangeChange {
-    from: Reader,
+    from: FrameReader,
     to: RawPool,
     luma: [u8; 256],
     chroma: [u8; 256],
 }
 
 impl RangeChange {
-    /// From pictures as `info` describes them to the other range.
+    /// From images as `info` describes them to the other range.
     ///
     /// # Errors
-    /// When GStreamer does not know a picture of this shape.
+    /// When GStreamer does not know a image of this shape.
     pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
         let mut other = info;
         other.color.full_range = !info.color.full_range;
@@ -39,7 +39,7 @@ impl RangeChange {
             })
         };
         Ok(RangeChange {
-            from: Reader::new(info)?,
+            from: FrameReader::new(info)?,
             to: RawPool::new(other)?,
             luma: table(219.0, 16.0, 0.0),
             chroma: table(224.0, 0.0, 128.0),
@@ -56,15 +56,15 @@ impl RangeChange {
         self.to.info.color
     }
 
-    /// A copy of a picture in the other range, with the same times.
+    /// A copy of a image in the other range, with the same times.
     ///
     /// # Errors
-    /// When the buffer does not hold a picture of this shape, or there is no memory for the copy.
+    /// When the buffer does not hold a image of this shape, or there is no memory for the copy.
     pub fn apply(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, OutputError> {
         let (pts, dts, duration) = (buffer.pts(), buffer.dts(), buffer.duration());
-        let picture = self.from.view(buffer)?;
-        let source = picture.picture();
-        let mut copy = self.to.paint(&mut |target: &mut PictureMut<'_>| {
+        let image = self.from.view(buffer)?;
+        let source = image.image();
+        let mut copy = self.to.paint(&mut |target: &mut ImageMut<'_>| {
             for plane in 0..source.info.planes() {
                 let table = if plane == 0 { &self.luma } else { &self.chroma };
                 let (width, height) = source.info.plane_size(plane);
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::frame::{Matrix, PixelFormat};
 
-    /// Luma and chroma that come out of a picture whose samples all have one value, and its time.
+    /// Luma and chroma that come out of a image whose samples all have one value, and its time.
     fn changed(full_range: bool, format: PixelFormat, value: u8) -> (u8, u8, Option<gst::ClockTime>) {
         crate::gst::init().unwrap();
         let mut info = VideoInfo::new(format, 6, 5);
@@ -98,14 +98,14 @@ mod tests {
         let change = RangeChange::new(info).unwrap();
         let mut buffer = RawPool::new(info)
             .unwrap()
-            .paint(&mut |target: &mut PictureMut<'_>| target.planes.iter_mut().for_each(|plane| plane.data.fill(value)))
+            .paint(&mut |target: &mut ImageMut<'_>| target.planes.iter_mut().for_each(|plane| plane.data.fill(value)))
             .unwrap();
         buffer.make_mut().set_pts(gst::ClockTime::from_mseconds(40));
         let copy = change.apply(&buffer).unwrap();
         assert_eq!(change.to.info.color.full_range, !full_range);
-        let reader = Reader::new(change.to.info).unwrap();
+        let reader = FrameReader::new(change.to.info).unwrap();
         let view = reader.view(&copy).unwrap();
-        let planes = view.picture().planes;
+        let planes = view.image().planes;
         (planes[0].data[0], planes[1].data[0], copy.pts())
     }
 

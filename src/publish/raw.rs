@@ -1,4 +1,4 @@
-//! Raw pictures for GStreamer: buffers from a pool, painted in place, so that a frame is written exactly once.
+//! Raw images for GStreamer: buffers from a pool, painted in place, so that a frame is written exactly once.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -8,7 +8,7 @@ use gst_video::prelude::*;
 use gst_video::{VideoColorMatrix, VideoColorPrimaries, VideoTransferFunction};
 
 use super::{OutputError, Paint};
-use crate::frame::{Colorimetry, Matrix, Picture, PictureMut, PixelFormat, Plane, PlaneMut, VideoInfo};
+use crate::frame::{Colorimetry, Image, ImageMut, Matrix, PixelFormat, Plane, PlaneMut, VideoInfo};
 
 /// Makes buffers of one shape.
 pub struct RawPool {
@@ -20,9 +20,9 @@ pub struct RawPool {
 
 impl RawPool {
     /// # Errors
-    /// When GStreamer does not know a picture of this shape.
+    /// When GStreamer does not know a image of this shape.
     pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
-        let refused = |what: &str| OutputError(format!("a {info} picture cannot be made: {what}"));
+        let refused = |what: &str| OutputError(format!("a {info} image cannot be made: {what}"));
         let layout = layout(&info).map_err(|_| refused("its format is unknown"))?;
         let caps = layout.to_caps().map_err(|_| refused("it has no caps"))?;
         let pool = gst_video::VideoBufferPool::new();
@@ -33,7 +33,7 @@ impl RawPool {
         Ok(RawPool { info, caps, layout, pool })
     }
 
-    /// A buffer with the picture that `paint` draws.
+    /// A buffer with the image that `paint` draws.
     ///
     /// # Errors
     /// When there is no memory for it.
@@ -42,7 +42,7 @@ impl RawPool {
         let strides: [usize; 3] =
             std::array::from_fn(|n| frame.plane_stride().get(n).map_or(0, |stride| stride.unsigned_abs() as usize));
         let [y, u, v, _] = frame.planes_data_mut();
-        paint(&mut PictureMut {
+        paint(&mut ImageMut {
             info: self.info,
             planes: [
                 PlaneMut { data: y, stride: strides[0] },
@@ -53,64 +53,64 @@ impl RawPool {
         Ok(frame.into_buffer())
     }
 
-    /// An empty picture of this shape.
+    /// An empty image of this shape.
     fn frame(&self) -> Result<gst_video::VideoFrame<gst_video::video_frame::Writable>, OutputError> {
-        let no_memory = || OutputError(format!("no memory for a {} picture", self.info));
+        let no_memory = || OutputError(format!("no memory for a {} image", self.info));
         let buffer = self.pool.acquire_buffer(None).map_err(|_| no_memory())?;
         gst_video::VideoFrame::from_buffer_writable(buffer, &self.layout).map_err(|_| no_memory())
     }
 }
 
-/// Reads pictures of one shape in buffers.
-pub struct Reader {
+/// Reads images of one shape in buffers.
+pub struct FrameReader {
     info: VideoInfo,
     layout: gst_video::VideoInfo,
 }
 
-impl Reader {
+impl FrameReader {
     /// # Errors
-    /// When GStreamer does not know a picture of this shape.
+    /// When GStreamer does not know a image of this shape.
     pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
-        let layout = layout(&info).map_err(|_| OutputError(format!("GStreamer does not know a {info} picture")))?;
-        Ok(Reader { info, layout })
+        let layout = layout(&info).map_err(|_| OutputError(format!("GStreamer does not know a {info} image")))?;
+        Ok(FrameReader { info, layout })
     }
 
     /// A buffer of this shape, mapped for reading.
     ///
     /// # Errors
-    /// When the buffer does not hold a picture of this shape.
-    pub fn view<'a>(&self, buffer: &'a gst::BufferRef) -> Result<View<'a>, OutputError> {
+    /// When the buffer does not hold a image of this shape.
+    pub fn view<'a>(&self, buffer: &'a gst::BufferRef) -> Result<ImageRegion<'a>, OutputError> {
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.layout)
-            .map_err(|_| OutputError(format!("a buffer does not hold a {} picture", self.info)))?;
-        Ok(View { info: self.info, frame })
+            .map_err(|_| OutputError(format!("a buffer does not hold a {} image", self.info)))?;
+        Ok(ImageRegion { info: self.info, frame })
     }
 }
 
-/// A picture in a buffer.
-pub struct View<'a> {
+/// A image in a buffer.
+pub struct ImageRegion<'a> {
     info: VideoInfo,
     frame: gst_video::VideoFrameRef<&'a gst::BufferRef>,
 }
 
-impl View<'_> {
-    pub fn picture(&self) -> Picture<'_> {
+impl ImageRegion<'_> {
+    pub fn image(&self) -> Image<'_> {
         let data = self.frame.planes_data();
         let strides = self.frame.plane_stride();
         let plane = |n: usize| match strides.get(n) {
             Some(&stride) => Plane { data: data[n], stride: stride.unsigned_abs() as usize },
             None => Plane { data: &[], stride: 0 },
         };
-        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
+        Image { info: self.info, planes: [plane(0), plane(1), plane(2)] }
     }
 }
 
-/// The caps of a stream whose source does not tell its rate say this one. Left open, x264enc keeps each picture back until
-/// it knows how long it is shown, which is when the next one comes: a whole picture's delay, and the last picture before a
-/// camera stalls would reach viewers when it is old; and a file of one picture would hold one of no length. Times are
-/// carried by the pictures, not by the rate.
+/// The caps of a stream whose source does not tell its rate say this one. Left open, x264enc keeps each image back until
+/// it knows how long it is shown, which is when the next one comes: a whole image's delay, and the last image before a
+/// camera stalls would reach viewers when it is old; and a file of one image would hold one of no length. Times are
+/// carried by the images, not by the rate.
 const NOMINAL_RATE: gst::Fraction = gst::Fraction::from_integer(25);
 
-/// The caps of the pool's pictures, with a rate in any case.
+/// The caps of the pool's images, with a rate in any case.
 pub fn announced(pool: &RawPool) -> gst::Caps {
     let mut caps = pool.caps.clone();
     if pool.info.fps.0 == 0 {
@@ -119,7 +119,7 @@ pub fn announced(pool: &RawPool) -> gst::Caps {
     caps
 }
 
-/// Paints pictures of one shape and brings them into another: scaled as a whole, with black bars where the proportions
+/// Paints images of one shape and brings them into another: scaled as a whole, with black bars where the proportions
 /// differ.
 pub struct Scaler {
     from: RawPool,
@@ -127,7 +127,7 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// From pictures like `from` to those of `to`.
+    /// From images like `from` to those of `to`.
     ///
     /// # Errors
     /// When GStreamer cannot convert the one into the other.
@@ -141,7 +141,7 @@ impl Scaler {
         config.set_dest_height(Some(place.height));
         config.set_fill_border(true);
         let converter = gst_video::VideoConverter::new(&from.layout, &to.layout, Some(config))
-            .map_err(|_| OutputError(format!("a {} picture cannot be scaled to {}", from.info, to.info)))?;
+            .map_err(|_| OutputError(format!("a {} image cannot be scaled to {}", from.info, to.info)))?;
         Ok(Scaler { from, converter })
     }
 
@@ -150,13 +150,13 @@ impl Scaler {
         self.from.info
     }
 
-    /// A buffer of `to`, which must be the pool that the scaler was made for, with the picture that `paint` draws.
+    /// A buffer of `to`, which must be the pool that the scaler was made for, with the image that `paint` draws.
     ///
     /// # Errors
     /// When there is no memory for it.
     pub fn paint(&self, to: &RawPool, paint: &mut Paint<'_>) -> Result<gst::Buffer, OutputError> {
         let painted = self.from.paint(paint)?;
-        let unreadable = |_| OutputError(format!("a {} picture cannot be read", self.from.info));
+        let unreadable = |_| OutputError(format!("a {} image cannot be read", self.from.info));
         let painted = gst_video::VideoFrame::from_buffer_readable(painted, &self.from.layout).map_err(unreadable)?;
         let mut scaled = to.frame()?;
         self.converter.frame(&painted, &mut scaled);
@@ -164,18 +164,18 @@ impl Scaler {
     }
 }
 
-/// A part of a picture, in pixels.
+/// A part of a image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct Region {
     x: i32,
     y: i32,
     width: i32,
     height: i32,
 }
 
-/// Where a picture like `from` lies in one like `to`: as large as it fits with its proportions, in the middle, at even
+/// Where a image like `from` lies in one like `to`: as large as it fits with its proportions, in the middle, at even
 /// coordinates, which both chroma formats have.
-fn placed(from: &VideoInfo, to: &VideoInfo) -> Place {
+fn placed(from: &VideoInfo, to: &VideoInfo) -> Region {
     let ratio = |par: (u32, u32)| f64::from(par.0.max(1)) / f64::from(par.1.max(1));
     // Width of `from` in pixels of `to`, which may be of another shape.
     let wide = from.width.max(1) as f64 * ratio(from.par) / ratio(to.par);
@@ -187,7 +187,7 @@ fn placed(from: &VideoInfo, to: &VideoInfo) -> Place {
         if fitted + 2 > room { (0, room) } else { ((room - fitted) / 4 * 2, (fitted & !1).max(2)) }
     };
     let ((x, width), (y, height)) = (fit(wide, to.width), fit(high, to.height));
-    Place { x: x as i32, y: y as i32, width: width as i32, height: height as i32 }
+    Region { x: x as i32, y: y as i32, width: width as i32, height: height as i32 }
 }
 
 impl Drop for RawPool {
@@ -199,7 +199,7 @@ impl Drop for RawPool {
     }
 }
 
-/// GStreamer's colour description of such pictures; what the source left open is as usual for the matrix.
+/// GStreamer's colour description of such images; what the source left open is as usual for the matrix.
 pub(super) fn colorimetry(color: Colorimetry) -> gst_video::VideoColorimetry {
     let (matrix, usual_transfer, usual_primaries) = match color.matrix {
         Matrix::Bt601 => (VideoColorMatrix::Bt601, VideoTransferFunction::Bt601, VideoColorPrimaries::Smpte170m),
@@ -210,7 +210,7 @@ pub(super) fn colorimetry(color: Colorimetry) -> gst_video::VideoColorimetry {
             (VideoColorMatrix::Smpte240m, VideoTransferFunction::Smpte240m, VideoColorPrimaries::Smpte240m)
         }
     };
-    // What the source names is passed on: a PQ picture stays one.
+    // What the source names is passed on: a PQ image stays one.
     let transfer = match VideoTransferFunction::from_iso(u32::from(color.transfer)) {
         VideoTransferFunction::Unknown => usual_transfer,
         known => known,
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(place((641, 361), (640, 360)), (0, 0, 640, 360));
         // 720x576 pixels that are shown as 16:9.
         let anamorphic = placed(&shape(720, 576, (64, 45)), &shape(640, 360, (1, 1)));
-        assert_eq!(anamorphic, Place { x: 0, y: 0, width: 640, height: 360 });
+        assert_eq!(anamorphic, Region { x: 0, y: 0, width: 640, height: 360 });
     }
 
     /// White becomes white, and the bars are black.
@@ -263,10 +263,10 @@ mod tests {
         crate::gst::init().unwrap();
         let to = RawPool::new(VideoInfo::new(PixelFormat::Nv12, 640, 360)).unwrap();
         let scaler = Scaler::new(VideoInfo::new(PixelFormat::I420, 320, 240), &to).unwrap();
-        let mut white = |picture: &mut PictureMut<'_>| {
-            assert_eq!((picture.info.width, picture.info.height), (320, 240));
-            picture.planes[0].data.fill(235);
-            picture.planes[1..].iter_mut().for_each(|plane| plane.data.fill(128));
+        let mut white = |image: &mut ImageMut<'_>| {
+            assert_eq!((image.info.width, image.info.height), (320, 240));
+            image.planes[0].data.fill(235);
+            image.planes[1..].iter_mut().for_each(|plane| plane.data.fill(128));
         };
         let buffer = scaler.paint(&to, &mut white).unwrap();
         let frame = gst_video::VideoFrame::from_buffer_readable(buffer, &to.layout).unwrap();

@@ -24,11 +24,11 @@ use rtsp_server::prelude::*;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::OutputError;
-use super::fanout::{AppSrcTaker, Fanout};
+use super::fanout::{AppSrcSink, Fanout};
 use super::rtsp_auth::{RtspAuth, RtspGuard, permit, set_certificate};
 use super::rtsp_connections::Connections;
 use super::rtsp_mounts::{Mounts, describes};
-use super::rtsp_players::{Players, Streams, stream_name};
+use super::rtsp_players::{FanoutsByStream, Players, stream_name};
 use crate::access::tls::Certificate;
 use crate::gst::make;
 
@@ -65,10 +65,10 @@ const STALL_LIMIT: Duration = Duration::from_secs(15);
 const ASK_AFTER: Duration = Duration::from_secs(15);
 
 /// What each client has asked for last.
-type Asked = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
+type RequestedMounts = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
 
 /// The newest media of each stream, by its name.
-type Medias = Arc<Mutex<HashMap<String, glib::WeakRef<rtsp_server::RTSPMedia>>>>;
+type StreamMedias = Arc<Mutex<HashMap<String, glib::WeakRef<rtsp_server::RTSPMedia>>>>;
 
 /// How long a viewer waits for the media that the last one has just left, and how often it looks: GStreamer's server would
 /// answer 503 meanwhile.
@@ -79,9 +79,9 @@ const LEAVING_LOOK: Duration = Duration::from_millis(5);
 pub struct RtspServer {
     server: rtsp_server::RTSPServer,
     mounts: Mounts,
-    streams: Streams,
-    asked: Asked,
-    medias: Medias,
+    streams: FanoutsByStream,
+    asked: RequestedMounts,
+    medias: StreamMedias,
     connections: Connections,
     tls: bool,
     main_loop: glib::MainLoop,
@@ -157,7 +157,8 @@ impl RtspServer {
             glib::ControlFlow::Continue
         });
         look.attach(Some(&context));
-        let (streams, asked, medias) = (Streams::default(), Asked::default(), Medias::default());
+        let (streams, asked, medias) =
+            (FanoutsByStream::default(), RequestedMounts::default(), StreamMedias::default());
         greet_players(&server, &streams, &asked, &medias);
         count_players(&server, &streams);
         let main_loop = glib::MainLoop::new(Some(&context), false);
@@ -248,12 +249,12 @@ impl RtspServer {
             lock(&medias).insert(stream.to_string(), media.downgrade());
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
-                crate::base::repeats::error(&stream, "publish", None, "the RTSP media has no source");
+                crate::base::log_dedup::error(&stream, "publish", None, "the RTSP media has no source");
                 return;
             };
             tracing::debug!(stream = &*stream, "an RTSP viewer has come: the stream's media is made");
             source.set_max_buffers(WAITING);
-            fanout.add(Box::new(AppSrcTaker::new(source, WAITING, true, fanout.lost_counter())));
+            fanout.add(Box::new(AppSrcSink::new(source, WAITING, true, fanout.lost_counter())));
         });
         self.mounts.add(name, factory);
     }
@@ -334,7 +335,7 @@ fn listen(
             return glib::ControlFlow::Continue;
         }
         if rtsp_server::RTSPServer::io_func(socket, condition, &server).is_err() {
-            crate::base::repeats::warn("", "publish", "an RTSP client could not be let in");
+            crate::base::log_dedup::warn("", "publish", "an RTSP client could not be let in");
         }
         connections.close_refused();
         glib::ControlFlow::Continue
@@ -345,7 +346,12 @@ fn listen(
 
 /// Lets every client that begins to play begin with a keyframe, and notes what each asks for. The media is shared: only its
 /// first client starts the encoder, the others would wait for the next keyframe that is due.
-fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &Asked, medias: &Medias) {
+fn greet_players(
+    server: &rtsp_server::RTSPServer,
+    streams: &FanoutsByStream,
+    asked: &RequestedMounts,
+    medias: &StreamMedias,
+) {
     let (streams, asked, medias) = (Arc::clone(streams), Arc::clone(asked), Arc::clone(medias));
     server.connect_client_connected(move |_, client| {
         client.set_post_session_timeout(AFTER_SESSION);
@@ -381,7 +387,7 @@ fn greet_players(server: &rtsp_server::RTSPServer, streams: &Streams, asked: &As
 
 /// Waits until the media that the last viewer of a stream has left is gone: it cannot be used again. Only for a client's own
 /// thread.
-fn wait_for_leaving(medias: &Medias, stream: &str) {
+fn wait_for_leaving(medias: &StreamMedias, stream: &str) {
     use rtsp_server::RTSPMediaStatus::{Error, Unprepared, Unpreparing};
     let began = Instant::now();
     let leaves = || {
@@ -393,7 +399,7 @@ fn wait_for_leaving(medias: &Medias, stream: &str) {
     }
 }
 
-fn count_players(server: &rtsp_server::RTSPServer, streams: &Streams) {
+fn count_players(server: &rtsp_server::RTSPServer, streams: &FanoutsByStream) {
     let players = Players::of(streams);
     players.follow_sessions(server);
     server.connect_client_connected(move |_, client| players.follow(client));

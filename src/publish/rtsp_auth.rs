@@ -88,7 +88,7 @@ impl RtspGuard {
         }
         let auth: RtspAuth = glib::Object::new();
         auth.set_realm(Some(REALM));
-        auth.set(imp::State {
+        auth.set(imp::AuthState {
             tls: self.certificate.is_some(),
             access: self.asks.then(|| Arc::clone(&self.access)),
             basic: self.basic,
@@ -162,7 +162,7 @@ glib::wrapper! {
 }
 
 impl RtspAuth {
-    fn set(&self, state: imp::State) {
+    fn set(&self, state: imp::AuthState) {
         *lock(&self.imp().0) = state;
     }
 
@@ -193,7 +193,7 @@ impl RtspAuth {
     }
 }
 
-fn lock(state: &Mutex<imp::State>) -> MutexGuard<'_, imp::State> {
+fn lock(state: &Mutex<imp::AuthState>) -> MutexGuard<'_, imp::AuthState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -207,7 +207,7 @@ mod imp {
 
     /// What it decides by.
     #[derive(Default)]
-    pub struct State {
+    pub struct AuthState {
         /// Whether clients come by TLS.
         pub tls: bool,
         /// `None`: everybody is let in.
@@ -222,7 +222,7 @@ mod imp {
     }
 
     #[derive(Default)]
-    pub struct RtspAuth(pub Mutex<State>);
+    pub struct RtspAuth(pub Mutex<AuthState>);
 
     #[glib::object_subclass]
     impl ObjectSubclass for RtspAuth {

@@ -22,7 +22,7 @@ use rtsp_server::prelude::*;
 use super::connection_limit::{ConnectionLimiter, ConnectionPermit, MAX_CONNECTIONS, MAX_OF_ADDRESS};
 use super::rtsp_auth::RtspAuth;
 use super::rtsp_ffi::peer;
-use crate::base::{descriptors, repeats};
+use crate::base::{descriptors, log_dedup};
 
 /// How long a client may say nothing before it has a session: time for a TLS handshake, or for the next request.
 const SILENT_LIMIT: Duration = Duration::from_secs(15);
@@ -45,12 +45,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections of a server.
 #[derive(Clone)]
-pub struct Connections(Arc<Inner>);
+pub struct Connections(Arc<ConnectionsInner>);
 
-struct Inner {
+struct ConnectionsInner {
     limiter: ConnectionLimiter,
     /// By the client's address in memory.
-    open: Mutex<HashMap<usize, Connection>>,
+    open: Mutex<HashMap<usize, RtspConnection>>,
     /// Those to be closed as soon as GStreamer has taken them in.
     refused: Mutex<Vec<Closing>>,
     silent_limit: Duration,
@@ -58,15 +58,15 @@ struct Inner {
     tls: bool,
 }
 
-struct Connection {
+struct RtspConnection {
     client: glib::WeakRef<rtsp_server::RTSPClient>,
-    state: State,
+    state: ConnectionState,
     /// Given back with the connection.
     _permit: ConnectionPermit,
 }
 
 #[derive(Clone)]
-struct State {
+struct ConnectionState {
     address: IpAddr,
     /// `None` when it is being closed.
     closing: Option<Closing>,
@@ -88,7 +88,7 @@ impl Connections {
     }
 
     pub fn of(most: usize, silent_limit: Duration, tls: bool) -> Self {
-        Connections(Arc::new(Inner {
+        Connections(Arc::new(ConnectionsInner {
             limiter: ConnectionLimiter::new(most, MAX_OF_ADDRESS),
             open: Mutex::default(),
             refused: Mutex::default(),
@@ -117,7 +117,7 @@ impl Connections {
         let idle = self.all().into_iter().filter(|(client, _)| !has_session(client));
         match idle.min_by_key(|(_, state)| state.heard) {
             Some((client, _)) => {
-                repeats::warn(
+                log_dedup::warn(
                     "",
                     "publish",
                     "RTSP connections that play nothing give way to others: there are too many",
@@ -126,7 +126,11 @@ impl Connections {
                 std::thread::sleep(CLOSING);
             }
             None => {
-                repeats::warn("", "publish", "RTSP clients have to wait: all connections are taken by those who watch");
+                log_dedup::warn(
+                    "",
+                    "publish",
+                    "RTSP clients have to wait: all connections are taken by those who watch",
+                );
                 std::thread::sleep(PAUSE);
             }
         }
@@ -165,7 +169,7 @@ impl Connections {
 
     /// All that are open and not being closed. GStreamer is not to be called while they are locked: it calls here with locks
     /// of its own.
-    fn all(&self) -> Vec<(rtsp_server::RTSPClient, State)> {
+    fn all(&self) -> Vec<(rtsp_server::RTSPClient, ConnectionState)> {
         let open = lock(&self.0.open);
         let open = open.values().filter(|open| open.state.closing.is_some());
         open.filter_map(|open| Some((open.client.upgrade()?, open.state.clone()))).collect()
@@ -176,12 +180,13 @@ impl Connections {
         let closing = Closing::from(socket.downgrade());
         let Some(permit) = self.0.limiter.try_acquire(address) else {
             let text = format!("{address} has too many RTSP connections; no more from there");
-            repeats::warn("", "publish", &text);
+            log_dedup::warn("", "publish", &text);
             lock(&self.0.refused).push(closing);
             return;
         };
-        let state = State { address, closing: Some(closing), heard: Instant::now(), spoken: false, described: false };
-        lock(&self.0.open).insert(key(client), Connection { client: client.downgrade(), state, _permit: permit });
+        let state =
+            ConnectionState { address, closing: Some(closing), heard: Instant::now(), spoken: false, described: false };
+        lock(&self.0.open).insert(key(client), RtspConnection { client: client.downgrade(), state, _permit: permit });
         let connections = self.clone();
         client.connect_closed(move |client| {
             lock(&connections.0.open).remove(&key(client));

@@ -1,4 +1,4 @@
-//! Counts who plays which stream by RTSP. They share one media, and so one taker of the fan-out, which knows nothing of
+//! Counts who plays which stream by RTSP. They share one media, and so one packet_sink of the fan-out, which knows nothing of
 //! their number.
 
 use std::collections::HashMap;
@@ -13,12 +13,12 @@ use rtsp_server::prelude::*;
 use super::fanout::Fanout;
 
 /// The fan-outs by stream name.
-pub(super) type Streams = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
+pub(super) type FanoutsByStream = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
 
 /// Who plays now.
 #[derive(Clone)]
 pub(super) struct Players {
-    streams: Streams,
+    streams: FanoutsByStream,
     playing: Arc<Mutex<Vec<Player>>>,
 }
 
@@ -29,7 +29,7 @@ struct Player {
 }
 
 impl Players {
-    pub fn of(streams: &Streams) -> Self {
+    pub fn of(streams: &FanoutsByStream) -> Self {
         Players { streams: Arc::clone(streams), playing: Arc::default() }
     }
 

@@ -17,7 +17,7 @@ use crate::gst::{GstError, make, package_of};
 
 /// What webrtcbin tells of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum PeerEvent {
     /// There will be no more candidates of ours.
     Gathered,
     Connected,
@@ -26,15 +26,15 @@ pub(super) enum News {
 }
 
 /// When the other end last sent something. Noted with every packet, so that it takes no place among the events.
-pub(super) struct Heard {
+pub(super) struct LastActivity {
     start: Instant,
     /// Milliseconds after the start.
     at: AtomicU64,
 }
 
-impl Heard {
+impl LastActivity {
     pub fn new() -> Self {
-        Heard { start: Instant::now(), at: AtomicU64::new(0) }
+        LastActivity { start: Instant::now(), at: AtomicU64::new(0) }
     }
 
     pub fn note(&self) {
@@ -66,14 +66,14 @@ pub(super) fn check_elements() -> Result<(), GstError> {
 ///
 /// # Errors
 /// When GStreamer has none.
-pub(super) fn steady(caps: &gst::Caps, ssrc: u32) -> Result<gst::Element, GstError> {
-    let steady = make("capssetter")?;
+pub(super) fn fixed_caps(caps: &gst::Caps, ssrc: u32) -> Result<gst::Element, GstError> {
+    let fixed_caps = make("capssetter")?;
     let mut with_ssrc = caps.clone();
     with_ssrc.make_mut().set("ssrc", ssrc);
-    steady.set_property("caps", &with_ssrc);
-    steady.set_property("join", false);
-    steady.set_property("replace", true);
-    Ok(steady)
+    fixed_caps.set_property("caps", &with_ssrc);
+    fixed_caps.set_property("join", false);
+    fixed_caps.set_property("replace", true);
+    Ok(fixed_caps)
 }
 
 /// Has webrtcbin send what comes out of `last`, as `caps` say it.
@@ -112,39 +112,43 @@ pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fan
     });
 }
 
-/// Passes on what webrtcbin tells, on its threads: `tell` must not wait. Every packet of the other end is noted in `heard`.
-pub(super) fn listen(webrtc: &gst::Element, heard: &Arc<Heard>, tell: impl Fn(News) + Clone + Send + Sync + 'static) {
+/// Passes on what webrtcbin tells, on its threads: `tell` must not wait. Every packet of the other end is noted in `last_activity`.
+pub(super) fn listen(
+    webrtc: &gst::Element,
+    last_activity: &Arc<LastActivity>,
+    tell: impl Fn(PeerEvent) + Clone + Send + Sync + 'static,
+) {
     let told = tell.clone();
     webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
         let state = webrtc.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
         if state == gst_webrtc::WebRTCICEGatheringState::Complete {
-            told(News::Gathered);
+            told(PeerEvent::Gathered);
         }
     });
     let told = tell.clone();
     webrtc.connect_notify(Some("ice-connection-state"), move |webrtc, _| {
         let state = webrtc.property::<gst_webrtc::WebRTCICEConnectionState>("ice-connection-state");
         if state == gst_webrtc::WebRTCICEConnectionState::Failed {
-            told(News::Ended("the network between us has failed (ICE)"));
+            told(PeerEvent::Ended("the network between us has failed (ICE)"));
         }
     });
     webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
         use gst_webrtc::WebRTCPeerConnectionState::{Closed, Connected, Failed};
         tell(match webrtc.property::<gst_webrtc::WebRTCPeerConnectionState>("connection-state") {
-            Connected => News::Connected,
-            Failed => News::Ended("the connection has failed"),
-            Closed => News::Ended("it has closed the connection"),
+            Connected => PeerEvent::Connected,
+            Failed => PeerEvent::Ended("the connection has failed"),
+            Closed => PeerEvent::Ended("it has closed the connection"),
             _ => return,
         });
     });
     let Some(bin) = webrtc.downcast_ref::<gst::Bin>() else { return };
-    let heard = Arc::clone(heard);
+    let last_activity = Arc::clone(last_activity);
     bin.connect_deep_element_added(move |_, _, element| {
         let is_nice = element.factory().is_some_and(|factory| factory.name() == "nicesrc");
         if let Some(pad) = element.static_pad("src").filter(|_| is_nice) {
-            let heard = Arc::clone(&heard);
+            let last_activity = Arc::clone(&last_activity);
             pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
-                heard.note();
+                last_activity.note();
                 gst::PadProbeReturn::Ok
             });
         }

@@ -7,7 +7,7 @@ use ort::session::SessionOutputs;
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 
 use super::SegmentError;
-use super::contract::{Axes, Channel, Contract, Meaning};
+use super::contract::{Axes, Channel, Contract, OutputMeaning};
 use crate::frame::ClassId;
 
 /// The class indices in a run's outputs, and the `(width, height)` of one mask.
@@ -20,7 +20,7 @@ pub(super) fn classes(
     let value = outputs.get(name).ok_or_else(|| SegmentError(format!("the model gave no output {name}")))?;
     let dimensions: Vec<usize> = value.shape().iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
     let labels = contract.labels.len();
-    let channels = if contract.output.meaning == Meaning::Scores { labels } else { 1 };
+    let channels = if contract.output.meaning == OutputMeaning::Scores { labels } else { 1 };
     let Some((height, width)) = sides(contract.output.axes, &dimensions, n, channels) else {
         return Err(SegmentError(format!(
             "the model's output {name} has the shape {dimensions:?}, which does not fit {n} frames and {labels} labels"
@@ -30,11 +30,11 @@ pub(super) fn classes(
         return Err(SegmentError(format!("the model's output {name} is empty")));
     }
     let indices = match &contract.output.meaning {
-        Meaning::Index => indices(name, value)?,
-        Meaning::Binary(binary) => {
+        OutputMeaning::Index => indices(name, value)?,
+        OutputMeaning::Binary(binary) => {
             numbers(name, value)?.iter().map(|&value| ClassId::from(value > binary.threshold)).collect()
         }
-        Meaning::Scores => {
+        OutputMeaning::Scores => {
             let scores = numbers(name, value)?;
             if contract.output.axes.channel == Channel::Last {
                 scores.chunks_exact(labels).map(argmax).collect()

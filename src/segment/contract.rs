@@ -1,5 +1,5 @@
 //! What a model promises: its input, its output, its labels. Read from the ONNX file's own shapes and metadata, and
-//! from the card beside it for foreign models.
+//! from the manifest beside it for foreign models.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use ort::value::{Outlet, ValueType};
 use serde::{Deserialize, Serialize};
 
 use super::SegmentError;
-use super::card::{Card, CardOutput};
 use super::golden::Golden;
+use super::manifest::{ManifestOutput, ModelManifest};
 use crate::frame::{Label, Labels, Rgb};
 
 mod input;
@@ -17,7 +17,7 @@ mod output;
 mod tensor;
 
 pub use input::{InputPixels, InputSpec};
-pub use output::{Axes, Binary, Channel, Hints, Meaning, OutputSpec, Range};
+pub use output::{Axes, Binary, Channel, OutputHints, OutputMeaning, OutputSpec, Range};
 pub(super) use output::{read as read_output, settle as settle_output};
 pub(super) use tensor::TensorSpec;
 
@@ -30,8 +30,8 @@ pub struct Contract {
     pub others: Vec<String>,
     /// Outputs that a mask could be read from, of which only their sizes in a run can decide.
     pub(super) candidates: Vec<TensorSpec>,
-    /// `maskcast.output` of the model's metadata, else `[output]` of its card.
-    pub(super) wish: CardOutput,
+    /// `maskcast.output` of the model's metadata, else `[output]` of its manifest.
+    pub(super) wish: ManifestOutput,
     /// In class order; two at least.
     pub labels: Labels,
     /// `maskcast.version` of a model that describes itself.
@@ -39,7 +39,7 @@ pub struct Contract {
     /// `maskcast.train`: how it was made, as JSON.
     pub train: Option<serde_json::Value>,
     pub golden: Option<Golden>,
-    pub card: Option<Card>,
+    pub manifest: Option<ModelManifest>,
 }
 
 /// An entry of `maskcast.labels`.
@@ -54,10 +54,10 @@ impl Contract {
     /// certain after a run.
     ///
     /// # Errors
-    /// What keeps the model from being used, and what to write into which card.
+    /// What keeps the model from being used, and what to write into which manifest.
     pub fn read(session: &Session, path: &Path) -> Result<Self, SegmentError> {
         let located = |problem: String| SegmentError(format!("{}: {problem}", path.display()));
-        let card = Card::beside(path)?;
+        let manifest = ModelManifest::beside(path)?;
         let metadata = session.metadata().map_err(|error| located(format!("its metadata cannot be read: {error}")))?;
         let version = metadata.custom("maskcast.version");
         let labels = match metadata.custom("maskcast.labels") {
@@ -65,12 +65,16 @@ impl Contract {
                 parse_labels(&text).map_err(|problem| located(format!("metadata maskcast.labels: {problem}")))?
             }
             None => {
-                let card_path = Card::path_for(path);
-                let labels = card.as_ref().map(|card| card.labels().map_err(&located)).transpose()?.unwrap_or_default();
+                let manifest_path = ModelManifest::path_for(path);
+                let labels = manifest
+                    .as_ref()
+                    .map(|manifest| manifest.labels().map_err(&located))
+                    .transpose()?
+                    .unwrap_or_default();
                 if labels.is_empty() {
                     return Err(located(format!(
-                        "it does not say which classes it knows, and {} gives no labels; write that card ([[labels]] with name and color, and [input] for a float model)",
-                        card_path.display()
+                        "it does not say which classes it knows, and {} gives no labels; write that manifest ([[labels]] with name and color, and [input] for a float model)",
+                        manifest_path.display()
                     )));
                 }
                 labels
@@ -86,11 +90,12 @@ impl Contract {
             Some(text) => {
                 parse_output(&text).map_err(|problem| located(format!("metadata maskcast.output: {problem}")))?
             }
-            None => card.as_ref().and_then(|card| card.output.clone()).unwrap_or_default(),
+            None => manifest.as_ref().and_then(|manifest| manifest.output.clone()).unwrap_or_default(),
         };
         let input = image(session.inputs()).map_err(&located)?;
-        let input = input::read(&input, card.as_ref().and_then(|card| card.input.as_ref())).map_err(&located)?;
-        let hints = Hints { labels: labels.len(), card: &wish, input: input.layout };
+        let input =
+            input::read(&input, manifest.as_ref().and_then(|manifest| manifest.input.as_ref())).map_err(&located)?;
+        let hints = OutputHints { labels: labels.len(), manifest: &wish, input: input.layout };
         let (output, candidates) = choose_output(session.outputs(), hints).map_err(&located)?;
         let train = metadata
             .custom("maskcast.train")
@@ -101,22 +106,33 @@ impl Contract {
             .transpose()?;
         let others = session.outputs().iter().map(Outlet::name).filter(|name| *name != output.name);
         let others = others.map(str::to_owned).collect();
-        Ok(Contract { input, output, others, candidates, wish, labels: labels.into(), version, train, golden, card })
+        Ok(Contract {
+            input,
+            output,
+            others,
+            candidates,
+            wish,
+            labels: labels.into(),
+            version,
+            train,
+            golden,
+            manifest,
+        })
     }
 
-    /// Whether the model describes itself, rather than needing a card.
+    /// Whether the model describes itself, rather than needing a manifest.
     pub fn describes_itself(&self) -> bool {
         self.version.is_some() || self.train.is_some()
     }
 
     /// What is known of its output beside the tensor.
-    pub(super) fn hints(&self) -> Hints<'_> {
-        Hints { labels: self.labels.len(), card: &self.wish, input: self.input.layout }
+    pub(super) fn hints(&self) -> OutputHints<'_> {
+        OutputHints { labels: self.labels.len(), manifest: &self.wish, input: self.input.layout }
     }
 }
 
-fn parse_output(text: &str) -> Result<CardOutput, String> {
-    let output: CardOutput = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn parse_output(text: &str) -> Result<ManifestOutput, String> {
+    let output: ManifestOutput = serde_json::from_str(text).map_err(|error| error.to_string())?;
     output.check()?;
     Ok(output)
 }
@@ -160,11 +176,11 @@ fn tensor(outlet: &Outlet, what: &str) -> Result<TensorSpec, String> {
     }
 }
 
-/// The output that the card names, the one called `mask`, the only one, or the first that a mask can be read from; and all
+/// The output that the manifest names, the one called `mask`, the only one, or the first that a mask can be read from; and all
 /// that one can be read from, where none of these is named.
-fn choose_output(outlets: &[Outlet], hints: Hints<'_>) -> Result<(OutputSpec, Vec<TensorSpec>), String> {
+fn choose_output(outlets: &[Outlet], hints: OutputHints<'_>) -> Result<(OutputSpec, Vec<TensorSpec>), String> {
     let named = |name: &str| outlets.iter().find(|outlet| outlet.name() == name);
-    let known = match (&hints.card.name, outlets) {
+    let known = match (&hints.manifest.name, outlets) {
         (Some(name), _) => Some(
             named(name).ok_or_else(|| format!("output.name: it has no output {name:?}, only {}", names(outlets)))?,
         ),

@@ -22,20 +22,20 @@ pub struct EngineKey {
 
 /// Where this machine keeps what an engine depends on; other places in tests.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct RuntimePaths {
     /// The driver's own pages: `/proc/driver/nvidia`.
     pub driver: PathBuf,
     /// Folders of shared libraries.
     pub libraries: Vec<PathBuf>,
 }
 
-impl Default for Places {
+impl Default for RuntimePaths {
     fn default() -> Self {
         let fixed =
             ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/local/lib", "/usr/local/tensorrt/lib"];
         let own = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         let libraries = std::env::split_paths(&own).chain(fixed.iter().map(PathBuf::from)).collect();
-        Places { driver: "/proc/driver/nvidia".into(), libraries }
+        RuntimePaths { driver: "/proc/driver/nvidia".into(), libraries }
     }
 }
 
@@ -44,7 +44,7 @@ const UNKNOWN: &str = "unknown";
 
 impl EngineKey {
     /// The key of a model on GPU number `device` of this machine.
-    pub fn of(file: &ModelFile, device: i32, places: &Places) -> EngineKey {
+    pub fn of(file: &ModelFile, device: i32, places: &RuntimePaths) -> EngineKey {
         let mut hash = Sha256::new();
         hash.update(&file.bytes);
         file.external.iter().for_each(|data| hash.update(&data.bytes));
@@ -119,11 +119,11 @@ fn tensorrt(libraries: &[PathBuf]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::file::External;
+    use crate::segment::file::ExternalWeights;
     use crate::segment::file::structure::Structure;
 
     /// A machine with two GPUs, as its files show it.
-    fn machine(folder: &Path) -> Places {
+    fn machine(folder: &Path) -> RuntimePaths {
         let driver = folder.join("driver");
         for (bus, name) in [("0000:01:00.0", "NVIDIA H100 80GB HBM3"), ("0000:02:00.0", "NVIDIA L4")] {
             let page = driver.join("gpus").join(bus);
@@ -137,7 +137,7 @@ mod tests {
         for name in ["libnvinfer.so.10", "libnvinfer.so.10.3.0", "libnvinfer_plugin.so.9.9.9"] {
             fs::write(libraries.join(name), "").unwrap();
         }
-        Places { driver, libraries: vec![folder.join("none"), libraries] }
+        RuntimePaths { driver, libraries: vec![folder.join("none"), libraries] }
     }
 
     fn model(bytes: &'static [u8]) -> ModelFile {
@@ -149,7 +149,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let places = machine(folder.path());
         let key = |weights: &[u8]| {
-            let external = vec![External { name: "model.onnx.data".into(), bytes: weights.into() }];
+            let external = vec![ExternalWeights { name: "model.onnx.data".into(), bytes: weights.into() }];
             EngineKey::of(&ModelFile { external, ..model(b"model") }, 0, &places)
         };
         assert_eq!(key(b"first"), key(b"first"));
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_says_nothing_has_a_folder_too() {
-        let places = Places { driver: "/nowhere".into(), libraries: Vec::new() };
+        let places = RuntimePaths { driver: "/nowhere".into(), libraries: Vec::new() };
         let key = EngineKey::of(&model(b"model"), 0, &places);
         assert_eq!((key.gpu.as_str(), key.driver.as_str(), key.tensorrt.as_str()), (UNKNOWN, UNKNOWN, UNKNOWN));
     }

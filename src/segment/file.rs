@@ -32,13 +32,13 @@ pub struct ModelFile {
     /// Its nodes; empty for a file in ONNX Runtime's own format (`.ort`).
     pub structure: Structure,
     /// Its weights that lie in files beside it.
-    pub external: Vec<External>,
+    pub external: Vec<ExternalWeights>,
 }
 
 /// A weight file, held in memory: ONNX Runtime would map the file instead, and a process that writes a new one over it would stop
 /// the process (SIGBUS) or change the weights of a model that runs.
 #[derive(Clone, Debug)]
-pub struct External {
+pub struct ExternalWeights {
     /// As the model names it.
     pub name: String,
     pub bytes: Arc<[u8]>,
@@ -132,7 +132,7 @@ fn inspect(file: &mut File, length: u64) -> Result<Structure, String> {
 }
 
 /// Reads the weight file `name` of the model at `path`.
-fn read_external(path: &Path, name: &str) -> Result<External, String> {
+fn read_external(path: &Path, name: &str) -> Result<ExternalWeights, String> {
     let data = folder_of(path).join(name);
     let failed = |problem: &dyn std::fmt::Display| {
         format!("its weights are in {}: {problem}; put that file beside the model", data.display())
@@ -147,7 +147,7 @@ fn read_external(path: &Path, name: &str) -> Result<External, String> {
     if let Some(bytes) = Arc::get_mut(&mut bytes) {
         file.read_exact(bytes).map_err(|error| failed(&error))?;
     }
-    Ok(External { name: name.into(), bytes })
+    Ok(ExternalWeights { name: name.into(), bytes })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::frame::ClassId;
 /// Share of pixels in which a provider may differ from the trainer.
 pub const TOLERANCE: f64 = 0.01;
 
-/// Longest side of a picture, as of a card's `input.size`.
+/// Longest side of a picture, as of a manifest's `input.size`.
 const LARGEST: u32 = 8192;
 
 /// A picture and its mask.

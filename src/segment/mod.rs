@@ -3,17 +3,16 @@
 //! [`Segmenter`] is the edge where tests put fakes; [`segmenter`] is the real one. [`onnx`] loads and checks a model, the
 //! [`pool`] runs it for all streams. Only this module knows ONNX Runtime.
 
-use crate::base::timing::Spent;
+use crate::base::timing::Elapsed;
 use crate::frame::{Frame, Mask};
 
-pub mod card;
-pub mod choose;
 mod classes;
 pub mod contract;
 pub mod engine;
 pub mod file;
 pub mod golden;
 pub mod inspect;
+pub mod manifest;
 pub mod normalisation;
 pub mod onnx;
 pub mod placement;
@@ -24,6 +23,7 @@ pub mod runtime;
 mod scale;
 pub mod segmenter;
 mod session;
+pub mod tuning;
 pub mod unlabelled;
 
 /// Why a batch has no masks, or a model cannot be used; in one line.
@@ -41,9 +41,9 @@ impl SegmentError {
 pub struct Segmented {
     pub masks: Vec<Mask>,
     /// Making the model's input, for the whole batch.
-    pub preprocess: Spent,
+    pub preprocess: Elapsed,
     /// Running the model, for the whole batch.
-    pub run: Spent,
+    pub run: Elapsed,
 }
 
 /// Turns frames into masks. One worker thread owns one segmenter.
@@ -58,7 +58,7 @@ pub trait Segmenter: Send {
 /// Why a model cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The file, its card or its results are at fault: it will not work the next time either.
+    /// The file, its manifest or its results are at fault: it will not work the next time either.
     #[error("{0}")]
     Model(String),
     /// The machine lacks something: ONNX Runtime, a GPU.

@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::card::CardInput;
+use super::manifest::ManifestInput;
 
 /// Contrast between black and white after normalisation: published ones lie between 1 (0..1) and 255 (0..255).
 const CONTRAST: std::ops::RangeInclusive<f32> = 0.25..=256.0;
@@ -14,10 +14,10 @@ const CONTRAST: std::ops::RangeInclusive<f32> = 0.25..=256.0;
 const BYTES: f32 = 100.0;
 
 /// The result for each byte, a table for each channel in the model's order.
-pub type Table<T> = Box<[[T; 256]; 3]>;
+pub type NormalisationTable<T> = Box<[[T; 256]; 3]>;
 
 /// The table of `input` in single precision.
-pub fn table(input: &CardInput) -> Table<f32> {
+pub fn table(input: &ManifestInput) -> NormalisationTable<f32> {
     let channel = |channel: usize| -> [f32; 256] {
         std::array::from_fn(|byte| (byte as f32 / 255.0 * input.white - input.mean[channel]) / input.std[channel])
     };
@@ -25,7 +25,7 @@ pub fn table(input: &CardInput) -> Table<f32> {
 }
 
 /// The table of `input` in half precision.
-pub fn half_table(input: &CardInput) -> Table<f16> {
+pub fn half_table(input: &ManifestInput) -> NormalisationTable<f16> {
     let table = table(input);
     Box::new(std::array::from_fn(|channel| table[channel].map(f16::from_f32)))
 }
@@ -34,8 +34,8 @@ pub fn half_table(input: &CardInput) -> Table<f16> {
 ///
 /// # Errors
 /// The key that cannot be, and what would fit.
-pub fn check(input: &CardInput) -> Result<(), String> {
-    let CardInput { white, mean, std, .. } = input;
+pub fn check(input: &ManifestInput) -> Result<(), String> {
+    let ManifestInput { white, mean, std, .. } = input;
     let numbers = [("white", std::slice::from_ref(white)), ("mean", mean), ("std", std)];
     if let Some((key, _)) = numbers.iter().find(|(_, numbers)| !numbers.iter().all(|number| number.is_finite())) {
         return Err(format!("input.{key}: a number is needed, not infinity or nan"));
@@ -95,8 +95,8 @@ pub fn check(input: &CardInput) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn input(white: f32, mean: [f32; 3], std: [f32; 3]) -> CardInput {
-        CardInput { white, mean, std, ..CardInput::default() }
+    fn input(white: f32, mean: [f32; 3], std: [f32; 3]) -> ManifestInput {
+        ManifestInput { white, mean, std, ..ManifestInput::default() }
     }
 
     #[test]

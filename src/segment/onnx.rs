@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ort::session::Session;
 
-use super::card::Card;
 use super::contract::Contract;
 use super::engine::has_nvidia_gpu;
 use super::file::{self, ModelFile};
 use super::golden::TOLERANCE;
 use super::inspect::Inspection;
+use super::manifest::ModelManifest;
 use super::placement::Placement;
 use super::scale::{fitting_input, scale_concern};
 use super::segmenter::OnnxSegmenter;
@@ -140,7 +140,7 @@ impl Model {
                     let help = match fitting_input(&mut segmenter, golden) {
                         Some(keys) => format!(
                             "it comes out right with {keys}: write that into [input] of {}",
-                            Card::path_for(&config.path).display()
+                            ModelManifest::path_for(&config.path).display()
                         ),
                         None => "use another provider or export it again".into(),
                     };

@@ -13,7 +13,7 @@ use crate::config::Provider;
 /// The share of one provider in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = PlacementPart)]
-pub struct Part {
+pub struct ProviderShare {
     /// ONNX Runtime's name without `ExecutionProvider`: `CPU`, `CUDA`, `Tensorrt`.
     pub provider: String,
     /// Nodes of the optimised graph; TensorRT makes one of many.
@@ -24,7 +24,7 @@ pub struct Part {
 
 /// Where the nodes of a model ran; the largest share of time first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Placement(pub Vec<Part>);
+pub struct Placement(pub Vec<ProviderShare>);
 
 /// A GPU model whose CPU nodes take more of the time than this is worth a warning.
 const NOTABLE_CPU_TIME: f64 = 0.1;
@@ -34,7 +34,7 @@ const CPU_TIME: f64 = 0.5;
 
 /// An event of ONNX Runtime's profile (Chrome's trace event format).
 #[derive(Deserialize)]
-struct Event {
+struct TraceEvent {
     #[serde(default)]
     cat: String,
     #[serde(default)]
@@ -43,11 +43,11 @@ struct Event {
     #[serde(default)]
     dur: f64,
     #[serde(default)]
-    args: Args,
+    args: TraceEventArgs,
 }
 
 #[derive(Default, Deserialize)]
-struct Args {
+struct TraceEventArgs {
     provider: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl Placement {
     /// # Errors
     /// When it is not JSON of events, or no event names a provider.
     pub fn parse(profile: &str) -> Result<Placement, String> {
-        let events: Vec<Event> = serde_json::from_str(profile).map_err(|error| error.to_string())?;
+        let events: Vec<TraceEvent> = serde_json::from_str(profile).map_err(|error| error.to_string())?;
         let mut parts: BTreeMap<String, (usize, f64)> = BTreeMap::new();
         for event in events.iter().filter(|event| event.cat == "Node" && event.name.ends_with("_kernel_time")) {
             if let Some(provider) = event.args.provider.as_deref().filter(|provider| !provider.is_empty()) {
@@ -71,9 +71,9 @@ impl Placement {
         let nodes: usize = parts.values().map(|(nodes, _)| nodes).sum();
         let share =
             |nodes_here: usize, time: f64| if all > 0.0 { time / all } else { nodes_here as f64 / nodes as f64 };
-        let mut parts: Vec<Part> = parts
+        let mut parts: Vec<ProviderShare> = parts
             .into_iter()
-            .map(|(provider, (nodes, time))| Part { provider, nodes, time: share(nodes, time) })
+            .map(|(provider, (nodes, time))| ProviderShare { provider, nodes, time: share(nodes, time) })
             .collect();
         if parts.is_empty() {
             return Err("no node in it names its provider".into());
@@ -82,7 +82,7 @@ impl Placement {
         Ok(Placement(parts))
     }
 
-    fn part(&self, provider: Provider) -> Option<&Part> {
+    fn part(&self, provider: Provider) -> Option<&ProviderShare> {
         let name = match provider {
             Provider::Cpu => "CPU",
             Provider::Cuda => "CUDA",

@@ -1,6 +1,6 @@
 //! The shared segmentation stage: worker threads that take frames from all streams' lanes and batch what waits together.
 //!
-//! A stream reaches the pool by its [`Lane`]: a bounded queue of [`Request`]s. A worker waits on all lanes at once;
+//! A stream reaches the pool by its [`InferenceQueue`]: a bounded queue of [`Request`]s. A worker waits on all lanes at once;
 //! with the first frame it takes what waits in the other lanes too, up to `max_batch`, so that a GPU sees one large
 //! run instead of many small ones. A worker that panics or fails loses its batch, is counted, and gets a new segmenter.
 //!
@@ -8,7 +8,7 @@
 //! with a slow output) is passed over until there is room, and the other lanes are served meanwhile. A lane whose overlay
 //! has ended, as that of a file does whose output failed, is closed.
 //!
-//! The workers of one model are a [`Crew`]. [`Pool::install`] puts another crew in its place while streams go on: the new
+//! The workers of one model are a [`WorkerSpec`]. [`Pool::install`] puts another crew in its place while streams go on: the new
 //! one is ready before the old one stops after the batch it is on, so no frame is lost. While there is no model, frames
 //! pass through without masks.
 
@@ -24,14 +24,14 @@ mod lane;
 mod shared;
 mod worker;
 
-pub use lane::{Lane, LaneOutput, Matched, NoMask, Request};
-pub use shared::{Factory, Notice, PoolStats};
+pub use lane::{InferenceOutput, InferenceQueue, Matched, NoMask, Request};
+pub use shared::{Factory, ModelBanner, PoolStats};
 
-use shared::{Doing, Shared, Task, lock};
+use shared::{SharedPool, WorkerActivity, WorkerTask, lock};
 use worker::{Worker, make};
 
 /// The workers of one model, before they work.
-pub struct Crew {
+pub struct WorkerSpec {
     pub workers: usize,
     /// Frames in one run, at most.
     pub max_batch: usize,
@@ -39,13 +39,13 @@ pub struct Crew {
 }
 
 /// Workers at work.
-struct Team {
+struct Workers {
     /// Dropped to stop the workers.
     stop: Option<Sender<()>>,
     /// One for each worker: a message tells it that the lanes have changed. Not one for all: a quick worker would read
     /// what is meant for the others.
     wake: Vec<Sender<()>>,
-    tasks: Vec<Arc<Task>>,
+    tasks: Vec<Arc<WorkerTask>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -55,7 +55,7 @@ pub const RUN_LIMIT: Duration = Duration::from_secs(120);
 /// The same for making a segmenter, for which TensorRT may build an engine.
 pub const MAKE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-impl Drop for Team {
+impl Drop for Workers {
     fn drop(&mut self) {
         self.stop = None;
         for worker in self.threads.drain(..) {
@@ -68,8 +68,8 @@ impl Drop for Team {
 
 /// The stage. Dropping it stops its workers after the batch they are on.
 pub struct Pool {
-    shared: Arc<Shared>,
-    team: Mutex<Team>,
+    shared: Arc<SharedPool>,
+    team: Mutex<Workers>,
     /// Frames of one stream that are in work together, at most: for the queues of streams.
     in_work: usize,
 }
@@ -80,8 +80,8 @@ impl Pool {
     /// # Errors
     /// When no thread can be had.
     pub fn idle(in_work: usize) -> Result<Pool, SegmentError> {
-        let shared = Arc::new(Shared::default());
-        let team = Mutex::new(muster(&shared, 1, 1, None)?);
+        let shared = Arc::new(SharedPool::default());
+        let team = Mutex::new(spawn_workers(&shared, 1, 1, None)?);
         Ok(Pool { shared, team, in_work })
     }
 
@@ -90,10 +90,10 @@ impl Pool {
     /// # Errors
     /// When a segmenter or a thread cannot be made.
     pub fn start(workers: usize, max_batch: usize, factory: Box<Factory>) -> Result<Pool, SegmentError> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedPool::default());
         // Each worker's batch, and one frame on its way out.
         let in_work = workers.max(1) * max_batch.max(1) + 1;
-        let team = Mutex::new(muster(&shared, workers, max_batch, Some(factory.into()))?);
+        let team = Mutex::new(spawn_workers(&shared, workers, max_batch, Some(factory.into()))?);
         Ok(Pool { shared, team, in_work })
     }
 
@@ -101,8 +101,8 @@ impl Pool {
     ///
     /// # Errors
     /// When a segmenter or a thread cannot be made; the workers that there are go on then.
-    pub fn install(&self, crew: Crew) -> Result<(), SegmentError> {
-        let team = muster(&self.shared, crew.workers, crew.max_batch, Some(crew.factory.into()))?;
+    pub fn install(&self, crew: WorkerSpec) -> Result<(), SegmentError> {
+        let team = spawn_workers(&self.shared, crew.workers, crew.max_batch, Some(crew.factory.into()))?;
         // The old one goes after the new one works: lanes are never without.
         let old = std::mem::replace(&mut *lock(&self.team), team);
         drop(old);
@@ -110,7 +110,7 @@ impl Pool {
     }
 
     /// Opens a lane. It closes itself when its requests' sender is dropped and the rest is worked off.
-    pub fn add(&self, lane: Lane) {
+    pub fn add(&self, lane: InferenceQueue) {
         // Under the team's lock, so that no crew that is just being installed misses it.
         let team = lock(&self.team);
         lock(&self.shared.lanes).push(Arc::new(lane));
@@ -129,7 +129,7 @@ impl Pool {
         Arc::clone(&self.shared.stats)
     }
 
-    pub fn notice(&self) -> Arc<Notice> {
+    pub fn notice(&self) -> Arc<ModelBanner> {
         Arc::clone(&self.shared.notice)
     }
 
@@ -143,8 +143,8 @@ impl Pool {
             }
             let Some((doing, since)) = *lock(&task.0) else { continue };
             let (what, limit) = match doing {
-                Doing::Running => ("run the model on a batch", run_limit),
-                Doing::Making => ("prepare the model", make_limit),
+                WorkerActivity::Running => ("run the model on a batch", run_limit),
+                WorkerActivity::Making => ("prepare the model", make_limit),
             };
             if since.elapsed() > limit {
                 return Some(format!("segmentation worker {n} has been trying to {what} for {:.0?}", since.elapsed()));
@@ -155,14 +155,14 @@ impl Pool {
 }
 
 /// Starts workers; without a factory they hand frames on without masks.
-fn muster(
-    shared: &Arc<Shared>,
+fn spawn_workers(
+    shared: &Arc<SharedPool>,
     workers: usize,
     max_batch: usize,
     factory: Option<Arc<Factory>>,
-) -> Result<Team, SegmentError> {
+) -> Result<Workers, SegmentError> {
     let (stop, stopped) = bounded(0);
-    let mut team = Team { stop: Some(stop), wake: Vec::new(), tasks: Vec::new(), threads: Vec::new() };
+    let mut team = Workers { stop: Some(stop), wake: Vec::new(), tasks: Vec::new(), threads: Vec::new() };
     // All segmenters before the first thread: a failure has disturbed nobody.
     let segmenters: Vec<_> = (0..workers.max(1))
         .map(|_| factory.as_ref().map(|factory| make(&**factory)).transpose())
@@ -170,7 +170,7 @@ fn muster(
     for (n, segmenter) in segmenters.into_iter().enumerate() {
         let (wake, woken) = bounded(1);
         team.wake.push(wake);
-        let task = Arc::new(Task::default());
+        let task = Arc::new(WorkerTask::default());
         team.tasks.push(Arc::clone(&task));
         let worker = Worker {
             shared: Arc::clone(shared),

@@ -8,7 +8,7 @@ use opencv::imgproc::{INTER_AREA, INTER_LINEAR, resize};
 use opencv::prelude::*;
 
 use super::SegmentError;
-use crate::frame::{Colorimetry, Picture, PixelFormat, Plane};
+use crate::frame::{Colorimetry, Image, PixelFormat, Plane};
 
 /// Shrinks pictures to `width` × `height` RGB. Keeps its intermediate planes, so that nothing is allocated a frame.
 pub struct Preprocessor {
@@ -43,7 +43,7 @@ impl Preprocessor {
     ///
     /// # Errors
     /// When OpenCV refuses a plane (a picture without pixels).
-    pub fn run(&mut self, picture: &Picture<'_>, out: &mut [u8]) -> Result<(), SegmentError> {
+    pub fn run(&mut self, picture: &Image<'_>, out: &mut [u8]) -> Result<(), SegmentError> {
         let info = &picture.info;
         assert_eq!(out.len(), self.width * self.height * 3, "one RGB picture of the model's size");
         let (width, height) = (self.width, self.height);
@@ -190,11 +190,11 @@ impl RgbTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Matrix, OwnedPicture, Pixels, VideoInfo};
+    use crate::frame::{Matrix, OwnedImage, Pixels, VideoInfo};
 
-    fn filled(info: VideoInfo, padding: usize, yuv: [u8; 3]) -> OwnedPicture {
-        let mut picture = OwnedPicture::new(info, padding);
-        let view = picture.picture_mut();
+    fn filled(info: VideoInfo, padding: usize, yuv: [u8; 3]) -> OwnedImage {
+        let mut picture = OwnedImage::new(info, padding);
+        let view = picture.image_mut();
         let [y, u, v] = view.planes;
         y.data.fill(yuv[0]);
         match info.format {
@@ -213,9 +213,9 @@ mod tests {
         picture
     }
 
-    fn run(picture: &OwnedPicture, width: usize, height: usize) -> Vec<u8> {
+    fn run(picture: &OwnedImage, width: usize, height: usize) -> Vec<u8> {
         let mut out = vec![0; width * height * 3];
-        Preprocessor::new(width, height).run(&picture.picture(), &mut out).unwrap();
+        Preprocessor::new(width, height).run(&picture.image(), &mut out).unwrap();
         out
     }
 
@@ -257,7 +257,7 @@ mod tests {
             let info = VideoInfo::new(PixelFormat::I420, width, height);
             let mut picture = filled(info, 5, [16, 128, 128]);
             let (left, right, top, bottom) = (width / 4, width * 3 / 4, height / 3, height * 2 / 3);
-            let view = picture.picture_mut();
+            let view = picture.image_mut();
             let [luma, _, _] = view.planes;
             for row in top..bottom {
                 luma.data[row * luma.stride..][left..right].fill(235);

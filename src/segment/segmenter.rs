@@ -7,12 +7,12 @@ use half::f16;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionOutputs};
 use ort::value::TensorRef;
 
-use super::card::{CardInput, ChannelOrder, Layout};
 use super::classes::{classes, numbers};
 use super::contract::{Contract, InputPixels, OutputSpec, Range, TensorSpec, read_output, settle_output};
 use super::file::structure::Structure;
 use super::inspect::{Inspection, test_picture};
-use super::normalisation::Table;
+use super::manifest::{ChannelOrder, Layout, ManifestInput};
+use super::normalisation::NormalisationTable;
 use super::placement::Placement;
 use super::preprocess::Preprocessor;
 use super::session::one_line;
@@ -96,14 +96,18 @@ impl OnnxSegmenter {
         Ok(inspection)
     }
 
-    /// The classes of one RGB picture of the model's size when its input is normalised by another card.
+    /// The classes of one RGB picture of the model's size when its input is normalised by another manifest.
     ///
     /// # Errors
     /// As [`OnnxSegmenter::run_rgb`].
-    pub(super) fn run_normalised(&mut self, rgb: &[u8], card: &CardInput) -> Result<Vec<ClassId>, SegmentError> {
+    pub(super) fn run_normalised(
+        &mut self,
+        rgb: &[u8],
+        manifest: &ManifestInput,
+    ) -> Result<Vec<ClassId>, SegmentError> {
         let own = Arc::clone(&self.contract);
         let input = &mut Arc::make_mut(&mut self.contract).input;
-        (input.pixels, input.order) = (input.pixels.normalised_by(card), card.order);
+        (input.pixels, input.order) = (input.pixels.normalised_by(manifest), manifest.order);
         let result = self.run_rgb(rgb, 1);
         self.contract = own;
         result.map(|(classes, _)| classes)
@@ -279,7 +283,7 @@ fn chosen(
     }
     let Some((_, mut output)) = largest else { return Err(problems.join("; ")) };
     if names.len() > 1 {
-        let help = "write name into [output] of its card to take another one";
+        let help = "write name into [output] of its manifest to take another one";
         output.chosen = Some(format!("the largest of {}; {help}", names.join(", ")));
     }
     let values = outputs.get(&output.name).ok_or_else(|| format!("the model gave no output {}", output.name))?;
@@ -298,7 +302,7 @@ impl Segmenter for OnnxSegmenter {
         let pictures = frames.len().max(self.batch);
         rgb.resize(picture_bytes * pictures, 128);
         for (frame, out) in frames.iter().zip(rgb.chunks_exact_mut(picture_bytes)) {
-            self.preprocessor.run(&frame.pixels.picture(), out)?;
+            self.preprocessor.run(&frame.pixels.image(), out)?;
         }
         let preprocess = watch.spent();
         let watch = Stopwatch::start();
@@ -326,7 +330,13 @@ impl Segmenter for OnnxSegmenter {
 }
 
 /// Fills `out` with the normalised values of whole RGB pictures of `pixels` pixels, in the model's order.
-fn normalise<T: Copy>(order: (Layout, ChannelOrder), table: &Table<T>, rgb: &[u8], pixels: usize, out: &mut Vec<T>) {
+fn normalise<T: Copy>(
+    order: (Layout, ChannelOrder),
+    table: &NormalisationTable<T>,
+    rgb: &[u8],
+    pixels: usize,
+    out: &mut Vec<T>,
+) {
     arrange(order, |channel, byte| table[channel][usize::from(byte)], rgb, pixels, out);
 }
 
@@ -391,7 +401,8 @@ mod tests {
 
     #[test]
     fn normalise_orders_channels_and_axes() {
-        let identity: Table<f32> = Box::new(std::array::from_fn(|_| std::array::from_fn(|byte| byte as f32)));
+        let identity: NormalisationTable<f32> =
+            Box::new(std::array::from_fn(|_| std::array::from_fn(|byte| byte as f32)));
         let rgb = [1, 2, 3, 4, 5, 6];
         let (mut out, mut bytes) = (Vec::new(), Vec::new());
         for (layout, order, expected) in [
@@ -405,6 +416,6 @@ mod tests {
             arrange((layout, order), |_, byte| byte, &rgb, 2, &mut bytes);
             assert_eq!(bytes, expected.map(|value| value as u8), "{layout:?} {order:?}");
         }
-        assert_eq!(CardInput::default().white, 1.0);
+        assert_eq!(ManifestInput::default().white, 1.0);
     }
 }

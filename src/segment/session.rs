@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ort::ep::{self, ExecutionProviderDispatch};
 use ort::session::Session;
 
-use super::engine::{EngineKey, Places};
+use super::engine::{EngineKey, RuntimePaths};
 use super::file::{ModelFile, folder_of};
 use super::runtime;
 use crate::config::{ModelConfig, Provider};
@@ -77,7 +77,7 @@ fn dispatches(
         Provider::TensorRt => {
             let mut options = ep::TensorRT::default().with_device_id(config.device).with_fp16(true);
             if let Some(cache) = &config.cache_dir {
-                let folder = EngineKey::of(file, config.device, &Places::default()).folder(cache);
+                let folder = EngineKey::of(file, config.device, &RuntimePaths::default()).folder(cache);
                 // A folder that cannot be written costs minutes at every start, which is better said than suffered.
                 std::fs::create_dir_all(&folder).map_err(|error| {
                     SessionError::Provider(format!("model.cache_dir: {}: {error}", folder.display()))

@@ -1,8 +1,8 @@
-//! Class indices that no label has: a model that knows more classes than its card names.
+//! Class indices that no label has: a model that knows more classes than its manifest names.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use crate::base::repeats;
+use crate::base::log_dedup;
 use crate::frame::ClassId;
 
 /// Pixels of a model's masks whose class has no label, over all its workers.
@@ -18,7 +18,7 @@ impl Unlabelled {
         let Some((pixels, highest)) = beyond(classes, labels) else { return };
         self.pixels.fetch_add(pixels, Ordering::Relaxed);
         self.highest.fetch_max(highest, Ordering::Relaxed);
-        repeats::warn(stream, "segment", &warning(pixels as f64 / classes.len() as f64, highest, labels));
+        log_dedup::warn(stream, "segment", &warning(pixels as f64 / classes.len() as f64, highest, labels));
     }
 
     /// Pixels that were counted.
@@ -44,7 +44,7 @@ pub(super) fn beyond(classes: &[ClassId], labels: usize) -> Option<(u64, ClassId
 pub(super) fn warning(share: f64, highest: ClassId, labels: usize) -> String {
     let which = if highest == ClassId::MAX { "of 255 and more, or below 0".into() } else { format!("up to {highest}") };
     let help = if highest == ClassId::MAX && labels == 2 {
-        "write threshold = 127 into [output] of the model's card if it gives 0 and 255 for two classes"
+        "write threshold = 127 into [output] of the model's manifest if it gives 0 and 255 for two classes"
     } else {
         "give all classes a label, in the model's order"
     };

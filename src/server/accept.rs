@@ -31,15 +31,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::body::Answer;
-use super::connection::{Connection, Peer};
-use super::places::{Counts, Places};
+use super::body::CountedBody;
+use super::connection::{ClientConnection, HttpConnection};
+use super::connection_limit::{ConnectionLimits, HttpConnectionLimiter};
 use super::problem::Problem;
 use super::stopped;
-use crate::base::{descriptors, repeats};
+use crate::base::{descriptors, log_dedup};
 
 /// File descriptors are left for cameras and recordings.
-const COUNTS: Counts = Counts { all: 512, of_one: 128, reserve: 32 };
+const COUNTS: ConnectionLimits = ConnectionLimits { all: 512, of_one: 128, reserve: 32 };
 
 /// How long a request's header may take, from the end of the last answer on.
 const HEADER_LIMIT: Duration = Duration::from_secs(30);
@@ -54,22 +54,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 const RETRY: u32 = 5;
 
 /// A listener and the limits of its connections.
-pub(super) struct Doors {
+pub(super) struct LimitedListener {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    places: Places,
+    places: HttpConnectionLimiter,
     header_limit: Duration,
 }
 
-impl Doors {
+impl LimitedListener {
     /// With a TLS acceptor, clients come by TLS only.
     pub fn new(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
-        Doors { listener, tls, places: Places::new(COUNTS), header_limit: HEADER_LIMIT }
+        LimitedListener { listener, tls, places: HttpConnectionLimiter::new(COUNTS), header_limit: HEADER_LIMIT }
     }
 
     #[cfg(test)]
-    pub fn with_limits(self, counts: Counts, header_limit: Duration) -> Self {
-        Doors { places: Places::new(counts), header_limit, ..self }
+    pub fn with_limits(self, counts: ConnectionLimits, header_limit: Duration) -> Self {
+        LimitedListener { places: HttpConnectionLimiter::new(counts), header_limit, ..self }
     }
 
     /// Serves until `stopping` is true, and then until the last connection is closed. `is_proxy` says of which addresses
@@ -91,23 +91,23 @@ impl Doors {
     }
 
     /// The next connection that has a place.
-    async fn accept(&self, is_proxy: impl Fn(IpAddr) -> bool) -> (Connection, SocketAddr) {
+    async fn accept(&self, is_proxy: impl Fn(IpAddr) -> bool) -> (HttpConnection, SocketAddr) {
         loop {
             let (stream, address) = self.accept_stream().await;
             let ip = address.ip().to_canonical();
             match self.places.enter(ip, ip.is_loopback() || is_proxy(ip)) {
                 Some(place) => {
                     if place.in_reserve() {
-                        let Counts { all, of_one, .. } = COUNTS;
+                        let ConnectionLimits { all, of_one, .. } = COUNTS;
                         let text = format!(
                             "HTTP: {ip} gets no connection but for health checks: all {all}, or all {of_one} of its address, \
                              are busy"
                         );
-                        repeats::warn("", "", &text);
+                        log_dedup::warn("", "", &text);
                     }
-                    return (Connection::new(stream, self.tls.as_ref(), Arc::new(place)), address);
+                    return (HttpConnection::new(stream, self.tls.as_ref(), Arc::new(place)), address);
                 }
-                None => repeats::warn("", "", &format!("HTTP: a connection from {ip} is closed: there are too many")),
+                None => log_dedup::warn("", "", &format!("HTTP: a connection from {ip} is closed: there are too many")),
             }
         }
     }
@@ -116,7 +116,7 @@ impl Doors {
         loop {
             // New connections wait in the kernel while no descriptors are left for clients.
             while descriptors::are_scarce() {
-                repeats::warn("", "", "HTTP clients have to wait: too many files and connections are open");
+                log_dedup::warn("", "", "HTTP clients have to wait: too many files and connections are open");
                 self.places.close_idle();
                 tokio::time::sleep(PAUSE).await;
             }
@@ -126,7 +126,7 @@ impl Doors {
                 Err(error) if is_clients(&error) => {}
                 Err(error) => {
                     let text = format!("HTTP: no connection can be accepted: {error}; raise the limit of open files");
-                    repeats::warn("", "", &text);
+                    log_dedup::warn("", "", &text);
                     self.places.close_idle();
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -143,7 +143,7 @@ fn is_clients(error: &io::Error) -> bool {
 
 /// Serves one connection to its end.
 async fn carry(
-    connection: Connection,
+    connection: HttpConnection,
     address: SocketAddr,
     router: Router,
     header_limit: Duration,
@@ -156,7 +156,7 @@ async fn carry(
         peer.place.works();
         request.extensions_mut().insert(ConnectInfo(peer.clone()));
         let (answer, place) = (router.call(request), Arc::clone(&peer.place));
-        async move { answer.await.map(|response: Response| response.map(|body| Answer::new(body, place))) }
+        async move { answer.await.map(|response: Response| response.map(|body| CountedBody::new(body, place))) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_limit).max_buf_size(LARGEST_HEADER);
@@ -184,7 +184,11 @@ async fn carry(
 }
 
 /// On a connection that is held in reserve, answers nothing but health checks, and that at once.
-pub(super) async fn reserve(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+pub(super) async fn reserve(
+    ConnectInfo(peer): ConnectInfo<ClientConnection>,
+    request: Request,
+    next: Next,
+) -> Response {
     if !peer.place.in_reserve() {
         return next.run(request).await;
     }

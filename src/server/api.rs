@@ -13,11 +13,11 @@ use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::settings::Settings;
-use super::{App, Named, Shared};
-use crate::base::pushed::PushStatus;
+use super::{App, NamedStream, SharedApp};
+use crate::base::push_status::PushStatus;
 use crate::config::{Show, hex};
 use crate::frame::{Label, Labels};
-use crate::view::{LegendEntry, StreamView, View};
+use crate::view::{LegendEntry, ServiceView, StreamView};
 
 /// One stream of `/api/v1/streams`.
 #[derive(Serialize, ToSchema)]
@@ -121,7 +121,7 @@ pub(super) struct VersionReport {
     tag = "streams",
     responses((status = 200, description = "The streams.", body = Vec<StreamReport>))
 )]
-pub(super) async fn streams(State(app): State<Shared>, headers: HeaderMap) -> Json<Vec<StreamReport>> {
+pub(super) async fn streams(State(app): State<SharedApp>, headers: HeaderMap) -> Json<Vec<StreamReport>> {
     let rtsp = rtsp_base(&headers, &app);
     let labels = labels(&app.view);
     Json(app.view.streams().iter().map(|stream| report(stream, &labels, &rtsp)).collect())
@@ -139,7 +139,7 @@ pub(super) async fn streams(State(app): State<Shared>, headers: HeaderMap) -> Js
         (status = 404, description = "There is no such stream."),
     )
 )]
-pub(super) async fn stream(named: Named, headers: HeaderMap) -> Json<StreamReport> {
+pub(super) async fn stream(named: NamedStream, headers: HeaderMap) -> Json<StreamReport> {
     let rtsp = rtsp_base(&headers, &named.app);
     Json(report(named.stream(), &labels(&named.app.view), &rtsp))
 }
@@ -152,7 +152,7 @@ pub(super) async fn stream(named: Named, headers: HeaderMap) -> Json<StreamRepor
     tag = "service",
     responses((status = 200, description = "Name and version.", body = VersionReport))
 )]
-pub(super) async fn version(State(app): State<Shared>) -> Json<VersionReport> {
+pub(super) async fn version(State(app): State<SharedApp>) -> Json<VersionReport> {
     Json(VersionReport {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
@@ -170,7 +170,7 @@ pub(super) fn report_of(app: &App, name: &str, headers: &HeaderMap) -> Result<St
 }
 
 /// Of the model that runs; none until there is one.
-fn labels(view: &View) -> Labels {
+fn labels(view: &ServiceView) -> Labels {
     view.model().map_or_else(|| [].into(), |model| Arc::clone(&model.labels))
 }
 
@@ -196,9 +196,9 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         width: condition.info.map(|info| info.width),
         height: condition.info.map(|info| info.height),
         viewers: Viewers {
-            rtsp: stream.outlets.h264.rtsp(),
-            webrtc: stream.outlets.h264.webrtc(),
-            mjpeg: stream.outlets.jpeg.viewers(),
+            rtsp: stream.outputs.h264.rtsp(),
+            webrtc: stream.outputs.h264.webrtc(),
+            mjpeg: stream.outputs.jpeg.viewers(),
         },
         pushes: status.pushes().iter().map(|push| pushed(push)).collect(),
         panics: status.panics(),
@@ -224,7 +224,7 @@ pub(super) fn tenths(value: f64) -> f64 {
 }
 
 /// What stands before a stream's name in its RTSP address.
-fn rtsp_base(headers: &HeaderMap, app: &Shared) -> String {
+fn rtsp_base(headers: &HeaderMap, app: &SharedApp) -> String {
     let scheme = if app.tls() { "rtsps" } else { "rtsp" };
     format!("{scheme}://{}", rtsp_authority(headers, app.view.rtsp, app.address))
 }

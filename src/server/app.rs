@@ -15,11 +15,11 @@ use crate::access::Access;
 use crate::access::tls::Certificate;
 use crate::base::bounded::field;
 use crate::publish::whep::Whep;
-use crate::view::{StreamView, View};
+use crate::view::{ServiceView, StreamView};
 
 /// What the handlers know.
 pub(super) struct App {
-    pub view: Arc<View>,
+    pub view: Arc<ServiceView>,
     pub whep: Arc<Whep>,
     pub address: SocketAddr,
     pub access: Arc<Access>,
@@ -36,7 +36,7 @@ impl App {
     }
 }
 
-pub(super) type Shared = Arc<App>;
+pub(super) type SharedApp = Arc<App>;
 
 /// Ends when the server is to stop.
 pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
@@ -49,8 +49,8 @@ pub(super) async fn unknown_path(uri: Uri) -> Problem {
 }
 
 /// The stream that the path's `{name}` names.
-pub(super) struct Named {
-    pub app: Shared,
+pub(super) struct NamedStream {
+    pub app: SharedApp,
     stream: Arc<StreamView>,
 }
 
@@ -60,23 +60,23 @@ struct NamePart {
     name: String,
 }
 
-impl Named {
+impl NamedStream {
     pub(super) fn stream(&self) -> &StreamView {
         &self.stream
     }
 }
 
-impl FromRequestParts<Shared> for Named {
+impl FromRequestParts<SharedApp> for NamedStream {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Problem> {
         let streams = app.view.streams();
         let name = match Path::<NamePart>::from_request_parts(parts, app).await {
             Ok(Path(NamePart { name })) => name,
             Err(_) => return Err(Problem::unknown_stream(parts.uri.path(), &streams)),
         };
         match streams.iter().find(|stream| *stream.status.name == *name) {
-            Some(stream) => Ok(Named { app: Arc::clone(app), stream: Arc::clone(stream) }),
+            Some(stream) => Ok(NamedStream { app: Arc::clone(app), stream: Arc::clone(stream) }),
             None => Err(Problem::unknown_stream(&name, &streams)),
         }
     }

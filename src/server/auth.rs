@@ -8,7 +8,7 @@
 //! | `GET`, `HEAD`, `OPTIONS`; whatever is done to one's own WHEP connection | viewers |
 //! | everything else | operators |
 //!
-//! Credentials come in a header (a token, or user and password with Basic) or as a session's cookie. A browser adds cookies
+//! RequestCredentials come in a header (a token, or user and password with Basic) or as a session's cookie. A browser adds cookies
 //! (and passwords that it has once asked for) by itself, also to what other sites make it send: so what changes something
 //! must come from our own page, and with a cookie it must carry the session's CSRF token as well. Where nobody is asked who
 //! they are, only names that are ours are answered: else a site whose name is made to lead to 127.0.0.1 could look, too.
@@ -23,9 +23,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::app::{App, Shared};
+use super::app::{App, SharedApp};
 use super::client::Client;
-use super::connection::Peer;
+use super::connection::ClientConnection;
 use super::problem::Problem;
 use super::{body, cookie, host};
 use crate::access::sessions::same;
@@ -35,7 +35,7 @@ use crate::users::Role;
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(super) enum RequiredAccess {
     /// Nothing; who is there is not even looked at.
     Nothing,
     /// Nothing, but the handler wants to know who is there.
@@ -44,17 +44,17 @@ pub(super) enum Need {
 }
 
 /// The rule.
-pub(super) fn need(method: &Method, path: &str) -> Need {
+pub(super) fn need(method: &Method, path: &str) -> RequiredAccess {
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let own = matches!(*method, Method::POST | Method::PATCH | Method::DELETE);
     match path {
-        "/healthz" | "/readyz" if looks => Need::Nothing,
-        cookie::PATH if *method == Method::POST => Need::Nothing,
-        cookie::PATH => Need::Knowing,
-        path if looks && is_page_file(path) => Need::Nothing,
-        _ if looks => Need::Role(Role::Viewer),
-        path if own && path.starts_with("/whep/") => Need::Role(Role::Viewer),
-        _ => Need::Role(Role::Operator),
+        "/healthz" | "/readyz" if looks => RequiredAccess::Nothing,
+        cookie::PATH if *method == Method::POST => RequiredAccess::Nothing,
+        cookie::PATH => RequiredAccess::Knowing,
+        path if looks && is_page_file(path) => RequiredAccess::Nothing,
+        _ if looks => RequiredAccess::Role(Role::Viewer),
+        path if own && path.starts_with("/whep/") => RequiredAccess::Role(Role::Viewer),
+        _ => RequiredAccess::Role(Role::Operator),
     }
 }
 
@@ -65,8 +65,8 @@ fn is_page_file(path: &str) -> bool {
 
 /// Lets a request through to its handler, with the [`Identity`] of who asks, or answers it with why not.
 pub(super) async fn guard(
-    State(app): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    State(app): State<SharedApp>,
+    ConnectInfo(peer): ConnectInfo<ClientConnection>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -89,8 +89,8 @@ pub(super) async fn guard(
     }
     let need = need(&method, &path);
     let who = match need {
-        Need::Nothing => None,
-        Need::Knowing | Need::Role(_) => match identify(&app, headers, client).await {
+        RequiredAccess::Nothing => None,
+        RequiredAccess::Knowing | RequiredAccess::Role(_) => match identify(&app, headers, client).await {
             Ok(who) => who,
             Err(refusal) => return refusal,
         },
@@ -103,8 +103,10 @@ pub(super) async fn guard(
         }
     }
     match (need, &who) {
-        (Need::Role(_), None) => return unauthorized(headers, "this needs a login, a token, or user and password"),
-        (Need::Role(role), Some(who)) if who.role < role => {
+        (RequiredAccess::Role(_), None) => {
+            return unauthorized(headers, "this needs a login, a token, or user and password");
+        }
+        (RequiredAccess::Role(role), Some(who)) if who.role < role => {
             let detail = match who.name {
                 Some(_) => format!("this is for {}s; you are {}", role.name(), who.role.name()),
                 None => format!("this is for {}s: log in", role.name()),
@@ -123,7 +125,7 @@ pub(super) async fn guard(
         request.extensions_mut().insert(who);
     }
     let response = next.run(request).await;
-    if need == Need::Role(Role::Operator) {
+    if need == RequiredAccess::Role(Role::Operator) {
         let name = name.as_deref().unwrap_or("somebody");
         let (method, path) = (field(method.as_str()), field(&path));
         tracing::info!("{name} from {}: {method} {path}: {}", client.address, response.status());
@@ -132,11 +134,11 @@ pub(super) async fn guard(
 }
 
 /// Who asks; `None` when nobody says so and nobody is let in unasked.
-async fn identify(app: &Shared, headers: &HeaderMap, client: Client) -> Result<Option<Identity>, Response> {
+async fn identify(app: &SharedApp, headers: &HeaderMap, client: Client) -> Result<Option<Identity>, Response> {
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         return match credentials(authorization) {
-            Some(Credentials::Bearer(token)) => app.access.token(token).map(Some),
-            Some(Credentials::Basic(user, password)) => {
+            Some(RequestCredentials::Bearer(token)) => app.access.token(token).map(Some),
+            Some(RequestCredentials::Basic(user, password)) => {
                 match check(&app.access, user, password, client.address).await {
                     Ok(identity) => Some(Some(identity)),
                     Err(Denied::Wrong) => None,
@@ -157,22 +159,22 @@ pub(super) fn anonymous(app: &App, client: Client) -> Option<Identity> {
     if client.passed_on { app.access.stranger() } else { app.access.anonymous() }
 }
 
-enum Credentials<'a> {
+enum RequestCredentials<'a> {
     Bearer(&'a str),
     Basic(String, String),
 }
 
-fn credentials(header: &HeaderValue) -> Option<Credentials<'_>> {
+fn credentials(header: &HeaderValue) -> Option<RequestCredentials<'_>> {
     let (scheme, rest) = header.to_str().ok()?.split_once(' ')?;
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(Credentials::Bearer(rest));
+        return Some(RequestCredentials::Bearer(rest));
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let (user, password) = basic(rest)?;
-    Some(Credentials::Basic(user, password))
+    Some(RequestCredentials::Basic(user, password))
 }
 
 /// Checks a password on a thread that may block. A refusal comes when it may be answered.
@@ -254,8 +256,8 @@ mod tests {
     #[test]
     fn what_the_rule_does_not_know_is_for_operators() {
         for path in ["/", "/page/app.js", "/page/base.css", "/favicon.svg", "/healthz", "/readyz"] {
-            assert_eq!(need(&Method::GET, path), Need::Nothing, "{path}");
-            assert_eq!(need(&Method::POST, path), Need::Role(Role::Operator), "{path}");
+            assert_eq!(need(&Method::GET, path), RequiredAccess::Nothing, "{path}");
+            assert_eq!(need(&Method::POST, path), RequiredAccess::Role(Role::Operator), "{path}");
         }
         for path in [
             "/metrics",
@@ -274,20 +276,20 @@ mod tests {
             "/healthz/",
             "//",
         ] {
-            assert_eq!(need(&Method::GET, path), Need::Role(Role::Viewer), "{path}");
-            assert_eq!(need(&Method::HEAD, path), Need::Role(Role::Viewer), "{path}");
-            assert_eq!(need(&Method::PUT, path), Need::Role(Role::Operator), "{path}");
+            assert_eq!(need(&Method::GET, path), RequiredAccess::Role(Role::Viewer), "{path}");
+            assert_eq!(need(&Method::HEAD, path), RequiredAccess::Role(Role::Viewer), "{path}");
+            assert_eq!(need(&Method::PUT, path), RequiredAccess::Role(Role::Operator), "{path}");
         }
         for method in [Method::POST, Method::PATCH, Method::DELETE] {
-            assert_eq!(need(&method, "/whep/gate"), Need::Role(Role::Viewer));
-            assert_eq!(need(&method, "/whep/gate/7"), Need::Role(Role::Viewer));
-            assert_eq!(need(&method, "/whepx"), Need::Role(Role::Operator));
-            assert_eq!(need(&method, "/api/v1/streams/gate"), Need::Role(Role::Operator));
+            assert_eq!(need(&method, "/whep/gate"), RequiredAccess::Role(Role::Viewer));
+            assert_eq!(need(&method, "/whep/gate/7"), RequiredAccess::Role(Role::Viewer));
+            assert_eq!(need(&method, "/whepx"), RequiredAccess::Role(Role::Operator));
+            assert_eq!(need(&method, "/api/v1/streams/gate"), RequiredAccess::Role(Role::Operator));
         }
-        assert_eq!(need(&Method::PUT, "/whep/gate"), Need::Role(Role::Operator));
-        assert_eq!(need(&Method::POST, "/api/v1/session"), Need::Nothing);
-        assert_eq!(need(&Method::DELETE, "/api/v1/session"), Need::Knowing);
-        assert_eq!(need(&Method::from_bytes(b"BREW").unwrap(), "/"), Need::Role(Role::Operator));
+        assert_eq!(need(&Method::PUT, "/whep/gate"), RequiredAccess::Role(Role::Operator));
+        assert_eq!(need(&Method::POST, "/api/v1/session"), RequiredAccess::Nothing);
+        assert_eq!(need(&Method::DELETE, "/api/v1/session"), RequiredAccess::Knowing);
+        assert_eq!(need(&Method::from_bytes(b"BREW").unwrap(), "/"), RequiredAccess::Role(Role::Operator));
     }
 
     #[test]
@@ -312,8 +314,8 @@ mod tests {
     #[test]
     fn credentials_are_read_from_the_header() {
         let read = |text: &str| match credentials(&HeaderValue::from_str(text).unwrap()) {
-            Some(Credentials::Bearer(token)) => format!("bearer {token}"),
-            Some(Credentials::Basic(user, password)) => format!("{user} / {password}"),
+            Some(RequestCredentials::Bearer(token)) => format!("bearer {token}"),
+            Some(RequestCredentials::Basic(user, password)) => format!("{user} / {password}"),
             None => String::new(),
         };
         assert_eq!(read("Bearer abc"), "bearer abc");

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
-use super::connection::Peer;
-use super::places::Place;
+use super::connection::ClientConnection;
+use super::connection_limit::HttpConnectionPermit;
 use super::problem::Problem;
 
 /// Bytes that bodies may have: some hundred times what settings need; a browser's offer of WebRTC has about 5000.
@@ -28,11 +28,15 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PIECE: usize = 16 << 10;
 
 /// Reads the whole body before a handler is asked, so that a slow client costs no more than its connection.
-pub(super) async fn in_time(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+pub(super) async fn in_time(
+    ConnectInfo(peer): ConnectInfo<ClientConnection>,
+    request: Request,
+    next: Next,
+) -> Response {
     read(LIMIT, &peer.place, request, next).await
 }
 
-pub(super) async fn read(limit: Duration, place: &Place, request: Request, next: Next) -> Response {
+pub(super) async fn read(limit: Duration, place: &HttpConnectionPermit, request: Request, next: Next) -> Response {
     let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     if !has_body || request.body().is_end_stream() {
         return next.run(request).await;
@@ -64,15 +68,15 @@ pub(super) fn refused(status: StatusCode, detail: String) -> Response {
 }
 
 /// The body of an answer. Notes in the connection's place when it has ended.
-pub(super) struct Answer {
+pub(super) struct CountedBody {
     body: Body,
     rest: Bytes,
-    place: Arc<Place>,
+    place: Arc<HttpConnectionPermit>,
 }
 
-impl Answer {
-    pub fn new(body: Body, place: Arc<Place>) -> Self {
-        Answer { body, rest: Bytes::new(), place }
+impl CountedBody {
+    pub fn new(body: Body, place: Arc<HttpConnectionPermit>) -> Self {
+        CountedBody { body, rest: Bytes::new(), place }
     }
 
     /// Whether pieces may be cut: each piece of an endless answer is one picture, and is waited for.
@@ -81,7 +85,7 @@ impl Answer {
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -117,7 +121,7 @@ impl HttpBody for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for CountedBody {
     fn drop(&mut self) {
         self.place.answered();
     }

@@ -14,38 +14,39 @@ use axum::response::{IntoResponse, Response};
 use super::api::{StreamReport, report_of};
 use super::problem::Problem;
 use super::settings::{NewStream, Settings};
-use super::{App, Named, Shared, stopped};
+use super::{App, NamedStream, SharedApp, stopped};
 use crate::config::{Edit, Object, SourceHost, SourceUri};
-use crate::publish::encoder::ladder::try_out;
-use crate::view::Busy;
-use crate::view::request::{Made, Refusal, Wanted};
+use crate::publish::encoder::select::try_out;
+use crate::view::ChangeQueueFull;
+use crate::view::request::{Change, ChangeOutcome, ChangeRefusal};
 
 /// How long a change may wait for its turn; others, and streams that stop, take some seconds each.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A body of keys and values.
-pub(super) struct Keys(pub Object);
+pub(super) struct KeyValueBody(pub Object);
 
-impl FromRequest<Shared> for Keys {
+impl FromRequest<SharedApp> for KeyValueBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &SharedApp) -> Result<Self, Problem> {
         let keys: Result<Json<Object>, JsonRejection> = Json::from_request(request, app).await;
-        keys.map(|Json(keys)| Keys(keys)).map_err(Problem::from)
+        keys.map(|Json(keys)| KeyValueBody(keys)).map_err(Problem::from)
     }
 }
 
 /// Asks the service for a change, and waits until it is made. One whose turn does not come in time is withdrawn: what is
 /// answered with 503 is not made later.
-pub(super) async fn ask(app: &App, wanted: Wanted) -> Result<Made, Problem> {
+pub(super) async fn ask(app: &App, wanted: Change) -> Result<ChangeOutcome, Problem> {
     let unavailable = |detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned());
     let stopping = || unavailable("the service is stopping");
     let host = match &wanted {
-        Wanted::Stream(Edit::Add(settings) | Edit::Change { patch: settings, .. }) => look_up(settings).await,
+        Change::Stream(Edit::Add(settings) | Edit::Change { patch: settings, .. }) => look_up(settings).await,
         _ => None,
     };
     let waiting = app.view.ask(wanted, host);
-    let mut waiting = waiting.map_err(|Busy| unavailable("too many changes are waiting already: try again"))?;
+    let mut waiting =
+        waiting.map_err(|ChangeQueueFull| unavailable("too many changes are waiting already: try again"))?;
     let answered = tokio::select! {
         answer = &mut waiting.answer => answer,
         () = stopped(app.stopping.clone()) => return Err(stopping()),
@@ -98,11 +99,15 @@ async fn try_encoder(settings: &Object) {
         (status = 422, description = "All that is wrong with the settings."),
     )
 )]
-pub(super) async fn add(State(app): State<Shared>, headers: HeaderMap, keys: Keys) -> Result<Response, Problem> {
-    let Keys(settings) = keys;
+pub(super) async fn add(
+    State(app): State<SharedApp>,
+    headers: HeaderMap,
+    keys: KeyValueBody,
+) -> Result<Response, Problem> {
+    let KeyValueBody(settings) = keys;
     let name = settings.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
     try_encoder(&settings).await;
-    ask(&app, Wanted::Stream(Edit::Add(settings))).await?;
+    ask(&app, Change::Stream(Edit::Add(settings))).await?;
     let report = report_of(&app, &name, &headers)?;
     // A name has only characters that an address may have.
     let location = HeaderValue::try_from(format!("/api/v1/streams/{name}"))
@@ -132,11 +137,15 @@ pub(super) async fn add(State(app): State<Shared>, headers: HeaderMap, keys: Key
         (status = 422, description = "All that is wrong with the settings."),
     )
 )]
-pub(super) async fn change(named: Named, headers: HeaderMap, keys: Keys) -> Result<Json<StreamReport>, Problem> {
-    let Keys(patch) = keys;
+pub(super) async fn change(
+    named: NamedStream,
+    headers: HeaderMap,
+    keys: KeyValueBody,
+) -> Result<Json<StreamReport>, Problem> {
+    let KeyValueBody(patch) = keys;
     let stream = named.stream().status.name.to_string();
     try_encoder(&patch).await;
-    ask(&named.app, Wanted::Stream(Edit::Change { stream: stream.clone(), patch })).await?;
+    ask(&named.app, Change::Stream(Edit::Change { stream: stream.clone(), patch })).await?;
     report_of(&named.app, &stream, &headers).map(Json)
 }
 
@@ -155,30 +164,36 @@ pub(super) async fn change(named: Named, headers: HeaderMap, keys: Keys) -> Resu
         (status = 409, description = "It is the only stream, or the configuration file is broken or cannot be written."),
     )
 )]
-pub(super) async fn remove(named: Named) -> Result<StatusCode, Problem> {
+pub(super) async fn remove(named: NamedStream) -> Result<StatusCode, Problem> {
     let stream = named.stream().status.name.to_string();
-    ask(&named.app, Wanted::Stream(Edit::Remove { stream })).await?;
+    ask(&named.app, Change::Stream(Edit::Remove { stream })).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<ChangeRefusal> for Problem {
+    fn from(refusal: ChangeRefusal) -> Self {
         match refusal {
-            Refusal::NoStream(name) => Problem::new(StatusCode::NOT_FOUND, format!("there is no stream {name:?}")),
-            Refusal::Taken(name) => Problem::new(StatusCode::CONFLICT, format!("there is a stream {name:?} already")),
-            Refusal::Last => {
+            ChangeRefusal::NoStream(name) => {
+                Problem::new(StatusCode::NOT_FOUND, format!("there is no stream {name:?}"))
+            }
+            ChangeRefusal::Taken(name) => {
+                Problem::new(StatusCode::CONFLICT, format!("there is a stream {name:?} already"))
+            }
+            ChangeRefusal::Last => {
                 Problem::new(StatusCode::CONFLICT, "the only stream cannot be removed: add another one first".into())
             }
-            Refusal::Invalid(errors) => Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "the settings", &errors),
-            Refusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "the settings", &errors),
-            Refusal::Loading(why) => Problem::loading(&why),
-            Refusal::File(errors) => {
+            ChangeRefusal::Invalid(errors) => {
+                Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "the settings", &errors)
+            }
+            ChangeRefusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "the settings", &errors),
+            ChangeRefusal::Loading(why) => Problem::loading(&why),
+            ChangeRefusal::File(errors) => {
                 Problem::faults(StatusCode::CONFLICT, "the configuration file, without the change", &errors.errors)
             }
-            Refusal::Unwritable(problem) => {
+            ChangeRefusal::Unwritable(problem) => {
                 Problem::new(StatusCode::CONFLICT, format!("{problem}; nothing has been changed"))
             }
-            Refusal::Failed(problem) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem),
+            ChangeRefusal::Failed(problem) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem),
         }
     }
 }
@@ -196,7 +211,7 @@ mod tests {
     use super::super::tests::{agent, model, server, view};
     use super::*;
     use crate::config::ConfigError;
-    use crate::view::{Incoming, View};
+    use crate::view::{ChangeQueues, ServiceView};
 
     fn send(server: &HttpServer, method: &str, path: &str, body: &str) -> (u16, Value) {
         let request = ureq::http::Request::builder()
@@ -213,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_a_client_wants_is_passed_on_and_the_answer_comes_back() {
-        let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         view.set_model(model());
         let server = server(&Arc::new(view));
@@ -225,32 +240,32 @@ mod tests {
                 "PATCH",
                 "/api/v1/streams/gate",
                 r#"{"show": null}"#,
-                Wanted::Stream(Edit::Change { stream: stream(), patch: keys(json!({"show": null})) }),
-                Ok(Made::default()),
+                Change::Stream(Edit::Change { stream: stream(), patch: keys(json!({"show": null})) }),
+                Ok(ChangeOutcome::default()),
                 200,
             ),
             (
                 "POST",
                 "/api/v1/streams",
                 r#"{"name": "gate"}"#,
-                Wanted::Stream(Edit::Add(keys(json!({"name": "gate"})))),
-                Err(Refusal::Invalid(vec![fault("stream[gate].source"), fault("stream[gate].x")])),
+                Change::Stream(Edit::Add(keys(json!({"name": "gate"})))),
+                Err(ChangeRefusal::Invalid(vec![fault("stream[gate].source"), fault("stream[gate].x")])),
                 422,
             ),
             (
                 "DELETE",
                 "/api/v1/streams/gate",
                 "",
-                Wanted::Stream(Edit::Remove { stream: stream() }),
-                Err(Refusal::Unwritable("maskcast.toml cannot be written".into())),
+                Change::Stream(Edit::Remove { stream: stream() }),
+                Err(ChangeRefusal::Unwritable("maskcast.toml cannot be written".into())),
                 409,
             ),
             (
                 "PATCH",
                 "/api/v1/streams/gate/overlay",
                 r#"{"alpha": 1}"#,
-                Wanted::Overlay { stream: stream(), patch: keys(json!({"alpha": 1})) },
-                Ok(Made { not_remembered: Some("read-only".into()) }),
+                Change::Overlay { stream: stream(), patch: keys(json!({"alpha": 1})) },
+                Ok(ChangeOutcome { not_remembered: Some("read-only".into()) }),
                 200,
             ),
         ] {
@@ -273,7 +288,7 @@ mod tests {
     }
 
     /// Waits until so many changes wait for their turn.
-    fn until_waiting(incoming: &Incoming, changes: usize) {
+    fn until_waiting(incoming: &ChangeQueues, changes: usize) {
         let until = Instant::now() + Duration::from_secs(180);
         while incoming.changes.len() < changes {
             assert!(Instant::now() < until, "{} of {changes} wait", incoming.changes.len());
@@ -283,7 +298,7 @@ mod tests {
 
     #[test]
     fn many_changes_at_a_time_wait_for_their_turn() {
-        let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         let server = server(&Arc::new(view));
         const CLIENTS: usize = 40;
@@ -293,7 +308,7 @@ mod tests {
             until_waiting(&incoming, CLIENTS);
             for asked in incoming.changes.try_iter() {
                 assert!(asked.turn.begin());
-                asked.answer.send(Ok(Made::default())).unwrap();
+                asked.answer.send(Ok(ChangeOutcome::default())).unwrap();
             }
             let answers: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
             assert_eq!(answers, [200; CLIENTS]);
@@ -302,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_change_of_a_client_who_has_gone_is_not_made_later() {
-        let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         let server = server(&Arc::new(view));
         let mut client = TcpStream::connect(server.address()).unwrap();

@@ -2,7 +2,7 @@
 //! taken a byte for a while.
 //!
 //! HTTP libraries buffer what a client does not take, and so does the kernel. For endless pictures that means old ones:
-//! so the sender of pictures asks [`Peer`] and goes on only when the last one has left the process, and the kernel is
+//! so the sender of pictures asks [`ClientConnection`] and goes on only when the last one has left the process, and the kernel is
 //! told to take no more than is about to be sent.
 
 use std::future::Future;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
-use super::places::Place;
+use super::connection_limit::HttpConnectionPermit;
 
 /// A client that takes nothing for this long while something is to be sent is let go: a suspended laptop would keep a
 /// stream's encoder running for ever.
@@ -46,14 +46,14 @@ const READS: usize = 64;
 
 /// What a handler knows of its connection.
 #[derive(Clone)]
-pub(super) struct Peer {
+pub(super) struct ClientConnection {
     pub address: SocketAddr,
     /// Changes whenever all that was written so far has been handed to the kernel.
     pub flushed: watch::Receiver<()>,
-    pub place: Arc<Place>,
+    pub place: Arc<HttpConnectionPermit>,
 }
 
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     wire: Wire,
     flushed: watch::Sender<()>,
     limit: Duration,
@@ -64,7 +64,7 @@ pub(super) struct Connection {
     idle: Option<Pin<Box<Sleep>>>,
     /// Runs when all is said, while the client still sends.
     lingering: Option<Pin<Box<Sleep>>>,
-    place: Arc<Place>,
+    place: Arc<HttpConnectionPermit>,
 }
 
 /// What carries the bytes.
@@ -112,9 +112,9 @@ trait Carrier: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
 
-impl Connection {
+impl HttpConnection {
     /// A connection that was accepted; with TLS, the handshake is part of it, so that a slow one holds up no other.
-    pub fn new(stream: TcpStream, tls: Option<&TlsAcceptor>, place: Arc<Place>) -> Self {
+    pub fn new(stream: TcpStream, tls: Option<&TlsAcceptor>, place: Arc<HttpConnectionPermit>) -> Self {
         let sparing = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         if let Err(error) = stream.set_nodelay(true).and(sparing) {
             tracing::debug!("the options of a connection cannot be set: {error}");
@@ -126,7 +126,7 @@ impl Connection {
                 limit: Box::pin(tokio::time::sleep(GREETING_LIMIT)),
             },
         };
-        Connection {
+        HttpConnection {
             wire,
             flushed: watch::Sender::new(()),
             limit: STALL_LIMIT,
@@ -139,8 +139,8 @@ impl Connection {
     }
 
     /// What handlers know of it.
-    pub fn peer(&self, address: SocketAddr) -> Peer {
-        Peer { address, flushed: self.flushed.subscribe(), place: Arc::clone(&self.place) }
+    pub fn peer(&self, address: SocketAddr) -> ClientConnection {
+        ClientConnection { address, flushed: self.flushed.subscribe(), place: Arc::clone(&self.place) }
     }
 
     /// Something came or went.
@@ -205,7 +205,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for HttpConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = match self.wire.poll_writer(cx) {
             Poll::Ready(carrier) => carrier?.poll_read(cx, buffer),
@@ -221,7 +221,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for HttpConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.with_writer(cx, |writer, cx| writer.poll_write(cx, bytes))
     }

@@ -1,4 +1,4 @@
-//! Prometheus metrics: collected from the [`View`] when they are asked for, so that there is one place where numbers
+//! Prometheus metrics: collected from the [`ServiceView`] when they are asked for, so that there is one place where numbers
 //! are kept and a scrape agrees with the API.
 
 use axum::extract::State;
@@ -13,15 +13,15 @@ use std::sync::atomic::Ordering;
 
 use super::problem::Problem;
 use super::process::usage;
-use super::{Shared, typed};
+use super::{SharedApp, typed};
 use crate::base::ledger::DropReason;
-use crate::base::pushed::{PushState, PushStatus};
-use crate::base::status::State as StreamState;
-use crate::base::timing::{BUCKETS, Stage, Summary};
-use crate::view::{StreamView, View};
+use crate::base::push_status::{PushState, PushStatus};
+use crate::base::status::StreamState;
+use crate::base::timing::{BUCKETS, Stage, TimingSummary};
+use crate::view::{ServiceView, StreamView};
 
 /// `GET /metrics`
-pub(super) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
+pub(super) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
     let mut text = Vec::new();
     let certificate_end = app.certificate.as_ref().and_then(|certificate| certificate.expires());
     TextEncoder::new().encode(&families(&app.view, certificate_end), &mut text).map_err(|error| {
@@ -31,15 +31,15 @@ pub(super) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
 }
 
 /// Names and values of labels.
-type Labels<'a> = &'a [(&'a str, &'a str)];
+type MetricLabels<'a> = &'a [(&'a str, &'a str)];
 
-fn families(view: &View, certificate_end: Option<Timestamp>) -> Vec<MetricFamily> {
+fn families(view: &ServiceView, certificate_end: Option<Timestamp>) -> Vec<MetricFamily> {
     let mut out = Families::default();
     let streams = view.streams();
     frames(&streams, &mut out);
     timings(&streams, &mut out);
     conditions(&streams, &mut out);
-    outlets(&streams, &mut out);
+    outputs(&streams, &mut out);
     recordings(&streams, &mut out);
     service(view, &mut out);
     if let Some(end) = certificate_end {
@@ -53,7 +53,7 @@ fn families(view: &View, certificate_end: Option<Timestamp>) -> Vec<MetricFamily
 fn frames(streams: &[Arc<StreamView>], out: &mut Families) {
     // One look at each ledger: captured = published + dropped holds in every scrape.
     let ledgers: Vec<_> = streams.iter().map(|s| (&*s.status.name, s.status.ledger.counts())).collect();
-    let each = |value: fn(&crate::base::ledger::Counts) -> u64| {
+    let each = |value: fn(&crate::base::ledger::LedgerCounts) -> u64| {
         ledgers.iter().map(move |(name, counts)| (vec![("stream", *name)], value(counts) as f64))
     };
     out.counters(
@@ -119,12 +119,12 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     );
 }
 
-fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
+fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
     let viewers = streams.iter().flat_map(|stream| {
         let kinds = [
-            ("rtsp", stream.outlets.h264.rtsp()),
-            ("webrtc", stream.outlets.h264.webrtc()),
-            ("mjpeg", stream.outlets.jpeg.viewers()),
+            ("rtsp", stream.outputs.h264.rtsp()),
+            ("webrtc", stream.outputs.h264.webrtc()),
+            ("mjpeg", stream.outputs.jpeg.viewers()),
         ];
         kinds.map(|(kind, count)| (vec![("stream", &*stream.status.name), ("kind", kind)], count as f64))
     });
@@ -133,7 +133,7 @@ fn outlets(streams: &[Arc<StreamView>], out: &mut Families) {
         .iter()
         .map(|s| (vec![("stream", &*s.status.name), ("kind", "webrtc")], s.status.refused_viewers() as f64));
     out.counters("maskcast_viewers_refused_total", "Viewers refused because of server.webrtc.max_viewers.", refused);
-    let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outlets.h264.lost() as f64));
+    let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outputs.h264.lost() as f64));
     out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);
     let failures = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.recording_failures() as f64));
     out.counters(
@@ -186,10 +186,10 @@ fn recordings(streams: &[Arc<StreamView>], out: &mut Families) {
     out.counters("maskcast_events_total", "Events seen in the masks.", events);
 }
 
-fn service(view: &View, out: &mut Families) {
+fn service(view: &ServiceView, out: &mut Families) {
     if let Some(model) = view.model() {
         let input = format!("{}x{}", model.input.0, model.input.1);
-        let infos: [(&str, &str, Labels<'_>); 2] = [
+        let infos: [(&str, &str, MetricLabels<'_>); 2] = [
             (
                 "maskcast_provider_info",
                 "Where the model runs, and where it was asked to run first.",
@@ -240,14 +240,14 @@ fn process(out: &mut Families) {
     );
 }
 
-/// Labels and value of one series.
-type Sample<'a> = (Vec<(&'a str, &'a str)>, f64);
+/// MetricLabels and value of one series.
+type MetricSample<'a> = (Vec<(&'a str, &'a str)>, f64);
 
 #[derive(Default)]
 struct Families(Vec<MetricFamily>);
 
 impl Families {
-    fn counters<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) {
+    fn counters<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = MetricSample<'a>>) {
         let metrics = samples.into_iter().map(|(labels, value)| {
             let (mut metric, mut counter) = (labelled(&labels), Counter::default());
             counter.set_value(value);
@@ -257,7 +257,7 @@ impl Families {
         self.add(MetricType::COUNTER, name, help, metrics.collect());
     }
 
-    fn gauges<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) {
+    fn gauges<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = MetricSample<'a>>) {
         let metrics = samples.into_iter().map(|(labels, value)| {
             let (mut metric, mut gauge) = (labelled(&labels), Gauge::default());
             gauge.set_value(value);
@@ -281,7 +281,7 @@ impl Families {
     }
 }
 
-fn labelled(labels: Labels<'_>) -> Metric {
+fn labelled(labels: MetricLabels<'_>) -> Metric {
     let pair = |&(name, value): &(&str, &str)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.into());
@@ -291,7 +291,7 @@ fn labelled(labels: Labels<'_>) -> Metric {
     Metric::from_label(labels.iter().map(pair).collect())
 }
 
-fn histogram(labels: Labels<'_>, summary: &Summary) -> Metric {
+fn histogram(labels: MetricLabels<'_>, summary: &TimingSummary) -> Metric {
     let bucket = |(&bound, &count): (&f64, &u64)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);

@@ -19,9 +19,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use tokio_stream::Stream;
 
-use super::connection::Peer;
+use super::connection::ClientConnection;
 use super::problem::Problem;
-use super::{Named, stopped, typed};
+use super::{NamedStream, stopped, typed};
 use crate::access::{Access, Identity};
 
 /// How long a single picture may take to come: the stream may have to start its encoder for it.
@@ -40,19 +40,19 @@ fn content_type(request: &HeaderMap) -> &'static str {
 
 /// `GET /mjpeg/NAME`
 pub(super) async fn live(
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<ClientConnection>,
     who: Option<Extension<Identity>>,
     headers: HeaderMap,
-    named: Named,
+    named: NamedStream,
 ) -> Response {
-    let viewer = Viewer {
-        pictures: named.stream().outlets.jpeg.look(),
+    let viewer = MjpegViewer {
+        pictures: named.stream().outputs.jpeg.look(),
         flushed: peer.flushed,
         stopping: named.app.stopping.clone(),
         access: Arc::clone(&named.app.access),
         who: who.map(|Extension(who)| who),
     };
-    let parts = Parts { next: Box::pin(viewer.next()), is_first: true };
+    let parts = MjpegParts { next: Box::pin(viewer.next()), is_first: true };
     typed(content_type(&headers), Body::from_stream(parts))
 }
 
@@ -71,8 +71,8 @@ pub(super) async fn live(
         (status = 503, description = "There was no picture within 3 s."),
     )
 )]
-pub(super) async fn snapshot(named: Named) -> Result<Response, Problem> {
-    let mut pictures = named.stream().outlets.jpeg.look();
+pub(super) async fn snapshot(named: NamedStream) -> Result<Response, Problem> {
+    let mut pictures = named.stream().outputs.jpeg.look();
     let stopping = named.app.stopping.clone();
     let picture = tokio::select! {
         picture = newest(&mut pictures) => picture,
@@ -95,7 +95,7 @@ async fn newest(pictures: &mut watch::Receiver<Option<Bytes>>) -> Option<Bytes> 
     }
 }
 
-struct Viewer {
+struct MjpegViewer {
     pictures: watch::Receiver<Option<Bytes>>,
     flushed: watch::Receiver<()>,
     stopping: watch::Receiver<bool>,
@@ -103,9 +103,9 @@ struct Viewer {
     who: Option<Identity>,
 }
 
-impl Viewer {
+impl MjpegViewer {
     /// The newest picture, once the connection has room for it. `None` ends the response.
-    async fn next(mut self) -> Option<(Bytes, Viewer)> {
+    async fn next(mut self) -> Option<(Bytes, MjpegViewer)> {
         let stopping = self.stopping.clone();
         let picture = async {
             // The headers were flushed, or a part was.
@@ -123,15 +123,15 @@ impl Viewer {
 }
 
 /// A picture that is waited for.
-type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Viewer)>> + Send>>;
+type NextJpeg = Pin<Box<dyn Future<Output = Option<(Bytes, MjpegViewer)>> + Send>>;
 
 /// The parts of the response, one picture each.
-struct Parts {
-    next: Next,
+struct MjpegParts {
+    next: NextJpeg,
     is_first: bool,
 }
 
-impl Stream for Parts {
+impl Stream for MjpegParts {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

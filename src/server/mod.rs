@@ -12,7 +12,7 @@
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
 //! | `/whep/NAME` | offers of WebRTC viewers (`whep`) |
 //!
-//! The server only reads the [`View`]; wishes for other settings and models go through it, too. It has a small runtime of
+//! The server only reads the [`ServiceView`]; model_requests for other settings and models go through it, too. It has a small runtime of
 //! its own, so that neither a busy pipeline nor a slow client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
 //! Who may ask for what is decided in one place, before any handler (`auth`).
 
@@ -35,11 +35,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::access::Access;
 use crate::access::tls::Certificate;
 use crate::base::bounded::field;
-use crate::base::status::State as StreamState;
+use crate::base::status::StreamState;
 use crate::config::ServerConfig;
 use crate::publish::whep::Whep;
 use crate::users::Role;
-use crate::view::View;
+use crate::view::ServiceView;
 
 mod accept;
 mod api;
@@ -49,6 +49,7 @@ mod body;
 mod change;
 mod client;
 mod connection;
+mod connection_limit;
 mod cookie;
 mod host;
 mod metrics;
@@ -57,7 +58,6 @@ mod model;
 mod openapi;
 mod overlay;
 mod page;
-mod places;
 mod problem;
 mod process;
 mod recordings;
@@ -68,8 +68,8 @@ mod whep;
 #[cfg(test)]
 mod tests;
 
-use accept::Doors;
-use app::{App, Named, Shared, stopped, typed, unknown_path};
+use accept::LimitedListener;
+use app::{App, NamedStream, SharedApp, stopped, typed, unknown_path};
 use client::Client;
 use problem::Problem;
 
@@ -102,7 +102,7 @@ pub struct ServerError {
 }
 
 /// A port that is ours, with nobody serving on it yet.
-pub struct Bound {
+pub struct BoundListener {
     address: SocketAddr,
     runtime: Runtime,
     listener: TcpListener,
@@ -116,12 +116,12 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Takes the port, so that it is known to be free before anything else starts; clients wait until [`Bound::serve`].
+    /// Takes the port, so that it is known to be free before anything else starts; clients wait until [`BoundListener::serve`].
     ///
     /// # Errors
     /// The key, the address and the OS's words, as in
     /// `server.http: 127.0.0.1:8080: Address already in use (os error 98)`.
-    pub fn bind(address: SocketAddr) -> Result<Bound, ServerError> {
+    pub fn bind(address: SocketAddr) -> Result<BoundListener, ServerError> {
         let listen = || {
             let threads = AtomicUsize::new(1);
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -134,7 +134,7 @@ impl HttpServer {
                 listen(address)?
             };
             let address = listener.local_addr()?;
-            Ok(Bound { address, runtime, listener })
+            Ok(BoundListener { address, runtime, listener })
         };
         listen().map_err(|error: std::io::Error| ServerError { address, problem: error.to_string() })
     }
@@ -157,7 +157,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-impl Bound {
+impl BoundListener {
     /// Where it will listen; the port is the real one when the configured one is 0.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -167,7 +167,7 @@ impl Bound {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn serve(self, view: Arc<View>, whep: Arc<Whep>) -> Result<HttpServer, ServerError> {
+    pub fn serve(self, view: Arc<ServiceView>, whep: Arc<Whep>) -> Result<HttpServer, ServerError> {
         let open = Access::new(&ServerConfig::default());
         let address = self.address;
         let access = open.map_err(|problem| ServerError { address, problem })?;
@@ -180,18 +180,18 @@ impl Bound {
     /// When there is no thread to be had, or no TLS.
     pub fn serve_guarded(
         self,
-        view: Arc<View>,
+        view: Arc<ServiceView>,
         whep: Arc<Whep>,
         access: Arc<Access>,
         certificate: Option<&Arc<Certificate>>,
     ) -> Result<HttpServer, ServerError> {
-        let Bound { address, runtime, listener } = self;
+        let BoundListener { address, runtime, listener } = self;
         let tls = certificate.map(Certificate::server).transpose();
         let tls = tls.map_err(|problem| ServerError { address, problem })?;
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let (stop, stopping) = watch::channel(false);
         let app = Arc::new(App { view, whep, address, access, certificate: certificate.cloned(), stopping });
-        let listener = Doors::new(listener, tls);
+        let listener = LimitedListener::new(listener, tls);
         let serve = move || {
             runtime.block_on(run(listener, app));
             runtime.shutdown_timeout(CUT);
@@ -213,7 +213,7 @@ impl Drop for HttpServer {
     }
 }
 
-async fn run(listener: Doors, app: Shared) {
+async fn run(listener: LimitedListener, app: SharedApp) {
     let (graceful, hard) = (app.stopping.clone(), app.stopping.clone());
     let access = Arc::clone(&app.access);
     let server = listener.serve(router(app), move |address| access.trusts_proxy(address), graceful);
@@ -227,7 +227,7 @@ async fn run(listener: Doors, app: Shared) {
     }
 }
 
-fn router(app: Shared) -> Router {
+fn router(app: SharedApp) -> Router {
     Router::new()
         .merge(page::routes())
         .route("/healthz", get(healthz))
@@ -249,7 +249,7 @@ fn router(app: Shared) -> Router {
 }
 
 /// Every response says how a browser may use it.
-async fn with_headers(State(app): State<Shared>, mut response: Response) -> Response {
+async fn with_headers(State(app): State<SharedApp>, mut response: Response) -> Response {
     let headers = response.headers_mut();
     let policies = [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
@@ -277,7 +277,7 @@ async fn healthz() -> &'static str {
 }
 
 /// 503 and the names of the streams that have neither shown a frame nor been found away, and whether the model is missing.
-async fn readyz(State(app): State<Shared>, Extension(client): Extension<Client>) -> Response {
+async fn readyz(State(app): State<SharedApp>, Extension(client): Extension<Client>) -> Response {
     let streams = app.view.streams();
     let starting = streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
     let mut names: Vec<&str> = starting.map(|stream| &*stream.status.name).collect();

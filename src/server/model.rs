@@ -1,4 +1,4 @@
-//! `/api/v1/model`: the model that runs, and the wish for another one.
+//! `/api/v1/model`: the model that runs, and the request for another one.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Shared;
+use super::SharedApp;
 use super::api::tenths;
 use super::problem::Problem;
 use crate::base::bounded::field;
 use crate::config::hex;
 use crate::frame::Label;
-use crate::segment::placement::Part;
-use crate::view::{Change, ModelView, Outcome, Wish};
+use crate::segment::placement::ProviderShare;
+use crate::view::{ModelChange, ModelChangeRequest, ModelChangeState, ModelView};
 
 /// Bytes of a path, as Linux limits them.
 const LONGEST_PATH: usize = 4095;
@@ -33,11 +33,11 @@ pub(super) struct ModelReport {
     /// The provider that really runs it.
     actual: &'static str,
     /// Which provider ran how many nodes and took which share of the time, 0 to 1, in a profiled run.
-    placement: Vec<Part>,
-    refused: Vec<Refused>,
+    placement: Vec<ProviderShare>,
+    refused: Vec<RefusedProvider>,
     /// Share of the golden frame's pixels that differ from what the trainer got; null without a golden frame.
     golden_difference: Option<f64>,
-    input: Size,
+    input: InputSize,
     /// How the mask is read from what the model gives.
     #[schema(example = "float32 scores of 4 classes, nchw: the largest wins")]
     output: String,
@@ -55,7 +55,7 @@ pub(super) struct ModelReport {
 
 /// A provider that was asked for and does not run the model.
 #[derive(Serialize, ToSchema)]
-struct Refused {
+struct RefusedProvider {
     provider: &'static str,
     reason: String,
 }
@@ -72,12 +72,12 @@ struct ClassReport {
 
 /// In pixels.
 #[derive(Serialize, ToSchema)]
-struct Size {
+struct InputSize {
     width: usize,
     height: usize,
 }
 
-/// What became of the newest wish for another model.
+/// What became of the newest request for another model.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ModelChange)]
 pub(super) struct ChangeReport {
@@ -90,10 +90,10 @@ pub(super) struct ChangeReport {
     at: String,
 }
 
-/// A wish for another model.
+/// A request for another model.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ModelWish {
+pub(super) struct ModelChangeBody {
     /// An ONNX file on the service's machine, from the root on.
     #[schema(value_type = String, example = "/srv/models/street.onnx")]
     path: PathBuf,
@@ -104,7 +104,7 @@ pub(super) struct ModelWish {
 
 /// Show the model
 ///
-/// The one that runs and where it runs, and what became of the newest wish for another one.
+/// The one that runs and where it runs, and what became of the newest request for another one.
 #[utoipa::path(
     get,
     path = "/api/v1/model",
@@ -115,7 +115,7 @@ pub(super) struct ModelWish {
         (status = 503, description = "It is still being loaded."),
     )
 )]
-pub(super) async fn show(State(app): State<Shared>) -> Result<Json<ModelReport>, Problem> {
+pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelReport>, Problem> {
     let Some(model) = app.view.model() else {
         return Err(Problem::loading("try again"));
     };
@@ -130,19 +130,19 @@ pub(super) async fn show(State(app): State<Shared>) -> Result<Json<ModelReport>,
     path = "/api/v1/model",
     operation_id = "use_model",
     tag = "model",
-    request_body = ModelWish,
+    request_body = ModelChangeBody,
     responses(
         (status = 202, description = "It is being loaded.", body = ChangeReport),
         (status = 409, description = "Another one is being loaded."),
-        (status = 422, description = "The body is no wish for a model."),
+        (status = 422, description = "The body is no request for a model."),
         (status = 503, description = "The first model is still being loaded."),
     )
 )]
 pub(super) async fn change(
-    State(app): State<Shared>,
-    wish: Result<Json<ModelWish>, JsonRejection>,
+    State(app): State<SharedApp>,
+    request: Result<Json<ModelChangeBody>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
-    let Json(ModelWish { path, force }) = wish.map_err(Problem::from)?;
+    let Json(ModelChangeBody { path, force }) = request.map_err(Problem::from)?;
     let shown = path.to_string_lossy();
     let wrong = if !path.is_absolute() {
         Some("does not begin at the root")
@@ -159,10 +159,11 @@ pub(super) async fn change(
         return Err(Problem::loading("another one can be used when it is there"));
     }
     app.view
-        .wish(Wish { path, force })
+        .request(ModelChangeRequest { path, force })
         .map_err(|_| Problem::new(StatusCode::CONFLICT, "another model is being loaded already".into()))?;
     let change = app.view.change().map(change_report);
-    let change = change.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the wish was lost".into()))?;
+    let change =
+        change.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request was lost".into()))?;
     Ok((StatusCode::ACCEPTED, Json(change)))
 }
 
@@ -170,9 +171,9 @@ fn class(label: &Label) -> ClassReport {
     ClassReport { name: label.name.clone(), color: hex(label.color) }
 }
 
-fn report(model: &ModelView, change: Option<Change>) -> ModelReport {
+fn report(model: &ModelView, change: Option<ModelChange>) -> ModelReport {
     let (width, height) = model.input;
-    let refused = |(provider, reason): &(&'static str, String)| Refused { provider, reason: reason.clone() };
+    let refused = |(provider, reason): &(&'static str, String)| RefusedProvider { provider, reason: reason.clone() };
     ModelReport {
         name: model.name.clone(),
         path: model.path.clone(),
@@ -181,7 +182,7 @@ fn report(model: &ModelView, change: Option<Change>) -> ModelReport {
         placement: model.placement.0.clone(),
         refused: model.refused.iter().map(refused).collect(),
         golden_difference: model.golden_difference,
-        input: Size { width, height },
+        input: InputSize { width, height },
         output: model.output.clone(),
         unlabelled_pixels: model.unlabelled.pixels(),
         labels: model.labels.iter().map(class).collect(),
@@ -193,11 +194,11 @@ fn report(model: &ModelView, change: Option<Change>) -> ModelReport {
     }
 }
 
-fn change_report(change: Change) -> ChangeReport {
+fn change_report(change: ModelChange) -> ChangeReport {
     let (state, reason) = match change.outcome {
-        Outcome::Loading => ("loading", None),
-        Outcome::Done => ("done", None),
-        Outcome::Refused(reason) => ("refused", Some(reason)),
+        ModelChangeState::Loading => ("loading", None),
+        ModelChangeState::Done => ("done", None),
+        ModelChangeState::Refused(reason) => ("refused", Some(reason)),
     };
     ChangeReport { path: change.path, state, reason, at: format!("{:.3}", change.at) }
 }

@@ -14,8 +14,8 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-use super::problem::{Document, Fault};
-use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, session, typed, whep};
+use super::problem::{Fault, ProblemDocument};
+use super::{SharedApp, api, change, mjpeg, model, overlay, page, recordings, session, typed, whep};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -35,12 +35,12 @@ use super::{Shared, api, change, mjpeg, model, overlay, page, recordings, sessio
         (name = "session", description = "Who is there."),
         (name = "service", description = "The service itself."),
     ),
-    components(schemas(Document, Fault))
+    components(schemas(ProblemDocument, Fault))
 )]
 struct Api;
 
 /// All that is under `/api/v1` and `/whep`, with its description. New handlers carry `#[utoipa::path]` and are listed here.
-pub(super) fn routes() -> OpenApiRouter<Shared> {
+pub(super) fn routes() -> OpenApiRouter<SharedApp> {
     // A login is two words.
     let sessions =
         routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LONGEST_LOGIN));
@@ -104,7 +104,7 @@ fn describe(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
 
 /// Every refusal is a problem document, and pictures have no schema.
 fn complete(operation: &mut Operation) {
-    let problem = || ContentBuilder::new().schema(Some(Ref::from_schema_name(Document::name()))).build();
+    let problem = || ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemDocument::name()))).build();
     let responses = &mut operation.responses.responses;
     for (status, response) in responses.iter_mut() {
         let RefOr::T(response) = response else { continue };
@@ -124,7 +124,7 @@ fn complete(operation: &mut Operation) {
 }
 
 /// `/api/docs` and what it loads, for viewers.
-pub(super) fn docs() -> Router<Shared> {
+pub(super) fn docs() -> Router<SharedApp> {
     Router::new()
         .route("/api/docs", get(async || page::asset(page::HTML, include_str!("docs/index.html"))))
         .route("/api/docs.js", get(async || page::asset(page::JAVASCRIPT, include_str!("docs/docs.js"))))

@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::change::{Keys, ask};
+use super::change::{KeyValueBody, ask};
 use super::problem::Problem;
 use super::settings::OverlaySettings;
-use super::{App, Named, typed};
+use super::{App, NamedStream, typed};
 use crate::config::{OverlayConfig, Style, hex};
 use crate::frame::Mask;
-use crate::view::request::{Made, Wanted};
+use crate::view::request::{Change, ChangeOutcome};
 
 /// How a stream is drawn now.
 #[derive(Serialize, ToSchema)]
@@ -51,7 +51,7 @@ pub(super) struct OverlayReport {
         (status = 404, description = "There is no such stream."),
     )
 )]
-pub(super) async fn show(named: Named) -> Json<OverlayReport> {
+pub(super) async fn show(named: NamedStream) -> Json<OverlayReport> {
     Json(report(&named.app, &named.stream().config.overlay, None))
 }
 
@@ -77,16 +77,16 @@ pub(super) async fn show(named: Named) -> Json<OverlayReport> {
         (status = 503, description = "It names classes, and the model is still being loaded: try again after `Retry-After`."),
     )
 )]
-pub(super) async fn change(named: Named, keys: Keys) -> Result<Json<OverlayReport>, Problem> {
-    let Keys(patch) = keys;
+pub(super) async fn change(named: NamedStream, keys: KeyValueBody) -> Result<Json<OverlayReport>, Problem> {
+    let KeyValueBody(patch) = keys;
     let name = named.stream().status.name.to_string();
-    let made = ask(&named.app, Wanted::Overlay { stream: name.clone(), patch }).await?;
+    let made = ask(&named.app, Change::Overlay { stream: name.clone(), patch }).await?;
     let streams = named.app.view.streams();
     let Some(stream) = named.app.view.stream(&name) else { return Err(Problem::unknown_stream(&name, &streams)) };
     Ok(Json(report(&named.app, &stream.config.overlay, Some(made))))
 }
 
-fn report(app: &App, overlay: &OverlayConfig, made: Option<Made>) -> OverlayReport {
+fn report(app: &App, overlay: &OverlayConfig, made: Option<ChangeOutcome>) -> OverlayReport {
     let labels = app.view.model().map(|model| model.labels.clone());
     // What nobody has set depends on the model.
     let by_default = || labels.iter().flat_map(|labels| labels.iter()).map(|label| &label.name);
@@ -124,7 +124,7 @@ fn report(app: &App, overlay: &OverlayConfig, made: Option<Made>) -> OverlayRepo
         (status = 503, description = "There is no mask: the source is away, or the model is still being loaded."),
     )
 )]
-pub(super) async fn mask(named: Named) -> Result<Response, Problem> {
+pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {
     let stream = named.stream();
     let mask = stream.display.mask().filter(|_| !stream.status.state().is_dark()).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("there is no mask of {} now", stream.status.name))

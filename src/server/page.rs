@@ -14,7 +14,7 @@ use axum::routing::get;
 use axum::{Router, middleware};
 
 use super::problem::Problem;
-use super::{Shared, unknown_path};
+use super::{SharedApp, unknown_path};
 
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const CSS: &str = "text/css; charset=utf-8";
@@ -60,7 +60,7 @@ const PARTS: &[Asset] = assets! {
 };
 
 /// `/`, its icon, and `/page/NAME`: what needs no login.
-pub(super) fn routes() -> Router<Shared> {
+pub(super) fn routes() -> Router<SharedApp> {
     Router::new()
         .route("/", get(async || INDEX[0].response()))
         .route("/favicon.svg", get(async || ICON[0].response()))

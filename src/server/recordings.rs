@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tower_http::services::ServeFile;
 use utoipa::{IntoParams, ToSchema};
 
-use super::Named;
+use super::NamedStream;
 use super::problem::Problem;
 use crate::publish::recording::{Archive, Recording, RemoveError};
 
@@ -72,7 +72,7 @@ pub(super) struct FilePart {
     )
 )]
 pub(super) async fn list(
-    named: Named,
+    named: NamedStream,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Vec<RecordingReport>>, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
@@ -129,7 +129,7 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
     )
 )]
 pub(super) async fn download(
-    named: Named,
+    named: NamedStream,
     Path(FilePart { file }): Path<FilePart>,
     mut request: Request,
 ) -> Result<Response, Problem> {
@@ -201,7 +201,7 @@ fn is_one_range(range: &HeaderValue) -> bool {
         (status = 409, description = "It is still being written."),
     )
 )]
-pub(super) async fn remove(named: Named, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {
+pub(super) async fn remove(named: NamedStream, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {
     let archive = recordings(&named, &file)?;
     let wanted = file.clone();
     match blocking(move || archive.remove(&wanted)).await? {
@@ -214,11 +214,11 @@ pub(super) async fn remove(named: Named, Path(FilePart { file }): Path<FilePart>
     }
 }
 
-fn recordings(named: &Named, file: &str) -> Result<Arc<Archive>, Problem> {
+fn recordings(named: &NamedStream, file: &str) -> Result<Arc<Archive>, Problem> {
     named.stream().recordings.clone().ok_or_else(|| unknown(named, file))
 }
 
-fn unknown(named: &Named, file: &str) -> Problem {
+fn unknown(named: &NamedStream, file: &str) -> Problem {
     let stream = &named.stream().status.name;
     Problem::new(StatusCode::NOT_FOUND, format!("there is no recording {file:?} of {stream}"))
 }

@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Shared;
+use super::SharedApp;
 use super::auth::{check, too_many, unauthorized};
 use super::client::Client;
 use super::cookie::{cookie, id};
@@ -60,7 +60,7 @@ pub(super) struct SessionReport {
     )
 )]
 pub(super) async fn login(
-    State(app): State<Shared>,
+    State(app): State<SharedApp>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     login: Result<Json<Login>, JsonRejection>,
@@ -100,7 +100,7 @@ pub(super) async fn login(
     )
 )]
 pub(super) async fn show(
-    State(app): State<Shared>,
+    State(app): State<SharedApp>,
     headers: HeaderMap,
     who: Option<Extension<Identity>>,
 ) -> Result<Json<SessionReport>, Response> {
@@ -119,7 +119,7 @@ pub(super) async fn show(
     responses((status = 204, description = "Nobody is logged in any more."))
 )]
 pub(super) async fn logout(
-    State(app): State<Shared>,
+    State(app): State<SharedApp>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -129,7 +129,7 @@ pub(super) async fn logout(
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, client.secure)?)]).into_response())
 }
 
-fn report(app: &Shared, identity: &Identity) -> SessionReport {
+fn report(app: &SharedApp, identity: &Identity) -> SessionReport {
     SessionReport {
         user: identity.name.as_deref().map(str::to_owned),
         role: identity.role.name(),

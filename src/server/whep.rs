@@ -1,4 +1,4 @@
-//! WHEP (draft-ietf-wish-whep): a viewer's offer by POST, its later candidates by PATCH, its end by DELETE.
+//! WHEP (draft-ietf-request-whep): a viewer's offer by POST, its later candidates by PATCH, its end by DELETE.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
-use super::{Named, Shared};
+use super::{NamedStream, SharedApp};
 use crate::access::Identity;
 use crate::base::bounded::field;
 use crate::config::WebRtcConfig;
 use crate::publish::encoder::Level;
-use crate::publish::whep::Refusal;
+use crate::publish::whep::WhepRefusal;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
@@ -27,7 +27,7 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Watch a stream by WebRTC
 ///
-/// WHEP (draft-ietf-wish-whep): an offer that receives H.264, answered with all candidates in it. Video follows by UDP.
+/// WHEP (draft-ietf-request-whep): an offer that receives H.264, answered with all candidates in it. Video follows by UDP.
 #[utoipa::path(
     post,
     path = "/whep/{name}",
@@ -50,7 +50,7 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
     )
 )]
 pub(super) async fn offer(
-    named: Named,
+    named: NamedStream,
     who: Option<Extension<Identity>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -60,13 +60,13 @@ pub(super) async fn offer(
     let who = who.map(|Extension(who)| who);
     let level = stream.status.condition().info.map(|info| Level::of(&info));
     let admitted =
-        whep.admit(&stream.status.name, &stream.outlets.h264, &offer, level, who).inspect_err(|refusal| {
-            if matches!(refusal, Refusal::Full(_) | Refusal::Scarce) {
+        whep.admit(&stream.status.name, &stream.outputs.h264, &offer, level, who).inspect_err(|refusal| {
+            if matches!(refusal, WhepRefusal::Full(_) | WhepRefusal::Scarce) {
                 stream.status.count_refused_viewer();
             }
         })?;
     // The viewer's thread answers within seconds, or ends.
-    let gone = |_| Refusal::Failed("the viewer's thread has ended".into());
+    let gone = |_| WhepRefusal::Failed("the viewer's thread has ended".into());
     let answer = admitted.answer.await.map_err(gone)??;
     let location = format!("/whep/{}/{}", stream.status.name, admitted.id);
     let fixed = [
@@ -110,7 +110,7 @@ pub(super) async fn offer(
     )
 )]
 pub(super) async fn candidates(
-    viewer: Viewer,
+    viewer: WhepPath,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
@@ -134,26 +134,27 @@ pub(super) async fn candidates(
         (status = 404, description = "There is no such viewer."),
     )
 )]
-pub(super) async fn leave(viewer: Viewer) -> Result<StatusCode, Problem> {
+pub(super) async fn leave(viewer: WhepPath) -> Result<StatusCode, Problem> {
     viewer.app.whep.dismiss(&viewer.stream, &viewer.id)?;
     Ok(StatusCode::OK)
 }
 
 /// Whom the path names; perhaps nobody.
-pub(super) struct Viewer {
-    app: Shared,
+pub(super) struct WhepPath {
+    app: SharedApp,
     stream: String,
     id: String,
 }
 
-impl FromRequestParts<Shared> for Viewer {
+impl FromRequestParts<SharedApp> for WhepPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Problem> {
         let Path((stream, id)) =
-            Path::<(String, String)>::from_request_parts(parts, app).await.map_err(|_| Refusal::Unknown)?;
-        let State(app) = State::<Shared>::from_request_parts(parts, app).await.unwrap_or_else(|never| match never {});
-        Ok(Viewer { app: Arc::clone(&app), stream, id })
+            Path::<(String, String)>::from_request_parts(parts, app).await.map_err(|_| WhepRefusal::Unknown)?;
+        let State(app) =
+            State::<SharedApp>::from_request_parts(parts, app).await.unwrap_or_else(|never| match never {});
+        Ok(WhepPath { app: Arc::clone(&app), stream, id })
     }
 }
 
@@ -170,14 +171,14 @@ fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, BytesRejection>) 
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body is no UTF-8 text".into()))
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<WhepRefusal> for Problem {
+    fn from(refusal: WhepRefusal) -> Self {
         let status = match refusal {
-            Refusal::NoSdp(_) => StatusCode::BAD_REQUEST,
-            Refusal::Unusable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::Full(_) | Refusal::Scarce => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refusal::Unknown => StatusCode::NOT_FOUND,
+            WhepRefusal::NoSdp(_) => StatusCode::BAD_REQUEST,
+            WhepRefusal::Unusable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            WhepRefusal::Full(_) | WhepRefusal::Scarce => StatusCode::SERVICE_UNAVAILABLE,
+            WhepRefusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            WhepRefusal::Unknown => StatusCode::NOT_FOUND,
         };
         Problem::new(status, refusal.to_string())
     }

@@ -12,14 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
-use super::{EarlyRequests, Reloaded, Service};
+use super::{EarlyRequests, ReloadReport, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, EncoderChoice, Object, OverlayConfig, Replaced,
     SourceHost, StreamConfig, overlay_difference, patched_overlay,
 };
 use crate::publish::encoder::H264;
 use crate::view::WAITING_CHANGES;
-use crate::view::request::{Asked, Made, Refusal, Wanted};
+use crate::view::request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 
 /// Changes of overlays are written at most this often: somebody may be moving a slider.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -38,22 +38,22 @@ pub struct Changes {
     /// Why the last overlays could not be written.
     unwritable: Option<String>,
     /// Changes of streams that wait for the first model: it has to know their classes.
-    held: Vec<Asked>,
+    held: Vec<ChangeRequest>,
     /// Changes of streams that wait until the encoders of their file have been tried out, and the thread that does it.
-    untried: Vec<Asked>,
+    untried: Vec<ChangeRequest>,
     trial: Option<JoinHandle<()>>,
 }
 
 impl EarlyRequests for Changes {
     /// Makes a change before there is a model, if it needs none; else it waits for [`Changes::make_held`].
-    fn make_early(&mut self, asked: Asked, service: &mut Service) {
+    fn make_early(&mut self, asked: ChangeRequest, service: &mut Service) {
         self.held.retain(|held| !held.turn.is_withdrawn());
         match asked.wanted {
-            Wanted::Overlay { .. } => self.make(asked, service),
-            Wanted::Stream(_) if self.held.len() < WAITING_CHANGES => self.held.push(asked),
-            Wanted::Stream(_) => {
+            Change::Overlay { .. } => self.make(asked, service),
+            Change::Stream(_) if self.held.len() < WAITING_CHANGES => self.held.push(asked),
+            Change::Stream(_) => {
                 // Nobody listens where the client has gone.
-                let _ = asked.answer.send(Err(Refusal::Loading("streams are changed when it is there".into())));
+                let _ = asked.answer.send(Err(ChangeRefusal::Loading("streams are changed when it is there".into())));
             }
         }
     }
@@ -87,11 +87,11 @@ impl Changes {
 
     /// Makes a change and answers, unless its client has gone. One that needs an encoder that was not tried out yet, which
     /// may hang for seconds, is made by [`Changes::make_tried`] when that is over.
-    pub fn make(&mut self, asked: Asked, service: &mut Service) {
+    pub fn make(&mut self, asked: ChangeRequest, service: &mut Service) {
         if asked.turn.is_withdrawn() {
             return;
         }
-        if let Wanted::Stream(edit) = &asked.wanted
+        if let Change::Stream(edit) = &asked.wanted
             && !self.encoders_are_tried(edit)
         {
             self.untried.push(asked);
@@ -100,10 +100,10 @@ impl Changes {
         if !asked.turn.begin() {
             return;
         }
-        let Asked { wanted, host, answer, .. } = asked;
+        let ChangeRequest { wanted, host, answer, .. } = asked;
         let result = match &wanted {
-            Wanted::Overlay { stream, patch } => self.overlay(stream, patch, service),
-            Wanted::Stream(edit) => self.stream(edit, host.as_ref(), service),
+            Change::Overlay { stream, patch } => self.overlay(stream, patch, service),
+            Change::Stream(edit) => self.stream(edit, host.as_ref(), service),
         };
         if answer.send(result).is_err() {
             tracing::debug!("a client has not waited for the answer to its change");
@@ -172,17 +172,17 @@ impl Changes {
         self.pending.clear();
     }
 
-    fn overlay(&mut self, name: &str, patch: &Object, service: &mut Service) -> Result<Made, Refusal> {
-        let Some(known) = service.config_of(name) else { return Err(Refusal::NoStream(name.to_owned())) };
+    fn overlay(&mut self, name: &str, patch: &Object, service: &mut Service) -> Result<ChangeOutcome, ChangeRefusal> {
+        let Some(known) = service.config_of(name) else { return Err(ChangeRefusal::NoStream(name.to_owned())) };
         let mut wanted = known.clone();
         let key = format!("stream[{name}].overlay");
-        wanted.overlay = patched_overlay(&known.overlay, patch, &key).map_err(Refusal::Invalid)?;
+        wanted.overlay = patched_overlay(&known.overlay, patch, &key).map_err(ChangeRefusal::Invalid)?;
         if service.view.model().is_none() && names_more(&wanted.overlay, &known.overlay) {
-            return Err(Refusal::Loading(
+            return Err(ChangeRefusal::Loading(
                 "hide and colors name its classes; everything else can be changed now".into(),
             ));
         }
-        service.check_labels(std::slice::from_ref(&wanted)).map_err(Refusal::Invalid)?;
+        service.check_labels(std::slice::from_ref(&wanted)).map_err(ChangeRefusal::Invalid)?;
         if wanted.overlay != known.overlay {
             service.redraw(name, &wanted.overlay);
             self.pending.insert(name.to_owned());
@@ -190,7 +190,7 @@ impl Changes {
         if !self.pending.is_empty() && self.tried.is_none_or(|at| at.elapsed() >= PAUSE) {
             self.remember(service);
         }
-        Ok(Made { not_remembered: if self.pending.is_empty() { None } else { self.unwritable.clone() } })
+        Ok(ChangeOutcome { not_remembered: if self.pending.is_empty() { None } else { self.unwritable.clone() } })
     }
 
     /// Writes the overlays of changed streams to the file.
@@ -237,25 +237,30 @@ impl Changes {
         config::replace(&self.path, &before, &text).map(drop).map_err(|error| error.to_string())
     }
 
-    fn stream(&mut self, edit: &Edit, host: Option<&SourceHost>, service: &mut Service) -> Result<Made, Refusal> {
+    fn stream(
+        &mut self,
+        edit: &Edit,
+        host: Option<&SourceHost>,
+        service: &mut Service,
+    ) -> Result<ChangeOutcome, ChangeRefusal> {
         // What was changed a moment ago belongs into the file that is read now.
         self.flush(service);
-        let before = config::read(&self.path).map_err(Refusal::File)?;
-        let file = config::parse(&before, &self.path).map_err(Refusal::File)?;
+        let before = config::read(&self.path).map_err(ChangeRefusal::File)?;
+        let file = config::parse(&before, &self.path).map_err(ChangeRefusal::File)?;
         check(edit, &file)?;
-        self.check_reserved(edit, &file).map_err(Refusal::Forbidden)?;
+        self.check_reserved(edit, &file).map_err(ChangeRefusal::Forbidden)?;
         let after = config::edit(&before, edit).map_err(|error| match error {
-            EditError::NoStream(name) => Refusal::NoStream(name),
-            EditError::Value(error) => Refusal::Invalid(vec![error]),
-            EditError::Syntax(problem) => Refusal::Failed(problem),
+            EditError::NoStream(name) => ChangeRefusal::NoStream(name),
+            EditError::Value(error) => ChangeRefusal::Invalid(vec![error]),
+            EditError::Syntax(problem) => ChangeRefusal::Failed(problem),
         })?;
-        let config =
-            config::parse(&after, &self.path).map_err(|errors| Refusal::Invalid(of_client(errors, edit, &file)))?;
-        check_sources(edit, &file, &config, host).map_err(Refusal::Forbidden)?;
-        service.check(&config).map_err(Refusal::Invalid)?;
+        let config = config::parse(&after, &self.path)
+            .map_err(|errors| ChangeRefusal::Invalid(of_client(errors, edit, &file)))?;
+        check_sources(edit, &file, &config, host).map_err(ChangeRefusal::Forbidden)?;
+        service.check(&config).map_err(ChangeRefusal::Invalid)?;
         if after != before {
             let replaced = config::replace(&self.path, &before, &after);
-            let replaced = replaced.map_err(|error| Refusal::Unwritable(error.to_string()))?;
+            let replaced = replaced.map_err(|error| ChangeRefusal::Unwritable(error.to_string()))?;
             if replaced == Replaced::Closed {
                 let file = self.path.display();
                 tracing::warn!(
@@ -272,7 +277,7 @@ impl Changes {
                 }
                 self.forget();
                 tell("streams changed by the API", &done);
-                Ok(Made::default())
+                Ok(ChangeOutcome::default())
             }
             Err(error) => Err(self.take_back(&before, &after, &file, service, error.to_string())),
         }
@@ -290,7 +295,14 @@ impl Changes {
     }
 
     /// The file and the service as they were before a change that could not be applied.
-    fn take_back(&self, before: &str, after: &str, file: &Config, service: &mut Service, problem: String) -> Refusal {
+    fn take_back(
+        &self,
+        before: &str,
+        after: &str,
+        file: &Config,
+        service: &mut Service,
+        problem: String,
+    ) -> ChangeRefusal {
         tracing::error!("a change by the API could not be applied and is taken back: {problem}");
         if let Err(error) = config::replace(&self.path, after, before) {
             tracing::error!("the file keeps it: {error}");
@@ -298,7 +310,7 @@ impl Changes {
         if let Err(error) = service.reload(file) {
             tracing::error!("what ran before does not run again: {error}");
         }
-        Refusal::Failed(problem)
+        ChangeRefusal::Failed(problem)
     }
 }
 
@@ -320,17 +332,17 @@ fn concerns(edit: &Edit, name: &str) -> bool {
 }
 
 /// What needs no look at the new file.
-fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
+fn check(edit: &Edit, file: &Config) -> Result<(), ChangeRefusal> {
     let exists = |name: &str| file.streams.iter().any(|stream| stream.name == name);
     match edit {
         Edit::Add(settings) => {
             if let Some(name) = settings.get("name").and_then(|name| name.as_str()).filter(|name| exists(name)) {
-                return Err(Refusal::Taken(name.to_owned()));
+                return Err(ChangeRefusal::Taken(name.to_owned()));
             }
             Ok(())
         }
         Edit::Change { stream, .. } | Edit::Remove { stream } if !exists(stream) => {
-            Err(Refusal::NoStream(stream.clone()))
+            Err(ChangeRefusal::NoStream(stream.clone()))
         }
         Edit::Change { stream, patch } => {
             let key = format!("stream[{stream}]");
@@ -341,12 +353,12 @@ fn check(edit: &Edit, file: &Config) -> Result<(), Refusal> {
                     problem: "cannot be changed: it is part of addresses that are in use".into(),
                     help: Some("add a stream of the new name and remove this one".into()),
                 };
-                return Err(Refusal::Invalid(vec![error]));
+                return Err(ChangeRefusal::Invalid(vec![error]));
             }
             let unknown = config::unknown_nulls(patch, "stream", &key);
-            if unknown.is_empty() { Ok(()) } else { Err(Refusal::Invalid(unknown)) }
+            if unknown.is_empty() { Ok(()) } else { Err(ChangeRefusal::Invalid(unknown)) }
         }
-        Edit::Remove { .. } if file.streams.len() == 1 => Err(Refusal::Last),
+        Edit::Remove { .. } if file.streams.len() == 1 => Err(ChangeRefusal::Last),
         Edit::Remove { .. } => Ok(()),
     }
 }
@@ -391,7 +403,7 @@ fn of_client(errors: ConfigErrors, edit: &Edit, before: &Config) -> Vec<ConfigEr
 }
 
 /// Logs what a reload has done.
-pub fn tell(what: &str, done: &Reloaded) {
+pub fn tell(what: &str, done: &ReloadReport) {
     let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
     tracing::info!(
         "{what}: started {}; restarted {}; redrawn {}; stopped {}; untouched {}; model {}",

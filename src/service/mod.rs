@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 use crate::access::Access;
 use crate::access::tls::Certificate;
 use crate::base::panic::panic_text;
-use crate::base::stop::{Stop, Woken};
+use crate::base::stop::{Stop, WakeReason};
 use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
 use crate::publish::encoder::{Choice, H264};
 use crate::publish::rtsp::RtspServer;
@@ -27,28 +27,28 @@ mod error;
 pub mod models;
 pub mod reload;
 pub mod reserved;
-pub mod running;
 pub mod stopping;
+pub mod stream_runner;
 mod warn;
 pub mod watch;
 
 pub use check::check_labels;
 pub use error::ServiceError;
-pub use reload::Reloaded;
+pub use reload::ReloadReport;
 pub use stopping::log_account;
 
-use crate::view::View;
-use crate::view::request::Asked;
+use crate::view::ServiceView;
+use crate::view::request::ChangeRequest;
 use check::{check_encoders, lines};
-use models::{Keeper, Models, Streams};
-use running::Running;
+use models::{ModelManager, Models, Streams};
 use stopping::stop_all;
+use stream_runner::StreamRunner;
 use warn::{opened, warn_of_readable_passwords};
 
 /// Handles requests of clients while the service starts.
 pub trait EarlyRequests {
     /// Applies a change that needs no model; keeps or refuses any other.
-    fn make_early(&mut self, asked: Asked, service: &mut Service);
+    fn make_early(&mut self, asked: ChangeRequest, service: &mut Service);
 
     /// Does what is due; called often.
     fn tick(&mut self, service: &Service);
@@ -56,18 +56,18 @@ pub trait EarlyRequests {
 
 /// A running service.
 pub struct Service {
-    pub view: Arc<View>,
+    pub view: Arc<ServiceView>,
     server: ServerConfig,
     model: ModelConfig,
-    running: Vec<Running>,
+    running: Vec<StreamRunner>,
     /// Streams that a reload was stopping when the whole service was stopped.
-    ending: Vec<Running>,
+    ending: Vec<StreamRunner>,
     /// Raised when the service is to stop.
     stop: Stop,
     /// What the model has to fit.
     streams: Streams,
     /// Changes that clients ask for; for [`changes::Changes`] to make.
-    asked: Receiver<Asked>,
+    asked: Receiver<ChangeRequest>,
     // Dropped after the streams, in this order.
     models: Option<Models>,
     http: HttpServer,
@@ -110,14 +110,15 @@ impl Service {
         let encoders = finish(&encoders, stop)?.map_err(|errors| ServiceError::runtime(lines(&errors)))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
-        let (view, incoming) = View::new(rtsp.address(), pool.stats());
+        let (view, incoming) = ServiceView::new(rtsp.address(), pool.stats());
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
-        let keeper = Keeper::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
+        let keeper = ModelManager::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
         // Before the first client comes: it finds all streams, though none has begun.
-        let running: Vec<Running> = config.streams.iter().map(|stream| Running::prepare(stream, None, &rtsp)).collect();
-        view.set_streams(running.iter().map(Running::view).collect());
+        let running: Vec<StreamRunner> =
+            config.streams.iter().map(|stream| StreamRunner::prepare(stream, None, &rtsp)).collect();
+        view.set_streams(running.iter().map(StreamRunner::view).collect());
         let http = http
             .serve_guarded(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())
             .map_err(ServiceError::runtime)?;
@@ -160,9 +161,9 @@ impl Service {
     fn start_all(
         &mut self,
         config: &Config,
-        mut keeper: Keeper,
+        mut keeper: ModelManager,
         changes: &mut dyn EarlyRequests,
-    ) -> Result<Keeper, ServiceError> {
+    ) -> Result<ModelManager, ServiceError> {
         let model = config.model.clone();
         let loading = begin("model", move || {
             let result = keeper.first(&model);
@@ -180,7 +181,7 @@ impl Service {
                 continue;
             }
             // A file at full speed would be through before the model is there.
-            for running in self.running.iter_mut().filter(|running| !running.is_patient() && !running.has_begun()) {
+            for running in self.running.iter_mut().filter(|running| !running.is_blocking() && !running.has_begun()) {
                 running.start(&self.pool)?;
             }
         }
@@ -206,7 +207,7 @@ impl Service {
 
     /// Whether all sources have ended for good.
     pub fn has_ended(&self) -> bool {
-        !self.running.is_empty() && self.running.iter().all(Running::has_ended)
+        !self.running.is_empty() && self.running.iter().all(StreamRunner::has_ended)
     }
 
     /// Follows the certificate's files, restarts streams whose stages were lost to a panic, and tells the viewers of those that have ended for good.
@@ -217,9 +218,9 @@ impl Service {
             tracing::error!("{error}; RTSP goes on with the old certificate");
         }
         for running in &mut self.running {
-            running.revive(&self.pool);
+            running.restart_if_dead(&self.pool);
             if running.has_ended() && running.is_finished() {
-                running.view().outlets.h264.close();
+                running.view().outputs.h264.close();
             }
         }
     }
@@ -276,7 +277,7 @@ impl Service {
     }
 
     /// Changes that clients ask for.
-    pub fn asked(&self) -> Receiver<Asked> {
+    pub fn asked(&self) -> Receiver<ChangeRequest> {
         self.asked.clone()
     }
 
@@ -306,7 +307,7 @@ impl Service {
     }
 
     fn show_streams(&self) {
-        self.view.set_streams(self.running.iter().map(Running::view).collect());
+        self.view.set_streams(self.running.iter().map(StreamRunner::view).collect());
     }
 
     /// Stops the sources, lets what is under way come out, closes recordings, and writes each stream's account to the log.
@@ -353,9 +354,9 @@ fn begin<T: Send + 'static>(
 fn finish<T>(result: &Receiver<Result<T, ServiceError>>, stop: &Stop) -> Result<T, ServiceError> {
     loop {
         match stop.wait_or_receive(Duration::from_secs(60), result) {
-            Woken::Raised => return Err(ServiceError::Stopped),
-            Woken::Item(result) => return result,
-            Woken::Time => {}
+            WakeReason::Raised => return Err(ServiceError::Stopped),
+            WakeReason::Item(result) => return result,
+            WakeReason::Time => {}
         }
     }
 }

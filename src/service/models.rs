@@ -17,13 +17,13 @@ use crate::base::panic::panic_text;
 use crate::base::stop::Stop;
 use crate::config::{ModelConfig, Provider, Require, StreamConfig};
 use crate::segment::ModelError;
-use crate::segment::card::Card;
-use crate::segment::choose::{self, Goal, Plan};
-use crate::segment::engine::{EngineKey, Places};
+use crate::segment::engine::{EngineKey, RuntimePaths};
 use crate::segment::file;
+use crate::segment::manifest::ModelManifest;
 use crate::segment::onnx::Model;
-use crate::segment::pool::{Crew, Pool};
-use crate::view::{ModelView, Outcome, View, Wish};
+use crate::segment::pool::{Pool, WorkerSpec};
+use crate::segment::tuning::{self, ThreadPlan, TuningGoal};
+use crate::view::{ModelChangeRequest, ModelChangeState, ModelView, ServiceView};
 
 /// How often the model's file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -41,53 +41,53 @@ const BUILDING: &str = "BUILDING ENGINE";
 pub type Streams = Arc<Mutex<Vec<StreamConfig>>>;
 
 /// Owns the model that runs.
-pub struct Keeper {
+pub struct ModelManager {
     pool: Arc<Pool>,
-    view: Arc<View>,
+    view: Arc<ServiceView>,
     streams: Streams,
-    current: Option<Current>,
+    current: Option<CurrentModel>,
     /// Another provider runs the model while TensorRT's engine is being built.
     building: bool,
 }
 
-struct Current {
+struct CurrentModel {
     model: Arc<Model>,
-    plan: Plan,
+    plan: ThreadPlan,
     /// Of the file that was loaded.
-    stamp: Stamp,
+    stamp: ModelFileStamp,
 }
 
 /// Length and time of a file; `None` where there is none.
 type Written = Option<(u64, SystemTime)>;
 
-/// Tells whether a model's file, its card or its weight files were written to.
+/// Tells whether a model's file, its manifest or its weight files were written to.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Stamp {
+struct ModelFileStamp {
     model: Written,
-    card: Written,
+    manifest: Written,
     external: Vec<Written>,
 }
 
 /// The files of a model, as they are looked at again and again.
-struct Files {
+struct WatchedModelFiles {
     model: PathBuf,
     /// Weight files that the model named when it was written last.
     external: Vec<PathBuf>,
     listed: Written,
 }
 
-impl Files {
-    fn of(model: &Path) -> Files {
-        Files { model: model.to_path_buf(), external: Vec::new(), listed: None }
+impl WatchedModelFiles {
+    fn of(model: &Path) -> WatchedModelFiles {
+        WatchedModelFiles { model: model.to_path_buf(), external: Vec::new(), listed: None }
     }
 
-    fn stamp(&mut self) -> Stamp {
+    fn stamp(&mut self) -> ModelFileStamp {
         let model = written(&self.model);
         if model != self.listed {
             (self.external, self.listed) = (file::external_of(&self.model), model);
         }
         let external = self.external.iter().map(|path| written(path)).collect();
-        Stamp { model, card: written(&Card::path_for(&self.model)), external }
+        ModelFileStamp { model, manifest: written(&ModelManifest::path_for(&self.model)), external }
     }
 }
 
@@ -96,10 +96,10 @@ fn written(path: &Path) -> Written {
     Some((facts.len(), facts.modified().ok()?))
 }
 
-impl Keeper {
-    pub fn new(pool: Arc<Pool>, view: Arc<View>, streams: Streams) -> Self {
+impl ModelManager {
+    pub fn new(pool: Arc<Pool>, view: Arc<ServiceView>, streams: Streams) -> Self {
         pool.notice().set(LOADING);
-        Keeper { pool, view, streams, current: None, building: false }
+        ModelManager { pool, view, streams, current: None, building: false }
     }
 
     /// Loads the first model; where TensorRT has to build an engine for it, on another provider for the time being.
@@ -107,8 +107,8 @@ impl Keeper {
     /// # Errors
     /// Why the service cannot run with it.
     pub fn first(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
-        match interim(config, &Places::default()) {
-            Some(Interim { providers }) if !providers.is_empty() => {
+        match interim(config, &RuntimePaths::default()) {
+            Some(InterimModel { providers }) if !providers.is_empty() => {
                 self.load_first(&ModelConfig { providers, ..config.clone() })?;
                 self.building = true;
                 Ok(())
@@ -122,12 +122,12 @@ impl Keeper {
     }
 
     fn load_first(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
-        let stamp = Files::of(&config.path).stamp();
+        let stamp = WatchedModelFiles::of(&config.path).stamp();
         let goal = self.goal();
-        let model = Arc::new(Model::load(config, choose::usual_threads(config, goal))?);
+        let model = Arc::new(Model::load(config, tuning::usual_threads(config, goal))?);
         self.fits(&model).map_err(ServiceError::Configuration)?;
         let runtime = |error: crate::segment::SegmentError| ServiceError::Runtime(error.0);
-        let (plan, trials) = choose::measured(&model, goal).map_err(runtime)?;
+        let (plan, trials) = tuning::measured(&model, goal).map_err(runtime)?;
         let time = match trials.iter().find(|trial| trial.plan == plan) {
             Some(trial) => trial.latency,
             None => model.time(plan.threads).map_err(runtime)?,
@@ -135,7 +135,7 @@ impl Keeper {
         for trial in &trials {
             tracing::debug!(workers = trial.plan.workers, threads = trial.plan.threads, fps = trial.fps, latency = ?trial.latency, "measured");
         }
-        self.install(Current { model, plan, stamp }, time).map_err(ServiceError::Runtime)
+        self.install(CurrentModel { model, plan, stamp }, time).map_err(ServiceError::Runtime)
     }
 
     /// Another model in the place of the one that runs.
@@ -145,9 +145,9 @@ impl Keeper {
     pub fn change(&mut self, config: &ModelConfig, force: bool) -> Result<(), String> {
         let Some(current) = &self.current else { return Err("there is no model yet".into()) };
         let (before, plan) = (Arc::clone(&current.model), current.plan);
-        let stamp = Files::of(&config.path).stamp();
+        let stamp = WatchedModelFiles::of(&config.path).stamp();
         let goal = self.goal();
-        let threads = if before.provider == Provider::Cpu { plan.threads } else { choose::usual_threads(config, goal) };
+        let threads = if before.provider == Provider::Cpu { plan.threads } else { tuning::usual_threads(config, goal) };
         // A library that panics over a file is a reason to refuse the file.
         let loaded = catch_unwind(AssertUnwindSafe(|| Model::load(config, threads)));
         let model = match loaded {
@@ -166,10 +166,10 @@ impl Keeper {
                 before.provider.name()
             ));
         }
-        let usual = choose::usual(&model, goal);
+        let usual = tuning::usual(&model, goal);
         // Cores are shared as they were: measuring anew would take them from the streams.
         let plan = if model.provider == before.provider && model.config().workers == before.config().workers {
-            Plan { max_batch: usual.max_batch, ..plan }
+            ThreadPlan { max_batch: usual.max_batch, ..plan }
         } else {
             usual
         };
@@ -178,14 +178,14 @@ impl Keeper {
         if ratio > NOTABLY_SLOWER {
             tracing::warn!(model = model.name(), "takes {ratio:.1} times as long as {}", before.name());
         }
-        self.install(Current { model, plan, stamp }, time)
+        self.install(CurrentModel { model, plan, stamp }, time)
     }
 
-    fn install(&mut self, next: Current, time: Duration) -> Result<(), String> {
-        let Current { model, plan, .. } = &next;
+    fn install(&mut self, next: CurrentModel, time: Duration) -> Result<(), String> {
+        let CurrentModel { model, plan, .. } = &next;
         let (maker, threads) = (Arc::clone(model), plan.threads);
         let factory = Box::new(move || maker.segmenter(threads).map(|segmenter| Box::new(segmenter) as Box<_>));
-        let crew = Crew { workers: plan.workers, max_batch: plan.max_batch, factory };
+        let crew = WorkerSpec { workers: plan.workers, max_batch: plan.max_batch, factory };
         self.pool.install(crew).map_err(|error| error.0)?;
         self.pool.notice().clear();
         self.view.set_model(view_of(model, *plan, time));
@@ -205,7 +205,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn goal(&self) -> Goal {
+    fn goal(&self) -> TuningGoal {
         goal(self.lock_streams().len())
     }
 
@@ -223,12 +223,12 @@ impl Keeper {
     /// Changes the model and says what became of it.
     fn try_change(&mut self, config: &ModelConfig, force: bool) {
         let path = config.path.clone();
-        self.view.set_change(path.clone(), Outcome::Loading);
+        self.view.set_change(path.clone(), ModelChangeState::Loading);
         let outcome = match self.change(config, force) {
-            Ok(()) => Outcome::Done,
+            Ok(()) => ModelChangeState::Done,
             Err(reason) => {
                 tracing::error!(model = %path.display(), "refused, the model before goes on: {reason}");
-                Outcome::Refused(reason)
+                ModelChangeState::Refused(reason)
             }
         };
         self.view.set_change(path, outcome);
@@ -237,13 +237,13 @@ impl Keeper {
 
 /// What to run on while TensorRT builds an engine.
 #[derive(Debug, PartialEq, Eq)]
-struct Interim {
+struct InterimModel {
     /// Empty: there is nothing else to run on.
     providers: Vec<Provider>,
 }
 
 /// `None` where no engine has to be built: TensorRT is not asked for first, there is no GPU, or the engine is in the cache.
-fn interim(config: &ModelConfig, places: &Places) -> Option<Interim> {
+fn interim(config: &ModelConfig, places: &RuntimePaths) -> Option<InterimModel> {
     if config.providers.first() != Some(&Provider::TensorRt) {
         return None;
     }
@@ -258,15 +258,15 @@ fn interim(config: &ModelConfig, places: &Places) -> Option<Interim> {
         Provider::Cuda => true,
         Provider::Cpu => config.require == Require::Any,
     };
-    Some(Interim { providers: config.providers.iter().copied().filter(usable).collect() })
+    Some(InterimModel { providers: config.providers.iter().copied().filter(usable).collect() })
 }
 
 /// One live stream wants its masks soon; several want many.
-pub fn goal(streams: usize) -> Goal {
-    if streams > 1 { Goal::Throughput } else { Goal::Latency }
+pub fn goal(streams: usize) -> TuningGoal {
+    if streams > 1 { TuningGoal::Throughput } else { TuningGoal::Latency }
 }
 
-/// The thread that waits for wishes, new settings and changed files. Dropping it ends it after the change it is on.
+/// The thread that waits for model_requests, new settings and changed files. Dropping it ends it after the change it is on.
 pub struct Models {
     settings: Arc<Mutex<ModelConfig>>,
     stop: Stop,
@@ -276,7 +276,11 @@ pub struct Models {
 impl Models {
     /// # Errors
     /// When no thread can be had.
-    pub fn start(keeper: Keeper, config: ModelConfig, wished: Receiver<Wish>) -> Result<Models, ServiceError> {
+    pub fn start(
+        keeper: ModelManager,
+        config: ModelConfig,
+        wished: Receiver<ModelChangeRequest>,
+    ) -> Result<Models, ServiceError> {
         let settings = Arc::new(Mutex::new(config));
         let stop = Stop::default();
         let (shared, stopped) = (Arc::clone(&settings), stop.clone());
@@ -302,14 +306,14 @@ impl Drop for Models {
     }
 }
 
-fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wish>, stop: &Stop) {
+fn watch(mut keeper: ModelManager, settings: &Mutex<ModelConfig>, wished: &Receiver<ModelChangeRequest>, stop: &Stop) {
     let settings_now = || settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut configured = settings_now();
-    // A wish replaces the configured path until the configuration changes.
+    // A request replaces the configured path until the configuration changes.
     let mut wanted = configured.clone();
     let mut known = keeper.current.as_ref().map(|current| current.stamp.clone()).unwrap_or_default();
     let mut seen = known.clone();
-    let mut files = Files::of(&wanted.path);
+    let mut files = WatchedModelFiles::of(&wanted.path);
     if std::mem::take(&mut keeper.building) {
         let notice = keeper.pool.notice();
         notice.set(BUILDING);
@@ -319,13 +323,13 @@ fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wi
     }
     while !stop.is_raised() {
         match wished.recv_timeout(LOOK) {
-            Ok(Wish { path, force }) => {
+            Ok(ModelChangeRequest { path, force }) => {
                 let config = ModelConfig { path, ..wanted.clone() };
                 keeper.try_change(&config, force);
                 if keeper.current.as_ref().is_some_and(|current| current.model.path == config.path) {
                     wanted = config;
                 }
-                files = Files::of(&wanted.path);
+                files = WatchedModelFiles::of(&wanted.path);
                 known = files.stamp();
                 seen = known.clone();
                 continue;
@@ -338,7 +342,7 @@ fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wi
             tracing::info!(model = %latest.path.display(), "the configuration has another model");
             keeper.try_change(&latest, true);
             (configured, wanted) = (latest.clone(), latest);
-            files = Files::of(&wanted.path);
+            files = WatchedModelFiles::of(&wanted.path);
             known = files.stamp();
             seen = known.clone();
             continue;
@@ -354,7 +358,7 @@ fn watch(mut keeper: Keeper, settings: &Mutex<ModelConfig>, wished: &Receiver<Wi
     }
 }
 
-fn view_of(model: &Model, plan: Plan, time: Duration) -> ModelView {
+fn view_of(model: &Model, plan: ThreadPlan, time: Duration) -> ModelView {
     ModelView {
         name: model.name(),
         path: model.path.clone(),
@@ -379,11 +383,11 @@ mod tests {
     use super::*;
 
     /// A machine with one GPU.
-    fn places(folder: &Path) -> Places {
+    fn places(folder: &Path) -> RuntimePaths {
         let page = folder.join("driver/gpus/0000:01:00.0");
         std::fs::create_dir_all(&page).unwrap();
         std::fs::write(page.join("information"), "Model: NVIDIA L4\n").unwrap();
-        Places { driver: folder.join("driver"), libraries: Vec::new() }
+        RuntimePaths { driver: folder.join("driver"), libraries: Vec::new() }
     }
 
     #[test]
@@ -404,7 +408,7 @@ mod tests {
         let alone = ModelConfig { providers: vec![Provider::TensorRt], ..config.clone() };
         assert_eq!(rest(&alone), Some(Vec::new()));
         assert_eq!(rest(&ModelConfig { providers: vec![Provider::Cuda], ..config.clone() }), None);
-        let none = Places { driver: "/nowhere".into(), libraries: Vec::new() };
+        let none = RuntimePaths { driver: "/nowhere".into(), libraries: Vec::new() };
         assert_eq!(interim(&config, &none), None, "without a GPU nothing is built");
         // With an engine in the cache there is nothing to wait for.
         let engines = EngineKey::of(&file::read(&path).unwrap(), 0, &places).folder(&cache);
@@ -414,10 +418,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_tells_a_changed_file_card_or_weights() {
+    fn a_stamp_detects_a_changed_file_manifest_or_weights() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
-        let mut files = Files::of(&path);
+        let mut files = WatchedModelFiles::of(&path);
         let gone = files.stamp();
         std::fs::write(&path, "one").unwrap();
         let first = files.stamp();
@@ -429,7 +433,7 @@ mod tests {
         let model = [&[0x3a, graph.len() as u8], graph.as_slice()].concat();
         std::fs::write(&path, model).unwrap();
         let second = files.stamp();
-        std::fs::write(folder.path().join("model.toml"), "card").unwrap();
+        std::fs::write(folder.path().join("model.toml"), "manifest").unwrap();
         let third = files.stamp();
         std::fs::write(folder.path().join("w"), "weights").unwrap();
         let fourth = files.stamp();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::running::Running;
+use super::stream_runner::StreamRunner;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 
@@ -14,24 +14,24 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Streams that have not stopped.
 #[derive(Default)]
-pub(super) struct Unstopped {
+pub(super) struct UnstoppedStreams {
     /// The names of those that did not stop in time and were left behind.
     pub hung: Vec<String>,
     /// Those whose end was not waited for, because the whole service stops.
-    pub ending: Vec<Running>,
+    pub ending: Vec<StreamRunner>,
 }
 
 /// Stops streams side by side and logs their accounts. With `abort`, the wait ends when that is raised: then the streams are
 /// handed back, to be stopped together with all others.
-pub(super) fn stop_all(mut streams: Vec<Running>, abort: Option<&Stop>) -> Unstopped {
-    streams.iter().for_each(Running::stop);
+pub(super) fn stop_all(mut streams: Vec<StreamRunner>, abort: Option<&Stop>) -> UnstoppedStreams {
+    streams.iter().for_each(StreamRunner::stop);
     let deadline = Instant::now() + DEADLINE;
     let never = Stop::default();
     let abort = abort.unwrap_or(&never);
-    let mut unstopped = Unstopped::default();
+    let mut unstopped = UnstoppedStreams::default();
     while streams.iter().any(|stream| !stream.is_finished()) && Instant::now() < deadline {
         if abort.wait(POLL) {
-            (streams, unstopped.ending) = streams.into_iter().partition(Running::is_finished);
+            (streams, unstopped.ending) = streams.into_iter().partition(StreamRunner::is_finished);
             break;
         }
     }

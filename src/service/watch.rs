@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use super::ServiceError;
-use crate::base::status::State;
+use crate::base::status::StreamState;
 use crate::base::stop::Stop;
 use crate::segment::pool::{MAKE_LIMIT, Pool, RUN_LIMIT};
-use crate::view::View;
+use crate::view::ServiceView;
 
 /// The run loop may be busy with one change for this long, even where the watchdog's interval is shorter: it waits for
 /// streams to stop, for some seconds.
@@ -27,15 +27,15 @@ const HUNG_LIMIT: usize = 3;
 
 /// Shows that the run loop is alive. Clones are one.
 #[derive(Clone, Debug)]
-pub struct Beat(Arc<Mutex<Instant>>);
+pub struct Heartbeat(Arc<Mutex<Instant>>);
 
-impl Default for Beat {
+impl Default for Heartbeat {
     fn default() -> Self {
-        Beat(Arc::new(Mutex::new(Instant::now())))
+        Heartbeat(Arc::new(Mutex::new(Instant::now())))
     }
 }
 
-impl Beat {
+impl Heartbeat {
     /// The run loop is at its beginning again.
     pub fn beat(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -48,7 +48,7 @@ impl Beat {
 
 /// How long each part of the service may show no sign of life.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct WatchdogLimits {
     run_loop: Duration,
     /// A run of the model.
     run: Duration,
@@ -57,7 +57,7 @@ struct Limits {
 }
 
 /// What only a restart of the whole service can repair, in words.
-fn fault(view: &View, pool: &Pool, beat: &Beat, limits: Limits) -> Option<String> {
+fn fault(view: &ServiceView, pool: &Pool, beat: &Heartbeat, limits: WatchdogLimits) -> Option<String> {
     let age = beat.age();
     if age > limits.run_loop {
         return Some(format!("the run loop has not responded for {:.0} s", age.as_secs_f64()));
@@ -79,10 +79,10 @@ impl Watchdog {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(view: Arc<View>, pool: Arc<Pool>, beat: Beat) -> Result<Watchdog, ServiceError> {
+    pub fn start(view: Arc<ServiceView>, pool: Arc<Pool>, beat: Heartbeat) -> Result<Watchdog, ServiceError> {
         let stop = Stop::default();
         let Some(interval) = sd_notify::watchdog_enabled() else { return Ok(Watchdog { stop, thread: None }) };
-        let limits = Limits { run_loop: interval.max(LOOP_LIMIT), run: RUN_LIMIT, make: MAKE_LIMIT };
+        let limits = WatchdogLimits { run_loop: interval.max(LOOP_LIMIT), run: RUN_LIMIT, make: MAKE_LIMIT };
         let stopped = stop.clone();
         let report = move || {
             let mut known = None;
@@ -118,14 +118,14 @@ impl Drop for Watchdog {
 }
 
 /// Follows the service's start, reloads and end, and tells systemd, when there is one.
-pub struct Watch {
-    view: Arc<View>,
+pub struct SystemdNotifier {
+    view: Arc<ServiceView>,
     ready: bool,
 }
 
-impl Watch {
-    pub fn new(view: Arc<View>) -> Self {
-        Watch { view, ready: false }
+impl SystemdNotifier {
+    pub fn new(view: Arc<ServiceView>) -> Self {
+        SystemdNotifier { view, ready: false }
     }
 
     /// Looks at the streams; true the first time that all have started.
@@ -155,7 +155,7 @@ impl Watch {
 
     fn summary(&self) -> String {
         let streams = self.view.streams();
-        let live = streams.iter().filter(|stream| stream.status.state() == State::Live).count();
+        let live = streams.iter().filter(|stream| stream.status.state() == StreamState::Live).count();
         let model = self.view.model().map_or("not loaded".into(), |model| format!("on {}", model.actual));
         format!("{live} of {} streams live, model {model}", streams.len())
     }
@@ -164,7 +164,7 @@ impl Watch {
 fn notify(states: &[NotifyState<'_>]) {
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(states) {
-        crate::base::repeats::warn("", "", &format!("systemd cannot be notified: {error}"));
+        crate::base::log_dedup::warn("", "", &format!("systemd cannot be notified: {error}"));
     }
 }
 
@@ -176,22 +176,25 @@ mod tests {
     use crate::base::ledger::DropReason;
     use crate::base::status::Status;
     use crate::config::{SourceSpec, defaults_stream};
-    use crate::publish::live::Outlets;
+    use crate::publish::live::StreamOutputs;
     use crate::stream::display::Display;
     use crate::view::StreamView;
 
-    const LIMITS: Limits =
-        Limits { run_loop: Duration::from_secs(600), run: Duration::from_secs(600), make: Duration::from_secs(600) };
+    const LIMITS: WatchdogLimits = WatchdogLimits {
+        run_loop: Duration::from_secs(600),
+        run: Duration::from_secs(600),
+        make: Duration::from_secs(600),
+    };
 
     /// A service with one stream that runs.
-    fn service() -> (View, Pool, Arc<Status>) {
+    fn service() -> (ServiceView, Pool, Arc<Status>) {
         let pool = Pool::idle(2).unwrap();
-        let (view, _) = View::new("127.0.0.1:8554".parse().unwrap(), pool.stats());
+        let (view, _) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), pool.stats());
         let config = defaults_stream("gate", SourceSpec::parse("test://black", Path::new("/")).unwrap());
         let status = Arc::new(Status::quiet("gate"));
         view.set_streams(vec![Arc::new(StreamView {
             status: Arc::clone(&status),
-            outlets: Outlets::default(),
+            outputs: StreamOutputs::default(),
             recordings: None,
             display: Arc::new(Display::new(config.overlay.clone())),
             config,
@@ -202,8 +205,8 @@ mod tests {
     #[test]
     fn a_stream_that_publishes_nothing_is_no_reason_to_restart_the_service() {
         let (view, pool, status) = service();
-        let beat = Beat::default();
-        status.set_shown(State::Live, None, Instant::now());
+        let beat = Heartbeat::default();
+        status.set_shown(StreamState::Live, None, Instant::now());
         for reason in [DropReason::OutputFailed, DropReason::EncoderBusy] {
             status.ledger.open().dropped(reason);
             assert_eq!(fault(&view, &pool, &beat, LIMITS), None);
@@ -217,8 +220,8 @@ mod tests {
     #[test]
     fn a_run_loop_that_hangs_is_a_reason() {
         let (view, pool, _) = service();
-        let beat = Beat::default();
-        let limits = Limits { run_loop: Duration::ZERO, ..LIMITS };
+        let beat = Heartbeat::default();
+        let limits = WatchdogLimits { run_loop: Duration::ZERO, ..LIMITS };
         let found = fault(&view, &pool, &beat, limits).expect("it has not come round");
         assert!(found.starts_with("the run loop has not responded for "), "{found}");
         assert_eq!(fault(&view, &pool, &beat, LIMITS), None);

@@ -1,6 +1,6 @@
 //! One stream: its stages, their supervisor, its accounts.
 //!
-//! A stage is one named thread. [`supervisor`] owns the capture stage and retries for ever; [`show`] is the overlay
+//! A stage is one named thread. [`supervisor`] owns the capture stage and retries for ever; [`overlay_stage`] is the overlay
 //! stage, which outlives the source's absences to tell viewers of them. Segmentation is shared by all streams
 //! ([`crate::segment::pool`]); encoders run in GStreamer's threads. Stopping begins at the source: the capture stage
 //! lets go of its queues, the pool works off the lane and lets go of it, the overlay sees its feed closed and finishes
@@ -14,27 +14,27 @@ use crate::base::panic::panic_text;
 use crate::base::queue::{WhenFull, queue};
 use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
-use crate::events::Watch;
+use crate::events::EventDetector;
 use crate::frame::Frame;
 use crate::publish::Output;
-use crate::segment::pool::{Lane, LaneOutput, Matched, Pool};
+use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, Pool};
 
-pub mod behind;
 pub mod display;
+pub mod lag;
+pub mod overlay_stage;
 mod pace;
-pub mod show;
 pub mod supervisor;
 
-use crate::base::ledger::Entry;
+use crate::base::ledger::LedgerEntry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
+pub use overlay_stage::Tap;
 pub use pace::Pace;
-pub use show::Tap;
 
 use display::Display;
 
 /// What a stream is made of.
-pub struct Parts {
+pub struct StreamParts {
     pub config: StreamConfig,
     pub pace: Pace,
     pub source: Box<dyn Source>,
@@ -45,7 +45,7 @@ pub struct Parts {
     /// Sees every mask with its frame before it is drawn, in order (`segment --mask-dir`, class shares).
     pub tap: Option<Tap>,
     /// Looks for events in every mask.
-    pub watch: Option<Watch>,
+    pub watch: Option<EventDetector>,
 }
 
 /// Masks that wait for the overlay: only the newest counts.
@@ -72,8 +72,8 @@ impl Stream {
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn start(parts: Parts, pool: &Pool) -> Result<Stream, StreamError> {
-        let Parts { config, pace, source, output, status, display, tap, watch } = parts;
+    pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
+        let StreamParts { config, pace, source, output, status, display, tap, watch } = parts;
         let stop = Stop::default();
         let in_work = pool.in_work();
         let (downstream, feed) = match (config.show, pace) {
@@ -82,23 +82,24 @@ impl Stream {
                 // A file's queue keeps every worker busy; a live stream's holds the latest only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_work }, when_full);
                 let (drawn, overlay_feed) = queue::<Matched>(in_work, when_full);
-                pool.add(Lane::new(Arc::clone(&status), waiting, LaneOutput::Matched(drawn)));
-                (supervisor::Downstream::Matched { requests }, show::Feed::Matched(overlay_feed))
+                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(drawn)));
+                (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(overlay_feed))
             }
             (Show::FullRate, pace) => {
                 let when_full = pace.when_full();
                 let (requests, waiting) = queue(1, WhenFull::DropOldest);
                 let (masks, newest) = queue(NEWEST, WhenFull::DropOldest);
-                let (frames, overlay_frames) = queue::<(Frame, Entry)>(OVERLAY_FRAMES, when_full);
-                pool.add(Lane::new(Arc::clone(&status), waiting, LaneOutput::Newest(masks)));
+                let (frames, overlay_frames) = queue::<(Frame, LedgerEntry)>(OVERLAY_FRAMES, when_full);
+                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Newest(masks)));
                 (
                     supervisor::Downstream::FullRate { requests, frames },
-                    show::Feed::FullRate { frames: overlay_frames, masks: newest },
+                    overlay_stage::OverlayInput::FullRate { frames: overlay_frames, masks: newest },
                 )
             }
         };
         let shower =
-            show::Shower::new(&config, display, pool.notice(), output, Arc::clone(&status), pace, tap).watched(watch);
+            overlay_stage::OverlayStage::new(&config, display, pool.notice(), output, Arc::clone(&status), pace, tap)
+                .watched(watch);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Whatever ends this stage, a panic included: nobody would draw what the source still brings.

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::SendError;
 
-use super::behind::{Arrival, Behind, Standing};
+use super::lag::{Arrival, LagTracker, Lateness};
 use super::pace::Pace;
-use crate::base::ledger::{DropReason, Entry};
+use crate::base::ledger::{DropReason, LedgerEntry};
+use crate::base::log_dedup;
 use crate::base::panic::panic_text;
 use crate::base::queue::Sender;
-use crate::base::repeats;
 use crate::base::retry::Retry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
-use crate::capture::{Captured, CapturedFrame, KeyframeWait, Presence, Source};
+use crate::capture::{Captured, CapturedFrame, KeyframeWait, Reachability, Source};
 use crate::frame::Frame;
 use crate::segment::pool::Request;
 
@@ -52,7 +52,7 @@ pub enum Downstream {
     /// Each frame waits for its mask.
     Matched { requests: Sender<Request> },
     /// Frames go to the overlay at once, and to the model when it has time.
-    FullRate { requests: Sender<Request>, frames: Sender<(Frame, Entry)> },
+    FullRate { requests: Sender<Request>, frames: Sender<(Frame, LedgerEntry)> },
 }
 
 /// Owns a stream's source.
@@ -69,9 +69,9 @@ pub struct Supervisor {
 
 /// When a connection brought its first frame and its last.
 #[derive(Default)]
-struct Flow(Option<(Instant, Instant)>);
+struct ConnectionSpan(Option<(Instant, Instant)>);
 
-impl Flow {
+impl ConnectionSpan {
     fn frame(&mut self, at: Instant) {
         self.0 = Some((self.0.map_or(at, |(first, _)| first), at));
     }
@@ -82,7 +82,7 @@ impl Flow {
 }
 
 /// How a run of the source ended.
-enum End {
+enum SourceEnd {
     /// By request, or because nobody takes its frames any more.
     Stopped,
     /// The source has no more frames.
@@ -95,7 +95,7 @@ enum End {
 }
 
 /// How a pause ended.
-enum Pause {
+enum PauseEnd {
     Over,
     /// The source was away, and no longer is.
     Returned,
@@ -104,14 +104,14 @@ enum Pause {
 
 /// How long the source has been waited for since its last frame.
 #[derive(Default)]
-struct Waiting {
+struct SourceWait {
     time: Duration,
     /// The clock ran on while this process did not; how long the source had nothing is not known.
     unpunctual: bool,
     held_up: bool,
 }
 
-impl Waiting {
+impl SourceWait {
     fn add(&mut self, took: Duration) {
         self.unpunctual |= took > POLL + UNPUNCTUAL;
         self.held_up |= took > POLL + HELD_UP;
@@ -128,17 +128,17 @@ impl Supervisor {
         let mut retry = Retry::new();
         let mut seq = 0;
         while !self.stop.is_raised() {
-            let mut flow = Flow::default();
+            let mut flow = ConnectionSpan::default();
             let end = match catch_unwind(AssertUnwindSafe(|| self.run_once(&mut seq, &mut flow))) {
                 Ok(end) => end,
                 Err(panic) => {
                     self.status.count_panic();
-                    End::Failed(format!("the capture stage panicked at frame {seq}: {}", panic_text(&*panic)))
+                    SourceEnd::Failed(format!("the capture stage panicked at frame {seq}: {}", panic_text(&*panic)))
                 }
             };
             let reason = match end {
-                End::Stopped => return,
-                End::Ended if self.pace == Pace::File || !self.source.is_restartable() => {
+                SourceEnd::Stopped => return,
+                SourceEnd::Ended if self.pace == Pace::File || !self.source.is_restartable() => {
                     tracing::debug!(stream = &*stream, stage = "capture", "{source} has ended");
                     self.status.set_offline("the source has ended".into());
                     self.status.set_ended();
@@ -148,23 +148,23 @@ impl Supervisor {
                     }
                     return;
                 }
-                End::Late(lag) => {
+                SourceEnd::Late(lag) => {
                     // A camera that delivers is not to be spared: it is called again at once.
                     self.status.count_late_connection();
                     let lag = lag.as_secs_f64();
                     self.status.set_offline(format!("{source}: its frames stayed {lag:.1} s late; it is opened anew"));
                     continue;
                 }
-                End::HeldUp(reason) if self.pace != Pace::File => {
+                SourceEnd::HeldUp(reason) if self.pace != Pace::File => {
                     // Not its fault, either.
                     self.status.set_offline(format!("{source}: this process was held up: {reason}"));
                     continue;
                 }
-                End::Ended => format!("{source}: the source ended the stream"),
-                End::Failed(reason) | End::HeldUp(reason) => {
+                SourceEnd::Ended => format!("{source}: the source ended the stream"),
+                SourceEnd::Failed(reason) | SourceEnd::HeldUp(reason) => {
                     // A connection that has brought frames was none that is refused.
                     let refusal =
-                        if flow.0.is_none() { self.source.presence().and_then(|it| it.refusal()) } else { None };
+                        if flow.0.is_none() { self.source.reachability().and_then(|it| it.refusal()) } else { None };
                     format!("{source}: {}", refusal.unwrap_or(reason))
                 }
             };
@@ -178,34 +178,34 @@ impl Supervisor {
             let next = format!("next try in {:.1} s", pause.as_secs_f64());
             tracing::debug!(stream = &*stream, stage = "capture", reason, "{next}");
             // With the reason: it may be another one than the one that took the stream off air.
-            repeats::info(&stream, "capture", &format!("{reason}; {next}"));
+            log_dedup::info(&stream, "capture", &format!("{reason}; {next}"));
             match self.pause(pause) {
-                Pause::Over => {}
-                Pause::Returned => {
+                PauseEnd::Over => {}
+                PauseEnd::Returned => {
                     tracing::info!(stream = &*stream, stage = "capture", "{source} is there again");
                     // It was switched on: what failed before says nothing of it now.
                     retry = Retry::new();
                 }
-                Pause::Stopped => return,
+                PauseEnd::Stopped => return,
             }
         }
     }
 
     /// Waits, and lets it be known that somebody does; no longer than until a source that is away returns.
-    fn pause(&self, pause: Duration) -> Pause {
+    fn pause(&self, pause: Duration) -> PauseEnd {
         let until = Instant::now() + pause;
-        let place = self.source.presence().filter(|place| !place.is_there());
+        let place = self.source.reachability().filter(|place| !place.is_there());
         loop {
             self.status.beat();
             let left = until.saturating_duration_since(Instant::now());
             if self.stop.wait(left.min(BEAT)) {
-                return Pause::Stopped;
+                return PauseEnd::Stopped;
             }
             if left.is_zero() {
-                return Pause::Over;
+                return PauseEnd::Over;
             }
-            if place.as_ref().is_some_and(Presence::is_there) {
-                return Pause::Returned;
+            if place.as_ref().is_some_and(Reachability::is_there) {
+                return PauseEnd::Returned;
             }
         }
     }
@@ -217,12 +217,12 @@ impl Supervisor {
     }
 
     /// One connection, from opening the source to its end.
-    fn run_once(&self, seq: &mut u64, flow: &mut Flow) -> End {
+    fn run_once(&self, seq: &mut u64, flow: &mut ConnectionSpan) -> SourceEnd {
         let mut capture = match self.source.open() {
             Ok(capture) => capture,
-            Err(error) => return End::Failed(error.0),
+            Err(error) => return SourceEnd::Failed(error.0),
         };
-        let mut waiting = Waiting::default();
+        let mut waiting = SourceWait::default();
         let mut behind = None;
         let mut was_late = false;
         let mut patience = self.silence_timeout.max(FIRST_FRAME);
@@ -234,14 +234,14 @@ impl Supervisor {
             waiting.add(asked.elapsed());
             match next {
                 Ok(Captured::Frame(mut frame)) => {
-                    let Waiting { time, unpunctual, .. } = std::mem::take(&mut waiting);
+                    let SourceWait { time, unpunctual, .. } = std::mem::take(&mut waiting);
                     flow.frame(Instant::now());
                     patience = self.silence_timeout;
                     if !announced {
                         announced = true;
                         let follow = self.pace == Pace::Live && capture.may_fall_behind();
                         tracing::debug!(stream = &*self.status.name, stage = "capture", follow, "the first frame");
-                        behind = follow.then(|| Behind::new(self.max_latency));
+                        behind = follow.then(|| LagTracker::new(self.max_latency));
                         if let Some(frames) = capture.expected_frames() {
                             self.status.set_expected_frames(frames);
                         }
@@ -255,7 +255,7 @@ impl Supervisor {
                         if standing.late {
                             self.drop_late(&frame, seq);
                             if standing.late_for > LATE_LIMIT {
-                                return End::Late(standing.lag);
+                                return SourceEnd::Late(standing.lag);
                             }
                             continue;
                         }
@@ -263,7 +263,7 @@ impl Supervisor {
                         frame.captured_at = frame.captured_at.checked_sub(standing.lag).unwrap_or(frame.captured_at);
                     }
                     if !self.pass_on(frame, seq) {
-                        return End::Stopped;
+                        return SourceEnd::Stopped;
                     }
                 }
                 Ok(Captured::Silence) if announced && capture.may_pause() => {}
@@ -282,7 +282,7 @@ impl Supervisor {
                         Pace::Live | Pace::Patient => silent > patience,
                     };
                     if given_up {
-                        return End::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));
+                        return SourceEnd::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));
                     }
                 }
                 Ok(Captured::NoKeyframe(wait)) => {
@@ -294,20 +294,20 @@ impl Supervisor {
                     if let Some(shortfall) = capture.shortfall() {
                         self.status.set_shortfall(shortfall);
                     }
-                    return End::Ended;
+                    return SourceEnd::Ended;
                 }
-                Err(error) if waiting.held_up && announced => return End::HeldUp(error.0),
-                Err(error) => return End::Failed(error.0),
+                Err(error) if waiting.held_up && announced => return SourceEnd::HeldUp(error.0),
+                Err(error) => return SourceEnd::Failed(error.0),
             }
         }
-        End::Stopped
+        SourceEnd::Stopped
     }
 
     /// Says that a keyframe is waited for. The end of the connection, when data stays away as well, or the keyframe too
     /// long.
-    fn await_keyframe(&self, wait: KeyframeWait) -> Option<End> {
+    fn await_keyframe(&self, wait: KeyframeWait) -> Option<SourceEnd> {
         if wait.silent > self.silence_timeout {
-            return Some(End::Failed(format!("no data for {:.1} s", wait.silent.as_secs_f64())));
+            return Some(SourceEnd::Failed(format!("no data for {:.1} s", wait.silent.as_secs_f64())));
         }
         let source = self.source.label();
         self.status.set_awaits_keyframe(format!(
@@ -316,12 +316,14 @@ impl Supervisor {
         ));
         (wait.lasting > KEYFRAME_LIMIT).then(|| {
             let limit = KEYFRAME_LIMIT.as_secs();
-            End::Failed(format!("no keyframe within {limit} s; set the camera's keyframe interval to a few seconds"))
+            SourceEnd::Failed(format!(
+                "no keyframe within {limit} s; set the camera's keyframe interval to a few seconds"
+            ))
         })
     }
 
     /// Logs the beginning and the end of a time in which frames are late.
-    fn tell(&self, standing: &Standing, was_late: &mut bool) {
+    fn tell(&self, standing: &Lateness, was_late: &mut bool) {
         if std::mem::replace(was_late, standing.late) == standing.late {
             return;
         }

@@ -10,16 +10,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+pub mod change_ticket;
 pub mod request;
-pub mod turn;
 
-use request::{Asked, Made, Refusal, Wanted};
-use turn::Turn;
+use change_ticket::ChangeTicket;
+use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 
-use crate::base::status::{State, Status};
+use crate::base::status::{Status, StreamState};
 use crate::config::{SourceHost, StreamConfig};
 use crate::frame::{Label, Labels, Rgb};
-use crate::publish::live::Outlets;
+use crate::publish::live::StreamOutputs;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
@@ -27,12 +27,12 @@ use crate::segment::unlabelled::Unlabelled;
 use crate::stream::display::Display;
 
 /// The whole service.
-pub struct View {
+pub struct ServiceView {
     streams: RwLock<Arc<[Arc<StreamView>]>>,
     model: RwLock<Option<Arc<ModelView>>>,
-    change: Mutex<Option<Change>>,
-    wishes: Sender<Wish>,
-    changes: Sender<Asked>,
+    change: Mutex<Option<ModelChange>>,
+    model_requests: Sender<ModelChangeRequest>,
+    changes: Sender<ChangeRequest>,
     pub started: Instant,
     /// Where RTSP viewers connect.
     pub rtsp: SocketAddr,
@@ -43,7 +43,7 @@ pub struct View {
 #[derive(Clone)]
 pub struct StreamView {
     pub status: Arc<Status>,
-    pub outlets: Outlets,
+    pub outputs: StreamOutputs,
     /// `None` for a stream that is not recorded.
     pub recordings: Option<Arc<Archive>>,
     /// Its newest mask.
@@ -88,17 +88,17 @@ pub struct ModelView {
     pub time: Duration,
 }
 
-/// What became of the newest wish for another model.
+/// What became of the newest request for another model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
+pub struct ModelChange {
     pub path: PathBuf,
-    pub outcome: Outcome,
+    pub outcome: ModelChangeState,
     pub at: Timestamp,
 }
 
 /// How far a change of the model has come.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum ModelChangeState {
     /// It is being loaded and checked beside the one that runs.
     Loading,
     /// It runs.
@@ -108,11 +108,11 @@ pub enum Outcome {
 }
 
 /// What clients ask for, in bounded queues.
-pub struct Incoming {
+pub struct ChangeQueues {
     /// Other models, one at a time.
-    pub models: Receiver<Wish>,
+    pub models: Receiver<ModelChangeRequest>,
     /// Other settings.
-    pub changes: Receiver<Asked>,
+    pub changes: Receiver<ChangeRequest>,
 }
 
 /// Changes that may wait while one is made; a client that finds no place is told to come again.
@@ -120,25 +120,25 @@ pub const WAITING_CHANGES: usize = 128;
 
 /// There is no place for another change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
+pub struct ChangeQueueFull;
 
 /// A change that was asked for. Dropped before it is begun, it is withdrawn: a client that has gone finds nothing changed
 /// later.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct PendingChange {
     /// Comes when the change was made or refused.
-    pub answer: oneshot::Receiver<Result<Made, Refusal>>,
-    turn: Turn,
+    pub answer: oneshot::Receiver<Result<ChangeOutcome, ChangeRefusal>>,
+    turn: ChangeTicket,
 }
 
-impl Waiting {
+impl PendingChange {
     /// Takes the change back; false when it is being made, or was: then the answer comes.
     pub fn withdraw(&self) -> bool {
         self.turn.withdraw()
     }
 }
 
-impl Drop for Waiting {
+impl Drop for PendingChange {
     fn drop(&mut self) {
         self.turn.withdraw();
     }
@@ -146,28 +146,28 @@ impl Drop for Waiting {
 
 /// Another model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct ModelChangeRequest {
     pub path: PathBuf,
     /// Take it although it runs on the CPU where the one before runs on a GPU.
     pub force: bool,
 }
 
-impl View {
+impl ServiceView {
     /// A view of no streams and no model yet, and what comes in through it.
-    pub fn new(rtsp: SocketAddr, pool: Arc<PoolStats>) -> (View, Incoming) {
-        let (wishes, models) = bounded(1);
+    pub fn new(rtsp: SocketAddr, pool: Arc<PoolStats>) -> (ServiceView, ChangeQueues) {
+        let (model_requests, models) = bounded(1);
         let (changes, asked) = bounded(WAITING_CHANGES);
-        let view = View {
+        let view = ServiceView {
             streams: RwLock::new([].into()),
             model: RwLock::default(),
             change: Mutex::default(),
-            wishes,
+            model_requests,
             changes,
             started: Instant::now(),
             rtsp,
             pool,
         };
-        (view, Incoming { models, changes: asked })
+        (view, ChangeQueues { models, changes: asked })
     }
 
     /// The streams as they are now, in configuration order.
@@ -192,27 +192,27 @@ impl View {
         *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(model));
     }
 
-    /// The newest wish for another model, and what became of it.
-    pub fn change(&self) -> Option<Change> {
+    /// The newest request for another model, and what became of it.
+    pub fn change(&self) -> Option<ModelChange> {
         self.lock_change().clone()
     }
 
-    pub fn set_change(&self, path: PathBuf, outcome: Outcome) {
-        *self.lock_change() = Some(Change { path, outcome, at: Timestamp::now() });
+    pub fn set_change(&self, path: PathBuf, outcome: ModelChangeState) {
+        *self.lock_change() = Some(ModelChange { path, outcome, at: Timestamp::now() });
     }
 
     /// Asks for another model.
     ///
     /// # Errors
-    /// When one is being loaded already: gives the wish back.
-    pub fn wish(&self, wish: Wish) -> Result<(), Wish> {
+    /// When one is being loaded already: gives the request back.
+    pub fn request(&self, request: ModelChangeRequest) -> Result<(), ModelChangeRequest> {
         let mut change = self.lock_change();
-        if change.as_ref().is_some_and(|change| change.outcome == Outcome::Loading) {
-            return Err(wish);
+        if change.as_ref().is_some_and(|change| change.outcome == ModelChangeState::Loading) {
+            return Err(request);
         }
-        let path = wish.path.clone();
-        self.wishes.try_send(wish).map_err(crossbeam_channel::TrySendError::into_inner)?;
-        *change = Some(Change { path, outcome: Outcome::Loading, at: Timestamp::now() });
+        let path = request.path.clone();
+        self.model_requests.try_send(request).map_err(crossbeam_channel::TrySendError::into_inner)?;
+        *change = Some(ModelChange { path, outcome: ModelChangeState::Loading, at: Timestamp::now() });
         Ok(())
     }
 
@@ -221,20 +221,20 @@ impl View {
     ///
     /// # Errors
     /// When too many wait already, or nobody makes changes any more.
-    pub fn ask(&self, wanted: Wanted, host: Option<SourceHost>) -> Result<Waiting, Busy> {
+    pub fn ask(&self, wanted: Change, host: Option<SourceHost>) -> Result<PendingChange, ChangeQueueFull> {
         let (sender, answer) = oneshot::channel();
-        let turn = Turn::default();
-        let asked = Asked { wanted, host, turn: turn.clone(), answer: sender };
-        self.changes.try_send(asked).map_err(|_| Busy)?;
-        Ok(Waiting { answer, turn })
+        let turn = ChangeTicket::default();
+        let asked = ChangeRequest { wanted, host, turn: turn.clone(), answer: sender };
+        self.changes.try_send(asked).map_err(|_| ChangeQueueFull)?;
+        Ok(PendingChange { answer, turn })
     }
 
     /// Whether there is a model, and every stream has shown its first frame, waits for a keyframe or is known to be offline.
     pub fn is_ready(&self) -> bool {
-        self.model().is_some() && self.streams().iter().all(|stream| stream.status.state() != State::Starting)
+        self.model().is_some() && self.streams().iter().all(|stream| stream.status.state() != StreamState::Starting)
     }
 
-    fn lock_change(&self) -> MutexGuard<'_, Option<Change>> {
+    fn lock_change(&self) -> MutexGuard<'_, Option<ModelChange>> {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

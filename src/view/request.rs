@@ -2,12 +2,12 @@
 
 use tokio::sync::oneshot;
 
-use super::turn::Turn;
+use super::change_ticket::ChangeTicket;
 use crate::config::{ConfigError, ConfigErrors, Edit, Object, SourceHost};
 
 /// What a client wants changed. Keys are those of the configuration file.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wanted {
+pub enum Change {
     /// A stream, or no stream any more.
     Stream(Edit),
     /// A merge patch for a stream's overlay.
@@ -16,25 +16,25 @@ pub enum Wanted {
 
 /// A wanted change, and where the answer goes.
 #[derive(Debug)]
-pub struct Asked {
-    pub wanted: Wanted,
+pub struct ChangeRequest {
+    pub wanted: Change,
     /// The host of the wanted source, where it was looked up already.
     pub host: Option<SourceHost>,
     /// Whether it is still wanted.
-    pub turn: Turn,
-    pub answer: oneshot::Sender<Result<Made, Refusal>>,
+    pub turn: ChangeTicket,
+    pub answer: oneshot::Sender<Result<ChangeOutcome, ChangeRefusal>>,
 }
 
 /// The change was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Made {
+pub struct ChangeOutcome {
     /// Why it will be forgotten at the next start.
     pub not_remembered: Option<String>,
 }
 
 /// The change was not made, and everything is as before.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
+pub enum ChangeRefusal {
     NoStream(String),
     /// There is a stream of this name.
     Taken(String),

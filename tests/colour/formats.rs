@@ -56,7 +56,7 @@ fn every_raw_format_plays_as_it_lies_and_turned() {
                 Err(error) => Some(error.to_string()),
                 Ok(frames) if frames.len() != 2 => Some(format!("{} frames", frames.len())),
                 Ok(frames) => {
-                    let info = frames[0].1.picture().info;
+                    let info = frames[0].1.image().info;
                     let shape = ((info.width, info.height) != size).then(|| format!("{info}"));
                     shape.or_else(|| wrong(format, &model_input(&*frames[0].1, size), at))
                 }

@@ -189,14 +189,14 @@ fn frames(source: &str) -> Result<Vec<Timed>, SourceError> {
 /// What a model whose input has this size gets of a frame.
 fn model_input(frame: &dyn Pixels, (width, height): (usize, usize)) -> Rgb {
     let mut data = vec![0; 3 * width * height];
-    Preprocessor::new(width, height).run(&frame.picture(), &mut data).unwrap();
+    Preprocessor::new(width, height).run(&frame.image(), &mut data).unwrap();
     Rgb { width, height, data }
 }
 
 /// What it gets of the first frame of a clip.
 fn first(clip: &Path) -> Rgb {
     let frames = frames(clip.to_str().unwrap()).unwrap();
-    let info = frames[0].1.picture().info;
+    let info = frames[0].1.image().info;
     model_input(&*frames[0].1, (info.width / 2, info.height / 2))
 }
 

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use maskcast::base::status::Status;
-use maskcast::base::timing::Spent;
+use maskcast::base::timing::Elapsed;
 use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
 use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
-use maskcast::frame::{Frame, Label, Labels, Mask, OwnedPicture, PictureMut, PixelFormat, Rgb, VideoInfo};
-use maskcast::publish::{Accepted, Output, OutputError, Paint, Stamp};
-use maskcast::segment::pool::{Crew, Factory, Pool};
+use maskcast::frame::{Frame, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
+use maskcast::publish::{Accepted, CaptureTime, Output, OutputError, Paint};
+use maskcast::segment::pool::{Factory, Pool, WorkerSpec};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
 use maskcast::stream::display::Display;
-use maskcast::stream::{Pace, Parts, Stream};
+use maskcast::stream::{Pace, Stream, StreamParts};
 
 /// Width and height of the fakes' pictures; masks have the same size.
 pub const SIDE: usize = 32;
@@ -96,13 +96,13 @@ impl ScriptedCapture {
     fn frame(&mut self) -> Captured {
         let pts = Duration::from_millis(40 * self.frames);
         self.frames += 1;
-        let picture = OwnedPicture::new(VideoInfo::new(PixelFormat::I420, SIDE, SIDE), 0);
+        let picture = OwnedImage::new(VideoInfo::new(PixelFormat::I420, SIDE, SIDE), 0);
         Captured::Frame(CapturedFrame {
             pixels: Arc::new(picture),
             pts,
             source_time: Some(if self.old { Duration::ZERO } else { pts }),
             captured_at: Instant::now(),
-            decode: Spent::default(),
+            decode: Elapsed::default(),
             waited: Duration::ZERO,
         })
     }
@@ -174,7 +174,11 @@ impl Segmenter for FakeSegmenter {
             classes: vec![(frame.seq % 2) as u8; SIDE * SIDE],
             labels: Arc::clone(&LABELS),
         };
-        Ok(Segmented { masks: frames.iter().map(mask).collect(), preprocess: Spent::default(), run: Spent::default() })
+        Ok(Segmented {
+            masks: frames.iter().map(mask).collect(),
+            preprocess: Elapsed::default(),
+            run: Elapsed::default(),
+        })
     }
 }
 
@@ -194,8 +198,8 @@ pub fn crew(
     workers: usize,
     max_batch: usize,
     behaviour: impl Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync + 'static,
-) -> Crew {
-    Crew { workers, max_batch, factory: factory(behaviour, Arc::default()) }
+) -> WorkerSpec {
+    WorkerSpec { workers, max_batch, factory: factory(behaviour, Arc::default()) }
 }
 
 fn factory(
@@ -241,15 +245,15 @@ impl Output for FakeOutput {
         true
     }
 
-    fn publish(&mut self, stamp: Stamp, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
         let n = self.pictures;
         self.pictures += 1;
         let accepted = (self.verdict)(n)?;
         if accepted == Accepted::Busy {
             return Ok(accepted);
         }
-        let mut picture = OwnedPicture::new(info, 0);
-        let mut view: PictureMut<'_> = picture.picture_mut();
+        let mut picture = OwnedImage::new(info, 0);
+        let mut view: ImageMut<'_> = picture.image_mut();
         paint(&mut view);
         let middle = info.height / 2 * view.planes[0].stride + info.width / 4;
         let chroma = info.height / 4 * view.planes[1].stride + info.width / 8;
@@ -292,7 +296,7 @@ pub fn start(
 ) -> (Stream, Arc<Status>) {
     let status = Arc::new(Status::new(&config.name));
     let display = Arc::new(Display::new(config.overlay.clone()));
-    let parts = Parts {
+    let parts = StreamParts {
         config,
         pace,
         source: Box::new(source),

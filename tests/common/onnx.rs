@@ -88,7 +88,7 @@ pub fn foreign(width: i64, height: i64) -> Model {
     )
 }
 
-/// The card that [`foreign`] needs.
+/// The manifest that [`foreign`] needs.
 pub const FOREIGN_CARD: &str = r##"
 [input]
 mean = [0.485, 0.456, 0.406]

@@ -16,7 +16,7 @@ use super::http::Answer;
 use super::wait::{DEADLINE, until};
 
 /// Width, height, and the colour in the middle.
-pub type Picture = (i32, i32, [u8; 3]);
+pub type Image = (i32, i32, [u8; 3]);
 
 /// What a player does with what it receives.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Player {
     /// Where the service keeps it: `/whep/NAME/ID`.
     pub location: String,
     received: Arc<AtomicU64>,
-    newest: Arc<Mutex<Option<Picture>>>,
+    newest: Arc<Mutex<Option<Image>>>,
 }
 
 impl Player {
@@ -111,7 +111,7 @@ impl Player {
     }
 
     /// The newest picture, of a player that wants pictures.
-    pub fn newest(&self) -> Option<Picture> {
+    pub fn newest(&self) -> Option<Image> {
         *self.newest.lock().unwrap()
     }
 
@@ -144,7 +144,7 @@ fn receive(
     pad: &gst::Pad,
     wants: Wants,
     count: &Arc<AtomicU64>,
-    shown: &Arc<Mutex<Option<Picture>>>,
+    shown: &Arc<Mutex<Option<Image>>>,
 ) {
     let description = match wants {
         Wants::Pictures => {
@@ -172,7 +172,7 @@ fn receive(
     pad.link(&bin.static_pad("sink").unwrap()).unwrap();
 }
 
-fn middle(sample: &gst::Sample) -> Option<Picture> {
+fn middle(sample: &gst::Sample) -> Option<Image> {
     let caps = sample.caps()?.structure(0)?;
     let (width, height) = (caps.get::<i32>("width").ok()?, caps.get::<i32>("height").ok()?);
     let map = sample.buffer()?.map_readable().ok()?;

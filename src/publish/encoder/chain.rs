@@ -182,7 +182,7 @@ impl Colors {
                     gst::PadProbeReturn::Ok
                 }
                 Err(error) => {
-                    crate::base::repeats::warn("", "publish", &format!("a picture is not encoded: {error}"));
+                    crate::base::log_dedup::warn("", "publish", &format!("a picture is not encoded: {error}"));
                     gst::PadProbeReturn::Drop
                 }
             }

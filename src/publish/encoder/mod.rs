@@ -1,6 +1,6 @@
 //! The H.264 encode of a stream: `appsrc ! encoder ! h264parse`, by the first encoder that truly works on this machine.
 //!
-//! [`ladder`] chooses the encoder, after a trial of each candidate; [`chain`] builds the elements around it, and
+//! [`select`] chooses the encoder, after a trial of each candidate; [`chain`] builds the elements around it, and
 //! `settings` says what each of them is told.
 
 use gstreamer as gst;
@@ -11,17 +11,17 @@ use crate::gst::GstError;
 
 pub mod chain;
 mod h264;
-pub mod ladder;
 pub mod level;
+mod probe;
 pub mod report;
+pub mod select;
 mod settings;
-mod trial;
 
 pub use chain::{EncodeChain, build};
 pub use h264::H264;
-pub use ladder::Choice;
 pub use level::Level;
 pub use report::{Missing, gstreamer_report};
+pub use select::Choice;
 pub use settings::auto_bitrate;
 pub(super) use settings::fps;
 
@@ -42,7 +42,7 @@ pub(super) const ENCODER_QUEUE: u64 = 2;
 ///
 /// # Errors
 /// The pipeline's error, when it fails while we wait. Left to itself a blocking appsrc would wait for ever then.
-pub(super) fn push_patiently(source: &gst_app::AppSrc, bus: &gst::Bus, buffer: gst::Buffer) -> Result<(), OutputError> {
+pub(super) fn push_blocking(source: &gst_app::AppSrc, bus: &gst::Bus, buffer: gst::Buffer) -> Result<(), OutputError> {
     while source.current_level_buffers() >= ENCODER_QUEUE {
         let wait = gst::ClockTime::from_mseconds(2);
         if let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Error])

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::publish::Stamp;
+use crate::publish::CaptureTime;
 
 /// A source time that strays further than this from the arrival time starts a new mapping.
 const STRAY: Duration = Duration::from_millis(500);
@@ -54,7 +54,7 @@ impl Default for OutputClock {
 
 impl OutputClock {
     /// The output time of a picture; later than that of the one before.
-    pub(super) fn at(&mut self, stamp: Stamp) -> Duration {
+    pub(super) fn at(&mut self, stamp: CaptureTime) -> Duration {
         let start = *self.start.get_or_insert(stamp.captured_at);
         let arrival = stamp.captured_at.saturating_duration_since(start);
         let (source, output) = *self.anchor.get_or_insert((stamp.pts, arrival));
@@ -111,7 +111,7 @@ mod tests {
             let pts = f64::from(n) / 15.0;
             let arrival = pts * (1.0 + drift) + jitter * random.f64();
             let captured_at = start + Duration::from_secs_f64(arrival);
-            let at = clock.at(Stamp { pts: Duration::from_secs_f64(pts), captured_at, slate: false });
+            let at = clock.at(CaptureTime { pts: Duration::from_secs_f64(pts), captured_at, slate: false });
             (1e3 * at.as_secs_f64(), 1e3 * arrival)
         });
         pictures.unzip()
@@ -135,7 +135,7 @@ mod tests {
             // The first one comes 450 ms late, all others come in time.
             let pts = Duration::from_millis(40) * n;
             let arrival = if n == 0 { Duration::from_millis(450) } else { pts };
-            let at = clock.at(Stamp { pts, captured_at: start + arrival, slate: false });
+            let at = clock.at(CaptureTime { pts, captured_at: start + arrival, slate: false });
             (at + Duration::from_millis(450)).as_millis() as i64 - pts.as_millis() as i64
         };
         let delays: Vec<i64> = (0..1000).map(&mut delay).collect();

@@ -4,7 +4,7 @@ use super::*;
 fn capture_times_are_found_by_output_time() {
     let start = Instant::now();
     let at = Duration::from_millis;
-    let under_way = UnderWay::default();
+    let under_way = FramesInEncoder::default();
     for n in [1, 2, 4] {
         under_way.enter(at(n), start + at(n));
     }
@@ -18,27 +18,27 @@ fn capture_times_are_found_by_output_time() {
 /// for the output that may come after it, until told that there is none, and the encoder goes with the last of them.
 #[test]
 fn encoded_pictures_enter_their_delay() {
-    struct Taker(crossbeam_channel::Sender<bool>);
-    impl crate::publish::fanout::Taker for Taker {
-        fn take(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::fanout::Taken {
+    struct PacketSink(crossbeam_channel::Sender<bool>);
+    impl crate::publish::fanout::PacketSink for PacketSink {
+        fn push(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::fanout::PushResult {
             self.0.send(keyframe).unwrap();
-            crate::publish::fanout::Taken::Yes
+            crate::publish::fanout::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
     let status = Arc::new(Status::new("test"));
-    let outlets = Outlets::default();
+    let outputs = StreamOutputs::default();
     let mut output =
-        LiveOutput::new(EncodeConfig::default(), None, &[], Arc::clone(&status), outlets.clone()).unwrap().patient();
+        LiveOutput::new(EncodeConfig::default(), None, &[], Arc::clone(&status), outputs.clone()).unwrap().blocking();
     assert!(!output.wanted());
     let (sender, taken) = crossbeam_channel::unbounded();
     let (viewer, seen) = crossbeam_channel::unbounded();
-    outlets.h264.add_for_output(output.id, Box::new(Taker(sender)));
-    outlets.h264.add(Box::new(Taker(viewer)));
+    outputs.h264.add_for_output(output.id, Box::new(PacketSink(sender)));
+    outputs.h264.add(Box::new(PacketSink(viewer)));
     assert!(output.wanted());
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     for n in 0..10 {
-        let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+        let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
         let accepted = output.publish(stamp, info, &mut |_| {}).unwrap();
         assert_eq!(accepted, Accepted::Encoding);
     }
@@ -47,15 +47,15 @@ fn encoded_pictures_enter_their_delay() {
     assert_eq!(status.latency.summary().count, 10);
     use crossbeam_channel::TryRecvError::{Disconnected, Empty};
     assert_eq!((taken.try_recv(), seen.try_recv()), (Err(Disconnected), Err(Empty)));
-    assert!(output.wanted() && outlets.h264.takers() == 1);
-    outlets.h264.close();
+    assert!(output.wanted() && outputs.h264.packet_sinks() == 1);
+    outputs.h264.close();
     assert_eq!(seen.try_recv(), Err(Disconnected));
     assert!(output.pool.is_some());
     assert!(!output.wanted() && output.h264.is_none() && output.pool.is_none(), "nothing is kept for nobody");
 }
 
 /// Left as it is, a picture is what lay in the memory before; where that is noise, OpenH264 has no room for it.
-fn grey(picture: &mut crate::frame::PictureMut<'_>) {
+fn grey(picture: &mut crate::frame::ImageMut<'_>) {
     picture.planes.iter_mut().for_each(|plane| plane.data.fill(128));
 }
 
@@ -63,26 +63,26 @@ fn grey(picture: &mut crate::frame::PictureMut<'_>) {
 /// would be a picture of six weeks ago.
 #[test]
 fn times_go_on_when_another_encoder_takes_over() {
-    struct Taker(crossbeam_channel::Sender<Option<gst::ClockTime>>);
-    impl crate::publish::fanout::Taker for Taker {
-        fn take(&mut self, sample: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+    struct PacketSink(crossbeam_channel::Sender<Option<gst::ClockTime>>);
+    impl crate::publish::fanout::PacketSink for PacketSink {
+        fn push(&mut self, sample: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
             self.0.send(sample.buffer().unwrap().pts()).unwrap();
-            crate::publish::fanout::Taken::Yes
+            crate::publish::fanout::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
-    let (outlets, status) = (Outlets::default(), Arc::new(Status::new("test")));
+    let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
     let (sender, taken) = crossbeam_channel::unbounded();
-    outlets.h264.add(Box::new(Taker(sender)));
+    outputs.h264.add(Box::new(PacketSink(sender)));
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     let start = Instant::now();
     use crate::config::EncoderChoice::{OpenH264, X264};
     for (turn, encoder) in [X264, OpenH264, X264].into_iter().enumerate() {
         let encode = EncodeConfig { encoder, ..EncodeConfig::default() };
-        let mut output = LiveOutput::new(encode, None, &[], Arc::clone(&status), outlets.clone()).unwrap().patient();
+        let mut output = LiveOutput::new(encode, None, &[], Arc::clone(&status), outputs.clone()).unwrap().blocking();
         for n in 0..5 {
             let pts = Duration::from_millis(40 * (5 * turn as u64 + n));
-            let stamp = Stamp { pts, captured_at: start + pts, slate: false };
+            let stamp = CaptureTime { pts, captured_at: start + pts, slate: false };
             output.publish(stamp, info, &mut grey).unwrap();
         }
         output.finish().unwrap();
@@ -95,17 +95,17 @@ fn times_go_on_when_another_encoder_takes_over() {
 /// A viewer of a picture that no encoder takes: the error says why, no encoder is marked as failed, and JPEG and the next size work.
 #[test]
 fn a_picture_that_is_too_small_for_h264_is_named() {
-    struct Taker;
-    impl crate::publish::fanout::Taker for Taker {
-        fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
-            crate::publish::fanout::Taken::Yes
+    struct PacketSink;
+    impl crate::publish::fanout::PacketSink for PacketSink {
+        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
+            crate::publish::fanout::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
-    let (outlets, status) = (Outlets::default(), Arc::new(Status::new("test")));
-    outlets.h264.add(Box::new(Taker));
-    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets).unwrap().patient();
-    let stamp = |n| Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+    let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
+    outputs.h264.add(Box::new(PacketSink));
+    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outputs).unwrap().blocking();
+    let stamp = |n| CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
     let info = |width, height| VideoInfo::new(crate::frame::PixelFormat::I420, width, height);
     for (n, (width, height)) in [(8, 8), (4098, 2), (15, 20)].into_iter().enumerate() {
         output.h264_retry = None;
@@ -127,32 +127,32 @@ fn an_output_that_is_lost_to_a_panic_leaves_no_recorder_behind() {
     crate::gst::init().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let archive = Arc::new(Archive::new("test", crate::config::RecordConfig::to(folder.path())));
-    let (outlets, status) = (Outlets::default(), Arc::new(Status::new("test")));
-    let output = LiveOutput::new(EncodeConfig::default(), Some(archive), &[], status, outlets.clone()).unwrap();
-    assert_eq!(outlets.h264.takers(), 1);
+    let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
+    let output = LiveOutput::new(EncodeConfig::default(), Some(archive), &[], status, outputs.clone()).unwrap();
+    assert_eq!(outputs.h264.packet_sinks(), 1);
     drop(output);
-    assert_eq!(outlets.h264.takers(), 0);
+    assert_eq!(outputs.h264.packet_sinks(), 0);
 }
 
 /// Without a successor, too: the last picture of a camera that stalls must not wait for the next one.
 #[test]
 fn a_picture_of_unknown_rate_comes_out_at_once() {
-    struct Taker(crossbeam_channel::Sender<()>);
-    impl crate::publish::fanout::Taker for Taker {
-        fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+    struct PacketSink(crossbeam_channel::Sender<()>);
+    impl crate::publish::fanout::PacketSink for PacketSink {
+        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
             self.0.send(()).unwrap();
-            crate::publish::fanout::Taken::Yes
+            crate::publish::fanout::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
-    let outlets = Outlets::default();
+    let outputs = StreamOutputs::default();
     let status = Arc::new(Status::new("test"));
-    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets.clone()).unwrap();
+    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outputs.clone()).unwrap();
     let (sender, taken) = crossbeam_channel::unbounded();
-    outlets.h264.add(Box::new(Taker(sender)));
+    outputs.h264.add(Box::new(PacketSink(sender)));
     let info = VideoInfo { fps: (0, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     for n in 0..3 {
-        let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+        let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
         output.publish(stamp, info, &mut |_| {}).unwrap();
         taken.recv_timeout(Duration::from_secs(600)).expect("it waits for its successor");
     }
@@ -163,7 +163,7 @@ fn output_times_are_even_rise_and_follow_jumps() {
     let start = Instant::now();
     let mut clock = OutputClock::default();
     let mut at = |pts: u64, arrival: u64| {
-        let stamp = Stamp {
+        let stamp = CaptureTime {
             pts: Duration::from_millis(pts),
             captured_at: start + Duration::from_millis(arrival),
             slate: false,
@@ -183,33 +183,33 @@ fn info() -> VideoInfo {
     VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) }
 }
 
-fn output(outlets: &Outlets) -> LiveOutput {
+fn output(outputs: &StreamOutputs) -> LiveOutput {
     crate::gst::init().unwrap();
-    LiveOutput::new(EncodeConfig::default(), None, &[], Arc::new(Status::new("test")), outlets.clone()).unwrap()
+    LiveOutput::new(EncodeConfig::default(), None, &[], Arc::new(Status::new("test")), outputs.clone()).unwrap()
 }
 
 /// Publishes the `n`-th picture of 25 a second.
 fn publish(output: &mut LiveOutput, n: u64) -> Result<Accepted, OutputError> {
-    let stamp = Stamp { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+    let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
     output.publish(stamp, info(), &mut grey)
 }
 
 /// Says that it has a picture, and returns when its gate is opened.
-struct Gated(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
+struct GatedSink(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
 
-impl crate::publish::fanout::Taker for Gated {
-    fn take(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::Taken {
+impl crate::publish::fanout::PacketSink for GatedSink {
+    fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
         let _ = self.0.send(());
         let _ = self.1.recv();
-        crate::publish::fanout::Taken::Yes
+        crate::publish::fanout::PushResult::Yes
     }
 }
 
-/// Publishes until the H.264 encoder, whose taker does not return, has no room any more; gives the number of pictures.
+/// Publishes until the H.264 encoder, whose packet_sink does not return, has no room any more; gives the number of pictures.
 fn fill_h264(output: &mut LiveOutput, entered: &crossbeam_channel::Receiver<()>) -> u64 {
     let until = Instant::now() + Duration::from_secs(180);
     publish(output, 0).unwrap();
-    // From now on the encoder's thread is in the taker.
+    // From now on the encoder's thread is in the packet_sink.
     entered.recv_timeout(Duration::from_secs(180)).unwrap();
     let mut n = 1;
     loop {
@@ -225,9 +225,9 @@ fn fill_h264(output: &mut LiveOutput, entered: &crossbeam_channel::Receiver<()>)
 
 #[test]
 fn a_picture_that_the_jpeg_encoder_leaves_out_is_not_published() {
-    let outlets = Outlets::default();
-    let _viewer = outlets.jpeg.look();
-    let mut output = output(&outlets);
+    let outputs = StreamOutputs::default();
+    let _viewer = outputs.jpeg.look();
+    let mut output = output(&outputs);
     assert_eq!(publish(&mut output, 0), Ok(Accepted::Published));
     // From now on it holds what it is given.
     output.jpeg.as_ref().unwrap().block();
@@ -240,25 +240,25 @@ fn a_picture_that_the_jpeg_encoder_leaves_out_is_not_published() {
 
 #[test]
 fn a_picture_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
-    let outlets = Outlets::default();
+    let outputs = StreamOutputs::default();
     let (open, gate) = crossbeam_channel::bounded::<()>(0);
     let (enter, entered) = crossbeam_channel::unbounded();
-    outlets.h264.add(Box::new(Gated(enter, gate)));
-    let mut output = output(&outlets);
+    outputs.h264.add(Box::new(GatedSink(enter, gate)));
+    let mut output = output(&outputs);
     // Opened before the output is dropped, also by a failure.
     let open = open;
     let sent = fill_h264(&mut output, &entered);
     assert_eq!(publish(&mut output, sent), Ok(Accepted::Busy));
-    let _viewer = outlets.jpeg.look();
+    let _viewer = outputs.jpeg.look();
     assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Published));
     drop(open);
 }
 
 #[test]
 fn a_source_that_waits_waits_for_jpeg_where_there_is_no_other_encoder() {
-    let outlets = Outlets::default();
-    let _viewer = outlets.jpeg.look();
-    let mut output = output(&outlets).patient();
+    let outputs = StreamOutputs::default();
+    let _viewer = outputs.jpeg.look();
+    let mut output = output(&outputs).blocking();
     for n in 0..50 {
         assert_eq!(publish(&mut output, n), Ok(Accepted::Published), "{n}");
     }
@@ -266,14 +266,14 @@ fn a_source_that_waits_waits_for_jpeg_where_there_is_no_other_encoder() {
 
 #[test]
 fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
-    let outlets = Outlets::default();
-    let mut output = output(&outlets);
-    let _viewer = outlets.jpeg.look();
+    let outputs = StreamOutputs::default();
+    let mut output = output(&outputs);
+    let _viewer = outputs.jpeg.look();
     output.h264_retry = Some(Instant::now() + Duration::from_secs(3600));
     assert_eq!(publish(&mut output, 0), Ok(Accepted::Published));
     assert!(output.jpeg.is_some());
     // Its gate is open.
-    outlets.h264.add(Box::new(Gated(crossbeam_channel::unbounded().0, crossbeam_channel::bounded(0).1)));
+    outputs.h264.add(Box::new(GatedSink(crossbeam_channel::unbounded().0, crossbeam_channel::bounded(0).1)));
     publish(&mut output, 1).unwrap();
     assert!(output.h264.is_none(), "it waits for its own retry");
     (output.h264_retry, output.jpeg_retry) = (None, Some(Instant::now() + Duration::from_secs(3600)));
@@ -284,11 +284,11 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
 
 #[test]
 fn an_encoder_that_takes_nothing_any_more_is_replaced() {
-    let outlets = Outlets::default();
+    let outputs = StreamOutputs::default();
     let (open, gate) = crossbeam_channel::bounded::<()>(0);
     let (enter, entered) = crossbeam_channel::unbounded();
-    outlets.h264.add(Box::new(Gated(enter, gate)));
-    let mut output = output(&outlets);
+    outputs.h264.add(Box::new(GatedSink(enter, gate)));
+    let mut output = output(&outputs);
     // Opened before the output is dropped, also by a failure.
     let open = open;
     let sent = fill_h264(&mut output, &entered);
@@ -297,7 +297,7 @@ fn an_encoder_that_takes_nothing_any_more_is_replaced() {
     assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Busy));
     assert_eq!(output.full_since, Some(since));
     output.full_since = since.checked_sub(STALL);
-    // Stopping the encoder waits for the taker.
+    // Stopping the encoder waits for the packet_sink.
     drop(open);
     let error = publish(&mut output, sent + 2).unwrap_err().0;
     assert!(error.ends_with("failed: it has taken no picture for 10 s"), "{error}");
@@ -306,7 +306,7 @@ fn an_encoder_that_takes_nothing_any_more_is_replaced() {
 
 #[test]
 fn the_failure_of_an_encoder_is_forgotten_after_a_while() {
-    let (mut failed, start) = (Failed::default(), Instant::now());
+    let (mut failed, start) = (FailedEncoders::default(), Instant::now());
     failed.enter(H264::Nvenc, start);
     failed.enter(H264::Va, start + FORGET / 2);
     let at = |part: f64| start + FORGET.mul_f64(part);

@@ -5,7 +5,7 @@ use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
-use crate::base::repeats;
+use crate::base::log_dedup;
 use crate::gst::describe;
 use crate::publish::OutputError;
 
@@ -18,11 +18,11 @@ pub(super) struct Link {
     pub bus: gst::Bus,
     /// Takes the stream's access units.
     pub source: gst_app::AppSrc,
-    pub connection: Box<dyn Connection>,
+    pub connection: Box<dyn PushConnection>,
 }
 
 /// Tells whether a connection stands.
-pub(super) trait Connection {
+pub(super) trait PushConnection {
     /// Whether frames flow from now on, after the bus's newest message, which is neither an error nor the end.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            repeats::warn("", "push", "a push's pipeline did not stop");
+            log_dedup::warn("", "push", "a push's pipeline did not stop");
         }
     }
 }

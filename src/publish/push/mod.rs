@@ -1,7 +1,7 @@
 //! Pushes: the stream's one encode, handed on to media servers.
 //!
 //! Each has a thread that connects, watches the connection, and connects again for as long as the stream runs, with the
-//! pauses that sources have ([`Retry`]). To the stream it is one more taker: what a slow server does not take in time is
+//! pauses that sources have ([`Retry`]). To the stream it is one more packet_sink: what a slow server does not take in time is
 //! lost for that server, and while it waits for its next attempt, nothing is encoded for it.
 
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use gst::prelude::*;
 
 use super::OutputError;
 use super::encoder::Level;
-use super::fanout::{AppSrcTaker, Fanout, OutputId};
-use crate::base::pushed::{PushState, PushStatus};
-use crate::base::repeats;
+use super::fanout::{AppSrcSink, Fanout, OutputId};
+use crate::base::log_dedup;
+use crate::base::push_status::{PushState, PushStatus};
 use crate::base::retry::Retry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
@@ -98,7 +98,7 @@ impl Drop for Push {
         self.stop();
         // Nothing is ever sent: the channel closes with the thread.
         if self.until.is_some_and(|until| self.ended.recv_deadline(until) == Err(RecvTimeoutError::Timeout)) {
-            repeats::warn("", "push", &format!("{} does not answer a goodbye and is left", self.to));
+            log_dedup::warn("", "push", &format!("{} does not answer a goodbye and is left", self.to));
         } else if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the push to {} ended in a panic", self.to);
         }
@@ -129,7 +129,7 @@ impl Pusher {
             let flowed = live_since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
             let pause = retry.pause(flowed);
             let text = format!("{to}: {problem}; next try in {:.1} s", pause.as_secs_f64());
-            repeats::error(stream, "push", None, &text);
+            log_dedup::error(stream, "push", None, &text);
             self.status.fail(problem);
             self.stop.wait(pause);
         }
@@ -151,9 +151,9 @@ impl Pusher {
                 None => return Ok(()),
             },
         };
-        let taker = AppSrcTaker::new(link.source.clone(), WAITING, true, self.fanout.lost_counter());
+        let packet_sink = AppSrcSink::new(link.source.clone(), WAITING, true, self.fanout.lost_counter());
         link.pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&link.pipeline, "it does not start"))?;
-        self.fanout.add_for_output(self.output, Box::new(taker));
+        self.fanout.add_for_output(self.output, Box::new(packet_sink));
         let mut taken = Instant::now();
         while !self.stop.is_raised() {
             let message = link.bus.timed_pop(POLL);

@@ -8,7 +8,7 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 use url::Url;
 
-use super::link::{Connection, Link, WAITING};
+use super::link::{Link, PushConnection, WAITING};
 use crate::config::Credentials;
 use crate::gst::{make, set_if_present};
 use crate::publish::OutputError;
@@ -66,7 +66,7 @@ pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link,
 /// Connects while the first frames wait for it; the pipeline's bus reports when it stands.
 struct Announced;
 
-impl Connection for Announced {
+impl PushConnection for Announced {
     fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError> {
         Ok(message.is_some_and(says_live))
     }

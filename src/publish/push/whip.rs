@@ -18,14 +18,16 @@ use gst::prelude::*;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
-use super::link::{Connection, Link, WAITING};
+use super::link::{Link, PushConnection, WAITING};
 use crate::base::stop::Stop;
 use crate::config::Credentials;
 use crate::gst::{make, state_error};
 use crate::publish::OutputError;
 use crate::publish::encoder::{Level, glib_error};
 use crate::publish::fanout::Fanout;
-use crate::publish::webrtc::{Heard, News, check_elements, description, listen, pass_keyframe_requests, send, steady};
+use crate::publish::webrtc::{
+    LastActivity, PeerEvent, check_elements, description, fixed_caps, listen, pass_keyframe_requests, send,
+};
 use crate::publish::whep::candidate::plain;
 
 /// How long candidates are gathered; those of this machine's own addresses are there at once.
@@ -52,37 +54,37 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 const PAYLOAD: u32 = 96;
 
 /// What GStreamer's threads tell.
-enum Event {
+enum WhipEvent {
     Offer(Result<gst_webrtc::WebRTCSessionDescription, String>),
-    News(News),
+    News(PeerEvent),
 }
 
 /// A connection that stands.
-pub(super) struct Call {
-    events: Receiver<Event>,
-    heard: Arc<Heard>,
+pub(super) struct WhipConnection {
+    events: Receiver<WhipEvent>,
+    last_activity: Arc<LastActivity>,
     /// Ended at the server when this is dropped.
-    _session: Session,
+    _session: WhipSession,
 }
 
 /// A connection that does not stand yet.
 struct Connecting;
 
-impl Connection for Connecting {
+impl PushConnection for Connecting {
     fn look(&mut self, _: Option<&gst::Message>) -> Result<bool, OutputError> {
         Ok(false)
     }
 }
 
-impl Connection for Call {
+impl PushConnection for WhipConnection {
     /// It stands from the beginning.
     fn look(&mut self, _: Option<&gst::Message>) -> Result<bool, OutputError> {
         for event in self.events.try_iter() {
-            if let Event::News(News::Ended(why)) = event {
+            if let WhipEvent::News(PeerEvent::Ended(why)) = event {
                 return Err(OutputError(why.into()));
             }
         }
-        if self.heard.ago() > SILENCE {
+        if self.last_activity.ago() > SILENCE {
             return Err(OutputError(format!("it has sent nothing for {} s", SILENCE.as_secs())));
         }
         Ok(true)
@@ -101,8 +103,8 @@ pub(super) fn connect(
     stop: &Stop,
 ) -> Result<Option<Link>, OutputError> {
     let (told, events) = unbounded();
-    let heard = Arc::new(Heard::new());
-    let (mut link, webrtc) = build(fanout, level, &told, &heard)?;
+    let last_activity = Arc::new(LastActivity::new());
+    let (mut link, webrtc) = build(fanout, level, &told, &last_activity)?;
     let pipeline = &link.pipeline;
     pipeline.set_state(gst::State::Playing).map_err(|_| state_error(pipeline, "webrtcbin does not start"))?;
     create_offer(&webrtc, &told);
@@ -110,7 +112,7 @@ pub(super) fn connect(
     let offer = loop {
         match wait(PATIENCE)? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(Event::Offer(offer)) => break offer.map_err(OutputError)?,
+            Waited::Event(WhipEvent::Offer(offer)) => break offer.map_err(OutputError)?,
             Waited::Event(_) => {}
             Waited::Nothing => return Err(OutputError("webrtcbin makes no offer".into())),
         }
@@ -119,7 +121,7 @@ pub(super) fn connect(
     loop {
         match wait(GATHERING)? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(Event::News(News::Gathered)) | Waited::Nothing => break,
+            Waited::Event(WhipEvent::News(PeerEvent::Gathered)) | Waited::Nothing => break,
             Waited::Event(_) => {}
         }
     }
@@ -127,7 +129,7 @@ pub(super) fn connect(
         .property::<Option<gst_webrtc::WebRTCSessionDescription>>("local-description")
         .and_then(|description| description.sdp().as_text().ok())
         .ok_or_else(|| OutputError("webrtcbin has no offer".into()))?;
-    let (answer, session) = Session::open(url, credentials, &offer)?;
+    let (answer, session) = WhipSession::open(url, credentials, &offer)?;
     let answer = gst_sdp::SDPMessage::parse_buffer(plain(&answer).as_bytes())
         .map_err(|_| OutputError("the server's answer is no session description".into()))?;
     let answer = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, answer);
@@ -136,8 +138,8 @@ pub(super) fn connect(
     loop {
         match wait(until.saturating_duration_since(Instant::now()))? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(Event::News(News::Connected)) => break,
-            Waited::Event(Event::News(News::Ended(why))) => return Err(OutputError(why.into())),
+            Waited::Event(WhipEvent::News(PeerEvent::Connected)) => break,
+            Waited::Event(WhipEvent::News(PeerEvent::Ended(why))) => return Err(OutputError(why.into())),
             Waited::Event(_) => {}
             Waited::Nothing => {
                 let problem = "it has answered, and is not reached (does a firewall between us pass UDP?)";
@@ -145,18 +147,18 @@ pub(super) fn connect(
             }
         }
     }
-    heard.note();
-    link.connection = Box::new(Call { events, heard, _session: session });
+    last_activity.note();
+    link.connection = Box::new(WhipConnection { events, last_activity, _session: session });
     Ok(Some(link))
 }
 
 enum Waited {
-    Event(Event),
+    Event(WhipEvent),
     Stopped,
     Nothing,
 }
 
-fn wait(events: &Receiver<Event>, patience: Duration, stop: &Stop) -> Result<Waited, OutputError> {
+fn wait(events: &Receiver<WhipEvent>, patience: Duration, stop: &Stop) -> Result<Waited, OutputError> {
     let until = Instant::now() + patience;
     loop {
         if stop.is_raised() {
@@ -175,8 +177,8 @@ fn wait(events: &Receiver<Event>, patience: Duration, stop: &Stop) -> Result<Wai
 fn build(
     fanout: &Arc<Fanout>,
     level: Level,
-    told: &Sender<Event>,
-    heard: &Arc<Heard>,
+    told: &Sender<WhipEvent>,
+    last_activity: &Arc<LastActivity>,
 ) -> Result<(Link, gst::Element), OutputError> {
     check_elements()?;
     let (pipeline, bus) = crate::gst::pipeline()?;
@@ -198,39 +200,39 @@ fn build(
         .field("profile-level-id", format!("42e0{:02x}", level.idc))
         .field("level-asymmetry-allowed", "1")
         .build();
-    let steady = steady(&caps, ssrc)?;
+    let fixed_caps = fixed_caps(&caps, ssrc)?;
     let webrtc = make("webrtcbin")?;
     webrtc.set_property_from_str("bundle-policy", "max-bundle");
     webrtc.set_property("latency", 0_u32);
-    let elements = [source.upcast_ref(), &parse, &payloader, &steady];
+    let elements = [source.upcast_ref(), &parse, &payloader, &fixed_caps];
     pipeline.add_many(elements).and_then(|()| pipeline.add(&webrtc)).map_err(glib_error)?;
     gst::Element::link_many(elements).map_err(glib_error)?;
-    send(&webrtc, &steady, &caps)?;
+    send(&webrtc, &fixed_caps, &caps)?;
     pass_keyframe_requests(&source, &Arc::downgrade(fanout), KEYFRAME_PAUSE);
     let told = told.clone();
     // The receiver is dropped once the connection is over.
-    listen(&webrtc, heard, move |news| drop(told.send(Event::News(news))));
+    listen(&webrtc, last_activity, move |news| drop(told.send(WhipEvent::News(news))));
     Ok((Link { pipeline, bus, source, connection: Box::new(Connecting) }, webrtc))
 }
 
-fn create_offer(webrtc: &gst::Element, told: &Sender<Event>) {
+fn create_offer(webrtc: &gst::Element, told: &Sender<WhipEvent>) {
     let told = told.clone();
     let promise = gst::Promise::with_change_func(move |reply| {
-        let _ = told.send(Event::Offer(description(reply, "offer")));
+        let _ = told.send(WhipEvent::Offer(description(reply, "offer")));
     });
     webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
 }
 
 /// What the server keeps for us; given back when dropped.
-struct Session {
+struct WhipSession {
     /// Where it is; not every server tells.
     url: Option<Url>,
     authorization: Option<String>,
 }
 
-impl Session {
+impl WhipSession {
     /// Posts the offer; gives the answer.
-    fn open(url: &Url, credentials: Option<&Credentials>, offer: &str) -> Result<(String, Session), OutputError> {
+    fn open(url: &Url, credentials: Option<&Credentials>, offer: &str) -> Result<(String, WhipSession), OutputError> {
         let authorization = credentials.map(authorization);
         let mut request = agent(PATIENCE).post(url.as_str()).content_type("application/sdp");
         if let Some(authorization) = &authorization {
@@ -248,13 +250,13 @@ impl Session {
             status => return Err(OutputError(format!("it refuses the stream: HTTP {status}"))),
         }
         let location = response.headers().get("location").and_then(|location| location.to_str().ok());
-        let session = Session { url: location.and_then(|location| url.join(location).ok()), authorization };
+        let session = WhipSession { url: location.and_then(|location| url.join(location).ok()), authorization };
         let answer = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
         answer.map(|answer| (answer, session)).map_err(|error| OutputError(format!("its answer breaks off: {error}")))
     }
 }
 
-impl Drop for Session {
+impl Drop for WhipSession {
     fn drop(&mut self) {
         let Some(url) = &self.url else { return };
         let mut request = agent(GOODBYE).delete(url.as_str());
@@ -307,14 +309,14 @@ mod tests {
     #[test]
     fn the_end_of_a_connection_is_not_lost_among_signs_of_life() {
         let (told, events) = unbounded();
-        let heard = Arc::new(Heard::new());
-        let session = Session { url: None, authorization: None };
-        let mut call = Call { events, heard: Arc::clone(&heard), _session: session };
+        let last_activity = Arc::new(LastActivity::new());
+        let session = WhipSession { url: None, authorization: None };
+        let mut call = WhipConnection { events, last_activity: Arc::clone(&last_activity), _session: session };
         for _ in 0..1000 {
-            heard.note();
+            last_activity.note();
         }
         assert_eq!(call.look(None), Ok(true));
-        told.send(Event::News(News::Ended("it has closed the connection"))).unwrap();
+        told.send(WhipEvent::News(PeerEvent::Ended("it has closed the connection"))).unwrap();
         assert_eq!(call.look(None), Err(OutputError("it has closed the connection".into())));
     }
 }

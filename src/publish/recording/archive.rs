@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use super::in_use::{claim, is_in_use};
 use super::length::{self, Length};
 use super::name::RecordingName;
-use super::retention::{Gone, Kept, Removal, doomed};
-use crate::base::repeats;
+use super::retention::{FinishedRecording, Removal, RemovedFiles, doomed};
+use crate::base::log_dedup;
 use crate::config::RecordConfig;
-use crate::events::Board;
+use crate::events::EventState;
 use crate::publish::OutputError;
 
 /// The recordings of one stream.
@@ -26,22 +26,22 @@ use crate::publish::OutputError;
 pub struct Archive {
     stream: Arc<str>,
     config: RecordConfig,
-    board: Option<Arc<Board>>,
+    board: Option<Arc<EventState>>,
     /// The file that is being written. Never held while the disk is waited for: metrics and API read it.
-    open: Mutex<Option<Open>>,
+    open: Mutex<Option<OpenRecording>>,
     /// Held while files are removed or another one is begun, so that the open one is never among the removed.
     changing: Mutex<()>,
     /// As of the last look at the folder, without the open one.
     files: AtomicU64,
     bytes: AtomicU64,
     removed: [AtomicU64; Removal::ALL.len()],
-    lengths: Mutex<HashMap<String, Measured>>,
+    lengths: Mutex<HashMap<String, MeasuredLength>>,
     /// When the files of this process were begun: a clock that was wrong then and has been set since makes none of them old.
     began: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Clone, Debug)]
-struct Open {
+struct OpenRecording {
     file: String,
     seconds: f64,
     bytes: u64,
@@ -51,7 +51,7 @@ struct Open {
 
 /// What was found out about a file of this size.
 #[derive(Clone, Copy, Debug)]
-struct Measured {
+struct MeasuredLength {
     bytes: u64,
     length: Length,
 }
@@ -70,14 +70,14 @@ pub struct Recording {
 
 /// A file of the folder that is a recording of the stream.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FoundRecording {
     pub file: String,
     pub name: RecordingName,
     pub bytes: u64,
     modified: Option<SystemTime>,
 }
 
-impl Found {
+impl FoundRecording {
     /// Since it began, by its name. A clock that was set back makes no file old.
     fn age(&self, now: Timestamp) -> Duration {
         Duration::try_from(now.duration_since(self.name.start)).unwrap_or_default()
@@ -97,7 +97,7 @@ pub enum RemoveError {
 
 impl Archive {
     pub fn new(stream: &str, config: RecordConfig) -> Self {
-        let board = (!config.events.is_empty()).then(|| Arc::new(Board::new(stream, &config.events)));
+        let board = (!config.events.is_empty()).then(|| Arc::new(EventState::new(stream, &config.events)));
         Archive {
             stream: stream.into(),
             config,
@@ -117,7 +117,7 @@ impl Archive {
     }
 
     /// The stream's events; `None` when it has none.
-    pub fn board(&self) -> Option<&Arc<Board>> {
+    pub fn board(&self) -> Option<&Arc<EventState>> {
         self.board.as_ref()
     }
 
@@ -152,7 +152,7 @@ impl Archive {
         Ok(older.take(limit).map(|found| self.describe(found, open.as_ref())).collect())
     }
 
-    fn describe(&self, found: Found, open: Option<&Open>) -> Recording {
+    fn describe(&self, found: FoundRecording, open: Option<&OpenRecording>) -> Recording {
         let (seconds, complete) = match open.filter(|open| open.file == found.file) {
             Some(open) => (open.seconds, false),
             None => {
@@ -172,13 +172,13 @@ impl Archive {
     }
 
     /// What a file says of itself; read once.
-    fn length(&self, found: &Found) -> Length {
+    fn length(&self, found: &FoundRecording) -> Length {
         if let Some(known) = lock(&self.lengths).get(&found.file).filter(|known| known.bytes == found.bytes) {
             return known.length;
         }
         // One that cannot be read now may hold anything.
         let length = length::look(&self.config.dir.join(&found.file), found.name.container).unwrap_or(Length::Open);
-        lock(&self.lengths).insert(found.file.clone(), Measured { bytes: found.bytes, length });
+        lock(&self.lengths).insert(found.file.clone(), MeasuredLength { bytes: found.bytes, length });
         length
     }
 
@@ -237,17 +237,18 @@ impl Archive {
         }
         let now = Timestamp::now();
         let began = lock(&self.began).clone();
-        let age = |found: &Found| match began.get(&found.file) {
+        let age = |found: &FoundRecording| match began.get(&found.file) {
             Some(began) => found.age(now).min(began.elapsed()),
             None => found.age(now),
         };
-        let files: Vec<Kept> = found.iter().map(|found| Kept { age: age(found), bytes: found.bytes }).collect();
+        let files: Vec<FinishedRecording> =
+            found.iter().map(|found| FinishedRecording { age: age(found), bytes: found.bytes }).collect();
         let open_bytes = open.as_ref().map_or(0, |open| open.bytes);
         // Asked for only where it counts: a network disk that hangs would hold us up.
         let free = self.config.min_free.and_then(|_| free(dir));
         let doomed = doomed(&files, open_bytes, free, (&self.config).into());
         let mut kept = found.split_off(doomed.reasons.len());
-        let mut gone = Gone::default();
+        let mut gone = RemovedFiles::default();
         for (found, reason) in found.into_iter().zip(doomed.reasons) {
             // Another program's, or one that is being mended.
             if is_in_use(&dir.join(&found.file)) {
@@ -271,7 +272,7 @@ impl Archive {
                 Err(error) => {
                     let text =
                         format!("an old recording cannot be removed: {}: {error}", dir.join(&found.file).display());
-                    repeats::error(&self.stream, "record", None, &text);
+                    log_dedup::error(&self.stream, "record", None, &text);
                     kept.push(found);
                 }
             }
@@ -298,7 +299,7 @@ impl Archive {
     }
 
     /// The recordings in the folder, the oldest first. A folder that is not there yet has none.
-    pub(super) fn scan(&self) -> std::io::Result<Vec<Found>> {
+    pub(super) fn scan(&self) -> std::io::Result<Vec<FoundRecording>> {
         let entries = match std::fs::read_dir(&self.config.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -312,7 +313,7 @@ impl Archive {
             // One that has just been removed is passed over.
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() {
-                found.push(Found { file, name, bytes: metadata.len(), modified: metadata.modified().ok() });
+                found.push(FoundRecording { file, name, bytes: metadata.len(), modified: metadata.modified().ok() });
             }
         }
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -337,7 +338,7 @@ impl Archive {
         };
         lock(&self.began).insert(name.of(&self.stream), Instant::now());
         let claim = Arc::new(claim(&path));
-        *lock(&self.open) = Some(Open { file: name.of(&self.stream), seconds: 0.0, bytes: 0, _claim: claim });
+        *lock(&self.open) = Some(OpenRecording { file: name.of(&self.stream), seconds: 0.0, bytes: 0, _claim: claim });
         Ok(path)
     }
 

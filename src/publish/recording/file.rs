@@ -13,8 +13,8 @@ use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
-use super::ring::Unit;
-use crate::base::repeats;
+use super::ring::RingUnit;
+use crate::base::log_dedup;
 use crate::config::Container;
 use crate::gst::{bus_error, make, state_error};
 use crate::publish::OutputError;
@@ -85,16 +85,16 @@ pub(in crate::publish) fn add_file(
 
 /// An encoded picture, and when it came.
 #[derive(Clone)]
-pub(super) struct Picture {
+pub(super) struct EncodedFrame {
     pub sample: gst::Sample,
     pub keyframe: bool,
     pub at: Instant,
 }
 
-impl Picture {
+impl EncodedFrame {
     pub fn new(sample: gst::Sample) -> Self {
         let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
-        Picture { sample, keyframe, at: Instant::now() }
+        EncodedFrame { sample, keyframe, at: Instant::now() }
     }
 
     /// The same in memory of its own: an encoder on a chip has few buffers, and may wait for each to come back.
@@ -105,7 +105,7 @@ impl Picture {
         if let Some(caps) = &caps {
             copy = copy.caps(caps);
         }
-        Picture { sample: copy.build(), ..self.clone() }
+        EncodedFrame { sample: copy.build(), ..self.clone() }
     }
 
     fn pts(&self) -> gst::ClockTime {
@@ -113,7 +113,7 @@ impl Picture {
     }
 }
 
-impl Unit for Picture {
+impl RingUnit for EncodedFrame {
     fn is_keyframe(&self) -> bool {
         self.keyframe
     }
@@ -128,7 +128,7 @@ impl Unit for Picture {
 }
 
 /// One file being written.
-pub(super) struct OpenFile {
+pub(super) struct SegmentFile {
     pub path: PathBuf,
     pipeline: gst::Pipeline,
     bus: gst::Bus,
@@ -146,7 +146,7 @@ pub(super) struct OpenFile {
     failed: bool,
 }
 
-impl OpenFile {
+impl SegmentFile {
     /// A new file at `path` for pictures with `caps`.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl OpenFile {
         pipeline.add_many([source.upcast_ref(), &parse]).map_err(glib_error)?;
         source.link(&parse).map_err(glib_error)?;
         parse.link(&add_file(&pipeline, container, &path, Layout::Fragments)?).map_err(glib_error)?;
-        let mut file = OpenFile {
+        let mut file = SegmentFile {
             path,
             pipeline,
             bus,
@@ -183,7 +183,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// What ended the file; it must be dropped then.
-    pub fn write(&mut self, picture: &Picture, stopping: &AtomicBool) -> Result<(), OutputError> {
+    pub fn write(&mut self, picture: &EncodedFrame, stopping: &AtomicBool) -> Result<(), OutputError> {
         let problem = |problem: &dyn std::fmt::Display| OutputError(format!("{}: {problem}", self.path.display()));
         let mut stopped = None;
         loop {
@@ -245,15 +245,15 @@ impl OpenFile {
     }
 }
 
-impl Drop for OpenFile {
+impl Drop for SegmentFile {
     fn drop(&mut self) {
         if !self.failed && !self.close() {
             let text =
                 format!("{}: the recording could not be closed; what was written is playable", self.path.display());
-            repeats::warn("", "record", &text);
+            log_dedup::warn("", "record", &text);
         }
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            repeats::warn("", "record", &format!("{}: the recording's pipeline did not stop", self.path.display()));
+            log_dedup::warn("", "record", &format!("{}: the recording's pipeline did not stop", self.path.display()));
         }
         // A full disk leaves a file without a picture at every attempt: nobody wants thousands of them.
         if self.failed && std::fs::metadata(&self.path).is_ok_and(|file| file.len() < LEAST_BYTES) {

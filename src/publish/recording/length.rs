@@ -94,7 +94,7 @@ fn find(file: &mut File, range: Range<u64>, kind: [u8; 4]) -> Result<Option<Rang
 }
 
 /// A box, which may say that it is longer than what there is of it.
-struct Boxed {
+struct Mp4Box {
     kind: [u8; 4],
     /// It has no length yet, and ends with the file.
     open: bool,
@@ -103,7 +103,7 @@ struct Boxed {
 }
 
 /// The box at the beginning of `range`; `None` where it is too short for one.
-fn box_at(file: &mut File, range: Range<u64>) -> Result<Option<Boxed>> {
+fn box_at(file: &mut File, range: Range<u64>) -> Result<Option<Mp4Box>> {
     let at = range.start;
     if at.saturating_add(8) > range.end {
         return Ok(None);
@@ -119,7 +119,7 @@ fn box_at(file: &mut File, range: Range<u64>) -> Result<Option<Boxed>> {
     };
     let end = at.checked_add(size).filter(|_| size >= head);
     let end = end.ok_or_else(|| Error::new(ErrorKind::InvalidData, "a box has no end"))?;
-    Ok(Some(Boxed { kind, open: short == 0, all: at..end, content: at + head..end }))
+    Ok(Some(Mp4Box { kind, open: short == 0, all: at..end, content: at + head..end }))
 }
 
 /// Where the pictures are in the finished file at `path`, in bytes.

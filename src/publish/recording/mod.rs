@@ -15,8 +15,8 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use gstreamer as gst;
 
 use super::OutputError;
-use super::fanout::{Fanout, Taken, Taker};
-use crate::base::status::{State, Status};
+use super::fanout::{Fanout, PacketSink, PushResult};
+use crate::base::status::{Status, StreamState};
 
 pub mod archive;
 mod file;
@@ -32,10 +32,10 @@ pub use archive::{Archive, Recording, RemoveError};
 use file::WAITING;
 pub(super) use file::{Layout, add_file};
 use repair::Repair;
-use writer::Writer;
+use writer::RecordingWriter;
 
 /// Records a stream, file after file, on a thread of its own: a disk that hangs holds up neither the stream nor its other
-/// takers. The [`Taker`] end only queues.
+/// packet_sinks. The [`PacketSink`] end only queues.
 pub struct Recorder {
     pictures: Option<Sender<gst::Sample>>,
     thread: Option<JoinHandle<()>>,
@@ -56,7 +56,7 @@ impl Recorder {
         let stopping = Arc::new(AtomicBool::new(false));
         let repair = Repair::start(Arc::clone(&archive));
         let name = format!("record-{}", status.name);
-        let writer = Writer::new(Arc::clone(&status), archive, fanout, Arc::clone(&stopping));
+        let writer = RecordingWriter::new(Arc::clone(&status), archive, fanout, Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || writer.run(&queue))
@@ -74,31 +74,31 @@ impl Recorder {
     }
 }
 
-impl Taker for Recorder {
-    fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
-        if self.status.state() == State::AwaitsKeyframe {
+impl PacketSink for Recorder {
+    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
+        if self.status.state() == StreamState::AwaitsKeyframe {
             // Viewers see a text in place of the source's frames; that is not recorded.
             (self.needs_keyframe, self.asked) = (true, false);
-            return Taken::Yes;
+            return PushResult::Yes;
         }
         if self.needs_keyframe && !keyframe {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return if std::mem::replace(&mut self.asked, true) { Taken::Yes } else { Taken::WantsKeyframe };
+            return if std::mem::replace(&mut self.asked, true) { PushResult::Yes } else { PushResult::WantsKeyframe };
         }
-        let Some(pictures) = &self.pictures else { return Taken::Gone };
+        let Some(pictures) = &self.pictures else { return PushResult::Gone };
         match pictures.try_send(sample.clone()) {
             Ok(()) => {
                 self.needs_keyframe = false;
-                Taken::Yes
+                PushResult::Yes
             }
             Err(TrySendError::Full(_)) => {
                 // The disk is too slow: what follows is of no use before the next keyframe, which comes by itself. Asked for
                 // again and again while a disk hangs, keyframes would spend the viewers' bits.
                 (self.needs_keyframe, self.asked) = (true, true);
                 self.lost.fetch_add(1, Ordering::Relaxed);
-                Taken::Yes
+                PushResult::Yes
             }
-            Err(TrySendError::Disconnected(_)) => Taken::Gone,
+            Err(TrySendError::Disconnected(_)) => PushResult::Gone,
         }
     }
 }
@@ -140,14 +140,14 @@ mod tests {
         let (pictures, queue) = bounded(1);
         let mut recorder = recorder(pictures, &Arc::new(Status::new("test")));
         let sample = gst::Sample::builder().build();
-        let mut take = |keyframe| recorder.take(&sample, keyframe);
-        assert_eq!(take(false), Taken::WantsKeyframe, "it begins with one");
-        assert_eq!([take(false), take(true)], [Taken::Yes; 2]);
+        let mut take = |keyframe| recorder.push(&sample, keyframe);
+        assert_eq!(take(false), PushResult::WantsKeyframe, "it begins with one");
+        assert_eq!([take(false), take(true)], [PushResult::Yes; 2]);
         for keyframe in [false, false, true, false, false] {
-            assert_eq!(take(keyframe), Taken::Yes, "nobody takes from the queue");
+            assert_eq!(take(keyframe), PushResult::Yes, "nobody takes from the queue");
         }
         assert_eq!(queue.try_iter().count(), 1);
-        assert_eq!([take(false), take(true)], [Taken::Yes; 2], "it goes on with a keyframe");
+        assert_eq!([take(false), take(true)], [PushResult::Yes; 2], "it goes on with a keyframe");
         assert_eq!(queue.try_iter().count(), 1);
     }
 
@@ -158,15 +158,15 @@ mod tests {
         let status = Arc::new(Status::new("test"));
         let mut recorder = recorder(pictures, &status);
         let sample = gst::Sample::builder().build();
-        let mut take = |keyframe| recorder.take(&sample, keyframe);
-        assert_eq!([take(true), take(false)], [Taken::Yes; 2]);
+        let mut take = |keyframe| recorder.push(&sample, keyframe);
+        assert_eq!([take(true), take(false)], [PushResult::Yes; 2]);
         status.set_awaits_keyframe("packets were lost".into());
-        assert_eq!([take(false), take(true), take(false)], [Taken::Yes; 3]);
+        assert_eq!([take(false), take(true), take(false)], [PushResult::Yes; 3]);
         assert_eq!(queue.try_iter().count(), 2, "what came before");
         let later = std::time::Instant::now() + std::time::Duration::from_secs(1);
-        status.set_shown(State::Live, None, later);
-        assert_eq!(take(false), Taken::WantsKeyframe, "the file continues with a keyframe");
-        assert_eq!([take(true), take(false)], [Taken::Yes; 2]);
+        status.set_shown(StreamState::Live, None, later);
+        assert_eq!(take(false), PushResult::WantsKeyframe, "the file continues with a keyframe");
+        assert_eq!([take(true), take(false)], [PushResult::Yes; 2]);
         assert_eq!(queue.try_iter().count(), 2);
     }
 }

@@ -18,7 +18,7 @@ use gstreamer as gst;
 use gst::prelude::*;
 use jiff::Timestamp;
 
-use super::archive::{Archive, Found};
+use super::archive::{Archive, FoundRecording};
 use super::file::{self, Layout};
 use super::in_use;
 use super::length::{self, Length};
@@ -46,7 +46,7 @@ impl Repair {
         let work = move || {
             remove_copies(&archive);
             // What this recorder writes is none of its business.
-            let is_old = |found: &Found| found.name.start.as_second() < began && !archive.is_open(&found.file);
+            let is_old = |found: &FoundRecording| found.name.start.as_second() < began && !archive.is_open(&found.file);
             let mut found = archive.scan().unwrap_or_default();
             found.retain(is_old);
             for found in found.iter().take_while(|_| !stopped.load(Ordering::Relaxed)) {
@@ -83,7 +83,7 @@ fn remove_copies(archive: &Archive) {
     }
 }
 
-fn mend(archive: &Archive, found: &Found, stop: &AtomicBool) {
+fn mend(archive: &Archive, found: &FoundRecording, stop: &AtomicBool) {
     let path = archive.config().dir.join(&found.file);
     let copy = archive.config().dir.join(format!("{}{COPY}", found.file));
     let length = length::look(&path, found.name.container).unwrap_or(Length::Open);

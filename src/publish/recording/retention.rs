@@ -45,21 +45,21 @@ impl Removal {
 
 /// What is kept, and for how long.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Limits {
+pub struct RetentionLimits {
     pub max_age: Option<Duration>,
     pub max_size: Option<u64>,
     pub min_free: Option<u64>,
 }
 
-impl From<&RecordConfig> for Limits {
+impl From<&RecordConfig> for RetentionLimits {
     fn from(config: &RecordConfig) -> Self {
-        Limits { max_age: config.max_age, max_size: config.max_size, min_free: config.min_free }
+        RetentionLimits { max_age: config.max_age, max_size: config.max_size, min_free: config.min_free }
     }
 }
 
 /// A recording that may be removed: one that is not being written.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct FinishedRecording {
     /// Since it began.
     pub age: Duration,
     pub bytes: u64,
@@ -67,7 +67,7 @@ pub struct Kept {
 
 /// What has to go, and whether that is enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doomed {
+pub struct RetentionPlan {
     /// Why the oldest goes, why the next, …; no more go than there are reasons.
     pub reasons: Vec<Removal>,
     /// Whether `min_free` is kept then.
@@ -78,7 +78,7 @@ pub struct Doomed {
 /// the disk now, both in bytes.
 ///
 /// What a removed file leaves is counted as free at once: a file system that takes its time must not cost another file.
-pub fn doomed(files: &[Kept], open: u64, free: Option<u64>, limits: Limits) -> Doomed {
+pub fn doomed(files: &[FinishedRecording], open: u64, free: Option<u64>, limits: RetentionLimits) -> RetentionPlan {
     let mut total = files.iter().map(|file| file.bytes).sum::<u64>() + open;
     let mut free = free;
     let mut reasons = Vec::new();
@@ -97,18 +97,18 @@ pub fn doomed(files: &[Kept], open: u64, free: Option<u64>, limits: Limits) -> D
         total -= file.bytes;
         free = free.map(|free| free.saturating_add(file.bytes));
     }
-    Doomed { reasons, room: !short(free) }
+    RetentionPlan { reasons, room: !short(free) }
 }
 
 /// What was removed at once, for the log.
 #[derive(Default)]
-pub(super) struct Gone {
+pub(super) struct RemovedFiles {
     pub files: u64,
     bytes: u64,
     by: [u64; Removal::ALL.len()],
 }
 
-impl Gone {
+impl RemovedFiles {
     pub fn add(&mut self, reason: Removal, bytes: u64) {
         self.files += 1;
         self.bytes += bytes;
@@ -116,7 +116,7 @@ impl Gone {
     }
 }
 
-impl std::fmt::Display for Gone {
+impl std::fmt::Display for RemovedFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let plural = if self.files == 1 { "" } else { "s" };
         write!(f, "removed {} recording{plural} ({})", self.files, ByteSize::b(self.bytes).display().si())?;
@@ -137,15 +137,15 @@ mod tests {
     use super::*;
 
     /// Files of 100 bytes each, an hour apart; the newest began an hour ago.
-    fn decide(count: i64, open: u64, free: Option<u64>, limits: Limits) -> Doomed {
-        let file = |hours: i64| Kept { age: Duration::from_secs(3600 * hours as u64), bytes: 100 };
-        let files: Vec<Kept> = (1..=count).rev().map(file).collect();
+    fn decide(count: i64, open: u64, free: Option<u64>, limits: RetentionLimits) -> RetentionPlan {
+        let file = |hours: i64| FinishedRecording { age: Duration::from_secs(3600 * hours as u64), bytes: 100 };
+        let files: Vec<FinishedRecording> = (1..=count).rev().map(file).collect();
         doomed(&files, open, free, limits)
     }
 
     #[test]
     fn the_log_says_what_has_gone_and_why() {
-        let mut gone = Gone::default();
+        let mut gone = RemovedFiles::default();
         gone.add(Removal::Size, 1_200_000);
         assert_eq!(gone.to_string(), "removed 1 recording (1.2 MB): beyond max_size");
         gone.add(Removal::Age, 800_000);
@@ -155,39 +155,40 @@ mod tests {
 
     #[test]
     fn without_limits_nothing_goes() {
-        let doomed = decide(1000, 1 << 40, Some(0), Limits::default());
-        assert_eq!(doomed, Doomed { reasons: Vec::new(), room: true });
+        let doomed = decide(1000, 1 << 40, Some(0), RetentionLimits::default());
+        assert_eq!(doomed, RetentionPlan { reasons: Vec::new(), room: true });
     }
 
     #[test]
     fn what_began_too_long_ago_goes() {
-        let limits = Limits { max_age: Some(Duration::from_secs(3 * 3600)), ..Limits::default() };
+        let limits = RetentionLimits { max_age: Some(Duration::from_secs(3 * 3600)), ..RetentionLimits::default() };
         assert_eq!(decide(5, 0, None, limits).reasons, [Removal::Age, Removal::Age]);
     }
 
     #[test]
     fn the_open_file_counts_and_stays() {
-        let limits = Limits { max_size: Some(300), ..Limits::default() };
+        let limits = RetentionLimits { max_size: Some(300), ..RetentionLimits::default() };
         assert_eq!(decide(3, 0, None, limits).reasons, []);
         assert_eq!(decide(3, 1, None, limits).reasons, [Removal::Size]);
         assert_eq!(decide(3, 1000, None, limits).reasons, [Removal::Size; 3]);
-        assert_eq!(decide(0, 1000, None, limits), Doomed { reasons: Vec::new(), room: true });
+        assert_eq!(decide(0, 1000, None, limits), RetentionPlan { reasons: Vec::new(), room: true });
     }
 
     #[test]
     fn the_oldest_make_room_on_the_disk() {
-        let limits = Limits { min_free: Some(1000), ..Limits::default() };
-        assert_eq!(decide(5, 0, Some(1000), limits), Doomed { reasons: Vec::new(), room: true });
-        assert_eq!(decide(5, 0, Some(750), limits), Doomed { reasons: vec![Removal::Space; 3], room: true });
-        assert_eq!(decide(2, 0, Some(750), limits), Doomed { reasons: vec![Removal::Space; 2], room: false });
-        assert_eq!(decide(0, 0, Some(750), limits), Doomed { reasons: Vec::new(), room: false });
-        assert_eq!(decide(2, 0, None, limits), Doomed { reasons: Vec::new(), room: true }, "nobody knows");
+        let limits = RetentionLimits { min_free: Some(1000), ..RetentionLimits::default() };
+        assert_eq!(decide(5, 0, Some(1000), limits), RetentionPlan { reasons: Vec::new(), room: true });
+        assert_eq!(decide(5, 0, Some(750), limits), RetentionPlan { reasons: vec![Removal::Space; 3], room: true });
+        assert_eq!(decide(2, 0, Some(750), limits), RetentionPlan { reasons: vec![Removal::Space; 2], room: false });
+        assert_eq!(decide(0, 0, Some(750), limits), RetentionPlan { reasons: Vec::new(), room: false });
+        assert_eq!(decide(2, 0, None, limits), RetentionPlan { reasons: Vec::new(), room: true }, "nobody knows");
     }
 
     #[test]
     fn a_file_goes_for_one_reason_and_counts_for_all() {
-        let limits = Limits { max_age: Some(Duration::from_secs(4 * 3600)), max_size: Some(300), min_free: Some(500) };
+        let limits =
+            RetentionLimits { max_age: Some(Duration::from_secs(4 * 3600)), max_size: Some(300), min_free: Some(500) };
         let doomed = decide(5, 0, Some(300), limits);
-        assert_eq!(doomed, Doomed { reasons: vec![Removal::Age, Removal::Size], room: true });
+        assert_eq!(doomed, RetentionPlan { reasons: vec![Removal::Age, Removal::Size], room: true });
     }
 }

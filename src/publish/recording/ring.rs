@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// An encoded picture in the ring.
-pub trait Unit {
+pub trait RingUnit {
     /// Whether decoding can begin with it.
     fn is_keyframe(&self) -> bool;
     /// When it came.
@@ -22,7 +22,7 @@ pub struct Ring<U> {
     most_bytes: usize,
 }
 
-impl<U: Unit> Ring<U> {
+impl<U: RingUnit> Ring<U> {
     pub fn new(span: Duration, most_bytes: usize) -> Self {
         Ring { units: VecDeque::new(), bytes: 0, span, most_bytes }
     }
@@ -61,7 +61,7 @@ impl<U: Unit> Ring<U> {
     }
 
     fn second_keyframe(&self) -> Option<usize> {
-        self.units.iter().skip(1).position(Unit::is_keyframe).map(|index| index + 1)
+        self.units.iter().skip(1).position(RingUnit::is_keyframe).map(|index| index + 1)
     }
 
     fn drop_front(&mut self, count: usize) {
@@ -74,13 +74,13 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Copy)]
-    struct Fake {
+    struct TestUnit {
         n: u64,
         start: Instant,
         keyframe: bool,
     }
 
-    impl Unit for Fake {
+    impl RingUnit for TestUnit {
         fn is_keyframe(&self) -> bool {
             self.keyframe
         }
@@ -93,15 +93,15 @@ mod tests {
     }
 
     /// A ring after `count` pictures, one a second, every `group`-th a keyframe; `first` is the first picture's number.
-    fn ring(span: u64, most: usize, group: u64, first: u64, count: u64, start: Instant) -> Ring<Fake> {
+    fn ring(span: u64, most: usize, group: u64, first: u64, count: u64, start: Instant) -> Ring<TestUnit> {
         let mut ring = Ring::new(Duration::from_secs(span), most);
         for n in first..first + count {
-            ring.push(Fake { n, start, keyframe: n % group == 0 });
+            ring.push(TestUnit { n, start, keyframe: n % group == 0 });
         }
         ring
     }
 
-    fn numbers(ring: &Ring<Fake>, from: Instant) -> Vec<u64> {
+    fn numbers(ring: &Ring<TestUnit>, from: Instant) -> Vec<u64> {
         ring.since(from).map(|unit| unit.n).collect()
     }
 

@@ -10,13 +10,13 @@ use gstreamer as gst;
 use jiff::Timestamp;
 
 use super::archive::Archive;
-use super::file::{OpenFile, Picture};
+use super::file::{EncodedFrame, SegmentFile};
 use super::ring::Ring;
+use crate::base::log_dedup;
 use crate::base::panic::panic_text;
-use crate::base::repeats;
 use crate::base::status::Status;
 use crate::config::When;
-use crate::events::{Active, Board};
+use crate::events::{Active, EventState};
 use crate::publish::OutputError;
 use crate::publish::fanout::Fanout;
 
@@ -34,18 +34,18 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const PRE_ROLL_BYTES: usize = 64 << 20;
 
 /// Writes a stream's recordings.
-pub(super) struct Writer {
+pub(super) struct RecordingWriter {
     status: Arc<Status>,
     archive: Arc<Archive>,
     /// Where keyframes are asked for. It holds the recorder, which therefore must not hold it.
     fanout: Weak<Fanout>,
-    state: State,
+    state: WriterState,
     /// How long the next failure is waited out.
     pause: Duration,
     lost: Arc<AtomicU64>,
     stopping: Arc<AtomicBool>,
     /// With `when = "event"`: what happens, and what came before it.
-    events: Option<(Arc<Board>, Ring<Picture>)>,
+    events: Option<(Arc<EventState>, Ring<EncodedFrame>)>,
     /// The pre-roll's beginning of the event whose pre-roll is in a file already.
     begun: Option<Instant>,
     /// When a keyframe was asked for to begin the next file with.
@@ -53,24 +53,24 @@ pub(super) struct Writer {
     tidy_at: Instant,
 }
 
-enum State {
+enum WriterState {
     /// Waits for a keyframe to start a file with.
     Waiting,
-    Open(OpenFile),
+    Open(SegmentFile),
     /// Has failed; not tried again before this time.
     Failed(Instant),
 }
 
-impl Writer {
+impl RecordingWriter {
     pub fn new(status: Arc<Status>, archive: Arc<Archive>, fanout: &Arc<Fanout>, stopping: Arc<AtomicBool>) -> Self {
         let config = archive.config();
         let span = config.events.iter().map(|event| event.hold + event.pre_roll).max().unwrap_or_default();
         let board = archive.board().filter(|_| config.when == When::Event);
         let events = board.map(|board| (Arc::clone(board), Ring::new(span, PRE_ROLL_BYTES)));
-        Writer {
+        RecordingWriter {
             status,
             fanout: Arc::downgrade(fanout),
-            state: State::Waiting,
+            state: WriterState::Waiting,
             pause: FIRST_PAUSE,
             lost: fanout.lost_counter(),
             stopping,
@@ -88,7 +88,7 @@ impl Writer {
             match pictures.recv_deadline(self.tidy_at) {
                 Ok(sample) => {
                     // A panic costs the file, as any other failure does, and not the recordings to come.
-                    let taken = catch_unwind(AssertUnwindSafe(|| self.take(Picture::new(sample))));
+                    let taken = catch_unwind(AssertUnwindSafe(|| self.take(EncodedFrame::new(sample))));
                     let outcome = taken.unwrap_or_else(|panic| {
                         self.status.count_panic();
                         Err(OutputError(format!("the recording panicked: {}", panic_text(&*panic))))
@@ -102,7 +102,7 @@ impl Writer {
             }
             if Instant::now() >= self.tidy_at
                 && let Err(problem) = self.tidy()
-                && !matches!(self.state, State::Failed(_))
+                && !matches!(self.state, WriterState::Failed(_))
             {
                 self.fail(&problem.0);
             }
@@ -115,7 +115,7 @@ impl Writer {
         self.archive.tidy()
     }
 
-    fn take(&mut self, picture: Picture) -> Result<(), OutputError> {
+    fn take(&mut self, picture: EncodedFrame) -> Result<(), OutputError> {
         let mut event = None;
         if let Some((board, ring)) = &mut self.events {
             if ring.since(picture.at).next().is_some_and(|held| held.sample.caps() != picture.sample.caps()) {
@@ -129,22 +129,22 @@ impl Writer {
             }
         }
         match &self.state {
-            State::Failed(until) if Instant::now() < *until => return Ok(()),
-            State::Failed(_) => self.state = State::Waiting,
+            WriterState::Failed(until) if Instant::now() < *until => return Ok(()),
+            WriterState::Failed(_) => self.state = WriterState::Waiting,
             // Another size or profile does not fit into the same track.
-            State::Open(file) if file.caps.as_deref() != picture.sample.caps() => self.close(),
-            State::Open(file) if self.is_due(file) && picture.keyframe => self.close(),
-            State::Open(file) if self.is_due(file) => self.ask_for_keyframe(),
+            WriterState::Open(file) if file.caps.as_deref() != picture.sample.caps() => self.close(),
+            WriterState::Open(file) if self.is_due(file) && picture.keyframe => self.close(),
+            WriterState::Open(file) if self.is_due(file) => self.ask_for_keyframe(),
             _ => {}
         }
-        if matches!(self.state, State::Waiting) {
+        if matches!(self.state, WriterState::Waiting) {
             return self.begin(picture, event.as_ref());
         }
         self.write(&picture)
     }
 
     /// Whether a file is as long or as large as it shall be.
-    fn is_due(&self, file: &OpenFile) -> bool {
+    fn is_due(&self, file: &SegmentFile) -> bool {
         let config = self.archive.config();
         file.length >= config.segment || config.segment_size.is_some_and(|most| file.bytes >= most)
     }
@@ -159,7 +159,7 @@ impl Writer {
     }
 
     /// Begins a file with this picture; with an event, with what came before it.
-    fn begin(&mut self, picture: Picture, event: Option<&Active>) -> Result<(), OutputError> {
+    fn begin(&mut self, picture: EncodedFrame, event: Option<&Active>) -> Result<(), OutputError> {
         let pre_roll = match (&self.events, event) {
             (Some((_, ring)), Some(event)) if self.begun != Some(event.from) => {
                 ring.since(event.from).cloned().collect()
@@ -184,7 +184,7 @@ impl Writer {
         std::fs::create_dir_all(dir).map_err(|error| OutputError(format!("{}: {error}", dir.display())))?;
         self.tidy()?;
         let path = self.archive.open(start, event.map(|event| &*event.name))?;
-        let file = OpenFile::create(path.clone(), self.archive.config().format, caps).inspect_err(|_| {
+        let file = SegmentFile::create(path.clone(), self.archive.config().format, caps).inspect_err(|_| {
             // There is nothing in it yet, and where it stays, it is mended or removed by the next one who looks.
             let _ = std::fs::remove_file(&path);
             self.archive.closed(false);
@@ -192,12 +192,12 @@ impl Writer {
         if self.pause == FIRST_PAUSE {
             tracing::info!(stream = &*self.status.name, stage = "record", "recording to {}", file.path.display());
         }
-        self.state = State::Open(file);
+        self.state = WriterState::Open(file);
         Ok(())
     }
 
-    fn write(&mut self, picture: &Picture) -> Result<(), OutputError> {
-        let State::Open(file) = &mut self.state else { return Ok(()) };
+    fn write(&mut self, picture: &EncodedFrame) -> Result<(), OutputError> {
+        let WriterState::Open(file) = &mut self.state else { return Ok(()) };
         if let Err(problem) = file.write(picture, &self.stopping) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return Err(problem);
@@ -213,10 +213,10 @@ impl Writer {
 
     /// Closes the file, if there is one.
     fn close(&mut self) {
-        if !matches!(self.state, State::Open(_)) {
+        if !matches!(self.state, WriterState::Open(_)) {
             return;
         }
-        let State::Open(mut file) = std::mem::replace(&mut self.state, State::Waiting) else { return };
+        let WriterState::Open(mut file) = std::mem::replace(&mut self.state, WriterState::Waiting) else { return };
         let problem = file.error();
         let (path, length) = (file.path.clone(), file.length);
         drop(file);
@@ -239,11 +239,13 @@ impl Writer {
         if self.pause == FIRST_PAUSE {
             let pause = self.pause.as_secs();
             let text = format!("recording to {dir} has stopped, next try in {pause} s: {problem}");
-            repeats::error(&self.status.name, "record", None, &text);
+            log_dedup::error(&self.status.name, "record", None, &text);
         } else {
             tracing::debug!(stream = &*self.status.name, stage = "record", "recording to {dir} still fails: {problem}");
         }
-        if let State::Open(file) = std::mem::replace(&mut self.state, State::Failed(Instant::now() + self.pause)) {
+        if let WriterState::Open(file) =
+            std::mem::replace(&mut self.state, WriterState::Failed(Instant::now() + self.pause))
+        {
             let path = file.path.clone();
             drop(file);
             self.archive.closed(path.exists());

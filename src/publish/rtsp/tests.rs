@@ -11,8 +11,8 @@ use super::*;
 use crate::base::status::Status;
 use crate::config::EncodeConfig;
 use crate::frame::{PixelFormat, VideoInfo};
-use crate::publish::live::{LiveOutput, Outlets};
-use crate::publish::{Output, Stamp};
+use crate::publish::live::{LiveOutput, StreamOutputs};
+use crate::publish::{CaptureTime, Output};
 
 /// How long the test waits for what must come.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// A server with the stream `gate`, whose pictures come until this is dropped.
 struct Scene {
     server: RtspServer,
-    outlets: Outlets,
+    outputs: StreamOutputs,
     painter: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -33,26 +33,26 @@ impl Scene {
     fn of(connections: Connections, stall_limit: Duration) -> Self {
         let address = "127.0.0.1:0".parse().unwrap();
         let server = RtspServer::start_with(address, None, stall_limit, connections).unwrap();
-        let outlets = Outlets::default();
-        server.add("gate", Arc::clone(&outlets.h264));
+        let outputs = StreamOutputs::default();
+        server.add("gate", Arc::clone(&outputs.h264));
         let (going_on, over) = bounded::<()>(0);
         let status = Arc::new(Status::new("gate"));
-        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outlets.clone()).unwrap();
+        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outputs.clone()).unwrap();
         let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
         let painter = std::thread::spawn(move || {
             let start = Instant::now();
             while over.recv_timeout(Duration::from_millis(40)) == Err(RecvTimeoutError::Timeout) {
                 let now = Instant::now();
                 if output.wanted() {
-                    let stamp = Stamp { pts: now - start, captured_at: now, slate: false };
-                    let grey = &mut |picture: &mut crate::frame::PictureMut<'_>| {
+                    let stamp = CaptureTime { pts: now - start, captured_at: now, slate: false };
+                    let grey = &mut |picture: &mut crate::frame::ImageMut<'_>| {
                         picture.planes.iter_mut().for_each(|plane| plane.data.fill(128));
                     };
                     output.publish(stamp, info, grey).unwrap();
                 }
             }
         });
-        Scene { server, outlets, painter: Some((going_on, painter)) }
+        Scene { server, outputs, painter: Some((going_on, painter)) }
     }
 
     /// Sessions run out as soon as nothing is heard of them for a second, not for a minute.
@@ -149,9 +149,9 @@ fn of_a_viewer_who_vanishes_nothing_is_left() {
     let mut packet = [0; 16];
     by_tcp.connection.read_exact(&mut packet).unwrap();
     assert_eq!(packet[..2], *b"$\0", "a packet of the first channel");
-    assert_eq!((scene.server.clients(), scene.outlets.h264.takers()), (2, 1));
+    assert_eq!((scene.server.clients(), scene.outputs.h264.packet_sinks()), (2, 1));
     scene.hurry();
-    scene.until("the media are given back", |scene| scene.outlets.h264.takers() == 0);
+    scene.until("the media are given back", |scene| scene.outputs.h264.packet_sinks() == 0);
     scene.until("their connections are closed", |scene| scene.server.clients() == 0);
     drop((by_udp, by_tcp));
 }

@@ -44,47 +44,47 @@ mod refusal;
 pub mod trickle;
 mod viewer;
 
-pub use refusal::Refusal;
+pub use refusal::WhepRefusal;
 
-use event::{Event, Place};
+use event::{CandidatePermit, ViewerEvent};
 use offer::Offer;
 use trickle::Fragment;
-use viewer::Viewer;
+use viewer::ViewerSession;
 
 /// Fragments of candidates that may wait for a viewer's thread.
 const FRAGMENTS: usize = 64;
 
 /// Somebody who has been let in.
-pub struct Admitted {
+pub struct AdmittedViewer {
     /// Names the viewer; cannot be guessed.
     pub id: String,
     /// Comes as soon as all candidates are gathered, within seconds. Dropped unread, the viewer leaves.
-    pub answer: oneshot::Receiver<Result<String, Refusal>>,
+    pub answer: oneshot::Receiver<Result<String, WhepRefusal>>,
 }
 
 /// Everybody who watches by WebRTC. Dropping it lets all of them go.
 pub struct Whep {
-    room: Arc<Room>,
+    room: Arc<ViewerRegistry>,
 }
 
-struct Room {
+struct ViewerRegistry {
     settings: RwLock<Arc<WebRtcConfig>>,
-    seats: Mutex<HashMap<String, Seat>>,
+    seats: Mutex<HashMap<String, ViewerSlot>>,
     /// Told when somebody has left.
     left: Condvar,
 }
 
 /// What is known of a viewer from outside its thread.
-struct Seat {
+struct ViewerSlot {
     stream: String,
     who: Option<Identity>,
     leave: Arc<AtomicBool>,
-    events: Sender<Event>,
+    events: Sender<ViewerEvent>,
     /// Fragments that wait.
     fragments: Arc<AtomicUsize>,
 }
 
-impl Seat {
+impl ViewerSlot {
     /// Whether it watches this stream, and is to go on with it.
     fn is_of(&self, stream: &str) -> bool {
         self.stream == stream && !self.leave.load(Ordering::Acquire)
@@ -93,14 +93,14 @@ impl Seat {
     fn end(&self) {
         self.leave.store(true, Ordering::Release);
         // Only wakes the thread up, if it has not ended.
-        let _ = self.events.send(Event::Look);
+        let _ = self.events.send(ViewerEvent::Look);
     }
 }
 
 impl Whep {
     pub fn new(settings: WebRtcConfig) -> Self {
         let settings = RwLock::new(Arc::new(settings));
-        Whep { room: Arc::new(Room { settings, seats: Mutex::default(), left: Condvar::new() }) }
+        Whep { room: Arc::new(ViewerRegistry { settings, seats: Mutex::default(), left: Condvar::new() }) }
     }
 
     /// What the next viewer is served by.
@@ -125,10 +125,10 @@ impl Whep {
         offer: &str,
         level: Option<Level>,
         who: Option<Identity>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<AdmittedViewer, WhepRefusal> {
         let offer = Offer::read(offer)?;
         if descriptors::are_scarce() {
-            return Err(Refusal::Scarce);
+            return Err(WhepRefusal::Scarce);
         }
         let id = new_id()?;
         let (events, inbox) = unbounded();
@@ -137,16 +137,17 @@ impl Whep {
         let most = settings.max_viewers;
         let mut seats = self.room.seats();
         if seats.len() >= most {
-            return Err(Refusal::Full(most));
+            return Err(WhepRefusal::Full(most));
         }
         let (leaves, told) = (Arc::clone(&leave), events.clone());
-        let seat = Seat { stream: stream.to_owned(), who, leave: leaves, events: told, fragments: Arc::default() };
+        let seat =
+            ViewerSlot { stream: stream.to_owned(), who, leave: leaves, events: told, fragments: Arc::default() };
         seats.insert(id.clone(), seat);
         drop(seats);
         // From here on the seat is given back by whatever happens to this.
-        let taken = Taken { room: Arc::clone(&self.room), id: id.clone() };
+        let taken = SlotGuard { room: Arc::clone(&self.room), id: id.clone() };
         let (sender, answer) = oneshot::channel();
-        let viewer = Viewer {
+        let viewer = ViewerSession {
             stream: stream.into(),
             fanout: Arc::downgrade(fanout),
             offer,
@@ -162,41 +163,41 @@ impl Whep {
                 let _taken = taken;
                 viewer.watch(&settings);
             })
-            .map_err(|error| Refusal::Failed(format!("no thread for a viewer: {error}")))?;
-        Ok(Admitted { id, answer })
+            .map_err(|error| WhepRefusal::Failed(format!("no thread for a viewer: {error}")))?;
+        Ok(AdmittedViewer { id, answer })
     }
 
     /// Hands on candidates that a viewer found after its offer (`application/trickle-ice-sdpfrag`).
     ///
     /// # Errors
     /// Somebody unknown; no such fragment, or one that asks for more than candidates.
-    pub fn trickle(&self, stream: &str, id: &str, fragment: &str) -> Result<(), Refusal> {
+    pub fn trickle(&self, stream: &str, id: &str, fragment: &str) -> Result<(), WhepRefusal> {
         let seats = self.room.seats();
-        let seat = seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(Refusal::Unknown)?;
+        let seat = seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(WhepRefusal::Unknown)?;
         let fragment = Fragment::read(fragment)?;
-        let busy = || Refusal::Failed("the viewer is busy with earlier candidates".into());
-        let place = Place::take(&seat.fragments, FRAGMENTS).ok_or_else(busy)?;
-        seat.events.send(Event::Candidates(fragment, place)).map_err(|_| Refusal::Unknown)
+        let busy = || WhepRefusal::Failed("the viewer is busy with earlier candidates".into());
+        let place = CandidatePermit::take(&seat.fragments, FRAGMENTS).ok_or_else(busy)?;
+        seat.events.send(ViewerEvent::Candidates(fragment, place)).map_err(|_| WhepRefusal::Unknown)
     }
 
     /// Lets somebody go who asks for it; the pipeline ends in the background.
     ///
     /// # Errors
     /// Somebody unknown.
-    pub fn dismiss(&self, stream: &str, id: &str) -> Result<(), Refusal> {
+    pub fn dismiss(&self, stream: &str, id: &str) -> Result<(), WhepRefusal> {
         let seats = self.room.seats();
-        seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(Refusal::Unknown)?.end();
+        seats.get(id).filter(|seat| seat.is_of(stream)).ok_or(WhepRefusal::Unknown)?.end();
         Ok(())
     }
 
     /// Asks all to leave who are not to go on.
     pub fn dismiss_unless(&self, may: impl Fn(&Identity) -> bool) {
-        self.room.seats().values().filter(|seat| !seat.who.as_ref().is_none_or(&may)).for_each(Seat::end);
+        self.room.seats().values().filter(|seat| !seat.who.as_ref().is_none_or(&may)).for_each(ViewerSlot::end);
     }
 
     /// Asks everybody to leave.
     pub fn dismiss_all(&self) {
-        self.room.seats().values().for_each(Seat::end);
+        self.room.seats().values().for_each(ViewerSlot::end);
     }
 
     /// Who is here, connected or not yet.
@@ -223,23 +224,23 @@ impl Drop for Whep {
     }
 }
 
-impl Room {
+impl ViewerRegistry {
     fn settings(&self) -> Arc<WebRtcConfig> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn seats(&self) -> MutexGuard<'_, HashMap<String, Seat>> {
+    fn seats(&self) -> MutexGuard<'_, HashMap<String, ViewerSlot>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A seat in use. Given back when it is dropped, also by a panic.
-struct Taken {
-    room: Arc<Room>,
+struct SlotGuard {
+    room: Arc<ViewerRegistry>,
     id: String,
 }
 
-impl Drop for Taken {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
         self.room.seats().remove(&self.id);
         self.room.left.notify_all();
@@ -247,9 +248,9 @@ impl Drop for Taken {
 }
 
 /// 128 bits that nobody can guess: who knows them may end the viewer.
-fn new_id() -> Result<String, Refusal> {
+fn new_id() -> Result<String, WhepRefusal> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Refusal::Failed(format!("no random numbers: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| WhepRefusal::Failed(format!("no random numbers: {error}")))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -262,7 +263,7 @@ mod tests {
         let whep = Whep::new(WebRtcConfig::default());
         whep.set(WebRtcConfig { max_viewers: 0, ..WebRtcConfig::default() });
         let refused = whep.admit("gate", &Arc::default(), offer::tests::OFFER, None, None);
-        assert_eq!(refused.err(), Some(Refusal::Full(0)));
+        assert_eq!(refused.err(), Some(WhepRefusal::Full(0)));
     }
 
     /// A viewer whose thread reads nothing, and whose client sends candidates without end.
@@ -273,20 +274,20 @@ mod tests {
         let (events, inbox) = unbounded();
         let leave = Arc::new(AtomicBool::new(false));
         let told = events.clone();
-        let seat = Seat { stream: "gate".into(), who: None, leave, events: told, fragments: Arc::default() };
+        let seat = ViewerSlot { stream: "gate".into(), who: None, leave, events: told, fragments: Arc::default() };
         whep.room.seats().insert("viewer".into(), seat);
         let candidate = "a=mid:0\r\na=candidate:1 1 udp 2113 192.0.2.1 40000 typ host\r\n";
         let trickle = || whep.trickle("gate", "viewer", candidate);
         for n in 0..FRAGMENTS {
             assert_eq!(trickle(), Ok(()), "{n}");
         }
-        assert!(matches!(trickle(), Err(Refusal::Failed(_))));
+        assert!(matches!(trickle(), Err(WhepRefusal::Failed(_))));
         let source = gstreamer_app::AppSrc::builder().build();
-        let taker = super::super::fanout::AppSrcTaker::new(source, 1, true, Arc::default());
-        drop(viewer::ViewersTaker { taker, events });
+        let packet_sink = super::super::fanout::AppSrcSink::new(source, 1, true, Arc::default());
+        drop(viewer::ViewerSink { packet_sink, events });
         let candidates = inbox.try_iter().take(FRAGMENTS);
-        assert_eq!(candidates.filter(|event| matches!(event, Event::Candidates(..))).count(), FRAGMENTS);
-        assert!(matches!(inbox.try_recv(), Ok(Event::Ended("the stream has ended"))));
+        assert_eq!(candidates.filter(|event| matches!(event, ViewerEvent::Candidates(..))).count(), FRAGMENTS);
+        assert!(matches!(inbox.try_recv(), Ok(ViewerEvent::Ended("the stream has ended"))));
         assert_eq!(trickle(), Ok(()), "those that were read have given their places back");
     }
 }

@@ -1,11 +1,11 @@
 //! A viewer's offer, reduced to what there is to talk about: one video section with one H.264 payload type. The other
-//! sections (audio, data) are refused in the answer without webrtcbin having heard of them, so that what a player
+//! sections (audio, data) are refused in the answer without webrtcbin having last_activity of them, so that what a player
 //! offers beside video cannot disturb it.
 
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::Refusal;
+use super::WhepRefusal;
 use super::candidate::{is_one_line, is_plain};
 
 /// Candidates of a viewer that are looked at; a browser has a few for each of its networks.
@@ -32,12 +32,12 @@ pub struct Offer {
 
 /// An `m=` line with what belongs to it, or what stands before the first.
 #[derive(Default)]
-struct Section<'a> {
+struct MediaSection<'a> {
     media: &'a str,
     attributes: Vec<(&'a str, &'a str)>,
 }
 
-impl<'a> Section<'a> {
+impl<'a> MediaSection<'a> {
     fn get(&self, name: &str) -> Option<&'a str> {
         self.attributes.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
     }
@@ -76,9 +76,9 @@ impl<'a> Section<'a> {
 impl Offer {
     /// # Errors
     /// What is missing in it: no SDP at all, no H.264 that we can send, no bundled RTCP, no credentials.
-    pub fn read(text: &str) -> Result<Self, Refusal> {
+    pub fn read(text: &str) -> Result<Self, WhepRefusal> {
         let (session, sections) = sections(text)?;
-        let wanted = |what: &str| Refusal::Unusable(format!("the offer {what}"));
+        let wanted = |what: &str| WhepRefusal::Unusable(format!("the offer {what}"));
         let videos = || sections.iter().enumerate().filter(|(_, section)| section.media.starts_with("video "));
         if videos().next().is_none() {
             return Err(wanted("has no video section"));
@@ -156,19 +156,19 @@ impl Offer {
 }
 
 /// What stands before the first `m=`, and the sections.
-fn sections(text: &str) -> Result<(Section<'_>, Vec<Section<'_>>), Refusal> {
+fn sections(text: &str) -> Result<(MediaSection<'_>, Vec<MediaSection<'_>>), WhepRefusal> {
     let mut lines = text.lines().map(str::trim_end);
     if lines.next() != Some("v=0") {
-        return Err(Refusal::NoSdp("it does not begin with v=0".into()));
+        return Err(WhepRefusal::NoSdp("it does not begin with v=0".into()));
     }
-    let mut sections = vec![Section::default()];
+    let mut sections = vec![MediaSection::default()];
     for line in lines.filter(|line| !line.is_empty()) {
         let Some((kind, value)) = line.split_once('=').filter(|(kind, _)| kind.len() == 1 && is_one_line(line)) else {
             let shown: String = line.chars().take(40).collect();
-            return Err(Refusal::NoSdp(format!("{shown:?} is no line of it")));
+            return Err(WhepRefusal::NoSdp(format!("{shown:?} is no line of it")));
         };
         match (kind, sections.last_mut()) {
-            ("m", _) => sections.push(Section { media: value, attributes: Vec::new() }),
+            ("m", _) => sections.push(MediaSection { media: value, attributes: Vec::new() }),
             ("a", Some(section)) => section.attributes.push(value.split_once(':').unwrap_or((value, ""))),
             _ => {}
         }
@@ -179,7 +179,7 @@ fn sections(text: &str) -> Result<(Section<'_>, Vec<Section<'_>>), Refusal> {
 
 /// The payload type of H.264 to send by, the nearest to what we encode first. We send constrained baseline, which every
 /// decoder of a higher profile takes, too.
-fn h264<'a>(section: &Section<'a>) -> Option<&'a str> {
+fn h264<'a>(section: &MediaSection<'a>) -> Option<&'a str> {
     let rank = |payload: &str| {
         if !section.codec(payload).eq_ignore_ascii_case("H264") {
             return None;
@@ -210,7 +210,7 @@ fn h264<'a>(section: &Section<'a>) -> Option<&'a str> {
 }
 
 /// SDP with this section alone, and only this payload type and its retransmission.
-fn reduced(session: &Section, section: &Section, payload: &str) -> String {
+fn reduced(session: &MediaSection, section: &MediaSection, payload: &str) -> String {
     let apt = format!("apt={payload}");
     let repeats = |other: &&str| {
         section.codec(other).eq_ignore_ascii_case("rtx")
@@ -248,7 +248,7 @@ fn reduced(session: &Section, section: &Section, payload: &str) -> String {
 }
 
 /// A section that is not answered: port 0.
-fn refuse(section: &Section) -> String {
+fn refuse(section: &MediaSection) -> String {
     let mut words = section.media.split_ascii_whitespace();
     let mut word = || words.next().unwrap_or("0");
     let (kind, _, protocol, format) = (word(), word(), word(), word());
@@ -373,8 +373,8 @@ pub(super) mod tests {
             let hidden = format!("a=setup:actpass{end}a=candidate:1 1 udp 9 a.local 9 typ host\r\n");
             assert!(problem(&OFFER.replace("a=setup:actpass\r\n", &hidden)).contains("is no line of it"));
         }
-        assert!(matches!(Offer::read("hello"), Err(Refusal::NoSdp(_))));
-        assert!(matches!(Offer::read("v=0\r\n"), Err(Refusal::Unusable(_))));
+        assert!(matches!(Offer::read("hello"), Err(WhepRefusal::NoSdp(_))));
+        assert!(matches!(Offer::read("v=0\r\n"), Err(WhepRefusal::Unusable(_))));
     }
 
     #[test]

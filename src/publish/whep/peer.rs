@@ -12,13 +12,13 @@ use gstreamer_webrtc as gst_webrtc;
 use gst::glib;
 use gst::prelude::*;
 
-use super::event::Event;
+use super::event::ViewerEvent;
 use super::offer::Offer;
 use crate::config::WebRtcConfig;
 use crate::gst::{GstError, bus_error, make, state_error};
-use crate::publish::fanout::{AppSrcTaker, Fanout};
+use crate::publish::fanout::{AppSrcSink, Fanout};
 use crate::publish::webrtc::{
-    Heard, News, check_elements, description, listen, outcome, pass_keyframe_requests, send, steady,
+    LastActivity, PeerEvent, check_elements, description, fixed_caps, listen, outcome, pass_keyframe_requests, send,
 };
 
 /// Access units that may wait for a viewer: half a second of 30 a second. What waits is delay; a viewer that was held up
@@ -33,21 +33,21 @@ const KEYFRAME_PAUSE: Duration = Duration::from_secs(1);
 const MTU: u32 = 1200;
 
 /// The pipeline; stopped when it is dropped.
-pub(super) struct Peer {
+pub(super) struct WebRtcPeer {
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     source: gst_app::AppSrc,
     webrtc: gst::Element,
 }
 
-impl Peer {
+impl WebRtcPeer {
     /// Builds the pipeline and hands it the offer; the rest comes as events.
     pub fn start(
         offer: &Offer,
         settings: &WebRtcConfig,
         fanout: &Weak<Fanout>,
-        events: &Sender<Event>,
-        heard: &Arc<Heard>,
+        events: &Sender<ViewerEvent>,
+        last_activity: &Arc<LastActivity>,
     ) -> Result<Self, GstError> {
         crate::gst::init()?;
         check_elements()?;
@@ -71,25 +71,25 @@ impl Peer {
             .field("encoding-name", "H264")
             .field("payload", i32::from(offer.payload))
             .build();
-        let steady = steady(&caps, ssrc)?;
+        let fixed_caps = fixed_caps(&caps, ssrc)?;
         let webrtc = make("webrtcbin")?;
         configure(&webrtc, settings);
         pipeline
-            .add_many([source.upcast_ref(), &payloader, &steady, &webrtc])
-            .and_then(|()| gst::Element::link_many([source.upcast_ref(), &payloader, &steady]))
+            .add_many([source.upcast_ref(), &payloader, &fixed_caps, &webrtc])
+            .and_then(|()| gst::Element::link_many([source.upcast_ref(), &payloader, &fixed_caps]))
             .map_err(|error| GstError::new(format!("GStreamer: {}", error.message)))?;
-        send(&webrtc, &steady, &caps)?;
+        send(&webrtc, &fixed_caps, &caps)?;
         pass_keyframe_requests(&source, fanout, KEYFRAME_PAUSE);
         let told = events.clone();
-        listen(&webrtc, heard, move |news| {
+        listen(&webrtc, last_activity, move |news| {
             // A viewer that has left reads nothing any more.
             let _ = told.send(match news {
-                News::Gathered => Event::Gathered,
-                News::Connected => Event::Connected,
-                News::Ended(why) => Event::Ended(why),
+                PeerEvent::Gathered => ViewerEvent::Gathered,
+                PeerEvent::Connected => ViewerEvent::Connected,
+                PeerEvent::Ended(why) => ViewerEvent::Ended(why),
             });
         });
-        let peer = Peer { pipeline, bus, source, webrtc };
+        let peer = WebRtcPeer { pipeline, bus, source, webrtc };
         peer.pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&peer.pipeline, "webrtcbin does not start"))?;
@@ -97,22 +97,22 @@ impl Peer {
         Ok(peer)
     }
 
-    fn take_offer(&self, offer: &Offer, events: &Sender<Event>) -> Result<(), GstError> {
+    fn take_offer(&self, offer: &Offer, events: &Sender<ViewerEvent>) -> Result<(), GstError> {
         let message = gst_sdp::SDPMessage::parse_buffer(offer.text.as_bytes())
             .map_err(|_| GstError::new("GStreamer cannot read the offer"))?;
         let description = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Offer, message);
         let events = events.clone();
         let promise = gst::Promise::with_change_func(move |reply| {
-            let _ = events.send(Event::Offered(outcome(reply).map(|_| ())));
+            let _ = events.send(ViewerEvent::Offered(outcome(reply).map(|_| ())));
         });
         self.webrtc.emit_by_name::<()>("set-remote-description", &[&description, &promise]);
         Ok(())
     }
 
-    pub fn create_answer(&self, events: &Sender<Event>) {
+    pub fn create_answer(&self, events: &Sender<ViewerEvent>) {
         let events = events.clone();
         let promise = gst::Promise::with_change_func(move |reply| {
-            let _ = events.send(Event::Answered(description(reply, "answer")));
+            let _ = events.send(ViewerEvent::Answered(description(reply, "answer")));
         });
         self.webrtc.emit_by_name::<()>("create-answer", &[&None::<gst::Structure>, &promise]);
     }
@@ -139,15 +139,15 @@ impl Peer {
     }
 
     /// Takes the stream's pictures.
-    pub fn taker(&self, fanout: &Fanout) -> AppSrcTaker {
-        AppSrcTaker::new(self.source.clone(), WAITING, true, fanout.lost_counter())
+    pub fn packet_sink(&self, fanout: &Fanout) -> AppSrcSink {
+        AppSrcSink::new(self.source.clone(), WAITING, true, fanout.lost_counter())
     }
 }
 
-impl Drop for Peer {
+impl Drop for WebRtcPeer {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            crate::base::repeats::warn("", "publish", "a WebRTC viewer's pipeline did not stop");
+            crate::base::log_dedup::warn("", "publish", "a WebRTC viewer's pipeline did not stop");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// Why somebody cannot watch; in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum WhepRefusal {
     /// It is no SDP.
     #[error("the offer is no SDP: {0}")]
     NoSdp(String),

@@ -1,6 +1,6 @@
 //! Candidates that a viewer found after its offer: `application/trickle-ice-sdpfrag` (RFC 8840).
 
-use super::Refusal;
+use super::WhepRefusal;
 use super::candidate::{is_one_line, is_plain};
 
 /// What a fragment brings.
@@ -17,7 +17,7 @@ const MOST: usize = 64;
 impl Fragment {
     /// # Errors
     /// What is no fragment.
-    pub fn read(text: &str) -> Result<Self, Refusal> {
+    pub fn read(text: &str) -> Result<Self, WhepRefusal> {
         let (mut candidates, mut told) = (Vec::new(), 0);
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
             match line.split_once('=').filter(|_| is_one_line(line)) {
@@ -29,16 +29,18 @@ impl Fragment {
                 Some(("a" | "m" | "c" | "b" | "i", _)) => {}
                 _ => {
                     let shown: String = line.chars().take(40).collect();
-                    return Err(Refusal::NoSdp(format!("{shown:?} is no line of a fragment")));
+                    return Err(WhepRefusal::NoSdp(format!("{shown:?} is no line of a fragment")));
                 }
             }
         }
         if told > MOST {
-            return Err(Refusal::Unusable(format!("{told} candidates in one fragment; {MOST} are looked at")));
+            return Err(WhepRefusal::Unusable(format!("{told} candidates in one fragment; {MOST} are looked at")));
         }
         if told == 0 {
             // RFC 9725, 4.3: who answers candidates but not restarts says so.
-            return Err(Refusal::Unusable("the fragment has no candidates; ICE is not restarted, offer again".into()));
+            return Err(WhepRefusal::Unusable(
+                "the fragment has no candidates; ICE is not restarted, offer again".into(),
+            ));
         }
         Ok(Fragment { candidates })
     }
@@ -58,10 +60,10 @@ mod tests {
         assert_eq!(Fragment::read("a=candidate:2 1 udp 1 0f2e.local 9 typ host\r\n").unwrap().candidates, [""; 0]);
         assert_eq!(Fragment::read("a=end-of-candidates\r\n").unwrap().candidates, [""; 0]);
         let restart = Fragment::read("a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n");
-        assert!(matches!(restart, Err(Refusal::Unusable(_))), "{restart:?}");
-        assert!(matches!(Fragment::read("{}"), Err(Refusal::NoSdp(_))));
+        assert!(matches!(restart, Err(WhepRefusal::Unusable(_))), "{restart:?}");
+        assert!(matches!(Fragment::read("{}"), Err(WhepRefusal::NoSdp(_))));
         let hidden = "a=candidate:1 1 udp 1 10.0.0.9 9 typ host\ra=candidate:2 1 udp 1 0f2e.local 9 typ host\r\n";
-        assert!(matches!(Fragment::read(hidden), Err(Refusal::NoSdp(_))));
-        assert!(matches!(Fragment::read(&"a=candidate:1\r\n".repeat(65)), Err(Refusal::Unusable(_))));
+        assert!(matches!(Fragment::read(hidden), Err(WhepRefusal::NoSdp(_))));
+        assert!(matches!(Fragment::read(&"a=candidate:1\r\n".repeat(65)), Err(WhepRefusal::Unusable(_))));
     }
 }

@@ -9,13 +9,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use gstreamer as gst;
 use tokio::sync::oneshot;
 
-use super::Refusal;
-use super::event::Event;
+use super::WhepRefusal;
+use super::event::ViewerEvent;
 use super::offer::Offer;
-use super::peer::Peer;
+use super::peer::WebRtcPeer;
 use crate::config::WebRtcConfig;
-use crate::publish::fanout::{AppSrcTaker, Fanout, Taken, Taker, TakerId};
-use crate::publish::webrtc::Heard;
+use crate::publish::fanout::{AppSrcSink, Fanout, PacketSink, PacketSinkId, PushResult};
+use crate::publish::webrtc::LastActivity;
 
 /// How often a viewer is looked at when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
@@ -32,36 +32,36 @@ const CONNECTING: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// Somebody who wants to watch.
-pub(super) struct Viewer {
+pub(super) struct ViewerSession {
     pub stream: Arc<str>,
     /// Its owner is the stream: when it is gone, so is the stream.
     pub fanout: Weak<Fanout>,
     pub offer: Offer,
     /// Of the pictures (`level_idc`), where it is known.
     pub level: Option<u8>,
-    pub events: Sender<Event>,
-    pub inbox: Receiver<Event>,
+    pub events: Sender<ViewerEvent>,
+    pub inbox: Receiver<ViewerEvent>,
     /// Asked to leave.
     pub leave: Arc<AtomicBool>,
-    pub answer: oneshot::Sender<Result<String, Refusal>>,
+    pub answer: oneshot::Sender<Result<String, WhepRefusal>>,
 }
 
-impl Viewer {
+impl ViewerSession {
     /// Answers, sends pictures, and returns when the viewer has left and everything of it is given back.
     pub(super) fn watch(self, settings: &WebRtcConfig) {
-        let Viewer { stream, fanout, offer, level, events, inbox, leave, answer } = self;
-        let heard = Arc::new(Heard::new());
-        let peer = Peer::start(&offer, settings, &fanout, &events, &heard);
+        let ViewerSession { stream, fanout, offer, level, events, inbox, leave, answer } = self;
+        let last_activity = Arc::new(LastActivity::new());
+        let peer = WebRtcPeer::start(&offer, settings, &fanout, &events, &last_activity);
         let peer = match peer {
             Ok(peer) => peer,
             Err(error) => {
-                crate::base::repeats::error(&stream, "publish", None, &format!("no WebRTC: {error}"));
+                crate::base::log_dedup::error(&stream, "publish", None, &format!("no WebRTC: {error}"));
                 // Whoever asked may have left.
-                let _ = answer.send(Err(Refusal::Failed(error.message)));
+                let _ = answer.send(Err(WhepRefusal::Failed(error.message)));
                 return;
             }
         };
-        let mut call = Call {
+        let mut call = ActiveViewer {
             peer,
             stream,
             fanout,
@@ -71,39 +71,39 @@ impl Viewer {
             events,
             leave,
             answer: Some(answer),
-            heard,
+            last_activity,
             began: Instant::now(),
             gather_until: None,
             seat: None,
         };
         let why = call.attend(&inbox);
         tracing::debug!(stream = &*call.stream, "a WebRTC viewer leaves: {why}");
-        call.answer(Err(Refusal::Failed(why)));
+        call.answer(Err(WhepRefusal::Failed(why)));
     }
 }
 
 /// A viewer being served.
-struct Call<'a> {
-    peer: Peer,
+struct ActiveViewer<'a> {
+    peer: WebRtcPeer,
     stream: Arc<str>,
     fanout: Weak<Fanout>,
     offer: Offer,
     level: Option<u8>,
     settings: &'a WebRtcConfig,
-    events: Sender<Event>,
+    events: Sender<ViewerEvent>,
     leave: Arc<AtomicBool>,
     /// Until it is answered.
-    answer: Option<oneshot::Sender<Result<String, Refusal>>>,
-    heard: Arc<Heard>,
+    answer: Option<oneshot::Sender<Result<String, WhepRefusal>>>,
+    last_activity: Arc<LastActivity>,
     began: Instant,
     gather_until: Option<Instant>,
-    /// Among the stream's takers, once connected.
-    seat: Option<TakerId>,
+    /// Among the stream's packet_sinks, once connected.
+    seat: Option<PacketSinkId>,
 }
 
-impl Call<'_> {
+impl ActiveViewer<'_> {
     /// Does what is to do until it is over; says why it is.
-    fn attend(&mut self, inbox: &Receiver<Event>) -> String {
+    fn attend(&mut self, inbox: &Receiver<ViewerEvent>) -> String {
         loop {
             let wait = self.gather_until.map_or(TICK, |until| until.saturating_duration_since(Instant::now()));
             let over = match inbox.recv_timeout(wait.min(TICK)) {
@@ -117,29 +117,29 @@ impl Call<'_> {
         }
     }
 
-    fn handle(&mut self, event: Event) -> Option<String> {
+    fn handle(&mut self, event: ViewerEvent) -> Option<String> {
         match event {
-            Event::Offered(Ok(())) => self.peer.create_answer(&self.events),
-            Event::Offered(Err(why)) => {
+            ViewerEvent::Offered(Ok(())) => self.peer.create_answer(&self.events),
+            ViewerEvent::Offered(Err(why)) => {
                 let why = format!("the offer is not taken: {why}");
                 // What is wrong is the viewer's, not ours.
-                self.answer(Err(Refusal::Unusable(why.clone())));
+                self.answer(Err(WhepRefusal::Unusable(why.clone())));
                 return Some(why);
             }
-            Event::Answered(Ok(description)) => {
+            ViewerEvent::Answered(Ok(description)) => {
                 self.gather_until = Some(Instant::now() + GATHERING);
                 self.peer.set_answer(&description);
             }
-            Event::Answered(Err(why)) => return Some(format!("there is no answer to the offer: {why}")),
-            Event::Gathered => return self.send_answer(),
-            Event::Candidates(fragment, _place) => {
+            ViewerEvent::Answered(Err(why)) => return Some(format!("there is no answer to the offer: {why}")),
+            ViewerEvent::Gathered => return self.send_answer(),
+            ViewerEvent::Candidates(fragment, _place) => {
                 for candidate in fragment.candidates {
                     self.peer.add_candidate(&candidate);
                 }
             }
-            Event::Connected => return self.send_pictures(),
-            Event::Ended(why) => return Some(why.into()),
-            Event::Look => {}
+            ViewerEvent::Connected => return self.send_pictures(),
+            ViewerEvent::Ended(why) => return Some(why.into()),
+            ViewerEvent::Look => {}
         }
         None
     }
@@ -164,7 +164,7 @@ impl Call<'_> {
         if self.seat.is_none() && self.began.elapsed() >= CONNECTING {
             return Some(format!("no connection within {} s", CONNECTING.as_secs()));
         }
-        (self.seat.is_some() && self.heard.ago() >= SILENCE)
+        (self.seat.is_some() && self.last_activity.ago() >= SILENCE)
             .then(|| format!("it has sent nothing for {} s", SILENCE.as_secs()))
     }
 
@@ -184,28 +184,28 @@ impl Call<'_> {
         None
     }
 
-    fn answer(&mut self, answer: Result<String, Refusal>) {
+    fn answer(&mut self, answer: Result<String, WhepRefusal>) {
         if let Some(sender) = self.answer.take() {
             // Whoever asked may have left, which is seen later.
             let _ = sender.send(answer);
         }
     }
 
-    /// The viewer is there: from now on it is one of the stream's takers, and begins with a keyframe.
+    /// The viewer is there: from now on it is one of the stream's packet_sinks, and begins with a keyframe.
     fn send_pictures(&mut self) -> Option<String> {
         if self.seat.is_some() {
             return None;
         }
         let Some(fanout) = self.fanout.upgrade() else { return Some("the stream is gone".into()) };
-        self.heard.note();
-        let taker = self.peer.taker(&fanout);
-        self.seat = Some(fanout.add_webrtc(Box::new(ViewersTaker { taker, events: self.events.clone() })));
+        self.last_activity.note();
+        let packet_sink = self.peer.packet_sink(&fanout);
+        self.seat = Some(fanout.add_webrtc(Box::new(ViewerSink { packet_sink, events: self.events.clone() })));
         tracing::debug!(stream = &*self.stream, "a WebRTC viewer is connected after {:.0?}", self.began.elapsed());
         None
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for ActiveViewer<'_> {
     fn drop(&mut self) {
         if let (Some(seat), Some(fanout)) = (self.seat, self.fanout.upgrade()) {
             fanout.remove(seat);
@@ -213,21 +213,21 @@ impl Drop for Call<'_> {
     }
 }
 
-/// The taker in the stream's fan-out. When it goes, there will be no more pictures.
-pub(super) struct ViewersTaker {
-    pub taker: AppSrcTaker,
-    pub events: Sender<Event>,
+/// The packet_sink in the stream's fan-out. When it goes, there will be no more pictures.
+pub(super) struct ViewerSink {
+    pub packet_sink: AppSrcSink,
+    pub events: Sender<ViewerEvent>,
 }
 
-impl Taker for ViewersTaker {
-    fn take(&mut self, sample: &gst::Sample, keyframe: bool) -> Taken {
-        self.taker.take(sample, keyframe)
+impl PacketSink for ViewerSink {
+    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
+        self.packet_sink.push(sample, keyframe)
     }
 }
 
-impl Drop for ViewersTaker {
+impl Drop for ViewerSink {
     fn drop(&mut self) {
         // A viewer that is leaving anyway reads it no more.
-        let _ = self.events.send(Event::Ended("the stream has ended"));
+        let _ = self.events.send(ViewerEvent::Ended("the stream has ended"));
     }
 }

@@ -4,8 +4,8 @@ use half::f16;
 use ort::value::TensorElementType;
 
 use super::tensor::TensorSpec;
-use crate::segment::card::{CardInput, ChannelOrder, Layout};
-use crate::segment::normalisation::{Table, half_table, table};
+use crate::segment::manifest::{ChannelOrder, Layout, ManifestInput};
+use crate::segment::normalisation::{NormalisationTable, half_table, table};
 
 /// The model's input.
 #[derive(Clone, Debug)]
@@ -25,19 +25,19 @@ pub struct InputSpec {
 pub enum InputPixels {
     /// uint8; normalisation is inside of the graph.
     Bytes,
-    /// float32, normalised by the card.
-    Single(Table<f32>),
-    /// float16, normalised by the card.
-    Half(Table<f16>),
+    /// float32, normalised by the manifest.
+    Single(NormalisationTable<f32>),
+    /// float16, normalised by the manifest.
+    Half(NormalisationTable<f16>),
 }
 
 impl InputPixels {
-    /// `self` with the normalisation of another card; bytes stay bytes.
-    pub(in crate::segment) fn normalised_by(&self, card: &CardInput) -> InputPixels {
+    /// `self` with the normalisation of another manifest; bytes stay bytes.
+    pub(in crate::segment) fn normalised_by(&self, manifest: &ManifestInput) -> InputPixels {
         match self {
             InputPixels::Bytes => InputPixels::Bytes,
-            InputPixels::Single(_) => InputPixels::Single(table(card)),
-            InputPixels::Half(_) => InputPixels::Half(half_table(card)),
+            InputPixels::Single(_) => InputPixels::Single(table(manifest)),
+            InputPixels::Half(_) => InputPixels::Half(half_table(manifest)),
         }
     }
 }
@@ -52,17 +52,17 @@ impl InputSpec {
         let layout = self.layout.name();
         match self.pixels {
             InputPixels::Bytes => format!("uint8 {layout} {order}, normalised inside"),
-            InputPixels::Single(_) => format!("float32 {layout} {order}, normalised by its card"),
-            InputPixels::Half(_) => format!("float16 {layout} {order}, normalised by its card"),
+            InputPixels::Single(_) => format!("float32 {layout} {order}, normalised by its manifest"),
+            InputPixels::Half(_) => format!("float16 {layout} {order}, normalised by its manifest"),
         }
     }
 }
 
-/// Reads the input `tensor` with `[input]` of a card.
+/// Reads the input `tensor` with `[input]` of a manifest.
 ///
 /// # Errors
-/// What keeps pictures from going in, and what to write into the card.
-pub(super) fn read(tensor: &TensorSpec, card: Option<&CardInput>) -> Result<InputSpec, String> {
+/// What keeps pictures from going in, and what to write into the manifest.
+pub(super) fn read(tensor: &TensorSpec, manifest: Option<&ManifestInput>) -> Result<InputSpec, String> {
     let shape = &tensor.shape;
     let described = || format!("its input {} is {} {shape:?}", tensor.name, tensor.element);
     let &[batch, a, b, c] = shape.as_slice() else {
@@ -75,12 +75,12 @@ pub(super) fn read(tensor: &TensorSpec, card: Option<&CardInput>) -> Result<Inpu
             described()
         ));
     }
-    let layout = match card.and_then(|card| card.layout) {
+    let layout = match manifest.and_then(|manifest| manifest.layout) {
         Some(layout) => layout,
         None => match (a == 3, c == 3) {
             (true, true) => {
                 return Err(format!(
-                    "{}: either 3 may be the colours; write layout = \"nchw\" or \"nhwc\" into [input] of a card",
+                    "{}: either 3 may be the colours; write layout = \"nchw\" or \"nhwc\" into [input] of a manifest",
                     described()
                 ));
             }
@@ -95,26 +95,31 @@ pub(super) fn read(tensor: &TensorSpec, card: Option<&CardInput>) -> Result<Inpu
     if channels != 3 && channels >= 0 {
         return Err(format!("{}: three colour channels were expected (layout {})", described(), layout.name()));
     }
-    let card_size = card.and_then(|card| card.size);
+    let manifest_size = manifest.and_then(|manifest| manifest.size);
     let side = |fixed: i64, given: Option<usize>, which: &str| match (usize::try_from(fixed), given) {
         (Ok(fixed), Some(given)) if fixed != given => {
-            Err(format!("{}: the card's input.size says {which} {given}", described()))
+            Err(format!("{}: the manifest's input.size says {which} {given}", described()))
         }
         (Ok(0), _) => Err(format!("{}: an empty picture", described())),
         (Ok(fixed), _) => Ok(fixed),
         (Err(_), Some(given)) => Ok(given),
-        (Err(_), None) => Err(format!("{}: its {which} is free, so a card must give input.size", described())),
+        (Err(_), None) => Err(format!("{}: its {which} is free, so a manifest must give input.size", described())),
     };
-    let width = side(width, card_size.map(|size| size[0]), "width")?;
-    let height = side(height, card_size.map(|size| size[1]), "height")?;
+    let width = side(width, manifest_size.map(|size| size[0]), "width")?;
+    let height = side(height, manifest_size.map(|size| size[1]), "height")?;
     let needed = || {
-        card.ok_or_else(|| format!("{}: a float model needs a card with [input] that gives mean and std", described()))
+        manifest.ok_or_else(|| {
+            format!("{}: a float model needs a manifest with [input] that gives mean and std", described())
+        })
     };
     let pixels = match tensor.element {
         TensorElementType::Uint8 => {
-            let plain = CardInput::default();
-            if card.is_some_and(|card| (card.mean, card.std) != (plain.mean, plain.std)) {
-                return Err(format!("{}: bytes go in as they are; leave mean and std out of the card", described()));
+            let plain = ManifestInput::default();
+            if manifest.is_some_and(|manifest| (manifest.mean, manifest.std) != (plain.mean, plain.std)) {
+                return Err(format!(
+                    "{}: bytes go in as they are; leave mean and std out of the manifest",
+                    described()
+                ));
             }
             InputPixels::Bytes
         }
@@ -124,7 +129,7 @@ pub(super) fn read(tensor: &TensorSpec, card: Option<&CardInput>) -> Result<Inpu
             return Err(format!("{}: {other} input is not supported, only uint8, float16 and float32", described()));
         }
     };
-    let order = card.map_or(ChannelOrder::Rgb, |card| card.order);
+    let order = manifest.map_or(ChannelOrder::Rgb, |manifest| manifest.order);
     Ok(InputSpec { name: tensor.name.clone(), width, height, dynamic_batch, layout, order, pixels })
 }
 
@@ -141,20 +146,21 @@ mod tests {
     fn reads_contract_and_foreign_inputs() {
         let bytes = read(&tensor(Uint8, &[-1, 288, 512, 3]), None).unwrap();
         assert_eq!((bytes.width, bytes.height, bytes.dynamic_batch), (512, 288, true));
-        let card = CardInput { size: Some([320, 240]), mean: [0.5; 3], std: [0.25; 3], ..CardInput::default() };
-        let float = read(&tensor(Float32, &[1, 3, -1, -1]), Some(&card)).unwrap();
+        let manifest =
+            ManifestInput { size: Some([320, 240]), mean: [0.5; 3], std: [0.25; 3], ..ManifestInput::default() };
+        let float = read(&tensor(Float32, &[1, 3, -1, -1]), Some(&manifest)).unwrap();
         assert_eq!((float.width, float.height, float.dynamic_batch), (320, 240, false));
         let InputPixels::Single(table) = float.pixels else { panic!("float input") };
         assert_eq!(float.layout, Layout::Nchw);
         assert_eq!((table[0][0], table[2][255]), (-2.0, 2.0));
-        let half = read(&tensor(Float16, &[1, 3, 240, 320]), Some(&card)).unwrap();
+        let half = read(&tensor(Float16, &[1, 3, 240, 320]), Some(&manifest)).unwrap();
         let InputPixels::Half(table) = half.pixels else { panic!("float16 input") };
         assert_eq!((table[0][0].to_f32(), table[2][255].to_f32()), (-2.0, 2.0));
     }
 
     #[test]
-    fn a_layout_of_the_card_decides_where_the_shape_does_not() {
-        let card = |layout, size| CardInput { layout, size, ..CardInput::default() };
+    fn the_layout_of_the_manifest_decides_where_the_shape_does_not() {
+        let manifest = |layout, size| ManifestInput { layout, size, ..ManifestInput::default() };
         for (element, shape, layout, size, expected) in [
             (Float32, [1, 3, 32, 48], None, None, Layout::Nchw),
             (Float32, [1, 32, 48, 3], None, None, Layout::Nhwc),
@@ -166,29 +172,29 @@ mod tests {
             (Uint8, [1, 3, 32, 48], Some(Layout::Nchw), None, Layout::Nchw),
             (Uint8, [-1, -1, -1, -1], None, Some([48, 32]), Layout::Nhwc),
         ] {
-            let input = read(&tensor(element, &shape), Some(&card(layout, size))).unwrap();
+            let input = read(&tensor(element, &shape), Some(&manifest(layout, size))).unwrap();
             assert_eq!(input.layout, expected, "{element} {shape:?} {layout:?}");
         }
-        let error = read(&tensor(Float32, &[1, 3, 32, 3]), Some(&card(None, None))).unwrap_err();
+        let error = read(&tensor(Float32, &[1, 3, 32, 3]), Some(&manifest(None, None))).unwrap_err();
         assert!(error.contains("layout = \"nchw\""), "{error}");
     }
 
     #[test]
     fn refuses_inputs_with_a_reason() {
-        let card = || Some(CardInput { size: Some([320, 240]), ..CardInput::default() });
-        let normalised = || Some(CardInput { mean: [0.5; 3], ..CardInput::default() });
-        for (element, shape, card, reason) in [
-            (Float32, vec![1, 3, 4, 4], None, "card"),
-            (Float16, vec![1, 3, 4, 4], None, "card"),
-            (Float32, vec![1, 3, -1, 4], Some(CardInput::default()), "input.size"),
-            (Float32, vec![1, 3, 240, 300], card(), "300"),
-            (Float32, vec![1, 1, 240, 320], card(), "three colour channels"),
-            (Float32, vec![4, 3, 240, 320], card(), "batch of 4"),
-            (Int64, vec![1, 3, 240, 320], card(), "not supported"),
+        let manifest = || Some(ManifestInput { size: Some([320, 240]), ..ManifestInput::default() });
+        let normalised = || Some(ManifestInput { mean: [0.5; 3], ..ManifestInput::default() });
+        for (element, shape, manifest, reason) in [
+            (Float32, vec![1, 3, 4, 4], None, "manifest"),
+            (Float16, vec![1, 3, 4, 4], None, "manifest"),
+            (Float32, vec![1, 3, -1, 4], Some(ManifestInput::default()), "input.size"),
+            (Float32, vec![1, 3, 240, 300], manifest(), "300"),
+            (Float32, vec![1, 1, 240, 320], manifest(), "three colour channels"),
+            (Float32, vec![4, 3, 240, 320], manifest(), "batch of 4"),
+            (Int64, vec![1, 3, 240, 320], manifest(), "not supported"),
             (Uint8, vec![3, 240, 320], None, "four dimensions"),
             (Uint8, vec![1, 240, 320, 3], normalised(), "leave mean and std out"),
         ] {
-            let error = read(&tensor(element, &shape), card.as_ref()).unwrap_err();
+            let error = read(&tensor(element, &shape), manifest.as_ref()).unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
     }

@@ -7,7 +7,7 @@ use ort::value::TensorElementType;
 
 use super::tensor::TensorSpec;
 use crate::frame::Label;
-use crate::segment::card::{Activation, CardOutput, Layout};
+use crate::segment::manifest::{Activation, Layout, ManifestOutput};
 
 /// The model's output.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub struct OutputSpec {
     pub name: String,
     pub element: TensorElementType,
     pub axes: Axes,
-    pub meaning: Meaning,
+    pub meaning: OutputMeaning,
     /// Why this one, where there are several that a mask could be read from.
     pub chosen: Option<String>,
 }
@@ -41,7 +41,7 @@ pub enum Channel {
 
 /// What the values of an output mean.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Meaning {
+pub enum OutputMeaning {
     /// The index of a pixel's class.
     Index,
     /// A logit or probability for each class: the largest wins.
@@ -100,17 +100,17 @@ impl Range {
 
 /// What is known of an output beside its tensor.
 #[derive(Clone, Copy)]
-pub struct Hints<'a> {
+pub struct OutputHints<'a> {
     /// Number of labels.
     pub labels: usize,
-    pub card: &'a CardOutput,
+    pub manifest: &'a ManifestOutput,
     /// The layout of the input, which the output probably shares.
     pub input: Layout,
 }
 
-impl Hints<'_> {
+impl OutputHints<'_> {
     fn layout(&self) -> Layout {
-        self.card.layout.unwrap_or(self.input)
+        self.manifest.layout.unwrap_or(self.input)
     }
 }
 
@@ -129,7 +129,7 @@ fn is_whole(element: TensorElementType) -> bool {
 ///
 /// # Errors
 /// Why no mask can be read from it.
-pub(in crate::segment) fn read(tensor: &TensorSpec, hints: Hints<'_>) -> Result<OutputSpec, String> {
+pub(in crate::segment) fn read(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<OutputSpec, String> {
     let described = || format!("its output {} is {} {:?}", tensor.name, tensor.element, tensor.shape);
     if !is_float(tensor.element) && !is_whole(tensor.element) {
         return Err(format!("{}: only whole numbers, bool, float16, float32 and float64 can be read", described()));
@@ -138,11 +138,11 @@ pub(in crate::segment) fn read(tensor: &TensorSpec, hints: Hints<'_>) -> Result<
     let axes = read_axes(tensor, hints).map_err(|problem| format!("{}{problem}", described()))?;
     let meaning = match axes.channel {
         Channel::First | Channel::Last if is_single(tensor, axes) => single(tensor.element, hints),
-        Channel::First | Channel::Last => Ok(Meaning::Scores),
+        Channel::First | Channel::Last => Ok(OutputMeaning::Scores),
         Channel::None => single(tensor.element, hints),
     };
     let meaning = meaning.map_err(|problem| format!("{}: {problem}", described()))?;
-    if meaning == Meaning::Scores && hints.card.threshold.is_some() {
+    if meaning == OutputMeaning::Scores && hints.manifest.threshold.is_some() {
         return Err(format!(
             "output.threshold: {} with a value for each of {labels} labels: the largest wins; leave the threshold out",
             described()
@@ -161,7 +161,7 @@ fn is_single(tensor: &TensorSpec, axes: Axes) -> bool {
     }
 }
 
-fn read_axes(tensor: &TensorSpec, hints: Hints<'_>) -> Result<Axes, String> {
+fn read_axes(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<Axes, String> {
     let labels = hints.labels as i64;
     let float = is_float(tensor.element);
     let by_layout = |layout| if layout == Layout::Nchw { Channel::First } else { Channel::Last };
@@ -196,9 +196,9 @@ fn read_axes(tensor: &TensorSpec, hints: Hints<'_>) -> Result<Axes, String> {
 }
 
 /// The meaning of one value a pixel.
-fn single(element: TensorElementType, hints: Hints<'_>) -> Result<Meaning, String> {
-    let Hints { labels, card, .. } = hints;
-    if card.activation == Some(Activation::Softmax) {
+fn single(element: TensorElementType, hints: OutputHints<'_>) -> Result<OutputMeaning, String> {
+    let OutputHints { labels, manifest, .. } = hints;
+    if manifest.activation == Some(Activation::Softmax) {
         return Err("it has one value a pixel, where activation = \"softmax\" needs one for each class; write \"sigmoid\" or \"none\"".into());
     }
     if element == TensorElementType::Bool && labels != 2 {
@@ -206,13 +206,13 @@ fn single(element: TensorElementType, hints: Hints<'_>) -> Result<Meaning, Strin
             "bool tells two classes apart, but {labels} labels are given; give the background and the class"
         ));
     }
-    let thresholded = card.threshold.is_some() || card.activation == Some(Activation::Sigmoid);
+    let thresholded = manifest.threshold.is_some() || manifest.activation == Some(Activation::Sigmoid);
     if element == TensorElementType::Bool || (is_whole(element) && !thresholded) {
-        return Ok(Meaning::Index);
+        return Ok(OutputMeaning::Index);
     }
     if labels == 2 {
         let taken_for = "logits".into();
-        return Ok(Meaning::Binary(Binary { threshold: card.threshold.unwrap_or(0.0), taken_for }));
+        return Ok(OutputMeaning::Binary(Binary { threshold: manifest.threshold.unwrap_or(0.0), taken_for }));
     }
     if thresholded {
         return Err(format!(
@@ -220,26 +220,26 @@ fn single(element: TensorElementType, hints: Hints<'_>) -> Result<Meaning, Strin
         ));
     }
     // Class indices in floats; the first run shows whether they are.
-    Ok(Meaning::Index)
+    Ok(OutputMeaning::Index)
 }
 
 /// Settles what the values mean, by those of a run (`range`) and the sigmoid that the graph ends in. Gives a warning where
 /// something is strange.
 ///
 /// # Errors
-/// Values that contradict the labels or the card.
+/// Values that contradict the labels or the manifest.
 pub(in crate::segment) fn settle(
     output: &mut OutputSpec,
-    hints: Hints<'_>,
+    hints: OutputHints<'_>,
     sigmoid: Option<&str>,
     range: Option<Range>,
 ) -> Result<Option<String>, String> {
-    let Hints { labels, card, .. } = hints;
+    let OutputHints { labels, manifest, .. } = hints;
     let name = &output.name;
     let Some(range) = range else {
         return Err(format!("no value of its output {name} is a number (nan); export the model again"));
     };
-    if output.meaning == Meaning::Index && is_float(output.element) && !range.whole {
+    if output.meaning == OutputMeaning::Index && is_float(output.element) && !range.whole {
         return Err(format!(
             "its output {name} has one value a pixel, which tells two classes apart, but {labels} labels are given; give the background and the class"
         ));
@@ -248,41 +248,41 @@ pub(in crate::segment) fn settle(
         let share = range.nan * 100.0;
         format!("on a test picture {share:.1} % of the values of its output {name} are not numbers (nan); export the model again")
     });
-    let Meaning::Binary(binary) = &mut output.meaning else { return Ok(concern) };
+    let OutputMeaning::Binary(binary) = &mut output.meaning else { return Ok(concern) };
     let seen = format!("values from {} to {} on a test picture", range.low, range.high);
     let probability = match sigmoid {
         Some(op) => Some(format!("the network ends in {op}")),
         None => range.is_probability().then(|| seen.clone()),
     };
-    if let (Some(why), Some(threshold)) = (&probability, card.threshold)
+    if let (Some(why), Some(threshold)) = (&probability, manifest.threshold)
         && (threshold <= 0.0 || threshold >= 1.0)
     {
         return Err(format!(
             "output.threshold: {threshold} is beyond its output {name}, which has probabilities ({why}); write one between 0 and 1"
         ));
     }
-    *binary = match (probability, card.activation) {
+    *binary = match (probability, manifest.activation) {
         (Some(why), _) => {
-            Binary { threshold: card.threshold.unwrap_or(0.5), taken_for: format!("probabilities ({why})") }
+            Binary { threshold: manifest.threshold.unwrap_or(0.5), taken_for: format!("probabilities ({why})") }
         }
         (None, Some(Activation::Sigmoid)) => {
-            let share = card.threshold.unwrap_or(0.5);
+            let share = manifest.threshold.unwrap_or(0.5);
             Binary {
                 threshold: (share / (1.0 - share)).ln(),
-                taken_for: format!("logits, {seen}; sigmoid is applied by the card"),
+                taken_for: format!("logits, {seen}; sigmoid is applied by the manifest"),
             }
         }
         // A mask for the eye: nothing else has such values.
-        (None, _) if card.threshold.is_none() && range.low >= 0.0 && BYTES.contains(&range.high) => {
+        (None, _) if manifest.threshold.is_none() && range.low >= 0.0 && BYTES.contains(&range.high) => {
             Binary { threshold: 127.5, taken_for: format!("probabilities times 255 ({seen})") }
         }
         (None, _) => {
-            if card.threshold.is_none() && range.low >= 0.0 {
+            if manifest.threshold.is_none() && range.low >= 0.0 {
                 concern = Some(format!(
-                    "its output {name} has {seen}: none is below 0, the threshold of logits, so all pixels become one class; write threshold into [output] of its card"
+                    "its output {name} has {seen}: none is below 0, the threshold of logits, so all pixels become one class; write threshold into [output] of its manifest"
                 ));
             }
-            Binary { threshold: card.threshold.unwrap_or(0.0), taken_for: format!("logits ({seen})") }
+            Binary { threshold: manifest.threshold.unwrap_or(0.0), taken_for: format!("logits ({seen})") }
         }
     };
     Ok(concern)
@@ -293,12 +293,12 @@ impl OutputSpec {
     pub fn describe(&self, labels: &[Label]) -> String {
         let element = self.element;
         match &self.meaning {
-            Meaning::Index => format!("{element} class indices"),
-            Meaning::Scores => {
+            OutputMeaning::Index => format!("{element} class indices"),
+            OutputMeaning::Scores => {
                 let layout = if self.axes.channel == Channel::Last { Layout::Nhwc } else { Layout::Nchw };
                 format!("{element} scores of {} classes, {}: the largest wins", labels.len(), layout.name())
             }
-            Meaning::Binary(binary) => {
+            OutputMeaning::Binary(binary) => {
                 let name = labels.get(1).map_or("", |label| &label.name);
                 let Binary { threshold, taken_for } = binary;
                 format!("{element} one value a pixel, {taken_for}: {name:?} where it is above {threshold}")

@@ -27,13 +27,13 @@ pub struct Operation {
 
 /// Why a file is not an ONNX model.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Damage {
+pub struct ModelFileDamage {
     /// Byte of the file.
     at: u64,
     problem: String,
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for ModelFileDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "byte {}: {}", self.at, self.problem)
     }
@@ -93,22 +93,22 @@ const DEEPEST: usize = 16;
 ///
 /// # Errors
 /// The first byte that an ONNX model cannot have there, or what it lacks.
-pub fn read<R: Read + Seek>(source: R, length: u64) -> Result<Structure, Damage> {
-    let mut walk = Walk { source: BufReader::new(source), at: 0, names: 0, found: Structure::default() };
+pub fn read<R: Read + Seek>(source: R, length: u64) -> Result<Structure, ModelFileDamage> {
+    let mut walk = FieldWalk { source: BufReader::new(source), at: 0, names: 0, found: Structure::default() };
     let mut has_graph = false;
     while let Some((field, value)) = walk.field(length)? {
         match (field, value) {
             // ir_version, model_version
-            (1 | 5, Value::Number) => {}
-            (7, Value::Part(end)) => {
+            (1 | 5, FieldValue::Number) => {}
+            (7, FieldValue::Part(end)) => {
                 walk.graph(end, 0)?;
                 has_graph = true;
             }
-            (1 | 5 | 7, _) | (2 | 3 | 4 | 6 | 8 | 14 | 20 | 25, Value::Number) => {
+            (1 | 5 | 7, _) | (2 | 3 | 4 | 6 | 8 | 14 | 20 | 25, FieldValue::Number) => {
                 return Err(walk.damage(format!("field {field} of a model has another type")));
             }
-            (_, Value::Part(end)) => walk.skip_to(end)?,
-            (_, Value::Number) => {}
+            (_, FieldValue::Part(end)) => walk.skip_to(end)?,
+            (_, FieldValue::Number) => {}
         }
     }
     if !has_graph {
@@ -121,27 +121,27 @@ pub fn read<R: Read + Seek>(source: R, length: u64) -> Result<Structure, Damage>
 }
 
 /// A field's value.
-enum Value {
+enum FieldValue {
     /// A number, which was read.
     Number,
     /// Bytes up to this one of the file, which have not been read.
     Part(u64),
 }
 
-struct Walk<R> {
+struct FieldWalk<R> {
     source: BufReader<R>,
     at: u64,
     names: usize,
     found: Structure,
 }
 
-impl<R: Read + Seek> Walk<R> {
-    fn damage(&self, problem: impl Into<String>) -> Damage {
-        Damage { at: self.at, problem: problem.into() }
+impl<R: Read + Seek> FieldWalk<R> {
+    fn damage(&self, problem: impl Into<String>) -> ModelFileDamage {
+        ModelFileDamage { at: self.at, problem: problem.into() }
     }
 
     /// A variable-length number that ends before `end`.
-    fn number(&mut self, end: u64) -> Result<u64, Damage> {
+    fn number(&mut self, end: u64) -> Result<u64, ModelFileDamage> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             if self.at >= end {
@@ -158,7 +158,7 @@ impl<R: Read + Seek> Walk<R> {
         Err(self.damage("a number is too long"))
     }
 
-    fn skip_to(&mut self, end: u64) -> Result<(), Damage> {
+    fn skip_to(&mut self, end: u64) -> Result<(), ModelFileDamage> {
         let bytes = i64::try_from(end - self.at).unwrap_or(i64::MAX);
         self.source.seek_relative(bytes).map_err(|error| self.damage(error.to_string()))?;
         self.at = end;
@@ -166,21 +166,21 @@ impl<R: Read + Seek> Walk<R> {
     }
 
     /// The next field before `end`; `None` at the end.
-    fn field(&mut self, end: u64) -> Result<Option<(u64, Value)>, Damage> {
+    fn field(&mut self, end: u64) -> Result<Option<(u64, FieldValue)>, ModelFileDamage> {
         if self.at == end {
             return Ok(None);
         }
         let start = self.at;
         let key = self.number(end)?;
         let (field, wire) = (key >> 3, key & 7);
-        let wrong = |problem: String| Damage { at: start, problem };
+        let wrong = |problem: String| ModelFileDamage { at: start, problem };
         if field == 0 || field >= 1 << 29 {
             return Err(wrong(format!("{field} is not a field number")));
         }
         let length = match wire {
             0 => {
                 self.number(end)?;
-                return Ok(Some((field, Value::Number)));
+                return Ok(Some((field, FieldValue::Number)));
             }
             1 => 8,
             2 => self.number(end)?,
@@ -192,13 +192,13 @@ impl<R: Read + Seek> Walk<R> {
         }
         let part = self.at + length;
         if wire == 2 {
-            return Ok(Some((field, Value::Part(part))));
+            return Ok(Some((field, FieldValue::Part(part))));
         }
         self.skip_to(part)?;
-        Ok(Some((field, Value::Number)))
+        Ok(Some((field, FieldValue::Number)))
     }
 
-    fn name(&mut self, end: u64) -> Result<String, Damage> {
+    fn name(&mut self, end: u64) -> Result<String, ModelFileDamage> {
         let length = end - self.at;
         self.names += 1;
         if length > LONGEST_NAME || self.names > MOST_NAMES {
@@ -211,34 +211,34 @@ impl<R: Read + Seek> Walk<R> {
     }
 
     /// GraphProto. `depth` counts the graphs around it; only the nodes of the outermost are kept.
-    fn graph(&mut self, end: u64, depth: usize) -> Result<(), Damage> {
+    fn graph(&mut self, end: u64, depth: usize) -> Result<(), ModelFileDamage> {
         if depth > DEEPEST {
             return Err(self.damage("its graphs are nested too deeply"));
         }
         while let Some((field, value)) = self.field(end)? {
             match (field, value) {
-                (1, Value::Part(end)) => {
+                (1, FieldValue::Part(end)) => {
                     let node = self.node(end, depth)?;
                     if depth == 0 {
                         self.found.nodes.push(node);
                     }
                 }
                 // initializer
-                (5, Value::Part(end)) => self.tensor(end)?,
+                (5, FieldValue::Part(end)) => self.tensor(end)?,
                 // sparse_initializer: values and indices are tensors
-                (15, Value::Part(end)) => {
+                (15, FieldValue::Part(end)) => {
                     while let Some((field, value)) = self.field(end)? {
                         match (field, value) {
-                            (1 | 2, Value::Part(end)) => self.tensor(end)?,
-                            (_, Value::Part(end)) => self.skip_to(end)?,
+                            (1 | 2, FieldValue::Part(end)) => self.tensor(end)?,
+                            (_, FieldValue::Part(end)) => self.skip_to(end)?,
                             _ => {}
                         }
                     }
                 }
-                (1 | 2 | 5 | 10..=15, Value::Number) => {
+                (1 | 2 | 5 | 10..=15, FieldValue::Number) => {
                     return Err(self.damage(format!("field {field} of a graph has another type")));
                 }
-                (_, Value::Part(end)) => self.skip_to(end)?,
+                (_, FieldValue::Part(end)) => self.skip_to(end)?,
                 _ => {}
             }
         }
@@ -246,18 +246,18 @@ impl<R: Read + Seek> Walk<R> {
     }
 
     /// NodeProto
-    fn node(&mut self, end: u64, depth: usize) -> Result<Operation, Damage> {
+    fn node(&mut self, end: u64, depth: usize) -> Result<Operation, ModelFileDamage> {
         let mut node = Operation::default();
         while let Some((field, value)) = self.field(end)? {
             match (field, value) {
-                (1, Value::Part(end)) => node.inputs.push(self.name(end)?),
-                (2, Value::Part(end)) => node.outputs.push(self.name(end)?),
-                (4, Value::Part(end)) => node.op = self.name(end)?,
-                (5, Value::Part(end)) => self.attribute(end, depth)?,
-                (1..=7, Value::Number) => {
+                (1, FieldValue::Part(end)) => node.inputs.push(self.name(end)?),
+                (2, FieldValue::Part(end)) => node.outputs.push(self.name(end)?),
+                (4, FieldValue::Part(end)) => node.op = self.name(end)?,
+                (5, FieldValue::Part(end)) => self.attribute(end, depth)?,
+                (1..=7, FieldValue::Number) => {
                     return Err(self.damage(format!("field {field} of a node has another type")));
                 }
-                (_, Value::Part(end)) => self.skip_to(end)?,
+                (_, FieldValue::Part(end)) => self.skip_to(end)?,
                 _ => {}
             }
         }
@@ -265,12 +265,12 @@ impl<R: Read + Seek> Walk<R> {
     }
 
     /// AttributeProto: tensors and graphs in it may have weights.
-    fn attribute(&mut self, end: u64, depth: usize) -> Result<(), Damage> {
+    fn attribute(&mut self, end: u64, depth: usize) -> Result<(), ModelFileDamage> {
         while let Some((field, value)) = self.field(end)? {
             match (field, value) {
-                (5 | 10, Value::Part(end)) => self.tensor(end)?,
-                (6 | 11, Value::Part(end)) => self.graph(end, depth + 1)?,
-                (_, Value::Part(end)) => self.skip_to(end)?,
+                (5 | 10, FieldValue::Part(end)) => self.tensor(end)?,
+                (6 | 11, FieldValue::Part(end)) => self.graph(end, depth + 1)?,
+                (_, FieldValue::Part(end)) => self.skip_to(end)?,
                 _ => {}
             }
         }
@@ -278,16 +278,16 @@ impl<R: Read + Seek> Walk<R> {
     }
 
     /// TensorProto: keeps the name of the file that has its data.
-    fn tensor(&mut self, end: u64) -> Result<(), Damage> {
+    fn tensor(&mut self, end: u64) -> Result<(), ModelFileDamage> {
         while let Some((field, value)) = self.field(end)? {
             match (field, value) {
-                (13, Value::Part(end)) => {
+                (13, FieldValue::Part(end)) => {
                     let (mut key, mut text) = (String::new(), String::new());
                     while let Some((field, value)) = self.field(end)? {
                         match (field, value) {
-                            (1, Value::Part(end)) => key = self.name(end)?,
-                            (2, Value::Part(end)) => text = self.name(end)?,
-                            (_, Value::Part(end)) => self.skip_to(end)?,
+                            (1, FieldValue::Part(end)) => key = self.name(end)?,
+                            (2, FieldValue::Part(end)) => text = self.name(end)?,
+                            (_, FieldValue::Part(end)) => self.skip_to(end)?,
                             _ => {}
                         }
                     }
@@ -295,7 +295,7 @@ impl<R: Read + Seek> Walk<R> {
                         self.found.external.push(text);
                     }
                 }
-                (_, Value::Part(end)) => self.skip_to(end)?,
+                (_, FieldValue::Part(end)) => self.skip_to(end)?,
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Select, Sender};
 
-use crate::base::ledger::Entry;
+use crate::base::ledger::LedgerEntry;
 use crate::base::queue;
 use crate::base::status::Status;
 use crate::frame::{Frame, Mask};
@@ -14,13 +14,13 @@ use crate::segment::SegmentError;
 pub struct Request {
     pub frame: Frame,
     /// `matched` lanes: the frame's place in the ledger, which goes with it to the overlay.
-    pub entry: Option<Entry>,
+    pub entry: Option<LedgerEntry>,
 }
 
 /// A frame on its way to the overlay, whose mask is being made.
 pub struct Matched {
     pub frame: Frame,
-    pub entry: Entry,
+    pub entry: LedgerEntry,
     /// Gives the mask, or the reason why there is none; closed without either when the worker was lost.
     pub mask: Receiver<Result<Mask, NoMask>>,
 }
@@ -36,7 +36,7 @@ pub enum NoMask {
 }
 
 /// Where a lane's masks go.
-pub enum LaneOutput {
+pub enum InferenceOutput {
     /// `full-rate`: only the newest mask counts.
     Newest(queue::Sender<Mask>),
     /// `matched`: frames in order, each with the promise of its own mask.
@@ -44,26 +44,26 @@ pub enum LaneOutput {
 }
 
 /// One stream's way to the pool.
-pub struct Lane {
+pub struct InferenceQueue {
     pub status: Arc<Status>,
     pub requests: Receiver<Request>,
     /// Locked while a request is taken and its promise is queued, so that workers who take turns keep frames in order.
     /// Never held for longer: nothing waits while it is locked.
-    output: Mutex<LaneOutput>,
+    output: Mutex<InferenceOutput>,
     /// The overlay's queue, where a full one makes the sender wait: then workers wait for room instead of a request.
     room: Option<Sender<Matched>>,
 }
 
-impl Lane {
-    pub fn new(status: Arc<Status>, requests: Receiver<Request>, output: LaneOutput) -> Self {
+impl InferenceQueue {
+    pub fn new(status: Arc<Status>, requests: Receiver<Request>, output: InferenceOutput) -> Self {
         let room = match &output {
-            LaneOutput::Matched(overlay) => overlay.room(),
-            LaneOutput::Newest(_) => None,
+            InferenceOutput::Matched(overlay) => overlay.room(),
+            InferenceOutput::Newest(_) => None,
         };
-        Lane { status, requests, output: Mutex::new(output), room }
+        InferenceQueue { status, requests, output: Mutex::new(output), room }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, LaneOutput> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, InferenceOutput> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

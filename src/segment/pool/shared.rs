@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::lane::Lane;
+use super::lane::InferenceQueue;
 use crate::segment::{SegmentError, Segmenter};
 
 /// Makes a worker's segmenter; called again after a failure.
@@ -12,17 +12,17 @@ pub type Factory = dyn Fn() -> Result<Box<dyn Segmenter>, SegmentError> + Send +
 
 /// What all workers share, whatever their model.
 #[derive(Default)]
-pub(super) struct Shared {
-    pub lanes: Mutex<Vec<Arc<Lane>>>,
+pub(super) struct SharedPool {
+    pub lanes: Mutex<Vec<Arc<InferenceQueue>>>,
     pub stats: Arc<PoolStats>,
-    pub notice: Arc<Notice>,
+    pub notice: Arc<ModelBanner>,
 }
 
 /// What viewers are to know of the model while it is not as it should be, and for how long it has been so.
 #[derive(Debug, Default)]
-pub struct Notice(Mutex<Option<(&'static str, Instant)>>);
+pub struct ModelBanner(Mutex<Option<(&'static str, Instant)>>);
 
-impl Notice {
+impl ModelBanner {
     pub fn set(&self, text: &'static str) {
         *lock(&self.0) = Some((text, Instant::now()));
     }
@@ -49,27 +49,27 @@ pub struct PoolStats {
 
 /// What a worker is doing, and since when; for [`super::Pool::stuck`].
 #[derive(Debug, Default)]
-pub(super) struct Task(pub(super) Mutex<Option<(Doing, Instant)>>);
+pub(super) struct WorkerTask(pub(super) Mutex<Option<(WorkerActivity, Instant)>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(super) enum WorkerActivity {
     /// Runs the model on a batch.
     Running,
     /// Makes a segmenter.
     Making,
 }
 
-impl Task {
+impl WorkerTask {
     /// Does `work`, which is what the worker is seen to do until it returns or panics.
-    pub(super) fn during<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
-        struct Clear<'a>(&'a Task);
-        impl Drop for Clear<'_> {
+    pub(super) fn during<T>(&self, doing: WorkerActivity, work: impl FnOnce() -> T) -> T {
+        struct ClearTaskOnDrop<'a>(&'a WorkerTask);
+        impl Drop for ClearTaskOnDrop<'_> {
             fn drop(&mut self) {
                 *lock(&self.0.0) = None;
             }
         }
         *lock(&self.0) = Some((doing, Instant::now()));
-        let _clear = Clear(self);
+        let _clear = ClearTaskOnDrop(self);
         work()
     }
 }

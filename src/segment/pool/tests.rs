@@ -3,12 +3,12 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Select};
 
-use super::worker::{Taken, deliver, take};
+use super::worker::{TakenJob, deliver, take};
 use super::*;
 use crate::base::queue::{self, WhenFull, queue};
 use crate::base::status::Status;
-use crate::base::timing::Spent;
-use crate::frame::{Frame, Mask, OwnedPicture, PixelFormat, VideoInfo};
+use crate::base::timing::Elapsed;
+use crate::frame::{Frame, Mask, OwnedImage, PixelFormat, VideoInfo};
 use crate::segment::{Segmented, Segmenter};
 
 /// Guards against hanging.
@@ -20,15 +20,15 @@ fn request(status: &Status, seq: u64) -> Request {
         seq,
         pts: Duration::ZERO,
         captured_at: Instant::now(),
-        pixels: Arc::new(OwnedPicture::new(VideoInfo::new(PixelFormat::I420, 2, 2), 0)),
+        pixels: Arc::new(OwnedImage::new(VideoInfo::new(PixelFormat::I420, 2, 2), 0)),
     };
     Request { frame, entry: Some(status.ledger.open()) }
 }
 
 /// Does to each batch what its function says.
-struct Fake<F>(F);
+struct ScriptedSegmenter<F>(F);
 
-impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Fake<F> {
+impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for ScriptedSegmenter<F> {
     fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
         (self.0)(frames)?;
         let mask = |frame: &Frame| Mask {
@@ -40,7 +40,11 @@ impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Fake<F
             classes: vec![0],
             labels: [].into(),
         };
-        Ok(Segmented { masks: frames.iter().map(mask).collect(), preprocess: Spent::default(), run: Spent::default() })
+        Ok(Segmented {
+            masks: frames.iter().map(mask).collect(),
+            preprocess: Elapsed::default(),
+            run: Elapsed::default(),
+        })
     }
 }
 
@@ -49,11 +53,11 @@ fn matched_lane(
     requests: usize,
     room: usize,
     when_full: WhenFull,
-) -> (Arc<Status>, queue::Sender<Request>, Lane, Receiver<Matched>) {
+) -> (Arc<Status>, queue::Sender<Request>, InferenceQueue, Receiver<Matched>) {
     let status = Arc::new(Status::new("test"));
     let (sender, waiting) = queue(requests, when_full);
     let (promises, overlay) = queue(room, when_full);
-    let lane = Lane::new(Arc::clone(&status), waiting, LaneOutput::Matched(promises));
+    let lane = InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(promises));
     (status, sender, lane, overlay)
 }
 
@@ -62,9 +66,9 @@ fn a_lane_without_room_is_passed_over_and_ready_again_when_there_is_some() {
     let (status, requests, lane, overlay) = matched_lane(3, 1, WhenFull::Block);
     let lane = Arc::new(lane);
     (0..3).for_each(|seq| assert!(requests.send(request(&status, seq)).is_ok()));
-    let Taken::Job(first) = take(&lane) else { panic!("the first frame waits") };
+    let TakenJob::Job(first) = take(&lane) else { panic!("the first frame waits") };
     // The overlay's queue is full now, of a frame in this worker's batch.
-    assert!(matches!(take(&lane), Taken::Nothing), "the worker continues with the batch that it has");
+    assert!(matches!(take(&lane), TakenJob::Nothing), "the worker continues with the batch that it has");
     let mut select = Select::new();
     lane.wait_in(&mut select);
     assert!(select.try_ready().is_err(), "requests wait, and there is no room");
@@ -73,13 +77,13 @@ fn a_lane_without_room_is_passed_over_and_ready_again_when_there_is_some() {
     let mut select = Select::new();
     lane.wait_in(&mut select);
     assert!(select.try_ready().is_ok());
-    assert!(matches!(take(&lane), Taken::Job(_)));
+    assert!(matches!(take(&lane), TakenJob::Job(_)));
 }
 
 /// A file at full speed whose output takes nothing, beside a live stream, with one worker for both.
 #[test]
 fn a_file_with_a_slow_output_does_not_keep_the_worker_from_live_streams() {
-    let factory = || Ok(Box::new(Fake(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
+    let factory = || Ok(Box::new(ScriptedSegmenter(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
     let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
     let (file, frames, lane, slow) = matched_lane(4, 2, WhenFull::Block);
     pool.add(lane);
@@ -103,7 +107,7 @@ fn a_file_with_a_slow_output_does_not_keep_the_worker_from_live_streams() {
 /// without a receiver counts as full, and as ready to be sent to: the workers would turn for ever, the source would wait.
 #[test]
 fn a_lane_whose_overlay_has_ended_closes() {
-    let factory = || Ok(Box::new(Fake(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
+    let factory = || Ok(Box::new(ScriptedSegmenter(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
     let pool = Pool::start(2, 1, Box::new(factory)).unwrap();
     let (status, requests, lane, overlay) = matched_lane(2, 2, WhenFull::Block);
     pool.add(lane);
@@ -135,7 +139,7 @@ fn a_worker_survives_a_factory_that_panics() {
         let attempt = made.fetch_add(1, Ordering::SeqCst);
         assert!(attempt != 1, "the factory panics on purpose");
         let fails_first = attempt == 0;
-        Ok(Box::new(Fake(move |_: &[Frame]| match fails_first {
+        Ok(Box::new(ScriptedSegmenter(move |_: &[Frame]| match fails_first {
             true => Err(SegmentError::new("fails on purpose")),
             false => Ok(()),
         })) as Box<dyn Segmenter>)
@@ -157,9 +161,9 @@ fn a_worker_survives_a_factory_that_panics() {
 
 #[test]
 fn a_factory_that_panics_leaves_the_workers_before_in_place() {
-    let factory = || Ok(Box::new(Fake(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
+    let factory = || Ok(Box::new(ScriptedSegmenter(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
     let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
-    let crew = Crew { workers: 1, max_batch: 1, factory: Box::new(|| panic!("the library panics on purpose")) };
+    let crew = WorkerSpec { workers: 1, max_batch: 1, factory: Box::new(|| panic!("the library panics on purpose")) };
     let error = pool.install(crew).unwrap_err().to_string();
     assert_eq!(error, "preparing the model panicked: the library panics on purpose");
     let (status, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
@@ -174,7 +178,7 @@ fn a_worker_that_does_not_return_is_told() {
     let (go, gate) = bounded::<()>(0);
     let factory = move || {
         let (entered, gate) = (entered.clone(), gate.clone());
-        Ok(Box::new(Fake(move |_: &[Frame]| {
+        Ok(Box::new(ScriptedSegmenter(move |_: &[Frame]| {
             entered.send(()).unwrap();
             let _ = gate.recv();
             Ok(())

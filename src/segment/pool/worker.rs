@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
-use super::lane::{Lane, LaneOutput, Matched, NoMask};
-use super::shared::{Doing, Factory, Shared, Task, lock};
+use super::lane::{InferenceOutput, InferenceQueue, Matched, NoMask};
+use super::shared::{Factory, SharedPool, WorkerActivity, WorkerTask, lock};
 use crate::base::ledger::DropReason;
-use crate::base::repeats;
+use crate::base::log_dedup;
 use crate::base::timing::Stage;
 use crate::frame::{Frame, Mask};
 use crate::segment::{SegmentError, Segmented, Segmenter};
@@ -27,8 +27,8 @@ pub(super) fn make(factory: &Factory) -> Result<Box<dyn Segmenter>, SegmentError
 }
 
 pub(super) struct Worker {
-    pub shared: Arc<Shared>,
-    pub task: Arc<Task>,
+    pub shared: Arc<SharedPool>,
+    pub task: Arc<WorkerTask>,
     /// `None` while no model is loaded.
     pub factory: Option<Arc<Factory>>,
     pub max_batch: usize,
@@ -40,8 +40,8 @@ pub(super) struct Worker {
 }
 
 /// A request that was taken from its lane, with the promise that was given for it.
-pub(super) struct Job {
-    lane: Arc<Lane>,
+pub(super) struct MaskJob {
+    lane: Arc<InferenceQueue>,
     frame: Frame,
     promise: Option<Sender<Result<Mask, NoMask>>>,
 }
@@ -59,7 +59,7 @@ impl Worker {
                     self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
                     self.failures += 1;
                     let text = crate::base::panic::panic_text(&*panic);
-                    repeats::error("", "segment", None, &format!("a segmentation worker panicked: {text}"));
+                    log_dedup::error("", "segment", None, &format!("a segmentation worker panicked: {text}"));
                     self.pause();
                 }
             }
@@ -76,8 +76,8 @@ impl Worker {
     }
 
     /// Waits for work. `None` when the pool stops; an empty batch when the lanes have changed.
-    fn next_batch(&mut self) -> Option<Vec<Job>> {
-        let lanes: Vec<Arc<Lane>> = lock(&self.shared.lanes).clone();
+    fn next_batch(&mut self) -> Option<Vec<MaskJob>> {
+        let lanes: Vec<Arc<InferenceQueue>> = lock(&self.shared.lanes).clone();
         let mut select = Select::new();
         lanes.iter().for_each(|lane| lane.wait_in(&mut select));
         let woken = select.recv(&self.woken);
@@ -98,12 +98,12 @@ impl Worker {
         for n in (ready..).take(count * self.max_batch) {
             let lane = &lanes[n % count];
             match take(lane) {
-                Taken::Job(job) => {
+                TakenJob::Job(job) => {
                     misses = 0;
                     batch.push(*job);
                 }
-                Taken::Nothing => misses += 1,
-                Taken::Closed => {
+                TakenJob::Nothing => misses += 1,
+                TakenJob::Closed => {
                     misses += 1;
                     lock(&self.shared.lanes).retain(|other| !Arc::ptr_eq(other, lane));
                 }
@@ -115,7 +115,7 @@ impl Worker {
         Some(batch)
     }
 
-    fn work(&mut self, batch: Vec<Job>) {
+    fn work(&mut self, batch: Vec<MaskJob>) {
         let Some(factory) = self.factory.clone() else {
             batch.into_iter().for_each(|job| deliver(job, Err(NoMask::NotReady)));
             return;
@@ -143,7 +143,7 @@ impl Worker {
                 for job in batch {
                     let Frame { stream, seq, pts, .. } = &job.frame;
                     tracing::debug!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
-                    repeats::error(stream, "segment", Some(*seq), &error.0);
+                    log_dedup::error(stream, "segment", Some(*seq), &error.0);
                     deliver(job, Err(error.clone().into()));
                 }
                 self.pause();
@@ -164,9 +164,9 @@ impl Worker {
     fn segment(&mut self, frames: &[Frame], factory: &Factory) -> Result<Segmented, SegmentError> {
         let mut segmenter = match self.segmenter.take() {
             Some(segmenter) => segmenter,
-            None => self.task.during(Doing::Making, || make(factory))?,
+            None => self.task.during(WorkerActivity::Making, || make(factory))?,
         };
-        let segment = || self.task.during(Doing::Running, || segmenter.segment(frames));
+        let segment = || self.task.during(WorkerActivity::Running, || segmenter.segment(frames));
         let result = match catch_unwind(AssertUnwindSafe(segment)) {
             Ok(result) => result,
             Err(panic) => {
@@ -184,8 +184,8 @@ impl Worker {
     }
 }
 
-pub(super) enum Taken {
-    Job(Box<Job>),
+pub(super) enum TakenJob {
+    Job(Box<MaskJob>),
     Nothing,
     /// No request will come any more, or the overlay that takes the masks has ended. The worker drops the lane, so that a
     /// source that waits for room in it sees it close.
@@ -194,20 +194,20 @@ pub(super) enum Taken {
 
 /// Takes the lane's next request; for `matched`, queues its promise before another worker can take the one after it.
 /// Never waits: neither for a request nor for room for the promise.
-pub(super) fn take(lane: &Arc<Lane>) -> Taken {
+pub(super) fn take(lane: &Arc<InferenceQueue>) -> TakenJob {
     let output = lane.lock();
-    if let LaneOutput::Matched(overlay) = &*output
+    if let InferenceOutput::Matched(overlay) = &*output
         && overlay.would_wait()
     {
-        return Taken::Nothing;
+        return TakenJob::Nothing;
     }
     let request = match lane.requests.try_recv() {
         Ok(request) => request,
-        Err(crossbeam_channel::TryRecvError::Empty) => return Taken::Nothing,
-        Err(crossbeam_channel::TryRecvError::Disconnected) => return Taken::Closed,
+        Err(crossbeam_channel::TryRecvError::Empty) => return TakenJob::Nothing,
+        Err(crossbeam_channel::TryRecvError::Disconnected) => return TakenJob::Closed,
     };
     let mut promise = None;
-    if let (LaneOutput::Matched(overlay), Some(entry)) = (&*output, request.entry) {
+    if let (InferenceOutput::Matched(overlay), Some(entry)) = (&*output, request.entry) {
         let (sender, mask) = bounded(1);
         match overlay.send(Matched { frame: request.frame.clone(), entry, mask }) {
             Ok(None) => {}
@@ -220,20 +220,20 @@ pub(super) fn take(lane: &Arc<Lane>) -> Taken {
                         entry.dropped(DropReason::Stopped);
                     }
                 }
-                return Taken::Closed;
+                return TakenJob::Closed;
             }
         }
         promise = Some(sender);
     }
-    Taken::Job(Box::new(Job { lane: Arc::clone(lane), frame: request.frame, promise }))
+    TakenJob::Job(Box::new(MaskJob { lane: Arc::clone(lane), frame: request.frame, promise }))
 }
 
-pub(super) fn deliver(job: Job, result: Result<Mask, NoMask>) {
+pub(super) fn deliver(job: MaskJob, result: Result<Mask, NoMask>) {
     match (job.promise, result) {
         // Nobody may be waiting any more, when the overlay evicted the frame or the stream stopped.
         (Some(promise), result) => drop(promise.try_send(result)),
         (None, Ok(mask)) => {
-            if let LaneOutput::Newest(newest) = &*job.lane.lock() {
+            if let InferenceOutput::Newest(newest) = &*job.lane.lock() {
                 // What is evicted is an older mask, which nobody needs.
                 drop(newest.send(mask));
             }

@@ -1,25 +1,25 @@
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
-use super::super::places::{Counts, Places};
+use super::super::connection_limit::{ConnectionLimits, HttpConnectionLimiter};
 use super::*;
 
-fn place() -> Arc<Place> {
-    let places = Places::new(Counts { all: 1, of_one: 1, reserve: 0 });
+fn place() -> Arc<HttpConnectionPermit> {
+    let places = HttpConnectionLimiter::new(ConnectionLimits { all: 1, of_one: 1, reserve: 0 });
     Arc::new(places.enter([127, 0, 0, 1].into(), true).unwrap())
 }
 
 /// A connection without TLS, and its client, who has little room of its own, so that what is seen is ours.
-async fn plain() -> (Connection, Socket) {
+async fn plain() -> (HttpConnection, Socket) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_recv_buffer_size(4 << 10).unwrap();
     client.connect(&listener.local_addr().unwrap().into()).unwrap();
-    (Connection::new(listener.accept().await.unwrap().0, None, place()), client)
+    (HttpConnection::new(listener.accept().await.unwrap().0, None, place()), client)
 }
 
 /// Bytes that a connection takes for a client that reads none.
-async fn taken(connection: &mut Connection) -> usize {
+async fn taken(connection: &mut HttpConnection) -> usize {
     let chunk = vec![0; 4 << 10];
     let mut taken = 0;
     while let Ok(Ok(written)) = tokio::time::timeout(
@@ -98,7 +98,7 @@ fn a_client_that_takes_nothing_is_let_go() {
 }
 
 /// A server's and a client's side of TLS, agreed on.
-async fn secure(limit: Duration) -> (Connection, tokio_rustls::client::TlsStream<TcpStream>) {
+async fn secure(limit: Duration) -> (HttpConnection, tokio_rustls::client::TlsStream<TcpStream>) {
     use rustls::pki_types::{PrivateKeyDer, ServerName};
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pair = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
@@ -121,7 +121,7 @@ async fn secure(limit: Duration) -> (Connection, tokio_rustls::client::TlsStream
     let tls = TlsAcceptor::from(Arc::new(server));
     let tcp = TcpStream::connect(address).await.unwrap();
     SockRef::from(&tcp).set_recv_buffer_size(4 << 10).unwrap();
-    let mut connection = Connection::new(listener.accept().await.unwrap().0, Some(&tls), place());
+    let mut connection = HttpConnection::new(listener.accept().await.unwrap().0, Some(&tls), place());
     connection.limit = limit;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let greet = connector.connect(ServerName::try_from("localhost").unwrap(), tcp);
@@ -137,7 +137,7 @@ fn over_tls_flushed_means_that_the_kernel_has_it_and_a_stalled_client_is_let_go(
     runtime.block_on(async {
         let (mut connection, mut client) = secure(Duration::from_millis(300)).await;
         let mut flushed = connection.flushed.subscribe();
-        let poll = |connection: &mut Connection, cx: &mut Context<'_>| Pin::new(connection).poll_flush(cx);
+        let poll = |connection: &mut HttpConnection, cx: &mut Context<'_>| Pin::new(connection).poll_flush(cx);
         tokio::io::AsyncWriteExt::write_all(&mut connection, b"picture").await.unwrap();
         assert!(!flushed.has_changed().unwrap());
         std::future::poll_fn(|cx| poll(&mut connection, cx)).await.unwrap();

@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 
-use super::super::accept::Doors;
+use super::super::accept::LimitedListener;
 use super::super::body;
-use super::super::connection::Peer;
-use super::super::places::Counts;
+use super::super::connection::ClientConnection;
+use super::super::connection_limit::ConnectionLimits;
 use super::*;
 
-const COUNTS: Counts = Counts { all: 8, of_one: 8, reserve: 2 };
+const COUNTS: ConnectionLimits = ConnectionLimits { all: 8, of_one: 8, reserve: 2 };
 
 /// A guard against hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,21 +26,26 @@ struct Served {
 
 impl Served {
     /// Serves these routes with these limits.
-    async fn start(router: Router, counts: Counts, header_limit: Duration) -> Self {
+    async fn start(router: Router, counts: ConnectionLimits, header_limit: Duration) -> Self {
         Served::until(watch::Sender::new(false), router, counts, header_limit).await
     }
 
-    async fn until(stop: watch::Sender<bool>, router: Router, counts: Counts, header_limit: Duration) -> Self {
+    async fn until(
+        stop: watch::Sender<bool>,
+        router: Router,
+        counts: ConnectionLimits,
+        header_limit: Duration,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stopping = stop.subscribe();
-        let doors = Doors::new(listener, None).with_limits(counts, header_limit);
+        let doors = LimitedListener::new(listener, None).with_limits(counts, header_limit);
         let ended = tokio::spawn(doors.serve(router, |_| false, stopping));
         Served { address, stop, ended }
     }
 
     /// The service's own routes.
-    async fn service(counts: Counts, header_limit: Duration) -> Self {
+    async fn service(counts: ConnectionLimits, header_limit: Duration) -> Self {
         let address = "127.0.0.1:8080".parse().unwrap();
         let access = Arc::new(Access::new(&ServerConfig::default()).unwrap());
         let stop = watch::Sender::new(false);
@@ -129,11 +134,10 @@ async fn a_header_that_drips_ends_the_connection() {
 #[tokio::test]
 async fn a_body_that_drips_is_a_408() {
     let limit = Duration::from_millis(400);
-    let in_time = move |ConnectInfo(peer): ConnectInfo<Peer>,
-                        request: axum::extract::Request,
-                        next: middleware::Next| async move {
-        body::read(limit, &peer.place, request, next).await
-    };
+    let in_time =
+        move |ConnectInfo(peer): ConnectInfo<ClientConnection>,
+              request: axum::extract::Request,
+              next: middleware::Next| async move { body::read(limit, &peer.place, request, next).await };
     let router = Router::new().route("/", post(async |body: String| body)).layer(middleware::from_fn(in_time));
     let served = Served::start(router, COUNTS, Duration::from_secs(60)).await;
     let post = "POST / HTTP/1.1\r\nHost: localhost\r\n";

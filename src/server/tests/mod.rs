@@ -11,33 +11,33 @@ use serde_json::Value;
 use super::*;
 use crate::base::ledger::DropReason;
 use crate::base::status::Status;
-use crate::base::timing::{Spent, Stage};
+use crate::base::timing::{Elapsed, Stage};
 use crate::config::SourceSpec;
 use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
-use crate::publish::live::Outlets;
-use crate::segment::placement::{Part, Placement};
+use crate::publish::live::StreamOutputs;
+use crate::segment::placement::{Placement, ProviderShare};
 use crate::segment::pool::PoolStats;
 use crate::stream::display::Display;
-use crate::view::{ModelView, Outcome, StreamView};
+use crate::view::{ModelChangeState, ModelView, StreamView};
 
 mod limits;
 mod metrics;
 mod pictures;
 
-pub(super) fn view(names: &[&str]) -> Arc<View> {
+pub(super) fn view(names: &[&str]) -> Arc<ServiceView> {
     let stream = |name: &&str| {
         let mut config =
             crate::config::defaults_stream(name, SourceSpec::parse("rtsp://10.0.0.7/stream1", "/".as_ref()).unwrap());
         config.overlay.hide = Some(vec!["sky".into()]);
         Arc::new(StreamView {
             status: Arc::new(Status::new(name)),
-            outlets: Outlets::default(),
+            outputs: StreamOutputs::default(),
             recordings: None,
             display: Arc::new(Display::new(config.overlay.clone())),
             config,
         })
     };
-    let (view, _) = View::new("0.0.0.0:8554".parse().unwrap(), Arc::new(PoolStats::default()));
+    let (view, _) = ServiceView::new("0.0.0.0:8554".parse().unwrap(), Arc::new(PoolStats::default()));
     view.set_streams(names.iter().map(stream).collect());
     view.set_model(model());
     Arc::new(view)
@@ -51,7 +51,7 @@ pub(super) fn model() -> ModelView {
         labels: [label("road", Rgb(128, 64, 128)), label("sky", Rgb(70, 130, 180))].into(),
         requested: "tensorrt",
         actual: "cpu",
-        placement: Placement(vec![Part { provider: "CPU".into(), nodes: 83, time: 1.0 }]),
+        placement: Placement(vec![ProviderShare { provider: "CPU".into(), nodes: 83, time: 1.0 }]),
         refused: vec![("tensorrt", "no GPU".into())],
         golden_difference: Some(0.0),
         output: "uint8 class indices".into(),
@@ -64,7 +64,7 @@ pub(super) fn model() -> ModelView {
     }
 }
 
-pub(super) fn server(view: &Arc<View>) -> HttpServer {
+pub(super) fn server(view: &Arc<ServiceView>) -> HttpServer {
     HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap().serve(Arc::clone(view), whep()).unwrap()
 }
 
@@ -120,7 +120,7 @@ fn feed(status: &Status) {
     status.count_recording_failure();
     status.count_published();
     status.record_latency(Instant::now());
-    status.stage(Stage::Overlay).record(Spent { wall: Duration::from_millis(3), cpu: Duration::from_millis(2) });
+    status.stage(Stage::Overlay).record(Elapsed { wall: Duration::from_millis(3), cpu: Duration::from_millis(2) });
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn the_page_comes_in_one_piece_and_may_load_only_itself() {
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; \
              connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         );
-        // Asked for again with the tag that it came with, it is not sent again.
+        // ChangeRequest for again with the tag that it came with, it is not sent again.
         let url = format!("http://{}{path}", server.address());
         let again = |tag: &str| agent().get(&url).header("if-none-match", tag).call().unwrap().status().as_u16();
         assert_eq!((again(answer.header("etag")), again("\"another\"")), (304, 200), "{path}");
@@ -258,7 +258,7 @@ fn the_api_tells_all_of_a_stream() {
 
 #[test]
 fn a_wish_for_a_model_is_passed_on_once() {
-    let (view, incoming) = View::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+    let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
     let view = Arc::new(view);
     let server = server(&view);
     let post = |body: &str, kind: &str| {
@@ -267,13 +267,13 @@ fn a_wish_for_a_model_is_passed_on_once() {
         (response.status().as_u16(), response.body_mut().read_json::<Value>().unwrap())
     };
     let json = "application/json";
-    let wish = r#"{"path": "/srv/yard.onnx"}"#;
+    let request = r#"{"path": "/srv/yard.onnx"}"#;
     let long = format!("{{\"path\": \"/{}\"}}", "x".repeat(60_000));
     assert_eq!(get(&server, "/api/v1/model").status, 503);
-    assert_eq!(post(wish, json).0, 503, "there is nothing to exchange yet");
+    assert_eq!(post(request, json).0, 503, "there is nothing to exchange yet");
     view.set_model(model());
     for (body, kind, status) in [
-        (wish, "text/plain", 415),
+        (request, "text/plain", 415),
         ("{", json, 400),
         (r#"{"file": "/srv/yard.onnx"}"#, json, 422),
         (r#"{"path": "yard.onnx"}"#, json, 422),
@@ -285,17 +285,17 @@ fn a_wish_for_a_model_is_passed_on_once() {
         assert!(problem["detail"].as_str().unwrap().len() < 500, "{problem}");
     }
     assert!(incoming.models.is_empty());
-    let (status, change) = post(wish, json);
+    let (status, change) = post(request, json);
     assert_eq!((status, change["state"].as_str()), (202, Some("loading")));
     assert_eq!(incoming.models.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
-    assert_eq!(post(wish, json).0, 409);
-    view.set_change("/srv/yard.onnx".into(), Outcome::Refused("its golden frame differs".into()));
+    assert_eq!(post(request, json).0, 409);
+    view.set_change("/srv/yard.onnx".into(), ModelChangeState::Refused("its golden frame differs".into()));
     let change = get(&server, "/api/v1/model").json()["change"].clone();
     assert_eq!(
         (change["state"].as_str(), change["reason"].as_str()),
         (Some("refused"), Some("its golden frame differs"))
     );
-    assert_eq!(post(wish, json).0, 202);
+    assert_eq!(post(request, json).0, 202);
 }
 
 #[test]

@@ -9,7 +9,7 @@ struct Watcher {
 
 impl Watcher {
     /// Connects and waits until the server counts it.
-    fn connect(server: &HttpServer, view: &View, name: &str) -> Watcher {
+    fn connect(server: &HttpServer, view: &ServiceView, name: &str) -> Watcher {
         let mut socket = TcpStream::connect(server.address()).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(600))).unwrap();
         // HTTP/1.0: the body comes bare, without chunks.
@@ -19,7 +19,7 @@ impl Watcher {
         assert!(head[0].contains(" 200 "), "{head:?}");
         assert!(head.contains(&"content-type: multipart/x-mixed-replace; boundary=picture".to_owned()), "{head:?}");
         assert!(head.contains(&"cache-control: no-store".to_owned()), "{head:?}");
-        assert_eq!(view.stream(name).unwrap().outlets.jpeg.viewers(), 1);
+        assert_eq!(view.stream(name).unwrap().outputs.jpeg.viewers(), 1);
         watcher
     }
 
@@ -54,7 +54,7 @@ impl Watcher {
 fn mjpeg_delivers_each_picture_at_once() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = view.streams()[0].outlets.jpeg.clone();
+    let gallery = view.streams()[0].outputs.jpeg.clone();
     gallery.publish(Bytes::from_static(b"for nobody"));
     let mut watcher = Watcher::connect(&server, &view, "gate");
     gallery.publish(Bytes::from_static(b"\xff\xd8first\xff\xd9"));
@@ -71,7 +71,7 @@ fn mjpeg_delivers_each_picture_at_once() {
 fn a_viewer_that_does_not_read_holds_few_pictures_and_then_sees_the_newest() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = view.streams()[0].outlets.jpeg.clone();
+    let gallery = view.streams()[0].outputs.jpeg.clone();
     let mut watcher = Watcher::connect(&server, &view, "gate");
     let pictures = 400_u32;
     let pace = crossbeam_channel::tick(Duration::from_millis(2));
@@ -95,7 +95,7 @@ fn a_viewer_that_does_not_read_holds_few_pictures_and_then_sees_the_newest() {
 fn a_viewer_that_leaves_is_no_longer_counted() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = view.streams()[0].outlets.jpeg.clone();
+    let gallery = view.streams()[0].outputs.jpeg.clone();
     drop(Watcher::connect(&server, &view, "gate"));
     let deadline = Instant::now() + Duration::from_secs(600);
     while gallery.viewers() > 0 {
@@ -108,7 +108,7 @@ fn a_viewer_that_leaves_is_no_longer_counted() {
 fn a_snapshot_is_the_next_picture_or_a_problem() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let gallery = view.streams()[0].outlets.jpeg.clone();
+    let gallery = view.streams()[0].outputs.jpeg.clone();
     gallery.publish(Bytes::from_static(b"old"));
     let publisher = std::thread::spawn(move || {
         while gallery.viewers() == 0 {
@@ -139,5 +139,5 @@ fn stopping_ends_open_pictures_and_does_not_wait_for_half_a_request() {
     let mut rest = Vec::new();
     watcher.lines.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"");
-    assert_eq!(view.streams()[0].outlets.jpeg.viewers(), 0);
+    assert_eq!(view.streams()[0].outputs.jpeg.viewers(), 0);
 }

@@ -14,10 +14,10 @@ use libfuzzer_sys::fuzz_target;
 use maskcast::access::Access;
 use maskcast::users::{Role, Token, User, Users};
 use maskcast::config::{Secret, ServerConfig, SourceSpec, defaults_stream};
-use maskcast::publish::live::Outlets;
+use maskcast::publish::live::StreamOutputs;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::view::{StreamView, View};
+use maskcast::view::{StreamView, ServiceView};
 use maskcast::stream::display::Display;
 use maskcast::base::status::Status;
 use sha2::{Digest, Sha256};
@@ -49,12 +49,12 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let config = ServerConfig { users, ..ServerConfig::default() };
     let access = Arc::new(Access::new(&config).expect("random numbers"));
     let address = "127.0.0.1:0".parse().expect("a literal");
-    let (view, _) = View::new(address, Arc::new(PoolStats::default()));
+    let (view, _) = ServiceView::new(address, Arc::new(PoolStats::default()));
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
     let config = defaults_stream("gate", source);
     let stream = StreamView {
         status: Arc::new(Status::new("gate")),
-        outlets: Outlets::default(),
+        outputs: StreamOutputs::default(),
         recordings: None,
         display: Arc::new(Display::new(config.overlay.clone())),
         config,

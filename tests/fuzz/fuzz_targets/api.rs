@@ -1,5 +1,5 @@
 //! The HTTP API. The input is a request: its first line method and target, its rest the body. The real server answers,
-//! and whatever is asked it answers in HTTP, is not at fault itself, and passes on no wish that it should have refused.
+//! and whatever is asked it answers in HTTP, is not at fault itself, and passes on no request that it should have refused.
 #![no_main]
 
 use std::io::{BufRead, BufReader, Write};
@@ -10,23 +10,23 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use maskcast::config::{SourceSpec, defaults_stream};
 use maskcast::frame::{Label, Rgb};
-use maskcast::publish::live::Outlets;
+use maskcast::publish::live::StreamOutputs;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::view::{ModelView, Outcome, StreamView, View};
+use maskcast::view::{ModelView, ModelChangeState, StreamView, ServiceView};
 use maskcast::stream::display::Display;
 use maskcast::base::status::Status;
 
-/// The server, what it shows, and the wishes that come out of it.
-static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
+/// The server, what it shows, and the model_requests that come out of it.
+static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, Wishes)> = LazyLock::new(|| {
     let address = "127.0.0.1:0".parse().expect("a literal");
-    let (view, wishes) = View::new(address, Arc::new(PoolStats::default()));
+    let (view, model_requests) = ServiceView::new(address, Arc::new(PoolStats::default()));
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
     let config = defaults_stream("gate", source);
     let stream = StreamView {
         status: Arc::new(Status::new("gate")),
-        outlets: Outlets::default(),
+        outputs: StreamOutputs::default(),
         recordings: None,
         display: Arc::new(Display::new(config.overlay.clone())),
         config,
@@ -52,10 +52,10 @@ static SERVICE: LazyLock<(HttpServer, Arc<View>, Wishes)> = LazyLock::new(|| {
     let view = Arc::new(view);
     let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
     let server = HttpServer::bind(address).expect("a port").serve(Arc::clone(&view), whep).expect("a thread");
-    (server, view, Wishes(Box::new(move || wishes.models.try_recv().ok().map(|wish| wish.path))))
+    (server, view, Wishes(Box::new(move || model_requests.models.try_recv().ok().map(|request| request.path))))
 });
 
-/// Takes the next wish for a model.
+/// Takes the next request for a model.
 struct Wishes(Box<dyn Fn() -> Option<std::path::PathBuf> + Send + Sync>);
 
 /// What the server may say: the rest would be its own fault. 421 is a host that is none of ours, 503 a snapshot of a
@@ -64,7 +64,7 @@ const STATUS: [u16; 22] =
     [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 416, 421, 422, 429, 431, 503, 505];
 
 fuzz_target!(|data: &[u8]| {
-    let (server, view, wishes) = &*SERVICE;
+    let (server, view, model_requests) = &*SERVICE;
     let end = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
     let (head, body) = (&data[..end], data.get(end + 1..).unwrap_or_default());
     let mut client = TcpStream::connect(server.address()).expect("the server listens");
@@ -93,10 +93,10 @@ fuzz_target!(|data: &[u8]| {
             assert!(line.is_empty() && (cut || !is_http(head)), "{line:?}");
         }
     }
-    while let Some(path) = (wishes.0)() {
+    while let Some(path) = (model_requests.0)() {
         assert!(path.is_absolute(), "{path:?}");
         assert!(line.contains(" 202 "), "{line}");
-        view.set_change(path, Outcome::Done);
+        view.set_change(path, ModelChangeState::Done);
     }
 });
 

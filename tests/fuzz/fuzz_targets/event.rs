@@ -9,8 +9,8 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use maskcast::config::EventConfig;
 use maskcast::events::trigger::Trigger;
-use maskcast::events::zone::Pixels;
-use maskcast::events::{Board, Watch};
+use maskcast::events::zone::ZonePixels;
+use maskcast::events::{Board, EventDetector};
 use maskcast::frame::{Label, Labels, Mask, Rgb};
 
 #[derive(Arbitrary, Debug)]
@@ -65,7 +65,7 @@ fuzz_target!(|input: Input| {
 /// Pixel by pixel.
 fn zone_share(zone: &[[f64; 2]], width: usize, height: usize, classes: &[u8], wanted: [u8; 2]) {
     let wanted_classes: [bool; 256] = std::array::from_fn(|class| wanted.contains(&(class as u8)));
-    let share = Pixels::of(zone, width, height).share(classes, &wanted_classes);
+    let share = ZonePixels::of(zone, width, height).share(classes, &wanted_classes);
     assert!((0.0..=1.0).contains(&share), "{share}");
     let (mut inside, mut found, mut doubtful) = (0_usize, 0_usize, 0_usize);
     for (at, class) in classes.iter().enumerate() {
@@ -132,7 +132,7 @@ fn board(event: &EventConfig, shares: &[(f64, Instant)], held: &[Option<Instant>
 fn watch(events: [EventConfig; 2], (width, height): (usize, usize), classes: Vec<u8>, shares: &[(f64, Instant)]) {
     let labels: Labels = ["other", "wanted"].map(|name| Label { name: name.into(), color: Rgb(1, 2, 3) }).into();
     let board = Arc::new(Board::new("gate", &events));
-    let mut watch = Watch::new(Arc::clone(&board));
+    let mut watch = EventDetector::new(Arc::clone(&board));
     for (n, &(share, captured_at)) in shares.iter().enumerate().take(20) {
         let limit = (share * classes.len() as f64) as usize;
         let drawn = classes.iter().enumerate().map(|(at, class)| if at < limit { 1 } else { *class });

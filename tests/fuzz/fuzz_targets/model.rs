@@ -1,5 +1,5 @@
-//! A model file's metadata and the card beside it. The input is four texts with a line `---` between them: labels,
-//! golden frame, training notes, card. They go into a real ONNX file, which ONNX Runtime opens.
+//! A model file's metadata and the manifest beside it. The input is four texts with a line `---` between them: labels,
+//! golden frame, training notes, manifest. They go into a real ONNX file, which ONNX Runtime opens.
 #![no_main]
 
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ mod onnx;
 static FOLDER: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let folder = tempfile::tempdir_in(parent).expect("a folder for cards can be made");
+    let folder = tempfile::tempdir_in(parent).expect("a folder for manifests can be made");
     let path = folder.path().join("model.onnx");
     (folder, path)
 });
@@ -30,13 +30,13 @@ static FOLDER: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
 fuzz_target!(|text: &str| {
     let mut parts = text.split("\n---\n");
     let mut next = || parts.next().filter(|part| !part.is_empty());
-    let (labels, golden, train, card) = (next(), next(), next(), next());
+    let (labels, golden, train, manifest) = (next(), next(), next(), next());
     if let Some(golden) = golden.map(Golden::parse).and_then(Result::ok) {
         let pixels = golden.width * golden.height;
         assert_eq!((golden.rgb.len(), golden.mask.len()), (3 * pixels, pixels));
         assert_eq!(Golden::parse(&golden.to_json().expect("its buffers have its size")), Ok(golden));
     }
-    // A model that describes itself, or one that needs the card for it.
+    // A model that describes itself, or one that needs the manifest for it.
     let model = match labels {
         Some(labels) => {
             let more = [("maskcast.golden", golden), ("maskcast.train", train)];
@@ -46,11 +46,11 @@ fuzz_target!(|text: &str| {
         None => onnx::foreign(8, 6),
     };
     let path = &FOLDER.1;
-    let card_path = path.with_extension("toml");
-    match card {
-        Some(card) => std::fs::write(&card_path, card).expect("the card can be written"),
+    let manifest_path = path.with_extension("toml");
+    match manifest {
+        Some(manifest) => std::fs::write(&manifest_path, manifest).expect("the manifest can be written"),
         // Fails where there was none.
-        None => drop(std::fs::remove_file(&card_path)),
+        None => drop(std::fs::remove_file(&manifest_path)),
     }
     let environment = &runtime::load(None).expect("ONNX Runtime is installed: make setup").environment;
     let session = Session::builder(environment)

@@ -7,7 +7,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use maskcast::config::{OverlayConfig, Style};
 use maskcast::frame::{
-    Colorimetry, Label, Mask, Matrix, Picture, PictureMut, PixelFormat, Plane, PlaneMut, Rgb, VideoInfo,
+    Colorimetry, Label, Mask, Matrix, Image, ImageMut, PixelFormat, Plane, PlaneMut, Rgb, VideoInfo,
 };
 use maskcast::overlay::Overlay;
 
@@ -73,15 +73,15 @@ impl Memory {
         memory
     }
 
-    fn picture(&self) -> Picture<'_> {
+    fn picture(&self) -> Image<'_> {
         let plane = |n: usize| Plane { data: &self.planes[n], stride: self.strides[n] };
-        Picture { info: self.info, planes: [plane(0), plane(1), plane(2)] }
+        Image { info: self.info, planes: [plane(0), plane(1), plane(2)] }
     }
 
-    fn picture_mut(&mut self) -> PictureMut<'_> {
+    fn image_mut(&mut self) -> ImageMut<'_> {
         let [y, u, v] = &mut self.planes;
         let [sy, su, sv] = self.strides;
-        PictureMut {
+        ImageMut {
             info: self.info,
             planes: [
                 PlaneMut { data: y, stride: sy },
@@ -121,17 +121,17 @@ fuzz_target!(|input: Input| {
         let source = Memory::new(info, frame.gaps[0], frame.short[0], 16);
         let mut target = Memory::new(info, frame.gaps[1], frame.short[1], 99);
         let mask = frame.mask.map(|drawn| mask(&drawn));
-        overlay.draw(&source.picture(), mask.as_ref(), &mut target.picture_mut());
+        overlay.draw(&source.image(), mask.as_ref(), &mut target.image_mut());
         target.check_gaps();
         if !config.legend {
             check(&source, mask.as_ref(), &target, &config, &labels);
         }
         if let Some(badge) = frame.badge {
-            overlay.badge(&badge, &mut target.picture_mut());
+            overlay.badge(&badge, &mut target.image_mut());
         }
         if let Some(lines) = frame.slate {
-            overlay.slate(Some(&source.picture()), &lines, &mut target.picture_mut());
-            overlay.slate(None, &lines, &mut target.picture_mut());
+            overlay.slate(Some(&source.image()), &lines, &mut target.image_mut());
+            overlay.slate(None, &lines, &mut target.image_mut());
         }
         target.check_gaps();
     }

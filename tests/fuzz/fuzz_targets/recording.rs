@@ -11,11 +11,11 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use maskcast::config::{EncodeConfig, RecordConfig};
 use maskcast::frame::{PixelFormat, VideoInfo};
-use maskcast::publish::live::{LiveOutput, Outlets};
+use maskcast::publish::live::{LiveOutput, StreamOutputs};
 use maskcast::publish::recording::Archive;
 use maskcast::publish::recording::name::RecordingName;
 use maskcast::publish::recording::repair::Repair;
-use maskcast::publish::{Output, Stamp};
+use maskcast::publish::{Output, CaptureTime};
 use maskcast::base::status::Status;
 
 const FILE: &str = "gate-20200101T000000Z.mp4";
@@ -58,11 +58,11 @@ fn record(folder: &Path) -> [Movie; 2] {
     let archive = Arc::new(Archive::new("gate", RecordConfig::to(folder)));
     let status = Arc::new(Status::new("gate"));
     let mut output =
-        LiveOutput::new(encode, Some(archive), &[], status, Outlets::default()).expect("a thread").patient();
+        LiveOutput::new(encode, Some(archive), &[], status, StreamOutputs::default()).expect("a thread").patient();
     let info = VideoInfo { fps: (10, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
     for n in 0..65_u64 {
-        let stamp = Stamp { pts: Duration::from_millis(100 * n), captured_at: Instant::now(), slate: false };
-        let paint = &mut |picture: &mut maskcast::frame::PictureMut<'_>| {
+        let stamp = CaptureTime { pts: Duration::from_millis(100 * n), captured_at: Instant::now(), slate: false };
+        let paint = &mut |picture: &mut maskcast::frame::ImageMut<'_>| {
             for plane in &mut picture.planes {
                 plane.data.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at as u64 * (n + 7) / 5) as u8);
             }

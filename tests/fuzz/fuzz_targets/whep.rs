@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use maskcast::publish::whep::Refusal;
+use maskcast::publish::whep::WhepRefusal;
 use maskcast::publish::whep::offer::Offer;
 use maskcast::publish::whep::trickle::Fragment;
 
@@ -28,8 +28,8 @@ fuzz_target!(|text: &str| {
     }
 });
 
-fn check_refusal(refusal: &Refusal) {
-    assert!(matches!(refusal, Refusal::NoSdp(_) | Refusal::Unusable(_)), "{refusal:?}");
+fn check_refusal(refusal: &WhepRefusal) {
+    assert!(matches!(refusal, WhepRefusal::NoSdp(_) | WhepRefusal::Unusable(_)), "{refusal:?}");
     let text = refusal.to_string();
     assert!(!text.is_empty() && text.len() < 1000 && !text.contains(char::is_control), "{text:?}");
 }

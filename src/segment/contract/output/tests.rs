@@ -1,14 +1,14 @@
 use super::*;
 use TensorElementType::{Bool, Float16, Float32, Int32, Int64, String as Text, Uint8};
 
-const PLAIN: CardOutput = CardOutput { name: None, layout: None, activation: None, threshold: None };
+const PLAIN: ManifestOutput = ManifestOutput { name: None, layout: None, activation: None, threshold: None };
 
 fn tensor(element: TensorElementType, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: "t".into(), element, shape: shape.to_vec() }
 }
 
-fn hints(labels: usize, card: &CardOutput) -> Hints<'_> {
-    Hints { labels, card, input: Layout::Nchw }
+fn hints(labels: usize, manifest: &ManifestOutput) -> OutputHints<'_> {
+    OutputHints { labels, manifest, input: Layout::Nchw }
 }
 
 fn axes(batch: bool, channel: Channel) -> Axes {
@@ -18,19 +18,19 @@ fn axes(batch: bool, channel: Channel) -> Axes {
 #[test]
 fn reads_where_the_classes_are() {
     for (element, shape, labels, expected, meaning) in [
-        (Uint8, &[-1, 288, 512][..], 11, axes(true, Channel::None), Meaning::Index),
-        (Int64, &[1, 1, 288, 512], 11, axes(true, Channel::First), Meaning::Index),
-        (Int64, &[1, 288, 512, 1], 11, axes(true, Channel::Last), Meaning::Index),
-        (Int32, &[288, 512], 11, axes(false, Channel::None), Meaning::Index),
-        (Bool, &[1, 1, 288, 512], 2, axes(true, Channel::First), Meaning::Index),
-        (Bool, &[1, 288, 512], 2, axes(true, Channel::None), Meaning::Index),
-        (Float32, &[1, 21, 80, 80], 21, axes(true, Channel::First), Meaning::Scores),
-        (Float16, &[1, 21, 80, 80], 21, axes(true, Channel::First), Meaning::Scores),
-        (Float32, &[1, 80, 80, 21], 21, axes(true, Channel::Last), Meaning::Scores),
-        (Uint8, &[1, 80, 80, 21], 21, axes(true, Channel::Last), Meaning::Scores),
-        (Float32, &[21, 80, 80], 21, axes(false, Channel::First), Meaning::Scores),
-        (Float32, &[80, 80, 21], 21, axes(false, Channel::Last), Meaning::Scores),
-        (Float32, &[-1, -1, -1, -1], 21, axes(true, Channel::First), Meaning::Scores),
+        (Uint8, &[-1, 288, 512][..], 11, axes(true, Channel::None), OutputMeaning::Index),
+        (Int64, &[1, 1, 288, 512], 11, axes(true, Channel::First), OutputMeaning::Index),
+        (Int64, &[1, 288, 512, 1], 11, axes(true, Channel::Last), OutputMeaning::Index),
+        (Int32, &[288, 512], 11, axes(false, Channel::None), OutputMeaning::Index),
+        (Bool, &[1, 1, 288, 512], 2, axes(true, Channel::First), OutputMeaning::Index),
+        (Bool, &[1, 288, 512], 2, axes(true, Channel::None), OutputMeaning::Index),
+        (Float32, &[1, 21, 80, 80], 21, axes(true, Channel::First), OutputMeaning::Scores),
+        (Float16, &[1, 21, 80, 80], 21, axes(true, Channel::First), OutputMeaning::Scores),
+        (Float32, &[1, 80, 80, 21], 21, axes(true, Channel::Last), OutputMeaning::Scores),
+        (Uint8, &[1, 80, 80, 21], 21, axes(true, Channel::Last), OutputMeaning::Scores),
+        (Float32, &[21, 80, 80], 21, axes(false, Channel::First), OutputMeaning::Scores),
+        (Float32, &[80, 80, 21], 21, axes(false, Channel::Last), OutputMeaning::Scores),
+        (Float32, &[-1, -1, -1, -1], 21, axes(true, Channel::First), OutputMeaning::Scores),
     ] {
         let output = read(&tensor(element, shape), hints(labels, &PLAIN)).unwrap();
         assert_eq!((output.axes, output.meaning), (expected, meaning), "{element} {shape:?}");
@@ -39,20 +39,21 @@ fn reads_where_the_classes_are() {
 
 #[test]
 fn a_layout_decides_where_the_shape_does_not() {
-    let nhwc = CardOutput { layout: Some(Layout::Nhwc), ..PLAIN };
+    let nhwc = ManifestOutput { layout: Some(Layout::Nhwc), ..PLAIN };
     for shape in [[-1, -1, -1, -1], [1, 4, 9, 4]] {
-        let channel = |card: &CardOutput| read(&tensor(Float32, &shape), hints(4, card)).unwrap().axes.channel;
+        let channel =
+            |manifest: &ManifestOutput| read(&tensor(Float32, &shape), hints(4, manifest)).unwrap().axes.channel;
         assert_eq!((channel(&PLAIN), channel(&nhwc)), (Channel::First, Channel::Last), "{shape:?}");
-        let input = Hints { input: Layout::Nhwc, ..hints(4, &PLAIN) };
+        let input = OutputHints { input: Layout::Nhwc, ..hints(4, &PLAIN) };
         assert_eq!(read(&tensor(Float32, &shape), input).unwrap().axes.channel, Channel::Last, "{shape:?}");
     }
 }
 
 #[test]
 fn refuses_outputs_with_a_reason() {
-    let softmax = CardOutput { activation: Some(Activation::Softmax), ..PLAIN };
-    let threshold = CardOutput { threshold: Some(0.5), ..PLAIN };
-    for (element, shape, labels, card, reason) in [
+    let softmax = ManifestOutput { activation: Some(Activation::Softmax), ..PLAIN };
+    let threshold = ManifestOutput { threshold: Some(0.5), ..PLAIN };
+    for (element, shape, labels, manifest, reason) in [
         (Float32, &[1, 19, 80, 80][..], 11, &PLAIN, "11 labels"),
         (Float32, &[1, 1000], 11, &softmax, "softmax"),
         (Float32, &[1, 1, 80, 80], 2, &softmax, "softmax"),
@@ -62,43 +63,43 @@ fn refuses_outputs_with_a_reason() {
         (Float32, &[1, 11, 80, 80], 11, &threshold, "leave the threshold out"),
         (Float32, &[1, 1, 80, 80], 11, &threshold, "two labels"),
     ] {
-        let error = read(&tensor(element, shape), hints(labels, card)).unwrap_err();
+        let error = read(&tensor(element, shape), hints(labels, manifest)).unwrap_err();
         assert!(error.contains(reason), "{error}");
     }
 }
 
 /// The threshold that is settled for one float value a pixel.
-fn threshold(card: &CardOutput, sigmoid: Option<&str>, low: f32, high: f32) -> Result<f32, String> {
-    let mut output = read(&tensor(Float32, &[1, 1, 8, 8]), hints(2, card)).unwrap();
-    settle(&mut output, hints(2, card), sigmoid, Some(Range { low, high, whole: false, nan: 0.0 }))?;
-    let Meaning::Binary(binary) = output.meaning else { panic!("one value a pixel is binary") };
+fn threshold(manifest: &ManifestOutput, sigmoid: Option<&str>, low: f32, high: f32) -> Result<f32, String> {
+    let mut output = read(&tensor(Float32, &[1, 1, 8, 8]), hints(2, manifest)).unwrap();
+    settle(&mut output, hints(2, manifest), sigmoid, Some(Range { low, high, whole: false, nan: 0.0 }))?;
+    let OutputMeaning::Binary(binary) = output.meaning else { panic!("one value a pixel is binary") };
     Ok(binary.threshold)
 }
 
 #[test]
 fn one_value_a_pixel_is_a_probability_or_a_logit() {
-    let card = |activation, threshold| CardOutput { activation, threshold, ..PLAIN };
+    let manifest = |activation, threshold| ManifestOutput { activation, threshold, ..PLAIN };
     let sigmoid = Some(Activation::Sigmoid);
     let none = Some(Activation::None);
-    for (card, ends_in, low, high, expected) in [
+    for (manifest, ends_in, low, high, expected) in [
         (PLAIN, Some("Sigmoid"), 0.1, 0.2, 0.5),
         (PLAIN, None, 0.0, 1.0, 0.5),
         (PLAIN, None, -3.0, 4.0, 0.0),
         (PLAIN, None, 0.0, 255.0, 127.5),
-        (card(None, Some(0.3)), Some("Sigmoid"), 0.0, 1.0, 0.3),
-        (card(None, Some(0.3)), None, -3.0, 4.0, 0.3),
-        (card(None, Some(127.0)), None, 0.0, 255.0, 127.0),
-        (card(sigmoid, None), Some("Sigmoid"), 0.0, 1.0, 0.5),
-        (card(sigmoid, None), None, -3.0, 4.0, 0.0),
-        (card(sigmoid, Some(0.75)), None, -3.0, 4.0, 3.0_f32.ln()),
-        (card(sigmoid, Some(0.75)), None, 0.0, 1.0, 0.75),
-        (card(none, None), None, 0.0, 1.0, 0.5),
-        (card(none, Some(0.7)), Some("Sigmoid"), 0.0, 1.0, 0.7),
+        (manifest(None, Some(0.3)), Some("Sigmoid"), 0.0, 1.0, 0.3),
+        (manifest(None, Some(0.3)), None, -3.0, 4.0, 0.3),
+        (manifest(None, Some(127.0)), None, 0.0, 255.0, 127.0),
+        (manifest(sigmoid, None), Some("Sigmoid"), 0.0, 1.0, 0.5),
+        (manifest(sigmoid, None), None, -3.0, 4.0, 0.0),
+        (manifest(sigmoid, Some(0.75)), None, -3.0, 4.0, 3.0_f32.ln()),
+        (manifest(sigmoid, Some(0.75)), None, 0.0, 1.0, 0.75),
+        (manifest(none, None), None, 0.0, 1.0, 0.5),
+        (manifest(none, Some(0.7)), Some("Sigmoid"), 0.0, 1.0, 0.7),
     ] {
-        let found = threshold(&card, ends_in, low, high).unwrap();
-        assert!((found - expected).abs() < 1e-6, "{card:?} {ends_in:?} {low}..{high}: {found}");
+        let found = threshold(&manifest, ends_in, low, high).unwrap();
+        assert!((found - expected).abs() < 1e-6, "{manifest:?} {ends_in:?} {low}..{high}: {found}");
     }
-    let error = threshold(&card(None, Some(128.0)), Some("Sigmoid"), 0.0, 1.0).unwrap_err();
+    let error = threshold(&manifest(None, Some(128.0)), Some("Sigmoid"), 0.0, 1.0).unwrap_err();
     assert!(error.contains("output.threshold: 128") && error.contains("between 0 and 1"), "{error}");
 }
 
@@ -117,7 +118,7 @@ fn strange_values_give_a_warning() {
 #[test]
 fn class_indices_in_floats_must_be_whole() {
     let mut output = read(&tensor(Float32, &[1, 8, 8]), hints(4, &PLAIN)).unwrap();
-    assert_eq!(output.meaning, Meaning::Index);
+    assert_eq!(output.meaning, OutputMeaning::Index);
     let range = |whole| Some(Range { low: 0.0, high: 3.0, whole, nan: 0.0 });
     assert_eq!(settle(&mut output, hints(4, &PLAIN), None, range(true)), Ok(None));
     let error = settle(&mut output, hints(4, &PLAIN), None, range(false)).unwrap_err();

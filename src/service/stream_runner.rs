@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ServiceError;
-use crate::base::ledger::{Counts, DropReason};
-use crate::base::repeats;
+use crate::base::ledger::{DropReason, LedgerCounts};
+use crate::base::log_dedup;
 use crate::base::status::Status;
 use crate::capture::GstSource;
 use crate::config::{OverlayConfig, SourceUri, StreamConfig};
-use crate::events::Watch;
-use crate::publish::live::{LiveOutput, Outlets};
+use crate::events::EventDetector;
+use crate::publish::live::{LiveOutput, StreamOutputs};
 use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
 use crate::segment::pool::Pool;
 use crate::stream::display::Display;
-use crate::stream::{Pace, Parts, Stream};
+use crate::stream::{Pace, Stream, StreamParts};
 use crate::view::StreamView;
 
 /// Pauses before a stream whose stage was lost is started again: this, then twice as long, up to the longest.
@@ -41,7 +41,7 @@ const INTERRUPTION: Duration = Duration::from_secs(2);
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// One stream.
-pub struct Running {
+pub struct StreamRunner {
     pub config: StreamConfig,
     view: Arc<StreamView>,
     stream: Option<Stream>,
@@ -54,7 +54,7 @@ pub struct Running {
     leaving: Option<(String, Instant)>,
     /// Earlier runs of it, whose threads hang; another one has taken their place.
     left: Vec<Stream>,
-    progress: Progress,
+    progress: PublishProgress,
     /// When it was last looked at, and since when without an interruption: what happened while this process was stopped says
     /// nothing of its threads.
     looked: Instant,
@@ -62,7 +62,7 @@ pub struct Running {
 }
 
 /// Whether pictures come out of a stream into which frames go.
-struct Progress {
+struct PublishProgress {
     /// Pictures that have come out of the last stage: an encoder that fails gives out none, although frames that it was given
     /// count as published.
     out: u64,
@@ -75,9 +75,9 @@ struct Progress {
     limit: Duration,
 }
 
-impl Progress {
+impl PublishProgress {
     /// Whether frames came, none came out and the output refused some, for the time limit, which is doubled then.
-    fn has_stalled(&mut self, out: u64, counts: &Counts) -> bool {
+    fn has_stalled(&mut self, out: u64, counts: &LedgerCounts) -> bool {
         use DropReason::{Abandoned, EncoderBusy, OutputFailed};
         let refused = [EncoderBusy, OutputFailed, Abandoned].map(|reason| counts.dropped_for(reason)).iter().sum();
         let more = refused > std::mem::replace(&mut self.seen, refused);
@@ -95,22 +95,22 @@ impl Progress {
     }
 }
 
-impl Running {
+impl StreamRunner {
     /// A stream that can be watched and has not begun. With `before`, the viewers of a stream of that name stay.
     pub fn prepare(config: &StreamConfig, before: Option<&StreamView>, rtsp: &RtspServer) -> Self {
         let status = Arc::new(Status::new(&config.name));
-        let outlets = match before {
-            Some(before) => before.outlets.clone(),
+        let outputs = match before {
+            Some(before) => before.outputs.clone(),
             None => {
-                let outlets = Outlets::default();
-                rtsp.add(&config.name, Arc::clone(&outlets.h264));
-                outlets
+                let outputs = StreamOutputs::default();
+                rtsp.add(&config.name, Arc::clone(&outputs.h264));
+                outputs
             }
         };
         let display = Arc::new(Display::new(config.overlay.clone()));
         let recordings = config.record.clone().map(|record| Arc::new(Archive::new(&config.name, record)));
-        let view = Arc::new(StreamView { status, outlets, recordings, display, config: config.clone() });
-        Running {
+        let view = Arc::new(StreamView { status, outputs, recordings, display, config: config.clone() });
+        StreamRunner {
             config: config.clone(),
             view,
             stream: None,
@@ -119,14 +119,14 @@ impl Running {
             due: None,
             leaving: None,
             left: Vec::new(),
-            progress: Progress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: FIRST_STALL_LIMIT },
+            progress: PublishProgress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: FIRST_STALL_LIMIT },
             looked: Instant::now(),
             watched: Instant::now(),
         }
     }
 
     /// A file at full speed waits for the stages after it, where a camera would not.
-    pub fn is_patient(&self) -> bool {
+    pub fn is_blocking(&self) -> bool {
         matches!(self.config.source.uri, SourceUri::File(_)) && !self.config.source.real_time
     }
 
@@ -142,19 +142,19 @@ impl Running {
         let StreamConfig { encode, push, source, .. } = &self.config;
         let recordings = self.view.recordings.clone();
         let board = recordings.as_ref().and_then(|recordings| recordings.board()).cloned();
-        let (status, outlets) = (Arc::clone(&self.view.status), self.view.outlets.clone());
-        let output = LiveOutput::new(encode.clone(), recordings, push, Arc::clone(&status), outlets)
+        let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
+        let output = LiveOutput::new(encode.clone(), recordings, push, Arc::clone(&status), outputs)
             .map_err(ServiceError::runtime)?;
-        let patient = self.is_patient();
-        let parts = Parts {
+        let blocking = self.is_blocking();
+        let parts = StreamParts {
             config: self.config.clone(),
-            pace: if patient { Pace::Patient } else { Pace::Live },
+            pace: if blocking { Pace::Patient } else { Pace::Live },
             source: Box::new(GstSource::new(source.clone())),
-            output: Box::new(if patient { output.patient() } else { output }),
+            output: Box::new(if blocking { output.blocking() } else { output }),
             status,
             display: Arc::clone(&self.view.display),
             tap: None,
-            watch: board.map(Watch::new),
+            watch: board.map(EventDetector::new),
         };
         self.stream = Some(Stream::start(parts, pool).map_err(ServiceError::runtime)?);
         self.started = Instant::now();
@@ -185,11 +185,11 @@ impl Running {
 
     /// Starts it again, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when
     /// its output takes no frames any more. Threads that hang are left behind; [`Status::hung`] counts them.
-    pub fn revive(&mut self, pool: &Pool) {
-        self.revive_within(pool, SILENCE_LIMIT, LEAVE_LIMIT);
+    pub fn restart_if_dead(&mut self, pool: &Pool) {
+        self.restart_if_dead_within(pool, SILENCE_LIMIT, LEAVE_LIMIT);
     }
 
-    fn revive_within(&mut self, pool: &Pool, silence_limit: Duration, leave_limit: Duration) {
+    fn restart_if_dead_within(&mut self, pool: &Pool, silence_limit: Duration, leave_limit: Duration) {
         self.left.retain(|stream| !stream.is_finished());
         let name = self.config.name.clone();
         let ended = self.view.status.condition().ended;
@@ -197,7 +197,7 @@ impl Running {
             && !ended
             && let Some(fault) = self.fault(silence_limit)
         {
-            repeats::error(&name, "", None, &format!("{fault}; the stream is restarted"));
+            log_dedup::error(&name, "", None, &format!("{fault}; the stream is restarted"));
             self.stop();
             self.leaving = Some((fault, Instant::now() + leave_limit));
         }
@@ -224,14 +224,14 @@ impl Running {
                 self.left.push(lost);
                 format!("{}, and its threads are left behind", fault.unwrap_or_default())
             };
-            repeats::error(&name, "", None, &format!("{reason}; started again in {} s", pause.as_secs()));
+            log_dedup::error(&name, "", None, &format!("{reason}; started again in {} s", pause.as_secs()));
             self.view.status.set_offline(reason);
         }
         self.view.status.set_hung(self.left.len());
         if self.due.is_some_and(|due| Instant::now() >= due)
             && let Err(problem) = self.start_or_retry(|running| running.start(pool))
         {
-            repeats::error(&name, "", None, &problem);
+            log_dedup::error(&name, "", None, &problem);
         }
     }
 
@@ -255,7 +255,7 @@ impl Running {
 
     /// Takes its recording and pushes from an output that hangs.
     pub(super) fn abandon_outputs(&self) {
-        if let Err(error) = self.view.outlets.h264.abandon_outputs() {
+        if let Err(error) = self.view.outputs.h264.abandon_outputs() {
             tracing::debug!(stream = self.config.name, "no thread to close what the output had: {error}");
         }
     }
@@ -304,7 +304,7 @@ mod tests {
     use super::super::stopping::stop_all;
     use super::*;
     use crate::base::ledger::Ledger;
-    use crate::base::status::State;
+    use crate::base::status::StreamState;
     use crate::base::stop::Stop;
     use crate::config::{SourceSpec, defaults_stream};
 
@@ -312,14 +312,14 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(180);
 
     /// A stream whose source hangs when it is opened, until the pipe has a writer.
-    fn hanging(pipe: &Path, rtsp: &RtspServer) -> Running {
+    fn hanging(pipe: &Path, rtsp: &RtspServer) -> StreamRunner {
         let made = std::process::Command::new("mkfifo").arg(pipe).status().unwrap();
         assert!(made.success());
         let source = format!(
             "gst:filesrc location={} blocksize=6144 ! rawvideoparse format=i420 width=64 height=64",
             pipe.display()
         );
-        Running::prepare(&defaults_stream("gate", SourceSpec::parse(&source, Path::new("/")).unwrap()), None, rtsp)
+        StreamRunner::prepare(&defaults_stream("gate", SourceSpec::parse(&source, Path::new("/")).unwrap()), None, rtsp)
     }
 
     fn parts(folder: &Path) -> (Pool, RtspServer, std::path::PathBuf) {
@@ -329,9 +329,9 @@ mod tests {
     }
 
     /// Opens a pipe for writing again and again, and closes it: a reader finds it empty.
-    struct Opener(Stop, Option<std::thread::JoinHandle<()>>);
+    struct StreamOpener(Stop, Option<std::thread::JoinHandle<()>>);
 
-    impl Opener {
+    impl StreamOpener {
         fn start(pipe: &Path) -> Self {
             let (stop, pipe) = (Stop::default(), pipe.to_path_buf());
             let stopped = stop.clone();
@@ -340,11 +340,11 @@ mod tests {
                     drop(std::fs::File::options().read(true).write(true).open(&pipe).unwrap());
                 }
             };
-            Opener(stop, Some(std::thread::spawn(open)))
+            StreamOpener(stop, Some(std::thread::spawn(open)))
         }
     }
 
-    impl Drop for Opener {
+    impl Drop for StreamOpener {
         fn drop(&mut self) {
             self.0.raise();
             self.1.take().unwrap().join().unwrap();
@@ -352,12 +352,12 @@ mod tests {
     }
 
     /// Revives the stream until something holds of it.
-    fn until(what: &str, running: &mut Running, pool: &Pool, mut holds: impl FnMut(&Running) -> bool) {
+    fn until(what: &str, running: &mut StreamRunner, pool: &Pool, mut holds: impl FnMut(&StreamRunner) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         let tick = crossbeam_channel::tick(Duration::from_millis(5));
         while !holds(running) {
             assert!(Instant::now() < deadline, "never: {what}");
-            running.revive_within(pool, Duration::from_secs(2), Duration::from_millis(100));
+            running.restart_if_dead_within(pool, Duration::from_secs(2), Duration::from_millis(100));
             let _ = tick.recv();
         }
     }
@@ -371,12 +371,12 @@ mod tests {
         let status = Arc::clone(&running.view().status);
         until("its threads are left behind", &mut running, &pool, |_| status.hung() == 1);
         let condition = status.condition();
-        assert_eq!(condition.state, State::Offline);
+        assert_eq!(condition.state, StreamState::Offline);
         let reason = condition.reason.unwrap();
         assert!(reason.starts_with("the capture stage has not responded for 2 s"), "{reason}");
-        until("it is started again", &mut running, &pool, Running::has_begun);
+        until("it is started again", &mut running, &pool, StreamRunner::has_begun);
         // The thread that hung continues, sees that its stream was stopped, and ends.
-        let _opener = Opener::start(&pipe);
+        let _opener = StreamOpener::start(&pipe);
         until("nothing hangs any more", &mut running, &pool, |running| status.hung() == 0 && running.has_begun());
         assert!(stop_all(vec![running], None).hung.is_empty());
     }
@@ -391,15 +391,15 @@ mod tests {
         service.raise();
         let unstopped = stop_all(vec![running], Some(&service));
         assert_eq!((unstopped.ending.len(), unstopped.hung.len()), (1, 0), "it is stopped together with the others");
-        let _opener = Opener::start(&pipe);
+        let _opener = StreamOpener::start(&pipe);
         assert!(stop_all(unstopped.ending, None).hung.is_empty());
     }
 
     #[test]
     fn an_output_that_refuses_every_frame_is_a_fault_after_its_time() {
         let ledger = Arc::new(Ledger::default());
-        let mut at_once = Progress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: Duration::ZERO };
-        let mut later = Progress { limit: DEADLINE, ..Progress { at: Instant::now(), ..at_once } };
+        let mut at_once = PublishProgress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: Duration::ZERO };
+        let mut later = PublishProgress { limit: DEADLINE, ..PublishProgress { at: Instant::now(), ..at_once } };
         let mut look = |out| {
             let counts = ledger.counts();
             assert!(!later.has_stalled(out, &counts));

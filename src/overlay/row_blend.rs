@@ -1,4 +1,4 @@
-//! One painted row: the inks of a picture row, and the loops that lay it over the picture.
+//! One painted row: the inks of a image row, and the loops that lay it over the image.
 //!
 //! All frame rows that show the same mask row look the same, so a row is painted once and blended several times. The
 //! loops run over plain slices of `u16` that the compiler turns into SIMD of any width.
@@ -8,28 +8,28 @@
 
 use std::ops::Range;
 
-use super::palette::Ink;
-use crate::frame::{Picture, PictureMut, PixelFormat, VideoInfo};
+use super::palette::BlendCoefficients;
+use crate::frame::{Image, ImageMut, PixelFormat, VideoInfo};
 
 /// Runs are written in whole chunks of this many values; the excess is overwritten by the next run.
 const CHUNK: usize = 16;
 
-/// The inks of one picture row; painted from left to right.
+/// The inks of one image row; painted from left to right.
 #[derive(Default)]
-pub(super) struct Coat {
-    planes: [Layer; 3],
+pub(super) struct RowBlend {
+    planes: [PlaneCoefficients; 3],
     format: Option<PixelFormat>,
 }
 
-/// `inv` and `add` of [`Ink`] for the samples of one plane's row, and `CHUNK` values of slack.
+/// `inv` and `add` of [`BlendCoefficients`] for the samples of one plane's row, and `CHUNK` values of slack.
 #[derive(Default)]
-struct Layer {
+struct PlaneCoefficients {
     inv: Vec<u16>,
     add: Vec<u16>,
 }
 
-impl Coat {
-    /// Makes room for rows of pictures like `info`.
+impl RowBlend {
+    /// Makes room for rows of images like `info`.
     pub fn fit(&mut self, info: &VideoInfo) {
         self.format = Some(info.format);
         for (plane, layer) in self.planes.iter_mut().enumerate().take(info.planes()) {
@@ -42,7 +42,7 @@ impl Coat {
     /// Gives the pixels `from..to` this ink. Spoils what lies to the right: runs must come from left to right and
     /// cover the row without a gap.
     #[inline]
-    pub fn paint(&mut self, from: usize, to: usize, ink: &Ink) {
+    pub fn paint(&mut self, from: usize, to: usize, ink: &BlendCoefficients) {
         let [y, u, v] = ink.add;
         let [luma, first, second] = &mut self.planes;
         luma.paint(from, to, [ink.inv; CHUNK], [y; CHUNK]);
@@ -57,7 +57,7 @@ impl Coat {
     }
 
     /// Lays the painted row over these luma rows, and over the chroma rows that begin in them.
-    pub fn blend(&self, rows: Range<usize>, source: &Picture<'_>, target: &mut PictureMut<'_>) {
+    pub fn blend(&self, rows: Range<usize>, source: &Image<'_>, target: &mut ImageMut<'_>) {
         for_each_row(rows, source, target, |plane, source, target| {
             let layer = &self.planes[plane];
             blend_row(source, &layer.inv, &layer.add, target);
@@ -65,7 +65,7 @@ impl Coat {
     }
 }
 
-impl Layer {
+impl PlaneCoefficients {
     #[inline]
     fn paint(&mut self, from: usize, to: usize, inv: [u16; CHUNK], add: [u16; CHUNK]) {
         let mut at = from;
@@ -78,15 +78,15 @@ impl Layer {
 }
 
 /// Copies these luma rows, and the chroma rows that begin in them.
-pub(super) fn copy_rows(rows: Range<usize>, source: &Picture<'_>, target: &mut PictureMut<'_>) {
+pub(super) fn copy_rows(rows: Range<usize>, source: &Image<'_>, target: &mut ImageMut<'_>) {
     for_each_row(rows, source, target, |_, source, target| target.copy_from_slice(source));
 }
 
 /// Calls `work(plane, source row, target row)` for these luma rows and the chroma rows that begin in them.
 fn for_each_row(
     rows: Range<usize>,
-    source: &Picture<'_>,
-    target: &mut PictureMut<'_>,
+    source: &Image<'_>,
+    target: &mut ImageMut<'_>,
     work: impl Fn(usize, &[u8], &mut [u8]),
 ) {
     for plane in 0..source.info.planes() {
@@ -115,25 +115,25 @@ pub(super) fn blend_in_place(inv: &[u16], add: &[u16], target: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{OwnedPicture, Pixels};
+    use crate::frame::{OwnedImage, Pixels};
 
     #[test]
     fn runs_end_where_they_should_in_all_planes() {
         for format in [PixelFormat::I420, PixelFormat::Nv12] {
             let info = VideoInfo::new(format, 37, 3);
-            let source = OwnedPicture::new(info, 0);
-            let mut target = OwnedPicture::new(info, 0);
-            let mut coat = Coat::default();
+            let source = OwnedImage::new(info, 0);
+            let mut target = OwnedImage::new(info, 0);
+            let mut coat = RowBlend::default();
             coat.fit(&info);
-            coat.paint(0, 5, &Ink::CLEAR);
-            coat.paint(5, 29, &Ink::new([100.0, 90.0, 80.0], 1.0));
-            coat.paint(29, 37, &Ink::CLEAR);
-            coat.blend(1..3, &source.picture(), &mut target.picture_mut());
-            let picture = target.picture();
+            coat.paint(0, 5, &BlendCoefficients::CLEAR);
+            coat.paint(5, 29, &BlendCoefficients::new([100.0, 90.0, 80.0], 1.0));
+            coat.paint(29, 37, &BlendCoefficients::CLEAR);
+            coat.blend(1..3, &source.image(), &mut target.image_mut());
+            let image = target.image();
             for y in 0..3 {
                 for x in 0..37 {
                     let inside = y >= 1 && (5..29).contains(&x);
-                    assert_eq!(picture.planes[0].data[y * 37 + x], if inside { 100 } else { 16 }, "{format:?} {x},{y}");
+                    assert_eq!(image.planes[0].data[y * 37 + x], if inside { 100 } else { 16 }, "{format:?} {x},{y}");
                 }
             }
             for y in 0..2 {
@@ -141,9 +141,9 @@ mod tests {
                     let inside = y == 1 && (5..29).contains(&(2 * x));
                     let expected = if inside { (90, 80) } else { (128, 128) };
                     let got = match format {
-                        PixelFormat::I420 => (picture.planes[1].data[y * 19 + x], picture.planes[2].data[y * 19 + x]),
+                        PixelFormat::I420 => (image.planes[1].data[y * 19 + x], image.planes[2].data[y * 19 + x]),
                         PixelFormat::Nv12 => {
-                            (picture.planes[1].data[y * 38 + 2 * x], picture.planes[1].data[y * 38 + 2 * x + 1])
+                            (image.planes[1].data[y * 38 + 2 * x], image.planes[1].data[y * 38 + 2 * x + 1])
                         }
                     };
                     assert_eq!(got, expected, "{format:?} chroma {x},{y}");

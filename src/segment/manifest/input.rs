@@ -1,11 +1,11 @@
-//! `[input]` of a card.
+//! `[input]` of a manifest.
 
 use serde::Deserialize;
 
 /// `[input]`: what a float model wants to see.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct CardInput {
+pub struct ManifestInput {
     /// `[width, height]`; may be left out when the model's own shape is fixed.
     pub size: Option<[usize; 2]>,
     /// Order of the axes; found from the model's shape when left out.
@@ -23,9 +23,9 @@ pub struct CardInput {
     pub std: [f32; 3],
 }
 
-impl Default for CardInput {
+impl Default for ManifestInput {
     fn default() -> Self {
-        CardInput { size: None, layout: None, order: ChannelOrder::Rgb, white: 1.0, mean: [0.0; 3], std: [1.0; 3] }
+        ManifestInput { size: None, layout: None, order: ChannelOrder::Rgb, white: 1.0, mean: [0.0; 3], std: [1.0; 3] }
     }
 }
 
@@ -48,7 +48,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// As cards name it.
+    /// As manifests name it.
     pub fn name(self) -> &'static str {
         match self {
             Layout::Nchw => "nchw",

@@ -14,7 +14,7 @@ use crate::config::{ModelConfig, Provider};
 
 /// How the model is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct ThreadPlan {
     /// Sessions side by side.
     pub workers: usize,
     /// Threads of each.
@@ -25,7 +25,7 @@ pub struct Plan {
 
 /// What matters more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
+pub enum TuningGoal {
     /// Frames a second.
     Throughput,
     /// Delay of one frame.
@@ -34,8 +34,8 @@ pub enum Goal {
 
 /// One measured way of sharing the cores.
 #[derive(Clone, Copy, Debug)]
-pub struct Trial {
-    pub plan: Plan,
+pub struct ThreadTrial {
+    pub plan: ThreadPlan,
     /// Of all workers together.
     pub fps: f64,
     /// Median of one run.
@@ -54,25 +54,27 @@ fn cores(config: &ModelConfig) -> usize {
 }
 
 /// Threads that the first session of [`usual`] will have; known before the model is loaded.
-pub fn usual_threads(config: &ModelConfig, goal: Goal) -> usize {
+pub fn usual_threads(config: &ModelConfig, goal: TuningGoal) -> usize {
     match (goal, config.workers) {
-        (Goal::Throughput, 0) => 1,
-        (Goal::Latency, 0) => cores(config),
+        (TuningGoal::Throughput, 0) => 1,
+        (TuningGoal::Latency, 0) => cores(config),
         (_, workers) => (cores(config) / workers).max(1),
     }
 }
 
 /// The plan that the configuration or the provider dictates, or the usual one for `goal`; measures nothing.
-pub fn usual(model: &Model, goal: Goal) -> Plan {
+pub fn usual(model: &Model, goal: TuningGoal) -> ThreadPlan {
     let max_batch = model.max_batch();
     let cores = cores(model.config());
     match (model.provider, model.config().workers, goal) {
-        (Provider::Cpu, 0, Goal::Throughput) => Plan { workers: cores, threads: 1, max_batch },
-        (Provider::Cpu, 0, Goal::Latency) => Plan { workers: 1, threads: cores, max_batch },
-        (Provider::Cpu, workers, goal) => Plan { workers, threads: usual_threads(model.config(), goal), max_batch },
+        (Provider::Cpu, 0, TuningGoal::Throughput) => ThreadPlan { workers: cores, threads: 1, max_batch },
+        (Provider::Cpu, 0, TuningGoal::Latency) => ThreadPlan { workers: 1, threads: cores, max_batch },
+        (Provider::Cpu, workers, goal) => {
+            ThreadPlan { workers, threads: usual_threads(model.config(), goal), max_batch }
+        }
         // One session keeps a GPU busy; a second makes the next input while the first waits for the result. The threads
         // run what the GPU does not take.
-        (_, workers, goal) => Plan {
+        (_, workers, goal) => ThreadPlan {
             workers: if workers == 0 { 2 } else { workers },
             threads: usual_threads(model.config(), goal),
             max_batch,
@@ -84,7 +86,7 @@ pub fn usual(model: &Model, goal: Goal) -> Plan {
 ///
 /// # Errors
 /// When the model cannot be run.
-pub fn measured(model: &Model, goal: Goal) -> Result<(Plan, Vec<Trial>), SegmentError> {
+pub fn measured(model: &Model, goal: TuningGoal) -> Result<(ThreadPlan, Vec<ThreadTrial>), SegmentError> {
     let usual_plan = usual(model, goal);
     let cores = cores(model.config());
     if model.provider != Provider::Cpu || model.config().workers > 0 || cores == 1 {
@@ -92,12 +94,12 @@ pub fn measured(model: &Model, goal: Goal) -> Result<(Plan, Vec<Trial>), Segment
     }
     let mut trials = Vec::new();
     for workers in candidates(cores, goal) {
-        let plan = Plan { workers, threads: cores / workers, ..usual_plan };
+        let plan = ThreadPlan { workers, threads: cores / workers, ..usual_plan };
         trials.push(trial(model, plan, TRIAL)?);
     }
     let best = match goal {
-        Goal::Throughput => trials.iter().max_by(|a, b| a.fps.total_cmp(&b.fps)),
-        Goal::Latency => trials.iter().min_by_key(|trial| trial.latency),
+        TuningGoal::Throughput => trials.iter().max_by(|a, b| a.fps.total_cmp(&b.fps)),
+        TuningGoal::Latency => trials.iter().min_by_key(|trial| trial.latency),
     };
     Ok((best.map_or(usual_plan, |trial| trial.plan), trials))
 }
@@ -105,9 +107,9 @@ pub fn measured(model: &Model, goal: Goal) -> Result<(Plan, Vec<Trial>), Segment
 /// Worker counts worth a trial: one, all cores, and the square root between them on large machines. A frame is never
 /// sooner done by one thread of many idle ones, so for its delay alone all cores as workers are not tried where that
 /// would mean many sessions.
-fn candidates(cores: usize, goal: Goal) -> Vec<usize> {
+fn candidates(cores: usize, goal: TuningGoal) -> Vec<usize> {
     let mut candidates = vec![1, cores.isqrt()];
-    if goal == Goal::Throughput || cores <= 4 {
+    if goal == TuningGoal::Throughput || cores <= 4 {
         candidates.push(cores);
     }
     candidates.dedup();
@@ -118,7 +120,7 @@ fn candidates(cores: usize, goal: Goal) -> Vec<usize> {
 ///
 /// # Errors
 /// When the model cannot be run.
-pub fn trial(model: &Model, plan: Plan, time: Duration) -> Result<Trial, SegmentError> {
+pub fn trial(model: &Model, plan: ThreadPlan, time: Duration) -> Result<ThreadTrial, SegmentError> {
     let segmenters: Vec<OnnxSegmenter> =
         (0..plan.workers).map(|_| model.segmenter(plan.threads)).collect::<Result<_, _>>()?;
     let start = Barrier::new(plan.workers);
@@ -138,7 +140,7 @@ pub fn trial(model: &Model, plan: Plan, time: Duration) -> Result<Trial, Segment
         latencies.extend(times);
     }
     latencies.sort_unstable();
-    Ok(Trial { plan, fps, latency: latencies[latencies.len() / 2] })
+    Ok(ThreadTrial { plan, fps, latency: latencies[latencies.len() / 2] })
 }
 
 fn run_for(mut segmenter: OnnxSegmenter, start: &Barrier, time: Duration) -> Result<Vec<Duration>, SegmentError> {
@@ -162,9 +164,9 @@ mod tests {
 
     #[test]
     fn candidates_fit_the_machine() {
-        assert_eq!(candidates(1, Goal::Throughput), [1]);
-        assert_eq!(candidates(2, Goal::Latency), [1, 2]);
-        assert_eq!(candidates(16, Goal::Throughput), [1, 4, 16]);
-        assert_eq!(candidates(16, Goal::Latency), [1, 4]);
+        assert_eq!(candidates(1, TuningGoal::Throughput), [1]);
+        assert_eq!(candidates(2, TuningGoal::Latency), [1, 2]);
+        assert_eq!(candidates(16, TuningGoal::Throughput), [1, 4, 16]);
+        assert_eq!(candidates(16, TuningGoal::Latency), [1, 4]);
     }
 }

@@ -22,7 +22,7 @@ const STALLED: Duration = Duration::from_secs(5);
 
 /// How many connections there may be at the same time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counts {
+pub(super) struct ConnectionLimits {
     /// In all, those in reserve not counted.
     pub all: usize,
     /// From one address (IPv6: one network of 64 bits).
@@ -33,21 +33,21 @@ pub(super) struct Counts {
 
 /// A place for each connection.
 #[derive(Clone)]
-pub(super) struct Places(Arc<Shared>);
+pub(super) struct HttpConnectionLimiter(Arc<LimiterState>);
 
-struct Shared {
-    counts: Counts,
-    table: Mutex<Table>,
+struct LimiterState {
+    counts: ConnectionLimits,
+    table: Mutex<ConnectionTable>,
 }
 
 #[derive(Default)]
-struct Table {
+struct ConnectionTable {
     last: u64,
-    seats: HashMap<u64, Seat>,
+    seats: HashMap<u64, ConnectionSlot>,
 }
 
 /// A place that is taken.
-struct Seat {
+struct ConnectionSlot {
     address: IpAddr,
     in_reserve: bool,
     /// Since when the server waits for the client to send something.
@@ -58,28 +58,28 @@ struct Seat {
 }
 
 /// A connection's place. Given back when it is dropped.
-pub(super) struct Place {
+pub(super) struct HttpConnectionPermit {
     number: u64,
     in_reserve: bool,
-    shared: Arc<Shared>,
+    shared: Arc<LimiterState>,
     close: Arc<Notify>,
     /// The answer has been handed over, but may not have been written yet.
     answered: AtomicBool,
 }
 
-impl Places {
+impl HttpConnectionLimiter {
     /// So many places, all free.
-    pub fn new(counts: Counts) -> Self {
-        Places(Arc::new(Shared { counts, table: Mutex::default() }))
+    pub fn new(counts: ConnectionLimits) -> Self {
+        HttpConnectionLimiter(Arc::new(LimiterState { counts, table: Mutex::default() }))
     }
 
     /// A place for a connection from `address`; `None` when there is not even one in reserve. A `proxy` stands for many
     /// clients and may have all places.
-    pub fn enter(&self, address: IpAddr, proxy: bool) -> Option<Place> {
+    pub fn enter(&self, address: IpAddr, proxy: bool) -> Option<HttpConnectionPermit> {
         let (address, now) = (network(address), Instant::now());
-        let Counts { all, of_one, reserve } = self.0.counts;
+        let ConnectionLimits { all, of_one, reserve } = self.0.counts;
         let mut table = self.0.table();
-        let own = |seat: &Seat| !seat.in_reserve && seat.address == address;
+        let own = |seat: &ConnectionSlot| !seat.in_reserve && seat.address == address;
         let has_place = if !proxy && table.count(own) >= of_one {
             table.close_one(own, now)
         } else {
@@ -92,10 +92,16 @@ impl Places {
         }
         table.last += 1;
         let (number, close) = (table.last, Arc::new(Notify::new()));
-        let seat = Seat { address, in_reserve, waiting: Some(now), stalled: None, close: Arc::clone(&close) };
+        let seat = ConnectionSlot { address, in_reserve, waiting: Some(now), stalled: None, close: Arc::clone(&close) };
         table.seats.insert(number, seat);
         drop(table);
-        Some(Place { number, in_reserve, shared: Arc::clone(&self.0), close, answered: AtomicBool::new(false) })
+        Some(HttpConnectionPermit {
+            number,
+            in_reserve,
+            shared: Arc::clone(&self.0),
+            close,
+            answered: AtomicBool::new(false),
+        })
     }
 
     /// Closes the connection that has been idle the longest, from any address; `false` when none has been idle for
@@ -105,14 +111,14 @@ impl Places {
     }
 }
 
-impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table> {
+impl LimiterState {
+    fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    fn count(&self, which: impl Fn(&Seat) -> bool) -> usize {
+impl ConnectionTable {
+    fn count(&self, which: impl Fn(&ConnectionSlot) -> bool) -> usize {
         self.seats.values().filter(|seat| which(seat)).count()
     }
 
@@ -122,8 +128,8 @@ impl Table {
     }
 
     /// Closes one of `which` that keeps the server waiting, and frees its place at once; `false` when there is none.
-    fn close_one(&mut self, which: impl Fn(&Seat) -> bool, now: Instant) -> bool {
-        let waits = |seat: &Seat| {
+    fn close_one(&mut self, which: impl Fn(&ConnectionSlot) -> bool, now: Instant) -> bool {
+        let waits = |seat: &ConnectionSlot| {
             let stalled = seat.stalled.filter(|since| now.saturating_duration_since(*since) >= STALLED);
             seat.waiting.or(stalled)
         };
@@ -142,7 +148,7 @@ impl Table {
     }
 }
 
-impl Place {
+impl HttpConnectionPermit {
     /// Whether only health checks are answered here.
     pub fn in_reserve(&self) -> bool {
         self.in_reserve
@@ -181,14 +187,14 @@ impl Place {
         self.with(|seat| seat.stalled = stalls.then(Instant::now));
     }
 
-    fn with(&self, change: impl FnOnce(&mut Seat)) {
+    fn with(&self, change: impl FnOnce(&mut ConnectionSlot)) {
         if let Some(seat) = self.shared.table().seats.get_mut(&self.number) {
             change(seat);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for HttpConnectionPermit {
     fn drop(&mut self) {
         self.shared.table().seats.remove(&self.number);
     }
@@ -198,16 +204,16 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    const COUNTS: Counts = Counts { all: 5, of_one: 2, reserve: 2 };
+    const COUNTS: ConnectionLimits = ConnectionLimits { all: 5, of_one: 2, reserve: 2 };
 
-    fn busy(places: &Places, address: &str, proxy: bool) -> Option<Place> {
+    fn busy(places: &HttpConnectionLimiter, address: &str, proxy: bool) -> Option<HttpConnectionPermit> {
         let place = places.enter(address.parse().unwrap(), proxy)?;
         place.works();
         Some(place)
     }
 
     /// Whether the place was taken away.
-    async fn is_closed(place: &Place) -> bool {
+    async fn is_closed(place: &HttpConnectionPermit) -> bool {
         tokio::select! {
             biased;
             () = place.closed() => true,
@@ -217,13 +223,13 @@ mod tests {
 
     #[tokio::test]
     async fn one_address_has_its_share_and_others_have_theirs() {
-        let places = Places::new(COUNTS);
+        let places = HttpConnectionLimiter::new(COUNTS);
         let one = "192.0.2.1";
         let held = [busy(&places, one, false).unwrap(), busy(&places, one, false).unwrap()];
         assert!(held.iter().all(|place| !place.in_reserve()));
         // The same address, as a socket for both families gives it.
         let more = [one, "::ffff:192.0.2.1"].map(|address| busy(&places, address, false).unwrap());
-        assert!(more.iter().all(Place::in_reserve), "they are told why, but nothing else");
+        assert!(more.iter().all(HttpConnectionPermit::in_reserve), "they are told why, but nothing else");
         assert!(busy(&places, one, false).is_none());
         let networks = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"];
         let others = networks.map(|address| busy(&places, address, false).unwrap());
@@ -243,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_one_that_waits_the_longest_makes_room() {
-        let places = Places::new(Counts { all: 3, of_one: 3, reserve: 1 });
+        let places = HttpConnectionLimiter::new(ConnectionLimits { all: 3, of_one: 3, reserve: 1 });
         let enter = |address: &str| places.enter(address.parse().unwrap(), false).unwrap();
         let [crowd_1, crowd_2, alone] = ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(enter);
         // Among addresses, the one that waits the most.
@@ -275,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_makes_room_for_itself_only() {
-        let places = Places::new(COUNTS);
+        let places = HttpConnectionLimiter::new(COUNTS);
         let enter = |address: &str| places.enter(address.parse().unwrap(), false).unwrap();
         let [other, first, second] = ["192.0.2.2", "192.0.2.1", "192.0.2.1"].map(enter);
         let third = enter("192.0.2.1");
@@ -285,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_read_makes_room_after_a_while_and_the_reserve_makes_room_for_itself() {
-        let places = Places::new(Counts { all: 1, of_one: 1, reserve: 1 });
+        let places = HttpConnectionLimiter::new(ConnectionLimits { all: 1, of_one: 1, reserve: 1 });
         let busy = busy(&places, "192.0.2.1", false).unwrap();
         let [reserved, again] = ["192.0.2.2", "192.0.2.3"].map(|address| places.enter(address.parse().unwrap(), false));
         let (reserved, again) = (reserved.unwrap(), again.unwrap());
@@ -300,7 +306,7 @@ mod tests {
     /// Closed at once, every client would be reset while idle RTSP connections hold the descriptors.
     #[test]
     fn a_lack_of_descriptors_closes_idle_connections_but_not_new_ones() {
-        let places = Places::new(Counts { all: 2, of_one: 2, reserve: 1 });
+        let places = HttpConnectionLimiter::new(ConnectionLimits { all: 2, of_one: 2, reserve: 1 });
         let [new, working] = [1, 2].map(|n| places.enter(IpAddr::from([192, 0, 2, n]), false).unwrap());
         working.works();
         assert!(!places.close_idle(), "it came just now");

@@ -9,9 +9,9 @@ const WITHDRAWN: u8 = 2;
 
 /// The state of a change that waits; clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Turn(Arc<AtomicU8>);
+pub struct ChangeTicket(Arc<AtomicU8>);
 
-impl Turn {
+impl ChangeTicket {
     /// Takes the change on; false when its client does not want it any more.
     pub fn begin(&self) -> bool {
         self.leave_waiting(BEGUN)
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_change_is_made_or_withdrawn() {
-        let (made, withdrawn) = (Turn::default(), Turn::default());
+        let (made, withdrawn) = (ChangeTicket::default(), ChangeTicket::default());
         assert!(made.clone().begin() && !made.withdraw() && !made.begin() && !made.is_withdrawn());
         assert!(withdrawn.clone().withdraw() && !withdrawn.begin() && withdrawn.is_withdrawn());
     }

@@ -8,20 +8,20 @@ use crate::config::EventConfig;
 
 /// The events of one stream.
 #[derive(Debug)]
-pub struct Board {
+pub struct EventState {
     stream: Arc<str>,
-    tallies: Vec<Tally>,
-    state: Mutex<State>,
+    tallies: Vec<EventCount>,
+    state: Mutex<EventEntry>,
 }
 
 #[derive(Debug)]
-struct Tally {
+struct EventCount {
     config: EventConfig,
     count: AtomicU64,
 }
 
 #[derive(Debug)]
-struct State {
+struct EventEntry {
     /// When each event is over, unless its condition holds again before.
     until: Vec<Option<Instant>>,
     active: Option<Active>,
@@ -38,13 +38,13 @@ pub struct Active {
     pub until: Instant,
 }
 
-impl Board {
+impl EventState {
     pub fn new(stream: &str, events: &[EventConfig]) -> Self {
-        let tally = |event: &EventConfig| Tally { config: event.clone(), count: AtomicU64::new(0) };
-        Board {
+        let tally = |event: &EventConfig| EventCount { config: event.clone(), count: AtomicU64::new(0) };
+        EventState {
             stream: stream.into(),
             tallies: events.iter().map(tally).collect(),
-            state: Mutex::new(State { until: vec![None; events.len()], active: None }),
+            state: Mutex::new(EventEntry { until: vec![None; events.len()], active: None }),
         }
     }
 
@@ -59,7 +59,7 @@ impl Board {
 
     /// The condition of event number `index` holds at `at`, and has been met since `since`.
     pub fn holds(&self, index: usize, since: Instant, at: Instant) {
-        let Some(Tally { config, count }) = self.tallies.get(index) else { return };
+        let Some(EventCount { config, count }) = self.tallies.get(index) else { return };
         let mut state = self.lock();
         let until = at + config.post_roll;
         // The clock of a machine that has just started may not reach back that far.
@@ -82,7 +82,7 @@ impl Board {
         self.lock().active.clone().filter(|active| active.until >= now)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, EventEntry> {
         // Whole after every statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,7 +101,7 @@ mod tests {
             post_roll: Duration::from_secs(10),
             ..EventConfig::of(name, &["x"])
         };
-        let board = Board::new("gate", &[event("door"), event("yard")]);
+        let board = EventState::new("gate", &[event("door"), event("yard")]);
         let start = Instant::now() + Duration::from_secs(100);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(board.active(start), None);

@@ -39,35 +39,35 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often errors are looked for while no picture comes.
 const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 
-static TRIALS: Trials = Trials::new();
+static PROBES: Probes = Probes::new();
 
-/// An encoder that has not passed is tried again when it is asked for after this time.
+/// An encoder that has not passed is probed again when it is asked for after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(10 * 60);
 
 /// How the reason of a trial begins that was given up: its thread hangs, and another trial might leave another one.
 const HANGS: &str = "it hangs";
 
-/// Whether an encoder works on this machine; tried when it is first asked for. A failure holds for some minutes: then the next
+/// Whether an encoder works on this machine; probed when it is first asked for. A failure holds for some minutes: then the next
 /// call starts another trial in the background, and later calls know its outcome.
 ///
 /// # Errors
 /// Why it does not, in one line.
 pub(super) fn works(encoder: H264) -> Result<(), String> {
-    if TRIALS.try_again(encoder, Instant::now()) {
-        let again = move || TRIALS.enter(encoder, try_out(encoder));
+    if PROBES.try_again(encoder, Instant::now()) {
+        let again = move || PROBES.enter(encoder, try_out(encoder));
         if let Err(error) = std::thread::Builder::new().name("encoder-again".into()).spawn(again) {
             tracing::debug!("no thread to try {} again: {error}", encoder.element());
         }
     }
-    TRIALS.outcome(encoder, || try_out(encoder))
+    PROBES.outcome(encoder, || try_out(encoder))
 }
 
-/// Whether an encoder works, if it has been tried.
+/// Whether an encoder works, if it has been probed.
 pub(super) fn known(encoder: H264) -> Option<bool> {
-    TRIALS.known(encoder)
+    PROBES.known(encoder)
 }
 
-fn try_out(encoder: H264) -> Outcome {
+fn try_out(encoder: H264) -> ProbeResult {
     let started = Instant::now();
     let outcome = guarded(DEADLINE, move || {
         run(DEADLINE, |pipeline, caps| {
@@ -80,51 +80,51 @@ fn try_out(encoder: H264) -> Outcome {
 }
 
 /// Why it does not work, if it does not.
-type Outcome = Result<(), String>;
+type ProbeResult = Result<(), String>;
 
-/// What has been tried, and is being tried now. Whoever asks for an encoder whose trial is over does not wait for another's:
+/// What has been probed, and is being probed now. Whoever asks for an encoder whose trial is over does not wait for another's:
 /// one that hangs would hold up streams that do not use it.
-struct Trials {
-    tried: Mutex<Vec<Tried>>,
+struct Probes {
+    probed: Mutex<Vec<ProbeRecord>>,
     /// Told when one is over.
     over: Condvar,
 }
 
-struct Tried {
+struct ProbeRecord {
     encoder: H264,
-    /// `None` while it is being tried for the first time.
-    outcome: Option<Outcome>,
+    /// `None` while it is being probed for the first time.
+    outcome: Option<ProbeResult>,
     /// When a trial began last.
     at: Instant,
 }
 
-impl Trials {
+impl Probes {
     const fn new() -> Self {
-        Trials { tried: Mutex::new(Vec::new()), over: Condvar::new() }
+        Probes { probed: Mutex::new(Vec::new()), over: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Tried>> {
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<ProbeRecord>> {
+        self.probed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The outcome of the encoder's newest trial; the first one is made by `try_out`, which is not to panic.
-    fn outcome(&self, encoder: H264, try_out: impl FnOnce() -> Outcome) -> Outcome {
-        let mut tried = self.lock();
-        while let Some(known) = tried.iter().find(|known| known.encoder == encoder) {
+    fn outcome(&self, encoder: H264, try_out: impl FnOnce() -> ProbeResult) -> ProbeResult {
+        let mut probed = self.lock();
+        while let Some(known) = probed.iter().find(|known| known.encoder == encoder) {
             match &known.outcome {
                 Some(outcome) => return outcome.clone(),
                 // Streams that start side by side do not try the same encoder twice.
-                None => tried = self.over.wait(tried).unwrap_or_else(PoisonError::into_inner),
+                None => probed = self.over.wait(probed).unwrap_or_else(PoisonError::into_inner),
             }
         }
-        tried.push(Tried { encoder, outcome: None, at: Instant::now() });
-        drop(tried);
+        probed.push(ProbeRecord { encoder, outcome: None, at: Instant::now() });
+        drop(probed);
         let found = try_out();
         self.enter(encoder, found.clone());
         found
     }
 
-    fn enter(&self, encoder: H264, found: Outcome) {
+    fn enter(&self, encoder: H264, found: ProbeResult) {
         if let Some(known) = self.lock().iter_mut().find(|known| known.encoder == encoder) {
             known.outcome = Some(found);
         }
@@ -133,14 +133,14 @@ impl Trials {
 
     /// Whether the encoder works, if that is known.
     fn known(&self, encoder: H264) -> Option<bool> {
-        let tried = self.lock();
-        tried.iter().find(|known| known.encoder == encoder)?.outcome.as_ref().map(Result::is_ok)
+        let probed = self.lock();
+        probed.iter().find(|known| known.encoder == encoder)?.outcome.as_ref().map(Result::is_ok)
     }
 
     /// Whether a trial that failed is old enough to be made again; true once, for the caller that makes it.
     fn try_again(&self, encoder: H264, now: Instant) -> bool {
-        let mut tried = self.lock();
-        let Some(known) = tried.iter_mut().find(|known| known.encoder == encoder) else { return false };
+        let mut probed = self.lock();
+        let Some(known) = probed.iter_mut().find(|known| known.encoder == encoder) else { return false };
         let has_failed = matches!(&known.outcome, Some(Err(reason)) if !reason.starts_with(HANGS));
         let is_due = has_failed && now.saturating_duration_since(known.at) >= TRY_AGAIN;
         if is_due {
@@ -286,28 +286,28 @@ mod tests {
 
     #[test]
     fn whoever_asks_for_another_encoder_does_not_wait_for_one_that_hangs() {
-        static TRIALS: Trials = Trials::new();
-        let never = || panic!("tried twice");
-        assert_eq!(TRIALS.outcome(H264::X264, || Ok(())), Ok(()));
+        static PROBES: Probes = Probes::new();
+        let never = || panic!("probed twice");
+        assert_eq!(PROBES.outcome(H264::X264, || Ok(())), Ok(()));
         let (begun, hangs) = crossbeam_channel::bounded(0);
         let (end, ended) = crossbeam_channel::bounded::<()>(0);
         let slow = std::thread::spawn(move || {
-            TRIALS.outcome(H264::V4l2, || {
+            PROBES.outcome(H264::V4l2, || {
                 begun.send(()).unwrap();
                 let _ = ended.recv();
                 Err("no".into())
             })
         });
         hangs.recv().unwrap();
-        assert_eq!(TRIALS.outcome(H264::X264, never), Ok(()), "while the other hangs");
-        let waits = std::thread::spawn(move || TRIALS.outcome(H264::V4l2, never));
+        assert_eq!(PROBES.outcome(H264::X264, never), Ok(()), "while the other hangs");
+        let waits = std::thread::spawn(move || PROBES.outcome(H264::V4l2, never));
         drop(end);
         assert_eq!([slow.join().unwrap(), waits.join().unwrap()], [Err("no".to_string()), Err("no".to_string())]);
     }
 
     #[test]
     fn an_encoder_that_failed_is_tried_again_after_some_minutes_unless_it_hangs() {
-        let trials = Trials::new();
+        let trials = Probes::new();
         let (failed, hung, works) = (H264::Nvenc, H264::V4l2, H264::X264);
         assert_eq!(trials.known(failed), None);
         assert!(trials.outcome(failed, || Err("no session is free".into())).is_err());
@@ -320,11 +320,11 @@ mod tests {
         assert_eq!(due(2 * TRY_AGAIN), [false; 3], "one trial at a time");
         assert!(trials.outcome(failed, || panic!("it is not waited for")).is_err());
         trials.enter(failed, Ok(()));
-        assert_eq!(trials.outcome(failed, || panic!("tried again")), Ok(()));
+        assert_eq!(trials.outcome(failed, || panic!("probed again")), Ok(()));
     }
 
     /// A trial that does not return in time.
-    fn guarded_for_ever() -> Outcome {
+    fn guarded_for_ever() -> ProbeResult {
         let (_open, gate) = crossbeam_channel::bounded::<()>(0);
         guarded(Duration::ZERO, move || {
             let _ = gate.recv();

@@ -1,9 +1,9 @@
-//! Small drawings (legend, badge, lines of text) that are made once and then laid over pictures.
+//! Small drawings (legend, badge, lines of text) that are made once and then laid over images.
 
-use super::coat::blend_in_place;
-use super::palette::{Ink, convert};
+use super::palette::{BlendCoefficients, convert};
+use super::row_blend::blend_in_place;
 use super::text::Text;
-use crate::frame::{Colorimetry, PictureMut, PixelFormat, Rgb, VideoInfo};
+use crate::frame::{Colorimetry, ImageMut, PixelFormat, Rgb, VideoInfo};
 
 /// White, for text.
 pub(super) const WHITE: Rgb = Rgb(255, 255, 255);
@@ -60,24 +60,24 @@ impl Canvas {
     }
 }
 
-/// A drawing in the form of one kind of picture, at its place.
-pub(super) struct Patch {
+/// A drawing in the form of one kind of image, at its place.
+pub(super) struct OverlayBitmap {
     x: usize,
     y: usize,
-    planes: Vec<Layer>,
+    planes: Vec<BitmapPlane>,
 }
 
-/// [`Ink`] for each sample of a plane's part: `inv` and `add`, `[rows × width]`.
-struct Layer {
+/// [`BlendCoefficients`] for each sample of a plane's part: `inv` and `add`, `[rows × width]`.
+struct BitmapPlane {
     width: usize,
     inv: Vec<u16>,
     add: Vec<u16>,
 }
 
-impl Patch {
+impl OverlayBitmap {
     /// `canvas` with its top left corner at the even position at or before `(x, y)`.
-    pub fn new(canvas: &Canvas, (x, y): (usize, usize), info: &VideoInfo) -> Patch {
-        let luma: Vec<Ink> = canvas.pixels.iter().map(|&pixel| ink(pixel, info.color)).collect();
+    pub fn new(canvas: &Canvas, (x, y): (usize, usize), info: &VideoInfo) -> OverlayBitmap {
+        let luma: Vec<BlendCoefficients> = canvas.pixels.iter().map(|&pixel| ink(pixel, info.color)).collect();
         let mut chroma = Vec::with_capacity(luma.len() / 4);
         for rows in canvas.pixels.chunks_exact(2 * canvas.width) {
             let (upper, lower) = rows.split_at(canvas.width);
@@ -86,19 +86,19 @@ impl Patch {
                 chroma.push(ink(mean, info.color));
             }
         }
-        let mut planes = vec![Layer::new(canvas.width, &luma, &[0])];
+        let mut planes = vec![BitmapPlane::new(canvas.width, &luma, &[0])];
         match info.format {
             PixelFormat::I420 => {
-                planes.push(Layer::new(canvas.width / 2, &chroma, &[1]));
-                planes.push(Layer::new(canvas.width / 2, &chroma, &[2]));
+                planes.push(BitmapPlane::new(canvas.width / 2, &chroma, &[1]));
+                planes.push(BitmapPlane::new(canvas.width / 2, &chroma, &[2]));
             }
-            PixelFormat::Nv12 => planes.push(Layer::new(canvas.width, &chroma, &[1, 2])),
+            PixelFormat::Nv12 => planes.push(BitmapPlane::new(canvas.width, &chroma, &[1, 2])),
         }
-        Patch { x: x & !1, y: y & !1, planes }
+        OverlayBitmap { x: x & !1, y: y & !1, planes }
     }
 
-    /// Lays the patch over the picture; what is outside the picture is left out.
-    pub fn blend(&self, target: &mut PictureMut<'_>) {
+    /// Lays the patch over the image; what is outside the image is left out.
+    pub fn blend(&self, target: &mut ImageMut<'_>) {
         for (plane, layer) in self.planes.iter().enumerate() {
             let (width, height) = target.info.plane_size(plane);
             let (x, y) = match (plane, target.info.format) {
@@ -116,41 +116,41 @@ impl Patch {
     }
 }
 
-impl Layer {
+impl BitmapPlane {
     /// One sample for each ink and component, in this order.
-    fn new(width: usize, inks: &[Ink], components: &[usize]) -> Layer {
+    fn new(width: usize, inks: &[BlendCoefficients], components: &[usize]) -> BitmapPlane {
         let inv = inks.iter().flat_map(|ink| components.iter().map(|_| ink.inv)).collect();
         let add = inks.iter().flat_map(|ink| components.iter().map(|&n| ink.add[n])).collect();
-        Layer { width, inv, add }
+        BitmapPlane { width, inv, add }
     }
 }
 
-fn ink([r, g, b, opacity]: [f32; 4], color: Colorimetry) -> Ink {
+fn ink([r, g, b, opacity]: [f32; 4], color: Colorimetry) -> BlendCoefficients {
     if opacity <= 0.0 {
-        return Ink::CLEAR;
+        return BlendCoefficients::CLEAR;
     }
-    Ink::new(convert([r, g, b].map(|component| component / opacity), color), opacity)
+    BlendCoefficients::new(convert([r, g, b].map(|component| component / opacity), color), opacity)
 }
 
 /// A patch and what it was made for.
-pub(super) struct Cached<K> {
-    made: Option<(K, Option<Patch>)>,
+pub(super) struct CachedBitmap<K> {
+    made: Option<(K, Option<OverlayBitmap>)>,
 }
 
-impl<K> Default for Cached<K> {
+impl<K> Default for CachedBitmap<K> {
     fn default() -> Self {
-        Cached { made: None }
+        CachedBitmap { made: None }
     }
 }
 
-impl<K> Cached<K> {
-    /// Lays the patch over the picture; makes it first when `same` says that the one at hand is for something else.
+impl<K> CachedBitmap<K> {
+    /// Lays the patch over the image; makes it first when `same` says that the one at hand is for something else.
     /// `make` returns `None` when there is nothing to draw.
     pub fn blend(
         &mut self,
         same: impl FnOnce(&K) -> bool,
-        make: impl FnOnce() -> (K, Option<Patch>),
-        target: &mut PictureMut<'_>,
+        make: impl FnOnce() -> (K, Option<OverlayBitmap>),
+        target: &mut ImageMut<'_>,
     ) {
         let made = match self.made.take() {
             Some(made) if same(&made.0) => made,
@@ -162,12 +162,12 @@ impl<K> Cached<K> {
     }
 }
 
-/// The side that text sizes follow: the shorter one, so that portrait pictures have room for a line.
+/// The side that text sizes follow: the shorter one, so that portrait images have room for a line.
 pub(super) fn short_side(info: &VideoInfo) -> usize {
     info.width.min(info.height)
 }
 
-/// What a patch depends on in a picture: size, format and colours, but not the rate.
+/// What a patch depends on in a image: size, format and colours, but not the rate.
 pub(super) fn same_picture(a: &VideoInfo, b: &VideoInfo) -> bool {
     (a.width, a.height, a.format, a.color) == (b.width, b.height, b.format, b.color)
 }
@@ -175,10 +175,10 @@ pub(super) fn same_picture(a: &VideoInfo, b: &VideoInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{OwnedPicture, Pixels};
+    use crate::frame::{OwnedImage, Pixels};
 
-    fn sum(picture: &OwnedPicture, plane: usize) -> usize {
-        picture.picture().planes[plane].data.iter().map(|&value| usize::from(value)).sum()
+    fn sum(image: &OwnedImage, plane: usize) -> usize {
+        image.image().planes[plane].data.iter().map(|&value| usize::from(value)).sum()
     }
 
     #[test]
@@ -189,12 +189,12 @@ mod tests {
             for (width, height) in [(1, 1), (2, 3), (5, 9), (9, 5), (8, 8)] {
                 for at in [(0, 0), (3, 1), (4, 6), (20, 20)] {
                     let info = VideoInfo::new(format, width, height);
-                    let mut picture = OwnedPicture::new(info, 3);
-                    let before = sum(&picture, 0);
-                    Patch::new(&canvas, at, &info).blend(&mut picture.picture_mut());
+                    let mut image = OwnedImage::new(info, 3);
+                    let before = sum(&image, 0);
+                    OverlayBitmap::new(&canvas, at, &info).blend(&mut image.image_mut());
                     let columns = width.saturating_sub(at.0 & !1).min(6);
                     let rows = height.saturating_sub(at.1 & !1).min(6);
-                    assert_eq!(sum(&picture, 0) - before, columns * rows * (235 - 16), "{info} at {at:?}");
+                    assert_eq!(sum(&image, 0) - before, columns * rows * (235 - 16), "{info} at {at:?}");
                 }
             }
         }
@@ -205,9 +205,9 @@ mod tests {
         let mut canvas = Canvas::new(2, 2);
         canvas.fill((0, 0), (1, 2), Rgb(255, 0, 0), 1.0);
         let info = VideoInfo::new(PixelFormat::I420, 2, 2);
-        let mut picture = OwnedPicture::new(info, 0);
-        Patch::new(&canvas, (0, 0), &info).blend(&mut picture.picture_mut());
-        let planes = picture.picture().planes;
+        let mut image = OwnedImage::new(info, 0);
+        OverlayBitmap::new(&canvas, (0, 0), &info).blend(&mut image.image_mut());
+        let planes = image.image().planes;
         assert_eq!(planes[0].data, [81, 16, 81, 16]);
         assert_eq!((planes[1].data, planes[2].data), (&[109][..], &[184][..]));
     }

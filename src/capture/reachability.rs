@@ -18,20 +18,20 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Where a source can be looked for.
 #[derive(Debug)]
-pub enum Presence {
+pub enum Reachability {
     /// It accepts connections there: host and port as they are written, and what they are.
     Tcp(String, Vec<SocketAddr>),
     /// It is this device.
     Device(PathBuf),
 }
 
-impl Presence {
+impl Reachability {
     /// `None` for sources of which nothing can be told without opening them.
     pub(super) fn of(uri: &SourceUri) -> Option<Self> {
         match uri {
             SourceUri::Rtsp(url) => tcp(url, if url.scheme() == "rtsps" { 322 } else { 554 }),
             SourceUri::Http(url) => tcp(url, if url.scheme() == "https" { 443 } else { 80 }),
-            SourceUri::V4l2(path) => Some(Presence::Device(path.clone())),
+            SourceUri::V4l2(path) => Some(Reachability::Device(path.clone())),
             _ => None,
         }
     }
@@ -39,17 +39,17 @@ impl Presence {
     /// Looks once.
     pub fn is_there(&self) -> bool {
         match self {
-            Presence::Tcp(_, addresses) => {
+            Reachability::Tcp(_, addresses) => {
                 addresses.iter().any(|address| TcpStream::connect_timeout(address, PATIENCE).is_ok())
             }
-            Presence::Device(path) => path.exists(),
+            Reachability::Device(path) => path.exists(),
         }
     }
 
     /// Host and port, and why no connection comes about, where the system knows it at once. Without that GStreamer says
     /// no more than that it failed.
     pub fn refusal(&self) -> Option<String> {
-        let Presence::Tcp(place, addresses) = self else { return None };
+        let Reachability::Tcp(place, addresses) = self else { return None };
         let mut refusal = None;
         for address in addresses {
             let problem = match TcpStream::connect_timeout(address, PATIENCE).map_err(|error| error.kind()) {
@@ -66,7 +66,7 @@ impl Presence {
 
 /// Where a URL's host listens. A resolver that takes long must not hold up who asks: then it is `None`, and the thread
 /// that waits for it ends when it has its answer.
-fn tcp(url: &Url, default_port: u16) -> Option<Presence> {
+fn tcp(url: &Url, default_port: u16) -> Option<Reachability> {
     let (host, port) = (url.host_str()?, url.port().unwrap_or(default_port));
     let name = format!("{host}:{port}");
     let place = (host.trim_matches(['[', ']']).to_owned(), port);
@@ -77,7 +77,7 @@ fn tcp(url: &Url, default_port: u16) -> Option<Presence> {
     };
     std::thread::Builder::new().name("resolve".into()).spawn(ask).ok()?;
     let addresses = answered.recv_timeout(PATIENCE).ok()?.ok().filter(|addresses| !addresses.is_empty())?;
-    Some(Presence::Tcp(name, addresses))
+    Some(Reachability::Tcp(name, addresses))
 }
 
 #[cfg(test)]
@@ -85,8 +85,8 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn rtsp(place: &str) -> Presence {
-        Presence::of(&SourceUri::Rtsp(Url::parse(&format!("rtsp://{place}/stream")).unwrap())).unwrap()
+    fn rtsp(place: &str) -> Reachability {
+        Reachability::of(&SourceUri::Rtsp(Url::parse(&format!("rtsp://{place}/stream")).unwrap())).unwrap()
     }
 
     #[test]
@@ -94,34 +94,34 @@ mod tests {
         let camera = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = camera.local_addr().unwrap().port();
         let places = [rtsp(&format!("127.0.0.1:{port}")), rtsp(&format!("localhost:{port}"))];
-        assert!(places.iter().all(Presence::is_there), "{places:?}");
-        assert_eq!(places.each_ref().map(Presence::refusal), [None, None]);
+        assert!(places.iter().all(Reachability::is_there), "{places:?}");
+        assert_eq!(places.each_ref().map(Reachability::refusal), [None, None]);
         drop(camera);
-        assert!(!places.iter().any(Presence::is_there), "{places:?}");
+        assert!(!places.iter().any(Reachability::is_there), "{places:?}");
         let said = ["127.0.0.1", "localhost"].map(|host| Some(format!("{host}:{port}: connection refused")));
-        assert_eq!(places.each_ref().map(Presence::refusal), said);
+        assert_eq!(places.each_ref().map(Reachability::refusal), said);
     }
 
     #[test]
     fn addresses_have_the_scheme_s_port() {
-        let port = |presence: Presence| match presence {
-            Presence::Tcp(_, addresses) => addresses[0].port(),
-            Presence::Device(_) => 0,
+        let port = |reachability: Reachability| match reachability {
+            Reachability::Tcp(_, addresses) => addresses[0].port(),
+            Reachability::Device(_) => 0,
         };
         assert_eq!(port(rtsp("127.0.0.1")), 554);
         assert_eq!(port(rtsp("[::1]:8554")), 8554);
         let https = SourceUri::Http(Url::parse("https://127.0.0.1/mjpeg").unwrap());
-        assert_eq!(port(Presence::of(&https).unwrap()), 443);
+        assert_eq!(port(Reachability::of(&https).unwrap()), 443);
     }
 
     #[test]
     fn a_device_is_there_when_it_is_plugged_in() {
         let folder = tempfile::tempdir().unwrap();
         let device = folder.path().join("video0");
-        let presence = Presence::of(&SourceUri::V4l2(device.clone())).unwrap();
-        assert!(!presence.is_there());
+        let reachability = Reachability::of(&SourceUri::V4l2(device.clone())).unwrap();
+        assert!(!reachability.is_there());
         std::fs::write(device, "").unwrap();
-        assert!(presence.is_there());
-        assert!(Presence::of(&SourceUri::Libcamera(String::new())).is_none());
+        assert!(reachability.is_there());
+        assert!(Reachability::of(&SourceUri::Libcamera(String::new())).is_none());
     }
 }

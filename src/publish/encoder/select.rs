@@ -6,12 +6,12 @@
 //! again in the background when it is asked for some minutes later: a GPU may have had no free session.
 
 use super::h264::H264;
-use super::trial;
+use super::probe;
 use crate::config::EncoderChoice;
 use crate::gst::{GstError, has};
 
 /// A kind of encoder, as the configuration names it.
-struct Kind {
+struct EncoderKind {
     name: &'static str,
     choice: EncoderChoice,
     /// In the order in which they are tried.
@@ -21,28 +21,33 @@ struct Kind {
 }
 
 /// Special circuits first, then the CPU's: x264 is faster and better than OpenH264.
-const LADDER: [Kind; 5] = [
-    Kind {
+const ENCODER_KINDS: [EncoderKind; 5] = [
+    EncoderKind {
         name: "nvenc",
         choice: EncoderChoice::Nvenc,
         encoders: &[H264::Nvenc],
         needs: "an NVIDIA GPU that encodes, its driver, and gstreamer1.0-plugins-bad",
     },
-    Kind {
+    EncoderKind {
         name: "vaapi",
         choice: EncoderChoice::Vaapi,
         encoders: &[H264::VaLowPower, H264::Va, H264::OldVa],
         needs: "a GPU with a VA-API driver, /dev/dri/renderD* open to this user (group render), and \
                 gstreamer1.0-plugins-bad or gstreamer1.0-vaapi",
     },
-    Kind {
+    EncoderKind {
         name: "v4l2",
         choice: EncoderChoice::V4l2,
         encoders: &[H264::Jetson, H264::V4l2],
         needs: "an encoding device /dev/video* open to this user (group video), and gstreamer1.0-plugins-good",
     },
-    Kind { name: "x264", choice: EncoderChoice::X264, encoders: &[H264::X264], needs: "gstreamer1.0-plugins-ugly" },
-    Kind {
+    EncoderKind {
+        name: "x264",
+        choice: EncoderChoice::X264,
+        encoders: &[H264::X264],
+        needs: "gstreamer1.0-plugins-ugly",
+    },
+    EncoderKind {
         name: "openh264",
         choice: EncoderChoice::OpenH264,
         encoders: &[H264::OpenH264],
@@ -80,7 +85,7 @@ impl std::fmt::Display for Choice {
 impl H264 {
     /// The name of its kind in the configuration.
     pub fn kind(self) -> &'static str {
-        LADDER.iter().find(|kind| kind.encoders.contains(&self)).map_or("", |kind| kind.name)
+        ENCODER_KINDS.iter().find(|kind| kind.encoders.contains(&self)).map_or("", |kind| kind.name)
     }
 
     /// The configured encoder, or the first that works on this machine and has not `failed` with this stream. When all
@@ -93,25 +98,25 @@ impl H264 {
     /// Why none works, and what it takes.
     pub fn choose(choice: EncoderChoice, failed: &[H264]) -> Result<Choice, GstError> {
         crate::gst::init()?;
-        climb(choice, failed, &|encoder| has(encoder.element()), &trial::works)
+        select(choice, failed, &|encoder| has(encoder.element()), &probe::works)
     }
 }
 
 impl H264 {
     /// The configuration's choice of this name; a name that is none is taken for `auto`.
     pub fn choice_of(name: &str) -> EncoderChoice {
-        LADDER.iter().find(|kind| kind.name == name).map_or(EncoderChoice::Auto, |kind| kind.choice)
+        ENCODER_KINDS.iter().find(|kind| kind.name == name).map_or(EncoderChoice::Auto, |kind| kind.choice)
     }
 
     /// Whether [`H264::choose`] answers at once, because all that it would try has been tried.
     pub fn is_tried(choice: EncoderChoice) -> bool {
-        crate::gst::init().is_err() || is_known(choice, &|encoder| has(encoder.element()), &trial::known)
+        crate::gst::init().is_err() || is_known(choice, &|encoder| has(encoder.element()), &probe::known)
     }
 }
 
 /// Whether the way down the ladder has no unknown step. `known`: whether an encoder works, if that was tried.
 fn is_known(choice: EncoderChoice, there: &dyn Fn(H264) -> bool, known: &dyn Fn(H264) -> Option<bool>) -> bool {
-    let kinds = LADDER.iter().filter(|kind| choice == EncoderChoice::Auto || choice == kind.choice);
+    let kinds = ENCODER_KINDS.iter().filter(|kind| choice == EncoderChoice::Auto || choice == kind.choice);
     for &encoder in kinds.flat_map(|kind| kind.encoders).filter(|encoder| there(**encoder)) {
         match known(encoder) {
             Some(true) => return true,
@@ -130,7 +135,7 @@ pub fn try_out(name: &str) {
 }
 
 /// Goes down the ladder. `there`: whether GStreamer has its element; `works`: its trial.
-fn climb(
+fn select(
     choice: EncoderChoice,
     failed: &[H264],
     there: &dyn Fn(H264) -> bool,
@@ -138,7 +143,7 @@ fn climb(
 ) -> Result<Choice, GstError> {
     let mut passed_over = Vec::new();
     let mut again = None;
-    for kind in LADDER.iter().filter(|kind| choice == EncoderChoice::Auto || choice == kind.choice) {
+    for kind in ENCODER_KINDS.iter().filter(|kind| choice == EncoderChoice::Auto || choice == kind.choice) {
         let mut reasons = Vec::new();
         for &encoder in kind.encoders.iter().filter(|encoder| there(**encoder)) {
             match works(encoder) {
@@ -171,7 +176,7 @@ fn climb(
 mod tests {
     use super::*;
 
-    fn climb_with(
+    fn select_with(
         choice: EncoderChoice,
         failed: &[H264],
         there: &[H264],
@@ -181,20 +186,20 @@ mod tests {
             Some((_, reason)) => Err((*reason).to_string()),
             None => Ok(()),
         };
-        climb(choice, failed, &|encoder| there.contains(&encoder), &works)
+        select(choice, failed, &|encoder| there.contains(&encoder), &works)
     }
 
     #[test]
     fn the_first_that_works_is_taken_and_the_others_say_why_not() {
         let there = [H264::Nvenc, H264::Va, H264::V4l2, H264::X264, H264::OpenH264];
-        let best = climb_with(EncoderChoice::Auto, &[], &there, &[]).unwrap();
+        let best = select_with(EncoderChoice::Auto, &[], &there, &[]).unwrap();
         assert_eq!((best.encoder, best.passed_over.len()), (H264::Nvenc, 0));
         let broken = [(H264::Nvenc, "no session is free"), (H264::V4l2, "cannot open /dev/video11")];
-        let second = climb_with(EncoderChoice::Auto, &[], &there, &broken).unwrap();
+        let second = select_with(EncoderChoice::Auto, &[], &there, &broken).unwrap();
         assert_eq!(second.encoder, H264::Va);
         assert_eq!(second.to_string(), "vaapi (vah264enc); passed over: nvenc (nvh264enc: no session is free)");
         let without_va = [H264::Nvenc, H264::V4l2, H264::X264];
-        let third = climb_with(EncoderChoice::Auto, &[], &without_va, &broken).unwrap().to_string();
+        let third = select_with(EncoderChoice::Auto, &[], &without_va, &broken).unwrap().to_string();
         assert!(
             third.starts_with("x264 (x264enc); passed over: nvenc (nvh264enc: no session is free), vaapi (G"),
             "{third}"
@@ -221,31 +226,31 @@ mod tests {
     fn each_element_of_a_kind_is_tried_before_the_next_kind() {
         let there = [H264::VaLowPower, H264::Va, H264::OldVa, H264::X264];
         let broken = [(H264::VaLowPower, "no"), (H264::Va, "no")];
-        assert_eq!(climb_with(EncoderChoice::Auto, &[], &there, &broken).unwrap().encoder, H264::OldVa);
-        assert_eq!(climb_with(EncoderChoice::Vaapi, &[], &there, &broken).unwrap().encoder, H264::OldVa);
+        assert_eq!(select_with(EncoderChoice::Auto, &[], &there, &broken).unwrap().encoder, H264::OldVa);
+        assert_eq!(select_with(EncoderChoice::Vaapi, &[], &there, &broken).unwrap().encoder, H264::OldVa);
     }
 
     #[test]
     fn an_encoder_that_was_asked_for_has_no_substitute() {
         let there = [H264::Nvenc, H264::X264];
-        let error = climb_with(EncoderChoice::Nvenc, &[], &there, &[(H264::Nvenc, "no session")]).unwrap_err();
+        let error = select_with(EncoderChoice::Nvenc, &[], &there, &[(H264::Nvenc, "no session")]).unwrap_err();
         assert_eq!(
             error.message,
             "it does not work on this machine: nvenc: nvh264enc: no session; \"auto\" takes the first that does"
         );
-        let error = climb_with(EncoderChoice::V4l2, &[], &there, &[]).unwrap_err();
+        let error = select_with(EncoderChoice::V4l2, &[], &there, &[]).unwrap_err();
         assert!(error.message.contains("no nvv4l2h264enc, v4l2h264enc here: it takes an encoding device"), "{error}");
-        let error = climb_with(EncoderChoice::Auto, &[], &[], &[]).unwrap_err();
-        assert!(LADDER.iter().all(|kind| error.message.contains(kind.name)), "{error}");
+        let error = select_with(EncoderChoice::Auto, &[], &[], &[]).unwrap_err();
+        assert!(ENCODER_KINDS.iter().all(|kind| error.message.contains(kind.name)), "{error}");
     }
 
     #[test]
     fn one_that_failed_with_this_stream_is_the_last_resort() {
         let there = [H264::X264, H264::OpenH264];
-        let climb = |choice, failed: &[H264]| climb_with(choice, failed, &there, &[]).unwrap().encoder;
-        assert_eq!(climb(EncoderChoice::Auto, &[H264::X264]), H264::OpenH264);
-        assert_eq!(climb(EncoderChoice::Auto, &there), H264::X264);
-        assert_eq!(climb(EncoderChoice::X264, &[H264::X264]), H264::X264, "better than nothing");
+        let select = |choice, failed: &[H264]| select_with(choice, failed, &there, &[]).unwrap().encoder;
+        assert_eq!(select(EncoderChoice::Auto, &[H264::X264]), H264::OpenH264);
+        assert_eq!(select(EncoderChoice::Auto, &there), H264::X264);
+        assert_eq!(select(EncoderChoice::X264, &[H264::X264]), H264::X264, "better than nothing");
     }
 
     /// As on a machine without the device, where GStreamer has no element for it.
@@ -258,9 +263,13 @@ mod tests {
             (EncoderChoice::X264, "gstreamer1.0-plugins-ugly"),
             (EncoderChoice::OpenH264, "gstreamer1.0-plugins-bad"),
         ] {
-            let there: Vec<H264> =
-                LADDER.iter().filter(|kind| kind.choice != choice).flat_map(|kind| kind.encoders).copied().collect();
-            let error = climb_with(choice, &[], &there, &[]).unwrap_err().message;
+            let there: Vec<H264> = ENCODER_KINDS
+                .iter()
+                .filter(|kind| kind.choice != choice)
+                .flat_map(|kind| kind.encoders)
+                .copied()
+                .collect();
+            let error = select_with(choice, &[], &there, &[]).unwrap_err().message;
             assert!(error.contains(word) && error.contains("does not work on this machine"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! The card: `models/NAME.toml` beside `models/NAME.onnx`.
+//! The manifest: `models/NAME.toml` beside `models/NAME.onnx`.
 //!
 //! For a foreign model (one without Maskcast's metadata) it is what makes the model usable: input size, layout,
 //! normalisation, labels and colours. For a model that describes itself it adds what people want to know: origin and
@@ -13,12 +13,12 @@ use crate::frame::{Label, Rgb};
 
 mod input;
 
-pub use input::{CardInput, ChannelOrder, Layout};
+pub use input::{ChannelOrder, Layout, ManifestInput};
 
-/// A card, as written.
+/// A manifest, as written.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct Card {
+pub struct ModelManifest {
     #[serde(default)]
     pub title: String,
     #[serde(default)]
@@ -28,17 +28,17 @@ pub struct Card {
     pub origin: String,
     #[serde(default)]
     pub licence: String,
-    pub input: Option<CardInput>,
-    pub output: Option<CardOutput>,
+    pub input: Option<ManifestInput>,
+    pub output: Option<ManifestOutput>,
     #[serde(default)]
-    pub labels: Vec<CardLabel>,
+    pub labels: Vec<ManifestLabel>,
 }
 
-/// `[output]` of a card, and `maskcast.output` of a model's metadata (as JSON): how to read what a model gives. All of it
+/// `[output]` of a manifest, and `maskcast.output` of a model's metadata (as JSON): how to read what a model gives. All of it
 /// is found out where it is left out.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct CardOutput {
+pub struct ManifestOutput {
     /// Which of several outputs; the largest that can be read as a mask when left out.
     pub name: Option<String>,
     /// Order of the axes, where the shape fits both.
@@ -62,7 +62,7 @@ pub enum Activation {
     Softmax,
 }
 
-impl CardOutput {
+impl ManifestOutput {
     /// # Errors
     /// The key that cannot be.
     pub fn check(&self) -> Result<(), String> {
@@ -86,42 +86,44 @@ impl CardOutput {
 /// One of `labels`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct CardLabel {
+pub struct ManifestLabel {
     pub name: String,
     /// `#rrggbb`
     pub color: String,
 }
 
-/// Bytes that a card may have; a card of a hundred labels has some 5000.
+/// Bytes that a manifest may have; a manifest of a hundred labels has some 5000.
 const LARGEST: u64 = 1 << 20;
 
-impl Card {
-    /// Where the card of `model` lies.
+impl ModelManifest {
+    /// Where the manifest of `model` lies.
     pub fn path_for(model: &Path) -> PathBuf {
         model.with_extension("toml")
     }
 
-    /// Reads the card of `model`; `None` when there is none.
+    /// Reads the manifest of `model`; `None` when there is none.
     ///
     /// # Errors
-    /// Names the card and the line that cannot be used.
-    pub fn beside(model: &Path) -> Result<Option<Card>, SegmentError> {
-        let path = Card::path_for(model);
+    /// Names the manifest and the line that cannot be used.
+    pub fn beside(model: &Path) -> Result<Option<ModelManifest>, SegmentError> {
+        let path = ModelManifest::path_for(model);
         let located = |problem: &dyn std::fmt::Display| SegmentError(format!("{}: {problem}", path.display()));
         match path.metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(located(&error)),
-            Ok(facts) if !facts.is_file() || facts.len() > LARGEST => return Err(located(&"is no card of a model")),
+            Ok(facts) if !facts.is_file() || facts.len() > LARGEST => {
+                return Err(located(&"is not a manifest of a model"));
+            }
             Ok(_) => {}
         }
         let text = std::fs::read_to_string(&path).map_err(|error| located(&error))?;
-        let card: Card = toml::from_str(&text).map_err(|error| {
+        let manifest: ModelManifest = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
             let key = key_of(text.lines().nth(line).unwrap_or_default());
             located(&format_args!("line {}{key}: {}", line + 1, error.message().replace('\n', ", ")))
         })?;
-        card.check().map_err(|problem| SegmentError(format!("{}: {problem}", path.display())))?;
-        Ok(Some(card))
+        manifest.check().map_err(|problem| SegmentError(format!("{}: {problem}", path.display())))?;
+        Ok(Some(manifest))
     }
 
     /// Labels in class order.
@@ -129,7 +131,7 @@ impl Card {
     /// # Errors
     /// The first colour that is none.
     pub fn labels(&self) -> Result<Vec<Label>, String> {
-        let label = |label: &CardLabel| {
+        let label = |label: &ManifestLabel| {
             let color = parse_color(&label.color)
                 .ok_or_else(|| format!("labels: {:?} of {} is not a colour like #ff8800", label.color, label.name))?;
             Ok(Label { name: label.name.clone(), color })
@@ -142,7 +144,7 @@ impl Card {
         if labels.len() > 255 {
             return Err(format!("labels: {} are more than the 255 a mask can hold", labels.len()));
         }
-        self.output.as_ref().map_or(Ok(()), CardOutput::check)?;
+        self.output.as_ref().map_or(Ok(()), ManifestOutput::check)?;
         let Some(input) = &self.input else { return Ok(()) };
         normalisation::check(input)?;
         if input.size.is_some_and(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
@@ -160,7 +162,7 @@ fn parse_color(text: &str) -> Option<Rgb> {
     Some(Rgb((value >> 16) as u8, (value >> 8) as u8, value as u8))
 }
 
-/// The key of a card's line, in brackets. Never the whole line: whoever names a model by the API need not see what is
+/// The key of a manifest's line, in brackets. Never the whole line: whoever names a model by the API need not see what is
 /// written in whatever file lies beside it.
 fn key_of(line: &str) -> String {
     const LONGEST: usize = 16;
@@ -173,14 +175,14 @@ fn key_of(line: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Option<Card>, SegmentError> {
+    fn read(text: &str) -> Result<Option<ModelManifest>, SegmentError> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("net.toml"), text).unwrap();
-        Card::beside(&folder.path().join("net.onnx"))
+        ModelManifest::beside(&folder.path().join("net.onnx"))
     }
 
     #[test]
-    fn reads_a_foreign_model_s_card() {
+    fn reads_a_foreign_models_manifest() {
         let text = r##"
             [input]
             size = [320, 240]
@@ -191,14 +193,14 @@ mod tests {
             name = "road"
             color = "#804080"
         "##;
-        let card = read(text).unwrap().unwrap();
-        assert_eq!(card.labels().unwrap(), [Label { name: "road".into(), color: Rgb(128, 64, 128) }]);
-        let input = card.input.unwrap();
+        let manifest = read(text).unwrap().unwrap();
+        assert_eq!(manifest.labels().unwrap(), [Label { name: "road".into(), color: Rgb(128, 64, 128) }]);
+        let input = manifest.input.unwrap();
         assert_eq!((input.size, input.layout, input.white), (Some([320, 240]), Some(Layout::Nchw), 1.0));
     }
 
     #[test]
-    fn a_wrong_card_says_which_key() {
+    fn a_wrong_manifest_names_the_key() {
         for (text, key) in [
             ("[input]\nsize = [0, 3]", "input.size"),
             ("[input]\nstd = [1, 0, 1]", "input.std"),
@@ -222,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn no_card_is_no_error() {
+    fn a_missing_manifest_is_not_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Card::beside(&folder.path().join("net.onnx")).unwrap(), None);
+        assert_eq!(ModelManifest::beside(&folder.path().join("net.onnx")).unwrap(), None);
     }
 }

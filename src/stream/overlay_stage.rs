@@ -9,18 +9,18 @@ use jiff::tz::TimeZone;
 
 use super::display::Display;
 use super::pace::Pace;
-use crate::base::ledger::{DropReason, Entry};
+use crate::base::ledger::{DropReason, LedgerEntry};
+use crate::base::log_dedup;
 use crate::base::panic::panic_text;
-use crate::base::repeats;
-use crate::base::status::{State, Status};
+use crate::base::status::{Status, StreamState};
 use crate::base::timing::{Stage, Stopwatch};
 use crate::config::{OverlayConfig, StreamConfig};
-use crate::events::Watch;
-use crate::frame::{Frame, Labels, Mask, OwnedPicture, PixelFormat, VideoInfo};
+use crate::events::EventDetector;
+use crate::frame::{Frame, Labels, Mask, OwnedImage, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
-use crate::publish::{Accepted, Output, Stamp};
+use crate::publish::{Accepted, CaptureTime, Output};
 use crate::segment::SegmentError;
-use crate::segment::pool::{Matched, NoMask, Notice};
+use crate::segment::pool::{Matched, ModelBanner, NoMask};
 
 /// How often an absent camera's viewers get a picture that says so. Players want a few pictures before they show the first.
 const SLATE_INTERVAL: Duration = Duration::from_millis(200);
@@ -40,15 +40,15 @@ const LOST_WORKER: &str = "the segmentation worker was lost";
 pub type Tap = Box<dyn FnMut(&Frame, &Mask) -> Result<(), String> + Send>;
 
 /// Where frames and masks come from.
-pub enum Feed {
+pub enum OverlayInput {
     /// Frames in order, each with the promise of its mask.
     Matched(Receiver<Matched>),
     /// Frames as they are captured, and the newest mask.
-    FullRate { frames: Receiver<(Frame, Entry)>, masks: Receiver<Mask> },
+    FullRate { frames: Receiver<(Frame, LedgerEntry)>, masks: Receiver<Mask> },
 }
 
 /// The overlay stage of one stream.
-pub struct Shower {
+pub struct OverlayStage {
     display: Arc<Display>,
     /// What `overlay` draws by.
     settings: Arc<OverlayConfig>,
@@ -58,12 +58,12 @@ pub struct Shower {
     labels: Labels,
     overlay: Overlay,
     /// What the model is not ready for.
-    notice: Arc<Notice>,
+    notice: Arc<ModelBanner>,
     output: Box<dyn Output>,
     status: Arc<Status>,
     pace: Pace,
     tap: Option<Tap>,
-    watch: Option<Watch>,
+    watch: Option<EventDetector>,
     /// `full-rate`: the newest mask.
     mask: Option<Arc<Mask>>,
     /// The newest frame, for the slate.
@@ -74,30 +74,30 @@ pub struct Shower {
 }
 
 /// What is drawn on a frame.
-struct Drawn<'a> {
+struct DrawnOverlay<'a> {
     mask: Option<&'a Mask>,
     /// Says in the picture what is wrong with it.
     badge: Option<String>,
-    state: State,
+    state: StreamState,
     /// Why the stream is stale.
     reason: Option<String>,
 }
 
-impl<'a> Drawn<'a> {
+impl<'a> DrawnOverlay<'a> {
     fn live(mask: Option<&'a Mask>) -> Self {
-        Drawn { mask, badge: None, state: State::Live, reason: None }
+        DrawnOverlay { mask, badge: None, state: StreamState::Live, reason: None }
     }
 
     fn stale(mask: Option<&'a Mask>, badge: String, reason: String) -> Self {
-        Drawn { mask, badge: Some(badge), state: State::Stale, reason: Some(reason) }
+        DrawnOverlay { mask, badge: Some(badge), state: StreamState::Stale, reason: Some(reason) }
     }
 }
 
-impl Shower {
+impl OverlayStage {
     pub fn new(
         config: &StreamConfig,
         display: Arc<Display>,
-        notice: Arc<Notice>,
+        notice: Arc<ModelBanner>,
         output: Box<dyn Output>,
         status: Arc<Status>,
         pace: Pace,
@@ -105,7 +105,7 @@ impl Shower {
     ) -> Self {
         let labels: Labels = [].into();
         let settings = display.overlay();
-        Shower {
+        OverlayStage {
             overlay: Overlay::lenient(&settings, &labels),
             display,
             settings,
@@ -126,22 +126,22 @@ impl Shower {
     }
 
     /// Lets `watch` look at every mask.
-    pub fn watched(self, watch: Option<Watch>) -> Self {
-        Shower { watch, ..self }
+    pub fn watched(self, watch: Option<EventDetector>) -> Self {
+        OverlayStage { watch, ..self }
     }
 
     /// Works until the feed closes, then ends the output.
     ///
     /// # Errors
     /// At file pace: the first frame that could not be published, or an output that could not be finished.
-    pub fn run(mut self, feed: Feed) -> Result<(), String> {
+    pub fn run(mut self, feed: OverlayInput) -> Result<(), String> {
         let result = loop {
             self.status.beat_overlay();
             let step = match &feed {
-                Feed::Matched(frames) => {
+                OverlayInput::Matched(frames) => {
                     receive(frames, SLATE_INTERVAL).map(|item| item.map(|matched| self.matched(matched)))
                 }
-                Feed::FullRate { frames, masks } => receive(frames, SLATE_INTERVAL)
+                OverlayInput::FullRate { frames, masks } => receive(frames, SLATE_INTERVAL)
                     .map(|item| item.map(|(frame, entry)| self.full_rate(frame, entry, masks))),
             };
             match step {
@@ -149,7 +149,7 @@ impl Shower {
                 Ok(Some(Err(problem))) => self.log(&problem),
                 Ok(Some(Ok(()))) => {}
                 Ok(None) => self.slate_if_dark(),
-                Err(Closed) => break self.status.failure().map_or(Ok(()), Err),
+                Err(StageClosed) => break self.status.failure().map_or(Ok(()), Err),
             }
         };
         let finished = self.output.finish().map_err(|error| error.0);
@@ -163,7 +163,7 @@ impl Shower {
 
     /// Drops a live frame that has become too old to be shown, in a queue or while this process was stopped. `waited` is
     /// what was spent on its mask on purpose.
-    fn in_time(&self, frame: &Frame, entry: Entry, waited: Duration) -> Option<Entry> {
+    fn in_time(&self, frame: &Frame, entry: LedgerEntry, waited: Duration) -> Option<LedgerEntry> {
         if self.pace != Pace::Live || frame.captured_at.elapsed() <= self.max_latency + waited {
             return Some(entry);
         }
@@ -192,14 +192,16 @@ impl Shower {
                 self.look(&mask);
                 let mask = Arc::new(mask);
                 self.display.set_mask(Some(Arc::clone(&mask)));
-                self.show(&frame, entry, &Drawn::live(Some(&mask)))
+                self.show(&frame, entry, &DrawnOverlay::live(Some(&mask)))
             }
             Err(problem) if self.pace == Pace::File => {
                 entry.dropped(DropReason::SegmentFailed);
                 Err(format!("frame {} at {:?}: {problem}", frame.seq, frame.pts))
             }
             Err(NoMask::NotReady) => self.show(&frame, entry, &self.not_ready()),
-            Err(NoMask::Failed(problem)) => self.show(&frame, entry, &Drawn::stale(None, "NO MASK".into(), problem.0)),
+            Err(NoMask::Failed(problem)) => {
+                self.show(&frame, entry, &DrawnOverlay::stale(None, "NO MASK".into(), problem.0))
+            }
         }
     }
 
@@ -214,7 +216,7 @@ impl Shower {
         }
     }
 
-    fn full_rate(&mut self, frame: Frame, entry: Entry, masks: &Receiver<Mask>) -> Result<(), String> {
+    fn full_rate(&mut self, frame: Frame, entry: LedgerEntry, masks: &Receiver<Mask>) -> Result<(), String> {
         while let Ok(mask) = masks.try_recv() {
             self.take(mask);
         }
@@ -232,21 +234,22 @@ impl Shower {
         if age > self.max_mask_age {
             let badge = format!("STALE {:.1} s", age.as_secs_f64());
             let reason = format!("the newest mask is older than {:?}", self.max_mask_age);
-            return self.show(&frame, entry, &Drawn::stale(None, badge, reason));
+            return self.show(&frame, entry, &DrawnOverlay::stale(None, badge, reason));
         }
         // Taken out for the time of the call, which wants all of `self`. None: the first mask is still being made.
         let mask = self.mask.take();
-        let result = self.show(&frame, entry, &Drawn::live(mask.as_deref()));
+        let result = self.show(&frame, entry, &DrawnOverlay::live(mask.as_deref()));
         self.mask = mask;
         result
     }
 
     /// A picture without a mask, because there is no model yet. A stream that has only begun is still starting.
-    fn not_ready(&self) -> Drawn<'static> {
+    fn not_ready(&self) -> DrawnOverlay<'static> {
         let reason = NoMask::NotReady.to_string();
-        let drawn = Drawn::stale(None, self.notice.get().unwrap_or_else(|| "NO MODEL".into()), reason);
-        let state = if self.status.state() == State::Starting { State::Starting } else { State::Stale };
-        Drawn { state, ..drawn }
+        let drawn = DrawnOverlay::stale(None, self.notice.get().unwrap_or_else(|| "NO MODEL".into()), reason);
+        let state =
+            if self.status.state() == StreamState::Starting { StreamState::Starting } else { StreamState::Stale };
+        DrawnOverlay { state, ..drawn }
     }
 
     /// Keeps a mask, if it is the newest: workers may finish out of order.
@@ -281,16 +284,16 @@ impl Shower {
     }
 
     /// Draws and publishes one frame, settles its account, and keeps the state up to date.
-    fn show(&mut self, frame: &Frame, entry: Entry, drawn: &Drawn<'_>) -> Result<(), String> {
+    fn show(&mut self, frame: &Frame, entry: LedgerEntry, drawn: &DrawnOverlay<'_>) -> Result<(), String> {
         self.keep_up(drawn.mask);
         let badge = drawn.badge.clone().or_else(|| self.notice.get());
-        let stamp = Stamp { pts: frame.pts, captured_at: frame.captured_at, slate: false };
+        let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
         let outcome = if self.output.wanted() {
             let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
-            let mut paint = |target: &mut crate::frame::PictureMut<'_>| {
+            let mut paint = |target: &mut crate::frame::ImageMut<'_>| {
                 let watch = Stopwatch::start();
-                let source = frame.pixels.picture();
+                let source = frame.pixels.image();
                 overlay.draw(&source, drawn.mask, target);
                 if let Some(badge) = &badge {
                     overlay.badge(badge, target);
@@ -312,7 +315,7 @@ impl Shower {
                     self.status.record_latency(frame.captured_at);
                 }
                 entry.published();
-                if drawn.state != State::Starting {
+                if drawn.state != StreamState::Starting {
                     self.status.set_shown(drawn.state, drawn.reason.clone(), frame.captured_at);
                 }
                 Ok(())
@@ -360,7 +363,7 @@ impl Shower {
         (self.mask, self.started) = (None, None);
         self.display.set_mask(None);
         if let Some(last) = &mut self.last {
-            let copy = OwnedPicture::copy_of(&last.pixels.picture());
+            let copy = OwnedImage::copy_of(&last.pixels.image());
             last.pixels = Arc::new(copy);
         }
     }
@@ -371,7 +374,7 @@ impl Shower {
         let due = self.last_slate.is_none_or(|at| at.elapsed() >= SLATE_INTERVAL - SLATE_INTERVAL / 10);
         let age = self.last.as_ref().map(|last| last.captured_at.elapsed());
         // A loss that the next keyframe mends at once is not worth a word in the picture.
-        let brief = condition.state == State::AwaitsKeyframe && age.is_some_and(|age| age < BRIEF);
+        let brief = condition.state == StreamState::AwaitsKeyframe && age.is_some_and(|age| age < BRIEF);
         if !condition.state.is_dark() || brief || self.pace == Pace::File || !due || !self.output.wanted() {
             return;
         }
@@ -385,7 +388,7 @@ impl Shower {
         );
         let since = condition.since.to_zoned_datetime(TimeZone::system()).strftime("since %H:%M:%S").to_string();
         let title = match condition.state {
-            State::AwaitsKeyframe => "WAITING FOR A KEYFRAME",
+            StreamState::AwaitsKeyframe => "WAITING FOR A KEYFRAME",
             _ if condition.ended => "ENDED",
             _ => "OFFLINE",
         };
@@ -395,11 +398,11 @@ impl Shower {
         let pts = self.last.as_ref().map_or(Duration::ZERO, |last| last.pts + last.captured_at.elapsed());
         let (overlay, output) = (&mut self.overlay, &mut self.output);
         let last = self.last.as_ref();
-        let mut paint = |target: &mut crate::frame::PictureMut<'_>| {
-            overlay.slate(last.map(|frame| frame.pixels.picture()).as_ref(), &lines, target);
+        let mut paint = |target: &mut crate::frame::ImageMut<'_>| {
+            overlay.slate(last.map(|frame| frame.pixels.image()).as_ref(), &lines, target);
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            output.publish(Stamp { pts, captured_at: now, slate: true }, info, &mut paint)
+            output.publish(CaptureTime { pts, captured_at: now, slate: true }, info, &mut paint)
         }));
         match outcome {
             Ok(Ok(_)) => {}
@@ -411,18 +414,18 @@ impl Shower {
     /// Logs a failure, which may come with every frame.
     fn log(&self, problem: &str) {
         let seq = self.last.as_ref().map(|frame| frame.seq);
-        repeats::error(&self.status.name, "overlay", seq, problem);
+        log_dedup::error(&self.status.name, "overlay", seq, problem);
     }
 }
 
 /// Waits at most `patience` for an item; `Ok(None)` when none came.
-fn receive<T>(receiver: &Receiver<T>, patience: Duration) -> Result<Option<T>, Closed> {
+fn receive<T>(receiver: &Receiver<T>, patience: Duration) -> Result<Option<T>, StageClosed> {
     match receiver.recv_timeout(patience) {
         Ok(item) => Ok(Some(item)),
         Err(RecvTimeoutError::Timeout) => Ok(None),
-        Err(RecvTimeoutError::Disconnected) => Err(Closed),
+        Err(RecvTimeoutError::Disconnected) => Err(StageClosed),
     }
 }
 
 /// The stage before has ended.
-struct Closed;
+struct StageClosed;

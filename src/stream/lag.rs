@@ -38,7 +38,7 @@ pub struct Arrival {
 
 /// How a frame stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Lateness {
     /// It is at least so old.
     pub lag: Duration,
     /// It is not to be shown.
@@ -49,12 +49,12 @@ pub struct Standing {
 
 /// Follows one connection.
 #[derive(Debug)]
-pub struct Behind {
+pub struct LagTracker {
     limit: Duration,
     /// Arrival and source time of the newest frame by our knowledge: the last one that had to be waited for.
     edge: Option<(Instant, Duration)>,
     /// The frame before.
-    last: Option<Last>,
+    last: Option<PreviousFrame>,
     /// From one frame to the next, as a rule.
     period: Option<Duration>,
     late_since: Option<Instant>,
@@ -63,28 +63,28 @@ pub struct Behind {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Last {
+struct PreviousFrame {
     at: Instant,
     time: Duration,
     waited: bool,
 }
 
-impl Behind {
+impl LagTracker {
     /// Frames that are behind by more than `limit` are late.
     pub fn new(limit: Duration) -> Self {
-        Behind { limit, edge: None, last: None, period: None, late_since: None, doubtful: 0 }
+        LagTracker { limit, edge: None, last: None, period: None, late_since: None, doubtful: 0 }
     }
 
     /// Judges the next frame.
-    pub fn judge(&mut self, frame: Arrival) -> Standing {
+    pub fn judge(&mut self, frame: Arrival) -> Lateness {
         let lag = self.lag(frame);
         let bound = if self.late_since.is_some() { self.limit / CAUGHT_UP } else { self.limit };
         if lag <= bound {
             self.late_since = None;
-            return Standing { lag, late: false, late_for: Duration::ZERO };
+            return Lateness { lag, late: false, late_for: Duration::ZERO };
         }
         let since = *self.late_since.get_or_insert(frame.at);
-        Standing { lag, late: true, late_for: frame.at.saturating_duration_since(since) }
+        Lateness { lag, late: true, late_for: frame.at.saturating_duration_since(since) }
     }
 
     fn lag(&mut self, Arrival { source_time, at, waited }: Arrival) -> Duration {
@@ -93,7 +93,7 @@ impl Behind {
         let (waited, waited_long) = (is_waited(PART), is_waited(LARGE_PART));
         // Without a clock of its own, a source is believed to keep its rhythm.
         let time = source_time.unwrap_or_else(|| self.last.map_or(Duration::ZERO, |last| last.time + self.period()));
-        let last = self.last.replace(Last { at, time, waited });
+        let last = self.last.replace(PreviousFrame { at, time, waited });
         let Some((last, (edge_at, edge_time))) = last.zip(self.edge) else {
             self.edge = Some((at, time));
             return Duration::ZERO;
@@ -145,21 +145,21 @@ mod tests {
     }
 
     /// Plays frames to a fresh one: source time (if any), arrival and wait in milliseconds.
-    struct Play {
+    struct LagTrackerScript {
         start: Instant,
-        behind: Behind,
+        behind: LagTracker,
     }
 
-    impl Play {
+    impl LagTrackerScript {
         fn new() -> Self {
-            Play { start: Instant::now(), behind: Behind::new(ms(1000)) }
+            LagTrackerScript { start: Instant::now(), behind: LagTracker::new(ms(1000)) }
         }
 
-        fn timed(&mut self, pts: u64, at: u64, waited: Duration) -> Standing {
+        fn timed(&mut self, pts: u64, at: u64, waited: Duration) -> Lateness {
             self.behind.judge(Arrival { source_time: Some(ms(pts)), at: self.start + ms(at), waited })
         }
 
-        fn untimed(&mut self, at: u64, waited: Duration) -> Standing {
+        fn untimed(&mut self, at: u64, waited: Duration) -> Lateness {
             self.behind.judge(Arrival { source_time: None, at: self.start + ms(at), waited })
         }
     }
@@ -167,18 +167,18 @@ mod tests {
     #[test]
     fn frames_that_were_waited_for_are_never_behind() {
         // A nominal 25 frames a second that are 20 in truth: source times fall behind, and mean nothing.
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         for n in 0..1000 {
-            assert_eq!(play.timed(40 * n, 50 * n, WAIT), Standing::default());
+            assert_eq!(play.timed(40 * n, 50 * n, WAIT), Lateness::default());
         }
     }
 
     #[test]
     fn a_machine_that_is_too_slow_falls_behind_and_drops_until_it_is_not() {
         // 40 ms of video take 50 ms: every frame is ready before it is asked for.
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         play.timed(0, 0, WAIT);
-        let standings: Vec<Standing> = (1..=120).map(|n| play.timed(40 * n, 50 * n, NO_WAIT)).collect();
+        let standings: Vec<Lateness> = (1..=120).map(|n| play.timed(40 * n, 50 * n, NO_WAIT)).collect();
         assert_eq!(standings[99].lag, ms(1000));
         assert!(!standings[99].late && standings[100].late, "the limit is a second");
         assert_eq!(standings[119].late_for, ms(50 * 19));
@@ -189,21 +189,21 @@ mod tests {
 
     #[test]
     fn it_has_caught_up_as_soon_as_frames_have_to_be_waited_for() {
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         play.timed(0, 0, WAIT);
         assert!((1..=120).map(|n| play.timed(40 * n, 50 * n, NO_WAIT)).last().unwrap().late);
         assert!(play.timed(4840, 6050, WAIT).late, "one alone may be an accident");
-        assert_eq!(play.timed(4880, 6090, WAIT), Standing::default());
-        assert_eq!(play.timed(4920, 6091, NO_WAIT), Standing::default());
+        assert_eq!(play.timed(4880, 6090, WAIT), Lateness::default());
+        assert_eq!(play.timed(4920, 6091, NO_WAIT), Lateness::default());
     }
 
     #[test]
     fn what_the_source_had_saved_up_is_late_until_it_ends() {
         // Held up for 10 s; then 250 frames come at 4 ms each, some of them after a longer wait for another thread.
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         play.timed(0, 0, WAIT);
         play.timed(40, 40, WAIT);
-        let standings: Vec<Standing> =
+        let standings: Vec<Lateness> =
             (2..=275).map(|n| play.timed(40 * n, 10_000 + 4 * n, ms(25 * u64::from(n % 3 == 0)))).collect();
         assert!(standings[0].late && standings[0].lag > ms(9_900), "{:?}", standings[0]);
         assert!(!standings[273].late, "{:?}", standings[273]);
@@ -212,43 +212,43 @@ mod tests {
 
     #[test]
     fn a_source_without_times_is_held_to_its_rhythm() {
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         for n in 0..50 {
-            assert_eq!(play.untimed(40 * n, WAIT), Standing::default());
+            assert_eq!(play.untimed(40 * n, WAIT), Lateness::default());
         }
         // Held up for 4 s; then 110 frames at 4 ms each.
-        let standings: Vec<Standing> = (0..110).map(|n| play.untimed(6_000 + 4 * n, NO_WAIT)).collect();
+        let standings: Vec<Lateness> = (0..110).map(|n| play.untimed(6_000 + 4 * n, NO_WAIT)).collect();
         assert_eq!((standings[0].lag, standings[0].late), (ms(4_000), true));
         assert!(standings[90].late && !standings[109].late, "{:?}, {:?}", standings[90], standings[109]);
         // Less was saved up than the pause was long: frames that are waited for are new all the same.
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         assert!((0..50).all(|n| !play.untimed(40 * n, WAIT).late));
         assert!((0..10).all(|n| play.untimed(6_000 + 4 * n, NO_WAIT).late));
         assert!(play.untimed(6_080, WAIT).late);
-        assert_eq!(play.untimed(6_120, WAIT), Standing::default());
+        assert_eq!(play.untimed(6_120, WAIT), Lateness::default());
     }
 
     #[test]
     fn a_camera_of_a_frame_in_two_seconds_is_not_behind() {
-        let mut play = Play::new();
-        let standings: Vec<Standing> = (0..20).map(|n| play.untimed(2_000 * n, ms(1_950))).collect();
+        let mut play = LagTrackerScript::new();
+        let standings: Vec<Lateness> = (0..20).map(|n| play.untimed(2_000 * n, ms(1_950))).collect();
         // The second might have been held up.
-        assert!(standings.iter().enumerate().all(|(n, standing)| n == 1 || *standing == Standing::default()));
+        assert!(standings.iter().enumerate().all(|(n, standing)| n == 1 || *standing == Lateness::default()));
     }
 
     #[test]
     fn a_clock_that_jumps_is_no_delay() {
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         play.timed(3_600_000, 0, WAIT);
-        assert_eq!(play.timed(0, 40, NO_WAIT), Standing::default(), "an hour back");
-        assert_eq!(play.timed(40, 41, NO_WAIT), Standing::default());
-        assert_eq!(play.timed(3_600_000, 42, NO_WAIT), Standing::default(), "an hour ahead");
+        assert_eq!(play.timed(0, 40, NO_WAIT), Lateness::default(), "an hour back");
+        assert_eq!(play.timed(40, 41, NO_WAIT), Lateness::default());
+        assert_eq!(play.timed(3_600_000, 42, NO_WAIT), Lateness::default(), "an hour ahead");
         assert_eq!(play.timed(3_600_040, 2_042, NO_WAIT).lag, ms(1_960), "and then truly behind");
     }
 
     #[test]
     fn pictures_in_another_order_hide_no_delay() {
-        let mut play = Play::new();
+        let mut play = LagTrackerScript::new();
         play.timed(0, 0, WAIT);
         // Sent as 2, 1, 4, 3, …; 40 ms of video take 80 ms.
         let lags: Vec<Duration> = (0..40).map(|n| play.timed(40 * ((n ^ 1) + 1), 80 * (n + 1), NO_WAIT).lag).collect();
