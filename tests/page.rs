@@ -159,7 +159,7 @@ async fn without_webrtc_four_streams_are_live_and_the_others_take_turns() {
     let shown = "const texts = [...document.querySelectorAll('.numbers')].map((element) => element.textContent);
         const count = (what) => texts.filter((text) => text.endsWith(what)).length;
         const pictures = document.querySelectorAll('.screen[data-way=mjpeg]').length;
-        return pictures === 6 && count('MJPEG') === 4 && count('single pictures') === 2;";
+        return pictures === 6 && count('MJPEG') === 4 && count('single frames') === 2;";
     scene.until("all six have pictures, four of them live", shown).await;
     for name in ["one", "six"] {
         scene.until_moving(name).await;

@@ -1,43 +1,43 @@
-/* The service's API: requests, the session's token, and what is refused. */
+/* Requests to the service's API, the session's CSRF token, and error responses. */
 
-/** A change may have to wait until a stream has come to an end. */
+/** Time limits of requests. A change may have to wait until a stream has stopped. */
 const GET_LIMIT_MS = 5000;
 const CHANGE_LIMIT_MS = 20_000;
 
 let token = null;
 let renew = async () => {};
 
-/** Tells of a session that has ended: an event "closed" when an answer was 401. */
+/** Dispatches the event "closed" when a response has status 401: the session has ended. */
 export const door = new EventTarget();
 
-/** What the service refuses (RFC 9457), or that it does not answer (`status` is 0). */
+/** An error response (RFC 9457), or no response (`status` is 0). */
 export class Refusal extends Error {
   constructor(status, message, { errors = [], wait = null } = {}) {
     super(message);
     this.status = status;
-    /** What is wrong with which field. */
+    /** Errors of single settings. */
     this.errors = errors;
-    /** Seconds until another try makes sense. */
+    /** Seconds to wait before the next attempt; null if unknown. */
     this.wait = wait;
   }
 
-  /** The service, or this version of it, does not offer that. */
+  /** Whether the service, or this version of it, does not offer the operation. */
   get isMissing() {
     return this.status === 404 || this.status === 405 || this.status === 501;
   }
 }
 
-/** The token that changing requests carry, so that another site's page cannot send them. */
+/** Sets the CSRF token, without which the service refuses requests that change something. */
 export function setToken(value) {
   token = value ?? null;
 }
 
-/** `action` finds out the token anew: somebody has logged in again in another window, or may do less than before. */
+/** Sets the function that requests the token again: it changes with a login in another window, and so may the role. */
 export function whenForbidden(action) {
   renew = action;
 }
 
-/** One request. Gives the response when its status is 2xx, and throws a [Refusal] otherwise. */
+/** Sends a request. Returns a response with status 2xx, throws a [Refusal] otherwise. */
 export async function request(method, path, options = {}) {
   const sent = token;
   try {
@@ -65,7 +65,7 @@ async function send(method, path, { body, type = "application/json", keepalive =
       signal: AbortSignal.timeout(method === "GET" ? GET_LIMIT_MS : CHANGE_LIMIT_MS),
     });
   } catch (error) {
-    throw new Refusal(0, error.name === "TimeoutError" ? "Maskcast does not answer" : "no connection to Maskcast");
+    throw new Refusal(0, error.name === "TimeoutError" ? "Maskcast did not respond in time" : "no connection to Maskcast");
   }
   if (response.ok) return response;
   const refusal = await read(response);
@@ -73,13 +73,13 @@ async function send(method, path, { body, type = "application/json", keepalive =
   throw refusal;
 }
 
-/** What a response that is not 2xx says. */
+/** The [Refusal] for a response whose status is not 2xx. */
 export async function read(response) {
   let problem = {};
   try {
     problem = await response.json();
   } catch {
-    // Something between the service and here has answered, in words of its own.
+    // Not a problem document: the response comes from a proxy.
   }
   const wait = Number.parseInt(response.headers.get("Retry-After"), 10);
   const message = problem.detail ?? problem.title ?? `${response.status} ${response.statusText}`;
@@ -95,5 +95,5 @@ export const postJson = async (path, body, options) => json(await request("POST"
 export const patchJson = async (path, body, options) => json(await request("PATCH", path, { body, ...options }));
 export const remove = (path) => request("DELETE", path);
 
-/** `/api/v1/streams/NAME` and what follows. */
+/** The path `/api/v1/streams/NAME`, followed by `rest`. */
 export const ofStream = (name, rest = "") => `/api/v1/streams/${encodeURIComponent(name)}${rest}`;

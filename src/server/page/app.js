@@ -1,6 +1,6 @@
 /*
- * The page asks /api/v1/streams once a second and shows what it says. Only what can be seen is connected: a stream that
- * nobody looks at is neither drawn nor encoded.
+ * The page polls /api/v1/streams once a second. Only streams that are visible are connected, because the service does not
+ * draw or encode a stream that has no viewers.
  */
 import { getJson } from "./api.js";
 import * as detail from "./detail.js";
@@ -12,21 +12,21 @@ import * as session from "./session.js";
 import { span } from "./words.js";
 
 const POLL_MS = 1000;
-/** Between two polls of a page that was not held up. */
+/** A longer time between two polls means that the computer was suspended. */
 const SLEPT_MS = 15_000;
 
 const { cards } = grid;
-/** Whether the service answers; null until it is known. */
+/** Whether the service responds; null before the first poll. */
 let connected = null;
-/** Whether it was asked what it is, since it answers. */
+/** Whether version and model were requested since the service responds. */
 let greeted = false;
-/** Whether the cards are those of the streams that this user may see. */
+/** Whether the cards show the streams that this user may see. */
 let known = false;
 let started = 0;
-/** Whether somebody has just logged in. */
+/** Whether the user has just logged in. */
 let cameIn = false;
 
-/* ---- What is shown ---- */
+/* ---- Views ---- */
 
 const isOpen = () => session.session.state === "open";
 
@@ -40,13 +40,13 @@ function show() {
   else byId("login").hidden = true;
 }
 
-/** Follows the address: `#/NAME` is one stream, everything else all of them. */
+/** Shows the view that the address names: `#/NAME` is one stream, everything else is the grid. */
 function route() {
   if (!isOpen() || !known) return;
   const name = decodeURIComponent(window.location.hash.replace(/^#\/?/, ""));
   const card = cards.get(name);
   if (name !== "" && !card) {
-    complain(`There is no stream ${name}`);
+    complain(`There is no stream named ${name}`);
     window.history.replaceState(null, "", "#/");
   }
   if (card) {
@@ -69,12 +69,12 @@ function showTitle() {
   document.title = `${away && isOpen() ? `(${away} offline) ` : ""}${name ? `${name} · ` : ""}Maskcast`;
 }
 
-/** Connects what can be seen, and nothing else. */
+/** Connects the visible streams and disconnects all others. */
 function assign() {
   const wanted = document.visibilityState === "visible" && connected === true && isOpen() && !recordings.isPlaying();
   const one = detail.current();
   const isWanted = (card) => wanted && card.report?.state !== "starting" && (one ? card === one : card.isVisible);
-  // What is released goes first, so that there is a connection for what is new.
+  // First disconnect, so that connections are free: browsers limit their number.
   for (const card of cards.values()) if (!isWanted(card)) card.player.setWanted(false);
   for (const card of cards.values()) if (isWanted(card)) card.player.setWanted(true);
 }
@@ -100,9 +100,9 @@ async function poll() {
       setConnected(true);
     }
   } catch (error) {
-    // 401: the session has ended, which is no loss of the connection.
+    // 401 means that the session has ended, not that the connection is lost.
     if (error.status !== 401) {
-      if (connected !== false) console.warn(`${error.message}; trying again`);
+      if (connected !== false) console.warn(`Polling failed, trying again: ${error.message}`);
       setConnected(false);
     }
   }
@@ -121,7 +121,7 @@ function showStreams(streams) {
   if (detail.current() && !cards.has(detail.current().name)) window.location.hash = "#/";
   if (isFirst) {
     route();
-    // Who came by the form would stand where it was.
+    // The form, which had the focus, is hidden.
     if (cameIn && document.activeElement === document.body) byId("main").focus({ preventScroll: true });
     cameIn = false;
   }
@@ -130,10 +130,10 @@ function showStreams(streams) {
   assign();
 }
 
-/** The service is there, for the first time or again; it may be another one now. */
+/** Loads model and version when the service responds for the first time or again: it may have been restarted. */
 async function welcome() {
   const [model, version] = await Promise.all([
-    // A model that is still being loaded is no reason to show nothing.
+    // Continue without a model while it is being loaded.
     getJson("/api/v1/model").catch(() => null),
     getJson("/api/v1/version"),
   ]);
@@ -150,14 +150,14 @@ function showModel(model) {
     return;
   }
   const parts = [make("b", {}, model.name), ` on ${model.actual}`];
-  if (model.actual !== model.requested) parts.push(make("span", { className: "differs" }, ` (asked for ${model.requested})`));
+  if (model.actual !== model.requested) parts.push(make("span", { className: "differs" }, ` (requested: ${model.requested})`));
   const text = parts.map((part) => part.textContent ?? part).join("");
   if (byId("model").textContent !== text) byId("model").replaceChildren(...parts);
   byId("model").title = `${model.input.width}×${model.input.height} pixels, ${model.workers} workers, ` +
     `${model.threads} threads, batches of up to ${model.max_batch}`;
 }
 
-/** It changes while the service runs, though seldom. */
+/** The model can change while the service runs. */
 setInterval(() => {
   if (connected && isOpen() && document.visibilityState === "visible") getJson("/api/v1/model").then(showModel, () => {});
 }, 10_000);
@@ -207,7 +207,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-/* ---- Beginning ---- */
+/* ---- Start ---- */
 
 window.addEventListener("hashchange", route);
 document.addEventListener("visibilitychange", assign);
@@ -223,7 +223,7 @@ session.session.addEventListener("change", () => {
     cameIn = document.body.dataset.view === "login";
     poll();
   } else {
-    // The next one who logs in may not be allowed to see them.
+    // The next user may not be allowed to see the streams.
     detail.close();
     grid.showStreams([]);
     [known, greeted] = [false, false];

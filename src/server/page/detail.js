@@ -1,4 +1,4 @@
-/* One stream, as large as the window allows, with all that there is to know and to change. */
+/* The view of one stream, with its state and settings. */
 import { ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, make, setText } from "./dom.js";
 import { editStream } from "./editor.js";
@@ -11,7 +11,7 @@ import { moment, share } from "./words.js";
 
 const stage = byId("stage");
 
-/** The card whose stream is shown; null when all are. */
+/** The card whose stream is shown; null in the grid view. */
 let shown = null;
 let model = null;
 
@@ -23,7 +23,7 @@ export function open(card) {
   shown = card;
   const { name } = card;
   setText(byId("detail-name"), name);
-  // The picture itself moves, so that its connection goes on.
+  // The video element is moved, so that its connection stays open.
   stage.replaceChildren(card.player.root);
   card.player.resume();
   byId("mask").href = ofStream(name, "/mask.png");
@@ -34,7 +34,7 @@ export function open(card) {
   window.scrollTo(0, 0);
 }
 
-/** Puts the picture back; gives the card that was shown. */
+/** Moves the video back into its card. Returns the card that was shown. */
 export function close() {
   const card = shown;
   if (!card) return null;
@@ -50,7 +50,7 @@ export function setModel(report) {
   model = report;
 }
 
-/** Shows what the API says of the stream. */
+/** Shows the newest report of the stream. */
 export function update() {
   if (!shown?.report) return;
   const { report, player } = shown;
@@ -82,7 +82,7 @@ function step(link, name) {
   link.ariaDisabled = String(name === undefined);
 }
 
-/** Terms and what they are for this stream; the third is a tooltip. */
+/** Rows of term, value and tooltip. */
 function facts(report, player) {
   const { viewers } = report;
   const watching = Object.values(viewers).reduce((sum, count) => sum + count, 0);
@@ -90,13 +90,13 @@ function facts(report, player) {
   return [
     ["State", `${report.state} since ${moment(report.since)}`],
     ["Rate", `${report.fps.toFixed(1)} fps`],
-    ["Delay", report.latency_ms === null ? "–" : `${report.latency_ms.toFixed(0)} ms`, "from the camera to the encoder, median"],
-    ["Picture", report.width === null ? "–" : `${report.width}×${report.height}`],
-    ["Shown by", player.transport],
+    ["Delay", report.latency_ms === null ? "–" : `${report.latency_ms.toFixed(0)} ms`, "Median time from capture to publication"],
+    ["Size", report.width === null ? "–" : `${report.width}×${report.height}`],
+    ["Transport", player.transport],
     ["Viewers", String(watching), Object.entries(viewers).map(([kind, count]) => `${kind}: ${count}`).join("\n")],
     ["Dropped", share(report.dropped, report.captured), [`${report.dropped} of ${report.captured} frames`, ...reasons].join("\n")],
     ["Model", model ? model.name : "–"],
-    ["Provider", model ? model.actual : "–", model && model.actual !== model.requested ? `${model.requested} was asked for` : ""],
+    ["Provider", model ? model.actual : "–", model && model.actual !== model.requested ? `${model.requested} was requested` : ""],
     ["Source", report.source, report.show],
   ];
 }
@@ -118,8 +118,8 @@ function showFacts(report, player) {
 
 export function toggleFullscreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else if (stage.requestFullscreen) stage.requestFullscreen().catch((error) => complain(`No full screen: ${error.message}`));
-  // iPhones know it for videos only.
+  else if (stage.requestFullscreen) stage.requestFullscreen().catch((error) => complain(`Full screen failed: ${error.message}`));
+  // iPhones support full screen only for video elements.
   else shown?.player.video.webkitEnterFullscreen?.();
 }
 
@@ -131,13 +131,13 @@ byId("edit").addEventListener("click", () => editStream(shown.name));
 
 byId("remove").addEventListener("click", async () => {
   const { name } = shown;
-  const text = "Its source is let go and its viewers are sent away. Recordings stay where they are.";
+  const text = "Its source and its viewers are disconnected. Its recordings are kept.";
   if (!(await confirmed(`Remove ${name}?`, text, "Remove stream"))) return;
   try {
     await remove(ofStream(name));
     window.location.hash = "#/";
   } catch (error) {
-    complain(`${name} was not removed: ${error.message}`);
+    complain(`${name}: the stream was not removed: ${error.message}`);
   }
 });
 
@@ -147,12 +147,12 @@ byId("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(field.value);
   } catch {
-    // Browsers give the clipboard only to pages that came over HTTPS or from this very computer.
+    // Browsers offer the clipboard only to pages from HTTPS or from a loopback address.
     field.select();
     done = document.execCommand("copy");
   }
   const button = byId("copy");
-  button.dataset.told = done ? "Copied" : "Press Ctrl+C";
+  button.dataset.note = done ? "Copied" : "Press Ctrl+C";
   clearTimeout(button.timer);
-  button.timer = setTimeout(() => delete button.dataset.told, 1500);
+  button.timer = setTimeout(() => delete button.dataset.note, 1500);
 });

@@ -1,13 +1,13 @@
-/* Small helpers for the document. */
+/* Helpers for DOM elements. */
 
 export const byId = (id) => document.getElementById(id);
 
-/** Sets text only when it differs, so that selections and screen readers are left in peace. */
+/** Sets text only if it differs, so that selections are kept and screen readers do not read it again. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** An element with properties (`dataset` and `aria…` included) and children. */
+/** Creates an element with properties (including `dataset` and `aria…`) and children. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
@@ -21,7 +21,7 @@ export function make(tag, properties = {}, ...children) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** One of the page's icons; the words beside it or the button's label say what it means. */
+/** Creates an icon. It is hidden from screen readers: text beside it or the button's label describes it. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");
@@ -34,7 +34,7 @@ export function icon(name) {
 
 const news = [];
 
-/** Tells screen readers; what happens at once is told in one go. */
+/** Announces text to screen readers. Texts of the same moment are joined. */
 export function announce(text) {
   if (news.push(text) > 1) return;
   queueMicrotask(() => {
@@ -45,7 +45,7 @@ export function announce(text) {
 
 const TOAST_MS = 8000;
 
-/** Tells everybody that something did not work; goes by itself, or when it is clicked. */
+/** Shows an error message, which closes by itself or by a click. */
 export function complain(text) {
   const toast = make("button", { type: "button", className: "toast", title: "Dismiss" }, text);
   const close = () => toast.remove();
@@ -56,12 +56,12 @@ export function complain(text) {
   toasts.append(toast);
 }
 
-/** Opens a modal dialog; its buttons with `data-close` and a click beside it close it. */
+/** Opens a modal dialog. Buttons with `data-close` and a click outside close it. */
 export function openDialog(dialog) {
   if (!dialog.dataset.ready) {
     dialog.dataset.ready = "yes";
     for (const button of dialog.querySelectorAll("[data-close]")) button.addEventListener("click", () => dialog.close());
-    // The dialog's own box has no padding, so that a click on the element itself is one on its backdrop.
+    // The dialog has no padding, so that a click whose target is the dialog itself is on its backdrop.
     dialog.addEventListener("pointerdown", (event) => {
       if (event.target === dialog && isOutside(dialog, event)) dialog.close();
     });
@@ -74,19 +74,19 @@ function isOutside(dialog, { clientX, clientY }) {
   return clientX < left || clientX > right || clientY < top || clientY > bottom;
 }
 
-/** Answers the question that is open; one that is closed has its answer. */
+/** Resolves the open question. */
 let answer = () => {};
 
 byId("confirm-go").addEventListener("click", () => {
   answer(true);
   byId("confirm").close();
 });
-// This event comes a task after the closing; by then another question may be open.
+// This event is dispatched one task after the dialog closes; by then another question may be open.
 byId("confirm").addEventListener("close", ({ target }) => {
   if (!target.open) answer(false);
 });
 
-/** Asks before something is done that cannot be undone. */
+/** Asks for confirmation of an action that cannot be undone. */
 export function confirmed(title, text, action) {
   answer(false);
   setText(byId("confirm-title"), title);

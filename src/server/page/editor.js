@@ -1,18 +1,18 @@
-/* A dialog that adds a stream, or changes one. */
+/* The dialog that adds or changes a stream. */
 import { getJson, ofStream, patchJson, postJson } from "./api.js";
 import { byId, complain, make, openDialog, setText } from "./dom.js";
 
 const dialog = byId("editor");
 const form = byId("editor-form");
 
-/** Keys as in the configuration file. */
+/** The keys are those of the configuration file. */
 const FIELDS = [
-  { key: "name", label: "Name", hint: "Letters, digits, - and _. Part of the addresses.", fixed: true, required: true },
-  { key: "source", label: "Source", hint: "rtsp://camera/path, https://…, test://smpte. If the camera asks for a password: rtsp://USER:PASSWORD@camera/path; it is never shown again.", required: true },
-  { key: "show", label: "Show", options: [["full-rate", "every frame, with the newest mask"], ["matched", "only frames with their own mask"]] },
+  { key: "name", label: "Name", hint: "Letters, digits, - and _. The name is part of the stream's addresses.", fixed: true, required: true },
+  { key: "source", label: "Source", hint: "rtsp://camera/path, https://…, test://smpte. If the camera needs a password: rtsp://USER:PASSWORD@camera/path. The password is not shown again.", required: true },
+  { key: "show", label: "Show", options: [["full-rate", "every frame with the newest mask"], ["matched", "only frames with their own mask"]] },
 ];
 
-/** The stream that is changed; null for a new one. */
+/** Name of the stream that is changed; null for a new stream. */
 let name = null;
 let before = {};
 
@@ -56,7 +56,7 @@ function fail(text) {
   setText(byId("editor-error"), text);
 }
 
-/** Puts what is wrong to the fields that it is wrong with; gives what belongs to none of them. */
+/** Shows errors at their fields. Returns the texts of errors that belong to none of the fields. */
 function showErrors(errors) {
   const rest = [];
   for (const field of form.querySelectorAll(".field")) {
@@ -71,7 +71,7 @@ function showErrors(errors) {
   return rest;
 }
 
-/** `stream[gate].source` is the field `source`. */
+/** The field of an error: `source` for `stream[gate].source`. */
 const keyOf = ({ key }) => key.split(".").at(-1);
 const textOf = ({ problem, help }) => (help ? `${problem} (${help})` : problem);
 
@@ -83,7 +83,7 @@ form.addEventListener("submit", async (event) => {
     const value = input.value.trim();
     if (input.disabled || value === (before[key] ?? "")) continue;
     if (value !== "") wish[key] = value;
-    // Takes the key out of the configuration.
+    // Deletes the key from the configuration.
     else if (name !== null) wish[key] = null;
   }
   if (name === null) wish.show ??= before.show;

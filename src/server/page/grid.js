@@ -1,4 +1,4 @@
-/* All streams, one card each. */
+/* The grid view: a card for each stream. */
 import { announce, byId, setText } from "./dom.js";
 import { Player } from "./player.js";
 import { saveSnapshot } from "./snapshot.js";
@@ -6,10 +6,10 @@ import { moment } from "./words.js";
 
 const list = byId("streams");
 
-/** In the service's order. */
+/** The cards by stream name. */
 export const cards = new Map();
 
-/** Called when other cards can be seen. */
+/** Called when the set of visible cards changes. */
 let onVisible = () => {};
 
 const observer = new IntersectionObserver((entries) => {
@@ -19,13 +19,13 @@ const observer = new IntersectionObserver((entries) => {
   onVisible();
 }, { rootMargin: "100px" });
 
-/** A state as it is shown. */
+/** A state as text. */
 export const words = (state) => state.replaceAll("_", " ");
 
-/** What a placeholder says where there is no picture. */
+/** Text of the placeholder for missing video. */
 function placeholder(state, connected) {
   if (!connected) return "No connection to Maskcast";
-  const texts = { offline: "No picture: the source is away", starting: "Waiting for the first picture", waiting_for_keyframe: "Waiting for a keyframe of the camera" };
+  const texts = { offline: "No video: the source is offline", starting: "Waiting for the first frame", waiting_for_keyframe: "Waiting for a keyframe of the source" };
   return texts[state] ?? "Connecting…";
 }
 
@@ -56,13 +56,13 @@ export class Card {
     observer.observe(this.root);
   }
 
-  /** The picture comes back from where it was shown large. */
+  /** Moves the video back from the view of one stream. */
   takeBack() {
     this.frame.replaceChildren(this.player.root);
     this.player.resume();
   }
 
-  /** Shows what the API says. */
+  /** Shows a report of the API. */
   update(report) {
     const before = this.report;
     this.report = report;
@@ -77,7 +77,7 @@ export class Card {
     setText(this.player.placeholder, placeholder(state, true));
   }
 
-  /** The service does not answer: what it said last may no longer be so. */
+  /** Hides the last report while the service does not respond, because it may be out of date. */
   forget() {
     showState(this.pill, "unknown");
     this.reason.hidden = true;
@@ -106,12 +106,12 @@ export function showReason(element, { state, reason, since }) {
   setText(element, `${words(state)} since ${moment(since)}${reason ? `: ${reason}` : ""}`);
 }
 
-/** Rate, delay and size, as far as known. */
+/** Rate, delay and size, where known. */
 export function numbers({ fps, latency_ms: latency, width, height }) {
   return [`${fps.toFixed(1)} fps`, latency === null ? "" : `${latency.toFixed(0)} ms`, width === null ? "" : `${width}×${height}`].filter(Boolean);
 }
 
-/** Cards for these streams, in this order. */
+/** Shows cards for these streams in this order. */
 export function showStreams(streams) {
   const names = new Set(streams.map((stream) => stream.name));
   for (const [name, card] of cards) {
@@ -133,7 +133,7 @@ export function showStreams(streams) {
   byId("empty").hidden = streams.length > 0;
 }
 
-/** Names as they are shown. */
+/** Names of the streams in the order of their cards. */
 export const order = () => [...list.children].map((root) => root.dataset.stream);
 
 export function whenVisible(action) {
@@ -142,7 +142,7 @@ export function whenVisible(action) {
 
 /* ---- Keys ---- */
 
-/** Left and right go to the neighbours, up and down to the card that lies there. */
+/** The next card: left and right in the order of the cards, up and down by position. */
 function neighbour(root, key) {
   const roots = [...list.children];
   const at = roots.indexOf(root);
@@ -157,11 +157,11 @@ function neighbour(root, key) {
   return boxes.sort(([, a], [, b]) => distance(a) - distance(b))[0]?.[0];
 }
 
-/** Moves the focus among the cards; true when the key was one for that. */
+/** Moves the focus between cards. Returns whether the key was handled. */
 export function onKey(event) {
   if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return false;
   const here = document.activeElement?.closest(".card");
-  // From the head of the page, and from nowhere, they lead to the first card.
+  // Without focus, or with the focus in the page's header, they select the first card.
   const inside = document.activeElement?.closest("main");
   if (!here && inside && document.activeElement !== inside) return false;
   const next = here ? neighbour(here, event.key) : list.firstElementChild;

@@ -1,10 +1,10 @@
 /*
- * Pictures without WebRTC: an endless response with one JPEG after the other, read here rather than by an <img>, so that
- * the page knows when the last one came, and why there are no more.
+ * Video without WebRTC: an endless MJPEG response. It is parsed here and not by an <img>, so that the page has the time of
+ * the last frame and the error that ended the response.
  *
- * Browsers open at most six HTTP/1.1 connections to a host, and such a response holds one for as long as it goes on.
- * So at most four are open, one connection stays for the API, and one for single pictures: streams beyond the first
- * four get a single picture each, renewed in turn, at most every two seconds.
+ * Browsers open at most six HTTP/1.1 connections to a host, and each MJPEG response occupies one. Therefore at most four are
+ * open. One connection stays free for the API and one for snapshots: streams beyond the first four show snapshots, which are
+ * requested one after the other, for each stream at most every two seconds.
  */
 import { Refusal, door, ofStream, read, request } from "./api.js";
 
@@ -12,13 +12,13 @@ const MAX_CONNECTED = 4;
 const STILL_MS = 2000;
 const PAUSE_MS = 250;
 
-/** Limits of what is taken for a picture: its head, and its size in bytes. */
+/** Limits of a part of the response in bytes: its header, and its JPEG. */
 const MAX_HEAD = 1024;
 const MAX_PICTURE = 32 << 20;
 
-/* ---- Reading ---- */
+/* ---- Parsing ---- */
 
-/** Cuts the response into pictures. */
+/** Splits the response into JPEGs. */
 class Parts {
   #head = "";
   #picture = null;
@@ -31,7 +31,7 @@ class Parts {
         this.#head += String.fromCharCode(chunk[at]);
         at += 1;
         if (this.#head.endsWith("\r\n\r\n")) this.#open();
-        else if (this.#head.length > MAX_HEAD) throw new Error("the pictures cannot be told apart");
+        else if (this.#head.length > MAX_HEAD) throw new Error("the MJPEG response has a part without a header");
         continue;
       }
       const piece = chunk.subarray(at, at + this.#picture.length - this.#filled);
@@ -46,12 +46,12 @@ class Parts {
 
   #open() {
     const size = Number(/content-length: *(\d+)/i.exec(this.#head)?.[1] ?? 0);
-    if (size === 0 || size > MAX_PICTURE) throw new Error("a picture of no known size");
+    if (size === 0 || size > MAX_PICTURE) throw new Error("the MJPEG response has a part without a valid Content-Length");
     [this.#head, this.#picture, this.#filled] = ["", new Uint8Array(size), 0];
   }
 }
 
-/** Draws JPEGs on a canvas. One that comes while another is being decoded takes the place of those that wait. */
+/** Draws JPEGs on a canvas. While one is being decoded, only the newest of the others is kept. */
 class Painter {
   #canvas;
   #context;
@@ -78,23 +78,23 @@ class Painter {
         this.#context.transferFromImageBitmap(picture);
         this.onPicture();
       } catch {
-        // A damaged picture: the next one is about to come.
+        // A JPEG that cannot be decoded is skipped.
       }
     }
     this.#busy = false;
   }
 }
 
-/** Pictures of one stream on a canvas, by whichever of the two ways there is room for. */
+/** Draws a stream on a canvas, by an MJPEG response or by snapshots if too many responses are open. */
 export class Mjpeg {
   #abort = null;
   #painter;
-  /** When the last single picture was asked for, in milliseconds. */
+  /** When the last snapshot was requested, in milliseconds of `performance.now()`. */
   askedAt = 0;
   /** "live", "still" or "off" */
   mode = "off";
 
-  /** `onPicture` is called for each picture, `onEnd` with the reason when a live response ends by itself. */
+  /** `onPicture` is called for each frame, `onEnd` with the error when the MJPEG response ends. */
   constructor(name, canvas, { onPicture, onEnd }) {
     this.name = name;
     this.#painter = new Painter(canvas, () => {
@@ -125,9 +125,9 @@ export class Mjpeg {
 
   async #run() {
     const abort = (this.#abort = new AbortController());
-    let reason = "the service has ended it";
+    let reason = "the service closed the connection";
     try {
-      // By this name no browser takes the response apart itself.
+      // With the type multipart/x-mixed-replace, some browsers would parse the response themselves.
       const headers = { Accept: "multipart/mixed" };
       const path = `/mjpeg/${encodeURIComponent(this.name)}`;
       const response = await fetch(path, { headers, cache: "no-store", signal: abort.signal });
@@ -148,7 +148,7 @@ export class Mjpeg {
     this.onEnd(reason);
   }
 
-  /** One picture. Ends when it is there, or is not to be had. */
+  /** Requests a snapshot and draws it. Ignores errors. */
   async takeStill() {
     this.askedAt = performance.now();
     try {
@@ -156,29 +156,29 @@ export class Mjpeg {
       const picture = new Uint8Array(await response.arrayBuffer());
       if (this.mode === "still") await this.#painter.paint(picture);
     } catch {
-      // Its turn comes again.
+      // It is requested again in its turn.
     }
   }
 }
 
-/* ---- Who is connected ---- */
+/* ---- Assignment of connections ---- */
 
-/** In the order of arrival. */
+/** In the order in which they joined. */
 const members = new Set();
 
 function assign() {
   const all = [...members];
-  // What is released goes first, so that there is a connection for what is new.
+  // First disconnect, so that connections are free for the others.
   for (const member of all.slice(MAX_CONNECTED)) member.setMode("still");
   for (const member of all.slice(0, MAX_CONNECTED)) member.setMode("live");
 }
 
-/** Milliseconds within which a single picture is renewed, when all goes well. */
+/** Milliseconds between two snapshots of a stream if all requests succeed. */
 export function stillPeriod() {
   return STILL_MS + PAUSE_MS * Math.max(0, members.size - MAX_CONNECTED);
 }
 
-/** Renews the single picture that is oldest; one at a time, so that they never take more than one connection. */
+/** Requests the snapshot that is oldest; one at a time, so that they use only one connection. */
 async function renewStills() {
   const waiting = [...members].filter((member) => member.mode === "still");
   const oldest = waiting.sort((a, b) => a.askedAt - b.askedAt)[0];

@@ -1,15 +1,15 @@
 /*
- * How masks are drawn: style, opacity, legend, and which classes. What is chosen shows at once and goes to the service a
- * moment later, together with what was chosen meanwhile; where the service refuses, the controls go back.
+ * The controls of the overlay: style, opacity, legend and visible classes. The controls show a change at once. Changes are
+ * collected for a short time and sent together; if the service refuses them, the controls are reset.
  */
 import { getJson, ofStream, patchJson } from "./api.js";
 import { byId, complain, make, setText } from "./dom.js";
 import { session } from "./session.js";
 
 const SEND_MS = 150;
-/** Somebody else may change it, too. */
+/** Other clients can change the overlay, too. */
 const REFRESH_MS = 5000;
-/** What the list of streams says may be a little older than a change that was just made. */
+/** After a change, the list of streams can be older than the change for this time. */
 const SETTLE_MS = 2000;
 
 const fields = byId("masks");
@@ -17,30 +17,30 @@ const styles = [...fields.querySelectorAll("input[name=style]")];
 
 let name = null;
 let classes = [];
-/** What the service said last; null as long as it has not, false where it cannot. */
+/** The overlay settings in the last response; null before the first one, false if the service has no overlay settings. */
 let known = null;
 /** Changes that the service has not confirmed yet. */
-let wishes = {};
+let pending = {};
 let timer = null;
 let sending = false;
 let changedAt = -Infinity;
-/** Why changes are forgotten at the next start, as it was told last. */
-let told = null;
+/** The last error of writing the configuration file that was shown. */
+let shownError = null;
 
-const isBusy = () => sending || Object.keys(wishes).length > 0;
-const current = () => ({ ...known, ...wishes });
+const isBusy = () => sending || Object.keys(pending).length > 0;
+const current = () => ({ ...known, ...pending });
 const hidden = () => new Set(known ? current().hide : classes.filter((entry) => entry.hidden).map((entry) => entry.name));
 
-/** Shows the controls of this stream; null when none is shown. */
+/** Shows the controls for a stream; null hides them. */
 export function open(stream) {
   if (timer !== null) flush();
-  [name, known, wishes, classes] = [stream, null, {}, []];
+  [name, known, pending, classes] = [stream, null, {}, []];
   byId("classes").replaceChildren();
   show();
   if (name !== null) refresh();
 }
 
-/** What the list of streams says of the classes: changes by others arrive here first. */
+/** Takes the classes from the list of streams, which also has changes by other clients. */
 export function update(legend) {
   const same = legend.length === classes.length && legend.every(({ name, color }, at) => classes[at].name === name && classes[at].color === color);
   classes = legend;
@@ -67,7 +67,7 @@ setInterval(() => {
   if (name !== null && known !== false && document.visibilityState === "visible" && !isBusy()) refresh();
 }, REFRESH_MS);
 
-/* ---- Showing ---- */
+/* ---- Display ---- */
 
 function build() {
   byId("classes").replaceChildren(...classes.map((entry) => {
@@ -84,8 +84,8 @@ function show() {
   fields.hidden = !known;
   fields.disabled = !may;
   for (const button of [byId("all"), byId("none")]) button.hidden = !may;
-  const hint = known === false ? "This service cannot change what is drawn while it runs."
-    : known && !session.mayOperate() ? "Only operators change what is drawn." : "";
+  const hint = known === false ? "This service does not support changes of the overlay."
+    : known && !session.mayOperate() ? "Only operators can change the overlay." : "";
   byId("masks-hint").hidden = hint === "";
   setText(byId("masks-hint"), hint);
   const off = hidden();
@@ -97,16 +97,16 @@ function show() {
   const { style, alpha, legend } = current();
   for (const input of styles) input.checked = input.value === style;
   const percent = Math.round(100 * alpha);
-  // Not while somebody drags it.
+  // Not while the user drags it.
   if (document.activeElement !== byId("alpha") || !isBusy()) byId("alpha").value = percent;
   setText(byId("alpha-text"), `${percent} %`);
   byId("legend").checked = legend;
 }
 
-/* ---- Changing ---- */
+/* ---- Changes ---- */
 
-function wish(change) {
-  Object.assign(wishes, change);
+function enqueue(change) {
+  Object.assign(pending, change);
   show();
   clearTimeout(timer);
   timer = setTimeout(flush, SEND_MS);
@@ -115,9 +115,9 @@ function wish(change) {
 async function flush() {
   clearTimeout(timer);
   timer = null;
-  // What comes while one request is under way goes with the next.
-  if (sending || Object.keys(wishes).length === 0) return;
-  const [sent, stream] = [{ ...wishes }, name];
+  // Changes made during a request are sent with the next one.
+  if (sending || Object.keys(pending).length === 0) return;
+  const [sent, stream] = [{ ...pending }, name];
   sending = true;
   let answer = null;
   try {
@@ -128,13 +128,13 @@ async function flush() {
   sending = false;
   changedAt = performance.now();
   if (stream !== name) return;
-  // What was wished meanwhile stays wished.
-  for (const key of Object.keys(sent)) if (wishes[key] === sent[key]) delete wishes[key];
+  // Keep changes that were made during the request.
+  for (const key of Object.keys(sent)) if (pending[key] === sent[key]) delete pending[key];
   if (answer) known = answer;
-  if (answer?.reason && answer.reason !== told) complain(`${stream}: shown, but not remembered: ${answer.reason}`);
-  told = answer?.reason ?? told;
+  if (answer?.reason && answer.reason !== shownError) complain(`${stream}: the change was made, but not saved: ${answer.reason}`);
+  shownError = answer?.reason ?? shownError;
   show();
-  if (Object.keys(wishes).length > 0) flush();
+  if (Object.keys(pending).length > 0) flush();
 }
 
 function toggle(entry) {
@@ -143,14 +143,14 @@ function toggle(entry) {
   hide(off);
 }
 
-/** In the order of the classes, so that the configuration file reads well. */
-const hide = (off) => wish({ hide: classes.map((entry) => entry.name).filter((entry) => off.has(entry)) });
+/** The hidden classes in the order of the model, so that the configuration file is easy to read. */
+const hide = (off) => enqueue({ hide: classes.map((entry) => entry.name).filter((entry) => off.has(entry)) });
 
-for (const input of styles) input.addEventListener("change", () => wish({ style: input.value }));
-byId("alpha").addEventListener("input", () => wish({ alpha: Number(byId("alpha").value) / 100 }));
-byId("legend").addEventListener("change", () => wish({ legend: byId("legend").checked }));
+for (const input of styles) input.addEventListener("change", () => enqueue({ style: input.value }));
+byId("alpha").addEventListener("input", () => enqueue({ alpha: Number(byId("alpha").value) / 100 }));
+byId("legend").addEventListener("change", () => enqueue({ legend: byId("legend").checked }));
 byId("all").addEventListener("click", () => hide(new Set()));
 byId("none").addEventListener("click", () => hide(new Set(classes.map((entry) => entry.name))));
 session.addEventListener("change", show);
-// Who leaves at once has still chosen.
+// Send changes that are still pending when the page is left.
 window.addEventListener("pagehide", flush);

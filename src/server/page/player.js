@@ -1,27 +1,27 @@
 /*
- * One stream's picture. WebRTC comes first; where that shows nothing soon, JPEG takes over, and WebRTC is tried again in
- * the background from time to time.
+ * The video of one stream. WebRTC is tried first. If it shows no frame soon, MJPEG replaces it, and WebRTC is tried again in
+ * the background.
  *
- * The picture says when it is not live: two seconds without a new frame, and it is greyed with a note. A frame counts
- * when the browser has shown it, not when a connection says that it is there.
+ * After two seconds without a new frame the video is shown in grey with a note. A frame counts when the browser has shown it,
+ * not when the connection has received it.
  */
 import { make, setText } from "./dom.js";
 import { Mjpeg, stillPeriod } from "./mjpeg.js";
 import { Whep } from "./whep.js";
 
-/** Without a frame by WebRTC for so long, JPEG begins beside it; then WebRTC is given up for this time. */
+/** Without a WebRTC frame, MJPEG is started after the first time, and WebRTC is closed after the second. */
 const FALL_BACK_MS = 2500;
 const GIVE_UP_MS = 8000;
-/** Pauses before WebRTC is tried again, by the number of failures in a row. */
+/** Delays before WebRTC is tried again, by the number of failures in a row. */
 const WHEP_AGAIN_MS = [2000, 15_000, 60_000, 300_000];
 const MISSING_AGAIN_MS = 300_000;
 const MJPEG_AGAIN_MS = [1000, 2000, 4000, 8000, 15_000];
-/** A picture is not live after this time, and its connection is made anew after that one. */
+/** Without a new frame, the video is marked as old after the first time, and reconnected after the second. */
 const STALE_MS = 2000;
 const RENEW_MS = 5000;
 const LOOK_MS = 250;
 
-/** All that are wanted, for the watch over them. */
+/** The players that are connected; checked every LOOK_MS. */
 const shown = new Set();
 
 export class Player {
@@ -34,18 +34,18 @@ export class Player {
   #counted = 0;
   #renewedAt = 0;
   #timers = {};
-  /** "whep", "mjpeg" or null: whose picture is to be seen. */
+  /** The source of the visible video: "whep", "mjpeg" or null. */
   way = null;
-  /** When the newest picture was shown; milliseconds of `performance.now()`. */
+  /** When the newest frame was shown, in milliseconds of `performance.now()`. */
   pictureAt = 0;
-  /** Frames a second that the source gives, as far as known: slow cameras are not stalled ones. */
+  /** Frame rate of the source, 0 if unknown. A slow camera must not be marked as old. */
   rate = 0;
 
   constructor(name) {
     this.name = name;
     this.video = make("video", { muted: true, autoplay: true, playsInline: true, disablePictureInPicture: true });
     this.video.setAttribute("aria-label", `Live video of ${name}`);
-    this.canvas = make("canvas", { role: "img", "aria-label": `Live picture of ${name}` });
+    this.canvas = make("canvas", { role: "img", "aria-label": `Live video of ${name}` });
     this.placeholder = make("p", { className: "placeholder" });
     this.note = make("p", { className: "note", hidden: true });
     this.root = make("div", { className: "screen" }, this.video, this.canvas, this.placeholder, this.note);
@@ -56,15 +56,15 @@ export class Player {
     });
   }
 
-  /** The element with the picture, or null. */
+  /** The element with the visible video, or null. */
   get picture() {
     return { whep: this.video, mjpeg: this.canvas }[this.way] ?? null;
   }
 
-  /** What brings the picture, in words. */
+  /** The name of the transport. */
   get transport() {
     if (this.way === "whep") return "WebRTC";
-    if (this.way === "mjpeg") return this.#mjpeg.mode === "still" ? "single pictures" : "MJPEG";
+    if (this.way === "mjpeg") return this.#mjpeg.mode === "still" ? "single frames" : "MJPEG";
     return "–";
   }
 
@@ -72,7 +72,7 @@ export class Player {
     return this.root.classList.contains("old");
   }
 
-  /** Connects, or lets go. What was seen goes, too: it must not pass for a live picture. */
+  /** Connects or disconnects. Disconnecting also hides the last frame, which must not look live. */
   setWanted(wanted) {
     if (wanted === this.#wanted) return;
     this.#wanted = wanted;
@@ -86,7 +86,7 @@ export class Player {
     }
   }
 
-  /** After a computer's sleep, or when the service is another one: connections are most likely gone without a word. */
+  /** Connects again after the computer was suspended or the service restarted: old connections are probably dead. */
   restart() {
     if (!this.#wanted) return;
     this.#stop();
@@ -95,7 +95,7 @@ export class Player {
     this.#begin();
   }
 
-  /** A moved <video> pauses in some browsers. */
+  /** Continues playback: some browsers pause a <video> that is moved. */
   resume() {
     if (this.way === "whep") this.video.play().catch(() => {});
   }
@@ -124,7 +124,7 @@ export class Player {
     this.#timers[what] = setTimeout(action, Math.max(delay, 0));
   }
 
-  /** The other element stays where it is, unseen: browsers count no frames of a video that has no box. */
+  /** The other element keeps its place, invisible: browsers do not count the frames of a video that has no box. */
   #show(way) {
     this.way = way;
     this.root.dataset.way = way ?? "none";
@@ -140,7 +140,7 @@ export class Player {
     this.#counted = 0;
     this.#watchVideo(whep);
     if (this.way !== "mjpeg") this.#later("fallBack", this.#whepFailures > 0 ? 0 : FALL_BACK_MS, () => this.#mjpeg.join());
-    this.#later("giveUp", GIVE_UP_MS, () => this.#onWhepEnd(whep, { message: "no picture came" }));
+    this.#later("giveUp", GIVE_UP_MS, () => this.#onWhepEnd(whep, { message: "no frame arrived" }));
     try {
       await whep.start();
     } catch (error) {
@@ -154,7 +154,7 @@ export class Player {
     whep?.close();
   }
 
-  /** Calls for each frame that the browser has shown. */
+  /** Counts each frame that the browser shows. */
   #watchVideo(whep) {
     const { video } = this;
     if (!video.requestVideoFrameCallback) return;
@@ -166,7 +166,7 @@ export class Player {
     video.requestVideoFrameCallback(seen);
   }
 
-  /** For browsers that do not call, and videos that they do not call for: looks whether frames were counted. */
+  /** Reads the frame counter, for browsers and videos without frame callbacks. */
   #countFrames() {
     if (!this.#whep) return;
     const counted = this.video.getVideoPlaybackQuality?.().totalVideoFrames ?? 0;
@@ -182,7 +182,7 @@ export class Player {
     this.#show("whep");
     this.#mjpeg.leave();
     this.#mjpegFailures = 0;
-    // Only one that lasts counts as a success.
+    // Only a connection that stays open counts as a success.
     this.#later("steady", RENEW_MS, () => (this.#whepFailures = 0));
   }
 
@@ -195,7 +195,7 @@ export class Player {
     const worked = this.way === "whep" && this.#whepFailures === 0;
     if (this.way === "whep") this.#show(null);
     if (worked) {
-      // It did its work until now: once more, at once, with JPEG beside it.
+      // It worked until now: try again at once, with MJPEG in parallel.
       this.#whepFailures = 1;
       this.#tryWhep();
       return;
@@ -207,11 +207,11 @@ export class Player {
     this.#later("whep", pause, () => this.#tryWhep());
   }
 
-  /* JPEG */
+  /* MJPEG */
 
   #onJpeg() {
     this.#mjpegFailures = 0;
-    // Both may be under way for a moment: video is the better one.
+    // Both may be connected for a moment; WebRTC has priority.
     if (this.way === "whep" && !this.isStale) return;
     this.pictureAt = performance.now();
     this.#show("mjpeg");
@@ -227,26 +227,26 @@ export class Player {
     });
   }
 
-  /* The watch */
+  /* Periodic checks */
 
-  /** Called every LOOK_MS for all that are shown. */
+  /** Called every LOOK_MS for all connected players. */
   look(now) {
     this.#countFrames();
     const age = now - this.pictureAt;
     const still = this.#mjpeg.mode === "still";
     const limit = still ? 2 * stillPeriod() : Math.max(STALE_MS, this.rate > 0 ? 3000 / this.rate : 0);
     this.#setAge(this.way !== null && age > limit ? age : 0);
-    const patience = limit + RENEW_MS - STALE_MS;
-    if (age < patience || now - this.#renewedAt < patience) return;
+    const renewAfter = limit + RENEW_MS - STALE_MS;
+    if (age < renewAfter || now - this.#renewedAt < renewAfter) return;
     this.#renewedAt = now;
-    if (this.way === "whep" && this.#whep) this.#onWhepEnd(this.#whep, { message: "no more pictures came" });
+    if (this.way === "whep" && this.#whep) this.#onWhepEnd(this.#whep, { message: "no more frames arrived" });
     else if (this.way === "mjpeg" && this.#mjpeg.mode === "live") this.#onMjpegEnd();
   }
 
   #setAge(age) {
     this.root.classList.toggle("old", age > 0);
     this.note.hidden = age === 0;
-    setText(this.note, age > 0 ? `No new picture for ${Math.floor(age / 1000)} s` : "");
+    setText(this.note, age > 0 ? `No new frame for ${Math.floor(age / 1000)} s` : "");
   }
 }
 

@@ -1,4 +1,4 @@
-/* What was recorded of a stream: played here, saved, deleted. */
+/* The recordings of a stream: play, download, delete. */
 import { getJson, ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, icon, make, openDialog, setText } from "./dom.js";
 import { session } from "./session.js";
@@ -8,7 +8,7 @@ const REFRESH_MS = 10_000;
 const PAGE = 50;
 
 let name = null;
-/** The newest first; as many as were asked for so far. */
+/** The recordings loaded so far, the newest first. */
 let entries = [];
 let hasMore = false;
 let isLoaded = false;
@@ -17,7 +17,7 @@ let timer = null;
 
 const path = (before) => ofStream(name, `/recordings?limit=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
 
-/** Shows the recordings of this stream; null when none is shown. */
+/** Shows the recordings of a stream; null hides them. */
 export function open(stream) {
   [name, entries, hasMore, isLoaded, isRecorded] = [stream, [], false, false, false];
   clearTimeout(timer);
@@ -26,7 +26,7 @@ export function open(stream) {
   if (name !== null) refresh();
 }
 
-/** Whether the stream is being recorded: an empty list means something only then. */
+/** Sets whether the stream is recorded: only then an empty list is shown. */
 export function setRecorded(now) {
   if (now === isRecorded) return;
   isRecorded = now;
@@ -40,7 +40,7 @@ async function refresh() {
   try {
     const newest = await getJson(path());
     if (asked !== name) return;
-    // Those that were asked for before stay behind the newest.
+    // Older recordings that were loaded before stay in the list.
     const last = newest.at(-1)?.name;
     const behind = entries.findIndex((entry) => entry.name === last);
     const rest = behind < 0 ? [] : entries.slice(behind + 1);
@@ -51,9 +51,9 @@ async function refresh() {
     if (changed) show();
   } catch (error) {
     if (asked !== name) return;
-    // A service that does not list recordings: there is nothing to say.
+    // The service does not list recordings.
     if (error.isMissing) return;
-    problem = `The list cannot be had: ${error.message}`;
+    problem = `The recordings cannot be listed: ${error.message}`;
   }
   showSection(problem);
   timer = setTimeout(whenSeen, REFRESH_MS);
@@ -80,7 +80,7 @@ async function more() {
     entries.push(...older);
     show();
   } catch (error) {
-    complain(`The list cannot be had: ${error.message}`);
+    complain(`The recordings cannot be listed: ${error.message}`);
   }
 }
 
@@ -92,7 +92,7 @@ function show() {
   const chosen = byId("events-only").checked && events.length > 0 ? events : entries;
   const size = entries.reduce((sum, entry) => sum + entry.bytes, 0);
   setText(byId("recordings-sum"), entries.length ? `${entries.length}${hasMore ? "+" : ""} · ${bytes(size)}` : "");
-  // A list that is built anew must not take the focus away.
+  // Rebuilding the list must not lose the focus.
   const focused = document.activeElement?.dataset.key;
   byId("recordings-list").replaceChildren(...[...byDay(chosen)].flatMap(([title, group]) => [
     make("h4", { className: "day" }, title),
@@ -120,10 +120,10 @@ function row(entry) {
   save.setAttribute("aria-label", `Download the recording of ${at}`);
   const parts = [play, make("span", { className: "row-length" }, clock(entry.seconds)), make("span", { className: "row-size" }, bytes(entry.bytes))];
   const badges = make("span", { className: "row-badges" });
-  // Only the newest can be the one that is being written.
+  // Only the newest recording can be open for writing.
   const isOpen = !entry.complete && entry === entries[0];
   if (isOpen) badges.append(make("span", { className: "badge on" }, "recording"));
-  else if (!entry.complete) badges.append(make("span", { className: "badge cut" }, "cut off"));
+  else if (!entry.complete) badges.append(make("span", { className: "badge cut" }, "incomplete"));
   if (entry.event) badges.append(make("span", { className: "badge event" }, entry.event));
   parts.push(badges, save);
   if (session.mayOperate()) {
@@ -145,24 +145,24 @@ session.addEventListener("change", () => {
 });
 
 async function deleteRecording(entry, at) {
-  const text = `${entry.name}, ${bytes(entry.bytes)}. It cannot be brought back.`;
+  const text = `${entry.name}, ${bytes(entry.bytes)}. This cannot be undone.`;
   if (!(await confirmed(`Delete the recording of ${at}?`, text, "Delete"))) return;
   try {
     await remove(ofStream(name, `/recordings/${encodeURIComponent(entry.name)}`));
     entries = entries.filter((other) => other !== entry);
     show();
   } catch (error) {
-    complain(`${entry.name} was not deleted: ${error.message}`);
+    complain(`${entry.name}: the recording was not deleted: ${error.message}`);
   }
   if (name !== null) refresh();
 }
 
-/* ---- Playing ---- */
+/* ---- Playback ---- */
 
 const dialog = byId("player");
 const video = byId("player-video");
 
-/** An event tells the page, so that nothing else is played meanwhile. */
+/** Dispatches the event "change" when playback starts or ends, so that the page can pause the live video. */
 export const playing = new EventTarget();
 export const isPlaying = () => dialog.open;
 
@@ -180,7 +180,7 @@ function playRecording(entry) {
 video.addEventListener("error", () => {
   if (!video.hasAttribute("src")) return;
   byId("player-error").hidden = false;
-  setText(byId("player-error"), "This recording cannot be played here; try to download it.");
+  setText(byId("player-error"), "The browser cannot play this recording. Download it instead.");
 });
 
 dialog.addEventListener("close", () => {

@@ -1,20 +1,20 @@
-/* Who is there, and what they may do. */
+/* The logged-in user and the user's role. */
 import { Refusal, door, getJson, postJson, remove, setToken, whenForbidden } from "./api.js";
 import { byId, complain, make, setText } from "./dom.js";
 
 const PATH = "/api/v1/session";
 
-/** An event "change" tells that somebody came or left. */
+/** Dispatches the event "change" when user, role or state change. */
 export const session = new EventTarget();
 
-/** "unknown" before the first answer; "open": may see the streams; "closed": has to log in. */
+/** "unknown" before the first response; "open": the streams may be shown; "closed": a login is required. */
 session.state = "unknown";
 session.user = null;
 session.role = null;
-/** False where the service knows no users at all. */
+/** Whether the service has users. */
 session.hasLogin = false;
 
-/** What changes something is for operators. */
+/** Whether the user may change anything. */
 session.mayOperate = () => session.state === "open" && session.role !== "viewer";
 
 function set(state, answer = {}) {
@@ -27,11 +27,11 @@ function set(state, answer = {}) {
   if ([session.state, session.user, session.role].join() !== before) session.dispatchEvent(new Event("change"));
 }
 
-/** Asks the service who this is. Throws when it does not answer. */
+/** Requests user and role from the service. Throws when it does not respond. */
 export async function ask() {
   try {
     const answer = await getJson(PATH, { quiet: true });
-    // Where there are no users yet, nobody can log in.
+    // Without users there is no login.
     session.hasLogin = answer.login ?? true;
     set("open", answer);
   } catch (error) {
@@ -50,7 +50,7 @@ export async function ask() {
 function show() {
   const open = session.state === "open";
   byId("who").hidden = !open || session.user === null;
-  // On a phone there is room for the name only.
+  // In a separate element, because narrow screens show only the name.
   const role = make("span", { className: "role" }, ` · ${session.role}`);
   byId("who").replaceChildren(...(session.user === null ? [] : [session.user, role]));
   byId("log-out").hidden = !open || session.user === null;
@@ -58,7 +58,7 @@ function show() {
   byId("add").hidden = !session.mayOperate();
 }
 
-/* ---- Logging in ---- */
+/* ---- Login ---- */
 
 const form = byId("login-form");
 let countdown = null;
@@ -68,18 +68,18 @@ function fail(text) {
   setText(byId("login-error"), text);
 }
 
-/** Too many tries: says how long it takes, and opens the form again when it is over. */
+/** After too many attempts: shows the remaining time and enables the form when it has passed. */
 function hold(seconds) {
   const until = performance.now() + 1000 * seconds;
-  const tell = () => {
+  const showRest = () => {
     const left = Math.ceil((until - performance.now()) / 1000);
     byId("login-go").disabled = left > 0;
     fail(left > 0 ? `Too many attempts. Try again in ${left} s.` : "");
     if (left <= 0) clearInterval(countdown);
   };
   clearInterval(countdown);
-  countdown = setInterval(tell, 1000);
-  tell();
+  countdown = setInterval(showRest, 1000);
+  showRest();
 }
 
 form.addEventListener("submit", async (event) => {
@@ -119,9 +119,9 @@ byId("login-cancel").addEventListener("click", () => ask().catch((error) => comp
 door.addEventListener("closed", () => ask().catch(() => {}));
 whenForbidden(ask);
 
-/** Shows the form, ready to type. */
+/** Shows the form and focuses its first field. */
 export function openLogin() {
   byId("login").hidden = false;
-  // Only there for those who came by "Log in" and may see the streams without.
+  // Hidden here: it is shown only if the streams are visible without a login.
   byId("login-user").focus();
 }

@@ -1,4 +1,4 @@
-/* One picture as a file. */
+/* Saves a snapshot as a file. */
 import { ofStream, request } from "./api.js";
 import { announce, complain, make } from "./dom.js";
 import { fileTime } from "./words.js";
@@ -12,10 +12,10 @@ export async function saveSnapshot(name) {
     document.body.append(link);
     link.click();
     link.remove();
-    // The browser has begun to save it by then.
+    // By then the browser has started the download.
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
     announce(`Snapshot of ${name} saved`);
   } catch (error) {
-    complain(`${name}: no snapshot: ${error.message}`);
+    complain(`${name}: the snapshot failed: ${error.message}`);
   }
 }

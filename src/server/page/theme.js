@@ -1,8 +1,8 @@
 "use strict";
 
 /*
- * Light or dark: the system's wish, until somebody chooses otherwise here. A plain script at the head of the page, so
- * that the first thing drawn has the right colours.
+ * Light or dark theme: the system's setting, unless the user has selected the other one. This is a classic script in the
+ * page's head, so that the page is drawn in the right colours from the start.
  */
 (() => {
   const KEY = "maskcast.theme";
@@ -11,7 +11,7 @@
   try {
     chosen = localStorage.getItem(KEY);
   } catch {
-    // A browser that keeps nothing: the choice lasts as long as the page.
+    // No storage: the selection lasts until the page is closed.
   }
 
   const isDark = () => (chosen === null ? system.matches : chosen === "dark");
@@ -26,7 +26,7 @@
 
   function toggle() {
     const dark = !isDark();
-    // What the system wishes anyway is no choice: the page follows the system again.
+    // A selection equal to the system's setting is deleted: the page follows the system again.
     chosen = dark === system.matches ? null : dark ? "dark" : "light";
     try {
       if (chosen === null) localStorage.removeItem(KEY);

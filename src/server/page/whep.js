@@ -1,19 +1,19 @@
-/* Video by WHEP: one HTTP request with an offer, one answer, then WebRTC. */
+/* Video by WHEP: an HTTP request with an offer, a response with the answer, then WebRTC. */
 import { Refusal, request } from "./api.js";
 
-/** How long gathering addresses may hold up the offer. Those of this computer are there in a few milliseconds. */
+/** Maximum delay of the offer for gathering ICE candidates. Local candidates take a few milliseconds. */
 const GATHER_MS = 400;
 
-/** What the service has said of servers to find a way by. It says so with its answer, so they serve the next try. */
+/** STUN and TURN servers from the last response. The first attempt has none. */
 let iceServers = [];
 
-/** One viewing. It is used once: `start`, and `close` at the end, whatever became of it. */
+/** A WebRTC connection. Used once: `start`, then `close`, also after an error. */
 export class Whep {
   #connection = null;
   #session = null;
   #closed = false;
 
-  /** `onEnd` is called once with the reason when the connection fails after the start. */
+  /** `onEnd` is called once with the error when the connection fails after the start. */
   constructor(name, video, onEnd) {
     this.path = `/whep/${encodeURIComponent(name)}`;
     this.video = video;
@@ -24,7 +24,7 @@ export class Whep {
     return typeof RTCPeerConnection === "function";
   }
 
-  /** Throws a [Refusal] when the service says no; pictures come later, or not. */
+  /** Throws a [Refusal] when the service refuses. Frames arrive later, if at all. */
   async start() {
     const connection = (this.#connection = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" }));
     const transceiver = connection.addTransceiver("video", { direction: "recvonly" });
@@ -44,7 +44,7 @@ export class Whep {
       type: "application/sdp",
     });
     const location = response.headers.get("Location");
-    // A path of this service, whatever host it believes to have.
+    // Only the path: behind a proxy the service may have another host name.
     if (location !== null) this.#session = new URL(location, new URL(this.path, document.baseURI)).pathname;
     iceServers = servers(response.headers.get("Link") ?? "");
     const answer = await response.text();
@@ -56,7 +56,7 @@ export class Whep {
     for (const receiver of connection.getReceivers()) atOnce(receiver);
   }
 
-  /** Tells the service, too, so that it does not go on sending until it notices. */
+  /** Closes the connection here and at the service, which would otherwise send until a timeout. */
   close() {
     if (this.#closed) return;
     this.#closed = true;
@@ -78,7 +78,7 @@ export class Whep {
   }
 }
 
-/** Pictures are shown when they come: what is old is worth nothing here. */
+/** Shows frames as soon as they arrive, without a jitter buffer. */
 function atOnce(receiver) {
   if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
   if ("playoutDelayHint" in receiver) receiver.playoutDelayHint = 0;
@@ -101,7 +101,7 @@ function gathered(connection) {
   });
 }
 
-/** `Link: <turn:host:3478>; rel="ice-server"; username="…"; credential="…"`, perhaps several. */
+/** `Link: <turn:host:3478>; rel="ice-server"; username="…"; credential="…"`, one or more. */
 function servers(links) {
   const found = [];
   for (const [, urls, rest] of links.matchAll(/<((?:stun|turns?):[^>]*)>((?:\s*;\s*[\w-]+="(?:[^"\\]|\\.)*")*)/g)) {

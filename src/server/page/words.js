@@ -1,6 +1,6 @@
-/* Numbers and times in words. */
+/* Formats numbers and times for display. */
 
-/** 3700 → "1 h 1 min"; the two largest units. */
+/** A duration with its two largest units: 3700 → "1 h 1 min". */
 export function span(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   const first = units.findIndex(([, size]) => seconds >= size);
@@ -13,17 +13,17 @@ export function span(seconds) {
   }).join(" ");
 }
 
-/** Some languages have a space in it, where no line is to end. */
+/** The time of day. Spaces, which some languages have in it, become non-breaking. */
 export const timeOfDay = (at) => at.toLocaleTimeString().replaceAll(/\s/g, "\u00a0");
 
-/** The time of day, with the date when it is another day's. */
+/** The time of day, preceded by the date if it is not today. */
 export function moment(text) {
   const at = new Date(text);
   const today = at.toDateString() === new Date().toDateString();
   return today ? timeOfDay(at) : `${at.toLocaleDateString()} ${timeOfDay(at)}`;
 }
 
-/** A part of a whole, in per cent. */
+/** A part of a whole in percent. */
 export function share(part, whole) {
   if (part === 0) return "0";
   const percent = 100 * part / whole;
@@ -50,7 +50,7 @@ export function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
-/** A time for a file's name: "2026-11-25T14-03-22". Local, as the clock beside the picture. */
+/** A time for a file name: "2026-11-25T14-03-22". In local time. */
 export function fileTime(at) {
   const local = new Date(at.getTime() - at.getTimezoneOffset() * 60_000);
   return local.toISOString().slice(0, 19).replaceAll(":", "-");
