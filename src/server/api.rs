@@ -162,7 +162,7 @@ pub(super) async fn version(State(app): State<SharedApp>) -> Json<VersionReport>
 
 /// What the API says of a stream.
 pub(super) fn report_of(app: &App, name: &str, headers: &HeaderMap) -> Result<StreamReport, Problem> {
-    let rtsp = rtsp_authority(headers, app.view.rtsp, app.address);
+    let rtsp = rtsp_base(headers, app);
     match app.view.stream(name) {
         Some(stream) => Ok(report(&stream, &labels(&app.view), &rtsp)),
         None => Err(Problem::unknown_stream(name, &app.view.streams())),
@@ -224,7 +224,7 @@ pub(super) fn tenths(value: f64) -> f64 {
 }
 
 /// What stands before a stream's name in its RTSP address.
-fn rtsp_base(headers: &HeaderMap, app: &SharedApp) -> String {
+fn rtsp_base(headers: &HeaderMap, app: &App) -> String {
     let scheme = if app.tls() { "rtsps" } else { "rtsp" };
     format!("{scheme}://{}", rtsp_authority(headers, app.view.rtsp, app.address))
 }

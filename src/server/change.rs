@@ -281,6 +281,9 @@ mod tests {
                 assert_eq!(body["detail"], "the settings: 2 errors");
                 assert_eq!(body["errors"][0]["key"], "stream[gate].source");
             }
+            if path.ends_with("/gate") && status == 200 {
+                assert_eq!(body["links"]["rtsp"], "rtsp://127.0.0.1:8554/gate");
+            }
             if path.ends_with("overlay") {
                 assert_eq!((&body["remembered"], &body["reason"]), (&json!(false), &json!("read-only")));
             }
