@@ -43,7 +43,7 @@ AXE := .testdata/axe/axe.min.js
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api soak fuzz \
-	lint bench delay crowd clean
+	docs lint bench delay crowd clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -245,6 +245,11 @@ fuzz: setup $(CARGO_FUZZ) ## Feed what is read from outside with made-up input (
 			-max_total_time=$(or $(SECONDS),60) -dict=target/fuzz-corpus/words.dict -print_final_stats=1 \
 			-artifact_prefix=$(CURDIR)/target/fuzz-artifacts/$$target/ || exit 1; \
 	done
+
+docs: setup ## Write the references in docs/ from the code
+	cargo build --locked
+	@mkdir -p docs
+	target/debug/maskcast reference api > target/api.md && mv target/api.md docs/api.md
 
 lint: setup-trainer ## Formatting, clippy, documentation: no warnings
 	cargo fmt --all --check

@@ -390,7 +390,7 @@ fn the_page_of_the_api_shows_every_operation() {
     for id in ids {
         assert!(shown.contains(&format!("<h3 id=\"{id}\">")), "{id} is not in\n{shown}");
     }
-    assert!(shown.contains("The settings of another stream") || shown.contains("rtsp://10.0.0.7/stream1"), "{shown}");
+    assert!(shown.contains("The settings of a new stream") || shown.contains("rtsp://10.0.0.7/stream1"), "{shown}");
 }
 
 /// A configuration whose runtime never gets ready.

@@ -15,6 +15,7 @@ pub mod logging;
 pub mod manual;
 pub mod model;
 mod model_args;
+pub mod reference;
 pub mod run;
 pub mod segment;
 pub mod user;
@@ -93,6 +94,9 @@ pub enum Command {
     /// Write the manual pages into a folder that exists. Packages are made with it.
     #[command(hide = true)]
     Manual { folder: PathBuf },
+    /// Write a reference as Markdown to standard output. `make docs` writes the files in docs/ with it.
+    #[command(hide = true)]
+    Reference { topic: reference::Topic },
 }
 
 /// Runs a command to its end.
@@ -115,6 +119,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Manual { folder } => manual::write(Cli::command(), &folder)
             .map_err(|error| Failure::runtime(format!("{}: {error}", folder.display()))),
+        Command::Reference { topic } => reference::reference(topic),
     }
 }
 

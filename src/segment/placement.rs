@@ -10,15 +10,15 @@ use utoipa::ToSchema;
 
 use crate::config::Provider;
 
-/// The share of one provider in a run.
+/// The part of a model that one execution provider runs.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = PlacementPart)]
 pub struct ProviderShare {
-    /// ONNX Runtime's name without `ExecutionProvider`: `CPU`, `CUDA`, `Tensorrt`.
+    /// Name of the provider in ONNX Runtime, without `ExecutionProvider`: `CPU`, `CUDA` or `Tensorrt`.
     pub provider: String,
-    /// Nodes of the optimised graph; TensorRT makes one of many.
+    /// Number of nodes of the optimised graph. TensorRT merges many nodes into one.
     pub nodes: usize,
-    /// Of the time of all nodes, 0 to 1.
+    /// Share of the run time of all nodes, 0 to 1.
     pub time: f64,
 }
 

@@ -1,4 +1,4 @@
-//! The REST API: what the service shows of itself, as JSON.
+//! State of the streams and of the service, as JSON.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,93 +19,121 @@ use crate::config::{Show, hex};
 use crate::frame::{Label, Labels};
 use crate::view::{LegendEntry, ServiceView, StreamView};
 
-/// One stream of `/api/v1/streams`.
+/// State, statistics and settings of a stream. Counters start at 0 when the stream is started or restarted by a change.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Stream)]
 pub(super) struct StreamReport {
+    /// Name of the stream.
     #[schema(example = "gate")]
     name: String,
-    /// `starting`, `live`, `stale`, `waiting_for_keyframe` or `offline`.
+    /// `starting`: no frame since the service started. `live`: frames and masks arrive. `stale`: frames arrive, but the
+    /// newest mask is older than `max_mask_age`. `waiting_for_keyframe`: the source sends video that cannot be decoded
+    /// before its next keyframe. `offline`: no frames arrive.
     #[schema(example = "live")]
     state: &'static str,
-    /// Frames with a known fate: always `published + dropped`.
+    /// Captured frames that have been published or dropped: always `published + dropped`.
     captured: u64,
+    /// Frames that were published with their overlay.
     published: u64,
+    /// Captured frames that were not published.
     dropped: u64,
-    /// Reasons that occurred.
+    /// Dropped frames by reason; reasons that have not occurred are absent. `segmenter_busy`: a newer frame replaced it
+    /// before the model was free. `segment_failed`: the model failed. `overlay_busy`: a newer frame replaced it before the
+    /// overlay was drawn. `encoder_busy`: the encoder had not finished earlier frames. `late`: older than `max_latency`.
+    /// `output_failed`: the output did not accept it. `stopped`: the stream was stopped or restarted. `abandoned`: a stage
+    /// ended without a result.
     #[schema(value_type = BTreeMap<String, u64>)]
     dropped_by_reason: BTreeMap<&'static str, u64>,
+    /// Captured frames that are still being processed.
     in_flight: u64,
-    /// Published frames a second, over the last two seconds.
+    /// Published frames per second, mean of the last two seconds.
     fps: f64,
-    /// Median time from capture to publication, over the last two seconds.
+    /// Time from capture to publication in milliseconds, median of the last two seconds; null if no frame was published.
     latency_ms: Option<f64>,
-    /// Since when the state holds (RFC 3339).
+    /// When the stream entered its state (RFC 3339).
     since: String,
-    /// Why the stream is stale, waits for a keyframe or is offline.
+    /// Why the stream is `stale`, `waiting_for_keyframe` or `offline`; null in the other states.
     reason: Option<String>,
-    /// Without secrets.
+    /// URL of the source, without passwords and other secrets.
     #[schema(example = "rtsp://10.0.0.7/stream1")]
     source: String,
+    /// Which mask is drawn on which frame. `matched`: each frame with its own mask, other frames are dropped.
+    /// `full-rate`: every frame with the newest mask.
     show: Show,
+    /// Width of the frames in pixels; null before the first frame.
     width: Option<usize>,
+    /// Height of the frames in pixels; null before the first frame.
     height: Option<usize>,
     viewers: Viewers,
-    /// Media servers that get the stream as well.
+    /// Media servers that the stream is sent to.
     pushes: Vec<PushReport>,
-    /// Stages that panicked and were restarted.
+    /// How often a processing stage panicked and was restarted.
     panics: u64,
-    /// Connections to the source that were opened anew because their frames stayed late.
+    /// How often the connection to the source was closed and opened again because its frames stayed late.
     late_connections: u64,
+    /// The classes of the model as the stream draws them; empty before the model is loaded.
     legend: Vec<LegendReport>,
     links: Links,
+    /// The settings in effect, with defaults and without secrets.
     config: Settings,
 }
 
-/// Who looks, and how. Recordings and pushes are none of them.
+/// Number of connected viewers by protocol. Recordings and pushes are not counted.
 #[derive(Serialize, ToSchema)]
 struct Viewers {
+    /// RTSP clients that play the stream.
     rtsp: usize,
+    /// WebRTC viewers.
     webrtc: usize,
+    /// Open MJPEG responses.
     mjpeg: usize,
 }
 
-/// A media server that gets the stream as well.
+/// A media server that the stream is sent to.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Push)]
 struct PushReport {
-    /// The address without secrets.
+    /// URL of the media server, without passwords and other secrets.
     to: String,
-    /// `connecting`, `live`, or `waiting` for the next attempt.
+    /// `connecting`, `live`, or `waiting` (for the next attempt to connect).
     state: &'static str,
-    /// Why it waits.
+    /// Why the last attempt failed; null in the other states.
     reason: Option<String>,
+    /// Failed attempts and lost connections.
     failures: u64,
 }
 
-/// A class as the stream draws it.
+/// A class of the model as a stream draws it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LegendEntry)]
 struct LegendReport {
+    /// Name of the class.
     name: String,
+    /// Colour of the class, `#rrggbb`.
     #[schema(example = "#ff0000")]
     color: String,
+    /// Whether the class is not drawn.
     hidden: bool,
 }
 
-/// Where the stream is to be had.
+/// Addresses of the stream.
 #[derive(Serialize, ToSchema)]
 struct Links {
+    /// Path of the MJPEG response.
     mjpeg: String,
+    /// RTSP URL, with the host name that the request was sent to.
     rtsp: String,
+    /// Path for WebRTC viewers (WHEP).
     whep: String,
 }
 
-/// `/api/v1/version`
+/// Name, version and uptime of the service.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Version)]
 pub(super) struct VersionReport {
+    /// Always `maskcast`.
     name: &'static str,
+    /// Version of the program.
     version: &'static str,
     /// Seconds since the service started.
     uptime_s: f64,
@@ -113,7 +141,7 @@ pub(super) struct VersionReport {
 
 /// List the streams
 ///
-/// All of them, in the order of the configuration file.
+/// All streams, in the order of the configuration file.
 #[utoipa::path(
     get,
     path = "/api/v1/streams",
@@ -128,15 +156,17 @@ pub(super) async fn streams(State(app): State<SharedApp>, headers: HeaderMap) ->
 }
 
 /// Show a stream
+///
+/// State, statistics and settings of one stream.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}",
     operation_id = "show_stream",
     tag = "streams",
-    params(("name" = String, Path, description = "The stream's name.")),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     responses(
         (status = 200, description = "The stream.", body = StreamReport),
-        (status = 404, description = "There is no such stream."),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
     )
 )]
 pub(super) async fn stream(named: NamedStream, headers: HeaderMap) -> Json<StreamReport> {
@@ -144,13 +174,15 @@ pub(super) async fn stream(named: NamedStream, headers: HeaderMap) -> Json<Strea
     Json(report(named.stream(), &labels(&named.app.view), &rtsp))
 }
 
-/// Show which Maskcast this is
+/// Show the version
+///
+/// Name and version of the program, and how long the service has been running.
 #[utoipa::path(
     get,
     path = "/api/v1/version",
     operation_id = "version",
     tag = "service",
-    responses((status = 200, description = "Name and version.", body = VersionReport))
+    responses((status = 200, description = "Name, version and uptime.", body = VersionReport))
 )]
 pub(super) async fn version(State(app): State<SharedApp>) -> Json<VersionReport> {
     Json(VersionReport {
@@ -160,7 +192,7 @@ pub(super) async fn version(State(app): State<SharedApp>) -> Json<VersionReport>
     })
 }
 
-/// What the API says of a stream.
+/// The report of the stream `name`.
 pub(super) fn report_of(app: &App, name: &str, headers: &HeaderMap) -> Result<StreamReport, Problem> {
     let rtsp = rtsp_base(headers, app);
     match app.view.stream(name) {

@@ -84,7 +84,8 @@ async fn try_encoder(settings: &Object) {
 
 /// Add a stream
 ///
-/// It is checked as the configuration file is, started, and written to that file. Other streams do not notice.
+/// The settings are checked like the configuration file. Then the stream is written to that file and started. Other streams
+/// continue without interruption.
 #[utoipa::path(
     post,
     path = "/api/v1/streams",
@@ -92,11 +93,11 @@ async fn try_encoder(settings: &Object) {
     tag = "streams",
     request_body(content = NewStream, example = json!({"name": "gate", "source": "rtsp://10.0.0.7/stream1"})),
     responses(
-        (status = 201, description = "It has been started.", body = StreamReport,
-            headers(("Location" = String, description = "The stream's address."))),
-        (status = 403, description = "The source may not be set by the API."),
-        (status = 409, description = "There is a stream of this name, or the configuration file is broken or cannot be written."),
-        (status = 422, description = "All that is wrong with the settings."),
+        (status = 201, description = "The stream has been started.", body = StreamReport,
+            headers(("Location" = String, description = "Path of the stream in this API."))),
+        (status = 403, description = "The role is not sufficient, or the API may not set this source or folder; `errors` lists the settings."),
+        (status = 409, description = "A stream has this name already, or the configuration file has errors or cannot be written."),
+        (status = 422, description = "The settings are not valid; `errors` lists all errors."),
     )
 )]
 pub(super) async fn add(
@@ -117,24 +118,26 @@ pub(super) async fn add(
 
 /// Change a stream
 ///
-/// A JSON merge patch (RFC 7396): what is named is set, null takes a key out. The stream is restarted, unless only its
-/// overlay changes; its viewers keep their connections. The configuration file is changed likewise.
+/// The body is a JSON merge patch (RFC 7396): keys in it are set, and null deletes a key. The stream is restarted, unless only
+/// its overlay changes; viewers stay connected. The change is written to the configuration file.
 #[utoipa::path(
     patch,
     path = "/api/v1/streams/{name}",
     operation_id = "change_stream",
     tag = "streams",
-    params(("name" = String, Path, description = "The stream's name.")),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     request_body(
-        content((Settings = "application/merge-patch+json"), (Settings = "application/json")),
-        example = json!({"max_mask_age": "2s"})
+        content(
+            (Settings = "application/merge-patch+json", example = json!({"max_mask_age": "2s"})),
+            (Settings = "application/json", example = json!({"max_mask_age": "2s"})),
+        )
     ),
     responses(
-        (status = 200, description = "It runs with the new settings.", body = StreamReport),
-        (status = 403, description = "The source may not be set by the API."),
-        (status = 404, description = "There is no such stream."),
-        (status = 409, description = "The configuration file is broken or cannot be written."),
-        (status = 422, description = "All that is wrong with the settings."),
+        (status = 200, description = "The stream runs with the new settings.", body = StreamReport),
+        (status = 403, description = "The role is not sufficient, or the API may not set this source or folder; `errors` lists the settings."),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
+        (status = 409, description = "The configuration file has errors or cannot be written."),
+        (status = 422, description = "The settings are not valid; `errors` lists all errors."),
     )
 )]
 pub(super) async fn change(
@@ -151,17 +154,18 @@ pub(super) async fn change(
 
 /// Remove a stream
 ///
-/// Its viewers are let go, its recording ends properly, and the configuration file has it no longer. The only stream stays.
+/// Its viewers are disconnected, its recording is finished, and the stream is deleted from the configuration file. Recordings are
+/// kept. The only stream cannot be removed.
 #[utoipa::path(
     delete,
     path = "/api/v1/streams/{name}",
     operation_id = "remove_stream",
     tag = "streams",
-    params(("name" = String, Path, description = "The stream's name.")),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     responses(
-        (status = 204, description = "It is gone."),
-        (status = 404, description = "There is no such stream."),
-        (status = 409, description = "It is the only stream, or the configuration file is broken or cannot be written."),
+        (status = 204, description = "The stream has been removed."),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
+        (status = 409, description = "It is the only stream, or the configuration file has errors or cannot be written."),
     )
 )]
 pub(super) async fn remove(named: NamedStream) -> Result<StatusCode, Problem> {

@@ -56,19 +56,19 @@ pub(super) async fn live(
     typed(content_type(&headers), Body::from_stream(parts))
 }
 
-/// The next picture
+/// Get a snapshot
 ///
-/// With the overlay, as the stream's viewers see it.
+/// The next frame with its overlay, as viewers see it.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/snapshot.jpg",
     operation_id = "snapshot",
     tag = "pictures",
-    params(("name" = String, Path, description = "The stream's name.")),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     responses(
-        (status = 200, description = "A JPEG.", body = Vec<u8>, content_type = "image/jpeg"),
-        (status = 404, description = "There is no such stream."),
-        (status = 503, description = "There was no picture within 3 s."),
+        (status = 200, description = "The frame as JPEG.", body = Vec<u8>, content_type = "image/jpeg"),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
+        (status = 503, description = "No frame was published within 3 s."),
     )
 )]
 pub(super) async fn snapshot(named: NamedStream) -> Result<Response, Problem> {

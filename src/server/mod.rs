@@ -6,7 +6,7 @@
 //! | `/healthz`, `/readyz` | whether the process serves; whether every stream is live or known to be away |
 //! | `/metrics` | Prometheus text (`metrics`) |
 //! | `/api/v1/…` | streams, their settings, overlay and masks, model and version (`api`, `change`, `overlay`, `model`) |
-//! | `/api/v1/openapi.json`, `/api/docs` | what all of these are, made from the code, and a page for it (`openapi`) |
+//! | `/api/v1/openapi.json`, `/api/docs` | the OpenAPI document, made from the code, and a page that shows it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/api/v1/session` | logging in and out (`session`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
@@ -43,6 +43,7 @@ use crate::view::ServiceView;
 
 mod accept;
 mod api;
+mod api_reference;
 mod app;
 mod auth;
 mod body;
@@ -67,6 +68,8 @@ mod whep;
 
 #[cfg(test)]
 mod tests;
+
+pub use api_reference::markdown as api_reference;
 
 use accept::LimitedListener;
 use app::{App, NamedStream, SharedApp, stopped, typed, unknown_path};

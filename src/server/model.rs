@@ -1,4 +1,4 @@
-//! `/api/v1/model`: the model that runs, and the request for another one.
+//! `/api/v1/model`: the model that runs, and requests to load another one.
 
 use std::path::PathBuf;
 
@@ -25,38 +25,49 @@ const LONGEST_PATH: usize = 4095;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Model)]
 pub(super) struct ModelReport {
+    /// Name of the model.
     name: String,
+    /// Path of the ONNX file on the machine of the service.
     #[schema(value_type = String)]
     path: PathBuf,
-    /// The provider asked for first.
+    /// The first execution provider in the settings.
     requested: &'static str,
-    /// The provider that really runs it.
+    /// The execution provider that runs the model.
     actual: &'static str,
-    /// Which provider ran how many nodes and took which share of the time, 0 to 1, in a profiled run.
+    /// Which execution provider ran which part of the model, measured when the model was loaded.
     placement: Vec<ProviderShare>,
+    /// Execution providers in the settings that cannot run the model.
     refused: Vec<RefusedProvider>,
-    /// Share of the golden frame's pixels that differ from what the trainer got; null without a golden frame.
+    /// Share of the pixels of the model's golden frame (a test image in the file) whose class differs from the one that the
+    /// trainer recorded, 0 to 1; null if the file has no golden frame.
     golden_difference: Option<f64>,
+    /// Size of the model's input.
     input: InputSize,
-    /// How the mask is read from what the model gives.
+    /// How the mask is computed from the output of the model.
     #[schema(example = "float32 scores of 4 classes, nchw: the largest wins")]
     output: String,
-    /// Pixels of its masks, since it was loaded, whose class index has no label.
+    /// Mask pixels, since the model was loaded, whose class index has no label.
     unlabelled_pixels: u64,
-    /// The classes, by the index that a mask has for them.
+    /// The classes, in the order of the class index in masks.
     labels: Vec<ClassReport>,
+    /// Number of sessions that run the model in parallel.
     workers: usize,
+    /// CPU threads of each session.
     threads: usize,
+    /// Maximum number of frames in one run of the model.
     max_batch: usize,
-    /// Median time of a frame when it was loaded.
+    /// Time that the model takes for a frame in milliseconds, median of a measurement when the model was loaded.
     frame_ms: f64,
+    /// The newest request for another model; null if there was none since the service started.
     change: Option<ChangeReport>,
 }
 
-/// A provider that was asked for and does not run the model.
+/// An execution provider that cannot run the model.
 #[derive(Serialize, ToSchema)]
 struct RefusedProvider {
+    /// Name of the provider.
     provider: &'static str,
+    /// Why the provider cannot run the model.
     reason: String,
 }
 
@@ -64,47 +75,53 @@ struct RefusedProvider {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Class)]
 struct ClassReport {
+    /// Name of the class.
     #[schema(example = "sky")]
     name: String,
+    /// Colour of the class in the model, `#rrggbb`.
     #[schema(example = "#4682b4")]
     color: String,
 }
 
-/// In pixels.
+/// A size in pixels.
 #[derive(Serialize, ToSchema)]
 struct InputSize {
+    /// Width in pixels.
     width: usize,
+    /// Height in pixels.
     height: usize,
 }
 
-/// What became of the newest request for another model.
+/// State of the newest request for another model.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ModelChange)]
 pub(super) struct ChangeReport {
+    /// Path of the ONNX file.
     #[schema(value_type = String)]
     path: PathBuf,
-    /// `loading`, `done` or `refused`.
+    /// `loading`; `done`: the model runs; `refused`: the model before it continues to run.
     state: &'static str,
-    /// Why it was refused.
+    /// Why the model was refused; null in the other states.
     reason: Option<String>,
+    /// When the request entered this state (RFC 3339).
     at: String,
 }
 
 /// A request for another model.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ModelChangeBody {
-    /// An ONNX file on the service's machine, from the root on.
+pub(super) struct ModelRequest {
+    /// Absolute path of an ONNX file on the machine of the service, at most 4095 bytes.
     #[schema(value_type = String, example = "/srv/models/street.onnx")]
     path: PathBuf,
-    /// Take it although it runs on the CPU where the one before runs on a GPU.
+    /// Use the model even if it runs on the CPU and the current model runs on a GPU. Default: `false`.
     #[serde(default)]
     force: bool,
 }
 
 /// Show the model
 ///
-/// The one that runs and where it runs, and what became of the newest request for another one.
+/// The model that runs, its classes and its execution provider, and the state of the newest request for another model.
 #[utoipa::path(
     get,
     path = "/api/v1/model",
@@ -112,7 +129,7 @@ pub(super) struct ModelChangeBody {
     tag = "model",
     responses(
         (status = 200, description = "The model.", body = ModelReport),
-        (status = 503, description = "It is still being loaded."),
+        (status = 503, description = "The model is still being loaded. Try again after the seconds in `Retry-After`."),
     )
 )]
 pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelReport>, Problem> {
@@ -124,25 +141,26 @@ pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelRepor
 
 /// Use another model
 ///
-/// It is loaded and checked beside the one that runs; what comes of it is in `change` of the model.
+/// The new model is loaded and checked while the current model continues to run. The result is in `change` of `GET
+/// /api/v1/model`.
 #[utoipa::path(
     post,
     path = "/api/v1/model",
     operation_id = "use_model",
     tag = "model",
-    request_body = ModelChangeBody,
+    request_body(content = ModelRequest, example = json!({"path": "/srv/models/street.onnx"})),
     responses(
-        (status = 202, description = "It is being loaded.", body = ChangeReport),
-        (status = 409, description = "Another one is being loaded."),
-        (status = 422, description = "The body is no request for a model."),
-        (status = 503, description = "The first model is still being loaded."),
+        (status = 202, description = "The model is being loaded.", body = ChangeReport),
+        (status = 409, description = "Another model is being loaded already."),
+        (status = 422, description = "The body is not an object with an absolute `path`."),
+        (status = 503, description = "The first model is still being loaded. Try again after the seconds in `Retry-After`."),
     )
 )]
 pub(super) async fn change(
     State(app): State<SharedApp>,
-    request: Result<Json<ModelChangeBody>, JsonRejection>,
+    request: Result<Json<ModelRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
-    let Json(ModelChangeBody { path, force }) = request.map_err(Problem::from)?;
+    let Json(ModelRequest { path, force }) = request.map_err(Problem::from)?;
     let shown = path.to_string_lossy();
     let wrong = if !path.is_absolute() {
         Some("does not begin at the root")

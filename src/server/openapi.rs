@@ -1,5 +1,5 @@
-//! The API's description of itself (OpenAPI 3.1), made from the handlers that answer: a route that is not described there
-//! cannot be added here. And a page that shows it.
+//! The OpenAPI 3.1 document of the API, made from the handlers, and the page that shows it. A route without a
+//! `#[utoipa::path]` cannot be added here, so every operation is documented.
 
 use std::sync::LazyLock;
 
@@ -19,29 +19,24 @@ use super::{SharedApp, api, change, mjpeg, model, overlay, page, recordings, ses
 
 #[derive(OpenApi)]
 #[openapi(
-    info(
-        title = "Maskcast",
-        description = "Live semantic segmentation for cameras: the streams, how they are drawn, their pictures, the model.\n\
-                       Settings have the keys of the configuration file, and changes are written back to it. What is refused \
-                       is refused with a problem document (RFC 9457)."
-    ),
+    info(title = "Maskcast"),
     tags(
-        (name = "streams", description = "The streams and their settings."),
-        (name = "overlay", description = "How masks are drawn, changed while the stream runs."),
-        (name = "pictures", description = "Single pictures and masks."),
-        (name = "webrtc", description = "Watching in a browser."),
-        (name = "recordings", description = "What was recorded."),
-        (name = "model", description = "The model that all streams share."),
-        (name = "session", description = "Who is there."),
+        (name = "streams", description = "Streams: their state and their settings."),
+        (name = "overlay", description = "How the masks of a stream are drawn. Changes do not restart the stream."),
+        (name = "pictures", description = "The current frame and the current mask of a stream as image files."),
+        (name = "webrtc", description = "Watching a stream by WebRTC (WHEP)."),
+        (name = "recordings", description = "The recordings of a stream."),
+        (name = "model", description = "The segmentation model, which all streams share."),
+        (name = "session", description = "Login sessions of browsers."),
         (name = "service", description = "The service itself."),
     ),
     components(schemas(ProblemDocument, Fault))
 )]
 struct Api;
 
-/// All that is under `/api/v1` and `/whep`, with its description. New handlers carry `#[utoipa::path]` and are listed here.
+/// The routes under `/api/v1` and `/whep`, with their documentation. A new handler needs `#[utoipa::path]` and an entry here.
 pub(super) fn routes() -> OpenApiRouter<SharedApp> {
-    // A login is two words.
+    // A login has two short strings: its body has a lower limit than others.
     let sessions =
         routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LONGEST_LOGIN));
     OpenApiRouter::with_openapi(Api::openapi())
@@ -60,31 +55,34 @@ pub(super) fn routes() -> OpenApiRouter<SharedApp> {
         .routes(routes!(document))
 }
 
-/// This description of the API
+/// Get the OpenAPI document
+///
+/// The description of this API for programs, in OpenAPI 3.1.
 #[utoipa::path(
     get,
     path = "/api/v1/openapi.json",
     operation_id = "openapi",
     tag = "service",
-    responses((status = 200, description = "OpenAPI 3.1.", body = Object))
+    responses((status = 200, description = "The OpenAPI document.", body = Object))
 )]
 pub(super) async fn document() -> Response {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let description = describe(routes().into_openapi());
-        // Fails for maps whose keys are no strings; there are none, and a test reads the document.
-        description.to_json().unwrap_or_default()
+        // Serialization fails only for maps whose keys are not strings. There are none; a test reads the document.
+        described().to_json().unwrap_or_default()
     });
     typed("application/json", TEXT.as_str())
 }
 
-/// Adds what all operations have in common.
-fn describe(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+/// The OpenAPI document, with the parts that all operations have in common: security schemes and error responses.
+pub(super) fn described() -> utoipa::openapi::OpenApi {
+    let mut api = routes().into_openapi();
+    api.info.description = Some(include_str!("docs/introduction.md").trim().into());
     for item in api.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete, &mut item.put];
         operations.into_iter().flatten().for_each(complete);
     }
     let components = api.components.get_or_insert_default();
-    let about = "A session of the page; without TLS its name is `maskcast`. Changes carry X-CSRF-Token as well.";
+    let about = "A session of a browser. Without TLS the cookie's name is `maskcast`. Requests that change something need the header X-CSRF-Token.";
     let cookie = ApiKeyValue::with_description("__Host-maskcast", about);
     let schemes = [
         ("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie))),
@@ -96,13 +94,13 @@ fn describe(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
         components.add_security_scheme(name, scheme);
         security.push(SecurityRequirement::new(name, [""; 0]));
     }
-    // Where the service is open to everybody.
+    // A service without users, or with allow_anonymous, accepts requests without credentials.
     security.push(SecurityRequirement::default());
     api.security = Some(security);
     api
 }
 
-/// Every refusal is a problem document, and pictures have no schema.
+/// Every error response is a problem document. Content that is not JSON has no schema.
 fn complete(operation: &mut Operation) {
     let problem = || ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemDocument::name()))).build();
     let responses = &mut operation.responses.responses;
@@ -119,11 +117,12 @@ fn complete(operation: &mut Operation) {
             }
         }
     }
-    let other = ResponseBuilder::new().description("Why not.").content("application/problem+json", problem()).build();
+    let other =
+        ResponseBuilder::new().description("Any other error.").content("application/problem+json", problem()).build();
     responses.insert("default".into(), other.into());
 }
 
-/// `/api/docs` and what it loads, for viewers.
+/// `/api/docs` and the files that it loads, for viewers.
 pub(super) fn docs() -> Router<SharedApp> {
     Router::new()
         .route("/api/docs", get(async || page::asset(page::HTML, include_str!("docs/index.html"))))
@@ -138,8 +137,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_operation_is_described_and_every_reference_leads_somewhere() {
-        let api = serde_json::to_value(describe(routes().into_openapi())).unwrap();
+    fn every_operation_is_documented_and_every_reference_has_a_target() {
+        let api = serde_json::to_value(described()).unwrap();
         assert!(api["openapi"].as_str().unwrap().starts_with("3.1"), "{}", api["openapi"]);
         let mut ids = BTreeSet::new();
         for (path, item) in api["paths"].as_object().unwrap() {
@@ -161,7 +160,7 @@ mod tests {
         for reference in text.split("\"$ref\":\"").skip(1) {
             let (reference, _) = reference.split_once('"').unwrap();
             let pointer = reference.strip_prefix('#').unwrap();
-            assert!(api.pointer(pointer).is_some(), "{reference} leads nowhere");
+            assert!(api.pointer(pointer).is_some(), "{reference} has no target");
         }
         assert_eq!(api["components"]["schemas"]["NewStream"]["required"], serde_json::json!(["name", "source"]));
     }

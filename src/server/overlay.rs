@@ -1,4 +1,4 @@
-//! How a stream is drawn, changed while it runs, and the mask itself.
+//! The overlay settings of a stream, which can be changed while it runs, and its newest mask as PNG.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,63 +18,70 @@ use crate::config::{OverlayConfig, Style, hex};
 use crate::frame::Mask;
 use crate::view::request::{Change, ChangeOutcome};
 
-/// How a stream is drawn now.
+/// The overlay settings in effect.
 #[derive(Serialize, ToSchema)]
 pub(super) struct OverlayReport {
+    /// `tint`: class colours are blended over the frame. `contour`: lines along the borders of classes. `mask-only`: class
+    /// colours without the frame.
     style: Style,
-    /// 0 is invisible, 1 is opaque.
+    /// Opacity of the class colours: 0 is invisible, 1 is opaque.
     #[schema(minimum = 0, maximum = 1)]
     alpha: f64,
-    /// Classes that are not drawn.
+    /// Names of the classes that are not drawn.
     hide: Vec<String>,
-    /// Names and colours of the visible classes are drawn into the picture.
+    /// Whether a legend with names and colours of the visible classes is drawn into the frame.
     legend: bool,
-    /// Colours other than the model's.
+    /// Colours that replace those of the model: class name to `#rrggbb`.
     colors: BTreeMap<String, String>,
-    /// After a change: whether it is in the configuration file, or will be within a second.
+    /// Only in the response to a change: whether the change is in the configuration file, or will be within a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     remembered: Option<bool>,
-    /// Why it will be forgotten at the next start.
+    /// Only in the response to a change that could not be written to the configuration file: the error. The change is lost
+    /// at the next start.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-/// Show how a stream is drawn
+/// Show the overlay settings
+///
+/// The overlay settings of a stream, with defaults.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/overlay",
     operation_id = "show_overlay",
     tag = "overlay",
-    params(("name" = String, Path, description = "The stream's name.")),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     responses(
-        (status = 200, description = "The settings in force.", body = OverlayReport),
-        (status = 404, description = "There is no such stream."),
+        (status = 200, description = "The settings in effect.", body = OverlayReport),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
     )
 )]
 pub(super) async fn show(named: NamedStream) -> Json<OverlayReport> {
     Json(report(&named.app, &named.stream().config.overlay, None))
 }
 
-/// Change how a stream is drawn
+/// Change the overlay settings
 ///
-/// A JSON merge patch (RFC 7396), in force from the next frame on: nothing is restarted. It is written to the
-/// configuration file as well; where that cannot be, the answer says why. Before the model is loaded, only classes cannot be
-/// named.
+/// The body is a JSON merge patch (RFC 7396). The change applies from the next frame on, without a restart. It is also written
+/// to the configuration file; if that fails, `reason` in the response has the error. Settings that name classes (`hide`,
+/// `colors`) cannot be changed before the model is loaded.
 #[utoipa::path(
     patch,
     path = "/api/v1/streams/{name}/overlay",
     operation_id = "change_overlay",
     tag = "overlay",
-    params(("name" = String, Path, description = "The stream's name.")),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     request_body(
-        content((OverlaySettings = "application/merge-patch+json"), (OverlaySettings = "application/json")),
-        example = json!({"style": "contour", "hide": ["sky"]})
+        content(
+            (OverlaySettings = "application/merge-patch+json", example = json!({"style": "contour", "hide": ["sky"]})),
+            (OverlaySettings = "application/json", example = json!({"style": "contour", "hide": ["sky"]})),
+        )
     ),
     responses(
-        (status = 200, description = "The settings in force.", body = OverlayReport),
-        (status = 404, description = "There is no such stream."),
-        (status = 422, description = "All that is wrong with the settings; for classes, those that the model knows."),
-        (status = 503, description = "It names classes, and the model is still being loaded: try again after `Retry-After`."),
+        (status = 200, description = "The settings in effect.", body = OverlayReport),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
+        (status = 422, description = "The settings are not valid; `errors` lists all errors. For an unknown class it lists the classes of the model."),
+        (status = 503, description = "The settings name classes, but the model is still being loaded. Try again after the seconds in `Retry-After`."),
     )
 )]
 pub(super) async fn change(named: NamedStream, keys: KeyValueBody) -> Result<Json<OverlayReport>, Problem> {
@@ -105,23 +112,24 @@ fn report(app: &App, overlay: &OverlayConfig, made: Option<ChangeOutcome>) -> Ov
     }
 }
 
-/// The newest mask
+/// Get the newest mask
 ///
-/// One byte a pixel, at the model's size: the class index, whose names `/api/v1/model` lists in this order.
+/// A PNG with one byte per pixel, in the output size of the model. The byte is the class index: the position of the class in
+/// `labels` of `/api/v1/model`.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/mask.png",
     operation_id = "mask",
     tag = "pictures",
-    params(("name" = String, Path, description = "The stream's name.")),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     responses(
-        (status = 200, description = "An 8-bit grey PNG.", body = Vec<u8>, content_type = "image/png", headers(
-            ("X-Maskcast-Seq" = u64, description = "Number of the frame that the mask belongs to."),
-            ("X-Maskcast-Pts" = f64, description = "That frame's time in the source's time line, in seconds."),
+        (status = 200, description = "8-bit greyscale PNG.", body = Vec<u8>, content_type = "image/png", headers(
+            ("X-Maskcast-Seq" = u64, description = "Sequence number of the frame that the mask belongs to."),
+            ("X-Maskcast-Pts" = f64, description = "Presentation time of that frame in seconds."),
             ("X-Maskcast-Captured" = String, description = "When that frame was captured (RFC 3339)."),
         )),
-        (status = 404, description = "There is no such stream."),
-        (status = 503, description = "There is no mask: the source is away, or the model is still being loaded."),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
+        (status = 503, description = "There is no mask: the source is offline, or the model is still being loaded."),
     )
 )]
 pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {

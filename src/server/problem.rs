@@ -1,4 +1,4 @@
-//! What is refused, as a problem document (RFC 9457): readable by people and programs.
+//! Error responses as problem documents (RFC 9457).
 
 use std::error::Error;
 use std::sync::Arc;
@@ -31,34 +31,37 @@ const LOADING: u32 = 2;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemDocument<'a> {
-    /// `about:blank`: the status says it all.
+    /// Always `about:blank`: the status code classifies the error.
     r#type: &'static str,
+    /// Name of the status code.
     #[schema(example = "Not Found")]
     title: &'static str,
+    /// HTTP status code.
     #[schema(example = 404)]
     status: u16,
-    /// What is wrong, for people.
+    /// Description of the error.
     #[schema(example = "there is no stream \"gate\"")]
     detail: &'a str,
-    /// The streams that there are.
+    /// Names of all streams; only if a stream was not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     streams: Option<&'a [String]>,
-    /// Everything that is wrong with the settings.
+    /// All errors in the settings; only if settings are not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<&'a [Fault]>,
 }
 
-/// One thing that is wrong, and where.
+/// An error in the settings.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Fault {
-    /// The key's path; empty when it is about the whole.
+    /// Path of the key; empty if the error is not about one key.
     #[schema(example = "stream[gate].overlay.alpha")]
     key: String,
+    /// Description of the error.
     #[schema(example = "7 is not between 0 and 1")]
     problem: String,
-    /// What to do about it.
+    /// What to do, if known.
     help: Option<String>,
-    /// Of the configuration file, where the fault is in it.
+    /// Line in the configuration file; null if the error is in the request.
     line: Option<usize>,
 }
 

@@ -23,19 +23,23 @@ use crate::publish::recording::{Archive, Recording, RemoveError};
 const LIMIT: usize = 100;
 const MOST: usize = 1000;
 
-/// One recording of `/api/v1/streams/NAME/recordings`.
+/// A recording of a stream.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Recording)]
 pub(super) struct RecordingReport {
+    /// File name.
     name: String,
-    /// When its first picture was recorded (RFC 3339), in whole seconds.
+    /// Time of the first frame (RFC 3339), in whole seconds.
     start: String,
+    /// Length in seconds.
     seconds: f64,
+    /// File size in bytes.
     bytes: u64,
-    /// False while it is written, and for an MP4 that was cut off; it can be played all the same.
+    /// False while the file is being written, and for an MP4 file that was not finished. Such a file can be played.
     complete: bool,
-    /// The event that it was recorded for.
+    /// Name of the event that started the recording; null for a continuous recording.
     event: Option<String>,
+    /// Path of the file in this API.
     url: String,
 }
 
@@ -43,10 +47,10 @@ pub(super) struct RecordingReport {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
-    /// At most so many.
+    /// Maximum number of recordings in the response.
     #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
-    /// Those that began before this one, which the page before ended with.
+    /// File name: only recordings that started before this one. For the next page, the last name of this page.
     before: Option<String>,
 }
 
@@ -58,17 +62,17 @@ pub(super) struct FilePart {
 
 /// List a stream's recordings
 ///
-/// The newest first.
+/// The newest recording comes first.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/recordings",
     operation_id = "list_recordings",
     tag = "recordings",
-    params(("name" = String, Path, description = "The stream's name."), Page),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate"), Page),
     responses(
         (status = 200, description = "The recordings.", body = Vec<RecordingReport>),
-        (status = 400, description = "A limit or a name that means nothing."),
-        (status = 404, description = "There is no such stream."),
+        (status = 400, description = "`limit` is not a number in its range, or `before` is not the name of a recording."),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
     )
 )]
 pub(super) async fn list(
@@ -111,21 +115,21 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
 
 /// Download a recording
 ///
-/// The file, or the ranges of it that were asked for.
+/// The file, or one range of its bytes if the request has a `Range` header.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/recordings/{file}",
     operation_id = "download_recording",
     tag = "recordings",
     params(
-        ("name" = String, Path, description = "The stream's name."),
-        ("file" = String, Path, description = "The recording's name."),
+        ("name" = String, Path, description = "Name of the stream.", example = "gate"),
+        ("file" = String, Path, description = "File name of the recording."),
     ),
     responses(
         (status = 200, description = "The file.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
-        (status = 206, description = "Parts of it.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
-        (status = 404, description = "There is no such recording."),
-        (status = 416, description = "It has no such range."),
+        (status = 206, description = "The requested range of the file.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
+        (status = 404, description = "The stream has no recording of this name, or there is no such stream."),
+        (status = 416, description = "The range is not in the file."),
     )
 )]
 pub(super) async fn download(
@@ -185,20 +189,22 @@ fn is_one_range(range: &HeaderValue) -> bool {
     }
 }
 
-/// Remove a recording
+/// Delete a recording
+///
+/// Deletes the file.
 #[utoipa::path(
     delete,
     path = "/api/v1/streams/{name}/recordings/{file}",
     operation_id = "remove_recording",
     tag = "recordings",
     params(
-        ("name" = String, Path, description = "The stream's name."),
-        ("file" = String, Path, description = "The recording's name."),
+        ("name" = String, Path, description = "Name of the stream.", example = "gate"),
+        ("file" = String, Path, description = "File name of the recording."),
     ),
     responses(
-        (status = 204, description = "It is gone."),
-        (status = 404, description = "There is no such recording."),
-        (status = 409, description = "It is still being written."),
+        (status = 204, description = "The recording has been deleted."),
+        (status = 404, description = "The stream has no recording of this name, or there is no such stream."),
+        (status = 409, description = "The recording is still being written."),
     )
 )]
 pub(super) async fn remove(named: NamedStream, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {

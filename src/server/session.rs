@@ -19,44 +19,47 @@ use crate::access::{Denied, Identity};
 /// The most that a login can hold, in bytes.
 pub(super) const LONGEST_LOGIN: usize = 4 << 10;
 
-/// Who wants to log in.
+/// User and password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Login {
+    /// Name of the user.
     user: String,
+    /// Password of the user.
     password: String,
 }
 
-/// Who is there.
+/// The user that a request is authenticated as.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Session)]
 pub(super) struct SessionReport {
-    /// Null where nobody was asked.
+    /// Name of the user or token; null for a request that is accepted without credentials.
     user: Option<String>,
     /// `viewer` or `operator`.
     role: &'static str,
-    /// What requests that change something carry in `X-CSRF-Token`; null without a session.
+    /// The CSRF token of the session, for the header `X-CSRF-Token` of requests that change something; null without a session.
     csrf: Option<String>,
-    /// Whether there is anybody who could log in.
+    /// Whether any users are configured, so that a login is possible.
     login: bool,
 }
 
 /// Log in
 ///
-/// The answer sets the session's cookie. Programs need no session: they send a token or Basic with every request.
+/// Starts a session; the response sets its cookie. Programs do not need a session: they send a token, or a user and a
+/// password, with every request.
 #[utoipa::path(
     post,
     path = "/api/v1/session",
     operation_id = "log_in",
     tag = "session",
-    request_body = Login,
+    request_body(content = Login, example = json!({"user": "anna", "password": "PASSWORD"})),
     responses(
-        (status = 200, description = "Logged in.", body = SessionReport),
-        (status = 401, description = "No such user, or another password."),
-        (status = 413, description = "The body is too long."),
-        (status = 415, description = "The body is no JSON."),
-        (status = 422, description = "The body is something else."),
-        (status = 429, description = "Too many wrong passwords; Retry-After tells when to go on."),
+        (status = 200, description = "The session has started.", body = SessionReport),
+        (status = 401, description = "User or password is wrong."),
+        (status = 413, description = "The body is larger than 4 KiB."),
+        (status = 415, description = "The content type is not `application/json`."),
+        (status = 422, description = "The body is not an object with `user` and `password`."),
+        (status = 429, description = "Too many wrong passwords. Try again after the seconds in `Retry-After`."),
     )
 )]
 pub(super) async fn login(
@@ -88,15 +91,17 @@ pub(super) async fn login(
     Ok(([(header::SET_COOKIE, cookie)], Json(report(&app, &identity))).into_response())
 }
 
-/// Who is logged in
+/// Show the session
+///
+/// The user that the request is authenticated as, the role, and the session's CSRF token.
 #[utoipa::path(
     get,
     path = "/api/v1/session",
     operation_id = "show_session",
     tag = "session",
     responses(
-        (status = 200, description = "Whoever asks.", body = SessionReport),
-        (status = 401, description = "Nobody is, and everybody has to be."),
+        (status = 200, description = "The request is authenticated, or accepted without credentials.", body = SessionReport),
+        (status = 401, description = "The request has no valid credentials, and the service requires them."),
     )
 )]
 pub(super) async fn show(
@@ -111,12 +116,14 @@ pub(super) async fn show(
 }
 
 /// Log out
+///
+/// Ends the session of the request and deletes its cookie. Without a session, nothing changes.
 #[utoipa::path(
     delete,
     path = "/api/v1/session",
     operation_id = "log_out",
     tag = "session",
-    responses((status = 204, description = "Nobody is logged in any more."))
+    responses((status = 204, description = "The session has ended."))
 )]
 pub(super) async fn logout(
     State(app): State<SharedApp>,

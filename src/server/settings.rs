@@ -1,4 +1,7 @@
-//! A stream's settings as the API says and takes them: the keys of `[[stream]]` in the configuration file.
+//! The settings of a stream in requests and responses: the keys of `[[stream]]` in the configuration file.
+//!
+//! In the description of a field, ` Default: ` and ` Range: ` begin what the reference of the API shows in a column of its own.
+//! The defaults are not part of the schema: a client made from it could send them with each change.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,171 +15,202 @@ use crate::config::{
     SourceSpec, SourceUri, StreamConfig, Style, Transport, When, duration_text, hex,
 };
 
-/// The settings of a stream, with the keys of `[[stream]]` in the configuration file. Answers hold what is in force, with
-/// defaults filled in and without secrets; in requests, what is left out stays as it is, and null takes a key out.
+/// The settings of a stream, with the keys of `[[stream]]` in the configuration file. Responses contain the settings in effect,
+/// with defaults and without secrets. In a change, keys that are absent keep their value, and null deletes a key, so that its
+/// default applies.
 #[derive(Serialize, ToSchema)]
 #[schema(as = StreamSettings)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
-    /// Letters, digits, - and _; part of the stream's addresses. It cannot be changed.
+    /// Name of the stream: letters, digits, `-` and `_`. Part of its addresses. It cannot be changed.
     #[schema(example = "gate", max_length = 64)]
     name: Option<String>,
-    /// Where frames come from. Answers leave out what may be secret in it.
+    /// URL of the source. It may contain a user and a password (`rtsp://USER:PASSWORD@HOST/PATH`); responses omit them. The
+    /// API accepts the schemes and addresses that `server.api_sources` allows: by default `rtsp`, `rtsps`, `srt`, `http`,
+    /// `https` and `test`, and no addresses of the service's machine or its link. Range: at most 4096 bytes.
     #[schema(example = "rtsp://10.0.0.7/stream1")]
     source: Option<String>,
+    /// Which mask is drawn on which frame. `full-rate`: every frame is published with the newest mask. `matched`: each frame
+    /// is published with its own mask; frames that the model has no time for are dropped. Default: `full-rate`; `matched`
+    /// for a file with `speed` `max`.
     show: Option<Show>,
-    /// `full-rate`: a mask that is older is not drawn.
+    /// With `show` `full-rate`: a mask that is older is not drawn, and the stream is `stale`. Default: `1s`. Range: 50 ms to
+    /// 60 s.
     #[schema(example = "1s")]
     max_mask_age: Option<String>,
-    /// Frames that are older are dropped.
+    /// Frames of live sources that are older are dropped. Default: `1s`. Range: 200 ms to 60 s.
     #[schema(example = "1s")]
     max_latency: Option<String>,
-    /// No frame for this long is a fault.
+    /// If the source sends no frame for this time, it is treated as failed and the connection is opened again. Default:
+    /// `3s`. Range: 500 ms to 1 h.
     #[schema(example = "3s")]
     silence_timeout: Option<String>,
-    /// Files: start again at the end.
+    /// Only for files: whether playback starts again at the end. Default: `false`.
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
     looped: Option<bool>,
-    /// Files: `real-time` or `max`.
+    /// Only for files: `real-time`, or `max` for as fast as possible. Default: `real-time`.
     #[serde(skip_serializing_if = "Option::is_none")]
     speed: Option<&'static str>,
+    /// Only for RTSP: `tcp` receives video in the RTSP connection, `udp` in separate packets with less delay but possible
+    /// loss, `auto` tries UDP first and then TCP. Default: `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<Transport>,
-    /// RTSP: how long packets may wait for late ones.
+    /// Only for RTSP: how long received packets wait for delayed ones. Default: `100ms`. Range: 0 s to 10 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "100ms")]
     latency: Option<String>,
-    /// RTSP and HTTP.
+    /// Only for RTSP and HTTP: user name for the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
-    /// Never in answers. In requests only null, which takes it out: a password is written into the source's URL.
+    /// File with the password for the source. Absent from responses. Requests accept only null, which deletes the key; a
+    /// password is set in the URL of the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(null))]
     password_file: Option<String>,
-    /// The same.
+    /// Environment variable with the password for the source. Absent from responses. Requests accept only null, which
+    /// deletes the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(null))]
     password_env: Option<String>,
-    /// `rtsps` and `https`: a PEM file of authorities. In requests only null, which takes it out.
+    /// Only for `rtsps` and `https`: PEM file with trusted certificate authorities. Requests accept only null, which deletes
+    /// the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = json!(null))]
     tls_ca: Option<PathBuf>,
-    /// `rtsps`: SHA-256 of the camera's certificate, which is trusted then.
+    /// Only for `rtsps`: SHA-256 fingerprint of the camera's certificate, 64 hexadecimal digits. A certificate with this
+    /// fingerprint is trusted without an authority.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(null))]
     tls_fingerprint: Option<String>,
+    /// How masks are drawn.
     overlay: Option<OverlaySettings>,
+    /// How video is encoded.
     encode: Option<EncodeSettings>,
+    /// How the stream is recorded; null or absent if it is not recorded.
     record: Option<RecordSettings>,
-    /// Media servers that get the stream as well. Only in answers: they are set in the configuration file.
+    /// Media servers that the stream is sent to. Only in responses: they can be set only in the configuration file.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(read_only)]
     push: Option<Vec<PushSettings>>,
 }
 
-/// `[[stream.push]]`
+/// A media server that a stream is sent to: `[[stream.push]]`.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PushSettings {
-    /// Without what may be secret in it.
+    /// URL of the media server, without passwords and other secrets.
     #[schema(example = "rtsp://10.0.0.9/gate")]
     url: String,
+    /// User name for the media server.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
 }
 
-/// How the mask is drawn: `[stream.overlay]`.
+/// How masks are drawn: `[stream.overlay]`.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OverlaySettings {
+    /// `tint`: class colours are blended over the frame. `contour`: lines along the borders of classes. `mask-only`: class
+    /// colours without the frame. Default: `tint`.
     style: Option<Style>,
-    /// 0 is invisible, 1 is opaque.
+    /// Opacity of the class colours: 0 is invisible, 1 is opaque. Default: `0.45`.
     #[schema(minimum = 0, maximum = 1, example = 0.45)]
     alpha: Option<f64>,
-    /// Classes that are not drawn.
+    /// Names of the classes that are not drawn. Default: the class `background`, if the model has one.
     #[schema(example = json!(["sky"]))]
     hide: Option<Vec<String>>,
-    /// Draw names and colours of the visible classes into the picture.
+    /// Whether a legend with names and colours of the visible classes is drawn into the frame. Default: `true`.
     legend: Option<bool>,
-    /// Colours other than the model's, `#rrggbb`.
+    /// Colours that replace those of the model: class name to `#rrggbb`; in a change, null restores the model's colour.
     #[schema(example = json!({"car": "#ff0000"}))]
     colors: Option<BTreeMap<String, Option<String>>>,
 }
 
-/// `[stream.encode]`
+/// How video is encoded: `[stream.encode]`.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EncodeSettings {
+    /// The H.264 encoder. `nvenc`: NVIDIA GPUs. `vaapi`: GPUs of Intel and AMD. `v4l2`: Raspberry Pi, NVIDIA Jetson and other
+    /// boards. `x264` and `openh264`: the CPU. `auto`: the first of these that works. Default: `auto`.
     encoder: Option<EncoderChoice>,
-    /// kbit/s; 0 is by picture size and rate.
+    /// Bit rate in kbit/s, at least 50; 0 computes it from frame size and frame rate. Default: `0`.
     #[schema(maximum = 200_000, example = 0)]
     bitrate: Option<u32>,
-    /// Speed preset, as x264 names them; `auto` is each encoder's own for low delay.
+    /// Speed preset with a name of x264, from `ultrafast` to `placebo`; other encoders use their nearest preset. `auto` is the
+    /// preset of the encoder for low delay. Default: `auto`.
     #[schema(example = "auto")]
     preset: Option<String>,
-    /// Distance of keyframes.
+    /// Time between keyframes. Default: `2s`. Range: 100 ms to 60 s.
     #[schema(example = "2s")]
     keyframe_interval: Option<String>,
-    /// Of MJPEG pictures.
+    /// JPEG quality of MJPEG and snapshots. Default: `80`.
     #[schema(minimum = 1, maximum = 100, example = 80)]
     jpeg_quality: Option<u32>,
 }
 
-/// `[stream.record]`
+/// How a stream is recorded: `[stream.record]`.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecordSettings {
-    /// The folder for recordings. In requests one inside a folder that is recorded to already, or inside the service's own.
+    /// Folder for the recordings. Requests accept a folder inside one that the configuration file names already, or inside the
+    /// service's state folder (`/var/lib/maskcast`).
     #[schema(value_type = Option<String>, example = "/var/lib/maskcast/gate")]
     dir: Option<PathBuf>,
+    /// Container format: `mp4` (fragmented while it is written) or `mkv`. Default: `mp4`.
     format: Option<Container>,
-    /// A file that is this long is followed by another.
+    /// Length at which a new file is started. Default: `10m`. Range: 1 s to 24 h.
     #[schema(example = "10m")]
     segment: Option<String>,
-    /// Bytes after which a file is followed by another.
+    /// Size in bytes at which a new file is started. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 100_000)]
     segment_size: Option<u64>,
-    /// Recordings that began longer ago are removed.
+    /// Recordings that started longer ago are deleted. Default: no limit. Range: 1 min to 100 years.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "7d")]
     max_age: Option<String>,
-    /// Bytes that the stream's recordings may have together.
+    /// Total size of the stream's recordings in bytes; the oldest are deleted. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 100_000)]
     max_size: Option<u64>,
-    /// Bytes that stay free on the disk.
+    /// Free space on the disk in bytes. The oldest recordings are deleted to keep it; if none is left, recording pauses.
+    /// Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 100_000)]
     min_free: Option<u64>,
+    /// `always`, or `event`: from before the start of an event until after its end. Default: `always`.
     when: Option<When>,
+    /// Events that start a recording if `when` is `event`. Requests replace the whole list.
     event: Option<Vec<EventSettings>>,
 }
 
-/// `[[stream.record.event]]`: classes that cover enough of a zone for long enough.
+/// An event: classes that cover a given share of a zone for a given time. `[[stream.record.event]]`.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventSettings {
-    /// Part of the names of its files.
+    /// Name of the event: a letter, then letters, digits, `-` and `_`. Part of the file names of its recordings. Default:
+    /// `event`, then `event2` and so on.
     #[schema(example = "event", max_length = 32)]
     name: Option<String>,
+    /// Names of the classes.
     #[schema(example = json!(["person"]))]
     classes: Vec<String>,
-    /// Corners of a polygon in fractions of the picture's width and height; the whole picture where there is none.
+    /// Corners of a polygon as `[x, y]`, in fractions of the frame's width and height, 0 to 1; at least 3. Default: the whole
+    /// frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Vec<f64>>>, example = json!([[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]]))]
     zone: Option<Vec<[f64; 2]>>,
-    /// The least share of the zone's pixels.
+    /// Minimum share of the zone's pixels that have one of the classes. Default: `0.02`.
     #[schema(minimum = 0.0001, maximum = 1, example = 0.02)]
     share: Option<f64>,
-    /// For how long.
+    /// How long the share must be reached. Default: `2s`. Range: 0 s to 10 min.
     #[serde(rename = "for")]
     #[schema(example = "2s")]
     hold: Option<String>,
-    /// What is recorded from before.
+    /// Length of the recording before the event. Default: `5s`. Range: 0 s to 60 s.
     #[schema(example = "5s")]
     pre_roll: Option<String>,
-    /// What is recorded after they were last seen.
+    /// Length of the recording after the classes were last detected. Default: `10s`. Range: 0 s to 1 h.
     #[schema(example = "10s")]
     post_roll: Option<String>,
 }
@@ -276,7 +310,7 @@ impl From<&EventConfig> for EventSettings {
     }
 }
 
-/// The settings of a stream that is added: the same, and two of them are needed.
+/// The settings of a new stream: those of [`Settings`], of which `name` and `source` are required.
 pub(super) struct NewStream;
 
 impl PartialSchema for NewStream {
@@ -284,7 +318,8 @@ impl PartialSchema for NewStream {
         let mut schema = Settings::schema();
         if let RefOr::T(Schema::Object(object)) = &mut schema {
             object.required = vec!["name".into(), "source".into()];
-            object.description = Some("The settings of another stream, with the keys of `[[stream]]`.".into());
+            object.description =
+                Some("The settings of a new stream, with the keys of `[[stream]]` in the configuration file.".into());
         }
         schema
     }

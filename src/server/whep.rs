@@ -1,4 +1,4 @@
-//! WHEP (draft-ietf-request-whep): a viewer's offer by POST, its later candidates by PATCH, its end by DELETE.
+//! WHEP (draft-ietf-wish-whep): a viewer's offer by POST, its later candidates by PATCH, its end by DELETE.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -27,26 +27,27 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Watch a stream by WebRTC
 ///
-/// WHEP (draft-ietf-request-whep): an offer that receives H.264, answered with all candidates in it. Video follows by UDP.
+/// WHEP (draft-ietf-wish-whep). The offer must be able to receive H.264. The response is the SDP answer with all ICE candidates
+/// of the service; video follows over UDP.
 #[utoipa::path(
     post,
     path = "/whep/{name}",
     operation_id = "watch",
     tag = "webrtc",
-    params(("name" = String, Path, description = "The stream's name.")),
-    request_body(content = String, content_type = "application/sdp", description = "The offer (SDP)."),
+    params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
+    request_body(content = String, content_type = "application/sdp", description = "the SDP offer."),
     responses(
-        (status = 201, description = "The answer (SDP).", body = String, content_type = "application/sdp", headers(
-            ("Location" = String, description = "The viewer: for candidates that come later, and to leave."),
-            ("ETag" = String, description = "The ICE session."),
-            ("Accept-Patch" = String, description = "`application/trickle-ice-sdpfrag`"),
-            ("Link" = String, description = "STUN and TURN servers; one header each."),
+        (status = 201, description = "The SDP answer.", body = String, content_type = "application/sdp", headers(
+            ("Location" = String, description = "Path of the viewer: for further ICE candidates, and to disconnect."),
+            ("ETag" = String, description = "Identifies the ICE session."),
+            ("Accept-Patch" = String, description = "The media type of `PATCH`, `application/trickle-ice-sdpfrag`."),
+            ("Link" = String, description = "A STUN or TURN server that the client may use; one header for each server."),
         )),
-        (status = 400, description = "It is no SDP."),
-        (status = 404, description = "There is no such stream."),
-        (status = 415, description = "It is of another type."),
-        (status = 422, description = "Nothing that can be sent is wanted in it."),
-        (status = 503, description = "As many watch as `server.webrtc.max_viewers` allows."),
+        (status = 400, description = "The body is not SDP."),
+        (status = 404, description = "No stream has this name; `streams` lists the names."),
+        (status = 415, description = "The content type is not supported."),
+        (status = 422, description = "The offer cannot receive what the service sends."),
+        (status = 503, description = "The number of viewers is at `server.webrtc.max_viewers`, or too few file descriptors are free for another one."),
     )
 )]
 pub(super) async fn offer(
@@ -84,29 +85,29 @@ pub(super) async fn offer(
     Ok(response)
 }
 
-/// Tell candidates that were found after the offer
+/// Add ICE candidates
 ///
-/// Candidates only: ICE is not restarted.
+/// Adds candidates that the client found after it sent the offer (RFC 8840). ICE restarts are not supported.
 #[utoipa::path(
     patch,
     path = "/whep/{name}/{id}",
     operation_id = "add_candidates",
     tag = "webrtc",
     params(
-        ("name" = String, Path, description = "The stream's name."),
-        ("id" = String, Path, description = "The viewer, as `Location` has it."),
+        ("name" = String, Path, description = "Name of the stream.", example = "gate"),
+        ("id" = String, Path, description = "Identifier of the viewer, the last part of `Location`."),
     ),
     request_body(
         content = String,
         content_type = "application/trickle-ice-sdpfrag",
-        description = "Candidates (RFC 8840)."
+        description = "the candidates as an SDP fragment (RFC 8840)."
     ),
     responses(
-        (status = 204, description = "They are looked at."),
-        (status = 400, description = "It is no such fragment."),
-        (status = 404, description = "There is no such viewer."),
-        (status = 415, description = "It is of another type."),
-        (status = 422, description = "It asks for more."),
+        (status = 204, description = "The candidates have been added."),
+        (status = 400, description = "The body is not an SDP fragment."),
+        (status = 404, description = "No viewer of this stream has this identifier."),
+        (status = 415, description = "The content type is not supported."),
+        (status = 422, description = "The fragment asks for more than adding candidates."),
     )
 )]
 pub(super) async fn candidates(
@@ -119,19 +120,21 @@ pub(super) async fn candidates(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Leave
+/// Disconnect a viewer
+///
+/// Closes the WebRTC connection.
 #[utoipa::path(
     delete,
     path = "/whep/{name}/{id}",
     operation_id = "leave",
     tag = "webrtc",
     params(
-        ("name" = String, Path, description = "The stream's name."),
-        ("id" = String, Path, description = "The viewer, as `Location` has it."),
+        ("name" = String, Path, description = "Name of the stream.", example = "gate"),
+        ("id" = String, Path, description = "Identifier of the viewer, the last part of `Location`."),
     ),
     responses(
-        (status = 200, description = "The viewer is let go."),
-        (status = 404, description = "There is no such viewer."),
+        (status = 200, description = "The viewer has been disconnected."),
+        (status = 404, description = "No viewer of this stream has this identifier."),
     )
 )]
 pub(super) async fn leave(viewer: WhepPath) -> Result<StatusCode, Problem> {

@@ -1,11 +1,11 @@
 "use strict";
 
-/* Shows /api/v1/openapi.json: every operation with its parameters, body and answers, and an example of each. */
+/* Shows /api/v1/openapi.json: every operation with its parameters, request body and responses, with examples. */
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
 let api = null;
 
-/** An element with attributes and children; text stays text. */
+/** Creates an element with attributes and children. Strings become text nodes, never HTML. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -13,18 +13,23 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Text in which `words` are code. */
+/** Nodes for a text; parts between backticks become code elements. */
 function prose(text) {
   return text.split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));
 }
 
-/** What a reference leads to. */
+/** Paragraphs and headings for a Markdown text that has only these, and code between backticks. */
+function markdown(text) {
+  return text.split("\n\n").map((block) => (block.startsWith("## ") ? make("h2", {}, block.slice(3)) : make("p", {}, ...prose(block))));
+}
+
+/** The schema that a reference refers to; any other schema itself. */
 function resolve(schema) {
   if (!schema?.$ref) return schema ?? {};
   return schema.$ref.slice(2).split("/").reduce((place, key) => place?.[key], api) ?? {};
 }
 
-/** The schema without "or null". */
+/** The schema without the alternative null, references resolved. */
 function plain(schema) {
   const options = (schema?.oneOf ?? schema?.anyOf ?? []).filter((option) => option.type !== "null");
   return resolve(options.length === 1 ? options[0] : schema);
@@ -40,7 +45,7 @@ function typeName(schema) {
   return types.join(" or ") + bounds;
 }
 
-/** A value that fits the schema. */
+/** An example value for the schema. */
 function example(schema, depth = 0) {
   if (schema?.example !== undefined) return schema.example;
   if (schema?.examples?.length) return schema.examples[0];
@@ -57,11 +62,11 @@ function example(schema, depth = 0) {
   return { string: "…", integer: found.minimum ?? 0, number: found.minimum ?? 0, boolean: true }[type] ?? null;
 }
 
-/** Rows for the properties of an object, those of objects within it below them. */
+/** Table rows for the properties of an object, each followed by the rows of the object that it contains. */
 function rows(schema, prefix = "") {
   const found = plain(schema);
   return Object.entries(found.properties ?? {}).flatMap(([name, value]) => {
-    const needed = (found.required ?? []).includes(name) && !prefix ? " (needed)" : "";
+    const needed = (found.required ?? []).includes(name) && !prefix ? " (required)" : "";
     const about = value.description ?? plain(value).description ?? "";
     const row = make("tr", {},
       make("th", { scope: "row" }, make("code", {}, prefix + name), needed),
@@ -92,20 +97,20 @@ function content(described, title) {
   return parts;
 }
 
-/** Answers: the good ones with what they hold, the others in a line each. */
-function answers(responses) {
+/** Responses: successful ones with their content, errors with one line each. */
+function responseParts(responses) {
   const parts = [];
-  const refusals = [];
+  const errors = [];
   for (const [status, response] of Object.entries(responses)) {
     if (status.startsWith("2")) {
-      parts.push(make("h4", {}, `${status}: ${response.description}`), ...content(response, "Answer"));
+      parts.push(make("h4", {}, `${status}: ${response.description}`), ...content(response, "Response"));
     } else if (status !== "default") {
-      refusals.push(make("tr", {}, make("th", { scope: "row" }, status), make("td", {}, response.description)));
+      errors.push(make("tr", {}, make("th", { scope: "row" }, status), make("td", {}, response.description)));
     }
   }
-  if (refusals.length) {
-    parts.push(make("h4", {}, "Refusals"));
-    parts.push(make("table", {}, make("caption", {}, "Problem documents"), make("tbody", {}, ...refusals)));
+  if (errors.length) {
+    parts.push(make("h4", {}, "Errors"));
+    parts.push(make("table", {}, make("caption", {}, "Problem documents"), make("tbody", {}, ...errors)));
   }
   return parts;
 }
@@ -123,15 +128,15 @@ function operation(path, method, described) {
   if (parameters.length) {
     section.append(make("table", {}, make("caption", {}, "Parameters"), make("tbody", {}, ...parameters)));
   }
-  if (described.requestBody) section.append(make("h4", {}, "Body"), ...content(described.requestBody, "Body"));
-  section.append(...answers(described.responses ?? {}));
+  if (described.requestBody) section.append(make("h4", {}, "Request body"), ...content(described.requestBody, "Request body"));
+  section.append(...responseParts(described.responses ?? {}));
   return section;
 }
 
 function show() {
   const contents = document.getElementById("contents");
   const main = document.getElementById("operations");
-  document.getElementById("about").replaceChildren(...prose(`Version ${api.info.version}. ${api.info.description}`));
+  document.getElementById("about").replaceChildren(make("p", {}, `Version ${api.info.version}`), ...markdown(api.info.description));
   for (const tag of api.tags ?? []) {
     main.append(make("h2", {}, tag.name), make("p", {}, ...prose(tag.description ?? "")));
     for (const [path, item] of Object.entries(api.paths)) {
@@ -142,19 +147,19 @@ function show() {
       }
     }
   }
-  // The elements that an address names were not there when the page was loaded.
+  // The browser could not scroll to the operation in the address: its element did not exist when the page was loaded.
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
 fetch("/api/v1/openapi.json")
-  .then((answer) => {
-    if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
-    return answer.json();
+  .then((response) => {
+    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+    return response.json();
   })
   .then((described) => {
     api = described;
     show();
   })
   .catch((error) => {
-    document.getElementById("about").textContent = `The description of the API cannot be read: ${error.message}`;
+    document.getElementById("about").textContent = `The OpenAPI document /api/v1/openapi.json cannot be loaded: ${error.message}. Reload the page to try again.`;
   });

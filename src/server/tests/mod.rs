@@ -23,6 +23,7 @@ use crate::view::{ModelChangeState, ModelView, StreamView};
 mod limits;
 mod metrics;
 mod pictures;
+mod reference;
 
 pub(super) fn view(names: &[&str]) -> Arc<ServiceView> {
     let stream = |name: &&str| {
