@@ -15,7 +15,7 @@ use crate::users::Role;
 
 mod document;
 
-use document::{count_references, entries, items, options, request_schemas, schema_name};
+use document::{body_schemas, count_references, entries, items, options, schema_name, with_parts};
 
 const HEADER: &str = "# HTTP API\n\n<!-- Made by `make docs` from the doc comments in src/server. Do not edit. -->\n\n";
 
@@ -30,7 +30,9 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// When the OpenAPI document cannot be converted to JSON.
 pub fn markdown() -> Result<String, serde_json::Error> {
     let api = serde_json::to_value(openapi::described())?;
-    let reference = Reference { references: count_references(&api), request: request_schemas(&api), api: &api };
+    let bodies = body_schemas(&api);
+    let request = with_parts(&api, &bodies);
+    let reference = Reference { references: count_references(&api), bodies, request, api: &api };
     Ok(reference.write())
 }
 
@@ -38,7 +40,9 @@ struct Reference<'a> {
     api: &'a Value,
     /// How often each schema is referred to.
     references: BTreeMap<String, usize>,
-    /// Schemas that are part of a request's body: there it matters which fields are required.
+    /// Schemas that are the request body of an operation.
+    bodies: BTreeSet<String>,
+    /// Schemas that are part of a request body: there it matters which fields are required.
     request: BTreeSet<String>,
 }
 
@@ -219,7 +223,7 @@ impl Reference<'_> {
 
     /// Whether a schema is described only where it is used: as the body of one operation.
     fn is_inlined(&self, name: &str) -> bool {
-        self.request.contains(name) && self.references.get(name) == Some(&1)
+        self.bodies.contains(name) && self.references.get(name) == Some(&1)
     }
 }
 

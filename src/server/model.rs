@@ -141,8 +141,8 @@ pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelRepor
 
 /// Use another model
 ///
-/// The new model is loaded and checked while the current model continues to run. The result is in `change` of `GET
-/// /api/v1/model`.
+/// The new model is loaded and checked while the current model continues to run. The result is in `change` of
+/// `GET /api/v1/model`.
 #[utoipa::path(
     post,
     path = "/api/v1/model",

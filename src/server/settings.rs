@@ -52,7 +52,7 @@ pub(super) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     speed: Option<&'static str>,
     /// Only for RTSP: `tcp` receives video in the RTSP connection, `udp` in separate packets with less delay but possible
-    /// loss, `auto` tries UDP first and then TCP. Default: `auto`.
+    /// loss, `auto` tries UDP first and then TCP. Default: `tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<Transport>,
     /// Only for RTSP: how long received packets wait for delayed ones. Default: `100ms`. Range: 0 s to 10 s.

@@ -11,13 +11,17 @@ pub(super) fn count_references(value: &Value) -> BTreeMap<String, usize> {
     counts
 }
 
-/// The schemas of request bodies, with those that they consist of.
-pub(super) fn request_schemas(api: &Value) -> BTreeSet<String> {
+/// The schemas that are the request body of an operation.
+pub(super) fn body_schemas(api: &Value) -> BTreeSet<String> {
+    let operations = entries(&api["paths"]).flat_map(|(_, item)| entries(item));
+    let contents = operations.flat_map(|(_, operation)| entries(&operation["requestBody"]["content"]));
+    contents.filter_map(|(_, content)| schema_name(&content["schema"])).map(str::to_owned).collect()
+}
+
+/// These schemas, with those that they consist of.
+pub(super) fn with_parts(api: &Value, schemas: &BTreeSet<String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut open = Vec::new();
-    for item in entries(&api["paths"]).flat_map(|(_, item)| entries(item)) {
-        visit(&item.1["requestBody"], &mut |name| open.push(name.to_owned()));
-    }
+    let mut open: Vec<String> = schemas.iter().cloned().collect();
     while let Some(name) = open.pop() {
         if found.insert(name.clone()) {
             visit(&api["components"]["schemas"][&name], &mut |name| open.push(name.to_owned()));
