@@ -17,6 +17,7 @@ pub mod model;
 mod model_args;
 pub mod reference;
 pub mod run;
+pub mod schema;
 pub mod segment;
 pub mod user;
 
@@ -60,6 +61,14 @@ pub enum Command {
     Check {
         /// The TOML configuration.
         config: PathBuf,
+    },
+    /// Print the JSON Schema of configuration files: editors complete and check them with it.
+    #[command(after_help = "Example: maskcast schema > maskcast.schema.json\n\n\
+        Then write #:schema ./maskcast.schema.json as the first line of a configuration (Taplo, Even Better TOML).")]
+    Schema {
+        /// Write the documentation of all keys instead, as Markdown.
+        #[arg(long)]
+        markdown: bool,
     },
     /// Say what this machine offers: GStreamer, ONNX Runtime, providers, encoders, cameras, the model.
     #[command(after_help = "Examples:\n  maskcast doctor\n  maskcast doctor pipelines/demo.toml --json")]
@@ -108,6 +117,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run { config } => run::run(&config),
         Command::Segment(args) => segment::segment(&args),
         Command::Check { config } => check::check(&config),
+        Command::Schema { markdown } => schema::schema(markdown),
         Command::Doctor { config, json } => doctor::doctor(config.as_deref(), json),
         Command::Model { command } => model::model(&command),
         Command::Bench(args) => bench::bench(&args),

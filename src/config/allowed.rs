@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
-use super::SourceUri;
 use super::error::did_you_mean;
+use super::source::SourceUri;
 
 /// Taken where nothing else is said.
 const DEFAULT: [&str; 6] = ["rtsp", "rtsps", "srt", "http", "https", "test"];
@@ -78,14 +79,7 @@ impl ApiSources {
     /// # Errors
     /// Why not.
     pub fn check_kind(&self, uri: &SourceUri) -> Result<(), String> {
-        let scheme = match uri {
-            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => url.scheme(),
-            SourceUri::File(_) => "file",
-            SourceUri::V4l2(_) => "v4l2",
-            SourceUri::Libcamera(_) => "libcamera",
-            SourceUri::Test(_) => "test",
-            SourceUri::Gst(_) => "gst",
-        };
+        let scheme = uri.scheme();
         if self.schemes.contains(&scheme) {
             return Ok(());
         }
@@ -129,6 +123,23 @@ impl ApiSources {
             }
         }
         Ok(())
+    }
+}
+
+impl Serialize for ApiSources {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let networks = self.networks.iter().map(ToString::to_string);
+        serializer.collect_seq(self.schemes.iter().map(ToString::to_string).chain(networks))
+    }
+}
+
+impl<'de> Deserialize<'de> for ApiSources {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut sources = ApiSources::none();
+        for word in Vec::<String>::deserialize(deserializer)? {
+            sources.allow(&word).map_err(|(problem, _)| serde::de::Error::custom(problem))?;
+        }
+        Ok(sources.or_default_schemes())
     }
 }
 

@@ -5,7 +5,7 @@
 use serde_json::Value as Json;
 use toml_edit::{Array, RawString, Value};
 
-use super::edit::{EditError, says, to_toml};
+use super::toml_value::{EditError, to_toml, value_equals};
 
 /// Whether there are comments between the brackets.
 pub(super) fn has_comments(array: &Array) -> bool {
@@ -37,7 +37,7 @@ pub(super) fn exchange(array: &mut Array, values: &[Json], key: &str) -> Result<
     });
     let mut stay = Vec::new();
     for entry in entries {
-        if values.get(stay.len()).is_some_and(|value| says(&entry.value, value)) {
+        if values.get(stay.len()).is_some_and(|value| value_equals(&entry.value, value)) {
             stay.push(entry);
         }
     }
@@ -112,7 +112,7 @@ mod tests {
         exchange(array, values.as_array().unwrap(), "hide").unwrap();
         let text = document.to_string();
         let again: DocumentMut = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
-        assert!(says(again["hide"].as_value().unwrap(), values), "{text}");
+        assert!(value_equals(again["hide"].as_value().unwrap(), values), "{text}");
         text
     }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_asked_for_is_what_is_written() {
+    fn the_wanted_elements_are_written() {
         let one_line = "hide = [\"a\", \"b\" # both\n]\n";
         for text in [LIST, one_line, "hide = [ # none\n]\n", "hide = [\n  \"a\",\n  # later: b\n]\n"] {
             for values in [json!([]), json!(["b", "a"]), json!(["tree", "sky"]), json!(["a", "b", "c"]), json!(["x"])] {

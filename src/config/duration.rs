@@ -1,6 +1,10 @@
 //! Durations as people write them: `"500ms"`, `"3s"`, `"1.5m"`, `"1h"`, `"7d"`.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serializer};
 
 pub(super) const HELP: &str = r#"write "500ms", "3s", "1m" or a number of seconds"#;
 
@@ -35,6 +39,53 @@ pub fn show(duration: Duration) -> String {
         _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
         _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         _ => format!("{millis}ms"),
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&show(*duration))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(&text).ok_or_else(|| serde::de::Error::custom("not a duration"))
+}
+
+/// For `#[serde(with = …)]` on an `Option<Duration>`.
+pub(super) mod optional {
+    use super::{Deserializer, Duration, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        super::deserialize(deserializer).map(Some)
+    }
+}
+
+/// The schema of a duration. Its range is in `x-least` and `x-most`, written as durations.
+pub(super) struct DurationText;
+
+impl JsonSchema for DurationText {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "number"],
+            "pattern": r"^\s*[0-9.]+\s*(ms|s|m|min|h|d)\s*$",
+            "minimum": 0,
+            "x-check": "duration",
+        })
     }
 }
 

@@ -1,20 +1,17 @@
 //! Changes a configuration file's text, and keeps its comments, its order and its way of writing.
 //!
 //! Changes come as JSON with the keys of the file. A changed stream's keys are merged as RFC 7396 has it: what is named is
-//! set, `null` takes it out, tables are merged key by key. Nothing here knows which keys there are: the text that comes
-//! out is for [`super::parse`] to judge.
+//! set, `null` removes it, tables are merged key by key. The text that comes out is checked by
+//! [`super::parse`].
 
 use serde_json::Value as Json;
 use toml_edit::visit_mut::{VisitMut, visit_table_mut};
-use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
+use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-use super::ConfigError;
 use super::array::{exchange, has_comments};
-use super::error::did_you_mean;
-use super::reader::HOMES;
-
-/// Keys and values, as JSON has them.
-pub type Object = serde_json::Map<String, Json>;
+use super::error::{ConfigError, did_you_mean};
+use super::schema::{self, Object};
+use super::toml_value::{EditError, to_toml, value_equals};
 
 /// A change of one stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,22 +35,10 @@ impl Edit {
     }
 }
 
-/// Why a text cannot be changed so.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EditError {
-    #[error("the file is no TOML: {0}")]
-    Syntax(String),
-    #[error("the file has no stream {0:?}")]
-    NoStream(String),
-    /// A value that JSON has and TOML has not.
-    #[error("{0}")]
-    Value(ConfigError),
-}
-
 /// The text with the change made.
 ///
 /// # Errors
-/// When the text is no TOML, or has no such stream, or a value cannot be written as TOML.
+/// When the text is not TOML, or has no such stream, or a value cannot be written as TOML.
 pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     // A byte order mark is how some editors say UTF-8.
     let (mark, text) = match text.strip_prefix('\u{feff}') {
@@ -63,7 +48,7 @@ pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     // The document knows one kind of line end only: a file with both gets the shorter one.
     let windows = text.contains("\r\n") && text.matches('\n').count() == text.matches("\r\n").count();
     let unix = text.contains("\r\n").then(|| text.replace("\r\n", "\n"));
-    // A carriage return alone is no TOML, and shall not become a part of a line end: the whole text is refused for it.
+    // A carriage return alone is not TOML, and must not become a part of a line end: the whole text is refused.
     let unix = unix.filter(|unix| !unix.contains('\r'));
     let text = unix.as_deref().unwrap_or(text);
     let mut document: DocumentMut =
@@ -92,24 +77,22 @@ pub(super) fn merged(objects: [&Object; 2], key: &str) -> Result<String, EditErr
     Ok(document.to_string())
 }
 
-/// The keys of a patch that are to be taken out, and that nobody knows: a slip of the pen that would go unnoticed otherwise,
-/// for what is taken out is not there to be judged. `table` is the name of the patched one, as `stream.overlay`.
+/// An error for each unknown key that a patch removes: it would go unnoticed otherwise, for what is removed is not read.
+/// `table` is the path of the patched table, as `stream.overlay`; `key` is its key path in errors.
 pub fn unknown_nulls(patch: &Object, table: &str, key: &str) -> Vec<ConfigError> {
-    let is_home = |home: &str, table: &str| home.trim_matches(['[', ']']) == table;
+    let known = schema::table(table);
     let mut errors = Vec::new();
     for (name, value) in patch {
         let inner = format!("{table}.{name}");
-        let is_table = HOMES.iter().any(|(home, _)| is_home(home, &inner));
-        let keys: Vec<&str> =
-            HOMES.iter().filter(|(home, _)| is_home(home, table)).flat_map(|(_, keys)| keys.iter().copied()).collect();
-        let is_key = keys.contains(&name.as_str());
+        let is_table = schema::table(&inner).is_some();
+        let is_key = known.is_some_and(|table| table.key(name).is_some());
         match value {
             Json::Object(patch) if is_table => errors.extend(unknown_nulls(patch, &inner, &format!("{key}.{name}"))),
-            Json::Null if !is_table && !is_key => errors.push(ConfigError {
+            Json::Null if !is_key => errors.push(ConfigError {
                 key: format!("{key}.{name}"),
                 line: None,
                 problem: "unknown key".into(),
-                help: Some(did_you_mean(name, keys)),
+                help: Some(did_you_mean(name, known.into_iter().flat_map(|table| table.keys()).map(|(name, _)| name))),
             }),
             _ => {}
         }
@@ -266,7 +249,7 @@ fn merge(table: &mut dyn TableLike, patch: &Object, key: &str, form: Form) -> Re
             },
             value => match table.get_mut(name).and_then(Item::as_value_mut) {
                 // As it is written, with whatever stands between its brackets.
-                Some(known) if says(known, value) => {}
+                Some(known) if value_equals(known, value) => {}
                 Some(Value::Array(known)) if value.is_array() && has_comments(known) => {
                     let Json::Array(values) = value else { continue };
                     exchange(known, values, &key)?;
@@ -294,59 +277,13 @@ fn close_up(table: &mut dyn TableLike) {
     }
 }
 
-/// Whether a value of the text is this one already.
-pub(super) fn says(known: &Value, value: &Json) -> bool {
-    match (known, value) {
-        (Value::String(known), Json::String(value)) => known.value() == value,
-        (Value::Integer(known), Json::Number(value)) => value.as_i64() == Some(*known.value()),
-        (Value::Float(known), Json::Number(value)) => value.as_f64() == Some(*known.value()),
-        (Value::Boolean(known), Json::Bool(value)) => known.value() == value,
-        (Value::Array(known), Json::Array(values)) => {
-            known.len() == values.len() && known.iter().zip(values).all(|(known, value)| says(known, value))
-        }
-        (Value::InlineTable(known), Json::Object(values)) => {
-            known.len() == values.len()
-                && known.iter().all(|(name, known)| values.get(name).is_some_and(|value| says(known, value)))
-        }
-        _ => false,
-    }
-}
-
-pub(super) fn to_toml(value: &Json, key: &str) -> Result<Value, EditError> {
-    let cannot = |problem: &str| {
-        EditError::Value(ConfigError { key: key.to_owned(), line: None, problem: problem.into(), help: None })
-    };
-    Ok(match value {
-        Json::Null => return Err(cannot("must not be null in a list")),
-        Json::Bool(value) => (*value).into(),
-        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => integer.into(),
-            (None, Some(float)) => float.into(),
-            (None, None) => return Err(cannot("is no number that can be written")),
-        },
-        Json::String(text) => text.as_str().into(),
-        Json::Array(values) => {
-            let mut array = Array::new();
-            for (i, value) in values.iter().enumerate() {
-                array.push(to_toml(value, &format!("{key}[{i}]"))?);
-            }
-            array.into()
-        }
-        Json::Object(values) => {
-            let mut table = InlineTable::new();
-            merge(&mut table, values, key, Form::Inline)?;
-            table.into()
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn object(value: Json) -> Object {
-        let Json::Object(object) = value else { panic!("{value} is no object") };
+        let Json::Object(object) = value else { panic!("{value} is not an object") };
         object
     }
 
@@ -401,7 +338,7 @@ http = "127.0.0.1:8080"
     }
 
     #[test]
-    fn what_is_said_already_is_not_written_again_and_null_takes_out() {
+    fn a_value_that_is_written_already_is_not_written_again_and_null_removes() {
         let same = json!({"max_latency": "2s", "overlay": {"hide": ["sky"], "style": "tint"}, "show": null});
         assert_eq!(edit(FILE, &change("yard", same)).unwrap(), FILE);
         let less = edit(FILE, &change("yard", json!({"overlay": {"style": null}, "max_latency": null}))).unwrap();
@@ -463,7 +400,7 @@ http = "127.0.0.1:8080"
     }
 
     #[test]
-    fn what_toml_cannot_say_is_named() {
+    fn a_value_that_toml_does_not_have_is_named() {
         let Err(EditError::Value(error)) = edit(FILE, &change("gate", json!({"overlay": {"hide": ["a", null]}})))
         else {
             panic!("a null in a list")
@@ -473,7 +410,7 @@ http = "127.0.0.1:8080"
     }
 
     #[test]
-    fn a_key_that_nobody_knows_cannot_be_taken_out() {
+    fn an_unknown_key_cannot_be_removed() {
         let patch = json!({"": null, "show": null, "overlay": {"alhpa": null, "alpha": null, "colors": {"car": null}},
                            "encode": null, "record": {"event": null}, "push": null, "x": 1});
         let errors = unknown_nulls(&object(patch), "stream", "stream[gate]");
@@ -490,7 +427,7 @@ http = "127.0.0.1:8080"
     }
 
     #[test]
-    fn a_stray_carriage_return_is_no_toml() {
+    fn a_stray_carriage_return_is_not_toml() {
         let text = "[[stream]]\r\nname = \"a\"\r\r\n";
         assert!(matches!(edit(text, &Edit::Remove { stream: "a".into() }), Err(EditError::Syntax(_))));
     }

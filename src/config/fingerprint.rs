@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of a certificate in DER, as `openssl x509 -fingerprint -sha256` prints it: `AB:CD:…`, 32 bytes.
@@ -39,6 +40,19 @@ impl fmt::Display for CertificateFingerprint {
             write!(f, "{}{byte:02X}", if i == 0 { "" } else { ":" })?;
         }
         Ok(())
+    }
+}
+
+impl Serialize for CertificateFingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for CertificateFingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        CertificateFingerprint::parse(&text).ok_or_else(|| serde::de::Error::custom("not a fingerprint"))
     }
 }
 

@@ -1,72 +1,92 @@
-//! Overlay settings by themselves: changed while a stream runs, and written back to where the file has them.
+//! `[stream.overlay]`: how the mask is drawn.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use serde_json::{Value as Json, json};
-use toml::de::DeTable;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value as Json;
+use utoipa::ToSchema;
 
-use super::edit::{EditError, Object, merged, unknown_nulls};
-use super::reader::Document;
-use super::stream::read_overlay;
-use super::{ConfigError, OverlayConfig, Rgb};
+use super::value::Value;
+use crate::frame::Rgb;
 
-/// The settings with a JSON merge patch (RFC 7396) applied to them: what it sets to `null` gets its default. `key` is the
-/// key path of the settings in errors.
-///
-/// # Errors
-/// All that is wrong with the patch, as in a file.
-pub fn patched_overlay(overlay: &OverlayConfig, patch: &Object, key: &str) -> Result<OverlayConfig, Vec<ConfigError>> {
-    let unknown = unknown_nulls(patch, "stream.overlay", key);
-    if !unknown.is_empty() {
-        return Err(unknown);
+/// How the mask is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Style {
+    /// Class colours blended over the frame.
+    Tint,
+    /// Lines along class borders.
+    Contour,
+    /// Class colours alone.
+    MaskOnly,
+}
+
+impl Style {
+    pub const ALL: [Style; 3] = [Style::Tint, Style::Contour, Style::MaskOnly];
+
+    /// The name in the configuration and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Style::Tint => "tint",
+            Style::Contour => "contour",
+            Style::MaskOnly => "mask-only",
+        }
     }
-    let text = merged([&overlay_object(overlay), patch], key).map_err(|error| match error {
-        EditError::Value(error) => vec![error],
-        error => vec![whole(key, error.to_string())],
-    })?;
-    let table = DeTable::parse(&text).map_err(|error| vec![whole(key, error.message().replace('\n', ", "))])?;
-    let document = Document::new(&text, PathBuf::new(), &|_| None);
-    let patched = read_overlay(&document.root(table.get_ref()).renamed(key.to_owned()));
-    let mut errors = document.into_errors();
-    // The lines are those of a text that nobody has written.
-    errors.iter_mut().for_each(|error| error.line = None);
-    if errors.is_empty() { Ok(patched) } else { Err(errors) }
 }
 
-fn whole(key: &str, problem: String) -> ConfigError {
-    ConfigError { key: key.to_owned(), line: None, problem, help: None }
+/// How the mask is drawn on the stream's frames. The page and the API change these settings while the stream runs.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("x-applies" = "next-frame"))]
+pub struct OverlayConfig {
+    /// How the mask is drawn.
+    pub style: Style,
+    /// Strength of the overlay: 0 = invisible, 1 = opaque.
+    #[serde(serialize_with = "as_written")]
+    #[schemars(range(min = 0, max = 1), extend("x-help" = "0 is invisible, 1 is opaque"))]
+    pub alpha: f32,
+    /// Classes of the model that are not drawn, by their labels. Without this key, a class named `background` is not drawn: it
+    /// would cover everything else.
+    #[schemars(extend("x-help" = "write [\"sky\"]", "x-default" = "a class named `background`"))]
+    pub hide: Option<Vec<String>>,
+    /// Draw names and colours of the visible classes into the frame.
+    pub legend: bool,
+    /// Colours of classes, instead of the model's: `{ car = "#ff0000" }`.
+    #[serde(with = "colors")]
+    #[schemars(with = "BTreeMap<String, Color>", extend("x-default" = "the model's colours"))]
+    pub colors: Vec<(String, Rgb)>,
 }
 
-/// The settings with the keys of the file.
-pub fn overlay_object(overlay: &OverlayConfig) -> Object {
-    let colors = overlay.colors.iter().map(|(name, color)| (name.clone(), hex(*color).into()));
-    let mut object = Object::from_iter([
-        ("style".to_owned(), overlay.style.name().into()),
-        ("alpha".to_owned(), json!(overlay.alpha_exact())),
-        ("legend".to_owned(), overlay.legend.into()),
-        ("colors".to_owned(), Json::Object(colors.collect())),
-    ]);
-    if let Some(hide) = &overlay.hide {
-        object.insert("hide".to_owned(), hide.clone().into());
+impl Default for OverlayConfig {
+    fn default() -> Self {
+        OverlayConfig { style: Style::Tint, alpha: 0.45, hide: None, legend: true, colors: Vec::new() }
     }
-    object
 }
 
-/// The merge patch that makes `to` of `from`; empty when they are the same.
-pub fn overlay_difference(from: &OverlayConfig, to: &OverlayConfig) -> Object {
-    let mut patch = difference(&overlay_object(from), &overlay_object(to));
-    // A table within is merged, not replaced.
-    if let Some(Json::Object(colors)) = patch.get_mut("colors") {
-        let before = from.colors.iter().map(|(name, color)| (name.clone(), hex(*color).into())).collect();
-        *colors = difference(&before, colors);
+impl OverlayConfig {
+    /// Whether the class of this name is not drawn.
+    pub fn hides(&self, name: &str) -> bool {
+        match &self.hide {
+            Some(hidden) => hidden.iter().any(|hidden| hidden == name),
+            None => name.eq_ignore_ascii_case("background"),
+        }
     }
-    patch
+
+    /// `alpha` as it was written: 0.45, not 0.44999998807907104.
+    pub fn alpha_exact(&self) -> f64 {
+        exact(self.alpha)
+    }
 }
 
-fn difference(from: &Object, to: &Object) -> Object {
-    let gone = from.keys().filter(|key| !to.contains_key(*key)).map(|key| (key.clone(), Json::Null));
-    let other = to.iter().filter(|(key, value)| from.get(*key) != Some(value));
-    gone.chain(other.map(|(key, value)| (key.clone(), value.clone()))).collect()
+fn exact(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
+}
+
+fn as_written<S: Serializer>(number: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(exact(*number))
 }
 
 /// `#rrggbb`
@@ -74,70 +94,66 @@ pub fn hex(Rgb(r, g, b): Rgb) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 
-impl OverlayConfig {
-    /// `alpha` as it was written: 0.45, not 0.44999998807907104.
-    pub fn alpha_exact(&self) -> f64 {
-        self.alpha.to_string().parse().unwrap_or(f64::from(self.alpha))
+fn parse_hex(text: &str) -> Option<Rgb> {
+    let digits = text.strip_prefix('#').filter(|d| d.len() == 6 && d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let rgb = u32::from_str_radix(digits, 16).ok()?;
+    Some(Rgb((rgb >> 16) as u8, (rgb >> 8) as u8, rgb as u8))
+}
+
+/// The schema of a colour.
+struct Color;
+
+impl JsonSchema for Color {
+    fn schema_name() -> Cow<'static, str> {
+        "Color".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "array"],
+            "pattern": "^#[0-9A-Fa-f]{6}$",
+            "items": { "type": "integer", "minimum": 0, "maximum": 255 },
+            "minItems": 3,
+            "maxItems": 3,
+            "x-check": "color",
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Style;
-
-    fn patched(overlay: &OverlayConfig, patch: Json) -> Result<OverlayConfig, Vec<String>> {
-        let Json::Object(patch) = patch else { panic!("no object") };
-        patched_overlay(overlay, &patch, "stream[gate].overlay")
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn a_patch_changes_what_it_names_and_null_is_the_default() {
-        let default = OverlayConfig::default();
-        let patch = json!({"style": "contour", "alpha": 0.3, "hide": ["sky"], "legend": false,
-                           "colors": {"car": "#ff0000", "a b": [1, 2, 3]}});
-        let all = patched(&default, patch).unwrap();
-        assert_eq!((all.style, all.alpha, all.legend), (Style::Contour, 0.3, false));
-        assert_eq!(all.hide.as_deref(), Some(&["sky".to_owned()][..]));
-        assert!(
-            all.colors.contains(&("car".into(), Rgb(255, 0, 0))) && all.colors.contains(&("a b".into(), Rgb(1, 2, 3)))
-        );
-        assert_eq!(patched(&all, json!({})).unwrap(), all);
-        let fewer = patched(&all, json!({"colors": {"car": null}, "alpha": 1})).unwrap();
-        assert_eq!((fewer.colors, fewer.alpha), (vec![("a b".into(), Rgb(1, 2, 3))], 1.0));
-        let nothing = json!({"style": null, "alpha": null, "hide": null, "legend": null, "colors": null});
-        assert_eq!(patched(&all, nothing).unwrap(), default);
-    }
-
-    #[test]
-    fn all_that_is_wrong_with_a_patch_is_said_at_once() {
-        let errors = patched(
-            &OverlayConfig::default(),
-            json!({"style": "tnit", "alpha": 7, "hide": "sky", "opacity": 1, "colors": {"car": "red"}}),
-        )
-        .unwrap_err();
-        for start in [
-            "stream[gate].overlay.alpha: 7 is not between 0 and 1",
-            "stream[gate].overlay.colors.car: \"red\" is no colour",
-            "stream[gate].overlay.hide: must be an array",
-            "stream[gate].overlay.opacity: unknown key",
-            "stream[gate].overlay.style: \"tnit\" is none of",
-        ] {
-            assert!(errors.iter().any(|error| error.starts_with(start)), "{start}: {errors:#?}");
+/// `"#rrggbb"` or `[r, g, b]`.
+pub(super) fn read_color(value: &Value) -> Option<Json> {
+    const HELP: Option<&str> = Some("write \"#ff8000\" or [255, 128, 0]");
+    if value.is_array() {
+        let channels = value.list(None)?;
+        if channels.len() != 3 {
+            return value.fail(format!("has {} numbers, not 3", channels.len()), HELP);
         }
-        assert_eq!(errors.len(), 5, "{errors:#?}");
+        let channels: Vec<Option<i64>> = channels.iter().map(|channel| channel.integer(0..=255, HELP)).collect();
+        return Some(hex(Rgb(channels[0]? as u8, channels[1]? as u8, channels[2]? as u8)).into());
+    }
+    let text = value.string(HELP)?;
+    match parse_hex(text) {
+        Some(color) => Some(hex(color).into()),
+        None => value.fail(format!("{text:?} is not a colour"), HELP),
+    }
+}
+
+mod colors {
+    use super::{Deserialize, Deserializer, Rgb, SerializeMap, Serializer, hex, parse_hex};
+
+    pub fn serialize<S: Serializer>(colors: &[(String, Rgb)], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(colors.len()))?;
+        colors.iter().try_for_each(|(name, color)| map.serialize_entry(name, &hex(*color)))?;
+        map.end()
     }
 
-    #[test]
-    fn the_difference_makes_one_of_the_other() {
-        let from =
-            patched(&OverlayConfig::default(), json!({"hide": ["a"], "colors": {"x": "#000001", "y": "#000002"}}))
-                .unwrap();
-        let to = patched(&OverlayConfig::default(), json!({"alpha": 0.7, "colors": {"y": "#000003"}})).unwrap();
-        let wanted = json!({"alpha": 0.7, "hide": null, "colors": {"x": null, "y": "#000003"}});
-        assert_eq!(Json::Object(overlay_difference(&from, &to)), wanted);
-        assert_eq!(patched(&from, wanted).unwrap(), to);
-        assert!(overlay_difference(&to, &to).is_empty());
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Rgb)>, D::Error> {
+        let map = serde_json::Map::deserialize(deserializer)?;
+        let color = |(name, color): (String, serde_json::Value)| Some((name, parse_hex(color.as_str()?)?));
+        Ok(map.into_iter().filter_map(color).collect())
     }
 }

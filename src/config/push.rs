@@ -1,21 +1,35 @@
-//! Reads `[[stream.push]]`: media servers that a stream is handed on to.
+//! `[[stream.push]]`: media servers that a stream is sent to.
 
 use std::fmt;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value as Json;
 use url::Url;
 
-use super::Credentials;
+use super::credentials::{Credentials, PasswordAlone, combine};
+use super::document::Section;
 use super::error::did_you_mean;
-use super::reader::Section;
 use super::source::url_label;
-use super::stream::{PasswordAlone, read_credentials};
 use super::uri::network_url;
+use super::value::Value;
 
-/// `[[stream.push]]`
-#[derive(Clone, Debug, PartialEq)]
+/// A media server that gets the stream as well.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default = "PushConfig::nowhere")]
+#[schemars(extend("required" = ["url"]))]
 pub struct PushConfig {
+    /// `rtsp://HOST/PATH`, `rtsps://…`: RTSP's RECORD over TCP; `rtsps` checks the certificate. `whip+http://HOST/PATH`,
+    /// `whip+https://…`: WHIP (RFC 9725).
+    #[serde(rename = "url")]
+    #[schemars(with = "String", extend(
+        "x-check" = "push-url",
+        "x-help" = "where to: \"rtsp://HOST/PATH\" or \"whip+https://HOST/PATH\"",
+        "x-default" = "",
+    ))]
     pub target: PushTarget,
-    /// Without a user, the password is a bearer token, which only WHIP knows.
+    /// Without a user, the password is a bearer token, which only WHIP has.
+    #[serde(flatten)]
     pub credentials: Option<Credentials>,
 }
 
@@ -26,6 +40,23 @@ pub enum PushTarget {
     Rtsp(Url),
     /// `whip+http://` or `whip+https://`, here without its `whip+` (RFC 9725).
     Whip(Url),
+}
+
+impl PushConfig {
+    fn nowhere() -> Self {
+        let Ok(url) = Url::parse("rtsp://0.0.0.0/") else { unreachable!("it is a URL") };
+        PushConfig { target: PushTarget::Rtsp(url), credentials: None }
+    }
+
+    /// Adds the credentials of the URL, whose text is `url`; `None` where it is wrong.
+    pub(super) fn complete(&mut self, section: &Section, url: Option<&str>) {
+        let in_url = url.and_then(|url| PushTarget::parse(url).ok()).map(|(_, credentials)| credentials);
+        let alone = match self.target {
+            PushTarget::Whip(_) => PasswordAlone::IsAToken,
+            PushTarget::Rtsp(_) => PasswordAlone::LacksAUser,
+        };
+        self.credentials = combine(section, self.credentials.take(), in_url, alone);
+    }
 }
 
 impl PushTarget {
@@ -41,7 +72,7 @@ impl PushTarget {
         const SCHEMES: [&str; 4] = ["rtsp", "rtsps", "whip+http", "whip+https"];
         const HELP: &str = "write \"rtsp://HOST/PATH\" or \"whip+https://HOST/PATH\"";
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(("is no URL".into(), Some(HELP.into())));
+            return Err(("is not a URL".into(), Some(HELP.into())));
         };
         match scheme.to_ascii_lowercase().as_str() {
             "rtsp" | "rtsps" => network_url(text).map(|(url, user)| (PushTarget::Rtsp(url), user)),
@@ -63,45 +94,45 @@ impl fmt::Debug for PushTarget {
     }
 }
 
-/// All of a stream's; what is wrong with the others has been noted.
-pub(super) fn read_pushes(stream: &Section) -> Vec<PushConfig> {
-    let Some(value) = stream.get("push") else { return Vec::new() };
-    if !value.is_array() {
-        stream.fail(
-            "push",
-            "must be tables",
-            Some("write [[stream.push]], with two brackets, and below it url = \"…\""),
-        );
-        return Vec::new();
+impl Serialize for PushTarget {
+    /// By label: a query may hold a token.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.label())
     }
-    let mut pushes: Vec<PushConfig> = Vec::new();
-    for table in value.list(None).unwrap_or_default() {
-        let Some(section) = table.section() else { continue };
-        let Some(push) = read_push(&section) else { continue };
-        if pushes.iter().any(|other| other.target == push.target) {
-            section.fail("url", "is pushed to already, by a table above", Some("take one of them out"));
-            continue;
-        }
-        pushes.push(push);
-    }
-    pushes
 }
 
-fn read_push(section: &Section) -> Option<PushConfig> {
-    let parsed =
-        section.require("url", "where to: \"rtsp://HOST/PATH\" or \"whip+https://HOST/PATH\"").and_then(|value| {
-            match PushTarget::parse(value.string()?) {
-                Ok(parsed) => Some(parsed),
-                Err((problem, help)) => value.fail(problem, help.as_deref()),
-            }
-        });
-    let alone = match &parsed {
-        Some((PushTarget::Whip(_), _)) => PasswordAlone::IsAToken,
-        _ => PasswordAlone::LacksAUser,
-    };
-    let in_url = parsed.as_ref().and_then(|(_, credentials)| credentials.as_ref());
-    let credentials = read_credentials(section, parsed.is_some(), in_url, alone);
-    section.finish();
-    let (target, _) = parsed?;
-    Some(PushConfig { target, credentials })
+impl<'de> Deserialize<'de> for PushTarget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        PushTarget::parse(&text).map(|(target, _)| target).map_err(|(problem, _)| serde::de::Error::custom(problem))
+    }
+}
+
+pub(super) fn read_url(value: &Value) -> Option<Json> {
+    let text = value.string(None)?;
+    match PushTarget::parse(text) {
+        Ok(_) => Some(text.into()),
+        Err((problem, help)) => value.fail(problem, help.as_deref()),
+    }
+}
+
+/// Checks the pushes of a stream, whose table is `stream`: no server gets it twice. `written` are their tables as they were
+/// read. Those without a valid URL are left out; their errors were noted.
+pub(super) fn complete_all(pushes: &mut Vec<PushConfig>, stream: &Section, written: &[Json]) {
+    for (i, push) in pushes.iter_mut().enumerate() {
+        push.complete(&stream.element("push", i), written.get(i).and_then(|written| written["url"].as_str()));
+    }
+    let mut kept: Vec<PushConfig> = Vec::new();
+    for (i, push) in pushes.drain(..).enumerate() {
+        let section = stream.element("push", i);
+        if !section.is_valid("url") {
+            continue;
+        }
+        if kept.iter().any(|other| other.target == push.target) {
+            section.fail("url", "is pushed to already, by a table above", Some("remove one of them"));
+        } else {
+            kept.push(push);
+        }
+    }
+    *pushes = kept;
 }

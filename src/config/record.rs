@@ -1,15 +1,20 @@
-//! `[stream.record]` and the events below it: what they hold, and how they are read.
+//! `[stream.record]` and the events below it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-use super::reader::{Section, Value};
+use super::document::Section;
+use super::duration::DurationText;
+use super::size::SizeText;
+use super::value::Value;
 
 /// Container of recordings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Container {
     /// MP4, fragmented while it is written.
@@ -19,37 +24,57 @@ pub enum Container {
 }
 
 /// When a stream is recorded (`stream.record.when`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum When {
+    /// All the time.
     Always,
     /// From before the beginning of an event until after its end.
     Event,
 }
 
-/// `[stream.record]`
-#[derive(Clone, Debug, PartialEq)]
+/// Records what the stream shows. Without this table, nothing is recorded.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default = "RecordConfig::nowhere")]
+#[schemars(extend("required" = ["dir"]))]
 pub struct RecordConfig {
+    /// The folder for recordings. The API may only choose folders inside those that the file names already, or inside the
+    /// service's own.
+    #[serde(with = "super::path")]
+    #[schemars(with = "String", extend("x-check" = "folder", "x-help" = "the folder for recordings"))]
     pub dir: PathBuf,
-    /// Default `mp4`.
+    /// Container of the files.
     pub format: Container,
-    /// A file that is this long is followed by another. Default 10 minutes.
+    /// A file of this length is followed by the next.
+    #[serde(with = "super::duration")]
+    #[schemars(with = "DurationText", extend("x-least" = "1s", "x-most" = "1d"))]
     pub segment: Duration,
-    /// Bytes after which a file is followed by another.
+    /// A file of this size is followed by the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SizeText", extend("x-default" = "any size"))]
     pub segment_size: Option<u64>,
-    /// Recordings that began longer ago are removed.
+    /// Recordings that began longer ago are deleted.
+    #[serde(with = "super::duration::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DurationText", extend("x-least" = "1m", "x-most" = "36600d", "x-default" = "no limit"))]
     pub max_age: Option<Duration>,
-    /// Bytes that the stream's recordings may have together; the oldest are removed.
+    /// Bytes that the stream's recordings may have together; the oldest are deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SizeText", extend("x-default" = "no limit"))]
     pub max_size: Option<u64>,
-    /// Bytes that stay free on the disk: the oldest recordings are removed for it, and without any left recording pauses.
+    /// Bytes that stay free on the disk: the oldest recordings are deleted for it. Without any left, recording pauses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SizeText", extend("x-default" = "no limit"))]
     pub min_free: Option<u64>,
-    /// Default `always`.
+    /// When the stream is recorded.
     pub when: When,
+    /// The events of the stream. With `when = "always"` they are detected and counted, too.
+    #[serde(rename = "event")]
+    #[schemars(extend("x-help" = "write [[stream.record.event]], and below it classes = [\"person\"]"))]
     pub events: Vec<EventConfig>,
 }
 
 impl RecordConfig {
-    /// All that is shown, in files of ten minutes that nobody removes.
+    /// Everything that is shown, in files of ten minutes that are never deleted.
     pub fn to(dir: impl Into<PathBuf>) -> Self {
         RecordConfig {
             dir: dir.into(),
@@ -63,29 +88,71 @@ impl RecordConfig {
             events: Vec::new(),
         }
     }
+
+    fn nowhere() -> Self {
+        RecordConfig::to("")
+    }
+
+    /// Names the events that have no name, and checks what concerns several keys.
+    pub(super) fn complete(&mut self, section: &Section) {
+        if let (Some(one), Some(all)) = (self.segment_size, self.max_size)
+            && all < one
+        {
+            section.fail("max_size", "is less than segment_size", Some("it should hold a few segments"));
+        }
+        if self.when == When::Event && !section.is_written("event") {
+            section.fail("when", "there is no event to wait for", Some("add [[stream.record.event]] below it"));
+        }
+        for i in 0..self.events.len() {
+            let event = section.element("event", i);
+            if !event.is_written("name") {
+                self.events[i].name = if i == 0 { "event".into() } else { format!("event{}", i + 1) };
+            }
+            let (before, rest) = self.events.split_at(i);
+            let name = &rest[0].name;
+            if !name.is_empty() && before.iter().any(|other| other.name == *name) {
+                event.fail("name", format!("{name:?} is the name of an event above"), Some("names must differ"));
+            }
+        }
+    }
 }
 
-/// `[[stream.record.event]]`: classes that cover enough of a zone for long enough.
-#[derive(Clone, Debug, PartialEq)]
+/// An event: classes that cover enough of a zone for long enough.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default = "EventConfig::unnamed")]
+#[schemars(extend("required" = ["classes"]))]
 pub struct EventConfig {
-    /// A letter, then letters, digits, `-` and `_`; part of the names of its files. Default `event`, `event2`, …
+    /// A letter, then letters, digits, `-` and `_`, 32 characters at most; unique in the stream. It is part of the names of the
+    /// event's files.
+    #[schemars(length(min = 1, max = 32), extend("x-check" = "event-name", "x-default" = "`event`, `event2`, …"))]
     pub name: String,
-    /// Labels of the model; checked when it is loaded.
+    /// Classes of the model, by their labels, any of which counts.
+    #[schemars(length(min = 1), extend("x-help" = "write [\"person\", \"car\"]", "x-default" = ""))]
     pub classes: Vec<String>,
-    /// Corners of a polygon in fractions of the picture's width and height; empty = the whole picture.
+    /// Corners of a polygon in fractions of the frame's width and height: `[[0, 0.5], [1, 0.5], [1, 1], [0, 1]]` is the lower
+    /// half.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 3), extend("x-check" = "zone", "x-default" = "the whole frame"))]
     pub zone: Vec<[f64; 2]>,
-    /// Least share of the zone's pixels, 0 to 1. Default 0.02.
+    /// The classes cover at least this share of the zone's pixels. Once they do, half of it is enough to continue.
+    #[schemars(range(min = 0.0001, max = 1), extend("x-help" = "the least share of the zone's pixels; 0.02 is a fiftieth"))]
     pub share: f64,
-    /// For how long (`for`). Default 2 s.
+    /// The classes cover it for this long before the event begins.
+    #[serde(rename = "for", with = "super::duration")]
+    #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10m"))]
     pub hold: Duration,
-    /// What is recorded from before the classes came. Default 5 s.
+    /// What is recorded from before the classes appeared. For it, the stream is drawn and encoded all the time.
+    #[serde(with = "super::duration")]
+    #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "1m"))]
     pub pre_roll: Duration,
-    /// What is recorded after they were last seen. Default 10 s.
+    /// What is recorded after the classes were last seen.
+    #[serde(with = "super::duration")]
+    #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "1h"))]
     pub post_roll: Duration,
 }
 
 impl EventConfig {
-    /// One with the default settings in the whole picture.
+    /// An event with the default settings in the whole frame.
     pub fn of(name: &str, classes: &[&str]) -> Self {
         EventConfig {
             name: name.to_owned(),
@@ -97,99 +164,15 @@ impl EventConfig {
             post_roll: Duration::from_secs(10),
         }
     }
+
+    fn unnamed() -> Self {
+        EventConfig::of("", &[])
+    }
 }
 
-/// Least and most bytes of anything that is limited.
-const SIZES: std::ops::RangeInclusive<u64> = 100_000..=1 << 60;
-
-const YEAR: Duration = Duration::from_secs(366 * 86_400);
-
-/// A zone with less of the picture than this is a slip of the pen.
-const LEAST_AREA: f64 = 1e-4;
-
-pub(super) fn read_record(section: &Section) -> Option<RecordConfig> {
-    if !section.is_present() {
-        return None;
-    }
-    let dir = section.require("dir", "the folder for recordings").and_then(|value| value.folder());
-    let mut record = RecordConfig::to(dir.clone().unwrap_or_default());
-    let formats = [("mp4", Container::Mp4), ("mkv", Container::Mkv)];
-    record.format = section.get("format").and_then(|value| value.choice(&formats)).unwrap_or(record.format);
-    let duration = |key, least, most| section.get(key).and_then(|value| value.duration(least..=most));
-    let size = |key| section.get(key).and_then(|value| value.size(SIZES));
-    let day = Duration::from_secs(86_400);
-    record.segment = duration("segment", Duration::from_secs(1), day).unwrap_or(record.segment);
-    record.segment_size = size("segment_size");
-    record.max_age = duration("max_age", Duration::from_secs(60), 100 * YEAR);
-    record.max_size = size("max_size");
-    record.min_free = size("min_free");
-    if let (Some(one), Some(all)) = (record.segment_size, record.max_size)
-        && all < one
-    {
-        let help = "it should hold a few segments";
-        section.fail("max_size", "is less than segment_size", Some(help));
-    }
-    let whens = [("always", When::Always), ("event", When::Event)];
-    record.when = section.get("when").and_then(|value| value.choice(&whens)).unwrap_or(record.when);
-    let events = section.get("event");
-    record.events = events.as_ref().map(read_events).unwrap_or_default();
-    if record.when == When::Event && events.is_none() {
-        section.fail("when", "there is no event to wait for", Some("add [[stream.record.event]] below it"));
-    }
-    section.finish();
-    dir.map(|_| record)
-}
-
-fn read_events(value: &Value) -> Vec<EventConfig> {
-    const HELP: &str = "write [[stream.record.event]], and below it classes = [\"person\"]";
-    if value.is_table() {
-        let _: Option<()> = value.fail("is a single table", Some(HELP));
-        return Vec::new();
-    }
-    let tables = value.list(Some(HELP)).unwrap_or_default();
-    let mut events: Vec<EventConfig> = Vec::new();
-    for (i, table) in tables.iter().enumerate() {
-        let Some(section) = table.section() else { continue };
-        let default = if i == 0 { "event".into() } else { format!("event{}", i + 1) };
-        if let Some(event) = read_event(&section, default, &events) {
-            events.push(event);
-        }
-    }
-    events
-}
-
-fn read_event(section: &Section, default: String, before: &[EventConfig]) -> Option<EventConfig> {
-    let name = match section.get("name") {
-        Some(value) => read_name(&value, before),
-        None => Some(default),
-    };
-    let classes = section.require("classes", "write [\"person\", \"car\"]").and_then(|value| {
-        let help = Some("write [\"person\", \"car\"]");
-        let names = value.list(help)?;
-        if names.is_empty() {
-            return value.fail("must not be empty", help);
-        }
-        Some(names.iter().filter_map(|name| name.string().map(str::to_owned)).collect::<Vec<_>>())
-    });
-    let mut event = EventConfig::of("", &[]);
-    event.zone = section.get("zone").and_then(|value| read_zone(&value)).unwrap_or_default();
-    let share_help = "the least share of the zone's pixels; 0.02 is a fiftieth";
-    event.share = section.get("share").and_then(|value| value.number(0.0001..=1.0, share_help)).unwrap_or(event.share);
-    let duration = |key, most, default| {
-        let range = Duration::ZERO..=Duration::from_secs(most);
-        section.get(key).and_then(|value| value.duration(range)).unwrap_or(default)
-    };
-    event.hold = duration("for", 600, event.hold);
-    event.pre_roll = duration("pre_roll", 60, event.pre_roll);
-    event.post_roll = duration("post_roll", 3600, event.post_roll);
-    section.finish();
-    (event.name, event.classes) = (name?, classes?);
-    Some(event)
-}
-
-fn read_name(value: &Value, before: &[EventConfig]) -> Option<String> {
-    let name = value.string()?;
-    // By its first letter it is told from the parts of a file's name.
+pub(super) fn read_event_name(value: &Value) -> Option<Json> {
+    let name = value.string(None)?;
+    // The first letter tells it from the other parts of a file's name.
     let fits = name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if !fits {
@@ -198,31 +181,31 @@ fn read_name(value: &Value, before: &[EventConfig]) -> Option<String> {
     if name.len() > 32 {
         return value.fail(format!("has {} characters, more than 32", name.len()), None);
     }
-    if before.iter().any(|other| other.name == name) {
-        return value.fail(format!("{name:?} is the name of an event above"), Some("names must differ"));
-    }
-    Some(name.to_owned())
+    Some(name.into())
 }
 
-fn read_zone(value: &Value) -> Option<Vec<[f64; 2]>> {
-    const HELP: &str = "write the corners, [[0, 0.5], [1, 0.5], [1, 1], [0, 1]] is the lower half";
-    let corners = value.list(Some(HELP))?;
+/// A zone with less of the frame than this is a mistake.
+const LEAST_AREA: f64 = 1e-4;
+
+pub(super) fn read_zone(value: &Value) -> Option<Json> {
+    const HELP: Option<&str> = Some("write the corners, [[0, 0.5], [1, 0.5], [1, 1], [0, 1]] is the lower half");
+    let corners = value.list(HELP)?;
     if corners.len() < 3 {
-        return value.fail(format!("has {} corners, fewer than 3", corners.len()), Some(HELP));
+        return value.fail(format!("has {} corners, fewer than 3", corners.len()), HELP);
     }
-    let mut zone = Vec::new();
+    let mut zone: Vec<[f64; 2]> = Vec::new();
     for corner in &corners {
-        let numbers = corner.list(Some(HELP))?;
+        let numbers = corner.list(HELP)?;
         if numbers.len() != 2 {
-            return corner.fail(format!("has {} numbers, not 2", numbers.len()), Some(HELP));
+            return corner.fail(format!("has {} numbers, not 2", numbers.len()), HELP);
         }
-        let help = "fractions of the picture's width and height";
+        let help = Some("fractions of the frame's width and height");
         zone.push([numbers[0].number(0.0..=1.0, help)?, numbers[1].number(0.0..=1.0, help)?]);
     }
     let sides = zone.iter().zip(zone.iter().cycle().skip(1));
     let area = sides.map(|([x, y], [x2, y2])| x * y2 - x2 * y).sum::<f64>().abs() / 2.0;
     if area < LEAST_AREA {
-        return value.fail("covers nothing", Some(HELP));
+        return value.fail("covers nothing", HELP);
     }
-    Some(zone)
+    Some(zone.into_iter().map(|corner| Json::from(corner.to_vec())).collect())
 }

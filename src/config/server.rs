@@ -1,52 +1,111 @@
-//! `[server]`: where it listens, who is let in, and what the API may add.
+//! `[server]`: where it listens, who may watch, and what the API may add.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value as Json;
 use toml::de::DeTable;
 
 use super::allowed::ApiSources;
-use super::load::folder_of;
-use super::reader::{Section, Value, tidy};
+use super::document::Section;
+use super::path::{folder_of, tidy, to_json};
+use super::value::Value;
 use super::webrtc::WebRtcConfig;
 use crate::users::{Role, Users};
 
-/// `[server]`
-#[derive(Clone, Debug, PartialEq)]
+/// Where the service listens, who may watch, and what the API may add.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("x-applies" = "reload"))]
 pub struct ServerConfig {
-    /// Page, API, metrics, MJPEG; default `127.0.0.1:8080`.
+    /// Address of the page, the API, metrics, MJPEG and WebRTC's signalling: `"127.0.0.1:8080"` is this machine only,
+    /// `"0.0.0.0:8080"` all networks. An address that others can reach needs users, or `allow_anonymous = true`.
+    #[schemars(with = "String", extend("x-check" = "socket-address", "x-applies" = "restart"))]
     pub http: SocketAddr,
-    /// RTSP; default `127.0.0.1:8554`.
+    /// Address of RTSP.
+    #[schemars(with = "String", extend("x-check" = "socket-address", "x-applies" = "restart"))]
     pub rtsp: SocketAddr,
-    /// Whoever comes may watch. Default false.
+    /// Everybody may watch without login. Only operators may change anything.
     pub allow_anonymous: bool,
-    /// All of the users file; default `users.toml` beside the configuration when there is one.
+    /// The file of users and tokens, which `maskcast user` writes.
+    #[serde(skip_serializing, deserialize_with = "load_users")]
+    #[schemars(with = "String", extend("x-check" = "users-file", "x-default" = "`users.toml` beside this file, if there is one"))]
     pub users: Users,
-    /// `[server.tls]`
     pub tls: Option<TlsConfig>,
-    /// RTSP without TLS takes passwords that anybody on the way can read, also from the network. Default false.
+    /// RTSP without TLS offers Basic authentication to networks instead of digest: passwords are then readable on the network.
     pub rtsp_plain_auth: bool,
-    /// Names that browsers may know this machine by; addresses and `localhost` always are.
+    /// Host names by which browsers may reach the service, in addition to addresses and `localhost`. `[]`: while there are no
+    /// users, only those two; with users, any name.
+    #[schemars(with = "Vec<String>", extend(
+        "x-check-items" = "host-name",
+        "x-help" = "write names without scheme and port: [\"cameras.example.org\"]",
+    ))]
     pub hosts: Vec<String>,
-    /// Proxies whose forwarding headers are trusted.
+    /// Addresses or networks of proxies whose forwarding headers are trusted: `["127.0.0.1"]`.
+    #[schemars(with = "Vec<String>", extend(
+        "x-check-items" = "network",
+        "x-help" = "write the proxies' addresses or networks: [\"127.0.0.1\", \"10.0.0.0/24\"]",
+    ))]
     pub trusted_proxies: Vec<IpNet>,
-    /// What the API may add as a source.
+    /// What the API may add as a source: schemes, and addresses of this machine or its link (`"127.0.0.1"`,
+    /// `"169.254.0.0/16"`). A list of addresses alone keeps the default schemes.
+    #[schemars(with = "Vec<String>", extend(
+        "x-check-items" = "api-source",
+        "x-help" = "write [\"rtsp\", \"https\"], or addresses: [\"127.0.0.1\"]",
+    ))]
     pub api_sources: ApiSources,
     pub webrtc: WebRtcConfig,
 }
 
-/// `[server.tls]`: PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// HTTP and RTSP speak TLS only. Without this table, they do not. `maskcast cert` makes a pair of files; they are read again
+/// when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("required" = ["cert", "key"], "x-applies" = "restart"))]
 pub struct TlsConfig {
-    /// The certificate, and those that it is signed by.
+    /// A PEM file: the certificate, and those that it is signed by.
+    #[serde(with = "super::path")]
+    #[schemars(with = "String", extend(
+        "x-check" = "existing-file",
+        "x-help" = "the path of a PEM file; `maskcast cert -o DIR` makes a pair",
+        "x-default" = "",
+    ))]
     pub cert: PathBuf,
+    /// A PEM file: the certificate's private key.
+    #[serde(with = "super::path")]
+    #[schemars(with = "String", extend(
+        "x-check" = "existing-file",
+        "x-help" = "the path of a PEM file; `maskcast cert -o DIR` makes a pair",
+        "x-default" = "",
+    ))]
     pub key: PathBuf,
 }
 
+impl Default for ServerConfig {
+    /// On this machine only, and without users.
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        ServerConfig {
+            http: local(8080),
+            rtsp: local(8554),
+            allow_anonymous: false,
+            users: Users::default(),
+            tls: None,
+            rtsp_plain_auth: false,
+            hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            api_sources: ApiSources::default(),
+            webrtc: WebRtcConfig::default(),
+        }
+    }
+}
+
 impl ServerConfig {
-    /// What those may do who do not say who they are. Without users, who is on this machine may do all, as ever; from a
-    /// network nobody is let in unless `allow_anonymous` says so, and then to look only.
+    /// The role of clients without credentials. Without users, a client on this machine may do everything; from a network
+    /// nothing is allowed unless `allow_anonymous` is set, and then only watching.
     pub fn anonymous(&self) -> Option<Role> {
         match (self.users.is_empty() && self.http.ip().is_loopback(), self.allow_anonymous) {
             (true, _) => Some(Role::Operator),
@@ -60,69 +119,55 @@ impl ServerConfig {
         let only_here = self.users.is_empty() && self.rtsp.ip().is_loopback();
         !(self.allow_anonymous || only_here)
     }
-}
 
-pub(super) fn read_server(section: &Section) -> ServerConfig {
-    let default = ServerConfig::default();
-    let address = |key| section.get(key).and_then(|value| read_address(&value));
-    let flag = |key| section.get(key).and_then(|value| value.boolean()).unwrap_or(false);
-    let users = read_users(section);
-    let server = ServerConfig {
-        http: address("http").unwrap_or(default.http),
-        rtsp: address("rtsp").unwrap_or(default.rtsp),
-        allow_anonymous: flag("allow_anonymous"),
-        users: users.clone().unwrap_or_default(),
-        tls: read_tls(&section.section("tls")),
-        rtsp_plain_auth: flag("rtsp_plain_auth"),
-        hosts: section.get("hosts").and_then(|value| read_hosts(&value)).unwrap_or_default(),
-        trusted_proxies: section.get("trusted_proxies").and_then(|value| read_networks(&value)).unwrap_or_default(),
-        api_sources: section.get("api_sources").and_then(|value| read_api_sources(&value)).unwrap_or_default(),
-        webrtc: WebRtcConfig::read(&section.section("webrtc")),
-    };
-    if collide(server.http, server.rtsp) {
-        let help = "HTTP and RTSP need a port each; the defaults are 8080 and 8554";
-        section.fail("rtsp", format!("{} is taken by server.http ({})", server.rtsp, server.http), Some(help));
-    }
-    // Where the users file is wrong, that is the error.
-    if users.is_some_and(|users| users.is_empty()) && !server.allow_anonymous {
-        for (key, address) in [("http", server.http), ("rtsp", server.rtsp)] {
-            if !address.ip().is_loopback() {
-                let problem =
-                    format!("{address} is open to the network, and there is no user who could be asked for a password");
-                let help = "make one with `maskcast user add NAME --config FILE`, or write allow_anonymous = true to let everyone watch";
-                section.fail(key, problem, Some(help));
+    /// Loads the users that the file does not name, and checks what concerns several keys.
+    pub(super) fn complete(&mut self, section: &Section) {
+        let mut users_are_read = section.is_valid("users");
+        if !section.is_written("users") {
+            let path = section.doc().base().join(USERS);
+            match if path.exists() { Users::load(&path) } else { Ok(Users::default()) } {
+                Ok(users) => (self.users, users_are_read) = (users, true),
+                Err(problem) => section.fail("users", format!("{}: {problem}", path.display()), None),
+            }
+        }
+        self.tls = self.tls.take().filter(|_| ["cert", "key"].iter().all(|key| section.section("tls").is_valid(key)));
+        if collide(self.http, self.rtsp) {
+            let help = "HTTP and RTSP need a port each; the defaults are 8080 and 8554";
+            section.fail("rtsp", format!("{} is taken by server.http ({})", self.rtsp, self.http), Some(help));
+        }
+        // Where the users file is wrong, that is the error.
+        if users_are_read && self.users.is_empty() && !self.allow_anonymous {
+            for (key, address) in [("http", self.http), ("rtsp", self.rtsp)] {
+                if !address.ip().is_loopback() {
+                    let problem = format!("{address} is open to the network, and there is no user to log in as");
+                    let help = "make one with `maskcast user add NAME --config FILE`, or write allow_anonymous = true to let everyone watch";
+                    section.fail(key, problem, Some(help));
+                }
             }
         }
     }
-    section.finish();
-    server
 }
 
 /// The users file's name when none is given.
 const USERS: &str = "users.toml";
 
-/// `None` when there is something wrong with it.
-fn read_users(section: &Section) -> Option<Users> {
-    match section.get("users") {
-        Some(value) => {
-            let path = value.path()?;
-            match path.metadata() {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    let help = format!("make it with `maskcast user add NAME --users {}`", path.display());
-                    value.fail("no such file", Some(&help))
-                }
-                _ => Users::load(&path).map_err(|problem| value.fail::<()>(problem, None)).ok(),
-            }
+/// From the path of the users file, which was checked before.
+fn load_users<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Users, D::Error> {
+    let path = super::path::deserialize(deserializer)?;
+    Users::load(&path).map_err(serde::de::Error::custom)
+}
+
+pub(super) fn read_users_file(value: &Value) -> Option<Json> {
+    let path = value.path()?;
+    match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let help = format!("make it with `maskcast user add NAME --users {}`", path.display());
+            value.fail("no such file", Some(&help))
         }
-        None => {
-            let path = section.doc.base().join(USERS);
-            if !path.exists() {
-                return Some(Users::default());
-            }
-            Users::load(&path)
-                .map_err(|problem| section.fail("users", format!("{}: {problem}", path.display()), None))
-                .ok()
-        }
+        _ => match Users::load(&path) {
+            Ok(_) => Some(to_json(&path)),
+            Err(problem) => value.fail(problem, None),
+        },
     }
 }
 
@@ -130,7 +175,7 @@ fn read_users(section: &Section) -> Option<Users> {
 /// of this when the configuration cannot be used without it.
 ///
 /// # Errors
-/// When the configuration cannot be read or is no TOML.
+/// When the configuration cannot be read or is not TOML.
 pub fn users_file(path: &Path) -> Result<PathBuf, String> {
     let located = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| located(&error))?;
@@ -140,58 +185,36 @@ pub fn users_file(path: &Path) -> Result<PathBuf, String> {
     Ok(tidy(folder_of(path).join(users.unwrap_or(USERS))))
 }
 
-fn read_tls(section: &Section) -> Option<TlsConfig> {
-    if !section.is_present() {
-        return None;
+pub(super) fn read_host_name(value: &Value) -> Option<Json> {
+    let help = Some("write names without scheme and port: [\"cameras.example.org\"]");
+    let name = value.string(help)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.chars().all(fits) {
+        return Some(name.trim_end_matches('.').to_ascii_lowercase().into());
     }
-    let help = "the path of a PEM file; `maskcast cert -o DIR` makes a pair";
-    let file = |key| section.require(key, help).and_then(|value| value.existing_file());
-    let (cert, key) = (file("cert"), file("key"));
-    section.finish();
-    Some(TlsConfig { cert: cert?, key: key? })
+    value.fail(format!("{name:?} is not the name of a host"), help)
 }
 
-fn read_hosts(value: &Value) -> Option<Vec<String>> {
-    let help = "write names without scheme and port: [\"cameras.example.org\"]";
-    let host = |value: &Value| {
-        let name = value.string()?;
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if name.chars().all(fits) {
-            return Some(name.trim_end_matches('.').to_ascii_lowercase());
+pub(super) fn read_network(value: &Value) -> Option<Json> {
+    let help = Some("write the proxies' addresses or networks: [\"127.0.0.1\", \"10.0.0.0/24\"]");
+    let text = value.string(help)?;
+    let address = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    match text.parse::<IpNet>().or_else(|_| address()) {
+        Ok(network) if network.prefix_len() == 0 => {
+            let problem = format!("{text} is every address: any client could then say that it is another one");
+            value.fail(problem, help)
         }
-        value.fail(format!("{name:?} is not the name of a host"), Some(help))
-    };
-    Some(value.list(Some(help))?.iter().filter_map(host).collect())
-}
-
-fn read_networks(value: &Value) -> Option<Vec<IpNet>> {
-    let help = "write the proxies' addresses or networks: [\"127.0.0.1\", \"10.0.0.0/24\"]";
-    let network = |value: &Value| {
-        let text = value.string()?;
-        let address = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
-        match text.parse::<IpNet>().or_else(|_| address()) {
-            Ok(network) if network.prefix_len() == 0 => {
-                let problem = format!("{text} is every address: any client could then say that it is another one");
-                value.fail(problem, Some(help))
-            }
-            Ok(network) => Some(network),
-            Err(_) => value.fail(format!("{text:?} is neither an address nor a network"), Some(help)),
-        }
-    };
-    Some(value.list(Some(help))?.iter().filter_map(network).collect())
-}
-
-fn read_api_sources(value: &Value) -> Option<ApiSources> {
-    let values = value.list(Some("write [\"rtsp\", \"https\"], or addresses: [\"127.0.0.1\"]"))?;
-    let mut sources = ApiSources::none();
-    for value in &values {
-        if let Some(word) = value.string()
-            && let Err((problem, help)) = sources.allow(word)
-        {
-            let _: Option<()> = value.fail(problem, Some(&help));
-        }
+        Ok(network) => Some(network.to_string().into()),
+        Err(_) => value.fail(format!("{text:?} is neither an address nor a network"), help),
     }
-    Some(sources.or_default_schemes())
+}
+
+pub(super) fn read_api_source(value: &Value) -> Option<Json> {
+    let word = value.string(None)?;
+    match ApiSources::none().allow(word) {
+        Ok(()) => Some(word.into()),
+        Err((problem, help)) => value.fail(problem, Some(&help)),
+    }
 }
 
 /// Whether listening on both fails: the same port on the same address, or one of them on all addresses.
@@ -200,8 +223,8 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || everywhere)
 }
 
-fn read_address(value: &Value) -> Option<SocketAddr> {
-    let text = value.string()?;
+pub(super) fn read_socket_address(value: &Value) -> Option<Json> {
+    let text = value.string(None)?;
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let host = match host {
         "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -211,7 +234,7 @@ fn read_address(value: &Value) -> Option<SocketAddr> {
         },
     };
     match (host, port.parse()) {
-        (Some(host), Ok(port)) => Some(SocketAddr::new(host, port)),
+        (Some(host), Ok(port)) => Some(SocketAddr::new(host, port).to_string().into()),
         _ => {
             let help = "write \"127.0.0.1:8080\" for this machine only, \"0.0.0.0:8080\" for all networks";
             value.fail(format!("{text:?} is not an IP address (or localhost) and a port"), Some(help))

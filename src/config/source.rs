@@ -5,27 +5,22 @@
 //! can hold them by accident. Use [`SourceSpec::label`] to name a source to people.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value as Json;
 use url::Url;
 use utoipa::ToSchema;
 
+use super::credentials::Credentials;
+use super::duration::DurationText;
 use super::fingerprint::CertificateFingerprint;
-use super::uri;
-use crate::base::secret::Secret;
-
-/// User and password of a camera.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    pub user: String,
-    /// Empty where the camera wants none.
-    pub password: Secret,
-}
+use super::value::Value;
 
 /// How RTSP carries its packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// UDP first, TCP when nothing arrives.
@@ -78,19 +73,21 @@ pub enum SourceUri {
 }
 
 impl SourceUri {
-    /// Reads a URL or a bare path; relative paths start at `base`.
-    ///
-    /// User and password in the URL are checked and left out; [`SourceSpec::parse`] keeps them.
-    ///
-    /// # Errors
-    /// What is wrong and, where there is one, a hint. Neither repeats a password.
-    pub fn parse(text: &str, base: &Path) -> Result<SourceUri, (String, Option<String>)> {
-        uri::parse(text, base).map(|(uri, _)| uri)
-    }
-
     /// Frames come at their own pace and cannot be had again: everything but a file.
     pub fn is_live(&self) -> bool {
         !matches!(self, SourceUri::File(_))
+    }
+
+    /// The scheme, as it is written in front of the source.
+    pub fn scheme(&self) -> &str {
+        match self {
+            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => url.scheme(),
+            SourceUri::File(_) => "file",
+            SourceUri::V4l2(_) => "v4l2",
+            SourceUri::Libcamera(_) => "libcamera",
+            SourceUri::Test(_) => "test",
+            SourceUri::Gst(_) => "gst",
+        }
     }
 
     /// The source's name for logs and the API, without anything that may be secret: values in queries and in
@@ -108,7 +105,7 @@ impl SourceUri {
         }
     }
 
-    /// A file source whose file is absent, or is no file, is an error; other sources may come later.
+    /// A file source whose file is absent, or is not a file, is an error; other sources may come later.
     ///
     /// # Errors
     /// What is wrong, and what was looked for.
@@ -147,27 +144,95 @@ impl fmt::Debug for SourceUri {
     }
 }
 
-/// A source with its settings.
-#[derive(Clone, Debug, PartialEq)]
+impl Serialize for SourceUri {
+    /// By label: what is serialised is shown.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.label())
+    }
+}
+
+/// A source with its settings: keys of `[[stream]]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default = "SourceSpec::unknown")]
 pub struct SourceSpec {
+    /// Where frames come from: a URL or the path of a video file.
+    #[serde(rename = "source")]
+    #[schemars(with = "String", length(min = 1, max = 4096), extend(
+        "x-check" = "source",
+        "x-help" = "write a URL, e.g. \"rtsp://HOST/PATH\", \"v4l2:///dev/video0\" or \"file:video.mp4\"",
+        "x-default" = "",
+    ))]
     pub uri: SourceUri,
-    /// Files: start again at the end. Default false.
+    /// Start again at the end of the file.
+    #[serde(rename = "loop")]
+    #[schemars(extend("x-sources" = ["file"]))]
     pub looped: bool,
-    /// Files: at the pace of the recording, or as fast as the machine goes. Default true.
+    /// Play the file at the pace of its recording, or as fast as the machine can.
+    #[serde(rename = "speed", with = "speed")]
+    #[schemars(with = "Speed", extend("x-sources" = ["file"]))]
     pub real_time: bool,
-    /// RTSP. Default TCP.
+    /// How RTSP carries its packets.
+    #[schemars(extend("x-sources" = ["rtsp", "rtsps"]))]
     pub transport: Transport,
-    /// RTSP: how long packets may wait for late ones. Default 100 ms.
+    /// How long packets may wait for late ones (jitter buffer).
+    #[serde(with = "super::duration")]
+    #[schemars(with = "DurationText", extend("x-sources" = ["rtsp", "rtsps"], "x-least" = "0s", "x-most" = "10s"))]
     pub latency: Duration,
+    #[serde(flatten)]
     pub credentials: Option<Credentials>,
-    /// `rtsps://` and `https://`: a PEM file of the authorities that the camera's certificate may be signed by, beside the
-    /// system's. Absolute.
+    /// A PEM file of certificate authorities that the camera's certificate may be signed by, in addition to the system's.
+    #[serde(with = "super::path::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend(
+        "x-check" = "existing-file",
+        "x-sources" = ["rtsps", "https"],
+        "x-api" = "remove",
+        "x-api-help" = "set tls_fingerprint instead, or change it in the configuration file",
+    ))]
     pub tls_ca: Option<PathBuf>,
-    /// `rtsps://`: the certificate with this fingerprint is trusted, whoever has signed it, and whatever it is for.
+    /// SHA-256 fingerprint of the camera's certificate, which is accepted then, whoever has signed it and whatever it is for.
+    /// `openssl x509 -noout -fingerprint -sha256` prints it, and the log has the fingerprint of a refused certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("x-check" = "fingerprint", "x-sources" = ["rtsps"]))]
     pub tls_fingerprint: Option<CertificateFingerprint>,
 }
 
+/// The words of `speed`.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Speed {
+    /// At the pace of the recording.
+    RealTime,
+    /// As fast as the machine can.
+    Max,
+}
+
+mod speed {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Speed};
+
+    pub fn serialize<S: Serializer>(real_time: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        if *real_time { Speed::RealTime } else { Speed::Max }.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        Ok(matches!(Speed::deserialize(deserializer)?, Speed::RealTime))
+    }
+}
+
+pub(super) fn read_fingerprint(value: &Value) -> Option<Json> {
+    let text = value.string(None)?;
+    let help = "write the 64 hexadecimal digits that `openssl x509 -noout -fingerprint -sha256` prints";
+    match CertificateFingerprint::parse(text) {
+        Some(fingerprint) => Some(fingerprint.to_string().into()),
+        None => value.fail("is not a SHA-256 fingerprint", Some(help)),
+    }
+}
+
 impl SourceSpec {
+    /// Stands for a source that could not be read; it is never used.
+    fn unknown() -> Self {
+        SourceSpec::new(SourceUri::Libcamera(String::new()))
+    }
+
     /// With the default settings.
     pub fn new(uri: SourceUri) -> Self {
         SourceSpec {
@@ -180,25 +245,6 @@ impl SourceSpec {
             tls_ca: None,
             tls_fingerprint: None,
         }
-    }
-
-    /// Reads a URL or a bare path with the default settings; credentials in the URL are kept beside it.
-    ///
-    /// # Errors
-    /// Those of [`SourceUri::parse`].
-    pub fn parse(text: &str, base: &Path) -> Result<Self, (String, Option<String>)> {
-        let (uri, credentials) = uri::parse(text, base)?;
-        Ok(SourceSpec { credentials, ..SourceSpec::new(uri) })
-    }
-
-    /// A source that was named on the command line: [`SourceSpec::parse`], and a file must be there.
-    ///
-    /// # Errors
-    /// Those of [`SourceUri::parse`] and [`SourceUri::check_file`].
-    pub fn from_argument(text: &str, base: &Path) -> Result<Self, (String, Option<String>)> {
-        let spec = SourceSpec::parse(text, base)?;
-        spec.uri.check_file()?;
-        Ok(spec)
     }
 
     /// The source's name for logs and the API; see [`SourceUri::label`].
@@ -246,6 +292,8 @@ fn element_names(description: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn spec(text: &str) -> SourceSpec {

@@ -1,14 +1,16 @@
 //! Reads the text of a source: `rtsp://…`, `file:…`, `v4l2:///dev/video0`, a bare path and the like.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Deserializer};
 use url::Url;
 
+use super::credentials::Credentials;
 use super::error::did_you_mean;
-use super::reader::tidy;
-use super::source::{Credentials, SourceUri, TestSource};
+use super::path::tidy;
+use super::source::{SourceSpec, SourceUri, TestSource};
 use crate::base::secret::Secret;
 
 /// What is wrong, and a hint.
@@ -47,6 +49,60 @@ const PATTERNS: [&str; 26] = [
     "smpte-rp-219",
 ];
 
+impl SourceUri {
+    /// Reads a URL or a bare path; relative paths start at `base`.
+    ///
+    /// User and password in the URL are checked and left out; [`SourceSpec::parse`] keeps them.
+    ///
+    /// # Errors
+    /// What is wrong and, where there is one, a hint. Neither repeats a password.
+    pub fn parse(text: &str, base: &Path) -> Result<SourceUri, (String, Option<String>)> {
+        self::parse(text, base).map(|(uri, _)| uri)
+    }
+}
+
+impl SourceSpec {
+    /// Reads a URL or a bare path with the default settings; credentials in the URL are kept beside it.
+    ///
+    /// # Errors
+    /// Those of [`SourceUri::parse`].
+    pub fn parse(text: &str, base: &Path) -> Result<Self, (String, Option<String>)> {
+        let (uri, credentials) = self::parse(text, base)?;
+        Ok(SourceSpec { credentials, ..SourceSpec::new(uri) })
+    }
+
+    /// A source that was named on the command line: [`SourceSpec::parse`], and a file must be there.
+    ///
+    /// # Errors
+    /// Those of [`SourceUri::parse`] and [`SourceUri::check_file`].
+    pub fn from_argument(text: &str, base: &Path) -> Result<Self, (String, Option<String>)> {
+        let spec = SourceSpec::parse(text, base)?;
+        spec.uri.check_file()?;
+        Ok(spec)
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceUri {
+    /// From text whose paths are absolute.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        SourceUri::parse(&text, Path::new("/")).map_err(|(problem, _)| serde::de::Error::custom(problem))
+    }
+}
+
+/// The URL of a file.
+pub(super) fn url_of_file(path: &Path) -> String {
+    let mut url = String::from("file://");
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' => url.push(byte.into()),
+            byte if byte.is_ascii_alphanumeric() => url.push(byte.into()),
+            byte => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url
+}
+
 /// The URI, and the credentials that were written in it.
 pub(super) fn parse(text: &str, base: &Path) -> Result<(SourceUri, Option<Credentials>), Problem> {
     let Some((scheme, rest)) = split_scheme(text) else {
@@ -70,7 +126,7 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<(SourceUri, Option<Creden
             let listening = srt_listener(rest);
             let (url, credentials) = network_url(listening.as_deref().unwrap_or(text))?;
             if credentials.is_some() {
-                return Err(problem("SRT knows no users", "a passphrase is written \"srt://HOST:PORT?passphrase=…\""));
+                return Err(problem("SRT has no users", "a passphrase is written \"srt://HOST:PORT?passphrase=…\""));
             }
             if url.port().is_none() {
                 return Err(problem("has no port", "write \"srt://HOST:PORT\""));
@@ -82,7 +138,7 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<(SourceUri, Option<Creden
             let path = rest_of("write \"v4l2:///dev/video0\"")?;
             if !path.starts_with('/') {
                 let help = "write the device's path after the two slashes: \"v4l2:///dev/video0\"";
-                return Err(problem("is no absolute path of a device", help));
+                return Err(problem("is not the absolute path of a device", help));
             }
             SourceUri::V4l2(PathBuf::from(path))
         }
@@ -163,7 +219,7 @@ pub(super) fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Prob
     if text.chars().any(|c| c.is_control() || c == ' ') {
         return Err(problem("contains a space or a control character", "write %20 for a space, %09 for a tab"));
     }
-    let mut url = Url::parse(text).map_err(|error| problem(&format!("is no valid URL: {error}"), help))?;
+    let mut url = Url::parse(text).map_err(|error| problem(&format!("is not a valid URL: {error}"), help))?;
     if url.host_str().is_none_or(str::is_empty) {
         return Err(problem("has no host", "write SCHEME://HOST/PATH; to listen, HOST is 0.0.0.0"));
     }
@@ -397,7 +453,7 @@ mod tests {
         assert_eq!(err("rtsp:///b").0, "has no host");
         assert_eq!(err("srt://a").0, "has no port");
         assert_eq!(err("gst: ").0, "describes no elements");
-        assert_eq!(err("v4l2://video0").0, "is no absolute path of a device");
+        assert_eq!(err("v4l2://video0").0, "is not the absolute path of a device");
         assert_eq!(ok("v4l2:///dev/video0").0, SourceUri::V4l2("/dev/video0".into()));
         assert_eq!(ok("libcamera://").0, SourceUri::Libcamera(String::new()));
         assert_eq!(ok("libcamera:///base/i2c@1a/imx219").0, SourceUri::Libcamera("/base/i2c@1a/imx219".into()));

@@ -3,23 +3,37 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value as Json, json};
 use url::Url;
 
-use super::reader::{Section, Value};
 use super::uri::percent_decode;
+use super::value::Value;
 use crate::base::secret::Secret;
 
-/// `[server.webrtc]`
-#[derive(Clone, Debug, PartialEq)]
+/// How WebRTC viewers and the service reach each other.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
 pub struct WebRtcConfig {
-    /// `HOST:PORT` of a STUN server. Default: none, for a closed network would wait for it.
+    /// A STUN server, `"stun:HOST:3478"`; `""` = none. It is sent to viewers. Without one, nothing outside the network is asked
+    /// for anything.
+    // `HOST:PORT`
+    #[schemars(with = "String", length(min = 0), extend("x-check" = "stun", "x-default" = "none"))]
     pub stun: Option<String>,
+    /// TURN servers, `["turn:USER:PASSWORD@HOST:3478"]` or `"turns:…"`. They are sent to viewers with their passwords, and never
+    /// logged.
+    #[schemars(with = "Vec<String>", extend("x-check-items" = "turn", "x-help" = TURN_HELP, "x-secret" = true))]
     pub turn: Vec<TurnServer>,
-    /// First and last UDP port that media may use; `None` is any. Default 50000 to 50100.
+    /// First and last UDP port of WebRTC viewers, who take one each; `""` = any. A firewall must let them pass.
+    #[serde(serialize_with = "ports_text")]
+    #[schemars(with = "String", length(min = 0), extend("x-check" = "udp-ports"))]
     pub udp_ports: Option<(u16, u16)>,
-    /// Addresses under which viewers reach this machine as well, from outside a router that passes those ports on.
+    /// Addresses by which viewers reach this machine as well, for a machine behind a router that forwards these ports.
+    #[schemars(with = "Vec<String>", extend("x-check-items" = "host-address", "x-help" = "write [\"203.0.113.9\"]"))]
     pub host_addresses: Vec<IpAddr>,
-    /// Viewers at the same time, of all streams together. Default 100.
+    /// WebRTC viewers at the same time, of all streams together. The next one is refused (503).
+    #[schemars(range(min = 0, max = 10_000), extend("x-help" = "0 admits no viewer"))]
     pub max_viewers: usize,
 }
 
@@ -35,14 +49,14 @@ impl Default for WebRtcConfig {
     }
 }
 
-/// A relay, and who we are to it. Prints without the password.
+/// A TURN relay with the user and password for it. Prints without the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnServer {
     /// Over TLS (`turns:`).
     pub tls: bool,
     /// With its port.
     pub host: String,
-    /// `udp` or `tcp`; what the scheme stands for when nothing is said.
+    /// `udp` or `tcp`; the scheme's default when absent.
     pub transport: Option<&'static str>,
     pub user: String,
     pub password: Secret,
@@ -73,45 +87,49 @@ const TURN_HELP: &str = "write \"turn:USER:PASSWORD@HOST:3478\", or \"turns:…\
                          in a password, the characters @ : / ? # are written %40 %3A %2F %3F %23";
 const PORTS_HELP: &str = "write \"50000-50100\", or \"\" for any; each viewer takes one";
 
-impl WebRtcConfig {
-    pub(super) fn read(section: &Section) -> Self {
-        let default = WebRtcConfig::default();
-        let udp_ports = match section.get("udp_ports") {
-            Some(value) => value.text().and_then(|text| read_ports(&value, text)),
-            None => default.udp_ports,
-        };
-        let list = |key, help| section.get(key).and_then(|value| value.list(Some(help))).unwrap_or_default();
-        let webrtc = WebRtcConfig {
-            stun: section.get("stun").and_then(|value| read_stun(&value, value.text()?)),
-            turn: list("turn", TURN_HELP).iter().filter_map(read_turn).collect(),
-            udp_ports,
-            host_addresses: list("host_addresses", "write [\"203.0.113.9\"]").iter().filter_map(read_host).collect(),
-            max_viewers: section
-                .get("max_viewers")
-                .and_then(|value| value.integer(0..=10_000, "0 lets nobody in"))
-                .unwrap_or(default.max_viewers),
-        };
-        section.finish();
-        webrtc
+fn ports_text<S: Serializer>(ports: &Option<(u16, u16)>, serializer: S) -> Result<S::Ok, S::Error> {
+    match ports {
+        Some((first, last)) => serializer.collect_str(&format_args!("{first}-{last}")),
+        None => serializer.serialize_str(""),
     }
 }
 
-fn read_ports(value: &Value, text: &str) -> Option<(u16, u16)> {
-    let range =
-        text.split_once('-').and_then(|(least, most)| Some((least.trim().parse().ok()?, most.trim().parse().ok()?)));
+impl Serialize for TurnServer {
+    /// Without user and password.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TurnServer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        TurnServer::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// First and last port; null for any.
+pub(super) fn read_udp_ports(value: &Value) -> Option<Json> {
+    let text = value.text()?;
+    if text.is_empty() {
+        return Some(Json::Null);
+    }
+    let range = text
+        .split_once('-')
+        .and_then(|(least, most)| Some((least.trim().parse::<u16>().ok()?, most.trim().parse::<u16>().ok()?)));
     match range {
-        Some((least, most)) if least >= 1024 && least <= most => Some((least, most)),
-        Some(_) => value.fail(format!("{text:?} is no range of ports from 1024 to 65535"), Some(PORTS_HELP)),
-        None => value.fail(format!("{text:?} is no range of ports"), Some(PORTS_HELP)),
+        Some((least, most)) if least >= 1024 && least <= most => Some(json!([least, most])),
+        Some(_) => value.fail(format!("{text:?} is not a range of ports from 1024 to 65535"), Some(PORTS_HELP)),
+        None => value.fail(format!("{text:?} is not a range of ports"), Some(PORTS_HELP)),
     }
 }
 
-fn read_host(value: &Value) -> Option<IpAddr> {
-    let text = value.string()?;
+pub(super) fn read_host_address(value: &Value) -> Option<Json> {
+    let text = value.string(None)?;
     match text.parse::<IpAddr>() {
-        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Some(address),
-        Ok(_) => value.fail(format!("{text} is no address that a viewer can reach"), None),
-        Err(_) => value.fail(format!("{text:?} is no IP address"), Some("names are not looked up")),
+        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Some(address.to_string().into()),
+        Ok(_) => value.fail(format!("{text} is not an address that a viewer can reach"), None),
+        Err(_) => value.fail(format!("{text:?} is not an IP address"), Some("names are not looked up")),
     }
 }
 
@@ -121,46 +139,59 @@ fn server(url: &Url, port: u16) -> Option<String> {
     Some(format!("{host}:{}", url.port().unwrap_or(port)))
 }
 
-fn read_stun(value: &Value, text: &str) -> Option<String> {
+/// `HOST:PORT`; null for none.
+pub(super) fn read_stun(value: &Value) -> Option<Json> {
+    let text = value.text()?;
+    if text.is_empty() {
+        return Some(Json::Null);
+    }
     let rest = text.strip_prefix("stun:").map_or(text, |rest| rest.strip_prefix("//").unwrap_or(rest));
     let url = Url::parse(&format!("stun://{rest}")).ok().filter(|url| {
         url.username().is_empty() && matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none()
     });
     match url.as_ref().and_then(|url| server(url, 3478)) {
-        Some(server) => Some(server),
-        // A user and a password belong to TURN; who writes them here must not find them in an error.
+        Some(server) => Some(server.into()),
+        // A user and a password belong to TURN; written here by mistake, they must not be shown in an error.
         None if text.contains('@') => value.fail("is not a STUN server address: STUN has no users", Some(STUN_HELP)),
-        None => value.fail(format!("{text:?} is no STUN server"), Some(STUN_HELP)),
+        None => value.fail(format!("{text:?} is not a STUN server"), Some(STUN_HELP)),
     }
 }
 
-fn read_turn(value: &Value) -> Option<TurnServer> {
-    let text = value.string()?;
-    // What is wrong is not shown: it may hold the password.
-    let wrong = |problem: &str| value.fail(problem, Some(TURN_HELP));
-    let (tls, rest) = match text.split_once(':') {
-        Some(("turn", rest)) => (false, rest),
-        Some(("turns", rest)) => (true, rest),
-        _ => return wrong("begins with neither turn: nor turns:"),
-    };
-    let rest = rest.strip_prefix("//").unwrap_or(rest);
-    let Some(url) = Url::parse(&format!("turn://{rest}")).ok() else { return wrong("is no address of a TURN server") };
-    let Some(host) = server(&url, if tls { 5349 } else { 3478 }) else { return wrong("names no host") };
-    let transport = match url.query() {
-        None => None,
-        Some("transport=udp") => Some("udp"),
-        Some("transport=tcp") => Some("tcp"),
-        Some(_) => return wrong("has something after the ? that is neither transport=udp nor transport=tcp"),
-    };
-    if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-        return wrong("has something after the host");
+pub(super) fn read_turn(value: &Value) -> Option<Json> {
+    let text = value.string(Some(TURN_HELP))?;
+    match TurnServer::parse(text) {
+        Ok(_) => Some(text.into()),
+        // The value is not shown: it may hold the password.
+        Err(problem) => value.fail(problem, Some(TURN_HELP)),
     }
-    let decode = |part: &str| String::from_utf8(percent_decode(part)).ok().filter(|part| !part.is_empty());
-    match (decode(url.username()), url.password().and_then(decode)) {
-        (Some(user), Some(password)) => {
-            Some(TurnServer { tls, host, transport, user, password: Secret::new(password) })
+}
+
+impl TurnServer {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (tls, rest) = match text.split_once(':') {
+            Some(("turn", rest)) => (false, rest),
+            Some(("turns", rest)) => (true, rest),
+            _ => return Err("begins with neither turn: nor turns:"),
+        };
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        let url = Url::parse(&format!("turn://{rest}")).map_err(|_| "is not the address of a TURN server")?;
+        let host = server(&url, if tls { 5349 } else { 3478 }).ok_or("names no host")?;
+        let transport = match url.query() {
+            None => None,
+            Some("transport=udp") => Some("udp"),
+            Some("transport=tcp") => Some("tcp"),
+            Some(_) => return Err("has something after the ? that is neither transport=udp nor transport=tcp"),
+        };
+        if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
+            return Err("has something after the host");
         }
-        _ => wrong("has no user and password"),
+        let decode = |part: &str| String::from_utf8(percent_decode(part)).ok().filter(|part| !part.is_empty());
+        match (decode(url.username()), url.password().and_then(decode)) {
+            (Some(user), Some(password)) => {
+                Ok(TurnServer { tls, host, transport, user, password: Secret::new(password) })
+            }
+            _ => Err("has no user and password"),
+        }
     }
 }
 
@@ -201,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_said_at_once_and_no_password_shown() {
+    fn everything_wrong_is_reported_at_once_and_no_password_shown() {
         let text = "stun = \"http://a/b\"\nturn = [\"turn:relay\", \"relay:hunter2@x\", \"turn:u:hunter2@h?x=hunter2\", 3]\n\
             udp_ports = \"50100-50000\"\nhost_addresses = [\"box.local\", \"0.0.0.0\"]\nmax_viewers = -1\nstunn = 1\n";
         let errors = read(text).unwrap_err();

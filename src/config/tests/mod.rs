@@ -332,7 +332,7 @@ password = "hunter2"
     for line in [
         "1: colour: unknown key (help: known are: model, server, stream)",
         "11: server.htpp: unknown key (help: did you mean http?)",
-        "15: stream[gate].show: \"fullrate\" is none of \"full-rate\", \"matched\" (help: did you mean \"full-rate\"?)",
+        "15: stream[gate].show: \"fullrate\" is not one of \"full-rate\", \"matched\" (help: did you mean \"full-rate\"?)",
         "17: stream[gate].silence_timeout: 2h is not between 500ms and 1h",
         "20: stream[gate].overlay.alpha: 1.7 is not between 0 and 1 (help: 0 is invisible, 1 is opaque; the default is 0.45)",
         "21: stream[gate].overlay.style: must be a string, not an integer",

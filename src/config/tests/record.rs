@@ -40,9 +40,9 @@ fn limits_of_recordings_that_cannot_be_kept_are_refused() {
         ("max_age = \"5s\"", "max_age: 5s is not between 1m and 36600d"),
         ("segment_size = \"1GB\"\nmax_size = \"900MB\"", "max_size: is less than segment_size"),
         ("when = \"event\"", "when: there is no event to wait for"),
-        ("when = \"sometimes\"", "when: \"sometimes\" is none of \"always\", \"event\""),
-        ("event = 7", "event: must be an array, not an integer"),
-        ("[stream.record.event]\nclasses = [\"car\"]", "event: is a single table"),
+        ("when = \"sometimes\"", "when: \"sometimes\" is not one of \"always\", \"event\""),
+        ("event = 7", "event: must be an array of tables, not an integer"),
+        ("[stream.record.event]\nclasses = [\"car\"]", "event: is written [stream.record.event]"),
     ] {
         let found = only(read_record(text));
         assert!(found.starts_with(&format!("stream[gate].record.{error}")), "{found}");

@@ -13,7 +13,9 @@ fn no_streams() {
         only(read(dir.path(), single)),
         "stream: is written [stream] (help: write [[stream]], with two brackets)"
     );
-    assert!(only(read(dir.path(), "model.path = \"m.onnx\"\nstream = 5")).starts_with("stream: must be tables"));
+    assert!(
+        only(read(dir.path(), "model.path = \"m.onnx\"\nstream = 5")).starts_with("stream: must be an array of tables")
+    );
 }
 
 #[test]
@@ -104,7 +106,7 @@ fn credentials() {
         ("user = \"viewer\"\npassword_file = \"hunter2\"", "password_file: no such file"),
         ("user = \"viewer:hunter2\"", "user: contains a colon"),
         ("user = \"viewer\"\npassword_file = \"empty\"", "password_file: the file is empty"),
-        ("user = \"viewer\"\npassword_file = \"/dev/zero\"", "password_file: is no password"),
+        ("user = \"viewer\"\npassword_file = \"/dev/zero\"", "password_file: is not a password"),
         ("user = \"viewer\"\npassword_env = \"hunter2\"", "password_env: there is no environment variable"),
         ("user = \"viewer\"\npassword_env = \"BLANK\"", "password_env: the environment variable of this name is empty"),
         ("user = \"viewer\"\npassword_file = \"pw\"\npassword_env = \"GATE_PASSWORD\"", "password_env: password_file"),
@@ -128,7 +130,7 @@ fn encoders() {
         assert_eq!(stream.encode.encoder, encoder);
     }
     let error = only(read_stream("source = \"test://\"\nencode.encoder = \"vaap\""));
-    assert!(error.starts_with("stream[gate].encode.encoder: \"vaap\" is none of"), "{error}");
+    assert!(error.starts_with("stream[gate].encode.encoder: \"vaap\" is not one of"), "{error}");
     assert!(error.ends_with("(help: did you mean \"vaapi\"?)"), "{error}");
 }
 
@@ -137,8 +139,11 @@ fn pushes() {
     let pushed = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
     for (tables, errors) in [
         ("[[stream.push]]", vec!["push[0].url: is missing (help: where to: \"rtsp://HOST/PATH\" or"]),
-        ("[stream.push]\nurl = \"rtsp://a/b\"", vec!["push: must be tables (help: write [[stream.push]], with two"]),
-        ("[[stream.push]]\nurl = \"a/b\"", vec!["push[0].url: is no URL"]),
+        (
+            "[stream.push]\nurl = \"rtsp://a/b\"",
+            vec!["push: is written [stream.push] (help: write [[stream.push]], with two"],
+        ),
+        ("[[stream.push]]\nurl = \"a/b\"", vec!["push[0].url: is not a URL"]),
         (
             "[[stream.push]]\nurl = \"https://a/b\"",
             vec!["push[0].url: streams are not pushed by https:// (help: for WHIP,"],

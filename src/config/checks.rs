@@ -1,0 +1,73 @@
+//! The named checks of values that are more than a word, a number or a list: `#[schemars(extend("x-check" = "address"))]`.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::schema::{Object, text};
+use super::value::Value;
+use super::{credentials, duration, encode, overlay, path, push, record, server, source, stream, webrtc};
+
+/// Reads a value: the form in which serde reads it, or `None` after an error was noted.
+pub(super) type Check = fn(&Value, &Object) -> Option<Json>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("api-source", |value, _| server::read_api_source(value)),
+    ("bitrate", |value, _| encode::read_bitrate(value)),
+    ("color", |value, _| overlay::read_color(value)),
+    ("duration", read_duration),
+    ("event-name", |value, _| record::read_event_name(value)),
+    ("existing-file", |value, _| value.existing_file().map(|path| path::to_json(&path))),
+    ("fingerprint", |value, _| source::read_fingerprint(value)),
+    ("folder", |value, _| value.folder().map(|path| path::to_json(&path))),
+    ("host-address", |value, _| webrtc::read_host_address(value)),
+    ("host-name", |value, _| server::read_host_name(value)),
+    ("network", |value, _| server::read_network(value)),
+    ("password-file", |value, _| credentials::read_password_file(value)),
+    ("password-variable", |value, _| credentials::read_password_variable(value)),
+    ("push-url", |value, _| push::read_url(value)),
+    ("size", read_size),
+    ("socket-address", |value, _| server::read_socket_address(value)),
+    ("source", |value, _| stream::read_source(value)),
+    ("stream-name", |value, _| stream::read_name(value)),
+    ("stun", |value, _| webrtc::read_stun(value)),
+    ("turn", |value, _| webrtc::read_turn(value)),
+    ("udp-ports", |value, _| webrtc::read_udp_ports(value)),
+    ("user", |value, _| credentials::read_user(value)),
+    ("users-file", |value, _| server::read_users_file(value)),
+    ("zone", |value, _| record::read_zone(value)),
+];
+
+/// The check of this name. One that does not exist accepts nothing; a test reads all names in the schema.
+pub(super) fn find(name: &str) -> Check {
+    let unknown: Check = |value, _| value.fail("cannot be read: its check is not defined", None);
+    CHECKS.iter().find(|(known, _)| *known == name).map_or(unknown, |(_, check)| *check)
+}
+
+fn read_duration(value: &Value, schema: &Object) -> Option<Json> {
+    let limit = |attribute: &str| text(schema, attribute).and_then(duration::parse);
+    let range = limit("x-least").unwrap_or_default()..=limit("x-most").unwrap_or(Duration::MAX);
+    value.duration(range).map(|read| duration::show(read).into())
+}
+
+/// Fewest and most bytes of anything that is limited.
+fn read_size(value: &Value, _: &Object) -> Option<Json> {
+    value.size(100_000..=1 << 60).map(Json::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::schema::schema;
+
+    #[test]
+    fn every_check_of_the_schema_is_defined_and_used() {
+        let text = Json::Object(schema().clone()).to_string();
+        let named: std::collections::BTreeSet<&str> = ["\"x-check\":\"", "\"x-check-items\":\""]
+            .iter()
+            .flat_map(|start| text.split(start).skip(1))
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        assert_eq!(named, CHECKS.iter().map(|(name, _)| *name).collect());
+    }
+}

@@ -1,0 +1,169 @@
+//! User and password of a camera or a media server, which are written in a URL, or in keys beside it.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value as Json;
+
+use super::document::Section;
+use super::value::Value;
+use crate::base::secret::Secret;
+
+/// User and password of a camera or a media server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    /// Empty where there is none.
+    pub password: Secret,
+}
+
+/// The keys. The reader puts the password in the place of the file or variable that holds it.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+struct Keys {
+    /// The user's name.
+    #[schemars(extend("x-check" = "user", "x-sources" = ["rtsp", "rtsps", "http", "https"]))]
+    user: Option<String>,
+    /// A file whose first line is the password.
+    #[schemars(extend(
+        "x-check" = "password-file",
+        "x-sources" = ["rtsp", "rtsps", "http", "https"],
+        "x-secret" = true,
+        "x-api" = "remove",
+        "x-api-help" = "write user and password into the URL: rtsp://USER:PASSWORD@HOST/PATH",
+    ))]
+    password_file: Option<String>,
+    /// An environment variable that holds the password.
+    #[schemars(extend(
+        "x-check" = "password-variable",
+        "x-sources" = ["rtsp", "rtsps", "http", "https"],
+        "x-secret" = true,
+        "x-api" = "remove",
+        "x-api-help" = "write user and password into the URL: rtsp://USER:PASSWORD@HOST/PATH",
+    ))]
+    password_env: Option<String>,
+}
+
+impl JsonSchema for Credentials {
+    fn schema_name() -> Cow<'static, str> {
+        "Credentials".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Keys::json_schema(generator)
+    }
+}
+
+impl<'de> Deserialize<'de> for Credentials {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Keys { user, password_file, password_env } = Keys::deserialize(deserializer)?;
+        let password = Secret::new(password_file.or(password_env).unwrap_or_default());
+        Ok(Credentials { user: user.unwrap_or_default(), password })
+    }
+}
+
+impl Serialize for Credentials {
+    /// The user alone: what is serialised is shown.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if !self.user.is_empty() {
+            map.serialize_entry("user", &self.user)?;
+        }
+        map.end()
+    }
+}
+
+/// What a password without a user is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PasswordAlone {
+    LacksAUser,
+    IsAToken,
+}
+
+/// User and password from the keys and from the URL, each from one place only. `in_url` is `None` where the URL is wrong.
+pub(super) fn combine(
+    section: &Section,
+    keys: Option<Credentials>,
+    in_url: Option<Option<Credentials>>,
+    alone: PasswordAlone,
+) -> Option<Credentials> {
+    let is_url_valid = in_url.is_some();
+    let in_url = in_url.flatten();
+    let has_user = |known: &Credentials| !known.user.is_empty();
+    let has_password = |known: &Credentials| !known.password.expose().is_empty();
+    let is_password_written = section.is_written("password_file") || section.is_written("password_env");
+    let password_key = if section.is_written("password_file") { "password_file" } else { "password_env" };
+    let keep_one = Some("keep one of them");
+    if section.is_written("password_file") && section.is_written("password_env") {
+        section.fail("password_env", "password_file is given, too", keep_one);
+    }
+    if section.is_written("user") && in_url.as_ref().is_some_and(has_user) {
+        section.fail("user", "the URL names a user, too", keep_one);
+    }
+    if is_password_written && in_url.as_ref().is_some_and(has_password) {
+        section.fail(password_key, "the URL holds a password, too", keep_one);
+    }
+    let names_user = section.is_written("user") || in_url.as_ref().is_some_and(has_user);
+    if is_password_written && is_url_valid && !names_user && alone == PasswordAlone::LacksAUser {
+        section.fail(password_key, "there is no user for this password", Some("add user = \"…\""));
+    }
+    let Some(keys) = keys.filter(|keys| has_user(keys) || has_password(keys)) else { return in_url };
+    let Some(in_url) = in_url else { return Some(keys) };
+    Some(match (has_user(&keys), has_password(&keys)) {
+        (true, true) => keys,
+        (true, false) => Credentials { password: in_url.password, ..keys },
+        (false, _) => Credentials { user: in_url.user, ..keys },
+    })
+}
+
+pub(super) fn read_user(value: &Value) -> Option<Json> {
+    let user = value.string(None)?;
+    // Basic (RFC 7617) ends the user at the colon, and the API shows the user: it must not hold the password.
+    if user.contains(':') {
+        let help = "write the user alone, and the password into the file of password_file";
+        return value.fail("contains a colon: is that user and password?", Some(help));
+    }
+    Some(user.into())
+}
+
+/// Bytes that a password file may have.
+const LONGEST_PASSWORD: u64 = 4096;
+
+/// The password in the file.
+pub(super) fn read_password_file(value: &Value) -> Option<Json> {
+    // The name is not repeated: it may be the password, written here by mistake.
+    let help = Some("name a file, not the password; relative paths start at the configuration file's folder");
+    let path = value.path()?;
+    match path.metadata() {
+        Ok(metadata) if !metadata.is_dir() => {}
+        Ok(_) => return value.fail("is a folder, not a file", help),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return value.fail("no such file", help),
+        Err(error) => return value.fail(format!("cannot be read: {error}"), help),
+    }
+    // A password is one line: a device that never ends must not fill the memory.
+    let mut text = String::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(LONGEST_PASSWORD).read_to_string(&mut text));
+    match read {
+        Ok(length) if length as u64 == LONGEST_PASSWORD => value.fail("is not a password: it is too long", None),
+        Ok(_) => {
+            let line = text.strip_suffix('\n').unwrap_or(&text);
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if line.is_empty() { value.fail("the file is empty", None) } else { Some(line.into()) }
+        }
+        Err(error) => value.fail(format!("cannot be read: {error}"), help),
+    }
+}
+
+/// The password in the environment variable.
+pub(super) fn read_password_variable(value: &Value) -> Option<Json> {
+    let name = value.string(None)?;
+    match value.doc.env(name) {
+        Some(text) if !text.is_empty() => Some(text.into()),
+        // The name is not repeated: it may be the password, written here by mistake.
+        Some(_) => value.fail("the environment variable of this name is empty", None),
+        None => value.fail("there is no environment variable of this name", Some("name a variable, not the password")),
+    }
+}

@@ -1,0 +1,143 @@
+//! `[model]`: the model and how it is run.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::document::Section;
+
+/// Where inference may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// TensorRT on an NVIDIA GPU.
+    TensorRt,
+    /// CUDA on an NVIDIA GPU.
+    Cuda,
+    /// The CPU.
+    Cpu,
+}
+
+impl Provider {
+    pub const ALL: [Provider; 3] = [Provider::TensorRt, Provider::Cuda, Provider::Cpu];
+
+    /// The name in the configuration, in metrics and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Provider::TensorRt => "tensorrt",
+            Provider::Cuda => "cuda",
+            Provider::Cpu => "cpu",
+        }
+    }
+}
+
+/// What the operator insists on (`model.require`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Require {
+    /// Any provider.
+    Any,
+    /// Refuse to start on the CPU.
+    Gpu,
+}
+
+/// The model that all streams share, and how it is run.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default = "ModelConfig::unnamed")]
+#[schemars(extend("x-applies" = "reload"))]
+pub struct ModelConfig {
+    /// The ONNX file.
+    #[serde(with = "super::path")]
+    #[schemars(with = "String", extend(
+        "x-check" = "existing-file",
+        "x-default" = "`models/street.onnx` beside the program, or of the package",
+    ))]
+    pub path: PathBuf,
+    /// Execution providers, tried in this order. The provider that really runs the model is reported. A provider that refuses
+    /// the model is a warning if this key names it, or if the machine has a GPU and the CPU runs the model.
+    #[schemars(length(min = 1), extend(
+        "uniqueItems" = true,
+        "x-help" = "write [\"tensorrt\", \"cuda\", \"cpu\"], or fewer",
+    ))]
+    pub providers: Vec<Provider>,
+    /// The configuration names them: a provider that cannot be used is reported.
+    #[serde(skip)]
+    pub providers_named: bool,
+    /// `gpu`: refuse to run on the CPU.
+    pub require: Require,
+    /// CPU cores that ONNX Runtime may use; 0 = all.
+    #[schemars(range(min = 0, max = 1024), extend("x-help" = "0 is all cores"))]
+    pub threads: usize,
+    /// CPU sessions that run side by side and share `threads`; 0 = measured at start.
+    #[schemars(range(min = 0, max = 256), extend("x-help" = "0 is measured at start"))]
+    pub workers: usize,
+    /// Frames of different streams in one run of the model, at most; 0 = 1. On a GPU every run has as many frames: grey ones
+    /// where fewer wait.
+    #[schemars(range(min = 0, max = 64), extend("x-help" = "0 is 1"))]
+    pub max_batch: usize,
+    /// GPU number.
+    #[schemars(range(min = 0, max = 63), extend("x-help" = "the number that nvidia-smi shows"))]
+    pub device: i32,
+    /// Folder in which TensorRT engines are kept.
+    #[serde(with = "super::path::optional")]
+    #[schemars(with = "String", extend(
+        "x-check" = "folder",
+        "x-default" = "`$CACHE_DIRECTORY` (set by systemd), else none",
+    ))]
+    pub cache_dir: Option<PathBuf>,
+    /// Path of `libonnxruntime.so`.
+    #[serde(with = "super::path::optional")]
+    #[schemars(with = "String", extend(
+        "x-check" = "existing-file",
+        "x-default" = "found beside the program or in the system's folders",
+    ))]
+    pub runtime: Option<PathBuf>,
+}
+
+impl ModelConfig {
+    /// The model at `path` with the default settings: any provider, no cache of TensorRT engines.
+    pub fn with_path(path: impl Into<PathBuf>) -> Self {
+        ModelConfig {
+            path: path.into(),
+            providers: Provider::ALL.to_vec(),
+            providers_named: false,
+            require: Require::Any,
+            threads: 0,
+            workers: 0,
+            max_batch: 0,
+            device: 0,
+            cache_dir: None,
+            runtime: None,
+        }
+    }
+
+    /// The path is found by [`ModelConfig::complete`].
+    pub(super) fn unnamed() -> Self {
+        ModelConfig::with_path("")
+    }
+
+    /// Adds the defaults that depend on the machine, and checks what concerns several keys.
+    pub(super) fn complete(&mut self, section: &Section) {
+        // The empty path never leaves: wherever it is used, an error was noted.
+        if !section.is_written("path") {
+            self.path = crate::base::paths::default_model().unwrap_or_else(|help| {
+                section.fail("path", "is missing, and no model was found", Some(&help));
+                PathBuf::new()
+            });
+        }
+        self.providers_named = section.is_valid("providers");
+        if !self.providers_named {
+            self.providers = Provider::ALL.to_vec();
+        }
+        if self.require == Require::Gpu && self.providers == [Provider::Cpu] {
+            let help = "add \"tensorrt\" or \"cuda\" to model.providers, or drop the requirement";
+            section.fail("require", "\"gpu\" is required, but only \"cpu\" may be used", Some(help));
+        }
+        if !section.is_written("cache_dir") {
+            // systemd's CacheDirectory= may list several, separated by colons.
+            let list = section.doc().env("CACHE_DIRECTORY").unwrap_or_default();
+            self.cache_dir = list.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        }
+    }
+}

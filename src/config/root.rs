@@ -1,0 +1,25 @@
+//! The configuration as a whole.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::model::ModelConfig;
+use super::server::ServerConfig;
+use super::stream::StreamConfig;
+
+/// A whole configuration file.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[schemars(title = "Configuration of Maskcast", extend("required" = ["stream"]))]
+pub struct Config {
+    #[serde(default = "ModelConfig::unnamed")]
+    pub model: ModelConfig,
+    #[serde(default)]
+    pub server: ServerConfig,
+    /// In file order; names are unique; at least one.
+    #[serde(rename = "stream", default)]
+    #[schemars(length(min = 1), extend(
+        "x-named" = true,
+        "x-help" = "write [[stream]], and below it name = \"gate\" and source = \"rtsp://HOST/PATH\"",
+    ))]
+    pub streams: Vec<StreamConfig>,
+}
