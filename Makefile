@@ -246,10 +246,11 @@ fuzz: setup $(CARGO_FUZZ) ## Feed what is read from outside with made-up input (
 			-artifact_prefix=$(CURDIR)/target/fuzz-artifacts/$$target/ || exit 1; \
 	done
 
-docs: setup ## Write the references in docs/ from the code
+docs: setup ## Write the documentation that is generated from the program
 	cargo build --locked
-	@mkdir -p docs
+	@mkdir -p target docs
 	target/debug/maskcast reference api > target/api.md && mv target/api.md docs/api.md
+	target/debug/maskcast schema --markdown > target/configuration.md && mv target/configuration.md docs/configuration.md
 
 lint: setup-trainer ## Formatting, clippy, documentation: no warnings
 	cargo fmt --all --check

@@ -1,4 +1,5 @@
-//! What is wrong with a configuration is said at once, each error in a line with its key; exit code 78.
+//! All errors of a configuration are reported at once, each in a line with its key; exit code 78. And the JSON Schema and the
+//! documentation of the configuration.
 
 mod common;
 
@@ -6,8 +7,10 @@ use std::path::Path;
 
 use common::program::{Ended, maskcast, run};
 use common::service::{folder, write_config};
+use jsonschema::Validator;
+use serde_json::Value as Json;
 
-/// `maskcast run` and `maskcast check` must say the same.
+/// `maskcast run` and `maskcast check` must report the same.
 fn both(config: &Path) -> [Ended; 2] {
     ["run", "check"].map(|command| run(maskcast().arg(command).arg(config)))
 }
@@ -68,7 +71,7 @@ dir = 7
 }
 
 #[test]
-fn a_file_that_is_no_toml_or_not_there_is_named() {
+fn a_file_that_is_not_toml_or_not_there_is_named() {
     let folder = folder();
     let config = folder.path().join("broken.toml");
     std::fs::write(&config, "[model\npath = 1\n").unwrap();
@@ -91,7 +94,7 @@ fn a_label_that_the_model_does_not_have_is_named_with_its_key() {
     );
     for ended in both(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
-        // A run has told by then where it listens.
+        // A run has logged by then where it listens.
         let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("maskcast: ")).collect();
         assert_eq!(lines.len(), 2, "{}", ended.stderr);
         for (key, words) in
@@ -104,7 +107,7 @@ fn a_label_that_the_model_does_not_have_is_named_with_its_key() {
 }
 
 #[test]
-fn check_also_says_what_a_run_would_find_out_later() {
+fn check_also_reports_what_a_run_would_find_out_later() {
     let folder = folder();
     let stream = |name: &str, more: &str| format!("[[stream]]\nname = \"{name}\"\n{more}\n");
     let ball = |more: &str| format!("source = \"test://ball\"\n{more}");
@@ -117,7 +120,7 @@ fn check_also_says_what_a_run_would_find_out_later() {
     let wanted = [
         ("stream[gate].show", "full"),
         ("stream[gate].overlay.hide", "did you mean \"green\"?"),
-        ("stream[null].source", "no video device"),
+        ("stream[null].source", "not a video device"),
         ("stream[odd].source", "nonsense"),
     ];
     assert_eq!(lines.len(), wanted.len(), "{}", ended.stderr);
@@ -129,10 +132,10 @@ fn check_also_says_what_a_run_would_find_out_later() {
     let config = write_config(folder.path(), &stream("gate", &ball("record.dir = \"/proc/nonsense\"")));
     let ended = run(maskcast().arg("check").arg(&config));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let said = String::from_utf8_lossy(&ended.stdout);
+    let report = String::from_utf8_lossy(&ended.stdout);
     assert!(
-        said.contains("see the warning") && said.contains("stream[gate].record.dir: /proc/nonsense cannot"),
-        "{said}"
+        report.contains("see the warning") && report.contains("stream[gate].record.dir: /proc/nonsense cannot"),
+        "{report}"
     );
 
     std::fs::write(&config, "[[stream]]\nname = \"a\"\nname = \"b\"\nsource = \"test://\"\n").unwrap();
@@ -150,7 +153,7 @@ fn a_damaged_model_is_a_configuration_error() {
     std::fs::write(&model, &bytes[..bytes.len() / 2]).unwrap();
     for ended in both(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
-        // Before it is known, the log says where the service listens.
+        // Before the model is loaded, the log has the addresses of the service.
         let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("maskcast: ")).collect();
         assert_eq!(lines.len(), 1, "{}", ended.stderr);
         assert!(lines[0].contains("model.path: ") && lines[0].contains("channels.onnx"), "{}", ended.stderr);
@@ -167,7 +170,7 @@ fn a_log_filter_that_is_none_is_wrong_use() {
 }
 
 #[test]
-fn wrong_use_is_exit_code_2_and_help_is_no_error() {
+fn wrong_use_is_exit_code_2_and_help_is_not_an_error() {
     for wrong in [&["run"][..], &["walk"], &["run", "a.toml", "b.toml"], &["segment", "a.mp4"], &[]] {
         let ended = run(maskcast().args(wrong));
         assert_eq!(ended.code, Some(2), "{wrong:?}: {}", ended.stderr);
@@ -212,4 +215,76 @@ fn the_demo_without_its_clip_names_the_missing_file() {
     std::fs::write(&copy, text).unwrap();
     let ended = run(maskcast().arg("check").arg(&copy));
     assert!(ended.code == Some(78) && ended.stderr.contains("vtest.avi"), "{:?}: {}", ended.code, ended.stderr);
+}
+
+/// The validator of the schema that the program prints.
+fn schema() -> Validator {
+    let ended = run(maskcast().arg("schema"));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let schema: Json = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    jsonschema::draft202012::meta::validate(&schema).unwrap_or_else(|error| panic!("{error}"));
+    jsonschema::draft202012::new(&schema).unwrap()
+}
+
+/// Where the schema refuses a configuration.
+fn refused(schema: &Validator, text: &str) -> Vec<String> {
+    let value = serde_json::to_value(toml::from_str::<toml::Table>(text).unwrap()).unwrap();
+    schema.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+}
+
+#[test]
+fn the_schema_accepts_the_configurations_that_are_shipped() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let schema = schema();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(root.join("pipelines")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.push(root.join("systemd/maskcast.toml"));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    assert!(paths.len() >= 6, "{paths:?}");
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(refused(&schema, &text), [""; 0], "{}", path.display());
+    }
+    // So are the examples in comments.
+    let text = std::fs::read_to_string(root.join("systemd/maskcast.toml")).unwrap();
+    let is_key =
+        |line: &str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let uncommented = |line: &str| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line).to_owned() + "\n";
+    let text: String = text.lines().map(uncommented).collect();
+    assert!(text.contains("\npre_roll = ") || text.contains("\nshare = "), "{text}");
+    assert_eq!(refused(&schema, &text), [""; 0]);
+}
+
+#[test]
+fn the_schema_refuses_what_the_program_refuses() {
+    let schema = schema();
+    let stream = "[[stream]]\nname = \"a\"\nsource = \"test://\"\n";
+    assert_eq!(refused(&schema, stream), [""; 0]);
+    for (text, place) in [
+        ("", ""),
+        ("[[stream]]\nname = \"a\"\n", "/stream/0"),
+        ("[[stream]]\nname = \"the gate\"\nsource = \"test://\"\n", "/stream/0/name"),
+        (&format!("{stream}[stream.overlay]\nalhpa = 1\n"), "/stream/0/overlay"),
+        (&format!("{stream}overlay.alpha = 1.7\n"), "/stream/0/overlay/alpha"),
+        (&format!("{stream}overlay.style = \"tnit\"\n"), "/stream/0/overlay/style"),
+        (&format!("{stream}overlay.colors = {{ car = \"red\" }}\n"), "/stream/0/overlay/colors/car"),
+        (&format!("{stream}max_latency = \"soon\"\n"), "/stream/0/max_latency"),
+        (&format!("{stream}[stream.record]\n"), "/stream/0/record"),
+        (&format!("{stream}[model]\nproviders = [\"cuda\", \"cuda\"]\n"), "/model/providers"),
+        (&format!("{stream}[model]\nthreads = -1\n"), "/model/threads"),
+    ] {
+        let errors = refused(&schema, text);
+        assert!(errors.len() == 1 && errors[0].starts_with(&format!("{place}: ")), "{text}: {errors:?}");
+    }
+}
+
+/// `make docs` writes it.
+#[test]
+fn the_documentation_of_the_configuration_is_current() {
+    let ended = run(maskcast().args(["schema", "--markdown"]));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(ended.stdout == written.as_bytes(), "{} is stale: run `make docs`", path.display());
 }

@@ -95,7 +95,7 @@ fn load_model(config: &Config, errors: &mut Vec<ConfigError>) -> Result<Option<M
     }
 }
 
-/// What can be said of a source without opening it.
+/// What can be checked of a source without opening it.
 fn check_source(stream: &StreamConfig) -> Result<(), ConfigError> {
     let wrong = |problem: String, help: Option<&str>| {
         let key = format!("stream[{}].source", stream.name);
@@ -103,7 +103,7 @@ fn check_source(stream: &StreamConfig) -> Result<(), ConfigError> {
     };
     match &stream.source.uri {
         SourceUri::V4l2(device) if device.exists() && !is_video(device) => wrong(
-            format!("{} is no video device", device.display()),
+            format!("{} is not a video device", device.display()),
             Some("`maskcast doctor` lists those that there are"),
         ),
         SourceUri::Gst(_) => check_description(&stream.source).or_else(|problem| wrong(problem.to_string(), None)),
@@ -117,7 +117,7 @@ fn is_video(device: &Path) -> bool {
     device.metadata().is_ok_and(|facts| facts.file_type().is_char_device() && rustix::fs::major(facts.rdev()) == VIDEO)
 }
 
-/// Whether recordings could be written, as far as this user can tell: the service goes on without them where they cannot.
+/// A warning when recordings cannot be written by this user. The service continues without them.
 fn records(stream: &StreamConfig) -> Option<String> {
     let dir = &stream.record.as_ref()?.dir;
     // The folder is made when it is needed; here nothing is left behind.

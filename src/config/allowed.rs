@@ -1,6 +1,6 @@
 //! Which sources the API may add (`server.api_sources`).
 //!
-//! Whoever writes the configuration may name any source. The API is reached from a network, and what it is told must not
+//! The configuration file may name any source. The API is reached from a network, and its requests must not
 //! make this machine read its own files, run GStreamer descriptions, or speak to services that trust it because they hear
 //! it on the loopback or a link-local address (as a cloud's metadata service does). So it takes network cameras and test
 //! pictures, at other addresses, unless the configuration lists more.
@@ -15,7 +15,7 @@ use url::Url;
 use super::error::did_you_mean;
 use super::source::SourceUri;
 
-/// Taken where nothing else is said.
+/// The schemes without `server.api_sources`.
 const DEFAULT: [&str; 6] = ["rtsp", "rtsps", "srt", "http", "https", "test"];
 
 /// All that can be allowed.
@@ -24,7 +24,7 @@ const SCHEMES: [&str; 10] = ["rtsp", "rtsps", "srt", "http", "https", "test", "f
 /// How long a name may take to be looked up.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Addresses outside the loopback and link-local ranges at which clouds tell their machines secrets.
+/// Addresses outside the loopback and link-local ranges at which clouds give their machines secrets.
 const METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
@@ -50,7 +50,7 @@ impl ApiSources {
         ApiSources { schemes: Vec::new(), networks: Vec::new() }
     }
 
-    /// Addresses alone are meant in addition to what is taken by itself.
+    /// A list of addresses alone is in addition to the default schemes.
     pub(super) fn or_default_schemes(mut self) -> Self {
         if self.schemes.is_empty() && !self.networks.is_empty() {
             self.schemes = DEFAULT.to_vec();
@@ -91,11 +91,11 @@ impl ApiSources {
 
     /// Whether the API may add this source. Looks up the names of hosts, for a few seconds at most.
     ///
-    /// A name can mean another address by the time the camera is opened, and an HTTP server can send on to another: who
-    /// minds lists no `http` and cuts the machine's own services off from its network.
+    /// A name can mean another address by the time the camera is opened, and an HTTP server can
+    /// redirect to another. To prevent both, leave `http` out of the list and shield the machine's own services from its network.
     ///
     /// # Errors
-    /// Why not, for whoever asked; it repeats nothing that may be secret.
+    /// Why not, for the client; it repeats nothing that may be secret.
     pub fn check(&self, uri: &SourceUri) -> Result<(), String> {
         self.check_with(uri, None)
     }
@@ -159,24 +159,24 @@ impl SourceHost {
 }
 
 /// All addresses that the host of this URL stands for, in the way in which GStreamer will find them. Forms like `0x7f.1`
-/// are left to the system, which knows them all.
+/// are left to the system, which reads them all.
 fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
     let host = url.host_str().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    // Nobody means a camera by this, and not everybody reads it the same way.
+    // It is not a camera's name, and programs read it in different ways.
     if host.is_empty() || !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) {
         return Err("the source's host is neither a name nor an address".into());
     }
     let unknown = || format!("the source's host {host} is not known: is the name right, and is there a name server?");
     let (found, answer) = crossbeam_channel::bounded(1);
     let asked = (host.to_owned(), 0_u16);
-    // The system's own look-up knows no time limit; whoever waits here has others to serve.
+    // The system's own look-up has no time limit, and the caller serves others.
     std::thread::Builder::new()
         .name("resolve".into())
         .spawn(move || {
             let addresses =
                 asked.to_socket_addrs().map(|found| found.map(|address| address.ip().to_canonical()).collect());
-            // Nobody waits any more for what comes too late.
+            // The caller does not wait any more for what comes too late.
             let _ = found.send(addresses.unwrap_or_default());
         })
         .map_err(|error| format!("no thread to look up the source's host: {error}"))?;

@@ -25,11 +25,12 @@ pub struct Credentials {
 #[serde(default)]
 struct Keys {
     /// The user's name.
-    #[schemars(extend("x-check" = "user", "x-sources" = ["rtsp", "rtsps", "http", "https"]))]
+    #[schemars(extend("x-check" = "user", "x-default" = "none", "x-sources" = ["rtsp", "rtsps", "http", "https"]))]
     user: Option<String>,
     /// A file whose first line is the password.
     #[schemars(extend(
         "x-check" = "password-file",
+        "x-default" = "none",
         "x-sources" = ["rtsp", "rtsps", "http", "https"],
         "x-secret" = true,
         "x-api" = "remove",
@@ -39,6 +40,7 @@ struct Keys {
     /// An environment variable that holds the password.
     #[schemars(extend(
         "x-check" = "password-variable",
+        "x-default" = "none",
         "x-sources" = ["rtsp", "rtsps", "http", "https"],
         "x-secret" = true,
         "x-api" = "remove",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 pub(super) const HELP: &str = r#"write "500ms", "3s", "1m" or a number of seconds"#;
 
-/// `None` when the text is no duration: no unit, an unknown unit, negative, or too large to hold.
+/// `None` when the text is not a duration: no unit, an unknown unit, negative, or too large to hold.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;

@@ -40,12 +40,12 @@ impl Edit {
 /// # Errors
 /// When the text is not TOML, or has no such stream, or a value cannot be written as TOML.
 pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
-    // A byte order mark is how some editors say UTF-8.
+    // Some editors write a byte order mark at the start of UTF-8.
     let (mark, text) = match text.strip_prefix('\u{feff}') {
         Some(rest) => ("\u{feff}", rest),
         None => ("", text),
     };
-    // The document knows one kind of line end only: a file with both gets the shorter one.
+    // The document has one kind of line end only: a file with both gets the shorter one.
     let windows = text.contains("\r\n") && text.matches('\n').count() == text.matches("\r\n").count();
     let unix = text.contains("\r\n").then(|| text.replace("\r\n", "\n"));
     // A carriage return alone is not TOML, and must not become a part of a line end: the whole text is refused.

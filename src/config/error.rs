@@ -52,7 +52,7 @@ impl std::error::Error for ConfigError {}
 /// Displayed as one line an error: `maskcast.toml:12: stream[gate].overlay.alpha: 1.7 is not between 0 and 1 (help: …)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// The file, as it was named by whoever asked for it.
+    /// The file, as the caller named it.
     pub path: PathBuf,
     pub errors: Vec<ConfigError>,
 }
@@ -95,7 +95,7 @@ pub(super) fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .map(|candidate| (strsim::normalized_damerau_levenshtein(&word, &plain(candidate)), candidate))
-        // Below this, a suggestion is noise: "http" for "speed" helps nobody.
+        // Below this, a suggestion is noise, like "http" for "speed".
         .filter(|(likeness, _)| *likeness >= 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)

@@ -1,5 +1,5 @@
-//! From a file's text to a [`Config`]: TOML, then what the schema says of each key ([`super::validate`]), then what concerns
-//! several keys (`complete` of each section).
+//! From a file's text to a [`Config`]: TOML, then each key by the schema ([`super::validate`]), then checks of several keys
+//! together (`complete` of each section).
 
 use std::path::Path;
 

@@ -20,7 +20,7 @@ pub fn markdown() -> String {
         if let Some(applies) = table.applies {
             let _ = write!(page, "\nA change takes effect {}.\n", in_words(applies));
         }
-        if table.keys().any(|(_, key)| text(key, "x-api") == Some("never")) || is_for_file_only(table) {
+        if is_for_file_only(table) {
             page.push_str("\nThe API cannot set these keys; they are set in the configuration file.\n");
         }
         page.push_str("\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
@@ -103,7 +103,10 @@ fn meaning(table: &Table, key: &Object) -> String {
         let schemes: Vec<String> = schemes.iter().filter_map(Json::as_str).map(|word| format!("`{word}`")).collect();
         let _ = write!(meaning, "<br>Only for sources of the schemes {}.", schemes.join(", "));
     }
-    if text(key, "x-api") == Some("remove") {
+    if key.contains_key("x-secret") {
+        meaning.push_str("<br>Secret: never logged and never in the API's answers.");
+    }
+    if text(key, "x-api") == Some("remove") && !is_for_file_only(table) {
         meaning.push_str("<br>The API can only remove it.");
     }
     if let Some(applies) = applies_of(key).filter(|applies| Some(*applies) != table.applies) {
@@ -128,7 +131,7 @@ mod tests {
             for (name, key) in table.keys() {
                 let about = meaning(table, key);
                 assert!(about.ends_with(['.', ')']), "{} {name}: {about:?}", table.header());
-                assert!(!default(table, name, key).is_empty() || table.path == "stream", "{} {name}", table.header());
+                assert!(!default(table, name, key).is_empty(), "{} {name} has no default", table.header());
             }
         }
     }

@@ -38,7 +38,7 @@ impl Provider {
 pub enum Require {
     /// Any provider.
     Any,
-    /// Refuse to start on the CPU.
+    /// Refuse to run on the CPU.
     Gpu,
 }
 
@@ -64,7 +64,7 @@ pub struct ModelConfig {
     /// The configuration names them: a provider that cannot be used is reported.
     #[serde(skip)]
     pub providers_named: bool,
-    /// `gpu`: refuse to run on the CPU.
+    /// Which providers are acceptable.
     pub require: Require,
     /// CPU cores that ONNX Runtime may use; 0 = all.
     #[schemars(range(min = 0, max = 1024), extend("x-help" = "0 is all cores"))]

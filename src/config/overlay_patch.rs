@@ -32,7 +32,7 @@ pub fn patched_overlay(overlay: &OverlayConfig, patch: &Object, key: &str) -> Re
     let document = Document::new(&text, PathBuf::new(), &|_| None);
     let read = schema.map(|schema| read_table(&document, schema, table.get_ref(), key)).unwrap_or_default();
     let mut errors = document.into_errors();
-    // The lines are those of a text that nobody has written.
+    // The lines are those of a text that was made here.
     errors.iter_mut().for_each(|error| error.line = None);
     if !errors.is_empty() {
         return Err(errors);

@@ -172,7 +172,7 @@ impl EventConfig {
 
 pub(super) fn read_event_name(value: &Value) -> Option<Json> {
     let name = value.string(None)?;
-    // The first letter tells it from the other parts of a file's name.
+    // The first letter distinguishes it from the other parts of a file's name.
     let fits = name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if !fits {

@@ -7,7 +7,7 @@ use super::model::ModelConfig;
 use super::server::ServerConfig;
 use super::stream::StreamConfig;
 
-/// A whole configuration file.
+/// A configuration file of Maskcast.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[schemars(title = "Configuration of Maskcast", extend("required" = ["stream"]))]
 pub struct Config {
@@ -15,7 +15,7 @@ pub struct Config {
     pub model: ModelConfig,
     #[serde(default)]
     pub server: ServerConfig,
-    /// In file order; names are unique; at least one.
+    /// The streams, at least one. Their names are unique.
     #[serde(rename = "stream", default)]
     #[schemars(length(min = 1), extend(
         "x-named" = true,

@@ -1,6 +1,6 @@
 //! The schema of the configuration, made from the types that hold it: [`Config`] and those in it.
 //!
-//! Their doc comments, types, defaults and ranges are all that is known of a key; the reader ([`super::validate`]), the JSON
+//! Their doc comments, types, defaults and ranges define a key; the reader ([`super::validate`]), the JSON
 //! Schema for editors, the documentation and the API's settings are made from them. Attributes that JSON Schema does not have
 //! are written `#[schemars(extend("x-…" = …))]`:
 //!
@@ -70,7 +70,9 @@ pub(super) fn schema() -> &'static Object {
 
 /// The JSON Schema (draft 2020-12) of configuration files, for editors and validators.
 pub fn json_schema() -> Json {
-    let mut schema = Json::Object(schema().clone());
+    let schema = schema();
+    let first = ["$schema", "title", "description"].into_iter().filter_map(|key| schema.get_key_value(key));
+    let mut schema = first.chain(schema).map(|(key, value)| (key.clone(), value.clone())).collect();
     remove_attributes(&mut schema);
     schema
 }
@@ -139,7 +141,7 @@ pub(super) struct Table {
     /// Whether it may be written several times, in double brackets.
     pub(super) is_array: bool,
     pub(super) schema: &'static Object,
-    /// When a change takes effect, where a key does not say otherwise.
+    /// When a change takes effect, unless a key has its own `x-applies`.
     pub(super) applies: Option<Applies>,
 }
 
@@ -290,6 +292,7 @@ pub fn api_schema(table: &str) -> Json {
         }
         for (_, property) in schema.get_mut("properties").and_then(Json::as_object_mut).into_iter().flatten() {
             allow_null(property);
+            about_api(property);
             // A patch names only what it changes; the elements of an array are replaced as a whole.
             property.as_object_mut().map(|property| property.remove("required"));
         }
@@ -297,6 +300,21 @@ pub fn api_schema(table: &str) -> Json {
     schema.as_object_mut().map(|schema| schema.remove("required"));
     remove_attributes(&mut schema);
     schema
+}
+
+/// Adds to the description of a property what the API may not do with it.
+fn about_api(property: &mut Json) {
+    let limit = match property["x-api"].as_str() {
+        Some("never") => "Only in answers: it is set in the configuration file.",
+        Some("remove") => "In requests only null, which removes it.",
+        _ => return,
+    };
+    let hidden = if property["x-secret"] == true { " Never in answers." } else { "" };
+    let about = property["description"].as_str().unwrap_or_default();
+    property["description"] = format!("{about} {limit}{hidden}").trim_start().into();
+    if property["x-api"] == "never" {
+        property["readOnly"] = true.into();
+    }
 }
 
 fn allow_null(property: &mut Json) {

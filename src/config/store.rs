@@ -1,5 +1,4 @@
-//! Writes a configuration file in one piece: whoever reads it, at whatever moment, and after a power cut as well, sees the
-//! whole old text or the whole new one.
+//! Writes a configuration file atomically: a reader sees the whole old text or the whole new one, also after a power cut.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,7 +11,7 @@ use crate::base::atomic_file::AtomicFile;
 /// Why a file was not written; it is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("{0} has been changed by somebody else meanwhile")]
+    #[error("{0} was changed by another program in the meantime")]
     Changed(String),
     #[error("{0} cannot be written: {1}")]
     Write(String, io::Error),
@@ -23,15 +22,15 @@ pub enum StoreError {
 pub enum Replaced {
     /// Owner, group and mode are as they were.
     AsBefore,
-    /// It holds a password that it did not hold, and everybody could read it: its owner and its group alone may now.
+    /// It holds a password that it did not hold, and every user of the machine could read it: now only its owner and group can.
     Closed,
 }
 
 /// Replaces the file's text, if it still is `before`. Owner and group stay, and so does the mode, unless a password that the
-/// text gains would be everybody's; a link stays a link.
+/// text gains could be read by every user of the machine; a link stays a link.
 ///
 /// # Errors
-/// When the text is another one by now, or the folder or the disk does not take the new one.
+/// When the text was changed in the meantime, or the new one cannot be written.
 pub fn replace(path: &Path, before: &str, after: &str) -> Result<Replaced, StoreError> {
     let name = || path.display().to_string();
     write(path, before, after)
@@ -39,7 +38,7 @@ pub fn replace(path: &Path, before: &str, after: &str) -> Result<Replaced, Store
         .ok_or_else(|| StoreError::Changed(name()))
 }
 
-/// `None` when the text is another one by now.
+/// `None` when the text was changed in the meantime.
 fn write(path: &Path, before: &str, after: &str) -> io::Result<Option<Replaced>> {
     let path = path.canonicalize()?;
     let facts = fs::metadata(&path)?;
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_comes_in_is_not_for_everybody() {
+    fn a_file_that_gains_a_password_is_closed_to_others() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("maskcast.toml");
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -96,7 +95,7 @@ mod tests {
         assert_eq!(mode(), 0o640);
         assert_eq!(replace(&file, &one, &none).unwrap(), Replaced::AsBefore);
         assert_eq!(mode(), 0o640, "what was taken away is not given back");
-        // Who has let everybody read a password before has been warned.
+        // A password that every user could read before has been warned of.
         set(&file, 0o644);
         fs::write(&file, &one).unwrap();
         assert_eq!(replace(&file, &one, &(one.clone() + "# more\n")).unwrap(), Replaced::AsBefore);
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_wrote_meanwhile_is_not_lost() {
+    fn a_change_by_another_program_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("maskcast.toml");
         fs::write(&file, "theirs").unwrap();

@@ -84,7 +84,7 @@ impl StreamConfig {
     /// Adds the defaults that depend on other keys, and checks what concerns several keys. `written` is the table as it was
     /// read.
     pub(super) fn complete(&mut self, section: &Section, written: &Json) {
-        // The password of the source's URL is no part of its type.
+        // The type of the source does not hold the password of its URL.
         let in_url = written["source"].as_str().and_then(|text| uri::parse(text, "/".as_ref()).ok());
         let in_url = in_url.map(|(_, credentials)| credentials);
         self.source.credentials = combine(section, self.source.credentials.take(), in_url, PasswordAlone::LacksAUser);

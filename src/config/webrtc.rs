@@ -21,8 +21,7 @@ pub struct WebRtcConfig {
     // `HOST:PORT`
     #[schemars(with = "String", length(min = 0), extend("x-check" = "stun", "x-default" = "none"))]
     pub stun: Option<String>,
-    /// TURN servers, `["turn:USER:PASSWORD@HOST:3478"]` or `"turns:…"`. They are sent to viewers with their passwords, and never
-    /// logged.
+    /// TURN servers, `["turn:USER:PASSWORD@HOST:3478"]` or `"turns:…"`. Viewers get them with their passwords.
     #[schemars(with = "Vec<String>", extend("x-check-items" = "turn", "x-help" = TURN_HELP, "x-secret" = true))]
     pub turn: Vec<TurnServer>,
     /// First and last UDP port of WebRTC viewers, who take one each; `""` = any. A firewall must let them pass.
@@ -63,7 +62,7 @@ pub struct TurnServer {
 }
 
 impl fmt::Display for TurnServer {
-    /// As browsers want it (RFC 7065).
+    /// In the form of browsers (RFC 7065).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", if self.tls { "turns" } else { "turn" }, self.host)?;
         self.transport.map_or(Ok(()), |transport| write!(f, "?transport={transport}"))
@@ -71,7 +70,7 @@ impl fmt::Display for TurnServer {
 }
 
 impl TurnServer {
-    /// As GStreamer wants it, with the password.
+    /// In the form of GStreamer, with the password.
     pub fn for_gstreamer(&self) -> Secret {
         let encode =
             |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");

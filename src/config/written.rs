@@ -1,4 +1,4 @@
-//! Passwords that stand in a configuration file itself, and who may read them there.
+//! Passwords written in a configuration file itself, and whether other users of the machine may read them there.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::source::{SourceSpec, SourceUri};
 use super::uri::is_secret_name;
 use crate::base::secret::Secret;
 
-/// What everybody on this machine could read: a warning, or nothing. It names keys, and no password.
+/// A warning when every user of the machine can read passwords in the file. It names keys, and no password.
 pub fn readable_passwords(path: &Path) -> Option<String> {
     if !is_open(path) {
         return None;
@@ -21,7 +21,7 @@ pub fn readable_passwords(path: &Path) -> Option<String> {
     let file = path.display();
     (!keys.is_empty()).then(|| {
         format!(
-            "{file} is readable for everybody on this machine, and holds passwords ({}); chmod o= {file}",
+            "{file} is readable for every user of this machine, and holds passwords ({}); run chmod o= {file}",
             keys.join(", ")
         )
     })
@@ -33,7 +33,7 @@ pub(super) fn gains_passwords(before: &str, after: &str) -> bool {
     written_passwords(after).iter().any(|(_, text)| !known.iter().any(|(_, other)| other == text))
 }
 
-/// Whether everybody on this machine may read the file, and go through the folders that it lies in.
+/// Whether every user of this machine may read the file and enter the folders that it lies in.
 pub(super) fn is_open(path: &Path) -> bool {
     let allows = |path: &Path, bit: u32| path.metadata().is_ok_and(|facts| facts.mode() & bit != 0);
     path.canonicalize()
@@ -43,7 +43,7 @@ pub(super) fn is_open(path: &Path) -> bool {
 /// The keys whose texts hold passwords, and these texts.
 fn written_passwords(text: &str) -> Vec<(String, Secret)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // What is wrong with the text is said elsewhere.
+    // Errors of the text are reported by the loader.
     let (root, _) = DeTable::parse_recoverable(text);
     let root = root.get_ref();
     let mut found = Vec::new();
@@ -171,7 +171,7 @@ mod tests {
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         set(&file, 0o644);
         set(folder.path(), 0o700);
-        assert_eq!(readable_passwords(&file), None, "nobody comes into the folder");
+        assert_eq!(readable_passwords(&file), None, "no other user can enter the folder");
         set(folder.path(), 0o755);
         let warning = readable_passwords(&file).unwrap();
         assert!(warning.contains("(stream[gate].source)") && !warning.contains("hunter2"), "{warning}");

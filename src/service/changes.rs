@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::reserved::{folder_allowed, kind_allowed, passwords_allowed, passwords_stay, pushes_allowed};
+use super::reserved::{folder_allowed, keys_allowed, kind_allowed, passwords_stay};
 use super::{EarlyRequests, ReloadReport, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, EncoderChoice, Object, OverlayConfig, Replaced,
@@ -288,8 +288,7 @@ impl Changes {
         let (Edit::Add(settings) | Edit::Change { patch: settings, .. }) = edit else { return Ok(()) };
         let key = edit.key();
         let base = config::folder_of(&self.path);
-        pushes_allowed(settings, &key)?;
-        passwords_allowed(settings, &key)?;
+        keys_allowed(settings, &key)?;
         kind_allowed(settings, &key, file, &base)?;
         folder_allowed(settings, &key, file, &base, &self.state)
     }

@@ -4,30 +4,17 @@ use std::path::{Component, Path, PathBuf};
 
 use url::{Position, Url};
 
-use crate::config::{Config, ConfigError, Object, SourceSpec, SourceUri};
+use crate::config::{Config, ConfigError, Object, SourceSpec, SourceUri, not_for_api};
 
-/// A password that lies in a file or a variable goes only where the configuration file sends it: a client of the API could
-/// name any file, and a host of its own to send the password to. It writes the camera's password, which it has to know, into
-/// the URL, where it is never shown again.
+/// Keys that only the configuration file may set (`x-api` of their definition). A password that is kept in a file or a variable
+/// is only sent where the configuration file says: a client could name any file, and a host of its own to send the password
+/// to. It writes the camera's password, which it has to know, into the URL, where it is never shown again. `tls_ca` would show
+/// which files exist. With `push`, a client could send frames anywhere, with any password that a push names.
 ///
 /// # Errors
-/// The keys that name one. To take one out is allowed.
-pub fn passwords_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigError>> {
-    let named = |name: &&str| settings.get(*name).is_some_and(|value| !value.is_null());
-    let refuse = |name: &str| ConfigError {
-        help: Some("write user and password into the URL: rtsp://USER:PASSWORD@HOST/PATH".into()),
-        ..reserved(format!("{key}.{name}"))
-    };
-    let mut errors: Vec<ConfigError> =
-        ["password_file", "password_env"].into_iter().filter(named).map(refuse).collect();
-    // It would say which files there are.
-    if named(&"tls_ca") {
-        errors.push(ConfigError {
-            help: Some("set tls_fingerprint instead, or change it in the configuration file".into()),
-            ..reserved(format!("{key}.tls_ca"))
-        });
-    }
-    none(errors)
+/// An error for each key that is set. Passwords and `tls_ca` may be removed.
+pub fn keys_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigError>> {
+    none(not_for_api(settings, "stream", key))
 }
 
 /// A source that is moved to another host takes the password of the file with it only when the client has said it itself.
@@ -68,15 +55,6 @@ fn host(uri: &SourceUri) -> Option<&str> {
 
 fn before_path(url: &Url) -> &str {
     &url[..Position::BeforePath]
-}
-
-/// Where pictures are pushed to is the file's owner's business: a client of the API could have them sent anywhere, with
-/// any password that a push may name.
-///
-/// # Errors
-/// When the settings say anything of it.
-pub fn pushes_allowed(settings: &Object, key: &str) -> Result<(), Vec<ConfigError>> {
-    if settings.contains_key("push") { Err(vec![reserved(format!("{key}.push"))]) } else { Ok(()) }
 }
 
 /// Whether a source may be one of a client's, as far as can be told without a look at what it names: whether there is a
@@ -148,7 +126,7 @@ mod tests {
 
     #[test]
     fn pushes_are_not_for_clients() {
-        let allowed = |value: serde_json::Value| pushes_allowed(value.as_object().unwrap(), "stream[gate]");
+        let allowed = |value: serde_json::Value| keys_allowed(value.as_object().unwrap(), "stream[gate]");
         assert_eq!(allowed(json!({"source": "test://ball"})), Ok(()));
         for push in [json!([{"url": "rtsp://10.0.0.9/a"}]), json!([]), json!(null)] {
             assert_eq!(allowed(json!({ "push": push })).unwrap_err()[0].key, "stream[gate].push");
@@ -157,7 +135,7 @@ mod tests {
 
     #[test]
     fn clients_name_no_place_of_a_password() {
-        let allowed = |value: serde_json::Value| passwords_allowed(value.as_object().unwrap(), "stream[gate]");
+        let allowed = |value: serde_json::Value| keys_allowed(value.as_object().unwrap(), "stream[gate]");
         assert_eq!(allowed(json!({"source": "rtsp://a:b@10.0.0.7/x", "user": "a"})), Ok(()));
         assert_eq!(allowed(json!({"password_file": null, "password_env": null})), Ok(()));
         let errors = allowed(json!({"password_file": "gate.password", "password_env": "GATE_PASSWORD"})).unwrap_err();

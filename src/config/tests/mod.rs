@@ -10,6 +10,7 @@ use crate::users::Role;
 mod model;
 mod record;
 mod server;
+mod settings;
 mod streams;
 
 /// A folder with the files that the configurations below name.
@@ -370,7 +371,7 @@ fn unreadable_files() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_error() {
+fn a_byte_order_mark_is_not_an_error() {
     let dir = folder();
     let text = "\u{feff}model.path = \"m.onnx\"\n[[stream]]\nname = \"a\"\nsource = \"test://\"\n";
     assert!(read(dir.path(), text).is_ok());

@@ -44,7 +44,7 @@ fn an_open_listener_without_users_is_refused() {
             assert!(error.contains("maskcast user add") && error.contains("allow_anonymous = true"), "{error}");
             let open = server(dir.path(), &format!("{text}\nallow_anonymous = true")).unwrap();
             assert!(!open.guards_rtsp());
-            // From a network nobody may change anything without saying who they are.
+            // From a network, changes need credentials.
             assert_eq!(open.anonymous(), Some(if key == "http" { Role::Viewer } else { Role::Operator }));
         }
     }
@@ -59,7 +59,7 @@ fn users_are_read_from_beside_the_configuration_or_from_where_it_says() {
     let found = server(dir.path(), "http = \"0.0.0.0:80\"\nrtsp = \"0.0.0.0:81\"").unwrap();
     assert_eq!(found.users.tokens[0].name, "hub");
     assert_eq!((found.anonymous(), found.guards_rtsp()), (None, true));
-    // Also on this machine: with users, everybody is asked.
+    // With users, credentials are needed on this machine, too.
     let local = server(dir.path(), "").unwrap();
     assert_eq!((local.anonymous(), local.guards_rtsp()), (None, true));
     assert_eq!(server(dir.path(), "allow_anonymous = true").unwrap().anonymous(), Some(Role::Viewer));
@@ -71,7 +71,7 @@ fn users_are_read_from_beside_the_configuration_or_from_where_it_says() {
         error.starts_with("server.users: no such file (help: make it with `maskcast user add NAME --users "),
         "{error}"
     );
-    // A broken file is one error, and nobody is let in because of it.
+    // A broken file is one error, and gives no access.
     write_users(&dir.path().join("users.toml"), "[[user]]\nname = \"anna\"\nrole = \"viewer\"\npassword = \"hunter2\"");
     let error = only(server(dir.path(), "http = \"0.0.0.0:80\""));
     assert!(
