@@ -1,6 +1,6 @@
-//! Changes the elements of an array and keeps the comments of those that stay.
+//! Changes the elements of an array and keeps the comments of the elements that remain.
 //!
-//! What is behind an element on its line is about it; lines of their own are about the element below them.
+//! A comment on an element's line belongs to it; a comment on a line of its own belongs to the element below.
 
 use serde_json::Value as Json;
 use toml_edit::{Array, RawString, Value};
@@ -14,7 +14,7 @@ pub(super) fn has_comments(array: &Array) -> bool {
         || text(Some(array.trailing()))
 }
 
-/// An element with what belongs to it.
+/// An element with its comments.
 struct Entry {
     /// Line ends, comments and spaces above and before it.
     above: String,
@@ -23,10 +23,10 @@ struct Entry {
     behind: String,
 }
 
-/// Makes the elements these: those that stay keep their order and their comments, new ones come at the end.
+/// Replaces the elements by `values`: elements that remain keep their order and their comments, new ones come at the end.
 ///
 /// # Errors
-/// A value that cannot be written as TOML; the array is as it was.
+/// A value that cannot be written as TOML; the array is unchanged.
 pub(super) fn exchange(array: &mut Array, values: &[Json], key: &str) -> Result<(), EditError> {
     let all = values.iter().enumerate().map(|(i, value)| to_toml(value, &format!("{key}[{i}]")));
     let all: Vec<Value> = all.collect::<Result<_, _>>()?;
@@ -50,7 +50,7 @@ pub(super) fn exchange(array: &mut Array, values: &[Json], key: &str) -> Result<
 fn take_apart(array: &mut Array) -> (Vec<Entry>, String) {
     let mut entries: Vec<Entry> = Vec::new();
     let own = |raw: Option<&RawString>| raw.and_then(RawString::as_str).unwrap_or_default().to_owned();
-    // What is before a comma or a bracket: the rest of the line there belongs to the element before.
+    // Text before a comma or a bracket: the rest of its line belongs to the element before.
     let part = |text: &str| {
         let at = text.find('\n').unwrap_or(if text.contains('#') { text.len() } else { 0 });
         (text[..at].to_owned(), text[at..].to_owned())
@@ -79,7 +79,7 @@ fn take_apart(array: &mut Array) -> (Vec<Entry>, String) {
         }
         None => trailing,
     };
-    // The bracket stands on a line of its own, or the last comment would take it in.
+    // The bracket is on a line of its own, or it would be part of the last comment.
     (entries, if end.contains('\n') { end } else { format!("\n{end}") })
 }
 
@@ -125,7 +125,7 @@ mod tests {
 "#;
 
     #[test]
-    fn comments_of_what_stays_stay() {
+    fn comments_of_remaining_elements_are_kept() {
         assert_eq!(
             exchanged(LIST, &json!(["sky", "road", "tree", "car"])),
             LIST.replace("\"tree\" # green\n", "\"tree\", # green\n    \"car\",\n")

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense() {
+    fn text_that_is_not_a_duration() {
         for text in ["", "5", "s", "soon", "-1s", "1.2.3s", "5 parsecs", "9e9h", "1s 2s"] {
             assert_eq!(parse(text), None, "{text}");
         }

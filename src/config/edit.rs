@@ -1,6 +1,6 @@
-//! Changes a configuration file's text, and keeps its comments, its order and its way of writing.
+//! Changes a configuration file's text, and keeps its comments, its order and its formatting.
 //!
-//! Changes come as JSON with the keys of the file. A changed stream's keys are merged as RFC 7396 has it: what is named is
+//! Changes come as JSON with the keys of the file. A changed stream's keys are merged by RFC 7396: a key that is named is
 //! set, `null` removes it, tables are merged key by key. The text that comes out is checked by
 //! [`super::parse`].
 
@@ -16,11 +16,11 @@ use super::toml_value::{EditError, to_toml, value_equals};
 /// A change of one stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Edit {
-    /// Another stream with these keys, after the others.
+    /// Adds a stream with these keys, after the others.
     Add(Object),
-    /// These keys of the stream of this name are others.
+    /// Sets these keys of the stream of this name.
     Change { stream: String, patch: Object },
-    /// The stream of this name goes.
+    /// Removes the stream of this name.
     Remove { stream: String },
 }
 
@@ -35,7 +35,7 @@ impl Edit {
     }
 }
 
-/// The text with the change made.
+/// Makes a change in the text of a file, and returns the new text.
 ///
 /// # Errors
 /// When the text is not TOML, or has no such stream, or a value cannot be written as TOML.
@@ -68,7 +68,7 @@ pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     Ok(format!("{mark}{changed}"))
 }
 
-/// These objects, each merged into the one before, as a text of their own.
+/// The second object merged into the first, as TOML.
 pub(super) fn merged(objects: [&Object; 2], key: &str) -> Result<String, EditError> {
     let mut document = DocumentMut::new();
     for object in objects {
@@ -100,7 +100,7 @@ pub fn unknown_nulls(patch: &Object, table: &str, key: &str) -> Vec<ConfigError>
     errors
 }
 
-/// How a table that is not there yet is written.
+/// How a new table is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// `[stream.overlay]`, with lines of its own.
@@ -116,10 +116,10 @@ fn add(text: &str, mut document: DocumentMut, object: &Object, key: &str) -> Res
         streams.push(table);
         return Ok(document.to_string());
     }
-    // What comes last in the file stays before it, comments too.
+    // The end of the file, with its comments, stays before the new stream.
     let mut table = Table::new();
     for first in ["name", "source"] {
-        // Their order is that of people, not of the alphabet.
+        // People write these first.
         if let Some((name, value)) = object.get_key_value(first) {
             merge(&mut table, &Object::from_iter([(name.clone(), value.clone())]), key, Form::Headers)?;
         }
@@ -172,8 +172,8 @@ fn remove(document: &mut DocumentMut, name: &str) -> Result<(), EditError> {
     }
 }
 
-/// Comments above a table that goes, with an empty line between them and it, are about something else: what comes next in
-/// the file gets them.
+/// Keeps the comments above a removed table that an empty line separates from it: they are not about it. They move to the next
+/// table of the file.
 fn keep_comments(document: &mut DocumentMut, removed: &Table) {
     let prefix = removed.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
     let Some(end) = prefix.rfind("\n\n").map(|at| at + 2).filter(|&end| prefix[..end].contains('#')) else { return };
@@ -183,7 +183,7 @@ fn keep_comments(document: &mut DocumentMut, removed: &Table) {
     match find.next {
         Some(at) => Prepend { at, text: comments }.visit_document_mut(document),
         None => {
-            // The empty line was what parted the table from them.
+            // The empty line separated them from the table.
             let trailing = document.trailing().as_str().unwrap_or_default();
             let comments = if trailing.trim().is_empty() { &comments[..comments.len() - 1] } else { comments };
             let trailing = format!("{comments}{trailing}");
@@ -192,7 +192,7 @@ fn keep_comments(document: &mut DocumentMut, removed: &Table) {
     }
 }
 
-/// Looks for the table that comes next in the file.
+/// Finds the next table of the file.
 struct Next {
     after: isize,
     next: Option<isize>,
@@ -207,7 +207,7 @@ impl VisitMut for Next {
     }
 }
 
-/// Puts text before the table at a place.
+/// Inserts text before the table at a position.
 struct Prepend<'a> {
     at: isize,
     text: &'a str,
@@ -224,7 +224,7 @@ impl VisitMut for Prepend<'_> {
     }
 }
 
-/// RFC 7396 on a table of the text.
+/// Merges a patch into a table of the text (RFC 7396).
 fn merge(table: &mut dyn TableLike, patch: &Object, key: &str, form: Form) -> Result<(), EditError> {
     for (name, value) in patch {
         let key = format!("{key}.{name}");
@@ -248,7 +248,7 @@ fn merge(table: &mut dyn TableLike, patch: &Object, key: &str, form: Form) -> Re
                 }
             },
             value => match table.get_mut(name).and_then(Item::as_value_mut) {
-                // As it is written, with whatever stands between its brackets.
+                // Unchanged, with the comments between its brackets.
                 Some(known) if value_equals(known, value) => {}
                 Some(Value::Array(known)) if value.is_array() && has_comments(known) => {
                     let Json::Array(values) = value else { continue };
@@ -269,7 +269,7 @@ fn merge(table: &mut dyn TableLike, patch: &Object, key: &str, form: Form) -> Re
     Ok(())
 }
 
-/// Takes the space before the closing brace away, where a comma will follow.
+/// Removes the space before the closing brace, where a comma will follow.
 fn close_up(table: &mut dyn TableLike) {
     let Some(last) = table.iter_mut().last().and_then(|(_, item)| item.as_value_mut()) else { return };
     if last.decor().suffix().and_then(|suffix| suffix.as_str()).is_some_and(|suffix| suffix.trim().is_empty()) {
@@ -372,7 +372,7 @@ http = "127.0.0.1:8080"
     }
 
     #[test]
-    fn a_stream_that_comes_and_goes_leaves_nothing_behind() {
+    fn adding_and_removing_a_stream_leaves_nothing_behind() {
         let new =
             || object(json!({"name": "door", "source": "test://", "record": {"dir": "rec"}, "encode": {"bitrate": 8}}));
         let ends = ["", "\n", "\n# The end.\n", "# The end.", "\n\n# The end.\n# Really.\n"];

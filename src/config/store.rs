@@ -8,7 +8,7 @@ use std::path::Path;
 use super::written::{gains_passwords, is_open};
 use crate::base::atomic_file::AtomicFile;
 
-/// Why a file was not written; it is as it was.
+/// Why a file was not written; it is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{0} was changed by another program in the meantime")]
@@ -17,7 +17,7 @@ pub enum StoreError {
     Write(String, io::Error),
 }
 
-/// What has become of a file.
+/// How a file was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
     /// Owner, group and mode are as they were.
@@ -42,7 +42,7 @@ pub fn replace(path: &Path, before: &str, after: &str) -> Result<Replaced, Store
 fn write(path: &Path, before: &str, after: &str) -> io::Result<Option<Replaced>> {
     let path = path.canonicalize()?;
     let facts = fs::metadata(&path)?;
-    // A file that its owner has made read-only is not to be replaced, although its folder would allow it.
+    // A file that its owner made read-only is not replaced, although its folder would allow it.
     fs::OpenOptions::new().append(true).open(&path)?;
     let mut new = AtomicFile::create(&path, 0o600)?;
     let own = new.file().metadata()?;

@@ -182,7 +182,7 @@ fn bare_path(text: &str, base: &Path) -> Result<PathBuf, Problem> {
         return Err(problem("is empty", "write a URL or the path of a video file"));
     }
     let path = tidy(absolute(base.join(text)));
-    // A path that is looked for is printed, and with it the password.
+    // The path of a missing file is printed, and the password would be with it.
     if may_hold_secret(text) && !path.exists() {
         return Err(problem("is not a file, and has no scheme", "for a camera, begin with \"rtsp://\" or \"http://\""));
     }
@@ -204,16 +204,16 @@ fn file_url(rest: &str, base: &Path) -> Result<PathBuf, Problem> {
     Ok(found)
 }
 
-/// Fails only for an empty path or without a current folder; the path as written is the best answer then.
+/// The path as it is where it cannot be made absolute: an empty path, or no current folder.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// A URL with a host, freed of user and password. Errors do not repeat the URL: a password may be in any part of it.
+/// A URL with a host, without user and password; they are returned beside it. Errors do not repeat the URL: a password may be in any part of it.
 ///
 /// A password that holds `#`, `/` or `?` unescaped ends the authority early, and its rest, an `@` and the real host land in
 /// path, query or fragment. The URL then parses, names a wrong host and shows half of the password as its address. An `@`
-/// behind the authority is therefore refused, and so is whatever else the URL standard drops or cuts silently.
+/// after the authority is therefore refused, and so is everything else that the URL standard drops or cuts silently.
 pub(super) fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Problem> {
     let help = "special characters in a user or password are written %XX; or use the keys user and password_file";
     if text.chars().any(|c| c.is_control() || c == ' ') {
@@ -269,7 +269,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     part || name.split(['-', '_', '.']).any(|word| matches!(word, "pw" | "key" | "pin"))
 }
 
-/// `%41` → `A`; a `%` that begins no such triple stays as it is.
+/// `%41` → `A`; a `%` that does not begin such a triple stays.
 pub(super) fn percent_decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));

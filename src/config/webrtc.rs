@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn every_key_is_read() {
         assert_eq!(read("").unwrap(), WebRtcConfig::default());
         let webrtc = read(
             "stun = \"stun:stun.example\"\nturn = [\"turn:me:p%40ss@relay.example?transport=tcp\", \"turns://a:b@[::1]:443\"]\n\

@@ -72,3 +72,33 @@ fn described(table: &str, description: &str) -> RefOr<Schema> {
     }
     RefOr::T(schema)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// utoipa's types hold only a part of JSON Schema.
+    #[test]
+    fn the_description_keeps_the_schema_of_the_settings() {
+        let shown = serde_json::to_value(Settings::schema()).unwrap();
+        let defined = api_schema("stream");
+        let names = |schema: &serde_json::Value| -> Vec<String> {
+            schema["properties"].as_object().unwrap().keys().cloned().collect()
+        };
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        assert_eq!(sorted(names(&shown)), sorted(names(&defined)));
+        let at = |pointer: &str| shown.pointer(pointer).unwrap_or_else(|| panic!("{pointer}: {shown:#}"));
+        assert_eq!(at("/properties/overlay/properties/alpha/maximum"), &json!(1));
+        assert_eq!(at("/properties/overlay/properties/style/enum"), &json!(["tint", "contour", "mask-only", null]));
+        assert_eq!(at("/properties/max_latency/type"), &json!(["string", "number", "null"]));
+        assert_eq!(at("/properties/record/properties/event/items/required"), &json!(["classes"]));
+        assert_eq!(at("/properties/push/readOnly"), &json!(true));
+        assert!(at("/properties/password_file/description").as_str().unwrap().contains("Never in answers"));
+        assert!(shown.get("required").is_none() && !shown.to_string().contains("\"x-"));
+    }
+}

@@ -87,6 +87,12 @@ fn settings_that_are_not_for_the_source_are_not_shown() {
     assert!(["loop", "speed", "transport", "latency", "user", "push"].iter().all(|key| !of_test.contains_key(*key)));
 }
 
+#[test]
+fn names_in_logs_and_metrics_are_those_of_the_configuration() {
+    Provider::ALL.iter().for_each(|provider| assert_eq!(json!(provider), json!(provider.name())));
+    Style::ALL.iter().for_each(|style| assert_eq!(json!(style), json!(style.name())));
+}
+
 /// What the API shows can be written to the file, and means the same there.
 #[test]
 fn shown_settings_are_read_as_the_same_stream() {
