@@ -130,7 +130,7 @@ fn read_tables(value: &Value, schema: &Object, help: Option<&str>) -> Option<Jso
         let header = header.join(".");
         let help = format!("write [[{header}]], with two brackets");
         let _: Option<()> = value.fail(format!("is written [{header}]"), Some(&help));
-        vec![value.clone().as_first()]
+        vec![value.clone().into_first()]
     } else if value.is_array() {
         value.list(None)?
     } else {

@@ -33,7 +33,7 @@ impl<'a> Value<'a> {
     }
 
     /// The same value as the first element of an array at its key.
-    pub(super) fn as_first(mut self) -> Self {
+    pub(super) fn into_first(mut self) -> Self {
         self.key += "[0]";
         self
     }
