@@ -25,7 +25,6 @@ pub struct PushConfig {
     #[schemars(with = "String", extend(
         "x-check" = "push-url",
         "x-help" = "where to: \"rtsp://HOST/PATH\" or \"whip+https://HOST/PATH\"",
-        "x-default" = "",
     ))]
     pub target: PushTarget,
     /// Without a user, the password is a bearer token, which only WHIP has.

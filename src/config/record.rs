@@ -127,7 +127,7 @@ pub struct EventConfig {
     #[schemars(length(min = 1, max = 32), extend("x-check" = "event-name", "x-default" = "`event`, `event2`, …"))]
     pub name: String,
     /// Classes of the model, by their labels, any of which counts.
-    #[schemars(length(min = 1), extend("x-help" = "write [\"person\", \"car\"]", "x-default" = ""))]
+    #[schemars(length(min = 1), extend("x-help" = "write [\"person\", \"car\"]"))]
     pub classes: Vec<String>,
     /// Corners of a polygon in fractions of the frame's width and height: `[[0, 0.5], [1, 0.5], [1, 1], [0, 1]]` is the lower
     /// half.

@@ -102,7 +102,12 @@ fn complete(schema: &mut Json) {
         if schema.contains_key("x-default") || default.is_some_and(|value| value.is_null() || value.is_object()) {
             schema.remove("default");
         }
-        if schema.contains_key("properties") {
+        let needed: Vec<String> = required(schema).map(str::to_owned).collect();
+        if let Some(Json::Object(properties)) = schema.get_mut("properties") {
+            for name in needed {
+                // What stands in for a value that is missing is not a default.
+                properties.get_mut(&name).and_then(Json::as_object_mut).map(|property| property.remove("default"));
+            }
             schema.insert("additionalProperties".into(), false.into());
         }
         let is_free_text = schema.get("type").is_some_and(|kind| kind == "string")
@@ -290,8 +295,11 @@ pub fn api_schema(table: &str) -> Json {
         if let Some(default) = schema.remove("default") {
             schema.insert("example".into(), default);
         }
-        for (_, property) in schema.get_mut("properties").and_then(Json::as_object_mut).into_iter().flatten() {
-            allow_null(property);
+        let needed: Vec<String> = required(schema).map(str::to_owned).collect();
+        for (name, property) in schema.get_mut("properties").and_then(Json::as_object_mut).into_iter().flatten() {
+            if !needed.contains(name) {
+                allow_null(property);
+            }
             about_api(property);
             // A patch names only what it changes; the elements of an array are replaced as a whole.
             property.as_object_mut().map(|property| property.remove("required"));
@@ -311,9 +319,12 @@ fn about_api(property: &mut Json) {
     };
     let hidden = if property["x-secret"] == true { " Never in answers." } else { "" };
     let about = property["description"].as_str().unwrap_or_default();
-    property["description"] = format!("{about} {limit}{hidden}").trim_start().into();
+    let about = Json::from(format!("{about} {limit}{hidden}").trim_start());
     if property["x-api"] == "never" {
-        property["readOnly"] = true.into();
+        // utoipa's arrays cannot be read-only.
+        *property = json!({ "oneOf": [property.take()], "description": about, "readOnly": true });
+    } else {
+        property["description"] = about;
     }
 }
 

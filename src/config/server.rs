@@ -71,7 +71,6 @@ pub struct TlsConfig {
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
         "x-help" = "the path of a PEM file; `maskcast cert -o DIR` makes a pair",
-        "x-default" = "",
     ))]
     pub cert: PathBuf,
     /// A PEM file: the certificate's private key.
@@ -79,7 +78,6 @@ pub struct TlsConfig {
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
         "x-help" = "the path of a PEM file; `maskcast cert -o DIR` makes a pair",
-        "x-default" = "",
     ))]
     pub key: PathBuf,
 }

@@ -160,7 +160,6 @@ pub struct SourceSpec {
     #[schemars(with = "String", length(min = 1, max = 4096), extend(
         "x-check" = "source",
         "x-help" = "write a URL, e.g. \"rtsp://HOST/PATH\", \"v4l2:///dev/video0\" or \"file:video.mp4\"",
-        "x-default" = "",
     ))]
     pub uri: SourceUri,
     /// Start again at the end of the file.

@@ -38,7 +38,6 @@ pub struct StreamConfig {
     #[schemars(length(max = 64), pattern(r"^[A-Za-z0-9_-]+$"), extend(
         "x-check" = "stream-name",
         "x-help" = "it is part of the stream's addresses, e.g. rtsp://HOST:8554/NAME",
-        "x-default" = "",
     ))]
     pub name: String,
     #[serde(flatten)]

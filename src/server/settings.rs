@@ -98,6 +98,7 @@ mod tests {
         assert_eq!(at("/properties/max_latency/type"), &json!(["string", "number", "null"]));
         assert_eq!(at("/properties/record/properties/event/items/required"), &json!(["classes"]));
         assert_eq!(at("/properties/push/readOnly"), &json!(true));
+        assert_eq!(at("/properties/push/oneOf/0/items/properties/url/type"), &json!("string"));
         assert!(at("/properties/password_file/description").as_str().unwrap().contains("Never in answers"));
         assert!(shown.get("required").is_none() && !shown.to_string().contains("\"x-"));
     }
