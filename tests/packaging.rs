@@ -62,6 +62,7 @@ fn every_command_has_a_manual_page() {
         "model-verify",
         "model",
         "run",
+        "schema",
         "segment",
         "user-add",
         "user-list",
