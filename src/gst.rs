@@ -1,4 +1,4 @@
-//! What capture and publish share of GStreamer: start-up, elements by name, errors that say what to do.
+//! GStreamer helpers of capture and publish: initialisation, elements by name, and errors with cause and remedy.
 
 use std::sync::Once;
 
@@ -14,24 +14,24 @@ pub use error::{GstError, GstErrorKind};
 
 use causes::{descriptor_shortage, is_missing_plugin};
 
-/// Initialises GStreamer, and serves the main context in which GLib completes what GStreamer's threads begin; safe to call
-/// again.
+/// Initialises GStreamer, and starts the thread that runs GLib's main context ([`crate::base::default_context`]). Further
+/// calls have no effect.
 ///
 /// # Errors
-/// When the library cannot start, for instance because its registry is unreadable.
+/// When the library cannot start, for instance because its registry cannot be read.
 pub fn init() -> Result<(), GstError> {
     gst::init().map_err(|error| GstError::new(format!("GStreamer cannot start: {error}")))?;
     log_warnings();
-    crate::base::default_context::serve().map_err(GstError::new)
+    crate::base::default_context::serve().map_err(|error| GstError::new(error.to_string()))
 }
 
-/// Sends the warnings that GLib and its users would print on standard error to the log, where they have a level and are
-/// counted when they repeat: without file descriptors or memory there are dozens a second.
+/// Sends the warnings of GLib and its libraries to the log instead of standard error. There they have a level, and those
+/// that repeat are counted: without file descriptors or memory there are dozens per second.
 fn log_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         glib::log_set_default_handler(|domain, level, text| {
-            let line = || format!("{}: {text}", domain.unwrap_or("GLib"));
+            let line = || format!("library warning: {}: {text}", domain.unwrap_or("GLib"));
             match level {
                 glib::LogLevel::Error | glib::LogLevel::Critical => {
                     crate::base::log_dedup::error("", "", None, &line())
@@ -43,7 +43,7 @@ fn log_warnings() {
     });
 }
 
-/// Debian's package of an element that Maskcast uses by name.
+/// The Debian package of an element that Maskcast uses by name.
 pub fn package_of(element: &str) -> &'static str {
     match element {
         "x264enc" => "gstreamer1.0-plugins-ugly",
@@ -65,37 +65,48 @@ pub fn has(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
 
-/// Makes an element.
+/// Creates an element.
 ///
 /// # Errors
-/// Names the Debian package that brings a missing element, or why one that is installed cannot be made.
+/// [`GstErrorKind::MissingPlugin`] with the Debian package of the element, or with how to find out why its plug-in cannot
+/// be loaded; [`GstErrorKind::NoDescriptors`].
 pub fn make(element: &str) -> Result<gst::Element, GstError> {
-    gst::ElementFactory::make(element).build().map_err(|_| {
-        GstError::new(match descriptor_shortage() {
-            Some(shortage) => format!("{shortage}: the GStreamer element {element} cannot be made"),
-            None if has(element) => format!(
-                "the GStreamer element {element} is installed, but its plug-in cannot be loaded \
-                 (`gst-inspect-1.0 {element}` says why)"
+    gst::ElementFactory::make(element).build().map_err(|_| match descriptor_shortage() {
+        Some(shortage) => GstError::of(
+            GstErrorKind::NoDescriptors,
+            format!("{shortage}: the GStreamer element {element} cannot be created"),
+        ),
+        None if has(element) => GstError::of(
+            GstErrorKind::MissingPlugin,
+            format!(
+                "the GStreamer element {element} is installed, but its plug-in cannot be loaded (run `gst-inspect-1.0 \
+                 {element}` to see the reason)"
             ),
-            None => format!("the GStreamer element {element} is missing (install {})", package_of(element)),
-        })
+        ),
+        None => GstError::of(
+            GstErrorKind::MissingPlugin,
+            format!("the GStreamer element {element} is missing (install {})", package_of(element)),
+        ),
     })
 }
 
-/// Sets a property from text when the element has it and knows the value; versions and builds of plugins differ.
+/// Sets a property from text, if the element has it and accepts the value. Versions and builds of plug-ins differ.
 pub fn set_if_present(element: &gst::Element, property: &str, value: &str) {
     let Some(specification) = element.find_property(property) else { return };
     match gst::glib::Value::deserialize_with_pspec(value, &specification) {
         Ok(value) => element.set_property_from_value(property, &value),
-        Err(_) => tracing::debug!("{}: its {property} knows no {value:?}", element.name()),
+        Err(_) => {
+            let element = element.name();
+            tracing::debug!("GStreamer property not set: {element} does not accept {property}={value}");
+        }
     }
 }
 
-/// A pipeline whose bus keeps errors, missing-plugin notices and the end, and nothing else. Nobody reads the rest, and on
-/// a lossy camera a warning a frame would pile up for months.
+/// Creates a pipeline whose bus keeps only errors, missing-plugin messages and the end of the stream. Other messages are not
+/// read, and would accumulate: a camera with packet loss causes a warning per frame.
 ///
 /// # Errors
-/// None in practice: every pipeline has a bus.
+/// When the pipeline has no bus, which does not happen in practice.
 pub fn pipeline() -> Result<(gst::Pipeline, gst::Bus), GstError> {
     let pipeline = gst::Pipeline::new();
     let bus = pipeline.bus().ok_or_else(|| GstError::new("a GStreamer pipeline has no bus"))?;
@@ -106,9 +117,9 @@ pub fn pipeline() -> Result<(gst::Pipeline, gst::Bus), GstError> {
     Ok((pipeline, bus))
 }
 
-/// Takes what the bus has; the first error, if any, as one line. Missing-plugin notices name the missing format where the
-/// error is about one: cameras also send streams that are not decoded (sound, ONVIF's metadata), and a connection that fails
-/// later has another cause.
+/// Removes all messages from the bus and returns the first error. If a missing plug-in can be its cause, the error names the
+/// format of the missing-plugin message; otherwise that message is ignored, because cameras also send streams that are not
+/// decoded (audio, ONVIF metadata).
 pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
     let mut missing = None;
     let mut error = None;
@@ -129,17 +140,18 @@ pub fn bus_error(bus: &gst::Bus) -> Option<GstError> {
     }
     let (error, is_missing_plugin) = error?;
     match missing.filter(|_| is_missing_plugin && descriptor_shortage().is_none()) {
-        Some(what) => {
-            Some(GstError::new(format!("GStreamer has no plugin for it: {what} (try installing gstreamer1.0-libav)")))
-        }
+        Some(format) => Some(GstError::of(
+            GstErrorKind::MissingPlugin,
+            format!("GStreamer has no plug-in for {format} (try installing gstreamer1.0-libav)"),
+        )),
         None => Some(error),
     }
 }
 
-/// The error of a pipeline that refused a state change: its own words if it left any, else `otherwise`.
+/// The error of a pipeline that refused a change of state: the first one on its bus, or `otherwise` if there is none.
 pub fn state_error(pipeline: &gst::Pipeline, otherwise: &str) -> GstError {
     pipeline.bus().as_ref().and_then(bus_error).unwrap_or_else(|| match descriptor_shortage() {
-        Some(shortage) => GstError::new(format!("{shortage}: {otherwise}")),
+        Some(shortage) => GstError::of(GstErrorKind::NoDescriptors, format!("{shortage}: {otherwise}")),
         None => GstError::new(otherwise),
     })
 }
@@ -149,14 +161,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_element_names_a_package() {
+    fn the_error_of_a_missing_element_names_the_element_and_a_package() {
         init().unwrap();
         let error = make("no-such-element").unwrap_err();
+        assert_eq!(error.kind, GstErrorKind::MissingPlugin, "{error}");
         assert!(error.message.contains("no-such-element") && error.message.contains("install"), "{error}");
     }
 
     #[test]
-    fn what_an_element_does_not_know_is_left_as_it_is() {
+    fn unknown_properties_and_values_are_ignored() {
         init().unwrap();
         let queue = make("queue").unwrap();
         set_if_present(&queue, "max-size-buffers", "7");
@@ -167,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_that_cannot_start_says_why() {
+    fn the_error_of_a_pipeline_that_cannot_start_has_the_kind_and_the_file() {
         init().unwrap();
         let pipeline = gst::Pipeline::new();
         let source = make("filesrc").unwrap();
@@ -177,6 +190,7 @@ mod tests {
         source.link(&sink).unwrap();
         assert!(pipeline.set_state(gst::State::Playing).is_err());
         let error = state_error(&pipeline, "no reason given");
+        assert_eq!(error.kind, GstErrorKind::NotFound, "{error}");
         assert!(error.message.contains("/nonexistent/clip.mp4"), "{error}");
         pipeline.set_state(gst::State::Null).unwrap();
     }

@@ -1,6 +1,6 @@
 //! Live semantic segmentation for cameras.
 //!
-//! The way of a frame; every arrow is a bounded queue ([`base::queue`]) that states what it does when full:
+//! The path of a frame. Every arrow is a bounded queue ([`base::queue`]), which has a policy for when it is full:
 //!
 //! ```text
 //!  per stream                          shared                        per stream
@@ -11,26 +11,26 @@
 //!
 //! # Layers
 //!
-//! From the top to the ground. A module uses only modules below its own; `tests/layers` checks that, and that no files use
-//! one another in a circle.
+//! From top to bottom. A module uses only modules below its own. `tests/layers` checks this, and that no files use each
+//! other in a circle.
 //!
 //! | module | contents |
 //! | --- | --- |
 //! | [`commands`] | the command line |
 //! | [`service`] | `maskcast run`: starts everything, applies changes |
 //! | [`server`] | HTTP: page, API, metrics |
-//! | [`view`] | what a running service shows of itself, and the requests to change it |
+//! | [`view`] | the status of a running service, and the requests to change it |
 //! | [`stream`] | one stream: its stages and their supervision |
 //! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, recordings, files |
 //! | [`capture`] | sources (GStreamer) |
 //! | [`segment`] | models (ONNX Runtime), batches across streams |
 //! | [`overlay`] | drawing masks on frames |
 //! | [`events`] | objects in the masks that begin an event recording |
-//! | [`access`] | passwords, sessions and certificates; who may do what |
-//! | [`config`] | the TOML file, validated: all errors at once |
+//! | [`access`] | passwords, sessions, certificates and permissions |
+//! | [`config`] | the TOML file and its validation, which reports all errors at once |
 //! | [`users`] | the users file: users, tokens and their roles |
-//! | [`gst`] | what sources and outputs share of GStreamer |
-//! | [`base`] | the ground floor: queues, stop and retry, status and ledger, log deduplication, file writing |
+//! | [`gst`] | GStreamer helpers of sources and outputs |
+//! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |
 //!
 //! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime. The trainer is a package of its own,
@@ -38,7 +38,7 @@
 
 #![deny(unsafe_code)]
 
-// First: the macros of its module `output` hide the standard ones in every module below.
+// First, because the macros of its module `output` hide the standard ones in all modules declared after it.
 #[macro_use]
 pub mod base;
 

@@ -1,4 +1,4 @@
-//! `maskcast`: arguments, logging, exit codes; nothing else.
+//! The program `maskcast`: arguments, logging and exit codes.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -7,16 +7,16 @@ use clap::Parser;
 use maskcast::base::output;
 use maskcast::commands::{self, Cli, Command, environment};
 
-/// See [`environment::ensure`].
+/// The environment variables that every command needs; see [`environment::ensure`].
 const ENVIRONMENT: [(&str, &str); 1] = [environment::NO_TELEMETRY];
 
-/// What the service needs beside that.
+/// The environment variables that the service needs.
 const SERVICE: [(&str, &str); 4] = [
     environment::NO_TELEMETRY,
-    // Pictures are allocated by one thread and freed by another. With an arena for each of the dozens of threads, as is
-    // glibc's habit, each keeps what it once had, and the service grows for hours.
+    // Frames are allocated by one thread and freed by another. By default glibc creates an arena for each of the dozens of
+    // threads, and each arena keeps its freed memory, so that the service grows for hours.
     ("MALLOC_ARENA_MAX", "2"),
-    // GLib's own allocator, which it gave up itself in 2.76, keeps pages that `heap` could else give back.
+    // The slice allocator of GLib (removed in 2.76) keeps pages that `heap` could otherwise return to the system.
     ("G_SLICE", "always-malloc"),
     environment::TLS_VERSIONS,
 ];

@@ -1,4 +1,4 @@
-//! Replaces a file in one step: readers find the whole old file or the whole new one, also after a power failure.
+//! Replaces a file in one step: readers see the complete old file or the complete new one, also after a power failure.
 //!
 //! The new content is written to a temporary file in the same folder, flushed to the disk and renamed; then the folder is
 //! flushed, so that the rename is on the disk as well.
@@ -10,56 +10,56 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// A new file that is not yet in its place. Dropped before [`AtomicFile::commit`], it is deleted, and what was at the path
-/// stays.
+/// A new file that has not replaced the one at its path yet. When it is dropped before [`AtomicFile::commit`], it is deleted
+/// and the file at the path is unchanged.
 pub struct AtomicFile {
-    new: NamedTempFile,
+    temporary: NamedTempFile,
     path: PathBuf,
 }
 
 impl AtomicFile {
-    /// Creates the temporary file with the permissions `mode`, less what the process's umask takes away; 0o600 is for the
-    /// owner only. A symbolic link at `path` is replaced, not followed.
+    /// Creates the temporary file in the folder of `path`, with the permissions `mode` without the bits of the process's
+    /// umask. A symbolic link at `path` is replaced, not followed.
     ///
     /// # Errors
     /// When the folder of `path` does not exist or cannot be written.
     pub fn create(path: &Path, mode: u32) -> io::Result<Self> {
-        let new = tempfile::Builder::new()
+        let temporary = tempfile::Builder::new()
             .prefix(".maskcast-")
             .suffix(".part")
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(folder_of(path))?;
-        Ok(AtomicFile { new, path: path.to_path_buf() })
+        Ok(AtomicFile { temporary, path: path.to_path_buf() })
     }
 
     /// The temporary file, to change its owner or permissions or to flush it early.
     pub fn file(&self) -> &File {
-        self.new.as_file()
+        self.temporary.as_file()
     }
 
-    /// Flushes the file and puts it in its place.
+    /// Flushes the file to the disk and renames it to its path.
     ///
     /// # Errors
-    /// When the disk does not take it. What was at the path is unchanged then, unless only the last step failed, the flush
-    /// of the folder.
+    /// When the file cannot be flushed or renamed; the file at the path is unchanged then. When only the last step fails, the
+    /// flush of the folder, the file at the path is the new one.
     pub fn commit(self) -> io::Result<()> {
-        self.new.as_file().sync_all()?;
-        self.new.persist(&self.path).map_err(|error| error.error)?;
+        self.temporary.as_file().sync_all()?;
+        self.temporary.persist(&self.path).map_err(|error| error.error)?;
         sync_folder(&self.path)
     }
 }
 
 impl Write for AtomicFile {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.new.write(data)
+        self.temporary.write(data)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.new.flush()
+        self.temporary.flush()
     }
 }
 
-/// Puts the finished file `from`, which another library has written, in the place of `to`, in the same file system.
+/// Replaces `to` by the finished file `from`, which another library has written. Both must be in the same file system.
 ///
 /// # Errors
 /// When `from` cannot be opened or flushed, or the folder of `to` cannot be written.
@@ -69,12 +69,11 @@ pub fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to)
 }
 
-/// Gives a new file the owner and mode of the file that it replaces, without any permission for others. Where there is
-/// no file before, one that root creates in a folder that a group may read gets that group and 0o640; any other stays as
-/// it is.
+/// Gives a new file the owner and mode of the file that it replaces, without any permission for others. When it replaces
+/// no file and root creates it in a folder that a group may read, it gets that group and 0o640. Any other file is unchanged.
 ///
-/// Changes the open file, not what is found by its name: root writes into folders of the service's user, who could replace
-/// the name by a link to another file.
+/// Owner and mode are changed by file descriptor, not by name: root writes into folders of the service's user, who could
+/// replace the name by a link to another file.
 ///
 /// # Errors
 /// When this process may not change the owner or the mode.
@@ -100,7 +99,7 @@ impl Ownership {
         Ownership { user: metadata.uid(), group: metadata.gid(), mode: metadata.mode() & 0o777 }
     }
 
-    /// What a new file with this ownership gets instead: see [`inherit_owner`]. `None`: it stays as it is.
+    /// The ownership that replaces this one of a new file, by the rules of [`inherit_owner`]. `None`: it is unchanged.
     fn inherited(self, before: Option<Ownership>, folder: Ownership) -> Option<Ownership> {
         match before {
             Some(before) => Some(Ownership { mode: before.mode & 0o770, ..before }),
@@ -112,7 +111,7 @@ impl Ownership {
     }
 }
 
-/// The folder that a file is in; the working folder for a name alone.
+/// The folder of a file; the working folder if the path is a name alone.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
 }
@@ -140,18 +139,18 @@ mod tests {
         new.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(path.metadata().unwrap().mode() & 0o727, 0o600);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file is left");
     }
 
     #[test]
-    fn a_finished_file_takes_the_place_of_another() {
+    fn a_finished_file_replaces_another() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("a"), folder.path().join("b"));
         std::fs::write(&from, "new").unwrap();
         std::fs::write(&to, "old").unwrap();
         put_in_place(&from, &to).unwrap();
         assert_eq!((std::fs::read(&to).unwrap(), from.exists()), (b"new".to_vec(), false));
-        assert!(put_in_place(&from, &to).is_err(), "there is nothing to put in place");
+        assert!(put_in_place(&from, &to).is_err(), "the file has been renamed already");
         assert_eq!(std::fs::read(&to).unwrap(), b"new");
     }
 
@@ -174,13 +173,13 @@ mod tests {
         let shared = ownership(0, 4711, 0o750);
         assert_eq!(root.inherited(None, shared), Some(ownership(0, 4711, 0o640)));
         for (created, folder, why) in [
-            (anna, shared, "only root can give it to another group"),
-            (root, ownership(0, 0, 0o755), "the folder is root's own"),
-            (root, ownership(0, 4711, 0o700), "the group may not look into the folder"),
+            (anna, shared, "only root can change the group"),
+            (root, ownership(0, 0, 0o755), "the folder has root's group"),
+            (root, ownership(0, 4711, 0o700), "the group may not read the folder"),
         ] {
             assert_eq!(created.inherited(None, folder), None, "{why}");
         }
-        // A file that was there keeps its ownership, without the rights of all others.
+        // An existing file keeps its ownership, without permissions for others.
         for before in [ownership(1000, 4711, 0o664), ownership(0, 4711, 0o660)] {
             let kept = Some(Ownership { mode: 0o660, ..before });
             assert_eq!(root.inherited(Some(before), shared), kept);

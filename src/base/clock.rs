@@ -1,16 +1,16 @@
-//! The time that the service goes by, so that tests can move it.
+//! A monotonic clock that tests can advance.
 //!
-//! Code that waits, or that compares moments which may lie minutes apart, takes a [`Clock`]. The service gives it the
-//! system's clock, tests give it one that stands still until they move it.
+//! Code that waits, or that compares times which may be minutes apart, takes a [`Clock`]. The service passes the system's
+//! clock; tests pass a manual clock, which changes only when they advance it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A monotonic clock: the system's, or one that a test moves. Clones of a manual clock show the same time.
+/// A monotonic clock: the system's, or a manual one. Clones of a manual clock share its time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Manual>>);
 
-/// A clock that stands still until it is moved.
+/// The time of a manual clock.
 #[derive(Debug)]
 struct Manual {
     start: Instant,
@@ -23,8 +23,7 @@ impl Clock {
         Clock(None)
     }
 
-    /// A clock that starts at the present time and then stands still: [`Clock::advance`] moves it, and so does a thread that
-    /// sleeps by it.
+    /// A clock that starts at the current time and does not run. [`Clock::advance`] and [`Clock::sleep_until`] advance it.
     pub fn manual() -> Self {
         Clock(Some(Arc::new(Manual { start: Instant::now(), elapsed: Mutex::default() })))
     }
@@ -37,8 +36,8 @@ impl Clock {
         }
     }
 
-    /// Blocks the thread until `deadline`. By a manual clock it returns at once, and the clock then shows `deadline` at
-    /// least.
+    /// Blocks the thread until `deadline`. With a manual clock it returns at once and advances the clock to `deadline`, if
+    /// that is later.
     pub fn sleep_until(&self, deadline: Instant) {
         match &self.0 {
             None => std::thread::sleep(deadline.saturating_duration_since(Instant::now())),
@@ -49,12 +48,12 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward.
+    /// Advances a manual clock.
     ///
     /// # Panics
-    /// The system's clock cannot be moved.
+    /// When this is the system's clock.
     pub fn advance(&self, by: Duration) {
-        let manual = self.0.as_ref().expect("only a manual clock can be moved");
+        let manual = self.0.as_ref().expect("only a manual clock can be advanced");
         *manual.elapsed.lock().unwrap_or_else(PoisonError::into_inner) += by;
     }
 }
@@ -64,20 +63,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manual_clock_moves_only_when_it_is_moved() {
+    fn a_manual_clock_changes_only_when_it_is_advanced() {
         let clock = Clock::manual();
         let (start, same) = (clock.now(), clock.clone());
         assert_eq!(clock.now(), start);
         clock.advance(Duration::from_secs(3600));
         assert_eq!(same.now(), start + Duration::from_secs(3600));
-        // A sleep ends at its deadline, and one that is over already moves nothing.
+        // A sleep advances the clock to its deadline; a deadline in the past changes nothing.
         same.sleep_until(start + Duration::from_secs(7200));
         same.sleep_until(start);
         assert_eq!(clock.now(), start + Duration::from_secs(7200));
     }
 
     #[test]
-    fn a_sleep_by_the_systems_clock_lasts_until_its_deadline() {
+    fn a_sleep_with_the_systems_clock_lasts_until_its_deadline() {
         let clock = Clock::system();
         let deadline = clock.now() + Duration::from_millis(20);
         clock.sleep_until(deadline);

@@ -1,24 +1,30 @@
-//! GLib's global main context, served by a thread of its own for as long as the process lives.
+//! A thread that runs GLib's global main context until the process ends.
 //!
-//! GLib completes what it does asynchronously in the main context of the thread that began it, and in the global one where
-//! that thread has none. GStreamer's threads have none: what their TLS connections do asynchronously is completed only
-//! when the global context is served. If it is not, each TLS connection keeps its memory (megabytes), its descriptor and a
-//! thread for good.
+//! GLib completes an asynchronous operation in the main context of the thread that began it, or in the global context if
+//! that thread has none. GStreamer's threads have none: the asynchronous operations of their TLS connections complete only
+//! while a thread runs the global context. Without one, each TLS connection leaks its memory (megabytes), its descriptor
+//! and a thread.
 
-use std::sync::OnceLock;
+use std::io;
+use std::sync::{Arc, OnceLock};
 
 use gstreamer::glib;
 
-/// Serves the global main context from now on. Safe to call again.
+/// The thread that runs the main context could not be started.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no thread for GLib's main context: {0}")]
+pub struct MainContextError(#[source] Arc<io::Error>);
+
+/// Starts the thread, at the first call only.
 ///
 /// # Errors
-/// The system's words when it gives no thread.
-pub fn serve() -> Result<(), String> {
-    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+/// When the system has no thread left. Later calls return the same error.
+pub fn serve() -> Result<(), MainContextError> {
+    static STARTED: OnceLock<Result<(), MainContextError>> = OnceLock::new();
     let start = || {
         let thread = std::thread::Builder::new().name("glib".into());
         let serve = || glib::MainLoop::new(None, false).run();
-        thread.spawn(serve).map(drop).map_err(|error| format!("no thread for GLib's main context: {error}"))
+        thread.spawn(serve).map(drop).map_err(|error| MainContextError(Arc::new(error)))
     };
     STARTED.get_or_init(start).clone()
 }
@@ -30,16 +36,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_in_the_global_context_is_done() {
+    fn a_source_of_the_global_context_is_dispatched_by_the_thread() {
         serve().unwrap();
         serve().unwrap();
         let (done, is_done) = crossbeam_channel::bounded(1);
-        let tell = move || {
+        let report = move || {
             done.send(std::thread::current().name().map(String::from)).unwrap();
             glib::ControlFlow::Break
         };
-        // Not `invoke`, which would call it here if the thread has not begun.
-        glib::idle_source_new(None, glib::Priority::DEFAULT, tell).attach(Some(&glib::MainContext::default()));
+        // Not `invoke`, which calls it on this thread if the other one has not begun.
+        glib::idle_source_new(None, glib::Priority::DEFAULT, report).attach(Some(&glib::MainContext::default()));
         assert_eq!(is_done.recv_timeout(Duration::from_secs(300)), Ok(Some("glib".into())));
     }
 }

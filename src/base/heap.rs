@@ -1,47 +1,47 @@
-//! Memory that the process has freed, for the system to have.
+//! Returns freed memory to the system.
 //!
-//! glibc keeps what is freed for whoever asks next, and gives back only what lies at a heap's end, which something that
-//! lives long always pins. When fifty viewers have left, half of the process's memory lies idle: so from time to time glibc
-//! is asked to give back every page that nothing is on.
+//! glibc keeps freed memory for later allocations, and returns only free memory at the end of a heap. A long-lived
+//! allocation there keeps all below it: after fifty viewers have disconnected, half of the process's memory is unused.
+//! Therefore `malloc_trim` is called from time to time, which returns every page without an allocation.
 //!
-//! The one call that is not safe Rust: glibc's function has no safe wrapper.
+//! This module has the crate's only unsafe call, because glibc's function has no safe wrapper.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
-/// Between two times. Threads that allocate wait for some milliseconds at most, and pages that are needed again cost a
-/// little: too little to be seen if it is not done all the time.
-const PAUSE: Duration = Duration::from_secs(30);
+/// The time between two calls. A call blocks threads that allocate for some milliseconds at most, and pages that are needed
+/// again cost a page fault each.
+const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Gives memory back from time to time.
+/// Returns freed memory to the system every 30 seconds.
 pub struct Heap {
-    tidied: Instant,
+    trimmed_at: Instant,
 }
 
 impl Default for Heap {
     fn default() -> Self {
-        Heap { tidied: Instant::now() }
+        Heap { trimmed_at: Instant::now() }
     }
 }
 
 impl Heap {
-    /// Gives memory back if it is time to; called often.
+    /// Returns memory if the interval has passed. To be called at least that often.
     pub fn tick(&mut self) {
-        if self.tidied.elapsed() >= PAUSE {
-            give_back();
-            self.tidied = Instant::now();
+        if self.trimmed_at.elapsed() >= INTERVAL {
+            trim();
+            self.trimmed_at = Instant::now();
         }
     }
 }
 
-/// Other C libraries have no such function, and no need of it.
+/// Other C libraries have no such function.
 #[cfg(not(target_env = "gnu"))]
-fn give_back() {}
+fn trim() {}
 
 #[cfg(target_env = "gnu")]
-fn give_back() {
-    // SAFETY: It takes a number, no pointer, and may be called at any time and by any thread: it takes the heaps' own locks,
-    // and touches only pages on which nothing is allocated.
+fn trim() {
+    // SAFETY: The argument is a number, not a pointer. The function may be called at any time by any thread: it takes the
+    // locks of the heaps, and releases only pages without an allocation.
     unsafe { libc::malloc_trim(0) };
 }
 
@@ -57,17 +57,17 @@ mod tests {
     }
 
     #[test]
-    fn memory_between_what_lives_long_is_given_back() {
-        // Half of it may be other tests' doing.
+    fn memory_between_long_lived_allocations_is_returned() {
+        // Other tests may allocate half of it meanwhile.
         const FREED: usize = 128 << 20;
         let mut pieces: Vec<Option<Box<[u8]>>> =
             (0..FREED / 1024).map(|_| Some(vec![1; 1024].into_boxed_slice())).collect();
-        // A piece in 64 stays, so that no end of a heap is free.
+        // One piece in 64 is kept, so that the end of no heap is free.
         pieces.iter_mut().enumerate().filter(|(at, _)| at % 64 != 63).for_each(|(_, piece)| *piece = None);
-        let kept = resident();
-        give_back();
-        let given_back = kept.saturating_sub(resident());
-        assert!(given_back > FREED / 2, "{given_back} of {FREED} bytes");
+        let before = resident();
+        trim();
+        let returned = before.saturating_sub(resident());
+        assert!(returned > FREED / 2, "{returned} of {FREED} bytes returned");
         drop(pieces);
     }
 }

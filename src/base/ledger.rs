@@ -1,34 +1,35 @@
-//! The closed account of a stream's frames: captured = published + dropped, by reason.
+//! The account of a stream's frames: captured = published + dropped, by reason.
 //!
-//! Every captured frame gets an [`LedgerEntry`]. The entry is settled exactly once, as published or as dropped for a reason;
-//! one that is let go unsettled (a stage panicked, a queue was torn down) settles itself as dropped. So the account
-//! closes by construction, at any moment and after any end: `captured` counts the settled frames, and the few frames
-//! that are under way are shown beside it as `in_flight`.
+//! Every captured frame gets a [`LedgerEntry`], which is settled exactly once: as published, or as dropped for a reason.
+//! An entry that is dropped before it is settled (a stage panicked, a queue was closed) settles itself as abandoned.
+//! Therefore the equation holds at any time: `captured` counts the settled frames, and `in_flight` the frames that are
+//! still in the pipeline.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why a captured frame was not published. The names are the `reason` labels of `maskcast_frames_dropped_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// `matched`: a newer frame came before the model had time for this one.
+    /// With `show = "matched"`: a newer frame came before the model was free for this one.
     SegmenterBusy,
-    /// The model could not be run on it.
+    /// The model failed on it.
     SegmentFailed,
-    /// A newer frame came before the overlay had time for this one.
+    /// A newer frame came before the overlay stage was free for this one.
     OverlayBusy,
     /// The encoder had not finished earlier frames.
     EncoderBusy,
-    /// It was older than `max_latency`: what waited before it was captured, or in a queue while the process was stopped.
+    /// It was older than `max_latency`: it waited before it was captured, or in a queue while the process was stopped.
     Late,
     /// The output refused it.
     OutputFailed,
-    /// The stream was stopped or restarted while the frame was under way.
+    /// The stream was stopped or restarted while the frame was in the pipeline.
     Stopped,
-    /// A stage ended without saying what became of it.
+    /// A stage ended without settling the frame's entry.
     Abandoned,
 }
 
 impl DropReason {
+    /// All reasons, in the order of their discriminants.
     pub const ALL: [DropReason; 8] = [
         DropReason::SegmenterBusy,
         DropReason::SegmentFailed,
@@ -40,6 +41,7 @@ impl DropReason {
         DropReason::Abandoned,
     ];
 
+    /// The name in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             DropReason::SegmenterBusy => "segmenter_busy",
@@ -54,27 +56,29 @@ impl DropReason {
     }
 }
 
-/// What the ledger says at one moment; consistent in itself.
+/// The counts of a ledger, all read at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerCounts {
-    /// Frames that came as far as anybody wanted them.
+    /// Frames that reached the last stage which a consumer needed.
     pub published: u64,
     /// By [`DropReason`], in the order of [`DropReason::ALL`].
     dropped: [u64; DropReason::ALL.len()],
-    /// Frames captured whose fate is not known yet.
+    /// Captured frames whose entry is not settled yet.
     pub in_flight: u64,
 }
 
 impl LedgerCounts {
-    /// Frames captured and settled: always `published + dropped()`.
+    /// Captured frames whose entry is settled: `published + dropped()`.
     pub fn captured(&self) -> u64 {
         self.published + self.dropped()
     }
 
+    /// Dropped frames, for any reason.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }
 
+    /// Frames dropped for this reason.
     pub fn dropped_for(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
     }
@@ -92,23 +96,24 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters a captured frame.
+    /// Adds a captured frame.
     pub fn open(self: &Arc<Self>) -> LedgerEntry {
         self.lock().in_flight += 1;
         LedgerEntry { ledger: Arc::clone(self), settled: false }
     }
 
+    /// The current counts.
     pub fn counts(&self) -> LedgerCounts {
         *self.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, LedgerCounts> {
-        // Counts are plain numbers, whole after every statement: a panic elsewhere cannot leave them half changed.
+        // A poisoned lock is usable: the counts are numbers, consistent after every statement.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A captured frame's place in the ledger.
+/// The entry of one captured frame in the ledger.
 #[derive(Debug)]
 pub struct LedgerEntry {
     ledger: Arc<Ledger>,
@@ -116,18 +121,20 @@ pub struct LedgerEntry {
 }
 
 impl LedgerEntry {
+    /// Settles the entry as published.
     pub fn published(mut self) {
         self.settle(|counts| counts.published += 1);
     }
 
+    /// Settles the entry as dropped.
     pub fn dropped(mut self, reason: DropReason) {
         self.settle(|counts| counts.dropped[reason as usize] += 1);
     }
 
-    fn settle(&mut self, how: impl FnOnce(&mut LedgerCounts)) {
+    fn settle(&mut self, count: impl FnOnce(&mut LedgerCounts)) {
         let mut counts = self.ledger.lock();
         counts.in_flight -= 1;
-        how(&mut counts);
+        count(&mut counts);
         self.settled = true;
     }
 }
@@ -145,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closes_whatever_becomes_of_the_frames() {
+    fn captured_is_published_plus_dropped_also_for_abandoned_frames() {
         let ledger = Arc::new(Ledger::default());
         let entries: Vec<LedgerEntry> = (0..5).map(|_| ledger.open()).collect();
         assert_eq!((ledger.counts().in_flight, ledger.counts().captured()), (5, 0));
@@ -163,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_stage_does_not_open_the_account() {
+    fn the_frame_of_a_panicking_stage_is_settled_as_abandoned() {
         let ledger = Arc::new(Ledger::default());
         let entry = ledger.open();
         let stage = std::thread::spawn(move || {

@@ -1,12 +1,12 @@
-//! Log lines of faults that repeat: the first at once, the others counted and logged together.
+//! Deduplication of log lines that repeat: the first is logged at once, the others are counted and logged together.
 //!
-//! A fault that comes with every frame or every attempt would fill the log with one line and hide all others. So the
-//! line is written when the fault comes, and once a minute, for as long as it repeats, with a count:
-//! `… (23 times in the last 60 s)`. Lines are the same when their level, stream, stage and words are; numbers (frames,
-//! times, counts) do not make lines different, IP addresses do. Between two counted lines only the newest line's numbers are known.
+//! A fault that occurs with every frame or every retry would fill the log and hide all other lines. Therefore its line is
+//! logged when it first occurs, and then once a minute while it repeats, with a count: `… (23 times in the last 60 s)`.
+//! Two lines are the same if level, stream, stage and text are the same; numbers in the text (frames, times, counts) are
+//! ignored, IP addresses are not. A counted line has the numbers of its newest occurrence.
 //!
-//! Filters like `tracing-throttle` sit before the subscriber, where an event's text is made already and its count can
-//! only be logged by another event without its fields; they take lines with other frame numbers for other lines.
+//! Layers such as `tracing-throttle` do not fit: they treat lines with different frame numbers as different, and log a count
+//! as another event without the fields of the first.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -14,62 +14,67 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
+/// The target of changes of a stream's state, to which log filters apply. It does not follow the module's name, so that
+/// filters such as `maskcast::stream=debug` keep their effect.
+pub(super) const STATE_TARGET: &str = "maskcast::stream::status";
+
 /// How long a line is counted before it is logged again.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Different lines that are kept in mind; one more, and the oldest is logged early.
-const KINDS: usize = 64;
+/// The most different lines that are counted. When there is one more, the oldest is logged early and removed.
+const MAX_LINES: usize = 64;
 
-/// Of the whole process, as the log is.
+/// The lines of the process.
 static LINES: LogDeduplicator = LogDeduplicator::new();
 
-/// A line of the log, and where it comes from.
+/// A log line and its origin.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLine<'a> {
-    /// `WARN`, `ERROR`; anything else is logged as `INFO`.
+    /// `WARN` or `ERROR`; any other level is logged as `INFO`.
     pub level: Level,
-    /// Empty where it is no stream's.
+    /// The stream's name; empty if the line is not about a stream.
     pub stream: &'a str,
-    /// Empty outside the stages.
+    /// The stage's name; empty if the line is not about a stage.
     pub stage: &'static str,
-    /// Of a change of state: the state before.
+    /// The previous state, if the line is about a change of state.
     pub from: Option<&'static str>,
-    /// The frame it is about.
+    /// The sequence number of the frame that the line is about.
     pub seq: Option<u64>,
+    /// The message: fixed words first, variable parts after them.
     pub text: &'a str,
 }
 
-/// Writes a line to the log, now or, when it repeats, with its count within a minute.
+/// Logs a line: at once if it is new, else with its count within a minute.
 pub fn log(line: LogLine<'_>) {
-    LINES.enter(line, Instant::now()).iter().for_each(LogRecord::write);
+    LINES.record(line, Instant::now()).iter().for_each(LogRecord::write);
 }
 
-/// An error of a stream's stage.
+/// Logs an error of a stage; `stream` and `stage` may be empty.
 pub fn error(stream: &str, stage: &'static str, seq: Option<u64>, text: &str) {
     log(LogLine { level: Level::ERROR, stream, stage, from: None, seq, text });
 }
 
-/// A warning of a stream's stage; both may be empty.
+/// Logs a warning of a stage; `stream` and `stage` may be empty.
 pub fn warn(stream: &str, stage: &'static str, text: &str) {
     log(LogLine { level: Level::WARN, stream, stage, from: None, seq: None, text });
 }
 
-/// What a stream's stage does about a fault that may repeat.
+/// Logs how a stage handles a fault that may repeat.
 pub fn info(stream: &str, stage: &'static str, text: &str) {
     log(LogLine { level: Level::INFO, stream, stage, from: None, seq: None, text });
 }
 
-/// Tells what was counted and is due. To be called every now and then.
+/// Logs the counted lines whose minute is over. To be called several times a minute.
 pub fn flush_due() {
     LINES.due(Instant::now(), WINDOW).iter().for_each(LogRecord::write);
 }
 
-/// Tells all that was counted: the log ends.
+/// Logs all counted lines, at the end of the process.
 pub fn flush_all() {
     LINES.due(Instant::now(), Duration::ZERO).iter().for_each(LogRecord::write);
 }
 
-/// Lines that were logged, and how often each has come since.
+/// Lines that were logged, and how often each has occurred since.
 struct LogDeduplicator(Mutex<Vec<RepeatedLine>>);
 
 struct RepeatedLine {
@@ -77,15 +82,15 @@ struct RepeatedLine {
     stream: String,
     stage: &'static str,
     from: Option<&'static str>,
-    /// The text without its numbers.
-    words: String,
+    /// The text without its numbers, by which repeated lines are found.
+    pattern: String,
     logged: Instant,
     count: u64,
     seq: Option<u64>,
     text: String,
 }
 
-/// What goes to the log.
+/// A line that is due to be logged.
 #[derive(Debug, PartialEq, Eq)]
 struct LogRecord {
     level: Level,
@@ -94,7 +99,7 @@ struct LogRecord {
     from: Option<&'static str>,
     seq: Option<u64>,
     text: String,
-    /// More than one: so many stand behind this line.
+    /// How many occurrences the line is for.
     times: u64,
 }
 
@@ -103,33 +108,35 @@ impl LogDeduplicator {
         LogDeduplicator(Mutex::new(Vec::new()))
     }
 
-    /// What is to be logged because of `line`.
-    fn enter(&self, line: LogLine<'_>, now: Instant) -> Vec<LogRecord> {
+    /// Counts `line`, and returns the lines that are now due.
+    fn record(&self, line: LogLine<'_>, now: Instant) -> Vec<LogRecord> {
         let LogLine { level, stream, stage, from, seq, text } = line;
         let text = &*crate::base::bounded::line(text);
-        let words = words(text);
+        let pattern = without_numbers(text);
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lines.iter_mut().find(|line| {
-            (line.level, line.stage, line.from) == (level, stage, from) && line.stream == stream && line.words == words
+            (line.level, line.stage, line.from) == (level, stage, from)
+                && line.stream == stream
+                && line.pattern == pattern
         });
         if let Some(line) = known {
             line.count += 1;
             line.seq = seq;
             text.clone_into(&mut line.text);
-            // Where nobody asks for what is due, the next line does.
+            // Without calls of `flush_due`, the next occurrence logs the count.
             return if now - line.logged >= WINDOW { vec![line.take_record(now)] } else { Vec::new() };
         }
         let oldest = lines.iter().enumerate().min_by_key(|(_, line)| line.logged).map(|(at, _)| at);
-        let evicted = oldest.filter(|_| lines.len() >= KINDS).map(|at| lines.swap_remove(at));
+        let evicted = oldest.filter(|_| lines.len() >= MAX_LINES).map(|at| lines.swap_remove(at));
         let mut logged: Vec<LogRecord> =
             evicted.filter(|line| line.count > 0).map(|mut line| line.take_record(now)).into_iter().collect();
         let (stream, text) = (stream.to_owned(), text.to_owned());
         logged.push(LogRecord { level, stream: stream.clone(), stage, from, seq, text: text.clone(), times: 1 });
-        lines.push(RepeatedLine { level, stream, stage, from, words, logged: now, count: 0, seq, text });
+        lines.push(RepeatedLine { level, stream, stage, from, pattern, logged: now, count: 0, seq, text });
         logged
     }
 
-    /// What was counted and last logged `window` ago; what has not come again since is forgotten.
+    /// The counted lines that were logged `window` ago or earlier. Lines that have not occurred since then are removed.
     fn due(&self, now: Instant, window: Duration) -> Vec<LogRecord> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|line| line.count > 0 || now.saturating_duration_since(line.logged) < window);
@@ -139,17 +146,17 @@ impl LogDeduplicator {
     }
 }
 
-/// A text without its numbers, by which repeats are found. Addresses stay: a line about another client is another line.
-fn words(text: &str) -> String {
-    let mut words = String::with_capacity(text.len());
+/// The text without digits and points. IP addresses are kept: a line about another client is another line.
+fn without_numbers(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
     for word in text.split_inclusive(' ') {
         let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != ':');
         match bare.trim_end_matches(':').parse::<IpAddr>() {
-            Ok(_) => words.push_str(word),
-            Err(_) => words.extend(word.chars().filter(|c| !c.is_ascii_digit() && *c != '.')),
+            Ok(_) => pattern.push_str(word),
+            Err(_) => pattern.extend(word.chars().filter(|c| !c.is_ascii_digit() && *c != '.')),
         }
     }
-    words
+    pattern
 }
 
 impl RepeatedLine {
@@ -172,11 +179,17 @@ impl LogRecord {
         let stage = Some(self.stage).filter(|stage| !stage.is_empty());
         let times = Some(self.times).filter(|times| *times > 1);
         let (from, seq, text) = (self.from, self.seq, &self.text);
-        match self.level {
-            Level::ERROR => tracing::error!(stream, stage, from, seq, times, "{text}"),
-            Level::WARN => tracing::warn!(stream, stage, from, seq, times, "{text}"),
-            _ => tracing::info!(stream, stage, from, seq, times, "{text}"),
+        // A target is part of the call site, so each needs its own.
+        macro_rules! event {
+            ($target:expr) => {
+                match self.level {
+                    Level::ERROR => tracing::error!(target: $target, stream, stage, from, seq, times, "{text}"),
+                    Level::WARN => tracing::warn!(target: $target, stream, stage, from, seq, times, "{text}"),
+                    _ => tracing::info!(target: $target, stream, stage, from, seq, times, "{text}"),
+                }
+            };
         }
+        if from.is_some() { event!(STATE_TARGET) } else { event!(module_path!()) }
     }
 }
 
@@ -193,20 +206,20 @@ mod tests {
     }
 
     #[test]
-    fn the_first_at_once_the_others_counted() {
+    fn the_first_line_is_logged_at_once_and_the_others_are_counted() {
         let (lines, start) = (LogDeduplicator::new(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(texts(lines.enter(line("frame 1 at 0.04s: no"), at(0))), ["frame 1 at 0.04s: no"]);
+        assert_eq!(texts(lines.record(line("frame 1 at 0.04s: no"), at(0))), ["frame 1 at 0.04s: no"]);
         for n in 2..25 {
-            assert_eq!(texts(lines.enter(line(&format!("frame {n} at 1.5s: no")), at(n))), [""; 0]);
+            assert_eq!(texts(lines.record(line(&format!("frame {n} at 1.5s: no")), at(n))), [""; 0]);
         }
         assert_eq!(texts(lines.due(at(59), WINDOW)), [""; 0]);
         assert_eq!(texts(lines.due(at(60), WINDOW)), ["frame 24 at 1.5s: no (23 times in the last 60 s)"]);
         assert_eq!(texts(lines.due(at(61), WINDOW)), [""; 0]);
-        // Without anybody asking, the next one brings the count.
-        assert_eq!(texts(lines.enter(line("frame 25 at 9s: no"), at(100))), [""; 0]);
+        // Without a flush, the next occurrence logs the count.
+        assert_eq!(texts(lines.record(line("frame 25 at 9s: no"), at(100))), [""; 0]);
         assert_eq!(
-            texts(lines.enter(line("frame 26 at 9s: no"), at(130))),
+            texts(lines.record(line("frame 26 at 9s: no"), at(130))),
             ["frame 26 at 9s: no (2 times in the last 70 s)"]
         );
     }
@@ -215,26 +228,26 @@ mod tests {
     fn lines_about_different_addresses_are_different() {
         let (lines, now) = (LogDeduplicator::new(), Instant::now());
         for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"] {
-            for text in [format!("login from {address}: refused"), format!("{address} has too many connections")] {
-                assert_eq!(texts(lines.enter(line(&text), now)), [text.as_str()]);
-                assert_eq!(texts(lines.enter(line(&text), now)), [""; 0]);
+            for text in [format!("login from {address}: refused"), format!("too many connections from {address}")] {
+                assert_eq!(texts(lines.record(line(&text), now)), [text.as_str()]);
+                assert_eq!(texts(lines.record(line(&text), now)), [""; 0]);
             }
         }
     }
 
     #[test]
-    fn a_fault_that_comes_again_after_a_quiet_minute_is_new() {
+    fn a_line_that_occurs_again_after_a_minute_without_it_is_new() {
         let (lines, start) = (LogDeduplicator::new(), Instant::now());
-        assert_eq!(texts(lines.enter(line("no"), start)), ["no"]);
+        assert_eq!(texts(lines.record(line("no"), start)), ["no"]);
         assert_eq!(texts(lines.due(start + WINDOW, WINDOW)), [""; 0]);
-        assert_eq!(texts(lines.enter(line("no"), start + WINDOW)), ["no"]);
-        // The last one of all is not lost, and says what it is: one.
-        assert_eq!(texts(lines.enter(line("no"), start + WINDOW)), [""; 0]);
+        assert_eq!(texts(lines.record(line("no"), start + WINDOW)), ["no"]);
+        // The last occurrence is not lost; it has no count, because it is one.
+        assert_eq!(texts(lines.record(line("no"), start + WINDOW)), [""; 0]);
         assert_eq!(texts(lines.due(start + WINDOW, Duration::ZERO)), ["no"]);
     }
 
     #[test]
-    fn other_streams_stages_levels_and_words_are_other_lines() {
+    fn lines_of_other_streams_stages_levels_and_texts_are_different() {
         let (lines, now) = (LogDeduplicator::new(), Instant::now());
         for other in [
             line("a"),
@@ -244,13 +257,13 @@ mod tests {
             LogLine { level: Level::WARN, ..line("a") },
             LogLine { from: Some("live"), ..line("a") },
         ] {
-            assert_eq!(lines.enter(other, now).len(), 1, "{other:?}");
-            assert_eq!(lines.enter(other, now).len(), 0, "{other:?}");
+            assert_eq!(lines.record(other, now).len(), 1, "{other:?}");
+            assert_eq!(lines.record(other, now).len(), 0, "{other:?}");
         }
     }
 
     #[test]
-    fn memory_is_bounded_and_nothing_counted_is_lost() {
+    fn the_number_of_lines_is_limited_and_no_count_is_lost() {
         let (lines, start) = (LogDeduplicator::new(), Instant::now());
         let mut logged = 0;
         for n in 0..1000_u64 {
@@ -258,18 +271,18 @@ mod tests {
                 format!("{n:x}").chars().map(|c| char::from(b'a' + c.to_digit(16).unwrap() as u8)).collect();
             for _ in 0..3 {
                 let now = start + Duration::from_millis(n);
-                logged += lines.enter(line(&text), now).iter().map(|logged| logged.times).sum::<u64>();
+                logged += lines.record(line(&text), now).iter().map(|logged| logged.times).sum::<u64>();
             }
-            assert!(lines.0.lock().unwrap().len() <= KINDS);
+            assert!(lines.0.lock().unwrap().len() <= MAX_LINES);
         }
         logged +=
             lines.due(start + Duration::from_secs(2), Duration::ZERO).iter().map(|logged| logged.times).sum::<u64>();
         assert_eq!(logged, 3000);
     }
 
-    /// What reaches the log has the fields that journald and JSON show.
+    /// journald and JSON show the fields. The target of a change of state is that of the stream, for log filters.
     #[test]
-    fn the_fields_are_fields() {
+    fn a_logged_line_has_fields_and_a_target() {
         use std::sync::Arc;
         #[derive(Clone, Default)]
         struct Memory(Arc<Mutex<Vec<u8>>>);
@@ -285,22 +298,24 @@ mod tests {
         let memory = Memory::default();
         let writer = memory.clone();
         let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
-        let logged = LogRecord {
+        let bare = || LogRecord {
             level: Level::ERROR,
-            stream: "gate".into(),
-            stage: "segment",
+            stream: String::new(),
+            stage: "",
             from: None,
-            seq: Some(7),
-            text: "no (3 times in the last 60 s)".into(),
-            times: 3,
+            seq: None,
+            text: "no".into(),
+            times: 1,
         };
-        let bare = LogRecord { stream: String::new(), stage: "", seq: None, text: "no".into(), times: 1, ..logged };
+        let text = "no (3 times in the last 60 s)".into();
+        let full = LogRecord { stream: "gate".into(), stage: "segment", seq: Some(7), text, times: 3, ..bare() };
+        let change = LogRecord { stream: "gate".into(), from: Some("live"), ..bare() };
         tracing::subscriber::with_default(subscriber.finish(), || {
-            [&logged, &bare].into_iter().for_each(|logged| logged.write())
+            [&full, &bare(), &change].into_iter().for_each(|record| record.write())
         });
         let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
         let entries: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let [logged, bare] = &entries[..] else { panic!("{text}") };
+        let [logged, bare, change] = &entries[..] else { panic!("{text}") };
         assert_eq!(
             (&logged["stream"], &logged["stage"], &logged["seq"]),
             (&"gate".into(), &"segment".into(), &7.into())
@@ -309,5 +324,11 @@ mod tests {
         for field in ["stream", "stage", "seq", "times"] {
             assert!(bare.get(field).is_none(), "{bare}");
         }
+        let targets = [logged, bare, change].map(|entry| entry["target"].as_str());
+        assert_eq!(
+            targets,
+            [Some("maskcast::base::log_dedup"), Some("maskcast::base::log_dedup"), Some("maskcast::stream::status")]
+        );
+        assert_eq!((&change["stream"], &change["from"]), (&"gate".into(), &"live".into()));
     }
 }

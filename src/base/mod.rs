@@ -1,6 +1,6 @@
-//! The ground floor: parts that every other module may use and that use nothing of the crate but [`crate::frame`].
+//! The lowest layer: every other module may use it, and it uses only [`crate::frame`] of the crate.
 
-// First: its macros hide the standard ones in every module below.
+// First, because its macros hide the standard ones in all modules declared after it.
 #[macro_use]
 pub mod output;
 

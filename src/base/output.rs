@@ -1,22 +1,27 @@
 //! Standard output and standard error of the commands.
 //!
-//! The standard library's `println!` panics when a reader has closed the pipe (`maskcast check … | head -1`), and
-//! `eprintln!` likewise. A reader that closes the pipe early is not a fault, and what a command does (a training run, a changed file)
-//! must not depend on it: from then on its output is dropped, and it ends with the exit code that it would have had.
-//! Any other failure, such as a full disk, fails the command when it ends ([`finish`]).
+//! The standard library's `println!` and `eprintln!` panic when the reader has closed the pipe (`maskcast check … | head
+//! -1`). That is not a fault, and the work of a command (a training run, a changed file) must not depend on it: further
+//! output is dropped, and the exit code is the same as without the pipe. Any other write error, such as a full disk, fails
+//! the command when it ends ([`finish`]).
 //!
-//! The macros have the standard ones' names and hide them in this crate, so that no caller can use the others by accident.
+//! The macros have the names of the standard ones and hide them in this crate, so that those are not used by accident.
 //! Another crate imports them by name: `#[macro_use(print, println, eprintln)] extern crate maskcast;`.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
 
-/// What standard output is, after what was written so far.
+/// Standard output could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written: {0}")]
+pub struct StandardOutputError(#[source] io::Error);
+
+/// The state of standard output after the last write.
 #[derive(Debug)]
 enum OutputState {
     Open,
-    /// The reader has closed its end.
+    /// The reader has closed the pipe, or the failure has been returned.
     Closed,
     Failed(io::Error),
 }
@@ -44,7 +49,7 @@ macro_rules! eprintln {
 
 /// Writes text to standard output, unless that has failed before.
 pub fn write(text: Arguments<'_>) {
-    // Tests catch what the standard macro prints, and only that.
+    // The test harness captures only the output of the standard macro.
     if cfg!(test) {
         std::print!("{text}");
         return;
@@ -53,21 +58,28 @@ pub fn write(text: Arguments<'_>) {
     follow(&mut state, || io::stdout().write_fmt(text));
 }
 
-/// Writes text to standard error. There is no place to report a failure to.
+/// Writes text to standard error. Errors are ignored, because they cannot be reported anywhere.
 pub fn write_error(text: Arguments<'_>) {
     let _ = io::stderr().write_fmt(text);
 }
 
-/// Writes out what is buffered.
+/// Flushes standard output, at the end of a command.
 ///
 /// # Errors
-/// Why standard output did not take everything; a reader that closed its pipe is not an error.
-pub fn finish() -> Result<(), String> {
+/// The first write error since the start of the program. A reader that closed the pipe is not an error.
+pub fn finish() -> Result<(), StandardOutputError> {
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     follow(&mut state, || io::stdout().flush());
-    match &*state {
-        OutputState::Failed(error) => Err(format!("standard output cannot be written: {error}")),
-        OutputState::Open | OutputState::Closed => Ok(()),
+    take_failure(&mut state)
+}
+
+fn take_failure(state: &mut OutputState) -> Result<(), StandardOutputError> {
+    match std::mem::replace(state, OutputState::Closed) {
+        OutputState::Failed(error) => Err(StandardOutputError(error)),
+        other => {
+            *state = other;
+            Ok(())
+        }
     }
 }
 
@@ -94,6 +106,10 @@ mod tests {
         let mut state = OutputState::Open;
         follow(&mut state, || Err(ErrorKind::StorageFull.into()));
         follow(&mut state, || unreachable!("it has failed"));
-        assert!(matches!(state, OutputState::Failed(error) if error.kind() == ErrorKind::StorageFull));
+        assert!(matches!(&state, OutputState::Failed(error) if error.kind() == ErrorKind::StorageFull));
+        let StandardOutputError(error) = take_failure(&mut state).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+        follow(&mut state, || unreachable!("it has failed"));
+        assert!(take_failure(&mut state).is_ok(), "the failure is returned once");
     }
 }

@@ -1,6 +1,6 @@
-//! What a panic carries, as text for logs and errors.
+//! The message of a panic, for logs and errors.
 
-/// The message of a panic that `catch_unwind` or `JoinHandle::join` has caught.
+/// The message of a panic that `catch_unwind` or `JoinHandle::join` returned; `no message` if the payload is not text.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

@@ -1,10 +1,30 @@
-//! Where the program finds what comes with it: the ONNX Runtime library and the bundled model, in a checkout and in an
-//! installed system, without the user setting variables.
+//! The search for the ONNX Runtime library and the bundled model, in a checkout and in an installed system.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Folders to look in, nearest first: the ones above the running program (a checkout's `target/release` and `target`
-/// lie below its root), then the working folder.
+/// A file that is in none of the places where it was searched. The text completes "NAME was …".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotFound {
+    /// The files or folders that were searched, in this order.
+    pub places: Vec<PathBuf>,
+    /// The environment variable that names the only place.
+    pub variable: Option<&'static str>,
+}
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<String> = self.places.iter().map(|path| path.display().to_string()).collect();
+        names.dedup();
+        write!(f, "not found in any of: {}", names.join(", "))?;
+        self.variable.map_or(Ok(()), |variable| write!(f, ", which {variable} names"))
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+/// The folders to search, nearest first: those above the running program (in a checkout, `target/release` is below the
+/// root), then the working folder.
 fn roots() -> Vec<PathBuf> {
     let program = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
     let mut roots: Vec<PathBuf> =
@@ -13,23 +33,27 @@ fn roots() -> Vec<PathBuf> {
     roots
 }
 
-/// The bundled model, `models/street.onnx`, or where it was looked for.
+/// Searches the bundled model, `models/street.onnx`.
 ///
 /// # Errors
-/// The list of places, when it is in none of them.
-pub fn default_model() -> Result<PathBuf, String> {
+/// When it is in none of the places.
+pub fn default_model() -> Result<PathBuf, NotFound> {
     let mut places: Vec<PathBuf> = roots().into_iter().map(|root| root.join("models/street.onnx")).collect();
     places.push("/usr/share/maskcast/models/street.onnx".into());
-    first_file(&places)
+    first_file(places)
 }
 
-/// `libonnxruntime.so*`: `$ORT_DYLIB_PATH`, a checkout's `.onnxruntime`, an installed system, in this order.
+/// The environment variable with the path of the ONNX Runtime library.
+const RUNTIME_VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// Searches `libonnxruntime.so*`: in `$ORT_DYLIB_PATH`, in a checkout's `.onnxruntime`, in an installed system, in this
+/// order.
 ///
 /// # Errors
-/// The list of places, when it is in none of them.
-pub fn onnx_runtime() -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
-        return first_file(&[path.into()]).map_err(|places| format!("{places}, which ORT_DYLIB_PATH names"));
+/// When it is in none of the places.
+pub fn onnx_runtime() -> Result<PathBuf, NotFound> {
+    if let Some(path) = std::env::var_os(RUNTIME_VARIABLE).filter(|path| !path.is_empty()) {
+        return first_file(vec![path.into()]).map_err(|error| NotFound { variable: Some(RUNTIME_VARIABLE), ..error });
     }
     let mut places: Vec<PathBuf> = roots().into_iter().map(|root| root.join(".onnxruntime/onnxruntime/capi")).collect();
     places.extend(
@@ -37,17 +61,17 @@ pub fn onnx_runtime() -> Result<PathBuf, String> {
             .map(PathBuf::from),
     );
     let libraries: Vec<PathBuf> = places.iter().filter_map(|folder| newest_library(folder)).collect();
-    libraries.into_iter().next().ok_or_else(|| list(&places))
+    libraries.into_iter().next().ok_or(NotFound { places, variable: None })
 }
 
-/// `libonnxruntime.so` in `folder`, or the versioned file when there is no such link.
+/// `libonnxruntime.so` in `folder`, or the file with the highest version if there is no such link.
 fn newest_library(folder: &Path) -> Option<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")))
         .collect();
-    // The plain name sorts before the versions and is the system's own choice; else the highest version.
+    // The plain name sorts before the names with versions.
     found.sort();
     match found.first() {
         Some(first) if first.extension().is_some_and(|extension| extension == "so") => Some(first.clone()),
@@ -55,14 +79,8 @@ fn newest_library(folder: &Path) -> Option<PathBuf> {
     }
 }
 
-fn first_file(places: &[PathBuf]) -> Result<PathBuf, String> {
-    places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| list(places))
-}
-
-fn list(places: &[PathBuf]) -> String {
-    let mut names: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-    names.dedup();
-    format!("not found in any of: {}", names.join(", "))
+fn first_file(places: Vec<PathBuf>) -> Result<PathBuf, NotFound> {
+    places.iter().find(|path| path.is_file()).cloned().ok_or(NotFound { places, variable: None })
 }
 
 #[cfg(test)]
@@ -70,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_the_plain_library_name_before_a_version_and_the_highest_version_otherwise() {
+    fn the_library_without_a_version_is_preferred_then_the_highest_version() {
         let folder = tempfile::tempdir().unwrap();
         let touch = |name: &str| std::fs::write(folder.path().join(name), b"").unwrap();
         assert_eq!(newest_library(folder.path()), None);

@@ -1,20 +1,21 @@
-//! What a stream says of the places that it is pushed to.
+//! The status of a push: a media server that a stream is sent to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How a push stands.
+/// The state of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushState {
-    /// It connects, or waits for the stream's first picture.
+    /// It connects, or waits for the stream's first frame.
     Connecting,
-    /// Pictures flow.
+    /// Frames are sent.
     Live,
-    /// It has failed and waits for its next attempt.
+    /// It has failed and waits for its next retry.
     Waiting,
 }
 
 impl PushState {
+    /// The name in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             PushState::Connecting => "connecting",
@@ -24,36 +25,38 @@ impl PushState {
     }
 }
 
-/// One place: written by its push, read by API and metrics.
+/// The status of one push: written by the push, read by API and metrics.
 #[derive(Debug)]
 pub struct PushStatus {
-    /// Its address without secrets.
+    /// The address of the media server, without secrets.
     pub to: String,
     failures: AtomicU64,
     state: Mutex<(PushState, Option<String>)>,
 }
 
 impl PushStatus {
-    /// Of a push that begins.
+    /// The status of a push that begins to connect to the address `to`, which must not contain secrets.
     pub fn new(to: String) -> Self {
         PushStatus { to, failures: AtomicU64::new(0), state: Mutex::new((PushState::Connecting, None)) }
     }
 
+    /// Sets the state, and removes the reason of the last failure.
     pub fn set(&self, state: PushState) {
         *self.lock() = (state, None);
     }
 
-    /// An attempt has failed, or a connection has ended.
+    /// Counts a failed attempt or a lost connection, and sets the state to [`PushState::Waiting`].
     pub fn fail(&self, reason: String) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         *self.lock() = (PushState::Waiting, Some(reason));
     }
 
+    /// Failed attempts and lost connections since the start of the service.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// The state, and why it is no better.
+    /// The state, and the reason of the last failure while the push waits.
     pub fn state(&self) -> (PushState, Option<String>) {
         self.lock().clone()
     }

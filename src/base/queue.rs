@@ -1,31 +1,34 @@
-//! The bounded queue between two stages: a `crossbeam-channel` that states its capacity and what it does when full.
+//! The bounded queue between two stages: a `crossbeam-channel` with a capacity and a policy for when it is full.
 //!
-//! Every arrow of the dataflow picture is one of these, so the memory between stages has a limit, and what happens
-//! under load is a decision that can be read here and not an accident.
+//! Every arrow of the dataflow diagram (see the crate's documentation) is such a queue, so that the memory between stages
+//! is limited and the behaviour under load is explicit.
 
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, SendError, SendTimeoutError, TrySendError, bounded};
 
-/// What a full queue does with one more item.
+/// The policy of a full queue for one more item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The sender waits. For files, which must not lose frames: the slowest stage sets the pace of all.
+    /// The sender blocks. For files, which must not lose frames: the slowest stage limits the rate of all.
     Block,
-    /// The oldest item makes room and is handed back to the sender, which accounts for it. For live sources: delay
-    /// stays bounded, at the price of frames.
+    /// The oldest item is removed and returned to the sender, which accounts for it. For live sources: the delay is
+    /// limited, and frames are dropped.
     DropOldest,
 }
 
 /// The sending end of a stage queue. Not `Clone`: with one producer, `send` evicts at most one item.
 pub struct Sender<T> {
     channel: crossbeam_channel::Sender<T>,
-    /// Takes the oldest item out when full. Holding it keeps the channel open, so `DropOldest` never reports a
-    /// vanished receiver; a stage that ends says so to its supervisor instead.
+    /// Removes the oldest item when the queue is full. It keeps the channel open, so that `DropOldest` never reports that all
+    /// receivers are gone; a stage that ends reports that to its supervisor.
     evict: Option<Receiver<T>>,
 }
 
 /// A queue of at most `capacity` items.
+///
+/// # Panics
+/// When `capacity` is 0.
 pub fn queue<T>(capacity: usize, when_full: WhenFull) -> (Sender<T>, Receiver<T>) {
     assert!(capacity > 0, "a queue holds at least one item");
     let (sender, receiver) = bounded(capacity);
@@ -34,8 +37,8 @@ pub fn queue<T>(capacity: usize, when_full: WhenFull) -> (Sender<T>, Receiver<T>
 }
 
 impl<T> Sender<T> {
-    /// Whether [`Sender::send`] would wait now. It does not wait for a receiver that is gone: it fails then, although the
-    /// queue still counts as full.
+    /// Whether [`Sender::send`] would block now. It does not block when all receivers are gone: it fails, although the
+    /// queue is still full.
     pub fn would_wait(&self) -> bool {
         if self.evict.is_some() || !self.channel.is_full() {
             return false;
@@ -45,17 +48,17 @@ impl<T> Sender<T> {
         select.try_ready().is_err()
     }
 
-    /// The sending half of a blocking queue, to wait for room in a `Select`; `None` where a full queue drops its oldest
-    /// item. It keeps the queue open as this sender does.
-    pub fn room(&self) -> Option<crossbeam_channel::Sender<T>> {
+    /// The sending half of a blocking queue, to wait in a `Select` until the queue is no longer full; `None` if a full queue
+    /// drops its oldest item. It keeps the queue open, as this sender does.
+    pub fn blocking_half(&self) -> Option<crossbeam_channel::Sender<T>> {
         self.evict.is_none().then(|| self.channel.clone())
     }
 
-    /// As [`Sender::send`], and calls `waiting` about once in `interval` for as long as the queue is full.
+    /// As [`Sender::send`], and calls `waiting` about once every `interval` while it blocks.
     ///
     /// # Errors
-    /// Gives the item back when all receivers of a blocking queue are gone.
-    pub fn send_patiently(
+    /// Returns the item when all receivers of a blocking queue are gone.
+    pub fn send_blocking(
         &self,
         item: T,
         interval: Duration,
@@ -77,10 +80,10 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Queues `item`. Returns the item that had to make room, if any.
+    /// Queues `item`. Returns the item that was removed for it, if any.
     ///
     /// # Errors
-    /// Gives the item back when all receivers of a blocking queue are gone.
+    /// Returns the item when all receivers of a blocking queue are gone.
     pub fn send(&self, item: T) -> Result<Option<T>, SendError<T>> {
         let Some(oldest) = &self.evict else {
             return self.channel.send(item).map(|()| None);
@@ -92,7 +95,7 @@ impl<T> Sender<T> {
                 Ok(()) => return Ok(evicted),
                 Err(TrySendError::Full(back)) => {
                     item = back;
-                    // The receiver may be faster than we are: then there is room, and nothing to evict.
+                    // The receiver may have taken an item meanwhile: then none has to be removed.
                     if let Ok(old) = oldest.try_recv() {
                         evicted = Some(old);
                     }
@@ -108,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drop_oldest_keeps_the_newest_and_returns_the_rest() {
+    fn drop_oldest_keeps_the_newest_items_and_returns_the_oldest() {
         let (sender, receiver) = queue(2, WhenFull::DropOldest);
         assert_eq!(sender.send(1).unwrap(), None);
         assert_eq!(sender.send(2).unwrap(), None);
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn block_waits_for_room_and_loses_nothing() {
+    fn a_blocking_queue_loses_no_item() {
         let (sender, receiver) = queue(1, WhenFull::Block);
         let producer = std::thread::spawn(move || (0..100).all(|n| sender.send(n) == Ok(None)));
         assert_eq!(receiver.iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
@@ -125,37 +128,37 @@ mod tests {
     }
 
     #[test]
-    fn says_before_it_waits() {
+    fn would_wait_is_true_only_for_a_full_blocking_queue_with_a_receiver() {
         let (blocking, receiver) = queue(1, WhenFull::Block);
         assert!(!blocking.would_wait());
         blocking.send(1).unwrap();
         assert!(blocking.would_wait());
         drop(receiver);
-        assert!(!blocking.would_wait() && blocking.send(2).is_err(), "no receiver will make room in it");
+        assert!(!blocking.would_wait() && blocking.send(2).is_err(), "there is no receiver");
         let (dropping, _receiver) = queue(1, WhenFull::DropOldest);
         dropping.send(1).unwrap();
         assert!(!dropping.would_wait());
     }
 
     #[test]
-    fn a_sender_that_waits_for_room_says_so() {
+    fn a_blocked_sender_calls_back_until_the_queue_is_no_longer_full() {
         let (sender, receiver) = queue(1, WhenFull::Block);
         sender.send(1).unwrap();
         let mut calls = 0;
-        let sent = sender.send_patiently(2, Duration::from_millis(1), || {
+        let sent = sender.send_blocking(2, Duration::from_millis(1), || {
             calls += 1;
             if calls == 3 {
                 assert_eq!(receiver.recv(), Ok(1));
             }
         });
         assert_eq!((sent, calls, receiver.recv()), (Ok(None), 3, Ok(2)));
-        assert!(sender.room().is_some_and(|room| !room.is_full()));
+        assert!(sender.blocking_half().is_some_and(|half| !half.is_full()));
         drop(receiver);
-        assert_eq!(sender.send_patiently(3, Duration::from_millis(1), || {}), Err(SendError(3)));
+        assert_eq!(sender.send_blocking(3, Duration::from_millis(1), || {}), Err(SendError(3)));
     }
 
     #[test]
-    fn block_reports_a_vanished_receiver() {
+    fn a_blocking_queue_returns_the_item_when_all_receivers_are_gone() {
         let (sender, receiver) = queue(1, WhenFull::Block);
         drop(receiver);
         assert_eq!(sender.send(7), Err(SendError(7)));

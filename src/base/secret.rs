@@ -1,17 +1,18 @@
-//! Text that must not reach logs or error messages.
+//! Text that must not be in logs or error messages.
 
 use std::fmt;
 
-/// A string that is not printed: `Debug` and `Display` show `***`.
+/// A string whose `Debug` and `Display` are `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
+    /// Wraps a secret text.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
 
-    /// The secret itself, to be handed to what needs it and to nothing else.
+    /// The secret text, for the function that needs it. It must not be logged or become part of an error.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! What a stream says of itself: state, rate, delay, accounts. Written by its stages, read by API, metrics and page.
+//! The status of a stream: state, rate, delay and counts. Written by its stages, read by API, metrics and page.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,25 +11,26 @@ use tracing::Level;
 use super::ledger::Ledger;
 use super::push_status::PushStatus;
 use super::timing::{Distribution, Elapsed, Stage};
-use crate::base::log_dedup::{self, LogLine};
+use crate::base::log_dedup::{self, LogLine, STATE_TARGET};
 use crate::frame::VideoInfo;
 
-/// What the viewer is told about the age of what it sees.
+/// The state of a stream, which viewers see on its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamState {
-    /// No frame yet since the service started.
+    /// No frame has come since the stream started.
     Starting,
-    /// Frames flow, and masks that are young enough.
+    /// Frames flow, and the newest mask is at most `max_mask_age` old.
     Live,
-    /// Frames flow, but the newest mask is older than its limit.
+    /// Frames flow, and the newest mask is older than `max_mask_age`.
     Stale,
-    /// The source sends video that cannot be decoded correctly before its next keyframe: nothing of it is shown.
+    /// The source sends video that cannot be decoded correctly before its next keyframe. None of it is shown.
     AwaitsKeyframe,
-    /// No frames: the source is away, or has ended.
+    /// No frames: the source cannot be reached, has failed or has ended.
     Offline,
 }
 
 impl StreamState {
+    /// All states.
     pub const ALL: [StreamState; 5] = [
         StreamState::Starting,
         StreamState::Live,
@@ -38,6 +39,7 @@ impl StreamState {
         StreamState::Offline,
     ];
 
+    /// The name in log, metrics and API.
     pub fn name(self) -> &'static str {
         match self {
             StreamState::Starting => "starting",
@@ -48,8 +50,8 @@ impl StreamState {
         }
     }
 
-    /// Whether there is no picture of the source to show, and therefore no mask.
-    pub fn is_dark(self) -> bool {
+    /// Whether the source has no frame that can be shown, and therefore no mask: viewers see the slate.
+    pub fn shows_slate(self) -> bool {
         matches!(self, StreamState::AwaitsKeyframe | StreamState::Offline)
     }
 }
@@ -57,53 +59,55 @@ impl StreamState {
 /// A file that ended before the length that it announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortfall {
-    /// Where the last picture ends.
+    /// The end of the last frame, from the start of the file.
     pub reached: Duration,
-    /// What the file announces.
+    /// The length that the file announces.
     pub length: Duration,
 }
 
-/// How far back the shown rate looks.
+/// The time over which the rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// The changing part of a stream's status.
 #[derive(Clone, Debug)]
 pub struct StatusFields {
     pub state: StreamState,
-    /// Since when, by the wall clock.
+    /// The time of the last change of state.
     pub since: Timestamp,
-    /// Why the stream is offline or stale, in one line.
+    /// Why the stream is not live, in one line.
     pub reason: Option<String>,
     /// Size and format of the newest frame.
     pub info: Option<VideoInfo>,
-    /// Of the first one.
+    /// Size and format of the first frame.
     pub first_info: Option<VideoInfo>,
-    /// The source has ended for good: a file that was played once.
+    /// The source has ended and is not opened again: a file that is played once.
     pub ended: bool,
-    /// Why a stream at file pace could not go on.
+    /// Why a stream at file pace has failed.
     pub failure: Option<String>,
-    /// Frames the source announced.
+    /// The number of frames that the source announces.
     pub expected_frames: Option<u64>,
-    /// What a file that has ended lacks of its announced length.
+    /// The missing part of a file that ended before its announced length.
     pub shortfall: Option<Shortfall>,
-    /// When the stream was last known to have no picture: frames from before that do not make it live again.
-    dark_at: Option<Instant>,
+    /// When the source last had no frame to show. Frames captured before do not make the stream live again.
+    no_frames_at: Option<Instant>,
 }
 
-/// What happened in the last [`RATE_WINDOW`].
+/// The events of the last [`RATE_WINDOW`].
 #[derive(Default)]
 struct RecentCounts {
     published: VecDeque<Instant>,
     latencies: VecDeque<(Instant, Duration)>,
 }
 
-/// Shared between a stream's stages and whoever reports on it.
+/// The status of a stream, which its stages share with API, metrics and page.
 pub struct Status {
+    /// The stream's name.
     pub name: Arc<str>,
-    /// Whether changes of state are worth a log line: not for a file that somebody waits for.
+    /// Whether changes of state are logged: not while a command processes a file and shows its progress.
     announce: bool,
+    /// The account of the stream's frames.
     pub ledger: Arc<Ledger>,
-    /// From capture to publication.
+    /// The delay from capture to publication.
     pub latency: Distribution,
     stages: [Distribution; Stage::ALL.len()],
     condition: Mutex<StatusFields>,
@@ -112,16 +116,17 @@ pub struct Status {
     late_connections: AtomicU64,
     refused_viewers: AtomicU64,
     pushes: Mutex<Vec<Arc<PushStatus>>>,
-    /// When the stream's supervisor last showed that it is alive.
+    /// The last heartbeat of the stream's supervisor.
     beat: Mutex<Instant>,
-    /// When its overlay stage did.
+    /// The last heartbeat of its overlay stage.
     overlay_beat: Mutex<Instant>,
-    /// Earlier runs of the stream whose threads hang.
+    /// The number of earlier runs of the stream whose threads hang.
     hung: AtomicUsize,
     recent: Mutex<RecentCounts>,
 }
 
 impl Status {
+    /// The status of a stream that starts; its changes of state are logged.
     pub fn new(name: &str) -> Self {
         Status {
             name: name.into(),
@@ -139,7 +144,7 @@ impl Status {
                 failure: None,
                 expected_frames: None,
                 shortfall: None,
-                dark_at: None,
+                no_frames_at: None,
             }),
             panics: AtomicU64::new(0),
             recording_failures: AtomicU64::new(0),
@@ -153,47 +158,51 @@ impl Status {
         }
     }
 
-    /// For a stream whose owner reports on it in other ways than the log.
+    /// As [`Status::new`], and changes of state are not logged: the command that runs the stream shows its progress.
     pub fn quiet(name: &str) -> Self {
         Status { announce: false, ..Status::new(name) }
     }
 
+    /// The time per frame of a stage.
     pub fn stage(&self, stage: Stage) -> &Distribution {
         &self.stages[stage as usize]
     }
 
+    /// State and related fields, all read at the same time.
     pub fn condition(&self) -> StatusFields {
         lock(&self.condition).clone()
     }
 
+    /// The current state.
     pub fn state(&self) -> StreamState {
         lock(&self.condition).state
     }
 
-    /// The source is away. `since` moves only when the state changes.
+    /// Sets the state to offline: the source cannot be reached, has failed or has ended. `since` changes only with the state.
     pub fn set_offline(&self, reason: String) {
         let mut condition = lock(&self.condition);
-        condition.dark_at = Some(Instant::now());
+        condition.no_frames_at = Some(Instant::now());
         self.set_state(condition, StreamState::Offline, Some(reason));
     }
 
-    /// The source sends video, and none of it can be decoded before a keyframe.
+    /// Sets the state to waiting for a keyframe: the source sends video that cannot be decoded before its next keyframe.
     pub fn set_awaits_keyframe(&self, reason: String) {
         let mut condition = lock(&self.condition);
-        condition.dark_at = Some(Instant::now());
+        condition.no_frames_at = Some(Instant::now());
         self.set_state(condition, StreamState::AwaitsKeyframe, Some(reason));
     }
 
-    /// A frame captured at `captured_at` was shown, with a mask as young as it must be (live) or without (stale).
+    /// Sets the state after a frame was shown: live if its mask is young enough, else stale. Has no effect if the frame was
+    /// captured before the source last failed.
     pub fn set_shown(&self, state: StreamState, reason: Option<String>, captured_at: Instant) {
         let condition = lock(&self.condition);
-        // Under the same lock as the change: the source may be lost at this moment.
-        if condition.dark_at.is_none_or(|at| captured_at > at) {
+        // Compared under the lock of the change, because the source may fail at this moment.
+        if condition.no_frames_at.is_none_or(|at| captured_at > at) {
             self.set_state(condition, state, reason);
         }
     }
 
-    /// Changes the state in the locked `condition`, and logs it with its reason once that is unlocked.
+    /// Changes the state in the locked `condition`, and logs the change with its reason after unlocking it.
     fn set_state(&self, mut condition: MutexGuard<'_, StatusFields>, state: StreamState, reason: Option<String>) {
         let reason = reason.map(|reason| crate::base::bounded::line(&reason).into_owned());
         if condition.state == state {
@@ -212,104 +221,115 @@ impl Status {
         let (stream, from, to) = (&*self.name, before.name(), state.name());
         let line = |level, text| LogLine { level, stream, stage: "", from: Some(from), seq: None, text };
         match (state, reason) {
-            // Each loss of a camera is told; the pauses between the attempts keep them few.
-            (StreamState::Offline, Some(reason)) => tracing::warn!(stream, from, "{to}: {reason}"),
-            // Where masks take about as long as they may, the state changes with every frame.
+            // Every failure of a camera is logged. The retry pauses limit their number.
+            (StreamState::Offline, Some(reason)) => {
+                tracing::warn!(target: STATE_TARGET, stream, from, "{to}: {reason}");
+            }
+            // The state may change with every frame, when the age of the masks is close to its limit.
             (StreamState::Stale, Some(reason)) => log_dedup::log(line(Level::WARN, &format!("{to}: {reason}"))),
-            // A camera whose packets get lost waits again and again.
+            // With packet loss, this state is frequent.
             (StreamState::AwaitsKeyframe, Some(reason)) => {
                 log_dedup::log(line(Level::WARN, &format!("{to}: {reason}")))
             }
             (StreamState::Live, _) if matches!(before, StreamState::Stale | StreamState::AwaitsKeyframe) => {
                 log_dedup::log(line(Level::INFO, to));
             }
-            _ => tracing::info!(stream, from, "{to}"),
+            _ => tracing::info!(target: STATE_TARGET, stream, from, "{to}"),
         }
     }
 
+    /// Records why a stream at file pace has failed.
     pub fn set_failure(&self, failure: String) {
         lock(&self.condition).failure = Some(failure);
     }
 
+    /// Why a stream at file pace has failed.
     pub fn failure(&self) -> Option<String> {
         lock(&self.condition).failure.clone()
     }
 
+    /// Records the number of frames that the source announces.
     pub fn set_expected_frames(&self, frames: u64) {
         lock(&self.condition).expected_frames = Some(frames);
     }
 
+    /// Records that the file ended before its announced length.
     pub fn set_shortfall(&self, shortfall: Shortfall) {
         lock(&self.condition).shortfall = Some(shortfall);
     }
 
-    /// The supervisor is alive: it waits for a frame, or for the next attempt.
+    /// The heartbeat of the supervisor: it waits for a frame or for the next retry, and does not hang.
     pub fn beat(&self) {
         *lock(&self.beat) = Instant::now();
     }
 
-    /// How long ago the supervisor last showed that it is alive.
+    /// The time since the last heartbeat of the supervisor.
     pub fn since_beat(&self) -> Duration {
         lock(&self.beat).elapsed()
     }
 
-    /// The overlay stage is alive: it waits for a frame or a mask, or has dealt with one.
+    /// The heartbeat of the overlay stage: it waits for a frame or a mask, or has processed one, and does not hang.
     pub fn beat_overlay(&self) {
         *lock(&self.overlay_beat) = Instant::now();
     }
 
-    /// How long ago the overlay stage last showed that it is alive.
+    /// The time since the last heartbeat of the overlay stage.
     pub fn since_overlay_beat(&self) -> Duration {
         lock(&self.overlay_beat).elapsed()
     }
 
-    /// So many earlier runs of the stream hang in a call that does not return; others have taken their place.
+    /// Records how many earlier runs of the stream hang in a call that does not return, and were replaced.
     pub fn set_hung(&self, runs: usize) {
         self.hung.store(runs, Ordering::Relaxed);
     }
 
-    /// Earlier runs of the stream that hang.
+    /// The number of earlier runs of the stream that hang.
     pub fn hung(&self) -> usize {
         self.hung.load(Ordering::Relaxed)
     }
 
-    /// A stage panicked and was restarted.
+    /// Counts a panic of a stage, which is restarted.
     pub fn count_panic(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Panics of stages since the service started.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Nothing could be recorded; tried again within a minute.
+    /// Counts a failure of the recording, which is retried within a minute.
     pub fn count_recording_failure(&self) {
         self.recording_failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Failures of the recording since the service started.
     pub fn recording_failures(&self) -> u64 {
         self.recording_failures.load(Ordering::Relaxed)
     }
 
-    /// A connection was closed and opened again because its frames stayed late.
+    /// Counts a connection to the source that was closed and opened again because its frames stayed late.
     pub fn count_late_connection(&self) {
         self.late_connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Somebody wanted to watch by WebRTC, and there was no place.
+    /// Counts a WebRTC viewer that was refused because of a limit.
     pub fn count_refused_viewer(&self) {
         self.refused_viewers.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// WebRTC viewers that were refused since the service started.
     pub fn refused_viewers(&self) -> u64 {
         self.refused_viewers.load(Ordering::Relaxed)
     }
 
+    /// Connections to the source that were closed because of late frames, since the service started.
     pub fn late_connections(&self) -> u64 {
         self.late_connections.load(Ordering::Relaxed)
     }
 
-    /// The status of a push; one that starts anew goes on with the account of the one before.
+    /// The status of the push to the address `to`, without secrets. A push that starts again continues the counts of the
+    /// previous one to the same address.
     pub fn add_push(&self, to: String) -> Arc<PushStatus> {
         let mut pushes = lock(&self.pushes);
         if let Some(known) = pushes.iter().find(|push| push.to == to) {
@@ -320,48 +340,50 @@ impl Status {
         push
     }
 
-    /// Where the stream is pushed to.
+    /// The status of all pushes of the stream.
     pub fn pushes(&self) -> Vec<Arc<PushStatus>> {
         lock(&self.pushes).clone()
     }
 
+    /// Records size and format of the newest frame.
     pub fn set_info(&self, info: VideoInfo) {
         let mut condition = lock(&self.condition);
         condition.info = Some(info);
         condition.first_info.get_or_insert(info);
     }
 
+    /// Records that the source has ended and is not opened again.
     pub fn set_ended(&self) {
         lock(&self.condition).ended = true;
     }
 
-    /// Enters one publication in the rate.
+    /// Counts a published frame in the rate.
     pub fn count_published(&self) {
         let now = Instant::now();
         let mut recent = lock(&self.recent);
         recent.published.push_back(now);
-        forget_old(&mut recent.published, |at| *at, now);
+        remove_old(&mut recent.published, |at| *at, now);
     }
 
-    /// Enters the delay of a picture that has come out of the last stage.
+    /// Records the delay of a frame that has left the last stage.
     pub fn record_latency(&self, captured_at: Instant) {
         let now = Instant::now();
         let latency = now.saturating_duration_since(captured_at);
         self.latency.record(Elapsed { wall: latency, cpu: Duration::ZERO });
         let mut recent = lock(&self.recent);
         recent.latencies.push_back((now, latency));
-        forget_old(&mut recent.latencies, |(at, _)| *at, now);
+        remove_old(&mut recent.latencies, |(at, _)| *at, now);
     }
 
-    /// Published frames a second and their median latency over the last two seconds.
+    /// Published frames per second and their median delay, over the last two seconds.
     pub fn rate(&self) -> (f64, Option<Duration>) {
         let now = Instant::now();
         let mut recent = lock(&self.recent);
-        forget_old(&mut recent.published, |at| *at, now);
-        forget_old(&mut recent.latencies, |(at, _)| *at, now);
+        remove_old(&mut recent.published, |at| *at, now);
+        remove_old(&mut recent.latencies, |(at, _)| *at, now);
         let published = &recent.published;
         let fps = match (published.front(), published.back()) {
-            // Between the first and the last there is one interval less than there are frames.
+            // n frames have n - 1 intervals.
             (Some(first), Some(last)) if last > first => (published.len() - 1) as f64 / (*last - *first).as_secs_f64(),
             _ => 0.0,
         };
@@ -372,14 +394,14 @@ impl Status {
     }
 }
 
-fn forget_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Instant) {
+fn remove_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Instant) {
     while entries.front().is_some_and(|entry| now.duration_since(at(entry)) > RATE_WINDOW) {
         entries.pop_front();
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain values, whole after every statement: a panic elsewhere cannot leave them half changed.
+    // A poisoned lock is usable: the values are consistent after every statement.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -388,7 +410,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn since_moves_only_with_the_state() {
+    fn since_changes_only_with_the_state() {
         let status = Status::new("gate");
         status.set_offline("connection refused".into());
         let first = status.condition();
@@ -401,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_from_before_the_fault_does_not_make_the_stream_live() {
+    fn a_frame_captured_before_the_failure_does_not_make_the_stream_live() {
         let status = Status::new("gate");
         let captured_at = Instant::now();
         status.set_offline("gone".into());
@@ -409,9 +431,9 @@ mod tests {
         assert_eq!(status.state(), StreamState::Offline);
     }
 
-    /// Two threads: one shows frames of before the fault, one takes the stream off air.
+    /// One thread shows frames captured before the failure, the other sets the state to offline.
     #[test]
-    fn a_fault_that_comes_while_a_frame_is_shown_is_not_overwritten() {
+    fn a_failure_while_a_frame_is_shown_is_not_overwritten() {
         for _ in 0..20_000 {
             let (status, start) = (Status::quiet("gate"), std::sync::Barrier::new(2));
             let captured_at = Instant::now();
@@ -428,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn rate_is_zero_without_frames_and_counts_intervals() {
+    fn the_rate_counts_intervals_and_is_zero_without_frames() {
         let status = Status::new("gate");
         assert_eq!(status.rate(), (0.0, None));
         let start = Instant::now();

@@ -1,23 +1,24 @@
-//! The wish to stop, shared by the threads of a stream or of the whole service; waiting for it is interruptible waiting.
+//! A stop flag that the threads of a stream or of the service share, and that they can wait for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, select};
 
-/// Raised once, never lowered. Cheap to clone.
+/// A flag that is raised once and never lowered. Clones share it.
 #[derive(Clone)]
 pub struct Stop {
-    /// Dropped to raise: all receivers see the channel close.
+    /// Dropped when the flag is raised, which closes the channel for all receivers.
     raise: Arc<Mutex<Option<Sender<()>>>>,
     raised: Receiver<()>,
 }
 
-/// What has ended a waiting.
+/// Why [`Stop::wait_or_receive`] returned.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WakeReason<T> {
-    /// The stop.
+    /// The flag was raised.
     Raised,
+    /// An item was received.
     Item(T),
     /// The time is over.
     Time,
@@ -31,32 +32,34 @@ impl Default for Stop {
 }
 
 impl Stop {
+    /// Raises the flag, which ends all waiting for it.
     pub fn raise(&self) {
         self.raise.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// Whether the flag has been raised.
     pub fn is_raised(&self) -> bool {
         self.raised.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits until the stop is raised.
+    /// Blocks until the flag is raised.
     pub fn wait_for_ever(&self) {
-        // Nothing is ever sent: this ends when the channel closes.
+        // No item is ever sent: this ends when the channel closes.
         while self.raised.recv().is_ok() {}
     }
 
-    /// Waits for `time` or until the stop is raised, whichever is first; true when it is raised.
+    /// Blocks for `time` or until the flag is raised; true if it is raised.
     pub fn wait(&self, time: Duration) -> bool {
         self.raised.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// The same, and an item that comes meanwhile ends the waiting.
+    /// Blocks for `time`, until the flag is raised, or until an item is received.
     pub fn wait_or_receive<T>(&self, time: Duration, items: &Receiver<T>) -> WakeReason<T> {
         select! {
             recv(self.raised) -> _ => WakeReason::Raised,
             recv(items) -> item => match item {
                 Ok(item) => WakeReason::Item(item),
-                // Nobody will send anything any more.
+                // All senders are gone.
                 Err(_) if self.wait(time) => WakeReason::Raised,
                 Err(_) => WakeReason::Time,
             },
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_ends_when_raised() {
+    fn waiting_ends_when_the_flag_is_raised() {
         let stop = Stop::default();
         assert!(!stop.is_raised() && !stop.wait(Duration::ZERO));
         let waiter = stop.clone();
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_ends_the_waiting_at_once() {
+    fn waiting_ends_when_an_item_is_received() {
         let (stop, (sender, items)) = (Stop::default(), bounded(1));
         assert_eq!(stop.wait_or_receive(Duration::ZERO, &items), WakeReason::Time);
         let (waiter, waiting) = (stop.clone(), items.clone());

@@ -1,4 +1,4 @@
-//! How long things take: wall time and CPU time a frame, by stage, and the delay from capture to publication.
+//! Measurement of wall time and CPU time per frame and stage, and of the delay from capture to publication.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,33 +6,36 @@ use std::time::{Duration, Instant};
 use cpu_time::ThreadTime;
 use hdrhistogram::Histogram;
 
-/// What one piece of work took.
+/// The duration of one piece of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Elapsed {
+    /// Wall time.
     pub wall: Duration,
-    /// CPU time of the thread that did it. Threads that a library runs beside it are not seen.
+    /// CPU time of the thread that did the work; that of a library's own threads is not included.
     pub cpu: Duration,
 }
 
 impl Elapsed {
-    /// An equal share of this for each of `n` frames that were worked on together.
+    /// An equal share for each of `n` frames that were processed together.
     pub fn share(self, n: usize) -> Elapsed {
         let n = n.max(1) as u32;
         Elapsed { wall: self.wall / n, cpu: self.cpu / n }
     }
 }
 
-/// A running measurement, on the thread that started it.
+/// A running measurement. It must be read on the thread that started it.
 pub struct Stopwatch {
     wall: Instant,
     cpu: ThreadTime,
 }
 
 impl Stopwatch {
+    /// Starts a measurement on this thread.
     pub fn start() -> Self {
         Stopwatch { wall: Instant::now(), cpu: ThreadTime::now() }
     }
 
+    /// The time since the start.
     pub fn spent(&self) -> Elapsed {
         Elapsed { wall: self.wall.elapsed(), cpu: self.cpu.elapsed() }
     }
@@ -49,8 +52,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All stages, in the order of their discriminants.
     pub const ALL: [Stage; 5] = [Stage::Decode, Stage::Preprocess, Stage::Segment, Stage::Overlay, Stage::Encode];
 
+    /// The name in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Decode => "decode",
@@ -62,7 +67,8 @@ impl Stage {
     }
 }
 
-/// Durations in microseconds up to a minute at two significant digits: constant memory (a few KiB), however long it runs.
+/// A histogram of durations up to a minute, in microseconds with two significant digits, and the sums of wall and CPU time.
+/// Its memory is constant (a few KiB).
 pub struct Distribution {
     inner: Mutex<DistributionBins>,
 }
@@ -73,15 +79,20 @@ struct DistributionBins {
     cpu: Duration,
 }
 
-/// What a [`Distribution`] says at one moment.
+/// The contents of a [`Distribution`], all read at the same time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimingSummary {
+    /// Number of recorded durations.
     pub count: u64,
+    /// Median wall time.
     pub p50: Duration,
+    /// 99th percentile of the wall time.
     pub p99: Duration,
+    /// Sum of the wall times.
     pub wall: Duration,
+    /// Sum of the CPU times.
     pub cpu: Duration,
-    /// Number of values at or below each of [`BUCKETS`].
+    /// Number of wall times at or below each of [`BUCKETS`].
     pub buckets: Vec<u64>,
 }
 
@@ -96,6 +107,7 @@ impl Default for Distribution {
 }
 
 impl Distribution {
+    /// Adds a duration.
     pub fn record(&self, spent: Elapsed) {
         let mut inner = self.lock();
         inner.micros.saturating_record(spent.wall.as_micros().min(u128::from(u64::MAX)) as u64);
@@ -103,15 +115,17 @@ impl Distribution {
         inner.cpu += spent.cpu;
     }
 
+    /// Adds a duration whose CPU time is not known.
     pub fn record_wall(&self, wall: Duration) {
         self.record(Elapsed { wall, cpu: Duration::ZERO });
     }
 
-    /// Durations so far.
+    /// The number of recorded durations.
     pub fn count(&self) -> u64 {
         self.lock().micros.len()
     }
 
+    /// The current contents.
     pub fn summary(&self) -> TimingSummary {
         let inner = self.lock();
         let at = |quantile| Duration::from_micros(inner.micros.value_at_quantile(quantile));
@@ -135,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn summary_has_quantiles_sums_and_cumulative_buckets() {
+    fn a_summary_has_quantiles_sums_and_cumulative_buckets() {
         let distribution = Distribution::default();
         for millis in 1..=100 {
             let wall = Duration::from_millis(millis);
@@ -146,13 +160,13 @@ mod tests {
         assert!(summary.p50.as_millis().abs_diff(50) <= 1, "{:?}", summary.p50);
         assert!(summary.p99.as_millis().abs_diff(99) <= 1, "{:?}", summary.p99);
         assert_eq!(summary.wall, 2 * summary.cpu);
-        assert_eq!(summary.buckets[7], 100, "all within 0.1 s");
+        assert_eq!(summary.buckets[7], 100, "all durations are at or below 0.1 s");
         assert!(summary.buckets.is_sorted());
         assert!((19..=21).contains(&summary.buckets[5]), "{:?}", summary.buckets);
     }
 
     #[test]
-    fn a_stopwatch_sees_cpu_time_apart_from_waiting() {
+    fn waiting_counts_as_wall_time_and_not_as_cpu_time() {
         let watch = Stopwatch::start();
         let (_sender, receiver) = crossbeam_channel::bounded::<()>(1);
         assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());

@@ -1,5 +1,6 @@
-//! What a camera is asked when GStreamer has failed, because GStreamer's error is the same for different causes: a wrong
-//! password and a kind of login that it cannot do; a camera that does not answer and one whose certificate is not trusted.
+//! Requests to a camera after GStreamer has failed, to tell causes apart for which GStreamer's error is the same: a wrong
+//! password and a login that GStreamer does not support; a camera that does not answer and one whose certificate is not
+//! trusted.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -8,14 +9,14 @@ use std::time::Duration;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
-/// How long the camera may take for each step.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The time limit of each step.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most bytes of an answer's head that are read.
-const LONGEST_HEAD: u64 = 16 * 1024;
+/// The most bytes of a response's header that are read.
+const MAX_HEADER: u64 = 16 * 1024;
 
-/// The kinds that a camera offers, where GStreamer can do none of them: `Digest SHA-256`. `None` where it can do one, and
-/// where the camera does not say (or speaks TLS, inside of which it is not asked).
+/// The authentication schemes that a camera offers if GStreamer supports none of them, for example `Digest SHA-256`. `None`
+/// if it supports one, if the camera lists none, and for addresses with TLS.
 pub fn unsupported_login(url: &Url) -> Option<String> {
     let (port, request) = match url.scheme() {
         "rtsp" => (554, format!("DESCRIBE {url} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n")),
@@ -28,46 +29,47 @@ pub fn unsupported_login(url: &Url) -> Option<String> {
     };
     let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
     let address = (host, url.port().unwrap_or(port)).to_socket_addrs().ok()?.next()?;
-    let mut connection = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
-    connection.set_read_timeout(Some(PATIENCE)).ok()?;
-    connection.set_write_timeout(Some(PATIENCE)).ok()?;
+    let mut connection = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;
+    connection.set_read_timeout(Some(TIMEOUT)).ok()?;
+    connection.set_write_timeout(Some(TIMEOUT)).ok()?;
     connection.write_all(request.as_bytes()).ok()?;
-    let mut head = Vec::new();
-    for line in BufReader::new(connection.take(LONGEST_HEAD)).split(b'\n') {
+    let mut header = Vec::new();
+    for line in BufReader::new(connection.take(MAX_HEADER)).split(b'\n') {
         let line = String::from_utf8_lossy(&line.ok()?).trim_end().to_owned();
         if line.is_empty() {
             break;
         }
-        head.push(line);
+        header.push(line);
     }
-    unsupported(&head)
+    unsupported_schemes(&header)
 }
 
-/// Why this system does not trust the certificate of an `https` camera; `None` where it does, or where nothing answers.
+/// Why this system does not trust the certificate of an `https` camera; `None` if it does, or if no server answers.
 pub fn untrusted_certificate(url: &Url) -> Option<String> {
-    // Without path and query: only the connection matters.
+    // Without path and query, which may contain secrets and do not matter for the connection.
     let server = url.join("/").ok().filter(|server| server.scheme() == "https")?;
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
     let request =
-        ureq::head(server.as_str()).config().timeout_global(Some(PATIENCE)).max_redirects(0).tls_config(tls).build();
+        ureq::head(server.as_str()).config().timeout_global(Some(TIMEOUT)).max_redirects(0).tls_config(tls).build();
     let error = request.call().err()?.to_string();
     error.contains("certificate").then_some(error)
 }
 
-/// Reads the challenges (RFC 7235) out of an answer's head. GStreamer and libsoup do Basic, and Digest with MD5.
-fn unsupported(head: &[String]) -> Option<String> {
+/// The schemes of the challenges in a response's header (RFC 7235, section 4.1) if GStreamer supports none of them. It
+/// supports Basic, and Digest with MD5.
+fn unsupported_schemes(header: &[String]) -> Option<String> {
     let value = |line: &String| {
         let (name, value) = line.split_once(':')?;
         name.trim().eq_ignore_ascii_case("www-authenticate").then(|| value.trim().to_owned())
     };
-    let mut kinds = Vec::new();
-    for challenge in head.iter().filter_map(value) {
+    let mut schemes = Vec::new();
+    for challenge in header.iter().filter_map(value) {
         let scheme = challenge.split([' ', ',']).next().unwrap_or_default();
         if !scheme.eq_ignore_ascii_case("digest") {
             if scheme.eq_ignore_ascii_case("basic") {
                 return None;
             }
-            kinds.push(scheme.to_owned());
+            schemes.push(scheme.to_owned());
             continue;
         }
         let algorithm = challenge.split([',', ' ']).map(str::trim).find_map(|part| {
@@ -76,16 +78,16 @@ fn unsupported(head: &[String]) -> Option<String> {
         });
         match algorithm {
             Some(algorithm) if !algorithm.to_ascii_uppercase().starts_with("MD5") => {
-                kinds.push(format!("Digest {algorithm}"));
+                schemes.push(format!("Digest {algorithm}"));
             }
             _ => return None,
         }
     }
-    kinds.dedup();
-    // What a camera says is shown as it is: no more than a few plain words of it.
+    schemes.dedup();
+    // The camera's text becomes part of a message: only short names of plain characters are used.
     let plain =
-        |kind: &String| kind.len() <= 32 && kind.chars().all(|c| c.is_ascii_alphanumeric() || " -_".contains(c));
-    (!kinds.is_empty() && kinds.iter().all(plain)).then(|| kinds.join(", "))
+        |scheme: &String| scheme.len() <= 32 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || " -_".contains(c));
+    (!schemes.is_empty() && schemes.iter().all(plain)).then(|| schemes.join(", "))
 }
 
 #[cfg(test)]
@@ -94,10 +96,10 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn kinds_that_cannot_be_done_are_named() {
+    fn schemes_are_listed_only_if_none_is_supported() {
         let of = |challenges: &[&str]| {
-            let head: Vec<String> = challenges.iter().map(|text| format!("WWW-Authenticate: {text}")).collect();
-            unsupported(&head)
+            let header: Vec<String> = challenges.iter().map(|text| format!("WWW-Authenticate: {text}")).collect();
+            unsupported_schemes(&header)
         };
         let sha = "Digest realm=\"cam\", nonce=\"abc\", algorithm=\"SHA-256\", stale=\"FALSE\"";
         assert_eq!(of(&[sha]).as_deref(), Some("Digest SHA-256"));
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_trusted_is_told_from_silence() {
+    fn an_untrusted_certificate_is_distinguished_from_a_server_that_does_not_answer() {
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
         let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
@@ -124,20 +126,20 @@ mod tests {
         let served = std::thread::spawn(move || {
             let (mut client, _) = camera.accept().unwrap();
             let mut tls = rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap();
-            // The client breaks it off.
+            // The client aborts the handshake.
             while tls.is_handshaking() && tls.complete_io(&mut client).is_ok() {}
         });
         let problem = untrusted_certificate(&url).unwrap();
         assert!(problem.contains("certificate"), "{problem}");
         served.join().unwrap();
-        assert_eq!(untrusted_certificate(&url), None, "nothing listens there any more");
+        assert_eq!(untrusted_certificate(&url), None, "no server listens any more");
     }
 
     #[test]
-    fn a_camera_is_asked() {
+    fn the_schemes_of_a_camera_are_read_from_its_response() {
         let camera = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::parse(&format!("rtsp://{}/live", camera.local_addr().unwrap())).unwrap();
-        let asked = std::thread::spawn(move || {
+        let request = std::thread::spawn(move || {
             let (mut client, _) = camera.accept().unwrap();
             let mut request = [0; 8];
             client.read_exact(&mut request).unwrap();
@@ -146,7 +148,7 @@ mod tests {
             request
         });
         assert_eq!(unsupported_login(&url).as_deref(), Some("Digest SHA-256"));
-        assert_eq!(&asked.join().unwrap(), b"DESCRIBE");
+        assert_eq!(&request.join().unwrap(), b"DESCRIBE");
         assert_eq!(unsupported_login(&Url::parse("rtsps://127.0.0.1/live").unwrap()), None);
     }
 }

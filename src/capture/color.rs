@@ -1,8 +1,9 @@
-//! What the caps of raw video say of its colours: range, matrix, transfer function and primaries, each by itself.
+//! The colour description in the caps of raw video (range, matrix, transfer function, primaries), with missing parts
+//! completed.
 //!
-//! GStreamer's `VideoInfo` drops a colour description as a whole when its matrix is unknown, and with it the range that
-//! many cameras send alone; and it takes the default for the picture as it lies, so that a turned SD picture would count
-//! as HD. So the description is completed where the video enters, before anything is converted or turned.
+//! GStreamer's `VideoInfo` discards the whole description when its matrix is unknown, including the range, which many
+//! cameras send alone. Its defaults depend on the height, so that a rotated SD frame counts as HD. Therefore the description
+//! is completed before the video is converted or rotated.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -11,8 +12,8 @@ use gst_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry};
 
 use crate::frame::{Colorimetry, Matrix, UNSPECIFIED};
 
-/// The complete colour description of raw YUV or grey video in `caps`: what it does not name is as usual for the size.
-/// `None` where there is nothing to complete: for RGB, of which GStreamer knows the defaults, and for what is not raw video.
+/// The complete colour description of raw YUV or grey video in `caps`. Missing parts have the usual values for the size.
+/// `None` for RGB, whose defaults are GStreamer's, and for caps that are not raw video.
 pub(super) fn complete(caps: &gst::CapsRef) -> Option<VideoColorimetry> {
     let fields = caps.structure(0).filter(|fields| fields.name() == "video/x-raw")?;
     let format = fields.get::<&str>("format").ok()?.parse::<gst_video::VideoFormat>().ok()?;
@@ -26,7 +27,7 @@ pub(super) fn complete(caps: &gst::CapsRef) -> Option<VideoColorimetry> {
     let named = fields.get::<&str>("colorimetry").ok().and_then(|text| text.parse::<VideoColorimetry>().ok());
     let range = match named.map(|named| named.range()) {
         Some(range @ (VideoColorRange::Range0_255 | VideoColorRange::Range16_235)) => range,
-        // Grey pictures are not a video signal: their values go from 0 to 255, in GStreamer as elsewhere.
+        // Grey images are not a video signal: their values are full range, in GStreamer as elsewhere.
         _ if is_gray => VideoColorRange::Range0_255,
         _ => VideoColorRange::Range16_235,
     };
@@ -45,7 +46,7 @@ pub(super) fn complete(caps: &gst::CapsRef) -> Option<VideoColorimetry> {
     Some(VideoColorimetry::new(range, matrix, transfer, primaries))
 }
 
-/// The pipeline's view of a YUV picture's colour description.
+/// Converts GStreamer's colour description of a YUV frame. Transfer and primaries are codes of ITU-T H.273.
 pub(super) fn of(layout: &gst_video::VideoInfo) -> Colorimetry {
     let colorimetry = layout.colorimetry();
     let code = |iso: u32| u8::try_from(iso).ok().filter(|&code| code != 0).unwrap_or(UNSPECIFIED);
@@ -58,7 +59,7 @@ pub(super) fn of(layout: &gst_video::VideoInfo) -> Colorimetry {
     }
 }
 
-/// `None` for RGB, which is not a YUV matrix, and for unknown ones.
+/// `None` for RGB, which is not a YUV matrix, and for unknown matrices.
 fn known(matrix: VideoColorMatrix) -> Option<Matrix> {
     match matrix {
         VideoColorMatrix::Bt601 => Some(Matrix::Bt601),
@@ -84,7 +85,7 @@ mod tests {
         if let Some(colorimetry) = colorimetry {
             caps.make_mut().set("colorimetry", colorimetry);
         }
-        // In numbers: GStreamer has names for some combinations.
+        // As numbers, because GStreamer has names for some combinations.
         complete(&caps).map(|color| {
             use gst::glib::translate::IntoGlib;
             let (range, matrix) = (color.range().into_glib(), color.matrix().into_glib());
@@ -95,24 +96,24 @@ mod tests {
     /// GStreamer's numbers for the range (1: 0–255, 2: 16–235) and the matrix (2: FCC, 3: BT.709, 4: BT.601, 5: SMPTE
     /// 240M, 6: BT.2020), H.273's for the rest (2: unspecified).
     #[test]
-    fn each_part_is_read_by_itself() {
+    fn each_missing_part_is_completed_separately() {
         let (sd, hd, turned) = ((640, 360), (1280, 720), (480, 854));
         for (format, size, named, wanted) in [
             ("I420", sd, None, "2:4:2:2"),
             ("I420", hd, None, "2:3:2:2"),
             ("I420", turned, None, "2:4:2:2"),
             ("I420", (720, 1280), None, "2:3:2:2"),
-            // The range alone, as cameras send it.
+            // The range alone, as many cameras send it.
             ("I420", sd, Some("1:0:0:0"), "1:4:2:2"),
             ("NV12", hd, Some("1:0:0:0"), "1:3:2:2"),
             ("P010_10LE", hd, Some("2:0:0:0"), "2:3:2:2"),
-            // The matrix without a range; a matrix that YUV cannot have.
+            // The matrix without a range; the matrix of RGB.
             ("I420", hd, Some("0:4:0:0"), "2:4:2:2"),
             ("I420", hd, Some("1:1:0:0"), "1:3:2:2"),
             ("I420", sd, Some("1:3:0:0"), "1:3:2:2"),
             ("I420", sd, Some("2:5:0:0"), "2:5:2:2"),
             ("I420", sd, Some("2:2:0:0"), "2:2:2:2"),
-            // Transfer and primaries stay, whatever the rest is.
+            // Transfer and primaries are kept in all cases.
             ("I420_10LE", hd, Some("bt2100-pq"), "2:6:16:9"),
             ("I420_10LE", hd, Some("bt2100-hlg"), "2:6:18:9"),
             ("I420", sd, Some("bt709"), "2:3:1:1"),

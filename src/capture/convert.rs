@@ -1,24 +1,25 @@
-//! What brings raw video of any format to I420 or NV12: converted, deinterlaced, upright.
+//! Conversion of raw video of any format to progressive, upright I420 or NV12.
 
 use gstreamer as gst;
 
 use gst::prelude::*;
 
+use super::color;
 use super::deinterlace::deinterlacer;
-use super::{SourceError, color};
-use crate::gst::make;
+use super::error::SourceError;
+use crate::gst::{GstError, make};
 
-/// The formats that leave the chain.
+/// The output formats.
 const FORMATS: [&str; 2] = ["I420", "NV12"];
 
-/// `videoconvert ! capsfilter ! deinterlace ! videoflip`. Each hands on buffers that need nothing done as they are.
+/// `videoconvert ! capsfilter ! deinterlace ! videoflip`. Each element passes on buffers that need no change.
 ///
-/// The order matters: `deinterlace` and `videoflip` take few formats, `videoconvert` knows all; and lines can be
-/// deinterlaced only before they are turned.
+/// The order matters: `deinterlace` and `videoflip` support few formats, `videoconvert` supports all; and frames must be
+/// deinterlaced before they are rotated.
 pub(super) struct Converter {
-    /// Where the source's video enters.
+    /// The input pad.
     pub entry: gst::Pad,
-    /// The last element; what leaves it is I420 or NV12.
+    /// The last element, whose output is I420 or NV12.
     pub last: gst::Element,
 }
 
@@ -26,38 +27,38 @@ impl Converter {
     /// Adds the elements to `pipeline` and links them.
     ///
     /// # Errors
-    /// A missing element, with what to install.
+    /// When an element is missing.
     pub fn add(pipeline: &gst::Pipeline) -> Result<Self, SourceError> {
         let convert = make("videoconvert")?;
         let filter = make("capsfilter")?;
         filter.set_property("caps", outgoing(None));
         let deinterlace = deinterlacer()?;
-        // Phones note how they were held; the picture is turned upright before it is used.
+        // Phones record their orientation: the frames are rotated upright.
         let flip = make("videoflip")?;
-        // It decides whether it has anything to do only when its direction changes: set to `auto` alone, it would copy every
-        // frame of a source that names no orientation.
+        // The element decides whether to pass frames on unchanged only when its direction changes. Set to `auto` alone, it
+        // copies every frame of a source without an orientation.
         flip.set_property_from_str("video-direction", "90r");
         flip.set_property_from_str("video-direction", "auto");
         let elements = [&convert, &filter, &deinterlace, &flip];
-        let failed = |error: gst::glib::BoolError| SourceError(format!("GStreamer: {}", error.message));
+        let failed = |error: gst::glib::BoolError| GstError::new(format!("GStreamer: {}", error.message));
         pipeline.add_many(elements).map_err(failed)?;
         gst::Element::link_many(elements).map_err(failed)?;
         let entry = convert
             .static_pad("sink")
-            .ok_or_else(|| SourceError("the GStreamer element videoconvert has no pad sink".into()))?;
+            .ok_or_else(|| GstError::new("the GStreamer element videoconvert has no pad sink"))?;
         complete_colors(&entry, filter);
         Ok(Converter { entry, last: flip })
     }
 }
 
-/// Completes the colour description of whatever comes through `entry`, and sets what has to leave through `filter`.
+/// Completes the colour description of the video that passes `entry`, and sets the output caps of `filter` accordingly.
 fn complete_colors(entry: &gst::Pad, filter: gst::Element) {
     entry.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Some(gst::PadProbeData::Event(event)) = &info.data else { return gst::PadProbeReturn::Ok };
         let gst::EventView::Caps(event) = event.view() else { return gst::PadProbeReturn::Ok };
         let mut caps = event.caps_owned();
         let color = color::complete(&caps).map(|color| color.to_string());
-        // Grey keeps its numbers when chroma is added, but videoconvert would call them video range.
+        // Grey values stay the same when chroma is added, but videoconvert would label them as video range.
         let is_gray = caps
             .structure(0)
             .and_then(|fields| fields.get::<&str>("format").ok())
@@ -75,20 +76,12 @@ fn complete_colors(entry: &gst::Pad, filter: gst::Element) {
     });
 }
 
-/// The error for video that arrives in a format which `videoconvert` does not take.
-pub(super) fn cannot_convert(offered: &str) -> SourceError {
-    SourceError(format!(
-        "the video arrives as {offered}, which cannot be converted to I420 or NV12: set the source to another format, or \
-         read it by a gst: address whose last element gives video/x-raw"
-    ))
-}
-
-/// The caps of what leaves the chain.
-pub(super) fn made() -> gst::Caps {
+/// The caps of the output.
+pub(super) fn output_caps() -> gst::Caps {
     outgoing(None)
 }
 
-/// The caps of what `videoconvert` has to make, with a colour description of its own or with the source's.
+/// The output caps of `videoconvert`, with the colour description `color` if there is one.
 fn outgoing(color: Option<&str>) -> gst::Caps {
     let mut caps = gst::Caps::builder("video/x-raw").field("format", gst::List::new(FORMATS));
     if let Some(color) = color {
@@ -97,18 +90,18 @@ fn outgoing(color: Option<&str>) -> gst::Caps {
     caps.build()
 }
 
-/// The format in which the source offers its video to `entry`, for an error message: `video/x-bayer, format bggr`. `None`
-/// where it is not known, or raw video of a format that can be converted.
-pub(super) fn unusable(entry: &gst::Pad) -> Option<String> {
+/// The format of the source's video at `entry` if it cannot be converted, for an error message: `video/x-bayer, format
+/// bggr`. `None` if the format is not known or can be converted.
+pub(super) fn unsupported_format(entry: &gst::Pad) -> Option<String> {
     let source = entry.peer()?;
     let offered = source.current_caps().unwrap_or_else(|| source.query_caps(None));
     (!offered.is_any() && !offered.is_empty() && !offered.can_intersect(&entry.query_caps(None)))
         .then(|| describe(&offered))
 }
 
-/// Media type, format and memory of the first kind in `caps`.
+/// Media type, format and memory of the first structure in `caps`.
 pub(super) fn describe(caps: &gst::Caps) -> String {
-    let Some(fields) = caps.structure(0) else { return "nothing".into() };
+    let Some(fields) = caps.structure(0) else { return "empty caps".into() };
     let mut text = fields.name().to_string();
     if let Some(format) = fields.value("format").ok().and_then(|format| format.serialize().ok()) {
         text += &format!(", format {format}");
@@ -127,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the pixels of the buffers lie that pass through `pad`.
+    /// Collects the addresses of the pixels of all buffers that pass `pad`.
     fn watch(pad: &gst::Pad) -> Arc<Mutex<Vec<usize>>> {
         let addresses = Arc::<Mutex<Vec<usize>>>::default();
         let writer = Arc::clone(&addresses);
@@ -140,7 +133,7 @@ mod tests {
         addresses
     }
 
-    /// Plays five frames of raw video with these caps through the chain; where their pixels lay before and after it.
+    /// Plays five frames of raw video with these caps through the converter; the addresses of their pixels before and after.
     fn play(caps: &str) -> (Vec<usize>, Vec<usize>) {
         crate::gst::init().unwrap();
         let (pipeline, bus) = crate::gst::pipeline().unwrap();
@@ -149,7 +142,7 @@ mod tests {
         let converter = Converter::add(&pipeline).unwrap();
         let sink = make("fakesink").unwrap();
         let filter = make("capsfilter").unwrap();
-        filter.set_property("caps", made());
+        filter.set_property("caps", output_caps());
         pipeline.add_many([source.upcast_ref(), &filter, &sink]).unwrap();
         source.static_pad("src").unwrap().link(&converter.entry).unwrap();
         gst::Element::link_many([&converter.last, &filter, &sink]).unwrap();
@@ -165,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_conversion_is_handed_on_without_a_copy() {
+    fn frames_that_need_no_conversion_are_not_copied() {
         for format in ["I420", "NV12"] {
             for colors in ["", ",colorimetry=bt709", ",colorimetry=(string)1:0:0:0", ",interlace-mode=progressive"] {
                 let (before, after) = play(&format!("video/x-raw,format={format}{colors}"));
@@ -173,7 +166,7 @@ mod tests {
                 assert_eq!(before, after, "{format}{colors}");
             }
         }
-        // The probes can tell: what needs a conversion lies elsewhere.
+        // The probes detect a copy: a converted frame has another address.
         let (before, after) = play("video/x-raw,format=RGB");
         assert_eq!(after.len(), 5);
         assert!(before.iter().zip(&after).all(|(before, after)| before != after));

@@ -1,5 +1,4 @@
-//! The part of a capture pipeline that is the same for all sources: settings of demuxers and decoders, and the
-//! measurement of decoding and of waiting for the source.
+//! Settings of demuxers and decoders, and the measurement of the time for decoding and of waiting for the source.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -20,7 +19,7 @@ use crate::base::timing::Elapsed;
 struct Clocks {
     wall: Instant,
     cpu: Duration,
-    /// Ready to run, and not run.
+    /// Time during which the thread was ready to run and had no core.
     queued: Duration,
 }
 
@@ -30,9 +29,9 @@ impl Clocks {
     }
 }
 
-/// How long this thread has been ready to run without a core to run on. Zero where the kernel does not count it.
+/// How long this thread has been ready to run without a core. Zero if the kernel does not measure it.
 fn queued() -> Duration {
-    // Nanoseconds on a core, nanoseconds in a core's queue, number of turns (Linux, sched-stats.rst): 20 digits at most.
+    // Nanoseconds on a core, nanoseconds in a run queue, number of time slices (Linux, sched-stats.rst): 20 digits at most.
     let mut text = [0; 64];
     let read = COUNTS.with(|counts| counts.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()));
     let counts = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
@@ -41,25 +40,24 @@ fn queued() -> Duration {
 }
 
 thread_local! {
-    /// This thread's counts; opened once, read with every frame.
+    /// This thread's scheduler statistics: opened once, read with every frame.
     static COUNTS: Option<File> = File::open("/proc/thread-self/schedstat").ok();
     /// The clocks of this streaming thread when it delivered its last frame.
     static LAST: Cell<Option<Clocks>> = const { Cell::new(None) };
 }
 
-/// What the thread that feeds a pad did between its last frame and its newest.
+/// The measurement of a streaming thread between its last two frames.
 #[derive(Clone, Copy, Debug, Default)]
 struct ThreadWork {
     cpu: Duration,
     slept: Duration,
-    /// When it was taken, by the camera's clock.
+    /// When the frame was taken, by the camera's clock.
     rtp: Option<Duration>,
 }
 
-/// Measures the CPU time that the thread which feeds `pad` spends between two frames: with the decoder in that thread,
-/// that is what decoding (and converting, where needed) a frame costs, whatever the thread waits for in between. The
-/// rest is waiting for the source, or for room in the pad's own element; not waiting for a core, which says nothing of
-/// the source. `clock` is read beside them.
+/// Measures the CPU time between two frames of the thread that pushes to `pad`. The decoder runs on that thread, so this is
+/// the time for decoding a frame, and for converting it if needed. The rest of the wall time, except for waiting for a core,
+/// is waiting for the source or for the queue of the pad's element. `clock` is read with each frame.
 pub fn measure(pad: &gst::Pad, clock: Arc<RtpClock>) -> DecodeMeter {
     let newest = Arc::new(Mutex::new(ThreadWork::default()));
     let writer = Arc::clone(&newest);
@@ -75,24 +73,24 @@ pub fn measure(pad: &gst::Pad, clock: Arc<RtpClock>) -> DecodeMeter {
     DecodeMeter { newest }
 }
 
-/// Reads what [`measure`] measures.
+/// The measurements of [`measure`].
 pub struct DecodeMeter {
     newest: Arc<Mutex<ThreadWork>>,
 }
 
 impl DecodeMeter {
-    /// CPU time of the newest frame. It is given as wall time too: the thread's waiting is not decoding.
+    /// The CPU time of the newest frame. The wall time is the same, because the thread's waiting is not part of decoding.
     pub fn spent(&self) -> Elapsed {
         let cpu = self.work().cpu;
         Elapsed { wall: cpu, cpu }
     }
 
-    /// How long the newest frame was waited for.
+    /// How long the thread waited before the newest frame.
     pub fn slept(&self) -> Duration {
         self.work().slept
     }
 
-    /// When it was taken, by the camera's clock, if it came in RTP packets.
+    /// When the newest frame was taken, by the camera's clock; `None` if it did not come in RTP packets.
     pub fn source_time(&self) -> Option<Duration> {
         self.work().rtp
     }
@@ -102,8 +100,8 @@ impl DecodeMeter {
     }
 }
 
-/// Sets a software decoder's threads. Frame threads delay a live picture by a frame each, and on few cores they only
-/// take turns with the model; slice threads do not delay.
+/// Sets the threads of a software decoder. Each frame thread delays live video by a frame, and on few cores the threads
+/// compete with the model; slice threads do not delay.
 pub fn tune_decoder(element: &gst::Element, live: bool) {
     if element.factory().is_none_or(|factory| !factory.name().starts_with("avdec_")) {
         return;
@@ -116,8 +114,8 @@ pub fn tune_decoder(element: &gst::Element, live: bool) {
     }
 }
 
-/// Tells the demuxer of HTTP cameras that there is one picture track. It never says so itself, and until it does decoding
-/// does not begin but when megabytes have piled up: longer than anybody waits for a camera's first picture.
+/// Declares to the demuxer of HTTP cameras that there is one track. Otherwise it never reports that it has found all tracks,
+/// and decoding begins only after megabytes of data, which takes longer than a camera's first frame may take.
 pub fn tune_demuxer(element: &gst::Element) {
     if element.factory().is_some_and(|factory| factory.name() == "multipartdemux") {
         element.set_property("single-stream", true);

@@ -1,4 +1,4 @@
-//! GStreamer's `deinterlace`, with the times of the frames that went in.
+//! GStreamer's `deinterlace`, with the timestamps of the input frames.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,41 +7,41 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
-use super::SourceError;
+use super::error::SourceError;
 use crate::gst::make;
 
-/// FrameTimes that are kept; an element that swallows frames must not fill the memory.
-const INSIDE: usize = 16;
+/// The most timestamps that are kept, if the element drops frames.
+const MAX_PENDING: usize = 16;
 
-/// Pictures in a row that may be stamped wrongly where a stream begins or ends.
-const AT_AN_END: u32 = 2;
+/// The most consecutive output frames whose timestamp is corrected, at the beginning or end of a stream.
+const MAX_CORRECTED: u32 = 2;
 
-/// A frame's time and duration.
+/// A frame's timestamp and duration.
 type FrameTimes = (gst::ClockTime, Option<gst::ClockTime>);
 
-/// The times of the interlaced frames inside of the element.
+/// The timestamps of the interlaced frames inside the element.
 #[derive(Default)]
 struct PendingTimes {
     is_interlaced: bool,
     times: VecDeque<FrameTimes>,
-    /// Pictures in a row whose stamp was not that of their frame.
+    /// Consecutive output frames whose timestamp was not that of their input frame.
     corrected: u32,
 }
 
 impl PendingTimes {
-    /// The times of the frame of a picture that comes out stamped with `stamped`; frames are `step` apart. `None` where
-    /// the stamp has to stand: progressive frames, and pictures beyond the number of frames, as telecine has them.
-    fn leave(&mut self, stamped: gst::ClockTime, step: gst::ClockTime) -> Option<FrameTimes> {
+    /// The times for an output frame with the timestamp `stamped`; frames are `step` apart. `None` if the timestamp is to be
+    /// kept: for progressive frames, and if there are more output than input frames, as with telecine.
+    fn times_of(&mut self, stamped: gst::ClockTime, step: gst::ClockTime) -> Option<FrameTimes> {
         let frame = self.times.pop_front()?;
         if frame.0 == stamped {
             self.corrected = 0;
             return Some(frame);
         }
         self.corrected += 1;
-        if frame.0.absdiff(stamped) <= step + step / 2 && self.corrected <= AT_AN_END {
+        if frame.0.absdiff(stamped) <= step + step / 2 && self.corrected <= MAX_CORRECTED {
             return Some(frame);
         }
-        // Another number of pictures than of frames came out: from here on by the stamps.
+        // The number of output frames differs from that of input frames: continue from the timestamp.
         if frame.0 > stamped {
             self.times.push_front(frame);
         }
@@ -53,13 +53,13 @@ impl PendingTimes {
     }
 }
 
-/// An element that makes one progressive picture of each interlaced frame, and hands on progressive frames as they are.
+/// Creates an element that outputs one progressive frame for each interlaced frame, and passes progressive frames on.
 ///
-/// The picture is made around the frame's top field. Where nothing moves it is woven with the bottom field and keeps its
-/// full height (YADIF); that waits for the next frame, with interlaced video only.
+/// The output frame is based on the top field. Where there is no motion, it is combined with the bottom field at full height
+/// (YADIF). That delays interlaced video by one frame.
 ///
 /// # Errors
-/// When the element is missing, with what to install.
+/// When the element is missing.
 pub(super) fn deinterlacer() -> Result<gst::Element, SourceError> {
     let element = make("deinterlace")?;
     element.set_property_from_str("mode", "auto");
@@ -69,30 +69,30 @@ pub(super) fn deinterlacer() -> Result<gst::Element, SourceError> {
     Ok(element)
 }
 
-/// Gives each picture the time of its frame. By itself, GStreamer 1.22 stamps the first picture as the second and the last
-/// as the one before it, when YADIF has no neighbours there.
+/// Sets the timestamp of each output frame to that of its input frame. GStreamer 1.22 gives the first output frame the
+/// timestamp of the second, and the last one that of its predecessor, because YADIF has no neighbours there.
 fn keep_times(element: &gst::Element) {
     let (Some(sink), Some(source)) = (element.static_pad("sink"), element.static_pad("src")) else { return };
-    let inside = Arc::new(Mutex::new(PendingTimes::default()));
-    let entering = Arc::clone(&inside);
-    let what = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
-    sink.add_probe(what, move |_, info| {
-        let mut inside = entering.lock().unwrap_or_else(PoisonError::into_inner);
+    let pending = Arc::new(Mutex::new(PendingTimes::default()));
+    let input = Arc::clone(&pending);
+    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
+    sink.add_probe(mask, move |_, info| {
+        let mut pending = input.lock().unwrap_or_else(PoisonError::into_inner);
         match &info.data {
-            Some(gst::PadProbeData::Buffer(buffer)) if inside.is_interlaced => {
-                if inside.times.len() == INSIDE {
-                    inside.times.pop_front();
+            Some(gst::PadProbeData::Buffer(buffer)) if pending.is_interlaced => {
+                if pending.times.len() == MAX_PENDING {
+                    pending.times.pop_front();
                 }
                 if let Some(pts) = buffer.pts() {
-                    inside.times.push_back((pts, buffer.duration()));
+                    pending.times.push_back((pts, buffer.duration()));
                 }
             }
             Some(gst::PadProbeData::Event(event)) => match event.view() {
                 gst::EventView::Caps(event) => {
                     let mode = event.caps().structure(0).and_then(|fields| fields.get::<&str>("interlace-mode").ok());
-                    inside.is_interlaced = mode.is_some_and(|mode| mode != "progressive");
+                    pending.is_interlaced = mode.is_some_and(|mode| mode != "progressive");
                 }
-                gst::EventView::FlushStop(_) => inside.times.clear(),
+                gst::EventView::FlushStop(_) => pending.times.clear(),
                 _ => {}
             },
             _ => {}
@@ -103,7 +103,7 @@ fn keep_times(element: &gst::Element) {
         let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data else { return gst::PadProbeReturn::Ok };
         let Some(stamped) = buffer.pts() else { return gst::PadProbeReturn::Ok };
         let step = buffer.duration().filter(|step| !step.is_zero()).unwrap_or(gst::ClockTime::from_mseconds(40));
-        let frame = inside.lock().unwrap_or_else(PoisonError::into_inner).leave(stamped, step);
+        let frame = pending.lock().unwrap_or_else(PoisonError::into_inner).times_of(stamped, step);
         if let Some((pts, duration)) = frame.filter(|(pts, _)| *pts != stamped) {
             let times = buffer.make_mut();
             times.set_pts(pts);
@@ -121,13 +121,14 @@ mod tests {
         gst::ClockTime::from_mseconds(millis)
     }
 
-    /// What comes out for stamps, when frames at these times are inside; all in milliseconds.
-    fn leave(inside: &mut PendingTimes, stamps: &[u64]) -> Vec<u64> {
-        let time = |&stamp: &u64| inside.leave(millis(stamp), millis(40)).map_or(stamp, |(pts, _)| pts.mseconds());
+    /// The timestamps after the correction of `stamps`, in milliseconds.
+    fn corrected(pending: &mut PendingTimes, stamps: &[u64]) -> Vec<u64> {
+        let time = |&stamp: &u64| pending.times_of(millis(stamp), millis(40)).map_or(stamp, |(pts, _)| pts.mseconds());
         stamps.iter().map(time).collect()
     }
 
-    fn inside(times: &[u64]) -> PendingTimes {
+    /// The state after input frames at these times in milliseconds.
+    fn pending(times: &[u64]) -> PendingTimes {
         PendingTimes {
             times: times.iter().map(|&time| (millis(time), Some(millis(40)))).collect(),
             ..PendingTimes::default()
@@ -135,23 +136,23 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_a_stream_get_their_frames_times() {
-        let mut inside = inside(&[0, 40, 80, 120]);
-        assert_eq!(leave(&mut inside, &[40, 40, 80, 80]), [0, 40, 80, 120]);
-        assert!(inside.times.is_empty());
+    fn frames_at_both_ends_of_a_stream_get_the_times_of_their_input_frames() {
+        let mut pending = pending(&[0, 40, 80, 120]);
+        assert_eq!(corrected(&mut pending, &[40, 40, 80, 80]), [0, 40, 80, 120]);
+        assert!(pending.times.is_empty());
     }
 
     #[test]
-    fn another_number_of_pictures_than_of_frames_does_not_shift_the_times_for_long() {
-        // The frame at 80 never comes out.
-        let mut swallowed = inside(&[0, 40, 80, 120, 160, 200, 240, 280]);
-        assert_eq!(leave(&mut swallowed, &[0, 40, 120, 160, 200, 240, 280]), [0, 40, 80, 120, 200, 240, 280]);
-        // One comes out twice.
-        let mut doubled = inside(&[0, 40, 80, 120, 160]);
-        assert_eq!(leave(&mut doubled, &[0, 40, 60, 80, 120, 160])[4..], [120, 160]);
-        // The source's times jump back.
-        let mut jumped = inside(&[1_000_000, 0, 40]);
-        assert_eq!(leave(&mut jumped, &[1_000_000, 0, 40]), [1_000_000, 0, 40]);
-        assert_eq!(leave(&mut inside(&[]), &[40]), [40]);
+    fn a_missing_or_extra_output_frame_shifts_at_most_two_timestamps() {
+        // The frame at 80 is dropped.
+        let mut dropped = pending(&[0, 40, 80, 120, 160, 200, 240, 280]);
+        assert_eq!(corrected(&mut dropped, &[0, 40, 120, 160, 200, 240, 280]), [0, 40, 80, 120, 200, 240, 280]);
+        // One frame is output twice.
+        let mut doubled = pending(&[0, 40, 80, 120, 160]);
+        assert_eq!(corrected(&mut doubled, &[0, 40, 60, 80, 120, 160])[4..], [120, 160]);
+        // The timestamps of the source jump back.
+        let mut jumped = pending(&[1_000_000, 0, 40]);
+        assert_eq!(corrected(&mut jumped, &[1_000_000, 0, 40]), [1_000_000, 0, 40]);
+        assert_eq!(corrected(&mut pending(&[]), &[40]), [40]);
     }
 }

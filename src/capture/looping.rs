@@ -1,43 +1,45 @@
-//! When a looped clip has to begin again: at the end of its last picture, not when that is shown.
+//! When the next pass of a looped file starts: at the end of its last frame, not when that frame is shown.
 
 use std::time::{Duration, Instant};
 
-/// Preparing the next pass is expected to take no longer than this.
-const MOST_PREPARATION: Duration = Duration::from_millis(500);
+/// The longest preparation of a pass that is compensated for.
+const MAX_PREPARATION: Duration = Duration::from_millis(500);
 
-/// A pass that begins later than this was held up: what follows is due by so much later.
+/// When the first frame of a pass is late by more than this, the process was stopped or had no CPU time: all later frames
+/// are due later by the same time.
 const HELD_UP: Duration = Duration::from_millis(250);
 
-/// Follows the passes of one clip that is played at its own pace.
+/// The timing of the passes of one file that is played at its nominal rate.
 #[derive(Debug, Default)]
 pub struct LoopPace {
-    /// A time of the time line, and when it was due.
+    /// A timestamp, and when it was due.
     anchor: Option<(Instant, Duration)>,
-    /// When the pass that has not shown a picture yet was prepared.
+    /// When the preparation of the current pass began, until its first frame comes.
     prepared: Option<Instant>,
-    /// From the preparation of a pass to its first picture, the last time.
+    /// The time from the preparation of the last pass to its first frame.
     preparation: Duration,
 }
 
 impl LoopPace {
-    /// A picture of time `at` came.
-    pub fn picture(&mut self, at: Duration, now: Instant) {
-        let (due_at, line_at) = *self.anchor.get_or_insert((now, at));
+    /// Records that the frame with the timestamp `pts` has come.
+    pub fn frame(&mut self, pts: Duration, now: Instant) {
+        let (due_at, anchor_pts) = *self.anchor.get_or_insert((now, pts));
         let Some(prepared) = self.prepared.take() else { return };
-        self.preparation = now.saturating_duration_since(prepared).min(MOST_PREPARATION);
-        if now.saturating_duration_since(due_at + at.saturating_sub(line_at)) > HELD_UP {
-            self.anchor = Some((now, at));
+        self.preparation = now.saturating_duration_since(prepared).min(MAX_PREPARATION);
+        if now.saturating_duration_since(due_at + pts.saturating_sub(anchor_pts)) > HELD_UP {
+            self.anchor = Some((now, pts));
         }
     }
 
-    /// When the next pass has to be prepared, so that its first picture comes when the last one ends, at `end`.
+    /// When the preparation of the next pass must begin, so that its first frame comes at the timestamp `end`, where the last
+    /// frame ends. `None` before the first frame.
     pub fn due(&self, end: Duration) -> Option<Instant> {
-        let (due_at, line_at) = self.anchor?;
+        let (due_at, anchor_pts) = self.anchor?;
         // Fails only for a time before the machine was started.
-        (due_at + end.saturating_sub(line_at)).checked_sub(self.preparation)
+        (due_at + end.saturating_sub(anchor_pts)).checked_sub(self.preparation)
     }
 
-    /// The next pass is being prepared.
+    /// Records that the preparation of the next pass begins.
     pub fn prepare(&mut self, now: Instant) {
         self.prepared = Some(now);
     }
@@ -52,33 +54,33 @@ mod tests {
     }
 
     #[test]
-    fn the_last_picture_is_shown_to_its_end_and_passes_do_not_drift() {
+    fn the_last_frame_is_shown_to_its_end_and_passes_do_not_drift() {
         let start = Instant::now();
         let mut pace = LoopPace::default();
-        assert_eq!(pace.due(ms(100)), None, "no picture has come");
-        // Two pictures of 100 ms, from an hour on; each pass takes 20 ms to prepare.
+        assert_eq!(pace.due(ms(100)), None, "no frame has come");
+        // Two frames of 100 ms, with timestamps from one hour; each pass takes 20 ms to prepare.
         let hour = ms(3_600_000);
-        pace.picture(hour, start);
-        pace.picture(hour + ms(100), start + ms(100));
-        assert_eq!(pace.due(hour + ms(200)), Some(start + ms(200)), "not when the last picture comes");
+        pace.frame(hour, start);
+        pace.frame(hour + ms(100), start + ms(100));
+        assert_eq!(pace.due(hour + ms(200)), Some(start + ms(200)), "not when the last frame comes");
         pace.prepare(start + ms(200));
-        pace.picture(hour + ms(200), start + ms(220));
+        pace.frame(hour + ms(200), start + ms(220));
         for pass in 2..100 {
             let end = hour + ms(200 * pass);
             let due = pace.due(end).unwrap();
             assert_eq!(due, start + ms(200 * pass - 20));
             pace.prepare(due);
-            pace.picture(end, due + ms(20));
+            pace.frame(end, due + ms(20));
         }
     }
 
     #[test]
-    fn a_process_that_was_held_up_does_not_hurry_afterwards() {
+    fn passes_after_a_delay_are_not_played_faster() {
         let start = Instant::now();
         let mut pace = LoopPace::default();
-        pace.picture(ms(0), start);
+        pace.frame(ms(0), start);
         pace.prepare(start + ms(100));
-        pace.picture(ms(100), start + ms(5_100));
-        assert_eq!(pace.due(ms(200)), Some(start + ms(5_200) - MOST_PREPARATION));
+        pace.frame(ms(100), start + ms(5_100));
+        assert_eq!(pace.due(ms(200)), Some(start + ms(5_200) - MAX_PREPARATION));
     }
 }

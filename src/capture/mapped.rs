@@ -1,28 +1,30 @@
-//! A GStreamer buffer, mapped for reading, as the pipeline's [`Pixels`]: no copy between decoder and overlay.
+//! A GStreamer buffer that is mapped for reading and implements [`Pixels`], so that no frame is copied between decoder and
+//! overlay.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use gst_video::prelude::*;
 
-use super::{SourceError, color};
+use super::color;
+use super::error::SourceError;
 use crate::frame::{Image, PixelFormat, Pixels, Plane, VideoInfo};
 
-/// A mapped, read-only frame; the buffer goes back to its pool when the last user lets go.
+/// A mapped, read-only frame. Its buffer returns to its pool when the frame is dropped.
 pub struct MappedFrame {
     frame: gst_video::VideoFrame<gst_video::video_frame::Readable>,
     info: VideoInfo,
 }
 
 impl MappedFrame {
-    /// Maps `buffer`, whose layout `layout` describes.
+    /// Maps `buffer`, whose format and planes `layout` describes.
     ///
     /// # Errors
-    /// When the buffer does not hold what the caps promise, or its memory cannot be read.
+    /// When the format is not I420 or NV12, or the buffer does not have the size that `layout` describes or cannot be read.
     pub fn new(buffer: gst::Buffer, layout: &gst_video::VideoInfo) -> Result<Self, SourceError> {
         let info = video_info(layout)?;
         let frame = gst_video::VideoFrame::from_buffer_readable(buffer, layout)
-            .map_err(|_| SourceError("a decoded frame cannot be read".into()))?;
+            .map_err(|_| SourceError::UnusableFrame("its memory cannot be read".into()))?;
         Ok(MappedFrame { frame, info })
     }
 }
@@ -39,12 +41,12 @@ impl Pixels for MappedFrame {
     }
 }
 
-/// The pipeline's view of GStreamer's video information.
+/// Converts GStreamer's description of a frame.
 fn video_info(layout: &gst_video::VideoInfo) -> Result<VideoInfo, SourceError> {
     let format = match layout.format() {
         gst_video::VideoFormat::I420 => PixelFormat::I420,
         gst_video::VideoFormat::Nv12 => PixelFormat::Nv12,
-        other => return Err(SourceError(format!("frames arrive as {other}, not as I420 or NV12"))),
+        other => return Err(SourceError::UnusableFrame(format!("its format {other} is not I420 or NV12"))),
     };
     let ratio = |numerator: i32, denominator: i32| (numerator.max(0) as u32, denominator.max(1) as u32);
     let (par, fps) = (layout.par(), layout.fps());

@@ -1,7 +1,7 @@
-//! Sources: where frames come from. GStreamer captures and decodes; frames reach the pipeline as read-only I420 or
-//! NV12 buffers, without a copy.
+//! Sources of frames: cameras, files and test patterns. GStreamer captures and decodes; frames reach the pipeline as
+//! read-only I420 or NV12 buffers, without a copy.
 //!
-//! [`Source`] and [`Capture`] are the edge where tests put fakes: slow, silent, failing and panicking ones.
+//! Tests implement [`Source`] and [`Capture`] for sources that are slow, silent, failing or panicking.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use crate::base::status::Shortfall;
 use crate::base::timing::Elapsed;
 use crate::frame::Pixels;
-use crate::gst::GstError;
 
 mod challenge;
 mod color;
 mod convert;
 mod decode;
 mod deinterlace;
+mod error;
 mod keepalive;
 mod keyframe;
 mod looping;
@@ -35,93 +35,86 @@ mod tracks;
 mod transport_stream;
 mod trust;
 
+pub use error::{CertificateRefusal, SourceError};
 pub use keyframe::KeyframeWait;
 pub use pipeline::{GstSource, check_description};
 pub use reachability::Reachability;
 
-/// Why a source has no more frames. The message names no secrets.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SourceError(pub String);
-
-impl From<GstError> for SourceError {
-    fn from(error: GstError) -> Self {
-        SourceError(error.message)
-    }
-}
-
-/// What a capture has to say.
+/// The result of waiting for the next frame.
 pub enum Captured {
+    /// A frame.
     Frame(CapturedFrame),
-    /// Nothing within the time given.
+    /// No frame within the timeout.
     Silence,
-    /// No picture within the time given, though data comes: it cannot be decoded before a keyframe.
+    /// No frame within the timeout, although data comes: it cannot be decoded before the next keyframe.
     NoKeyframe(KeyframeWait),
-    /// The source has ended by itself.
+    /// The source has ended.
     End,
 }
 
-/// A decoded picture on its way into the pipeline.
+/// A decoded frame and its times.
 pub struct CapturedFrame {
+    /// The frame, I420 or NV12.
     pub pixels: Arc<dyn Pixels>,
-    /// Monotonic in the source's own time line, also across the loops of a file.
+    /// The timestamp in the source's timeline. It increases with every frame, also across the passes of a looped file.
     pub pts: Duration,
-    /// By the source's own clock, from some moment on; `None` where it tells no times.
+    /// When the frame was taken, by the source's own clock, from an arbitrary start; `None` if the source sends no times.
     pub source_time: Option<Duration>,
+    /// When the frame left the decoder.
     pub captured_at: Instant,
-    /// What decoding it took.
+    /// The time for decoding it.
     pub decode: Elapsed,
-    /// How long the decoder had nothing to do before it got this one.
+    /// How long the decoder waited for the data of this frame.
     pub waited: Duration,
 }
 
-/// A place that frames can be had from, again and again.
+/// A source of frames that can be opened repeatedly.
 pub trait Source: Send {
-    /// Its address without secrets.
+    /// The address without secrets.
     fn label(&self) -> String;
 
-    /// Whether an end is a fault, after which it is tried again: true for cameras, false for files and whatever else
-    /// ends by design.
+    /// Whether the end of the source is a failure, after which it is opened again: true for cameras, false for files and
+    /// other sources that end.
     fn is_restartable(&self) -> bool;
 
-    /// Where its return can be looked for while it is away, if that can be told without opening it.
+    /// How to check whether the source can be reached without opening it; `None` if that is not possible.
     fn reachability(&self) -> Option<Reachability> {
         None
     }
 
-    /// Connects. May return before the first frame is there.
+    /// Connects to the source. May return before the first frame has come.
     ///
     /// # Errors
-    /// What the source refused, in one line.
+    /// When the source cannot be opened.
     fn open(&self) -> Result<Box<dyn Capture>, SourceError>;
 }
 
 /// One connection to a source. Dropping it disconnects.
 pub trait Capture: Send {
-    /// Waits at most `patience` for the next frame.
+    /// Waits at most `timeout` for the next frame.
     ///
     /// # Errors
-    /// The connection has failed and is of no more use.
-    fn next(&mut self, patience: Duration) -> Result<Captured, SourceError>;
+    /// When the connection has failed. It brings no more frames then.
+    fn next(&mut self, timeout: Duration) -> Result<Captured, SourceError>;
 
-    /// Whether frames that are not taken at once wait somewhere, while the source goes on: what comes next may then be
-    /// old, although it is new here. Asked when the first frame has come.
+    /// Whether frames are buffered while they are not taken, so that the next one may be old when it is taken. Valid after
+    /// the first frame.
     fn may_fall_behind(&self) -> bool {
         false
     }
 
-    /// Whether a long pause between two frames is normal: a file shows some frames for longer than a camera may be silent.
+    /// Whether long pauses between two frames are normal, as in a file whose frames have long durations.
     fn may_pause(&self) -> bool {
         false
     }
 
-    /// About how many frames the source has by its length and nominal rate, for a progress bar.
+    /// The approximate number of frames, by length and nominal rate, for a progress bar.
     fn expected_frames(&self) -> Option<u64> {
         None
     }
 
-    /// At the end: what is missing of the length that the source announces. `None` where nothing is, or no length is
-    /// announced.
+    /// At the end of the source: how much is missing of the length that it announces. `None` if the source is complete or
+    /// announces no length.
     fn shortfall(&self) -> Option<Shortfall> {
         None
     }

@@ -1,8 +1,8 @@
-//! Motion JPEG by HTTP whose parts are not what RFC 2046 wants.
+//! Motion JPEG by HTTP whose parts do not follow RFC 2046.
 //!
-//! GStreamer's `multipartdemux` needs a boundary in front of the first part and a `Content-Type` in every part, and its type
-//! finder needs the boundary to see what it is. Cameras that leave these out still send complete JPEG pictures one after the
-//! other, which the JPEG decoder finds by their own markers.
+//! GStreamer's `multipartdemux` requires a boundary before the first part and a `Content-Type` in every part, and its type
+//! finder requires the boundary. Cameras that omit these still send complete JPEG images one after the other, which the JPEG
+//! decoder finds by their markers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,11 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
-/// The most bytes of the beginning that are looked at for a part's header.
-const LONGEST_HEADER: usize = 4096;
+/// The most bytes at the beginning of a response that are searched for the header of a part.
+const MAX_HEADER: usize = 4096;
 
-/// Hands what `source`, a `souphttpsrc`, reads to the JPEG decoder directly where the answer is multipart by its
-/// `Content-Type`, and its first part has no boundary or no type.
+/// Sends the data of `source`, a `souphttpsrc`, to the JPEG decoder directly if the response is multipart by its
+/// `Content-Type` and its first part has no boundary or no type.
 pub fn accept_bare_parts(source: &gst::Element) {
     let Some(pad) = source.static_pad("src") else { return };
     let is_multipart = std::sync::Arc::new(AtomicBool::new(false));
@@ -24,7 +24,7 @@ pub fn accept_bare_parts(source: &gst::Element) {
         if let Some(gst::EventView::CustomDownstreamSticky(event)) = info.event().map(|event| event.view())
             && let Some(headers) = event.structure().filter(|structure| structure.name() == "http-headers")
         {
-            seen.store(says_multipart(headers), Ordering::Relaxed);
+            seen.store(has_multipart_type(headers), Ordering::Relaxed);
         }
         gst::PadProbeReturn::Ok
     });
@@ -37,9 +37,9 @@ pub fn accept_bare_parts(source: &gst::Element) {
             return gst::PadProbeReturn::Ok;
         };
         let Ok(mut beginning) = beginning.lock() else { return gst::PadProbeReturn::Remove };
-        beginning.extend_from_slice(&map[..map.len().min(LONGEST_HEADER)]);
+        beginning.extend_from_slice(&map[..map.len().min(MAX_HEADER)]);
         match first_part(&beginning) {
-            MultipartPart::Incomplete if beginning.len() < LONGEST_HEADER => gst::PadProbeReturn::Ok,
+            MultipartPart::Incomplete if beginning.len() < MAX_HEADER => gst::PadProbeReturn::Ok,
             MultipartPart::Bare => {
                 drop(map);
                 announce_jpeg(pad);
@@ -50,8 +50,8 @@ pub fn accept_bare_parts(source: &gst::Element) {
     });
 }
 
-/// Sends caps down the stream, which the type finder takes for its result. They must come before the segment, which has been
-/// sent: it is taken back, and so is what the type finder has got so far.
+/// Sends caps downstream, which the type finder uses as its result. They must come before the segment, which has been sent
+/// already: a flush removes it and the data of the type finder, and the segment is sent again.
 fn announce_jpeg(pad: &gst::Pad) {
     let segment = pad.sticky_event::<gst::event::Segment>(0);
     pad.push_event(gst::event::FlushStop::new(false));
@@ -61,7 +61,7 @@ fn announce_jpeg(pad: &gst::Pad) {
     }
 }
 
-fn says_multipart(headers: &gst::StructureRef) -> bool {
+fn has_multipart_type(headers: &gst::StructureRef) -> bool {
     let Ok(response) = headers.get::<gst::Structure>("response-headers") else { return false };
     response.iter().any(|(name, value)| {
         name.as_str().eq_ignore_ascii_case("content-type")
@@ -71,15 +71,15 @@ fn says_multipart(headers: &gst::StructureRef) -> bool {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MultipartPart {
-    /// As `multipartdemux` takes it.
+    /// With a boundary and a type, as `multipartdemux` requires.
     Typed,
-    /// Without a boundary in front of it, or without a type.
+    /// Without a boundary or without a type.
     Bare,
-    /// More of it is needed.
+    /// More data is needed to decide.
     Incomplete,
 }
 
-/// What the beginning of an answer has.
+/// The kind of the first part, by the beginning of a response.
 fn first_part(beginning: &[u8]) -> MultipartPart {
     let text = beginning.trim_ascii_start();
     match text {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_without_boundary_or_type_are_found() {
+    fn parts_without_a_boundary_or_a_type_are_detected() {
         for (beginning, part) in [
             ("--frame\r\nContent-Type: image/jpeg\r\n\r\n\u{1}", MultipartPart::Typed),
             ("\r\n\r\n--frame\r\nX-Time: 1\r\ncontent-type:image/jpeg\r\n", MultipartPart::Typed),

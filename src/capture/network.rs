@@ -1,4 +1,4 @@
-//! Settings of the elements that read from a network.
+//! Settings of the elements that read from the network.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use super::multipart::accept_bare_parts;
 use super::trust::{RefusedCertificate, set_up_trust};
 use crate::config::{SourceSpec, Transport};
 
-/// Sets up the element that `uridecodebin` made for the address. `refused` gets the certificate of a camera that is not
-/// trusted.
+/// Configures the source element that `uridecodebin` has created for the address. If the certificate of the camera is not
+/// trusted, the reason is stored in `refused`.
 pub fn set_up_network(source: &gst::Element, spec: &SourceSpec, refused: &Arc<RefusedCertificate>) {
     let Some(factory) = source.factory() else { return };
     let credentials = spec.credentials.as_ref();
     match factory.name().as_str() {
         "rtspsrc" => {
             source.set_property("latency", spec.latency.as_millis().min(60_000) as u32);
-            // The camera's own times. Those that GStreamer derives from arrivals wander by 200 ms where pictures are sent in
-            // another order than they are shown (B-frames). The output follows a clock that drifts.
+            // Timestamps by the camera's clock. Those that GStreamer derives from arrival times vary by 200 ms when frames are
+            // sent in another order than they are shown (B-frames). The output follows a camera clock that drifts.
             source.set_property_from_str("buffer-mode", "none");
-            // By TCP nothing is lost, only late, and what is late is dropped when it is decoded: dropped before, it would
-            // damage the pictures up to the next keyframe. By UDP it is lost already.
+            // With TCP, packets are late but not lost. Late frames are dropped after decoding: packets that are dropped before
+            // would damage all frames up to the next keyframe.
             source.set_property("drop-on-latency", spec.transport != Transport::Tcp);
             source.set_property_from_str(
                 "protocols",
@@ -33,7 +33,7 @@ pub fn set_up_network(source: &gst::Element, spec: &SourceSpec, refused: &Arc<Re
                     Transport::Auto => "udp+tcp",
                 },
             );
-            // Microseconds; the supervisor's own silence limit is usually shorter.
+            // Microseconds. `silence_timeout` of the supervisor is usually shorter.
             source.set_property("tcp-timeout", 5_000_000_u64);
             source.set_property("timeout", 3_000_000_u64);
             source.set_property("teardown-timeout", gst::ClockTime::from_mseconds(100).nseconds());

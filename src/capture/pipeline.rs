@@ -1,6 +1,7 @@
-//! GStreamer capture pipelines: one for every kind of source, all ending in
-//! what [`Converter`] adds and an appsink that takes I420 and NV12.
+//! GStreamer capture pipelines: one for each kind of source. All end in the elements of [`Converter`] and an appsink that
+//! accepts I420 and NV12.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,32 +14,34 @@ use gst::prelude::*;
 use super::challenge::{unsupported_login, untrusted_certificate};
 use super::convert::{self, Converter};
 use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
-use super::keyframe::{KeyframeGate, guard, repeat_parameters};
+use super::keyframe::{KeyframeGate, gate_decoder, repeat_parameters};
 use super::looping::LoopPace;
 use super::mapped::MappedFrame;
 use super::network::set_up_network;
-use super::rtp::{RtpClock, follow};
+use super::rtp::{RtpClock, follow_rtp};
 use super::secrets::Secrets;
 use super::timeline::{SourceTimes, Timeline};
 use super::tracks::{self, Tracks};
 use super::trust::RefusedCertificate;
-use super::{Capture, Captured, CapturedFrame, Reachability, Source, SourceError, movie, stuck, transport_stream};
+use super::{Capture, Captured, CapturedFrame, Reachability, Source};
+use super::{CertificateRefusal, SourceError, movie, stuck, transport_stream};
 use crate::base::status::Shortfall;
 use crate::config::{SourceSpec, SourceUri};
 use crate::gst::{GstError, GstErrorKind, bus_error, make, state_error};
 
-/// Frames that wait in the appsink. One is enough to hide a hand-over; more would be delay.
+/// The queue length of the appsink. One frame lets the decoder and the pipeline overlap; more would add delay.
 const APPSINK_FRAMES: u32 = 1;
 
-/// How often a silent pipeline is asked whether it has failed.
+/// The interval at which a silent pipeline is checked for errors.
 const ERROR_POLL: Duration = Duration::from_millis(100);
 
-/// A source that GStreamer reads.
+/// A source that is read with GStreamer.
 pub struct GstSource {
     spec: SourceSpec,
 }
 
 impl GstSource {
+    /// A source with these settings; it is not opened yet.
     pub fn new(spec: SourceSpec) -> Self {
         GstSource { spec }
     }
@@ -71,22 +74,22 @@ struct GstCapture {
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     sink: gst_app::AppSink,
-    /// Where the source's video enters the conversion.
+    /// The input pad of the converter.
     entry: gst::Pad,
     layout: Option<(gst::Caps, gst_video::VideoInfo)>,
     meter: DecodeMeter,
     uri: SourceUri,
     tracks: Arc<Tracks>,
     gate: Arc<KeyframeGate>,
-    /// Whether decoders are behind the gate.
-    guarded: bool,
+    /// Whether the gate controls the decoders' input.
+    gated: bool,
     timeline: Timeline,
     looped: bool,
-    /// Of a clip that is looped at its own pace.
+    /// The timing of the passes, for a file that is looped at its nominal rate.
     pace: Option<LoopPace>,
-    /// How long the newest frame is shown.
+    /// The duration of the newest frame.
     length: Duration,
-    /// While a live source gives its frames no times, they are timed from here.
+    /// When a live source was opened, until it sends the first timestamp. Frames without timestamps get the time since then.
     opened: Option<Instant>,
     secrets: Secrets,
     has_credentials: bool,
@@ -97,15 +100,15 @@ impl GstCapture {
     fn open(spec: &SourceSpec) -> Result<Self, SourceError> {
         crate::gst::init()?;
         let live = spec.uri.is_live();
-        // What comes faster than it is to be shown: files, also by HTTP, where HLS brings seconds at a time.
+        // Sources that may send frames faster than their nominal rate: files, and HTTP, where HLS sends seconds at once.
         let paced = matches!(spec.uri, SourceUri::File(_) | SourceUri::Http(_));
         let (pipeline, bus) = crate::gst::pipeline()?;
 
         let converter = Converter::add(&pipeline)?;
         let sink = gst_app::AppSink::builder()
-            .caps(&convert::made())
+            .caps(&convert::output_caps())
             .max_buffers(APPSINK_FRAMES)
-            // Never silently: a frame that was decoded is accounted for by the stream.
+            // The appsink must not drop: every decoded frame is counted in the ledger.
             .drop(false)
             .sync(paced && spec.real_time)
             .enable_last_sample(false)
@@ -120,25 +123,25 @@ impl GstCapture {
         let refused = Arc::new(RefusedCertificate::default());
         let gate = Arc::new(KeyframeGate::default());
         let tracks = add_source(&pipeline, spec, &entry, &refused)?;
-        // A file that must not lose a frame is decoded as it is.
-        let guarded = live && spec.real_time;
-        let watched = Arc::clone(&gate);
-        let watch = move |element: &gst::Element| {
-            follow(element, &clock);
-            stuck::end(element);
-            transport_stream::follow(element);
-            movie::keep_video(element);
-            if guarded {
-                guard(element, &watched);
+        // A file that must not lose a frame is decoded without the gate.
+        let gated = live && spec.real_time;
+        let decoder_gate = Arc::clone(&gate);
+        let set_up = move |element: &gst::Element| {
+            follow_rtp(element, &clock);
+            stuck::end_at_last_byte(element);
+            transport_stream::report_losses(element);
+            movie::keep_short_video(element);
+            if gated {
+                gate_decoder(element, &decoder_gate);
                 repeat_parameters(element);
             }
         };
-        // A description brings its elements with it.
-        pipeline.iterate_recurse().into_iter().flatten().for_each(|element| watch(&element));
+        // The elements of a description are in the pipeline already.
+        pipeline.iterate_recurse().into_iter().flatten().for_each(|element| set_up(&element));
         pipeline.connect_deep_element_added(move |_, _, element| {
             tune_decoder(element, live);
             tune_demuxer(element);
-            watch(element);
+            set_up(element);
         });
         let capture = GstCapture {
             pipeline,
@@ -150,7 +153,7 @@ impl GstCapture {
             uri: spec.uri.clone(),
             tracks,
             gate,
-            guarded,
+            gated,
             timeline: Timeline::default(),
             looped: spec.looped,
             pace: (spec.looped && spec.real_time).then(LoopPace::default),
@@ -167,77 +170,77 @@ impl GstCapture {
         Ok(capture)
     }
 
-    /// Plays the clip from its start once more.
+    /// Plays the file from its start again.
     fn begin_again(&mut self) -> Result<(), SourceError> {
         self.timeline.restart();
         if let Some(pace) = &mut self.pace {
             pace.prepare(Instant::now());
         }
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
-        self.pipeline
-            .seek_simple(flags, gst::ClockTime::ZERO)
-            .map_err(|_| SourceError("the file cannot be played again from its start".into()))
+        self.pipeline.seek_simple(flags, gst::ClockTime::ZERO).map_err(|_| SourceError::CannotRestart)
     }
 
-    /// What GStreamer says, with what only a look at the camera, its certificate or its format can tell.
+    /// Replaces GStreamer's error by a more precise one, after checking the camera, its certificate or its format. The
+    /// result has no secrets.
     fn error(&self, error: GstError) -> SourceError {
-        if let Some(offered) = convert::unusable(&self.entry).filter(|_| error.message.contains("not-negotiated")) {
-            return convert::cannot_convert(&offered);
+        if let Some(offered) =
+            convert::unsupported_format(&self.entry).filter(|_| error.message.contains("not-negotiated"))
+        {
+            return SourceError::FormatUnsupported(offered);
         }
-        let cause = self.refused.reason().or_else(|| match (&error.kind, &self.uri) {
-            (GstErrorKind::Unauthorized, _) if !self.has_credentials => {
-                Some("the camera asks for user and password (set user and password_file or password_env)".into())
-            }
-            (GstErrorKind::Unauthorized, SourceUri::Rtsp(url) | SourceUri::Http(url)) => {
-                unsupported_login(url).map(|kinds| {
-                    format!(
-                        "the camera offers no login but {kinds}, which GStreamer cannot do \
-                     (allow digest with MD5, or basic, in the camera's settings)"
-                    )
-                })
-            }
-            (GstErrorKind::Unreachable, SourceUri::Http(url)) => untrusted_certificate(url).map(|problem| {
-                format!(
-                    "the camera's certificate is not trusted ({problem}): name the PEM file of its authority in tls_ca"
-                )
-            }),
-            _ => None,
-        });
-        let shown = match cause {
-            Some(cause) => format!("{cause}: {}", error.words),
-            None => error.message,
+        let hide = |text: &str| self.secrets.hide(text);
+        let source = GstError { message: hide(&error.message), detail: hide(&error.detail), kind: error.kind };
+        let refused = |refusal: CertificateRefusal, source| SourceError::CertificateRefused {
+            refusal: refusal.map_text(hide),
+            source,
         };
-        SourceError(self.secrets.hide(&shown))
+        if let Some(refusal) = self.refused.reason() {
+            return refused(refusal, source);
+        }
+        match (error.kind, &self.uri) {
+            (GstErrorKind::Unauthorized, _) if !self.has_credentials => SourceError::CredentialsMissing { source },
+            (GstErrorKind::Unauthorized, SourceUri::Rtsp(url) | SourceUri::Http(url)) => match unsupported_login(url) {
+                Some(offered) => SourceError::LoginUnsupported { offered: hide(&offered), source },
+                None => source.into(),
+            },
+            (GstErrorKind::Unreachable, SourceUri::Http(url)) => match untrusted_certificate(url) {
+                Some(reason) => refused(CertificateRefusal::Https { reason }, source),
+                None => source.into(),
+            },
+            _ => source.into(),
+        }
     }
 
     fn frame(&mut self, sample: &gst::Sample) -> Result<CapturedFrame, SourceError> {
         let captured_at = Instant::now();
-        let caps = sample.caps_owned().ok_or_else(|| SourceError("a frame came without caps".into()))?;
+        let unusable = |reason: &str| SourceError::UnusableFrame(reason.into());
+        let caps = sample.caps_owned().ok_or_else(|| unusable("it has no caps"))?;
         if self.layout.as_ref().is_none_or(|(known, _)| *known != caps) {
             let layout = gst_video::VideoInfo::from_caps(&caps)
-                .map_err(|_| SourceError(format!("frames arrive as {caps}, which is not raw video")))?;
+                .map_err(|_| SourceError::UnusableFrame(format!("its caps {caps} are not raw video")))?;
             self.layout = Some((caps, layout));
         }
-        let Some((_, layout)) = &self.layout else { return Err(SourceError("a frame came without caps".into())) };
-        let buffer = sample.buffer_owned().ok_or_else(|| SourceError("a sample came without a buffer".into()))?;
+        let Some((_, layout)) = &self.layout else { return Err(unusable("it has no caps")) };
+        let buffer = sample.buffer_owned().ok_or_else(|| unusable("it has no buffer"))?;
         let stamped = buffer.pts().map(Duration::from);
         let source_time = self.meter.source_time().or(stamped);
         if stamped.is_some() {
             self.opened = None;
         }
-        // A frame without a time follows its predecessor. Where no frame has a time (JPEGs by HTTP), the arrival counts.
+        // A frame without a timestamp follows its predecessor. If no frame has one (Motion JPEG by HTTP), the arrival time is
+        // used.
         let fps = layout.fps();
         let period =
             (fps.numer() > 0).then(|| Duration::from_secs_f64(f64::from(fps.denom()) / f64::from(fps.numer())));
         let duration = buffer.duration().map(Duration::from);
         let arrival = self.opened.map(|opened| captured_at - opened);
-        let pts = self.timeline.place(SourceTimes { pts: stamped.or(arrival), duration, period });
+        let pts = self.timeline.next_pts(SourceTimes { pts: stamped.or(arrival), duration, period });
         self.length = self.timeline.end().unwrap_or_default().saturating_sub(pts);
         if let Some(start) = buffer.pts() {
             self.tracks.reach(sample.segment(), start, self.length);
         }
         if let Some(pace) = &mut self.pace {
-            pace.picture(pts, captured_at);
+            pace.frame(pts, captured_at);
         }
         let pixels = Arc::new(MappedFrame::new(buffer, layout)?);
         let (decode, waited) = (self.meter.spent(), self.meter.slept());
@@ -246,8 +249,8 @@ impl GstCapture {
 }
 
 impl Capture for GstCapture {
-    fn next(&mut self, patience: Duration) -> Result<Captured, SourceError> {
-        let deadline = Instant::now() + patience;
+    fn next(&mut self, timeout: Duration) -> Result<Captured, SourceError> {
+        let deadline = Instant::now() + timeout;
         loop {
             let wait = deadline.saturating_duration_since(Instant::now()).min(ERROR_POLL);
             let wait = gst::ClockTime::from_nseconds(wait.as_nanos() as u64);
@@ -255,14 +258,14 @@ impl Capture for GstCapture {
                 let buffer = sample.buffer();
                 let corrupted = buffer.is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::CORRUPTED));
                 let pts = buffer.and_then(gst::BufferRef::pts);
-                if self.guarded && !self.gate.shows(pts, corrupted, Instant::now()) {
+                if self.gated && !self.gate.allows(pts, corrupted, Instant::now()) {
                     continue;
                 }
                 return self.frame(&sample).map(Captured::Frame);
             }
-            // Before the bus: a file of sound alone also fails there, with words that do not say so.
+            // Checked before the bus, where a file with audio only has an error with a misleading text.
             if self.tracks.has_no_video() {
-                return Err(SourceError("there is no video in it".into()));
+                return Err(SourceError::NoVideo);
             }
             if let Some(error) = bus_error(&self.bus) {
                 return Err(self.error(error));
@@ -273,7 +276,7 @@ impl Capture for GstCapture {
                 if let Some(left) =
                     due.map(|due| due.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
                 {
-                    // The last frame is still shown.
+                    // The last frame has not ended yet.
                     std::thread::sleep(left.min(deadline.saturating_duration_since(Instant::now())));
                     if Instant::now() >= deadline {
                         return Ok(Captured::Silence);
@@ -290,11 +293,11 @@ impl Capture for GstCapture {
 
     fn may_fall_behind(&self) -> bool {
         match &self.uri {
-            // Packets wait in the kernel and in GStreamer's queues, pictures of a camera in its driver's buffers.
+            // Packets are buffered in the kernel and in GStreamer's queues, frames of a camera in its driver.
             SourceUri::Rtsp(_) | SourceUri::Srt(_) | SourceUri::V4l2(_) | SourceUri::Libcamera(_) => true,
-            // What has a length is played, and nothing is lost by playing it later.
+            // A source with a length is a file, whose frames are not old.
             SourceUri::Http(_) => self.pipeline.query_duration::<gst::ClockTime>().is_none(),
-            // A source that is not live makes its next frame when the last one was taken.
+            // A source that is not live creates the next frame when the last one was taken.
             SourceUri::Test(_) | SourceUri::Gst(_) => {
                 let mut query = gst::query::Latency::new();
                 self.pipeline.query(&mut query) && query.result().0
@@ -317,7 +320,7 @@ impl Capture for GstCapture {
         let length = self.pipeline.query_duration::<gst::ClockTime>()?;
         let missing = || self.tracks.extent().with(self.timeline.length()).shortfall(length.into(), self.length);
         missing().and_then(|_| {
-            self.tracks.wait_for_others();
+            self.tracks.wait_for_other_tracks();
             missing()
         })
     }
@@ -326,12 +329,12 @@ impl Capture for GstCapture {
 impl Drop for GstCapture {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            crate::base::log_dedup::warn("", "capture", "a capture pipeline did not stop");
+            crate::base::log_dedup::warn("", "capture", "capture pipeline did not stop");
         }
     }
 }
 
-/// Adds the elements that bring the source's video to `entry`; gives what becomes known of its tracks.
+/// Adds the elements that read and decode the source, and links its video to `entry`. Returns the state of its tracks.
 fn add_source(
     pipeline: &gst::Pipeline,
     spec: &SourceSpec,
@@ -342,10 +345,10 @@ fn add_source(
     let decoded = |uri: &str| -> Result<(), SourceError> {
         let decode = make("uridecodebin")?;
         decode.set_property("uri", uri);
-        // A file that must not lose a frame is read by seeking in a temporary copy: fed as a stream, GStreamer 1.22's MP4
-        // demuxer swallows the last few frames.
+        // A file that must not lose a frame is downloaded to a temporary file and read by seeking: as a stream, GStreamer
+        // 1.22's MP4 demuxer loses the last frames.
         decode.set_property("download", matches!(spec.uri, SourceUri::Http(_)) && !spec.real_time);
-        // Sound and subtitles stay as they are: nobody decodes them.
+        // Audio and subtitles are not decoded.
         decode.connect("autoplug-continue", false, |values| {
             let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
             let name =
@@ -363,31 +366,29 @@ fn add_source(
     };
     match &spec.uri {
         SourceUri::File(path) => {
-            let path =
-                std::path::absolute(path).map_err(|error| SourceError(format!("{}: {error}", path.display())))?;
+            let path = std::path::absolute(path).map_err(|error| invalid_path(path, error.to_string()))?;
             let uri = gst::glib::filename_to_uri(&path, None)
-                .map_err(|_| SourceError(format!("{}: not a file name that can be an address", path.display())))?;
+                .map_err(|_| invalid_path(&path, "the file name cannot be converted to an address".into()))?;
             decoded(&uri)?;
         }
         SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => decoded(url.as_str())?,
         SourceUri::V4l2(device) => {
             let source = make("v4l2src")?;
             source.set_property("device", device.to_string_lossy().as_ref());
-            camera(pipeline, &source, entry, &tracks)?;
+            add_camera(pipeline, &source, entry, &tracks)?;
         }
         SourceUri::Libcamera(name) => {
             let source = make("libcamerasrc")?;
             if !name.is_empty() {
                 source.set_property("camera-name", name);
             }
-            camera(pipeline, &source, entry, &tracks)?;
+            add_camera(pipeline, &source, entry, &tracks)?;
         }
         SourceUri::Test(test) => {
             let source = make("videotestsrc")?;
             source.set_property_from_str("pattern", &test.pattern);
             source.set_property("is-live", spec.real_time);
             if let Some(frames) = test.frames {
-                // One more than asked for never comes: num-buffers counts exactly.
                 source.set_property("num-buffers", i32::try_from(frames).unwrap_or(i32::MAX));
             }
             let filter = make("capsfilter")?;
@@ -403,7 +404,7 @@ fn add_source(
             link(&static_pad(&filter, "src")?, entry)?;
         }
         SourceUri::Gst(description) => {
-            let (bin, pad) = described(spec, description)?;
+            let (bin, pad) = parse_description(spec, description)?;
             pipeline.add(&bin).map_err(glib_error)?;
             link(&pad, entry)?;
         }
@@ -411,38 +412,38 @@ fn add_source(
     Ok(tracks)
 }
 
-/// Name of the element that a description ends in.
+fn invalid_path(path: &Path, reason: String) -> SourceError {
+    SourceError::InvalidPath { path: path.to_path_buf(), reason }
+}
+
+/// The name of the element that is appended to a description.
 const OPEN_END: &str = "maskcast-open-end";
 
-/// The elements of a description, and their open end.
-fn described(spec: &SourceSpec, description: &str) -> Result<(gst::Bin, gst::Pad), SourceError> {
-    // `identity` passes everything on; with it, a description may end in caps, and in elements whose pads appear later. Its
-    // own pads are all linked or named here: GStreamer would take those that are still to be linked for open ends.
+/// Creates the elements of a description, and their output pad.
+fn parse_description(spec: &SourceSpec, description: &str) -> Result<(gst::Bin, gst::Pad), SourceError> {
+    // With `identity` appended, a description may end in caps, and in elements whose pads are added later. The ghost pad is
+    // created here and not by GStreamer, which would also expose pads that are linked later.
     let whole = format!("{description} ! identity name={OPEN_END}");
-    let bin = gst::parse::bin_from_description(&whole, false).map_err(|error| {
-        let problem = format!("GStreamer does not understand the description: {error}");
-        SourceError(Secrets::of(spec).hide(&problem))
-    })?;
-    let no_end =
-        || SourceError("the GStreamer description has no open end: its last element must give raw video".into());
-    let end = bin.by_name(OPEN_END).ok_or_else(no_end)?;
+    let bin = gst::parse::bin_from_description(&whole, false)
+        .map_err(|error| SourceError::InvalidDescription(Secrets::of(spec).hide(&error.to_string())))?;
+    let end = bin.by_name(OPEN_END).ok_or(SourceError::NoOpenEnd)?;
     let pad = gst::GhostPad::with_target(&static_pad(&end, "src")?).map_err(glib_error)?;
     bin.add_pad(&pad).map_err(glib_error)?;
     Ok((bin, pad.upcast()))
 }
 
-/// Whether GStreamer understands a source that is described by its elements; nothing is opened.
+/// Checks that GStreamer can parse the description of a `gst:` source, without opening it. Other sources always pass.
 ///
 /// # Errors
-/// What it does not understand, or has no element for.
+/// When the description has an error or an unknown element.
 pub fn check_description(spec: &SourceSpec) -> Result<(), SourceError> {
     let SourceUri::Gst(description) = &spec.uri else { return Ok(()) };
     crate::gst::init()?;
-    described(spec, description).map(drop)
+    parse_description(spec, description).map(drop)
 }
 
-/// A camera element that may give raw or compressed video.
-fn camera(
+/// Adds `source`, a camera element whose video may be raw or compressed, and a decoder for it.
+fn add_camera(
     pipeline: &gst::Pipeline,
     source: &gst::Element,
     entry: &gst::Pad,
@@ -451,10 +452,10 @@ fn camera(
     let decode = make("decodebin")?;
     pipeline.add(source).map_err(glib_error)?;
     add_decoder(pipeline, &decode, entry, tracks)?;
-    source.link(&decode).map_err(glib_error)
+    Ok(source.link(&decode).map_err(glib_error)?)
 }
 
-/// Adds a decoding bin whose pads appear when it knows what is in the stream; links its first video pad.
+/// Adds a decoding bin, whose pads are added when it has found the tracks of the stream. Links its first video pad.
 fn add_decoder(
     pipeline: &gst::Pipeline,
     decode: &gst::Element,
@@ -468,10 +469,10 @@ fn add_decoder(
             .or_else(|| Some(pad.query_caps(None)))
             .is_some_and(|caps| caps.structure(0).is_some_and(|structure| structure.name().starts_with("video/")));
         if !is_video || target.is_linked() {
-            tracks::follow(pad, &others);
+            tracks::follow_unused_track(pad, &others);
         } else if pad.link(&target).is_err() {
             let offered = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-            let problem = convert::cannot_convert(&convert::describe(&offered)).0;
+            let problem = SourceError::FormatUnsupported(convert::describe(&offered));
             gst::element_error!(decode, gst::StreamError::Format, ("{problem}"));
         }
     });
@@ -481,23 +482,25 @@ fn add_decoder(
             tracks.set_no_video();
         }
     });
-    pipeline.add(decode).map_err(glib_error)
+    Ok(pipeline.add(decode).map_err(glib_error)?)
 }
 
 fn link(from: &gst::Pad, to: &gst::Pad) -> Result<(), SourceError> {
     match from.link(to) {
         Ok(_) => Ok(()),
-        Err(gst::PadLinkError::Noformat) => Err(convert::cannot_convert(&convert::describe(&from.query_caps(None)))),
-        Err(error) => Err(SourceError(format!("the source does not end in raw video: {error}"))),
+        Err(gst::PadLinkError::Noformat) => {
+            Err(SourceError::FormatUnsupported(convert::describe(&from.query_caps(None))))
+        }
+        Err(error) => Err(SourceError::NotRawVideo(error)),
     }
 }
 
-fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, SourceError> {
+fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, GstError> {
     element
         .static_pad(name)
-        .ok_or_else(|| SourceError(format!("the GStreamer element {} has no pad {name}", element.name())))
+        .ok_or_else(|| GstError::new(format!("the GStreamer element {} has no pad {name}", element.name())))
 }
 
-fn glib_error(error: gst::glib::BoolError) -> SourceError {
-    SourceError(format!("GStreamer: {}", error.message))
+fn glib_error(error: gst::glib::BoolError) -> GstError {
+    GstError::new(format!("GStreamer: {}", error.message))
 }

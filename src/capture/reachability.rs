@@ -1,7 +1,7 @@
-//! Whether a source that could not be reached is there again, asked so cheaply that it can be asked every second.
+//! A cheap check whether a source can be reached, for every second of a retry pause.
 //!
-//! Attempts to open a camera are spread further and further apart, so as not to burden one that is ill. One that was
-//! switched off is not burdened by a TCP handshake: with it, its return is noticed within a second instead of half a minute.
+//! The pauses between attempts to open a camera increase, so that a faulty camera is not overloaded. A TCP handshake is
+//! little load: with it, a camera that was switched on is detected within a second instead of half a minute.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -13,20 +13,20 @@ use url::Url;
 
 use crate::config::SourceUri;
 
-/// How long a name may take to become an address, and an address to answer. On a camera's network both take milliseconds.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// The time limit for resolving a name and for connecting to an address. In a camera's network both take milliseconds.
+const TIMEOUT: Duration = Duration::from_millis(400);
 
-/// Where a source can be looked for.
+/// How to check whether a source can be reached.
 #[derive(Debug)]
 pub enum Reachability {
-    /// It accepts connections there: host and port as they are written, and what they are.
+    /// By a TCP connection: host and port as configured, and the resolved addresses.
     Tcp(String, Vec<SocketAddr>),
-    /// It is this device.
+    /// By the existence of this device file.
     Device(PathBuf),
 }
 
 impl Reachability {
-    /// `None` for sources of which nothing can be told without opening them.
+    /// `None` for sources that cannot be checked without opening them.
     pub(super) fn of(uri: &SourceUri) -> Option<Self> {
         match uri {
             SourceUri::Rtsp(url) => tcp(url, if url.scheme() == "rtsps" { 322 } else { 554 }),
@@ -36,47 +36,47 @@ impl Reachability {
         }
     }
 
-    /// Looks once.
-    pub fn is_there(&self) -> bool {
+    /// Checks once. Blocks for 400 ms per address at most.
+    pub fn is_reachable(&self) -> bool {
         match self {
             Reachability::Tcp(_, addresses) => {
-                addresses.iter().any(|address| TcpStream::connect_timeout(address, PATIENCE).is_ok())
+                addresses.iter().any(|address| TcpStream::connect_timeout(address, TIMEOUT).is_ok())
             }
             Reachability::Device(path) => path.exists(),
         }
     }
 
-    /// Host and port, and why no connection comes about, where the system knows it at once. Without that GStreamer says
-    /// no more than that it failed.
-    pub fn refusal(&self) -> Option<String> {
+    /// Host, port and the reason why no connection can be opened, if the system reports one at once. GStreamer's own error has
+    /// no reason.
+    pub fn connect_error(&self) -> Option<String> {
         let Reachability::Tcp(place, addresses) = self else { return None };
-        let mut refusal = None;
+        let mut connect_error = None;
         for address in addresses {
-            let problem = match TcpStream::connect_timeout(address, PATIENCE).map_err(|error| error.kind()) {
+            let problem = match TcpStream::connect_timeout(address, TIMEOUT).map_err(|error| error.kind()) {
                 Err(ErrorKind::ConnectionRefused) => "connection refused",
                 Err(ErrorKind::HostUnreachable) => "no route to host",
                 Err(ErrorKind::NetworkUnreachable) => "network unreachable",
                 Ok(_) | Err(_) => return None,
             };
-            refusal = Some(format!("{place}: {problem}"));
+            connect_error = Some(format!("{place}: {problem}"));
         }
-        refusal
+        connect_error
     }
 }
 
-/// Where a URL's host listens. A resolver that takes long must not hold up who asks: then it is `None`, and the thread
-/// that waits for it ends when it has its answer.
+/// Resolves the host of a URL. `None` if the resolver takes too long: the caller must not block, and the thread that waits for
+/// the resolver ends later.
 fn tcp(url: &Url, default_port: u16) -> Option<Reachability> {
     let (host, port) = (url.host_str()?, url.port().unwrap_or(default_port));
     let name = format!("{host}:{port}");
     let place = (host.trim_matches(['[', ']']).to_owned(), port);
-    let (answer, answered) = bounded(1);
-    let ask = move || {
-        // Nobody may be waiting any more.
-        let _ = answer.send(place.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+    let (sender, receiver) = bounded(1);
+    let resolve = move || {
+        // Fails when the caller has given up.
+        let _ = sender.send(place.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
     };
-    std::thread::Builder::new().name("resolve".into()).spawn(ask).ok()?;
-    let addresses = answered.recv_timeout(PATIENCE).ok()?.ok().filter(|addresses| !addresses.is_empty())?;
+    std::thread::Builder::new().name("resolve".into()).spawn(resolve).ok()?;
+    let addresses = receiver.recv_timeout(TIMEOUT).ok()?.ok().filter(|addresses| !addresses.is_empty())?;
     Some(Reachability::Tcp(name, addresses))
 }
 
@@ -90,20 +90,20 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_is_there_as_long_as_it_listens() {
+    fn a_camera_is_reachable_while_it_listens() {
         let camera = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = camera.local_addr().unwrap().port();
         let places = [rtsp(&format!("127.0.0.1:{port}")), rtsp(&format!("localhost:{port}"))];
-        assert!(places.iter().all(Reachability::is_there), "{places:?}");
-        assert_eq!(places.each_ref().map(Reachability::refusal), [None, None]);
+        assert!(places.iter().all(Reachability::is_reachable), "{places:?}");
+        assert_eq!(places.each_ref().map(Reachability::connect_error), [None, None]);
         drop(camera);
-        assert!(!places.iter().any(Reachability::is_there), "{places:?}");
-        let said = ["127.0.0.1", "localhost"].map(|host| Some(format!("{host}:{port}: connection refused")));
-        assert_eq!(places.each_ref().map(Reachability::refusal), said);
+        assert!(!places.iter().any(Reachability::is_reachable), "{places:?}");
+        let errors = ["127.0.0.1", "localhost"].map(|host| Some(format!("{host}:{port}: connection refused")));
+        assert_eq!(places.each_ref().map(Reachability::connect_error), errors);
     }
 
     #[test]
-    fn addresses_have_the_scheme_s_port() {
+    fn addresses_without_a_port_have_that_of_the_scheme() {
         let port = |reachability: Reachability| match reachability {
             Reachability::Tcp(_, addresses) => addresses[0].port(),
             Reachability::Device(_) => 0,
@@ -115,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_there_when_it_is_plugged_in() {
+    fn a_device_is_reachable_while_its_file_exists() {
         let folder = tempfile::tempdir().unwrap();
         let device = folder.path().join("video0");
         let reachability = Reachability::of(&SourceUri::V4l2(device.clone())).unwrap();
-        assert!(!reachability.is_there());
+        assert!(!reachability.is_reachable());
         std::fs::write(device, "").unwrap();
-        assert!(reachability.is_there());
+        assert!(reachability.is_reachable());
         assert!(Reachability::of(&SourceUri::Libcamera(String::new())).is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! The camera's own clock, as its RTP packets carry it (RFC 3550, section 5.1).
+//! The camera's clock by the timestamps of its RTP packets (RFC 3550, section 5.1).
 //!
-//! What GStreamer stamps buffers with is no help where it matters: its jitter buffer takes a backlog, which comes at
-//! once, for a clock that has jumped, and stamps old pictures as new.
+//! GStreamer's timestamps cannot be used to detect late frames: its jitter buffer treats a backlog, whose packets arrive at
+//! once, as a jump of the clock, and gives old frames new timestamps.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use gst::prelude::*;
 
 use super::keyframe::report_loss;
 
-/// Time of the first packet: packets may be older than the first that came.
+/// The time of the first packet. It is not zero, because later packets may have an earlier timestamp.
 const START: Duration = Duration::from_secs(1 << 30);
 
-/// Ticks a second where the stream does not say; all video has this rate.
+/// The clock rate of video in ticks per second (RFC 3551, section 5), if the caps do not have it.
 const VIDEO_RATE: u32 = 90_000;
 
-/// The time of the newest packet that went into the decoder.
+/// The time of the newest packet that was passed to the decoder.
 #[derive(Debug, Default)]
 pub struct RtpClock {
     newest: Mutex<Option<Packet>>,
@@ -31,7 +31,7 @@ struct Packet {
 }
 
 impl RtpClock {
-    /// From some moment on; `None` where there are no packets.
+    /// The time from an arbitrary start; `None` before the first packet.
     pub fn now(&self) -> Option<Duration> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).map(|packet| packet.time)
     }
@@ -39,7 +39,7 @@ impl RtpClock {
     fn set(&self, ticks: u32, rate: u32) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let time = newest.map_or(START, |before| {
-            // Ticks begin anew every thirteen hours; half of that may lie between two packets.
+            // The timestamp wraps every 13 hours. Up to half of that may be between two packets.
             let passed = ticks.wrapping_sub(before.ticks) as i32;
             let span = Duration::from_secs_f64(f64::from(passed.unsigned_abs()) / f64::from(rate.max(1)));
             if passed < 0 { before.time.saturating_sub(span) } else { before.time + span }
@@ -48,7 +48,7 @@ impl RtpClock {
     }
 }
 
-/// The head of a packet (RFC 3550, section 5.1).
+/// The header of a packet (RFC 3550, section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RtpHeader {
     sequence: u16,
@@ -59,7 +59,7 @@ struct RtpHeader {
 impl RtpHeader {
     fn of(packet: &gst::BufferRef) -> Option<Self> {
         let mut bytes = [0; 12];
-        // A copy that is too long for the buffer panics.
+        // `copy_to_slice` panics if the buffer is too short.
         if packet.size() < bytes.len() {
             return None;
         }
@@ -72,29 +72,29 @@ impl RtpHeader {
         })
     }
 
-    /// Whether packets are missing between the one before and this one.
+    /// Whether packets are missing between `before` and this one.
     fn follows_a_gap(&self, before: &RtpHeader) -> bool {
         self.source != before.source || !matches!(self.sequence.wrapping_sub(before.sequence), 0 | 1)
     }
 }
 
-/// Lets `clock` follow what goes through `element`, if that takes video out of RTP packets; lost ones are reported to the
+/// Updates `clock` with the packets of `element`, if that is a depayloader of video, and reports lost packets to the
 /// decoder's gate.
-pub fn follow(element: &gst::Element, clock: &Arc<RtpClock>) {
+pub fn follow_rtp(element: &gst::Element, clock: &Arc<RtpClock>) {
     let is_depayloader =
         element.factory().is_some_and(|factory| factory.has_type(gst::ElementFactoryType::DEPAYLOADER));
     let Some(pad) = element.static_pad("sink").filter(|_| is_depayloader) else { return };
     let clock = Arc::clone(clock);
-    // The newest packet, with its time.
+    // The newest packet and its timestamp.
     let last: Mutex<Option<(RtpHeader, Option<gst::ClockTime>)>> = Mutex::default();
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let rate = pad.current_caps().and_then(|caps| video_rate(&caps));
         let (Some(rate), Some(buffer)) = (rate, info.buffer()) else { return gst::PadProbeReturn::Ok };
-        let Some(head) = RtpHeader::of(buffer) else { return gst::PadProbeReturn::Ok };
-        clock.set(head.ticks, rate);
-        let before = last.lock().unwrap_or_else(PoisonError::into_inner).replace((head, buffer.pts()));
+        let Some(header) = RtpHeader::of(buffer) else { return gst::PadProbeReturn::Ok };
+        clock.set(header.ticks, rate);
+        let before = last.lock().unwrap_or_else(PoisonError::into_inner).replace((header, buffer.pts()));
         if let Some((before, time)) = before
-            && head.follows_a_gap(&before)
+            && header.follows_a_gap(&before)
         {
             report_loss(pad, time, buffer.pts(), 0);
         }
@@ -102,7 +102,7 @@ pub fn follow(element: &gst::Element, clock: &Arc<RtpClock>) {
     });
 }
 
-/// Ticks a second, if it is video.
+/// The clock rate in ticks per second; `None` if the caps are not video.
 fn video_rate(caps: &gst::Caps) -> Option<u32> {
     let fields = caps.structure(0)?;
     let rate = fields.get::<i32>("clock-rate").ok().and_then(|rate| u32::try_from(rate).ok());
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_become_time_across_their_wrap_and_backwards() {
+    fn timestamps_become_times_also_backwards_and_when_they_wrap() {
         let clock = RtpClock::default();
         assert_eq!(clock.now(), None);
         for (ticks, millis) in [(u32::MAX - 899, 0), (900, 20), (0, 10), (90_000, 1010), (90_000 - 45_000, 510)] {
@@ -124,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_a_sequence_number_that_is_missing() {
-        let head = |sequence, source| RtpHeader { sequence, ticks: 0, source };
-        let gap = |before, after| head(after, 1).follows_a_gap(&head(before, 1));
+    fn a_gap_is_a_missing_sequence_number_or_another_source() {
+        let header = |sequence, source| RtpHeader { sequence, ticks: 0, source };
+        let gap = |before, after| header(after, 1).follows_a_gap(&header(before, 1));
         assert!(!gap(7, 8) && !gap(u16::MAX, 0) && !gap(7, 7));
         assert!(gap(7, 9) && gap(u16::MAX, 1) && gap(7, 6));
-        assert!(head(8, 2).follows_a_gap(&head(7, 1)), "another sender");
+        assert!(header(8, 2).follows_a_gap(&header(7, 1)), "another source");
         let mut bytes = vec![0x80, 96, 0x12, 0x34, 0, 0, 0, 9, 0, 0, 0, 5, 1, 2, 3];
         let packet = gst_buffer(&bytes);
         assert_eq!(RtpHeader::of(&packet), Some(RtpHeader { sequence: 0x1234, ticks: 9, source: 5 }));

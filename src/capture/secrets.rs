@@ -1,29 +1,29 @@
-//! What GStreamer's messages must not carry into logs, the API and the page: passwords, and the tokens that camera
-//! addresses have in their queries.
+//! Masks secrets in GStreamer's messages before they reach logs, the API and the page: passwords, and tokens in the queries
+//! of camera addresses.
 //!
-//! Only whole credentials are masked, never parts of words: a password of one letter, masked wherever that letter stands,
-//! would damage every message and show what it is. So a password is masked where a message has it as one (`user:password`,
-//! `password=…`, in quotes, in front of an `@`), and alone only where no ordinary word of a message can be meant.
+//! Only whole credentials are masked, not parts of words: if every occurrence of a one-letter password were masked, messages
+//! would be unreadable and reveal the letter. A password is masked where it is named as one (`user:password`,
+//! `password=…`, in quotes, before an `@`). Elsewhere it is masked only if it cannot be an ordinary word.
 
 use base64::Engine as _;
 use url::Url;
 
 use crate::config::{Credentials, PushConfig, PushTarget, SourceSpec, SourceUri, is_secret_name};
 
-/// Texts to hide, with what is shown in their place.
+/// The secrets of a source or push, with their replacements.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     hidden: Vec<(String, String)>,
 }
 
-/// In place of a secret.
+/// The replacement of a secret.
 const MASK: &str = "***";
 
 /// Names under which messages quote a password.
 const PASSWORD_NAMES: [&str; 6] = ["password", "passwd", "pwd", "pass", "user-pw", "pw"];
 
 impl Secrets {
-    /// All that is secret about a source.
+    /// The secrets of a source: credentials, and those in its address or description.
     pub fn of(spec: &SourceSpec) -> Self {
         let mut secrets = Secrets::default();
         let label = spec.label();
@@ -45,7 +45,7 @@ impl Secrets {
         secrets
     }
 
-    /// All that is secret about a place that a stream is pushed to.
+    /// The secrets of a push: credentials, and those in its address.
     pub fn of_push(push: &PushConfig) -> Self {
         let mut secrets = Secrets::default();
         let (PushTarget::Rtsp(url) | PushTarget::Whip(url)) = &push.target;
@@ -61,7 +61,7 @@ impl Secrets {
         }
     }
 
-    /// A value in the forms in which messages name it with its key.
+    /// Adds a value in the forms in which messages contain it with its name.
     fn add_setting(&mut self, name: &str, value: &str) {
         if value.is_empty() {
             return;
@@ -73,7 +73,8 @@ impl Secrets {
         self.add(&format!("'{value}'"), &format!("'{MASK}'"));
     }
 
-    /// A value without its key, where it cannot be an ordinary word of a message. What the label shows is no secret.
+    /// Adds a value without its name, if it cannot be an ordinary word of a message. A value that the label shows is not a
+    /// secret.
     fn add_alone(&mut self, value: &str, label: &str) {
         let letters = value.chars().filter(|c| c.is_alphabetic()).count();
         let length = value.chars().count();
@@ -109,16 +110,16 @@ impl Secrets {
     }
 
     fn add_url(&mut self, url: &Url, label: &str) {
-        // The whole address first, so that it is shown as it is elsewhere.
+        // The whole address first, so that it is replaced by the label.
         self.add(url.as_str(), label);
-        // Some cameras take user and password in the path.
+        // Some cameras have user and password in the path.
         if let Some((start, _)) = url.path().split_once('=') {
             self.add(url.path(), &format!("{start}={MASK}"));
         }
         for (key, value) in url.query_pairs() {
             self.add(&format!("{key}={value}"), &format!("{key}={MASK}"));
         }
-        // As written, too: percent-encoded.
+        // The percent-encoded form as well.
         for pair in url.query().unwrap_or_default().split('&') {
             match pair.split_once('=') {
                 Some((key, _)) => self.add(pair, &format!("{key}={MASK}")),
@@ -132,14 +133,14 @@ impl Secrets {
         }
     }
 
-    /// `text` without the secrets.
+    /// `text` with all secrets replaced.
     pub fn hide(&self, text: &str) -> String {
         let text = without_userinfo(text);
         self.hidden.iter().fold(text, |text, (secret, shown)| replace_whole(&text, secret, shown))
     }
 }
 
-/// Replaces `secret` where it is no part of a longer word.
+/// Replaces `secret` where it is not part of a longer word.
 fn replace_whole(text: &str, secret: &str, shown: &str) -> String {
     let joins =
         |a: Option<char>, b: Option<char>| a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric);
@@ -159,7 +160,7 @@ fn replace_whole(text: &str, secret: &str, shown: &str) -> String {
     replaced
 }
 
-/// Masks `user:password@` of every URL in the text: a redirection may bring one that is not in the configuration.
+/// Masks `user:password@` in every URL of the text: a redirect may contain one that is not in the configuration.
 fn without_userinfo(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -180,7 +181,7 @@ fn without_userinfo(text: &str) -> String {
     shown
 }
 
-/// The properties that a GStreamer description sets: names and values without their quotes.
+/// The properties in a GStreamer description: names, and values without quotes.
 fn settings(description: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = description;
@@ -191,7 +192,7 @@ fn settings(description: &str) -> Vec<(String, String)> {
         let (value, end) = match quote {
             Some(quote) => {
                 let inner = &value[1..];
-                // A quote behind a backslash belongs to the value.
+                // A quote after a backslash is part of the value.
                 let mut ends = inner.match_indices(quote).map(|(at, _)| at);
                 let end = ends.find(|at| !inner[..*at].ends_with('\\')).unwrap_or(inner.len());
                 (&inner[..end], &inner[(end + 1).min(inner.len())..])
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_and_tokens_are_hidden_wherever_they_turn_up() {
+    fn passwords_and_tokens_are_masked_in_messages() {
         let shown = hide(
             "http://cam:s3cret@10.0.0.7/v?token=abc%2Bdef&ch=1",
             "Not found, URL: http://10.0.0.7/v?token=abc%2Bdef&ch=1, s3cret",
@@ -233,14 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_stays() {
+    fn a_text_without_secrets_is_unchanged() {
         assert_eq!(hide("rtsp://10.0.0.7/cam", "Could not connect to 10.0.0.7"), "Could not connect to 10.0.0.7");
     }
 
-    /// A message in which every `e` was `***` said what the password is.
+    /// A message in which every `e` is masked would reveal the password.
     #[test]
     fn a_password_that_is_part_of_ordinary_words_is_not_masked_there() {
-        let text = "it cannot be opened: Could not connect to rtsp://10.0.0.7:554/live (Connection refused, try 1)";
+        let text =
+            "the address cannot be opened: Could not connect to rtsp://10.0.0.7:554/live (Connection refused, try 1)";
         for password in
             ["e", "t", "1", "7", ".", "10", "554", "live", "connect", "Connection", "rtsp", "refused", "10.0.0.7"]
         {
@@ -251,9 +253,8 @@ mod tests {
         assert_eq!(hide("http://cam/v?ch=1&n=30", "batch=12, n=301"), "batch=12, n=301");
     }
 
-    /// However short it is: as one, it is masked.
     #[test]
-    fn a_password_is_masked_where_it_is_named_as_one() {
+    fn a_password_of_any_length_is_masked_where_it_is_named_as_one() {
         for password in ["e", "1", "connect", "hunter", "h.n-t r", "p@ss:w/rd#"] {
             let encoded =
                 url::form_urlencoded::byte_serialize(password.as_bytes()).collect::<String>().replace('+', "%20");
@@ -278,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn the_user_information_of_any_url_is_masked() {
+    fn user_and_password_of_any_url_are_masked() {
         let shown = hide("http://cam/v", "moved to http://root:pass@10.0.0.8/x and https://10.0.0.9/@y");
         assert_eq!(shown, "moved to http://***@10.0.0.8/x and https://10.0.0.9/@y");
     }
 
     #[test]
-    fn pushes_keep_their_tokens() {
+    fn the_tokens_of_pushes_are_masked() {
         let target = PushTarget::Whip(Url::parse("https://10.0.0.9/whip?key=e").unwrap());
         let credentials = Some(Credentials { user: String::new(), password: crate::base::secret::Secret::new("e") });
         let secrets = Secrets::of_push(&PushConfig { target, credentials });
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_a_description() {
+    fn the_properties_of_a_description_are_found() {
         let found = settings("rtspsrc location=rtsp://a user-pw=\"a \\\" b\" ! video/x-raw,width=640 ! x pw='c d' n=1");
         let found: Vec<(&str, &str)> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(

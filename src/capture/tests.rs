@@ -1,4 +1,4 @@
-//! Cameras as people have them: an RTSP server of GStreamer's in this process, and HTTP and RTSP answers written by hand.
+//! Sources against real servers: GStreamer's RTSP server in this process, and HTTP and RTSP responses written by hand.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,6 +15,7 @@ use rtsp_server::prelude::*;
 use super::*;
 use crate::base::secret::Secret;
 use crate::config::{CertificateFingerprint, Credentials, SourceSpec, Transport};
+use crate::gst::GstErrorKind;
 
 #[path = "../../tests/common/rtsp_loop.rs"]
 mod rtsp_loop;
@@ -24,10 +25,10 @@ use rtsp_loop::RtspLoop;
 /// A guard against hanging.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Pixels of all pictures here.
+/// Width and height of all frames in these tests.
 const SIZE: (usize, usize) = (64, 48);
 
-/// An RTSP camera that counts the `GET_PARAMETER` requests it gets.
+/// An RTSP camera that counts the `GET_PARAMETER` requests that it receives.
 struct Camera {
     url: String,
     kept_alive: Arc<AtomicU32>,
@@ -74,7 +75,7 @@ impl Camera {
         Camera { url: format!("{start}127.0.0.1:{}/live", server.bound_port()), kept_alive, _running: running }
     }
 
-    fn any() -> rtsp_server::gst_rtsp::RTSPLowerTrans {
+    fn all_transports() -> rtsp_server::gst_rtsp::RTSPLowerTrans {
         rtsp_server::gst_rtsp::RTSPLowerTrans::TCP | rtsp_server::gst_rtsp::RTSPLowerTrans::UDP
     }
 }
@@ -83,36 +84,36 @@ fn spec(url: &str) -> SourceSpec {
     SourceSpec::parse(url, std::path::Path::new("/")).unwrap()
 }
 
-/// The first frames of a source, or why there are none.
-fn frames(spec: SourceSpec, count: u32) -> Result<(), String> {
+/// Captures `count` frames.
+fn frames(spec: SourceSpec, count: u32) -> Result<(), SourceError> {
     watch(spec, |seen| seen >= count)
 }
 
-/// Takes frames until `enough` says so of their number.
-fn watch(spec: SourceSpec, mut enough: impl FnMut(u32) -> bool) -> Result<(), String> {
-    let mut capture = GstSource::new(spec).open().map_err(|error| error.0)?;
+/// Captures frames until `enough` is true for their number.
+fn watch(spec: SourceSpec, mut enough: impl FnMut(u32) -> bool) -> Result<(), SourceError> {
+    let mut capture = GstSource::new(spec).open()?;
     let (started, mut seen) = (Instant::now(), 0);
     while !enough(seen) {
         assert!(started.elapsed() < DEADLINE, "{seen} frames within {DEADLINE:?}");
-        match capture.next(Duration::from_millis(200)).map_err(|error| error.0)? {
+        match capture.next(Duration::from_millis(200))? {
             Captured::Frame(frame) => {
                 let info = frame.pixels.image().info;
                 assert_eq!((info.width, info.height), SIZE);
                 seen += 1;
             }
             Captured::Silence | Captured::NoKeyframe(_) => {}
-            Captured::End => return Err(format!("it has ended after {seen} frames")),
+            Captured::End => panic!("the source has ended after {seen} frames"),
         }
     }
     Ok(())
 }
 
 #[test]
-fn a_session_by_tcp_is_kept_alive_by_requests() {
-    let camera = Camera::start(Camera::any(), None);
+fn a_session_with_tcp_is_kept_alive_by_requests() {
+    let camera = Camera::start(Camera::all_transports(), None);
     let count = Arc::clone(&camera.kept_alive);
     let mut frames_at_first = None;
-    // Frames still come after two of them.
+    // Frames still come after two requests.
     let kept = watch(spec(&camera.url), |seen| {
         let requests = count.load(Ordering::Relaxed);
         if requests >= 2 && frames_at_first.is_none() {
@@ -124,10 +125,13 @@ fn a_session_by_tcp_is_kept_alive_by_requests() {
 }
 
 #[test]
-fn a_camera_that_refuses_tcp_says_which_transport_to_set() {
+fn the_error_of_a_camera_that_refuses_tcp_names_the_transport_to_set() {
     let camera = Camera::start(rtsp_server::gst_rtsp::RTSPLowerTrans::UDP, None);
     let error = frames(spec(&camera.url), 1).unwrap_err();
-    assert!(error.contains("transport = \"udp\"") && !error.contains("libav"), "{error}");
+    let SourceError::GStreamer(gst) = &error else { panic!("{error}") };
+    assert_eq!(gst.kind, GstErrorKind::TransportRefused, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("transport = \"udp\"") && !text.contains("libav"), "{text}");
     for transport in [Transport::Udp, Transport::Auto] {
         assert_eq!(frames(SourceSpec { transport, ..spec(&camera.url) }, 3), Ok(()), "{transport:?}");
     }
@@ -138,17 +142,28 @@ fn a_certificate_is_trusted_by_its_fingerprint_or_its_authority() {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
     let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let certificate = gio::TlsCertificate::from_pem(&format!("{pem}{key}")).unwrap();
-    let camera = Camera::start(Camera::any(), Some(&certificate));
+    let camera = Camera::start(Camera::all_transports(), Some(&certificate));
     let fingerprint = CertificateFingerprint::of(made.cert.der());
 
-    let error = frames(spec(&camera.url), 1).unwrap_err();
-    for part in ["not trusted", "its authority is unknown", &format!("tls_fingerprint = \"{fingerprint}\""), "tls_ca"] {
-        assert!(error.contains(part), "{part}: {error}");
+    let refusal = |spec: SourceSpec| match frames(spec, 1) {
+        Err(SourceError::CertificateRefused { refusal, .. }) => refusal,
+        other => panic!("{other:?}"),
+    };
+    let refused = refusal(spec(&camera.url));
+    let CertificateRefusal::Untrusted { problems: Some(problems), shown, .. } = &refused else { panic!("{refused}") };
+    assert!(problems.contains(gio::TlsCertificateFlags::UNKNOWN_CA), "{problems:?}");
+    assert_eq!(*shown, fingerprint);
+    // The message has both remedies, with the value to set.
+    for part in [&format!("tls_fingerprint = \"{fingerprint}\""), "tls_ca"] {
+        assert!(refused.to_string().contains(part), "{part}: {refused}");
     }
     let pinned = |fingerprint| SourceSpec { tls_fingerprint: Some(fingerprint), ..spec(&camera.url) };
     assert_eq!(frames(pinned(fingerprint), 3), Ok(()));
-    let error = frames(pinned(CertificateFingerprint::of(b"another")), 1).unwrap_err();
-    assert!(error.contains("is not the one of tls_fingerprint"), "{error}");
+    let refused = refusal(pinned(CertificateFingerprint::of(b"another")));
+    assert!(
+        matches!(&refused, CertificateRefusal::OtherFingerprint { shown, .. } if *shown == fingerprint),
+        "{refused}"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
@@ -156,11 +171,11 @@ fn a_certificate_is_trusted_by_its_fingerprint_or_its_authority() {
     assert_eq!(frames(SourceSpec { tls_ca: Some(path.clone()), ..spec(&camera.url) }, 3), Ok(()));
     let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
     std::fs::write(&path, other.cert.pem()).unwrap();
-    let error = frames(SourceSpec { tls_ca: Some(path), ..spec(&camera.url) }, 1).unwrap_err();
-    assert!(error.contains("not trusted"), "{error}");
+    let refused = refusal(SourceSpec { tls_ca: Some(path), ..spec(&camera.url) });
+    assert!(matches!(&refused, CertificateRefusal::Untrusted { .. }), "{refused}");
 }
 
-/// Answers every connection in a thread of its own, after the request's head has come; gives the address.
+/// Starts a server that calls `answer` for each connection on a thread of its own; returns its address.
 fn serve(answer: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -175,7 +190,7 @@ fn serve(answer: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'stat
     address
 }
 
-/// The lines of a request's head; empty at the end of the connection.
+/// Reads the lines of a request's header; empty at the end of the connection.
 fn head(client: &mut impl BufRead) -> std::io::Result<Vec<String>> {
     let mut lines = Vec::new();
     loop {
@@ -191,7 +206,7 @@ fn head(client: &mut impl BufRead) -> std::io::Result<Vec<String>> {
 }
 
 #[test]
-fn a_login_that_gstreamer_cannot_do_is_no_wrong_password() {
+fn an_unsupported_login_is_distinguished_from_a_wrong_password() {
     let address = serve(|client| {
         let mut reader = BufReader::new(client.try_clone()?);
         loop {
@@ -209,12 +224,12 @@ fn a_login_that_gstreamer_cannot_do_is_no_wrong_password() {
     let credentials = Some(Credentials { user: "admin".into(), password: Secret::new("right") });
     let url = format!("rtsp://{address}/live");
     let error = frames(SourceSpec { credentials, ..spec(&url) }, 1).unwrap_err();
-    assert!(error.contains("no login but Digest SHA-256"), "{error}");
+    assert!(matches!(&error, SourceError::LoginUnsupported { offered, .. } if offered == "Digest SHA-256"), "{error}");
     let error = frames(spec(&url), 1).unwrap_err();
-    assert!(error.contains("asks for user and password"), "{error}");
+    assert!(matches!(&error, SourceError::CredentialsMissing { .. }), "{error}");
 }
 
-/// One JPEG picture.
+/// One JPEG image.
 fn image() -> Vec<u8> {
     crate::gst::init().unwrap();
     let pipeline = gst::parse::launch(&format!(
@@ -233,19 +248,19 @@ fn image() -> Vec<u8> {
 fn motion_jpeg_without_first_boundary_or_types_is_played() {
     let jpeg = image();
     let length = jpeg.len();
-    // What stands before each picture, and after it.
+    // The bytes before and after each image.
     for (name, before, after) in [
-        ("as it should be", format!("--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"), "\r\n"),
+        ("complete", format!("--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"), "\r\n"),
         (
             "no first boundary",
             format!("Content-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"),
             "\r\n--frame\r\n",
         ),
         ("no types", "--frame\r\n\r\n".to_string(), "\r\n"),
-        ("lengths alone", format!("--frame\r\nContent-Length: {length}\r\n\r\n"), "\r\n"),
+        ("lengths only", format!("--frame\r\nContent-Length: {length}\r\n\r\n"), "\r\n"),
         ("line feeds, no types", "--frame\n\n".to_string(), "\n"),
         ("neither", "\r\n".to_string(), "\r\n--frame\r\n\r\n"),
-        ("pictures alone", String::new(), ""),
+        ("images only", String::new(), ""),
     ] {
         for chunk in [usize::MAX, 7] {
             let part = [before.as_bytes(), &jpeg, after.as_bytes()].concat();
@@ -254,7 +269,7 @@ fn motion_jpeg_without_first_boundary_or_types_is_played() {
                 let kind = "multipart/x-mixed-replace; boundary=frame";
                 write!(client, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n")?;
                 client.set_nodelay(true)?;
-                // The first part in small pieces, which the header of a part is then in several of.
+                // The first part in small pieces, so that its header is spread over several.
                 let small = chunk.min(part.len());
                 part.chunks(small).take(20).try_for_each(|piece| client.write_all(piece))?;
                 client.write_all(part.get(small * 20..).unwrap_or_default())?;
@@ -269,7 +284,7 @@ fn motion_jpeg_without_first_boundary_or_types_is_played() {
 }
 
 #[test]
-fn a_read_that_ends_is_not_taken_for_a_picture() {
+fn an_incomplete_response_is_an_error() {
     let address = serve(|mut client| {
         let mut request = [0; 4];
         client.read_exact(&mut request)?;

@@ -1,112 +1,116 @@
-//! One time line for the pictures of a source: its times rise, whatever the file says, and continue across the loops of a
-//! clip.
+//! The timeline of a source: timestamps that increase with every frame, also where those of the source do not, and that
+//! continue across the passes of a looped file.
 
 use std::time::Duration;
 
-/// How long a picture is shown where nothing says so.
+/// The duration of a frame if nothing else is known.
 const UNKNOWN_LENGTH: Duration = Duration::from_millis(40);
 
-/// The least distance of two pictures: encoders and muxers refuse times that do not rise.
-const LEAST: Duration = Duration::from_millis(1);
+/// The least distance of two timestamps: encoders and muxers refuse timestamps that do not increase.
+const MIN_STEP: Duration = Duration::from_millis(1);
 
-/// A time that goes back by more belongs to a clock that was set back, or to what was appended to the file: the
-/// pictures go on from there. One that goes back by less is a wrong time of a single picture.
+/// When a timestamp is earlier by more than this, the clock of the source was set back, or another file was appended: the
+/// timeline continues from there. When it is earlier by less, the timestamp of this frame alone is wrong.
 const SET_BACK: Duration = Duration::from_secs(1);
 
-/// A time that is further ahead comes from a damaged stamp or a counter that has wrapped (those of MPEG transport streams
-/// have 33 bits, 26.5 hours): a player would stand still for hours. Shorter gaps may be meant.
-const LEAP: Duration = Duration::from_secs(3600);
+/// When a timestamp is later by more than this, it is damaged, or its counter has wrapped (those of MPEG transport streams
+/// have 33 bits, which wrap after 26.5 hours). The gap is removed, because a player would wait for hours. Shorter gaps are
+/// kept.
+const MAX_GAP: Duration = Duration::from_secs(3600);
 
-/// The same between the first two pictures, when nothing tells how far apart they usually are.
-const FIRST_LEAP: Duration = Duration::from_secs(24 * 3600);
+/// [`MAX_GAP`] between the first two frames, when their usual distance is not known.
+const MAX_FIRST_GAP: Duration = Duration::from_secs(24 * 3600);
 
-/// Steps of a time lapse may be long; one that is this many times as long as the one before is not one of them.
-const UNEVEN: u32 = 10;
+/// A gap above [`MAX_GAP`] is kept if it is at most this many times as long as the previous one, as in a time lapse.
+const MAX_STEP_RATIO: u32 = 10;
 
-/// What is known of a picture's time.
+/// The times of a frame as the source has them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SourceTimes {
-    /// When it is shown, in the source's time line.
+    /// The timestamp.
     pub pts: Option<Duration>,
-    /// For how long.
+    /// How long the frame is shown.
     pub duration: Option<Duration>,
-    /// The time between two pictures, where the stream has a rate.
+    /// The time between two frames, if the stream has a nominal rate.
     pub period: Option<Duration>,
 }
 
-/// The time line of one capture.
+/// The timeline of one capture.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    /// The first picture's time.
+    /// The timestamp of the first frame.
     first: Option<Duration>,
-    /// Added to the source's times: positive or negative nanoseconds.
+    /// The difference between timeline and source, in nanoseconds.
     shift: i128,
-    /// The newest picture's time, and when it ends.
+    /// Timestamp and end of the newest frame.
     newest: Option<(Duration, Duration)>,
-    /// From one time of the source to the next, the last time that it rose.
+    /// The last positive difference of two timestamps of the source.
     step: Option<Duration>,
-    /// The source's newest time.
+    /// The newest timestamp of the source.
     given: Option<Duration>,
-    /// SourceTimes have not risen, and pictures follow one another until they do.
+    /// Timestamps of the source have repeated: each frame follows the end of the last one until they have caught up.
     stuck: bool,
-    /// The clip has begun again, and its first picture has not come.
+    /// The file is played again from its start, and the first frame has not come.
     restarted: bool,
-    /// How far the newest picture's time was ahead, where that was too far.
-    leap: Option<Duration>,
+    /// The gap before the newest frame, if it was removed.
+    removed_gap: Option<Duration>,
 }
 
 impl Timeline {
-    /// The next picture's time: later than that of the one before.
-    pub fn place(&mut self, SourceTimes { pts, duration, period }: SourceTimes) -> Duration {
+    /// Computes the timestamp of the next frame, which is later than that of the last one.
+    pub fn next_pts(&mut self, SourceTimes { pts, duration, period }: SourceTimes) -> Duration {
         let risen = pts.zip(self.given).and_then(|(pts, given)| pts.checked_sub(given));
-        self.leap = None;
+        self.removed_gap = None;
         let at = match (pts, self.newest) {
             (Some(pts), None) => pts,
             (Some(pts), Some((newest, end))) => {
                 let mut at = nanos(pts) + self.shift;
-                let furthest = self.step.map_or(FIRST_LEAP, |step| LEAP.max(step.saturating_mul(UNEVEN)));
-                if !self.restarted && at - nanos(newest) > nanos(furthest) {
-                    let leap = duration_of(at - nanos(newest));
-                    let text = format!("times leap ahead by {} s: frames go on without that gap", leap.as_secs());
+                let max_gap = self.step.map_or(MAX_FIRST_GAP, |step| MAX_GAP.max(step.saturating_mul(MAX_STEP_RATIO)));
+                if !self.restarted && at - nanos(newest) > nanos(max_gap) {
+                    let gap = duration_of(at - nanos(newest));
+                    let text = format!(
+                        "timestamps jump ahead by {} s: the gap is removed and frames continue at their usual rate",
+                        gap.as_secs()
+                    );
                     crate::base::log_dedup::warn("", "capture", &text);
-                    self.leap = Some(leap);
+                    self.removed_gap = Some(gap);
                 }
-                if self.restarted || self.leap.is_some() || at + nanos(SET_BACK) < nanos(newest) {
-                    // Some formats take the leap for the length of the picture before.
-                    let usual = newest + self.step.unwrap_or((end - newest).min(LEAP));
-                    at = nanos(if self.leap.is_some() { usual } else { end });
+                if self.restarted || self.removed_gap.is_some() || at + nanos(SET_BACK) < nanos(newest) {
+                    // Some demuxers add the gap to the duration of the last frame.
+                    let usual = newest + self.step.unwrap_or((end - newest).min(MAX_GAP));
+                    at = nanos(if self.removed_gap.is_some() { usual } else { end });
                     self.shift = at - nanos(pts);
                 }
-                // Several pictures with one time (an animation of which each picture has time 0): each follows the one
-                // before, until the source's times have caught up.
+                // Several frames with the same timestamp (an animation in which all are 0): each follows the end of the
+                // last one, until the timestamps of the source have caught up.
                 self.stuck = risen == Some(Duration::ZERO) || self.stuck && at < nanos(end);
-                duration_of(at).max(if self.stuck { end } else { newest + LEAST })
+                duration_of(at).max(if self.stuck { end } else { newest + MIN_STEP })
             }
-            // A picture without a time follows the one before.
+            // A frame without a timestamp follows the last one.
             (None, newest) => newest.map_or(Duration::ZERO, |(_, end)| end),
         };
         self.restarted = false;
         self.given = pts.or(self.given);
-        self.step = risen.filter(|step| !step.is_zero() && self.leap.is_none()).or(self.step);
+        self.step = risen.filter(|step| !step.is_zero() && self.removed_gap.is_none()).or(self.step);
         let length = duration.filter(|duration| !duration.is_zero()).or(period).or(self.step).unwrap_or(UNKNOWN_LENGTH);
-        // A picture that is shown for longer than the next one's time allows would delay all that follow.
+        // A duration beyond the timestamp of the next frame would delay all later ones.
         let length = if self.stuck { self.step.map_or(length, |step| length.min(step)) } else { length };
         self.newest = Some((at, at + length));
         self.first.get_or_insert(at);
         at
     }
 
-    /// The clip begins again: its first picture follows the last one.
+    /// Records that the file is played again from its start: its first frame follows the end of the last one.
     pub fn restart(&mut self) {
         self.restarted = true;
     }
 
-    /// From the first picture to the end of the newest.
+    /// The time from the first frame to the end of the newest.
     pub fn length(&self) -> Duration {
         self.first.zip(self.end()).map_or(Duration::ZERO, |(first, end)| end.saturating_sub(first))
     }
 
-    /// When the newest picture ends; `None` before the first one.
+    /// The end of the newest frame; `None` before the first one.
     pub fn end(&self) -> Option<Duration> {
         self.newest.map(|(_, end)| end)
     }
@@ -131,20 +135,20 @@ mod tests {
 
     fn at(line: &mut Timeline, pts: Option<u64>, duration: Option<u64>, period: Option<u64>) -> u128 {
         let times = SourceTimes { pts: pts.map(ms), duration: duration.map(ms), period: period.map(ms) };
-        line.place(times).as_millis()
+        line.next_pts(times).as_millis()
     }
 
     #[test]
-    fn times_of_the_source_stay_as_they_are() {
+    fn increasing_timestamps_of_the_source_are_unchanged() {
         let mut line = Timeline::default();
-        // Uneven, and with an hour's gap: both may be meant.
+        // Uneven steps, and a gap of an hour.
         for pts in [7_200_000, 7_200_040, 7_200_500, 10_800_500] {
             assert_eq!(at(&mut line, Some(pts), None, Some(40)), u128::from(pts));
         }
     }
 
     #[test]
-    fn times_rise_whatever_the_source_says() {
+    fn timestamps_increase_also_if_those_of_the_source_do_not() {
         let mut line = Timeline::default();
         let given = [Some(0), Some(67), None, Some(133), Some(100), Some(100), Some(200), Some(200), None, Some(400)];
         let placed: Vec<u128> = given.into_iter().map(|pts| at(&mut line, pts, None, Some(67))).collect();
@@ -152,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_one_time_follow_one_another() {
+    fn frames_with_the_same_timestamp_follow_one_another() {
         let mut line = Timeline::default();
         let animation: Vec<u128> = (0..5).map(|_| at(&mut line, Some(0), Some(100), Some(100))).collect();
         assert_eq!(animation, [0, 100, 200, 300, 400]);
         assert_eq!(line.length(), ms(500));
-        // One time is given twice: the pictures stay evenly spaced until there is room again.
+        // One timestamp occurs twice: the frames follow one another until the source has caught up.
         let mut line = Timeline::default();
         let given = [0, 67, 133, 133, 200, 267, 400, 467];
         let placed: Vec<u128> = given.iter().map(|pts| at(&mut line, Some(*pts), Some(67), None)).collect();
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_goes_on_from_where_it_was() {
+    fn the_timeline_continues_when_the_clock_of_the_source_is_set_back() {
         let mut line = Timeline::default();
         let given = [90_000_000, 90_000_040, 0, 40, 80];
         let placed = given.map(|pts| at(&mut line, Some(pts), Some(40), None));
@@ -173,18 +177,19 @@ mod tests {
     }
 
     #[test]
-    fn a_leap_of_hours_is_passed_over() {
+    fn a_gap_of_hours_is_removed() {
         const HOUR: u64 = 3_600_000;
         let place = |given: &[u64], duration, period| -> (Vec<u64>, usize) {
-            let (mut line, mut leaps) = (Timeline::default(), 0);
+            let (mut line, mut gaps) = (Timeline::default(), 0);
             let placed = given.iter().map(|pts| {
                 let placed = at(&mut line, Some(*pts), duration, period) as u64;
-                leaps += usize::from(line.leap.is_some());
+                gaps += usize::from(line.removed_gap.is_some());
                 placed
             });
-            (placed.collect(), leaps)
+            (placed.collect(), gaps)
         };
-        // A damaged transport stream: one time for all that follow, one wrong time, and times that continue from there.
+        // A damaged transport stream: the same timestamp for all later frames, one wrong timestamp, and timestamps that
+        // continue after the jump.
         let wrapped = 95_082_839;
         let even = vec![0, 67, 134, 201, 268, 335];
         for given in [
@@ -195,29 +200,29 @@ mod tests {
             assert_eq!(place(&given, Some(67), Some(67)), (even.clone(), 1), "{given:?}");
         }
         assert_eq!(place(&[0, wrapped, wrapped + 67], None, Some(67)), (vec![0, 67, 134], 1), "the first two");
-        // A length that is not one: the leap itself, or a tick of the clock.
+        // Wrong durations: the gap itself, or a tick of the clock.
         let mut line = Timeline::default();
         let given = [(0, 1), (67, 1), (134, wrapped - 134), (wrapped, 67), (wrapped + 67, 67)];
         let placed = given.map(|(pts, length)| at(&mut line, Some(pts), Some(length), None));
         assert_eq!(placed, [0, 67, 134, 201, 268]);
-        // Damaged again and again.
+        // Damaged repeatedly.
         let given = [0, 67, 134, wrapped, 268, wrapped + 9];
         assert_eq!(place(&given, Some(67), Some(67)), (even, 2));
-        // Time lapses, also those that announce 25 pictures a second.
+        // Time lapses, also those with a nominal rate of 25 frames per second.
         for step in [10_000, 60_000, HOUR / 2, 2 * HOUR, 12 * HOUR] {
             let lapse: Vec<u64> = (0..5).map(|n| n * step).collect();
             for duration in [None, Some(40), Some(step)] {
                 assert_eq!(place(&lapse, duration, Some(40)), (lapse.clone(), 0), "{step} {duration:?}");
             }
         }
-        // It pauses for a while.
+        // A pause.
         let paused = [0, 60_000, 120_000, HOUR, HOUR + 60_000];
         assert_eq!(place(&paused, None, Some(40)), (paused.to_vec(), 0));
     }
 
     #[test]
-    fn a_loop_follows_the_end_of_the_last_picture() {
-        // The last picture is shown for longer than the others.
+    fn a_pass_of_a_loop_follows_the_end_of_the_last_frame() {
+        // The last frame has a longer duration than the others.
         let mut line = Timeline::default();
         let clip = [(3_600_000, 40), (3_600_040, 40), (3_600_080, 500)];
         let mut placed = Vec::new();
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_is_the_best_that_is_known() {
+    fn the_duration_is_the_most_precise_one_known() {
         let end = |times: &[(u64, Option<u64>, Option<u64>)]| {
             let mut line = Timeline::default();
             for &(pts, duration, period) in times {
@@ -238,9 +243,9 @@ mod tests {
             }
             line.end().unwrap().as_millis()
         };
-        assert_eq!(end(&[(0, Some(5000), Some(67))]), 5000, "one picture of five seconds");
+        assert_eq!(end(&[(0, Some(5000), Some(67))]), 5000, "one frame of five seconds");
         assert_eq!(end(&[(0, Some(0), Some(67))]), 67);
-        assert_eq!(end(&[(0, None, None), (100, None, None)]), 200, "as the one before");
+        assert_eq!(end(&[(0, None, None), (100, None, None)]), 200, "the same as the last one");
         assert_eq!(end(&[(0, None, None)]), 40);
         assert_eq!(Timeline::default().end(), None);
     }

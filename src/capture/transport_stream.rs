@@ -1,5 +1,5 @@
-//! Losses in MPEG transport streams (SRT, HTTP), which GStreamer's demuxer passes over in silence: it leaves out the picture
-//! that is damaged, and hands on those that refer to it.
+//! Detection of packet loss in MPEG transport streams (ISO/IEC 13818-1; SRT, HTTP), which GStreamer's demuxer does not report:
+//! it drops the damaged frame, and outputs those that refer to it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,30 +10,30 @@ use gst::prelude::*;
 
 use super::keyframe::report_loss;
 
-/// Bytes of a packet, and the first of them (ISO/IEC 13818-1, section 2.4.3.2).
+/// The size of a packet in bytes, and its first byte (ISO/IEC 13818-1, section 2.4.3.2).
 const PACKET: usize = 188;
 const SYNC: u8 = 0x47;
 
-/// Packets of no track: padding.
+/// The packet identifier (PID) of null packets.
 const PADDING: u16 = 0x1fff;
 
-/// Follows one transport stream.
+/// The state of one transport stream.
 #[derive(Debug, Default)]
 struct Scan {
-    /// Of a packet whose other bytes have not come.
+    /// The first bytes of an incomplete packet.
     rest: Vec<u8>,
     tracks: HashMap<u16, Track>,
 }
 
 #[derive(Debug, Default)]
 struct Track {
-    /// Of the newest packet with a payload.
+    /// The continuity counter of the newest packet with a payload.
     counter: Option<u8>,
     video: bool,
 }
 
 impl Scan {
-    /// Takes the next bytes; true when packets of a video track are missing in or before them.
+    /// Reads the next bytes; true if packets of a video track are missing in or before them.
     fn take(&mut self, bytes: &[u8]) -> bool {
         let mut data = std::mem::take(&mut self.rest);
         data.extend_from_slice(bytes);
@@ -58,33 +58,33 @@ impl Scan {
         }
         let payload = if has_adaptation { 5 + usize::from(packet[4]) } else { 4 };
         let track = self.tracks.entry(id).or_default();
-        // A unit begins here, and its head says what it is.
+        // A PES packet begins here; its stream identifier tells whether the track is video (section 2.4.3.7).
         if packet[1] & 0x40 != 0
             && let Some(&[0, 0, 1, kind]) = packet.get(payload..payload + 4)
         {
             track.video = (0xe0..=0xef).contains(&kind);
         }
         let counter = packet[3] & 0x0f;
-        // A packet may be sent twice.
+        // A packet may be sent twice (section 2.4.3.3).
         let follows = track.counter.is_none_or(|before| counter == before || counter == (before + 1) & 0x0f);
         track.counter = Some(counter);
         track.video && !follows
     }
 }
 
-/// Reports losses in what goes into `element`, if that is a demuxer of transport streams.
-pub fn follow(element: &gst::Element) {
+/// Reports lost packets in the input of `element`, if that is a demuxer of transport streams.
+pub fn report_losses(element: &gst::Element) {
     let is_demuxer = element.factory().is_some_and(|factory| factory.name() == "tsdemux");
     let Some(pad) = element.static_pad("sink").filter(|_| is_demuxer) else { return };
     let scan = Mutex::new(Scan::default());
-    // Data is pushed where it comes from a network.
+    // Data from the network is pushed.
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::PUSH, move |pad, info| {
         let lost = info
             .buffer()
             .and_then(|buffer| buffer.map_readable().ok())
             .is_some_and(|bytes| scan.lock().unwrap_or_else(PoisonError::into_inner).take(&bytes));
         if lost {
-            // The parser still holds the last whole picture.
+            // The parser still has the last complete frame.
             report_loss(pad, None, None, 1);
         }
         gst::PadProbeReturn::Ok
@@ -98,7 +98,7 @@ mod tests {
     const VIDEO: u16 = 0x100;
     const SOUND: u16 = 0x101;
 
-    /// A packet of track `id`; `starts` with a unit of this kind.
+    /// A packet of the track `id`, in which a PES packet with the stream identifier `starts` begins.
     fn packet(id: u16, counter: u8, starts: Option<u8>) -> Vec<u8> {
         let [high, low] = id.to_be_bytes();
         let mut packet = vec![SYNC, high | if starts.is_some() { 0x40 } else { 0 }, low, 0x10 | counter];
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_packets_of_a_video_track_are_a_loss() {
+    fn only_missing_packets_of_a_video_track_are_a_loss() {
         let mut scan = Scan::default();
         let begin = [packet(VIDEO, 14, Some(0xe0)), packet(SOUND, 3, Some(0xc0)), packet(VIDEO, 15, None)];
         assert!(!taken(&mut scan, &begin));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_may_come_in_pieces_and_with_other_bytes_between_them() {
+    fn packets_are_found_in_pieces_and_after_other_bytes() {
         let stream =
             [packet(VIDEO, 0, Some(0xe0)), vec![1, 2, 3], packet(VIDEO, 1, None), packet(VIDEO, 3, None)].concat();
         for size in [1, 100, 188, 1316] {

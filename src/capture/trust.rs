@@ -1,7 +1,8 @@
-//! Whom a camera's certificate is trusted by: this system, a file of authorities, or its own fingerprint.
+//! Trust in a camera's certificate: by the system's authorities, by a file of authorities (`tls_ca`), or by the fingerprint
+//! of the certificate (`tls_fingerprint`).
 //!
-//! Cameras make their certificates themselves, mostly for no name, and there is no authority that a stranger would not be
-//! trusted by as well. Such a camera is known by its certificate's fingerprint (`tls_fingerprint`).
+//! Most cameras have a self-signed certificate without a host name, which no authority confirms. Such a camera is
+//! identified by the fingerprint of its certificate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,31 +12,33 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use gio::prelude::*;
 
+use super::error::CertificateRefusal;
 use crate::config::{CertificateFingerprint, SourceSpec};
 
-/// The certificate that a camera has shown and that is not trusted, for the message of the failure that follows.
+/// Why a camera's certificate is not trusted, for the error of the connection that then fails.
 #[derive(Debug, Default)]
-pub struct RefusedCertificate(Mutex<Option<String>>);
+pub struct RefusedCertificate(Mutex<Option<CertificateRefusal>>);
 
 impl RefusedCertificate {
-    /// What is wrong with it, and what can be done.
-    pub fn reason(&self) -> Option<String> {
+    /// The reason; `None` if no certificate was refused.
+    pub fn reason(&self) -> Option<CertificateRefusal> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, reason: String) {
+    fn set(&self, reason: CertificateRefusal) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
 }
 
-/// Makes `source`, an `rtspsrc` or a `souphttpsrc`, trust what the stream's settings name. A file that cannot be read is
-/// noted as the reason of the failure that follows.
+/// Applies the stream's `tls_ca` and `tls_fingerprint` to `source`, an `rtspsrc` or a `souphttpsrc`. If the file of `tls_ca`
+/// cannot be read, that is recorded in `refused`.
 pub fn set_up_trust(source: &gst::Element, spec: &SourceSpec, refused: &Arc<RefusedCertificate>) {
     if let Some(path) = &spec.tls_ca {
         match gio::TlsFileDatabase::new(path) {
             Ok(database) => source.set_property("tls-database", &database),
             Err(error) => {
-                refused.set(format!("{}: the certificates of tls_ca cannot be read: {error}", path.display()));
+                let (path, reason) = (path.clone(), error.to_string());
+                refused.set(CertificateRefusal::AuthoritiesUnreadable { path, reason });
             }
         }
     }
@@ -43,7 +46,7 @@ pub fn set_up_trust(source: &gst::Element, spec: &SourceSpec, refused: &Arc<Refu
         return;
     }
     let (pinned, refused) = (spec.tls_fingerprint, Arc::clone(refused));
-    // Asked for what neither the system nor the file of authorities trusts.
+    // Emitted for a certificate that neither the system nor the file of authorities trusts.
     source.connect("accept-certificate", false, move |values| {
         let shown = values.get(2).and_then(|value| value.get::<gio::TlsCertificate>().ok());
         let problems = values.get(3).and_then(|value| value.get::<gio::TlsCertificateFlags>().ok());
@@ -51,51 +54,25 @@ pub fn set_up_trust(source: &gst::Element, spec: &SourceSpec, refused: &Arc<Refu
         let fingerprint = der.as_ref().map(|der| CertificateFingerprint::of(der));
         let accepted = pinned.is_some() && fingerprint == pinned;
         if let Some((der, fingerprint)) = der.as_ref().zip(fingerprint).filter(|_| !accepted) {
-            refused.set(explain(der, fingerprint, problems, pinned));
+            let names = subject_and_issuer(der);
+            refused.set(match pinned {
+                Some(_) => CertificateRefusal::OtherFingerprint { names, shown: fingerprint },
+                None => CertificateRefusal::Untrusted { names, problems, shown: fingerprint },
+            });
         }
         Some(accepted.to_value())
     });
 }
 
-fn explain(
-    der: &[u8],
-    fingerprint: CertificateFingerprint,
-    problems: Option<gio::TlsCertificateFlags>,
-    pinned: Option<CertificateFingerprint>,
-) -> String {
+/// The names in a certificate, for an error message.
+fn subject_and_issuer(der: &[u8]) -> String {
     let names = X509Certificate::from_der(der).ok().map(|(_, certificate)| {
         let (subject, issuer) = (certificate.subject().to_string(), certificate.issuer().to_string());
         if subject == issuer {
-            format!("{subject:?}, signed by itself")
+            format!("{subject:?}, self-signed")
         } else {
             format!("{subject:?}, signed by {issuer:?}")
         }
     });
-    let names = names.unwrap_or_else(|| "which cannot be read".into());
-    if pinned.is_some() {
-        return format!(
-            "the camera's certificate ({names}) is not the one of tls_fingerprint: if the camera was given a new one, set \
-             tls_fingerprint = \"{fingerprint}\""
-        );
-    }
-    let problem = problems.map_or_else(String::new, |problems| {
-        [
-            (gio::TlsCertificateFlags::UNKNOWN_CA, "its authority is unknown"),
-            (gio::TlsCertificateFlags::BAD_IDENTITY, "it is for another host"),
-            (gio::TlsCertificateFlags::NOT_ACTIVATED, "it is not valid yet"),
-            (gio::TlsCertificateFlags::EXPIRED, "it has expired"),
-            (gio::TlsCertificateFlags::REVOKED, "it was revoked"),
-            (gio::TlsCertificateFlags::INSECURE, "its algorithm is insecure"),
-        ]
-        .into_iter()
-        .filter(|(flag, _)| problems.contains(*flag))
-        .map(|(_, text)| text)
-        .collect::<Vec<_>>()
-        .join(", ")
-    });
-    let problem = if problem.is_empty() { "it is not valid".into() } else { problem };
-    format!(
-        "the camera's certificate ({names}) is not trusted: {problem}; compare its SHA-256 fingerprint with the camera's and set \
-         tls_fingerprint = \"{fingerprint}\", or name the PEM file of its authority in tls_ca"
-    )
+    names.unwrap_or_else(|| "which cannot be read".into())
 }

@@ -1,8 +1,8 @@
-//! What GStreamer's errors mean to people who run cameras: a table of errors, causes and remedies.
+//! A table of GStreamer's errors with their causes and remedies, for operators of cameras.
 //!
-//! GStreamer's own words are kept behind these, but they alone mislead: a camera that refuses TCP counts as a missing plug-in,
-//! and a process without file descriptors as one without a JPEG encoder. An error is therefore explained by the element that
-//! reports it, its code and, where a server has answered, the status of that answer.
+//! GStreamer's own text alone is misleading: it reports a camera that refuses TCP as a missing plug-in, and a process without
+//! file descriptors as one without a JPEG encoder. Therefore an error is explained by the element that reports it, its
+//! code and, if a server has responded, the status of the response. GStreamer's text follows the explanation.
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -11,7 +11,7 @@ use gst::{CoreError, LibraryError, ResourceError, StreamError};
 
 use super::error::{GstError, GstErrorKind};
 
-/// The code of an error, in the domain that it belongs to.
+/// The code of an error, by its domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Code {
     Core(CoreError),
@@ -22,23 +22,26 @@ enum Code {
 
 use Code::{Core, Library, Resource, Stream};
 
-/// Which elements a row is about.
+/// The elements that a row is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ElementMatch {
     Any,
-    /// ElementMatch the name of the factory.
+    /// Elements of the factory with this name.
     Factory(&'static str),
-    /// Those that GStreamer counts among the sources in a network.
+    /// Elements of the class `Source/Network`.
     Network,
 }
 
-/// A row: the first one that fits an error explains it.
+use ElementMatch::{Any, Factory, Network};
+
+/// A row of the table. The first row that matches an error explains it.
 struct ErrorRow {
     by: ElementMatch,
+    /// `None` matches every code.
     code: Option<Code>,
-    /// Of an answer by RTSP or HTTP.
+    /// The status of an RTSP or HTTP response; `None` matches every error.
     status: Option<u32>,
-    /// What the debug text contains, where an element reports another one's error.
+    /// A part of the debug text, if an element reports the error of another one.
     debug: &'static str,
     kind: GstErrorKind,
     cause: &'static str,
@@ -46,197 +49,305 @@ struct ErrorRow {
 }
 
 impl ErrorRow {
-    /// The cause and, where there is one, the remedy.
+    /// The cause and, if there is one, the remedy.
     fn text(&self) -> String {
         if self.remedy.is_empty() { self.cause.to_string() } else { format!("{} ({})", self.cause, self.remedy) }
     }
 }
 
-const fn row(by: ElementMatch, code: Code, cause: &'static str, remedy: &'static str) -> ErrorRow {
-    ErrorRow { by, code: Some(code), status: None, debug: "", kind: GstErrorKind::Other, cause, remedy }
+const fn row(by: ElementMatch, code: Code, kind: GstErrorKind, cause: &'static str, remedy: &'static str) -> ErrorRow {
+    ErrorRow { by, code: Some(code), status: None, debug: "", kind, cause, remedy }
 }
 
-const fn unreachable_row(code: Code, cause: &'static str) -> ErrorRow {
-    ErrorRow { kind: GstErrorKind::Unreachable, ..row(ElementMatch::Network, code, cause, ADDRESS) }
-}
-
-const fn answer(status: u32, kind: GstErrorKind, cause: &'static str, remedy: &'static str) -> ErrorRow {
-    ErrorRow { by: ElementMatch::Network, code: None, status: Some(status), debug: "", kind, cause, remedy }
+const fn response(status: u32, kind: GstErrorKind, cause: &'static str, remedy: &'static str) -> ErrorRow {
+    ErrorRow { by: Network, code: None, status: Some(status), debug: "", kind, cause, remedy }
 }
 
 const CREDENTIALS: &str = "set user and password_file or password_env";
-const ADDRESS: &str = "is it switched on, and is the address right?";
+const ADDRESS: &str = "check that it is switched on, and the address";
 const NO_TRANSPORT: &str = "the camera offers no video over this transport";
 const OTHER_TRANSPORT: &str =
-    "set transport = \"udp\" where it is \"tcp\", which some servers refuse with 461, or \"tcp\" where it is \"udp\"";
+    "set transport = \"udp\" if it is \"tcp\", which some servers refuse with 461, or \"tcp\" if it is \"udp\"";
 const CODECS: &str = "try installing gstreamer1.0-libav";
 const INSTALLATION: &str = "`maskcast doctor` lists what is missing";
 
-/// Rows about certain elements stand before those about any.
+/// Rows for certain elements are before those for any element.
 const TABLE: &[ErrorRow] = &[
-    // What a server has answered says more than the code that an element makes of it.
-    answer(401, GstErrorKind::Unauthorized, "user or password is refused", CREDENTIALS),
-    answer(
+    // The status of a response is more precise than the code that an element derives from it.
+    response(401, GstErrorKind::Unauthorized, "user or password is refused", CREDENTIALS),
+    response(
         403,
-        GstErrorKind::Other,
+        GstErrorKind::Forbidden,
         "this user may not see this stream",
         "give the user that right in the camera's settings",
     ),
-    answer(404, GstErrorKind::Other, "there is no such file, device or stream", "check the path in the address"),
-    answer(406, GstErrorKind::Other, "the camera refuses the request", "check the path in the address"),
-    answer(407, GstErrorKind::Other, "a proxy asks for a password", "reach the camera without a proxy (no_proxy)"),
-    answer(
+    response(404, GstErrorKind::NotFound, "there is no such file, device or stream", "check the path in the address"),
+    response(406, GstErrorKind::Refused, "the camera refuses the request", "check the path in the address"),
+    response(
+        407,
+        GstErrorKind::Refused,
+        "a proxy asks for a password",
+        "connect to the camera without a proxy (no_proxy)",
+    ),
+    response(
         453,
-        GstErrorKind::Other,
+        GstErrorKind::Busy,
         "the camera has no bandwidth left for another viewer",
         "close another viewer of it",
     ),
-    answer(454, GstErrorKind::Other, "the camera has ended the session", "nothing: it is opened again"),
-    answer(461, GstErrorKind::Other, "the camera refuses this transport", "set transport = \"udp\", or \"auto\""),
-    answer(500, GstErrorKind::Other, "the camera has failed", "look at the camera's log, or restart it"),
-    answer(503, GstErrorKind::Other, "the camera serves no more viewers at present", "close another viewer of it"),
-    // None of its own codes fits, it says: every SETUP was refused (461). uridecodebin makes a missing plug-in of it.
-    row(ElementMatch::Factory("rtspsrc"), Stream(StreamError::CodecNotFound), NO_TRANSPORT, OTHER_TRANSPORT),
+    response(
+        454,
+        GstErrorKind::SessionEnded,
+        "the camera has ended the session",
+        "no action is needed: it is opened again",
+    ),
+    response(
+        461,
+        GstErrorKind::TransportRefused,
+        "the camera refuses this transport",
+        "set transport = \"udp\", or \"auto\"",
+    ),
+    response(500, GstErrorKind::ServerFailed, "the camera has failed", "check the camera's log, or restart it"),
+    response(503, GstErrorKind::Busy, "the camera serves no more viewers at present", "close another viewer of it"),
+    // rtspsrc uses this code when every SETUP was refused (461), for lack of a better one. uridecodebin reports it as a
+    // missing plug-in.
+    row(
+        Factory("rtspsrc"),
+        Stream(StreamError::CodecNotFound),
+        GstErrorKind::TransportRefused,
+        NO_TRANSPORT,
+        OTHER_TRANSPORT,
+    ),
     ErrorRow {
         debug: "GstRTSPSrc:",
-        ..row(ElementMatch::Factory("uridecodebin"), Core(CoreError::MissingPlugin), NO_TRANSPORT, OTHER_TRANSPORT)
+        ..row(
+            Factory("uridecodebin"),
+            Core(CoreError::MissingPlugin),
+            GstErrorKind::TransportRefused,
+            NO_TRANSPORT,
+            OTHER_TRANSPORT,
+        )
     },
     row(
-        ElementMatch::Factory("rtspsrc"),
+        Factory("rtspsrc"),
         Resource(ResourceError::Settings),
+        GstErrorKind::UnsupportedFormat,
         "the camera's description of the stream cannot be used",
-        "choose H.264, H.265 or MJPEG in the camera's settings",
+        "select H.264, H.265 or MJPEG in the camera's settings",
     ),
     row(
-        ElementMatch::Factory("rtspsrc"),
+        Factory("rtspsrc"),
         Resource(ResourceError::OpenRead),
-        "the camera offers no login that GStreamer can do",
-        "choose digest with MD5, or basic, in the camera's settings",
+        GstErrorKind::UnsupportedLogin,
+        "the camera offers no login that GStreamer supports",
+        "select digest with MD5, or basic, in the camera's settings",
     ),
-    unreachable_row(Stream(StreamError::Failed), "nothing answers at this address"),
-    unreachable_row(Resource(ResourceError::OpenReadWrite), "it cannot be opened"),
-    unreachable_row(Resource(ResourceError::OpenRead), "it cannot be opened"),
+    row(Network, Stream(StreamError::Failed), GstErrorKind::Unreachable, "no server answers at this address", ADDRESS),
     row(
-        ElementMatch::Network,
+        Network,
+        Resource(ResourceError::OpenReadWrite),
+        GstErrorKind::Unreachable,
+        "the address cannot be opened",
+        ADDRESS,
+    ),
+    row(Network, Resource(ResourceError::OpenRead), GstErrorKind::Unreachable, "the address cannot be opened", ADDRESS),
+    row(
+        Network,
         Resource(ResourceError::Read),
+        GstErrorKind::ConnectionFailed,
         "the connection has failed",
-        "check the network, the transport, and the scheme: a camera that takes TLS only needs rtsps://",
+        "check the network, the transport, and the scheme: a camera that accepts TLS only needs rtsps://",
     ),
-    row(ElementMatch::Network, Resource(ResourceError::Write), "the connection has failed", "check the network"),
     row(
-        ElementMatch::Factory("multipartdemux"),
+        Network,
+        Resource(ResourceError::Write),
+        GstErrorKind::ConnectionFailed,
+        "the connection has failed",
+        "check the network",
+    ),
+    row(
+        Factory("multipartdemux"),
         Stream(StreamError::Demux),
+        GstErrorKind::UnsupportedFormat,
         "the camera's multipart answer has no boundary",
-        "choose another address of the camera, by RTSP where it has one",
+        "use another address of the camera, an RTSP address if it has one",
     ),
     row(
-        ElementMatch::Factory("v4l2src"),
+        Factory("v4l2src"),
         Resource(ResourceError::NotFound),
+        GstErrorKind::NotFound,
         "there is no such device",
-        "is it plugged in?",
+        "check that it is plugged in",
     ),
-    row(ElementMatch::Any, Resource(ResourceError::NotAuthorized), "user or password is refused", CREDENTIALS),
     row(
-        ElementMatch::Any,
+        Any,
+        Resource(ResourceError::NotAuthorized),
+        GstErrorKind::Forbidden,
+        "user or password is refused",
+        CREDENTIALS,
+    ),
+    row(
+        Any,
         Resource(ResourceError::NotFound),
+        GstErrorKind::NotFound,
         "there is no such file, device or stream",
         "check the address",
     ),
-    row(ElementMatch::Any, Resource(ResourceError::Busy), "another program uses it", "close that program"),
-    row(ElementMatch::Any, Resource(ResourceError::OpenRead), "it cannot be opened", ADDRESS),
-    row(ElementMatch::Any, Resource(ResourceError::OpenReadWrite), "it cannot be opened", ADDRESS),
+    row(Any, Resource(ResourceError::Busy), GstErrorKind::Busy, "another program uses it", "close that program"),
     row(
-        ElementMatch::Any,
+        Any,
+        Resource(ResourceError::OpenRead),
+        GstErrorKind::CannotOpen,
+        "the file, device or address cannot be opened",
+        ADDRESS,
+    ),
+    row(
+        Any,
+        Resource(ResourceError::OpenReadWrite),
+        GstErrorKind::CannotOpen,
+        "the file, device or address cannot be opened",
+        ADDRESS,
+    ),
+    row(
+        Any,
         Resource(ResourceError::OpenWrite),
-        "it cannot be written",
+        GstErrorKind::CannotOpen,
+        "the file cannot be written",
         "check the folder and its permissions",
     ),
-    row(ElementMatch::Any, Resource(ResourceError::Read), "reading has failed", "check the device or the disk"),
-    row(ElementMatch::Any, Resource(ResourceError::Write), "writing has failed", "check the disk"),
+    row(Any, Resource(ResourceError::Read), GstErrorKind::Io, "reading has failed", "check the device or the disk"),
+    row(Any, Resource(ResourceError::Write), GstErrorKind::Io, "writing has failed", "check the disk"),
+    row(Any, Resource(ResourceError::Seek), GstErrorKind::Io, "seeking has failed", "copy it to a local file"),
+    row(Any, Resource(ResourceError::Sync), GstErrorKind::Io, "written data may not be on the disk", "check the disk"),
+    row(Any, Resource(ResourceError::Close), GstErrorKind::Io, "closing has failed", "check the device or the disk"),
     row(
-        ElementMatch::Any,
-        Resource(ResourceError::Seek),
-        "it cannot be read from another place",
-        "copy it to a local file",
+        Any,
+        Resource(ResourceError::Settings),
+        GstErrorKind::Settings,
+        "the device refuses these settings",
+        "select other settings",
     ),
-    row(ElementMatch::Any, Resource(ResourceError::Sync), "what was written may not be on the disk", "check the disk"),
     row(
-        ElementMatch::Any,
-        Resource(ResourceError::Close),
-        "it was not closed properly",
-        "check the device or the disk",
-    ),
-    row(ElementMatch::Any, Resource(ResourceError::Settings), "the device refuses these settings", "choose other ones"),
-    row(
-        ElementMatch::Any,
+        Any,
         Resource(ResourceError::NoSpaceLeft),
+        GstErrorKind::DiskFull,
         "the disk is full",
-        "make room, or set stream.record.min_free",
+        "free disk space, or set stream.record.min_free",
     ),
-    row(ElementMatch::Any, Resource(ResourceError::TooLazy), "an element does not say what failed", ""),
-    row(ElementMatch::Any, Resource(ResourceError::Failed), "a resource has failed", ""),
     row(
-        ElementMatch::Any,
+        Any,
+        Resource(ResourceError::TooLazy),
+        GstErrorKind::Other,
+        "a GStreamer element has failed without a reason",
+        "",
+    ),
+    row(Any, Resource(ResourceError::Failed), GstErrorKind::Other, "a file, device or connection has failed", ""),
+    row(
+        Any,
         Stream(StreamError::TypeNotFound),
-        "it is not video in a format that GStreamer knows",
+        GstErrorKind::UnsupportedFormat,
+        "it is not video, or GStreamer does not support its format",
         "check the address",
     ),
     row(
-        ElementMatch::Any,
+        Any,
         Stream(StreamError::WrongType),
-        "it is not video in a format that GStreamer knows",
+        GstErrorKind::UnsupportedFormat,
+        "it is not video, or GStreamer does not support its format",
         "check the address",
     ),
-    row(ElementMatch::Any, Stream(StreamError::CodecNotFound), "GStreamer has no decoder for it", CODECS),
-    row(ElementMatch::Any, Stream(StreamError::NotImplemented), "GStreamer has no decoder for this kind of it", CODECS),
     row(
-        ElementMatch::Any,
-        Stream(StreamError::Decode),
-        "the video is damaged, or its decoder does not know this kind",
+        Any,
+        Stream(StreamError::CodecNotFound),
+        GstErrorKind::UnsupportedFormat,
+        "GStreamer has no decoder for this format",
         CODECS,
     ),
     row(
-        ElementMatch::Any,
+        Any,
+        Stream(StreamError::NotImplemented),
+        GstErrorKind::UnsupportedFormat,
+        "GStreamer has no decoder for this variant of the format",
+        CODECS,
+    ),
+    row(
+        Any,
+        Stream(StreamError::Decode),
+        GstErrorKind::Damaged,
+        "the video is damaged, or the decoder does not support it",
+        CODECS,
+    ),
+    row(
+        Any,
         Stream(StreamError::Demux),
+        GstErrorKind::Damaged,
         "the file or stream is damaged",
         "try another one, or copy it again",
     ),
     row(
-        ElementMatch::Any,
+        Any,
         Stream(StreamError::Mux),
-        "this video does not fit the output's format",
-        "choose another format",
+        GstErrorKind::UnsupportedFormat,
+        "the output's format does not support this video",
+        "select another format",
     ),
     row(
-        ElementMatch::Any,
+        Any,
         Stream(StreamError::Encode),
+        GstErrorKind::EncoderFailed,
         "the encoder has failed",
-        "choose another one (encode.encoder)",
+        "select another one (encode.encoder)",
     ),
-    row(ElementMatch::Any, Stream(StreamError::Format), "the video's format does not fit", ""),
     row(
-        ElementMatch::Any,
+        Any,
+        Stream(StreamError::Format),
+        GstErrorKind::UnsupportedFormat,
+        "the format of the video is not supported",
+        "",
+    ),
+    row(
+        Any,
         Stream(StreamError::Decrypt),
+        GstErrorKind::Encrypted,
         "the stream is encrypted",
-        "turn encryption off, or give its passphrase",
+        "turn encryption off, or set its passphrase",
     ),
     row(
-        ElementMatch::Any,
+        Any,
         Stream(StreamError::DecryptNokey),
+        GstErrorKind::Encrypted,
         "the stream is encrypted",
-        "turn encryption off, or give its passphrase",
+        "turn encryption off, or set its passphrase",
     ),
-    row(ElementMatch::Any, Stream(StreamError::TooLazy), "an element does not say what failed", ""),
-    row(ElementMatch::Any, Stream(StreamError::Failed), "the stream has failed", ""),
-    row(ElementMatch::Any, Core(CoreError::MissingPlugin), "a GStreamer plug-in is missing", INSTALLATION),
-    row(ElementMatch::Any, Core(CoreError::Negotiation), "two elements know no common format", ""),
-    row(ElementMatch::Any, Core(CoreError::Disabled), "this build of GStreamer lacks it", INSTALLATION),
-    row(ElementMatch::Any, Library(LibraryError::Init), "a library does not start", INSTALLATION),
-    row(ElementMatch::Any, Library(LibraryError::Settings), "a library refuses these settings", ""),
-    row(ElementMatch::Any, Library(LibraryError::Encode), "a library cannot encode this", ""),
+    row(Any, Stream(StreamError::TooLazy), GstErrorKind::Other, "a GStreamer element has failed without a reason", ""),
+    row(Any, Stream(StreamError::Failed), GstErrorKind::Other, "the stream has failed", ""),
+    row(
+        Any,
+        Core(CoreError::MissingPlugin),
+        GstErrorKind::MissingPlugin,
+        "a GStreamer plug-in is missing",
+        INSTALLATION,
+    ),
+    row(
+        Any,
+        Core(CoreError::Negotiation),
+        GstErrorKind::UnsupportedFormat,
+        "two GStreamer elements have no common format",
+        "",
+    ),
+    row(
+        Any,
+        Core(CoreError::Disabled),
+        GstErrorKind::MissingPlugin,
+        "this build of GStreamer lacks a feature",
+        INSTALLATION,
+    ),
+    row(Any, Library(LibraryError::Init), GstErrorKind::Other, "a library cannot be initialised", INSTALLATION),
+    row(Any, Library(LibraryError::Settings), GstErrorKind::Settings, "a library refuses these settings", ""),
+    row(Any, Library(LibraryError::Encode), GstErrorKind::EncoderFailed, "a library cannot encode this video", ""),
 ];
 
-/// An error message as one line: what it means, GStreamer's words for it, and what to do. The debug text is
+/// Explains an error message in one line: cause, remedy and GStreamer's own text. GStreamer's debug text has the form
 /// `file.c(line): function (): path:\ndetail`.
 pub fn describe(error: &gst::message::Error) -> GstError {
     let cause = error.error();
@@ -249,15 +360,15 @@ pub fn describe(error: &gst::message::Error) -> GstError {
         _ => String::new(),
     };
     if let Some(shortage) = descriptor_shortage() {
-        return GstError::new(format!("{shortage}: {message}{detail}"));
+        return GstError::of(GstErrorKind::NoDescriptors, format!("{shortage}: {message}{detail}"));
     }
     let element = error.src().and_then(|source| source.downcast_ref::<gst::Element>());
     match explain(element, &cause, status(error), error.debug().as_deref().unwrap_or_default()) {
         Some(row) => {
-            let words = format!("{message}{detail}");
-            // Found by another element's debug text: the words of the element that reports it name a wrong cause.
-            let message = if row.debug.is_empty() { format!("{}: {words}", row.text()) } else { row.text() };
-            GstError { message, words, kind: row.kind }
+            let detail = format!("{message}{detail}");
+            // When the row matched the debug text of another element, the text of the reporting one names a wrong cause.
+            let message = if row.debug.is_empty() { format!("{}: {detail}", row.text()) } else { row.text() };
+            GstError { message, detail, kind: row.kind }
         }
         None => GstError::new(format!("{message}{detail}")),
     }
@@ -275,9 +386,9 @@ fn explain(
     let code = code(error);
     TABLE.iter().find(|row| {
         let by = match row.by {
-            ElementMatch::Any => true,
-            ElementMatch::Network => is_network,
-            ElementMatch::Factory(wanted) => name.as_deref() == Some(wanted),
+            Any => true,
+            Network => is_network,
+            Factory(wanted) => name.as_deref() == Some(wanted),
         };
         by && row.code.is_none_or(|wanted| Some(wanted) == code)
             && row.status.is_none_or(|wanted| Some(wanted) == status)
@@ -292,13 +403,13 @@ fn code(error: &gst::glib::Error) -> Option<Code> {
         .or_else(|| error.kind().map(Stream))
 }
 
-/// Of the answer that an error is about, which `rtspsrc` and `souphttpsrc` note.
+/// The status of the response that caused an error; `rtspsrc` and `souphttpsrc` add it to the details.
 fn status(error: &gst::message::Error) -> Option<u32> {
     let details = error.details()?;
     ["rtsp-status-code", "http-status-code"].iter().find_map(|name| details.get::<u32>(*name).ok())
 }
 
-/// Whether an error can come from a plug-in that is not installed.
+/// Whether a missing plug-in can be the cause of an error.
 pub(super) fn is_missing_plugin(error: &gst::glib::Error) -> bool {
     matches!(
         code(error),
@@ -314,7 +425,7 @@ pub(super) fn is_missing_plugin(error: &gst::glib::Error) -> bool {
     )
 }
 
-/// That no more files can be opened, where that is so: then nothing else that fails has the cause that it names.
+/// The cause and the remedy if no more files can be opened; an error then has this cause, whatever it reports.
 pub(super) fn descriptor_shortage() -> Option<String> {
     match std::fs::File::open("/dev/null").map_err(|error| error.raw_os_error()) {
         Err(Some(libc::EMFILE)) => Some(
@@ -334,19 +445,19 @@ mod tests {
 
     fn error_of(code: Option<Code>) -> gst::glib::Error {
         match code {
-            Some(Core(code)) => gst::glib::Error::new(code, "its own words"),
-            Some(Library(code)) => gst::glib::Error::new(code, "its own words"),
-            Some(Resource(code)) => gst::glib::Error::new(code, "its own words"),
-            Some(Stream(code)) => gst::glib::Error::new(code, "its own words"),
-            None => gst::glib::Error::new(ResourceError::Read, "its own words"),
+            Some(Core(code)) => gst::glib::Error::new(code, "its own text"),
+            Some(Library(code)) => gst::glib::Error::new(code, "its own text"),
+            Some(Resource(code)) => gst::glib::Error::new(code, "its own text"),
+            Some(Stream(code)) => gst::glib::Error::new(code, "its own text"),
+            None => gst::glib::Error::new(ResourceError::Read, "its own text"),
         }
     }
 
     fn message(by: ElementMatch, error: &gst::glib::Error, status: Option<u32>, inner: &str) -> GstError {
         let factory = match by {
-            ElementMatch::Any => "identity",
-            ElementMatch::Network => "souphttpsrc",
-            ElementMatch::Factory(name) => name,
+            Any => "identity",
+            Network => "souphttpsrc",
+            Factory(name) => name,
         };
         let source = super::super::make(factory).unwrap();
         let debug = format!("gstx.c(1): gst_x (): /GstPipeline:p/GstX:x:\ndetail of it{inner}");
@@ -360,47 +471,52 @@ mod tests {
         describe(error)
     }
 
-    /// No row is hidden by another one before it, and all say what, why and what to do.
+    /// No row is shadowed by one before it, and GStreamer's text follows each explanation.
     #[test]
     fn every_row_explains_its_error() {
         super::super::init().unwrap();
         for row in TABLE {
             let shown = message(row.by, &error_of(row.code), row.status, row.debug);
-            // A row that is found by another element's text leaves out the words of the one that reports it.
+            // A row that matches the debug text of another element omits the text of the reporting one.
             let wanted = match row.debug {
-                "" => format!("{}: its own words (detail of it)", row.text()),
+                "" => format!("{}: its own text (detail of it)", row.text()),
                 _ => row.text(),
             };
             assert_eq!((shown.message, shown.kind), (wanted, row.kind), "{:?} {:?} {:?}", row.by, row.code, row.status);
         }
     }
 
-    /// The right cause, by hand: what users met.
+    /// Errors that users reported, with the kind that each must have and a part of its remedy.
     #[test]
-    fn causes_are_the_right_ones() {
+    fn errors_of_cameras_have_the_right_kind_and_remedy() {
+        use GstErrorKind::{
+            Busy, CannotOpen, DiskFull, Forbidden, NotFound, TransportRefused, Unauthorized, Unreachable,
+            UnsupportedFormat,
+        };
         super::super::init().unwrap();
-        let rtsp = ElementMatch::Factory("rtspsrc");
-        let http = ElementMatch::Factory("souphttpsrc");
-        for (by, code, status, part) in [
-            (rtsp, Stream(StreamError::CodecNotFound), None, "transport = \"udp\""),
-            (ElementMatch::Any, Stream(StreamError::CodecNotFound), None, "gstreamer1.0-libav"),
-            (rtsp, Resource(ResourceError::Read), Some(503), "serves no more viewers"),
-            (rtsp, Resource(ResourceError::Read), Some(453), "bandwidth"),
-            (rtsp, Resource(ResourceError::Read), Some(403), "may not see this stream"),
-            (rtsp, Resource(ResourceError::NotAuthorized), Some(401), "user or password is refused"),
-            (rtsp, Resource(ResourceError::NotFound), Some(404), "check the path"),
-            (http, Resource(ResourceError::NotAuthorized), None, "user or password is refused"),
-            (http, Stream(StreamError::Failed), None, "nothing answers"),
-            (ElementMatch::Any, Resource(ResourceError::NoSpaceLeft), None, "the disk is full"),
-            (ElementMatch::Factory("filesink"), Resource(ResourceError::OpenWrite), None, "its permissions"),
+        let rtsp = Factory("rtspsrc");
+        let http = Factory("souphttpsrc");
+        for (by, code, status, kind, remedy) in [
+            (rtsp, Stream(StreamError::CodecNotFound), None, TransportRefused, "transport = \"udp\""),
+            (Any, Stream(StreamError::CodecNotFound), None, UnsupportedFormat, "gstreamer1.0-libav"),
+            (rtsp, Resource(ResourceError::Read), Some(503), Busy, "close another viewer"),
+            (rtsp, Resource(ResourceError::Read), Some(453), Busy, "bandwidth"),
+            (rtsp, Resource(ResourceError::Read), Some(403), Forbidden, "give the user that right"),
+            (rtsp, Resource(ResourceError::NotAuthorized), Some(401), Unauthorized, "password_file"),
+            (rtsp, Resource(ResourceError::NotFound), Some(404), NotFound, "check the path"),
+            (http, Resource(ResourceError::NotAuthorized), None, Forbidden, "password_file"),
+            (http, Stream(StreamError::Failed), None, Unreachable, "switched on"),
+            (Any, Resource(ResourceError::NoSpaceLeft), None, DiskFull, "min_free"),
+            (Factory("filesink"), Resource(ResourceError::OpenWrite), None, CannotOpen, "its permissions"),
         ] {
-            let shown = message(by, &error_of(Some(code)), status, "").message;
-            assert!(shown.contains(part), "{code:?} {status:?}: {shown}");
+            let error = message(by, &error_of(Some(code)), status, "");
+            assert_eq!(error.kind, kind, "{code:?} {status:?}: {error}");
+            assert!(error.message.contains(remedy), "{code:?} {status:?}: {error}");
         }
     }
 
     #[test]
-    fn a_plugin_is_missing_only_where_one_can_be() {
+    fn a_missing_plugin_is_assumed_only_for_errors_that_one_can_cause() {
         for (code, missing) in [
             (Core(CoreError::MissingPlugin), true),
             (Stream(StreamError::CodecNotFound), true),

@@ -134,7 +134,7 @@ fn report(app: &App, overlay: &OverlayConfig, made: Option<ChangeOutcome>) -> Ov
 )]
 pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {
     let stream = named.stream();
-    let mask = stream.display.mask().filter(|_| !stream.status.state().is_dark()).ok_or_else(|| {
+    let mask = stream.display.mask().filter(|_| !stream.status.state().shows_slate()).ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("there is no mask of {} now", stream.status.name))
     })?;
     let failed = |error: &dyn std::fmt::Display| {

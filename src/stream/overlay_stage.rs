@@ -375,7 +375,7 @@ impl OverlayStage {
         let age = self.last.as_ref().map(|last| last.captured_at.elapsed());
         // A loss that the next keyframe mends at once is not worth a word in the picture.
         let brief = condition.state == StreamState::AwaitsKeyframe && age.is_some_and(|age| age < BRIEF);
-        if !condition.state.is_dark() || brief || self.pace == Pace::File || !due || !self.output.wanted() {
+        if !condition.state.shows_slate() || brief || self.pace == Pace::File || !due || !self.output.wanted() {
             return;
         }
         if self.last_slate.is_none() {

@@ -163,8 +163,11 @@ impl Supervisor {
                 SourceEnd::Ended => format!("{source}: the source ended the stream"),
                 SourceEnd::Failed(reason) | SourceEnd::HeldUp(reason) => {
                     // A connection that has brought frames was none that is refused.
-                    let refusal =
-                        if flow.0.is_none() { self.source.reachability().and_then(|it| it.refusal()) } else { None };
+                    let refusal = if flow.0.is_none() {
+                        self.source.reachability().and_then(|it| it.connect_error())
+                    } else {
+                        None
+                    };
                     format!("{source}: {}", refusal.unwrap_or(reason))
                 }
             };
@@ -194,7 +197,7 @@ impl Supervisor {
     /// Waits, and lets it be known that somebody does; no longer than until a source that is away returns.
     fn pause(&self, pause: Duration) -> PauseEnd {
         let until = Instant::now() + pause;
-        let place = self.source.reachability().filter(|place| !place.is_there());
+        let place = self.source.reachability().filter(|place| !place.is_reachable());
         loop {
             self.status.beat();
             let left = until.saturating_duration_since(Instant::now());
@@ -204,7 +207,7 @@ impl Supervisor {
             if left.is_zero() {
                 return PauseEnd::Over;
             }
-            if place.as_ref().is_some_and(Reachability::is_there) {
+            if place.as_ref().is_some_and(Reachability::is_reachable) {
                 return PauseEnd::Returned;
             }
         }
@@ -220,7 +223,7 @@ impl Supervisor {
     fn run_once(&self, seq: &mut u64, flow: &mut ConnectionSpan) -> SourceEnd {
         let mut capture = match self.source.open() {
             Ok(capture) => capture,
-            Err(error) => return SourceEnd::Failed(error.0),
+            Err(error) => return SourceEnd::Failed(error.to_string()),
         };
         let mut waiting = SourceWait::default();
         let mut behind = None;
@@ -296,8 +299,8 @@ impl Supervisor {
                     }
                     return SourceEnd::Ended;
                 }
-                Err(error) if waiting.held_up && announced => return SourceEnd::HeldUp(error.0),
-                Err(error) => return SourceEnd::Failed(error.0),
+                Err(error) if waiting.held_up && announced => return SourceEnd::HeldUp(error.to_string()),
+                Err(error) => return SourceEnd::Failed(error.to_string()),
             }
         }
         SourceEnd::Stopped
@@ -306,15 +309,15 @@ impl Supervisor {
     /// Says that a keyframe is waited for. The end of the connection, when data stays away as well, or the keyframe too
     /// long.
     fn await_keyframe(&self, wait: KeyframeWait) -> Option<SourceEnd> {
-        if wait.silent > self.silence_timeout {
-            return Some(SourceEnd::Failed(format!("no data for {:.1} s", wait.silent.as_secs_f64())));
+        if wait.since_data > self.silence_timeout {
+            return Some(SourceEnd::Failed(format!("no data for {:.1} s", wait.since_data.as_secs_f64())));
         }
         let source = self.source.label();
         self.status.set_awaits_keyframe(format!(
             "{source}: it sends video, but no keyframe yet, without which it cannot be decoded; where this takes long, set \
              the camera's keyframe interval (I-frame interval, GOP) to a few seconds"
         ));
-        (wait.lasting > KEYFRAME_LIMIT).then(|| {
+        (wait.elapsed > KEYFRAME_LIMIT).then(|| {
             let limit = KEYFRAME_LIMIT.as_secs();
             SourceEnd::Failed(format!(
                 "no keyframe within {limit} s; set the camera's keyframe interval to a few seconds"
@@ -341,7 +344,7 @@ impl Supervisor {
 
     /// Queues `item`. A supervisor that waits for room, as that of a file does, is alive.
     fn hand_on<T>(&self, queue: &Sender<T>, item: T) -> Result<Option<T>, SendError<T>> {
-        queue.send_patiently(item, BEAT, || self.status.beat())
+        queue.send_blocking(item, BEAT, || self.status.beat())
     }
 
     /// Enters the frame in the ledger and queues it; false when nobody takes frames any more.

@@ -265,7 +265,7 @@ fn idle_rtsp_connections_leave_descriptors_for_the_service() {
     drop(silent);
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("no more than 256 files and connections can be open"), "{log}");
+    assert!(log.contains("limit of open files is low: 256 files and connections can be open"), "{log}");
     assert!(log.contains("RTSP connections that play nothing give way to others"), "{log}");
 }
 

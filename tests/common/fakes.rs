@@ -11,6 +11,7 @@ use maskcast::base::timing::Elapsed;
 use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
 use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
 use maskcast::frame::{Frame, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
+use maskcast::gst::GstError;
 use maskcast::publish::{Accepted, CaptureTime, Output, OutputError, Paint};
 use maskcast::segment::pool::{Factory, Pool, WorkerSpec};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
@@ -137,14 +138,14 @@ impl Capture for ScriptedCapture {
             }
             Some(Step::NoKeyframe(millis)) => {
                 let began = *self.waiting_since.get_or_insert_with(Instant::now);
-                let lasting = began.elapsed();
-                if lasting < Duration::from_millis(millis) {
+                let elapsed = began.elapsed();
+                if elapsed < Duration::from_millis(millis) {
                     self.script.push_front(Step::NoKeyframe(millis));
                 }
                 let _ = crossbeam_channel::after(patience).recv();
-                Ok(Captured::NoKeyframe(KeyframeWait { lasting, silent: Duration::ZERO }))
+                Ok(Captured::NoKeyframe(KeyframeWait { elapsed, since_data: Duration::ZERO }))
             }
-            Some(Step::Fail(why)) => Err(SourceError(why.into())),
+            Some(Step::Fail(why)) => Err(SourceError::GStreamer(GstError::new(why))),
             Some(Step::Panic) => panic!("the source panics on purpose"),
         }
     }

@@ -57,7 +57,7 @@ pub struct InferenceQueue {
 impl InferenceQueue {
     pub fn new(status: Arc<Status>, requests: Receiver<Request>, output: InferenceOutput) -> Self {
         let room = match &output {
-            InferenceOutput::Matched(overlay) => overlay.room(),
+            InferenceOutput::Matched(overlay) => overlay.blocking_half(),
             InferenceOutput::Newest(_) => None,
         };
         InferenceQueue { status, requests, output: Mutex::new(output), room }

@@ -118,7 +118,7 @@ fn a_lane_whose_overlay_has_ended_closes() {
     std::thread::spawn(move || {
         // Frames that the workers take out of the lane make room for a few more; only a closed lane refuses one.
         let refused = (4..).any(|seq| {
-            let sent = requests.send_patiently(request(&source, seq), Duration::from_millis(1), || {
+            let sent = requests.send_blocking(request(&source, seq), Duration::from_millis(1), || {
                 let _ = waits.try_send(());
             });
             sent.is_err()
