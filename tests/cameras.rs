@@ -1,4 +1,4 @@
-//! RTSP cameras that go away, come back, and ask who is there.
+//! RTSP cameras that fail and return, and that require a password.
 
 mod common;
 
@@ -10,21 +10,21 @@ use common::rtsp::{Camera, Viewer};
 use common::service::{Service, folder, write_config, write_config_at};
 
 #[test]
-fn a_camera_that_dies_is_offline_and_comes_back() {
-    // The camera is a Maskcast of its own.
-    let far = folder();
-    let picture = "[[stream]]\nname = \"red\"\nsource = \"test://red?width=320&height=240&fps=15\"\n\
+fn a_stream_is_offline_while_its_camera_is_down() {
+    // The camera is another instance of Maskcast.
+    let camera_folder = folder();
+    let camera_stream = "[[stream]]\nname = \"red\"\nsource = \"test://red?width=320&height=240&fps=15\"\n\
                    overlay.legend = false\n";
-    let camera = Service::ready(far.path(), picture);
+    let camera = Service::ready(camera_folder.path(), camera_stream);
     let address = camera.rtsp.trim_start_matches("rtsp://").trim_end_matches('/').to_string();
-    let near = folder();
+    let service_folder = folder();
     let stream = |transport: &str| {
         format!(
             "[[stream]]\nname = \"{transport}\"\nsource = \"rtsp://{address}/red\"\ntransport = \"{transport}\"\n\
              silence_timeout = \"2s\"\noverlay.legend = false\n"
         )
     };
-    let service = Service::ready(near.path(), &(stream("tcp") + &stream("udp")));
+    let service = Service::ready(service_folder.path(), &(stream("tcp") + &stream("udp")));
     for name in ["tcp", "udp"] {
         service.until_state(name, "live");
         service.until_published(name, 30);
@@ -32,7 +32,7 @@ fn a_camera_that_dies_is_offline_and_comes_back() {
         assert_eq!((&stream["width"], &stream["height"]), (&320.into(), &240.into()));
     }
     let mut viewer = Viewer::play(&service.rtsp("tcp"), "tcp", (320, 240));
-    // The corner is free of text; what is grey there is the picture that says OFFLINE.
+    // The corner has no text: it is grey on the slate, which shows OFFLINE.
     let is_grey = |viewer: &mut Viewer| {
         let pixel = viewer.next().at(8, 232);
         pixel.iter().max().unwrap() - pixel.iter().min().unwrap() < 24
@@ -47,20 +47,20 @@ fn a_camera_that_dies_is_offline_and_comes_back() {
         assert!(stream["reason"].as_str().is_some_and(|reason| reason.contains(&address)), "{stream}");
     }
     while !is_grey(&mut viewer) {
-        assert!(killed.elapsed() < DEADLINE, "the viewer sees no picture that says OFFLINE");
+        assert!(killed.elapsed() < DEADLINE, "the viewer does not see the slate");
     }
 
     let before = ["tcp", "udp"].map(|name| service.published(name));
-    let config = write_config_at(far.path(), "127.0.0.1:0", &address, picture);
+    let config = write_config_at(camera_folder.path(), "127.0.0.1:0", &address, camera_stream);
     let _camera = Service::run(&config, &[]);
     for (name, before) in ["tcp", "udp"].into_iter().zip(before) {
         service.until_state(name, "live");
         service.until_published(name, before + 15);
     }
-    // The same viewer goes on watching.
+    // The same viewer sees frames of the camera again.
     let back = Instant::now();
     while is_grey(&mut viewer) {
-        assert!(back.elapsed() < DEADLINE, "the viewer still sees the picture that says OFFLINE");
+        assert!(back.elapsed() < DEADLINE, "the viewer still sees the slate");
     }
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
@@ -68,7 +68,7 @@ fn a_camera_that_dies_is_offline_and_comes_back() {
 }
 
 #[test]
-fn a_camera_that_asks_for_a_password_gets_the_right_one_only() {
+fn a_camera_with_a_password_is_live_only_with_the_right_one() {
     const RIGHT: &str = "right@pass:word/1";
     const WRONG: &str = "WRONG-OSSIFRAGE";
     let camera = Camera::locked("viewer", RIGHT);

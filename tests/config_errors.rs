@@ -1,5 +1,5 @@
-//! All errors of a configuration are reported at once, each in a line with its key; exit code 78. And the JSON Schema and the
-//! documentation of the configuration.
+//! Errors of a configuration: all are reported at once, each in a line with its key, with exit code 78.
+//! Also the JSON Schema and the documentation of the configuration.
 
 mod common;
 
@@ -10,8 +10,8 @@ use common::service::{folder, write_config};
 use jsonschema::Validator;
 use serde_json::Value as Json;
 
-/// `maskcast run` and `maskcast check` must report the same.
-fn both(config: &Path) -> [Ended; 2] {
+/// Runs `maskcast run` and `maskcast check`, which must report the same errors.
+fn run_and_check(config: &Path) -> [Ended; 2] {
     ["run", "check"].map(|command| run(maskcast().arg(command).arg(config)))
 }
 
@@ -59,7 +59,7 @@ dir = 7
         "stream[2].source",
         "stream[2].record.dir",
     ];
-    for ended in both(&config) {
+    for ended in run_and_check(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
         let lines: Vec<&str> = ended.stderr.lines().collect();
         assert_eq!(lines.len(), keys.len(), "{}", ended.stderr);
@@ -71,30 +71,30 @@ dir = 7
 }
 
 #[test]
-fn a_file_that_is_not_toml_or_not_there_is_named() {
+fn the_error_of_an_invalid_or_missing_file_names_it() {
     let folder = folder();
     let config = folder.path().join("broken.toml");
     std::fs::write(&config, "[model\npath = 1\n").unwrap();
-    for ended in both(&config) {
+    for ended in run_and_check(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
         assert!(ended.stderr.lines().all(|line| line.contains("broken.toml:1:")), "{}", ended.stderr);
     }
-    for ended in both(&folder.path().join("missing.toml")) {
+    for ended in run_and_check(&folder.path().join("missing.toml")) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
         assert!(ended.stderr.contains("missing.toml") && ended.stderr.lines().count() == 1, "{}", ended.stderr);
     }
 }
 
 #[test]
-fn a_label_that_the_model_does_not_have_is_named_with_its_key() {
+fn the_error_of_a_label_that_the_model_lacks_names_its_key() {
     let folder = folder();
     let config = write_config(
         folder.path(),
         "[[stream]]\nname = \"gate\"\nsource = \"test://ball\"\noverlay = { hide = [\"gren\"], colors = { sky = \"#0000ff\" } }\n",
     );
-    for ended in both(&config) {
+    for ended in run_and_check(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
-        // A run has logged by then where it listens.
+        // `maskcast run` has logged its addresses before.
         let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("maskcast: ")).collect();
         assert_eq!(lines.len(), 2, "{}", ended.stderr);
         for (key, words) in
@@ -107,7 +107,7 @@ fn a_label_that_the_model_does_not_have_is_named_with_its_key() {
 }
 
 #[test]
-fn check_also_reports_what_a_run_would_find_out_later() {
+fn check_reports_errors_that_a_run_detects_later() {
     let folder = folder();
     let stream = |name: &str, more: &str| format!("[[stream]]\nname = \"{name}\"\n{more}\n");
     let ball = |more: &str| format!("source = \"test://ball\"\n{more}");
@@ -128,18 +128,18 @@ fn check_also_reports_what_a_run_would_find_out_later() {
         assert!(line.contains(&format!(" {key}: ")) && line.contains(words), "{key}: {line}");
     }
 
-    // The service would run, and not record.
+    // The service would run without recording.
     let config = write_config(folder.path(), &stream("gate", &ball("record.dir = \"/proc/nonsense\"")));
     let ended = run(maskcast().arg("check").arg(&config));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let report = String::from_utf8_lossy(&ended.stdout);
+    let stdout = String::from_utf8_lossy(&ended.stdout);
     assert!(
-        report.contains("see the warning") && report.contains("stream[gate].record.dir: /proc/nonsense cannot"),
-        "{report}"
+        stdout.contains("see the warning") && stdout.contains("stream[gate].record.dir: /proc/nonsense cannot"),
+        "{stdout}"
     );
 
     std::fs::write(&config, "[[stream]]\nname = \"a\"\nname = \"b\"\nsource = \"test://\"\n").unwrap();
-    for ended in both(&config) {
+    for ended in run_and_check(&config) {
         assert!(ended.stderr.contains("maskcast.toml:3: name is given twice"), "{}", ended.stderr);
     }
 }
@@ -151,9 +151,9 @@ fn a_damaged_model_is_a_configuration_error() {
     let model = folder.path().join("channels.onnx");
     let bytes = std::fs::read(&model).unwrap();
     std::fs::write(&model, &bytes[..bytes.len() / 2]).unwrap();
-    for ended in both(&config) {
+    for ended in run_and_check(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
-        // Before the model is loaded, the log has the addresses of the service.
+        // `maskcast run` has logged its addresses before.
         let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("maskcast: ")).collect();
         assert_eq!(lines.len(), 1, "{}", ended.stderr);
         assert!(lines[0].contains("model.path: ") && lines[0].contains("channels.onnx"), "{}", ended.stderr);
@@ -161,7 +161,7 @@ fn a_damaged_model_is_a_configuration_error() {
 }
 
 #[test]
-fn a_log_filter_that_is_none_is_wrong_use() {
+fn an_invalid_log_filter_has_exit_code_2() {
     for command in [["doctor", "--json"], ["model", "show"]] {
         let ended = run(maskcast().args(command).arg("x").env("MASKCAST_LOG", "maskcast=loud=very"));
         assert_eq!(ended.code, Some(2), "{}", ended.stderr);
@@ -170,21 +170,21 @@ fn a_log_filter_that_is_none_is_wrong_use() {
 }
 
 #[test]
-fn wrong_use_is_exit_code_2_and_help_is_not_an_error() {
-    for wrong in [&["run"][..], &["walk"], &["run", "a.toml", "b.toml"], &["segment", "a.mp4"], &[]] {
-        let ended = run(maskcast().args(wrong));
-        assert_eq!(ended.code, Some(2), "{wrong:?}: {}", ended.stderr);
+fn invalid_arguments_have_exit_code_2_and_help_has_0() {
+    for invalid in [&["run"][..], &["walk"], &["run", "a.toml", "b.toml"], &["segment", "a.mp4"], &[]] {
+        let ended = run(maskcast().args(invalid));
+        assert_eq!(ended.code, Some(2), "{invalid:?}: {}", ended.stderr);
     }
-    for right in [&["--help"][..], &["--version"], &["run", "--help"], &["segment", "--help"], &["completions", "bash"]]
+    for valid in [&["--help"][..], &["--version"], &["run", "--help"], &["segment", "--help"], &["completions", "bash"]]
     {
-        let ended = run(maskcast().args(right));
-        assert!(ended.code == Some(0) && ended.stderr.is_empty() && !ended.stdout.is_empty(), "{right:?}: {ended:?}");
+        let ended = run(maskcast().args(valid));
+        assert!(ended.code == Some(0) && ended.stderr.is_empty() && !ended.stdout.is_empty(), "{valid:?}: {ended:?}");
     }
 }
 
-/// The configurations in `pipelines/` are valid, the demo's with the clip that it plays.
+/// The configurations in `pipelines/`; that of the demo needs its clip.
 #[test]
-fn the_examples_are_good() {
+fn the_example_configurations_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clip = root.join(".demo/vtest.avi");
     assert!(clip.is_file(), "{} is missing: run `make setup-test`", clip.display());
@@ -204,9 +204,9 @@ fn the_examples_are_good() {
     assert!(seen >= 4, "{seen} examples");
 }
 
-/// As before `make demo` has fetched the clip.
+/// The state before `make demo` has downloaded the clip.
 #[test]
-fn the_demo_without_its_clip_names_the_missing_file() {
+fn the_error_of_the_demo_without_its_clip_names_the_file() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/demo.toml");
     let text = std::fs::read_to_string(demo).unwrap();
     let folder = folder();

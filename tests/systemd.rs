@@ -250,5 +250,5 @@ fn a_run_loop_that_hangs_gives_no_sign_of_life_and_the_forced_end_is_a_failure()
     });
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("the service has not stopped within 4.8 s: the process is ended"), "{log}");
+    assert!(log.contains("service has not stopped within 4.8 s: the process exits now"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! Keyframes, times and ends of sources, with real files, decoders and cameras.
+//! Keyframes, timestamps and ends of sources, with real files, decoders and cameras.
 
 mod common;
 
@@ -15,7 +15,7 @@ use maskcast::capture::{Capture, Captured, CapturedFrame, GstSource, Source};
 use maskcast::config::SourceSpec;
 use serde_json::Value;
 
-/// Encodes `source`, a description of ffmpeg's `lavfi`, with `arguments`.
+/// Encodes `source`, a filter graph of ffmpeg's `lavfi`, with `arguments`.
 fn encode(path: &Path, source: &str, arguments: &[&str]) {
     let mut all = vec!["-f", "lavfi", "-i", source];
     all.extend(arguments);
@@ -29,7 +29,7 @@ fn open(source: &str, looped: bool) -> Box<dyn Capture> {
     GstSource::new(spec).open().unwrap()
 }
 
-/// The next frame, within the time that a hanging test is given; `None` at the end.
+/// The next frame; `None` at the end. Panics when none comes within [`DEADLINE`].
 fn next(capture: &mut dyn Capture) -> Option<CapturedFrame> {
     let deadline = Instant::now() + DEADLINE;
     while Instant::now() < deadline {
@@ -42,22 +42,22 @@ fn next(capture: &mut dyn Capture) -> Option<CapturedFrame> {
     panic!("no frame within {DEADLINE:?}");
 }
 
-/// All frames of a source that ends: time in milliseconds, and a digest of the luma.
-fn pictures(source: &str) -> Vec<(u128, u64)> {
+/// All frames of a source that ends: timestamp in milliseconds, and a hash of the luma plane.
+fn all_frames(source: &str) -> Vec<(u128, u64)> {
     let mut capture = open(source, false);
     let mut all = Vec::new();
     while let Some(frame) = next(&mut *capture) {
-        let picture = frame.pixels.image();
-        let (luma, mut digest) = (picture.planes[0], DefaultHasher::new());
-        for row in luma.data.chunks(luma.stride).take(picture.info.height) {
-            row[..picture.info.width].hash(&mut digest);
+        let image = frame.pixels.image();
+        let (luma, mut digest) = (image.planes[0], DefaultHasher::new());
+        for row in luma.data.chunks(luma.stride).take(image.info.height) {
+            row[..image.info.width].hash(&mut digest);
         }
         all.push((frame.pts.as_millis(), digest.finish()));
     }
     all
 }
 
-/// Annex-B units with their start codes.
+/// The NAL units of a byte stream (H.264, Annex B), with their start codes.
 fn units(stream: &[u8]) -> Vec<&[u8]> {
     let starts: Vec<usize> = (0..stream.len() - 3).filter(|&at| stream[at..at + 3] == [0, 0, 1]).collect();
     let ends = starts[1..].iter().copied().chain([stream.len()]);
@@ -65,7 +65,7 @@ fn units(stream: &[u8]) -> Vec<&[u8]> {
 }
 
 #[test]
-fn what_comes_before_the_first_keyframe_is_not_shown() {
+fn frames_before_the_first_keyframe_are_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, cut) = (folder.path().join("whole.h264"), folder.path().join("cut.h264"));
     let arguments =
@@ -73,21 +73,21 @@ fn what_comes_before_the_first_keyframe_is_not_shown() {
     encode(&whole, "testsrc2=s=320x240:r=25", &arguments);
     let bytes = std::fs::read(&whole).unwrap();
     let first_keyframe = units(&bytes).iter().position(|unit| unit[3] & 31 == 5).unwrap();
-    // The same stream, joined after its first keyframe; the parameters are known.
+    // The same stream without its first keyframe, and with its parameter sets.
     let kept = units(&bytes).into_iter().enumerate().filter(|(n, _)| *n != first_keyframe);
     std::fs::write(&cut, kept.flat_map(|(_, unit)| unit).copied().collect::<Vec<u8>>()).unwrap();
     for decoder in ["h264parse ! avdec_h264", "decodebin"] {
         let source = |path: &Path| format!("gst:filesrc location={} ! {decoder}", path.display());
-        let digests = |path| pictures(&source(path)).into_iter().map(|(_, digest)| digest).collect::<Vec<_>>();
+        let digests = |path| all_frames(&source(path)).into_iter().map(|(_, digest)| digest).collect::<Vec<_>>();
         let (all, shown) = (digests(&whole), digests(&cut));
         assert_eq!(all.len(), 75, "{decoder}");
-        assert!(shown == all[25..], "{decoder}: {} pictures, not the 50 from the second keyframe on", shown.len());
+        assert!(shown == all[25..], "{decoder}: {} frames, not the 50 from the second keyframe on", shown.len());
     }
 }
 
-/// A transport stream (SRT, HTTP) of which a part is missing.
+/// A transport stream (SRT, HTTP) with missing packets.
 #[test]
-fn pictures_that_a_loss_has_damaged_are_not_shown() {
+fn frames_damaged_by_packet_loss_are_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, torn) = (folder.path().join("whole.ts"), folder.path().join("torn.ts"));
     let arguments =
@@ -98,17 +98,17 @@ fn pictures_that_a_loss_has_damaged_are_not_shown() {
     let kept = (0..count).filter(|n| !(count * 2 / 5..count * 2 / 5 + 12).contains(n));
     let torn_bytes: Vec<u8> = kept.flat_map(|n| &bytes[n * packet..(n + 1) * packet]).copied().collect();
     std::fs::write(&torn, torn_bytes).unwrap();
-    // As from a network: the demuxer cannot look ahead.
+    // With a queue, as from a network, the demuxer cannot seek.
     let source = |path: &Path| format!("gst:filesrc location={} ! queue ! decodebin", path.display());
-    let all: HashMap<u128, u64> = pictures(&source(&whole)).into_iter().collect();
-    let shown = pictures(&source(&torn));
+    let all: HashMap<u128, u64> = all_frames(&source(&whole)).into_iter().collect();
+    let shown = all_frames(&source(&torn));
     let wrong: Vec<u128> = shown.iter().filter(|(at, luma)| all.get(at) != Some(luma)).map(|(at, _)| *at).collect();
-    assert_eq!(wrong, [], "damaged pictures are shown");
-    assert!((60..97).contains(&shown.len()), "{} of 100 pictures", shown.len());
+    assert_eq!(wrong, [], "damaged frames are shown");
+    assert!((60..97).contains(&shown.len()), "{} of 100 frames", shown.len());
 }
 
 #[test]
-fn a_camera_with_reordered_pictures_keeps_even_times() {
+fn timestamps_of_a_camera_with_reordered_frames_are_even() {
     let folder = tempfile::tempdir().unwrap();
     let clip = folder.path().join("bframes.mp4");
     let arguments =
@@ -121,7 +121,7 @@ fn a_camera_with_reordered_pictures_keeps_even_times() {
     let mut capture = open(&format!("rtsp://127.0.0.1:{}/stream", camera.port), false);
     let times: Vec<f64> = (0..90).map(|_| next(&mut *capture).unwrap().pts.as_secs_f64()).collect();
     let steps: Vec<f64> = times.windows(2).map(|pair| 1000.0 * (pair[1] - pair[0])).collect();
-    // A picture that a busy machine has not taken in time would be a double step, not an uneven one.
+    // A frame that is lost on a busy machine would be a double step, not an uneven one.
     let uneven: Vec<f64> = steps
         .iter()
         .copied()
@@ -131,7 +131,7 @@ fn a_camera_with_reordered_pictures_keeps_even_times() {
 }
 
 #[test]
-fn a_loop_shows_the_last_picture_to_its_end() {
+fn a_loop_shows_the_last_frame_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     for (frames, passes) in [(1, 6), (3, 3)] {
         let clip = folder.path().join(format!("{frames}.mp4"));
@@ -143,16 +143,16 @@ fn a_loop_shows_the_last_picture_to_its_end() {
         let mut at = first.pts;
         for n in 1..frames * passes {
             let pts = next(&mut *capture).unwrap().pts;
-            assert_eq!((pts - at).as_millis(), 200, "picture {n} of the clip of {frames}");
+            assert_eq!((pts - at).as_millis(), 200, "frame {n} of the file with {frames}");
             at = pts;
         }
-        // A machine that is busy may take longer, and preparing the next pass some time less.
+        // It may take longer on a busy machine, and less by the time for preparing the next pass.
         let due = Duration::from_millis(200) * (frames * passes - 1);
         assert!(started.elapsed() > due.mul_f64(0.9), "{:?} instead of {due:?}", started.elapsed());
     }
 }
 
-/// Segments `input` in `folder`; the output's times in milliseconds, and the report.
+/// Segments `input` in `folder` to MP4; the timestamps of the output in milliseconds, and the report.
 fn segment(folder: &Path, input: &str) -> (Vec<u64>, Value) {
     let output = format!("{input}.mp4");
     let mut command = maskcast();
@@ -166,12 +166,12 @@ fn segment(folder: &Path, input: &str) -> (Vec<u64>, Value) {
 }
 
 #[test]
-fn files_whose_times_do_not_rise_become_mp4_files() {
+fn files_whose_timestamps_do_not_increase_become_mp4_files() {
     let folder = folder_with_model(64, 36);
     let source = "testsrc2=s=320x240:r=10";
     let (avi, gif) = (folder.path().join("b.avi"), folder.path().join("anim.gif"));
     encode(&avi, source, &["-frames:v", "30", "-c:v", "mpeg4", "-q:v", "3", "-bf", "2"]);
-    // Every picture of it has time 0, and the demuxer does not see its end.
+    // Every frame of it has the timestamp 0, and the demuxer does not detect its end.
     encode(&gif, source, &["-frames:v", "12"]);
     for (name, frames) in [("b.avi", 30), ("anim.gif", 12)] {
         let (times, report) = segment(folder.path(), name);
@@ -182,7 +182,7 @@ fn files_whose_times_do_not_rise_become_mp4_files() {
 }
 
 #[test]
-fn one_picture_becomes_a_file_that_players_read() {
+fn a_single_image_becomes_a_file_that_players_read() {
     let folder = folder_with_model(64, 36);
     encode(&folder.path().join("one.jpg"), "testsrc2=s=320x240", &["-frames:v", "1"]);
     assert_eq!(segment(folder.path(), "one.jpg").0, [0]);
@@ -191,7 +191,7 @@ fn one_picture_becomes_a_file_that_players_read() {
 }
 
 #[test]
-fn a_picture_that_changes_its_size_is_scaled_to_the_first() {
+fn frames_of_another_size_are_scaled_to_the_first() {
     let folder = folder_with_model(64, 36);
     let mut both = Vec::new();
     for (size, color, offset) in [("320x180", "red", "0"), ("160x120", "blue", "1")] {
@@ -232,7 +232,7 @@ fn a_picture_that_changes_its_size_is_scaled_to_the_first() {
     assert_eq!((probe.frames, probe.width, probe.height), (20, 320, 180));
     let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
     assert_eq!((&report["frames_out"], &report["width"], &report["height"]), (&20.into(), &320.into(), &180.into()));
-    // 4:3 in 16:9: bars at the sides.
+    // A 4:3 frame in 16:9 has bars at the sides.
     let (before, after) = (clip::picture(&output, 5), clip::picture(&output, 15));
     assert_eq!([before.class_at(4, 90), before.class_at(160, 90)], [0, 0], "red");
     assert_eq!(after.class_at(160, 90), 2, "blue");
@@ -240,12 +240,12 @@ fn a_picture_that_changes_its_size_is_scaled_to_the_first() {
 }
 
 #[test]
-fn a_file_is_complete_when_its_last_picture_ends_where_its_track_does() {
+fn a_file_is_complete_if_its_last_frame_ends_where_its_track_ends() {
     let folder = folder_with_model(64, 36);
     let path = |name: &str| folder.path().join(name);
     let h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"];
     let with = |more: &[&'static str]| [more, h264.as_slice()].concat();
-    // Half of the pictures are missing but one, so that the nominal rate is twice the true one.
+    // Every second frame except one is missing, so that the nominal rate is twice the real one.
     let glitch = ["-t", "4", "-vf", "select='if(eq(n,7),1,not(mod(n,2)))'", "-fps_mode", "vfr"];
     encode(&path("glitch.mp4"), "testsrc2=s=320x240:r=60", &with(&glitch));
     encode(&path("hours.mkv"), "testsrc2=s=320x240:r=15", &with(&["-t", "2", "-output_ts_offset", "3600"]));
@@ -286,18 +286,18 @@ fn a_file_is_complete_when_its_last_picture_ends_where_its_track_does() {
     }
 }
 
-/// `maskcast segment` of `input` in `folder`: the times of the pictures that come out in milliseconds, the report, the log.
+/// Segments `input` in `folder` to Matroska; the timestamps of the output in milliseconds, the report and the log.
 fn segmented(folder: &Path, input: &str) -> (Vec<u128>, Value, String) {
     let mut command = maskcast();
     command.current_dir(folder).args(["segment", input, "-o", "out.mkv", "--model", "channels.onnx"]);
     let ended = run(command.args(["--report", "report.json"]));
     assert_eq!(ended.code, Some(0), "{input}: {}", ended.stderr);
-    let times = pictures(folder.join("out.mkv").to_str().unwrap()).into_iter().map(|(at, _)| at).collect();
+    let times = all_frames(folder.join("out.mkv").to_str().unwrap()).into_iter().map(|(at, _)| at).collect();
     let report = serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap();
     (times, report, ended.stderr)
 }
 
-/// GStreamer's MP4 demuxer takes a track that is shorter than a fifth of the file for a preview, and leaves it out.
+/// GStreamer's MP4 demuxer ignores a track that is shorter than a fifth of the file, as a preview.
 #[test]
 fn video_that_is_much_shorter_than_the_subtitles_is_segmented() {
     let folder = folder_with_model(64, 36);
@@ -315,7 +315,7 @@ fn video_that_is_much_shorter_than_the_subtitles_is_segmented() {
 }
 
 #[test]
-fn times_that_leap_by_hours_are_passed_over() {
+fn gaps_of_hours_in_the_timestamps_are_removed() {
     let folder = folder_with_model(64, 36);
     // The counter of a transport stream wraps after 26.5 hours.
     let source = "testsrc2=s=320x240:r=10:d=2,settb=1/1000,setpts='N*100+gte(N,12)*95082139'";
@@ -324,5 +324,5 @@ fn times_that_leap_by_hours_are_passed_over() {
     let (times, report, log) = segmented(folder.path(), "leap.mkv");
     assert_eq!(times, (0..20).map(|n| n * 100).collect::<Vec<u128>>());
     assert_eq!(report["frames_in"], 20, "{report}");
-    assert_eq!(log.matches("times leap ahead by 95082 s").count(), 1, "{log}");
+    assert_eq!(log.matches("timestamps jump ahead by 95082 s").count(), 1, "{log}");
 }

@@ -259,7 +259,7 @@ fn hear(heard: &mut Heard, line: &str) {
         heard.end.panics.push(message.into());
     }
     heard.end.reloads += u64::from(message.starts_with("configuration read again"));
-    heard.end.reloads_refused += u64::from(message.ends_with("is not used: everything goes on as before"));
+    heard.end.reloads_refused += u64::from(message.starts_with("configuration is not used"));
     if let Some(page) = message.strip_prefix("page ") {
         heard.page = Some(page.into());
     }

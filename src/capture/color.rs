@@ -32,7 +32,7 @@ pub(super) fn complete(caps: &gst::CapsRef) -> Option<VideoColorimetry> {
         _ => VideoColorRange::Range16_235,
     };
     let matrix = match named.map(|named| named.matrix()) {
-        Some(matrix) if known(matrix).is_some() => matrix,
+        Some(matrix) if yuv_matrix(matrix).is_some() => matrix,
         _ if is_gray => VideoColorMatrix::Bt601,
         _ => match Matrix::assumed(width, height) {
             Matrix::Bt709 => VideoColorMatrix::Bt709,
@@ -51,7 +51,7 @@ pub(super) fn of(layout: &gst_video::VideoInfo) -> Colorimetry {
     let colorimetry = layout.colorimetry();
     let code = |iso: u32| u8::try_from(iso).ok().filter(|&code| code != 0).unwrap_or(UNSPECIFIED);
     Colorimetry {
-        matrix: known(colorimetry.matrix())
+        matrix: yuv_matrix(colorimetry.matrix())
             .unwrap_or_else(|| Matrix::assumed(layout.width() as usize, layout.height() as usize)),
         full_range: colorimetry.range() == VideoColorRange::Range0_255,
         transfer: code(colorimetry.transfer().to_iso()),
@@ -60,7 +60,7 @@ pub(super) fn of(layout: &gst_video::VideoInfo) -> Colorimetry {
 }
 
 /// `None` for RGB, which is not a YUV matrix, and for unknown matrices.
-fn known(matrix: VideoColorMatrix) -> Option<Matrix> {
+fn yuv_matrix(matrix: VideoColorMatrix) -> Option<Matrix> {
     match matrix {
         VideoColorMatrix::Bt601 => Some(Matrix::Bt601),
         VideoColorMatrix::Bt709 => Some(Matrix::Bt709),

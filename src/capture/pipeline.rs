@@ -329,7 +329,11 @@ impl Capture for GstCapture {
 impl Drop for GstCapture {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            crate::base::log_dedup::warn("", "capture", "capture pipeline did not stop");
+            crate::base::log_dedup::warn(
+                "",
+                "capture",
+                "capture pipeline did not stop: a GStreamer element has failed or hangs",
+            );
         }
     }
 }

@@ -34,7 +34,7 @@ struct Track {
 
 impl Scan {
     /// Reads the next bytes; true if packets of a video track are missing in or before them.
-    fn take(&mut self, bytes: &[u8]) -> bool {
+    fn feed(&mut self, bytes: &[u8]) -> bool {
         let mut data = std::mem::take(&mut self.rest);
         data.extend_from_slice(bytes);
         let (mut at, mut lost) = (0, false);
@@ -82,7 +82,7 @@ pub fn report_losses(element: &gst::Element) {
         let lost = info
             .buffer()
             .and_then(|buffer| buffer.map_readable().ok())
-            .is_some_and(|bytes| scan.lock().unwrap_or_else(PoisonError::into_inner).take(&bytes));
+            .is_some_and(|bytes| scan.lock().unwrap_or_else(PoisonError::into_inner).feed(&bytes));
         if lost {
             // The parser still has the last complete frame.
             report_loss(pad, None, None, 1);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     const VIDEO: u16 = 0x100;
-    const SOUND: u16 = 0x101;
+    const AUDIO: u16 = 0x101;
 
     /// A packet of the track `id`, in which a PES packet with the stream identifier `starts` begins.
     fn packet(id: u16, counter: u8, starts: Option<u8>) -> Vec<u8> {
@@ -107,20 +107,20 @@ mod tests {
         packet
     }
 
-    fn taken(scan: &mut Scan, packets: &[Vec<u8>]) -> bool {
-        scan.take(&packets.concat())
+    fn feed_all(scan: &mut Scan, packets: &[Vec<u8>]) -> bool {
+        scan.feed(&packets.concat())
     }
 
     #[test]
     fn only_missing_packets_of_a_video_track_are_a_loss() {
         let mut scan = Scan::default();
-        let begin = [packet(VIDEO, 14, Some(0xe0)), packet(SOUND, 3, Some(0xc0)), packet(VIDEO, 15, None)];
-        assert!(!taken(&mut scan, &begin));
-        assert!(!taken(&mut scan, &[packet(VIDEO, 0, None), packet(VIDEO, 0, None), packet(VIDEO, 1, Some(0xe0))]));
-        assert!(!taken(&mut scan, &[packet(SOUND, 9, None)]), "sound");
-        assert!(!taken(&mut scan, &[packet(PADDING, 5, None), packet(PADDING, 5, None)]));
-        assert!(taken(&mut scan, &[packet(VIDEO, 4, None)]));
-        assert!(!taken(&mut scan, &[packet(VIDEO, 5, None)]), "once");
+        let begin = [packet(VIDEO, 14, Some(0xe0)), packet(AUDIO, 3, Some(0xc0)), packet(VIDEO, 15, None)];
+        assert!(!feed_all(&mut scan, &begin));
+        assert!(!feed_all(&mut scan, &[packet(VIDEO, 0, None), packet(VIDEO, 0, None), packet(VIDEO, 1, Some(0xe0))]));
+        assert!(!feed_all(&mut scan, &[packet(AUDIO, 9, None)]), "audio");
+        assert!(!feed_all(&mut scan, &[packet(PADDING, 5, None), packet(PADDING, 5, None)]));
+        assert!(feed_all(&mut scan, &[packet(VIDEO, 4, None)]));
+        assert!(!feed_all(&mut scan, &[packet(VIDEO, 5, None)]), "once");
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         for size in [1, 100, 188, 1316] {
             let mut scan = Scan::default();
             let losses: Vec<usize> =
-                stream.chunks(size).enumerate().filter(|(_, piece)| scan.take(piece)).map(|(n, _)| n).collect();
+                stream.chunks(size).enumerate().filter(|(_, piece)| scan.feed(piece)).map(|(n, _)| n).collect();
             assert_eq!(losses.len(), 1, "in pieces of {size}: {losses:?}");
             assert_eq!(losses[0], (stream.len() - 1) / size);
         }

@@ -1,4 +1,4 @@
-//! `maskcast doctor`: what this machine offers, and what a configuration would get of it.
+//! `maskcast doctor`: checks the machine, and optionally a configuration on it.
 
 use std::path::Path;
 
@@ -9,29 +9,46 @@ use crate::config::{Config, EncoderChoice, ModelConfig};
 use crate::segment::onnx::Model;
 use crate::segment::runtime;
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Severity {
+    /// It works.
     Good,
-    /// Works, but not as well as it could.
+    /// It works with a limitation, or an optional part is missing.
     Note,
+    /// Maskcast cannot work on this machine.
     Bad,
 }
 
+/// The result of one check.
 struct Finding {
     topic: &'static str,
-    verdict: Severity,
+    severity: Severity,
     text: String,
 }
 
-/// Looks at the machine and prints what it finds.
+impl Finding {
+    fn good(topic: &'static str, text: impl Into<String>) -> Self {
+        Finding { topic, severity: Severity::Good, text: text.into() }
+    }
+
+    fn note(topic: &'static str, text: impl Into<String>) -> Self {
+        Finding { topic, severity: Severity::Note, text: text.into() }
+    }
+
+    fn bad(topic: &'static str, text: impl Into<String>) -> Self {
+        Finding { topic, severity: Severity::Bad, text: text.into() }
+    }
+}
+
+/// Checks the machine and prints the findings, as text or as JSON. With a configuration, its model, encoders, ports and
+/// sources are checked too.
 ///
 /// # Errors
-/// When something is missing without which Maskcast cannot work here.
+/// When the configuration has errors, or a finding prevents Maskcast from working on this machine.
 pub fn doctor(path: Option<&Path>, as_json: bool) -> Result<(), Failure> {
     let config = path.map(load_config).transpose()?;
-    let mut findings =
-        vec![Finding { topic: "version", verdict: Severity::Good, text: env!("CARGO_PKG_VERSION").into() }];
+    let mut findings = vec![Finding::good("version", env!("CARGO_PKG_VERSION"))];
     machine(&mut findings);
     gstreamer(&mut findings, config.as_ref());
     model(&mut findings, config.as_ref());
@@ -42,7 +59,7 @@ pub fn doctor(path: Option<&Path>, as_json: bool) -> Result<(), Failure> {
         println!("{}", serde_json::to_string_pretty(&as_value(&findings)).map_err(Failure::runtime)?);
     } else {
         for finding in &findings {
-            let mark = match finding.verdict {
+            let mark = match finding.severity {
                 Severity::Good => "ok  ",
                 Severity::Note => "note",
                 Severity::Bad => "BAD ",
@@ -50,15 +67,18 @@ pub fn doctor(path: Option<&Path>, as_json: bool) -> Result<(), Failure> {
             println!("{mark}  {:12} {}", finding.topic, finding.text);
         }
     }
-    match findings.iter().filter(|finding| finding.verdict == Severity::Bad).count() {
+    match findings.iter().filter(|finding| finding.severity == Severity::Bad).count() {
         0 => Ok(()),
-        bad => Err(Failure::runtime(format!("{bad} of {} findings keep Maskcast from working here", findings.len()))),
+        bad => Err(Failure::runtime(format!(
+            "Maskcast cannot work on this machine: {bad} of {} findings are marked BAD",
+            findings.len()
+        ))),
     }
 }
 
 fn as_value(findings: &[Finding]) -> Value {
     let finding = |finding: &Finding| {
-        let verdict = match finding.verdict {
+        let verdict = match finding.severity {
             Severity::Good => "ok",
             Severity::Note => "note",
             Severity::Bad => "bad",
@@ -66,7 +86,7 @@ fn as_value(findings: &[Finding]) -> Value {
         json!({ "topic": finding.topic, "verdict": verdict, "text": finding.text })
     };
     json!({
-        "ok": findings.iter().all(|finding| finding.verdict != Severity::Bad),
+        "ok": findings.iter().all(|finding| finding.severity != Severity::Bad),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
     })
 }
@@ -78,13 +98,11 @@ fn machine(findings: &mut Vec<Finding>) {
         Some(line.split_once(':')?.1.trim().to_string())
     });
     let text = format!("{cores} cores, {}", model.unwrap_or_else(|| "model unknown".into()));
-    findings.push(Finding { topic: "cpu", verdict: Severity::Good, text });
-    let gpu = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
-    let text = match gpu {
-        0 => "no NVIDIA GPU".to_string(),
-        n => format!("{n} NVIDIA GPU"),
-    };
-    findings.push(Finding { topic: "gpu", verdict: if gpu == 0 { Severity::Note } else { Severity::Good }, text });
+    findings.push(Finding::good("cpu", text));
+    findings.push(match std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count) {
+        0 => Finding::note("gpu", "no NVIDIA GPU"),
+        n => Finding::good("gpu", format!("{n} NVIDIA GPU")),
+    });
     let cameras: Vec<String> = std::fs::read_dir("/dev").map_or_else(
         |_| Vec::new(),
         |entries| {
@@ -93,20 +111,20 @@ fn machine(findings: &mut Vec<Finding>) {
         },
     );
     let text = if cameras.is_empty() { "no V4L2 device".to_string() } else { cameras.join(", ") };
-    findings.push(Finding { topic: "cameras", verdict: Severity::Good, text });
+    findings.push(Finding::good("cameras", text));
 }
 
 fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     match crate::publish::encoder::gstreamer_report() {
         Ok((version, missing)) => {
-            findings.push(Finding { topic: "gstreamer", verdict: Severity::Good, text: version });
+            findings.push(Finding::good("gstreamer", version));
             for missing in missing {
-                let verdict = if missing.needed { Severity::Bad } else { Severity::Note };
+                let severity = if missing.needed { Severity::Bad } else { Severity::Note };
                 let text = format!("{} is missing (install {})", missing.element, missing.package);
-                findings.push(Finding { topic: "gstreamer", verdict, text });
+                findings.push(Finding { topic: "gstreamer", severity, text });
             }
         }
-        Err(error) => findings.push(Finding { topic: "gstreamer", verdict: Severity::Bad, text: error.message }),
+        Err(error) => findings.push(Finding::bad("gstreamer", error.message)),
     }
     let mut choices: Vec<EncoderChoice> = config.map_or_else(
         || vec![EncoderChoice::Auto],
@@ -121,8 +139,8 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     });
     for choice in choices {
         let finding = match crate::publish::encoder::H264::choose(choice, &[]) {
-            Ok(choice) => Finding { topic: "encoder", verdict: Severity::Good, text: choice.to_string() },
-            Err(error) => Finding { topic: "encoder", verdict: Severity::Bad, text: error.message },
+            Ok(choice) => Finding::good("encoder", choice.to_string()),
+            Err(error) => Finding::bad("encoder", error.message),
         };
         findings.push(finding);
     }
@@ -133,25 +151,21 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
         Some(config) => config.model.clone(),
         None => match crate::base::paths::default_model() {
             Ok(path) => ModelConfig::with_path(path),
-            Err(places) => {
-                findings.push(Finding {
-                    topic: "model",
-                    verdict: Severity::Note,
-                    text: format!("the bundled model was {places}"),
-                });
+            Err(error) => {
+                findings.push(Finding::note("model", format!("the bundled model was {error}")));
                 return;
             }
         },
     };
     match runtime::load(settings.runtime.as_deref()) {
         Ok(runtime) => {
-            // The file's own name, behind any links, carries the version.
+            // Symbolic links are resolved, because the name of the file has the version.
             let file = runtime.path.canonicalize().unwrap_or_else(|_| runtime.path.clone());
             let text = format!("{} ({})", file.display(), runtime.build_info().trim_start_matches("ORT Build Info: "));
-            findings.push(Finding { topic: "onnxruntime", verdict: Severity::Good, text });
+            findings.push(Finding::good("onnxruntime", text));
         }
         Err(error) => {
-            findings.push(Finding { topic: "onnxruntime", verdict: Severity::Bad, text: error.0 });
+            findings.push(Finding::bad("onnxruntime", error.to_string()));
             return;
         }
     }
@@ -159,56 +173,51 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
         Ok(model) => {
             for (provider, reason) in &model.refused {
                 let text = format!("{} does not run the model: {reason}", provider.name());
-                findings.push(Finding { topic: "provider", verdict: Severity::Note, text });
+                findings.push(Finding::note("provider", text));
             }
             findings.push(match model.time(settings.threads) {
-                Ok(time) => Finding {
-                    topic: "provider",
-                    verdict: Severity::Good,
-                    text: format!(
+                Ok(time) => Finding::good(
+                    "provider",
+                    format!(
                         "{} runs {}, {:.0} ms a frame: {}",
                         model.provider.name(),
                         model.name(),
                         time.as_secs_f64() * 1e3,
                         model.placement
                     ),
-                },
-                Err(error) => Finding { topic: "provider", verdict: Severity::Bad, text: error.0 },
+                ),
+                Err(error) => Finding::bad("provider", error.to_string()),
             });
             for concern in &model.concerns {
-                findings.push(Finding { topic: "model", verdict: Severity::Note, text: concern.clone() });
+                findings.push(Finding::note("model", concern.clone()));
             }
-            let golden = match model.golden_difference {
-                Some(difference) => (
-                    Severity::Good,
-                    format!(
-                        "{}: its golden frame differs in {:.3} % of pixels",
-                        settings.path.display(),
-                        difference * 100.0
-                    ),
+            let path = settings.path.display();
+            findings.push(match model.golden_difference {
+                Some(difference) => {
+                    let percent = difference * 100.0;
+                    Finding::good("model", format!("{path}: its golden frame differs in {percent:.3} % of pixels"))
+                }
+                None => Finding::note(
+                    "model",
+                    format!("{path}: no golden frame, so its results cannot be checked on this machine"),
                 ),
-                None => (
-                    Severity::Note,
-                    format!("{}: no golden frame, its results cannot be checked here", settings.path.display()),
-                ),
-            };
-            findings.push(Finding { topic: "model", verdict: golden.0, text: golden.1 });
+            });
         }
-        Err(error) => findings.push(Finding { topic: "model", verdict: Severity::Bad, text: error.to_string() }),
+        Err(error) => findings.push(Finding::bad("model", error.to_string())),
     }
 }
 
 fn ports(findings: &mut Vec<Finding>, config: &Config) {
     for (topic, address) in [("server.http", config.server.http), ("server.rtsp", config.server.rtsp)] {
         let finding = match std::net::TcpListener::bind(address) {
-            Ok(_) => Finding { topic, verdict: Severity::Good, text: format!("{address} is free") },
-            // The service itself may be running.
-            Err(error) => Finding { topic, verdict: Severity::Note, text: format!("{address}: {error}") },
+            Ok(_) => Finding::good(topic, format!("{address} is free")),
+            // Not an error, because the service itself may be running.
+            Err(error) => Finding::note(topic, format!("{address}: {error}")),
         };
         findings.push(finding);
     }
     for stream in &config.streams {
         let text = format!("{}: {}", stream.name, stream.source.label());
-        findings.push(Finding { topic: "stream", verdict: Severity::Good, text });
+        findings.push(Finding::good("stream", text));
     }
 }

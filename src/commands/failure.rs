@@ -1,4 +1,4 @@
-//! How a command ends: its exit code and message, and the steps that several commands have in common.
+//! Exit codes and errors of commands, and the steps that several commands share.
 
 use std::io::Write;
 
@@ -9,31 +9,35 @@ use crate::service::ServiceError;
 
 /// Exit codes.
 pub mod exit {
-    /// Something failed at run time.
+    /// A failure at run time.
     pub const FAILURE: u8 = 1;
-    /// Wrong use of the command line.
+    /// Invalid arguments.
     pub const USAGE: u8 = 2;
-    /// The configuration cannot work (`EX_CONFIG` of sysexits.h): restarting does not help.
+    /// An error in the configuration (`EX_CONFIG` of sysexits.h). A restart does not help.
     pub const CONFIG: u8 = 78;
 }
 
-/// Why a command ends without success.
+/// The failure of a command, as it is shown to the user.
 #[derive(Debug)]
 pub struct Failure {
+    /// One of the codes in [`exit`].
     pub code: u8,
-    /// For people, a line a problem.
+    /// The error text, with one line per problem.
     pub message: String,
 }
 
 impl Failure {
+    /// A failure at run time.
     pub fn runtime(problem: impl std::fmt::Display) -> Self {
         Failure { code: exit::FAILURE, message: problem.to_string() }
     }
 
+    /// Invalid arguments.
     pub fn usage(problem: impl std::fmt::Display) -> Self {
         Failure { code: exit::USAGE, message: problem.to_string() }
     }
 
+    /// An error in the configuration.
     pub fn config(problem: impl std::fmt::Display) -> Self {
         Failure { code: exit::CONFIG, message: problem.to_string() }
     }
@@ -55,12 +59,12 @@ impl From<ModelError> for Failure {
     }
 }
 
-/// Reads a configuration; its errors end the program with exit code 78.
+/// Reads a configuration. Its errors have exit code 78.
 pub(super) fn load_config(path: &std::path::Path) -> Result<Config, Failure> {
     crate::config::load(path).map_err(Failure::config)
 }
 
-/// Writes `value` as indented JSON to `path`, in one step: what was there stays until the new file is complete.
+/// Writes `value` as indented JSON to `path`. An existing file is replaced in one step when the new one is complete.
 pub(super) fn write_json(path: &std::path::Path, value: &serde_json::Value) -> Result<(), Failure> {
     let located = |error: std::io::Error| Failure::runtime(format!("{}: {error}", path.display()));
     let text = serde_json::to_string_pretty(value).map_err(Failure::runtime)?;

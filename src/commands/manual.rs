@@ -1,4 +1,4 @@
-//! Manual pages, one a command.
+//! Manual pages, one per command.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Command;
 use clap_mangen::Man;
 
-/// Writes the pages of a command and of those below it into a folder that exists.
+/// Writes the pages of a command and of its subcommands into an existing folder.
 ///
 /// # Errors
 /// When a page cannot be written.
@@ -27,7 +27,7 @@ fn write_all(command: &Command, folder: &Path) -> io::Result<()> {
     file.flush()
 }
 
-/// As [`Man::render`] does, except for what follows the help: it would run together under a heading EXTRA.
+/// As [`Man::render`], except for the text after the help, which that would join to one paragraph with the heading EXTRA.
 fn render(command: &Command, page: &Man, to: &mut dyn Write) -> io::Result<()> {
     page.render_title(to)?;
     page.render_name_section(to)?;
@@ -48,7 +48,7 @@ fn render(command: &Command, page: &Man, to: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Line by line, as in the help.
+/// Writes the text after the help line by line, as in the help.
 fn after_help(text: &str, to: &mut dyn Write) -> io::Result<()> {
     let (heading, text) = match ["Examples:", "Example:"].iter().find_map(|label| text.strip_prefix(label)) {
         Some(text) => ("EXAMPLES", text.trim_start_matches('\n')),
@@ -61,7 +61,7 @@ fn after_help(text: &str, to: &mut dyn Write) -> io::Result<()> {
     writeln!(to, ".fi")
 }
 
-/// A line that roff shows as it is (groff_char(7)).
+/// Escapes a line for roff (groff_char(7)).
 fn escape(line: &str) -> String {
     let line = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('`', "\\(ga");
     if line.starts_with('.') { format!("\\&{line}") } else { line }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_the_help_keeps_its_lines() {
+    fn the_text_after_the_help_keeps_its_lines() {
         let page = |text: &str| {
             let mut page = Vec::new();
             after_help(text, &mut page).unwrap();

@@ -1,4 +1,4 @@
-//! The command line: what each command takes, and what it does.
+//! The command line: the commands and their arguments.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub mod segment;
 pub mod user;
 
 pub use failure::{Failure, exit};
-pub use logging::LogFormat;
+pub use logging::{LogError, LogFormat};
 pub use model_args::{ModelArgs, ProviderArg, RequireArg};
 
 use failure::{load_config, write_json};
@@ -56,7 +56,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  maskcast segment drive.mp4 -o drive-masks.mp4\n  \
         maskcast segment drive.mp4 -o out.mp4 --report report.json --mask-dir masks/ --hide sky,building")]
     Segment(segment::SegmentArgs),
-    /// Read a configuration and its model, and list everything that is wrong.
+    /// Read a configuration and its model, and list all errors.
     #[command(after_help = "Example: maskcast check /etc/maskcast/maskcast.toml")]
     Check {
         /// The TOML configuration.
@@ -70,37 +70,37 @@ pub enum Command {
         #[arg(long)]
         markdown: bool,
     },
-    /// Say what this machine offers: GStreamer, ONNX Runtime, providers, encoders, cameras, the model.
+    /// Check this machine: GStreamer, ONNX Runtime, providers, encoders, cameras, the model.
     #[command(after_help = "Examples:\n  maskcast doctor\n  maskcast doctor pipelines/demo.toml --json")]
     Doctor {
-        /// A configuration whose model, ports and sources are looked at too.
+        /// A configuration whose model, encoders, ports and sources are checked too.
         config: Option<PathBuf>,
         /// Write JSON to standard output.
         #[arg(long)]
         json: bool,
     },
-    /// Look at a model file.
+    /// Show, verify and manage model files.
     Model {
         #[command(subcommand)]
         command: model::ModelCommand,
     },
-    /// Measure the bare model against the whole pipeline, on this machine, side by side.
+    /// Measure the model alone and the whole pipeline on this machine.
     #[command(after_help = "Examples:\n  maskcast bench\n  maskcast bench --input drive.mp4 --json bench.json\n\n\
-        The limit is what decoding, the model and encoding cost alone, with all cores busy and nothing between them.")]
+        The limit is the time for decoding, the model and encoding alone, with all cores busy.")]
     Bench(bench::BenchArgs),
     /// Manage users and tokens.
     User {
         #[command(subcommand)]
         command: user::UserCommand,
     },
-    /// Make a self-signed certificate and its key, for `[server.tls]`.
+    /// Create a self-signed certificate and its key, for `[server.tls]`.
     #[command(after_help = "Example: sudo maskcast cert --host cameras.example.org -o /etc/maskcast/tls\n\n\
-        Browsers warn of it once; players and programs must trust cert.pem.")]
+        Browsers show a warning once; players and programs must trust cert.pem.")]
     Cert(cert::CertArgs),
     /// Write a shell completion script to standard output.
     #[command(after_help = "Example: maskcast completions bash > /etc/bash_completion.d/maskcast")]
     Completions { shell: clap_complete::Shell },
-    /// Write the manual pages into a folder that exists. Packages are made with it.
+    /// Write the manual pages into an existing folder, for packages.
     #[command(hide = true)]
     Manual { folder: PathBuf },
     /// Write a reference as Markdown to standard output. `make docs` writes the files in docs/ with it.
@@ -111,7 +111,7 @@ pub enum Command {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// What went wrong, and the exit code for it.
+/// The failure of the command, with its exit code.
 pub fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run { config } => run::run(&config),
@@ -133,16 +133,17 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// A command's result, with what standard output says about itself: a command whose output was lost has failed.
+/// The final result of a command: a command whose output could not be written has failed.
 ///
 /// # Errors
-/// Those of the command; else an output that could not be written.
+/// The failure of the command, or else that of standard output.
 pub fn ended(result: Result<(), Failure>) -> Result<(), Failure> {
     let output = crate::base::output::finish().map_err(Failure::runtime);
     result.and(output)
 }
 
-/// A shell's completions of a program. `clap_complete` itself panics where it cannot write.
+/// The completion script of a program for a shell. It is returned as text, because `clap_complete` panics when it cannot
+/// write.
 pub fn completions(shell: clap_complete::Shell, mut command: clap::Command, program: &str) -> String {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, program, &mut text);

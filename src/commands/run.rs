@@ -1,4 +1,4 @@
-//! `maskcast run`
+//! `maskcast run`: runs the service.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use crate::service::changes::{Changes, tell};
 use crate::service::watch::{Heartbeat, SystemdNotifier, Watchdog};
 use crate::service::{EarlyRequests, Service, ServiceError};
 
-/// How often the service looks at itself.
+/// The interval of the main loop.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Runs the service until a signal asks it to stop or all sources have ended.
+/// Runs the service until a signal stops it or all sources have ended.
 ///
 /// # Errors
-/// A configuration that cannot work, a taken port, a missing library.
+/// When the configuration has errors, a port is in use, a library is missing, or streams did not stop in time.
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
     descriptors::raise_limit();
     warn_of_readable_passwords(path);
     let stop = stop_on_signals()?;
-    // Held until the end; its being dropped says that the end has come.
-    let _done = end_in_time(&stop)?;
+    // Dropped at the end of this function, which ends the thread that limits the time for stopping.
+    let _done = limit_stopping_time(&stop)?;
     let reload = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGHUP, Arc::clone(&reload))
         .map_err(|error| Failure::runtime(format!("SIGHUP cannot be caught: {error}")))?;
@@ -44,15 +44,15 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         Err(ServiceError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    tracing::info!("stop with Ctrl-C or SIGTERM");
+    tracing::info!("service started; stop it with Ctrl-C or SIGTERM");
     let mut watch = SystemdNotifier::new(service.view.clone());
     let beat = Heartbeat::default();
-    // Held until the end.
+    // Kept until the end of this function.
     let _watchdog = Watchdog::start(service.view.clone(), service.pool(), beat.clone())?;
     changes.make_held(&mut service);
     let asked = service.asked();
     let mut heap = Heap::default();
-    let mut trying: Option<JoinHandle<()>> = None;
+    let mut probing: Option<JoinHandle<()>> = None;
     loop {
         beat.beat();
         if watch.tick() {
@@ -63,17 +63,17 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         changes.tick(&service);
         log_dedup::flush_due();
         heap.tick();
-        if trying.is_none() && reload.swap(false, Ordering::AcqRel) {
-            match try_encoders(path) {
-                Ok(thread) => trying = Some(thread),
-                // The request stays: there may be a thread in a moment.
+        if probing.is_none() && reload.swap(false, Ordering::AcqRel) {
+            match probe_encoders(path) {
+                Ok(thread) => probing = Some(thread),
+                // The request is kept, because the system may have a thread again soon.
                 Err(failure) => {
-                    log_dedup::error("", "", None, &format!("the configuration is not read yet: {}", failure.message));
+                    log_dedup::error("", "", None, &format!("configuration reload postponed: {}", failure.message));
                     reload.store(true, Ordering::Release);
                 }
             }
         }
-        if trying.take_if(|trying| trying.is_finished()).is_some() {
+        if probing.take_if(|thread| thread.is_finished()).is_some() {
             watch.reloading(|| reload_config(path, &mut service, &mut changes));
         }
         match stop.wait_or_receive(TICK, &asked) {
@@ -82,42 +82,44 @@ pub fn run(path: &Path) -> Result<(), Failure> {
             WakeReason::Time => {}
         }
         if service.has_ended() {
-            tracing::info!("all sources have ended");
+            tracing::info!("all sources have ended: the service stops");
             break;
         }
     }
     watch.stopping();
     changes.flush(&service);
-    let left = service.stop();
+    let hung = service.stop();
     log_dedup::flush_all();
-    if left.is_empty() {
+    if hung.is_empty() {
         return Ok(());
     }
-    let streams = left.join(", ");
-    Err(Failure::runtime(format!("ended although streams did not stop: {streams}; their recordings may lack the end")))
+    let streams = hung.join(", ");
+    Err(Failure::runtime(format!(
+        "the process has ended although streams did not stop, and their recordings may lack the end: {streams}"
+    )))
 }
 
-/// Tries the encoders that the configuration asks for now, on a thread that may wait: one that hangs is not to hold up the
-/// streams that do not use it.
-fn try_encoders(path: &Path) -> Result<JoinHandle<()>, Failure> {
+/// Probes the encoders of the configuration on a thread of its own before a reload, so that an encoder that hangs does not
+/// block the streams that do not use it. The results are cached.
+fn probe_encoders(path: &Path) -> Result<JoinHandle<()>, Failure> {
     let path = path.to_path_buf();
-    let try_all = move || {
-        // What is wrong with it is said when it is read to be used.
+    let probe_all = move || {
+        // Errors of the configuration are reported by the reload itself.
         for stream in load_config(&path).map(|config| config.streams).unwrap_or_default() {
             let _ = H264::choose(stream.encode.encoder, &[]);
         }
     };
-    let thread = std::thread::Builder::new().name("encoders".into()).spawn(try_all);
-    thread.map_err(|error| Failure::runtime(format!("no thread: {error}")))
+    let thread = std::thread::Builder::new().name("encoders".into()).spawn(probe_all);
+    thread.map_err(|error| Failure::runtime(format!("no thread for probing encoders: {error}")))
 }
 
 fn warn_of_readable_passwords(path: &Path) {
     if let Some(warning) = readable_passwords(path) {
-        tracing::warn!("{warning}");
+        tracing::warn!("configuration file is not protected: {warning}");
     }
 }
 
-/// Reads the configuration again, and makes the service what it says. A bad one changes nothing.
+/// Reads the configuration again and applies the differences. A configuration with errors has no effect.
 fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
     changes.flush(service);
     let result = load_config(path)
@@ -131,39 +133,46 @@ fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
         }
         Err(problem) => {
             for line in problem.lines() {
-                tracing::error!("{line}");
+                tracing::error!("configuration error: {line}");
             }
-            tracing::error!("{} is not used: everything goes on as before", path.display());
+            tracing::error!(
+                "configuration is not used, and the service continues with the previous one: {}; fix the errors above and \
+                 reload it again",
+                path.display()
+            );
         }
     }
 }
 
-/// Time from the request to stop to the end of the process, whatever hangs: a model that is still loading (TensorRT builds an
-/// engine for minutes), a run on a GPU that does not return, a disk.
-const END: Duration = Duration::from_millis(4800);
+/// The time limit from the stop signal to the end of the process. It also holds while a call hangs: a model that is loading
+/// (TensorRT builds an engine for minutes), a run on a GPU, a disk.
+const STOPPING_LIMIT: Duration = Duration::from_millis(4800);
 
-/// Ends the process, with the exit code of a failure, when it has not ended by itself in time after the stop was raised.
-/// Recordings are playable all the same.
-fn end_in_time(stop: &Stop) -> Result<crossbeam_channel::Sender<()>, Failure> {
+/// Starts a thread that exits the process with the code of a failure when the service has not stopped in time. Recordings
+/// remain playable. The thread ends when the returned sender is dropped.
+fn limit_stopping_time(stop: &Stop) -> Result<crossbeam_channel::Sender<()>, Failure> {
     let (done, ended) = crossbeam_channel::bounded::<()>(0);
     let stop = stop.clone();
     std::thread::Builder::new()
         .name("end-in-time".into())
         .spawn(move || {
             stop.wait_for_ever();
-            if ended.recv_timeout(END) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-                tracing::error!("the service has not stopped within {:.1} s: the process is ended", END.as_secs_f64());
+            if ended.recv_timeout(STOPPING_LIMIT) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                tracing::error!(
+                    "service has not stopped within {:.1} s: the process exits now",
+                    STOPPING_LIMIT.as_secs_f64()
+                );
                 std::process::exit(i32::from(FAILURE));
             }
         })
-        .map_err(|error| Failure::runtime(format!("no thread: {error}")))?;
+        .map_err(|error| Failure::runtime(format!("no thread for the time limit of stopping: {error}")))?;
     Ok(done)
 }
 
-/// The first SIGTERM or SIGINT raises the stop, the second ends the process at once.
+/// Returns a stop flag that the first SIGTERM or SIGINT raises. The second signal exits the process at once.
 ///
 /// # Errors
-/// When signals cannot be caught.
+/// When no signal handler or thread can be created.
 pub fn stop_on_signals() -> Result<Stop, Failure> {
     let stop = Stop::default();
     let mut signals = Signals::new([SIGTERM, SIGINT])
@@ -174,11 +183,11 @@ pub fn stop_on_signals() -> Result<Stop, Failure> {
         .spawn(move || {
             for signal in signals.forever() {
                 if raised.is_raised() {
-                    tracing::warn!("a second signal: ending at once");
-                    // What a shell reports for a program that died of this signal.
+                    tracing::warn!("second signal: the process exits now");
+                    // The exit code that a shell reports for a program killed by this signal.
                     std::process::exit(128 + signal);
                 }
-                tracing::info!("stopping; a second signal ends the program at once");
+                tracing::info!("stopping; a second signal ends the process at once");
                 raised.raise();
             }
         })

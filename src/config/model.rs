@@ -121,7 +121,7 @@ impl ModelConfig {
     pub(super) fn complete(&mut self, section: &Section) {
         // The empty path never leaves: wherever it is used, an error was noted.
         if !section.is_written("path") {
-            self.path = crate::base::paths::default_model().unwrap_or_else(|help| {
+            self.path = crate::base::paths::default_model().unwrap_or_else(|error| {
                 section.fail("path", "is missing, and no model was found", Some(&help));
                 PathBuf::new()
             });
