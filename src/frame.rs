@@ -1,27 +1,27 @@
-//! What flows through the pipeline: [`Frame`]s on the way in, [`Mask`]s on the way out.
+//! The data of the pipeline: [`Frame`]s from the source and [`Mask`]s from the model.
 //!
 //! Full-size images stay in the planar YUV that decoders produce and encoders want (I420 or NV12); they are never
-//! converted to RGB. A [`Image`] borrows the planes of such a image, wherever its memory lives.
+//! converted to RGB. An [`Image`] borrows the planes of such an image from any kind of memory.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Index of a class in the model's label list; the value of one mask pixel.
+/// Index of a class in the labels of the model; the value of one mask pixel.
 pub type ClassId = u8;
 
 /// An RGB colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rgb(pub u8, pub u8, pub u8);
 
-/// Name and colour of a class; its index in the model's list is the [`ClassId`].
+/// Name and colour of a class; its index in the labels of the model is the [`ClassId`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     pub name: String,
     pub color: Rgb,
 }
 
-/// A model's labels, by class index; shared by all masks that it makes.
+/// The labels of a model by class index; shared by all of its masks.
 pub type Labels = Arc<[Label]>;
 
 /// Memory layout of a 4:2:0 image.
@@ -45,7 +45,7 @@ pub enum Matrix {
 }
 
 impl Matrix {
-    /// The luma weights of red and blue (Kr, Kb); green has the rest.
+    /// The luma weights of red and blue (Kr, Kb); that of green is `1 - Kr - Kb`.
     pub fn weights(self) -> (f64, f64) {
         match self {
             Matrix::Bt601 => (0.299, 0.114),
@@ -56,25 +56,25 @@ impl Matrix {
         }
     }
 
-    /// The matrix of video that does not name one: by convention BT.709 for HD and BT.601 below it. The image may be
-    /// upright or turned by a quarter: HD has a long side of 1280 pixels or a short side of 720.
+    /// The matrix of video without colour description: by convention BT.709 for HD and BT.601 below. In landscape and portrait
+    /// orientation, HD has a long side of at least 1280 pixels or a short side of at least 720.
     pub fn assumed(width: usize, height: usize) -> Self {
         if width.max(height) >= 1280 || width.min(height) >= 720 { Matrix::Bt709 } else { Matrix::Bt601 }
     }
 }
 
-/// The code of ITU-T H.273 for a transfer function or for primaries that are not known.
+/// The code of ITU-T H.273 for an unknown transfer function or unknown primaries.
 pub const UNSPECIFIED: u8 = 2;
 
-/// How the numbers of a image map to colours. Each part is known or unknown by itself.
+/// How the samples of an image map to colours. Transfer function and primaries may be unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Colorimetry {
     pub matrix: Matrix,
     /// True for 0–255 (JPEG range), false for 16–235/240 (video range).
     pub full_range: bool,
-    /// ITU-T H.273 `TransferCharacteristics`: passed on, never converted. [`UNSPECIFIED`] when unknown.
+    /// ITU-T H.273 `TransferCharacteristics`: passed on without conversion. [`UNSPECIFIED`] when unknown.
     pub transfer: u8,
-    /// ITU-T H.273 `ColourPrimaries`: passed on, never converted. [`UNSPECIFIED`] when unknown.
+    /// ITU-T H.273 `ColourPrimaries`: passed on without conversion. [`UNSPECIFIED`] when unknown.
     pub primaries: u8,
 }
 
@@ -91,7 +91,7 @@ impl Default for Colorimetry {
     }
 }
 
-/// Shape and meaning of a stream's images; constant until the source renegotiates.
+/// Size, format, rate and colours of the frames of a stream; constant until the source renegotiates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VideoInfo {
     /// Luma width in pixels.
@@ -130,7 +130,7 @@ impl VideoInfo {
         }
     }
 
-    /// Bytes that a row of `plane` uses, and the number of its rows.
+    /// Number of bytes in a row of `plane` (without padding), and number of rows.
     pub fn plane_size(&self, plane: usize) -> (usize, usize) {
         match (plane, self.format) {
             (0, _) => (self.width, self.height),
@@ -146,14 +146,14 @@ impl fmt::Display for VideoInfo {
     }
 }
 
-/// One plane: `stride` bytes from a row to the next; the last row may be shorter than the stride.
+/// One plane. Rows begin every `stride` bytes; the last row may be shorter than the stride.
 #[derive(Clone, Copy)]
 pub struct Plane<'a> {
     pub data: &'a [u8],
     pub stride: usize,
 }
 
-/// One plane that can be written.
+/// One writable plane.
 pub struct PlaneMut<'a> {
     pub data: &'a mut [u8],
     pub stride: usize,
@@ -166,18 +166,18 @@ pub struct Image<'a> {
     pub planes: [Plane<'a>; 3],
 }
 
-/// A borrowed image that can be written. For NV12 the third plane is empty.
+/// A borrowed writable image. For NV12 the third plane is empty.
 pub struct ImageMut<'a> {
     pub info: VideoInfo,
     pub planes: [PlaneMut<'a>; 3],
 }
 
-/// Memory that holds one image: a mapped GStreamer buffer, or plain vectors in tests.
+/// Memory of one image: a mapped GStreamer buffer, or an [`OwnedImage`].
 pub trait Pixels: Send + Sync {
     fn image(&self) -> Image<'_>;
 }
 
-/// A image in plain memory with tightly packed or padded rows.
+/// An image in its own memory, with or without padding between rows.
 #[derive(Clone)]
 pub struct OwnedImage {
     info: VideoInfo,
@@ -198,7 +198,7 @@ impl OwnedImage {
         OwnedImage { info, planes, strides }
     }
 
-    /// The same image in memory of its own.
+    /// A copy of `image` without padding.
     pub fn copy_of(image: &Image<'_>) -> Self {
         let mut copy = OwnedImage::new(image.info, 0);
         image.copy_to(&mut copy.image_mut());
@@ -227,12 +227,15 @@ impl Pixels for OwnedImage {
 }
 
 impl Image<'_> {
-    /// Copies all planes; both images must have the same size and format.
+    /// Copies all planes.
+    ///
+    /// # Panics
+    /// The images differ in size or format.
     pub fn copy_to(&self, target: &mut ImageMut<'_>) {
         assert_eq!(
             (self.info.width, self.info.height, self.info.format),
             (target.info.width, target.info.height, target.info.format),
-            "images of one shape"
+            "both images have the same size and format"
         );
         for plane in 0..self.info.planes() {
             let (width, height) = self.info.plane_size(plane);
@@ -244,14 +247,14 @@ impl Image<'_> {
     }
 }
 
-/// One decoded image of a stream. Cheap to clone: the pixels are shared.
+/// One decoded frame of a stream. Cheap to clone: the pixels are shared.
 #[derive(Clone)]
 pub struct Frame {
-    /// The stream's name.
+    /// Name of the stream.
     pub stream: Arc<str>,
-    /// Counts the stream's captured frames from 0, through reconnections.
+    /// Number of the frame among the captured frames of the stream, from 0. Continues after reconnections.
     pub seq: u64,
-    /// Presentation time in the source's own time line.
+    /// Presentation time in the timeline of the source.
     pub pts: Duration,
     /// When the frame left the decoder.
     pub captured_at: Instant,
@@ -270,31 +273,31 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// The classes of a frame's pixels, at the model's resolution: the whole image squeezed to `width` × `height`.
+/// The classes of the pixels of a frame, at the resolution of the model: the whole frame, scaled to `width` × `height`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// Sequence number of the frame that the mask belongs to.
     pub seq: u64,
-    /// That frame's time in the source's time line.
+    /// Presentation time of that frame in the timeline of the source.
     pub pts: Duration,
-    /// When that frame was captured: the mask's age counts from here.
+    /// When that frame was captured; the age of the mask is measured from it.
     pub captured_at: Instant,
     pub width: usize,
     pub height: usize,
-    /// `[height × width]`, row by row.
+    /// `[height × width]`
     pub classes: Vec<ClassId>,
-    /// What the indices mean: the labels of the model that made the mask. A model may be exchanged between two frames.
+    /// The labels of the model that made the mask. The model may change between two frames.
     pub labels: Labels,
 }
 
 impl Mask {
-    /// Row or column of the mask that covers position `at` of a image side of `size` pixels. Pixel centres are at
-    /// half integers on both sides, as in the resize that made the model's input.
+    /// Row or column of the mask that covers position `at` of an image side of `size` pixels. Pixel centres are at half integers
+    /// in both, as in the scaling of the model's input.
     pub fn index(at: usize, size: usize, mask_size: usize) -> usize {
         ((2 * at + 1) * mask_size / (2 * size)).min(mask_size - 1)
     }
 
-    /// The mask stretched (nearest neighbour) to `width` × `height`, row by row.
+    /// The mask scaled to `[height × width]` with nearest-neighbour interpolation.
     pub fn resized(&self, width: usize, height: usize) -> Vec<ClassId> {
         let columns: Vec<usize> = (0..width).map(|x| Mask::index(x, width, self.width)).collect();
         let mut out = Vec::with_capacity(width * height);
@@ -311,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_sizes_round_chroma_up() {
+    fn chroma_sizes_of_odd_images_are_rounded_up() {
         let info = VideoInfo::new(PixelFormat::Nv12, 5, 3);
         assert_eq!(info.plane_size(0), (5, 3));
         assert_eq!(info.plane_size(1), (6, 2));

@@ -1,4 +1,4 @@
-//! Small drawings (legend, badge, lines of text) that are made once and then laid over images.
+//! Small drawings (legend, badge, lines of text) that are rendered once and then blended into frames.
 
 use super::palette::{BlendCoefficients, convert};
 use super::row_blend::blend_in_place;
@@ -10,16 +10,16 @@ pub(super) const WHITE: Rgb = Rgb(255, 255, 255);
 /// Nearly black, for boxes.
 pub(super) const DARK: Rgb = Rgb(14, 16, 20);
 
-/// A transparent drawing in RGB; starts empty. Its sides are even, so that chroma blocks are never split.
+/// A drawing in RGB with transparency; initially empty. Its sides are even, so that chroma blocks are not split.
 pub(super) struct Canvas {
     width: usize,
     height: usize,
-    /// Red, green and blue (0–255) times opacity, and opacity (0–1).
+    /// `[height × width]`: red, green and blue (0–255) times opacity, and opacity (0–1).
     pixels: Vec<[f32; 4]>,
 }
 
 impl Canvas {
-    /// At least this large.
+    /// A canvas of at least this size in pixels.
     pub fn new(width: usize, height: usize) -> Canvas {
         let (width, height) = (width.next_multiple_of(2), height.next_multiple_of(2));
         Canvas { width, height, pixels: vec![[0.0; 4]; width * height] }
@@ -33,26 +33,26 @@ impl Canvas {
         self.height
     }
 
-    /// Draws one colour over a rectangle; what is outside the canvas is left out.
+    /// Blends one colour into a rectangle; parts outside of the canvas are ignored.
     pub fn fill(&mut self, (x, y): (usize, usize), (width, height): (usize, usize), color: Rgb, opacity: f32) {
         for y in y..(y + height).min(self.height) {
             for x in x..(x + width).min(self.width) {
-                self.over(x, y, color, opacity);
+                self.blend_pixel(x, y, color, opacity);
             }
         }
     }
 
-    /// Draws text whose capitals have their top left corner at `(x, y)`; what is outside the canvas is left out.
+    /// Draws text whose capitals have their top left corner at `(x, y)`; parts outside of the canvas are ignored.
     pub fn text(&mut self, (x, y): (usize, usize), text: &Text, color: Rgb) {
         for (row, coverage) in text.coverage.chunks_exact(text.width.max(1)).enumerate() {
             let Some(y) = (y + row).checked_sub(text.above).filter(|&y| y < self.height) else { continue };
             for (x, &coverage) in (x..self.width).zip(coverage).filter(|(_, coverage)| **coverage > 0) {
-                self.over(x, y, color, f32::from(coverage) / 255.0);
+                self.blend_pixel(x, y, color, f32::from(coverage) / 255.0);
             }
         }
     }
 
-    fn over(&mut self, x: usize, y: usize, Rgb(r, g, b): Rgb, opacity: f32) {
+    fn blend_pixel(&mut self, x: usize, y: usize, Rgb(r, g, b): Rgb, opacity: f32) {
         let pixel = &mut self.pixels[y * self.width + x];
         for (below, above) in pixel.iter_mut().zip([f32::from(r), f32::from(g), f32::from(b), 1.0]) {
             *below = *below * (1.0 - opacity) + above * opacity;
@@ -60,14 +60,14 @@ impl Canvas {
     }
 }
 
-/// A drawing in the form of one kind of image, at its place.
+/// A drawing as coefficients for the planes of one image format, with its position.
 pub(super) struct OverlayBitmap {
     x: usize,
     y: usize,
     planes: Vec<BitmapPlane>,
 }
 
-/// [`BlendCoefficients`] for each sample of a plane's part: `inv` and `add`, `[rows × width]`.
+/// [`BlendCoefficients`] for the samples of a part of a plane: `inv` and `add`, `[rows × width]`.
 struct BitmapPlane {
     width: usize,
     inv: Vec<u16>,
@@ -75,15 +75,15 @@ struct BitmapPlane {
 }
 
 impl OverlayBitmap {
-    /// `canvas` with its top left corner at the even position at or before `(x, y)`.
+    /// Converts `canvas`. Its top left corner is at `(x, y)`, rounded down to even numbers.
     pub fn new(canvas: &Canvas, (x, y): (usize, usize), info: &VideoInfo) -> OverlayBitmap {
-        let luma: Vec<BlendCoefficients> = canvas.pixels.iter().map(|&pixel| ink(pixel, info.color)).collect();
+        let luma: Vec<BlendCoefficients> = canvas.pixels.iter().map(|&pixel| coefficients(pixel, info.color)).collect();
         let mut chroma = Vec::with_capacity(luma.len() / 4);
         for rows in canvas.pixels.chunks_exact(2 * canvas.width) {
             let (upper, lower) = rows.split_at(canvas.width);
             for (upper, lower) in upper.chunks_exact(2).zip(lower.chunks_exact(2)) {
                 let mean = std::array::from_fn(|n| (upper[0][n] + upper[1][n] + lower[0][n] + lower[1][n]) / 4.0);
-                chroma.push(ink(mean, info.color));
+                chroma.push(coefficients(mean, info.color));
             }
         }
         let mut planes = vec![BitmapPlane::new(canvas.width, &luma, &[0])];
@@ -97,7 +97,7 @@ impl OverlayBitmap {
         OverlayBitmap { x: x & !1, y: y & !1, planes }
     }
 
-    /// Lays the patch over the image; what is outside the image is left out.
+    /// Blends the bitmap into the image; parts outside of the image are ignored.
     pub fn blend(&self, target: &mut ImageMut<'_>) {
         for (plane, layer) in self.planes.iter().enumerate() {
             let (width, height) = target.info.plane_size(plane);
@@ -117,58 +117,59 @@ impl OverlayBitmap {
 }
 
 impl BitmapPlane {
-    /// One sample for each ink and component, in this order.
-    fn new(width: usize, inks: &[BlendCoefficients], components: &[usize]) -> BitmapPlane {
-        let inv = inks.iter().flat_map(|ink| components.iter().map(|_| ink.inv)).collect();
-        let add = inks.iter().flat_map(|ink| components.iter().map(|&n| ink.add[n])).collect();
+    /// One sample for each pixel and component, in this order.
+    fn new(width: usize, pixels: &[BlendCoefficients], components: &[usize]) -> BitmapPlane {
+        let inv = pixels.iter().flat_map(|pixel| components.iter().map(|_| pixel.inv)).collect();
+        let add = pixels.iter().flat_map(|pixel| components.iter().map(|&n| pixel.add[n])).collect();
         BitmapPlane { width, inv, add }
     }
 }
 
-fn ink([r, g, b, opacity]: [f32; 4], color: Colorimetry) -> BlendCoefficients {
+/// The coefficients of a canvas pixel.
+fn coefficients([r, g, b, opacity]: [f32; 4], color: Colorimetry) -> BlendCoefficients {
     if opacity <= 0.0 {
         return BlendCoefficients::CLEAR;
     }
     BlendCoefficients::new(convert([r, g, b].map(|component| component / opacity), color), opacity)
 }
 
-/// A patch and what it was made for.
+/// A bitmap and the key that it was rendered for.
 pub(super) struct CachedBitmap<K> {
-    made: Option<(K, Option<OverlayBitmap>)>,
+    cached: Option<(K, Option<OverlayBitmap>)>,
 }
 
 impl<K> Default for CachedBitmap<K> {
     fn default() -> Self {
-        CachedBitmap { made: None }
+        CachedBitmap { cached: None }
     }
 }
 
 impl<K> CachedBitmap<K> {
-    /// Lays the patch over the image; makes it first when `same` says that the one at hand is for something else.
-    /// `make` returns `None` when there is nothing to draw.
+    /// Blends the bitmap into the image. Calls `render` first unless `is_current` returns true for the key of the cached bitmap.
+    /// `render` returns no bitmap when there is nothing to draw.
     pub fn blend(
         &mut self,
-        same: impl FnOnce(&K) -> bool,
-        make: impl FnOnce() -> (K, Option<OverlayBitmap>),
+        is_current: impl FnOnce(&K) -> bool,
+        render: impl FnOnce() -> (K, Option<OverlayBitmap>),
         target: &mut ImageMut<'_>,
     ) {
-        let made = match self.made.take() {
-            Some(made) if same(&made.0) => made,
-            _ => make(),
+        let cached = match self.cached.take() {
+            Some(cached) if is_current(&cached.0) => cached,
+            _ => render(),
         };
-        if let Some(patch) = &self.made.insert(made).1 {
-            patch.blend(target);
+        if let Some(bitmap) = &self.cached.insert(cached).1 {
+            bitmap.blend(target);
         }
     }
 }
 
-/// The side that text sizes follow: the shorter one, so that portrait images have room for a line.
+/// The length in pixels that determines text sizes: the shorter side, so that a line fits into portrait images.
 pub(super) fn short_side(info: &VideoInfo) -> usize {
     info.width.min(info.height)
 }
 
-/// What a patch depends on in a image: size, format and colours, but not the rate.
-pub(super) fn same_picture(a: &VideoInfo, b: &VideoInfo) -> bool {
+/// Whether two images have the same size, format and colorimetry, on which a bitmap depends.
+pub(super) fn same_format(a: &VideoInfo, b: &VideoInfo) -> bool {
     (a.width, a.height, a.format, a.color) == (b.width, b.height, b.format, b.color)
 }
 
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn is_clipped_at_every_side_of_small_pictures() {
+    fn is_clipped_at_every_side_of_small_images() {
         let mut canvas = Canvas::new(6, 6);
         canvas.fill((0, 0), (6, 6), WHITE, 1.0);
         for format in [PixelFormat::I420, PixelFormat::Nv12] {

@@ -1,8 +1,8 @@
-//! Lines along class borders, found on the mask's cells and drawn at image resolution.
+//! Draws lines along class borders, which are found in the mask cells, at image resolution.
 //!
-//! Every visible class has a line just inside its border, in its own colour: a pixel is on a line when a pixel of
-//! another class is within [`line_width`] of it (in the larger of the two axis distances). Where two visible classes
-//! meet, their lines lie side by side. The image's own edge is no border.
+//! Each visible class has a line inside of its border, in its own colour: a pixel is on a line when a pixel of another class
+//! is within [`line_width`] of it (the larger of the horizontal and vertical distance). Where two visible classes meet, their
+//! lines are adjacent. The edge of the image is not a border.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::palette::{BlendCoefficients, Palette};
 use super::row_blend::{RowBlend, copy_rows};
 use crate::frame::{ClassId, Image, ImageMut};
 
-/// Width in pixels of the line on one side of a border.
+/// Width in pixels of the line on one side of a border, for an image of this height.
 pub(super) fn line_width(height: usize) -> usize {
     (height / 360).max(2)
 }
@@ -21,7 +21,7 @@ pub(super) fn draw(
     cells: &Cells<'_>,
     palette: &Palette,
     differs: &mut Vec<u8>,
-    coat: &mut RowBlend,
+    row_blend: &mut RowBlend,
     source: &Image<'_>,
     target: &mut ImageMut<'_>,
 ) {
@@ -36,9 +36,9 @@ pub(super) fn draw(
             while end < span.end && near_rows(cells, row, end, width) == near {
                 end += 1;
             }
-            compare(cells, row, near, differs);
-            if paint(cells, row, differs, width, palette, coat) {
-                coat.blend(y..end, source, target);
+            mark_vertical_borders(cells, row, near, differs);
+            if set_lines(cells, row, differs, width, palette, row_blend) {
+                row_blend.blend(y..end, source, target);
             } else {
                 copy_rows(y..end, source, target);
             }
@@ -60,8 +60,8 @@ fn near_rows(cells: &Cells<'_>, row: usize, y: usize, width: usize) -> Range<usi
     first..end
 }
 
-/// Marks (1) the cells of `row` that have another class above or below, in the rows `near`.
-fn compare(cells: &Cells<'_>, row: usize, near: Range<usize>, differs: &mut Vec<u8>) {
+/// Sets `differs` to 1 for the cells of `row` that have another class above or below, in the rows `near`, else to 0.
+fn mark_vertical_borders(cells: &Cells<'_>, row: usize, near: Range<usize>, differs: &mut Vec<u8>) {
     let own = cells.row(row);
     differs.clear();
     differs.resize(own.len(), 0);
@@ -72,24 +72,31 @@ fn compare(cells: &Cells<'_>, row: usize, near: Range<usize>, differs: &mut Vec<
     }
 }
 
-/// Paints the lines of a cell row; false when there are none.
-fn paint(cells: &Cells<'_>, row: usize, differs: &[u8], width: usize, palette: &Palette, coat: &mut RowBlend) -> bool {
+/// Sets the coefficients of the lines of a cell row. Returns false when the row has no lines.
+fn set_lines(
+    cells: &Cells<'_>,
+    row: usize,
+    differs: &[u8],
+    width: usize,
+    palette: &Palette,
+    row_blend: &mut RowBlend,
+) -> bool {
     let last = differs.len();
     let mut any = false;
     for_each_run(cells.row(row), |run, class: ClassId| {
         let (from, to) = (cells.columns[run.start], cells.columns[run.end]);
-        let ink = palette.ink(class);
-        if *ink == BlendCoefficients::CLEAR {
-            coat.paint(from, to, ink);
+        let color = palette.coefficients(class);
+        if *color == BlendCoefficients::CLEAR {
+            row_blend.set(from, to, color);
             return;
         }
-        // `at` is how far the row is painted; the next line begins at or after it.
+        // The row is set up to `at`; the next line begins at or after it.
         let mut at = from;
         let mut line = |start: usize, end: usize| {
             let (start, end) = (start.clamp(at, to), end.clamp(at, to));
             if start < end {
-                coat.paint(at, start, &BlendCoefficients::CLEAR);
-                coat.paint(start, end, ink);
+                row_blend.set(at, start, &BlendCoefficients::CLEAR);
+                row_blend.set(start, end, color);
                 at = end;
                 any = true;
             }
@@ -106,7 +113,7 @@ fn paint(cells: &Cells<'_>, row: usize, differs: &[u8], width: usize, palette: &
         if run.end < last {
             line(to.saturating_sub(width), to);
         }
-        coat.paint(at, to, &BlendCoefficients::CLEAR);
+        row_blend.set(at, to, &BlendCoefficients::CLEAR);
     });
     any
 }

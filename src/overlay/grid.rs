@@ -1,17 +1,17 @@
-//! Where the cells of a mask lie on a image: [`Mask::index`], turned round.
+//! Maps the cells of a mask to the pixels of an image: the inverse of [`Mask::index`].
 
 use std::ops::Range;
 
 use crate::frame::{ClassId, Mask};
 
-/// The mask rows or columns that one side of the image shows, in order, and the pixels that each covers.
+/// The visible mask rows or columns of one image side, in order, and the pixels that each covers.
 #[derive(Default)]
 struct Axis {
     size: usize,
     mask_size: usize,
-    /// Shown rows or columns of the mask: all of them, unless the image is smaller than the mask.
-    shown: Vec<usize>,
-    /// First pixel of each shown row or column, and at the end the side's size.
+    /// Visible rows or columns of the mask: all, unless the image is smaller than the mask.
+    visible: Vec<usize>,
+    /// First pixel of each visible row or column, and at the end the length of the side.
     starts: Vec<usize>,
 }
 
@@ -21,56 +21,56 @@ impl Axis {
             return;
         }
         (self.size, self.mask_size) = (size, mask_size);
-        self.shown.clear();
+        self.visible.clear();
         self.starts.clear();
         for at in 0..size {
             let index = Mask::index(at, size, mask_size);
-            if self.shown.last() != Some(&index) {
-                self.shown.push(index);
+            if self.visible.last() != Some(&index) {
+                self.visible.push(index);
                 self.starts.push(at);
             }
         }
         self.starts.push(size);
     }
 
-    fn shows_all(&self) -> bool {
-        self.shown.len() == self.mask_size
+    fn all_visible(&self) -> bool {
+        self.visible.len() == self.mask_size
     }
 }
 
-/// The geometry of one pair of image size and mask size.
+/// The mapping for one image size and one mask size.
 #[derive(Default)]
 pub(super) struct Grid {
     columns: Axis,
     rows: Axis,
-    /// The shown cells of the mask, where those are not all.
+    /// The visible cells of the mask, when these are not all.
     picked: Vec<ClassId>,
 }
 
-/// A mask's shown cells: every cell covers at least one pixel.
+/// The visible cells of a mask. Each cell covers at least one pixel.
 pub(super) struct Cells<'a> {
     classes: &'a [ClassId],
-    /// First pixel column of each cell column, and at the end the image's width.
+    /// First pixel column of each cell column, and at the end the width of the image.
     pub columns: &'a [usize],
-    /// First pixel row of each cell row, and at the end the image's height.
+    /// First pixel row of each cell row, and at the end the height of the image.
     pub rows: &'a [usize],
 }
 
 impl Grid {
-    /// The cells of `mask` on a image of this size; `None` when the mask is empty or incomplete.
+    /// The cells of `mask` in an image of this size; `None` when the mask is empty or incomplete.
     pub fn cells<'a>(&'a mut self, mask: &'a Mask, width: usize, height: usize) -> Option<Cells<'a>> {
         if mask.width == 0 || mask.height == 0 || mask.classes.len() < mask.width * mask.height {
             return None;
         }
         self.columns.fit(width, mask.width);
         self.rows.fit(height, mask.height);
-        let classes = if self.columns.shows_all() && self.rows.shows_all() {
+        let classes = if self.columns.all_visible() && self.rows.all_visible() {
             mask.classes.as_slice()
         } else {
             self.picked.clear();
-            for &row in &self.rows.shown {
+            for &row in &self.rows.visible {
                 let row = &mask.classes[row * mask.width..][..mask.width];
-                self.picked.extend(self.columns.shown.iter().map(|&column| row[column]));
+                self.picked.extend(self.columns.visible.iter().map(|&column| row[column]));
             }
             &self.picked
         };
@@ -107,7 +107,7 @@ pub(super) fn for_each_run(row: &[ClassId], mut work: impl FnMut(Range<usize>, C
     }
 }
 
-/// How many values at the beginning are `class`; eight at a time, as most runs in real masks are long.
+/// Number of values at the beginning that are `class`. Compares eight at a time, because most runs in real masks are long.
 #[inline]
 fn same_prefix(row: &[ClassId], class: ClassId) -> usize {
     let whole = 8 * row.chunks_exact(8).take_while(|&chunk| chunk == [class; 8]).count();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_cover_the_picture_as_the_mask_stretched() {
+    fn cells_cover_the_same_pixels_as_the_resized_mask() {
         let mut grid = Grid::default();
         for (width, height) in [(64, 36), (1, 1), (7, 5), (16, 9), (33, 90), (15, 100)] {
             let (mask_width, mask_height) = (16, 9);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_any_length_are_whole() {
+    fn finds_runs_of_any_length() {
         let lengths = [1, 7, 8, 9, 16, 2, 40, 3];
         let row: Vec<u8> = lengths.iter().enumerate().flat_map(|(n, &length)| vec![n as u8; length]).collect();
         let mut seen = Vec::new();

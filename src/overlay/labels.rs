@@ -1,25 +1,25 @@
-//! Settings that name classes, checked against the model's labels.
+//! Checks the class names in the overlay settings against the labels of the model.
 
 use std::fmt;
 
 use crate::config::OverlayConfig;
 use crate::frame::{Label, Rgb};
 
-/// Every name in `hide` and `colors` that is no label of the model.
+/// The names in `hide` and `colors` that are not labels of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownLabels {
     pub unknown: Vec<UnknownLabel>,
-    /// The model's labels.
+    /// The labels of the model.
     pub known: Vec<String>,
 }
 
-/// A name that is no label of the model.
+/// A name that is not a label of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownLabel {
-    /// The setting in the stream's `[overlay]` that has it: `hide` or `colors`.
+    /// The key in `[overlay]` of the stream: `hide` or `colors`.
     pub key: &'static str,
     pub name: String,
-    /// The label that was probably meant.
+    /// The most similar label, if one is similar enough.
     pub suggestion: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for UnknownLabel {
 }
 
 impl UnknownLabel {
-    /// What is wrong, to be read after the key.
+    /// The problem without the key.
     pub fn problem(&self) -> String {
         let did_you_mean = self.suggestion.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
         format!("the model has no class {:?}{did_you_mean}", self.name)
@@ -48,7 +48,10 @@ impl fmt::Display for UnknownLabels {
 
 impl std::error::Error for UnknownLabels {}
 
-/// Names and colours by class index, `None` for a hidden class.
+/// Name and colour of each class; `None` for a hidden class.
+///
+/// # Errors
+/// All names that are not labels.
 pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Option<(String, Rgb)>>, UnknownLabels> {
     let hidden = config.hide.iter().flatten().map(|name| ("hide", name));
     let colored = config.colors.iter().map(|(name, _)| ("colors", name));
@@ -67,12 +70,12 @@ pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Op
     Ok(labels.iter().map(visible).collect())
 }
 
-/// The label that looks most like `name`, if any does.
+/// The label that is most similar to `name` (Jaro-Winkler similarity of at least 0.8).
 fn closest(name: &str, labels: &[Label]) -> Option<String> {
     let name = name.to_lowercase();
-    let likeness = |label: &Label| strsim::jaro_winkler(&name, &label.name.to_lowercase());
-    let best = labels.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(best) >= 0.8).then(|| best.name.clone())
+    let similarity = |label: &Label| strsim::jaro_winkler(&name, &label.name.to_lowercase());
+    let best = labels.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(best) >= 0.8).then(|| best.name.clone())
 }
 
 #[cfg(test)]
@@ -81,7 +84,7 @@ mod tests {
     use crate::config::Style;
 
     #[test]
-    fn names_every_unknown_label_with_a_suggestion() {
+    fn reports_every_unknown_label_with_a_suggestion() {
         let label = |name: &str| Label { name: name.into(), color: Rgb(1, 2, 3) };
         let labels = [label("sky"), label("road"), label("Pedestrian")];
         let mut config = OverlayConfig {
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_background_is_drawn_only_when_asked_for() {
+    fn a_background_class_is_hidden_by_default() {
         let labels = ["Background", "person"].map(|name| Label { name: name.into(), color: Rgb(1, 2, 3) });
         let drawn = |hide: Option<Vec<String>>| {
             let config = OverlayConfig { hide, ..OverlayConfig::default() };

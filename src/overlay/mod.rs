@@ -1,14 +1,14 @@
 //! Draws class masks, a legend and status texts on full-size images, in their planes.
 //!
 //! ```text
-//! mask ─▶ grid (cells that the image shows) ─┬─▶ tint: one painted row per cell row ─┬─▶ blend while copying
-//! labels ─▶ palette (an ink for each class) ───┴─▶ contour: lines along borders ───────┘         │
-//! legend, badge, slate ─▶ canvas (RGB, once) ─▶ patch (planes) ──────────────────────────────▶ target
+//! mask ─▶ grid (visible mask cells) ──────────┬─▶ tint: one row of coefficients a cell row ─┬─▶ blend while copying
+//! labels ─▶ palette (coefficients a class) ───┴─▶ contour: lines along class borders ──────┘         │
+//! legend, badge, slate ─▶ canvas (RGB, once) ─▶ bitmap (planes) ─────────────────────────────▶ target
 //! ```
 //!
-//! Pictures are never converted: a colour becomes YUV once, in the palette, and blending is one multiplication and one
-//! addition a sample. [`Mask::index`] decides which mask pixel covers a image pixel; a chroma sample goes with the
-//! top left pixel of its 2×2 block.
+//! Frames are never converted to RGB: colours are converted to YUV once, in the palette, and blending is one multiplication
+//! and one addition for each sample. [`Mask::index`] determines which mask pixel covers an image pixel; a chroma sample uses
+//! the top left pixel of its 2×2 block.
 
 mod bitmap;
 mod contour;
@@ -22,7 +22,7 @@ mod status;
 mod tests;
 mod text;
 
-use self::bitmap::{CachedBitmap, same_picture};
+use self::bitmap::{CachedBitmap, same_format};
 use self::grid::{Cells, Grid, for_each_run};
 pub use self::labels::{UnknownLabel, UnknownLabels};
 use self::palette::{BlendCoefficients, Palette, to_yuv};
@@ -30,18 +30,18 @@ use self::row_blend::{RowBlend, copy_rows};
 use crate::config::{OverlayConfig, Style};
 use crate::frame::{Colorimetry, Image, ImageMut, Label, Mask, Rgb, VideoInfo};
 
-/// The drawing of one stream: its colours, and buffers that are used again for every frame.
+/// Draws the masks of one stream: its colours, and buffers that are reused for every frame.
 pub struct Overlay {
     style: Style,
     alpha: f32,
-    /// By class index; `None` = hidden.
+    /// Colour of each class; `None` for a hidden class.
     colors: Vec<Option<Rgb>>,
-    /// Visible classes; empty when no legend is wanted.
+    /// Visible classes; empty when the legend is not drawn.
     legend_classes: Vec<(String, Rgb)>,
     palette: Option<(Colorimetry, Palette)>,
     grid: Grid,
-    coat: RowBlend,
-    /// Which cells of a row differ from those above or below: the contour's scratch.
+    row_blend: RowBlend,
+    /// Marks the cells of a row that differ from those above or below; a buffer of the contour style.
     differs: Vec<u8>,
     legend: CachedBitmap<VideoInfo>,
     badge: CachedBitmap<(String, VideoInfo)>,
@@ -49,10 +49,10 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Prepares the drawing of masks whose classes are `labels`, the model's.
+    /// Creates the overlay for a model with these labels.
     ///
     /// # Errors
-    /// Lists every label in `hide` and `colors` that the model does not have.
+    /// All names in `hide` and `colors` that the model does not have.
     pub fn new(config: &OverlayConfig, labels: &[Label]) -> Result<Overlay, UnknownLabels> {
         let classes = labels::visible(config, labels)?;
         Ok(Overlay {
@@ -62,7 +62,7 @@ impl Overlay {
             legend_classes: if config.legend { classes.into_iter().flatten().collect() } else { Vec::new() },
             palette: None,
             grid: Grid::default(),
-            coat: RowBlend::default(),
+            row_blend: RowBlend::default(),
             differs: Vec::new(),
             legend: CachedBitmap::default(),
             badge: CachedBitmap::default(),
@@ -70,43 +70,41 @@ impl Overlay {
         })
     }
 
-    /// As [`Overlay::new`], for labels that the settings were not written for: names that the model does not have do
-    /// nothing.
-    pub fn lenient(config: &OverlayConfig, labels: &[Label]) -> Overlay {
-        let known = |name: &String| labels.iter().any(|label| label.name == *name);
+    /// As [`Overlay::new`], but ignores names that the model does not have.
+    pub fn ignoring_unknown_labels(config: &OverlayConfig, labels: &[Label]) -> Overlay {
+        let is_known = |name: &String| labels.iter().any(|label| label.name == *name);
         let mut config = config.clone();
         if let Some(hidden) = &mut config.hide {
-            hidden.retain(known);
+            hidden.retain(is_known);
         }
-        config.colors.retain(|(name, _)| known(name));
-        Overlay::new(&config, labels).expect("names that the model does not have are taken out")
+        config.colors.retain(|(name, _)| is_known(name));
+        Overlay::new(&config, labels).expect("unknown names were removed")
     }
 
-    /// Copies `source` to `target` and draws `mask` on the way, in one pass over the pixels; then the legend.
+    /// Copies `source` to `target` and blends `mask` into it in one pass over the pixels, then draws the legend.
     ///
-    /// Without a mask (or with one that has too few pixels) the image is a plain copy, or black in style
-    /// `mask-only`. Hidden classes and classes that are not in the label list keep the very samples of the source, or
-    /// are black in style `mask-only`.
+    /// Without a mask (or with one that has too few pixels), `target` is a copy of `source`, or black in style `mask-only`.
+    /// Hidden classes and classes without a label keep the samples of `source`, or are black in style `mask-only`.
     ///
     /// # Panics
-    /// When the images differ in size or format.
+    /// `source` and `target` differ in size or format.
     pub fn draw(&mut self, source: &Image<'_>, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
         let info = source.info;
         assert_eq!(
             (info.width, info.height, info.format),
             (target.info.width, target.info.height, target.info.format),
-            "images of one shape"
+            "source and target have the same size and format"
         );
         self.draw_mask(source, mask, target);
         if !self.legend_classes.is_empty() {
             let classes = &self.legend_classes;
-            self.legend.blend(|made| same_picture(made, &info), || (info, legend::draw(classes, &info)), target);
+            self.legend.blend(|made| same_format(made, &info), || (info, legend::draw(classes, &info)), target);
         }
     }
 
     fn draw_mask(&mut self, source: &Image<'_>, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
         let info = source.info;
-        self.coat.fit(&info);
+        self.row_blend.fit(&info);
         let palette = match self.palette.take() {
             Some(made) if made.0 == info.color => made,
             _ => (info.color, self.new_palette(info.color)),
@@ -115,13 +113,13 @@ impl Overlay {
         let cells = mask.and_then(|mask| self.grid.cells(mask, info.width, info.height));
         match (cells, self.style) {
             (Some(cells), Style::Contour) => {
-                contour::draw(&cells, palette, &mut self.differs, &mut self.coat, source, target);
+                contour::draw(&cells, palette, &mut self.differs, &mut self.row_blend, source, target);
             }
-            (Some(cells), Style::Tint | Style::MaskOnly) => tint(&cells, palette, &mut self.coat, source, target),
+            (Some(cells), Style::Tint | Style::MaskOnly) => tint(&cells, palette, &mut self.row_blend, source, target),
             (None, Style::Tint | Style::Contour) => copy_rows(0..info.height, source, target),
             (None, Style::MaskOnly) => {
-                self.coat.paint(0, info.width, &black(info.color));
-                self.coat.blend(0..info.height, source, target);
+                self.row_blend.set(0, info.width, &black(info.color));
+                self.row_blend.blend(0..info.height, source, target);
             }
         }
     }
@@ -129,7 +127,7 @@ impl Overlay {
     fn new_palette(&self, color: Colorimetry) -> Palette {
         let (opacity, hidden) = match self.style {
             Style::Tint => (self.alpha, BlendCoefficients::CLEAR),
-            // Thin lines need to be about twice as strong as areas to be seen as well.
+            // Thin lines need about twice the opacity of areas to be as visible.
             Style::Contour => (2.0 * self.alpha, BlendCoefficients::CLEAR),
             Style::MaskOnly => (1.0, black(color)),
         };
@@ -140,20 +138,20 @@ impl Overlay {
     pub fn badge(&mut self, text: &str, target: &mut ImageMut<'_>) {
         let info = target.info;
         self.badge.blend(
-            |(made, image)| made == text && same_picture(image, &info),
+            |(made, image)| made == text && same_format(image, &info),
             || ((text.to_owned(), info), Some(status::badge(text, &info))),
             target,
         );
     }
 
-    /// Draws what viewers see while the camera is away: the last image grey and dark, or plain dark grey when there
-    /// is none (or it has another size than `target`), and the lines of text in the middle.
+    /// Draws the slate that viewers see while the source has no frames: the last frame in dark grey, or plain dark grey when
+    /// there is no last frame (or it differs in size from `target`), with the lines of text in the middle.
     pub fn slate(&mut self, last: Option<&Image<'_>>, lines: &[String], target: &mut ImageMut<'_>) {
         let info = target.info;
         let last = last.filter(|last| (last.info.width, last.info.height) == (info.width, info.height));
         status::backdrop(last, target);
         self.slate.blend(
-            |(made, image)| made == lines && same_picture(image, &info),
+            |(made, image)| made == lines && same_format(image, &info),
             || ((lines.to_vec(), info), status::lines(lines, &info)),
             target,
         );
@@ -164,15 +162,15 @@ fn black(color: Colorimetry) -> BlendCoefficients {
     BlendCoefficients::new(to_yuv(Rgb(0, 0, 0), color).map(f32::from), 1.0)
 }
 
-/// Draws whole areas while copying: paints one row for each cell row, and lays it over all rows that it covers.
-fn tint(cells: &Cells<'_>, palette: &Palette, coat: &mut RowBlend, source: &Image<'_>, target: &mut ImageMut<'_>) {
+/// Blends whole areas while copying: sets the coefficients once for each cell row, and blends all pixel rows of the cell row.
+fn tint(cells: &Cells<'_>, palette: &Palette, row_blend: &mut RowBlend, source: &Image<'_>, target: &mut ImageMut<'_>) {
     for row in 0..cells.height() {
-        // Equal rows are common in real masks (sky, road): the coat is still right.
+        // Consecutive rows of real masks are often equal (sky, road): the coefficients are unchanged then.
         if row == 0 || cells.row(row) != cells.row(row - 1) {
             for_each_run(cells.row(row), |run, class| {
-                coat.paint(cells.columns[run.start], cells.columns[run.end], palette.ink(class));
+                row_blend.set(cells.columns[run.start], cells.columns[run.end], palette.coefficients(class));
             });
         }
-        coat.blend(cells.span(row), source, target);
+        row_blend.blend(cells.span(row), source, target);
     }
 }

@@ -1,14 +1,14 @@
-//! Class colours as numbers of a YUV image, ready for blending.
+//! Converts class colours to YUV and prepares them for blending.
 //!
-//! The matrices follow from the luma weights of red and blue (Kr, Kb) in ITU-R BT.601, BT.709 and BT.2020; quantisation
-//! to video range (16–235, 16–240) or full range as in ITU-T H.273.
+//! The matrices are computed from the luma weights of red and blue (Kr, Kb) in ITU-R BT.601, BT.709 and BT.2020. Quantisation
+//! to video range (16–235, 16–240) or full range is that of ITU-T H.273.
 
 use crate::frame::{ClassId, Colorimetry, Rgb};
 
-/// What blending does to a sample: `out = (sample * inv + add) >> 8`.
+/// The coefficients for blending a colour into a sample: `out = (sample * inv + add) >> 8`.
 ///
 /// `add` is the colour times its opacity (256 = opaque) plus one half for rounding, `inv` is 256 minus the opacity; so
-/// the sum stays below 2^16, and [`BlendCoefficients::CLEAR`] gives back the very sample.
+/// the sum is below 2^16, and [`BlendCoefficients::CLEAR`] does not change the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BlendCoefficients {
     pub inv: u16,
@@ -17,9 +17,10 @@ pub(super) struct BlendCoefficients {
 }
 
 impl BlendCoefficients {
-    /// Changes nothing.
+    /// Does not change samples.
     pub const CLEAR: BlendCoefficients = BlendCoefficients { inv: 256, add: [0; 3] };
 
+    /// Coefficients for a colour (each component 0 to 255) with an opacity from 0 to 1.
     pub fn new(yuv: [f32; 3], opacity: f32) -> BlendCoefficients {
         let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round();
         if opacity == 0.0 {
@@ -30,36 +31,36 @@ impl BlendCoefficients {
     }
 }
 
-/// An ink for each possible value of a mask pixel.
+/// Coefficients for each possible value of a mask pixel.
 pub(super) struct Palette {
-    inks: [BlendCoefficients; 256],
+    classes: [BlendCoefficients; 256],
 }
 
 impl Palette {
-    /// `colors` by class index, `None` for a hidden class; `hidden` is what hidden and unknown classes get.
+    /// `colors` has the colour of each class, `None` for a hidden one. Hidden and unknown classes get the coefficients `hidden`.
     pub fn new(colors: &[Option<Rgb>], opacity: f32, hidden: BlendCoefficients, color: Colorimetry) -> Palette {
-        let mut inks = [hidden; 256];
-        for (ink, rgb) in inks.iter_mut().zip(colors) {
+        let mut classes = [hidden; 256];
+        for (class, rgb) in classes.iter_mut().zip(colors) {
             if let Some(rgb) = rgb {
-                // Whole numbers first: an opaque class shows exactly the colour that an RGB converter would give.
-                *ink = BlendCoefficients::new(to_yuv(*rgb, color).map(f32::from), opacity);
+                // Rounded first, so that an opaque class has exactly the samples that an RGB converter gives.
+                *class = BlendCoefficients::new(to_yuv(*rgb, color).map(f32::from), opacity);
             }
         }
-        Palette { inks }
+        Palette { classes }
     }
 
-    pub fn ink(&self, class: ClassId) -> &BlendCoefficients {
-        &self.inks[usize::from(class)]
+    pub fn coefficients(&self, class: ClassId) -> &BlendCoefficients {
+        &self.classes[usize::from(class)]
     }
 }
 
-/// The 8-bit YUV of an RGB colour.
+/// Converts an RGB colour to 8-bit YUV.
 pub(super) fn to_yuv(Rgb(r, g, b): Rgb, color: Colorimetry) -> [u8; 3] {
-    // `as` saturates: full-range blue and red would be 255.5.
+    // `as` saturates: full-range blue and red are 255.5.
     convert([r, g, b].map(f32::from), color).map(|value| value.round() as u8)
 }
 
-/// The unrounded YUV of an RGB colour whose components go from 0 to 255.
+/// Converts an RGB colour (components 0 to 255) to YUV without rounding.
 pub(super) fn convert(rgb: [f32; 3], color: Colorimetry) -> [f32; 3] {
     let (kr, kb) = color.matrix.weights();
     let (kr, kb) = (kr as f32, kb as f32);
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn colour_bars_match_published_values() {
-        // 100 % colour bars, 8 bit, as printed in the standards' usual tables.
+        // 100 % colour bars, 8 bit, as published for the standards.
         let bt601 = color(Matrix::Bt601, false);
         near(Rgb(255, 0, 0), bt601, [81, 90, 240]);
         near(Rgb(0, 255, 0), bt601, [145, 54, 34]);
@@ -124,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn inks_never_overflow_and_are_exact_at_both_ends() {
+    fn coefficients_never_overflow_and_are_exact_at_both_ends() {
         for step in 0..=1000 {
             for value in [0.0, 16.0, 127.5, 255.0] {
-                let ink = BlendCoefficients::new([value; 3], step as f32 / 1000.0);
-                assert!(255 * u32::from(ink.inv) + u32::from(ink.add[0]) < 1 << 16);
+                let blend = BlendCoefficients::new([value; 3], step as f32 / 1000.0);
+                assert!(255 * u32::from(blend.inv) + u32::from(blend.add[0]) < 1 << 16);
             }
         }
-        let blend = |ink: BlendCoefficients, sample: u16| (sample * ink.inv + ink.add[0]) >> 8;
+        let blend = |with: BlendCoefficients, sample: u16| (sample * with.inv + with.add[0]) >> 8;
         for sample in 0..=255 {
             assert_eq!(blend(BlendCoefficients::new([77.0; 3], 0.0), sample), sample);
             assert_eq!(blend(BlendCoefficients::new([77.0; 3], 1.0), sample), 77);
@@ -143,9 +144,9 @@ mod tests {
     #[test]
     fn classes_beyond_the_labels_are_hidden() {
         let palette = Palette::new(&[Some(Rgb(9, 9, 9)), None], 0.5, BlendCoefficients::CLEAR, Colorimetry::default());
-        assert_ne!(*palette.ink(0), BlendCoefficients::CLEAR);
-        assert_eq!(*palette.ink(1), BlendCoefficients::CLEAR);
-        assert_eq!(*palette.ink(2), BlendCoefficients::CLEAR);
-        assert_eq!(*palette.ink(255), BlendCoefficients::CLEAR);
+        assert_ne!(*palette.coefficients(0), BlendCoefficients::CLEAR);
+        assert_eq!(*palette.coefficients(1), BlendCoefficients::CLEAR);
+        assert_eq!(*palette.coefficients(2), BlendCoefficients::CLEAR);
+        assert_eq!(*palette.coefficients(255), BlendCoefficients::CLEAR);
     }
 }

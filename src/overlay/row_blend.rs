@@ -1,27 +1,27 @@
-//! One painted row: the inks of a image row, and the loops that lay it over the image.
+//! The blend coefficients of one image row, and the loops that apply them.
 //!
-//! All frame rows that show the same mask row look the same, so a row is painted once and blended several times. The
-//! loops run over plain slices of `u16` that the compiler turns into SIMD of any width.
+//! All frame rows that show the same mask row have the same coefficients, so these are set once and applied several times.
+//! The loops run over slices of `u16`, which the compiler vectorises.
 //!
-//! A chroma sample takes the ink of its block's top left pixel. That is the position of BT.2020's chroma (H.273 type
-//! 2), and differs from MPEG-2's and H.264's usual one (type 0) by half a luma row.
+//! A chroma sample has the coefficients of the top left pixel of its block. That is the chroma position of BT.2020 (ITU-T H.273,
+//! `ChromaLocType` 2), and differs by half a luma row from the usual one of MPEG-2 and H.264 (type 0).
 
 use std::ops::Range;
 
 use super::palette::BlendCoefficients;
 use crate::frame::{Image, ImageMut, PixelFormat, VideoInfo};
 
-/// Runs are written in whole chunks of this many values; the excess is overwritten by the next run.
+/// Runs are written in whole chunks of this length; the next run overwrites the excess.
 const CHUNK: usize = 16;
 
-/// The inks of one image row; painted from left to right.
+/// The coefficients of one image row; set from left to right.
 #[derive(Default)]
 pub(super) struct RowBlend {
     planes: [PlaneCoefficients; 3],
     format: Option<PixelFormat>,
 }
 
-/// `inv` and `add` of [`BlendCoefficients`] for the samples of one plane's row, and `CHUNK` values of slack.
+/// `inv` and `add` of [`BlendCoefficients`] for the samples of a row of one plane, and `CHUNK` spare values.
 #[derive(Default)]
 struct PlaneCoefficients {
     inv: Vec<u16>,
@@ -29,7 +29,7 @@ struct PlaneCoefficients {
 }
 
 impl RowBlend {
-    /// Makes room for rows of images like `info`.
+    /// Allocates rows for images of this size and format.
     pub fn fit(&mut self, info: &VideoInfo) {
         self.format = Some(info.format);
         for (plane, layer) in self.planes.iter_mut().enumerate().take(info.planes()) {
@@ -39,24 +39,24 @@ impl RowBlend {
         }
     }
 
-    /// Gives the pixels `from..to` this ink. Spoils what lies to the right: runs must come from left to right and
-    /// cover the row without a gap.
+    /// Sets the coefficients of the pixels `from..to`. Overwrites some of those to the right: runs must be set from left to right
+    /// and without gaps.
     #[inline]
-    pub fn paint(&mut self, from: usize, to: usize, ink: &BlendCoefficients) {
-        let [y, u, v] = ink.add;
+    pub fn set(&mut self, from: usize, to: usize, coefficients: &BlendCoefficients) {
+        let [y, u, v] = coefficients.add;
         let [luma, first, second] = &mut self.planes;
-        luma.paint(from, to, [ink.inv; CHUNK], [y; CHUNK]);
+        luma.set(from, to, [coefficients.inv; CHUNK], [y; CHUNK]);
         let (from, to) = (from.div_ceil(2), to.div_ceil(2));
         if self.format == Some(PixelFormat::Nv12) {
             let pairs = [u, v, u, v, u, v, u, v, u, v, u, v, u, v, u, v];
-            first.paint(2 * from, 2 * to, [ink.inv; CHUNK], pairs);
+            first.set(2 * from, 2 * to, [coefficients.inv; CHUNK], pairs);
         } else {
-            first.paint(from, to, [ink.inv; CHUNK], [u; CHUNK]);
-            second.paint(from, to, [ink.inv; CHUNK], [v; CHUNK]);
+            first.set(from, to, [coefficients.inv; CHUNK], [u; CHUNK]);
+            second.set(from, to, [coefficients.inv; CHUNK], [v; CHUNK]);
         }
     }
 
-    /// Lays the painted row over these luma rows, and over the chroma rows that begin in them.
+    /// Blends the row into these luma rows, and into the chroma rows that begin in them.
     pub fn blend(&self, rows: Range<usize>, source: &Image<'_>, target: &mut ImageMut<'_>) {
         for_each_row(rows, source, target, |plane, source, target| {
             let layer = &self.planes[plane];
@@ -67,7 +67,7 @@ impl RowBlend {
 
 impl PlaneCoefficients {
     #[inline]
-    fn paint(&mut self, from: usize, to: usize, inv: [u16; CHUNK], add: [u16; CHUNK]) {
+    fn set(&mut self, from: usize, to: usize, inv: [u16; CHUNK], add: [u16; CHUNK]) {
         let mut at = from;
         while at < to {
             self.inv[at..at + CHUNK].copy_from_slice(&inv);
@@ -105,7 +105,7 @@ fn blend_row(source: &[u8], inv: &[u16], add: &[u16], target: &mut [u8]) {
     }
 }
 
-/// [`blend_row`] on the target's own samples.
+/// [`blend_row`] with the samples of the target as the source.
 pub(super) fn blend_in_place(inv: &[u16], add: &[u16], target: &mut [u8]) {
     for ((out, &inv), &add) in target.iter_mut().zip(inv).zip(add) {
         *out = ((u16::from(*out) * inv + add) >> 8) as u8;
@@ -118,17 +118,17 @@ mod tests {
     use crate::frame::{OwnedImage, Pixels};
 
     #[test]
-    fn runs_end_where_they_should_in_all_planes() {
+    fn runs_end_at_the_right_sample_in_all_planes() {
         for format in [PixelFormat::I420, PixelFormat::Nv12] {
             let info = VideoInfo::new(format, 37, 3);
             let source = OwnedImage::new(info, 0);
             let mut target = OwnedImage::new(info, 0);
-            let mut coat = RowBlend::default();
-            coat.fit(&info);
-            coat.paint(0, 5, &BlendCoefficients::CLEAR);
-            coat.paint(5, 29, &BlendCoefficients::new([100.0, 90.0, 80.0], 1.0));
-            coat.paint(29, 37, &BlendCoefficients::CLEAR);
-            coat.blend(1..3, &source.image(), &mut target.image_mut());
+            let mut row_blend = RowBlend::default();
+            row_blend.fit(&info);
+            row_blend.set(0, 5, &BlendCoefficients::CLEAR);
+            row_blend.set(5, 29, &BlendCoefficients::new([100.0, 90.0, 80.0], 1.0));
+            row_blend.set(29, 37, &BlendCoefficients::CLEAR);
+            row_blend.blend(1..3, &source.image(), &mut target.image_mut());
             let image = target.image();
             for y in 0..3 {
                 for x in 0..37 {

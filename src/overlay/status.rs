@@ -1,49 +1,49 @@
-//! What tells viewers that a image is not live: the badge on an old one, the slate in place of a missing one.
+//! Draws what shows viewers that a stream is not live: the badge on a frame, and the slate when there are no frames.
 
 use super::bitmap::{Canvas, DARK, OverlayBitmap, WHITE, short_side};
 use super::text::Text;
 use crate::frame::{Image, ImageMut, Rgb, VideoInfo};
 
-/// Brightness that is left of the last image behind a slate, in 256ths.
+/// Brightness of the last frame behind a slate, in 256ths of its own.
 const DIMMED: usize = 90;
-/// Grey of a slate without a image, as a share of the way from black to white in 256ths.
+/// Grey of a slate without a frame, from black (0) to white (256).
 const PLAIN: usize = 30;
-/// The edge that sets the badge off from dark images.
+/// Colour of the left edge of the badge, which is visible on dark frames.
 const EDGE: Rgb = Rgb(255, 176, 0);
-/// Smallest height of capitals that one can read.
+/// Smallest legible height of capitals in pixels.
 const LEGIBLE: usize = 7;
 
-/// The badge with this text in the top right corner. In tiny images the text is smaller and at last cut off, but the
-/// box is always there.
+/// The badge with this text, in the top right corner. In small images the text is smaller and may be cut off; the box is always
+/// drawn.
 pub(super) fn badge(text: &str, info: &VideoInfo) -> OverlayBitmap {
     let size = (short_side(info) / 36).max(10);
     let margin = if info.height < 120 { 0 } else { size.next_multiple_of(2) };
     let room = info.width.saturating_sub(2 * margin);
-    let (size, image) = fitting(text, size, room.saturating_sub(2 * size));
+    let (size, text) = fitting(text, size, room.saturating_sub(2 * size));
     let padding = size * 2 / 3;
-    let mut canvas = Canvas::new(image.width + 2 * padding, size + 2 * padding);
+    let mut canvas = Canvas::new(text.width + 2 * padding, size + 2 * padding);
     let area = (canvas.width(), canvas.height());
     canvas.fill((0, 0), area, DARK, 1.0);
     let edge = (size / 6).max(1).next_multiple_of(2);
     canvas.fill((0, 0), (edge, area.1), EDGE, 1.0);
-    canvas.text((padding + edge / 2, (area.1 - size) / 2), &image, WHITE);
+    canvas.text((padding + edge / 2, (area.1 - size) / 2), &text, WHITE);
     OverlayBitmap::new(&canvas, (info.width.saturating_sub(margin + area.0), margin), info)
 }
 
 /// Lines of text in the middle of the image, the first one larger; `None` when there are none.
 pub(super) fn lines(lines: &[String], info: &VideoInfo) -> Option<OverlayBitmap> {
     let room = info.width * 9 / 10;
-    let images: Vec<(usize, Text)> = lines
+    let texts: Vec<(usize, Text)> = lines
         .iter()
         .enumerate()
         .map(|(n, line)| fitting(line, (short_side(info) / if n == 0 { 10 } else { 20 }).max(LEGIBLE), room))
         .collect();
-    let width = images.iter().map(|(_, image)| image.width).max()?;
-    let heights = images.iter().map(|(size, _)| size * 2);
+    let width = texts.iter().map(|(_, text)| text.width).max()?;
+    let heights = texts.iter().map(|(size, _)| size * 2);
     let mut canvas = Canvas::new(width.min(info.width), heights.sum::<usize>().min(info.height));
     let mut y = 0;
-    for (size, image) in &images {
-        canvas.text((canvas.width().saturating_sub(image.width) / 2, y + size / 2), image, WHITE);
+    for (size, text) in &texts {
+        canvas.text((canvas.width().saturating_sub(text.width) / 2, y + size / 2), text, WHITE);
         y += size * 2;
     }
     let x = info.width.saturating_sub(canvas.width()) / 2;
@@ -51,17 +51,17 @@ pub(super) fn lines(lines: &[String], info: &VideoInfo) -> Option<OverlayBitmap>
     Some(OverlayBitmap::new(&canvas, (x, y), info))
 }
 
-/// The text with capitals of this height, or as much lower as it takes to fit into `room` pixels, and the height.
+/// The height of capitals, reduced so that the text fits into `room` pixels (but not below [`LEGIBLE`]), and the rendered text.
 fn fitting(text: &str, size: usize, room: usize) -> (usize, Text) {
-    let image = Text::new(text, size);
-    if image.width <= room || size <= LEGIBLE {
-        return (size, image);
+    let rendered = Text::new(text, size);
+    if rendered.width <= room || size <= LEGIBLE {
+        return (size, rendered);
     }
-    let size = (size * room / image.width).max(LEGIBLE);
+    let size = (size * room / rendered.width).max(LEGIBLE);
     (size, Text::new(text, size))
 }
 
-/// Fills `target` with the last image, grey and dark, or with plain dark grey.
+/// Fills `target` with the last frame in dark grey, or with plain dark grey.
 pub(super) fn backdrop(last: Option<&Image<'_>>, target: &mut ImageMut<'_>) {
     let info = target.info;
     let (black, white) = if info.color.full_range { (0, 255) } else { (16, 235) };
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn badge_stays_inside_tiny_pictures_and_covers_them() {
+    fn badge_is_clipped_to_tiny_images() {
         for (width, height) in [(1, 1), (2, 1), (7, 5), (64, 36), (100, 20)] {
             for format in [PixelFormat::I420, PixelFormat::Nv12] {
                 let info = VideoInfo::new(format, width, height);
@@ -139,7 +139,7 @@ mod tests {
                 badge("STALE 2.1 s", &info).blend(&mut after.image_mut());
                 let changed = changed(&before, &after);
                 assert!(!changed.is_empty(), "{info}");
-                assert!(changed.iter().all(|at| at.0 < width), "{info}: the padding is not touched");
+                assert!(changed.iter().all(|at| at.0 < width), "{info}: the padding is unchanged");
             }
         }
     }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn slate_keeps_the_shapes_of_the_last_picture() {
+    fn slate_shows_the_last_frame() {
         let info = VideoInfo::new(PixelFormat::I420, 64, 2);
         let mut last = OwnedImage::new(info, 0);
         for (x, y) in last.image_mut().planes[0].data.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! What viewers see: shapes in the right place, in all planes, at every size.
+//! Tests of the drawn result: shapes have the right position, in all planes and at every size.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask
     Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes, labels: [].into() }
 }
 
-/// A image without flat areas, so that a misplaced sample shows.
+/// An image without uniform areas, so that a misplaced sample is detected.
 fn source(info: VideoInfo, padding: usize) -> OwnedImage {
     let mut image = OwnedImage::new(info, padding);
     let mut state = 1u32;
@@ -39,7 +39,7 @@ fn source(info: VideoInfo, padding: usize) -> OwnedImage {
     image
 }
 
-/// The samples of Y, U and V, tightly packed, whatever the format and the strides.
+/// The samples of Y, U and V without padding, for every format and stride.
 fn samples(image: &OwnedImage) -> [Vec<u8>; 3] {
     let image = image.image();
     let rows = |plane: usize| -> Vec<u8> {
@@ -66,23 +66,23 @@ fn drawn(overlay: &mut Overlay, source: &OwnedImage, mask: Option<&Mask>, paddin
     target
 }
 
-/// Checks that opaque shapes lie on the image where they are in the model's view, within one pixel: `shape` is
-/// defined on the unit square and painted into the mask by its pixel centres.
-fn shape_is_found_back(shape: impl Fn(f64, f64) -> bool, name: &str) {
+/// Checks that an opaque shape has the right position in the image, within one pixel. `shape` is defined on the unit square and
+/// rasterised into the mask at the pixel centres.
+fn assert_shape_is_drawn(shape: impl Fn(f64, f64) -> bool, name: &str) {
     let model = (512, 288);
     let centre = |at: usize, size: usize| (at as f64 + 0.5) / size as f64;
     let mask = mask(model.0, model.1, |x, y| if shape(centre(x, model.0), centre(y, model.1)) { CAR } else { SKY });
     for (format, (width, height)) in FORMATS.into_iter().flat_map(|f| SIZES.map(|size| (f, size))) {
         let info = VideoInfo::new(format, width, height);
         let source = source(info, 5);
-        let drawing = drawn(&mut overlay(Style::Tint, 1.0, false), &source, Some(&mask), 3);
-        let (before, after) = (samples(&source), samples(&drawing));
+        let result = drawn(&mut overlay(Style::Tint, 1.0, false), &source, Some(&mask), 3);
+        let (before, after) = (samples(&source), samples(&result));
         let red = [81, 90, 240];
         for plane in 0..3 {
             let (columns, step) = if plane == 0 { (width, 1) } else { (info.chroma_width(), 2) };
             for (n, (&before, &after)) in before[plane].iter().zip(&after[plane]).enumerate() {
                 let (x, y) = (n % columns * step, n / columns * step);
-                // One image pixel, plus half a mask pixel that painting into the mask may be off.
+                // One image pixel, plus half a mask pixel of error from the rasterisation.
                 let (dx, dy) = (1.0 / width as f64 + 0.5 / 512.0, 1.0 / height as f64 + 0.5 / 288.0);
                 let around = [-1.0, -0.5, 0.0, 0.5, 1.0].map(|a| [-1.0, -0.5, 0.0, 0.5, 1.0].map(|b| (a, b)));
                 let inside = |(a, b): (f64, f64)| shape(centre(x, width) + a * dx, centre(y, height) + b * dy);
@@ -100,25 +100,25 @@ fn shape_is_found_back(shape: impl Fn(f64, f64) -> bool, name: &str) {
 }
 
 #[test]
-fn rectangles_are_found_back_in_every_plane() {
-    shape_is_found_back(|x, y| (0.25..0.6).contains(&x) && (0.3..0.8).contains(&y), "rectangle");
-    shape_is_found_back(|x, y| x < 0.1 || y > 0.95, "at the edges");
+fn rectangles_are_drawn_in_every_plane() {
+    assert_shape_is_drawn(|x, y| (0.25..0.6).contains(&x) && (0.3..0.8).contains(&y), "rectangle");
+    assert_shape_is_drawn(|x, y| x < 0.1 || y > 0.95, "at the edges");
 }
 
 #[test]
-fn diagonals_are_found_back_in_every_plane() {
-    shape_is_found_back(|x, y| x > y, "diagonal");
-    shape_is_found_back(|x, y| (x + 2.0 * y - 1.2).abs() < 0.2, "band");
+fn diagonals_are_drawn_in_every_plane() {
+    assert_shape_is_drawn(|x, y| x > y, "diagonal");
+    assert_shape_is_drawn(|x, y| (x + 2.0 * y - 1.2).abs() < 0.2, "band");
 }
 
 #[test]
-fn every_luma_pixel_has_the_class_that_the_geometry_gives() {
+fn every_pixel_has_the_class_of_the_resized_mask() {
     let mask = mask(51, 29, |x, y| if (x * 7 + y * 13) % 5 < 2 { CAR } else { SKY });
     for (width, height) in SIZES {
         let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
-        let drawing = drawn(&mut overlay(Style::Tint, 1.0, false), &source, Some(&mask), 0);
+        let result = drawn(&mut overlay(Style::Tint, 1.0, false), &source, Some(&mask), 0);
         let classes = mask.resized(width, height);
-        let (before, after) = (samples(&source), samples(&drawing));
+        let (before, after) = (samples(&source), samples(&result));
         for (n, &class) in classes.iter().enumerate() {
             assert_eq!(after[0][n], if class == CAR { 81 } else { before[0][n] }, "{width}x{height} at {n}");
         }
@@ -151,18 +151,18 @@ fn nv12_equals_i420() {
         let a = drawn(&mut overlay, &planar, Some(&mask), 0);
         let b = drawn(&mut overlay, &interleaved, Some(&mask), 6);
         assert_eq!(samples(&a), samples(&b), "{style:?} {width}x{height}");
-        // In the smallest images nothing but hidden classes may be left.
+        // The smallest images may show hidden classes only.
         assert!(width < 10 || samples(&a) != samples(&planar), "{style:?} {width}x{height}");
     }
 }
 
 #[test]
-fn hidden_and_unknown_classes_keep_the_very_samples() {
+fn hidden_and_unknown_classes_keep_the_samples_of_the_source() {
     let hidden = mask(40, 30, |x, _| if x % 3 == 0 { SKY } else { 3 + (x % 250) as u8 });
     for style in [Style::Tint, Style::Contour] {
         let source = source(VideoInfo::new(PixelFormat::Nv12, 333, 255), 0);
-        let drawing = drawn(&mut overlay(style, 0.45, false), &source, Some(&hidden), 0);
-        assert_eq!(samples(&drawing), samples(&source), "{style:?}");
+        let result = drawn(&mut overlay(style, 0.45, false), &source, Some(&hidden), 0);
+        assert_eq!(samples(&result), samples(&source), "{style:?}");
     }
 }
 
@@ -179,7 +179,7 @@ fn alpha_goes_from_invisible_to_opaque() {
 }
 
 #[test]
-fn colours_follow_the_pictures_colorimetry() {
+fn colours_follow_the_colorimetry_of_the_frame() {
     let mask = mask(8, 8, |_, _| CAR);
     let mut overlay = overlay(Style::MaskOnly, 0.45, false);
     let mut info = VideoInfo::new(PixelFormat::I420, 16, 16);
@@ -192,7 +192,7 @@ fn colours_follow_the_pictures_colorimetry() {
 }
 
 #[test]
-fn mask_only_is_black_where_nothing_is_drawn() {
+fn mask_only_is_black_outside_of_visible_classes() {
     let mask = mask(4, 1, |x, _| [CAR, SKY, 200, ROAD][x]);
     let source = source(VideoInfo::new(PixelFormat::I420, 64, 64), 0);
     let mut overlay = overlay(Style::MaskOnly, 0.1, false);
@@ -207,7 +207,7 @@ fn mask_only_is_black_where_nothing_is_drawn() {
 }
 
 #[test]
-fn without_a_mask_the_picture_is_copied() {
+fn without_a_mask_the_frame_is_copied() {
     let short = Mask { classes: vec![CAR; 3], ..mask(2, 2, |_, _| CAR) };
     for (style, (width, height)) in [Style::Tint, Style::Contour].into_iter().flat_map(|s| SIZES.map(|size| (s, size)))
     {
@@ -240,15 +240,15 @@ fn planes_may_end_with_the_last_pixel() {
 }
 
 #[test]
-fn contours_are_where_another_class_is_near() {
+fn contours_are_drawn_near_other_classes() {
     let blobs = mask(51, 29, |x, y| if (x / 9 + y / 8) % 2 == 0 { CAR } else { ((x / 4 + y) / 6 % 2) as u8 });
     let fine = mask(64, 64, |x, y| ((x / 3) ^ (y / 2)) as u8 % 3);
     for (mask, (width, height)) in [&blobs, &fine].into_iter().flat_map(|m| SIZES.map(|size| (m, size))) {
         let reach = contour::line_width(height);
         let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
-        let drawing = drawn(&mut overlay(Style::Contour, 0.5, false), &source, Some(mask), 0);
+        let result = drawn(&mut overlay(Style::Contour, 0.5, false), &source, Some(mask), 0);
         let classes = mask.resized(width, height);
-        let (before, after) = (samples(&source), samples(&drawing));
+        let (before, after) = (samples(&source), samples(&result));
         for (n, &class) in classes.iter().enumerate() {
             let (x, y) = (n % width, n / width);
             let mut near = (y.saturating_sub(reach)..(y + reach + 1).min(height)).flat_map(|row| {
@@ -272,13 +272,13 @@ fn contours_are_thin_at_every_size() {
     for (height, line) in [(240, 2), (540, 2), (1080, 3), (2160, 6)] {
         let source = source(VideoInfo::new(PixelFormat::I420, height / 9 * 16, height), 0);
         let width = source.image().info.width;
-        let drawing = drawn(&mut overlay(Style::Contour, 1.0, false), &source, Some(&mask), 0);
-        let (before, after) = (samples(&source), samples(&drawing));
+        let result = drawn(&mut overlay(Style::Contour, 1.0, false), &source, Some(&mask), 0);
+        let (before, after) = (samples(&source), samples(&result));
         for y in [0, height / 2, height - 1] {
             let row = y * width..(y + 1) * width;
             let on_line: Vec<usize> =
                 (0..width).filter(|x| after[0][row.start + x] != before[0][row.start + x]).collect();
-            // The random source may have the line's own value.
+            // A sample of the random source may already have the value of the line.
             assert!(on_line.iter().all(|x| (width / 2..width / 2 + line).contains(x)), "{height}: {on_line:?}");
             assert!(after[0][row][width / 2..width / 2 + line].iter().all(|&y| y == 81), "{height}");
         }
@@ -286,7 +286,7 @@ fn contours_are_thin_at_every_size() {
 }
 
 #[test]
-fn the_legend_changes_its_own_area_alone() {
+fn the_legend_changes_its_own_area_only() {
     let source = source(VideoInfo::new(PixelFormat::Nv12, 640, 360), 0);
     let before = samples(&source);
     let after = samples(&drawn(&mut overlay(Style::Tint, 0.45, true), &source, None, 0));
@@ -300,7 +300,7 @@ fn the_legend_changes_its_own_area_alone() {
 }
 
 #[test]
-fn the_legend_follows_a_change_of_the_picture() {
+fn the_legend_follows_a_change_of_the_frame_size() {
     let mut changing = overlay(Style::Tint, 0.45, true);
     for (width, height) in [(640, 360), (961, 541), (100, 50), (640, 360)] {
         let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);

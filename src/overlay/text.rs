@@ -1,10 +1,10 @@
-//! Text as a image of coverage: OpenCV's stroke fonts, drawn larger than needed and averaged down, so that strokes
-//! have any width and smooth edges at every size.
+//! Renders text as coverage with the stroke fonts of OpenCV. It is drawn larger and scaled down, which gives strokes of any
+//! width and smooth edges at every size.
 
 use opencv::core::{CV_8UC1, Mat, MatTraitConst, MatTraitConstManual, Point, Scalar};
 use opencv::imgproc;
 
-/// How many times larger the text is drawn.
+/// Factor by which the text is drawn larger.
 const OVERSIZE: usize = 4;
 /// Height of a capital letter of the font at scale 1, in pixels.
 const CAPITAL: f64 = 21.0;
@@ -14,19 +14,22 @@ const FONT: i32 = imgproc::FONT_HERSHEY_DUPLEX;
 #[derive(Default)]
 pub(super) struct Text {
     pub width: usize,
-    /// Rows above the capitals' upper edge, for brackets and accents.
+    /// Number of rows above the upper edge of capitals, for brackets.
     pub above: usize,
-    /// Rows of `width` values.
+    /// `[rows × width]`
     pub coverage: Vec<u8>,
 }
 
 impl Text {
-    /// Draws one line with capitals `size` pixels high.
-    /// The fonts know ASCII only; other characters become `?`.
+    /// Renders one line with capitals of `size` pixels. The fonts have ASCII only; other characters become `?`.
     pub fn new(text: &str, size: usize) -> Text {
         let ascii: String = text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
         draw(&ascii, size.max(1)).unwrap_or_else(|error| {
-            crate::base::log_dedup::warn("", "overlay", &format!("cannot draw {text:?} into the image: {error}"));
+            crate::base::log_dedup::warn(
+                "",
+                "overlay",
+                &format!("cannot render a text of the overlay: {error} ({text:?})"),
+            );
             Text::default()
         })
     }
@@ -35,12 +38,12 @@ impl Text {
 fn draw(text: &str, size: usize) -> opencv::Result<Text> {
     let large = (size * OVERSIZE) as f64;
     let thickness = (large / 11.0).round().max(1.0);
-    // The font's heights are those of the strokes' middles.
+    // Heights of the font are measured to the middle of the strokes.
     let scale = (large - thickness) / CAPITAL;
     let thickness = thickness as i32;
     let mut below = 0;
     let extent = imgproc::get_text_size(text, FONT, scale, thickness, &mut below)?;
-    // Strokes stick out of the box by half their thickness.
+    // Strokes extend beyond the box by half of their thickness.
     let margin = thickness / 2 + 1;
     let width = ((extent.width + 2 * margin) as usize).div_ceil(OVERSIZE);
     let above = (size / 3).max(2);
@@ -71,11 +74,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn capitals_have_the_asked_height() {
+    fn capitals_have_the_requested_height() {
         for size in [8, 12, 24, 60] {
             let text = Text::new("H", size);
-            let inked = |y: &usize| text.coverage[y * text.width..][..text.width].iter().any(|&c| c > 100);
-            let rows: Vec<usize> = (0..text.coverage.len() / text.width).filter(inked).collect();
+            let has_ink = |y: &usize| text.coverage[y * text.width..][..text.width].iter().any(|&c| c > 100);
+            let rows: Vec<usize> = (0..text.coverage.len() / text.width).filter(has_ink).collect();
             let height = rows.last().unwrap() - rows[0] + 1;
             assert!(height.abs_diff(size) <= 1 + size / 12, "{size}: {height}");
         }
@@ -88,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_cut_off() {
+    fn strokes_are_not_cut_off() {
         for size in [8, 13, 40] {
             let text = Text::new("Wgjp|_Q", size);
             assert!(text.coverage.iter().any(|&c| c > 128));

@@ -106,7 +106,7 @@ impl OverlayStage {
         let labels: Labels = [].into();
         let settings = display.overlay();
         OverlayStage {
-            overlay: Overlay::lenient(&settings, &labels),
+            overlay: Overlay::ignoring_unknown_labels(&settings, &labels),
             display,
             settings,
             max_mask_age: config.max_mask_age,
@@ -330,7 +330,7 @@ impl OverlayStage {
             }
             Err(panic) => {
                 // Its buffers may be half written: a new one is made.
-                self.overlay = Overlay::lenient(&self.settings, &self.labels);
+                self.overlay = Overlay::ignoring_unknown_labels(&self.settings, &self.labels);
                 self.status.count_panic();
                 Err(format!(
                     "the overlay stage panicked at frame {} at {:?}: {}",
@@ -354,7 +354,7 @@ impl OverlayStage {
             self.labels = Arc::clone(labels);
         }
         self.settings = settings;
-        self.overlay = Overlay::lenient(&self.settings, &self.labels);
+        self.overlay = Overlay::ignoring_unknown_labels(&self.settings, &self.labels);
     }
 
     /// The source is away: nothing of it is kept but a copy of its last picture. A camera's own buffer would keep the device
