@@ -1,4 +1,4 @@
-//! `maskcast segment` from the outside: every frame, at its place and time, or one clear line that says why not.
+//! Runs `maskcast segment`: the output has every frame at its time, or standard error has one line with the reason.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn segment(folder: &Path, input: &str, output: &str, more: &[&str]) -> PathBuf {
 }
 
 #[test]
-fn as_many_frames_come_out_as_go_in() {
+fn the_output_has_as_many_frames_as_the_input() {
     let folder = folder(64, 36);
     for (name, size, frames) in
         [("wide", (320, 240), 61), ("odd", (321, 241), 25), ("portrait", (240, 426), 25), ("one", (320, 240), 1)]
@@ -39,7 +39,7 @@ fn as_many_frames_come_out_as_go_in() {
             let probe = probe(&output);
             assert_eq!(probe.frames, frames as u64, "{name} {container}");
             assert_eq!(probe.codec, "h264");
-            // 4:2:0 has even sides only.
+            // H.264 with 4:2:0 needs even sides.
             let even = |side: usize| side as u64 / 2 * 2;
             assert_eq!((probe.width, probe.height), (even(size.0), even(size.1)), "{name} {container}");
             assert_eq!(clip::complaints(&output), "", "{name} {container}");
@@ -48,7 +48,7 @@ fn as_many_frames_come_out_as_go_in() {
 }
 
 #[test]
-fn endings_may_be_in_upper_case() {
+fn file_extensions_may_be_in_upper_case() {
     let folder = folder(64, 36);
     clip::moving(&folder.path().join("x.mp4"), (320, 180), 25, 10);
     std::fs::rename(folder.path().join("x.mp4"), folder.path().join("X.MP4")).unwrap();
@@ -64,7 +64,7 @@ fn endings_may_be_in_upper_case() {
 }
 
 #[test]
-fn the_shape_of_pixels_is_kept() {
+fn the_pixel_aspect_ratio_is_kept() {
     let folder = folder(64, 36);
     let input = folder.path().join("wide-pixels.mp4");
     ffmpeg(&[
@@ -90,7 +90,7 @@ fn the_shape_of_pixels_is_kept() {
 }
 
 #[test]
-fn a_clip_that_was_held_sideways_is_upright() {
+fn a_clip_with_rotation_metadata_is_rotated() {
     let folder = folder(64, 64);
     let turned = folder.path().join("turned.mp4");
     paint(&turned, (320, 160), 10, &flag(320, 160));
@@ -98,17 +98,17 @@ fn a_clip_that_was_held_sideways_is_upright() {
     let output = segment(folder.path(), "turned.mp4", "out.mp4", &["--style", "mask-only", "--no-legend"]);
     let probe = probe(&output);
     assert_eq!((probe.width, probe.height, probe.frames), (160, 320, 10));
-    // The flag's left, red, is on top; below, green is at the right.
-    let picture = picture(&output, 0);
-    let seen = [(40, 80), (120, 80), (120, 240), (40, 240)].map(|(x, y)| picture.class_at(x, y));
-    assert_eq!(seen, [0, 0, 1, 2]);
+    // The left part of the flag, red, is at the top; green is at the bottom right.
+    let frame = picture(&output, 0);
+    let classes = [(40, 80), (120, 80), (120, 240), (40, 240)].map(|(x, y)| frame.class_at(x, y));
+    assert_eq!(classes, [0, 0, 1, 2]);
 }
 
 #[test]
-fn frames_that_come_unevenly_keep_their_times() {
+fn frames_at_irregular_intervals_keep_their_timestamps() {
     let folder = folder(64, 36);
     let input = folder.path().join("uneven.mkv");
-    // Every third frame is missing, and from the 20th on they come at a third of the rate.
+    // Every third frame is missing; from the 20th frame on, two of three are missing.
     ffmpeg(&[
         "-f",
         "lavfi",
@@ -128,20 +128,20 @@ fn frames_that_come_unevenly_keep_their_times() {
         "yuv420p",
         input.to_str().unwrap(),
     ]);
-    let wanted = clip::times(&input);
-    let steps: Vec<u64> = wanted.windows(2).map(|pair| ((pair[1] - pair[0]) * 1e3).round() as u64).collect();
+    let expected = clip::times(&input);
+    let steps: Vec<u64> = expected.windows(2).map(|pair| ((pair[1] - pair[0]) * 1e3).round() as u64).collect();
     assert!(steps.contains(&40) && steps.contains(&80) && steps.contains(&120), "{steps:?}");
     for output in ["out.mp4", "out.mkv"] {
         let times = clip::times(&segment(folder.path(), "uneven.mkv", output, &[]));
-        assert_eq!(times.len(), wanted.len(), "{output}");
-        for (number, (time, wanted)) in times.iter().zip(&wanted).enumerate() {
-            assert!((time - wanted).abs() <= 0.001, "{output}: frame {number} is at {time}, not {wanted}");
+        assert_eq!(times.len(), expected.len(), "{output}");
+        for (number, (time, expected)) in times.iter().zip(&expected).enumerate() {
+            assert!((time - expected).abs() <= 0.001, "{output}: frame {number} is at {time}, not {expected}");
         }
     }
 }
 
 #[test]
-fn the_report_says_what_was_done() {
+fn the_report_has_counts_times_and_class_shares() {
     let folder = folder(128, 72);
     paint(&folder.path().join("flag.mp4"), (640, 360), 20, &flag(640, 360));
     segment(folder.path(), "flag.mp4", "out.mp4", &["--report", "report.json"]);
@@ -159,13 +159,13 @@ fn the_report_says_what_was_done() {
         assert!(0.0 < p50 && p50 <= p99 && cpu > 0.0, "{stage}: {times}");
     }
     let share = |class: &str| number(&report["classes"][class]);
-    for (class, wanted) in [("red", 0.5), ("green", 0.25), ("blue", 0.25)] {
-        assert!((share(class) - wanted).abs() < 0.02, "{class}: {}", share(class));
+    for (class, expected) in [("red", 0.5), ("green", 0.25), ("blue", 0.25)] {
+        assert!((share(class) - expected).abs() < 0.02, "{class}: {}", share(class));
     }
     assert!((share("red") + share("green") + share("blue") - 1.0).abs() < 1e-6);
 }
 
-/// An 8-bit grey PNG.
+/// Reads an 8-bit grey PNG: width, height and `[height × width]` samples.
 fn read_png(path: &Path) -> (usize, usize, Vec<u8>) {
     let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
@@ -177,9 +177,9 @@ fn read_png(path: &Path) -> (usize, usize, Vec<u8>) {
     (width, height, data)
 }
 
-/// A blue box on red, and where masks and drawn pictures have its borders.
+/// Checks the borders of a blue box on red in masks and in drawn frames.
 #[test]
-fn masks_lie_where_the_picture_shows_what_they_mask() {
+fn masks_and_drawn_frames_have_the_position_of_the_object() {
     let folder = folder(640, 360);
     for (width, height, left, top, box_width, box_height) in [
         (640, 360, 100, 60, 240, 200),
@@ -202,19 +202,19 @@ fn masks_lie_where_the_picture_shows_what_they_mask() {
         assert_eq!(names, ["000000.png", "000001.png", "000002.png"]);
 
         let (middle_x, middle_y) = (left + box_width / 2, top + box_height / 2);
-        let near = |found: Vec<usize>, wanted: [usize; 2], tolerance: usize, what: &str| {
-            let good = found.len() == 2 && found.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) <= tolerance);
-            assert!(good, "{name} {what}: borders at {found:?}, painted at {wanted:?}");
+        let near = |found: Vec<usize>, expected: [usize; 2], tolerance: usize, what: &str| {
+            let good = found.len() == 2 && found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= tolerance);
+            assert!(good, "{name} {what}: borders at {found:?}, painted at {expected:?}");
         };
-        // A pixel of the picture, or of the model where that is larger.
-        let fine = width.div_ceil(640);
+        // A pixel of the frame, or of the model if that is larger.
+        let tolerance = width.div_ceil(640);
         for file in &files {
             let (mask_width, mask_height, mask) = read_png(file);
             assert_eq!((mask_width, mask_height), (width, height));
             let (row, column) = (&mask[middle_y * width..][..width], mask.iter().skip(middle_x).step_by(width));
             assert_eq!((row[0], row[middle_x]), (0, 2), "{name}: red outside, blue inside");
-            near(borders(row.iter().copied()), [left, left + box_width], fine, "mask row");
-            near(borders(column.copied()), [top, top + box_height], fine, "mask column");
+            near(borders(row.iter().copied()), [left, left + box_width], tolerance, "mask row");
+            near(borders(column.copied()), [top, top + box_height], tolerance, "mask column");
         }
         let drawn = picture(&output, 1);
         let row = borders((0..width).map(|x| drawn.class_at(x, middle_y)));
@@ -226,7 +226,7 @@ fn masks_lie_where_the_picture_shows_what_they_mask() {
 }
 
 #[test]
-fn sound_beside_the_picture_does_no_harm() {
+fn an_audio_track_is_ignored() {
     let folder = folder(64, 36);
     for input in ["sound.mp4", "sound.mkv"] {
         ffmpeg(&[
@@ -255,10 +255,10 @@ fn sound_beside_the_picture_does_no_harm() {
     }
 }
 
-/// The exit code and the one line on standard error; nothing may have been left under the output's name.
+/// The exit code and the line on standard error, which must be one line and not a panic.
 fn refused(ended: &Ended) -> (Option<i32>, &str) {
     let lines: Vec<&str> = ended.stderr.lines().collect();
-    assert_eq!(lines.len(), 1, "one line is to be said:\n{}", ended.stderr);
+    assert_eq!(lines.len(), 1, "standard error must have one line:\n{}", ended.stderr);
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     (ended.code, lines[0])
 }
@@ -271,17 +271,17 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_in_one_line() {
+fn an_error_is_one_line_and_leaves_no_files() {
     let folder = folder(64, 36);
     let path = folder.path();
     let write = |name: &str, bytes: &[u8]| std::fs::write(path.join(name), bytes).unwrap();
     clip::moving(&path.join("good.mp4"), (320, 240), 25, 50);
-    write("text.mp4", b"This is no video, but a text of some length that has been given a video's name.\n");
+    write("text.mp4", b"This is not a video, but a text of some length with the name of a video.\n");
     write("empty.mp4", b"");
-    // The index of an mp4 that was not made for streaming is at its end.
+    // Without faststart, the index of an mp4 file is at its end.
     let good = std::fs::read(path.join("good.mp4")).unwrap();
     write("cut.mp4", &good[..good.len() * 2 / 3]);
-    // One that was made for streaming, of which only the index has come.
+    // A file with faststart that ends after its index.
     ffmpeg(&[
         "-i",
         path.join("good.mp4").to_str().unwrap(),
@@ -300,7 +300,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
     std::fs::create_dir(path.join("folder.mp4")).unwrap();
     let before = names(path);
 
-    // Input, output, further arguments; exit code, words of the line.
+    // Input, output, further arguments, exit code, words of the line.
     type Case<'a> = (&'a str, &'a str, &'a [&'a str], i32, &'a [&'a str]);
     let cases: &[Case] = &[
         ("missing.mp4", "out.mp4", &[], 1, &["missing.mp4", "no such file"]),
@@ -330,8 +330,8 @@ fn what_cannot_be_done_is_said_in_one_line() {
         }
         let ended = run(&mut command);
         let lines = ended.stderr.lines().count();
-        let said = words.iter().all(|word| ended.stderr.contains(word));
-        if ended.code != Some(*code) || lines != 1 || !said || ended.stderr.contains("panicked") {
+        let has_words = words.iter().all(|word| ended.stderr.contains(word));
+        if ended.code != Some(*code) || lines != 1 || !has_words || ended.stderr.contains("panicked") {
             wrong.push(format!(
                 "{input} -> {output} {more:?}: {code} and {words:?} expected, {:?}:\n{}",
                 ended.code, ended.stderr
@@ -344,9 +344,9 @@ fn what_cannot_be_done_is_said_in_one_line() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Long enough to fill every queue: a failed output is to end the job whatever the stages wait for.
+/// The inputs are long enough to fill every queue: a failed output must end the job even if all stages wait.
 #[test]
-fn pictures_that_are_too_small_for_h264_end_in_one_line() {
+fn frames_that_are_too_small_for_h264_end_in_one_line() {
     let folder = folder(64, 36);
     let path = folder.path();
     let small = ["2x2", "4x4", "8x8", "16x2", "14x20", "640x2", "4098x2"];
@@ -357,8 +357,8 @@ fn pictures_that_are_too_small_for_h264_end_in_one_line() {
     for size in small {
         let ended = run(&mut command(path, &format!("{size}.mkv"), "small.mp4"));
         let (code, line) = refused(&ended);
-        let said = line.contains(&format!("the picture is {size}; H.264 encoders take no less than 16x16"));
-        assert!(code == Some(1) && said && line.contains("enlarge"), "{size}: {line}");
+        let has_size = line.contains(&format!("the picture is {size}; H.264 encoders take no less than 16x16"));
+        assert!(code == Some(1) && has_size && line.contains("enlarge"), "{size}: {line}");
     }
     assert!(names(path).iter().all(|name| !name.starts_with("small")), "{:?}", names(path));
     for size in ["16x16", "33x17"] {
@@ -368,18 +368,18 @@ fn pictures_that_are_too_small_for_h264_end_in_one_line() {
 }
 
 #[test]
-fn an_output_that_was_there_survives_a_failure() {
+fn an_existing_output_is_kept_after_a_failure() {
     let folder = folder(64, 36);
-    std::fs::write(folder.path().join("text.mp4"), b"no video at all").unwrap();
-    std::fs::write(folder.path().join("out.mp4"), b"precious").unwrap();
+    std::fs::write(folder.path().join("text.mp4"), b"not a video").unwrap();
+    std::fs::write(folder.path().join("out.mp4"), b"existing").unwrap();
     let ended = run(&mut command(folder.path(), "text.mp4", "out.mp4"));
     assert_eq!(refused(&ended).0, Some(1));
-    assert_eq!(std::fs::read(folder.path().join("out.mp4")).unwrap(), b"precious");
+    assert_eq!(std::fs::read(folder.path().join("out.mp4")).unwrap(), b"existing");
     assert_eq!(names(folder.path()), ["channels.onnx", "out.mp4", "text.mp4"]);
 }
 
 #[test]
-fn a_clip_that_breaks_off_is_segmented_as_far_as_it_goes() {
+fn a_truncated_clip_is_segmented_up_to_its_end() {
     let folder = folder(64, 36);
     let whole = folder.path().join("whole.mp4");
     ffmpeg(&[
@@ -402,21 +402,21 @@ fn a_clip_that_breaks_off_is_segmented_as_far_as_it_goes() {
     let bytes = std::fs::read(&whole).unwrap();
     std::fs::write(folder.path().join("half.mp4"), &bytes[..bytes.len() / 2]).unwrap();
     let ended = run(&mut command(folder.path(), "half.mp4", "out.mp4"));
-    // Half a file is not the file: either way it is said.
+    // The message names the truncated file, whether or not the command fails.
     assert!(ended.stderr.contains("half.mp4"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     let kept = ["out.mp4", "out.part.mp4"].map(|name| folder.path().join(name)).into_iter().find(|file| file.exists());
-    let frames = probe(&kept.unwrap_or_else(|| panic!("nothing is left: {}", ended.stderr))).frames;
+    let frames = probe(&kept.unwrap_or_else(|| panic!("there is no output: {}", ended.stderr))).frames;
     assert!((30..80).contains(&frames), "{frames} frames");
 }
 
 #[test]
-fn an_interrupted_run_leaves_what_it_has() {
+fn an_interrupted_run_keeps_the_frames_before_the_interruption() {
     let folder = folder(64, 36);
     clip::moving(&folder.path().join("long.mp4"), (640, 480), 25, 4000);
     let mut program = Program::start(&mut command(folder.path(), "long.mp4", "out.mp4"));
-    // Made when the first picture comes.
-    until("the output has begun", || folder.path().join("out.part.mp4").exists().then_some(()));
+    // Created with the first frame.
+    until("the output is created", || folder.path().join("out.part.mp4").exists().then_some(()));
     program.child.signal("INT");
     let (code, log) = program.ended();
     assert_eq!(code, Some(1), "{log}");
@@ -428,7 +428,7 @@ fn an_interrupted_run_leaves_what_it_has() {
     assert!(!folder.path().join("out.part.mp4").exists());
 }
 
-/// On the clip of the demo: pedestrians on a pavement beside a lawn and a building.
+/// The clip of the demo shows pedestrians on a pavement beside a lawn and a building.
 #[test]
 fn the_bundled_model_segments_a_street() {
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join(".demo/vtest.avi");
