@@ -1,5 +1,5 @@
-//! Models of other trainers on the real ONNX Runtime: each has its own shapes, types and scales, and all of them tell red
-//! from the rest, so that every right mask is known.
+//! Loads models of other trainers with ONNX Runtime. They have different shapes, types and scales; all of them detect red, so
+//! that the right mask is known.
 
 mod common;
 
@@ -11,9 +11,11 @@ use common::onnx::{self, proto};
 use common::program::{maskcast, run};
 use maskcast::config::{ModelConfig, Provider};
 use maskcast::frame::{Frame, OwnedImage, PixelFormat, VideoInfo};
-use maskcast::segment::ModelError;
-use maskcast::segment::Segmenter;
+use maskcast::segment::contract::{ContractError, OutputProblem};
+use maskcast::segment::manifest::ManifestProblem;
+use maskcast::segment::normalisation::NormalisationError;
 use maskcast::segment::onnx::Model;
+use maskcast::segment::{ModelError, ModelProblem, ProviderProblem, Segmenter, UnusableModel};
 use proto::{Dim, Node, Shape, Tensor, TensorType, Type, ValueInfo};
 
 const WIDTH: usize = 64;
@@ -30,7 +32,7 @@ const NCHW: [i64; 4] = [1, 3, HEIGHT as i64, WIDTH as i64];
 const NHWC: [i64; 4] = [1, HEIGHT as i64, WIDTH as i64, 3];
 const PLANE: [i64; 4] = [1, 1, HEIGHT as i64, WIDTH as i64];
 
-/// A model under construction: nodes in their order, and constants.
+/// Builds a model from nodes in order, and constants.
 #[derive(Default)]
 struct Net {
     nodes: Vec<Node>,
@@ -80,7 +82,7 @@ impl Net {
         self
     }
 
-    /// Ten times (red - green/2 - blue/2 - 0.25) of `input` in 0..1 and NCHW: above 0 where it is red.
+    /// Ten times (red - green/2 - blue/2 - 0.25) of `input` in 0..1 and NCHW: above 0 for red pixels.
     fn redness(self, input: &str, output: &str) -> Self {
         self.floats("w", &[1, 3, 1, 1], &[10.0, -5.0, -5.0]).floats("b", &[1], &[-2.5]).op(
             "Conv",
@@ -90,7 +92,7 @@ impl Net {
         )
     }
 
-    /// Four logits: else, red, green, blue.
+    /// Four logits: other, red, green, blue.
     fn colours(self, input: &str, output: &str) -> Self {
         let weights = [0.0, 0.0, 0.0, 1.0, -0.5, -0.5, -0.5, 1.0, -0.5, -0.5, -0.5, 1.0];
         let net = self.floats("cw", &[4, 3, 1, 1], &weights).floats("cb", &[4], &[0.25, 0.0, 0.0, 0.0]);
@@ -118,7 +120,7 @@ impl Net {
 }
 
 const BACKGROUND_AND_RED: [&str; 2] = ["background", "red"];
-const COLOURS: [&str; 4] = ["else", "red", "green", "blue"];
+const COLOURS: [&str; 4] = ["other", "red", "green", "blue"];
 
 fn manifest(head: &str, labels: &[&str]) -> String {
     let label = |(n, name): (usize, &&str)| format!("[[labels]]\nname = \"{name}\"\ncolor = \"#0000{n:02x}\"\n");
@@ -144,11 +146,24 @@ fn load(model: &proto::Model, manifest: &str) -> Result<Model, ModelError> {
     Model::load(&cpu(&path), 1)
 }
 
+/// The contract error in `error`, which must name the model.
+#[track_caller]
+fn contract_error(error: &ModelError) -> &ContractError {
+    match error {
+        ModelError::Model(UnusableModel { path, problem: ModelProblem::Contract(problem) })
+            if path.ends_with("net.onnx") =>
+        {
+            problem
+        }
+        other => panic!("{other}"),
+    }
+}
+
 /// A frame whose left half is red and whose right half is blue, BT.601 video range.
 fn red_and_blue() -> Frame {
     let (width, height) = (WIDTH * 2, HEIGHT * 2);
-    let mut picture = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 0);
-    let view = picture.image_mut();
+    let mut image = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 0);
+    let view = image.image_mut();
     for (n, (plane, (red, blue))) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]).enumerate() {
         let side = if n == 0 { width } else { width / 2 };
         for row in plane.data.chunks_mut(plane.stride) {
@@ -156,7 +171,7 @@ fn red_and_blue() -> Frame {
             row[side / 2..side].fill(blue);
         }
     }
-    Frame { stream: "test".into(), seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(picture) }
+    Frame { stream: "test".into(), seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(image) }
 }
 
 /// Asserts that the model has `red` on the left and `blue` on the right.
@@ -169,7 +184,7 @@ fn assert_halves(what: &str, model: &Model, red: u8, blue: u8) {
     }
 }
 
-/// Models of one value a pixel, by name: the model, and what its manifest says beside the labels.
+/// Models with one value a pixel: name, model, and the manifest without labels.
 fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
     let input = "[input]";
     let free = [-1, -1, -1, -1];
@@ -177,7 +192,7 @@ fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
     let last = [-1, HEIGHT as i64, WIDTH as i64, 1];
     let keras = |net: Net| net.transpose("input", "t", &[0, 3, 1, 2]).redness("t", "l");
     let sigmoid = || Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]);
-    let by_hand = Net::default()
+    let from_operators = Net::default()
         .redness("input", "l")
         .op("Neg", &["l"], "n", &[])
         .op("Exp", &["n"], "e", &[])
@@ -192,8 +207,8 @@ fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
         ("logit, free", Net::default().redness("input", "l").plain("l", FLOAT, &free), input),
         ("sigmoid", sigmoid().plain("p", FLOAT, &PLANE), input),
         ("sigmoid, free", sigmoid().plain("p", FLOAT, &free), input),
-        ("sigmoid by hand", by_hand.plain("p", FLOAT, &PLANE), input),
-        ("sigmoid, resized behind", sigmoid().op("Identity", &["p"], "q", &[]).plain("q", FLOAT, &PLANE), input),
+        ("sigmoid from basic operators", from_operators.plain("p", FLOAT, &PLANE), input),
+        ("sigmoid, then identity", sigmoid().op("Identity", &["p"], "q", &[]).plain("q", FLOAT, &PLANE), input),
         (
             "keras",
             keras(Net::default())
@@ -241,7 +256,7 @@ fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
         ),
         ("0 or 255", bytes().plain("p", UINT8, &PLANE), "[input]\n[output]\nthreshold = 127"),
         (
-            "logit with a sigmoid behind",
+            "logit, sigmoid in the manifest",
             Net::default().redness("input", "l").plain("l", FLOAT, &PLANE),
             "[input]\n[output]\nactivation = \"sigmoid\"\nthreshold = 0.4",
         ),
@@ -266,32 +281,34 @@ fn one_value_a_pixel_gives_the_mask_of_its_class() {
 #[test]
 fn a_threshold_moves_the_border() {
     let model = Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]).plain("p", FLOAT, &PLANE);
-    // Red is sure by 0.9994, so a threshold above it leaves nothing.
+    // Red has a probability of 0.9994, so no pixel is above the second threshold.
     for (threshold, red) in [("0.5", 1), ("0.9999", 0)] {
         let head = format!("[input]\n[output]\nthreshold = {threshold}");
         assert_halves(threshold, &load(&model, &manifest(&head, &BACKGROUND_AND_RED)).unwrap(), red, 0);
     }
-    let error =
-        load(&model, &manifest("[input]\n[output]\nthreshold = 128", &BACKGROUND_AND_RED)).err().unwrap().to_string();
+    let error = load(&model, &manifest("[input]\n[output]\nthreshold = 128", &BACKGROUND_AND_RED)).err().unwrap();
+    let ContractError::Output(output) = contract_error(&error) else { panic!("{error}") };
     assert!(
-        error.contains("net.onnx") && error.contains("output.threshold: 128") && error.contains("Sigmoid"),
+        matches!(&output.problem, OutputProblem::ThresholdNotAProbability { threshold: 128.0, reason }
+            if reason.contains("Sigmoid")),
         "{error}"
     );
 }
 
 #[test]
-fn one_label_is_refused_with_what_to_write() {
+fn a_label_count_other_than_two_is_refused() {
     for (what, model, head) in binary_models() {
-        let error = load(&model, &manifest(head, &["red"])).err().unwrap_or_else(|| panic!("{what}")).to_string();
-        assert!(error.contains("only the label \"red\"") && error.contains("\"background\""), "{what}: {error}");
+        let error = load(&model, &manifest(head, &["red"])).err().unwrap_or_else(|| panic!("{what}"));
+        assert!(matches!(contract_error(&error), ContractError::SingleLabel(label) if label == "red"), "{error}");
     }
     let model = Net::default().redness("input", "l").plain("l", FLOAT, &PLANE);
-    let error = load(&model, &manifest("[input]", &COLOURS)).err().unwrap().to_string();
-    assert!(error.contains("tells two classes apart, but 4 labels"), "{error}");
+    let error = load(&model, &manifest("[input]", &COLOURS)).err().unwrap();
+    let ContractError::Output(output) = contract_error(&error) else { panic!("{error}") };
+    assert_eq!(output.problem, OutputProblem::NotBinary(4));
 }
 
 #[test]
-fn verify_says_what_it_took_the_output_for() {
+fn verify_prints_how_the_output_is_read() {
     let (_folder, path) = saved(
         &Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]).plain("p", FLOAT, &PLANE),
         &manifest("[input]", &BACKGROUND_AND_RED),
@@ -308,7 +325,7 @@ fn verify_says_what_it_took_the_output_for() {
 }
 
 #[test]
-fn scores_and_indices_of_every_type_and_shape_are_read() {
+fn reads_scores_and_indices_of_every_type_and_shape() {
     let (height, width) = (HEIGHT as i64, WIDTH as i64);
     let logits = || Net::default().colours("input", "l");
     let argmax = |keep: i64| logits().op("ArgMax", &["l"], "a", &[("axis", 1), ("keepdims", keep)]);
@@ -361,10 +378,10 @@ fn scores_and_indices_of_every_type_and_shape_are_read() {
 }
 
 #[test]
-fn of_several_outputs_the_named_or_the_largest_is_taken() {
+fn the_named_or_the_largest_of_several_outputs_is_read() {
     let scores = [1, 4, HEIGHT as i64, WIDTH as i64];
     let free = [-1, -1, -1, -1];
-    // A small mask first, then the right one, then one of the same size that is wrong, then something that is none.
+    // A small mask, the right mask, a wrong mask of the same size, and an output that is not a mask.
     let net = |declared: [[i64; 4]; 2]| {
         let mut net = Net::default().colours("input", "out").op("Neg", &["out"], "aux", &[]);
         net.nodes.push({
@@ -386,42 +403,44 @@ fn of_several_outputs_the_named_or_the_largest_is_taken() {
         let model = load(&net(declared), &manifest("[input]", &COLOURS)).unwrap();
         assert_eq!(model.contract.output.name, "out");
         assert_eq!(model.contract.others, ["small", "aux", "size"]);
-        let why = model.contract.output.chosen.clone().unwrap();
-        assert!(why.contains("the largest of small, out, aux"), "{why}");
+        let reason = model.contract.output.choice_reason.clone().unwrap();
+        assert!(reason.contains("the largest of small, out, aux"), "{reason}");
         assert_halves("the largest", &model, 1, 3);
     }
     let named = load(&net([small, scores]), &manifest("[input]\n[output]\nname = \"aux\"", &COLOURS)).unwrap();
-    assert_eq!((named.contract.output.name.as_str(), &named.contract.output.chosen), ("aux", &None));
+    assert_eq!((named.contract.output.name.as_str(), &named.contract.output.choice_reason), ("aux", &None));
     let error = load(&net([small, scores]), &manifest("[input]\n[output]\nname = \"mask\"", &COLOURS)).err().unwrap();
-    let error = error.to_string();
-    assert!(error.contains("no output \"mask\", only small, out, aux, size"), "{error}");
+    let ContractError::NoSuchOutput { name, outputs } = contract_error(&error) else { panic!("{error}") };
+    assert_eq!((name.as_str(), outputs.join(",").as_str()), ("mask", "small,out,aux,size"));
 }
 
 #[test]
-fn normalisation_of_another_scale_is_refused_or_told() {
+fn a_normalisation_of_another_scale_is_refused_or_warned_of() {
     let model = || Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
     let mean = "[input]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]";
-    let error = load(&model(), &manifest(mean, &COLOURS)).err().unwrap().to_string();
-    assert!(
-        error.contains("net.toml") && error.contains("input.mean") && error.contains("write white = 255"),
-        "{error}"
-    );
+    let error = load(&model(), &manifest(mean, &COLOURS)).err().unwrap();
+    let ModelError::Model(UnusableModel { path, problem: ModelProblem::Manifest(problem) }) = &error else {
+        panic!("{error}")
+    };
+    let ManifestProblem::Normalisation(normalisation) = problem else { panic!("{error}") };
+    assert!(matches!(normalisation, NormalisationError::MeanAboveWhite { .. }), "{error}");
+    assert!(path.ends_with("net.toml") && normalisation.suggested_white() == Some(255.0), "{error}");
 
-    // This one wants 0..1, and gets bytes: nothing but its results can tell.
+    // This model divides by 255 itself. Only its results show that the manifest is wrong.
     let bytes = Net::default()
         .floats("white", &[], &[255.0])
         .op("Div", &["input", "white"], "d", &[])
         .colours("d", "l")
         .plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
     let wrong = load(&bytes, &manifest("[input]", &COLOURS)).unwrap();
-    assert!(wrong.concerns.iter().any(|concern| concern.contains("white = 255")), "{:?}", wrong.concerns);
+    assert!(wrong.warnings.iter().any(|warning| warning.contains("white = 255")), "{:?}", wrong.warnings);
     let right = load(&bytes, &manifest("[input]\nwhite = 255", &COLOURS)).unwrap();
-    assert_eq!(right.concerns, [""; 0]);
+    assert_eq!(right.warnings, [""; 0]);
     assert_halves("white = 255", &right, 1, 3);
 }
 
 #[test]
-fn a_golden_frame_tells_which_input_fits() {
+fn a_golden_frame_shows_which_input_is_right() {
     let rgb: Vec<u8> =
         (0..WIDTH * HEIGHT).flat_map(|n| if n % WIDTH < 20 { [200, 10, 10] } else { [10, 10, 200] }).collect();
     let mask = (0..WIDTH * HEIGHT).map(|n| if n % WIDTH < 20 { 1 } else { 3 }).collect();
@@ -432,20 +451,28 @@ fn a_golden_frame_tells_which_input_fits() {
         .colours("d", "l")
         .metadata("maskcast.golden", &golden)
         .plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
-    for (head, help) in [
-        ("[input]", "it comes out right with white = 255: write that into [input]"),
-        ("[input]\nwhite = 255\norder = \"bgr\"", "it comes out right with order = \"rgb\""),
-        ("[input]\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]", "white = 255, mean = [0.0, 0.0, 0.0]"),
+    for (head, expected) in [
+        ("[input]", "white = 255"),
+        ("[input]\nwhite = 255\norder = \"bgr\"", "order = \"rgb\""),
+        (
+            "[input]\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]",
+            "white = 255, mean = [0.0, 0.0, 0.0], std = [1.0, 1.0, 1.0]",
+        ),
     ] {
-        let error = load(&model, &manifest(head, &COLOURS)).err().unwrap().to_string();
-        assert!(error.contains("golden frame differs") && error.contains(help), "{error}");
+        let error = load(&model, &manifest(head, &COLOURS)).err().unwrap();
+        let ModelError::Model(UnusableModel { problem: ModelProblem::Provider(problem), .. }) = &error else {
+            panic!("{error}")
+        };
+        let ProviderProblem::GoldenFrame { fitting_input: Some(fitting), .. } = problem else { panic!("{error}") };
+        assert_eq!(fitting.keys, expected);
+        assert!(fitting.manifest.ends_with("net.toml"), "{error}");
     }
     let right = load(&model, &manifest("[input]\nwhite = 255", &COLOURS)).unwrap();
     assert_eq!(right.golden_difference, Some(0.0));
 }
 
 #[test]
-fn classes_without_a_label_are_counted_and_told() {
+fn classes_without_a_label_are_counted_and_reported() {
     let model = Net::default().colours("input", "l").op("ArgMax", &["l"], "a", &[("axis", 1), ("keepdims", 0)]).plain(
         "a",
         INT64,
@@ -453,7 +480,11 @@ fn classes_without_a_label_are_counted_and_told() {
     );
     let (_folder, path) = saved(&model, &manifest("[input]", &COLOURS[..2]));
     let model = Model::load(&cpu(&path), 1).unwrap();
-    assert!(model.concerns.iter().any(|concern| concern.contains("2 labels end at 1")), "{:?}", model.concerns);
+    assert!(
+        model.warnings.iter().any(|warning| warning.contains("2 labels of the model end at 1")),
+        "{:?}",
+        model.warnings
+    );
     assert_eq!((model.unlabelled.pixels(), model.unlabelled.highest()), (0, None));
     // Blue is class 3, which has no label: half of the mask.
     assert_halves("beyond", &model, 1, 3);
@@ -462,17 +493,17 @@ fn classes_without_a_label_are_counted_and_told() {
     assert_eq!(model.unlabelled.highest(), Some(3));
     let ended = run(maskcast().args(["model", "verify"]).arg(&path));
     assert!(
-        ended.text().contains("warning   on a test picture") && ended.text().contains("class 3, no label"),
+        ended.text().contains("warning   on a test image") && ended.text().contains("class 3 (no label)"),
         "{}",
         ended.text()
     );
 }
 
 #[test]
-fn a_model_with_weights_beside_it_loads_by_its_bare_name() {
+fn a_model_with_external_weights_is_loaded_from_the_current_folder() {
     let model = Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
     let (folder, path) = saved(&model, &manifest("[input]", &COLOURS));
-    // The messages that are written out have no field for external data: it is appended as bytes of protocol buffers.
+    // The protocol buffer types of these tests have no field for external data, so it is appended as bytes.
     let weights: Vec<u8> = model.graph.as_ref().unwrap().initializer[0].raw_data.clone().unwrap();
     std::fs::write(folder.path().join("net.onnx.data"), &weights).unwrap();
     std::fs::write(&path, onnx::with_external_weights(&model, "net.onnx.data")).unwrap();

@@ -1,4 +1,4 @@
-//! Models on the real ONNX Runtime: the contract, foreign models with a manifest, golden frames, damage.
+//! Loads models with ONNX Runtime: own models, foreign models with a manifest, golden frames, damaged files.
 
 mod common;
 
@@ -10,10 +10,11 @@ use common::onnx;
 use common::program::{maskcast as program, run};
 use maskcast::config::{ModelConfig, Provider, Require};
 use maskcast::frame::{Frame, OwnedImage, PixelFormat, VideoInfo};
-use maskcast::segment::ModelError;
-use maskcast::segment::Segmenter;
+use maskcast::segment::contract::ContractError;
+use maskcast::segment::file::ModelFileProblem;
 use maskcast::segment::golden::Golden;
 use maskcast::segment::onnx::Model;
+use maskcast::segment::{MachineError, ModelError, ModelProblem, ProviderProblem, Segmenter, UnusableModel};
 
 fn cpu(path: &Path) -> ModelConfig {
     let mut config = ModelConfig::with_path(path);
@@ -23,8 +24,8 @@ fn cpu(path: &Path) -> ModelConfig {
 
 /// A frame whose left half is red and whose right half is blue, BT.601 video range.
 fn red_and_blue(width: usize, height: usize) -> Frame {
-    let mut picture = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 3);
-    let view = picture.image_mut();
+    let mut image = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 3);
+    let view = image.image_mut();
     for (plane, (red, blue)) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]) {
         let side = if plane.stride == width + 3 { width } else { width.div_ceil(2) };
         for row in plane.data.chunks_mut(plane.stride) {
@@ -32,11 +33,11 @@ fn red_and_blue(width: usize, height: usize) -> Frame {
             row[side / 2..].fill(blue);
         }
     }
-    Frame { stream: "test".into(), seq: 7, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(picture) }
+    Frame { stream: "test".into(), seq: 7, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(image) }
 }
 
 #[test]
-fn a_model_after_the_contract_segments_a_batch_of_different_sizes() {
+fn a_model_segments_a_batch_of_frames_of_different_sizes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("channels.onnx");
     onnx::save(&onnx::channels(64, 32, &[]), &path);
@@ -58,12 +59,15 @@ fn a_model_after_the_contract_segments_a_batch_of_different_sizes() {
 }
 
 #[test]
-fn a_foreign_model_gives_the_same_mask_by_its_manifest() {
+fn a_foreign_model_with_a_manifest_gives_the_same_mask() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("foreign.onnx");
     onnx::save(&onnx::foreign(64, 32), &path);
-    let without = Model::load(&cpu(&path), 1).err().unwrap().to_string();
-    assert!(without.contains("foreign.toml") && without.contains("labels"), "{without}");
+    let without = Model::load(&cpu(&path), 1).err().unwrap();
+    let ModelError::Model(UnusableModel { problem: ModelProblem::Contract(problem), .. }) = &without else {
+        panic!("{without}")
+    };
+    assert!(matches!(problem, ContractError::NoLabels { manifest } if manifest.ends_with("foreign.toml")), "{without}");
     std::fs::write(folder.path().join("foreign.toml"), onnx::FOREIGN_CARD).unwrap();
     let model = Model::load(&cpu(&path), 1).unwrap();
     let masks = model.segmenter(1).unwrap().segment(&[red_and_blue(640, 360)]).unwrap().masks;
@@ -73,7 +77,7 @@ fn a_foreign_model_gives_the_same_mask_by_its_manifest() {
 }
 
 #[test]
-fn a_golden_frame_is_checked_and_a_wrong_one_refused() {
+fn a_model_with_a_wrong_golden_frame_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("golden.onnx");
     let rgb: Vec<u8> = (0..64 * 32).flat_map(|n| if n % 64 < 20 { [200, 10, 10] } else { [10, 10, 200] }).collect();
@@ -85,29 +89,51 @@ fn a_golden_frame_is_checked_and_a_wrong_one_refused() {
     let mut wrong = right.clone();
     wrong.mask[..64].fill(1);
     onnx::save(&onnx::channels(64, 32, &[("maskcast.golden", &wrong.to_json().unwrap())]), &path);
-    let error = Model::load(&cpu(&path), 1).err().unwrap().to_string();
-    assert!(error.contains("on cpu") && error.contains("3.1 %"), "{error}");
+    let error = Model::load(&cpu(&path), 1).err().unwrap();
+    let ModelError::Model(UnusableModel { problem: ModelProblem::Provider(problem), .. }) = &error else {
+        panic!("{error}")
+    };
+    let ProviderProblem::GoldenFrame { provider: Provider::Cpu, difference, fitting_input: None } = problem else {
+        panic!("{error}")
+    };
+    // A line of 64 pixels of 2048.
+    assert_eq!(*difference, 1.0 / 32.0);
+}
+
+/// The problem with the file at `path`, if `error` is one.
+fn file_problem<'a>(error: &'a ModelError, path: &Path) -> Option<&'a ModelFileProblem> {
+    match error {
+        ModelError::Model(UnusableModel { path: named, problem: ModelProblem::File(problem) }) if named == path => {
+            Some(problem)
+        }
+        _ => None,
+    }
 }
 
 #[test]
-fn what_is_no_model_is_refused_with_its_name() {
+fn files_that_are_not_models_are_refused_with_their_names() {
     let folder = tempfile::tempdir().unwrap();
     let good = folder.path().join("good.onnx");
     onnx::save(&onnx::channels(64, 32, &[]), &good);
     let bytes = std::fs::read(&good).unwrap();
-    for (name, bytes) in [
-        ("empty", &b""[..]),
-        ("truncated", &bytes[..bytes.len() / 2]),
-        ("text", b"this is no model at all, but long enough to be read as one"),
-    ] {
+    type Check = fn(&ModelFileProblem) -> bool;
+    let damaged: Check = |problem| matches!(problem, ModelFileProblem::Damaged(_));
+    let cases: [(&str, &[u8], Check); 3] = [
+        ("empty", b"", |problem| matches!(problem, ModelFileProblem::Empty)),
+        ("truncated", &bytes[..bytes.len() / 2], damaged),
+        ("text", b"this is not a model, but it is long enough to be read as one", damaged),
+    ];
+    for (name, bytes, is_expected) in cases {
         let path = folder.path().join(format!("{name}.onnx"));
         std::fs::write(&path, bytes).unwrap();
-        let Err(error @ ModelError::Model(_)) = Model::load(&cpu(&path), 1) else { panic!("{name} is no model") };
-        let text = error.to_string();
-        assert!(text.contains(&format!("{name}.onnx")) && text.lines().count() == 1, "{text}");
+        let Err(error) = Model::load(&cpu(&path), 1) else { panic!("{name} is not a model") };
+        assert!(file_problem(&error, &path).is_some_and(is_expected), "{error}");
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
     }
-    let Err(error) = Model::load(&cpu(&folder.path().join("missing.onnx")), 1) else { panic!("it is not there") };
-    assert!(error.to_string().contains("No such file"), "{error}");
+    let missing = folder.path().join("missing.onnx");
+    let Err(error) = Model::load(&cpu(&missing), 1) else { panic!("the file does not exist") };
+    let is_missing = |problem: &ModelFileProblem| matches!(problem, ModelFileProblem::Io(error) if error.kind() == std::io::ErrorKind::NotFound);
+    assert!(file_problem(&error, &missing).is_some_and(is_missing), "{error}");
 }
 
 #[test]
@@ -119,24 +145,25 @@ fn a_refused_provider_is_reported_and_the_next_one_runs() {
     config.providers = vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu];
     let model = Model::load(&config, 1).unwrap();
     assert_eq!(model.requested(), Provider::TensorRt);
-    // On a machine with a GPU an earlier one runs; either way nothing is passed over without a reason.
-    let place = config.providers.iter().position(|provider| *provider == model.provider).unwrap();
+    // On a machine with a GPU an earlier provider runs. All providers before the one that runs are in `refused`.
+    let position = config.providers.iter().position(|provider| *provider == model.provider).unwrap();
     let refused: Vec<Provider> = model.refused.iter().map(|(provider, _)| *provider).collect();
-    assert_eq!(refused, config.providers[..place]);
-    assert!(model.refused.iter().all(|(_, reason)| !reason.is_empty()));
+    assert_eq!(refused, config.providers[..position]);
+    assert!(model.refused.iter().all(|(_, problem)| !problem.to_string().is_empty()));
 
     config.require = Require::Gpu;
     match Model::load(&config, 1) {
         Ok(model) => assert_ne!(model.provider, Provider::Cpu),
-        Err(error) => {
-            assert!(matches!(&error, ModelError::Machine(text) if text.contains("forbids the CPU")), "{error}")
-        }
+        Err(error) => assert!(
+            matches!(error, ModelError::Machine(MachineError::NoProvider { require: Require::Gpu, .. })),
+            "{error}"
+        ),
     }
 }
 
-/// The bundled model: real weights on a real picture are looked at in `tests/segment.rs`; here its promises are read.
+/// `tests/segment.rs` checks the masks of the bundled model on real frames.
 #[test]
-fn the_bundled_model_keeps_its_promises() {
+fn the_bundled_model_has_the_documented_input_labels_and_golden_frame() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street.onnx");
     let model = Model::load(&cpu(&path), 1).unwrap();
     let input = &model.contract.input;
@@ -144,9 +171,9 @@ fn the_bundled_model_keeps_its_promises() {
     assert_eq!(model.contract.labels.len(), 11);
     assert!(model.golden_difference.is_some_and(|difference| difference <= 0.01), "{:?}", model.golden_difference);
     let manifest = model.contract.manifest.as_ref().unwrap();
-    assert_eq!(manifest.labels().unwrap()[..], model.contract.labels[..], "the manifest repeats the model's labels");
+    assert_eq!(manifest.labels().unwrap()[..], model.contract.labels[..], "manifest and model have the same labels");
     assert!(manifest.licence.contains("CamVid"));
-    // Two frames in one run give what each gives alone.
+    // Two frames in one run have the same masks as in separate runs.
     let mut segmenter = model.segmenter(1).unwrap();
     let frames = [red_and_blue(640, 360), red_and_blue(360, 640)];
     let both = segmenter.segment(&frames).unwrap().masks;
@@ -158,12 +185,12 @@ fn the_bundled_model_keeps_its_promises() {
 }
 
 #[test]
-fn onnx_runtime_tells_nobody_and_leaves_nothing_at_home() {
+fn onnx_runtime_writes_no_files_to_the_home_folder() {
     let home = tempfile::tempdir().unwrap();
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/street.onnx");
     let mut command = program();
     command.args(["model", "verify", model]).env("HOME", home.path());
-    // As it is outside of these tests.
+    // The tests set these variables; users do not.
     let ended = run(command.env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY"));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);

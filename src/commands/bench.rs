@@ -1,9 +1,9 @@
-//! `maskcast bench`: what the machine could do, and what the pipeline makes of it, measured side by side.
+//! `maskcast bench`: compares the throughput of the pipeline with the limit of the machine.
 //!
-//! Four things are measured in turn, round after round, so that a neighbour's load falls on all of them: decoding
-//! alone, the bare model alone (all its workers), encoding alone, and the whole pipeline. If the model's workers do
-//! `B` frames a second on all `C` cores, and decoding and encoding cost `d` and `e` seconds of CPU a frame, then a frame
-//! takes `1/B + (d + e)/C` seconds of the whole machine, and no pipeline makes more than the inverse of that.
+//! Each round measures decoding alone, the model alone (all workers), encoding alone, and the whole pipeline, so that the load
+//! of other programs affects all of them. If the workers run `B` frames a second on all `C` cores, and decoding and encoding
+//! cost `d` and `e` seconds of CPU time for each frame, then a frame takes `1/B + (d + e)/C` seconds of the whole machine, and
+//! the inverse is the limit of the throughput.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,71 +27,72 @@ use crate::segment::tuning::{self, ThreadPlan, TuningGoal};
 
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// A configuration: its model, and its first file source as the clip.
+    /// A configuration: its model is used, and its first file source as the clip.
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The clip to run [default: the configuration's first file, or 960x540 test pictures, H.264].
+    /// The clip to run [default: the first file source of the configuration, or a 960x540 test pattern, H.264].
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Rounds; the median counts.
+    /// Number of rounds, of which the median is taken.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Write the result to this JSON file too.
+    /// Also write the result to this JSON file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
-/// Frames of the clip that is made when none is given.
+/// Number of frames of the test pattern.
 const TEST_FRAMES: u64 = 150;
 
-/// Decoded frames that are held for encoding alone.
-const HELD: usize = 32;
+/// Number of decoded frames that are kept for encoding alone.
+const KEPT: usize = 32;
 
-/// How long the bare model is measured a round.
+/// Time for which the model alone is measured in each round.
 const MODEL_TIME: Duration = Duration::from_secs(2);
 
-/// One round's figures.
+/// The measurements of one round.
 #[derive(Clone, Copy)]
 struct Round {
-    /// Frames a second of the bare model, all workers together.
+    /// Frames a second of the model alone, all workers together.
     model_fps: f64,
-    /// CPU seconds a frame.
+    /// Seconds of CPU time for each frame.
     decode: f64,
+    /// Seconds of CPU time for each frame.
     encode: f64,
     pipeline_fps: f64,
 }
 
 impl Round {
-    /// Frames a second that decoding, model and encoding allow on `cores`.
+    /// The limit of the throughput on `cores` cores, in frames a second.
     fn limit(&self, cores: f64) -> f64 {
         1.0 / (1.0 / self.model_fps + (self.decode + self.encode) / cores)
     }
 }
 
-/// Measures, prints, and writes JSON.
+/// Measures, prints the results, and writes them as JSON.
 ///
 /// # Errors
-/// A clip or model that cannot be run.
+/// The clip or the model cannot be run, or the JSON file cannot be written.
 pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let config = args.config.as_deref().map(super::load_config).transpose()?;
     let settings = match &config {
         Some(config) => config.model.clone(),
         None => args.model.config()?,
     };
-    let model = Arc::new(Model::load(&settings, tuning::usual_threads(&settings, TuningGoal::Throughput))?);
-    let plan = tuning::usual(&model, TuningGoal::Throughput);
+    let model = Arc::new(Model::load(&settings, tuning::default_threads(&settings, TuningGoal::Throughput))?);
+    let plan = tuning::default_plan(&model, TuningGoal::Throughput);
     let folder = tempfile::Builder::new()
         .prefix("maskcast-bench-")
         .tempdir()
-        .map_err(|error| Failure::runtime(format!("no temporary folder: {error}")))?;
+        .map_err(|error| Failure::runtime(format!("cannot create a temporary folder: {error}")))?;
     let configured = config.iter().flat_map(|config| &config.streams).find_map(|stream| match &stream.source.uri {
         SourceUri::File(path) => Some(path.clone()),
         _ => None,
     });
     let (clip, name) = match args.input.clone().or(configured) {
         Some(clip) => (clip.clone(), clip.display().to_string()),
-        None => (test_clip(folder.path())?, "test pictures 960x540".to_string()),
+        None => (test_clip(folder.path())?, "test pattern 960x540".to_string()),
     };
     let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
     eprintln!(
@@ -122,9 +123,9 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let model_fps = median(&|round| round.model_fps);
     let pipeline_fps = median(&|round| round.pipeline_fps);
     let limit_fps = median(&|round| round.limit(cores));
-    // The ratio is taken within a round: its two sides saw the same neighbours.
+    // The ratio is taken within a round, because both values have the same load of other programs.
     let share = median(&|round| round.pipeline_fps / round.limit(cores));
-    println!("bare model      {model_fps:8.1} frames a second");
+    println!("model alone     {model_fps:8.1} frames a second");
     println!("limit           {limit_fps:8.1} frames a second (model, decode and encode alone)");
     println!("whole pipeline  {pipeline_fps:8.1} frames a second");
     println!("share of limit  {:8.1} %", share * 100.0);
@@ -152,14 +153,14 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
 }
 
 fn measure(model: &Arc<Model>, plan: ThreadPlan, clip: &Path, folder: &Path) -> Result<Round, Failure> {
-    let (decode, held) = decode_alone(clip)?;
-    let model_fps = tuning::trial(model, plan, MODEL_TIME).map_err(Failure::runtime)?.fps;
-    let encode = encode_alone(&held, folder)?;
-    drop(held);
+    let (decode, kept) = decode_alone(clip)?;
+    let model_fps = tuning::measure(model, plan, MODEL_TIME).map_err(Failure::runtime)?.fps;
+    let encode = encode_alone(&kept, folder)?;
+    drop(kept);
     let job = SegmentJob {
         model,
         plan,
-        source: file(clip),
+        source: file_source(clip),
         output: folder.join("pipeline.mp4"),
         overlay: OverlayConfig::default(),
         encode: EncodeConfig::default(),
@@ -170,52 +171,53 @@ fn measure(model: &Arc<Model>, plan: ThreadPlan, clip: &Path, folder: &Path) -> 
     Ok(Round { model_fps, decode, encode, pipeline_fps })
 }
 
-fn file(clip: &Path) -> SourceSpec {
+/// A source that reads `clip` once, as fast as possible.
+fn file_source(clip: &Path) -> SourceSpec {
     let mut spec = SourceSpec::new(SourceUri::File(clip.to_path_buf()));
     (spec.real_time, spec.looped) = (false, false);
     spec
 }
 
-/// CPU seconds a frame of decoding alone, and some of the frames.
+/// Seconds of CPU time for each frame of decoding alone, and the first [`KEPT`] frames.
 fn decode_alone(clip: &Path) -> Result<(f64, Vec<Arc<dyn Pixels>>), Failure> {
     let located = |error: &dyn std::fmt::Display| Failure::runtime(format!("{}: {error}", clip.display()));
-    let mut capture = GstSource::new(file(clip)).open().map_err(|error| located(&error))?;
-    let (mut cpu, mut frames, mut held) = (Duration::ZERO, 0_u32, Vec::new());
+    let mut capture = GstSource::new(file_source(clip)).open().map_err(|error| located(&error))?;
+    let (mut cpu, mut frames, mut kept) = (Duration::ZERO, 0_u32, Vec::new());
     loop {
         match capture.next(Duration::from_secs(10)).map_err(|error| located(&error))? {
             Captured::Frame(frame) => {
                 cpu += frame.decode.cpu;
                 frames += 1;
-                if held.len() < HELD {
-                    // A copy: held buffers would be missing in the decoder's pool.
-                    held.push(Arc::new(crate::frame::OwnedImage::copy_of(&frame.pixels.image())) as Arc<dyn Pixels>);
+                if kept.len() < KEPT {
+                    // Copied, because the decoder needs its buffers back.
+                    kept.push(Arc::new(crate::frame::OwnedImage::copy_of(&frame.pixels.image())) as Arc<dyn Pixels>);
                 }
             }
             Captured::Silence | Captured::NoKeyframe(_) => return Err(located(&"no frame for 10 s")),
-            Captured::End if frames == 0 => return Err(located(&"no frame came out of it")),
-            Captured::End => return Ok((cpu.as_secs_f64() / f64::from(frames), held)),
+            Captured::End if frames == 0 => return Err(located(&"the file has no frames that can be decoded")),
+            Captured::End => return Ok((cpu.as_secs_f64() / f64::from(frames), kept)),
         }
     }
 }
 
-/// CPU seconds a frame of encoding alone, with the settings of `segment`.
-fn encode_alone(held: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure> {
+/// Seconds of CPU time for each frame of encoding alone, with the settings of `segment`.
+fn encode_alone(kept: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure> {
     let status = Arc::new(Status::quiet("encode"));
     let mut output = FileOutput::new(folder.join("encode.mp4"), EncodeConfig::default(), Arc::clone(&status))
         .map_err(Failure::runtime)?;
-    let pictures = held.iter().chain(held.iter().rev()).cycle().take(4 * HELD);
-    for (n, pixels) in pictures.enumerate() {
-        let picture = pixels.image();
+    let frames = kept.iter().chain(kept.iter().rev()).cycle().take(4 * KEPT);
+    for (n, pixels) in frames.enumerate() {
+        let image = pixels.image();
         let stamp =
             CaptureTime { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now(), slate: false };
-        output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
+        output.publish(stamp, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
     let summary = status.stage(Stage::Encode).summary();
     Ok(summary.cpu.as_secs_f64() / summary.count.max(1) as f64)
 }
 
-/// Makes a clip of moving test pictures.
+/// Encodes a test pattern as a clip.
 fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
     let path = folder.join("clip.mp4");
     let test = TestSource { pattern: "smpte".into(), width: 960, height: 540, fps: 25, frames: Some(TEST_FRAMES) };
@@ -225,9 +227,9 @@ fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
     let status = Arc::new(Status::quiet("clip"));
     let mut output = FileOutput::new(path.clone(), EncodeConfig::default(), status).map_err(Failure::runtime)?;
     while let Captured::Frame(frame) = capture.next(Duration::from_secs(10)).map_err(Failure::runtime)? {
-        let picture = frame.pixels.image();
+        let image = frame.pixels.image();
         let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
-        output.publish(stamp, picture.info, &mut |target| picture.copy_to(target)).map_err(Failure::runtime)?;
+        output.publish(stamp, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
     Ok(path)

@@ -38,7 +38,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     let mut warnings: Vec<String> =
         readable_passwords(path).into_iter().chain(config.streams.iter().filter_map(records)).collect();
     if let Some(model) = &model {
-        warnings.extend(model.concerns.iter().map(|concern| format!("{}: {concern}", config.model.path.display())));
+        warnings.extend(model.warnings.iter().map(|warning| format!("{}: {warning}", config.model.path.display())));
     }
     match warnings.len() {
         0 => println!("{}: good", path.display()),
@@ -86,7 +86,7 @@ fn load_model(config: &Config, errors: &mut Vec<ConfigError>) -> Result<Option<M
             Ok(Some(model))
         }
         Err(ModelError::Model(problem)) => {
-            errors.push(ConfigError { key: "model.path".into(), line: None, problem, help: None });
+            errors.push(ConfigError { key: "model.path".into(), line: None, problem: problem.to_string(), help: None });
             Ok(None)
         }
         // With errors of the file's own, those first.

@@ -188,8 +188,8 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
                 ),
                 Err(error) => Finding::bad("provider", error.to_string()),
             });
-            for concern in &model.concerns {
-                findings.push(Finding::note("model", concern.clone()));
+            for warning in &model.warnings {
+                findings.push(Finding::note("model", warning.clone()));
             }
             let path = settings.path.display();
             findings.push(match model.golden_difference {

@@ -9,28 +9,29 @@ use crate::config::{ModelConfig, Provider};
 use crate::segment::onnx::Model;
 use crate::segment::tuning::{self, TuningGoal};
 
-mod exchange;
+mod use_model;
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Give a running service another model: it is loaded and checked beside the one that runs, and takes over between two
-    /// frames; one that fails is refused, and nothing changes.
+    /// Switch a running service to another model. The service loads and checks it while the current model runs, and switches
+    /// between two frames. If a check fails, the current model stays.
     #[command(after_help = "Example: maskcast model use /srv/models/yard.onnx\n\n\
-        It stays until the service is restarted: `model.path` in the configuration is what it begins with.")]
-    Use(exchange::UseArgs),
+        It is used until the service restarts, which loads `model.path` of the configuration.")]
+    Use(use_model::UseArgs),
     /// Build the TensorRT engine of a model ahead of time, into the cache that the service uses.
     #[command(after_help = "Example: sudo -u maskcast maskcast model build /etc/maskcast/maskcast.toml")]
     Build {
-        /// The TOML configuration whose model is to be built.
+        /// The TOML configuration with the model.
         config: PathBuf,
     },
-    /// Print what a model says of itself: input, output, labels, origin.
+    /// Print the input, output, labels and origin of a model.
     #[command(after_help = "Example: maskcast model show models/street.onnx")]
     Show {
         /// The ONNX file.
         model: PathBuf,
     },
-    /// Load a model as the service would, say how its output is read, run a test picture and its golden frame, and time it.
+    /// Load a model as the service does, print how its output is read, check it with a test image and its golden frame, and
+    /// measure its time.
     #[command(after_help = "Example: maskcast model verify models/street.onnx --providers cuda,cpu")]
     Verify {
         /// The ONNX file.
@@ -40,7 +41,7 @@ pub enum ModelCommand {
     },
 }
 
-/// The same options as elsewhere, without naming a model twice.
+/// [`ModelArgs`] without the model, which is an argument here.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VerifyArgs {
     /// Execution providers, tried in this order [default: tensorrt,cuda,cpu with an NVIDIA GPU, else cpu].
@@ -51,13 +52,13 @@ pub struct VerifyArgs {
     pub require: super::RequireArg,
 }
 
-/// Shows or verifies a model.
+/// Runs `maskcast model`.
 ///
 /// # Errors
-/// What makes the model unusable.
+/// The model cannot be used, or the service refuses it.
 pub fn model(command: &ModelCommand) -> Result<(), Failure> {
     match command {
-        ModelCommand::Use(args) => exchange::exchange(args),
+        ModelCommand::Use(args) => use_model::use_model(args),
         ModelCommand::Build { config } => build(config),
         ModelCommand::Show { model } => show(model),
         ModelCommand::Verify { model, options } => verify(model, options),
@@ -65,7 +66,7 @@ pub fn model(command: &ModelCommand) -> Result<(), Failure> {
 }
 
 fn show(path: &Path) -> Result<(), Failure> {
-    // The CPU reads every model; which provider runs it is not the question here.
+    // The CPU provider can load every model. Nothing is measured here.
     let mut config = ModelConfig::with_path(path);
     config.providers = vec![Provider::Cpu];
     let model = Model::load(&config, 0)?;
@@ -76,15 +77,15 @@ fn show(path: &Path) -> Result<(), Failure> {
     println!("  input     {} {}x{}, {}, {batch}", input.name, input.width, input.height, input.describe());
     print_output(&model);
     if !contract.others.is_empty() {
-        println!("  and       {}", contract.others.join(", "));
+        println!("  unused    {}", contract.others.join(", "));
     }
     println!("  labels    {}", contract.labels.len());
     for (index, label) in contract.labels.iter().enumerate() {
         let crate::frame::Rgb(r, g, b) = label.color;
         println!("    {index:3}  #{r:02x}{g:02x}{b:02x}  {}", label.name);
     }
-    let own = if contract.describes_itself() { "describes itself" } else { "is described by its manifest" };
-    println!("  this model {own}");
+    let described_by = if contract.describes_itself() { "its metadata" } else { "its manifest" };
+    println!("  described by {described_by}");
     if let Some(version) = &contract.version {
         println!("  contract {version}");
     }
@@ -114,12 +115,12 @@ fn show(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which output the mask is read from, and how.
+/// Prints the output that the mask is read from, and how it is read.
 fn print_output(model: &Model) {
     let output = &model.contract.output;
     println!("  output    {}: {}", output.name, output.describe(&model.contract.labels));
-    if let Some(why) = &output.chosen {
-        println!("            {why}");
+    if let Some(reason) = &output.choice_reason {
+        println!("            {reason}");
     }
 }
 
@@ -140,22 +141,22 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
     let input = &model.contract.input;
     println!("  input     {} {}x{}, {}", input.name, input.width, input.height, input.describe());
     print_output(&model);
-    println!("  test      a picture of bars gives {}", model.inspection.describe(&model.contract.labels));
-    for concern in &model.concerns {
-        println!("  warning   {concern}");
+    println!("  test      the mask of a test image has {}", model.inspection.describe(&model.contract.labels));
+    for warning in &model.warnings {
+        println!("  warning   {warning}");
     }
     match model.golden_difference {
-        Some(difference) => println!("  golden    {:.3} % of pixels differ: good", difference * 100.0),
-        None => println!("  golden    none: its results cannot be checked here"),
+        Some(difference) => println!("  golden    {:.3} % of pixels differ: passed", difference * 100.0),
+        None => println!("  golden    none: the results of the model cannot be checked"),
     }
     println!(
-        "  time      {:.1} ms a frame, all cores on one frame",
+        "  time      {:.1} ms for one frame on all cores",
         model.time(0).map_err(Failure::runtime)?.as_secs_f64() * 1e3
     );
-    let (_, trials) = tuning::measured(&model, TuningGoal::Throughput).map_err(Failure::runtime)?;
+    let (_, trials) = tuning::tune(&model, TuningGoal::Throughput).map_err(Failure::runtime)?;
     for trial in trials {
         println!(
-            "            {} side by side, {} threads each: {:.1} frames a second, {:.1} ms a frame",
+            "            {} parallel sessions with {} threads each: {:.1} frames a second, {:.1} ms for one frame",
             trial.plan.workers,
             trial.plan.threads,
             trial.fps,
@@ -165,21 +166,21 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Loads the configured model on TensorRT alone, which builds its engine and keeps it.
+/// Loads the configured model on TensorRT alone, which builds its engine and writes it to the cache.
 fn build(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
     let folder = config.model.cache_dir.as_ref().ok_or_else(|| {
         Failure::config(format!(
-            "{}: model.cache_dir: there is no folder to keep the engine in; set it, or run this with $CACHE_DIRECTORY as the service does",
+            "{}: model.cache_dir is not set, so the engine cannot be kept; set it, or set $CACHE_DIRECTORY as the unit of the service does",
             path.display()
         ))
     })?;
     let settings = ModelConfig { providers: vec![Provider::TensorRt], ..config.model.clone() };
-    eprintln!("building the engine of {}; this takes minutes", settings.path.display());
+    eprintln!("building the TensorRT engine of {}; this takes minutes", settings.path.display());
     let started = std::time::Instant::now();
     let model = Model::load(&settings, settings.threads)?;
     println!(
-        "{}: ready in {:.0} s, kept under {}, {:.1} ms a frame",
+        "{}: engine built in {:.0} s, kept in {}, {:.1} ms for one frame",
         model.name(),
         started.elapsed().as_secs_f64(),
         folder.display(),

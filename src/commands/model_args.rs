@@ -1,4 +1,4 @@
-//! The options by which a command chooses its model.
+//! The options of commands that run a model.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::failure::Failure;
 use crate::config::{ModelConfig, Provider, Require};
 use crate::segment::engine::has_nvidia_gpu;
 
-/// Which model, and how it is run.
+/// The model, and how it is run.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
     /// The ONNX model [default: the bundled models/street.onnx].
@@ -20,10 +20,10 @@ pub struct ModelArgs {
     /// "gpu": refuse to run on the CPU.
     #[arg(long, value_enum, default_value = "any")]
     pub require: RequireArg,
-    /// Cores the model may use on the CPU; 0 = all.
+    /// Number of cores that the model may use on the CPU; 0 = all.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Sessions side by side on the CPU, sharing those cores; 0 = one a core.
+    /// Parallel sessions on the CPU, which share these cores; 0 = one for each core.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub workers: usize,
 }
@@ -43,15 +43,16 @@ pub enum RequireArg {
 }
 
 impl ModelArgs {
-    /// The settings as a configuration would give them.
+    /// The options as `[model]` of a configuration.
     ///
     /// # Errors
-    /// When no model is given and the bundled one is not found.
+    /// No model is given and the bundled model is not found.
     pub fn config(&self) -> Result<ModelConfig, Failure> {
         let path = match &self.model {
             Some(path) => path.clone(),
-            None => crate::base::paths::default_model()
-                .map_err(|places| Failure::usage(format!("the bundled model was {places}; name one with --model")))?,
+            None => crate::base::paths::default_model().map_err(|searched| {
+                Failure::usage(format!("the bundled model was {searched}; give one with --model"))
+            })?,
         };
         let provider = |provider: &ProviderArg| match provider {
             ProviderArg::TensorRt => Provider::TensorRt,
@@ -61,7 +62,7 @@ impl ModelArgs {
         let mut config = ModelConfig::with_path(path);
         config.require = if self.require == RequireArg::Gpu { Require::Gpu } else { Require::Any };
         config.providers = match self.providers.as_slice() {
-            // Nobody asked for a GPU where there is none, so nobody needs to be told.
+            // Without a GPU and without --providers, the CPU is expected and is not a fallback that is logged.
             [] if config.require == Require::Any && !has_nvidia_gpu() => vec![Provider::Cpu],
             [] => Provider::ALL.to_vec(),
             providers => providers.iter().map(provider).collect(),

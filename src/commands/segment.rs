@@ -1,4 +1,4 @@
-//! `maskcast segment`: a video file in, the same video with masks out.
+//! `maskcast segment`: reads a video file and writes it with masks.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ use crate::frame::{Frame, Mask};
 use crate::overlay::Overlay;
 use crate::segment::golden::encode_png;
 use crate::segment::onnx::Model;
-use crate::segment::tuning::{ThreadPlan, TuningGoal, usual, usual_threads};
+use crate::segment::tuning::{ThreadPlan, TuningGoal, default_plan, default_threads};
 use crate::stream::Tap;
 
 #[derive(Clone, Debug, Args)]
 pub struct SegmentArgs {
-    /// A video file, or an address of one (file://, http://, test://PATTERN?frames=N).
+    /// A video file, or its URL (file://, http://, test://PATTERN?frames=N).
     pub input: String,
-    /// The file to write: .mp4 or .mkv, H.264. It appears when it is complete.
+    /// The file to write: .mp4 or .mkv, H.264. It is created when it is complete.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     #[command(flatten)]
@@ -34,13 +34,13 @@ pub struct SegmentArgs {
     /// How masks are drawn.
     #[arg(long, value_enum, default_value = "tint")]
     pub style: StyleArg,
-    /// Strength of the tint, 0 to 1.
+    /// Opacity of the tint, 0 to 1.
     #[arg(long, default_value_t = 0.45, value_parser = parse_alpha)]
     pub alpha: f32,
-    /// Classes that are not drawn, separated by commas; `--hide=` draws all. When not given: a class called background.
+    /// Classes that are not drawn, separated by commas; `--hide=` draws all. [default: a class called background].
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     pub hide: Option<Vec<String>>,
-    /// Leave the legend out.
+    /// Do not draw the legend.
     #[arg(long)]
     pub no_legend: bool,
     /// Write counts, times and class shares to this JSON file.
@@ -49,13 +49,13 @@ pub struct SegmentArgs {
     /// Write each mask to this folder, as an 8-bit grey PNG of class indices.
     #[arg(long, value_name = "DIR")]
     pub mask_dir: Option<PathBuf>,
-    /// Size of those masks: the frame's, or the model's own.
+    /// Size of these masks: that of the frame, or of the output of the model.
     #[arg(long, value_enum, default_value = "frame")]
     pub mask_size: MaskSize,
-    /// x264's speed preset.
+    /// Speed preset of x264.
     #[arg(long, default_value = "ultrafast", value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
     pub preset: String,
-    /// kbit/s; 0 = constant quality.
+    /// Bit rate in kbit/s; 0 = constant quality.
     #[arg(long, default_value_t = 0, value_name = "KBITS")]
     pub bitrate: u32,
 }
@@ -79,21 +79,22 @@ pub enum MaskSize {
 fn parse_alpha(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(alpha) if (0.0..=1.0).contains(&alpha) => Ok(alpha),
-        _ => Err("a number from 0 (invisible) to 1 (opaque) belongs here".into()),
+        _ => Err("give a number from 0 (invisible) to 1 (opaque)".into()),
     }
 }
 
 /// Segments a file.
 ///
 /// # Errors
-/// What cannot be read, run or written. An output file that was there before stays as it was.
+/// The input cannot be read, the model cannot be run, or the output cannot be written. An existing output file stays
+/// unchanged.
 pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     let source = source(&args.input)?;
-    // As it may be shown: without a password.
+    // The label does not contain the password.
     let input = source.label();
     let temporary = check_output(&args.output, &source)?;
     let config = args.model.config()?;
-    let model = Arc::new(Model::load(&config, usual_threads(&config, TuningGoal::Throughput))?);
+    let model = Arc::new(Model::load(&config, default_threads(&config, TuningGoal::Throughput))?);
     let overlay = OverlayConfig {
         style: match args.style {
             StyleArg::Tint => Style::Tint,
@@ -107,7 +108,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     };
     Overlay::new(&overlay, &model.contract.labels).map_err(|unknown| Failure::usage(format!("--hide: {unknown}")))?;
     let on_mask = args.mask_dir.as_ref().map(|dir| mask_writer(dir, args.mask_size)).transpose()?;
-    let plan = usual(&model, TuningGoal::Throughput);
+    let plan = default_plan(&model, TuningGoal::Throughput);
     let stop = stop_on_signals()?;
     let bar = progress_bar();
     let job = SegmentJob {
@@ -125,7 +126,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     let counts = done.status.ledger.counts();
     if counts.published == 0 {
         remove_empty(&temporary);
-        return Err(Failure::runtime(format!("{input}: no frame came out of it")));
+        return Err(Failure::runtime(format!("{input}: the file has no frames that can be decoded")));
     }
     put_in_place(&temporary, &args.output)
         .map_err(|error| Failure::runtime(format!("{}: {error}", args.output.display())))?;
@@ -134,7 +135,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     }
     let seconds = done.elapsed.as_secs_f64();
     eprintln!(
-        "{}: {} frames in {seconds:.1} s, {:.1} a second, {} on {}",
+        "{}: {} frames in {seconds:.1} s, {:.1} frames a second, {} on {}",
         args.output.display(),
         counts.published,
         counts.published as f64 / seconds,
@@ -143,43 +144,44 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
     );
     if let Some(missing) = done.status.condition().shortfall {
         tracing::warn!(
-            "{input}: it ends early, at {:.1} s of {:.1} s (after {} frames); is it complete?",
+            "the input ends early, at {:.1} s of {:.1} s (after {} frames), and may be incomplete: {input}",
             missing.reached.as_secs_f64(),
             missing.length.as_secs_f64(),
             counts.captured()
         );
     }
     if done.stopped {
-        return Err(Failure::runtime("stopped before the end of the input; the output holds what came before"));
+        return Err(Failure::runtime("stopped before the end of the input; the output has the frames before the stop"));
     }
     Ok(())
 }
 
-/// The input, played as fast as it goes.
+/// The source of the input, which is read as fast as possible.
 fn source(input: &str) -> Result<SourceSpec, Failure> {
-    let here = std::env::current_dir().map_err(|error| Failure::runtime(format!("the current folder: {error}")))?;
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::runtime(format!("cannot determine the current folder: {error}")))?;
     let mut spec = SourceSpec::from_argument(input, &here).map_err(|(problem, help)| {
         let help = help.map_or_else(String::new, |help| format!(" ({help})"));
-        // An address may have a password or a token in any part of it.
+        // Any part of a URL may contain a password or a token.
         let is_local = input.starts_with("file:") || input.starts_with("test:");
         let is_address = input.contains("://") && !is_local;
         let shown = if is_address || input.contains(['@', '=']) { "the input" } else { input };
         let message = format!("{shown}: {problem}{help}");
-        // A file that is not there is the world's fault, an address that cannot be one is the caller's.
+        // A missing file is a failure at run time, an invalid URL is a wrong use.
         if input.contains("://") && !input.starts_with("file:") {
             Failure::usage(message)
         } else {
             Failure::runtime(message)
         }
     })?;
-    let ends = match &spec.uri {
+    let has_end = match &spec.uri {
         SourceUri::File(_) | SourceUri::Http(_) | SourceUri::Gst(_) => true,
         SourceUri::Test(test) => test.frames.is_some(),
         _ => false,
     };
-    if !ends {
+    if !has_end {
         return Err(Failure::usage(format!(
-            "{}: `segment` reads what has an end: a file, an http address of one, or test://…?frames=N; `run` is for cameras",
+            "{}: `segment` reads inputs that have an end: a file, the http URL of a file, or test://…?frames=N; `run` is for cameras",
             spec.label()
         )));
     }
@@ -187,7 +189,7 @@ fn source(input: &str) -> Result<SourceSpec, Failure> {
     Ok(spec)
 }
 
-/// Checks that the output can be written without harm; gives the name to write under until it is complete.
+/// Checks that the output can be written and is not the input. Returns the name under which it is written until it is complete.
 fn check_output(output: &Path, source: &SourceSpec) -> Result<PathBuf, Failure> {
     let shown = output.display();
     let extension = output.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
@@ -195,7 +197,7 @@ fn check_output(output: &Path, source: &SourceSpec) -> Result<PathBuf, Failure> 
         return Err(Failure::usage(format!("{shown}: the output's name must end in .mp4 or .mkv")));
     };
     if output.is_dir() {
-        return Err(Failure::usage(format!("{shown}: is a folder; name a file")));
+        return Err(Failure::usage(format!("{shown}: is a folder; give the name of a file")));
     }
     let folder = match output.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -207,19 +209,19 @@ fn check_output(output: &Path, source: &SourceSpec) -> Result<PathBuf, Failure> 
     if let (SourceUri::File(input), Ok(output)) = (&source.uri, output.canonicalize())
         && input.canonicalize().is_ok_and(|input| input == output)
     {
-        return Err(Failure::usage(format!("{shown}: is the input itself; write to another file")));
+        return Err(Failure::usage(format!("{shown}: is the input; give another file")));
     }
     Ok(output.with_extension(format!("part.{extension}")))
 }
 
-/// Removes an unfinished file that holds nothing; one that holds frames is left for its owner to judge.
+/// Removes an unfinished file without frames. One with frames is kept.
 fn remove_empty(path: &Path) {
     if std::fs::metadata(path).is_ok_and(|file| file.len() < 1024) && std::fs::remove_file(path).is_err() {
-        tracing::debug!("{} could not be removed", path.display());
+        tracing::debug!("cannot remove the unfinished file {}", path.display());
     }
 }
 
-/// Writes masks as `000000.png`, `000001.png`, …, numbered like the frames.
+/// A tap that writes masks as `000000.png`, `000001.png`, …, with the sequence numbers of the frames.
 fn mask_writer(dir: &Path, size: MaskSize) -> Result<Tap, Failure> {
     std::fs::create_dir_all(dir).map_err(|error| Failure::runtime(format!("{}: {error}", dir.display())))?;
     let dir = dir.to_path_buf();
@@ -258,7 +260,7 @@ fn show_progress(bar: &ProgressBar, status: &Status) {
     bar.set_message(format!("{:.1}/s", status.rate().0));
 }
 
-/// The report: see the README for its fields.
+/// The report; docs/segment.md describes its fields.
 fn report(args: &SegmentArgs, input: &str, model: &Model, plan: ThreadPlan, done: &Done) -> serde_json::Value {
     let counts = done.status.ledger.counts();
     let dropped: serde_json::Map<_, _> =

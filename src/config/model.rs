@@ -122,7 +122,7 @@ impl ModelConfig {
         // The empty path never leaves: wherever it is used, an error was noted.
         if !section.is_written("path") {
             self.path = crate::base::paths::default_model().unwrap_or_else(|error| {
-                section.fail("path", "is missing, and no model was found", Some(&help));
+                section.fail("path", "is missing, and no model was found", Some(&error.to_string()));
                 PathBuf::new()
             });
         }

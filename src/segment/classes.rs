@@ -1,4 +1,4 @@
-//! From a model's outputs to class indices.
+//! Reads class indices from the outputs of a model.
 
 use std::borrow::Cow;
 
@@ -6,28 +6,30 @@ use half::f16;
 use ort::session::SessionOutputs;
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 
-use super::SegmentError;
+use super::RunOutputError;
 use super::contract::{Axes, Channel, Contract, OutputMeaning};
+use super::error::one_line;
 use crate::frame::ClassId;
 
-/// The class indices in a run's outputs, and the `(width, height)` of one mask.
+/// The class indices in the outputs of a run of `n` images, `[n × height × width]`, and the `(width, height)` of one mask.
+///
+/// # Errors
+/// The output is missing, or has a shape or type that the contract does not allow.
 pub(super) fn classes(
     contract: &Contract,
     outputs: &SessionOutputs<'_>,
     n: usize,
-) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
+) -> Result<(Vec<ClassId>, (usize, usize)), RunOutputError> {
     let name = &contract.output.name;
-    let value = outputs.get(name).ok_or_else(|| SegmentError(format!("the model gave no output {name}")))?;
+    let value = outputs.get(name).ok_or_else(|| RunOutputError::Missing(name.clone()))?;
     let dimensions: Vec<usize> = value.shape().iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
     let labels = contract.labels.len();
     let channels = if contract.output.meaning == OutputMeaning::Scores { labels } else { 1 };
     let Some((height, width)) = sides(contract.output.axes, &dimensions, n, channels) else {
-        return Err(SegmentError(format!(
-            "the model's output {name} has the shape {dimensions:?}, which does not fit {n} frames and {labels} labels"
-        )));
+        return Err(RunOutputError::Shape { name: name.clone(), shape: dimensions, frames: n, labels });
     };
     if height == 0 || width == 0 {
-        return Err(SegmentError(format!("the model's output {name} is empty")));
+        return Err(RunOutputError::Empty(name.clone()));
     }
     let indices = match &contract.output.meaning {
         OutputMeaning::Index => indices(name, value)?,
@@ -39,8 +41,8 @@ pub(super) fn classes(
             if contract.output.axes.channel == Channel::Last {
                 scores.chunks_exact(labels).map(argmax).collect()
             } else {
-                let pictures = scores.chunks_exact(labels * height * width);
-                pictures.flat_map(|picture| argmax_planes(picture, height * width)).collect()
+                let images = scores.chunks_exact(labels * height * width);
+                images.flat_map(|image| argmax_planes(image, height * width)).collect()
             }
         }
     };
@@ -61,21 +63,21 @@ fn sides(axes: Axes, dimensions: &[usize], n: usize, channels: usize) -> Option<
     }
 }
 
-fn tensor<'a, T: PrimitiveTensorElementType>(name: &str, value: &'a DynValue) -> Result<&'a [T], SegmentError> {
-    let tensor = value.try_extract_tensor::<T>();
-    let (_, values) =
-        tensor.map_err(|error| SegmentError(format!("the model's output {name} cannot be read: {error}")))?;
+fn tensor<'a, T: PrimitiveTensorElementType>(name: &str, value: &'a DynValue) -> Result<&'a [T], RunOutputError> {
+    let (_, values) = value
+        .try_extract_tensor::<T>()
+        .map_err(|error| RunOutputError::Extract { name: name.into(), reason: one_line(&error.to_string()) })?;
     Ok(values)
 }
 
-fn unreadable(name: &str, element: Option<TensorElementType>) -> SegmentError {
-    let element = element.map_or("no tensor".into(), |element| element.to_string());
-    SegmentError(format!("the model's output {name} is {element}, which cannot be read"))
+fn unreadable(name: &str, element: Option<TensorElementType>) -> RunOutputError {
+    let element = element.map_or("not a tensor".into(), |element| element.to_string());
+    RunOutputError::Element { name: name.into(), element }
 }
 
-/// Class indices of whatever type; one that a mask cannot hold is the largest there, which no label has.
-fn indices(name: &str, value: &DynValue) -> Result<Vec<ClassId>, SegmentError> {
-    fn held<T: Copy>(values: &[T]) -> Vec<ClassId>
+/// Class indices of any type. An index that does not fit into a [`ClassId`] becomes 255, which has no label.
+fn indices(name: &str, value: &DynValue) -> Result<Vec<ClassId>, RunOutputError> {
+    fn to_class_ids<T: Copy>(values: &[T]) -> Vec<ClassId>
     where
         ClassId: TryFrom<T>,
     {
@@ -84,13 +86,13 @@ fn indices(name: &str, value: &DynValue) -> Result<Vec<ClassId>, SegmentError> {
     use TensorElementType as Element;
     Ok(match value.dtype().tensor_type() {
         Some(Element::Uint8) => tensor::<u8>(name, value)?.to_vec(),
-        Some(Element::Int64) => held(tensor::<i64>(name, value)?),
-        Some(Element::Int32) => held(tensor::<i32>(name, value)?),
-        Some(Element::Int16) => held(tensor::<i16>(name, value)?),
-        Some(Element::Int8) => held(tensor::<i8>(name, value)?),
-        Some(Element::Uint64) => held(tensor::<u64>(name, value)?),
-        Some(Element::Uint32) => held(tensor::<u32>(name, value)?),
-        Some(Element::Uint16) => held(tensor::<u16>(name, value)?),
+        Some(Element::Int64) => to_class_ids(tensor::<i64>(name, value)?),
+        Some(Element::Int32) => to_class_ids(tensor::<i32>(name, value)?),
+        Some(Element::Int16) => to_class_ids(tensor::<i16>(name, value)?),
+        Some(Element::Int8) => to_class_ids(tensor::<i8>(name, value)?),
+        Some(Element::Uint64) => to_class_ids(tensor::<u64>(name, value)?),
+        Some(Element::Uint32) => to_class_ids(tensor::<u32>(name, value)?),
+        Some(Element::Uint16) => to_class_ids(tensor::<u16>(name, value)?),
         Some(Element::Bool) => tensor::<bool>(name, value)?.iter().map(|&class| ClassId::from(class)).collect(),
         _ => {
             let index = |&class: &f32| if (0.0..255.0).contains(&class) { class as ClassId } else { ClassId::MAX };
@@ -99,8 +101,11 @@ fn indices(name: &str, value: &DynValue) -> Result<Vec<ClassId>, SegmentError> {
     })
 }
 
-/// The values of an output as numbers of single precision.
-pub(super) fn numbers<'a>(name: &str, value: &'a DynValue) -> Result<Cow<'a, [f32]>, SegmentError> {
+/// The values of an output in single precision.
+///
+/// # Errors
+/// The output is not a tensor of numbers.
+pub(super) fn numbers<'a>(name: &str, value: &'a DynValue) -> Result<Cow<'a, [f32]>, RunOutputError> {
     use TensorElementType as Element;
     let element = value.dtype().tensor_type();
     Ok(Cow::Owned(match element {
@@ -120,7 +125,7 @@ pub(super) fn numbers<'a>(name: &str, value: &'a DynValue) -> Result<Cow<'a, [f3
     }))
 }
 
-/// Winner a pixel of `[C, pixels]`, plane by plane: each pass reads memory in order.
+/// The class with the largest value of each pixel of `[C, pixels]`. Each pass reads memory in order.
 fn argmax_planes(logits: &[f32], pixels: usize) -> Vec<ClassId> {
     let mut best = logits[..pixels].to_vec();
     let mut winner = vec![0; pixels];
@@ -135,6 +140,7 @@ fn argmax_planes(logits: &[f32], pixels: usize) -> Vec<ClassId> {
     winner
 }
 
+/// The index of the largest value; the first of equal ones.
 fn argmax(logits: &[f32]) -> ClassId {
     let mut winner = 0;
     for (class, &logit) in logits.iter().enumerate() {
@@ -150,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn argmax_agrees_in_both_layouts() {
+    fn argmax_is_the_same_in_both_layouts() {
         // Two classes over three pixels; ties go to the lower class.
         let planes = [1.0, 5.0, 2.0, 3.0, 4.0, 2.0];
         assert_eq!(argmax_planes(&planes, 3), [1, 0, 0]);
@@ -159,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn sides_are_found_wherever_the_classes_are() {
+    fn finds_the_sides_for_each_position_of_the_class_axis() {
         let axes = |batch, channel| Axes { batch, channel };
         assert_eq!(sides(axes(true, Channel::None), &[2, 5, 7], 2, 1), Some((5, 7)));
         assert_eq!(sides(axes(true, Channel::First), &[1, 3, 5, 7], 1, 3), Some((5, 7)));
         assert_eq!(sides(axes(true, Channel::Last), &[1, 5, 7, 3], 1, 3), Some((5, 7)));
         assert_eq!(sides(axes(false, Channel::None), &[5, 7], 1, 1), Some((5, 7)));
         assert_eq!(sides(axes(false, Channel::First), &[3, 5, 7], 1, 3), Some((5, 7)));
-        assert_eq!(sides(axes(true, Channel::First), &[1, 4, 5, 7], 1, 3), None, "other classes");
+        assert_eq!(sides(axes(true, Channel::First), &[1, 4, 5, 7], 1, 3), None, "another number of classes");
         assert_eq!(sides(axes(true, Channel::First), &[2, 3, 5, 7], 1, 3), None, "another batch");
         assert_eq!(sides(axes(false, Channel::None), &[5, 7], 2, 1), None, "one mask for two frames");
     }

@@ -1,5 +1,5 @@
-//! What a model promises: its input, its output, its labels. Read from the ONNX file's own shapes and metadata, and
-//! from the manifest beside it for foreign models.
+//! The contract of a model: input, output and labels. Read from the shapes and metadata of the ONNX file, and from the
+//! manifest beside it for foreign models.
 
 use std::path::Path;
 
@@ -7,36 +7,38 @@ use ort::session::Session;
 use ort::value::{Outlet, ValueType};
 use serde::{Deserialize, Serialize};
 
-use super::SegmentError;
+use super::UnusableModel;
 use super::golden::Golden;
 use super::manifest::{ManifestOutput, ModelManifest};
 use crate::frame::{Label, Labels, Rgb};
 
+mod error;
 mod input;
 mod output;
 mod tensor;
 
+pub use error::{ContractError, InputError, InputProblem, MetadataProblem, OutputError, OutputProblem};
 pub use input::{InputPixels, InputSpec};
 pub use output::{Axes, Binary, Channel, OutputHints, OutputMeaning, OutputSpec, Range};
-pub(super) use output::{read as read_output, settle as settle_output};
-pub(super) use tensor::TensorSpec;
+pub(super) use output::{interpret as interpret_output, read as read_output};
+pub use tensor::TensorSpec;
 
-/// A model's promises, checked against each other.
+/// Input, output and labels of a model, which fit each other.
 #[derive(Clone, Debug)]
 pub struct Contract {
     pub input: InputSpec,
     pub output: OutputSpec,
-    /// Outputs beside that one, which are not computed.
+    /// Names of the other outputs, which are not computed.
     pub others: Vec<String>,
-    /// Outputs that a mask could be read from, of which only their sizes in a run can decide.
+    /// Outputs that a mask could be read from, when their declared shapes do not decide and a run has to.
     pub(super) candidates: Vec<TensorSpec>,
-    /// `maskcast.output` of the model's metadata, else `[output]` of its manifest.
-    pub(super) wish: ManifestOutput,
-    /// In class order; two at least.
+    /// `maskcast.output` of the metadata, else `[output]` of the manifest.
+    pub(super) output_settings: ManifestOutput,
+    /// In class order; at least two.
     pub labels: Labels,
     /// `maskcast.version` of a model that describes itself.
     pub version: Option<String>,
-    /// `maskcast.train`: how it was made, as JSON.
+    /// `maskcast.train`: how the model was trained, as JSON.
     pub train: Option<serde_json::Value>,
     pub golden: Option<Golden>,
     pub manifest: Option<ModelManifest>,
@@ -50,59 +52,47 @@ struct MetadataLabel {
 }
 
 impl Contract {
-    /// Reads the promises of the model that `session` has loaded from `path`. What its output means is only known for
-    /// certain after a run.
+    /// Reads the contract of the model that `session` has loaded from `path`. The meaning of the output is final only after a
+    /// run ([`super::segmenter::OnnxSegmenter`]).
     ///
     /// # Errors
-    /// What keeps the model from being used, and what to write into which manifest.
-    pub fn read(session: &Session, path: &Path) -> Result<Self, SegmentError> {
-        let located = |problem: String| SegmentError(format!("{}: {problem}", path.display()));
+    /// A declaration of the model or of its manifest that cannot be used, with what to write into the manifest.
+    pub fn read(session: &Session, path: &Path) -> Result<Self, UnusableModel> {
         let manifest = ModelManifest::beside(path)?;
-        let metadata = session.metadata().map_err(|error| located(format!("its metadata cannot be read: {error}")))?;
+        Contract::with_manifest(session, path, manifest).map_err(|error| UnusableModel::new(path, error))
+    }
+
+    fn with_manifest(session: &Session, path: &Path, manifest: Option<ModelManifest>) -> Result<Self, ContractError> {
+        let metadata = session.metadata().map_err(|error| ContractError::MetadataUnreadable(error.into()))?;
         let version = metadata.custom("maskcast.version");
         let labels = match metadata.custom("maskcast.labels") {
-            Some(text) => {
-                parse_labels(&text).map_err(|problem| located(format!("metadata maskcast.labels: {problem}")))?
-            }
+            Some(text) => parse_labels(&text).map_err(invalid("maskcast.labels"))?,
             None => {
-                let manifest_path = ModelManifest::path_for(path);
-                let labels = manifest
-                    .as_ref()
-                    .map(|manifest| manifest.labels().map_err(&located))
-                    .transpose()?
-                    .unwrap_or_default();
+                // The colours were checked when the manifest was read.
+                let labels = manifest.as_ref().and_then(|manifest| manifest.labels().ok()).unwrap_or_default();
                 if labels.is_empty() {
-                    return Err(located(format!(
-                        "it does not say which classes it knows, and {} gives no labels; write that manifest ([[labels]] with name and color, and [input] for a float model)",
-                        manifest_path.display()
-                    )));
+                    return Err(ContractError::NoLabels { manifest: ModelManifest::path_for(path) });
                 }
                 labels
             }
         };
         if let [label] = labels.as_slice() {
-            return Err(located(format!(
-                "only the label {:?} is given, so every pixel would be {0:?}; give two: first one for what it is not ([[labels]] name = \"background\" color = \"#000000\"), then {0:?}",
-                label.name
-            )));
+            return Err(ContractError::SingleLabel(label.name.clone()));
         }
-        let wish = match metadata.custom("maskcast.output") {
-            Some(text) => {
-                parse_output(&text).map_err(|problem| located(format!("metadata maskcast.output: {problem}")))?
-            }
+        let output_settings = match metadata.custom("maskcast.output") {
+            Some(text) => parse_output(&text).map_err(invalid("maskcast.output"))?,
             None => manifest.as_ref().and_then(|manifest| manifest.output.clone()).unwrap_or_default(),
         };
-        let input = image(session.inputs()).map_err(&located)?;
-        let input =
-            input::read(&input, manifest.as_ref().and_then(|manifest| manifest.input.as_ref())).map_err(&located)?;
-        let hints = OutputHints { labels: labels.len(), manifest: &wish, input: input.layout };
-        let (output, candidates) = choose_output(session.outputs(), hints).map_err(&located)?;
+        let input = image_input(session.inputs())?;
+        let input = input::read(&input, manifest.as_ref().and_then(|manifest| manifest.input.as_ref()))?;
+        let hints = OutputHints { labels: labels.len(), manifest: &output_settings, input: input.layout };
+        let (output, candidates) = choose_output(session.outputs(), hints)?;
         let train = metadata
             .custom("maskcast.train")
             .map(|text| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)));
         let golden = metadata
             .custom("maskcast.golden")
-            .map(|text| Golden::parse(&text).map_err(|problem| located(format!("metadata maskcast.golden: {problem}"))))
+            .map(|text| Golden::parse(&text).map_err(|error| invalid("maskcast.golden")(error.into())))
             .transpose()?;
         let others = session.outputs().iter().map(Outlet::name).filter(|name| *name != output.name);
         let others = others.map(str::to_owned).collect();
@@ -111,7 +101,7 @@ impl Contract {
             output,
             others,
             candidates,
-            wish,
+            output_settings,
             labels: labels.into(),
             version,
             train,
@@ -120,74 +110,76 @@ impl Contract {
         })
     }
 
-    /// Whether the model describes itself, rather than needing a manifest.
+    /// Whether the model describes itself, so that it needs no manifest.
     pub fn describes_itself(&self) -> bool {
         self.version.is_some() || self.train.is_some()
     }
 
-    /// What is known of its output beside the tensor.
+    /// What is known of the output in addition to its tensor.
     pub(super) fn hints(&self) -> OutputHints<'_> {
-        OutputHints { labels: self.labels.len(), manifest: &self.wish, input: self.input.layout }
+        OutputHints { labels: self.labels.len(), manifest: &self.output_settings, input: self.input.layout }
     }
 }
 
-fn parse_output(text: &str) -> Result<ManifestOutput, String> {
-    let output: ManifestOutput = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn invalid(key: &'static str) -> impl Fn(MetadataProblem) -> ContractError {
+    move |problem| ContractError::Metadata { key, problem }
+}
+
+fn parse_output(text: &str) -> Result<ManifestOutput, MetadataProblem> {
+    let output: ManifestOutput =
+        serde_json::from_str(text).map_err(|error| MetadataProblem::Json(error.to_string()))?;
     output.check()?;
     Ok(output)
 }
 
-fn parse_labels(text: &str) -> Result<Vec<Label>, String> {
-    let labels: Vec<MetadataLabel> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn parse_labels(text: &str) -> Result<Vec<Label>, MetadataProblem> {
+    let labels: Vec<MetadataLabel> =
+        serde_json::from_str(text).map_err(|error| MetadataProblem::Json(error.to_string()))?;
     if labels.is_empty() || labels.len() > 255 {
-        return Err(format!("{} labels where 2 to 255 are possible", labels.len()));
+        return Err(MetadataProblem::LabelCount(labels.len()));
     }
     let label =
         |label: MetadataLabel| Label { name: label.name, color: Rgb(label.color[0], label.color[1], label.color[2]) };
     Ok(labels.into_iter().map(label).collect())
 }
 
-/// The input called `image`, or the only one there is.
-fn image(outlets: &[Outlet]) -> Result<TensorSpec, String> {
+/// The input called `image`, or the only input.
+fn image_input(outlets: &[Outlet]) -> Result<TensorSpec, ContractError> {
     let outlet = outlets.iter().find(|outlet| outlet.name() == "image").or(match outlets {
         [single] => Some(single),
         _ => None,
     });
     match outlet {
         Some(outlet) => tensor(outlet, "input"),
-        None => Err(format!(
-            "it has {} inputs ({}) and none is called \"image\"; export it with the picture as its only input",
-            outlets.len(),
-            names(outlets)
-        )),
+        None => Err(ContractError::NoImageInput(names(outlets))),
     }
 }
 
-fn names(outlets: &[Outlet]) -> String {
-    outlets.iter().map(Outlet::name).collect::<Vec<_>>().join(", ")
+fn names(outlets: &[Outlet]) -> Vec<String> {
+    outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
 }
 
-fn tensor(outlet: &Outlet, what: &str) -> Result<TensorSpec, String> {
+fn tensor(outlet: &Outlet, direction: &'static str) -> Result<TensorSpec, ContractError> {
     match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. } => {
             Ok(TensorSpec { name: outlet.name().into(), element: *ty, shape: shape.to_vec() })
         }
-        other => Err(format!("its {what} {} is {other}, not a tensor", outlet.name())),
+        other => Err(ContractError::NotATensor { direction, name: outlet.name().into(), kind: other.to_string() }),
     }
 }
 
-/// The output that the manifest names, the one called `mask`, the only one, or the first that a mask can be read from; and all
-/// that one can be read from, where none of these is named.
-fn choose_output(outlets: &[Outlet], hints: OutputHints<'_>) -> Result<(OutputSpec, Vec<TensorSpec>), String> {
-    let named = |name: &str| outlets.iter().find(|outlet| outlet.name() == name);
-    let known = match (&hints.manifest.name, outlets) {
+/// The output that the manifest names, the one called `mask`, the only one, or else the first that a mask can be read from,
+/// with all that a mask can be read from.
+fn choose_output(outlets: &[Outlet], hints: OutputHints<'_>) -> Result<(OutputSpec, Vec<TensorSpec>), ContractError> {
+    let find = |name: &str| outlets.iter().find(|outlet| outlet.name() == name);
+    let chosen = match (&hints.manifest.name, outlets) {
         (Some(name), _) => Some(
-            named(name).ok_or_else(|| format!("output.name: it has no output {name:?}, only {}", names(outlets)))?,
+            find(name).ok_or_else(|| ContractError::NoSuchOutput { name: name.clone(), outputs: names(outlets) })?,
         ),
         (None, [single]) => Some(single),
-        (None, _) => named("mask"),
+        (None, _) => find("mask"),
     };
-    if let Some(outlet) = known {
+    if let Some(outlet) = chosen {
         return Ok((output::read(&tensor(outlet, "output")?, hints)?, Vec::new()));
     }
     let mut problems = Vec::new();
@@ -200,12 +192,7 @@ fn choose_output(outlets: &[Outlet], hints: OutputHints<'_>) -> Result<(OutputSp
         }
     }
     let Some((first, _)) = candidates.first() else {
-        return Err(format!(
-            "none of its {} outputs can be read as a mask of {} classes: {}",
-            outlets.len(),
-            hints.labels,
-            problems.join("; ")
-        ));
+        return Err(ContractError::NoMaskOutput { labels: hints.labels, problems });
     };
     Ok((first.clone(), candidates.into_iter().map(|(_, tensor)| tensor).collect()))
 }

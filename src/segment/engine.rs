@@ -1,5 +1,5 @@
-//! TensorRT's engines: compiled for one model, one GPU, one driver and one version of TensorRT, in minutes. Each
-//! combination has a folder of its own in the cache, so that an engine of another one is never tried.
+//! The cache of TensorRT engines. TensorRT compiles an engine in minutes, for one model, GPU, driver and version of TensorRT.
+//! Each combination has its own folder in the cache, so that an engine of another combination is never loaded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,22 +8,23 @@ use sha2::{Digest, Sha256};
 
 use super::file::ModelFile;
 
-/// What an engine is good for.
+/// The combination that an engine is compiled for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineKey {
     /// First 12 hexadecimal digits of the SHA-256 of the model file and, where it has them, its weight files.
     pub model: String,
-    /// As the driver names it.
+    /// Name of the GPU as reported by the driver.
     pub gpu: String,
+    /// Version of the driver.
     pub driver: String,
-    /// Of `libnvinfer.so`.
+    /// Version of `libnvinfer.so`.
     pub tensorrt: String,
 }
 
-/// Where this machine keeps what an engine depends on; other places in tests.
+/// Where this machine describes its GPUs, driver and libraries. Tests set other folders.
 #[derive(Clone, Debug)]
 pub struct RuntimePaths {
-    /// The driver's own pages: `/proc/driver/nvidia`.
+    /// The files of the driver: `/proc/driver/nvidia`.
     pub driver: PathBuf,
     /// Folders of shared libraries.
     pub libraries: Vec<PathBuf>,
@@ -39,39 +40,39 @@ impl Default for RuntimePaths {
     }
 }
 
-/// What is not known: its engines go to a folder that says so.
+/// A part of the key that cannot be determined.
 const UNKNOWN: &str = "unknown";
 
 impl EngineKey {
     /// The key of a model on GPU number `device` of this machine.
-    pub fn of(file: &ModelFile, device: i32, places: &RuntimePaths) -> EngineKey {
+    pub fn of(file: &ModelFile, device: i32, paths: &RuntimePaths) -> EngineKey {
         let mut hash = Sha256::new();
         hash.update(&file.bytes);
         file.external.iter().for_each(|data| hash.update(&data.bytes));
         let hash = hash.finalize();
         EngineKey {
             model: hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
-            gpu: gpu(&places.driver, device).unwrap_or_else(|| UNKNOWN.into()),
-            driver: driver(&places.driver).unwrap_or_else(|| UNKNOWN.into()),
-            tensorrt: tensorrt(&places.libraries).unwrap_or_else(|| UNKNOWN.into()),
+            gpu: gpu(&paths.driver, device).unwrap_or_else(|| UNKNOWN.into()),
+            driver: driver(&paths.driver).unwrap_or_else(|| UNKNOWN.into()),
+            tensorrt: tensorrt(&paths.libraries).unwrap_or_else(|| UNKNOWN.into()),
         }
     }
 
-    /// The folder in `cache` that has this key's engines and nobody else's.
+    /// The folder in `cache` for the engines of this key alone.
     pub fn folder(&self, cache: &Path) -> PathBuf {
-        let word = |text: &str| -> String {
+        let sanitised = |text: &str| -> String {
             text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
         };
         let EngineKey { model, gpu, driver, tensorrt } = self;
-        cache.join(format!("{model}_{}_driver-{}_tensorrt-{}", word(gpu), word(driver), word(tensorrt)))
+        cache.join(format!("{model}_{}_driver-{}_tensorrt-{}", sanitised(gpu), sanitised(driver), sanitised(tensorrt)))
     }
 
-    /// Whether there is a GPU to build for.
+    /// Whether a GPU was found.
     pub fn has_gpu(&self) -> bool {
         self.gpu != UNKNOWN
     }
 
-    /// Whether an engine was built for this key before.
+    /// Whether the cache has an engine for this key.
     pub fn is_built(&self, cache: &Path) -> bool {
         let is_engine = |path: PathBuf| path.extension().is_some_and(|extension| extension == "engine");
         fs::read_dir(self.folder(cache))
@@ -79,19 +80,19 @@ impl EngineKey {
     }
 }
 
-/// Whether the kernel offers an NVIDIA GPU, on a PC or a Jetson.
+/// Whether the kernel has a device file of an NVIDIA GPU, on a PC or a Jetson.
 pub fn has_nvidia_gpu() -> bool {
     ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap"].iter().any(|device| Path::new(device).exists())
 }
 
-/// `Model: NVIDIA H100 80GB HBM3` of the GPU's page; the pages are in the order of the bus, as CUDA's numbers are with
-/// `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+/// The name in the line `Model: NVIDIA H100 80GB HBM3` of the file of the GPU. The files are in bus order, as device numbers of
+/// CUDA are with `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
 fn gpu(driver: &Path, device: i32) -> Option<String> {
-    let mut pages: Vec<PathBuf> =
+    let mut files: Vec<PathBuf> =
         fs::read_dir(driver.join("gpus")).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    pages.sort();
-    let page = pages.get(usize::try_from(device).ok()?)?;
-    let text = fs::read_to_string(page.join("information")).ok()?;
+    files.sort();
+    let folder = files.get(usize::try_from(device).ok()?)?;
+    let text = fs::read_to_string(folder.join("information")).ok()?;
     let line = text.lines().find(|line| line.starts_with("Model:"))?;
     Some(line.trim_start_matches("Model:").trim().to_string())
 }
@@ -105,11 +106,11 @@ fn driver(driver: &Path) -> Option<String> {
     })
 }
 
-/// `10.3.0` of the file `libnvinfer.so.10.3.0` that a link or a name leads to.
+/// The version `10.3.0` in the name `libnvinfer.so.10.3.0`.
 fn tensorrt(libraries: &[PathBuf]) -> Option<String> {
     libraries.iter().find_map(|folder| {
         let names = fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        // The longest is the most exact.
+        // The longest version is the most exact.
         names
             .filter_map(|name| Some(name.strip_prefix("libnvinfer.so.")?.to_string()))
             .max_by_key(|version| (version.len(), version.clone()))
@@ -122,13 +123,13 @@ mod tests {
     use crate::segment::file::ExternalWeights;
     use crate::segment::file::structure::Structure;
 
-    /// A machine with two GPUs, as its files show it.
+    /// The files of a machine with two GPUs.
     fn machine(folder: &Path) -> RuntimePaths {
         let driver = folder.join("driver");
         for (bus, name) in [("0000:01:00.0", "NVIDIA H100 80GB HBM3"), ("0000:02:00.0", "NVIDIA L4")] {
-            let page = driver.join("gpus").join(bus);
-            fs::create_dir_all(&page).unwrap();
-            fs::write(page.join("information"), format!("Model: \t\t {name}\nIRQ:   \t\t 42\n")).unwrap();
+            let gpu = driver.join("gpus").join(bus);
+            fs::create_dir_all(&gpu).unwrap();
+            fs::write(gpu.join("information"), format!("Model: \t\t {name}\nIRQ:   \t\t 42\n")).unwrap();
         }
         let version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version:  12.2.0\n";
         fs::write(driver.join("version"), version).unwrap();
@@ -145,38 +146,37 @@ mod tests {
     }
 
     #[test]
-    fn other_weights_beside_the_model_have_another_engine() {
+    fn the_key_depends_on_external_weights() {
         let folder = tempfile::tempdir().unwrap();
-        let places = machine(folder.path());
+        let paths = machine(folder.path());
         let key = |weights: &[u8]| {
             let external = vec![ExternalWeights { name: "model.onnx.data".into(), bytes: weights.into() }];
-            EngineKey::of(&ModelFile { external, ..model(b"model") }, 0, &places)
+            EngineKey::of(&ModelFile { external, ..model(b"model") }, 0, &paths)
         };
         assert_eq!(key(b"first"), key(b"first"));
         assert_ne!(key(b"first"), key(b"other"));
     }
 
     #[test]
-    fn a_key_names_all_that_an_engine_depends_on() {
+    fn the_key_has_model_gpu_driver_and_tensorrt() {
         let folder = tempfile::tempdir().unwrap();
-        let places = machine(folder.path());
-        let key = EngineKey::of(&model(b"model"), 0, &places);
+        let paths = machine(folder.path());
+        let key = EngineKey::of(&model(b"model"), 0, &paths);
         assert_eq!((key.gpu.as_str(), key.driver.as_str()), ("NVIDIA H100 80GB HBM3", "550.54.15"));
         assert_eq!((key.tensorrt.as_str(), key.model.len()), ("10.3.0", 12));
         let cache = folder.path().join("cache");
         let name = key.folder(&cache).file_name().unwrap().to_string_lossy().into_owned();
         assert_eq!(name, format!("{}_NVIDIA-H100-80GB-HBM3_driver-550.54.15_tensorrt-10.3.0", key.model));
-        // Another model, another GPU: another folder.
-        assert_ne!(EngineKey::of(&model(b"another"), 0, &places).folder(&cache), key.folder(&cache));
-        assert_ne!(EngineKey::of(&model(b"model"), 1, &places).folder(&cache), key.folder(&cache));
+        // Another model or GPU has another folder.
+        assert_ne!(EngineKey::of(&model(b"another"), 0, &paths).folder(&cache), key.folder(&cache));
+        assert_ne!(EngineKey::of(&model(b"model"), 1, &paths).folder(&cache), key.folder(&cache));
     }
 
     #[test]
-    fn an_engine_counts_only_for_its_own_key() {
+    fn an_engine_is_found_by_its_own_key_only() {
         let folder = tempfile::tempdir().unwrap();
-        let places = machine(folder.path());
-        let (first, second) =
-            (EngineKey::of(&model(b"model"), 0, &places), EngineKey::of(&model(b"model"), 1, &places));
+        let paths = machine(folder.path());
+        let (first, second) = (EngineKey::of(&model(b"model"), 0, &paths), EngineKey::of(&model(b"model"), 1, &paths));
         fs::create_dir_all(first.folder(folder.path())).unwrap();
         assert!(!first.is_built(folder.path()));
         fs::write(first.folder(folder.path()).join("TensorrtExecutionProvider_TRTKernel.engine"), "").unwrap();
@@ -184,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_says_nothing_has_a_folder_too() {
-        let places = RuntimePaths { driver: "/nowhere".into(), libraries: Vec::new() };
-        let key = EngineKey::of(&model(b"model"), 0, &places);
+    fn a_machine_without_driver_files_has_an_unknown_key() {
+        let paths = RuntimePaths { driver: "/nowhere".into(), libraries: Vec::new() };
+        let key = EngineKey::of(&model(b"model"), 0, &paths);
         assert_eq!((key.gpu.as_str(), key.driver.as_str(), key.tensorrt.as_str()), (UNKNOWN, UNKNOWN, UNKNOWN));
     }
 }

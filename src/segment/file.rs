@@ -1,7 +1,7 @@
-//! A model's file: looked at before it is read, so that a file that is not an ONNX model costs neither memory nor time.
+//! Reads a model file, after a check that costs little memory and time for files that are not ONNX models.
 //!
-//! A path may name a folder, a pipe, a device or gigabytes of something else. The kind of the file, its first bytes and the
-//! lengths of its protocol buffers are checked first; only then the file is read into memory.
+//! A path may name a folder, a pipe, a device or gigabytes of other data. The kind of the file, its first bytes and the
+//! lengths of its protocol buffers are checked before the file is read into memory.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -11,35 +11,85 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::SegmentError;
-
 mod foreign;
 pub mod structure;
 
-use structure::Structure;
+use structure::{ModelFileDamage, Structure};
 
-/// What protocol buffers, and so ONNX files, have at most, in bytes.
-const LARGEST: u64 = 2 << 30;
+/// Largest size of a protocol buffer, and so of an ONNX file, in bytes.
+const MAX_BYTES: u64 = 2 << 30;
 
-/// Bytes at the start of a file that tell its format.
+/// Bytes at the start of a file that identify its format.
 const HEAD: usize = 512;
 
-/// A model as it was read from disk.
+/// Why a file is not a model that can be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ModelFileProblem {
+    #[error("{0}")]
+    Io(#[source] Arc<std::io::Error>),
+    #[error("it is {0}; give the path of an ONNX file")]
+    Kind(FileKind),
+    #[error("the file is empty; copy or export the model again")]
+    Empty,
+    #[error("it has {0} bytes, more than an ONNX file can have ({MAX_BYTES}); export large weights as external data")]
+    TooLarge(u64),
+    #[error("the file became shorter while it was read; write models under another name and rename them")]
+    Truncated,
+    /// What the file is instead, and what to do.
+    #[error("it is not an ONNX model but {0}")]
+    Foreign(&'static str),
+    #[error("it is not a complete ONNX model ({0}); copy or export it again")]
+    Damaged(#[from] ModelFileDamage),
+    #[error("its weights are in {}: {problem}; put that file beside the model", .path.display())]
+    Weights {
+        path: PathBuf,
+        #[source]
+        problem: Box<ModelFileProblem>,
+    },
+}
+
+impl From<std::io::Error> for ModelFileProblem {
+    fn from(error: std::io::Error) -> Self {
+        ModelFileProblem::Io(error.into())
+    }
+}
+
+/// What a path names when it is not a regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    Folder,
+    Pipe,
+    Socket,
+    Device,
+}
+
+impl std::fmt::Display for FileKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FileKind::Folder => "a folder",
+            FileKind::Pipe => "a named pipe",
+            FileKind::Socket => "a socket",
+            FileKind::Device => "a device",
+        })
+    }
+}
+
+/// The content of a model file and of its weight files.
 #[derive(Clone, Debug)]
 pub struct ModelFile {
     /// The whole `.onnx` file.
     pub bytes: Bytes,
-    /// Its nodes; empty for a file in ONNX Runtime's own format (`.ort`).
+    /// The nodes of the graph; empty for a file in the format of ONNX Runtime (`.ort`).
     pub structure: Structure,
-    /// Its weights that lie in files beside it.
+    /// Weights in files beside the model.
     pub external: Vec<ExternalWeights>,
 }
 
-/// A weight file, held in memory: ONNX Runtime would map the file instead, and a process that writes a new one over it would stop
-/// the process (SIGBUS) or change the weights of a model that runs.
+/// The content of a weight file. ONNX Runtime would map the file instead: a program that overwrites it would then end this
+/// process (SIGBUS) or change the weights of a running model.
 #[derive(Clone, Debug)]
 pub struct ExternalWeights {
-    /// As the model names it.
+    /// The name in the model.
     pub name: String,
     pub bytes: Arc<[u8]>,
 }
@@ -47,30 +97,27 @@ pub struct ExternalWeights {
 /// Reads the model at `path`.
 ///
 /// # Errors
-/// What lies at `path` instead of a model, or which of its weight files is missing; with the path.
-pub fn read(path: &Path) -> Result<ModelFile, SegmentError> {
-    let located = |problem: String| SegmentError(format!("{}: {problem}", path.display()));
-    let (mut file, length) = open(path).map_err(located)?;
-    let structure = inspect(&mut file, length).map_err(located)?;
+/// The file is not a model, or one of its weight files is missing.
+pub fn read(path: &Path) -> Result<ModelFile, ModelFileProblem> {
+    let (mut file, length) = open(path)?;
+    let structure = read_structure(&mut file, length)?;
     let external = structure.external.iter().map(|name| read_external(path, name));
-    let external = external.collect::<Result<Vec<_>, _>>().map_err(located)?;
+    let external = external.collect::<Result<Vec<_>, _>>()?;
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    file.take(length).read_to_end(&mut bytes).map_err(|error| located(error.to_string()))?;
+    file.take(length).read_to_end(&mut bytes)?;
     if bytes.len() as u64 != length {
-        return Err(located(
-            "the file became shorter while it was read; write models under another name and rename".into(),
-        ));
+        return Err(ModelFileProblem::Truncated);
     }
     Ok(ModelFile { bytes: bytes.into(), structure, external })
 }
 
-/// The weight files of the model at `path`; none where there is no model that can be read.
+/// The paths of the weight files of the model at `path`; empty when the model cannot be read.
 pub fn external_of(path: &Path) -> Vec<PathBuf> {
-    let structure = open(path).and_then(|(mut file, length)| inspect(&mut file, length));
+    let structure = open(path).and_then(|(mut file, length)| read_structure(&mut file, length));
     structure.map(|structure| external_files(path, &structure)).unwrap_or_default()
 }
 
-/// The folder that relative names in a model start from: `.` for a file that is named without a folder.
+/// The folder that names in the model are relative to: `.` for a path without a folder.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -79,75 +126,72 @@ fn external_files(path: &Path, structure: &Structure) -> Vec<PathBuf> {
     structure.external.iter().map(|name| folder_of(path).join(name)).collect()
 }
 
-/// Opens a regular file that an ONNX model could be; gives its length too.
-fn open(path: &Path) -> Result<(File, u64), String> {
-    // Before it is opened: opening a pipe waits for its writer, and opening some devices does something.
-    check_kind(&std::fs::metadata(path).map_err(|error| error.to_string())?)?;
-    // Without waiting, in case that the path names something else by now.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.map_err(|error| error.to_string())?;
-    let facts = file.metadata().map_err(|error| error.to_string())?;
-    check_kind(&facts)?;
-    match facts.len() {
-        0 => Err("the file is empty; copy or export the model again".into()),
-        length if length > LARGEST => Err(format!(
-            "it has {length} bytes, more than an ONNX file can have ({LARGEST}); export large weights as external data"
-        )),
+/// Opens a regular file of a size that an ONNX model can have. Returns the file and its length in bytes.
+fn open(path: &Path) -> Result<(File, u64), ModelFileProblem> {
+    // Checked before the file is opened: opening a pipe blocks until it has a writer, and opening some devices has effects.
+    check_kind(&std::fs::metadata(path)?)?;
+    // O_NONBLOCK in case that the path was replaced in the meantime.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    check_kind(&metadata)?;
+    match metadata.len() {
+        0 => Err(ModelFileProblem::Empty),
+        length if length > MAX_BYTES => Err(ModelFileProblem::TooLarge(length)),
         length => Ok((file, length)),
     }
 }
 
-fn check_kind(facts: &Metadata) -> Result<(), String> {
-    let kind = facts.file_type();
-    let what = if kind.is_file() {
+fn check_kind(metadata: &Metadata) -> Result<(), ModelFileProblem> {
+    let kind = metadata.file_type();
+    Err(ModelFileProblem::Kind(if kind.is_file() {
         return Ok(());
     } else if kind.is_dir() {
-        "a folder"
+        FileKind::Folder
     } else if kind.is_fifo() {
-        "a named pipe"
+        FileKind::Pipe
     } else if kind.is_socket() {
-        "a socket"
+        FileKind::Socket
     } else {
-        "a device"
-    };
-    Err(format!("it is {what}; give the path of an ONNX file"))
+        FileKind::Device
+    }))
 }
 
-/// Reads the nodes of the file and leaves it at its start.
-fn inspect(file: &mut File, length: u64) -> Result<Structure, String> {
-    let failed = |error: std::io::Error| error.to_string();
+/// Reads the nodes of the file and seeks back to its start.
+fn read_structure(file: &mut File, length: u64) -> Result<Structure, ModelFileProblem> {
     let mut head = Vec::with_capacity(HEAD);
-    file.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(failed)?;
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(0))?;
     if foreign::is_ort_format(&head) {
         return Ok(Structure::default());
     }
-    if let Some(problem) = foreign::named(&head) {
-        return Err(format!("it is not an ONNX model but {problem}"));
+    if let Some(format) = foreign::format_and_remedy(&head) {
+        return Err(ModelFileProblem::Foreign(format));
     }
-    let structure = structure::read(&mut *file, length)
-        .map_err(|damage| format!("it is not a complete ONNX model ({damage}); copy or export it again"))?;
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let structure = structure::read(&mut *file, length)?;
+    file.seek(SeekFrom::Start(0))?;
     Ok(structure)
 }
 
 /// Reads the weight file `name` of the model at `path`.
-fn read_external(path: &Path, name: &str) -> Result<ExternalWeights, String> {
-    let data = folder_of(path).join(name);
-    let failed = |problem: &dyn std::fmt::Display| {
-        format!("its weights are in {}: {problem}; put that file beside the model", data.display())
-    };
-    check_kind(&std::fs::metadata(&data).map_err(|error| failed(&error))?).map_err(|problem| failed(&problem))?;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&data);
-    let mut file = file.map_err(|error| failed(&error))?;
-    let facts = file.metadata().map_err(|error| failed(&error))?;
-    check_kind(&facts).map_err(|problem| failed(&problem))?;
-    let length = usize::try_from(facts.len()).map_err(|error| failed(&error))?;
+fn read_external(path: &Path, name: &str) -> Result<ExternalWeights, ModelFileProblem> {
+    let weights = folder_of(path).join(name);
+    match read_weights(&weights) {
+        Ok(bytes) => Ok(ExternalWeights { name: name.into(), bytes }),
+        Err(problem) => Err(ModelFileProblem::Weights { path: weights, problem: problem.into() }),
+    }
+}
+
+fn read_weights(path: &Path) -> Result<Arc<[u8]>, ModelFileProblem> {
+    check_kind(&std::fs::metadata(path)?)?;
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    check_kind(&metadata)?;
+    let length = usize::try_from(metadata.len()).map_err(|_| ModelFileProblem::TooLarge(metadata.len()))?;
     let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
     if let Some(bytes) = Arc::get_mut(&mut bytes) {
-        file.read_exact(bytes).map_err(|error| failed(&error))?;
+        file.read_exact(bytes)?;
     }
-    Ok(ExternalWeights { name: name.into(), bytes })
+    Ok(bytes)
 }
 
 #[cfg(test)]

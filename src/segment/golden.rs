@@ -1,7 +1,7 @@
-//! The golden frame: a picture inside the model file, and the mask that the trainer got for it.
+//! The golden frame: an image in the model file, and the mask that the trainer computed for it.
 //!
 //! Metadata `maskcast.golden` is JSON with two base64 PNGs, `image` (8-bit RGB) and `mask` (8-bit grey, class
-//! indices), both of the model's input size.
+//! indices), both of the size of the model's input.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::ClassId;
 
-/// Share of pixels in which a provider may differ from the trainer.
+/// Share of pixels (0 to 1) in which the mask of a provider may differ from that of the trainer.
 pub const TOLERANCE: f64 = 0.01;
 
-/// Longest side of a picture, as of a manifest's `input.size`.
-const LARGEST: u32 = 8192;
+/// Longest side of the image in pixels; the limit of `input.size` in a manifest.
+const MAX_SIDE: u32 = 8192;
 
-/// A picture and its mask.
+/// An image and its mask.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Golden {
     pub width: usize,
@@ -24,6 +24,25 @@ pub struct Golden {
     pub rgb: Vec<u8>,
     /// `[height, width]`
     pub mask: Vec<ClassId>,
+}
+
+/// Why a golden frame cannot be read or written. `part` is `image` or `mask`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GoldenError {
+    /// The message of the JSON parser.
+    #[error("{0}")]
+    Json(String),
+    #[error("{part}: {reason}")]
+    Base64 { part: &'static str, reason: String },
+    #[error("{part}: {reason}")]
+    Png { part: &'static str, reason: String },
+    #[error("{part}: {width}x{height} pixels are larger than the input of a model can be")]
+    TooLarge { part: &'static str, width: u32, height: u32 },
+    #[error("{part}: it is {found}, not {expected}")]
+    ColorType { part: &'static str, found: String, expected: String },
+    /// Sizes are `(width, height)` in pixels.
+    #[error("a {}x{} image with a {}x{} mask", .image.0, .image.1, .mask.0, .mask.1)]
+    SizeMismatch { image: (usize, usize), mask: (usize, usize) },
 }
 
 #[derive(Deserialize, Serialize)]
@@ -42,15 +61,13 @@ impl Golden {
     /// Reads the metadata value.
     ///
     /// # Errors
-    /// Which part is damaged.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let encoded: Encoded = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let (width, height, rgb) =
-            decode(&encoded.image, png::ColorType::Rgb).map_err(|error| format!("image: {error}"))?;
-        let (mask_width, mask_height, mask) =
-            decode(&encoded.mask, png::ColorType::Grayscale).map_err(|error| format!("mask: {error}"))?;
+    /// The part that is damaged, or image and mask of different sizes.
+    pub fn parse(text: &str) -> Result<Self, GoldenError> {
+        let encoded: Encoded = serde_json::from_str(text).map_err(|error| GoldenError::Json(error.to_string()))?;
+        let (width, height, rgb) = decode("image", &encoded.image, png::ColorType::Rgb)?;
+        let (mask_width, mask_height, mask) = decode("mask", &encoded.mask, png::ColorType::Grayscale)?;
         if (width, height) != (mask_width, mask_height) {
-            return Err(format!("a {width}x{height} image with a {mask_width}x{mask_height} mask"));
+            return Err(GoldenError::SizeMismatch { image: (width, height), mask: (mask_width, mask_height) });
         }
         Ok(Golden { width, height, rgb, mask })
     }
@@ -58,17 +75,20 @@ impl Golden {
     /// Writes the metadata value.
     ///
     /// # Errors
-    /// When the buffers do not have the stated size.
-    pub fn to_json(&self) -> Result<String, String> {
+    /// A buffer that does not have the size `width` × `height`.
+    pub fn to_json(&self) -> Result<String, GoldenError> {
         let (width, height) = (self.width as u32, self.height as u32);
-        let image = encode_png(&self.rgb, width, height, png::ColorType::Rgb).map_err(|error| error.to_string())?;
-        let mask =
-            encode_png(&self.mask, width, height, png::ColorType::Grayscale).map_err(|error| error.to_string())?;
+        let encode = |part, data: &[u8], color| {
+            let png = encode_png(data, width, height, color);
+            png.map_err(|error| GoldenError::Png { part, reason: error.to_string() })
+        };
+        let image = encode("image", &self.rgb, png::ColorType::Rgb)?;
+        let mask = encode("mask", &self.mask, png::ColorType::Grayscale)?;
         serde_json::to_string(&Encoded { image: STANDARD.encode(image), mask: STANDARD.encode(mask) })
-            .map_err(|error| error.to_string())
+            .map_err(|error| GoldenError::Json(error.to_string()))
     }
 
-    /// Share of pixels in which `mask` differs, 0 to 1; 1 when the sizes differ.
+    /// Share of pixels in which `mask` (`[height × width]`) differs, 0 to 1; 1 when the sizes differ.
     pub fn difference(&self, mask: &[ClassId]) -> f64 {
         if mask.len() != self.mask.len() || mask.is_empty() {
             return 1.0;
@@ -78,7 +98,10 @@ impl Golden {
     }
 }
 
-/// An 8-bit PNG.
+/// Encodes an 8-bit PNG of `data`, `[height, width, channels of color]`.
+///
+/// # Errors
+/// `data` does not have that size.
 pub fn encode_png(data: &[u8], width: u32, height: u32, color: png::ColorType) -> Result<Vec<u8>, png::EncodingError> {
     let mut out = Vec::new();
     let mut encoder = png::Encoder::new(&mut out, width, height);
@@ -90,21 +113,23 @@ pub fn encode_png(data: &[u8], width: u32, height: u32, color: png::ColorType) -
     Ok(out)
 }
 
-fn decode(text: &str, color: png::ColorType) -> Result<(usize, usize, Vec<u8>), String> {
-    let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
-    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().map_err(|error| error.to_string())?;
-    // Before there is memory for it: a few bytes may announce gigabytes.
+fn decode(part: &'static str, text: &str, color: png::ColorType) -> Result<(usize, usize, Vec<u8>), GoldenError> {
+    let damaged = |error: png::DecodingError| GoldenError::Png { part, reason: error.to_string() };
+    let bytes = STANDARD.decode(text).map_err(|error| GoldenError::Base64 { part, reason: error.to_string() })?;
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().map_err(damaged)?;
+    // Checked before memory is allocated: the header of a few bytes can declare gigabytes.
     let (width, height) = reader.info().size();
-    if width.max(height) > LARGEST {
-        return Err(format!("{width}x{height} pixels are more than a model takes"));
+    if width.max(height) > MAX_SIDE {
+        return Err(GoldenError::TooLarge { part, width, height });
     }
     let found = reader.output_color_type();
     if found != (color, png::BitDepth::Eight) {
-        return Err(format!("{:?} of {:?} bits where 8-bit {color:?} belongs", found.0, found.1));
+        let (found, expected) = (format!("{:?} of {:?} bits", found.0, found.1), format!("8-bit {color:?}"));
+        return Err(GoldenError::ColorType { part, found, expected });
     }
-    let size = reader.output_buffer_size().ok_or("too large a picture")?;
+    let size = reader.output_buffer_size().ok_or(GoldenError::TooLarge { part, width, height })?;
     let mut data = vec![0; size];
-    let info = reader.next_frame(&mut data).map_err(|error| error.to_string())?;
+    let info = reader.next_frame(&mut data).map_err(damaged)?;
     data.truncate(info.buffer_size());
     Ok((info.width as usize, info.height as usize, data))
 }
@@ -118,34 +143,35 @@ mod tests {
     }
 
     #[test]
-    fn survives_the_way_through_metadata() {
+    fn is_unchanged_by_a_round_trip_through_metadata() {
         assert_eq!(Golden::parse(&golden().to_json().unwrap()).unwrap(), golden());
     }
 
     #[test]
-    fn difference_counts_pixels() {
+    fn difference_is_the_share_of_pixels() {
         assert_eq!(golden().difference(&[0, 1, 2, 3, 3, 2, 1, 1]), 0.125);
         assert_eq!(golden().difference(&[0, 1]), 1.0);
     }
 
     #[test]
-    fn damage_is_named() {
+    fn an_error_names_the_damaged_part() {
         let text = golden().to_json().unwrap();
-        assert!(Golden::parse(&text.replace("\"mask\":\"iVBOR", "\"mask\":\"xVBOR")).unwrap_err().starts_with("mask:"));
-        assert!(Golden::parse("{}").is_err());
+        let damaged = Golden::parse(&text.replace("\"mask\":\"iVBOR", "\"mask\":\"xVBOR")).unwrap_err();
+        assert!(matches!(damaged, GoldenError::Png { part: "mask", .. }), "{damaged}");
+        assert!(matches!(Golden::parse("{}"), Err(GoldenError::Json(_))));
     }
 
-    /// It was given ten gigabytes once, for a file of sixty bytes.
+    /// Such a file of sixty bytes once allocated ten gigabytes.
     #[test]
-    fn a_picture_that_is_larger_than_any_model_is_refused_before_it_has_memory() {
+    fn an_image_larger_than_any_input_is_rejected_before_memory_is_allocated() {
         let mut data = encode_png(&[0; 3], 1, 1, png::ColorType::Rgb).unwrap();
         data[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
-        // The header's checksum (PNG 5.3), bit by bit.
+        // The checksum of the header (PNG specification, 5.3), bit by bit.
         let crc = data[12..29].iter().fold(u32::MAX, |crc, &byte| {
             (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
         });
         data[29..33].copy_from_slice(&(!crc).to_be_bytes());
-        let error = decode(&STANDARD.encode(data), png::ColorType::Rgb).unwrap_err();
-        assert_eq!(error, "60000x60000 pixels are more than a model takes");
+        let error = decode("image", &STANDARD.encode(data), png::ColorType::Rgb).unwrap_err();
+        assert_eq!(error, GoldenError::TooLarge { part: "image", width: 60_000, height: 60_000 });
     }
 }

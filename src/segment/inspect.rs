@@ -1,25 +1,26 @@
-//! What a model makes of a test picture, at load: shows values, shapes and classes that its file does not state.
+//! The result of a model for a test image, computed when the model is loaded. It shows values, shapes and classes that the
+//! file does not declare.
 
-use super::unlabelled::{beyond, warning};
+use super::unlabelled::{count_unlabelled, unlabelled_warning};
 use crate::frame::{ClassId, Label};
 
-/// What a model gave for the test picture.
+/// The mask that a model returned for the test image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
     classes: Vec<ClassId>,
-    /// What is strange about the values of its output.
-    pub(super) concern: Option<String>,
+    /// A warning about unexpected values of the output.
+    pub(super) warning: Option<String>,
 }
 
-/// Columns of the test picture, RGB.
+/// Columns of the test image, RGB.
 const BARS: [[u8; 3]; 7] =
     [[0, 0, 0], [255, 255, 255], [128, 128, 128], [255, 0, 0], [0, 255, 0], [0, 0, 255], [160, 120, 90]];
 
-/// Share of pixels that a second class has where a picture is not taken for one of a single class.
-const SECOND: f64 = 0.01;
+/// Share of pixels (0 to 1) from which on a second class counts.
+const MIN_SECOND_SHARE: f64 = 0.01;
 
-/// `[height, width, 3]`: bars of full colours, dark in the lower third, then a gradient and noise.
-pub(super) fn test_picture(width: usize, height: usize) -> Vec<u8> {
+/// The test image, `[height, width, 3]` RGB: bars of full colours, dark in the lower third, then a gradient and noise.
+pub(super) fn test_image(width: usize, height: usize) -> Vec<u8> {
     let columns = BARS.len() + 2;
     let mut noise = 1_u32;
     let mut rgb = Vec::with_capacity(width * height * 3);
@@ -43,11 +44,11 @@ pub(super) fn test_picture(width: usize, height: usize) -> Vec<u8> {
 }
 
 impl Inspection {
-    pub(super) fn new(classes: Vec<ClassId>, concern: Option<String>) -> Self {
-        Inspection { classes, concern }
+    pub(super) fn new(classes: Vec<ClassId>, warning: Option<String>) -> Self {
+        Inspection { classes, warning }
     }
 
-    /// Classes and their shares of the picture (0 to 1), the largest first.
+    /// Classes and their shares of the image (0 to 1), the largest first.
     pub fn shares(&self) -> Vec<(ClassId, f64)> {
         let mut counts = [0_u64; 256];
         self.classes.iter().for_each(|&class| counts[usize::from(class)] += 1);
@@ -61,26 +62,27 @@ impl Inspection {
         shares
     }
 
-    /// In one line, for people.
+    /// Classes and shares in one line: `road 61.2 %, sky 38.8 %`.
     pub fn describe(&self, labels: &[Label]) -> String {
         let share = |(class, share): (ClassId, f64)| {
             let name = labels
                 .get(usize::from(class))
-                .map_or_else(|| format!("class {class}, no label"), |label| label.name.clone());
+                .map_or_else(|| format!("class {class} (no label)"), |label| label.name.clone());
             format!("{name} {:.1} %", share * 100.0)
         };
         self.shares().into_iter().map(share).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether all but single pixels are of one class.
+    /// Whether nearly all pixels are of one class.
     pub(super) fn is_single(&self) -> bool {
-        self.shares().get(1).is_none_or(|&(_, share)| share < SECOND)
+        self.shares().get(1).is_none_or(|&(_, share)| share < MIN_SECOND_SHARE)
     }
 
-    /// A warning of classes that have no label.
+    /// A warning about classes without a label.
     pub fn unlabelled(&self, labels: usize) -> Option<String> {
-        let (pixels, highest) = beyond(&self.classes, labels)?;
-        Some(format!("on a test picture {}", warning(pixels as f64 / self.classes.len() as f64, highest, labels)))
+        let (pixels, highest) = count_unlabelled(&self.classes, labels)?;
+        let share = pixels as f64 / self.classes.len() as f64;
+        Some(format!("on a test image, {}", unlabelled_warning(share, highest, labels)))
     }
 }
 
@@ -89,24 +91,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_test_picture_has_all_colours_at_every_size() {
-        let picture = test_picture(90, 30);
-        assert_eq!(picture.len(), 90 * 30 * 3);
-        let pixel = |x: usize, y: usize| &picture[(y * 90 + x) * 3..][..3];
+    fn the_test_image_has_all_colours_at_every_size() {
+        let image = test_image(90, 30);
+        assert_eq!(image.len(), 90 * 30 * 3);
+        let pixel = |x: usize, y: usize| &image[(y * 90 + x) * 3..][..3];
         assert_eq!((pixel(5, 3), pixel(15, 3), pixel(35, 3)), (&[0, 0, 0][..], &[255; 3][..], &[255, 0, 0][..]));
         assert_eq!(pixel(35, 29), [85, 0, 0]);
         for (width, height) in [(1, 1), (3, 2), (8, 1)] {
-            assert_eq!(test_picture(width, height).len(), width * height * 3);
+            assert_eq!(test_image(width, height).len(), width * height * 3);
         }
     }
 
     #[test]
-    fn shares_are_told_by_name() {
+    fn describe_names_the_classes_and_shares() {
         let labels = ["else", "red"].map(|name| Label { name: name.into(), color: crate::frame::Rgb(0, 0, 0) });
-        let seen = Inspection::new(vec![0, 0, 1, 4], None);
-        assert_eq!(seen.describe(&labels), "else 50.0 %, red 25.0 %, class 4, no label 25.0 %");
-        assert!(seen.unlabelled(2).unwrap().contains("25.0 %"));
-        assert_eq!(seen.unlabelled(5), None);
-        assert!(!seen.is_single() && Inspection::new(vec![1; 9], None).is_single());
+        let inspection = Inspection::new(vec![0, 0, 1, 4], None);
+        assert_eq!(inspection.describe(&labels), "else 50.0 %, red 25.0 %, class 4 (no label) 25.0 %");
+        assert!(inspection.unlabelled(2).unwrap().contains("25.0 %"));
+        assert_eq!(inspection.unlabelled(5), None);
+        assert!(!inspection.is_single() && Inspection::new(vec![1; 9], None).is_single());
     }
 }

@@ -1,21 +1,22 @@
-//! The manifest: `models/NAME.toml` beside `models/NAME.onnx`.
+//! The model manifest: `models/NAME.toml` beside `models/NAME.onnx`.
 //!
-//! For a foreign model (one without Maskcast's metadata) it is what makes the model usable: input size, layout,
-//! normalisation, labels and colours. For a model that describes itself it adds what people want to know: origin and
-//! licence; its `[input]` and `labels` are not used then.
+//! A foreign model (one without the metadata of Maskcast) needs a manifest: it gives input size, layout, normalisation,
+//! labels and colours. For a model that describes itself, the manifest adds origin and licence; its `[input]` and `labels`
+//! are not used then.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{SegmentError, normalisation};
+use super::normalisation::{self, NormalisationError};
 use crate::frame::{Label, Rgb};
 
 mod input;
 
 pub use input::{ChannelOrder, Layout, ManifestInput};
 
-/// A manifest, as written.
+/// The content of a manifest file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ModelManifest {
@@ -23,7 +24,7 @@ pub struct ModelManifest {
     pub title: String,
     #[serde(default)]
     pub description: String,
-    /// Who made it, from what data.
+    /// Who made the model, from which data.
     #[serde(default)]
     pub origin: String,
     #[serde(default)]
@@ -34,56 +35,55 @@ pub struct ModelManifest {
     pub labels: Vec<ManifestLabel>,
 }
 
-/// `[output]` of a manifest, and `maskcast.output` of a model's metadata (as JSON): how to read what a model gives. All of it
-/// is found out where it is left out.
+/// `[output]` of a manifest, and `maskcast.output` of a model's metadata (as JSON): how to read the output of a model. Keys
+/// that are not set are detected.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestOutput {
-    /// Which of several outputs; the largest that can be read as a mask when left out.
+    /// Which of several outputs is read. Default: the largest that can be read as a mask.
     pub name: Option<String>,
-    /// Order of the axes, where the shape fits both.
+    /// Order of the axes, for shapes that fit both orders.
     pub layout: Option<Layout>,
-    /// What makes the values probabilities.
+    /// The function that turns the values into probabilities.
     pub activation: Option<Activation>,
-    /// One value a pixel: the second label is where the value is above this. A probability with `activation = "sigmoid"`,
-    /// else in the output's own scale.
+    /// For outputs with one value a pixel: pixels above it have the second label. A probability with
+    /// `activation = "sigmoid"`, else on the scale of the output.
     pub threshold: Option<f32>,
 }
 
-/// The function that makes a model's values probabilities, inside of the model or behind it.
+/// The function that turns the values of a model into probabilities, in the model or after it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
-    /// The values are compared as they are.
+    /// The values are compared unchanged.
     None,
-    /// One value a pixel: it is applied where the model itself does not end in it.
+    /// For one value a pixel. It is applied unless the model itself ends in it.
     Sigmoid,
-    /// One value for each class: does not change which is the largest.
+    /// For one value a class. It does not change which value is the largest.
     Softmax,
 }
 
 impl ManifestOutput {
+    /// Checks the keys that depend on each other.
+    ///
     /// # Errors
-    /// The key that cannot be.
-    pub fn check(&self) -> Result<(), String> {
+    /// A threshold that cannot be used.
+    pub fn check(&self) -> Result<(), ManifestProblem> {
         let Some(threshold) = self.threshold else { return Ok(()) };
         if !threshold.is_finite() {
-            return Err("output.threshold: a number is needed, not infinity or nan".into());
+            return Err(ManifestProblem::ThresholdNotFinite);
         }
         match self.activation {
-            Some(Activation::Sigmoid) if threshold <= 0.0 || threshold >= 1.0 => Err(format!(
-                "output.threshold: {threshold} is not a probability between 0 and 1, as activation = \"sigmoid\" needs"
-            )),
-            Some(Activation::Softmax) => {
-                Err("output.threshold: with activation = \"softmax\" the largest value wins; leave the threshold out"
-                    .into())
+            Some(Activation::Sigmoid) if threshold <= 0.0 || threshold >= 1.0 => {
+                Err(ManifestProblem::ThresholdNotAProbability(threshold))
             }
+            Some(Activation::Softmax) => Err(ManifestProblem::ThresholdWithSoftmax),
             _ => Ok(()),
         }
     }
 }
 
-/// One of `labels`.
+/// One entry of `labels`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestLabel {
@@ -92,11 +92,51 @@ pub struct ManifestLabel {
     pub color: String,
 }
 
-/// Bytes that a manifest may have; a manifest of a hundred labels has some 5000.
-const LARGEST: u64 = 1 << 20;
+/// A manifest that cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {problem}", .path.display())]
+pub struct ManifestError {
+    /// The manifest.
+    pub path: PathBuf,
+    #[source]
+    pub problem: ManifestProblem,
+}
+
+/// Why a manifest cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ManifestProblem {
+    #[error("{0}")]
+    Read(#[source] Arc<std::io::Error>),
+    /// A folder, a device or a file of more than [`MAX_BYTES`].
+    #[error("is not the manifest of a model")]
+    NotAManifest,
+    /// The message of the TOML parser for line `line`, counted from 1. The text of the line is not shown.
+    #[error("line {line}{}: {message}", key_in_brackets(.key.as_deref()))]
+    Toml { line: usize, key: Option<String>, message: String },
+    #[error("output.threshold: a number is needed, not infinity or nan")]
+    ThresholdNotFinite,
+    #[error("output.threshold: {0} is not a probability between 0 and 1, which activation = \"sigmoid\" needs")]
+    ThresholdNotAProbability(f32),
+    #[error("output.threshold: activation = \"softmax\" selects the largest value; leave the threshold out")]
+    ThresholdWithSoftmax,
+    #[error("labels: {color:?} of {label} is not a colour like #ff8800")]
+    Color { label: String, color: String },
+    #[error("labels: {0} labels are more than the 255 of a mask")]
+    TooManyLabels(usize),
+    #[error("input.size: each side must be from 1 to 8192 pixels")]
+    InputSize,
+    #[error(transparent)]
+    Normalisation(#[from] NormalisationError),
+}
+
+/// Largest size of a manifest in bytes. A manifest of a hundred labels has about 5000.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Longest side of an input in pixels.
+const MAX_SIDE: usize = 8192;
 
 impl ModelManifest {
-    /// Where the manifest of `model` lies.
+    /// The path of the manifest of `model`.
     pub fn path_for(model: &Path) -> PathBuf {
         model.with_extension("toml")
     }
@@ -104,51 +144,53 @@ impl ModelManifest {
     /// Reads the manifest of `model`; `None` when there is none.
     ///
     /// # Errors
-    /// Names the manifest and the line that cannot be used.
-    pub fn beside(model: &Path) -> Result<Option<ModelManifest>, SegmentError> {
+    /// The manifest cannot be read, is not TOML of this form, or has a value that cannot be used.
+    pub fn beside(model: &Path) -> Result<Option<ModelManifest>, ManifestError> {
         let path = ModelManifest::path_for(model);
-        let located = |problem: &dyn std::fmt::Display| SegmentError(format!("{}: {problem}", path.display()));
         match path.metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(located(&error)),
-            Ok(facts) if !facts.is_file() || facts.len() > LARGEST => {
-                return Err(located(&"is not a manifest of a model"));
+            Err(error) => return Err(ManifestError { path, problem: ManifestProblem::Read(error.into()) }),
+            Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_BYTES => {
+                return Err(ManifestError { path, problem: ManifestProblem::NotAManifest });
             }
             Ok(_) => {}
         }
-        let text = std::fs::read_to_string(&path).map_err(|error| located(&error))?;
+        ModelManifest::read(&path).map(Some).map_err(|problem| ManifestError { path, problem })
+    }
+
+    fn read(path: &Path) -> Result<ModelManifest, ManifestProblem> {
+        let text = std::fs::read_to_string(path).map_err(|error| ManifestProblem::Read(error.into()))?;
         let manifest: ModelManifest = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
             let key = key_of(text.lines().nth(line).unwrap_or_default());
-            located(&format_args!("line {}{key}: {}", line + 1, error.message().replace('\n', ", ")))
+            ManifestProblem::Toml { line: line + 1, key, message: error.message().replace('\n', ", ") }
         })?;
-        manifest.check().map_err(|problem| SegmentError(format!("{}: {problem}", path.display())))?;
-        Ok(Some(manifest))
+        manifest.check()?;
+        Ok(manifest)
     }
 
     /// Labels in class order.
     ///
     /// # Errors
-    /// The first colour that is none.
-    pub fn labels(&self) -> Result<Vec<Label>, String> {
-        let label = |label: &ManifestLabel| {
-            let color = parse_color(&label.color)
-                .ok_or_else(|| format!("labels: {:?} of {} is not a colour like #ff8800", label.color, label.name))?;
-            Ok(Label { name: label.name.clone(), color })
+    /// The first colour that is not of the form `#rrggbb`.
+    pub fn labels(&self) -> Result<Vec<Label>, ManifestProblem> {
+        let label = |ManifestLabel { name, color }: &ManifestLabel| {
+            let problem = || ManifestProblem::Color { label: name.clone(), color: color.clone() };
+            Ok(Label { name: name.clone(), color: parse_color(color).ok_or_else(problem)? })
         };
         self.labels.iter().map(label).collect()
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), ManifestProblem> {
         let labels = self.labels()?;
         if labels.len() > 255 {
-            return Err(format!("labels: {} are more than the 255 a mask can hold", labels.len()));
+            return Err(ManifestProblem::TooManyLabels(labels.len()));
         }
         self.output.as_ref().map_or(Ok(()), ManifestOutput::check)?;
         let Some(input) = &self.input else { return Ok(()) };
         normalisation::check(input)?;
-        if input.size.is_some_and(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
-            return Err("input.size: each side must be from 1 to 8192 pixels".into());
+        if input.size.is_some_and(|size| size.iter().any(|side| !(1..=MAX_SIDE).contains(side))) {
+            return Err(ManifestProblem::InputSize);
         }
         Ok(())
     }
@@ -156,33 +198,39 @@ impl ModelManifest {
 
 /// `#rrggbb`
 fn parse_color(text: &str) -> Option<Rgb> {
-    // The parser would also take a sign.
+    // `from_str_radix` also accepts a sign.
     let digits = text.strip_prefix('#').filter(|d| d.len() == 6 && d.bytes().all(|b| b.is_ascii_hexdigit()))?;
     let value = u32::from_str_radix(digits, 16).ok()?;
     Some(Rgb((value >> 16) as u8, (value >> 8) as u8, value as u8))
 }
 
-/// The key of a manifest's line, in brackets. Never the whole line: whoever names a model by the API need not see what is
-/// written in whatever file lies beside it.
-fn key_of(line: &str) -> String {
-    const LONGEST: usize = 16;
-    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
-    let is_key = !key.is_empty() && key.len() <= LONGEST && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if is_key { format!(" ({key})") } else { String::new() }
+/// The key of a line of a manifest. Never the whole line: a client of the API can name any path as a model, and must not
+/// see the content of the file beside it.
+fn key_of(line: &str) -> Option<String> {
+    const MAX_LENGTH: usize = 16;
+    let (key, _) = line.split_once('=')?;
+    let key = key.trim();
+    let is_key =
+        !key.is_empty() && key.len() <= MAX_LENGTH && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    is_key.then(|| key.to_owned())
+}
+
+fn key_in_brackets(key: Option<&str>) -> String {
+    key.map_or_else(String::new, |key| format!(" ({key})"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Option<ModelManifest>, SegmentError> {
+    fn read(text: &str) -> Result<Option<ModelManifest>, ManifestError> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("net.toml"), text).unwrap();
         ModelManifest::beside(&folder.path().join("net.onnx"))
     }
 
     #[test]
-    fn reads_a_foreign_models_manifest() {
+    fn reads_the_manifest_of_a_foreign_model() {
         let text = r##"
             [input]
             size = [320, 240]
@@ -200,25 +248,57 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_manifest_names_the_key() {
-        for (text, key) in [
-            ("[input]\nsize = [0, 3]", "input.size"),
-            ("[input]\nstd = [1, 0, 1]", "input.std"),
-            ("[input]\nlayout = \"hwc\"", "layout"),
-            ("[input]\nmeans = [1, 0, 1]", "means"),
-            ("[input]\nmean = [0.0, nan, 0.0]", "input.mean"),
-            ("[input]\nwhite = inf", "input.white"),
-            ("[input]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]", "write white = 255"),
-            ("[output]\nthreshold = nan", "output.threshold"),
-            ("[output]\nactivation = \"sigmoid\"\nthreshold = 128", "output.threshold: 128"),
-            ("[output]\nactivation = \"tanh\"", "activation"),
-            ("[[labels]]\nname = \"a\"\ncolor = \"red\"", "red"),
-            ("[[labels]]\nname = \"a\"\ncolor = \"#+12345\"", "#+12345"),
-        ] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains("net.toml") && error.contains(key), "{error}");
+    fn an_error_has_the_path_and_the_kind() {
+        use ManifestProblem as Problem;
+        type Check = fn(&Problem) -> bool;
+        let cases: [(&str, Check); 12] = [
+            ("[input]\nsize = [0, 3]", |problem| matches!(problem, Problem::InputSize)),
+            ("[input]\nstd = [1, 0, 1]", |problem| {
+                matches!(problem, Problem::Normalisation(NormalisationError::ZeroStd))
+            }),
+            (
+                "[input]\nlayout = \"hwc\"",
+                |problem| matches!(problem, Problem::Toml { line: 2, key: Some(key), .. } if key == "layout"),
+            ),
+            (
+                "[input]\nmeans = [1, 0, 1]",
+                |problem| matches!(problem, Problem::Toml { line: 2, key: Some(key), .. } if key == "means"),
+            ),
+            ("[input]\nmean = [0.0, nan, 0.0]", |problem| {
+                matches!(problem, Problem::Normalisation(NormalisationError::NotFinite("mean")))
+            }),
+            ("[input]\nwhite = inf", |problem| {
+                matches!(problem, Problem::Normalisation(NormalisationError::NotFinite("white")))
+            }),
+            (
+                "[input]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]",
+                |problem| matches!(problem, Problem::Normalisation(error) if error.suggested_white() == Some(255.0)),
+            ),
+            ("[output]\nthreshold = nan", |problem| matches!(problem, Problem::ThresholdNotFinite)),
+            ("[output]\nactivation = \"sigmoid\"\nthreshold = 128", |problem| {
+                matches!(problem, Problem::ThresholdNotAProbability(128.0))
+            }),
+            (
+                "[output]\nactivation = \"tanh\"",
+                |problem| matches!(problem, Problem::Toml { line: 2, key: Some(key), .. } if key == "activation"),
+            ),
+            (
+                "[[labels]]\nname = \"a\"\ncolor = \"red\"",
+                |problem| matches!(problem, Problem::Color { color, .. } if color == "red"),
+            ),
+            (
+                "[[labels]]\nname = \"a\"\ncolor = \"#+12345\"",
+                |problem| matches!(problem, Problem::Color { color, .. } if color == "#+12345"),
+            ),
+        ];
+        for (text, is_expected) in cases {
+            let error = read(text).unwrap_err();
+            assert!(error.path.ends_with("net.toml") && is_expected(&error.problem), "{text}: {error}");
         }
-        // It may be any file that somebody names by the API.
+    }
+
+    #[test]
+    fn an_error_does_not_show_the_values_of_the_file() {
         let error = read("[[labels]]\npassword = \"hunter2\"").unwrap_err().to_string();
         assert!(error.contains("line 2 (password): unknown field `password`") && !error.contains("hunter2"), "{error}");
     }

@@ -1,19 +1,19 @@
-//! Normalisation of a foreign model's input, `(value / 255 * white - mean) / std`, and which of it cannot be meant.
+//! Normalisation of the input of a foreign model, `(value / 255 * white - mean) / std`, and checks of its numbers.
 //!
-//! Numbers for one scale of pixel values with the `white` of another give an input without contrast or far outside of what
-//! any model was trained with: all pixels become one class, and nothing else fails.
+//! Numbers for one scale of pixel values combined with the `white` of another scale give an input without contrast, or far
+//! outside of the range that the model was trained with: all pixels become one class, and no other check fails.
 
 use half::f16;
 
 use super::manifest::ManifestInput;
 
-/// Contrast between black and white after normalisation: published ones lie between 1 (0..1) and 255 (0..255).
+/// Contrast between black and white after normalisation. Published normalisations are between 1 (0..1) and 255 (0..255).
 const CONTRAST: std::ops::RangeInclusive<f32> = 0.25..=256.0;
 
-/// A `white` from which on pixel values are meant to have a scale of bytes.
+/// From this `white` on, pixel values are taken to be on the scale of bytes.
 const BYTES: f32 = 100.0;
 
-/// The result for each byte, a table for each channel in the model's order.
+/// The normalised value of each byte, `[3][256]`: a table for each channel, in the order of the model.
 pub type NormalisationTable<T> = Box<[[T; 256]; 3]>;
 
 /// The table of `input` in single precision.
@@ -30,62 +30,96 @@ pub fn half_table(input: &ManifestInput) -> NormalisationTable<f16> {
     Box::new(std::array::from_fn(|channel| table[channel].map(f16::from_f32)))
 }
 
-/// Whether `input` is a normalisation that a model can have been trained with.
+/// Why a normalisation cannot be the one that a model was trained with. Displays the key and what to write instead.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NormalisationError {
+    #[error("input.{0}: a number is needed, not infinity or nan")]
+    NotFinite(&'static str),
+    #[error("input.std: a zero would divide by zero; write 1 where nothing is to be divided")]
+    ZeroStd,
+    #[error("input.white: {0} makes white no brighter than black; write 1 or 255")]
+    WhiteNotPositive(f32),
+    #[error("input.mean: {0} is less than black, which is 0")]
+    NegativeMean(f32),
+    #[error("input.std: {0} would invert the image")]
+    NegativeStd(f32),
+    #[error("input.mean: {mean} is more than white, which is {white}; {}", self.help())]
+    MeanAboveWhite { mean: f32, white: f32 },
+    #[error("input.mean: {mean:?} is for pixel values from 0 to 1, and white is {white}: write white = 1")]
+    MeanOfUnitScale { mean: [f32; 3], white: f32 },
+    #[error(
+        "input.std: {std} leaves a contrast of {:.4} between black and white (white is {white}); {}",
+        .white / .std, self.help()
+    )]
+    LowContrast { std: f32, white: f32 },
+    #[error(
+        "input.std: {std} makes a contrast of {:.0} between black and white (white is {white}); {}",
+        .white / .std, self.help()
+    )]
+    HighContrast { std: f32, white: f32 },
+}
+
+impl NormalisationError {
+    /// The `white` of the scale that the other numbers are for, where they show it.
+    pub fn suggested_white(&self) -> Option<f32> {
+        match *self {
+            NormalisationError::MeanAboveWhite { mean, .. } if mean <= 255.0 => Some(255.0),
+            NormalisationError::LowContrast { std, white } if white < BYTES && std * 2.0 > white && std <= 255.0 => {
+                Some(255.0)
+            }
+            NormalisationError::MeanOfUnitScale { .. } => Some(1.0),
+            NormalisationError::HighContrast { std, white } if white >= BYTES && std < 1.0 => Some(1.0),
+            _ => None,
+        }
+    }
+
+    fn help(&self) -> String {
+        let key = if matches!(self, NormalisationError::MeanAboveWhite { .. }) { "mean" } else { "std" };
+        match (self.suggested_white(), self) {
+            (Some(white), _) => format!("such a {key} is for pixel values from 0 to {white}: write white = {white}"),
+            (None, NormalisationError::MeanAboveWhite { .. }) => {
+                "divide mean and std by 257 and write white = 255 if they are for 16-bit pixels".into()
+            }
+            (None, _) => "use the normalisation that the model was trained with".into(),
+        }
+    }
+}
+
+/// Checks whether a model can have been trained with the normalisation of `input`.
 ///
 /// # Errors
-/// The key that cannot be, and what would fit.
-pub fn check(input: &ManifestInput) -> Result<(), String> {
+/// The first number that cannot be right.
+pub fn check(input: &ManifestInput) -> Result<(), NormalisationError> {
     let ManifestInput { white, mean, std, .. } = input;
     let numbers = [("white", std::slice::from_ref(white)), ("mean", mean), ("std", std)];
     if let Some((key, _)) = numbers.iter().find(|(_, numbers)| !numbers.iter().all(|number| number.is_finite())) {
-        return Err(format!("input.{key}: a number is needed, not infinity or nan"));
+        return Err(NormalisationError::NotFinite(key));
     }
     if std.contains(&0.0) {
-        return Err("input.std: a zero would divide by nothing; write 1 where nothing is to be divided".into());
+        return Err(NormalisationError::ZeroStd);
     }
-    if *white <= 0.0 {
-        return Err(format!("input.white: {white} makes white no brighter than black; write 1 or 255"));
+    let white = *white;
+    if white <= 0.0 {
+        return Err(NormalisationError::WhiteNotPositive(white));
     }
-    if let Some(negative) = mean.iter().find(|mean| **mean < 0.0) {
-        return Err(format!("input.mean: {negative} is less than black, which is 0"));
+    if let Some(&negative) = mean.iter().find(|mean| **mean < 0.0) {
+        return Err(NormalisationError::NegativeMean(negative));
     }
-    if let Some(negative) = std.iter().find(|std| **std < 0.0) {
-        return Err(format!("input.std: {negative} would turn the picture into its negative"));
+    if let Some(&negative) = std.iter().find(|std| **std < 0.0) {
+        return Err(NormalisationError::NegativeStd(negative));
     }
-    if let Some(mean) = mean.iter().find(|mean| *mean > white) {
-        let help = if *mean <= 255.0 {
-            "such a mean is for pixel values from 0 to 255: write white = 255"
-        } else {
-            "divide mean and std by 257 and write white = 255 if they are for 16-bit pixels"
-        };
-        return Err(format!("input.mean: {mean} is more than white, which is {white}; {help}"));
+    if let Some(&mean) = mean.iter().find(|mean| **mean > white) {
+        return Err(NormalisationError::MeanAboveWhite { mean, white });
     }
-    if *white >= BYTES && mean.iter().all(|mean| *mean > 0.0 && *mean <= 1.0) {
-        return Err(format!(
-            "input.mean: {mean:?} is for pixel values from 0 to 1, and white is {white}: write white = 1"
-        ));
+    if white >= BYTES && mean.iter().all(|mean| *mean > 0.0 && *mean <= 1.0) {
+        return Err(NormalisationError::MeanOfUnitScale { mean: *mean, white });
     }
-    for std in std {
-        let contrast = white / std;
-        if contrast < *CONTRAST.start() {
-            let help = if *white < BYTES && std * 2.0 > *white && *std <= 255.0 {
-                "such a std is for pixel values from 0 to 255: write white = 255"
-            } else {
-                "see how the model was trained"
-            };
-            return Err(format!(
-                "input.std: {std} leaves a contrast of {contrast:.4} between black and white (white is {white}); {help}"
-            ));
+    for &std in std {
+        if white / std < *CONTRAST.start() {
+            return Err(NormalisationError::LowContrast { std, white });
         }
-        if contrast > *CONTRAST.end() {
-            let help = if *white >= BYTES && *std < 1.0 {
-                "such a std is for pixel values from 0 to 1: write white = 1"
-            } else {
-                "see how the model was trained"
-            };
-            return Err(format!(
-                "input.std: {std} makes a contrast of {contrast:.0} between black and white (white is {white}); {help}"
-            ));
+        if white / std > *CONTRAST.end() {
+            return Err(NormalisationError::HighContrast { std, white });
         }
     }
     Ok(())
@@ -94,13 +128,17 @@ pub fn check(input: &ManifestInput) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use NormalisationError::{
+        HighContrast, LowContrast, MeanAboveWhite, MeanOfUnitScale, NegativeMean, NegativeStd, NotFinite,
+        WhiteNotPositive, ZeroStd,
+    };
 
     fn input(white: f32, mean: [f32; 3], std: [f32; 3]) -> ManifestInput {
         ManifestInput { white, mean, std, ..ManifestInput::default() }
     }
 
     #[test]
-    fn published_normalisations_are_taken() {
+    fn accepts_published_normalisations() {
         for (white, mean, std) in [
             (1.0, [0.0; 3], [1.0; 3]),
             (255.0, [0.0; 3], [1.0; 3]),
@@ -120,35 +158,40 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_that_was_meant_is_named() {
-        for (white, mean, std, key, help) in [
-            (1.0, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], "input.mean", "white = 255"),
-            (1.0, [0.0; 3], [58.395, 57.12, 57.375], "input.std", "white = 255"),
-            (1.0, [0.0; 3], [255.0; 3], "input.std", "white = 255"),
-            (1.0, [128.0; 3], [128.0; 3], "input.mean", "white = 255"),
-            (1.0, [0.4, 0.4, 104.0], [1.0; 3], "input.mean", "white = 255"),
-            (2.0, [127.5; 3], [127.5; 3], "input.mean", "white = 255"),
-            (255.0, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "input.mean", "white = 1"),
-            (255.0, [0.5; 3], [0.5; 3], "input.mean", "white = 1"),
-            (255.0, [0.0; 3], [0.229, 0.224, 0.225], "input.std", "white = 1"),
-            (255.0, [31785.0; 3], [14990.0; 3], "input.mean", "16-bit"),
-            (1.0, [0.5; 3], [0.5, 0.0, 0.5], "input.std", "write 1"),
-            (1.0, [0.5; 3], [-0.5; 3], "input.std", "negative"),
-            (1.0, [-0.5; 3], [0.5; 3], "input.mean", "less than black"),
-            (0.0, [0.0; 3], [1.0; 3], "input.white", "1 or 255"),
-            (-1.0, [0.0; 3], [1.0; 3], "input.white", "1 or 255"),
-            (1.0, [0.5; 3], [1e-9; 3], "input.std", "contrast"),
-            (255.0, [0.0; 3], [1e30; 3], "input.std", "contrast"),
-            (f32::NAN, [0.0; 3], [1.0; 3], "input.white", "number"),
-            (1.0, [f32::INFINITY; 3], [1.0; 3], "input.mean", "number"),
+    fn rejects_numbers_of_another_scale_and_suggests_the_right_white() {
+        let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        let imagenet_bytes = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]);
+        let above = |mean, white| MeanAboveWhite { mean, white };
+        for (white, mean, std, expected, suggested) in [
+            (1.0, imagenet_bytes.0, imagenet_bytes.1, above(123.675, 1.0), Some(255.0)),
+            (1.0, [0.0; 3], imagenet_bytes.1, LowContrast { std: 58.395, white: 1.0 }, Some(255.0)),
+            (1.0, [0.0; 3], [255.0; 3], LowContrast { std: 255.0, white: 1.0 }, Some(255.0)),
+            (1.0, [128.0; 3], [128.0; 3], above(128.0, 1.0), Some(255.0)),
+            (1.0, [0.4, 0.4, 104.0], [1.0; 3], above(104.0, 1.0), Some(255.0)),
+            (2.0, [127.5; 3], [127.5; 3], above(127.5, 2.0), Some(255.0)),
+            (255.0, imagenet.0, imagenet.1, MeanOfUnitScale { mean: imagenet.0, white: 255.0 }, Some(1.0)),
+            (255.0, [0.5; 3], [0.5; 3], MeanOfUnitScale { mean: [0.5; 3], white: 255.0 }, Some(1.0)),
+            (255.0, [0.0; 3], imagenet.1, HighContrast { std: 0.229, white: 255.0 }, Some(1.0)),
+            (255.0, [31785.0; 3], [14990.0; 3], above(31785.0, 255.0), None),
+            (1.0, [0.5; 3], [0.5, 0.0, 0.5], ZeroStd, None),
+            (1.0, [0.5; 3], [-0.5; 3], NegativeStd(-0.5), None),
+            (1.0, [-0.5; 3], [0.5; 3], NegativeMean(-0.5), None),
+            (0.0, [0.0; 3], [1.0; 3], WhiteNotPositive(0.0), None),
+            (-1.0, [0.0; 3], [1.0; 3], WhiteNotPositive(-1.0), None),
+            (1.0, [0.5; 3], [1e-9; 3], HighContrast { std: 1e-9, white: 1.0 }, None),
+            (255.0, [0.0; 3], [1e30; 3], LowContrast { std: 1e30, white: 255.0 }, None),
+            (f32::NAN, [0.0; 3], [1.0; 3], NotFinite("white"), None),
+            (1.0, [f32::INFINITY; 3], [1.0; 3], NotFinite("mean"), None),
         ] {
             let error = check(&input(white, mean, std)).unwrap_err();
-            assert!(error.starts_with(key) && error.contains(help), "{error}");
+            assert_eq!((&error, error.suggested_white()), (&expected, suggested), "{error}");
         }
+        let text = above(123.675, 1.0).to_string();
+        assert!(text.starts_with("input.mean: 123.675") && text.ends_with("write white = 255"), "{text}");
     }
 
     #[test]
-    fn tables_hold_the_formula_in_both_precisions() {
+    fn tables_follow_the_formula_in_both_precisions() {
         let input = input(1.0, [0.5, 0.25, 0.0], [0.25, 0.5, 1.0]);
         let (single, half) = (table(&input), half_table(&input));
         assert_eq!((single[0][0], single[0][255]), (-2.0, 2.0));

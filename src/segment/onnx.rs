@@ -1,4 +1,4 @@
-//! The real segmenter: a model on ONNX Runtime, on the first execution provider that works.
+//! Loads a model with ONNX Runtime, on the first execution provider that works, and checks it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,52 +8,55 @@ use ort::session::Session;
 
 use super::contract::Contract;
 use super::engine::has_nvidia_gpu;
+use super::error::{FittingInput, provider_problems};
 use super::file::{self, ModelFile};
 use super::golden::TOLERANCE;
 use super::inspect::Inspection;
 use super::manifest::ModelManifest;
 use super::placement::Placement;
-use super::scale::{fitting_input, scale_concern};
+use super::scale::{fitting_input, scale_warning};
 use super::segmenter::OnnxSegmenter;
 use super::session::{SessionError, open_session};
 use super::unlabelled::Unlabelled;
-use super::{ModelError, SegmentError, runtime};
+use super::{MachineError, ModelError, ModelProblem, ProviderProblem, SegmentError, UnusableModel, runtime};
 use crate::config::{ModelConfig, Provider, Require};
 
-/// A model that was loaded, checked and timed. Makes [`OnnxSegmenter`]s.
+/// A model that was loaded and checked. Creates [`OnnxSegmenter`]s.
 pub struct Model {
     pub path: PathBuf,
     pub contract: Arc<Contract>,
-    /// Where it really runs.
+    /// The provider that runs the model.
     pub provider: Provider,
-    /// What was asked for and could not be had, with the reasons.
-    pub refused: Vec<(Provider, String)>,
-    /// What ONNX Runtime really assigned to which provider.
+    /// Providers that were tried before, and why each does not run the model.
+    pub refused: Vec<(Provider, ProviderProblem)>,
+    /// The nodes that ONNX Runtime assigned to each provider.
     pub placement: Placement,
-    /// Share of the golden frame's pixels that differ; `None` without a golden frame.
+    /// Share of pixels of the golden frame that differ, 0 to 1; `None` without a golden frame.
     pub golden_difference: Option<f64>,
-    /// The classes of a test picture.
+    /// The mask of a test image.
     pub inspection: Inspection,
-    /// What may be wrong with it, a line each; also in the log.
-    pub concerns: Vec<String>,
-    /// Pixels of its masks whose class has no label.
+    /// Warnings about the model, one line each. They are also logged.
+    pub warnings: Vec<String>,
+    /// Counter of mask pixels without a label.
     pub unlabelled: Arc<Unlabelled>,
     config: ModelConfig,
-    /// The file as it was when it was loaded: a worker that has to begin anew must not find another one.
+    /// The file as it was loaded. A worker that opens a new session must not read a file that was replaced in the meantime.
     file: Arc<ModelFile>,
-    /// The session that was checked, until a worker takes it: opening one may take seconds (a TensorRT engine: minutes).
-    checked: Mutex<Option<(usize, OnnxSegmenter)>>,
+    /// The session that was checked and its number of threads, until a worker takes it: opening one may take seconds (with a
+    /// TensorRT engine: minutes).
+    checked_session: Mutex<Option<(usize, OnnxSegmenter)>>,
 }
 
 impl Model {
-    /// Loads the configured model on the first provider that works and runs its golden frame. `threads` is how many the
-    /// first segmenter is going to want (CPU; 0 = one a core).
+    /// Loads the configured model on the first provider that works and checks its golden frame. `threads` is the number of
+    /// threads of the first segmenter (CPU; 0 = one for each core).
     ///
     /// # Errors
-    /// An unreadable or unusable model, a provider that computes something else, or a CPU where a GPU is required.
+    /// The model cannot be read or used, no provider computes the right result, or a GPU is required and none works.
     pub fn load(config: &ModelConfig, threads: usize) -> Result<Model, ModelError> {
-        runtime::load(config.runtime.as_deref()).map_err(|error| ModelError::Machine(error.0))?;
-        let file = Arc::new(file::read(&config.path).map_err(|error| ModelError::Model(error.0))?);
+        runtime::load(config.runtime.as_deref()).map_err(MachineError::from)?;
+        let file = file::read(&config.path).map_err(|problem| UnusableModel::new(&config.path, problem))?;
+        let file = Arc::new(file);
         let mut refused = Vec::new();
         for &provider in &config.providers {
             if provider == Provider::Cpu && config.require == Require::Gpu {
@@ -63,115 +66,99 @@ impl Model {
                 Ok(session) => match Self::check(config, &file, provider, session, threads) {
                     Ok(model) => {
                         if provider == Provider::Cpu && !config.providers_named && has_nvidia_gpu() {
-                            let why = reasons(&refused);
-                            tracing::warn!("there is an NVIDIA GPU, and the model runs on the CPU ({why})");
+                            let reasons = provider_problems(&refused);
+                            tracing::warn!("the model runs on the CPU although there is an NVIDIA GPU ({reasons})");
                         }
                         return Ok(Model { refused, ..model });
                     }
-                    // What goes wrong on a GPU, or comes out wrong there, may be right elsewhere.
-                    Err(ModelError::Machine(reason)) if provider != Provider::Cpu => {
-                        tracing::warn!("{} does not run the model: {reason}", provider.name());
-                        refused.push((provider, reason));
+                    // Another provider may work when a GPU fails or computes a wrong result.
+                    Err(CheckError::Provider(problem)) if provider != Provider::Cpu => {
+                        log_refused(provider, &problem);
+                        refused.push((provider, problem));
                     }
-                    Err(ModelError::Machine(reason)) => {
-                        return Err(ModelError::Model(format!("{}: {reason}", config.path.display())));
+                    Err(CheckError::Provider(problem)) => {
+                        return Err(UnusableModel::new(&config.path, problem).into());
                     }
-                    Err(error) => return Err(error),
+                    Err(CheckError::Model(error)) => return Err(error.into()),
                 },
                 Err(SessionError::Provider(reason)) => {
-                    absent(config, provider, &reason);
-                    refused.push((provider, reason));
+                    let problem = ProviderProblem::Unavailable(reason);
+                    log_unavailable(config, provider, &problem);
+                    refused.push((provider, problem));
                 }
                 Err(SessionError::Model(reason)) => {
-                    let problem = format!("{}: ONNX Runtime cannot use it as a model: {reason}", config.path.display());
-                    return Err(ModelError::Model(problem));
+                    return Err(UnusableModel::new(&config.path, ModelProblem::Load(reason)).into());
                 }
+                Err(SessionError::Runtime(error)) => return Err(MachineError::from(error).into()),
             }
         }
-        let why = if refused.is_empty() { "no provider is configured".into() } else { reasons(&refused) };
-        let help = match config.require {
-            Require::Gpu => "model.require = \"gpu\" forbids the CPU",
-            Require::Any => "add \"cpu\" to model.providers to run without a GPU",
-        };
-        Err(ModelError::Machine(format!("{}: none of the providers can run it ({why}); {help}", config.path.display())))
+        Err(MachineError::NoProvider { path: config.path.clone(), refused, require: config.require }.into())
     }
 
-    /// Whether a session runs where it was opened for, and computes there what the trainer got.
+    /// Checks that a session runs on its provider and that the golden frame has the mask that the trainer computed.
     ///
     /// # Errors
-    /// [`ModelError::Model`] when no provider could use the file; [`ModelError::Machine`], without the file's name, when
-    /// another provider may.
+    /// The model cannot be used by any provider, or not by this one.
     fn check(
         config: &ModelConfig,
         file: &Arc<ModelFile>,
         provider: Provider,
         session: Session,
         threads: usize,
-    ) -> Result<Model, ModelError> {
-        let contract = Contract::read(&session, &config.path).map_err(|error| ModelError::Model(error.0))?;
+    ) -> Result<Model, CheckError> {
+        let contract = Contract::read(&session, &config.path)?;
         let batch = fixed_batch(config, provider, &contract);
         let unlabelled = Arc::default();
-        let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch).counting(&unlabelled);
-        let inspection = segmenter.settle(&file.structure).map_err(|error| match error {
-            ModelError::Model(problem) => ModelError::Model(format!("{}: {problem}", config.path.display())),
-            machine @ ModelError::Machine(_) => machine,
-        })?;
-        let placement = segmenter.placement().map_err(|error| ModelError::Machine(error.0))?;
-        if let Some(reason) = placement.denies(provider) {
-            return Err(ModelError::Machine(reason));
+        let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch).with_counter(&unlabelled);
+        let inspection = segmenter
+            .interpret_output(&file.structure)
+            .map_err(ProviderProblem::from)?
+            .map_err(|problem| UnusableModel::new(&config.path, problem))?;
+        let placement = segmenter.placement().map_err(ProviderProblem::from)?;
+        if let Some(mismatch) = placement.mismatch(provider) {
+            return Err(ProviderProblem::from(mismatch).into());
         }
         let contract = segmenter.contract();
         let golden_difference = match &contract.golden {
             Some(golden) => {
                 let input = &contract.input;
-                if (golden.width, golden.height) != (input.width, input.height) {
-                    return Err(ModelError::Model(format!(
-                        "{}: its golden frame is {}x{}, its input {}x{}",
-                        config.path.display(),
-                        golden.width,
-                        golden.height,
-                        input.width,
-                        input.height
-                    )));
+                let (golden_size, input_size) = ((golden.width, golden.height), (input.width, input.height));
+                if golden_size != input_size {
+                    let problem = ModelProblem::GoldenSize { golden: golden_size, input: input_size };
+                    return Err(UnusableModel::new(&config.path, problem).into());
                 }
-                let mask = segmenter.run_rgb(&golden.rgb, 1).map_err(|error| ModelError::Machine(error.0))?.0;
+                let (mask, _) = segmenter.run_rgb(&golden.rgb, 1).map_err(ProviderProblem::from)?;
                 let difference = golden.difference(&mask);
                 if difference > TOLERANCE {
-                    let help = match fitting_input(&mut segmenter, golden) {
-                        Some(keys) => format!(
-                            "it comes out right with {keys}: write that into [input] of {}",
-                            ModelManifest::path_for(&config.path).display()
-                        ),
-                        None => "use another provider or export it again".into(),
-                    };
-                    return Err(ModelError::Machine(format!(
-                        "on {} its golden frame differs in {:.1} % of pixels from what its trainer got (at most {:.0} % is rounding); {help}",
-                        provider.name(),
-                        difference * 100.0,
-                        TOLERANCE * 100.0
-                    )));
+                    let manifest = ModelManifest::path_for(&config.path);
+                    let fitting_input =
+                        fitting_input(&mut segmenter, golden).map(|keys| FittingInput { keys, manifest });
+                    return Err(ProviderProblem::GoldenFrame { provider, difference, fitting_input }.into());
                 }
                 Some(difference)
             }
             None => {
-                tracing::warn!(model = %config.path.display(), "the model has no golden frame, so its results cannot be checked on this machine");
+                tracing::warn!(
+                    model = %config.path.display(),
+                    "the model has no golden frame, so its results cannot be checked on this machine"
+                );
                 None
             }
         };
-        let mut concerns: Vec<String> = inspection.concern.iter().cloned().collect();
-        concerns.extend(inspection.unlabelled(contract.labels.len()));
+        let mut warnings: Vec<String> = inspection.warning.iter().cloned().collect();
+        warnings.extend(inspection.unlabelled(contract.labels.len()));
         if golden_difference.is_none() {
-            let concern = scale_concern(&mut segmenter, &inspection).map_err(|error| ModelError::Machine(error.0))?;
-            concerns.extend(concern);
+            warnings.extend(scale_warning(&mut segmenter, &inspection).map_err(ProviderProblem::from)?);
         }
-        for concern in &concerns {
-            tracing::warn!(model = %config.path.display(), "{concern}");
+        let path = config.path.display();
+        for warning in &warnings {
+            tracing::warn!(model = %path, "the model may give wrong masks: {warning}");
         }
-        if let Some(why) = &contract.output.chosen {
-            tracing::warn!(model = %config.path.display(), "the mask is read from its output {}, {why}", contract.output.name);
+        if let Some(reason) = &contract.output.choice_reason {
+            tracing::warn!(model = %path, "the mask is read from output {}, {reason}", contract.output.name);
         }
-        if let Some(concern) = placement.concern(provider) {
-            tracing::warn!("{}: {concern}", provider.name());
+        if let Some(warning) = placement.warning(provider) {
+            tracing::warn!(model = %path, provider = provider.name(), "the provider runs only part of the model: {warning}");
         }
         Ok(Model {
             path: config.path.clone(),
@@ -181,23 +168,23 @@ impl Model {
             placement,
             golden_difference,
             inspection,
-            concerns,
+            warnings,
             unlabelled,
             config: config.clone(),
             file: Arc::clone(file),
-            checked: Mutex::new(Some((threads, segmenter))),
+            checked_session: Mutex::new(Some((threads, segmenter))),
         })
     }
 
-    /// A segmenter with `threads` threads of its own (CPU; 0 = a thread a core).
+    /// Creates a segmenter with its own session of `threads` threads (CPU; 0 = one for each core).
     ///
     /// # Errors
-    /// When ONNX Runtime refuses now what it accepted at [`Model::load`].
+    /// ONNX Runtime cannot open the session again that it opened in [`Model::load`].
     pub fn segmenter(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
-        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let checked = self.checked_session.lock().unwrap_or_else(PoisonError::into_inner).take();
         match checked {
             Some((with, segmenter)) if with == threads => return Ok(segmenter),
-            // Another plan won: that session is not needed.
+            // Another thread count was chosen: the checked session is not needed.
             _ => {}
         }
         self.open(threads)
@@ -208,37 +195,35 @@ impl Model {
             Ok(session) => {
                 let contract = Arc::clone(&self.contract);
                 let batch = fixed_batch(&self.config, self.provider, &contract);
-                let mut segmenter = OnnxSegmenter::new(session, contract, batch).counting(&self.unlabelled);
+                let mut segmenter = OnnxSegmenter::new(session, contract, batch).with_counter(&self.unlabelled);
                 if self.provider != Provider::Cpu {
-                    // A GPU's first run takes seconds, which had better not be those of a frame that somebody waits for.
+                    // The first run on a GPU takes seconds, so it is done before the first frame.
                     segmenter.run_grey()?;
                 }
                 Ok(segmenter)
             }
-            Err(SessionError::Provider(reason) | SessionError::Model(reason)) => {
-                Err(SegmentError(format!("{}: {reason}", self.path.display())))
-            }
+            Err(error) => Err(SegmentError::Session { path: self.path.clone(), problem: error.to_string() }),
         }
     }
 
-    /// Median time of a few runs with one frame, on a session of `threads` threads (CPU; 0 = a thread a core).
+    /// Median time of a few runs with one frame, on a session of `threads` threads (CPU; 0 = one for each core).
     ///
     /// # Errors
-    /// When the model cannot be run.
+    /// The model cannot be run.
     pub fn time(&self, threads: usize) -> Result<Duration, SegmentError> {
-        let mut segmenter = self.borrow(threads)?;
+        let mut segmenter = self.take_session(threads)?;
         let time = segmenter.time(TIMED_RUNS)?;
-        self.give_back(threads, segmenter);
+        self.return_session(threads, segmenter);
         Ok(time)
     }
 
-    /// Median times of this model and of `other`, which serves already, under the same conditions: sessions of as many
-    /// threads, run in turn, so that the machine is as busy for one as for the other.
+    /// Median times of a run of this model and of `other`, which is in use, under the same conditions: sessions of as many
+    /// threads, run alternately, so that the load of the machine is the same for both.
     ///
     /// # Errors
-    /// When one of them cannot be run.
+    /// One of the models cannot be run.
     pub fn time_beside(&self, other: &Model, threads: usize) -> Result<(Duration, Duration), SegmentError> {
-        let (mut segmenter, mut beside) = (self.borrow(threads)?, other.borrow(threads)?);
+        let (mut segmenter, mut beside) = (self.take_session(threads)?, other.take_session(threads)?);
         let (mut times, mut times_beside) = (Vec::new(), Vec::new());
         for _ in 0..TIMED_RUNS {
             times.push(segmenter.time(1)?);
@@ -246,14 +231,14 @@ impl Model {
         }
         times.sort_unstable();
         times_beside.sort_unstable();
-        self.give_back(threads, segmenter);
-        other.give_back(threads, beside);
+        self.return_session(threads, segmenter);
+        other.return_session(threads, beside);
         Ok((times[TIMED_RUNS / 2], times_beside[TIMED_RUNS / 2]))
     }
 
-    /// The session that was checked where it has `threads` threads, else a new one.
-    fn borrow(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The checked session if it has `threads` threads, else a new one.
+    fn take_session(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
+        let mut checked = self.checked_session.lock().unwrap_or_else(PoisonError::into_inner);
         match checked.take() {
             Some((with, segmenter)) if with == threads => Ok(segmenter),
             other => {
@@ -264,76 +249,85 @@ impl Model {
         }
     }
 
-    /// Keeps a session for the worker that will want it, until the first one has taken it.
-    fn give_back(&self, threads: usize, segmenter: OnnxSegmenter) {
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Keeps a session for the first worker, unless one is kept already.
+    fn return_session(&self, threads: usize, segmenter: OnnxSegmenter) {
+        let mut checked = self.checked_session.lock().unwrap_or_else(PoisonError::into_inner);
         checked.get_or_insert((threads, segmenter));
     }
 
-    /// Frames in one run, at most.
+    /// Largest number of frames in one run.
     pub fn max_batch(&self) -> usize {
         max_batch(&self.config, &self.contract)
     }
 
-    /// Model names are file names without the extension.
+    /// The name of the model: its file name without the extension.
     pub fn name(&self) -> String {
         self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     }
 
-    /// The provider that was asked for first.
+    /// The first provider in the configuration.
     pub fn requested(&self) -> Provider {
         self.config.providers.first().copied().unwrap_or(Provider::Cpu)
     }
 
-    /// The provider that somebody will miss if another one runs.
-    pub fn wanted(&self) -> Provider {
-        if misses(self.config.providers_named, self.provider, has_nvidia_gpu()) {
+    /// The provider that the model should run on; differs from [`Model::provider`] when that is a fallback.
+    pub fn expected_provider(&self) -> Provider {
+        if is_fallback(self.config.providers_named, self.provider, has_nvidia_gpu()) {
             self.requested()
         } else {
             self.provider
         }
     }
 
-    /// The settings it was loaded with.
+    /// The settings that the model was loaded with.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 }
 
-/// One unless configured: a batch on a CPU takes as long as its frames one by one, and a GPU, which does the frames of a
-/// batch of eight in half the time of single ones, runs every batch in full (see [`OnnxSegmenter`]).
+/// Largest number of frames in one run; 1 unless configured. A batch on a CPU takes as long as its frames one by one. A GPU
+/// runs a batch of eight in half of the time of eight single frames, but always a full batch (see [`OnnxSegmenter`]).
 fn max_batch(config: &ModelConfig, contract: &Contract) -> usize {
     if contract.input.dynamic_batch { config.max_batch.max(1) } else { 1 }
 }
 
-/// Pictures that every run on `provider` has.
+/// Number of images in every run on `provider`.
 fn fixed_batch(config: &ModelConfig, provider: Provider, contract: &Contract) -> usize {
     if provider == Provider::Cpu { 1 } else { max_batch(config, contract) }
 }
 
-/// Whether a fall back to `actual` is missed: where the configuration names the providers (`named`), and on a machine with a
-/// GPU that does not run the model. Where there is none and nobody asks for one, the CPU is what was wanted.
-fn misses(named: bool, actual: Provider, has_gpu: bool) -> bool {
+/// Whether a model that runs on `actual` has fallen back to it: the configuration names the providers (`named`), or the
+/// machine has a GPU and the model runs on the CPU. Without a GPU and without named providers, the CPU is expected.
+fn is_fallback(named: bool, actual: Provider, has_gpu: bool) -> bool {
     named || (actual == Provider::Cpu && has_gpu)
 }
 
-fn reasons(refused: &[(Provider, String)]) -> String {
-    let reasons: Vec<String> =
-        refused.iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
-    reasons.join("; ")
+/// Why a session does not pass the check.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    /// No provider can use the model.
+    #[error(transparent)]
+    Model(#[from] UnusableModel),
+    /// This provider cannot use the model; another may.
+    #[error(transparent)]
+    Provider(#[from] ProviderProblem),
 }
 
-/// A machine without a GPU is nothing to warn of, unless somebody wants one: which provider runs is told at the end.
-fn absent(config: &ModelConfig, provider: Provider, reason: &str) {
-    let name = provider.name();
+fn log_refused(provider: Provider, problem: &ProviderProblem) {
+    tracing::warn!(provider = provider.name(), "an execution provider does not run the model: {problem}");
+}
+
+/// Logs a provider that is not installed: as a warning only when the configuration names it, because a machine without a GPU
+/// is usual.
+fn log_unavailable(config: &ModelConfig, provider: Provider, problem: &ProviderProblem) {
     if config.providers_named {
-        tracing::warn!("model.providers: {name} does not run the model: {reason}");
+        log_refused(provider, problem);
     } else {
-        tracing::debug!("{name} does not run the model: {reason}");
+        tracing::debug!(provider = provider.name(), "an execution provider does not run the model: {problem}");
     }
 }
 
-/// Runs of which the median counts.
+/// Number of runs of which the median is taken.
 const TIMED_RUNS: usize = 3;
 
 #[cfg(test)]
@@ -341,34 +335,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_models_are_timed_with_as_many_threads() {
+    fn two_models_are_timed_with_the_same_number_of_threads() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street.onnx");
         let load = |threads: usize| {
             let config = ModelConfig { providers: vec![Provider::Cpu], threads: 3, ..ModelConfig::with_path(&path) };
             Model::load(&config, threads).unwrap()
         };
-        let kept = |model: &Model| model.checked.lock().unwrap().as_ref().map(|(threads, _)| *threads);
+        let kept = |model: &Model| model.checked_session.lock().unwrap().as_ref().map(|(threads, _)| *threads);
         let (before, next) = (load(1), load(1));
-        // The worker of the model that serves has taken the session that was checked.
+        // The worker of the model in use has taken the checked session.
         let _worker = before.segmenter(1).unwrap();
         assert_eq!(kept(&before), None);
         next.time_beside(&before, 1).unwrap();
         assert_eq!((kept(&next), kept(&before)), (Some(1), Some(1)));
-        // Timed with others, the session for the worker stays.
+        // A session with another number of threads does not replace the one that is kept.
         next.time(2).unwrap();
         assert_eq!(kept(&next), Some(1));
     }
 
     #[test]
-    fn a_gpu_that_does_not_run_the_model_is_missed_whoever_asked() {
-        for (named, actual, has_gpu, missed) in [
+    fn the_cpu_is_a_fallback_when_there_is_a_gpu_or_providers_are_named() {
+        for (named, actual, has_gpu, fallback) in [
             (false, Provider::Cpu, false, false),
             (false, Provider::Cpu, true, true),
             (false, Provider::Cuda, true, false),
             (true, Provider::Cpu, false, true),
             (true, Provider::Cuda, true, true),
         ] {
-            assert_eq!(misses(named, actual, has_gpu), missed, "{named} {actual:?} {has_gpu}");
+            assert_eq!(is_fallback(named, actual, has_gpu), fallback, "{named} {actual:?} {has_gpu}");
         }
     }
 }

@@ -1,16 +1,17 @@
-//! The shared segmentation stage: worker threads that take frames from all streams' lanes and batch what waits together.
+//! The segmentation stage, shared by all streams: worker threads take frames from the inference queues and run the model on
+//! batches of them.
 //!
-//! A stream reaches the pool by its [`InferenceQueue`]: a bounded queue of [`Request`]s. A worker waits on all lanes at once;
-//! with the first frame it takes what waits in the other lanes too, up to `max_batch`, so that a GPU sees one large
-//! run instead of many small ones. A worker that panics or fails loses its batch, is counted, and gets a new segmenter.
+//! Each stream has an [`InferenceQueue`], a bounded queue of [`Request`]s. A worker waits on all queues at once. With the
+//! first frame it takes the frames that wait in the other queues, up to `max_batch`, so that a GPU gets one large run instead
+//! of many small ones. A worker that panics or fails loses its batch and gets a new segmenter; the failure is counted.
 //!
-//! A worker never waits for one lane alone: a lane whose overlay has no room for another frame (a file at full speed
-//! with a slow output) is passed over until there is room, and the other lanes are served meanwhile. A lane whose overlay
-//! has ended, as that of a file does whose output failed, is closed.
+//! A worker never waits for one queue alone: while the overlay of a stream has no room for another frame (a file at full
+//! speed with a slow output), workers skip its queue and serve the others. When an overlay has ended, for example because the
+//! output of a file failed, its queue is closed.
 //!
-//! The workers of one model are a [`WorkerSpec`]. [`Pool::install`] puts another crew in its place while streams go on: the new
-//! one is ready before the old one stops after the batch it is on, so no frame is lost. While there is no model, frames
-//! pass through without masks.
+//! A [`WorkerSpec`] describes the workers of one model. [`Pool::install`] replaces the workers while streams run: the new
+//! workers are ready before the old ones stop after their current batch, so no frame is lost. While there is no model,
+//! frames pass without masks.
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -20,39 +21,39 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::SegmentError;
 
-mod lane;
+mod inference_queue;
 mod shared;
 mod worker;
 
-pub use lane::{InferenceOutput, InferenceQueue, Matched, NoMask, Request};
+pub use inference_queue::{InferenceOutput, InferenceQueue, Matched, NoMask, Request};
 pub use shared::{Factory, ModelBanner, PoolStats};
 
 use shared::{SharedPool, WorkerActivity, WorkerTask, lock};
-use worker::{Worker, make};
+use worker::{Worker, create_segmenter};
 
-/// The workers of one model, before they work.
+/// The workers of one model, before they are started.
 pub struct WorkerSpec {
     pub workers: usize,
-    /// Frames in one run, at most.
+    /// Largest number of frames in one run.
     pub max_batch: usize,
     pub factory: Box<Factory>,
 }
 
-/// Workers at work.
+/// Running workers. Dropping them stops them after their current batches.
 struct Workers {
     /// Dropped to stop the workers.
     stop: Option<Sender<()>>,
-    /// One for each worker: a message tells it that the lanes have changed. Not one for all: a quick worker would read
-    /// what is meant for the others.
+    /// A channel for each worker, which wakes it when the queues have changed. With a shared channel, one worker could read the
+    /// messages for the others.
     wake: Vec<Sender<()>>,
     tasks: Vec<Arc<WorkerTask>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A run of the model that takes longer than this does not return any more.
+/// Time limit of a run of the model; a worker that exceeds it is taken to hang.
 pub const RUN_LIMIT: Duration = Duration::from_secs(120);
 
-/// The same for making a segmenter, for which TensorRT may build an engine.
+/// Time limit of the creation of a segmenter, for which TensorRT may build an engine.
 pub const MAKE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 impl Drop for Workers {
@@ -66,85 +67,85 @@ impl Drop for Workers {
     }
 }
 
-/// The stage. Dropping it stops its workers after the batch they are on.
+/// The segmentation stage. Dropping it stops its workers after their current batches.
 pub struct Pool {
     shared: Arc<SharedPool>,
-    team: Mutex<Workers>,
-    /// Frames of one stream that are in work together, at most: for the queues of streams.
-    in_work: usize,
+    workers: Mutex<Workers>,
+    /// Largest number of frames of one stream that are in flight; determines the size of the queues.
+    in_flight: usize,
 }
 
 impl Pool {
-    /// A pool without a model, whose streams will have at most `in_work` frames in work at a time.
+    /// A pool without a model, whose streams have at most `in_flight` frames in flight.
     ///
     /// # Errors
-    /// When no thread can be had.
-    pub fn idle(in_work: usize) -> Result<Pool, SegmentError> {
+    /// The thread cannot be started.
+    pub fn idle(in_flight: usize) -> Result<Pool, SegmentError> {
         let shared = Arc::new(SharedPool::default());
-        let team = Mutex::new(spawn_workers(&shared, 1, 1, None)?);
-        Ok(Pool { shared, team, in_work })
+        let workers = Mutex::new(spawn_workers(&shared, 1, 1, None)?);
+        Ok(Pool { shared, workers, in_flight })
     }
 
-    /// A pool with `workers` threads, each with a segmenter of its own.
+    /// A pool with `workers` threads, each with its own segmenter.
     ///
     /// # Errors
-    /// When a segmenter or a thread cannot be made.
+    /// A segmenter or a thread cannot be created.
     pub fn start(workers: usize, max_batch: usize, factory: Box<Factory>) -> Result<Pool, SegmentError> {
         let shared = Arc::new(SharedPool::default());
         // Each worker's batch, and one frame on its way out.
-        let in_work = workers.max(1) * max_batch.max(1) + 1;
-        let team = Mutex::new(spawn_workers(&shared, workers, max_batch, Some(factory.into()))?);
-        Ok(Pool { shared, team, in_work })
+        let in_flight = workers.max(1) * max_batch.max(1) + 1;
+        let workers = Mutex::new(spawn_workers(&shared, workers, max_batch, Some(factory.into()))?);
+        Ok(Pool { shared, workers, in_flight })
     }
 
-    /// Puts `crew` in the place of the workers that there are. Returns when these have ended.
+    /// Replaces the workers by those of `spec`. Returns when the old workers have ended.
     ///
     /// # Errors
-    /// When a segmenter or a thread cannot be made; the workers that there are go on then.
-    pub fn install(&self, crew: WorkerSpec) -> Result<(), SegmentError> {
-        let team = spawn_workers(&self.shared, crew.workers, crew.max_batch, Some(crew.factory.into()))?;
-        // The old one goes after the new one works: lanes are never without.
-        let old = std::mem::replace(&mut *lock(&self.team), team);
+    /// A segmenter or a thread cannot be created; the old workers continue.
+    pub fn install(&self, spec: WorkerSpec) -> Result<(), SegmentError> {
+        let workers = spawn_workers(&self.shared, spec.workers, spec.max_batch, Some(spec.factory.into()))?;
+        // The old workers stop after the new ones run, so that the queues always have workers.
+        let old = std::mem::replace(&mut *lock(&self.workers), workers);
         drop(old);
         Ok(())
     }
 
-    /// Opens a lane. It closes itself when its requests' sender is dropped and the rest is worked off.
-    pub fn add(&self, lane: InferenceQueue) {
-        // Under the team's lock, so that no crew that is just being installed misses it.
-        let team = lock(&self.team);
-        lock(&self.shared.lanes).push(Arc::new(lane));
-        for wake in &team.wake {
-            // Full: the worker has not read the last message yet, and will see this lane too.
+    /// Adds the queue of a stream. It is removed when its sender is dropped and its last request is done.
+    pub fn add(&self, queue: InferenceQueue) {
+        // The lock of the workers is held, so that workers that are being installed get the queue too.
+        let workers = lock(&self.workers);
+        lock(&self.shared.queues).push(Arc::new(queue));
+        for wake in &workers.wake {
+            // When the channel is full, the worker has not read the last message yet, and will find this queue too.
             let _ = wake.try_send(());
         }
     }
 
-    /// Frames of one stream that are in work together, at most.
-    pub fn in_work(&self) -> usize {
-        self.in_work
+    /// Largest number of frames of one stream that are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     pub fn stats(&self) -> Arc<PoolStats> {
         Arc::clone(&self.shared.stats)
     }
 
-    pub fn notice(&self) -> Arc<ModelBanner> {
-        Arc::clone(&self.shared.notice)
+    pub fn banner(&self) -> Arc<ModelBanner> {
+        Arc::clone(&self.shared.banner)
     }
 
-    /// The first worker that has been on one batch for longer than `run_limit`, or on making a segmenter for longer than
-    /// `make_limit`, or whose thread has ended, in words; `None` while all work.
+    /// A message about the first worker that has run one batch for longer than `run_limit`, has created a segmenter for longer
+    /// than `make_limit`, or whose thread has ended; `None` when no worker has.
     pub fn stuck(&self, run_limit: Duration, make_limit: Duration) -> Option<String> {
-        let team = lock(&self.team);
-        for (n, (task, thread)) in team.tasks.iter().zip(&team.threads).enumerate() {
+        let workers = lock(&self.workers);
+        for (n, (task, thread)) in workers.tasks.iter().zip(&workers.threads).enumerate() {
             if thread.is_finished() {
-                return Some(format!("segmentation worker {n} has ended"));
+                return Some(format!("segmentation worker {n} has ended unexpectedly"));
             }
-            let Some((doing, since)) = *lock(&task.0) else { continue };
-            let (what, limit) = match doing {
+            let Some((activity, since)) = *lock(&task.0) else { continue };
+            let (what, limit) = match activity {
                 WorkerActivity::Running => ("run the model on a batch", run_limit),
-                WorkerActivity::Making => ("prepare the model", make_limit),
+                WorkerActivity::Preparing => ("prepare the model", make_limit),
             };
             if since.elapsed() > limit {
                 return Some(format!("segmentation worker {n} has been trying to {what} for {:.0?}", since.elapsed()));
@@ -154,7 +155,7 @@ impl Pool {
     }
 }
 
-/// Starts workers; without a factory they hand frames on without masks.
+/// Starts workers. Without a factory they return frames without masks.
 fn spawn_workers(
     shared: &Arc<SharedPool>,
     workers: usize,
@@ -162,16 +163,16 @@ fn spawn_workers(
     factory: Option<Arc<Factory>>,
 ) -> Result<Workers, SegmentError> {
     let (stop, stopped) = bounded(0);
-    let mut team = Workers { stop: Some(stop), wake: Vec::new(), tasks: Vec::new(), threads: Vec::new() };
-    // All segmenters before the first thread: a failure has disturbed nobody.
+    let mut running = Workers { stop: Some(stop), wake: Vec::new(), tasks: Vec::new(), threads: Vec::new() };
+    // All segmenters are created before the first thread starts, so that a failure does not affect the running workers.
     let segmenters: Vec<_> = (0..workers.max(1))
-        .map(|_| factory.as_ref().map(|factory| make(&**factory)).transpose())
+        .map(|_| factory.as_ref().map(|factory| create_segmenter(&**factory)).transpose())
         .collect::<Result<_, SegmentError>>()?;
     for (n, segmenter) in segmenters.into_iter().enumerate() {
         let (wake, woken) = bounded(1);
-        team.wake.push(wake);
+        running.wake.push(wake);
         let task = Arc::new(WorkerTask::default());
-        team.tasks.push(Arc::clone(&task));
+        running.tasks.push(Arc::clone(&task));
         let worker = Worker {
             shared: Arc::clone(shared),
             task,
@@ -183,12 +184,10 @@ fn spawn_workers(
             failures: 0,
         };
         let thread = std::thread::Builder::new().name(format!("segment-{n}"));
-        let handle = thread
-            .spawn(move || worker.run())
-            .map_err(|error| SegmentError(format!("no thread for a worker: {error}")))?;
-        team.threads.push(handle);
+        let handle = thread.spawn(move || worker.run()).map_err(|error| SegmentError::Thread(error.into()))?;
+        running.threads.push(handle);
     }
-    Ok(team)
+    Ok(running)
 }
 
 #[cfg(test)]

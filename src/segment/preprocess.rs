@@ -1,7 +1,7 @@
-//! A full-size planar picture → the model's small RGB input.
+//! Scales a planar frame to the RGB input of the model.
 //!
-//! The planes are shrunk first, each at its own resolution, and made RGB only at the model's size: at 1080p that
-//! touches 3 bytes for every 2 pixels once, where converting first would write 6 million bytes to throw them away.
+//! The planes are scaled first, each from its own resolution, and converted to RGB at the size of the model: at 1080p this
+//! reads 1.5 bytes a pixel once, where converting first would also write 6 million bytes that are not needed.
 
 use opencv::core::{Mat, Rect, Size, Vec2b};
 use opencv::imgproc::{INTER_AREA, INTER_LINEAR, resize};
@@ -10,7 +10,7 @@ use opencv::prelude::*;
 use super::SegmentError;
 use crate::frame::{Colorimetry, Image, PixelFormat, Plane};
 
-/// Shrinks pictures to `width` × `height` RGB. Keeps its intermediate planes, so that nothing is allocated a frame.
+/// Scales frames to `width` × `height` RGB. Keeps its intermediate planes, so that it does not allocate for each frame.
 pub struct Preprocessor {
     width: usize,
     height: usize,
@@ -24,9 +24,9 @@ pub struct Preprocessor {
 
 impl Preprocessor {
     pub fn new(width: usize, height: usize) -> Self {
-        // The worker's own thread does it: OpenCV's pool would take turns with the model on the same cores.
+        // Scaling runs in the thread of the worker: threads of OpenCV would compete with the model for the cores.
         if let Err(error) = opencv::core::set_num_threads(1) {
-            tracing::debug!("OpenCV keeps its own threads: {error}");
+            tracing::debug!("cannot set the number of threads of OpenCV: {error}");
         }
         Preprocessor {
             width,
@@ -39,33 +39,37 @@ impl Preprocessor {
         }
     }
 
-    /// Writes the picture, squeezed to the model's size, as `[height, width, 3]` RGB bytes to `out`.
+    /// Scales `image` to the size of the model, without keeping its aspect ratio, and writes it to `out` as
+    /// `[height, width, 3]` RGB bytes.
     ///
     /// # Errors
-    /// When OpenCV refuses a plane (a picture without pixels).
-    pub fn run(&mut self, picture: &Image<'_>, out: &mut [u8]) -> Result<(), SegmentError> {
-        let info = &picture.info;
-        assert_eq!(out.len(), self.width * self.height * 3, "one RGB picture of the model's size");
+    /// OpenCV cannot scale a plane (of an image without pixels, for example).
+    ///
+    /// # Panics
+    /// `out` does not have `height × width × 3` bytes.
+    pub fn run(&mut self, image: &Image<'_>, out: &mut [u8]) -> Result<(), SegmentError> {
+        let info = &image.info;
+        assert_eq!(out.len(), self.width * self.height * 3, "one RGB image of the size of the model");
         let (width, height) = (self.width, self.height);
         let chroma_size = (width.div_ceil(2), height.div_ceil(2));
         let (scratch, half) = (&mut self.packed, &mut self.half);
-        shrink::<u8>(&picture.planes[0], (info.width, info.height), (width, height), scratch, half, &mut self.luma)?;
+        scale_plane::<u8>(&image.planes[0], (info.width, info.height), (width, height), scratch, half, &mut self.luma)?;
         let chroma_from = (info.chroma_width(), info.chroma_height());
         match info.format {
             PixelFormat::I420 => {
-                for (plane, small) in picture.planes[1..].iter().zip(&mut self.chroma) {
-                    shrink::<u8>(plane, chroma_from, chroma_size, scratch, half, small)?;
+                for (plane, small) in image.planes[1..].iter().zip(&mut self.chroma) {
+                    scale_plane::<u8>(plane, chroma_from, chroma_size, scratch, half, small)?;
                 }
             }
             PixelFormat::Nv12 => {
-                let plane = &picture.planes[1];
-                shrink::<Vec2b>(plane, chroma_from, chroma_size, scratch, half, &mut self.chroma[0])?;
+                let plane = &image.planes[1];
+                scale_plane::<Vec2b>(plane, chroma_from, chroma_size, scratch, half, &mut self.chroma[0])?;
             }
         }
         if self.table.as_ref().is_none_or(|(color, _)| *color != info.color) {
             self.table = Some((info.color, RgbTable::new(info.color)));
         }
-        let Some((_, table)) = &self.table else { return Err(SegmentError::new("no colour table")) };
+        let Some((_, table)) = &self.table else { return Err(SegmentError::Scale("no colour table".into())) };
         let luma = self.luma.data_bytes().map_err(opencv_error)?;
         let first = self.chroma[0].data_bytes().map_err(opencv_error)?;
         for (y, row) in out.chunks_exact_mut(width * 3).enumerate() {
@@ -87,9 +91,10 @@ impl Preprocessor {
     }
 }
 
-/// Shrinks one plane of `T` samples. Exact halvings by area averaging come first (fast, and they keep thin things that
-/// plain interpolation would skip), then bilinear interpolation, with pixel centres at half integers.
-fn shrink<T: opencv::core::DataType>(
+/// Scales one plane of `T` samples from the size `from` to the size `to`, both `(width, height)`. Halves it by area averaging as
+/// often as possible (which is fast and keeps thin objects that interpolation would skip), then interpolates bilinearly, with
+/// pixel centres at half integers.
+fn scale_plane<T: opencv::core::DataType>(
     plane: &Plane<'_>,
     from: (usize, usize),
     to: (usize, usize),
@@ -100,7 +105,7 @@ fn shrink<T: opencv::core::DataType>(
     let sample = size_of::<T>();
     let (row_bytes, rows) = (from.0 * sample, from.1);
     let stride_samples = plane.stride / sample;
-    // A view needs whole rows of whole samples; the last row of a plane may end early, and strides may be odd.
+    // A `Mat` needs complete rows of complete samples; the last row of a plane may be shorter, and strides may be odd.
     let whole = plane.stride.is_multiple_of(sample) && plane.data.len() >= plane.stride * rows;
     let (data, row_samples) = if whole {
         (&plane.data[..plane.stride * rows], stride_samples)
@@ -131,21 +136,21 @@ fn shrink<T: opencv::core::DataType>(
             halved = true;
         }
     }
-    // Where halving stops early (odd sizes, one long side), a strong shrink still averages.
-    let strong = size.0 >= 2 * to.0 || size.1 >= 2 * to.1;
-    let how = if strong { INTER_AREA } else { INTER_LINEAR };
+    // When halving stops early (odd sizes, one long side), a strong reduction is averaged too.
+    let downscales_strongly = size.0 >= 2 * to.0 || size.1 >= 2 * to.1;
+    let interpolation = if downscales_strongly { INTER_AREA } else { INTER_LINEAR };
     if halved {
-        resize(half, out, target, 0.0, 0.0, how).map_err(opencv_error)
+        resize(half, out, target, 0.0, 0.0, interpolation).map_err(opencv_error)
     } else {
-        resize(&view, out, target, 0.0, 0.0, how).map_err(opencv_error)
+        resize(&view, out, target, 0.0, 0.0, interpolation).map_err(opencv_error)
     }
 }
 
 fn opencv_error(error: opencv::Error) -> SegmentError {
-    SegmentError(format!("OpenCV: {}", error.message))
+    SegmentError::Scale(error.message)
 }
 
-/// YUV → RGB in 16.16 fixed point (ITU-T H.273, equations for Kr and Kb), a table a component.
+/// YUV to RGB in 16.16 fixed point, with a table for each component (ITU-T H.273, the equations with Kr and Kb).
 struct RgbTable {
     luma: [i32; 256],
     v_to_r: [i32; 256],
@@ -164,7 +169,7 @@ impl RgbTable {
         let table = |f: &dyn Fn(f64) -> f64| std::array::from_fn(|n| fixed(f(n as f64)));
         let chroma = |factor: f64| move |n: f64| (n - 128.0) * chroma_scale * factor;
         RgbTable {
-            // The half rounds when the sum is shifted down.
+            // One half rounds the sum when it is shifted.
             luma: table(&|n| (n - black) * luma_scale + 0.5),
             v_to_r: table(&chroma(2.0 * (1.0 - kr))),
             u_to_g: table(&chroma(-2.0 * (1.0 - kb) * kb / kg)),
@@ -173,7 +178,7 @@ impl RgbTable {
         }
     }
 
-    /// Converts one row; each chroma pair serves two pixels.
+    /// Converts one row to RGB. Each chroma pair is used for two pixels.
     fn row(&self, luma: &[u8], chroma: impl Iterator<Item = (u8, u8)>, out: &mut [u8]) {
         for ((luma, out), (u, v)) in luma.chunks(2).zip(out.chunks_mut(6)).zip(chroma) {
             let (u, v) = (usize::from(u), usize::from(v));
@@ -193,8 +198,8 @@ mod tests {
     use crate::frame::{Matrix, OwnedImage, Pixels, VideoInfo};
 
     fn filled(info: VideoInfo, padding: usize, yuv: [u8; 3]) -> OwnedImage {
-        let mut picture = OwnedImage::new(info, padding);
-        let view = picture.image_mut();
+        let mut image = OwnedImage::new(info, padding);
+        let view = image.image_mut();
         let [y, u, v] = view.planes;
         y.data.fill(yuv[0]);
         match info.format {
@@ -210,12 +215,12 @@ mod tests {
                 }
             }
         }
-        picture
+        image
     }
 
-    fn run(picture: &OwnedImage, width: usize, height: usize) -> Vec<u8> {
+    fn run(image: &OwnedImage, width: usize, height: usize) -> Vec<u8> {
         let mut out = vec![0; width * height * 3];
-        Preprocessor::new(width, height).run(&picture.image(), &mut out).unwrap();
+        Preprocessor::new(width, height).run(&image.image(), &mut out).unwrap();
         out
     }
 
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_and_stride_works() {
+    fn scales_every_size_and_stride() {
         for (width, height) in [(1, 1), (2, 2), (5, 3), (127, 255), (255, 127), (960, 540), (1921, 1081), (33, 2000)] {
             for padding in [0, 1, 13] {
                 for format in [PixelFormat::I420, PixelFormat::Nv12] {
@@ -250,20 +255,20 @@ mod tests {
         }
     }
 
-    /// A bright rectangle keeps its place: its borders, scaled, lie within one model pixel of where they belong.
+    /// The scaled borders of a bright rectangle are within one pixel of their exact position.
     #[test]
-    fn shapes_stay_where_they_are() {
+    fn shapes_keep_their_position() {
         for (width, height) in [(960, 540), (1920, 1080), (721, 405), (360, 640), (100, 60)] {
             let info = VideoInfo::new(PixelFormat::I420, width, height);
-            let mut picture = filled(info, 5, [16, 128, 128]);
+            let mut image = filled(info, 5, [16, 128, 128]);
             let (left, right, top, bottom) = (width / 4, width * 3 / 4, height / 3, height * 2 / 3);
-            let view = picture.image_mut();
+            let view = image.image_mut();
             let [luma, _, _] = view.planes;
             for row in top..bottom {
                 luma.data[row * luma.stride..][left..right].fill(235);
             }
             let (small_width, small_height) = (512, 288);
-            let out = run(&picture, small_width, small_height);
+            let out = run(&image, small_width, small_height);
             let bright = |x: usize, y: usize| out[(y * small_width + x) * 3] > 127;
             let middle = small_height / 2;
             let first = (0..small_width).find(|&x| bright(x, middle)).unwrap() as f64;

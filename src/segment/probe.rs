@@ -1,45 +1,58 @@
-//! A model run for everything that it gives: a check of an export wants logits, where a [`Segmenter`](super::Segmenter)
-//! gives masks alone.
+//! Runs a model and returns all of its outputs. A check of an export needs logits; a [`Segmenter`](super::Segmenter) returns
+//! masks only.
 
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::TensorRef;
 
-use super::{SegmentError, runtime};
+use super::{OnnxRuntimeError, runtime};
 
-/// A model of the contract on ONNX Runtime's CPU provider.
+/// Why a model cannot be opened or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
+    #[error("ONNX Runtime cannot load the model: {0}")]
+    Load(#[source] OnnxRuntimeError),
+    #[error("the model cannot be run: {0}")]
+    Run(#[source] OnnxRuntimeError),
+    #[error("the optimised model cannot be written or read: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A model that Maskcast exported, on the CPU provider of ONNX Runtime.
 pub struct Probe {
     session: Session,
 }
 
-/// What a run gave; all row by row.
+/// The outputs of a run, in row-major order.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
     /// Class indices `[N, H, W]`.
     pub mask: Vec<u8>,
-    /// The winning probability × 255, `[N, H/2, W/2]`, where the file has it.
+    /// The largest probability × 255, `[N, H/2, W/2]`, when the model has this output.
     pub confidence: Option<Vec<u8>>,
-    /// `[N, classes, H, W]`, where the file has them.
+    /// `[N, classes, H, W]`, when the model has this output.
     pub logits: Option<Vec<f32>>,
 }
 
 impl Probe {
-    /// Opens an ONNX file's bytes with as many threads as there are cores.
+    /// Opens the bytes of an ONNX file, with as many threads as there are cores.
     ///
     /// # Errors
-    /// When ONNX Runtime is not there or does not take the file.
-    pub fn open(bytes: &[u8]) -> Result<Self, SegmentError> {
-        let session = builder()?.commit_from_memory(bytes).map_err(refused)?;
+    /// ONNX Runtime is not installed, or cannot load the model.
+    pub fn open(bytes: &[u8]) -> Result<Self, ProbeError> {
+        let session = builder()?.commit_from_memory(bytes).map_err(load_error)?;
         Ok(Probe { session })
     }
 
-    /// Runs RGB pictures, `[N, H, W, 3]` as in `shape`.
+    /// Runs RGB images of the shape `[N, H, W, 3]`.
     ///
     /// # Errors
-    /// When ONNX Runtime fails, or there are other bytes than the shape wants.
-    pub fn run(&mut self, pictures: &[u8], shape: [usize; 4]) -> Result<Outputs, SegmentError> {
-        let failed = |error: ort::Error| SegmentError(format!("the model cannot be run: {error}"));
-        let input = TensorRef::from_array_view((shape, pictures)).map_err(failed)?;
+    /// ONNX Runtime fails, or the number of bytes does not fit the shape.
+    pub fn run(&mut self, images: &[u8], shape: [usize; 4]) -> Result<Outputs, ProbeError> {
+        let failed = |error: ort::Error| ProbeError::Run(error.into());
+        let input = TensorRef::from_array_view((shape, images)).map_err(failed)?;
         let outputs = self.session.run(ort::inputs!["image" => input]).map_err(failed)?;
         let mut found = Outputs::default();
         for (name, value) in outputs.iter() {
@@ -54,28 +67,28 @@ impl Probe {
     }
 }
 
-/// The model that ONNX Runtime makes of an ONNX file's bytes before it runs it, as an ONNX file.
+/// The optimised model that ONNX Runtime makes of the bytes of an ONNX file, as an ONNX file.
 ///
 /// # Errors
-/// As [`Probe::open`], or when it cannot be written.
-pub fn optimised(bytes: &[u8]) -> Result<Vec<u8>, SegmentError> {
-    let folder = tempfile::tempdir().map_err(|error| SegmentError(error.to_string()))?;
+/// As [`Probe::open`], or the temporary file cannot be written or read.
+pub fn optimised(bytes: &[u8]) -> Result<Vec<u8>, ProbeError> {
+    let folder = tempfile::tempdir()?;
     let path = folder.path().join("optimised.onnx");
     let builder = builder()?;
     builder
         .with_optimized_model_path(&path)
-        .map_err(|error| refused(error.into()))?
+        .map_err(|error| load_error(error.into()))?
         .commit_from_memory(bytes)
-        .map_err(refused)?;
-    std::fs::read(&path).map_err(|error| SegmentError(error.to_string()))
+        .map_err(load_error)?;
+    Ok(std::fs::read(&path)?)
 }
 
-fn builder() -> Result<SessionBuilder, SegmentError> {
-    let runtime = runtime::load(None).map_err(|error| SegmentError(error.0))?;
-    let builder = Session::builder(&runtime.environment).map_err(refused)?;
-    builder.with_intra_op_spinning(false).map_err(|error| refused(error.into()))
+fn builder() -> Result<SessionBuilder, ProbeError> {
+    let runtime = runtime::load(None)?;
+    let builder = Session::builder(&runtime.environment).map_err(load_error)?;
+    builder.with_intra_op_spinning(false).map_err(|error| load_error(error.into()))
 }
 
-fn refused(error: ort::Error) -> SegmentError {
-    SegmentError(format!("ONNX Runtime refuses the model: {error}"))
+fn load_error(error: ort::Error) -> ProbeError {
+    ProbeError::Load(error.into())
 }

@@ -1,13 +1,27 @@
-//! Finding and loading the ONNX Runtime library, once a process.
+//! Finds and loads the ONNX Runtime library, once in a process.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ort::environment::Environment;
 
-use super::SegmentError;
+use super::error::{OnnxRuntimeError, one_line};
 
-static LOADED: OnceLock<Result<Runtime, SegmentError>> = OnceLock::new();
+static LOADED: OnceLock<Result<Runtime, RuntimeError>> = OnceLock::new();
+
+/// Why ONNX Runtime cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// `searched` names the places: `not found in A, B`.
+    #[error(
+        "the ONNX Runtime library libonnxruntime.so was {searched}; run `make setup`, or set model.runtime or ORT_DYLIB_PATH"
+    )]
+    NotFound { searched: String },
+    #[error("{}: not a usable ONNX Runtime library: {reason}", .path.display())]
+    NotALibrary { path: PathBuf, reason: String },
+    #[error("ONNX Runtime cannot start: {0}")]
+    Start(#[source] OnnxRuntimeError),
+}
 
 /// The loaded library.
 pub struct Runtime {
@@ -16,36 +30,32 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Version and build of the library, as it says itself.
+    /// Version and build that the library reports.
     pub fn build_info(&self) -> &'static str {
         ort::info()
     }
 }
 
-/// Loads ONNX Runtime from `path`, or from where [`crate::base::paths::onnx_runtime`] finds it. Later calls return what the
-/// first one got: a process has one ONNX Runtime.
+/// Loads ONNX Runtime from `path`, or from where [`crate::base::paths::onnx_runtime`] finds it. Later calls return the
+/// result of the first call: a process has one ONNX Runtime.
 ///
 /// # Errors
-/// Says where the library was looked for, or why the file found is not one.
-pub fn load(path: Option<&Path>) -> Result<&'static Runtime, SegmentError> {
+/// The library is not found, or the file is not a usable library.
+pub fn load(path: Option<&Path>) -> Result<&'static Runtime, RuntimeError> {
     LOADED.get_or_init(|| load_now(path)).as_ref().map_err(Clone::clone)
 }
 
-fn load_now(path: Option<&Path>) -> Result<Runtime, SegmentError> {
+fn load_now(path: Option<&Path>) -> Result<Runtime, RuntimeError> {
     let path = match path {
         Some(path) => path.to_path_buf(),
-        None => crate::base::paths::onnx_runtime().map_err(|places| {
-            SegmentError(format!(
-                "the ONNX Runtime library libonnxruntime.so was {places}; `make setup` brings it, or set model.runtime or ORT_DYLIB_PATH"
-            ))
-        })?,
+        None => crate::base::paths::onnx_runtime().map_err(|searched| RuntimeError::NotFound { searched })?,
     };
     let builder = ort::init_from(&path)
-        .map_err(|error| SegmentError(format!("{}: not a usable ONNX Runtime library: {error}", path.display())))?;
+        .map_err(|error| RuntimeError::NotALibrary { path: path.clone(), reason: one_line(&error.to_string()) })?;
     let environment = builder
         .with_name("maskcast")
         .with_telemetry(false)
         .build()
-        .map_err(|error| SegmentError(format!("ONNX Runtime cannot start: {error}")))?;
+        .map_err(|error| RuntimeError::Start(error.into()))?;
     Ok(Runtime { path, environment })
 }

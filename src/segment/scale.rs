@@ -1,50 +1,53 @@
-//! Finds normalisation that a manifest cannot mean, by running the model with another one.
+//! Detects a wrong normalisation in a manifest by running the model with others.
 
 use super::SegmentError;
 use super::contract::{Contract, InputPixels};
 use super::golden::{Golden, TOLERANCE};
-use super::inspect::{Inspection, test_picture};
+use super::inspect::{Inspection, test_image};
 use super::manifest::{ChannelOrder, ManifestInput};
 use super::normalisation;
 use super::segmenter::OnnxSegmenter;
 
-/// `[input]` of the manifest that normalises; `None` where bytes go in as they are.
-fn normalising(contract: &Contract) -> Option<&ManifestInput> {
+/// `[input]` of the manifest; `None` when the input is bytes, which are not normalised.
+fn normalised_input(contract: &Contract) -> Option<&ManifestInput> {
     match contract.input.pixels {
         InputPixels::Bytes => None,
         InputPixels::Single(_) | InputPixels::Half(_) => contract.manifest.as_ref()?.input.as_ref(),
     }
 }
 
-/// A warning where a test picture of all colours is of one class, and of several with the other scale of pixel values.
+/// A warning when the mask of the test image has one class, and several with the other scale of pixel values.
 ///
 /// # Errors
-/// When the model cannot be run.
-pub(super) fn scale_concern(segmenter: &mut OnnxSegmenter, seen: &Inspection) -> Result<Option<String>, SegmentError> {
+/// The model cannot be run.
+pub(super) fn scale_warning(
+    segmenter: &mut OnnxSegmenter,
+    inspection: &Inspection,
+) -> Result<Option<String>, SegmentError> {
     let contract = segmenter.contract();
-    let Some(input) = normalising(&contract).filter(|_| seen.is_single()) else { return Ok(None) };
+    let Some(input) = normalised_input(&contract).filter(|_| inspection.is_single()) else { return Ok(None) };
     let white = if input.white < 100.0 { 255.0 } else { 1.0 };
     let other = ManifestInput { white, ..input.clone() };
     if normalisation::check(&other).is_err() {
         return Ok(None);
     }
-    let picture = test_picture(contract.input.width, contract.input.height);
-    let with_other = Inspection::new(segmenter.run_normalised(&picture, &other)?, None);
+    let image = test_image(contract.input.width, contract.input.height);
+    let with_other = Inspection::new(segmenter.run_normalised(&image, &other)?, None);
     if with_other.is_single() {
         return Ok(None);
     }
     Ok(Some(format!(
-        "a test picture of all colours is of one class ({}) with white = {} in [input] of its manifest, and of several with white = {white} ({}); write the one that the model was trained with",
-        seen.describe(&contract.labels),
+        "the mask of a test image of all colours has one class ({}) with white = {} in [input] of its manifest, and several with white = {white} ({}); write the value that the model was trained with",
+        inspection.describe(&contract.labels),
         input.white,
         with_other.describe(&contract.labels)
     )))
 }
 
-/// The change of `[input]` with which the golden frame comes out as its trainer got it.
+/// The keys of `[input]` with which the model computes the mask of the golden frame, as TOML.
 pub(super) fn fitting_input(segmenter: &mut OnnxSegmenter, golden: &Golden) -> Option<String> {
     let contract = segmenter.contract();
-    let input = normalising(&contract)?;
+    let input = normalised_input(&contract)?;
     let plain = ManifestInput::default();
     let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
     let scaled = |white: f32, (mean, std): ([f32; 3], [f32; 3])| ManifestInput {

@@ -1,4 +1,4 @@
-//! A model's session as a [`Segmenter`]: pictures in, class indices out.
+//! Runs a model with ONNX Runtime: frames or RGB images in, class indices out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,29 +8,30 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, Sess
 use ort::value::TensorRef;
 
 use super::classes::{classes, numbers};
-use super::contract::{Contract, InputPixels, OutputSpec, Range, TensorSpec, read_output, settle_output};
+use super::contract::{
+    Contract, ContractError, InputPixels, OutputSpec, Range, TensorSpec, interpret_output, read_output,
+};
 use super::file::structure::Structure;
-use super::inspect::{Inspection, test_picture};
+use super::inspect::{Inspection, test_image};
 use super::manifest::{ChannelOrder, Layout, ManifestInput};
 use super::normalisation::NormalisationTable;
-use super::placement::Placement;
+use super::placement::{Placement, ProfileError};
 use super::preprocess::Preprocessor;
-use super::session::one_line;
 use super::unlabelled::Unlabelled;
-use super::{ModelError, SegmentError, Segmented, Segmenter};
+use super::{ModelProblem, RunOutputError, SegmentError, Segmented, Segmenter};
 use crate::base::timing::Stopwatch;
 use crate::frame::{ClassId, Frame, Mask};
 
-/// One session with the buffers it needs.
+/// A session of ONNX Runtime with its buffers.
 pub struct OnnxSegmenter {
     session: Session,
     contract: Arc<Contract>,
     preprocessor: Preprocessor,
-    /// Pictures of every run, at least; grey ones fill it.
+    /// Smallest number of images in a run. Grey images fill up smaller batches.
     batch: usize,
     /// `[N, H, W, 3]`
     rgb: Vec<u8>,
-    /// The input in the model's order and type; one of them is used.
+    /// The input in the order and type of the model; one of the three is used.
     bytes: Vec<u8>,
     single: Vec<f32>,
     half: Vec<f16>,
@@ -40,9 +41,9 @@ pub struct OnnxSegmenter {
 type Options = RunOptions<HasSelectedOutputs>;
 
 impl OnnxSegmenter {
-    /// Every run will have `batch` pictures at least, grey ones where there are fewer. GPUs want as many each time: cuDNN
-    /// looks for its algorithms anew whenever the shape changes, for one to two seconds, and TensorRT builds another
-    /// engine. A CPU takes what there is: 1.
+    /// Creates a segmenter whose runs have at least `batch` images; grey images fill up smaller batches. The batch of a GPU
+    /// should not vary: when the shape changes, cuDNN selects its algorithms again for one to two seconds, and TensorRT builds
+    /// another engine. For a CPU, `batch` is 1.
     pub(super) fn new(session: Session, contract: Arc<Contract>, batch: usize) -> Self {
         let preprocessor = Preprocessor::new(contract.input.width, contract.input.height);
         OnnxSegmenter {
@@ -58,45 +59,49 @@ impl OnnxSegmenter {
         }
     }
 
-    /// Counts pixels whose class has no label where other segmenters of the model count them too.
-    pub(super) fn counting(self, unlabelled: &Arc<Unlabelled>) -> Self {
+    /// Uses the counter of pixels without a label that all segmenters of the model share.
+    pub(super) fn with_counter(self, unlabelled: &Arc<Unlabelled>) -> Self {
         OnnxSegmenter { unlabelled: Arc::clone(unlabelled), ..self }
     }
 
-    /// Runs the model on a test picture and settles by its values which output is meant, and what its values mean.
+    /// Runs the model on a test image and determines from the result which output is the mask, and the meaning of its values.
     ///
     /// # Errors
-    /// [`ModelError::Machine`] when the run fails, [`ModelError::Model`] when no mask can be read from what it gives; both
-    /// without the file's name.
-    pub(super) fn settle(&mut self, structure: &Structure) -> Result<Inspection, ModelError> {
+    /// The run fails (outer result), or no mask can be read from the outputs (inner result).
+    pub(super) fn interpret_output(
+        &mut self,
+        structure: &Structure,
+    ) -> Result<Result<Inspection, ModelProblem>, SegmentError> {
         let n = self.batch;
         let mut contract = (*self.contract).clone();
         let names: Vec<String> = match contract.candidates.as_slice() {
             [] => vec![contract.output.name.clone()],
             candidates => candidates.iter().map(|candidate| candidate.name.clone()).collect(),
         };
-        let options = selecting(&names).map_err(|error| ModelError::Machine(error.0))?;
-        let rgb = test_picture(contract.input.width, contract.input.height).repeat(n);
+        let options = run_options(&names)?;
+        let rgb = test_image(contract.input.width, contract.input.height).repeat(n);
         let read = |outputs: &SessionOutputs<'_>| {
-            let concern;
-            (contract.output, concern) = chosen(&contract, outputs, &names, structure)?;
+            let warning;
+            (contract.output, warning) = choose_output(&contract, outputs, &names, structure)?;
             if !contract.output.axes.batch {
                 contract.input.dynamic_batch = false;
             }
-            let (mut indices, (width, height)) = classes(&contract, outputs, n).map_err(|error| error.0)?;
+            let (mut indices, (width, height)) = classes(&contract, outputs, n)?;
             indices.truncate(width * height);
-            Ok(Inspection::new(indices, concern))
+            Ok(Inspection::new(indices, warning))
         };
-        let inspection = self.run_raw(&rgb, n, &options, read).map_err(|error| ModelError::Machine(error.0))?;
-        let inspection = inspection.map_err(ModelError::Model)?;
+        let inspection = match self.run_raw(&rgb, n, &options, read)? {
+            Ok(inspection) => inspection,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let named = &contract.output.name;
         let outputs = self.session.outputs().iter().map(|outlet| outlet.name());
         contract.others = outputs.filter(|name| name != named).map(str::to_owned).collect();
         self.contract = Arc::new(contract);
-        Ok(inspection)
+        Ok(Ok(inspection))
     }
 
-    /// The classes of one RGB picture of the model's size when its input is normalised by another manifest.
+    /// The classes of one RGB image, `[H, W, 3]`, with the normalisation of another manifest.
     ///
     /// # Errors
     /// As [`OnnxSegmenter::run_rgb`].
@@ -117,36 +122,36 @@ impl OnnxSegmenter {
         Arc::clone(&self.contract)
     }
 
-    /// Runs the model once on a grey picture and sees which provider ran which of its nodes. The run before it, which may
-    /// build an engine, is not looked at.
+    /// Profiles a run on a grey image and returns which provider ran which nodes. A run before it, which may build an engine, is
+    /// not profiled.
     ///
     /// # Errors
-    /// When the model cannot be run, or the profile not be written or read.
+    /// The model cannot be run, or the profile cannot be written or read.
     pub(super) fn placement(&mut self) -> Result<Placement, SegmentError> {
         self.run_grey()?;
-        let failed = |error: &dyn std::fmt::Display| SegmentError(format!("the run cannot be profiled: {error}"));
-        let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
-        let mut options = RunOptions::new().map_err(|error| failed(&error))?;
-        options.enable_profiling(folder.path().join("run")).map_err(|error| failed(&error))?;
+        let options_error = |error: ort::Error| ProfileError::Options(error.into());
+        let folder = tempfile::tempdir().map_err(ProfileError::from)?;
+        let mut options = RunOptions::new().map_err(options_error)?;
+        options.enable_profiling(folder.path().join("run")).map_err(options_error)?;
         let options = options.with_outputs(OutputSelector::no_default().with(&self.contract.output.name));
-        let rgb = vec![128; self.picture_bytes()];
+        let rgb = vec![128; self.image_bytes()];
         self.run_filled(&rgb, 1, &options)?;
-        // The name has a time behind the prefix.
-        let file = std::fs::read_dir(folder.path()).map_err(|error| failed(&error))?.next();
-        let file = file.ok_or_else(|| failed(&"no profile was written"))?.map_err(|error| failed(&error))?;
-        let text = std::fs::read_to_string(file.path()).map_err(|error| failed(&error))?;
-        Placement::parse(&text).map_err(|problem| failed(&problem))
+        // ONNX Runtime appends a time to the name.
+        let file = std::fs::read_dir(folder.path()).map_err(ProfileError::from)?.next();
+        let file = file.ok_or(ProfileError::NotWritten)?.map_err(ProfileError::from)?;
+        let text = std::fs::read_to_string(file.path()).map_err(ProfileError::from)?;
+        Ok(Placement::parse(&text)?)
     }
 
-    /// Bytes of one input picture.
-    fn picture_bytes(&self) -> usize {
+    /// Bytes of one RGB image of the size of the input.
+    fn image_bytes(&self) -> usize {
         self.contract.input.width * self.contract.input.height * 3
     }
 
-    /// Median time of a run with one grey frame, after one to warm up.
+    /// Median time of `runs` runs with one grey image, after a run to warm up.
     ///
     /// # Errors
-    /// When the model cannot be run.
+    /// The model cannot be run.
     pub fn time(&mut self, runs: usize) -> Result<Duration, SegmentError> {
         self.run_grey()?;
         let mut times = Vec::with_capacity(runs);
@@ -159,29 +164,30 @@ impl OnnxSegmenter {
         Ok(times[times.len() / 2])
     }
 
-    /// Runs the model once on a grey picture, to warm up or to be timed.
+    /// Runs the model once on a grey image, to warm up or to measure the time.
     ///
     /// # Errors
-    /// When the model cannot be run.
+    /// The model cannot be run.
     pub fn run_grey(&mut self) -> Result<(), SegmentError> {
         let mut rgb = std::mem::take(&mut self.rgb);
         rgb.clear();
-        rgb.resize(self.picture_bytes(), 128);
+        rgb.resize(self.image_bytes(), 128);
         let result = self.run_rgb(&rgb, 1);
         self.rgb = rgb;
         result.map(|_| ())
     }
 
-    /// Runs the model on `n` RGB pictures of its input size, `[n, H, W, 3]`. Gives `n` masks behind one another and the
-    /// `(width, height)` of one.
+    /// Runs the model on `n` RGB images of its input size, `[n, H, W, 3]`. Returns the classes of `n` masks, `[n, height, width]`,
+    /// and the `(width, height)` of a mask.
     ///
     /// # Errors
-    /// ONNX Runtime's words when the run fails, or what is wrong with the shape of its result.
+    /// ONNX Runtime fails, or the output does not have the expected shape.
     pub fn run_rgb(&mut self, rgb: &[u8], n: usize) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
-        let options = selecting(std::slice::from_ref(&self.contract.output.name))?;
+        let options = run_options(std::slice::from_ref(&self.contract.output.name))?;
         self.run_filled(rgb, n, &options)
     }
 
+    /// Fills the batch up with grey images.
     fn run_filled(
         &mut self,
         rgb: &[u8],
@@ -192,7 +198,7 @@ impl OnnxSegmenter {
             return self.run_with(rgb, n, options);
         }
         let mut filled = rgb.to_vec();
-        filled.resize(self.picture_bytes() * self.batch, 128);
+        filled.resize(self.image_bytes() * self.batch, 128);
         let (mut classes, (width, height)) = self.run_with(&filled, self.batch, options)?;
         classes.truncate(n * width * height);
         Ok((classes, (width, height)))
@@ -205,10 +211,10 @@ impl OnnxSegmenter {
         options: &Options,
     ) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
         let contract = Arc::clone(&self.contract);
-        self.run_raw(rgb, n, options, |outputs| classes(&contract, outputs, n))?
+        Ok(self.run_raw(rgb, n, options, |outputs| classes(&contract, outputs, n))??)
     }
 
-    /// Runs the model and gives its outputs to `read`.
+    /// Runs the model and passes its outputs to `read`.
     fn run_raw<T>(
         &mut self,
         rgb: &[u8],
@@ -223,8 +229,7 @@ impl OnnxSegmenter {
             Layout::Nhwc => [n, input.height, input.width, 3],
             Layout::Nchw => [n, 3, input.height, input.width],
         };
-        let failed =
-            |error: ort::Error| SegmentError(format!("the model cannot be run: {}", one_line(&error.to_string())));
+        let failed = |error: ort::Error| SegmentError::Run(error.into());
         let name = input.name.as_str();
         let outputs = match &input.pixels {
             InputPixels::Bytes => {
@@ -252,61 +257,70 @@ impl OnnxSegmenter {
     }
 }
 
-/// Options of a run that computes the outputs called `names` and no others.
-fn selecting(names: &[String]) -> Result<Options, SegmentError> {
-    let options = RunOptions::new().map_err(|error| SegmentError(error.to_string()))?;
+/// Options of a run that computes the outputs called `names` only.
+fn run_options(names: &[String]) -> Result<Options, SegmentError> {
+    let options = RunOptions::new().map_err(|error| SegmentError::Run(error.into()))?;
     let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(name));
     Ok(options.with_outputs(selector))
 }
 
-/// The largest output among those called `names` that a mask can be read from, as it came out of a run, and what is strange
-/// about its values.
-fn chosen(
+/// The largest output of a run, among those called `names`, that a mask can be read from, and a warning about unexpected
+/// values.
+fn choose_output(
     contract: &Contract,
     outputs: &SessionOutputs<'_>,
     names: &[String],
     structure: &Structure,
-) -> Result<(OutputSpec, Option<String>), String> {
+) -> Result<(OutputSpec, Option<String>), ModelProblem> {
     let hints = contract.hints();
     let mut problems = Vec::new();
     let mut largest: Option<(i64, OutputSpec)> = None;
     for name in names {
-        let value = outputs.get(name).ok_or_else(|| format!("the model gave no output {name}"))?;
+        let value = outputs.get(name).ok_or_else(|| RunOutputError::Missing(name.clone()))?;
         let shape = value.shape().to_vec();
         let size = shape.iter().product();
         let Some(element) = value.dtype().tensor_type() else { continue };
         match read_output(&TensorSpec { name: name.clone(), element, shape }, hints) {
             Ok(output) if largest.as_ref().is_none_or(|(most, _)| size > *most) => largest = Some((size, output)),
             Ok(_) => {}
-            Err(problem) => problems.push(problem),
+            Err(error) => problems.push(ContractError::from(error)),
         }
     }
-    let Some((_, mut output)) = largest else { return Err(problems.join("; ")) };
+    let Some((_, mut output)) = largest else {
+        return Err(match problems.pop() {
+            Some(problem) if problems.is_empty() => problem,
+            last => {
+                problems.extend(last);
+                ContractError::NoMaskOutput { labels: hints.labels, problems }
+            }
+        }
+        .into());
+    };
     if names.len() > 1 {
-        let help = "write name into [output] of its manifest to take another one";
-        output.chosen = Some(format!("the largest of {}; {help}", names.join(", ")));
+        let help = "write name into [output] of its manifest to use another one";
+        output.choice_reason = Some(format!("the largest of {}; {help}", names.join(", ")));
     }
-    let values = outputs.get(&output.name).ok_or_else(|| format!("the model gave no output {}", output.name))?;
-    let range = Range::of(&numbers(&output.name, values).map_err(|error| error.0)?);
+    let values = outputs.get(&output.name).ok_or_else(|| RunOutputError::Missing(output.name.clone()))?;
+    let range = Range::of(&numbers(&output.name, values)?);
     let sigmoid = structure.final_sigmoid(&output.name);
-    let concern = settle_output(&mut output, hints, sigmoid, range)?;
-    Ok((output, concern))
+    let warning = interpret_output(&mut output, hints, sigmoid, range).map_err(ContractError::from)?;
+    Ok((output, warning))
 }
 
 impl Segmenter for OnnxSegmenter {
     fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
         let watch = Stopwatch::start();
-        let picture_bytes = self.picture_bytes();
+        let image_bytes = self.image_bytes();
         let mut rgb = std::mem::take(&mut self.rgb);
-        // What fills the batch stays as it was: its masks are not looked at.
-        let pictures = frames.len().max(self.batch);
-        rgb.resize(picture_bytes * pictures, 128);
-        for (frame, out) in frames.iter().zip(rgb.chunks_exact_mut(picture_bytes)) {
+        // The images that fill up the batch are left unchanged: their masks are not used.
+        let images = frames.len().max(self.batch);
+        rgb.resize(image_bytes * images, 128);
+        for (frame, out) in frames.iter().zip(rgb.chunks_exact_mut(image_bytes)) {
             self.preprocessor.run(&frame.pixels.image(), out)?;
         }
         let preprocess = watch.spent();
         let watch = Stopwatch::start();
-        let result = self.run_rgb(&rgb, pictures);
+        let result = self.run_rgb(&rgb, images);
         self.rgb = rgb;
         let (classes, (width, height)) = result?;
         for (frame, classes) in frames.iter().zip(classes.chunks_exact(width * height)) {
@@ -329,7 +343,7 @@ impl Segmenter for OnnxSegmenter {
     }
 }
 
-/// Fills `out` with the normalised values of whole RGB pictures of `pixels` pixels, in the model's order.
+/// Fills `out` with the normalised values of RGB images of `pixels` pixels each, in the layout and channel order `order`.
 fn normalise<T: Copy>(
     order: (Layout, ChannelOrder),
     table: &NormalisationTable<T>,
@@ -340,7 +354,7 @@ fn normalise<T: Copy>(
     arrange(order, |channel, byte| table[channel][usize::from(byte)], rgb, pixels, out);
 }
 
-/// Fills `out` with `value` of the model's channel and the byte there, for whole RGB pictures of `pixels` pixels.
+/// Fills `out` with `value(channel, byte)` of RGB images of `pixels` pixels each. `channel` is the channel of the model.
 fn arrange<T>(
     (layout, order): (Layout, ChannelOrder),
     value: impl Fn(usize, u8) -> T,
@@ -350,20 +364,20 @@ fn arrange<T>(
 ) {
     out.clear();
     out.reserve(rgb.len());
-    // Where the model's channel c lies in an RGB pixel.
+    // The offset of each channel of the model in an RGB pixel.
     let source = match order {
         ChannelOrder::Rgb => [0, 1, 2],
         ChannelOrder::Bgr => [2, 1, 0],
     };
-    for picture in rgb.chunks_exact(pixels * 3) {
+    for image in rgb.chunks_exact(pixels * 3) {
         match layout {
             Layout::Nchw => {
                 for (channel, &offset) in source.iter().enumerate() {
-                    out.extend(picture[offset..].iter().step_by(3).map(|&byte| value(channel, byte)));
+                    out.extend(image[offset..].iter().step_by(3).map(|&byte| value(channel, byte)));
                 }
             }
             Layout::Nhwc => {
-                for pixel in picture.chunks_exact(3) {
+                for pixel in image.chunks_exact(3) {
                     out.extend(source.iter().enumerate().map(|(channel, &offset)| value(channel, pixel[offset])));
                 }
             }
@@ -378,19 +392,19 @@ mod tests {
     use crate::segment::file;
     use crate::segment::session::open_session;
 
-    /// With the bundled model on the CPU.
+    /// A segmenter of the bundled model on the CPU.
     fn segmenter(batch: usize) -> OnnxSegmenter {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street.onnx");
         let config = ModelConfig::with_path(&path);
         let Ok(session) = open_session(&config, &file::read(&path).unwrap(), Provider::Cpu, 1) else {
-            panic!("the bundled model does not load: is ONNX Runtime there (`make setup`)?");
+            panic!("the bundled model does not load: is ONNX Runtime installed (`make setup`)?");
         };
         let contract = Contract::read(&session, &path).unwrap();
         OnnxSegmenter::new(session, Arc::new(contract), batch)
     }
 
     #[test]
-    fn a_batch_that_is_filled_up_gives_the_same_masks() {
+    fn filling_up_a_batch_does_not_change_its_masks() {
         let (mut single, mut filled) = (segmenter(1), segmenter(3));
         let golden = single.contract().golden.clone().unwrap();
         let (expected, size) = single.run_rgb(&golden.rgb, 1).unwrap();
@@ -400,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn normalise_orders_channels_and_axes() {
+    fn normalise_writes_channels_and_axes_in_the_order_of_the_model() {
         let identity: NormalisationTable<f32> =
             Box::new(std::array::from_fn(|_| std::array::from_fn(|byte| byte as f32)));
         let rgb = [1, 2, 3, 4, 5, 6];

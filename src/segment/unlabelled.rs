@@ -1,11 +1,11 @@
-//! Class indices that no label has: a model that knows more classes than its manifest names.
+//! Counts class indices without a label, which a model with more classes than labels returns.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::base::log_dedup;
 use crate::frame::ClassId;
 
-/// Pixels of a model's masks whose class has no label, over all its workers.
+/// Counter of the mask pixels whose class has no label. Shared by all workers of a model.
 #[derive(Debug, Default)]
 pub struct Unlabelled {
     pixels: AtomicU64,
@@ -13,43 +13,43 @@ pub struct Unlabelled {
 }
 
 impl Unlabelled {
-    /// Counts the pixels of a mask, and warns of them in the log of `stream`.
+    /// Counts the pixels of a mask without a label, and logs a warning with the name of the stream.
     pub(super) fn count(&self, stream: &str, classes: &[ClassId], labels: usize) {
-        let Some((pixels, highest)) = beyond(classes, labels) else { return };
+        let Some((pixels, highest)) = count_unlabelled(classes, labels) else { return };
         self.pixels.fetch_add(pixels, Ordering::Relaxed);
         self.highest.fetch_max(highest, Ordering::Relaxed);
-        log_dedup::warn(stream, "segment", &warning(pixels as f64 / classes.len() as f64, highest, labels));
+        log_dedup::warn(stream, "segment", &unlabelled_warning(pixels as f64 / classes.len() as f64, highest, labels));
     }
 
-    /// Pixels that were counted.
+    /// Number of pixels without a label.
     pub fn pixels(&self) -> u64 {
         self.pixels.load(Ordering::Relaxed)
     }
 
-    /// The highest class index among them; 255 stands for all from 255 on and for negative ones.
+    /// The highest class index without a label. 255 means 255 or more, or a negative index.
     pub fn highest(&self) -> Option<ClassId> {
         (self.pixels() > 0).then(|| self.highest.load(Ordering::Relaxed))
     }
 }
 
-/// Number of pixels whose class has no label, and the highest of those classes; `None` when all have one.
-pub(super) fn beyond(classes: &[ClassId], labels: usize) -> Option<(u64, ClassId)> {
-    // One pass over a mask as it usually is: the maximum alone shows that all classes have labels.
+/// The number of pixels whose class has no label, and the highest of these classes; `None` when all have labels.
+pub(super) fn count_unlabelled(classes: &[ClassId], labels: usize) -> Option<(u64, ClassId)> {
+    // For most masks the maximum already shows that all classes have labels.
     let highest = classes.iter().copied().max().filter(|&highest| usize::from(highest) >= labels)?;
     let pixels = classes.iter().filter(|&&class| usize::from(class) >= labels).count();
     Some((pixels as u64, highest))
 }
 
 /// The warning about a `share` of pixels (0 to 1) without a label.
-pub(super) fn warning(share: f64, highest: ClassId, labels: usize) -> String {
+pub(super) fn unlabelled_warning(share: f64, highest: ClassId, labels: usize) -> String {
     let which = if highest == ClassId::MAX { "of 255 and more, or below 0".into() } else { format!("up to {highest}") };
     let help = if highest == ClassId::MAX && labels == 2 {
-        "write threshold = 127 into [output] of the model's manifest if it gives 0 and 255 for two classes"
+        "write threshold = 127 into [output] of the model's manifest if it returns 0 and 255 for two classes"
     } else {
-        "give all classes a label, in the model's order"
+        "give all classes a label, in the order of the model"
     };
     format!(
-        "{:.1} % of the mask's pixels have class indices {which}, and the model's {labels} labels end at {}: they are not drawn; {help}",
+        "{:.1} % of the mask's pixels have class indices {which}, but the {labels} labels of the model end at {}: these pixels are not drawn; {help}",
         share * 100.0,
         labels - 1
     )
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pixels_without_a_label_are_counted_over_masks() {
+    fn pixels_without_a_label_are_summed_over_masks() {
         let unlabelled = Unlabelled::default();
         unlabelled.count("test", &[0, 1, 1, 0], 2);
         assert_eq!((unlabelled.pixels(), unlabelled.highest()), (0, None));
@@ -70,12 +70,15 @@ mod tests {
     }
 
     #[test]
-    fn the_warning_says_how_many_and_which() {
-        assert_eq!(beyond(&[0, 1, 2, 3], 2), Some((2, 3)));
-        let text = warning(0.5, 3, 2);
-        assert!(text.contains("50.0 %") && text.contains("up to 3") && text.contains("2 labels end at 1"), "{text}");
-        let text = warning(0.5, 255, 2);
+    fn the_warning_has_the_share_and_the_highest_class() {
+        assert_eq!(count_unlabelled(&[0, 1, 2, 3], 2), Some((2, 3)));
+        let text = unlabelled_warning(0.5, 3, 2);
+        assert!(
+            text.contains("50.0 %") && text.contains("up to 3") && text.contains("2 labels of the model end at 1"),
+            "{text}"
+        );
+        let text = unlabelled_warning(0.5, 255, 2);
         assert!(text.contains("below 0") && text.contains("threshold = 127"), "{text}");
-        assert!(warning(0.5, 255, 3).contains("give all classes a label"));
+        assert!(unlabelled_warning(0.5, 255, 3).contains("give all classes a label"));
     }
 }

@@ -26,7 +26,7 @@ impl From<ModelError> for ServiceError {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Model(problem) => ServiceError::Configuration(format!("model.path: {problem}")),
-            ModelError::Machine(problem) => ServiceError::Runtime(problem),
+            ModelError::Machine(problem) => ServiceError::runtime(problem),
         }
     }
 }

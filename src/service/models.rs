@@ -16,7 +16,6 @@ use super::{ServiceError, check_labels};
 use crate::base::panic::panic_text;
 use crate::base::stop::Stop;
 use crate::config::{ModelConfig, Provider, Require, StreamConfig};
-use crate::segment::ModelError;
 use crate::segment::engine::{EngineKey, RuntimePaths};
 use crate::segment::file;
 use crate::segment::manifest::ModelManifest;
@@ -98,7 +97,7 @@ fn written(path: &Path) -> Written {
 
 impl ModelManager {
     pub fn new(pool: Arc<Pool>, view: Arc<ServiceView>, streams: Streams) -> Self {
-        pool.notice().set(LOADING);
+        pool.banner().set(LOADING);
         ModelManager { pool, view, streams, current: None, building: false }
     }
 
@@ -114,7 +113,7 @@ impl ModelManager {
                 Ok(())
             }
             Some(_) => {
-                self.pool.notice().set(BUILDING);
+                self.pool.banner().set(BUILDING);
                 self.load_first(config)
             }
             None => self.load_first(config),
@@ -124,10 +123,10 @@ impl ModelManager {
     fn load_first(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
         let stamp = WatchedModelFiles::of(&config.path).stamp();
         let goal = self.goal();
-        let model = Arc::new(Model::load(config, tuning::usual_threads(config, goal))?);
+        let model = Arc::new(Model::load(config, tuning::default_threads(config, goal))?);
         self.fits(&model).map_err(ServiceError::Configuration)?;
-        let runtime = |error: crate::segment::SegmentError| ServiceError::Runtime(error.0);
-        let (plan, trials) = tuning::measured(&model, goal).map_err(runtime)?;
+        let runtime = |error: crate::segment::SegmentError| ServiceError::runtime(error);
+        let (plan, trials) = tuning::tune(&model, goal).map_err(runtime)?;
         let time = match trials.iter().find(|trial| trial.plan == plan) {
             Some(trial) => trial.latency,
             None => model.time(plan.threads).map_err(runtime)?,
@@ -147,12 +146,13 @@ impl ModelManager {
         let (before, plan) = (Arc::clone(&current.model), current.plan);
         let stamp = WatchedModelFiles::of(&config.path).stamp();
         let goal = self.goal();
-        let threads = if before.provider == Provider::Cpu { plan.threads } else { tuning::usual_threads(config, goal) };
+        let threads =
+            if before.provider == Provider::Cpu { plan.threads } else { tuning::default_threads(config, goal) };
         // A library that panics over a file is a reason to refuse the file.
         let loaded = catch_unwind(AssertUnwindSafe(|| Model::load(config, threads)));
         let model = match loaded {
             Ok(Ok(model)) => Arc::new(model),
-            Ok(Err(ModelError::Model(problem) | ModelError::Machine(problem))) => return Err(problem),
+            Ok(Err(error)) => return Err(error.to_string()),
             Err(panic) => return Err(format!("{}: {}", config.path.display(), panic_text(&*panic))),
         };
         self.fits(&model)?;
@@ -166,14 +166,14 @@ impl ModelManager {
                 before.provider.name()
             ));
         }
-        let usual = tuning::usual(&model, goal);
+        let usual = tuning::default_plan(&model, goal);
         // Cores are shared as they were: measuring anew would take them from the streams.
         let plan = if model.provider == before.provider && model.config().workers == before.config().workers {
             ThreadPlan { max_batch: usual.max_batch, ..plan }
         } else {
             usual
         };
-        let (time, time_before) = model.time_beside(&before, plan.threads).map_err(|error| error.0)?;
+        let (time, time_before) = model.time_beside(&before, plan.threads).map_err(|error| error.to_string())?;
         let ratio = time.as_secs_f64() / time_before.as_secs_f64().max(1e-6);
         if ratio > NOTABLY_SLOWER {
             tracing::warn!(model = model.name(), "takes {ratio:.1} times as long as {}", before.name());
@@ -186,12 +186,12 @@ impl ModelManager {
         let (maker, threads) = (Arc::clone(model), plan.threads);
         let factory = Box::new(move || maker.segmenter(threads).map(|segmenter| Box::new(segmenter) as Box<_>));
         let crew = WorkerSpec { workers: plan.workers, max_batch: plan.max_batch, factory };
-        self.pool.install(crew).map_err(|error| error.0)?;
-        self.pool.notice().clear();
+        self.pool.install(crew).map_err(|error| error.to_string())?;
+        self.pool.banner().clear();
         self.view.set_model(view_of(model, *plan, time));
         tracing::info!(
             model = model.name(),
-            requested = model.wanted().name(),
+            requested = model.expected_provider().name(),
             provider = model.provider.name(),
             workers = plan.workers,
             threads = plan.threads,
@@ -315,7 +315,7 @@ fn watch(mut keeper: ModelManager, settings: &Mutex<ModelConfig>, wished: &Recei
     let mut seen = known.clone();
     let mut files = WatchedModelFiles::of(&wanted.path);
     if std::mem::take(&mut keeper.building) {
-        let notice = keeper.pool.notice();
+        let notice = keeper.pool.banner();
         notice.set(BUILDING);
         keeper.try_change(&configured, false);
         // Also when it could not be built: the model goes on where it runs.
@@ -363,10 +363,10 @@ fn view_of(model: &Model, plan: ThreadPlan, time: Duration) -> ModelView {
         name: model.name(),
         path: model.path.clone(),
         labels: Arc::clone(&model.contract.labels),
-        requested: model.wanted().name(),
+        requested: model.expected_provider().name(),
         actual: model.provider.name(),
         placement: model.placement.clone(),
-        refused: model.refused.iter().map(|(provider, reason)| (provider.name(), reason.clone())).collect(),
+        refused: model.refused.iter().map(|(provider, reason)| (provider.name(), reason.to_string())).collect(),
         golden_difference: model.golden_difference,
         output: model.contract.output.describe(&model.contract.labels),
         unlabelled: Arc::clone(&model.unlabelled),

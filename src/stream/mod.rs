@@ -75,13 +75,13 @@ impl Stream {
     pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
         let StreamParts { config, pace, source, output, status, display, tap, watch } = parts;
         let stop = Stop::default();
-        let in_work = pool.in_work();
+        let in_flight = pool.in_flight();
         let (downstream, feed) = match (config.show, pace) {
             (Show::Matched, pace) => {
                 let when_full = pace.when_full();
                 // A file's queue keeps every worker busy; a live stream's holds the latest only.
-                let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_work }, when_full);
-                let (drawn, overlay_feed) = queue::<Matched>(in_work, when_full);
+                let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_flight }, when_full);
+                let (drawn, overlay_feed) = queue::<Matched>(in_flight, when_full);
                 pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(drawn)));
                 (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(overlay_feed))
             }
@@ -98,7 +98,7 @@ impl Stream {
             }
         };
         let shower =
-            overlay_stage::OverlayStage::new(&config, display, pool.notice(), output, Arc::clone(&status), pace, tap)
+            overlay_stage::OverlayStage::new(&config, display, pool.banner(), output, Arc::clone(&status), pace, tap)
                 .watched(watch);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {

@@ -179,7 +179,7 @@ impl OverlayStage {
         let until = (self.pace == Pace::Live).then(|| frame.captured_at + self.max_mask_age);
         let mask = self.wait_for(&mask, until).unwrap_or_else(|error| {
             Err(match error {
-                RecvTimeoutError::Timeout => SegmentError(format!("no mask within {:?}", self.max_mask_age)).into(),
+                RecvTimeoutError::Timeout => SegmentError::Timeout(self.max_mask_age).into(),
                 RecvTimeoutError::Disconnected => lost(),
             })
         });
@@ -200,7 +200,7 @@ impl OverlayStage {
             }
             Err(NoMask::NotReady) => self.show(&frame, entry, &self.not_ready()),
             Err(NoMask::Failed(problem)) => {
-                self.show(&frame, entry, &DrawnOverlay::stale(None, "NO MASK".into(), problem.0))
+                self.show(&frame, entry, &DrawnOverlay::stale(None, "NO MASK".into(), problem.to_string()))
             }
         }
     }

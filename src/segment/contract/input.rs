@@ -1,17 +1,19 @@
-//! The model's input: which tensor it is, its size, and how pixels go in.
+//! The input of a model: its tensor, its size, and how pixels are converted.
 
 use half::f16;
 use ort::value::TensorElementType;
 
-use super::tensor::TensorSpec;
+use super::{InputError, InputProblem, TensorSpec};
 use crate::segment::manifest::{ChannelOrder, Layout, ManifestInput};
 use crate::segment::normalisation::{NormalisationTable, half_table, table};
 
-/// The model's input.
+/// The input of a model.
 #[derive(Clone, Debug)]
 pub struct InputSpec {
     pub name: String,
+    /// In pixels.
     pub width: usize,
+    /// In pixels.
     pub height: usize,
     /// Whether several frames fit in one run.
     pub dynamic_batch: bool,
@@ -20,19 +22,19 @@ pub struct InputSpec {
     pub pixels: InputPixels,
 }
 
-/// How the value of a pixel goes in; tables hold the result for each byte, a table for each channel in the model's order.
+/// How the byte of a pixel is converted. Tables hold the result for each byte, `[3][256]`, in the channel order of the model.
 #[derive(Clone, Debug)]
 pub enum InputPixels {
-    /// uint8; normalisation is inside of the graph.
+    /// uint8; the graph normalises.
     Bytes,
-    /// float32, normalised by the manifest.
+    /// float32, normalised as in the manifest.
     Single(NormalisationTable<f32>),
-    /// float16, normalised by the manifest.
+    /// float16, normalised as in the manifest.
     Half(NormalisationTable<f16>),
 }
 
 impl InputPixels {
-    /// `self` with the normalisation of another manifest; bytes stay bytes.
+    /// `self` with the normalisation of another manifest; bytes are not normalised.
     pub(in crate::segment) fn normalised_by(&self, manifest: &ManifestInput) -> InputPixels {
         match self {
             InputPixels::Bytes => InputPixels::Bytes,
@@ -43,7 +45,7 @@ impl InputPixels {
 }
 
 impl InputSpec {
-    /// In one line, for people.
+    /// Type, layout, channel order and normalisation, in one line.
     pub fn describe(&self) -> String {
         let order = match self.order {
             ChannelOrder::Rgb => "RGB",
@@ -51,7 +53,7 @@ impl InputSpec {
         };
         let layout = self.layout.name();
         match self.pixels {
-            InputPixels::Bytes => format!("uint8 {layout} {order}, normalised inside"),
+            InputPixels::Bytes => format!("uint8 {layout} {order}, normalised by the graph"),
             InputPixels::Single(_) => format!("float32 {layout} {order}, normalised by its manifest"),
             InputPixels::Half(_) => format!("float16 {layout} {order}, normalised by its manifest"),
         }
@@ -61,73 +63,53 @@ impl InputSpec {
 /// Reads the input `tensor` with `[input]` of a manifest.
 ///
 /// # Errors
-/// What keeps pictures from going in, and what to write into the manifest.
-pub(super) fn read(tensor: &TensorSpec, manifest: Option<&ManifestInput>) -> Result<InputSpec, String> {
-    let shape = &tensor.shape;
-    let described = || format!("its input {} is {} {shape:?}", tensor.name, tensor.element);
-    let &[batch, a, b, c] = shape.as_slice() else {
-        return Err(format!("{}: a picture batch has four dimensions", described()));
-    };
+/// Why frames cannot be fed to it, and what to write into the manifest.
+pub(super) fn read(tensor: &TensorSpec, manifest: Option<&ManifestInput>) -> Result<InputSpec, InputError> {
+    read_input(tensor, manifest).map_err(|problem| InputError { tensor: tensor.clone(), problem })
+}
+
+fn read_input(tensor: &TensorSpec, manifest: Option<&ManifestInput>) -> Result<InputSpec, InputProblem> {
+    let &[batch, a, b, c] = tensor.shape.as_slice() else { return Err(InputProblem::Dimensions) };
     let dynamic_batch = batch < 0;
     if batch > 1 {
-        return Err(format!(
-            "{}: a fixed batch of {batch} cannot be fed by live video; export it with a free or single batch",
-            described()
-        ));
+        return Err(InputProblem::FixedBatch(batch));
     }
     let layout = match manifest.and_then(|manifest| manifest.layout) {
         Some(layout) => layout,
         None => match (a == 3, c == 3) {
-            (true, true) => {
-                return Err(format!(
-                    "{}: either 3 may be the colours; write layout = \"nchw\" or \"nhwc\" into [input] of a manifest",
-                    described()
-                ));
-            }
+            (true, true) => return Err(InputProblem::AmbiguousLayout),
             (false, true) => Layout::Nhwc,
             (true, false) => Layout::Nchw,
-            // The usual order of models in bytes is Maskcast's own, and of others that of PyTorch.
+            // Byte inputs usually have the order of Maskcast's own models, others that of PyTorch.
             (false, false) if tensor.element == TensorElementType::Uint8 => Layout::Nhwc,
             (false, false) => Layout::Nchw,
         },
     };
     let (channels, height, width) = if layout == Layout::Nchw { (a, b, c) } else { (c, a, b) };
     if channels != 3 && channels >= 0 {
-        return Err(format!("{}: three colour channels were expected (layout {})", described(), layout.name()));
+        return Err(InputProblem::Channels(layout));
     }
     let manifest_size = manifest.and_then(|manifest| manifest.size);
-    let side = |fixed: i64, given: Option<usize>, which: &str| match (usize::try_from(fixed), given) {
-        (Ok(fixed), Some(given)) if fixed != given => {
-            Err(format!("{}: the manifest's input.size says {which} {given}", described()))
-        }
-        (Ok(0), _) => Err(format!("{}: an empty picture", described())),
-        (Ok(fixed), _) => Ok(fixed),
+    let length = |declared: i64, given: Option<usize>, side: &'static str| match (usize::try_from(declared), given) {
+        (Ok(declared), Some(given)) if declared != given => Err(InputProblem::Size { side, given }),
+        (Ok(0), _) => Err(InputProblem::Empty),
+        (Ok(declared), _) => Ok(declared),
         (Err(_), Some(given)) => Ok(given),
-        (Err(_), None) => Err(format!("{}: its {which} is free, so a manifest must give input.size", described())),
+        (Err(_), None) => Err(InputProblem::NoSize(side)),
     };
-    let width = side(width, manifest_size.map(|size| size[0]), "width")?;
-    let height = side(height, manifest_size.map(|size| size[1]), "height")?;
-    let needed = || {
-        manifest.ok_or_else(|| {
-            format!("{}: a float model needs a manifest with [input] that gives mean and std", described())
-        })
-    };
+    let width = length(width, manifest_size.map(|size| size[0]), "width")?;
+    let height = length(height, manifest_size.map(|size| size[1]), "height")?;
     let pixels = match tensor.element {
         TensorElementType::Uint8 => {
             let plain = ManifestInput::default();
             if manifest.is_some_and(|manifest| (manifest.mean, manifest.std) != (plain.mean, plain.std)) {
-                return Err(format!(
-                    "{}: bytes go in as they are; leave mean and std out of the manifest",
-                    described()
-                ));
+                return Err(InputProblem::NormalisedBytes);
             }
             InputPixels::Bytes
         }
-        TensorElementType::Float32 => InputPixels::Single(table(needed()?)),
-        TensorElementType::Float16 => InputPixels::Half(half_table(needed()?)),
-        other => {
-            return Err(format!("{}: {other} input is not supported, only uint8, float16 and float32", described()));
-        }
+        TensorElementType::Float32 => InputPixels::Single(table(manifest.ok_or(InputProblem::NoManifest)?)),
+        TensorElementType::Float16 => InputPixels::Half(half_table(manifest.ok_or(InputProblem::NoManifest)?)),
+        _ => return Err(InputProblem::Element),
     };
     let order = manifest.map_or(ChannelOrder::Rgb, |manifest| manifest.order);
     Ok(InputSpec { name: tensor.name.clone(), width, height, dynamic_batch, layout, order, pixels })
@@ -143,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_contract_and_foreign_inputs() {
+    fn reads_inputs_of_own_and_foreign_models() {
         let bytes = read(&tensor(Uint8, &[-1, 288, 512, 3]), None).unwrap();
         assert_eq!((bytes.width, bytes.height, bytes.dynamic_batch), (512, 288, true));
         let manifest =
@@ -159,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_of_the_manifest_decides_where_the_shape_does_not() {
+    fn the_layout_of_the_manifest_decides_for_ambiguous_shapes() {
         let manifest = |layout, size| ManifestInput { layout, size, ..ManifestInput::default() };
         for (element, shape, layout, size, expected) in [
             (Float32, [1, 3, 32, 48], None, None, Layout::Nchw),
@@ -176,26 +158,27 @@ mod tests {
             assert_eq!(input.layout, expected, "{element} {shape:?} {layout:?}");
         }
         let error = read(&tensor(Float32, &[1, 3, 32, 3]), Some(&manifest(None, None))).unwrap_err();
-        assert!(error.contains("layout = \"nchw\""), "{error}");
+        assert_eq!(error.problem, InputProblem::AmbiguousLayout);
     }
 
     #[test]
-    fn refuses_inputs_with_a_reason() {
+    fn rejects_inputs_that_frames_cannot_be_fed_to() {
         let manifest = || Some(ManifestInput { size: Some([320, 240]), ..ManifestInput::default() });
         let normalised = || Some(ManifestInput { mean: [0.5; 3], ..ManifestInput::default() });
-        for (element, shape, manifest, reason) in [
-            (Float32, vec![1, 3, 4, 4], None, "manifest"),
-            (Float16, vec![1, 3, 4, 4], None, "manifest"),
-            (Float32, vec![1, 3, -1, 4], Some(ManifestInput::default()), "input.size"),
-            (Float32, vec![1, 3, 240, 300], manifest(), "300"),
-            (Float32, vec![1, 1, 240, 320], manifest(), "three colour channels"),
-            (Float32, vec![4, 3, 240, 320], manifest(), "batch of 4"),
-            (Int64, vec![1, 3, 240, 320], manifest(), "not supported"),
-            (Uint8, vec![3, 240, 320], None, "four dimensions"),
-            (Uint8, vec![1, 240, 320, 3], normalised(), "leave mean and std out"),
+        for (element, shape, manifest, problem) in [
+            (Float32, vec![1, 3, 4, 4], None, InputProblem::NoManifest),
+            (Float16, vec![1, 3, 4, 4], None, InputProblem::NoManifest),
+            (Float32, vec![1, 3, -1, 4], Some(ManifestInput::default()), InputProblem::NoSize("height")),
+            (Float32, vec![1, 3, 240, 300], manifest(), InputProblem::Size { side: "width", given: 320 }),
+            (Float32, vec![1, 1, 240, 320], manifest(), InputProblem::Channels(Layout::Nchw)),
+            (Float32, vec![4, 3, 240, 320], manifest(), InputProblem::FixedBatch(4)),
+            (Int64, vec![1, 3, 240, 320], manifest(), InputProblem::Element),
+            (Uint8, vec![3, 240, 320], None, InputProblem::Dimensions),
+            (Uint8, vec![1, 240, 320, 3], normalised(), InputProblem::NormalisedBytes),
         ] {
-            let error = read(&tensor(element, &shape), manifest.as_ref()).unwrap_err();
-            assert!(error.contains(reason), "{error}");
+            let tensor = tensor(element, &shape);
+            let error = read(&tensor, manifest.as_ref()).unwrap_err();
+            assert_eq!(error, InputError { tensor, problem });
         }
     }
 }

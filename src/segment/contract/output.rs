@@ -1,37 +1,37 @@
-//! The model's output: which tensor it is, where its axes are, and what its values mean.
+//! The output of a model: its tensor, its axes, and the meaning of its values.
 //!
-//! A shape in the file may leave sides free, so it is read twice: as the file declares it, and as it comes out of the first
-//! run, which also shows whether one value a pixel is a probability or a logit.
+//! A declared shape may have free dimensions, so an output is read twice: as the file declares it, and as the first run
+//! returns it. That run also shows whether one value a pixel is a probability or a logit.
 
 use ort::value::TensorElementType;
 
-use super::tensor::TensorSpec;
+use super::{OutputError, OutputProblem, TensorSpec};
 use crate::frame::Label;
 use crate::segment::manifest::{Activation, Layout, ManifestOutput};
 
-/// The model's output.
+/// The output of a model that the mask is read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputSpec {
     pub name: String,
     pub element: TensorElementType,
     pub axes: Axes,
     pub meaning: OutputMeaning,
-    /// Why this one, where there are several that a mask could be read from.
-    pub chosen: Option<String>,
+    /// Why this output was chosen, when a mask could be read from several.
+    pub choice_reason: Option<String>,
 }
 
-/// Where the axes of an output are.
+/// The axes of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Axes {
-    /// Whether the first axis counts pictures.
+    /// Whether the first axis is the batch.
     pub batch: bool,
     pub channel: Channel,
 }
 
-/// Where the axis of the classes is.
+/// The position of the class axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// There is none: one value a pixel, `[h, w]`.
+    /// No class axis: one value a pixel, `[h, w]`.
     None,
     /// `[C, h, w]`
     First,
@@ -39,45 +39,45 @@ pub enum Channel {
     Last,
 }
 
-/// What the values of an output mean.
+/// The meaning of the values of an output.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OutputMeaning {
-    /// The index of a pixel's class.
+    /// The class index of a pixel.
     Index,
-    /// A logit or probability for each class: the largest wins.
+    /// A logit or probability for each class; a pixel has the class with the largest.
     Scores,
-    /// One value a pixel, for the second of two classes.
+    /// One value a pixel, the logit or probability of the second of two classes.
     Binary(Binary),
 }
 
-/// The second class is where the value is above the threshold.
+/// Pixels whose value is above the threshold have the second class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binary {
-    /// In the output's own scale.
+    /// On the scale of the output.
     pub threshold: f32,
-    /// What the values were taken for, and why; for people.
-    pub taken_for: String,
+    /// How the values are interpreted, and why: `probabilities (the network ends in Sigmoid)`.
+    pub interpretation: String,
 }
 
-/// What values of an output were seen in a run.
+/// Statistics of the values of an output in a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {
     pub low: f32,
     pub high: f32,
     /// Whether all values are whole numbers.
     pub whole: bool,
-    /// Share of values that are not numbers (nan), 0 to 1.
+    /// Share of values that are nan, 0 to 1.
     pub nan: f64,
 }
 
-/// Rounding that a probability may be beyond 0 and 1 by.
+/// How far rounding may put a probability outside of 0 to 1.
 const ROUNDING: f32 = 1e-3;
 
-/// Largest values of a mask whose white is 255.
+/// The largest value of an output that is 0 or 255.
 const BYTES: std::ops::RangeInclusive<f32> = 200.0..=255.5;
 
 impl Range {
-    /// Of all values that are numbers; `None` when there is none.
+    /// Statistics of `values` without nan; `None` when all are nan.
     pub fn of(values: &[f32]) -> Option<Range> {
         let mut numbers = values.iter().copied().filter(|value| !value.is_nan());
         let first = numbers.next()?;
@@ -98,13 +98,13 @@ impl Range {
     }
 }
 
-/// What is known of an output beside its tensor.
+/// What is known of an output in addition to its tensor.
 #[derive(Clone, Copy)]
 pub struct OutputHints<'a> {
     /// Number of labels.
     pub labels: usize,
     pub manifest: &'a ManifestOutput,
-    /// The layout of the input, which the output probably shares.
+    /// The layout of the input. The output probably has the same.
     pub input: Layout,
 }
 
@@ -119,39 +119,33 @@ fn is_float(element: TensorElementType) -> bool {
     matches!(element, Float16 | Float32 | Float64)
 }
 
-fn is_whole(element: TensorElementType) -> bool {
+fn is_integer(element: TensorElementType) -> bool {
     use TensorElementType::{Bool, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
     matches!(element, Bool | Int8 | Int16 | Int32 | Int64 | Uint8 | Uint16 | Uint32 | Uint64)
 }
 
-/// Reads an output by its shape, in which -1 is free. What one float value a pixel means is not known before a run; it is
-/// taken as a logit until [`settle`] is called.
+/// Reads an output by its shape, in which -1 is free. The meaning of one float value a pixel is not known before a run; it
+/// is taken as a logit until [`interpret`] is called.
 ///
 /// # Errors
-/// Why no mask can be read from it.
-pub(in crate::segment) fn read(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<OutputSpec, String> {
-    let described = || format!("its output {} is {} {:?}", tensor.name, tensor.element, tensor.shape);
-    if !is_float(tensor.element) && !is_whole(tensor.element) {
-        return Err(format!("{}: only whole numbers, bool, float16, float32 and float64 can be read", described()));
-    }
-    let labels = hints.labels;
-    let axes = read_axes(tensor, hints).map_err(|problem| format!("{}{problem}", described()))?;
-    let meaning = match axes.channel {
-        Channel::First | Channel::Last if is_single(tensor, axes) => single(tensor.element, hints),
-        Channel::First | Channel::Last => Ok(OutputMeaning::Scores),
-        Channel::None => single(tensor.element, hints),
-    };
-    let meaning = meaning.map_err(|problem| format!("{}: {problem}", described()))?;
-    if meaning == OutputMeaning::Scores && hints.manifest.threshold.is_some() {
-        return Err(format!(
-            "output.threshold: {} with a value for each of {labels} labels: the largest wins; leave the threshold out",
-            described()
-        ));
-    }
-    Ok(OutputSpec { name: tensor.name.clone(), element: tensor.element, axes, meaning, chosen: None })
+/// Why no mask can be read from the output.
+pub(in crate::segment) fn read(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<OutputSpec, OutputError> {
+    read_output(tensor, hints).map_err(|problem| OutputError { output: tensor.to_string(), problem })
 }
 
-/// Whether the axis of the classes has one entry.
+fn read_output(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<OutputSpec, OutputProblem> {
+    if !is_float(tensor.element) && !is_integer(tensor.element) {
+        return Err(OutputProblem::Element);
+    }
+    let axes = read_axes(tensor, hints)?;
+    let meaning = if is_single(tensor, axes) { single(tensor.element, hints)? } else { OutputMeaning::Scores };
+    if meaning == OutputMeaning::Scores && hints.manifest.threshold.is_some() {
+        return Err(OutputProblem::ThresholdOfScores(hints.labels));
+    }
+    Ok(OutputSpec { name: tensor.name.clone(), element: tensor.element, axes, meaning, choice_reason: None })
+}
+
+/// Whether the class axis has the size 1.
 fn is_single(tensor: &TensorSpec, axes: Axes) -> bool {
     let first = usize::from(axes.batch);
     match axes.channel {
@@ -161,12 +155,12 @@ fn is_single(tensor: &TensorSpec, axes: Axes) -> bool {
     }
 }
 
-fn read_axes(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<Axes, String> {
+fn read_axes(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<Axes, OutputProblem> {
     let labels = hints.labels as i64;
     let float = is_float(tensor.element);
     let by_layout = |layout| if layout == Layout::Nchw { Channel::First } else { Channel::Last };
-    // The axis of the classes, when the three axes behind the batch are `a`, `b` and `c`.
-    let of_three = |a: i64, c: i64| match (a, c) {
+    // The class axis, when the three axes after the batch are `a`, `b` and `c`.
+    let class_axis = |a: i64, c: i64| match (a, c) {
         (1, 1) => Some(by_layout(hints.layout())),
         (1, _) => Some(Channel::First),
         (_, 1) => Some(Channel::Last),
@@ -179,117 +173,108 @@ fn read_axes(tensor: &TensorSpec, hints: OutputHints<'_>) -> Result<Axes, String
         _ => None,
     };
     match *tensor.shape.as_slice() {
-        [_, a, _, c] => match of_three(a, c) {
+        [_, a, _, c] => match class_axis(a, c) {
             Some(channel) => Ok(Axes { batch: true, channel }),
-            None => Err(format!(", but {labels} labels are given")),
+            None => Err(OutputProblem::LabelCount(hints.labels)),
         },
-        // Scores of one picture without a batch, or one value a pixel.
+        // Scores of one image without a batch axis, or one value a pixel.
         [a, _, c] if float && a == labels && a > 1 => {
-            Ok(Axes { batch: false, channel: of_three(a, c).unwrap_or(Channel::First) })
+            Ok(Axes { batch: false, channel: class_axis(a, c).unwrap_or(Channel::First) })
         }
         [a, _, c] if float && c == labels && a > 1 => Ok(Axes { batch: false, channel: Channel::Last }),
         [_, _, 1] => Ok(Axes { batch: false, channel: Channel::Last }),
         [_, _, _] => Ok(Axes { batch: true, channel: Channel::None }),
         [_, _] => Ok(Axes { batch: false, channel: Channel::None }),
-        _ => Err(": neither class indices [N, h, w] nor scores [N, C, h, w] nor one value a pixel [N, 1, h, w]".into()),
+        _ => Err(OutputProblem::Dimensions),
     }
 }
 
 /// The meaning of one value a pixel.
-fn single(element: TensorElementType, hints: OutputHints<'_>) -> Result<OutputMeaning, String> {
+fn single(element: TensorElementType, hints: OutputHints<'_>) -> Result<OutputMeaning, OutputProblem> {
     let OutputHints { labels, manifest, .. } = hints;
     if manifest.activation == Some(Activation::Softmax) {
-        return Err("it has one value a pixel, where activation = \"softmax\" needs one for each class; write \"sigmoid\" or \"none\"".into());
+        return Err(OutputProblem::SoftmaxOfOneValue);
     }
     if element == TensorElementType::Bool && labels != 2 {
-        return Err(format!(
-            "bool tells two classes apart, but {labels} labels are given; give the background and the class"
-        ));
+        return Err(OutputProblem::NotBinary(labels));
     }
     let thresholded = manifest.threshold.is_some() || manifest.activation == Some(Activation::Sigmoid);
-    if element == TensorElementType::Bool || (is_whole(element) && !thresholded) {
+    if element == TensorElementType::Bool || (is_integer(element) && !thresholded) {
         return Ok(OutputMeaning::Index);
     }
     if labels == 2 {
-        let taken_for = "logits".into();
-        return Ok(OutputMeaning::Binary(Binary { threshold: manifest.threshold.unwrap_or(0.0), taken_for }));
+        let interpretation = "logits".into();
+        return Ok(OutputMeaning::Binary(Binary { threshold: manifest.threshold.unwrap_or(0.0), interpretation }));
     }
     if thresholded {
-        return Err(format!(
-            "output.threshold and activation = \"sigmoid\" are for two labels, but {labels} are given"
-        ));
+        return Err(OutputProblem::ThresholdLabels(labels));
     }
     // Class indices in floats; the first run shows whether they are.
     Ok(OutputMeaning::Index)
 }
 
-/// Settles what the values mean, by those of a run (`range`) and the sigmoid that the graph ends in. Gives a warning where
-/// something is strange.
+/// Determines the meaning of the values from those of a run (`range`; `None` when all are nan) and from the sigmoid that the
+/// graph ends in. Returns a warning about unexpected values.
 ///
 /// # Errors
 /// Values that contradict the labels or the manifest.
-pub(in crate::segment) fn settle(
+pub(in crate::segment) fn interpret(
     output: &mut OutputSpec,
     hints: OutputHints<'_>,
     sigmoid: Option<&str>,
     range: Option<Range>,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, OutputError> {
     let OutputHints { labels, manifest, .. } = hints;
     let name = &output.name;
-    let Some(range) = range else {
-        return Err(format!("no value of its output {name} is a number (nan); export the model again"));
-    };
+    let error = |problem| OutputError { output: name.clone(), problem };
+    let Some(range) = range else { return Err(error(OutputProblem::OnlyNan)) };
     if output.meaning == OutputMeaning::Index && is_float(output.element) && !range.whole {
-        return Err(format!(
-            "its output {name} has one value a pixel, which tells two classes apart, but {labels} labels are given; give the background and the class"
-        ));
+        return Err(error(OutputProblem::NotBinary(labels)));
     }
-    let mut concern = (range.nan > 0.0).then(|| {
+    let mut warning = (range.nan > 0.0).then(|| {
         let share = range.nan * 100.0;
-        format!("on a test picture {share:.1} % of the values of its output {name} are not numbers (nan); export the model again")
+        format!("on a test image, {share:.1} % of the values of its output {name} are not numbers (nan); export the model again")
     });
-    let OutputMeaning::Binary(binary) = &mut output.meaning else { return Ok(concern) };
-    let seen = format!("values from {} to {} on a test picture", range.low, range.high);
+    let OutputMeaning::Binary(binary) = &mut output.meaning else { return Ok(warning) };
+    let observed = format!("values from {} to {} on a test image", range.low, range.high);
     let probability = match sigmoid {
         Some(op) => Some(format!("the network ends in {op}")),
-        None => range.is_probability().then(|| seen.clone()),
+        None => range.is_probability().then(|| observed.clone()),
     };
     if let (Some(why), Some(threshold)) = (&probability, manifest.threshold)
         && (threshold <= 0.0 || threshold >= 1.0)
     {
-        return Err(format!(
-            "output.threshold: {threshold} is beyond its output {name}, which has probabilities ({why}); write one between 0 and 1"
-        ));
+        return Err(error(OutputProblem::ThresholdNotAProbability { threshold, reason: why.clone() }));
     }
     *binary = match (probability, manifest.activation) {
         (Some(why), _) => {
-            Binary { threshold: manifest.threshold.unwrap_or(0.5), taken_for: format!("probabilities ({why})") }
+            Binary { threshold: manifest.threshold.unwrap_or(0.5), interpretation: format!("probabilities ({why})") }
         }
         (None, Some(Activation::Sigmoid)) => {
             let share = manifest.threshold.unwrap_or(0.5);
             Binary {
                 threshold: (share / (1.0 - share)).ln(),
-                taken_for: format!("logits, {seen}; sigmoid is applied by the manifest"),
+                interpretation: format!("logits, {observed}; sigmoid is applied by the manifest"),
             }
         }
-        // A mask for the eye: nothing else has such values.
+        // Only a mask that is meant to be viewed has such values.
         (None, _) if manifest.threshold.is_none() && range.low >= 0.0 && BYTES.contains(&range.high) => {
-            Binary { threshold: 127.5, taken_for: format!("probabilities times 255 ({seen})") }
+            Binary { threshold: 127.5, interpretation: format!("probabilities times 255 ({observed})") }
         }
         (None, _) => {
             if manifest.threshold.is_none() && range.low >= 0.0 {
-                concern = Some(format!(
-                    "its output {name} has {seen}: none is below 0, the threshold of logits, so all pixels become one class; write threshold into [output] of its manifest"
+                warning = Some(format!(
+                    "its output {name} has {observed}: none is below 0, the threshold of logits, so all pixels become one class; write threshold into [output] of its manifest"
                 ));
             }
-            Binary { threshold: manifest.threshold.unwrap_or(0.0), taken_for: format!("logits ({seen})") }
+            Binary { threshold: manifest.threshold.unwrap_or(0.0), interpretation: format!("logits ({observed})") }
         }
     };
-    Ok(concern)
+    Ok(warning)
 }
 
 impl OutputSpec {
-    /// In one line, for people.
+    /// Type, axes and meaning, in one line.
     pub fn describe(&self, labels: &[Label]) -> String {
         let element = self.element;
         match &self.meaning {
@@ -300,8 +285,8 @@ impl OutputSpec {
             }
             OutputMeaning::Binary(binary) => {
                 let name = labels.get(1).map_or("", |label| &label.name);
-                let Binary { threshold, taken_for } = binary;
-                format!("{element} one value a pixel, {taken_for}: {name:?} where it is above {threshold}")
+                let Binary { threshold, interpretation } = binary;
+                format!("{element} one value a pixel, {interpretation}: {name:?} where it is above {threshold}")
             }
         }
     }

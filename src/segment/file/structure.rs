@@ -1,18 +1,17 @@
-//! The nodes of an ONNX file and the names of its weight files, read without its weights.
+//! Reads the nodes of an ONNX file and the names of its weight files, without its weights.
 //!
-//! The file is walked field by field (onnx/onnx.proto, IR version 9; the wire format of protocol buffers), and tensors are
-//! skipped by their lengths: a model of gigabytes costs some reads for each node, and a file that is none ends at the first
-//! length or key that cannot be. Decoders like `prost` want the whole message in memory and take any length of a name.
+//! The file is read field by field (onnx/onnx.proto, IR version 9; the wire format of protocol buffers), and tensors are
+//! skipped by their lengths: a model of gigabytes costs some reads for each node, and another file fails at its first
+//! invalid length or key. Decoders such as `prost` need the whole message in memory and accept names of any length.
 
-use std::fmt;
 use std::io::{BufReader, Read, Seek};
 
-/// What a model computes, as far as this service looks at it.
+/// The nodes of a model and the names of its weight files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Structure {
     /// The nodes of the main graph, in the order of the file.
     pub nodes: Vec<Operation>,
-    /// Names of weight files, relative to the model's folder, each once.
+    /// Names of weight files, relative to the folder of the model, without duplicates.
     pub external: Vec<String>,
 }
 
@@ -25,22 +24,48 @@ pub struct Operation {
     pub outputs: Vec<String>,
 }
 
-/// Why a file is not an ONNX model.
-#[derive(Debug, PartialEq, Eq)]
+/// Why a file is not a complete ONNX model, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("byte {at}: {problem}")]
 pub struct ModelFileDamage {
-    /// Byte of the file.
-    at: u64,
-    problem: String,
+    /// Offset in the file in bytes.
+    pub at: u64,
+    pub problem: DamageProblem,
 }
 
-impl fmt::Display for ModelFileDamage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "byte {}: {}", self.at, self.problem)
-    }
+/// What is wrong with a part of the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DamageProblem {
+    /// The message of the operating system.
+    #[error("{0}")]
+    Read(String),
+    #[error("a number is cut off")]
+    NumberCutOff,
+    #[error("a number is too long")]
+    NumberTooLong,
+    #[error("{0} is not a field number")]
+    FieldNumber(u64),
+    #[error("{0} is not a field type")]
+    FieldType(u64),
+    /// `message` is `model`, `graph` or `node`.
+    #[error("field {field} of a {message} has another type")]
+    UnexpectedType { field: u64, message: &'static str },
+    #[error("field {field} has {length} bytes, and only {left} follow")]
+    Length { field: u64, length: u64, left: u64 },
+    #[error("a name of {0} bytes, or more names than a network has")]
+    Name(u64),
+    #[error("a name is not UTF-8")]
+    NameNotText,
+    #[error("its graphs are nested too deeply")]
+    TooDeep,
+    #[error("the file ends without a graph")]
+    NoGraph,
+    #[error("its graph has no nodes")]
+    NoNodes,
 }
 
-/// Operators that change shape, type or size of what they get, and not which values are large.
-const PASSING: [&str; 13] = [
+/// Operators that change shape, type or size of their input, and not which values are large.
+const PASS_THROUGH: [&str; 13] = [
     "Identity",
     "Transpose",
     "Reshape",
@@ -60,13 +85,13 @@ const PASSING: [&str; 13] = [
 const SIGMOIDS: [&str; 3] = ["Sigmoid", "HardSigmoid", "QLinearSigmoid"];
 
 impl Structure {
-    /// The operator that makes the values of `output`, without those behind it that only reorder, resize or convert.
+    /// The operator that computes the values of `output`; operators after it that only reorder, resize or convert are skipped.
     pub fn last_operator(&self, output: &str) -> Option<&str> {
         let mut name = output;
-        // Each step leads to an earlier node in a graph that is none in a circle.
+        // Each step leads to an earlier node, unless the graph has a cycle.
         for _ in 0..=self.nodes.len() {
             let node = self.nodes.iter().find(|node| node.outputs.iter().any(|output| output == name))?;
-            if !PASSING.contains(&node.op.as_str()) {
+            if !PASS_THROUGH.contains(&node.op.as_str()) {
                 return Some(&node.op);
             }
             name = node.inputs.first()?;
@@ -74,25 +99,25 @@ impl Structure {
         None
     }
 
-    /// The sigmoid that `output` ends in, by its operator's name.
+    /// The name of the sigmoid operator that `output` ends in.
     pub fn final_sigmoid(&self, output: &str) -> Option<&str> {
         self.last_operator(output).filter(|op| SIGMOIDS.contains(op))
     }
 }
 
-/// Bytes of a name, at most.
-const LONGEST_NAME: u64 = 64 << 10;
+/// Longest name in bytes.
+const MAX_NAME_BYTES: u64 = 64 << 10;
 
-/// Names that are kept, at most; each costs memory, and the largest networks have some ten thousand.
-const MOST_NAMES: usize = 1 << 20;
+/// Largest number of names, which limits the memory for them. The largest networks have about ten thousand.
+const MAX_NAMES: usize = 1 << 20;
 
-/// Graphs inside of nodes inside of graphs, at most.
-const DEEPEST: usize = 16;
+/// Largest depth of graphs in nodes of graphs.
+const MAX_DEPTH: usize = 16;
 
 /// Reads the structure of the `length` bytes of `source`.
 ///
 /// # Errors
-/// The first byte that an ONNX model cannot have there, or what it lacks.
+/// The offset of the first invalid byte, or the part that the model lacks.
 pub fn read<R: Read + Seek>(source: R, length: u64) -> Result<Structure, ModelFileDamage> {
     let mut walk = FieldWalk { source: BufReader::new(source), at: 0, names: 0, found: Structure::default() };
     let mut has_graph = false;
@@ -105,26 +130,26 @@ pub fn read<R: Read + Seek>(source: R, length: u64) -> Result<Structure, ModelFi
                 has_graph = true;
             }
             (1 | 5 | 7, _) | (2 | 3 | 4 | 6 | 8 | 14 | 20 | 25, FieldValue::Number) => {
-                return Err(walk.damage(format!("field {field} of a model has another type")));
+                return Err(walk.damage(DamageProblem::UnexpectedType { field, message: "model" }));
             }
             (_, FieldValue::Part(end)) => walk.skip_to(end)?,
             (_, FieldValue::Number) => {}
         }
     }
     if !has_graph {
-        return Err(walk.damage("the file ends without a graph"));
+        return Err(walk.damage(DamageProblem::NoGraph));
     }
     if walk.found.nodes.is_empty() {
-        return Err(walk.damage("its graph has no nodes"));
+        return Err(walk.damage(DamageProblem::NoNodes));
     }
     Ok(walk.found)
 }
 
-/// A field's value.
+/// The value of a field.
 enum FieldValue {
-    /// A number, which was read.
+    /// A number. It was read.
     Number,
-    /// Bytes up to this one of the file, which have not been read.
+    /// Bytes that end before this offset. They have not been read.
     Part(u64),
 }
 
@@ -136,8 +161,8 @@ struct FieldWalk<R> {
 }
 
 impl<R: Read + Seek> FieldWalk<R> {
-    fn damage(&self, problem: impl Into<String>) -> ModelFileDamage {
-        ModelFileDamage { at: self.at, problem: problem.into() }
+    fn damage(&self, problem: DamageProblem) -> ModelFileDamage {
+        ModelFileDamage { at: self.at, problem }
     }
 
     /// A variable-length number that ends before `end`.
@@ -145,22 +170,22 @@ impl<R: Read + Seek> FieldWalk<R> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             if self.at >= end {
-                return Err(self.damage("a number is cut off"));
+                return Err(self.damage(DamageProblem::NumberCutOff));
             }
             let mut byte = [0];
-            self.source.read_exact(&mut byte).map_err(|error| self.damage(error.to_string()))?;
+            self.source.read_exact(&mut byte).map_err(|error| self.damage(DamageProblem::Read(error.to_string())))?;
             self.at += 1;
             number |= u64::from(byte[0] & 0x7f) << shift;
             if byte[0] < 0x80 {
                 return Ok(number);
             }
         }
-        Err(self.damage("a number is too long"))
+        Err(self.damage(DamageProblem::NumberTooLong))
     }
 
     fn skip_to(&mut self, end: u64) -> Result<(), ModelFileDamage> {
         let bytes = i64::try_from(end - self.at).unwrap_or(i64::MAX);
-        self.source.seek_relative(bytes).map_err(|error| self.damage(error.to_string()))?;
+        self.source.seek_relative(bytes).map_err(|error| self.damage(DamageProblem::Read(error.to_string())))?;
         self.at = end;
         Ok(())
     }
@@ -173,9 +198,9 @@ impl<R: Read + Seek> FieldWalk<R> {
         let start = self.at;
         let key = self.number(end)?;
         let (field, wire) = (key >> 3, key & 7);
-        let wrong = |problem: String| ModelFileDamage { at: start, problem };
+        let damage = |problem| ModelFileDamage { at: start, problem };
         if field == 0 || field >= 1 << 29 {
-            return Err(wrong(format!("{field} is not a field number")));
+            return Err(damage(DamageProblem::FieldNumber(field)));
         }
         let length = match wire {
             0 => {
@@ -185,10 +210,10 @@ impl<R: Read + Seek> FieldWalk<R> {
             1 => 8,
             2 => self.number(end)?,
             5 => 4,
-            other => return Err(wrong(format!("{other} is not a field type"))),
+            other => return Err(damage(DamageProblem::FieldType(other))),
         };
         if length > end - self.at {
-            return Err(wrong(format!("field {field} has {length} bytes, and only {} follow", end - self.at)));
+            return Err(damage(DamageProblem::Length { field, length, left: end - self.at }));
         }
         let part = self.at + length;
         if wire == 2 {
@@ -201,19 +226,19 @@ impl<R: Read + Seek> FieldWalk<R> {
     fn name(&mut self, end: u64) -> Result<String, ModelFileDamage> {
         let length = end - self.at;
         self.names += 1;
-        if length > LONGEST_NAME || self.names > MOST_NAMES {
-            return Err(self.damage(format!("a name of {length} bytes, or more names than a network has")));
+        if length > MAX_NAME_BYTES || self.names > MAX_NAMES {
+            return Err(self.damage(DamageProblem::Name(length)));
         }
         let mut bytes = vec![0; length as usize];
-        self.source.read_exact(&mut bytes).map_err(|error| self.damage(error.to_string()))?;
+        self.source.read_exact(&mut bytes).map_err(|error| self.damage(DamageProblem::Read(error.to_string())))?;
         self.at = end;
-        String::from_utf8(bytes).map_err(|_| self.damage("a name is not text"))
+        String::from_utf8(bytes).map_err(|_| self.damage(DamageProblem::NameNotText))
     }
 
-    /// GraphProto. `depth` counts the graphs around it; only the nodes of the outermost are kept.
+    /// GraphProto. `depth` counts the graphs around it; only the nodes of the outermost graph are kept.
     fn graph(&mut self, end: u64, depth: usize) -> Result<(), ModelFileDamage> {
-        if depth > DEEPEST {
-            return Err(self.damage("its graphs are nested too deeply"));
+        if depth > MAX_DEPTH {
+            return Err(self.damage(DamageProblem::TooDeep));
         }
         while let Some((field, value)) = self.field(end)? {
             match (field, value) {
@@ -236,7 +261,7 @@ impl<R: Read + Seek> FieldWalk<R> {
                     }
                 }
                 (1 | 2 | 5 | 10..=15, FieldValue::Number) => {
-                    return Err(self.damage(format!("field {field} of a graph has another type")));
+                    return Err(self.damage(DamageProblem::UnexpectedType { field, message: "graph" }));
                 }
                 (_, FieldValue::Part(end)) => self.skip_to(end)?,
                 _ => {}
@@ -255,7 +280,7 @@ impl<R: Read + Seek> FieldWalk<R> {
                 (4, FieldValue::Part(end)) => node.op = self.name(end)?,
                 (5, FieldValue::Part(end)) => self.attribute(end, depth)?,
                 (1..=7, FieldValue::Number) => {
-                    return Err(self.damage(format!("field {field} of a node has another type")));
+                    return Err(self.damage(DamageProblem::UnexpectedType { field, message: "node" }));
                 }
                 (_, FieldValue::Part(end)) => self.skip_to(end)?,
                 _ => {}
@@ -264,7 +289,7 @@ impl<R: Read + Seek> FieldWalk<R> {
         Ok(node)
     }
 
-    /// AttributeProto: tensors and graphs in it may have weights.
+    /// AttributeProto: its tensors and graphs may have weights.
     fn attribute(&mut self, end: u64, depth: usize) -> Result<(), ModelFileDamage> {
         while let Some((field, value)) = self.field(end)? {
             match (field, value) {
@@ -277,7 +302,7 @@ impl<R: Read + Seek> FieldWalk<R> {
         Ok(())
     }
 
-    /// TensorProto: keeps the name of the file that has its data.
+    /// TensorProto: keeps the name of the file with its data.
     fn tensor(&mut self, end: u64) -> Result<(), ModelFileDamage> {
         while let Some((field, value)) = self.field(end)? {
             match (field, value) {

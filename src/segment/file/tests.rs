@@ -1,9 +1,9 @@
 use std::io::{Seek, SeekFrom, Write};
 
-use super::structure::Operation;
+use super::structure::{DamageProblem, Operation};
 use super::*;
 
-/// A field of a protocol buffer with bytes in it.
+/// A field of a protocol buffer with these bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     let mut length = bytes.len();
@@ -20,7 +20,7 @@ fn node(op: &str, input: &str, output: &str) -> Vec<u8> {
     field(1, &[field(1, input.as_bytes()), field(2, output.as_bytes()), field(4, op.as_bytes())].concat())
 }
 
-/// A tensor whose data are in another file.
+/// A tensor with its data in another file.
 fn tensor_in(file: &str) -> Vec<u8> {
     field(13, &[field(1, b"location"), field(2, file.as_bytes())].concat())
 }
@@ -37,16 +37,24 @@ fn written(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-fn problem(bytes: &[u8]) -> String {
+fn problem(bytes: &[u8]) -> ModelFileProblem {
     let (_folder, path) = written(bytes);
-    let error = read(&path).unwrap_err().0;
-    assert!(error.contains("net.onnx: ") && error.lines().count() == 1, "{error}");
-    error
+    let problem = read(&path).unwrap_err();
+    assert_eq!(problem.to_string().lines().count(), 1, "{problem}");
+    problem
+}
+
+#[track_caller]
+fn damage(bytes: &[u8]) -> DamageProblem {
+    match problem(bytes) {
+        ModelFileProblem::Damaged(damage) => damage.problem,
+        other => panic!("{other}"),
+    }
 }
 
 #[test]
-fn nodes_and_weight_files_are_found_and_weights_skipped() {
-    // Raw data that would be no protocol buffer.
+fn reads_nodes_and_weight_files_and_skips_weights() {
+    // Raw data that is not a protocol buffer.
     let weights = field(5, &field(9, &[0xff; 100_000]));
     let inner = field(7, &[]);
     let constant = field(1, &[field(4, b"Constant"), field(5, &field(5, &tensor_in("b.data")))].concat());
@@ -60,8 +68,8 @@ fn nodes_and_weight_files_are_found_and_weights_skipped() {
         node("Transpose", "b", "mask"),
     ]);
     let (folder, path) = written(&bytes);
-    let file = read(&path).unwrap_err().0;
-    assert!(file.contains("a.data") && file.contains("put that file beside the model"), "{file}");
+    let problem = read(&path).unwrap_err();
+    assert!(matches!(&problem, ModelFileProblem::Weights { path, .. } if path.ends_with("a.data")), "{problem}");
     for name in ["a.data", "b.data"] {
         std::fs::write(folder.path().join(name), name).unwrap();
     }
@@ -79,7 +87,7 @@ fn nodes_and_weight_files_are_found_and_weights_skipped() {
 }
 
 #[test]
-fn a_graph_in_a_circle_has_an_end() {
+fn last_operator_ends_in_a_cyclic_graph() {
     let operation = |input: &str, output: &str| Operation {
         op: "Identity".into(),
         inputs: vec![input.into()],
@@ -90,25 +98,25 @@ fn a_graph_in_a_circle_has_an_end() {
 }
 
 #[test]
-fn damage_is_found_without_reading_on() {
+fn finds_damage_in_truncated_and_foreign_files() {
     let whole = model(&[node("Conv", "image", "mask")]);
     for length in 1..whole.len() {
-        assert!(!problem(&whole[..length]).is_empty(), "{length}");
+        damage(&whole[..length]);
     }
-    assert!(problem(&[&whole[..], &[0; 64]].concat()).contains("0 is not a field number"));
-    assert!(problem(&model(&[])).contains("no nodes"));
-    assert!(problem(&[0x08, 9]).contains("without a graph"));
-    assert!(problem(b"this is no model at all, but long enough").contains("not a complete ONNX model"));
-    // A graph in a graph in a graph …
+    assert_eq!(damage(&[&whole[..], &[0; 64]].concat()), DamageProblem::FieldNumber(0));
+    assert_eq!(damage(&model(&[])), DamageProblem::NoNodes);
+    assert_eq!(damage(&[0x08, 9]), DamageProblem::NoGraph);
+    damage(b"this is not a model, but it is long enough");
+    // Nested graphs.
     let mut graph = node("Conv", "a", "b");
     for _ in 0..40 {
         graph = field(1, &field(5, &field(6, &graph)));
     }
-    assert!(problem(&model(&[graph])).contains("nested too deeply"));
+    assert_eq!(damage(&model(&[graph])), DamageProblem::TooDeep);
 }
 
 #[test]
-fn files_of_other_formats_are_named() {
+fn names_the_format_of_foreign_files() {
     let tar = [&[0; 257][..], b"ustar\0"].concat();
     for (bytes, what) in [
         (&b"PK\x03\x04archive/data.pkl"[..], "torch.onnx.export"),
@@ -121,13 +129,13 @@ fn files_of_other_formats_are_named() {
         (b"\x20\0\0\0\0\0\0\0{\"a\":{}}", "safetensors"),
         (tar.as_slice(), "tar archive"),
     ] {
-        let error = problem(bytes);
-        assert!(error.contains("it is not an ONNX model but") && error.contains(what), "{error}");
+        let problem = problem(bytes);
+        assert!(matches!(problem, ModelFileProblem::Foreign(text) if text.contains(what)), "{problem}");
     }
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn rejects_folders_pipes_devices_and_sockets_without_blocking() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.onnx");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -135,26 +143,35 @@ fn what_is_no_regular_file_is_refused_at_once() {
     std::fs::write(&empty, "").unwrap();
     let socket = folder.path().join("socket.onnx");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    for (path, what) in [
-        (folder.path(), "a folder"),
-        (&pipe, "a named pipe"),
-        (Path::new("/dev/zero"), "a device"),
-        (&socket, "a socket"),
-        (&empty, "the file is empty"),
-        (&folder.path().join("gone.onnx"), "No such file"),
+    for (path, expected) in [
+        (folder.path(), FileKind::Folder),
+        (&pipe, FileKind::Pipe),
+        (Path::new("/dev/zero"), FileKind::Device),
+        (&socket, FileKind::Socket),
     ] {
-        let error = read(path).unwrap_err().0;
-        assert!(error.contains(&path.display().to_string()) && error.contains(what), "{error}");
+        let problem = read(path).unwrap_err();
+        assert!(matches!(problem, ModelFileProblem::Kind(kind) if kind == expected), "{problem}");
         assert_eq!(external_of(path), [""; 0].map(PathBuf::from));
     }
-    // A weight file is waited for no more than the model.
+    assert!(matches!(read(&empty), Err(ModelFileProblem::Empty)));
+    let missing = folder.path().join("missing.onnx");
+    let problem = read(&missing).unwrap_err();
+    assert!(
+        matches!(&problem, ModelFileProblem::Io(error) if error.kind() == std::io::ErrorKind::NotFound),
+        "{problem}"
+    );
+    for path in [&empty, &missing] {
+        assert_eq!(external_of(path), [""; 0].map(PathBuf::from));
+    }
+    // Neither does a weight file block.
     let (other, path) = written(&model(&[node("Conv", "a", "b"), field(5, &tensor_in("w"))]));
     rustix::fs::mknodat(rustix::fs::CWD, other.path().join("w"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    let error = read(&path).unwrap_err().0;
-    assert!(error.contains("a named pipe"), "{error}");
+    let problem = read(&path).unwrap_err();
+    let ModelFileProblem::Weights { problem, .. } = problem else { panic!("{problem}") };
+    assert!(matches!(*problem, ModelFileProblem::Kind(FileKind::Pipe)), "{problem}");
 }
 
-/// The most memory that the process has had, in kB.
+/// The largest amount of memory that the process has had, in kB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -162,10 +179,10 @@ fn peak() -> u64 {
 }
 
 #[test]
-fn gigabytes_of_something_else_are_not_read() {
+fn large_files_that_are_not_models_are_not_read_into_memory() {
     let folder = tempfile::tempdir().unwrap();
     let start = model(&[node("Conv", "image", "mask")]);
-    // Nothing at all, a model with something behind it, and a model whose name is a gigabyte long.
+    // Zeros, a model with zeros after it, and a model with a name of a gigabyte.
     let long_name = [vec![
         0x3a, 0x80, 0x80, 0x80, 0x80, 0x04, 0x0a, 0xf0, 0xff, 0xff, 0xff, 0x03, 0x0a, 0xe0, 0xff, 0xff, 0xff, 0x03,
     ]]
@@ -177,18 +194,18 @@ fn gigabytes_of_something_else_are_not_read() {
         file.seek(SeekFrom::Start(0)).unwrap();
         file.write_all(start).unwrap();
         let before = peak();
-        let error = read(&path).unwrap_err().0;
-        assert!(error.contains("not a complete ONNX model"), "{error}");
+        let problem = read(&path).unwrap_err();
+        assert!(matches!(problem, ModelFileProblem::Damaged(_)), "{problem}");
         assert!(peak() - before < 500_000, "{n}: {} kB more", peak() - before);
     }
-    // Sparse, so that nothing is on the disk.
+    // Sparse, so that it needs no space on the disk.
     let large = folder.path().join("large.onnx");
     File::create(&large).unwrap().set_len(3 << 30).unwrap();
-    assert!(read(&large).unwrap_err().0.contains("more than an ONNX file can have"));
+    assert!(matches!(read(&large), Err(ModelFileProblem::TooLarge(bytes)) if bytes == 3 << 30));
 }
 
 #[test]
-fn a_bare_name_lies_in_the_current_folder() {
+fn a_path_without_a_folder_is_in_the_current_folder() {
     for (path, folder) in [("net.onnx", "."), ("./net.onnx", "."), ("a/net.onnx", "a"), ("/net.onnx", "/"), ("", ".")] {
         assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
     }

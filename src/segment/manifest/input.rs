@@ -2,23 +2,23 @@
 
 use serde::Deserialize;
 
-/// `[input]`: what a float model wants to see.
+/// `[input]`: how the bytes of an image become the input of a float model.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestInput {
-    /// `[width, height]`; may be left out when the model's own shape is fixed.
+    /// `[width, height]` in pixels; optional when the shape of the model is fixed.
     pub size: Option<[usize; 2]>,
-    /// Order of the axes; found from the model's shape when left out.
+    /// Order of the axes; detected from the shape of the model when not set.
     pub layout: Option<Layout>,
     #[serde(default)]
     pub order: ChannelOrder,
-    /// Value of white before `mean` and `std` are applied: 1 (as torchvision does) or 255.
+    /// Value of white before `mean` and `std` are applied: 1 (as in torchvision) or 255.
     #[serde(default = "one")]
     pub white: f32,
-    /// Subtracted, a channel each, in the model's channel order.
+    /// Subtracted from each channel, in the channel order of the model.
     #[serde(default)]
     pub mean: [f32; 3],
-    /// Divided by, a channel each.
+    /// Divisor of each channel, in the channel order of the model.
     #[serde(default = "ones")]
     pub std: [f32; 3],
 }
@@ -37,7 +37,7 @@ fn ones() -> [f32; 3] {
     [1.0; 3]
 }
 
-/// Order of a tensor's axes.
+/// Order of the axes of a tensor.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
@@ -48,7 +48,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// As manifests name it.
+    /// The name in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Layout::Nchw => "nchw",

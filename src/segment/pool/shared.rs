@@ -1,24 +1,24 @@
-//! What the pool and its workers share.
+//! State that the pool and its workers share.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::lane::InferenceQueue;
+use super::inference_queue::InferenceQueue;
 use crate::segment::{SegmentError, Segmenter};
 
-/// Makes a worker's segmenter; called again after a failure.
+/// Creates the segmenter of a worker. Called again after a failure.
 pub type Factory = dyn Fn() -> Result<Box<dyn Segmenter>, SegmentError> + Send + Sync;
 
-/// What all workers share, whatever their model.
+/// State of all workers, of the current and of the previous model.
 #[derive(Default)]
 pub(super) struct SharedPool {
-    pub lanes: Mutex<Vec<Arc<InferenceQueue>>>,
+    pub queues: Mutex<Vec<Arc<InferenceQueue>>>,
     pub stats: Arc<PoolStats>,
-    pub notice: Arc<ModelBanner>,
+    pub banner: Arc<ModelBanner>,
 }
 
-/// What viewers are to know of the model while it is not as it should be, and for how long it has been so.
+/// The message for viewers while the model is loaded or built, with the time since then.
 #[derive(Debug, Default)]
 pub struct ModelBanner(Mutex<Option<(&'static str, Instant)>>);
 
@@ -31,7 +31,7 @@ impl ModelBanner {
         *lock(&self.0) = None;
     }
 
-    /// `LOADING MODEL 0:03`
+    /// The text with minutes and seconds: `LOADING MODEL 0:03`.
     pub fn get(&self) -> Option<String> {
         let (text, since) = (*lock(&self.0))?;
         let seconds = since.elapsed().as_secs();
@@ -47,7 +47,7 @@ pub struct PoolStats {
     pub failures: AtomicU64,
 }
 
-/// What a worker is doing, and since when; for [`super::Pool::stuck`].
+/// The activity of a worker and its start, for [`super::Pool::stuck`]. `None` while the worker waits for frames.
 #[derive(Debug, Default)]
 pub(super) struct WorkerTask(pub(super) Mutex<Option<(WorkerActivity, Instant)>>);
 
@@ -55,20 +55,20 @@ pub(super) struct WorkerTask(pub(super) Mutex<Option<(WorkerActivity, Instant)>>
 pub(super) enum WorkerActivity {
     /// Runs the model on a batch.
     Running,
-    /// Makes a segmenter.
-    Making,
+    /// Creates a segmenter.
+    Preparing,
 }
 
 impl WorkerTask {
-    /// Does `work`, which is what the worker is seen to do until it returns or panics.
-    pub(super) fn during<T>(&self, doing: WorkerActivity, work: impl FnOnce() -> T) -> T {
+    /// Calls `work` and reports `activity` until it returns or panics.
+    pub(super) fn during<T>(&self, activity: WorkerActivity, work: impl FnOnce() -> T) -> T {
         struct ClearTaskOnDrop<'a>(&'a WorkerTask);
         impl Drop for ClearTaskOnDrop<'_> {
             fn drop(&mut self) {
                 *lock(&self.0.0) = None;
             }
         }
-        *lock(&self.0) = Some((doing, Instant::now()));
+        *lock(&self.0) = Some((activity, Instant::now()));
         let _clear = ClearTaskOnDrop(self);
         work()
     }

@@ -25,7 +25,7 @@ fn request(status: &Status, seq: u64) -> Request {
     Request { frame, entry: Some(status.ledger.open()) }
 }
 
-/// Does to each batch what its function says.
+/// Calls a function with each batch.
 struct ScriptedSegmenter<F>(F);
 
 impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for ScriptedSegmenter<F> {
@@ -48,75 +48,80 @@ impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Script
     }
 }
 
-/// A lane whose frames each wait for their mask, and both its ends.
-fn matched_lane(
+/// Whether creating a segmenter panicked with `expected`.
+fn is_preparation_panic(error: &SegmentError, expected: &str) -> bool {
+    matches!(error, SegmentError::PreparationPanic(text) if text == expected)
+}
+
+/// A queue with `show = "matched"`, the sender of its requests and the receiver of its overlay.
+fn matched_queue(
     requests: usize,
     room: usize,
     when_full: WhenFull,
 ) -> (Arc<Status>, queue::Sender<Request>, InferenceQueue, Receiver<Matched>) {
     let status = Arc::new(Status::new("test"));
     let (sender, waiting) = queue(requests, when_full);
-    let (promises, overlay) = queue(room, when_full);
-    let lane = InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(promises));
-    (status, sender, lane, overlay)
+    let (frames, overlay) = queue(room, when_full);
+    let inference_queue = InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(frames));
+    (status, sender, inference_queue, overlay)
 }
 
 #[test]
-fn a_lane_without_room_is_passed_over_and_ready_again_when_there_is_some() {
-    let (status, requests, lane, overlay) = matched_lane(3, 1, WhenFull::Block);
-    let lane = Arc::new(lane);
+fn a_queue_without_room_in_its_overlay_is_skipped_until_there_is_room() {
+    let (status, requests, inference_queue, overlay) = matched_queue(3, 1, WhenFull::Block);
+    let inference_queue = Arc::new(inference_queue);
     (0..3).for_each(|seq| assert!(requests.send(request(&status, seq)).is_ok()));
-    let TakenJob::Job(first) = take(&lane) else { panic!("the first frame waits") };
-    // The overlay's queue is full now, of a frame in this worker's batch.
-    assert!(matches!(take(&lane), TakenJob::Nothing), "the worker continues with the batch that it has");
+    let TakenJob::Job(first) = take(&inference_queue) else { panic!("the first frame waits") };
+    // The queue of the overlay is full now, with a frame of the batch of this worker.
+    assert!(matches!(take(&inference_queue), TakenJob::Nothing), "the worker continues with the batch that it has");
     let mut select = Select::new();
-    lane.wait_in(&mut select);
-    assert!(select.try_ready().is_err(), "requests wait, and there is no room");
+    inference_queue.register_in(&mut select);
+    assert!(select.try_ready().is_err(), "requests wait, and the overlay has no room");
     deliver(*first, Err(NoMask::NotReady));
     drop(overlay.recv_timeout(DEADLINE).unwrap());
     let mut select = Select::new();
-    lane.wait_in(&mut select);
+    inference_queue.register_in(&mut select);
     assert!(select.try_ready().is_ok());
-    assert!(matches!(take(&lane), TakenJob::Job(_)));
+    assert!(matches!(take(&inference_queue), TakenJob::Job(_)));
 }
 
-/// A file at full speed whose output takes nothing, beside a live stream, with one worker for both.
+/// A file at full speed whose output is blocked, and a live stream, with one worker for both.
 #[test]
-fn a_file_with_a_slow_output_does_not_keep_the_worker_from_live_streams() {
+fn a_file_with_a_blocked_output_does_not_block_live_streams() {
     let factory = || Ok(Box::new(ScriptedSegmenter(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
     let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
-    let (file, frames, lane, slow) = matched_lane(4, 2, WhenFull::Block);
-    pool.add(lane);
-    // Two fill the overlay's queue, and then the lane's own is filled: so the worker has tried.
+    let (file, frames, file_queue, slow) = matched_queue(4, 2, WhenFull::Block);
+    pool.add(file_queue);
+    // Two frames fill the queue of the overlay and four the inference queue, so the worker has tried to take more.
     (0..6).for_each(|seq| assert!(frames.send(request(&file, seq)).is_ok()));
-    let (live, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
-    pool.add(lane);
+    let (live, requests, live_queue, shown) = matched_queue(1, 2, WhenFull::DropOldest);
+    pool.add(live_queue);
     for seq in 0..20 {
         assert!(requests.send(request(&live, seq)).is_ok());
-        let promised = shown.recv_timeout(DEADLINE).expect("the live stream's frame is taken");
-        assert_eq!(promised.mask.recv_timeout(DEADLINE).expect("a mask").unwrap().seq, seq);
+        let matched = shown.recv_timeout(DEADLINE).expect("the live stream's frame is taken");
+        assert_eq!(matched.mask.recv_timeout(DEADLINE).expect("a mask").unwrap().seq, seq);
     }
-    // The file has lost nothing, and continues in order as soon as its output does.
+    // No frame of the file is lost; it continues in order when its output does.
     for seq in 0..6 {
-        let promised = slow.recv_timeout(DEADLINE).unwrap();
-        assert_eq!(promised.mask.recv_timeout(DEADLINE).unwrap().unwrap().seq, seq);
+        let matched = slow.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(matched.mask.recv_timeout(DEADLINE).unwrap().unwrap().seq, seq);
     }
 }
 
-/// As when a file's output fails: the overlay ends with its queue full, and the source waits for room in the lane. A queue
-/// without a receiver counts as full, and as ready to be sent to: the workers would turn for ever, the source would wait.
+/// When the output of a file fails, the overlay ends with its queue full, and the source waits for room in the inference queue.
+/// A channel without a receiver counts as full and as ready: workers that wait for it would loop and the source would block.
 #[test]
-fn a_lane_whose_overlay_has_ended_closes() {
+fn a_queue_whose_overlay_has_ended_is_closed() {
     let factory = || Ok(Box::new(ScriptedSegmenter(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
     let pool = Pool::start(2, 1, Box::new(factory)).unwrap();
-    let (status, requests, lane, overlay) = matched_lane(2, 2, WhenFull::Block);
-    pool.add(lane);
+    let (status, requests, inference_queue, overlay) = matched_queue(2, 2, WhenFull::Block);
+    pool.add(inference_queue);
     (0..4).for_each(|seq| assert!(requests.send(request(&status, seq)).is_ok()));
     let (waits, waiting) = bounded(1);
     let (closed, outcome) = bounded(1);
     let source = Arc::clone(&status);
     std::thread::spawn(move || {
-        // Frames that the workers take out of the lane make room for a few more; only a closed lane refuses one.
+        // Frames that the workers take make room for a few more; only a closed queue refuses a frame.
         let refused = (4..).any(|seq| {
             let sent = requests.send_blocking(request(&source, seq), Duration::from_millis(1), || {
                 let _ = waits.try_send(());
@@ -127,13 +132,13 @@ fn a_lane_whose_overlay_has_ended_closes() {
     });
     waiting.recv_timeout(DEADLINE).expect("the source waits for room");
     drop(overlay);
-    let failed = outcome.recv_timeout(DEADLINE).expect("the closed lane refuses a frame");
+    let failed = outcome.recv_timeout(DEADLINE).expect("the closed queue refuses a frame");
     assert!(failed);
-    assert!(lock(&pool.shared.lanes).is_empty(), "no worker is occupied by it");
+    assert!(lock(&pool.shared.queues).is_empty(), "the workers have dropped it");
 }
 
 #[test]
-fn a_worker_survives_a_factory_that_panics() {
+fn a_worker_continues_after_a_panic_of_the_factory() {
     let made = AtomicUsize::new(0);
     let factory = move || {
         let attempt = made.fetch_add(1, Ordering::SeqCst);
@@ -145,35 +150,39 @@ fn a_worker_survives_a_factory_that_panics() {
         })) as Box<dyn Segmenter>)
     };
     let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
-    let (status, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
-    pool.add(lane);
+    let (status, requests, inference_queue, shown) = matched_queue(1, 2, WhenFull::DropOldest);
+    pool.add(inference_queue);
     let answer = |seq| {
         assert!(requests.send(request(&status, seq)).is_ok());
-        let promised = shown.recv_timeout(DEADLINE).expect("the worker takes the frame");
-        let mask = promised.mask.recv_timeout(DEADLINE).expect("the worker answers");
-        mask.map(|mask| mask.seq).map_err(|error| error.to_string())
+        let matched = shown.recv_timeout(DEADLINE).expect("the worker takes the frame");
+        let mask = matched.mask.recv_timeout(DEADLINE).expect("the worker answers");
+        mask.map(|mask| mask.seq)
     };
-    assert_eq!(answer(0), Err("fails on purpose".into()));
-    assert_eq!(answer(1), Err("preparing the model panicked: the factory panics on purpose".into()));
-    assert_eq!(answer(2), Ok(2));
+    assert!(matches!(answer(0), Err(NoMask::Failed(SegmentError::Other(text))) if text == "fails on purpose"));
+    let panic = answer(1).unwrap_err();
+    assert!(
+        matches!(&panic, NoMask::Failed(error) if is_preparation_panic(error, "the factory panics on purpose")),
+        "{panic}"
+    );
+    assert_eq!(answer(2).unwrap(), 2);
     assert_eq!(pool.stuck(RUN_LIMIT, MAKE_LIMIT), None);
 }
 
 #[test]
-fn a_factory_that_panics_leaves_the_workers_before_in_place() {
+fn a_panic_of_the_factory_leaves_the_old_workers_running() {
     let factory = || Ok(Box::new(ScriptedSegmenter(|_: &[Frame]| Ok(()))) as Box<dyn Segmenter>);
     let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
-    let crew = WorkerSpec { workers: 1, max_batch: 1, factory: Box::new(|| panic!("the library panics on purpose")) };
-    let error = pool.install(crew).unwrap_err().to_string();
-    assert_eq!(error, "preparing the model panicked: the library panics on purpose");
-    let (status, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
-    pool.add(lane);
+    let spec = WorkerSpec { workers: 1, max_batch: 1, factory: Box::new(|| panic!("the library panics on purpose")) };
+    let error = pool.install(spec).unwrap_err();
+    assert!(is_preparation_panic(&error, "the library panics on purpose"), "{error}");
+    let (status, requests, inference_queue, shown) = matched_queue(1, 2, WhenFull::DropOldest);
+    pool.add(inference_queue);
     assert!(requests.send(request(&status, 7)).is_ok());
     assert_eq!(shown.recv_timeout(DEADLINE).unwrap().mask.recv_timeout(DEADLINE).unwrap().unwrap().seq, 7);
 }
 
 #[test]
-fn a_worker_that_does_not_return_is_told() {
+fn stuck_reports_a_worker_that_does_not_return() {
     let (entered, running) = bounded(1);
     let (go, gate) = bounded::<()>(0);
     let factory = move || {
@@ -186,11 +195,11 @@ fn a_worker_that_does_not_return_is_told() {
     };
     let pool = Pool::start(1, 1, Box::new(factory)).unwrap();
     assert_eq!(pool.stuck(Duration::ZERO, Duration::ZERO), None, "a worker that waits for frames is not stuck");
-    let (status, requests, lane, shown) = matched_lane(1, 2, WhenFull::DropOldest);
-    pool.add(lane);
+    let (status, requests, inference_queue, shown) = matched_queue(1, 2, WhenFull::DropOldest);
+    pool.add(inference_queue);
     assert!(requests.send(request(&status, 0)).is_ok());
     running.recv_timeout(DEADLINE).unwrap();
-    let stuck = pool.stuck(Duration::ZERO, MAKE_LIMIT).expect("it is on a batch");
+    let stuck = pool.stuck(Duration::ZERO, MAKE_LIMIT).expect("the worker runs a batch");
     assert!(stuck.starts_with("segmentation worker 0 has been trying to run the model"), "{stuck}");
     assert_eq!(pool.stuck(RUN_LIMIT, MAKE_LIMIT), None);
     drop(go);

@@ -32,7 +32,7 @@ impl Exported {
     pub fn load(path: &Path, classes: &[Label], threads: usize) -> Result<Self, EvaluateError> {
         let config = ModelConfig { providers: vec![Provider::Cpu], ..ModelConfig::with_path(path.to_owned()) };
         let model = Model::load(&config, threads).map_err(|error| EvaluateError::Model(error.to_string()))?;
-        let segmenter = model.segmenter(threads).map_err(|error| EvaluateError::Model(error.0))?;
+        let segmenter = model.segmenter(threads).map_err(|error| EvaluateError::Model(error.to_string()))?;
         let classes = class_map(&model.contract.labels, classes)
             .map_err(|problem| EvaluateError::Model(format!("{}: {problem}", path.display())))?;
         let size = Size::new(model.contract.input.width, model.contract.input.height);
@@ -48,7 +48,7 @@ impl Exported {
         // The first runs allocate.
         for run in 0..runs + 2 {
             let begun = Instant::now();
-            self.segmenter.run_grey().map_err(|error| EvaluateError::Model(error.0))?;
+            self.segmenter.run_grey().map_err(|error| EvaluateError::Model(error.to_string()))?;
             if run >= 2 {
                 times.push(begun.elapsed());
             }
@@ -84,7 +84,7 @@ impl Predictor for Exported {
 
     fn predict(&mut self, picture: &Labelled) -> Result<Prediction, EvaluateError> {
         let (mut mask, (width, height)) =
-            self.segmenter.run_rgb(&picture.rgb, 1).map_err(|error| EvaluateError::Model(error.0))?;
+            self.segmenter.run_rgb(&picture.rgb, 1).map_err(|error| EvaluateError::Model(error.to_string()))?;
         for class in &mut mask {
             // The contract's check at load has seen that the model has no more classes than labels.
             *class = self.classes.get(usize::from(*class)).copied().unwrap_or(*class);

@@ -18,7 +18,7 @@ use prost::Message;
 #[path = "../../common/onnx.rs"]
 mod onnx;
 
-/// Cards are read from files, in memory where the system has such a folder.
+/// Manifests are read from files, in memory where the system has such a folder.
 static FOLDER: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
@@ -64,6 +64,6 @@ fuzz_target!(|text: &str| {
             let config = OverlayConfig { style: Style::Tint, alpha: 0.5, hide: None, legend: true, colors: vec![] };
             assert!(Overlay::new(&config, &contract.labels).is_ok());
         }
-        Err(error) => assert!(!error.0.is_empty() && error.0.contains("model."), "{error}"),
+        Err(error) => assert!(error.to_string().contains("model."), "{error}"),
     }
 });

@@ -16,7 +16,7 @@ fn axes(batch: bool, channel: Channel) -> Axes {
 }
 
 #[test]
-fn reads_where_the_classes_are() {
+fn finds_the_class_axis() {
     for (element, shape, labels, expected, meaning) in [
         (Uint8, &[-1, 288, 512][..], 11, axes(true, Channel::None), OutputMeaning::Index),
         (Int64, &[1, 1, 288, 512], 11, axes(true, Channel::First), OutputMeaning::Index),
@@ -38,7 +38,7 @@ fn reads_where_the_classes_are() {
 }
 
 #[test]
-fn a_layout_decides_where_the_shape_does_not() {
+fn a_layout_decides_for_ambiguous_shapes() {
     let nhwc = ManifestOutput { layout: Some(Layout::Nhwc), ..PLAIN };
     for shape in [[-1, -1, -1, -1], [1, 4, 9, 4]] {
         let channel =
@@ -50,28 +50,29 @@ fn a_layout_decides_where_the_shape_does_not() {
 }
 
 #[test]
-fn refuses_outputs_with_a_reason() {
+fn rejects_outputs_that_a_mask_cannot_be_read_from() {
     let softmax = ManifestOutput { activation: Some(Activation::Softmax), ..PLAIN };
     let threshold = ManifestOutput { threshold: Some(0.5), ..PLAIN };
-    for (element, shape, labels, manifest, reason) in [
-        (Float32, &[1, 19, 80, 80][..], 11, &PLAIN, "11 labels"),
-        (Float32, &[1, 1000], 11, &softmax, "softmax"),
-        (Float32, &[1, 1, 80, 80], 2, &softmax, "softmax"),
-        (Float32, &[5], 11, &PLAIN, "neither class indices"),
-        (Bool, &[1, 1, 80, 80], 11, &PLAIN, "two classes"),
-        (Text, &[1, 80, 80], 11, &PLAIN, "only whole numbers"),
-        (Float32, &[1, 11, 80, 80], 11, &threshold, "leave the threshold out"),
-        (Float32, &[1, 1, 80, 80], 11, &threshold, "two labels"),
+    for (element, shape, labels, manifest, problem) in [
+        (Float32, &[1, 19, 80, 80][..], 11, &PLAIN, OutputProblem::LabelCount(11)),
+        (Float32, &[1, 1000], 11, &softmax, OutputProblem::SoftmaxOfOneValue),
+        (Float32, &[1, 1, 80, 80], 2, &softmax, OutputProblem::SoftmaxOfOneValue),
+        (Float32, &[5], 11, &PLAIN, OutputProblem::Dimensions),
+        (Bool, &[1, 1, 80, 80], 11, &PLAIN, OutputProblem::NotBinary(11)),
+        (Text, &[1, 80, 80], 11, &PLAIN, OutputProblem::Element),
+        (Float32, &[1, 11, 80, 80], 11, &threshold, OutputProblem::ThresholdOfScores(11)),
+        (Float32, &[1, 1, 80, 80], 11, &threshold, OutputProblem::ThresholdLabels(11)),
     ] {
-        let error = read(&tensor(element, shape), hints(labels, manifest)).unwrap_err();
-        assert!(error.contains(reason), "{error}");
+        let tensor = tensor(element, shape);
+        let error = read(&tensor, hints(labels, manifest)).unwrap_err();
+        assert_eq!(error, OutputError { output: tensor.to_string(), problem });
     }
 }
 
-/// The threshold that is settled for one float value a pixel.
-fn threshold(manifest: &ManifestOutput, sigmoid: Option<&str>, low: f32, high: f32) -> Result<f32, String> {
+/// The threshold for one float value a pixel after a run with these values.
+fn threshold(manifest: &ManifestOutput, sigmoid: Option<&str>, low: f32, high: f32) -> Result<f32, OutputError> {
     let mut output = read(&tensor(Float32, &[1, 1, 8, 8]), hints(2, manifest)).unwrap();
-    settle(&mut output, hints(2, manifest), sigmoid, Some(Range { low, high, whole: false, nan: 0.0 }))?;
+    interpret(&mut output, hints(2, manifest), sigmoid, Some(Range { low, high, whole: false, nan: 0.0 }))?;
     let OutputMeaning::Binary(binary) = output.meaning else { panic!("one value a pixel is binary") };
     Ok(binary.threshold)
 }
@@ -100,19 +101,20 @@ fn one_value_a_pixel_is_a_probability_or_a_logit() {
         assert!((found - expected).abs() < 1e-6, "{manifest:?} {ends_in:?} {low}..{high}: {found}");
     }
     let error = threshold(&manifest(None, Some(128.0)), Some("Sigmoid"), 0.0, 1.0).unwrap_err();
-    assert!(error.contains("output.threshold: 128") && error.contains("between 0 and 1"), "{error}");
+    let reason = "the network ends in Sigmoid".into();
+    assert_eq!(error.problem, OutputProblem::ThresholdNotAProbability { threshold: 128.0, reason });
 }
 
 #[test]
-fn strange_values_give_a_warning() {
-    let concern = |range| {
+fn unexpected_values_give_a_warning() {
+    let warning = |range| {
         let mut output = read(&tensor(Float32, &[1, 1, 8, 8]), hints(2, &PLAIN)).unwrap();
-        settle(&mut output, hints(2, &PLAIN), None, Some(range)).unwrap()
+        interpret(&mut output, hints(2, &PLAIN), None, Some(range)).unwrap()
     };
     let logits = Range { low: -2.0, high: 3.0, whole: false, nan: 0.0 };
-    assert_eq!(concern(logits), None);
-    assert!(concern(Range { low: 0.0, high: 9.0, ..logits }).unwrap().contains("write threshold"));
-    assert!(concern(Range { nan: 0.25, ..logits }).unwrap().contains("25.0 %"));
+    assert_eq!(warning(logits), None);
+    assert!(warning(Range { low: 0.0, high: 9.0, ..logits }).unwrap().contains("write threshold"));
+    assert!(warning(Range { nan: 0.25, ..logits }).unwrap().contains("25.0 %"));
 }
 
 #[test]
@@ -120,15 +122,15 @@ fn class_indices_in_floats_must_be_whole() {
     let mut output = read(&tensor(Float32, &[1, 8, 8]), hints(4, &PLAIN)).unwrap();
     assert_eq!(output.meaning, OutputMeaning::Index);
     let range = |whole| Some(Range { low: 0.0, high: 3.0, whole, nan: 0.0 });
-    assert_eq!(settle(&mut output, hints(4, &PLAIN), None, range(true)), Ok(None));
-    let error = settle(&mut output, hints(4, &PLAIN), None, range(false)).unwrap_err();
-    assert!(error.contains("one value a pixel") && error.contains("4 labels"), "{error}");
-    let error = settle(&mut output, hints(4, &PLAIN), None, None).unwrap_err();
-    assert!(error.contains("nan"), "{error}");
+    assert_eq!(interpret(&mut output, hints(4, &PLAIN), None, range(true)), Ok(None));
+    let error = interpret(&mut output, hints(4, &PLAIN), None, range(false)).unwrap_err();
+    assert_eq!(error.problem, OutputProblem::NotBinary(4));
+    let error = interpret(&mut output, hints(4, &PLAIN), None, None).unwrap_err();
+    assert_eq!(error.problem, OutputProblem::OnlyNan);
 }
 
 #[test]
-fn a_range_leaves_out_what_is_no_number() {
+fn a_range_ignores_nan() {
     assert_eq!(Range::of(&[1.0, f32::NAN, -2.0]), Some(Range { low: -2.0, high: 1.0, whole: true, nan: 1.0 / 3.0 }));
     assert_eq!(Range::of(&[0.5]), Some(Range { low: 0.5, high: 0.5, whole: false, nan: 0.0 }));
     assert_eq!(Range::of(&[f32::NAN]), None);

@@ -250,7 +250,7 @@ fn described(
     model.put("maskcast.version", env!("CARGO_PKG_VERSION"));
     model.put("maskcast.labels", serde_json::Value::Array(labels).to_string());
     model.put("maskcast.train", train.to_string());
-    model.put("maskcast.golden", golden.to_json().map_err(ExportError::Request)?);
+    model.put("maskcast.golden", golden.to_json().map_err(|error| ExportError::Request(error.to_string()))?);
     Ok((model.to_bytes(), mask))
 }
 

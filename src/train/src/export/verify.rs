@@ -21,7 +21,7 @@ pub fn run(bytes: &[u8], pictures: &Tensor) -> Result<Outputs, ExportError> {
     let (n, h, w, c) = pictures.size4().map_err(|error| ExportError::Runtime(error.to_string()))?;
     let shape = [n, h, w, c].map(|side| side as usize);
     let found = Probe::open(bytes).and_then(|mut probe| probe.run(&picture_bytes(pictures), shape));
-    found.map_err(|error| ExportError::Runtime(error.0))
+    found.map_err(|error| ExportError::Runtime(error.to_string()))
 }
 
 /// A tensor's bytes, row by row.

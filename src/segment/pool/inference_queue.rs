@@ -1,0 +1,77 @@
+//! The queue of the frames of one stream that wait for the pool.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Select, Sender};
+
+use crate::base::ledger::LedgerEntry;
+use crate::base::queue;
+use crate::base::status::Status;
+use crate::frame::{Frame, Mask};
+use crate::segment::SegmentError;
+
+/// A frame that waits for a mask.
+pub struct Request {
+    pub frame: Frame,
+    /// With `show = "matched"`: the ledger entry of the frame, which is passed on to the overlay.
+    pub entry: Option<LedgerEntry>,
+}
+
+/// A frame on its way to the overlay, whose mask is being computed.
+pub struct Matched {
+    pub frame: Frame,
+    pub entry: LedgerEntry,
+    /// Receives the mask, or the reason why there is none. Closed without a message when the worker panicked.
+    pub mask: Receiver<Result<Mask, NoMask>>,
+}
+
+/// Why a frame has no mask.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoMask {
+    /// No model is loaded yet.
+    #[error("the model is not loaded yet")]
+    NotReady,
+    #[error(transparent)]
+    Failed(#[from] SegmentError),
+}
+
+/// Where the masks of a queue are sent.
+pub enum InferenceOutput {
+    /// `show = "full-rate"`: the overlay draws the newest mask.
+    Newest(queue::Sender<Mask>),
+    /// `show = "matched"`: frames in order, each with a receiver for its own mask.
+    Matched(queue::Sender<Matched>),
+}
+
+/// The queue of the frames of one stream that wait for the pool.
+pub struct InferenceQueue {
+    pub status: Arc<Status>,
+    pub requests: Receiver<Request>,
+    /// Locked while a request is taken and its frame is sent to the overlay, so that several workers keep frames in order. Not
+    /// locked while a thread waits.
+    output: Mutex<InferenceOutput>,
+    /// The queue of the overlay, when a full queue blocks its sender: workers then wait for room instead of a request.
+    overlay: Option<Sender<Matched>>,
+}
+
+impl InferenceQueue {
+    pub fn new(status: Arc<Status>, requests: Receiver<Request>, output: InferenceOutput) -> Self {
+        let overlay_queue = match &output {
+            InferenceOutput::Matched(overlay) => overlay.blocking_half(),
+            InferenceOutput::Newest(_) => None,
+        };
+        InferenceQueue { status, requests, output: Mutex::new(output), overlay: overlay_queue }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, InferenceOutput> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers the operation that a worker has to wait for before it can take a request.
+    pub(super) fn register_in<'a>(&'a self, select: &mut Select<'a>) {
+        match self.overlay.as_ref().filter(|overlay| overlay.is_full()) {
+            Some(overlay) => select.send(overlay),
+            None => select.recv(&self.requests),
+        };
+    }
+}
