@@ -1,6 +1,6 @@
 //! The data of the pipeline: [`Frame`]s from the source and [`Mask`]s from the model.
 //!
-//! Full-size images stay in the planar YUV that decoders produce and encoders want (I420 or NV12); they are never
+//! Full-size images stay in the planar YUV that decoders produce and encoders accept (I420 or NV12); they are never
 //! converted to RGB. An [`Image`] borrows the planes of such an image from any kind of memory.
 
 use std::fmt;

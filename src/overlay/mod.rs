@@ -1,9 +1,9 @@
 //! Draws class masks, a legend and status texts on full-size images, in their planes.
 //!
 //! ```text
-//! mask ─▶ grid (visible mask cells) ──────────┬─▶ tint: one row of coefficients a cell row ─┬─▶ blend while copying
-//! labels ─▶ palette (coefficients a class) ───┴─▶ contour: lines along class borders ──────┘         │
-//! legend, badge, slate ─▶ canvas (RGB, once) ─▶ bitmap (planes) ─────────────────────────────▶ target
+//! mask ─▶ grid (visible mask cells) ────────┬─▶ tint: one row of coefficients a cell row ─┬─▶ blend while copying
+//! labels ─▶ palette (coefficients a class) ─┴─▶ contour: lines along class borders ───────┘         │
+//! legend, badge, slate ─▶ canvas (RGB, once) ─▶ bitmap (planes) ──────────────────────────────────▶ target
 //! ```
 //!
 //! Frames are never converted to RGB: colours are converted to YUV once, in the palette, and blending is one multiplication
