@@ -49,7 +49,7 @@ pub(super) fn unlabelled_warning(share: f64, highest: ClassId, labels: usize) ->
         "give all classes a label, in the order of the model"
     };
     format!(
-        "{:.1} % of the mask's pixels have class indices {which}, but the {labels} labels of the model end at {}: these pixels are not drawn; {help}",
+        "the mask has class indices without a label: {:.1} % of its pixels have indices {which}, but the {labels} labels of the model end at {}; these pixels are not drawn; {help}",
         share * 100.0,
         labels - 1
     )
