@@ -45,7 +45,7 @@ fn doctor(command: &mut Command) -> Vec<(String, String)> {
 }
 
 #[test]
-fn doctor_and_log_say_which_encoder_works_and_what_was_passed_over() {
+fn doctor_and_log_say_which_encoder_works_and_which_were_skipped() {
     let folder = folder();
     let config = write_config(folder.path(), STREAM);
     let hidden = tempfile::tempdir().unwrap();
@@ -53,7 +53,7 @@ fn doctor_and_log_say_which_encoder_works_and_what_was_passed_over() {
     let found = doctor(hide_plugins(command.args(["doctor", "--json"]).arg(&config), hidden.path(), &[]));
     let [(verdict, text)] = &found[..] else { panic!("{found:?}") };
     assert_eq!(verdict, "ok");
-    assert!(text.starts_with("x264 (x264enc); passed over: nvenc (GStreamer has no nvh264enc here"), "{text}");
+    assert!(text.starts_with("x264 (x264enc); skipped: nvenc (GStreamer has no nvh264enc here"), "{text}");
     assert!(text.contains("vaapi (") && text.contains("v4l2 ("), "{text}");
     // With the plugins and devices of this machine, whichever they are: `doctor` and the log agree.
     let found = doctor(maskcast().args(["doctor", "--json"]).arg(&config));
@@ -65,7 +65,7 @@ fn doctor_and_log_say_which_encoder_works_and_what_was_passed_over() {
     let (_, _, log) = service.terminate();
     let (chosen, _) = text.split_once(';').unwrap_or((text, ""));
     let said = log.lines().filter(|line| line.contains(&format!("H.264 encoder {chosen}\""))).count();
-    assert_eq!((said, log.contains("passed over")), (1, false), "shortly: {log}");
+    assert_eq!((said, log.contains("; skipped: ")), (1, false), "shortly: {log}");
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn without_x264_openh264_takes_its_place() {
     let mut command = maskcast();
     let found = doctor(hide_plugins(command.args(["doctor", "--json"]), folder.path(), &["libgstx264.so"]));
     let [(verdict, text)] = &found[..] else { panic!("{found:?}") };
-    assert!(verdict == "ok" && text.starts_with("openh264 (openh264enc); passed over: nvenc"), "{text}");
-    assert!(text.contains("x264 (GStreamer has no x264enc here: it takes gstreamer1.0-plugins-ugly)"), "{text}");
+    assert!(verdict == "ok" && text.starts_with("openh264 (openh264enc); skipped: nvenc"), "{text}");
+    assert!(text.contains("x264 (GStreamer has no x264enc here: it needs gstreamer1.0-plugins-ugly)"), "{text}");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_configured_encoder_that_does_not_work_is_named_with_its_key() {
             let ended = run(hide_plugins(started.arg(command).arg(&config), folder.path(), &[]));
             assert_eq!(ended.code, Some(1), "{command}: {}", ended.stderr);
             let error = ended.stderr.lines().last().unwrap_or_default();
-            let key = format!("stream[gate].encode.encoder: it does not work on this machine: {encoder}: ");
+            let key = format!("stream[gate].encode.encoder: the encoder does not work on this machine: {encoder}: ");
             assert!(error.contains(&key) && error.contains(what) && error.contains("\"auto\""), "{}", ended.stderr);
         }
         let mut command = maskcast();

@@ -357,7 +357,7 @@ fn frames_that_are_too_small_for_h264_end_in_one_line() {
     for size in small {
         let ended = run(&mut command(path, &format!("{size}.mkv"), "small.mp4"));
         let (code, line) = refused(&ended);
-        let has_size = line.contains(&format!("the picture is {size}; H.264 encoders take no less than 16x16"));
+        let has_size = line.contains(&format!("the frame is {size}; H.264 encoders need at least 16x16"));
         assert!(code == Some(1) && has_size && line.contains("enlarge"), "{size}: {line}");
     }
     assert!(names(path).iter().all(|name| !name.starts_with("small")), "{:?}", names(path));

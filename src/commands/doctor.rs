@@ -140,7 +140,7 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     for choice in choices {
         let finding = match crate::publish::encoder::H264::choose(choice, &[]) {
             Ok(choice) => Finding::good("encoder", choice.to_string()),
-            Err(error) => Finding::bad("encoder", error.message),
+            Err(error) => Finding::bad("encoder", error.to_string()),
         };
         findings.push(finding);
     }

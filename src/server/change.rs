@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::settings::{NewStream, Settings};
 use super::{App, NamedStream, SharedApp, stopped};
 use crate::config::{Edit, Object, SourceHost, SourceUri};
-use crate::publish::encoder::select::try_out;
+use crate::publish::encoder::select::probe_choice;
 use crate::view::ChangeQueueFull;
 use crate::view::request::{Change, ChangeOutcome, ChangeRefusal};
 
@@ -79,7 +79,7 @@ async fn try_encoder(settings: &Object) {
     let Some(encode) = settings.get("encode") else { return };
     let name = encode.get("encoder").and_then(|name| name.as_str()).unwrap_or("auto").to_owned();
     // Fails by a panic only, which the loop will meet as well.
-    let _ = tokio::task::spawn_blocking(move || try_out(&name)).await;
+    let _ = tokio::task::spawn_blocking(move || probe_choice(&name)).await;
 }
 
 /// Add a stream

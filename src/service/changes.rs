@@ -124,7 +124,7 @@ impl Changes {
     fn encoders_are_tried(&mut self, edit: &Edit) -> bool {
         let named = |settings: &Object| {
             let name = settings.get("encode")?.get("encoder")?.as_str()?;
-            Some(H264::choice_of(name))
+            Some(H264::choice_by_name(name))
         };
         let wanted = match edit {
             Edit::Add(settings) => named(settings).or(Some(EncoderChoice::Auto)),
@@ -134,7 +134,7 @@ impl Changes {
         // Errors in the file are reported when the change is to be made.
         let file = config::load(&self.path).map(|config| config.streams).unwrap_or_default();
         let choices: Vec<_> = file.iter().map(|stream| stream.encode.encoder).chain(wanted).collect();
-        if choices.iter().all(|choice| H264::is_tried(*choice)) {
+        if choices.iter().all(|choice| H264::is_probed(*choice)) {
             return true;
         }
         if self.trial.is_none() {

@@ -1,4 +1,4 @@
-//! The elements of an encode, and how long each picture takes in it.
+//! Builds the elements of an encode, and measures how long each frame takes in the encoder.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -18,31 +18,53 @@ use crate::base::status::Status;
 use crate::base::timing::{Stage, Stopwatch};
 use crate::config::EncodeConfig;
 use crate::frame::{Colorimetry, Matrix, VideoInfo};
-use crate::gst::make;
+use crate::gst::{GstError, make};
 use crate::publish::OutputError;
 use crate::publish::range::RangeChange;
 use crate::publish::raw::colorimetry;
 
-/// The profiles that every browser, phone and recorder plays, and that WebRTC is answered with (RFC 7742): plain baseline
-/// only from encoders that do not know the constraint, and keep it all the same.
+/// The profiles that every browser, phone and recorder supports, and that WebRTC requires (RFC 7742, section 6.2). Plain
+/// baseline is for encoders that do not signal the constraint although they keep it.
 const LIVE_PROFILES: [&str; 2] = ["constrained-baseline", "baseline"];
 
-/// The elements of an encode, added to `pipeline` and linked; what comes out is H.264.
+/// The linked elements of an encode in a pipeline; the output is H.264.
 pub struct EncodeChain {
     pub kind: H264,
     pub source: gst_app::AppSrc,
-    /// The chain's last element.
+    /// The last element.
     pub last: gst::Element,
 }
 
-/// The shortest side of a picture that H.264 encoders take: a macroblock. x264enc and openh264enc say nothing of it in
-/// their caps; they fail at the first picture, and the reason that is given is "not negotiated".
-const LEAST_SIDE: usize = 16;
+/// The shortest side of a frame that H.264 encoders accept, in pixels: one macroblock. x264enc and openh264enc do not
+/// declare it in their caps; they fail at the first frame with the reason "not negotiated".
+const MIN_SIDE: usize = 16;
 
-/// Builds the chain for raw pictures with `caps`.
+/// Why the elements of an encode could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    #[error(
+        "the frame is {0}; H.264 encoders need at least {MIN_SIDE}x{MIN_SIDE}: set a larger frame size at the source, or \
+         scale the video up first"
+    )]
+    FrameTooSmall(VideoInfo),
+    /// An element is missing or cannot be linked; the message names the package to install.
+    #[error(transparent)]
+    Gst(#[from] GstError),
+    /// The conversion of the value range does not support this format.
+    #[error(transparent)]
+    Range(OutputError),
+}
+
+impl From<EncodeError> for OutputError {
+    fn from(error: EncodeError) -> Self {
+        OutputError(error.to_string())
+    }
+}
+
+/// Builds the chain for raw frames with `caps`.
 ///
 /// # Errors
-/// Missing elements, with what to install, and a picture that is too small for any encoder.
+/// When an element is missing, or the frame is too small for H.264.
 pub fn build(
     pipeline: &gst::Pipeline,
     caps: &gst::Caps,
@@ -51,25 +73,17 @@ pub fn build(
     config: &EncodeConfig,
     purpose: Purpose,
     status: &Arc<Status>,
-) -> Result<EncodeChain, OutputError> {
-    check_size(info)?;
+) -> Result<EncodeChain, EncodeError> {
+    if info.width.min(info.height) < MIN_SIDE {
+        return Err(EncodeError::FrameTooSmall(*info));
+    }
     let encoder = make(kind.element())?;
     configure(&encoder, kind, info, config, purpose);
     measure(&encoder, status);
     assemble(pipeline, caps, info, kind, encoder, purpose)
 }
 
-fn check_size(info: &VideoInfo) -> Result<(), OutputError> {
-    if info.width.min(info.height) >= LEAST_SIDE {
-        return Ok(());
-    }
-    Err(OutputError(format!(
-        "the picture is {info}; H.264 encoders take no less than {LEAST_SIDE}x{LEAST_SIDE}: set a larger picture at the \
-         source, or enlarge the video first"
-    )))
-}
-
-/// `appsrc ! what the encoder needs before it ! encoder ! capsfilter ! h264parse`
+/// Builds `appsrc ! videocrop? ! conversion? ! encoder ! capsfilter ! h264parse`.
 pub(super) fn assemble(
     pipeline: &gst::Pipeline,
     caps: &gst::Caps,
@@ -77,10 +91,10 @@ pub(super) fn assemble(
     kind: H264,
     encoder: gst::Element,
     purpose: Purpose,
-) -> Result<EncodeChain, OutputError> {
-    let colors = Colors::of(kind, info)?;
+) -> Result<EncodeChain, EncodeError> {
+    let colors = ColorConversion::for_encoder(kind, info)?;
     let source = gst_app::AppSrc::builder()
-        .caps(&colors.entering(caps))
+        .caps(&colors.input_caps(caps))
         .format(gst::Format::Time)
         .is_live(purpose == Purpose::Live)
         .max_buffers(ENCODER_QUEUE)
@@ -88,7 +102,7 @@ pub(super) fn assemble(
         .build();
     let mut elements: Vec<gst::Element> = vec![source.clone().upcast()];
     if !info.width.is_multiple_of(2) || !info.height.is_multiple_of(2) {
-        // 4:2:0 H.264 has even sides only: an odd last row or column is left out.
+        // 4:2:0 H.264 needs even sides: an odd last row or column is cropped.
         let crop = make("videocrop")?;
         crop.set_property("right", (info.width % 2) as i32);
         crop.set_property("bottom", (info.height % 2) as i32);
@@ -106,16 +120,16 @@ pub(super) fn assemble(
     Ok(EncodeChain { kind, source, last: parse })
 }
 
-/// What brings I420 or NV12 into the memory and format that the encoder takes. `videoconvert` hands on what needs no
-/// conversion as it is; from I420 to NV12 it interleaves the chroma planes, at about a tenth of the cost of x264's
-/// fastest encode of the same picture.
-fn conversion(kind: H264) -> Result<Vec<gst::Element>, OutputError> {
+/// The elements that convert I420 or NV12 to the format and memory of the encoder. `videoconvert` passes frames through when
+/// no conversion is needed; from I420 to NV12 it interleaves the chroma planes, which costs about a tenth of x264's fastest
+/// encode of the same frame.
+fn conversion(kind: H264) -> Result<Vec<gst::Element>, GstError> {
     Ok(match kind {
-        // Take both as they are.
+        // Accept both formats.
         H264::X264 | H264::Nvenc => Vec::new(),
-        // VA takes NV12, OpenH264 I420, V4L2 what the device does.
+        // VA accepts NV12, OpenH264 I420; the formats of V4L2 depend on the device.
         H264::VaLowPower | H264::Va | H264::OldVa | H264::V4l2 | H264::OpenH264 => vec![make("videoconvert")?],
-        // Copies into the board's own memory.
+        // Copies into the memory of the board.
         H264::Jetson => {
             let filter = make("capsfilter")?;
             let caps = gst::Caps::builder("video/x-raw").features(["memory:NVMM"]).field("format", "NV12").build();
@@ -125,55 +139,55 @@ fn conversion(kind: H264) -> Result<Vec<gst::Element>, OutputError> {
     })
 }
 
-/// What is done to the colours of pictures before they are encoded.
-enum Colors {
-    /// Nothing: the encoder writes their description into the H.264, or they are as players assume.
-    Keep,
-    /// `videoconvert` changes the matrix, and the range with it.
-    Convert(gst_video::VideoColorimetry),
-    /// The matrix is right, the range is not.
+/// How the colours of a frame are converted before the encoder.
+enum ColorConversion {
+    /// Not at all: the encoder writes the colorimetry into the H.264, or players assume the right one.
+    None,
+    /// `videoconvert` converts the matrix and the value range.
+    Matrix(gst_video::VideoColorimetry),
+    /// Only the value range differs.
     Range(Box<RangeChange>),
 }
 
-impl Colors {
+impl ColorConversion {
     /// # Errors
-    /// When GStreamer does not know a picture of this shape.
-    fn of(kind: H264, info: &VideoInfo) -> Result<Self, OutputError> {
+    /// When the range conversion does not support the frame format.
+    fn for_encoder(kind: H264, info: &VideoInfo) -> Result<Self, EncodeError> {
         match kind {
-            H264::X264 | H264::Nvenc | H264::Jetson => return Ok(Colors::Keep),
-            // They describe no colours, or not all of them; players assume video range and the matrix by the size.
+            H264::X264 | H264::Nvenc | H264::Jetson => return Ok(ColorConversion::None),
+            // They do not write the complete colorimetry. Players then assume video range, and the matrix by the frame size.
             H264::VaLowPower | H264::Va | H264::OldVa | H264::V4l2 | H264::OpenH264 => {}
         }
         let assumed = Colorimetry::new(Matrix::assumed(info.width, info.height), false);
         Ok(if info.color.matrix != assumed.matrix {
-            Colors::Convert(colorimetry(assumed))
+            ColorConversion::Matrix(colorimetry(assumed))
         } else if info.color.full_range {
-            Colors::Range(Box::new(RangeChange::new(*info)?))
+            ColorConversion::Range(Box::new(RangeChange::new(*info).map_err(EncodeError::Range)?))
         } else {
-            Colors::Keep
+            ColorConversion::None
         })
     }
 
-    /// The caps of what enters the chain, of pictures with `caps`.
-    fn entering(&self, caps: &gst::Caps) -> gst::Caps {
-        let mut entering = caps.clone();
-        if let Colors::Range(change) = self {
-            entering.make_mut().set("colorimetry", colorimetry(change.color()).to_string());
+    /// The caps of the frames after the range conversion; `caps` are those before.
+    fn input_caps(&self, caps: &gst::Caps) -> gst::Caps {
+        let mut converted = caps.clone();
+        if let ColorConversion::Range(change) = self {
+            converted.make_mut().set("colorimetry", colorimetry(change.color()).to_string());
         }
-        entering
+        converted
     }
 
-    /// What makes `videoconvert` convert.
-    fn filter(&self) -> Result<Option<gst::Element>, OutputError> {
-        let Colors::Convert(wanted) = self else { return Ok(None) };
+    /// The capsfilter that makes `videoconvert` convert the matrix.
+    fn filter(&self) -> Result<Option<gst::Element>, GstError> {
+        let ColorConversion::Matrix(target) = self else { return Ok(None) };
         let filter = make("capsfilter")?;
-        filter.set_property("caps", gst::Caps::builder("video/x-raw").field("colorimetry", wanted.to_string()).build());
+        filter.set_property("caps", gst::Caps::builder("video/x-raw").field("colorimetry", target.to_string()).build());
         Ok(Some(filter))
     }
 
-    /// Changes pictures as they leave `source`.
+    /// Converts the value range of frames as they leave `source`.
     fn apply(self, source: &gst_app::AppSrc) {
-        let (Colors::Range(change), Some(pad)) = (self, source.static_pad("src")) else { return };
+        let (ColorConversion::Range(change), Some(pad)) = (self, source.static_pad("src")) else { return };
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let Some(gst::PadProbeData::Buffer(buffer)) = &info.data else { return gst::PadProbeReturn::Ok };
             match change.apply(buffer) {
@@ -182,7 +196,11 @@ impl Colors {
                     gst::PadProbeReturn::Ok
                 }
                 Err(error) => {
-                    crate::base::log_dedup::warn("", "publish", &format!("a picture is not encoded: {error}"));
+                    crate::base::log_dedup::warn(
+                        "",
+                        "publish",
+                        &format!("cannot convert a frame, it is dropped: {error}"),
+                    );
                     gst::PadProbeReturn::Drop
                 }
             }
@@ -190,14 +208,14 @@ impl Colors {
     }
 }
 
-/// What the encoder has to give: the one place for profile and level.
+/// The caps of the encoder's output: the only place that sets profile and level.
 fn encoded_caps(kind: H264, info: &VideoInfo, purpose: Purpose) -> gst::Caps {
     let mut caps = gst::Caps::builder("video/x-h264");
     if purpose == Purpose::Live {
         caps = caps.field("profile", gst::List::new(LIVE_PROFILES));
     }
     if kind == H264::V4l2 {
-        // Left open, the Raspberry Pi's driver takes level 1, and refuses pictures that are too large for it.
+        // Without it the driver of the Raspberry Pi selects level 1 and rejects frames that exceed it.
         caps = caps.field("level", Level::of(info).name);
     }
     caps.build()
@@ -207,30 +225,30 @@ thread_local! {
     static ENCODING: Cell<Option<Stopwatch>> = const { Cell::new(None) };
 }
 
-/// Pictures in an encoder that are kept in mind; one that loses some must not fill the memory.
-const INSIDE: usize = 16;
+/// The most start times that are stored. An encoder that drops frames must not make the queue grow.
+const MAX_START_TIMES: usize = 16;
 
-/// Measures each picture between the encoder's two pads. The same thread passes both in encoders that run on the CPU;
-/// where another one brings the result, there is no CPU time to tell, only how long it took.
+/// Measures the time of each frame between the pads of the encoder. CPU encoders deliver the result on the thread that pushed
+/// the frame, so that the CPU time can be measured. With other encoders only the elapsed time is known.
 fn measure(encoder: &gst::Element, status: &Arc<Status>) {
     let (Some(sink), Some(source)) = (encoder.static_pad("sink"), encoder.static_pad("src")) else { return };
-    let entered: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
-    let inside = Arc::clone(&entered);
+    let start_times: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
+    let started = Arc::clone(&start_times);
     sink.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         ENCODING.set(Some(Stopwatch::start()));
-        let mut inside = inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.len() == INSIDE {
-            inside.pop_front();
+        let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
+        if started.len() == MAX_START_TIMES {
+            started.pop_front();
         }
-        inside.push_back(Instant::now());
+        started.push_back(Instant::now());
         gst::PadProbeReturn::Ok
     });
     let status = Arc::clone(status);
     source.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        let entered = entered.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        match (ENCODING.take(), entered) {
+        let started = start_times.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        match (ENCODING.take(), started) {
             (Some(watch), _) => status.stage(Stage::Encode).record(watch.spent()),
-            (None, Some(entered)) => status.stage(Stage::Encode).record_wall(entered.elapsed()),
+            (None, Some(started)) => status.stage(Stage::Encode).record_wall(started.elapsed()),
             (None, None) => {}
         }
         gst::PadProbeReturn::Ok

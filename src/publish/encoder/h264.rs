@@ -1,26 +1,26 @@
-//! The H.264 encoders that Maskcast can set up.
+//! The supported H.264 encoders.
 
-/// An H.264 encoder that Maskcast can set up: one of GStreamer's elements.
+/// A supported H.264 encoder: one GStreamer element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum H264 {
-    /// NVIDIA's GPUs.
+    /// NVIDIA GPUs.
     Nvenc,
-    /// VA-API (Intel, AMD), the low-power circuit of newer Intel GPUs.
+    /// VA-API: the low-power encoder of newer Intel GPUs.
     VaLowPower,
-    /// VA-API.
+    /// VA-API: Intel and AMD GPUs.
     Va,
-    /// VA-API by GStreamer's older plugin.
+    /// VA-API with the older GStreamer plugin.
     OldVa,
-    /// V4L2 as NVIDIA's Jetson boards have it.
+    /// NVIDIA Jetson boards with NVIDIA's V4L2 elements.
     Jetson,
-    /// V4L2 devices of the kernel's own interface: Raspberry Pi up to 4, many ARM boards.
+    /// V4L2 memory-to-memory devices: Raspberry Pi up to 4, many ARM boards.
     V4l2,
     X264,
     OpenH264,
 }
 
 impl H264 {
-    /// GStreamer's element.
+    /// The name of the GStreamer element.
     pub fn element(self) -> &'static str {
         match self {
             H264::Nvenc => "nvh264enc",

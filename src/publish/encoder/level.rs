@@ -1,21 +1,22 @@
-//! H.264 levels: what a decoder needs for pictures of this size at this rate.
+//! H.264 levels: the decoder capability that a frame size and rate need (ITU-T H.264, Annex A.3).
 
 use super::settings::fps;
 use crate::frame::VideoInfo;
 
-/// A row of ITU-T H.264's table A-1, as far as size and rate go.
+/// A row of table A-1 of ITU-T H.264, reduced to frame size and rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
     pub name: &'static str,
-    /// `level_idc`, the last byte of an SDP's `profile-level-id`.
+    /// `level_idc`, the last byte of `profile-level-id` in SDP.
     pub idc: u8,
-    /// Macroblocks a second, and of a picture, at most.
+    /// The most macroblocks per second (MaxMBPS).
     rate: u32,
+    /// The most macroblocks per frame (MaxFS).
     size: u32,
 }
 
-/// From the least that WebRTC's ends have in common (RFC 7742). 3.2 and 4.1 differ from their neighbours in what live encoders
-/// do not use; left out, there is less to go wrong in drivers.
+/// From the lowest level that WebRTC endpoints must support (RFC 7742, section 6.2). Levels 3.2 and 4.1 are left out: they
+/// differ from their neighbours in features that live encoders do not use.
 const LEVELS: [Level; 6] = [
     Level { name: "3.1", idc: 31, rate: 108_000, size: 3_600 },
     Level { name: "4", idc: 40, rate: 245_760, size: 8_192 },
@@ -26,12 +27,12 @@ const LEVELS: [Level; 6] = [
 ];
 
 impl Level {
-    /// The least that holds these pictures; the highest where none does.
+    /// The lowest level for this video; the highest of the table when none is sufficient.
     pub fn of(info: &VideoInfo) -> Level {
         let size = info.width.div_ceil(16) * info.height.div_ceil(16);
         let rate = size as f64 * fps(info);
-        let holds = |level: &&Level| size <= level.size as usize && rate <= f64::from(level.rate);
-        LEVELS.iter().find(holds).copied().unwrap_or(LEVELS[LEVELS.len() - 1])
+        let suffices = |level: &&Level| size <= level.size as usize && rate <= f64::from(level.rate);
+        LEVELS.iter().find(suffices).copied().unwrap_or(LEVELS[LEVELS.len() - 1])
     }
 }
 
@@ -41,7 +42,7 @@ mod tests {
     use crate::frame::PixelFormat;
 
     #[test]
-    fn levels_follow_the_standards_table() {
+    fn levels_follow_table_a_1() {
         for (width, height, fps, expected) in [
             (640, 360, 15, ("3.1", 0x1f)),
             (1280, 720, 30, ("3.1", 0x1f)),

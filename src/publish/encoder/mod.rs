@@ -1,7 +1,7 @@
-//! The H.264 encode of a stream: `appsrc ! encoder ! h264parse`, by the first encoder that truly works on this machine.
+//! The H.264 encode of a stream: `appsrc ! encoder ! h264parse`, with the first encoder that works on this machine.
 //!
-//! [`select`] chooses the encoder, after a trial of each candidate; [`chain`] builds the elements around it, and
-//! `settings` says what each of them is told.
+//! [`select`] chooses the encoder after a trial of each candidate (`probe`), [`chain`] builds the elements around it, and
+//! `settings` sets the properties of each encoder.
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -20,28 +20,28 @@ mod settings;
 pub use chain::{EncodeChain, build};
 pub use h264::H264;
 pub use level::Level;
-pub use report::{Missing, gstreamer_report};
+pub use report::{MissingElement, gstreamer_report};
 pub use select::Choice;
 pub use settings::auto_bitrate;
 pub(super) use settings::fps;
 
-/// What the encode is for.
+/// The use of an encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Constant bitrate, no frame kept back.
+    /// Constant bitrate; the encoder buffers no frames.
     Live,
     /// Constant quality.
     File,
 }
 
-/// Pictures that wait for an encoder: one to have the next ready, one for the hand-over. The caller drops or waits when
-/// both places are taken.
+/// Frames that may wait for an encoder: one that is ready, one that is being handed over. When the queue is full, the caller
+/// drops the next frame or waits.
 pub(super) const ENCODER_QUEUE: u64 = 2;
 
-/// Pushes a picture as soon as the encoder has room for it; that is what sets the pace where no frame may be lost.
+/// Pushes a frame and blocks while the queue of the encoder is full. This limits the pace where no frame may be lost.
 ///
 /// # Errors
-/// The pipeline's error, when it fails while we wait. Left to itself a blocking appsrc would wait for ever then.
+/// The error of the pipeline, when it fails meanwhile. (An `appsrc` with `block=true` would wait forever in that case.)
 pub(super) fn push_blocking(source: &gst_app::AppSrc, bus: &gst::Bus, buffer: gst::Buffer) -> Result<(), OutputError> {
     while source.current_level_buffers() >= ENCODER_QUEUE {
         let wait = gst::ClockTime::from_mseconds(2);
@@ -52,10 +52,11 @@ pub(super) fn push_blocking(source: &gst_app::AppSrc, bus: &gst::Bus, buffer: gs
         }
     }
     source.push_buffer(buffer).map(|_| ()).map_err(|_| {
-        crate::gst::bus_error(bus).unwrap_or_else(|| GstError::new("the encoder takes no more pictures")).into()
+        crate::gst::bus_error(bus).unwrap_or_else(|| GstError::new("the encoder accepts no more frames")).into()
     })
 }
 
-pub(super) fn glib_error(error: gst::glib::BoolError) -> OutputError {
-    OutputError(format!("GStreamer: {}", error.message))
+/// Wraps an error of adding or linking elements.
+pub(super) fn glib_error(error: gst::glib::BoolError) -> GstError {
+    GstError::new(format!("GStreamer: {}", error.message))
 }

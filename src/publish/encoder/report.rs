@@ -1,23 +1,23 @@
-//! What of GStreamer this machine has, for `maskcast doctor`.
+//! Lists missing GStreamer elements, for `maskcast doctor`.
 
 use gstreamer as gst;
 
 use crate::gst::{GstError, has};
 
 /// An element that is not installed.
-pub struct Missing {
+pub struct MissingElement {
     pub element: &'static str,
-    /// Debian's package that has it.
+    /// The Debian package that contains it.
     pub package: &'static str,
-    /// Whether Maskcast needs it, or only some sources and outputs do.
+    /// False when only some sources and outputs need it.
     pub needed: bool,
 }
 
-/// GStreamer's version, and what of the elements that Maskcast uses is missing. Encoders are the ladder's business.
+/// The version of GStreamer, and the missing elements. Encoders are not included; see [`H264::choose`](super::H264::choose).
 ///
 /// # Errors
-/// When GStreamer does not start.
-pub fn gstreamer_report() -> Result<(String, Vec<Missing>), GstError> {
+/// When GStreamer cannot be initialised.
+pub fn gstreamer_report() -> Result<(String, Vec<MissingElement>), GstError> {
     crate::gst::init()?;
     const NEEDED: [&str; 12] = [
         "uridecodebin",
@@ -33,7 +33,7 @@ pub fn gstreamer_report() -> Result<(String, Vec<Missing>), GstError> {
         "rtspsrc",
         "v4l2src",
     ];
-    const WELCOME: [&str; 9] = [
+    const OPTIONAL: [&str; 9] = [
         "avdec_h264",
         "srtsrc",
         "libcamerasrc",
@@ -44,10 +44,11 @@ pub fn gstreamer_report() -> Result<(String, Vec<Missing>), GstError> {
         "dtlssrtpenc",
         "srtpenc",
     ];
-    let elements = NEEDED.iter().map(|&element| (element, true)).chain(WELCOME.iter().map(|&element| (element, false)));
+    let elements =
+        NEEDED.iter().map(|&element| (element, true)).chain(OPTIONAL.iter().map(|&element| (element, false)));
     let missing = elements
         .filter(|(element, _)| !has(element))
-        .map(|(element, needed)| Missing { element, package: crate::gst::package_of(element), needed })
+        .map(|(element, needed)| MissingElement { element, package: crate::gst::package_of(element), needed })
         .collect();
     Ok((gst::version_string().to_string(), missing))
 }

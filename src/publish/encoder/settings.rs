@@ -1,5 +1,5 @@
-//! What each encoder is told. Those of GPUs and boards are set by their documented properties, and only by those that
-//! the installed version has: names and values differ from version to version.
+//! Sets the properties of each encoder. Properties of hardware encoders are set only if the installed version has them,
+//! because names and values differ between versions.
 
 use gstreamer as gst;
 
@@ -8,32 +8,32 @@ use crate::config::{EncodeConfig, PRESETS};
 use crate::frame::VideoInfo;
 use crate::gst::set_if_present;
 
-/// Bits a pixel of the automatic bitrate: enough for the hard edges of masks at x264's fastest preset.
+/// Bits per pixel of the automatic bitrate: enough for the hard edges of masks with x264's fastest preset.
 const BITS_PER_PIXEL: f64 = 0.15;
 
-/// Quality of files, as x264's constant rate factor.
+/// Quality of files, as a constant rate factor of x264.
 const FILE_CRF: u32 = 23;
 
-/// The rate that is reckoned with where a source does not tell its own.
-const USUAL_RATE: f64 = 25.0;
+/// The frame rate that is assumed for a source of unknown rate.
+const DEFAULT_FPS: f64 = 25.0;
 
-/// Frames a second; a usual rate where the source does not tell its own.
+/// Frames per second; [`DEFAULT_FPS`] when the source does not announce a rate.
 pub(in crate::publish) fn fps(info: &VideoInfo) -> f64 {
-    if info.fps.0 == 0 { USUAL_RATE } else { f64::from(info.fps.0) / f64::from(info.fps.1) }
+    if info.fps.0 == 0 { DEFAULT_FPS } else { f64::from(info.fps.0) / f64::from(info.fps.1) }
 }
 
-/// kbit/s for a picture size and rate.
+/// The automatic bitrate in kbit/s for a frame size and rate.
 pub fn auto_bitrate(info: &VideoInfo) -> u32 {
     ((info.width * info.height) as f64 * fps(info) * BITS_PER_PIXEL / 1000.0).clamp(200.0, 40_000.0) as u32
 }
 
-/// The preset as a share of the way from the fastest (0) to the slowest (1); `None` is the encoder's own for low delay.
+/// The preset on a scale from the fastest (0) to the slowest (1); `None` selects the encoder's default for low latency.
 fn effort(config: &EncodeConfig) -> Option<f64> {
-    let place = PRESETS.iter().position(|preset| *preset == config.preset)?;
-    Some(place as f64 / (PRESETS.len() - 1) as f64)
+    let index = PRESETS.iter().position(|preset| *preset == config.preset)?;
+    Some(index as f64 / (PRESETS.len() - 1) as f64)
 }
 
-/// Sets bitrate, keyframe distance, preset, and what keeps pictures back: nothing, in a live stream.
+/// Sets bitrate, keyframe interval and preset, and disables everything that buffers frames in a live stream.
 pub(super) fn configure(encoder: &gst::Element, kind: H264, info: &VideoInfo, config: &EncodeConfig, purpose: Purpose) {
     let bitrate = if config.bitrate == 0 { auto_bitrate(info) } else { config.bitrate };
     let keyframes = (config.keyframe_interval.as_secs_f64() * fps(info)).round().max(1.0) as u32;
@@ -46,19 +46,19 @@ pub(super) fn configure(encoder: &gst::Element, kind: H264, info: &VideoInfo, co
             set("speed-preset", effort.map_or(PRESETS[0], |_| &config.preset));
             number("key-int-max", keyframes);
             set("bframes", "0");
-            // One thread: the streams share the cores, and a 1080p frame takes one thread about 10 ms. Larger pictures get more.
+            // Up to 1080p one thread, because the streams share the cores and one thread needs about 10 ms per frame.
             set("threads", if info.width * info.height <= 1920 * 1088 { "1" } else { "0" });
             match purpose {
                 Purpose::Live => {
                     set("tune", "zerolatency");
                     number("bitrate", bitrate);
-                    // A keyframe may take half a second's worth of the rate; more would show as delay.
+                    // A keyframe may have the size of half a second at the bitrate; more would add latency.
                     set("vbv-buf-capacity", "500");
                 }
                 Purpose::File if config.bitrate == 0 => {
                     set("pass", "qual");
                     number("quantizer", FILE_CRF);
-                    // Looking ahead and weighing pictures costs as much as the encode itself at the fast presets.
+                    // With the fast presets, lookahead and macroblock trees cost as much as the encode itself.
                     set("rc-lookahead", "0");
                     set("mb-tree", "false");
                 }
@@ -70,7 +70,7 @@ pub(super) fn configure(encoder: &gst::Element, kind: H264, info: &VideoInfo, co
         H264::OpenH264 => {
             number("bitrate", bitrate * 1000);
             number("gop-size", keyframes);
-            set("complexity", in_steps(effort.unwrap_or(0.0), &["low", "medium", "high"]));
+            set("complexity", value_for_effort(effort.unwrap_or(0.0), &["low", "medium", "high"]));
             set("rate-control", if live { "bitrate" } else { "quality" });
         }
         H264::Nvenc => {
@@ -79,13 +79,13 @@ pub(super) fn configure(encoder: &gst::Element, kind: H264, info: &VideoInfo, co
             match purpose {
                 Purpose::Live => {
                     let presets = ["low-latency-hp", "low-latency", "low-latency-hq"];
-                    set("preset", effort.map_or(presets[2], |effort| in_steps(effort, &presets)));
+                    set("preset", effort.map_or(presets[2], |effort| value_for_effort(effort, &presets)));
                     set("zerolatency", "true");
                     set("rc-mode", "cbr");
                     number("bitrate", bitrate);
                 }
                 Purpose::File => {
-                    set("preset", effort.map_or("hq", |effort| in_steps(effort, &["hp", "default", "hq"])));
+                    set("preset", effort.map_or("hq", |effort| value_for_effort(effort, &["hp", "default", "hq"])));
                     set("rc-mode", "vbr");
                     number("qp-const", FILE_CRF);
                     if config.bitrate != 0 {
@@ -98,16 +98,16 @@ pub(super) fn configure(encoder: &gst::Element, kind: H264, info: &VideoInfo, co
             number("key-int-max", keyframes);
             set("b-frames", "0");
             set("ref-frames", "1");
-            set("target-usage", va_usage(effort));
+            set("target-usage", va_target_usage(effort));
             number("bitrate", bitrate);
-            // Half a second of the rate, in kbit.
+            // Half a second at the bitrate, in kbit.
             number("cpb-size", bitrate / 2);
             set("rate-control", if live { "cbr" } else { "vbr" });
         }
         H264::OldVa => {
             number("keyframe-period", keyframes);
             set("max-bframes", "0");
-            set("quality-level", va_usage(effort));
+            set("quality-level", va_target_usage(effort));
             number("bitrate", bitrate);
             set("cpb-length", "500");
             set("rate-control", if live { "cbr" } else { "vbr" });
@@ -117,32 +117,32 @@ pub(super) fn configure(encoder: &gst::Element, kind: H264, info: &VideoInfo, co
         }
         H264::Jetson => {
             number("bitrate", bitrate * 1000);
-            // 0 is variable, 1 constant bitrate.
+            // 0: variable bitrate, 1: constant bitrate.
             set("control-rate", if live { "1" } else { "0" });
             number("iframeinterval", keyframes);
             number("idrinterval", keyframes);
             set("insert-sps-pps", "true");
             set("num-B-Frames", "0");
             set("maxperf-enable", "true");
-            // UltraFast to Slow.
-            set("preset-level", in_steps(effort.unwrap_or(0.0), &["1", "2", "3", "4"]));
+            // 1: UltraFastPreset, 4: SlowPreset.
+            set("preset-level", value_for_effort(effort.unwrap_or(0.0), &["1", "2", "3", "4"]));
         }
     }
 }
 
-/// One of the values, which stand in order of effort.
-fn in_steps<'a>(effort: f64, values: &[&'a str]) -> &'a str {
-    let place = (effort * values.len() as f64) as usize;
-    values[place.min(values.len() - 1)]
+/// One of `values`, which are ordered by increasing effort.
+fn value_for_effort<'a>(effort: f64, values: &[&'a str]) -> &'a str {
+    let index = (effort * values.len() as f64) as usize;
+    values[index.min(values.len() - 1)]
 }
 
-/// VA-API's scale: 1 is the best picture, 7 the fastest, 4 between.
-fn va_usage(effort: Option<f64>) -> &'static str {
-    effort.map_or("4", |effort| in_steps(effort, &["7", "6", "5", "4", "3", "2", "1"]))
+/// The scale of VA-API: from 1, the best quality, to 7, the fastest. The default is 4.
+fn va_target_usage(effort: Option<f64>) -> &'static str {
+    effort.map_or("4", |effort| value_for_effort(effort, &["7", "6", "5", "4", "3", "2", "1"]))
 }
 
-/// Controls of the kernel's V4L2 codec interface, by the names that GStreamer makes of theirs. Devices leave out those
-/// that they do not have.
+/// Controls of the kernel's V4L2 codec interface, with the names that GStreamer derives from theirs. GStreamer skips controls
+/// that a device does not have.
 fn v4l2_controls(bitrate: u32, keyframes: u32, live: bool) -> String {
     let (bits, constant) = (u64::from(bitrate) * 1000, u8::from(live));
     format!(
@@ -159,7 +159,7 @@ mod tests {
     use gst::prelude::*;
 
     #[test]
-    fn bitrate_follows_size_and_rate() {
+    fn the_automatic_bitrate_depends_on_frame_size_and_rate() {
         let mut info = VideoInfo::new(PixelFormat::I420, 960, 540);
         info.fps = (25, 1);
         assert_eq!(auto_bitrate(&info), 1944);
@@ -169,18 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn presets_are_spread_over_each_encoders_own_steps() {
+    fn presets_are_mapped_to_the_values_of_each_encoder() {
         let config = |preset: &str| EncodeConfig { preset: preset.into(), ..EncodeConfig::default() };
         assert_eq!(effort(&EncodeConfig::default()), None);
-        let usage = |preset: &str| va_usage(effort(&config(preset)));
+        let usage = |preset: &str| va_target_usage(effort(&config(preset)));
         assert_eq!([usage("auto"), usage("ultrafast"), usage("medium"), usage("placebo")], ["4", "7", "4", "1"]);
-        let steps = |preset: &str| in_steps(effort(&config(preset)).unwrap(), &["a", "b", "c"]);
+        let steps = |preset: &str| value_for_effort(effort(&config(preset)).unwrap(), &["a", "b", "c"]);
         assert_eq!([steps("ultrafast"), steps("fast"), steps("placebo")], ["a", "b", "c"]);
     }
 
-    /// What a V4L2 device is told is a structure as GStreamer reads it.
     #[test]
-    fn v4l2_controls_are_a_structure_of_numbers() {
+    fn v4l2_controls_are_a_valid_structure_of_numbers() {
         crate::gst::init().unwrap();
         let controls: gst::Structure = v4l2_controls(2000, 50, true).parse().unwrap();
         for (name, value) in [("video_bitrate", 2_000_000), ("h264_i_frame_period", 50), ("video_bitrate_mode", 1)] {
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_reach_the_encoders_of_this_machine() {
+    fn configured_values_are_set_on_the_encoders() {
         crate::gst::init().unwrap();
         let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, 640, 360) };
         let config = EncodeConfig {
