@@ -118,5 +118,5 @@ fn the_oldest_recordings_make_room_for_the_floor_and_without_any_it_pauses() {
     std::fs::remove_file(&filler).unwrap();
     until("it goes on", || list(&service).iter().any(|recording| recording["complete"] == false).then_some(()));
     let (_, _, log) = service.terminate();
-    assert!(log.contains("less than min_free (6.0 MB)") && log.contains("next try in 5 s"), "{log}");
+    assert!(log.contains("less than min_free (6.0 MB)") && log.contains("retry in 5 s"), "{log}");
 }

@@ -135,8 +135,10 @@ fn a_recording_without_a_header_is_told_of_once_and_has_no_length() {
     }
     let mut service = Service::start(folder.path(), STREAM);
     for file in files {
-        let told = format!("{file}: was cut off before its first pictures");
-        service.program.wait_for(file, |entry| entry["message"].as_str()?.contains(&told).then_some(()));
+        service.program.wait_for(file, |entry| {
+            let message = entry["message"].as_str()?;
+            (message.contains("was cut off before its first frame") && message.contains(file)).then_some(())
+        });
     }
     let old: Vec<_> =
         list(&service).into_iter().filter(|recording| files.iter().any(|file| recording["name"] == *file)).collect();

@@ -141,7 +141,7 @@ impl StreamRunner {
     pub fn start(&mut self, pool: &Pool) -> Result<(), ServiceError> {
         let StreamConfig { encode, push, source, .. } = &self.config;
         let recordings = self.view.recordings.clone();
-        let board = recordings.as_ref().and_then(|recordings| recordings.board()).cloned();
+        let board = recordings.as_ref().and_then(|recordings| recordings.event_state()).cloned();
         let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
         let output = LiveOutput::new(encode.clone(), recordings, push, Arc::clone(&status), outputs)
             .map_err(ServiceError::runtime)?;

@@ -104,7 +104,7 @@ fn a_killed_recording_is_playable_and_whole_after_the_next_start() {
     assert!(!cut_off.with_extension("mp4.part").exists());
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("was cut off, and is whole again"), "{log}");
+    assert!(log.contains("repaired a recording that was cut off"), "{log}");
 }
 
 #[test]

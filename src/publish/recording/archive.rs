@@ -1,5 +1,5 @@
-//! The recordings of one stream: what is there, what goes, and which one is being written. Shared by the recorder, the
-//! API and the metrics.
+//! The recordings of one stream: lists them, removes them, and holds which one is being written. Shared by the recorder,
+//! the API and the metrics.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -9,35 +9,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 
-use super::in_use::{claim, is_in_use};
+use super::error::{RecordingError, RecordingErrorKind};
+use super::in_use::{is_locked, try_lock};
 use super::length::{self, Length};
 use super::name::RecordingName;
-use super::retention::{FinishedRecording, Removal, RemovedFiles, doomed};
+use super::retention::{FinishedRecording, Removal, RemovedFiles, plan_retention};
 use crate::base::log_dedup;
 use crate::config::RecordConfig;
 use crate::events::EventState;
-use crate::publish::OutputError;
 
 /// The recordings of one stream.
 #[derive(Debug)]
 pub struct Archive {
     stream: Arc<str>,
     config: RecordConfig,
-    board: Option<Arc<EventState>>,
-    /// The file that is being written. Never held while the disk is waited for: metrics and API read it.
+    event_state: Option<Arc<EventState>>,
+    /// The file that is being written. Not locked during disk access, because the metrics and the API read it.
     open: Mutex<Option<OpenRecording>>,
-    /// Held while files are removed or another one is begun, so that the open one is never among the removed.
+    /// Locked while files are removed or a new one is started, so that the open file is never removed.
     changing: Mutex<()>,
-    /// As of the last look at the folder, without the open one.
+    /// Number of recordings as of the last scan of the folder, without the open one.
     files: AtomicU64,
+    /// Their size.
     bytes: AtomicU64,
     removed: [AtomicU64; Removal::ALL.len()],
     lengths: Mutex<HashMap<String, MeasuredLength>>,
-    /// When the files of this process were begun: a clock that was wrong then and has been set since makes none of them old.
-    began: Mutex<HashMap<String, Instant>>,
+    /// When the files of this process were started, by the monotonic clock: limits their age when the system clock was
+    /// wrong at that time and was set later.
+    started: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,11 +46,11 @@ struct OpenRecording {
     file: String,
     seconds: f64,
     bytes: u64,
-    /// Tells other processes to leave it alone.
-    _claim: Arc<Option<File>>,
+    /// Keeps other processes from removing or repairing the file.
+    _lock: Arc<Option<File>>,
 }
 
-/// What was found out about a file of this size.
+/// The length of a file, read when the file had this size.
 #[derive(Clone, Copy, Debug)]
 struct MeasuredLength {
     bytes: u64,
@@ -64,11 +65,11 @@ pub struct Recording {
     pub name: RecordingName,
     pub seconds: f64,
     pub bytes: u64,
-    /// False while it is written, for an MP4 that was cut off, and for a file without a header.
+    /// False while the file is being written, for an MP4 file that was cut off, and for a file without a header.
     pub complete: bool,
 }
 
-/// A file of the folder that is a recording of the stream.
+/// A file in the folder whose name is that of a recording of the stream.
 #[derive(Debug)]
 pub(super) struct FoundRecording {
     pub file: String,
@@ -78,7 +79,7 @@ pub(super) struct FoundRecording {
 }
 
 impl FoundRecording {
-    /// Since it began, by its name. A clock that was set back makes no file old.
+    /// Since the start, according to the file name; zero when the clock was set back.
     fn age(&self, now: Timestamp) -> Duration {
         Duration::try_from(now.duration_since(self.name.start)).unwrap_or_default()
     }
@@ -89,26 +90,27 @@ impl FoundRecording {
 pub enum RemoveError {
     #[error("there is no such recording")]
     Unknown,
-    #[error("it is being written; it can be removed when the next file has begun")]
+    /// It is being written or repaired, by this process or another one.
+    #[error("the recording is being written; remove it after the next file has started")]
     Open,
-    #[error("{0}")]
+    #[error(transparent)]
     Failed(std::io::Error),
 }
 
 impl Archive {
     pub fn new(stream: &str, config: RecordConfig) -> Self {
-        let board = (!config.events.is_empty()).then(|| Arc::new(EventState::new(stream, &config.events)));
+        let event_state = (!config.events.is_empty()).then(|| Arc::new(EventState::new(stream, &config.events)));
         Archive {
             stream: stream.into(),
             config,
-            board,
+            event_state,
             open: Mutex::default(),
             changing: Mutex::default(),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             removed: Default::default(),
             lengths: Mutex::default(),
-            began: Mutex::default(),
+            started: Mutex::default(),
         }
     }
 
@@ -116,12 +118,12 @@ impl Archive {
         &self.config
     }
 
-    /// The stream's events; `None` when it has none.
-    pub fn board(&self) -> Option<&Arc<EventState>> {
-        self.board.as_ref()
+    /// The state of the stream's events; `None` when no events are configured.
+    pub fn event_state(&self) -> Option<&Arc<EventState>> {
+        self.event_state.as_ref()
     }
 
-    /// Number and bytes of the recordings, as far as they are known without a look at the disk.
+    /// Number and total bytes of the recordings, as of the last scan and with the open file; without disk access.
     pub fn usage(&self) -> (u64, u64) {
         let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         match &*lock(&self.open) {
@@ -135,7 +137,7 @@ impl Archive {
         Removal::ALL.map(|reason| (reason, self.removed[reason as usize].load(Ordering::Relaxed)))
     }
 
-    /// At most `limit` recordings, the newest first, of those before `before`.
+    /// At most `limit` recordings that started before `before`, the newest first.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -144,8 +146,8 @@ impl Archive {
         let found = self.scan()?;
         let mut lengths = lock(&self.lengths);
         if lengths.len() > found.len() {
-            let there: HashSet<&String> = found.iter().map(|found| &found.file).collect();
-            lengths.retain(|file, _| there.contains(file));
+            let existing: HashSet<&String> = found.iter().map(|found| &found.file).collect();
+            lengths.retain(|file, _| existing.contains(file));
         }
         drop(lengths);
         let older = found.into_iter().rev().filter(|found| before.is_none_or(|before| found.name < *before));
@@ -156,56 +158,56 @@ impl Archive {
         let (seconds, complete) = match open.filter(|open| open.file == found.file) {
             Some(open) => (open.seconds, false),
             None => {
-                // Written as it was shown: from its beginning to its last change.
+                // A live recording is as long as its writing took: from the start to the last change.
                 let written = || {
                     let end = Timestamp::try_from(found.modified?).ok()?;
                     Some(end.duration_since(found.name.start).as_secs_f64().max(0.0))
                 };
                 match self.length(&found) {
-                    Length::Finished(said) => (said.or_else(written).unwrap_or(0.0), true),
+                    Length::Finished(duration) => (duration.or_else(written).unwrap_or(0.0), true),
                     Length::Open => (written().unwrap_or(0.0), false),
-                    Length::Nothing => (0.0, false),
+                    Length::Empty => (0.0, false),
                 }
             }
         };
         Recording { seconds, complete, bytes: found.bytes, name: found.name, file: found.file }
     }
 
-    /// What a file says of itself; read once.
+    /// The state and duration of a file; read again only when its size changed.
     fn length(&self, found: &FoundRecording) -> Length {
         if let Some(known) = lock(&self.lengths).get(&found.file).filter(|known| known.bytes == found.bytes) {
             return known.length;
         }
-        // One that cannot be read now may hold anything.
-        let length = length::look(&self.config.dir.join(&found.file), found.name.container).unwrap_or(Length::Open);
+        // A file that cannot be read at present may have content.
+        let length = length::inspect(&self.config.dir.join(&found.file), found.name.container).unwrap_or(Length::Open);
         lock(&self.lengths).insert(found.file.clone(), MeasuredLength { bytes: found.bytes, length });
         length
     }
 
-    /// The path of a recording that there is.
+    /// The path of an existing recording; `None` for every other name.
     pub fn path_of(&self, file: &str) -> Option<PathBuf> {
         RecordingName::parse(&self.stream, file)?;
         let path = self.config.dir.join(file);
-        // A link leads elsewhere.
+        // A symbolic link could lead to another folder.
         std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()).then_some(path)
     }
 
-    /// The name of one of this stream's recordings.
+    /// Parses the file name of a recording of this stream.
     pub fn parse(&self, file: &str) -> Option<RecordingName> {
         RecordingName::parse(&self.stream, file)
     }
 
-    /// Removes a recording for somebody who asks for it.
+    /// Removes a recording at the request of a client.
     ///
     /// # Errors
-    /// When there is none of this name, when it is the one that is being written, or when the system refuses.
+    /// When there is no recording of this name, when it is being written, or when the file cannot be deleted.
     pub fn remove(&self, file: &str) -> Result<(), RemoveError> {
         let changing = lock(&self.changing);
         if self.is_open(file) {
             return Err(RemoveError::Open);
         }
         let path = self.path_of(file).ok_or(RemoveError::Unknown)?;
-        if is_in_use(&path) {
+        if is_locked(&path) {
             return Err(RemoveError::Open);
         }
         let bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
@@ -218,87 +220,81 @@ impl Archive {
         for (counter, by) in [(&self.files, 1), (&self.bytes, bytes)] {
             let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by)));
         }
-        tracing::info!(stream = &*self.stream, stage = "record", "removed the recording {file} on request");
+        tracing::info!(stream = &*self.stream, stage = "record", "removed a recording on request: {file}");
         Ok(())
     }
 
-    /// Removes what the limits do not allow, the oldest first, and counts the rest.
+    /// Removes the oldest recordings until the limits are met, and counts the others.
     ///
     /// # Errors
-    /// When less than `min_free` is left although nothing more can be removed, or the folder cannot be read.
-    pub(super) fn tidy(&self) -> Result<(), OutputError> {
+    /// When less than `min_free` is left although no recording can be removed, or when the folder cannot be read.
+    pub(super) fn apply_retention(&self) -> Result<(), RecordingError> {
         let dir = &self.config.dir;
-        let problem = |error: std::io::Error| OutputError(format!("{}: {error}", dir.display()));
         let changing = lock(&self.changing);
         let open = lock(&self.open).clone();
-        let mut found = self.scan().map_err(problem)?;
+        let mut found = self.scan().map_err(|error| RecordingError::new(dir, error))?;
         if let Some(open) = &open {
             found.retain(|found| found.file != open.file);
         }
         let now = Timestamp::now();
-        let began = lock(&self.began).clone();
-        let age = |found: &FoundRecording| match began.get(&found.file) {
-            Some(began) => found.age(now).min(began.elapsed()),
+        let started = lock(&self.started).clone();
+        let age = |found: &FoundRecording| match started.get(&found.file) {
+            Some(started) => found.age(now).min(started.elapsed()),
             None => found.age(now),
         };
         let files: Vec<FinishedRecording> =
             found.iter().map(|found| FinishedRecording { age: age(found), bytes: found.bytes }).collect();
         let open_bytes = open.as_ref().map_or(0, |open| open.bytes);
-        // Asked for only where it counts: a network disk that hangs would hold us up.
-        let free = self.config.min_free.and_then(|_| free(dir));
-        let doomed = doomed(&files, open_bytes, free, (&self.config).into());
-        let mut kept = found.split_off(doomed.reasons.len());
-        let mut gone = RemovedFiles::default();
-        for (found, reason) in found.into_iter().zip(doomed.reasons) {
-            // Another program's, or one that is being mended.
-            if is_in_use(&dir.join(&found.file)) {
+        // Only queried when it is needed, because the call may hang on a network disk.
+        let free = self.config.min_free.and_then(|_| free_bytes(dir));
+        let plan = plan_retention(&files, open_bytes, free, (&self.config).into());
+        let mut kept = found.split_off(plan.reasons.len());
+        let mut removed = RemovedFiles::default();
+        for (found, reason) in found.into_iter().zip(plan.reasons) {
+            let path = dir.join(&found.file);
+            // It is being repaired, or another process writes it.
+            if is_locked(&path) {
                 kept.push(found);
                 continue;
             }
-            match std::fs::remove_file(dir.join(&found.file)) {
+            match std::fs::remove_file(&path) {
                 Ok(()) => {
                     tracing::debug!(
                         stream = &*self.stream,
                         stage = "record",
-                        "removed {} ({})",
+                        "removed an old recording: {} ({})",
                         found.file,
                         reason.name()
                     );
                     self.count_removed(reason);
-                    gone.add(reason, found.bytes);
+                    removed.add(reason, found.bytes);
                 }
-                // Somebody else was quicker.
+                // Another process or user removed it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
-                    let text =
-                        format!("an old recording cannot be removed: {}: {error}", dir.join(&found.file).display());
+                    let text = format!("cannot remove an old recording: {}: {error}", path.display());
                     log_dedup::error(&self.stream, "record", None, &text);
                     kept.push(found);
                 }
             }
         }
-        let there: HashSet<&String> =
+        let existing: HashSet<&String> =
             kept.iter().map(|found| &found.file).chain(open.as_ref().map(|open| &open.file)).collect();
-        lock(&self.began).retain(|file, _| there.contains(file));
+        lock(&self.started).retain(|file, _| existing.contains(file));
         drop(changing);
         self.files.store(kept.len() as u64, Ordering::Relaxed);
         self.bytes.store(kept.iter().map(|found| found.bytes).sum(), Ordering::Relaxed);
-        if gone.files > 0 {
-            tracing::info!(stream = &*self.stream, stage = "record", "{gone}");
+        if removed.files > 0 {
+            tracing::info!(stream = &*self.stream, stage = "record", "{removed}");
         }
-        if doomed.room {
+        if plan.enough_space {
             return Ok(());
         }
-        let size = |bytes: u64| ByteSize::b(bytes).display().si();
-        Err(OutputError(format!(
-            "{}: {} is free, less than min_free ({}), and no older recording is left to remove",
-            dir.display(),
-            size(free.unwrap_or(0)),
-            size(self.config.min_free.unwrap_or(0))
-        )))
+        let (free, min_free) = (free.unwrap_or(0), self.config.min_free.unwrap_or(0));
+        Err(RecordingError::new(dir, RecordingErrorKind::BelowMinFree { free, min_free }))
     }
 
-    /// The recordings in the folder, the oldest first. A folder that is not there yet has none.
+    /// The recordings in the folder, the oldest first; none when the folder does not exist.
     pub(super) fn scan(&self) -> std::io::Result<Vec<FoundRecording>> {
         let entries = match std::fs::read_dir(&self.config.dir) {
             Ok(entries) => entries,
@@ -310,7 +306,7 @@ impl Archive {
             let entry = entry?;
             let Ok(file) = entry.file_name().into_string() else { continue };
             let Some(name) = RecordingName::parse(&self.stream, &file) else { continue };
-            // One that has just been removed is passed over.
+            // Fails when the file has just been removed.
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() {
                 found.push(FoundRecording { file, name, bytes: metadata.len(), modified: metadata.modified().ok() });
@@ -320,37 +316,38 @@ impl Archive {
         Ok(found)
     }
 
-    /// An empty file for a recording that begins at `start`, which is from now on the open one; its path.
+    /// Creates an empty file for a recording that starts at `start`, makes it the open one, and returns its path.
     ///
     /// # Errors
-    /// When the folder takes no file.
-    pub(super) fn open(&self, start: Timestamp, event: Option<&str>) -> Result<PathBuf, OutputError> {
+    /// When the file cannot be created.
+    pub(super) fn open(&self, start: Timestamp, event: Option<&str>) -> Result<PathBuf, RecordingError> {
         let _changing = lock(&self.changing);
         let event = event.map(str::to_owned);
         let mut name = RecordingName { start, number: 1, event, container: self.config.format };
         let path = loop {
-            let path = self.config.dir.join(name.of(&self.stream));
+            let path = self.config.dir.join(name.file_name(&self.stream));
             match File::create_new(&path) {
                 Ok(_) => break path,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => name.number += 1,
-                Err(error) => return Err(OutputError(format!("{}: {error}", path.display()))),
+                Err(error) => return Err(RecordingError::new(&path, error)),
             }
         };
-        lock(&self.began).insert(name.of(&self.stream), Instant::now());
-        let claim = Arc::new(claim(&path));
-        *lock(&self.open) = Some(OpenRecording { file: name.of(&self.stream), seconds: 0.0, bytes: 0, _claim: claim });
+        let file = name.file_name(&self.stream);
+        lock(&self.started).insert(file.clone(), Instant::now());
+        let file_lock = Arc::new(try_lock(&path));
+        *lock(&self.open) = Some(OpenRecording { file, seconds: 0.0, bytes: 0, _lock: file_lock });
         Ok(path)
     }
 
-    /// The open recording has grown to this.
-    pub(super) fn grown(&self, seconds: f64, bytes: u64) {
+    /// Sets the duration and size of the open recording.
+    pub(super) fn update_open(&self, seconds: f64, bytes: u64) {
         if let Some(open) = &mut *lock(&self.open) {
             (open.seconds, open.bytes) = (seconds, bytes);
         }
     }
 
-    /// The open recording is closed; `kept` when its file is still there.
-    pub(super) fn closed(&self, kept: bool) {
+    /// The open recording was closed; `kept` when its file still exists.
+    pub(super) fn finish_open(&self, kept: bool) {
         if let Some(open) = lock(&self.open).take()
             && kept
         {
@@ -359,15 +356,15 @@ impl Archive {
         }
     }
 
-    /// Whether it is the one that is being written.
+    /// Whether this process is writing `file`.
     pub fn is_open(&self, file: &str) -> bool {
         lock(&self.open).as_ref().is_some_and(|open| open.file == file)
     }
 
-    /// Whether the disk has room for so many bytes more, and for `min_free` beside them; true where it does not tell.
+    /// Whether the disk has room for `bytes` more in addition to `min_free`; true when the free space cannot be determined.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         let needed = bytes.saturating_add(self.config.min_free.unwrap_or(0));
-        free(&self.config.dir).is_none_or(|free| free >= needed)
+        free_bytes(&self.config.dir).is_none_or(|free| free >= needed)
     }
 
     pub(super) fn stream(&self) -> &Arc<str> {
@@ -379,14 +376,14 @@ impl Archive {
     }
 }
 
-/// Bytes that are free for the service on the disk of `dir`.
-fn free(dir: &Path) -> Option<u64> {
+/// Bytes that are available to the service on the file system of `dir`.
+fn free_bytes(dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain values, whole after every statement.
+    // The data are plain values that are consistent after every statement, so a panic cannot leave them invalid.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,8 +1,8 @@
-//! One recording that is being written: `appsrc ! h264parse ! muxer ! filesink`.
+//! Writes one recording: `appsrc ! h264parse ! muxer ! filesink`.
 //!
-//! MP4 is written in fragments of a second and playable at any time; when it is closed, a whole header is written behind
-//! them, and the file is an ordinary MP4 that browsers can seek in. Matroska is written in clusters of a second. Both are
-//! unbuffered.
+//! MP4 is written in fragments of one second and can be played at any time. When the file is closed, a complete header is
+//! written after the fragments, which makes it an ordinary MP4 file that browsers can seek in. Matroska is written in clusters
+//! of one second. Both are written unbuffered.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,46 +13,50 @@ use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
+use super::error::{RecordingError, RecordingErrorKind};
 use super::ring::RingUnit;
 use crate::base::log_dedup;
 use crate::config::Container;
-use crate::gst::{bus_error, make, state_error};
-use crate::publish::OutputError;
+use crate::gst::{GstError, bus_error, make, state_error};
 use crate::publish::encoder::glib_error;
 
-/// Length of an MP4 fragment, and so the most that a killed process loses.
+/// Duration of an MP4 fragment, and so the most that a killed process loses.
 const FRAGMENT: Duration = Duration::from_secs(1);
 
-/// Encoded pictures that may wait for a slow disk: about four seconds.
-pub(super) const WAITING: u64 = 100;
+/// Encoded frames that may wait for a slow disk: about four seconds.
+pub(super) const MAX_QUEUED_FRAMES: u64 = 100;
 
-/// A file that failed with less in it holds no picture.
-const LEAST_BYTES: u64 = 4096;
+/// A file that failed and is smaller than this has no frame.
+const MIN_BYTES: u64 = 4096;
 
-/// How long a file may take to be closed.
-const CLOSE: Duration = Duration::from_secs(2);
+/// How long closing a file may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How an MP4 file is laid out. Matroska is always written in clusters of a second.
+/// How long the writer waits for a bus error before it checks again whether the queue has room.
+const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(5);
+
+/// The layout of an MP4 file. Matroska is always written in clusters of one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::publish) enum Layout {
-    /// In fragments of a second, playable at any time; a whole header is written behind them at the end.
+    /// Fragments of one second, playable at any time; a complete header is written after them at the end.
     Fragments,
-    /// The header first, for players that read a file on its way. Needs the file's size once more while it is closed.
+    /// The header first, for players that start before the download is complete. Closing the file temporarily needs its size
+    /// a second time.
     HeaderFirst,
-    /// The header behind the pictures.
+    /// The header after the media data.
     HeaderLast,
 }
 
-/// Adds the muxer for `container` and a file sink for `path`; the muxer, which takes H.264.
+/// Adds the muxer for `container` and a file sink for `path` to the pipeline. Returns the muxer, which accepts H.264.
 ///
 /// # Errors
-/// Missing elements.
+/// When an element is missing.
 pub(in crate::publish) fn add_file(
     pipeline: &gst::Pipeline,
     container: Container,
     path: &Path,
     layout: Layout,
-) -> Result<gst::Element, OutputError> {
+) -> Result<gst::Element, GstError> {
     let mux = match container {
         Container::Mp4 => make("mp4mux")?,
         Container::Mkv => make("matroskamux")?,
@@ -68,12 +72,12 @@ pub(in crate::publish) fn add_file(
         (Container::Mp4, Layout::HeaderLast) => {}
         (Container::Mp4, Layout::HeaderFirst) => {
             mux.set_property("faststart", true);
-            // Beside the file itself: the system's temporary folder may be small.
+            // In the folder of the file, because the system's temporary folder may be small.
             mux.set_property("faststart-file", path.with_extension("faststart").to_string_lossy().as_ref());
         }
         (Container::Mkv, _) => {
             mux.set_property("writing-app", "maskcast");
-            // Clusters of a second, so that little is lost.
+            // Clusters of one second, so that a killed process loses little.
             mux.set_property("max-cluster-duration", FRAGMENT.as_nanos() as i64);
             sink.set_property_from_str("buffer-mode", "unbuffered");
         }
@@ -83,7 +87,7 @@ pub(in crate::publish) fn add_file(
     Ok(mux)
 }
 
-/// An encoded picture, and when it came.
+/// An encoded frame, and when it was received from the encoder.
 #[derive(Clone)]
 pub(super) struct EncodedFrame {
     pub sample: gst::Sample,
@@ -97,7 +101,7 @@ impl EncodedFrame {
         EncodedFrame { sample, keyframe, at: Instant::now() }
     }
 
-    /// The same in memory of its own: an encoder on a chip has few buffers, and may wait for each to come back.
+    /// A copy in separate memory: a hardware encoder has few buffers, and may wait until each is released.
     pub fn copied(&self) -> Self {
         let Some(buffer) = self.sample.buffer().and_then(|buffer| buffer.copy_deep().ok()) else { return self.clone() };
         let mut copy = gst::Sample::builder().buffer(&buffer);
@@ -127,39 +131,44 @@ impl RingUnit for EncodedFrame {
     }
 }
 
-/// One file being written.
+/// A recording that is being written. Dropping it closes the file.
 pub(super) struct SegmentFile {
     pub path: PathBuf,
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     source: gst_app::AppSrc,
     pub caps: Option<gst::Caps>,
-    /// Time of its first picture in the encoder's time line; the file's own begins at zero.
+    /// PTS of the first frame in the timeline of the encoder; the timeline of the file starts at zero.
     first: Option<gst::ClockTime>,
-    /// From its first picture to its newest.
+    /// From the first frame to the newest.
     pub length: Duration,
-    /// Handed to it.
+    /// Bytes of the frames that were queued for the file.
     pub bytes: u64,
-    /// Keyframes handed to it.
+    /// Keyframes that were queued for the file.
     pub keyframes: u32,
-    /// An error was seen: the end will not come.
+    /// The pipeline failed and will not report the end of the stream.
     failed: bool,
 }
 
 impl SegmentFile {
-    /// A new file at `path` for pictures with `caps`.
+    /// Starts a new file at `path` for frames with `caps`.
     ///
     /// # Errors
-    /// Missing elements; a folder or disk that takes no file.
-    pub fn create(path: PathBuf, container: Container, caps: Option<gst::Caps>) -> Result<Self, OutputError> {
+    /// When an element is missing, or the file cannot be opened.
+    pub fn create(path: PathBuf, container: Container, caps: Option<gst::Caps>) -> Result<Self, RecordingError> {
+        Self::try_create(&path, container, caps).map_err(|error| RecordingError::new(&path, error))
+    }
+
+    fn try_create(path: &Path, container: Container, caps: Option<gst::Caps>) -> Result<Self, GstError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
-        let source = gst_app::AppSrc::builder().format(gst::Format::Time).max_buffers(WAITING).max_bytes(0).build();
+        let source =
+            gst_app::AppSrc::builder().format(gst::Format::Time).max_buffers(MAX_QUEUED_FRAMES).max_bytes(0).build();
         let parse = make("h264parse")?;
         pipeline.add_many([source.upcast_ref(), &parse]).map_err(glib_error)?;
         source.link(&parse).map_err(glib_error)?;
-        parse.link(&add_file(&pipeline, container, &path, Layout::Fragments)?).map_err(glib_error)?;
+        parse.link(&add_file(&pipeline, container, path, Layout::Fragments)?).map_err(glib_error)?;
         let mut file = SegmentFile {
-            path,
+            path: path.to_owned(),
             pipeline,
             bus,
             source,
@@ -173,70 +182,70 @@ impl SegmentFile {
         if file.pipeline.set_state(gst::State::Playing).is_err() {
             let error = state_error(&file.pipeline, "the file cannot be opened");
             file.failed = true;
-            return Err(OutputError(format!("{}: {error}", file.path.display())));
+            return Err(error);
         }
         Ok(file)
     }
 
-    /// Writes the next picture, as soon as the disk has taken earlier ones. `stopping` tells that nobody waits for long
-    /// any more.
+    /// Queues the next frame; blocks while the queue is full. Once `stopping` is set, it blocks for [`CLOSE_TIMEOUT`] at
+    /// most.
     ///
     /// # Errors
-    /// What ended the file; it must be dropped then.
-    pub fn write(&mut self, picture: &EncodedFrame, stopping: &AtomicBool) -> Result<(), OutputError> {
-        let problem = |problem: &dyn std::fmt::Display| OutputError(format!("{}: {problem}", self.path.display()));
-        let mut stopped = None;
+    /// When the pipeline failed, or the disk was too slow after the stop. The file must be dropped then.
+    pub fn write(&mut self, frame: &EncodedFrame, stopping: &AtomicBool) -> Result<(), RecordingError> {
+        let mut stopped_at = None;
         loop {
             if let Some(error) = bus_error(&self.bus) {
-                self.failed = true;
-                return Err(problem(&error));
+                return Err(self.fail(error));
             }
-            if self.source.current_level_buffers() < WAITING {
+            if self.source.current_level_buffers() < MAX_QUEUED_FRAMES {
                 break;
             }
-            if stopping.load(Ordering::Relaxed) && stopped.get_or_insert_with(Instant::now).elapsed() > CLOSE {
-                self.failed = true;
-                return Err(problem(&"the disk takes no more"));
+            let stopping = stopping.load(Ordering::Relaxed);
+            if stopping && stopped_at.get_or_insert_with(Instant::now).elapsed() > CLOSE_TIMEOUT {
+                return Err(self.fail(RecordingErrorKind::Stalled));
             }
-            // Room is not told of. An error is, and read above.
-            let wait = gst::ClockTime::from_mseconds(5);
-            if let Some(message) = self.bus.timed_pop_filtered(wait, &[gst::MessageType::Error])
+            // The bus reports errors, but not that the queue has room again.
+            if let Some(message) = self.bus.timed_pop_filtered(POLL, &[gst::MessageType::Error])
                 && let gst::MessageView::Error(error) = message.view()
             {
-                self.failed = true;
-                return Err(problem(&crate::gst::describe(error)));
+                return Err(self.fail(crate::gst::describe(error)));
             }
         }
-        let Some(mut buffer) = picture.sample.buffer_owned() else { return Ok(()) };
-        let pts = picture.pts();
+        let Some(mut buffer) = frame.sample.buffer_owned() else { return Ok(()) };
+        let pts = frame.pts();
         let at = pts.saturating_sub(*self.first.get_or_insert(pts));
-        // Shares the memory; only the times are the copy's own.
+        // The copy shares the memory; only its timestamps differ.
         let copy = buffer.make_mut();
         copy.set_pts(at);
         copy.set_dts(at);
         self.length = at.into();
         self.bytes += buffer.size() as u64;
-        self.keyframes += u32::from(picture.keyframe);
+        self.keyframes += u32::from(frame.keyframe);
         let mut sample = gst::Sample::builder().buffer(&buffer);
-        let caps = picture.sample.caps_owned();
+        let caps = frame.sample.caps_owned();
         if let Some(caps) = &caps {
             sample = sample.caps(caps);
         }
-        // Fails when the pipeline has, which the next picture finds on the bus.
+        // Fails only when the pipeline failed; the next call reads the error from the bus.
         let _ = self.source.push_sample(&sample.build());
         Ok(())
     }
 
-    /// What is wrong with it, when it did not take all that it was given.
-    pub fn error(&mut self) -> Option<OutputError> {
+    /// The error of the pipeline, if it failed since the last call.
+    pub fn error(&mut self) -> Option<RecordingError> {
         let error = bus_error(&self.bus)?;
-        self.failed = true;
-        Some(OutputError(format!("{}: {error}", self.path.display())))
+        Some(self.fail(error))
     }
 
-    /// Waits until the file is complete.
+    fn fail(&mut self, kind: impl Into<RecordingErrorKind>) -> RecordingError {
+        self.failed = true;
+        RecordingError::new(&self.path, kind)
+    }
+
+    /// Writes the rest of the file; false when that took longer than [`CLOSE_TIMEOUT`] or failed.
     fn close(&self) -> bool {
-        let wait = gst::ClockTime::from_mseconds(CLOSE.as_millis() as u64);
+        let wait = gst::ClockTime::from_mseconds(CLOSE_TIMEOUT.as_millis() as u64);
         self.source.end_of_stream().is_ok()
             && self
                 .bus
@@ -248,15 +257,18 @@ impl SegmentFile {
 impl Drop for SegmentFile {
     fn drop(&mut self) {
         if !self.failed && !self.close() {
-            let text =
-                format!("{}: the recording could not be closed; what was written is playable", self.path.display());
+            let text = format!(
+                "cannot close a recording; what was written can be played, the next start repairs it: {}",
+                self.path.display()
+            );
             log_dedup::warn("", "record", &text);
         }
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            log_dedup::warn("", "record", &format!("{}: the recording's pipeline did not stop", self.path.display()));
+            let text = format!("cannot stop the pipeline of a recording: {}", self.path.display());
+            log_dedup::warn("", "record", &text);
         }
-        // A full disk leaves a file without a picture at every attempt: nobody wants thousands of them.
-        if self.failed && std::fs::metadata(&self.path).is_ok_and(|file| file.len() < LEAST_BYTES) {
+        // While the disk is full, each attempt leaves a file without a frame.
+        if self.failed && std::fs::metadata(&self.path).is_ok_and(|file| file.len() < MIN_BYTES) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,4 +1,4 @@
-//! How long a finished MP4 file is, by its own words, and how much of pictures is in one that is not.
+//! Reads the structure of recordings: the duration of a finished MP4 file, and the media data of one that was cut off.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
@@ -7,83 +7,85 @@ use std::path::Path;
 
 use crate::config::Container;
 
-/// A header has three boxes in it before the tracks; more is no file of ours.
-const MOST_BOXES: usize = 64;
+/// The most boxes that are searched on one level. The recorder's header has three before the tracks.
+const MAX_BOXES: usize = 64;
 
-/// What a file says of itself.
+/// State and duration of a file, from its header.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Length {
-    /// It is finished and as long as this, in seconds. Matroska files are as long as they were written: `None`.
+    /// The file is finished; with its duration in seconds, where the header has it. `None` for Matroska, whose duration
+    /// follows from the time of writing.
     Finished(Option<f64>),
-    /// Still written in fragments, or cut off; what there is can be played.
+    /// The file is still being written in fragments, or was cut off; the fragments can be played.
     Open,
-    /// There is no header, and nothing can be read from it: it was cut off before its first pictures.
-    Nothing,
+    /// The file has no header and cannot be played: it was cut off before its first frames.
+    Empty,
 }
 
-/// How the file at `path` begins and ends.
+/// Reads the state and duration of the recording at `path`.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn look(path: &Path, container: Container) -> Result<Length> {
+pub fn inspect(path: &Path, container: Container) -> Result<Length> {
     match container {
-        Container::Mp4 => match finished(path) {
+        Container::Mp4 => match finished_seconds(path) {
             Ok(Some(seconds)) => Ok(Length::Finished(Some(seconds))),
-            Ok(None) => Ok(if has_header(path)? { Length::Open } else { Length::Nothing }),
-            // Boxes that end nowhere.
+            Ok(None) => Ok(if has_header(path)? { Length::Open } else { Length::Empty }),
+            // A box that exceeds the file.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
-                Ok(if has_header(path).unwrap_or(false) { Length::Open } else { Length::Nothing })
+                Ok(if has_header(path).unwrap_or(false) { Length::Open } else { Length::Empty })
             }
             Err(error) => Err(error),
         },
         Container::Mkv => {
             let mut magic = Vec::new();
             File::open(path)?.take(4).read_to_end(&mut magic)?;
-            Ok(if magic == EBML { Length::Finished(None) } else { Length::Nothing })
+            Ok(if magic == EBML { Length::Finished(None) } else { Length::Empty })
         }
     }
 }
 
-/// How Matroska files begin (RFC 8794).
+/// The first bytes of a Matroska file: the identifier of the EBML header (RFC 8794, section 11.2.1).
 const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
 
 fn has_header(path: &Path) -> Result<bool> {
     let mut file = File::open(path)?;
     let end = file.metadata()?.len();
-    Ok(find(&mut file, 0..end, *b"moov")?.is_some())
+    Ok(find_box(&mut file, 0..end, *b"moov")?.is_some())
 }
 
-/// Seconds of the finished MP4 file at `path`; `None` for one that is still written in fragments, or was cut off.
+/// Duration in seconds of the finished MP4 file at `path`; `None` for a file that is still being written in fragments, or was
+/// cut off.
 ///
-/// A fragmented file's header (ISO/IEC 14496-12, `moov`) announces fragments (`mvex`). When the file is finished, a whole
-/// header is written behind the pictures and hides the first one.
+/// The header (`moov`) of a fragmented file announces fragments with an `mvex` box (ISO/IEC 14496-12, 8.8.1). When the file
+/// is finished, a complete header without `mvex` is written after the media data, and the first one is hidden.
 ///
 /// # Errors
-/// What cannot be read, or is no MP4.
-pub fn finished(path: &Path) -> Result<Option<f64>> {
+/// When the file cannot be read or is not an MP4 file.
+pub fn finished_seconds(path: &Path) -> Result<Option<f64>> {
     let mut file = File::open(path)?;
     let end = file.metadata()?.len();
-    let Some(header) = find(&mut file, 0..end, *b"moov")? else { return Ok(None) };
-    if find(&mut file, header.clone(), *b"mvex")?.is_some() {
+    let Some(header) = find_box(&mut file, 0..end, *b"moov")? else { return Ok(None) };
+    if find_box(&mut file, header.clone(), *b"mvex")?.is_some() {
         return Ok(None);
     }
-    let Some(times) = find(&mut file, header, *b"mvhd")? else { return Ok(None) };
-    file.seek(SeekFrom::Start(times.start))?;
-    let version = number(&mut file, 4)? >> 24;
-    // Creation and modification, then the scale and the length in it.
-    let wide = if version == 1 { 8 } else { 4 };
-    file.seek_relative(2 * wide as i64)?;
-    let (scale, length) = (number(&mut file, 4)?, number(&mut file, wide)?);
-    Ok((scale > 0).then(|| length as f64 / scale as f64))
+    let Some(movie_header) = find_box(&mut file, header, *b"mvhd")? else { return Ok(None) };
+    file.seek(SeekFrom::Start(movie_header.start))?;
+    let version = read_number(&mut file, 4)? >> 24;
+    // Creation time, modification time, timescale, duration (8.2.2). The timescale always has 32 bits.
+    let width = if version == 1 { 8 } else { 4 };
+    file.seek_relative(2 * width as i64)?;
+    let (timescale, duration) = (read_number(&mut file, 4)?, read_number(&mut file, width)?);
+    Ok((timescale > 0).then(|| duration as f64 / timescale as f64))
 }
 
-/// The content of the first box of this kind among the boxes of `range`.
-fn find(file: &mut File, range: Range<u64>, kind: [u8; 4]) -> Result<Option<Range<u64>>> {
+/// The content of the first box of type `kind` in `range`, in bytes from the start of the file.
+fn find_box(file: &mut File, range: Range<u64>, kind: [u8; 4]) -> Result<Option<Range<u64>>> {
     let mut at = range.start;
-    for _ in 0..MOST_BOXES {
+    for _ in 0..MAX_BOXES {
         let Some(found) = box_at(file, at..range.end)? else { return Ok(None) };
         if found.all.end > range.end {
-            return Err(Error::new(ErrorKind::InvalidData, "a box has no end"));
+            return Err(Error::new(ErrorKind::InvalidData, "an MP4 box exceeds the file or its parent box"));
         }
         if found.kind == kind {
             return Ok(Some(found.content));
@@ -93,79 +95,80 @@ fn find(file: &mut File, range: Range<u64>, kind: [u8; 4]) -> Result<Option<Rang
     Ok(None)
 }
 
-/// A box, which may say that it is longer than what there is of it.
+/// An MP4 box. Its size may exceed the file.
 struct Mp4Box {
     kind: [u8; 4],
-    /// It has no length yet, and ends with the file.
+    /// The size field is 0: the box extends to the end of the file.
     open: bool,
     all: Range<u64>,
     content: Range<u64>,
 }
 
-/// The box at the beginning of `range`; `None` where it is too short for one.
+/// Reads the header of the box at the start of `range`; `None` where `range` is too short for one.
 fn box_at(file: &mut File, range: Range<u64>) -> Result<Option<Mp4Box>> {
     let at = range.start;
     if at.saturating_add(8) > range.end {
         return Ok(None);
     }
     file.seek(SeekFrom::Start(at))?;
-    let short = number(file, 4)?;
+    let short = read_number(file, 4)?;
     let mut kind = [0; 4];
     file.read_exact(&mut kind)?;
     let (head, size) = match short {
         0 => (8, range.end - at),
-        1 => (16, number(file, 8)?),
+        1 => (16, read_number(file, 8)?),
         size => (8, size),
     };
     let end = at.checked_add(size).filter(|_| size >= head);
-    let end = end.ok_or_else(|| Error::new(ErrorKind::InvalidData, "a box has no end"))?;
+    let end = end.ok_or_else(|| Error::new(ErrorKind::InvalidData, "the size of an MP4 box is invalid"))?;
     Ok(Some(Mp4Box { kind, open: short == 0, all: at..end, content: at + head..end }))
 }
 
-/// Where the pictures are in the finished file at `path`, in bytes.
+/// The media data (`mdat`) of the finished MP4 file at `path`, in bytes from the start of the file.
 ///
 /// # Errors
-/// What cannot be read, or is no MP4.
-pub fn pictures(path: &Path) -> Result<Range<u64>> {
+/// When the file cannot be read or is not an MP4 file.
+pub fn media_data(path: &Path) -> Result<Range<u64>> {
     let mut file = File::open(path)?;
     let end = file.metadata()?.len();
-    Ok(find(&mut file, 0..end, *b"mdat")?.unwrap_or_default())
+    Ok(find_box(&mut file, 0..end, *b"mdat")?.unwrap_or_default())
 }
 
-/// Where the pictures are in the file at `path`, which was written in fragments until it was cut off, in bytes. `None` when
-/// there may be more behind something that is no part of such a file: nobody would find it there.
+/// The media data (`mdat`) of the fragmented MP4 file at `path`, which was cut off: one range per complete fragment, in bytes
+/// from the start of the file. `None` when the file is damaged before its end: there may be fragments after the damage, and
+/// a demuxer would not find them.
 ///
-/// Our muxer writes the pictures first and what tells of them (`moov`, then `moof`) behind them.
+/// The muxer writes the media data of a fragment first, and its index (`moov`, later `moof`) after it.
 ///
 /// # Errors
-/// What cannot be read, or is no MP4.
-pub fn pictures_in_fragments(path: &Path) -> Result<Option<Vec<Range<u64>>>> {
+/// When the file cannot be read or is not an MP4 file.
+pub fn media_data_of_fragments(path: &Path) -> Result<Option<Vec<Range<u64>>>> {
     let mut file = File::open(path)?;
     let end = file.metadata()?.len();
-    let (mut at, mut pictures, mut untold) = (0, Vec::new(), Vec::new());
+    let (mut at, mut complete, mut without_index) = (0, Vec::new(), Vec::new());
     while let Some(found) = box_at(&mut file, at..end)? {
-        // What was not written before the power went is zero.
+        // After a power failure the unwritten end of the file is zero.
         let last = found.open || found.all.end > end;
         match &found.kind {
             b"mdat" | b"moof" | b"moov" | [0, 0, 0, 0] if last => break,
-            b"mdat" => untold.push(found.content),
-            b"moof" | b"moov" => pictures.append(&mut untold),
+            b"mdat" => without_index.push(found.content),
+            b"moof" | b"moov" => complete.append(&mut without_index),
             b"ftyp" | b"free" | b"mfra" if !last => {}
             _ => return Ok(None),
         }
         at = found.all.end;
     }
-    Ok((!has_fragment(&mut file, at.saturating_add(8)..end)?).then_some(pictures))
+    Ok((!has_fragment(&mut file, at.saturating_add(8)..end)?).then_some(complete))
 }
 
-/// Whether a fragment seems to begin somewhere in `range`.
+/// Whether `range` contains the type of a fragment's box (`moof`) at any position.
 fn has_fragment(file: &mut File, range: Range<u64>) -> Result<bool> {
     const KIND: &[u8; 4] = b"moof";
     file.seek(SeekFrom::Start(range.start))?;
     let mut rest = file.take(range.end.saturating_sub(range.start));
     let mut buffer = Vec::new();
     loop {
-        // The last bytes may be the first ones of what is looked for.
+        // The type may be split between two reads.
         buffer.drain(..buffer.len().saturating_sub(KIND.len() - 1));
         if rest.by_ref().take(1 << 16).read_to_end(&mut buffer)? == 0 {
             return Ok(false);
@@ -176,8 +179,8 @@ fn has_fragment(file: &mut File, range: Range<u64>) -> Result<bool> {
     }
 }
 
-/// A big-endian number of `bytes` bytes, 8 at most.
-fn number(file: &mut File, bytes: usize) -> Result<u64> {
+/// Reads a big-endian number of `bytes` bytes, 8 at most.
+fn read_number(file: &mut File, bytes: usize) -> Result<u64> {
     let mut buffer = [0; 8];
     file.read_exact(&mut buffer[8 - bytes..])?;
     Ok(u64::from_be_bytes(buffer))
@@ -200,11 +203,11 @@ mod tests {
     fn length_of(content: &[u8]) -> Result<Option<f64>> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
-        finished(file.path())
+        finished_seconds(file.path())
     }
 
     #[test]
-    fn a_finished_file_says_its_length() {
+    fn the_duration_of_a_finished_file_is_read() {
         let head = [boxed("ftyp", b"isom"), boxed("mdat", &[7; 100])].concat();
         let moov = boxed("moov", &mvhd(1000, 12_500));
         assert_eq!(length_of(&[head.clone(), moov].concat()).unwrap(), Some(12.5));
@@ -215,14 +218,14 @@ mod tests {
         assert_eq!(length_of(&file).unwrap(), Some((1_u64 << 40) as f64 / 10.0));
     }
 
-    /// Only what comes out of such a file as a whole may take its place.
+    /// A repaired file may replace the original only if it contains all of its fragments.
     #[test]
-    fn pictures_of_fragments_are_counted_until_the_end_and_not_past_damage() {
+    fn fragments_are_counted_up_to_the_end_and_damage_is_detected() {
         let count = |parts: &[Vec<u8>]| {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), parts.concat()).unwrap();
-            let bytes = |pictures: Vec<Range<u64>>| pictures.iter().map(|part| part.end - part.start).sum::<u64>();
-            pictures_in_fragments(file.path()).map(|pictures| pictures.map(bytes))
+            let bytes = |frames: Vec<Range<u64>>| frames.iter().map(|part| part.end - part.start).sum::<u64>();
+            media_data_of_fragments(file.path()).map(|frames| frames.map(bytes))
         };
         let head = [boxed("ftyp", b"isom"), boxed("mdat", &[3; 100]), boxed("moov", &[1; 50])].concat();
         let fragment = [boxed("free", &[]), boxed("mdat", &[3; 100]), boxed("moof", &[2; 30])].concat();
@@ -233,10 +236,10 @@ mod tests {
             assert_eq!(with(&fragment[..cut]).unwrap(), Some(200), "cut off after {cut} bytes");
         }
         let open = [&[0, 0, 0, 0][..], &fragment[12..100]].concat();
-        assert_eq!(with(&open).unwrap(), Some(200), "what is being written has no length yet");
+        assert_eq!(with(&open).unwrap(), Some(200), "the box that is being written has no size yet");
         assert_eq!(with(&[0; 5000]).unwrap(), Some(200));
         let hole = [vec![0; 5000], fragment.clone()].concat();
-        assert_eq!(with(&hole).unwrap(), None, "what comes after the hole would be lost");
+        assert_eq!(with(&hole).unwrap(), None, "the fragment after the hole would be lost");
         assert_eq!(with(&boxed("tfrt", &[2; 30])).unwrap(), None);
         let endless = [&[0, 0, 0xff, 0xff][..], &fragment[12..116], &[7; 70_000], &fragment[..]].concat();
         assert_eq!(with(&endless[..60_000]).unwrap(), Some(200));
@@ -250,26 +253,26 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_header_holds_nothing() {
+    fn a_file_without_a_header_is_empty() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let look = |content: &[u8], container| {
+        let inspect = |content: &[u8], container| {
             std::fs::write(file.path(), content).unwrap();
-            look(file.path(), container).unwrap()
+            inspect(file.path(), container).unwrap()
         };
         let head = boxed("ftyp", b"isom");
-        for nothing in [&b""[..], &head, b"hello, this is a text", &[&head[..], b"\0\0\x10\0moov"].concat()] {
-            assert_eq!(look(nothing, Container::Mp4), Length::Nothing, "{nothing:?}");
+        for empty in [&b""[..], &head, b"hello, this is a text", &[&head[..], b"\0\0\x10\0moov"].concat()] {
+            assert_eq!(inspect(empty, Container::Mp4), Length::Empty, "{empty:?}");
         }
         let fragmented = boxed("moov", &[mvhd(1000, 1000), boxed("mvex", &[])].concat());
-        assert_eq!(look(&[&head[..], &fragmented, b"\0\0\x10\0moof"].concat(), Container::Mp4), Length::Open);
-        let whole = [head, boxed("moov", &mvhd(1000, 2500))].concat();
-        assert_eq!(look(&whole, Container::Mp4), Length::Finished(Some(2.5)));
-        assert_eq!(look(&whole, Container::Mkv), Length::Nothing);
-        assert_eq!(look(&[&EBML[..], b"more"].concat(), Container::Mkv), Length::Finished(None));
+        assert_eq!(inspect(&[&head[..], &fragmented, b"\0\0\x10\0moof"].concat(), Container::Mp4), Length::Open);
+        let finished = [head, boxed("moov", &mvhd(1000, 2500))].concat();
+        assert_eq!(inspect(&finished, Container::Mp4), Length::Finished(Some(2.5)));
+        assert_eq!(inspect(&finished, Container::Mkv), Length::Empty);
+        assert_eq!(inspect(&[&EBML[..], b"more"].concat(), Container::Mkv), Length::Finished(None));
     }
 
     #[test]
-    fn fragments_and_remains_say_nothing() {
+    fn fragmented_and_truncated_files_have_no_duration() {
         let fragmented = boxed("moov", &[mvhd(1000, 1000), boxed("mvex", &[])].concat());
         assert_eq!(length_of(&[fragmented, boxed("moof", &[])].concat()).unwrap(), None);
         assert_eq!(length_of(b"").unwrap(), None);
@@ -278,7 +281,7 @@ mod tests {
         assert!(length_of(b"hello, this is a text").is_err());
         assert!(
             length_of(&[0, 0, 0, 4, b'f', b'r', b'e', b'e', 0, 0, 0, 0]).is_err(),
-            "a box that ends before it begins"
+            "a box that ends before its content"
         );
     }
 }

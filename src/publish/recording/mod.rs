@@ -1,10 +1,10 @@
-//! Recordings: the encoded stream in files that stay playable whatever ends them.
+//! Recordings: the encoded stream in files that can be played however the writing ends.
 //!
-//! A file is followed by the next at a keyframe, which is asked for when it is long or large enough, so that no picture
-//! is lost between two (`writer`). A process that is killed loses the last two seconds at most, a machine that loses its
-//! power also what the system had not written yet (`file`); the next recorder mends what was cut off (`repair`). A
-//! full disk or an unplugged one stops the recording, not the stream; it starts again, in a new file, when there is room.
-//! Old files are removed by the stream's own limits ([`retention`]), and an event's file begins before the event
+//! When a file is long or large enough, the recorder requests a keyframe and starts the next file with it, so that no frame
+//! is lost between two files (`writer`). A process that is killed loses the last two seconds at most; a power failure also
+//! loses what the system had not written yet (`file`). The next recorder repairs files that were cut off (`repair`). A
+//! full or removed disk stops the recording, not the stream; the recording resumes in a new file when there is room.
+//! The stream's limits decide when old files are removed ([`retention`]). The file of an event starts before the event
 //! (`ring`).
 
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use gstreamer as gst;
 
-use super::OutputError;
 use super::fanout::{Fanout, PacketSink, PushResult};
 use crate::base::status::{Status, StreamState};
 
 pub mod archive;
+mod error;
 mod file;
 mod in_use;
 mod length;
@@ -29,44 +29,52 @@ mod ring;
 mod writer;
 
 pub use archive::{Archive, Recording, RemoveError};
-use file::WAITING;
+pub use error::{RecordingError, RecordingErrorKind};
+use file::MAX_QUEUED_FRAMES;
 pub(super) use file::{Layout, add_file};
 use repair::Repair;
 use writer::RecordingWriter;
 
-/// Records a stream, file after file, on a thread of its own: a disk that hangs holds up neither the stream nor its other
-/// packet_sinks. The [`PacketSink`] end only queues.
+/// Records a stream, file after file, on its own thread, so that a disk that hangs delays neither the stream nor its other
+/// packet sinks. [`PacketSink::push`] only queues the frame.
 pub struct Recorder {
-    pictures: Option<Sender<gst::Sample>>,
+    frames: Option<Sender<gst::Sample>>,
     thread: Option<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
     needs_keyframe: bool,
-    /// That keyframe has been asked for, or shall not be.
-    asked: bool,
+    /// The keyframe has been requested, or must not be requested.
+    keyframe_requested: bool,
     lost: Arc<AtomicU64>,
     status: Arc<Status>,
     _repair: Option<Repair>,
 }
 
 impl Recorder {
+    /// Starts the recording of a stream into the folder of `archive`, and the repair of its files that were cut off.
+    ///
     /// # Errors
-    /// When there is no thread for it.
-    pub(super) fn start(status: Arc<Status>, archive: Arc<Archive>, fanout: &Arc<Fanout>) -> Result<Self, OutputError> {
-        let (pictures, queue) = bounded(WAITING as usize);
+    /// When the thread cannot be started.
+    pub(super) fn start(
+        status: Arc<Status>,
+        archive: Arc<Archive>,
+        fanout: &Arc<Fanout>,
+    ) -> Result<Self, RecordingError> {
+        let (frames, queue) = bounded(MAX_QUEUED_FRAMES as usize);
         let stopping = Arc::new(AtomicBool::new(false));
         let repair = Repair::start(Arc::clone(&archive));
         let name = format!("record-{}", status.name);
+        let dir = archive.config().dir.clone();
         let writer = RecordingWriter::new(Arc::clone(&status), archive, fanout, Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || writer.run(&queue))
-            .map_err(|error| OutputError(format!("no thread for the recording: {error}")))?;
+            .map_err(|error| RecordingError::new(&dir, RecordingErrorKind::Thread(error)))?;
         Ok(Recorder {
-            pictures: Some(pictures),
+            frames: Some(frames),
             thread: Some(thread),
             stopping,
             needs_keyframe: true,
-            asked: false,
+            keyframe_requested: false,
             lost: fanout.lost_counter(),
             status,
             _repair: repair,
@@ -77,24 +85,27 @@ impl Recorder {
 impl PacketSink for Recorder {
     fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
         if self.status.state() == StreamState::AwaitsKeyframe {
-            // Viewers see a text in place of the source's frames; that is not recorded.
-            (self.needs_keyframe, self.asked) = (true, false);
+            // The frames show a text instead of the source; they are not recorded.
+            (self.needs_keyframe, self.keyframe_requested) = (true, false);
             return PushResult::Yes;
         }
         if self.needs_keyframe && !keyframe {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return if std::mem::replace(&mut self.asked, true) { PushResult::Yes } else { PushResult::WantsKeyframe };
+            return match std::mem::replace(&mut self.keyframe_requested, true) {
+                true => PushResult::Yes,
+                false => PushResult::WantsKeyframe,
+            };
         }
-        let Some(pictures) = &self.pictures else { return PushResult::Gone };
-        match pictures.try_send(sample.clone()) {
+        let Some(frames) = &self.frames else { return PushResult::Gone };
+        match frames.try_send(sample.clone()) {
             Ok(()) => {
                 self.needs_keyframe = false;
                 PushResult::Yes
             }
             Err(TrySendError::Full(_)) => {
-                // The disk is too slow: what follows is of no use before the next keyframe, which comes by itself. Asked for
-                // again and again while a disk hangs, keyframes would spend the viewers' bits.
-                (self.needs_keyframe, self.asked) = (true, true);
+                // The disk is too slow. Frames up to the next periodic keyframe are dropped. No keyframe is requested: while
+                // a disk hangs, repeated requests would cost the viewers bitrate.
+                (self.needs_keyframe, self.keyframe_requested) = (true, true);
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 PushResult::Yes
             }
@@ -106,12 +117,16 @@ impl PacketSink for Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        // Closes the queue; the writer works off the rest and closes its file.
-        self.pictures = None;
+        // Closes the queue; the writer writes the queued frames and closes its file.
+        self.frames = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("a recording ended in a panic; what was written is playable");
+            tracing::error!(
+                stream = &*self.status.name,
+                stage = "record",
+                "the recorder thread ended in a panic; recordings written so far are playable"
+            );
         }
     }
 }
@@ -120,14 +135,14 @@ impl Drop for Recorder {
 mod tests {
     use super::*;
 
-    /// A recorder whose queue nothing reads but the test.
-    fn recorder(pictures: Sender<gst::Sample>, status: &Arc<Status>) -> Recorder {
+    /// A recorder whose queue only the test reads.
+    fn recorder(frames: Sender<gst::Sample>, status: &Arc<Status>) -> Recorder {
         Recorder {
-            pictures: Some(pictures),
+            frames: Some(frames),
             thread: None,
             stopping: Arc::default(),
             needs_keyframe: true,
-            asked: false,
+            keyframe_requested: false,
             lost: Arc::default(),
             status: Arc::clone(status),
             _repair: None,
@@ -135,38 +150,38 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_hangs_asks_for_no_keyframes() {
+    fn no_keyframe_is_requested_while_the_disk_hangs() {
         crate::gst::init().unwrap();
-        let (pictures, queue) = bounded(1);
-        let mut recorder = recorder(pictures, &Arc::new(Status::new("test")));
+        let (frames, queue) = bounded(1);
+        let mut recorder = recorder(frames, &Arc::new(Status::new("test")));
         let sample = gst::Sample::builder().build();
-        let mut take = |keyframe| recorder.push(&sample, keyframe);
-        assert_eq!(take(false), PushResult::WantsKeyframe, "it begins with one");
-        assert_eq!([take(false), take(true)], [PushResult::Yes; 2]);
+        let mut push = |keyframe| recorder.push(&sample, keyframe);
+        assert_eq!(push(false), PushResult::WantsKeyframe, "the first frame of a recording must be a keyframe");
+        assert_eq!([push(false), push(true)], [PushResult::Yes; 2]);
         for keyframe in [false, false, true, false, false] {
-            assert_eq!(take(keyframe), PushResult::Yes, "nobody takes from the queue");
+            assert_eq!(push(keyframe), PushResult::Yes, "the queue is full");
         }
         assert_eq!(queue.try_iter().count(), 1);
-        assert_eq!([take(false), take(true)], [PushResult::Yes; 2], "it goes on with a keyframe");
+        assert_eq!([push(false), push(true)], [PushResult::Yes; 2], "recording continues with a keyframe");
         assert_eq!(queue.try_iter().count(), 1);
     }
 
     #[test]
-    fn nothing_is_recorded_while_a_keyframe_of_the_source_is_awaited() {
+    fn no_frame_is_recorded_while_the_source_waits_for_a_keyframe() {
         crate::gst::init().unwrap();
-        let (pictures, queue) = bounded(100);
+        let (frames, queue) = bounded(100);
         let status = Arc::new(Status::new("test"));
-        let mut recorder = recorder(pictures, &status);
+        let mut recorder = recorder(frames, &status);
         let sample = gst::Sample::builder().build();
-        let mut take = |keyframe| recorder.push(&sample, keyframe);
-        assert_eq!([take(true), take(false)], [PushResult::Yes; 2]);
+        let mut push = |keyframe| recorder.push(&sample, keyframe);
+        assert_eq!([push(true), push(false)], [PushResult::Yes; 2]);
         status.set_awaits_keyframe("packets were lost".into());
-        assert_eq!([take(false), take(true), take(false)], [PushResult::Yes; 3]);
-        assert_eq!(queue.try_iter().count(), 2, "what came before");
+        assert_eq!([push(false), push(true), push(false)], [PushResult::Yes; 3]);
+        assert_eq!(queue.try_iter().count(), 2, "only the frames before the loss");
         let later = std::time::Instant::now() + std::time::Duration::from_secs(1);
         status.set_shown(StreamState::Live, None, later);
-        assert_eq!(take(false), PushResult::WantsKeyframe, "the file continues with a keyframe");
-        assert_eq!([take(true), take(false)], [PushResult::Yes; 2]);
+        assert_eq!(push(false), PushResult::WantsKeyframe, "the file continues with a keyframe");
+        assert_eq!([push(true), push(false)], [PushResult::Yes; 2]);
         assert_eq!(queue.try_iter().count(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Names of recordings: `STREAM-20261124T101500Z.mp4`.
+//! File names of recordings: `STREAM-20261124T101500Z.mp4`, with the time in UTC.
 
 use std::fmt;
 
@@ -8,22 +8,23 @@ use jiff::tz::TimeZone;
 
 use crate::config::Container;
 
-const TIME: &str = "%Y%m%dT%H%M%SZ";
+const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
-/// What a recording's name says beside its stream. Ordered by time.
+/// The parts of a recording's file name after the name of the stream. Ordered by time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RecordingName {
-    /// When its first picture was recorded, in whole seconds of UTC.
+    /// When the first frame was recorded, in whole seconds.
     pub start: Timestamp,
-    /// From 2 on where there is another recording of that second; else 1.
+    /// Distinguishes recordings that started in the same second: 1 for the first, not written in the name; 2 and up for
+    /// the others.
     pub number: u32,
-    /// The event that it was recorded for.
+    /// The event that was recorded; `None` in a continuous recording.
     pub event: Option<String>,
     pub container: Container,
 }
 
 impl RecordingName {
-    /// Reads the name of a file of `stream`; `None` for every other name, and so for everything that leads elsewhere.
+    /// Parses the file name of a recording of `stream`; `None` for every other name, so also for a path with separators.
     pub fn parse(stream: &str, file: &str) -> Option<Self> {
         let rest = file.strip_prefix(stream)?.strip_prefix('-')?;
         let (rest, container) = match rest.rsplit_once('.')? {
@@ -32,7 +33,7 @@ impl RecordingName {
             _ => return None,
         };
         let (time, rest) = rest.split_at_checked("20261124T101500Z".len())?;
-        let start = strtime::parse(TIME, time).ok()?.to_datetime().ok()?;
+        let start = strtime::parse(TIME_FORMAT, time).ok()?.to_datetime().ok()?;
         let start = TimeZone::UTC.to_timestamp(start).ok()?;
         // An event begins with a letter, a number does not.
         let (number, event) = match rest.strip_prefix('-') {
@@ -49,19 +50,19 @@ impl RecordingName {
             event.starts_with(|c: char| c.is_ascii_alphabetic())
                 && event.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         };
-        // One name has one spelling.
-        (name.event.as_ref().is_none_or(is_event) && name.of(stream) == file).then_some(name)
+        // Only the canonical spelling is accepted.
+        (name.event.as_ref().is_none_or(is_event) && name.file_name(stream) == file).then_some(name)
     }
 
-    /// The file's name as a recording of `stream`.
-    pub fn of(&self, stream: &str) -> String {
+    /// The file name of a recording of `stream`.
+    pub fn file_name(&self, stream: &str) -> String {
         format!("{stream}-{self}")
     }
 }
 
 impl fmt::Display for RecordingName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.start.strftime(TIME))?;
+        write!(f, "{}", self.start.strftime(TIME_FORMAT))?;
         if self.number > 1 {
             write!(f, "-{}", self.number)?;
         }
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_say_what_they_were_made_of() {
+    fn file_names_can_be_parsed_back() {
         for (number, event, container, file) in [
             (1, None, Container::Mp4, "gate-20261124T101500Z.mp4"),
             (2, None, Container::Mkv, "gate-20261124T101500Z-2.mkv"),
@@ -89,13 +90,13 @@ mod tests {
         ] {
             let start = "2026-11-24T10:15:00Z".parse().unwrap();
             let name = RecordingName { start, number, event: event.map(str::to_owned), container };
-            assert_eq!(name.of("gate"), file);
+            assert_eq!(name.file_name("gate"), file);
             assert_eq!(RecordingName::parse("gate", file), Some(name));
         }
     }
 
     #[test]
-    fn no_other_file_is_ours() {
+    fn other_file_names_are_rejected() {
         for file in [
             "gate-2-20261124T101500Z.mp4",
             "yard-20261124T101500Z.mp4",
@@ -117,12 +118,12 @@ mod tests {
         ] {
             assert_eq!(RecordingName::parse("gate", file), None, "{file}");
         }
-        // A stream whose name looks like a recording keeps its own.
+        // A recording of a stream whose name itself looks like a recording of `gate`.
         assert_eq!(RecordingName::parse("gate", "gate-20261124T101500Z-20261125T101500Z.mp4"), None);
     }
 
     #[test]
-    fn names_are_in_the_order_of_time() {
+    fn names_are_ordered_by_time() {
         let files = [
             "g-20261124T101459Z-2-visit.mp4",
             "g-20261124T101500Z.mp4",

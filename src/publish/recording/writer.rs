@@ -1,4 +1,4 @@
-//! The writing end of a recorder: files one after the other, on a thread that may wait for the disk.
+//! The thread of a recorder: writes one file after the other, and may block on the disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use gstreamer as gst;
 use jiff::Timestamp;
 
 use super::archive::Archive;
+use super::error::{RecordingError, RecordingErrorKind};
 use super::file::{EncodedFrame, SegmentFile};
 use super::ring::Ring;
 use crate::base::log_dedup;
@@ -17,47 +18,46 @@ use crate::base::panic::panic_text;
 use crate::base::status::Status;
 use crate::config::When;
 use crate::events::{Active, EventState};
-use crate::publish::OutputError;
 use crate::publish::fanout::Fanout;
 
-/// Pauses before a recording that failed is tried again: the first, and the longest after doubling.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Pause before the first retry of a recording that failed; doubled with each further failure up to the maximum.
+const MIN_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// How often limits are looked after beside each new file.
-const TIDY: Duration = Duration::from_secs(60);
+/// How often the limits are applied, in addition to the start of each file.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A keyframe that was asked for and has not come is asked for again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// A keyframe that was requested is requested again after this time.
+const KEYFRAME_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The most memory that a pre-roll may take, in bytes: a minute of 8 Mbit/s.
+/// The most memory for the pre-roll of a stream, in bytes: one minute at 8 Mbit/s.
 const PRE_ROLL_BYTES: usize = 64 << 20;
 
-/// Writes a stream's recordings.
+/// Writes the recordings of a stream.
 pub(super) struct RecordingWriter {
     status: Arc<Status>,
     archive: Arc<Archive>,
-    /// Where keyframes are asked for. It holds the recorder, which therefore must not hold it.
+    /// Receives requests for keyframes. Weak, because the fan-out owns the recorder.
     fanout: Weak<Fanout>,
     state: WriterState,
-    /// How long the next failure is waited out.
+    /// The pause after the next failure; [`MIN_PAUSE`] while recording works.
     pause: Duration,
     lost: Arc<AtomicU64>,
     stopping: Arc<AtomicBool>,
-    /// With `when = "event"`: what happens, and what came before it.
+    /// With `when = "event"`: the state of the events, and the newest frames for the pre-roll.
     events: Option<(Arc<EventState>, Ring<EncodedFrame>)>,
-    /// The pre-roll's beginning of the event whose pre-roll is in a file already.
-    begun: Option<Instant>,
-    /// When a keyframe was asked for to begin the next file with.
-    asked: Option<Instant>,
-    tidy_at: Instant,
+    /// Start of the newest pre-roll that was written; identifies its event.
+    pre_roll_written: Option<Instant>,
+    /// When the keyframe for the start of the next file was requested.
+    keyframe_requested: Option<Instant>,
+    retention_due: Instant,
 }
 
 enum WriterState {
-    /// Waits for a keyframe to start a file with.
+    /// Waits for a keyframe to start a file.
     Waiting,
     Open(SegmentFile),
-    /// Has failed; not tried again before this time.
+    /// Failed; the next attempt is made at this time.
     Failed(Instant),
 }
 
@@ -65,64 +65,65 @@ impl RecordingWriter {
     pub fn new(status: Arc<Status>, archive: Arc<Archive>, fanout: &Arc<Fanout>, stopping: Arc<AtomicBool>) -> Self {
         let config = archive.config();
         let span = config.events.iter().map(|event| event.hold + event.pre_roll).max().unwrap_or_default();
-        let board = archive.board().filter(|_| config.when == When::Event);
-        let events = board.map(|board| (Arc::clone(board), Ring::new(span, PRE_ROLL_BYTES)));
+        let event_state = archive.event_state().filter(|_| config.when == When::Event);
+        let events = event_state.map(|event_state| (Arc::clone(event_state), Ring::new(span, PRE_ROLL_BYTES)));
         RecordingWriter {
             status,
             fanout: Arc::downgrade(fanout),
             state: WriterState::Waiting,
-            pause: FIRST_PAUSE,
+            pause: MIN_PAUSE,
             lost: fanout.lost_counter(),
             stopping,
             events,
-            begun: None,
-            asked: None,
-            tidy_at: Instant::now(),
+            pre_roll_written: None,
+            keyframe_requested: None,
+            retention_due: Instant::now(),
             archive,
         }
     }
 
-    /// Works until the queue is closed, and closes the file.
-    pub fn run(mut self, pictures: &Receiver<gst::Sample>) {
+    /// Records until the queue is closed, and then closes the file.
+    pub fn run(mut self, frames: &Receiver<gst::Sample>) {
         loop {
-            match pictures.recv_deadline(self.tidy_at) {
+            match frames.recv_deadline(self.retention_due) {
                 Ok(sample) => {
-                    // A panic costs the file, as any other failure does, and not the recordings to come.
-                    let taken = catch_unwind(AssertUnwindSafe(|| self.take(EncodedFrame::new(sample))));
-                    let outcome = taken.unwrap_or_else(|panic| {
+                    // A panic ends the current file, as any other failure does, and recording is retried.
+                    let recorded = catch_unwind(AssertUnwindSafe(|| self.record(EncodedFrame::new(sample))));
+                    let outcome = recorded.unwrap_or_else(|panic| {
                         self.status.count_panic();
-                        Err(OutputError(format!("the recording panicked: {}", panic_text(&*panic))))
+                        let kind = RecordingErrorKind::Panicked(panic_text(&*panic).to_string());
+                        Err(RecordingError::new(&self.archive.config().dir, kind))
                     });
-                    if let Err(problem) = outcome {
-                        self.fail(&problem.0);
+                    if let Err(error) = outcome {
+                        self.fail(&error);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if Instant::now() >= self.tidy_at
-                && let Err(problem) = self.tidy()
+            if Instant::now() >= self.retention_due
+                && let Err(error) = self.apply_retention()
                 && !matches!(self.state, WriterState::Failed(_))
             {
-                self.fail(&problem.0);
+                self.fail(&error);
             }
         }
         self.close();
     }
 
-    fn tidy(&mut self) -> Result<(), OutputError> {
-        self.tidy_at = Instant::now() + TIDY;
-        self.archive.tidy()
+    fn apply_retention(&mut self) -> Result<(), RecordingError> {
+        self.retention_due = Instant::now() + RETENTION_INTERVAL;
+        self.archive.apply_retention()
     }
 
-    fn take(&mut self, picture: EncodedFrame) -> Result<(), OutputError> {
+    fn record(&mut self, frame: EncodedFrame) -> Result<(), RecordingError> {
         let mut event = None;
-        if let Some((board, ring)) = &mut self.events {
-            if ring.since(picture.at).next().is_some_and(|held| held.sample.caps() != picture.sample.caps()) {
+        if let Some((event_state, ring)) = &mut self.events {
+            if ring.since(frame.at).next().is_some_and(|held| held.sample.caps() != frame.sample.caps()) {
                 ring.clear();
             }
-            ring.push(picture.copied());
-            event = board.active(picture.at);
+            ring.push(frame.copied());
+            event = event_state.active(frame.at);
             if event.is_none() {
                 self.close();
                 return Ok(());
@@ -131,82 +132,86 @@ impl RecordingWriter {
         match &self.state {
             WriterState::Failed(until) if Instant::now() < *until => return Ok(()),
             WriterState::Failed(_) => self.state = WriterState::Waiting,
-            // Another size or profile does not fit into the same track.
-            WriterState::Open(file) if file.caps.as_deref() != picture.sample.caps() => self.close(),
-            WriterState::Open(file) if self.is_due(file) && picture.keyframe => self.close(),
-            WriterState::Open(file) if self.is_due(file) => self.ask_for_keyframe(),
+            // A track cannot change its frame size or profile.
+            WriterState::Open(file) if file.caps.as_deref() != frame.sample.caps() => self.close(),
+            WriterState::Open(file) if self.is_due(file) && frame.keyframe => self.close(),
+            WriterState::Open(file) if self.is_due(file) => self.request_keyframe(),
             _ => {}
         }
         if matches!(self.state, WriterState::Waiting) {
-            return self.begin(picture, event.as_ref());
+            return self.start_file(frame, event.as_ref());
         }
-        self.write(&picture)
+        self.write(&frame)
     }
 
-    /// Whether a file is as long or as large as it shall be.
+    /// Whether the file has reached the configured duration or size.
     fn is_due(&self, file: &SegmentFile) -> bool {
         let config = self.archive.config();
-        file.length >= config.segment || config.segment_size.is_some_and(|most| file.bytes >= most)
+        file.length >= config.segment || config.segment_size.is_some_and(|size| file.bytes >= size)
     }
 
-    fn ask_for_keyframe(&mut self) {
-        if self.asked.is_none_or(|at| at.elapsed() > ASK_AGAIN)
+    fn request_keyframe(&mut self) {
+        if self.keyframe_requested.is_none_or(|at| at.elapsed() > KEYFRAME_TIMEOUT)
             && let Some(fanout) = self.fanout.upgrade()
         {
-            self.asked = Some(Instant::now());
+            self.keyframe_requested = Some(Instant::now());
             fanout.request_keyframe();
         }
     }
 
-    /// Begins a file with this picture; with an event, with what came before it.
-    fn begin(&mut self, picture: EncodedFrame, event: Option<&Active>) -> Result<(), OutputError> {
+    /// Starts a file with this frame, or with the pre-roll of the event.
+    fn start_file(&mut self, frame: EncodedFrame, event: Option<&Active>) -> Result<(), RecordingError> {
         let pre_roll = match (&self.events, event) {
-            (Some((_, ring)), Some(event)) if self.begun != Some(event.from) => {
+            (Some((_, ring)), Some(event)) if self.pre_roll_written != Some(event.from) => {
                 ring.since(event.from).cloned().collect()
             }
-            _ if picture.keyframe => vec![picture],
+            _ if frame.keyframe => vec![frame],
             _ => Vec::new(),
         };
         let Some(first) = pre_roll.first() else {
-            // Before the first keyframe of an event, and after a failure.
-            self.ask_for_keyframe();
+            // The ring has no keyframe yet, or the recording resumes after a failure.
+            self.request_keyframe();
             return Ok(());
         };
         let start = Timestamp::now() - first.at.elapsed();
         self.open(start, event, first.sample.caps_owned())?;
-        self.begun = event.map(|event| event.from);
-        pre_roll.iter().try_for_each(|picture| self.write(picture))
+        self.pre_roll_written = event.map(|event| event.from);
+        pre_roll.iter().try_for_each(|frame| self.write(frame))
     }
 
-    fn open(&mut self, start: Timestamp, event: Option<&Active>, caps: Option<gst::Caps>) -> Result<(), OutputError> {
-        self.asked = None;
+    fn open(
+        &mut self,
+        start: Timestamp,
+        event: Option<&Active>,
+        caps: Option<gst::Caps>,
+    ) -> Result<(), RecordingError> {
+        self.keyframe_requested = None;
         let dir = &self.archive.config().dir;
-        std::fs::create_dir_all(dir).map_err(|error| OutputError(format!("{}: {error}", dir.display())))?;
-        self.tidy()?;
+        std::fs::create_dir_all(dir).map_err(|error| RecordingError::new(dir, error))?;
+        self.apply_retention()?;
         let path = self.archive.open(start, event.map(|event| &*event.name))?;
         let file = SegmentFile::create(path.clone(), self.archive.config().format, caps).inspect_err(|_| {
-            // There is nothing in it yet, and where it stays, it is mended or removed by the next one who looks.
+            // The file is empty. If it cannot be removed, the retention limits remove it later.
             let _ = std::fs::remove_file(&path);
-            self.archive.closed(false);
+            self.archive.finish_open(false);
         })?;
-        if self.pause == FIRST_PAUSE {
+        if self.pause == MIN_PAUSE {
             tracing::info!(stream = &*self.status.name, stage = "record", "recording to {}", file.path.display());
         }
         self.state = WriterState::Open(file);
         Ok(())
     }
 
-    fn write(&mut self, picture: &EncodedFrame) -> Result<(), OutputError> {
+    fn write(&mut self, frame: &EncodedFrame) -> Result<(), RecordingError> {
         let WriterState::Open(file) = &mut self.state else { return Ok(()) };
-        if let Err(problem) = file.write(picture, &self.stopping) {
+        file.write(frame, &self.stopping).inspect_err(|_| {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return Err(problem);
-        }
-        self.archive.grown(file.length.as_secs_f64(), file.bytes);
-        // The second keyframe finds the first fragment on the disk.
-        if self.pause > FIRST_PAUSE && file.keyframes > 1 {
+        })?;
+        self.archive.update_open(file.length.as_secs_f64(), file.bytes);
+        // By the second keyframe, the first fragment has been written to the disk.
+        if self.pause > MIN_PAUSE && file.keyframes > 1 {
             tracing::info!(stream = &*self.status.name, stage = "record", "recording works again");
-            self.pause = FIRST_PAUSE;
+            self.pause = MIN_PAUSE;
         }
         Ok(())
     }
@@ -217,39 +222,38 @@ impl RecordingWriter {
             return;
         }
         let WriterState::Open(mut file) = std::mem::replace(&mut self.state, WriterState::Waiting) else { return };
-        let problem = file.error();
+        let error = file.error();
         let (path, length) = (file.path.clone(), file.length);
         drop(file);
-        self.archive.closed(path.exists());
+        self.archive.finish_open(path.exists());
         tracing::debug!(
             stream = &*self.status.name,
             stage = "record",
-            "closed {} after {:.1} s",
+            "closed a recording: {} ({:.1} s)",
             path.display(),
             length.as_secs_f64()
         );
-        if let Some(problem) = problem {
-            self.fail(&problem.0);
+        if let Some(error) = error {
+            self.fail(&error);
         }
     }
 
-    fn fail(&mut self, problem: &str) {
-        let dir = self.archive.config().dir.display();
+    /// Closes the file and schedules the next attempt. Only the first of consecutive failures is logged as an error.
+    fn fail(&mut self, error: &RecordingError) {
         self.status.count_recording_failure();
-        if self.pause == FIRST_PAUSE {
-            let pause = self.pause.as_secs();
-            let text = format!("recording to {dir} has stopped, next try in {pause} s: {problem}");
+        if self.pause == MIN_PAUSE {
+            let text = format!("recording has stopped, retry in {} s: {error}", self.pause.as_secs());
             log_dedup::error(&self.status.name, "record", None, &text);
         } else {
-            tracing::debug!(stream = &*self.status.name, stage = "record", "recording to {dir} still fails: {problem}");
+            tracing::debug!(stream = &*self.status.name, stage = "record", "recording still fails: {error}");
         }
         if let WriterState::Open(file) =
             std::mem::replace(&mut self.state, WriterState::Failed(Instant::now() + self.pause))
         {
             let path = file.path.clone();
             drop(file);
-            self.archive.closed(path.exists());
+            self.archive.finish_open(path.exists());
         }
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
     }
 }

@@ -168,12 +168,12 @@ fuzz_target!(|data: &[u8]| {
 
 fn name(stream: &str, file: &str) {
     let Some(name) = RecordingName::parse(stream, file) else { return };
-    assert_eq!(name.of(stream), file);
+    assert_eq!(name.file_name(stream), file);
     let rest = file.strip_prefix(stream).expect("it begins with its stream");
     assert!(rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)), "{file:?}");
     assert!(!rest.contains("..") && rest.len() >= "-20200101T000000Z.mp4".len(), "{file:?}");
     let later = RecordingName { number: name.number.saturating_add(1), ..name.clone() };
-    assert!(later >= name && RecordingName::parse(stream, &later.of(stream)) == Some(later), "{file:?}");
+    assert!(later >= name && RecordingName::parse(stream, &later.file_name(stream)) == Some(later), "{file:?}");
 }
 
 fn mend(finished: bool, damage: &[Damage]) {

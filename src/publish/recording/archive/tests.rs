@@ -6,7 +6,8 @@ fn archive(dir: &Path, change: impl FnOnce(&mut RecordConfig)) -> Archive {
     Archive::new("gate", config)
 }
 
-fn put(dir: &Path, files: &[&str]) {
+/// Creates files of 100 bytes.
+fn create_files(dir: &Path, files: &[&str]) {
     for file in files {
         std::fs::write(dir.join(file), [0; 100]).unwrap();
     }
@@ -19,22 +20,22 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A disk that hangs in the middle of a change holds up neither metrics nor the list of streams.
+/// A disk that hangs during a change blocks neither the metrics nor the list of streams.
 #[test]
-fn what_is_known_is_told_while_the_disk_is_waited_for() {
+fn usage_can_be_read_while_the_disk_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let archive = archive(folder.path(), |_| {});
     archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None).unwrap();
     let _changing = lock(&archive.changing);
-    archive.grown(2.0, 50);
+    archive.update_open(2.0, 50);
     assert_eq!(archive.usage(), (1, 50));
     assert!(archive.is_open("gate-20200104T000000Z.mp4"));
-    archive.closed(true);
+    archive.finish_open(true);
     assert_eq!(archive.usage(), (1, 50));
 }
 
 #[test]
-fn room_is_what_min_free_leaves() {
+fn has_room_respects_min_free() {
     let folder = tempfile::tempdir().unwrap();
     assert!(archive(folder.path(), |_| {}).has_room(1));
     assert!(!archive(folder.path(), |_| {}).has_room(u64::MAX));
@@ -42,40 +43,40 @@ fn room_is_what_min_free_leaves() {
 }
 
 const OLD: &str = "gate-20200101T000000Z.mp4";
-const OTHERS: [&str; 4] =
+const OTHER_FILES: [&str; 4] =
     ["gate-2-20200101T000000Z.mp4", "gate-20200101T000000Z.txt", "notes.txt", "yard-20200101T000000Z.mp4"];
 
 #[test]
-fn only_the_streams_own_recordings_are_removed_and_never_the_open_one() {
+fn retention_removes_only_recordings_of_the_stream_and_never_the_open_one() {
     let folder = tempfile::tempdir().unwrap();
-    put(folder.path(), &OTHERS);
-    put(folder.path(), &[OLD, "gate-20200102T000000Z-visit.mkv"]);
+    create_files(folder.path(), &OTHER_FILES);
+    create_files(folder.path(), &[OLD, "gate-20200102T000000Z-visit.mkv"]);
     std::fs::create_dir(folder.path().join("gate-20200103T000000Z.mp4")).unwrap();
     let archive = archive(folder.path(), |config| config.max_age = Some(std::time::Duration::from_secs(60)));
     let open = archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None).unwrap();
     std::fs::write(&open, [0; 50]).unwrap();
-    archive.grown(2.0, 50);
-    archive.tidy().unwrap();
-    let mut left = OTHERS.map(str::to_owned).to_vec();
+    archive.update_open(2.0, 50);
+    archive.apply_retention().unwrap();
+    let mut left = OTHER_FILES.map(str::to_owned).to_vec();
     left.extend(["gate-20200103T000000Z.mp4".into(), "gate-20200104T000000Z.mp4".into()]);
     left.sort();
     assert_eq!(names(folder.path()), left);
     assert_eq!(archive.usage(), (1, 50));
     assert_eq!(archive.removed().map(|(_, count)| count), [2, 0, 0, 0]);
-    archive.closed(true);
+    archive.finish_open(true);
     assert_eq!(archive.usage(), (1, 50));
-    // The clock was wrong when it began, and has been set since: it is not years old.
-    archive.tidy().unwrap();
+    // The name has a date in the past, as if the clock had been wrong: the file was started only now.
+    archive.apply_retention().unwrap();
     assert_eq!((archive.usage(), archive.removed()[0].1), ((1, 50), 2));
-    // Another process knows its name only.
+    // Another process derives the age from the name only.
     let archive = Archive::new("gate", archive.config().clone());
-    archive.tidy().unwrap();
+    archive.apply_retention().unwrap();
     assert_eq!((archive.usage(), archive.removed()[0].1), ((0, 0), 1));
 }
 
-/// Two services on one folder, as happens when a configuration is copied.
+/// Two services record to one folder, for example because a configuration was copied.
 #[test]
-fn what_another_writes_is_neither_removed_nor_taken_for_ones_own() {
+fn a_file_that_another_process_writes_is_neither_removed_nor_reused() {
     let folder = tempfile::tempdir().unwrap();
     let limits = |config: &mut RecordConfig| config.max_size = Some(10);
     let (ours, theirs) = (archive(folder.path(), limits), archive(folder.path(), limits));
@@ -86,32 +87,36 @@ fn what_another_writes_is_neither_removed_nor_taken_for_ones_own() {
     for file in [open, second] {
         std::fs::write(file, [0; 100]).unwrap();
     }
-    ours.closed(true);
-    ours.tidy().unwrap();
+    ours.finish_open(true);
+    ours.apply_retention().unwrap();
     assert_eq!(names(folder.path()), ["gate-20200104T000000Z.mp4"]);
     assert!(matches!(ours.remove("gate-20200104T000000Z.mp4"), Err(RemoveError::Open)));
-    theirs.closed(true);
-    ours.tidy().unwrap();
+    theirs.finish_open(true);
+    ours.apply_retention().unwrap();
     assert_eq!(names(folder.path()), [] as [&str; 0]);
 }
 
 #[test]
-fn a_disk_without_room_is_an_error_once_the_recordings_are_gone() {
+fn too_little_space_without_recordings_to_remove_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    put(folder.path(), &[OLD]);
+    create_files(folder.path(), &[OLD]);
     let archive = archive(folder.path(), |config| config.min_free = Some(1 << 60));
-    let error = archive.tidy().unwrap_err().0;
-    assert!(error.contains("less than min_free (1.2 EB)"), "{error}");
+    let error = archive.apply_retention().unwrap_err();
+    assert_eq!(error.path, folder.path());
+    assert!(
+        matches!(error.kind, RecordingErrorKind::BelowMinFree { free, min_free } if free < min_free && min_free == 1 << 60),
+        "{error}"
+    );
     assert_eq!(names(folder.path()), [] as [&str; 0]);
     assert_eq!(archive.removed()[Removal::Space as usize], (Removal::Space, 1));
 }
 
 #[test]
-fn recordings_are_removed_on_request() {
+fn a_recording_is_removed_on_request() {
     let folder = tempfile::tempdir().unwrap();
-    put(folder.path(), &[OLD, "notes.txt"]);
+    create_files(folder.path(), &[OLD, "notes.txt"]);
     let archive = archive(folder.path(), |_| {});
-    archive.tidy().unwrap();
+    archive.apply_retention().unwrap();
     assert_eq!(archive.usage(), (1, 100));
     for file in ["notes.txt", "gate-20200101T000001Z.mp4", "../gate-20200101T000000Z.mp4", ""] {
         assert!(matches!(archive.remove(file), Err(RemoveError::Unknown)), "{file}");
@@ -127,7 +132,7 @@ fn recordings_are_removed_on_request() {
 }
 
 #[test]
-fn a_name_that_is_taken_gets_a_number() {
+fn a_name_that_exists_gets_a_number() {
     let folder = tempfile::tempdir().unwrap();
     let archive = archive(folder.path(), |_| {});
     let start = "2026-11-24T10:15:00Z".parse().unwrap();
@@ -138,12 +143,12 @@ fn a_name_that_is_taken_gets_a_number() {
 }
 
 #[test]
-fn the_newest_are_listed_first_page_by_page() {
+fn recordings_are_listed_in_pages_from_the_newest_to_the_oldest() {
     let folder = tempfile::tempdir().unwrap();
     let file = |day: usize| format!("gate-202601{day:02}T000000Z.mkv");
     let files: Vec<String> = (1..=5).map(file).collect();
-    put(folder.path(), &files.iter().map(String::as_str).collect::<Vec<_>>());
-    put(folder.path(), &OTHERS);
+    create_files(folder.path(), &files.iter().map(String::as_str).collect::<Vec<_>>());
+    create_files(folder.path(), &OTHER_FILES);
     #[cfg(unix)]
     std::os::unix::fs::symlink("/etc/passwd", folder.path().join(file(9))).unwrap();
     let archive = archive(folder.path(), |_| {});
@@ -155,8 +160,8 @@ fn the_newest_are_listed_first_page_by_page() {
     assert_eq!(page(Some(&file(4)), 2), [file(3), file(2)]);
     assert_eq!(page(Some(&file(2)), 2), [file(1)]);
     assert_eq!(page(Some(&file(1)), 2), [] as [String; 0]);
-    assert_eq!(archive.path_of(&file(9)), None, "a link");
+    assert_eq!(archive.path_of(&file(9)), None, "a symbolic link");
     assert_eq!(archive.path_of(&file(1)), Some(folder.path().join(file(1))));
-    let gone = Archive::new("gate", RecordConfig::to(folder.path().join("none")));
-    assert_eq!(gone.list(None, 5).unwrap().len(), 0);
+    let without_folder = Archive::new("gate", RecordConfig::to(folder.path().join("none")));
+    assert_eq!(without_folder.list(None, 5).unwrap().len(), 0);
 }
