@@ -165,7 +165,7 @@ fn a_whip_server_that_refuses_is_asked_again_and_again_and_costs_no_encode() {
     let folder = folder();
     let service = start(folder.path(), &server.url(), "");
     let push = until_push(&service, "waiting");
-    assert!(push["reason"].as_str().unwrap().contains("token is refused"), "{push}");
+    assert!(push["reason"].as_str().unwrap().contains("rejects the user, password or token"), "{push}");
     until("a failure more", || (failures(&service) >= 2.0).then_some(()));
     service.until_published("gate", 20);
     assert_eq!(service.metrics().stage("gate", "encode"), 0.0);

@@ -233,7 +233,7 @@ fn what_a_whep_client_does_wrong_is_told_as_a_problem() {
     for (method, path, kind, body, status, says) in [
         ("POST", "absent", sdp, "v=0\r\n", 404, "there is red"),
         ("POST", "red", "text/plain", "v=0\r\n", 415, sdp),
-        ("POST", "red", sdp, "hello", 400, "no SDP"),
+        ("POST", "red", sdp, "hello", 400, "not SDP"),
         ("POST", "red", sdp, "v=0\r\ns=-\r\n", 422, "no video"),
         ("POST", "red", sdp, &OFFER.replace("actpass", "perhaps"), 422, "setup"),
         ("POST", "red", sdp, &large, 413, ""),

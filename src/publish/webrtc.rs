@@ -1,4 +1,4 @@
-//! What is the same around webrtcbin wherever we send by it: to viewers (WHEP) and to media servers (WHIP).
+//! Code around webrtcbin that viewers (WHEP) and pushes (WHIP) share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,20 +15,30 @@ use gst::prelude::*;
 use super::fanout::Fanout;
 use crate::gst::{GstError, make, package_of};
 
-/// What webrtcbin tells of a connection.
+/// A change of a connection that webrtcbin reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerEvent {
-    /// There will be no more candidates of ours.
+    /// All local candidates have been gathered.
     Gathered,
     Connected,
-    /// Why it is over.
-    Ended(&'static str),
+    Ended(PeerEndReason),
 }
 
-/// When the other end last sent something. Noted with every packet, so that it takes no place among the events.
+/// Why a WebRTC connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerEndReason {
+    #[error("the network path to the peer failed (ICE); UDP may be blocked")]
+    NetworkFailed,
+    #[error("the connection failed")]
+    Failed,
+    #[error("the peer closed the connection")]
+    Closed,
+}
+
+/// When the peer last sent a packet. An atomic value and not an event, because it changes with every packet.
 pub(super) struct LastActivity {
     start: Instant,
-    /// Milliseconds after the start.
+    /// Milliseconds since the start.
     at: AtomicU64,
 }
 
@@ -37,19 +47,19 @@ impl LastActivity {
         LastActivity { start: Instant::now(), at: AtomicU64::new(0) }
     }
 
-    pub fn note(&self) {
+    pub fn update(&self) {
         self.at.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    pub fn ago(&self) -> Duration {
+    pub fn elapsed(&self) -> Duration {
         self.start.elapsed().saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)))
     }
 }
 
-/// Without these webrtcbin is there, and fails later with no reason.
+/// Checks the elements that webrtcbin creates itself: without them it starts, and later fails without a reason.
 ///
 /// # Errors
-/// The first that is missing, and its package.
+/// Names the first missing element and its package.
 pub(super) fn check_elements() -> Result<(), GstError> {
     for needed in ["nicesink", "dtlssrtpenc", "srtpenc", "rtpbin"] {
         if !crate::gst::has(needed) {
@@ -60,12 +70,12 @@ pub(super) fn check_elements() -> Result<(), GstError> {
     Ok(())
 }
 
-/// An element that makes all caps that pass it `caps`, with `ssrc`. The payloader tells the parameter sets in its caps, which
-/// change when a camera changes its size. To webrtcbin that would be something to negotiate anew; the pictures carry it
-/// anyway.
+/// An element that replaces all caps by `caps` with `ssrc`. The caps of the payloader contain the parameter sets, which change
+/// with the frame size of the camera. webrtcbin would renegotiate then, although the stream itself contains the parameter
+/// sets.
 ///
 /// # Errors
-/// When GStreamer has none.
+/// When the element is missing.
 pub(super) fn fixed_caps(caps: &gst::Caps, ssrc: u32) -> Result<gst::Element, GstError> {
     let fixed_caps = make("capssetter")?;
     let mut with_ssrc = caps.clone();
@@ -76,35 +86,35 @@ pub(super) fn fixed_caps(caps: &gst::Caps, ssrc: u32) -> Result<gst::Element, Gs
     Ok(fixed_caps)
 }
 
-/// Has webrtcbin send what comes out of `last`, as `caps` say it.
+/// Links `last` to webrtcbin as a track that is only sent, in the format of `caps`.
 ///
 /// # Errors
-/// When it does not take that.
-pub(super) fn send(webrtc: &gst::Element, last: &gst::Element, caps: &gst::Caps) -> Result<(), GstError> {
+/// When webrtcbin does not accept it.
+pub(super) fn link_video(webrtc: &gst::Element, last: &gst::Element, caps: &gst::Caps) -> Result<(), GstError> {
     let (Some(pad), Some(last)) = (webrtc.request_pad_simple("sink_0"), last.static_pad("src")) else {
-        return Err(GstError::new("webrtcbin takes no video"));
+        return Err(GstError::new("webrtcbin does not accept a video track"));
     };
     let transceiver = pad.property::<gst_webrtc::WebRTCRTPTransceiver>("transceiver");
     transceiver.set_property("direction", gst_webrtc::WebRTCRTPTransceiverDirection::Sendonly);
     transceiver.set_property("codec-preferences", caps);
-    // Lost packets are sent again when the other end asks for them.
+    // Lost packets are sent again when the peer requests it.
     transceiver.set_property("do-nack", true);
-    last.link(&pad).map(|_| ()).map_err(|error| GstError::new(format!("webrtcbin takes no RTP: {error}")))
+    last.link(&pad).map(|_| ()).map_err(|error| GstError::new(format!("webrtcbin does not accept RTP: {error}")))
 }
 
-/// Keyframes that the other end asks for (PLI, FIR) are asked of the stream's encoder; one in `pause`, for one with a bad line
-/// must not spend the others' bits.
-pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fanout>, pause: Duration) {
+/// Passes keyframe requests of the peer (PLI, FIR) to the encoder of the stream, at most one per `interval`: a peer with packet
+/// loss must not use up the bitrate of the others.
+pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fanout>, interval: Duration) {
     let Some(pad) = source.static_pad("src") else { return };
     let fanout = Weak::clone(fanout);
-    let asked = Mutex::new(None::<Instant>);
+    let last_request = Mutex::new(None::<Instant>);
     pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
         let wants_keyframe =
             info.event().is_some_and(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok());
         if wants_keyframe && let Some(fanout) = fanout.upgrade() {
-            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-            if asked.is_none_or(|at| at.elapsed() >= pause) {
-                *asked = Some(Instant::now());
+            let mut last_request = last_request.lock().unwrap_or_else(PoisonError::into_inner);
+            if last_request.is_none_or(|at| at.elapsed() >= interval) {
+                *last_request = Some(Instant::now());
                 fanout.request_keyframe();
             }
         }
@@ -112,32 +122,33 @@ pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fan
     });
 }
 
-/// Passes on what webrtcbin tells, on its threads: `tell` must not wait. Every packet of the other end is noted in `last_activity`.
-pub(super) fn listen(
+/// Calls `on_event` for every change of the connection, on a thread of webrtcbin: it must not block. Updates `last_activity` with
+/// every packet of the peer.
+pub(super) fn connect_signals(
     webrtc: &gst::Element,
     last_activity: &Arc<LastActivity>,
-    tell: impl Fn(PeerEvent) + Clone + Send + Sync + 'static,
+    on_event: impl Fn(PeerEvent) + Clone + Send + Sync + 'static,
 ) {
-    let told = tell.clone();
+    let on_gathered = on_event.clone();
     webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
         let state = webrtc.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
         if state == gst_webrtc::WebRTCICEGatheringState::Complete {
-            told(PeerEvent::Gathered);
+            on_gathered(PeerEvent::Gathered);
         }
     });
-    let told = tell.clone();
+    let on_failed = on_event.clone();
     webrtc.connect_notify(Some("ice-connection-state"), move |webrtc, _| {
         let state = webrtc.property::<gst_webrtc::WebRTCICEConnectionState>("ice-connection-state");
         if state == gst_webrtc::WebRTCICEConnectionState::Failed {
-            told(PeerEvent::Ended("the network between us has failed (ICE)"));
+            on_failed(PeerEvent::Ended(PeerEndReason::NetworkFailed));
         }
     });
     webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
         use gst_webrtc::WebRTCPeerConnectionState::{Closed, Connected, Failed};
-        tell(match webrtc.property::<gst_webrtc::WebRTCPeerConnectionState>("connection-state") {
+        on_event(match webrtc.property::<gst_webrtc::WebRTCPeerConnectionState>("connection-state") {
             Connected => PeerEvent::Connected,
-            Failed => PeerEvent::Ended("the connection has failed"),
-            Closed => PeerEvent::Ended("it has closed the connection"),
+            Failed => PeerEvent::Ended(PeerEndReason::Failed),
+            Closed => PeerEvent::Ended(PeerEndReason::Closed),
             _ => return,
         });
     });
@@ -148,15 +159,18 @@ pub(super) fn listen(
         if let Some(pad) = element.static_pad("src").filter(|_| is_nice) {
             let last_activity = Arc::clone(&last_activity);
             pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
-                last_activity.note();
+                last_activity.update();
                 gst::PadProbeReturn::Ok
             });
         }
     });
 }
 
-/// A promise's reply, or webrtcbin's reason.
-pub(super) fn outcome(
+/// The reply of a promise.
+///
+/// # Errors
+/// The text of webrtcbin's error.
+pub(super) fn promise_result(
     reply: Result<Option<&gst::StructureRef>, gst::PromiseError>,
 ) -> Result<Option<&gst::StructureRef>, String> {
     let reply = reply.map_err(|error| format!("{error:?}"))?;
@@ -166,11 +180,14 @@ pub(super) fn outcome(
     }
 }
 
-/// The description in the reply's field of this name.
-pub(super) fn description(
+/// The session description in a field of a promise's reply.
+///
+/// # Errors
+/// The text of webrtcbin's error.
+pub(super) fn session_description(
     reply: Result<Option<&gst::StructureRef>, gst::PromiseError>,
     field: &str,
 ) -> Result<gst_webrtc::WebRTCSessionDescription, String> {
-    let reply = outcome(reply)?.ok_or("webrtcbin gives none")?;
+    let reply = promise_result(reply)?.ok_or("webrtcbin returned no description")?;
     reply.get::<gst_webrtc::WebRTCSessionDescription>(field).map_err(|error| error.to_string())
 }

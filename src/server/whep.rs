@@ -18,7 +18,7 @@ use crate::access::Identity;
 use crate::base::bounded::field;
 use crate::config::WebRtcConfig;
 use crate::publish::encoder::Level;
-use crate::publish::whep::WhepRefusal;
+use crate::publish::whep::{ViewerError, WhepRefusal};
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
@@ -67,7 +67,7 @@ pub(super) async fn offer(
             }
         })?;
     // The viewer's thread answers within seconds, or ends.
-    let gone = |_| WhepRefusal::Failed("the viewer's thread has ended".into());
+    let gone = |_| WhepRefusal::Failed(ViewerError::ThreadEnded);
     let answer = admitted.answer.await.map_err(gone)??;
     let location = format!("/whep/{}/{}", stream.status.name, admitted.id);
     let fixed = [
@@ -138,7 +138,7 @@ pub(super) async fn candidates(
     )
 )]
 pub(super) async fn leave(viewer: WhepPath) -> Result<StatusCode, Problem> {
-    viewer.app.whep.dismiss(&viewer.stream, &viewer.id)?;
+    viewer.app.whep.disconnect(&viewer.stream, &viewer.id)?;
     Ok(StatusCode::OK)
 }
 
@@ -177,7 +177,7 @@ fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, BytesRejection>) 
 impl From<WhepRefusal> for Problem {
     fn from(refusal: WhepRefusal) -> Self {
         let status = match refusal {
-            WhepRefusal::NoSdp(_) => StatusCode::BAD_REQUEST,
+            WhepRefusal::NotSdp(_) => StatusCode::BAD_REQUEST,
             WhepRefusal::Unusable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             WhepRefusal::Full(_) | WhepRefusal::Scarce => StatusCode::SERVICE_UNAVAILABLE,
             WhepRefusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,

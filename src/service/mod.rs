@@ -298,8 +298,8 @@ impl Service {
             if let Some(warning) = opened(&self.server, &server) {
                 tracing::warn!("{warning}");
             }
-            self.whep.set(server.webrtc.clone());
-            self.whep.dismiss_unless(|who| self.access.still_knows(who));
+            self.whep.set_settings(server.webrtc.clone());
+            self.whep.disconnect_unless(|who| self.access.still_knows(who));
             warn_of_readable_passwords(&server, &guard);
             self.server = server;
         }
@@ -318,7 +318,7 @@ impl Service {
         let models = self.models.take();
         let unloaded = begin("model-end", move || drop(models));
         // They leave while the streams end.
-        self.whep.dismiss_all();
+        self.whep.disconnect_all();
         let mut streams = std::mem::take(&mut self.running);
         streams.append(&mut self.ending);
         let unstopped = stop_all(streams, None);

@@ -1,54 +1,55 @@
-//! A connection to a media server, whatever its protocol.
+//! A connection to a media server, independent of its protocol.
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
+use super::PushError;
 use crate::base::log_dedup;
 use crate::gst::describe;
-use crate::publish::OutputError;
 
-/// Access units that may wait for a server: two seconds of 30 a second, which a connection takes to be made.
-pub(super) const WAITING: u64 = 60;
+/// Access units that may wait for a server: two seconds at 30 fps, which is about the time that connecting takes.
+pub(super) const MAX_QUEUED_UNITS: u64 = 60;
 
-/// A connection. Dropping it ends it.
+/// The pipeline of a connection. Dropping it closes the connection.
 pub(super) struct Link {
     pub pipeline: gst::Pipeline,
     pub bus: gst::Bus,
-    /// Takes the stream's access units.
+    /// Receives the access units of the stream.
     pub source: gst_app::AppSrc,
     pub connection: Box<dyn PushConnection>,
 }
 
-/// Tells whether a connection stands.
+/// The state of a connection, by its protocol.
 pub(super) trait PushConnection {
-    /// Whether frames flow from now on, after the bus's newest message, which is neither an error nor the end.
+    /// Whether the connection is established. `message` is the newest message of the bus; it is neither an error nor the end
+    /// of the stream. Once true was returned, the connection stays established until an error is returned.
     ///
     /// # Errors
-    /// Why the connection is over.
-    fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError>;
+    /// When the connection has ended.
+    fn poll(&mut self, message: Option<&gst::Message>) -> Result<bool, PushError>;
 }
 
 impl Link {
-    /// Whether pictures flow from now on, after the bus's newest message.
+    /// Whether the connection is established, after the newest message of the bus.
     ///
     /// # Errors
-    /// Why the connection is over.
-    pub(super) fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError> {
+    /// When the pipeline failed or the connection has ended.
+    pub(super) fn poll(&mut self, message: Option<&gst::Message>) -> Result<bool, PushError> {
         match message.map(|message| message.view()) {
             Some(gst::MessageView::Error(error)) => return Err(describe(error).into()),
-            Some(gst::MessageView::Eos(_)) => return Err(OutputError("the connection has ended".into())),
+            Some(gst::MessageView::Eos(_)) => return Err(PushError::Ended),
             _ => {}
         }
-        self.connection.look(message)
+        self.connection.poll(message)
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            log_dedup::warn("", "push", "a push's pipeline did not stop");
+            log_dedup::warn("", "push", "cannot stop the pipeline of a push");
         }
     }
 }

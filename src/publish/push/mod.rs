@@ -1,8 +1,8 @@
-//! Pushes: the stream's one encode, handed on to media servers.
+//! Pushes: send the encoded stream to media servers.
 //!
-//! Each has a thread that connects, watches the connection, and connects again for as long as the stream runs, with the
-//! pauses that sources have ([`Retry`]). To the stream it is one more packet_sink: what a slow server does not take in time is
-//! lost for that server, and while it waits for its next attempt, nothing is encoded for it.
+//! Each push has a thread that connects, monitors the connection, and reconnects while the stream runs, with the same pauses
+//! as sources ([`Retry`]). For the stream it is a packet sink: frames that a slow server does not accept in time are lost for
+//! that server only, and between two attempts the push does not cause an encode.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,7 +13,6 @@ use gstreamer as gst;
 
 use gst::prelude::*;
 
-use super::OutputError;
 use super::encoder::Level;
 use super::fanout::{AppSrcSink, Fanout, OutputId};
 use crate::base::log_dedup;
@@ -26,48 +25,52 @@ use crate::config::{PushConfig, PushTarget};
 use crate::frame::{PixelFormat, VideoInfo};
 use crate::gst::state_error;
 
+mod error;
 mod link;
 mod rtsp;
 mod whip;
 
-use link::WAITING;
+pub use error::PushError;
+pub use whip::WhipError;
 
-/// How often the wish to stop is looked for.
+use link::MAX_QUEUED_UNITS;
+
+/// How often the thread checks whether it must stop.
 const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 
-/// A server that takes nothing for this long is given up.
-const STALL: Duration = Duration::from_secs(10);
+/// A connection whose server accepts no data for this long is closed.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long saying goodbye may take when the stream stops.
-const GOODBYE: Duration = Duration::from_millis(1500);
+/// How long the teardown at the server may take when the stream stops.
+const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// A push at work; ends when it is dropped.
+/// A running push. Dropping it stops the push.
 pub struct Push {
     to: String,
     stop: Stop,
-    /// Until when its end is waited for, once it was asked to.
-    until: Option<Instant>,
-    /// Closed when the thread has ended.
+    /// The deadline for the end of the thread; set by [`Push::stop`].
+    stop_deadline: Option<Instant>,
+    /// Disconnected when the thread has ended.
     ended: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Push {
-    /// Begins to push what `fanout` hands out, for one of its outputs.
+    /// Starts to push the encoded stream of `fanout`, as its output `output`.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// When the thread cannot be started.
     pub(super) fn start(
         config: PushConfig,
         status: &Arc<Status>,
         fanout: Arc<Fanout>,
         output: OutputId,
-    ) -> Result<Self, OutputError> {
+    ) -> Result<Self, PushError> {
         let to = config.target.label();
         let stop = Stop::default();
         let (alive, ended) = crossbeam_channel::bounded(0);
         let pusher = Pusher {
-            origin: Arc::clone(status),
+            stream: Arc::clone(status),
             status: status.add_push(to.clone()),
             secrets: Secrets::of_push(&config),
             config,
@@ -81,34 +84,36 @@ impl Push {
                 let _alive = alive;
                 pusher.run();
             })
-            .map_err(|error| OutputError(format!("no thread to push to {to}: {error}")))?;
-        Ok(Push { to, stop, until: None, ended, thread: Some(thread) })
+            .map_err(|source| PushError::Thread { to: to.clone(), source })?;
+        Ok(Push { to, stop, stop_deadline: None, ended, thread: Some(thread) })
     }
 
-    /// Asks it to end; dropping it waits until it has, at most so long as a goodbye may take from now: several servers
-    /// that hang are waited for side by side.
+    /// Requests the push to stop. The drop waits until the thread has ended, at most [`STOP_TIMEOUT`] from this call, so that
+    /// several pushes whose servers hang are waited for at the same time.
     pub(super) fn stop(&mut self) {
         self.stop.raise();
-        self.until.get_or_insert_with(|| Instant::now() + GOODBYE);
+        self.stop_deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
     }
 }
 
 impl Drop for Push {
     fn drop(&mut self) {
         self.stop();
-        // Nothing is ever sent: the channel closes with the thread.
-        if self.until.is_some_and(|until| self.ended.recv_deadline(until) == Err(RecvTimeoutError::Timeout)) {
-            log_dedup::warn("", "push", &format!("{} does not answer a goodbye and is left", self.to));
+        // Nothing is sent: the channel is disconnected when the thread ends.
+        let timed_out = |deadline| self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout);
+        if self.stop_deadline.is_some_and(timed_out) {
+            let text =
+                format!("the push does not stop, its server does not respond; it is not waited for: {}", self.to);
+            log_dedup::warn("", "push", &text);
         } else if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the push to {} ended in a panic", self.to);
+            tracing::error!(stage = "push", "the push thread ended in a panic: {}", self.to);
         }
     }
 }
 
-/// The working end of a [`Push`].
+/// The part of a [`Push`] that runs on its thread.
 struct Pusher {
-    /// The stream.
-    origin: Arc<Status>,
+    stream: Arc<Status>,
     config: PushConfig,
     status: Arc<PushStatus>,
     secrets: Secrets,
@@ -119,30 +124,30 @@ struct Pusher {
 
 impl Pusher {
     fn run(&self) {
-        let (stream, to) = (&*self.origin.name, &self.status.to);
+        let (stream, to) = (&*self.stream.name, &self.status.to);
         let mut retry = Retry::new();
         while !self.stop.is_raised() && !self.fanout.is_abandoned(self.output) {
             self.status.set(PushState::Connecting);
             let mut live_since = None;
-            let Err(problem) = self.run_once(&mut live_since) else { return };
-            let problem = self.secrets.hide(&problem.0);
-            let flowed = live_since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
-            let pause = retry.pause(flowed);
-            let text = format!("{to}: {problem}; next try in {:.1} s", pause.as_secs_f64());
+            let Err(error) = self.run_once(&mut live_since) else { return };
+            let reason = self.secrets.hide(&error.to_string());
+            let live_for = live_since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+            let pause = retry.pause(live_for);
+            let text = format!("push failed, retry in {:.1} s: {to}: {reason}", pause.as_secs_f64());
             log_dedup::error(stream, "push", None, &text);
-            self.status.fail(problem);
+            self.status.fail(reason);
             self.stop.wait(pause);
         }
     }
 
-    /// Of the stream's pictures; before there is one, of the largest that are usual.
+    /// The H.264 level of the stream; that of 1080p at 30 fps before the first frame.
     fn level(&self) -> Level {
-        let usual = VideoInfo { fps: (30, 1), ..VideoInfo::new(PixelFormat::I420, 1920, 1080) };
-        Level::of(&self.origin.condition().info.unwrap_or(usual))
+        let default = VideoInfo { fps: (30, 1), ..VideoInfo::new(PixelFormat::I420, 1920, 1080) };
+        Level::of(&self.stream.condition().info.unwrap_or(default))
     }
 
-    /// One connection, until it fails, or the stop is raised.
-    fn run_once(&self, live_since: &mut Option<Instant>) -> Result<(), OutputError> {
+    /// Runs one connection until it fails or the push must stop. Sets `live_since` when the server accepts the stream.
+    fn run_once(&self, live_since: &mut Option<Instant>) -> Result<(), PushError> {
         let credentials = self.config.credentials.as_ref();
         let mut link = match &self.config.target {
             PushTarget::Rtsp(url) => rtsp::link(url, credentials)?,
@@ -151,26 +156,28 @@ impl Pusher {
                 None => return Ok(()),
             },
         };
-        let packet_sink = AppSrcSink::new(link.source.clone(), WAITING, true, self.fanout.lost_counter());
-        link.pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&link.pipeline, "it does not start"))?;
+        let packet_sink = AppSrcSink::new(link.source.clone(), MAX_QUEUED_UNITS, true, self.fanout.lost_counter());
+        link.pipeline
+            .set_state(gst::State::Playing)
+            .map_err(|_| state_error(&link.pipeline, "the pipeline does not start"))?;
         self.fanout.add_for_output(self.output, Box::new(packet_sink));
-        let mut taken = Instant::now();
+        let mut accepted_at = Instant::now();
         while !self.stop.is_raised() {
             let message = link.bus.timed_pop(POLL);
-            let live = match link.look(message.as_ref()) {
-                // The stream's end reaches the server, too.
+            let live = match link.poll(message.as_ref()) {
+                // The end of the stream also ends the connection.
                 Err(_) if self.stop.is_raised() => return Ok(()),
                 live => live?,
             };
             if live && live_since.is_none() {
                 *live_since = Some(Instant::now());
                 self.status.set(PushState::Live);
-                tracing::info!(stream = &*self.origin.name, stage = "push", "pushing to {}", self.status.to);
+                tracing::info!(stream = &*self.stream.name, stage = "push", "pushing to {}", self.status.to);
             }
-            if link.source.current_level_buffers() < WAITING {
-                taken = Instant::now();
-            } else if taken.elapsed() > STALL {
-                return Err(OutputError(format!("it has taken nothing for {} s", STALL.as_secs())));
+            if link.source.current_level_buffers() < MAX_QUEUED_UNITS {
+                accepted_at = Instant::now();
+            } else if accepted_at.elapsed() > STALL_TIMEOUT {
+                return Err(PushError::Stalled(STALL_TIMEOUT.as_secs()));
             }
         }
         Ok(())

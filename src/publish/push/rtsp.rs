@@ -1,4 +1,4 @@
-//! By RTSP: `appsrc ! h264parse ! rtspclientsink` announces the stream and records it at the server (RFC 2326).
+//! Pushes over RTSP: `appsrc ! h264parse ! rtspclientsink` sends ANNOUNCE and RECORD (RFC 2326, sections 10.3 and 10.11).
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use gstreamer_app as gst_app;
 use gst::prelude::*;
 use url::Url;
 
-use super::link::{Link, PushConnection, WAITING};
+use super::PushError;
+use super::link::{Link, MAX_QUEUED_UNITS, PushConnection};
 use crate::config::Credentials;
-use crate::gst::{make, set_if_present};
-use crate::publish::OutputError;
+use crate::gst::{GstError, make, set_if_present};
 use crate::publish::encoder::glib_error;
 
-/// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server may take for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes the connection's pipeline; it connects when the pipeline plays.
+/// Builds the pipeline of the connection, which connects when the pipeline is set to playing.
 ///
 /// # Errors
-/// Missing elements, with what to install.
-pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link, OutputError> {
+/// When an element is missing; with the package to install.
+pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link, GstError> {
     let pipeline = gst::Pipeline::new();
-    let bus = pipeline.bus().ok_or_else(|| OutputError("a GStreamer pipeline has no bus".into()))?;
+    let bus = pipeline.bus().ok_or_else(|| GstError::new("a GStreamer pipeline has no bus"))?;
     bus.set_sync_handler(|_, message| match message.type_() {
         gst::MessageType::Error | gst::MessageType::Eos | gst::MessageType::Progress => gst::BusSyncReply::Pass,
         _ => gst::BusSyncReply::Drop,
@@ -34,17 +34,17 @@ pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link,
         .caps(&caps)
         .format(gst::Format::Time)
         .is_live(true)
-        .max_buffers(WAITING)
+        .max_buffers(MAX_QUEUED_UNITS)
         .max_bytes(0)
         .build();
     let parse = make("h264parse")?;
     let sink = make("rtspclientsink")?;
     sink.set_property("location", url.as_str());
-    // Interleaved: no loss, passes firewalls, and every media server knows it.
+    // Interleaved TCP has no packet loss, passes firewalls, and is supported by every media server.
     sink.set_property_from_str("protocols", "tcp");
-    // It would hold everything back for two seconds.
+    // The default delays everything by two seconds.
     sink.set_property("latency", 0_u32);
-    sink.set_property("tcp-timeout", PATIENCE.as_micros() as u64);
+    sink.set_property("tcp-timeout", RESPONSE_TIMEOUT.as_micros() as u64);
     set_if_present(&sink, "user-agent", concat!("maskcast/", env!("CARGO_PKG_VERSION")));
     if let Some(credentials) = credentials {
         sink.set_property("user-id", &credentials.user);
@@ -52,7 +52,7 @@ pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link,
     }
     sink.connect("new-payloader", false, |arguments| {
         if let Some(Ok(payloader)) = arguments.get(1).map(gst::glib::Value::get::<gst::Element>) {
-            // Parameter sets with every keyframe: viewers of the server may come later.
+            // Parameter sets with every keyframe, for viewers who connect to the server later.
             set_if_present(&payloader, "config-interval", "-1");
             set_if_present(&payloader, "aggregate-mode", "zero-latency");
         }
@@ -60,20 +60,20 @@ pub(super) fn link(url: &Url, credentials: Option<&Credentials>) -> Result<Link,
     });
     pipeline.add_many([source.upcast_ref(), &parse, &sink]).map_err(glib_error)?;
     gst::Element::link_many([source.upcast_ref(), &parse, &sink]).map_err(glib_error)?;
-    Ok(Link { pipeline, bus, source, connection: Box::new(Announced) })
+    Ok(Link { pipeline, bus, source, connection: Box::new(RtspConnection) })
 }
 
-/// Connects while the first frames wait for it; the pipeline's bus reports when it stands.
-struct Announced;
+/// An RTSP connection. It is made while the first frames wait in the queue; the bus reports when it is established.
+struct RtspConnection;
 
-impl PushConnection for Announced {
-    fn look(&mut self, message: Option<&gst::Message>) -> Result<bool, OutputError> {
-        Ok(message.is_some_and(says_live))
+impl PushConnection for RtspConnection {
+    fn poll(&mut self, message: Option<&gst::Message>) -> Result<bool, PushError> {
+        Ok(message.is_some_and(starts_recording))
     }
 }
 
-/// The element reports when it sends RECORD, its last request; a refusal comes as an error.
-fn says_live(message: &gst::Message) -> bool {
+/// Whether the element reports that it sends RECORD, its last request. A refusal by the server is reported as an error.
+fn starts_recording(message: &gst::Message) -> bool {
     let gst::MessageView::Progress(progress) = message.view() else { return false };
     let (_, code, text) = progress.get();
     code == "record" && text == "Starting recording"

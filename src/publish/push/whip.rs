@@ -1,8 +1,8 @@
-//! By WHIP (RFC 9725): `appsrc ! h264parse ! rtph264pay ! webrtcbin` offers the stream, the offer is posted to the server,
-//! and what it answers makes the connection.
+//! Pushes over WHIP (RFC 9725): `appsrc ! h264parse ! rtph264pay ! webrtcbin` creates an offer, the offer is posted to the
+//! server, and the server's answer establishes the connection.
 //!
-//! Candidates are sent with the offer, as every WHIP server takes them; STUN and TURN are for the server to offer where
-//! it needs them, and are not used from here: a media server is reached at an address of its own.
+//! All candidates are sent with the offer, which every WHIP server supports. STUN and TURN are not used, because a media
+//! server has a reachable address.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,136 +18,171 @@ use gst::prelude::*;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
-use super::link::{Link, PushConnection, WAITING};
+use super::PushError;
+use super::link::{Link, MAX_QUEUED_UNITS, PushConnection};
 use crate::base::stop::Stop;
 use crate::config::Credentials;
-use crate::gst::{make, state_error};
-use crate::publish::OutputError;
+use crate::gst::{GstError, make, state_error};
 use crate::publish::encoder::{Level, glib_error};
 use crate::publish::fanout::Fanout;
 use crate::publish::webrtc::{
-    LastActivity, PeerEvent, check_elements, description, fixed_caps, listen, pass_keyframe_requests, send,
+    LastActivity, PeerEndReason, PeerEvent, check_elements, connect_signals, fixed_caps, link_video,
+    pass_keyframe_requests, session_description,
 };
-use crate::publish::whep::candidate::plain;
+use crate::publish::whep::candidate::remove_hidden_candidates;
 
-/// How long candidates are gathered; those of this machine's own addresses are there at once.
-const GATHERING: Duration = Duration::from_secs(3);
+/// How long candidates are gathered; those of local addresses are available immediately.
+const GATHERING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long webrtcbin, the server's answer, and the connection may take, each.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server may take to hear that the stream ends.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long the request to end the session may take.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A server sends receiver reports at least every five seconds. One that has sent nothing for this long is gone.
-const SILENCE: Duration = Duration::from_secs(20);
+/// A server sends receiver reports at least every five seconds. A connection without any packet for this long has failed.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The least time between two keyframes that the server is given for its losses.
-const KEYFRAME_PAUSE: Duration = Duration::from_millis(500);
+/// The minimum interval between two keyframes that the server requests after packet loss.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the wish to stop is looked for.
+/// How often the push checks whether it must stop.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The most that an answer may have, in bytes.
-const LONGEST_ANSWER: u64 = 64 * 1024;
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 64 * 1024;
 
+/// The RTP payload type of H.264 in the offer.
 const PAYLOAD: u32 = 96;
 
-/// What GStreamer's threads tell.
-enum WhipEvent {
-    Offer(Result<gst_webrtc::WebRTCSessionDescription, String>),
-    News(PeerEvent),
+/// Why a WHIP connection could not be made, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WhipError {
+    #[error(transparent)]
+    Gst(#[from] GstError),
+    /// webrtcbin created no offer; with its reason.
+    #[error("webrtcbin cannot create an offer: {0}")]
+    Offer(String),
+    #[error("webrtcbin did not create an offer in time")]
+    OfferTimeout,
+    #[error("webrtcbin has no local description")]
+    NoLocalDescription,
+    #[error("webrtcbin has ended")]
+    WebrtcbinEnded,
+    #[error("the HTTP request failed: {0}")]
+    Request(#[source] ureq::Error),
+    /// HTTP 401 or 403.
+    #[error("the server rejects the user, password or token (set user, and password_file or password_env)")]
+    Unauthorized,
+    /// HTTP 404.
+    #[error("there is no WHIP endpoint at this address (HTTP 404)")]
+    NoEndpoint,
+    #[error("the server rejects the stream: HTTP {0}")]
+    Status(u16),
+    #[error("the server's answer is incomplete: {0}")]
+    AnswerIncomplete(#[source] ureq::Error),
+    #[error("the server's answer is not a session description (SDP)")]
+    AnswerNotSdp,
+    #[error("the server answered, but cannot be reached over UDP; open UDP in the firewall, or push over RTSP")]
+    Unreachable,
+    #[error(transparent)]
+    Ended(PeerEndReason),
+    /// The server sent no packet for this many seconds.
+    #[error("the server has sent nothing for {0} s")]
+    Silent(u64),
 }
 
-/// A connection that stands.
+/// An event from a GStreamer thread.
+enum WhipEvent {
+    Offer(Result<gst_webrtc::WebRTCSessionDescription, String>),
+    Peer(PeerEvent),
+}
+
+/// An established connection.
 pub(super) struct WhipConnection {
     events: Receiver<WhipEvent>,
     last_activity: Arc<LastActivity>,
-    /// Ended at the server when this is dropped.
+    /// Ends the session at the server when it is dropped.
     _session: WhipSession,
 }
 
-/// A connection that does not stand yet.
+/// A connection that is not established yet.
 struct Connecting;
 
 impl PushConnection for Connecting {
-    fn look(&mut self, _: Option<&gst::Message>) -> Result<bool, OutputError> {
+    fn poll(&mut self, _: Option<&gst::Message>) -> Result<bool, PushError> {
         Ok(false)
     }
 }
 
 impl PushConnection for WhipConnection {
-    /// It stands from the beginning.
-    fn look(&mut self, _: Option<&gst::Message>) -> Result<bool, OutputError> {
+    fn poll(&mut self, _: Option<&gst::Message>) -> Result<bool, PushError> {
         for event in self.events.try_iter() {
-            if let WhipEvent::News(PeerEvent::Ended(why)) = event {
-                return Err(OutputError(why.into()));
+            if let WhipEvent::Peer(PeerEvent::Ended(reason)) = event {
+                return Err(WhipError::Ended(reason).into());
             }
         }
-        if self.last_activity.ago() > SILENCE {
-            return Err(OutputError(format!("it has sent nothing for {} s", SILENCE.as_secs())));
+        if self.last_activity.elapsed() > SILENCE_TIMEOUT {
+            return Err(WhipError::Silent(SILENCE_TIMEOUT.as_secs()).into());
         }
         Ok(true)
     }
 }
 
-/// Offers the stream, whose pictures have this level, and connects; `None` when the stop was raised meanwhile.
+/// Offers the stream with this H.264 level, and connects. `None` when the push must stop.
 ///
 /// # Errors
-/// Missing elements, a server that refuses, does not answer, or is not reached by UDP.
+/// When an element is missing, or the server refuses, does not answer, or cannot be reached over UDP.
 pub(super) fn connect(
     url: &Url,
     credentials: Option<&Credentials>,
     fanout: &Arc<Fanout>,
     level: Level,
     stop: &Stop,
-) -> Result<Option<Link>, OutputError> {
-    let (told, events) = unbounded();
+) -> Result<Option<Link>, WhipError> {
+    let (sender, events) = unbounded();
     let last_activity = Arc::new(LastActivity::new());
-    let (mut link, webrtc) = build(fanout, level, &told, &last_activity)?;
+    let (mut link, webrtc) = build(fanout, level, &sender, &last_activity)?;
     let pipeline = &link.pipeline;
     pipeline.set_state(gst::State::Playing).map_err(|_| state_error(pipeline, "webrtcbin does not start"))?;
-    create_offer(&webrtc, &told);
-    let wait = |patience: Duration| wait(&events, patience, stop);
+    create_offer(&webrtc, &sender);
+    let wait = |timeout: Duration| wait(&events, timeout, stop);
     let offer = loop {
-        match wait(PATIENCE)? {
+        match wait(STEP_TIMEOUT)? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(WhipEvent::Offer(offer)) => break offer.map_err(OutputError)?,
+            Waited::Event(WhipEvent::Offer(offer)) => break offer.map_err(WhipError::Offer)?,
             Waited::Event(_) => {}
-            Waited::Nothing => return Err(OutputError("webrtcbin makes no offer".into())),
+            Waited::TimedOut => return Err(WhipError::OfferTimeout),
         }
     };
     webrtc.emit_by_name::<()>("set-local-description", &[&offer, &None::<gst::Promise>]);
     loop {
-        match wait(GATHERING)? {
+        match wait(GATHERING_TIMEOUT)? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(WhipEvent::News(PeerEvent::Gathered)) | Waited::Nothing => break,
+            Waited::Event(WhipEvent::Peer(PeerEvent::Gathered)) | Waited::TimedOut => break,
             Waited::Event(_) => {}
         }
     }
     let offer = webrtc
         .property::<Option<gst_webrtc::WebRTCSessionDescription>>("local-description")
         .and_then(|description| description.sdp().as_text().ok())
-        .ok_or_else(|| OutputError("webrtcbin has no offer".into()))?;
+        .ok_or(WhipError::NoLocalDescription)?;
     let (answer, session) = WhipSession::open(url, credentials, &offer)?;
-    let answer = gst_sdp::SDPMessage::parse_buffer(plain(&answer).as_bytes())
-        .map_err(|_| OutputError("the server's answer is no session description".into()))?;
+    let answer = gst_sdp::SDPMessage::parse_buffer(remove_hidden_candidates(&answer).as_bytes())
+        .map_err(|_| WhipError::AnswerNotSdp)?;
     let answer = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, answer);
     webrtc.emit_by_name::<()>("set-remote-description", &[&answer, &None::<gst::Promise>]);
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + STEP_TIMEOUT;
     loop {
         match wait(until.saturating_duration_since(Instant::now()))? {
             Waited::Stopped => return Ok(None),
-            Waited::Event(WhipEvent::News(PeerEvent::Connected)) => break,
-            Waited::Event(WhipEvent::News(PeerEvent::Ended(why))) => return Err(OutputError(why.into())),
+            Waited::Event(WhipEvent::Peer(PeerEvent::Connected)) => break,
+            Waited::Event(WhipEvent::Peer(PeerEvent::Ended(reason))) => return Err(WhipError::Ended(reason)),
             Waited::Event(_) => {}
-            Waited::Nothing => {
-                let problem = "it has answered, and is not reached (does a firewall between us pass UDP?)";
-                return Err(OutputError(problem.into()));
-            }
+            Waited::TimedOut => return Err(WhipError::Unreachable),
         }
     }
-    last_activity.note();
+    last_activity.update();
     link.connection = Box::new(WhipConnection { events, last_activity, _session: session });
     Ok(Some(link))
 }
@@ -155,35 +190,39 @@ pub(super) fn connect(
 enum Waited {
     Event(WhipEvent),
     Stopped,
-    Nothing,
+    TimedOut,
 }
 
-fn wait(events: &Receiver<WhipEvent>, patience: Duration, stop: &Stop) -> Result<Waited, OutputError> {
-    let until = Instant::now() + patience;
+fn wait(events: &Receiver<WhipEvent>, timeout: Duration, stop: &Stop) -> Result<Waited, WhipError> {
+    let until = Instant::now() + timeout;
     loop {
         if stop.is_raised() {
             return Ok(Waited::Stopped);
         }
         match events.recv_timeout(POLL.min(until.saturating_duration_since(Instant::now()))) {
             Ok(event) => return Ok(Waited::Event(event)),
-            Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return Ok(Waited::Nothing),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return Ok(Waited::TimedOut),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(OutputError("webrtcbin has ended".into())),
+            Err(RecvTimeoutError::Disconnected) => return Err(WhipError::WebrtcbinEnded),
         }
     }
 }
 
-/// The pipeline, not yet playing, and its webrtcbin.
+/// Builds the pipeline, which is not started, and returns it with its webrtcbin.
 fn build(
     fanout: &Arc<Fanout>,
     level: Level,
-    told: &Sender<WhipEvent>,
+    sender: &Sender<WhipEvent>,
     last_activity: &Arc<LastActivity>,
-) -> Result<(Link, gst::Element), OutputError> {
+) -> Result<(Link, gst::Element), GstError> {
     check_elements()?;
     let (pipeline, bus) = crate::gst::pipeline()?;
-    let source =
-        gst_app::AppSrc::builder().format(gst::Format::Time).is_live(true).max_buffers(WAITING).max_bytes(0).build();
+    let source = gst_app::AppSrc::builder()
+        .format(gst::Format::Time)
+        .is_live(true)
+        .max_buffers(MAX_QUEUED_UNITS)
+        .max_bytes(0)
+        .build();
     let parse = make("h264parse")?;
     let payloader = make("rtph264pay")?;
     payloader.set_property("pt", PAYLOAD);
@@ -207,70 +246,66 @@ fn build(
     let elements = [source.upcast_ref(), &parse, &payloader, &fixed_caps];
     pipeline.add_many(elements).and_then(|()| pipeline.add(&webrtc)).map_err(glib_error)?;
     gst::Element::link_many(elements).map_err(glib_error)?;
-    send(&webrtc, &fixed_caps, &caps)?;
-    pass_keyframe_requests(&source, &Arc::downgrade(fanout), KEYFRAME_PAUSE);
-    let told = told.clone();
-    // The receiver is dropped once the connection is over.
-    listen(&webrtc, last_activity, move |news| drop(told.send(WhipEvent::News(news))));
+    link_video(&webrtc, &fixed_caps, &caps)?;
+    pass_keyframe_requests(&source, &Arc::downgrade(fanout), KEYFRAME_INTERVAL);
+    let sender = sender.clone();
+    // Sending fails after the connection has ended, which does not matter.
+    connect_signals(&webrtc, last_activity, move |event| drop(sender.send(WhipEvent::Peer(event))));
     Ok((Link { pipeline, bus, source, connection: Box::new(Connecting) }, webrtc))
 }
 
-fn create_offer(webrtc: &gst::Element, told: &Sender<WhipEvent>) {
-    let told = told.clone();
+fn create_offer(webrtc: &gst::Element, sender: &Sender<WhipEvent>) {
+    let sender = sender.clone();
     let promise = gst::Promise::with_change_func(move |reply| {
-        let _ = told.send(WhipEvent::Offer(description(reply, "offer")));
+        let _ = sender.send(WhipEvent::Offer(session_description(reply, "offer")));
     });
     webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
 }
 
-/// What the server keeps for us; given back when dropped.
+/// The session at the server; deleted when it is dropped (RFC 9725, section 4.2).
 struct WhipSession {
-    /// Where it is; not every server tells.
+    /// From the `Location` header; not every server sends it.
     url: Option<Url>,
     authorization: Option<String>,
 }
 
 impl WhipSession {
-    /// Posts the offer; gives the answer.
-    fn open(url: &Url, credentials: Option<&Credentials>, offer: &str) -> Result<(String, WhipSession), OutputError> {
+    /// Posts the offer; returns the answer and the session.
+    fn open(url: &Url, credentials: Option<&Credentials>, offer: &str) -> Result<(String, WhipSession), WhipError> {
         let authorization = credentials.map(authorization);
-        let mut request = agent(PATIENCE).post(url.as_str()).content_type("application/sdp");
+        let mut request = agent(STEP_TIMEOUT).post(url.as_str()).content_type("application/sdp");
         if let Some(authorization) = &authorization {
             request = request.header("Authorization", authorization);
         }
-        let mut response =
-            request.send(offer).map_err(|error| OutputError(format!("it cannot be asked by HTTP: {error}")))?;
+        let mut response = request.send(offer).map_err(WhipError::Request)?;
         match response.status().as_u16() {
             201 => {}
-            401 | 403 => {
-                let problem = "user, password or token is refused (set user, and password_file or password_env)";
-                return Err(OutputError(problem.into()));
-            }
-            404 => return Err(OutputError("there is no WHIP endpoint at this address (HTTP 404)".into())),
-            status => return Err(OutputError(format!("it refuses the stream: HTTP {status}"))),
+            401 | 403 => return Err(WhipError::Unauthorized),
+            404 => return Err(WhipError::NoEndpoint),
+            status => return Err(WhipError::Status(status)),
         }
         let location = response.headers().get("location").and_then(|location| location.to_str().ok());
         let session = WhipSession { url: location.and_then(|location| url.join(location).ok()), authorization };
-        let answer = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
-        answer.map(|answer| (answer, session)).map_err(|error| OutputError(format!("its answer breaks off: {error}")))
+        let answer = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string();
+        answer.map(|answer| (answer, session)).map_err(WhipError::AnswerIncomplete)
     }
 }
 
 impl Drop for WhipSession {
     fn drop(&mut self) {
         let Some(url) = &self.url else { return };
-        let mut request = agent(GOODBYE).delete(url.as_str());
+        let mut request = agent(DELETE_TIMEOUT).delete(url.as_str());
         if let Some(authorization) = &self.authorization {
             request = request.header("Authorization", authorization);
         }
-        // A server that is gone has forgotten us anyway.
+        // A failure is harmless: the server ends sessions that send nothing.
         if let Err(error) = request.call() {
-            tracing::debug!(stage = "push", "the server does not hear our goodbye: {error}");
+            tracing::debug!(stage = "push", "cannot end the WHIP session at the server: {error}");
         }
     }
 }
 
-/// User and password, or a password alone, which is a token.
+/// The `Authorization` header: basic for user and password, bearer for a password without a user.
 fn authorization(credentials: &Credentials) -> String {
     let Credentials { user, password } = credentials;
     if user.is_empty() {
@@ -280,7 +315,8 @@ fn authorization(credentials: &Credentials) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
 }
 
-/// Trusts whom this system trusts, and follows no redirection: what we know is for this server.
+/// An HTTP client that trusts the certificates of the system and follows no redirects, so that the credentials are sent to
+/// the configured server only.
 fn agent(timeout: Duration) -> ureq::Agent {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
     ureq::Agent::config_builder()
@@ -299,24 +335,25 @@ mod tests {
     use crate::base::secret::Secret;
 
     #[test]
-    fn a_password_alone_is_a_token() {
+    fn a_password_without_a_user_is_a_bearer_token() {
         let credentials = |user: &str| Credentials { user: user.into(), password: Secret::new("pass:word") };
         assert_eq!(authorization(&credentials("")), "Bearer pass:word");
         assert_eq!(authorization(&credentials("cam")), "Basic Y2FtOnBhc3M6d29yZA==");
     }
 
-    /// However many packets have come before it is looked at.
+    /// Also after many packets between two polls.
     #[test]
-    fn the_end_of_a_connection_is_not_lost_among_signs_of_life() {
-        let (told, events) = unbounded();
+    fn the_end_of_a_connection_is_reported_after_many_packets() {
+        let (sender, events) = unbounded();
         let last_activity = Arc::new(LastActivity::new());
         let session = WhipSession { url: None, authorization: None };
-        let mut call = WhipConnection { events, last_activity: Arc::clone(&last_activity), _session: session };
+        let mut connection = WhipConnection { events, last_activity: Arc::clone(&last_activity), _session: session };
         for _ in 0..1000 {
-            last_activity.note();
+            last_activity.update();
         }
-        assert_eq!(call.look(None), Ok(true));
-        told.send(WhipEvent::News(PeerEvent::Ended("it has closed the connection"))).unwrap();
-        assert_eq!(call.look(None), Err(OutputError("it has closed the connection".into())));
+        assert!(matches!(connection.poll(None), Ok(true)));
+        sender.send(WhipEvent::Peer(PeerEvent::Ended(PeerEndReason::Closed))).unwrap();
+        let ended = connection.poll(None);
+        assert!(matches!(ended, Err(PushError::Whip(WhipError::Ended(PeerEndReason::Closed)))), "{ended:?}");
     }
 }

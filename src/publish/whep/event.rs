@@ -1,40 +1,41 @@
-//! What happens to a viewer, as its thread reads it.
+//! The events that the thread of a viewer handles.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gstreamer_webrtc as gst_webrtc;
 
+use super::ViewerError;
 use super::trickle::Fragment;
 
-/// What happens to a viewer, told by GStreamer's threads and by HTTP. None is lost: only fragments of candidates, which
-/// clients send as they like, are limited in number, by their [`CandidatePermit`].
+/// An event from a GStreamer thread or from HTTP. The queue is unbounded, so that no event is lost. Only fragments, whose number
+/// depends on the client, are limited by their [`CandidatePermit`].
 pub(super) enum ViewerEvent {
-    /// The offer was taken, or why not.
+    /// webrtcbin accepted the offer, or the reason why it did not.
     Offered(Result<(), String>),
+    /// webrtcbin created an answer, or the reason why it did not.
     Answered(Result<gst_webrtc::WebRTCSessionDescription, String>),
-    /// There will be no more candidates of ours.
+    /// All local candidates have been gathered.
     Gathered,
-    /// There are more of the viewer's.
+    /// The viewer sent more candidates.
     Candidates(Fragment, CandidatePermit),
     Connected,
-    /// Why it is over.
-    Ended(&'static str),
-    /// Something outside may have changed.
-    Look,
+    /// The connection or the stream has ended.
+    Ended(ViewerError),
+    /// Wakes the thread up to check the shared state.
+    Wake,
 }
 
-/// The place of a fragment that waits for a viewer's thread; given back when it is dropped.
+/// Permits one fragment to wait for the thread of a viewer, until it is dropped.
 pub(super) struct CandidatePermit(Arc<AtomicUsize>);
 
 impl CandidatePermit {
-    /// A place among at most `most`; `taken` counts them.
-    pub fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let one_more = |taken| (taken < most).then_some(taken + 1);
-        taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+    /// A permit; `None` when `max` are in use. `used` counts them.
+    pub fn try_acquire(used: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let one_more = |used| (used < max).then_some(used + 1);
+        used.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
             .is_ok()
-            .then(|| CandidatePermit(Arc::clone(taken)))
+            .then(|| CandidatePermit(Arc::clone(used)))
     }
 }
 

@@ -1,5 +1,4 @@
-//! One viewer: a pipeline of its own, from the offer to the teardown, on a thread that does nothing else. Whatever hangs
-//! in it hangs alone.
+//! One viewer, from the offer to the teardown, on its own thread, so that a call that hangs affects this viewer only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,59 +8,60 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use gstreamer as gst;
 use tokio::sync::oneshot;
 
-use super::WhepRefusal;
 use super::event::ViewerEvent;
-use super::offer::Offer;
+use super::offer::{Offer, OfferError};
 use super::peer::WebRtcPeer;
+use super::{ViewerError, WhepRefusal};
 use crate::config::WebRtcConfig;
 use crate::publish::fanout::{AppSrcSink, Fanout, PacketSink, PacketSinkId, PushResult};
 use crate::publish::webrtc::LastActivity;
 
-/// How often a viewer is looked at when nothing happens.
+/// How often the timeouts and the shared state are checked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long candidates are gathered. Those of this machine's own addresses are there at once; a STUN or TURN server that
-/// does not answer is not waited for longer.
-const GATHERING: Duration = Duration::from_secs(3);
+/// How long candidates are gathered. Those of local addresses are available immediately; a STUN or TURN server may not
+/// respond.
+const GATHERING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// From the offer to the connection.
-const CONNECTING: Duration = Duration::from_secs(15);
+/// The longest time from the offer to the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A viewer that is connected sends receiver reports, at least every five seconds. One that has sent nothing for this long
-/// is gone without a word: a killed browser, a laptop that sleeps.
-const SILENCE: Duration = Duration::from_secs(20);
+/// A connected viewer sends receiver reports at least every five seconds. A viewer that has sent nothing for this long is
+/// gone, for example because the browser was killed or the laptop sleeps.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Somebody who wants to watch.
+/// A viewer that was admitted; not started yet.
 pub(super) struct ViewerSession {
     pub stream: Arc<str>,
-    /// Its owner is the stream: when it is gone, so is the stream.
+    /// Weak, because the stream owns it: when it is gone, the stream has ended.
     pub fanout: Weak<Fanout>,
     pub offer: Offer,
-    /// Of the pictures (`level_idc`), where it is known.
+    /// The H.264 level of the stream (`level_idc`), where it is known.
     pub level: Option<u8>,
     pub events: Sender<ViewerEvent>,
     pub inbox: Receiver<ViewerEvent>,
-    /// Asked to leave.
+    /// Set when the viewer must be disconnected.
     pub leave: Arc<AtomicBool>,
     pub answer: oneshot::Sender<Result<String, WhepRefusal>>,
 }
 
 impl ViewerSession {
-    /// Answers, sends pictures, and returns when the viewer has left and everything of it is given back.
-    pub(super) fn watch(self, settings: &WebRtcConfig) {
+    /// Answers the offer and sends the stream. Returns when the viewer is disconnected and its pipeline has stopped.
+    pub(super) fn run(self, settings: &WebRtcConfig) {
         let ViewerSession { stream, fanout, offer, level, events, inbox, leave, answer } = self;
         let last_activity = Arc::new(LastActivity::new());
         let peer = WebRtcPeer::start(&offer, settings, &fanout, &events, &last_activity);
         let peer = match peer {
             Ok(peer) => peer,
             Err(error) => {
-                crate::base::log_dedup::error(&stream, "publish", None, &format!("no WebRTC: {error}"));
-                // Whoever asked may have left.
-                let _ = answer.send(Err(WhepRefusal::Failed(error.message)));
+                let text = format!("cannot start WebRTC for a viewer: {error}");
+                crate::base::log_dedup::error(&stream, "publish", None, &text);
+                // Fails when the client has closed its request.
+                let _ = answer.send(Err(ViewerError::Gst(error).into()));
                 return;
             }
         };
-        let mut call = ActiveViewer {
+        let mut viewer = ActiveViewer {
             peer,
             stream,
             fanout,
@@ -72,17 +72,17 @@ impl ViewerSession {
             leave,
             answer: Some(answer),
             last_activity,
-            began: Instant::now(),
+            started_at: Instant::now(),
             gather_until: None,
-            seat: None,
+            sink_id: None,
         };
-        let why = call.attend(&inbox);
-        tracing::debug!(stream = &*call.stream, "a WebRTC viewer leaves: {why}");
-        call.answer(Err(WhepRefusal::Failed(why)));
+        let reason = viewer.handle_events(&inbox);
+        tracing::debug!(stream = &*viewer.stream, "disconnected a WebRTC viewer: {reason}");
+        viewer.answer(Err(reason.into()));
     }
 }
 
-/// A viewer being served.
+/// A viewer whose pipeline runs.
 struct ActiveViewer<'a> {
     peer: WebRtcPeer,
     stream: Arc<str>,
@@ -92,128 +92,132 @@ struct ActiveViewer<'a> {
     settings: &'a WebRtcConfig,
     events: Sender<ViewerEvent>,
     leave: Arc<AtomicBool>,
-    /// Until it is answered.
+    /// `None` after the answer was sent.
     answer: Option<oneshot::Sender<Result<String, WhepRefusal>>>,
     last_activity: Arc<LastActivity>,
-    began: Instant,
+    started_at: Instant,
     gather_until: Option<Instant>,
-    /// Among the stream's packet_sinks, once connected.
-    seat: Option<PacketSinkId>,
+    /// Its packet sink at the fan-out; `None` before the connection.
+    sink_id: Option<PacketSinkId>,
 }
 
 impl ActiveViewer<'_> {
-    /// Does what is to do until it is over; says why it is.
-    fn attend(&mut self, inbox: &Receiver<ViewerEvent>) -> String {
+    /// Handles events until the viewer must be disconnected; returns the reason.
+    fn handle_events(&mut self, inbox: &Receiver<ViewerEvent>) -> ViewerError {
         loop {
             let wait = self.gather_until.map_or(TICK, |until| until.saturating_duration_since(Instant::now()));
-            let over = match inbox.recv_timeout(wait.min(TICK)) {
+            let outcome = match inbox.recv_timeout(wait.min(TICK)) {
                 Ok(event) => self.handle(event),
-                // We hold a sender ourselves, so that it is the time that has passed.
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+                // This thread holds a sender itself, so the channel is never disconnected.
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
             };
-            if let Some(why) = over.or_else(|| self.look()) {
-                return why;
+            if let Err(reason) = outcome.and_then(|()| self.check()) {
+                return reason;
             }
         }
     }
 
-    fn handle(&mut self, event: ViewerEvent) -> Option<String> {
+    /// # Errors
+    /// The reason to disconnect the viewer.
+    fn handle(&mut self, event: ViewerEvent) -> Result<(), ViewerError> {
         match event {
             ViewerEvent::Offered(Ok(())) => self.peer.create_answer(&self.events),
-            ViewerEvent::Offered(Err(why)) => {
-                let why = format!("the offer is not taken: {why}");
-                // What is wrong is the viewer's, not ours.
-                self.answer(Err(WhepRefusal::Unusable(why.clone())));
-                return Some(why);
+            ViewerEvent::Offered(Err(reason)) => {
+                // The fault is in the offer of the viewer, not in the server.
+                self.answer(Err(OfferError::Rejected(reason.clone()).into()));
+                return Err(ViewerError::OfferRejected(reason));
             }
             ViewerEvent::Answered(Ok(description)) => {
-                self.gather_until = Some(Instant::now() + GATHERING);
+                self.gather_until = Some(Instant::now() + GATHERING_TIMEOUT);
                 self.peer.set_answer(&description);
             }
-            ViewerEvent::Answered(Err(why)) => return Some(format!("there is no answer to the offer: {why}")),
+            ViewerEvent::Answered(Err(reason)) => return Err(ViewerError::Answer(reason)),
             ViewerEvent::Gathered => return self.send_answer(),
-            ViewerEvent::Candidates(fragment, _place) => {
+            ViewerEvent::Candidates(fragment, _permit) => {
                 for candidate in fragment.candidates {
                     self.peer.add_candidate(&candidate);
                 }
             }
-            ViewerEvent::Connected => return self.send_pictures(),
-            ViewerEvent::Ended(why) => return Some(why.into()),
-            ViewerEvent::Look => {}
+            ViewerEvent::Connected => return self.start_video(),
+            ViewerEvent::Ended(reason) => return Err(reason),
+            ViewerEvent::Wake => {}
         }
-        None
+        Ok(())
     }
 
-    /// What nobody tells.
-    fn look(&mut self) -> Option<String> {
+    /// Checks the conditions for which there is no event.
+    ///
+    /// # Errors
+    /// The reason to disconnect the viewer.
+    fn check(&mut self) -> Result<(), ViewerError> {
         if self.leave.load(Ordering::Acquire) {
-            return Some("it was asked to".into());
+            return Err(ViewerError::Requested);
         }
         if self.fanout.strong_count() == 0 {
-            return Some("the stream is gone".into());
+            return Err(ViewerError::StreamEnded);
         }
         if let Some(error) = self.peer.error() {
-            return Some(error.message);
+            return Err(error.into());
         }
         if self.answer.as_ref().is_some_and(oneshot::Sender::is_closed) {
-            return Some("whoever asked has hung up".into());
+            return Err(ViewerError::RequestAborted);
         }
         if self.answer.is_some() && self.gather_until.is_some_and(|until| Instant::now() >= until) {
             return self.send_answer();
         }
-        if self.seat.is_none() && self.began.elapsed() >= CONNECTING {
-            return Some(format!("no connection within {} s", CONNECTING.as_secs()));
+        if self.sink_id.is_none() && self.started_at.elapsed() >= CONNECT_TIMEOUT {
+            return Err(ViewerError::NotConnected(CONNECT_TIMEOUT.as_secs()));
         }
-        (self.seat.is_some() && self.last_activity.ago() >= SILENCE)
-            .then(|| format!("it has sent nothing for {} s", SILENCE.as_secs()))
+        if self.sink_id.is_some() && self.last_activity.elapsed() >= SILENCE_TIMEOUT {
+            return Err(ViewerError::Silent(SILENCE_TIMEOUT.as_secs()));
+        }
+        Ok(())
     }
 
-    fn send_answer(&mut self) -> Option<String> {
-        self.answer.as_ref()?;
+    fn send_answer(&mut self) -> Result<(), ViewerError> {
+        if self.answer.is_none() {
+            return Ok(());
+        }
         self.gather_until = None;
-        let text = match self.peer.local_description() {
-            Some(text) => self.offer.answer(&text, &self.settings.host_addresses, self.level),
-            None => return Some("there is no answer to the offer".into()),
-        };
+        let text = self.peer.local_description().ok_or(ViewerError::NoAnswer)?;
+        let text = self.offer.answer(&text, &self.settings.host_addresses, self.level);
         if !text.contains("a=candidate:") {
-            return Some(
-                "no candidates: this machine has no network address, or server.webrtc.udp_ports are taken".into(),
-            );
+            return Err(ViewerError::NoCandidates);
         }
         self.answer(Ok(text));
-        None
+        Ok(())
     }
 
     fn answer(&mut self, answer: Result<String, WhepRefusal>) {
         if let Some(sender) = self.answer.take() {
-            // Whoever asked may have left, which is seen later.
+            // Fails when the client has closed its request; `check` detects that.
             let _ = sender.send(answer);
         }
     }
 
-    /// The viewer is there: from now on it is one of the stream's packet_sinks, and begins with a keyframe.
-    fn send_pictures(&mut self) -> Option<String> {
-        if self.seat.is_some() {
-            return None;
+    /// Adds the connected viewer to the packet sinks of the stream. It starts with a keyframe.
+    fn start_video(&mut self) -> Result<(), ViewerError> {
+        if self.sink_id.is_some() {
+            return Ok(());
         }
-        let Some(fanout) = self.fanout.upgrade() else { return Some("the stream is gone".into()) };
-        self.last_activity.note();
+        let fanout = self.fanout.upgrade().ok_or(ViewerError::StreamEnded)?;
+        self.last_activity.update();
         let packet_sink = self.peer.packet_sink(&fanout);
-        self.seat = Some(fanout.add_webrtc(Box::new(ViewerSink { packet_sink, events: self.events.clone() })));
-        tracing::debug!(stream = &*self.stream, "a WebRTC viewer is connected after {:.0?}", self.began.elapsed());
-        None
+        self.sink_id = Some(fanout.add_webrtc(Box::new(ViewerSink { packet_sink, events: self.events.clone() })));
+        tracing::debug!(stream = &*self.stream, "connected a WebRTC viewer after {:.0?}", self.started_at.elapsed());
+        Ok(())
     }
 }
 
 impl Drop for ActiveViewer<'_> {
     fn drop(&mut self) {
-        if let (Some(seat), Some(fanout)) = (self.seat, self.fanout.upgrade()) {
-            fanout.remove(seat);
+        if let (Some(sink_id), Some(fanout)) = (self.sink_id, self.fanout.upgrade()) {
+            fanout.remove(sink_id);
         }
     }
 }
 
-/// The packet_sink in the stream's fan-out. When it goes, there will be no more pictures.
+/// The packet sink of a viewer. The fan-out drops it when the stream ends.
 pub(super) struct ViewerSink {
     pub packet_sink: AppSrcSink,
     pub events: Sender<ViewerEvent>,
@@ -227,7 +231,7 @@ impl PacketSink for ViewerSink {
 
 impl Drop for ViewerSink {
     fn drop(&mut self) {
-        // A viewer that is leaving anyway reads it no more.
-        let _ = self.events.send(ViewerEvent::Ended("the stream has ended"));
+        // Not read when the viewer is already being disconnected.
+        let _ = self.events.send(ViewerEvent::Ended(ViewerError::StreamEnded));
     }
 }

@@ -12,24 +12,24 @@ use maskcast::publish::whep::trickle::Fragment;
 fuzz_target!(|text: &str| {
     let mut parts = text.splitn(3, "\n---\n");
     let [offer, fragment, reduced] = std::array::from_fn(|_| parts.next().unwrap_or_default());
-    match Offer::read(offer) {
+    match Offer::parse(offer) {
         Ok(read) => {
             check_offer(offer, &read);
             check_answer(offer, &read, reduced);
         }
-        Err(refusal) => check_refusal(&refusal),
+        Err(error) => check_refusal(&error.into()),
     }
-    match Fragment::read(fragment) {
+    match Fragment::parse(fragment) {
         Ok(read) => {
             assert!(read.candidates.len() <= 64);
             read.candidates.iter().for_each(|candidate| check_candidate(candidate));
         }
-        Err(refusal) => check_refusal(&refusal),
+        Err(error) => check_refusal(&error.into()),
     }
 });
 
 fn check_refusal(refusal: &WhepRefusal) {
-    assert!(matches!(refusal, WhepRefusal::NoSdp(_) | WhepRefusal::Unusable(_)), "{refusal:?}");
+    assert!(matches!(refusal, WhepRefusal::NotSdp(_) | WhepRefusal::Unusable(_)), "{refusal:?}");
     let text = refusal.to_string();
     assert!(!text.is_empty() && text.len() < 1000 && !text.contains(char::is_control), "{text:?}");
 }
