@@ -1,4 +1,4 @@
-//! How many RTSP connections there may be: in all, and from one address.
+//! Limits the number of RTSP connections, in total and per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,44 +6,44 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::access::limit::network;
 
-/// RTSP connections at the same time.
+/// The most RTSP connections at the same time.
 pub(super) const MAX_CONNECTIONS: usize = 512;
 
-/// Of these, connections from one address (IPv6: one network of 64 bits) other than this machine's loopback.
-pub(super) const MAX_OF_ADDRESS: usize = 128;
+/// The most connections from one address (IPv6: from one /64 network), except the loopback address.
+pub(super) const MAX_PER_ADDRESS: usize = 128;
 
-/// Counts open connections by address.
+/// Counts open connections per address.
 pub(super) struct ConnectionLimiter {
     max: usize,
-    max_of_address: usize,
+    max_per_address: usize,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// The right of one connection to be open; given back when it is dropped.
+/// Permits one open connection until it is dropped.
 pub(super) struct ConnectionPermit {
     address: IpAddr,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 impl ConnectionLimiter {
-    /// At most `max` connections in all, and `max_of_address` from one address.
-    pub fn new(max: usize, max_of_address: usize) -> Self {
-        ConnectionLimiter { max, max_of_address, open: Arc::default() }
+    /// Allows `max` connections in total, and `max_per_address` from one address.
+    pub fn new(max: usize, max_per_address: usize) -> Self {
+        ConnectionLimiter { max, max_per_address, open: Arc::default() }
     }
 
-    /// Whether one more connection could be open.
+    /// Whether the total limit allows another connection.
     pub fn has_room(&self) -> bool {
         lock(&self.open).values().sum::<usize>() < self.max
     }
 
-    /// A permit for a connection from `address`; `None` when there are too many connections, in all or from there. The
-    /// loopback may have all, because a proxy on this machine stands for many clients.
+    /// A permit for a connection from `address`; `None` when the total limit or the limit of the address is reached. The
+    /// loopback address has no limit of its own, because a local proxy forwards many clients.
     pub fn try_acquire(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let is_loopback = address.to_canonical().is_loopback();
         let address = network(address);
         let mut open = lock(&self.open);
         let of_address = open.get(&address).copied().unwrap_or_default();
-        if open.values().sum::<usize>() >= self.max || (of_address >= self.max_of_address && !is_loopback) {
+        if open.values().sum::<usize>() >= self.max || (of_address >= self.max_per_address && !is_loopback) {
             return None;
         }
         open.insert(address, of_address + 1);
@@ -77,7 +77,7 @@ mod tests {
         let (one, other) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
         let held = [limiter.try_acquire(one).unwrap(), limiter.try_acquire(one).unwrap()];
         assert!(limiter.try_acquire(one).is_none());
-        // The same address, as a socket for both families gives it.
+        // The same address as an IPv4-mapped one, as sockets for both families report it.
         assert!(limiter.try_acquire("::ffff:192.0.2.1".parse().unwrap()).is_none());
         let _other = limiter.try_acquire(other).unwrap();
         let _neighbour = limiter.try_acquire("2001:db8::2".parse().unwrap()).unwrap();

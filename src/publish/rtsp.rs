@@ -1,9 +1,11 @@
-//! The RTSP server: `rtsp://HOST:PORT/NAME`, one shared media a stream, fed with the stream's one encode.
+//! The RTSP server: `rtsp://HOST:PORT/NAME`, with one shared GStreamer media per stream, which receives the encoded stream.
 //!
-//! Who may watch is `rtsp_auth.rs`'s affair. GStreamer's server speaks the protocol (RFC 2326), over UDP or TCP. A viewer
-//! that does not read is cut off; the media and the other viewers do not wait. So is one whose machine has vanished, within
-//! half a minute; and one over UDP of whom nothing is heard while its machine answers, when its session runs out, after a
-//! minute.
+//! The protocol (RFC 2326, over UDP or TCP) is implemented by GStreamer's server; `rtsp_auth.rs` authenticates viewers. Viewers
+//! are disconnected when
+//!
+//! - they do not read over TCP, after 15 seconds; the other viewers do not wait for them;
+//! - their machine does not respond any more, within half a minute;
+//! - over UDP, they send neither requests nor receiver reports until their session expires after a minute.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,64 +25,78 @@ use rtsp_server::gst_rtsp::{RTSPLowerTrans, RTSPStatusCode};
 use rtsp_server::prelude::*;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::OutputError;
 use super::fanout::{AppSrcSink, Fanout};
-use super::rtsp_auth::{RtspAuth, RtspGuard, permit, set_certificate};
+use super::rtsp_auth::{RtspAuth, RtspAuthError, RtspGuard, allow_viewers, set_certificate};
 use super::rtsp_connections::Connections;
-use super::rtsp_mounts::{Mounts, describes};
+use super::rtsp_mounts::{Mounts, expect_describe};
 use super::rtsp_players::{FanoutsByStream, Players, stream_name};
 use crate::access::tls::Certificate;
-use crate::gst::make;
+use crate::gst::{GstError, make};
 
-/// Access units that may wait for the RTSP media: half a second of 30 a second. What waits is delay; a media that was held
-/// up goes on with a keyframe instead.
-const WAITING: u64 = 15;
+/// Access units that may wait for the RTSP media: half a second at 30 fps. Queued frames add delay, so a media that was
+/// delayed continues with the next keyframe instead.
+const MAX_QUEUED_UNITS: u64 = 15;
 
-/// Each client has a thread of its own. A client's DESCRIBE waits until its stream has a first picture, and a password is
-/// checked on the client's thread: neither is to hold up who else is served.
-const A_THREAD_EACH: i32 = -1;
+/// Each client has its own thread: DESCRIBE blocks until the stream has a first frame, and the password is checked on that
+/// thread. Neither may delay other clients.
+const ONE_THREAD_PER_CLIENT: i32 = -1;
 
-/// The largest body of a request, bytes; requests of players have none, or some lines. GStreamer takes any.
-const LARGEST_BODY: u32 = 64 << 10;
+/// The largest body of a request in bytes. Requests of players have none or a few lines; GStreamer has no limit.
+const MAX_BODY: u32 = 64 << 10;
 
-/// Clients that may wait to be let in: a wall of players that starts at once. By itself the server has room for five, and
-/// the others try again after seconds.
+/// Connections that may wait to be accepted, for a video wall that starts all players at once. GStreamer's default is five;
+/// further players would retry after seconds.
 const BACKLOG: i32 = 128;
 
-/// How often sessions that clients left without a word are looked for.
-const CLEAN_UP: Duration = Duration::from_secs(5);
+/// How often expired sessions are removed.
+const SESSION_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often connections are looked for on which clients say nothing.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often idle connections are closed.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a client may stay connected whose sessions have ended, seconds, in case it asks for another one. Without a
-/// limit a connection whose other end has fallen silent would be kept for ever, as there is nothing to be sent by it.
-const AFTER_SESSION: i32 = 5;
+/// How long a client stays connected after the end of its last session, in seconds. Without a limit, the connection of a
+/// client that is gone would never be closed, because nothing is sent on it.
+const POST_SESSION_TIMEOUT: i32 = 5;
 
-/// A client that takes nothing for this long while something is to be sent is let go, as by HTTP. Of those who watch over
-/// TCP the server itself says that their sessions cannot run out.
-const STALL_LIMIT: Duration = Duration::from_secs(15);
+/// A client that acknowledges no data for this long is disconnected, as over HTTP. Sessions over TCP do not expire in
+/// GStreamer's server.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often the system asks after a client on whose connection nothing happens, as on that of one who watches over UDP.
-const ASK_AFTER: Duration = Duration::from_secs(15);
+/// TCP keepalive of idle connections, such as those of viewers over UDP.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
 
-/// What each client has asked for last.
-type RequestedMounts = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
+/// The stream that each client described last.
+type DescribedStreams = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
 
 /// The newest media of each stream, by its name.
 type StreamMedias = Arc<Mutex<HashMap<String, glib::WeakRef<rtsp_server::RTSPMedia>>>>;
 
-/// How long a viewer waits for the media that the last one has just left, and how often it looks: GStreamer's server would
-/// answer 503 meanwhile.
-const LEAVING: Duration = Duration::from_secs(2);
-const LEAVING_LOOK: Duration = Duration::from_millis(5);
+/// How long a client waits while the media that the last viewer left is torn down. GStreamer's server would answer 503.
+const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+const TEARDOWN_POLL: Duration = Duration::from_millis(5);
 
-/// The running server.
+/// Why the RTSP server could not be started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RtspError {
+    #[error("server.rtsp: cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    /// GStreamer's server could not create or configure its socket.
+    #[error("server.rtsp: cannot listen on {address}: {message}")]
+    Socket { address: SocketAddr, message: String },
+    #[error("cannot start the thread of the RTSP server: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error(transparent)]
+    Gst(#[from] GstError),
+    #[error(transparent)]
+    Auth(#[from] RtspAuthError),
+}
+
+/// The running server. Dropping it disconnects all viewers.
 pub struct RtspServer {
     server: rtsp_server::RTSPServer,
     mounts: Mounts,
     streams: FanoutsByStream,
-    asked: RequestedMounts,
+    described: DescribedStreams,
     medias: StreamMedias,
     connections: Connections,
     tls: bool,
@@ -90,29 +106,29 @@ pub struct RtspServer {
 }
 
 impl RtspServer {
-    /// Starts to listen, for everybody.
+    /// Starts a server without authentication.
     ///
     /// # Errors
-    /// An address that is in use or not tits machine's; a missing element.
-    pub fn start(address: SocketAddr) -> Result<Self, OutputError> {
+    /// When the address is in use or does not belong to this machine, or an element is missing.
+    pub fn start(address: SocketAddr) -> Result<Self, RtspError> {
         Self::start_guarded(address, None)
     }
 
-    /// Starts to listen, for those whom the guard lets in.
+    /// Starts a server for the viewers whom `guard` accepts.
     ///
     /// # Errors
-    /// Those of [`RtspServer::start`], and a certificate that cannot be used.
-    pub fn start_guarded(address: SocketAddr, guard: Option<&RtspGuard>) -> Result<Self, OutputError> {
+    /// Those of [`RtspServer::start`], and when the certificate cannot be used.
+    pub fn start_guarded(address: SocketAddr, guard: Option<&RtspGuard>) -> Result<Self, RtspError> {
         let tls = guard.is_some_and(|guard| guard.certificate.is_some());
-        Self::start_with(address, guard, STALL_LIMIT, Connections::new(tls))
+        Self::start_with(address, guard, STALL_TIMEOUT, Connections::new(tls))
     }
 
     fn start_with(
         address: SocketAddr,
         guard: Option<&RtspGuard>,
-        stall_limit: Duration,
+        stall_timeout: Duration,
         connections: Connections,
-    ) -> Result<Self, OutputError> {
+    ) -> Result<Self, RtspError> {
         crate::gst::init()?;
         for element in ["appsrc", "h264parse", "rtph264pay"] {
             make(element)?;
@@ -123,12 +139,12 @@ impl RtspServer {
         server.set_backlog(BACKLOG);
         let mounts = Mounts::new();
         server.set_mount_points(Some(&mounts));
-        server.set_content_length_limit(LARGEST_BODY);
+        server.set_content_length_limit(MAX_BODY);
         if let Some(threads) = server.thread_pool() {
-            threads.set_max_threads(A_THREAD_EACH);
+            threads.set_max_threads(ONE_THREAD_PER_CLIENT);
         }
-        // Before anybody can connect: a client keeps the guard that it came in by.
-        let auth = guard.map(RtspGuard::make).transpose()?.flatten();
+        // Set before the first connection, because a client keeps the authentication of the time of its connection.
+        let auth = guard.map(RtspGuard::build).transpose()?.flatten();
         if let Some(auth) = &auth {
             let addresses = connections.clone();
             auth.set_addresses(move |client| addresses.address(client));
@@ -136,30 +152,28 @@ impl RtspServer {
         server.set_auth(auth.as_ref());
         mounts.set_guarded(auth.is_some());
         let context = glib::MainContext::new();
-        // Says "Failed to bind" with no reason when asked to attach; a listener of our own tells which it is.
-        drop(
-            std::net::TcpListener::bind(address)
-                .map_err(|error| OutputError(format!("server.rtsp: {address}: {error}")))?,
-        );
+        // GStreamer's server reports "Failed to bind" without a reason; a test listener gives the reason.
+        drop(std::net::TcpListener::bind(address).map_err(|source| RtspError::Listen { address, source })?);
         connections.follow(&server);
-        let (source, port) = listen(&server, address, stall_limit, connections.clone())?;
+        let (source, port) = listen(&server, address, stall_timeout, connections.clone())?;
         source.attach(Some(&context));
-        let (sessions, looked_at) = (server.session_pool(), connections.clone());
-        let clean_up = glib::timeout_source_new(CLEAN_UP, None, glib::Priority::DEFAULT, move || {
+        let (sessions, checked) = (server.session_pool(), connections.clone());
+        let priority = glib::Priority::DEFAULT;
+        let session_cleanup = glib::timeout_source_new(SESSION_CLEANUP_INTERVAL, None, priority, move || {
             if let Some(sessions) = &sessions {
                 sessions.cleanup();
             }
             glib::ControlFlow::Continue
         });
-        clean_up.attach(Some(&context));
-        let look = glib::timeout_source_new(LOOK, None, glib::Priority::DEFAULT, move || {
-            looked_at.close_silent();
+        session_cleanup.attach(Some(&context));
+        let idle_check = glib::timeout_source_new(IDLE_CHECK_INTERVAL, None, priority, move || {
+            checked.close_idle();
             glib::ControlFlow::Continue
         });
-        look.attach(Some(&context));
-        let (streams, asked, medias) =
-            (FanoutsByStream::default(), RequestedMounts::default(), StreamMedias::default());
-        greet_players(&server, &streams, &asked, &medias);
+        idle_check.attach(Some(&context));
+        let (streams, described, medias) =
+            (FanoutsByStream::default(), DescribedStreams::default(), StreamMedias::default());
+        handle_requests(&server, &streams, &described, &medias);
         count_players(&server, &streams);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let running = main_loop.clone();
@@ -168,15 +182,15 @@ impl RtspServer {
             .spawn(move || {
                 let in_context = context.with_thread_default(|| running.run());
                 if in_context.is_err() {
-                    tracing::error!("the RTSP server's thread has no main context");
+                    tracing::error!("cannot run the RTSP server: its thread has no main context");
                 }
             })
-            .map_err(|error| OutputError(format!("no thread for the RTSP server: {error}")))?;
+            .map_err(RtspError::Thread)?;
         Ok(RtspServer {
             server,
             mounts,
             streams,
-            asked,
+            described,
             medias,
             connections,
             tls: guard.is_some_and(|guard| guard.certificate.is_some()),
@@ -186,28 +200,28 @@ impl RtspServer {
         })
     }
 
-    /// Where it listens; with the real port when 0 was asked for.
+    /// The address on which the server listens; with the assigned port when port 0 was requested.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lets in those whom another guard lets in, from now on; who does not pass it is cut off.
+    /// Replaces the guard, and disconnects viewers whom the new one does not accept.
     ///
     /// # Errors
-    /// A certificate that cannot be used.
-    pub fn set_guard(&self, guard: &RtspGuard) -> Result<(), OutputError> {
-        let auth = guard.make()?;
+    /// When the certificate cannot be used.
+    pub fn set_guard(&self, guard: &RtspGuard) -> Result<(), RtspError> {
+        let auth = guard.build()?;
         if let Some(auth) = &auth {
             let addresses = self.connections.clone();
             auth.set_addresses(move |client| addresses.address(client));
         }
         if let (Some(auth), Some(before)) = (&auth, self.auth()) {
-            auth.inherit(&before);
+            auth.inherit_authenticated(&before);
         }
         self.mounts.set_guarded(auth.is_some());
         self.server.set_auth(auth.as_ref());
         if let Some(auth) = auth {
-            self.server.client_filter(Some(&mut |_, client| match auth.knows(client) {
+            self.server.client_filter(Some(&mut |_, client| match auth.is_authenticated(client) {
                 true => rtsp_server::RTSPFilterResult::Keep,
                 false => rtsp_server::RTSPFilterResult::Remove,
             }));
@@ -215,19 +229,19 @@ impl RtspServer {
         Ok(())
     }
 
-    /// Shows new clients the certificate that is in the files now.
+    /// Reads the certificate files again, for new connections.
     ///
     /// # Errors
-    /// One that cannot be used; the old one goes on.
-    pub fn set_certificate(&self, certificate: &Certificate) -> Result<(), OutputError> {
-        self.auth().map_or(Ok(()), |auth| set_certificate(&auth, certificate))
+    /// When the new certificate cannot be used; the old one stays in use.
+    pub fn set_certificate(&self, certificate: &Certificate) -> Result<(), RtspError> {
+        Ok(self.auth().map_or(Ok(()), |auth| set_certificate(&auth, certificate))?)
     }
 
     fn auth(&self) -> Option<RtspAuth> {
         self.server.auth().and_then(|auth| auth.downcast().ok())
     }
 
-    /// Offers a stream at `/name`.
+    /// Serves a stream at `/name`.
     pub fn add(&self, name: &str, fanout: Arc<Fanout>) {
         let factory = rtsp_server::RTSPMediaFactory::new();
         factory.set_shared(true);
@@ -236,12 +250,12 @@ impl RtspServer {
                caps=video/x-h264,stream-format=byte-stream,alignment=au \
                ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency )",
         );
-        permit(&factory);
+        allow_viewers(&factory);
         if self.tls {
-            // Over UDP the pictures would be readable on their way.
+            // RTP over UDP would not be encrypted.
             factory.set_protocols(RTSPLowerTrans::TCP);
         }
-        // Latency for the clients' own buffers to add to; our pictures are due when they come.
+        // The server adds no latency; clients have their own buffers.
         factory.set_latency(0);
         let (stream, medias): (Arc<str>, _) = (name.into(), Arc::clone(&self.medias));
         lock(&self.streams).insert(name.into(), Arc::clone(&fanout));
@@ -249,28 +263,29 @@ impl RtspServer {
             lock(&medias).insert(stream.to_string(), media.downgrade());
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
-                crate::base::log_dedup::error(&stream, "publish", None, "the RTSP media has no source");
+                let text = "cannot feed the RTSP media: it has no appsrc";
+                crate::base::log_dedup::error(&stream, "publish", None, text);
                 return;
             };
-            tracing::debug!(stream = &*stream, "an RTSP viewer has come: the stream's media is made");
-            source.set_max_buffers(WAITING);
-            fanout.add(Box::new(AppSrcSink::new(source, WAITING, true, fanout.lost_counter())));
+            tracing::debug!(stream = &*stream, "the first RTSP viewer has connected: created the media of the stream");
+            source.set_max_buffers(MAX_QUEUED_UNITS);
+            fanout.add(Box::new(AppSrcSink::new(source, MAX_QUEUED_UNITS, true, fanout.lost_counter())));
         });
         self.mounts.add(name, factory);
     }
 
-    /// Offers it no longer; who plays it is cut off, and who has asked for it. Left to themselves, players that do not act on
-    /// the end of the media would keep their connection and wait, and those between DESCRIBE and PLAY would play media
-    /// that have ended: the server keeps for each client what it has described.
+    /// Stops serving a stream, and disconnects the clients that play it or have described it. Otherwise players that ignore the
+    /// end of the media would stay connected, and clients between DESCRIBE and PLAY would play a media that has ended, because
+    /// the server stores the described media for each client.
     pub fn remove(&self, name: &str) {
         use rtsp_server::RTSPFilterResult::{Keep, Remove};
         let path = format!("/{name}");
         self.mounts.remove(name);
         lock(&self.streams).remove(name);
         lock(&self.medias).remove(name);
-        let asked = self.asked_for(name);
+        let describing = self.clients_of(name);
         self.server.client_filter(Some(&mut |_, client| {
-            let mut plays = asked.contains(client);
+            let mut plays = describing.contains(client);
             client.session_filter(Some(&mut |_, session| {
                 plays |= session.media(&path).0.is_some();
                 Keep
@@ -279,14 +294,14 @@ impl RtspServer {
         }));
     }
 
-    /// Clients whose last question was for this stream.
-    fn asked_for(&self, name: &str) -> Vec<rtsp_server::RTSPClient> {
-        let mut asked = lock(&self.asked);
-        asked.retain(|(client, _)| client.upgrade().is_some());
-        asked.iter().filter(|(_, other)| other == name).filter_map(|(client, _)| client.upgrade()).collect()
+    /// The clients that described this stream last.
+    fn clients_of(&self, name: &str) -> Vec<rtsp_server::RTSPClient> {
+        let mut described = lock(&self.described);
+        described.retain(|(client, _)| client.upgrade().is_some());
+        described.iter().filter(|(_, other)| other == name).filter_map(|(client, _)| client.upgrade()).collect()
     }
 
-    /// Clients connected now.
+    /// Number of connected clients.
     pub fn clients(&self) -> usize {
         self.server.client_filter(None).len()
     }
@@ -294,9 +309,9 @@ impl RtspServer {
 
 impl Drop for RtspServer {
     fn drop(&mut self) {
-        // Cuts the clients off; their media see it and let go of the fan-out.
+        // Disconnects the clients. Their media are unprepared then, which removes their packet sinks from the fan-out.
         self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
-        // From inside: asked to quit before its thread has come to run it, a loop would forget it and run for ever.
+        // Quits from inside the loop: a quit before the thread has started the loop would have no effect.
         let running = self.main_loop.clone();
         let quit = glib::idle_source_new(None, glib::Priority::HIGH, move || {
             running.quit();
@@ -306,72 +321,76 @@ impl Drop for RtspServer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the RTSP server ended in a panic");
+            tracing::error!("the RTSP server thread ended in a panic");
         }
     }
 }
 
-/// What accepts connections, and at which port. GStreamer's own source would do the same, but keeps its socket to itself;
-/// accepted connections inherit what is set here.
+/// Creates the source that accepts connections, and returns it with its port. GStreamer's own source does not give access to
+/// its socket, whose options the accepted connections inherit.
 fn listen(
     server: &rtsp_server::RTSPServer,
     address: SocketAddr,
-    stall_limit: Duration,
+    stall_timeout: Duration,
     connections: Connections,
-) -> Result<(glib::Source, u16), OutputError> {
-    let failed = |error: &dyn std::fmt::Display| OutputError(format!("server.rtsp: {address}: {error}"));
+) -> Result<(glib::Source, u16), RtspError> {
     let none = gio::Cancellable::NONE;
-    let socket = server.create_socket(none).map_err(|error| failed(&error))?;
-    let (options, asking) = (SockRef::from(&socket), TcpKeepalive::new().with_time(ASK_AFTER));
-    options
-        .set_tcp_user_timeout(Some(stall_limit))
-        .and_then(|()| options.set_tcp_keepalive(&asking.with_interval(ASK_AFTER / 3)))
-        .map_err(|error| failed(&error))?;
-    let bound = options.local_addr().map_err(|error| failed(&error))?.as_socket();
-    let wanted = glib::IOCondition::IN | glib::IOCondition::ERR | glib::IOCondition::HUP | glib::IOCondition::NVAL;
+    let socket =
+        server.create_socket(none).map_err(|error| RtspError::Socket { address, message: error.to_string() })?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_TIME / 3);
+    let options = SockRef::from(&socket);
+    let bound = options
+        .set_tcp_user_timeout(Some(stall_timeout))
+        .and_then(|()| options.set_tcp_keepalive(&keepalive))
+        .and_then(|()| options.local_addr())
+        .map_err(|source| RtspError::Listen { address, source })?
+        .as_socket();
+    let conditions = glib::IOCondition::IN | glib::IOCondition::ERR | glib::IOCondition::HUP | glib::IOCondition::NVAL;
     let server = server.clone();
     let accept = move |socket: &gio::Socket, condition| {
         if !connections.make_room() {
             return glib::ControlFlow::Continue;
         }
         if rtsp_server::RTSPServer::io_func(socket, condition, &server).is_err() {
-            crate::base::log_dedup::warn("", "publish", "an RTSP client could not be let in");
+            crate::base::log_dedup::warn("", "publish", "cannot accept an RTSP connection");
         }
         connections.close_refused();
         glib::ControlFlow::Continue
     };
-    let source = SocketExtManual::create_source(&socket, wanted, none, Some("rtsp"), glib::Priority::DEFAULT, accept);
+    let source =
+        SocketExtManual::create_source(&socket, conditions, none, Some("rtsp"), glib::Priority::DEFAULT, accept);
     Ok((source, bound.map_or(address.port(), |bound| bound.port())))
 }
 
-/// Lets every client that begins to play begin with a keyframe, and notes what each asks for. The media is shared: only its
-/// first client starts the encoder, the others would wait for the next keyframe that is due.
-fn greet_players(
+/// Stores which stream each client describes, requires authentication for PLAY, and requests a keyframe for each client that
+/// starts to play. The media is shared: only its first client starts the encoder, and the others would wait for the next
+/// periodic keyframe.
+fn handle_requests(
     server: &rtsp_server::RTSPServer,
     streams: &FanoutsByStream,
-    asked: &RequestedMounts,
+    described: &DescribedStreams,
     medias: &StreamMedias,
 ) {
-    let (streams, asked, medias) = (Arc::clone(streams), Arc::clone(asked), Arc::clone(medias));
+    let (streams, described, medias) = (Arc::clone(streams), Arc::clone(described), Arc::clone(medias));
     server.connect_client_connected(move |_, client| {
-        client.set_post_session_timeout(AFTER_SESSION);
-        let (asked, medias) = (Arc::clone(&asked), Arc::clone(&medias));
+        client.set_post_session_timeout(POST_SESSION_TIMEOUT);
+        let (described, medias) = (Arc::clone(&described), Arc::clone(&medias));
         client.connect_pre_describe_request(move |client, context| {
-            describes();
+            expect_describe();
             if let Some(name) = stream_name(context) {
-                let mut asked = lock(&asked);
-                asked.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
-                asked.push((client.downgrade(), name.clone()));
-                drop(asked);
-                wait_for_leaving(&medias, &name);
+                let mut described = lock(&described);
+                described.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
+                described.push((client.downgrade(), name.clone()));
+                drop(described);
+                wait_for_teardown(&medias, &name);
             }
             RTSPStatusCode::Ok
         });
-        // The server asks for credentials where media are described and set up; a session's number, heard on the way, is no
-        // substitute for them.
+        // The server requires credentials for DESCRIBE and SETUP only. A session identifier that was read from the network
+        // must not replace them.
         client.connect_pre_play_request(|client, _| {
             let auth = client.auth().and_then(|auth| auth.downcast::<RtspAuth>().ok());
-            match auth.is_none_or(|auth| auth.knows(client)) {
+            match auth.is_none_or(|auth| auth.is_authenticated(client)) {
                 true => RTSPStatusCode::Ok,
                 false => RTSPStatusCode::Unauthorized,
             }
@@ -385,24 +404,24 @@ fn greet_players(
     });
 }
 
-/// Waits until the media that the last viewer of a stream has left is gone: it cannot be used again. Only for a client's own
-/// thread.
-fn wait_for_leaving(medias: &StreamMedias, stream: &str) {
+/// Blocks while the media that the last viewer of a stream left is torn down, because it cannot be used again. Runs on the
+/// thread of a client.
+fn wait_for_teardown(medias: &StreamMedias, stream: &str) {
     use rtsp_server::RTSPMediaStatus::{Error, Unprepared, Unpreparing};
-    let began = Instant::now();
-    let leaves = || {
+    let started = Instant::now();
+    let is_ending = || {
         let media = lock(medias).get(stream).and_then(glib::WeakRef::upgrade);
         media.is_some_and(|media| matches!(media.status(), Error | Unprepared | Unpreparing))
     };
-    while leaves() && began.elapsed() < LEAVING {
-        std::thread::sleep(LEAVING_LOOK);
+    while is_ending() && started.elapsed() < TEARDOWN_TIMEOUT {
+        std::thread::sleep(TEARDOWN_POLL);
     }
 }
 
 fn count_players(server: &rtsp_server::RTSPServer, streams: &FanoutsByStream) {
-    let players = Players::of(streams);
+    let players = Players::new(streams);
     players.follow_sessions(server);
-    server.connect_client_connected(move |_, client| players.follow(client));
+    server.connect_client_connected(move |_, client| players.follow_client(client));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,21 +1,22 @@
-//! Who may watch by RTSP: the same users as everywhere.
+//! Authentication of RTSP viewers: the same users as for HTTP.
 //!
-//! Players prove a password in one of two ways. Basic sends it as it is: fine under TLS, readable by everybody on the way
-//! without. Digest does not send it, but then the server must know the password or its MD5, which an Argon2 hash does not
-//! give: only users who were added with `--rtsp-digest` can use it. So:
+//! Players support two schemes (RFC 7617, RFC 2617). Basic sends the password, which can be read on the network without TLS.
+//! Digest does not send it, but the server needs the password or an MD5 hash of it, which cannot be computed from the stored
+//! Argon2 hash: only users who were added with `--rtsp-digest` can use it. Therefore:
 //!
-//! | RTSP listens | what is asked for |
+//! | RTSP listens | scheme |
 //! | --- | --- |
-//! | with TLS, or on this machine only | Basic |
+//! | with TLS, or on the loopback address only | Basic |
 //! | on a network, without TLS | Digest |
-//! | the same, with `rtsp_plain_auth = true` | Basic |
+//! | on a network, without TLS, with `rtsp_plain_auth = true` | Basic |
 //!
-//! Never both: players that are offered both take Digest, and users without one would stand outside.
+//! The server never offers both: players prefer Digest, and users without a digest could not log in.
 //!
-//! Under TLS pictures come inside the connection, too: UDP would carry them readable.
+//! With TLS, RTP is interleaved in the TLS connection, because RTP over UDP would not be encrypted.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gstreamer as gst;
@@ -27,77 +28,97 @@ use rtsp_server::gio::{TlsBackend, TlsCertificate};
 use rtsp_server::gst_rtsp::{RTSPAuthCredential, RTSPAuthMethod};
 use rtsp_server::prelude::*;
 
-use super::OutputError;
-use super::rtsp_ffi::{drop_authorities, parameter};
+use super::rtsp_ffi::{drop_certificate_authorities, parameter};
 use crate::access::tls::Certificate;
 use crate::access::{Access, REALM};
 use crate::config::ServerConfig;
 use crate::users::User;
 
-/// The one role: whoever is let in may watch every stream.
+/// The role of all authenticated clients: they may watch every stream.
 const VIEWER: &str = "viewer";
 
-/// Fields of a token.
+/// Fields of an `RTSPToken`.
 const ROLE: &str = "media.factory.role";
 const USER: &str = "user";
 
-/// What guards an RTSP server.
+/// Why the authentication or TLS of the RTSP server cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum RtspAuthError {
+    #[error("server.tls: GLib does not support TLS, which RTSP needs: install glib-networking")]
+    TlsUnsupported,
+    /// GLib rejects the certificate or the key; with its reason.
+    #[error("server.tls: GLib cannot use the certificate for RTSP: {}: {message}", .path.display())]
+    Certificate { path: PathBuf, message: String },
+    /// GStreamer reads digests from files only.
+    #[error("server.rtsp: cannot write the digest of user {user} to a temporary file: {source}")]
+    DigestFile { user: String, source: std::io::Error },
+    #[error("server.rtsp: GStreamer cannot read the digest of user {0}; set it again with --rtsp-digest")]
+    Digest(String),
+}
+
+/// How the clients of an RTSP server are authenticated.
 pub struct RtspGuard {
     pub access: Arc<Access>,
-    /// Whether viewers have to say who they are.
-    pub asks: bool,
-    /// Whether passwords may come as they are.
+    /// Whether viewers must log in.
+    pub requires_login: bool,
+    /// Whether Basic is used, and Digest otherwise.
     pub basic: bool,
     pub certificate: Option<Arc<Certificate>>,
 }
 
 impl RtspGuard {
-    /// What the configuration asks for.
+    /// The guard for this configuration.
     pub fn new(config: &ServerConfig, access: Arc<Access>, certificate: Option<Arc<Certificate>>) -> Self {
         let basic = certificate.is_some() || config.rtsp_plain_auth || config.rtsp.ip().is_loopback();
-        RtspGuard { access, asks: config.guards_rtsp(), basic, certificate }
+        RtspGuard { access, requires_login: config.guards_rtsp(), basic, certificate }
     }
 
-    /// What a viewer on this address can do, where it is less than one would think.
+    /// A warning for the log when passwords are sent without encryption at `address`, or some users cannot log in there.
     pub fn warning(&self, address: SocketAddr) -> Option<String> {
-        if !self.asks || self.certificate.is_some() || address.ip().is_loopback() {
+        if !self.requires_login || self.certificate.is_some() || address.ip().is_loopback() {
             return None;
         }
         Some(match (self.basic, self.access.users().users.iter().any(|user| user.rtsp_digest.is_some())) {
             (true, _) => {
-                format!("server.rtsp: {address} has no TLS: passwords can be read on their way (rtsp_plain_auth)")
+                format!(
+                    "server.rtsp: RTSP has no TLS, passwords are sent without encryption (rtsp_plain_auth); configure \
+                     [server.tls]: {address}"
+                )
             }
             (false, true) => {
-                format!("server.rtsp: {address} has no TLS: only users with an RTSP digest can watch there")
+                format!(
+                    "server.rtsp: RTSP has no TLS, only users with an RTSP digest can watch; configure [server.tls], or add \
+                     the other users with --rtsp-digest: {address}"
+                )
             }
             (false, false) => format!(
-                "server.rtsp: nobody can watch at {address}: it has no TLS, and no user has an RTSP digest; give it \
-                 [server.tls], or add users with --rtsp-digest, or let passwords be read on their way with \
-                 rtsp_plain_auth = true"
+                "server.rtsp: RTSP has no TLS and no user has an RTSP digest, so no user can watch; configure \
+                 [server.tls], add users with --rtsp-digest, or allow unencrypted passwords with \
+                 rtsp_plain_auth = true: {address}"
             ),
         })
     }
 
-    /// The guard as GStreamer's server knows one; none where everybody may watch without TLS.
+    /// Builds the authentication object for GStreamer's server; `None` when neither a login nor TLS is required.
     ///
     /// # Errors
-    /// A certificate that GLib's TLS cannot use.
-    pub(super) fn make(&self) -> Result<Option<RtspAuth>, OutputError> {
-        if !self.asks && self.certificate.is_none() {
+    /// When GLib cannot use the certificate, or a digest cannot be read.
+    pub(super) fn build(&self) -> Result<Option<RtspAuth>, RtspAuthError> {
+        if !self.requires_login && self.certificate.is_none() {
             return Ok(None);
         }
         let auth: RtspAuth = glib::Object::new();
         auth.set_realm(Some(REALM));
         auth.set(imp::AuthState {
             tls: self.certificate.is_some(),
-            access: self.asks.then(|| Arc::clone(&self.access)),
+            access: self.requires_login.then(|| Arc::clone(&self.access)),
             basic: self.basic,
             token: Some(token("")),
             address_of: None,
-            known: Vec::new(),
+            authenticated: Vec::new(),
         });
         auth.set_supported_methods(if self.basic { RTSPAuthMethod::Basic } else { RTSPAuthMethod::Digest });
-        if self.asks && !self.basic {
+        if self.requires_login && !self.basic {
             add_digests(&auth, &self.access)?;
         }
         if let Some(certificate) = &self.certificate {
@@ -107,24 +128,27 @@ impl RtspGuard {
     }
 }
 
-/// Shows new clients the pair that is in the files now.
+/// Reads the certificate and the key from their files, for new connections.
 ///
 /// # Errors
-/// One that GLib's TLS cannot use.
-pub(super) fn set_certificate(auth: &RtspAuth, certificate: &Certificate) -> Result<(), OutputError> {
+/// When GLib cannot use them.
+pub(super) fn set_certificate(auth: &RtspAuth, certificate: &Certificate) -> Result<(), RtspAuthError> {
     let files = certificate.config();
     let backend = TlsBackend::default();
     if !backend.supports_tls() {
-        return Err(OutputError("server.tls: GLib has no TLS for RTSP: install glib-networking".into()));
+        return Err(RtspAuthError::TlsUnsupported);
     }
-    let pair = TlsCertificate::from_files(&files.cert, &files.key)
-        .map_err(|error| OutputError(format!("server.tls: {}: {}", files.cert.display(), error.message())))?;
+    let pair = TlsCertificate::from_files(&files.cert, &files.key).map_err(|error| RtspAuthError::Certificate {
+        path: files.cert.clone(),
+        message: error.message().to_owned(),
+    })?;
     auth.set_tls_certificate(Some(&pair));
     Ok(())
 }
 
-/// Gives GStreamer the digests, which it takes from files only: one each, so that its token tells whose it was.
-fn add_digests(auth: &RtspAuth, access: &Access) -> Result<(), OutputError> {
+/// Passes the digests to GStreamer, which reads them from files only. Each user has a file, so that the token identifies the
+/// user.
+fn add_digests(auth: &RtspAuth, access: &Access) -> Result<(), RtspAuthError> {
     for user in &access.users().users {
         let Some(digest) = &user.rtsp_digest else { continue };
         let write = || {
@@ -133,22 +157,21 @@ fn add_digests(auth: &RtspAuth, access: &Access) -> Result<(), OutputError> {
             file.flush()?;
             Ok(file)
         };
-        let file =
-            write().map_err(|error: std::io::Error| OutputError(format!("server.rtsp: a user's digest: {error}")))?;
+        let file = write().map_err(|source| RtspAuthError::DigestFile { user: user.name.to_string(), source })?;
         if !auth.parse_htdigest(file.path(), &token(&user.name)) {
-            return Err(OutputError(format!("server.rtsp: the digest of user {} cannot be read", user.name)));
+            return Err(RtspAuthError::Digest(user.name.to_string()));
         }
     }
     Ok(())
 }
 
-/// What GStreamer knows a user by.
+/// The token of an authenticated user in GStreamer's server.
 fn token(user: &str) -> rtsp_server::RTSPToken {
     rtsp_server::RTSPToken::builder().field(ROLE, VIEWER).field(USER, user).build()
 }
 
-/// Lets viewers come to a stream's media.
-pub(super) fn permit(factory: &rtsp_server::RTSPMediaFactory) {
+/// Allows authenticated viewers to play the media of a stream.
+pub(super) fn allow_viewers(factory: &rtsp_server::RTSPMediaFactory) {
     let role = gst::Structure::builder(VIEWER)
         .field("media.factory.access", true)
         .field("media.factory.construct", true)
@@ -157,7 +180,7 @@ pub(super) fn permit(factory: &rtsp_server::RTSPMediaFactory) {
 }
 
 glib::wrapper! {
-    /// GStreamer's guard, with our users.
+    /// Authentication for GStreamer's server with the users of Maskcast.
     pub struct RtspAuth(ObjectSubclass<imp::RtspAuth>) @extends rtsp_server::RTSPAuth;
 }
 
@@ -166,7 +189,7 @@ impl RtspAuth {
         *lock(&self.imp().0) = state;
     }
 
-    /// Counts logins by the addresses of clients, which this finds out.
+    /// Sets the function that returns the address of a client, by which failed logins are counted.
     pub(super) fn set_addresses(
         &self,
         address_of: impl Fn(&rtsp_server::RTSPClient) -> Option<IpAddr> + Send + Sync + 'static,
@@ -174,22 +197,22 @@ impl RtspAuth {
         lock(&self.imp().0).address_of = Some(Arc::new(address_of));
     }
 
-    /// Whether this client has said who it is, and may still come in.
-    pub(super) fn knows(&self, client: &rtsp_server::RTSPClient) -> bool {
+    /// Whether this client is authenticated, and its user still exists with the same password.
+    pub(super) fn is_authenticated(&self, client: &rtsp_server::RTSPClient) -> bool {
         let state = lock(&self.imp().0);
         let Some(access) = &state.access else { return true };
         let users = access.users();
-        let mut known = state.known.iter().filter(|(known, _)| known.upgrade().as_ref() == Some(client));
-        known.any(|(_, user)| {
+        let mut logins = state.authenticated.iter().filter(|(other, _)| other.upgrade().as_ref() == Some(client));
+        logins.any(|(_, user)| {
             let now = users.user(&user.name);
             now.is_some_and(|now| now.hash == user.hash && now.rtsp_digest == user.rtsp_digest)
         })
     }
 
-    /// Takes over whom another guard knows.
-    pub(super) fn inherit(&self, other: &RtspAuth) {
-        let known = lock(&other.imp().0).known.clone();
-        lock(&self.imp().0).known = known;
+    /// Takes over the authenticated clients of another object.
+    pub(super) fn inherit_authenticated(&self, other: &RtspAuth) {
+        let authenticated = lock(&other.imp().0).authenticated.clone();
+        lock(&self.imp().0).authenticated = authenticated;
     }
 }
 
@@ -205,20 +228,20 @@ mod imp {
 
     type AddressOf = dyn Fn(&RTSPClient) -> Option<IpAddr> + Send + Sync;
 
-    /// What it decides by.
+    /// The state of an [`RtspAuth`].
     #[derive(Default)]
     pub struct AuthState {
-        /// Whether clients come by TLS.
+        /// Whether clients connect with TLS.
         pub tls: bool,
-        /// `None`: everybody is let in.
+        /// `None` when no login is required.
         pub access: Option<Arc<Access>>,
         pub basic: bool,
-        /// The same for all requests: GStreamer does not give it back.
+        /// One token for all Basic requests, because GStreamer leaks the tokens that it receives.
         pub token: Option<RTSPToken>,
-        /// Finds out where a client is.
+        /// Returns the address of a client.
         pub address_of: Option<Arc<AddressOf>>,
-        /// Clients that have said who they are.
-        pub known: Vec<(glib::WeakRef<RTSPClient>, User)>,
+        /// The authenticated clients.
+        pub authenticated: Vec<(glib::WeakRef<RTSPClient>, User)>,
     }
 
     #[derive(Default)]
@@ -237,13 +260,13 @@ mod imp {
         fn check(&self, context: &RTSPContext, check: &glib::GString) -> bool {
             let passes = self.parent_check(context, check);
             if passes && lock(&self.0).tls && check.as_str() == RTSP_AUTH_CHECK_CONNECT.as_str() {
-                drop_authorities(context);
+                drop_certificate_authorities(context);
             }
             passes
         }
 
-        /// Sets the context's token when the request says who it is from; without one, the server asks for credentials. Runs on
-        /// the client's own thread, which may block.
+        /// Sets the token of the context when the credentials of the request are right; without a token, the server answers 401.
+        /// Runs on the thread of the client, which may block.
         fn authenticate(&self, context: &RTSPContext) -> bool {
             let (access, basic, token) = {
                 let state = lock(&self.0);
@@ -256,17 +279,17 @@ mod imp {
             };
             let Some(request) = context.request() else { return false };
             let credentials = request.parse_auth_credentials();
-            // Several in one request would be several attempts that are counted as one.
+            // Several credentials in one request would be several attempts that count as one.
             if let [credential] = credentials.as_slice() {
                 let user = match (credential.scheme(), basic) {
                     (RTSPAuthMethod::Basic, true) => {
-                        let known = credential.authorization().and_then(crate::access::basic);
+                        let login = credential.authorization().and_then(crate::access::basic);
                         let from = self.address(context);
-                        let known = known.filter(|(user, password)| access.password(user, password, from).is_ok());
-                        if known.is_some() {
+                        let login = login.filter(|(user, password)| access.password(user, password, from).is_ok());
+                        if login.is_some() {
                             context.set_token(token.clone());
                         }
-                        known.map(|(user, _)| user)
+                        login.map(|(user, _)| user)
                     }
                     (RTSPAuthMethod::Digest, false) => self.digest(&access, context, credential),
                     _ => None,
@@ -275,8 +298,8 @@ mod imp {
                     && let Some(user) = access.users().user(&user)
                 {
                     let mut state = lock(&self.0);
-                    state.known.retain(|(known, _)| known.upgrade().is_some_and(|known| known != *client));
-                    state.known.push((client.downgrade(), user.clone()));
+                    state.authenticated.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
+                    state.authenticated.push((client.downgrade(), user.clone()));
                 }
             }
             true
@@ -284,39 +307,41 @@ mod imp {
     }
 
     impl RtspAuth {
-        /// Where a request comes from.
+        /// The address from which a request comes.
         fn address(&self, context: &RTSPContext) -> Option<IpAddr> {
             let address_of = lock(&self.0).address_of.clone()?;
             address_of(context.client()?)
         }
 
-        /// Whose digest it is, by the parent's comparison with those that it was given. That takes no time, so that many
-        /// could be guessed: they are counted as passwords are.
+        /// Verifies digest credentials with the parent class, and returns the user. The check is fast, so attempts are limited
+        /// like those with passwords.
         fn digest(&self, access: &Access, context: &RTSPContext, credential: &RTSPAuthCredential) -> Option<String> {
-            // Who has shown one sends it with every request, and is not to be held up by guessers.
-            let is_known = context.client().is_some_and(|client| self.obj().knows(client));
+            // An authenticated client sends its digest with every request. The limit for failed attempts of others must not
+            // block it.
+            let is_authenticated = context.client().is_some_and(|client| self.obj().is_authenticated(client));
             let name = parameter(credential, "username").unwrap_or_default();
-            let tried = match is_known {
+            let attempt = match is_authenticated {
                 true => None,
                 false => Some(access.try_digest(&name, self.address(context)).ok()?),
             };
             let token = if self.parent_authenticate(context) { context.token() } else { None };
             match token {
                 Some(token) => {
-                    if let Some(tried) = tried {
-                        access.digest_was_right(&tried);
+                    if let Some(attempt) = attempt {
+                        access.digest_was_right(&attempt);
                     }
                     token.string(USER)
                 }
                 None => {
-                    // One whom the server knew may not try others' either.
-                    let again = || access.try_digest(&name, self.address(context)).ok();
-                    if let Some(tried) = tried.or_else(again) {
-                        access.digest_was_wrong(&tried);
+                    // Failed attempts of authenticated clients count as well.
+                    let count = || access.try_digest(&name, self.address(context)).ok();
+                    if let Some(attempt) = attempt.or_else(count) {
+                        access.digest_was_wrong(&attempt);
                     }
                     if let Some(client) = context.client() {
-                        // Who has one digest could guess others.
-                        lock(&self.0).known.retain(|(known, _)| known.upgrade().is_some_and(|known| known != *client));
+                        // Otherwise a user could guess the digests of other users without a limit.
+                        let mut state = lock(&self.0);
+                        state.authenticated.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
                     }
                     None
                 }

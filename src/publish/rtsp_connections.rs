@@ -1,10 +1,10 @@
-//! How many RTSP connections there may be, in all and from one address, and how long those may stay that do not watch.
+//! Limits RTSP connections: their number in total and per address, and how long one without a session may stay idle.
 //!
-//! GStreamer's server takes all that come, and keeps one that says nothing for a minute. Here the limits are those of HTTP.
-//! Where all places are taken, the connection that has said nothing for the longest time, and plays nothing, gives way to
-//! the next one: who opens all that he can does not shut out those who watch.
+//! GStreamer's server accepts all connections, and keeps an idle one for a minute. The limits here are those of HTTP. When the
+//! total limit is reached, the connection without a session that has been idle for the longest time is closed for the next
+//! client, so that a client that opens many connections does not lock out others.
 //!
-//! Connections are let in, looked at and closed by the one thread that accepts them.
+//! Connections are accepted, checked and closed on one thread.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,29 +19,29 @@ use rtsp_server::gio::prelude::SocketExt;
 use rtsp_server::gst_rtsp::RTSPStatusCode;
 use rtsp_server::prelude::*;
 
-use super::connection_limit::{ConnectionLimiter, ConnectionPermit, MAX_CONNECTIONS, MAX_OF_ADDRESS};
+use super::connection_limit::{ConnectionLimiter, ConnectionPermit, MAX_CONNECTIONS, MAX_PER_ADDRESS};
 use super::rtsp_auth::RtspAuth;
 use super::rtsp_ffi::peer;
 use crate::base::{descriptors, log_dedup};
 
-/// How long a client may say nothing before it has a session: time for a TLS handshake, or for the next request.
-const SILENT_LIMIT: Duration = Duration::from_secs(15);
+/// How long a client without a session may send nothing: time for a TLS handshake, or between two requests.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The same for one that has asked for a stream and may watch it: the stream may have no picture yet.
-const ASKING_LIMIT: Duration = Duration::from_secs(60);
+/// The same for an authenticated client that has described a stream, which may have no frame yet.
+const DESCRIBED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// TLS handshakes that may be under way before the oldest give way. GLib has ten threads for them, and each waits for its
-/// client: others could not begin theirs.
-const HANDSHAKES: usize = 8;
+/// The most TLS handshakes at the same time before the oldest are shortened. GLib has ten threads for handshakes, and each
+/// blocks until its client responds.
+const MAX_HANDSHAKES: usize = 8;
 
 /// How long a handshake may take when there are more.
-const CROWDED_LIMIT: Duration = Duration::from_secs(2);
+const CROWDED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time in which a connection that gives way is closed by its own thread.
-const CLOSING: Duration = Duration::from_millis(2);
+/// The pause in which the thread of a connection closes it, before the next one is accepted.
+const CLOSE_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long accepting stops when no descriptors are left for viewers, and no idle connection can be closed.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause before the next attempt to accept when no descriptors are left and no idle connection can be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections of a server.
 #[derive(Clone)]
@@ -51,162 +51,164 @@ struct ConnectionsInner {
     limiter: ConnectionLimiter,
     /// By the client's address in memory.
     open: Mutex<HashMap<usize, RtspConnection>>,
-    /// Those to be closed as soon as GStreamer has taken them in.
+    /// Connections over the limit, to be closed after GStreamer has accepted them.
     refused: Mutex<Vec<Closing>>,
-    silent_limit: Duration,
-    /// Whether they begin with a TLS handshake.
+    idle_timeout: Duration,
+    /// Whether connections begin with a TLS handshake.
     tls: bool,
 }
 
 struct RtspConnection {
     client: glib::WeakRef<rtsp_server::RTSPClient>,
     state: ConnectionState,
-    /// Given back with the connection.
+    /// Released with the connection.
     _permit: ConnectionPermit,
 }
 
 #[derive(Clone)]
 struct ConnectionState {
     address: IpAddr,
-    /// `None` when it is being closed.
+    /// `None` when the connection is being closed.
     closing: Option<Closing>,
-    /// When it came or last asked for something.
-    heard: Instant,
-    /// Whether it has asked for anything.
-    spoken: bool,
-    /// Whether it has asked for a stream.
+    /// When the client connected or sent its last request.
+    last_request: Instant,
+    /// Whether the client has sent a request.
+    has_requested: bool,
+    /// Whether the client has described a stream.
     described: bool,
 }
 
-/// A client's socket, to be shut down by the accepting thread.
+/// The socket of a client, to be shut down by the accepting thread.
 type Closing = glib::SendWeakRef<Socket>;
 
 impl Connections {
-    /// For a server; those who say nothing are closed after [`SILENT_LIMIT`].
+    /// With the default limits. `tls`: whether connections begin with a TLS handshake.
     pub fn new(tls: bool) -> Self {
-        Self::of(MAX_CONNECTIONS, SILENT_LIMIT, tls)
+        Self::with_limits(MAX_CONNECTIONS, IDLE_TIMEOUT, tls)
     }
 
-    pub fn of(most: usize, silent_limit: Duration, tls: bool) -> Self {
+    pub fn with_limits(max: usize, idle_timeout: Duration, tls: bool) -> Self {
         Connections(Arc::new(ConnectionsInner {
-            limiter: ConnectionLimiter::new(most, MAX_OF_ADDRESS),
+            limiter: ConnectionLimiter::new(max, MAX_PER_ADDRESS),
             open: Mutex::default(),
             refused: Mutex::default(),
-            silent_limit,
+            idle_timeout,
             tls,
         }))
     }
 
-    /// Follows the connections that the server takes in.
+    /// Registers the connections that the server accepts.
     pub fn follow(&self, server: &rtsp_server::RTSPServer) {
         let connections = self.clone();
-        server.connect_client_connected(move |_, client| connections.came(client));
+        server.connect_client_connected(move |_, client| connections.add(client));
     }
 
-    /// Where a client is; `None` once its connection is closed.
+    /// The address of a client; `None` after its connection was closed.
     pub fn address(&self, client: &rtsp_server::RTSPClient) -> Option<IpAddr> {
         lock(&self.0.open).get(&key(client)).map(|open| open.state.address)
     }
 
-    /// Before a connection is accepted: makes room for it, if there is none. False while there is none; the next one waits
-    /// in the kernel then.
+    /// Must be called before a connection is accepted. When the limit is reached, it closes an idle connection and returns false;
+    /// the new connection then waits in the kernel until the next call.
     pub fn make_room(&self) -> bool {
         if self.0.limiter.has_room() && !descriptors::are_scarce() {
             return true;
         }
-        let idle = self.all().into_iter().filter(|(client, _)| !has_session(client));
-        match idle.min_by_key(|(_, state)| state.heard) {
+        let idle = self.open_connections().into_iter().filter(|(client, _)| !has_session(client));
+        match idle.min_by_key(|(_, state)| state.last_request) {
             Some((client, _)) => {
-                log_dedup::warn(
-                    "",
-                    "publish",
-                    "RTSP connections that play nothing give way to others: there are too many",
-                );
-                self.shut(&client);
-                std::thread::sleep(CLOSING);
+                let text = "too many RTSP connections: closed an idle one for a new client";
+                log_dedup::warn("", "publish", text);
+                self.shut_down(&client);
+                std::thread::sleep(CLOSE_PAUSE);
             }
             None => {
-                log_dedup::warn(
-                    "",
-                    "publish",
-                    "RTSP clients have to wait: all connections are taken by those who watch",
-                );
-                std::thread::sleep(PAUSE);
+                let text = "too many RTSP connections: all of them are watching, new clients have to wait";
+                log_dedup::warn("", "publish", text);
+                std::thread::sleep(ACCEPT_PAUSE);
             }
         }
         false
     }
 
-    /// After connections were accepted: closes those over the limit.
+    /// Must be called after connections were accepted; closes those over the limit.
     pub fn close_refused(&self) {
-        std::mem::take(&mut *lock(&self.0.refused)).iter().for_each(shut);
+        std::mem::take(&mut *lock(&self.0.refused)).iter().for_each(shut_down);
     }
 
-    /// Closes those who have said nothing for too long and have no session; called often.
-    pub fn close_silent(&self) {
-        let all = self.all();
-        let mut greeting: Vec<_> = all.iter().filter(|(_, state)| !state.spoken).collect();
-        greeting.sort_by_key(|(_, state)| state.heard);
-        let too_many = if self.0.tls { greeting.len().saturating_sub(HANDSHAKES) } else { 0 };
-        let crowded = greeting.into_iter().take(too_many).filter(|(_, state)| state.heard.elapsed() > CROWDED_LIMIT);
-        crowded.for_each(|(client, _)| self.shut(client));
+    /// Closes connections without a session that have been idle for too long. Must be called regularly.
+    pub fn close_idle(&self) {
+        let all = self.open_connections();
+        let mut handshaking: Vec<_> = all.iter().filter(|(_, state)| !state.has_requested).collect();
+        handshaking.sort_by_key(|(_, state)| state.last_request);
+        let too_many = if self.0.tls { handshaking.len().saturating_sub(MAX_HANDSHAKES) } else { 0 };
+        for (client, state) in handshaking.into_iter().take(too_many) {
+            if state.last_request.elapsed() > CROWDED_HANDSHAKE_TIMEOUT {
+                self.shut_down(client);
+            }
+        }
         for (client, state) in &all {
-            let limit = match state.described && is_known(client) {
-                true => ASKING_LIMIT.max(self.0.silent_limit),
-                false => self.0.silent_limit,
+            let timeout = match state.described && is_authenticated(client) {
+                true => DESCRIBED_TIMEOUT.max(self.0.idle_timeout),
+                false => self.0.idle_timeout,
             };
-            if state.heard.elapsed() > limit && !has_session(client) {
-                self.shut(client);
+            if state.last_request.elapsed() > timeout && !has_session(client) {
+                self.shut_down(client);
             }
         }
     }
 
-    /// Ends a client's connection, if that has not been done.
-    fn shut(&self, client: &rtsp_server::RTSPClient) {
+    /// Shuts down the connection of a client, unless that was done already.
+    fn shut_down(&self, client: &rtsp_server::RTSPClient) {
         let closing = lock(&self.0.open).get_mut(&key(client)).and_then(|open| open.state.closing.take());
-        closing.iter().for_each(shut);
+        closing.iter().for_each(shut_down);
     }
 
-    /// All that are open and not being closed. GStreamer is not to be called while they are locked: it calls here with locks
-    /// of its own.
-    fn all(&self) -> Vec<(rtsp_server::RTSPClient, ConnectionState)> {
+    /// The connections that are open and not being closed. Returns a copy, because calling GStreamer while the map is locked
+    /// could deadlock: GStreamer calls back here while it holds its own locks.
+    fn open_connections(&self) -> Vec<(rtsp_server::RTSPClient, ConnectionState)> {
         let open = lock(&self.0.open);
         let open = open.values().filter(|open| open.state.closing.is_some());
         open.filter_map(|open| Some((open.client.upgrade()?, open.state.clone()))).collect()
     }
 
-    fn came(&self, client: &rtsp_server::RTSPClient) {
+    fn add(&self, client: &rtsp_server::RTSPClient) {
         let Some((address, socket)) = peer(client) else { return };
         let closing = Closing::from(socket.downgrade());
         let Some(permit) = self.0.limiter.try_acquire(address) else {
-            let text = format!("{address} has too many RTSP connections; no more from there");
+            let text = format!("too many RTSP connections from one address, closed the newest: {address}");
             log_dedup::warn("", "publish", &text);
             lock(&self.0.refused).push(closing);
             return;
         };
-        let state =
-            ConnectionState { address, closing: Some(closing), heard: Instant::now(), spoken: false, described: false };
+        let state = ConnectionState {
+            address,
+            closing: Some(closing),
+            last_request: Instant::now(),
+            has_requested: false,
+            described: false,
+        };
         lock(&self.0.open).insert(key(client), RtspConnection { client: client.downgrade(), state, _permit: permit });
         let connections = self.clone();
         client.connect_closed(move |client| {
             lock(&connections.0.open).remove(&key(client));
         });
         let connections = self.clone();
-        client.connect_pre_options_request(move |client, _| connections.hear(client, false));
+        client.connect_pre_options_request(move |client, _| connections.record_request(client, false));
         let connections = self.clone();
-        client.connect_pre_describe_request(move |client, _| connections.hear(client, true));
+        client.connect_pre_describe_request(move |client, _| connections.record_request(client, true));
         let connections = self.clone();
         client.connect_pre_setup_request(move |client, _| match descriptors::are_scarce() {
-            // A viewer over UDP takes more of them.
+            // A viewer over UDP needs further descriptors.
             true => RTSPStatusCode::ServiceUnavailable,
-            false => connections.hear(client, true),
+            false => connections.record_request(client, true),
         });
     }
 
-    fn hear(&self, client: &rtsp_server::RTSPClient, describes: bool) -> RTSPStatusCode {
+    fn record_request(&self, client: &rtsp_server::RTSPClient, describes: bool) -> RTSPStatusCode {
         if let Some(open) = lock(&self.0.open).get_mut(&key(client)) {
-            open.state.heard = Instant::now();
-            open.state.spoken = true;
+            open.state.last_request = Instant::now();
+            open.state.has_requested = true;
             open.state.described |= describes;
         }
         RTSPStatusCode::Ok
@@ -222,16 +224,17 @@ fn has_session(client: &rtsp_server::RTSPClient) -> bool {
 }
 
 /// Whether a client may watch.
-fn is_known(client: &rtsp_server::RTSPClient) -> bool {
-    client.auth().and_then(|auth| auth.downcast::<RtspAuth>().ok()).is_none_or(|auth| auth.knows(client))
+fn is_authenticated(client: &rtsp_server::RTSPClient) -> bool {
+    let auth = client.auth().and_then(|auth| auth.downcast::<RtspAuth>().ok());
+    auth.is_none_or(|auth| auth.is_authenticated(client))
 }
 
-/// Ends a connection: its own thread sees that, and closes it. GStreamer's connections are not safe to be closed by another
-/// thread while they are read. It ends a TLS handshake, too, for which a thread of GLib's holds the connection as long as
-/// the client says nothing.
-fn shut(closing: &Closing) {
+/// Shuts a socket down, so that the thread of its connection closes the connection. Another thread must not close a connection
+/// of GStreamer while it is read. This also ends a TLS handshake, for which a thread of GLib blocks while the client sends
+/// nothing.
+fn shut_down(closing: &Closing) {
     if let Some(socket) = closing.upgrade() {
-        // Fails where the client has closed it.
+        // Fails when the client has closed the connection.
         let _ = socket.shutdown(true, true);
     }
 }

@@ -1,4 +1,5 @@
-//! What GStreamer knows of an RTSP client and has no bindings for: this asks the C library.
+//! Calls of GStreamer's C library for which the Rust bindings have no functions: address, socket and TLS connection of an RTSP
+//! client, and parameters of its credentials.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -15,12 +16,12 @@ use rtsp_server::gst_rtsp::ffi::{
     GstRTSPAuthParam, gst_rtsp_connection_get_ip, gst_rtsp_connection_get_read_socket, gst_rtsp_connection_get_tls,
 };
 
-/// The client's address and its socket; `None` for a client without a connection. Only for the thread that accepts it, before
-/// anything else knows the client: closing it takes both away.
+/// The address and the socket of a client; `None` for a client without a connection. Must be called on the accepting thread,
+/// before another thread has access to the client, because closing the client frees both.
 pub(super) fn peer(client: &rtsp_server::RTSPClient) -> Option<(IpAddr, Socket)> {
-    // SAFETY: The client is alive as long as its reference, its connection as long as the client; nothing else closes it
-    // yet. The text and the socket belong to the connection: the text is copied, the socket gets a reference of its own.
-    // Null pointers are looked for before each use.
+    // SAFETY: The reference keeps the client alive, and the client its connection; no other thread can close it yet. The text
+    // and the socket belong to the connection: the text is copied, and `from_glib_none` takes a reference to the socket. Every
+    // pointer is checked for null before its use.
     unsafe {
         let connection = gst_rtsp_client_get_connection(client.to_glib_none().0);
         if connection.is_null() {
@@ -35,11 +36,11 @@ pub(super) fn peer(client: &rtsp_server::RTSPClient) -> Option<(IpAddr, Socket)>
     }
 }
 
-/// Takes the certificate authorities from the TLS connection of a client that connects, which the server does not ask for a
-/// certificate. GLib gives each connection a copy of all that the system trusts: megabytes, and milliseconds.
-pub(super) fn drop_authorities(context: &rtsp_server::RTSPContext) {
-    // SAFETY: The context is alive as long as its reference, and so is the connection in it, which nothing else uses yet.
-    // Null pointers are looked for. The TLS connection belongs to it, and gets a reference of its own.
+/// Removes the certificate authorities from the TLS connection of a new client. The server requests no client certificates, but
+/// GLib loads all trusted authorities of the system for each connection, which costs megabytes and milliseconds.
+pub(super) fn drop_certificate_authorities(context: &rtsp_server::RTSPContext) {
+    // SAFETY: The reference keeps the context alive, and the context its connection, which no other thread uses yet. Every
+    // pointer is checked for null. `from_glib_none` takes a reference to the TLS connection.
     let tls: gio::TlsConnection = unsafe {
         let connection = (*context.to_glib_none().0).conn;
         if connection.is_null() {
@@ -54,13 +55,13 @@ pub(super) fn drop_authorities(context: &rtsp_server::RTSPContext) {
     tls.set_database(gio::TlsDatabase::NONE);
 }
 
-/// A parameter of an `Authorization` header, as `username` of a digest's.
+/// A parameter of an `Authorization` header, for example `username` of digest credentials.
 pub(super) fn parameter(credential: &RTSPAuthCredential, name: &str) -> Option<String> {
     let params = credential.params();
     params.iter().find_map(|param| {
         let param: *const GstRTSPAuthParam = param.to_glib_none().0;
-        // SAFETY: The parameter is alive as long as `params`. Its texts belong to it and end with a zero, or are null, which
-        // is looked for; the one that is wanted is copied.
+        // SAFETY: `params` keeps the parameter alive. Its texts belong to it and are null-terminated or null, which is checked;
+        // the returned one is copied.
         unsafe {
             let ((found, value), text) = (((*param).name, (*param).value), |text| CStr::from_ptr(text).to_str());
             match !found.is_null() && !value.is_null() && text(found) == Ok(name) {
@@ -71,7 +72,7 @@ pub(super) fn parameter(credential: &RTSPAuthCredential, name: &str) -> Option<S
     })
 }
 
-/// GLib writes the network interface behind a link-local address, as in `fe80::1%eth0`.
+/// Parses an address. GLib appends the network interface to a link-local address, for example `fe80::1%eth0`.
 fn parse(text: &str) -> Option<IpAddr> {
     let address = text.split('%').next()?.parse::<IpAddr>().ok()?;
     Some(address.to_canonical())
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_glib_writes_them() {
+    fn addresses_in_the_format_of_glib_are_parsed() {
         for (text, address) in [
             ("192.0.2.7", Some("192.0.2.7")),
             ("::ffff:192.0.2.7", Some("192.0.2.7")),

@@ -1,8 +1,8 @@
-//! Where an RTSP server's streams are, told only to those who may watch.
+//! The paths of the RTSP server's streams, hidden from unauthenticated clients.
 //!
-//! GStreamer's server looks a path up before it asks for credentials, so that 404 and 401 would tell everybody which
-//! names there are. Here paths that lead nowhere lead to a place that is there, and that nobody may see: asked for it, the
-//! server wants to know who asks, as it does for streams, and tells those that it knows that there is nothing.
+//! GStreamer's server looks a path up before it requires credentials, so an unauthenticated client could tell from 404 or 401
+//! which stream names exist. Here every unknown path is mapped to a hidden mount that no role may access: the server answers 401
+//! to unauthenticated clients, as for a stream, and 404 to authenticated ones.
 
 use std::cell::Cell;
 
@@ -13,47 +13,48 @@ use glib::subclass::prelude::ObjectSubclassIsExt;
 use gst::glib;
 use rtsp_server::prelude::*;
 
-/// No stream's path: a name has no spaces.
-const NOWHERE: &str = "/no stream";
+/// Cannot be the path of a stream, because names have no spaces.
+const HIDDEN_PATH: &str = "/no stream";
 
 thread_local! {
-    static DESCRIBES: Cell<bool> = const { Cell::new(false) };
+    static EXPECTS_DESCRIBE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The path that this thread looks up next is one to describe: a stream's own, not one below it.
-pub(super) fn describes() {
-    DESCRIBES.set(true);
+/// Declares that the next path that this thread looks up is that of a DESCRIBE request. It must be the path of a stream, and not
+/// one below it.
+pub(super) fn expect_describe() {
+    EXPECTS_DESCRIBE.set(true);
 }
 
 glib::wrapper! {
-    /// GStreamer's mount points.
+    /// Mount points that hide unknown paths.
     pub struct Mounts(ObjectSubclass<imp::Mounts>) @extends rtsp_server::RTSPMountPoints;
 }
 
 impl Mounts {
     pub(super) fn new() -> Self {
         let mounts: Mounts = glib::Object::new();
-        // Without a role that may come in: whoever is known is told that there is nothing (404).
-        let nowhere = rtsp_server::RTSPMediaFactory::new();
-        let nobody = gst::Structure::builder("nobody").field("media.factory.access", false).build();
-        nowhere.add_role_from_structure(&nobody);
-        mounts.add_factory(NOWHERE, nowhere);
+        // No role has access, so authenticated clients get 404.
+        let hidden = rtsp_server::RTSPMediaFactory::new();
+        let no_access = gst::Structure::builder("nobody").field("media.factory.access", false).build();
+        hidden.add_role_from_structure(&no_access);
+        mounts.add_factory(HIDDEN_PATH, hidden);
         mounts
     }
 
-    /// Whether the server asks anybody who they are. If not, what is not there is simply not there.
+    /// Sets whether the server requires authentication. Without it, unknown paths are not hidden.
     pub(super) fn set_guarded(&self, guarded: bool) {
         self.imp().guarded.store(guarded, std::sync::atomic::Ordering::Release);
     }
 
-    /// Offers a stream at `/name`.
+    /// Adds a stream at `/name`.
     pub(super) fn add(&self, name: &str, factory: rtsp_server::RTSPMediaFactory) {
         let path = format!("/{name}");
         self.imp().names().insert(name.to_owned());
         self.add_factory(&path, factory);
     }
 
-    /// Offers it no longer.
+    /// Removes a stream.
     pub(super) fn remove(&self, name: &str) {
         self.imp().names().remove(name);
         self.remove_factory(&format!("/{name}"));
@@ -87,18 +88,18 @@ mod imp {
     impl ObjectImpl for Mounts {}
 
     impl RTSPMountPointsImpl for Mounts {
-        /// The path that a request is for. Tracks of a stream (`/name/stream=0`) are below it.
+        /// The mount path of a request. Tracks of a stream (`/name/stream=0`) are below the path of the stream.
         fn make_path(&self, url: &RTSPUrl) -> Option<glib::GString> {
-            let describes = DESCRIBES.take();
+            let is_describe = EXPECTS_DESCRIBE.take();
             if !self.guarded.load(Ordering::Acquire) {
                 return self.parent_make_path(url);
             }
             let parts = url.decode_path_components();
             let parts: Vec<&str> = parts.iter().map(|part| part.as_str()).filter(|part| !part.is_empty()).collect();
-            let is_there = parts.first().is_some_and(|name| self.names().contains(*name));
-            match is_there && (parts.len() == 1 || !describes) {
+            let exists = parts.first().is_some_and(|name| self.names().contains(*name));
+            match exists && (parts.len() == 1 || !is_describe) {
                 true => Some(format!("/{}", parts.join("/")).into()),
-                false => Some(NOWHERE.into()),
+                false => Some(HIDDEN_PATH.into()),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Counts who plays which stream by RTSP. They share one media, and so one packet_sink of the fan-out, which knows nothing of
-//! their number.
+//! Counts the RTSP players of each stream. The players of a stream share one media, and so one packet sink, from which the
+//! fan-out cannot count them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use rtsp_server::prelude::*;
 
 use super::fanout::Fanout;
 
-/// The fan-outs by stream name.
+/// The fan-outs, by the name of the stream.
 pub(super) type FanoutsByStream = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
 
-/// Who plays now.
+/// The clients that are playing.
 #[derive(Clone)]
 pub(super) struct Players {
     streams: FanoutsByStream,
@@ -29,48 +29,48 @@ struct Player {
 }
 
 impl Players {
-    pub fn of(streams: &FanoutsByStream) -> Self {
+    pub fn new(streams: &FanoutsByStream) -> Self {
         Players { streams: Arc::clone(streams), playing: Arc::default() }
     }
 
-    /// Sessions also end by themselves: their players have vanished.
+    /// Removes players whose session expired.
     pub fn follow_sessions(&self, server: &rtsp_server::RTSPServer) {
         let Some(sessions) = server.session_pool() else { return };
         let players = self.clone();
         sessions.connect_session_removed(move |_, session| {
-            players.change(|playing| playing.retain(|player| player.session.upgrade().as_ref() != Some(session)));
+            players.update(|playing| playing.retain(|player| player.session.upgrade().as_ref() != Some(session)));
         });
     }
 
-    /// Counts this client from when it plays until it pauses or leaves.
-    pub fn follow(&self, client: &rtsp_server::RTSPClient) {
+    /// Counts this client from PLAY until it pauses or disconnects.
+    pub fn follow_client(&self, client: &rtsp_server::RTSPClient) {
         let players = self.clone();
-        client.connect_play_request(move |client, context| players.plays(client, context));
+        client.connect_play_request(move |client, context| players.add(client, context));
         let players = self.clone();
-        client.connect_pause_request(move |_, context| players.rests(context));
+        client.connect_pause_request(move |_, context| players.remove(context));
         let players = self.clone();
-        client.connect_teardown_request(move |_, context| players.rests(context));
+        client.connect_teardown_request(move |_, context| players.remove(context));
         let players = self.clone();
         client.connect_closed(move |client| {
-            players.change(|playing| playing.retain(|player| player.client.upgrade().as_ref() != Some(client)));
+            players.update(|playing| playing.retain(|player| player.client.upgrade().as_ref() != Some(client)));
         });
     }
 
-    fn plays(&self, client: &rtsp_server::RTSPClient, context: &rtsp_server::RTSPContext) {
+    fn add(&self, client: &rtsp_server::RTSPClient, context: &rtsp_server::RTSPContext) {
         let (Some(stream), Some(session)) = (stream_name(context), context.session()) else { return };
-        self.change(|playing| {
-            // Players ask for it again, to go on.
+        self.update(|playing| {
+            // Players repeat PLAY to continue after a pause.
             playing.retain(|player| player.session.upgrade().as_ref() != Some(session));
             playing.push(Player { client: client.downgrade(), session: session.downgrade(), stream });
         });
     }
 
-    fn rests(&self, context: &rtsp_server::RTSPContext) {
+    fn remove(&self, context: &rtsp_server::RTSPContext) {
         let Some(session) = context.session() else { return };
-        self.change(|playing| playing.retain(|player| player.session.upgrade().as_ref() != Some(session)));
+        self.update(|playing| playing.retain(|player| player.session.upgrade().as_ref() != Some(session)));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Player>)) {
+    fn update(&self, change: impl FnOnce(&mut Vec<Player>)) {
         let mut playing = lock(&self.playing);
         change(&mut playing);
         playing.retain(|player| player.client.upgrade().is_some() && player.session.upgrade().is_some());
@@ -80,7 +80,7 @@ impl Players {
     }
 }
 
-/// The first part of the path that a request is for.
+/// The name of the stream of a request: the first segment of its path.
 pub(super) fn stream_name(context: &rtsp_server::RTSPContext) -> Option<String> {
     let path = context.uri()?.decode_path_components();
     path.iter().find(|part| !part.is_empty()).map(ToString::to_string)

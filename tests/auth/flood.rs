@@ -266,7 +266,7 @@ fn idle_rtsp_connections_leave_descriptors_for_the_service() {
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("limit of open files is low: 256 files and connections can be open"), "{log}");
-    assert!(log.contains("RTSP connections that play nothing give way to others"), "{log}");
+    assert!(log.contains("too many RTSP connections: closed an idle one for a new client"), "{log}");
 }
 
 /// The service raises the limit that it was started with to what it may have.

@@ -1,4 +1,4 @@
-//! Viewers as the server sees them: a connection that speaks RTSP, and from some moment on does not.
+//! Tests of the RTSP server with clients that stop reading or sending at some point.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -14,49 +14,49 @@ use crate::frame::{PixelFormat, VideoInfo};
 use crate::publish::live::{LiveOutput, StreamOutputs};
 use crate::publish::{CaptureTime, Output};
 
-/// How long the test waits for what must come.
+/// The time limit of each wait; guards against hanging.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// A server with the stream `gate`, whose pictures come until this is dropped.
-struct Scene {
+/// A server with the stream `gate`, which has frames until this is dropped.
+struct TestServer {
     server: RtspServer,
     outputs: StreamOutputs,
     painter: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-impl Scene {
+impl TestServer {
     fn start() -> Self {
-        // Not fifteen.
-        Scene::of(Connections::new(false), Duration::from_secs(1))
+        // A shorter stall timeout than the default.
+        TestServer::with_limits(Connections::new(false), Duration::from_secs(1))
     }
 
-    fn of(connections: Connections, stall_limit: Duration) -> Self {
+    fn with_limits(connections: Connections, stall_timeout: Duration) -> Self {
         let address = "127.0.0.1:0".parse().unwrap();
-        let server = RtspServer::start_with(address, None, stall_limit, connections).unwrap();
+        let server = RtspServer::start_with(address, None, stall_timeout, connections).unwrap();
         let outputs = StreamOutputs::default();
         server.add("gate", Arc::clone(&outputs.h264));
-        let (going_on, over) = bounded::<()>(0);
+        let (stop, stopped) = bounded::<()>(0);
         let status = Arc::new(Status::new("gate"));
         let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outputs.clone()).unwrap();
         let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
         let painter = std::thread::spawn(move || {
             let start = Instant::now();
-            while over.recv_timeout(Duration::from_millis(40)) == Err(RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(Duration::from_millis(40)) == Err(RecvTimeoutError::Timeout) {
                 let now = Instant::now();
                 if output.wanted() {
                     let stamp = CaptureTime { pts: now - start, captured_at: now, slate: false };
-                    let grey = &mut |picture: &mut crate::frame::ImageMut<'_>| {
-                        picture.planes.iter_mut().for_each(|plane| plane.data.fill(128));
+                    let grey = &mut |frame: &mut crate::frame::ImageMut<'_>| {
+                        frame.planes.iter_mut().for_each(|plane| plane.data.fill(128));
                     };
                     output.publish(stamp, info, grey).unwrap();
                 }
             }
         });
-        Scene { server, outputs, painter: Some((going_on, painter)) }
+        TestServer { server, outputs, painter: Some((stop, painter)) }
     }
 
-    /// Sessions run out as soon as nothing is heard of them for a second, not for a minute.
-    fn hurry(&self) {
+    /// Reduces the timeout of all sessions from a minute to a second.
+    fn shorten_session_timeouts(&self) {
         let pool = self.server.server.session_pool().unwrap();
         pool.filter(Some(&mut |_, session| {
             session.set_timeout(1);
@@ -65,60 +65,61 @@ impl Scene {
         }));
     }
 
-    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let (deadline, again) = (Instant::now() + DEADLINE, tick(Duration::from_millis(20)));
-        while !is_so(self) {
-            assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
-            again.recv().unwrap();
+    fn wait_until(&self, condition: &str, is_met: impl Fn(&Self) -> bool) {
+        let (deadline, next_check) = (Instant::now() + DEADLINE, tick(Duration::from_millis(20)));
+        while !is_met(self) {
+            assert!(Instant::now() < deadline, "{condition}: not within {DEADLINE:?}");
+            next_check.recv().unwrap();
         }
     }
 }
 
-impl Drop for Scene {
+impl Drop for TestServer {
     fn drop(&mut self) {
-        if let Some((going_on, painter)) = self.painter.take() {
-            drop(going_on);
+        if let Some((stop, painter)) = self.painter.take() {
+            drop(stop);
             assert!(painter.join().is_ok());
         }
     }
 }
 
-/// A viewer that says only what it is told to say.
+/// A client that sends only the requests of the test.
 struct Viewer {
     connection: BufReader<TcpStream>,
     url: String,
-    said: u32,
+    /// The number of the last request (`CSeq`).
+    sequence: u32,
 }
 
 impl Viewer {
-    /// Has said nothing yet.
+    /// Connects without a request.
     fn connect(server: &RtspServer) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // The less the system reads for one who does not, the sooner it shows.
+        // The smaller the receive buffer, the sooner the server notices that the client does not read.
         socket.set_recv_buffer_size(2048).unwrap();
         socket.connect(&server.address().into()).unwrap();
         let connection = TcpStream::from(socket);
         connection.set_read_timeout(Some(DEADLINE)).unwrap();
         let url = format!("rtsp://{}/gate", server.address());
-        Viewer { connection: BufReader::new(connection), url, said: 0 }
+        Viewer { connection: BufReader::new(connection), url, sequence: 0 }
     }
 
-    /// Plays by this transport, as in the header.
+    /// Plays with this `Transport` header.
     fn play(server: &RtspServer, transport: &str) -> Self {
         let mut viewer = Viewer::connect(server);
         let url = viewer.url.clone();
-        viewer.say("DESCRIBE", &url, "Accept: application/sdp\r\n");
-        let answer = viewer.say("SETUP", &format!("{url}/stream=0"), &format!("Transport: {transport}\r\n"));
+        viewer.request("DESCRIBE", &url, "Accept: application/sdp\r\n");
+        let answer = viewer.request("SETUP", &format!("{url}/stream=0"), &format!("Transport: {transport}\r\n"));
         let session = answer.iter().find_map(|line| line.strip_prefix("Session: ")).unwrap();
         let session = session.split(';').next().unwrap().to_owned();
-        viewer.say("PLAY", &url, &format!("Session: {session}\r\n"));
+        viewer.request("PLAY", &url, &format!("Session: {session}\r\n"));
         viewer
     }
 
-    /// Gives the answer's header, which must be a good one.
-    fn say(&mut self, method: &str, url: &str, headers: &str) -> Vec<String> {
-        self.said += 1;
-        let text = format!("{method} {url} RTSP/1.0\r\nCSeq: {}\r\n{headers}\r\n", self.said);
+    /// Sends a request, checks that the response is 200, and returns the lines of its header.
+    fn request(&mut self, method: &str, url: &str, headers: &str) -> Vec<String> {
+        self.sequence += 1;
+        let text = format!("{method} {url} RTSP/1.0\r\nCSeq: {}\r\n{headers}\r\n", self.sequence);
         self.connection.get_mut().write_all(text.as_bytes()).unwrap();
         let mut lines = Vec::new();
         loop {
@@ -136,30 +137,30 @@ impl Viewer {
     }
 }
 
-/// As when a machine sleeps or loses its network: its connection is never closed, and nothing is read from it.
+/// The machine of a viewer sleeps or loses its network: the connection is never closed, and nothing is read from it.
 #[test]
-fn of_a_viewer_who_vanishes_nothing_is_left() {
-    let scene = Scene::start();
+fn viewers_that_stop_responding_are_removed() {
+    let server = TestServer::start();
     let packets = UdpSocket::bind("127.0.0.1:0").unwrap();
     packets.set_read_timeout(Some(DEADLINE)).unwrap();
     let port = packets.local_addr().unwrap().port();
-    let by_udp = Viewer::play(&scene.server, &format!("RTP/AVP;unicast;client_port={port}-{}", port ^ 1));
+    let by_udp = Viewer::play(&server.server, &format!("RTP/AVP;unicast;client_port={port}-{}", port ^ 1));
     assert!(packets.recv(&mut [0; 2000]).unwrap() > 12);
-    let mut by_tcp = Viewer::play(&scene.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
+    let mut by_tcp = Viewer::play(&server.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
     let mut packet = [0; 16];
     by_tcp.connection.read_exact(&mut packet).unwrap();
     assert_eq!(packet[..2], *b"$\0", "a packet of the first channel");
-    assert_eq!((scene.server.clients(), scene.outputs.h264.packet_sinks()), (2, 1));
-    scene.hurry();
-    scene.until("the media are given back", |scene| scene.outputs.h264.packet_sinks() == 0);
-    scene.until("their connections are closed", |scene| scene.server.clients() == 0);
+    assert_eq!((server.server.clients(), server.outputs.h264.packet_sinks()), (2, 1));
+    server.shorten_session_timeouts();
+    server.wait_until("the packet sink of the media is removed", |server| server.outputs.h264.packet_sinks() == 0);
+    server.wait_until("the connections are closed", |server| server.server.clients() == 0);
     drop((by_udp, by_tcp));
 }
 
-/// Waits until the server closes a connection on which it has nothing to say.
+/// Waits until the server closes a connection on which it sends nothing.
 fn is_closed(mut connection: &TcpStream) -> bool {
     connection.set_read_timeout(Some(DEADLINE)).unwrap();
-    // An end, or a reset; not the time that has passed.
+    // The end of the stream or a reset; not the read timeout.
     match connection.read(&mut [0]) {
         Ok(read) => read == 0,
         Err(error) => !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
@@ -167,38 +168,38 @@ fn is_closed(mut connection: &TcpStream) -> bool {
 }
 
 #[test]
-fn connections_that_play_nothing_give_way_and_those_that_play_stay() {
-    let scene = Scene::of(Connections::of(3, DEADLINE, false), DEADLINE);
-    let address = scene.server.address();
-    let mut viewer = Viewer::play(&scene.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
+fn at_the_limit_the_oldest_idle_connection_is_closed_and_viewers_stay() {
+    let server = TestServer::with_limits(Connections::with_limits(3, DEADLINE, false), DEADLINE);
+    let address = server.server.address();
+    let mut viewer = Viewer::play(&server.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
     let idle = [(); 2].map(|()| TcpStream::connect(address).unwrap());
-    scene.until("all places are taken", |scene| scene.server.clients() == 3);
-    let mut next = Viewer::connect(&scene.server);
-    next.say("OPTIONS", &next.url.clone(), "");
-    assert!(is_closed(&idle[0]), "the one that has said nothing for the longest time");
+    server.wait_until("the limit is reached", |server| server.server.clients() == 3);
+    let mut next = Viewer::connect(&server.server);
+    next.request("OPTIONS", &next.url.clone(), "");
+    assert!(is_closed(&idle[0]), "the connection that has been idle for the longest time");
     let mut packet = [0; 16];
     viewer.connection.read_exact(&mut packet).unwrap();
-    scene.until("there are as many as before", |scene| scene.server.clients() == 3);
+    server.wait_until("there are as many connections as before", |server| server.server.clients() == 3);
 }
 
 #[test]
-fn a_connection_that_says_nothing_is_closed_and_one_that_plays_is_not() {
-    let scene = Scene::of(Connections::of(10, Duration::from_secs(1), false), DEADLINE);
-    let viewer = Viewer::play(&scene.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
-    let mut asks = Viewer::connect(&scene.server);
-    asks.say("OPTIONS", &asks.url.clone(), "");
-    let silent = TcpStream::connect(scene.server.address()).unwrap();
-    assert!(is_closed(&silent) && is_closed(asks.connection.get_ref()));
-    scene.until("only the viewer is left", |scene| scene.server.clients() == 1);
+fn idle_connections_are_closed_and_viewers_stay() {
+    let server = TestServer::with_limits(Connections::with_limits(10, Duration::from_secs(1), false), DEADLINE);
+    let viewer = Viewer::play(&server.server, "RTP/AVP/TCP;unicast;interleaved=0-1");
+    let mut without_session = Viewer::connect(&server.server);
+    without_session.request("OPTIONS", &without_session.url.clone(), "");
+    let silent = TcpStream::connect(server.server.address()).unwrap();
+    assert!(is_closed(&silent) && is_closed(without_session.connection.get_ref()));
+    server.wait_until("only the viewer is left", |server| server.server.clients() == 1);
     drop(viewer);
 }
 
-/// The media that the last viewer leaves cannot be used again; GStreamer's server answers 503 until it is gone.
+/// The media of the last viewer cannot be used again. GStreamer's server would answer 503 until it is torn down.
 #[test]
-fn a_viewer_who_comes_as_the_last_one_leaves_is_let_in() {
-    let scene = Scene::start();
+fn a_viewer_that_connects_while_the_last_one_disconnects_is_served() {
+    let server = TestServer::start();
     for _ in 0..30 {
-        let mut viewer = Viewer::connect(&scene.server);
-        viewer.say("DESCRIBE", &viewer.url.clone(), "Accept: application/sdp\r\n");
+        let mut viewer = Viewer::connect(&server.server);
+        viewer.request("DESCRIBE", &viewer.url.clone(), "Accept: application/sdp\r\n");
     }
 }
