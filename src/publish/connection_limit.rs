@@ -36,8 +36,8 @@ impl ConnectionLimiter {
         lock(&self.open).values().sum::<usize>() < self.max
     }
 
-    /// A permit for a connection from `address`; `None` when the total limit or the limit of the address is reached. The
-    /// loopback address has no limit of its own, because a local proxy forwards many clients.
+    /// A permit for a connection from `address`; `None` when the total limit or the limit of the address is reached.
+    /// The loopback address has no limit of its own, because a local proxy forwards many clients.
     pub fn try_acquire(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let is_loopback = address.to_canonical().is_loopback();
         let address = network(address);

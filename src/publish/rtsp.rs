@@ -1,7 +1,8 @@
-//! The RTSP server: `rtsp://HOST:PORT/NAME`, with one shared GStreamer media per stream, which receives the encoded stream.
+//! The RTSP server: `rtsp://HOST:PORT/NAME`, with one shared GStreamer media per stream, which receives the encoded
+//! stream.
 //!
-//! The protocol (RFC 2326, over UDP or TCP) is implemented by GStreamer's server; `rtsp_auth.rs` authenticates viewers. Viewers
-//! are disconnected when
+//! The protocol (RFC 2326, over UDP or TCP) is implemented by GStreamer's server; `rtsp_auth.rs` authenticates viewers.
+//! Viewers are disconnected when
 //!
 //! - they do not read over TCP, after 15 seconds; the other viewers do not wait for them;
 //! - their machine does not respond any more, within half a minute;
@@ -37,15 +38,15 @@ use crate::gst::{GstError, make};
 /// delayed continues with the next keyframe instead.
 const MAX_QUEUED_UNITS: u64 = 15;
 
-/// Each client has its own thread: DESCRIBE blocks until the stream has a first frame, and the password is checked on that
-/// thread. Neither may delay other clients.
+/// Each client has its own thread: DESCRIBE blocks until the stream has a first frame, and the password is checked on
+/// that thread. Neither may delay other clients.
 const ONE_THREAD_PER_CLIENT: i32 = -1;
 
 /// The largest body of a request in bytes. Requests of players have none or a few lines; GStreamer has no limit.
 const MAX_BODY: u32 = 64 << 10;
 
-/// Connections that may wait to be accepted, for a video wall that starts all players at once. GStreamer's default is five;
-/// further players would retry after seconds.
+/// Connections that may wait to be accepted, for a video wall that starts all players at once. GStreamer's default is
+/// five; further players would retry after seconds.
 const BACKLOG: i32 = 128;
 
 /// How often expired sessions are removed.
@@ -54,8 +55,8 @@ const SESSION_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often idle connections are closed.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a client stays connected after the end of its last session, in seconds. Without a limit, the connection of a
-/// client that is gone would never be closed, because nothing is sent on it.
+/// How long a client stays connected after the end of its last session, in seconds. Without a limit, the connection of
+/// a client that is gone would never be closed, because nothing is sent on it.
 const POST_SESSION_TIMEOUT: i32 = 5;
 
 /// A client that acknowledges no data for this long is disconnected, as over HTTP. Sessions over TCP do not expire in
@@ -274,9 +275,9 @@ impl RtspServer {
         self.mounts.add(name, factory);
     }
 
-    /// Stops serving a stream, and disconnects the clients that play it or have described it. Otherwise players that ignore the
-    /// end of the media would stay connected, and clients between DESCRIBE and PLAY would play a media that has ended, because
-    /// the server stores the described media for each client.
+    /// Stops serving a stream, and disconnects the clients that play it or have described it. Otherwise players that
+    /// ignore the end of the media would stay connected, and clients between DESCRIBE and PLAY would play a media that
+    /// has ended, because the server stores the described media for each client.
     pub fn remove(&self, name: &str) {
         use rtsp_server::RTSPFilterResult::{Keep, Remove};
         let path = format!("/{name}");
@@ -326,8 +327,8 @@ impl Drop for RtspServer {
     }
 }
 
-/// Creates the source that accepts connections, and returns it with its port. GStreamer's own source does not give access to
-/// its socket, whose options the accepted connections inherit.
+/// Creates the source that accepts connections, and returns it with its port. GStreamer's own source does not give
+/// access to its socket, whose options the accepted connections inherit.
 fn listen(
     server: &rtsp_server::RTSPServer,
     address: SocketAddr,
@@ -362,9 +363,9 @@ fn listen(
     Ok((source, bound.map_or(address.port(), |bound| bound.port())))
 }
 
-/// Stores which stream each client describes, requires authentication for PLAY, and requests a keyframe for each client that
-/// starts to play. The media is shared: only its first client starts the encoder, and the others would wait for the next
-/// periodic keyframe.
+/// Stores which stream each client describes, requires authentication for PLAY, and requests a keyframe for each client
+/// that starts to play. The media is shared: only its first client starts the encoder, and the others would wait for
+/// the next periodic keyframe.
 fn handle_requests(
     server: &rtsp_server::RTSPServer,
     streams: &FanoutsByStream,
@@ -386,8 +387,8 @@ fn handle_requests(
             }
             RTSPStatusCode::Ok
         });
-        // The server requires credentials for DESCRIBE and SETUP only. A session identifier that was read from the network
-        // must not replace them.
+        // The server requires credentials for DESCRIBE and SETUP only. A session identifier that was read from the
+        // network must not replace them.
         client.connect_pre_play_request(|client, _| {
             let auth = client.auth().and_then(|auth| auth.downcast::<RtspAuth>().ok());
             match auth.is_none_or(|auth| auth.is_authenticated(client)) {
@@ -404,8 +405,8 @@ fn handle_requests(
     });
 }
 
-/// Blocks while the media that the last viewer of a stream left is torn down, because it cannot be used again. Runs on the
-/// thread of a client.
+/// Blocks while the media that the last viewer of a stream left is torn down, because it cannot be used again. Runs on
+/// the thread of a client.
 fn wait_for_teardown(medias: &StreamMedias, stream: &str) {
     use rtsp_server::RTSPMediaStatus::{Error, Unprepared, Unpreparing};
     let started = Instant::now();

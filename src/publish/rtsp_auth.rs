@@ -1,8 +1,8 @@
 //! Authentication of RTSP viewers: the same users as for HTTP.
 //!
-//! Players support two schemes (RFC 7617, RFC 2617). Basic sends the password, which can be read on the network without TLS.
-//! Digest does not send it, but the server needs the password or an MD5 hash of it, which cannot be computed from the stored
-//! Argon2 hash: only users who were added with `--rtsp-digest` can use it. Therefore:
+//! Players support two schemes (RFC 7617, RFC 2617). Basic sends the password, which can be read on the network without
+//! TLS. Digest does not send it, but the server needs the password or an MD5 hash of it, which cannot be computed from
+//! the stored Argon2 hash: only users who were added with `--rtsp-digest` can use it. Therefore:
 //!
 //! | RTSP listens | scheme |
 //! | --- | --- |
@@ -73,7 +73,8 @@ impl RtspGuard {
         RtspGuard { access, requires_login: config.guards_rtsp(), basic, certificate }
     }
 
-    /// A warning for the log when passwords are sent without encryption at `address`, or some users cannot log in there.
+    /// A warning for the log when passwords are sent without encryption at `address`, or some users cannot log in
+    /// there.
     pub fn warning(&self, address: SocketAddr) -> Option<String> {
         if !self.requires_login || self.certificate.is_some() || address.ip().is_loopback() {
             return None;
@@ -146,8 +147,8 @@ pub(super) fn set_certificate(auth: &RtspAuth, certificate: &Certificate) -> Res
     Ok(())
 }
 
-/// Passes the digests to GStreamer, which reads them from files only. Each user has a file, so that the token identifies the
-/// user.
+/// Passes the digests to GStreamer, which reads them from files only. Each user has a file, so that the token
+/// identifies the user.
 fn add_digests(auth: &RtspAuth, access: &Access) -> Result<(), RtspAuthError> {
     for user in &access.users().users {
         let Some(digest) = &user.rtsp_digest else { continue };
@@ -265,8 +266,8 @@ mod imp {
             passes
         }
 
-        /// Sets the token of the context when the credentials of the request are right; without a token, the server answers 401.
-        /// Runs on the thread of the client, which may block.
+        /// Sets the token of the context when the credentials of the request are right; without a token, the server
+        /// answers 401. Runs on the thread of the client, which may block.
         fn authenticate(&self, context: &RTSPContext) -> bool {
             let (access, basic, token) = {
                 let state = lock(&self.0);
@@ -313,11 +314,11 @@ mod imp {
             address_of(context.client()?)
         }
 
-        /// Verifies digest credentials with the parent class, and returns the user. The check is fast, so attempts are limited
-        /// like those with passwords.
+        /// Verifies digest credentials with the parent class, and returns the user. The check is fast, so attempts are
+        /// limited like those with passwords.
         fn digest(&self, access: &Access, context: &RTSPContext, credential: &RTSPAuthCredential) -> Option<String> {
-            // An authenticated client sends its digest with every request. The limit for failed attempts of others must not
-            // block it.
+            // An authenticated client sends its digest with every request. The limit for failed attempts of others must
+            // not block it.
             let is_authenticated = context.client().is_some_and(|client| self.obj().is_authenticated(client));
             let name = parameter(credential, "username").unwrap_or_default();
             let attempt = match is_authenticated {

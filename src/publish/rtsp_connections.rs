@@ -1,8 +1,8 @@
 //! Limits RTSP connections: their number in total and per address, and how long one without a session may stay idle.
 //!
-//! GStreamer's server accepts all connections, and keeps an idle one for a minute. The limits here are those of HTTP. When the
-//! total limit is reached, the connection without a session that has been idle for the longest time is closed for the next
-//! client, so that a client that opens many connections does not lock out others.
+//! GStreamer's server accepts all connections, and keeps an idle one for a minute. The limits here are those of HTTP.
+//! When the total limit is reached, the connection without a session that has been idle for the longest time is closed
+//! for the next client, so that a client that opens many connections does not lock out others.
 //!
 //! Connections are accepted, checked and closed on one thread.
 
@@ -30,8 +30,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for an authenticated client that has described a stream, which may have no frame yet.
 const DESCRIBED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most TLS handshakes at the same time before the oldest are shortened. GLib has ten threads for handshakes, and each
-/// blocks until its client responds.
+/// The most TLS handshakes at the same time before the oldest are shortened. GLib has ten threads for handshakes, and
+/// each blocks until its client responds.
 const MAX_HANDSHAKES: usize = 8;
 
 /// How long a handshake may take when there are more.
@@ -108,8 +108,8 @@ impl Connections {
         lock(&self.0.open).get(&key(client)).map(|open| open.state.address)
     }
 
-    /// Must be called before a connection is accepted. When the limit is reached, it closes an idle connection and returns false;
-    /// the new connection then waits in the kernel until the next call.
+    /// Must be called before a connection is accepted. When the limit is reached, it closes an idle connection and
+    /// returns false; the new connection then waits in the kernel until the next call.
     pub fn make_room(&self) -> bool {
         if self.0.limiter.has_room() && !descriptors::are_scarce() {
             return true;
@@ -164,8 +164,8 @@ impl Connections {
         closing.iter().for_each(shut_down);
     }
 
-    /// The connections that are open and not being closed. Returns a copy, because calling GStreamer while the map is locked
-    /// could deadlock: GStreamer calls back here while it holds its own locks.
+    /// The connections that are open and not being closed. Returns a copy, because calling GStreamer while the map is
+    /// locked could deadlock: GStreamer calls back here while it holds its own locks.
     fn open_connections(&self) -> Vec<(rtsp_server::RTSPClient, ConnectionState)> {
         let open = lock(&self.0.open);
         let open = open.values().filter(|open| open.state.closing.is_some());
@@ -229,9 +229,9 @@ fn is_authenticated(client: &rtsp_server::RTSPClient) -> bool {
     auth.is_none_or(|auth| auth.is_authenticated(client))
 }
 
-/// Shuts a socket down, so that the thread of its connection closes the connection. Another thread must not close a connection
-/// of GStreamer while it is read. This also ends a TLS handshake, for which a thread of GLib blocks while the client sends
-/// nothing.
+/// Shuts a socket down, so that the thread of its connection closes the connection. Another thread must not close a
+/// connection of GStreamer while it is read. This also ends a TLS handshake, for which a thread of GLib blocks while
+/// the client sends nothing.
 fn shut_down(closing: &Closing) {
     if let Some(socket) = closing.upgrade() {
         // Fails when the client has closed the connection.

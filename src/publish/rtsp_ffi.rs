@@ -1,5 +1,5 @@
-//! Calls of GStreamer's C library for which the Rust bindings have no functions: address, socket and TLS connection of an RTSP
-//! client, and parameters of its credentials.
+//! Calls of GStreamer's C library for which the Rust bindings have no functions: address, socket and TLS connection of
+//! an RTSP client, and parameters of its credentials.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -16,12 +16,12 @@ use rtsp_server::gst_rtsp::ffi::{
     GstRTSPAuthParam, gst_rtsp_connection_get_ip, gst_rtsp_connection_get_read_socket, gst_rtsp_connection_get_tls,
 };
 
-/// The address and the socket of a client; `None` for a client without a connection. Must be called on the accepting thread,
-/// before another thread has access to the client, because closing the client frees both.
+/// The address and the socket of a client; `None` for a client without a connection. Must be called on the accepting
+/// thread, before another thread has access to the client, because closing the client frees both.
 pub(super) fn peer(client: &rtsp_server::RTSPClient) -> Option<(IpAddr, Socket)> {
-    // SAFETY: The reference keeps the client alive, and the client its connection; no other thread can close it yet. The text
-    // and the socket belong to the connection: the text is copied, and `from_glib_none` takes a reference to the socket. Every
-    // pointer is checked for null before its use.
+    // SAFETY: The reference keeps the client alive, and the client its connection; no other thread can close it yet.
+    // The text and the socket belong to the connection: the text is copied, and `from_glib_none` takes a reference to
+    // the socket. Every pointer is checked for null before its use.
     unsafe {
         let connection = gst_rtsp_client_get_connection(client.to_glib_none().0);
         if connection.is_null() {
@@ -36,11 +36,12 @@ pub(super) fn peer(client: &rtsp_server::RTSPClient) -> Option<(IpAddr, Socket)>
     }
 }
 
-/// Removes the certificate authorities from the TLS connection of a new client. The server requests no client certificates, but
-/// GLib loads all trusted authorities of the system for each connection, which costs megabytes and milliseconds.
+/// Removes the certificate authorities from the TLS connection of a new client. The server requests no client
+/// certificates, but GLib loads all trusted authorities of the system for each connection, which costs megabytes and
+/// milliseconds.
 pub(super) fn drop_certificate_authorities(context: &rtsp_server::RTSPContext) {
-    // SAFETY: The reference keeps the context alive, and the context its connection, which no other thread uses yet. Every
-    // pointer is checked for null. `from_glib_none` takes a reference to the TLS connection.
+    // SAFETY: The reference keeps the context alive, and the context its connection, which no other thread uses yet.
+    // Every pointer is checked for null. `from_glib_none` takes a reference to the TLS connection.
     let tls: gio::TlsConnection = unsafe {
         let connection = (*context.to_glib_none().0).conn;
         if connection.is_null() {
@@ -60,8 +61,8 @@ pub(super) fn parameter(credential: &RTSPAuthCredential, name: &str) -> Option<S
     let params = credential.params();
     params.iter().find_map(|param| {
         let param: *const GstRTSPAuthParam = param.to_glib_none().0;
-        // SAFETY: `params` keeps the parameter alive. Its texts belong to it and are null-terminated or null, which is checked;
-        // the returned one is copied.
+        // SAFETY: `params` keeps the parameter alive. Its texts belong to it and are null-terminated or null, which is
+        // checked; the returned one is copied.
         unsafe {
             let ((found, value), text) = (((*param).name, (*param).value), |text| CStr::from_ptr(text).to_str());
             match !found.is_null() && !value.is_null() && text(found) == Ok(name) {

@@ -1,8 +1,8 @@
 //! The paths of the RTSP server's streams, hidden from unauthenticated clients.
 //!
-//! GStreamer's server looks a path up before it requires credentials, so an unauthenticated client could tell from 404 or 401
-//! which stream names exist. Here every unknown path is mapped to a hidden mount that no role may access: the server answers 401
-//! to unauthenticated clients, as for a stream, and 404 to authenticated ones.
+//! GStreamer's server looks a path up before it requires credentials, so an unauthenticated client could tell from 404
+//! or 401 which stream names exist. Here every unknown path is mapped to a hidden mount that no role may access: the
+//! server answers 401 to unauthenticated clients, as for a stream, and 404 to authenticated ones.
 
 use std::cell::Cell;
 
@@ -20,8 +20,8 @@ thread_local! {
     static EXPECTS_DESCRIBE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Declares that the next path that this thread looks up is that of a DESCRIBE request. It must be the path of a stream, and not
-/// one below it.
+/// Declares that the next path that this thread looks up is that of a DESCRIBE request. It must be the path of a
+/// stream, and not one below it.
 pub(super) fn expect_describe() {
     EXPECTS_DESCRIBE.set(true);
 }

@@ -1,5 +1,5 @@
-//! Counts the RTSP players of each stream. The players of a stream share one media, and so one packet sink, from which the
-//! fan-out cannot count them.
+//! Counts the RTSP players of each stream. The players of a stream share one media, and so one packet sink, from which
+//! the fan-out cannot count them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

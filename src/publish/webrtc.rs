@@ -70,9 +70,9 @@ pub(super) fn check_elements() -> Result<(), GstError> {
     Ok(())
 }
 
-/// An element that replaces all caps by `caps` with `ssrc`. The caps of the payloader contain the parameter sets, which change
-/// with the frame size of the camera. webrtcbin would renegotiate then, although the stream itself contains the parameter
-/// sets.
+/// An element that replaces all caps by `caps` with `ssrc`. The caps of the payloader contain the parameter sets, which
+/// change with the frame size of the camera. webrtcbin would renegotiate then, although the stream itself contains the
+/// parameter sets.
 ///
 /// # Errors
 /// When the element is missing.
@@ -102,8 +102,8 @@ pub(super) fn link_video(webrtc: &gst::Element, last: &gst::Element, caps: &gst:
     last.link(&pad).map(|_| ()).map_err(|error| GstError::new(format!("webrtcbin does not accept RTP: {error}")))
 }
 
-/// Passes keyframe requests of the peer (PLI, FIR) to the encoder of the stream, at most one per `interval`: a peer with packet
-/// loss must not use up the bitrate of the others.
+/// Passes keyframe requests of the peer (PLI, FIR) to the encoder of the stream, at most one per `interval`: a peer
+/// with packet loss must not use up the bitrate of the others.
 pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fanout>, interval: Duration) {
     let Some(pad) = source.static_pad("src") else { return };
     let fanout = Weak::clone(fanout);
@@ -122,8 +122,8 @@ pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fan
     });
 }
 
-/// Calls `on_event` for every change of the connection, on a thread of webrtcbin: it must not block. Updates `last_activity` with
-/// every packet of the peer.
+/// Calls `on_event` for every change of the connection, on a thread of webrtcbin: it must not block. Updates
+/// `last_activity` with every packet of the peer.
 pub(super) fn connect_signals(
     webrtc: &gst::Element,
     last_activity: &Arc<LastActivity>,

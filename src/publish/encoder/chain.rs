@@ -23,8 +23,8 @@ use crate::publish::OutputError;
 use crate::publish::range::RangeChange;
 use crate::publish::raw::colorimetry;
 
-/// The profiles that every browser, phone and recorder supports, and that WebRTC requires (RFC 7742, section 6.2). Plain
-/// baseline is for encoders that do not signal the constraint although they keep it.
+/// The profiles that every browser, phone and recorder supports, and that WebRTC requires (RFC 7742, section 6.2).
+/// Plain baseline is for encoders that do not signal the constraint although they keep it.
 const LIVE_PROFILES: [&str; 2] = ["constrained-baseline", "baseline"];
 
 /// The linked elements of an encode in a pipeline; the output is H.264.
@@ -120,9 +120,9 @@ pub(super) fn assemble(
     Ok(EncodeChain { kind, source, last: parse })
 }
 
-/// The elements that convert I420 or NV12 to the format and memory of the encoder. `videoconvert` passes frames through when
-/// no conversion is needed; from I420 to NV12 it interleaves the chroma planes, which costs about a tenth of x264's fastest
-/// encode of the same frame.
+/// The elements that convert I420 or NV12 to the format and memory of the encoder. `videoconvert` passes frames through
+/// when no conversion is needed; from I420 to NV12 it interleaves the chroma planes, which costs about a tenth of
+/// x264's fastest encode of the same frame.
 fn conversion(kind: H264) -> Result<Vec<gst::Element>, GstError> {
     Ok(match kind {
         // Accept both formats.
@@ -155,7 +155,8 @@ impl ColorConversion {
     fn for_encoder(kind: H264, info: &VideoInfo) -> Result<Self, EncodeError> {
         match kind {
             H264::X264 | H264::Nvenc | H264::Jetson => return Ok(ColorConversion::None),
-            // They do not write the complete colorimetry. Players then assume video range, and the matrix by the frame size.
+            // They do not write the complete colorimetry. Players then assume video range, and the matrix by the frame
+            // size.
             H264::VaLowPower | H264::Va | H264::OldVa | H264::V4l2 | H264::OpenH264 => {}
         }
         let assumed = Colorimetry::new(Matrix::assumed(info.width, info.height), false);
@@ -228,8 +229,8 @@ thread_local! {
 /// The most start times that are stored. An encoder that drops frames must not make the queue grow.
 const MAX_START_TIMES: usize = 16;
 
-/// Measures the time of each frame between the pads of the encoder. CPU encoders deliver the result on the thread that pushed
-/// the frame, so that the CPU time can be measured. With other encoders only the elapsed time is known.
+/// Measures the time of each frame between the pads of the encoder. CPU encoders deliver the result on the thread that
+/// pushed the frame, so that the CPU time can be measured. With other encoders only the elapsed time is known.
 fn measure(encoder: &gst::Element, status: &Arc<Status>) {
     let (Some(sink), Some(source)) = (encoder.static_pad("sink"), encoder.static_pad("src")) else { return };
     let start_times: Arc<Mutex<VecDeque<Instant>>> = Arc::default();

@@ -15,8 +15,8 @@ pub struct Level {
     size: u32,
 }
 
-/// From the lowest level that WebRTC endpoints must support (RFC 7742, section 6.2). Levels 3.2 and 4.1 are left out: they
-/// differ from their neighbours in features that live encoders do not use.
+/// From the lowest level that WebRTC endpoints must support (RFC 7742, section 6.2). Levels 3.2 and 4.1 are left out:
+/// they differ from their neighbours in features that live encoders do not use.
 const LEVELS: [Level; 6] = [
     Level { name: "3.1", idc: 31, rate: 108_000, size: 3_600 },
     Level { name: "4", idc: 40, rate: 245_760, size: 8_192 },

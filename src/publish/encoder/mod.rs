@@ -1,7 +1,7 @@
 //! The H.264 encode of a stream: `appsrc ! encoder ! h264parse`, with the first encoder that works on this machine.
 //!
-//! [`select`] chooses the encoder after a trial of each candidate (`probe`), [`chain`] builds the elements around it, and
-//! `settings` sets the properties of each encoder.
+//! [`select`] chooses the encoder after a trial of each candidate (`probe`), [`chain`] builds the elements around it,
+//! and `settings` sets the properties of each encoder.
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -34,8 +34,8 @@ pub enum Purpose {
     File,
 }
 
-/// Frames that may wait for an encoder: one that is ready, one that is being handed over. When the queue is full, the caller
-/// drops the next frame or waits.
+/// Frames that may wait for an encoder: one that is ready, one that is being handed over. When the queue is full, the
+/// caller drops the next frame or waits.
 pub(super) const ENCODER_QUEUE: u64 = 2;
 
 /// Pushes a frame and blocks while the queue of the encoder is full. This limits the pace where no frame may be lost.

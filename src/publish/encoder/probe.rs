@@ -1,8 +1,8 @@
 //! The trial of an encoder: it passes when a few test frames give as many H.264 access units, the first a keyframe.
 //!
-//! A driver may refuse, return nothing, or never return from a call. So a trial has its own thread and a deadline. A thread
-//! that hangs in a driver is left running, and its encoder is not used. A trial cannot guard against a driver that ends the
-//! process.
+//! A driver may refuse, return nothing, or never return from a call. So a trial has its own thread and a deadline. A
+//! thread that hangs in a driver is left running, and its encoder is not used. A trial cannot guard against a driver
+//! that ends the process.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -47,7 +47,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Why an encoder did not pass its trial.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// A call into the driver did not return within this time. The trial is not repeated, because its thread still hangs.
+    /// A call into the driver did not return within this time. The trial is not repeated, because its thread still
+    /// hangs.
     #[error("it hangs: no response within {} s", .0.as_secs_f64())]
     Hangs(Duration),
     #[error("the trial ended in a panic")]
@@ -67,8 +68,9 @@ pub enum ProbeError {
     NoKeyframe,
 }
 
-/// Whether an encoder works on this machine; runs the trial at the first call, and returns its outcome from then on. Some
-/// minutes after a failure, the next call starts another trial in the background, whose outcome later calls return.
+/// Whether an encoder works on this machine; runs the trial at the first call, and returns its outcome from then on.
+/// Some minutes after a failure, the next call starts another trial in the background, whose outcome later calls
+/// return.
 ///
 /// # Errors
 /// Why the encoder does not work.
@@ -101,8 +103,8 @@ fn run_trial(encoder: H264) -> TrialResult {
 
 type TrialResult = Result<(), ProbeError>;
 
-/// Trials that have finished or are running. A caller waits only for the trial of the encoder that it requests, so that an
-/// encoder that hangs does not delay streams that do not use it.
+/// Trials that have finished or are running. A caller waits only for the trial of the encoder that it requests, so that
+/// an encoder that hangs does not delay streams that do not use it.
 struct Trials {
     trials: Mutex<Vec<Trial>>,
     /// Notified when a trial has finished.

@@ -13,7 +13,8 @@ pub struct MissingElement {
     pub needed: bool,
 }
 
-/// The version of GStreamer, and the missing elements. Encoders are not included; see [`H264::choose`](super::H264::choose).
+/// The version of GStreamer, and the missing elements. Encoders are not included; see
+/// [`H264::choose`](super::H264::choose).
 ///
 /// # Errors
 /// When GStreamer cannot be initialised.

@@ -1,9 +1,10 @@
 //! Encoder selection: the first candidate that passes its trial on this machine.
 //!
 //! An encoder that is installed may still not work: the driver has no free session, the user may not open the device, a
-//! plugin lacks a library. So each candidate encodes a few test frames once per process (`probe`). An encoder that passed
-//! and fails later with a real stream is skipped for a while by the streams in which it failed. An encoder that did not
-//! pass is probed again in the background when it is requested some minutes later: a GPU may have had no free session.
+//! plugin lacks a library. So each candidate encodes a few test frames once per process (`probe`). An encoder that
+//! passed and fails later with a real stream is skipped for a while by the streams in which it failed. An encoder that
+//! did not pass is probed again in the background when it is requested some minutes later: a GPU may have had no free
+//! session.
 
 use super::h264::H264;
 use super::probe::{self, ProbeError};
@@ -21,8 +22,8 @@ struct EncoderKind {
     needs: &'static str,
 }
 
-/// All kinds in the order of preference: hardware encoders first, then the CPU. x264 is faster than OpenH264 and has the
-/// better quality.
+/// All kinds in the order of preference: hardware encoders first, then the CPU. x264 is faster than OpenH264 and has
+/// the better quality.
 const ENCODER_KINDS: [EncoderKind; 5] = [
     EncoderKind {
         name: "nvenc",
@@ -139,11 +140,11 @@ impl H264 {
         ENCODER_KINDS.iter().find(|kind| kind.encoders.contains(&self)).map_or("", |kind| kind.name)
     }
 
-    /// Selects the configured encoder, or the first that works on this machine and is not in `failed`, the encoders that
-    /// failed with this stream. When all that work are in `failed`, the first of them is selected again.
+    /// Selects the configured encoder, or the first that works on this machine and is not in `failed`, the encoders
+    /// that failed with this stream. When all that work are in `failed`, the first of them is selected again.
     ///
-    /// The first call of a process probes the candidates. That takes about ten milliseconds for an encoder that works, and
-    /// ten seconds for one that hangs.
+    /// The first call of a process probes the candidates. That takes about ten milliseconds for an encoder that works,
+    /// and ten seconds for one that hangs.
     ///
     /// # Errors
     /// When no encoder works; with the reason for each, and what to install.
@@ -174,8 +175,8 @@ fn kinds_of(choice: EncoderChoice) -> impl Iterator<Item = &'static EncoderKind>
     ENCODER_KINDS.iter().filter(move |kind| choice == EncoderChoice::Auto || choice == kind.choice)
 }
 
-/// Whether [`select`] needs no further trial. `installed`: whether GStreamer has the element; `known`: whether the encoder
-/// works, `None` before its first trial.
+/// Whether [`select`] needs no further trial. `installed`: whether GStreamer has the element; `known`: whether the
+/// encoder works, `None` before its first trial.
 fn is_known(choice: EncoderChoice, installed: &dyn Fn(H264) -> bool, known: &dyn Fn(H264) -> Option<bool>) -> bool {
     for &encoder in kinds_of(choice).flat_map(|kind| kind.encoders).filter(|encoder| installed(**encoder)) {
         match known(encoder) {

@@ -141,8 +141,8 @@ fn va_target_usage(effort: Option<f64>) -> &'static str {
     effort.map_or("4", |effort| value_for_effort(effort, &["7", "6", "5", "4", "3", "2", "1"]))
 }
 
-/// Controls of the kernel's V4L2 codec interface, with the names that GStreamer derives from theirs. GStreamer skips controls
-/// that a device does not have.
+/// Controls of the kernel's V4L2 codec interface, with the names that GStreamer derives from theirs. GStreamer skips
+/// controls that a device does not have.
 fn v4l2_controls(bitrate: u32, keyframes: u32, live: bool) -> String {
     let (bits, constant) = (u64::from(bitrate) * 1000, u8::from(live));
     format!(

@@ -23,8 +23,8 @@ pub(super) struct Link {
 
 /// The state of a connection, by its protocol.
 pub(super) trait PushConnection {
-    /// Whether the connection is established. `message` is the newest message of the bus; it is neither an error nor the end
-    /// of the stream. Once true was returned, the connection stays established until an error is returned.
+    /// Whether the connection is established. `message` is the newest message of the bus; it is neither an error nor
+    /// the end of the stream. Once true was returned, the connection stays established until an error is returned.
     ///
     /// # Errors
     /// When the connection has ended.

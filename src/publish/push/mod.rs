@@ -1,8 +1,8 @@
 //! Pushes: send the encoded stream to media servers.
 //!
-//! Each push has a thread that connects, monitors the connection, and reconnects while the stream runs, with the same pauses
-//! as sources ([`Retry`]). For the stream it is a packet sink: frames that a slow server does not accept in time are lost for
-//! that server only, and between two attempts the push does not cause an encode.
+//! Each push has a thread that connects, monitors the connection, and reconnects while the stream runs, with the same
+//! pauses as sources ([`Retry`]). For the stream it is a packet sink: frames that a slow server does not accept in time
+//! are lost for that server only, and between two attempts the push does not cause an encode.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -88,8 +88,8 @@ impl Push {
         Ok(Push { to, stop, stop_deadline: None, ended, thread: Some(thread) })
     }
 
-    /// Requests the push to stop. The drop waits until the thread has ended, at most [`STOP_TIMEOUT`] from this call, so that
-    /// several pushes whose servers hang are waited for at the same time.
+    /// Requests the push to stop. The drop waits until the thread has ended, at most [`STOP_TIMEOUT`] from this call,
+    /// so that several pushes whose servers hang are waited for at the same time.
     pub(super) fn stop(&mut self) {
         self.stop.raise();
         self.stop_deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);

@@ -1,4 +1,5 @@
-//! Pushes over RTSP: `appsrc ! h264parse ! rtspclientsink` sends ANNOUNCE and RECORD (RFC 2326, sections 10.3 and 10.11).
+//! Pushes over RTSP: `appsrc ! h264parse ! rtspclientsink` sends ANNOUNCE and RECORD (RFC 2326, sections 10.3 and
+//! 10.11).
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! Pushes over WHIP (RFC 9725): `appsrc ! h264parse ! rtph264pay ! webrtcbin` creates an offer, the offer is posted to the
-//! server, and the server's answer establishes the connection.
+//! Pushes over WHIP (RFC 9725): `appsrc ! h264parse ! rtph264pay ! webrtcbin` creates an offer, the offer is posted to
+//! the server, and the server's answer establishes the connection.
 //!
-//! All candidates are sent with the offer, which every WHIP server supports. STUN and TURN are not used, because a media
-//! server has a reachable address.
+//! All candidates are sent with the offer, which every WHIP server supports. STUN and TURN are not used, because a
+//! media server has a reachable address.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the request to end the session may take.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A server sends receiver reports at least every five seconds. A connection without any packet for this long has failed.
+/// A server sends receiver reports at least every five seconds. A connection without any packet for this long has
+/// failed.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The minimum interval between two keyframes that the server requests after packet loss.
@@ -315,8 +316,8 @@ fn authorization(credentials: &Credentials) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
 }
 
-/// An HTTP client that trusts the certificates of the system and follows no redirects, so that the credentials are sent to
-/// the configured server only.
+/// An HTTP client that trusts the certificates of the system and follows no redirects, so that the credentials are sent
+/// to the configured server only.
 fn agent(timeout: Duration) -> ureq::Agent {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
     ureq::Agent::config_builder()

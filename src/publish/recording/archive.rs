@@ -1,5 +1,5 @@
-//! The recordings of one stream: lists them, removes them, and holds which one is being written. Shared by the recorder,
-//! the API and the metrics.
+//! The recordings of one stream: lists them, removes them, and holds which one is being written. Shared by the
+//! recorder, the API and the metrics.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -361,7 +361,8 @@ impl Archive {
         lock(&self.open).as_ref().is_some_and(|open| open.file == file)
     }
 
-    /// Whether the disk has room for `bytes` more in addition to `min_free`; true when the free space cannot be determined.
+    /// Whether the disk has room for `bytes` more in addition to `min_free`; true when the free space cannot be
+    /// determined.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         let needed = bytes.saturating_add(self.config.min_free.unwrap_or(0));
         free_bytes(&self.config.dir).is_none_or(|free| free >= needed)

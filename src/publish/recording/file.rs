@@ -1,8 +1,8 @@
 //! Writes one recording: `appsrc ! h264parse ! muxer ! filesink`.
 //!
-//! MP4 is written in fragments of one second and can be played at any time. When the file is closed, a complete header is
-//! written after the fragments, which makes it an ordinary MP4 file that browsers can seek in. Matroska is written in clusters
-//! of one second. Both are written unbuffered.
+//! MP4 is written in fragments of one second and can be played at any time. When the file is closed, a complete header
+//! is written after the fragments, which makes it an ordinary MP4 file that browsers can seek in. Matroska is written
+//! in clusters of one second. Both are written unbuffered.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,8 +40,8 @@ const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 pub(in crate::publish) enum Layout {
     /// Fragments of one second, playable at any time; a complete header is written after them at the end.
     Fragments,
-    /// The header first, for players that start before the download is complete. Closing the file temporarily needs its size
-    /// a second time.
+    /// The header first, for players that start before the download is complete. Closing the file temporarily needs its
+    /// size a second time.
     HeaderFirst,
     /// The header after the media data.
     HeaderLast,
@@ -187,8 +187,8 @@ impl SegmentFile {
         Ok(file)
     }
 
-    /// Queues the next frame; blocks while the queue is full. Once `stopping` is set, it blocks for [`CLOSE_TIMEOUT`] at
-    /// most.
+    /// Queues the next frame; blocks while the queue is full. Once `stopping` is set, it blocks for [`CLOSE_TIMEOUT`]
+    /// at most.
     ///
     /// # Errors
     /// When the pipeline failed, or the disk was too slow after the stop. The file must be dropped then.

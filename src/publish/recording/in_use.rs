@@ -1,5 +1,5 @@
-//! Locks on recordings (`flock`): who writes or repairs a recording holds a lock on its file, so that another Maskcast that
-//! records to the same folder neither removes nor repairs it. The system releases the lock when the process ends.
+//! Locks on recordings (`flock`): who writes or repairs a recording holds a lock on its file, so that another Maskcast
+//! that records to the same folder neither removes nor repairs it. The system releases the lock when the process ends.
 //!
 //! On a file system without locks, no file counts as locked.
 

@@ -54,11 +54,11 @@ fn has_header(path: &Path) -> Result<bool> {
     Ok(find_box(&mut file, 0..end, *b"moov")?.is_some())
 }
 
-/// Duration in seconds of the finished MP4 file at `path`; `None` for a file that is still being written in fragments, or was
-/// cut off.
+/// Duration in seconds of the finished MP4 file at `path`; `None` for a file that is still being written in fragments,
+/// or was cut off.
 ///
-/// The header (`moov`) of a fragmented file announces fragments with an `mvex` box (ISO/IEC 14496-12, 8.8.1). When the file
-/// is finished, a complete header without `mvex` is written after the media data, and the first one is hidden.
+/// The header (`moov`) of a fragmented file announces fragments with an `mvex` box (ISO/IEC 14496-12, 8.8.1). When the
+/// file is finished, a complete header without `mvex` is written after the media data, and the first one is hidden.
 ///
 /// # Errors
 /// When the file cannot be read or is not an MP4 file.
@@ -134,9 +134,9 @@ pub fn media_data(path: &Path) -> Result<Range<u64>> {
     Ok(find_box(&mut file, 0..end, *b"mdat")?.unwrap_or_default())
 }
 
-/// The media data (`mdat`) of the fragmented MP4 file at `path`, which was cut off: one range per complete fragment, in bytes
-/// from the start of the file. `None` when the file is damaged before its end: there may be fragments after the damage, and
-/// a demuxer would not find them.
+/// The media data (`mdat`) of the fragmented MP4 file at `path`, which was cut off: one range per complete fragment, in
+/// bytes from the start of the file. `None` when the file is damaged before its end: there may be fragments after the
+/// damage, and a demuxer would not find them.
 ///
 /// The muxer writes the media data of a fragment first, and its index (`moov`, later `moof`) after it.
 ///

@@ -1,11 +1,11 @@
 //! Recordings: the encoded stream in files that can be played however the writing ends.
 //!
-//! When a file is long or large enough, the recorder requests a keyframe and starts the next file with it, so that no frame
-//! is lost between two files (`writer`). A process that is killed loses the last two seconds at most; a power failure also
-//! loses what the system had not written yet (`file`). The next recorder repairs files that were cut off (`repair`). A
-//! full or removed disk stops the recording, not the stream; the recording resumes in a new file when there is room.
-//! The stream's limits decide when old files are removed ([`retention`]). The file of an event starts before the event
-//! (`ring`).
+//! When a file is long or large enough, the recorder requests a keyframe and starts the next file with it, so that no
+//! frame is lost between two files (`writer`). A process that is killed loses the last two seconds at most; a power
+//! failure also loses what the system had not written yet (`file`). The next recorder repairs files that were cut off
+//! (`repair`). A full or removed disk stops the recording, not the stream; the recording resumes in a new file when
+//! there is room. The stream's limits decide when old files are removed ([`retention`]). The file of an event starts
+//! before the event (`ring`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,8 +35,8 @@ pub(super) use file::{Layout, add_file};
 use repair::Repair;
 use writer::RecordingWriter;
 
-/// Records a stream, file after file, on its own thread, so that a disk that hangs delays neither the stream nor its other
-/// packet sinks. [`PacketSink::push`] only queues the frame.
+/// Records a stream, file after file, on its own thread, so that a disk that hangs delays neither the stream nor its
+/// other packet sinks. [`PacketSink::push`] only queues the frame.
 pub struct Recorder {
     frames: Option<Sender<gst::Sample>>,
     thread: Option<JoinHandle<()>>,
@@ -103,8 +103,8 @@ impl PacketSink for Recorder {
                 PushResult::Yes
             }
             Err(TrySendError::Full(_)) => {
-                // The disk is too slow. Frames up to the next periodic keyframe are dropped. No keyframe is requested: while
-                // a disk hangs, repeated requests would cost the viewers bitrate.
+                // The disk is too slow. Frames up to the next periodic keyframe are dropped. No keyframe is requested:
+                // while a disk hangs, repeated requests would cost the viewers bitrate.
                 (self.needs_keyframe, self.keyframe_requested) = (true, true);
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 PushResult::Yes

@@ -24,7 +24,8 @@ pub struct RecordingName {
 }
 
 impl RecordingName {
-    /// Parses the file name of a recording of `stream`; `None` for every other name, so also for a path with separators.
+    /// Parses the file name of a recording of `stream`; `None` for every other name, so also for a path with
+    /// separators.
     pub fn parse(stream: &str, file: &str) -> Option<Self> {
         let rest = file.strip_prefix(stream)?.strip_prefix('-')?;
         let (rest, container) = match rest.rsplit_once('.')? {

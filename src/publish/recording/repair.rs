@@ -1,8 +1,9 @@
 //! Repairs MP4 recordings that were cut off: browsers cannot seek in a file that ends in fragments.
 //!
-//! The frames are copied, without decoding, into a finished file in the same folder. The copy is then read back. It replaces
-//! the recording only if it contains the same frames, and if these are all of the media data in the recording, byte for
-//! byte: a demuxer may take damage in the middle of a file for its end. The disk must have room for both files.
+//! The frames are copied, without decoding, into a finished file in the same folder. The copy is then read back. It
+//! replaces the recording only if it contains the same frames, and if these are all of the media data in the recording,
+//! byte for byte: a demuxer may take damage in the middle of a file for its end. The disk must have room for both
+//! files.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -56,8 +57,8 @@ pub struct Repair {
 }
 
 impl Repair {
-    /// Starts to check all recordings that the stream made earlier. `None` when the thread cannot be started; the files then
-    /// stay as they are.
+    /// Starts to check all recordings that the stream made earlier. `None` when the thread cannot be started; the files
+    /// then stay as they are.
     pub fn start(archive: Arc<Archive>) -> Option<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -164,8 +165,8 @@ fn replace_by_copy(path: &Path, copy: &Path, stop: &AtomicBool) -> Result<(), Re
     Ok(())
 }
 
-/// Whether the media data of the finished file at `copy` begins with the bytes in `parts` of the file at `path`. Muxers write
-/// the frames one after the other, so damage that a demuxer took for other frames makes the bytes differ.
+/// Whether the media data of the finished file at `copy` begins with the bytes in `parts` of the file at `path`. Muxers
+/// write the frames one after the other, so damage that a demuxer took for other frames makes the bytes differ.
 fn contains_media_data(copy: &Path, path: &Path, parts: &[Range<u64>]) -> std::io::Result<bool> {
     let copied = length::media_data(copy)?;
     if parts.iter().map(|part| part.end - part.start).sum::<u64>() > copied.end - copied.start {
@@ -273,8 +274,8 @@ impl FrameDigest {
     }
 }
 
-/// Removes the frame rate from the caps of the demuxer. It estimates the rate from the timestamps of each fragment, which
-/// vary with a camera's timing, and the muxer takes another rate for another format that needs a new header.
+/// Removes the frame rate from the caps of the demuxer. It estimates the rate from the timestamps of each fragment,
+/// which vary with a camera's timing, and the muxer takes another rate for another format that needs a new header.
 fn remove_frame_rate(event: &mut gst::Event) {
     let gst::EventView::Caps(caps) = event.view() else { return };
     let mut caps = caps.caps_owned();

@@ -74,11 +74,11 @@ pub struct RetentionPlan {
     pub enough_space: bool,
 }
 
-/// Decides which of `files`, ordered from the oldest to the newest, to remove. `open` is the size of the file that is being
-/// written, `free` the free space on the disk, both in bytes.
+/// Decides which of `files`, ordered from the oldest to the newest, to remove. `open` is the size of the file that is
+/// being written, `free` the free space on the disk, both in bytes.
 ///
-/// The size of a removed file counts as free immediately, so that a file system that frees it later does not cause further
-/// files to be removed.
+/// The size of a removed file counts as free immediately, so that a file system that frees it later does not cause
+/// further files to be removed.
 pub fn plan_retention(
     files: &[FinishedRecording],
     open: u64,

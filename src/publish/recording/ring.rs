@@ -36,7 +36,8 @@ impl<U: RingUnit> Ring<U> {
         let begin = unit.at().checked_sub(self.span);
         self.bytes += unit.bytes();
         self.units.push_back(unit);
-        // The oldest group of pictures is dropped when the next one starts before the span, or when the ring is too large.
+        // The oldest group of pictures is dropped when the next one starts before the span, or when the ring is too
+        // large.
         while let Some(next) = self.second_keyframe()
             && (self.bytes > self.max_bytes || begin.is_some_and(|begin| self.units[next].at() <= begin))
         {
@@ -48,8 +49,8 @@ impl<U: RingUnit> Ring<U> {
         }
     }
 
-    /// The frames with which a recording must start to contain everything since `from`: from the last keyframe at or before
-    /// `from`, or else from the oldest frame of the ring.
+    /// The frames with which a recording must start to contain everything since `from`: from the last keyframe at or
+    /// before `from`, or else from the oldest frame of the ring.
     pub fn since(&self, from: Instant) -> impl Iterator<Item = &U> {
         let start = self.units.iter().rposition(|unit| unit.is_keyframe() && unit.at() <= from).unwrap_or(0);
         self.units.range(start..)
@@ -93,7 +94,8 @@ mod tests {
         }
     }
 
-    /// A ring after `count` frames, one per second, every `group`-th a keyframe; `first` is the number of the first frame.
+    /// A ring after `count` frames, one per second, every `group`-th a keyframe; `first` is the number of the first
+    /// frame.
     fn ring(span: u64, max_bytes: usize, group: u64, first: u64, count: u64, start: Instant) -> Ring<TestUnit> {
         let mut ring = Ring::new(Duration::from_secs(span), max_bytes);
         for n in first..first + count {

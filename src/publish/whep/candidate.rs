@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-/// Whether a candidate such as `candidate:1 1 udp 2113 192.0.2.1 40000 typ host` has an IP address and not a host name, and
-/// belongs to component 1, which carries RTP and RTCP.
+/// Whether a candidate such as `candidate:1 1 udp 2113 192.0.2.1 40000 typ host` has an IP address and not a host name,
+/// and belongs to component 1, which carries RTP and RTCP.
 ///
-/// Browsers hide their addresses behind mDNS names (`….local`). These names are not resolved: when a look-up fails, webrtcbin
-/// (1.22) leaks its ICE agent, whose thread then calls the freed webrtcbin and crashes the process. The viewer is reached
-/// without it, through the connectivity checks that it sends to the candidates of this machine.
+/// Browsers hide their addresses behind mDNS names (`….local`). These names are not resolved: when a look-up fails,
+/// webrtcbin (1.22) leaks its ICE agent, whose thread then calls the freed webrtcbin and crashes the process. The
+/// viewer is reached without it, through the connectivity checks that it sends to the candidates of this machine.
 pub(super) fn has_ip_address(candidate: &str) -> bool {
     // GStreamer and libnice accept single spaces only as separators: two in a row enclose an empty word.
     let mut words = candidate.split(' ').skip(1);

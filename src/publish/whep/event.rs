@@ -8,8 +8,8 @@ use gstreamer_webrtc as gst_webrtc;
 use super::ViewerError;
 use super::trickle::Fragment;
 
-/// An event from a GStreamer thread or from HTTP. The queue is unbounded, so that no event is lost. Only fragments, whose number
-/// depends on the client, are limited by their [`CandidatePermit`].
+/// An event from a GStreamer thread or from HTTP. The queue is unbounded, so that no event is lost. Only fragments,
+/// whose number depends on the client, are limited by their [`CandidatePermit`].
 pub(super) enum ViewerEvent {
     /// webrtcbin accepted the offer, or the reason why it did not.
     Offered(Result<(), String>),

@@ -1,5 +1,5 @@
-//! WebRTC viewers over WHEP (draft-ietf-wish-whep): the client posts an offer over HTTP and receives an answer; the H.264
-//! encode of the stream is sent over DTLS-SRTP.
+//! WebRTC viewers over WHEP (draft-ietf-wish-whep): the client posts an offer over HTTP and receives an answer; the
+//! H.264 encode of the stream is sent over DTLS-SRTP.
 //!
 //! ```text
 //! fan-out ──▶ [appsrc] ─▶ rtph264pay ─▶ webrtcbin (ICE by libnice, DTLS, SRTP, RTCP) ─▶ UDP ─▶ browser
@@ -15,8 +15,8 @@
 //! | `event` | the events that the thread of a viewer handles |
 //! | `refusal` | why a viewer is refused or disconnected |
 //!
-//! The implementation uses GStreamer's webrtcbin. The WHEP server of the crate gst-plugin-webrtc (version 0.15.4 was examined)
-//! is not suitable for a service that runs for months:
+//! The implementation uses GStreamer's webrtcbin. The WHEP server of the crate gst-plugin-webrtc (version 0.15.4 was
+//! examined) is not suitable for a service that runs for months:
 //!
 //! - Its `webrtcsink` must have received a frame before the first viewer connects (`in_caps.unwrap()` in a task; the request
 //!   then waits for a timeout), but Maskcast encodes nothing before that.
@@ -61,8 +61,8 @@ const MAX_QUEUED_FRAGMENTS: usize = 64;
 pub struct AdmittedViewer {
     /// Identifies the viewer; cannot be guessed.
     pub id: String,
-    /// The SDP answer; available when all candidates are gathered, within seconds. The viewer is disconnected when this is
-    /// dropped before that.
+    /// The SDP answer; available when all candidates are gathered, within seconds. The viewer is disconnected when this
+    /// is dropped before that.
     pub answer: oneshot::Receiver<Result<String, WhepRefusal>>,
 }
 
@@ -214,7 +214,8 @@ impl Whep {
         self.registry.slots().len()
     }
 
-    /// Disconnects all viewers and waits until their threads have ended, at most for `timeout`. Returns how many are left.
+    /// Disconnects all viewers and waits until their threads have ended, at most for `timeout`. Returns how many are
+    /// left.
     pub fn close(&self, timeout: Duration) -> usize {
         self.disconnect_all();
         let deadline = Instant::now() + timeout;
@@ -256,7 +257,8 @@ impl Drop for SlotGuard {
     }
 }
 
-/// 128 random bits in hexadecimal. A client that has the identifier may disconnect the viewer, so it must not be guessable.
+/// 128 random bits in hexadecimal. A client that has the identifier may disconnect the viewer, so it must not be
+/// guessable.
 fn new_id() -> Result<String, ViewerError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| ViewerError::Random(error.to_string()))?;

@@ -1,5 +1,5 @@
-//! The SDP offer of a viewer, reduced to one video section with one H.264 payload type. The other sections (audio, data) are
-//! rejected in the answer and never passed to webrtcbin, so that they cannot cause errors there.
+//! The SDP offer of a viewer, reduced to one video section with one H.264 payload type. The other sections (audio,
+//! data) are rejected in the answer and never passed to webrtcbin, so that they cannot cause errors there.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -144,9 +144,9 @@ impl Offer {
         })
     }
 
-    /// The answer to the full offer, made from webrtcbin's answer to the reduced one. `addresses` are further addresses of this
-    /// machine, such as that of a router: every host candidate is repeated with each of them. `level` is the H.264
-    /// level of the stream (`level_idc`), where it is known.
+    /// The answer to the full offer, made from webrtcbin's answer to the reduced one. `addresses` are further addresses
+    /// of this machine, such as that of a router: every host candidate is repeated with each of them. `level` is the
+    /// H.264 level of the stream (`level_idc`), where it is known.
     pub fn answer(&self, reduced: &str, addresses: &[IpAddr], level: Option<u8>) -> String {
         let mut sections: Vec<String> = Vec::new();
         for line in reduced.lines().filter(|line| !line.is_empty()) {
@@ -179,8 +179,8 @@ impl Offer {
 }
 
 impl Offer {
-    /// The `a=fmtp` line of the video with the level of the stream; webrtcbin copies the level of the offer. `None` for other
-    /// lines, and where the viewer does not allow a different level (RFC 6184, section 8.2.2).
+    /// The `a=fmtp` line of the video with the level of the stream; webrtcbin copies the level of the offer. `None` for
+    /// other lines, and where the viewer does not allow a different level (RFC 6184, section 8.2.2).
     fn with_level(&self, line: &str, level: u8) -> Option<String> {
         let parameters = line.strip_prefix(&format!("a=fmtp:{} ", self.payload))?;
         if !parameters.contains("level-asymmetry-allowed=1") {
@@ -211,8 +211,8 @@ fn sections(text: &str) -> Result<(MediaSection<'_>, Vec<MediaSection<'_>>), Sdp
     Ok((session, sections))
 }
 
-/// The H.264 payload type whose profile is the closest to constrained baseline, which is sent. Decoders of higher profiles
-/// decode it too.
+/// The H.264 payload type whose profile is the closest to constrained baseline, which is sent. Decoders of higher
+/// profiles decode it too.
 fn h264<'a>(section: &MediaSection<'a>) -> Option<&'a str> {
     let rank = |payload: &str| {
         if !section.codec(payload).eq_ignore_ascii_case("H264") {
@@ -294,8 +294,8 @@ fn reject(section: &MediaSection) -> String {
     text
 }
 
-/// Repeats the line of a host candidate with another address and a lower priority. The router in between must forward the
-/// same port.
+/// Repeats the line of a host candidate with another address and a lower priority. The router in between must forward
+/// the same port.
 fn candidate_with_address(line: &str, address: IpAddr, at: usize) -> Option<String> {
     let mut words: Vec<&str> = line.strip_prefix("a=candidate:")?.split_ascii_whitespace().collect();
     let own: IpAddr = words.get(4)?.parse().ok()?;

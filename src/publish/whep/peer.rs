@@ -22,12 +22,12 @@ use crate::publish::webrtc::{
     promise_result, session_description,
 };
 
-/// Access units that may wait for a viewer: half a second at 30 fps. Queued frames add delay, so a slow viewer continues with
-/// the next keyframe instead.
+/// Access units that may wait for a viewer: half a second at 30 fps. Queued frames add delay, so a slow viewer
+/// continues with the next keyframe instead.
 const MAX_QUEUED_UNITS: u64 = 15;
 
-/// The minimum interval between two keyframes that a viewer requests: a viewer with packet loss must not use up the bitrate of
-/// the others.
+/// The minimum interval between two keyframes that a viewer requests: a viewer with packet loss must not use up the
+/// bitrate of the others.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest RTP packet in bytes, small enough for the headers of tunnels and relays.

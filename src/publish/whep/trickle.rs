@@ -6,9 +6,9 @@ use super::offer::SdpError;
 /// The content of a fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// The candidates that are used, each in the form `candidate:1 1 udp …`. The end of candidates is not passed to webrtcbin:
-    /// a viewer whose address is hidden is found by its own connectivity checks, and must not be given up before these
-    /// arrive.
+    /// The candidates that are used, each in the form `candidate:1 1 udp …`. The end of candidates is not passed to
+    /// webrtcbin: a viewer whose address is hidden is found by its own connectivity checks, and must not be given up
+    /// before these arrive.
     pub candidates: Vec<String>,
 }
 

@@ -26,8 +26,8 @@ const GATHERING_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest time from the offer to the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A connected viewer sends receiver reports at least every five seconds. A viewer that has sent nothing for this long is
-/// gone, for example because the browser was killed or the laptop sleeps.
+/// A connected viewer sends receiver reports at least every five seconds. A viewer that has sent nothing for this long
+/// is gone, for example because the browser was killed or the laptop sleeps.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A viewer that was admitted; not started yet.
