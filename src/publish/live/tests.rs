@@ -110,7 +110,7 @@ fn a_picture_that_is_too_small_for_h264_is_named() {
     for (n, (width, height)) in [(8, 8), (4098, 2), (15, 20)].into_iter().enumerate() {
         output.h264_retry = None;
         let error = output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap_err().0;
-        assert!(error.contains(&format!("the picture is {width}x{height}")) && error.contains("16x16"), "{error}");
+        assert!(error.contains(&format!("the frame is {width}x{height}")) && error.contains("16x16"), "{error}");
         // Until it is tried again, nothing is done.
         assert_eq!(output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap(), Accepted::Busy);
     }
