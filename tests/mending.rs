@@ -145,6 +145,6 @@ fn a_recording_without_a_header_is_told_of_once_and_has_no_length() {
     assert_eq!(old.len(), 3);
     assert!(old.iter().all(|recording| recording["seconds"] == 0.0 && recording["complete"] == false), "{old:?}");
     let (_, _, log) = service.terminate();
-    assert_eq!(log.matches("nothing can be read from it").count(), 3, "{log}");
+    assert_eq!(log.matches("was cut off before its first frame").count(), 3, "{log}");
     assert!(log.contains("(16 bytes)"), "{log}");
 }
