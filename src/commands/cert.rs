@@ -1,4 +1,4 @@
-//! `maskcast cert`: a certificate for `[server.tls]` that this machine signs itself.
+//! `maskcast cert`: a self-signed certificate for `[server.tls]`.
 
 use std::fs::Metadata;
 use std::io::Write;
@@ -13,11 +13,11 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpos
 use super::Failure;
 use crate::base::atomic_file::{AtomicFile, inherit_owner};
 
-/// The files in the folder.
+/// Names of the files in the output folder.
 const CERT: &str = "cert.pem";
 const KEY: &str = "key.pem";
 
-/// Browsers take no longer ones from their own makers; who signs for himself sees a warning anyway.
+/// The maximum that browsers accept. For a self-signed certificate they show a warning anyway.
 const VALID: Duration = Duration::from_secs(825 * 24 * 3600);
 
 #[derive(Debug, Args)]
@@ -33,24 +33,24 @@ pub struct CertArgs {
     pub force: bool,
 }
 
-/// Makes the pair.
+/// Creates the certificate and its key.
 ///
 /// # Errors
-/// A name that is none, files that are there already or cannot be written.
+/// An invalid host name, or files that exist already or cannot be written.
 pub fn cert(args: &CertArgs) -> Result<(), Failure> {
     let hosts = if args.host.is_empty() { own_names() } else { args.host.clone() };
     let (cert, key) = make(&hosts).map_err(Failure::runtime)?;
-    // Made by root in a folder that a group shares (as /etc/maskcast is with the service), that group may read the key.
+    // If root creates the key in a folder of a group (as /etc/maskcast is the service's), that group may read it.
     std::fs::create_dir_all(&args.output).map_err(|error| located(&args.output, &error))?;
     let output = args.output.canonicalize().map_err(|error| located(&args.output, &error))?;
-    let mut homes = output.ancestors().take(2).filter_map(|folder| folder.metadata().ok());
-    let home = homes.find(|folder| folder.gid() != 0);
+    let mut folders = output.ancestors().take(2).filter_map(|folder| folder.metadata().ok());
+    let shared = folders.find(|folder| folder.gid() != 0);
     let (cert_path, key_path) = (args.output.join(CERT), args.output.join(KEY));
-    if let Some(there) = [&cert_path, &key_path].into_iter().find(|path| path.exists() && !args.force) {
-        return Err(Failure::runtime(format!("{} is there already; --force overwrites it", there.display())));
+    if let Some(existing) = [&cert_path, &key_path].into_iter().find(|path| path.exists() && !args.force) {
+        return Err(Failure::runtime(format!("{} exists already; --force overwrites it", existing.display())));
     }
-    // The key first: a service that looks at the files between the two finds a pair that does not fit, and keeps the old one.
-    write(&key_path, &key, 0o600, home.as_ref())?;
+    // The key first: a service that checks the files in between finds a pair that does not match, and keeps the old one.
+    write(&key_path, &key, 0o600, shared.as_ref())?;
     write(&cert_path, &cert, 0o644, None)?;
     println!("{} and {}, for {}", cert_path.display(), key_path.display(), hosts.join(", "));
     println!("[server.tls]\ncert = {:?}\nkey = {:?}", cert_path.display().to_string(), key_path.display().to_string());
@@ -72,13 +72,13 @@ fn make(hosts: &[String]) -> Result<(String, String), String> {
     Ok((cert.pem(), key.serialize_pem()))
 }
 
-/// `localhost`, the host's name, and the addresses by which it reaches others.
+/// `localhost`, the host name, and the local addresses of the default routes.
 fn own_names() -> Vec<String> {
     let mut names = vec!["localhost".to_string(), "127.0.0.1".into(), "::1".into()];
     if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
         names.push(name.trim().to_ascii_lowercase());
     }
-    // Nothing is sent: the system only says from which address it would.
+    // Nothing is sent: connecting a UDP socket only selects the local address.
     for (from, to) in [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")] {
         let route = UdpSocket::bind(from).and_then(|socket| socket.connect(to).and_then(|()| socket.local_addr()));
         names.extend(
@@ -90,17 +90,16 @@ fn own_names() -> Vec<String> {
     names
 }
 
-/// Replaces the file in one step. Who may read a key is as it was before, or as the
-/// folder `home` asks for.
-fn write(path: &Path, text: &str, mode: u32, home: Option<&Metadata>) -> Result<(), Failure> {
+/// Replaces the file atomically. A key keeps the group of the file that it replaces, or gets that of the `shared` folder.
+fn write(path: &Path, text: &str, mode: u32, shared: Option<&Metadata>) -> Result<(), Failure> {
     let before = path.metadata().ok();
     let write = || {
         let mut file = AtomicFile::create(path, 0o600)?;
         file.write_all(text.as_bytes())?;
         file.file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        let asked = before.as_ref().filter(|_| mode == 0o600);
-        if let Some(folder) = asked.or(home) {
-            inherit_owner(file.file(), asked, folder)?;
+        let replaced = before.as_ref().filter(|_| mode == 0o600);
+        if let Some(folder) = replaced.or(shared) {
+            inherit_owner(file.file(), replaced, folder)?;
         }
         file.commit()
     };
@@ -116,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_for_its_owner_and_nothing_is_overwritten_unasked() {
+    fn the_key_is_private_and_files_are_not_overwritten_by_default() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("tls");
         let args = |host: &str, force| CertArgs { host: vec![host.into()], output: output.clone(), force };
@@ -124,7 +123,7 @@ mod tests {
         let mode = |name: &str| output.join(name).metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(CERT), mode(KEY)), (0o644, 0o600));
         let before = std::fs::read(output.join(KEY)).unwrap();
-        assert!(cert(&args("cameras.example.org", false)).unwrap_err().message.contains("is there already"));
+        assert!(cert(&args("cameras.example.org", false)).unwrap_err().message.contains("exists already"));
         assert_eq!(std::fs::read(output.join(KEY)).unwrap(), before);
         cert(&args("192.0.2.7", true)).unwrap();
         assert_ne!(std::fs::read(output.join(KEY)).unwrap(), before);
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn by_itself_it_is_for_this_machine() {
+    fn the_default_names_are_those_of_this_machine() {
         let names = own_names();
         assert!(names.len() >= 3 && names.iter().any(|name| name == "localhost"), "{names:?}");
         make(&names).unwrap();

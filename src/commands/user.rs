@@ -9,9 +9,9 @@ use md5::{Digest, Md5};
 use super::Failure;
 use crate::access::{self, REALM, password};
 use crate::base::secret::Secret;
-use crate::users::{Role, Token, User, Users, check_name, to_hex};
+use crate::users::{Role, Token, User, Users, UsersFileError, check_name};
 
-/// What the installed service reads.
+/// The configuration of the installed service.
 const CONFIG: &str = "/etc/maskcast/maskcast.toml";
 
 #[derive(Debug, Subcommand)]
@@ -115,15 +115,15 @@ impl UsersPath {
 /// Shows or changes the users file.
 ///
 /// # Errors
-/// A name or password that will not do, a file that cannot be read or written.
+/// An invalid name or password, or a file that cannot be read or written.
 pub fn user(command: UserCommand) -> Result<(), Failure> {
     match command {
         UserCommand::Add(args) => add(&args),
         UserCommand::List { place } => list(&place.path()?),
         UserCommand::Remove { name, place } => {
             let path = place.path()?;
-            edit(&path, |users| if users.remove(&name) { Ok(()) } else { Err(nobody(&path, &name)) })?;
-            told(&path, &format!("{name} is removed"));
+            Users::edit(&path, |users| if users.remove(&name) { Ok(()) } else { Err(unknown_name(&path, &name)) })?;
+            report(&path, &format!("removed {name}"));
             Ok(())
         }
         UserCommand::Token { name, role, place } => token(&name, role.into(), &place.path()?),
@@ -133,35 +133,36 @@ pub fn user(command: UserCommand) -> Result<(), Failure> {
 fn add(args: &AddArgs) -> Result<(), Failure> {
     let (name, role, path) = (&args.name, Role::from(args.role), args.place.path()?);
     check_name(name).map_err(Failure::usage)?;
-    let may_add = |users: &Users| match (users.user(name).is_some(), users.knows(name)) {
+    let check_unused = |users: &Users| match (users.user(name).is_some(), users.has_name(name)) {
         (true, _) if args.replace => Ok(()),
-        (true, _) => {
-            Err(format!("{}: there is a user {name} already; --replace sets another password and role", path.display()))
-        }
-        (false, true) => Err(format!("{}: there is a token {name} already", path.display())),
+        (true, _) => Err(Failure::runtime(format!(
+            "{}: there is already a user {name}; --replace sets another password and role",
+            path.display()
+        ))),
+        (false, true) => Err(Failure::runtime(format!("{}: there is already a token {name}", path.display()))),
         (false, false) => Ok(()),
     };
-    // Before somebody has typed a password twice for nothing.
+    // Checked before the prompt, so that no password is typed in vain.
     if path.exists() {
-        let users = Users::load(&path).map_err(|problem| Failure::runtime(format!("{}: {problem}", path.display())))?;
-        may_add(&users).map_err(Failure::runtime)?;
+        check_unused(&load(&path)?)?;
     }
     let text = read_password(args.password_stdin)?;
     password::check_new(text.expose(), name).map_err(Failure::runtime)?;
     let hash = password::hash(text.expose()).map_err(Failure::runtime)?;
-    let digest = || Secret::new(to_hex(&Md5::digest(format!("{name}:{REALM}:{}", text.expose()))));
+    let digest = || Secret::new(hex::encode(Md5::digest(format!("{name}:{REALM}:{}", text.expose()))));
     let user = User { name: name.clone(), role, hash, rtsp_digest: args.rtsp_digest.then(digest) };
-    edit(&path, |users| {
-        may_add(users)?;
+    Users::edit(&path, |users| {
+        check_unused(users)?;
         users.remove(name);
         users.users.push(user);
-        Ok(())
+        Ok::<_, Failure>(())
     })?;
-    told(&path, &format!("{name} may log in as {}", role.name()));
+    report(&path, &format!("{name} may log in as {}", role.name()));
     Ok(())
 }
 
-/// From a terminal, twice and unseen, or from standard input. Never from an argument: everybody can read those.
+/// Reads a password twice from a terminal without echo, or from standard input. Never from an argument, which other local
+/// users can see.
 fn read_password(stdin: bool) -> Result<Secret, Failure> {
     if stdin {
         let mut line = String::new();
@@ -173,40 +174,42 @@ fn read_password(stdin: bool) -> Result<Secret, Failure> {
     }
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "there is no terminal to ask for the password; give it on standard input with --password-stdin",
+            "no terminal to prompt for the password; pass it on standard input with --password-stdin",
         ));
     }
-    let ask = |prompt: &str| {
+    let prompt = |prompt: &str| {
         rpassword::prompt_password(prompt)
             .map(Secret::new)
-            .map_err(|error| Failure::runtime(format!("the password cannot be asked for: {error}")))
+            .map_err(|error| Failure::runtime(format!("the password cannot be read from the terminal: {error}")))
     };
-    let (first, second) = (ask("Password: ")?, ask("Once more: ")?);
-    if first == second { Ok(first) } else { Err(Failure::runtime("these were two different passwords")) }
+    let (first, second) = (prompt("Password: ")?, prompt("Repeat password: ")?);
+    if first == second { Ok(first) } else { Err(Failure::runtime("the two passwords differ")) }
 }
 
 fn token(name: &str, role: Role, path: &Path) -> Result<(), Failure> {
     check_name(name).map_err(Failure::usage)?;
-    // The prefix lets scanners for leaked secrets find it.
+    // The prefix is for scanners that search for leaked secrets.
     let text = format!("maskcast_{}", access::random_text().map_err(Failure::runtime)?);
     let token = Token { name: name.into(), role, sha256: access::digest(text.as_bytes()) };
-    edit(path, |users| {
-        if users.knows(name) {
-            return Err(format!("{}: there is a user or token {name} already; remove it first", path.display()));
+    Users::edit(path, |users| {
+        if users.has_name(name) {
+            return Err(Failure::runtime(format!(
+                "{}: there is already a user or token {name}; remove it first",
+                path.display()
+            )));
         }
         users.tokens.push(token);
         Ok(())
     })?;
     println!("{text}");
-    told(path, &format!("{name} may come in with this token as {}; it is not shown again", role.name()));
+    report(path, &format!("this token admits {name} as {}; it is not shown again", role.name()));
     Ok(())
 }
 
 fn list(path: &Path) -> Result<(), Failure> {
-    let users = if path.exists() { Users::load(path) } else { Ok(Users::default()) };
-    let users = users.map_err(|problem| Failure::runtime(format!("{}: {problem}", path.display())))?;
+    let users = if path.exists() { load(path)? } else { Users::default() };
     if users.is_empty() {
-        eprintln!("{}: there is nobody", path.display());
+        eprintln!("{}: no users or tokens", path.display());
     }
     for user in &users.users {
         let digest = if user.rtsp_digest.is_some() { ", with RTSP digest" } else { "" };
@@ -218,15 +221,21 @@ fn list(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn edit<T>(path: &Path, change: impl FnOnce(&mut Users) -> Result<T, String>) -> Result<T, Failure> {
-    Users::edit(path, change).map_err(Failure::runtime)
+fn load(path: &Path) -> Result<Users, Failure> {
+    Users::load(path).map_err(|source| UsersFileError { path: path.to_path_buf(), source }.into())
 }
 
-fn nobody(path: &Path, name: &str) -> String {
-    format!("{}: there is no user or token {name}", path.display())
+impl From<UsersFileError> for Failure {
+    fn from(error: UsersFileError) -> Self {
+        Failure::runtime(error)
+    }
 }
 
-/// Beside the token on standard output, which programs take.
-fn told(path: &Path, what: &str) {
-    eprintln!("{}: {what}; a running service takes it up with SIGHUP (systemctl reload maskcast)", path.display());
+fn unknown_name(path: &Path, name: &str) -> Failure {
+    Failure::runtime(format!("{}: there is no user or token {name}", path.display()))
+}
+
+/// Prints to standard error: a token on standard output may be read by a program.
+fn report(path: &Path, what: &str) {
+    eprintln!("{}: {what}; reload a running service with SIGHUP (systemctl reload maskcast)", path.display());
 }

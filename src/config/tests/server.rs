@@ -75,7 +75,7 @@ fn users_are_read_from_beside_the_configuration_or_from_where_it_says() {
     write_users(&dir.path().join("users.toml"), "[[user]]\nname = \"anna\"\nrole = \"viewer\"\npassword = \"hunter2\"");
     let error = only(server(dir.path(), "http = \"0.0.0.0:80\""));
     assert!(
-        error.contains("users.toml: user \"anna\": password is no Argon2 hash") && !error.contains("hunter2"),
+        error.contains("users.toml: user \"anna\": password is not an Argon2 hash") && !error.contains("hunter2"),
         "{error}"
     );
 }
