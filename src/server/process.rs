@@ -1,10 +1,13 @@
-//! What the process uses of the machine, from `/proc/self`.
+//! Resources of this process, from `/proc/self`.
+//!
+//! The `process` feature of the prometheus crate is not used: it counts CPU time in whole seconds.
 
 use std::time::Duration;
 
 use cpu_time::ProcessTime;
+use procfs::process::Process;
 
-/// `None` where the system does not say.
+/// `None` where `/proc` does not have the value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub resident_bytes: Option<u64>,
@@ -15,44 +18,27 @@ pub(super) struct Usage {
 }
 
 pub(super) fn usage() -> Usage {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = Process::myself().and_then(|process| process.status()).ok();
     // The listing itself is one of the open files while it is read.
     let open_fds = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count().saturating_sub(1) as u64);
     Usage {
-        resident_bytes: resident_bytes(&status),
+        resident_bytes: status.as_ref().and_then(|status| status.vmrss).map(|kib| kib * 1024),
         open_fds,
-        threads: field(&status, "Threads"),
+        threads: status.map(|status| status.threads),
         cpu: ProcessTime::now().as_duration(),
     }
-}
-
-fn resident_bytes(status: &str) -> Option<u64> {
-    field(status, "VmRSS").map(|kib| kib * 1024)
-}
-
-/// The number after `name:` in the text of `/proc/PID/status`.
-fn field(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Runs in a process of its own: other tests of this one open files and start threads at the same time.
     #[test]
-    fn reads_the_fields_of_proc_status() {
-        let text = "Name:\tmaskcast\nVmRSS:\t  186420 kB\nRssAnon:\t 1 kB\nThreads:\t17\n";
-        assert_eq!((field(text, "VmRSS"), field(text, "Threads"), field(text, "Vm")), (Some(186_420), Some(17), None));
-        assert_eq!(resident_bytes(text), Some(190_894_080));
-    }
-
-    /// In a process of its own: here other tests open files and start threads at the same time.
-    #[test]
-    fn usage_grows_by_what_the_process_takes() {
+    fn usage_grows_with_the_memory_files_and_threads_of_the_process() {
         const ALONE: &str = "MASKCAST_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
-            let name = concat!(module_path!(), "::usage_grows_by_what_the_process_takes");
+            let name = concat!(module_path!(), "::usage_grows_with_the_memory_files_and_threads_of_the_process");
             let name = name.split_once("::").unwrap().1;
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
             let output = command.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
@@ -67,13 +53,13 @@ mod tests {
         let before = usage();
         let files: Vec<_> = (0..7).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
         let memory = vec![1_u8; 64 << 20];
-        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let (stop, stop_receiver) = crossbeam_channel::bounded::<()>(0);
         let (done, worked) = crossbeam_channel::bounded(5);
         let threads: Vec<_> = (0..5)
             .map(|_| {
-                let (stopped, done) = (stopped.clone(), done.clone());
+                let (stopped, done) = (stop_receiver.clone(), done.clone());
                 std::thread::spawn(move || {
-                    // The time of all threads counts.
+                    // CPU time is that of all threads.
                     let work = cpu_time::ThreadTime::now();
                     while work.elapsed() < Duration::from_millis(10) {}
                     done.send(()).unwrap();
@@ -89,7 +75,7 @@ mod tests {
         let resident = grown(|usage| usage.resident_bytes) >> 20;
         assert!((64..80).contains(&resident), "{resident} MiB: {before:?} {after:?}");
         assert!(after.cpu - before.cpu >= Duration::from_millis(50), "{before:?} {after:?}");
-        // The listing's own descriptor is closed when the names are looked at.
+        // The descriptor of the listing is closed when its names are resolved.
         let names: Vec<_> = std::fs::read_dir("/proc/self/fd").unwrap().map(|file| file.unwrap().path()).collect();
         let open = names.iter().filter(|name| name.read_link().is_ok()).count() as u64;
         assert_eq!(after.open_fds, Some(open), "{names:?}");
