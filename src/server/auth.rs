@@ -77,7 +77,7 @@ pub(super) async fn guard(
     let client = Client::of(peer.address.ip(), app.tls(), headers, trusts);
     if let Err(problem) = host::check(request.version(), headers) {
         // What follows on the connection may not be what it seems, either.
-        return body::refused(StatusCode::BAD_REQUEST, problem.into());
+        return body::refuse_and_close(StatusCode::BAD_REQUEST, problem.into());
     }
     if let Some(name) = foreign_name(&app.access, request.uri(), headers) {
         let detail = format!("this service is not known as {:?}; server.hosts lists its names", field(&name));

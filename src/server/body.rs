@@ -1,4 +1,4 @@
-//! Bodies of requests that have to come in time, and of answers, in pieces that a slow client can read.
+//! Request bodies, which must arrive within a time limit, and response bodies, in chunks that a slow client can read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,70 +17,73 @@ use super::connection::ClientConnection;
 use super::connection_limit::HttpConnectionPermit;
 use super::problem::Problem;
 
-/// Bytes that bodies may have: some hundred times what settings need; a browser's offer of WebRTC has about 5000.
-pub(super) const LARGEST: usize = 64 << 10;
+/// Maximum size of a request body in bytes: some hundred times what settings need; a browser's WebRTC offer has about 5000.
+pub(super) const MAX_BODY: usize = 64 << 10;
 
-/// How long a request's body may take.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long a request's body may take in total. tower-http's `RequestBodyTimeoutLayer` limits only the time between two
+/// chunks: a client that sends one byte a second would never reach it.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
 
-/// The largest piece of an answer that is handed to the HTTP library at once. When it has the last one it waits for the
-/// next request, and closes the connection when that does not come: what it still holds then is lost.
-const PIECE: usize = 16 << 10;
+/// Maximum size of a chunk of a response that is passed to hyper at once. When hyper has the last chunk it waits for the
+/// next request, and closes the connection when none arrives in time: bytes that it still buffers then are lost.
+const MAX_CHUNK: usize = 16 << 10;
 
-/// Reads the whole body before a handler is asked, so that a slow client costs no more than its connection.
-pub(super) async fn in_time(
+/// Reads the whole body before the handler is called, so that a slow client costs no more than its connection.
+pub(super) async fn with_deadline(
     ConnectInfo(peer): ConnectInfo<ClientConnection>,
     request: Request,
     next: Next,
 ) -> Response {
-    read(LIMIT, &peer.place, request, next).await
+    read(BODY_LIMIT, &peer.permit, request, next).await
 }
 
-pub(super) async fn read(limit: Duration, place: &HttpConnectionPermit, request: Request, next: Next) -> Response {
+pub(super) async fn read(limit: Duration, permit: &HttpConnectionPermit, request: Request, next: Next) -> Response {
     let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     if !has_body || request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {LARGEST} bytes"));
-    if request.body().size_hint().lower() > LARGEST as u64 {
+    let too_large =
+        || refuse_and_close(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BODY} bytes"));
+    if request.body().size_hint().lower() > MAX_BODY as u64 {
         return too_large();
     }
     let (parts, body) = request.into_parts();
-    place.waits();
+    permit.set_waiting();
     let read = Bytes::from_request(Request::from_parts(parts.clone(), body), &());
     let read = tokio::time::timeout(limit, read).await;
-    place.works();
+    permit.set_answering();
     match read {
         Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
         Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        Ok(Err(error)) => refused(error.status(), format!("the body cannot be read: {}", error.body_text())),
-        Err(_) => {
-            refused(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", limit.as_secs_f64()))
-        }
+        Ok(Err(error)) => refuse_and_close(error.status(), format!("the body cannot be read: {}", error.body_text())),
+        Err(_) => refuse_and_close(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} s", limit.as_secs_f64()),
+        ),
     }
 }
 
-/// A refusal after which the connection is closed: nothing can follow a request that was not read to its end.
-pub(super) fn refused(status: StatusCode, detail: String) -> Response {
+/// A refusal that also closes the connection: the next request cannot be found where the body was not read to its end.
+pub(super) fn refuse_and_close(status: StatusCode, detail: String) -> Response {
     let mut response = Problem::new(status, detail).into_response();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// The body of an answer. Notes in the connection's place when it has ended.
+/// The body of a response. Reports its end to the connection's permit.
 pub(super) struct CountedBody {
     body: Body,
     rest: Bytes,
-    place: Arc<HttpConnectionPermit>,
+    permit: Arc<HttpConnectionPermit>,
 }
 
 impl CountedBody {
-    pub fn new(body: Body, place: Arc<HttpConnectionPermit>) -> Self {
-        CountedBody { body, rest: Bytes::new(), place }
+    pub fn new(body: Body, permit: Arc<HttpConnectionPermit>) -> Self {
+        CountedBody { body, rest: Bytes::new(), permit }
     }
 
-    /// Whether pieces may be cut: each piece of an endless answer is one picture, and is waited for.
-    fn has_an_end(&self) -> bool {
+    /// Whether chunks may be split: each chunk of an endless response is one frame, which is sent as a whole.
+    fn has_fixed_length(&self) -> bool {
         self.body.size_hint().exact().is_some()
     }
 }
@@ -91,9 +94,9 @@ impl HttpBody for CountedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.rest.is_empty() {
-            let may_cut = self.has_an_end();
+            let may_split = self.has_fixed_length();
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) if may_cut => frame,
+                Some(Ok(frame)) if may_split => frame,
                 other => return Poll::Ready(other),
             };
             match frame.into_data() {
@@ -101,7 +104,7 @@ impl HttpBody for CountedBody {
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
-        let length = self.rest.remaining().min(PIECE);
+        let length = self.rest.remaining().min(MAX_CHUNK);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
@@ -123,6 +126,6 @@ impl HttpBody for CountedBody {
 
 impl Drop for CountedBody {
     fn drop(&mut self) {
-        self.place.answered();
+        self.permit.set_response_produced();
     }
 }

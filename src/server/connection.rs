@@ -1,9 +1,12 @@
-//! A client's connection: knows when all that was written has reached the kernel, and ends when the client has not
-//! taken a byte for a while.
+//! The byte stream of a client's connection: reports when all written bytes have reached the kernel, and ends when the
+//! client has read nothing for a while.
 //!
-//! HTTP libraries buffer what a client does not take, and so does the kernel. For endless pictures that means old ones:
-//! so the sender of pictures asks [`ClientConnection`] and goes on only when the last one has left the process, and the kernel is
-//! told to take no more than is about to be sent.
+//! hyper and the kernel buffer what a client does not read. For an endless MJPEG response this means old frames. So
+//! the sender of frames waits until the previous one has left the process ([`ClientConnection::flushed`]), and the
+//! kernel's queue of unsent bytes is limited.
+//!
+//! tokio-io-timeout is not used here: its read timer would end an MJPEG response, because it ignores bytes that are
+//! written, and it does not report a stall before the time limit, which [`HttpConnectionPermit`] needs.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -18,163 +21,107 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::connection_limit::HttpConnectionPermit;
 
-/// A client that takes nothing for this long while something is to be sent is let go: a suspended laptop would keep a
-/// stream's encoder running for ever.
+/// A client that reads nothing for this long while something is to be sent is disconnected: a suspended laptop would
+/// keep a stream's encoder running forever.
 const STALL_LIMIT: Duration = Duration::from_secs(15);
 
-/// Bytes that the kernel takes beyond what it has sent. By itself it takes megabytes: a viewer with a slow line would see
-/// pictures that are half a minute old.
-const UNSENT: u32 = 32 << 10;
+/// Maximum number of bytes that the kernel queues beyond what it has sent. Its default is megabytes: a viewer on a slow
+/// line would see frames that are half a minute old.
+const MAX_UNSENT: u32 = 32 << 10;
 
-/// A connection on which nothing has come or gone for this long is closed, also while an answer is under way that has
-/// nothing to say: its client may have vanished. Between requests, the limit of a request's header comes first (`accept`).
+/// A connection on which nothing was received or sent for this long is closed, also while a response is in progress
+/// that has nothing to send: its client may have vanished. Between requests, the limit of a request's header is reached
+/// first (`accept`).
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a client may take to agree on TLS.
-const GREETING_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long bytes are taken from a client that has got its answer and sends on.
+/// How long bytes are discarded that a client still sends after its response.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Reads in a row before other connections have their turn.
-const READS: usize = 64;
+/// Maximum number of consecutive reads before other tasks may run.
+const READS_PER_POLL: usize = 64;
 
-/// What a handler knows of its connection.
+/// The connection of a request, for its handler.
 #[derive(Clone)]
 pub(super) struct ClientConnection {
     pub address: SocketAddr,
-    /// Changes whenever all that was written so far has been handed to the kernel.
+    /// Changes each time all bytes written so far have been passed to the kernel.
     pub flushed: watch::Receiver<()>,
-    pub place: Arc<HttpConnectionPermit>,
+    pub permit: Arc<HttpConnectionPermit>,
 }
 
-pub(super) struct HttpConnection {
-    wire: Wire,
+pub(super) struct HttpConnection<S> {
+    stream: S,
     flushed: watch::Sender<()>,
-    limit: Duration,
-    /// Runs while the client takes nothing.
+    stall_limit: Duration,
+    /// Runs while the client reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     idle_limit: Duration,
-    /// Starts anew with every byte that comes or goes.
+    /// Restarted by every read or write.
     idle: Option<Pin<Box<Sleep>>>,
-    /// Runs when all is said, while the client still sends.
+    /// Runs after the response, while the client still sends.
     lingering: Option<Pin<Box<Sleep>>>,
-    place: Arc<HttpConnectionPermit>,
+    permit: Arc<HttpConnectionPermit>,
 }
 
-/// What carries the bytes.
-enum Wire {
-    Plain(TcpStream),
-    /// TLS is being agreed on.
-    Greeting {
-        accept: Box<Accept<TcpStream>>,
-        limit: Pin<Box<Sleep>>,
-    },
-    Tls(Box<TlsStream<TcpStream>>),
-    /// TLS was not agreed on.
-    Gone,
-}
-
-impl Wire {
-    /// Ready when bytes can be carried.
-    fn poll_greeted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Wire::Greeting { accept, limit } = self else {
-            return Poll::Ready(if let Wire::Gone = self { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) });
-        };
-        let greeted = match Pin::new(accept).poll(cx) {
-            Poll::Ready(greeted) => greeted,
-            Poll::Pending if limit.as_mut().poll(cx).is_ready() => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => return Poll::Pending,
-        };
-        *self = Wire::Gone;
-        *self = Wire::Tls(Box::new(greeted.inspect_err(|error| tracing::debug!("a client failed at TLS: {error}"))?));
-        Poll::Ready(Ok(()))
-    }
-
-    /// What bytes are written to.
-    fn poll_writer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut dyn Carrier>>> {
-        ready!(self.poll_greeted(cx))?;
-        match self {
-            Wire::Plain(stream) => Poll::Ready(Ok(Pin::new(stream))),
-            Wire::Tls(stream) => Poll::Ready(Ok(Pin::new(&mut **stream))),
-            Wire::Greeting { .. } | Wire::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+/// Makes the kernel send small pieces at once and queue few unsent bytes.
+pub(super) fn set_socket_options(stream: &TcpStream) {
+    let lowat = SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT);
+    if let Err(error) = stream.set_nodelay(true).and(lowat) {
+        tracing::debug!("socket options of an HTTP connection not set: {error}");
     }
 }
 
-/// Both kinds of connection.
-trait Carrier: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
-
-impl HttpConnection {
-    /// A connection that was accepted; with TLS, the handshake is part of it, so that a slow one holds up no other.
-    pub fn new(stream: TcpStream, tls: Option<&TlsAcceptor>, place: Arc<HttpConnectionPermit>) -> Self {
-        let sparing = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        if let Err(error) = stream.set_nodelay(true).and(sparing) {
-            tracing::debug!("the options of a connection cannot be set: {error}");
-        }
-        let wire = match tls {
-            None => Wire::Plain(stream),
-            Some(tls) => Wire::Greeting {
-                accept: Box::new(tls.accept(stream)),
-                limit: Box::pin(tokio::time::sleep(GREETING_LIMIT)),
-            },
-        };
+impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
+    pub fn new(stream: S, permit: Arc<HttpConnectionPermit>) -> Self {
         HttpConnection {
-            wire,
+            stream,
             flushed: watch::Sender::new(()),
-            limit: STALL_LIMIT,
+            stall_limit: STALL_LIMIT,
             stalled: None,
             idle_limit: IDLE_LIMIT,
             idle: None,
             lingering: None,
-            place,
+            permit,
         }
     }
 
-    /// What handlers know of it.
     pub fn peer(&self, address: SocketAddr) -> ClientConnection {
-        ClientConnection { address, flushed: self.flushed.subscribe(), place: Arc::clone(&self.place) }
+        ClientConnection { address, flushed: self.flushed.subscribe(), permit: Arc::clone(&self.permit) }
     }
 
-    /// Something came or went.
-    fn busy(&mut self) {
+    fn restart_idle_timer(&mut self) {
         if let Some(idle) = &mut self.idle {
             idle.as_mut().reset(Instant::now() + self.idle_limit);
         }
     }
 
-    /// Passes on what became of a write, unless it has been waiting too long.
-    fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Returns the result of a write, or `TimedOut` when the client has read nothing for the stall limit.
+    fn limit_stall<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if self.stalled.take().is_some() {
-                self.place.stalls(false);
+                self.permit.set_stalled(false);
             }
-            self.busy();
+            self.restart_idle_timer();
             return written;
         }
         if self.stalled.is_none() {
-            self.place.stalls(true);
+            self.permit.set_stalled(true);
         }
-        let limit = self.limit;
+        let limit = self.stall_limit;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Reads what a client still sends after its answer, for a while. Where something is unread, closing a connection
-    /// resets it, and a client that has not sent all of its request would not see the answer that refuses it.
+    /// Discards what a client still sends after its response, for a limited time. Closing a socket with unread bytes
+    /// resets the connection, and a client that is still sending its request would not receive the refusal.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut bytes = [0; 4 << 10];
-        for _ in 0..READS {
+        for _ in 0..READS_PER_POLL {
             let mut buffer = ReadBuf::new(&mut bytes);
-            let Poll::Ready(Ok(carrier)) = self.wire.poll_writer(cx) else { return Poll::Ready(()) };
-            match carrier.poll_read(cx, &mut buffer) {
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => {
@@ -182,37 +129,21 @@ impl HttpConnection {
                 }
             }
             if self.lingering.is_none() {
-                self.place.waits();
+                self.permit.set_waiting();
                 self.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
             }
         }
-        // Others have their turn.
+        // Other tasks run before the next reads.
         cx.waker().wake_by_ref();
         self.lingering.as_mut().map_or(Poll::Ready(()), |end| end.as_mut().poll(cx))
     }
-
-    fn with_writer<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        work: impl FnOnce(Pin<&mut dyn Carrier>, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        let written = match self.wire.poll_writer(cx) {
-            Poll::Ready(Ok(writer)) => work(writer, cx),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        };
-        self.watched(written, cx)
-    }
 }
 
-impl AsyncRead for HttpConnection {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for HttpConnection<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = match self.wire.poll_writer(cx) {
-            Poll::Ready(carrier) => carrier?.poll_read(cx, buffer),
-            Poll::Pending => Poll::Pending,
-        };
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() {
-            self.busy();
+            self.restart_idle_timer();
             return read;
         }
         let limit = self.idle_limit;
@@ -221,9 +152,10 @@ impl AsyncRead for HttpConnection {
     }
 }
 
-impl AsyncWrite for HttpConnection {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HttpConnection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.with_writer(cx, |writer, cx| writer.poll_write(cx, bytes))
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.limit_stall(written, cx)
     }
 
     fn poll_write_vectored(
@@ -231,33 +163,29 @@ impl AsyncWrite for HttpConnection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.with_writer(cx, |writer, cx| writer.poll_write_vectored(cx, slices))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.limit_stall(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        // So does TLS: it makes one record of the pieces.
-        true
+        self.stream.is_write_vectored()
     }
 
-    /// Called when the HTTP library's own buffer is empty. TLS has one more, which may have to wait for the client.
+    /// Called when hyper's own buffer is empty. TLS has another buffer, which may have to wait for the client.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Wire::Greeting { .. } = self.wire {
-            return Poll::Ready(Ok(()));
-        }
-        let flushed = self.with_writer(cx, |writer, cx| writer.poll_flush(cx));
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        let flushed = self.limit_stall(flushed, cx);
         if flushed.is_ready() {
             self.flushed.send_replace(());
-            self.place.written();
+            self.permit.set_flushed();
         }
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Wire::Greeting { .. } | Wire::Gone = self.wire {
-            return Poll::Ready(Ok(()));
-        }
         if self.lingering.is_none() {
-            ready!(self.with_writer(cx, |writer, cx| writer.poll_shutdown(cx)))?;
+            let closed = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.limit_stall(closed, cx))?;
         }
         self.poll_linger(cx).map(Ok)
     }

@@ -239,14 +239,14 @@ fn router(app: SharedApp) -> Router {
         .merge(openapi::docs())
         .merge(
             Router::from(openapi::routes())
-                .layer(middleware::from_fn(body::in_time))
-                .layer(DefaultBodyLimit::max(body::LARGEST)),
+                .layer(middleware::from_fn(body::with_deadline))
+                .layer(DefaultBodyLimit::max(body::MAX_BODY)),
         )
         .route("/mjpeg/{name}", get(mjpeg::live))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard))
-        .layer(middleware::from_fn(accept::reserve))
+        .layer(middleware::from_fn(accept::limit_reserve))
         .layer(middleware::map_response_with_state(Arc::clone(&app), with_headers))
         .with_state(app)
 }

@@ -1,105 +1,103 @@
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use super::super::accept::handshake;
 use super::super::connection_limit::{ConnectionLimits, HttpConnectionLimiter};
 use super::*;
 
-fn place() -> Arc<HttpConnectionPermit> {
-    let places = HttpConnectionLimiter::new(ConnectionLimits { all: 1, of_one: 1, reserve: 0 });
-    Arc::new(places.enter([127, 0, 0, 1].into(), true).unwrap())
+/// A guard against hanging.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn permit() -> Arc<HttpConnectionPermit> {
+    let limiter = HttpConnectionLimiter::new(ConnectionLimits { total: 1, per_address: 1, reserve: 0 });
+    Arc::new(limiter.acquire([127, 0, 0, 1].into(), true).unwrap())
 }
 
-/// A connection without TLS, and its client, who has little room of its own, so that what is seen is ours.
-async fn plain() -> (HttpConnection, Socket) {
+/// A connection without TLS and its client, whose receive buffer is small, so that the server's buffers are measured.
+async fn plain() -> (HttpConnection<TcpStream>, Socket) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_recv_buffer_size(4 << 10).unwrap();
     client.connect(&listener.local_addr().unwrap().into()).unwrap();
-    (HttpConnection::new(listener.accept().await.unwrap().0, None, place()), client)
+    let (stream, _) = listener.accept().await.unwrap();
+    set_socket_options(&stream);
+    (HttpConnection::new(stream, permit()), client)
 }
 
-/// Bytes that a connection takes for a client that reads none.
-async fn taken(connection: &mut HttpConnection) -> usize {
+/// How many bytes a connection accepts for a client that reads nothing.
+async fn accepted_bytes(connection: &mut HttpConnection<TcpStream>) -> usize {
     let chunk = vec![0; 4 << 10];
-    let mut taken = 0;
+    let mut accepted = 0;
     while let Ok(Ok(written)) = tokio::time::timeout(
         Duration::from_millis(200),
         std::future::poll_fn(|cx| Pin::new(&mut *connection).poll_write(cx, &chunk)),
     )
     .await
     {
-        taken += written;
+        accepted += written;
     }
-    taken
+    accepted
 }
 
-#[test]
-fn the_kernel_piles_up_no_pictures() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (mut connection, _client) = plain().await;
-        let taken = taken(&mut connection).await;
-        assert!((4 << 10..128 << 10).contains(&taken), "{taken} bytes");
-        let Wire::Plain(stream) = &connection.wire else { panic!("there is no TLS here") };
-        SockRef::from(stream).set_tcp_notsent_lowat(u32::MAX).unwrap();
-        let more = super::tests::taken(&mut connection).await;
-        assert!(more > 128 << 10, "by itself the kernel takes only {more} bytes more: this test tells nothing");
-    });
+#[tokio::test]
+async fn the_kernel_queues_few_unsent_frames() {
+    let (mut connection, _client) = plain().await;
+    let accepted = accepted_bytes(&mut connection).await;
+    assert!((4 << 10..128 << 10).contains(&accepted), "{accepted} bytes");
+    SockRef::from(&connection.stream).set_tcp_notsent_lowat(u32::MAX).unwrap();
+    let more = accepted_bytes(&mut connection).await;
+    assert!(more > 128 << 10, "the kernel's default queue has only {more} bytes more: this test proves nothing");
 }
 
-#[test]
-fn pictures_that_go_out_keep_a_connection_and_silence_ends_it() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (mut connection, _client) = plain().await;
-        let mut bytes = [0; 8];
-        // The timer starts when there is nothing to read.
-        std::future::poll_fn(|cx| {
-            let read = Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes));
-            assert!(read.is_pending(), "{read:?}");
-            Poll::Ready(())
-        })
-        .await;
-        for _ in 0..8 {
-            let idle = connection.idle.as_mut().unwrap();
-            // It would end in a moment.
-            idle.as_mut().reset(Instant::now() + IDLE_LIMIT / 100);
-            let written = Instant::now();
-            std::future::poll_fn(|cx| Pin::new(&mut connection).poll_write(cx, b"picture")).await.unwrap();
-            let deadline = connection.idle.as_ref().unwrap().deadline();
-            assert!(deadline >= written + IDLE_LIMIT, "a frame that goes out starts the timer again");
+#[tokio::test]
+async fn writes_restart_the_idle_timer_and_its_end_closes_the_connection() {
+    let (mut connection, _client) = plain().await;
+    let mut bytes = [0; 8];
+    // The timer starts when there is nothing to read.
+    std::future::poll_fn(|cx| {
+        let read = Pin::new(&mut connection).poll_read(cx, &mut ReadBuf::new(&mut bytes));
+        assert!(read.is_pending(), "{read:?}");
+        Poll::Ready(())
+    })
+    .await;
+    for _ in 0..8 {
+        let idle = connection.idle.as_mut().unwrap();
+        // It would end soon.
+        idle.as_mut().reset(Instant::now() + IDLE_LIMIT / 100);
+        let written = Instant::now();
+        std::future::poll_fn(|cx| Pin::new(&mut connection).poll_write(cx, b"frame")).await.unwrap();
+        let deadline = connection.idle.as_ref().unwrap().deadline();
+        assert!(deadline >= written + IDLE_LIMIT, "a sent frame restarts the timer");
+    }
+    // The limit has passed.
+    connection.idle.as_mut().unwrap().as_mut().reset(Instant::now());
+    let mut buffer = ReadBuf::new(&mut bytes);
+    let ended = std::future::poll_fn(|cx| Pin::new(&mut connection).poll_read(cx, &mut buffer)).await;
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_disconnected() {
+    let (mut connection, client) = plain().await;
+    connection.stall_limit = Duration::from_millis(100);
+    let chunk = vec![0; 1 << 16];
+    let mut write = |cx: &mut Context<'_>| Pin::new(&mut connection).poll_write(cx, &chunk);
+    let error = loop {
+        match std::future::poll_fn(&mut write).await {
+            Ok(_) => {}
+            Err(error) => break error,
         }
-        // The limit is over.
-        connection.idle.as_mut().unwrap().as_mut().reset(Instant::now());
-        let mut buffer = ReadBuf::new(&mut bytes);
-        let gone = std::future::poll_fn(|cx| Pin::new(&mut connection).poll_read(cx, &mut buffer)).await;
-        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::TimedOut);
-    });
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    drop(client);
 }
 
-#[test]
-fn a_client_that_takes_nothing_is_let_go() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (mut connection, client) = plain().await;
-        connection.limit = Duration::from_millis(100);
-        let chunk = vec![0; 1 << 16];
-        let write = |cx: &mut Context<'_>| Pin::new(&mut connection).poll_write(cx, &chunk);
-        let mut write = write;
-        let error = loop {
-            match std::future::poll_fn(&mut write).await {
-                Ok(_) => {}
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        drop(client);
-    });
-}
-
-/// A server's and a client's side of TLS, agreed on.
-async fn secure(limit: Duration) -> (HttpConnection, tokio_rustls::client::TlsStream<TcpStream>) {
-    use rustls::pki_types::{PrivateKeyDer, ServerName};
+/// A server's TLS acceptor and a client's connector that trusts it.
+fn tls() -> (TlsAcceptor, tokio_rustls::TlsConnector) {
+    use rustls::pki_types::PrivateKeyDer;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pair = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
     let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
@@ -116,70 +114,59 @@ async fn secure(limit: Duration) -> (HttpConnection, tokio_rustls::client::TlsSt
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    (TlsAcceptor::from(Arc::new(server)), tokio_rustls::TlsConnector::from(Arc::new(client)))
+}
+
+/// A client's TCP connection and the server's end of it.
+async fn tcp() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let tls = TlsAcceptor::from(Arc::new(server));
-    let tcp = TcpStream::connect(address).await.unwrap();
-    SockRef::from(&tcp).set_recv_buffer_size(4 << 10).unwrap();
-    let mut connection = HttpConnection::new(listener.accept().await.unwrap().0, Some(&tls), place());
-    connection.limit = limit;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
-    let greet = connector.connect(ServerName::try_from("localhost").unwrap(), tcp);
-    let greeted = std::future::poll_fn(|cx| connection.wire.poll_greeted(cx));
-    let (greeted, client) = tokio::join!(greeted, greet);
-    greeted.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (client, listener.accept().await.unwrap().0)
+}
+
+/// Both ends of a TLS connection, after the handshake.
+async fn secure(
+    stall_limit: Duration,
+) -> (HttpConnection<TlsStream<TcpStream>>, tokio_rustls::client::TlsStream<TcpStream>) {
+    let ((acceptor, connector), (client, server)) = (tls(), tcp().await);
+    SockRef::from(&client).set_recv_buffer_size(4 << 10).unwrap();
+    set_socket_options(&server);
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let (server, client) = tokio::join!(handshake(&acceptor, server, DEADLINE), connector.connect(name, client));
+    let mut connection = HttpConnection::new(server.unwrap(), permit());
+    connection.stall_limit = stall_limit;
     (connection, client.unwrap())
 }
 
-#[test]
-fn over_tls_flushed_means_that_the_kernel_has_it_and_a_stalled_client_is_let_go() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (mut connection, mut client) = secure(Duration::from_millis(300)).await;
-        let mut flushed = connection.flushed.subscribe();
-        let poll = |connection: &mut HttpConnection, cx: &mut Context<'_>| Pin::new(connection).poll_flush(cx);
-        tokio::io::AsyncWriteExt::write_all(&mut connection, b"picture").await.unwrap();
-        assert!(!flushed.has_changed().unwrap());
-        std::future::poll_fn(|cx| poll(&mut connection, cx)).await.unwrap();
-        assert!(flushed.has_changed().unwrap());
-        let mut got = [0; 7];
-        tokio::io::AsyncReadExt::read_exact(&mut client, &mut got).await.unwrap();
-        assert_eq!(&got, b"picture");
-        // The client reads no more: what is left in TLS's buffer is never flushed, and must not keep the connection open.
-        flushed.mark_unchanged();
-        let chunk = vec![0; 4 << 10];
-        while let Ok(Ok(_)) = tokio::time::timeout(
-            Duration::from_millis(50),
-            std::future::poll_fn(|cx| Pin::new(&mut connection).poll_write(cx, &chunk)),
-        )
-        .await
-        {}
-        let error = std::future::poll_fn(|cx| poll(&mut connection, cx)).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    });
+#[tokio::test]
+async fn over_tls_a_flush_reaches_the_kernel_and_a_stalled_client_is_disconnected() {
+    let (mut connection, mut client) = secure(Duration::from_millis(300)).await;
+    let mut flushed = connection.flushed.subscribe();
+    connection.write_all(b"frame").await.unwrap();
+    assert!(!flushed.has_changed().unwrap());
+    connection.flush().await.unwrap();
+    assert!(flushed.has_changed().unwrap());
+    let mut received = [0; 5];
+    client.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, b"frame");
+    // The client stops reading: bytes in TLS's buffer are never flushed and must not keep the connection open.
+    flushed.mark_unchanged();
+    let chunk = vec![0; 4 << 10];
+    while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(50), connection.write(&chunk)).await {}
+    assert_eq!(connection.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
-#[test]
-fn a_client_that_does_not_speak_tls_is_let_go() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (mut connection, _client) = secure(Duration::from_secs(1)).await;
-        connection.wire = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            std::io::Write::write_all(&mut client, b"GET / HTTP/1.1\r\n\r\n").unwrap();
-            let (stream, _) = listener.accept().await.unwrap();
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let config = rustls::ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
-            let accept = Box::new(TlsAcceptor::from(Arc::new(config)).accept(stream));
-            Wire::Greeting { accept, limit: Box::pin(tokio::time::sleep(GREETING_LIMIT)) }
-        };
-        let mut buffer = [0; 16];
-        assert!(tokio::io::AsyncReadExt::read(&mut connection, &mut buffer).await.is_err());
-        assert!(tokio::io::AsyncReadExt::read(&mut connection, &mut buffer).await.is_err(), "and stays so");
-    });
+#[tokio::test]
+async fn a_client_that_does_not_complete_the_tls_handshake_is_disconnected() {
+    let (acceptor, _) = tls();
+    let (mut client, server) = tcp().await;
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let error = handshake(&acceptor, server, DEADLINE).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    // An alert may precede the end; the connection is closed or reset.
+    let _ = tokio::time::timeout(DEADLINE, client.read_to_end(&mut Vec::new())).await.expect("it is still open");
+    let (mut client, server) = tcp().await;
+    let error = handshake(&acceptor, server, Duration::from_millis(50)).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    let _ = tokio::time::timeout(DEADLINE, client.read_to_end(&mut Vec::new())).await.expect("it is still open");
 }

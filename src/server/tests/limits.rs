@@ -13,7 +13,7 @@ use super::super::connection::ClientConnection;
 use super::super::connection_limit::ConnectionLimits;
 use super::*;
 
-const COUNTS: ConnectionLimits = ConnectionLimits { all: 8, of_one: 8, reserve: 2 };
+const COUNTS: ConnectionLimits = ConnectionLimits { total: 8, per_address: 8, reserve: 2 };
 
 /// A guard against hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -137,14 +137,14 @@ async fn a_body_that_drips_is_a_408() {
     let in_time =
         move |ConnectInfo(peer): ConnectInfo<ClientConnection>,
               request: axum::extract::Request,
-              next: middleware::Next| async move { body::read(limit, &peer.place, request, next).await };
+              next: middleware::Next| async move { body::read(limit, &peer.permit, request, next).await };
     let router = Router::new().route("/", post(async |body: String| body)).layer(middleware::from_fn(in_time));
     let served = Served::start(router, COUNTS, Duration::from_secs(60)).await;
     let post = "POST / HTTP/1.1\r\nHost: localhost\r\n";
     let (answer, took) =
         drip(served.connect().await, format!("{post}Content-Length: 1000\r\n\r\n").as_bytes(), b"x").await;
     assert_eq!(status(&answer), "408", "{answer}");
-    assert!(answer.contains("the body did not come within 0.4 s") && answer.contains("connection: close"), "{answer}");
+    assert!(answer.contains("the body did not arrive within 0.4 s") && answer.contains("connection: close"), "{answer}");
     assert!(took >= limit, "after {took:?}");
     let (answer, _) =
         drip(served.connect().await, format!("{post}Transfer-Encoding: chunked\r\n\r\n").as_bytes(), b"1\r\nx\r\n")
@@ -181,7 +181,7 @@ async fn health_is_answered_while_others_keep_all_connections() {
 
     // Viewers who watch keep their places: health has the reserve, others are told why they have to wait.
     let mut viewers = Vec::new();
-    while viewers.len() < COUNTS.all {
+    while viewers.len() < COUNTS.total {
         let mut client = served.connect().await;
         client.write_all(b"GET /mjpeg/gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut head = [0; 12];
