@@ -104,7 +104,7 @@ fn an_overlay_is_changed_between_two_frames_and_remembered() {
     let reloaded = |service: &mut Service| {
         service.program.child.signal("HUP");
         service.program.wait_for("what was done", |entry| {
-            Some(entry["message"].as_str()?.strip_prefix("configuration read again: ")?.to_string())
+            Some(entry["message"].as_str()?.strip_prefix("configuration reloaded: ")?.to_string())
         })
     };
     let nothing = "started none; restarted none; redrawn none; stopped none; untouched gate, yard; model unchanged";
@@ -367,7 +367,7 @@ fn where_the_file_cannot_be_written_an_overlay_is_drawn_and_a_stream_is_not_chan
     assert_eq!(text(&config), before);
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
-    assert_eq!(log.matches("forgotten at the next start").count(), 1, "said once: {log}");
+    assert_eq!(log.matches("overlay changes not saved").count(), 1, "{log}");
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn a_password_that_a_client_sets_is_not_for_everybody_on_the_machine() {
     assert_eq!(config.metadata().unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(change(&service, "DELETE", "streams/yard", json!({})).0, 204);
     let (_, _, log) = service.terminate();
-    assert_eq!(log.matches("only its owner and group may from now on").count(), 1, "{log}");
+    assert_eq!(log.matches("configuration file closed to other local users").count(), 1, "{log}");
     assert!(!log.contains("hunter2"), "{log}");
 
     // Written there by hand, it is told of.
@@ -467,8 +467,8 @@ fn what_is_no_body_is_told_in_words() {
     let service = Service::ready(folder.path(), &ball("gate", ""));
     let overlay = url(&service, "streams/gate/overlay");
     for (kind, body, status, words) in [
-        ("application/json", "[1]", 422, "the body is to be an object"),
-        ("application/json", "{\"alpha\": ", 400, "the body is no JSON: alpha: EOF"),
+        ("application/json", "[1]", 422, "the body must be an object"),
+        ("application/json", "{\"alpha\": ", 400, "the body is not valid JSON: alpha: EOF"),
         ("text/plain", "{}", 415, "Content-Type application/json"),
         ("application/json", "{\"hide\": [\"gren\"]}", 422, "stream[gate].overlay.hide: the model has no class"),
     ] {

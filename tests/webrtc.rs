@@ -199,7 +199,7 @@ fn another_player_decodes_it_and_a_stopping_service_does_not_wait_for_it() {
     assert_eq!(service.metrics().sum("maskcast_viewers", &[("stream", "red"), ("kind", "webrtc")]), 1.0);
     let (code, took, log) = service.terminate();
     assert!(code == Some(0), "{code:?} after {took:?}: {log}");
-    assert!(!log.contains("left behind"), "{log}");
+    assert!(!log.contains("abandoned") && !log.contains("left behind"), "{log}");
 }
 
 #[test]

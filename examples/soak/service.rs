@@ -258,8 +258,8 @@ fn hear(heard: &mut Heard, line: &str) {
     if line.contains("panicked") {
         heard.end.panics.push(message.into());
     }
-    heard.end.reloads += u64::from(message.starts_with("configuration read again"));
-    heard.end.reloads_refused += u64::from(message.starts_with("configuration is not used"));
+    heard.end.reloads += u64::from(message.starts_with("configuration reloaded"));
+    heard.end.reloads_refused += u64::from(message.starts_with("configuration not reloaded"));
     if let Some(page) = message.strip_prefix("page ") {
         heard.page = Some(page.into());
     }

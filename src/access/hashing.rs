@@ -1,4 +1,4 @@
-//! Random numbers and hashes of secrets.
+//! Random numbers, and hashes of secrets.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,17 +9,25 @@ pub(crate) fn digest(data: &[u8]) -> [u8; 32] {
     Sha256::digest(data).into()
 }
 
-/// Random bytes that nobody can guess.
+/// The system's random number generator failed.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("random numbers are not available: {0}")]
+pub struct RandomError(#[from] getrandom::Error);
+
+/// Cryptographically secure random bytes.
 ///
 /// # Errors
-/// When the system has none.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], String> {
+/// The system's random number generator failed.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], RandomError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| format!("the system has no random numbers: {error}"))?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes)
 }
 
-/// 256 random bits as text that fits a header.
-pub(crate) fn random_text() -> Result<String, String> {
+/// 256 random bits as URL-safe Base64.
+///
+/// # Errors
+/// The system's random number generator failed.
+pub(crate) fn random_text() -> Result<String, RandomError> {
     Ok(URL_SAFE_NO_PAD.encode(random::<32>()?))
 }

@@ -1,22 +1,21 @@
-//! How often passwords may be tried: buckets of attempts that are refilled in time.
+//! Limits of login attempts: token buckets that are refilled over time.
 //!
-//! | of | in a row | then one in | so that |
+//! | limit of | attempts | then one in | reason |
 //! | --- | ---: | --- | --- |
-//! | a name, from one address | 10 | 2 minutes | whoever guesses locks out nobody but those beside him |
-//! | a name, from everywhere | 40 | a minute | no more than 100 are guessed in an hour, from however many addresses |
-//! | an address, for all names | 20 | 3 seconds | one client has no use for many names |
+//! | a name, from one address | 10 | 2 minutes | an attacker locks the user out only at the attacker's own address |
+//! | a name, from all addresses | 40 | 1 minute | at most 100 guesses in an hour, from any number of addresses |
+//! | an address, for all names | 20 | 3 seconds | trying many names gains one client nothing |
 //!
-//! HTTP's passwords, RTSP's passwords and RTSP's digests are counted together. Unknown names are counted like
-//! known ones: else the limit would show which users exist. What is right costs nothing and clears the name from that address.
-//! Where a name's password was right within 30 days, guesses from elsewhere do not count: a crowd of guessers does not keep
-//! people from where they usually are.
+//! Passwords over HTTP and RTSP and RTSP digests are counted together. Unknown names are counted like known ones: otherwise
+//! the limit would reveal which users exist. A successful login is not counted and clears the name's failures from that
+//! address. An address from which a user has logged in within 30 days is exempt from the second limit: a distributed attack
+//! does not lock users out at their usual addresses.
 //!
-//! An address that has tried too many names is refused ([`LoginLimits::attempt`]), unless the password is right, which may be
-//! looked at as long as the name itself has attempts left ([`LoginLimits::attempt_beside`]): one client that tries names does not
-//! lock out the others behind its address.
+//! An address that has tried too many names is refused ([`LoginLimits::attempt`]), unless the password is right, which may
+//! be checked as long as the name itself has attempts left ([`LoginLimits::attempt_by_name`]): one client that tries names
+//! does not lock out the others behind its address.
 //!
-//! The tables are bounded; when one is full, the bucket that is nearest to being full of attempts again is forgotten, which
-//! forgets the least.
+//! The tables are bounded. A full table drops the bucket that would be refilled first, which loses the least.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -25,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::digest;
 
-/// Wrong passwords in a row, and the time that one is held against its bucket after that.
+/// Number of attempts without delay, and the time after which one is refilled.
 #[derive(Clone, Copy)]
 struct Rate {
     burst: u32,
@@ -34,22 +33,22 @@ struct Rate {
 
 const PAIR: Rate = Rate { burst: 10, refill: Duration::from_secs(120) };
 
-/// OWASP ASVS 2.2.1: no more than 100 wrong ones for an account in any hour.
+/// OWASP ASVS 2.2.1: at most 100 failed attempts for an account in any hour.
 const NAME: Rate = Rate { burst: 40, refill: Duration::from_secs(60) };
 
-/// More than for a name: several people may sit behind one address.
+/// More than for a name: several users may share one address.
 const ADDRESS: Rate = Rate { burst: 20, refill: Duration::from_secs(3) };
 
-/// How long a place where the right password was given is remembered for its user.
-const TRUST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long an address from which a user has logged in is trusted for that user.
+const TRUSTED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Entries of each kind.
-const KEPT: usize = 4096;
+/// Maximum number of entries of each table.
+const MAX_ENTRIES: usize = 4096;
 
-/// A name, by its hash: what is typed there may be long, or a password.
+/// The hash of a name: a user may type a long text or a password instead of a name.
 type NameHash = [u8; 32];
 
-/// Where an attempt comes from; `None` where it is not known.
+/// The network of the client; `None` if it is unknown.
 type ClientAddress = Option<IpAddr>;
 
 /// The attempts of all names and addresses.
@@ -58,22 +57,22 @@ pub struct LoginLimits {
     pairs: Buckets<(NameHash, ClientAddress)>,
     names: Buckets<NameHash>,
     addresses: Buckets<IpAddr>,
-    /// Until when.
+    /// When the trust ends.
     trusted: HashMap<(NameHash, ClientAddress), Instant>,
 }
 
-/// An attempt that has been counted, and is a wrong one unless somebody says otherwise.
+/// A counted attempt. It counts as failed until [`LoginLimits::succeeded`] or [`LoginLimits::withdraw`].
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Attempt {
     name: NameHash,
-    place: ClientAddress,
+    address: ClientAddress,
     trusted: bool,
-    /// Counted for the name only, as the address has no attempts left.
-    beside: bool,
+    /// Counted only for the name, because the address has no attempts left.
+    name_only: bool,
 }
 
-/// When the bucket of each key is full again, if nothing happens.
+/// When the bucket of each key will be full again.
 struct Buckets<K>(HashMap<K, Instant>);
 
 impl<K> Default for Buckets<K> {
@@ -83,13 +82,13 @@ impl<K> Default for Buckets<K> {
 }
 
 impl<K: Hash + Eq + Clone> Buckets<K> {
-    /// Takes an attempt out.
+    /// Takes an attempt from the bucket.
     ///
     /// # Errors
-    /// How long to wait for the next one.
+    /// The time until the next attempt.
     fn take(&mut self, key: &K, rate: Rate, now: Instant) -> Result<(), Duration> {
         self.0.retain(|_, full| *full > now);
-        make_room(&mut self.0, key);
+        evict_if_full(&mut self.0, key);
         let full = self.0.entry(key.clone()).or_insert(now);
         let then = *full + rate.refill;
         let wait = then.saturating_duration_since(now + rate.refill * rate.burst);
@@ -107,44 +106,44 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     }
 }
 
-/// Forgets what ends first, where there is no place for another key.
-fn make_room<K: Hash + Eq + Clone>(table: &mut HashMap<K, Instant>, key: &K) {
-    if table.len() >= KEPT && !table.contains_key(key) {
+/// Drops the entry that ends first if the table is full and does not have `key`.
+fn evict_if_full<K: Hash + Eq + Clone>(table: &mut HashMap<K, Instant>, key: &K) {
+    if table.len() >= MAX_ENTRIES && !table.contains_key(key) {
         let first = table.iter().min_by_key(|(_, until)| **until).map(|(key, _)| key.clone());
         first.map(|first| table.remove(&first));
     }
 }
 
 impl LoginLimits {
-    /// Counts an attempt before it is made, so that many at once count, too.
+    /// Counts an attempt before it is made, so that simultaneous attempts count.
     ///
     /// # Errors
-    /// How long to wait before another may be made.
+    /// The time until the next attempt.
     pub fn attempt(&mut self, name: &str, from: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
-        let attempt = self.attempt_at(digest(name.as_bytes()), from.map(network), now);
-        if let Some(address) = attempt.place {
+        let attempt = self.new_attempt(digest(name.as_bytes()), from.map(network), now);
+        if let Some(address) = attempt.address {
             self.addresses.take(&address, ADDRESS, now)?;
         }
         let taken = self.take_name(&attempt, now);
-        if let (Err(_), Some(address)) = (taken, &attempt.place) {
-            // It was not made.
+        if let (Err(_), Some(address)) = (taken, &attempt.address) {
+            // The attempt is not made.
             self.addresses.give_back(address, ADDRESS);
         }
         taken.map(|()| attempt)
     }
 
-    /// Counts an attempt that [`LoginLimits::attempt`] has refused: for its name only, whether there is such a user or not. What
-    /// comes of it may be told when it is right; when it is wrong, the answer is the refusal.
+    /// Counts an attempt that [`LoginLimits::attempt`] has refused, only for its name, whether such a user exists or not. A
+    /// successful attempt may be accepted; a failed one is answered with the refusal.
     ///
     /// # Errors
-    /// How long to wait: the name has no attempts left either.
-    pub fn attempt_beside(&mut self, name: &str, from: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
-        let attempt = self.attempt_at(digest(name.as_bytes()), from.map(network), now);
-        self.take_name(&attempt, now).map(|()| Attempt { beside: true, ..attempt })
+    /// The time until the next attempt: the name has no attempts left either.
+    pub fn attempt_by_name(&mut self, name: &str, from: Option<IpAddr>, now: Instant) -> Result<Attempt, Duration> {
+        let attempt = self.new_attempt(digest(name.as_bytes()), from.map(network), now);
+        self.take_name(&attempt, now).map(|()| Attempt { name_only: true, ..attempt })
     }
 
     fn take_name(&mut self, attempt: &Attempt, now: Instant) -> Result<(), Duration> {
-        let pair = (attempt.name, attempt.place);
+        let pair = (attempt.name, attempt.address);
         self.pairs.take(&pair, PAIR, now)?;
         match attempt.trusted {
             true => Ok(()),
@@ -152,36 +151,36 @@ impl LoginLimits {
         }
     }
 
-    fn attempt_at(&self, name: NameHash, place: ClientAddress, now: Instant) -> Attempt {
-        let trusted = self.trusted.get(&(name, place)).is_some_and(|until| *until > now);
-        Attempt { name, place, trusted, beside: false }
+    fn new_attempt(&self, name: NameHash, address: ClientAddress, now: Instant) -> Attempt {
+        let trusted = self.trusted.get(&(name, address)).is_some_and(|until| *until > now);
+        Attempt { name, address, trusted, name_only: false }
     }
 
-    /// The attempt was not made after all.
+    /// The attempt was not made.
     pub fn withdraw(&mut self, attempt: &Attempt) {
-        self.pairs.give_back(&(attempt.name, attempt.place), PAIR);
+        self.pairs.give_back(&(attempt.name, attempt.address), PAIR);
         if !attempt.trusted {
             self.names.give_back(&attempt.name, NAME);
         }
-        if let (Some(address), false) = (&attempt.place, attempt.beside) {
+        if let (Some(address), false) = (&attempt.address, attempt.name_only) {
             self.addresses.give_back(address, ADDRESS);
         }
     }
 
-    /// The attempt was right: it does not count, and neither do the slips before it.
-    pub fn right(&mut self, attempt: &Attempt, now: Instant) {
+    /// The login succeeded: this attempt and the failed ones before it do not count.
+    pub fn succeeded(&mut self, attempt: &Attempt, now: Instant) {
         self.withdraw(attempt);
-        let pair = (attempt.name, attempt.place);
+        let pair = (attempt.name, attempt.address);
         self.pairs.0.remove(&pair);
-        if attempt.place.is_some() {
+        if attempt.address.is_some() {
             self.trusted.retain(|_, until| *until > now);
-            make_room(&mut self.trusted, &pair);
-            self.trusted.insert(pair, now + TRUST);
+            evict_if_full(&mut self.trusted, &pair);
+            self.trusted.insert(pair, now + TRUSTED_FOR);
         }
     }
 }
 
-/// What one client can choose from: a single IPv4 address, a network of 64 bits in IPv6.
+/// The range of addresses that one client can use: one IPv4 address, or an IPv6 /64 network.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn after_ten_wrong_passwords_an_address_waits_for_that_name() {
+    fn ten_failures_delay_further_attempts_of_that_name_from_that_address() {
         let (mut limits, start) = (LoginLimits::default(), Instant::now());
         assert_eq!(tries(&mut limits, "anna", from(1), start), 10);
         assert_eq!(limits.attempt("anna", from(1), start), Err(PAIR.refill));
@@ -210,42 +209,42 @@ mod tests {
         assert_eq!(limits.attempt("anna", from(1), later), Err(Duration::from_secs(20)));
         assert!(limits.attempt("anna", from(1), start + PAIR.refill).is_ok());
         assert!(limits.attempt("anna", from(1), start + PAIR.refill).is_err());
-        assert!(limits.attempt("bert", from(1), start + PAIR.refill).is_ok(), "others are not concerned");
-        // After twenty minutes more all ten are there again.
+        assert!(limits.attempt("bert", from(1), start + PAIR.refill).is_ok(), "other names are not limited");
+        // Twenty minutes later all ten are refilled.
         assert_eq!(tries(&mut limits, "anna", from(1), start + 11 * PAIR.refill), 10);
     }
 
     #[test]
-    fn one_guesser_locks_nobody_out_but_himself() {
+    fn one_attacker_does_not_lock_out_other_addresses() {
         let (mut limits, start) = (LoginLimits::default(), Instant::now());
         let mut now = start;
         for _ in 0..3600 {
             now += Duration::from_secs(1);
             let _ = tries(&mut limits, "anna", from(66), now);
-            // By RTSP as well.
+            // RTSP without a known address.
             let _ = tries(&mut limits, "anna", None, now);
         }
         assert!(limits.attempt("anna", from(1), now).is_ok());
     }
 
     #[test]
-    fn a_crowd_of_guessers_has_a_hundred_an_hour_and_leaves_the_usual_places_alone() {
+    fn a_distributed_attack_has_a_hundred_attempts_an_hour_and_does_not_limit_trusted_addresses() {
         let (mut limits, start) = (LoginLimits::default(), Instant::now());
-        let home = limits.attempt("anna", from(1), start).unwrap();
-        limits.right(&home, start);
+        let trusted = limits.attempt("anna", from(1), start).unwrap();
+        limits.succeeded(&trusted, start);
         let (mut now, mut guesses) = (start, 0);
         for second in 0..3600 {
             now = start + Duration::from_secs(second);
             guesses += (100..200).filter(|&n| limits.attempt("anna", from(n), now).is_ok()).count();
         }
         assert!((90..=100).contains(&guesses), "{guesses}");
-        assert!(limits.attempt("anna", from(2), now).is_err(), "nobody can tell her from the others");
+        assert!(limits.attempt("anna", from(2), now).is_err(), "a new address of the user looks like the attackers'");
         assert!(limits.attempt("anna", from(1), now).is_ok());
-        assert!(limits.attempt("anna", from(1), start + TRUST).is_ok(), "the crowd has long gone");
+        assert!(limits.attempt("anna", from(1), start + TRUSTED_FOR).is_ok(), "the attack has ended");
     }
 
     #[test]
-    fn an_address_waits_whatever_names_it_tries() {
+    fn an_address_is_limited_for_all_names_together() {
         let (mut limits, now) = (LoginLimits::default(), Instant::now());
         let from = Some("2001:db8::1".parse().unwrap());
         let neighbour = Some("2001:db8::2".parse().unwrap());
@@ -254,56 +253,60 @@ mod tests {
             assert!(limits.attempt(&format!("user{n}"), from, now).is_ok());
         }
         assert!(limits.attempt("anna", from, now).is_err());
-        assert!(limits.attempt("bert", neighbour, now).is_err(), "one client has a whole network");
+        assert!(limits.attempt("bert", neighbour, now).is_err(), "one client has a whole /64 network");
         assert!(limits.attempt("anna", other, now).is_ok());
     }
 
     #[test]
-    fn what_was_right_or_not_made_does_not_count() {
+    fn successful_and_withdrawn_attempts_do_not_count() {
         let (mut limits, now) = (LoginLimits::default(), Instant::now());
         for _ in 0..100 {
             let attempt = limits.attempt("anna", from(1), now).unwrap();
             limits.withdraw(&attempt);
         }
         for _ in 0..100 {
-            // Two slips, then the right one.
+            // One failure, then a success.
             assert!(limits.attempt("bert", from(2), now).is_ok());
             let attempt = limits.attempt("bert", from(2), now).unwrap();
-            limits.right(&attempt, now);
+            limits.succeeded(&attempt, now);
             limits.addresses = Buckets::default();
         }
     }
 
     #[test]
-    fn a_name_keeps_its_attempts_while_its_address_has_none() {
+    fn a_name_has_its_own_attempts_when_its_address_has_none_left() {
         let (mut limits, now) = (LoginLimits::default(), Instant::now());
         for n in 0..1000 {
             let _ = limits.attempt(&format!("user{n}"), from(66), now);
         }
         assert!(limits.attempt("anna", from(66), now).is_err());
         for _ in 0..100 {
-            let attempt = limits.attempt_beside("anna", from(66), now).unwrap();
-            limits.right(&attempt, now);
+            let attempt = limits.attempt_by_name("anna", from(66), now).unwrap();
+            limits.succeeded(&attempt, now);
         }
-        assert!(limits.attempt("anna", from(66), now).is_err(), "the address is as it was");
-        // Guesses of one name are limited, whether a user has the name or not.
-        for name in ["anna", "nobody"] {
-            let tried = (0..1000).take_while(|_| limits.attempt_beside(name, from(66), now).is_ok()).count();
+        assert!(limits.attempt("anna", from(66), now).is_err(), "the address is still limited");
+        // Attempts of one name are limited, whether a user has the name or not.
+        for name in ["anna", "unknown"] {
+            let tried = (0..1000).take_while(|_| limits.attempt_by_name(name, from(66), now).is_ok()).count();
             assert_eq!(tried, 10, "{name}");
         }
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn the_tables_are_bounded() {
         let (mut limits, now) = (LoginLimits::default(), Instant::now());
-        for n in 0..2 * KEPT as u32 {
+        for n in 0..2 * MAX_ENTRIES as u32 {
             if let Ok(attempt) = limits.attempt(&n.to_string(), Some(IpAddr::from(n.to_be_bytes())), now)
                 && n % 2 == 0
             {
-                limits.right(&attempt, now);
+                limits.succeeded(&attempt, now);
             }
         }
-        assert!(limits.addresses.0.len() <= KEPT && limits.pairs.0.len() <= KEPT && limits.names.0.len() <= KEPT);
-        assert!(limits.trusted.len() <= KEPT);
+        assert!(
+            limits.addresses.0.len() <= MAX_ENTRIES
+                && limits.pairs.0.len() <= MAX_ENTRIES
+                && limits.names.0.len() <= MAX_ENTRIES
+        );
+        assert!(limits.trusted.len() <= MAX_ENTRIES);
     }
 }

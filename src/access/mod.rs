@@ -1,7 +1,7 @@
-//! Who is there and what they may do: users, tokens, sessions, and how often passwords may be tried.
+//! Authentication and authorisation: users, tokens, sessions, and limits of login attempts.
 //!
-//! Knows neither HTTP nor RTSP; both ask [`Access`]. What it holds is exchanged as a whole when the configuration is read
-//! again: who was removed is out with the next request.
+//! [`Access`] serves both HTTP and RTSP. A reload of the configuration replaces its rules as a whole: a removed user or token
+//! is refused from the next request on.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -18,6 +18,7 @@ pub mod sessions;
 pub mod tls;
 
 pub use basic::basic;
+pub use hashing::RandomError;
 pub(crate) use hashing::{digest, random, random_text};
 
 use crate::base::clock::Clock;
@@ -29,39 +30,39 @@ use limit::{Attempt, LoginLimits};
 use password::{PasswordCheck, Verifier};
 use sessions::{Sessions, StartedSession};
 
-/// The realm of HTTP's and RTSP's challenges. Part of `rtsp_digest`: another one makes those worthless.
+/// The realm of HTTP's and RTSP's challenges. It is part of every `rtsp_digest`: changing it invalidates them.
 pub const REALM: &str = "maskcast";
 
-/// How long whoever asks should wait when too many passwords are being checked.
+/// Retry delay when too many passwords are being checked.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Refusals are answered at whole multiples of this time after their request. A password is hashed only for a name that is
-/// there; the moment of the answer is the same for all, so that it does not tell which names there are. Longer than a check,
-/// except on a busy machine: then all refusals take as many of these as the slowest one has taken lately.
-const PACE: Duration = Duration::from_millis(500);
+/// Refusals are answered at whole multiples of this interval after their request. Passwords are hashed only for existing
+/// names; equal delays hide which names exist. The interval is longer than a check, except on a busy machine: then every
+/// refusal takes as many intervals as the slowest recent one.
+const REFUSAL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a slow refusal slows the others down, and how many times [`PACE`] at most.
-const LATELY: Duration = Duration::from_secs(600);
-const SLOWEST: u128 = 10;
+/// How long a slow refusal delays the others, and by how many times [`REFUSAL_INTERVAL`] at most.
+const SLOW_FOR: Duration = Duration::from_secs(600);
+const MAX_INTERVALS: u128 = 10;
 
-/// Users without an RTSP digest that one line of the log names.
-const NAMED: usize = 5;
+/// Maximum number of users without an RTSP digest in one log line.
+const MAX_NAMES_LOGGED: usize = 5;
 
-/// Somebody whose request may be looked at.
+/// An authenticated user or token, or an admitted anonymous client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// A user's or token's name; `None` where nobody was asked.
+    /// The name of the user or token; `None` for an anonymous client.
     pub name: Option<Arc<str>>,
     pub role: Role,
-    /// Of a session: what its changing requests have to carry.
+    /// The CSRF token that changing requests of a session must have.
     pub csrf: Option<Arc<str>>,
     proof: Proof,
 }
 
-/// What somebody was let in by.
+/// How an identity was authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Proof {
-    /// Nobody was asked.
+    /// Anonymous.
     None,
     /// The password with this hash.
     Password(Secret),
@@ -69,16 +70,16 @@ enum Proof {
     Token([u8; 32]),
 }
 
-/// Why somebody is not let in.
+/// Why a login is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// No such user, or another password.
-    Wrong,
-    /// Too many attempts: to be tried again after this time.
-    Limited(Duration),
+    /// Unknown user or wrong password.
+    WrongCredentials,
+    /// Too many attempts: retry after this time.
+    RateLimited(Duration),
 }
 
-/// A refusal, and when it may be answered: see [`Access::check`].
+/// A refusal and the time at which it may be answered; see [`Access::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginRefusal {
     pub denied: Denied,
@@ -93,7 +94,7 @@ impl LoginRefusal {
     }
 }
 
-/// An RTSP digest that is tried, see [`Access::try_digest`].
+/// An RTSP digest that is being checked; see [`Access::try_digest`].
 #[derive(Debug)]
 pub struct DigestAttempt {
     attempt: Attempt,
@@ -101,77 +102,76 @@ pub struct DigestAttempt {
     began: Instant,
 }
 
-/// What the configuration says.
+/// The rules of the configuration.
 #[derive(Clone, Debug)]
 struct Rules {
     users: Users,
-    /// What those may do who do not say who they are.
+    /// The role of clients without credentials.
     anonymous: Option<Role>,
-    /// The same, where they are known to be on another machine.
-    stranger: Option<Role>,
-    /// Names that the service is asked for by; `None`: any.
+    /// The role of clients without credentials that come through a proxy on this machine.
+    anonymous_by_proxy: Option<Role>,
+    /// Accepted host names; `None`: all.
     hosts: Option<Vec<String>>,
     trusted_proxies: Vec<IpNet>,
 }
 
-/// Decides who is let in.
+/// Authenticates clients.
 pub struct Access {
     rules: RwLock<Arc<Rules>>,
     verifier: Verifier,
     limits: Mutex<LoginLimits>,
     sessions: Mutex<Sessions>,
-    /// Paces of the slowest refusal lately, and until when that is.
-    slowest: Mutex<Option<(u128, Instant)>>,
+    /// Number of intervals of the slowest recent refusal, and the time until which it applies.
+    slowest_refusal: Mutex<Option<(u128, Instant)>>,
     clock: Clock,
 }
 
 impl Access {
     /// # Errors
-    /// When the system has no random numbers.
-    pub fn new(config: &ServerConfig) -> Result<Self, String> {
+    /// The system's random number generator failed.
+    pub fn new(config: &ServerConfig) -> Result<Self, RandomError> {
         Self::with_clock(config, Clock::system())
     }
 
-    /// As [`Access::new`], with the clock by which limits, sessions and remembered passwords end and refusals are delayed.
+    /// As [`Access::new`], with the clock for limits, sessions, remembered passwords and delayed refusals.
     ///
     /// # Errors
-    /// When the system has no random numbers.
-    pub fn with_clock(config: &ServerConfig, clock: Clock) -> Result<Self, String> {
+    /// The system's random number generator failed.
+    pub fn with_clock(config: &ServerConfig, clock: Clock) -> Result<Self, RandomError> {
         Ok(Access {
             rules: RwLock::new(Arc::new(Rules::of(config))),
             verifier: Verifier::new()?,
             limits: Mutex::default(),
             sessions: Mutex::default(),
-            slowest: Mutex::default(),
+            slowest_refusal: Mutex::default(),
             clock,
         })
     }
 
-    /// Takes over what a configuration that was read again says. Sessions of those who were removed or have another password
-    /// end.
+    /// Applies a reloaded configuration. Sessions of users who were removed or have another password end.
     pub fn set(&self, config: &ServerConfig) {
         let new = Arc::new(Rules::of(config));
         let old = std::mem::replace(&mut *self.rules.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&new));
         let hash = |rules: &Rules, name: &str| rules.users.user(name).map(|user| user.hash.clone());
-        lock(&self.sessions).keep(|name| hash(&old, name).is_some() && hash(&old, name) == hash(&new, name));
+        lock(&self.sessions).retain_users(|name| hash(&old, name).is_some() && hash(&old, name) == hash(&new, name));
     }
 
     fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What those may do who do not say who they are; `None`: nothing.
+    /// The identity of clients without credentials; `None` if they are refused.
     pub fn anonymous(&self) -> Option<Identity> {
         self.rules().anonymous.map(|role| Identity { name: None, role, csrf: None, proof: Proof::None })
     }
 
-    /// What those may do who do not say who they are, and come from another machine by way of one that is here.
-    pub fn stranger(&self) -> Option<Identity> {
-        self.rules().stranger.map(|role| Identity { name: None, role, csrf: None, proof: Proof::None })
+    /// The identity of clients without credentials behind a proxy on this machine; `None` if they are refused.
+    pub fn anonymous_by_proxy(&self) -> Option<Identity> {
+        self.rules().anonymous_by_proxy.map(|role| Identity { name: None, role, csrf: None, proof: Proof::None })
     }
 
-    /// Whether the service may be asked for by this name. Addresses cannot be made to lead elsewhere, and `localhost` is
-    /// nobody's.
+    /// Whether requests for this host name are accepted. IP addresses and `localhost` always are: an attacker cannot make them
+    /// resolve to another address.
     pub fn is_own_name(&self, host: &str) -> bool {
         let rules = self.rules();
         let Some(hosts) = &rules.hosts else { return true };
@@ -183,61 +183,62 @@ impl Access {
             || hosts.contains(&host)
     }
 
-    /// Whether this address is a trusted proxy's, whose forwarding headers name the client.
+    /// Whether this is the address of a trusted proxy, whose forwarding headers name the client.
     pub fn trusts_proxy(&self, address: IpAddr) -> bool {
         self.rules().trusted_proxies.iter().any(|network| network.contains(&address))
     }
 
-    /// All who have credentials.
+    /// All users and tokens.
     pub fn users(&self) -> Users {
         self.rules().users.clone()
     }
 
-    /// Whose token this is. All are compared, each in constant time.
+    /// The identity of this token. All tokens are compared, each in constant time.
     pub fn token(&self, token: &str) -> Option<Identity> {
         let (rules, sha256) = (self.rules(), digest(token.as_bytes()));
         let same = |token: &crate::users::Token| bool::from(token.sha256.ct_eq(&sha256));
-        // Not `find`, which would stop at the first: how long it takes would tell which it was.
+        // Not `find`, which stops at the first match: the time would reveal its position.
         let found =
             rules.users.tokens.iter().fold(None, |found, token| if same(token) { Some(token) } else { found })?;
         let proof = Proof::Token(found.sha256);
         Some(Identity { name: Some(found.name.as_str().into()), role: found.role, csrf: None, proof })
     }
 
-    /// Whether who was let in so would be let in again: what somebody watches does not end by itself.
-    pub fn still_knows(&self, who: &Identity) -> bool {
+    /// Whether an authenticated identity is still accepted. For responses without end, whose user or token may be removed.
+    pub fn is_valid(&self, identity: &Identity) -> bool {
         let rules = self.rules();
-        match &who.proof {
+        match &identity.proof {
             Proof::None => rules.anonymous.is_some(),
             Proof::Password(hash) => {
-                who.name.as_deref().and_then(|name| rules.users.user(name)).is_some_and(|user| user.hash == *hash)
+                identity.name.as_deref().and_then(|name| rules.users.user(name)).is_some_and(|user| user.hash == *hash)
             }
             Proof::Token(sha256) => rules.users.tokens.iter().any(|token| token.sha256 == *sha256),
         }
     }
 
-    /// Whether this user had this very password within the last minute, from the same network: what can be said at once.
-    pub fn remembered(&self, user: &str, password: &str, from: Option<IpAddr>) -> Option<Identity> {
+    /// The identity of this user if the same password was correct within the last minute from the same network. Does not
+    /// block.
+    pub fn check_remembered(&self, user: &str, password: &str, from: Option<IpAddr>) -> Option<Identity> {
         let rules = self.rules();
         let user = rules.users.user(user)?;
         self.verifier.remembers(&user.hash, password, from, self.clock.now()).then(|| identity(user))
     }
 
-    /// Whether this user has this password: [`Access::check`], and blocks until a refusal may be answered.
+    /// Checks a password as [`Access::check`], and blocks until a refusal may be answered.
     ///
     /// # Errors
-    /// Not so, or tried too often; also in the log, without what was tried.
+    /// Wrong, or too many attempts; logged without the password.
     pub fn password(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, Denied> {
         self.check(name, password, from).map_err(|refusal| refusal.wait(&self.clock))
     }
 
-    /// Whether this user has this password. Takes long and blocks; `from` is the client's address, where it is known.
+    /// Checks a password. Blocks for 50 ms and more. `from` is the client's address, if it is known.
     ///
     /// # Errors
-    /// Not so, or tried too often; also in the log, without what was tried. To be answered at the time that it says: sooner,
-    /// the answer would show whether there is such a user.
+    /// Wrong, or too many attempts; logged without the password. The caller must answer at the given time: an earlier answer
+    /// would reveal whether the user exists.
     pub fn check(&self, name: &str, password: &str, from: Option<IpAddr>) -> Result<Identity, LoginRefusal> {
-        if let Some(identity) = self.remembered(name, password, from) {
+        if let Some(identity) = self.check_remembered(name, password, from) {
             return Ok(identity);
         }
         let (rules, now) = (self.rules(), self.clock.now());
@@ -245,95 +246,99 @@ impl Access {
         let user = rules.users.user(name);
         let (attempt, limited) = self.count(name, from, now);
         let Some(attempt) = attempt else {
-            self.refused(name, from, "too many attempts");
-            return refuse(Denied::Limited(limited.unwrap_or(BUSY)));
+            self.log_refusal(name, from, "too many attempts");
+            return refuse(Denied::RateLimited(limited.unwrap_or(BUSY)));
         };
         match (self.verifier.verify(user.map(|user| &user.hash), password, from, now), user) {
-            (PasswordCheck::Right, Some(user)) => {
-                lock(&self.limits).right(&attempt, now);
+            (PasswordCheck::Correct, Some(user)) => {
+                lock(&self.limits).succeeded(&attempt, now);
                 Ok(identity(user))
             }
-            (PasswordCheck::Right | PasswordCheck::Wrong, _) => {
-                let why = limited.map_or("no such user, or another password", |_| "too many attempts");
-                self.refused(name, from, why);
-                refuse(limited.map_or(Denied::Wrong, Denied::Limited))
+            (PasswordCheck::Correct | PasswordCheck::Wrong, _) => {
+                let reason = limited.map_or("wrong user or password", |_| "too many attempts");
+                self.log_refusal(name, from, reason);
+                refuse(limited.map_or(Denied::WrongCredentials, Denied::RateLimited))
             }
             (PasswordCheck::Busy, _) => {
                 lock(&self.limits).withdraw(&attempt);
-                log_dedup::warn("", "", "logins are put off: too many passwords are to be checked");
-                refuse(Denied::Limited(limited.unwrap_or(BUSY)))
+                log_dedup::warn("", "", "login delayed: too many passwords are waiting to be checked");
+                refuse(Denied::RateLimited(limited.unwrap_or(BUSY)))
             }
         }
     }
 
-    /// A refusal of what was asked at `began`, to be answered at a multiple of [`PACE`] after it.
+    /// A refusal of a request that arrived at `began`, to be answered a multiple of [`REFUSAL_INTERVAL`] later.
     fn refusal(&self, denied: Denied, began: Instant) -> LoginRefusal {
         let now = self.clock.now();
-        let own = now.duration_since(began).as_millis() / PACE.as_millis() + 1;
-        let mut slowest = lock(&self.slowest);
-        let lately = slowest.filter(|(_, until)| *until > now).map_or(0, |(paces, _)| paces);
-        if own >= lately {
-            *slowest = Some((own.min(SLOWEST), now + LATELY));
+        let own = now.duration_since(began).as_millis() / REFUSAL_INTERVAL.as_millis() + 1;
+        let mut slowest = lock(&self.slowest_refusal);
+        let recent = slowest.filter(|(_, until)| *until > now).map_or(0, |(intervals, _)| intervals);
+        if own >= recent {
+            *slowest = Some((own.min(MAX_INTERVALS), now + SLOW_FOR));
         }
-        let paces = u32::try_from(own.max(lately)).unwrap_or(u32::MAX);
-        LoginRefusal { denied, answer_at: began + PACE * paces }
+        let intervals = u32::try_from(own.max(recent)).unwrap_or(u32::MAX);
+        LoginRefusal { denied, answer_at: began + REFUSAL_INTERVAL * intervals }
     }
 
-    /// Counts an attempt. The duration is set when the limit is reached: a wrong attempt is then answered with it, and only a
-    /// right one is accepted.
+    /// Counts an attempt. The duration is set when the address has reached its limit: a failed attempt is then answered with
+    /// it, and only a successful one is accepted.
     fn count(&self, name: &str, from: Option<IpAddr>, now: Instant) -> (Option<Attempt>, Option<Duration>) {
         let mut limits = lock(&self.limits);
         match limits.attempt(name, from, now) {
             Ok(attempt) => (Some(attempt), None),
-            Err(wait) => (limits.attempt_beside(name, from, now).ok(), Some(wait)),
+            Err(wait) => (limits.attempt_by_name(name, from, now).ok(), Some(wait)),
         }
     }
 
-    /// Counts an RTSP digest that is shown for a user, as passwords are counted. It counts as a wrong one until
+    /// Counts an attempt with an RTSP digest, as passwords are counted. It counts as failed until
     /// [`Access::digest_was_right`].
     ///
     /// # Errors
-    /// Too many were tried. Blocks for a moment, as [`Access::digest_was_wrong`].
+    /// Too many attempts. Blocks until the refusal may be answered.
     pub fn try_digest(&self, name: &str, from: Option<IpAddr>) -> Result<DigestAttempt, Denied> {
         let began = self.clock.now();
         match self.count(name, from, began) {
             (Some(attempt), _) => Ok(DigestAttempt { attempt, from, began }),
             (None, wait) => {
-                log_dedup::warn("", "", &format!("login by RTSP refused: too many attempts{}", place(from)));
-                Err(self.refusal(Denied::Limited(wait.unwrap_or(BUSY)), began).wait(&self.clock))
+                log_dedup::warn("", "", &format!("RTSP login refused: too many attempts{}", from_address(from)));
+                Err(self.refusal(Denied::RateLimited(wait.unwrap_or(BUSY)), began).wait(&self.clock))
             }
         }
     }
 
-    /// The digest was right.
+    /// The digest was correct.
     pub fn digest_was_right(&self, tried: &DigestAttempt) {
-        lock(&self.limits).right(&tried.attempt, self.clock.now());
+        lock(&self.limits).succeeded(&tried.attempt, self.clock.now());
     }
 
-    /// The digest was wrong: logs what may be the reason, which the client does not learn. Blocks until the refusal may be
+    /// The digest was wrong. Logs the possible reasons, which are not sent to the client. Blocks until the refusal may be
     /// answered.
     pub fn digest_was_wrong(&self, tried: &DigestAttempt) {
         let rules = self.rules();
-        log_dedup::warn("", "", &format!("login by RTSP{} refused: {}", place(tried.from), why_not(&rules.users)));
-        self.refusal(Denied::Wrong, tried.began).wait(&self.clock);
+        log_dedup::warn(
+            "",
+            "",
+            &format!("RTSP login refused: {}{}", digest_problem(&rules.users), from_address(tried.from)),
+        );
+        self.refusal(Denied::WrongCredentials, tried.began).wait(&self.clock);
     }
 
-    fn refused(&self, name: &str, from: Option<IpAddr>, why: &str) {
+    fn log_refusal(&self, name: &str, from: Option<IpAddr>, reason: &str) {
         let rules = self.rules();
-        // Somebody may have typed a password in place of a name: only names that exist are told.
-        let whom = rules.users.user(name).map_or("an unknown user", |user| &user.name);
-        log_dedup::warn("", "", &format!("login of {whom}{} refused: {why}", place(from)));
+        // An unknown name is not logged: it may be a password typed into the wrong field.
+        let user = rules.users.user(name).map_or_else(|| "unknown user".into(), |user| format!("user {}", user.name));
+        log_dedup::warn("", "", &format!("login refused: {reason}; {user}{}", from_address(from)));
     }
 
-    /// Begins a session of a user who has just been let in.
+    /// Begins a session of an authenticated user.
     ///
     /// # Errors
-    /// When the system has no random numbers.
-    pub fn begin(&self, user: &str) -> Result<StartedSession, String> {
+    /// The system's random number generator failed.
+    pub fn begin_session(&self, user: &str) -> Result<StartedSession, RandomError> {
         lock(&self.sessions).begin(user, self.clock.now())
     }
 
-    /// Whose session this is.
+    /// The identity of the session with this id.
     pub fn session(&self, id: &str) -> Option<Identity> {
         let (name, csrf) = lock(&self.sessions).find(id, self.clock.now())?;
         let rules = self.rules();
@@ -341,7 +346,7 @@ impl Access {
     }
 
     /// Ends a session.
-    pub fn end(&self, id: &str) {
+    pub fn end_session(&self, id: &str) {
         lock(&self.sessions).end(id);
     }
 }
@@ -349,17 +354,17 @@ impl Access {
 impl Rules {
     fn of(config: &ServerConfig) -> Self {
         let anonymous = config.anonymous();
-        // With credentials a foreign name gets nobody in; on a network nobody knows all names.
+        // Where credentials are required, DNS rebinding gains nothing; on a network the service may have any name.
         let any = config.hosts.is_empty() && (anonymous.is_none() || !config.http.ip().is_loopback());
-        let stranger = config.allow_anonymous.then_some(Role::Viewer);
+        let anonymous_by_proxy = config.allow_anonymous.then_some(Role::Viewer);
         let hosts = (!any).then(|| config.hosts.clone());
         let trusted_proxies = config.trusted_proxies.clone();
-        Rules { users: config.users.clone(), anonymous, stranger, hosts, trusted_proxies }
+        Rules { users: config.users.clone(), anonymous, anonymous_by_proxy, hosts, trusted_proxies }
     }
 }
 
-/// ` from ADDRESS`, where it is known.
-fn place(from: Option<IpAddr>) -> String {
+/// ` from ADDRESS`, or nothing if it is unknown.
+fn from_address(from: Option<IpAddr>) -> String {
     from.map_or_else(String::new, |from| format!(" from {}", from.to_canonical()))
 }
 
@@ -368,16 +373,16 @@ fn identity(user: &User) -> Identity {
     Identity { name: Some(user.name.as_str().into()), role: user.role, csrf: None, proof }
 }
 
-/// What can be wrong with a digest that fits nobody's.
-fn why_not(users: &Users) -> String {
+/// Possible reasons why a digest matches no user.
+fn digest_problem(users: &Users) -> String {
     let mut without = users.users.iter().filter(|user| user.rtsp_digest.is_none()).map(|user| user.name.as_str());
-    let names: Vec<&str> = without.by_ref().take(NAMED).collect();
+    let names: Vec<&str> = without.by_ref().take(MAX_NAMES_LOGGED).collect();
     let more = if without.next().is_some() { ", …" } else { "" };
     match names.as_slice() {
-        [] => "no such user, or another password".into(),
+        [] => "wrong user or password".into(),
         names => format!(
-            "no such user, another password, or somebody who has no RTSP digest ({}{more}; `maskcast user add --rtsp-digest` \
-             makes it)",
+            "wrong user or password, or a user without RTSP digest ({}{more}; `maskcast user add --rtsp-digest` \
+             adds it)",
             names.join(", ")
         ),
     }

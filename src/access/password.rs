@@ -1,10 +1,10 @@
-//! Passwords: hashed and checked with Argon2id, which is slow and takes memory on purpose.
+//! Passwords, hashed and checked with Argon2id, which needs much time and memory by design.
 //!
-//! A check costs some 50 ms of a core and 19 MiB. So no more than two run at once and few wait: a flood of wrong passwords
-//! cannot take the machine's cores from the cameras. The two work in buffers that are kept: glibc's heap grows by
-//! gigabytes when 19 MiB are allocated and freed again and again between what the cameras allocate. A password that was
-//! right is remembered for a minute (as a hash under a key that only this process knows), so that a program that asks
-//! every few seconds with Basic does not pay each time.
+//! A check takes about 50 ms of a core and 19 MiB. At most two run at a time and few wait, so that a flood of wrong
+//! passwords does not take the cores from the streams. The two buffers are kept: glibc's heap grows by gigabytes when
+//! 19 MiB are allocated and freed repeatedly between the allocations of the streams. A correct password is remembered for
+//! a minute (as a keyed hash; the key exists only in this process), so that a program that sends Basic every few seconds
+//! causes one check a minute.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,85 +18,112 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::limit::network;
-use super::random;
+use super::{RandomError, random};
 use crate::base::secret::Secret;
 
-/// Checks that run at the same time.
-const AT_ONCE: usize = 2;
+/// Maximum number of simultaneous checks.
+const MAX_RUNNING: usize = 2;
 
-/// Checks that may wait for those; more are turned away.
-const WAITING: usize = 16;
+/// Maximum number of waiting checks; more are refused.
+const MAX_WAITING: usize = 16;
 
-/// How long a password that was right need not be checked again.
-const REMEMBERED: Duration = Duration::from_secs(60);
+/// How long a correct password is remembered.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
-/// Passwords that are remembered at most.
-const KEPT: usize = 256;
+/// Maximum number of remembered passwords.
+const MAX_REMEMBERED: usize = 256;
 
-/// The least that a password must have, in characters (OWASP ASVS 2.1.1).
-pub const SHORTEST: usize = 12;
+/// Minimum length of a new password in characters (OWASP ASVS 2.1.1).
+pub const MIN_CHARACTERS: usize = 12;
 
-/// The most, in bytes: hashing something endless is work for nothing.
-pub const LONGEST: usize = 512;
+/// Maximum length of a password in bytes, which limits the work of hashing it.
+pub const MAX_BYTES: usize = 512;
 
-/// OWASP's choice of memory (KiB), passes and lanes, and the crate's default; written down so that an update of the crate
-/// does not change it unseen. Hashes carry their own, so that others stay valid.
+/// Memory (KiB), passes and lanes as OWASP recommends. They are also the crate's defaults, but an update of the crate must
+/// not change them. A hash contains its own parameters, so hashes with other parameters stay valid.
 fn argon2() -> Result<Argon2<'static>, argon2::Error> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(19 * 1024, 2, 1, None)?))
 }
 
-/// The hash of a password with a salt of its own, in PHC's string form.
-///
-/// # Errors
-/// When the system has no random numbers.
-pub fn hash(password: &str) -> Result<Secret, String> {
-    let salt = SaltString::encode_b64(&random::<16>()?).map_err(|error| error.to_string())?;
-    let argon2 = argon2().map_err(|error| error.to_string())?;
-    let hash = argon2.hash_password(password.as_bytes(), &salt).map_err(|error| error.to_string())?;
-    Ok(Secret::new(hash.to_string()))
+/// A password could not be hashed.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    #[error("the password cannot be hashed: {0}")]
+    Argon2(argon2::password_hash::Error),
 }
 
-/// Whether a new password will do.
+impl From<argon2::password_hash::Error> for HashError {
+    fn from(error: argon2::password_hash::Error) -> Self {
+        HashError::Argon2(error)
+    }
+}
+
+/// Why a new password is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WeakPassword {
+    #[error("a password needs at least {MIN_CHARACTERS} characters, this one has {characters}; use several words")]
+    TooShort { characters: usize },
+    #[error("a password may have at most {MAX_BYTES} bytes")]
+    TooLong,
+    #[error("the password must not contain the name")]
+    ContainsName,
+    #[error("the password is one repeated character")]
+    OneCharacter,
+    #[error("the password contains control characters")]
+    ControlCharacter,
+}
+
+/// The hash of a password with a random salt, in the PHC string format.
 ///
 /// # Errors
-/// Why not.
-pub fn check_new(password: &str, name: &str) -> Result<(), String> {
+/// The system's random number generator or Argon2 failed.
+pub fn hash(password: &str) -> Result<Secret, HashError> {
+    let salt = SaltString::encode_b64(&random::<16>()?)?;
+    let argon2 = argon2().map_err(argon2::password_hash::Error::from)?;
+    Ok(Secret::new(argon2.hash_password(password.as_bytes(), &salt)?.to_string()))
+}
+
+/// Checks the strength of a new password for the user `name`.
+///
+/// # Errors
+/// It is too weak.
+pub fn check_new(password: &str, name: &str) -> Result<(), WeakPassword> {
     let characters = password.chars().count();
     let first = password.chars().next();
-    if characters < SHORTEST {
-        return Err(format!(
-            "a password has {SHORTEST} characters at least, not {characters}; several words make a good one"
-        ));
+    if characters < MIN_CHARACTERS {
+        return Err(WeakPassword::TooShort { characters });
     }
-    if password.len() > LONGEST {
-        return Err(format!("a password has {LONGEST} bytes at most"));
+    if password.len() > MAX_BYTES {
+        return Err(WeakPassword::TooLong);
     }
     if password.to_lowercase().contains(&name.to_lowercase()) && name.chars().count() >= 4 {
-        return Err("the password must not contain the name".into());
+        return Err(WeakPassword::ContainsName);
     }
     if password.chars().all(|c| Some(c) == first) {
-        return Err("the password is one character, repeated".into());
+        return Err(WeakPassword::OneCharacter);
     }
     if password.chars().any(char::is_control) {
-        return Err("the password has characters that cannot be typed".into());
+        return Err(WeakPassword::ControlCharacter);
     }
     Ok(())
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordCheck {
-    Right,
+    Correct,
     Wrong,
-    /// Too many are being checked: to be asked again.
+    /// Too many checks are waiting: retry later.
     Busy,
 }
 
-/// Checks passwords, a few at a time.
+/// Checks passwords, at most two at a time.
 pub struct Verifier {
     key: [u8; 32],
     gate: Mutex<CheckGate>,
-    opened: Condvar,
+    check_ended: Condvar,
     remembered: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
@@ -104,50 +131,55 @@ pub struct Verifier {
 struct CheckGate {
     running: usize,
     waiting: usize,
-    /// Argon2's memory, of those checks that do not run now: [`AT_ONCE`] buffers at most, allocated by the first checks.
-    idle: Vec<Vec<Block>>,
+    /// Argon2's unused buffers, at most [`MAX_RUNNING`], allocated by the first checks.
+    buffers: Vec<Vec<Block>>,
 }
 
 impl Verifier {
     /// # Errors
-    /// When the system has no random numbers.
-    pub fn new() -> Result<Self, String> {
-        Ok(Verifier { key: random()?, gate: Mutex::default(), opened: Condvar::new(), remembered: Mutex::default() })
+    /// The system's random number generator failed.
+    pub fn new() -> Result<Self, RandomError> {
+        Ok(Verifier {
+            key: random()?,
+            gate: Mutex::default(),
+            check_ended: Condvar::new(),
+            remembered: Mutex::default(),
+        })
     }
 
-    /// Whether this very password was right within the last minute, from the same network. Cheap.
+    /// Whether this password was correct within the last minute, from the same network. This takes no noticeable time.
     pub fn remembers(&self, hash: &Secret, password: &str, from: Option<IpAddr>, now: Instant) -> bool {
         let key = self.fingerprint(hash, password, from);
         lock(&self.remembered).get(&key).is_some_and(|until| now < *until)
     }
 
-    /// Checks a password against a hash. Without a hash (there is no such user) nothing is computed: the caller hides the
-    /// difference in time by the moment of its answer. Blocks: not for threads that serve others. `from` is the client's
-    /// address, where it is known.
+    /// Checks a password against a hash. Without a hash (an unknown user) nothing is computed: the caller hides the
+    /// difference in time by delaying its answer. Blocks for 50 ms and more. `from` is the client's address, if it is
+    /// known.
     pub fn verify(&self, hash: Option<&Secret>, password: &str, from: Option<IpAddr>, now: Instant) -> PasswordCheck {
-        if password.len() > LONGEST {
+        if password.len() > MAX_BYTES {
             return PasswordCheck::Wrong;
         }
         let Some(hash) = hash else {
-            // Turned away where a known name would be.
+            // Refused under the same condition as a known name.
             return if lock(&self.gate).is_full() { PasswordCheck::Busy } else { PasswordCheck::Wrong };
         };
-        let Some(mut place) = self.enter() else { return PasswordCheck::Busy };
-        let right = is_right(hash, password, &mut place.memory);
-        drop(place);
-        if right {
+        let Some(mut permit) = self.acquire() else { return PasswordCheck::Busy };
+        let is_correct = matches(hash, password, &mut permit.buffer);
+        drop(permit);
+        if is_correct {
             let key = self.fingerprint(hash, password, from);
             let mut remembered = lock(&self.remembered);
             remembered.retain(|_, until| now < *until);
-            if remembered.len() < KEPT {
-                remembered.insert(key, now + REMEMBERED);
+            if remembered.len() < MAX_REMEMBERED {
+                remembered.insert(key, now + REMEMBERED_FOR);
             }
         }
-        if right { PasswordCheck::Right } else { PasswordCheck::Wrong }
+        if is_correct { PasswordCheck::Correct } else { PasswordCheck::Wrong }
     }
 
-    /// Bound to the hash, so that a password that was changed is forgotten by itself; and to the client's network, so that a
-    /// client which has used up its attempts cannot test passwords while their owner is logged in elsewhere.
+    /// Includes the hash, so that a changed password is not remembered, and the client's network, so that a client without
+    /// attempts left cannot test passwords while their owner is logged in elsewhere.
     fn fingerprint(&self, hash: &Secret, password: &str, from: Option<IpAddr>) -> [u8; 32] {
         let mut mac = match Hmac::<Sha256>::new_from_slice(&self.key) {
             Ok(mac) => mac,
@@ -161,31 +193,34 @@ impl Verifier {
         mac.finalize().into_bytes().into()
     }
 
-    fn enter(&self) -> Option<CheckPermit<'_>> {
+    fn acquire(&self) -> Option<CheckPermit<'_>> {
         let mut gate = lock(&self.gate);
         if gate.is_full() {
             return None;
         }
-        if gate.running >= AT_ONCE {
+        if gate.running >= MAX_RUNNING {
             gate.waiting += 1;
-            gate = self.opened.wait_while(gate, |gate| gate.running >= AT_ONCE).unwrap_or_else(PoisonError::into_inner);
+            gate = self
+                .check_ended
+                .wait_while(gate, |gate| gate.running >= MAX_RUNNING)
+                .unwrap_or_else(PoisonError::into_inner);
             gate.waiting -= 1;
         }
         gate.running += 1;
-        let memory = gate.idle.pop().unwrap_or_default();
-        Some(CheckPermit { verifier: self, memory })
+        let buffer = gate.buffers.pop().unwrap_or_default();
+        Some(CheckPermit { verifier: self, buffer })
     }
 }
 
 impl CheckGate {
-    /// Whether another check would be turned away.
+    /// Whether another check would be refused.
     fn is_full(&self) -> bool {
-        self.running >= AT_ONCE && self.waiting >= WAITING
+        self.running >= MAX_RUNNING && self.waiting >= MAX_WAITING
     }
 }
 
-/// Whether the hash (PHC's string form) is this password's. `memory` grows to what the hash asks for, and is used again.
-fn is_right(hash: &Secret, password: &str, memory: &mut Vec<Block>) -> bool {
+/// Whether the hash (PHC string format) is that of `password`. `buffer` grows to the size that the hash requires.
+fn matches(hash: &Secret, password: &str, buffer: &mut Vec<Block>) -> bool {
     let mut computed = || -> argon2::password_hash::Result<bool> {
         let hash = PasswordHash::new(hash.expose())?;
         let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
@@ -193,31 +228,31 @@ fn is_right(hash: &Secret, password: &str, memory: &mut Vec<Block>) -> bool {
         let (Some(salted), Some(expected)) = (hash.salt, hash.hash) else { return Ok(false) };
         let salt = salted.decode_b64(&mut salt)?;
         let blocks = params.block_count();
-        if memory.len() < blocks {
-            memory.resize(blocks, Block::default());
+        if buffer.len() < blocks {
+            buffer.resize(blocks, Block::default());
         }
         let argon2 = Argon2::new(Algorithm::try_from(hash.algorithm)?, version, params);
         let mut output = vec![0; expected.len()];
-        argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, &mut memory[..blocks])?;
-        // Takes the same time wherever they differ.
+        argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, &mut buffer[..blocks])?;
+        // Constant time.
         Ok(output.ct_eq(expected.as_bytes()).into())
     };
     computed().unwrap_or(false)
 }
 
-/// One of the few checks that run, and its memory.
+/// A running check and its buffer.
 struct CheckPermit<'a> {
     verifier: &'a Verifier,
-    memory: Vec<Block>,
+    buffer: Vec<Block>,
 }
 
 impl Drop for CheckPermit<'_> {
     fn drop(&mut self) {
         let mut gate = lock(&self.verifier.gate);
         gate.running -= 1;
-        gate.idle.push(std::mem::take(&mut self.memory));
+        gate.buffers.push(std::mem::take(&mut self.buffer));
         drop(gate);
-        self.verifier.opened.notify_one();
+        self.verifier.check_ended.notify_one();
     }
 }
 
@@ -230,47 +265,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn right_passwords_are_right_and_remembered_for_a_minute() {
+    fn correct_passwords_are_accepted_and_remembered_for_a_minute() {
         let verifier = Verifier::new().unwrap();
-        let (now, right) = (Instant::now(), hash("correct horse").unwrap());
-        assert!(right.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert_ne!(hash("correct horse").unwrap(), right, "each hash has a salt of its own");
-        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, now), PasswordCheck::Wrong);
+        let (now, correct) = (Instant::now(), hash("correct horse").unwrap());
+        assert!(correct.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+        assert_ne!(hash("correct horse").unwrap(), correct, "each hash has its own salt");
+        assert_eq!(verifier.verify(Some(&correct), "correct horsf", None, now), PasswordCheck::Wrong);
         assert_eq!(verifier.verify(None, "correct horse", None, now), PasswordCheck::Wrong);
-        assert!(!verifier.remembers(&right, "correct horse", None, now));
-        assert_eq!(verifier.verify(Some(&right), "correct horse", None, now), PasswordCheck::Right);
-        assert!(verifier.remembers(&right, "correct horse", None, now + REMEMBERED - Duration::from_millis(1)));
-        assert!(!verifier.remembers(&right, "correct horse", None, now + REMEMBERED));
+        assert!(!verifier.remembers(&correct, "correct horse", None, now));
+        assert_eq!(verifier.verify(Some(&correct), "correct horse", None, now), PasswordCheck::Correct);
+        assert!(verifier.remembers(&correct, "correct horse", None, now + REMEMBERED_FOR - Duration::from_millis(1)));
+        assert!(!verifier.remembers(&correct, "correct horse", None, now + REMEMBERED_FOR));
         let (here, there) = (Some("2001:db8::1".parse().unwrap()), Some("2001:db8:0:1::1".parse().unwrap()));
-        assert!(!verifier.remembers(&right, "correct horse", here, now), "it was right elsewhere");
-        assert_eq!(verifier.verify(Some(&right), "correct horse", here, now), PasswordCheck::Right);
-        assert!(verifier.remembers(&right, "correct horse", here, now));
-        assert!(!verifier.remembers(&right, "correct horse", there, now));
-        assert!(!verifier.remembers(&right, "correct horsf", None, now));
+        assert!(!verifier.remembers(&correct, "correct horse", here, now), "it was correct from elsewhere");
+        assert_eq!(verifier.verify(Some(&correct), "correct horse", here, now), PasswordCheck::Correct);
+        assert!(verifier.remembers(&correct, "correct horse", here, now));
+        assert!(!verifier.remembers(&correct, "correct horse", there, now));
+        assert!(!verifier.remembers(&correct, "correct horsf", None, now));
         assert!(
             !verifier.remembers(&hash("correct horse").unwrap(), "correct horse", None, now),
-            "the password was set anew"
+            "the password was set again"
         );
-        assert_eq!(verifier.verify(Some(&right), &"x".repeat(LONGEST + 1), None, now), PasswordCheck::Wrong);
+        assert_eq!(verifier.verify(Some(&correct), &"x".repeat(MAX_BYTES + 1), None, now), PasswordCheck::Wrong);
     }
 
     #[test]
-    fn a_flood_of_passwords_is_turned_away() {
+    fn a_flood_of_passwords_is_refused() {
         let verifier = Verifier::new().unwrap();
-        let places: Vec<_> = (0..AT_ONCE).map(|_| verifier.enter().unwrap()).collect();
-        let right = hash("correct horse").unwrap();
+        let permits: Vec<_> = (0..MAX_RUNNING).map(|_| verifier.acquire().unwrap()).collect();
+        let correct = hash("correct horse").unwrap();
         std::thread::scope(|scope| {
-            let waiting: Vec<_> = (0..WAITING)
-                .map(|_| scope.spawn(|| verifier.verify(Some(&right), "correct horse", None, Instant::now())))
+            let waiting: Vec<_> = (0..MAX_WAITING)
+                .map(|_| scope.spawn(|| verifier.verify(Some(&correct), "correct horse", None, Instant::now())))
                 .collect();
-            let look = crossbeam_channel::tick(Duration::from_millis(1));
-            while lock(&verifier.gate).waiting < WAITING {
-                look.recv().unwrap();
+            let poll = crossbeam_channel::tick(Duration::from_millis(1));
+            while lock(&verifier.gate).waiting < MAX_WAITING {
+                poll.recv().unwrap();
             }
-            assert_eq!(verifier.verify(Some(&right), "correct horse", None, Instant::now()), PasswordCheck::Busy);
-            drop(places);
+            assert_eq!(verifier.verify(Some(&correct), "correct horse", None, Instant::now()), PasswordCheck::Busy);
+            drop(permits);
             for thread in waiting {
-                assert_eq!(thread.join().unwrap(), PasswordCheck::Right);
+                assert_eq!(thread.join().unwrap(), PasswordCheck::Correct);
             }
         });
         let gate = lock(&verifier.gate);
@@ -278,28 +313,28 @@ mod tests {
     }
 
     #[test]
-    fn checks_use_two_buffers_again_and_unknown_names_none() {
+    fn checks_reuse_two_buffers_and_unknown_names_use_none() {
         let verifier = Verifier::new().unwrap();
-        let right = hash("correct horse").unwrap();
+        let correct = hash("correct horse").unwrap();
         assert_eq!(verifier.verify(None, "correct horse", None, Instant::now()), PasswordCheck::Wrong);
-        assert!(lock(&verifier.gate).idle.is_empty(), "nothing is computed for a name that is not there");
-        assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
-        let first = lock(&verifier.gate).idle[0].as_ptr();
+        assert!(lock(&verifier.gate).buffers.is_empty(), "nothing is computed for an unknown name");
+        assert_eq!(verifier.verify(Some(&correct), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
+        let first = lock(&verifier.gate).buffers[0].as_ptr();
         for _ in 0..3 {
-            assert_eq!(verifier.verify(Some(&right), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
-            assert_eq!(lock(&verifier.gate).idle[0].as_ptr(), first);
+            assert_eq!(verifier.verify(Some(&correct), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
+            assert_eq!(lock(&verifier.gate).buffers[0].as_ptr(), first);
         }
         std::thread::scope(|scope| {
             for _ in 0..6 {
-                scope.spawn(|| verifier.verify(Some(&right), "correct horse", None, Instant::now()));
+                scope.spawn(|| verifier.verify(Some(&correct), "correct horse", None, Instant::now()));
             }
         });
         let gate = lock(&verifier.gate);
-        assert!((1..=AT_ONCE).contains(&gate.idle.len()));
-        assert!(gate.idle.iter().all(|memory| memory.len() == 19 * 1024), "blocks of a KiB");
+        assert!((1..=MAX_RUNNING).contains(&gate.buffers.len()));
+        assert!(gate.buffers.iter().all(|buffer| buffer.len() == 19 * 1024), "blocks of 1 KiB");
     }
 
-    /// Hashes of other programs, and of older versions of this one, carry other parameters.
+    /// Hashes of other programs and of older versions have other parameters.
     #[test]
     fn a_hash_is_checked_with_its_own_parameters() {
         let verifier = Verifier::new().unwrap();
@@ -314,7 +349,7 @@ mod tests {
             let hash = Secret::new(argon2.hash_password(b"correct horse", &salt).unwrap().to_string());
             assert_eq!(
                 verifier.verify(Some(&hash), "correct horse", None, Instant::now()),
-                PasswordCheck::Right,
+                PasswordCheck::Correct,
                 "{algorithm}"
             );
             assert_eq!(
@@ -328,9 +363,15 @@ mod tests {
     }
 
     #[test]
-    fn new_passwords_are_long_and_not_the_name() {
-        for bad in ["hunter2", "xxxxxxxxxxxxxx", "Anna's password", "tab\there and there", &"x1".repeat(300)] {
-            assert!(check_new(bad, "anna").is_err(), "{bad}");
+    fn weak_passwords_are_refused() {
+        for (bad, reason) in [
+            ("hunter2", WeakPassword::TooShort { characters: 7 }),
+            ("xxxxxxxxxxxxxx", WeakPassword::OneCharacter),
+            ("Anna's password", WeakPassword::ContainsName),
+            ("tab\there and there", WeakPassword::ControlCharacter),
+            (&"x1".repeat(300), WeakPassword::TooLong),
+        ] {
+            assert_eq!(check_new(bad, "anna"), Err(reason), "{bad}");
         }
         for good in ["correct horse battery", "пароль из слов", "x1".repeat(100).as_str()] {
             assert_eq!(check_new(good, "anna"), Ok(()), "{good}");

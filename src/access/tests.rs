@@ -1,4 +1,4 @@
-//! Logins, sessions and what a new configuration changes for them.
+//! Logins, sessions, and how a reload changes them.
 
 use super::*;
 use crate::users::Token;
@@ -7,7 +7,7 @@ fn config(users: Users) -> ServerConfig {
     ServerConfig { users, ..ServerConfig::default() }
 }
 
-/// Goes by a clock that moves only when a refusal is waited for or the test moves it.
+/// With a clock that advances only while a refusal is delayed, or when the test advances it.
 fn with_manual_clock(config: &ServerConfig) -> (Access, Clock) {
     let clock = Clock::manual();
     (Access::with_clock(config, clock.clone()).unwrap(), clock)
@@ -22,7 +22,7 @@ fn token(name: &str, text: &str) -> Token {
 }
 
 #[test]
-fn tokens_and_passwords_tell_who_is_there() {
+fn tokens_and_passwords_identify_their_owner() {
     let users = Users {
         users: vec![user("anna", Role::Operator, "correct horse")],
         tokens: vec![token("a", "one"), token("b", "two")],
@@ -33,38 +33,38 @@ fn tokens_and_passwords_tell_who_is_there() {
     assert_eq!(access.token("three"), None);
     let anna = access.password("anna", "correct horse", None).unwrap();
     assert_eq!((anna.name.as_deref(), anna.role, &anna.csrf), (Some("anna"), Role::Operator, &None));
-    assert_eq!(access.remembered("anna", "correct horse", None), Some(anna));
+    assert_eq!(access.check_remembered("anna", "correct horse", None), Some(anna));
     for (name, password) in [("anna", "correct house"), ("bert", "correct horse")] {
-        let asked = clock.now();
-        assert_eq!(access.password(name, password, None), Err(Denied::Wrong));
-        assert_eq!(clock.now() - asked, PACE, "{name} is answered when every refusal is");
+        let began = clock.now();
+        assert_eq!(access.password(name, password, None), Err(Denied::WrongCredentials));
+        assert_eq!(clock.now() - began, REFUSAL_INTERVAL, "{name} is answered as late as every refusal");
     }
 }
 
-/// How many attempts a name has, and when the next one may be made, must not show whether there is such a user.
+/// Neither the number of attempts nor the delay may reveal whether a user exists.
 #[test]
-fn unknown_names_have_as_many_attempts_as_users_and_get_them_back_as_late() {
+fn unknown_names_have_the_same_limits_as_users() {
     let users = Users { users: vec![user("anna", Role::Viewer, "correct horse")], tokens: vec![] };
-    let attempts = ["anna", "nobody"].map(|name| {
+    let attempts = ["anna", "unknown"].map(|name| {
         let (access, clock) = with_manual_clock(&config(users.clone()));
-        // Of one address, until it is refused; then again each time that the refusal allows it.
+        // From one address until it is limited, and then each time the limit allows it.
         let from = Some("192.0.2.77".parse().unwrap());
         let (mut answers, mut tried) = (Vec::new(), 0);
         while answers.len() < 4 {
             match access.password(name, "correct house", from) {
-                Err(Denied::Wrong) if tried < 100 => tried += 1,
-                Err(Denied::Wrong) => panic!("{name} is never refused"),
-                Err(Denied::Limited(wait)) => {
+                Err(Denied::WrongCredentials) if tried < 100 => tried += 1,
+                Err(Denied::WrongCredentials) => panic!("{name} is never limited"),
+                Err(Denied::RateLimited(wait)) => {
                     answers.push((tried, wait));
                     clock.advance(wait);
                 }
-                Ok(who) => panic!("{who:?} is let in"),
+                Ok(who) => panic!("{who:?} is admitted"),
             }
         }
         answers
     });
     assert_eq!(attempts[0], attempts[1]);
-    // Ten in a row, of which time gives one back each two minutes.
+    // Ten attempts, then one every two minutes.
     let tried: Vec<_> = attempts[0].iter().map(|(tried, _)| *tried).collect();
     assert_eq!(tried, [10, 11, 12, 13], "{attempts:?}");
     let waits = attempts[0].iter().map(|(_, wait)| *wait);
@@ -75,88 +75,92 @@ fn unknown_names_have_as_many_attempts_as_users_and_get_them_back_as_late() {
 }
 
 #[test]
-fn a_remembered_password_and_a_session_end_by_the_clock() {
+fn remembered_passwords_and_sessions_expire() {
     let users = Users { users: vec![user("anna", Role::Viewer, "correct horse")], tokens: vec![] };
     let (access, clock) = with_manual_clock(&config(users));
     access.password("anna", "correct horse", None).unwrap();
-    let session = access.begin("anna").unwrap().id;
+    let session = access.begin_session("anna").unwrap().id;
     clock.advance(Duration::from_secs(30));
-    assert!(access.remembered("anna", "correct horse", None).is_some());
+    assert!(access.check_remembered("anna", "correct horse", None).is_some());
     clock.advance(Duration::from_secs(31));
-    assert_eq!(access.remembered("anna", "correct horse", None), None);
+    assert_eq!(access.check_remembered("anna", "correct horse", None), None);
     assert!(access.session(&session).is_some());
-    clock.advance(sessions::IDLE);
+    clock.advance(sessions::MAX_IDLE);
     assert_eq!(access.session(&session), None);
 }
 
-/// Else it could test passwords against the memory of those that were right lately.
+/// Otherwise it could test passwords against the remembered ones.
 #[test]
-fn a_limited_address_is_refused_also_while_the_password_is_remembered_for_another_address() {
+fn a_remembered_password_of_another_address_does_not_help_a_limited_address() {
     let users = Users { users: vec![user("anna", Role::Viewer, "correct horse")], tokens: vec![] };
     let access = Access::new(&config(users)).unwrap();
-    let [guesser, owner] = ["192.0.2.77", "192.0.2.78"].map(|address| Some(address.parse().unwrap()));
-    while access.check("anna", "correct house", guesser).is_err_and(|refusal| refusal.denied == Denied::Wrong) {}
+    let [attacker, owner] = ["192.0.2.77", "192.0.2.78"].map(|address| Some(address.parse().unwrap()));
+    while access
+        .check("anna", "correct house", attacker)
+        .is_err_and(|refusal| refusal.denied == Denied::WrongCredentials)
+    {}
     assert!(access.check("anna", "correct horse", owner).is_ok());
-    assert!(access.remembered("anna", "correct horse", owner).is_some());
-    assert_eq!(access.remembered("anna", "correct horse", guesser), None);
+    assert!(access.check_remembered("anna", "correct horse", owner).is_some());
+    assert_eq!(access.check_remembered("anna", "correct horse", attacker), None);
 }
 
 #[test]
-fn all_refusals_take_as_long_as_the_slowest_lately() {
+fn all_refusals_take_as_long_as_the_slowest_recent_one() {
     let (access, clock) = with_manual_clock(&ServerConfig::default());
     let answered_after = |took: Duration| {
         let began = clock.now();
         clock.advance(took);
-        access.refusal(Denied::Wrong, began).answer_at - began
+        access.refusal(Denied::WrongCredentials, began).answer_at - began
     };
-    // Unknown names take no time, and are answered no sooner than known ones.
-    assert_eq!(answered_after(Duration::ZERO), PACE);
-    assert_eq!(answered_after(PACE / 2), PACE);
-    assert_eq!(answered_after(PACE * 5 / 2), PACE * 3);
-    assert_eq!(answered_after(Duration::ZERO), PACE * 3);
-    // One that hangs does not hold up all others as long.
-    assert_eq!(answered_after(PACE * 41 / 2), PACE * 21);
-    assert_eq!(answered_after(Duration::ZERO), PACE * 10);
-    // A slow one slows down the others for ten minutes.
-    clock.advance(LATELY);
-    assert_eq!(answered_after(Duration::ZERO), PACE);
+    // Unknown names need no check and are answered no sooner than known ones.
+    assert_eq!(answered_after(Duration::ZERO), REFUSAL_INTERVAL);
+    assert_eq!(answered_after(REFUSAL_INTERVAL / 2), REFUSAL_INTERVAL);
+    assert_eq!(answered_after(REFUSAL_INTERVAL * 5 / 2), REFUSAL_INTERVAL * 3);
+    assert_eq!(answered_after(Duration::ZERO), REFUSAL_INTERVAL * 3);
+    // The delay of the others is limited.
+    assert_eq!(answered_after(REFUSAL_INTERVAL * 41 / 2), REFUSAL_INTERVAL * 21);
+    assert_eq!(answered_after(Duration::ZERO), REFUSAL_INTERVAL * 10);
+    // The delay ends after ten minutes.
+    clock.advance(SLOW_FOR);
+    assert_eq!(answered_after(Duration::ZERO), REFUSAL_INTERVAL);
 }
 
 #[test]
-fn a_refused_digest_names_those_who_have_none() {
+fn the_log_names_users_without_a_digest() {
     let mut anna = user("anna", Role::Viewer, "correct horse");
     let bert = user("bert", Role::Viewer, "correct horse");
     anna.rtsp_digest = Some(Secret::new("0".repeat(32)));
-    let why =
-        |users: &[&User]| why_not(&Users { users: users.iter().map(|user| (*user).clone()).collect(), tokens: vec![] });
-    assert_eq!(why(&[&anna]), "no such user, or another password");
-    assert!(why(&[&anna, &bert]).contains("no RTSP digest (bert; "), "{}", why(&[&anna, &bert]));
-    assert!(why(&[&bert; 6]).contains("bert, …;"), "{}", why(&[&bert; 6]));
+    let problem = |users: &[&User]| {
+        digest_problem(&Users { users: users.iter().map(|user| (*user).clone()).collect(), tokens: vec![] })
+    };
+    assert_eq!(problem(&[&anna]), "wrong user or password");
+    assert!(problem(&[&anna, &bert]).contains("without RTSP digest (bert; "), "{}", problem(&[&anna, &bert]));
+    assert!(problem(&[&bert; 6]).contains("bert, …;"), "{}", problem(&[&bert; 6]));
 }
 
 #[test]
-fn who_watches_is_known_until_another_configuration_says_otherwise() {
+fn an_identity_is_valid_until_a_reload_changes_its_credentials() {
     let anna = user("anna", Role::Viewer, "correct horse");
     let users = Users { users: vec![anna.clone()], tokens: vec![token("t", "one")] };
     let access = Access::new(&config(users)).unwrap();
     let by_password = access.password("anna", "correct horse", None).unwrap();
     let by_token = access.token("one").unwrap();
-    let by_session = access.session(&access.begin("anna").unwrap().id).unwrap();
+    let by_session = access.session(&access.begin_session("anna").unwrap().id).unwrap();
     let all = [&by_password, &by_token, &by_session];
-    let known = |access: &Access| all.map(|who| access.still_knows(who));
-    assert_eq!(known(&access), [true; 3]);
+    let valid = |access: &Access| all.map(|identity| access.is_valid(identity));
+    assert_eq!(valid(&access), [true; 3]);
     access.set(&config(Users { users: vec![anna], tokens: vec![token("t", "two")] }));
-    assert_eq!(known(&access), [true, false, true]);
-    let anew = user("anna", Role::Viewer, "battery staple");
-    access.set(&config(Users { users: vec![anew], tokens: vec![token("t", "one")] }));
-    assert_eq!(known(&access), [false, true, false]);
+    assert_eq!(valid(&access), [true, false, true]);
+    let changed = user("anna", Role::Viewer, "battery staple");
+    access.set(&config(Users { users: vec![changed], tokens: vec![token("t", "one")] }));
+    assert_eq!(valid(&access), [false, true, false]);
     let open = Access::new(&ServerConfig::default()).unwrap();
-    let nobody = open.anonymous().unwrap();
-    assert!(open.still_knows(&nobody) && !access.still_knows(&nobody));
+    let anonymous = open.anonymous().unwrap();
+    assert!(open.is_valid(&anonymous) && !access.is_valid(&anonymous));
 }
 
 #[test]
-fn where_nobody_is_asked_only_our_own_names_are_answered() {
+fn without_users_only_own_host_names_are_accepted() {
     let open = Access::new(&ServerConfig { hosts: vec!["box.local".into()], ..ServerConfig::default() }).unwrap();
     for own in ["127.0.0.1", "[::1]", "192.0.2.7", "localhost", "LOCALHOST.", "a.localhost", "Box.Local"] {
         assert!(open.is_own_name(own), "{own}");
@@ -169,18 +173,18 @@ fn where_nobody_is_asked_only_our_own_names_are_answered() {
 }
 
 #[test]
-fn who_is_removed_or_gets_another_password_is_out_at_once() {
+fn sessions_end_when_the_user_is_removed_or_the_password_changes() {
     let [anna, bert] = ["anna", "bert"].map(|name| user(name, Role::Viewer, "correct horse"));
     let access = Access::new(&config(Users { users: vec![anna.clone(), bert.clone()], tokens: vec![] })).unwrap();
-    let [a, b] = ["anna", "bert"].map(|name| access.begin(name).unwrap().id);
+    let [a, b] = ["anna", "bert"].map(|name| access.begin_session(name).unwrap().id);
     assert!(access.password("bert", "correct horse", None).is_ok());
     let promoted = User { role: Role::Operator, ..anna };
     access.set(&config(Users { users: vec![promoted.clone(), bert], tokens: vec![] }));
-    assert_eq!(access.session(&a).unwrap().role, Role::Operator, "a role holds at once");
+    assert_eq!(access.session(&a).unwrap().role, Role::Operator, "a new role applies at once");
     assert!(access.session(&b).is_some());
     access.set(&config(Users { users: vec![promoted, user("bert", Role::Viewer, "battery staple")], tokens: vec![] }));
     assert!(access.session(&a).is_some() && access.session(&b).is_none());
-    assert_eq!(access.remembered("bert", "correct horse", None), None);
+    assert_eq!(access.check_remembered("bert", "correct horse", None), None);
     access.set(&config(Users { users: vec![], tokens: vec![token("t", "x")] }));
     assert!(access.session(&a).is_none());
 }

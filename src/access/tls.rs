@@ -1,11 +1,11 @@
-//! `[server.tls]`: the certificate and its key, read again when their files change.
+//! `[server.tls]`: the certificate and its key, reloaded when their files change.
 //!
-//! Connections that are open keep what they began with; new ones get the new pair. A pair that is broken or does not fit is
-//! told in the log, and the old one goes on: half-written files, or a key that is replaced before its certificate, cut
-//! nobody off.
+//! Open connections keep their certificate; new ones get the new pair. If the new pair is invalid or does not match, the
+//! error is logged and the old pair stays in use, so that a half-written file, or a key that is replaced before its
+//! certificate, does not interrupt the service.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -23,42 +23,60 @@ use super::lock;
 use crate::base::log_dedup;
 use crate::config::TlsConfig;
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the files are checked for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Who renews certificates by hand wants a week for it.
-const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long before its end a certificate is reported: enough to renew it by hand.
+const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The pair that is shown to new connections.
+/// The certificate and key for new connections.
 #[derive(Debug)]
 pub struct Certificate {
     config: TlsConfig,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<CertifiedKey>>,
-    seen: Mutex<SeenFiles>,
+    files: Mutex<WatchedFiles>,
 }
 
-/// What of a file tells that it was changed.
+/// Why a certificate or key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("server.tls.cert: {}: {source}", path.display())]
+    CertificateFile { path: PathBuf, source: pem::Error },
+    #[error("server.tls.cert: {}: the file has no certificate (PEM)", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("server.tls.key: {}: {source}", path.display())]
+    KeyFile { path: PathBuf, source: pem::Error },
+    #[error("server.tls.key: {}: does not belong to the certificate", path.display())]
+    Mismatch { path: PathBuf },
+    #[error("server.tls.cert: {}: {source}", path.display())]
+    Unusable { path: PathBuf, source: rustls::Error },
+    #[error("server.tls: {0}")]
+    Protocols(rustls::Error),
+}
+
+/// Inode, modification time and length of a file; `None` if it does not exist.
 type FileStamp = Option<(u64, i64, i64, u64)>;
 
 #[derive(Debug)]
-struct SeenFiles {
-    taken: [FileStamp; 2],
-    /// Taken when it is still the same at the next look: whoever writes may not be ready.
-    last: [FileStamp; 2],
-    at: Instant,
-    /// When it was last asked whether there is something to warn of.
-    warned: Instant,
+struct WatchedFiles {
+    /// The files that were loaded, or tried.
+    loaded: [FileStamp; 2],
+    /// The files at the previous check. A change is loaded when two checks agree: writing may not be complete.
+    previous: [FileStamp; 2],
+    checked_at: Instant,
+    /// When the expiry and the permissions were last checked.
+    warned_at: Instant,
 }
 
 impl Certificate {
     /// Reads the pair.
     ///
     /// # Errors
-    /// A key path and what is wrong, as in `server.tls.key: … does not belong to the certificate`.
-    pub fn load(config: &TlsConfig) -> Result<Arc<Self>, String> {
+    /// A file cannot be read or used, or the key does not match.
+    pub fn load(config: &TlsConfig) -> Result<Arc<Self>, CertificateError> {
         let provider = Arc::new(default_provider());
         let stamps = stamps(config);
         let pair = read(config, &provider)?;
@@ -67,59 +85,65 @@ impl Certificate {
             config: config.clone(),
             provider,
             current: RwLock::new(Arc::new(pair)),
-            seen: Mutex::new(SeenFiles { taken: stamps, last: stamps, at: Instant::now(), warned: Instant::now() }),
+            files: Mutex::new(WatchedFiles {
+                loaded: stamps,
+                previous: stamps,
+                checked_at: Instant::now(),
+                warned_at: Instant::now(),
+            }),
         }))
     }
 
-    /// The files.
+    /// The paths of the files.
     pub fn config(&self) -> &TlsConfig {
         &self.config
     }
 
-    /// What a server of HTTP/1.1 needs; TLS 1.2 and 1.3.
+    /// The TLS configuration of an HTTP/1.1 server, with TLS 1.2 and 1.3.
     ///
     /// # Errors
-    /// When the crate's provider knows neither.
-    pub fn server(self: &Arc<Self>) -> Result<ServerConfig, String> {
+    /// The cryptography provider supports neither.
+    pub fn server(self: &Arc<Self>) -> Result<ServerConfig, CertificateError> {
         let resolver: Arc<Certificate> = Arc::clone(self);
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .map_err(CertificateError::Protocols)?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(server)
     }
 
-    /// Looks at the files, no more than once a second; true when another pair was taken.
-    pub fn follow(&self, now: Instant) -> bool {
-        let mut seen = lock(&self.seen);
-        if now.saturating_duration_since(seen.at) < LOOK {
+    /// Reloads the pair if its files have changed; checks at most once a second. Returns whether a new pair is in use.
+    pub fn reload_if_changed(&self, now: Instant) -> bool {
+        let mut files = lock(&self.files);
+        if now.saturating_duration_since(files.checked_at) < CHECK_INTERVAL {
             return false;
         }
-        seen.at = now;
+        files.checked_at = now;
         let found = stamps(&self.config);
-        let settled = found == seen.last;
-        seen.last = found;
-        if now.saturating_duration_since(seen.warned) > DAY {
-            seen.warned = now;
+        let settled = found == files.previous;
+        files.previous = found;
+        if now.saturating_duration_since(files.warned_at) > DAY {
+            files.warned_at = now;
             warn(&self.config, &self.current());
         }
-        if found == seen.taken || !settled {
+        if found == files.loaded || !settled {
             return false;
         }
-        // Also when it is broken: told once, not every second.
-        seen.taken = found;
-        drop(seen);
+        // Also if it is invalid, so that the error is logged once and not every second.
+        files.loaded = found;
+        drop(files);
         match read(&self.config, &self.provider) {
             Ok(pair) => {
                 warn(&self.config, &pair);
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
-                tracing::info!("the certificate {} was read again", self.config.cert.display());
+                tracing::info!("certificate reloaded: {}", self.config.cert.display());
                 true
             }
-            Err(problem) => {
-                log_dedup::error("", "", None, &format!("{problem}; the old certificate goes on"));
+            Err(error) => {
+                let text = format!("certificate not reloaded, the old one stays in use: {error}");
+                log_dedup::error("", "", None, &text);
                 false
             }
         }
@@ -129,7 +153,7 @@ impl Certificate {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// When the certificate ends; `None` when it does not say.
+    /// When the certificate expires; `None` if it cannot be parsed.
     pub fn expires(&self) -> Option<Timestamp> {
         validity(&self.current()).map(|(_, end)| end)
     }
@@ -141,34 +165,49 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// From when until when the certificate itself is valid (RFC 5280, 4.1.2.5).
+/// Begin and end of the certificate's validity (RFC 5280, 4.1.2.5).
 fn validity(pair: &CertifiedKey) -> Option<(Timestamp, Timestamp)> {
     let (_, cert) = X509Certificate::from_der(pair.cert.first()?).ok()?;
     let at = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
     Some((at(cert.validity.not_before)?, at(cert.validity.not_after)?))
 }
 
-/// Says what will keep clients out although the pair can be used, and who else may read the key.
+/// Logs a warning if clients will refuse the certificate, or if other local users can read the key.
 fn warn(config: &TlsConfig, pair: &CertifiedKey) {
-    if let Some(problem) = validity(pair).and_then(|(start, end)| out_of_time(start, end, Timestamp::now())) {
-        tracing::warn!("server.tls.cert: {} {problem}", config.cert.display());
+    if let Some(problem) = validity(pair).and_then(|(start, end)| Validity::check(start, end, Timestamp::now())) {
+        tracing::warn!("{problem}; server.tls.cert: {}", config.cert.display());
     }
     if config.key.metadata().is_ok_and(|file| file.mode() & 0o004 != 0) {
         let key = config.key.display();
-        tracing::warn!("server.tls.key: {key} is readable for everybody on this machine; chmod o= {key}");
+        tracing::warn!("TLS key readable by every local user: server.tls.key: {key}; chmod o= {key}");
     }
 }
 
-/// What is wrong with a certificate's time, or will be in a week.
-fn out_of_time(start: Timestamp, end: Timestamp, now: Timestamp) -> Option<String> {
-    if end < now {
-        Some(format!("has expired ({end}): browsers and players refuse it"))
-    } else if start > now {
-        Some(format!("is not valid before {start}, and this machine's clock says {now:.0}: clients refuse it"))
-    } else if end.duration_since(now) < SignedDuration::from_secs(SOON.as_secs() as i64) {
-        Some(format!("expires soon ({end})"))
-    } else {
-        None
+/// Why clients refuse a certificate, or will within a week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Validity {
+    #[error("certificate has expired ({0}): browsers and players refuse it; renew it")]
+    Expired(Timestamp),
+    #[error(
+        "certificate is not valid before {start}, and the clock of this machine shows {now:.0}: clients refuse it; check the clock"
+    )]
+    NotYet { start: Timestamp, now: Timestamp },
+    #[error("certificate expires soon ({0}); renew it")]
+    ExpiresSoon(Timestamp),
+}
+
+impl Validity {
+    /// `None` if the certificate is valid for longer than [`EXPIRY_WARNING`].
+    fn check(start: Timestamp, end: Timestamp, now: Timestamp) -> Option<Self> {
+        if end < now {
+            Some(Validity::Expired(end))
+        } else if start > now {
+            Some(Validity::NotYet { start, now })
+        } else if end.duration_since(now) < SignedDuration::from_secs(EXPIRY_WARNING.as_secs() as i64) {
+            Some(Validity::ExpiresSoon(end))
+        } else {
+            None
+        }
     }
 }
 
@@ -180,18 +219,19 @@ fn stamps(config: &TlsConfig) -> [FileStamp; 2] {
     [stamp(&config.cert), stamp(&config.key)]
 }
 
-fn read(config: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
-    let cert = |problem: &dyn std::fmt::Display| format!("server.tls.cert: {}: {problem}", config.cert.display());
-    let key = |problem: &dyn std::fmt::Display| format!("server.tls.key: {}: {problem}", config.key.display());
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_file_iter(&config.cert).and_then(Iterator::collect).map_err(|error| cert(&error))?;
+fn read(config: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
+    let (cert, key) = (&config.cert, &config.key);
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|source| CertificateError::CertificateFile { path: cert.clone(), source })?;
     if chain.is_empty() {
-        return Err(cert(&"there is no certificate in it (PEM)"));
+        return Err(CertificateError::NoCertificate { path: cert.clone() });
     }
-    let private = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| key(&error))?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|source| CertificateError::KeyFile { path: key.clone(), source })?;
     CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => key(&"does not belong to the certificate"),
-        error => cert(&error),
+        rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch { path: key.clone() },
+        source => CertificateError::Unusable { path: cert.clone(), source },
     })
 }
 
@@ -200,16 +240,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_out_of_its_time_is_told() {
+    fn an_expired_or_not_yet_valid_certificate_is_reported() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let told = |now: &str| out_of_time(at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"), at(now));
-        assert_eq!(told("2026-11-25T00:00:00Z"), None);
-        assert!(told("2026-12-28T00:00:00Z").unwrap().starts_with("expires soon (2027-01-01T00:00:00Z)"));
-        assert!(told("2027-01-02T00:00:00Z").unwrap().starts_with("has expired"));
-        assert!(told("1970-01-01T00:00:10Z").unwrap().starts_with("is not valid before 2026-01-01T00:00:00Z"));
+        let (start, end) = (at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"));
+        let check = |now: &str| Validity::check(start, end, at(now));
+        assert_eq!(check("2026-11-25T00:00:00Z"), None);
+        assert_eq!(check("2026-12-28T00:00:00Z"), Some(Validity::ExpiresSoon(end)));
+        assert_eq!(check("2027-01-02T00:00:00Z"), Some(Validity::Expired(end)));
+        let early = at("1970-01-01T00:00:10Z");
+        assert_eq!(check("1970-01-01T00:00:10Z"), Some(Validity::NotYet { start, now: early }));
+        assert!(Validity::ExpiresSoon(end).to_string().starts_with("certificate expires soon (2027-01-01T00:00:00Z)"));
     }
 
-    /// Writes a new pair for localhost, or only one of the two; gives the certificate.
+    /// Writes a new pair for localhost, or only one of the two; returns the certificate.
     fn write(config: &TlsConfig, cert: bool, key: bool) -> Vec<u8> {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
         if cert {
@@ -222,50 +265,54 @@ mod tests {
     }
 
     #[test]
-    fn a_new_pair_is_taken_and_a_broken_one_is_not() {
+    fn a_new_pair_is_loaded_and_an_invalid_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let config = TlsConfig { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
         let first = write(&config, true, true);
         let certificate = Certificate::load(&config).unwrap();
-        let shown = || certificate.current.read().unwrap().cert[0].to_vec();
+        let current = || certificate.current.read().unwrap().cert[0].to_vec();
         let mut now = Instant::now();
-        let mut look = || {
-            now += LOOK;
-            certificate.follow(now)
+        let mut check = || {
+            now += CHECK_INTERVAL;
+            certificate.reload_if_changed(now)
         };
-        assert_eq!(shown(), first);
-        assert!(!look() && !look());
-        // One of the two is half a change.
+        assert_eq!(current(), first);
+        assert!(!check() && !check());
+        // Only one of the two files has changed.
         write(&config, true, false);
-        assert!(!look() && !look() && !look());
-        assert_eq!(shown(), first);
+        assert!(!check() && !check() && !check());
+        assert_eq!(current(), first);
         std::fs::write(&config.cert, "-----BEGIN CERT").unwrap();
-        assert!(!look() && !look());
+        assert!(!check() && !check());
         std::fs::remove_file(&config.key).unwrap();
-        assert!(!look() && !look());
-        assert_eq!(shown(), first);
+        assert!(!check() && !check());
+        assert_eq!(current(), first);
         let second = write(&config, true, true);
-        assert!(!look(), "whoever writes may not be ready");
-        assert!(look());
-        assert_eq!(shown(), second);
-        assert!(!look());
+        assert!(!check(), "writing may not be complete");
+        assert!(check());
+        assert_eq!(current(), second);
+        assert!(!check());
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_key() {
+    fn errors_name_the_file_that_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let config = TlsConfig { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
         write(&config, true, true);
         write(&config, true, false);
-        let problem = Certificate::load(&config).unwrap_err();
-        assert!(
-            problem.starts_with("server.tls.key: ") && problem.ends_with("does not belong to the certificate"),
-            "{problem}"
-        );
+        let error = Certificate::load(&config).unwrap_err();
+        assert!(matches!(&error, CertificateError::Mismatch { path } if *path == config.key), "{error:?}");
+        assert!(error.to_string().starts_with("server.tls.key: "), "{error}");
         std::fs::write(&config.cert, "").unwrap();
-        assert!(Certificate::load(&config).unwrap_err().starts_with("server.tls.cert: "));
+        let error = Certificate::load(&config).unwrap_err();
+        assert!(matches!(&error, CertificateError::NoCertificate { path } if *path == config.cert), "{error:?}");
+        assert!(error.to_string().starts_with("server.tls.cert: "), "{error}");
+        std::fs::remove_file(&config.cert).unwrap();
+        let error = Certificate::load(&config).unwrap_err();
+        assert!(matches!(error, CertificateError::CertificateFile { .. }), "{error:?}");
         write(&config, true, true);
         std::fs::write(&config.key, "x").unwrap();
-        assert!(Certificate::load(&config).unwrap_err().starts_with("server.tls.key: "));
+        let error = Certificate::load(&config).unwrap_err();
+        assert!(matches!(&error, CertificateError::KeyFile { path, .. } if *path == config.key), "{error:?}");
     }
 }

@@ -17,7 +17,7 @@ use crate::base::log_dedup;
 use crate::base::stop::{Stop, WakeReason};
 use crate::config::readable_passwords;
 use crate::publish::encoder::H264;
-use crate::service::changes::{Changes, tell};
+use crate::service::changes::{Changes, log_reload};
 use crate::service::watch::{Heartbeat, SystemdNotifier, Watchdog};
 use crate::service::{EarlyRequests, Service, ServiceError};
 
@@ -49,8 +49,8 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let beat = Heartbeat::default();
     // Kept until the end of this function.
     let _watchdog = Watchdog::start(service.view.clone(), service.pool(), beat.clone())?;
-    changes.make_held(&mut service);
-    let asked = service.asked();
+    changes.apply_waiting_for_model(&mut service);
+    let requests = service.change_requests();
     let mut heap = Heap::default();
     let mut probing: Option<JoinHandle<()>> = None;
     loop {
@@ -59,7 +59,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
             tracing::info!("ready");
         }
         service.tick();
-        changes.make_tried(&mut service);
+        changes.apply_waiting_for_encoders(&mut service);
         changes.tick(&service);
         log_dedup::flush_due();
         heap.tick();
@@ -76,9 +76,9 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         if probing.take_if(|thread| thread.is_finished()).is_some() {
             watch.reloading(|| reload_config(path, &mut service, &mut changes));
         }
-        match stop.wait_or_receive(TICK, &asked) {
+        match stop.wait_or_receive(TICK, &requests) {
             WakeReason::Raised => break,
-            WakeReason::Item(asked) => changes.make(asked, &mut service),
+            WakeReason::Item(request) => changes.apply(request, &mut service),
             WakeReason::Time => {}
         }
         if service.has_ended() {
@@ -127,19 +127,15 @@ fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
         .and_then(|config| service.reload(&config).map_err(|error| error.to_string()));
     match result {
         Ok(done) => {
-            changes.forget();
+            changes.discard_unsaved();
             warn_of_readable_passwords(path);
-            tell("configuration read again", &done);
+            log_reload("configuration reloaded", &done);
         }
         Err(problem) => {
             for line in problem.lines() {
                 tracing::error!("configuration error: {line}");
             }
-            tracing::error!(
-                "configuration is not used, and the service continues with the previous one: {}; fix the errors above and \
-                 reload it again",
-                path.display()
-            );
+            tracing::error!("configuration not reloaded, the current one stays in use: {}", path.display());
         }
     }
 }

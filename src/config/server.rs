@@ -164,7 +164,7 @@ pub(super) fn read_users_file(value: &Value) -> Option<Json> {
         }
         _ => match Users::load(&path) {
             Ok(_) => Some(to_json(&path)),
-            Err(problem) => value.fail(problem, None),
+            Err(problem) => value.fail(problem.to_string(), None),
         },
     }
 }

@@ -48,7 +48,8 @@ pub fn load(path: Option<&Path>) -> Result<&'static Runtime, RuntimeError> {
 fn load_now(path: Option<&Path>) -> Result<Runtime, RuntimeError> {
     let path = match path {
         Some(path) => path.to_path_buf(),
-        None => crate::base::paths::onnx_runtime().map_err(|searched| RuntimeError::NotFound { searched: searched.to_string() })?,
+        None => crate::base::paths::onnx_runtime()
+            .map_err(|searched| RuntimeError::NotFound { searched: searched.to_string() })?,
     };
     let builder = ort::init_from(&path)
         .map_err(|error| RuntimeError::NotALibrary { path: path.clone(), reason: one_line(&error.to_string()) })?;

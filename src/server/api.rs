@@ -201,14 +201,14 @@ pub(super) fn report_of(app: &App, name: &str, headers: &HeaderMap) -> Result<St
     }
 }
 
-/// Of the model that runs; none until there is one.
+/// The labels of the running model; empty before the first one.
 fn labels(view: &ServiceView) -> Labels {
     view.model().map_or_else(|| [].into(), |model| Arc::clone(&model.labels))
 }
 
 fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
     let status = &stream.status;
-    // One look each, so that what belongs together agrees.
+    // One snapshot each, so that the values agree.
     let (counts, condition) = (status.ledger.counts(), status.condition());
     let (fps, latency) = status.rate();
     let name = status.name.to_string();
@@ -261,8 +261,8 @@ fn rtsp_base(headers: &HeaderMap, app: &App) -> String {
     format!("{scheme}://{}", rtsp_authority(headers, app.view.rtsp, app.address))
 }
 
-/// Host and port of the RTSP server as this client reaches it: by the host that it asked HTTP of, which also holds
-/// behind address translation. Without one, by an address that is listened on.
+/// Host and port of the RTSP server as this client reaches it: the host of its HTTP request, which is also right behind
+/// address translation; without one, a listening address.
 fn rtsp_authority(headers: &HeaderMap, rtsp: SocketAddr, http: SocketAddr) -> String {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()?.parse::<Authority>().ok());
     match host {
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rtsp_link_follows_the_host_that_was_asked() {
+    fn the_rtsp_link_uses_the_host_of_the_request() {
         let any: SocketAddr = "0.0.0.0:8554".parse().unwrap();
         let http: SocketAddr = "10.0.0.7:8080".parse().unwrap();
         let link = |host: Option<&str>| {

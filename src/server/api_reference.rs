@@ -9,7 +9,7 @@ use std::fmt::Write;
 use axum::http::Method;
 use serde_json::Value;
 
-use super::auth::{RequiredAccess, need};
+use super::auth::{RequiredAccess, required_access};
 use super::openapi;
 use crate::users::Role;
 
@@ -230,8 +230,8 @@ impl Reference<'_> {
 /// Who may call an operation, by the rule that the server applies.
 fn access(method: &str, path: &str) -> &'static str {
     let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap_or_default();
-    match need(&method, path) {
-        RequiredAccess::Nothing | RequiredAccess::Knowing => "everyone",
+    match required_access(&method, path) {
+        RequiredAccess::Public | RequiredAccess::OptionalIdentity => "everyone",
         RequiredAccess::Role(Role::Viewer) => "viewer",
         RequiredAccess::Role(Role::Operator) => "operator",
     }

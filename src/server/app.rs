@@ -1,4 +1,4 @@
-//! What the handlers share: the service's view, who has access, and parts of requests and answers.
+//! State and helpers that all handlers share.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::base::bounded::field;
 use crate::publish::whep::Whep;
 use crate::view::{ServiceView, StreamView};
 
-/// What the handlers know.
+/// The state of the handlers.
 pub(super) struct App {
     pub view: Arc<ServiceView>,
     pub whep: Arc<Whep>,
     pub address: SocketAddr,
     pub access: Arc<Access>,
-    /// Where clients come by TLS.
+    /// `None` without TLS.
     pub certificate: Option<Arc<Certificate>>,
-    /// True when the server stops: endless responses end then.
+    /// Becomes true when the server stops: endless responses then end.
     pub stopping: watch::Receiver<bool>,
 }
 
 impl App {
-    /// Whether clients come by TLS.
+    /// Whether the server uses TLS.
     pub(super) fn tls(&self) -> bool {
         self.certificate.is_some()
     }
@@ -38,23 +38,23 @@ impl App {
 
 pub(super) type SharedApp = Arc<App>;
 
-/// Ends when the server is to stop.
+/// Completes when the server is to stop.
 pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // An error means that the server's owner is gone, which is the same.
+    // An error means that the server was dropped, which also stops it.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 pub(super) async fn unknown_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", field(uri.path())))
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no resource at {}", field(uri.path())))
 }
 
-/// The stream that the path's `{name}` names.
+/// The stream of the path's `{name}`.
 pub(super) struct NamedStream {
     pub app: SharedApp,
     stream: Arc<StreamView>,
 }
 
-/// The part of the path that names it; others belong to the handlers.
+/// The stream's part of the path; handlers extract the others.
 #[derive(Deserialize)]
 struct NamePart {
     name: String,
@@ -82,7 +82,7 @@ impl FromRequestParts<SharedApp> for NamedStream {
     }
 }
 
-/// A body of this type.
+/// A response with this content type.
 pub(super) fn typed(content_type: &'static str, body: impl IntoResponse) -> Response {
     let headers: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, content_type)];
     (headers, body).into_response()

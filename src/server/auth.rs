@@ -1,17 +1,18 @@
-//! Who may ask for what: one look at every request, before any handler sees it.
+//! Access control: every request is checked here before its handler runs.
 //!
-//! The rule is made of method and path, and what it does not know it denies:
+//! The required role depends on method and path. Unknown combinations require an operator:
 //!
-//! | request | who |
+//! | request | required |
 //! | --- | --- |
-//! | the page's own files, `/healthz`, `/readyz`, logging in and out | everybody: there is nothing of a stream in them |
-//! | `GET`, `HEAD`, `OPTIONS`; whatever is done to one's own WHEP connection | viewers |
-//! | everything else | operators |
+//! | the page's own files, `/healthz`, `/readyz`, logging in and out | nothing: they contain no data of streams |
+//! | `GET`, `HEAD`, `OPTIONS`; all methods of WHEP | viewer |
+//! | everything else | operator |
 //!
-//! RequestCredentials come in a header (a token, or user and password with Basic) or as a session's cookie. A browser adds cookies
-//! (and passwords that it has once asked for) by itself, also to what other sites make it send: so what changes something
-//! must come from our own page, and with a cookie it must carry the session's CSRF token as well. Where nobody is asked who
-//! they are, only names that are ours are answered: else a site whose name is made to lead to 127.0.0.1 could look, too.
+//! Credentials are sent in the `Authorization` header (a token, or user and password with Basic) or as a session cookie. A
+//! browser adds cookies and stored passwords also to requests that other sites make it send (CSRF). So a request that
+//! changes something must come from a page of this service, and with a cookie it must also have the session's CSRF token.
+//! A service without users answers only to its own host names: otherwise a site whose name resolves to 127.0.0.1 could read
+//! the streams (DNS rebinding).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,42 +29,42 @@ use super::client::Client;
 use super::connection::ClientConnection;
 use super::problem::Problem;
 use super::{body, cookie, host};
-use crate::access::sessions::same;
+use crate::access::sessions::equal_in_constant_time;
 use crate::access::{Access, Denied, Identity, REALM, basic};
 use crate::base::bounded::field;
 use crate::users::Role;
 
-/// What a request needs.
+/// The access that a request requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequiredAccess {
-    /// Nothing; who is there is not even looked at.
-    Nothing,
-    /// Nothing, but the handler wants to know who is there.
-    Knowing,
+    /// None; credentials are ignored.
+    Public,
+    /// None, but the handler gets the identity of the client if there is one.
+    OptionalIdentity,
     Role(Role),
 }
 
-/// The rule.
-pub(super) fn need(method: &Method, path: &str) -> RequiredAccess {
-    let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let own = matches!(*method, Method::POST | Method::PATCH | Method::DELETE);
+/// The access that is required for `method` on `path`.
+pub(super) fn required_access(method: &Method, path: &str) -> RequiredAccess {
+    let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let is_whep_method = matches!(*method, Method::POST | Method::PATCH | Method::DELETE);
     match path {
-        "/healthz" | "/readyz" if looks => RequiredAccess::Nothing,
-        cookie::PATH if *method == Method::POST => RequiredAccess::Nothing,
-        cookie::PATH => RequiredAccess::Knowing,
-        path if looks && is_page_file(path) => RequiredAccess::Nothing,
-        _ if looks => RequiredAccess::Role(Role::Viewer),
-        path if own && path.starts_with("/whep/") => RequiredAccess::Role(Role::Viewer),
+        "/healthz" | "/readyz" if reads => RequiredAccess::Public,
+        cookie::PATH if *method == Method::POST => RequiredAccess::Public,
+        cookie::PATH => RequiredAccess::OptionalIdentity,
+        path if reads && is_page_file(path) => RequiredAccess::Public,
+        _ if reads => RequiredAccess::Role(Role::Viewer),
+        path if is_whep_method && path.starts_with("/whep/") => RequiredAccess::Role(Role::Viewer),
         _ => RequiredAccess::Role(Role::Operator),
     }
 }
 
-/// The page and what it is made of: the same for everybody. Everything about streams lies below other roots.
+/// Whether `path` is a file of the page, which needs no login. Data of streams is under other paths.
 fn is_page_file(path: &str) -> bool {
     matches!(path, "/" | "/favicon.svg") || path.starts_with("/page/")
 }
 
-/// Lets a request through to its handler, with the [`Identity`] of who asks, or answers it with why not.
+/// Passes a request to its handler with the [`Identity`] of the client, or refuses it.
 pub(super) async fn guard(
     State(app): State<SharedApp>,
     ConnectInfo(peer): ConnectInfo<ClientConnection>,
@@ -75,88 +76,89 @@ pub(super) async fn guard(
     let headers = request.headers();
     let trusts = |address| app.access.trusts_proxy(address);
     let client = Client::of(peer.address.ip(), app.tls(), headers, trusts);
-    if let Err(problem) = host::check(request.version(), headers) {
-        // What follows on the connection may not be what it seems, either.
-        return body::refuse_and_close(StatusCode::BAD_REQUEST, problem.into());
+    if let Err(error) = host::check(request.version(), headers) {
+        // Against request smuggling: no further request is read from this connection.
+        return body::refuse_and_close(StatusCode::BAD_REQUEST, error.to_string());
     }
-    if let Some(name) = foreign_name(&app.access, request.uri(), headers) {
-        let detail = format!("this service is not known as {:?}; server.hosts lists its names", field(&name));
+    if let Some(name) = unaccepted_host(&app.access, request.uri(), headers) {
+        let detail =
+            format!("host name {:?} is not accepted; server.hosts lists the names of this service", field(&name));
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response();
     }
     if changes && is_cross_site(headers) {
-        return Problem::new(StatusCode::FORBIDDEN, "the request comes from another site's page".into())
+        return Problem::new(StatusCode::FORBIDDEN, "request refused: it comes from a page of another site".into())
             .into_response();
     }
-    let need = need(&method, &path);
-    let who = match need {
-        RequiredAccess::Nothing => None,
-        RequiredAccess::Knowing | RequiredAccess::Role(_) => match identify(&app, headers, client).await {
-            Ok(who) => who,
+    let required = required_access(&method, &path);
+    let identity = match required {
+        RequiredAccess::Public => None,
+        RequiredAccess::OptionalIdentity | RequiredAccess::Role(_) => match identify(&app, headers, client).await {
+            Ok(identity) => identity,
             Err(refusal) => return refusal,
         },
     };
-    if let (true, Some(csrf)) = (changes, who.as_ref().and_then(|who| who.csrf.as_deref())) {
+    if let (true, Some(csrf)) = (changes, identity.as_ref().and_then(|identity| identity.csrf.as_deref())) {
         let sent = headers.get("x-csrf-token").and_then(|token| token.to_str().ok());
-        if !sent.is_some_and(|sent| same(sent, csrf)) {
-            let detail = format!("X-CSRF-Token is missing or not the session's; GET {} tells it", cookie::PATH);
+        if !sent.is_some_and(|sent| equal_in_constant_time(sent, csrf)) {
+            let detail = format!("X-CSRF-Token is missing or wrong; GET {} returns it", cookie::PATH);
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
         }
     }
-    match (need, &who) {
+    match (required, &identity) {
         (RequiredAccess::Role(_), None) => {
-            return unauthorized(headers, "this needs a login, a token, or user and password");
+            return unauthorized(headers, "authentication required: log in, or send a token or user and password");
         }
-        (RequiredAccess::Role(role), Some(who)) if who.role < role => {
-            let detail = match who.name {
-                Some(_) => format!("this is for {}s; you are {}", role.name(), who.role.name()),
-                None => format!("this is for {}s: log in", role.name()),
+        (RequiredAccess::Role(role), Some(identity)) if identity.role < role => {
+            let detail = match identity.name {
+                Some(_) => format!("role {} required; your role is {}", role.name(), identity.role.name()),
+                None => format!("role {} required: log in", role.name()),
             };
-            // Who has not said who they are may do so; everybody else is known and may not.
-            if who.name.is_none() {
+            // An anonymous client may log in; an authenticated one lacks the role.
+            if identity.name.is_none() {
                 return unauthorized(headers, &detail);
             }
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
         }
         _ => {}
     }
-    let name = who.as_ref().and_then(|who| who.name.clone());
+    let name = identity.as_ref().and_then(|identity| identity.name.clone());
     request.extensions_mut().insert(client);
-    if let Some(who) = who {
-        request.extensions_mut().insert(who);
+    if let Some(identity) = identity {
+        request.extensions_mut().insert(identity);
     }
     let response = next.run(request).await;
-    if need == RequiredAccess::Role(Role::Operator) {
-        let name = name.as_deref().unwrap_or("somebody");
-        let (method, path) = (field(method.as_str()), field(&path));
-        tracing::info!("{name} from {}: {method} {path}: {}", client.address, response.status());
+    if required == RequiredAccess::Role(Role::Operator) {
+        let name = name.as_deref().unwrap_or("an anonymous client");
+        let (method, path, address) = (field(method.as_str()), field(&path), client.address);
+        tracing::info!("operator request: {method} {path}: {}; by {name} from {address}", response.status());
     }
     response
 }
 
-/// Who asks; `None` when nobody says so and nobody is let in unasked.
+/// The client's identity; `None` if it sends no credentials and anonymous clients are not admitted.
 async fn identify(app: &SharedApp, headers: &HeaderMap, client: Client) -> Result<Option<Identity>, Response> {
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         return match credentials(authorization) {
             Some(RequestCredentials::Bearer(token)) => app.access.token(token).map(Some),
             Some(RequestCredentials::Basic(user, password)) => {
-                match check(&app.access, user, password, client.address).await {
+                match check_password(&app.access, user, password, client.address).await {
                     Ok(identity) => Some(Some(identity)),
-                    Err(Denied::Wrong) => None,
-                    Err(Denied::Limited(wait)) => return Err(too_many(wait)),
+                    Err(Denied::WrongCredentials) => None,
+                    Err(Denied::RateLimited(wait)) => return Err(too_many(wait)),
                 }
             }
             None => None,
         }
-        .ok_or_else(|| unauthorized(headers, "no such token, or no such user and password"));
+        .ok_or_else(|| unauthorized(headers, "wrong token, user or password"));
     }
     let session = cookie::id(headers, client.secure).and_then(|id| app.access.session(id));
     Ok(session.or_else(|| anonymous(app, client)))
 }
 
-/// What those may do who do not say who they are. Without users whoever is on this machine may do all; but not who comes by
-/// way of a proxy on it.
+/// The identity of a client without credentials. Without users, clients on this machine have full access; this does not
+/// include clients of a proxy on this machine.
 pub(super) fn anonymous(app: &App, client: Client) -> Option<Identity> {
-    if client.passed_on { app.access.stranger() } else { app.access.anonymous() }
+    if client.forwarded { app.access.anonymous_by_proxy() } else { app.access.anonymous() }
 }
 
 enum RequestCredentials<'a> {
@@ -177,14 +179,14 @@ fn credentials(header: &HeaderValue) -> Option<RequestCredentials<'_>> {
     Some(RequestCredentials::Basic(user, password))
 }
 
-/// Checks a password on a thread that may block. A refusal comes when it may be answered.
-pub(super) async fn check(
+/// Checks a password on a blocking thread. Returns a refusal only when it may be answered.
+pub(super) async fn check_password(
     access: &Arc<Access>,
     user: String,
     password: String,
     from: IpAddr,
 ) -> Result<Identity, Denied> {
-    if let Some(identity) = access.remembered(&user, &password, Some(from)) {
+    if let Some(identity) = access.check_remembered(&user, &password, Some(from)) {
         return Ok(identity);
     }
     let access = Arc::clone(access);
@@ -192,16 +194,16 @@ pub(super) async fn check(
     match checked {
         Ok(Ok(identity)) => Ok(identity),
         Ok(Err(refusal)) => {
-            // Not on the thread that checks: many who are refused would keep others waiting.
+            // Not on the blocking thread: refused clients would delay other logins.
             tokio::time::sleep_until(refusal.answer_at.into()).await;
             Err(refusal.denied)
         }
-        Err(_) => Err(Denied::Wrong),
+        Err(_) => Err(Denied::WrongCredentials),
     }
 }
 
-/// 401 with what a client could do. A browser would ask for a password by itself on Basic, over the page that has a form
-/// for it; it passes over a scheme that it does not know.
+/// 401 with a challenge. Browsers get a scheme that they ignore: on Basic they would show their own password dialog instead
+/// of the page's login form.
 pub(super) fn unauthorized(headers: &HeaderMap, detail: &str) -> Response {
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let challenge = if agent.starts_with("Mozilla/") || headers.contains_key("sec-fetch-mode") {
@@ -215,7 +217,7 @@ pub(super) fn unauthorized(headers: &HeaderMap, detail: &str) -> Response {
 /// 429
 pub(super) fn too_many(wait: Duration) -> Response {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    let detail = format!("too many wrong passwords; the next attempt may be made in {seconds} s");
+    let detail = format!("too many wrong passwords; retry in {seconds} s");
     with_header(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail), header::RETRY_AFTER, &seconds.to_string())
 }
 
@@ -227,20 +229,20 @@ fn with_header(problem: Problem, name: header::HeaderName, value: &str) -> Respo
     response
 }
 
-/// The name by which the service was asked for, if it is none of its own.
-fn foreign_name(access: &Access, uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let asked = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
-    let mut asked = asked.chain(uri.authority().map(Authority::as_str));
-    asked.find(|host| !host.parse::<Authority>().is_ok_and(|host| access.is_own_name(host.host()))).map(str::to_owned)
+/// The host name of the request, if it is not a name of this service.
+fn unaccepted_host(access: &Access, uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let hosts = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let mut hosts = hosts.chain(uri.authority().map(Authority::as_str));
+    hosts.find(|host| !host.parse::<Authority>().is_ok_and(|host| access.is_own_name(host.host()))).map(str::to_owned)
 }
 
-/// Whether a browser says that another site's page has made it send this. Programs say nothing, and are no danger: nobody
-/// else makes them send anything.
+/// Whether a browser sent this request for a page of another site. Programs send neither header; other sites cannot make
+/// them send requests.
 fn is_cross_site(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => !matches!(site, "same-origin" | "none"),
-        // Browsers on plain HTTP. The scheme is the browser's own affair: there may be a proxy that does TLS.
+        // Browsers on plain HTTP. The scheme is not compared: a proxy may terminate TLS.
         (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != text("host"),
         (None, None) => false,
     }
@@ -254,10 +256,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_rule_does_not_know_is_for_operators() {
+    fn unknown_paths_and_methods_require_an_operator() {
         for path in ["/", "/page/app.js", "/page/base.css", "/favicon.svg", "/healthz", "/readyz"] {
-            assert_eq!(need(&Method::GET, path), RequiredAccess::Nothing, "{path}");
-            assert_eq!(need(&Method::POST, path), RequiredAccess::Role(Role::Operator), "{path}");
+            assert_eq!(required_access(&Method::GET, path), RequiredAccess::Public, "{path}");
+            assert_eq!(required_access(&Method::POST, path), RequiredAccess::Role(Role::Operator), "{path}");
         }
         for path in [
             "/metrics",
@@ -276,24 +278,24 @@ mod tests {
             "/healthz/",
             "//",
         ] {
-            assert_eq!(need(&Method::GET, path), RequiredAccess::Role(Role::Viewer), "{path}");
-            assert_eq!(need(&Method::HEAD, path), RequiredAccess::Role(Role::Viewer), "{path}");
-            assert_eq!(need(&Method::PUT, path), RequiredAccess::Role(Role::Operator), "{path}");
+            assert_eq!(required_access(&Method::GET, path), RequiredAccess::Role(Role::Viewer), "{path}");
+            assert_eq!(required_access(&Method::HEAD, path), RequiredAccess::Role(Role::Viewer), "{path}");
+            assert_eq!(required_access(&Method::PUT, path), RequiredAccess::Role(Role::Operator), "{path}");
         }
         for method in [Method::POST, Method::PATCH, Method::DELETE] {
-            assert_eq!(need(&method, "/whep/gate"), RequiredAccess::Role(Role::Viewer));
-            assert_eq!(need(&method, "/whep/gate/7"), RequiredAccess::Role(Role::Viewer));
-            assert_eq!(need(&method, "/whepx"), RequiredAccess::Role(Role::Operator));
-            assert_eq!(need(&method, "/api/v1/streams/gate"), RequiredAccess::Role(Role::Operator));
+            assert_eq!(required_access(&method, "/whep/gate"), RequiredAccess::Role(Role::Viewer));
+            assert_eq!(required_access(&method, "/whep/gate/7"), RequiredAccess::Role(Role::Viewer));
+            assert_eq!(required_access(&method, "/whepx"), RequiredAccess::Role(Role::Operator));
+            assert_eq!(required_access(&method, "/api/v1/streams/gate"), RequiredAccess::Role(Role::Operator));
         }
-        assert_eq!(need(&Method::PUT, "/whep/gate"), RequiredAccess::Role(Role::Operator));
-        assert_eq!(need(&Method::POST, "/api/v1/session"), RequiredAccess::Nothing);
-        assert_eq!(need(&Method::DELETE, "/api/v1/session"), RequiredAccess::Knowing);
-        assert_eq!(need(&Method::from_bytes(b"BREW").unwrap(), "/"), RequiredAccess::Role(Role::Operator));
+        assert_eq!(required_access(&Method::PUT, "/whep/gate"), RequiredAccess::Role(Role::Operator));
+        assert_eq!(required_access(&Method::POST, "/api/v1/session"), RequiredAccess::Public);
+        assert_eq!(required_access(&Method::DELETE, "/api/v1/session"), RequiredAccess::OptionalIdentity);
+        assert_eq!(required_access(&Method::from_bytes(b"BREW").unwrap(), "/"), RequiredAccess::Role(Role::Operator));
     }
 
     #[test]
-    fn other_sites_requests_are_told_from_our_own() {
+    fn requests_of_other_sites_are_detected() {
         let cross = |pairs: &[(&'static str, &str)]| {
             let headers = pairs
                 .iter()
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_read_from_the_header() {
+    fn credentials_are_parsed_from_the_header() {
         let read = |text: &str| match credentials(&HeaderValue::from_str(text).unwrap()) {
             Some(RequestCredentials::Bearer(token)) => format!("bearer {token}"),
             Some(RequestCredentials::Basic(user, password)) => format!("{user} / {password}"),

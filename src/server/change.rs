@@ -1,6 +1,6 @@
-//! Streams that are added, changed and removed while the service runs, and the way of every change to the service.
+//! Adds, changes and removes streams while the service runs, and passes every change to the service's run loop.
 //!
-//! Bodies are not read here: they are changes of the configuration file, and judged as that file is.
+//! Settings are not validated here: they become changes of the configuration file, which the service validates.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::publish::encoder::select::probe_choice;
 use crate::view::ChangeQueueFull;
 use crate::view::request::{Change, ChangeOutcome, ChangeRefusal};
 
-/// How long a change may wait for its turn; others, and streams that stop, take some seconds each.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long a change may wait to be applied: each change before it may take seconds, because streams stop.
+const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
-/// A body of keys and values.
+/// A JSON object as the body.
 pub(super) struct KeyValueBody(pub Object);
 
 impl FromRequest<SharedApp> for KeyValueBody {
@@ -35,50 +35,50 @@ impl FromRequest<SharedApp> for KeyValueBody {
     }
 }
 
-/// Asks the service for a change, and waits until it is made. One whose turn does not come in time is withdrawn: what is
-/// answered with 503 is not made later.
-pub(super) async fn ask(app: &App, wanted: Change) -> Result<ChangeOutcome, Problem> {
+/// Requests a change from the service and waits until it is applied. A change that is not started in time is withdrawn:
+/// after a 503 it is not applied later.
+pub(super) async fn request_change(app: &App, change: Change) -> Result<ChangeOutcome, Problem> {
     let unavailable = |detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned());
     let stopping = || unavailable("the service is stopping");
-    let host = match &wanted {
-        Change::Stream(Edit::Add(settings) | Edit::Change { patch: settings, .. }) => look_up(settings).await,
+    let host = match &change {
+        Change::Stream(Edit::Add(settings) | Edit::Change { patch: settings, .. }) => look_up_host(settings).await,
         _ => None,
     };
-    let waiting = app.view.ask(wanted, host);
-    let mut waiting =
-        waiting.map_err(|ChangeQueueFull| unavailable("too many changes are waiting already: try again"))?;
-    let answered = tokio::select! {
-        answer = &mut waiting.answer => answer,
+    let pending = app.view.request_change(change, host);
+    let mut pending =
+        pending.map_err(|ChangeQueueFull| unavailable("too many changes are pending; try again later"))?;
+    let result = tokio::select! {
+        result = &mut pending.result => result,
         () = stopped(app.stopping.clone()) => return Err(stopping()),
-        () = tokio::time::sleep(LIMIT) => {
-            if waiting.withdraw() {
-                return Err(unavailable("other changes take too long, and this one has not been made: try again"));
+        () = tokio::time::sleep(CHANGE_LIMIT) => {
+            if pending.withdraw() {
+                return Err(unavailable("change not applied: the changes before it take too long; try again later"));
             }
-            // It is being made.
+            // It is being applied.
             tokio::select! {
-                answer = &mut waiting.answer => answer,
+                result = &mut pending.result => result,
                 () = stopped(app.stopping.clone()) => return Err(stopping()),
             }
         }
     };
-    answered.map_err(|_| stopping())?.map_err(Problem::from)
+    result.map_err(|_| stopping())?.map_err(Problem::from)
 }
 
-/// Looks up the host of the source that settings name, if they do, for a few seconds at most: side by side with those of other
-/// clients, and not on the service's loop, which makes the changes.
-async fn look_up(settings: &Object) -> Option<SourceHost> {
+/// Looks up the host of the source in `settings`, if there is one, for a few seconds at most. This runs here and not in the
+/// service's run loop, so that a slow name server delays only this client.
+async fn look_up_host(settings: &Object) -> Option<SourceHost> {
     let source = settings.get("source").and_then(|source| source.as_str())?;
-    // A source that cannot be read, or is a file, has no host.
+    // An invalid source or a file has no host.
     let uri = SourceUri::parse(source, Path::new("/")).ok()?;
     tokio::task::spawn_blocking(move || SourceHost::look_up(&uri)).await.ok().flatten()
 }
 
-/// Tries the encoder that a stream's settings ask for, if they do: the service's loop, which makes the changes, is not to wait
-/// for one that hangs.
+/// Tests the encoder in `settings`, if there is one. This runs here because an encoder that hangs must not block the
+/// service's run loop.
 async fn try_encoder(settings: &Object) {
     let Some(encode) = settings.get("encode") else { return };
     let name = encode.get("encoder").and_then(|name| name.as_str()).unwrap_or("auto").to_owned();
-    // Fails by a panic only, which the loop will meet as well.
+    // It fails only by a panic, which the run loop also reports.
     let _ = tokio::task::spawn_blocking(move || probe_choice(&name)).await;
 }
 
@@ -108,9 +108,9 @@ pub(super) async fn add(
     let KeyValueBody(settings) = keys;
     let name = settings.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
     try_encoder(&settings).await;
-    ask(&app, Change::Stream(Edit::Add(settings))).await?;
+    request_change(&app, Change::Stream(Edit::Add(settings))).await?;
     let report = report_of(&app, &name, &headers)?;
-    // A name has only characters that an address may have.
+    // Names of streams consist of characters that are valid in a URL.
     let location = HeaderValue::try_from(format!("/api/v1/streams/{name}"))
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the stream's address: {error}")))?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(report)).into_response())
@@ -148,7 +148,7 @@ pub(super) async fn change(
     let KeyValueBody(patch) = keys;
     let stream = named.stream().status.name.to_string();
     try_encoder(&patch).await;
-    ask(&named.app, Change::Stream(Edit::Change { stream: stream.clone(), patch })).await?;
+    request_change(&named.app, Change::Stream(Edit::Change { stream: stream.clone(), patch })).await?;
     report_of(&named.app, &stream, &headers).map(Json)
 }
 
@@ -170,7 +170,7 @@ pub(super) async fn change(
 )]
 pub(super) async fn remove(named: NamedStream) -> Result<StatusCode, Problem> {
     let stream = named.stream().status.name.to_string();
-    ask(&named.app, Change::Stream(Edit::Remove { stream })).await?;
+    request_change(&named.app, Change::Stream(Edit::Remove { stream })).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -180,22 +180,24 @@ impl From<ChangeRefusal> for Problem {
             ChangeRefusal::NoStream(name) => {
                 Problem::new(StatusCode::NOT_FOUND, format!("there is no stream {name:?}"))
             }
-            ChangeRefusal::Taken(name) => {
-                Problem::new(StatusCode::CONFLICT, format!("there is a stream {name:?} already"))
+            ChangeRefusal::NameTaken(name) => {
+                Problem::new(StatusCode::CONFLICT, format!("there is already a stream {name:?}"))
             }
-            ChangeRefusal::Last => {
-                Problem::new(StatusCode::CONFLICT, "the only stream cannot be removed: add another one first".into())
+            ChangeRefusal::LastStream => {
+                Problem::new(StatusCode::CONFLICT, "the only stream cannot be removed; add another one first".into())
             }
             ChangeRefusal::Invalid(errors) => {
-                Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "the settings", &errors)
+                Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "invalid settings", &errors)
             }
-            ChangeRefusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "the settings", &errors),
-            ChangeRefusal::Loading(why) => Problem::loading(&why),
-            ChangeRefusal::File(errors) => {
-                Problem::faults(StatusCode::CONFLICT, "the configuration file, without the change", &errors.errors)
-            }
-            ChangeRefusal::Unwritable(problem) => {
-                Problem::new(StatusCode::CONFLICT, format!("{problem}; nothing has been changed"))
+            ChangeRefusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "invalid settings", &errors),
+            ChangeRefusal::ModelLoading(why) => Problem::loading(&why),
+            ChangeRefusal::FileInvalid(errors) => Problem::faults(
+                StatusCode::CONFLICT,
+                "the configuration file is invalid without the change",
+                &errors.errors,
+            ),
+            ChangeRefusal::FileUnwritable(problem) => {
+                Problem::new(StatusCode::CONFLICT, format!("nothing was changed: {problem}"))
             }
             ChangeRefusal::Failed(problem) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem),
         }
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_wants_is_passed_on_and_the_answer_comes_back() {
+    fn a_change_is_passed_to_the_service_and_its_result_returned() {
         let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         view.set_model(model());
@@ -239,7 +241,7 @@ mod tests {
         let fault = |key: &str| ConfigError { key: key.into(), line: None, problem: "is wrong".into(), help: None };
         let keys = |value: Value| value.as_object().unwrap().clone();
         let stream = || "gate".to_owned();
-        for (method, path, body, wanted, answer, status) in [
+        for (method, path, body, expected, result, status) in [
             (
                 "PATCH",
                 "/api/v1/streams/gate",
@@ -261,7 +263,7 @@ mod tests {
                 "/api/v1/streams/gate",
                 "",
                 Change::Stream(Edit::Remove { stream: stream() }),
-                Err(ChangeRefusal::Unwritable("maskcast.toml cannot be written".into())),
+                Err(ChangeRefusal::FileUnwritable("maskcast.toml cannot be written".into())),
                 409,
             ),
             (
@@ -269,20 +271,20 @@ mod tests {
                 "/api/v1/streams/gate/overlay",
                 r#"{"alpha": 1}"#,
                 Change::Overlay { stream: stream(), patch: keys(json!({"alpha": 1})) },
-                Ok(ChangeOutcome { not_remembered: Some("read-only".into()) }),
+                Ok(ChangeOutcome { not_saved: Some("read-only".into()) }),
                 200,
             ),
         ] {
-            let asked = incoming.changes.clone();
+            let changes = incoming.changes.clone();
             let service = std::thread::spawn(move || {
-                let asked = asked.recv_timeout(Duration::from_secs(600)).unwrap();
-                asked.answer.send(answer).unwrap();
-                asked.wanted
+                let request = changes.recv_timeout(Duration::from_secs(600)).unwrap();
+                request.result.send(result).unwrap();
+                request.change
             });
             let (got, body) = send(&server, method, path, body);
-            assert_eq!((got, service.join().unwrap()), (status, wanted), "{method} {path}: {body}");
+            assert_eq!((got, service.join().unwrap()), (status, expected), "{method} {path}: {body}");
             if status == 422 {
-                assert_eq!(body["detail"], "the settings: 2 errors");
+                assert_eq!(body["detail"], "invalid settings: 2 errors");
                 assert_eq!(body["errors"][0]["key"], "stream[gate].source");
             }
             if path.ends_with("/gate") && status == 200 {
@@ -294,17 +296,17 @@ mod tests {
         }
     }
 
-    /// Waits until so many changes wait for their turn.
-    fn until_waiting(incoming: &ChangeQueues, changes: usize) {
+    /// Waits until this many changes are queued.
+    fn wait_for_queue(incoming: &ChangeQueues, changes: usize) {
         let until = Instant::now() + Duration::from_secs(180);
         while incoming.changes.len() < changes {
-            assert!(Instant::now() < until, "{} of {changes} wait", incoming.changes.len());
+            assert!(Instant::now() < until, "{} of {changes} changes are queued", incoming.changes.len());
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn many_changes_at_a_time_wait_for_their_turn() {
+    fn many_simultaneous_changes_are_queued() {
         let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         let server = server(&Arc::new(view));
@@ -312,10 +314,10 @@ mod tests {
         std::thread::scope(|scope| {
             let client = || send(&server, "PATCH", "/api/v1/streams/gate", "{}").0;
             let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-            until_waiting(&incoming, CLIENTS);
-            for asked in incoming.changes.try_iter() {
-                assert!(asked.turn.begin());
-                asked.answer.send(Ok(ChangeOutcome::default())).unwrap();
+            wait_for_queue(&incoming, CLIENTS);
+            for request in incoming.changes.try_iter() {
+                assert!(request.ticket.begin());
+                request.result.send(Ok(ChangeOutcome::default())).unwrap();
             }
             let answers: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
             assert_eq!(answers, [200; CLIENTS]);
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_change_of_a_client_who_has_gone_is_not_made_later() {
+    fn the_change_of_a_disconnected_client_is_withdrawn() {
         let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         let server = server(&Arc::new(view));
@@ -332,20 +334,20 @@ mod tests {
         client
             .write_all(format!("{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes())
             .unwrap();
-        until_waiting(&incoming, 1);
-        let asked = incoming.changes.recv().unwrap();
-        assert!(!asked.turn.is_withdrawn(), "it waits");
+        wait_for_queue(&incoming, 1);
+        let request = incoming.changes.recv().unwrap();
+        assert!(!request.ticket.is_withdrawn(), "its client is still connected");
         drop(client);
         let until = Instant::now() + Duration::from_secs(180);
-        while !asked.turn.is_withdrawn() {
-            assert!(Instant::now() < until, "it is still to be made");
+        while !request.ticket.is_withdrawn() {
+            assert!(Instant::now() < until, "it is not withdrawn");
             std::thread::yield_now();
         }
-        assert!(!asked.turn.begin());
+        assert!(!request.ticket.begin());
     }
 
     #[test]
-    fn what_is_no_change_is_refused_before_anybody_is_asked() {
+    fn an_invalid_change_is_refused_before_it_is_queued() {
         let view = view(&["gate"]);
         let server = server(&view);
         for (method, path, body, status) in [
@@ -362,7 +364,7 @@ mod tests {
         let (status, _) =
             send(&server, "POST", "/api/v1/streams", &format!("{{\"name\": \"{}\"}}", "a".repeat(70_000)));
         assert_eq!(status, 413);
-        // Nobody makes changes here.
+        // The service does not run here.
         assert_eq!(send(&server, "PATCH", "/api/v1/streams/gate", "{}").0, 503);
     }
 }

@@ -1,9 +1,9 @@
-//! Which client a request comes from, also by way of a proxy.
+//! The client of a request, also behind a proxy.
 //!
-//! The configuration lists the proxies (`server.trusted_proxies`). Only what one of them says in `X-Forwarded-For` or
-//! `Forwarded` (RFC 7239) is believed, and of a list only what trusted proxies have written: it is read from its end,
-//! where the nearest proxy has put the address that it saw, up to the first one that is not a trusted proxy. Where both
-//! headers are there, they must agree: a proxy that sets one may pass on the other as a client made it up.
+//! The configuration lists the proxies (`server.trusted_proxies`). `X-Forwarded-For` and `Forwarded` (RFC 7239) are used
+//! only when such a proxy sent the request, and of a list only the entries that trusted proxies have written: it is read
+//! from its end, where the nearest proxy has added the address of its peer, up to the first address that is not a trusted
+//! proxy. If both headers are present they must agree: a proxy that sets one may forward the other as a client forged it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,33 +13,33 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 const FORWARDED: &str = "forwarded";
 
-/// What says that a request was passed on by a proxy.
-const PASSED_ON: [&str; 5] = [FORWARDED, FORWARDED_FOR, "x-forwarded-host", "x-real-ip", "via"];
+/// Headers of requests that a proxy has forwarded.
+const FORWARDING_HEADERS: [&str; 5] = [FORWARDED, FORWARDED_FOR, "x-forwarded-host", "x-real-ip", "via"];
 
-/// Where a request comes from.
+/// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
-    /// Its address; the proxy's where the proxy does not name the client.
+    /// Its address, or the proxy's where the proxy does not name the client.
     pub address: IpAddr,
-    /// Whether a proxy passed the request on: the client is not on this machine, although the connection may be.
-    pub passed_on: bool,
-    /// Whether it uses TLS, here or at a trusted proxy.
+    /// Whether a proxy forwarded the request: the client may be on another machine although the connection is local.
+    pub forwarded: bool,
+    /// Whether it uses TLS, with this server or with a trusted proxy.
     pub secure: bool,
 }
 
 impl Client {
-    /// Of a request with these headers from `peer`, by TLS or not; `trusts` says which addresses are trusted proxies.
+    /// The client of a request with these headers from `peer`; `trusts` returns whether an address is a trusted proxy.
     pub fn of(peer: IpAddr, tls: bool, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> Self {
         let peer = peer.to_canonical();
-        let passed_on = PASSED_ON.iter().any(|name| headers.contains_key(*name));
+        let forwarded = FORWARDING_HEADERS.iter().any(|name| headers.contains_key(*name));
         if !trusts(peer) {
-            return Client { address: peer, passed_on, secure: tls };
+            return Client { address: peer, forwarded, secure: tls };
         }
         let by_list = addresses(headers);
         let by_elements = elements(headers).map(|elements| {
             elements.iter().map(|element| parameter(element, "for").and_then(node)).collect::<Vec<_>>()
         });
-        let found = |nodes: &[Option<IpAddr>]| farthest(peer, nodes, &trusts);
+        let found = |nodes: &[Option<IpAddr>]| outermost(peer, nodes, &trusts);
         let address = match (by_list, by_elements) {
             (Some(list), Some(elements)) => {
                 Some(found(&list)).filter(|address| *address == found(&elements)).unwrap_or(peer)
@@ -47,22 +47,22 @@ impl Client {
             (Some(nodes), None) | (None, Some(nodes)) => found(&nodes),
             (None, None) => peer,
         };
-        Client { address, passed_on: true, secure: tls || has_come_by_https(headers) }
+        Client { address, forwarded: true, secure: tls || proxy_received_https(headers) }
     }
 }
 
-/// The last address from the right that a trusted proxy has written; `peer` is the first one.
-fn farthest(peer: IpAddr, nodes: &[Option<IpAddr>], trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+/// The leftmost address of the list that a trusted proxy has written; `peer` where there is none.
+fn outermost(peer: IpAddr, nodes: &[Option<IpAddr>], trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut address = peer;
     for node in nodes.iter().rev() {
-        // What is hidden or cannot be read ends the list: whatever stands before it may be made up.
+        // A hidden or invalid entry ends the list: the entries before it may be forged.
         let Some(node) = node.filter(|_| trusts(address)) else { break };
         address = node;
     }
     address
 }
 
-/// The text of all headers of this name, one list; `None` without any.
+/// All headers of this name, joined to one list; `None` without any.
 fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
     let values: Vec<String> =
         headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
@@ -106,8 +106,8 @@ fn node(text: &str) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-/// Whether the nearest proxy says that it was asked by HTTPS.
-fn has_come_by_https(headers: &HeaderMap) -> bool {
+/// Whether the nearest proxy received the request over HTTPS.
+fn proxy_received_https(headers: &HeaderMap) -> bool {
     let by_list = joined(headers, FORWARDED_PROTO).and_then(|list| list.rsplit(',').next().map(str::to_owned));
     let by_element = || elements(headers)?.last().and_then(|element| parameter(element, "proto").map(str::to_owned));
     by_list.or_else(by_element).is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_tells_the_address_of_its_client() {
+    fn a_trusted_proxy_supplies_the_address_of_its_client() {
         for (list, client) in [
             ("192.0.2.7", "192.0.2.7"),
             (" 192.0.2.7 ", "192.0.2.7"),
@@ -145,15 +145,15 @@ mod tests {
             ("2001:db8::7", "2001:db8::7"),
             ("[2001:db8::7]", "2001:db8::7"),
             ("[2001:db8::7]:4711", "2001:db8::7"),
-            // What the client has made up stands to the left of what the proxy saw.
+            // Forged entries are to the left of the proxy's own.
             ("198.51.100.1, 192.0.2.7", "192.0.2.7"),
             ("127.0.0.1, 192.0.2.7", "192.0.2.7"),
-            // Another proxy is before it.
+            // Chained proxies.
             ("192.0.2.7, 10.0.0.2", "192.0.2.7"),
             ("198.51.100.1,192.0.2.7,10.0.0.2,127.0.0.1", "192.0.2.7"),
             ("10.0.0.2", "10.0.0.2"),
             ("10.0.0.2, 127.0.0.1", "10.0.0.2"),
-            // Who does not say it has the address of the proxy that was asked.
+            // Without a valid entry, the address of the proxy.
             ("", "10.0.0.1"),
             ("unknown", "10.0.0.1"),
             ("192.0.2.7, nonsense", "10.0.0.1"),
@@ -170,18 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn other_peers_headers_are_ignored() {
+    fn headers_of_untrusted_peers_are_ignored() {
         for name in ["x-forwarded-for", "forwarded", "x-real-ip"] {
             let client = of("192.0.2.9", &[(name, "for=198.51.100.1"), ("x-forwarded-proto", "https")]);
             assert_eq!((client.address.to_string().as_str(), client.secure), ("192.0.2.9", false), "{name}");
         }
-        assert!(of("192.0.2.9", &[("via", "1.1 cache")]).passed_on);
-        assert!(!of("192.0.2.9", &[]).passed_on);
-        assert!(of("10.0.0.1", &[]).passed_on, "a proxy stands for others, also when it does not say so");
+        assert!(of("192.0.2.9", &[("via", "1.1 cache")]).forwarded);
+        assert!(!of("192.0.2.9", &[]).forwarded);
+        assert!(of("10.0.0.1", &[]).forwarded, "a proxy forwards requests of others even if it sets no header");
     }
 
     #[test]
-    fn forwarded_is_read_like_the_list() {
+    fn forwarded_is_parsed_like_x_forwarded_for() {
         for (value, client) in [
             ("for=192.0.2.7", "192.0.2.7"),
             ("For=\"[2001:db8::7]:4711\";proto=https", "2001:db8::7"),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn https_at_the_proxy_is_as_good_as_here() {
+    fn tls_at_the_proxy_counts_as_tls() {
         for (pairs, secure) in [
             (&[("x-forwarded-proto", "https")][..], true),
             (&[("x-forwarded-proto", "HTTPS ")], true),

@@ -1,17 +1,18 @@
-//! The cookie of a session.
+//! The session cookie.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::problem::Problem;
 
-/// Where sessions begin and end.
+/// The path of logins and logouts.
 pub(super) const PATH: &str = "/api/v1/session";
 
-/// Browsers take a name with this prefix only with `Secure`, for `/` and this very host: no neighbour can set it.
+/// Browsers accept a cookie with this prefix only if it is `Secure`, for `/`, and set by this host: a server on another port or
+/// subdomain without TLS cannot set it.
 const SECURE_COOKIE: &str = "__Host-maskcast";
 const PLAIN_COOKIE: &str = "maskcast";
 
-/// The session that a request names; cookies have another name where the client uses TLS.
+/// The session id of a request. With TLS the cookie has another name.
 pub(super) fn id(headers: &HeaderMap, secure: bool) -> Option<&str> {
     let wanted = if secure { SECURE_COOKIE } else { PLAIN_COOKIE };
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
@@ -19,7 +20,7 @@ pub(super) fn id(headers: &HeaderMap, secure: bool) -> Option<&str> {
     pairs.find(|(name, _)| *name == wanted).map(|(_, id)| id)
 }
 
-/// The value of `Set-Cookie` for this session, which ends after so many seconds.
+/// The value of `Set-Cookie` for a session that ends after `seconds`.
 pub(super) fn cookie(id: &str, seconds: u64, secure: bool) -> Result<HeaderValue, Problem> {
     let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
     HeaderValue::from_str(&format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"))

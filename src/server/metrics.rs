@@ -1,5 +1,5 @@
-//! Prometheus metrics: collected from the [`ServiceView`] when they are asked for, so that there is one place where numbers
-//! are kept and a scrape agrees with the API.
+//! Prometheus metrics, collected from the [`ServiceView`] at each scrape, so that every number is kept in one place and a
+//! scrape agrees with the API.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -23,8 +23,8 @@ use crate::view::{ServiceView, StreamView};
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
     let mut text = Vec::new();
-    let certificate_end = app.certificate.as_ref().and_then(|certificate| certificate.expires());
-    TextEncoder::new().encode(&families(&app.view, certificate_end), &mut text).map_err(|error| {
+    let certificate_expiry = app.certificate.as_ref().and_then(|certificate| certificate.expires());
+    TextEncoder::new().encode(&families(&app.view, certificate_expiry), &mut text).map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}"))
     })?;
     Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
@@ -33,7 +33,7 @@ pub(super) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Pr
 /// Names and values of labels.
 type MetricLabels<'a> = &'a [(&'a str, &'a str)];
 
-fn families(view: &ServiceView, certificate_end: Option<Timestamp>) -> Vec<MetricFamily> {
+fn families(view: &ServiceView, certificate_expiry: Option<Timestamp>) -> Vec<MetricFamily> {
     let mut out = Families::default();
     let streams = view.streams();
     frames(&streams, &mut out);
@@ -42,16 +42,20 @@ fn families(view: &ServiceView, certificate_end: Option<Timestamp>) -> Vec<Metri
     outputs(&streams, &mut out);
     recordings(&streams, &mut out);
     service(view, &mut out);
-    if let Some(end) = certificate_end {
+    if let Some(end) = certificate_expiry {
         let name = "maskcast_certificate_expires_timestamp_seconds";
-        out.gauges(name, "When the certificate of server.tls ends, in Unix time.", [(vec![], end.as_second() as f64)]);
+        out.gauges(
+            name,
+            "When the certificate of server.tls expires, in Unix time.",
+            [(vec![], end.as_second() as f64)],
+        );
     }
     process(&mut out);
     out.0
 }
 
 fn frames(streams: &[Arc<StreamView>], out: &mut Families) {
-    // One look at each ledger: captured = published + dropped holds in every scrape.
+    // One snapshot of each ledger: captured = published + dropped in every scrape.
     let ledgers: Vec<_> = streams.iter().map(|s| (&*s.status.name, s.status.ledger.counts())).collect();
     let each = |value: fn(&crate::base::ledger::LedgerCounts) -> u64| {
         ledgers.iter().map(move |(name, counts)| (vec![("stream", *name)], value(counts) as f64))
@@ -94,7 +98,7 @@ fn timings(streams: &[Arc<StreamView>], out: &mut Families) {
     out.add(MetricType::HISTOGRAM, "maskcast_stage_seconds", "Wall time a stage took for a frame.", wall);
     out.counters(
         "maskcast_stage_cpu_seconds_total",
-        "CPU time of a stage's own thread; threads that libraries run beside it are not seen.",
+        "CPU time of a stage's own thread, without threads of libraries.",
         cpu,
     );
 }
@@ -112,11 +116,7 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     let panics = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.panics() as f64));
     out.counters("maskcast_stage_panics_total", "Stages that panicked and were restarted.", panics);
     let late = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.late_connections() as f64));
-    out.counters(
-        "maskcast_late_connections_total",
-        "Connections to the source that were opened anew because their frames stayed late.",
-        late,
-    );
+    out.counters("maskcast_late_connections_total", "Reconnects to the source because its frames stayed late.", late);
 }
 
 fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
@@ -128,17 +128,17 @@ fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
         ];
         kinds.map(|(kind, count)| (vec![("stream", &*stream.status.name), ("kind", kind)], count as f64))
     });
-    out.gauges("maskcast_viewers", "Who watches the stream. Recordings and pushes are no viewers.", viewers);
+    out.gauges("maskcast_viewers", "Viewers of the stream. Recordings and pushes do not count.", viewers);
     let refused = streams
         .iter()
         .map(|s| (vec![("stream", &*s.status.name), ("kind", "webrtc")], s.status.refused_viewers() as f64));
     out.counters("maskcast_viewers_refused_total", "Viewers refused because of server.webrtc.max_viewers.", refused);
     let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outputs.h264.lost() as f64));
-    out.counters("maskcast_viewer_units_lost_total", "Encoded pictures that slow viewers have lost.", lost);
+    out.counters("maskcast_viewer_units_lost_total", "Encoded frames that were dropped for slow viewers.", lost);
     let failures = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.recording_failures() as f64));
     out.counters(
         "maskcast_recording_failures_total",
-        "Attempts to record that failed; repeated within a minute.",
+        "Failed attempts to record; each is retried within a minute.",
         failures,
     );
     let pushes: Vec<(&str, Arc<PushStatus>)> = streams
@@ -150,18 +150,18 @@ fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
     };
     out.counters(
         "maskcast_push_failures_total",
-        "Connections to a media server that failed or ended; made again within half a minute.",
+        "Connections to a media server that failed or ended; each is retried within 30 s.",
         each(|push| push.failures() as f64),
     );
     out.gauges(
         "maskcast_push_live",
-        "1 while pictures flow to the media server.",
+        "1 while frames are sent to the media server.",
         each(|push| f64::from(u8::from(push.state().0 == PushState::Live))),
     );
 }
 
 fn recordings(streams: &[Arc<StreamView>], out: &mut Families) {
-    // From memory: a scrape does not wait for a disk.
+    // Cached values: a scrape does not wait for a disk.
     let archive = |stream: &Arc<StreamView>| Some((Arc::clone(&stream.status.name), stream.recordings.clone()?));
     let archives: Vec<_> = streams.iter().filter_map(archive).collect();
     let usage = archives.iter().map(|(name, archive)| (&**name, archive.usage()));
@@ -192,7 +192,7 @@ fn service(view: &ServiceView, out: &mut Families) {
         let infos: [(&str, &str, MetricLabels<'_>); 2] = [
             (
                 "maskcast_provider_info",
-                "Where the model runs, and where it was asked to run first.",
+                "The provider that runs the model, and the one requested first.",
                 &[("requested", model.requested), ("actual", model.actual)],
             ),
             (
@@ -249,7 +249,7 @@ struct Families(Vec<MetricFamily>);
 impl Families {
     fn counters<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = MetricSample<'a>>) {
         let metrics = samples.into_iter().map(|(labels, value)| {
-            let (mut metric, mut counter) = (labelled(&labels), Counter::default());
+            let (mut metric, mut counter) = (metric_with_labels(&labels), Counter::default());
             counter.set_value(value);
             metric.set_counter(counter);
             metric
@@ -259,7 +259,7 @@ impl Families {
 
     fn gauges<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = MetricSample<'a>>) {
         let metrics = samples.into_iter().map(|(labels, value)| {
-            let (mut metric, mut gauge) = (labelled(&labels), Gauge::default());
+            let (mut metric, mut gauge) = (metric_with_labels(&labels), Gauge::default());
             gauge.set_value(value);
             metric.set_gauge(gauge);
             metric
@@ -268,7 +268,7 @@ impl Families {
     }
 
     fn add(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
-        // The encoder refuses families without series.
+        // The encoder rejects families without series.
         if metrics.is_empty() {
             return;
         }
@@ -281,7 +281,7 @@ impl Families {
     }
 }
 
-fn labelled(labels: MetricLabels<'_>) -> Metric {
+fn metric_with_labels(labels: MetricLabels<'_>) -> Metric {
     let pair = |&(name, value): &(&str, &str)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.into());
@@ -298,7 +298,7 @@ fn histogram(labels: MetricLabels<'_>, summary: &TimingSummary) -> Metric {
         bucket.set_cumulative_count(count);
         bucket
     };
-    let (mut metric, mut histogram) = (labelled(labels), Histogram::default());
+    let (mut metric, mut histogram) = (metric_with_labels(labels), Histogram::default());
     histogram.set_sample_count(summary.count);
     histogram.set_sample_sum(summary.wall.as_secs_f64());
     histogram.set_bucket(BUCKETS.iter().zip(&summary.buckets).map(bucket).collect());

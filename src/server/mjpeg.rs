@@ -1,7 +1,7 @@
-//! Live pictures for browsers: an endless response whose parts each replace the one before, or a single picture.
+//! Live JPEG frames for browsers: an endless MJPEG response, or a snapshot.
 //!
-//! A viewer's receiver holds the newest picture only, and the next part is made when the last one has left the
-//! process: a slow client skips pictures, it does not see old ones, and costs one picture of memory.
+//! A viewer's receiver holds only the newest frame, and the next part is created when the previous one has left the
+//! process. So a slow client skips frames instead of getting old ones, and needs the memory of one frame.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,15 +24,15 @@ use super::problem::Problem;
 use super::{NamedStream, stopped, typed};
 use crate::access::{Access, Identity};
 
-/// How long a single picture may take to come: the stream may have to start its encoder for it.
+/// How long a snapshot may take: the stream may have to start its encoder first.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Between parts. It follows each picture at once instead of preceding the next: browsers show a picture only when
-/// they have seen the boundary after it.
+/// Between parts. It is sent right after each frame instead of before the next one, because browsers show a frame only
+/// after the boundary that follows it.
 const BOUNDARY: &[u8] = b"\r\n--picture\r\n";
 
-/// What the response is called. Browsers take one that replaces its parts apart by themselves; a script that wants to
-/// do so, and to know of every picture, asks for `multipart/mixed`: the same bytes under a name that no browser touches.
+/// The content type of the response. Browsers parse `multipart/x-mixed-replace` themselves. A script that needs every frame
+/// requests `multipart/mixed` to get the same bytes unparsed.
 fn content_type(request: &HeaderMap) -> &'static str {
     let wants_mixed = request.get(header::ACCEPT).is_some_and(|accept| accept == "multipart/mixed");
     if wants_mixed { "multipart/mixed; boundary=picture" } else { "multipart/x-mixed-replace; boundary=picture" }
@@ -41,16 +41,16 @@ fn content_type(request: &HeaderMap) -> &'static str {
 /// `GET /mjpeg/NAME`
 pub(super) async fn live(
     ConnectInfo(peer): ConnectInfo<ClientConnection>,
-    who: Option<Extension<Identity>>,
+    identity: Option<Extension<Identity>>,
     headers: HeaderMap,
     named: NamedStream,
 ) -> Response {
     let viewer = MjpegViewer {
-        pictures: named.stream().outputs.jpeg.look(),
+        frames: named.stream().outputs.jpeg.look(),
         flushed: peer.flushed,
         stopping: named.app.stopping.clone(),
         access: Arc::clone(&named.app.access),
-        who: who.map(|Extension(who)| who),
+        identity: identity.map(|Extension(identity)| identity),
     };
     let parts = MjpegParts { next: Box::pin(viewer.next()), is_first: true };
     typed(content_type(&headers), Body::from_stream(parts))
@@ -72,60 +72,60 @@ pub(super) async fn live(
     )
 )]
 pub(super) async fn snapshot(named: NamedStream) -> Result<Response, Problem> {
-    let mut pictures = named.stream().outputs.jpeg.look();
+    let mut frames = named.stream().outputs.jpeg.look();
     let stopping = named.app.stopping.clone();
-    let picture = tokio::select! {
-        picture = newest(&mut pictures) => picture,
+    let frame = tokio::select! {
+        frame = newest(&mut frames) => frame,
         () = tokio::time::sleep(SNAPSHOT_LIMIT) => None,
         () = stopped(stopping) => None,
     };
-    picture.map(|jpeg| typed("image/jpeg", jpeg)).ok_or_else(|| {
+    frame.map(|jpeg| typed("image/jpeg", jpeg)).ok_or_else(|| {
         let (name, limit) = (&named.stream().status.name, SNAPSHOT_LIMIT.as_secs());
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("there was no picture of {name} within {limit} s"))
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("no frame of stream {name} within {limit} s"))
     })
 }
 
-/// The next picture that was not seen yet; `None` when there will be no more.
-async fn newest(pictures: &mut watch::Receiver<Option<Bytes>>) -> Option<Bytes> {
+/// The next frame that this receiver has not seen; `None` after the last one.
+async fn newest(frames: &mut watch::Receiver<Option<Bytes>>) -> Option<Bytes> {
     loop {
-        pictures.changed().await.ok()?;
-        if let Some(picture) = &*pictures.borrow_and_update() {
-            return Some(picture.clone());
+        frames.changed().await.ok()?;
+        if let Some(frame) = &*frames.borrow_and_update() {
+            return Some(frame.clone());
         }
     }
 }
 
 struct MjpegViewer {
-    pictures: watch::Receiver<Option<Bytes>>,
+    frames: watch::Receiver<Option<Bytes>>,
     flushed: watch::Receiver<()>,
     stopping: watch::Receiver<bool>,
     access: Arc<Access>,
-    who: Option<Identity>,
+    identity: Option<Identity>,
 }
 
 impl MjpegViewer {
-    /// The newest picture, once the connection has room for it. `None` ends the response.
+    /// The newest frame, as soon as the previous one was flushed. `None` ends the response.
     async fn next(mut self) -> Option<(Bytes, MjpegViewer)> {
         let stopping = self.stopping.clone();
-        let picture = async {
-            // The headers were flushed, or a part was.
+        let frame = async {
+            // The headers or the previous part were flushed.
             self.flushed.changed().await.ok()?;
-            newest(&mut self.pictures).await
+            newest(&mut self.frames).await
         };
-        let picture = tokio::select! {
-            picture = picture => picture?,
+        let frame = tokio::select! {
+            frame = frame => frame?,
             () = stopped(stopping) => return None,
         };
-        // Somebody who was removed meanwhile sees no more.
-        let may_go_on = self.who.as_ref().is_none_or(|who| self.access.still_knows(who));
-        may_go_on.then_some((picture, self))
+        // A user or token may have been removed meanwhile.
+        let is_valid = self.identity.as_ref().is_none_or(|identity| self.access.is_valid(identity));
+        is_valid.then_some((frame, self))
     }
 }
 
-/// A picture that is waited for.
+/// The future of the next frame.
 type NextJpeg = Pin<Box<dyn Future<Output = Option<(Bytes, MjpegViewer)>> + Send>>;
 
-/// The parts of the response, one picture each.
+/// The parts of the response, one frame each.
 struct MjpegParts {
     next: NextJpeg,
     is_first: bool,
@@ -136,22 +136,22 @@ impl Stream for MjpegParts {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Poll::Ready(next) = self.next.as_mut().poll(cx) else { return Poll::Pending };
-        let Some((picture, mut viewer)) = next else { return Poll::Ready(None) };
-        let part = part(&picture, std::mem::take(&mut self.is_first));
-        // Before this part is handed out: only a flush that comes after it counts.
+        let Some((frame, mut viewer)) = next else { return Poll::Ready(None) };
+        let part = part(&frame, std::mem::take(&mut self.is_first));
+        // Before this part is returned: only a later flush counts.
         viewer.flushed.mark_unchanged();
         self.next = Box::pin(viewer.next());
         Poll::Ready(Some(Ok(part)))
     }
 }
 
-fn part(picture: &[u8], is_first: bool) -> Bytes {
-    let header = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", picture.len());
-    let mut part = BytesMut::with_capacity(2 * BOUNDARY.len() + header.len() + picture.len());
+fn part(frame: &[u8], is_first: bool) -> Bytes {
+    let header = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", frame.len());
+    let mut part = BytesMut::with_capacity(2 * BOUNDARY.len() + header.len() + frame.len());
     if is_first {
         part.extend_from_slice(&BOUNDARY[2..]);
     }
-    for piece in [header.as_bytes(), picture, BOUNDARY] {
+    for piece in [header.as_bytes(), frame, BOUNDARY] {
         part.extend_from_slice(piece);
     }
     part.freeze()
@@ -162,15 +162,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_may_ask_for_a_response_that_browsers_leave_alone() {
-        let asked =
+    fn scripts_can_request_a_response_that_browsers_do_not_parse() {
+        let requested =
             |accept: &'static str| content_type(&HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]));
-        assert_eq!(asked("multipart/mixed"), "multipart/mixed; boundary=picture");
-        assert_eq!(asked("image/*, */*"), "multipart/x-mixed-replace; boundary=picture");
+        assert_eq!(requested("multipart/mixed"), "multipart/mixed; boundary=picture");
+        assert_eq!(requested("image/*, */*"), "multipart/x-mixed-replace; boundary=picture");
     }
 
     #[test]
-    fn every_picture_is_closed_by_a_boundary() {
+    fn every_frame_is_followed_by_a_boundary() {
         assert_eq!(
             part(b"JPEG", true),
             "--picture\r\nContent-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nJPEG\r\n--picture\r\n"

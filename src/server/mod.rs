@@ -1,21 +1,22 @@
-//! HTTP: the page, the API, metrics, health, and pictures for browsers.
+//! HTTP: the page, the API, metrics, health checks, and MJPEG for browsers.
 //!
-//! | path | what it gives |
+//! | path | content |
 //! | --- | --- |
-//! | `/`, `/page/…` | the page that operators keep open (`page`) |
-//! | `/healthz`, `/readyz` | whether the process serves; whether every stream is live or known to be away |
+//! | `/`, `/page/…` | the web page (`page`) |
+//! | `/healthz`, `/readyz` | whether the process runs; whether every stream is live or known to be offline |
 //! | `/metrics` | Prometheus text (`metrics`) |
 //! | `/api/v1/…` | streams, their settings, overlay and masks, model and version (`api`, `change`, `overlay`, `model`) |
 //! | `/api/v1/openapi.json`, `/api/docs` | the OpenAPI document, made from the code, and a page that shows it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/api/v1/session` | logging in and out (`session`) |
-//! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live pictures (`mjpeg`) |
-//! | `/whep/NAME` | offers of WebRTC viewers (`whep`) |
+//! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live JPEG frames (`mjpeg`) |
+//! | `/whep/NAME` | WebRTC viewers (`whep`) |
 //!
-//! The server only reads the [`ServiceView`]; model_requests for other settings and models go through it, too. It has a small runtime of
-//! its own, so that neither a busy pipeline nor a slow client holds up the other. What is refused is refused with a problem document (RFC 9457, `problem`).
-//! Who may ask for what is decided in one place, before any handler (`auth`).
+//! Handlers read the [`ServiceView`] and send requests for other settings or another model through it. The server has a
+//! small runtime of its own, so that a busy pipeline and a slow client do not delay each other. Every refusal is a problem
+//! document (RFC 9457, `problem`). Access is decided in one place, before any handler runs (`auth`).
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,8 +33,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::Access;
-use crate::access::tls::Certificate;
+use crate::access::tls::{Certificate, CertificateError};
+use crate::access::{Access, RandomError};
 use crate::base::bounded::field;
 use crate::base::status::StreamState;
 use crate::config::ServerConfig;
@@ -76,42 +77,55 @@ use app::{App, NamedStream, SharedApp, stopped, typed, unknown_path};
 use client::Client;
 use problem::Problem;
 
-/// Connections that the kernel holds until they are accepted.
+/// Maximum number of connections that wait in the kernel to be accepted.
 const BACKLOG: u32 = 128;
 
-/// Bytes that the kernel may hold for a client, and so the age of what a slow viewer sees: left to itself, Linux lets
-/// megabytes queue up, which is many seconds of old pictures on a slow line.
+/// Size of the kernel's send buffer of a connection in bytes, which limits the delay of a slow viewer: Linux by default
+/// queues megabytes, which is many seconds of video on a slow line.
 const SEND_BUFFER: u32 = 128 * 1024;
 
-/// How long open connections may take to end by themselves when the server stops.
-const GRACE: Duration = Duration::from_millis(400);
+/// How long open connections may take to end when the server stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(400);
 
-/// How long the runtime waits for its threads after that.
-const CUT: Duration = Duration::from_millis(200);
+/// How long the runtime then waits for its threads.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
 
-/// Nothing from elsewhere and nothing inline: a stream's name or a reason can never become a script.
+/// Neither foreign nor inline content: a stream's name or a reason is never run as a script.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                                        media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                                        frame-ancestors 'none'";
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Why the server cannot serve; in one line that names the key.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("server.http: {address}: {problem}")]
+/// The server cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("server.http: {address}: {source}")]
 pub struct ServerError {
-    address: SocketAddr,
-    problem: String,
+    pub address: SocketAddr,
+    pub source: ServerErrorKind,
 }
 
-/// A port that is ours, with nobody serving on it yet.
+/// Why the server cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerErrorKind {
+    /// The port cannot be bound, or the runtime or its thread cannot be started.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+/// A bound port that is not served yet.
 pub struct BoundListener {
     address: SocketAddr,
     runtime: Runtime,
     listener: TcpListener,
 }
 
-/// The running server. Dropping it ends it within a second: open requests get a moment, endless ones are ended.
+/// The running server. Dropping it stops the server within a second: open requests have a moment to complete, endless
+/// responses end.
 pub struct HttpServer {
     address: SocketAddr,
     stop: watch::Sender<bool>,
@@ -119,11 +133,10 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Takes the port, so that it is known to be free before anything else starts; clients wait until [`BoundListener::serve`].
+    /// Binds the port before anything else starts. Clients wait until [`BoundListener::serve`].
     ///
     /// # Errors
-    /// The key, the address and the OS's words, as in
-    /// `server.http: 127.0.0.1:8080: Address already in use (os error 98)`.
+    /// [`ServerErrorKind::Io`], as in `server.http: 127.0.0.1:8080: Address already in use (os error 98)`.
     pub fn bind(address: SocketAddr) -> Result<BoundListener, ServerError> {
         let listen = || {
             let threads = AtomicUsize::new(1);
@@ -139,21 +152,21 @@ impl HttpServer {
             let address = listener.local_addr()?;
             Ok(BoundListener { address, runtime, listener })
         };
-        listen().map_err(|error: std::io::Error| ServerError { address, problem: error.to_string() })
+        listen().map_err(|error: io::Error| ServerError { address, source: error.into() })
     }
 
-    /// Where it listens; the port is the real one when the configured one is 0.
+    /// The listening address, with the actual port where port 0 is configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Accepted connections inherit what is set here.
+/// Accepted connections inherit these socket options.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // As every server: a restart need not wait until the old connections are forgotten.
+    // A restart does not wait until the kernel has forgotten old connections.
     socket.set_reuseaddr(true)?;
-    // Finds out in time about clients that vanished without a word while nothing was to be sent to them.
+    // Detects clients that have vanished while nothing is sent to them.
     socket.set_keepalive(true)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
@@ -161,27 +174,27 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl BoundListener {
-    /// Where it will listen; the port is the real one when the configured one is 0.
+    /// The bound address, with the actual port where port 0 is configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves `view` to whoever comes, on a thread named `http`, until the server is dropped.
+    /// Serves `view` without users, on a thread named `http`, until the server is dropped.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// The thread cannot be started.
     pub fn serve(self, view: Arc<ServiceView>, whep: Arc<Whep>) -> Result<HttpServer, ServerError> {
-        let open = Access::new(&ServerConfig::default());
         let address = self.address;
-        let access = open.map_err(|problem| ServerError { address, problem })?;
-        self.serve_guarded(view, whep, Arc::new(access), None)
+        let access =
+            Access::new(&ServerConfig::default()).map_err(|error| ServerError { address, source: error.into() })?;
+        self.serve_with_access(view, whep, Arc::new(access), None)
     }
 
-    /// Serves `view` to those whom `access` lets in; with a certificate, by TLS only.
+    /// Serves `view` to clients that `access` admits; with a certificate, over TLS only.
     ///
     /// # Errors
-    /// When there is no thread to be had, or no TLS.
-    pub fn serve_guarded(
+    /// The thread cannot be started, or the certificate cannot be used.
+    pub fn serve_with_access(
         self,
         view: Arc<ServiceView>,
         whep: Arc<Whep>,
@@ -190,19 +203,19 @@ impl BoundListener {
     ) -> Result<HttpServer, ServerError> {
         let BoundListener { address, runtime, listener } = self;
         let tls = certificate.map(Certificate::server).transpose();
-        let tls = tls.map_err(|problem| ServerError { address, problem })?;
+        let tls = tls.map_err(|error| ServerError { address, source: error.into() })?;
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let (stop, stopping) = watch::channel(false);
         let app = Arc::new(App { view, whep, address, access, certificate: certificate.cloned(), stopping });
         let listener = LimitedListener::new(listener, tls);
         let serve = move || {
             runtime.block_on(run(listener, app));
-            runtime.shutdown_timeout(CUT);
+            runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
         };
         let thread = std::thread::Builder::new()
             .name("http".into())
             .spawn(serve)
-            .map_err(|error| ServerError { address, problem: format!("no thread to serve on: {error}") })?;
+            .map_err(|error| ServerError { address, source: error.into() })?;
         Ok(HttpServer { address, stop, thread: Some(thread) })
     }
 }
@@ -211,7 +224,7 @@ impl Drop for HttpServer {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the HTTP server ended in a panic");
+            tracing::error!("HTTP server ended in a panic; report it with the log");
         }
     }
 }
@@ -222,11 +235,11 @@ async fn run(listener: LimitedListener, app: SharedApp) {
     let server = listener.serve(router(app), move |address| access.trusts_proxy(address), graceful);
     let deadline = async {
         stopped(hard).await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
     };
     tokio::select! {
         () = server => {}
-        () = deadline => tracing::debug!("HTTP connections were still open at the end and are cut"),
+        () = deadline => tracing::debug!("HTTP connections still open at the end are closed"),
     }
 }
 
@@ -244,15 +257,15 @@ fn router(app: SharedApp) -> Router {
         )
         .route("/mjpeg/{name}", get(mjpeg::live))
         .fallback(unknown_path)
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard))
         .layer(middleware::from_fn(accept::limit_reserve))
-        .layer(middleware::map_response_with_state(Arc::clone(&app), with_headers))
+        .layer(middleware::map_response_with_state(Arc::clone(&app), set_response_headers))
         .with_state(app)
 }
 
-/// Every response says how a browser may use it.
-async fn with_headers(State(app): State<SharedApp>, mut response: Response) -> Response {
+/// Adds the headers that restrict what a browser may do with a response.
+async fn set_response_headers(State(app): State<SharedApp>, mut response: Response) -> Response {
     let headers = response.headers_mut();
     let policies = [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
@@ -262,13 +275,13 @@ async fn with_headers(State(app): State<SharedApp>, mut response: Response) -> R
     for (name, value) in policies {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if app.access.anonymous().is_none_or(|who| who.role == Role::Operator) {
-        // A page of the same host's other port carries the session's cookie, and one of any site reaches a service that asks
-        // nobody: neither is to show what is here. Where everybody may watch, pictures may be put into other pages.
+    if app.access.anonymous().is_none_or(|identity| identity.role == Role::Operator) {
+        // A page on another port of this host sends the session's cookie, and a page of any site reaches a service without
+        // users: neither may embed content of this service. Where anonymous viewers are allowed, other pages may.
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     }
     if app.tls() {
-        // Browsers only take it when they trust the certificate.
+        // Browsers ignore it unless they trust the certificate.
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -279,7 +292,7 @@ async fn healthz() -> &'static str {
     "ok"
 }
 
-/// 503 and the names of the streams that have neither shown a frame nor been found away, and whether the model is missing.
+/// 503 with the streams that have neither shown a frame nor been found offline, and with the model if it is not loaded.
 async fn readyz(State(app): State<SharedApp>, Extension(client): Extension<Client>) -> Response {
     let streams = app.view.streams();
     let starting = streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
@@ -287,18 +300,18 @@ async fn readyz(State(app): State<SharedApp>, Extension(client): Extension<Clien
     if app.view.model().is_none() {
         names.push("the model");
     }
-    // Looked at once: asked again, the last of them may have begun meanwhile.
+    // Evaluated once: the last stream may start between two evaluations.
     if names.is_empty() {
         return "ready".into_response();
     }
     if auth::anonymous(&app, client).is_none() {
-        // Everybody may ask, but only those who are let in may know what there is.
+        // Health checks need no login, but only authenticated clients may learn the names of streams.
         return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, format!("starting: {}", names.join(", "))).into_response()
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} has no meaning at {}", field(method.as_str()), field(uri.path()));
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} is not allowed for {}", field(method.as_str()), field(uri.path()));
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

@@ -18,8 +18,8 @@ use crate::frame::Label;
 use crate::segment::placement::ProviderShare;
 use crate::view::{ModelChange, ModelChangeRequest, ModelChangeState, ModelView};
 
-/// Bytes of a path, as Linux limits them.
-const LONGEST_PATH: usize = 4095;
+/// Maximum length of a path in bytes (Linux).
+const MAX_PATH: usize = 4095;
 
 /// The model that runs.
 #[derive(Serialize, ToSchema)]
@@ -136,7 +136,7 @@ pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelRepor
     let Some(model) = app.view.model() else {
         return Err(Problem::loading("try again"));
     };
-    Ok(Json(report(&model, app.view.change())))
+    Ok(Json(report(&model, app.view.model_change())))
 }
 
 /// Use another model
@@ -162,26 +162,27 @@ pub(super) async fn change(
 ) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
     let Json(ModelRequest { path, force }) = request.map_err(Problem::from)?;
     let shown = path.to_string_lossy();
-    let wrong = if !path.is_absolute() {
-        Some("does not begin at the root")
-    } else if shown.len() > LONGEST_PATH {
+    let problem = if !path.is_absolute() {
+        Some("is not an absolute path")
+    } else if shown.len() > MAX_PATH {
         Some("is longer than a path can be")
     } else {
-        shown.contains(char::is_control).then_some("has control characters in it")
+        shown.contains(char::is_control).then_some("contains control characters")
     };
-    if let Some(wrong) = wrong {
-        let detail = format!("path: {} {wrong}", field(&shown));
+    if let Some(problem) = problem {
+        let detail = format!("path: {} {problem}", field(&shown));
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     if app.view.model().is_none() {
-        return Err(Problem::loading("another one can be used when it is there"));
+        return Err(Problem::loading("another one can be used when it is loaded"));
     }
     app.view
-        .request(ModelChangeRequest { path, force })
-        .map_err(|_| Problem::new(StatusCode::CONFLICT, "another model is being loaded already".into()))?;
-    let change = app.view.change().map(change_report);
-    let change =
-        change.ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request was lost".into()))?;
+        .request_model(ModelChangeRequest { path, force })
+        .map_err(|_| Problem::new(StatusCode::CONFLICT, "another model is already being loaded".into()))?;
+    let change = app.view.model_change().map(change_report);
+    let change = change.ok_or_else(|| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request for the model was lost; try again".into())
+    })?;
     Ok((StatusCode::ACCEPTED, Json(change)))
 }
 

@@ -38,7 +38,7 @@ struct Api;
 pub(super) fn routes() -> OpenApiRouter<SharedApp> {
     // A login has two short strings: its body has a lower limit than others.
     let sessions =
-        routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::LONGEST_LOGIN));
+        routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::MAX_LOGIN));
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(api::streams, change::add))
         .routes(routes!(api::stream, change::change, change::remove))
@@ -128,7 +128,7 @@ pub(super) fn docs() -> Router<SharedApp> {
         .route("/api/docs", get(async || page::asset(page::HTML, include_str!("docs/index.html"))))
         .route("/api/docs.js", get(async || page::asset(page::JAVASCRIPT, include_str!("docs/docs.js"))))
         .route("/api/docs.css", get(async || page::asset(page::CSS, include_str!("docs/docs.css"))))
-        .route_layer(middleware::from_fn(page::unless_known))
+        .route_layer(middleware::from_fn(page::not_modified))
 }
 
 #[cfg(test)]

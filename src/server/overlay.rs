@@ -1,4 +1,4 @@
-//! The overlay settings of a stream, which can be changed while it runs, and its newest mask as PNG.
+//! The overlay of a stream, changed while it runs, and its newest mask.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::change::{KeyValueBody, ask};
+use super::change::{KeyValueBody, request_change};
 use super::problem::Problem;
 use super::settings::OverlaySettings;
 use super::{App, NamedStream, typed};
@@ -87,15 +87,15 @@ pub(super) async fn show(named: NamedStream) -> Json<OverlayReport> {
 pub(super) async fn change(named: NamedStream, keys: KeyValueBody) -> Result<Json<OverlayReport>, Problem> {
     let KeyValueBody(patch) = keys;
     let name = named.stream().status.name.to_string();
-    let made = ask(&named.app, Change::Overlay { stream: name.clone(), patch }).await?;
+    let outcome = request_change(&named.app, Change::Overlay { stream: name.clone(), patch }).await?;
     let streams = named.app.view.streams();
     let Some(stream) = named.app.view.stream(&name) else { return Err(Problem::unknown_stream(&name, &streams)) };
-    Ok(Json(report(&named.app, &stream.config.overlay, Some(made))))
+    Ok(Json(report(&named.app, &stream.config.overlay, Some(outcome))))
 }
 
-fn report(app: &App, overlay: &OverlayConfig, made: Option<ChangeOutcome>) -> OverlayReport {
+fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) -> OverlayReport {
     let labels = app.view.model().map(|model| model.labels.clone());
-    // What nobody has set depends on the model.
+    // Without a setting, the hidden classes depend on the model.
     let by_default = || labels.iter().flat_map(|labels| labels.iter()).map(|label| &label.name);
     let hide = match &overlay.hide {
         Some(hide) => hide.clone(),
@@ -107,8 +107,8 @@ fn report(app: &App, overlay: &OverlayConfig, made: Option<ChangeOutcome>) -> Ov
         hide,
         legend: overlay.legend,
         colors: overlay.colors.iter().map(|(name, color)| (name.clone(), hex(*color))).collect(),
-        remembered: made.as_ref().map(|made| made.not_remembered.is_none()),
-        reason: made.and_then(|made| made.not_remembered),
+        remembered: outcome.as_ref().map(|outcome| outcome.not_saved.is_none()),
+        reason: outcome.and_then(|outcome| outcome.not_saved),
     }
 }
 
@@ -135,25 +135,28 @@ fn report(app: &App, overlay: &OverlayConfig, made: Option<ChangeOutcome>) -> Ov
 pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {
     let stream = named.stream();
     let mask = stream.display.mask().filter(|_| !stream.status.state().shows_slate()).ok_or_else(|| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("there is no mask of {} now", stream.status.name))
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("there is no mask of stream {} at present", stream.status.name),
+        )
     })?;
     let failed = |error: &dyn std::fmt::Display| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the mask cannot be written: {error}"))
     };
     let mut response = typed("image/png", png(&mask).map_err(|error| failed(&error))?);
-    let facts = [
+    let headers = [
         ("x-maskcast-seq", mask.seq.to_string()),
         ("x-maskcast-pts", format!("{:.3}", mask.pts.as_secs_f64())),
         ("x-maskcast-captured", captured(mask.captured_at.elapsed())),
     ];
-    for (name, value) in facts {
+    for (name, value) in headers {
         let value = HeaderValue::try_from(value).map_err(|error| failed(&error))?;
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }
     Ok(response)
 }
 
-/// The wall clock's time so long ago.
+/// The wall-clock time `ago` before now.
 fn captured(ago: Duration) -> String {
     let now = Timestamp::now();
     format!("{:.3}", now.checked_sub(ago).unwrap_or(now))
@@ -179,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_mask_is_a_grey_picture_of_class_indices() {
+    fn the_newest_mask_is_a_grey_png_of_class_indices() {
         let view = view(&["gate"]);
         let server = server(&view);
         let path = "/api/v1/streams/gate/mask.png";
@@ -203,11 +206,11 @@ mod tests {
         assert_eq!((info.width, info.height, info.color_type), (3, 2, png::ColorType::Grayscale));
         assert_eq!(pixels, [0, 1, 1, 0, 1, 255]);
         stream.status.set_offline("connection refused".into());
-        assert_eq!(get(&server, path).status, 503, "the source is away: the mask is old");
+        assert_eq!(get(&server, path).status, 503, "the source is offline: the mask is old");
     }
 
     #[test]
-    fn the_overlay_in_force_is_shown() {
+    fn the_current_overlay_is_returned() {
         let view = view(&["gate"]);
         let server = server(&view);
         let shown = get(&server, "/api/v1/streams/gate/overlay").json();

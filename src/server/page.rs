@@ -1,7 +1,7 @@
-//! The page's files, inside the program: what is installed is what is served.
+//! The files of the web page, compiled into the program.
 //!
-//! Plain ES modules and style sheets under fixed names, in `page/`. Whoever may connect gets them, logged in or not:
-//! they hold nothing of a stream, and the login form is among them.
+//! Plain ES modules and style sheets with fixed names, in `page/`. They need no login: they contain no data of streams, and
+//! the login form is one of them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -28,7 +28,7 @@ struct Asset {
     text: &'static str,
 }
 
-/// Assets of the folder `page/`, by name and type.
+/// Files of the folder `page/`, by name and type.
 macro_rules! assets {
     ($($name:literal: $content_type:expr),+ $(,)?) => {
         &[$(Asset { name: $name, content_type: $content_type, text: include_str!(concat!("page/", $name)) }),+]
@@ -38,7 +38,7 @@ macro_rules! assets {
 const INDEX: &[Asset] = assets! { "index.html": HTML };
 const ICON: &[Asset] = assets! { "favicon.svg": SVG };
 
-/// What is at `/page/NAME`.
+/// The files at `/page/NAME`.
 const PARTS: &[Asset] = assets! {
     "base.css": CSS,
     "views.css": CSS,
@@ -59,13 +59,13 @@ const PARTS: &[Asset] = assets! {
     "words.js": JAVASCRIPT,
 };
 
-/// `/`, its icon, and `/page/NAME`: what needs no login.
+/// `/`, its icon, and `/page/NAME`, which need no login.
 pub(super) fn routes() -> Router<SharedApp> {
     Router::new()
         .route("/", get(async || INDEX[0].response()))
         .route("/favicon.svg", get(async || ICON[0].response()))
         .route("/page/{name}", get(part))
-        .route_layer(middleware::from_fn(unless_known))
+        .route_layer(middleware::from_fn(not_modified))
 }
 
 async fn part(Path(name): Path<String>, uri: Uri) -> Result<Response, Problem> {
@@ -81,21 +81,21 @@ impl Asset {
     }
 }
 
-/// A file out of the program, with a tag that names this very text.
+/// A compiled-in file with an entity tag of its content.
 pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let headers: [(HeaderName, String); 3] = [
         (header::CONTENT_TYPE, content_type.into()),
-        // After an update of the service, a reload shows the new page.
+        // Browsers revalidate it: after an update of the service, a reload shows the new page.
         (header::CACHE_CONTROL, "no-cache".into()),
         (header::ETAG, format!("\"{:016x}\"", hasher.finish())),
     ];
     (headers, text).into_response()
 }
 
-/// Spares a browser what it has already: 304 without a body.
-pub(super) async fn unless_known(request: Request, next: Next) -> Response {
+/// Answers 304 without a body when the browser has the current version.
+pub(super) async fn not_modified(request: Request, next: Next) -> Response {
     let known = request.headers().get(header::IF_NONE_MATCH).cloned();
     let mut response = next.run(request).await;
     let tags = known.as_ref().and_then(|tags| tags.to_str().ok()).unwrap_or_default();

@@ -20,12 +20,12 @@ pub(super) struct Problem {
     detail: String,
     streams: Option<Vec<String>>,
     errors: Option<Vec<Fault>>,
-    /// Seconds after which it may go better.
+    /// Seconds after which a retry may succeed.
     retry_after: Option<u32>,
 }
 
-/// Seconds after which a model that is being loaded is asked for again.
-const LOADING: u32 = 2;
+/// `Retry-After` in seconds while the model is loaded.
+const LOADING_RETRY: u32 = 2;
 
 /// A problem document (RFC 9457).
 #[derive(Serialize, ToSchema)]
@@ -71,22 +71,22 @@ impl Problem {
         Problem { status, detail, streams: None, errors: None, retry_after: None }
     }
 
-    /// 503: the first model is still being loaded.
+    /// 503: the first model is still loading.
     pub fn loading(why: &str) -> Self {
         let detail = format!("the model is being loaded: {why}");
-        Problem { retry_after: Some(LOADING), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+        Problem { retry_after: Some(LOADING_RETRY), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// 404, with the names that are known.
+    /// 404, with the names of all streams.
     pub fn unknown_stream(name: &str, streams: &[Arc<StreamView>]) -> Self {
         let names: Vec<String> = streams.iter().map(|stream| stream.status.name.to_string()).collect();
-        let known =
-            if names.is_empty() { "there are no streams".into() } else { format!("there is {}", names.join(", ")) };
-        let detail = format!("there is no stream {:?}; {known}", field(name));
+        let existing =
+            if names.is_empty() { "there are no streams".into() } else { format!("streams: {}", names.join(", ")) };
+        let detail = format!("there is no stream {:?}; {existing}", field(name));
         Problem { streams: Some(names), ..Problem::new(StatusCode::NOT_FOUND, detail) }
     }
 
-    /// All that is wrong with `what`.
+    /// All errors of `what`.
     pub fn faults(status: StatusCode, what: &str, errors: &[ConfigError]) -> Self {
         let fault = |error: &ConfigError| {
             let ConfigError { key, line, problem, help } = error.clone();
@@ -101,19 +101,19 @@ impl Problem {
 }
 
 impl From<JsonRejection> for Problem {
-    /// In words that say what to send, not which library has read it.
+    /// Describes what to send, without terms of the JSON library.
     fn from(rejection: JsonRejection) -> Self {
         let status = rejection.status();
         let why = rejection.source().and_then(Error::source).map(ToString::to_string).unwrap_or_default();
         let detail = match &rejection {
             JsonRejection::MissingJsonContentType(_) => {
-                "the body is to be JSON, and its Content-Type application/json".into()
+                "the body must be JSON with Content-Type application/json".into()
             }
-            JsonRejection::JsonSyntaxError(_) => format!("the body is no JSON: {why}"),
+            JsonRejection::JsonSyntaxError(_) => format!("the body is not valid JSON: {why}"),
             JsonRejection::JsonDataError(_) if why.contains("expected a map") || why.contains("expected struct") => {
-                "the body is to be an object: {\"KEY\": VALUE, …}".into()
+                "the body must be an object: {\"KEY\": VALUE, …}".into()
             }
-            JsonRejection::JsonDataError(_) => format!("the body does not fit: {why}"),
+            JsonRejection::JsonDataError(_) => format!("the body does not match the schema: {why}"),
             other => other.body_text(),
         };
         Problem::new(status, detail)
@@ -145,8 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_without_streams_says_that_it_has_none() {
+    fn an_unknown_stream_of_a_service_without_streams_is_a_404() {
         let problem = Problem::unknown_stream("gate", &[]);
+        assert_eq!(problem.status, StatusCode::NOT_FOUND);
         assert_eq!(problem.detail, "there is no stream \"gate\"; there are no streams");
         assert_eq!(problem.streams.as_deref(), Some(&[][..]));
     }

@@ -1,7 +1,7 @@
-//! A stream's recordings: listed, downloaded in whole or in parts, removed.
+//! Lists, downloads and removes a stream's recordings.
 //!
-//! A file's name is taken for what the listing says, never for a path: only names that a recording of this stream can
-//! have lead to a file ([`Archive::path_of`]).
+//! A file name is never used as a path: only valid names of recordings of this stream are resolved
+//! ([`Archive::path_of`]).
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use super::NamedStream;
 use super::problem::Problem;
 use crate::publish::recording::{Archive, Recording, RemoveError};
 
-/// Recordings in one answer, when nothing is said, and at most.
-const LIMIT: usize = 100;
-const MOST: usize = 1000;
+/// Default and maximum number of recordings in one response.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
 
 /// A recording of a stream.
 #[derive(Serialize, ToSchema)]
@@ -80,17 +80,17 @@ pub(super) async fn list(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Vec<RecordingReport>>, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    // Everything is text, so that only a key that comes twice is refused here.
-    let twice = |_| bad("limit and before can be given once each".into());
-    let Query(Page { limit, before }) = page.map_err(twice)?;
+    // All values are text, so only a repeated key fails here.
+    let repeated = |_| bad("limit and before may be given once each".into());
+    let Query(Page { limit, before }) = page.map_err(repeated)?;
     let number = |text: String| match text.parse() {
-        Ok(limit) if (1..=MOST).contains(&limit) => Ok(limit),
-        _ => Err(bad(format!("limit is {text:?}, not a number between 1 and {MOST}"))),
+        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        _ => Err(bad(format!("limit must be a number between 1 and {MAX_LIMIT}, not {text:?}"))),
     };
-    let limit = limit.map_or(Ok(LIMIT), number)?;
+    let limit = limit.map_or(Ok(DEFAULT_LIMIT), number)?;
     let Some(archive) = named.stream().recordings.clone() else { return Ok(Json(Vec::new())) };
     let parse = |before: String| {
-        archive.parse(&before).ok_or_else(|| bad(format!("before is {before:?}, not the name of a recording")))
+        archive.parse(&before).ok_or_else(|| bad(format!("before must be the name of a recording, not {before:?}")))
     };
     let before = before.map(parse).transpose()?;
     let found = blocking(move || archive.list(before.as_ref(), limit)).await?;
@@ -141,8 +141,8 @@ pub(super) async fn download(
         request.headers_mut().remove(header::RANGE);
     }
     let archive = recordings(&named, &file)?;
-    let (wanted, held) = (file.clone(), Arc::clone(&archive));
-    let path = blocking(move || held.path_of(&wanted)).await?.ok_or_else(|| unknown(&named, &file))?;
+    let (name, shared) = (file.clone(), Arc::clone(&archive));
+    let path = blocking(move || shared.path_of(&name)).await?.ok_or_else(|| unknown(&named, &file))?;
     let served = ServeFile::new(path).try_call(request).await;
     let mut response = served
         .map(|response| response.map(Body::new))
@@ -160,7 +160,7 @@ pub(super) async fn download(
     }
     let headers = response.headers_mut();
     if archive.is_open(&file) {
-        // It grows: parts of it that were asked for one after the other still belong together.
+        // The file grows: a validator that changes would make clients discard the ranges that they have.
         headers.remove(header::ETAG);
         headers.remove(header::LAST_MODIFIED);
     }
@@ -171,8 +171,8 @@ pub(super) async fn download(
     Ok(response)
 }
 
-/// Whether it is one range of bytes. What is no range is ignored, and so may several be (RFC 9110, 14.2): the answer is the
-/// whole file.
+/// Whether the header has exactly one range of bytes. An invalid header is ignored, and so may be one with several ranges
+/// (RFC 9110, 14.2): the response is the whole file.
 fn is_one_range(range: &HeaderValue) -> bool {
     let parts = range.to_str().ok().and_then(|text| text.strip_prefix("bytes=")?.split_once('-'));
     let Some((first, last)) = parts else { return false };
@@ -181,7 +181,7 @@ fn is_one_range(range: &HeaderValue) -> bool {
         ("", last) => is_number(last),
         (first, "") => is_number(first),
         (first, last) if is_number(first) && is_number(last) => {
-            // Numbers without end are greater than any file.
+            // A number that does not fit is beyond the end of any file.
             let number = |text: &str| text.parse().unwrap_or(u64::MAX);
             number(first) <= number(last)
         }
@@ -209,8 +209,8 @@ fn is_one_range(range: &HeaderValue) -> bool {
 )]
 pub(super) async fn remove(named: NamedStream, Path(FilePart { file }): Path<FilePart>) -> Result<StatusCode, Problem> {
     let archive = recordings(&named, &file)?;
-    let wanted = file.clone();
-    match blocking(move || archive.remove(&wanted)).await? {
+    let name = file.clone();
+    match blocking(move || archive.remove(&name)).await? {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(RemoveError::Unknown) => Err(unknown(&named, &file)),
         Err(error @ RemoveError::Open) => Err(Problem::new(StatusCode::CONFLICT, format!("{file}: {error}"))),
@@ -229,10 +229,10 @@ fn unknown(named: &NamedStream, file: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is no recording {file:?} of {stream}"))
 }
 
-/// Off the server's own threads: a disk may take its time.
+/// Runs disk access on a blocking thread: disks may be slow.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the recordings cannot be looked at: {error}"))
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("access to the recordings failed: {error}"))
     })
 }
 
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_range_of_bytes_is_one() {
+    fn a_single_byte_range_is_recognised() {
         let is_one = |text: &str| is_one_range(&HeaderValue::from_str(text).unwrap());
         for range in ["bytes=0-0", "bytes=5-", "bytes=-5", "bytes=7-99999999999999999999999"] {
             assert!(is_one(range), "{range}");

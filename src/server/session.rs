@@ -1,4 +1,4 @@
-//! `/api/v1/session`: logging in and out on the page.
+//! `/api/v1/session`: logins and logouts of the page.
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::SharedApp;
-use super::auth::{check, too_many, unauthorized};
+use super::auth::{check_password, too_many, unauthorized};
 use super::client::Client;
 use super::cookie::{cookie, id};
 use super::problem::Problem;
-use crate::access::sessions::LONGEST;
-use crate::access::{Denied, Identity};
+use crate::access::sessions::MAX_AGE;
+use crate::access::{Denied, Identity, RandomError};
 
-/// The most that a login can hold, in bytes.
-pub(super) const LONGEST_LOGIN: usize = 4 << 10;
+/// Maximum size of a login's body in bytes.
+pub(super) const MAX_LOGIN: usize = 4 << 10;
 
 /// User and password.
 #[derive(Deserialize, ToSchema)]
@@ -69,25 +69,26 @@ pub(super) async fn login(
     login: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, Response> {
     let Json(Login { user, password }) = login.map_err(|error| {
-        // Its words may repeat what was sent, and that is a password.
-        let detail = "the body is to be JSON: {\"user\": \"…\", \"password\": \"…\"}";
+        // The library's message may contain the password.
+        let detail = "the body must be JSON: {\"user\": \"…\", \"password\": \"…\"}";
         Problem::new(error.status(), detail.into()).into_response()
     })?;
     let from = client.address;
-    let mut identity = check(&app.access, user, password, from).await.map_err(|denied| match denied {
-        Denied::Wrong => unauthorized(&headers, "no such user, or another password"),
-        Denied::Limited(wait) => too_many(wait),
+    let mut identity = check_password(&app.access, user, password, from).await.map_err(|denied| match denied {
+        Denied::WrongCredentials => unauthorized(&headers, "wrong user or password"),
+        Denied::RateLimited(wait) => too_many(wait),
     })?;
-    let failed = |problem: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem).into_response();
+    let failed =
+        |error: RandomError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     let name = identity.name.as_deref().unwrap_or_default();
-    let begun = app.access.begin(name).map_err(failed)?;
-    // Who logs in anew leaves the old session, whoever began it.
-    if let Some(old) = id(&headers, client.secure) {
-        app.access.end(old);
+    let session = app.access.begin_session(name).map_err(failed)?;
+    // A new login ends the browser's previous session, also one of another user.
+    if let Some(previous) = id(&headers, client.secure) {
+        app.access.end_session(previous);
     }
-    tracing::info!("{name} has logged in from {from} as {}", identity.role.name());
-    let cookie = cookie(&begun.id, LONGEST.as_secs(), client.secure).map_err(IntoResponse::into_response)?;
-    identity.csrf = Some(begun.csrf);
+    tracing::info!("login: {name} from {from} as {}", identity.role.name());
+    let cookie = cookie(&session.id, MAX_AGE.as_secs(), client.secure).map_err(IntoResponse::into_response)?;
+    identity.csrf = Some(session.csrf);
     Ok(([(header::SET_COOKIE, cookie)], Json(report(&app, &identity))).into_response())
 }
 
@@ -107,11 +108,11 @@ pub(super) async fn login(
 pub(super) async fn show(
     State(app): State<SharedApp>,
     headers: HeaderMap,
-    who: Option<Extension<Identity>>,
+    identity: Option<Extension<Identity>>,
 ) -> Result<Json<SessionReport>, Response> {
-    match who {
+    match identity {
         Some(Extension(identity)) => Ok(Json(report(&app, &identity))),
-        None => Err(unauthorized(&headers, "nobody is logged in")),
+        None => Err(unauthorized(&headers, "not logged in")),
     }
 }
 
@@ -131,7 +132,7 @@ pub(super) async fn logout(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if let Some(id) = id(&headers, client.secure) {
-        app.access.end(id);
+        app.access.end_session(id);
     }
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, client.secure)?)]).into_response())
 }

@@ -52,16 +52,16 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 )]
 pub(super) async fn offer(
     named: NamedStream,
-    who: Option<Extension<Identity>>,
+    identity: Option<Extension<Identity>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let offer = text(&headers, SDP, body)?;
     let (whep, stream) = (&named.app.whep, named.stream());
-    let who = who.map(|Extension(who)| who);
+    let identity = identity.map(|Extension(identity)| identity);
     let level = stream.status.condition().info.map(|info| Level::of(&info));
     let admitted =
-        whep.admit(&stream.status.name, &stream.outputs.h264, &offer, level, who).inspect_err(|refusal| {
+        whep.admit(&stream.status.name, &stream.outputs.h264, &offer, level, identity).inspect_err(|refusal| {
             if matches!(refusal, WhepRefusal::Full(_) | WhepRefusal::Scarce) {
                 stream.status.count_refused_viewer();
             }
@@ -142,7 +142,7 @@ pub(super) async fn leave(viewer: WhepPath) -> Result<StatusCode, Problem> {
     Ok(StatusCode::OK)
 }
 
-/// Whom the path names; perhaps nobody.
+/// The viewer of the path, which may not exist.
 pub(super) struct WhepPath {
     app: SharedApp,
     stream: String,
@@ -161,17 +161,17 @@ impl FromRequestParts<SharedApp> for WhepPath {
     }
 }
 
-/// The body, when it is of this type.
+/// The body, if it has this content type.
 fn text(headers: &HeaderMap, wanted: &str, body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
-    let written = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let essence = written.split(';').next().unwrap_or("").trim();
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = content_type.split(';').next().unwrap_or("").trim();
     if !essence.eq_ignore_ascii_case(wanted) {
         let detail = format!("the body must be {wanted}, not {:?}", field(essence));
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let body = body.map_err(|error| Problem::new(error.status(), error.body_text()))?;
     String::from_utf8(body.into())
-        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body is no UTF-8 text".into()))
+        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body is not UTF-8 text".into()))
 }
 
 impl From<WhepRefusal> for Problem {
@@ -187,8 +187,7 @@ impl From<WhepRefusal> for Problem {
     }
 }
 
-/// What the viewer may ask for its own address and for a relay (WHEP's `Link` headers). A TURN password is told whoever
-/// may watch: it needs it.
+/// STUN and TURN servers for the viewer (`Link` headers of WHEP). Every viewer receives the TURN password: it needs it.
 fn links(settings: &WebRtcConfig) -> Vec<String> {
     let stun = settings.stun.iter().map(|server| format!("<stun:{server}>; rel=\"ice-server\""));
     let turn = settings.turn.iter().map(|server| {
@@ -202,7 +201,7 @@ fn links(settings: &WebRtcConfig) -> Vec<String> {
     stun.chain(turn).collect()
 }
 
-/// A header's value; empty where it cannot be one, which names and passwords with control characters cannot.
+/// A header's value; empty if it is not valid, as names and passwords with control characters are not.
 fn header(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""))
 }

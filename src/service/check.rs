@@ -1,4 +1,4 @@
-//! Checks of a configuration that need this machine's encoders or the model.
+//! Checks of a configuration that need the encoders of this machine or the model.
 
 use crate::config::{ConfigError, StreamConfig};
 use crate::events;
@@ -6,7 +6,10 @@ use crate::frame::Label;
 use crate::overlay::Overlay;
 use crate::publish::encoder::{Choice, H264};
 
-/// Tries the encoders that the streams ask for, before anything depends on them, and tells which they get.
+/// Tests the encoders that the streams require and returns the chosen ones.
+///
+/// # Errors
+/// Every stream without a working encoder, with its key path.
 pub(super) fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Vec<ConfigError>> {
     let (mut chosen, mut errors) = (Vec::new(), Vec::new());
     for stream in streams {
@@ -22,10 +25,10 @@ pub(super) fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Ve
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
-/// Checks what only the model can tell: that every label that a stream hides, colours or waits for exists.
+/// Checks that the model has every label that a stream hides, colours or records events of.
 ///
 /// # Errors
-/// All that do not, with their key paths.
+/// Every unknown label with its key path.
 pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Vec<ConfigError>> {
     let mut errors = Vec::new();
     for stream in streams {
@@ -35,7 +38,7 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
                     key: format!("stream[{}].overlay.{}", stream.name, label.key),
                     line: None,
                     problem: label.problem(),
-                    help: Some(format!("the model knows {}", unknown.known.join(", "))),
+                    help: Some(format!("classes of the model: {}", unknown.known.join(", "))),
                 });
             }
         }
@@ -46,19 +49,19 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
                 key: format!("stream[{}].record.event[{index}].classes", stream.name),
                 line: None,
                 problem: format!("the model has no class {name:?}"),
-                help: Some(format!("the model knows {}", known(labels))),
+                help: Some(format!("classes of the model: {}", names(labels))),
             }));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn known(labels: &[Label]) -> String {
+fn names(labels: &[Label]) -> String {
     let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
     names.join(", ")
 }
 
-/// A line for each error.
+/// One line for each error.
 pub(super) fn lines(errors: &[ConfigError]) -> String {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     lines.join("\n")

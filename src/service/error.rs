@@ -2,16 +2,16 @@
 
 use crate::segment::ModelError;
 
-/// Why the service cannot start; in one line each.
+/// Why the service cannot start or reload.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The configuration asks for what cannot be: exit code 78.
+    /// The configuration cannot work: exit code 78.
     #[error("{0}")]
     Configuration(String),
-    /// The machine does not give what is needed now: exit code 1.
+    /// A resource of the machine is not available: exit code 1.
     #[error("{0}")]
     Runtime(String),
-    /// The stop was raised before everything had started: exit code 0.
+    /// The service was stopped while it was starting: exit code 0.
     #[error("stopped while it was starting")]
     Stopped,
 }

@@ -1,7 +1,7 @@
-//! `maskcast run`: configuration in, running service out.
+//! The service of `maskcast run`: starts everything that a configuration describes.
 //!
-//! Streams and model change while the service runs: [`reload`] starts, stops and restarts what another configuration
-//! says otherwise, and touches nothing else; [`models`] exchanges the model. [`stopping`] ends streams.
+//! [`reload`] applies another configuration and restarts only the streams that have changed, [`changes`] applies changes of
+//! API clients, [`models`] replaces the model, [`stopping`] stops streams.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,7 @@ pub mod watch;
 pub use check::check_labels;
 pub use error::ServiceError;
 pub use reload::ReloadReport;
-pub use stopping::log_account;
+pub use stopping::log_frame_counts;
 
 use crate::view::ServiceView;
 use crate::view::request::ChangeRequest;
@@ -43,14 +43,14 @@ use check::{check_encoders, lines};
 use models::{ModelManager, Models, Streams};
 use stopping::stop_all;
 use stream_runner::StreamRunner;
-use warn::{opened, warn_of_readable_passwords};
+use warn::{warn_of_plain_passwords, without_users};
 
 /// Handles requests of clients while the service starts.
 pub trait EarlyRequests {
-    /// Applies a change that needs no model; keeps or refuses any other.
-    fn make_early(&mut self, asked: ChangeRequest, service: &mut Service);
+    /// Applies a change that does not need the model; queues or refuses others.
+    fn apply_early(&mut self, request: ChangeRequest, service: &mut Service);
 
-    /// Does what is due; called often.
+    /// Periodic work; called several times a second.
     fn tick(&mut self, service: &Service);
 }
 
@@ -60,14 +60,14 @@ pub struct Service {
     server: ServerConfig,
     model: ModelConfig,
     running: Vec<StreamRunner>,
-    /// Streams that a reload was stopping when the whole service was stopped.
+    /// Streams that a reload was stopping when the service was stopped.
     ending: Vec<StreamRunner>,
     /// Raised when the service is to stop.
     stop: Stop,
-    /// What the model has to fit.
+    /// The settings that the model must match.
     streams: Streams,
-    /// Changes that clients ask for; for [`changes::Changes`] to make.
-    asked: Receiver<ChangeRequest>,
+    /// Requests of clients for [`changes::Changes`].
+    change_requests: Receiver<ChangeRequest>,
     // Dropped after the streams, in this order.
     models: Option<Models>,
     http: HttpServer,
@@ -76,51 +76,51 @@ pub struct Service {
     certificate: Option<Arc<Certificate>>,
     whep: Arc<Whep>,
     pool: Arc<Pool>,
-    /// The encoders that streams get, as the log has been told.
-    encoders: Vec<H264>,
+    /// The encoders that have been logged.
+    logged_encoders: Vec<H264>,
 }
 
-/// A model that takes longer than this to load is not waited for with the video.
+/// If loading the model takes longer than this, streams start without masks.
 const QUICK_LOAD: Duration = Duration::from_secs(2);
 
-/// How long WebRTC viewers are waited for when the service stops, beside what its streams take.
+/// How long the stop waits for WebRTC viewers after the streams have stopped.
 const WHEP_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How long a model that is still being loaded is waited for when the service stops, from the beginning of the stop: the
-/// streams take as long in the worst case.
+/// How long the stop waits for a model that is still loading, from the beginning of the stop. Stopping the streams takes as
+/// long in the worst case.
 const MODEL_DEADLINE: Duration = Duration::from_millis(4400);
 
 impl Service {
-    /// Starts everything: ports first, so that nothing runs when one is taken; then the model, so that no camera is opened
-    /// for one that cannot work; then the streams. A model that takes long does not keep viewers from the video, nor
-    /// `changes` from being made that need none. Raising `stop` ends the start, too, whatever it waits for.
+    /// Starts everything: first the ports, so that nothing starts if one is in use; then the model, so that no camera is
+    /// opened if the model cannot work; then the streams. While a model takes long to load, streams run without masks, and
+    /// `changes` applies changes that do not need the model. Raising `stop` aborts the start.
     ///
     /// # Errors
-    /// The first thing that cannot be had; whatever was started before it is stopped again.
+    /// The first failure; everything that was started before is stopped.
     pub fn start(config: &Config, changes: &mut dyn EarlyRequests, stop: &Stop) -> Result<Service, ServiceError> {
         let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
         let certificate = config.server.tls.as_ref().map(Certificate::load).transpose();
-        let certificate = certificate.map_err(ServiceError::Configuration)?;
+        let certificate = certificate.map_err(|error| ServiceError::Configuration(error.to_string()))?;
         let access = Arc::new(Access::new(&config.server).map_err(ServiceError::runtime)?);
         let guard = RtspGuard::new(&config.server, Arc::clone(&access), certificate.clone());
         let rtsp = RtspServer::start_guarded(config.server.rtsp, Some(&guard)).map_err(ServiceError::runtime)?;
-        warn_of_readable_passwords(&config.server, &guard);
-        let wanted = config.streams.clone();
-        let encoders = begin("encoders", move || check_encoders(&wanted))?;
-        let encoders = finish(&encoders, stop)?.map_err(|errors| ServiceError::runtime(lines(&errors)))?;
+        warn_of_plain_passwords(&config.server, &guard);
+        let streams = config.streams.clone();
+        let encoders = run_on_thread("encoders", move || check_encoders(&streams))?;
+        let encoders = wait_for(&encoders, stop)?.map_err(|errors| ServiceError::runtime(lines(&errors)))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
         let (view, incoming) = ServiceView::new(rtsp.address(), pool.stats());
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
-        let keeper = ModelManager::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
+        let manager = ModelManager::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
-        // Before the first client comes: it finds all streams, though none has begun.
+        // Before the first client connects, so that it finds all streams, though none has started.
         let running: Vec<StreamRunner> =
             config.streams.iter().map(|stream| StreamRunner::prepare(stream, None, &rtsp)).collect();
         view.set_streams(running.iter().map(StreamRunner::view).collect());
         let http = http
-            .serve_guarded(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())
+            .serve_with_access(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())
             .map_err(ServiceError::runtime)?;
         let (server, model) = (config.server.clone(), config.model.clone());
         let mut service = Service {
@@ -131,7 +131,7 @@ impl Service {
             ending: Vec::new(),
             stop: stop.clone(),
             streams,
-            asked: incoming.changes,
+            change_requests: incoming.changes,
             models: None,
             http,
             rtsp,
@@ -139,15 +139,20 @@ impl Service {
             certificate,
             whep,
             pool,
-            encoders: Vec::new(),
+            logged_encoders: Vec::new(),
         };
         tracing::info!("page {}", service.page());
         for stream in &config.streams {
-            tracing::info!(stream = stream.name, "{} -> {}", stream.source.label(), service.rtsp_address(&stream.name));
+            tracing::info!(
+                stream = stream.name,
+                "source {} -> {}",
+                stream.source.label(),
+                service.rtsp_address(&stream.name)
+            );
         }
-        service.tell_encoders(encoders);
-        let started = service.start_all(config, keeper, changes);
-        match started.and_then(|keeper| Models::start(keeper, service.model.clone(), incoming.models)) {
+        service.log_encoders(encoders);
+        let started = service.start_all(config, manager, changes);
+        match started.and_then(|manager| Models::start(manager, service.model.clone(), incoming.models)) {
             Ok(models) => service.models = Some(models),
             Err(error) => {
                 service.stop();
@@ -157,40 +162,40 @@ impl Service {
         Ok(service)
     }
 
-    /// Loads the first model on a thread of its own and starts the streams, some of them before it is there.
+    /// Loads the first model on its own thread and starts the streams, some of them before it is loaded.
     fn start_all(
         &mut self,
         config: &Config,
-        mut keeper: ModelManager,
+        mut manager: ModelManager,
         changes: &mut dyn EarlyRequests,
     ) -> Result<ModelManager, ServiceError> {
         let model = config.model.clone();
-        let loading = begin("model", move || {
-            let result = keeper.first(&model);
-            (keeper, result)
+        let loading = run_on_thread("model", move || {
+            let result = manager.load_first(&model);
+            (manager, result)
         })?;
-        let patience = Instant::now() + QUICK_LOAD;
-        let asked = self.asked.clone();
+        let start_without_model = Instant::now() + QUICK_LOAD;
+        let requests = self.change_requests.clone();
         while loading.is_empty() && !self.stop.is_raised() {
-            // The time only paces the look at the thread.
-            if let Ok(asked) = asked.recv_timeout(Duration::from_millis(10)) {
-                changes.make_early(asked, self);
+            // The time-out is the interval at which the thread is checked.
+            if let Ok(request) = requests.recv_timeout(Duration::from_millis(10)) {
+                changes.apply_early(request, self);
             }
             changes.tick(self);
-            if Instant::now() < patience {
+            if Instant::now() < start_without_model {
                 continue;
             }
-            // A file at full speed would be through before the model is there.
+            // Blocking streams (files at full speed) wait: they could end before the model is loaded.
             for running in self.running.iter_mut().filter(|running| !running.is_blocking() && !running.has_begun()) {
                 running.start(&self.pool)?;
             }
         }
-        let (keeper, result) = finish(&loading, &self.stop)?;
+        let (manager, result) = wait_for(&loading, &self.stop)?;
         result?;
         for running in self.running.iter_mut().filter(|running| !running.has_begun()) {
             running.start(&self.pool)?;
         }
-        Ok(keeper)
+        Ok(manager)
     }
 
     /// The page's address.
@@ -210,12 +215,14 @@ impl Service {
         !self.running.is_empty() && self.running.iter().all(StreamRunner::has_ended)
     }
 
-    /// Follows the certificate's files, restarts streams whose stages were lost to a panic, and tells the viewers of those that have ended for good.
+    /// Periodic work: reloads the certificate, restarts streams whose stages have panicked or hang, and disconnects the viewers
+    /// of streams that have ended.
     pub fn tick(&mut self) {
-        if let Some(certificate) = self.certificate.as_ref().filter(|certificate| certificate.follow(Instant::now()))
+        if let Some(certificate) =
+            self.certificate.as_ref().filter(|certificate| certificate.reload_if_changed(Instant::now()))
             && let Err(error) = self.rtsp.set_certificate(certificate)
         {
-            tracing::error!("{error}; RTSP goes on with the old certificate");
+            tracing::error!("RTSP certificate not reloaded, the old one stays in use: {error}");
         }
         for running in &mut self.running {
             running.restart_if_dead(&self.pool);
@@ -225,10 +232,10 @@ impl Service {
         }
     }
 
-    /// Whether [`Service::reload`] would take `config`, as far as can be told without trying.
+    /// Checks whether [`Service::reload`] can apply `config`.
     ///
     /// # Errors
-    /// All that speaks against it.
+    /// All errors that are found without applying it.
     pub fn check(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
         let mut errors = check_encoders(&config.streams).err().unwrap_or_default();
         if config.model == self.model {
@@ -237,21 +244,21 @@ impl Service {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Checks that the model that runs knows the labels that streams name.
+    /// Checks that the running model has the labels that streams name.
     ///
     /// # Errors
-    /// All that it does not know.
+    /// All unknown labels.
     pub fn check_labels(&self, streams: &[StreamConfig]) -> Result<(), Vec<ConfigError>> {
         self.view.model().map_or(Ok(()), |model| check_labels(streams, &model.labels))
     }
 
-    /// The settings of a stream as they are now.
+    /// The current settings of a stream.
     pub fn config_of(&self, name: &str) -> Option<&StreamConfig> {
         self.running.iter().map(|running| &running.config).find(|config| config.name == name)
     }
 
-    /// Has a stream drawn by other settings from its next frame on.
-    pub fn redraw(&mut self, name: &str, overlay: &OverlayConfig) {
+    /// Changes the overlay of a stream from the next frame on.
+    pub fn set_overlay(&mut self, name: &str, overlay: &OverlayConfig) {
         let Some(running) = self.running.iter_mut().find(|running| running.config.name == name) else { return };
         running.redraw(overlay);
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,47 +267,47 @@ impl Service {
         self.show_streams();
     }
 
-    /// Logs which encoders streams get, each once.
-    fn tell_encoders(&mut self, chosen: Vec<Choice>) {
+    /// Logs the chosen encoders, each once.
+    fn log_encoders(&mut self, chosen: Vec<Choice>) {
         for choice in chosen {
             tracing::debug!("H.264 encoder {choice}");
-            if !self.encoders.contains(&choice.encoder) {
+            if !self.logged_encoders.contains(&choice.encoder) {
                 tracing::info!("H.264 encoder {} ({})", choice.encoder.kind(), choice.encoder.element());
-                self.encoders.push(choice.encoder);
+                self.logged_encoders.push(choice.encoder);
             }
         }
     }
 
-    /// The workers that all streams share.
+    /// The segmentation workers, which all streams share.
     pub fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool)
     }
 
-    /// Changes that clients ask for.
-    pub fn asked(&self) -> Receiver<ChangeRequest> {
-        self.asked.clone()
+    /// The queue of changes that clients request.
+    pub fn change_requests(&self) -> Receiver<ChangeRequest> {
+        self.change_requests.clone()
     }
 
-    /// Lets in those whom the configuration lets in now; true when it also says what holds after a restart only.
+    /// Applies `[server]`: users, sessions and WebRTC. Returns whether it has changes that need a restart.
     fn set_server(&mut self, config: &ServerConfig) -> Result<bool, ServiceError> {
         let ServerConfig { http, rtsp, ref tls, .. } = self.server;
         let restart = (config.http, config.rtsp, &config.tls) != (http, rtsp, tls);
-        // Who is let in depends on where is really listened.
+        // Access depends on the addresses that are in use, not on new ones.
         let server = ServerConfig { http, rtsp, tls: tls.clone(), ..config.clone() };
         if server != self.server {
-            // The RTSP server reads the users from `access`, to make its digests and to find those to disconnect.
+            // The RTSP server reads the users from `access`, for its digests and to disconnect removed users.
             self.access.set(&server);
             let guard = RtspGuard::new(&server, Arc::clone(&self.access), self.certificate.clone());
             if let Err(error) = self.rtsp.set_guard(&guard) {
                 self.access.set(&self.server);
                 return Err(ServiceError::runtime(error));
             }
-            if let Some(warning) = opened(&self.server, &server) {
+            if let Some(warning) = without_users(&self.server, &server) {
                 tracing::warn!("{warning}");
             }
             self.whep.set_settings(server.webrtc.clone());
-            self.whep.disconnect_unless(|who| self.access.still_knows(who));
-            warn_of_readable_passwords(&server, &guard);
+            self.whep.disconnect_unless(|identity| self.access.is_valid(identity));
+            warn_of_plain_passwords(&server, &guard);
             self.server = server;
         }
         Ok(restart)
@@ -310,48 +317,48 @@ impl Service {
         self.view.set_streams(self.running.iter().map(StreamRunner::view).collect());
     }
 
-    /// Stops the sources, lets what is under way come out, closes recordings, and writes each stream's account to the log.
-    /// Gives the names of streams that did not stop in time.
+    /// Stops the sources, publishes the frames in flight, closes recordings, and logs the frame counts of each stream. Returns
+    /// the names of streams that did not stop in time.
     pub fn stop(mut self) -> Vec<String> {
         let deadline = Instant::now() + MODEL_DEADLINE;
-        // A model that is being loaded now is not needed any more; its thread is waited for last.
+        // A model that is still loading is not needed; its thread is joined last.
         let models = self.models.take();
-        let unloaded = begin("model-end", move || drop(models));
-        // They leave while the streams end.
+        let unloaded = run_on_thread("model-end", move || drop(models));
+        // WebRTC viewers disconnect while the streams stop.
         self.whep.disconnect_all();
         let mut streams = std::mem::take(&mut self.running);
         streams.append(&mut self.ending);
         let unstopped = stop_all(streams, None);
         match self.whep.close(WHEP_DEADLINE) {
             0 => {}
-            left => tracing::error!("{left} WebRTC viewers do not end and are left behind"),
+            left => tracing::error!("WebRTC viewers not stopped; their threads are abandoned: {left}"),
         }
         if unloaded.is_ok_and(|unloaded| unloaded.recv_deadline(deadline).is_err()) {
-            tracing::info!("a model is still being loaded and is not waited for");
+            tracing::info!("model still loading at the stop; the service ends without it");
         }
         unstopped.hung
     }
 }
 
-/// Begins work that may hang, in a driver for instance, on a thread of its own; the result comes through the receiver, a
-/// panic as an error.
-fn begin<T: Send + 'static>(
+/// Runs work that may hang, for example in a driver, on its own thread. The receiver gets its result, or a panic as an
+/// error.
+fn run_on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Receiver<Result<T, ServiceError>>, ServiceError> {
     let (sender, result) = crossbeam_channel::bounded(1);
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(work));
-        // There is no receiver any more when the service was stopped.
+        // The receiver was dropped if the service was stopped.
         let _ = sender.send(result.map_err(|panic| ServiceError::Runtime(panic_text(&*panic).to_owned())));
     };
     let thread = std::thread::Builder::new().name(name.into()).spawn(run);
-    thread.map_err(|error| ServiceError::runtime(format_args!("no thread for {name}: {error}")))?;
+    thread.map_err(|error| ServiceError::runtime(format_args!("thread not started: {name}: {error}")))?;
     Ok(result)
 }
 
-/// Waits for the result of work that was begun, or for the stop.
-fn finish<T>(result: &Receiver<Result<T, ServiceError>>, stop: &Stop) -> Result<T, ServiceError> {
+/// Waits for the result of [`run_on_thread`], or for the stop.
+fn wait_for<T>(result: &Receiver<Result<T, ServiceError>>, stop: &Stop) -> Result<T, ServiceError> {
     loop {
         match stop.wait_or_receive(Duration::from_secs(60), result) {
             WakeReason::Raised => return Err(ServiceError::Stopped),
@@ -366,16 +373,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_that_hangs_does_not_hold_up_the_stop() {
+    fn work_that_hangs_does_not_delay_the_stop() {
         let (open, gate) = crossbeam_channel::bounded::<()>(0);
-        let hangs = begin("hangs", move || gate.recv().is_err()).unwrap();
+        let hangs = run_on_thread("hangs", move || gate.recv().is_err()).unwrap();
         let stop = Stop::default();
         stop.raise();
-        assert!(matches!(finish(&hangs, &stop), Err(ServiceError::Stopped)));
+        assert!(matches!(wait_for(&hangs, &stop), Err(ServiceError::Stopped)));
         drop(open);
-        assert!(finish(&hangs, &Stop::default()).is_ok());
-        let panics = begin("panics", || panic!("on purpose")).unwrap();
-        let outcome: Result<(), ServiceError> = finish(&panics, &Stop::default());
+        assert!(wait_for(&hangs, &Stop::default()).is_ok());
+        let panics = run_on_thread("panics", || panic!("on purpose")).unwrap();
+        let outcome: Result<(), ServiceError> = wait_for(&panics, &Stop::default());
         assert!(matches!(outcome, Err(ServiceError::Runtime(problem)) if problem == "on purpose"));
     }
 }

@@ -1,4 +1,4 @@
-//! The end of streams: side by side, within a time limit, with the account of each in the log.
+//! Stops streams in parallel within a time limit, and logs the frame counts of each.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,23 @@ use super::stream_runner::StreamRunner;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 
-/// How long stopping may take before a stream that hangs is named and left behind.
+/// How long stopping may take before a stream that hangs is logged and abandoned.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// How often threads that end by themselves are looked at.
+/// How often it is checked whether the threads have ended.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Streams that have not stopped.
 #[derive(Default)]
 pub(super) struct UnstoppedStreams {
-    /// The names of those that did not stop in time and were left behind.
+    /// Names of the streams that did not stop in time and were abandoned.
     pub hung: Vec<String>,
-    /// Those whose end was not waited for, because the whole service stops.
+    /// Streams that are still stopping, because the wait was aborted.
     pub ending: Vec<StreamRunner>,
 }
 
-/// Stops streams side by side and logs their accounts. With `abort`, the wait ends when that is raised: then the streams are
-/// handed back, to be stopped together with all others.
+/// Stops streams in parallel and logs their frame counts. If `abort` is raised meanwhile, the remaining streams are returned,
+/// to be stopped together with all others.
 pub(super) fn stop_all(mut streams: Vec<StreamRunner>, abort: Option<&Stop>) -> UnstoppedStreams {
     streams.iter().for_each(StreamRunner::stop);
     let deadline = Instant::now() + DEADLINE;
@@ -38,31 +38,35 @@ pub(super) fn stop_all(mut streams: Vec<StreamRunner>, abort: Option<&Stop>) -> 
     for stream in streams {
         if !stream.is_finished() {
             let name = stream.config.name.clone();
-            tracing::error!(stream = name, "has not stopped within {} s and is left behind", DEADLINE.as_secs());
+            tracing::error!(
+                stream = name,
+                "stream not stopped within {} s; its threads are abandoned",
+                DEADLINE.as_secs()
+            );
             stream.abandon_outputs();
             unstopped.hung.push(name);
         }
-        let (view, has_begun) = (stream.view(), stream.has_begun());
+        let (view, has_started) = (stream.view(), stream.has_begun());
         stream.join_finished();
-        if has_begun {
-            log_account(&view.status);
+        if has_started {
+            log_frame_counts(&view.status);
         }
     }
     unstopped
 }
 
-/// Writes a stream's closed account to the log.
-pub fn log_account(status: &Status) {
+/// Logs the final frame counts of a stream.
+pub fn log_frame_counts(status: &Status) {
     let counts = status.ledger.counts();
     let reasons: Vec<String> = counts.reasons().map(|(reason, count)| format!("{} {count}", reason.name())).collect();
-    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let by_reason = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
     tracing::info!(
         stream = &*status.name,
         captured = counts.captured(),
         published = counts.published,
         dropped = counts.dropped(),
         in_flight = counts.in_flight,
-        "captured {} = published {} + dropped {}{why}",
+        "captured {} = published {} + dropped {}{by_reason}",
         counts.captured(),
         counts.published,
         counts.dropped()

@@ -1,10 +1,10 @@
-//! What systemd is notified of: READY when streams have shown their first frame or are known to be offline, WATCHDOG for as long
-//! as everything that a restart of the service would repair works.
+//! Notifications to systemd: READY when every stream has shown its first frame or is known to be offline, WATCHDOG while
+//! there is no fault that only a restart of the service repairs.
 //!
-//! Streams are looked after one by one ([`super::running`]): one whose stage hangs or whose output takes no frames is
-//! restarted alone. So the watchdog looks at what all of them share, the run loop and the segmentation workers, and at
-//! streams only when restarting them has not helped and their threads pile up. It does so on a thread of its own: a run
-//! loop that waits for a stream to stop is not a hang.
+//! A stream whose stage hangs or whose output accepts no frames is restarted alone ([`super::stream_runner`]). So the
+//! watchdog checks what all streams share, the run loop and the segmentation workers, and a stream only when restarts have
+//! not helped and hanging threads accumulate. It runs on its own thread: a run loop that waits for a stream to stop does
+//! not hang.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,14 +18,14 @@ use crate::base::stop::Stop;
 use crate::segment::pool::{MAKE_LIMIT, Pool, RUN_LIMIT};
 use crate::view::ServiceView;
 
-/// The run loop may be busy with one change for this long, even where the watchdog's interval is shorter: it waits for
-/// streams to stop, for some seconds.
+/// How long one iteration of the run loop may take, even if the watchdog's interval is shorter: stopping streams takes
+/// seconds.
 const LOOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// So many hanging runs of one stream are left behind before only a restart of the service can help.
+/// Number of abandoned runs of one stream from which on the service must be restarted.
 const HUNG_LIMIT: usize = 3;
 
-/// Shows that the run loop is alive. Clones are one.
+/// The time of the run loop's latest iteration. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Heartbeat(Arc<Mutex<Instant>>);
 
@@ -36,7 +36,7 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// The run loop is at its beginning again.
+    /// Called at the start of each iteration.
     pub fn beat(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -46,17 +46,17 @@ impl Heartbeat {
     }
 }
 
-/// How long each part of the service may show no sign of life.
+/// How long each part of the service may not respond.
 #[derive(Clone, Copy, Debug)]
 struct WatchdogLimits {
     run_loop: Duration,
     /// A run of the model.
     run: Duration,
-    /// Making a segmenter.
+    /// Creating a segmenter.
     make: Duration,
 }
 
-/// What only a restart of the whole service can repair, in words.
+/// A fault that only a restart of the service repairs.
 fn fault(view: &ServiceView, pool: &Pool, beat: &Heartbeat, limits: WatchdogLimits) -> Option<String> {
     let age = beat.age();
     if age > limits.run_loop {
@@ -68,34 +68,34 @@ fn fault(view: &ServiceView, pool: &Pool, beat: &Heartbeat, limits: WatchdogLimi
     pool.stuck(limits.run, limits.make).or_else(|| streams.find_map(hung))
 }
 
-/// The thread that reports to systemd's watchdog while nothing hangs. Dropping it ends it.
+/// The thread that notifies systemd's watchdog while there is no fault. Dropping this stops it.
 pub struct Watchdog {
     stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    /// Starts it where systemd wants to hear from the service; `beat` is the run loop's.
+    /// Starts the thread if the unit has `WatchdogSec=`.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// The thread cannot be started.
     pub fn start(view: Arc<ServiceView>, pool: Arc<Pool>, beat: Heartbeat) -> Result<Watchdog, ServiceError> {
         let stop = Stop::default();
         let Some(interval) = sd_notify::watchdog_enabled() else { return Ok(Watchdog { stop, thread: None }) };
         let limits = WatchdogLimits { run_loop: interval.max(LOOP_LIMIT), run: RUN_LIMIT, make: MAKE_LIMIT };
         let stopped = stop.clone();
         let report = move || {
-            let mut known = None;
+            let mut reported = None;
             loop {
                 let fault = fault(&view, &pool, &beat, limits);
                 match &fault {
                     None => notify(&[NotifyState::Watchdog]),
-                    Some(fault) if known.is_none() => {
-                        tracing::error!("{fault}; the watchdog is not notified until this is over");
+                    Some(fault) if reported.is_none() => {
+                        tracing::error!("watchdog not notified: {fault}; systemd restarts the service if this lasts");
                     }
                     Some(_) => {}
                 }
-                known = fault;
+                reported = fault;
                 if stopped.wait(interval / 3) {
                     return;
                 }
@@ -103,7 +103,7 @@ impl Watchdog {
         };
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(report);
         let thread =
-            thread.map_err(|error| ServiceError::runtime(format_args!("no thread for the watchdog: {error}")))?;
+            thread.map_err(|error| ServiceError::runtime(format_args!("watchdog thread not started: {error}")))?;
         Ok(Watchdog { stop, thread: Some(thread) })
     }
 }
@@ -112,12 +112,12 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.stop.raise();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the watchdog's thread ended in a panic");
+            tracing::error!("watchdog thread ended in a panic; report it with the log");
         }
     }
 }
 
-/// Follows the service's start, reloads and end, and tells systemd, when there is one.
+/// Notifies systemd of the service's start, reloads and stop.
 pub struct SystemdNotifier {
     view: Arc<ServiceView>,
     ready: bool,
@@ -128,7 +128,7 @@ impl SystemdNotifier {
         SystemdNotifier { view, ready: false }
     }
 
-    /// Looks at the streams; true the first time that all have started.
+    /// Checks the streams; returns true the first time that the service is ready.
     pub fn tick(&mut self) -> bool {
         let became_ready = !self.ready && self.view.is_ready();
         if became_ready {
@@ -138,17 +138,17 @@ impl SystemdNotifier {
         became_ready
     }
 
-    /// Tells systemd that the configuration is being read anew, and, with the result, that this is over.
+    /// Notifies systemd before and after `work`, which reloads the configuration.
     pub fn reloading(&self, work: impl FnOnce()) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => notify(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::warn!("there is no monotonic clock for systemd: {error}"),
+            Err(error) => tracing::warn!("systemd not notified of the reload: no monotonic clock: {error}"),
         }
         work();
         notify(&[NotifyState::Ready, NotifyState::Status(&self.summary())]);
     }
 
-    /// Tells systemd that the service is stopping.
+    /// Notifies systemd that the service is stopping.
     pub fn stopping(&self) {
         notify(&[NotifyState::Stopping]);
     }
@@ -164,7 +164,7 @@ impl SystemdNotifier {
 fn notify(states: &[NotifyState<'_>]) {
     // Without NOTIFY_SOCKET this does nothing.
     if let Err(error) = sd_notify::notify(states) {
-        crate::base::log_dedup::warn("", "", &format!("systemd cannot be notified: {error}"));
+        crate::base::log_dedup::warn("", "", &format!("systemd not notified: {error}"));
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
         make: Duration::from_secs(600),
     };
 
-    /// A service with one stream that runs.
+    /// A service with one running stream.
     fn service() -> (ServiceView, Pool, Arc<Status>) {
         let pool = Pool::idle(2).unwrap();
         let (view, _) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), pool.stats());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_publishes_nothing_is_no_reason_to_restart_the_service() {
+    fn a_stream_that_publishes_nothing_is_not_a_fault_of_the_service() {
         let (view, pool, status) = service();
         let beat = Heartbeat::default();
         status.set_shown(StreamState::Live, None, Instant::now());
@@ -212,17 +212,17 @@ mod tests {
             assert_eq!(fault(&view, &pool, &beat, LIMITS), None);
         }
         status.set_hung(HUNG_LIMIT - 1);
-        assert_eq!(fault(&view, &pool, &beat, LIMITS), None, "another run has taken the place of each");
+        assert_eq!(fault(&view, &pool, &beat, LIMITS), None, "each was replaced by a new run");
         status.set_hung(HUNG_LIMIT);
         assert_eq!(fault(&view, &pool, &beat, LIMITS).as_deref(), Some("3 runs of stream gate hang"));
     }
 
     #[test]
-    fn a_run_loop_that_hangs_is_a_reason() {
+    fn a_run_loop_that_hangs_is_a_fault_of_the_service() {
         let (view, pool, _) = service();
         let beat = Heartbeat::default();
         let limits = WatchdogLimits { run_loop: Duration::ZERO, ..LIMITS };
-        let found = fault(&view, &pool, &beat, limits).expect("it has not come round");
+        let found = fault(&view, &pool, &beat, limits).expect("it has not responded");
         assert!(found.starts_with("the run loop has not responded for "), "{found}");
         assert_eq!(fault(&view, &pool, &beat, LIMITS), None);
     }

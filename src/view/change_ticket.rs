@@ -1,4 +1,4 @@
-//! Whose turn a change is: it is made, or its client has given up before, never both.
+//! The state of a queued change: it is applied, or withdrawn before, never both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,22 +7,22 @@ const WAITING: u8 = 0;
 const BEGUN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
-/// The state of a change that waits; clones are one.
+/// The state of one change. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeTicket(Arc<AtomicU8>);
 
 impl ChangeTicket {
-    /// Takes the change on; false when its client does not want it any more.
+    /// Starts the change; returns false if its client has withdrawn it.
     pub fn begin(&self) -> bool {
         self.leave_waiting(BEGUN)
     }
 
-    /// Takes the change back; false when it is being made, or was.
+    /// Withdraws the change; returns false if it was started.
     pub fn withdraw(&self) -> bool {
         self.leave_waiting(WITHDRAWN)
     }
 
-    /// Whether the client does not want it any more.
+    /// Whether the client has withdrawn the change.
     pub fn is_withdrawn(&self) -> bool {
         self.0.load(Ordering::Acquire) == WITHDRAWN
     }
@@ -37,9 +37,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_made_or_withdrawn() {
-        let (made, withdrawn) = (ChangeTicket::default(), ChangeTicket::default());
-        assert!(made.clone().begin() && !made.withdraw() && !made.begin() && !made.is_withdrawn());
+    fn a_change_is_either_started_or_withdrawn() {
+        let (started, withdrawn) = (ChangeTicket::default(), ChangeTicket::default());
+        assert!(started.clone().begin() && !started.withdraw() && !started.begin() && !started.is_withdrawn());
         assert!(withdrawn.clone().withdraw() && !withdrawn.begin() && withdrawn.is_withdrawn());
     }
 }

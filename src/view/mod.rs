@@ -1,5 +1,5 @@
-//! What the service shows of itself: read by the HTTP server, the watchdog and the closing log. Streams and model may
-//! change while it runs; whoever reads takes a snapshot.
+//! The state of the service, read by the HTTP server, the watchdog and the final log lines. Streams and model may change at
+//! any time; readers take snapshots. Requests for changes are sent through it to the service.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,20 +26,20 @@ use crate::segment::pool::PoolStats;
 use crate::segment::unlabelled::Unlabelled;
 use crate::stream::display::Display;
 
-/// The whole service.
+/// The state of the whole service.
 pub struct ServiceView {
     streams: RwLock<Arc<[Arc<StreamView>]>>,
     model: RwLock<Option<Arc<ModelView>>>,
-    change: Mutex<Option<ModelChange>>,
+    model_change: Mutex<Option<ModelChange>>,
     model_requests: Sender<ModelChangeRequest>,
     changes: Sender<ChangeRequest>,
     pub started: Instant,
-    /// Where RTSP viewers connect.
+    /// The address of the RTSP server.
     pub rtsp: SocketAddr,
     pub pool: Arc<PoolStats>,
 }
 
-/// One stream.
+/// The state of one stream.
 #[derive(Clone)]
 pub struct StreamView {
     pub status: Arc<Status>,
@@ -51,7 +51,7 @@ pub struct StreamView {
     pub config: StreamConfig,
 }
 
-/// A class as this stream draws it.
+/// A class of the model with its color in this stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegendEntry {
     pub name: String,
@@ -59,23 +59,23 @@ pub struct LegendEntry {
     pub hidden: bool,
 }
 
-/// The model and where it runs.
+/// The running model.
 #[derive(Clone, Debug)]
 pub struct ModelView {
     pub name: String,
     pub path: PathBuf,
     pub labels: Labels,
-    /// The provider asked for first; where nobody has named any, the one that runs it.
+    /// The first provider of the configuration; without one, the provider that runs the model.
     pub requested: &'static str,
-    /// The provider that really runs it.
+    /// The provider that runs the model.
     pub actual: &'static str,
-    /// What ONNX Runtime really assigned to which provider.
+    /// The nodes and time of each provider, as ONNX Runtime has assigned them.
     pub placement: Placement,
-    /// What was asked for and does not run it, and why.
+    /// Configured providers that do not run the model, with the reason.
     pub refused: Vec<(&'static str, String)>,
     /// Share of the golden frame's pixels that differ; `None` without a golden frame.
     pub golden_difference: Option<f64>,
-    /// How the mask is read from what the model gives.
+    /// How the mask is decoded from the model's output.
     pub output: String,
     /// Pixels of its masks whose class has no label.
     pub unlabelled: Arc<Unlabelled>,
@@ -84,11 +84,11 @@ pub struct ModelView {
     pub workers: usize,
     pub threads: usize,
     pub max_batch: usize,
-    /// Median time of a frame when it was loaded.
+    /// Median time of a frame, measured when the model was loaded.
     pub time: Duration,
 }
 
-/// What became of the newest request for another model.
+/// The newest request for another model and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelChange {
     pub path: PathBuf,
@@ -96,81 +96,80 @@ pub struct ModelChange {
     pub at: Timestamp,
 }
 
-/// How far a change of the model has come.
+/// The state of a change of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelChangeState {
-    /// It is being loaded and checked beside the one that runs.
+    /// The new model is being loaded and checked while the current one runs.
     Loading,
-    /// It runs.
+    /// The new model runs.
     Done,
-    /// It does not, and the one before goes on.
+    /// The current model continues to run.
     Refused(String),
 }
 
-/// What clients ask for, in bounded queues.
+/// Requests of clients, in bounded queues.
 pub struct ChangeQueues {
-    /// Other models, one at a time.
+    /// Requests for another model, one at a time.
     pub models: Receiver<ModelChangeRequest>,
-    /// Other settings.
+    /// Requests for other settings.
     pub changes: Receiver<ChangeRequest>,
 }
 
-/// Changes that may wait while one is made; a client that finds no place is told to come again.
-pub const WAITING_CHANGES: usize = 128;
+/// Maximum number of queued changes; further ones are refused with 503.
+pub const MAX_PENDING_CHANGES: usize = 128;
 
-/// There is no place for another change.
+/// The queue of changes is full, or the service does not apply changes any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeQueueFull;
 
-/// A change that was asked for. Dropped before it is begun, it is withdrawn: a client that has gone finds nothing changed
-/// later.
+/// A requested change. If it is dropped before it is started (its client has disconnected), it is withdrawn.
 #[derive(Debug)]
 pub struct PendingChange {
-    /// Comes when the change was made or refused.
-    pub answer: oneshot::Receiver<Result<ChangeOutcome, ChangeRefusal>>,
-    turn: ChangeTicket,
+    /// Receives the result when the change was applied or refused.
+    pub result: oneshot::Receiver<Result<ChangeOutcome, ChangeRefusal>>,
+    ticket: ChangeTicket,
 }
 
 impl PendingChange {
-    /// Takes the change back; false when it is being made, or was: then the answer comes.
+    /// Withdraws the change; returns false if it was started: then there will be a result.
     pub fn withdraw(&self) -> bool {
-        self.turn.withdraw()
+        self.ticket.withdraw()
     }
 }
 
 impl Drop for PendingChange {
     fn drop(&mut self) {
-        self.turn.withdraw();
+        self.ticket.withdraw();
     }
 }
 
-/// Another model.
+/// A request for another model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelChangeRequest {
     pub path: PathBuf,
-    /// Take it although it runs on the CPU where the one before runs on a GPU.
+    /// Accept a model that would run on the CPU although the current one runs on a GPU.
     pub force: bool,
 }
 
 impl ServiceView {
-    /// A view of no streams and no model yet, and what comes in through it.
+    /// A view without streams and model, and the queues of its requests.
     pub fn new(rtsp: SocketAddr, pool: Arc<PoolStats>) -> (ServiceView, ChangeQueues) {
         let (model_requests, models) = bounded(1);
-        let (changes, asked) = bounded(WAITING_CHANGES);
+        let (changes, queued) = bounded(MAX_PENDING_CHANGES);
         let view = ServiceView {
             streams: RwLock::new([].into()),
             model: RwLock::default(),
-            change: Mutex::default(),
+            model_change: Mutex::default(),
             model_requests,
             changes,
             started: Instant::now(),
             rtsp,
             pool,
         };
-        (view, ChangeQueues { models, changes: asked })
+        (view, ChangeQueues { models, changes: queued })
     }
 
-    /// The streams as they are now, in configuration order.
+    /// The current streams in the order of the configuration.
     pub fn streams(&self) -> Arc<[Arc<StreamView>]> {
         Arc::clone(&self.streams.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -183,7 +182,7 @@ impl ServiceView {
         self.streams().iter().find(|stream| &*stream.status.name == name).cloned()
     }
 
-    /// The model that runs; `None` until the first one does.
+    /// The running model; `None` until the first one is loaded.
     pub fn model(&self) -> Option<Arc<ModelView>> {
         self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -192,21 +191,21 @@ impl ServiceView {
         *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(model));
     }
 
-    /// The newest request for another model, and what became of it.
-    pub fn change(&self) -> Option<ModelChange> {
-        self.lock_change().clone()
+    /// The newest request for another model and its state.
+    pub fn model_change(&self) -> Option<ModelChange> {
+        self.lock_model_change().clone()
     }
 
-    pub fn set_change(&self, path: PathBuf, outcome: ModelChangeState) {
-        *self.lock_change() = Some(ModelChange { path, outcome, at: Timestamp::now() });
+    pub fn set_model_change(&self, path: PathBuf, outcome: ModelChangeState) {
+        *self.lock_model_change() = Some(ModelChange { path, outcome, at: Timestamp::now() });
     }
 
-    /// Asks for another model.
+    /// Requests another model.
     ///
     /// # Errors
-    /// When one is being loaded already: gives the request back.
-    pub fn request(&self, request: ModelChangeRequest) -> Result<(), ModelChangeRequest> {
-        let mut change = self.lock_change();
+    /// Another one is already being loaded; returns the request.
+    pub fn request_model(&self, request: ModelChangeRequest) -> Result<(), ModelChangeRequest> {
+        let mut change = self.lock_model_change();
         if change.as_ref().is_some_and(|change| change.outcome == ModelChangeState::Loading) {
             return Err(request);
         }
@@ -216,38 +215,38 @@ impl ServiceView {
         Ok(())
     }
 
-    /// Asks for a change of the settings. `host`: the host of its source, looked up by the client's own task, so that the
-    /// run loop does not have to wait for a name server.
+    /// Requests a change of settings. `host` is the host of its source, which the caller has looked up, so that the run loop
+    /// does not wait for a name server.
     ///
     /// # Errors
-    /// When too many wait already, or nobody makes changes any more.
-    pub fn ask(&self, wanted: Change, host: Option<SourceHost>) -> Result<PendingChange, ChangeQueueFull> {
-        let (sender, answer) = oneshot::channel();
-        let turn = ChangeTicket::default();
-        let asked = ChangeRequest { wanted, host, turn: turn.clone(), answer: sender };
-        self.changes.try_send(asked).map_err(|_| ChangeQueueFull)?;
-        Ok(PendingChange { answer, turn })
+    /// The queue is full, or the service is stopping.
+    pub fn request_change(&self, change: Change, host: Option<SourceHost>) -> Result<PendingChange, ChangeQueueFull> {
+        let (sender, result) = oneshot::channel();
+        let ticket = ChangeTicket::default();
+        let request = ChangeRequest { change, host, ticket: ticket.clone(), result: sender };
+        self.changes.try_send(request).map_err(|_| ChangeQueueFull)?;
+        Ok(PendingChange { result, ticket })
     }
 
-    /// Whether there is a model, and every stream has shown its first frame, waits for a keyframe or is known to be offline.
+    /// Whether the model is loaded and no stream is in the state `starting`.
     pub fn is_ready(&self) -> bool {
         self.model().is_some() && self.streams().iter().all(|stream| stream.status.state() != StreamState::Starting)
     }
 
-    fn lock_change(&self) -> MutexGuard<'_, Option<ModelChange>> {
-        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_model_change(&self) -> MutexGuard<'_, Option<ModelChange>> {
+        self.model_change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl StreamView {
-    /// The classes of `labels` as this stream draws them.
+    /// The classes of `labels` with their colors in this stream.
     pub fn legend(&self, labels: &[Label]) -> Vec<LegendEntry> {
         let overlay = &self.config.overlay;
         let entry = |label: &Label| {
-            let own = overlay.colors.iter().find(|(name, _)| *name == label.name).map(|(_, color)| *color);
+            let color = overlay.colors.iter().find(|(name, _)| *name == label.name).map(|(_, color)| *color);
             LegendEntry {
                 name: label.name.clone(),
-                color: own.unwrap_or(label.color),
+                color: color.unwrap_or(label.color),
                 hidden: overlay.hides(&label.name),
             }
         };

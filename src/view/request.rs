@@ -1,54 +1,53 @@
-//! A change of the settings that a client of the API asks for, and the answer to it.
+//! A change of settings that a client of the API requests, and its result.
 
 use tokio::sync::oneshot;
 
 use super::change_ticket::ChangeTicket;
 use crate::config::{ConfigError, ConfigErrors, Edit, Object, SourceHost};
 
-/// What a client wants changed. Keys are those of the configuration file.
+/// A change that a client requests. Keys are those of the configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// A stream, or no stream any more.
+    /// Adds, changes or removes a stream.
     Stream(Edit),
     /// A merge patch for a stream's overlay.
     Overlay { stream: String, patch: Object },
 }
 
-/// A wanted change, and where the answer goes.
+/// A requested change and the channel for its result.
 #[derive(Debug)]
 pub struct ChangeRequest {
-    pub wanted: Change,
-    /// The host of the wanted source, where it was looked up already.
+    pub change: Change,
+    /// The host of the new source, if it was looked up already.
     pub host: Option<SourceHost>,
-    /// Whether it is still wanted.
-    pub turn: ChangeTicket,
-    pub answer: oneshot::Sender<Result<ChangeOutcome, ChangeRefusal>>,
+    pub ticket: ChangeTicket,
+    pub result: oneshot::Sender<Result<ChangeOutcome, ChangeRefusal>>,
 }
 
-/// The change was made.
+/// The change was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeOutcome {
-    /// Why it will be forgotten at the next start.
-    pub not_remembered: Option<String>,
+    /// Why it is not in the configuration file, and so is lost at the next start.
+    pub not_saved: Option<String>,
 }
 
-/// The change was not made, and everything is as before.
+/// Why a change was not applied. Nothing has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChangeRefusal {
     NoStream(String),
-    /// There is a stream of this name.
-    Taken(String),
-    /// The only stream must stay.
-    Last,
-    /// All that is wrong with what the client sent.
+    /// There is already a stream of this name.
+    NameTaken(String),
+    /// The only stream cannot be removed.
+    LastStream,
+    /// All errors of the settings that the client sent.
     Invalid(Vec<ConfigError>),
-    /// What may not be set by the API.
+    /// Settings that the API must not set.
     Forbidden(Vec<ConfigError>),
-    /// It depends on the first model, which is still being loaded.
-    Loading(String),
-    /// The file itself has errors, without the change.
-    File(ConfigErrors),
-    /// The file cannot be written, or somebody else was writing it.
-    Unwritable(String),
+    /// The change depends on the first model, which is still loading.
+    ModelLoading(String),
+    /// The configuration file is invalid without the change.
+    FileInvalid(ConfigErrors),
+    /// The configuration file cannot be written, or another program was writing it.
+    FileUnwritable(String),
     Failed(String),
 }

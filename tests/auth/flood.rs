@@ -1,4 +1,4 @@
-//! Clients that take all that they can get: connections, TLS handshakes, wrong passwords. None of it needs a login.
+//! Denial of service by unauthenticated clients: connections, TLS handshakes, wrong passwords.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -17,9 +17,9 @@ use serde_json::json;
 use crate::common::program::{DEADLINE, maskcast, run, run_with_input, until};
 use crate::common::rtsp::Viewer;
 use crate::common::service::Service;
-use crate::house::{ANNA, House, WALL, agent, ask, basic, bearer, describe};
+use crate::fixture::{ANNA, Fixture, WALL, agent, ask, basic, bearer, describe};
 
-/// What the process holds now.
+/// The current resources of the process.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     kib: u64,
@@ -46,7 +46,7 @@ fn host(service: &Service) -> String {
     service.rtsp.split_once("://").unwrap().1.trim_end_matches('/').to_string()
 }
 
-/// A client's TLS, which trusts this certificate.
+/// The TLS configuration of a client that trusts this certificate.
 fn tls_client(ca: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
@@ -55,7 +55,7 @@ fn tls_client(ca: &Path) -> Arc<ClientConfig> {
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Agrees on TLS, asks for the stream without a login, and is gone.
+/// Completes a TLS handshake, requests the stream without credentials, and disconnects.
 fn handshake(host: &str, config: &Arc<ClientConfig>) {
     let name = ServerName::try_from("localhost").unwrap();
     let client = ClientConnection::new(Arc::clone(config), name).unwrap();
@@ -72,12 +72,12 @@ fn handshake(host: &str, config: &Arc<ClientConfig>) {
 /// GLib completes the end of a TLS connection in its global main context. If nothing serves that, each connection keeps a
 /// descriptor and megabytes.
 #[test]
-fn of_rtsps_connections_nothing_is_left() {
-    let house = House::new();
-    let ca = house.certificate();
-    let service = house.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
+fn closed_rtsps_connections_leave_no_resources() {
+    let fixture = Fixture::new();
+    let ca = fixture.certificate();
+    let service = fixture.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
     let (host, client) = (host(&service), tls_client(&ca));
-    // What is made once is made by these.
+    // These allocate what is allocated once.
     (0..10).for_each(|_| handshake(&host, &client));
     let before = until("the first connections have ended", || {
         let now = Usage::of(&service);
@@ -91,12 +91,12 @@ fn of_rtsps_connections_nothing_is_left() {
     assert!(after.kib < before.kib + 60 * 1024, "{before:?} and then {after:?}");
 }
 
-/// A handshake that the client never goes on with keeps a thread of GLib's for as long as the socket is open.
+/// A handshake that a client does not continue occupies a thread of GLib for as long as the socket is open.
 #[test]
-fn silent_clients_of_rtsps_are_closed_and_leave_nothing() {
-    let house = House::new();
-    let ca = house.certificate();
-    let service = house.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
+fn silent_rtsps_clients_are_disconnected_and_leave_no_resources() {
+    let fixture = Fixture::new();
+    let ca = fixture.certificate();
+    let service = fixture.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
     let (host, client) = (host(&service), tls_client(&ca));
     handshake(&host, &client);
     let before = Usage::of(&service);
@@ -111,7 +111,7 @@ fn silent_clients_of_rtsps_are_closed_and_leave_nothing() {
     handshake(&host, &client);
 }
 
-/// As openssl greets: with every cipher that it knows, also those that TLS 1.0 needs.
+/// Whether openssl completes a handshake of this TLS version, with all ciphers that it has.
 fn agrees(port: &str, version: &str) -> bool {
     let mut openssl = Command::new("openssl");
     openssl.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), version, "-cipher", "ALL:@SECLEVEL=0"]);
@@ -123,9 +123,9 @@ fn agrees(port: &str, version: &str) -> bool {
 
 #[test]
 fn tls_is_1_2_or_1_3_at_both_ports() {
-    let house = House::new();
-    house.certificate();
-    let service = house.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
+    let fixture = Fixture::new();
+    fixture.certificate();
+    let service = fixture.start("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }");
     for (what, url) in [("rtsps", &service.rtsp), ("https", &service.page)] {
         let port = url.trim_end_matches('/').rsplit_once(':').unwrap().1;
         for version in ["-tls1", "-tls1_1"] {
@@ -137,13 +137,13 @@ fn tls_is_1_2_or_1_3_at_both_ports() {
     }
 }
 
-/// Who tries names and passwords by RTSP takes no memory, and keeps nobody out, not even those behind the same address.
+/// A flood of RTSP logins needs no memory and does not prevent correct logins, even from the same address.
 #[test]
-fn a_flood_of_rtsp_logins_takes_no_memory_and_right_logins_succeed() {
-    let house = House::new();
-    let service = house.start("");
+fn a_flood_of_rtsp_logins_uses_no_memory_and_correct_logins_succeed() {
+    let fixture = Fixture::new();
+    let service = fixture.start("");
     let host = host(&service);
-    // The buffers of both checks are there from here on.
+    // This allocates the buffers of the password checks.
     assert_eq!(describe(&host, "gate", Some(&basic("wall", "a wrong passphrase"))).0, 401);
     let before = Usage::of(&service);
     let (over, tried) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -163,14 +163,14 @@ fn a_flood_of_rtsp_logins_takes_no_memory_and_right_logins_succeed() {
         }
         let logins = || {
             until("the flood has begun", || (tried.load(Ordering::Relaxed) > 200).then_some(()));
-            // Nobody has logged in from here before.
+            // No user has logged in from here before.
             let by_rtsp = describe(&host, "gate", Some(&basic("anna", ANNA))).0;
             let login = json!({ "user": "wall", "password": WALL });
             let by_http = ask(&agent(None), "POST", &format!("{}api/v1/session", service.page), &[], Some(&login));
             until("more has come", || (tried.load(Ordering::Relaxed) > 400).then_some(()));
             (by_rtsp, by_http.status)
         };
-        // However it ends, so do the others.
+        // The other threads end also after a panic.
         let logged_in = std::panic::catch_unwind(std::panic::AssertUnwindSafe(logins));
         over.store(true, Ordering::Relaxed);
         assert_eq!(logged_in.unwrap(), (200, 200));
@@ -178,17 +178,17 @@ fn a_flood_of_rtsp_logins_takes_no_memory_and_right_logins_succeed() {
     let after = Usage::of(&service);
     assert!(after.kib < before.kib + 100 * 1024, "{before:?} and then {after:?}");
     let (_, _, log) = service.terminate();
-    assert!(log.contains("login of an unknown user from 127.0.0.1 refused: too many attempts"), "{log}");
+    assert!(log.contains("login refused: too many attempts; unknown user from 127.0.0.1"), "{log}");
 }
 
 #[test]
 fn known_and_unknown_users_are_refused_after_the_same_time() {
-    let house = House::new();
-    let service = house.start("");
+    let fixture = Fixture::new();
+    let service = fixture.start("");
     let host = host(&service);
     let session = format!("{}api/v1/session", service.page);
     let mut took = HashMap::<&str, Vec<Duration>>::new();
-    for name in ["anna", "nobody"].repeat(3) {
+    for name in ["anna", "unknown"].repeat(3) {
         let began = Instant::now();
         let login = json!({ "user": name, "password": "a wrong passphrase" });
         assert_eq!(ask(&agent(None), "POST", &session, &[], Some(&login)).status, 401);
@@ -197,25 +197,25 @@ fn known_and_unknown_users_are_refused_after_the_same_time() {
         assert_eq!(describe(&host, "gate", Some(&basic(name, "a wrong passphrase"))).0, 401);
         took.entry(name).or_default().push(began.elapsed());
     }
-    // A name that is there is checked for many milliseconds, another one in none: both are answered later than that.
+    // The password of an existing name is hashed for 50 ms and more; both refusals are sent later than that.
     let soonest = |name: &str| *took[name].iter().min().unwrap();
     assert!(
-        soonest("anna") >= Duration::from_millis(500) && soonest("nobody") >= Duration::from_millis(500),
+        soonest("anna") >= Duration::from_millis(500) && soonest("unknown") >= Duration::from_millis(500),
         "{took:?}"
     );
 }
 
-/// A client that shows wrong digests does not keep others from theirs.
+/// A client with wrong digests does not lock out others.
 #[test]
-fn wrong_digests_keep_only_their_own_name_and_address_out() {
-    let house = House::new();
+fn wrong_digests_limit_only_their_own_name_and_address() {
+    let fixture = Fixture::new();
     for name in ["nvr", "desk"] {
-        let added = crate::house::add_user(house.folder.path(), name, "all that was recorded", &["--rtsp-digest"]);
+        let added = crate::fixture::add_user(fixture.folder.path(), name, "all that was recorded", &["--rtsp-digest"]);
         assert_eq!(added.code, Some(0), "{}", added.stderr);
     }
-    let service = house.start("http = \"127.0.0.1:0\"\nrtsp = \"0.0.0.0:0\"\n");
+    let service = fixture.start("http = \"127.0.0.1:0\"\nrtsp = \"0.0.0.0:0\"\n");
     let host = format!("127.0.0.1:{}", host(&service).rsplit_once(':').unwrap().1);
-    let guess = |name: &str| {
+    let attempt = |name: &str| {
         let (_, challenge) = describe(&host, "gate", None);
         let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
         let digest = format!(
@@ -227,8 +227,8 @@ fn wrong_digests_keep_only_their_own_name_and_address_out() {
     };
     std::thread::scope(|scope| {
         for n in 0..40 {
-            let guess = &guess;
-            scope.spawn(move || ["nvr", &format!("user{n}")].iter().for_each(|name| guess(name)));
+            let attempt = &attempt;
+            scope.spawn(move || ["nvr", &format!("user{n}")].iter().for_each(|name| attempt(name)));
         }
     });
     let watch = |name: &str| {
@@ -236,16 +236,16 @@ fn wrong_digests_keep_only_their_own_name_and_address_out() {
         let probe = ["-v", "error", "-rtsp_transport", "tcp", &url];
         run(Command::new("ffprobe").args(probe)).code
     };
-    assert_ne!(watch("nvr"), Some(0), "guessing its password would go on");
-    assert_eq!(watch("desk"), Some(0), "its address has guessed others' passwords");
+    assert_ne!(watch("nvr"), Some(0), "its attempts are limited");
+    assert_eq!(watch("desk"), Some(0), "only the address has failed attempts");
 }
 
-/// Without a limit of their own they take every descriptor, and GLib ends the process when it gets none.
+/// Without a limit they would use every descriptor, and GLib aborts the process when it gets none.
 #[test]
 fn idle_rtsp_connections_leave_descriptors_for_the_service() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let stream = "[[stream]]\nname = \"gate\"\nsource = \"test://smpte?width=320&height=180&fps=10\"\n";
-    let config = house.config("", stream);
+    let config = fixture.config("", stream);
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 256 && exec \"$@\"", "sh"]).arg(maskcast().get_program());
     let mut service = Service::run_command(command.arg("run").arg(&config));
@@ -255,13 +255,13 @@ fn idle_rtsp_connections_leave_descriptors_for_the_service() {
     let mut viewer = Viewer::play(&url, "tcp", (320, 180));
     viewer.next();
     let silent: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(&host).unwrap()).collect();
-    // Those who mean it get in, and who watches goes on.
+    // New clients are served, and a connected viewer continues.
     assert_eq!(describe(&host, "gate", Some(&basic("anna", ANNA))).0, 200);
     viewer.next();
     let most = Usage::of(&service).descriptors;
     assert!(most < 256 - 32, "{most} descriptors");
     let streams = format!("{}api/v1/streams", service.page);
-    assert_eq!(ask(&agent(None), "GET", &streams, &[("authorization", &bearer(&house.viewer))], None).status, 200);
+    assert_eq!(ask(&agent(None), "GET", &streams, &[("authorization", &bearer(&fixture.viewer))], None).status, 200);
     drop(silent);
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
@@ -269,12 +269,12 @@ fn idle_rtsp_connections_leave_descriptors_for_the_service() {
     assert!(log.contains("too many RTSP connections: closed an idle one for a new client"), "{log}");
 }
 
-/// The service raises the limit that it was started with to what it may have.
+/// The service raises its soft limit to the hard limit.
 #[test]
 fn the_limit_of_open_files_is_raised_to_the_most_that_is_allowed() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let stream = "[[stream]]\nname = \"gate\"\nsource = \"test://smpte?width=320&height=180&fps=10\"\n";
-    let config = house.config("", stream);
+    let config = fixture.config("", stream);
     let mut command = Command::new("sh");
     let start = "ulimit -n 4096 && ulimit -Sn 512 && exec \"$@\"";
     command.args(["-c", start, "sh"]).arg(maskcast().get_program());

@@ -1,4 +1,4 @@
-//! Every endpoint, sessions, and how often passwords may be tried, over HTTP.
+//! Endpoints, sessions and login limits over HTTP.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::common::program::{DEADLINE, Guard, maskcast, run, until};
 use crate::common::service::{Service, folder};
 use crate::common::whep::{Player, Wants};
-use crate::house::{ANNA, House, WALL, agent, ask, basic, bearer, describe};
+use crate::fixture::{ANNA, Fixture, WALL, agent, ask, basic, bearer, describe};
 
-/// Every route of the server, with a name in the place of each parameter. Read from the router and from the API's own
-/// document, so that a route that is added is tried, too.
+/// Every route of the server with a value for each parameter, from the source of the router and from the OpenAPI document,
+/// so that new routes are tested as well.
 pub fn routes(page: &str, agent: &ureq::Agent, token: &str) -> Vec<String> {
     let document = ask(agent, "GET", &format!("{page}api/v1/openapi.json"), &[("authorization", &bearer(token))], None);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server");
@@ -23,41 +23,41 @@ pub fn routes(page: &str, agent: &ureq::Agent, token: &str) -> Vec<String> {
     for route in &mut found {
         *route = route.replace("/page/{name}", "/page/app.js");
         *route = route.replace("{name}", "gate").replace("{file}", "x.mp4").replace("{id}", "7");
-        assert!(!route.contains('{'), "{route}: what stands for its parameter?");
+        assert!(!route.contains('{'), "{route}: no value for a parameter");
     }
-    // Last: as an operator it takes the stream away.
+    // Last: an operator's DELETE removes the stream.
     found.sort_by_key(|route| (route == "/api/v1/streams/gate", route.clone()));
     found.dedup();
     assert!(found.len() > 12 && found.iter().any(|route| route == "/mjpeg/gate"), "{found:?}");
     found
 }
 
-/// What says nothing of any stream.
-const OPEN: [&str; 5] = ["/healthz", "/readyz", "/", "/favicon.svg", "/page/app.js"];
+/// Routes without data of streams.
+const PUBLIC: [&str; 5] = ["/healthz", "/readyz", "/", "/favicon.svg", "/page/app.js"];
 
-/// What an answer says of the one who asked.
+/// The result of the access check.
 #[derive(Debug, PartialEq)]
-enum Seen {
-    Stranger,
+enum Outcome {
+    Unauthenticated,
     Forbidden,
-    LetIn,
+    Admitted,
 }
 
-fn seen(status: u16) -> Seen {
+fn outcome(status: u16) -> Outcome {
     match status {
-        401 => Seen::Stranger,
-        403 => Seen::Forbidden,
-        _ => Seen::LetIn,
+        401 => Outcome::Unauthenticated,
+        403 => Outcome::Forbidden,
+        _ => Outcome::Admitted,
     }
 }
 
-pub fn every_endpoint(page: &str, agent: &ureq::Agent, house: &House) {
-    let (viewer, operator) = (bearer(&house.viewer), bearer(&house.operator));
-    for route in routes(page, agent, &house.operator) {
+pub fn every_endpoint(page: &str, agent: &ureq::Agent, fixture: &Fixture) {
+    let (viewer, operator) = (bearer(&fixture.viewer), bearer(&fixture.operator));
+    for route in routes(page, agent, &fixture.operator) {
         let url = format!("{}{}", page.trim_end_matches('/'), route);
         let is_session = route == "/api/v1/session";
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
-            let looks = matches!(method, "GET" | "HEAD");
+            let reads = matches!(method, "GET" | "HEAD");
             let whep = route.starts_with("/whep/") && matches!(method, "POST" | "PATCH" | "DELETE");
             let try_as = |authorization: Option<&str>| {
                 let headers: Vec<_> = authorization.map(|value| ("authorization", value)).into_iter().collect();
@@ -65,41 +65,45 @@ pub fn every_endpoint(page: &str, agent: &ureq::Agent, house: &House) {
                 if matches!(answer.status, 401 | 403) {
                     assert_eq!(answer.header("content-type"), "application/problem+json", "{method} {route}");
                 }
-                seen(answer.status)
+                outcome(answer.status)
             };
-            let (nobody, wrong) = (try_as(None), try_as(Some("Bearer maskcast_wrong")));
-            if looks && OPEN.contains(&route.as_str()) {
-                assert_eq!((nobody, wrong), (Seen::LetIn, Seen::LetIn), "{method} {route}");
+            let (anonymous, wrong) = (try_as(None), try_as(Some("Bearer maskcast_wrong")));
+            if reads && PUBLIC.contains(&route.as_str()) {
+                assert_eq!((anonymous, wrong), (Outcome::Admitted, Outcome::Admitted), "{method} {route}");
             } else if is_session && matches!(method, "POST" | "DELETE" | "PUT" | "PATCH") {
-                // Logging in and out is for everybody; there is nothing else.
-                assert_eq!(nobody, Seen::LetIn, "{method} {route}");
+                // Logging in and out needs no credentials; other methods do not exist.
+                assert_eq!(anonymous, Outcome::Admitted, "{method} {route}");
             } else {
-                assert_eq!((nobody, wrong), (Seen::Stranger, Seen::Stranger), "{method} {route}");
+                assert_eq!(
+                    (anonymous, wrong),
+                    (Outcome::Unauthenticated, Outcome::Unauthenticated),
+                    "{method} {route}"
+                );
             }
-            let expected = if looks || whep || is_session { Seen::LetIn } else { Seen::Forbidden };
+            let expected = if reads || whep || is_session { Outcome::Admitted } else { Outcome::Forbidden };
             assert_eq!(try_as(Some(&viewer)), expected, "{method} {route} as a viewer");
-            assert_eq!(try_as(Some(&operator)), Seen::LetIn, "{method} {route} as an operator");
+            assert_eq!(try_as(Some(&operator)), Outcome::Admitted, "{method} {route} as an operator");
         }
     }
 }
 
 #[test]
-fn every_endpoint_asks_who_is_there() {
-    let house = House::new();
-    let service = house.start("");
+fn every_endpoint_requires_authentication() {
+    let fixture = Fixture::new();
+    let service = fixture.start("");
     let agent = agent(None);
-    every_endpoint(&service.page, &agent, &house);
-    // Basic is the same; a browser is not made to ask by itself.
+    every_endpoint(&service.page, &agent, &fixture);
+    // Basic works as well; browsers do not get a Basic challenge.
     let url = format!("{}api/v1/streams", service.page);
     let wrong = ask(&agent, "GET", &url, &[("authorization", &basic("wall", ANNA))], None);
     assert_eq!((wrong.status, wrong.header("www-authenticate").starts_with("Basic ")), (401, true));
     let browser = ask(&agent, "GET", &url, &[("user-agent", "Mozilla/5.0 (X11)")], None);
     assert_eq!((browser.status, browser.header("www-authenticate")), (401, "Session realm=\"maskcast\""));
     assert_eq!(ask(&agent, "GET", &url, &[("authorization", &basic("wall", WALL))], None).status, 200);
-    // Who may not know what there is learns no names, neither from readiness nor from what is not there.
+    // Without credentials no names of streams are revealed.
     let missing = ask(&agent, "GET", &format!("{}mjpeg/nothing", service.page), &[], None);
     assert_eq!((missing.status, missing.body.contains("gate")), (401, false));
-    // The page's own files are for everybody: the login form is in them.
+    // The page's own files need no login: the login form is in them.
     let page = ask(&agent, "GET", &service.page, &[], None);
     assert_eq!((page.status, page.header("strict-transport-security")), (200, ""));
     let (code, _, log) = service.terminate();
@@ -107,18 +111,18 @@ fn every_endpoint_asks_who_is_there() {
 }
 
 #[test]
-fn a_session_looks_and_changes_only_with_its_token() {
-    let house = House::new();
-    let service = house.start("");
+fn a_session_needs_its_csrf_token_for_changes() {
+    let fixture = Fixture::new();
+    let service = fixture.start("");
     let agent = agent(None);
     let session = format!("{}api/v1/session", service.page);
     let model = format!("{}api/v1/model", service.page);
-    let wish = json!({ "path": "/nowhere/x.onnx" });
+    let request = json!({ "path": "/nowhere/x.onnx" });
     let login = |user: &str, password: &str, headers: &[(&str, &str)]| {
         ask(&agent, "POST", &session, headers, Some(&json!({ "user": user, "password": password })))
     };
     assert_eq!(login("anna", WALL, &[]).status, 401);
-    assert_eq!(login("nobody", WALL, &[]).status, 401);
+    assert_eq!(login("unknown", WALL, &[]).status, 401);
     assert_eq!(login("anna", ANNA, &[("sec-fetch-site", "cross-site")]).status, 403);
     assert_eq!(ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna" }))).status, 422);
     let long = json!({ "user": "anna", "password": "x".repeat(5000) });
@@ -139,7 +143,7 @@ fn a_session_looks_and_changes_only_with_its_token() {
 
     let change = |headers: &[(&str, &str)]| {
         let headers: Vec<_> = [("cookie", cookie.as_str())].into_iter().chain(headers.iter().copied()).collect();
-        ask(&agent, "POST", &model, &headers, Some(&wish)).status
+        ask(&agent, "POST", &model, &headers, Some(&request)).status
     };
     assert_eq!(change(&[]), 403);
     assert_eq!(change(&[("x-csrf-token", "guess")]), 403);
@@ -154,20 +158,20 @@ fn a_session_looks_and_changes_only_with_its_token() {
     let cookie = wall.header("set-cookie").split(';').next().unwrap().to_string();
     let csrf = wall.json()["csrf"].as_str().unwrap().to_string();
     let headers = [("cookie", cookie.as_str()), ("x-csrf-token", csrf.as_str())];
-    assert_eq!(ask(&agent, "POST", &model, &headers, Some(&wish)).status, 403);
+    assert_eq!(ask(&agent, "POST", &model, &headers, Some(&request)).status, 403);
     assert_eq!(ask(&agent, "DELETE", &session, &headers[..1], None).status, 403);
     let out = ask(&agent, "DELETE", &session, &headers, None);
     assert!(out.status == 204 && out.header("set-cookie").contains("Max-Age=0"), "{}", out.status);
     assert_eq!(ask(&agent, "GET", &session, &headers, None).status, 401);
     let (_, _, log) = service.terminate();
-    assert!(log.contains("anna has logged in from 127.0.0.1 as operator"), "{log}");
+    assert!(log.contains("login: anna from 127.0.0.1 as operator"), "{log}");
     assert!(log.contains("POST /api/v1/model: 202"), "{log}");
 }
 
 #[test]
-fn passwords_cannot_be_tried_without_end() {
-    let house = House::new();
-    let service = house.start("");
+fn login_attempts_are_limited() {
+    let fixture = Fixture::new();
+    let service = fixture.start("");
     let agent = agent(None);
     let session = format!("{}api/v1/session", service.page);
     let login = |user: &str, password: &str| {
@@ -177,80 +181,80 @@ fn passwords_cannot_be_tried_without_end() {
     let limited = answers.find(|answer| answer.status != 401).expect("thirty wrong passwords");
     assert_eq!((limited.status, limited.json()["status"].as_u64()), (429, Some(429)));
     assert!((60..=120).contains(&limited.header("retry-after").parse::<u64>().unwrap()));
-    assert_eq!(login("anna", ANNA).status, 429, "also with the right one, or guessing would go on");
-    // A name that nobody has is answered the same: the limit does not tell which there are.
+    assert_eq!(login("anna", ANNA).status, 429, "also with the correct one");
+    // An unknown name has the same limit: it does not reveal which users exist.
     let answers = |name: &str| (0..10).map(|_| login(name, "a wrong passphrase").status).collect::<Vec<_>>();
-    assert_eq!(answers("nobody"), [401; 10]);
-    // The address has tried twenty; it may go on in a moment.
-    until("the address may try again", || (login("wall", WALL).status == 200).then_some(()));
-    assert_eq!(login("nobody", "a wrong passphrase").status, 429);
-    // Others are not locked out by it, neither are programs.
+    assert_eq!(answers("unknown"), [401; 10]);
+    // The address has made twenty attempts; the next one is possible after some seconds.
+    until("the address may make another attempt", || (login("wall", WALL).status == 200).then_some(()));
+    assert_eq!(login("unknown", "a wrong passphrase").status, 429);
+    // Other users and tokens are not affected.
     assert_eq!(login("wall", WALL).status, 200);
     let metrics = format!("{}metrics", service.page);
-    assert_eq!(ask(&agent, "GET", &metrics, &[("authorization", &bearer(&house.viewer))], None).status, 200);
+    assert_eq!(ask(&agent, "GET", &metrics, &[("authorization", &bearer(&fixture.viewer))], None).status, 200);
     let (_, _, log) = service.terminate();
-    assert!(log.contains("login of anna from 127.0.0.1 refused: too many attempts"), "{log}");
+    assert!(log.contains("login refused: too many attempts; user anna from 127.0.0.1"), "{log}");
     assert!(!log.contains("a wrong passphrase"), "{log}");
 }
 
-/// What is watched would go on without end.
+/// These responses have no end, so removed credentials must end them.
 #[test]
-fn who_is_removed_sees_no_more() {
-    let house = House::new();
-    let service = house.start("");
-    let token = format!("Authorization: {}", bearer(&house.viewer));
+fn removing_a_token_ends_its_open_streams() {
+    let fixture = Fixture::new();
+    let service = fixture.start("");
+    let token = format!("Authorization: {}", bearer(&fixture.viewer));
     let mut curl = Guard::spawn(
         Command::new("curl")
             .args(["-sS", "-N", "-H", &token, &format!("{}mjpeg/gate", service.page)])
             .stdout(Stdio::piped()),
     );
-    let mut pictures = curl.0.stdout.take().unwrap();
-    pictures.read_exact(&mut [0; 4096]).unwrap();
-    let player = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&house.viewer));
-    let other = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&house.operator));
+    let mut frames = curl.0.stdout.take().unwrap();
+    frames.read_exact(&mut [0; 4096]).unwrap();
+    let player = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&fixture.viewer));
+    let other = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&fixture.operator));
     player.until_more(10);
     other.until_more(10);
     let viewers = || {
         let url = format!("{}api/v1/streams/gate", service.page);
-        let stream = ask(&agent(None), "GET", &url, &[("authorization", &bearer(&house.operator))], None).json();
+        let stream = ask(&agent(None), "GET", &url, &[("authorization", &bearer(&fixture.operator))], None).json();
         (stream["viewers"]["mjpeg"].as_u64().unwrap(), stream["viewers"]["webrtc"].as_u64().unwrap())
     };
     assert_eq!(viewers(), (1, 2));
-    let users = house.folder.path().join("users.toml");
+    let users = fixture.folder.path().join("users.toml");
     let removed = run(maskcast().args(["user", "remove", "scraper", "--users"]).arg(&users));
     assert_eq!(removed.code, Some(0), "{}", removed.stderr);
     service.program.child.signal("HUP");
-    std::io::copy(&mut pictures, &mut std::io::sink()).unwrap();
+    std::io::copy(&mut frames, &mut std::io::sink()).unwrap();
     curl.wait(DEADLINE);
     until("the removed viewer's connection has ended", || (viewers() == (0, 1)).then_some(()));
     other.until_more(10);
 }
 
 #[test]
-fn anonymous_viewers_look_and_change_nothing() {
-    let house = House::new();
-    let service = house.start("allow_anonymous = true");
+fn anonymous_clients_may_only_read() {
+    let fixture = Fixture::new();
+    let service = fixture.start("allow_anonymous = true");
     let agent = agent(None);
     let url = |path: &str| format!("{}{path}", service.page);
     for path in ["api/v1/streams", "metrics", "api/v1/model", "mjpeg/gate"] {
         let answer = ask(&agent, "GET", &url(path), &[], None);
-        // Other pages may show what everybody may see.
+        // Other pages may embed what anonymous clients may see.
         assert_eq!((answer.status, answer.header("cross-origin-resource-policy")), (200, ""), "{path}");
     }
     let session = ask(&agent, "GET", &url("api/v1/session"), &[], None).json();
     assert_eq!(session, json!({ "user": null, "role": "viewer", "csrf": null, "login": true }));
-    let wish = json!({ "path": "/nowhere/x.onnx" });
-    let change = |headers: &[(&str, &str)]| ask(&agent, "POST", &url("api/v1/model"), headers, Some(&wish)).status;
+    let request = json!({ "path": "/nowhere/x.onnx" });
+    let change = |headers: &[(&str, &str)]| ask(&agent, "POST", &url("api/v1/model"), headers, Some(&request)).status;
     assert_eq!(change(&[]), 401);
-    assert_eq!(change(&[("authorization", &bearer(&house.viewer))]), 403);
-    assert_eq!(change(&[("authorization", &bearer(&house.operator))]), 202);
+    assert_eq!(change(&[("authorization", &bearer(&fixture.viewer))]), 403);
+    assert_eq!(change(&[("authorization", &bearer(&fixture.operator))]), 202);
     let host = service.rtsp.trim_start_matches("rtsp://").trim_end_matches('/').to_string();
     assert_eq!(describe(&host, "gate", None).0, 200);
 }
 
-/// A page of another site whose name is made to lead to 127.0.0.1 could read the cameras, and change them.
+/// A page of another site whose name resolves to 127.0.0.1 (DNS rebinding) could read the cameras and change them.
 #[test]
-fn without_users_only_own_names_and_own_pages_are_answered() {
+fn without_users_only_own_host_names_and_pages_are_accepted() {
     let folder = folder();
     let service = Service::ready(folder.path(), "[[stream]]\nname = \"gate\"\nsource = \"test://ball\"\n");
     let agent = agent(None);
@@ -262,12 +266,12 @@ fn without_users_only_own_names_and_own_pages_are_answered() {
     for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
         assert_eq!(ask(&agent, "GET", &url, &[("host", host)], None).status, 200, "{host}");
     }
-    // Who comes by way of a proxy on this machine is not on this machine.
+    // A client of a proxy on this machine may be on another machine.
     for by_proxy in [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7"), ("via", "1.1 proxy")] {
         assert_eq!(ask(&agent, "GET", &url, &[by_proxy], None).status, 401, "{by_proxy:?}");
     }
-    let wish = json!({ "path": "/nowhere/x.onnx" });
+    let request = json!({ "path": "/nowhere/x.onnx" });
     let model = format!("{}api/v1/model", service.page);
-    assert_eq!(ask(&agent, "POST", &model, &[("origin", "http://evil.example")], Some(&wish)).status, 403);
-    assert_eq!(ask(&agent, "POST", &model, &[], Some(&wish)).status, 202);
+    assert_eq!(ask(&agent, "POST", &model, &[("origin", "http://evil.example")], Some(&request)).status, 403);
+    assert_eq!(ask(&agent, "POST", &model, &[], Some(&request)).status, 202);
 }

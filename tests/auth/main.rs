@@ -1,12 +1,12 @@
-//! Closed by default: every endpoint without credentials, with a viewer's and with an operator's, over HTTP, TLS and RTSP.
-//! The points of OWASP ASVS that apply are listed with these tests in SECURITY.md.
+//! Access control: every endpoint without credentials, as a viewer and as an operator, over HTTP, TLS and RTSP.
+//! SECURITY.md lists the applicable points of OWASP ASVS with these tests.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod fixture;
 mod flood;
-mod house;
 mod http;
 mod network;
-mod people;
 mod proxy;
+mod users;

@@ -1,4 +1,4 @@
-//! Clients that are slow, too many, or send what HTTP does not allow, through the real server on real connections.
+//! Tests with slow clients, too many clients, and invalid HTTP, on real connections to a real server.
 
 use axum::extract::ConnectInfo;
 use axum::routing::post;
@@ -13,10 +13,10 @@ use super::super::connection::ClientConnection;
 use super::super::connection_limit::ConnectionLimits;
 use super::*;
 
-const COUNTS: ConnectionLimits = ConnectionLimits { total: 8, per_address: 8, reserve: 2 };
+const LIMITS: ConnectionLimits = ConnectionLimits { total: 8, per_address: 8, reserve: 2 };
 
 /// A guard against hanging.
-const PATIENCE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 struct Served {
     address: SocketAddr,
@@ -25,40 +25,40 @@ struct Served {
 }
 
 impl Served {
-    /// Serves these routes with these limits.
-    async fn start(router: Router, counts: ConnectionLimits, header_limit: Duration) -> Self {
-        Served::until(watch::Sender::new(false), router, counts, header_limit).await
+    /// Serves `router` with these limits.
+    async fn start(router: Router, limits: ConnectionLimits, header_limit: Duration) -> Self {
+        Served::until(watch::Sender::new(false), router, limits, header_limit).await
     }
 
     async fn until(
         stop: watch::Sender<bool>,
         router: Router,
-        counts: ConnectionLimits,
+        limits: ConnectionLimits,
         header_limit: Duration,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stopping = stop.subscribe();
-        let doors = LimitedListener::new(listener, None).with_limits(counts, header_limit);
-        let ended = tokio::spawn(doors.serve(router, |_| false, stopping));
+        let listener = LimitedListener::new(listener, None).with_limits(limits, header_limit);
+        let ended = tokio::spawn(listener.serve(router, |_| false, stopping));
         Served { address, stop, ended }
     }
 
-    /// The service's own routes.
-    async fn service(counts: ConnectionLimits, header_limit: Duration) -> Self {
+    /// Serves the routes of the service.
+    async fn service(limits: ConnectionLimits, header_limit: Duration) -> Self {
         let address = "127.0.0.1:8080".parse().unwrap();
         let access = Arc::new(Access::new(&ServerConfig::default()).unwrap());
         let stop = watch::Sender::new(false);
         let stopping = stop.subscribe();
         let app = App { view: view(&["gate"]), whep: whep(), address, access, certificate: None, stopping };
-        Served::until(stop, router(Arc::new(app)), counts, header_limit).await
+        Served::until(stop, router(Arc::new(app)), limits, header_limit).await
     }
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// All that the server answers until it closes the connection.
+    /// Everything that the server sends until it closes the connection.
     async fn answer(&self, request: &[u8]) -> String {
         let mut client = self.connect().await;
         client.write_all(request).await.unwrap();
@@ -70,16 +70,16 @@ impl Served {
     }
 }
 
-/// All that comes until the end of the connection, however that is.
+/// Everything that arrives until the connection is closed or reset.
 async fn rest(client: &mut TcpStream) -> String {
     let mut text = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, client.read_to_end(&mut text)).await;
-    // Reset or closed: it is at its end.
+    let read = tokio::time::timeout(DEADLINE, client.read_to_end(&mut text)).await;
+    // A reset also ends it.
     let _ = read.expect("the server neither answers nor closes the connection");
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Sends a byte at a time for ever; gives what came, and when the server had enough.
+/// Sends one byte at a time until the server closes the connection; returns what it sent and after how long.
 async fn drip(mut client: TcpStream, start: &[u8], bytes: &[u8]) -> (String, Duration) {
     let began = Instant::now();
     client.write_all(start).await.unwrap();
@@ -90,7 +90,7 @@ async fn drip(mut client: TcpStream, start: &[u8], bytes: &[u8]) -> (String, Dur
     let mut bytes = bytes.iter().cycle();
     let mut buffer = [0; 4096];
     loop {
-        assert!(began.elapsed() < PATIENCE, "the server takes bytes without end");
+        assert!(began.elapsed() < DEADLINE, "the server never closes the connection");
         tokio::select! {
             _ = beat.tick() => {
                 if write.write_all(&[*bytes.next().unwrap()]).await.is_err() {
@@ -111,15 +111,15 @@ fn status(answer: &str) -> &str {
 }
 
 #[tokio::test]
-async fn a_header_that_drips_ends_the_connection() {
+async fn a_slow_header_closes_the_connection() {
     let limit = Duration::from_millis(400);
-    let served = Served::service(COUNTS, limit).await;
+    let served = Served::service(LIMITS, limit).await;
     for start in ["G", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b"] {
         let (answer, took) = drip(served.connect().await, start.as_bytes(), b"x").await;
         assert_eq!(answer, "", "{start}");
         assert!(took >= limit, "{start}: after {took:?}");
     }
-    // The second request on a connection has its own limit, and so has the pause before it.
+    // The second request of a connection, or the pause before it, has its own limit.
     let first = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for then in ["", "G"] {
         let (answer, took) = drip(served.connect().await, format!("{first}{then}").as_bytes(), b"x").await;
@@ -132,25 +132,28 @@ async fn a_header_that_drips_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_that_drips_is_a_408() {
+async fn a_slow_body_is_a_408() {
     let limit = Duration::from_millis(400);
     let in_time =
         move |ConnectInfo(peer): ConnectInfo<ClientConnection>,
               request: axum::extract::Request,
               next: middleware::Next| async move { body::read(limit, &peer.permit, request, next).await };
     let router = Router::new().route("/", post(async |body: String| body)).layer(middleware::from_fn(in_time));
-    let served = Served::start(router, COUNTS, Duration::from_secs(60)).await;
+    let served = Served::start(router, LIMITS, Duration::from_secs(60)).await;
     let post = "POST / HTTP/1.1\r\nHost: localhost\r\n";
     let (answer, took) =
         drip(served.connect().await, format!("{post}Content-Length: 1000\r\n\r\n").as_bytes(), b"x").await;
     assert_eq!(status(&answer), "408", "{answer}");
-    assert!(answer.contains("the body did not arrive within 0.4 s") && answer.contains("connection: close"), "{answer}");
+    assert!(
+        answer.contains("the body did not arrive within 0.4 s") && answer.contains("connection: close"),
+        "{answer}"
+    );
     assert!(took >= limit, "after {took:?}");
     let (answer, _) =
         drip(served.connect().await, format!("{post}Transfer-Encoding: chunked\r\n\r\n").as_bytes(), b"1\r\nx\r\n")
             .await;
     assert_eq!(status(&answer), "408", "{answer}");
-    // What comes in time is passed on; what is too large is not even read.
+    // A body in time is passed to the handler; one that is too large is not read.
     let answer = served.answer(format!("{post}Connection: close\r\nContent-Length: 2\r\n\r\nhi").as_bytes()).await;
     assert!(status(&answer) == "200" && answer.ends_with("\r\n\r\nhi"), "{answer}");
     let long = format!("{post}Content-Length: 9999999\r\nExpect: 100-continue\r\n\r\n");
@@ -159,9 +162,9 @@ async fn a_body_that_drips_is_a_408() {
 }
 
 #[tokio::test]
-async fn health_is_answered_while_others_keep_all_connections() {
-    let served = Served::service(COUNTS, Duration::from_secs(60)).await;
-    // Headers, and bodies of a request that everybody may make.
+async fn health_checks_are_answered_while_all_connections_are_in_use() {
+    let served = Served::service(LIMITS, Duration::from_secs(60)).await;
+    // Incomplete headers, and incomplete bodies of a request that needs no login.
     let login =
         "POST /api/v1/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nContent-Type: application/json";
     let mut waiting = Vec::new();
@@ -173,15 +176,15 @@ async fn health_is_answered_while_others_keep_all_connections() {
         let health = served.health().await;
         assert!(status(&health) == "200" && health.ends_with("\r\n\r\nok"), "{n}: {health}");
     }
-    // The oldest ones made room.
+    // The oldest ones were closed.
     assert_eq!(rest(&mut waiting[0]).await, "");
     let streams = served.answer(b"GET /api/v1/streams HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert_eq!(status(&streams), "200", "{streams}");
     drop(waiting);
 
-    // Viewers who watch keep their places: health has the reserve, others are told why they have to wait.
+    // Connected viewers are kept: health checks use the reserve, other requests get a 503.
     let mut viewers = Vec::new();
-    while viewers.len() < COUNTS.total {
+    while viewers.len() < LIMITS.total {
         let mut client = served.connect().await;
         client.write_all(b"GET /mjpeg/gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut head = [0; 12];
@@ -201,7 +204,7 @@ async fn health_is_answered_while_others_keep_all_connections() {
     drop(viewers.pop());
     let mut again = String::new();
     for _ in 0..1000 {
-        // The server has to see that the viewer has gone.
+        // Until the server has noticed that the viewer is disconnected.
         again = served.answer(b"GET /page/app.js HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
         if status(&again) == "200" {
             break;
@@ -211,10 +214,10 @@ async fn health_is_answered_while_others_keep_all_connections() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_slowly_gets_the_whole_answer() {
+async fn a_client_that_reads_slowly_gets_the_whole_response() {
     let limit = Duration::from_millis(500);
     let router = Router::new().route("/", axum::routing::get(async || Bytes::from(vec![b'x'; 2 << 20])));
-    let served = Served::start(router, COUNTS, limit).await;
+    let served = Served::start(router, LIMITS, limit).await;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(16 << 10).unwrap();
     socket.connect(&served.address.into()).unwrap();
@@ -232,12 +235,12 @@ async fn a_client_that_reads_slowly_gets_the_whole_answer() {
         }
     }
     assert!(length > 2 << 20, "{length} bytes");
-    assert!(began.elapsed() > 2 * limit, "it was not slow: this test tells nothing");
+    assert!(began.elapsed() > 2 * limit, "it was not slow: this test proves nothing");
 }
 
 #[tokio::test]
 async fn a_refusal_reaches_a_client_that_is_still_sending() {
-    let served = Served::service(COUNTS, Duration::from_secs(60)).await;
+    let served = Served::service(LIMITS, Duration::from_secs(60)).await;
     let body = "x".repeat(4 << 20);
     for (host, expected) in [("localhost", "413"), ("evil.example", "421")] {
         let head = format!("POST /api/v1/model HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -247,8 +250,8 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
-async fn old_clients_and_heads_are_answered() {
-    let served = Served::service(COUNTS, Duration::from_secs(60)).await;
+async fn http_1_0_head_and_pipelined_requests_are_answered() {
+    let served = Served::service(LIMITS, Duration::from_secs(60)).await;
     let answer = served.answer(b"GET /healthz HTTP/1.0\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("\r\n\r\nok"), "{answer}");
     let head = b"HEAD /page/app.js HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -256,14 +259,14 @@ async fn old_clients_and_heads_are_answered() {
     assert!(status(&answer) == "200" && answer.ends_with("\r\n\r\n"), "{answer}");
     let length = answer.split("content-length: ").nth(1).unwrap().split('\r').next().unwrap();
     assert!(length.parse::<usize>().unwrap() > 1000, "{length}");
-    // Pipelined requests are answered one after the other.
+    // Pipelined requests.
     let two = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(served.answer(two.as_bytes()).await.matches("HTTP/1.1 200 OK").count(), 2);
 }
 
 #[tokio::test]
-async fn what_http_does_not_allow_is_refused() {
-    let served = Served::service(COUNTS, Duration::from_secs(60)).await;
+async fn invalid_http_is_refused() {
+    let served = Served::service(LIMITS, Duration::from_secs(60)).await;
     let long = "x".repeat(70_000);
     let host = "Host: localhost\r\nConnection: close\r\n";
     let many: String = (0..120).map(|n| format!("X-{n}: 1\r\n")).collect();
@@ -297,8 +300,8 @@ async fn what_http_does_not_allow_is_refused() {
         let answer = served.answer(request.as_bytes()).await;
         assert_eq!(status(&answer), expected, "{}: {answer}", &request[..request.len().min(200)]);
     }
-    // The service is as it was, and stops at once.
+    // The server still answers, and stops at once.
     assert_eq!(status(&served.health().await), "200");
     served.stop.send_replace(true);
-    tokio::time::timeout(PATIENCE, served.ended).await.expect("the server does not stop").unwrap();
+    tokio::time::timeout(DEADLINE, served.ended).await.expect("the server does not stop").unwrap();
 }

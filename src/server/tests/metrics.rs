@@ -1,8 +1,8 @@
-//! `/metrics`.
+//! Tests of `/metrics`.
 
 use super::*;
 
-/// Name with labels, and value, of every series.
+/// Every series: its name with labels, and its value.
 fn series(text: &str) -> Vec<(String, f64)> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -16,7 +16,7 @@ fn series(text: &str) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn metrics_hold_every_series_and_the_account_closes() {
+fn all_metrics_are_exported() {
     let view = view(&["gate", "yard"]);
     feed(&view.streams()[0].status);
     view.streams()[0].status.set_shown(StreamState::Live, None, Instant::now());
@@ -57,7 +57,7 @@ fn metrics_hold_every_series_and_the_account_closes() {
 }
 
 #[test]
-fn the_account_closes_in_every_scrape_while_frames_flow() {
+fn captured_equals_published_plus_dropped_in_every_scrape() {
     let view = view(&["gate"]);
     let server = server(&view);
     let ledger = Arc::clone(&view.streams()[0].status.ledger);

@@ -1,4 +1,4 @@
-//! Every route, through a real server and real connections.
+//! Tests of every route with a real server and real connections.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ use crate::view::{ModelChangeState, ModelView, StreamView};
 
 mod limits;
 mod metrics;
-mod pictures;
+mod mjpeg;
 mod reference;
 
 pub(super) fn view(names: &[&str]) -> Arc<ServiceView> {
@@ -106,7 +106,7 @@ pub(super) fn get(server: &HttpServer, path: &str) -> Answer {
     }
 }
 
-/// Three frames published, three dropped, one under way.
+/// Three frames published, three dropped, one in flight.
 fn feed(status: &Status) {
     let entries: Vec<_> = (0..6).map(|_| status.ledger.open()).collect();
     for (n, entry) in entries.into_iter().enumerate() {
@@ -125,15 +125,19 @@ fn feed(status: &Status) {
 }
 
 #[test]
-fn a_taken_port_is_named_with_its_key() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let Err(error) = HttpServer::bind(address) else { panic!("the port is taken") };
+fn the_error_of_a_used_port_has_key_and_address() {
+    let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = used.local_addr().unwrap();
+    let Err(error) = HttpServer::bind(address) else { panic!("the port is in use") };
+    assert!(
+        matches!(&error.source, ServerErrorKind::Io(error) if error.kind() == io::ErrorKind::AddrInUse),
+        "{error:?}"
+    );
     assert_eq!(error.to_string(), format!("server.http: {address}: Address already in use (os error 98)"));
 }
 
 #[test]
-fn the_page_comes_in_one_piece_and_may_load_only_itself() {
+fn the_page_is_served_with_headers_that_allow_only_its_own_files() {
     let server = server(&view(&["gate"]));
     for (path, kind, sign) in [
         ("/", "text/html; charset=utf-8", "<!doctype html>"),
@@ -156,7 +160,7 @@ fn the_page_comes_in_one_piece_and_may_load_only_itself() {
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; \
              connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         );
-        // ChangeRequest for again with the tag that it came with, it is not sent again.
+        // A request with the current entity tag gets no body.
         let url = format!("http://{}{path}", server.address());
         let again = |tag: &str| agent().get(&url).header("if-none-match", tag).call().unwrap().status().as_u16();
         assert_eq!((again(answer.header("etag")), again("\"another\"")), (304, 200), "{path}");
@@ -171,9 +175,9 @@ fn the_page_comes_in_one_piece_and_may_load_only_itself() {
     assert_eq!(get(&server, "/page/nothing.js").status, 404);
 }
 
-/// Whatever the page and its modules load by name is there.
+/// Every file that the page and its modules load exists.
 #[test]
-fn the_page_lacks_none_of_its_parts() {
+fn every_file_of_the_page_is_served() {
     let server = server(&view(&["gate"]));
     let (mut open, mut seen) = (vec!["/".to_string()], std::collections::BTreeSet::new());
     while let Some(path) = open.pop() {
@@ -191,12 +195,12 @@ fn the_page_lacks_none_of_its_parts() {
     assert_eq!(
         seen.len(),
         1 + std::fs::read_dir("src/server/page").unwrap().count() - 2,
-        "of the folder, all but the page and its icon: {seen:?}"
+        "all files of the folder except the page and its icon: {seen:?}"
     );
 }
 
 #[test]
-fn ready_when_no_stream_is_starting() {
+fn the_service_is_ready_when_no_stream_is_starting() {
     let view = view(&["gate", "yard"]);
     let server = server(&view);
     assert_eq!((get(&server, "/healthz").status, get(&server, "/healthz").body.as_str()), (200, "ok"));
@@ -210,7 +214,7 @@ fn ready_when_no_stream_is_starting() {
 }
 
 #[test]
-fn the_api_tells_all_of_a_stream() {
+fn the_api_reports_streams_and_model() {
     let view = view(&["gate", "yard"]);
     feed(&view.streams()[0].status);
     view.streams()[0].status.set_shown(StreamState::Live, None, Instant::now());
@@ -258,7 +262,7 @@ fn the_api_tells_all_of_a_stream() {
 }
 
 #[test]
-fn a_wish_for_a_model_is_passed_on_once() {
+fn one_request_for_a_model_is_accepted_at_a_time() {
     let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
     let view = Arc::new(view);
     let server = server(&view);
@@ -271,7 +275,7 @@ fn a_wish_for_a_model_is_passed_on_once() {
     let request = r#"{"path": "/srv/yard.onnx"}"#;
     let long = format!("{{\"path\": \"/{}\"}}", "x".repeat(60_000));
     assert_eq!(get(&server, "/api/v1/model").status, 503);
-    assert_eq!(post(request, json).0, 503, "there is nothing to exchange yet");
+    assert_eq!(post(request, json).0, 503, "no model is loaded yet");
     view.set_model(model());
     for (body, kind, status) in [
         (request, "text/plain", 415),
@@ -290,7 +294,7 @@ fn a_wish_for_a_model_is_passed_on_once() {
     assert_eq!((status, change["state"].as_str()), (202, Some("loading")));
     assert_eq!(incoming.models.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
     assert_eq!(post(request, json).0, 409);
-    view.set_change("/srv/yard.onnx".into(), ModelChangeState::Refused("its golden frame differs".into()));
+    view.set_model_change("/srv/yard.onnx".into(), ModelChangeState::Refused("its golden frame differs".into()));
     let change = get(&server, "/api/v1/model").json()["change"].clone();
     assert_eq!(
         (change["state"].as_str(), change["reason"].as_str()),
@@ -300,7 +304,7 @@ fn a_wish_for_a_model_is_passed_on_once() {
 }
 
 #[test]
-fn what_is_not_there_is_a_problem() {
+fn unknown_paths_and_streams_are_404_problems() {
     let server = server(&view(&["gate", "yard"]));
     for path in
         ["/api/v1/streams/gat", "/mjpeg/gat", "/api/v1/streams/gat/snapshot.jpg", "/mjpeg/%ff", "/api/v2", "/x/../etc"]
@@ -310,7 +314,7 @@ fn what_is_not_there_is_a_problem() {
         assert_eq!(answer.json()["status"], 404);
     }
     let problem = get(&server, "/mjpeg/gat").json();
-    assert_eq!(problem["detail"], "there is no stream \"gat\"; there is gate, yard");
+    assert_eq!(problem["detail"], "there is no stream \"gat\"; streams: gate, yard");
     assert_eq!(problem["streams"], serde_json::json!(["gate", "yard"]));
     let response = agent().post(format!("http://{}/api/v1/version", server.address())).send("{}").unwrap();
     assert_eq!(response.status(), 405);

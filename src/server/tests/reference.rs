@@ -34,8 +34,8 @@ fn the_reference_of_the_api_has_every_operation_and_every_field() {
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 assert!(parameter["description"].is_string(), "{method} {path} {}", parameter["name"]);
             }
-            let is_operator =
-                auth::need(&method.to_uppercase().parse().unwrap(), path) == auth::RequiredAccess::Role(Role::Operator);
+            let is_operator = auth::required_access(&method.to_uppercase().parse().unwrap(), path)
+                == auth::RequiredAccess::Role(Role::Operator);
             let section = made.split(&format!("\n`{} {path}`\n", method.to_uppercase())).nth(1).unwrap();
             let section = section.split("\n### ").next().unwrap();
             assert_eq!(section.contains("Access: operator."), is_operator, "{method} {path}");

@@ -62,7 +62,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     view.set_streams(vec![Arc::new(stream)]);
     let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
     let bound = HttpServer::bind(address).expect("a port");
-    let server = bound.serve_guarded(Arc::new(view), whep, Arc::clone(&access), None).expect("a thread");
+    let server = bound.serve_with_access(Arc::new(view), whep, Arc::clone(&access), None).expect("a thread");
     Service { server, access, session: Mutex::default() }
 });
 

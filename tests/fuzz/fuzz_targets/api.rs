@@ -96,7 +96,7 @@ fuzz_target!(|data: &[u8]| {
     while let Some(path) = (model_requests.0)() {
         assert!(path.is_absolute(), "{path:?}");
         assert!(line.contains(" 202 "), "{line}");
-        view.set_change(path, ModelChangeState::Done);
+        view.set_model_change(path, ModelChangeState::Done);
     }
 });
 

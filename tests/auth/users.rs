@@ -1,4 +1,4 @@
-//! Users and tokens on the command line, and secrets, which turn up nowhere.
+//! Users and tokens on the command line, and secrets in logs and responses.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -6,54 +6,54 @@ use serde_json::json;
 
 use crate::common::program::{maskcast, run, until};
 use crate::common::service::Service;
-use crate::house::{ANNA, House, WALL, add_user, agent, ask, basic, bearer};
+use crate::fixture::{ANNA, Fixture, WALL, add_user, agent, ask, basic, bearer};
 use crate::http::routes;
 
-/// Camera passwords and tokens that must not turn up anywhere.
+/// A password and a token of a camera.
 const CAMERA: &str = "rtsp://admin:hunter2-camera@127.0.0.1:9/live?token=hunter2-query";
 
 #[test]
-fn secrets_turn_up_nowhere() {
-    let house = House::new();
+fn secrets_are_neither_logged_nor_returned() {
+    let fixture = Fixture::new();
     let stream = format!("[[stream]]\nname = \"gate\"\nsource = \"{CAMERA}\"\n");
-    let mut service = Service::run(&house.config("", &stream), &[("MASKCAST_LOG", "debug")]);
+    let mut service = Service::run(&fixture.config("", &stream), &[("MASKCAST_LOG", "debug")]);
     service.program.wait_for_message("ready");
     let agent = agent(None);
-    let auth = bearer(&house.operator);
+    let auth = bearer(&fixture.operator);
     let session = format!("{}api/v1/session", service.page);
-    // Typed into the wrong field, and sent in the wrong form.
+    // A password in the wrong field, and in an invalid request.
     ask(&agent, "POST", &session, &[], Some(&json!({ "user": ANNA, "password": "x" })));
     ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "pass": ANNA })));
     let login = ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "password": ANNA })));
     let cookie = login.header("set-cookie").split([';', '=']).nth(1).unwrap().to_string();
     let csrf = login.json()["csrf"].as_str().unwrap().to_string();
-    let mut said = String::new();
-    for route in routes(&service.page, &agent, &house.operator).iter().filter(|route| !route.starts_with("/mjpeg")) {
+    let mut output = String::new();
+    for route in routes(&service.page, &agent, &fixture.operator).iter().filter(|route| !route.starts_with("/mjpeg")) {
         let url = format!("{}{}", service.page.trim_end_matches('/'), route);
-        said += &ask(&agent, "GET", &url, &[("authorization", &auth)], None).body;
-        said += &ask(&agent, "GET", &url, &[("authorization", &basic("anna", ANNA))], None).body;
+        output += &ask(&agent, "GET", &url, &[("authorization", &auth)], None).body;
+        output += &ask(&agent, "GET", &url, &[("authorization", &basic("anna", ANNA))], None).body;
     }
-    let ended = run(maskcast().args(["user", "list", "--users"]).arg(house.folder.path().join("users.toml")));
-    said += &ended.text();
+    let ended = run(maskcast().args(["user", "list", "--users"]).arg(fixture.folder.path().join("users.toml")));
+    output += &ended.text();
     let (_, _, log) = service.terminate();
-    let file = std::fs::read_to_string(house.folder.path().join("users.toml")).unwrap();
-    for secret in ["hunter2", ANNA, WALL, &house.operator, &house.viewer, &cookie, &csrf, "$argon2"] {
-        assert!(!log.contains(secret), "the log holds {secret}:\n{log}");
-        assert!(!said.contains(secret), "an answer holds {secret}:\n{said}");
+    let file = std::fs::read_to_string(fixture.folder.path().join("users.toml")).unwrap();
+    for secret in ["hunter2", ANNA, WALL, &fixture.operator, &fixture.viewer, &cookie, &csrf, "$argon2"] {
+        assert!(!log.contains(secret), "the log has {secret}:\n{log}");
+        assert!(!output.contains(secret), "a response has {secret}:\n{output}");
         if secret != "$argon2" {
-            assert!(!file.contains(secret), "the users file holds {secret}");
+            assert!(!file.contains(secret), "the users file has {secret}");
         }
     }
 }
 
 #[test]
-fn users_are_made_listed_changed_and_removed() {
+fn users_and_tokens_are_added_listed_changed_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users.toml");
     let command = |arguments: &[&str]| run(maskcast().arg("user").args(arguments).arg("--users").arg(&users));
     let weak = add_user(folder.path(), "anna", "short", &[]);
     assert!(
-        weak.code == Some(1) && weak.stderr.contains("12 characters at least") && !users.exists(),
+        weak.code == Some(1) && weak.stderr.contains("at least 12 characters") && !users.exists(),
         "{}",
         weak.stderr
     );
@@ -73,34 +73,34 @@ fn users_are_made_listed_changed_and_removed() {
     assert_eq!(command(&["remove", "hub"]).code, Some(0));
     assert_eq!(command(&["remove", "hub"]).code, Some(1));
     assert_eq!(command(&["list"]).text(), "anna\toperator\tpassword, with RTSP digest");
-    // Without a terminal it does not wait for one; a password is never an argument.
+    // Without a terminal there is no prompt; a password is never an argument.
     let ended = command(&["add", "bert"]);
     assert!(ended.code == Some(2) && ended.stderr.contains("--password-stdin"), "{}", ended.stderr);
     assert_eq!(command(&["add", "bert", "--password", ANNA]).code, Some(2));
 }
 
 #[test]
-fn a_service_whose_users_are_gone_says_that_it_is_open() {
-    let house = House::new();
-    let mut service = house.start("");
+fn removing_all_users_logs_one_warning() {
+    let fixture = Fixture::new();
+    let mut service = fixture.start("");
     let streams = format!("{}api/v1/streams", service.page);
     assert_eq!(ask(&agent(None), "GET", &streams, &[], None).status, 401);
-    std::fs::remove_file(house.folder.path().join("users.toml")).unwrap();
+    std::fs::remove_file(fixture.folder.path().join("users.toml")).unwrap();
     service.program.child.signal("HUP");
     service.program.wait_for("the warning", |entry| {
-        let told = entry["message"].as_str()?.contains("there are no users any more");
-        (told && entry["level"] == "WARN").then_some(())
+        let warned = entry["message"].as_str()?.contains("server.users has no users left");
+        (warned && entry["level"] == "WARN").then_some(())
     });
-    until("everybody is let in", || (ask(&agent(None), "GET", &streams, &[], None).status == 200).then_some(()));
-    // It is told once, not with every reload.
+    until("access needs no login", || (ask(&agent(None), "GET", &streams, &[], None).status == 200).then_some(()));
+    // It is logged once, not with every reload.
     service.program.child.signal("HUP");
     service
         .program
-        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration read").then_some(()));
+        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration reloaded").then_some(()));
     service.program.child.signal("HUP");
     service
         .program
-        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration read").then_some(()));
+        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration reloaded").then_some(()));
     let (_, _, log) = service.terminate();
-    assert_eq!(log.matches("there are no users any more").count(), 1, "{log}");
+    assert_eq!(log.matches("server.users has no users left").count(), 1, "{log}");
 }

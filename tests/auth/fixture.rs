@@ -1,4 +1,4 @@
-//! A service with users, and clients that say who they are.
+//! A service with users, and requests with credentials.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -41,14 +41,14 @@ pub fn add_token(folder: &Path, name: &str, role: &str) -> String {
     ended.text()
 }
 
-/// A folder with a model, the operator anna, the viewer wall, and a token of each role.
-pub struct House {
+/// A folder with a model, the operator anna, the viewer wall, and one token of each role.
+pub struct Fixture {
     pub folder: tempfile::TempDir,
     pub viewer: String,
     pub operator: String,
 }
 
-impl House {
+impl Fixture {
     pub fn new() -> Self {
         let folder = folder();
         for (name, password, role) in [("anna", ANNA, "operator"), ("wall", WALL, "viewer")] {
@@ -57,7 +57,7 @@ impl House {
         }
         let viewer = add_token(folder.path(), "scraper", "viewer");
         let operator = add_token(folder.path(), "hub", "operator");
-        House { folder, viewer, operator }
+        Fixture { folder, viewer, operator }
     }
 
     /// Writes the configuration with these lines in `[server]`.
@@ -83,7 +83,7 @@ impl House {
         service
     }
 
-    /// The self-signed pair, by `maskcast cert`.
+    /// Creates a self-signed certificate with `maskcast cert`; returns its path.
     pub fn certificate(&self) -> PathBuf {
         let tls = self.folder.path().join("tls");
         let ended =
@@ -120,7 +120,7 @@ impl Answer {
     }
 }
 
-/// A request; of an endless answer only the head.
+/// Sends a request. Of an MJPEG response only the head is read.
 pub fn ask(agent: &ureq::Agent, method: &str, url: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
     let mut request = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
@@ -151,7 +151,7 @@ pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// The status of an RTSP request, and the challenge.
+/// The status and the challenge of an RTSP DESCRIBE.
 pub fn describe(host: &str, path: &str, authorization: Option<&str>) -> (u16, String) {
     let mut connection = TcpStream::connect(host).unwrap();
     connection.set_read_timeout(Some(DEADLINE)).unwrap();
