@@ -140,7 +140,11 @@ impl LimitedListener {
         loop {
             // New connections wait in the kernel while no descriptors are left for clients.
             while descriptors::are_scarce() {
-                log_dedup::warn("", "", "HTTP clients have to wait: too many files and connections are open");
+                log_dedup::warn(
+                    "",
+                    "",
+                    "HTTP connections delayed: too many files and connections are open; raise the limit of open files",
+                );
                 self.limiter.close_idle();
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
