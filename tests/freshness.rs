@@ -9,11 +9,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::audience::{Sighting, Viewer};
 use common::harness::{self, is_root};
 use common::http::{Mjpeg, get};
+use common::logging_viewer::{LoggingViewer, ReceivedFrame};
 use common::program::{run, tool, until};
-use common::rtsp::DeafPlayer;
+use common::rtsp::NonReadingClient;
 use common::service::{Service, account, folder};
 use crossbeam_channel::tick;
 use faulty_camera::Camera;
@@ -67,7 +67,7 @@ struct Kind {
 struct Scene {
     camera: Camera,
     service: Service,
-    viewers: Vec<Viewer<Reading>>,
+    viewers: Vec<LoggingViewer<Reading>>,
     _folder: TempDir,
 }
 
@@ -84,37 +84,37 @@ impl Scene {
         );
         let service = Service::with(folder.path(), &config, variables);
         service.until_state("gate", "live");
-        let viewers = vec![Viewer::browser(&service, "gate", read), Viewer::player(&service, "gate", read)];
+        let viewers = vec![LoggingViewer::mjpeg(&service, "gate", read), LoggingViewer::rtsp(&service, "gate", read)];
         let scene = Scene { camera, service, viewers, _folder: folder };
         for viewer in &scene.viewers {
             until(&format!("{} sees the camera without delay", viewer.name), || {
-                let sightings = scene.sightings(viewer, Instant::now() - Duration::from_secs(2));
-                (sightings.len() >= ENOUGH && sightings.iter().all(|sighting| scene.is_normal(sighting))).then_some(())
+                let frames = scene.frames(viewer, Instant::now() - Duration::from_secs(2));
+                (frames.len() >= ENOUGH && frames.iter().all(|frame| scene.is_normal(frame))).then_some(())
             });
         }
         scene
     }
 
     /// What a viewer has seen from a moment on.
-    fn sightings(&self, viewer: &Viewer<Reading>, since: Instant) -> Vec<Sighting<Reading>> {
-        let notes = viewer.notes.lock().unwrap();
-        assert_eq!(notes.ended, None, "{} was cut off", viewer.name);
-        notes.sightings.iter().filter(|sighting| sighting.at >= since).copied().collect()
+    fn frames(&self, viewer: &LoggingViewer<Reading>, since: Instant) -> Vec<ReceivedFrame<Reading>> {
+        let log = viewer.log.lock().unwrap();
+        assert_eq!(log.ended, None, "{} was cut off", viewer.name);
+        log.frames.iter().filter(|frame| frame.at >= since).copied().collect()
     }
 
     /// How old a picture was when it was seen; `None` for one that says OFFLINE.
-    fn age(&self, sighting: &Sighting<Reading>) -> Option<Duration> {
-        let Reading::Live { number, .. } = sighting.seen else { return None };
-        self.camera.taken_at(number).map(|taken| sighting.at.saturating_duration_since(taken))
+    fn age(&self, frame: &ReceivedFrame<Reading>) -> Option<Duration> {
+        let Reading::Live { number, .. } = frame.content else { return None };
+        self.camera.taken_at(number).map(|taken| frame.at.saturating_duration_since(taken))
     }
 
     /// A picture that was damaged under way does not tell how old it is.
-    fn is_old(&self, sighting: &Sighting<Reading>) -> bool {
-        !matches!(sighting.seen, Reading::Damaged) && !self.is_normal(sighting)
+    fn is_old(&self, frame: &ReceivedFrame<Reading>) -> bool {
+        !matches!(frame.content, Reading::Damaged) && !self.is_normal(frame)
     }
 
-    fn is_normal(&self, sighting: &Sighting<Reading>) -> bool {
-        self.age(sighting).is_some_and(|age| age <= NORMAL)
+    fn is_normal(&self, frame: &ReceivedFrame<Reading>) -> bool {
+        self.age(frame).is_some_and(|age| age <= NORMAL)
     }
 
     /// Waits until the viewers' delay is normal again after `since`, and stays so. How soon is told, not judged: that depends
@@ -123,18 +123,18 @@ impl Scene {
         for viewer in &self.viewers {
             until(&format!("the delay of {} is normal, and stays so", viewer.name), || {
                 let proof = Instant::now() - PROOF;
-                let sightings = self.sightings(viewer, proof.max(since));
-                let good = sightings.len() >= ENOUGH && !sightings.iter().any(|sighting| self.is_old(sighting));
+                let frames = self.frames(viewer, proof.max(since));
+                let good = frames.len() >= ENOUGH && !frames.iter().any(|frame| self.is_old(frame));
                 (proof >= since && good).then_some(())
             });
         }
         for viewer in &self.viewers {
-            let sightings = self.sightings(viewer, since);
-            let old = sightings.iter().filter(|sighting| self.is_old(sighting)).count();
-            let last_old = sightings.iter().rfind(|sighting| self.is_old(sighting));
-            let recovered = last_old.map_or(Duration::ZERO, |sighting| sighting.at - since);
-            let first = sightings.iter().find(|sighting| self.is_normal(sighting)).map(|sighting| sighting.at - since);
-            let oldest = sightings.iter().rev().take(ENOUGH).filter_map(|sighting| self.age(sighting)).max();
+            let frames = self.frames(viewer, since);
+            let old = frames.iter().filter(|frame| self.is_old(frame)).count();
+            let last_old = frames.iter().rfind(|frame| self.is_old(frame));
+            let recovered = last_old.map_or(Duration::ZERO, |frame| frame.at - since);
+            let first = frames.iter().find(|frame| self.is_normal(frame)).map(|frame| frame.at - since);
+            let oldest = frames.iter().rev().take(ENOUGH).filter_map(|frame| self.age(frame)).max();
             println!(
                 "{}: first new picture after {first:.2?}, {old} old ones until {recovered:.2?}; then up to {oldest:.2?} old",
                 viewer.name
@@ -277,7 +277,7 @@ fn viewers_that_read_nothing() {
     let scene = Scene::set(TCP, "encode = { bitrate = 20000, jpeg_quality = 95 }", &[]);
     let came = Instant::now();
     let browser = Mjpeg::connect(&scene.service.page, "gate");
-    let player = DeafPlayer::play(&scene.service.rtsp("gate"));
+    let player = NonReadingClient::play(&scene.service.rtsp("gate"));
     until("both are served", || {
         let viewers = scene.service.stream("gate")["viewers"]["mjpeg"].as_u64();
         (viewers == Some(2)).then_some(())
@@ -286,8 +286,8 @@ fn viewers_that_read_nothing() {
     scene.recovers(came);
     // The others' pictures had no gap either.
     for viewer in &scene.viewers {
-        let sightings = scene.sightings(viewer, came);
-        let gap = sightings.windows(2).map(|pair| pair[1].at - pair[0].at).max();
+        let frames = scene.frames(viewer, came);
+        let gap = frames.windows(2).map(|pair| pair[1].at - pair[0].at).max();
         assert!(gap.is_some_and(|gap| gap < STAY), "{} looked at one picture for {gap:?}", viewer.name);
     }
     // And the service does not wait for who has gone.
@@ -373,7 +373,7 @@ fn a_disk_that_hangs() {
     scene.recovers(hung);
     assert_eq!(sizes(&recorded), before, "the disk has not hung");
     for viewer in &scene.viewers {
-        let old = scene.sightings(viewer, hung).iter().filter(|sighting| scene.is_old(sighting)).count();
+        let old = scene.frames(viewer, hung).iter().filter(|frame| scene.is_old(frame)).count();
         assert_eq!(old, 0, "{} saw old pictures", viewer.name);
     }
     disk.thaw();

@@ -64,7 +64,7 @@ fn what_an_uneven_camera_gave_is_whole_after_mending() {
     let file = rec.join("gate-20261124T101500Z.mp4");
     cut_off(&file, 120);
     let before = clip::probe(&file).frames;
-    assert!(before >= 90 && clip::complaints(&file).is_empty(), "{before} frames");
+    assert!(before >= 90 && clip::decode_errors(&file).is_empty(), "{before} frames");
 
     let service = Service::ready(folder.path(), STREAM);
     until("it is whole", || {
@@ -72,7 +72,7 @@ fn what_an_uneven_camera_gave_is_whole_after_mending() {
             .into_iter()
             .find(|recording| recording["name"] == "gate-20261124T101500Z.mp4" && recording["complete"] == true)
     });
-    assert_eq!((clip::complaints(&file).as_str(), clip::probe(&file).frames), ("", before));
+    assert_eq!((clip::decode_errors(&file).as_str(), clip::probe(&file).frames), ("", before));
 }
 
 /// Cut off in the middle of a fragment, as by a power cut: what can be played before can be played after, and no picture
@@ -94,7 +94,7 @@ fn a_recording_that_ends_in_the_middle_of_a_fragment_keeps_its_pictures() {
     });
     let after = clip::probe(&file).frames;
     assert!(after >= before, "{before} frames, then {after}");
-    assert_eq!(clip::complaints(&file), "");
+    assert_eq!(clip::decode_errors(&file), "");
 }
 
 /// A copied configuration: the second service finds a file that grows, and leaves it alone.
@@ -117,7 +117,7 @@ fn two_services_on_one_folder_keep_all_that_both_record() {
     let published = published + account(&log, "gate").published;
     let frames = std::fs::read_dir(&rec).unwrap().map(|entry| {
         let file = entry.unwrap().path();
-        assert_eq!(clip::complaints(&file), "", "{}", file.display());
+        assert_eq!(clip::decode_errors(&file), "", "{}", file.display());
         clip::probe(&file).frames
     });
     assert_eq!(frames.sum::<u64>(), published);

@@ -48,7 +48,7 @@ fn a_file_loses_no_frame_and_keeps_order_while_workers_overtake_each_other() {
     let source = ScriptedSource::file(vec![Step::Frames(200)]);
     let (stream, status) = start(settings, Pace::File, source, output, &pool);
     stream.join().unwrap();
-    let shown: Vec<Shown> = shown.try_iter().collect();
+    let shown: Vec<ReceivedFrame> = shown.try_iter().collect();
     assert_eq!(shown.len(), 200);
     for (n, picture) in shown.iter().enumerate() {
         assert_eq!(picture.pts, Duration::from_millis(40 * n as u64));
@@ -256,7 +256,7 @@ fn a_file_goes_through_the_model_in_batches_to_its_end() {
 #[test]
 fn a_batch_larger_than_the_overlay_s_queue_does_not_wait_for_itself() {
     let pool = Pool::idle(2).unwrap();
-    pool.install(crew(1, 8, |_| Ok(()))).unwrap();
+    pool.install(workers(1, 8, |_| Ok(()))).unwrap();
     let mut settings = config();
     settings.show = Show::Matched;
     let (output, shown) = FakeOutput::new(published());

@@ -44,7 +44,7 @@ fn moving_video_arrives_without_a_viewer_and_shares_the_encode_with_one() {
     let server = MediaServer::listen(0, None);
     let folder = folder();
     let service = start(folder.path(), &server.url(), "");
-    let picture = server.sees_motion(10);
+    let picture = server.wait_for_motion(10);
     assert_eq!((picture.width, picture.height), (320, 240));
     let push = until_push(&service, "live");
     assert_eq!((&push["to"], &push["failures"]), (&server.url().into(), &0.into()));
@@ -72,14 +72,14 @@ fn a_server_that_dies_is_found_again() {
     let (url, port) = (server.url(), server.port);
     let folder = folder();
     let service = start(folder.path(), &url, "");
-    server.sees_motion(5);
+    server.wait_for_motion(5);
     drop(server);
     let push = until_push(&service, "waiting");
     assert!(push["failures"].as_u64() > Some(0) && push["reason"].is_string(), "{push}");
     until("a failure more", || (failures(&service) >= 2.0).then_some(()));
     let server = MediaServer::listen(port, None);
     let came_back = Instant::now();
-    server.sees_motion(5);
+    server.wait_for_motion(5);
     println!("moving video {:?} after the server was back", came_back.elapsed());
     until_push(&service, "live");
     assert_eq!(service.stream("gate")["state"], "live");
@@ -90,7 +90,7 @@ fn user_and_password_open_a_server_and_appear_nowhere() {
     let server = MediaServer::listen(0, Some(("camera", SECRET)));
     let folder = folder();
     let service = start(folder.path(), &server.url(), "user = \"camera\"\npassword_env = \"PUSH_PASSWORD\"");
-    server.sees_motion(5);
+    server.wait_for_motion(5);
     let wrong = format!("rtsp://camera:{SECRET}x@127.0.0.1:{}/gate?key={SECRET}", server.port);
     let other = common::service::folder();
     let refused = Service::with(other.path(), &pushed_to(&wrong, ""), &[("MASKCAST_LOG", "debug")]);
@@ -128,13 +128,13 @@ fn a_reload_takes_a_push_away_and_adds_one() {
     let servers = [MediaServer::listen(0, None), MediaServer::listen(0, None)];
     let folder = folder();
     let mut service = start(folder.path(), &servers[0].url(), "");
-    servers[0].sees_motion(3);
+    servers[0].wait_for_motion(3);
     write_config(folder.path(), &pushed_to(&servers[1].url(), ""));
     service.program.child.signal("HUP");
     service.program.wait_for("the reload", |entry| {
         entry["message"].as_str().filter(|message| message.contains("restarted gate")).map(|_| ())
     });
-    servers[1].sees_motion(3);
+    servers[1].wait_for_motion(3);
     let pushes = service.stream("gate")["pushes"].as_array().unwrap().clone();
     assert_eq!(pushes.iter().map(|push| push["to"].as_str().unwrap()).collect::<Vec<_>>(), [servers[1].url()]);
 }
@@ -154,9 +154,9 @@ fn moving_video_arrives_by_whip_with_a_token_and_the_session_is_given_back() {
     let (code, took, log) = service.terminate();
     assert!(code == Some(0), "{code:?} after {took:?}: {log}");
     assert!(!log.contains(SECRET) && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
-    let asked: Vec<(String, String)> = server.asked().into_iter().map(|(method, path, _)| (method, path)).collect();
+    let asked: Vec<(String, String)> = server.requests().into_iter().map(|(method, path, _)| (method, path)).collect();
     assert_eq!(asked, [("POST".into(), "/gate/whip".into()), ("DELETE".into(), "/gate/whip/1".into())]);
-    assert!(server.asked().iter().all(|(_, _, authorization)| authorization.as_ref() == Some(&token)));
+    assert!(server.requests().iter().all(|(_, _, authorization)| authorization.as_ref() == Some(&token)));
 }
 
 #[test]

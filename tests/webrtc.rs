@@ -190,7 +190,7 @@ async fn a_killed_browser_is_noticed_and_freed() {
 fn another_player_decodes_it_and_a_stopping_service_does_not_wait_for_it() {
     let folder = folder();
     let service = Service::ready(folder.path(), RED);
-    let player = Player::start(&service.page, "red", Wants::Pictures);
+    let player = Player::start(&service.page, "red", Wants::Frames);
     player.until_more(10);
     let (width, height, [red, green, blue]) = player.newest().unwrap();
     assert_eq!((width, height), (320, 180));
@@ -207,7 +207,7 @@ fn viewers_stay_when_their_stream_starts_anew_and_go_when_it_is_removed() {
     let folder = folder();
     let other = "[[stream]]\nname = \"other\"\nsource = \"test://blue?width=64&height=48&fps=5\"\n";
     let mut service = Service::ready(folder.path(), &format!("{RED}{other}"));
-    let player = Player::start(&service.page, "red", Wants::Pictures);
+    let player = Player::start(&service.page, "red", Wants::Frames);
     player.until_more(5);
     let larger = RED.replace("width=320&height=180", "width=640&height=360");
     write_config(folder.path(), &format!("{larger}{other}"));

@@ -11,9 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::audience;
-use common::clip::{Rgb, ffmpeg, picture, probe};
+use common::clip::{Rgb, decoded_frame, ffmpeg, probe};
 use common::http::{Mjpeg, get_bytes};
+use common::logging_viewer::LoggingViewer;
 use common::program::{DEADLINE, maskcast, run, tool, until};
 use common::rtsp::Viewer;
 use common::service::{Service, folder};
@@ -204,7 +204,7 @@ fn first(clip: &Path) -> Rgb {
 fn jpeg(folder: &Path, bytes: &[u8]) -> Rgb {
     let path = folder.join("picture.jpg");
     std::fs::write(&path, bytes).unwrap();
-    picture(&path, 0)
+    decoded_frame(&path, 0)
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn the_model_and_a_file_get_the_right_colours() {
             command.args(["--model", "channels.onnx", "--threads", "1", "--alpha", "0", "--no-legend"]);
             let ended = run(&mut command);
             assert_eq!(ended.code, Some(0), "{}: {}", case.name(), ended.stderr);
-            table.check(output, &case, &picture(&folder.path().join(output), 0));
+            table.check(output, &case, &decoded_frame(&folder.path().join(output), 0));
         }
     }
     table.judge();
@@ -262,7 +262,7 @@ fn viewers_and_recordings_get_the_right_colours() {
         let entries = std::fs::read_dir(folder.path().join("rec").join(case.name())).unwrap();
         let files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         assert!(!files.is_empty(), "{}: no recording", case.name());
-        table.check("recording", &case, &picture(&files[0], 0));
+        table.check("recording", &case, &decoded_frame(&files[0], 0));
     }
     table.judge();
 }
@@ -358,14 +358,14 @@ fn an_encoder_that_names_no_colours_gets_what_players_assume() {
     for case in Case::all() {
         service.until_state(&case.name(), "live");
         // GStreamer's, which assumes by the size: ffmpeg takes BT.601 for HD, too.
-        let viewer = audience::Viewer::player(&service, &case.name(), |(width, height), data| Rgb {
+        let viewer = LoggingViewer::rtsp(&service, &case.name(), |(width, height), data| Rgb {
             width,
             height,
             data: data.to_vec(),
         });
-        let seen = until("a picture by RTSP", || viewer.notes.lock().unwrap().sightings.pop());
+        let frame = until("a picture by RTSP", || viewer.log.lock().unwrap().frames.pop());
         // It is less exact than x264; a wrong range or matrix is further away in more than one patch.
-        table.check_within(8, "RTSP by OpenH264", &case, &seen.seen);
+        table.check_within(8, "RTSP by OpenH264", &case, &frame.content);
     }
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");

@@ -1,4 +1,4 @@
-//! The program under test. The trainer's tests find it in another way, as it is not a binary of their package.
+//! The program under test. The trainer's tests have their own version of this file, because it is not a binary of their package.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! A real browser: headless Chromium, steered by chromedriver.
+//! A real browser: headless Chromium, controlled through chromedriver.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{ChildStdout, Command, Stdio};
@@ -13,12 +13,12 @@ use url::{ParseError, Url};
 
 use super::program::{DEADLINE, Guard};
 
-/// A browser with a profile of its own. It ends with the test, also with one that fails.
+/// A browser with its own profile. It ends when the test ends, also when the test fails.
 pub struct Browser {
     pub client: Client,
     session: String,
     _driver: Guard,
-    /// Kept open, for chromedriver may have more to say.
+    /// Kept open, so that chromedriver can write more.
     _output: Lines<BufReader<ChildStdout>>,
     _profile: TempDir,
 }
@@ -67,12 +67,12 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
-    /// Asks the page again and again until the script gives something other than null and false.
+    /// Runs the script in the page repeatedly until its result is neither null nor false.
     pub async fn until(&self, what: &str, script: &str) -> Value {
-        let mut again = tokio::time::interval(Duration::from_millis(100));
+        let mut interval = tokio::time::interval(Duration::from_millis(100));
         let answer = tokio::time::timeout(DEADLINE, async {
             loop {
-                again.tick().await;
+                interval.tick().await;
                 let answer = self.run(script).await;
                 if !answer.is_null() && answer != false {
                     return answer;
@@ -88,18 +88,18 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends Chromium, which would outlive a killed chromedriver. One that is gone already answers with an error.
+        // Ends Chromium, which would continue to run after chromedriver is killed. Fails when it has already ended.
         let _ = ureq::delete(&self.session).config().timeout_global(Some(Duration::from_secs(10))).build().call();
     }
 }
 
-/// A chromedriver that listens, its port, and the rest of what it says.
+/// A chromedriver that listens, its port, and the rest of its output.
 ///
-/// It takes a port that is free for IPv6 and gives up when something else has the same number for IPv4, as happens
-/// among many tests at once. Then another is started, which takes another port.
+/// It takes a port that is free for IPv6 and exits when the same port is in use for IPv4, as happens when many tests run
+/// at once. Then another one is started, which takes another port.
 fn start_driver() -> (Guard, String, Lines<BufReader<ChildStdout>>) {
     const ATTEMPTS: usize = 20;
-    let mut said = String::new();
+    let mut output = String::new();
     for _ in 0..ATTEMPTS {
         let mut driver = Guard::spawn(
             Command::new("chromedriver")
@@ -109,19 +109,19 @@ fn start_driver() -> (Guard, String, Lines<BufReader<ChildStdout>>) {
                 .stderr(Stdio::null()),
         );
         let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines();
-        said.clear();
+        output.clear();
         while let Some(line) = lines.next() {
             let line = line.unwrap();
             if let Some((_, port)) = line.split_once("started successfully on port ") {
                 let port = port.trim_end_matches('.').to_string();
                 return (driver, port, lines);
             }
-            said += &line;
-            said.push('\n');
+            output += &line;
+            output.push('\n');
         }
-        assert!(said.contains("port not available"), "chromedriver ended and said: {said}");
+        assert!(output.contains("port not available"), "chromedriver ended with the output: {output}");
     }
-    panic!("{ATTEMPTS} chromedrivers found no port, the last one said: {said}");
+    panic!("{ATTEMPTS} starts of chromedriver found no free port; output of the last one: {output}");
 }
 
 /// What the page wrote to the browser's console (Chromium's own command).

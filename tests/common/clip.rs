@@ -1,4 +1,4 @@
-//! Clips that tests paint with ffmpeg, and what ffprobe says of files.
+//! Clips that tests generate with ffmpeg, and the properties of files as ffprobe reports them.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::program::{run, tool};
 
-/// Runs ffmpeg, quietly.
+/// Runs ffmpeg with `-v error`.
 pub fn ffmpeg(arguments: &[&str]) {
     tool("ffmpeg", ["-v", "error", "-nostdin", "-y"].iter().chain(arguments));
 }
 
-/// A rectangle of a colour.
+/// A rectangle of one colour; pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Patch {
     pub left: usize,
@@ -37,7 +37,7 @@ pub fn flag(width: usize, height: usize) -> [Patch; 3] {
     ]
 }
 
-/// Paints `frames` equal pictures without loss, H.264 4:2:0 (or FFV1, for odd sides, in `.mkv`).
+/// Writes a clip of `frames` equal frames, lossless: H.264 4:2:0 (or FFV1, for odd sides, in `.mkv`).
 pub fn paint(path: &Path, (width, height): (usize, usize), frames: usize, patches: &[Patch]) {
     let mut graph = format!("color=black:s={width}x{height}:r=25,format=yuv420p");
     for Patch { left, top, width, height, color } in patches {
@@ -53,7 +53,7 @@ pub fn paint(path: &Path, (width, height): (usize, usize), frames: usize, patche
     ffmpeg(&arguments);
 }
 
-/// A moving test picture, H.264, a keyframe every 12 frames.
+/// Writes a clip of a moving test pattern, H.264, with a keyframe every 12 frames.
 pub fn moving(path: &Path, (width, height): (usize, usize), fps: usize, frames: usize) {
     let source = format!("testsrc2=s={width}x{height}:r={fps}");
     let count = frames.to_string();
@@ -76,13 +76,13 @@ pub fn moving(path: &Path, (width, height): (usize, usize), fps: usize, frames: 
     ]);
 }
 
-/// What ffprobe says of the video in a file, every frame decoded and counted.
+/// Properties of the video in a file as ffprobe reports them; it decodes and counts every frame.
 #[derive(Debug)]
 pub struct Probe {
     pub frames: u64,
     pub width: u64,
     pub height: u64,
-    /// As ffprobe writes it: `4:3`; empty when the file does not say.
+    /// As ffprobe writes it: `4:3`; empty when the file does not have it.
     pub sample_aspect_ratio: String,
     pub codec: String,
     /// Seconds.
@@ -118,7 +118,7 @@ pub fn probe(path: &Path) -> Probe {
     }
 }
 
-/// The times of all frames in seconds, from the first one on.
+/// The times of all frames in seconds, relative to the first one.
 pub fn times(path: &Path) -> Vec<f64> {
     let ended = tool(
         "ffprobe",
@@ -139,14 +139,19 @@ pub fn times(path: &Path) -> Vec<f64> {
     times.iter().map(|time| time - times[0]).collect()
 }
 
-/// What ffmpeg complains of when it decodes the whole file; empty when all is well.
-pub fn complaints(path: &Path) -> String {
+/// The errors that ffmpeg reports when it decodes the whole file; empty when there are none.
+pub fn decode_errors(path: &Path) -> String {
     let ended = run(Command::new("ffmpeg").args(["-v", "error", "-nostdin", "-i"]).arg(path).args(["-f", "null", "-"]));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     ended.stderr
 }
 
-/// A picture, three bytes a pixel.
+/// The former name of [`decode_errors`].
+pub fn complaints(path: &Path) -> String {
+    decode_errors(path)
+}
+
+/// An image, three bytes a pixel.
 pub struct Rgb {
     pub width: usize,
     pub height: usize,
@@ -165,8 +170,8 @@ impl Rgb {
     }
 }
 
-/// Frame `number` (from 0) of a file, as ffmpeg shows it, turned upright by its metadata.
-pub fn picture(path: &Path, number: usize) -> Rgb {
+/// Frame `number` (from 0) of a file as ffmpeg decodes it, rotated according to its metadata.
+pub fn decoded_frame(path: &Path, number: usize) -> Rgb {
     let Probe { width, height, .. } = probe(path);
     let select = format!("select=eq(n\\,{number})");
     let ended = tool(
@@ -192,22 +197,27 @@ pub fn picture(path: &Path, number: usize) -> Rgb {
     Rgb { width: width as usize, height: height as usize, data: ended.stdout }
 }
 
-/// The places along a line where the class changes.
+/// The former name of [`decoded_frame`].
+pub fn picture(path: &Path, number: usize) -> Rgb {
+    decoded_frame(path, number)
+}
+
+/// The positions along a line where the class changes.
 pub fn borders(classes: impl IntoIterator<Item = u8>) -> Vec<usize> {
     let classes: Vec<u8> = classes.into_iter().collect();
     (1..classes.len()).filter(|&at| classes[at] != classes[at - 1]).collect()
 }
 
-/// Tells players of the MP4 at `path`, whose pictures are `height` high, to turn it clockwise by a quarter: writes the
-/// matrix of the track's header (ISO/IEC 14496-12, `tkhd`, version 0).
+/// Makes players rotate the MP4 at `path`, whose frames are `height` pixels high, by 90° clockwise: writes the matrix of
+/// the track header (ISO/IEC 14496-12, `tkhd`, version 0).
 pub fn turn(path: &Path, height: u32) {
     let mut file = std::fs::read(path).unwrap();
     let header = file.windows(4).position(|name| name == b"tkhd").unwrap();
     assert_eq!(file[header + 4], 0, "version 0");
     let one = 1_u32 << 16;
     let matrix = [0, one, 0, one.wrapping_neg(), 0, 0, height << 16, 0, 1 << 30];
-    for (place, value) in file[header + 44..].chunks_mut(4).zip(matrix) {
-        place.copy_from_slice(&value.to_be_bytes());
+    for (field, value) in file[header + 44..].chunks_mut(4).zip(matrix) {
+        field.copy_from_slice(&value.to_be_bytes());
     }
     std::fs::write(path, file).unwrap();
 }

@@ -1,4 +1,5 @@
-//! Fakes for the three edges: sources, segmenters and outputs that are slow, silent, failing or panicking on demand.
+//! Fakes for the three traits at the ends of a stream: sources, segmenters and outputs that are slow, send nothing, fail
+//! or panic as a test requires.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use maskcast::segment::{SegmentError, Segmented, Segmenter};
 use maskcast::stream::display::Display;
 use maskcast::stream::{Pace, Stream, StreamParts};
 
-/// Width and height of the fakes' pictures; masks have the same size.
+/// Width and height of the fakes' frames, pixels; masks have the same size.
 pub const SIDE: usize = 32;
 
 pub use super::wait::DEADLINE;
@@ -27,24 +28,24 @@ pub use super::wait::DEADLINE;
 #[derive(Clone, Debug)]
 pub enum Step {
     Frame,
-    /// Frames that come as fast as they are taken.
+    /// Frames that arrive as fast as they are read.
     Frames(usize),
-    /// Frames without end, every few milliseconds, that were all taken when the first one was.
+    /// Endless frames, one every few milliseconds, whose source times are all that of the first one.
     OldFrames,
-    /// Nothing, for ever.
+    /// No more frames.
     Silence,
-    /// Data that cannot be decoded before a keyframe, for so many milliseconds.
+    /// Data that cannot be decoded before a keyframe, for this many milliseconds.
     NoKeyframe(u64),
     Fail(&'static str),
     Panic,
 }
 
-/// A source that plays one script a connection, then ends; connections beyond the scripts repeat the last one.
+/// A source that plays one script per connection and then ends; further connections repeat the last script.
 pub struct ScriptedSource {
     pub scripts: Mutex<VecDeque<Vec<Step>>>,
     pub opened: Arc<AtomicUsize>,
     pub restartable: bool,
-    /// With this, each frame waits for a message.
+    /// If set, each frame waits for a message.
     pub pace: Option<Receiver<()>>,
 }
 
@@ -53,7 +54,7 @@ impl ScriptedSource {
         ScriptedSource { scripts: Mutex::new(scripts.into()), opened: Arc::default(), restartable: true, pace: None }
     }
 
-    /// One connection, which ends for good.
+    /// A source with one connection, which is not opened again.
     pub fn file(script: Vec<Step>) -> Self {
         ScriptedSource { restartable: false, ..ScriptedSource::new(vec![script]) }
     }
@@ -97,9 +98,9 @@ impl ScriptedCapture {
     fn frame(&mut self) -> Captured {
         let pts = Duration::from_millis(40 * self.frames);
         self.frames += 1;
-        let picture = OwnedImage::new(VideoInfo::new(PixelFormat::I420, SIDE, SIDE), 0);
+        let image = OwnedImage::new(VideoInfo::new(PixelFormat::I420, SIDE, SIDE), 0);
         Captured::Frame(CapturedFrame {
-            pixels: Arc::new(picture),
+            pixels: Arc::new(image),
             pts,
             source_time: Some(if self.old { Duration::ZERO } else { pts }),
             captured_at: Instant::now(),
@@ -110,9 +111,9 @@ impl ScriptedCapture {
 }
 
 impl Capture for ScriptedCapture {
-    fn next(&mut self, patience: Duration) -> Result<Captured, SourceError> {
+    fn next(&mut self, timeout: Duration) -> Result<Captured, SourceError> {
         if let (Some(pace), Some(Step::Frame | Step::Frames(_))) = (&self.pace, self.script.front())
-            && pace.recv_timeout(patience).is_err()
+            && pace.recv_timeout(timeout).is_err()
         {
             return Ok(Captured::Silence);
         }
@@ -132,8 +133,8 @@ impl Capture for ScriptedCapture {
             }
             Some(Step::Silence) => {
                 self.script.push_front(Step::Silence);
-                // Waits as a silent camera does: until the caller's patience ends.
-                let _ = crossbeam_channel::after(patience).recv();
+                // Waits as long as the caller allows, like a camera that sends nothing.
+                let _ = crossbeam_channel::after(timeout).recv();
                 Ok(Captured::Silence)
             }
             Some(Step::NoKeyframe(millis)) => {
@@ -142,10 +143,10 @@ impl Capture for ScriptedCapture {
                 if elapsed < Duration::from_millis(millis) {
                     self.script.push_front(Step::NoKeyframe(millis));
                 }
-                let _ = crossbeam_channel::after(patience).recv();
+                let _ = crossbeam_channel::after(timeout).recv();
                 Ok(Captured::NoKeyframe(KeyframeWait { elapsed, since_data: Duration::ZERO }))
             }
-            Some(Step::Fail(why)) => Err(SourceError::GStreamer(GstError::new(why))),
+            Some(Step::Fail(reason)) => Err(SourceError::GStreamer(GstError::new(reason))),
             Some(Step::Panic) => panic!("the source panics on purpose"),
         }
     }
@@ -155,10 +156,10 @@ impl Capture for ScriptedCapture {
     }
 }
 
-/// What a fake segmenter does with each batch.
+/// Result of a fake segmenter for each batch.
 pub type Behaviour = dyn Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync;
 
-/// A segmenter whose masks carry the frame's number: every pixel has class `seq % 2`.
+/// A segmenter whose masks depend on the frame's number: every pixel has class `seq % 2`.
 pub struct FakeSegmenter {
     behaviour: Arc<Behaviour>,
 }
@@ -183,7 +184,7 @@ impl Segmenter for FakeSegmenter {
     }
 }
 
-/// A pool of fakes; the counter tells how many segmenters were made.
+/// A pool of fake segmenters, and the number of segmenters made so far.
 pub fn pool(
     workers: usize,
     max_batch: usize,
@@ -194,8 +195,8 @@ pub fn pool(
     (Pool::start(workers, max_batch, factory).unwrap(), made)
 }
 
-/// Fakes to put in the place of a pool's workers.
-pub fn crew(
+/// Fake workers that replace those of a pool.
+pub fn workers(
     workers: usize,
     max_batch: usize,
     behaviour: impl Fn(&[Frame]) -> Result<(), SegmentError> + Send + Sync + 'static,
@@ -214,30 +215,30 @@ fn factory(
     })
 }
 
-/// A picture that reached the output: its time and the luma of its middle.
+/// A frame that reached the output: its time, and luma and chroma of its middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct ReceivedFrame {
     pub pts: Duration,
     pub luma: u8,
     pub chroma: u8,
 }
 
-/// What an output does with the n-th picture.
-pub type Verdict = dyn FnMut(usize) -> Result<Accepted, OutputError> + Send;
+/// Result of a fake output for the n-th frame.
+pub type PublishResult = dyn FnMut(usize) -> Result<Accepted, OutputError> + Send;
 
-/// An output that tells what it got.
+/// An output that sends what it received to a channel.
 pub struct FakeOutput {
-    shown: Sender<Shown>,
-    verdict: Box<Verdict>,
-    pictures: usize,
+    frames_sent: Sender<ReceivedFrame>,
+    result: Box<PublishResult>,
+    frames: usize,
 }
 
 impl FakeOutput {
     pub fn new(
-        verdict: impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 'static,
-    ) -> (Self, Receiver<Shown>) {
-        let (shown, received) = unbounded();
-        (FakeOutput { shown, verdict: Box::new(verdict), pictures: 0 }, received)
+        result: impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 'static,
+    ) -> (Self, Receiver<ReceivedFrame>) {
+        let (frames_sent, received) = unbounded();
+        (FakeOutput { frames_sent, result: Box::new(result), frames: 0 }, received)
     }
 }
 
@@ -247,20 +248,21 @@ impl Output for FakeOutput {
     }
 
     fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
-        let n = self.pictures;
-        self.pictures += 1;
-        let accepted = (self.verdict)(n)?;
+        let n = self.frames;
+        self.frames += 1;
+        let accepted = (self.result)(n)?;
         if accepted == Accepted::Busy {
             return Ok(accepted);
         }
-        let mut picture = OwnedImage::new(info, 0);
-        let mut view: ImageMut<'_> = picture.image_mut();
+        let mut image = OwnedImage::new(info, 0);
+        let mut view: ImageMut<'_> = image.image_mut();
         paint(&mut view);
         let middle = info.height / 2 * view.planes[0].stride + info.width / 4;
         let chroma = info.height / 4 * view.planes[1].stride + info.width / 8;
-        let shown = Shown { pts: stamp.pts, luma: view.planes[0].data[middle], chroma: view.planes[1].data[chroma] };
-        // The test may have seen enough.
-        let _ = self.shown.send(shown);
+        let frame =
+            ReceivedFrame { pts: stamp.pts, luma: view.planes[0].data[middle], chroma: view.planes[1].data[chroma] };
+        // The test may have dropped the receiver.
+        let _ = self.frames_sent.send(frame);
         Ok(accepted)
     }
 
@@ -269,25 +271,25 @@ impl Output for FakeOutput {
     }
 }
 
-/// Two classes, black and white, so that the luma of a `mask-only` picture tells the class.
+/// Two classes, black and white, so that the luma of a `mask-only` frame shows the class.
 static LABELS: LazyLock<Labels> = LazyLock::new(|| {
     let label = |name: &str, v| Label { name: name.into(), color: Rgb(v, v, v) };
     [label("even", 0), label("odd", 255)].into()
 });
 
-/// A stream's settings for fakes: mask only, no legend, quick to notice silence.
+/// Settings of a stream for fakes: mask only, no legend, a short `silence_timeout`.
 pub fn config() -> StreamConfig {
     let here = std::env::current_dir().unwrap();
     let mut config = defaults_stream("fake", SourceSpec::parse("test://black", &here).unwrap());
     config.overlay.style = maskcast::config::Style::MaskOnly;
     config.overlay.legend = false;
     config.silence_timeout = Duration::from_millis(200);
-    // However busy the machine is.
+    // No frame is late, however busy the machine is.
     config.max_latency = DEADLINE;
     config
 }
 
-/// Starts a stream of fakes.
+/// Starts a stream with a fake source and a fake output.
 pub fn start(
     config: StreamConfig,
     pace: Pace,
@@ -310,12 +312,12 @@ pub fn start(
     (Stream::start(parts, pool).unwrap(), status)
 }
 
-/// Waits until `what` holds; looks every few milliseconds and fails at the deadline.
-pub fn wait_until(name: &str, mut what: impl FnMut() -> bool) {
+/// Waits until `condition` is true: evaluates it every few milliseconds and fails at the deadline.
+pub fn wait_until(name: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     let tick = crossbeam_channel::tick(Duration::from_millis(5));
-    while !what() {
-        assert!(Instant::now() < deadline, "waited in vain: {name}");
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {name}");
         let _ = tick.recv();
     }
 }

@@ -1,15 +1,15 @@
-//! The main function of test programs that need something which a machine may lack, such as root's rights or a network.
+//! The main function of test programs with prerequisites that a machine may lack, such as root privileges or a network.
 //!
-//! A test whose prerequisite is missing counts as ignored, and the reason is printed; Rust's own harness has no way to say
-//! so while it runs.
+//! A test whose prerequisite is missing counts as ignored, and the reason is printed. Rust's own harness cannot ignore a
+//! test at run time.
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
-/// A prerequisite: whether this machine has it.
+/// Checks a prerequisite on this machine.
 ///
 /// # Errors
 /// What is missing.
-pub type Needs = fn() -> Result<(), String>;
+pub type Prerequisite = fn() -> Result<(), String>;
 
 /// A test that runs on every machine.
 pub fn test(name: &str, run: fn()) -> Trial {
@@ -17,7 +17,7 @@ pub fn test(name: &str, run: fn()) -> Trial {
 }
 
 /// A test that is ignored where its prerequisite is missing.
-pub fn test_if(name: &str, needs: Needs, run: fn()) -> Trial {
+pub fn test_if(name: &str, needs: Prerequisite, run: fn()) -> Trial {
     Trial::ignorable_test(name, move || match needs() {
         Ok(()) => {
             run();
@@ -27,7 +27,7 @@ pub fn test_if(name: &str, needs: Needs, run: fn()) -> Trial {
     })
 }
 
-/// Runs the tests as the command line asks, and ends the process.
+/// Runs the tests that the command line selects, and ends the process.
 pub fn main(tests: Vec<Trial>) -> ! {
     libtest_mimic::run(&Arguments::from_args(), tests).exit()
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::wait::DEADLINE;
 
-/// Services under test make their certificates themselves.
+/// Accepts any certificate: services under test use self-signed ones.
 pub fn any_certificate() -> ureq::tls::TlsConfig {
     ureq::tls::TlsConfig::builder().disable_verification(true).build()
 }
@@ -21,7 +21,7 @@ pub fn get(url: &str) -> (u16, String) {
     (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
 }
 
-/// Any request, with a JSON body: status, `Location` and body of the answer.
+/// A request of any method with a JSON body: status, `Location` and body of the response.
 pub fn send(method: &str, url: &str, body: Option<&str>) -> (u16, Option<String>, String) {
     let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", "application/json");
     let request = request.body(body.unwrap_or_default().to_owned()).unwrap();
@@ -32,14 +32,14 @@ pub fn send(method: &str, url: &str, body: Option<&str>) -> (u16, Option<String>
     (response.status().as_u16(), location, response.body_mut().read_to_string().unwrap())
 }
 
-/// Status and bytes.
+/// Status and body as bytes.
 pub fn get_bytes(url: &str) -> (u16, Vec<u8>) {
     let request = ureq::get(url).config().http_status_as_error(false).timeout_global(Some(DEADLINE)).build();
     let mut response = request.call().unwrap_or_else(|error| panic!("{url}: {error}"));
     (response.status().as_u16(), response.body_mut().read_to_vec().unwrap())
 }
 
-/// The whole answer to a request of any method.
+/// The response to a request of any method.
 pub struct Answer {
     pub status: u16,
     headers: ureq::http::HeaderMap,
@@ -47,12 +47,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Sends a body, or none where it is empty.
+    /// Sends a request with this body.
     pub fn to(method: &str, url: &str, content_type: &str, body: &str) -> Self {
         Answer::to_as(method, url, content_type, body, "")
     }
 
-    /// The same, with `Authorization` where it is not empty.
+    /// The same with `Authorization`, unless it is empty.
     pub fn to_as(method: &str, url: &str, content_type: &str, body: &str, authorization: &str) -> Self {
         let mut request = ureq::http::Request::builder().method(method).uri(url).header("content-type", content_type);
         if !authorization.is_empty() {
@@ -73,7 +73,7 @@ impl Answer {
         Answer::to("POST", url, content_type, body)
     }
 
-    /// A header's value; empty when there is none.
+    /// The value of a header; empty when it is missing.
     pub fn header(&self, name: &str) -> String {
         self.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
     }
@@ -100,21 +100,21 @@ impl Metrics {
         Metrics(series.collect())
     }
 
-    /// The sum of all series of `name` whose labels hold all of `labels`; there must be one.
+    /// The sum of all series of `name` that have all of `labels`. Fails when there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let fits = |series: &str| {
+        let matches = |series: &str| {
             series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
                 && labels.iter().all(|(label, value)| {
-                    let written = format!("{label}=\"{value}\"");
-                    series.contains(&format!("{{{written}")) || series.contains(&format!(",{written}"))
+                    let pair = format!("{label}=\"{value}\"");
+                    series.contains(&format!("{{{pair}")) || series.contains(&format!(",{pair}"))
                 })
         };
-        let found: Vec<f64> = self.0.iter().filter(|(series, _)| fits(series)).map(|(_, value)| *value).collect();
+        let found: Vec<f64> = self.0.iter().filter(|(series, _)| matches(series)).map(|(_, value)| *value).collect();
         assert!(!found.is_empty(), "no {name} with {labels:?} in {:?}", self.0.keys());
         found.iter().sum()
     }
 
-    /// Pictures that have passed a stage.
+    /// Number of frames that have passed a stage.
     pub fn stage(&self, stream: &str, stage: &str) -> f64 {
         self.sum("maskcast_stage_seconds_count", &[("stream", stream), ("stage", stage)])
     }
@@ -124,7 +124,7 @@ impl Metrics {
     }
 }
 
-/// A viewer of `/mjpeg/NAME`. Until it reads, it only holds its connection open.
+/// A viewer of `/mjpeg/NAME`. It reads only when a frame is requested from it.
 pub struct Mjpeg(BufReader<TcpStream>);
 
 impl Mjpeg {
@@ -137,13 +137,13 @@ impl Mjpeg {
         Mjpeg(BufReader::new(connection))
     }
 
-    /// The next picture. Each part of the response comes in a chunk of its own, so that no chunk's head is amid a
-    /// picture.
+    /// The next frame, a JPEG. The server sends each part of the response as one chunk, so that no chunk header is inside
+    /// a frame.
     pub fn next(&mut self) -> Vec<u8> {
-        self.try_next().unwrap_or_else(|error| panic!("the server ended the connection: {error}"))
+        self.try_next().unwrap_or_else(|error| panic!("the server closed the connection: {error}"))
     }
 
-    /// The same for a viewer who outlives its connection.
+    /// The same, with an error when the connection ends.
     pub fn try_next(&mut self) -> std::io::Result<Vec<u8>> {
         let length = loop {
             let line = self.line()?;
@@ -158,11 +158,11 @@ impl Mjpeg {
         assert_eq!(self.line()?, "");
         let mut jpeg = vec![0; length];
         self.0.read_exact(&mut jpeg)?;
-        assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "{length} bytes that are no JPEG");
+        assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "{length} bytes that are not a JPEG");
         Ok(jpeg)
     }
 
-    /// The connection, to cut it by.
+    /// The connection, so that a test can close it.
     pub fn connection(&self) -> TcpStream {
         self.0.get_ref().try_clone().unwrap()
     }

@@ -1,4 +1,4 @@
-//! A media server that streams are pushed to: GStreamer's RTSP server, which takes RECORD.
+//! A media server that receives pushed streams: GStreamer's RTSP server with RECORD.
 
 use crossbeam_channel::{Receiver, TrySendError, bounded};
 use gstreamer as gst;
@@ -12,19 +12,19 @@ use super::clip::Rgb;
 use super::program::DEADLINE;
 use super::rtsp_loop::RtspLoop;
 
-/// Listens at `/gate` until it is dropped, which cuts its clients off.
+/// Listens at `/gate` until it is dropped, which disconnects its clients.
 pub struct MediaServer {
     pub port: u16,
-    pictures: Receiver<Rgb>,
+    frames: Receiver<Rgb>,
     _running: RtspLoop,
 }
 
-/// Decodes what comes.
+/// The pipeline that decodes a pushed stream.
 const RECORD: &str = "( rtph264depay name=depay0 ! h264parse ! avdec_h264 max-threads=1 ! videoconvert \
                       ! video/x-raw,format=RGB ! appsink name=sink sync=false )";
 
 impl MediaServer {
-    /// Port 0 is one of the system's choice; with `login`, user and password are asked for (basic authentication).
+    /// Port 0 selects a free one. With `login`, clients must authenticate with user and password (Basic).
     pub fn listen(port: u16, login: Option<(&str, &str)>) -> Self {
         gst::init().unwrap();
         let server = rtsp_server::RTSPServer::new();
@@ -48,7 +48,7 @@ impl MediaServer {
                     .build(),
             );
         }
-        let (sender, pictures) = bounded(4);
+        let (sender, frames) = bounded(4);
         factory.connect_media_configure(move |_, media| {
             let bin = media.element().downcast::<gst::Bin>().unwrap();
             let sink = bin.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
@@ -56,7 +56,7 @@ impl MediaServer {
             let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 match sender.try_send(rgb(&sample)) {
-                    // What the test does not look at in time is not kept.
+                    // Frames that the test does not read in time are dropped.
                     Ok(()) | Err(TrySendError::Full(_)) => Ok(gst::FlowSuccess::Ok),
                     Err(TrySendError::Disconnected(_)) => Err(gst::FlowError::Eos),
                 }
@@ -66,35 +66,35 @@ impl MediaServer {
         server.mount_points().unwrap().add_factory("/gate", factory);
         let running = RtspLoop::start(server.clone()).unwrap();
         let port = u16::try_from(server.bound_port()).unwrap();
-        MediaServer { port, pictures, _running: running }
+        MediaServer { port, frames, _running: running }
     }
 
     pub fn url(&self) -> String {
         format!("rtsp://127.0.0.1:{}/gate", self.port)
     }
 
-    /// The next picture that it is sent.
+    /// The next received frame.
     pub fn next(&self) -> Rgb {
-        self.pictures.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("nothing is pushed: {error}"))
+        self.frames.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("no frame was pushed: {error}"))
     }
 
-    /// Waits until so many pictures in a row differ, each from the one before.
-    pub fn sees_motion(&self, pictures: usize) -> Rgb {
+    /// Waits until this many consecutive frames differ from their predecessor.
+    pub fn wait_for_motion(&self, frames: usize) -> Rgb {
         let mut last = self.next();
         let mut moving = 0;
-        for _ in 0..100 * pictures {
+        for _ in 0..100 * frames {
             let next = self.next();
             moving = if next.data == last.data { 0 } else { moving + 1 };
             last = next;
-            if moving == pictures {
+            if moving == frames {
                 return last;
             }
         }
-        panic!("the pictures do not move");
+        panic!("consecutive frames do not differ");
     }
 }
 
-/// A decoded picture without gaps between its rows.
+/// A decoded frame without gaps between its rows.
 pub fn rgb(sample: &gst::Sample) -> Rgb {
     let caps = sample.caps().unwrap().structure(0).unwrap();
     let side = |name: &str| caps.get::<i32>(name).unwrap() as usize;

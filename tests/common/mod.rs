@@ -1,13 +1,13 @@
-//! What whole-program tests share.
-#![allow(dead_code)] // Each test file is a program of its own and uses a part.
+//! Helpers that the whole-program tests share.
+#![allow(dead_code)] // Each test file is its own program and uses a part.
 
-pub mod audience;
 pub mod binary;
 pub mod browser;
 pub mod clip;
 pub mod fakes;
 pub mod harness;
 pub mod http;
+pub mod logging_viewer;
 pub mod media_server;
 pub mod onnx;
 pub mod program;

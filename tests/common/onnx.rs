@@ -1,10 +1,10 @@
-//! Tiny ONNX models, made by the tests themselves: recipes for models whose masks can be told beforehand.
+//! Builders of small ONNX models whose masks are known in advance.
 
 use std::path::Path;
 
 use prost::Message;
 
-// The exporter's own file: the tests of the service build without the trainer.
+// The exporter's source file: the tests of the service build without the trainer.
 #[path = "../../src/train/src/export/proto.rs"]
 pub mod proto;
 
@@ -55,7 +55,7 @@ pub fn model(input: ValueInfo, output: ValueInfo, node: Vec<Node>, metadata: &[(
 pub const LABELS: &str =
     r#"[{"name":"red","color":[255,0,0]},{"name":"green","color":[0,255,0]},{"name":"blue","color":[0,0,255]}]"#;
 
-/// A model after Maskcast's contract, `width` × `height`: the class is the strongest channel of the pixel.
+/// A model with Maskcast's metadata, `width` × `height`: the class is the strongest channel of the pixel.
 pub fn channels(width: i64, height: i64, more: &[(&str, &str)]) -> Model {
     labelled(width, height, LABELS, more)
 }
@@ -89,7 +89,7 @@ pub fn foreign(width: i64, height: i64) -> Model {
 }
 
 /// The manifest that [`foreign`] needs.
-pub const FOREIGN_CARD: &str = r##"
+pub const FOREIGN_MANIFEST: &str = r##"
 [input]
 mean = [0.485, 0.456, 0.406]
 std = [0.229, 0.224, 0.225]
@@ -104,8 +104,12 @@ name = "blue"
 color = "#0000ff"
 "##;
 
-/// The bytes of `model` with the data of its first constant in `file` beside it. The exporter has no use for these fields
-/// of a tensor, so they are put behind its own.
+/// The former name of [`FOREIGN_MANIFEST`].
+#[allow(dead_code)]
+pub const FOREIGN_CARD: &str = FOREIGN_MANIFEST;
+
+/// The bytes of `model` with the data of its first constant in `file` beside it. The exporter's types lack these fields of
+/// a tensor, so they are appended to the encoded message.
 #[allow(dead_code)]
 pub fn with_external_weights(model: &Model, file: &str) -> Vec<u8> {
     let field = |number: u8, bytes: &[u8]| {
@@ -121,7 +125,7 @@ pub fn with_external_weights(model: &Model, file: &str) -> Vec<u8> {
     // external_data: location; data_location: EXTERNAL
     let location = [field(1, b"location"), field(2, file.as_bytes())].concat();
     let tensor = [tensor.encode_to_vec(), field(13, &location), vec![0x70, 1]].concat();
-    // A graph that comes in two parts is one: its fields are merged.
+    // Protocol Buffers merge the fields of a message that occurs twice.
     [model.encode_to_vec(), field(7, &field(5, &tensor))].concat()
 }
 

@@ -1,5 +1,4 @@
-//! Child processes: `maskcast` itself and the tools that tests look at its work with. Whatever a test starts ends with
-//! the test.
+//! Child processes: `maskcast` itself and the tools that check its results. All of them end with the test.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -13,7 +12,7 @@ use serde_json::Value;
 
 pub use super::wait::{DEADLINE, until};
 
-/// A child that is killed when the test lets go of it.
+/// A child process that is killed when this is dropped.
 pub struct Guard(pub Child);
 
 impl Guard {
@@ -28,16 +27,16 @@ impl Guard {
         }
     }
 
-    /// The exit status, once it has ended; fails when it does not end within `patience`.
-    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
-        let deadline = Instant::now() + patience;
-        let look = tick(Duration::from_millis(5));
+    /// Waits for the end of the process; fails when it does not end within `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> ExitStatus {
+        let deadline = Instant::now() + timeout;
+        let interval = tick(Duration::from_millis(5));
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "process {} has not ended within {patience:?}", self.0.id());
-            let _ = look.recv();
+            assert!(Instant::now() < deadline, "process {} has not ended within {timeout:?}", self.0.id());
+            let _ = interval.recv();
         }
     }
 
@@ -50,13 +49,13 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Fails only for one that has ended.
+        // Fails only when it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// What a program that has ended left behind.
+/// Exit code and output of a program that has ended.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -84,7 +83,7 @@ fn run_from(command: &mut Command) -> Ended {
     Ended { code: status.code(), stdout: stdout.join().unwrap(), stderr }
 }
 
-/// Runs a command that reads this from its standard input.
+/// Runs a command with this standard input.
 pub fn run_with_input(command: &mut Command, input: &str) -> Ended {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(input.as_bytes()).unwrap();
@@ -107,7 +106,7 @@ pub fn tool<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = A>)
     ended
 }
 
-/// `maskcast` with a clean environment for logs and services.
+/// `maskcast` without the environment variables that change its log or that systemd sets.
 pub fn maskcast() -> Command {
     let mut command = Command::new(super::binary::maskcast());
     for variable in ["MASKCAST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
@@ -116,7 +115,7 @@ pub fn maskcast() -> Command {
     command
 }
 
-/// A running `maskcast` whose log is read line by line as it is written.
+/// A running `maskcast` whose log is read line by line.
 pub struct Program {
     pub child: Guard,
     lines: Receiver<String>,
@@ -125,7 +124,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it with the log as JSON.
+    /// Starts it with a JSON log.
     pub fn start(command: &mut Command) -> Self {
         let mut child = Guard::spawn(
             command.args(["--log-format", "json"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()),
@@ -149,12 +148,12 @@ impl Program {
         Program { child, lines, log, reader: Some(reader) }
     }
 
-    /// The next log entry that `find` finds something in; lines before it are passed over.
+    /// The first result of `find` in the log entries not yet read; entries before it are skipped.
     pub fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&Value) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let Ok(line) = self.lines.recv_deadline(deadline) else {
-                panic!("the log does not tell of {what}:\n{}", self.log());
+                panic!("the log has no entry about {what}:\n{}", self.log());
             };
             if let Some(found) = serde_json::from_str(&line).ok().and_then(|entry| find(&entry)) {
                 return found;
@@ -167,12 +166,12 @@ impl Program {
         self.wait_for(text, |entry| (entry["message"] == text).then_some(()));
     }
 
-    /// All that it has written to standard error so far.
+    /// Everything written to standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// The exit code, and all that it has written to standard error.
+    /// Waits for the end; returns the exit code and everything written to standard error.
     pub fn ended(&mut self) -> (Option<i32>, String) {
         let code = self.child.wait(DEADLINE).code();
         if let Some(reader) = self.reader.take() {

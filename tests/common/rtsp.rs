@@ -1,4 +1,4 @@
-//! RTSP: viewers by ffmpeg, and a camera that asks for a password, by GStreamer's server.
+//! RTSP: viewers (ffmpeg, and a client that does not read), and cameras (GStreamer's server).
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,21 +17,21 @@ use super::clip::Rgb;
 use super::program::{DEADLINE, Guard};
 use super::rtsp_loop::RtspLoop;
 
-/// ffmpeg, which plays an address and hands over each picture.
+/// ffmpeg that plays a URL and passes on each decoded frame.
 pub struct Viewer {
     ffmpeg: Guard,
-    pictures: Receiver<Vec<u8>>,
+    frames: Receiver<Vec<u8>>,
     errors: JoinHandle<String>,
     size: (usize, usize),
 }
 
 impl Viewer {
-    /// `transport`: `tcp` or `udp`; `size` of the pictures, in pixels.
+    /// `transport`: `tcp` or `udp`; `size`: width and height of the frames, pixels.
     pub fn play(url: &str, transport: &str, size: (usize, usize)) -> Self {
         let mut ffmpeg = Guard::spawn(
             Command::new("ffmpeg")
                 .args(["-v", "error", "-nostdin", "-rtsp_transport", transport])
-                // Else it waits for 20 pictures to tell their rate.
+                // Otherwise it waits for 20 frames to estimate their rate.
                 .args(["-fpsprobesize", "0", "-i", url])
                 .args(["-an", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
                 .stdin(Stdio::null())
@@ -40,24 +40,24 @@ impl Viewer {
         );
         let mut stdout = ffmpeg.0.stdout.take().unwrap();
         let mut stderr = ffmpeg.0.stderr.take().unwrap();
-        let (sender, pictures) = bounded(1);
+        let (sender, frames) = bounded(1);
         std::thread::spawn(move || {
-            let mut picture = vec![0; 3 * size.0 * size.1];
-            while stdout.read_exact(&mut picture).is_ok() && sender.send(picture.clone()).is_ok() {}
+            let mut frame = vec![0; 3 * size.0 * size.1];
+            while stdout.read_exact(&mut frame).is_ok() && sender.send(frame.clone()).is_ok() {}
         });
         let errors = std::thread::spawn(move || {
             let mut text = String::new();
             let _ = stderr.read_to_string(&mut text);
             text
         });
-        Viewer { ffmpeg, pictures, errors, size }
+        Viewer { ffmpeg, frames, errors, size }
     }
 
     /// Waits until the server ends the stream.
     pub fn ends(self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            match self.pictures.recv_deadline(deadline) {
+            match self.frames.recv_deadline(deadline) {
                 Ok(_) => {}
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return,
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => panic!("ffmpeg still plays after {DEADLINE:?}"),
@@ -65,11 +65,11 @@ impl Viewer {
         }
     }
 
-    /// The next picture.
+    /// The next frame.
     pub fn next(&mut self) -> Rgb {
-        match self.pictures.recv_timeout(DEADLINE) {
+        match self.frames.recv_timeout(DEADLINE) {
             Ok(data) => Rgb { width: self.size.0, height: self.size.1, data },
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => panic!("no picture within {DEADLINE:?}"),
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => panic!("no frame within {DEADLINE:?}"),
             Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
                 let _ = self.ffmpeg.0.kill();
                 let errors = std::mem::replace(&mut self.errors, std::thread::spawn(String::new));
@@ -79,8 +79,8 @@ impl Viewer {
     }
 }
 
-/// How long a viewer who comes now waits for a picture that it can begin with; `None` when it is longer than `patience`.
-pub fn time_to_keyframe(url: &str, patience: Duration) -> Option<Duration> {
+/// How long a new viewer waits for its first keyframe; `None` when it is longer than `timeout`.
+pub fn time_to_keyframe(url: &str, timeout: Duration) -> Option<Duration> {
     gst::init().unwrap();
     let description = format!(
         "rtspsrc location={url} protocols=tcp latency=0 ! rtph264depay wait-for-keyframe=true \
@@ -90,33 +90,33 @@ pub fn time_to_keyframe(url: &str, patience: Duration) -> Option<Duration> {
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     let started = Instant::now();
     pipeline.set_state(gst::State::Playing).unwrap();
-    let patience = gst::ClockTime::from_mseconds(patience.as_millis() as u64);
-    let took = sink.try_pull_sample(patience).map(|_| started.elapsed());
+    let timeout = gst::ClockTime::from_mseconds(timeout.as_millis() as u64);
+    let took = sink.try_pull_sample(timeout).map(|_| started.elapsed());
     pipeline.set_state(gst::State::Null).unwrap();
     took
 }
 
-/// A player over TCP that asks for pictures and never takes one.
-pub struct DeafPlayer(TcpStream);
+/// An RTSP client over TCP that starts to play and then reads nothing.
+pub struct NonReadingClient(TcpStream);
 
-impl DeafPlayer {
-    /// Begins to play, and reads nothing from then on.
+impl NonReadingClient {
+    /// Sends DESCRIBE, SETUP and PLAY, and then reads nothing.
     pub fn play(url: &str) -> Self {
-        DeafPlayer::greet(url, true)
+        NonReadingClient::connect(url, true)
     }
 
-    /// Asks what there is to play, and goes no further.
+    /// Sends only DESCRIBE.
     pub fn describe(url: &str) -> Self {
-        DeafPlayer::greet(url, false)
+        NonReadingClient::connect(url, false)
     }
 
-    fn greet(url: &str, play: bool) -> Self {
+    fn connect(url: &str, play: bool) -> Self {
         let host = url.trim_start_matches("rtsp://").split('/').next().unwrap();
         let mut stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut answers = BufReader::new(stream.try_clone().unwrap());
         let (mut number, mut session) = (0, String::new());
-        let mut ask = |method: &str, url: &str, more: &str| {
+        let mut request = |method: &str, url: &str, more: &str| {
             number += 1;
             write!(stream, "{method} {url} RTSP/1.0\r\nCSeq: {number}\r\n{session}{more}\r\n").unwrap();
             let mut head = String::new();
@@ -132,36 +132,39 @@ impl DeafPlayer {
             answers.read_exact(&mut body).unwrap();
             String::from_utf8(body).unwrap()
         };
-        let sdp = ask("DESCRIBE", url, "Accept: application/sdp\r\n");
+        let sdp = request("DESCRIBE", url, "Accept: application/sdp\r\n");
         if !play {
-            return DeafPlayer(stream);
+            return NonReadingClient(stream);
         }
         let control = sdp.lines().filter_map(|line| line.strip_prefix("a=control:")).next_back().unwrap();
         let track = if control.contains("://") { control.to_string() } else { format!("{url}/{control}") };
-        ask("SETUP", &track, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n");
-        ask("PLAY", url, "Range: npt=0-\r\n");
-        DeafPlayer(stream)
+        request("SETUP", &track, "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n");
+        request("PLAY", url, "Range: npt=0-\r\n");
+        NonReadingClient(stream)
     }
 
-    /// Reads what has come so far, and waits until the server closes the connection.
+    /// Reads what has arrived and waits until the server closes the connection.
     pub fn ends(mut self) {
-        // Sooner than the server closes connections on which nothing happens: after a minute.
+        // Shorter than the minute after which the server closes idle connections.
         self.0.set_read_timeout(Some(std::time::Duration::from_secs(50))).unwrap();
-        // Reset is an end, too: the server does not read what it was not asked.
+        // A reset counts as closed, too: the server may have left data unread.
         let read = std::io::copy(&mut self.0, &mut std::io::sink());
         let late = |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-        assert!(!read.is_err_and(|error| late(&error)), "the server keeps the connection");
+        assert!(!read.is_err_and(|error| late(&error)), "the server has not closed the connection");
     }
 }
 
-/// A camera, by GStreamer's server.
+/// The former name of [`NonReadingClient`].
+pub type DeafPlayer = NonReadingClient;
+
+/// A camera: GStreamer's RTSP server.
 pub struct Camera {
     pub port: u16,
     _running: RtspLoop,
 }
 
 impl Camera {
-    /// Serves what `launch` describes at `/stream` to whoever asks; each client gets it from its start.
+    /// Serves the pipeline `launch` at `/stream` without authentication; each client gets its own pipeline.
     pub fn open(launch: &str) -> Self {
         gst::init().unwrap();
         let server = rtsp_server::RTSPServer::new();
@@ -175,8 +178,13 @@ impl Camera {
         Camera { port, _running: running }
     }
 
-    /// Serves a red picture, 320 × 240, at `/stream` to whoever knows `user` and `password` (basic authentication).
+    /// The former name of [`Camera::with_password`].
     pub fn locked(user: &str, password: &str) -> Self {
+        Camera::with_password(user, password)
+    }
+
+    /// Serves red frames, 320 × 240, at `/stream`; clients must authenticate with `user` and `password` (Basic).
+    pub fn with_password(user: &str, password: &str) -> Self {
         gst::init().unwrap();
         let server = rtsp_server::RTSPServer::new();
         server.set_address("127.0.0.1");

@@ -1,4 +1,4 @@
-//! Runs one of GStreamer's RTSP servers on a thread of its own.
+//! Runs one of GStreamer's RTSP servers on its own thread.
 
 use std::thread::JoinHandle;
 
@@ -6,7 +6,7 @@ use gstreamer::glib;
 use gstreamer_rtsp_server as rtsp_server;
 use rtsp_server::prelude::*;
 
-/// A server that listens; gone when it is dropped, with all its clients.
+/// A server that listens until it is dropped; then all its clients are disconnected.
 pub struct RtspLoop {
     server: rtsp_server::RTSPServer,
     listener: glib::Source,
@@ -16,7 +16,7 @@ pub struct RtspLoop {
 
 impl RtspLoop {
     /// # Errors
-    /// When the address is taken.
+    /// The address is in use.
     pub fn start(server: rtsp_server::RTSPServer) -> Result<Self, glib::Error> {
         let context = glib::MainContext::new();
         let listener = server.create_source(rtsp_server::gio::Cancellable::NONE)?;
@@ -24,13 +24,13 @@ impl RtspLoop {
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let running = main_loop.clone();
         let thread = std::thread::spawn(move || {
-            // Fails only where another thread owns this context; nobody else knows it.
+            // Fails only when another thread owns this context, and no other thread has it.
             let _ = context.with_thread_default(|| running.run());
         });
         Ok(RtspLoop { server, listener, main_loop, thread: Some(thread) })
     }
 
-    /// Cuts all clients off.
+    /// Disconnects all clients.
     pub fn hang_up(&self) {
         self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
     }

@@ -11,7 +11,7 @@ use super::http::{Metrics, get_json};
 use super::onnx;
 use super::program::{Program, maskcast, until};
 
-/// What the closing log line says of a stream.
+/// The totals of a stream in its last log line.
 #[derive(Debug)]
 pub struct Account {
     pub captured: u64,
@@ -33,7 +33,7 @@ pub fn folder() -> TempDir {
     folder_with_model(64, 36)
 }
 
-/// The same, and the model's input has this size. Its golden frame is red, then blue.
+/// The same with this input size of the model. The left half of its golden frame is red, the right half blue.
 pub fn folder_with_model(width: usize, height: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let is_red = |n: &usize| n % width < width / 2;
@@ -45,7 +45,7 @@ pub fn folder_with_model(width: usize, height: usize) -> TempDir {
     folder
 }
 
-/// Writes a model like `channels.onnx` with other labels; its golden frame is right, or wrong in every pixel.
+/// Writes a model like `channels.onnx` with other labels. Its golden mask is correct, or wrong in every pixel.
 pub fn write_model(path: &Path, labels: &str, right: bool) {
     let (width, height) = (64, 36);
     let rgb = [200, 10, 10].repeat(width * height);
@@ -54,7 +54,7 @@ pub fn write_model(path: &Path, labels: &str, right: bool) {
     onnx::save(&model, path);
 }
 
-/// Writes a configuration with these streams and ports of the system's choice.
+/// Writes a configuration with these streams and free ports.
 pub fn write_config(folder: &Path, streams: &str) -> PathBuf {
     write_config_at(folder, "127.0.0.1:0", "127.0.0.1:0", streams)
 }
@@ -70,7 +70,7 @@ pub fn write_config_at(folder: &Path, http: &str, rtsp: &str, streams: &str) -> 
 }
 
 impl Service {
-    /// Starts a service and waits until it knows its addresses.
+    /// Starts a service and waits until its addresses are in the log.
     pub fn start(folder: &Path, streams: &str) -> Self {
         Self::with(folder, streams, &[])
     }
@@ -97,7 +97,7 @@ impl Service {
         Service { program, page, rtsp }
     }
 
-    /// The same, and waits until every stream is live or known to be away.
+    /// The same, and waits until every stream is live or offline.
     pub fn ready(folder: &Path, streams: &str) -> Self {
         let mut service = Self::start(folder, streams);
         service.program.wait_for_message("ready");
@@ -124,19 +124,19 @@ impl Service {
         Metrics::scrape(&self.page)
     }
 
-    /// Waits until the stream is in this state; gives what the API says of it then.
+    /// Waits until the stream is in this state; returns its JSON from the API.
     pub fn until_state(&self, name: &str, state: &str) -> Value {
         until(&format!("{name} is {state}"), || Some(self.stream(name)).filter(|stream| stream["state"] == state))
     }
 
-    /// Waits until the stream has published so many frames in all.
+    /// Waits until the stream has published this many frames in total.
     pub fn until_published(&self, name: &str, frames: u64) {
         until(&format!("{name} has published {frames} frames"), || {
             Some(self.published(name)).filter(|&published| published >= frames)
         });
     }
 
-    /// SIGTERM, and what comes of it: exit code, the time it took, all that was logged.
+    /// Sends SIGTERM and waits: exit code, the time until the end, and the log.
     pub fn terminate(mut self) -> (Option<i32>, Duration, String) {
         let asked = Instant::now();
         self.program.child.signal("TERM");
@@ -145,13 +145,13 @@ impl Service {
     }
 }
 
-/// The closing account of a stream in a whole log.
+/// The totals of a stream in its last line of a log.
 pub fn account(log: &str, stream: &str) -> Account {
     let entry = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .find(|entry| entry["stream"] == stream && entry["captured"].is_u64())
-        .unwrap_or_else(|| panic!("{stream} has no closing account in:\n{log}"));
+        .unwrap_or_else(|| panic!("no line with the totals of {stream} in the log:\n{log}"));
     let number = |key: &str| entry[key].as_u64().unwrap();
     Account {
         captured: number("captured"),

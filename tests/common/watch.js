@@ -1,4 +1,4 @@
-// A player for WHEP, as small as one can be. Takes the endpoint, and keeps what it knows in `window.watching`.
+// A minimal WHEP player. Argument: the endpoint. Its state is in `window.watching`.
 const [endpoint] = arguments;
 const watching = { endpoint, presented: 0, state: 'new' };
 (window.watching ||= []).push(watching);
@@ -9,7 +9,7 @@ peer.addTransceiver('audio', { direction: 'recvonly' });
 const video = document.createElement('video');
 watching.video = video;
 [video.muted, video.autoplay, video.playsInline] = [true, true, true];
-// Not out of sight: Chromium draws no pictures that nobody sees.
+// Inside the viewport: Chromium does not present frames of a video that is not visible.
 video.style = 'position: fixed; left: 0; top: 0; width: 320px; height: 180px';
 document.body.append(video);
 peer.ontrack = ({ track, receiver }) => {

@@ -1,4 +1,4 @@
-//! A WHEP player that is no browser: GStreamer's webrtcbin, and ureq for the one request.
+//! A WHEP player that is not a browser: GStreamer's webrtcbin, and ureq for the request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,29 +15,29 @@ use gst::prelude::*;
 use super::http::Answer;
 use super::wait::{DEADLINE, until};
 
-/// Width, height, and the colour in the middle.
+/// Width, height, and the colour of the middle pixel.
 pub type Image = (i32, i32, [u8; 3]);
 
-/// What a player does with what it receives.
+/// How a player handles what it receives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
-    /// Decodes and looks at it.
-    Pictures,
-    /// Only counts: many fit into a small machine.
+    /// Decodes the frames.
+    Frames,
+    /// Only counts packets, so that many players can run on a small machine.
     Packets,
 }
 
-/// A player that watches. Dropped, it closes its side without a word to the service's HTTP.
+/// A connected player. Dropped, it closes its connection without the DELETE request.
 pub struct Player {
     pipeline: gst::Pipeline,
-    /// Where the service keeps it: `/whep/NAME/ID`.
+    /// The resource of the session: `/whep/NAME/ID`.
     pub location: String,
     received: Arc<AtomicU64>,
     newest: Arc<Mutex<Option<Image>>>,
 }
 
 impl Player {
-    /// Offers, and takes the answer.
+    /// Sends an offer and applies the answer.
     pub fn start(page: &str, stream: &str, wants: Wants) -> Self {
         Player::start_as(page, stream, wants, "")
     }
@@ -47,10 +47,10 @@ impl Player {
         Player::try_start(page, stream, wants, authorization).unwrap()
     }
 
-    /// The same for one who may be refused.
+    /// The same, with an error when the request is refused.
     pub fn try_start(page: &str, stream: &str, wants: Wants, authorization: &str) -> Result<Self> {
         gst::init()?;
-        // From here on the pipeline ends however this ends.
+        // Dropping the player stops the pipeline, also when this function returns an error.
         let mut player = Player {
             pipeline: gst::Pipeline::new(),
             location: String::new(),
@@ -90,7 +90,8 @@ impl Player {
         });
         let (promise, reply) = promise();
         webrtc.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
-        let reply = reply.recv_timeout(DEADLINE).context("no offer is made")?.context("an offer is empty")?;
+        let reply =
+            reply.recv_timeout(DEADLINE).context("webrtcbin creates no offer")?.context("the offer is empty")?;
         let offer = reply.get::<gst_webrtc::WebRTCSessionDescription>("offer")?;
         webrtc.emit_by_name::<()>("set-local-description", &[&offer, &None::<gst::Promise>]);
         complete.recv_timeout(DEADLINE).context("gathering does not end")?;
@@ -105,17 +106,17 @@ impl Player {
         Ok(player)
     }
 
-    /// Pictures or packets so far.
+    /// Frames or packets received so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// The newest picture, of a player that wants pictures.
+    /// The newest frame of a player that decodes.
     pub fn newest(&self) -> Option<Image> {
         *self.newest.lock().unwrap()
     }
 
-    /// Waits for so many more pictures or packets.
+    /// Waits for this many more frames or packets.
     pub fn until_more(&self, count: u64) {
         let wanted = self.received() + count;
         until(&format!("{count} more for a WHEP player"), || (self.received() >= wanted).then_some(()));
@@ -130,7 +131,7 @@ impl Drop for Player {
 
 type Reply = Option<gst::Structure>;
 
-/// A promise, and where its reply comes.
+/// A promise and the receiver of its reply.
 fn promise() -> (gst::Promise, crossbeam_channel::Receiver<Reply>) {
     let (sender, replied) = bounded(1);
     let promise = gst::Promise::with_change_func(move |reply| {
@@ -147,7 +148,7 @@ fn receive(
     shown: &Arc<Mutex<Option<Image>>>,
 ) {
     let description = match wants {
-        Wants::Pictures => {
+        Wants::Frames => {
             "rtph264depay ! h264parse ! avdec_h264 max-threads=1 ! videoconvert ! video/x-raw,format=RGB ! appsink name=sink"
         }
         Wants::Packets => "appsink name=sink",
@@ -160,7 +161,7 @@ fn receive(
     let (count, shown) = (Arc::clone(count), Arc::clone(shown));
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        if wants == Wants::Pictures {
+        if wants == Wants::Frames {
             *shown.lock().unwrap() = middle(&sample);
         }
         count.fetch_add(1, Ordering::Relaxed);

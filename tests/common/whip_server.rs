@@ -1,4 +1,4 @@
-//! A media server that takes streams by WHIP: an HTTP endpoint of the test's own, and GStreamer's webrtcbin behind it.
+//! A media server that receives streams by WHIP: a small HTTP endpoint, and GStreamer's webrtcbin.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,54 +16,54 @@ use super::clip::Rgb;
 use super::media_server::rgb;
 use super::program::DEADLINE;
 
-/// What a client asked for: method, path, authorization.
-pub type Asked = (String, String, Option<String>);
+/// A request of a client: method, path, authorization.
+pub type ReceivedRequest = (String, String, Option<String>);
 
 /// Listens until the test's end.
 pub struct WhipServer {
     pub port: u16,
-    pictures: Receiver<Rgb>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    frames: Receiver<Rgb>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 impl WhipServer {
-    /// Takes whoever sends this authorization, or anybody.
+    /// Accepts clients that send this authorization; without one, all clients.
     pub fn listen(authorization: Option<&str>) -> Self {
         gst::init().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (sender, pictures) = bounded(4);
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (noted, wanted) = (Arc::clone(&asked), authorization.map(str::to_owned));
+        let (sender, frames) = bounded(4);
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, required) = (Arc::clone(&requests), authorization.map(str::to_owned));
         std::thread::spawn(move || {
             let mut session = None;
             for connection in listener.incoming() {
-                serve(connection.unwrap(), wanted.as_deref(), &noted, &sender, &mut session);
+                serve(connection.unwrap(), required.as_deref(), &log, &sender, &mut session);
             }
         });
-        WhipServer { port, pictures, asked }
+        WhipServer { port, frames, requests }
     }
 
     pub fn url(&self) -> String {
         format!("whip+http://127.0.0.1:{}/gate/whip", self.port)
     }
 
-    /// The next picture that it is sent.
+    /// The next received frame.
     pub fn next(&self) -> Rgb {
-        self.pictures.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("nothing is pushed: {error}"))
+        self.frames.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("no frame was pushed: {error}"))
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
 /// Answers one request.
 fn serve(
     mut connection: TcpStream,
-    wanted: Option<&str>,
-    noted: &Mutex<Vec<Asked>>,
-    pictures: &Sender<Rgb>,
+    required: Option<&str>,
+    requests: &Mutex<Vec<ReceivedRequest>>,
+    frames: &Sender<Rgb>,
     session: &mut Option<gst::Pipeline>,
 ) {
     let mut reader = BufReader::new(connection.try_clone().unwrap());
@@ -86,7 +86,7 @@ fn serve(
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    noted.lock().unwrap().push((method.clone(), path, authorization.clone()));
+    requests.lock().unwrap().push((method.clone(), path, authorization.clone()));
     let mut answer = |status: &str, head: &str, body: &str| {
         let length = body.len();
         let _ = write!(
@@ -94,12 +94,12 @@ fn serve(
             "HTTP/1.1 {status}\r\nConnection: close\r\n{head}Content-Length: {length}\r\n\r\n{body}"
         );
     };
-    if wanted.is_some() && wanted != authorization.as_deref() {
+    if required.is_some() && required != authorization.as_deref() {
         return answer("401 Unauthorized", "", "");
     }
     let old = match method.as_str() {
         "POST" => {
-            let (pipeline, sdp) = receive(&body, pictures.clone());
+            let (pipeline, sdp) = receive(&body, frames.clone());
             answer("201 Created", "Content-Type: application/sdp\r\nLocation: /gate/whip/1\r\n", &sdp);
             session.replace(pipeline)
         }
@@ -113,8 +113,8 @@ fn serve(
     }
 }
 
-/// A pipeline that decodes what is offered, and the answer to the offer.
-fn receive(offer: &[u8], pictures: Sender<Rgb>) -> (gst::Pipeline, String) {
+/// A pipeline that decodes the offered stream, and the answer to the offer.
+fn receive(offer: &[u8], frames: Sender<Rgb>) -> (gst::Pipeline, String) {
     let pipeline = gst::Pipeline::new();
     let webrtc =
         gst::ElementFactory::make("webrtcbin").property_from_str("bundle-policy", "max-bundle").build().unwrap();
@@ -126,10 +126,10 @@ fn receive(offer: &[u8], pictures: Sender<Rgb>) -> (gst::Pipeline, String) {
                            ! appsink name=sink sync=false";
         let decoder = gst::parse::bin_from_description(description, true).unwrap();
         let sink = decoder.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
-        let pictures = pictures.clone();
+        let frames = frames.clone();
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            match pictures.try_send(rgb(&sample)) {
+            match frames.try_send(rgb(&sample)) {
                 Ok(()) | Err(TrySendError::Full(_)) => Ok(gst::FlowSuccess::Ok),
                 Err(TrySendError::Disconnected(_)) => Err(gst::FlowError::Eos),
             }

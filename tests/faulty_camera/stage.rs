@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::audience::{Sighting, Viewer};
+use crate::common::logging_viewer::{LoggingViewer, ReceivedFrame};
 use crate::common::program::DEADLINE;
 use crate::common::service::{Service, account, folder};
 use crate::faulty_camera::Camera;
@@ -36,7 +36,7 @@ struct Cast<'a> {
     spec: &'a CameraSpec,
     camera: Camera,
     silence: Duration,
-    viewers: [Viewer<Reading>; 2],
+    viewers: [LoggingViewer<Reading>; 2],
 }
 
 struct Stage<'a> {
@@ -82,7 +82,10 @@ impl<'a> Stage<'a> {
                 spec,
                 camera,
                 silence: Duration::from_secs_f64(silence),
-                viewers: [Viewer::browser(&service, &spec.name, read), Viewer::player(&service, &spec.name, read)],
+                viewers: [
+                    LoggingViewer::mjpeg(&service, &spec.name, read),
+                    LoggingViewer::rtsp(&service, &spec.name, read),
+                ],
             })
         });
         let casts = casts.collect::<Result<_, String>>()?;
@@ -158,8 +161,8 @@ impl<'a> Stage<'a> {
     fn met(&self, stream: &str, expect: &Expect, began: Instant) -> Result<(), String> {
         let cast = self.cast(stream);
         for viewer in &cast.viewers {
-            let newest = viewer.notes.lock().unwrap().sightings.last().copied().filter(|newest| newest.at >= began);
-            let Some(Sighting { size, seen, .. }) = newest else {
+            let newest = viewer.log.lock().unwrap().frames.last().copied().filter(|newest| newest.at >= began);
+            let Some(ReceivedFrame { size, content: seen, .. }) = newest else {
                 return Err(format!("{} has seen nothing yet", viewer.name));
             };
             let fits = match (expect.sees, seen) {
@@ -223,21 +226,21 @@ impl<'a> Stage<'a> {
         for cast in &self.casts {
             let longest = cast.silence + FROZEN;
             for viewer in &cast.viewers {
-                let notes = viewer.notes.lock().unwrap();
+                let log = viewer.log.lock().unwrap();
                 let who = format!("{} of {}", viewer.name, cast.spec.name);
-                if let Some(why) = &notes.ended {
+                if let Some(why) = &log.ended {
                     return Err(format!("{who} was cut off: {why}"));
                 }
                 let mut last: Option<Instant> = None;
-                for sighting in &notes.sightings {
-                    if let Reading::Live { number, .. } = sighting.seen
+                for frame in &log.frames {
+                    if let Reading::Live { number, .. } = frame.content
                         && let Some(taken) = cast.camera.taken_at(number)
-                        && (sighting.at - taken).as_secs_f64() > self.scenario.max_age + LATE.as_secs_f64()
+                        && (frame.at - taken).as_secs_f64() > self.scenario.max_age + LATE.as_secs_f64()
                     {
-                        return Err(format!("{who} saw, as if live, a picture {:.1?} old", sighting.at - taken));
+                        return Err(format!("{who} saw, as if live, a picture {:.1?} old", frame.at - taken));
                     }
-                    check_gap(&who, last, sighting.at, longest)?;
-                    last = Some(sighting.at);
+                    check_gap(&who, last, frame.at, longest)?;
+                    last = Some(frame.at);
                 }
                 check_gap(&who, last, Instant::now(), longest)?;
             }
@@ -273,14 +276,14 @@ impl<'a> Stage<'a> {
             let _ = writeln!(text, "\nits camera has taken {taken} pictures; the API says {api}");
             for viewer in &cast.viewers {
                 let _ = writeln!(text, "\n{} of {}, last pictures:", viewer.name, cast.spec.name);
-                let notes = viewer.notes.lock().unwrap();
-                for sighting in notes.sightings.iter().rev().take(12).rev() {
-                    let ago = sighting.at.elapsed().as_secs_f64();
-                    let _ = write!(text, "  {ago:.2} s ago, {:?}: {:?}", sighting.size, sighting.seen);
-                    if let Reading::Live { number, .. } = sighting.seen
+                let log = viewer.log.lock().unwrap();
+                for frame in log.frames.iter().rev().take(12).rev() {
+                    let ago = frame.at.elapsed().as_secs_f64();
+                    let _ = write!(text, "  {ago:.2} s ago, {:?}: {:?}", frame.size, frame.content);
+                    if let Reading::Live { number, .. } = frame.content
                         && let Some(taken) = cast.camera.taken_at(number)
                     {
-                        let _ = write!(text, ", then {:.2} s old", (sighting.at - taken).as_secs_f64());
+                        let _ = write!(text, ", then {:.2} s old", (frame.at - taken).as_secs_f64());
                     }
                     text.push('\n');
                 }

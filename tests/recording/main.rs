@@ -178,11 +178,11 @@ fn event_begins_before_and_ends_after(show: &str) {
     assert!(recordings.len() <= 2, "nothing is recorded between the events: {recordings:?}");
     let file = folder.path().join("rec").join(visit["name"].as_str().unwrap());
     assert!(name(&file).ends_with("Z-visit.mp4"), "{}", file.display());
-    assert_eq!(clip::complaints(&file), "");
+    assert_eq!(clip::decode_errors(&file), "");
     let times = clip::times(&file);
     let class_at = |seconds: f64| {
         let number = times.iter().position(|time| *time >= seconds).unwrap();
-        clip::picture(&file, number).class_at(160, 120)
+        clip::decoded_frame(&file, number).class_at(160, 120)
     };
     // Two seconds before the red and up to a keyframe more, three seconds of red, one after it.
     let length = *times.last().unwrap();

@@ -24,7 +24,7 @@ pub fn list(service: &Service) -> Vec<Value> {
 /// Frames in all files, each of which must be faultless.
 pub fn frames(files: &[PathBuf]) -> u64 {
     let count = |file: &PathBuf| {
-        assert_eq!(clip::complaints(file), "", "{}", file.display());
+        assert_eq!(clip::decode_errors(file), "", "{}", file.display());
         clip::probe(file).frames
     };
     files.iter().map(count).sum()

@@ -1,5 +1,5 @@
-//! Viewers of one stream who note what they see and when: one in a browser (MJPEG), one with an RTSP player. Both keep
-//! their connection for as long as the service lets them.
+//! Viewers of one stream that log every frame they receive, with its time: one by MJPEG, one by RTSP. Both keep their
+//! connection until they are dropped or the service closes it.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -14,40 +14,40 @@ use gst::prelude::*;
 use super::http::Mjpeg;
 use super::service::Service;
 
-/// One picture as a viewer saw it.
+/// A frame that a viewer has received.
 #[derive(Clone, Copy, Debug)]
-pub struct Sighting<T> {
+pub struct ReceivedFrame<T> {
     pub at: Instant,
     pub size: (usize, usize),
-    pub seen: T,
+    pub content: T,
 }
 
-/// Tells what a picture of a size, three bytes a pixel, shows.
-pub type Read<T> = fn((usize, usize), &[u8]) -> T;
+/// Reads the content of a frame from its width and height and its pixels, three bytes each.
+pub type ReadContent<T> = fn((usize, usize), &[u8]) -> T;
 
-/// What a viewer has seen so far.
+/// The frames that a viewer has received so far.
 #[derive(Debug)]
-pub struct Notes<T> {
-    pub sightings: Vec<Sighting<T>>,
-    /// Why there will be no more.
+pub struct ViewerLog<T> {
+    pub frames: Vec<ReceivedFrame<T>>,
+    /// Why the connection ended.
     pub ended: Option<String>,
 }
 
-/// A viewer at work; leaves when it is dropped.
-pub struct Viewer<T> {
+/// A running viewer. It disconnects when it is dropped.
+pub struct LoggingViewer<T> {
     pub name: &'static str,
-    pub notes: Arc<Mutex<Notes<T>>>,
-    leave: Box<dyn Fn()>,
+    pub log: Arc<Mutex<ViewerLog<T>>>,
+    disconnect: Box<dyn Fn()>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<T: Send + 'static> Viewer<T> {
-    /// One in a browser.
-    pub fn browser(service: &Service, stream: &str, read: Read<T>) -> Self {
+impl<T: Send + 'static> LoggingViewer<T> {
+    /// A viewer by MJPEG.
+    pub fn mjpeg(service: &Service, stream: &str, read: ReadContent<T>) -> Self {
         let mut mjpeg = Mjpeg::connect(&service.page, stream);
         let connection: TcpStream = mjpeg.connection();
-        let leave = move || {
-            // Fails when the server has ended it.
+        let disconnect = move || {
+            // Fails when the server has closed it.
             let _ = connection.shutdown(Shutdown::Both);
         };
         gst::init().unwrap();
@@ -57,20 +57,20 @@ impl<T: Send + 'static> Viewer<T> {
         let sink = decoder.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
         decoder.set_state(gst::State::Playing).unwrap();
         let caps = gst::Caps::builder("image/jpeg").build();
-        let picture = move || {
+        let next_frame = move || {
             let jpeg = gst::Buffer::from_slice(mjpeg.try_next().map_err(|error| {
                 decoder.set_state(gst::State::Null).unwrap();
                 error.to_string()
             })?);
             source.push_sample(&gst::Sample::builder().buffer(&jpeg).caps(&caps).build()).unwrap();
             let sample = sink.try_pull_sample(gst::ClockTime::from_seconds(10)).ok_or("a JPEG cannot be decoded")?;
-            Ok(looked_at(&sample, read))
+            Ok(size_and_content(&sample, read))
         };
-        Viewer::start("the browser", Box::new(leave), picture)
+        LoggingViewer::start("the MJPEG viewer", Box::new(disconnect), next_frame)
     }
 
-    /// One with an RTSP player, over TCP.
-    pub fn player(service: &Service, stream: &str, read: Read<T>) -> Self {
+    /// A viewer by RTSP over TCP.
+    pub fn rtsp(service: &Service, stream: &str, read: ReadContent<T>) -> Self {
         gst::init().unwrap();
         let description = format!(
             "rtspsrc location={} protocols=tcp latency=0 ! rtph264depay ! h264parse ! avdec_h264 max-threads=1 \
@@ -81,10 +81,10 @@ impl<T: Send + 'static> Viewer<T> {
         let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
         let playing = pipeline.clone();
-        let leave = move || {
+        let disconnect = move || {
             pipeline.set_state(gst::State::Null).unwrap();
         };
-        let picture = move || {
+        let next_frame = move || {
             let sample = loop {
                 if let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(100)) {
                     break sample;
@@ -94,53 +94,53 @@ impl<T: Send + 'static> Viewer<T> {
                     return Err(format!("{:?}", message.structure()));
                 }
                 if playing.current_state() == gst::State::Null {
-                    return Err("it has left".into());
+                    return Err("the viewer has disconnected".into());
                 }
             };
-            Ok(looked_at(&sample, read))
+            Ok(size_and_content(&sample, read))
         };
-        Viewer::start("the player", Box::new(leave), picture)
+        LoggingViewer::start("the RTSP viewer", Box::new(disconnect), next_frame)
     }
 
     fn start(
         name: &'static str,
-        leave: Box<dyn Fn()>,
-        mut picture: impl FnMut() -> Result<((usize, usize), T), String> + Send + 'static,
+        disconnect: Box<dyn Fn()>,
+        mut next_frame: impl FnMut() -> Result<((usize, usize), T), String> + Send + 'static,
     ) -> Self {
-        let notes = Arc::new(Mutex::new(Notes { sightings: Vec::new(), ended: None }));
-        let shared = Arc::clone(&notes);
+        let log = Arc::new(Mutex::new(ViewerLog { frames: Vec::new(), ended: None }));
+        let shared = Arc::clone(&log);
         let thread = std::thread::spawn(move || {
             loop {
-                let next = picture();
-                let mut notes = shared.lock().unwrap();
+                let next = next_frame();
+                let mut log = shared.lock().unwrap();
                 match next {
-                    Ok((size, seen)) => notes.sightings.push(Sighting { at: Instant::now(), size, seen }),
-                    Err(why) => {
-                        notes.ended = Some(why);
+                    Ok((size, content)) => log.frames.push(ReceivedFrame { at: Instant::now(), size, content }),
+                    Err(reason) => {
+                        log.ended = Some(reason);
                         return;
                     }
                 }
             }
         });
-        Viewer { name, notes, leave, thread: Some(thread) }
+        LoggingViewer { name, log, disconnect, thread: Some(thread) }
     }
 }
 
-/// Size and content of a decoded picture.
-fn looked_at<T>(sample: &gst::Sample, read: Read<T>) -> ((usize, usize), T) {
+/// Width and height, and content of a decoded frame.
+fn size_and_content<T>(sample: &gst::Sample, read: ReadContent<T>) -> ((usize, usize), T) {
     let caps = sample.caps().unwrap().structure(0).unwrap();
     let side = |name: &str| caps.get::<i32>(name).unwrap() as usize;
     let size = (side("width"), side("height"));
     let map = sample.buffer().unwrap().map_readable().unwrap();
-    // GStreamer rounds rows up to 4 bytes; readers know no gaps.
+    // GStreamer rounds rows up to 4 bytes; readers expect rows without gaps.
     let stride = (3 * size.0).next_multiple_of(4);
     let rows = map.chunks(stride).take(size.1).flat_map(|row| &row[..3 * size.0]);
     (size, read(size, &rows.copied().collect::<Vec<u8>>()))
 }
 
-impl<T> Drop for Viewer<T> {
+impl<T> Drop for LoggingViewer<T> {
     fn drop(&mut self) {
-        (self.leave)();
+        (self.disconnect)();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
