@@ -1,32 +1,32 @@
-# What people and CI run. `make help` lists it. Needs Rust (rustup.rs) and Python on Debian 12 or later; the rest is
-# installed by name, once.
+# Targets for developers and CI; `make help` lists them. Needs Rust (rustup.rs) and Python on Debian 12 or later. The targets
+# install all other dependencies.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Debian's packages: to build and run, and beside these to test.
+# Debian packages: for build and run, and additional ones for the tests.
 PACKAGES := ca-certificates gcc libc6-dev pkg-config clang libclang-dev libopencv-dev libgstreamer1.0-dev \
 	libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-nice gstreamer1.0-libav \
 	gstreamer1.0-rtsp glib-networking ffmpeg curl
 TEST_PACKAGES := chromium chromium-driver systemd libfaketime mount e2fsprogs openssl
 
-# ONNX Runtime's library, out of its package on PyPI. `make setup ONNXRUNTIME=onnxruntime-gpu` takes the GPU build.
+# The library of ONNX Runtime, from its package on PyPI. `make setup ONNXRUNTIME=onnxruntime-gpu` installs the GPU build.
 ONNXRUNTIME ?= onnxruntime
 ONNXRUNTIME_VERSION_onnxruntime := 1.32.0
-# Wants CUDA 13, cuDNN 9 and, for TensorRT, its version 10.
+# Needs CUDA 13, cuDNN 9 and, for TensorRT, TensorRT 10.
 ONNXRUNTIME_VERSION_onnxruntime-gpu := 1.31.1
 ONNXRUNTIME_VERSION := $(ONNXRUNTIME_VERSION_$(ONNXRUNTIME))
 RUNTIME := .onnxruntime/$(ONNXRUNTIME)-$(ONNXRUNTIME_VERSION)
 
-# The trainer's libtorch, out of PyTorch's package on PyPI: the CPU half of it, or (`make trainer TORCH=cuda`) all of it.
+# libtorch for the trainer, from PyTorch's package on PyPI: the CPU libraries, or with `make trainer TORCH=cuda` all of them.
 TORCH ?= cpu
 TORCH_VERSION := 2.13.0
 TORCH_WHEELS := torch==$(TORCH_VERSION) nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
 LIBTORCH := .libtorch/$(TORCH)-$(TORCH_VERSION)
 
-# Tools that make and look at packages; kept out of the system.
+# Tools that are installed in .tools, not in the system.
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := .tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 PROMTOOL := .tools/promtool
@@ -48,13 +48,13 @@ ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: $(RUNTIME) ## Install what building and running needs
+setup: $(RUNTIME) ## Install the dependencies for build and run
 	@$(call install,$(PACKAGES))
 
-setup-test: setup setup-trainer $(PHOTOS) $(AXE) $(CLIP) ## Install what the tests need beside that
+setup-test: setup setup-trainer $(PHOTOS) $(AXE) $(CLIP) ## Install the additional dependencies of the tests
 	@$(call install,$(TEST_PACKAGES))
 
-# Asks dpkg first, so that a second run needs neither root nor network.
+# Checks with dpkg first, so that a second run needs neither root nor network.
 define install
 missing=$$(for name in $(1); do \
 	dpkg-query -W -f='$${db:Status-Status}' $$name 2>/dev/null | grep -qx installed || echo $$name; done); \
@@ -80,16 +80,16 @@ $(RUNTIME):
 	@rm -f .onnxruntime/*.whl
 	@touch $@
 
-setup-trainer: setup $(LIBTORCH)/build-version ## Install what the trainer needs beside that
+setup-trainer: setup $(LIBTORCH)/build-version ## Install the additional dependencies of the trainer
 	@$(call install,g++)
 
-# torch_cpu is linked against two small CUDA libraries even where there is no GPU; the wheel's libtorch.so is an empty
-# shim that wants the CUDA half as well, so an empty one that wants only the CPU half takes its place.
+# torch_cpu is linked against two small CUDA libraries even without a GPU. The libtorch.so of the wheel is an empty library
+# that also depends on the CUDA libraries; it is replaced by an empty library that depends only on the CPU libraries.
 .libtorch/cpu-$(TORCH_VERSION)/build-version:
 	@$(call install,python3-minimal g++)
 	@python3 -m pip --version >/dev/null 2>&1 || { $(call install,python3-pip); }
 	@rm -rf $(@D) .libtorch/wheels && mkdir -p $(@D)/lib .libtorch/wheels
-	@echo "taking libtorch out of PyPI's package torch"
+	@echo "downloading libtorch from the PyPI package torch"
 	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
 		--python-version 3.12 --abi cp312 --platform manylinux_2_28_$$(uname -m) --platform manylinux_2_25_$$(uname -m) \
 		--platform manylinux_2_17_$$(uname -m) --platform manylinux2014_$$(uname -m) --abi none \
@@ -116,10 +116,10 @@ setup-trainer: setup $(LIBTORCH)/build-version ## Install what the trainer needs
 	@ln -s site/torch/lib $(@D)/lib && ln -s site/torch/include $(@D)/include
 	@ln -sfn cuda-$(TORCH_VERSION) .libtorch/current && echo $(TORCH_VERSION) > $@
 
-# Photographs that every ImageNet classifier knows.
+# Photographs whose classes an ImageNet classifier must find.
 $(PHOTOS): | setup
 	@rm -rf .testdata/wheel && mkdir -p .testdata/wheel
-	@echo "taking photographs out of PyPI's package scikit-image"
+	@echo "downloading photographs from the PyPI package scikit-image"
 	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
 		--python-version 3.12 --abi cp312 --platform manylinux_2_28_$$(uname -m) --platform manylinux_2_24_$$(uname -m) \
 		--platform manylinux2014_$$(uname -m) -d .testdata/wheel scikit-image==0.26.0
@@ -129,10 +129,10 @@ $(PHOTOS): | setup
 			for name in ('chelsea.png', 'coffee.png')]"
 	@rm -f .testdata/wheel/*.whl && mv .testdata/wheel $@
 
-# Deque's axe-core, which looks at the page as a screen reader does.
+# Deque's axe-core, which checks the accessibility of the page.
 $(AXE): | setup
 	@mkdir -p .testdata/axe
-	@echo "taking axe out of PyPI's package axe-playwright-python"
+	@echo "downloading axe from the PyPI package axe-playwright-python"
 	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d .testdata/axe \
 		axe-playwright-python==0.1.8
 	@python3 -c "import glob, zipfile; \
@@ -142,7 +142,7 @@ $(AXE): | setup
 
 $(CLIP): | setup
 	@mkdir -p .demo/package
-	@echo "taking vtest.avi out of Debian's package opencv-doc"
+	@echo "downloading vtest.avi from the Debian package opencv-doc"
 	@cd .demo/package && { apt-get download -q opencv-doc 2>/dev/null || \
 		{ $(ROOT_DO) apt-get update -q && apt-get download -q opencv-doc 2>/dev/null; }; }
 	@dpkg-deb --fsys-tarfile .demo/package/opencv-doc_*.deb | \
@@ -156,14 +156,14 @@ trainer: setup-trainer ## Build the trainer (TORCH=cuda: with GPU support)
 	@ln -sfn $(notdir $(LIBTORCH)) .libtorch/current
 	cargo build --release --locked -p maskcast-train
 
-demo: build $(CLIP) ## Show it: a clip as a camera, live at http://127.0.0.1:8080/ (SECONDS=20 ends by itself)
+demo: build $(CLIP) ## Run a clip as a camera, live at http://127.0.0.1:8080/ (SECONDS=20 stops after 20 s)
 	@pipelines/demo.sh $(SECONDS)
 
 $(CARGO_DEB):
 	@$(call install,dpkg-dev liblzma-dev)
 	cargo install --locked --no-track --root .tools/cargo-deb-$(CARGO_DEB_VERSION) cargo-deb@$(CARGO_DEB_VERSION)
 
-# Manual pages and completions are the program's own word on itself.
+# The program generates its manual pages and completions.
 deb-files: build $(CARGO_DEB)
 	@$(call install,dpkg-dev binutils)
 	@rm -rf target/deb-files && mkdir -p target/deb-files/man
@@ -172,15 +172,15 @@ deb-files: build $(CARGO_DEB)
 	@target/release/maskcast completions zsh > target/deb-files/_maskcast
 	@target/release/maskcast completions fish > target/deb-files/maskcast.fish
 
-deb: deb-files ## Make a Debian package, in target/debian
+deb: deb-files ## Build the Debian package, in target/debian
 	$(CARGO_DEB) deb --no-build --locked
 
-# The service is tested as it is shipped, without libtorch; then the trainer.
+# First the service, which does not need libtorch, then the trainer.
 test: setup-test test-alerts test-api ## Run every test
 	cargo test --locked
 	cargo test --locked -p maskcast-train
 
-# Debian's promtool without its Prometheus, which would be a service on this machine.
+# Only promtool from the Debian package, because installing the package would start Prometheus as a service.
 $(PROMTOOL):
 	@mkdir -p .tools/prometheus
 	@cd .tools/prometheus && { apt-get download -q prometheus 2>/dev/null || \
@@ -189,8 +189,8 @@ $(PROMTOOL):
 		tar -xf - -C .tools --strip-components=3 ./usr/bin/promtool
 	@rm -rf .tools/prometheus
 
-# The dashboard's queries are no rules, but a rule is what promtool reads a query in.
-test-alerts: $(PROMTOOL) ## Check alert rules and dashboard: their syntax, and when alerts fire
+# promtool reads queries only as rules, so the queries of the dashboard are written as rules.
+test-alerts: $(PROMTOOL) ## Check the syntax of alert rules and dashboard, and when alerts fire
 	$(PROMTOOL) check rules systemd/monitoring/maskcast.rules.yaml
 	$(PROMTOOL) test rules tests/alerts.yaml
 	@mkdir -p target
@@ -209,33 +209,33 @@ $(SCHEMATHESIS):
 		schemathesis==$(SCHEMATHESIS_VERSION)
 	@touch $@
 
-test-api: setup $(SCHEMATHESIS) ## Hold the API of a running service to its own description
+test-api: setup $(SCHEMATHESIS) ## Test the API of a running service against its OpenAPI description
 	cargo build --locked
 	tests/api.sh target/debug/maskcast $(SCHEMATHESIS)
 
-# cargo-deb removes other versions from target/debian, so the newer one for the upgrade comes first.
-test-package: deb-files ## As root: install the package in a clean Debian and run it, there and under systemd
+# cargo-deb removes other versions from target/debian, so the newer version for the upgrade is built first.
+test-package: deb-files ## Test the package in a clean Debian, also under systemd (needs root)
 	@$(call install,debootstrap lintian systemd-container iproute2 procps curl)
 	$(CARGO_DEB) deb --no-build --locked --deb-version $(VERSION)-2 -o target/debian/newer/maskcast.deb
 	$(CARGO_DEB) deb --no-build --locked
 	lintian --fail-on error $(DEB)
 	tests/package.sh $(DEB) target/debian/newer/maskcast.deb
 
-soak: build ## The real service with failing cameras, passing viewers, changing models, without TLS and with it (MINUTES=30 each, SEED=…)
+soak: build ## Run the service with failing cameras, viewers and model changes, without and with TLS (MINUTES=30 each, SEED=…)
 	cargo run --locked --example soak -- --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 	cargo run --locked --example soak -- --tls --out target/soak-tls --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 $(CARGO_FUZZ):
 	cargo install --locked --no-track --root .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION) cargo-fuzz@$(CARGO_FUZZ_VERSION)
 
-# Without a sanitizer it builds with the stable compiler; Maskcast has no unsafe code but one call, so that there is little
-# for one to find. Corpora stay in target/fuzz-corpus, and what a target fails on in target/fuzz-artifacts. Rust's own main,
-# which is not here, would ignore SIGPIPE: a server writes to clients who are gone.
+# Without a sanitizer, so that it builds with the stable compiler; Maskcast has only one call of unsafe code. Corpora are kept
+# in target/fuzz-corpus, and failing inputs in target/fuzz-artifacts. The trap ignores SIGPIPE as Rust's main function does,
+# because the server writes to disconnected clients.
 FUZZ := $(CARGO_FUZZ) fuzz
 FUZZ_OPTIONS := --fuzz-dir tests/fuzz --target-dir target/fuzz -s none
 FUZZ_TARGETS := config model api overlay scenario edit users access whep recording event
 
-fuzz: setup $(CARGO_FUZZ) ## Feed what is read from outside with made-up input (SECONDS=60 for each target, TARGET=config for one)
+fuzz: setup $(CARGO_FUZZ) ## Fuzz all parsers of external input (SECONDS=60 for each target, TARGET=config for one)
 	@$(call install,g++ python3-minimal)
 	@python3 tests/fuzz/seeds.py target/fuzz-corpus
 	$(FUZZ) build $(FUZZ_OPTIONS)
@@ -252,22 +252,22 @@ docs: setup ## Write the documentation that is generated from the program
 	target/debug/maskcast reference api > target/api.md && mv target/api.md docs/api.md
 	target/debug/maskcast schema --markdown > target/configuration.md && mv target/configuration.md docs/configuration.md
 
-lint: setup-trainer ## Formatting, clippy, documentation: no warnings
+lint: setup-trainer ## Check formatting, clippy and documentation without warnings
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench: build ## The bare model against the whole pipeline, and drawing alone
+bench: build ## Measure the model alone, the whole pipeline, and the overlay
 	target/release/maskcast bench
 	cargo bench --locked --bench overlay
 
-delay: setup ## From the camera to the browser's screen, by WebRTC and as MJPEG (SECONDS=60 for each)
+delay: setup ## Measure the delay from camera to browser by WebRTC and MJPEG (SECONDS=60 for each)
 	@$(call install,chromium chromium-driver)
 	cargo bench --locked --bench delay -- --seconds $(or $(SECONDS),60)
 
-crowd: setup ## Fifty RTSP and twenty WebRTC viewers who come and go, without TLS and with it (MINUTES=5 each, ROUNDS=1): what they leave behind
+crowd: setup ## Check for leaks with 50 RTSP and 20 WebRTC viewers, without and with TLS (MINUTES=5 each, ROUNDS=1)
 	cargo bench --locked --bench crowd -- --minutes $(or $(MINUTES),5) --rounds $(or $(ROUNDS),1)
 	cargo bench --locked --bench crowd -- --tls --minutes $(or $(MINUTES),5) --rounds $(or $(ROUNDS),1)
 
-clean: ## Remove build output and what was fetched
+clean: ## Delete build output and downloads
 	rm -rf target .tools .onnxruntime .libtorch .testdata .demo demo.mp4 demo.png

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo: runs pipelines/demo.toml. With a number of seconds, keeps that much of the RTSP stream as demo.mp4 and a
-# still of it as demo.png, and ends.
+# The demo: runs pipelines/demo.toml. With a number of seconds, records that much of the RTSP stream to demo.mp4, writes one
+# frame to demo.png, and stops.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-}
@@ -12,13 +12,13 @@ if [ -z "$seconds" ]; then
     echo "page: $page   RTSP: $stream   stop: Ctrl-C"
     exec "$service" run pipelines/demo.toml
 fi
-[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "SECONDS=$seconds: a whole number of seconds belongs here" >&2; exit 2; }
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "SECONDS=$seconds is not a whole number of seconds" >&2; exit 2; }
 
 "$service" run pipelines/demo.toml &
 pid=$!
 trap 'kill -TERM $pid 2>/dev/null; wait $pid || true' EXIT
-echo "page: $page   RTSP: $stream   ends by itself after $seconds s"
-# Asks until the service is ready, or has ended because it cannot be.
+echo "page: $page   RTSP: $stream   stops after $seconds s"
+# Waits until the service is ready or has ended.
 until curl -sf -o /dev/null --retry 5 --retry-all-errors --retry-delay 1 "${page}readyz"; do
     kill -0 $pid 2>/dev/null || { trap - EXIT; wait $pid; exit 1; }
 done
@@ -27,4 +27,4 @@ ffmpeg -v error -nostdin -y -ss "$((seconds / 2))" -i demo.mp4 -frames:v 1 demo.
 trap - EXIT
 kill -TERM $pid
 wait $pid
-echo "look at demo.mp4 and demo.png"
+echo "written: demo.mp4 and demo.png"

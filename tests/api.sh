@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The running service against its own description: schemathesis sends what `/api/v1/openapi.json` allows and what it does not,
-# and looks at every answer. `make test-api` calls it.
+# Tests the API of a running service against its OpenAPI description: schemathesis sends valid and invalid requests according
+# to `/api/v1/openapi.json` and checks every response. `make test-api` runs it.
 #
 #   tests/api.sh MASKCAST SCHEMATHESIS
 set -euo pipefail
@@ -22,12 +22,12 @@ pid=$!
 page() { sed -n 's/.*page \(http:[^ ]*\).*/\1/p' "$work/log" | head -n 1; }
 until [ -n "$(page)" ] && curl -sf -o /dev/null --retry 20 --retry-all-errors --retry-delay 1 "$(page)readyz"; do
     kill -0 "$pid" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-    # The log is what there is to look at.
+    # The address of the page is only in the log.
     sleep 0.2
 done
 page=$(page)
 
-# Streams of made-up names and those that come of it, then one that is there and stays.
+# First with the existing stream yard, which is not removed, then with generated names of streams.
 cp tests/schemathesis.toml "$work/any.toml"
 {
     cat tests/schemathesis.toml
@@ -44,9 +44,9 @@ wait "$pid" || status=$?
 pid=
 if [ "$status" != 0 ] || grep -q 'panicked' "$work/log"; then
     cat "$work/log" >&2
-    echo "tests/api.sh: the service has ended with $status" >&2
+    echo "tests/api.sh: the service ended with status $status" >&2
     exit 1
 fi
-# Whatever was changed, what is left is a configuration.
+# The configuration file must be valid after all changes.
 "$maskcast" check "$work/maskcast.toml" >/dev/null
 exit "$failed"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks the documentation: relative links and their anchors resolve, every message that docs/troubleshooting.md quotes is in
-the source, and every test that SECURITY.md names exists. Prints what is wrong; the exit code is 1 then.
+the source, and every test that SECURITY.md names exists. Prints the problems; the exit code is 1 when there are any.
 
     python3 tests/docs.py [--messages]
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = ROOT / "docs/troubleshooting.md"
-# Shorter parts of a message are in the source by chance.
+# Shorter parts of a message may be in the source by coincidence.
 SHORTEST = 6
-# Words of the operating system.
+# Messages of the operating system.
 FOREIGN = {"Address already in use"}
 
 
@@ -54,15 +54,15 @@ def broken_links():
             file = (page.parent / path).resolve() if path else page
             where = f"{page.relative_to(ROOT)}: {target}"
             if not file.exists():
-                yield f"{where}: there is no such file"
+                yield f"{where}: the file does not exist"
             elif anchor and file.suffix == ".md" and anchor not in anchors(file):
-                yield f"{where}: there is no such heading"
+                yield f"{where}: the heading does not exist"
 
 
 def source():
     """The text of the program by file, with continued string literals joined."""
     files = {}
-    for path in sorted(path for path in (ROOT / "src").rglob("*.rs") if "tests" not in path.as_posix()):
+    for path in sorted(path for path in (ROOT / "src").rglob("*.rs") if "tests" not in path.relative_to(ROOT).as_posix()):
         text = re.sub(r"\\\n\s*", "", path.read_text()).replace('\\"', '"')
         files[str(path.relative_to(ROOT))] = text
     return files
@@ -84,18 +84,18 @@ def missing_tests():
     named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){3,})`", text))
     code = "".join(path.read_text() for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.rs"))
     for name in sorted(named - set(re.findall(r"\bfn (\w+)", code))):
-        yield f"SECURITY.md: there is no test {name}"
+        yield f"SECURITY.md: the test {name} does not exist"
 
 
 def main():
     problems = [*broken_links(), *missing_tests()]
     files = source()
     for quote, parts in messages():
-        homes = [name for name, text in files.items() if all(part in text for part in parts)]
-        if not homes and not all(any(part in text for text in files.values()) for part in parts):
+        sources = [name for name, text in files.items() if all(part in text for part in parts)]
+        if not sources and not all(any(part in text for text in files.values()) for part in parts):
             problems.append(f"{MESSAGES.relative_to(ROOT)}: no source has the message {quote!r}")
         if "--messages" in sys.argv:
-            print(f"{quote}: {', '.join(homes[:4])}")
+            print(f"{quote}: {', '.join(sources[:4])}")
     print("\n".join(problems), file=sys.stderr) if problems else None
     return bool(problems)
 

@@ -1,4 +1,4 @@
-"""What schemathesis does not know by itself: session descriptions go over the wire as text."""
+"""Media types that schemathesis does not support by default: session descriptions are sent as text."""
 
 import schemathesis
 

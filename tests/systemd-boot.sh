@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Boots a Debian root that has the package, with a systemd of its own, and does to the service what happens to services:
-# killed, hung, misconfigured, reloaded, stopped. `make test-package` calls it, by tests/package.sh.
+# Boots a Debian root that has the package with its own systemd, and tests the service there: killed, hung, misconfigured,
+# reloaded, stopped. tests/package.sh (`make test-package`) runs it.
 #
 #   tests/systemd-boot.sh ROOT
 set -euo pipefail
@@ -8,32 +8,32 @@ root=$1
 log=$(mktemp)
 container='' leader=''
 
-good() { echo "ok    $*"; }
-bad() {
-    echo "BAD   $*" >&2
+ok() { echo "ok    $*"; }
+fail() {
+    echo "FAIL  $*" >&2
     [ -z "$leader" ] || inside journalctl -u maskcast --no-pager -n 40 >&2 || true
     exit 1
 }
-is() { if [ "$2" = "$3" ]; then good "$1: $3"; else bad "$1: $3 instead of $2"; fi; }
-# await WHAT SECONDS COMMAND...: asks until it says yes; another process does not tell by itself.
+is() { if [ "$2" = "$3" ]; then ok "$1: $3"; else fail "$1: $3, expected $2"; fi; }
+# await WHAT SECONDS COMMAND...: runs the command repeatedly until it succeeds.
 await() {
     local what=$1 deadline=$((SECONDS + $2))
     shift 2
     until "$@"; do
-        [ $SECONDS -lt $deadline ] || bad "$what: not in time"
+        [ $SECONDS -lt $deadline ] || fail "$what: not in time"
         sleep 0.2
     done
-    good "$what"
+    ok "$what"
 }
 inside() { nsenter --target "$leader" --all -- "$@"; }
-# of FILE: its mode and owners.
+# of FILE: mode, owner and group.
 of() { inside stat -c '%a %U:%G' "$1"; }
 property() { inside systemctl show -P "$1" maskcast; }
-# get PATH [CURL'S OPTIONS…]
+# get PATH [CURL_OPTIONS…]
 get() { nsenter --target "$leader" --net curl -sf "http://127.0.0.1:8080/$1" "${@:2}"; }
 finish() {
     if [ -n "$container" ]; then
-        # systemd's own signal for a shutdown; it answers in seconds.
+        # The shutdown signal of systemd, which takes a few seconds.
         kill -s RTMIN+4 "$leader" 2>/dev/null || true
         timeout 30 tail --pid="$container" -f /dev/null || kill -KILL "$container"
     fi
@@ -50,7 +50,7 @@ fi
 container=$!
 has_leader() { leader=$(pgrep -P "$container" -f '^/usr/lib/systemd/systemd'); }
 await "systemd has started" 30 has_leader
-# An address, for WebRTC; nobody else is on this network.
+# An address for WebRTC; no other host is in this network.
 network() { nsenter --target "$leader" --net ip "$@"; }
 network link add eth0 type veth peer name eth1
 network addr add 192.0.2.1/24 dev eth0
@@ -61,21 +61,21 @@ await "the machine is up" 90 booted
 is "tmpfiles: /etc/maskcast" "770 root:maskcast" "$(of /etc/maskcast)"
 is "the service after boot" inactive "$(inside systemctl is-active maskcast || true)"
 
-inside systemctl enable --now maskcast 2>/dev/null || bad "the service does not start"
+inside systemctl enable --now maskcast 2>/dev/null || fail "the service does not start"
 is "after enable --now" active "$(inside systemctl is-active maskcast)"
-is "it says" "1 of 1 streams live, model on cpu" "$(property StatusText)"
+is "status text" "1 of 1 streams live, model on cpu" "$(property StatusText)"
 inside systemctl show -p NotifyAccess,StatusText,ActiveState,SubState,NRestarts,WatchdogUSec maskcast | sed 's/^/      /'
-is "its user" maskcast "$(inside stat -c %U "/proc/$(property MainPID)")"
-get readyz >/dev/null || bad "/readyz"
-good "/readyz"
+is "user of the service" maskcast "$(inside stat -c %U "/proc/$(property MainPID)")"
+get readyz >/dev/null || fail "/readyz"
+ok "/readyz"
 ready=$(inside journalctl -u maskcast --no-pager -o json --grep '^ready$' -n 1)
-[[ $ready == *'"_TRANSPORT":"journal"'* ]] || bad "the log is no journal entry with fields of its own: $ready"
-good "the journal has its fields"
+[[ $ready == *'"_TRANSPORT":"journal"'* ]] || fail "the log entry in the journal has no fields: $ready"
+ok "the journal entries have fields"
 
-complaints=$(inside journalctl -b --no-pager -o cat -q --grep 'maskcast.*(already exists but|Unknown (key|lvalue))' || true)
-is "what systemd has against the unit" "" "$complaints"
+messages=$(inside journalctl -b --no-pager -o cat -q --grep 'maskcast.*(already exists but|Unknown (key|lvalue))' || true)
+is "messages of systemd about the unit" "" "$messages"
 
-# restarted WHAT SECONDS BEFORE: another process than BEFORE is ready.
+# restarted BEFORE: a process other than BEFORE is active.
 restarted() { [ "$(property MainPID)" != "$1" ] && [ "$(property ActiveState)" = active ]; }
 before=$(property MainPID)
 inside systemctl kill -s KILL maskcast
@@ -87,76 +87,76 @@ stopped_at=$SECONDS
 inside systemctl kill -s STOP maskcast
 await "hung (SIGSTOP): restarted by the watchdog" 120 restarted "$before"
 echo "      after $((SECONDS - stopped_at)) s"
-inside journalctl -u maskcast --no-pager --grep 'Watchdog timeout' -q | grep -q . || bad "it was not the watchdog"
+inside journalctl -u maskcast --no-pager --grep 'Watchdog timeout' -q | grep -q . || fail "the watchdog did not restart it"
 is "restarts" 2 "$(property NRestarts)"
 
 config=/etc/maskcast/maskcast.toml
 inside cp -p $config $config.good
 inside sed -i 's/^name = "test"/nam = "test"/' $config
-! inside systemctl restart maskcast 2>/dev/null || bad "it starts with a wrong configuration"
-# What would be restarted is in the state auto-restart now.
-is "wrong configuration" "failed exit-code 78" "$(property SubState) $(property Result) $(property ExecMainStatus)"
+! inside systemctl restart maskcast 2>/dev/null || fail "the service starts with an invalid configuration"
+# A unit that systemd restarts would be in the state auto-restart.
+is "invalid configuration" "failed exit-code 78" "$(property SubState) $(property Result) $(property ExecMainStatus)"
 is "restarts since" 0 "$(property NRestarts)"
 inside journalctl -u maskcast --no-pager -o cat -b --grep 'stream\[0\]' -n 2 | sed 's/^/      /'
 inside mv $config.good $config
-# From here on it records, so that the encoder and the disk are tried from within the unit's confines.
+# From here on the service records, which tests encoder and disk access within the restrictions of the unit.
 inside sed -i 's|^source = "test:.*|&\nrecord = { dir = "/var/lib/maskcast/test" }|' $config
-inside systemctl start maskcast || bad "the service does not start again"
-good "right configuration: started"
+inside systemctl start maskcast || fail "the service does not start again"
+ok "valid configuration: started"
 recording() { inside find /var/lib/maskcast/test -name 'test-*.mp4' -size +1k -user maskcast | grep -q .; }
-await "it records" 30 recording
-get api/v1/streams/test/snapshot.jpg | head -c 2 | grep -q $'\xff\xd8' || bad "no snapshot"
-good "it gives a snapshot"
+await "a recording is written" 30 recording
+get api/v1/streams/test/snapshot.jpg | head -c 2 | grep -q $'\xff\xd8' || fail "no snapshot"
+ok "snapshot"
 get api/v1/streams/test/overlay -X PATCH -H 'content-type: application/json' -d '{"alpha": 0.3}' >/dev/null ||
-    bad "the overlay cannot be changed"
+    fail "the overlay cannot be changed"
 written() { inside grep -q 'alpha = 0.3' $config; }
-await "an overlay that the API has changed is in the configuration" 10 written
-is "its owners" "640 maskcast:maskcast" "$(of $config)"
-# As a browser's, shortened: whatever of WebRTC is not installed, the answer would say.
+await "a change of the overlay by the API is in the configuration file" 10 written
+is "mode and owner of the configuration" "640 maskcast:maskcast" "$(of $config)"
+# A shortened offer of a browser. If a part of WebRTC is not installed, the response names it.
 offer=$(printf '%s\r\n' v=0 'o=- 1 1 IN IP4 127.0.0.1' s=- 't=0 0' 'm=video 9 UDP/TLS/RTP/SAVPF 96' 'c=IN IP4 0.0.0.0' \
     a=ice-ufrag:abcd a=ice-pwd:0123456789012345678901 "a=fingerprint:sha-256 $(printf '00:%.0s' {1..31})00" \
     a=setup:actpass a=mid:0 a=recvonly a=rtcp-mux 'a=rtpmap:96 H264/90000' \
     'a=fmtp:96 packetization-mode=1;profile-level-id=42e01f')
 answer=$(nsenter --target "$leader" --net curl -s http://127.0.0.1:8080/whep/test -w '%{http_code}' \
-    -H 'content-type: application/sdp' --data-binary "$offer") || bad "no WHEP"
-[[ $answer == v=0*m=video*a=fingerprint*201 ]] || bad "WHEP answers: $answer"
-good "a WebRTC viewer gets an answer"
+    -H 'content-type: application/sdp' --data-binary "$offer") || fail "no WHEP"
+[[ $answer == v=0*m=video*a=fingerprint*201 ]] || fail "response to WHEP: $answer"
+ok "a WebRTC viewer gets an answer"
 
 before=$(property MainPID)
 inside sh -c "printf '[[stream]]\nname = \"more\"\nsource = \"test://ball?width=320&height=240&fps=5\"\n' >>$config"
-inside systemctl reload maskcast || bad "reload"
+inside systemctl reload maskcast || fail "reload"
 more() { get api/v1/streams/more | grep -q '"state":"live"'; }
 await "reload: the new stream is live" 60 more
 inside sh -c "echo nonsense >>$config"
-inside systemctl reload maskcast || bad "reload"
+inside systemctl reload maskcast || fail "reload"
 refused() { inside journalctl -u maskcast --no-pager -o cat -b --grep 'is not used' | sed 's/^/      /' | grep .; }
-await "reload with a wrong configuration: refused" 30 refused
-more || bad "the streams have not gone on"
+await "reload with an invalid configuration: refused" 30 refused
+more || fail "the streams were interrupted"
 inside sed -i '$d' $config
 is "the same process" "active $before" "$(property ActiveState) $(property MainPID)"
 
-# Users and TLS, as the configuration's comments have it.
+# Users and TLS, as described in the comments of the configuration.
 inside sh -c 'echo "correct horse battery" | maskcast user add anna --role operator --password-stdin' >/dev/null 2>&1 ||
-    bad "maskcast user add"
-inside maskcast cert -o /etc/maskcast/tls >/dev/null || bad "maskcast cert"
+    fail "maskcast user add"
+inside maskcast cert -o /etc/maskcast/tls >/dev/null || fail "maskcast cert"
 is "users and key" "640 root:maskcast 640 root:maskcast" "$(of /etc/maskcast/users.toml) $(of /etc/maskcast/tls/key.pem)"
 inside sh -c "printf '[server.tls]\ncert = \"tls/cert.pem\"\nkey = \"tls/key.pem\"\n' >>$config"
-inside systemctl restart maskcast || bad "it does not start with users and TLS"
-# status PATH [CURL'S OPTIONS…]
+inside systemctl restart maskcast || fail "the service does not start with users and TLS"
+# status PATH [CURL_OPTIONS…]
 status() {
     nsenter --target "$leader" --net curl -s --cacert "$root/etc/maskcast/tls/cert.pem" -o /dev/null -w '%{http_code}' \
         "https://127.0.0.1:8080/$1" "${@:2}" || true
 }
-is "by TLS, without and with a password" "401 200" \
+is "status with TLS, without and with a password" "401 200" \
     "$(status api/v1/streams) $(status api/v1/streams -u 'anna:correct horse battery')"
-is "a change by a user" 200 "$(status api/v1/streams/test/overlay -u 'anna:correct horse battery' -X PATCH \
+is "status of a change by a user" 200 "$(status api/v1/streams/test/overlay -u 'anna:correct horse battery' -X PATCH \
     -H 'content-type: application/json' -d '{"alpha": 0.6}')"
 written() { inside grep -q 'alpha = 0.6' $config; }
-await "it is in the configuration" 10 written
+await "the change is in the configuration file" 10 written
 
 stop_at=$(date +%s%3N)
 inside systemctl stop maskcast
 took=$(($(date +%s%3N) - stop_at))
-[ $took -lt 5000 ] || bad "stopping took $took ms"
+[ $took -lt 5000 ] || fail "stopping took $took ms"
 is "stopped in $took ms" "inactive success 0" "$(property ActiveState) $(property Result) $(property ExecMainStatus)"
 inside systemctl disable maskcast 2>/dev/null
