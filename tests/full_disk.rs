@@ -1,4 +1,4 @@
-//! Recordings on a disk that is full.
+//! Recordings on a full disk.
 
 mod common;
 #[path = "recording/recordings.rs"]
@@ -14,10 +14,10 @@ use common::service::{Service, folder};
 use recordings::{frames, list, stream};
 use tempfile::TempDir;
 
-/// Set in the namespaces that another user than root gets.
+/// Set in the namespaces that the test creates for users other than root.
 const INSIDE: &str = "MASKCAST_TEST_NAMESPACE";
 
-/// Any user may mount a disk in memory in user and mount namespaces of his own, where the machine permits these.
+/// Users other than root can mount a tmpfs in their own user and mount namespaces, where the machine permits them.
 fn main() {
     let unshare = || {
         let mut command = Command::new("unshare");
@@ -31,12 +31,12 @@ fn main() {
         panic!("unshare: {error}");
     }
     harness::main(tests![
-        a_full_disk_stops_the_recording_until_there_is_room_and_nothing_else if can_mount,
-        the_oldest_recordings_make_room_for_the_floor_and_without_any_it_pauses if can_mount,
+        a_full_disk_stops_only_the_recording_and_only_until_space_is_free if can_mount,
+        the_oldest_recordings_are_deleted_for_min_free_and_without_any_the_recording_pauses if can_mount,
     ]);
 }
 
-/// A small disk in memory.
+/// A small tmpfs.
 struct Disk(TempDir);
 
 impl Disk {
@@ -52,7 +52,7 @@ impl Disk {
 
 fn can_mount() -> Result<(), String> {
     let mounted = Disk::mount(1).map(drop);
-    mounted.map_err(|error| format!("a disk in memory needs root or user namespaces: {error}"))
+    mounted.map_err(|error| format!("mounting a tmpfs needs root or user namespaces: {error}"))
 }
 
 impl Drop for Disk {
@@ -69,7 +69,7 @@ fn busy_stream(disk: &Disk, record: &str) -> String {
         .replace("encode.keyframe_interval = \"60s\"", "encode = { bitrate = 2000, keyframe_interval = \"1s\" }")
 }
 
-fn a_full_disk_stops_the_recording_until_there_is_room_and_nothing_else() {
+fn a_full_disk_stops_only_the_recording_and_only_until_space_is_free() {
     let disk = Disk::mount(4).unwrap();
     let folder = folder();
     let filler = disk.0.path().join("filler");
@@ -77,46 +77,48 @@ fn a_full_disk_stops_the_recording_until_there_is_room_and_nothing_else() {
     let service = Service::ready(folder.path(), &busy_stream(&disk, ""));
     let failures = || service.metrics().sum("maskcast_recording_failures_total", &[("stream", "gate")]);
     until("the disk is full", || (failures() >= 1.0).then_some(()));
-    // Live goes on.
+    // The live stream continues.
     let published = service.published("gate");
     service.until_published("gate", published + 30);
     assert_eq!(service.stream("gate")["state"], "live");
     let first = list(&service).pop().unwrap();
-    assert_eq!(first["complete"], false, "it is cut off: {first}");
+    assert_eq!(first["complete"], false, "the recording is incomplete: {first}");
     let file = disk.0.path().join(first["name"].as_str().unwrap());
-    assert!(clip::probe(&file).frames >= 15, "what was written is playable");
+    assert!(clip::probe(&file).frames >= 15, "the incomplete recording can be played");
     std::fs::remove_file(&filler).unwrap();
-    let newer = until("it records again", || {
+    let newer = until("a new recording grows", || {
         let newest = list(&service).remove(0);
         (newest["name"] != first["name"] && newest["seconds"].as_f64() > Some(1.0)).then_some(newest)
     });
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
-    let says = |text: &str| log.lines().any(|line| line.contains("\"record\"") && line.contains(text));
-    assert!(says("has stopped") && says("full") && says("recording works again"), "{log}");
+    let log_has = |text: &str| log.lines().any(|line| line.contains("\"record\"") && line.contains(text));
+    assert!(log_has("has stopped") && log_has("full") && log_has("recording works again"), "{log}");
     assert!(frames(&[disk.0.path().join(newer["name"].as_str().unwrap())]) >= 15);
 }
 
-fn the_oldest_recordings_make_room_for_the_floor_and_without_any_it_pauses() {
+fn the_oldest_recordings_are_deleted_for_min_free_and_without_any_the_recording_pauses() {
     let disk = Disk::mount(8).unwrap();
     let folder = folder();
     let service = Service::ready(folder.path(), &busy_stream(&disk, "segment = \"1s\"\nmin_free = \"6MB\""));
     let metrics = |name: &str, labels: &[(&str, &str)]| service.metrics().sum(name, labels);
     let removed = || metrics("maskcast_recordings_removed_total", &[("reason", "space")]);
-    until("three have made room", || (removed() >= 3.0).then_some(()));
+    until("three recordings are deleted", || (removed() >= 3.0).then_some(()));
     let failures = || metrics("maskcast_recording_failures_total", &[]);
     assert_eq!(failures(), 0.0);
 
-    // What others write leaves less than the floor, whatever is removed.
+    // Another file leaves less than min_free even without recordings.
     let filler = disk.0.path().join("filler");
     std::fs::write(&filler, vec![0; 4 << 20]).unwrap();
-    until("it pauses", || (failures() >= 1.0).then_some(()));
+    until("the recording pauses", || (failures() >= 1.0).then_some(()));
     let left: Vec<_> = list(&service);
     assert!(left.len() <= 1, "{left:?}");
     service.until_published("gate", service.published("gate") + 30);
     assert!(filler.exists());
     std::fs::remove_file(&filler).unwrap();
-    until("it goes on", || list(&service).iter().any(|recording| recording["complete"] == false).then_some(()));
+    until("the recording continues", || {
+        list(&service).iter().any(|recording| recording["complete"] == false).then_some(())
+    });
     let (_, _, log) = service.terminate();
     assert!(log.contains("less than min_free (6.0 MB)") && log.contains("retry in 5 s"), "{log}");
 }

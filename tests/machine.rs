@@ -1,4 +1,4 @@
-//! What depends on rights and devices of the machine that runs the tests.
+//! Tests that depend on privileges and network of the machine.
 
 mod common;
 
@@ -13,39 +13,39 @@ use maskcast::config::{ApiSources, SourceUri, load};
 
 fn main() {
     harness::main(tests![
-        a_users_file_made_by_root_is_for_the_group_that_shares_the_folder if can_give_files_away,
-        a_key_made_by_root_is_for_the_group_that_shares_the_folder if can_give_files_away,
-        an_address_of_this_machine_in_its_network_is_refused if has_network,
+        a_users_file_made_by_root_belongs_to_the_group_of_its_folder if can_change_groups,
+        a_key_made_by_root_belongs_to_the_group_of_its_folder if can_change_groups,
+        the_network_address_of_this_machine_is_refused if has_network,
     ]);
 }
 
-/// A group that no file has by itself.
+/// A group to which no file belongs by default.
 const GROUP: u32 = 4711;
 
-fn can_give_files_away() -> Result<(), String> {
+fn can_change_groups() -> Result<(), String> {
     if !is_root() {
-        return Err("only root can give a folder to another group".into());
+        return Err("changing the group of a folder needs root".into());
     }
     let folder = tempfile::tempdir().unwrap();
-    chown(folder.path(), None, Some(GROUP)).map_err(|error| format!("no folder can be given to another group: {error}"))
+    chown(folder.path(), None, Some(GROUP)).map_err(|error| format!("cannot change the group of a folder: {error}"))
 }
 
-/// Gives the folder to the group, with this mode.
-fn share(folder: &Path, mode: u32) {
+/// Sets the group and the mode of the folder.
+fn set_group(folder: &Path, mode: u32) {
     chown(folder, None, Some(GROUP)).unwrap();
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// Owner, group and mode.
 fn ownership(file: &Path) -> (u32, u32, u32) {
-    let facts = file.metadata().unwrap();
-    (facts.uid(), facts.gid(), facts.mode() & 0o777)
+    let metadata = file.metadata().unwrap();
+    (metadata.uid(), metadata.gid(), metadata.mode() & 0o777)
 }
 
-/// As `sudo maskcast user add` in /etc/maskcast, which belongs to root and the service's group.
-fn a_users_file_made_by_root_is_for_the_group_that_shares_the_folder() {
+/// Like `sudo maskcast user add` in /etc/maskcast, which belongs to root and the group of the service.
+fn a_users_file_made_by_root_belongs_to_the_group_of_its_folder() {
     let folder = tempfile::tempdir().unwrap();
-    share(folder.path(), 0o750);
+    set_group(folder.path(), 0o750);
     let users = folder.path().join("users.toml");
     for name in ["anna", "bert"] {
         let mut command = maskcast();
@@ -56,9 +56,9 @@ fn a_users_file_made_by_root_is_for_the_group_that_shares_the_folder() {
     }
 }
 
-fn a_key_made_by_root_is_for_the_group_that_shares_the_folder() {
+fn a_key_made_by_root_belongs_to_the_group_of_its_folder() {
     let folder = tempfile::tempdir().unwrap();
-    share(folder.path(), 0o770);
+    set_group(folder.path(), 0o770);
     let output = folder.path().join("tls");
     for more in [&[][..], &["--force"]] {
         let ended = run(maskcast().args(["cert", "--host", "localhost", "--output"]).arg(&output).args(more));
@@ -67,20 +67,20 @@ fn a_key_made_by_root_is_for_the_group_that_shares_the_folder() {
     }
 }
 
-/// The address by which this machine reaches others.
+/// The address of this machine in its network.
 fn own_address() -> std::io::Result<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // Nothing is sent.
+    // For UDP, connect sends nothing.
     socket.connect("192.0.2.254:9")?;
     Ok(socket.local_addr()?.ip())
 }
 
 fn has_network() -> Result<(), String> {
-    own_address().map(drop).map_err(|error| format!("this machine has no address in a network: {error}"))
+    own_address().map(drop).map_err(|error| format!("this machine has no network address: {error}"))
 }
 
-/// Services of this machine that listen to its network trust it no less when it comes by that address.
-fn an_address_of_this_machine_in_its_network_is_refused() {
+/// Services on this machine may trust connections from its own network address like those from localhost.
+fn the_network_address_of_this_machine_is_refused() {
     let own = own_address().unwrap();
     let IpAddr::V4(v4) = own else { panic!("{own} is not an IPv4 address") };
     let [a, b] = [u32::from(v4) >> 16, u32::from(v4) & 0xffff];

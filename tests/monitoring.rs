@@ -1,4 +1,4 @@
-//! The dashboard and the alert rules ask for what the service really offers.
+//! The dashboard and the alert rules use only metrics that the service has.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All strings in a JSON document, unescaped.
+/// All strings in a JSON document, without escapes.
 fn strings(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => vec![text],
@@ -25,25 +25,25 @@ fn strings(value: &Value) -> Vec<&str> {
     }
 }
 
-/// A metric's name in a text, and the text between the braces behind it.
+/// The metric names in a text, each with the label matchers in braces after it.
 fn selectors(text: &str) -> Vec<(&str, &str)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find(is_name) {
         let word = &rest[start..];
-        let (name, behind) = word.split_at(word.find(|c| !is_name(c)).unwrap_or(word.len()));
+        let (name, rest_of_text) = word.split_at(word.find(|c| !is_name(c)).unwrap_or(word.len()));
         if name.starts_with("maskcast_") || name.starts_with("process_") {
-            let labels = behind.strip_prefix('{').and_then(|labels| Some(labels.split_once('}')?.0));
+            let labels = rest_of_text.strip_prefix('{').and_then(|labels| Some(labels.split_once('}')?.0));
             found.push((name, labels.unwrap_or_default()));
         }
-        rest = behind;
+        rest = rest_of_text;
     }
     found
 }
 
-/// Whether a scraped series is of this name and has what `matcher` names: the label, and for `label="value"` the value.
-fn fits(series: &str, name: &str, matcher: &str) -> bool {
+/// Whether a series has this name and the label of `matcher`, and for `label="value"` also the value.
+fn matches(series: &str, name: &str, matcher: &str) -> bool {
     let Some(labels) = series.strip_prefix(name).and_then(|rest| rest.strip_prefix('{')) else { return false };
     let label = matcher.split(['=', '!']).next().unwrap();
     let exact = matcher.strip_prefix(label).is_some_and(|rest| rest.starts_with("=\""));
@@ -52,11 +52,11 @@ fn fits(series: &str, name: &str, matcher: &str) -> bool {
 }
 
 #[test]
-fn dashboard_and_alerts_name_metrics_that_the_service_has() {
+fn dashboard_and_alerts_use_existing_metrics() {
     let folder = folder();
     let service = Service::ready(
         folder.path(),
-        // Nobody listens there: the push fails, and is counted.
+        // No server listens at the push address: the push fails and is counted.
         "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
          [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\
          [[stream.record.event]]\nname = \"visit\"\nclasses = [\"red\"]\n\
@@ -73,30 +73,30 @@ fn dashboard_and_alerts_name_metrics_that_the_service_has() {
     let texts: Vec<&str> = strings(&dashboard).into_iter().chain([rules.as_str()]).collect();
     let used: BTreeSet<(&str, &str)> = texts.into_iter().flat_map(selectors).collect();
     let names: BTreeSet<&str> = used.iter().map(|(name, _)| *name).collect();
-    assert!(names.len() > 15, "the names are no longer found in the files: {names:?}");
+    assert!(names.len() > 15, "only these metric names were found in the files: {names:?}");
 
     for (name, labels) in used {
         let of_name = |line: &&&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let known = families.contains(&name) || series.iter().any(|line| of_name(&line));
-        assert!(known, "{name} is in no scrape:\n{scrape}");
+        assert!(known, "the service has no metric {name}:\n{scrape}");
         for matcher in labels.split(',').map(str::trim).filter(|matcher| !matcher.is_empty()) {
             // Prometheus adds these two.
             if ["job", "instance"].iter().any(|label| matcher.starts_with(label)) {
                 continue;
             }
-            assert!(series.iter().any(|line| fits(line, name, matcher)), "{name} has no {matcher}:\n{scrape}");
+            assert!(series.iter().any(|line| matches(line, name, matcher)), "{name} has no {matcher}:\n{scrape}");
         }
     }
-    // What the service says of its state, somebody looks at.
+    // Every metric is used by the dashboard or a rule.
     let shown = |name: &str| names.contains(name) || names.contains(format!("{name}_bucket").as_str());
-    let forgotten: Vec<&str> = families
+    let unused: Vec<&str> = families
         .into_iter()
         .filter(|name| !shown(name) && !["maskcast_frames_in_flight", "maskcast_model_info"].contains(name))
         .collect();
-    assert_eq!(forgotten, Vec::<&str>::new(), "neither on the dashboard nor in a rule");
+    assert_eq!(unused, Vec::<&str>::new(), "metrics that are neither on the dashboard nor in a rule");
 }
 
-/// No folder can be made in /proc, not even by root.
+/// Even root cannot create a folder in /proc.
 #[test]
 fn a_recording_that_fails_is_counted() {
     let folder = folder();
@@ -107,20 +107,22 @@ fn a_recording_that_fails_is_counted() {
     );
     let failures = || service.metrics().sum("maskcast_recording_failures_total", &[("stream", "gate")]);
     until("the failure is counted", || (failures() >= 1.0).then_some(()));
-    assert_eq!(service.until_state("gate", "live")["state"], "live", "the stream goes on");
+    assert_eq!(service.until_state("gate", "live")["state"], "live", "the stream continues");
 }
 
 #[test]
-fn a_metric_that_is_not_there_is_found() {
+fn names_and_matchers_are_parsed_and_compared() {
     let text = "rate(maskcast_frames_total{stream=~\"$stream\", reason=\"x\"}[5m]) > maskcast_up";
     assert_eq!(selectors(text), [("maskcast_frames_total", "stream=~\"$stream\", reason=\"x\""), ("maskcast_up", "")]);
     let series = "maskcast_frames_total{stream=\"gate\",reason=\"y\"} 1";
-    assert!(fits(series, "maskcast_frames_total", "stream=~\"$stream\""));
+    assert!(matches(series, "maskcast_frames_total", "stream=~\"$stream\""));
     assert!(
-        fits(series, "maskcast_frames_total", "reason=\"y\"") && fits(series, "maskcast_frames_total", "reason!=\"x\"")
+        matches(series, "maskcast_frames_total", "reason=\"y\"")
+            && matches(series, "maskcast_frames_total", "reason!=\"x\"")
     );
     assert!(
-        !fits(series, "maskcast_frames_total", "reason=\"x\"") && !fits(series, "maskcast_frames_total", "rea=\"y\"")
+        !matches(series, "maskcast_frames_total", "reason=\"x\"")
+            && !matches(series, "maskcast_frames_total", "rea=\"y\"")
     );
-    assert!(!fits(series, "maskcast_frames", "reason=\"y\""));
+    assert!(!matches(series, "maskcast_frames", "reason=\"y\""));
 }

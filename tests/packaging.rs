@@ -1,4 +1,4 @@
-//! What the Debian package is made of, as far as it shows without installing it; `tests/package.sh` does the rest.
+//! The parts of the Debian package that can be tested without installing it; `tests/package.sh` tests the rest.
 
 mod common;
 
@@ -11,28 +11,28 @@ fn project(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_delivered_configuration_is_good_with_and_without_its_examples() {
+fn the_packaged_configuration_is_valid_with_and_without_its_examples() {
     let folder = tempfile::tempdir().unwrap();
-    let delivered = std::fs::read_to_string(project("systemd/maskcast.toml")).unwrap();
+    let packaged = std::fs::read_to_string(project("systemd/maskcast.toml")).unwrap();
     let installed = "/usr/share/maskcast/models/street.onnx";
-    assert!(delivered.contains(installed));
-    let delivered = delivered.replace(installed, project("models/street.onnx").to_str().unwrap());
-    // A setting is commented out with "#" alone, prose with "# ".
-    let with_examples: Vec<&str> = delivered
+    assert!(packaged.contains(installed));
+    let packaged = packaged.replace(installed, project("models/street.onnx").to_str().unwrap());
+    // Settings are commented out with "#", prose with "# ".
+    let with_examples: Vec<&str> = packaged
         .lines()
         .map(|line| line.strip_prefix('#').filter(|rest| !rest.is_empty() && !rest.starts_with(' ')).unwrap_or(line))
         .collect();
     let with_examples = with_examples.join("\n");
-    assert!(with_examples.matches("\n[[stream]]").count() > delivered.matches("\n[[stream]]").count());
+    assert!(with_examples.matches("\n[[stream]]").count() > packaged.matches("\n[[stream]]").count());
     std::fs::write(folder.path().join("gate.password"), "secret\n").unwrap();
-    // What the examples name is made as they say.
+    // Create the files that the examples name, with their commands.
     let mut user = maskcast();
     user.args(["user", "add", "anna", "--role", "operator", "--password-stdin", "--users"]);
     let ended = run_with_input(user.arg(folder.path().join("users.toml")), "correct horse battery\n");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let ended = run(maskcast().args(["cert", "-o"]).arg(folder.path().join("tls")));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    for (name, text) in [("delivered.toml", &delivered), ("examples.toml", &with_examples)] {
+    for (name, text) in [("packaged.toml", &packaged), ("examples.toml", &with_examples)] {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         let ended = run(maskcast().arg("check").arg(&path));
@@ -74,13 +74,13 @@ fn every_command_has_a_manual_page() {
     assert_eq!(pages, expected.collect::<Vec<_>>());
     let page = std::fs::read_to_string(folder.path().join("maskcast-run.1")).unwrap();
     assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
-    assert!(page.contains("SIGTERM"), "the examples and notes of --help are left out:\n{page}");
+    assert!(page.contains("SIGTERM"), "the page lacks the examples and notes of --help:\n{page}");
     let examples = ".SH EXAMPLES\n.nf\nmaskcast run pipelines/demo.toml\nStops on";
-    assert!(page.contains(examples) && !page.contains("EXTRA"), "each example has a line of its own:\n{page}");
+    assert!(page.contains(examples) && !page.contains("EXTRA"), "each example must be on its own line:\n{page}");
 }
 
 #[test]
-fn a_folder_that_is_not_there_gets_no_manual() {
+fn manual_fails_for_a_missing_folder() {
     let ended = run(maskcast().args(["manual", "/nonexistent/man"]));
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("/nonexistent/man"), "{}", ended.stderr);

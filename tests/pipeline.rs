@@ -1,4 +1,4 @@
-//! A stream's stages, put together with fakes at the edges: order, accounts, batches, and what becomes of failures.
+//! The stages of a stream with a fake source, segmenter and output: order, ledger, batches, and failures.
 
 mod common;
 
@@ -21,8 +21,8 @@ fn published() -> impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 's
     |_| Ok(Accepted::Published)
 }
 
-/// Captured = published + dropped, and nothing under way.
-fn assert_closed(status: &Status, captured: u64) {
+/// Asserts that captured = published + dropped, and that no frame is in flight.
+fn assert_ledger_closed(status: &Status, captured: u64) {
     let counts = status.ledger.counts();
     assert_eq!(counts.captured(), captured, "{counts:?}");
     assert_eq!(counts.captured(), counts.published + counts.dropped(), "{counts:?}");
@@ -30,81 +30,85 @@ fn assert_closed(status: &Status, captured: u64) {
 }
 
 #[test]
-fn a_file_loses_no_frame_and_keeps_order_while_workers_overtake_each_other() {
-    // Every third frame is held until the one after it has passed.
+fn a_file_keeps_all_frames_in_order_when_workers_overtake_each_other() {
+    // Every third frame waits until a later one is done.
     let passed = Arc::new(AtomicUsize::new(0));
     let newest = Arc::clone(&passed);
     let (pool, _) = pool(3, 1, move |frames| {
         let seq = frames[0].seq as usize;
         if seq.is_multiple_of(3) && seq < 199 {
-            wait_until("another worker passes", || newest.load(Ordering::SeqCst) > seq);
+            wait_until("another worker overtakes", || newest.load(Ordering::SeqCst) > seq);
         }
         newest.fetch_max(seq, Ordering::SeqCst);
         Ok(())
     });
     let mut settings = config();
     settings.show = Show::Matched;
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let source = ScriptedSource::file(vec![Step::Frames(200)]);
     let (stream, status) = start(settings, Pace::File, source, output, &pool);
     stream.join().unwrap();
-    let shown: Vec<ReceivedFrame> = shown.try_iter().collect();
-    assert_eq!(shown.len(), 200);
-    for (n, picture) in shown.iter().enumerate() {
-        assert_eq!(picture.pts, Duration::from_millis(40 * n as u64));
-        // Each frame carries its own mask: black where its number is even.
-        assert_eq!(picture.luma > 128, n % 2 == 1, "frame {n}: {picture:?}");
+    let received: Vec<PublishedFrame> = received.try_iter().collect();
+    assert_eq!(received.len(), 200);
+    for (n, frame) in received.iter().enumerate() {
+        assert_eq!(frame.pts, Duration::from_millis(40 * n as u64));
+        // Each frame has its own mask: black for even numbers.
+        assert_eq!(frame.luma > 128, n % 2 == 1, "frame {n}: {frame:?}");
     }
-    assert_closed(&status, 200);
+    assert_ledger_closed(&status, 200);
     assert_eq!(status.ledger.counts().published, 200);
 }
 
 #[test]
-fn a_slow_model_costs_a_matched_live_stream_frames_and_the_account_says_so() {
+fn a_slow_model_makes_a_matched_live_stream_drop_frames_and_count_them() {
     let (go, gate) = unbounded();
-    let (entered, in_work) = unbounded();
+    let (entered, started) = unbounded();
     let (pool, _) = pool(1, 1, move |_| {
         let _ = entered.send(());
         gate.recv_timeout(DEADLINE).map_err(|_| SegmentError::new("over"))
     });
     let mut settings = config();
     settings.show = Show::Matched;
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let (next, pace) = unbounded();
     let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(50)]) };
     let (stream, status) = start(settings, Pace::Live, source, output, &pool);
     next.send(()).unwrap();
-    in_work.recv_timeout(DEADLINE).unwrap();
-    // The others come while the model is on the first.
+    started.recv_timeout(DEADLINE).unwrap();
+    // The other frames arrive while the model processes the first one.
     (1..50).for_each(|_| next.send(()).unwrap());
     wait_until("the source ends", || status.condition().ended);
-    assert_eq!(status.ledger.counts().dropped_for(DropReason::SegmenterBusy), 48, "one in work, the latest waiting");
+    assert_eq!(
+        status.ledger.counts().dropped_for(DropReason::SegmenterBusy),
+        48,
+        "one is processed, the newest one waits"
+    );
     go.send(()).unwrap();
     go.send(()).unwrap();
     stream.stop();
     stream.join().unwrap();
-    assert_closed(&status, 50);
-    let times: Vec<_> = shown.try_iter().map(|picture| picture.pts.as_millis() / 40).collect();
+    assert_ledger_closed(&status, 50);
+    let times: Vec<_> = received.try_iter().map(|frame| frame.pts.as_millis() / 40).collect();
     assert_eq!(times, [0, 49]);
 }
 
 #[test]
-fn full_rate_video_goes_on_without_masks_and_says_that_it_is_stale() {
+fn full_rate_video_without_masks_continues_and_becomes_stale() {
     let (release, gate) = bounded::<()>(0);
     let (pool, _) = pool(1, 1, move |_| gate.recv_timeout(DEADLINE).map_err(|_| SegmentError::new("never")));
     let mut settings = config();
     settings.max_mask_age = Duration::from_millis(100);
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let (next, pace) = unbounded();
     let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(1000)]) };
     let (stream, status) = start(settings, Pace::Live, source, output, &pool);
     next.send(()).unwrap();
-    shown.recv_timeout(DEADLINE).unwrap();
-    // The first mask may still come.
+    received.recv_timeout(DEADLINE).unwrap();
+    // The first mask is not late yet.
     wait_until("the stream is live", || status.state() == StreamState::Live);
     wait_until("the stream is stale", || {
         next.send(()).unwrap();
-        shown.recv_timeout(DEADLINE).unwrap();
+        received.recv_timeout(DEADLINE).unwrap();
         status.state() == StreamState::Stale
     });
     assert!(status.condition().reason.unwrap().contains("mask is older"));
@@ -116,42 +120,42 @@ fn full_rate_video_goes_on_without_masks_and_says_that_it_is_stale() {
 }
 
 #[test]
-fn frames_that_stay_late_are_dropped_and_their_connection_is_opened_anew() {
+fn late_frames_are_dropped_and_the_connection_is_opened_again() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let source = ScriptedSource::new(vec![vec![Step::OldFrames], vec![Step::Frame, Step::Silence]]);
     let opened = Arc::clone(&source.opened);
     let mut settings = config();
     (settings.max_latency, settings.silence_timeout) = (Duration::from_millis(200), DEADLINE);
     let (stream, status) = start(settings, Pace::Live, source, output, &pool);
-    wait_until("the connection is opened anew", || opened.load(Ordering::SeqCst) == 2);
+    wait_until("the connection is opened again", || opened.load(Ordering::SeqCst) == 2);
     assert_eq!(status.late_connections(), 1);
     let counts = status.ledger.counts();
     assert!(counts.dropped_for(DropReason::Late) > 50, "{counts:?}");
-    assert!(counts.published > 0, "those that were not late yet: {counts:?}");
-    wait_until("the new connection's frame makes it live", || status.state() == StreamState::Live);
+    assert!(counts.published > 0, "the first frames were not late: {counts:?}");
+    wait_until("a frame of the new connection makes the stream live", || status.state() == StreamState::Live);
     stream.stop();
     stream.join().unwrap();
     let captured = status.ledger.counts().captured();
-    assert_closed(&status, captured);
-    drop(shown);
+    assert_ledger_closed(&status, captured);
+    drop(received);
 }
 
 #[test]
 fn full_rate_draws_the_newest_mask() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let (next, pace) = unbounded();
     let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(1000)]) };
     let (stream, status) = start(config(), Pace::Live, source, output, &pool);
-    // Masks are white for odd frames: white must come within a few frames, and without fail.
-    wait_until("a white mask is shown", || {
+    // Masks of odd frames are white, so a white frame must follow soon.
+    wait_until("a white mask is drawn", || {
         next.send(()).unwrap();
-        shown.recv_timeout(DEADLINE).unwrap().luma > 128
+        received.recv_timeout(DEADLINE).unwrap().luma > 128
     });
     stream.stop();
     stream.join().unwrap();
-    assert_closed(&status, status.ledger.counts().captured());
+    assert_ledger_closed(&status, status.ledger.counts().captured());
 }
 
 #[test]
@@ -161,57 +165,57 @@ fn after_a_pause_a_full_rate_frame_waits_for_its_own_mask() {
     let mut settings = config();
     (settings.max_mask_age, settings.silence_timeout) = (Duration::from_secs(1), DEADLINE);
     let pause = settings.max_mask_age + Duration::from_millis(100);
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let (next, pace) = unbounded();
     let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(1000)]) };
     let (stream, status) = start(settings, Pace::Live, source, output, &pool);
     next.send(()).unwrap();
-    shown.recv_timeout(DEADLINE).unwrap();
+    received.recv_timeout(DEADLINE).unwrap();
     go.send(()).unwrap();
     for n in 1..3 {
-        assert!(shown.recv_timeout(pause).is_err(), "nothing is published meanwhile");
+        assert!(received.recv_timeout(pause).is_err(), "no frame is published during the pause");
         next.send(()).unwrap();
-        assert!(shown.recv_timeout(Duration::from_millis(50)).is_err(), "the model has not seen frame {n} yet");
+        assert!(received.recv_timeout(Duration::from_millis(50)).is_err(), "frame {n} has no mask yet");
         go.send(()).unwrap();
-        let picture = shown.recv_timeout(DEADLINE).unwrap();
-        assert_eq!(picture.luma > 128, n % 2 == 1, "frame {n}: {picture:?}");
+        let frame = received.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(frame.luma > 128, n % 2 == 1, "frame {n}: {frame:?}");
         wait_until("the frame is settled", || status.ledger.counts().captured() == n + 1);
         assert_eq!(status.state(), StreamState::Live, "{:?}", status.condition());
     }
     stream.stop();
     stream.join().unwrap();
-    assert_closed(&status, 3);
+    assert_ledger_closed(&status, 3);
 }
 
 #[test]
-fn a_failing_and_a_panicking_model_cost_their_batch_and_nothing_else() {
-    let (pool, made) = pool(1, 1, |frames| match frames[0].seq {
+fn a_failing_or_panicking_model_loses_only_the_masks_of_its_batch() {
+    let (pool, segmenters) = pool(1, 1, |frames| match frames[0].seq {
         3 => Err(SegmentError::new("fails on purpose")),
         6 => panic!("the segmenter panics on purpose"),
         _ => Ok(()),
     });
     let mut settings = config();
-    // A slow machine is no silence of the camera, and no delay.
+    // A slow machine must not cause silence or late frames.
     (settings.max_latency, settings.silence_timeout) = (DEADLINE, DEADLINE);
     settings.show = Show::Matched;
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let (next, pace) = unbounded();
     let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(10)]) };
     let (stream, status) = start(settings, Pace::Live, source, output, &pool);
     let mut states = Vec::new();
     for n in 0..10 {
         next.send(()).unwrap();
-        assert_eq!(shown.recv_timeout(DEADLINE).unwrap().pts, Duration::from_millis(40 * n));
+        assert_eq!(received.recv_timeout(DEADLINE).unwrap().pts, Duration::from_millis(40 * n));
         wait_until("the frame is settled", || status.ledger.counts().captured() == n + 1);
         states.push(status.state());
     }
     stream.stop();
     stream.join().unwrap();
     let stale: Vec<usize> = (0..10).filter(|&n| states[n] == StreamState::Stale).collect();
-    assert_eq!(stale, [3, 6], "video goes on, marked: {states:?}");
-    assert_eq!(made.load(Ordering::SeqCst), 3, "a new segmenter after each failure");
+    assert_eq!(stale, [3, 6], "the video continues and is marked stale: {states:?}");
+    assert_eq!(segmenters.load(Ordering::SeqCst), 3, "each failure creates a new segmenter");
     assert_eq!(pool.stats().failures.load(Ordering::SeqCst), 2);
-    assert_closed(&status, 10);
+    assert_ledger_closed(&status, 10);
 }
 
 #[test]
@@ -222,18 +226,18 @@ fn a_file_ends_with_the_model_s_error() {
     });
     let mut settings = config();
     settings.show = Show::Matched;
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let source = ScriptedSource::file(vec![Step::Frames(1000)]);
     let (stream, status) = start(settings, Pace::File, source, output, &pool);
     let error = stream.join().unwrap_err().to_string();
     assert!(error.contains("frame 5") && error.contains("fails on purpose"), "{error}");
-    assert_eq!(shown.try_iter().count(), 5);
+    assert_eq!(received.try_iter().count(), 5);
     drop(pool);
-    assert_closed(&status, status.ledger.counts().captured());
+    assert_ledger_closed(&status, status.ledger.counts().captured());
 }
 
 #[test]
-fn a_file_goes_through_the_model_in_batches_to_its_end() {
+fn a_file_is_segmented_in_batches_to_its_end() {
     let largest = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&largest);
     let (pool, _) = pool(2, 4, move |frames| {
@@ -242,15 +246,15 @@ fn a_file_goes_through_the_model_in_batches_to_its_end() {
     });
     let mut settings = config();
     settings.show = Show::Matched;
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let source = ScriptedSource::file(vec![Step::Frames(500)]);
     let (stream, status) = start(settings, Pace::File, source, output, &pool);
     wait_until("the file has ended", || stream.is_finished());
     stream.join().unwrap();
-    let times: Vec<Duration> = shown.try_iter().map(|shown| shown.pts).collect();
+    let times: Vec<Duration> = received.try_iter().map(|received| received.pts).collect();
     assert_eq!(times, (0..500).map(|n| Duration::from_millis(40 * n)).collect::<Vec<_>>());
-    assert!(largest.load(Ordering::SeqCst) > 1, "batches of one frame only");
-    assert_closed(&status, 500);
+    assert!(largest.load(Ordering::SeqCst) > 1, "all batches had one frame");
+    assert_ledger_closed(&status, 500);
 }
 
 #[test]
@@ -259,19 +263,19 @@ fn a_batch_larger_than_the_overlay_s_queue_does_not_wait_for_itself() {
     pool.install(workers(1, 8, |_| Ok(()))).unwrap();
     let mut settings = config();
     settings.show = Show::Matched;
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let source = ScriptedSource::file(vec![Step::Frames(100)]);
     let (stream, status) = start(settings, Pace::File, source, output, &pool);
     wait_until("the file has ended", || stream.is_finished());
     stream.join().unwrap();
-    assert_eq!(shown.try_iter().count(), 100);
-    assert_closed(&status, 100);
+    assert_eq!(received.try_iter().count(), 100);
+    assert_ledger_closed(&status, 100);
 }
 
 #[test]
-fn frames_that_wait_in_several_streams_go_through_the_model_together() {
+fn waiting_frames_of_several_streams_are_segmented_in_one_batch() {
     let (go, gate) = unbounded();
-    let (entered, in_work) = unbounded();
+    let (entered, started) = unbounded();
     let batches: Arc<Mutex<Vec<Vec<Arc<str>>>>> = Arc::default();
     let seen = Arc::clone(&batches);
     let (pool, _) = pool(1, 4, move |frames| {
@@ -285,14 +289,14 @@ fn frames_that_wait_in_several_streams_go_through_the_model_together() {
         .map(|name| {
             let mut settings = config();
             (settings.name, settings.show) = (name.into(), Show::Matched);
-            let (output, _shown) = FakeOutput::new(published());
+            let (output, _received) = FakeOutput::new(published());
             let source = ScriptedSource { pace: Some(pace.clone()), ..ScriptedSource::file(vec![Step::Frames(20)]) };
             start(settings, Pace::Live, source, output, &pool)
         })
         .collect();
     next.send(()).unwrap();
-    in_work.recv_timeout(DEADLINE).unwrap();
-    // While the model is on that frame, all three sources play to their ends: each leaves its latest frame.
+    started.recv_timeout(DEADLINE).unwrap();
+    // All three sources end while the model processes that frame; the newest frame of each one waits.
     (1..60).for_each(|_| next.send(()).unwrap());
     for (_, status) in &streams {
         wait_until("the source ends", || status.condition().ended);
@@ -303,7 +307,7 @@ fn frames_that_wait_in_several_streams_go_through_the_model_together() {
     for (stream, status) in streams {
         stream.stop();
         stream.join().unwrap();
-        assert_closed(&status, 20);
+        assert_ledger_closed(&status, 20);
     }
     let batches = batches.lock().unwrap();
     let together = batches.iter().map(|batch| batch.iter().collect::<HashSet<_>>().len()).max();
@@ -311,9 +315,9 @@ fn frames_that_wait_in_several_streams_go_through_the_model_together() {
 }
 
 #[test]
-fn a_source_that_fails_or_panics_is_opened_again_and_the_account_goes_on() {
+fn a_source_that_fails_or_panics_is_opened_again_and_the_ledger_continues() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let scripts = vec![
         vec![Step::Frame, Step::Fail("refused on purpose")],
         vec![Step::Frame, Step::Panic],
@@ -322,21 +326,23 @@ fn a_source_that_fails_or_panics_is_opened_again_and_the_account_goes_on() {
     let source = ScriptedSource::new(scripts);
     let opened = Arc::clone(&source.opened);
     let (stream, status) = start(config(), Pace::Live, source, output, &pool);
-    shown.recv_timeout(DEADLINE).unwrap();
-    wait_until("it is offline", || status.state() == StreamState::Offline);
+    received.recv_timeout(DEADLINE).unwrap();
+    wait_until("the stream is offline", || status.state() == StreamState::Offline);
     assert!(status.condition().reason.unwrap().contains("refused on purpose"));
-    wait_until("it is back", || opened.load(Ordering::SeqCst) == 3 && status.ledger.counts().captured() == 4);
+    wait_until("the third connection delivers frames", || {
+        opened.load(Ordering::SeqCst) == 3 && status.ledger.counts().captured() == 4
+    });
     assert_eq!(status.panics(), 1);
     stream.stop();
     stream.join().unwrap();
-    assert_closed(&status, 4);
+    assert_ledger_closed(&status, 4);
 }
 
-/// As GStreamer does with some files that are cut off: neither a frame nor an error comes.
+/// GStreamer delivers neither a frame nor an error for some truncated files.
 #[test]
-fn a_file_whose_first_frame_never_comes_is_given_up() {
+fn a_file_without_a_first_frame_fails() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
-    let (output, _shown) = FakeOutput::new(published());
+    let (output, _received) = FakeOutput::new(published());
     let began = std::time::Instant::now();
     let source = ScriptedSource::file(vec![Step::Silence]);
     let (stream, status) = start(config(), Pace::File, source, output, &pool);
@@ -345,33 +351,33 @@ fn a_file_whose_first_frame_never_comes_is_given_up() {
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(29), "{took:?}");
     assert_eq!(status.failure(), Some(error));
-    assert_closed(&status, 0);
+    assert_ledger_closed(&status, 0);
 }
 
 #[test]
-fn a_silent_source_is_offline_and_its_viewers_are_told() {
+fn a_silent_source_makes_the_stream_offline_and_viewers_see_the_slate() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let source = ScriptedSource::new(vec![vec![Step::Frame, Step::Silence]]);
     let opened = Arc::clone(&source.opened);
     let (stream, status) = start(config(), Pace::Live, source, output, &pool);
-    shown.recv_timeout(DEADLINE).unwrap();
-    // No frame comes, but pictures do: the slate.
-    shown.recv_timeout(DEADLINE).unwrap();
+    received.recv_timeout(DEADLINE).unwrap();
+    // The output receives the slate although the source sends no frame.
+    received.recv_timeout(DEADLINE).unwrap();
     assert_eq!(status.state(), StreamState::Offline);
     assert!(status.condition().reason.unwrap().contains("no frame for"));
     let counts = status.ledger.counts();
-    assert!(counts.published <= opened.load(Ordering::SeqCst) as u64, "a slate is no frame: {counts:?}");
-    wait_until("it is tried again", || opened.load(Ordering::SeqCst) >= 2);
+    assert!(counts.published <= opened.load(Ordering::SeqCst) as u64, "a slate does not count as a frame: {counts:?}");
+    wait_until("the source is opened again", || opened.load(Ordering::SeqCst) >= 2);
     stream.stop();
     stream.join().unwrap();
 }
 
-/// The source sends data for longer than it may be silent, and no keyframe.
+/// The source sends data without a keyframe for longer than `silence_timeout`.
 #[test]
-fn a_source_without_a_keyframe_is_waited_for_and_not_opened_again() {
+fn a_source_without_a_keyframe_is_not_opened_again() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
-    let (output, shown) = FakeOutput::new(published());
+    let (output, received) = FakeOutput::new(published());
     let script = vec![Step::Frames(3), Step::NoKeyframe(3000), Step::Frames(4), Step::NoKeyframe(60_000)];
     let source = ScriptedSource::new(vec![script]);
     let opened = Arc::clone(&source.opened);
@@ -379,23 +385,23 @@ fn a_source_without_a_keyframe_is_waited_for_and_not_opened_again() {
     assert!(config.silence_timeout < Duration::from_secs(3));
     let (stream, status) = start(config, Pace::Live, source, output, &pool);
     let published = || status.ledger.counts().captured();
-    wait_until("it waits for a keyframe", || status.state() == StreamState::AwaitsKeyframe && published() == 3);
+    wait_until("the stream waits for a keyframe", || status.state() == StreamState::AwaitsKeyframe && published() == 3);
     assert!(status.condition().reason.unwrap().contains("keyframe interval"));
-    // Pictures come that are no frames: they say what is waited for.
-    shown.try_iter().count();
-    shown.recv_timeout(DEADLINE).unwrap();
+    // The output receives slates that show the reason.
+    received.try_iter().count();
+    received.recv_timeout(DEADLINE).unwrap();
     assert_eq!((status.state(), published()), (StreamState::AwaitsKeyframe, 3));
-    wait_until("frames come again", || published() == 7);
-    wait_until("it waits again", || status.state() == StreamState::AwaitsKeyframe);
-    assert_eq!(opened.load(Ordering::SeqCst), 1, "the connection is the first one");
+    wait_until("frames arrive again", || published() == 7);
+    wait_until("the stream waits for a keyframe again", || status.state() == StreamState::AwaitsKeyframe);
+    assert_eq!(opened.load(Ordering::SeqCst), 1, "the source was opened once");
     stream.stop();
     stream.join().unwrap();
 }
 
 #[test]
-fn busy_failing_and_panicking_outputs_lose_only_their_picture() {
+fn busy_failing_and_panicking_outputs_lose_only_that_frame() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
-    let (output, shown) = FakeOutput::new(|n| match n {
+    let (output, received) = FakeOutput::new(|n| match n {
         2 => Ok(Accepted::Busy),
         4 => Err(OutputError("fails on purpose".into())),
         6 => panic!("the output panics on purpose"),
@@ -415,15 +421,15 @@ fn busy_failing_and_panicking_outputs_lose_only_their_picture() {
     assert_eq!(counts.dropped_for(DropReason::OutputFailed), 1);
     assert_eq!(counts.dropped_for(DropReason::Abandoned), 1);
     assert_eq!(status.panics(), 1);
-    assert_eq!(shown.try_iter().count(), 7);
-    assert_closed(&status, 10);
+    assert_eq!(received.try_iter().count(), 7);
+    assert_ledger_closed(&status, 10);
 }
 
 #[test]
-fn a_slow_output_makes_a_full_rate_stream_drop_the_oldest() {
+fn a_slow_output_makes_a_full_rate_stream_drop_the_oldest_frames() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
     let (go, gate) = bounded::<()>(0);
-    let (output, shown) = FakeOutput::new(move |_| {
+    let (output, received) = FakeOutput::new(move |_| {
         gate.recv_timeout(DEADLINE).map_err(|_| OutputError("over".into()))?;
         Ok(Accepted::Published)
     });
@@ -431,14 +437,14 @@ fn a_slow_output_makes_a_full_rate_stream_drop_the_oldest() {
     let (stream, status) = start(config(), Pace::Live, source, output, &pool);
     wait_until("the source ends", || status.condition().ended);
     assert!(status.ledger.counts().dropped_for(DropReason::OverlayBusy) >= 27);
-    // At most one picture in work and two waiting; the last of them is the newest.
+    // At most one frame is processed and two wait; the last of them is the newest.
     let newest = (0..3).any(|_| {
         go.send_timeout((), DEADLINE).unwrap();
-        shown.recv_timeout(DEADLINE).unwrap().pts == Duration::from_millis(40 * 29)
+        received.recv_timeout(DEADLINE).unwrap().pts == Duration::from_millis(40 * 29)
     });
-    assert!(newest, "the newest is shown");
+    assert!(newest, "the newest frame is published");
     drop(go);
     stream.stop();
     stream.join().unwrap();
-    assert_closed(&status, 30);
+    assert_ledger_closed(&status, 30);
 }

@@ -1,5 +1,5 @@
-//! Streams that are pushed to media servers: moving video arrives, a server that dies is found again, and one that
-//! refuses or hangs disturbs nobody.
+//! Streams that are pushed to media servers: video arrives, the push reconnects to a restarted server, and a server that
+//! refuses or hangs does not affect other outputs.
 
 mod common;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const SECRET: &str = "SQUEAMISH-OSSIFRAGE";
 
-/// A stream with a moving ball, pushed to `url`; `more` belongs to the push.
+/// A stream with a moving ball, pushed to `url`; `more`: further settings of the push.
 fn pushed_to(url: &str, more: &str) -> String {
     format!(
         "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
@@ -28,7 +28,7 @@ fn start(folder: &Path, url: &str, more: &str) -> Service {
     Service::with(folder, &pushed_to(url, more), &[("PUSH_PASSWORD", SECRET)])
 }
 
-/// What the API says of the only push, once its state is this one.
+/// Waits until the only push is in this state; returns its JSON from the API.
 fn until_push(service: &Service, state: &str) -> Value {
     until(&format!("the push is {state}"), || {
         Some(service.stream("gate")["pushes"][0].clone()).filter(|push| push["state"] == state)
@@ -40,17 +40,17 @@ fn failures(service: &Service) -> f64 {
 }
 
 #[test]
-fn moving_video_arrives_without_a_viewer_and_shares_the_encode_with_one() {
+fn a_push_runs_without_viewers_and_shares_the_encoder_with_them() {
     let server = MediaServer::listen(0, None);
     let folder = folder();
     let service = start(folder.path(), &server.url(), "");
-    let picture = server.wait_for_motion(10);
-    assert_eq!((picture.width, picture.height), (320, 240));
+    let frame = server.wait_for_motion(10);
+    assert_eq!((frame.width, frame.height), (320, 240));
     let push = until_push(&service, "live");
     assert_eq!((&push["to"], &push["failures"]), (&server.url().into(), &0.into()));
     let mut viewer = Viewer::play(&service.rtsp("gate"), "tcp", (320, 240));
     viewer.next();
-    assert_eq!(service.stream("gate")["viewers"]["rtsp"], 1, "a push is no viewer");
+    assert_eq!(service.stream("gate")["viewers"]["rtsp"], 1, "a push does not count as a viewer");
     let before = service.metrics();
     for _ in 0..30 {
         viewer.next();
@@ -67,7 +67,7 @@ fn moving_video_arrives_without_a_viewer_and_shares_the_encode_with_one() {
 }
 
 #[test]
-fn a_server_that_dies_is_found_again() {
+fn a_push_reconnects_to_a_restarted_server() {
     let server = MediaServer::listen(0, None);
     let (url, port) = (server.url(), server.port);
     let folder = folder();
@@ -76,17 +76,17 @@ fn a_server_that_dies_is_found_again() {
     drop(server);
     let push = until_push(&service, "waiting");
     assert!(push["failures"].as_u64() > Some(0) && push["reason"].is_string(), "{push}");
-    until("a failure more", || (failures(&service) >= 2.0).then_some(()));
+    until("one more failure", || (failures(&service) >= 2.0).then_some(()));
     let server = MediaServer::listen(port, None);
-    let came_back = Instant::now();
+    let restarted = Instant::now();
     server.wait_for_motion(5);
-    println!("moving video {:?} after the server was back", came_back.elapsed());
+    println!("video arrived {:?} after the restart of the server", restarted.elapsed());
     until_push(&service, "live");
     assert_eq!(service.stream("gate")["state"], "live");
 }
 
 #[test]
-fn user_and_password_open_a_server_and_appear_nowhere() {
+fn a_push_authenticates_with_user_and_password_and_never_shows_them() {
     let server = MediaServer::listen(0, Some(("camera", SECRET)));
     let folder = folder();
     let service = start(folder.path(), &server.url(), "user = \"camera\"\npassword_env = \"PUSH_PASSWORD\"");
@@ -96,7 +96,7 @@ fn user_and_password_open_a_server_and_appear_nowhere() {
     let refused = Service::with(other.path(), &pushed_to(&wrong, ""), &[("MASKCAST_LOG", "debug")]);
     let push = until_push(&refused, "waiting");
     assert!(push["reason"].as_str().unwrap().contains("password"), "{push}");
-    // Where to is shown, and nothing that may be secret.
+    // The API shows the target without secrets.
     let settings = &refused.stream("gate")["config"]["push"];
     assert_eq!(settings, &serde_json::json!([{"url": push["to"], "user": "camera"}]));
     let shown = ["api/v1/streams", "metrics"].map(|path| common::http::get(&format!("{}{path}", refused.page)).1);
@@ -106,9 +106,9 @@ fn user_and_password_open_a_server_and_appear_nowhere() {
     }
 }
 
-/// It accepts connections and never answers.
+/// The server accepts connections and sends nothing.
 #[test]
-fn a_server_that_hangs_holds_up_nobody() {
+fn a_server_that_hangs_does_not_delay_viewers_or_the_stop() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("rtsp://{}/gate", silent.local_addr().unwrap());
     let folder = folder();
@@ -124,7 +124,7 @@ fn a_server_that_hangs_holds_up_nobody() {
 }
 
 #[test]
-fn a_reload_takes_a_push_away_and_adds_one() {
+fn a_reload_removes_and_adds_pushes() {
     let servers = [MediaServer::listen(0, None), MediaServer::listen(0, None)];
     let folder = folder();
     let mut service = start(folder.path(), &servers[0].url(), "");
@@ -140,7 +140,7 @@ fn a_reload_takes_a_push_away_and_adds_one() {
 }
 
 #[test]
-fn moving_video_arrives_by_whip_with_a_token_and_the_session_is_given_back() {
+fn a_push_by_whip_authenticates_with_a_token_and_deletes_its_session() {
     let token = format!("Bearer {SECRET}");
     let server = WhipServer::listen(Some(&token));
     let folder = folder();
@@ -148,25 +148,26 @@ fn moving_video_arrives_by_whip_with_a_token_and_the_session_is_given_back() {
     let first = server.next();
     assert_eq!((first.width, first.height), (320, 240));
     let moved = (0..100).any(|_| server.next().data != first.data);
-    assert!(moved, "the pictures do not move");
+    assert!(moved, "consecutive frames do not differ");
     let push = until_push(&service, "live");
     assert_eq!((&push["to"], &push["failures"]), (&server.url().into(), &0.into()));
     let (code, took, log) = service.terminate();
     assert!(code == Some(0), "{code:?} after {took:?}: {log}");
     assert!(!log.contains(SECRET) && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
-    let asked: Vec<(String, String)> = server.requests().into_iter().map(|(method, path, _)| (method, path)).collect();
-    assert_eq!(asked, [("POST".into(), "/gate/whip".into()), ("DELETE".into(), "/gate/whip/1".into())]);
+    let requests: Vec<(String, String)> =
+        server.requests().into_iter().map(|(method, path, _)| (method, path)).collect();
+    assert_eq!(requests, [("POST".into(), "/gate/whip".into()), ("DELETE".into(), "/gate/whip/1".into())]);
     assert!(server.requests().iter().all(|(_, _, authorization)| authorization.as_ref() == Some(&token)));
 }
 
 #[test]
-fn a_whip_server_that_refuses_is_asked_again_and_again_and_costs_no_encode() {
+fn a_refused_whip_push_retries_and_causes_no_encoding() {
     let server = WhipServer::listen(Some("Bearer another"));
     let folder = folder();
     let service = start(folder.path(), &server.url(), "");
     let push = until_push(&service, "waiting");
     assert!(push["reason"].as_str().unwrap().contains("rejects the user, password or token"), "{push}");
-    until("a failure more", || (failures(&service) >= 2.0).then_some(()));
+    until("one more failure", || (failures(&service) >= 2.0).then_some(()));
     service.until_published("gate", 20);
     assert_eq!(service.metrics().stage("gate", "encode"), 0.0);
 }

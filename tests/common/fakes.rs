@@ -217,7 +217,7 @@ fn factory(
 
 /// A frame that reached the output: its time, and luma and chroma of its middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReceivedFrame {
+pub struct PublishedFrame {
     pub pts: Duration,
     pub luma: u8,
     pub chroma: u8,
@@ -228,7 +228,7 @@ pub type PublishResult = dyn FnMut(usize) -> Result<Accepted, OutputError> + Sen
 
 /// An output that sends what it received to a channel.
 pub struct FakeOutput {
-    frames_sent: Sender<ReceivedFrame>,
+    published: Sender<PublishedFrame>,
     result: Box<PublishResult>,
     frames: usize,
 }
@@ -236,9 +236,9 @@ pub struct FakeOutput {
 impl FakeOutput {
     pub fn new(
         result: impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 'static,
-    ) -> (Self, Receiver<ReceivedFrame>) {
-        let (frames_sent, received) = unbounded();
-        (FakeOutput { frames_sent, result: Box::new(result), frames: 0 }, received)
+    ) -> (Self, Receiver<PublishedFrame>) {
+        let (published, received) = unbounded();
+        (FakeOutput { published, result: Box::new(result), frames: 0 }, received)
     }
 }
 
@@ -260,9 +260,9 @@ impl Output for FakeOutput {
         let middle = info.height / 2 * view.planes[0].stride + info.width / 4;
         let chroma = info.height / 4 * view.planes[1].stride + info.width / 8;
         let frame =
-            ReceivedFrame { pts: stamp.pts, luma: view.planes[0].data[middle], chroma: view.planes[1].data[chroma] };
+            PublishedFrame { pts: stamp.pts, luma: view.planes[0].data[middle], chroma: view.planes[1].data[chroma] };
         // The test may have dropped the receiver.
-        let _ = self.frames_sent.send(frame);
+        let _ = self.published.send(frame);
         Ok(accepted)
     }
 

@@ -1,4 +1,4 @@
-//! Recordings that were cut off, by cameras whose pictures come as they may, and two services on one folder.
+//! Repair of incomplete recordings, also with irregular frame times, and two services that record to one folder.
 
 mod common;
 
@@ -20,9 +20,9 @@ fn list(service: &Service) -> Vec<Value> {
     get_json(&format!("{}api/v1/streams/gate/recordings", service.page)).as_array().unwrap().clone()
 }
 
-/// Writes `frames` pictures as the recorder does, with the uneven times of a network camera, and ends as a kill does:
-/// without a header for the whole.
-fn cut_off(path: &Path, frames: u64) {
+/// Writes a recording of `frames` frames as the recorder does, with the irregular times of a network camera, and without
+/// the header that finishes it, as after SIGKILL.
+fn write_incomplete(path: &Path, frames: u64) {
     gst::init().unwrap();
     let pipeline = gst::parse::launch(&format!(
         "videotestsrc pattern=ball ! video/x-raw,width=320,height=240,framerate=15/1 \
@@ -42,7 +42,7 @@ fn cut_off(path: &Path, frames: u64) {
             if number == frames {
                 let _ = ended.try_send(());
             }
-            // Each by another time, and in the end two thirds as many a second.
+            // Each frame has a different delay, and the rate falls to two thirds after 30 frames.
             let late = gst::ClockTime::from_mseconds(number * 7 % 22 + number.saturating_sub(30) * 33);
             let buffer = buffer.make_mut();
             buffer.set_pts(buffer.pts().map(|pts| pts + late));
@@ -51,23 +51,23 @@ fn cut_off(path: &Path, frames: u64) {
         gst::PadProbeReturn::Ok
     });
     pipeline.set_state(gst::State::Playing).unwrap();
-    end.recv_timeout(DEADLINE).expect("so many pictures");
-    // What waits in the muxer is lost with it.
+    end.recv_timeout(DEADLINE).expect("all frames are produced");
+    // The frames that wait in the muxer are lost.
     pipeline.set_state(gst::State::Null).unwrap();
 }
 
 #[test]
-fn what_an_uneven_camera_gave_is_whole_after_mending() {
+fn a_recording_with_irregular_frame_times_is_complete_after_repair() {
     let folder = folder();
     let rec = folder.path().join("rec");
     std::fs::create_dir(&rec).unwrap();
     let file = rec.join("gate-20261124T101500Z.mp4");
-    cut_off(&file, 120);
+    write_incomplete(&file, 120);
     let before = clip::probe(&file).frames;
     assert!(before >= 90 && clip::decode_errors(&file).is_empty(), "{before} frames");
 
     let service = Service::ready(folder.path(), STREAM);
-    until("it is whole", || {
+    until("the recording is complete", || {
         list(&service)
             .into_iter()
             .find(|recording| recording["name"] == "gate-20261124T101500Z.mp4" && recording["complete"] == true)
@@ -75,21 +75,21 @@ fn what_an_uneven_camera_gave_is_whole_after_mending() {
     assert_eq!((clip::decode_errors(&file).as_str(), clip::probe(&file).frames), ("", before));
 }
 
-/// Cut off in the middle of a fragment, as by a power cut: what can be played before can be played after, and no picture
-/// that is there is lost.
+/// The file ends in the middle of a fragment, as after a power failure: every frame that can be played before the repair can
+/// be played after it.
 #[test]
-fn a_recording_that_ends_in_the_middle_of_a_fragment_keeps_its_pictures() {
+fn repair_keeps_all_frames_of_a_recording_that_ends_in_the_middle_of_a_fragment() {
     let folder = folder();
     let rec = folder.path().join("rec");
     std::fs::create_dir(&rec).unwrap();
     let file = rec.join("gate-20261124T101500Z.mp4");
-    cut_off(&file, 120);
+    write_incomplete(&file, 120);
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() * 2 / 3]).unwrap();
     let before = clip::probe(&file).frames;
     assert!(before >= 30, "{before} frames");
     let service = Service::ready(folder.path(), STREAM);
-    until("a recording of today is closed", || {
+    until("a new recording is complete", || {
         (list(&service).iter().filter(|recording| recording["complete"] == true).count() >= 2).then_some(())
     });
     let after = clip::probe(&file).frames;
@@ -97,16 +97,16 @@ fn a_recording_that_ends_in_the_middle_of_a_fragment_keeps_its_pictures() {
     assert_eq!(clip::decode_errors(&file), "");
 }
 
-/// A copied configuration: the second service finds a file that grows, and leaves it alone.
+/// As with a copied configuration: the second service finds a file that grows, and must not change it.
 #[test]
-fn two_services_on_one_folder_keep_all_that_both_record() {
+fn two_services_on_one_folder_keep_the_recordings_of_both() {
     let folders = [folder(), folder()];
     let rec = folders[0].path().join("rec");
     let streams = |frames: u32| {
         STREAM.replace("fps=15", &format!("fps=15&frames={frames}")).replace("\"rec\"", &format!("{rec:?}"))
     };
     let mut first = Service::ready(folders[0].path(), &streams(300));
-    until("the first records", || {
+    until("the first service records", || {
         list(&first).first().and_then(|newest| newest["seconds"].as_f64().filter(|seconds| *seconds > 1.5))
     });
     let mut second = Service::start(folders[1].path(), &streams(75));
@@ -123,9 +123,9 @@ fn two_services_on_one_folder_keep_all_that_both_record() {
     assert_eq!(frames.sum::<u64>(), published);
 }
 
-/// Killed in its first second, or by a disk that was full.
+/// As after SIGKILL in the first second, or on a full disk.
 #[test]
-fn a_recording_without_a_header_is_told_of_once_and_has_no_length() {
+fn a_recording_without_a_header_is_logged_once_and_has_length_zero() {
     let folder = folder();
     let rec = folder.path().join("rec");
     std::fs::create_dir(&rec).unwrap();

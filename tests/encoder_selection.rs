@@ -1,5 +1,5 @@
-//! Which encoder a machine gets, and that it is told why: in the log, by `doctor`, and where the configuration asks for
-//! one that does not work.
+//! Selection of the encoder, and how it is reported: in the log, by `doctor`, and as an error when the configured encoder
+//! does not work.
 
 mod common;
 
@@ -13,28 +13,28 @@ use serde_json::Value;
 
 const STREAM: &str = "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n";
 
-/// The plugins with encoders that need a device. Hidden, every machine is like one without such devices.
+/// Plugins with encoders that need a device. The tests hide them, so that the result does not depend on the machine.
 const DEVICE_PLUGINS: [&str; 5] =
     ["libgstnvcodec.so", "libgstva.so", "libgstvaapi.so", "libgstnvvideo4linux2.so", "libgstvideo4linux2.so"];
 
-/// A command that sees GStreamer's plugins, except [`DEVICE_PLUGINS`] and `without`.
+/// Makes GStreamer's plugins available to a command, except [`DEVICE_PLUGINS`] and `without`.
 fn hide_plugins<'a>(command: &'a mut Command, folder: &Path, without: &[&str]) -> &'a mut Command {
-    let seen = folder.join("plugins");
-    if !seen.exists() {
+    let visible = folder.join("plugins");
+    if !visible.exists() {
         let plugins = tool("pkg-config", ["--variable=pluginsdir", "gstreamer-1.0"]).text();
-        std::fs::create_dir(&seen).unwrap();
+        std::fs::create_dir(&visible).unwrap();
         for entry in std::fs::read_dir(&plugins).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
             if name.ends_with(".so") && !without.contains(&name) && !DEVICE_PLUGINS.contains(&name) {
-                symlink(&path, seen.join(name)).unwrap();
+                symlink(&path, visible.join(name)).unwrap();
             }
         }
     }
-    command.env("GST_PLUGIN_SYSTEM_PATH_1_0", &seen).env("GST_REGISTRY_1_0", folder.join("registry.bin"))
+    command.env("GST_PLUGIN_SYSTEM_PATH_1_0", &visible).env("GST_REGISTRY_1_0", folder.join("registry.bin"))
 }
 
-/// `doctor`'s findings on encoders: verdict and text.
+/// The findings of `doctor` about encoders: verdict and text.
 fn doctor(command: &mut Command) -> Vec<(String, String)> {
     let ended = run(command);
     let report: Value = serde_json::from_str(&ended.text()).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
@@ -45,7 +45,7 @@ fn doctor(command: &mut Command) -> Vec<(String, String)> {
 }
 
 #[test]
-fn doctor_and_log_say_which_encoder_works_and_which_were_skipped() {
+fn doctor_and_log_report_the_selected_encoder_and_the_rejected_ones() {
     let folder = folder();
     let config = write_config(folder.path(), STREAM);
     let hidden = tempfile::tempdir().unwrap();
@@ -55,7 +55,7 @@ fn doctor_and_log_say_which_encoder_works_and_which_were_skipped() {
     assert_eq!(verdict, "ok");
     assert!(text.starts_with("x264 (x264enc); skipped: nvenc (GStreamer has no nvh264enc here"), "{text}");
     assert!(text.contains("vaapi (") && text.contains("v4l2 ("), "{text}");
-    // With the plugins and devices of this machine, whichever they are: `doctor` and the log agree.
+    // With the plugins and devices of this machine, `doctor` and the log must agree.
     let found = doctor(maskcast().args(["doctor", "--json"]).arg(&config));
     let [(verdict, text)] = &found[..] else { panic!("{found:?}") };
     assert_eq!(verdict, "ok");
@@ -64,12 +64,12 @@ fn doctor_and_log_say_which_encoder_works_and_which_were_skipped() {
     let service = Service::ready(folder.path(), STREAM);
     let (_, _, log) = service.terminate();
     let (chosen, _) = text.split_once(';').unwrap_or((text, ""));
-    let said = log.lines().filter(|line| line.contains(&format!("H.264 encoder {chosen}\""))).count();
-    assert_eq!((said, log.contains("; skipped: ")), (1, false), "shortly: {log}");
+    let lines = log.lines().filter(|line| line.contains(&format!("H.264 encoder {chosen}\""))).count();
+    assert_eq!((lines, log.contains("; skipped: ")), (1, false), "one short line in the log: {log}");
 }
 
 #[test]
-fn without_x264_openh264_takes_its_place() {
+fn openh264_is_selected_when_x264_is_missing() {
     let folder = folder();
     let mut command = maskcast();
     let found = doctor(hide_plugins(command.args(["doctor", "--json"]), folder.path(), &["libgstx264.so"]));
@@ -79,7 +79,7 @@ fn without_x264_openh264_takes_its_place() {
 }
 
 #[test]
-fn a_configured_encoder_that_does_not_work_is_named_with_its_key() {
+fn the_error_for_an_unusable_encoder_names_its_key() {
     let folder = folder();
     for (encoder, what) in [("nvenc", "NVIDIA"), ("vaapi", "/dev/dri/renderD"), ("v4l2", "/dev/video")] {
         let config = write_config(folder.path(), &format!("{STREAM}encode.encoder = \"{encoder}\"\n"));
@@ -98,7 +98,7 @@ fn a_configured_encoder_that_does_not_work_is_named_with_its_key() {
 }
 
 #[test]
-fn a_stream_is_encoded_by_the_encoder_and_settings_that_it_asks_for() {
+fn a_stream_uses_its_configured_encoder_and_settings() {
     let folder = folder();
     let settings =
         "encode = { encoder = \"openh264\", bitrate = 600, preset = \"medium\", keyframe_interval = \"1s\" }\n";
