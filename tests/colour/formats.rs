@@ -5,13 +5,13 @@ use gstreamer as gst;
 use crate::common::clip::Rgb;
 use crate::{frames, model_input};
 
-/// Seven upright bars: white, yellow, cyan, green, magenta, red, blue.
+/// Seven vertical bars: white, yellow, cyan, green, magenta, red, blue.
 const BARS: [[u8; 3]; 7] =
     [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255]];
 
 const SIZE: (usize, usize) = (140, 60);
 
-/// A picture of the bars in `format`, with further elements behind it.
+/// A source of the bars in `format`, with further elements after it.
 fn bars(format: &str, more: &str) -> String {
     format!(
         "gst:videotestsrc num-buffers=2 pattern=smpte100 ! video/x-raw,format=AYUV,width={},height={} ! videoconvert \
@@ -20,7 +20,7 @@ fn bars(format: &str, more: &str) -> String {
     )
 }
 
-/// The formats that the installed `videoconvert` takes.
+/// The formats that the installed `videoconvert` accepts.
 fn formats() -> Vec<String> {
     gst::init().unwrap();
     let convert = gst::ElementFactory::find("videoconvert").unwrap();
@@ -30,20 +30,20 @@ fn formats() -> Vec<String> {
     list.iter().map(|format| format.get::<String>().unwrap()).collect()
 }
 
-/// What is wrong with the seven bars, whose middles are at `at`.
-fn wrong(format: &str, picture: &Rgb, at: impl Fn(usize) -> (usize, usize)) -> Option<String> {
-    let seen: Vec<[u8; 3]> = (0..7).map(|bar| picture.at(at(bar).0, at(bar).1)).collect();
-    let right = if format.starts_with("GRAY") {
-        // Their numbers depend on the element that made them: only the order is certain.
+/// Compares the seven bars, whose middles are at `at`; returns the colours when they differ.
+fn difference(format: &str, image: &Rgb, at: impl Fn(usize) -> (usize, usize)) -> Option<String> {
+    let seen: Vec<[u8; 3]> = (0..7).map(|bar| image.at(at(bar).0, at(bar).1)).collect();
+    let matches = if format.starts_with("GRAY") {
+        // The values depend on the element that produced them, so only their order is checked.
         seen.windows(2).all(|pair| pair[0][0] > pair[1][0]) && seen.iter().all(|pixel| pixel[0].abs_diff(pixel[2]) <= 2)
     } else {
-        seen.iter().flatten().zip(BARS.iter().flatten()).all(|(seen, wanted)| seen.abs_diff(*wanted) <= 10)
+        seen.iter().flatten().zip(BARS.iter().flatten()).all(|(seen, expected)| seen.abs_diff(*expected) <= 10)
     };
-    (!right).then(|| format!("{seen:?}"))
+    (!matches).then(|| format!("{seen:?}"))
 }
 
 #[test]
-fn every_raw_format_plays_as_it_lies_and_turned() {
+fn every_raw_format_plays_unrotated_and_rotated() {
     let formats = formats();
     assert!(formats.len() > 90, "{formats:?}");
     for format in ["I420", "P010_10LE", "UYVP", "v210", "NV24", "GBR", "RGB16", "Y42B", "A444_10LE"] {
@@ -58,24 +58,24 @@ fn every_raw_format_plays_as_it_lies_and_turned() {
                 Ok(frames) => {
                     let info = frames[0].1.image().info;
                     let shape = ((info.width, info.height) != size).then(|| format!("{info}"));
-                    shape.or_else(|| wrong(format, &model_input(&*frames[0].1, size), at))
+                    shape.or_else(|| difference(format, &model_input(&*frames[0].1, size), at))
                 }
             };
             if let Some(problem) = problem {
                 failures.push(format!("{format}, {way}: {problem}"));
             }
         };
-        check("as it lies", &bars(format, ""), SIZE, |bar| (20 * bar + 10, 20));
-        let turned = "! taginject tags=\"image-orientation=(string)rotate-90\"";
-        // Clockwise: what was left is on top.
-        check("turned", &bars(format, turned), (SIZE.1, SIZE.0), |bar| (40, 20 * bar + 10));
+        check("unrotated", &bars(format, ""), SIZE, |bar| (20 * bar + 10, 20));
+        let rotated = "! taginject tags=\"image-orientation=(string)rotate-90\"";
+        // Clockwise: the left edge becomes the top.
+        check("rotated", &bars(format, rotated), (SIZE.1, SIZE.0), |bar| (40, 20 * bar + 10));
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-/// Pictures of grey alone, from the bytes of a file: 0 is black and 255 is white.
+/// Grey frames from a file of raw bytes: 0 is black and 255 is white.
 #[test]
-fn grey_pictures_have_all_their_levels() {
+fn grey_frames_keep_their_full_range() {
     let folder = tempfile::tempdir().unwrap();
     for (size, height) in [("width=64 height=48", 48), ("width=1280 height=720", 720)] {
         for (format, bytes) in [("gray8", 1), ("gray16-le", 2)] {

@@ -1,9 +1,9 @@
-//! The arrows between the source files of a crate, found by parsing them.
+//! The dependencies between the source files of a crate, found by parsing them.
 //!
-//! An arrow runs from the file that has a path (`crate::…`, `super::…`, `self::…`, or one that begins with a child module
-//! or an imported name) to the file that defines what the path names. Re-exports are followed: who takes
-//! `publish::Refusal` depends on the file that defines it, and a `pub use` of a module's own child is not an arrow.
-//! Paths in the arguments of macros count. Not seen: macros themselves, methods called on a value, and doc links.
+//! A dependency leads from the file that has a path (`crate::…`, `super::…`, `self::…`, or one that begins with a child module
+//! or an imported name) to the file that defines what the path names. Re-exports are followed: a file that
+//! uses `publish::Refusal` depends on the file that defines it, and a `pub use` of a module's own child is not a dependency.
+//! Paths in the arguments of macros count. Macros themselves, methods called on a value, and doc links are not found.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,18 +16,18 @@ pub type ModulePath = Vec<String>;
 
 /// A use of one file by another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Arrow {
-    /// The file that uses the other, and the line where it does.
+pub struct Dependency {
+    /// The file that uses the other one, and the line of the use.
     pub from: String,
     pub line: usize,
     pub to: String,
-    /// The path as it is written.
+    /// The path as written.
     pub path: String,
-    /// The top module that the written path leads to, before re-exports are followed.
-    pub by_way_of: String,
+    /// The top module of the written path, before re-exports are followed.
+    pub through: String,
 }
 
-/// A file as it is read: its name below `src`, its module and its text.
+/// A source file: its name below `src` and its text.
 pub struct Source<'a> {
     pub name: &'a str,
     pub text: &'a str,
@@ -51,7 +51,7 @@ struct Reference {
     is_export: bool,
 }
 
-/// Reads modules and references; items for tests (`#[cfg(test)]`) are left out.
+/// Collects modules and references, except items for tests (`#[cfg(test)]`).
 struct Reader {
     scopes: BTreeMap<ModulePath, Scope>,
     references: Vec<Reference>,
@@ -59,8 +59,8 @@ struct Reader {
     scope: ModulePath,
 }
 
-/// All arrows of a crate, without those of files that only tests have.
-pub fn arrows(sources: &[Source<'_>]) -> Vec<Arrow> {
+/// All dependencies of a crate, except those of files that only tests use.
+pub fn dependencies(sources: &[Source<'_>]) -> Vec<Dependency> {
     let mut reader = Reader { scopes: BTreeMap::new(), references: Vec::new(), file: String::new(), scope: Vec::new() };
     for source in sources {
         let file = syn::parse_file(source.text).unwrap_or_else(|error| panic!("{}: {error}", source.name));
@@ -74,63 +74,63 @@ pub fn arrows(sources: &[Source<'_>]) -> Vec<Arrow> {
         (0..module.len())
             .all(|depth| scopes.get(&module[..depth]).is_some_and(|scope| scope.children.contains(&module[depth])))
     };
-    let mut arrows = BTreeSet::new();
+    let mut dependencies = BTreeSet::new();
     for reference in reader.references.iter().filter(|reference| is_declared(&reference.scope)) {
         let Some(absolute) = absolute(scopes, &reference.scope, &reference.path) else { continue };
         let Some(to) = defined_in(scopes, &absolute, 0) else { continue };
         let of_own_child = absolute.len() > reference.scope.len() && absolute.starts_with(&reference.scope);
-        let by_way_of = absolute.first().cloned().unwrap_or_default();
-        // What an upper module passes on is not the file's own, even where the file defines it.
-        let is_own = to == reference.file && Some(&by_way_of) == reference.scope.first();
+        let through = absolute.first().cloned().unwrap_or_default();
+        // An item that a file uses through an upper module counts as a dependency on that module, even if the file defines it.
+        let is_own = to == reference.file && Some(&through) == reference.scope.first();
         if is_own || reference.is_export && of_own_child {
             continue;
         }
-        arrows.insert(Arrow {
+        dependencies.insert(Dependency {
             from: reference.file.clone(),
             line: reference.line,
             to,
             path: reference.path.join("::"),
-            by_way_of,
+            through,
         });
     }
-    arrows.into_iter().collect()
+    dependencies.into_iter().collect()
 }
 
-/// The circles among files: one of the shortest for each group of files that use one another.
-pub fn circles(arrows: &[Arrow]) -> Vec<Vec<&Arrow>> {
-    let mut out: BTreeMap<&str, Vec<&Arrow>> = BTreeMap::new();
-    for arrow in arrows {
-        out.entry(&arrow.from).or_default().push(arrow);
+/// The cycles among files: a shortest one for each group of files that use one another.
+pub fn cycles(dependencies: &[Dependency]) -> Vec<Vec<&Dependency>> {
+    let mut out: BTreeMap<&str, Vec<&Dependency>> = BTreeMap::new();
+    for dependency in dependencies {
+        out.entry(&dependency.from).or_default().push(dependency);
     }
-    let (mut circles, mut seen) = (Vec::new(), BTreeSet::new());
+    let (mut cycles, mut seen) = (Vec::new(), BTreeSet::new());
     for start in out.keys() {
-        let Some(circle) = shortest_circle(start, &out) else { continue };
-        let files: BTreeSet<&str> = circle.iter().map(|arrow| arrow.from.as_str()).collect();
+        let Some(cycle) = shortest_cycle(start, &out) else { continue };
+        let files: BTreeSet<&str> = cycle.iter().map(|dependency| dependency.from.as_str()).collect();
         if seen.insert(files) {
-            circles.push(circle);
+            cycles.push(cycle);
         }
     }
-    circles
+    cycles
 }
 
-fn shortest_circle<'a>(start: &str, out: &BTreeMap<&str, Vec<&'a Arrow>>) -> Option<Vec<&'a Arrow>> {
-    let mut reached_by: BTreeMap<&str, &'a Arrow> = BTreeMap::new();
+fn shortest_cycle<'a>(start: &str, out: &BTreeMap<&str, Vec<&'a Dependency>>) -> Option<Vec<&'a Dependency>> {
+    let mut reached_by: BTreeMap<&str, &'a Dependency> = BTreeMap::new();
     let mut next = VecDeque::from([start]);
     while let Some(file) = next.pop_front() {
-        for arrow in out.get(file).into_iter().flatten() {
-            if reached_by.contains_key(arrow.to.as_str()) {
+        for dependency in out.get(file).into_iter().flatten() {
+            if reached_by.contains_key(dependency.to.as_str()) {
                 continue;
             }
-            reached_by.insert(&arrow.to, arrow);
-            if arrow.to != start {
-                next.push_back(&arrow.to);
+            reached_by.insert(&dependency.to, dependency);
+            if dependency.to != start {
+                next.push_back(&dependency.to);
                 continue;
             }
-            let mut circle = vec![*arrow];
-            while circle[0].from != start {
-                circle.insert(0, reached_by[circle[0].from.as_str()]);
+            let mut cycle = vec![*dependency];
+            while cycle[0].from != start {
+                cycle.insert(0, reached_by[cycle[0].from.as_str()]);
             }
-            return Some(circle);
+            return Some(cycle);
         }
     }
     None
@@ -143,7 +143,7 @@ fn module_of(name: &str) -> ModulePath {
     if name == "lib" { Vec::new() } else { name.split('/').map(str::to_owned).collect() }
 }
 
-/// A written path from the root of the crate; `None` where it leads out of the crate, or to the scope's own items.
+/// The path from the root of the crate; `None` when it leads out of the crate or to the scope's own items.
 fn absolute(scopes: &BTreeMap<ModulePath, Scope>, scope: &[String], path: &[String]) -> Option<ModulePath> {
     let mut base = scope.to_vec();
     match path.first()?.as_str() {
@@ -167,7 +167,7 @@ fn absolute(scopes: &BTreeMap<ModulePath, Scope>, scope: &[String], path: &[Stri
 
 /// The file that defines what a path from the root names.
 fn defined_in(scopes: &BTreeMap<ModulePath, Scope>, path: &[String], depth: usize) -> Option<String> {
-    // Re-exports that lead to one another have no end; the compiler would have refused them.
+    // Protects against cyclic re-exports, which the compiler refuses.
     if depth > 20 {
         return None;
     }

@@ -1,19 +1,19 @@
-//! The order of the crate's modules, which stands in the table "Layers" of `src/lib.rs`: no file uses a module of a layer
-//! above its own, and no files use one another in a circle.
+//! The layers of the crate's modules, which the table "Layers" in `src/lib.rs` defines: no file uses a module of a layer above
+//! its own, and files do not use one another in a cycle.
 //!
-//! Items for tests (`#[cfg(test)]`) may use what they like. `src/main.rs` and `src/bin` use the crate from outside.
+//! Items for tests (`#[cfg(test)]`) are not checked. `src/main.rs` and `src/bin` use the crate from outside.
 
 mod graph;
 
 use std::path::Path;
 
-use graph::{Arrow, Source, arrows, circles};
+use graph::{Dependency, Source, cycles, dependencies};
 
-/// Modules that are not looked at: the trainer, which is above the whole service.
+/// Modules that are not checked: the trainer, which is above the whole service.
 const NOT_CHECKED: [&str; 1] = ["train"];
 
-/// The one module whose files still use one another in circles.
-const WITH_CIRCLES: &str = "config/";
+/// The only module whose files still use one another in cycles.
+const WITH_CYCLES: &str = "config/";
 
 /// The table's modules, from the top layer to the ground.
 fn layers(lib: &str) -> Vec<String> {
@@ -22,13 +22,13 @@ fn layers(lib: &str) -> Vec<String> {
     rows.filter_map(|row| row.strip_prefix("//! | [`")?.split_once('`')).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Arrows that run up, in words.
-fn up(arrows: &[Arrow], layers: &[String]) -> Vec<String> {
+/// Dependencies on a higher layer, as messages.
+fn upward(dependencies: &[Dependency], layers: &[String]) -> Vec<String> {
     let layer = |module: &str| layers.iter().position(|layer| layer == module);
     let mut found = Vec::new();
-    for Arrow { from, line, to, path, by_way_of } in arrows {
+    for Dependency { from, line, to, path, through } in dependencies {
         let user = top(from);
-        for used in [top(to), by_way_of] {
+        for used in [top(to), through] {
             match (layer(user), layer(used)) {
                 (Some(user_layer), Some(used_layer)) if used_layer < user_layer => {
                     found.push(format!("src/{from}:{line}: {path}: {user} is below {used} and cannot use it"));
@@ -52,13 +52,15 @@ fn top(file: &str) -> &str {
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
-/// Circles, in words.
-fn circles_in_words(arrows: &[Arrow]) -> Vec<String> {
-    let step = |arrow: &&Arrow| format!("src/{}:{}: {} → src/{}", arrow.from, arrow.line, arrow.path, arrow.to);
-    circles(arrows).iter().map(|circle| circle.iter().map(step).collect::<Vec<_>>().join("\n  ")).collect()
+/// Cycles, as messages.
+fn cycle_messages(dependencies: &[Dependency]) -> Vec<String> {
+    let step = |dependency: &&Dependency| {
+        format!("src/{}:{}: {} → src/{}", dependency.from, dependency.line, dependency.path, dependency.to)
+    };
+    cycles(dependencies).iter().map(|cycle| cycle.iter().map(step).collect::<Vec<_>>().join("\n  ")).collect()
 }
 
-/// All sources of the crate, below `src`.
+/// Reads all sources of the crate, below `src`.
 fn read(folder: &Path, root: &Path, files: &mut Vec<(String, String)>) {
     let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
@@ -84,36 +86,41 @@ fn crate_files() -> Vec<(String, String)> {
 }
 
 #[test]
-fn no_module_uses_one_of_a_layer_above_it() {
+fn no_module_uses_a_module_of_a_higher_layer() {
     let files = crate_files();
     let lib = &files.iter().find(|(name, _)| name == "lib.rs").unwrap().1;
     let layers = layers(lib);
-    let arrows = arrows(&sources(&files));
+    let dependencies = dependencies(&sources(&files));
     let modules: std::collections::BTreeSet<&str> =
         files.iter().map(|(name, _)| top(name)).filter(|module| *module != "lib").collect();
     let mut listed: Vec<&str> = layers.iter().map(String::as_str).collect();
     listed.sort_unstable();
     assert_eq!(listed, modules.into_iter().collect::<Vec<_>>(), "the table of layers in src/lib.rs");
-    assert!(arrows.len() > 300, "only {} arrows were found in {} files", arrows.len(), files.len());
-    let up = up(&arrows, &layers);
-    assert!(up.is_empty(), "{} arrows run up:\n{}", up.len(), up.join("\n"));
+    assert!(dependencies.len() > 300, "only {} dependencies were found in {} files", dependencies.len(), files.len());
+    let up = upward(&dependencies, &layers);
+    assert!(up.is_empty(), "{} dependencies on a higher layer:\n{}", up.len(), up.join("\n"));
 }
 
 #[test]
-fn no_files_use_one_another_in_a_circle() {
+fn files_do_not_use_one_another_in_a_cycle() {
     let files = crate_files();
-    let arrows = arrows(&sources(&files));
-    let is_known = |arrow: &&Arrow| arrow.from.starts_with(WITH_CIRCLES) && arrow.to.starts_with(WITH_CIRCLES);
-    let (known, checked): (Vec<Arrow>, Vec<Arrow>) = arrows.into_iter().partition(|arrow| is_known(&arrow));
-    let circles = circles_in_words(&checked);
-    assert!(circles.is_empty(), "{} circles:\n{}", circles.len(), circles.join("\n\n"));
-    assert!(!circles_in_words(&known).is_empty(), "{WITH_CIRCLES} has no circles: remove the exception from this test");
+    let dependencies = dependencies(&sources(&files));
+    let is_known =
+        |dependency: &&Dependency| dependency.from.starts_with(WITH_CYCLES) && dependency.to.starts_with(WITH_CYCLES);
+    let (known, checked): (Vec<Dependency>, Vec<Dependency>) =
+        dependencies.into_iter().partition(|dependency| is_known(&dependency));
+    let cycles = cycle_messages(&checked);
+    assert!(cycles.is_empty(), "{} cycles:\n{}", cycles.len(), cycles.join("\n\n"));
+    assert!(!cycle_messages(&known).is_empty(), "{WITH_CYCLES} has no cycles: remove the exception from this test");
 }
 
-/// The arrows among made-up files, as `from:line → to`.
-fn arrows_of(files: &[(&str, &str)]) -> Vec<String> {
+/// The dependencies among the given files, as `from:line → to`.
+fn dependencies_of(files: &[(&str, &str)]) -> Vec<String> {
     let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();
-    arrows(&sources).iter().map(|arrow| format!("{}:{} → {}", arrow.from, arrow.line, arrow.to)).collect()
+    dependencies(&sources)
+        .iter()
+        .map(|dependency| format!("{}:{} → {}", dependency.from, dependency.line, dependency.to))
+        .collect()
 }
 
 #[test]
@@ -136,29 +143,29 @@ fn paths_are_followed_to_the_file_that_defines_what_they_name() {
         ("#[cfg(not(test))]\nuse crate::b::own;", vec!["a.rs:2 → b/mod.rs"]),
         ("use std::fmt::Debug;\n// crate::b::own\nconst TEXT: &str = \"crate::b::own\";", vec![]),
     ] {
-        assert_eq!(arrows_of(&[lib, ("a.rs", text), b, deep, near]), expected, "{text}");
+        assert_eq!(dependencies_of(&[lib, ("a.rs", text), b, deep, near]), expected, "{text}");
     }
 }
 
 #[test]
-fn files_that_only_tests_have_are_left_out() {
+fn files_that_only_tests_use_are_not_checked() {
     let files = [
         ("lib.rs", "mod a;\nmod b;\n"),
         ("a/mod.rs", "#[cfg(test)]\nmod tests;\n"),
         ("a/tests.rs", "use crate::b::X;\n"),
         ("b.rs", "pub struct X;\n"),
     ];
-    assert!(arrows_of(&files).is_empty());
+    assert!(dependencies_of(&files).is_empty());
 }
 
 #[test]
-fn an_arrow_that_runs_up_is_found() {
+fn a_dependency_on_a_higher_layer_is_found() {
     let lib = "//! # Layers\n//! | module | what |\n//! | --- | --- |\n//! | [`top`] | x |\n//! | [`ground`] | x |\n\nmod top;\nmod ground;\n";
     let order = layers(lib);
     assert_eq!(order, ["top", "ground"]);
     let check = |top: &str, ground: &str| {
-        up(
-            &arrows(&[
+        upward(
+            &dependencies(&[
                 Source { name: "lib.rs", text: lib },
                 Source { name: "top.rs", text: top },
                 Source { name: "ground/mod.rs", text: ground },
@@ -171,12 +178,12 @@ fn an_arrow_that_runs_up_is_found() {
         check("pub struct X;", "\nuse crate::top::X;"),
         ["src/ground/mod.rs:2: crate::top::X: ground is below top and cannot use it"]
     );
-    // Also what the upper module only passes on.
+    // Also through a re-export by the higher module.
     assert_eq!(check("pub use crate::ground::X;", "pub struct X;\nfn x(_: crate::top::X) {}").len(), 1);
 }
 
 #[test]
-fn a_circle_is_found_with_every_step() {
+fn a_cycle_is_found_with_every_step() {
     let files = [
         ("lib.rs", "mod a;\nmod b;\nmod c;\n"),
         ("a.rs", "use crate::b::B;\npub struct A;\n"),
@@ -184,9 +191,9 @@ fn a_circle_is_found_with_every_step() {
         ("c.rs", "pub fn c() -> super::a::A { todo!() }\n"),
     ];
     let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();
-    let circles = circles_in_words(&arrows(&sources));
+    let cycles = cycle_messages(&dependencies(&sources));
     assert_eq!(
-        circles,
+        cycles,
         [
             "src/a.rs:1: crate::b::B → src/b.rs\n  src/b.rs:3: crate::c::c → src/c.rs\n  src/c.rs:1: super::a::A → src/a.rs"
         ]
@@ -194,12 +201,12 @@ fn a_circle_is_found_with_every_step() {
 }
 
 #[test]
-fn a_module_and_its_child_may_be_a_circle_but_not_by_a_re_export() {
-    let circles = |child: &str, parent: &str| {
+fn a_module_and_its_child_can_form_a_cycle_but_not_by_a_re_export() {
+    let cycles = |child: &str, parent: &str| {
         let files = [("lib.rs", "mod p;\n"), ("p/mod.rs", parent), ("p/c.rs", child)];
         let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();
-        circles(&arrows(&sources)).len()
+        cycles(&dependencies(&sources)).len()
     };
-    assert_eq!(circles("use super::P;\npub struct C;", "mod c;\npub use c::C;\npub struct P;"), 0);
-    assert_eq!(circles("use super::P;\npub struct C;", "mod c;\npub struct P(c::C);"), 1);
+    assert_eq!(cycles("use super::P;\npub struct C;", "mod c;\npub use c::C;\npub struct P;"), 0);
+    assert_eq!(cycles("use super::P;\npub struct C;", "mod c;\npub struct P(c::C);"), 1);
 }

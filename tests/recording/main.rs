@@ -1,5 +1,4 @@
-//! Recordings as a whole: files that follow each other, that are removed, that begin before an event, that a browser can
-//! seek in, and what the API says of them.
+//! Recordings: segments, deletion, events with pre-roll, seeking in a browser, repair, and the API.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -28,15 +27,15 @@ fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
 
-/// Waits until the API lists so many recordings that are whole; gives all.
-fn until_whole(service: &Service, count: usize) -> Vec<Value> {
-    until(&format!("{count} whole recordings"), || {
+/// Waits until the API lists this many complete recordings; returns all.
+fn until_complete(service: &Service, count: usize) -> Vec<Value> {
+    until(&format!("{count} complete recordings"), || {
         let list = list(service);
         (list.iter().filter(|recording| recording["complete"] == true).count() >= count).then_some(list)
     })
 }
 
-/// The keyframes come far apart by themselves: each cut is by one that was asked for.
+/// The keyframe interval is long, so each segment starts with a keyframe that the recorder requested.
 #[test]
 fn segments_have_their_length_and_no_frame_is_lost_between_them() {
     let folder = folder();
@@ -76,39 +75,39 @@ fn segments_have_their_size() {
     }
 }
 
-/// The next start makes a browser's file of it.
+/// The next start repairs the recording, so that browsers can play it.
 #[test]
-fn a_killed_recording_is_playable_and_whole_after_the_next_start() {
+fn a_recording_of_a_killed_service_is_playable_and_is_repaired_at_the_next_start() {
     let folder = folder();
     let streams = stream(15, "", "segment = \"3s\"");
     let mut service = Service::ready(folder.path(), &streams);
-    until_whole(&service, 1);
+    until_complete(&service, 1);
     let open = until("the next file has two seconds", || {
         let newest = list(&service).remove(0);
         (newest["complete"] == false && newest["seconds"].as_f64() > Some(2.0)).then_some(newest)
     });
     service.program.child.0.kill().unwrap();
     service.program.ended();
-    let cut_off = folder.path().join("rec").join(open["name"].as_str().unwrap());
-    let before = clip::probe(&cut_off).frames;
+    let incomplete = folder.path().join("rec").join(open["name"].as_str().unwrap());
+    let before = clip::probe(&incomplete).frames;
     assert!(before >= 14, "{before} frames of {open}");
-    std::fs::write(cut_off.with_extension("mp4.part"), "of an earlier repair").unwrap();
+    std::fs::write(incomplete.with_extension("mp4.part"), "of an earlier repair").unwrap();
 
     let service = Service::ready(folder.path(), &streams);
-    let whole = until("it is whole", || {
+    let complete = until("the recording is complete", || {
         list(&service).into_iter().find(|recording| recording["name"] == open["name"] && recording["complete"] == true)
     });
-    assert_eq!(frames(std::slice::from_ref(&cut_off)), before);
-    let length = whole["seconds"].as_f64().unwrap();
-    assert!((length - before as f64 / 15.0).abs() < 0.5, "{whole}");
-    assert!(!cut_off.with_extension("mp4.part").exists());
+    assert_eq!(frames(std::slice::from_ref(&incomplete)), before);
+    let length = complete["seconds"].as_f64().unwrap();
+    assert!((length - before as f64 / 15.0).abs() < 0.5, "{complete}");
+    assert!(!incomplete.with_extension("mp4.part").exists());
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("repaired a recording that was cut off"), "{log}");
 }
 
 #[test]
-fn recordings_are_removed_by_age_and_size_and_nothing_else_is() {
+fn only_recordings_are_deleted_by_age_and_size() {
     let folder = folder();
     let rec = folder.path().join("rec");
     std::fs::create_dir(&rec).unwrap();
@@ -121,14 +120,14 @@ fn recordings_are_removed_by_age_and_size_and_nothing_else_is() {
     let service = Service::ready(folder.path(), &streams);
     let removed =
         |reason| service.metrics().sum("maskcast_recordings_removed_total", &[("stream", "gate"), ("reason", reason)]);
-    until("three have gone for the size", || (removed("size") >= 3.0).then_some(()));
+    until("three recordings are deleted because of max_size", || (removed("size") >= 3.0).then_some(()));
     assert_eq!((removed("age"), removed("space"), removed("request")), (2.0, 0.0, 0.0));
     let left = files(folder.path());
     for file in others {
-        assert!(left.contains(&rec.join(file)), "{file} is gone: {left:?}");
+        assert!(left.contains(&rec.join(file)), "{file} was deleted: {left:?}");
     }
     let sizes: Vec<u64> = list(&service).iter().map(|recording| recording["bytes"].as_u64().unwrap()).collect();
-    // Looked after at each new file: one of them may be over.
+    // The size is checked at each new file, so it may exceed the limit by one file.
     let most = 200_000 + sizes.iter().max().unwrap();
     assert!(sizes.iter().sum::<u64>() <= most, "{sizes:?}");
     let metrics = service.metrics();
@@ -140,8 +139,8 @@ fn recordings_are_removed_by_age_and_size_and_nothing_else_is() {
     assert!(log.contains("removed 2 recordings") && log.contains("older than max_age"), "{log}");
 }
 
-/// Blue, red for three seconds, and blue again.
-fn visitor(path: &Path) {
+/// Writes a clip: blue, red for three seconds, blue again.
+fn write_event_clip(path: &Path) {
     let graph = "color=blue:s=320x240:r=15:d=5[a];color=red:s=320x240:r=15:d=3[b];color=blue:s=320x240:r=15:d=6[c];\
                  [a][b][c]concat=n=3,format=yuv420p";
     clip::ffmpeg(&[
@@ -157,9 +156,9 @@ fn visitor(path: &Path) {
     ]);
 }
 
-fn event_begins_before_and_ends_after(show: &str) {
+fn check_event_recording(show: &str) {
     let folder = folder();
-    visitor(&folder.path().join("clip.mp4"));
+    write_event_clip(&folder.path().join("clip.mp4"));
     let streams = format!(
         "[[stream]]\nname = \"gate\"\nsource = \"file:clip.mp4\"\nloop = true\nshow = \"{show}\"\n\
          overlay.legend = false\nencode.keyframe_interval = \"500ms\"\n\
@@ -169,13 +168,13 @@ fn event_begins_before_and_ends_after(show: &str) {
          [[stream.record.event]]\nname = \"never\"\nclasses = [\"green\"]\n"
     );
     let service = Service::ready(folder.path(), &streams);
-    let recordings = until_whole(&service, 1);
+    let recordings = until_complete(&service, 1);
     let visit = recordings.last().unwrap();
     assert_eq!(visit["event"], "visit", "{visit}");
     let events = |event| service.metrics().sum("maskcast_events_total", &[("stream", "gate"), ("event", event)]);
     assert!(events("visit") >= 1.0);
     assert_eq!(events("never"), 0.0);
-    assert!(recordings.len() <= 2, "nothing is recorded between the events: {recordings:?}");
+    assert!(recordings.len() <= 2, "only events are recorded: {recordings:?}");
     let file = folder.path().join("rec").join(visit["name"].as_str().unwrap());
     assert!(name(&file).ends_with("Z-visit.mp4"), "{}", file.display());
     assert_eq!(clip::decode_errors(&file), "");
@@ -184,12 +183,12 @@ fn event_begins_before_and_ends_after(show: &str) {
         let number = times.iter().position(|time| *time >= seconds).unwrap();
         clip::decoded_frame(&file, number).class_at(160, 120)
     };
-    // Two seconds before the red and up to a keyframe more, three seconds of red, one after it.
+    // Two seconds before the red plus up to one keyframe interval, three seconds of red, one second after it.
     let length = *times.last().unwrap();
     assert!((5.3..8.0).contains(&length), "{length} s");
     let red = (0..).map(|n| f64::from(n) / 4.0).take_while(|at| *at < length).find(|at| class_at(*at) == 0);
-    let red = red.expect("it shows the red");
-    assert!((1.5..3.3).contains(&red), "red comes after {red} s");
+    let red = red.expect("the recording contains red frames");
+    assert!((1.5..3.3).contains(&red), "the first red frame is at {red} s");
     assert_eq!((class_at(0.0), class_at(red + 2.0), class_at(length)), (2, 0, 2), "blue, red, blue");
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
@@ -197,24 +196,24 @@ fn event_begins_before_and_ends_after(show: &str) {
 }
 
 #[test]
-fn an_event_is_recorded_from_before_it_until_after_it_at_full_rate() {
-    event_begins_before_and_ends_after("full-rate");
+fn an_event_is_recorded_with_pre_roll_and_post_roll_at_full_rate() {
+    check_event_recording("full-rate");
 }
 
 #[test]
-fn an_event_is_recorded_from_before_it_until_after_it_with_matched_masks() {
-    event_begins_before_and_ends_after("matched");
+fn an_event_is_recorded_with_pre_roll_and_post_roll_with_matched_masks() {
+    check_event_recording("matched");
 }
 
 #[test]
-fn an_event_of_a_class_that_the_model_does_not_know_is_a_configuration_error() {
+fn an_event_with_a_class_that_the_model_lacks_is_a_configuration_error() {
     let folder = folder();
     let event = "when = \"event\"\n[[stream.record.event]]\nclasses = [\"red\", \"person\"]";
     let config = common::service::write_config(folder.path(), &stream(15, "", event));
     let ended = common::program::run(common::program::maskcast().arg("run").arg(config));
     assert_eq!(ended.code, Some(78), "{}", ended.stderr);
-    let says = "stream[gate].record.event[0].classes: the model has no class \"person\"";
-    assert!(ended.stderr.contains(says) && ended.stderr.contains("red, green, blue"), "{}", ended.stderr);
+    let message = "stream[gate].record.event[0].classes: the model has no class \"person\"";
+    assert!(ended.stderr.contains(message) && ended.stderr.contains("red, green, blue"), "{}", ended.stderr);
 }
 
 /// Status, headers and body of a request.
@@ -231,31 +230,31 @@ fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> (u16, ureq::htt
 }
 
 #[test]
-fn recordings_are_listed_downloaded_in_parts_and_removed() {
+fn recordings_can_be_listed_downloaded_in_ranges_and_deleted() {
     let folder = folder();
     let streams = stream(15, "", "segment = \"3s\"")
         + "[[stream]]\nname = \"bare\"\nsource = \"test://ball?width=320&height=240&fps=5\"\n";
     let service = Service::ready(folder.path(), &streams);
-    let all = until_whole(&service, 3);
+    let all = until_complete(&service, 3);
     let at = |path: &str| format!("{}{}", service.page, path.trim_start_matches('/'));
     let names: Vec<&str> = all.iter().map(|recording| recording["name"].as_str().unwrap()).collect();
     assert!(names.is_sorted_by(|a, b| a > b), "the newest first: {names:?}");
-    assert_eq!(all[0]["complete"], false, "the newest is being written");
-    let whole = &all[1];
-    let file = folder.path().join("rec").join(whole["name"].as_str().unwrap());
+    assert_eq!(all[0]["complete"], false, "the newest recording is being written");
+    let complete = &all[1];
+    let file = folder.path().join("rec").join(complete["name"].as_str().unwrap());
     let probe = clip::probe(&file);
-    assert!((whole["seconds"].as_f64().unwrap() - probe.duration).abs() < 0.1, "{whole} {probe:?}");
-    assert_eq!(whole["bytes"], file.metadata().unwrap().len());
-    assert_eq!(whole["event"], Value::Null);
-    let start: jiff::Timestamp = whole["start"].as_str().unwrap().parse().unwrap();
-    assert!(jiff::Timestamp::now().duration_since(start).as_secs() < 120, "{whole}");
+    assert!((complete["seconds"].as_f64().unwrap() - probe.duration).abs() < 0.1, "{complete} {probe:?}");
+    assert_eq!(complete["bytes"], file.metadata().unwrap().len());
+    assert_eq!(complete["event"], Value::Null);
+    let start: jiff::Timestamp = complete["start"].as_str().unwrap().parse().unwrap();
+    assert!(jiff::Timestamp::now().duration_since(start).as_secs() < 120, "{complete}");
     let page = |query: &str| get_json(&at(&format!("api/v1/streams/gate/recordings?{query}")));
     let second = page(&format!("limit=1&before={}", names[1]));
     assert_eq!(second.as_array().unwrap().len(), 1);
     assert_eq!(second[0]["name"], names[2]);
     assert_eq!(get_json(&at("api/v1/streams/bare/recordings")), json!([]));
 
-    let url = at(whole["url"].as_str().unwrap());
+    let url = at(complete["url"].as_str().unwrap());
     let content = std::fs::read(&file).unwrap();
     let (status, headers, body) = request("GET", &url, &[]);
     assert_eq!((status, body.len()), (200, content.len()));
@@ -267,7 +266,7 @@ fn recordings_are_listed_downloaded_in_parts_and_removed() {
     let (status, headers, body) = request("GET", &url, &[("range", "bytes=100-199")]);
     assert_eq!((status, &body[..]), (206, &content[100..200]));
     assert_eq!(headers["content-range"], format!("bytes 100-199/{}", content.len()));
-    // What is no range, and several, may be ignored.
+    // Invalid and multiple ranges may be ignored.
     for range in ["bytes=abc", "bytes=9-1", "bytes=0-0,5-9"] {
         let (status, _, body) = request("GET", &url, &[("range", range)]);
         assert!(status == 200 && body.len() > 200, "{range}: {status}");
@@ -278,7 +277,7 @@ fn recordings_are_listed_downloaded_in_parts_and_removed() {
     let (status, headers, _) = request("HEAD", &url, &[]);
     assert_eq!((status, headers["content-length"].to_str().unwrap()), (200, &*content.len().to_string()));
 
-    // The one that is being written can be watched once it has a second.
+    // The open recording can be played once it has a second.
     let open = until("a recording with a second in it", || {
         let newest = list(&service).remove(0);
         (newest["complete"] == false && newest["seconds"].as_f64() > Some(1.5)).then_some(newest)
@@ -294,7 +293,7 @@ fn recordings_are_listed_downloaded_in_parts_and_removed() {
         let (status, headers, _) = request(method, &url, &[]);
         assert_eq!((status, &headers["content-type"]), (404, &"application/problem+json".parse().unwrap()));
     }
-    let (status, _, body) = until("a refusal to remove the open one", || {
+    let (status, _, body) = until("the deletion of the open recording is refused", || {
         let open = list(&service).into_iter().find(|recording| recording["complete"] == false)?;
         Some(request("DELETE", &at(open["url"].as_str().unwrap()), &[])).filter(|answer| answer.0 != 204)
     });
@@ -304,7 +303,7 @@ fn recordings_are_listed_downloaded_in_parts_and_removed() {
 }
 
 #[test]
-fn no_name_leads_out_of_the_recordings() {
+fn no_name_leads_to_a_file_that_is_not_a_recording_of_the_stream() {
     let folder = folder();
     let rec = folder.path().join("rec");
     std::fs::create_dir(&rec).unwrap();
@@ -345,46 +344,47 @@ fn no_name_leads_out_of_the_recordings() {
     assert!(rec.join("notes.txt").exists() && folder.path().join("maskcast.toml").exists());
 }
 
-/// Plays `file` in the browser's page; what is known once its header is read.
+/// Adds a video element for URL to the page.
 const PLAY: &str = "const video = document.createElement('video'); video.muted = true; video.id = 'video';
     document.querySelectorAll('#video').forEach((old) => old.remove());
     video.src = 'URL'; document.body.append(video); return true;";
 
-const KNOWN: &str = "const video = document.getElementById('video');
+/// Duration, end of the seekable range, and width, once the first frame is loaded.
+const MEDIA_INFO: &str = "const video = document.getElementById('video');
     if (video.error) return ['error', video.error.message];
     return video.readyState >= 2 && [video.duration, video.seekable.length && video.seekable.end(0), video.videoWidth];";
 
-/// Seconds, rounded by the browser, of the place that it has jumped to and shows.
-const JUMP: &str = "const video = document.getElementById('video');
+/// Seeks to TIME; returns the position once the frame there is shown, seconds.
+const SEEK: &str = "const video = document.getElementById('video');
     if (video.error) return ['error', video.error.message];
-    if (!video.dataset.jumped) { video.dataset.jumped = 1; video.currentTime = TIME; return null; }
+    if (!video.dataset.sought) { video.dataset.sought = 1; video.currentTime = TIME; return null; }
     return !video.seeking && video.readyState >= 2 && video.currentTime;";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_seeks_in_recordings_whole_and_mended_and_plays_the_open_one() {
+async fn a_browser_seeks_in_complete_and_repaired_recordings_and_plays_the_open_one() {
     let folder = folder();
     let streams = stream(15, "", "segment = \"6s\"");
-    let (mended, service) = tokio::task::block_in_place(|| {
+    let (repaired, service) = tokio::task::block_in_place(|| {
         let mut service = Service::ready(folder.path(), &streams);
         until("five seconds", || (list(&service)[0]["seconds"].as_f64() > Some(4.5)).then_some(()));
         service.program.child.0.kill().unwrap();
         service.program.ended();
         let service = Service::ready(folder.path(), &streams);
-        let mended = until_whole(&service, 1).pop().unwrap();
-        (mended, service)
+        let repaired = until_complete(&service, 1).pop().unwrap();
+        (repaired, service)
     });
-    let whole = tokio::task::block_in_place(|| until_whole(&service, 2).remove(1));
-    assert_ne!(whole["name"], mended["name"]);
+    let complete = tokio::task::block_in_place(|| until_complete(&service, 2).remove(1));
+    assert_ne!(complete["name"], repaired["name"]);
     let browser = Browser::start().await;
     browser.client.goto(&service.page).await.unwrap();
-    for recording in [&whole, &mended] {
+    for recording in [&complete, &repaired] {
         browser.run(&PLAY.replace("URL", recording["url"].as_str().unwrap())).await;
-        let known = browser.until("it can be played", KNOWN).await;
+        let info = browser.until("the recording can be played", MEDIA_INFO).await;
         let seconds = recording["seconds"].as_f64().unwrap();
-        let duration = known[0].as_f64().unwrap_or_else(|| panic!("{known} of {recording}"));
-        assert!((duration - seconds).abs() < 0.2 && known[1] == known[0] && known[2] == 320, "{known} of {recording}");
+        let duration = info[0].as_f64().unwrap_or_else(|| panic!("{info} of {recording}"));
+        assert!((duration - seconds).abs() < 0.2 && info[1] == info[0] && info[2] == 320, "{info} of {recording}");
         let time = (seconds - 1.2).to_string();
-        let at = browser.until("it has jumped", &JUMP.replace("TIME", &time)).await;
+        let at = browser.until("the seek has completed", &SEEK.replace("TIME", &time)).await;
         assert!((at.as_f64().unwrap_or(-1.0) - (seconds - 1.2)).abs() < 0.1, "{at} of {recording}");
     }
     let open = tokio::task::block_in_place(|| {
@@ -394,8 +394,8 @@ async fn a_browser_seeks_in_recordings_whole_and_mended_and_plays_the_open_one()
         })
     });
     browser.run(&PLAY.replace("URL", open["url"].as_str().unwrap())).await;
-    let known = browser.until("the open one can be played", KNOWN).await;
-    assert_eq!(known[2], 320, "{known} of {open}");
+    let info = browser.until("the open recording can be played", MEDIA_INFO).await;
+    assert_eq!(info[2], 320, "{info} of {open}");
     browser.run("document.getElementById('video').play(); return true;").await;
-    browser.until("it plays", "return document.getElementById('video').currentTime > 0.5;").await;
+    browser.until("the open recording plays", "return document.getElementById('video').currentTime > 0.5;").await;
 }

@@ -1,4 +1,4 @@
-//! A stream that is recorded, and its recordings.
+//! A recorded stream and its recordings.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::common::clip;
 use crate::common::http::get_json;
 use crate::common::service::Service;
 
-/// A stream of a moving picture that is recorded into `rec` as `record` says.
+/// Configuration of a stream of a moving ball that is recorded to `rec`; `record`: further settings of the recording.
 pub fn stream(fps: u32, source: &str, record: &str) -> String {
     format!(
         "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps={fps}{source}\"\n\
@@ -16,12 +16,12 @@ pub fn stream(fps: u32, source: &str, record: &str) -> String {
     )
 }
 
-/// What the API lists.
+/// The recordings that the API lists.
 pub fn list(service: &Service) -> Vec<Value> {
     get_json(&format!("{}api/v1/streams/gate/recordings", service.page)).as_array().unwrap().clone()
 }
 
-/// Frames in all files, each of which must be faultless.
+/// Total number of frames in the files; fails when a file cannot be decoded without errors.
 pub fn frames(files: &[PathBuf]) -> u64 {
     let count = |file: &PathBuf| {
         assert_eq!(clip::decode_errors(file), "", "{}", file.display());

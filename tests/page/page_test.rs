@@ -1,4 +1,4 @@
-//! A service and a browser that looks at its page.
+//! A service and a browser with its page.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,47 +14,47 @@ use url::{ParseError, Url};
 use super::common::browser::Browser;
 use super::common::service::{Service, folder};
 
-/// Checks pages for what keeps people out (`make setup-test`).
+/// The accessibility checker axe (`make setup-test`).
 const AXE: &str = ".testdata/axe/axe.min.js";
 
-/// `card` is the stream's card, with its picture wherever that is.
+/// Defines `card`: the stream's card, including the video element that is in the large view.
 const CARD: &str = "const root = document.querySelector('.card[data-stream=\"NAME\"]');
     if (!root) return null;
     const large = document.getElementById('stage');
     const isLarge = location.hash === '#/NAME' && large.firstElementChild !== null;
     const card = { querySelector: (selector) => root.querySelector(selector) ?? (isLarge ? large.querySelector(selector) : null) };";
 
-/// Red, green, blue and alpha of a coarse grid over the picture; null when there is none that passes for live.
-const LOOK: &str = "const screen = card.querySelector('.screen');
+/// Red, green, blue and alpha of a coarse grid over the video; null when no live video is shown.
+const SAMPLE: &str = "const screen = card.querySelector('.screen');
     if (!screen || screen.dataset.way === 'none' || screen.classList.contains('old')) return null;
-    const picture = screen.querySelector(screen.dataset.way === 'whep' ? 'video' : 'canvas');
-    if (picture.getBoundingClientRect().width < 50) return null;
+    const video = screen.querySelector(screen.dataset.way === 'whep' ? 'video' : 'canvas');
+    if (video.getBoundingClientRect().width < 50) return null;
     const canvas = document.createElement('canvas');
     canvas.width = canvas.height = 24;
     const context = canvas.getContext('2d');
-    context.drawImage(picture, 0, 0, 24, 24);
+    context.drawImage(video, 0, 0, 24, 24);
     return Array.from(context.getImageData(0, 0, 24, 24).data);";
 
-pub struct Scene {
-    // The browser leaves before the service ends.
+pub struct PageTest {
+    // Dropped first: the browser ends before the service.
     pub browser: Browser,
     pub service: Service,
     pub folder: TempDir,
 }
 
-impl Scene {
+impl PageTest {
     pub async fn open(streams: &str) -> Self {
-        Scene::open_in(folder(), streams).await
+        PageTest::open_in(folder(), streams).await
     }
 
     pub async fn open_in(folder: TempDir, streams: &str) -> Self {
         let service = tokio::task::block_in_place(|| Service::ready(folder.path(), streams));
-        Scene { browser: Browser::start().await, service, folder }
+        PageTest { browser: Browser::start().await, service, folder }
     }
 
-    /// Loads the page, as if for the first time.
+    /// Loads the page, also when only the part after # differs.
     pub async fn go(&self, hash: &str) {
-        // Else only the part after # would change.
+        // Otherwise the browser would not load the page again.
         self.browser.client.goto("about:blank").await.unwrap();
         self.browser.client.goto(&format!("{}{hash}", self.service.page)).await.unwrap();
     }
@@ -67,39 +67,39 @@ impl Scene {
         self.browser.until(what, script).await
     }
 
-    /// A script that knows the stream's `card`.
+    /// Runs a script with the stream's `card`.
     pub async fn on(&self, stream: &str, script: &str) -> Value {
-        self.run(&of(stream, script)).await
+        self.run(&with_card(stream, script)).await
     }
 
     pub async fn until_on(&self, stream: &str, what: &str, script: &str) -> Value {
-        self.until(&format!("{stream}: {what}"), &of(stream, script)).await
+        self.until(&format!("{stream}: {what}"), &with_card(stream, script)).await
     }
 
-    /// Waits until the picture has changed from what it was.
+    /// Waits until the video changes.
     pub async fn until_moving(&self, stream: &str) {
-        let first = self.until_on(stream, "a picture", LOOK).await;
+        let first = self.until_on(stream, "live video", SAMPLE).await;
         let changed = format!(
-            "const look = (() => {{ {LOOK} }})(); const first = {first};
-            return look !== null && look.filter((value, at) => Math.abs(value - first[at]) > 40).length > 3;"
+            "const sample = (() => {{ {SAMPLE} }})(); const first = {first};
+            return sample !== null && sample.filter((value, at) => Math.abs(value - first[at]) > 40).length > 3;"
         );
-        self.until_on(stream, "the picture moves", &changed).await;
+        self.until_on(stream, "the video moves", &changed).await;
     }
 
-    /// Waits until this channel is the strongest in nearly all of the picture.
+    /// Waits until this channel is the strongest in 90 % of the video.
     pub async fn until_color(&self, stream: &str, color: &str) {
         let channel = ["red", "green", "blue"].iter().position(|name| *name == color).unwrap();
         let painted = format!(
-            "const look = (() => {{ {LOOK} }})();
-            if (look === null) return null;
+            "const sample = (() => {{ {SAMPLE} }})();
+            if (sample === null) return null;
             let count = 0;
-            for (let at = 0; at < look.length; at += 4) {{
-                const pixel = look.slice(at, at + 3);
+            for (let at = 0; at < sample.length; at += 4) {{
+                const pixel = sample.slice(at, at + 3);
                 if (pixel[{channel}] > 120 && pixel.every((value, n) => n === {channel} || value < pixel[{channel}] - 60)) count += 1;
             }}
-            return count > 0.9 * look.length / 4;"
+            return count > 0.9 * sample.length / 4;"
         );
-        self.until_on(stream, &format!("the picture is {color}"), &painted).await;
+        self.until_on(stream, &format!("the video is {color}"), &painted).await;
     }
 
     pub async fn click(&self, selector: &str) {
@@ -113,7 +113,7 @@ impl Scene {
         self.browser.client.perform_actions(keys).await.unwrap();
     }
 
-    /// The words of what has the focus.
+    /// The text of the focused element.
     pub async fn focus(&self) -> Value {
         self.run("return document.activeElement.textContent.trim();").await
     }
@@ -127,18 +127,18 @@ impl Scene {
         self.click("#login-go").await;
     }
 
-    /// As if the system preferred `light` or `dark`.
+    /// Emulates the system preference for `light` or `dark`.
     pub async fn prefer(&self, theme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": theme }]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
     }
 
-    /// Runs before the page's own scripts, from the next load on.
-    pub async fn before_the_page(&self, script: &str) {
+    /// Runs a script before the page's own scripts at each following load.
+    pub async fn run_before_page_scripts(&self, script: &str) {
         self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
     }
 
-    /// Where the browser puts what it saves.
+    /// Sets the download folder of the browser.
     pub async fn save_to(&self, folder: &Path) {
         let parameters = json!({ "behavior": "allow", "downloadPath": folder });
         self.devtools("Browser.setDownloadBehavior", parameters).await;
@@ -148,11 +148,11 @@ impl Scene {
         self.browser.client.issue_cmd(DevTools(json!({ "cmd": command, "params": parameters }))).await.unwrap();
     }
 
-    /// Fails with what axe finds that is serious or critical.
+    /// Fails when axe finds a serious or critical violation.
     pub async fn axe(&self, what: &str) {
         let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join(AXE);
         let axe = std::fs::read_to_string(axe).unwrap_or_else(|error| panic!("{AXE}, run `make setup-test`: {error}"));
-        // Live pictures and toasts that come and go are no part of it; transitions are over by then.
+        // Video and toasts do not affect the result, and transitions have ended by then.
         let script = format!(
             "const done = arguments[arguments.length - 1];
             if (!window.axe) {{ {axe} }}
@@ -160,10 +160,7 @@ impl Scene {
                 violations: violations.map(({{ id, impact, nodes }}) => ({{ id, impact, nodes: nodes.map(({{ html, failureSummary }}) => [html, failureSummary]) }})) }}));"
         );
         let found = self.browser.client.execute_async(&script, Vec::new()).await.unwrap();
-        assert!(
-            found["passes"].as_u64().is_some_and(|passes| passes > 10),
-            "{what}: axe has looked at nothing: {found}"
-        );
+        assert!(found["passes"].as_u64().is_some_and(|passes| passes > 10), "{what}: axe has checked nothing: {found}");
         let mut serious = String::new();
         for violation in found["violations"].as_array().unwrap() {
             if violation["impact"] == "serious" || violation["impact"] == "critical" {
@@ -174,11 +171,11 @@ impl Scene {
     }
 }
 
-fn of(stream: &str, script: &str) -> String {
+fn with_card(stream: &str, script: &str) -> String {
     CARD.replace("NAME", stream) + script
 }
 
-/// A command of Chromium's own.
+/// A command of the Chrome DevTools Protocol.
 #[derive(Debug)]
 struct DevTools(Value);
 
