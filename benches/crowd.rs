@@ -1,6 +1,6 @@
-//! Fifty RTSP and twenty WebRTC viewers who come and go: `make crowd MINUTES=5`. When the last has left, memory,
-//! descriptors and threads must be back where the first crowd left them, and no stream may have become slower. With
-//! `--tls` they come by RTSPS and HTTPS.
+//! Fifty RTSP and twenty WebRTC viewers that connect and disconnect: `make crowd MINUTES=5`. After the last disconnect,
+//! memory, descriptors and threads must be as after the first group of viewers, and the frame rate of the stream must not
+//! have fallen. With `--tls` they use RTSPS and HTTPS.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -19,19 +19,19 @@ use common::program::{maskcast, run, until};
 use common::service::{Service, folder};
 use common::whep::{Player, Wants};
 
-/// Lets viewers come and go, and judges what they leave behind
+/// Connects and disconnects many viewers, and checks for leaked resources
 #[derive(Parser)]
 struct Arguments {
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// So often, one after the other: what each round leaves behind
+    /// Number of rounds; the resources are printed after each one
     #[arg(long, default_value_t = 1)]
     rounds: usize,
     #[arg(long, default_value_t = 50)]
     rtsp: usize,
     #[arg(long, default_value_t = 20)]
     webrtc: usize,
-    /// By RTSPS and HTTPS
+    /// Use RTSPS and HTTPS
     #[arg(long)]
     tls: bool,
     /// Given by `cargo bench`
@@ -39,32 +39,32 @@ struct Arguments {
     bench: bool,
 }
 
-/// Seconds that a viewer watches, and those until the next one takes its place.
-const STAY: std::ops::Range<f64> = 5.0..25.0;
-const AWAY: std::ops::Range<f64> = 0.5..5.0;
+/// Duration of a visit, and pause until the next viewer connects, seconds.
+const VISIT: std::ops::Range<f64> = 5.0..25.0;
+const PAUSE: std::ops::Range<f64> = 0.5..5.0;
 
-/// How long the first crowd stays: what is made once is made meanwhile.
-const FIRST_STAY: Duration = Duration::from_secs(15);
+/// Duration of the first group, during which one-time allocations are made.
+const FIRST_VISIT: Duration = Duration::from_secs(15);
 
-/// Time in which what has served somebody may end: idle threads are kept for a quarter of a minute, and memory is given back
-/// every half minute.
-const CALM: Duration = Duration::from_secs(40);
+/// Time until resources of disconnected viewers are freed: idle threads are kept for 15 s, and memory is returned to the
+/// system every 30 s.
+const SETTLE: Duration = Duration::from_secs(40);
 
-/// The picture rate of the stream.
+/// The frame rate of the stream.
 const FPS: f64 = 15.0;
 
-/// What may be lost of it.
-const SLOWER: f64 = 0.05;
+/// Maximum relative loss of frame rate.
+const MAX_RATE_LOSS: f64 = 0.05;
 
-/// Memory that may be more in the end: a crowd is never the same.
+/// Maximum ratio of memory at the end to memory after the first group.
 const MEMORY: f64 = 1.1;
 
-/// Descriptors and threads that scrapes and timers may hold at the moment of a look.
+/// Maximum increase of descriptors and threads: scrapes and timers use a few.
 const DESCRIPTORS: f64 = 6.0;
 const THREADS: f64 = 6.0;
 
-/// Share of viewers who may have seen nothing, or were not let in: on a busy machine some leave before they are served.
-const BLIND: f64 = 0.02;
+/// Maximum fraction of viewers without a frame: on a busy machine some disconnect before they receive one.
+const MAX_WITHOUT_FRAME: f64 = 0.02;
 
 enum Viewer {
     Rtsp(gst::Pipeline),
@@ -80,12 +80,14 @@ impl Viewer {
             "rtspsrc location={} protocols=tcp tls-validation-flags=0 latency=0 ! fakesink name=sink sync=false",
             service.rtsp("gate")
         );
-        let Ok(pipeline) = gst::parse::launch(&description)?.downcast::<gst::Pipeline>() else { bail!("no pipeline") };
+        let Ok(pipeline) = gst::parse::launch(&description)?.downcast::<gst::Pipeline>() else {
+            bail!("not a pipeline")
+        };
         pipeline.set_state(gst::State::Playing)?;
         Ok(Viewer::Rtsp(pipeline))
     }
 
-    fn has_seen_something(&self) -> bool {
+    fn has_frame(&self) -> bool {
         match self {
             Viewer::Rtsp(pipeline) => pipeline
                 .by_name("sink")
@@ -94,8 +96,8 @@ impl Viewer {
         }
     }
 
-    /// Half of the WebRTC viewers say so.
-    fn leave(self, service: &Service) -> Result<()> {
+    /// Half of the WebRTC viewers send DELETE.
+    fn disconnect(self, service: &Service) -> Result<()> {
         match self {
             Viewer::Rtsp(pipeline) => {
                 pipeline.set_state(gst::State::Null)?;
@@ -104,7 +106,7 @@ impl Viewer {
                 let url = format!("{}{}", service.page, player.location.trim_start_matches('/'));
                 let answer = Answer::to("DELETE", &url, "", "");
                 if answer.status != 200 {
-                    bail!("a viewer's leaving was answered with {}: {}", answer.status, answer.body);
+                    bail!("DELETE got status {}: {}", answer.status, answer.body);
                 }
             }
             Viewer::WebRtc(player) => drop(player),
@@ -113,47 +115,47 @@ impl Viewer {
     }
 }
 
-/// All who have come, and what became of them.
+/// Number of viewers so far, and of those without a frame.
 #[derive(Default)]
-struct Guests {
-    came: usize,
-    blind: usize,
+struct Viewers {
+    connected: usize,
+    without_frame: usize,
 }
 
-impl Guests {
-    /// One who is not let in is told of, and the place stays empty for a while.
-    fn welcome(&mut self, service: &Service, by_webrtc: bool) -> Option<Viewer> {
-        self.came += 1;
+impl Viewers {
+    /// Connects a viewer. An error is printed, and the slot stays empty for a while.
+    fn connect(&mut self, service: &Service, by_webrtc: bool) -> Option<Viewer> {
+        self.connected += 1;
         Viewer::start(service, by_webrtc)
             .inspect_err(|error| {
-                self.blind += 1;
-                eprintln!("a viewer was not let in: {error:#}");
+                self.without_frame += 1;
+                eprintln!("a viewer could not connect: {error:#}");
             })
             .ok()
     }
 
-    fn part(&mut self, service: &Service, viewer: Viewer) {
-        let blind = !viewer.has_seen_something();
-        self.blind += usize::from(blind);
-        if let Err(error) = viewer.leave(service) {
-            eprintln!("{error:#}{}", if blind { ", who has seen nothing" } else { "" });
+    fn disconnect(&mut self, service: &Service, viewer: Viewer) {
+        let without_frame = !viewer.has_frame();
+        self.without_frame += usize::from(without_frame);
+        if let Err(error) = viewer.disconnect(service) {
+            eprintln!("{error:#}{}", if without_frame { " (received no frame)" } else { "" });
         }
     }
 }
 
-/// What the service takes of the machine.
+/// Resources that the service uses.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct Resources {
     megabytes: f64,
     descriptors: f64,
     threads: f64,
 }
 
-impl Look {
-    fn at(service: &Service) -> Self {
+impl Resources {
+    fn measure(service: &Service) -> Self {
         let metrics = service.metrics();
         let figure = |name: &str| metrics.sum(name, &[]);
-        Look {
+        Resources {
             megabytes: figure("process_resident_memory_bytes") / 1e6,
             descriptors: figure("process_open_fds"),
             threads: figure("process_threads"),
@@ -171,51 +173,55 @@ fn main() -> Result<()> {
     let folder = folder();
     let tls = if arguments.tls { certificate(folder.path())? } else { "" };
     let stream = format!("[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=640&height=360&fps={FPS}\"\n");
-    // Behind the addresses, in `[server]`.
+    // The text follows the addresses in `[server]`.
     let service = Service::ready(folder.path(), &format!("{tls}{stream}"));
     let count = arguments.rtsp + arguments.webrtc;
-    let by_webrtc = |place: usize| place < arguments.webrtc;
+    let by_webrtc = |slot: usize| slot < arguments.webrtc;
 
-    let mut first = Guests::default();
-    let all: Vec<_> = (0..count).filter_map(|place| first.welcome(&service, by_webrtc(place))).collect();
-    let _ = after(FIRST_STAY).recv();
-    let crowded = Look::at(&service);
-    all.into_iter().for_each(|viewer| first.part(&service, viewer));
+    let mut first = Viewers::default();
+    let all: Vec<_> = (0..count).filter_map(|slot| first.connect(&service, by_webrtc(slot))).collect();
+    let _ = after(FIRST_VISIT).recv();
+    let with_viewers = Resources::measure(&service);
+    all.into_iter().for_each(|viewer| first.disconnect(&service, viewer));
     until_empty(&service);
-    let mut looks = vec![Look::at(&service)];
+    let mut measured = vec![Resources::measure(&service)];
     println!("| | memory | descriptors | threads |\n| --- | ---: | ---: | ---: |");
     let by = if arguments.tls { "RTSPS" } else { "RTSP" };
-    crowded.print(&format!("{} {by}, {} WebRTC", arguments.rtsp, arguments.webrtc));
-    looks[0].print("the first crowd has left");
+    with_viewers.print(&format!("{} {by}, {} WebRTC", arguments.rtsp, arguments.webrtc));
+    measured[0].print("after the first group");
 
-    let (mut guests, mut rates) = (Guests::default(), Vec::new());
+    let (mut viewers, mut rates) = (Viewers::default(), Vec::new());
     for _ in 0..arguments.rounds {
         let end = Instant::now() + Duration::from_secs_f64(arguments.minutes * 60.0);
-        come_and_go(&service, count, by_webrtc, end, &mut guests, &mut rates)?;
+        come_and_go(&service, count, by_webrtc, end, &mut viewers, &mut rates)?;
         until_empty(&service);
-        let look = Look::at(&service);
-        look.print(&format!("{} more in {} min", guests.came, arguments.minutes * looks.len() as f64));
-        looks.push(look);
+        let resources = Resources::measure(&service);
+        resources.print(&format!(
+            "after {} more in {} min",
+            viewers.connected,
+            arguments.minutes * measured.len() as f64
+        ));
+        measured.push(resources);
     }
-    let (before, after) = (looks[0], *looks.last().context("it was looked")?);
+    let (before, after) = (measured[0], *measured.last().context("there is a measurement")?);
     let rate = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-    println!("\n{rate:.2} of {FPS} frames a second meanwhile; {} viewers saw nothing", guests.blind);
+    println!("\n{rate:.2} of {FPS} frames a second; {} viewers received no frame", viewers.without_frame);
     if after.megabytes > before.megabytes * MEMORY
         || after.descriptors > before.descriptors + DESCRIPTORS
         || after.threads > before.threads + THREADS
     {
-        bail!("they have left something behind");
+        bail!("resources are leaked: see the table");
     }
-    if !rates.is_empty() && rate < FPS * (1.0 - SLOWER) {
-        bail!("the stream became slower");
+    if !rates.is_empty() && rate < FPS * (1.0 - MAX_RATE_LOSS) {
+        bail!("the frame rate has fallen");
     }
-    if guests.blind as f64 > BLIND * guests.came as f64 {
-        bail!("too many saw nothing");
+    if viewers.without_frame as f64 > MAX_WITHOUT_FRAME * viewers.connected as f64 {
+        bail!("too many viewers received no frame");
     }
     Ok(())
 }
 
-/// Makes a certificate in this folder; gives the line of `[server]` that names it.
+/// Creates a certificate in this folder; returns the line for `[server]`.
 fn certificate(folder: &std::path::Path) -> Result<&'static str> {
     let made = run(maskcast().args(["cert", "--host", "127.0.0.1", "-o"]).arg(folder.join("tls")));
     if made.code != Some(0) {
@@ -224,31 +230,31 @@ fn certificate(folder: &std::path::Path) -> Result<&'static str> {
     Ok("tls = { cert = \"tls/cert.pem\", key = \"tls/key.pem\" }\n")
 }
 
-/// Each place is taken and left again and again until `end`.
+/// Connects and disconnects viewers in `count` slots until `end`.
 fn come_and_go(
     service: &Service,
     count: usize,
     by_webrtc: impl Fn(usize) -> bool,
     end: Instant,
-    guests: &mut Guests,
+    viewers: &mut Viewers,
     rates: &mut Vec<f64>,
 ) -> Result<()> {
-    let mut places: Vec<(Instant, Option<Viewer>)> = (0..count).map(|_| (later(AWAY), None)).collect();
+    let mut slots: Vec<(Instant, Option<Viewer>)> = (0..count).map(|_| (later(PAUSE), None)).collect();
     let mut next_rate = later(10.0..10.1);
     let pace = tick(Duration::from_millis(20));
     while Instant::now() < end {
-        for (place, (due, viewer)) in places.iter_mut().enumerate() {
+        for (slot, (due, viewer)) in slots.iter_mut().enumerate() {
             if Instant::now() < *due {
                 continue;
             }
             match viewer.take() {
                 Some(leaving) => {
-                    guests.part(service, leaving);
-                    *due = later(AWAY);
+                    viewers.disconnect(service, leaving);
+                    *due = later(PAUSE);
                 }
                 None => {
-                    *viewer = guests.welcome(service, by_webrtc(place));
-                    *due = later(STAY);
+                    *viewer = viewers.connect(service, by_webrtc(slot));
+                    *due = later(VISIT);
                 }
             }
         }
@@ -258,9 +264,9 @@ fn come_and_go(
         }
         pace.recv()?;
     }
-    // These may have come a moment ago.
-    for viewer in places.into_iter().filter_map(|(_, viewer)| viewer) {
-        viewer.leave(service)?;
+    // These may have just connected.
+    for viewer in slots.into_iter().filter_map(|(_, viewer)| viewer) {
+        viewer.disconnect(service)?;
     }
     Ok(())
 }
@@ -269,11 +275,11 @@ fn later(seconds: std::ops::Range<f64>) -> Instant {
     Instant::now() + Duration::from_secs_f64(seconds.start + fastrand::f64() * (seconds.end - seconds.start))
 }
 
-/// Nobody watches, and what served them has ended.
+/// Waits until no viewer is connected and their resources are freed.
 fn until_empty(service: &Service) {
-    until("everybody has left", || {
-        let viewers = service.stream("gate")["viewers"].clone();
-        (viewers["webrtc"] == 0 && viewers["rtsp"] == 0).then_some(())
+    until("all viewers have disconnected", || {
+        let count = service.stream("gate")["viewers"].clone();
+        (count["webrtc"] == 0 && count["rtsp"] == 0).then_some(())
     });
-    let _ = after(CALM).recv();
+    let _ = after(SETTLE).recv();
 }

@@ -1,4 +1,4 @@
-//! Times drawing, copy included, on one core: the median of many frames for each style, format and size.
+//! Time to draw a frame, including the copy, on one core: median for each style, format and size.
 //!
 //! `cargo bench --bench overlay`
 
@@ -13,7 +13,7 @@ const CLASSES: usize = 12;
 fn main() {
     println!("{:<10} {:<6} {:<11} {:<8} median ms", "style", "format", "size", "mask");
     let street = mask(|x, y| {
-        // Blobs of some twenty pixels with wavy borders, as a street scene has.
+        // Areas of about twenty pixels with curved borders, similar to a street scene.
         let (x, y) = (x as f64, y as f64);
         let (a, b) = ((x + 9.0 * (y / 13.0).sin()) / 37.0, (y + 7.0 * (x / 11.0).cos()) / 29.0);
         (a as usize * 5 + b as usize * 3) % CLASSES
@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-/// A mask of the bundled model's usual size.
+/// A mask of the size of the bundled model.
 fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
     let (width, height) = (512, 288);
     let classes = (0..width * height).map(|n| class(n % width, n / width) as u8).collect();

@@ -2,10 +2,10 @@
 """Steps a second of `maskcast-train fit` against the same training in PyTorch: benches/pytorch_steps.py CAMVID
 
 The same network (U-Net over EfficientNet-Lite0, decoder 128-64-48-32), batch, crop, loss (weighted cross-entropy and
-Dice), optimizer (AdamW, clipped gradients) and moving average; both at the same time, on one core each, then with the cores
-exchanged. PyTorch (`pip install torch numpy`) gets one batch that is already in memory, channels-last; the trainer
-augments and validates as always, on its core, and its time is that of the epochs' steps. The first of three epochs of 160
-pictures warms both up.
+Dice), optimizer (AdamW, clipped gradients) and moving average. Both run at the same time on one core each, then with the
+cores exchanged. PyTorch (`pip install torch numpy`) gets one batch that is already in memory, channels-last; the trainer
+augments and validates as usual, on its core, and its time is that of the steps. The first of three epochs of 160 images is
+the warm-up.
 """
 
 import json
@@ -16,7 +16,7 @@ import tempfile
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# The same advantage for both: memory is kept between steps.
+# Both keep their memory between steps.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736")
 if os.environ.get("MASKCAST_BENCH") is None:
     os.environ["MASKCAST_BENCH"] = "1"
@@ -139,7 +139,7 @@ def maskcast(camvid, folder):
 
 
 def pinned(core, *arguments):
-    """This script in another process, on one core."""
+    """Starts this script in another process on one core."""
     return subprocess.Popen(
         [sys.executable, __file__, *arguments],
         stdout=subprocess.PIPE,
@@ -152,7 +152,7 @@ def side_by_side(camvid, core, other):
         ours, theirs = pinned(core, "--maskcast", camvid, folder), pinned(other, "--pytorch")
         results = [json.loads(process.communicate()[0]) for process in (ours, theirs)]
         if ours.returncode or theirs.returncode:
-            sys.exit("one of the two has failed")
+            sys.exit("one of the two processes has failed")
     return results
 
 

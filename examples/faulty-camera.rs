@@ -1,4 +1,4 @@
-//! A camera that fails by script, to point any player at: `cargo run --example faulty-camera -- --help`.
+//! Cameras with scripted faults, for any player: `cargo run --example faulty-camera -- --help`.
 
 #[path = "../tests/faulty_camera/mod.rs"]
 mod faulty_camera;
@@ -13,10 +13,10 @@ use crossbeam_channel::tick;
 use faulty_camera::Camera;
 use faulty_camera::scenario::{Scenario, Step};
 
-/// Plays the cameras of a scenario, step by step, each at an address of its own
+/// Runs the cameras of a scenario, step by step, each at its own port
 ///
-/// A scenario is a TOML file; tests/scenarios/ has one for each fault. What a step expects viewers to see is printed with
-/// it, but not checked: that is what `cargo test --test faulty_cameras` does.
+/// A scenario is a TOML file; tests/scenarios/ has one for each fault. The expectations of each step are printed and not
+/// checked; `cargo test --test faulty_cameras` checks them.
 #[derive(Parser)]
 #[command(after_help = "Examples:
   cargo run --example faulty-camera -- tests/scenarios/stall-in-mid-stream.toml
@@ -28,16 +28,16 @@ struct Arguments {
     /// Address to listen at
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     listen: IpAddr,
-    /// Port of the first camera; the next has the next
+    /// Port of the first camera; the others have the following ports
     #[arg(long, default_value_t = 9554)]
     port: u16,
-    /// Begin again after the last step, until Ctrl-C
+    /// Start again after the last step, until Ctrl-C
     #[arg(long = "loop")]
     looped: bool,
 }
 
-/// How often it is looked whether a step is over.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the end of a step is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -52,8 +52,8 @@ fn main() -> Result<()> {
     loop {
         for step in &scenario.steps {
             let at = scenario.cameras.iter().position(|spec| spec.name == scenario.camera_of(step));
-            let camera = at.and_then(|at| cameras.get_mut(at)).context("a step without a camera")?;
-            play(&scenario, step, camera)?;
+            let camera = at.and_then(|at| cameras.get_mut(at)).context("a step has no camera")?;
+            run_step(&scenario, step, camera)?;
         }
         if !arguments.looped {
             return Ok(());
@@ -61,21 +61,21 @@ fn main() -> Result<()> {
     }
 }
 
-/// One step, until its time is over and its pictures are delivered.
-fn play(scenario: &Scenario, step: &Step, camera: &mut Camera) -> Result<()> {
+/// Runs one step until its time is over and its frames are delivered.
+fn run_step(scenario: &Scenario, step: &Step, camera: &mut Camera) -> Result<()> {
     println!("{}: {}", scenario.camera_of(step), step.name);
     for expect in &step.expect {
         let stream = expect.stream.as_deref().unwrap_or(scenario.camera_of(step));
         let after = expect.after.map(|after| format!(" after {after:?}")).unwrap_or_default().to_lowercase();
-        println!("  {stream} must be seen {:?} within {} s{after}", expect.sees, expect.within);
+        println!("  {stream}: viewers must see {:?} within {} s{after}", expect.sees, expect.within);
     }
     if let Some(action) = &step.action {
         camera.perform(action)?;
     }
     let (began, delivered, connected) = (Instant::now(), camera.delivered(), camera.connections());
-    let again = tick(LOOK);
+    let again = tick(POLL_INTERVAL);
     while began.elapsed().as_secs_f64() < step.seconds
-        || camera.delivered() - delivered < step.pictures
+        || camera.delivered() - delivered < step.frames
         || camera.connections() - connected < step.connections
     {
         again.recv()?;

@@ -1,6 +1,5 @@
-//! Nothing that holds the service up for a while leaves a delay behind: whatever happens, what viewers see is as new as
-//! before soon after. The camera's pictures carry their numbers, the viewers read them back, and the camera
-//! knows when it took each.
+//! The delay that viewers see returns to normal after the service was held up for any reason. Each frame of the camera
+//! contains its number, which the viewers read, and the camera has the time at which it captured each frame.
 
 mod common;
 mod faulty_camera;
@@ -17,63 +16,63 @@ use common::rtsp::NonReadingClient;
 use common::service::{Service, account, folder};
 use crossbeam_channel::tick;
 use faulty_camera::Camera;
-use faulty_camera::picture::{Reading, read};
+use faulty_camera::test_frame::{Content, read};
 use tempfile::TempDir;
 
 fn main() {
     harness::main(tests![
-        a_process_that_was_stopped_rtsp_over_tcp,
-        a_process_that_was_stopped_rtsp_over_udp,
-        a_process_that_was_stopped_http,
-        a_machine_that_was_too_slow_rtsp_over_tcp,
-        a_machine_that_was_too_slow_rtsp_over_udp,
-        a_machine_that_was_too_slow_http,
-        a_clock_that_is_set_back_rtsp_over_tcp,
-        a_clock_that_is_set_back_rtsp_over_udp,
-        a_clock_that_is_set_back_http,
-        viewers_that_read_nothing,
-        a_disk_that_hangs if can_mount,
-        late_frames_are_counted,
+        delay_recovers_after_a_stopped_process_rtsp_over_tcp,
+        delay_recovers_after_a_stopped_process_rtsp_over_udp,
+        delay_recovers_after_a_stopped_process_http,
+        delay_recovers_after_cpu_starvation_rtsp_over_tcp,
+        delay_recovers_after_cpu_starvation_rtsp_over_udp,
+        delay_recovers_after_cpu_starvation_http,
+        a_clock_set_back_causes_no_delay_rtsp_over_tcp,
+        a_clock_set_back_causes_no_delay_rtsp_over_udp,
+        a_clock_set_back_causes_no_delay_http,
+        viewers_that_read_nothing_do_not_delay_others,
+        a_blocked_disk_does_not_delay_viewers if can_mount,
+        metrics_count_late_frames,
     ]);
 }
 
-/// For how long the delay must then be normal.
-const PROOF: Duration = Duration::from_secs(3);
+/// How long the delay must stay normal.
+const STABLE: Duration = Duration::from_secs(3);
 
-/// The default of `max_latency`: what is older is not normal.
-const NORMAL: Duration = Duration::from_secs(1);
+/// Maximum normal delay: the default of `max_latency`.
+const NORMAL_DELAY: Duration = Duration::from_secs(1);
 
-/// How long viewers that read nothing stay: who waits for them, waits for so long.
+/// How long viewers that read nothing stay connected.
 const STAY: Duration = Duration::from_secs(15);
 
-/// Pictures a viewer must have seen for its delay to be known: a second's.
-const ENOUGH: usize = 20;
+/// Frames that are needed to determine the delay of a viewer: one second.
+const MIN_FRAMES: usize = 20;
 
-/// Frames that the camera takes in a second.
+/// Frame rate of the camera.
 const FPS: u64 = 20;
 
-const TCP: Kind = Kind { camera: "", stream: "transport = \"tcp\"" };
-const UDP: Kind = Kind { camera: "", stream: "transport = \"udp\"" };
-const HTTP: Kind = Kind { camera: "kind = \"http\"", stream: "" };
+const TCP: CameraKind = CameraKind { camera: "", stream: "transport = \"tcp\"" };
+const UDP: CameraKind = CameraKind { camera: "", stream: "transport = \"udp\"" };
+const HTTP: CameraKind = CameraKind { camera: "kind = \"http\"", stream: "" };
 
-/// A kind of camera: more of what the camera is told, and of its stream's configuration.
+/// A kind of camera: additional settings of the camera and of its stream.
 #[derive(Clone, Copy)]
-struct Kind {
+struct CameraKind {
     camera: &'static str,
     stream: &'static str,
 }
 
-/// A camera, the service, and its viewers.
-struct Scene {
+/// A camera, the service, and two viewers.
+struct TestSetup {
     camera: Camera,
     service: Service,
-    viewers: Vec<LoggingViewer<Reading>>,
+    viewers: Vec<LoggingViewer<Content>>,
     _folder: TempDir,
 }
 
-impl Scene {
-    /// Both viewers see pictures when this returns.
-    fn set(kind: Kind, stream: &str, variables: &[(&str, &str)]) -> Self {
+impl TestSetup {
+    /// Starts all of them, and waits until both viewers see frames without delay.
+    fn start(kind: CameraKind, stream: &str, variables: &[(&str, &str)]) -> Self {
         let folder = folder();
         let spec = format!("name = \"gate\"\nsize = [320, 240]\nfps = {FPS}\n{}", kind.camera);
         let camera = Camera::start(&toml::from_str(&spec).unwrap()).unwrap();
@@ -85,47 +84,47 @@ impl Scene {
         let service = Service::with(folder.path(), &config, variables);
         service.until_state("gate", "live");
         let viewers = vec![LoggingViewer::mjpeg(&service, "gate", read), LoggingViewer::rtsp(&service, "gate", read)];
-        let scene = Scene { camera, service, viewers, _folder: folder };
-        for viewer in &scene.viewers {
-            until(&format!("{} sees the camera without delay", viewer.name), || {
-                let frames = scene.frames(viewer, Instant::now() - Duration::from_secs(2));
-                (frames.len() >= ENOUGH && frames.iter().all(|frame| scene.is_normal(frame))).then_some(())
+        let setup = TestSetup { camera, service, viewers, _folder: folder };
+        for viewer in &setup.viewers {
+            until(&format!("{} sees frames without delay", viewer.name), || {
+                let frames = setup.frames(viewer, Instant::now() - Duration::from_secs(2));
+                (frames.len() >= MIN_FRAMES && frames.iter().all(|frame| setup.is_normal(frame))).then_some(())
             });
         }
-        scene
+        setup
     }
 
-    /// What a viewer has seen from a moment on.
-    fn frames(&self, viewer: &LoggingViewer<Reading>, since: Instant) -> Vec<ReceivedFrame<Reading>> {
+    /// The frames that a viewer has received since a point in time.
+    fn frames(&self, viewer: &LoggingViewer<Content>, since: Instant) -> Vec<ReceivedFrame<Content>> {
         let log = viewer.log.lock().unwrap();
-        assert_eq!(log.ended, None, "{} was cut off", viewer.name);
+        assert_eq!(log.ended, None, "{} was disconnected", viewer.name);
         log.frames.iter().filter(|frame| frame.at >= since).copied().collect()
     }
 
-    /// How old a picture was when it was seen; `None` for one that says OFFLINE.
-    fn age(&self, frame: &ReceivedFrame<Reading>) -> Option<Duration> {
-        let Reading::Live { number, .. } = frame.content else { return None };
-        self.camera.taken_at(number).map(|taken| frame.at.saturating_duration_since(taken))
+    /// Age of a frame when it was received; `None` for the slate.
+    fn age(&self, frame: &ReceivedFrame<Content>) -> Option<Duration> {
+        let Content::Live { number, .. } = frame.content else { return None };
+        self.camera.captured_at(number).map(|captured| frame.at.saturating_duration_since(captured))
     }
 
-    /// A picture that was damaged under way does not tell how old it is.
-    fn is_old(&self, frame: &ReceivedFrame<Reading>) -> bool {
-        !matches!(frame.content, Reading::Damaged) && !self.is_normal(frame)
+    /// The age of a damaged frame is unknown.
+    fn is_old(&self, frame: &ReceivedFrame<Content>) -> bool {
+        !matches!(frame.content, Content::Damaged) && !self.is_normal(frame)
     }
 
-    fn is_normal(&self, frame: &ReceivedFrame<Reading>) -> bool {
-        self.age(frame).is_some_and(|age| age <= NORMAL)
+    fn is_normal(&self, frame: &ReceivedFrame<Content>) -> bool {
+        self.age(frame).is_some_and(|age| age <= NORMAL_DELAY)
     }
 
-    /// Waits until the viewers' delay is normal again after `since`, and stays so. How soon is told, not judged: that depends
-    /// on the machine.
-    fn recovers(&self, since: Instant) {
+    /// Waits until the viewers' delay is normal again after `since` and stays normal. The time until then is printed and not
+    /// checked, because it depends on the machine.
+    fn wait_for_recovery(&self, since: Instant) {
         for viewer in &self.viewers {
-            until(&format!("the delay of {} is normal, and stays so", viewer.name), || {
-                let proof = Instant::now() - PROOF;
-                let frames = self.frames(viewer, proof.max(since));
-                let good = frames.len() >= ENOUGH && !frames.iter().any(|frame| self.is_old(frame));
-                (proof >= since && good).then_some(())
+            until(&format!("the delay of {} is normal and stays normal", viewer.name), || {
+                let stable_since = Instant::now() - STABLE;
+                let frames = self.frames(viewer, stable_since.max(since));
+                let is_stable = frames.len() >= MIN_FRAMES && !frames.iter().any(|frame| self.is_old(frame));
+                (stable_since >= since && is_stable).then_some(())
             });
         }
         for viewer in &self.viewers {
@@ -134,32 +133,32 @@ impl Scene {
             let last_old = frames.iter().rfind(|frame| self.is_old(frame));
             let recovered = last_old.map_or(Duration::ZERO, |frame| frame.at - since);
             let first = frames.iter().find(|frame| self.is_normal(frame)).map(|frame| frame.at - since);
-            let oldest = frames.iter().rev().take(ENOUGH).filter_map(|frame| self.age(frame)).max();
+            let oldest = frames.iter().rev().take(MIN_FRAMES).filter_map(|frame| self.age(frame)).max();
             println!(
-                "{}: first new picture after {first:.2?}, {old} old ones until {recovered:.2?}; then up to {oldest:.2?} old",
+                "{}: first new frame after {first:.2?}, {old} old frames until {recovered:.2?}; later frames up to {oldest:.2?} old",
                 viewer.name
             );
         }
-        // What the API says is true: it does not know the last step to the viewer.
-        until("the API tells of a normal delay", || {
-            let told = self.service.stream("gate")["latency_ms"].as_f64();
-            told.filter(|&told| told < NORMAL.as_secs_f64() * 1e3)
+        // The latency in the API does not include the connection to the viewer.
+        until("the API reports a normal delay", || {
+            let latency = self.service.stream("gate")["latency_ms"].as_f64();
+            latency.filter(|&latency| latency < NORMAL_DELAY.as_secs_f64() * 1e3)
         });
     }
 
-    /// Waits until the camera has taken the frames of this time: it does so whatever the service does.
-    fn until_camera_has_taken(&self, time: Duration) {
-        let frames = self.camera.taken() + FPS * time.as_secs();
-        until("the camera takes frames", || (self.camera.taken() >= frames).then_some(()));
+    /// Waits until the camera has captured the frames of this time, which does not depend on the service.
+    fn wait_for_camera_frames(&self, time: Duration) {
+        let frames = self.camera.captured() + FPS * time.as_secs();
+        until("the camera captures frames", || (self.camera.captured() >= frames).then_some(()));
     }
 
     fn signal(&self, name: &str) {
         self.service.program.child.signal(name);
     }
 
-    /// Ends it all; the account must close. Gives the log.
-    fn strike(self) -> String {
-        let Scene { service, viewers, camera, _folder } = self;
+    /// Stops everything and checks that the ledger is closed; returns the log.
+    fn stop(self) -> String {
+        let TestSetup { service, viewers, camera, _folder } = self;
         let dropped = service.stream("gate")["dropped_by_reason"].to_string();
         drop(viewers);
         let (code, _, log) = service.terminate();
@@ -174,58 +173,58 @@ impl Scene {
     }
 }
 
-/// A process that was stopped finds what the camera sent meanwhile in the kernel's buffers.
-fn stopped(kind: Kind) {
-    let scene = Scene::set(kind, "", &[]);
-    scene.signal("STOP");
-    scene.until_camera_has_taken(Duration::from_secs(10));
-    scene.signal("CONT");
-    scene.recovers(Instant::now());
-    scene.strike();
+/// After a stop (SIGSTOP) the process finds old data of the camera in the kernel's buffers.
+fn stopped_process(kind: CameraKind) {
+    let setup = TestSetup::start(kind, "", &[]);
+    setup.signal("STOP");
+    setup.wait_for_camera_frames(Duration::from_secs(10));
+    setup.signal("CONT");
+    setup.wait_for_recovery(Instant::now());
+    setup.stop();
 }
 
-fn a_process_that_was_stopped_rtsp_over_tcp() {
-    stopped(TCP);
+fn delay_recovers_after_a_stopped_process_rtsp_over_tcp() {
+    stopped_process(TCP);
 }
 
-fn a_process_that_was_stopped_rtsp_over_udp() {
-    stopped(UDP);
+fn delay_recovers_after_a_stopped_process_rtsp_over_udp() {
+    stopped_process(UDP);
 }
 
-fn a_process_that_was_stopped_http() {
-    stopped(HTTP);
+fn delay_recovers_after_a_stopped_process_http() {
+    stopped_process(HTTP);
 }
 
-/// A machine that is too slow for the camera for ten seconds: of the time, the process gets a twentieth.
-fn starved(kind: Kind) {
-    let scene = Scene::set(kind, "", &[]);
-    let end = scene.camera.taken() + 10 * FPS;
+/// The machine is too slow for the camera for ten seconds: the process gets a twentieth of the CPU time.
+fn cpu_starvation(kind: CameraKind) {
+    let setup = TestSetup::start(kind, "", &[]);
+    let end = setup.camera.captured() + 10 * FPS;
     let pace = tick(Duration::from_millis(10));
-    while scene.camera.taken() < end {
-        scene.signal("STOP");
+    while setup.camera.captured() < end {
+        setup.signal("STOP");
         for _ in 0..19 {
             let _ = pace.recv();
         }
-        scene.signal("CONT");
+        setup.signal("CONT");
         let _ = pace.recv();
     }
-    scene.recovers(Instant::now());
-    scene.strike();
+    setup.wait_for_recovery(Instant::now());
+    setup.stop();
 }
 
-fn a_machine_that_was_too_slow_rtsp_over_tcp() {
-    starved(TCP);
+fn delay_recovers_after_cpu_starvation_rtsp_over_tcp() {
+    cpu_starvation(TCP);
 }
 
-fn a_machine_that_was_too_slow_rtsp_over_udp() {
-    starved(UDP);
+fn delay_recovers_after_cpu_starvation_rtsp_over_udp() {
+    cpu_starvation(UDP);
 }
 
-fn a_machine_that_was_too_slow_http() {
-    starved(HTTP);
+fn delay_recovers_after_cpu_starvation_http() {
+    cpu_starvation(HTTP);
 }
 
-/// libfaketime's library that is made for programs with threads.
+/// The library of libfaketime for multi-threaded programs.
 fn faketime() -> String {
     let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
     let mut found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
@@ -233,8 +232,8 @@ fn faketime() -> String {
     path.to_str().unwrap().into()
 }
 
-/// The wall clock is set back by an hour, for the service alone.
-fn clock_set_back(kind: Kind) {
+/// The wall clock of the service is set back by an hour.
+fn clock_set_back(kind: CameraKind) {
     let folder = tempfile::tempdir().unwrap();
     let offset = folder.path().join("offset");
     std::fs::write(&offset, "+0").unwrap();
@@ -242,63 +241,63 @@ fn clock_set_back(kind: Kind) {
         ("LD_PRELOAD", faketime()),
         ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap().into()),
         ("FAKETIME_NO_CACHE", "1".into()),
-        // Only the wall clock can be set.
+        // The monotonic clock stays correct.
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
     ];
-    let scene = Scene::set(kind, "", &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
-    let before = scene.service.stream("gate");
+    let setup = TestSetup::start(kind, "", &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
+    let before = setup.service.stream("gate");
     std::fs::write(&offset, "-1h").unwrap();
     let set_back = Instant::now();
-    scene.recovers(set_back);
-    let now = scene.service.stream("gate");
-    assert_eq!((&now["state"], &now["since"]), (&"live".into(), &before["since"]), "it stayed live");
-    // And the service did go by another clock.
-    let log = scene.strike();
+    setup.wait_for_recovery(set_back);
+    let now = setup.service.stream("gate");
+    assert_eq!((&now["state"], &now["since"]), (&"live".into(), &before["since"]), "the stream stayed live");
+    // Check that the wall clock of the service was set back.
+    let log = setup.stop();
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     let last: jiff::Timestamp = last["timestamp"].as_str().unwrap().parse().unwrap();
     let behind = jiff::Timestamp::now().duration_since(last).as_secs();
-    assert!((3590..3660).contains(&behind), "it is {behind} s behind:\n{log}");
+    assert!((3590..3660).contains(&behind), "the clock of the service is {behind} s behind:\n{log}");
 }
 
-fn a_clock_that_is_set_back_rtsp_over_tcp() {
+fn a_clock_set_back_causes_no_delay_rtsp_over_tcp() {
     clock_set_back(TCP);
 }
 
-fn a_clock_that_is_set_back_rtsp_over_udp() {
+fn a_clock_set_back_causes_no_delay_rtsp_over_udp() {
     clock_set_back(UDP);
 }
 
-fn a_clock_that_is_set_back_http() {
+fn a_clock_set_back_causes_no_delay_http() {
     clock_set_back(HTTP);
 }
 
-/// Viewers that ask for pictures and take none. The bit rate is high, so that all buffers on the way fill up soon.
-fn viewers_that_read_nothing() {
-    let scene = Scene::set(TCP, "encode = { bitrate = 20000, jpeg_quality = 95 }", &[]);
-    let came = Instant::now();
-    let browser = Mjpeg::connect(&scene.service.page, "gate");
-    let player = NonReadingClient::play(&scene.service.rtsp("gate"));
-    until("both are served", || {
-        let viewers = scene.service.stream("gate")["viewers"]["mjpeg"].as_u64();
+/// Viewers that request the stream and read nothing. The bit rate is high, so that all buffers fill up soon.
+fn viewers_that_read_nothing_do_not_delay_others() {
+    let setup = TestSetup::start(TCP, "encode = { bitrate = 20000, jpeg_quality = 95 }", &[]);
+    let connected_at = Instant::now();
+    let browser = Mjpeg::connect(&setup.service.page, "gate");
+    let player = NonReadingClient::play(&setup.service.rtsp("gate"));
+    until("both viewers are connected", || {
+        let viewers = setup.service.stream("gate")["viewers"]["mjpeg"].as_u64();
         (viewers == Some(2)).then_some(())
     });
-    scene.until_camera_has_taken(STAY);
-    scene.recovers(came);
-    // The others' pictures had no gap either.
-    for viewer in &scene.viewers {
-        let frames = scene.frames(viewer, came);
+    setup.wait_for_camera_frames(STAY);
+    setup.wait_for_recovery(connected_at);
+    // The other viewers received frames without a gap.
+    for viewer in &setup.viewers {
+        let frames = setup.frames(viewer, connected_at);
         let gap = frames.windows(2).map(|pair| pair[1].at - pair[0].at).max();
-        assert!(gap.is_some_and(|gap| gap < STAY), "{} looked at one picture for {gap:?}", viewer.name);
+        assert!(gap.is_some_and(|gap| gap < STAY), "{} received no frame for {gap:?}", viewer.name);
     }
-    // And the service does not wait for who has gone.
-    let late = Instant::now();
+    // The disconnect of these viewers causes no delay.
+    let disconnected_at = Instant::now();
     drop(player);
     drop(browser);
-    scene.recovers(late);
-    scene.strike();
+    setup.wait_for_recovery(disconnected_at);
+    setup.stop();
 }
 
-/// A file system of its own on a loop device.
+/// A file system on a loop device.
 struct Disk {
     folder: TempDir,
     frozen: bool,
@@ -327,7 +326,7 @@ impl Disk {
         self.folder.path().join("disk")
     }
 
-    /// From now on every write waits.
+    /// Blocks every write until [`Disk::thaw`].
     fn freeze(&mut self) {
         tool("fsfreeze", ["-f", self.path().to_str().unwrap()]);
         self.frozen = true;
@@ -342,7 +341,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Also when the test has failed: a frozen disk would hold up whoever looks at it.
+        // Also when the test has failed: a frozen disk blocks every process that accesses it.
         let path = self.path();
         let _ = Command::new("fsfreeze").arg("-u").arg(&path).stderr(std::process::Stdio::null()).status();
         let _ = Command::new("umount").arg("-l").arg(&path).status();
@@ -351,48 +350,48 @@ impl Drop for Disk {
 
 fn can_mount() -> Result<(), String> {
     if !is_root() {
-        return Err("only root can mount a disk that can be made to hang".into());
+        return Err("mounting a disk that can be frozen needs root".into());
     }
-    Disk::mount().map(drop).map_err(|error| format!("no disk can be mounted: {error}"))
+    Disk::mount().map(drop).map_err(|error| format!("cannot mount a disk: {error}"))
 }
 
 fn sizes(folder: &Path) -> u64 {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
 }
 
-/// A disk that takes nothing for eight seconds costs the recording pictures, and nobody else.
-fn a_disk_that_hangs() {
+/// A disk that blocks for ten seconds costs the recording frames, and has no effect on viewers.
+fn a_blocked_disk_does_not_delay_viewers() {
     let mut disk = Disk::mount().unwrap();
-    let scene = Scene::set(TCP, &format!("record.dir = \"{}\"", disk.path().display()), &[]);
+    let setup = TestSetup::start(TCP, &format!("record.dir = \"{}\"", disk.path().display()), &[]);
     let recorded = disk.path();
     until("there is a recording", || (sizes(&recorded) > 100_000).then_some(()));
-    let hung = Instant::now();
+    let blocked_at = Instant::now();
     disk.freeze();
     let before = sizes(&recorded);
-    scene.until_camera_has_taken(Duration::from_secs(10));
-    scene.recovers(hung);
-    assert_eq!(sizes(&recorded), before, "the disk has not hung");
-    for viewer in &scene.viewers {
-        let old = scene.frames(viewer, hung).iter().filter(|frame| scene.is_old(frame)).count();
-        assert_eq!(old, 0, "{} saw old pictures", viewer.name);
+    setup.wait_for_camera_frames(Duration::from_secs(10));
+    setup.wait_for_recovery(blocked_at);
+    assert_eq!(sizes(&recorded), before, "the disk has not blocked");
+    for viewer in &setup.viewers {
+        let old = setup.frames(viewer, blocked_at).iter().filter(|frame| setup.is_old(frame)).count();
+        assert_eq!(old, 0, "{} received old frames", viewer.name);
     }
     disk.thaw();
-    until("the recording goes on", || (sizes(&recorded) > before + 100_000).then_some(()));
-    scene.recovers(Instant::now());
-    scene.strike();
+    until("the recording continues", || (sizes(&recorded) > before + 100_000).then_some(()));
+    setup.wait_for_recovery(Instant::now());
+    setup.stop();
 }
 
-/// What the metrics say of late frames adds up with the API.
-fn late_frames_are_counted() {
-    let scene = Scene::set(TCP, "", &[]);
-    scene.signal("STOP");
-    scene.until_camera_has_taken(Duration::from_secs(5));
-    scene.signal("CONT");
-    scene.recovers(Instant::now());
-    let late = |labels| scene.service.metrics().sum("maskcast_frames_dropped_total", labels);
+/// The metrics count late frames.
+fn metrics_count_late_frames() {
+    let setup = TestSetup::start(TCP, "", &[]);
+    setup.signal("STOP");
+    setup.wait_for_camera_frames(Duration::from_secs(5));
+    setup.signal("CONT");
+    setup.wait_for_recovery(Instant::now());
+    let late = |labels| setup.service.metrics().sum("maskcast_frames_dropped_total", labels);
     assert!(late(&[("stream", "gate"), ("reason", "late")]) > 0.0);
-    let (status, _) = get(&format!("{}healthz", scene.service.page));
+    let (status, _) = get(&format!("{}healthz", setup.service.page));
     assert_eq!(status, 200);
-    assert_eq!(scene.service.metrics().sum("maskcast_late_connections_total", &[("stream", "gate")]), 0.0);
-    scene.strike();
+    assert_eq!(setup.service.metrics().sum("maskcast_late_connections_total", &[("stream", "gate")]), 0.0);
+    setup.stop();
 }

@@ -1,11 +1,11 @@
 //! From the camera to the screen: `make delay`.
 //!
-//! A camera of ours (RTSP, H.264, 640×360, 15 frames a second) paints a number into each picture and remembers when it
-//! took it. The real service shows it with the bundled model; headless Chromium reads the number back out of what is
-//! on its screen, by WebRTC and as MJPEG. Both clocks are this machine's. Everything between is in the figure: the
-//! camera's own encoder, the connection to it (RTSP over TCP; packets in order pass the jitter buffer of `stream.latency`
-//! without waiting), decoding, drawing, encoding, the browser's decoder, and its wait for the next of 60 pictures a
-//! second. The model is not in the way of a full-rate stream's frames; it only takes the cores.
+//! A test camera (RTSP, H.264, 640×360, 15 frames a second) draws a number on each frame and keeps its capture time. The
+//! service runs the bundled model; headless Chromium reads the number from the displayed frame, by WebRTC and as MJPEG.
+//! Both times are from the clock of this machine. The delay includes the camera's encoder, the connection to it (RTSP over
+//! TCP; packets in order pass the jitter buffer of `stream.latency` without waiting), decoding, drawing, encoding, the
+//! browser's decoder, and its wait for the next screen refresh (60 Hz). Frames of a full-rate stream do not wait for the
+//! model; it only uses CPU time.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -27,10 +27,10 @@ use faulty_camera::Camera;
 /// Measures the delay from the camera to the browser's screen, and prints it as a table
 #[derive(Parser)]
 struct Arguments {
-    /// How long each way is watched
+    /// Duration of the measurement of each transport, seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// The jitter buffer of the camera's connection, as in `stream.latency`
+    /// `latency` of the stream: the jitter buffer of the connection to the camera
     #[arg(long, default_value = "100ms")]
     latency: String,
     /// Given by `cargo bench`
@@ -38,7 +38,7 @@ struct Arguments {
     bench: bool,
 }
 
-/// Pictures at the beginning that are not counted: a connection is made, a jitter buffer finds its size.
+/// Time at the start that is not measured: the connection is made, and the jitter buffer adapts.
 const SETTLING: Duration = Duration::from_secs(5);
 
 const CAMERA: &str = "name = \"gate\"\nsize = [640, 360]\nfps = 15\ncolor = \"blue\"\n";
@@ -61,10 +61,10 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let watched = Duration::from_secs(arguments.seconds);
     println!(
-        "| way | first picture after | pictures | median | 95 % | longest |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+        "| transport | first frame after | frames | median | 95 % | longest |\n| --- | ---: | ---: | ---: | ---: | ---: |"
     );
-    for (way, name) in [("whep", "WebRTC"), ("mjpeg", "MJPEG")] {
-        let watched = runtime.block_on(watch(&service, way, watched))?;
+    for (transport, name) in [("whep", "WebRTC"), ("mjpeg", "MJPEG")] {
+        let watched = runtime.block_on(measure(&service, transport, watched))?;
         let delays = delays(&camera, &watched.seen)?;
         let at = |share: f64| delays[((delays.len() - 1) as f64 * share).round() as usize];
         println!(
@@ -76,54 +76,54 @@ fn main() -> Result<()> {
             at(1.0)
         );
     }
-    about(&service)
+    print_conditions(&service)
 }
 
-/// What the browser saw.
+/// The measurement of the browser.
 #[derive(Deserialize)]
-struct Watched {
-    /// Numbers, and when each was on the screen first, in milliseconds since 1970.
+struct Measurement {
+    /// Frame numbers, and the time at which each one was first displayed, milliseconds since 1970.
     seen: Vec<(u16, f64)>,
-    /// Pictures whose number could not be read.
+    /// Number of frames that could not be read.
     unread: usize,
-    /// From the wish to watch to the first picture.
+    /// Time from the start of the player to the first frame, milliseconds.
     first_ms: f64,
 }
 
-async fn watch(service: &Service, way: &str, watched: Duration) -> Result<Watched> {
+async fn measure(service: &Service, transport: &str, watched: Duration) -> Result<Measurement> {
     let browser = Browser::start().await;
     browser.client.goto(&format!("{}healthz", service.page)).await?;
-    browser.client.execute(include_str!("read.js"), vec![json!(way), json!("gate")]).await?;
+    browser.client.execute(include_str!("read.js"), vec![json!(transport), json!("gate")]).await?;
     let first = "const { seen, error } = window.reading; if (error) throw new Error(error); return seen.length > 0;";
-    browser.until("the first picture", first).await;
+    browser.until("the first frame", first).await;
     tokio::time::sleep(SETTLING).await;
     browser.run("window.reading.seen = []; window.reading.unread = 0; return true;").await;
     tokio::time::sleep(watched).await;
     let answer = "const { seen, unread, first_ms } = window.reading; return { seen, unread, first_ms };";
-    let watched: Watched = serde_json::from_value(browser.run(answer).await)?;
+    let watched: Measurement = serde_json::from_value(browser.run(answer).await)?;
     if watched.unread > watched.seen.len() / 20 {
-        bail!("{} pictures could not be read, beside {}", watched.unread, watched.seen.len());
+        bail!("{} frames could not be read, {} could", watched.unread, watched.seen.len());
     }
     Ok(watched)
 }
 
-/// Milliseconds, in order.
+/// The delays in milliseconds, sorted.
 fn delays(camera: &Camera, seen: &[(u16, f64)]) -> Result<Vec<f64>> {
     let (instant, clock) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH)?);
     let delay = |&(number, at): &(u16, f64)| {
-        let taken = camera.taken_at(number).context("a picture that was never taken")?;
-        Ok(at - (clock - instant.duration_since(taken)).as_secs_f64() * 1e3)
+        let captured = camera.captured_at(number).context("the camera has not captured a frame with this number")?;
+        Ok(at - (clock - instant.duration_since(captured)).as_secs_f64() * 1e3)
     };
     let mut delays = seen.iter().map(delay).collect::<Result<Vec<f64>>>()?;
     if delays.is_empty() {
-        bail!("no picture was seen");
+        bail!("no frame was displayed");
     }
     delays.sort_by(f64::total_cmp);
     Ok(delays)
 }
 
-/// What the figures hold for.
-fn about(service: &Service) -> Result<()> {
+/// Prints the conditions of the measurement.
+fn print_conditions(service: &Service) -> Result<()> {
     let model: Value = get_json(&format!("{}api/v1/model", service.page));
     let stream = service.stream("gate");
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;

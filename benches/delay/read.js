@@ -1,11 +1,11 @@
-// Reads the number that the camera paints into its pictures, and notes when each was on the screen first. Takes the way
-// ("whep" or "mjpeg") and the stream's name; what it finds is in `window.reading`.
-const [way, stream] = arguments;
+// Reads the number that the camera draws on its frames, with the time at which each frame was first displayed. Arguments:
+// the transport ("whep" or "mjpeg") and the name of the stream. The result is in `window.reading`.
+const [transport, stream] = arguments;
 const reading = { seen: [], unread: 0, error: null, first_ms: null };
 window.reading = reading;
 document.body.replaceChildren();
 
-// The code stands in the lowest quarter: 8 × 4 cells, of which each becomes 8 × 8 pixels here.
+// The code is in the lowest quarter: 8 × 4 cells, each drawn as 8 × 8 pixels here.
 const [columns, rows, side] = [8, 4, 8];
 const canvas = document.createElement('canvas');
 [canvas.width, canvas.height] = [columns * side, rows * side];
@@ -13,8 +13,8 @@ const context = canvas.getContext('2d', { willReadFrequently: true });
 let last = -1;
 const began = performance.now();
 
-function look(picture, width, height, at) {
-  context.drawImage(picture, 0, height - height / 4, width, height / 4, 0, 0, canvas.width, canvas.height);
+function readFrame(image, width, height, at) {
+  context.drawImage(image, 0, height - height / 4, width, height / 4, 0, 0, canvas.width, canvas.height);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
   let bits = 0n;
   for (let row = 0; row < rows; row += 1) {
@@ -45,7 +45,7 @@ function mjpeg() {
   document.body.append(image);
   const frame = () => {
     const at = now();
-    if (image.naturalWidth > 0) look(image, image.naturalWidth, image.naturalHeight, at);
+    if (image.naturalWidth > 0) readFrame(image, image.naturalWidth, image.naturalHeight, at);
     requestAnimationFrame(frame);
   };
   requestAnimationFrame(frame);
@@ -64,7 +64,7 @@ async function whep() {
   };
   const frame = () => {
     const at = now();
-    look(video, video.videoWidth, video.videoHeight, at);
+    readFrame(video, video.videoWidth, video.videoHeight, at);
     video.requestVideoFrameCallback(frame);
   };
   video.requestVideoFrameCallback(frame);
@@ -76,6 +76,6 @@ async function whep() {
   await peer.setRemoteDescription({ type: 'answer', sdp: text });
 }
 
-if (way === 'mjpeg') mjpeg();
+if (transport === 'mjpeg') mjpeg();
 else whep().catch((error) => { reading.error = String(error); });
 return true;

@@ -1,4 +1,4 @@
-//! Cameras that are killed, stalled and restarted at random, and how long the streams need when they are back.
+//! Random faults of the cameras, and the time that the streams need to recover.
 
 use std::time::{Duration, Instant};
 
@@ -6,42 +6,42 @@ use crossbeam_channel::{Receiver, tick};
 use fastrand::Rng;
 
 use super::faulty_camera::Camera;
-use super::faulty_camera::scenario::{Action, Garbage, Video};
+use super::faulty_camera::scenario::{Action, Garbage, VideoChange};
 use super::record::{Record, Recovery};
 use super::service::{Service, pause};
 
-/// How long a camera is well between two faults, seconds: every other one long enough for a stable minute at its end.
-const WELL: [f64; 2] = [8.0, 75.0];
+/// Time without a fault between two faults, seconds. About half of them reset the back-off, which needs a stable minute.
+const FAULT_FREE: [f64; 2] = [8.0, 75.0];
 
-/// How long a camera is away, seconds: short ones are as frequent as long ones, by the octave.
-const AWAY: [f64; 2] = [1.0, 60.0];
+/// Duration of an outage, seconds; its logarithm is uniformly distributed.
+const OUTAGE: [f64; 2] = [1.0, 60.0];
 
-/// A stream that is not live for so long after its camera's return has not come back.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// A stream that is not live this long after the end of the fault has not recovered.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How often it is looked whether it has: the length of what is measured is known so far.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the recovery is checked; this limits the accuracy of the measured times.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What goes wrong.
+/// A fault of a camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// Power is lost: connections are cut, the port is closed, and it is back after a while.
+    /// Power failure: connections and the port are closed.
     Power,
-    /// It hangs: connections stay open and nothing comes.
+    /// Connections stay open, and nothing is sent.
     Stall,
-    /// Whoever connects is let in, and gets no answer.
+    /// Connections are accepted, and nothing is sent.
     Silent,
-    /// Whoever connects gets nonsense.
+    /// Random data is sent.
     Garbage,
-    /// Connections are cut, and accepted again at once.
-    HangUp,
-    /// Starts again at once, with another picture size.
+    /// Connections are closed, and accepted again at once.
+    Disconnect,
+    /// The camera restarts at once with another frame size.
     Reboot,
-    /// The stream ends properly, and may be asked for again at once.
+    /// The stream ends, and clients can connect again at once.
     End,
 }
 
-/// As often as they are listed.
+/// Each fault is as frequent as it is listed.
 const FAULTS: [Fault; 10] = [
     Fault::Power,
     Fault::Power,
@@ -50,7 +50,7 @@ const FAULTS: [Fault; 10] = [
     Fault::Stall,
     Fault::Silent,
     Fault::Garbage,
-    Fault::HangUp,
+    Fault::Disconnect,
     Fault::Reboot,
     Fault::End,
 ];
@@ -61,16 +61,16 @@ impl Fault {
             Fault::Power => "power lost",
             Fault::Stall => "stalled",
             Fault::Silent => "silent",
-            Fault::Garbage => "nonsense",
-            Fault::HangUp => "hung up",
+            Fault::Garbage => "random data",
+            Fault::Disconnect => "disconnected",
             Fault::Reboot => "restarted",
             Fault::End => "ended",
         }
     }
 
-    /// The camera is back in the same moment.
+    /// Whether the fault has no duration.
     fn is_instant(self) -> bool {
-        matches!(self, Fault::HangUp | Fault::Reboot | Fault::End)
+        matches!(self, Fault::Disconnect | Fault::Reboot | Fault::End)
     }
 
     fn action(self, random: &mut Rng) -> Action {
@@ -79,44 +79,44 @@ impl Fault {
             Fault::Stall => Action::Stall,
             Fault::Silent => Action::Silent,
             Fault::Garbage => Action::Garbage(Garbage::Noise),
-            Fault::HangUp => Action::HangUp,
+            Fault::Disconnect => Action::Disconnect,
             Fault::Reboot => {
                 let size = [[320, 240], [480, 272], [640, 360]][random.usize(..3)];
-                Action::Reboot(Video { size: Some(size), ..Video::default() })
+                Action::Reboot(VideoChange { size: Some(size), ..VideoChange::default() })
             }
             Fault::End => Action::End,
         }
     }
 }
 
-/// Plays faults on one camera until the run is over; leaves it well.
-pub fn play(camera: &mut Camera, name: &str, mut random: Rng, service: &Service, record: &Record, over: &Receiver<()>) {
+/// Causes faults of one camera until the run is over; then the camera has no fault.
+pub fn run(camera: &mut Camera, name: &str, mut random: Rng, service: &Service, record: &Record, over: &Receiver<()>) {
     loop {
-        let well = WELL[0] + (WELL[1] - WELL[0]) * random.f64();
-        if pause(over, Duration::from_secs_f64(well)) {
+        let fault_free = FAULT_FREE[0] + (FAULT_FREE[1] - FAULT_FREE[0]) * random.f64();
+        if pause(over, Duration::from_secs_f64(fault_free)) {
             return;
         }
         let fault = FAULTS[random.usize(..FAULTS.len())];
-        let away = AWAY[0] * (AWAY[1] / AWAY[0]).powf(random.f64());
+        let duration = OUTAGE[0] * (OUTAGE[1] / OUTAGE[0]).powf(random.f64());
         let (began, connected) = (Instant::now(), camera.connections());
         let mut result = camera.perform(&fault.action(&mut random));
         let (mut stopped, mut connected) = (false, connected);
         if !fault.is_instant() {
-            stopped = pause(over, Duration::from_secs_f64(away));
+            stopped = pause(over, Duration::from_secs_f64(duration));
             connected = camera.connections();
             result = result.and(camera.perform(&Action::Serve));
         }
         if let Err(error) = result {
-            record.problem(format_args!("the camera {name} cannot be {}: {error:#}", fault.name()));
+            record.problem(format_args!("the fault \"{}\" of the camera {name} fails: {error:#}", fault.name()));
             return;
         }
         let back = Instant::now();
-        // An instant fault takes as long as the camera needs for it.
+        // The recovery from an instant fault is measured from its start.
         let outage = if fault.is_instant() { 0.0 } else { (back - began).as_secs_f64() };
         let since = if fault.is_instant() { began } else { back };
-        // Who has stalled keeps its connections.
+        // A stalled camera keeps its connections.
         let connected = (fault != Fault::Stall).then_some(connected);
-        let Some((took, disturbed)) = await_return(camera, name, since, connected, service, over) else { return };
+        let Some((took, disturbed)) = wait_for_recovery(camera, name, since, connected, service, over) else { return };
         record.run().recoveries.push(Recovery {
             camera: name.into(),
             fault: fault.name().into(),
@@ -131,9 +131,9 @@ pub fn play(camera: &mut Camera, name: &str, mut random: Rng, service: &Service,
     }
 }
 
-/// Waits until the stream is live with pictures that were taken after `since`, the first of them not those that were
-/// under way; `None` when the run ends meanwhile. With `connections`, there must have been another one after these.
-fn await_return(
+/// Waits until the stream is live with frames that were captured after `since`: the time, and whether the stream was
+/// restarted in the meantime. `None` when the run ends. With `connections`, the camera must have got a new connection.
+fn wait_for_recovery(
     camera: &Camera,
     name: &str,
     since: Instant,
@@ -141,27 +141,27 @@ fn await_return(
     service: &Service,
     over: &Receiver<()>,
 ) -> Option<(Option<Duration>, bool)> {
-    let again = tick(LOOK);
+    let again = tick(POLL_INTERVAL);
     let mut base: Option<u64> = None;
     let mut captured = 0;
     let mut disturbed = false;
-    while since.elapsed() < PATIENCE {
+    while since.elapsed() < RECOVERY_TIMEOUT {
         if over.try_recv() != Err(crossbeam_channel::TryRecvError::Empty) {
             return None;
         }
         if let Some(now) = service.now(name).filter(|now| now.at > since) {
-            let standing = now.standing;
-            // A stream that was started anew counts from nothing.
-            disturbed |= standing.captured < captured;
-            captured = standing.captured;
+            let status = now.status;
+            // The counters of a restarted stream start at 0.
+            disturbed |= status.captured < captured;
+            captured = status.captured;
             let connected = connections.is_none_or(|before| camera.connections() > before);
-            let live = standing.state == "live" && connected;
+            let live = status.state == "live" && connected;
             match base {
-                Some(base) if live && standing.published >= base + FRESH => {
+                Some(base) if live && status.published >= base + NEW_FRAMES => {
                     return Some((Some(now.at - since), disturbed));
                 }
-                Some(base) if standing.published >= base && live => {}
-                _ => base = Some(standing.published),
+                Some(base) if status.published >= base && live => {}
+                _ => base = Some(status.published),
             }
         }
         let _ = again.recv();
@@ -169,5 +169,5 @@ fn await_return(
     Some((None, disturbed))
 }
 
-/// So many pictures after the return prove it: fewer may have been under way.
-const FRESH: u64 = 3;
+/// Number of frames that prove the recovery: fewer may have been in flight.
+const NEW_FRAMES: u64 = 3;

@@ -1,21 +1,21 @@
-//! A soak: the real service, for as long as you like, with cameras that fail, viewers that come and go, models and
-//! configurations that change. `make soak MINUTES=30`; with `--tls`, viewers come by RTSPS and HTTPS.
+//! A soak test: the real service for a given time, with failing cameras, viewers that connect and disconnect, and changes
+//! of model and configuration. `make soak MINUTES=30`; with `--tls`, viewers use RTSPS and HTTPS.
 //!
-//! | file | what it knows |
+//! | module | content |
 //! | --- | --- |
-//! | [`setting`] | four cameras, models, the configuration |
+//! | [`setup`] | four cameras, models, the configuration |
 //! | [`service`] | the process, its log, its API |
-//! | [`faults`] | what goes wrong with cameras, and how long the streams need afterwards |
-//! | [`viewers`] | viewers that come and go, politely or not |
-//! | [`watching`] | what one of them does: an RTSP player, a browser |
-//! | [`chores`] | models exchanged, configurations read again |
-//! | [`record`] | what a run leaves behind |
-//! | [`judge`], [`stats`] | whether that is good |
-//! | [`report`] | the page that shows it |
+//! | [`faults`] | faults of the cameras, and the time that the streams need to recover |
+//! | [`viewers`] | processes of viewers that connect and disconnect in several ways |
+//! | [`client`] | the program of a viewer process: RTSP, MJPEG or WebRTC |
+//! | [`operations`] | changes of the model and of the configuration |
+//! | [`record`] | data that a run collects |
+//! | [`evaluate`], [`stats`] | the evaluation of the data |
+//! | [`report`] | the report: HTML and JSON |
 
 #[path = "../../tests/faulty_camera/mod.rs"]
 mod faulty_camera;
-// What the tests have, too; they use all of it.
+// Shared with the tests, which use all of it.
 #[allow(dead_code)]
 #[path = "../../tests/common/http.rs"]
 mod http;
@@ -28,18 +28,18 @@ mod wait;
 #[path = "../../tests/common/whep.rs"]
 mod whep;
 
-mod chores;
-mod faults;
-mod judge;
+mod client;
+mod evaluate;
 #[cfg(test)]
-mod judge_tests;
+mod evaluate_tests;
+mod faults;
+mod operations;
 mod record;
 mod report;
 mod service;
-mod setting;
+mod setup;
 mod stats;
 mod viewers;
-mod watching;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,70 +50,70 @@ use clap::Parser;
 use crossbeam_channel::{Receiver, bounded, tick};
 use fastrand::Rng;
 
-use record::{Quiet, Record, Run};
+use client::Role;
+use record::{IdlePhase, Record, Run};
 use service::{Service, pause};
-use setting::Setting;
-use watching::Role;
+use setup::Setup;
 
-/// Runs the service with failing cameras, passing viewers, changing models, and judges it
+/// Runs the service with failing cameras, viewers and changes of models, and evaluates the run
 ///
-/// Writes report.html, report.json and maskcast.log. Exits with 1, and says why, on a crash, a panic, a ledger that does
-/// not close, memory, descriptors or threads that grow, or cameras that need more than two seconds in the median to be
-/// live again after their return.
+/// Writes report.html, report.json and maskcast.log. Exits with 1 and prints the reasons after a crash, a panic, a ledger
+/// that is not closed, growing memory, descriptors or threads, or when streams need more than two seconds (median) to
+/// recover from a fault.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
-    /// How long the faults go on
+    /// Duration of the faults, minutes
     #[arg(long, default_value_t = 30.0)]
     minutes: f64,
-    /// Makes the same decisions again
+    /// Seed of the random decisions
     #[arg(long)]
     seed: Option<u64>,
-    /// Viewers come by RTSPS and HTTPS
+    /// Viewers use RTSPS and HTTPS
     #[arg(long)]
     tls: bool,
     /// The program under test
     #[arg(long, default_value = "target/release/maskcast")]
     program: PathBuf,
-    /// Where everything is written
+    /// Output folder
     #[arg(long, default_value = "target/soak")]
     out: PathBuf,
 }
 
-/// The calm before the faults and after them.
-const CALM: Duration = Duration::from_secs(15);
+/// Duration of the idle phases before and after the faults.
+const IDLE: Duration = Duration::from_secs(15);
 
-/// How long after the faults that calm begins. A viewer by WebRTC who was killed is known to be gone only when nothing
-/// has come from it for 20 s (README: within half a minute); whatever served it must be gone then.
-const LINGER: Duration = Duration::from_secs(30);
+/// Time between the faults and the second idle phase. The service detects a killed WebRTC viewer after 20 s without data
+/// (documented: within half a minute), and must have freed its resources then.
+const SETTLE: Duration = Duration::from_secs(30);
 
-/// Viewers at a time.
+/// Number of concurrent viewers.
 const VIEWERS: u64 = 4;
 
-/// Time between two samples of the process, and between two looks at the streams: times of return are known so far.
+/// Time between two samples of the process, and between two polls of the streams, which limits the accuracy of recovery times.
 const SAMPLE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the streams may take to be all live, before the faults and after them.
+/// Maximum time until all streams are live, before and after the faults.
 const ALL_LIVE: Duration = Duration::from_secs(90);
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Some(Role::Watch { by, server, stream }) = &arguments.role {
-        watching::watch(*by, server, stream)?;
+    if let Some(Role::Watch { protocol, server, stream }) = &arguments.role {
+        client::run(*protocol, server, stream)?;
         return Ok(ExitCode::SUCCESS);
     }
     gstreamer::init()?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("seed {seed}, {} minutes, report in {}", arguments.minutes, arguments.out.display());
     let run = soak(&arguments, seed)?;
-    let verdict = judge::judge(&run);
+    let verdict = evaluate::evaluate(&run);
     report::write(&arguments.out, &run, &verdict)?;
     let figures = &verdict.figures;
     println!(
-        "memory {:+.2} MiB a minute; descriptors {:?}, threads {:?} before and after; live again after {:.2} s in the \
-         median, {:.2} s at 95 %, of {} returns",
+        "memory {:+.2} MiB a minute; descriptors {:?}, threads {:?} before and after; recovery {:.2} s (median), \
+         {:.2} s (95 %) of {} recoveries",
         figures.memory_slope.unwrap_or(f64::NAN),
         figures.descriptors.map(Option::unwrap_or_default),
         figures.threads.map(Option::unwrap_or_default),
@@ -128,29 +128,29 @@ fn main() -> Result<ExitCode> {
 }
 
 fn soak(arguments: &Arguments, seed: u64) -> Result<Run> {
-    let (setting, mut cameras) = Setting::make(&arguments.out, arguments.tls.then_some(&arguments.program))?;
+    let (setup, mut cameras) = Setup::make(&arguments.out, arguments.tls.then_some(&arguments.program))?;
     let log = arguments.out.join("maskcast.log");
-    let service = Service::start(&arguments.program, &setting.config_path(), log)?;
+    let service = Service::start(&arguments.program, &setup.config_path(), log)?;
     let record = Record::new(seed, arguments.minutes);
-    let (watching, unwatched) = bounded::<()>(0);
-    let calm: std::sync::Mutex<Option<Quiet>> = std::sync::Mutex::new(None);
-    let set_calm = |now| *calm.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = now;
-    let get_calm = || *calm.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (polling, polling_over) = bounded::<()>(0);
+    let phase: std::sync::Mutex<Option<IdlePhase>> = std::sync::Mutex::new(None);
+    let set_phase = |now| *phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = now;
+    let get_phase = || *phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     std::thread::scope(|scope| -> Result<()> {
-        // Dropped however this ends, so that the watcher ends, too.
-        let _watching = watching;
-        scope.spawn(|| watch(&service, &record, &get_calm, &unwatched));
-        all_live(&setting, &service, &record)?;
-        set_calm(Some(Quiet::Before));
+        // Dropped also on an error, which ends the polling thread.
+        let _polling = polling;
+        scope.spawn(|| poll(&service, &record, &get_phase, &polling_over));
+        all_live(&setup, &service, &record)?;
+        set_phase(Some(IdlePhase::Before));
         let (_never, endless) = bounded::<()>(0);
-        pause(&endless, CALM);
-        set_calm(None);
-        turmoil(arguments, &setting, &mut cameras, &service, &record);
+        pause(&endless, IDLE);
+        set_phase(None);
+        run_faults(arguments, &setup, &mut cameras, &service, &record);
         if service.ended().is_none() {
-            all_live(&setting, &service, &record)?;
-            pause(&endless, LINGER);
-            set_calm(Some(Quiet::After));
-            pause(&endless, CALM);
+            all_live(&setup, &service, &record)?;
+            pause(&endless, SETTLE);
+            set_phase(Some(IdlePhase::After));
+            pause(&endless, IDLE);
         }
         Ok(())
     })?;
@@ -160,67 +160,67 @@ fn soak(arguments: &Arguments, seed: u64) -> Result<Run> {
     Ok(run)
 }
 
-/// Faults, viewers and chores, for as long as was asked for or the service lives.
-fn turmoil(
+/// Runs faults, viewers and operations for the given time or until the service ends.
+fn run_faults(
     arguments: &Arguments,
-    setting: &Setting,
+    setup: &Setup,
     cameras: &mut [faulty_camera::Camera],
     service: &Service,
     record: &Record,
 ) {
-    let (going_on, over) = bounded::<()>(0);
+    let (running, over) = bounded::<()>(0);
     let seed = record.run().seed;
     let random = |n: u64| Rng::with_seed(seed.wrapping_mul(1000).wrapping_add(n));
     std::thread::scope(|scope| {
-        for (n, (camera, &name)) in cameras.iter_mut().zip(&setting.names).enumerate() {
+        for (n, (camera, &name)) in cameras.iter_mut().zip(&setup.names).enumerate() {
             let over = &over;
-            scope.spawn(move || faults::play(camera, name, random(n as u64), service, record, over));
+            scope.spawn(move || faults::run(camera, name, random(n as u64), service, record, over));
         }
         for n in 0..VIEWERS {
             let over = &over;
-            scope.spawn(move || viewers::come_and_go(&setting.names, random(100 + n), service, record, over));
+            scope.spawn(move || viewers::run(&setup.names, random(100 + n), service, record, over));
         }
-        scope.spawn(|| chores::attend(setting, random(200), service, record, &over));
-        let (began, minute) = (Instant::now(), tick(Duration::from_secs(1)));
-        let mut told = 0;
+        scope.spawn(|| operations::run(setup, random(200), service, record, &over));
+        let (began, ticks) = (Instant::now(), tick(Duration::from_secs(1)));
+        let mut printed = 0;
         while began.elapsed().as_secs_f64() < 60.0 * arguments.minutes && service.ended().is_none() {
-            let _ = minute.recv();
-            if began.elapsed().as_secs() / 60 > told {
-                told += 1;
-                tell(told, record);
+            let _ = ticks.recv();
+            if began.elapsed().as_secs() / 60 > printed {
+                printed += 1;
+                print_progress(printed, record);
             }
         }
-        drop(going_on);
+        drop(running);
     });
 }
 
-fn tell(minute: u64, record: &Record) {
+fn print_progress(minute: u64, record: &Record) {
     let run = record.run();
     if let Some(sample) = run.samples.last() {
         println!(
-            "minute {minute}: {:.0} MiB, {} descriptors, {} threads, {} returns, {} visits, {} models, {} reloads",
+            "minute {minute}: {:.0} MiB, {} descriptors, {} threads, {} recoveries, {} viewers, {} models, {} reloads",
             sample.anonymous,
             sample.descriptors,
             sample.threads,
             run.recoveries.len(),
             run.visits.len(),
-            run.model_swaps,
+            run.model_changes,
             run.reloads
         );
     }
 }
 
-/// Looks at the streams ten times a second, and at the process every other second.
-fn watch(service: &Service, record: &Record, calm: &dyn Fn() -> Option<Quiet>, over: &Receiver<()>) {
+/// Polls the streams ten times a second, and samples the process every two seconds.
+fn poll(service: &Service, record: &Record, phase: &dyn Fn() -> Option<IdlePhase>, over: &Receiver<()>) {
     let mut next = Instant::now();
-    while !pause(over, LOOK) {
-        let looked = service.look().map(drop);
-        let sampled = looked.and_then(|()| {
+    while !pause(over, POLL_INTERVAL) {
+        let polled = service.poll().map(drop);
+        let sampled = polled.and_then(|()| {
             if Instant::now() < next {
                 return Ok(());
             }
             next = Instant::now() + SAMPLE;
-            let sample = service.sample(record.seconds(Instant::now()), calm())?;
+            let sample = service.sample(record.seconds(Instant::now()), phase())?;
             record.run().samples.push(sample);
             Ok(())
         });
@@ -234,15 +234,15 @@ fn watch(service: &Service, record: &Record, calm: &dyn Fn() -> Option<Quiet>, o
 }
 
 /// Waits until every stream is live.
-fn all_live(setting: &Setting, service: &Service, record: &Record) -> Result<()> {
-    let (deadline, again) = (Instant::now() + ALL_LIVE, tick(LOOK));
+fn all_live(setup: &Setup, service: &Service, record: &Record) -> Result<()> {
+    let (deadline, again) = (Instant::now() + ALL_LIVE, tick(POLL_INTERVAL));
     loop {
-        let state = |name: &&str| service.now(name).map_or("unknown".into(), |now| now.standing.state);
-        let Some(name) = setting.names.iter().find(|name| state(name) != "live") else { return Ok(()) };
+        let state = |name: &&str| service.now(name).map_or("unknown".into(), |now| now.status.state);
+        let Some(name) = setup.names.iter().find(|name| state(name) != "live") else { return Ok(()) };
         if Instant::now() > deadline {
             record.problem(format_args!("{name} is {} and not live within {ALL_LIVE:?}", state(name)));
             return Ok(());
         }
-        again.recv().context("a clock never ends")?;
+        again.recv().context("the ticker has ended")?;
     }
 }

@@ -1,43 +1,43 @@
-//! What a run leaves behind: samples of the process, what became of each fault, who watched. Written by all threads,
-//! judged and drawn at the end.
+//! The data of a run: samples of the process, recoveries from faults, and visits of viewers. All threads write to it; it is
+//! evaluated at the end.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::viewers::Leaves;
-use super::watching::By;
+use super::client::Protocol;
+use super::viewers::Departure;
 
-/// One look at the service's process and streams.
+/// A sample of the service's process and streams.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample {
     /// Seconds from the start of the run.
     pub at: f64,
-    /// Memory of its own that is no file's, MiB: what leaks. The others change with the processes that share libraries.
+    /// Anonymous private memory, MiB. Leaks appear here; the other figures also change with processes that share libraries.
     pub anonymous: f64,
     /// Resident memory, MiB.
     pub rss: f64,
-    /// Resident memory, what is shared counted by its share, MiB.
+    /// Proportional set size, MiB.
     pub pss: f64,
     pub descriptors: u64,
     pub threads: u64,
-    /// Nobody watches and every camera is well: before the first viewer, or after the last.
-    pub quiet: Option<Quiet>,
-    pub streams: Vec<Standing>,
+    /// Set in the idle phases, in which there are no viewers and no faults.
+    pub idle: Option<IdlePhase>,
+    pub streams: Vec<StreamStatus>,
 }
 
-/// The calm before the faults and after them, which compare like with like.
+/// The idle phases before and after the faults, whose figures are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Quiet {
+pub enum IdlePhase {
     Before,
     After,
 }
 
-/// What the API says of a stream.
+/// The state of a stream in the API.
 #[derive(Clone, Debug, Serialize)]
-pub struct Standing {
+pub struct StreamStatus {
     pub name: String,
     pub state: String,
     pub captured: u64,
@@ -47,46 +47,46 @@ pub struct Standing {
     pub panics: u64,
 }
 
-/// A camera's fault and the stream's return.
+/// A fault of a camera and the recovery of its stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recovery {
     pub camera: String,
     pub fault: String,
-    /// When the camera was back, seconds from the start of the run.
+    /// End of the fault, seconds from the start of the run.
     pub at: f64,
-    /// How long the camera was away, seconds.
+    /// Duration of the fault, seconds.
     pub outage: f64,
-    /// From the camera's return to live pictures that were taken after it, seconds; none within the patience.
+    /// Time from the end of the fault to live frames, seconds; `None` when the stream did not recover.
     pub took: Option<f64>,
-    /// A reload started the stream anew meanwhile, so that its time says nothing of retrying.
+    /// Whether a reload restarted the stream in the meantime, so that the time does not measure the retry.
     pub disturbed: bool,
 }
 
-/// A viewer's visit.
+/// The visit of a viewer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Visit {
     pub stream: String,
-    pub by: By,
-    pub leaves: Leaves,
-    /// From its start until it left or fell silent.
+    pub protocol: Protocol,
+    pub departure: Departure,
+    /// Time from its start until it disconnected or stopped reading.
     pub seconds: f64,
-    pub pictures: u64,
+    pub frames: u64,
 }
 
-/// How the process ended, and what its log says.
+/// The end of the process, and data from its log.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct End {
-    /// It ended before it was asked to.
+    /// Whether it ended before SIGTERM.
     pub early: bool,
     /// `None` when a signal ended it.
     pub code: Option<i32>,
     /// From SIGTERM to the end, seconds.
     pub took: f64,
-    /// Log lines that tell of panics.
+    /// Log messages about panics.
     pub panics: Vec<String>,
-    /// The closing accounts.
+    /// The final ledgers.
     pub accounts: Vec<Account>,
-    /// Configurations that the log calls read again, or not used.
+    /// Reloads and refused reloads in the log.
     pub reloads: u64,
     pub reloads_refused: u64,
     /// Lines of the log, by level.
@@ -95,7 +95,7 @@ pub struct End {
     pub infos: u64,
 }
 
-/// A stream's closing account in the log.
+/// The final ledger of a stream in the log.
 #[derive(Clone, Debug, Serialize)]
 pub struct Account {
     pub stream: String,
@@ -105,7 +105,7 @@ pub struct Account {
     pub in_flight: u64,
 }
 
-/// All of it.
+/// All data of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Run {
     pub seed: u64,
@@ -113,18 +113,18 @@ pub struct Run {
     pub samples: Vec<Sample>,
     pub recoveries: Vec<Recovery>,
     pub visits: Vec<Visit>,
-    /// Models exchanged, and wrong ones refused.
-    pub model_swaps: u64,
+    /// Changed models and refused models.
+    pub model_changes: u64,
     pub models_refused: u64,
-    /// Configurations to be taken up, and wrong ones to be refused.
+    /// Reloads with valid and with invalid configurations.
     pub reloads: u64,
     pub reloads_refused: u64,
-    /// What went wrong that no figure shows.
+    /// Problems that the figures do not show.
     pub problems: Vec<String>,
     pub end: End,
 }
 
-/// A run that is still going on.
+/// The data of the current run.
 pub struct Record {
     pub start: Instant,
     run: Mutex<Run>,
@@ -144,7 +144,7 @@ impl Record {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what went wrong.
+    /// Records and prints a problem.
     pub fn problem(&self, what: impl std::fmt::Display) {
         let at = self.seconds(Instant::now());
         eprintln!("{at:7.1} s  {what}");

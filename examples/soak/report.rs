@@ -1,4 +1,4 @@
-//! The report: one HTML page with its curves in it, and the same as JSON.
+//! The report: one HTML page with embedded charts, and the data as JSON.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use super::judge::{Group, Spread, Verdict};
+use super::client::Protocol;
+use super::evaluate::{Group, Spread, Verdict};
 use super::record::{Run, Sample, Visit};
-use super::viewers::Leaves;
-use super::watching::By;
+use super::viewers::Departure;
 
-/// Twice what is shown: the library places everything on whole pixels.
+/// Twice the displayed size, because the library rounds positions to whole pixels.
 const SIZE: (u32, u32) = (1800, 560);
 const FONT: i32 = 34;
-/// Told apart with any kind of colour vision (after Okabe and Ito).
+/// Distinguishable with any kind of colour vision (after Okabe and Ito).
 const COLORS: [RGBColor; 4] =
     [RGBColor(0, 109, 176), RGBColor(213, 94, 0), RGBColor(0, 138, 102), RGBColor(176, 74, 139)];
 const GREY: RGBColor = RGBColor(140, 150, 160);
@@ -55,8 +55,8 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
         format!("{} before, {} after", number(before), number(after))
     };
     let visits = |of: &dyn Fn(&Visit) -> bool| run.visits.iter().filter(|visit| of(visit)).count();
-    let by = By::ALL.map(|by| visits(&|visit| visit.by == by).to_string()).join(", ");
-    let leaving = |leaves| visits(&|visit| visit.leaves == leaves);
+    let protocols = Protocol::ALL.map(|protocol| visits(&|visit| visit.protocol == protocol).to_string()).join(", ");
+    let departures = |departure| visits(&|visit| visit.departure == departure);
     let rows = [
         ("minutes, seed", format!("{:.1}, {}", run.minutes, run.seed)),
         (
@@ -68,16 +68,18 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
                 slope(figures.memory_slope_last)
             ),
         ),
-        ("anonymous memory at most, MiB", figures.memory_at_most.map_or("–".into(), |mib| format!("{mib:.0}"))),
-        ("descriptors in the calm", pair(figures.descriptors)),
-        ("threads in the calm", pair(figures.threads)),
-        ("visits by RTSP over TCP, over UDP, by MJPEG, by WebRTC", by),
+        ("maximum anonymous memory, MiB", figures.memory_maximum.map_or("–".into(), |mib| format!("{mib:.0}"))),
+        ("descriptors in the idle phases", pair(figures.descriptors)),
+        ("threads in the idle phases", pair(figures.threads)),
+        ("viewers by RTSP over TCP, RTSP over UDP, MJPEG, WebRTC", protocols),
         (
-            "of these left with a word, were killed, fell silent first",
-            [Leaves::Properly, Leaves::Killed, Leaves::Silently].map(|leaves| leaving(leaves).to_string()).join(", "),
+            "of these disconnected cleanly, killed, stopped reading and then killed",
+            [Departure::Clean, Departure::Killed, Departure::Silent]
+                .map(|departure| departures(departure).to_string())
+                .join(", "),
         ),
-        ("models exchanged, refused", format!("{}, {}", run.model_swaps, run.models_refused)),
-        ("configurations read again, refused", format!("{}, {}", run.end.reloads, run.end.reloads_refused)),
+        ("models changed, refused", format!("{}, {}", run.model_changes, run.models_refused)),
+        ("configurations reloaded, refused", format!("{}, {}", run.end.reloads, run.end.reloads_refused)),
         ("log: errors, warnings, other lines", format!("{}, {}, {}", run.end.errors, run.end.warnings, run.end.infos)),
         ("seconds from SIGTERM to the end", format!("{:.1}", run.end.took)),
     ];
@@ -86,7 +88,7 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
         write!(body, "<tr><td>{}<td>{}</tr>", escaped(name), escaped(&value))?;
     }
     body += "</table>";
-    body += "<h2>From a camera's return to live pictures</h2>";
+    body += "<h2>Recovery: from the end of a fault to live frames</h2>";
     body += "<table><tr><th>outage<th>number<th>median s<th>95 %<th>longest</tr>";
     spread(&mut body, "all", &figures.recovery)?;
     groups(&mut body, &figures.recovery_by_outage)?;
@@ -95,8 +97,8 @@ fn page(run: &Run, verdict: &Verdict) -> Result<String> {
     body += "</table>";
     let counted = run.recoveries.iter().filter(|recovery| !recovery.disturbed);
     let points: Vec<_> = counted.filter_map(|recovery| Some((recovery.outage, recovery.took?))).collect();
-    figure(&mut body, "Seconds to live pictures, by the length of the outage", &scatter(&points)?)?;
-    for (title, lines) in curves(&run.samples) {
+    figure(&mut body, "Seconds to live frames, by the duration of the outage", &scatter(&points)?)?;
+    for (title, lines) in charts(&run.samples) {
         let legend: String = lines.iter().zip(COLORS).fold(String::new(), |legend, (line, color)| {
             let RGBColor(r, g, b) = color;
             legend + &format!(" <b style=\"color:rgb({r},{g},{b})\">{}</b>", escaped(&line.name))
@@ -135,7 +137,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn curves(samples: &[Sample]) -> Vec<(&'static str, Vec<Line>)> {
+fn charts(samples: &[Sample]) -> Vec<(&'static str, Vec<Line>)> {
     let of = |name: &str, value: &dyn Fn(&Sample) -> f64| Line {
         name: name.into(),
         points: samples.iter().map(|sample| (sample.at / 60.0, value(sample))).collect(),
@@ -147,18 +149,17 @@ fn curves(samples: &[Sample]) -> Vec<(&'static str, Vec<Line>)> {
     ];
     let open =
         vec![of("descriptors", &|sample| sample.descriptors as f64), of("threads", &|sample| sample.threads as f64)];
-    let names: Vec<&str> = samples
-        .first()
-        .map_or(Vec::new(), |sample| sample.streams.iter().map(|standing| standing.name.as_str()).collect());
-    let rates = |what: fn(&super::record::Standing) -> u64| -> Vec<Line> {
+    let names: Vec<&str> =
+        samples.first().map_or(Vec::new(), |sample| sample.streams.iter().map(|status| status.name.as_str()).collect());
+    let rates = |what: fn(&super::record::StreamStatus) -> u64| -> Vec<Line> {
         names
             .iter()
             .map(|name| {
-                let standing = |sample: &Sample| sample.streams.iter().find(|stream| stream.name == **name).map(what);
+                let status = |sample: &Sample| sample.streams.iter().find(|stream| stream.name == **name).map(what);
                 let rate = |pair: &[Sample]| {
                     let [before, after] = pair else { return None };
-                    // A stream that was started anew counts from nothing.
-                    let frames = standing(after)?.checked_sub(standing(before)?)?;
+                    // The counters of a restarted stream start at 0.
+                    let frames = status(after)?.checked_sub(status(before)?)?;
                     Some((after.at / 60.0, frames as f64 / (after.at - before.at).max(0.1)))
                 };
                 Line { name: (*name).into(), points: samples.windows(2).filter_map(rate).collect() }
@@ -167,21 +168,21 @@ fn curves(samples: &[Sample]) -> Vec<(&'static str, Vec<Line>)> {
     };
     vec![
         ("Memory, MiB", memory),
-        ("Open", open),
+        ("Open descriptors and threads", open),
         ("Frames published a second", rates(|stream| stream.published)),
         ("Frames dropped a second", rates(|stream| stream.dropped)),
     ]
 }
 
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("a curve cannot be drawn: {error}")
+    anyhow!("cannot draw a chart: {error}")
 }
 
 fn plot(lines: &[Line]) -> Result<String> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
-    let across = points().map(|(x, _)| x).fold(0.1, f64::max);
-    let high = points().map(|(_, y)| y).fold(1.0, f64::max);
-    svg(across, 1.06 * high, "minutes", |chart| {
+    let x_max = points().map(|(x, _)| x).fold(0.1, f64::max);
+    let y_max = points().map(|(_, y)| y).fold(1.0, f64::max);
+    svg(x_max, 1.06 * y_max, "minutes", |chart| {
         for (line, color) in lines.iter().zip(COLORS) {
             let style = ShapeStyle::from(&color).stroke_width(3);
             chart.draw_series(LineSeries::new(line.points.iter().copied(), style)).map_err(failed)?;
@@ -191,10 +192,10 @@ fn plot(lines: &[Line]) -> Result<String> {
 }
 
 fn scatter(points: &[(f64, f64)]) -> Result<String> {
-    let across = points.iter().map(|(x, _)| *x).fold(1.0, f64::max);
-    let high = points.iter().map(|(_, y)| *y).fold(2.0, f64::max);
-    svg(1.04 * across, 1.06 * high, "seconds that the camera was away", |chart| {
-        let limit = [(0.0, 2.0), (1.04 * across, 2.0)];
+    let x_max = points.iter().map(|(x, _)| *x).fold(1.0, f64::max);
+    let y_max = points.iter().map(|(_, y)| *y).fold(2.0, f64::max);
+    svg(1.04 * x_max, 1.06 * y_max, "duration of the outage, seconds", |chart| {
+        let limit = [(0.0, 2.0), (1.04 * x_max, 2.0)];
         chart.draw_series(LineSeries::new(limit, ShapeStyle::from(&GREY).stroke_width(2))).map_err(failed)?;
         let dots = points.iter().map(|point| Circle::new(*point, 8, COLORS[0].mix(0.6).filled()));
         chart.draw_series(dots).map_err(failed)?;
@@ -208,7 +209,7 @@ type Chart<'a, 'b> = ChartContext<
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-fn svg(across: f64, high: f64, name: &str, draw: impl FnOnce(&mut Chart<'_, '_>) -> Result<()>) -> Result<String> {
+fn svg(x_max: f64, y_max: f64, name: &str, draw: impl FnOnce(&mut Chart<'_, '_>) -> Result<()>) -> Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -217,9 +218,9 @@ fn svg(across: f64, high: f64, name: &str, draw: impl FnOnce(&mut Chart<'_, '_>)
             .margin(20)
             .x_label_area_size(90)
             .y_label_area_size(110)
-            .build_cartesian_2d(0.0..across, 0.0..high)
+            .build_cartesian_2d(0.0..x_max, 0.0..y_max)
             .map_err(failed)?;
-        let digits = usize::from(high < 10.0);
+        let digits = usize::from(y_max < 10.0);
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -230,7 +231,7 @@ fn svg(across: f64, high: f64, name: &str, draw: impl FnOnce(&mut Chart<'_, '_>)
             .axis_style(ShapeStyle::from(&MESH).stroke_width(2))
             .label_style(font())
             .axis_desc_style(font())
-            .x_label_formatter(&|x| format!("{x:.*}", usize::from(across < 10.0)))
+            .x_label_formatter(&|x| format!("{x:.*}", usize::from(x_max < 10.0)))
             .y_label_formatter(&|y| format!("{y:.digits$}"))
             .x_desc(name)
             .draw()
@@ -238,6 +239,6 @@ fn svg(across: f64, high: f64, name: &str, draw: impl FnOnce(&mut Chart<'_, '_>)
         draw(&mut chart)?;
         area.present().map_err(failed)?;
     }
-    // The page scales it.
+    // The page scales the image.
     Ok(svg.replacen(&format!("width=\"{}\" height=\"{}\"", SIZE.0, SIZE.1), "role=\"img\"", 1))
 }

@@ -1,4 +1,4 @@
-//! The real `maskcast run`: its process, its log, its API, and the figures of both.
+//! The real `maskcast run`: its process, log and API.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,33 +12,33 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, bounded, tick};
 use serde_json::Value;
 
-use super::record::{Account, End, Quiet, Sample, Standing};
+use super::record::{Account, End, IdlePhase, Sample, StreamStatus};
 
-/// How long the service may take to listen and to be ready.
+/// Maximum time until the service listens and is ready.
 const START: Duration = Duration::from_secs(90);
 
-/// How long it may take to end before it is killed; the judge wants less.
+/// Time after SIGTERM until it is killed; the evaluation has a lower limit.
 const STOP: Duration = Duration::from_secs(15);
 
-/// What the log has said so far.
+/// Data from the log so far.
 #[derive(Default)]
-struct Heard {
+struct ParsedLog {
     page: Option<String>,
     rtsp: Option<String>,
     end: End,
 }
 
-/// What is known of a stream now.
+/// The newest known state of a stream.
 #[derive(Clone, Debug)]
 pub struct Now {
     pub at: Instant,
-    pub standing: Standing,
+    pub status: StreamStatus,
 }
 
 pub struct Service {
     child: Mutex<Child>,
     pid: u32,
-    reader: Mutex<Option<JoinHandle<Heard>>>,
+    reader: Mutex<Option<JoinHandle<ParsedLog>>>,
     agent: ureq::Agent,
     /// `http://ADDRESS:PORT/`, or `https`.
     pub page: String,
@@ -51,7 +51,7 @@ impl Service {
     /// Starts `program` with `config` and waits until it is ready. Its log goes to `log`.
     ///
     /// # Errors
-    /// It does not start.
+    /// The service does not start.
     pub fn start(program: &Path, config: &Path, log: PathBuf) -> Result<Self> {
         let mut command = Command::new(program);
         for variable in ["MASKCAST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
@@ -64,13 +64,13 @@ impl Service {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("{} cannot be started: `make build` makes it", program.display()))?;
-        let stderr = child.stderr.take().context("it has no standard error")?;
+            .with_context(|| format!("{} cannot be started; build it with `make build`", program.display()))?;
+        let stderr = child.stderr.take().context("the child has no standard error")?;
         let (known, addresses) = bounded(1);
         let reader = std::thread::spawn(move || read_log(stderr, &log, &known));
         let Ok((page, rtsp)) = addresses.recv_timeout(START) else {
             let _ = child.kill();
-            bail!("the service does not start; its log says why");
+            bail!("the service does not start; the reason is in its log");
         };
         let pid = child.id();
         let config = ureq::Agent::config_builder()
@@ -95,34 +95,34 @@ impl Service {
         Ok(service)
     }
 
-    /// Asks the API how the streams are, and keeps it for [`Service::now`].
+    /// Polls the state of all streams from the API and keeps it for [`Service::now`].
     ///
     /// # Errors
-    /// It gives no proper answer.
-    pub fn look(&self) -> Result<Vec<Standing>> {
+    /// The response is invalid.
+    pub fn poll(&self) -> Result<Vec<StreamStatus>> {
         let streams: Vec<Value> =
             self.agent.get(format!("{}api/v1/streams", self.page)).call()?.body_mut().read_json()?;
         let at = Instant::now();
-        let standings: Vec<Standing> =
-            streams.iter().map(standing).collect::<Option<_>>().context("a stream lacks a key")?;
-        let known = standings.iter().map(|standing| (standing.name.clone(), Now { at, standing: standing.clone() }));
+        let statuses: Vec<StreamStatus> =
+            streams.iter().map(status).collect::<Option<_>>().context("a stream lacks a key")?;
+        let known = statuses.iter().map(|status| (status.name.clone(), Now { at, status: status.clone() }));
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = known.collect();
-        Ok(standings)
+        Ok(statuses)
     }
 
-    /// What the newest look saw of a stream.
+    /// The state of a stream at the newest poll.
     pub fn now(&self, stream: &str) -> Option<Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).get(stream).cloned()
     }
 
-    /// The process's memory, descriptors and threads, and the streams at the newest look.
+    /// Memory, descriptors and threads of the process, and the streams at the newest poll.
     ///
     /// # Errors
-    /// The process is gone.
-    pub fn sample(&self, at: f64, quiet: Option<Quiet>) -> Result<Sample> {
+    /// The process has ended.
+    pub fn sample(&self, at: f64, idle: Option<IdlePhase>) -> Result<Sample> {
         let file = |name: &str| format!("/proc/{}/{name}", self.pid);
         let rollup = std::fs::read_to_string(file("smaps_rollup"))?;
-        let status = std::fs::read_to_string(file("status"))?;
+        let process = std::fs::read_to_string(file("status"))?;
         let descriptors = std::fs::read_dir(file("fd"))?.count() as u64;
         let mib = |name| field(&rollup, name).map(|kib| kib as f64 / 1024.0).context("smaps_rollup lacks a line");
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,53 +132,53 @@ impl Service {
             rss: mib("Rss")?,
             pss: mib("Pss")?,
             descriptors,
-            threads: field(&status, "Threads").context("status lacks a line")?,
-            quiet,
-            streams: now.values().map(|now| now.standing.clone()).collect(),
+            threads: field(&process, "Threads").context("status lacks a line")?,
+            idle,
+            streams: now.values().map(|now| now.status.clone()).collect(),
         })
     }
 
-    /// Asks for another model; gives what came of it: `done` or `refused`.
+    /// Requests a change of the model; returns the result: `done` or `refused`.
     ///
     /// # Errors
-    /// No proper answer, or no decision within a minute.
+    /// The response is invalid, or there is no result within a minute.
     pub fn change_model(&self, model: &Path) -> Result<String> {
         let url = format!("{}api/v1/model", self.page);
         let answer = self.agent.post(&url).send_json(serde_json::json!({ "path": model }))?;
         if answer.status() != 202 {
-            bail!("the wish for a model was answered with {}", answer.status());
+            bail!("the request to change the model got status {}", answer.status());
         }
         let (deadline, again) = (Instant::now() + Duration::from_secs(60), tick(Duration::from_millis(100)));
         loop {
             let report: Value = self.agent.get(&url).call()?.body_mut().read_json()?;
             match report["change"]["state"].as_str() {
                 Some(state @ ("done" | "refused")) => return Ok(state.into()),
-                _ if Instant::now() > deadline => bail!("no decision about a model within a minute"),
+                _ if Instant::now() > deadline => bail!("no result of the model change within a minute"),
                 _ => again.recv()?,
             };
         }
     }
 
-    /// Sends it a signal by its name.
+    /// Sends a signal to the process, by name.
     ///
     /// # Errors
-    /// It cannot be sent.
+    /// The signal cannot be sent.
     pub fn signal(&self, name: &str) -> Result<()> {
         signal(self.pid, name)
     }
 
-    /// How it ended, if it has.
+    /// The exit status when the process has ended.
     pub fn ended(&self) -> Option<ExitStatus> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().ok().flatten()
     }
 
-    /// Ends it by SIGTERM and gives what its log and its exit say.
+    /// Sends SIGTERM and waits; returns the exit status and the data from the log.
     ///
     /// # Errors
     /// The signal cannot be sent.
     pub fn stop(&self) -> Result<End> {
         let early = self.ended().is_some();
-        let asked = Instant::now();
+        let requested = Instant::now();
         if !early {
             self.signal("TERM")?;
         }
@@ -186,39 +186,40 @@ impl Service {
         let status = loop {
             match self.ended() {
                 Some(status) => break Some(status),
-                None if asked.elapsed() > STOP => break None,
+                None if requested.elapsed() > STOP => break None,
                 None => drop(again.recv()),
             }
         };
-        let took = asked.elapsed().as_secs_f64();
+        let took = requested.elapsed().as_secs_f64();
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        // Fails for one that has ended.
+        // Fails when it has ended.
         let _ = child.kill();
         let _ = child.wait();
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let heard = reader.and_then(|reader| reader.join().ok()).context("the log's reader is lost")?;
-        Ok(End { early, code: status.and_then(|status| status.code()), took, ..heard.end })
+        let parsed =
+            reader.and_then(|reader| reader.join().ok()).context("the thread that reads the log has panicked")?;
+        Ok(End { early, code: status.and_then(|status| status.code()), took, ..parsed.end })
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        // Both fail for one that has ended.
+        // Both fail when it has ended.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// The number after `name:` in one of /proc's texts.
+/// The number after `name:` in a file of /proc.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn standing(stream: &Value) -> Option<Standing> {
+fn status(stream: &Value) -> Option<StreamStatus> {
     let number = |key: &str| stream[key].as_u64();
-    Some(Standing {
+    Some(StreamStatus {
         name: stream["name"].as_str()?.into(),
         state: stream["state"].as_str()?.into(),
         captured: number("captured")?,
@@ -229,46 +230,46 @@ fn standing(stream: &Value) -> Option<Standing> {
     })
 }
 
-/// Reads the log to its end, keeps it in a file, and tells the addresses once they are known.
-fn read_log(stderr: ChildStderr, log: &Path, known: &crossbeam_channel::Sender<(String, String)>) -> Heard {
-    let mut heard = Heard::default();
+/// Reads the log to its end, writes it to a file, and sends the addresses when they are in it.
+fn read_log(stderr: ChildStderr, log: &Path, known: &crossbeam_channel::Sender<(String, String)>) -> ParsedLog {
+    let mut parsed = ParsedLog::default();
     let mut file = std::fs::File::create(log).ok();
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if let Some(file) = &mut file {
             // A full disk does not end the run: the figures are kept in memory.
             let _ = writeln!(file, "{line}");
         }
-        hear(&mut heard, &line);
-        if let (Some(page), Some(rtsp)) = (&heard.page, &heard.rtsp) {
-            // Full or gone once they were told.
+        parse_line(&mut parsed, &line);
+        if let (Some(page), Some(rtsp)) = (&parsed.page, &parsed.rtsp) {
+            // Fails after the first time.
             let _ = known.try_send((page.clone(), rtsp.clone()));
         }
     }
-    heard
+    parsed
 }
 
-fn hear(heard: &mut Heard, line: &str) {
+fn parse_line(parsed: &mut ParsedLog, line: &str) {
     let entry: Value = serde_json::from_str(line).unwrap_or(Value::Null);
     let message = entry["message"].as_str().unwrap_or(line);
     match entry["level"].as_str() {
-        Some("ERROR") => heard.end.errors += 1,
-        Some("WARN") => heard.end.warnings += 1,
-        _ => heard.end.infos += 1,
+        Some("ERROR") => parsed.end.errors += 1,
+        Some("WARN") => parsed.end.warnings += 1,
+        _ => parsed.end.infos += 1,
     }
     if line.contains("panicked") {
-        heard.end.panics.push(message.into());
+        parsed.end.panics.push(message.into());
     }
-    heard.end.reloads += u64::from(message.starts_with("configuration reloaded"));
-    heard.end.reloads_refused += u64::from(message.starts_with("configuration not reloaded"));
+    parsed.end.reloads += u64::from(message.starts_with("configuration reloaded"));
+    parsed.end.reloads_refused += u64::from(message.starts_with("configuration not reloaded"));
     if let Some(page) = message.strip_prefix("page ") {
-        heard.page = Some(page.into());
+        parsed.page = Some(page.into());
     }
     if let Some((address, _)) = message.split_once(" -> ").and_then(|(_, address)| address.rsplit_once('/')) {
-        heard.rtsp = Some(format!("{address}/"));
+        parsed.rtsp = Some(format!("{address}/"));
     }
     if let (Some(stream), Some(captured)) = (entry["stream"].as_str(), entry["captured"].as_u64()) {
         let number = |key: &str| entry[key].as_u64().unwrap_or(u64::MAX);
-        heard.end.accounts.push(Account {
+        parsed.end.accounts.push(Account {
             stream: stream.into(),
             captured,
             published: number("published"),
@@ -278,12 +279,12 @@ fn hear(heard: &mut Heard, line: &str) {
     }
 }
 
-/// Sends a process a signal by its name.
+/// Sends a signal to a process, by name.
 ///
 /// # Errors
-/// It cannot be sent.
+/// The signal cannot be sent.
 pub fn signal(pid: u32, name: &str) -> Result<()> {
-    // By the shell: the crate has no unsafe code to call the system by.
+    // Through the shell, because this crate has no unsafe code for the system call.
     let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status()?;
     if !sent.success() {
         bail!("SIG{name} could not be sent");

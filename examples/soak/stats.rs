@@ -1,6 +1,6 @@
 //! Robust statistics of short series.
 
-/// The value below which a share of `values` lies (nearest rank); `None` of nothing.
+/// The quantile `share` of `values` (nearest rank); `None` without values.
 pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -8,8 +8,8 @@ pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// The Theil–Sen slope of points `(x, y)`: the median of the slopes of all pairs, which up to 29 % of outliers do not
-/// move (Sen, J. Am. Stat. Assoc. 63, 1968). `None` of fewer than two different x.
+/// The Theil–Sen slope of points `(x, y)`: the median of the slopes of all pairs, which is robust against up to 29 % of
+/// outliers (Sen, J. Am. Stat. Assoc. 63, 1968). `None` with fewer than two different x.
 pub fn theil_sen(points: &[(f64, f64)]) -> Option<f64> {
     let pairs = points.iter().enumerate().flat_map(|(n, a)| points[n + 1..].iter().map(move |b| (a, b)));
     let slopes: Vec<f64> = pairs.filter(|(a, b)| b.0 != a.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
@@ -28,7 +28,7 @@ mod tests {
     }
 
     #[test]
-    fn outliers_do_not_move_the_slope() {
+    fn outliers_do_not_change_the_slope() {
         let mut points: Vec<_> = (0..40).map(|n| (f64::from(n), 2.0 * f64::from(n) + 1.0)).collect();
         for at in [3, 17, 18, 30, 39] {
             points[at].1 += 1000.0;

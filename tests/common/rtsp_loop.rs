@@ -31,7 +31,7 @@ impl RtspLoop {
     }
 
     /// Disconnects all clients.
-    pub fn hang_up(&self) {
+    pub fn disconnect_clients(&self) {
         self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
     }
 }
@@ -39,7 +39,7 @@ impl RtspLoop {
 impl Drop for RtspLoop {
     fn drop(&mut self) {
         self.listener.destroy();
-        self.hang_up();
+        self.disconnect_clients();
         // From inside the loop: a quit that comes before the loop runs would be lost.
         let main_loop = self.main_loop.clone();
         let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {

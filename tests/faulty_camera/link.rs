@@ -1,22 +1,22 @@
-//! What happens to pictures and packets between the camera and its clients.
+//! Faults of the network between the camera and its clients, and of the camera's clock.
 
 use std::sync::{Mutex, PoisonError};
 
 use fastrand::Rng;
 use gstreamer as gst;
 
-/// Faults of the network and of the camera's clock.
+/// The faults that are active.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Faults {
-    /// Share of packets that are lost.
+    /// Fraction of packets that are lost.
     pub lost: f64,
-    /// Share of packets in which bytes are damaged.
+    /// Fraction of packets with damaged bytes.
     pub damaged: f64,
-    /// From, to.
+    /// Minimum and maximum.
     pub delay_ms: Option<[u32; 2]>,
     /// Added to RTP timestamps, in seconds.
     pub clock_offset: f64,
-    /// RTP seconds in a second.
+    /// Speed of the RTP clock relative to real time.
     pub clock_rate: f64,
 }
 
@@ -24,7 +24,7 @@ impl Faults {
     const NONE: Faults = Faults { lost: 0.0, damaged: 0.0, delay_ms: None, clock_offset: 0.0, clock_rate: 1.0 };
 }
 
-/// The faults as they are now, and the dice: the same ones in every run.
+/// The active faults, and a random number generator with a fixed seed.
 pub struct Link {
     faults: Mutex<Faults>,
     random: Mutex<Rng>,
@@ -36,9 +36,9 @@ impl Default for Link {
     }
 }
 
-/// What becomes of a packet.
-pub enum Fate {
-    Arrives,
+/// What happens to a packet.
+pub enum PacketFate {
+    Delivered,
     Lost,
     Damaged,
 }
@@ -52,24 +52,24 @@ impl Link {
         change(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub fn mend(&self) {
+    pub fn clear(&self) {
         self.set(|faults| *faults = Faults::NONE);
     }
 
-    /// Throws the dice for the next packet.
-    pub fn fate(&self) -> Fate {
+    /// Decides at random what happens to the next packet.
+    pub fn fate(&self) -> PacketFate {
         let Faults { lost, damaged, .. } = self.faults();
-        match self.dice(|random| random.f64()) {
-            value if value < lost => Fate::Lost,
-            value if value < lost + damaged => Fate::Damaged,
-            _ => Fate::Arrives,
+        match self.with_random(|random| random.f64()) {
+            value if value < lost => PacketFate::Lost,
+            value if value < lost + damaged => PacketFate::Damaged,
+            _ => PacketFate::Delivered,
         }
     }
 
-    /// Damages bytes of `data` from `start` on: one in 16, at least one.
+    /// Damages one byte in 16 of `data` after `start`, at least one.
     pub fn damage(&self, data: &mut [u8], start: usize) {
         let Some(rest) = data.get_mut(start..).filter(|rest| !rest.is_empty()) else { return };
-        self.dice(|random| {
+        self.with_random(|random| {
             for _ in 0..rest.len().div_ceil(16) {
                 let at = random.usize(..rest.len());
                 rest[at] ^= random.u8(1..);
@@ -77,41 +77,41 @@ impl Link {
         });
     }
 
-    fn dice<T>(&self, throw: impl FnOnce(&mut Rng) -> T) -> T {
-        throw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_random<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// RTP's fixed header (RFC 3550, 5.1), without contributing sources or extension: payloaders write none.
+/// Length of the RTP header (RFC 3550, 5.1) without contributing sources and extensions, which payloaders do not write.
 const RTP_HEADER: usize = 12;
 
-/// Bytes after it that tell how the payload is packed (fragments of a NAL unit, of a JPEG): left whole, so that damage
-/// reaches the decoder.
+/// Length of the payload header (fragments of a NAL unit, of a JPEG). It stays undamaged, so that damaged data reaches the
+/// decoder.
 const PAYLOAD_HEADER: usize = 8;
 
-/// RTP clock of all video formats that are sent here.
+/// RTP clock rate of all video formats that the camera sends, Hz.
 const RTP_CLOCK: f64 = 90_000.0;
 
-/// The RTP packets of one payloader, on their way.
-pub struct Packets {
-    /// The first timestamp, where the camera's clock and time agree.
+/// Applies the faults to the RTP packets of one payloader.
+pub struct PacketFilter {
+    /// The first RTP timestamp, at which clock faults start.
     start: Option<u32>,
 }
 
-impl Packets {
+impl PacketFilter {
     pub fn new() -> Self {
-        Packets { start: None }
+        PacketFilter { start: None }
     }
 
-    /// The packet as it arrives, if it does.
-    pub fn pass(&mut self, link: &Link, mut packet: gst::Buffer) -> Option<gst::Buffer> {
+    /// The packet with faults applied; `None` when it is lost.
+    pub fn apply(&mut self, link: &Link, mut packet: gst::Buffer) -> Option<gst::Buffer> {
         let fate = link.fate();
-        if matches!(fate, Fate::Lost) {
+        if matches!(fate, PacketFate::Lost) {
             return None;
         }
         let faults = link.faults();
         let restamp = faults.clock_offset != 0.0 || faults.clock_rate != 1.0;
-        if !restamp && matches!(fate, Fate::Arrives) && self.start.is_some() {
+        if !restamp && matches!(fate, PacketFate::Delivered) && self.start.is_some() {
             return Some(packet);
         }
         let Ok(mut map) = packet.make_mut().map_writable() else { return None };
@@ -121,7 +121,7 @@ impl Packets {
             let passed = f64::from(time.wrapping_sub(start)) * faults.clock_rate + faults.clock_offset * RTP_CLOCK;
             *stamp = start.wrapping_add(passed.round() as i64 as u32).to_be_bytes();
         }
-        if matches!(fate, Fate::Damaged) {
+        if matches!(fate, PacketFate::Damaged) {
             link.damage(&mut map, RTP_HEADER + PAYLOAD_HEADER);
         }
         drop(map);

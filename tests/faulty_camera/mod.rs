@@ -1,17 +1,17 @@
 //! A faulty camera: an RTSP server, or an HTTP one that sends multipart JPEG, with scripted faults.
 //!
-//! | file | what it knows |
+//! | module | content |
 //! | --- | --- |
-//! | [`scenario`] | the small TOML files that say what a camera does and what a viewer must see |
-//! | [`picture`] | a picture that carries its own number, and reading it back |
-//! | [`sensor`] | pictures at a steady rate, and when each was taken |
-//! | [`link`] | what happens to packets under way: lost, late, damaged, stamped wrongly |
-//! | [`rtsp`] | the camera as an RTSP server (GStreamer's) |
+//! | [`scenario`] | TOML files: the actions of cameras and what viewers must see |
+//! | [`test_frame`] | frames that contain their own number, and how to read it |
+//! | [`sensor`] | captures frames at a constant rate, with their times |
+//! | [`link`] | faults of packets: lost, late, damaged, wrong timestamps |
+//! | [`rtsp`] | the camera as an RTSP server (GStreamer) |
 //! | [`http`] | the camera as an HTTP server |
-//! | [`raw`] | servers that break the protocol itself: silent ones, and ones that talk nonsense |
+//! | [`raw`] | servers that violate the protocol: no response, or random data |
 //!
-//! Every camera has a loopback address of its own (127.x.y.z): while its port is closed nobody else can get it.
-#![allow(dead_code)] // Tests and the example are programs of their own, and each uses a part.
+//! Every camera has its own loopback address (127.x.y.z), so that no other process can take its port while it is closed.
+#![allow(dead_code)] // Each test and example is its own program and uses a part.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,41 +22,41 @@ use anyhow::{Context, Result, bail};
 
 pub mod http;
 pub mod link;
-pub mod picture;
 pub mod raw;
 pub mod rtsp;
 pub mod scenario;
 pub mod sensor;
+pub mod test_frame;
 
 use link::Link;
-use scenario::{Action, CameraSpec, Codec, Kind, Video};
+use scenario::{Action, CameraKind, CameraSpec, Codec, VideoChange};
 use sensor::Sensor;
 
-/// A camera that does what it is told.
+/// A camera that performs the actions of a scenario.
 pub struct Camera {
-    pub kind: Kind,
+    pub kind: CameraKind,
     pub address: SocketAddr,
     codec: Codec,
     sensor: Arc<Sensor>,
     link: Arc<Link>,
     connections: Arc<AtomicU64>,
-    front: Option<Front>,
+    server: Option<CameraServer>,
 }
 
-/// What answers at the camera's port.
-enum Front {
+/// The server at the camera's port.
+enum CameraServer {
     Rtsp(rtsp::Server),
     Http(http::Server),
     Raw(raw::Acceptor),
 }
 
 impl Camera {
-    /// A camera at a loopback address of its own, in the state in which its scenario wants it to start.
+    /// Starts a camera at its own loopback address, in the initial state of its scenario.
     ///
     /// # Errors
-    /// No port, or GStreamer lacks an element.
+    /// No port is free, or GStreamer lacks an element.
     pub fn start(spec: &CameraSpec) -> Result<Self> {
-        let any = SocketAddr::from((own_address(), 0));
+        let any = SocketAddr::from((unique_loopback_address(), 0));
         let address = TcpListener::bind(any).and_then(|listener| listener.local_addr());
         Camera::start_at(spec, address.with_context(|| format!("no port at {any}"))?)
     }
@@ -64,66 +64,66 @@ impl Camera {
     /// The same at a given address.
     ///
     /// # Errors
-    /// The address is taken, or GStreamer lacks an element.
+    /// The address is in use, or GStreamer lacks an element.
     pub fn start_at(spec: &CameraSpec, address: SocketAddr) -> Result<Self> {
         gstreamer::init()?;
         let mut camera = Camera {
             kind: spec.kind,
             address,
             codec: spec.codec,
-            sensor: Arc::new(Sensor::start(spec.look())),
+            sensor: Arc::new(Sensor::start(spec.video_settings())),
             link: Arc::default(),
             connections: Arc::default(),
-            front: None,
+            server: None,
         };
         camera.perform(&spec.starts)?;
         Ok(camera)
     }
 
-    /// Where players find it.
+    /// The URL for players.
     pub fn url(&self) -> String {
         match self.kind {
-            Kind::Rtsp => format!("rtsp://{}/stream", self.address),
-            Kind::Http => format!("http://{}/stream", self.address),
+            CameraKind::Rtsp => format!("rtsp://{}/stream", self.address),
+            CameraKind::Http => format!("http://{}/stream", self.address),
         }
     }
 
-    /// Does what a step asks for; it is in effect on return.
+    /// Performs the action of a step; it is in effect on return.
     ///
     /// # Errors
-    /// What this kind of camera cannot do; a port that cannot be opened again.
+    /// This kind of camera does not support the action, or the port cannot be opened again.
     pub fn perform(&mut self, action: &Action) -> Result<()> {
         match action {
             Action::Serve => {
-                self.link.mend();
-                self.sensor.cover(false);
-                if !matches!(self.front, Some(Front::Rtsp(_) | Front::Http(_))) {
-                    self.boot()?;
+                self.link.clear();
+                self.sensor.set_stalled(false);
+                if !matches!(self.server, Some(CameraServer::Rtsp(_) | CameraServer::Http(_))) {
+                    self.start_server()?;
                 }
             }
             Action::Reboot(video) => {
-                self.front = None;
-                self.link.mend();
-                self.sensor.cover(false);
+                self.server = None;
+                self.link.clear();
+                self.sensor.set_stalled(false);
                 self.codec = video.codec.unwrap_or(self.codec);
-                self.film(video);
-                self.boot()?;
+                self.change_video(video);
+                self.start_server()?;
             }
             Action::Change(video) => {
                 if video.codec.is_some_and(|codec| codec != self.codec) {
-                    bail!("another codec needs a reboot");
+                    bail!("the codec can only change by a reboot");
                 }
-                self.film(video);
+                self.change_video(video);
             }
-            Action::Refuse => self.front = None,
-            Action::Silent => self.misbehave(raw::silent())?,
-            Action::Garbage(garbage) => self.misbehave(raw::garbage(*garbage))?,
-            Action::Stall => self.sensor.cover(true),
+            Action::Refuse => self.server = None,
+            Action::Silent => self.serve_raw(raw::silent())?,
+            Action::Garbage(garbage) => self.serve_raw(raw::garbage(*garbage))?,
+            Action::Stall => self.sensor.set_stalled(true),
             Action::End => self.sensor.end(),
-            Action::HangUp => match &self.front {
-                Some(Front::Rtsp(server)) => server.hang_up(),
-                Some(Front::Http(server)) => server.hang_up(),
-                Some(Front::Raw(acceptor)) => acceptor.hang_up(),
+            Action::Disconnect => match &self.server {
+                Some(CameraServer::Rtsp(server)) => server.disconnect_clients(),
+                Some(CameraServer::Http(server)) => server.disconnect_clients(),
+                Some(CameraServer::Raw(acceptor)) => acceptor.disconnect_clients(),
                 None => {}
             },
             Action::DropPackets(share) => self.link.set(|faults| faults.lost = *share),
@@ -135,52 +135,52 @@ impl Camera {
         Ok(())
     }
 
-    /// When the picture with this number was taken; `None` for a number that was not yet reached.
-    pub fn taken_at(&self, number: u16) -> Option<Instant> {
-        self.sensor.taken_at(number)
+    /// When the frame with this number was captured; `None` when it has not been captured yet.
+    pub fn captured_at(&self, number: u16) -> Option<Instant> {
+        self.sensor.captured_at(number)
     }
 
-    /// Pictures taken so far, whether or not anybody got them.
-    pub fn taken(&self) -> u64 {
-        self.sensor.taken()
+    /// Number of frames captured so far, whether or not they were sent.
+    pub fn captured(&self) -> u64 {
+        self.sensor.captured()
     }
 
-    /// Pictures that at least one client was given.
+    /// Number of frames sent to at least one client.
     pub fn delivered(&self) -> u64 {
         self.sensor.delivered()
     }
 
-    /// How often somebody has connected.
+    /// Number of connections so far.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    fn film(&self, video: &Video) {
-        self.sensor.set_look(|look| video.apply(look));
+    fn change_video(&self, video: &VideoChange) {
+        self.sensor.change_settings(|settings| video.apply(settings));
     }
 
-    fn boot(&mut self) -> Result<()> {
-        // First the old one goes, for it has the port.
-        self.front = None;
+    fn start_server(&mut self) -> Result<()> {
+        // Drop the old server first: it holds the port.
+        self.server = None;
         let (address, count, sensor, link) = (self.address, &self.connections, &self.sensor, &self.link);
-        self.front = Some(match self.kind {
-            Kind::Rtsp => Front::Rtsp(rtsp::Server::start(address, self.codec, count, sensor, link)?),
-            Kind::Http => Front::Http(http::Server::start(address, count, sensor, link)?),
+        self.server = Some(match self.kind {
+            CameraKind::Rtsp => CameraServer::Rtsp(rtsp::Server::start(address, self.codec, count, sensor, link)?),
+            CameraKind::Http => CameraServer::Http(http::Server::start(address, count, sensor, link)?),
         });
         Ok(())
     }
 
-    fn misbehave(&mut self, handler: raw::Handler) -> Result<()> {
-        self.front = None;
-        self.front = Some(Front::Raw(raw::Acceptor::start(self.address, &self.connections, handler)?));
+    fn serve_raw(&mut self, handler: raw::Handler) -> Result<()> {
+        self.server = None;
+        self.server = Some(CameraServer::Raw(raw::Acceptor::start(self.address, &self.connections, handler)?));
         Ok(())
     }
 }
 
-/// A loopback address that no other camera of this process has, and hardly one of another process.
-fn own_address() -> Ipv4Addr {
+/// A loopback address that is unique in this process, and very likely among all processes.
+fn unique_loopback_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
-    // 127.0.x.y is left to everybody else.
+    // 127.0.x.y is left to other programs.
     Ipv4Addr::new(127, high % 255 + 1, low, NEXT.fetch_add(1, Ordering::Relaxed).max(1))
 }

@@ -1,4 +1,4 @@
-//! A TCP server that breaks the rules of RTSP and HTTP, where a real server could not.
+//! A TCP server that violates RTSP and HTTP in ways that a real server cannot.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 
 use super::scenario::Garbage;
 
-/// Talks to one client; an error ends the connection, as does returning.
+/// Handles the connection of one client, which is closed on return.
 pub type Handler = Arc<dyn Fn(TcpStream) -> std::io::Result<()> + Send + Sync>;
 
-/// Accepts connections until it is dropped; then all are cut.
+/// Accepts connections until it is dropped; then all are closed.
 pub struct Acceptor {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
@@ -22,17 +22,17 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// `connections` is increased with each.
+    /// `connections` counts the accepted connections.
     ///
     /// # Errors
-    /// The address is taken.
+    /// The address is in use.
     pub fn start(address: SocketAddr, connections: &Arc<AtomicU64>, handler: Handler) -> Result<Self> {
-        let listener = TcpListener::bind(address).with_context(|| format!("nobody can listen at {address}"))?;
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))?;
         let stopping = Arc::new(AtomicBool::new(false));
         let clients: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let (stop, open, count) = (Arc::clone(&stopping), Arc::clone(&clients), Arc::clone(connections));
         let thread = std::thread::spawn(move || {
-            let mut talks: Vec<JoinHandle<()>> = Vec::new();
+            let mut threads: Vec<JoinHandle<()>> = Vec::new();
             for client in listener.incoming() {
                 if stop.load(Ordering::Acquire) {
                     break;
@@ -41,35 +41,35 @@ impl Acceptor {
                 count.fetch_add(1, Ordering::Relaxed);
                 let Ok(copy) = client.try_clone() else { continue };
                 open.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
-                talks.retain(|talk| !talk.is_finished());
+                threads.retain(|thread| !thread.is_finished());
                 let handler = Arc::clone(&handler);
-                talks.push(std::thread::spawn(move || {
-                    let line = client.try_clone();
-                    // Clients that leave in the middle are what this server is for.
+                threads.push(std::thread::spawn(move || {
+                    let connection = client.try_clone();
+                    // Errors are expected: clients disconnect from this server at any time.
                     let _ = handler(client);
-                    if let Ok(line) = line {
-                        let _ = line.shutdown(Shutdown::Both);
+                    if let Ok(connection) = connection {
+                        let _ = connection.shutdown(Shutdown::Both);
                     }
                 }));
             }
             drop(listener);
-            cut(&open);
-            for talk in talks {
-                let _ = talk.join();
+            close_all(&open);
+            for thread in threads {
+                let _ = thread.join();
             }
         });
         Ok(Acceptor { address, stopping, clients, thread: Some(thread) })
     }
 
-    /// Cuts all connections.
-    pub fn hang_up(&self) {
-        cut(&self.clients);
+    /// Closes all connections.
+    pub fn disconnect_clients(&self) {
+        close_all(&self.clients);
     }
 }
 
-fn cut(clients: &Mutex<Vec<TcpStream>>) {
+fn close_all(clients: &Mutex<Vec<TcpStream>>) {
     for client in clients.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        // Fails for one that has gone.
+        // Fails when the client has disconnected.
         let _ = client.shutdown(Shutdown::Both);
     }
 }
@@ -77,7 +77,7 @@ fn cut(clients: &Mutex<Vec<TcpStream>>) {
 impl Drop for Acceptor {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        // Wakes the thread that waits for the next connection.
+        // Unblocks the thread that waits for the next connection.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -85,16 +85,16 @@ impl Drop for Acceptor {
     }
 }
 
-/// Listens, and says nothing until the client leaves.
+/// Reads and sends nothing until the client disconnects.
 pub fn silent() -> Handler {
     Arc::new(|mut client| {
-        let mut said = [0; 1024];
-        while client.read(&mut said)? > 0 {}
+        let mut buffer = [0; 1024];
+        while client.read(&mut buffer)? > 0 {}
         Ok(())
     })
 }
 
-/// Answers with nonsense.
+/// Sends invalid responses.
 pub fn garbage(kind: Garbage) -> Handler {
     Arc::new(move |mut client| {
         if kind == Garbage::Noise {
@@ -130,16 +130,16 @@ pub fn garbage(kind: Garbage) -> Handler {
     })
 }
 
-/// A session without a single medium.
+/// An SDP without media.
 const EMPTY_SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=nothing\r\nt=0 0\r\n";
 
-/// Bytes that mean nothing, the same ones every time.
+/// Random bytes, the same in every run.
 fn noise(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(11);
     (0..length).map(|_| random.u8(..)).collect()
 }
 
-/// The head of a request of RTSP or HTTP.
+/// The head of an RTSP or HTTP request.
 pub struct Request {
     pub method: String,
     /// RTSP's `CSeq`.
@@ -147,7 +147,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The next one; `None` when the client has left.
+    /// Reads the next request; `None` when the client has disconnected.
     pub fn read(from: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         let mut request = Request { method: String::new(), sequence: String::new() };
         loop {

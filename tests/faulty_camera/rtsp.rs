@@ -1,4 +1,4 @@
-//! The camera as an RTSP server, by GStreamer's: one media for all clients, made when the first one comes.
+//! The camera as an RTSP server (GStreamer): one media for all clients, created when the first one connects.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,25 +11,25 @@ use gstreamer_rtsp_server as rtsp_server;
 
 use rtsp_server::prelude::*;
 
-use super::link::{Link, Packets};
+use super::link::{Link, PacketFilter};
 use super::scenario::Codec;
-use super::sensor::{Outlet, Sensor, Shot};
+use super::sensor::{CameraFrame, FrameReceiver, Sensor};
 use rtsp_loop::RtspLoop;
 
-// The examples have no `common`.
+// The examples do not include `common`.
 #[allow(clippy::duplicate_mod)]
 #[path = "../common/rtsp_loop.rs"]
 mod rtsp_loop;
 
-/// Raw pictures that may wait for the encoder.
+/// Raw frames that may wait for the encoder.
 const WAITING: u64 = 4;
 
-/// A server at an address; gone when it is dropped, with all its clients.
+/// A server at an address. Dropped, it stops and disconnects all clients.
 pub struct Server(RtspLoop);
 
 impl Server {
     /// # Errors
-    /// The address is taken, or GStreamer lacks an element.
+    /// The address is in use, or GStreamer lacks an element.
     pub fn start(
         address: SocketAddr,
         codec: Codec,
@@ -45,8 +45,8 @@ impl Server {
         factory.set_shared(true);
         let (sensor, link) = (Arc::clone(sensor), Arc::clone(link));
         factory.connect_media_configure(move |_, media| {
-            if let Some(outlet) = MediaOutlet::of(media, &link) {
-                sensor.add(Box::new(outlet));
+            if let Some(receiver) = MediaReceiver::new(media, &link) {
+                sensor.add(Box::new(receiver));
             }
         });
         server.mount_points().context("the RTSP server has no mount points")?.add_factory("/stream", factory);
@@ -54,17 +54,17 @@ impl Server {
         server.connect_client_connected(move |_, _| {
             count.fetch_add(1, Ordering::Relaxed);
         });
-        let running = RtspLoop::start(server).with_context(|| format!("nobody can listen at {address}"))?;
+        let running = RtspLoop::start(server).with_context(|| format!("cannot listen at {address}"))?;
         Ok(Server(running))
     }
 
-    /// Cuts all clients off.
-    pub fn hang_up(&self) {
-        self.0.hang_up();
+    /// Disconnects all clients.
+    pub fn disconnect_clients(&self) {
+        self.0.disconnect_clients();
     }
 }
 
-/// The media's elements: `netsim` delays pictures; packets are lost and damaged behind the payloader.
+/// The pipeline of the media. `netsim` delays frames; packets are lost and damaged after the payloader.
 fn launch(codec: Codec) -> String {
     let encode = match codec {
         Codec::H264 => {
@@ -85,43 +85,45 @@ fn launch(codec: Codec) -> String {
     )
 }
 
-/// A media's way to the pictures.
-struct MediaOutlet {
+/// Receives the frames for one media.
+struct MediaReceiver {
     source: gst_app::AppSrc,
     net: gst::Element,
     link: Arc<Link>,
 }
 
-impl MediaOutlet {
-    fn of(media: &rtsp_server::RTSPMedia, link: &Arc<Link>) -> Option<Self> {
+impl MediaReceiver {
+    fn new(media: &rtsp_server::RTSPMedia, link: &Arc<Link>) -> Option<Self> {
         let bin = media.element().downcast::<gst::Bin>().ok()?;
         let source = bin.by_name("sensor")?.downcast::<gst_app::AppSrc>().ok()?;
-        let packets = Mutex::new(Packets::new());
+        let packets = Mutex::new(PacketFilter::new());
         let faults = Arc::clone(link);
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         bin.by_name("pay0")?.static_pad("src")?.add_probe(kinds, move |_, info| {
             let mut packets = packets.lock().unwrap_or_else(PoisonError::into_inner);
             let left = match info.data.take() {
-                Some(gst::PadProbeData::Buffer(packet)) => packets.pass(&faults, packet).map(gst::PadProbeData::Buffer),
+                Some(gst::PadProbeData::Buffer(packet)) => {
+                    packets.apply(&faults, packet).map(gst::PadProbeData::Buffer)
+                }
                 Some(gst::PadProbeData::BufferList(list)) => {
-                    let arrived = list.iter_owned().filter_map(|packet| packets.pass(&faults, packet));
+                    let arrived = list.iter_owned().filter_map(|packet| packets.apply(&faults, packet));
                     let list: gst::BufferList = arrived.collect();
                     (!list.is_empty()).then_some(gst::PadProbeData::BufferList(list))
                 }
                 other => other,
             };
             info.data = left;
-            // Where nothing is left there is nothing to pass on.
+            // Without data the buffer is not passed on.
             if info.data.is_some() { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
-        Some(MediaOutlet { source, net: bin.by_name("net")?, link: Arc::clone(link) })
+        Some(MediaReceiver { source, net: bin.by_name("net")?, link: Arc::clone(link) })
     }
 }
 
-impl Outlet for MediaOutlet {
-    fn take(&mut self, shot: &Shot) -> bool {
+impl FrameReceiver for MediaReceiver {
+    fn push(&mut self, frame: &CameraFrame) -> bool {
         if self.source.current_level_buffers() >= WAITING {
-            // The encoder has no time, or the media waits for a client: a camera does not pile pictures up.
+            // The encoder is busy, or the media waits for a client: drop the frame, as a camera does.
             return true;
         }
         let delay = self.link.faults().delay_ms;
@@ -130,11 +132,11 @@ impl Outlet for MediaOutlet {
             self.net.set_property("min-delay", least as i32);
             self.net.set_property("max-delay", most as i32);
         }
-        self.source.push_sample(&shot.sample()).is_ok()
+        self.source.push_sample(&frame.sample()).is_ok()
     }
 
     fn end(&mut self) {
-        // A media that is gone already needs no word.
+        // Fails when the media has already ended.
         let _ = self.source.end_of_stream();
     }
 }

@@ -1,20 +1,20 @@
-//! Scenarios: a small TOML file says what cameras do, step by step, and what a viewer must see after each step and how
-//! soon. `tests/scenarios/` has them.
+//! Scenarios: TOML files with the actions of cameras, step by step, and what viewers must see after each step and how soon.
+//! They are in `tests/scenarios/`.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::picture::{Color, Look};
+use super::test_frame::{Color, VideoSettings};
 
 /// One file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// What goes wrong, in one line.
+    /// The fault, in one line.
     pub title: String,
-    /// No viewer may ever be shown a picture, as if it were live, that is older than this many seconds.
+    /// Maximum age of a frame that a viewer sees without the slate, seconds.
     #[serde(default = "default_max_age")]
     pub max_age: f64,
     #[serde(rename = "camera")]
@@ -34,7 +34,7 @@ pub struct CameraSpec {
     /// Also the stream's name.
     pub name: String,
     #[serde(default)]
-    pub kind: Kind,
+    pub kind: CameraKind,
     /// Of an RTSP camera; an HTTP camera sends JPEG.
     #[serde(default)]
     pub codec: Codec,
@@ -60,18 +60,18 @@ fn default_fps() -> u32 {
 }
 
 impl CameraSpec {
-    /// What it films at first.
-    pub fn look(&self) -> Look {
-        Look { width: self.size[0], height: self.size[1], fps: self.fps, color: self.color }
+    /// The initial video settings.
+    pub fn video_settings(&self) -> VideoSettings {
+        VideoSettings { width: self.size[0], height: self.size[1], fps: self.fps, color: self.color }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum CameraKind {
     #[default]
     Rtsp,
-    /// `multipart/x-mixed-replace` with JPEG pictures.
+    /// `multipart/x-mixed-replace` with JPEG frames.
     Http,
 }
 
@@ -84,69 +84,69 @@ pub enum Codec {
     Mjpeg,
 }
 
-/// One step: what a camera does, for how long at least, and what viewers must see meanwhile.
+/// One step: the action of a camera, its minimum duration, and what viewers must see during it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     pub name: String,
-    /// Whose step it is; the first camera's when left out.
+    /// The camera of the step. Default: the first one.
     pub camera: Option<String>,
-    /// Nothing new when left out.
+    /// Default: no change.
     #[serde(rename = "do")]
     pub action: Option<Action>,
     /// The step lasts at least this long.
     #[serde(default)]
     pub seconds: f64,
-    /// The step lasts until its camera has delivered so many pictures,
+    /// The step lasts until its camera has delivered this many frames,
     #[serde(default)]
-    pub pictures: u64,
-    /// and until so many have connected to it.
+    pub frames: u64,
+    /// and until this many clients have connected to it.
     #[serde(default)]
     pub connections: u64,
     #[serde(default)]
     pub expect: Vec<Expect>,
-    /// Streams that must not notice the step: they stay live, and all that their source takes is published (to 5 %).
+    /// Streams that the step must not affect: they stay live, and all frames of their camera are published (within 5 %).
     #[serde(default)]
     pub undisturbed: Vec<String>,
 }
 
-/// What a camera does from now on. Faults of the link add up until [`Action::Serve`] or [`Action::Reboot`].
+/// An action of a camera. Faults of the link accumulate until [`Action::Serve`] or [`Action::Reboot`].
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
-    /// All is well; a camera that was away is back.
+    /// The camera works without faults.
     #[default]
     Serve,
-    /// All connections are cut; the camera comes back at once with other video.
-    Reboot(Video),
+    /// All connections are closed; the camera restarts at once with other video.
+    Reboot(VideoChange),
     /// Other video in the running stream.
-    Change(Video),
-    /// All connections are cut and the port is closed.
+    Change(VideoChange),
+    /// All connections and the port are closed.
     Refuse,
-    /// Connections are accepted, and then nothing is said.
+    /// Connections are accepted, and nothing is sent.
     Silent,
-    /// Connections are answered with nonsense.
+    /// Invalid data is sent.
     Garbage(Garbage),
-    /// Connections stay open; pictures cease.
+    /// Connections stay open, and no frames are sent.
     Stall,
-    /// The running stream ends properly; who connects again gets a new one.
+    /// The stream ends; a client that connects again gets a new one.
     End,
-    /// All connections are cut in the middle; the port stays open.
-    HangUp,
-    /// Share of packets (HTTP: of pictures) that are lost.
+    /// All connections are closed during the stream; the port stays open.
+    Disconnect,
+    /// Fraction of packets (HTTP: of frames) that are lost.
     DropPackets(f64),
-    /// Share of packets (HTTP: of pictures) in which bytes are damaged.
+    /// Fraction of packets (HTTP: of frames) with damaged bytes.
     Corrupt(f64),
-    /// Every picture is late by a random time: from, to, in milliseconds. Order is kept.
+    /// Every frame is delayed by a random time: minimum and maximum, milliseconds. The order is kept.
     Delay([u32; 2]),
-    /// RTP timestamps jump by so many seconds.
+    /// RTP timestamps jump by this many seconds.
     JumpClock(f64),
-    /// RTP timestamps run so many times as fast as time does.
+    /// Speed of the RTP clock relative to real time.
     ClockRate(f64),
 }
 
-/// A time that a scenario may take.
-fn lasts(seconds: f64) -> bool {
+/// Whether a duration in a scenario is valid: 0 to 24 hours.
+fn is_duration(seconds: f64) -> bool {
     // NaN is in no range.
     (0.0..=86_400.0).contains(&seconds)
 }
@@ -156,19 +156,19 @@ impl Action {
         match self {
             Action::Reboot(video) | Action::Change(video) => video.check(),
             Action::DropPackets(share) | Action::Corrupt(share) => {
-                ensure!((0.0..=1.0).contains(share), "{share} is no share");
+                ensure!((0.0..=1.0).contains(share), "{share} is not a fraction from 0 to 1");
                 Ok(())
             }
             Action::Delay([least, most]) => {
-                ensure!(least <= most && *most <= 60_000, "from {least} to {most} ms is no range");
+                ensure!(least <= most && *most <= 60_000, "{least} to {most} ms is not a range up to 60000 ms");
                 Ok(())
             }
             Action::JumpClock(seconds) => {
-                ensure!(seconds.is_finite(), "a clock cannot jump by {seconds} s");
+                ensure!(seconds.is_finite(), "the clock cannot jump by {seconds} s");
                 Ok(())
             }
             Action::ClockRate(rate) => {
-                ensure!((0.01..=100.0).contains(rate), "no clock runs {rate} times as fast");
+                ensure!((0.01..=100.0).contains(rate), "the clock rate {rate} is not from 0.01 to 100");
                 Ok(())
             }
             Action::Serve
@@ -177,90 +177,98 @@ impl Action {
             | Action::Garbage(_)
             | Action::Stall
             | Action::End
-            | Action::HangUp => Ok(()),
+            | Action::Disconnect => Ok(()),
         }
     }
 }
 
-/// What is to be different about the video.
+/// Changed properties of the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Video {
+pub struct VideoChange {
     pub codec: Option<Codec>,
     pub size: Option<[usize; 2]>,
     pub fps: Option<u32>,
     pub color: Option<Color>,
 }
 
-impl Video {
-    pub fn apply(&self, look: &mut Look) {
+impl VideoChange {
+    pub fn apply(&self, settings: &mut VideoSettings) {
         if let Some([width, height]) = self.size {
-            (look.width, look.height) = (width, height);
+            (settings.width, settings.height) = (width, height);
         }
-        look.fps = self.fps.unwrap_or(look.fps);
-        look.color = self.color.unwrap_or(look.color);
+        settings.fps = self.fps.unwrap_or(settings.fps);
+        settings.color = self.color.unwrap_or(settings.color);
     }
 
-    /// Whether a camera can make it.
+    /// Checks that a camera can send it.
     fn check(&self) -> Result<()> {
-        // Colours are sampled 2 by 2, and JPEG over RTP counts in eights.
-        let possible = |side: &usize| side.is_multiple_of(8) && (64..=8192).contains(side);
-        ensure!(self.size.is_none_or(|size| size.iter().all(possible)), "{:?} is no size", self.size);
-        ensure!(self.fps.is_none_or(|fps| (1..=60).contains(&fps)), "{:?} frames a second", self.fps);
+        // Chroma is subsampled 2 × 2, and JPEG over RTP has sizes in units of 8 pixels.
+        let is_valid = |side: &usize| side.is_multiple_of(8) && (64..=8192).contains(side);
+        ensure!(
+            self.size.is_none_or(|size| size.iter().all(is_valid)),
+            "the size {:?} is not in multiples of 8 from 64 to 8192",
+            self.size
+        );
+        ensure!(
+            self.fps.is_none_or(|fps| (1..=60).contains(&fps)),
+            "{:?} frames a second are not from 1 to 60",
+            self.fps
+        );
         Ok(())
     }
 }
 
-/// Ways to answer wrongly.
+/// Kinds of invalid responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Garbage {
-    /// RTSP: the answer to DESCRIBE announces an SDP and holds random bytes.
+    /// RTSP: the response to DESCRIBE announces an SDP and contains random bytes.
     Sdp,
-    /// RTSP: an SDP that describes no media.
+    /// RTSP: an SDP without media.
     NoMedia,
-    /// The answer breaks off, and so does the connection.
+    /// The connection is closed in the middle of the response.
     Truncated,
-    /// Random bytes as soon as somebody connects.
+    /// Random bytes as soon as a client connects.
     Noise,
 }
 
-/// What a stream's viewers must see, in the browser and in an RTSP player, and the API must say.
+/// What the viewers of a stream must see, by MJPEG and by RTSP, and what the API must report.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// The stream of the step's camera when left out.
+    /// Default: the stream of the step's camera.
     pub stream: Option<String>,
-    pub sees: Sees,
-    /// With `live`: the pictures have this size,
+    pub sees: ExpectedView,
+    /// With `live`: width and height of the frames,
     pub size: Option<[usize; 2]>,
-    /// this colour,
+    /// their colour,
     pub color: Option<Color>,
-    /// and come at this rate (to 15 %).
+    /// and their rate (within 15 %).
     pub fps: Option<f64>,
-    /// The API's reason holds this.
-    pub says: Option<String>,
-    /// Seconds from the step's start.
+    /// A part of the reason in the API.
+    pub reason: Option<String>,
+    /// Maximum time from the start of the step, seconds.
     pub within: f64,
-    /// What is added to it.
-    pub after: Option<After>,
+    /// A time that is added to it.
+    pub after: Option<ExtraTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Sees {
-    /// Pictures that were taken after the step began.
+pub enum ExpectedView {
+    /// Frames that were captured after the start of the step.
     Live,
-    /// Grey pictures with OFFLINE on them.
+    /// The slate with OFFLINE.
     Offline,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum After {
+pub enum ExtraTime {
     /// The stream's `silence_timeout`.
     Silence,
-    /// What was left, when the step began, of the pause before the next attempt.
+    /// The rest, at the start of the step, of the pause before the next attempt.
     BackOff,
 }
 
@@ -268,7 +276,7 @@ impl Scenario {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The problem, with its position.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Scenario::parse(&text).with_context(|| path.display().to_string())
@@ -277,39 +285,39 @@ impl Scenario {
     /// Reads and checks a file's text.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The problem, with its position.
     pub fn parse(text: &str) -> Result<Self> {
         let scenario: Scenario = toml::from_str(text)?;
         scenario.check()?;
         Ok(scenario)
     }
 
-    /// The camera whose step it is.
+    /// The camera of a step.
     pub fn camera_of<'a>(&'a self, step: &'a Step) -> &'a str {
         step.camera.as_deref().unwrap_or(&self.cameras[0].name)
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(!self.cameras.is_empty(), "there is no camera");
-        ensure!(!self.steps.is_empty(), "there is no step");
+        ensure!(!self.cameras.is_empty(), "the scenario has no camera");
+        ensure!(!self.steps.is_empty(), "the scenario has no step");
         for (n, camera) in self.cameras.iter().enumerate() {
             let twice = self.cameras[..n].iter().any(|other| other.name == camera.name);
-            ensure!(!twice, "two cameras are called {:?}", camera.name);
-            let video = Video { size: Some(camera.size), fps: Some(camera.fps), ..Video::default() };
+            ensure!(!twice, "two cameras have the name {:?}", camera.name);
+            let video = VideoChange { size: Some(camera.size), fps: Some(camera.fps), ..VideoChange::default() };
             video.check().with_context(|| format!("{:?}", camera.name))?;
             camera.starts.check().with_context(|| format!("{:?}", camera.name))?;
         }
-        ensure!(lasts(self.max_age), "max_age: {} s", self.max_age);
+        ensure!(is_duration(self.max_age), "max_age: {} s", self.max_age);
         for step in &self.steps {
             let named = step.camera.iter().chain(step.expect.iter().filter_map(|expect| expect.stream.as_ref()));
             for name in named.chain(&step.undisturbed) {
                 ensure!(self.cameras.iter().any(|camera| camera.name == *name), "{:?}: no camera {name:?}", step.name);
             }
-            ensure!(lasts(step.seconds), "{:?}: {} s", step.name, step.seconds);
-            let ends = step.seconds > 0.0 || step.pictures > 0 || step.connections > 0;
-            ensure!(ends, "{:?}: give seconds, pictures or connections", step.name);
+            ensure!(is_duration(step.seconds), "{:?}: {} s", step.name, step.seconds);
+            let ends = step.seconds > 0.0 || step.frames > 0 || step.connections > 0;
+            ensure!(ends, "{:?}: the step needs seconds, frames or connections", step.name);
             for expect in &step.expect {
-                ensure!(lasts(expect.within), "{:?}: within {} s", step.name, expect.within);
+                ensure!(is_duration(expect.within), "{:?}: within {} s", step.name, expect.within);
             }
             if let Some(action) = &step.action {
                 action.check().with_context(|| format!("{:?}", step.name))?;
@@ -321,9 +329,9 @@ impl Scenario {
 
 #[cfg(test)]
 mod tests {
-    /// Each was read without complaint once, and had the camera divide by nothing, wait for ever or panic.
+    /// These values once made the camera divide by zero, wait forever or panic.
     #[test]
-    fn what_no_camera_can_do_is_refused() {
+    fn impossible_actions_are_refused() {
         use super::Scenario;
         let scenario = |action: &str, more: &str| {
             Scenario::parse(&format!(

@@ -1,4 +1,4 @@
-//! The camera's eye: takes pictures at a steady rate, whoever looks, and remembers when.
+//! The camera's sensor: captures frames at a constant rate, whether or not a client is connected, and keeps their times.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -7,37 +7,37 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use gstreamer as gst;
 
-use super::picture::{Look, paint};
+use super::test_frame::{VideoSettings, draw};
 
-/// One picture on its way out.
-pub struct Shot {
-    pub look: Look,
+/// A captured frame.
+pub struct CameraFrame {
+    pub settings: VideoSettings,
     buffer: gst::Buffer,
 }
 
-impl Shot {
-    /// As GStreamer takes it.
+impl CameraFrame {
+    /// The frame as a GStreamer sample.
     pub fn sample(&self) -> gst::Sample {
         let caps = gst::Caps::builder("video/x-raw")
             .field("format", "RGB")
-            .field("width", self.look.width as i32)
-            .field("height", self.look.height as i32)
-            .field("framerate", gst::Fraction::new(self.look.fps as i32, 1))
+            .field("width", self.settings.width as i32)
+            .field("height", self.settings.height as i32)
+            .field("framerate", gst::Fraction::new(self.settings.fps as i32, 1))
             .build();
         gst::Sample::builder().buffer(&self.buffer).caps(&caps).build()
     }
 }
 
-/// A client's, or a group of clients', way to the pictures.
-pub trait Outlet: Send {
-    /// Takes a picture without waiting; false when nobody is there any more.
-    fn take(&mut self, shot: &Shot) -> bool;
+/// Receives the frames for a client or a group of clients.
+pub trait FrameReceiver: Send {
+    /// Takes a frame without blocking; false when the clients have disconnected.
+    fn push(&mut self, frame: &CameraFrame) -> bool;
 
-    /// There will be no more pictures.
+    /// The stream has ended.
     fn end(&mut self);
 }
 
-/// Takes pictures until it is dropped.
+/// Captures frames until it is dropped.
 pub struct Sensor {
     state: Arc<Mutex<State>>,
     stop: Option<Sender<()>>,
@@ -45,59 +45,59 @@ pub struct Sensor {
 }
 
 struct State {
-    look: Look,
-    covered: bool,
-    /// When each picture was taken; the number is the index.
-    taken: Vec<Instant>,
+    settings: VideoSettings,
+    stalled: bool,
+    /// When each frame was captured; the index is its number.
+    captured: Vec<Instant>,
     delivered: u64,
-    outlets: Vec<Box<dyn Outlet>>,
+    receivers: Vec<Box<dyn FrameReceiver>>,
 }
 
 impl Sensor {
-    pub fn start(look: Look) -> Self {
-        let state = State { look, covered: false, taken: Vec::new(), delivered: 0, outlets: Vec::new() };
+    pub fn start(settings: VideoSettings) -> Self {
+        let state = State { settings, stalled: false, captured: Vec::new(), delivered: 0, receivers: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let (stop, stopped) = bounded::<()>(0);
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
             let mut due = Instant::now();
             while stopped.recv_deadline(due) == Err(RecvTimeoutError::Timeout) {
-                let look = lock(&shared).look;
-                shoot(&shared, look);
-                // A machine that was busy for long takes up its rate from now on: cameras do not catch up.
-                let period = Duration::from_secs_f64(1.0 / f64::from(look.fps));
+                let settings = lock(&shared).settings;
+                capture(&shared, settings);
+                // Like a camera it does not catch up after a delay.
+                let period = Duration::from_secs_f64(1.0 / f64::from(settings.fps));
                 due = (due + period).max(Instant::now());
             }
         });
         Sensor { state, stop: Some(stop), thread: Some(thread) }
     }
 
-    pub fn set_look(&self, change: impl FnOnce(&mut Look)) {
-        change(&mut lock(&self.state).look);
+    pub fn change_settings(&self, change: impl FnOnce(&mut VideoSettings)) {
+        change(&mut lock(&self.state).settings);
     }
 
-    /// Covered, it takes pictures that nobody gets.
-    pub fn cover(&self, covered: bool) {
-        lock(&self.state).covered = covered;
+    /// While stalled, it captures frames and sends none.
+    pub fn set_stalled(&self, stalled: bool) {
+        lock(&self.state).stalled = stalled;
     }
 
-    /// Lets all clients go, with the word that there is no more.
+    /// Ends the stream of all clients.
     pub fn end(&self) {
-        for mut outlet in std::mem::take(&mut lock(&self.state).outlets) {
-            outlet.end();
+        for mut receiver in std::mem::take(&mut lock(&self.state).receivers) {
+            receiver.end();
         }
     }
 
-    pub fn add(&self, outlet: Box<dyn Outlet>) {
-        lock(&self.state).outlets.push(outlet);
+    pub fn add(&self, receiver: Box<dyn FrameReceiver>) {
+        lock(&self.state).receivers.push(receiver);
     }
 
-    pub fn taken_at(&self, number: u16) -> Option<Instant> {
-        lock(&self.state).taken.get(usize::from(number)).copied()
+    pub fn captured_at(&self, number: u16) -> Option<Instant> {
+        lock(&self.state).captured.get(usize::from(number)).copied()
     }
 
-    pub fn taken(&self) -> u64 {
-        lock(&self.state).taken.len() as u64
+    pub fn captured(&self) -> u64 {
+        lock(&self.state).captured.len() as u64
     }
 
     pub fn delivered(&self) -> u64 {
@@ -105,24 +105,24 @@ impl Sensor {
     }
 }
 
-fn shoot(state: &Mutex<State>, look: Look) {
+fn capture(state: &Mutex<State>, settings: VideoSettings) {
     let number = {
         let mut state = lock(state);
-        state.taken.push(Instant::now());
-        // Numbers begin anew after more than an hour at 15 a second.
-        if state.taken.len() > usize::from(u16::MAX) {
-            state.taken.clear();
-            state.taken.push(Instant::now());
+        state.captured.push(Instant::now());
+        // Numbers start again at 0 after more than an hour at 15 frames a second.
+        if state.captured.len() > usize::from(u16::MAX) {
+            state.captured.clear();
+            state.captured.push(Instant::now());
         }
-        (state.taken.len() - 1) as u16
+        (state.captured.len() - 1) as u16
     };
-    let shot = Shot { look, buffer: gst::Buffer::from_slice(paint(&look, number)) };
+    let frame = CameraFrame { settings, buffer: gst::Buffer::from_slice(draw(&settings, number)) };
     let mut state = lock(state);
-    if state.covered {
+    if state.stalled {
         return;
     }
-    state.outlets.retain_mut(|outlet| outlet.take(&shot));
-    if !state.outlets.is_empty() {
+    state.receivers.retain_mut(|receiver| receiver.push(&frame));
+    if !state.receivers.is_empty() {
         state.delivered += 1;
     }
 }

@@ -1,14 +1,14 @@
-//! The faulty camera's scenario files: any text is refused with a reason, or can be played.
+//! Scenario files of the faulty camera: every text is either refused with an error, or is a valid scenario.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code)] // Files are only read here.
-#[path = "../../faulty_camera/picture.rs"]
-mod picture;
 #[allow(dead_code)]
 #[path = "../../faulty_camera/scenario.rs"]
 mod scenario;
+#[allow(dead_code)] // Only a part is used here.
+#[path = "../../faulty_camera/test_frame.rs"]
+mod test_frame;
 
 use scenario::{Action, Scenario};
 
@@ -18,13 +18,13 @@ fuzz_target!(|text: &str| {
         Err(error) => return assert!(!format!("{error:#}").is_empty()),
     };
     for camera in &scenario.cameras {
-        let look = camera.look();
-        assert!(look.fps > 0 && look.width >= 64 && look.height >= 64, "{look:?}");
+        let settings = camera.video_settings();
+        assert!(settings.fps > 0 && settings.width >= 64 && settings.height >= 64, "{settings:?}");
     }
     for step in &scenario.steps {
         let name = scenario.camera_of(step);
         assert!(scenario.cameras.iter().any(|camera| camera.name == name), "{name:?}");
-        // What a camera computes with.
+        // The camera calculates with these values.
         match &step.action {
             Some(Action::Delay([least, most])) => assert!(least <= most, "{:?}", step.action),
             Some(Action::JumpClock(seconds)) => assert!(seconds.is_finite()),

@@ -1,4 +1,4 @@
-//! What one viewer does, in a process of its own: an RTSP player, or a browser that shows JPEGs or WebRTC.
+//! The program of a viewer process: a client by RTSP, MJPEG or WebRTC.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -17,89 +17,89 @@ use super::http::{Answer, any_certificate};
 use super::service::pause;
 use super::whep::{Player, Wants};
 
-/// How often a viewer looks whether it is time to leave.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a viewer checks whether it must disconnect.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How a viewer watches.
+/// The protocol of a viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum By {
+pub enum Protocol {
     RtspTcp,
     RtspUdp,
     Mjpeg,
     WebRtc,
 }
 
-impl By {
-    pub const ALL: [By; 4] = [By::RtspTcp, By::RtspUdp, By::Mjpeg, By::WebRtc];
+impl Protocol {
+    pub const ALL: [Protocol; 4] = [Protocol::RtspTcp, Protocol::RtspUdp, Protocol::Mjpeg, Protocol::WebRtc];
 
-    /// Under TLS RTSP carries its pictures in the connection.
-    pub const TLS: [By; 3] = [By::RtspTcp, By::Mjpeg, By::WebRtc];
+    /// With TLS, RTSP sends the video over its TCP connection.
+    pub const TLS: [Protocol; 3] = [Protocol::RtspTcp, Protocol::Mjpeg, Protocol::WebRtc];
 
-    /// As it is written in reports and arguments.
+    /// The name in reports and arguments.
     pub fn name(self) -> &'static str {
         match self {
-            By::RtspTcp => "rtsp-tcp",
-            By::RtspUdp => "rtsp-udp",
-            By::Mjpeg => "mjpeg",
-            By::WebRtc => "web-rtc",
+            Protocol::RtspTcp => "rtsp-tcp",
+            Protocol::RtspUdp => "rtsp-udp",
+            Protocol::Mjpeg => "mjpeg",
+            Protocol::WebRtc => "web-rtc",
         }
     }
 
     pub fn is_rtsp(self) -> bool {
-        matches!(self, By::RtspTcp | By::RtspUdp)
+        matches!(self, Protocol::RtspTcp | Protocol::RtspUdp)
     }
 }
 
-/// What this program also is.
+/// Hidden subcommands.
 #[derive(Subcommand)]
 pub enum Role {
-    /// Watches until its standard input ends, writes a dot for every picture
+    /// Plays a stream until standard input ends, and writes a dot for every frame
     #[command(hide = true)]
     Watch {
-        by: By,
-        /// The server's address, up to the stream's name
+        protocol: Protocol,
+        /// The URL of the server, up to the name of the stream
         server: String,
         stream: String,
     },
 }
 
-/// Watches until standard input ends, then says goodbye as its protocol has it.
+/// Plays a stream until standard input ends, then disconnects with the messages of the protocol.
 ///
 /// # Errors
-/// It was not let in, or sent away.
-pub fn watch(by: By, server: &str, stream: &str) -> Result<()> {
+/// The connection was refused or closed.
+pub fn run(protocol: Protocol, server: &str, stream: &str) -> Result<()> {
     let (held, over) = bounded::<()>(0);
     std::thread::spawn(move || {
         let _held = held;
         std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())
     });
-    match by {
-        By::RtspTcp => play(&format!("{server}{stream}"), "tcp", &over),
-        By::RtspUdp => play(&format!("{server}{stream}"), "udp", &over),
-        By::Mjpeg => browse(server, stream, &over),
-        By::WebRtc => call(server, stream, &over),
+    match protocol {
+        Protocol::RtspTcp => play_rtsp(&format!("{server}{stream}"), "tcp", &over),
+        Protocol::RtspUdp => play_rtsp(&format!("{server}{stream}"), "udp", &over),
+        Protocol::Mjpeg => play_mjpeg(server, stream, &over),
+        Protocol::WebRtc => play_webrtc(server, stream, &over),
     }
 }
 
-fn saw_a_picture() -> std::io::Result<()> {
+fn count_frame() -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(b".")?;
     out.flush()
 }
 
-fn play(url: &str, transport: &str, over: &Receiver<()>) -> Result<()> {
+fn play_rtsp(url: &str, transport: &str, over: &Receiver<()>) -> Result<()> {
     gst::init()?;
     let description = format!(
         "rtspsrc location={url} protocols={transport} tls-validation-flags=0 latency=0 ! rtph264depay ! h264parse \
          ! video/x-h264,alignment=au ! appsink name=sink sync=false max-buffers=4 drop=true"
     );
-    let pipeline = gst::parse::launch(&description)?.downcast::<gst::Pipeline>().ok().context("it is no pipeline")?;
+    let pipeline = gst::parse::launch(&description)?.downcast::<gst::Pipeline>().ok().context("not a pipeline")?;
     let sink = pipeline.by_name("sink").context("no sink")?.downcast::<gst_app::AppSink>().ok().context("no sink")?;
     pipeline.set_state(gst::State::Playing)?;
     while !pause(over, Duration::ZERO) {
-        if sink.try_pull_sample(gst::ClockTime::from_mseconds(LOOK.as_millis() as u64)).is_some() {
-            saw_a_picture()?;
+        if sink.try_pull_sample(gst::ClockTime::from_mseconds(POLL_INTERVAL.as_millis() as u64)).is_some() {
+            count_frame()?;
         } else if let Some(message) = pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error])) {
             bail!("{:?}", message.structure());
         }
@@ -108,27 +108,27 @@ fn play(url: &str, transport: &str, over: &Receiver<()>) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of a stream's MJPEG.
+/// Opens the MJPEG response of a stream.
 fn open(page: &str, stream: &str) -> Result<Box<dyn Read>> {
     if page.starts_with("https") {
         let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(any_certificate()).build().into();
-        // Pictures come all the time: a read does not wait for long.
+        // Frames arrive continuously, so a read does not block for long.
         return Ok(Box::new(agent.get(format!("{page}mjpeg/{stream}")).call()?.into_body().into_reader()));
     }
     let host = page.trim_start_matches("http://").trim_end_matches('/');
     let mut connection = TcpStream::connect(host)?;
-    connection.set_read_timeout(Some(LOOK))?;
+    connection.set_read_timeout(Some(POLL_INTERVAL))?;
     write!(connection, "GET /mjpeg/{stream} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
     Ok(Box::new(connection))
 }
 
-fn browse(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
+fn play_mjpeg(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
     let mut reader = BufReader::new(open(page, stream)?);
     let (mut line, mut left) = (Vec::new(), 0);
     let mut skipped = [0; 4096];
-    let look = tick(LOOK);
+    let poll = tick(POLL_INTERVAL);
     loop {
-        if look.try_recv().is_ok() && pause(over, Duration::ZERO) {
+        if poll.try_recv().is_ok() && pause(over, Duration::ZERO) {
             return Ok(());
         }
         let read = if left > 0 {
@@ -143,7 +143,7 @@ fn browse(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
                 let text = String::from_utf8_lossy(&line).to_ascii_lowercase();
                 if let Some(length) = text.trim_end().strip_prefix("content-length: ") {
                     left = length.parse()?;
-                    saw_a_picture()?;
+                    count_frame()?;
                 }
                 line.clear();
             }
@@ -154,19 +154,19 @@ fn browse(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
     }
 }
 
-/// Packets are not taken apart here: a look that finds new ones counts as a picture.
-fn call(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
+/// Packets are not parsed: each poll that finds new ones counts as a frame.
+fn play_webrtc(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
     let player = Player::start(page, stream, Wants::Packets);
     let mut received = 0;
-    while !pause(over, LOOK) {
+    while !pause(over, POLL_INTERVAL) {
         if player.received() > received {
             received = player.received();
-            saw_a_picture()?;
+            count_frame()?;
         }
     }
     let answer = Answer::to("DELETE", &format!("{page}{}", player.location.trim_start_matches('/')), "", "");
     if answer.status != 200 {
-        bail!("leaving was answered with {}: {}", answer.status, answer.body);
+        bail!("DELETE got status {}: {}", answer.status, answer.body);
     }
     Ok(())
 }

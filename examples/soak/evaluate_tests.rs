@@ -1,25 +1,25 @@
-//! The judge must find each fault in a series made for it, and find none in a good one.
+//! The evaluation must find each problem in generated data, and none in the data of a good run.
 
-use super::judge::judge;
-use super::record::{Account, End, Quiet, Recovery, Run, Sample, Standing, Visit};
-use super::viewers::Leaves;
-use super::watching::By;
+use super::client::Protocol;
+use super::evaluate::evaluate;
+use super::record::{Account, End, IdlePhase, Recovery, Run, Sample, StreamStatus, Visit};
+use super::viewers::Departure;
 
-/// Half an hour, a sample every five seconds, in which nothing is wrong: memory rises at first, as it does, and is as
-/// noisy as encoders that come and go make it.
+/// A good run of half an hour with a sample every five seconds. Memory rises at first and is noisy, as encoders start and
+/// stop.
 fn good() -> Run {
     let mut random = fastrand::Rng::with_seed(1);
     let sample = |n: u64| {
         let at = 5.0 * n as f64;
         let viewers = random.u64(0..6);
-        let quiet = match n {
-            0..4 => Some(Quiet::Before),
-            356.. => Some(Quiet::After),
+        let idle = match n {
+            0..4 => Some(IdlePhase::Before),
+            356.. => Some(IdlePhase::After),
             _ => None,
         };
-        let busy = if quiet.is_some() { 0 } else { viewers };
+        let busy = if idle.is_some() { 0 } else { viewers };
         let pss = 180.0 + 30.0 * (1.0 - (-at / 120.0).exp()) + 8.0 * busy as f64 + 3.0 * random.f64();
-        let standing = Standing {
+        let status = StreamStatus {
             name: "gate".into(),
             state: "live".into(),
             captured: 15 * n,
@@ -35,8 +35,8 @@ fn good() -> Run {
             pss,
             descriptors: 60 + 5 * busy,
             threads: 50 + 4 * busy,
-            quiet,
-            streams: vec![standing],
+            idle,
+            streams: vec![status],
         }
     };
     let recovery = |n: u64| Recovery {
@@ -49,10 +49,10 @@ fn good() -> Run {
     };
     let visit = |n: u64| Visit {
         stream: "gate".into(),
-        by: By::RtspTcp,
-        leaves: Leaves::Properly,
+        protocol: Protocol::RtspTcp,
+        departure: Departure::Clean,
         seconds: n as f64,
-        pictures: 10 * n,
+        frames: 10 * n,
     };
     let account = Account { stream: "gate".into(), captured: 10, published: 9, dropped: 1, in_flight: 0 };
     Run {
@@ -67,7 +67,7 @@ fn good() -> Run {
 
 #[test]
 fn a_good_run_passes() {
-    let verdict = judge(&good());
+    let verdict = evaluate(&good());
     assert_eq!(verdict.failures, [""; 0]);
     let figures = verdict.figures;
     assert!(figures.memory_slope.unwrap().abs() < 0.5, "{figures:?}");
@@ -75,25 +75,25 @@ fn a_good_run_passes() {
     assert_eq!(figures.recovery.count, 60);
 }
 
-/// What is to be wrong, and a part of what the judge must say of it.
-type Fault = (fn(&mut Run), &'static str);
+/// A problem in a run, and a part of the expected failure.
+type Problem = (fn(&mut Run), &'static str);
 
 #[test]
-fn every_fault_is_found() {
-    let faults: [Fault; 18] = [
-        (|run| run.end.early = true, "by itself"),
+fn every_problem_is_found() {
+    let problems: [Problem; 18] = [
+        (|run| run.end.early = true, "before SIGTERM"),
         (|run| run.end.code = None, "by a signal"),
         (|run| run.end.code = Some(1), "with code 1"),
         (|run| run.end.took = 5.5, "took 5.5 s"),
         (|run| run.reloads = 2, "0 reloads"),
         (|run| run.end.panics.push("the overlay stage panicked".into()), "a panic"),
         (|run| run.samples[200].streams[0].panics = 1, "panicked"),
-        (|run| run.samples[100].streams[0].dropped += 1, "ledger of gate was open"),
-        (|run| run.samples[100].streams[0].in_flight = 500, "under way"),
-        (|run| run.end.accounts[0].in_flight = 1, "closing account of gate is open"),
-        (|run| run.end.accounts.clear(), "no closing account"),
+        (|run| run.samples[100].streams[0].dropped += 1, "ledger of gate was not closed"),
+        (|run| run.samples[100].streams[0].in_flight = 500, "in flight"),
+        (|run| run.end.accounts[0].in_flight = 1, "final ledger of gate is not closed"),
+        (|run| run.end.accounts.clear(), "no final ledger"),
         (|run| run.samples.iter_mut().for_each(|sample| sample.anonymous += 1.3 * sample.at / 60.0), "memory grows"),
-        // Slower than the limit, but it goes on and becomes faster.
+        // Slower than the limit, but accelerating.
         (
             |run| run.samples.iter_mut().for_each(|sample| sample.anonymous += 0.016 * (sample.at / 60.0).powi(2)),
             "does not level off",
@@ -105,36 +105,36 @@ fn every_fault_is_found() {
         (|run| run.samples.iter_mut().for_each(|sample| sample.threads += (sample.at / 60.0) as u64), "threads"),
         (
             |run| run.recoveries.iter_mut().for_each(|recovery| recovery.took = recovery.took.map(|took| took + 1.5)),
-            "in the median",
+            "median recovery",
         ),
-        (|run| run.recoveries[7].took = None, "did not come back"),
-        (|run| run.visits.iter_mut().take(20).for_each(|visit| visit.pictures = 0), "saw nothing"),
+        (|run| run.recoveries[7].took = None, "did not recover"),
+        (|run| run.visits.iter_mut().take(20).for_each(|visit| visit.frames = 0), "received no frame"),
     ];
-    for (spoil, reason) in faults {
+    for (apply, reason) in problems {
         let mut run = good();
-        spoil(&mut run);
-        let failures = judge(&run).failures;
+        apply(&mut run);
+        let failures = evaluate(&run).failures;
         assert!(failures.iter().any(|failure| failure.contains(reason)), "{reason}: {failures:?}");
     }
 }
 
 #[test]
-fn one_leap_of_memory_is_no_leak() {
+fn a_single_step_of_memory_is_not_a_leak() {
     let mut run = good();
     run.samples.iter_mut().skip(150).for_each(|sample| sample.anonymous += 20.0);
-    let failures = judge(&run).failures;
+    let failures = evaluate(&run).failures;
     assert!(failures.iter().all(|failure| !failure.contains("level off")), "{failures:?}");
-    // And a peak is none at all.
+    // A temporary peak is not a failure.
     let mut run = good();
     run.samples.iter_mut().skip(200).take(30).for_each(|sample| sample.anonymous += 200.0);
-    assert_eq!(judge(&run).failures, [""; 0]);
+    assert_eq!(evaluate(&run).failures, [""; 0]);
 }
 
 #[test]
-fn a_run_without_samples_or_recoveries_is_no_success() {
+fn a_run_without_samples_or_recoveries_fails() {
     let empty = Run { samples: Vec::new(), recoveries: Vec::new(), ..good() };
-    let failures = judge(&empty).failures.join("; ");
-    for reason in ["too few samples", "no calm", "no camera came back"] {
+    let failures = evaluate(&empty).failures.join("; ");
+    for reason in ["too few samples", "no idle phase", "no recovery"] {
         assert!(failures.contains(reason), "{reason}: {failures}");
     }
 }

@@ -1,12 +1,12 @@
-//! A picture that carries its own number, so that whoever sees it can tell how old it is: a plain colour, a strip of
-//! noise (so that a picture is more than one packet), and below them the number as black and white cells.
+//! Frames that contain their own number, so that a viewer can determine their age: a plain colour, a strip of noise (so
+//! that a frame needs more than one packet), and below them the number as black and white cells.
 
 use fastrand::Rng;
 use serde::Deserialize;
 
-/// What a camera films.
+/// Video settings of a camera: width and height in pixels, frames per second, colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct VideoSettings {
     pub width: usize,
     pub height: usize,
     pub fps: u32,
@@ -22,19 +22,19 @@ pub enum Color {
     Blue,
 }
 
-/// The code: 8 × 4 cells in the lowest quarter; 16 bits of the number, 16 bits to check them by.
+/// The code: 8 × 4 cells in the lowest quarter; 16 bits of the number and 16 check bits.
 const COLUMNS: usize = 8;
 const ROWS: usize = 4;
 
-/// The noise reaches from the top to this part of the height.
+/// The noise covers this fraction (1/6) of the height, from the top.
 const NOISE: usize = 6;
 
-/// What a picture says.
+/// The content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
-    /// In colour, as from a camera.
+pub enum Content {
+    /// A frame of the camera, in colour.
     Live { number: u16, color: Color },
-    /// Grey, with bright letters in the middle.
+    /// The slate: grey, with bright letters in the middle.
     Offline,
     /// In colour, but the number cannot be read.
     Damaged,
@@ -42,12 +42,12 @@ pub enum Reading {
     Unclear,
 }
 
-/// Paints picture `number`, three bytes a pixel.
-pub fn paint(look: &Look, number: u16) -> Vec<u8> {
-    let Look { width, height, .. } = *look;
+/// Draws frame `number`, three bytes a pixel.
+pub fn draw(settings: &VideoSettings, number: u16) -> Vec<u8> {
+    let VideoSettings { width, height, .. } = *settings;
     let mut rgb = vec![0; 3 * width * height];
     for pixel in rgb.chunks_exact_mut(3) {
-        pixel[look.color as usize] = 255;
+        pixel[settings.color as usize] = 255;
     }
     let mut random = Rng::with_seed(number.into());
     for pixel in rgb[..3 * width * (height / NOISE)].chunks_exact_mut(3) {
@@ -63,13 +63,13 @@ pub fn paint(look: &Look, number: u16) -> Vec<u8> {
     rgb
 }
 
-/// Reads a picture of three bytes a pixel.
-pub fn read((width, height): (usize, usize), rgb: &[u8]) -> Reading {
+/// Reads a frame of three bytes a pixel.
+pub fn read((width, height): (usize, usize), rgb: &[u8]) -> Content {
     let at = |x: usize, y: usize| {
         let pixel = &rgb[3 * (y * width + x)..][..3];
         [pixel[0], pixel[1], pixel[2]]
     };
-    // The left edge, beside any text.
+    // The left edge, where no text is drawn.
     let edge: Vec<[u8; 3]> = (height * 3 / 8..height * 5 / 8).map(|y| at(width / 16, y)).collect();
     let mean = |channel: usize| edge.iter().map(|pixel| usize::from(pixel[channel])).sum::<usize>() / edge.len();
     let means = [mean(0), mean(1), mean(2)];
@@ -79,8 +79,8 @@ pub fn read((width, height): (usize, usize), rgb: &[u8]) -> Reading {
         let bright = (height / 3..height * 2 / 3)
             .flat_map(|y| (width / 8..width * 7 / 8).map(move |x| (x, y)))
             .filter(|&(x, y)| at(x, y).iter().all(|&value| value > 180));
-        // The letters alone are about 2 % of the picture.
-        return if bright.count() * 500 > width * height { Reading::Offline } else { Reading::Unclear };
+        // The letters cover about 2 % of the frame.
+        return if bright.count() * 500 > width * height { Content::Offline } else { Content::Unclear };
     }
     let mut bits = 0_u32;
     for row in 0..ROWS {
@@ -95,10 +95,10 @@ pub fn read((width, height): (usize, usize), rgb: &[u8]) -> Reading {
     }
     let number = (bits >> 16) as u16;
     let color = [Color::Red, Color::Green, Color::Blue][strongest];
-    if code(number) == bits { Reading::Live { number, color } } else { Reading::Damaged }
+    if code(number) == bits { Content::Live { number, color } } else { Content::Damaged }
 }
 
-/// The bit of the code that stands at a pixel of the lowest quarter.
+/// The bit of the code at a pixel of the lowest quarter.
 fn cell(x: usize, y: usize, (width, height): (usize, usize)) -> usize {
     let quarter = height / 4;
     let row = (y + quarter - height) * ROWS / quarter;
@@ -106,7 +106,7 @@ fn cell(x: usize, y: usize, (width, height): (usize, usize)) -> usize {
 }
 
 fn code(number: u16) -> u32 {
-    // 40503 is odd and near 2^16 divided by the golden ratio: neighbours get different bits.
+    // 40503 is odd and close to 2^16 divided by the golden ratio: consecutive numbers differ in many bits.
     let check = number.wrapping_mul(40503) ^ 0x5aa5;
     u32::from(number) << 16 | u32::from(check)
 }

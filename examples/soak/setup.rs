@@ -1,4 +1,4 @@
-//! The scene of a run: a folder with models, a configuration of four streams, and their cameras.
+//! The setup of a run: a folder with models, a configuration of four streams, and their cameras.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use super::faulty_camera::Camera;
 use super::faulty_camera::scenario::Scenario;
 use super::onnx;
 
-/// The cameras: two that send H.264 by RTSP, over TCP and UDP, one JPEG by RTSP, one JPEG by HTTP.
+/// The cameras: H.264 by RTSP over TCP and over UDP, JPEG by RTSP, JPEG by HTTP.
 const CAMERAS: &str = r#"
-title = "cameras of a soak"
+title = "cameras of the soak test"
 [[camera]]
 name = "gate"
 [[camera]]
@@ -27,27 +27,27 @@ color = "blue"
 name = "desk"
 kind = "http"
 [[step]]
-name = "all are well"
+name = "no faults"
 seconds = 1
 "#;
 
-/// What a stream has beside name and source. The first one is recorded; a reload changes the third.
+/// Settings of each stream beside name and source. The first one is recorded; a reload changes the third.
 const SETTINGS: [&str; 4] =
     ["record.dir = \"recordings\"\n", "transport = \"udp\"\n", "overlay.alpha = ALPHA\n", "show = \"matched\"\n"];
 
-pub struct Setting {
+pub struct Setup {
     folder: PathBuf,
     pub names: [&'static str; 4],
     addresses: Vec<String>,
-    /// Models that may take each other's place.
+    /// Interchangeable models.
     pub models: Vec<PathBuf>,
-    /// One whose golden frame is another model's.
+    /// A model with a wrong golden frame.
     pub wrong_model: PathBuf,
     tls: bool,
 }
 
-impl Setting {
-    /// Makes the folder's content and starts the cameras. With a program, which makes the certificate, the service has TLS.
+impl Setup {
+    /// Creates the files and starts the cameras. `tls`: the program that creates the certificate, for a service with TLS.
     ///
     /// # Errors
     /// The folder cannot be written, or GStreamer lacks an element.
@@ -67,22 +67,22 @@ impl Setting {
             let arguments = ["cert", "--force", "--host", "127.0.0.1", "-o"];
             let made = Command::new(program).args(arguments).arg(folder.join("tls")).output();
             let made = made.with_context(|| program.display().to_string())?;
-            ensure!(made.status.success(), "no certificate: {}", String::from_utf8_lossy(&made.stderr));
+            ensure!(made.status.success(), "cannot create the certificate: {}", String::from_utf8_lossy(&made.stderr));
         }
         let scenario = Scenario::parse(CAMERAS)?;
         let cameras: Vec<Camera> = scenario.cameras.iter().map(Camera::start).collect::<Result<_>>()?;
         let addresses = cameras.iter().map(Camera::url).collect();
         let names = ["gate", "yard", "hall", "desk"];
-        let setting = Setting { folder, names, addresses, models, wrong_model, tls: tls.is_some() };
-        setting.config(0.45)?;
-        Ok((setting, cameras))
+        let setup = Setup { folder, names, addresses, models, wrong_model, tls: tls.is_some() };
+        setup.config(0.45)?;
+        Ok((setup, cameras))
     }
 
     pub fn config_path(&self) -> PathBuf {
         self.folder.join("maskcast.toml")
     }
 
-    /// Writes the configuration with this strength of the third stream's tint.
+    /// Writes the configuration with this `overlay.alpha` of the third stream.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -97,7 +97,7 @@ impl Setting {
             let settings = settings.replace("ALPHA", &format!("{alpha:.2}"));
             write!(text, "[[stream]]\nname = \"{name}\"\nsource = \"{address}\"\n{settings}")?;
         }
-        // In one step: a reload must never see half a file.
+        // Atomically: a reload must not read an incomplete file.
         let draft = self.folder.join("maskcast.toml.draft");
         std::fs::write(&draft, text)?;
         std::fs::rename(draft, self.config_path())?;
@@ -105,7 +105,7 @@ impl Setting {
     }
 }
 
-/// A model whose class is a pixel's strongest channel; its golden frame is right, or wrong in every pixel.
+/// Writes a model whose class is the strongest channel of a pixel. Its golden mask is correct, or wrong in every pixel.
 fn write_model(path: &Path, right: bool) -> Result<()> {
     let (width, height) = (64, 36);
     let rgb = [200, 10, 10].repeat(width * height);
