@@ -1,4 +1,4 @@
-"""Makes the fuzz targets' first inputs and a dictionary out of files of the repository: seeds.py FOLDER.
+"""Generates seeds for the fuzz targets and a dictionary from files of the repository: seeds.py FOLDER.
 
 Writes FOLDER/TARGET/* for each target that reads text, and FOLDER/words.dict.
 """
@@ -21,7 +21,7 @@ def write(folder, target, seeds):
 
 
 def png(width, height, channels, color):
-    """A picture of zeros, 8 bits a channel (PNG, third edition)."""
+    """An image of zeros, 8 bits a channel (PNG, third edition)."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -32,14 +32,14 @@ def png(width, height, channels, color):
 
 
 def constant(file, name):
-    """A text that is a constant of the program."""
+    """The value of a string constant of the program."""
     found = re.search(rf'const {name}: &str =\s*(?:r##"(.*?)"##|"(.*?)");', (ROOT / file).read_text(), re.DOTALL)
     raw, escaped = found.groups()
     return raw or re.sub(r"\\\n\s*", "", escaped).replace("\\r", "\r").replace("\\n", "\n")
 
 
 def edits(configs):
-    """Configuration files, and the same changes of each, beginning with another one."""
+    """Configuration files, each with the same changes in several orders."""
     changes = [
         'add {"name": "new", "source": "test://ball", "overlay": {"alpha": 0.5, "hide": ["sky"]}}',
         'change gate {"show": "matched", "overlay": {"alpha": 0.3, "style": null, "colors": {"car": "#ff0000"}}}',
@@ -110,7 +110,7 @@ def offer():
 
 
 def recordings():
-    """A first byte that is even goes before names; else it is damage, in the form of the crate arbitrary."""
+    """With an even first byte, names; with an odd one, damage in the format of the crate arbitrary."""
     for name in ["-20261124T101500Z.mp4", "-20261124T101500Z-12-visit-2.mkv", "-20261124T101500Z-2.mp4"]:
         yield name, f"\0gate\ngate{name}".encode()
     for n in range(15):
@@ -128,11 +128,11 @@ def main():
     image, mask = (base64.b64encode(png(8, 6, channels, color)) for channels, color in ((3, 2), (1, 0)))
     golden = b'{"image":"' + image + b'","mask":"' + mask + b'"}'
     own = (ROOT / "models/street.toml").read_bytes()
-    card = b'[input]\nsize = [8, 6]\nlayout = "nchw"\norder = "bgr"\nwhite = 255.0\nmean = [0.1, 0.2, 0.3]\n'
-    card += b'std = [0.2, 0.2, 0.2]\n' + b'[[labels]]\nname = "a"\ncolor = "#ff8800"\n' * 3
+    manifest = b'[input]\nsize = [8, 6]\nlayout = "nchw"\norder = "bgr"\nwhite = 255.0\nmean = [0.1, 0.2, 0.3]\n'
+    manifest += b'std = [0.2, 0.2, 0.2]\n' + b'[[labels]]\nname = "a"\ncolor = "#ff8800"\n' * 3
     models = [
         ("own", [labels, golden, b'{"epochs": 3}', own]),
-        ("foreign", [b"", b"", b"", card]),
+        ("foreign", [b"", b"", b"", manifest]),
         ("bare", [labels, b"", b"", b""]),
     ]
     write(folder, "model", [(name, b"\n---\n".join(parts)) for name, parts in models])
@@ -144,7 +144,7 @@ def main():
     requests.append(b'POST /api/v1/model\n{"path": "/srv/yard.onnx", "force": true}')
     requests.append(b'POST /api/v1/model?a=b&c=%20\n{"path": "yard.onnx"}')
     write(folder, "api", [(str(number), request) for number, request in enumerate(requests)])
-    # Its input has no text form: the fuzzer begins with nothing.
+    # Its input is not text.
     write(folder, "overlay", [("empty", b""), ("long", bytes(range(256)) * 8)])
 
     write(folder, "edit", edits(configs))

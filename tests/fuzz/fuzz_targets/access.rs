@@ -1,6 +1,6 @@
-//! Who is let in by HTTP. The input is a request without its end: a first line, headers, an empty line, a body. `@TOKEN@`,
-//! `@OPERATOR@`, `@BASIC@`, `@SESSION@` and `@CSRF@` stand for secrets that are right. The real server answers, and it lets
-//! nobody in who does not show one of them.
+//! Authentication and authorisation over HTTP. The input is a request: request line, headers, an empty line, a body. `@TOKEN@`,
+//! `@OPERATOR@`, `@BASIC@`, `@SESSION@` and `@CSRF@` are replaced by valid secrets. The real server must refuse every request
+//! without the required secrets.
 #![no_main]
 
 use std::io::{BufRead, BufReader, Write};
@@ -12,14 +12,14 @@ use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use libfuzzer_sys::fuzz_target;
 use maskcast::access::Access;
-use maskcast::users::{Role, Token, User, Users};
+use maskcast::base::status::Status;
 use maskcast::config::{Secret, ServerConfig, SourceSpec, defaults_stream};
 use maskcast::publish::live::StreamOutputs;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::view::{StreamView, ServiceView};
 use maskcast::stream::display::Display;
-use maskcast::base::status::Status;
+use maskcast::users::{Role, Token, User, Users};
+use maskcast::view::{ServiceView, StreamView};
 use sha2::{Digest, Sha256};
 
 const PASSWORD: &str = "correct horse";
@@ -37,7 +37,7 @@ struct Service {
 }
 
 static SERVICE: LazyLock<Service> = LazyLock::new(|| {
-    // As cheap as they come: what is tested is not how hard it is to guess.
+    // The cheapest parameters: the strength of the hash is not tested.
     let params = Params::new(8, 1, 1, None).expect("the least");
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let salt = SaltString::encode_b64(b"sixteen bytes ok").expect("a salt");
@@ -66,7 +66,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     Service { server, access, session: Mutex::default() }
 });
 
-/// What the server may say to somebody who is not let in, beside what concerns HTTP itself.
+/// Statuses for refused requests, and for errors of HTTP itself.
 const REFUSED: [u16; 4] = [401, 403, 421, 429];
 const HTTP: [u16; 8] = [400, 408, 411, 413, 414, 417, 431, 505];
 
@@ -75,11 +75,11 @@ fuzz_target!(|data: &[u8]| {
     let Service { server, access, session } = &*SERVICE;
     let mut session = session.lock().expect("not poisoned");
     if access.session(&session.0).is_none() {
-        let begun = access.begin("anna").expect("random numbers");
-        *session = (begun.id, begun.csrf.to_string());
+        let started = access.begin("anna").expect("random numbers");
+        *session = (started.id, started.csrf.to_string());
     }
     let (id, csrf) = &*session;
-    // What was right within a minute need not be checked again, nor counted.
+    // A password that was correct within the last minute is neither hashed nor counted again.
     assert!(access.password("anna", PASSWORD, None).is_ok());
     let [viewer, operator] = TOKENS.map(|(.., text)| text);
     let request = text
@@ -93,9 +93,9 @@ fuzz_target!(|data: &[u8]| {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
     client.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     client.set_nodelay(true).expect("a socket");
-    // A server that refuses early may have closed its end.
+    // Fails when the server has refused the request early and closed the connection.
     let _ = client.write_all(request.as_bytes());
-    // It need not wait for the rest of a body.
+    // The server must not wait for the rest of the body.
     let _ = client.shutdown(std::net::Shutdown::Write);
     let mut line = Vec::new();
     let _ = BufReader::new(client).read_until(b'\n', &mut line);
@@ -107,43 +107,43 @@ fuzz_target!(|data: &[u8]| {
     if HTTP.contains(&status) {
         return;
     }
-    // Empty lines before a request are none of it (RFC 9112, 2.2).
+    // Empty lines before a request are ignored (RFC 9112, 2.2).
     let mut words = request.trim_start_matches(['\r', '\n']).split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let looks = ["GET", "HEAD", "OPTIONS"].contains(&method);
+    let is_read = ["GET", "HEAD", "OPTIONS"].contains(&method);
     let path = path_of(target);
     let is_open = match path {
         "/api/v1/session" => true,
-        "/" | "/favicon.svg" | "/healthz" | "/readyz" => looks,
-        path => looks && path.starts_with("/page/"),
+        "/" | "/favicon.svg" | "/healthz" | "/readyz" => is_read,
+        path => is_read && path.starts_with("/page/"),
     };
-    let shows = |secret: &str| request.contains(secret);
-    let operates = shows(operator) || shows(id) || basic(&request);
-    if !is_open && !operates && !shows(viewer) {
-        assert!(REFUSED.contains(&status), "{line} to somebody unknown: {request:?}");
+    let contains = |secret: &str| request.contains(secret);
+    let is_operator = contains(operator) || contains(id) || basic(&request);
+    if !is_open && !is_operator && !contains(viewer) {
+        assert!(REFUSED.contains(&status), "{line} for an unauthenticated client: {request:?}");
     }
     let own = path.starts_with("/whep/") && ["POST", "PATCH", "DELETE"].contains(&method);
-    if !is_open && !operates && !looks && !own {
-        assert!(REFUSED.contains(&status), "{line} to a viewer: {request:?}");
+    if !is_open && !is_operator && !is_read && !own {
+        assert!(REFUSED.contains(&status), "{line} for a viewer: {request:?}");
     }
-    // Another site's page can make a browser send a cookie or Basic, but neither the CSRF token nor a token.
+    // A page of another site can make a browser send a cookie or Basic credentials, but neither the CSRF token nor a token.
     if path != "/api/v1/session"
-        && !looks
-        && shows(id)
-        && !shows(csrf)
-        && ![viewer, operator].iter().any(|token| shows(token))
+        && !is_read
+        && contains(id)
+        && !contains(csrf)
+        && ![viewer, operator].iter().any(|token| contains(token))
         && !basic(&request)
     {
         assert!(REFUSED.contains(&status), "{line} without the CSRF token: {request:?}");
     }
 });
 
-/// Whether there may be the right user and password in it, in whatever spelling.
+/// Whether the request may contain the correct user and password, in any encoding.
 fn basic(request: &str) -> bool {
     request.contains("anna") && request.contains(PASSWORD) || request.contains(BASIC)
 }
 
-/// The path that a request's target names.
+/// The path in the target of a request.
 fn path_of(target: &str) -> &str {
     let target = target.split(['?', '#']).next().unwrap_or_default();
     match target.split_once("://") {

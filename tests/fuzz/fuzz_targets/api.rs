@@ -1,5 +1,5 @@
-//! The HTTP API. The input is a request: its first line method and target, its rest the body. The real server answers,
-//! and whatever is asked it answers in HTTP, is not at fault itself, and passes on no request that it should have refused.
+//! The HTTP API. The input is a request: the first line has method and target, the rest is the body. The real server must
+//! respond in HTTP, without internal errors, and must not forward requests that it refuses.
 #![no_main]
 
 use std::io::{BufRead, BufReader, Write};
@@ -8,18 +8,18 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use maskcast::base::status::Status;
 use maskcast::config::{SourceSpec, defaults_stream};
 use maskcast::frame::{Label, Rgb};
 use maskcast::publish::live::StreamOutputs;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::view::{ModelView, ModelChangeState, StreamView, ServiceView};
 use maskcast::stream::display::Display;
-use maskcast::base::status::Status;
+use maskcast::view::{ModelChangeState, ModelView, ServiceView, StreamView};
 
-/// The server, what it shows, and the model_requests that come out of it.
-static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, Wishes)> = LazyLock::new(|| {
+/// The server, its view, and the model changes that it forwards.
+static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, ModelChanges)> = LazyLock::new(|| {
     let address = "127.0.0.1:0".parse().expect("a literal");
     let (view, model_requests) = ServiceView::new(address, Arc::new(PoolStats::default()));
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
@@ -52,14 +52,14 @@ static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, Wishes)> = LazyLock::new
     let view = Arc::new(view);
     let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
     let server = HttpServer::bind(address).expect("a port").serve(Arc::clone(&view), whep).expect("a thread");
-    (server, view, Wishes(Box::new(move || model_requests.models.try_recv().ok().map(|request| request.path))))
+    (server, view, ModelChanges(Box::new(move || model_requests.models.try_recv().ok().map(|request| request.path))))
 });
 
-/// Takes the next request for a model.
-struct Wishes(Box<dyn Fn() -> Option<std::path::PathBuf> + Send + Sync>);
+/// Returns the next requested model.
+struct ModelChanges(Box<dyn Fn() -> Option<std::path::PathBuf> + Send + Sync>);
 
-/// What the server may say: the rest would be its own fault. 421 is a host that is none of ours, 503 a snapshot of a
-/// stream that has no picture, or a change that nobody makes here.
+/// Allowed statuses; all others are errors of the server. 421: an unknown host; 503: a snapshot of a stream without frames, or
+/// a change, which no thread applies in this target.
 const STATUS: [u16; 22] =
     [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 416, 421, 422, 429, 431, 503, 505];
 
@@ -68,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
     let end = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
     let (head, body) = (&data[..end], data.get(end + 1..).unwrap_or_default());
     let mut client = TcpStream::connect(server.address()).expect("the server listens");
-    // Cut, not closed: so many closed connections would use up the system's ports.
+    // Closed with RST: connections in TIME_WAIT would use up the ports of the system.
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
     client.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     client.set_nodelay(true).expect("a socket");
@@ -79,18 +79,18 @@ fuzz_target!(|data: &[u8]| {
     );
     request.extend(rest.as_bytes());
     request.extend(body);
-    // A server that refuses early may have closed its end.
+    // Fails when the server has refused the request early and closed the connection.
     let _ = client.write_all(&request);
     let mut line = Vec::new();
     let read = BufReader::new(client).read_until(b'\n', &mut line);
     let line = String::from_utf8_lossy(&line);
-    // Pictures of a stream have no end: the first line is all that is read.
+    // MJPEG responses have no end, so only the first line is read.
     match line.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)?.parse::<u16>().ok()) {
         Some(status) => assert!(STATUS.contains(&status), "{line}"),
         None => {
-            // What is no HTTP may be hung up on; what is may be cut off while it is still being sent.
-            let cut = read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
-            assert!(line.is_empty() && (cut || !is_http(head)), "{line:?}");
+            // The server may close the connection after data that is not HTTP, or reset it while a request is being sent.
+            let is_reset = read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+            assert!(line.is_empty() && (is_reset || !is_http(head)), "{line:?}");
         }
     }
     while let Some(path) = (model_requests.0)() {
@@ -100,7 +100,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Whether a request line is one that nobody can take for anything else.
+/// Whether a request line is certainly valid.
 fn is_http(head: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.?=&".contains(byte);
     let methods: [&[u8]; 5] = [b"GET /", b"POST /", b"PUT /", b"HEAD /", b"DELETE /"];

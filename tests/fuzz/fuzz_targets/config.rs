@@ -1,4 +1,4 @@
-//! The configuration: any text is either refused, with at least one error, or gives a configuration that is valid.
+//! The configuration: every text is either refused with at least one error, or results in a valid configuration.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -10,12 +10,12 @@ use maskcast::config::{Config, RecordConfig, When, parse};
 use maskcast::publish::recording::name::RecordingName;
 
 fuzz_target!(|text: &str| {
-    // Relative paths in it start in a folder that has a model and nothing to wait for.
+    // Relative paths start in a folder with a model and without files that block when they are read.
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fuzz.toml");
     match parse(text, &path) {
         Ok(config) => check(&config),
         Err(errors) => {
-            assert!(!errors.errors.is_empty(), "refused without a reason");
+            assert!(!errors.errors.is_empty(), "refused without an error");
             let lines = text.lines().count() + 1;
             for error in &errors.errors {
                 // A value that the schema accepts is one of its type.
@@ -27,7 +27,7 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// What the stages rely on.
+/// Checks the invariants of a configuration.
 fn check(config: &Config) {
     assert!(!config.streams.is_empty());
     let names: BTreeSet<_> = config.streams.iter().map(|stream| &stream.name).collect();
@@ -43,7 +43,7 @@ fn check(config: &Config) {
         if let Some(record) = &stream.record {
             check_record(record);
         }
-        // Shown and logged: without what only the camera may know.
+        // The label is shown and logged, so it must not contain the password.
         let label = stream.source.label();
         if let Some(credentials) = &stream.source.credentials {
             let password = credentials.password.expose();
@@ -52,7 +52,7 @@ fn check(config: &Config) {
     }
 }
 
-/// What recorder and events rely on.
+/// Checks the invariants of recordings and events.
 fn check_record(record: &RecordConfig) {
     assert!(record.dir.is_absolute() && record.segment >= Duration::from_secs(1), "{record:?}");
     assert!(record.when == When::Always || !record.events.is_empty());
@@ -60,7 +60,7 @@ fn check_record(record: &RecordConfig) {
     let names: BTreeSet<_> = record.events.iter().map(|event| &event.name).collect();
     assert_eq!(names.len(), record.events.len(), "names are unique");
     for event in &record.events {
-        // It is a part of files' names.
+        // The name is a part of file names.
         let name = RecordingName::parse("gate", &format!("gate-20200101T000000Z-2-{}.mp4", event.name));
         assert_eq!(name.and_then(|name| name.event).as_ref(), Some(&event.name));
         assert!(!event.classes.is_empty() && event.share > 0.0 && event.share <= 1.0, "{event:?}");

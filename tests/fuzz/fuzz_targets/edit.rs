@@ -1,6 +1,6 @@
-//! The API's changes of the configuration file. The input is a file, a line `---`, and a change a line: `add JSON`,
-//! `change NAME JSON` or `remove NAME`. Afterwards the file says what the changes asked for, and all else in it is written
-//! as it was.
+//! Changes of the configuration file by the API. The input is a file, a line `---`, and one change per line: `add JSON`,
+//! `change NAME JSON` or `remove NAME`. Afterwards the file must have the requested values, and the rest of it must be
+//! unchanged.
 #![no_main]
 
 use std::path::Path;
@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
     let (file, changes) = text.split_once("\n---\n").unwrap_or((text, ""));
     let mut file = file.to_owned();
     for change in changes.lines().take(8).filter_map(read) {
-        if let Some(changed) = make(&file, &change) {
+        if let Some(changed) = apply_edit(&file, &change) {
             file = changed;
         }
     }
@@ -33,20 +33,20 @@ fn read(line: &str) -> Option<Edit> {
     }
 }
 
-/// The text after a change, if it can be made.
-fn make(before: &str, change: &Edit) -> Option<String> {
+/// The text after a change; `None` when the change is refused.
+fn apply_edit(before: &str, change: &Edit) -> Option<String> {
     let plain = before.strip_prefix('\u{feff}').unwrap_or(before);
     let table = plain.parse::<toml::Table>();
     let after = match edit(before, change) {
         Ok(after) => after,
         Err(EditError::Syntax(_)) => {
-            assert!(table.is_err(), "it is TOML");
+            assert!(table.is_err(), "valid TOML is refused");
             return None;
         }
         Err(EditError::NoStream(name)) => {
             let streams = table.ok()?.get("stream").and_then(|streams| Some(streams.as_array()?.clone()));
             let is = |stream: &toml::Value| stream.get("name").and_then(toml::Value::as_str) == Some(&name);
-            assert!(!streams.unwrap_or_default().iter().any(is), "{name:?} is there");
+            assert!(!streams.unwrap_or_default().iter().any(is), "{name:?} exists");
             return None;
         }
         Err(EditError::Value(error)) => {
@@ -54,28 +54,28 @@ fn make(before: &str, change: &Edit) -> Option<String> {
             return None;
         }
     };
-    let Ok(table) = table else { panic!("no TOML was changed") };
+    let Ok(table) = table else { panic!("invalid TOML was changed") };
     let json = json_of(&toml::Value::Table(table));
-    // Where `stream` is something else, the change makes no sense, and the configuration is refused before and after it.
+    // When `stream` is not a list, the configuration is invalid before and after the change.
     if json.get("stream").is_some_and(|streams| !streams.is_array()) || depth(change) > 20 {
         return None;
     }
-    let wanted = apply(json.clone(), change);
+    let expected = apply(json.clone(), change);
     let new = after.strip_prefix('\u{feff}').unwrap_or(&after).parse::<toml::Table>();
-    let new = new.unwrap_or_else(|error| panic!("it is no TOML any more: {error}\n{after}"));
+    let new = new.unwrap_or_else(|error| panic!("the result is not TOML: {error}\n{after}"));
     let new = json_of(&toml::Value::Table(new));
-    assert!(same(&tidy(new.clone()), &tidy(wanted.clone())), "{change:?}\nis {new}\nnot {wanted}\n{after}");
-    lines_stay(before, &after, change, &json);
-    configs_agree(before, &after, change);
+    assert!(same(&tidy(new.clone()), &tidy(expected.clone())), "{change:?}\nis {new}\nnot {expected}\n{after}");
+    check_lines(before, &after, change, &json);
+    check_other_parts(before, &after, change);
     if let Edit::Change { stream, patch } = change {
-        // A stream that has another name now is not found again; the API changes no names.
+        // A renamed stream is not found again; the API does not rename streams.
         if !patch.contains_key("name") {
-            assert_eq!(edit(&after, change).as_ref(), Ok(&after), "made twice, it is another change");
+            assert_eq!(edit(&after, change).as_ref(), Ok(&after), "the same change again has another result");
         }
         let nothing = Edit::Change { stream: stream.clone(), patch: Object::new() };
-        // A file with both kinds of line ends gets one, also behind its last line.
+        // A file with both kinds of line endings gets one kind, also after its last line.
         let unix = |text: String| text.replace("\r\n", "\n").trim_end_matches('\n').to_owned();
-        assert_eq!(edit(before, &nothing).map(unix), Ok(unix(before.to_owned())), "no change changes it");
+        assert_eq!(edit(before, &nothing).map(unix), Ok(unix(before.to_owned())), "an empty change changes the file");
     }
     Some(after)
 }
@@ -98,7 +98,7 @@ fn json_of(value: &toml::Value) -> Json {
     match value {
         toml::Value::String(text) => text.as_str().into(),
         toml::Value::Integer(number) => (*number).into(),
-        // JSON has neither of these.
+        // JSON lacks these types.
         toml::Value::Float(number) if !number.is_finite() => format!("float {number}").into(),
         toml::Value::Datetime(time) => format!("time {time}").into(),
         toml::Value::Float(number) => (*number).into(),
@@ -108,7 +108,7 @@ fn json_of(value: &toml::Value) -> Json {
     }
 }
 
-/// What the change asks for.
+/// The expected content after the change.
 fn apply(mut file: Json, change: &Edit) -> Json {
     let root = file.as_object_mut().expect("a table");
     let streams = root.entry("stream").or_insert_with(|| Json::Array(Vec::new())).as_array_mut().expect("an array");
@@ -120,18 +120,18 @@ fn apply(mut file: Json, change: &Edit) -> Json {
             streams.push(new);
         }
         Edit::Change { stream, patch } => {
-            let found = streams.iter_mut().find(|known| named(known, stream)).expect("it was found");
+            let found = streams.iter_mut().find(|known| named(known, stream)).expect("the stream exists");
             merge(found, &Json::Object(patch.clone()));
         }
         Edit::Remove { stream } => {
-            let at = streams.iter().position(|known| named(known, stream)).expect("it was found");
+            let at = streams.iter().position(|known| named(known, stream)).expect("the stream exists");
             streams.remove(at);
         }
     }
     file
 }
 
-/// RFC 7396, as it is written there.
+/// The algorithm of RFC 7396.
 fn merge(target: &mut Json, patch: &Json) {
     let Json::Object(patch) = patch else { return *target = patch.clone() };
     if !target.is_object() {
@@ -147,7 +147,7 @@ fn merge(target: &mut Json, patch: &Json) {
     }
 }
 
-/// Without empty tables: TOML's dotted keys have none.
+/// Removes empty tables, which dotted keys of TOML cannot express.
 fn tidy(value: Json) -> Json {
     match value {
         Json::Object(object) => {
@@ -175,49 +175,49 @@ fn same(a: &Json, b: &Json) -> bool {
     }
 }
 
-/// A stretch of whole lines: a table's header or a key with its value, with the comments and empty lines above it.
-struct Stretch<'a> {
+/// The lines of a statement: the header of a table, or a key with its value, with the comments and empty lines above it.
+struct Statement<'a> {
     above: Vec<&'a str>,
     lines: Vec<&'a str>,
-    /// The place of the stream that it belongs to; `usize::MAX` for a list of all streams.
+    /// The index of its stream; `usize::MAX` for a list of all streams.
     stream: Option<usize>,
     header: bool,
 }
 
-/// Lines that are about something else stay, in their order; so do a changed stream's comments, where nothing is taken out
-/// or replaced that may have some within.
-fn lines_stay(before: &str, after: &str, change: &Edit, json: &Json) {
-    let Some((stretches, end)) = stretches(before) else { return };
+/// Asserts that unrelated lines remain in their order, and also the comments of a changed stream, unless a value that may
+/// contain comments is removed or replaced.
+fn check_lines(before: &str, after: &str, change: &Edit, json: &Json) {
+    let Some((statements, end)) = statements(before) else { return };
     let name = match change {
         Edit::Add(_) => None,
         Edit::Change { stream, .. } | Edit::Remove { stream } => Some(stream.as_str()),
     };
     let streams = json.get("stream").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
-    let concerned =
+    let changed_stream =
         streams.iter().position(|stream| stream.get("name").and_then(Json::as_str) == name && name.is_some());
-    let careful = matches!(change, Edit::Change { patch, .. } if is_simple(patch));
-    let mut wanted: Vec<&str> = Vec::new();
-    for stretch in &stretches {
-        let touched = stretch.stream.is_some_and(|stream| stream == usize::MAX || Some(stream) == concerned);
-        if !touched {
-            wanted.extend(stretch.above.iter().chain(&stretch.lines));
-        } else if careful {
-            wanted.extend(&stretch.above);
-        } else if stretch.header
+    let keeps_comments = matches!(change, Edit::Change { patch, .. } if is_simple(patch));
+    let mut expected: Vec<&str> = Vec::new();
+    for statement in &statements {
+        let is_changed = statement.stream.is_some_and(|stream| stream == usize::MAX || Some(stream) == changed_stream);
+        if !is_changed {
+            expected.extend(statement.above.iter().chain(&statement.lines));
+        } else if keeps_comments {
+            expected.extend(&statement.above);
+        } else if statement.header
             && matches!(change, Edit::Remove { .. })
-            && stretch.lines[0].trim_start().starts_with("[[stream]]")
+            && statement.lines[0].trim_start().starts_with("[[stream]]")
         {
-            // Comments that an empty line keeps apart from it are about something else.
-            let own = stretch.above.iter().rposition(|line| line.trim().is_empty()).map_or(0, |at| at + 1);
-            wanted.extend(&stretch.above[..own]);
+            // Comments above an empty line do not belong to the stream.
+            let own = statement.above.iter().rposition(|line| line.trim().is_empty()).map_or(0, |at| at + 1);
+            expected.extend(&statement.above[..own]);
         }
     }
-    wanted.extend(end);
-    let shown = |line: &&str| !line.trim().is_empty();
+    expected.extend(end);
+    let is_not_empty = |line: &&str| !line.trim().is_empty();
     let after = after.strip_prefix('\u{feff}').unwrap_or(after);
-    let mut there = after.lines().map(str::trim_end).filter(shown);
-    for line in wanted.into_iter().map(str::trim_end).filter(shown) {
-        assert!(there.any(|other| other == line), "{line:?} is lost\n{change:?}\n{after}");
+    let mut remaining = after.lines().map(str::trim_end).filter(is_not_empty);
+    for line in expected.into_iter().map(str::trim_end).filter(is_not_empty) {
+        assert!(remaining.any(|other| other == line), "{line:?} is missing\n{change:?}\n{after}");
     }
 }
 
@@ -229,8 +229,8 @@ fn is_simple(patch: &Object) -> bool {
     })
 }
 
-/// The stretches of a text, and the lines after the last; `None` where its streams cannot be told apart so.
-fn stretches(text: &str) -> Option<(Vec<Stretch<'_>>, Vec<&str>)> {
+/// The statements of a text, and the lines after the last one; `None` when its streams cannot be separated in this way.
+fn statements(text: &str) -> Option<(Vec<Statement<'_>>, Vec<&str>)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut found, mut above, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     let (mut streams, mut owner) = (0_usize, None);
@@ -242,7 +242,7 @@ fn stretches(text: &str) -> Option<(Vec<Stretch<'_>>, Vec<&str>)> {
         }
         lines.push(line);
         let joined = lines.join("\n");
-        // A statement goes on for as long as it is no TOML by itself.
+        // A statement continues until its lines are valid TOML.
         let Ok(table) = joined.parse::<toml::Table>() else { continue };
         let header = lines[0].trim_start().starts_with('[');
         let (key, value) = table.iter().next()?;
@@ -256,15 +256,15 @@ fn stretches(text: &str) -> Option<(Vec<Stretch<'_>>, Vec<&str>)> {
                 _ => None,
             };
         }
-        let of_root = found.iter().all(|stretch: &Stretch| !stretch.header) && !header;
+        let of_root = found.iter().all(|statement: &Statement| !statement.header) && !header;
         let stream = if of_root && key == "stream" { Some(usize::MAX) } else { owner };
-        found.push(Stretch { above: std::mem::take(&mut above), lines: std::mem::take(&mut lines), stream, header });
+        found.push(Statement { above: std::mem::take(&mut above), lines: std::mem::take(&mut lines), stream, header });
     }
     lines.is_empty().then_some((found, above))
 }
 
-/// A valid configuration's other parts mean what they meant.
-fn configs_agree(before: &str, after: &str, change: &Edit) {
+/// Asserts that the other parts of a valid configuration are unchanged.
+fn check_other_parts(before: &str, after: &str, change: &Edit) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fuzz.toml");
     let (Ok(before), Ok(after)) = (parse(before, &path), parse(after, &path)) else { return };
     assert!(before.model == after.model && before.server == after.server);
@@ -275,7 +275,7 @@ fn configs_agree(before: &str, after: &str, change: &Edit) {
         };
         config.streams.iter().filter(|stream| Some(stream.name.as_str()) != name).cloned().collect::<Vec<_>>()
     };
-    // A stream may get another name here; the service does not let that through.
+    // A stream may be renamed here; the service refuses that.
     if !matches!(change, Edit::Change { patch, .. } if patch.contains_key("name")) {
         assert!(others(&before) == others(&after), "{change:?}");
     }

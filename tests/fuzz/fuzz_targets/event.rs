@@ -1,5 +1,5 @@
-//! Events: zones of any shape on masks of any size, shares that come and go, and what the recorder makes of it, each
-//! against a slower way to the same.
+//! Events: zones of any shape on masks of any size, changing shares, and the state for the recorder, each compared with a
+//! slower implementation.
 #![no_main]
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use maskcast::config::EventConfig;
 use maskcast::events::trigger::Trigger;
 use maskcast::events::zone::ZonePixels;
-use maskcast::events::{Board, EventDetector};
+use maskcast::events::{EventDetector, EventState};
 use maskcast::frame::{Label, Labels, Mask, Rgb};
 
 #[derive(Arbitrary, Debug)]
@@ -57,12 +57,12 @@ fuzz_target!(|input: Input| {
         post_roll: millis(input.post_roll),
         ..EventConfig::of(name, &["wanted"])
     };
-    let held = trigger(&shares, threshold, millis(input.hold));
-    board(&event("visit", Vec::new()), &shares, &held);
-    watch([event("here", zone), event("anywhere", Vec::new())], (width, height), classes, &shares);
+    let held = check_trigger(&shares, threshold, millis(input.hold));
+    check_state(&event("visit", Vec::new()), &shares, &held);
+    check_detector([event("here", zone), event("anywhere", Vec::new())], (width, height), classes, &shares);
 });
 
-/// Pixel by pixel.
+/// Compares the share with a count pixel by pixel.
 fn zone_share(zone: &[[f64; 2]], width: usize, height: usize, classes: &[u8], wanted: [u8; 2]) {
     let wanted_classes: [bool; 256] = std::array::from_fn(|class| wanted.contains(&(class as u8)));
     let share = ZonePixels::of(zone, width, height).share(classes, &wanted_classes);
@@ -80,25 +80,26 @@ fn zone_share(zone: &[[f64; 2]], width: usize, height: usize, classes: &[u8], wa
         }
         inside += usize::from(odd);
         found += usize::from(odd && wanted_classes[usize::from(*class)]);
-        // Rounding decides about those.
+        // Rounding decides whether these pixels are inside.
         doubtful += usize::from(near);
     }
     if inside > 0 && doubtful == 0 {
         assert_eq!(share, found as f64 / inside as f64, "{inside} pixels of {width}x{height}");
     }
-    // A zone is never nothing.
+    // A zone always has at least one pixel.
     if wanted_classes.iter().all(|wanted| *wanted) && !classes.is_empty() {
         assert_eq!(share, 1.0);
     }
 }
 
-/// Since when the condition holds at each share, looked up anew each time.
-fn trigger(shares: &[(f64, Instant)], threshold: f64, hold: Duration) -> Vec<Option<Instant>> {
+/// The time since which the condition holds at each share; compared with a search through all shares.
+fn check_trigger(shares: &[(f64, Instant)], threshold: f64, hold: Duration) -> Vec<Option<Instant>> {
     let mut trigger = Trigger::new(threshold, hold);
     let held: Vec<_> = shares.iter().map(|&(share, at)| trigger.look(share, at)).collect();
     for (n, held) in held.iter().enumerate() {
         let seen = &shares[..=n];
-        // The last stretch without a share far too low or a gap, which is long, also for such masks.
+        // Start of the last period without a gap and without a share below half of the threshold. A gap is also long in relation
+        // to the usual distance of the masks.
         let distance = |at: usize| seen[at].1 - seen[at - 1].1;
         let is_gap = |at: usize| {
             let usual = (at.saturating_sub(3).max(1)..at).map(distance).min();
@@ -111,28 +112,33 @@ fn trigger(shares: &[(f64, Instant)], threshold: f64, hold: Duration) -> Vec<Opt
     held
 }
 
-/// Every time at which the condition held is recorded, with what belongs before and after it.
-fn board(event: &EventConfig, shares: &[(f64, Instant)], held: &[Option<Instant>]) {
-    let board = Board::new("gate", std::slice::from_ref(event));
+/// Every time at which the condition holds is active, with pre-roll and post-roll.
+fn check_state(event: &EventConfig, shares: &[(f64, Instant)], held: &[Option<Instant>]) {
+    let state = EventState::new("gate", std::slice::from_ref(event));
     let (mut count, mut last) = (0, None::<Instant>);
     for (&(_, at), since) in shares.iter().zip(held) {
         let Some(since) = *since else { continue };
-        board.holds(0, since, at);
+        state.holds(0, since, at);
         count += u64::from(last.is_none_or(|last| last + event.post_roll < at));
         last = Some(at);
-        let active = board.active(at).expect("it holds now");
+        let active = state.active(at).expect("the event is active");
         assert!(active.from <= since && active.until == at + event.post_roll && &*active.name == event.name);
-        assert!(board.active(active.until).is_some());
-        assert_eq!(board.active(active.until + Duration::from_millis(1)), None);
+        assert!(state.active(active.until).is_some());
+        assert_eq!(state.active(active.until + Duration::from_millis(1)), None);
     }
-    assert_eq!(board.counts().collect::<Vec<_>>(), [(event.name.as_str(), count)]);
+    assert_eq!(state.counts().collect::<Vec<_>>(), [(event.name.as_str(), count)]);
 }
 
-/// All of it together, with a model of fewer classes than the mask has numbers.
-fn watch(events: [EventConfig; 2], (width, height): (usize, usize), classes: Vec<u8>, shares: &[(f64, Instant)]) {
+/// The whole detector, with a model with fewer classes than the mask has values.
+fn check_detector(
+    events: [EventConfig; 2],
+    (width, height): (usize, usize),
+    classes: Vec<u8>,
+    shares: &[(f64, Instant)],
+) {
     let labels: Labels = ["other", "wanted"].map(|name| Label { name: name.into(), color: Rgb(1, 2, 3) }).into();
-    let board = Arc::new(Board::new("gate", &events));
-    let mut watch = EventDetector::new(Arc::clone(&board));
+    let state = Arc::new(EventState::new("gate", &events));
+    let mut detector = EventDetector::new(Arc::clone(&state));
     for (n, &(share, captured_at)) in shares.iter().enumerate().take(20) {
         let limit = (share * classes.len() as f64) as usize;
         let drawn = classes.iter().enumerate().map(|(at, class)| if at < limit { 1 } else { *class });
@@ -145,10 +151,10 @@ fn watch(events: [EventConfig; 2], (width, height): (usize, usize), classes: Vec
             classes: drawn.collect(),
             labels: Arc::clone(&labels),
         };
-        watch.look(&mask);
+        detector.look(&mask);
         let whole = mask.classes.iter().filter(|&&class| class == 1).count() as f64 / classes.len().max(1) as f64;
         if whole >= events[1].share && events[1].hold.is_zero() {
-            assert!(board.active(captured_at).is_some(), "{whole} of it at {n}");
+            assert!(state.active(captured_at).is_some(), "no event at mask {n} with the share {whole}");
         }
     }
 }

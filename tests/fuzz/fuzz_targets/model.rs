@@ -1,5 +1,5 @@
-//! A model file's metadata and the manifest beside it. The input is four texts with a line `---` between them: labels,
-//! golden frame, training notes, manifest. They go into a real ONNX file, which ONNX Runtime opens.
+//! The metadata of a model file and its manifest. The input is four texts, separated by lines `---`: labels, golden frame,
+//! training notes, manifest. They are written to a real ONNX file, which ONNX Runtime opens.
 #![no_main]
 
 use std::path::PathBuf;
@@ -14,15 +14,15 @@ use maskcast::segment::runtime;
 use ort::session::Session;
 use prost::Message;
 
-#[allow(dead_code)] // The tests use all of it.
+#[allow(dead_code)] // Only a part is used here.
 #[path = "../../common/onnx.rs"]
 mod onnx;
 
-/// Manifests are read from files, in memory where the system has such a folder.
+/// The folder of the manifest: in memory, if the system has such a folder.
 static FOLDER: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let folder = tempfile::tempdir_in(parent).expect("a folder for manifests can be made");
+    let folder = tempfile::tempdir_in(parent).expect("a folder for manifests can be created");
     let path = folder.path().join("model.onnx");
     (folder, path)
 });
@@ -34,9 +34,9 @@ fuzz_target!(|text: &str| {
     if let Some(golden) = golden.map(Golden::parse).and_then(Result::ok) {
         let pixels = golden.width * golden.height;
         assert_eq!((golden.rgb.len(), golden.mask.len()), (3 * pixels, pixels));
-        assert_eq!(Golden::parse(&golden.to_json().expect("its buffers have its size")), Ok(golden));
+        assert_eq!(Golden::parse(&golden.to_json().expect("the buffers have the size of the frame")), Ok(golden));
     }
-    // A model that describes itself, or one that needs the manifest for it.
+    // A model with metadata, or a foreign model that needs the manifest.
     let model = match labels {
         Some(labels) => {
             let more = [("maskcast.golden", golden), ("maskcast.train", train)];
@@ -49,14 +49,14 @@ fuzz_target!(|text: &str| {
     let manifest_path = path.with_extension("toml");
     match manifest {
         Some(manifest) => std::fs::write(&manifest_path, manifest).expect("the manifest can be written"),
-        // Fails where there was none.
+        // Fails when there is no manifest.
         None => drop(std::fs::remove_file(&manifest_path)),
     }
     let environment = &runtime::load(None).expect("ONNX Runtime is installed: make setup").environment;
     let session = Session::builder(environment)
         .and_then(|builder| Ok(builder.with_intra_threads(1)?))
         .and_then(|mut builder| builder.commit_from_memory(&model.encode_to_vec()))
-        .expect("metadata does not keep ONNX Runtime from opening a model");
+        .expect("ONNX Runtime opens models with any metadata");
     match Contract::read(&session, path) {
         Ok(contract) => {
             assert!((1..=255).contains(&contract.labels.len()));

@@ -1,4 +1,4 @@
-//! Drawing: pictures of any size, format and stride, masks of any size and completeness, any settings and texts.
+//! Drawing: frames of any size, format and stride, masks of any size and completeness, any settings and texts.
 #![no_main]
 
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use maskcast::config::{OverlayConfig, Style};
 use maskcast::frame::{
-    Colorimetry, Label, Mask, Matrix, Image, ImageMut, PixelFormat, Plane, PlaneMut, Rgb, VideoInfo,
+    Colorimetry, Image, ImageMut, Label, Mask, Matrix, PixelFormat, Plane, PlaneMut, Rgb, VideoInfo,
 };
 use maskcast::overlay::Overlay;
 
-/// What is in the gaps between rows, and stays there.
+/// The value of the bytes in the gaps between rows, which must not change.
 const GAP: u8 = 0xA5;
 
 #[derive(Arbitrary, Debug)]
@@ -21,8 +21,7 @@ struct Input {
     alpha: u8,
     legend: bool,
     labels: Vec<(String, [u8; 3])>,
-    /// Indices into `labels`.
-    /// By number; `None` leaves it to the default.
+    /// Indices into `labels`; `None`: the default.
     hide: Option<Vec<u8>>,
 }
 
@@ -33,26 +32,26 @@ struct Frame {
     nv12: bool,
     matrix: u8,
     full_range: bool,
-    /// Bytes between the rows of source and target.
+    /// Number of bytes between the rows of source and target.
     gaps: [u8; 2],
-    /// Whether the last row ends where its pixels end.
+    /// Whether the last row has no gap after its pixels.
     short: [bool; 2],
-    mask: Option<Drawn>,
+    mask: Option<MaskInput>,
     badge: Option<String>,
     slate: Option<Vec<String>>,
 }
 
 #[derive(Arbitrary, Debug)]
-struct Drawn {
+struct MaskInput {
     width: u16,
     height: u16,
     /// Repeated over the mask.
     classes: Vec<u8>,
-    /// Pixels too few.
+    /// Number of missing pixels.
     missing: u8,
 }
 
-/// A picture's planes with gaps between the rows.
+/// The planes of a frame with gaps between the rows.
 struct Memory {
     info: VideoInfo,
     planes: [Vec<u8>; 3],
@@ -73,7 +72,7 @@ impl Memory {
         memory
     }
 
-    fn picture(&self) -> Image<'_> {
+    fn image(&self) -> Image<'_> {
         let plane = |n: usize| Plane { data: &self.planes[n], stride: self.strides[n] };
         Image { info: self.info, planes: [plane(0), plane(1), plane(2)] }
     }
@@ -115,12 +114,13 @@ fuzz_target!(|input: Input| {
     for frame in input.frames.into_iter().take(3) {
         let format = if frame.nv12 { PixelFormat::Nv12 } else { PixelFormat::I420 };
         let side = |side: u16| usize::from(side % 150) + 1;
-        let matrix = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020, Matrix::Fcc, Matrix::Smpte240m][usize::from(frame.matrix % 5)];
+        let matrix = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020, Matrix::Fcc, Matrix::Smpte240m]
+            [usize::from(frame.matrix % 5)];
         let color = Colorimetry::new(matrix, frame.full_range);
         let info = VideoInfo { color, ..VideoInfo::new(format, side(frame.width), side(frame.height)) };
         let source = Memory::new(info, frame.gaps[0], frame.short[0], 16);
         let mut target = Memory::new(info, frame.gaps[1], frame.short[1], 99);
-        let mask = frame.mask.map(|drawn| mask(&drawn));
+        let mask = frame.mask.map(|input| mask(&input));
         overlay.draw(&source.image(), mask.as_ref(), &mut target.image_mut());
         target.check_gaps();
         if !config.legend {
@@ -137,10 +137,10 @@ fuzz_target!(|input: Input| {
     }
 });
 
-fn mask(drawn: &Drawn) -> Mask {
-    let (width, height) = (usize::from(drawn.width % 120), usize::from(drawn.height % 120));
-    let pixels = (width * height).saturating_sub(usize::from(drawn.missing));
-    let classes = (0..pixels).map(|n| drawn.classes.get(n % drawn.classes.len().max(1)).copied().unwrap_or(0));
+fn mask(input: &MaskInput) -> Mask {
+    let (width, height) = (usize::from(input.width % 120), usize::from(input.height % 120));
+    let pixels = (width * height).saturating_sub(usize::from(input.missing));
+    let classes = (0..pixels).map(|n| input.classes.get(n % input.classes.len().max(1)).copied().unwrap_or(0));
     Mask {
         seq: 0,
         pts: Duration::ZERO,
@@ -152,7 +152,7 @@ fn mask(drawn: &Drawn) -> Mask {
     }
 }
 
-/// Where nothing is to be drawn, the target has the very samples of the source.
+/// Asserts that the target equals the source where nothing is drawn.
 fn check(source: &Memory, mask: Option<&Mask>, target: &Memory, config: &OverlayConfig, labels: &[Label]) {
     let info = source.info;
     let whole = mask.filter(|mask| mask.width * mask.height > 0 && mask.classes.len() >= mask.width * mask.height);
@@ -166,8 +166,9 @@ fn check(source: &Memory, mask: Option<&Mask>, target: &Memory, config: &Overlay
             let classes = mask.resized(info.width, info.height);
             for (y, row) in classes.chunks(info.width).enumerate() {
                 let samples = source.row(0, y).iter().zip(target.row(0, y));
-                let kept = row.iter().zip(samples).all(|(&class, (before, after))| drawn(class) || before == after);
-                assert!(kept, "row {y} of {info}");
+                let unchanged =
+                    row.iter().zip(samples).all(|(&class, (before, after))| drawn(class) || before == after);
+                assert!(unchanged, "row {y} of {info}");
             }
         }
         _ => {}

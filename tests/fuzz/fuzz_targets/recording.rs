@@ -1,5 +1,6 @@
-//! Recordings. The input begins with a byte: even, and the rest is the names of a stream and of a file, a line each; odd,
-//! and it is damage to a recording, which is mended then. Names lead nowhere; a file loses no whole fragment.
+//! Recordings. When the first byte of the input is even, the rest is the names of a stream and of a file, one per line; when it
+//! is odd, the rest is damage to a recording, which is then repaired. Names must not contain paths, and the repair must keep
+//! all complete fragments.
 #![no_main]
 
 use std::ops::Range;
@@ -9,21 +10,21 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
+use maskcast::base::status::Status;
 use maskcast::config::{EncodeConfig, RecordConfig};
 use maskcast::frame::{PixelFormat, VideoInfo};
 use maskcast::publish::live::{LiveOutput, StreamOutputs};
 use maskcast::publish::recording::Archive;
 use maskcast::publish::recording::name::RecordingName;
 use maskcast::publish::recording::repair::Repair;
-use maskcast::publish::{Output, CaptureTime};
-use maskcast::base::status::Status;
+use maskcast::publish::{CaptureTime, Output};
 
 const FILE: &str = "gate-20200101T000000Z.mp4";
 
-/// How long a recording may take to be mended, or made.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time to repair or write a recording.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Something that happens to a file. Places and lengths are parts of 65536 of it.
+/// Damage to a file. Positions and lengths are in units of 1/65536 of the file.
 #[derive(Arbitrary, Debug)]
 enum Damage {
     Truncate { at: u16 },
@@ -33,44 +34,44 @@ enum Damage {
     Append { bytes: Vec<u8> },
 }
 
-/// A recording, and where its pictures are.
+/// A recording and the positions of its frames.
 struct Movie {
     bytes: Vec<u8>,
-    /// The end of what the fragments need.
+    /// End of the header that the fragments need.
     head: usize,
-    /// Each with its pictures.
+    /// The fragments, each with its frames.
     fragments: Vec<(Range<usize>, Vec<Range<usize>>)>,
 }
 
-/// A folder in memory, a recording that was cut off, and the same finished.
+/// A folder in memory, an incomplete recording, and the same recording finished.
 static RECORDED: LazyLock<(tempfile::TempDir, [Movie; 2])> = LazyLock::new(|| {
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let folder = tempfile::tempdir_in(parent).expect("a folder for recordings can be made");
+    let folder = tempfile::tempdir_in(parent).expect("a folder for recordings can be created");
     let movies = record(folder.path());
     (folder, movies)
 });
 
-/// Records some seconds of pictures, as the service does it.
+/// Records some seconds of frames with the recorder of the service.
 fn record(folder: &Path) -> [Movie; 2] {
     maskcast::gst::init().expect("GStreamer is installed: make setup");
     let encode = EncodeConfig { keyframe_interval: Duration::from_secs(1), ..EncodeConfig::default() };
     let archive = Arc::new(Archive::new("gate", RecordConfig::to(folder)));
     let status = Arc::new(Status::new("gate"));
     let mut output =
-        LiveOutput::new(encode, Some(archive), &[], status, StreamOutputs::default()).expect("a thread").patient();
+        LiveOutput::new(encode, Some(archive), &[], status, StreamOutputs::default()).expect("a thread").blocking();
     let info = VideoInfo { fps: (10, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
     for n in 0..65_u64 {
         let stamp = CaptureTime { pts: Duration::from_millis(100 * n), captured_at: Instant::now(), slate: false };
-        let paint = &mut |picture: &mut maskcast::frame::ImageMut<'_>| {
-            for plane in &mut picture.planes {
+        let paint = &mut |image: &mut maskcast::frame::ImageMut<'_>| {
+            for plane in &mut image.planes {
                 plane.data.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at as u64 * (n + 7) / 5) as u8);
             }
         };
         output.publish(stamp, info, paint).expect("an encoder is installed: make setup");
     }
     let path = || Some(std::fs::read_dir(folder).ok()?.next()?.ok()?.path());
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let cut_off = loop {
         assert!(Instant::now() < deadline, "the recording does not grow");
         let movie = path().and_then(|path| std::fs::read(path).ok()).map(Movie::cut_off);
@@ -82,7 +83,7 @@ fn record(folder: &Path) -> [Movie; 2] {
     output.finish().expect("the recording ends");
     let path = path().expect("the recording is there");
     let finished = Movie { bytes: std::fs::read(&path).expect("it can be read"), head: 0, fragments: Vec::new() };
-    assert!(pictures(&finished.bytes).is_some_and(|pictures| pictures.len() == 65));
+    assert!(frames(&finished.bytes).is_some_and(|frames| frames.len() == 65));
     std::fs::remove_file(path).expect("it can be removed");
     [cut_off, finished]
 }
@@ -94,26 +95,26 @@ impl Movie {
         for (kind, all, content) in boxes(&bytes, 0..bytes.len()) {
             match &kind {
                 b"mdat" => begin = Some(all.start),
-                // The first pictures come before it.
+                // The frames of the first fragment are before it.
                 b"moov" => head = all.end,
-                // It stands behind its pictures.
+                // It is after its frames.
                 b"moof" => {
-                    let pictures = runs(&bytes, all.start, content);
-                    fragments.push((begin.take().unwrap_or(all.start)..all.end, pictures));
+                    let frames = runs(&bytes, all.start, content);
+                    fragments.push((begin.take().unwrap_or(all.start)..all.end, frames));
                 }
                 _ => {}
             }
         }
         let whole = fragments.last().map_or(head, |(range, _)| range.end);
-        // Some of what is still being written.
+        // A part of the fragment that is being written.
         bytes.truncate(whole + 1000);
         Movie { bytes, head, fragments }
     }
 
-    /// The file after the damage, and the pictures of fragments that nothing has happened to.
+    /// The file after the damage, and the frames of undamaged fragments.
     fn damaged(&self, damage: &[Damage]) -> (Vec<u8>, Vec<&[u8]>) {
         let mut bytes = self.bytes.clone();
-        // Places of the whole file, as long as nothing before them was cut out.
+        // Positions in the original file are valid up to `moved`.
         let (mut touched, mut moved) = (Vec::new(), bytes.len());
         for damage in damage {
             let place = |part: u16| usize::from(part) * bytes.len() / 65536;
@@ -144,9 +145,9 @@ impl Movie {
         let is_whole = |range: &Range<usize>| {
             range.end <= moved && touched.iter().all(|other| other.end <= range.start || range.end <= other.start)
         };
-        let whole = if is_whole(&(0..self.head)) { &self.fragments[..] } else { &[] };
-        let whole = whole.iter().filter(|(range, _)| is_whole(range));
-        (bytes, whole.flat_map(|(_, pictures)| pictures).map(|range| &self.bytes[range.clone()]).collect())
+        let intact = if is_whole(&(0..self.head)) { &self.fragments[..] } else { &[] };
+        let intact = intact.iter().filter(|(range, _)| is_whole(range));
+        (bytes, intact.flat_map(|(_, frames)| frames).map(|range| &self.bytes[range.clone()]).collect())
     }
 }
 
@@ -154,29 +155,29 @@ fuzz_target!(|data: &[u8]| {
     match data.split_first() {
         Some((first, names)) if first % 2 == 0 => {
             if let Some((stream, file)) = std::str::from_utf8(names).ok().and_then(|names| names.split_once('\n')) {
-                name(stream, file);
+                check_name(stream, file);
             }
         }
         Some((first, rest)) => {
             if let Ok(damage) = Vec::<Damage>::arbitrary(&mut Unstructured::new(rest)) {
-                mend(first & 2 != 0, &damage[..damage.len().min(4)]);
+                repair(first & 2 != 0, &damage[..damage.len().min(4)]);
             }
         }
         None => {}
     }
 });
 
-fn name(stream: &str, file: &str) {
+fn check_name(stream: &str, file: &str) {
     let Some(name) = RecordingName::parse(stream, file) else { return };
     assert_eq!(name.file_name(stream), file);
-    let rest = file.strip_prefix(stream).expect("it begins with its stream");
+    let rest = file.strip_prefix(stream).expect("the name begins with the stream");
     assert!(rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)), "{file:?}");
     assert!(!rest.contains("..") && rest.len() >= "-20200101T000000Z.mp4".len(), "{file:?}");
     let later = RecordingName { number: name.number.saturating_add(1), ..name.clone() };
     assert!(later >= name && RecordingName::parse(stream, &later.file_name(stream)) == Some(later), "{file:?}");
 }
 
-fn mend(finished: bool, damage: &[Damage]) {
+fn repair(finished: bool, damage: &[Damage]) {
     let (folder, movies) = &*RECORDED;
     let folder = folder.path();
     let movie = &movies[usize::from(finished)];
@@ -185,46 +186,46 @@ fn mend(finished: bool, damage: &[Damage]) {
     std::fs::write(&path, &before).expect("it can be written");
     let once = repaired(folder, &path);
     if once != before {
-        let pictures = pictures(&once).expect("what takes the place of a file is whole");
-        let sizes = |pictures: &[&[u8]]| pictures.iter().map(|picture| picture.len()).collect::<Vec<_>>();
-        let mut rest = pictures.iter();
-        for (at, picture) in whole.iter().enumerate() {
+        let frames = frames(&once).expect("the repaired file is complete");
+        let sizes = |frames: &[&[u8]]| frames.iter().map(|frame| frame.len()).collect::<Vec<_>>();
+        let mut rest = frames.iter();
+        for (at, frame) in whole.iter().enumerate() {
             assert!(
-                rest.any(|other| other == picture),
-                "picture {at} is lost; of pictures of {:?} bytes there are {:?}: {damage:?}",
+                rest.any(|other| other == frame),
+                "frame {at} is missing; expected sizes {:?}, actual sizes {:?}: {damage:?}",
                 sizes(&whole),
-                sizes(&pictures)
+                sizes(&frames)
             );
         }
     }
     let cut_only = damage.iter().all(|damage| matches!(damage, Damage::Truncate { .. }));
     match (finished, cut_only, damage) {
-        (true, _, []) => assert!(once == before, "nothing was wrong with it"),
-        (false, true, _) if !whole.is_empty() => assert!(once != before, "it is not mended: {damage:?}"),
+        (true, _, []) => assert!(once == before, "a finished recording was changed"),
+        (false, true, _) if !whole.is_empty() => assert!(once != before, "the recording was not repaired: {damage:?}"),
         _ => {}
     }
-    assert!(repaired(folder, &path) == once, "what was mended is mended again: {damage:?}");
+    assert!(repaired(folder, &path) == once, "a repaired recording was repaired again: {damage:?}");
 }
 
-/// The file after a look at it.
+/// The file after a run of the repair.
 fn repaired(folder: &Path, path: &PathBuf) -> Vec<u8> {
     let began = Instant::now();
     let archive = Arc::new(Archive::new("gate", RecordConfig::to(folder)));
-    assert!(Repair::start(archive).expect("a thread").finish(), "a panic");
-    assert!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
+    assert!(Repair::start(archive).expect("a thread").finish(), "the repair panicked");
+    assert!(began.elapsed() < TIMEOUT, "the repair took {:?}", began.elapsed());
     let files: Vec<PathBuf> =
         std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
-    assert_eq!(files, [path.clone()], "nothing else is left");
-    std::fs::read(path).expect("it is still there")
+    assert_eq!(files, [path.clone()], "other files remain");
+    std::fs::read(path).expect("the file still exists")
 }
 
-// What follows reads MP4 (ISO/IEC 14496-12) without GStreamer, which is what is tested.
+// The following functions read MP4 (ISO/IEC 14496-12) without GStreamer, because the tested code uses GStreamer.
 
 fn number(bytes: &[u8], at: usize) -> Option<usize> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize)
 }
 
-/// Kind, whole range and content of the whole boxes in a range.
+/// Kind, range, and range of the content of the complete boxes in a range.
 fn boxes(bytes: &[u8], range: Range<usize>) -> Vec<([u8; 4], Range<usize>, Range<usize>)> {
     let (mut found, mut at) = (Vec::new(), range.start);
     while let (Some(size), Some(kind)) = (number(bytes, at), bytes.get(at + 4..at + 8)) {
@@ -242,14 +243,14 @@ fn boxes(bytes: &[u8], range: Range<usize>) -> Vec<([u8; 4], Range<usize>, Range
     found
 }
 
-/// The content of the box at the end of this way.
-fn inner(bytes: &[u8], range: Range<usize>, way: &[&[u8; 4]]) -> Option<Range<usize>> {
-    let Some((first, rest)) = way.split_first() else { return Some(range) };
+/// The range of the content of the box at this path.
+fn inner(bytes: &[u8], range: Range<usize>, path: &[&[u8; 4]]) -> Option<Range<usize>> {
+    let Some((first, rest)) = path.split_first() else { return Some(range) };
     let (.., content) = boxes(bytes, range).into_iter().find(|(kind, ..)| kind == *first)?;
     inner(bytes, content, rest)
 }
 
-/// The pictures of a fragment whose `moof` begins at `start`; all sizes are in its runs, as our muxer writes it.
+/// The frames of a fragment whose `moof` begins at `start`. The muxer writes all sizes to the `trun` boxes.
 fn runs(bytes: &[u8], start: usize, moof: Range<usize>) -> Vec<Range<usize>> {
     let read = || {
         let track = inner(bytes, moof, &[b"traf"])?;
@@ -265,21 +266,21 @@ fn runs(bytes: &[u8], start: usize, moof: Range<usize>) -> Vec<Range<usize>> {
         let fields = [0x100, 0x200, 0x400, 0x800].into_iter().filter(|field| flags & field != 0).count();
         let mut at = base + number(bytes, run.start + 8)?;
         let size = |n: usize| number(bytes, first + 4 * fields * n + if flags & 0x100 != 0 { 4 } else { 0 });
-        let mut pictures = Vec::new();
+        let mut frames = Vec::new();
         for n in 0..count {
             let size = size(n)?;
-            pictures.push(at..at + size);
+            frames.push(at..at + size);
             at += size;
         }
-        (at <= bytes.len()).then_some(pictures)
+        (at <= bytes.len()).then_some(frames)
     };
     read().unwrap_or_default()
 }
 
-/// The pictures of a finished file.
-fn pictures(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+/// The frames of a finished file.
+fn frames(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     let header = inner(bytes, 0..bytes.len(), &[b"moov"])?;
-    assert!(inner(bytes, header.clone(), &[b"mvex"]).is_none(), "it is still in fragments");
+    assert!(inner(bytes, header.clone(), &[b"mvex"]).is_none(), "the file still has fragments");
     let table = inner(bytes, header, &[b"trak", b"mdia", b"minf", b"stbl"])?;
     let part = |kind| inner(bytes, table.clone(), &[kind]);
     let (sizes, chunks, offsets) = (part(b"stsz")?.start, part(b"stsc")?.start, part(b"stco")?.start);

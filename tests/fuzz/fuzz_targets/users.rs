@@ -1,5 +1,5 @@
-//! The users file: any text is either refused, without a word of what may be a password, or gives users that can be written
-//! and read again.
+//! The users file: every text is either refused with an error that contains no password, or results in users that can be
+//! written and read again.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -9,11 +9,11 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use maskcast::users::{Users, UsersFileError, check_name};
 
-/// Written in memory where the system has such a folder.
+/// The folder of the file: in memory, if the system has such a folder.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
     let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    tempfile::tempdir_in(parent).expect("a folder can be made")
+    tempfile::tempdir_in(parent).expect("a folder can be created")
 });
 
 fuzz_target!(|text: &str| {
@@ -27,18 +27,18 @@ fuzz_target!(|text: &str| {
             let mut public = Vec::new();
             collect(&toml::Value::Table(table), "", &mut secrets, &mut public);
             for secret in secrets.iter().filter(|secret| secret.len() >= 6) {
-                // Unless the same stands where it may be told.
-                let told = public.iter().any(|word: &String| word.contains(secret.as_str()));
-                // Nor by chance: the same is said with another one.
+                // The same text may occur at a key that is not secret.
+                let is_public = public.iter().any(|word: &String| word.contains(secret.as_str()));
+                // The error may contain the text by coincidence: then it is the same with another secret.
                 let other = Users::parse(&text.replace(secret.as_str(), &"?".repeat(secret.len()))).err().map(|error| error.to_string());
-                let is_said = problem.contains(secret.as_str()) && other.as_ref() != Some(&problem);
-                assert!(told || !is_said, "{problem:?} tells {secret:?}");
+                let is_in_error = problem.contains(secret.as_str()) && other.as_ref() != Some(&problem);
+                assert!(is_public || !is_in_error, "{problem:?} contains {secret:?}");
             }
         }
     }
 });
 
-/// What stands at keys for secrets, and everywhere else.
+/// Collects the values of secret keys, and all other texts.
 fn collect(value: &toml::Value, key: &str, secrets: &mut Vec<String>, public: &mut Vec<String>) {
     match value {
         toml::Value::Table(table) => {
@@ -68,14 +68,14 @@ fn check(users: &Users) {
         assert!(!format!("{user:?}").contains(user.hash.expose()));
     }
     let path = FOLDER.path().join("users.toml");
-    let written = Users::edit(&path, |there| {
-        *there = users.clone();
+    let written = Users::edit(&path, |content| {
+        *content = users.clone();
         Ok::<_, UsersFileError>(())
     });
     written.expect("the file can be written");
     assert_eq!(Users::load(&path).as_ref().ok(), Some(users));
     let Some(first) = names.first() else { return };
     let removed = Users::edit(&path, |users| Ok::<_, UsersFileError>(users.remove(first)));
-    let left = Users::load(&path).expect("it is still one");
+    let left = Users::load(&path).expect("the file is still valid");
     assert!(matches!(removed, Ok(true)) && !left.has_name(first) && left.users.len() + left.tokens.len() + 1 == names.len());
 }

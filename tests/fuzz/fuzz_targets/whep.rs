@@ -1,5 +1,5 @@
-//! What WebRTC viewers send. The input is an offer, a fragment of later candidates and an answer of GStreamer's, with a
-//! line `---` between them. What is passed on to GStreamer has only lines that were looked at.
+//! Data of WebRTC viewers. The input is an offer, a fragment of trickled candidates and an answer of GStreamer, separated by
+//! lines `---`. Only validated lines may be passed to GStreamer.
 #![no_main]
 
 use std::net::IpAddr;
@@ -34,10 +34,10 @@ fn check_refusal(refusal: &WhepRefusal) {
     assert!(!text.is_empty() && text.len() < 1000 && !text.contains(char::is_control), "{text:?}");
 }
 
-/// It is one line for whoever reads it, and names an address.
+/// Asserts that a candidate is a single line with an IP address.
 fn check_candidate(candidate: &str) {
     assert!(candidate.starts_with("candidate:") && !candidate.contains(['\r', '\n', '\0']), "{candidate:?}");
-    // As GStreamer reads it.
+    // GStreamer splits candidates in this way.
     let words: Vec<&str> = candidate.split(' ').collect();
     assert!(words[1] == "1" && words[4].parse::<IpAddr>().is_ok(), "{candidate:?}");
 }
@@ -70,11 +70,11 @@ fn check_offer(text: &str, offer: &Offer) {
         }
     }
     assert!(lines.iter().filter(|line| line.starts_with("a=candidate:")).count() <= 64);
-    // Each line of it comes out of the offer, and no more than once for each of two payload types.
+    // Each line of the offer is copied at most once for each of two payload types.
     assert!(offer.text.len() <= 2 * text.len() + 1000);
 }
 
-/// Every section of the offer is answered in its place.
+/// Asserts that the answer has a section for every section of the offer.
 fn check_answer(text: &str, offer: &Offer, reduced: &str) {
     let addresses: [IpAddr; 2] = ["203.0.113.9".parse().expect("a literal"), "2001:db8::9".parse().expect("a literal")];
     let sections = |text: &str| text.lines().filter(|line| line.starts_with("m=")).count();
@@ -82,7 +82,7 @@ fn check_answer(text: &str, offer: &Offer, reduced: &str) {
     assert_eq!(sections(&answer), sections(text), "{answer}");
     let refused = answer.lines().filter(|line| line.starts_with("m=") && line.split(' ').nth(1) == Some("0")).count();
     assert_eq!(refused + 1, sections(text), "{answer}");
-    // Whatever stands in GStreamer's answer.
+    // For any answer of GStreamer.
     let answer = offer.answer(reduced, &addresses, None);
     let own = |text: &str| text.lines().filter(|line| line.starts_with("a=candidate:")).count();
     assert!(own(&answer) <= 3 * own(reduced), "{answer}");
