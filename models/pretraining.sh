@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The measurement in docs/development/performance.md, "Pretraining": models/pretraining.sh CAMVID FOLDER
 #
-# CamVid's drives stand for a change of place: an earlier U-Net has learned from two of them (163 pictures); then every
-# way to train gets the same 204 pictures of a third drive, the same epochs and the same seeds, and is measured on that
-# drive's 101 validation pictures. Two hours on two cores; what was stopped goes on when the script is started again.
+# CamVid's drives stand for a change of place: an earlier U-Net has learned from two of them (163 images); then every
+# way to train gets the same 204 images of a third drive, the same epochs and the same seeds, and is measured on that
+# drive's 101 validation images. Two hours on two cores; what was stopped goes on when the script is started again.
 set -euo pipefail
 camvid=${1:?usage: models/pretraining.sh CAMVID FOLDER}
 out=${2:?usage: models/pretraining.sh CAMVID FOLDER}
@@ -29,6 +29,6 @@ fi
 "$train" compare "$camvid" --lists "$out/lists" -o "$out/efficientnet-lite0" "${small[@]}" --epochs 20 --seeds "$seeds" \
 	--from-model "$out/earlier/best.safetensors"
 
-# Many times the work for each picture: fewer pixels and epochs, one seed.
+# Many times the work for each image: fewer pixels and epochs, one seed.
 "$train" compare "$camvid" --lists "$out/lists" -o "$out/vgg16" --input 192x128 --batch 8 --decoder-widths 64,48,32,16 \
 	--epochs 10 --seeds 0 --encoders vgg16 --strategies scratch,freeze-then-finetune

@@ -1,7 +1,8 @@
-//! Training pictures are never shown twice alike: a random piece at a random scale, mirrored, with other colours.
+//! Training images are never shown twice alike: a random piece at a random scale, mirrored, with other colours.
 //!
 //! Labels are resized by OpenCV's `INTER_NEAREST_EXACT`, which takes the middle of a pixel as all other methods do. Its
-//! `INTER_NEAREST` takes a corner, and puts labels half a pixel beside their pictures: nothing to a road, but the end of a pole.
+//! `INTER_NEAREST` takes a corner, and puts labels half a pixel beside their images: nothing to a road, but the end of
+//! a pole.
 
 use clap::Args;
 use opencv::core::{Mat, Point, Rect, Scalar, Size as CvSize, Vec3b};
@@ -10,11 +11,11 @@ use opencv::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use super::data::{Labelled, VOID};
+use super::data::{LabelledImage, VOID};
 use super::random::Rng;
 use super::size::Size;
 
-/// How far pictures are changed. Zero switches a change off.
+/// How far images are changed. Zero switches a change off.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[command(next_help_heading = "Augmentation")]
 pub struct Augment {
@@ -45,7 +46,7 @@ pub struct Augment {
     /// Standard deviation of added noise, up to this share of white
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub noise: f64,
-    /// Probability that a rectangle is replaced by that of another picture of the batch (CutMix)
+    /// Probability that a rectangle is replaced by that of another image of the batch (CutMix)
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub cut_mix: f64,
 }
@@ -85,12 +86,18 @@ fn factor(rng: &mut Rng, share: f64) -> f64 {
     (limit * (2.0 * rng.random::<f64>() - 1.0)).exp()
 }
 
-/// A random piece of `sample`, `crop` in size. At scale 1 the whole picture has the size `input`, as the service would
-/// feed it to the model; what lies outside of the picture is [`VOID`].
+/// A random piece of `sample`, `crop` in size. At scale 1 the whole image has the size `input`, as the service would
+/// feed it to the model; what lies outside of the image is [`VOID`].
 ///
 /// # Errors
 /// OpenCV's.
-pub fn apply(sample: &Labelled, input: Size, crop: Size, augment: &Augment, rng: &mut Rng) -> opencv::Result<Labelled> {
+pub fn apply(
+    sample: &LabelledImage,
+    input: Size,
+    crop: Size,
+    augment: &Augment,
+    rng: &mut Rng,
+) -> opencv::Result<LabelledImage> {
     let scale = augment.scale_min + (augment.scale_max - augment.scale_min) * rng.random::<f64>();
     let stretch = factor(rng, augment.stretch).sqrt();
     // Source pixels to one pixel of the crop.
@@ -106,7 +113,7 @@ pub fn apply(sample: &Labelled, input: Size, crop: Size, augment: &Augment, rng:
     let rgb = piece::<Vec3b>(&sample.rgb, sample, source, target, crop, Scalar::all(127.0), how, flip)?;
     let void = Scalar::all(f64::from(VOID));
     let labels = piece::<u8>(&sample.labels, sample, source, target, crop, void, INTER_NEAREST_EXACT, flip)?;
-    let mut piece = Labelled { width: crop.width, height: crop.height, rgb, labels };
+    let mut piece = LabelledImage { width: crop.width, height: crop.height, rgb, labels };
     recolor(&mut piece, augment, rng)?;
     Ok(piece)
 }
@@ -140,7 +147,7 @@ impl Axis {
 #[allow(clippy::too_many_arguments)]
 fn piece<T: opencv::core::DataType>(
     bytes: &[u8],
-    sample: &Labelled,
+    sample: &LabelledImage,
     source: Rect,
     target: Rect,
     crop: Size,
@@ -169,7 +176,7 @@ fn piece<T: opencv::core::DataType>(
 }
 
 /// Brightness, contrast and saturation in one pass; then blur and noise.
-fn recolor(piece: &mut Labelled, augment: &Augment, rng: &mut Rng) -> opencv::Result<()> {
+fn recolor(piece: &mut LabelledImage, augment: &Augment, rng: &mut Rng) -> opencv::Result<()> {
     let brightness = 255.0 * augment.brightness * (2.0 * rng.random::<f64>() - 1.0);
     let contrast = factor(rng, augment.contrast);
     let saturation = factor(rng, augment.saturation);
@@ -203,7 +210,7 @@ fn recolor(piece: &mut Labelled, augment: &Augment, rng: &mut Rng) -> opencv::Re
 }
 
 /// Replaces a random rectangle of `piece` by the same one of `other` (Yun et al., CutMix, 2019). Both have one size.
-pub fn cut_mix(piece: &mut Labelled, other: &Labelled, rng: &mut Rng) {
+pub fn cut_mix(piece: &mut LabelledImage, other: &LabelledImage, rng: &mut Rng) {
     // A share of the area that is uniform between 0 and 1/2.
     let side = (0.5 * rng.random::<f64>()).sqrt();
     let (width, height) = ((piece.width as f64 * side) as usize, (piece.height as f64 * side) as usize);
@@ -216,11 +223,11 @@ pub fn cut_mix(piece: &mut Labelled, other: &Labelled, rng: &mut Rng) {
     }
 }
 
-/// The whole picture at the model's input size, as the service feeds it; labels by nearest neighbour.
+/// The whole image at the model's input size, as the service feeds it; labels by nearest neighbour.
 ///
 /// # Errors
 /// OpenCV's.
-pub fn whole(sample: &Labelled, input: Size) -> opencv::Result<Labelled> {
+pub fn whole(sample: &LabelledImage, input: Size) -> opencv::Result<LabelledImage> {
     let all = Rect::from_point_size(Point::new(0, 0), CvSize::new(sample.width as i32, sample.height as i32));
     let target = Rect::new(0, 0, input.width as i32, input.height as i32);
     let shrink = (sample.width as f64 / input.width as f64).max(sample.height as f64 / input.height as f64);
@@ -228,7 +235,7 @@ pub fn whole(sample: &Labelled, input: Size) -> opencv::Result<Labelled> {
     let rgb = piece::<Vec3b>(&sample.rgb, sample, all, target, input, Scalar::default(), how, false)?;
     let labels =
         piece::<u8>(&sample.labels, sample, all, target, input, Scalar::default(), INTER_NEAREST_EXACT, false)?;
-    Ok(Labelled { width: input.width, height: input.height, rgb, labels })
+    Ok(LabelledImage { width: input.width, height: input.height, rgb, labels })
 }
 
 /// A mask at another size, by nearest neighbour.

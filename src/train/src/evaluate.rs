@@ -1,12 +1,12 @@
-//! A model's masks over labelled pictures, as the service would make them: each picture is brought to the model's input
-//! size, and the mask back to the picture's.
+//! A model's masks over labelled images, as the service would make them: each image is brought to the model's input
+//! size, and the mask back to the image's.
 
 use std::sync::Arc;
 
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::augment;
-use super::data::{DataError, Dataset, Labelled, Pair, VOID};
+use super::data::{DataError, Dataset, LabelledImage, Pair, VOID};
 use super::loader::{LoadError, pack};
 use super::metrics::{Confusion, MetricsError};
 use super::net::exec::{self, Run};
@@ -14,7 +14,7 @@ use super::net::{Net, Params};
 use super::ordered::Ordered;
 use super::size::Size;
 
-/// What a model says about one picture, at its input size.
+/// What a model says about one image, at its input size.
 #[derive(Debug)]
 pub struct Prediction {
     /// `[H, W]`, class indices.
@@ -32,7 +32,7 @@ pub trait Predictor {
 
     /// # Errors
     /// The backend's.
-    fn predict(&mut self, picture: &Labelled) -> Result<Prediction, EvaluateError>;
+    fn predict(&mut self, image: &LabelledImage) -> Result<Prediction, EvaluateError>;
 }
 
 /// Why an evaluation stopped.
@@ -40,24 +40,24 @@ pub trait Predictor {
 pub enum EvaluateError {
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error("picture {name}: {error}")]
+    #[error("image {name}: {error}")]
     Metrics { name: String, error: MetricsError },
     #[error("the model failed: {0}")]
     Model(String),
-    #[error("no thread to read pictures with: {0}")]
+    #[error("no thread to read images with: {0}")]
     Thread(std::io::Error),
-    #[error("there is no picture to evaluate on: choose another split or data set")]
+    #[error("there is no image to evaluate on: choose another split or data set")]
     Nothing,
 }
 
-/// A picture, its label and the mask, all at the picture's own size.
+/// An image, its label and the mask, all at the image's own size.
 pub struct Judged<'a> {
     pub pair: &'a Pair,
-    pub picture: &'a Labelled,
+    pub image: &'a LabelledImage,
     pub mask: Vec<u8>,
     /// At the model's input size, as is `small`.
     pub prediction: &'a Prediction,
-    pub small: &'a Labelled,
+    pub small: &'a LabelledImage,
 }
 
 /// Runs the model over `pairs` and shows each result.
@@ -77,19 +77,19 @@ pub fn judge(
     let input = predictor.input();
     let source = dataset.clone();
     let work = move |pair: Pair| -> Result<_, LoadError> {
-        let picture = source.read(&pair)?;
-        let small = augment::whole(&picture, input).map_err(|error| opencv(&pair, error))?;
-        Ok((pair, picture, small))
+        let image = source.read(&pair)?;
+        let small = augment::whole(&image, input).map_err(|error| opencv(&pair, error))?;
+        Ok((pair, image, small))
     };
     let tasks: Vec<Pair> = pairs.into();
     let read =
         Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work).map_err(EvaluateError::Thread)?;
     for item in read {
-        let (pair, picture, small) = item?;
+        let (pair, image, small) = item?;
         let prediction = predictor.predict(&small)?;
-        let size = Size::new(picture.width, picture.height);
+        let size = Size::new(image.width, image.height);
         let mask = augment::resize_mask(&prediction.mask, input, size).map_err(|error| opencv(&pair, error))?;
-        show(Judged { pair: &pair, picture: &picture, mask, prediction: &prediction, small: &small })?;
+        show(Judged { pair: &pair, image: &image, mask, prediction: &prediction, small: &small })?;
     }
     Ok(())
 }
@@ -114,9 +114,9 @@ impl Predictor for Libtorch<'_> {
         self.input
     }
 
-    fn predict(&mut self, picture: &Labelled) -> Result<Prediction, EvaluateError> {
+    fn predict(&mut self, image: &LabelledImage) -> Result<Prediction, EvaluateError> {
         let _guard = tch::no_grad_guard();
-        let batch = pack(std::slice::from_ref(picture), self.input);
+        let batch = pack(std::slice::from_ref(image), self.input);
         let input = exec::input(&batch.rgb, &self.net.normalise, self.device);
         let run = Run { precision: self.precision, ..Run::EVAL };
         let logits = exec::forward(self.net, self.params, &input, &run);
@@ -158,7 +158,7 @@ pub fn confusion(
     let mut losses = (0.0, 0u32);
     judge(predictor, dataset, pairs, threads, |judged| {
         confusion
-            .add(&judged.picture.labels, &judged.mask)
+            .add(&judged.image.labels, &judged.mask)
             .map_err(|error| EvaluateError::Metrics { name: judged.pair.name.clone(), error })?;
         if let Some(loss) = judged.prediction.loss {
             losses = (losses.0 + loss, losses.1 + 1);
@@ -171,7 +171,7 @@ pub fn confusion(
 /// Each class's share of the labelled pixels of `pairs`, 0 to 1.
 ///
 /// # Errors
-/// Which label picture could not be read.
+/// Which label image could not be read.
 pub fn class_shares(dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> Result<Vec<f64>, EvaluateError> {
     let source = dataset.clone();
     let classes = dataset.classes.len();

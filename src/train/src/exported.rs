@@ -8,7 +8,7 @@ use maskcast::frame::Label;
 use maskcast::segment::onnx::Model;
 use maskcast::segment::segmenter::OnnxSegmenter;
 
-use super::data::Labelled;
+use super::data::LabelledImage;
 use super::evaluate::{EvaluateError, Prediction, Predictor};
 use super::report::Speed;
 use super::size::Size;
@@ -24,8 +24,8 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Loads a model on the CPU for a data set with these classes. Classes are recognised by their names; where the model and the
-    /// data set share none, by their numbers.
+    /// Loads a model on the CPU for a data set with these classes. Classes are recognised by their names; where the
+    /// model and the data set share none, by their numbers.
     ///
     /// # Errors
     /// When the model cannot be loaded, or has other classes.
@@ -39,7 +39,7 @@ impl Exported {
         Ok(Exported { model, segmenter, size, classes, threads })
     }
 
-    /// Times the model on a grey picture.
+    /// Times the model on a grey image.
     ///
     /// # Errors
     /// When it cannot be run.
@@ -82,9 +82,9 @@ impl Predictor for Exported {
         self.size
     }
 
-    fn predict(&mut self, picture: &Labelled) -> Result<Prediction, EvaluateError> {
+    fn predict(&mut self, image: &LabelledImage) -> Result<Prediction, EvaluateError> {
         let (mut mask, (width, height)) =
-            self.segmenter.run_rgb(&picture.rgb, 1).map_err(|error| EvaluateError::Model(error.to_string()))?;
+            self.segmenter.run_rgb(&image.rgb, 1).map_err(|error| EvaluateError::Model(error.to_string()))?;
         for class in &mut mask {
             // The contract's check at load has seen that the model has no more classes than labels.
             *class = self.classes.get(usize::from(*class)).copied().unwrap_or(*class);

@@ -10,7 +10,7 @@ use rand::RngExt;
 use tch::{Kind, Tensor};
 
 use super::augment::{self, Augment};
-use super::data::{DataError, Dataset, Labelled, Pair};
+use super::data::{DataError, Dataset, LabelledImage, Pair};
 use super::fit::config::FitOptions;
 use super::ordered::Ordered;
 use super::random;
@@ -45,10 +45,10 @@ impl Batches {
         }
     }
 
-    /// Batches of an epoch over `pictures` pictures. What is left over takes its turn in other epochs; a data set smaller
+    /// Batches of an epoch over `images` images. What is left over takes its turn in other epochs; a data set smaller
     /// than a batch is one small batch.
-    pub fn per_epoch(&self, pictures: usize) -> usize {
-        (pictures / self.batch).max(1)
+    pub fn per_epoch(&self, images: usize) -> usize {
+        (images / self.batch).max(1)
     }
 }
 
@@ -63,7 +63,7 @@ pub struct Batch {
 
 /// The batches from a step on.
 pub struct Loader {
-    batches: Ordered<u64, Result<Vec<Labelled>, LoadError>>,
+    batches: Ordered<u64, Result<Vec<LabelledImage>, LoadError>>,
     crop: Size,
     waited: Duration,
 }
@@ -73,7 +73,7 @@ pub struct Loader {
 pub enum LoadError {
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("picture {name}: {error}")]
+    #[error("image {name}: {error}")]
     OpenCv { name: String, error: opencv::Error },
 }
 
@@ -102,7 +102,7 @@ impl Loader {
     /// The next batch; `None` after the last step.
     ///
     /// # Errors
-    /// Which picture could not be read, and why.
+    /// Which image could not be read, and why.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, LoadError> {
         let begun = Instant::now();
         let samples = self.batches.next().transpose()?;
@@ -112,23 +112,23 @@ impl Loader {
 }
 
 /// The samples of a step.
-fn load(dataset: &Dataset, spec: &Batches, step: u64) -> Result<Vec<Labelled>, LoadError> {
+fn load(dataset: &Dataset, spec: &Batches, step: u64) -> Result<Vec<LabelledImage>, LoadError> {
     let count = dataset.train.len();
     let per_epoch = spec.per_epoch(count);
     let (epoch, index) = (step / per_epoch as u64, (step % per_epoch as u64) as usize);
     let order = shuffled(count, spec.seed, epoch);
     let chosen = &order[(index * spec.batch).min(count)..((index + 1) * spec.batch).min(count)];
     let mut samples = Vec::with_capacity(chosen.len());
-    for &picture in chosen {
-        let pair: &Pair = &dataset.train[picture];
+    for &image in chosen {
+        let pair: &Pair = &dataset.train[image];
         let sample = dataset.read(pair)?;
-        let mut rng = random::of(spec.seed, &[SAMPLE, epoch, picture as u64]);
+        let mut rng = random::of(spec.seed, &[SAMPLE, epoch, image as u64]);
         let piece = augment::apply(&sample, spec.input, spec.crop, &spec.augment, &mut rng)
             .map_err(|error| LoadError::OpenCv { name: pair.name.clone(), error })?;
         samples.push((piece, rng));
     }
     if spec.augment.cut_mix > 0.0 {
-        let originals: Vec<Labelled> = samples.iter().map(|(piece, _)| piece.clone()).collect();
+        let originals: Vec<LabelledImage> = samples.iter().map(|(piece, _)| piece.clone()).collect();
         for (index, (piece, rng)) in samples.iter_mut().enumerate() {
             if rng.random::<f64>() < spec.augment.cut_mix {
                 augment::cut_mix(piece, &originals[(index + 1) % originals.len()], rng);
@@ -148,8 +148,8 @@ fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-/// Pictures of one size as tensors.
-pub fn pack(samples: &[Labelled], size: Size) -> Batch {
+/// Images of one size as tensors.
+pub fn pack(samples: &[LabelledImage], size: Size) -> Batch {
     let shape = [samples.len() as i64, size.height as i64, size.width as i64];
     let rgb: Vec<u8> = samples.iter().flat_map(|sample| sample.rgb.iter().copied()).collect();
     let labels: Vec<u8> = samples.iter().flat_map(|sample| sample.labels.iter().copied()).collect();
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_picture_comes_once_an_epoch_in_another_order() {
+    fn every_image_comes_once_an_epoch_in_another_order() {
         let first = shuffled(50, 7, 0);
         let mut sorted = first.clone();
         sorted.sort_unstable();

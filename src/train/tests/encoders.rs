@@ -1,12 +1,13 @@
-//! Pretrained encoders on real photographs: the fetched weights, under the layers that they were trained with, name what
-//! is in the picture or find its edges.
+//! Pretrained encoders on real photographs: the fetched weights, under the layers that they were trained with, name
+//! what is in the image or find its edges.
 //!
-//! A wrong padding changes the features and hardly the answer: on sides divisible by 32, padding on both sides comes to the
-//! mirror image of TensorFlow's, and a classifier averages over the places. So the answers with other padding are
-//! printed, not judged (some are surer); that the padding is TensorFlow's is tested by its definition in `maskcast_train::encoders`.
+//! A wrong padding changes the features and hardly the answer: on sides divisible by 32, padding on both sides comes to
+//! the mirror image of TensorFlow's, and a classifier averages over the places. So the answers with other padding are
+//! printed, not judged (some are surer); that the padding is TensorFlow's is tested by its definition in
+//! `maskcast_train::encoders`.
 //!
-//! Photographs (out of scikit-image's package) and weights lie in `.testdata/`; `make setup-test` puts the former there, the trainer's own
-//! `weights get` the latter.
+//! Photographs (out of scikit-image's package) and weights lie in `.testdata/`; `make setup-test` puts the former
+//! there, the trainer's own `weights get` the latter.
 
 use std::path::{Path, PathBuf};
 
@@ -41,10 +42,10 @@ fn pretrained(encoder: Encoder) -> WeightsFile {
 fn photo(name: &str, size: i32) -> Tensor {
     let path = testdata().join("photos").join(name);
     assert!(path.exists(), "{} is missing: run `make setup-test`", path.display());
-    let picture = imgcodecs::imread(&path, imgcodecs::IMREAD_COLOR).unwrap();
-    let side = picture.rows().min(picture.cols());
-    let middle = Rect::new((picture.cols() - side) / 2, (picture.rows() - side) / 2, side, side);
-    let square = Mat::roi(&picture, middle).unwrap().try_clone().unwrap();
+    let image = imgcodecs::imread(&path, imgcodecs::IMREAD_COLOR).unwrap();
+    let side = image.rows().min(image.cols());
+    let middle = Rect::new((image.cols() - side) / 2, (image.rows() - side) / 2, side, side);
+    let square = Mat::roi(&image, middle).unwrap().try_clone().unwrap();
     let mut small = Mat::default();
     imgproc::resize(&square, &mut small, Size::new(size, size), 0.0, 0.0, imgproc::INTER_AREA).unwrap();
     // OpenCV's order is BGR.
@@ -113,8 +114,8 @@ fn names_what_is_in_photographs(encoder: Encoder, size: i32) {
         assert!(wanted.contains(&class), "{encoder} takes {name} for class {class} (right ones: {sure:.3})");
     }
     let deepest = |net: &Net| {
-        let picture = input(&photo(PHOTOS[0].0, size), &net.normalise, Device::Cpu);
-        no_grad(|| forward(net, &params, &picture, &Run::EVAL))
+        let image = input(&photo(PHOTOS[0].0, size), &net.normalise, Device::Cpu);
+        no_grad(|| forward(net, &params, &image, &Run::EVAL))
     };
     let (features, others) = (deepest(&net), deepest(&padded));
     let apart = (&features - others).norm().double_value(&[]) / features.norm().double_value(&[]);
@@ -139,9 +140,9 @@ fn efficientnet_lite2_names_what_is_in_photographs() {
 
 /// How far the photographs are from what the weights' batch norms saw when they were trained: the mean square of
 /// (channel's mean - running mean) / running deviation, over all layers.
-fn strangeness(net: &Net, params: &Params, pictures: &[Tensor]) -> f64 {
+fn strangeness(net: &Net, params: &Params, images: &[Tensor]) -> f64 {
     let (mut total, mut layers) = (0.0, 0);
-    for rgb in pictures {
+    for rgb in images {
         no_grad(|| {
             let mut before = Tensor::zeros([1], (Kind::Float, Device::Cpu));
             visit(net, params, &input(rgb, &net.normalise, Device::Cpu), &Run::EVAL, |index, value| {
@@ -166,11 +167,11 @@ fn mobilenet_v2s_statistics_know_their_flavour() {
     let file = pretrained(Encoder::MobilenetV2);
     let variant = file.variant(Encoder::MobilenetV2, None);
     assert_eq!(variant.flavour, Flavour::Tensorflow);
-    let pictures: Vec<Tensor> = PHOTOS.iter().map(|(name, _)| photo(name, 160)).collect();
+    let images: Vec<Tensor> = PHOTOS.iter().map(|(name, _)| photo(name, 160)).collect();
     let (net, params) = loaded(variant, &file);
-    let right = strangeness(&net, &params, &pictures);
+    let right = strangeness(&net, &params, &images);
     let scaled = Net { normalise: Flavour::Torchvision.normalise(), ..net };
-    let wrong = strangeness(&scaled, &params, &pictures);
+    let wrong = strangeness(&scaled, &params, &images);
     println!("mobilenet-v2: {right:.3}; with ImageNet's mean and deviation {wrong:.3}");
     assert!(right < wrong);
 }
@@ -187,8 +188,8 @@ fn a_cut_keras_file_is_refused() {
     }
 }
 
-/// Its file is of an edge detector (Xie and Tu, 2015), whose own layers stand in for a classifier: one more convolution on
-/// the features of each level, enlarged, summed up. Gives the edges' logits, `[H, W]`.
+/// Its file is of an edge detector (Xie and Tu, 2015), whose own layers stand in for a classifier: one more convolution
+/// on the features of each level, enlarged, summed up. Gives the edges' logits, `[H, W]`.
 fn edges(net: &Net, variant: Variant, params: &Params, file: &WeightsFile, rgb: &Tensor) -> Tensor {
     let datasets = hdf5::datasets(&file.path).unwrap();
     let tensor = |name: &str| {

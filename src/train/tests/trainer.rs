@@ -1,4 +1,4 @@
-//! `maskcast-train` from the outside: from a folder of pictures to a model that `maskcast` runs, and every way in which
+//! `maskcast-train` from the outside: from a folder of images to a model that `maskcast` runs, and every way in which
 //! that can be interrupted or go wrong.
 
 mod common;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const SIDE: usize = 64;
 
-/// A data set that can be learned in a minute: a bright disc on a dark ground, its place different in each picture.
+/// A data set that can be learned in a minute: a bright disc on a dark ground, its place different in each image.
 fn discs(train: usize, val: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (part, count, first) in [("train", train, 0), ("val", val, 1000)] {
@@ -42,7 +42,7 @@ fn disc(seed: usize) -> (Vec<u8>, Vec<u8>) {
     for y in 0..SIDE {
         for x in 0..SIDE {
             let inside = x.abs_diff(centre.0).pow(2) + y.abs_diff(centre.1).pow(2) < radius * radius;
-            // A texture that differs from picture to picture, so that no two look alike.
+            // A texture that differs from image to image, so that no two look alike.
             let noise = ((x * 7 + y * 13 + seed * 29) % 32) as u8;
             rgb.extend(if inside { [220 - noise, 200, 60 + noise] } else { [40 + noise, 60, 50] });
             mask.push(u8::from(inside));
@@ -246,11 +246,11 @@ fn wrong_weights_are_named() {
 }
 
 #[test]
-fn a_broken_picture_is_named() {
+fn a_broken_image_is_named() {
     let (data, folder) = (discs(6, 2), tempfile::tempdir().unwrap());
-    let picture = data.path().join("train/images/0003.png");
-    let bytes = std::fs::read(&picture).unwrap();
-    std::fs::write(&picture, &bytes[..bytes.len() / 2]).unwrap();
+    let image = data.path().join("train/images/0003.png");
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
     let output = folder.path().join("run");
     failed(&mut fit(data.path(), &output, &["--epochs", "1"]), 1, &["0003"]);
     failed(&mut train(&["data", "check", data.path().to_str().unwrap()]), 1, &["keeps this data set"]);
@@ -299,7 +299,7 @@ fn a_learning_rate_is_suggested() {
     assert!(std::fs::read_to_string(output.join("lr.csv")).unwrap().lines().count() > 5);
 }
 
-/// Moves pictures that validate to those that train.
+/// Moves images that validate to those that train.
 fn change(data: &Path) {
     for kind in ["images", "masks"] {
         std::fs::rename(data.join(format!("val/{kind}/1003.png")), data.join(format!("train/{kind}/1003.png")))
@@ -315,7 +315,7 @@ fn a_run_does_not_go_on_with_changed_data_unless_it_begins_again() {
     let before = state(&output);
     change(data.path());
     let resume = ["resume", output.to_str().unwrap()];
-    let words = ["16 pictures to train and 4 to validate then, 17 and 3 now", "--restart", "--init"];
+    let words = ["16 images to train and 4 to validate then, 17 and 3 now", "--restart", "--init"];
     failed(&mut train(&resume), 2, &words);
     assert!(state(&output) == before, "nothing was learned");
     ok(train(&resume).arg("--restart"));

@@ -8,8 +8,8 @@ use crate::data::cli::CheckArgs;
 /// What to do with a data set.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Find what is wrong before training does: sizes, class shares, pictures without a partner, unknown colours, corrupt
-    /// files, pictures that are in both train and val
+    /// Find what is wrong before training does: sizes, class shares, images without a partner, unknown colours, corrupt
+    /// files, images that are in both train and val
     #[command(after_help = "Example: maskcast-train data check my-data --json > check.json\n\n\
         Exit code 1: the data set has errors that keep it from being trained on.")]
     Check(CheckArgs),

@@ -1,4 +1,4 @@
-//! `maskcast-train eval`: any model on any labelled pictures.
+//! `maskcast-train eval`: any model on any labelled images.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ pub struct EvalArgs {
     model: PathBuf,
     #[command(flatten)]
     data: DataArgs,
-    /// Which pictures; without it the test pictures where the data set has some, else those for validation
+    /// Which images; without it the test images where the data set has some, else those for validation
     #[arg(long, value_enum)]
     part: Option<Part>,
-    /// Measure on all pictures, whatever part they are of
+    /// Measure on all images, whatever part they are of
     #[arg(long, conflicts_with = "part")]
     all: bool,
     /// Write report.html and report.json into this folder
@@ -53,7 +53,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let (pairs, part) = chosen(args, &dataset);
     if pairs.is_empty() {
         let problem = format!(
-            "{}: no pictures in its part \"{part}\"; choose another by --part, or --all",
+            "{}: no images in its part \"{part}\"; choose another by --part, or --all",
             args.data.data.display()
         );
         return Err(Failure::usage(problem));
@@ -66,7 +66,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
             serde_json::json!({ "part": part, "pictures": pairs.len(), "loss": loss, "scores": assessment.scores });
         println!("{scores:#}");
     } else {
-        println!("{} on {} pictures ({part}) of {}", args.model.display(), pairs.len(), args.data.data.display());
+        println!("{} on {} images ({part}) of {}", args.model.display(), pairs.len(), args.data.data.display());
         print!("{}", table(&assessment.scores));
     }
     let Some(folder) = &args.output else { return Ok(()) };
@@ -81,7 +81,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
         confusion: assessment.confusion,
         calibration: assessment.calibration,
         history: Default::default(),
-        pictures: assessment.pictures,
+        images: assessment.images,
         speed: speed.into_iter().collect(),
     };
     let written = report.write(folder).map_err(Failure::runtime)?;

@@ -29,7 +29,7 @@ pub struct ExportArgs {
     /// The ONNX file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Quantise, calibrated on training pictures; refused when val mIoU falls by more than one point
+    /// Quantise, calibrated on training images; refused when val mIoU falls by more than one point
     #[arg(long)]
     int8: bool,
     /// Who runs the int8 model
@@ -38,7 +38,7 @@ pub struct ExportArgs {
     /// How much of a signed byte the weights use
     #[arg(long, value_enum, default_value_t = WeightBits::Fitted)]
     weight_bits: WeightBits,
-    /// Pictures to calibrate with
+    /// Images to calibrate with
     #[arg(long, default_value_t = CALIBRATION, value_name = "N")]
     calibration: usize,
     /// What the model sees, when not what it was trained for
@@ -52,7 +52,7 @@ pub struct ExportArgs {
     coarse: bool,
 }
 
-/// Pictures that show the range of values well enough; more change nothing.
+/// Images that show the range of values well enough; more change nothing.
 const CALIBRATION: usize = 32;
 
 /// What to make of a model.
@@ -85,7 +85,7 @@ pub struct File {
     pub path: PathBuf,
     /// `fp32` or `int8`.
     pub precision: &'static str,
-    /// Measured on the validation pictures.
+    /// Measured on the validation images.
     pub miou: Option<f64>,
 }
 
@@ -129,8 +129,8 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes the fp32 file and, where it is good enough, the int8 one: `NAME-fp32.onnx` and `NAME.onnx`; without an int8 one
-/// the fp32 file takes the main name.
+/// Writes the fp32 file and, where it is good enough, the int8 one: `NAME-fp32.onnx` and `NAME.onnx`; without an int8
+/// one the fp32 file takes the main name.
 ///
 /// # Errors
 /// What went wrong.
@@ -181,25 +181,24 @@ fn one(
 ) -> Result<crate::export::Exported, ExportError> {
     let net = file.about.net().map_err(ExportError::Request)?;
     let size = Size::new(shape.width as usize, shape.height as usize);
-    let picture = |pair: &Pair| {
+    let image = |pair: &Pair| {
         let sample = dataset.read(pair).map_err(|error| ExportError::Request(error.to_string()))?;
         augment::whole(&sample, size).map_err(|error| ExportError::Request(format!("{}: {error}", pair.name)))
     };
     let golden = dataset.val.first().or(dataset.train.first());
-    let golden =
-        golden.ok_or_else(|| ExportError::Request("the data set has no picture for the golden frame".into()))?;
-    let golden = picture(golden)?;
+    let golden = golden.ok_or_else(|| ExportError::Request("the data set has no image for the golden frame".into()))?;
+    let golden = image(golden)?;
     // Spread over the whole set: neighbours are frames of one recording.
     let count = int8.map_or(0, |wanted| wanted.calibration.clamp(1, dataset.train.len().max(1)));
     let chosen = (0..count).filter_map(|index| dataset.train.get(index * dataset.train.len() / count));
     let mut calibration = Vec::new();
     for pair in chosen {
-        calibration.push(pack(&[picture(pair)?], size).rgb);
+        calibration.push(pack(&[image(pair)?], size).rgb);
     }
     let mut evaluate = |path: &Path| -> Result<f64, String> {
         let mut model = Exported::load(path, &dataset.classes, 0).map_err(|error| error.to_string())?;
         let (confusion, _) = confusion(&mut model, dataset, &dataset.val, 1).map_err(|error| error.to_string())?;
-        confusion.miou().ok_or_else(|| "no labelled pixel in the validation pictures".into())
+        confusion.miou().ok_or_else(|| "no labelled pixel in the validation images".into())
     };
     let precision = match int8 {
         None => Precision::Float,

@@ -77,7 +77,7 @@ impl Finish {
             confusion: assessment.confusion,
             calibration: assessment.calibration,
             history: session.state.progress.history.clone(),
-            pictures: assessment.pictures,
+            images: assessment.images,
             speed: speed.clone(),
         };
         let written = report.write(&session.folder).map_err(Failure::runtime)?;
@@ -90,7 +90,7 @@ pub fn show(done: &Finish, folder: &Path) {
     print!("{}", table(&done.scores));
     for speed in &done.speed {
         let miou = speed.miou.map_or(String::new(), |miou| format!(", val mIoU {miou:.4}"));
-        println!("{} ({}): {:.0} ms a picture on one core{miou}", speed.model, speed.precision, speed.median_ms);
+        println!("{} ({}): {:.0} ms an image on one core{miou}", speed.model, speed.precision, speed.median_ms);
     }
     if let Some(refused) = &done.delivered.refused {
         println!("no int8 model: {refused}");
@@ -135,8 +135,8 @@ pub fn dataset_facts(dataset: &Dataset, assessment: &Assessment, shares: Option<
     let classes = dataset.classes.iter().enumerate();
     DatasetFacts {
         name: name(&dataset.root),
-        train_pictures: dataset.train.len(),
-        val_pictures: dataset.val.len(),
+        train_images: dataset.train.len(),
+        val_images: dataset.val.len(),
         size: assessment.size,
         void_share: assessment.void_share,
         classes: classes.map(|(index, label)| ClassFacts::new(label, shares.map(|shares| shares[index]))).collect(),

@@ -76,7 +76,7 @@ fn say(session: &Session) {
     let (train, val) = (dataset.train.len(), dataset.val.len());
     let names: Vec<&str> = dataset.classes.iter().map(|label| label.name.as_str()).collect();
     eprintln!(
-        "{}: {train} pictures to train, {val} to validate, {} classes: {}",
+        "{}: {train} images to train, {val} to validate, {} classes: {}",
         dataset.root.display(),
         names.len(),
         names.join(", ")
@@ -84,7 +84,7 @@ fn say(session: &Session) {
     let net = &session.net;
     let (width, height) = (options.net.input.width as i64, options.net.input.height as i64);
     eprintln!(
-        "U-Net over {}: {:.1} M parameters, {:.2} G multiply-adds a picture of {}",
+        "U-Net over {}: {:.1} M parameters, {:.2} G multiply-adds an image of {}",
         session.about.encoder,
         session.state.params.count(net) as f64 / 1e6,
         net.multiply_adds(height, width) as f64 / 1e9,

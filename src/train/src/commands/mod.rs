@@ -16,7 +16,7 @@ mod fit;
 mod lr;
 mod weights;
 
-/// Trains the U-Nets that `maskcast` runs: from a pretrained encoder and a folder of labelled pictures to one ONNX file.
+/// Trains the U-Nets that `maskcast` runs: from a pretrained encoder and a folder of labelled images to one ONNX file.
 #[derive(Debug, Parser)]
 #[command(
     name = "maskcast-train",
@@ -50,7 +50,7 @@ pub enum Command {
         #[arg(long)]
         restart: bool,
     },
-    /// Measure a model on labelled pictures: mIoU, IoU of each class, pixel accuracy, boundary F1
+    /// Measure a model on labelled images: mIoU, IoU of each class, pixel accuracy, boundary F1
     Eval(eval::EvalArgs),
     /// Write a run's model as ONNX, for the service
     Export(export::ExportArgs),

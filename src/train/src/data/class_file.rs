@@ -1,4 +1,4 @@
-//! Class files: names, colours and numbers in the spellings that data sets use.
+//! Class files: names, colours and numbers of classes, in the forms that data sets use.
 //!
 //! | file | a line |
 //! | --- | --- |
@@ -6,11 +6,11 @@
 //! | `labelmap.txt` (CVAT) | `name:r,g,b:parts:actions` |
 //! | `class_dict.csv`, `labels.csv` | `name,r,g,b` or `index,name`, with or without a heading |
 //! | `_classes.csv` (Roboflow) | `Pixel Value, Class` as the heading, then `index, name` |
-//! | `classes.txt`, `labels.txt`, `class_names.txt` (labelme) | a name; the line's place is the number |
+//! | `classes.txt`, `labels.txt`, `class_names.txt` (labelme) | a name; the index of the line is the number |
 //! | `classes.json` | names in a list, or an object of numbers and names; see [`super::class_json`] |
-//! | a file for `--classes` | any of these, `255,person`, and `truck=car`: trucks count as cars |
+//! | a file for `--classes` | any of these, `255,person`, and `truck=car`: class truck is merged into car |
 //!
-//! Files are UTF-8; names are composed (NFC), so that what looks the same is the same.
+//! Files are UTF-8; names are normalised to NFC, so that names that look the same are equal.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use maskcast::frame::Rgb;
 use super::error::DataError;
 use super::{class_json, scan};
 
-/// Names under which data sets keep their classes, in the order in which they are looked for, in whatever case.
+/// File names of class files, in search order, compared without case.
 const NAMES: [&str; 20] = [
     "label_colors.txt",
     "labelmap.txt",
@@ -42,30 +42,30 @@ const NAMES: [&str; 20] = [
     "classes.json",
     "class_names.json",
 ];
-/// What the name of a file that may be a list of classes has in it, and its endings.
+/// Parts of the names, and extensions, of files that may be lists of classes in an unknown format.
 const LIKE: [&str; 7] = ["class", "label", "categor", "names", "palette", "colormap", "legend"];
 const LIKE_ENDINGS: [&str; 8] = ["txt", "csv", "json", "names", "yaml", "yml", "xml", "pbtxt"];
-/// labelme's list of labels begins with this one, and counts from the next: its own number is -1, which pictures hold as 255.
+/// The first class of labelme's list of labels. Its number is -1, stored as 255; the next class has the number 0.
 const IGNORED: &str = "__ignore__";
 
-/// A class as the data set has it.
+/// A class of the data set, before void classes and merges are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceClass {
     pub name: String,
     pub color: Option<Rgb>,
-    /// Its numbers in label pictures that hold numbers.
+    /// Its numbers in label images that contain numbers.
     pub values: Vec<u8>,
 }
 
-/// What a class file says.
+/// The content of a class file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClassFile {
     pub classes: Vec<SourceClass>,
-    /// `(a, b)`: class `a` counts as `b`.
+    /// `(a, b)`: class `a` is merged into `b`.
     pub merges: Vec<(String, String)>,
 }
 
-/// Files directly in a folder, by name.
+/// Returns the files directly in a folder, sorted by name in lower case.
 fn files(dir: &Path) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let named =
@@ -75,19 +75,19 @@ fn files(dir: &Path) -> Vec<(String, PathBuf)> {
     files
 }
 
-/// The class file in a folder, if it has one.
+/// Returns the class file in a folder, if there is one.
 pub fn find(dir: &Path) -> Option<PathBuf> {
     let files = files(dir);
     NAMES.iter().find_map(|wanted| files.iter().find(|(name, _)| name == wanted).map(|(_, path)| path.clone()))
 }
 
-/// The class file in a folder, or in one of those in it.
+/// Returns the class file in a folder or in one of its direct subfolders.
 pub fn find_below(dir: &Path) -> Option<PathBuf> {
     find(dir).or_else(|| scan::folders(dir).unwrap_or_default().values().find_map(|folder| find(folder)))
 }
 
-/// A file in a folder that may be a list of classes, by its name, and is not one that [`find`] knows.
-pub fn lookalike(dir: &Path) -> Option<PathBuf> {
+/// Returns a file that may be a list of classes by its name, but is not one that [`find`] returns.
+pub fn find_unrecognized(dir: &Path) -> Option<PathBuf> {
     let like = |name: &String, path: &PathBuf| {
         !name.starts_with('.')
             && scan::has_extension(path, &LIKE_ENDINGS)
@@ -100,7 +100,7 @@ pub fn lookalike(dir: &Path) -> Option<PathBuf> {
 /// Reads a class file.
 ///
 /// # Errors
-/// The line that makes no sense, or that says something said before; a file that is no UTF-8 text.
+/// The first line that is invalid or contradicts an earlier line; or the file is not UTF-8 text.
 pub fn read(path: &Path) -> Result<ClassFile, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     let located = |(line, problem)| DataError::line(path, line, problem);
@@ -108,10 +108,10 @@ pub fn read(path: &Path) -> Result<ClassFile, DataError> {
     if scan::has_extension(path, &["json"]) {
         return class_json::read(text).map_err(located);
     }
-    parse(&scan::composed(text.trim_start_matches('\u{FEFF}'))).map_err(located)
+    parse(&scan::to_nfc(text.trim_start_matches('\u{FEFF}'))).map_err(located)
 }
 
-/// The bytes as text. Guessing another encoding would turn names into others without a word.
+/// Decodes UTF-8. Other encodings are not guessed, as a wrong guess would change names without an error.
 fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
     let help = "save it as UTF-8";
     if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
@@ -127,16 +127,16 @@ fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
     })
 }
 
-/// One line's classes, before numbers are given out.
-pub(super) struct Entry {
+/// The class of one line, before classes without a number get one.
+pub(super) struct ClassEntry {
     pub index: Option<u8>,
     pub name: String,
     pub color: Option<Rgb>,
 }
 
 fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
-    let mut heading: Option<Heading> = None;
-    let mut entries: Vec<(usize, Entry)> = Vec::new();
+    let mut heading: Option<CsvHeading> = None;
+    let mut entries: Vec<(usize, ClassEntry)> = Vec::new();
     let mut merges = Vec::new();
     for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
         if line.is_empty() || line.starts_with('#') {
@@ -145,14 +145,14 @@ fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
         if let Some((from, to)) = line.split_once('=') {
             let (from, to) = (from.trim(), to.trim());
             if from.is_empty() || to.is_empty() {
-                return Err((number, format!("{line:?}: wanted two names, as in truck=car")));
+                return Err((number, format!("{line:?}: write two names, as in truck=car")));
             }
             merges.push((from.to_string(), to.to_string()));
             continue;
         }
         let fields = fields(line);
         if entries.is_empty() && heading.is_none() {
-            heading = Heading::of(&fields);
+            heading = CsvHeading::of(&fields);
             if heading.is_some() {
                 continue;
             }
@@ -166,14 +166,14 @@ fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
     Ok(ClassFile { classes: numbered(entries)?, merges })
 }
 
-/// Gives numbers to classes without, and finds contradictions.
-pub(super) fn numbered(mut entries: Vec<(usize, Entry)>) -> Result<Vec<SourceClass>, (usize, String)> {
+/// Assigns numbers to classes without one, and detects contradictions.
+pub(super) fn numbered(mut entries: Vec<(usize, ClassEntry)>) -> Result<Vec<SourceClass>, (usize, String)> {
     let with_index = entries.iter().filter(|(_, entry)| entry.index.is_some()).count();
     if with_index > 0 && with_index < entries.len() {
         let line = entries.iter().find(|(_, entry)| entry.index.is_none()).map_or(1, |(line, _)| *line);
-        return Err((line, "this class has no number, but others have".into()));
+        return Err((line, "this class has no number, but others have; number all classes or none".into()));
     }
-    // Counting this one would make every class the one before it.
+    // `__ignore__` is not counted; otherwise all numbers would be shifted by one.
     let ignored = match &entries[..] {
         [(_, first), ..] if first.index.is_none() && first.name == IGNORED => Some(entries.remove(0).1),
         _ => None,
@@ -182,19 +182,19 @@ pub(super) fn numbered(mut entries: Vec<(usize, Entry)>) -> Result<Vec<SourceCla
     for (place, (line, entry)) in entries.into_iter().enumerate() {
         let value = match entry.index {
             Some(index) => index,
-            None => u8::try_from(place).map_err(|_| (line, "more than 256 classes".to_string()))?,
+            None => u8::try_from(place).map_err(|_| (line, "there are more than 256 classes".to_string()))?,
         };
         if let Some(other) = classes.iter().find(|class| class.values.contains(&value)) {
-            return Err((line, format!("{} has the number {value}, as {} has", entry.name, other.name)));
+            return Err((line, format!("{} has the same number {value} as {}", entry.name, other.name)));
         }
         if let Some(color) = entry.color
             && let Some(other) = classes.iter().find(|class| class.color == Some(color))
         {
             let Rgb(r, g, b) = color;
-            return Err((line, format!("{} has the colour {r},{g},{b}, as {} has", entry.name, other.name)));
+            return Err((line, format!("{} has the same colour {r},{g},{b} as {}", entry.name, other.name)));
         }
         if classes.iter().any(|class| class.name == entry.name) {
-            return Err((line, format!("a second class is called {}", entry.name)));
+            return Err((line, format!("a second class has the name {}", entry.name)));
         }
         classes.push(SourceClass { name: entry.name, color: entry.color, values: vec![value] });
     }
@@ -215,8 +215,8 @@ fn fields(line: &str) -> Vec<&str> {
     }
 }
 
-/// `name:r,g,b:parts:actions`; the colour may be left out.
-fn label_map(line: &str) -> Option<Result<Entry, String>> {
+/// `name:r,g,b:parts:actions`; the colour is optional.
+fn label_map(line: &str) -> Option<Result<ClassEntry, String>> {
     let mut parts = line.splitn(3, ':');
     let (name, color) = (parts.next()?.trim(), parts.next()?.trim());
     parts.next()?;
@@ -224,23 +224,23 @@ fn label_map(line: &str) -> Option<Result<Entry, String>> {
         "" => None,
         text => match color_of(&text.split(',').map(str::trim).collect::<Vec<_>>()) {
             Some(color) => Some(color),
-            None => return Some(Err(format!("{text:?} is no colour; wanted name:r,g,b:parts:actions"))),
+            None => return Some(Err(format!("{text:?} is not a colour; write name:r,g,b:parts:actions"))),
         },
     };
     if name.is_empty() {
         return Some(Err("the class has no name".into()));
     }
-    Some(Ok(Entry { index: None, name: name.to_string(), color }))
+    Some(Ok(ClassEntry { index: None, name: name.to_string(), color }))
 }
 
-/// A line without a heading: what its numbers mean follows from where they stand.
-fn plain(line: &str, fields: &[&str]) -> Result<Entry, String> {
+/// Parses a line of a file without a heading; the meaning of numbers follows from their number and position.
+fn plain(line: &str, fields: &[&str]) -> Result<ClassEntry, String> {
     let is_number = |field: &&str| field.parse::<i64>().is_ok();
     let leading = fields.iter().take_while(|field| is_number(field)).count();
     let trailing = fields.iter().rev().take_while(|field| is_number(field)).count();
     let count = fields.len();
     let (index, name, color) = match (leading, trailing) {
-        (leading, _) if leading == count => return Err(format!("{line:?} has no name of a class")),
+        (leading, _) if leading == count => return Err(format!("{line:?} has no class name")),
         (0, 3) => (None, &fields[..count - 3], Some(&fields[count - 3..])),
         (1, 3) => (Some(fields[0]), &fields[1..count - 3], Some(&fields[count - 3..])),
         (3, _) => (None, &fields[3..], Some(&fields[..3])),
@@ -251,21 +251,30 @@ fn plain(line: &str, fields: &[&str]) -> Result<Entry, String> {
             Some(number) if count > 1 => (Some(number), &fields[1..], None),
             _ => (None, fields, None),
         },
-        _ => return Err(format!("{line:?}: wanted a name, with a number or with red, green and blue")),
+        _ => return Err(format!("{line:?}: write a name, with a number or with red, green and blue")),
     };
     if name.len() > 1 && line.contains([',', ';']) {
         let help = "a line is one class: `name`, `number,name` or `name,red,green,blue`";
         return Err(format!("{line:?} has {} names; {help}", name.len()));
     }
-    let index = index.map(|text| text.parse().map_err(|_| format!("{text} is no number from 0 to 255"))).transpose()?;
+    let index = index
+        .map(|text| {
+            text.parse().map_err(|_| {
+                format!(
+                    "{text} is not a number from 0 to \
+        255"
+                )
+            })
+        })
+        .transpose()?;
     let color = match color {
         None => None,
         Some(fields) => Some(
             color_of(fields)
-                .ok_or_else(|| format!("{} is no colour; three numbers from 0 to 255", fields.join(" ")))?,
+                .ok_or_else(|| format!("{} is not a colour; write three numbers from 0 to 255", fields.join(" ")))?,
         ),
     };
-    Ok(Entry { index, name: name.join(" "), color })
+    Ok(ClassEntry { index, name: name.join(" "), color })
 }
 
 fn color_of(fields: &[&str]) -> Option<Rgb> {
@@ -275,15 +284,15 @@ fn color_of(fields: &[&str]) -> Option<Rgb> {
     }
 }
 
-/// Which column is what.
-struct Heading {
+/// The columns of a CSV file, from its heading.
+struct CsvHeading {
     name: usize,
     index: Option<usize>,
     color: Option<[usize; 3]>,
 }
 
-impl Heading {
-    fn of(fields: &[&str]) -> Option<Heading> {
+impl CsvHeading {
+    fn of(fields: &[&str]) -> Option<CsvHeading> {
         let column =
             |names: &[&str]| fields.iter().position(|field| names.iter().any(|name| field.eq_ignore_ascii_case(name)));
         if fields.len() < 2 {
@@ -307,20 +316,20 @@ impl Heading {
             _ => None,
         };
         let name = column(&["name", "class", "label", "class_name", "label_name", "classname"])?;
-        (index.is_some() || color.is_some()).then_some(Heading { name, index, color })
+        (index.is_some() || color.is_some()).then_some(CsvHeading { name, index, color })
     }
 
-    fn entry(&self, fields: &[&str]) -> Result<Entry, String> {
+    fn entry(&self, fields: &[&str]) -> Result<ClassEntry, String> {
         let field = |column: usize| fields.get(column).copied().ok_or(format!("column {} is missing", column + 1));
         let number = |column: usize| {
             let text = field(column)?;
-            text.parse::<u8>().map_err(|_| format!("{text:?} is no number from 0 to 255"))
+            text.parse::<u8>().map_err(|_| format!("{text:?} is not a number from 0 to 255"))
         };
         let color = match self.color {
             Some([r, g, b]) => Some(Rgb(number(r)?, number(g)?, number(b)?)),
             None => None,
         };
-        Ok(Entry { index: self.index.map(number).transpose()?, name: field(self.name)?.to_string(), color })
+        Ok(ClassEntry { index: self.index.map(number).transpose()?, name: field(self.name)?.to_string(), color })
     }
 }
 
@@ -333,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_is_understood() {
+    fn all_line_forms_are_read() {
         let colored = vec![class("Void", Some(Rgb(0, 0, 0)), 0), class("traffic light", Some(Rgb(1, 2, 3)), 1)];
         for text in [
             "# color (RGB) label\n0 0 0\tVoid\n1 2 3 traffic light\n",
@@ -368,23 +377,26 @@ mod tests {
     }
 
     #[test]
-    fn class_files_are_found_in_whatever_case() {
+    fn class_files_are_found_without_case() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("my_label_list.txt"), "").unwrap();
-        assert_eq!((find(dir.path()), lookalike(dir.path())), (None, Some(dir.path().join("my_label_list.txt"))));
+        assert_eq!(
+            (find(dir.path()), find_unrecognized(dir.path())),
+            (None, Some(dir.path().join("my_label_list.txt")))
+        );
         std::fs::write(dir.path().join("Class_Names.TXT"), "").unwrap();
         assert_eq!(find(dir.path()), Some(dir.path().join("Class_Names.TXT")));
     }
 
     #[test]
-    fn merges_stand_beside_classes() {
+    fn merges_and_classes_can_be_mixed() {
         let file = parse("car\ntruck\ntruck = car\n").unwrap();
         assert_eq!(file.classes.len(), 2);
         assert_eq!(file.merges, [("truck".to_string(), "car".to_string())]);
     }
 
     #[test]
-    fn nonsense_is_located() {
+    fn errors_contain_the_line_number() {
         for (text, line) in [
             ("0 0 0 a\n0 0 0 b", 2),
             ("a\nb\na", 3),
@@ -406,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn only_utf8_is_text() {
+    fn other_encodings_than_utf8_are_errors() {
         assert_eq!(utf8("größe\n".as_bytes()).unwrap(), "größe\n");
         for (bytes, line, what) in [
             (&b"\xff\xfe\x00b"[..], 1, "UTF-16"),
@@ -420,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_composed() {
+    fn names_are_normalised_to_nfc() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("classes.txt");
         std::fs::write(&path, "\u{FEFF}Stra\u{df}e\nGera\u{308}t\n").unwrap();

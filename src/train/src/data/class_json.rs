@@ -1,20 +1,20 @@
-//! Class files in JSON, in the forms that programs write:
+//! Class files in JSON, in the forms that annotation programs write:
 //!
-//! - `["road", "sky"]`: the place is the number
+//! - `["road", "sky"]`: the index is the number
 //! - `{"0": "road", "1": "sky"}` or `{"road": 0, "sky": 1}`
 //! - `[{"id": 0, "name": "road", "color": [128, 64, 128]}, …]`, also under `classes`, `categories`, `labels` or `names`
 
 use maskcast::frame::Rgb;
 use serde_json::Value;
 
-use super::class_file::{ClassFile, Entry, numbered};
+use super::class_file::{ClassEntry, ClassFile, numbered};
 
 const LISTS: [&str; 4] = ["classes", "categories", "labels", "names"];
 
 /// Reads the text of a class file.
 ///
 /// # Errors
-/// The line (the first, where the problem is with the whole), and what is wrong.
+/// The line and the problem; line 1 if the problem concerns the whole file.
 pub fn read(text: &str) -> Result<ClassFile, (usize, String)> {
     let value: Value =
         serde_json::from_str(text).map_err(|error| (error.line(), format!("this is not JSON: {error}")))?;
@@ -24,15 +24,15 @@ pub fn read(text: &str) -> Result<ClassFile, (usize, String)> {
     Ok(ClassFile { classes, merges: Vec::new() })
 }
 
-fn entries(value: &Value) -> Result<Vec<Entry>, String> {
-    let entry = |index, name: &str| Entry { index, name: name.trim().to_string(), color: None };
+fn entries(value: &Value) -> Result<Vec<ClassEntry>, String> {
+    let entry = |index, name: &str| ClassEntry { index, name: name.trim().to_string(), color: None };
     match value {
         Value::Array(items) => items
             .iter()
             .map(|item| match item {
                 Value::String(name) => Ok(entry(None, name)),
                 Value::Object(_) => object(item),
-                other => Err(format!("{other} is no class; wanted a name, or an object with `id` and `name`")),
+                other => Err(format!("{other} is not a class; write a name, or an object with `id` and `name`")),
             })
             .collect(),
         Value::Object(pairs) => pairs
@@ -40,14 +40,14 @@ fn entries(value: &Value) -> Result<Vec<Entry>, String> {
             .map(|(key, value)| match (key.parse::<u8>(), value) {
                 (Ok(index), Value::String(name)) => Ok(entry(Some(index), name)),
                 (_, Value::Number(number)) => Ok(entry(Some(small(number)?), key)),
-                _ => Err(format!("{key:?}: {value} is no class; wanted a number (0 to 255) and a name")),
+                _ => Err(format!("{key:?}: {value} is not a class; write a number (0 to 255) and a name")),
             })
             .collect(),
-        _ => Err("wanted a list of names, or an object of numbers and names".into()),
+        _ => Err("write a list of names, or an object of numbers and names".into()),
     }
 }
 
-fn object(item: &Value) -> Result<Entry, String> {
+fn object(item: &Value) -> Result<ClassEntry, String> {
     let field = |names: &[&str]| names.iter().find_map(|name| item.get(name));
     let name = field(&["name", "label", "class", "title"]).and_then(Value::as_str);
     let name = name.ok_or_else(|| format!("{item} has no `name`"))?.to_string();
@@ -59,12 +59,12 @@ fn object(item: &Value) -> Result<Entry, String> {
         let part = |n: usize| parts.get(n).and_then(Value::as_u64).and_then(|part| u8::try_from(part).ok());
         Some(Rgb(part(0)?, part(1)?, part(2)?))
     });
-    Ok(Entry { index, name, color })
+    Ok(ClassEntry { index, name, color })
 }
 
 fn small(number: &serde_json::Number) -> Result<u8, String> {
     let value = number.as_u64().and_then(|value| u8::try_from(value).ok());
-    value.ok_or_else(|| format!("{number} is no number from 0 to 255"))
+    value.ok_or_else(|| format!("{number} is not a number from 0 to 255"))
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_is_understood() {
+    fn all_forms_are_read() {
         for text in [
             r#"["road", "sky"]"#,
             r#"{"0": "road", "1": "sky"}"#,
@@ -89,8 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_class_file_is_refused() {
-        for (text, what) in [("{", "not JSON"), ("[1]", "no class"), (r#"{"a": 300}"#, "300"), ("7", "wanted a list")] {
+    fn invalid_class_files_are_errors() {
+        for (text, what) in [
+            ("{", "not JSON"),
+            ("[1]", "not a class"),
+            (r#"{"a": 300}"#, "300"),
+            (
+                "7",
+                "write a \
+            list",
+            ),
+        ] {
             let (line, problem) = read(text).unwrap_err();
             assert!(line == 1 && problem.contains(what), "{text}: {problem}");
         }

@@ -1,4 +1,4 @@
-//! The command line's words about data sets.
+//! Command-line options that select a data set, and `data check`.
 
 use std::path::PathBuf;
 
@@ -10,58 +10,60 @@ use super::check::{self, CheckReport};
 use super::{BySequence, DataError, Dataset, Format, LabelOrientation, OpenOptions, SplitOptions};
 
 const CLASSES_HELP: &str = "\
-Classes, a line each, instead of the data set's own file (classes.txt, label_colors.txt, labelmap.txt, …):
-  road               a name; its number is the line's place, from 0 on
-  255,person         number and name: what the pixels have is the number
-  128 64 128 road    colour and name, where labels are in colours; also road,128,64,128
+Classes, one per line, instead of the data set's own file (classes.txt, label_colors.txt, labelmap.txt, …):
+  road               a name; its number is the index of the line, from 0
+  255,person         number in the label image, and name
+  128 64 128 road    colour and name, if labels are in colours; also road,128,64,128
   truck=car          trucks count as cars
-Masks of 0 and 255 take two names, or `0,background` and `255,person`. The file is UTF-8; # begins a comment";
+For masks of 0 and 255: two names, or `0,background` and `255,person`. The file is UTF-8; # begins a comment";
 
-/// Which data set, and how it is meant; for all commands that read one.
+/// The data set and how to read it; shared by all commands that read one.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Data set")]
 pub struct DataArgs {
-    /// The data set's folder: CamVid, CVAT ("CamVid 1.0", "Segmentation mask 1.1"), Cityscapes, COCO, labelme, YOLO polygons,
-    /// Roboflow's masks, or pictures and masks
+    /// The data set's folder: CamVid, CVAT ("CamVid 1.0", "Segmentation mask 1.1"), Cityscapes, COCO, labelme, YOLO
+    /// polygons, Roboflow's masks, or images and masks
     #[arg(value_name = "DIR")]
     pub data: PathBuf,
-    /// How the folder is laid out, when it is not found out by itself
+    /// Layout of the folder; detected if not given
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Classes, a line each, instead of the data set's own file: `name`, `255,name`, `128 64 128 name`; `truck=car` merges
+    /// Classes, one per line, instead of the data set's own file: `name`, `255,name`, `128 64 128 name`; `truck=car`
+    /// merges
     #[arg(long, value_name = "FILE", long_help = CLASSES_HELP)]
     pub classes: Option<PathBuf>,
-    /// How labels are oriented whose pictures are turned or mirrored by their EXIF data
+    /// Orientation of the labels of images that are rotated or mirrored by their EXIF data
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     #[serde(default)]
     pub label_orientation: LabelOrientation,
-    /// Names or numbers of classes that are not to be learnt, instead of those called void, ignore, unlabeled; `none`: all are
+    /// Names or numbers of classes that are excluded from training, instead of void, ignore, unlabeled; `none` excludes
+    /// no class
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub void: Vec<String>,
-    /// Share of the pictures that validate, where the data set has no split
+    /// Share of validation images, if the data set has no split
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
     pub val: f64,
-    /// Another split for another number
+    /// Seed of the split
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub split_seed: u64,
-    /// Whether frames of one recording stay on one side of the split
+    /// Whether all frames of one recording are in the same part
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub by_sequence: BySequence,
-    /// Split anew although the data set has a split (test pictures stay apart)
+    /// Replace the data set's split (test images stay test images)
     #[arg(long)]
     pub resplit: bool,
-    /// A folder with train.txt and val.txt: names of pictures, a line each
+    /// A folder with train.txt and val.txt: names of images, one per line
     #[arg(long, value_name = "DIR", conflicts_with = "resplit")]
     pub lists: Option<PathBuf>,
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| "no number".to_string())?;
-    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("wanted a number between 0 and 1".into()) }
+    let share: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("pass a number between 0 and 1".into()) }
 }
 
 impl DataArgs {
-    /// The options that the arguments stand for.
+    /// Converts the arguments to [`OpenOptions`].
     pub fn options(&self) -> OpenOptions {
         OpenOptions {
             format: self.format,
@@ -95,7 +97,7 @@ pub struct CheckArgs {
     /// Print all findings as JSON
     #[arg(long)]
     pub json: bool,
-    /// Threads that read pictures; 0 = one a core
+    /// Threads that read images; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
     /// Write the split as train.txt and val.txt into this folder, for --lists
@@ -104,15 +106,15 @@ pub struct CheckArgs {
 }
 
 impl CheckArgs {
-    /// Checks the data set and prints the report; a report with errors means that the data set is not fit for training.
+    /// Checks the data set and prints the report. A data set whose report has errors is not suitable for training.
     ///
     /// # Errors
-    /// When there is nothing to check, or the lists cannot be written.
+    /// If the data set cannot be opened, or the lists cannot be written.
     pub fn run(&self) -> Result<CheckReport, DataError> {
         let dataset = Dataset::open_to_check(&self.data.data, &self.data.options())?;
-        // indicatif draws nothing where there is no terminal.
+        // indicatif draws nothing if there is no terminal.
         let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} pictures, {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} images, {eta} left") {
             bar.set_style(style);
         }
         let report = check::check(&dataset, self.threads, &mut |done, of| {
@@ -137,7 +139,7 @@ impl CheckArgs {
 mod tests {
     use clap::Parser;
 
-    use super::super::testing::{gray, picture, write};
+    use super::super::testing::{gray, noise_image, write};
     use super::*;
 
     #[derive(Parser)]
@@ -167,13 +169,13 @@ mod tests {
     fn a_check_writes_the_lists_that_it_checked() {
         let dir = tempfile::tempdir().unwrap();
         for (seed, name) in ["ant", "bee", "cat"].into_iter().enumerate() {
-            picture(&dir.path().join(format!("images/{name}.png")), seed as u64);
+            noise_image(&dir.path().join(format!("images/{name}.png")), seed as u64);
             gray(&dir.path().join(format!("masks/{name}.png")), &[0, 1]);
         }
         write(&dir.path().join("classes.txt"), "sky\nroad\n");
         let (root, lists) = (dir.path().display().to_string(), dir.path().join("split").display().to_string());
         let report = parse(&[&root, "--json", "--threads", "1", "--write-lists", &lists]).unwrap().run().unwrap();
-        assert_eq!((report.errors, report.pictures.val), (0, 1));
+        assert_eq!((report.errors, report.images.val), (0, 1));
         let again = parse(&[&root, "--lists", &lists]).unwrap().data.open().unwrap();
         assert_eq!((again.train.len(), again.val.len()), (2, 1));
     }

@@ -1,32 +1,34 @@
-//! Colours for classes whose data set gives none.
+//! Colours for classes without a colour.
 
 use maskcast::frame::Rgb;
 
-/// Names of the class that is everything else: black by custom.
+/// Names of the background class, which is black by convention.
 const BACKGROUND: [&str; 6] = ["background", "_background_", "backgr", "bg", "unlabeled", "unlabelled"];
-/// Colours that differ less (sum over red, green and blue) cannot be told apart on a picture.
-const NEAR: u32 = 30;
+/// Smallest distance (sum over red, green and blue) between colours that can be distinguished.
+const MIN_DISTANCE: u32 = 30;
 
-/// Whether a class's name says that it is everything else.
+/// Whether a class's name means background.
 pub fn is_background(name: &str) -> bool {
     BACKGROUND.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
-/// Whether no two of the colours look alike: a palette that counts up in grey is no choice of colours.
+/// Whether all colours can be distinguished; those of a grey ramp cannot.
 pub fn distinct(colors: &[Rgb]) -> bool {
-    colors.iter().enumerate().all(|(n, a)| colors[..n].iter().all(|b| distance(*a, *b) >= NEAR))
+    colors.iter().enumerate().all(|(n, a)| colors[..n].iter().all(|b| distance(*a, *b) >= MIN_DISTANCE))
 }
 
-/// The colour map of Pascal VOC: the bits of the index, spread over the high bits of red, green and blue.
+/// The colour map of Pascal VOC (`VOClabelcolormap` of its development kit): the bits of the index, distributed over
+/// the high bits of red, green and blue.
 pub fn voc(index: u8) -> Rgb {
     let channel =
         |first: u8| (0..3).fold(0u8, |value, level| value | ((index >> (first + 3 * level)) & 1) << (7 - level));
-    // The last level would read bit 8 of blue, which a byte does not have.
+    // Blue has two levels: a third one would read bit 8.
     let blue = (0..2).fold(0u8, |value, level| value | ((index >> (2 + 3 * level)) & 1) << (7 - level));
     Rgb(channel(0), channel(1), blue)
 }
 
-/// A colour for each class: its own, or one that differs well from all others. Depends on the input alone.
+/// Returns a colour for each class: its own, or a generated one that differs from all others. The result depends only
+/// on the input.
 pub fn complete(given: &[(String, Option<Rgb>)]) -> Vec<Rgb> {
     let mut taken: Vec<Rgb> = given.iter().filter_map(|(_, color)| *color).collect();
     let mut next = 0;
@@ -35,7 +37,8 @@ pub fn complete(given: &[(String, Option<Rgb>)]) -> Vec<Rgb> {
             taken.push(Rgb(0, 0, 0));
             return Rgb(0, 0, 0);
         }
-        // Hues at the golden angle never come back to one another; the nearness asked for shrinks so that it always ends.
+        // Hues in steps of the golden angle never repeat. The required distance decreases with each attempt, so that
+        // the loop ends.
         for attempt in 0.. {
             let color = hue(next);
             next += 1;
@@ -50,7 +53,7 @@ pub fn complete(given: &[(String, Option<Rgb>)]) -> Vec<Rgb> {
     given.iter().map(|(name, color)| color.unwrap_or_else(|| fill(name))).collect()
 }
 
-/// Colour number `index` of an endless row: the hue turns by the golden angle, brightness and saturation take turns.
+/// Generates colour `index`: the hue advances by the golden angle; brightness and saturation alternate.
 fn hue(index: u32) -> Rgb {
     let degrees = (f64::from(index) * 137.507_764).rem_euclid(360.0);
     let (saturation, value) = [(0.85, 0.95), (0.6, 0.75), (0.95, 0.6), (0.45, 1.0)][index as usize / 8 % 4];
@@ -71,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn voc_colours_are_the_known_ones() {
+    fn voc_colours_equal_the_published_ones() {
         assert_eq!(voc(0), Rgb(0, 0, 0));
         assert_eq!(voc(1), Rgb(128, 0, 0));
         assert_eq!(voc(15), Rgb(192, 128, 128));
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn invented_colours_are_distinct_and_keep_away_from_given_ones() {
+    fn generated_colours_differ_from_each_other_and_from_given_ones() {
         let mut given: Vec<(String, Option<Rgb>)> = (0..120).map(|n| (format!("c{n}"), None)).collect();
         given[7].1 = Some(hue(0));
         let colors = complete(&given);

@@ -1,12 +1,13 @@
-//! Whether a data set is still what it was.
+//! A fingerprint of a data set, to detect changes.
 
 use sha2::{Digest, Sha256};
 
 use super::Dataset;
 
 impl Dataset {
-    /// A hash over names, parts and file sizes of all pairs: quick, and different when pictures were added, removed, moved
-    /// to another part or written to (but for a file that kept its size to the byte).
+    /// Computes a hash of names, parts and file sizes of all training and validation pairs, as 32 hexadecimal digits.
+    /// It is fast, and changes if images were added, removed, moved to another part or modified, except if a modified
+    /// file kept its size.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |facts| facts.len());

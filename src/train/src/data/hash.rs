@@ -1,7 +1,8 @@
-//! A fingerprint by which copies of a picture are found although they were scaled or compressed anew (dHash).
+//! A perceptual hash (dHash, <https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html>), which
+//! finds copies of an image that were scaled or compressed again.
 //!
-//! The picture is shrunk to 9×9 grey pixels; each bit says whether a pixel is brighter than its neighbour to the right (64
-//! bits) or below (64 bits). Copies differ in a few bits, strangers in about half.
+//! The image is reduced to 9×9 grey pixels. Each bit is set if a pixel is darker than its neighbour to the right (64
+//! bits) or below (64 bits). Copies differ in a few bits, unrelated images in about half of the bits.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,41 +13,41 @@ use opencv::imgproc::{COLOR_BGR2RGB, INTER_AREA, cvt_color_def, resize};
 use opencv::prelude::*;
 
 use super::Pair;
-use super::picture::Rgb8;
+use super::image::Rgb8;
 
-/// Bits in which copies may differ.
-pub const COPY: u32 = 4;
-/// Bits within which pictures show the same scene.
-pub const ALIKE: u32 = 24;
+/// Largest number of different bits between copies.
+pub const COPY_DISTANCE: u32 = 4;
+/// Largest number of different bits between images of the same scene.
+pub const SIMILAR_DISTANCE: u32 = 24;
 
-/// A fingerprint of 128 bits.
+/// A perceptual hash of 128 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hash(u128);
+pub struct ImageHash(u128);
 
-impl Hash {
-    /// Bits that differ.
-    pub fn distance(self, other: Hash) -> u32 {
+impl ImageHash {
+    /// The number of different bits (Hamming distance), 0 to 128.
+    pub fn distance(self, other: ImageHash) -> u32 {
         (self.0 ^ other.0).count_ones()
     }
 
-    /// Whether the picture has enough structure for likeness to mean anything; a blank one has no bit set.
-    pub fn tells(self) -> bool {
+    /// Whether the image has enough structure for a comparison. A blank image has no bit set.
+    pub fn is_distinctive(self) -> bool {
         (8..=120).contains(&self.0.count_ones())
     }
 }
 
-/// The fingerprint of a picture.
+/// Computes the hash of a decoded image.
 ///
 /// # Errors
-/// When OpenCV refuses the picture.
-pub fn of(picture: &Rgb8) -> opencv::Result<Hash> {
-    let pixels = Mat::new_rows_cols_with_bytes::<Vec3b>(picture.height as i32, picture.width as i32, &picture.rgb)?;
+/// If OpenCV cannot resize the image.
+pub fn of(image: &Rgb8) -> opencv::Result<ImageHash> {
+    let pixels = Mat::new_rows_cols_with_bytes::<Vec3b>(image.height as i32, image.width as i32, &image.rgb)?;
     of_mat(&pixels)
 }
 
-/// The fingerprint of a file, read at a quarter of its size where the format allows it: for pictures by the hundred.
-/// `None` when it cannot be read.
-pub fn of_file(path: &Path) -> Option<Hash> {
+/// Computes the hash of a file. The file is decoded at a quarter of its size where the format allows it, which is
+/// faster. Returns `None` if it cannot be read.
+pub fn of_file(path: &Path) -> Option<ImageHash> {
     let bgr = imdecode(&Mat::from_slice(&std::fs::read(path).ok()?).ok()?, IMREAD_REDUCED_COLOR_4)
         .ok()
         .filter(|bgr| !bgr.empty())?;
@@ -55,31 +56,32 @@ pub fn of_file(path: &Path) -> Option<Hash> {
     of_mat(&rgb).ok()
 }
 
-/// Which pictures of a list show the same scene, as frames of one recording do. Each file is read once, when it is asked for.
-pub struct Likeness<'a> {
+/// Compares the images of a list: frames of one recording are similar. Each file is read at most once, when it is first
+/// compared.
+pub struct SimilarityIndex<'a> {
     pairs: &'a [Pair],
-    hashes: HashMap<usize, Option<Hash>>,
+    hashes: HashMap<usize, Option<ImageHash>>,
 }
 
-impl<'a> Likeness<'a> {
+impl<'a> SimilarityIndex<'a> {
     pub fn of(pairs: &'a [Pair]) -> Self {
-        Likeness { pairs, hashes: HashMap::new() }
+        SimilarityIndex { pairs, hashes: HashMap::new() }
     }
 
-    /// Whether two pictures, by their places in the list, show the same scene; pictures that cannot be read show none.
-    pub fn alike(&mut self, a: usize, b: usize) -> bool {
+    /// Whether the images at two positions of the list show the same scene. Returns `false` if one cannot be read.
+    pub fn are_similar(&mut self, a: usize, b: usize) -> bool {
         let [a, b] = [a, b].map(|at| {
             *self.hashes.entry(at).or_insert_with(|| self.pairs.get(at).and_then(|pair| of_file(&pair.image)))
         });
-        a.zip(b).is_some_and(|(a, b)| a.distance(b) <= ALIKE)
+        a.zip(b).is_some_and(|(a, b)| a.distance(b) <= SIMILAR_DISTANCE)
     }
 }
 
-fn of_mat(rgb: &impl opencv::core::ToInputArray) -> opencv::Result<Hash> {
+fn of_mat(rgb: &impl opencv::core::ToInputArray) -> opencv::Result<ImageHash> {
     let mut small = Mat::default();
     resize(rgb, &mut small, Size::new(9, 9), 0.0, 0.0, INTER_AREA)?;
     let pixels = small.data_typed::<Vec3b>()?;
-    // Grey after shrinking: nine times nine pixels cost nothing.
+    // Converts to grey after resizing, when there are only 81 pixels.
     let grey = |x: usize, y: usize| {
         let Vec3b { 0: [r, g, b] } = pixels[y * 9 + x];
         299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b)
@@ -90,7 +92,7 @@ fn of_mat(rgb: &impl opencv::core::ToInputArray) -> opencv::Result<Hash> {
             bits = bits << 2 | u128::from(grey(x, y) < grey(x + 1, y)) << 1 | u128::from(grey(x, y) < grey(x, y + 1));
         }
     }
-    Ok(Hash(bits))
+    Ok(ImageHash(bits))
 }
 
 #[cfg(test)]
@@ -103,27 +105,27 @@ mod tests {
 
     fn noise(seed: u64) -> Rgb8 {
         let mut rng = random::of(seed, &[]);
-        // Coarse noise, as pictures have: what is finer than the fingerprint does not count.
+        // Coarse noise: finer structure than the hash's grid has no effect.
         let cells: Vec<u8> = (0..12 * 12).map(|_| rng.random()).collect();
         let rgb = (0..96 * 96).flat_map(|at| [cells[at / 96 / 8 * 12 + at % 96 / 8]; 3]).collect();
         Rgb8 { width: 96, height: 96, rgb }
     }
 
     #[test]
-    fn copies_are_near_and_strangers_far() {
+    fn copies_differ_in_few_bits_and_unrelated_images_in_many() {
         let (a, b) = (noise(1), noise(2));
         let mut darker = a.clone();
         darker.rgb.iter_mut().for_each(|value| *value = *value / 2 + 20);
         let (hash, other, copy) = (of(&a).unwrap(), of(&b).unwrap(), of(&darker).unwrap());
-        assert!(hash.distance(copy) <= COPY, "{}", hash.distance(copy));
+        assert!(hash.distance(copy) <= COPY_DISTANCE, "{}", hash.distance(copy));
         assert!(hash.distance(other) > 30, "{}", hash.distance(other));
-        assert!(hash.tells());
+        assert!(hash.is_distinctive());
         let blank = Rgb8 { width: 20, height: 20, rgb: vec![7; 1200] };
-        assert!(!of(&blank).unwrap().tells());
+        assert!(!of(&blank).unwrap().is_distinctive());
     }
 
     #[test]
-    fn likeness_is_asked_by_place() {
+    fn similarity_index_compares_images_by_position() {
         let dir = tempfile::tempdir().unwrap();
         let pair = |name: &str, seed: Option<u64>| {
             let image = dir.path().join(name);
@@ -134,8 +136,8 @@ mod tests {
             Pair { name: name.into(), image, label: "none".into() }
         };
         let pairs = [pair("a.png", Some(1)), pair("b.png", Some(1)), pair("c.png", Some(2)), pair("gone.png", None)];
-        let mut likeness = Likeness::of(&pairs);
-        assert!(likeness.alike(0, 1) && likeness.alike(1, 0));
-        assert!(!likeness.alike(0, 2) && !likeness.alike(0, 3) && !likeness.alike(3, 3));
+        let mut similarity = SimilarityIndex::of(&pairs);
+        assert!(similarity.are_similar(0, 1) && similarity.are_similar(1, 0));
+        assert!(!similarity.are_similar(0, 2) && !similarity.are_similar(0, 3) && !similarity.are_similar(3, 3));
     }
 }

@@ -16,7 +16,8 @@ fn classes(rows: &[Row]) -> Vec<SourceClass> {
     rows.iter().enumerate().map(class).collect()
 }
 
-/// CamVid as SegNet's authors reduced it (Badrinarayanan, Kendall and Cipolla, 2017): the number is the place here.
+/// The 11 classes and void of CamVid in SegNet's numbering (Badrinarayanan, Kendall, Cipolla: SegNet, TPAMI 2017); the
+/// index here is the number.
 pub fn segnet11() -> Vec<SourceClass> {
     classes(&[
         ("sky", [128, 128, 128]),
@@ -34,7 +35,7 @@ pub fn segnet11() -> Vec<SourceClass> {
     ])
 }
 
-/// CamVid's own 32 classes (Brostow, Fauqueur and Cipolla, 2008), void first.
+/// CamVid's 32 classes (Brostow, Fauqueur, Cipolla: Semantic object classes in video, 2009), void first.
 pub fn camvid32() -> Vec<SourceClass> {
     classes(&[
         ("Void", [0, 0, 0]),
@@ -105,7 +106,7 @@ pub fn voc21() -> Vec<SourceClass> {
     names.into_iter().zip(0..).map(class).collect()
 }
 
-/// Cityscapes' 19 classes for training, with the number that each has in `labelIds` pictures.
+/// Cityscapes' 19 classes for training, with the number that each has in `labelIds` images.
 const CITYSCAPES: [(u8, Row); 19] = [
     (7, ("road", [128, 64, 128])),
     (8, ("sidewalk", [244, 35, 232])),
@@ -128,7 +129,8 @@ const CITYSCAPES: [(u8, Row); 19] = [
     (33, ("bicycle", [119, 11, 32])),
 ];
 
-/// Cityscapes' classes for `labelTrainIds` pictures, or for `labelIds` pictures, where all other numbers up to 33 are void.
+/// Cityscapes' classes for `labelTrainIds` images, or for `labelIds` images, in which all other numbers up to 33 are
+/// void.
 pub fn cityscapes(train_ids: bool) -> Vec<SourceClass> {
     let mut classes: Vec<SourceClass> = CITYSCAPES
         .iter()

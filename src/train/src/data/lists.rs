@@ -1,4 +1,4 @@
-//! List files: which pictures belong to a part of the data set, a line each.
+//! List files, which name the images of a part of the data set, one per line.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,25 +8,27 @@ use super::{Pair, scan};
 
 /// A line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Counted from 1.
+pub struct ListLine {
+    /// The line number, from 1.
     pub number: usize,
-    /// A picture, by name or path.
+    /// Name or path of an image.
     pub image: String,
-    /// Its label, in lists with two columns.
+    /// Path of the label, in lists with two columns.
     pub label: Option<String>,
 }
 
-/// Reads a list; empty lines and comments (`#`) are left out. Names with spaces are quoted, or stand alone on their line.
+/// Reads a list without empty lines and comments (`#`). A name with spaces is quoted, or is alone on its line.
 ///
 /// # Errors
-/// When the file cannot be read.
-pub fn read(path: &Path) -> Result<Vec<Line>, DataError> {
+/// If the file cannot be read.
+pub fn read(path: &Path) -> Result<Vec<ListLine>, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.trim_start_matches('\u{FEFF}').lines().enumerate();
     Ok(lines
-        .filter_map(|(index, line)| parse(line.trim()).map(|(image, label)| Line { number: index + 1, image, label }))
+        .filter_map(|(index, line)| {
+            parse(line.trim()).map(|(image, label)| ListLine { number: index + 1, image, label })
+        })
         .collect())
 }
 
@@ -40,28 +42,28 @@ fn parse(line: &str) -> Option<(String, Option<String>)> {
     }
     let fields: Vec<&str> = line.split([' ', '\t', ',']).filter(|field| !field.is_empty()).collect();
     match fields[..] {
-        // Pascal VOC's own lists may have a 0 or 1 behind the name.
+        // Pascal VOC's lists may have 1, 0 or -1 after the name.
         [image, label] if label.contains(['.', '/']) => Some((image.to_string(), Some(label.to_string()))),
         [image, "1" | "-1" | "0"] => Some((image.to_string(), None)),
         _ => Some((line.to_string(), None)),
     }
 }
 
-/// The file that a list means. Lists often have the paths of the machine on which they were made: folders in front that
-/// are not there are left out. So may be the way in which they write letters with marks ([`scan::composed`]).
+/// Finds the file of a path in a list. Lists often contain paths of another machine: leading folders that do not exist
+/// are skipped. Their names may also be in another Unicode normalisation ([`scan::to_nfc`]).
 pub fn resolve(root: &Path, text: &str) -> Option<PathBuf> {
     let found = |text: &str| {
         let parts: Vec<&str> =
             text.split(['/', '\\']).filter(|part| !part.is_empty() && *part != "." && *part != "..").collect();
         (0..parts.len()).map(|skipped| root.join(parts[skipped..].join("/"))).find(|path| path.is_file())
     };
-    found(text).or_else(|| found(&scan::composed(text))).or_else(|| found(&scan::decomposed(text)))
+    found(text).or_else(|| found(&scan::to_nfc(text))).or_else(|| found(&scan::to_nfd(text)))
 }
 
-/// Finds the pairs that a list names.
+/// Returns the pairs that a list names.
 ///
 /// # Errors
-/// The line whose picture is not in the data set, or not clearly one.
+/// The first line whose image is not in the data set, or is ambiguous.
 pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, DataError> {
     let mut by_name: HashMap<&str, Vec<&Pair>> = HashMap::new();
     for pair in pairs {
@@ -73,7 +75,7 @@ pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, Dat
     }
     let mut chosen = Vec::new();
     for line in read(path)? {
-        let text = scan::composed(line.image.trim_start_matches(['.', '/']));
+        let text = scan::to_nfc(line.image.trim_start_matches(['.', '/']));
         let bare = Path::new(&text).with_extension("").to_string_lossy().into_owned();
         let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_string();
         let found = [&text, &bare, &last(&text), &last(&bare)].into_iter().find_map(|name| by_name.get(name.as_str()));
@@ -81,11 +83,11 @@ pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, Dat
             Some([pair]) => chosen.push((*pair).clone()),
             Some(several) => {
                 let names: Vec<&str> = several.iter().map(|pair| pair.name.as_str()).collect();
-                let problem = format!("{text} may be any of {}", names.join(", "));
+                let problem = format!("{text} is ambiguous; write one of {}", names.join(", "));
                 return Err(DataError::line(path, line.number, problem));
             }
             None => {
-                let problem = format!("{text} is no picture with a label in {}", root.display());
+                let problem = format!("there is no image {text} with a label in {}", root.display());
                 return Err(DataError::line(path, line.number, problem));
             }
         }
@@ -93,10 +95,10 @@ pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, Dat
     Ok(chosen)
 }
 
-/// Writes one list a part, named after it.
+/// Writes one list for each part, `PART.txt`.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write(dir: &Path, parts: &BTreeMap<&str, &[Pair]>) -> Result<(), DataError> {
     std::fs::create_dir_all(dir).map_err(DataError::io(dir))?;
     for (part, pairs) in parts {
@@ -120,7 +122,7 @@ mod tests {
         assert_eq!(parse("\"/d/a b.jpg\" \"/dannot/a b.png\""), two("/d/a b.jpg", "/dannot/a b.png"));
         assert_eq!(parse("2007_000032"), one("2007_000032"));
         assert_eq!(parse("2007_000032 1"), one("2007_000032"));
-        assert_eq!(parse("my own picture"), one("my own picture"));
+        assert_eq!(parse("my own image"), one("my own image"));
         assert_eq!(parse("# a"), None);
     }
 
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn selecting_says_which_line_is_wrong() {
+    fn errors_contain_the_line_number() {
         let dir = tempfile::tempdir().unwrap();
         let pair = |name: &str| Pair { name: name.into(), image: "i".into(), label: "l".into() };
         let pairs = [pair("x/a"), pair("x/b.v1"), pair("y/b.v1"), pair("y/c")];

@@ -1,8 +1,8 @@
-//! Labelled pictures on disk.
+//! Data sets on disk: images with a class for each pixel.
 //!
-//! [`Dataset::open`] finds out how a folder is laid out ([`Format`]), which classes it has and how its label pictures name
-//! them, and which pictures are for training and which for validation. It looks into a few label pictures only, so that
-//! thousands are no matter; [`check::check`] looks into all.
+//! [`Dataset::open`] detects the layout of a folder ([`Format`]), its classes, how its label images encode them, and
+//! the split into training and validation images. It reads only a sample of the label images, so that opening a large
+//! data set is fast; [`check::check`] reads all of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,22 +10,23 @@ use std::sync::Arc;
 
 use maskcast::frame::Label;
 
+mod cache;
 pub mod check;
 mod class_file;
 mod class_json;
 pub mod cli;
 mod coding;
 mod colors;
-mod drawn;
+mod drawing;
 mod error;
 mod fingerprint;
 mod format;
 mod hash;
-mod kept;
+mod image;
 mod known;
+mod label_orientation;
 mod lists;
 mod orientation;
-mod picture;
 mod raw;
 mod sample;
 mod scan;
@@ -36,90 +37,93 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
-mod turned;
 
 pub use cli::DataArgs;
-pub use error::{DataError, Value};
+pub use error::{DataError, PixelValue};
 pub use format::Format;
-pub use hash::Likeness;
+pub use hash::SimilarityIndex;
+pub use label_orientation::LabelOrientation;
 pub use scan::Unpaired;
 pub use split::{BySequence, SplitOptions};
-pub use turned::LabelOrientation;
 
+use cache::ImageCache;
 use class_file::SourceClass;
-use coding::{Coding, Hints};
-use drawn::Labels;
-use format::Role;
-use kept::Kept;
+use coding::{CodingHints, LabelCoding};
+use drawing::LabelSource;
+use format::SubsetRole;
 use orientation::Orientation;
-use raw::Raw;
-use sample::Sample;
+use raw::RawLabel;
+use sample::LabelSample;
 
-/// The label of a pixel that counts neither in the loss nor in the metrics, whatever the data set calls it.
+/// The label of a pixel that is excluded from the loss and from the metrics. All void classes of a data set are mapped
+/// to it.
 pub const VOID: u8 = 255;
 
-/// Label pictures that are looked into when there is a class file, and when there is none.
-const LOOKS: (usize, usize) = (16, 64);
-/// Label pictures that are looked into where few of them leave a doubt.
-const CLOSER: usize = 512;
+/// Number of label images that are sampled if there is a class file.
+const SAMPLE: usize = 16;
+/// Number of label images that are sampled if there is no class file.
+const SAMPLE_WITHOUT_CLASSES: usize = 64;
+/// Number of label images that are sampled if a small sample is ambiguous.
+const LARGE_SAMPLE: usize = 512;
 
-/// A picture and its label picture, not read yet.
+/// The paths of an image and of its label. Neither is read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The picture's path under the data set's folder, without its extension: what messages and reports call it.
+    /// The image's path relative to the data set's folder, without its extension. Messages and reports use it.
     pub name: String,
     pub image: PathBuf,
     pub label: PathBuf,
 }
 
-/// A picture with a class for every pixel.
+/// A decoded image with a class for each pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Labelled {
+pub struct LabelledImage {
     pub width: usize,
     pub height: usize,
-    /// `[height, width, 3]`
+    /// RGB bytes, `[height, width, 3]`.
     pub rgb: Vec<u8>,
-    /// `[height, width]`: the class, or [`VOID`].
+    /// Class indices or [`VOID`], `[height, width]`.
     pub labels: Vec<u8>,
 }
 
-/// A data set: what its pixels mean, and which pictures are for training and which for validation.
+/// A data set: its classes, the encoding of its labels, and its training, validation and test images.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     pub root: PathBuf,
     pub classes: Vec<Label>,
     pub train: Vec<Pair>,
     pub val: Vec<Pair>,
-    /// The data set's own test pictures, where it keeps some apart.
+    /// The test images, if the data set has a test part.
     pub test: Vec<Pair>,
-    /// On neither side of a split that was made here: between blocks of one recording, or not in the lists.
+    /// Images in no part: between blocks of one recording in a generated split, or not named by the lists.
     pub left_out: Vec<Pair>,
     pub format: Format,
-    /// Pictures and labels without partner.
+    /// Images without a label and labels without an image.
     pub unpaired: Unpaired,
-    /// What was assumed, a sentence each, for people.
+    /// Assumptions that were made, one sentence each, for display.
     pub notes: Vec<String>,
-    /// Whether the split was made here; else the data set has one, or lists do.
+    /// Whether [`Dataset::open`] generated the split. Otherwise it comes from the data set or from lists.
     pub split_here: bool,
-    coding: Coding,
-    labels: Arc<Labels>,
-    /// Pictures whose labels lie as these are stored, not as they are seen, and how they are turned to be seen.
-    turned: Arc<HashMap<PathBuf, Orientation>>,
-    kept: Arc<Kept>,
+    coding: LabelCoding,
+    labels: Arc<LabelSource>,
+    /// By image path: the EXIF orientation of images whose labels have the orientation of the stored image, so that the
+    /// label must be rotated with it.
+    rotations: Arc<HashMap<PathBuf, Orientation>>,
+    cache: Arc<ImageCache>,
 }
 
-/// What [`Dataset::open`] shall not find out by itself.
+/// Settings that replace what [`Dataset::open`] detects.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     pub format: Option<Format>,
-    /// A class file instead of the data set's own; may hold only merges (`truck=car`).
+    /// A class file that replaces the data set's own; it may contain only merges (`truck=car`).
     pub classes: Option<PathBuf>,
-    /// Names or numbers of classes that are void, instead of those called void, ignore, unlabeled and so on.
+    /// Names or numbers of void classes, instead of the default names (void, ignore, unlabeled and others).
     pub void: Option<Vec<String>>,
     pub split: SplitOptions,
-    /// A folder with `train.txt` and `val.txt` (and `test.txt`) that [`Dataset::write_lists`] or somebody else wrote.
+    /// A folder with `train.txt` and `val.txt` (and `test.txt`) as [`Dataset::write_lists`] writes them.
     pub lists: Option<PathBuf>,
-    /// The orientation of labels whose pictures have one in their EXIF data.
+    /// The orientation of the labels of images that have an EXIF orientation.
     pub label_orientation: LabelOrientation,
 }
 
@@ -144,18 +148,19 @@ impl Part {
     }
 }
 
-/// The data set's own classes, and the file that names them. Where there are several files, they must agree.
-fn own_classes(paths: &[PathBuf]) -> Result<(Option<class_file::ClassFile>, Option<PathBuf>), DataError> {
+/// Reads the data set's class files. If there are several, they must define the same classes. Returns the classes and
+/// the path of the first file.
+fn read_class_files(paths: &[PathBuf]) -> Result<(Option<class_file::ClassFile>, Option<PathBuf>), DataError> {
     let mut own: Option<(class_file::ClassFile, &PathBuf)> = None;
     for path in paths {
         let file = class_file::read(path)?;
         match &own {
-            Some((first, other)) if !agree(&first.classes, &file.classes) => {
-                let problem = format!("the classes are not those of {}", other.display());
-                return Err(DataError::set(
+            Some((first, other)) if !same_classes(&first.classes, &file.classes) => {
+                let problem = format!("the classes differ from those of {}", other.display());
+                return Err(DataError::dataset(
                     path,
                     problem,
-                    "remove one of the files, or give the right one by --classes",
+                    "remove one of the files, or pass the correct one with --classes",
                 ));
             }
             Some(_) => {}
@@ -165,40 +170,43 @@ fn own_classes(paths: &[PathBuf]) -> Result<(Option<class_file::ClassFile>, Opti
     Ok(own.map_or((None, None), |(file, path)| (Some(file), Some(path.clone()))))
 }
 
-/// Whether two lists of classes give the same names to the same numbers.
-fn agree(a: &[SourceClass], b: &[SourceClass]) -> bool {
+/// Whether two lists of classes assign the same names to the same numbers.
+fn same_classes(a: &[SourceClass], b: &[SourceClass]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (&a.name, &a.values) == (&b.name, &b.values))
 }
 
 impl Dataset {
-    /// Finds the data set in a folder. A part may be empty: [`Dataset::part`] shows.
+    /// Opens the data set in a folder. A part may be empty; see [`Dataset::part`].
     ///
     /// # Errors
-    /// When there is no data set, its class file or lists are wrong, or its labels do not say what they mean.
+    /// If the folder contains no data set, its class file or lists are invalid, or the encoding of its labels cannot be
+    /// determined.
     pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset, DataError> {
-        Self::open_with(root, options, false)
+        Self::open_dataset(root, options, false)
     }
 
-    /// [`Dataset::open`] for [`check::check`]: a data set of which no label can be read has no classes, and is checked all
-    /// the same.
+    /// [`Dataset::open`] for [`check::check`]: if no label can be read, the data set is opened without classes instead
+    /// of failing.
     ///
     /// # Errors
-    /// As [`Dataset::open`] otherwise.
+    /// The other errors of [`Dataset::open`].
     pub fn open_to_check(root: &Path, options: &OpenOptions) -> Result<Dataset, DataError> {
-        Self::open_with(root, options, true)
+        Self::open_dataset(root, options, true)
     }
 
-    fn open_with(root: &Path, options: &OpenOptions, blindly: bool) -> Result<Dataset, DataError> {
+    fn open_dataset(root: &Path, options: &OpenOptions, allow_unreadable: bool) -> Result<Dataset, DataError> {
         let (root, format, mut found) = format::find(root, options.format)?;
         if found.count() == 0 {
             let (images, labels) = (found.unpaired.images.len(), found.unpaired.labels.len());
-            let problem =
-                format!("no picture has a label: {images} pictures and {labels} labels were found ({format})");
-            return Err(DataError::set(&root, problem, "give a picture and its label the same name"));
+            let problem = format!(
+                "no image has a label: found {images} images and {labels} labels in the layout \
+                {format}"
+            );
+            return Err(DataError::dataset(&root, problem, "give each image and its label the same file name"));
         }
-        // Where the user says which, the data set's files need not agree.
+        // With --classes, the data set's own class files may differ.
         let files = if options.classes.is_some() { 1 } else { found.class_files.len() };
-        let (own, mut source) = own_classes(&found.class_files[..files.min(found.class_files.len())])?;
+        let (own, mut source) = read_class_files(&found.class_files[..files.min(found.class_files.len())])?;
         let class_file::ClassFile { classes, mut merges } = own.unwrap_or_default();
         let mut classes = Some(classes).filter(|classes| !classes.is_empty());
         if let Some(path) = &options.classes {
@@ -206,8 +214,9 @@ impl Dataset {
             merges.extend(file.merges);
             if !file.classes.is_empty() {
                 if found.labels.are_drawn() {
-                    let problem = "classes are named by the annotations; a file for --classes may only merge them here";
-                    return Err(DataError::set(path, problem, "write lines like truck=car"));
+                    let problem = "the annotations name the classes; with this format, a --classes file may only merge \
+                        them";
+                    return Err(DataError::dataset(path, problem, "write only lines such as truck=car"));
                 }
                 (classes, source) = (Some(file.classes), Some(path.clone()));
             }
@@ -215,18 +224,19 @@ impl Dataset {
         let labels = Arc::new(std::mem::take(&mut found.labels));
         let pairs: Vec<&Pair> = found.subsets.iter().flat_map(|subset| &subset.pairs).collect();
         let classes = classes.or(found.classes);
-        let few = if classes.is_some() { LOOKS.0 } else { LOOKS.1 };
-        // Damaged ones may have been met by chance: only when all are is there nothing to go by.
-        let sample = Sample::read(&pairs, &labels, few).or_else(|_| Sample::read(&pairs, &labels, usize::MAX));
+        let few = if classes.is_some() { SAMPLE } else { SAMPLE_WITHOUT_CLASSES };
+        // All files of the sample may be damaged by chance. Only if no label can be read, opening fails.
+        let sample =
+            LabelSample::read(&pairs, &labels, few).or_else(|_| LabelSample::read(&pairs, &labels, usize::MAX));
         let sample = match sample {
-            // Whether 255 is void or a thing: see `coding`.
+            // Decides whether 255 is void or a class; see `coding`.
             Ok(sample) if sample.only_white() && classes.as_ref().is_some_and(|classes| classes.len() > 2) => {
-                Ok(Sample::read(&pairs, &labels, CLOSER)?)
+                Ok(LabelSample::read(&pairs, &labels, LARGE_SAMPLE)?)
             }
             sample => sample,
         };
-        let unread = class_file::lookalike(&root);
-        let hints = Hints {
+        let unread = class_file::find_unrecognized(&root);
+        let hints = CodingHints {
             classes,
             merges: &merges,
             void: options.void.as_deref(),
@@ -236,17 +246,19 @@ impl Dataset {
             void_color: found.void_color,
         };
         let (coding, mut notes) = match sample {
-            Ok(sample) => Coding::decide(hints, &sample)
-                .map_err(|(problem, help)| DataError::set(source.as_ref().unwrap_or(&root), problem, help))?,
-            Err(_) if blindly => (Coding::blind(), vec!["no label picture can be read: classes are not known".into()]),
+            Ok(sample) => LabelCoding::decide(hints, &sample)
+                .map_err(|(problem, help)| DataError::dataset(source.as_ref().unwrap_or(&root), problem, help))?,
+            Err(_) if allow_unreadable => {
+                (LabelCoding::without_labels(), vec!["no label image can be read: the classes are unknown".into()])
+            }
             Err(first) if pairs.len() == 1 => return Err(first),
             Err(first) => {
                 return Err(DataError::NoLabels { path: root, count: pairs.len(), first: Box::new(first) });
             }
         };
-        let (turned, turned_notes) = turned::find(&pairs, &labels, options.label_orientation)
-            .map_err(|(problem, help)| DataError::set(&root, problem, help))?;
-        notes.extend(turned_notes);
+        let (rotations, rotation_notes) = label_orientation::find(&pairs, &labels, options.label_orientation)
+            .map_err(|(problem, help)| DataError::dataset(&root, problem, help))?;
+        notes.extend(rotation_notes);
         notes.append(&mut found.notes);
         let mut dataset = Dataset {
             classes: coding.table.classes.clone(),
@@ -260,24 +272,23 @@ impl Dataset {
             split_here: false,
             coding,
             labels,
-            turned: Arc::new(turned),
-            kept: Arc::default(),
+            rotations: Arc::new(rotations),
+            cache: Arc::default(),
             root,
         };
-        dataset.assign(found.subsets, options, &mut notes)?;
+        dataset.assign_parts(found.subsets, options, &mut notes)?;
         let (images, labels) = (dataset.unpaired.images.len(), dataset.unpaired.labels.len());
         if images + labels > 0 {
             notes.push(format!(
-                "left out for want of a partner: {images} pictures without a label, {labels} labels without a picture \
-                 (`data check` names them)"
+                "excluded: {images} images without a label, {labels} labels without an image (`data check` lists them)"
             ));
         }
         dataset.notes = notes;
         Ok(dataset)
     }
 
-    /// Gives each subset its part, or makes a split.
-    fn assign(
+    /// Assigns each subset to its part, or generates a split.
+    fn assign_parts(
         &mut self,
         subsets: Vec<format::Subset>,
         options: &OpenOptions,
@@ -285,19 +296,26 @@ impl Dataset {
     ) -> Result<(), DataError> {
         if let Some(lists) = &options.lists {
             let pairs: Vec<Pair> = subsets.into_iter().flat_map(|subset| subset.pairs).collect();
-            return self.assign_lists(lists, pairs, notes);
+            return self.assign_from_lists(lists, pairs, notes);
         }
         let share = options.split.val_share;
         if !(share > 0.0 && share < 1.0) {
-            return Err(DataError::set(&self.root, format!("a share of {share} cannot validate"), "0.2 is usual"));
+            return Err(DataError::dataset(
+                &self.root,
+                format!(
+                    "the validation share {share} is not between 0 and \
+                1"
+                ),
+                "pass a share such as --val 0.2",
+            ));
         }
         let mut open = Vec::new();
         for subset in subsets {
-            match Role::of(&subset.name) {
-                Role::Train => self.train.extend(subset.pairs),
-                Role::Val => self.val.extend(subset.pairs),
-                Role::Test => self.test.extend(subset.pairs),
-                Role::Open => open.extend(subset.pairs),
+            match SubsetRole::of(&subset.name) {
+                SubsetRole::Train => self.train.extend(subset.pairs),
+                SubsetRole::Val => self.val.extend(subset.pairs),
+                SubsetRole::Test => self.test.extend(subset.pairs),
+                SubsetRole::Unspecified => open.extend(subset.pairs),
             }
         }
         if options.split.resplit {
@@ -306,21 +324,26 @@ impl Dataset {
         self.train.append(&mut open);
         if self.val.is_empty() && self.train.len() > 1 {
             let split = split::make(std::mem::take(&mut self.train), &options.split);
-            notes.push(split.how);
+            notes.push(split.description);
             self.split_here = true;
             (self.train, self.val, self.left_out) = (split.train, split.val, split.left_out);
         }
         Ok(())
     }
 
-    fn assign_lists(&mut self, dir: &Path, pairs: Vec<Pair>, notes: &mut Vec<String>) -> Result<(), DataError> {
+    fn assign_from_lists(&mut self, dir: &Path, pairs: Vec<Pair>, notes: &mut Vec<String>) -> Result<(), DataError> {
         for (part, name) in [("train", "train.txt"), ("val", "val.txt"), ("test", "test.txt")] {
             let path = dir.join(name);
             if !path.is_file() {
                 if part == "test" {
                     continue;
                 }
-                return Err(DataError::set(dir, format!("there is no {name}"), "wanted are train.txt and val.txt"));
+                return Err(DataError::dataset(
+                    dir,
+                    format!("{name} is missing"),
+                    "--lists needs a folder with \
+                    train.txt and val.txt",
+                ));
             }
             let chosen = lists::select(&path, &self.root, &pairs)?;
             match part {
@@ -333,12 +356,12 @@ impl Dataset {
             self.train.iter().chain(&self.val).chain(&self.test).map(|pair| pair.name.as_str()).collect();
         self.left_out = pairs.iter().filter(|pair| !named.contains(pair.name.as_str())).cloned().collect();
         if !self.left_out.is_empty() {
-            notes.push(format!("{} pictures are in none of the lists in {}", self.left_out.len(), dir.display()));
+            notes.push(format!("{} images are in none of the lists in {}", self.left_out.len(), dir.display()));
         }
         Ok(())
     }
 
-    /// The pictures of a part.
+    /// Returns the images of a part.
     pub fn part(&self, part: Part) -> &[Pair] {
         match part {
             Part::Train => &self.train,
@@ -347,68 +370,68 @@ impl Dataset {
         }
     }
 
-    /// Writes the split as `train.txt`, `val.txt` and, where there is one, `test.txt`, a name a line, for
+    /// Writes the split as `train.txt`, `val.txt` and, where there is one, `test.txt`, one name per line, for
     /// [`OpenOptions::lists`].
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub fn write_lists(&self, dir: &Path) -> Result<(), DataError> {
         let parts = Part::ALL.into_iter().filter(|part| *part != Part::Test || !self.test.is_empty());
         lists::write(dir, &parts.map(|part| (part.name(), self.part(part))).collect::<BTreeMap<_, _>>())
     }
 
-    /// From now on keeps up to so many bytes of decoded pictures in memory.
+    /// Replaces the cache of decoded images by an empty one of at most `bytes` bytes.
     pub fn keep(&mut self, bytes: usize) {
-        self.kept = Arc::new(Kept::new(bytes));
+        self.cache = Arc::new(ImageCache::new(bytes));
     }
 
-    /// Reads a pair, or has it still.
+    /// Reads a pair from disk or from the cache.
     ///
     /// # Errors
-    /// When a file is damaged, the sizes differ, or a label has a value that belongs to no class.
-    pub fn read(&self, pair: &Pair) -> Result<Arc<Labelled>, DataError> {
-        if let Some(kept) = self.kept.get(&pair.image) {
-            return Ok(kept);
+    /// If a file is damaged, the sizes differ, or the label contains a value that belongs to no class.
+    pub fn read(&self, pair: &Pair) -> Result<Arc<LabelledImage>, DataError> {
+        if let Some(cache) = self.cache.get(&pair.image) {
+            return Ok(cache);
         }
-        let picture = picture::read(&pair.image)?;
+        let image = image::read(&pair.image)?;
         let (width, height, labels) = self.read_labels(pair)?;
-        if (picture.width, picture.height) != (width, height) {
+        if (image.width, image.height) != (width, height) {
             return Err(DataError::SizeMismatch {
                 image: pair.image.clone(),
                 label: pair.label.clone(),
-                image_size: (picture.width, picture.height),
+                image_size: (image.width, image.height),
                 label_size: (width, height),
             });
         }
-        let read = Arc::new(Labelled { width, height, rgb: picture.rgb, labels });
-        self.kept.add(&pair.image, &read);
+        let read = Arc::new(LabelledImage { width, height, rgb: image.rgb, labels });
+        self.cache.add(&pair.image, &read);
         Ok(read)
     }
 
-    /// The label of a pair as its file has it, turned as its picture is seen.
-    fn raw(&self, pair: &Pair) -> Result<Raw, DataError> {
+    /// Reads the label of a pair with the values of its file, rotated to the displayed orientation of its image.
+    fn raw(&self, pair: &Pair) -> Result<RawLabel, DataError> {
         let raw = self.labels.read(pair)?;
-        Ok(match self.turned.get(&pair.image) {
-            Some(orientation) => raw.turned(*orientation),
+        Ok(match self.rotations.get(&pair.image) {
+            Some(orientation) => raw.rotated(*orientation),
             None => raw,
         })
     }
 
-    /// Reads the label picture alone: width, height and `[height, width]` classes or [`VOID`].
+    /// Reads only the label of a pair: width, height, and class indices or [`VOID`], `[height, width]`.
     ///
     /// # Errors
-    /// When the file is damaged or has a value that belongs to no class.
+    /// If the file is damaged or contains a value that belongs to no class.
     pub fn read_labels(&self, pair: &Pair) -> Result<(usize, usize, Vec<u8>), DataError> {
         let raw = self.raw(pair)?;
         let mut labels = Vec::with_capacity(raw.width * raw.height);
-        let mut strange = None;
-        self.coding.each(&raw, |at, class| {
+        let mut unknown = None;
+        self.coding.for_each_pixel(&raw, |at, class| {
             if class.is_none() {
-                strange.get_or_insert(at);
+                unknown.get_or_insert(at);
             }
             labels.push(class.unwrap_or(VOID));
         });
-        if let Some(at) = strange {
+        if let Some(at) = unknown {
             let value = self.coding.value(&raw, at);
             return Err(DataError::UnknownValue {
                 path: pair.label.clone(),

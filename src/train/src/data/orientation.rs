@@ -1,4 +1,4 @@
-//! How a picture is turned for display: the orientation in its EXIF data.
+//! The EXIF orientation of an image: how it is rotated for display.
 
 use std::fmt;
 use std::fs::File;
@@ -7,26 +7,26 @@ use std::path::Path;
 
 use super::raw::is_tiff;
 
-/// EXIF data of JPEG and PNG begin at the front: within so many bytes.
+/// In JPEG and PNG, EXIF data begin within this many bytes.
 const HEAD: usize = 32 << 10;
-/// And have at most so many in JPEG.
+/// Largest size of EXIF data in JPEG, in bytes.
 const LARGEST: usize = 64 << 10;
-/// What EXIF data begin with in JPEG and in PNG.
+/// Signatures of EXIF data in JPEG and in PNG.
 const MARKS: [&[u8]; 2] = [b"Exif\0\0", b"eXIf"];
 
-/// Where EXIF data are in a file.
+/// Where a file format stores EXIF data.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ExifLocation {
     Front,
-    /// Anywhere, in TIFF and WebP.
+    /// Anywhere (TIFF, WebP).
     Whole,
 }
 
-fn kind(bytes: &[u8]) -> Kind {
-    if is_tiff(bytes) || bytes.starts_with(b"RIFF") { Kind::Whole } else { Kind::Front }
+fn exif_location(bytes: &[u8]) -> ExifLocation {
+    if is_tiff(bytes) || bytes.starts_with(b"RIFF") { ExifLocation::Whole } else { ExifLocation::Front }
 }
 
-/// EXIF's orientation, 1 to 8 (CIPA DC-008, tag 0x0112): how the stored picture lies.
+/// EXIF's orientation, 1 to 8 (CIPA DC-008, tag 0x0112): how the stored image is rotated and mirrored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Orientation {
     #[default]
@@ -35,10 +35,10 @@ pub enum Orientation {
     HalfTurned,
     MirroredHalfTurned,
     Transposed,
-    /// To be turned by a quarter, clockwise.
+    /// Rotated by 90° clockwise for display.
     Clockwise,
     Transverse,
-    /// To be turned by a quarter, counterclockwise.
+    /// Rotated by 90° counterclockwise for display.
     Counterclockwise,
 }
 
@@ -47,10 +47,10 @@ impl fmt::Display for Orientation {
         f.write_str(match self {
             Orientation::Upright => "upright",
             Orientation::Mirrored => "mirrored",
-            Orientation::HalfTurned => "turned by 180°",
-            Orientation::MirroredHalfTurned => "mirrored and turned by 180°",
-            Orientation::Transposed | Orientation::Transverse => "mirrored and turned by 90°",
-            Orientation::Clockwise | Orientation::Counterclockwise => "turned by 90°",
+            Orientation::HalfTurned => "rotated by 180°",
+            Orientation::MirroredHalfTurned => "mirrored and rotated by 180°",
+            Orientation::Transposed | Orientation::Transverse => "mirrored and rotated by 90°",
+            Orientation::Clockwise | Orientation::Counterclockwise => "rotated by 90°",
         })
     }
 }
@@ -65,20 +65,20 @@ impl Orientation {
             6 => Orientation::Clockwise,
             7 => Orientation::Transverse,
             8 => Orientation::Counterclockwise,
-            // Readers of pictures take what the standard does not know for upright.
+            // Other values are invalid; image readers treat them as upright.
             _ => Orientation::Upright,
         }
     }
 
-    /// Of a picture file in memory; upright where it does not say.
+    /// Reads the orientation of an image file in memory; upright if it has none.
     pub fn of(bytes: &[u8]) -> Self {
         let head = &bytes[..bytes.len().min(HEAD)];
-        let bytes = match kind(bytes) {
-            Kind::Whole => bytes,
-            Kind::Front if MARKS.iter().any(|mark| head.windows(mark.len()).any(|part| part == *mark)) => {
+        let bytes = match exif_location(bytes) {
+            ExifLocation::Whole => bytes,
+            ExifLocation::Front if MARKS.iter().any(|mark| head.windows(mark.len()).any(|part| part == *mark)) => {
                 &bytes[..bytes.len().min(HEAD + LARGEST)]
             }
-            Kind::Front => return Orientation::Upright,
+            ExifLocation::Front => return Orientation::Upright,
         };
         let read = exif::Reader::new().read_from_container(&mut Cursor::new(bytes));
         let number = read.ok().and_then(|exif| {
@@ -87,12 +87,13 @@ impl Orientation {
         number.map_or(Orientation::Upright, Orientation::of_number)
     }
 
-    /// Of a picture file, of which no more is read than need be; upright where it cannot be read.
+    /// Reads the orientation of an image file; upright if it cannot be read. Reads only the beginning where the format
+    /// allows it.
     pub fn of_file(path: &Path) -> Self {
         let read = || -> std::io::Result<Self> {
             let (mut file, mut bytes) = (File::open(path)?, Vec::new());
             file.by_ref().take((HEAD + LARGEST) as u64).read_to_end(&mut bytes)?;
-            if kind(&bytes) == Kind::Whole {
+            if exif_location(&bytes) == ExifLocation::Whole {
                 file.read_to_end(&mut bytes)?;
             }
             Ok(Orientation::of(&bytes))
@@ -100,19 +101,19 @@ impl Orientation {
         read().unwrap_or_default()
     }
 
-    /// Whether width and height change places.
+    /// Whether width and height are swapped.
     pub fn swaps(self) -> bool {
         use Orientation::{Clockwise, Counterclockwise, Transposed, Transverse};
         matches!(self, Transposed | Clockwise | Transverse | Counterclockwise)
     }
 
-    /// Width and height as seen, of those that are stored.
+    /// Converts stored width and height to those for display.
     pub fn size(self, width: usize, height: usize) -> (usize, usize) {
         if self.swaps() { (height, width) } else { (width, height) }
     }
 
-    /// Pixels `[height, width]` as stored, as they are seen.
-    pub fn turn<T: Copy>(self, pixels: &[T], width: usize, height: usize) -> Vec<T> {
+    /// Rotates stored pixels `[height, width]` for display.
+    pub fn apply<T: Copy>(self, pixels: &[T], width: usize, height: usize) -> Vec<T> {
         if self == Orientation::Upright {
             return pixels.to_vec();
         }
@@ -136,7 +137,7 @@ impl Orientation {
 pub mod tests {
     use super::*;
 
-    /// JPEG's EXIF segment that says this orientation.
+    /// A JPEG EXIF segment with this orientation.
     pub fn exif_segment(number: u8) -> Vec<u8> {
         let mut segment =
             [&[0xFF, 0xE1, 0x00, 34][..], b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0"].concat();
@@ -145,10 +146,10 @@ pub mod tests {
     }
 
     #[test]
-    fn each_orientation_is_turned_as_the_standard_says() {
-        // 2×3 pixels; where the corner that is stored first is seen: EXIF's table "0th row, 0th column".
+    fn orientations_are_applied_as_in_the_standard() {
+        // 2×3 pixels; where the first stored corner is displayed: EXIF's table "0th row, 0th column".
         let stored = [1, 2, 3, 4, 5, 6];
-        let seen = |number| Orientation::of_number(number).turn(&stored, 2, 3);
+        let seen = |number| Orientation::of_number(number).apply(&stored, 2, 3);
         assert_eq!(seen(1), [1, 2, 3, 4, 5, 6]);
         assert_eq!(seen(2), [2, 1, 4, 3, 6, 5]);
         assert_eq!(seen(3), [6, 5, 4, 3, 2, 1]);
@@ -166,6 +167,6 @@ pub mod tests {
             let jpeg = [&[0xFF, 0xD8][..], &exif_segment(number), &[0xFF, 0xD9]].concat();
             assert_eq!(Orientation::of(&jpeg), Orientation::of_number(number.into()), "{number}");
         }
-        assert_eq!(Orientation::of(b"no picture"), Orientation::Upright);
+        assert_eq!(Orientation::of(b"not an image"), Orientation::Upright);
     }
 }

@@ -1,38 +1,38 @@
-//! What a few label pictures of a data set hold, to find out how they are meant.
+//! Statistics of a sample of label images, from which their encoding is detected.
 
 use std::collections::{HashMap, HashSet};
 
 use maskcast::frame::Rgb;
 
 use super::Pair;
-use super::drawn::Labels;
+use super::drawing::LabelSource;
 use super::error::DataError;
-use super::raw::{Pixels, Raw};
+use super::raw::{RawLabel, RawPixels};
 
-/// Colours that are counted; more than this is no label picture.
+/// Largest number of colours that are counted; an image with more is not a label image.
 const MAX_COLORS: usize = 4096;
 
-/// Pixel counts over some label pictures.
+/// Pixel counts of a sample of label images.
 #[derive(Clone, Debug)]
-pub struct Sample {
-    /// Pictures read.
+pub struct LabelSample {
+    /// Number of label images read.
     pub files: usize,
     pub gray: [u64; 256],
     pub indexed: [u64; 256],
-    /// Palette colours that pixels have.
+    /// Palette colours that occur in pixels.
     pub palette: HashSet<Rgb>,
-    /// The palettes' colours by position, as long as the pictures agree.
+    /// The colours by palette index, if the palettes of all images agree.
     pub palettes: Palettes,
     pub colors: HashMap<Rgb, u64>,
 }
 
-/// Colours by position, of many palettes.
+/// The colours by index of several palettes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Palettes {
     #[default]
     None,
     Same(Vec<Rgb>),
-    /// A number has one colour here and another there.
+    /// An index has different colours in different palettes.
     Different,
 }
 
@@ -40,7 +40,7 @@ impl Palettes {
     fn add(&mut self, palette: &[Rgb]) {
         match self {
             Palettes::None if !palette.is_empty() => *self = Palettes::Same(palette.to_vec()),
-            // Programs leave out what is unused at the end.
+            // Programs omit unused colours at the end of a palette.
             Palettes::Same(known) if known.iter().zip(palette).all(|(a, b)| a == b) => {
                 known.extend(palette.iter().skip(known.len()).copied().collect::<Vec<_>>());
             }
@@ -57,7 +57,7 @@ impl Palettes {
         }
     }
 
-    /// The colour of a number, where all palettes that have it agree on all.
+    /// Returns the colour of an index, if all palettes agree.
     pub fn color(&self, number: u8) -> Option<Rgb> {
         match self {
             Palettes::Same(palette) => palette.get(usize::from(number)).copied(),
@@ -66,25 +66,26 @@ impl Palettes {
     }
 }
 
-impl Default for Sample {
+impl Default for LabelSample {
     fn default() -> Self {
         let (palette, palettes) = (HashSet::new(), Palettes::None);
-        Sample { files: 0, gray: [0; 256], indexed: [0; 256], palette, palettes, colors: HashMap::new() }
+        LabelSample { files: 0, gray: [0; 256], indexed: [0; 256], palette, palettes, colors: HashMap::new() }
     }
 }
 
-impl Sample {
-    /// Reads the labels of at most `limit` pairs, spread evenly. Damaged ones are left out: reading them later says what is wrong.
+impl LabelSample {
+    /// Reads the labels of at most `limit` evenly spread pairs, on all cores. Skips damaged labels; they are reported
+    /// when they are read for training.
     ///
     /// # Errors
-    /// When none can be read: that of the first.
-    pub fn read(pairs: &[&Pair], labels: &Labels, limit: usize) -> Result<Sample, DataError> {
+    /// The first error, if no label can be read.
+    pub fn read(pairs: &[&Pair], labels: &LabelSource, limit: usize) -> Result<LabelSample, DataError> {
         let count = pairs.len().min(limit);
         let chosen: Vec<&Pair> = (0..count).map(|n| pairs[n * pairs.len() / count]).collect();
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let parts: Vec<(Sample, Option<DataError>)> = std::thread::scope(|scope| {
+        let parts: Vec<(LabelSample, Option<DataError>)> = std::thread::scope(|scope| {
             let work = |part: &[&Pair]| {
-                let (mut sample, mut first_error) = (Sample::default(), None);
+                let (mut sample, mut first_error) = (LabelSample::default(), None);
                 for pair in part {
                     match labels.read(pair) {
                         Ok(raw) => sample.add(&raw),
@@ -100,7 +101,7 @@ impl Sample {
             let joined = threads.into_iter().map(|thread| thread.join());
             joined.map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
-        let (mut sample, mut first_error) = (Sample::default(), None);
+        let (mut sample, mut first_error) = (LabelSample::default(), None);
         for (part, error) in parts {
             sample.merge(part);
             first_error = first_error.or(error);
@@ -111,11 +112,11 @@ impl Sample {
         }
     }
 
-    pub fn add(&mut self, raw: &Raw) {
+    pub fn add(&mut self, raw: &RawLabel) {
         self.files += 1;
         match &raw.pixels {
-            Pixels::Gray(values) => values.iter().for_each(|&value| self.gray[usize::from(value)] += 1),
-            Pixels::Indexed(values, palette) => {
+            RawPixels::Gray(values) => values.iter().for_each(|&value| self.gray[usize::from(value)] += 1),
+            RawPixels::Indexed(values, palette) => {
                 self.palettes.add(palette);
                 let mut used = [0u64; 256];
                 values.iter().for_each(|&value| used[usize::from(value)] += 1);
@@ -124,8 +125,8 @@ impl Sample {
                     self.palette.extend(palette.get(value));
                 }
             }
-            Pixels::Colors(colors) => {
-                // Labels come in runs: one look into the map a run.
+            RawPixels::Colors(colors) => {
+                // Equal labels come in runs: one map lookup per run.
                 for run in colors.chunk_by(|a, b| a == b) {
                     if self.colors.len() < MAX_COLORS || self.colors.contains_key(&run[0]) {
                         *self.colors.entry(run[0]).or_default() += run.len() as u64;
@@ -135,7 +136,7 @@ impl Sample {
         }
     }
 
-    fn merge(&mut self, other: Sample) {
+    fn merge(&mut self, other: LabelSample) {
         self.files += other.files;
         for value in 0..256 {
             self.gray[value] += other.gray[value];
@@ -148,18 +149,18 @@ impl Sample {
         }
     }
 
-    /// Whether all colour pictures are really grey ones, stored with three channels.
+    /// Whether all colour images contain only grey, stored in three channels.
     pub fn colors_are_gray(&self) -> bool {
         self.colors.keys().all(|Rgb(r, g, b)| r == g && g == b)
     }
 
-    /// Whether labels are numbers and 255 is the only one beside 0: masks of one thing, or nothing but void.
+    /// Whether 255 is the only number beside 0: labels are masks of one class, or contain only class 0 and void.
     pub fn only_white(&self) -> bool {
         let numbers = self.numbers();
         numbers[255] > 0 && numbers[1..255].iter().all(|count| *count == 0) && self.colors_are_gray()
     }
 
-    /// Counts of all numbers, those of grey colour pictures among them.
+    /// Returns the pixel count of each number, including grey pixels of colour images.
     pub fn numbers(&self) -> [u64; 256] {
         let mut numbers = self.gray;
         for (number, indexed) in numbers.iter_mut().zip(&self.indexed) {
@@ -179,12 +180,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn palettes_count_while_they_agree() {
+    fn palettes_are_used_while_they_agree() {
         let (black, red, blue) = (Rgb(0, 0, 0), Rgb(200, 0, 0), Rgb(0, 0, 200));
         let sample = |palettes: &[&[Rgb]]| {
-            let mut sample = Sample::default();
+            let mut sample = LabelSample::default();
             for palette in palettes {
-                sample.add(&Raw { width: 1, height: 1, pixels: Pixels::Indexed(vec![0], palette.to_vec()) });
+                sample.add(&RawLabel { width: 1, height: 1, pixels: RawPixels::Indexed(vec![0], palette.to_vec()) });
             }
             sample
         };

@@ -1,4 +1,4 @@
-//! Files and folders of a data set, and which label belongs to which picture.
+//! Lists the files and folders of a data set and pairs images with labels.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -8,11 +8,12 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::Pair;
 use super::error::DataError;
-use super::picture;
+use super::image;
 
-/// Label formats that are paired with their pictures, also those that are not read: reading them says what is wrong.
+/// Extensions of labels that are paired with images. Some cannot be read (JPEG, NumPy); reading them returns an error
+/// that explains why.
 const LABEL_EXTENSIONS: [&str; 9] = ["png", "bmp", "tif", "tiff", "gif", "jpg", "jpeg", "npy", "webp"];
-/// What a label's name may have behind its picture's name.
+/// Suffixes that a label's name may have in addition to its image's name.
 const LABEL_SUFFIXES: [&str; 18] = [
     "",
     "_L",
@@ -33,17 +34,17 @@ const LABEL_SUFFIXES: [&str; 18] = [
     "_labelIds",
     "_segmentation",
 ];
-/// What a picture's name may have behind the common part.
+/// Suffixes that an image's name may have in addition to the common part.
 const IMAGE_SUFFIXES: [&str; 6] = ["", "_image", "_img", "_rgb", "_sat", "_leftImg8bit"];
-/// Endings of pictures that do not keep numbers exactly: such a file is no label.
+/// Extensions of lossy formats: such a file is never a label.
 const LOSSY: [&str; 5] = ["jpg", "jpeg", "jpe", "jfif", "webp"];
-/// Endings that pictures and labels may have.
+/// Extensions that both images and labels may have.
 const LOSSLESS: [&str; 8] = ["png", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pnm"];
 
-/// Path under a folder without extension → file, by name.
+/// Files by their path relative to a folder, without extension.
 pub type Files = BTreeMap<String, PathBuf>;
 
-/// Pictures and labels that have no partner.
+/// Images without a label and labels without an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unpaired {
     pub images: Vec<PathBuf>,
@@ -57,7 +58,7 @@ impl Unpaired {
     }
 }
 
-/// Folders directly in `dir`, by name; hidden ones are left out.
+/// Returns the folders directly in `dir` by name, without hidden ones.
 pub fn folders(dir: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(DataError::io(dir))? {
@@ -66,47 +67,48 @@ pub fn folders(dir: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
             && !hidden(name)
             && path.is_dir()
         {
-            found.insert(composed(name), path);
+            found.insert(to_nfc(name), path);
         }
     }
     Ok(found)
 }
 
-/// Text with letters and their marks in one (NFC). Archives of macOS have names in which `ä` is an `a` and two dots: they
-/// look like those of other machines and are not equal to them.
-pub fn composed(text: &str) -> String {
+/// Normalises text to Unicode NFC (composed characters). File names in archives from macOS are in NFD: `ä` is stored as
+/// `a` and a combining diaeresis, and differs in its bytes from the name on other systems.
+pub fn to_nfc(text: &str) -> String {
     text.nfc().collect()
 }
 
-/// The opposite: marks apart from their letters (NFD).
-pub fn decomposed(text: &str) -> String {
+/// Normalises text to Unicode NFD (decomposed characters).
+pub fn to_nfd(text: &str) -> String {
     text.nfd().collect()
 }
 
-/// The folder of that name in whatever case, the first of `names` that is there.
+/// Returns the first folder in `dir` that has one of `names`, compared without case.
 pub fn folder(dir: &Path, names: &[&str]) -> Result<Option<PathBuf>, DataError> {
     let found = folders(dir)?;
     let named = |wanted: &str| found.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, path)| path);
     Ok(names.iter().find_map(|name| named(name)).cloned())
 }
 
-/// The pictures under a folder and its subfolders.
+/// Returns the images in a folder and its subfolders.
 pub fn images(dir: &Path) -> Result<Files, DataError> {
-    files(dir, &picture::EXTENSIONS)
+    files(dir, &image::EXTENSIONS)
 }
 
-/// The label pictures under a folder and its subfolders.
+/// Returns the label images in a folder and its subfolders.
 pub fn labels(dir: &Path) -> Result<Files, DataError> {
     files(dir, &LABEL_EXTENSIONS)
 }
 
-/// All pictures under a folder, also those whose names differ in their endings only; in order.
+/// Returns all images in a folder and its subfolders, sorted; images whose names differ only in the extension are all
+/// included.
 pub fn all_images(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
-    shallow(dir, &picture::EXTENSIONS, usize::MAX)
+    files_to_depth(dir, &image::EXTENSIONS, usize::MAX)
 }
 
-/// The files with one of these endings under a folder and its subfolders, `depth` deep; in order.
-pub fn shallow(dir: &Path, extensions: &[&str], depth: usize) -> Result<Vec<PathBuf>, DataError> {
+/// Returns the files with one of the extensions in a folder and its subfolders down to `depth` levels, sorted.
+pub fn files_to_depth(dir: &Path, extensions: &[&str], depth: usize) -> Result<Vec<PathBuf>, DataError> {
     let mut found = Vec::new();
     walk(dir, depth, |path| {
         if has_extension(&path, extensions) {
@@ -122,7 +124,7 @@ fn files(dir: &Path, extensions: &[&str]) -> Result<Files, DataError> {
     walk(dir, usize::MAX, |path| {
         if has_extension(&path, extensions) {
             let stem = stem(dir, &path);
-            // PNG wins where a label lies beside a preview of it.
+            // A PNG has precedence: other files of the same name are previews of the label.
             if !found.contains_key(&stem) || has_extension(&path, &["png"]) {
                 found.insert(stem, path);
             }
@@ -131,7 +133,7 @@ fn files(dir: &Path, extensions: &[&str]) -> Result<Files, DataError> {
     Ok(found)
 }
 
-/// Each file under a folder and its subfolders, `depth` deep; hidden ones are left out.
+/// Calls `seen` with each file in a folder and its subfolders down to `depth` levels, without hidden ones.
 fn walk(dir: &Path, depth: usize, mut seen: impl FnMut(PathBuf)) -> Result<(), DataError> {
     let mut open = vec![(dir.to_path_buf(), 0)];
     while let Some((current, level)) = open.pop() {
@@ -143,7 +145,7 @@ fn walk(dir: &Path, depth: usize, mut seen: impl FnMut(PathBuf)) -> Result<(), D
             }
             let kind = entry.file_type().map_err(DataError::io(&path))?;
             if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
-                // A link to a folder above would never end.
+                // A link to a parent folder would be an endless loop.
                 if level < depth
                     && (!kind.is_symlink() || !dir.starts_with(fs::canonicalize(&path).map_err(DataError::io(&path))?))
                 {
@@ -158,7 +160,7 @@ fn walk(dir: &Path, depth: usize, mut seen: impl FnMut(PathBuf)) -> Result<(), D
 }
 
 fn hidden(name: &str) -> bool {
-    // macOS archives carry a folder of resource forks that look like pictures.
+    // Archives from macOS contain a folder of resource forks, whose names look like images.
     name.starts_with('.') || name == "__MACOSX"
 }
 
@@ -167,24 +169,25 @@ pub fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extensions.iter().any(|other| extension.eq_ignore_ascii_case(other))
 }
 
-/// The path under `dir` without extension, with forward slashes, [`composed`].
+/// Returns the path relative to `dir` without extension, with forward slashes, in NFC.
 pub fn stem(dir: &Path, path: &Path) -> String {
     under(dir, &path.with_extension(""))
 }
 
-/// The path under `dir` with forward slashes, [`composed`].
+/// Returns the path relative to `dir` with forward slashes, in NFC.
 pub fn under(dir: &Path, path: &Path) -> String {
     let under = path.strip_prefix(dir).unwrap_or(path);
     let parts: Vec<_> = under.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    composed(&parts.join("/"))
+    to_nfc(&parts.join("/"))
 }
 
-/// The pair of a picture and its label.
+/// Makes a [`Pair`]; its name is relative to `root`.
 pub fn pair(root: &Path, image: &Path, label: &Path) -> Pair {
     Pair { name: stem(root, image), image: image.to_path_buf(), label: label.to_path_buf() }
 }
 
-/// Pairs pictures with labels of the same name, or of the same name with a customary ending; `a.jpg` also with `a.jpg.png`.
+/// Pairs images with labels of the same name, with or without a common suffix (`_mask`, `_L`, …); `a.jpg` also with
+/// `a.jpg.png`.
 pub fn pair_up(root: &Path, images: &Files, mut labels: Files) -> (Vec<Pair>, Unpaired) {
     let (mut pairs, mut unpaired) = (Vec::new(), Unpaired::default());
     for (name, image) in images {
@@ -204,8 +207,8 @@ pub fn pair_up(root: &Path, images: &Files, mut labels: Files) -> (Vec<Pair>, Un
     (pairs, unpaired)
 }
 
-/// Pairs the files of one folder that holds both: `a.jpg` with `a.png` or `a.jpg.png`, `a.png` with `a_mask.png`, or
-/// `a.bmp` with `a.png`.
+/// Pairs the files of one folder that contains both images and labels: `a.jpg` with `a.png` or `a.jpg.png`, `a.png`
+/// with `a_mask.png`, or `a.bmp` with `a.png`.
 pub fn pair_mixed(root: &Path, dir: &Path) -> Result<(Vec<Pair>, Unpaired), DataError> {
     let (mut images, mut labels) = (Files::new(), Files::new());
     let mut either = Vec::new();
@@ -227,7 +230,7 @@ pub fn pair_mixed(root: &Path, dir: &Path) -> Result<(Vec<Pair>, Unpaired), Data
         }
     }
     if images.is_empty() {
-        // What is not marked is a picture, but for a PNG beside a picture of the same name in another format.
+        // A file without a label suffix is an image, except a PNG beside an image of the same name in another format.
         let others: HashSet<String> =
             either.iter().filter(|(_, path)| !has_extension(path, &["png"])).map(|(name, _)| name.clone()).collect();
         for (name, path) in either {
@@ -250,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn partners_are_found_by_name_and_by_ending() {
+    fn labels_are_found_by_name_and_by_suffix() {
         let dir = tempfile::tempdir().unwrap();
         for file in
             ["i/a.jpg", "i/sub/b.v1.PNG", "i/c.jpg", "i/.hidden.jpg", "l/a.png", "l/sub/b.v1_mask.png", "l/z.png"]
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_may_keep_the_ending_of_its_picture() {
+    fn a_label_may_keep_the_extension_of_its_image() {
         let dir = tempfile::tempdir().unwrap();
         for file in ["i/a.jpg", "i/b.JPG", "i/c.jpeg", "l/a.jpg.png", "l/b.jpg.PNG", "l/c.jpeg_mask.png"] {
             write(&dir.path().join(file), "");
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_with_marks_are_the_same_in_either_spelling() {
+    fn names_in_nfc_and_nfd_are_equal() {
         let dir = tempfile::tempdir().unwrap();
         let (composed, decomposed) = ("\u{e4} \u{f6}", "a\u{308} o\u{308}");
         write(&dir.path().join(format!("i/{composed}/{decomposed}.jpg")), "");
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn one_folder_can_hold_both() {
+    fn one_folder_can_contain_images_and_labels() {
         let dir = tempfile::tempdir().unwrap();
         for file in ["a.jpg", "a.png", "b.jpg", "b_mask.png"] {
             write(&dir.path().join(file), "");

@@ -1,14 +1,15 @@
-//! Which pictures are frames of one recording: told by folder and name.
+//! Detects frames of one recording from folder and file name.
 
 use std::collections::BTreeMap;
 
 use super::Pair;
-use super::format::Role;
+use super::format::SubsetRole;
 
-/// Folder and name without the frame number, and the number. A name without a number is a sequence of its own. Folders that
-/// say what a part is for (`train`, `val`) are left out: a recording may be in both.
+/// Returns the recording (folder and name without the frame number) and the frame number. A name without a number is
+/// its own recording. Folders that name a part (`train`, `val`) are ignored, as a recording may be in several parts.
 pub fn key(name: &str) -> (String, u64) {
-    let folders: Vec<&str> = name.split('/').filter(|folder| Role::of(folder) == Role::Open).collect();
+    let folders: Vec<&str> =
+        name.split('/').filter(|folder| SubsetRole::of(folder) == SubsetRole::Unspecified).collect();
     let name = folders.join("/");
     let start = name.rfind('/').map_or(0, |slash| slash + 1);
     let file = &name[start..];
@@ -19,13 +20,13 @@ pub fn key(name: &str) -> (String, u64) {
         .rfind(|c: char| !c.is_ascii_digit())
         .map_or(0, |at| at + file[at..].chars().next().map_or(1, char::len_utf8));
     match file[begin..end].parse() {
-        // `*` stands for the number; no file name has both a `*` and a need to be told apart from this.
+        // `*` replaces the number; file names rarely contain it.
         Ok(number) => (format!("{}{}*{}", &name[..start], &file[..begin], &file[end..]), number),
         Err(_) => (name, 0),
     }
 }
 
-/// Pairs by sequence, each in the order of its frames.
+/// Groups pairs by recording, each sorted by frame number.
 pub fn group(pairs: Vec<Pair>) -> BTreeMap<String, Vec<Pair>> {
     let mut numbered = BTreeMap::<String, Vec<(u64, Pair)>>::new();
     for pair in pairs {
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_number_of_a_name_counts_frames() {
+    fn the_last_number_of_a_name_is_the_frame_number() {
         assert_eq!(key("train/0001TP_006690"), ("0001TP_*".into(), 6690));
         assert_eq!(key("day/0001TP_006690"), ("day/0001TP_*".into(), 6690));
         assert_eq!(key("Seq05VD_f02220"), ("Seq05VD_f*".into(), 2220));

@@ -1,4 +1,4 @@
-//! Splits that a data set does not have of its own: by whole recordings, so that validation never sees a neighbour of a
+//! Generates a split for data sets without one: by whole recordings, so that no validation frame is a neighbour of a
 //! training frame.
 
 use std::collections::BTreeMap;
@@ -7,31 +7,31 @@ use clap::ValueEnum;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use super::hash::ALIKE;
+use super::hash::SIMILAR_DISTANCE;
 use super::{Pair, hash, sequence};
 use crate::random;
 
-/// Whether frames of one recording stay on one side.
+/// Whether all frames of one recording are in the same part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BySequence {
-    /// Where names count up and neighbours look alike
+    /// If names have consecutive numbers and neighbouring images are similar
     #[default]
     Auto,
-    /// Names decide alone
+    /// Recordings are detected from names only
     Always,
-    /// Each picture for itself
+    /// Each image is assigned independently
     Never,
 }
 
-/// How a split is made.
+/// Options of a generated split.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SplitOptions {
-    /// Share of the pictures that validate, over 0 and under 1.
+    /// Share of the validation images, between 0 and 1 (exclusive).
     pub val_share: f64,
     pub seed: u64,
     pub by_sequence: BySequence,
-    /// Make a split even where the data set has one.
+    /// Generate a split even if the data set has one.
     pub resplit: bool,
 }
 
@@ -41,55 +41,56 @@ impl Default for SplitOptions {
     }
 }
 
-/// Two sides.
+/// A split into training and validation images.
 #[derive(Clone, Debug, Default)]
 pub struct Split {
     pub train: Vec<Pair>,
     pub val: Vec<Pair>,
-    /// Between blocks of one recording: on neither side.
+    /// Images between blocks of one recording, in neither part.
     pub left_out: Vec<Pair>,
-    /// How it was made, for people.
-    pub how: String,
+    /// How the split was generated, for display.
+    pub description: String,
 }
 
-/// Splits `pool`. Depends on the names, the pictures (with [`BySequence::Auto`]) and the options, not on the order.
+/// Splits `pool`. The result depends on the names, the images (with [`BySequence::Auto`]) and the options, not on the
+/// order.
 pub fn make(mut pool: Vec<Pair>, options: &SplitOptions) -> Split {
     pool.sort_by(|a, b| a.name.cmp(&b.name));
-    // Lists of a data set may have named a picture twice.
+    // Lists of a data set may name an image twice.
     pool.dedup_by(|a, b| a.name == b.name);
     let sequences = sequence::group(pool.clone());
     let by_sequence = match options.by_sequence {
         BySequence::Always => true,
         BySequence::Never => false,
-        BySequence::Auto => sequences.len() < pool.len() && neighbours_alike(&sequences),
+        BySequence::Auto => sequences.len() < pool.len() && neighbours_are_similar(&sequences),
     };
     let count = pool.len();
     let mut split = if !by_sequence {
-        each(pool, options)
-    } else if let Some(split) = whole(&sequences, options) {
+        split_by_image(pool, options)
+    } else if let Some(split) = split_by_recording(&sequences, options) {
         split
     } else {
-        blocks(sequences, options)
+        split_into_blocks(sequences, options)
     };
     for side in [&mut split.train, &mut split.val, &mut split.left_out] {
         side.sort_by(|a, b| a.name.cmp(&b.name));
     }
-    split.how = format!(
-        "{count} pictures split {}: {} train, {} validate{}",
-        split.how,
+    split.description = format!(
+        "{count} images split {}: {} for training, {} for validation{}",
+        split.description,
         split.train.len(),
         split.val.len(),
-        if split.left_out.is_empty() { String::new() } else { format!(", {} left out", split.left_out.len()) }
+        if split.left_out.is_empty() { String::new() } else { format!(", {} excluded", split.left_out.len()) }
     );
     split
 }
 
-/// Pictures that validate, out of `count`: at least one on each side where there are two.
-fn goal(count: usize, share: f64) -> usize {
+/// The number of validation images out of `count`; at least one in each part if there are two images.
+fn val_count(count: usize, share: f64) -> usize {
     ((count as f64 * share).round() as usize).clamp(1, count.saturating_sub(1).max(1))
 }
 
-/// Things in an order that depends on the seed and their names alone.
+/// Shuffles items into an order that depends only on the seed and their names.
 fn shuffled<T>(things: Vec<T>, seed: u64, name: impl Fn(&T) -> &str) -> Vec<T> {
     let mut keyed: Vec<(u64, T)> =
         things.into_iter().map(|thing| (random::named(seed, name(&thing)).random(), thing)).collect();
@@ -97,32 +98,36 @@ fn shuffled<T>(things: Vec<T>, seed: u64, name: impl Fn(&T) -> &str) -> Vec<T> {
     keyed.into_iter().map(|(_, thing)| thing).collect()
 }
 
-fn each(pool: Vec<Pair>, options: &SplitOptions) -> Split {
-    let goal = goal(pool.len(), options.val_share);
+fn split_by_image(pool: Vec<Pair>, options: &SplitOptions) -> Split {
+    let val_count = val_count(pool.len(), options.val_share);
     let mut val = shuffled(pool, options.seed, |pair| &pair.name);
-    let train = val.split_off(goal);
-    Split { train, val, left_out: Vec::new(), how: format!("picture by picture (seed {})", options.seed) }
+    let train = val.split_off(val_count);
+    Split { train, val, left_out: Vec::new(), description: format!("image by image (seed {})", options.seed) }
 }
 
-/// Whole recordings; `None` where they are too few or too long to come near the wanted share.
-fn whole(sequences: &BTreeMap<String, Vec<Pair>>, options: &SplitOptions) -> Option<Split> {
+/// Assigns whole recordings to parts; `None` if the recordings are too few or too long to come near the share.
+fn split_by_recording(sequences: &BTreeMap<String, Vec<Pair>>, options: &SplitOptions) -> Option<Split> {
     let count: usize = sequences.values().map(Vec::len).sum();
-    let goal = goal(count, options.val_share);
+    let val_count = val_count(count, options.val_share);
     let order = shuffled(sequences.iter().collect(), options.seed, |(key, _)| key);
     let mut split = Split::default();
     for (_, pairs) in order {
         let with = split.val.len() + pairs.len();
-        let side = if with.abs_diff(goal) < split.val.len().abs_diff(goal) { &mut split.val } else { &mut split.train };
+        let side = if with.abs_diff(val_count) < split.val.len().abs_diff(val_count) {
+            &mut split.val
+        } else {
+            &mut split.train
+        };
         side.extend(pairs.iter().cloned());
     }
     let val = split.val.len();
-    let near = 2 * val >= goal && val <= 2 * goal && !split.train.is_empty();
-    split.how = format!("by whole recordings ({} by name, seed {})", sequences.len(), options.seed);
+    let near = 2 * val >= val_count && val <= 2 * val_count && !split.train.is_empty();
+    split.description = format!("by whole recordings ({} by name, seed {})", sequences.len(), options.seed);
     near.then_some(split)
 }
 
-/// Contiguous pieces of each recording, with a gap on both sides.
-fn blocks(sequences: BTreeMap<String, Vec<Pair>>, options: &SplitOptions) -> Split {
+/// Assigns contiguous blocks of each recording to validation, with a gap on both sides that is excluded.
+fn split_into_blocks(sequences: BTreeMap<String, Vec<Pair>>, options: &SplitOptions) -> Split {
     let mut split = Split::default();
     let recordings = sequences.len();
     for (key, pairs) in sequences {
@@ -131,48 +136,49 @@ fn blocks(sequences: BTreeMap<String, Vec<Pair>>, options: &SplitOptions) -> Spl
             split.train.extend(pairs);
             continue;
         }
-        let goal = goal(count, options.val_share);
-        // Several blocks show more of the recording; each is long enough for the gaps to be cheap.
-        let blocks = (goal / 10).clamp(1, 5);
+        let val_count = val_count(count, options.val_share);
+        // Several blocks cover more of the recording; each has at least ten frames, so that few frames are lost in
+        // gaps.
+        let blocks = (val_count / 10).clamp(1, 5);
         let gap = if count < 6 { 0 } else { (count / 100).clamp(1, 10) };
         let mut rng = random::named(options.seed, &key);
-        let mut sides = vec![Side::Train; count];
+        let mut sides = vec![SplitSide::Train; count];
         for block in 0..blocks {
             let (from, to) = (block * count / blocks, (block + 1) * count / blocks);
-            let length = ((block + 1) * goal / blocks - block * goal / blocks).min(to - from);
+            let length = ((block + 1) * val_count / blocks - block * val_count / blocks).min(to - from);
             let start = from + rng.random_range(0..=(to - from - length));
             for side in &mut sides[start.saturating_sub(gap)..(start + length + gap).min(count)] {
-                // The gap of one block may reach into the block before.
-                if *side == Side::Train {
-                    *side = Side::Neither;
+                // The gap of a block may overlap the previous block.
+                if *side == SplitSide::Train {
+                    *side = SplitSide::Neither;
                 }
             }
-            sides[start..start + length].fill(Side::Val);
+            sides[start..start + length].fill(SplitSide::Val);
         }
         for (pair, side) in pairs.into_iter().zip(sides) {
             match side {
-                Side::Train => split.train.push(pair),
-                Side::Val => split.val.push(pair),
-                Side::Neither => split.left_out.push(pair),
+                SplitSide::Train => split.train.push(pair),
+                SplitSide::Val => split.val.push(pair),
+                SplitSide::Neither => split.left_out.push(pair),
             }
         }
     }
     let what = if recordings == 1 { "the one recording" } else { "each recording" };
-    split.how = format!("by cutting {what} into blocks with gaps between (seed {})", options.seed);
+    split.description = format!("by blocks of {what} with gaps between them (seed {})", options.seed);
     split
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum SplitSide {
     Train,
     Val,
     Neither,
 }
 
-/// Whether pictures with consecutive numbers look more alike than others: frames of a video do, photos by one camera do
-/// not. Looks into a few.
-fn neighbours_alike(sequences: &BTreeMap<String, Vec<Pair>>) -> bool {
-    const LOOKS: usize = 15;
+/// Whether images with consecutive numbers are more similar than other images: frames of a video are, photos of one
+/// camera are not. Compares a few images.
+fn neighbours_are_similar(sequences: &BTreeMap<String, Vec<Pair>>) -> bool {
+    const MAX_COMPARED: usize = 15;
     let long: Vec<&Vec<Pair>> = sequences.values().filter(|pairs| pairs.len() >= 2).collect();
     let all: Vec<&Pair> = long.iter().flat_map(|pairs| pairs.iter()).collect();
     let places: Vec<(usize, usize)> = long
@@ -181,20 +187,20 @@ fn neighbours_alike(sequences: &BTreeMap<String, Vec<Pair>>) -> bool {
         .flat_map(|(sequence, pairs)| (0..pairs.len() - 1).map(move |at| (sequence, at)))
         .collect();
     let (mut near, mut far) = (Vec::new(), Vec::new());
-    let looks = LOOKS.min(places.len());
-    for look in 0..looks {
-        let (sequence, at) = places[look * places.len() / looks];
+    let compared = MAX_COMPARED.min(places.len());
+    for n in 0..compared {
+        let (sequence, at) = places[n * places.len() / compared];
         let pairs = long[sequence];
         let Some(hash) = hash::of_file(&pairs[at].image) else { continue };
         near.extend(hash::of_file(&pairs[at + 1].image).map(|next| hash.distance(next)));
-        let other = all[random::of(0, &[look as u64]).random_range(0..all.len())];
+        let other = all[random::of(0, &[n as u64]).random_range(0..all.len())];
         far.extend(hash::of_file(&other.image).map(|other| hash.distance(other)));
     }
     near.sort_unstable();
     far.sort_unstable();
     match (near.get(near.len() / 2), far.get(far.len() / 2)) {
-        // A fixed camera shows nearly the same all day: then all are alike, and names decide.
-        (Some(&near), Some(&far)) => near <= ALIKE || 4 * near < 3 * far,
+        // All images of a fixed camera are similar; then names decide.
+        (Some(&near), Some(&far)) => near <= SIMILAR_DISTANCE || 4 * near < 3 * far,
         _ => true,
     }
 }
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn recordings_stay_whole() {
+    fn recordings_are_not_split() {
         let pool = pairs((0..20).flat_map(|seq| (0..30).map(move |n| format!("s{seq}_{n:04}"))));
         let split = make(pool.clone(), &options(BySequence::Always));
         assert_eq!((split.train.len(), split.val.len()), (480, 120));
@@ -228,39 +234,43 @@ mod tests {
         assert_eq!(reversed.val, split.val);
         let other = make(pool, &SplitOptions { seed: 2, ..options(BySequence::Always) });
         assert_ne!(other.val, split.val);
-        assert!(split.how.contains("20 by name"), "{}", split.how);
+        assert!(split.description.contains("20 by name"), "{}", split.description);
     }
 
     #[test]
-    fn one_recording_is_cut_with_gaps() {
+    fn one_recording_is_split_into_blocks_with_gaps() {
         let split = make(pairs((0..500).map(|n| format!("f{n:05}"))), &options(BySequence::Always));
         assert_eq!(split.val.len(), 100);
-        assert!(!split.left_out.is_empty() && split.how.contains("blocks"), "{}", split.how);
+        assert!(!split.left_out.is_empty() && split.description.contains("blocks"), "{}", split.description);
         let number = |pair: &Pair| sequence::key(&pair.name).1;
         let val: Vec<u64> = split.val.iter().map(number).collect();
         for train in split.train.iter().map(number) {
             assert!(val.iter().all(|val| val.abs_diff(train) > 5), "{train}");
         }
-        assert!(val.windows(2).filter(|pair| pair[1] - pair[0] > 1).count() < 5, "blocks, not single pictures");
+        assert!(val.windows(2).filter(|pair| pair[1] - pair[0] > 1).count() < 5, "blocks, not single images");
     }
 
     #[test]
-    fn two_long_recordings_are_cut_too() {
+    fn two_long_recordings_are_split_into_blocks() {
         let pool = pairs((0..2).flat_map(|seq| (0..100).map(move |n| format!("s{seq}_{n:04}"))));
         let split = make(pool, &SplitOptions { val_share: 0.1, ..options(BySequence::Always) });
         assert_eq!(split.val.len(), 20);
-        assert!(split.how.contains("each recording"));
+        assert!(split.description.contains("each recording"));
     }
 
     #[test]
-    fn nothing_is_lost_and_both_sides_have_something() {
+    fn each_image_is_assigned_and_both_parts_have_images() {
         for by_sequence in [BySequence::Auto, BySequence::Always, BySequence::Never] {
             for count in 2..40 {
                 let pool = pairs((0..count).map(|n| format!("a{}/f{n}", n % 3)));
                 let split = make(pool.clone(), &options(by_sequence));
                 let all = [&split.train, &split.val, &split.left_out].map(|side| names(side)).concat_sets();
                 assert_eq!(all, names(&pool));
-                assert!(!split.train.is_empty() && !split.val.is_empty(), "{by_sequence:?} {count}: {}", split.how);
+                assert!(
+                    !split.train.is_empty() && !split.val.is_empty(),
+                    "{by_sequence:?} {count}: {}",
+                    split.description
+                );
                 assert_eq!(split.train.len() + split.val.len() + split.left_out.len(), pool.len());
             }
         }
@@ -277,9 +287,9 @@ mod tests {
     }
 
     #[test]
-    fn names_without_numbers_are_split_picture_by_picture() {
+    fn names_without_numbers_are_split_image_by_image() {
         let split = make(pairs(["dog", "cat", "cow", "owl", "elk"].map(String::from)), &options(BySequence::Auto));
         assert_eq!((split.train.len(), split.val.len()), (4, 1));
-        assert!(split.how.contains("picture by picture"));
+        assert!(split.description.contains("image by image"));
     }
 }

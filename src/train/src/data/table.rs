@@ -1,4 +1,5 @@
-//! From a data set's own classes to those that are trained: void taken out, classes merged, the rest numbered anew.
+//! Maps a data set's classes to those that are trained: void is excluded, classes are merged, the others are
+//! renumbered.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use super::class_file::SourceClass;
 use super::colors;
 use super::sample::Palettes;
 
-/// Names that mean "not labelled" when nobody says otherwise.
+/// Names of void classes, unless void classes are given.
 const VOID_NAMES: [&str; 10] = [
     "void",
     "ignore",
@@ -23,27 +24,27 @@ const VOID_NAMES: [&str; 10] = [
     "__ignore__",
 ];
 
-/// What a label's numbers and colours mean.
+/// Maps the numbers and colours of labels to classes.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct ClassTable {
     pub classes: Vec<Label>,
-    /// Number → class or [`VOID`]; `None`: no class has it.
+    /// Class or [`VOID`] by number; `None` if no class has the number.
     pub values: [Option<u8>; 256],
-    /// Colour → class or [`VOID`].
+    /// Class or [`VOID`] by colour.
     pub colors: HashMap<Rgb, u8>,
 }
 
-impl Table {
-    /// Of no classes.
+impl ClassTable {
+    /// A table without classes.
     pub fn empty() -> Self {
-        Table { classes: Vec::new(), values: [None; 256], colors: HashMap::new() }
+        ClassTable { classes: Vec::new(), values: [None; 256], colors: HashMap::new() }
     }
 
-    /// `void`: names or numbers that are void instead of the usual names; 255 is void unless a class has it. `palettes`: the
-    /// label pictures' own, by whose colours classes are drawn that `source` gives none.
+    /// Builds the table. `void` are names or numbers of void classes instead of the default names; 255 is void unless a
+    /// class has this number. `palettes` of the label images give the colours of classes that have none in `source`.
     ///
     /// # Errors
-    /// A name that there is not, or nothing left to learn.
+    /// If a class name is unknown, or fewer than two classes remain.
     pub fn new(
         source: &[SourceClass],
         void: Option<&[String]>,
@@ -53,7 +54,7 @@ impl Table {
         let known = |name: &str| source.iter().any(|class| class.name.eq_ignore_ascii_case(name));
         let unknown = |name: &str| {
             let names: Vec<&str> = source.iter().map(|class| class.name.as_str()).collect();
-            format!("there is no class {name:?}; there are {}", names.join(", "))
+            format!("there is no class {name:?}; the classes are {}", names.join(", "))
         };
         let mut void_values = Vec::new();
         for entry in void.unwrap_or_default() {
@@ -76,18 +77,22 @@ impl Table {
         };
         for (from, to) in merges {
             if !known(from) {
-                return Err(format!("{from}={to}: {}; {from} needs a line of its own to count as {to}", unknown(from)));
+                return Err(format!(
+                    "{from}={to}: {}; add a line {from} to the class file to merge it into \
+                    {to}",
+                    unknown(from)
+                ));
             }
             if merges.iter().any(|(other, _)| other.eq_ignore_ascii_case(to)) {
-                return Err(format!("{from}={to}: {to} itself counts as another class"));
+                return Err(format!("{from}={to}: {to} is itself merged into another class"));
             }
         }
         let merged = |name: &str| merges.iter().find(|(from, _)| from.eq_ignore_ascii_case(name)).map(|(_, to)| to);
 
         let mut labels: Vec<(String, Option<Rgb>)> = Vec::new();
-        // Beside `labels`: what the palettes say.
-        let mut painted: Vec<Option<Rgb>> = Vec::new();
-        let mut table = Table::empty();
+        // Parallel to `labels`: the colours with those of the palettes.
+        let mut palette_colors: Vec<Option<Rgb>> = Vec::new();
+        let mut table = ClassTable::empty();
         table.values[255] = Some(VOID);
         for class in source {
             let goal = merged(&class.name);
@@ -96,7 +101,7 @@ impl Table {
                 VOID
             } else {
                 let name = goal.unwrap_or(&class.name);
-                // The class that gave its name gives its colour too, wherever it stands.
+                // The class with this name also gives the colour, in any position.
                 let namesake = source.iter().find(|other| other.name.eq_ignore_ascii_case(name)).unwrap_or(class);
                 if is_void(namesake) {
                     VOID
@@ -104,10 +109,13 @@ impl Table {
                     let known = labels.iter().position(|(label, _)| label.eq_ignore_ascii_case(name));
                     let at = known.unwrap_or_else(|| {
                         labels.push((name.to_string(), namesake.color));
-                        painted.push(namesake.color.or_else(|| paint(palettes, namesake)));
+                        palette_colors.push(namesake.color.or_else(|| palette_color(palettes, namesake)));
                         labels.len() - 1
                     });
-                    u8::try_from(at).ok().filter(|&id| id != VOID).ok_or("more than 255 classes")?
+                    u8::try_from(at)
+                        .ok()
+                        .filter(|&id| id != VOID)
+                        .ok_or("there are more than 255 classes; merge some")?
                 }
             };
             for &value in &class.values {
@@ -121,14 +129,15 @@ impl Table {
         if labels.len() < 2 {
             let names: Vec<&str> = labels.iter().map(|(name, _)| name.as_str()).collect();
             return Err(format!(
-                "at least two classes are needed beside void; there is {}",
+                "at least two classes besides void are needed; there is {}",
                 if names.is_empty() { "none".into() } else { format!("only {}", names.join(", ")) }
             ));
         }
-        // All or none: a palette of which one colour is taken elsewhere was not made for these classes.
-        let all: Vec<Rgb> = painted.iter().flatten().copied().collect();
+        // All palette colours are used, or none: if one is similar to another class's colour, the palette was not made
+        // for these classes.
+        let all: Vec<Rgb> = palette_colors.iter().flatten().copied().collect();
         if colors::distinct(&all) {
-            labels.iter_mut().zip(painted).for_each(|(label, color)| label.1 = color);
+            labels.iter_mut().zip(palette_colors).for_each(|(label, color)| label.1 = color);
         }
         let colors = colors::complete(&labels);
         table.classes = labels.into_iter().zip(colors).map(|((name, _), color)| Label { name, color }).collect();
@@ -136,9 +145,9 @@ impl Table {
     }
 }
 
-/// A class's colour in the palettes.
-fn paint(palettes: &Palettes, class: &SourceClass) -> Option<Rgb> {
-    // A black and white mask has 0 to 127 and 128 to 255, and means the ends.
+/// Returns a class's colour in the palettes.
+fn palette_color(palettes: &Palettes, class: &SourceClass) -> Option<Rgb> {
+    // In a black and white mask, the classes have 0 to 127 and 128 to 255; the colours are those of 0 and 255.
     let number = match class.values[..] {
         [first, .., 255] if first > 0 => Some(255),
         _ => class.values.first().copied(),
@@ -150,8 +159,12 @@ fn paint(palettes: &Palettes, class: &SourceClass) -> Option<Rgb> {
 mod tests {
     use super::*;
 
-    fn made(source: &[SourceClass], void: Option<&[String]>, merges: &[(String, String)]) -> Result<Table, String> {
-        Table::new(source, void, merges, &Palettes::None)
+    fn table_of(
+        source: &[SourceClass],
+        void: Option<&[String]>,
+        merges: &[(String, String)],
+    ) -> Result<ClassTable, String> {
+        ClassTable::new(source, void, merges, &Palettes::None)
     }
 
     fn source() -> Vec<SourceClass> {
@@ -164,7 +177,7 @@ mod tests {
             .to_vec()
     }
 
-    fn names(table: &Table) -> Vec<&str> {
+    fn names(table: &ClassTable) -> Vec<&str> {
         table.classes.iter().map(|label| label.name.as_str()).collect()
     }
 
@@ -173,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn void_is_what_is_called_so_and_the_rest_moves_up() {
-        let table = made(&source(), None, &[]).unwrap();
+    fn void_classes_are_excluded_and_the_others_renumbered() {
+        let table = table_of(&source(), None, &[]).unwrap();
         assert_eq!(names(&table), ["car", "truck", "road", "background"]);
         assert_eq!(table.values[..6], [Some(VOID), Some(0), Some(1), Some(2), Some(3), None]);
         assert_eq!(table.values[255], Some(VOID));
@@ -184,49 +197,52 @@ mod tests {
 
     #[test]
     fn void_can_be_chosen_by_name_or_number() {
-        let table = made(&source(), Some(&text(&["background", "1", "77"])), &[]).unwrap();
+        let table = table_of(&source(), Some(&text(&["background", "1", "77"])), &[]).unwrap();
         assert_eq!(names(&table), ["Void", "truck", "road"]);
         assert_eq!((table.values[1], table.values[4], table.values[77]), (Some(VOID), Some(VOID), Some(VOID)));
-        assert_eq!(names(&made(&source(), Some(&text(&["none"])), &[]).unwrap()).len(), 5);
-        assert!(made(&source(), Some(&text(&["lorry"])), &[]).unwrap_err().contains("there are Void, car"));
+        assert_eq!(names(&table_of(&source(), Some(&text(&["none"])), &[]).unwrap()).len(), 5);
+        assert!(table_of(&source(), Some(&text(&["lorry"])), &[]).unwrap_err().contains("the classes are Void, car"));
     }
 
     #[test]
     fn classes_can_be_merged() {
         let merge = |from: &str, to: &str| (from.to_string(), to.to_string());
-        let table = made(&source(), None, &[merge("car", "truck"), merge("background", "void")]).unwrap();
+        let table = table_of(&source(), None, &[merge("car", "truck"), merge("background", "void")]).unwrap();
         assert_eq!(names(&table), ["truck", "road"]);
         assert_eq!(table.classes[0].color, Rgb(20, 0, 0));
         assert_eq!((table.values[1], table.values[2], table.values[4]), (Some(0), Some(0), Some(VOID)));
-        let table = made(&source(), None, &[merge("car", "vehicle"), merge("truck", "vehicle")]).unwrap();
+        let table = table_of(&source(), None, &[merge("car", "vehicle"), merge("truck", "vehicle")]).unwrap();
         assert_eq!(names(&table), ["vehicle", "road", "background"]);
-        assert!(made(&source(), None, &[merge("lorry", "car")]).is_err());
-        assert!(made(&source(), None, &[merge("car", "truck"), merge("truck", "road")]).is_err());
+        assert!(table_of(&source(), None, &[merge("lorry", "car")]).is_err());
+        assert!(table_of(&source(), None, &[merge("car", "truck"), merge("truck", "road")]).is_err());
     }
 
     #[test]
-    fn palettes_colour_what_has_no_colour() {
+    fn palettes_give_colours_to_classes_without() {
         let plain: Vec<SourceClass> =
             source()[1..4].iter().map(|class| SourceClass { color: None, ..class.clone() }).collect();
-        let colors = |table: Table| table.classes.iter().map(|label| label.color).collect::<Vec<_>>();
+        let colors = |table: ClassTable| table.classes.iter().map(|label| label.color).collect::<Vec<_>>();
         let (black, red, green, blue) = (Rgb(0, 0, 0), Rgb(200, 0, 0), Rgb(0, 200, 0), Rgb(0, 0, 200));
         let palettes = |colors: &[Rgb]| Palettes::Same(colors.to_vec());
         let good = palettes(&[black, red, green, blue]);
-        assert_eq!(colors(Table::new(&plain, None, &[], &good).unwrap()), [red, green, blue]);
-        // The file's colour stays; where it clashes with the palette's, the palette is of something else.
+        assert_eq!(colors(ClassTable::new(&plain, None, &[], &good).unwrap()), [red, green, blue]);
+        // The class file's colour is kept; if it equals another colour of the palette, the palette is not used.
         let mut given = plain.clone();
         given[1].color = Some(Rgb(9, 90, 9));
-        assert_eq!(colors(Table::new(&given, None, &[], &good).unwrap()), [red, Rgb(9, 90, 9), blue]);
+        assert_eq!(colors(ClassTable::new(&given, None, &[], &good).unwrap()), [red, Rgb(9, 90, 9), blue]);
         given[1].color = Some(red);
-        assert!(!colors(Table::new(&given, None, &[], &good).unwrap()).contains(&blue));
-        // As programs make them that have no colours to give.
+        assert!(!colors(ClassTable::new(&given, None, &[], &good).unwrap()).contains(&blue));
+        // A grey palette, as programs without class colours write it.
         let counting = palettes(&[0, 1, 2, 3].map(|n| Rgb(n, n, n)));
-        assert_eq!(colors(Table::new(&plain, None, &[], &counting).unwrap()), colors(made(&plain, None, &[]).unwrap()));
+        assert_eq!(
+            colors(ClassTable::new(&plain, None, &[], &counting).unwrap()),
+            colors(table_of(&plain, None, &[]).unwrap())
+        );
     }
 
     #[test]
-    fn one_class_is_nothing_to_learn() {
-        let problem = made(&source()[..2], None, &[]).unwrap_err();
+    fn fewer_than_two_classes_are_an_error() {
+        let problem = table_of(&source()[..2], None, &[]).unwrap_err();
         assert!(problem.contains("only car"), "{problem}");
     }
 }

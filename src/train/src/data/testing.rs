@@ -1,4 +1,4 @@
-//! Small data sets for tests.
+//! Writes small data sets for tests.
 
 use std::fs;
 use std::path::Path;
@@ -31,33 +31,33 @@ pub fn png_bytes(
     bytes
 }
 
-/// Writes a file and the folders that it needs.
+/// Writes a file and creates its folders.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
-/// Size of the pictures made here.
+/// Width and height of the images.
 pub const SIZE: (u32, u32) = (16, 12);
 
-/// A picture of noise, another one for each seed.
-pub fn picture(path: &Path, seed: u64) {
+/// Writes an image of noise, different for each seed.
+pub fn noise_image(path: &Path, seed: u64) {
     let mut rng = random::of(seed, &[]);
     let rgb: Vec<u8> = (0..SIZE.0 * SIZE.1 * 3).map(|_| rng.random()).collect();
     write(path, png_bytes(SIZE.0, SIZE.1, ColorType::Rgb, BitDepth::Eight, None, &rgb));
 }
 
-/// A label picture with one number a pixel, in vertical stripes of `values`.
+/// Writes a grey label image with vertical stripes of `values`.
 pub fn gray(path: &Path, values: &[u8]) {
     write(path, png_bytes(SIZE.0, SIZE.1, ColorType::Grayscale, BitDepth::Eight, None, &stripes(values)));
 }
 
-/// The same with a palette (of colours, three bytes each).
+/// Writes a palette label image with vertical stripes; `palette` has three bytes per colour.
 pub fn indexed(path: &Path, values: &[u8], palette: &[u8]) {
     write(path, png_bytes(SIZE.0, SIZE.1, ColorType::Indexed, BitDepth::Eight, Some(palette), &stripes(values)));
 }
 
-/// The same in colours.
+/// Writes a colour label image with vertical stripes.
 pub fn colored(path: &Path, colors: &[[u8; 3]]) {
     write(path, png_bytes(SIZE.0, SIZE.1, ColorType::Rgb, BitDepth::Eight, None, stripes(colors).as_flattened()));
 }
@@ -66,7 +66,7 @@ fn stripes<T: Copy>(values: &[T]) -> Vec<T> {
     (0..SIZE.0 * SIZE.1).map(|at| values[(at % SIZE.0) as usize * values.len() / SIZE.0 as usize]).collect()
 }
 
-/// A JPEG of `[height, width, 3]` bytes that says EXIF orientation `number`.
+/// Writes a JPEG of `[height, width, 3]` bytes with EXIF orientation `number`.
 pub fn jpeg(path: &Path, rgb: &[u8], width: usize, height: usize, number: u8) {
     let bgr: Vec<u8> = rgb.chunks_exact(3).flat_map(|c| [c[2], c[1], c[0]]).collect();
     let mat = Mat::new_rows_cols_with_bytes::<Vec3b>(height as i32, width as i32, &bgr).unwrap();
@@ -76,8 +76,8 @@ pub fn jpeg(path: &Path, rgb: &[u8], width: usize, height: usize, number: u8) {
     write(path, [&bytes[..2], &exif_segment(number), &bytes[2..]].concat());
 }
 
-/// A bright block on a dark ground, and its mask of 0 and 1: `[height, width, 3]` and `[height, width]`, its place another
-/// one for each seed.
+/// Returns an image `[height, width, 3]` of a bright block on a dark background, and its mask `[height, width]` of 0
+/// and 1. The position depends on the seed.
 pub fn block(width: usize, height: usize, seed: usize) -> (Vec<u8>, Vec<u8>) {
     let (left, top) = (3 + seed * 5 % (width / 3), 2 + seed * 3 % (height / 3));
     let inside =
@@ -86,7 +86,7 @@ pub fn block(width: usize, height: usize, seed: usize) -> (Vec<u8>, Vec<u8>) {
     (mask.iter().flat_map(|&value| if value == 1 { [220, 200, 40] } else { [40, 60, 50] }).collect(), mask)
 }
 
-/// A label picture of `[height, width]` numbers.
+/// Writes a label image of `[height, width]` numbers.
 pub fn numbers(path: &Path, values: &[u8], width: usize, height: usize) {
     write(path, png_bytes(width as u32, height as u32, ColorType::Grayscale, BitDepth::Eight, None, values));
 }

@@ -1,11 +1,11 @@
-//! Every layout, made here, opened and read.
+//! Opens and reads a small data set of each layout.
 
 use std::fs;
 use std::path::Path;
 
 use maskcast::frame::Rgb;
 
-use super::testing::{SIZE, colored, gray, indexed, picture, write};
+use super::testing::{SIZE, colored, gray, indexed, noise_image, write};
 use super::*;
 
 mod annotated;
@@ -19,7 +19,7 @@ fn names(dataset: &Dataset) -> Vec<&str> {
     dataset.classes.iter().map(|label| label.name.as_str()).collect()
 }
 
-/// The classes of the stripes of the first training picture.
+/// Returns the classes of the stripes of the first training image.
 fn stripes(dataset: &Dataset, count: usize) -> Vec<u8> {
     let labelled = dataset.read(&dataset.train[0]).unwrap();
     assert_eq!((labelled.width, labelled.height), (SIZE.0 as usize, SIZE.1 as usize));
@@ -32,10 +32,10 @@ fn sizes(dataset: &Dataset) -> [usize; 3] {
 }
 
 #[test]
-fn camvid_as_segnet_has_it() {
+fn camvid_in_segnets_layout() {
     let dir = tempfile::tempdir().unwrap();
     for (seed, part) in ["train", "val", "test"].into_iter().enumerate() {
-        picture(&dir.path().join(format!("{part}/0001_{seed}.png")), seed as u64);
+        noise_image(&dir.path().join(format!("{part}/0001_{seed}.png")), seed as u64);
         gray(&dir.path().join(format!("{part}annot/0001_{seed}.png")), &[0, 3, 11, 8]);
     }
     let dataset = open(dir.path()).unwrap();
@@ -52,7 +52,7 @@ fn camvid_as_segnet_has_it() {
 fn camvid_by_lists_with_the_paths_of_another_machine() {
     let dir = tempfile::tempdir().unwrap();
     for seed in 0..4 {
-        picture(&dir.path().join(format!("pics/{seed}.png")), seed);
+        noise_image(&dir.path().join(format!("pics/{seed}.png")), seed);
         gray(&dir.path().join(format!("marks/{seed}.png")), &[0, 1]);
     }
     let line = |n: u32| format!("/Somewhere/CamVid/pics/{n}.png /Somewhere/CamVid/marks/{n}.png\n");
@@ -64,14 +64,14 @@ fn camvid_by_lists_with_the_paths_of_another_machine() {
     assert_eq!(names(&dataset), ["road", "sky"]);
     write(&dir.path().join("val.txt"), line(1) + &line(9));
     let error = open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("val.txt:2: there is no picture"), "{error}");
+    assert!(error.contains("val.txt:2: there is no image"), "{error}");
 }
 
 #[test]
 fn original_camvid_with_colours() {
     let dir = tempfile::tempdir().unwrap();
     for seed in 0..3 {
-        picture(&dir.path().join(format!("701_StillsRaw_full/Seq_f{seed}.png")), seed);
+        noise_image(&dir.path().join(format!("701_StillsRaw_full/Seq_f{seed}.png")), seed);
         colored(&dir.path().join(format!("LabeledApproved_full/Seq_f{seed}_L.png")), &[[64, 0, 128], [0, 0, 0]]);
     }
     let dataset = open(dir.path()).unwrap();
@@ -86,7 +86,7 @@ fn original_camvid_with_colours() {
 fn kaggle_camvid_with_a_csv() {
     let dir = tempfile::tempdir().unwrap();
     for (seed, part) in ["train", "val"].into_iter().enumerate() {
-        picture(&dir.path().join(format!("{part}/a{seed}.png")), seed as u64);
+        noise_image(&dir.path().join(format!("{part}/a{seed}.png")), seed as u64);
         colored(&dir.path().join(format!("{part}_labels/a{seed}_L.png")), &[[64, 0, 128], [0, 0, 0]]);
     }
     write(&dir.path().join("class_dict.csv"), "name,r,g,b\nCar,64,0,128\nSky,1,1,1\nVoid,0,0,0\n");
@@ -99,7 +99,7 @@ fn cvat_camvid_export() {
     let dir = tempfile::tempdir().unwrap();
     let mut list = String::new();
     for seed in 0..6 {
-        picture(&dir.path().join(format!("default/frame_00000{seed}.png")), seed);
+        noise_image(&dir.path().join(format!("default/frame_00000{seed}.png")), seed);
         list += &format!("/default/frame_00000{seed}.png ");
         if seed < 5 {
             colored(&dir.path().join(format!("defaultannot/frame_00000{seed}.png")), &[[0, 0, 0], [250, 50, 83]]);
@@ -122,7 +122,7 @@ fn cvat_segmentation_mask() {
     let dir = tempfile::tempdir().unwrap();
     let path = |text: &str| dir.path().join(text);
     for name in ["a", "sub/b", "c"] {
-        picture(&path(&format!("JPEGImages/{name}.png")), name.len() as u64);
+        noise_image(&path(&format!("JPEGImages/{name}.png")), name.len() as u64);
         colored(&path(&format!("SegmentationClass/{name}.png")), &[[0, 0, 0], [224, 224, 192], [250, 50, 83]]);
     }
     write(&path("labelmap.txt"), "# label:color_rgb:parts:actions\nbackground:0,0,0::\nperson:250,50,83::\n");
@@ -140,7 +140,7 @@ fn cvat_segmentation_mask() {
     assert_eq!(stripes(&open(dir.path()).unwrap(), 2), [1, 0]);
 
     write(&path("ImageSets/Segmentation/Train.txt"), "a\nzz\n");
-    assert!(open(dir.path()).unwrap_err().to_string().contains("Train.txt:2: there is no picture zz"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("Train.txt:2: there is no image zz"));
     fs::remove_dir_all(path("JPEGImages")).unwrap();
     assert!(open(dir.path()).unwrap_err().to_string().contains("Save images"));
 }
@@ -150,7 +150,7 @@ fn cityscapes_by_ids_and_by_train_ids() {
     let dir = tempfile::tempdir().unwrap();
     let path = |text: &str| dir.path().join(text);
     for (seed, name) in ["train/aachen/aachen_000000_000019", "val/ulm/ulm_000000_000019"].into_iter().enumerate() {
-        picture(&path(&format!("leftImg8bit/{name}_leftImg8bit.png")), seed as u64);
+        noise_image(&path(&format!("leftImg8bit/{name}_leftImg8bit.png")), seed as u64);
         gray(&path(&format!("gtFine/{name}_gtFine_labelIds.png")), &[7, 26, 3, 33]);
         gray(&path(&format!("gtFine/{name}_gtFine_instanceIds.png")), &[7, 26, 3, 33]);
         write(&path(&format!("gtFine/{name}_gtFine_polygons.json")), "{}");
@@ -175,7 +175,7 @@ fn plain_folders_in_all_arrangements() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         for name in ["dog", "cat", "cow"] {
-            picture(&dir.path().join(images).join(format!("{name}.png")), 1);
+            noise_image(&dir.path().join(images).join(format!("{name}.png")), 1);
             gray(&dir.path().join(labels).join(format!("{name}_mask.png")), &[0, 255]);
         }
         let dataset = open(dir.path()).unwrap();
@@ -191,7 +191,7 @@ fn plain_folders_with_lists_names_and_a_folder_around() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("unpacked");
     for n in 0..4 {
-        picture(&root.join(format!("images/{n}.png")), n);
+        noise_image(&root.join(format!("images/{n}.png")), n);
         indexed(&root.join(format!("labels/{n}.png")), &[0, 1, 2], &[0, 0, 0, 1, 1, 1, 2, 2, 2]);
     }
     write(&root.join("train.txt"), "0\n1.png\n");
@@ -207,7 +207,7 @@ fn plain_folders_with_lists_names_and_a_folder_around() {
 fn classes_void_and_merges_can_be_chosen() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..3 {
-        picture(&dir.path().join(format!("images/{n}.png")), n);
+        noise_image(&dir.path().join(format!("images/{n}.png")), n);
         gray(&dir.path().join(format!("masks/{n}.png")), &[0, 1, 2, 3]);
     }
     let file = dir.path().join("my classes");
@@ -221,16 +221,16 @@ fn classes_void_and_merges_can_be_chosen() {
 }
 
 #[test]
-fn masks_of_0_and_255_with_three_names_are_looked_into_more_closely() {
+fn masks_of_0_and_255_with_three_classes_need_a_larger_sample() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..40 {
-        picture(&dir.path().join(format!("images/{n}.png")), n);
+        noise_image(&dir.path().join(format!("images/{n}.png")), n);
         gray(&dir.path().join(format!("masks/{n}.png")), &[0, 255]);
     }
     write(&dir.path().join("classes.txt"), "background\nperson\ncar\n");
     let error = open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("classes.txt: 255 is the only value beside 0 in 40 label pictures"), "{error}");
-    // A class that few pictures show is met by looking into more of them.
+    assert!(error.contains("classes.txt: 255 is the only value beside 0 in 40 label images"), "{error}");
+    // A class in few images is found in a larger sample.
     gray(&dir.path().join("masks/39.png"), &[0, 2, 255]);
     assert_eq!(names(&open(dir.path()).unwrap()), ["background", "person", "car"]);
     gray(&dir.path().join("masks/39.png"), &[0, 255]);
@@ -239,10 +239,10 @@ fn masks_of_0_and_255_with_three_names_are_looked_into_more_closely() {
 }
 
 #[test]
-fn names_of_macos_archives_find_their_partners() {
+fn names_in_nfd_are_paired_with_names_in_nfc() {
     let dir = tempfile::tempdir().unwrap();
     for (n, (image, label)) in [("\u{e4} \u{f6}", "a\u{308} o\u{308}"), ("u\u{308}", "\u{fc}")].iter().enumerate() {
-        picture(&dir.path().join(format!("images/{image}.png")), n as u64);
+        noise_image(&dir.path().join(format!("images/{image}.png")), n as u64);
         gray(&dir.path().join(format!("masks/{label}.png")), &[0, 1]);
     }
     write(&dir.path().join("train.txt"), "a\u{308} o\u{308}\n");
@@ -254,10 +254,10 @@ fn names_of_macos_archives_find_their_partners() {
 }
 
 #[test]
-fn a_split_can_be_written_and_read_back() {
+fn a_split_can_be_written_and_read_again() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..30 {
-        picture(&dir.path().join(format!("images/f{n}.png")), n);
+        noise_image(&dir.path().join(format!("images/f{n}.png")), n);
         gray(&dir.path().join(format!("masks/f{n}.png")), &[0, 1]);
     }
     let made = open(dir.path()).unwrap();
@@ -267,14 +267,14 @@ fn a_split_can_be_written_and_read_back() {
     let read = Dataset::open(dir.path(), &options).unwrap();
     assert_eq!((read.train, read.val), (made.train, made.val));
     fs::remove_file(lists.join("val.txt")).unwrap();
-    assert!(Dataset::open(dir.path(), &options).unwrap_err().to_string().contains("no val.txt"));
+    assert!(Dataset::open(dir.path(), &options).unwrap_err().to_string().contains("val.txt is missing"));
 }
 
 #[test]
-fn a_folder_split_can_be_made_anew() {
+fn the_data_sets_own_split_can_be_replaced() {
     let dir = tempfile::tempdir().unwrap();
     for (n, part) in ["train", "train", "train", "val"].into_iter().enumerate() {
-        picture(&dir.path().join(format!("{part}/images/p{n}.png")), n as u64);
+        noise_image(&dir.path().join(format!("{part}/images/p{n}.png")), n as u64);
         gray(&dir.path().join(format!("{part}/masks/p{n}.png")), &[0, 1]);
     }
     let split = SplitOptions { resplit: true, val_share: 0.5, by_sequence: BySequence::Never, ..Default::default() };
@@ -283,30 +283,30 @@ fn a_folder_split_can_be_made_anew() {
 }
 
 #[test]
-fn errors_say_where_and_what_to_do() {
+fn errors_contain_path_and_help() {
     let dir = tempfile::tempdir().unwrap();
     let missing = open(&dir.path().join("nothing")).unwrap_err().to_string();
-    assert!(missing.contains("no such folder"), "{missing}");
+    assert!(missing.contains("does not exist"), "{missing}");
     write(&dir.path().join("data.zip"), "PK");
     assert!(open(&dir.path().join("data.zip")).unwrap_err().to_string().contains("unpack"));
-    assert!(open(dir.path()).unwrap_err().to_string().contains("no data set that is known"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("not a data set of a supported layout"));
 
-    picture(&dir.path().join("images/a.png"), 1);
+    noise_image(&dir.path().join("images/a.png"), 1);
     gray(&dir.path().join("masks/b.png"), &[0, 1]);
-    assert!(open(dir.path()).unwrap_err().to_string().contains("no picture has a label"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("no image has a label"));
 
     gray(&dir.path().join("masks/a.png"), &[0, 1]);
     let dataset = open(dir.path()).unwrap();
     gray(&dir.path().join("masks/a.png"), &[0, 7]);
     let error = dataset.read(&dataset.train[0]).unwrap_err();
-    assert!(matches!(error, DataError::UnknownValue { value: Value::Index(7), x: 8, y: 0, .. }), "{error}");
+    assert!(matches!(error, DataError::UnknownValue { value: PixelValue::Index(7), x: 8, y: 0, .. }), "{error}");
     write(
         &dir.path().join("masks/a.png"),
         testing::png_bytes(3, 2, png::ColorType::Grayscale, png::BitDepth::Eight, None, &[0; 6]),
     );
     let error = dataset.read(&dataset.train[0]).unwrap_err();
     assert!(matches!(error, DataError::SizeMismatch { image_size: (16, 12), label_size: (3, 2), .. }), "{error}");
-    write(&dir.path().join("masks/a.png"), "no PNG");
+    write(&dir.path().join("masks/a.png"), "text");
     assert!(dataset.read(&dataset.train[0]).unwrap_err().to_string().contains("labels must be PNG"));
     assert!(open(dir.path()).unwrap_err().to_string().contains("masks/a.png"));
 }

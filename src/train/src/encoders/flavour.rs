@@ -1,9 +1,9 @@
-//! What weights of the same network disagree about: the picture's numbers, the padding and batch norm's eps. They are a
+//! What weights of the same network disagree about: the image's numbers, the padding and batch norm's eps. They are a
 //! property of where the weights come from, and a wrong one costs accuracy without any error.
 //!
-//! Of the two paddings, with stride 2 and an even size, one is the mirror image of the other: "SAME" pads a 3×3 kernel by 0
-//! before and 1 after, the symmetric one by 1 before, and its row after is never reached. A classifier hardly notices; a
-//! feature moves by one pixel of its input at each halving, 31 pixels at stride 32.
+//! Of the two paddings, with stride 2 and an even size, one is the mirror image of the other: "SAME" pads a 3×3 kernel
+//! by 0 before and 1 after, the symmetric one by 1 before, and its row after is never reached. A classifier hardly
+//! notices; a feature moves by one pixel of its input at each halving, 31 pixels at stride 32.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! The encoder of the original U-Net (Ronneberger, Fischer and Brox, 2015): five levels of two 3×3 convolutions with
-//! max-pooling between, 64 to 1024 channels. Where the paper's convolutions shrink the picture, these keep its size, and each
-//! has a batch norm, as is usual since. There are no pretrained weights of it.
+//! max-pooling between, 64 to 1024 channels. Where the paper's convolutions shrink the image, these keep its size, and
+//! each has a batch norm, as is usual since. There are no pretrained weights of it.
 
 use super::Flavour;
 use crate::net::{Builder, Conv, Feature, Op, Padding, Stage};

@@ -9,7 +9,7 @@ use crate::net::exec::{Run, forward, input, visit};
 use crate::net::{Builder, Op, Params};
 use crate::random;
 
-/// One picture `[1, 64, 96, 3]` of noise.
+/// One image `[1, 64, 96, 3]` of noise.
 fn noise() -> Tensor {
     use rand::RngExt;
     let mut rng = random::named(1, "noise");
@@ -33,9 +33,9 @@ fn features_have_the_promised_channels_and_strides() {
             let net = variant.alone();
             let params = Params::fresh(&net, 1);
             let mut seen = 0;
-            let picture = input(&noise(), &net.normalise, Device::Cpu);
+            let image = input(&noise(), &net.normalise, Device::Cpu);
             tch::no_grad(|| {
-                visit(&net, &params, &picture, &Run::EVAL, |node, value| {
+                visit(&net, &params, &image, &Run::EVAL, |node, value| {
                     if let Some(feature) = features.iter().find(|feature| feature.node == node) {
                         let shape = [1, feature.channels, 64 / feature.stride, 96 / feature.stride];
                         assert_eq!(value.size(), shape, "{encoder}, stride {}", feature.stride);
@@ -49,14 +49,14 @@ fn features_have_the_promised_channels_and_strides() {
 }
 
 #[test]
-fn a_unet_over_every_encoder_gives_logits_of_the_pictures_size() {
-    let picture = noise();
+fn a_unet_over_every_encoder_gives_logits_of_the_images_size() {
+    let image = noise();
     for &encoder in Encoder::value_variants() {
         for classes in [2, 11] {
             let net = encoder.unet(&Decoder::default(), classes).unwrap();
             let params = Params::fresh(&net, 1);
-            let picture = input(&picture, &net.normalise, Device::Cpu);
-            let logits = tch::no_grad(|| forward(&net, &params, &picture, &Run::EVAL));
+            let image = input(&image, &net.normalise, Device::Cpu);
+            let logits = tch::no_grad(|| forward(&net, &params, &image, &Run::EVAL));
             assert_eq!(logits.size(), [1, classes, 64, 96], "{encoder}");
             assert_eq!(logits.kind(), Kind::Float);
             assert!(bool::try_from(logits.isfinite().all()).unwrap(), "{encoder}");
@@ -140,7 +140,7 @@ fn tensorflows_padding(size: i64, kernel: i64, stride: i64) -> (i64, i64) {
 fn the_networks_of_tensorflow_are_padded_as_it_pads() {
     for encoder in [Encoder::EfficientnetLite0, Encoder::EfficientnetLite2, Encoder::MobilenetV2] {
         let net = encoder.flavoured(Flavour::Tensorflow).alone();
-        // Rows at each node for a picture of 224.
+        // Rows at each node for an image of 224.
         let mut rows: Vec<i64> = Vec::new();
         for node in &net.nodes {
             let above = node.inputs.first().map_or(224, |&input| rows[input]);

@@ -12,7 +12,7 @@ use crate::net::{Net, Node, Op, Params};
 /// When `net` still has batch norms.
 pub fn model(net: &Net, params: &Params, shape: &Shape) -> Model {
     let mut b = Builder::default();
-    let planes = ops::picture(&mut b, shape);
+    let planes = ops::image(&mut b, shape);
     let (small, factor) = ops::small_logits(net);
     let decides_small = ops::decides_small(net, shape);
     let mut names: Vec<String> = Vec::with_capacity(net.nodes.len());
@@ -71,7 +71,7 @@ pub fn operation(b: &mut Builder, node: &Node, params: &Params, inputs: &[&str])
         }
         Op::Nearest { factor } => ops::resize(b, Resize::Nearest, factor, inputs[0], name),
         Op::Bilinear { factor } => ops::resize(b, Resize::Bilinear, factor, inputs[0], name),
-        Op::Input => unreachable!("the picture's way in is written by its own"),
+        Op::Input => unreachable!("the image's way in is written by its own"),
         Op::BatchNorm { .. } => unreachable!("batch norms are folded before"),
     }
 }

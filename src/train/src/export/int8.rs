@@ -131,7 +131,7 @@ struct Writer<'a> {
     ranges: &'a Ranges,
     target: Target,
     bits: WeightBits,
-    /// What the picture's own bytes mean, where they can be used as they are.
+    /// What the image's own bytes mean, where they can be used as they are.
     bytes: Option<Quant>,
     fused: Vec<bool>,
     sizes: Vec<Size>,
@@ -140,7 +140,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write(&mut self, shape: &Shape) {
-        let planes = ops::picture(&mut self.b, shape);
+        let planes = ops::image(&mut self.b, shape);
         let (small, factor) = ops::small_logits(self.net);
         let decides_small = ops::decides_small(self.net, shape);
         for index in 0..self.net.nodes.len() {

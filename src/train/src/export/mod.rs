@@ -63,10 +63,10 @@ pub struct Request<'a> {
     /// The file's input and outputs.
     pub shape: Shape,
     pub precision: Precision,
-    /// An RGB picture of the input's size, bytes `[H, W, 3]`, that goes into the file as its golden frame.
+    /// An RGB image of the input's size, bytes `[H, W, 3]`, that goes into the file as its golden frame.
     pub golden: &'a [u8],
-    /// RGB pictures of the input's size, bytes `[N, H, W, 3]`, that int8 takes its ranges from: 30 and more, out of the
-    /// training pictures.
+    /// RGB images of the input's size, bytes `[N, H, W, 3]`, that int8 takes its ranges from: 30 and more, out of the
+    /// training images.
     pub calibration: &'a mut dyn Iterator<Item = Tensor>,
     /// The val mIoU (0 to 1) of a model file. Called for int8 with the float file and then with the int8 one.
     pub evaluate: Option<Evaluate<'a>>,
@@ -83,7 +83,7 @@ pub struct Exported {
     pub path: PathBuf,
     /// Size of the file.
     pub bytes: u64,
-    /// The float graph against libtorch on the golden picture.
+    /// The float graph against libtorch on the golden image.
     pub agreement: Agreement,
     /// What quantisation changed, when it was asked for.
     pub int8: Option<Int8Loss>,
@@ -92,7 +92,7 @@ pub struct Exported {
 /// What quantisation changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Int8Loss {
-    /// Share of the golden picture's pixels with the same class as in float.
+    /// Share of the golden image's pixels with the same class as in float.
     pub masks: f64,
     /// Val mIoU in float and in int8, where it was asked for.
     pub miou: Option<(f64, f64)>,
@@ -111,7 +111,7 @@ pub enum ExportError {
     )]
     Different { agreement: Agreement, tolerance: f64, largest: f64 },
     #[error(
-        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, and at most {MAX_FALL} is allowed; use more calibration pictures or another calibration, or export in float; nothing was written"
+        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, and at most {MAX_FALL} is allowed; use more calibration images or another calibration, or export in float; nothing was written"
     )]
     Fall { float: f64, int8: f64 },
     #[error("export: val mIoU of the exported file: {0}")]
@@ -133,16 +133,16 @@ pub enum ExportError {
 pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
     let Request { net, params, labels, train, shape, precision, golden, calibration, evaluate, path } = request;
     check(net, labels, &shape, golden)?;
-    let picture = Tensor::from_slice(golden).reshape([1, shape.height, shape.width, 3]);
+    let image = Tensor::from_slice(golden).reshape([1, shape.height, shape.width, 3]);
     let params = params.to_device(tch::Device::Cpu);
     let (folded, folded_params) = fold::fold(net, &params);
 
     // Compared at full size: deciding at half the size changes edges by design.
     let checked = Shape { logits: true, argmax_stride2: false, ..shape };
-    let agreement = verify::same(&float::model(&folded, &folded_params, &checked).to_bytes(), net, &params, &picture)?;
+    let agreement = verify::same(&float::model(&folded, &folded_params, &checked).to_bytes(), net, &params, &image)?;
     tracing::info!(logits = agreement.logits, masks = agreement.masks, "the exported graph computes what was trained");
 
-    let describe = |model: Model| described(model, labels, train, &shape, golden, &picture);
+    let describe = |model: Model| described(model, labels, train, &shape, golden, &image);
     let float = float::model(&folded, &folded_params, &shape);
     let Precision::Int8 { target, weights, calibration: method } = precision else {
         let (bytes, _) = describe(float)?;
@@ -164,13 +164,13 @@ pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
     let ranges = ranges::calibrate(&folded, &folded_params, batches, method);
     if let Some(wrong) = wrong {
         return Err(ExportError::Request(format!(
-            "a calibration picture is {wrong}, not bytes [N, {}, {}, 3]",
+            "a calibration image is {wrong}, not bytes [N, {}, {}, 3]",
             shape.height, shape.width
         )));
     }
     let ranges = ranges.ok_or_else(|| {
         ExportError::Request(
-            "int8 needs calibration pictures and got none; give training pictures, or export in float".into(),
+            "int8 needs calibration images and got none; give training images, or export in float".into(),
         )
     })?;
     let (float_bytes, float_mask) = describe(float)?;
@@ -211,7 +211,7 @@ fn check(net: &Net, labels: &[Label], shape: &Shape, golden: &[u8]) -> Result<()
         return wrong(format!("{labels} labels for a network with {} classes (255 are possible)", net.classes()));
     }
     if golden.len() as i64 != width * height * 3 {
-        return wrong(format!("the golden picture has {} bytes, not those of {width}x{height} RGB", golden.len()));
+        return wrong(format!("the golden image has {} bytes, not those of {width}x{height} RGB", golden.len()));
     }
     Ok(())
 }
@@ -231,16 +231,16 @@ fn stride(net: &Net) -> i64 {
     strides.into_iter().max().unwrap_or(1)
 }
 
-/// The file with its metadata, and its mask of the golden picture.
+/// The file with its metadata, and its mask of the golden image.
 fn described(
     mut model: Model,
     labels: &[Label],
     train: &serde_json::Value,
     shape: &Shape,
     rgb: &[u8],
-    picture: &Tensor,
+    image: &Tensor,
 ) -> Result<(Vec<u8>, Vec<u8>), ExportError> {
-    let mask = verify::run(&model.to_bytes(), picture)?.mask;
+    let mask = verify::run(&model.to_bytes(), image)?.mask;
     let golden =
         Golden { width: shape.width as usize, height: shape.height as usize, rgb: rgb.to_vec(), mask: mask.clone() };
     let labels: Vec<serde_json::Value> = labels

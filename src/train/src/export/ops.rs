@@ -1,4 +1,4 @@
-//! What the float and the quantised graph have in common: attributes, the picture's way in, the mask's way out.
+//! What the float and the quantised graph have in common: attributes, the image's way in, the mask's way out.
 
 use super::graph::{Builder, int, ints, text};
 use super::proto::{Attribute, Element};
@@ -50,7 +50,7 @@ pub fn max_pool_attributes(kernel: i64, stride: i64, padding: Padding) -> Vec<At
     vec![ints("kernel_shape", &[kernel; 2]), pads(padding), ints("strides", &[stride; 2])]
 }
 
-/// How a picture is enlarged.
+/// How an image is enlarged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Resize {
     Nearest,
@@ -84,23 +84,23 @@ fn scaled(b: &mut Builder, how: Resize, scales: &str, x: &str, output: impl Into
 }
 
 /// Declares the input and gives its bytes as `[N, 3, H, W]`.
-pub fn picture(b: &mut Builder, shape: &Shape) -> String {
+pub fn image(b: &mut Builder, shape: &Shape) -> String {
     b.input(IMAGE, Element::Uint8, &[-1, shape.height, shape.width, 3]);
-    b.node("Transpose", &[IMAGE], "picture.planes", vec![ints("perm", &[0, 3, 1, 2])])
+    b.node("Transpose", &[IMAGE], "image.planes", vec![ints("perm", &[0, 3, 1, 2])])
 }
 
 /// Bytes `[N, 3, H, W]` in RGB to the network's float input.
 pub fn normalised(b: &mut Builder, normalise: &Normalise, planes: &str) -> String {
     let mut x = planes.to_owned();
     if normalise.order == Order::Bgr {
-        let order = b.int64s("picture.order", &[2, 1, 0]);
-        x = b.node("Gather", &[&x, &order], "picture.bgr", vec![int("axis", 1)]);
+        let order = b.int64s("image.order", &[2, 1, 0]);
+        x = b.node("Gather", &[&x, &order], "image.bgr", vec![int("axis", 1)]);
     }
-    x = cast(b, &x, "picture.float", Element::Float);
-    let mean = b.floats("picture.mean", &[1, 3, 1, 1], &normalise.mean);
-    let std = b.floats("picture.std", &[1, 3, 1, 1], &normalise.std);
-    x = b.node("Sub", &[&x, &mean], "picture.centred", Vec::new());
-    b.node("Div", &[&x, &std], "picture.normalised", Vec::new())
+    x = cast(b, &x, "image.float", Element::Float);
+    let mean = b.floats("image.mean", &[1, 3, 1, 1], &normalise.mean);
+    let std = b.floats("image.std", &[1, 3, 1, 1], &normalise.std);
+    x = b.node("Sub", &[&x, &mean], "image.centred", Vec::new());
+    b.node("Div", &[&x, &std], "image.normalised", Vec::new())
 }
 
 pub fn cast(b: &mut Builder, x: &str, output: impl Into<String>, to: Element) -> String {
@@ -121,7 +121,7 @@ pub fn decides_small(net: &Net, shape: &Shape) -> bool {
     shape.argmax_stride2 && small_logits(net).1 % 2 == 0
 }
 
-/// Logits at half the picture's size, as the tensor type that `small` has.
+/// Logits at half the image's size, as the tensor type that `small` has.
 pub fn half_size(b: &mut Builder, small: &str, factor: i64) -> String {
     match factor {
         2 => small.to_owned(),
@@ -133,7 +133,7 @@ pub fn half_size(b: &mut Builder, small: &str, factor: i64) -> String {
     }
 }
 
-/// Decides: the output `mask` from logits that lie along `axis`, of the picture's size, or (`small`) of half of it.
+/// Decides: the output `mask` from logits that lie along `axis`, of the image's size, or (`small`) of half of it.
 pub fn mask(b: &mut Builder, shape: &Shape, logits: &str, axis: i64, small: bool) {
     let attributes = vec![int("axis", axis), int("keepdims", 0)];
     let index = b.node("ArgMax", &[logits], "mask.index", attributes);

@@ -1,10 +1,10 @@
-//! The picture's bytes as a quantised input, so that normalisation costs nothing.
+//! The image's bytes as a quantised input, so that normalisation costs nothing.
 
 use tch::{Kind, Tensor};
 
 use crate::net::{Conv, Net, Op, Order, Params};
 
-/// A network whose input is the picture's RGB bytes, each meaning `(byte - zero) × scale`.
+/// A network whose input is the image's RGB bytes, each meaning `(byte - zero) × scale`.
 pub struct BytesInput {
     pub net: Net,
     pub params: Params,
@@ -13,14 +13,14 @@ pub struct BytesInput {
 }
 
 /// How far the channels' means may be from a common byte. What is left goes into the bias, which is wrong only by this
-/// much where a filter reaches over the picture's edge: less than quantising the normalised picture costs everywhere.
+/// much where a filter reaches over the image's edge: less than quantising the normalised image costs everywhere.
 const NEAR: f32 = 0.5;
 
 /// Moves the normalisation into the first convolutions: their weights take over the order of the channels and the
 /// differences between their standard deviations, their biases what a mean differs from a byte. `net` is folded.
 ///
 /// `None` where that cannot be: the channels' means are too different, or something other than a full convolution
-/// sees the picture.
+/// sees the image.
 pub fn as_bytes(net: &Net, params: &Params) -> Option<BytesInput> {
     let normalise = &net.normalise;
     let zero = normalise.mean[0].floor();

@@ -1,13 +1,13 @@
-//! Calibration: the ranges that a network's values take on typical pictures.
+//! Calibration: the ranges that a network's values take on typical images.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::net::{Net, Params, exec};
 
-/// How ranges come out of what the pictures give.
+/// How ranges come out of what the images give.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Calibration {
-    /// The smallest and the largest value of all pictures: nothing is cut off.
+    /// The smallest and the largest value of all images: nothing is cut off.
     MinMax,
     /// The mean over the batches of each batch's smallest and largest value: rare outliers are cut off.
     Mean,

@@ -2,7 +2,7 @@
 
 use crate::net::{Net, Op, Padding};
 
-/// Of one picture's result.
+/// Of one image's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     pub channels: i64,
@@ -10,7 +10,7 @@ pub struct Size {
     pub width: i64,
 }
 
-/// The size of each node's result for a picture of this size.
+/// The size of each node's result for an image of this size.
 pub fn sizes(net: &Net, height: i64, width: i64) -> Vec<Size> {
     let mut sizes: Vec<Size> = Vec::with_capacity(net.nodes.len());
     for node in &net.nodes {

@@ -11,8 +11,8 @@ use crate::net::decoder::Decoder;
 use crate::net::{Builder, Conv, Normalise, Order, Padding};
 use crate::random;
 
-/// Bytes that vary slowly, as pictures do, with some noise: `[n, height, width, 3]`.
-fn pictures(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
+/// Bytes that vary slowly, as images do, with some noise: `[n, height, width, 3]`.
+fn images(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
     let mut rng = random::of(seed, &[n, height, width].map(|side| side as u64));
     let mut bytes = Vec::new();
     for _ in 0..n {
@@ -87,8 +87,8 @@ const KERAS: Normalise = Normalise { order: Order::Rgb, mean: [127.5; 3], std: [
 const CAFFE: Normalise = Normalise { order: Order::Bgr, mean: [104.007, 116.669, 122.679], std: [1.0; 3] };
 const MIXED: Normalise = Normalise { order: Order::Bgr, mean: [120.0, 120.25, 120.5], std: [60.0, 70.0, 50.0] };
 
-fn logits_of(model: &Model, pictures: &Tensor, like: &Tensor) -> Tensor {
-    let outputs = verify::run(&model.to_bytes(), pictures).unwrap();
+fn logits_of(model: &Model, images: &Tensor, like: &Tensor) -> Tensor {
+    let outputs = verify::run(&model.to_bytes(), images).unwrap();
     Tensor::from_slice(&outputs.logits.unwrap()).reshape(like.size())
 }
 
@@ -113,10 +113,10 @@ fn every_operation_runs_as_in_libtorch() {
         let params = parameters(&net, seed as u64);
         let (folded, folded_params) = fold::fold(&net, &params);
         assert!(!folded.nodes.iter().any(|node| matches!(node.op, Op::BatchNorm { .. })));
-        let pictures = pictures(2, 48, 64, seed as u64);
-        let expected = verify::logits(&net, &params, &pictures);
+        let images = images(2, 48, 64, seed as u64);
+        let expected = verify::logits(&net, &params, &images);
         let model = float::model(&folded, &folded_params, &with_logits(64, 48));
-        let found = logits_of(&model, &pictures, &expected);
+        let found = logits_of(&model, &images, &expected);
         let scale = expected.abs().max().double_value(&[]).max(1.0);
         let difference = largest_difference(&found, &expected) / scale;
         assert!(difference < 1e-4, "{normalise:?}: {difference}");
@@ -128,9 +128,9 @@ fn int8_is_close_for_every_operation_input_and_target() {
     for (seed, normalise) in [BYTES, KERAS, CAFFE, MIXED].into_iter().enumerate() {
         let net = every_operation(normalise);
         let (net, params) = fold::fold(&net, &parameters(&net, seed as u64));
-        let batch = pictures(2, 48, 64, 3);
+        let batch = images(2, 48, 64, 3);
         let expected = verify::logits(&net, &params, &batch);
-        let batches = || (0..4).map(|seed| pictures(1, 48, 64, seed)).chain([batch.copy()]);
+        let batches = || (0..4).map(|seed| images(1, 48, 64, seed)).chain([batch.copy()]);
         for calibration in [Calibration::MinMax, Calibration::Mean, Calibration::Percentile(1e-4)] {
             let ranges = ranges::calibrate(&net, &params, batches(), calibration).unwrap();
             for target in [Target::Cpu, Target::Tensorrt] {
@@ -143,7 +143,7 @@ fn int8_is_close_for_every_operation_input_and_target() {
 }
 
 #[test]
-fn the_picture_s_bytes_are_the_quantised_input_where_that_is_exact() {
+fn the_image_s_bytes_are_the_quantised_input_where_that_is_exact() {
     for (normalise, zero) in [(BYTES, Some(127)), (KERAS, Some(127)), (MIXED, Some(120)), (CAFFE, None)] {
         let net = every_operation(normalise);
         let (net, params) = fold::fold(&net, &parameters(&net, 1));
@@ -155,14 +155,14 @@ fn the_picture_s_bytes_are_the_quantised_input_where_that_is_exact() {
 fn half_size_decisions_and_confidences() {
     let net = every_operation(BYTES);
     let (net, params) = fold::fold(&net, &parameters(&net, 5));
-    let batch = pictures(2, 48, 64, 5);
+    let batch = images(2, 48, 64, 5);
     let full = verify::logits(&net, &params, &batch);
     // The head's own result: the last node enlarges it.
     let mut small = net.clone();
     small.logits = net.nodes[net.logits].inputs[0];
     let small = verify::logits(&small, &params, &batch);
     let ranges = ranges::calibrate(&net, &params, [batch.copy()].into_iter(), Calibration::MinMax).unwrap();
-    let bytes = |tensor: Tensor| verify::picture_bytes(&tensor.to_kind(Kind::Uint8));
+    let bytes = |tensor: Tensor| verify::image_bytes(&tensor.to_kind(Kind::Uint8));
     for argmax_stride2 in [false, true] {
         let shape = Shape { confidence: true, argmax_stride2, ..Shape::new(64, 48) };
         let found = verify::run(&float::model(&net, &params, &shape).to_bytes(), &batch).unwrap();
@@ -191,7 +191,7 @@ fn logits_may_end_at_any_stride() {
         assert_eq!(ops::small_logits(&net).1, factor);
         let params = parameters(&net, 17);
         let (folded, folded_params) = fold::fold(&net, &params);
-        let batch = pictures(1, 32, 64, 17);
+        let batch = images(1, 32, 64, 17);
         let batches = || [batch.copy()].into_iter();
         let ranges = ranges::calibrate(&folded, &folded_params, batches(), Calibration::MinMax).unwrap();
         for argmax_stride2 in [false, true] {
@@ -225,10 +225,10 @@ fn a_whole_u_net_is_the_same_in_float_and_all_bytes_in_int8() {
     let net = Encoder::EfficientnetLite0.unet(&Decoder::default(), 11).unwrap();
     let params = parameters(&net, 7);
     let (folded, folded_params) = fold::fold(&net, &params);
-    let picture = pictures(1, 64, 96, 7);
+    let image = images(1, 64, 96, 7);
     let float = float::model(&folded, &folded_params, &with_logits(96, 64));
-    verify::same(&float.to_bytes(), &net, &params, &picture).unwrap();
-    let batches = (0..3).map(|seed| pictures(1, 64, 96, seed));
+    verify::same(&float.to_bytes(), &net, &params, &image).unwrap();
+    let batches = (0..3).map(|seed| images(1, 64, 96, seed));
     let ranges = ranges::calibrate(&folded, &folded_params, batches, Calibration::MinMax).unwrap();
     let model = int8::model(&folded, &folded_params, &ranges, &Shape::new(96, 64), Target::Cpu, WeightBits::Fitted);
     let left = optimised(&model);
@@ -254,7 +254,7 @@ fn export_to(
 ) -> Result<Exported, ExportError> {
     let net = every_operation(BYTES);
     let params = parameters(&net, 11);
-    let golden = verify::picture_bytes(&pictures(1, 48, 64, 1));
+    let golden = verify::image_bytes(&images(1, 48, 64, 1));
     export(Request {
         net: &net,
         params: &params,
@@ -263,7 +263,7 @@ fn export_to(
         shape: Shape::new(64, 48),
         precision,
         golden: &golden,
-        calibration: &mut (0..3).map(|seed| pictures(1, 48, 64, seed)),
+        calibration: &mut (0..3).map(|seed| images(1, 48, 64, seed)),
         evaluate: evaluate.map(|evaluate| evaluate as Evaluate<'_>),
         path,
     })
@@ -334,6 +334,6 @@ fn a_file_that_computes_something_else_is_refused() {
     let params = parameters(&net, 13);
     let (folded, folded_params) = fold::fold(&net, &parameters(&net, 14));
     let model = float::model(&folded, &folded_params, &with_logits(64, 48));
-    let error = verify::same(&model.to_bytes(), &net, &params, &pictures(1, 48, 64, 1)).unwrap_err();
+    let error = verify::same(&model.to_bytes(), &net, &params, &images(1, 48, 64, 1)).unwrap_err();
     assert!(matches!(error, ExportError::Different { .. }), "{error}");
 }

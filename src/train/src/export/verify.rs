@@ -13,26 +13,26 @@ const RELATIVE_TOLERANCE: f64 = 1e-5;
 /// Share of pixels that have to get the same class.
 pub const MASK_AGREEMENT: f64 = 0.999;
 
-/// What an ONNX file's bytes give for RGB pictures, bytes `[N, H, W, 3]`.
+/// What an ONNX file's bytes give for RGB images, bytes `[N, H, W, 3]`.
 ///
 /// # Errors
 /// When ONNX Runtime is not there or fails.
-pub fn run(bytes: &[u8], pictures: &Tensor) -> Result<Outputs, ExportError> {
-    let (n, h, w, c) = pictures.size4().map_err(|error| ExportError::Runtime(error.to_string()))?;
+pub fn run(bytes: &[u8], images: &Tensor) -> Result<Outputs, ExportError> {
+    let (n, h, w, c) = images.size4().map_err(|error| ExportError::Runtime(error.to_string()))?;
     let shape = [n, h, w, c].map(|side| side as usize);
-    let found = Probe::open(bytes).and_then(|mut probe| probe.run(&picture_bytes(pictures), shape));
+    let found = Probe::open(bytes).and_then(|mut probe| probe.run(&image_bytes(images), shape));
     found.map_err(|error| ExportError::Runtime(error.to_string()))
 }
 
 /// A tensor's bytes, row by row.
-pub fn picture_bytes(pictures: &Tensor) -> Vec<u8> {
-    let flat = pictures.to_device(Device::Cpu).contiguous().view([-1]);
-    Vec::try_from(&flat).expect("pictures are bytes")
+pub fn image_bytes(images: &Tensor) -> Vec<u8> {
+    let flat = images.to_device(Device::Cpu).contiguous().view([-1]);
+    Vec::try_from(&flat).expect("images are bytes")
 }
 
-/// What the network itself gives for pictures `[N, H, W, 3]`, in libtorch on the CPU: its logits.
-pub fn logits(net: &Net, params: &Params, pictures: &Tensor) -> Tensor {
-    let input = exec::input(pictures, &net.normalise, Device::Cpu);
+/// What the network itself gives for images `[N, H, W, 3]`, in libtorch on the CPU: its logits.
+pub fn logits(net: &Net, params: &Params, images: &Tensor) -> Tensor {
+    let input = exec::input(images, &net.normalise, Device::Cpu);
     tch::no_grad(|| exec::forward(net, params, &input, &exec::Run::EVAL)).contiguous()
 }
 
@@ -49,9 +49,9 @@ pub struct Agreement {
 ///
 /// # Errors
 /// When they are not the same within rounding, with by how much they differ.
-pub fn same(bytes: &[u8], net: &Net, params: &Params, pictures: &Tensor) -> Result<Agreement, ExportError> {
-    let expected = logits(net, params, pictures);
-    let found = run(bytes, pictures)?;
+pub fn same(bytes: &[u8], net: &Net, params: &Params, images: &Tensor) -> Result<Agreement, ExportError> {
+    let expected = logits(net, params, images);
+    let found = run(bytes, images)?;
     let Some(found_logits) = found.logits else {
         return Err(ExportError::Runtime("the exported network has no logits to compare".into()));
     };
@@ -59,7 +59,7 @@ pub fn same(bytes: &[u8], net: &Net, params: &Params, pictures: &Tensor) -> Resu
     let difference = (&found_logits - &expected).abs().max().double_value(&[]);
     let largest = expected.abs().max().double_value(&[]);
     let classes = expected.argmax(1, false).to_kind(tch::Kind::Uint8);
-    let agreement = Agreement { logits: difference, masks: share_equal(&found.mask, &picture_bytes(&classes)) };
+    let agreement = Agreement { logits: difference, masks: share_equal(&found.mask, &image_bytes(&classes)) };
     let tolerance = LOGITS_TOLERANCE.max(RELATIVE_TOLERANCE * largest);
     if difference.is_nan() || difference > tolerance || agreement.masks < MASK_AGREEMENT {
         return Err(ExportError::Different { agreement, tolerance, largest });

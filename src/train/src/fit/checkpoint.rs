@@ -39,9 +39,9 @@ pub struct Progress {
     /// Of the data set that the run was begun with; see [`Dataset::fingerprint`](crate::data::Dataset::fingerprint).
     #[serde(default)]
     pub data: String,
-    /// Its pictures for training and for validation; 0 where a checkpoint does not say.
-    #[serde(default)]
-    pub pictures: (usize, usize),
+    /// Its images for training and for validation; 0 where a checkpoint does not say.
+    #[serde(default, rename = "pictures")]
+    pub images: (usize, usize),
 }
 
 /// What a run is made of while it runs.
@@ -86,10 +86,10 @@ pub enum CheckpointError {
 impl State {
     /// Begins again with these weights on other data: steps, epochs, the schedule and patience count from 0, and the
     /// optimizer forgets.
-    pub fn restart(&mut self, data: String, pictures: (usize, usize)) {
+    pub fn restart(&mut self, data: String, images: (usize, usize)) {
         let epochs = self.progress.history.0.len();
         let origin = format!("{}; {epochs} epochs with the data set as it was, then begun again", self.progress.origin);
-        self.progress = Progress { origin, data, pictures, ..Progress::default() };
+        self.progress = Progress { origin, data, images, ..Progress::default() };
         self.optimizer.slots.clear();
     }
 

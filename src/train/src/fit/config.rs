@@ -50,17 +50,17 @@ pub struct NetOptions {
     /// Full or depthwise separable convolutions in the decoder
     #[arg(long = "decoder", value_enum, default_value_t = Kind::Dense)]
     pub decoder_kind: Kind,
-    /// Channels of the decoder's levels, deepest first; four end at half the picture's size, five at its full size
+    /// Channels of the decoder's levels, deepest first; four end at half the image's size, five at its full size
     #[arg(long, value_delimiter = ',', default_value = "128,64,48,32", value_name = "N,N,…")]
     pub decoder_widths: Vec<i64>,
-    /// What the model sees: every picture is brought to this size, as the service does it; sides divisible by 32
+    /// What the model sees: every image is brought to this size, as the service does it; sides divisible by 32
     #[arg(long, default_value = "512x288", value_name = "WxH")]
     pub input: Size,
     /// The encoder's pretrained weights, `.pth` or `.safetensors`; without it those of `weights get` are used
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Habits of the framework that the weights come from (normalisation, padding, batch norm's eps); known by itself for
-    /// weights of `weights get`
+    /// Habits of the framework that the weights come from (normalisation, padding, batch norm's eps); known by itself
+    /// for weights of `weights get`
     #[arg(long, value_enum)]
     pub flavour: Option<Flavour>,
     /// Start from a U-Net trained before (the `.safetensors` of a run), also one with other classes
@@ -92,7 +92,8 @@ pub struct FitOptions {
     /// Of these, epochs with the encoder frozen (freeze-then-finetune) [default: 3, and no more than half]
     #[arg(long, value_name = "N", help_heading = "Strategy")]
     pub frozen_epochs: Option<u64>,
-    /// Once the encoder learns, let its stages in one after the other, deepest first, every N epochs; 0 lets all in at once
+    /// Once the encoder learns, let its stages in one after the other, deepest first, every N epochs; 0 lets all in at
+    /// once
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Strategy")]
     pub unfreeze_every: u64,
     /// What the encoder's batch norms do
@@ -118,7 +119,7 @@ pub struct FitOptions {
     /// Largest norm of the gradients; 0 leaves them as they are
     #[arg(long, default_value_t = 5.0, value_name = "NORM", help_heading = "Learning")]
     pub clip: f64,
-    /// Pictures in a batch
+    /// Images in a batch
     #[arg(long, default_value_t = 8, value_name = "N", help_heading = "Learning")]
     pub batch: usize,
     /// Batches whose gradients make one step: as if the batch were N times as large, in the memory of one
@@ -158,16 +159,16 @@ pub struct MachineOptions {
     /// libtorch's threads; 0 = one a core. A run is repeated bit for bit on a CPU only, with the same number
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Threads that read and augment pictures
+    /// Threads that read and augment images
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub loader_threads: usize,
-    /// Memory for decoded pictures, in MiB: those that fit are read from disk once
+    /// Memory for decoded images, in MiB: those that fit are read from disk once
     #[arg(long, default_value_t = CACHE, value_name = "MIB")]
     #[serde(default)]
     pub cache: usize,
 }
 
-/// More than a thousand pictures of 640x480.
+/// More than a thousand images of 640x480.
 const CACHE: usize = 1024;
 
 impl FitOptions {
@@ -215,7 +216,7 @@ impl FitOptions {
         }
         check((0.0..1.0).contains(&self.ema), format!("--ema {}: wanted a number from 0 to below 1", self.ema));
         check((0.0..=1.0).contains(&self.warm_up), format!("--warm-up {}: wanted a share", self.warm_up));
-        check(self.batch > 0, "--batch 0: wanted at least one picture".into());
+        check(self.batch > 0, "--batch 0: wanted at least one image".into());
         check(self.accumulate > 0, "--accumulate 0: wanted at least 1".into());
         problems.extend(self.loss.problems());
         problems.extend(self.augment.problems());

@@ -37,8 +37,8 @@ pub struct RunConfig {
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const CHECKPOINT_SHARE: u32 = 50;
 
-/// No cross-entropy of a network that learns anything is that high: every pixel would have a probability of e to the minus
-/// this.
+/// No cross-entropy of a network that learns anything is that high: every pixel would have a probability of e to the
+/// minus this.
 const RUN_AWAY: f64 = 1e4;
 
 /// Why a run ended before its time. The last checkpoint is good in every case.
@@ -51,7 +51,7 @@ pub enum FitError {
     #[error("the checkpoint could not be written: {0}. {advice}", advice = after(.1))]
     Checkpoint(CheckpointError, PathBuf),
     #[error(
-        "epoch {epoch}: the loss on the pictures that validate is {loss}: training has run away. Begin anew with lower --lr and \
+        "epoch {epoch}: the loss on the images that validate is {loss}: training has run away. Begin anew with lower --lr and \
          --encoder-lr, or try `maskcast-train lr find`"
     )]
     RunAway { epoch: u64, loss: f64 },
@@ -64,7 +64,7 @@ pub enum FitError {
     Events(#[from] EventError),
     #[error("the best model could not be written: {0}")]
     Best(String),
-    #[error("no thread to load pictures with: {0}")]
+    #[error("no thread to load images with: {0}")]
     Thread(std::io::Error),
 }
 
@@ -146,7 +146,8 @@ impl Fit<'_> {
             Loader::start(&self.dataset, &batches, state.progress.step, total).map_err(FitError::Thread)?;
         let mut meter = Meter::new("fit", state.progress.step, total);
         let mut saver = Saver::new(self.folder.clone());
-        // Shows now, and not after an hour, that the folder can be written; and every run has a good state to go back to.
+        // Shows now, and not after an hour, that the folder can be written; and every run has a good state to go back
+        // to.
         saver.save(state, self)?;
         while state.progress.step < total && !self.out_of_patience(state) {
             let epoch = state.progress.step / per_epoch;

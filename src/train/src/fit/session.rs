@@ -81,11 +81,11 @@ fn nothing_to_learn(dataset: &Dataset, shares: &[f64]) -> Option<String> {
     let root = dataset.root.display();
     match occur[..] {
         [] => Some(format!(
-            "{root}: no pixel of the training pictures is labelled, all are void; `maskcast-train data check` says how \
+            "{root}: no pixel of the training images is labelled, all are void; `maskcast-train data check` says how \
              the labels were understood"
         )),
         [only] => Some(format!(
-            "{root}: every labelled pixel of the training pictures is {}: there is nothing to tell apart; \
+            "{root}: every labelled pixel of the training images is {}: there is nothing to tell apart; \
              `maskcast-train data check` says how the labels were understood",
             dataset.classes[only].name
         )),
@@ -93,15 +93,15 @@ fn nothing_to_learn(dataset: &Dataset, shares: &[f64]) -> Option<String> {
     }
 }
 
-/// Why a run does not go on with data that has changed, and what can be done: steps would be of other pictures, and
+/// Why a run does not go on with data that has changed, and what can be done: steps would be of other images, and
 /// epochs of another number of steps, so that schedule and patience would shift.
 fn changed(folder: &Path, dataset: &Dataset, progress: &Progress) -> String {
     let (folder, root) = (folder.display(), dataset.root.display());
     let (train, val) = (dataset.train.len(), dataset.val.len());
-    let how = match progress.pictures {
-        (0, 0) => "pictures were added, removed, moved or written to".to_string(),
+    let how = match progress.images {
+        (0, 0) => "images were added, removed, moved or written to".to_string(),
         before if before == (train, val) => "files were renamed or written to".to_string(),
-        before => format!("{} pictures to train and {} to validate then, {train} and {val} now", before.0, before.1),
+        before => format!("{} images to train and {} to validate then, {train} and {val} now", before.0, before.1),
     };
     format!(
         "{folder}: the data set {root} is not what it was when the run was begun ({how}): its epochs, learning rates and \
@@ -141,7 +141,7 @@ impl Session {
         for (part, pairs) in [("train", &dataset.train), ("val", &dataset.val)] {
             if pairs.is_empty() {
                 return Err(SessionError::Options(format!(
-                    "{}: {part}: has no pictures; `maskcast-train data check` says what is there",
+                    "{}: {part}: has no images; `maskcast-train data check` says what is there",
                     dataset.root.display()
                 )));
             }
@@ -158,8 +158,8 @@ impl Session {
         let average = (options.ema > 0.0).then(|| params.copied());
         let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
         let data = dataset.fingerprint();
-        let pictures = (dataset.train.len(), dataset.val.len());
-        let progress = Progress { origin: begun.origin, data, pictures, ..Progress::default() };
+        let images = (dataset.train.len(), dataset.val.len());
+        let progress = Progress { origin: begun.origin, data, images, ..Progress::default() };
         let state = State { params, average, optimizer, progress };
         let about = About {
             encoder: begun.variant.encoder,

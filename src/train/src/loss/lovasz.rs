@@ -9,8 +9,8 @@ use crate::random;
 /// Purpose of the random numbers.
 const GRID: u64 = 3;
 
-/// Pixels between those that are looked at, each way. Sorting every pixel for every class would cost a fifth of a step; a
-/// grid at a random place each step has the same expectation.
+/// Pixels between those that are looked at, each way. Sorting every pixel for every class would cost a fifth of a step;
+/// a grid at a random place each step has the same expectation.
 const SPACING: i64 = 2;
 
 /// The loss over the batch, averaged over the classes that occur in it; zero where none does.
@@ -18,7 +18,7 @@ pub fn softmax(probabilities: &Tensor, labels: &Tensor, step: u64) -> Tensor {
     let mut rng = random::of(step, &[GRID]);
     let (down, across) = (rng.random_range(0..SPACING), rng.random_range(0..SPACING));
     let (height, width) = (labels.size()[1], labels.size()[2]);
-    // A picture of a single row or column has no second one to begin at.
+    // An image of a single row or column has no second one to begin at.
     let (down, across) = (down.min(height - 1), across.min(width - 1));
     let labels = labels.slice(1, down, height, SPACING).slice(2, across, width, SPACING).flatten(0, -1);
     let probabilities = probabilities.slice(2, down, height, SPACING).slice(3, across, width, SPACING);

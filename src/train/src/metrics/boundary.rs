@@ -4,18 +4,18 @@ use super::{MetricsError, check};
 use crate::data::VOID;
 
 /// Boundary F1 after Csurka, Larlus and Perronnin, "What is a good evaluation measure for semantic segmentation?"
-/// (BMVC 2013): a boundary pixel is right when the other picture has a boundary pixel of the same class nearer than a
+/// (BMVC 2013): a boundary pixel is right when the other image has a boundary pixel of the same class nearer than a
 /// tolerance; precision is the share of right ones among the predicted, recall among the labelled, F1 their harmonic
-/// mean, a class and a picture. A picture's score is the mean over the classes that have a boundary in the labels or
-/// in the prediction; a set's score is the mean over its pictures.
+/// mean, a class and an image. An image's score is the mean over the classes that have a boundary in the labels or
+/// in the prediction; a set's score is the mean over its images.
 ///
-/// A boundary pixel of a class has one of another class above, below, left or right of it. The picture's edge is no
+/// A boundary pixel of a class has one of another class above, below, left or right of it. The image's edge is no
 /// boundary, nor is the edge of a void region: what lies beyond is unknown. Nothing predicted on void counts.
 #[derive(Clone, Debug)]
 pub struct BoundaryF1 {
     classes: usize,
     tolerance: f64,
-    pictures: usize,
+    images: usize,
     sum: f64,
     class_sums: Vec<(f64, usize)>,
 }
@@ -26,7 +26,7 @@ type Word = u32;
 const WORD: usize = Word::BITS as usize;
 
 impl BoundaryF1 {
-    /// The tolerance as a share of the picture's diagonal, from the paper: 4.5 pixels at 480×360.
+    /// The tolerance as a share of the image's diagonal, from the paper: 4.5 pixels at 480×360.
     pub const TOLERANCE: f64 = 0.0075;
 
     /// # Panics
@@ -35,16 +35,16 @@ impl BoundaryF1 {
         Self::with_tolerance(classes, Self::TOLERANCE)
     }
 
-    /// `tolerance` is a share of the picture's diagonal.
+    /// `tolerance` is a share of the image's diagonal.
     ///
     /// # Panics
     /// With no class, or more than 255.
     pub fn with_tolerance(classes: usize, tolerance: f64) -> Self {
         assert!((1..=usize::from(VOID)).contains(&classes), "1 to 255 classes");
-        BoundaryF1 { classes, tolerance, pictures: 0, sum: 0.0, class_sums: vec![(0.0, 0); classes] }
+        BoundaryF1 { classes, tolerance, images: 0, sum: 0.0, class_sums: vec![(0.0, 0); classes] }
     }
 
-    /// Adds a picture with rows of `width` pixels; gives its score, `None` when neither side has any boundary.
+    /// Adds an image with rows of `width` pixels; gives its score, `None` when neither side has any boundary.
     ///
     /// # Errors
     /// As [`Confusion::add`](super::Confusion::add), and when the pixels are not full rows.
@@ -79,18 +79,18 @@ impl BoundaryF1 {
         }
 
         let mut scores = Vec::new();
-        for (tally, (sum, pictures)) in tally.iter().zip(&mut self.class_sums) {
+        for (tally, (sum, images)) in tally.iter().zip(&mut self.class_sums) {
             if let Some(score) = tally.f1() {
                 scores.push(score);
                 *sum += score;
-                *pictures += 1;
+                *images += 1;
             }
         }
         if scores.is_empty() {
             return Ok(None);
         }
         let score = scores.iter().sum::<f64>() / scores.len() as f64;
-        self.pictures += 1;
+        self.images += 1;
         self.sum += score;
         Ok(Some(score))
     }
@@ -103,23 +103,23 @@ impl BoundaryF1 {
         if other.classes != self.classes {
             return Err(MetricsError::Classes { classes: self.classes, other: other.classes });
         }
-        self.pictures += other.pictures;
+        self.images += other.images;
         self.sum += other.sum;
-        for ((sum, pictures), (more_sum, more_pictures)) in self.class_sums.iter_mut().zip(&other.class_sums) {
+        for ((sum, images), (more_sum, more_images)) in self.class_sums.iter_mut().zip(&other.class_sums) {
             *sum += more_sum;
-            *pictures += more_pictures;
+            *images += more_images;
         }
         Ok(())
     }
 
-    /// The mean over pictures, 0 to 1; `None` before the first boundary.
+    /// The mean over images, 0 to 1; `None` before the first boundary.
     pub fn mean(&self) -> Option<f64> {
-        (self.pictures > 0).then(|| self.sum / self.pictures as f64)
+        (self.images > 0).then(|| self.sum / self.images as f64)
     }
 
-    /// Each class's mean over the pictures where it has a boundary on either side.
+    /// Each class's mean over the images where it has a boundary on either side.
     pub fn classes(&self) -> Vec<Option<f64>> {
-        self.class_sums.iter().map(|&(sum, pictures)| (pictures > 0).then(|| sum / pictures as f64)).collect()
+        self.class_sums.iter().map(|&(sum, images)| (images > 0).then(|| sum / images as f64)).collect()
     }
 }
 
@@ -299,7 +299,7 @@ mod tests {
     fn agrees_with_the_definition() {
         let (width, height, classes) = (37, 23, 70);
         let mut rng = random::of(5, &[]);
-        let mut picture = || {
+        let mut image = || {
             let mut classes: Vec<u8> = vec![0; width * height];
             for _ in 0..30 {
                 let (x, y) = (rng.random_range(0..width), rng.random_range(0..height));
@@ -313,8 +313,8 @@ mod tests {
             classes
         };
         for _ in 0..5 {
-            let labels = picture();
-            let prediction: Vec<u8> = picture().iter().map(|&class| if class == VOID { 3 } else { class }).collect();
+            let labels = image();
+            let prediction: Vec<u8> = image().iter().map(|&class| if class == VOID { 3 } else { class }).collect();
             let mut measure = BoundaryF1::with_tolerance(classes, 0.08);
             let score = measure.add(&labels, &prediction, width).unwrap().unwrap();
 

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::{MetricsError, check};
 use crate::data::VOID;
 
-/// Pixels by label and prediction, over any number of pictures.
+/// Pixels by label and prediction, over any number of images.
 ///
 /// IoU is that of PASCAL VOC, CamVid and Cityscapes: true positives / (true positives + false positives + false
 /// negatives), from one matrix over the whole set (Everingham et al., 2015, section 4.4; cityscapesScripts,
-/// `evalPixelLevelSemanticLabeling.py`), which is not the mean of the pictures' own IoUs.
+/// `evalPixelLevelSemanticLabeling.py`), which is not the mean of the images' own IoUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     /// Number of classes.
@@ -31,7 +31,7 @@ impl Confusion {
         Confusion { classes, counts: vec![0; classes * classes] }
     }
 
-    /// Counts a picture, or any other run of pixels.
+    /// Counts an image, or any other run of pixels.
     ///
     /// # Errors
     /// When the two differ in length, or hold something that is no class; then nothing was counted.

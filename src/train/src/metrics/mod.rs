@@ -3,10 +3,10 @@
 //! | measure | where | from |
 //! | --- | --- | --- |
 //! | IoU, accuracy, precision, recall | [`Confusion`] | one matrix over the whole set |
-//! | boundary F1 | [`BoundaryF1`] | each picture, then averaged |
+//! | boundary F1 | [`BoundaryF1`] | each image, then averaged |
 //! | calibration | [`Calibration`] | each pixel's confidence |
 //!
-//! All of them are streams: a set of any size is added picture by picture, at the labels' own resolution. Pixels whose
+//! All of them are streams: a set of any size is added image by image, at the labels' own resolution. Pixels whose
 //! label is [`VOID`](crate::data::VOID) count nowhere.
 
 mod boundary;

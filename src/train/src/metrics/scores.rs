@@ -12,7 +12,7 @@ pub struct Scores {
     pub pixel_accuracy: Option<f64>,
     /// Mean of the classes' recalls.
     pub class_accuracy: Option<f64>,
-    /// Mean over pictures: [`BoundaryF1`].
+    /// Mean over images: [`BoundaryF1`].
     pub boundary_f1: Option<f64>,
     pub classes: Vec<ClassScores>,
 }

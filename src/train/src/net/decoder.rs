@@ -19,7 +19,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decoder {
     pub kind: Kind,
-    /// Channels of each level, from the deepest up. Four levels over a stride-32 encoder end at half the picture's size,
+    /// Channels of each level, from the deepest up. Four levels over a stride-32 encoder end at half the image's size,
     /// five at its full size; the logits are enlarged for what is left.
     pub widths: Vec<i64>,
 }
@@ -36,7 +36,7 @@ const EPS: f64 = 1e-5;
 /// Finishes a U-Net: `features` are the encoder's, one a stride, in any order.
 ///
 /// Each level is nearest ×2, the encoder's features of that size where it has some, and twice 3×3 convolution, batch
-/// norm, ReLU; then a 1×1 convolution to the classes, and bilinear interpolation to the picture's size.
+/// norm, ReLU; then a 1×1 convolution to the classes, and bilinear interpolation to the image's size.
 ///
 /// # Errors
 /// When the encoder has no features, or the widths are none, not positive, or more than there are halvings.
@@ -81,7 +81,8 @@ pub fn unet(
     Ok(b.finish(normalise, x))
 }
 
-/// Convolution, batch norm, ReLU; a separable one has a batch norm and a ReLU after each of its halves, as MobileNet has.
+/// Convolution, batch norm, ReLU; a separable one has a batch norm and a ReLU after each of its halves, as MobileNet
+/// has.
 fn block(b: &mut Builder, kind: Kind, name: &str, inputs: i64, outputs: i64, mut x: NodeId) -> NodeId {
     let conv = match kind {
         Kind::Dense => Conv::new(inputs, outputs, 3),

@@ -24,7 +24,7 @@ impl Run<'_> {
 /// Share of a new batch in the running statistics, as in PyTorch.
 const MOMENTUM: f64 = 0.1;
 
-/// Pictures `[N, H, W, 3]` of RGB bytes to a channels-last float tensor `[N, 3, H, W]` on `device`.
+/// Images `[N, H, W, 3]` of RGB bytes to a channels-last float tensor `[N, 3, H, W]` on `device`.
 pub fn input(rgb: &Tensor, normalise: &Normalise, device: Device) -> Tensor {
     let rgb = rgb.to_device(device);
     let pixels = match normalise.order {

@@ -73,7 +73,7 @@ impl Conv {
 /// What a node computes. Tensors are `[N, C, H, W]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
-    /// The normalised picture, `[N, 3, H, W]`: see [`Normalise`].
+    /// The normalised image, `[N, 3, H, W]`: see [`Normalise`].
     Input,
     /// Parameters `NAME.weight` and, with a bias, `NAME.bias`.
     Conv(Conv),
@@ -124,7 +124,7 @@ pub struct Node {
     pub stage: Stage,
 }
 
-/// How a picture of bytes becomes the network's input: channels in `order`, each `(byte - mean) / std`.
+/// How an image of bytes becomes the network's input: channels in `order`, each `(byte - mean) / std`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalise {
     pub order: Order,
@@ -152,16 +152,16 @@ impl Normalise {
 pub struct Feature {
     pub node: NodeId,
     pub channels: i64,
-    /// Pixels of the picture to one of the feature: 1, 2, 4, … 32.
+    /// Pixels of the image to one of the feature: 1, 2, 4, … 32.
     pub stride: i64,
 }
 
-/// A network: pictures in, logits out.
+/// A network: images in, logits out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Net {
     pub nodes: Vec<Node>,
     pub normalise: Normalise,
-    /// `[N, classes, H, W]`, as large as the picture.
+    /// `[N, classes, H, W]`, as large as the image.
     pub logits: NodeId,
 }
 
@@ -202,7 +202,7 @@ impl Net {
         shapes
     }
 
-    /// Multiply-adds of the convolutions for one picture of this size.
+    /// Multiply-adds of the convolutions for one image of this size.
     pub fn multiply_adds(&self, height: i64, width: i64) -> i64 {
         let mut sizes: Vec<(i64, i64)> = Vec::with_capacity(self.nodes.len());
         let mut total = 0;
@@ -248,13 +248,13 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Node 0 is the picture.
+    /// Node 0 is the image.
     pub fn new() -> Self {
         let input = Node { name: "image".into(), op: Op::Input, inputs: Vec::new(), stage: Stage::Encoder(0) };
         Builder { nodes: vec![input], stage: Stage::Encoder(0) }
     }
 
-    /// The picture's node.
+    /// The image's node.
     pub fn input(&self) -> NodeId {
         0
     }

@@ -26,18 +26,20 @@ pub struct Training {
     pub seed: u64,
     /// Learned parameters.
     pub parameters: u64,
-    /// Multiply-adds for a picture of the model's size.
+    /// Multiply-adds for an image of the model's size.
     pub multiply_adds: u64,
     /// Everything else that was chosen: optimiser, schedule, loss, augmentations.
     pub settings: BTreeMap<String, String>,
 }
 
-/// The pictures.
+/// The images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DatasetFacts {
     pub name: String,
-    pub train_pictures: usize,
-    pub val_pictures: usize,
+    #[serde(rename = "train_pictures")]
+    pub train_images: usize,
+    #[serde(rename = "val_pictures")]
+    pub val_images: usize,
     /// Width and height at which the results were measured.
     pub size: (u32, u32),
     /// Of the training pixels.
@@ -128,7 +130,7 @@ pub struct Speed {
     pub threads: usize,
     /// Width and height of the model's input.
     pub size: (u32, u32),
-    /// Milliseconds a picture: the median of the timed runs.
+    /// Milliseconds an image: the median of the timed runs.
     pub median_ms: f64,
     /// Milliseconds: 95 of 100 runs were faster.
     pub p95_ms: f64,

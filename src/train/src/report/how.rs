@@ -74,7 +74,7 @@ impl Report {
             fact("crop", format!("{}×{}", training.crop.0, training.crop.1)),
             fact("seed", training.seed.to_string()),
             fact("parameters", count(training.parameters)),
-            fact("work a picture", format!("{} GMAC", number(training.multiply_adds as f64 / 1e9))),
+            fact("work an image", format!("{} GMAC", number(training.multiply_adds as f64 / 1e9))),
         ]
     }
 
@@ -86,8 +86,8 @@ impl Report {
         let data = &self.dataset;
         vec![
             fact("data set", &data.name),
-            fact("training pictures", count(data.train_pictures as u64)),
-            fact("validation pictures", count(data.val_pictures as u64)),
+            fact("training images", count(data.train_images as u64)),
+            fact("validation images", count(data.val_images as u64)),
             fact("measured at", format!("{}×{}", data.size.0, data.size.1)),
             fact("void", format!("{} % of the training pixels", small_percent(data.void_share))),
         ]

@@ -1,7 +1,7 @@
 //! What a run leaves for people: `report.json` and one `report.html` that needs nothing beside it; for comparisons
 //! `compare.json`, `compare.html` and `compare.svg`.
 //!
-//! The pages have no scripts and load nothing: plots are SVG in the page, pictures are in it as base64. What comes
+//! The pages have no scripts and load nothing: plots are SVG in the page, images are in it as base64. What comes
 //! from outside (names of classes and files, commands) is escaped by the template engine.
 
 mod compare;
@@ -9,8 +9,8 @@ mod compare_page;
 mod facts;
 mod history;
 mod how;
+mod images;
 mod page;
-mod pictures;
 mod plot;
 mod text;
 mod write;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use compare::{CompareEntry, CompareReport, CompareRun};
 pub use facts::{ClassFacts, DatasetFacts, Environment, Machine, Speed, Training, shell_line};
 pub use history::{EpochRecord, History};
-pub use pictures::{Panels, PictureFacts, Rank, choose, choose_apart, picture_miou};
+pub use images::{ImageFacts, Panels, Rank, choose, choose_apart, image_miou};
 pub use write::Written;
 
 use crate::metrics::{CalibrationScores, Confusion, MetricsError, Scores};
@@ -42,7 +42,8 @@ pub struct Report {
     /// Empty for an evaluation.
     #[serde(default)]
     pub history: History,
-    pub pictures: Vec<PictureFacts>,
+    #[serde(rename = "pictures")]
+    pub images: Vec<ImageFacts>,
     /// One entry a file and setting that was timed.
     #[serde(default)]
     pub speed: Vec<Speed>,
@@ -62,8 +63,8 @@ pub fn curve(title: &str, name: &str, points: Vec<(f64, f64)>) -> Result<String,
 pub enum ReportError {
     #[error("the report's numbers do not fit together: {0}")]
     Metrics(#[from] MetricsError),
-    #[error("OpenCV cannot draw a picture of the report: {0}")]
-    Picture(#[from] opencv::Error),
+    #[error("OpenCV cannot draw an image of the report: {0}")]
+    Image(#[from] opencv::Error),
     #[error("a mask of the report cannot be written as PNG: {0}")]
     Png(#[from] png::EncodingError),
     #[error("a plot of the report cannot be drawn: {0}")]

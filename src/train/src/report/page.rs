@@ -5,7 +5,7 @@ use askama::Template;
 use super::how::{Fact, around, machine};
 use super::plot::{Labels, Line, Plot, color};
 use super::text::{NONE, count, duration, number, percent, scientific, small_percent};
-use super::{ClassFacts, PictureFacts, Rank, Report, ReportError, plot, shell_line};
+use super::{ClassFacts, ImageFacts, Rank, Report, ReportError, plot, shell_line};
 
 /// A headline number.
 struct Tile {
@@ -61,9 +61,9 @@ struct ConfusionRow {
     cells: Vec<Cell>,
 }
 
-struct PictureGroup<'a> {
+struct ImageGroup<'a> {
     rank: &'static str,
-    pictures: Vec<(String, &'a PictureFacts)>,
+    images: Vec<(String, &'a ImageFacts)>,
 }
 
 struct EpochRow {
@@ -80,7 +80,7 @@ struct ReportPage<'a> {
     figures: Vec<Figure>,
     classes: Vec<ClassRow>,
     confusion: Vec<ConfusionRow>,
-    groups: Vec<PictureGroup<'a>>,
+    groups: Vec<ImageGroup<'a>>,
     class_colors: Vec<ClassShare<'a>>,
     calibration: Option<Figure>,
     bins: Vec<Vec<String>>,
@@ -113,7 +113,7 @@ impl Report {
             figures: self.curves()?,
             classes: self.class_rows(),
             confusion: self.confusion_rows(),
-            groups: self.picture_groups(),
+            groups: self.image_groups(),
             class_colors: self.class_shares(),
             calibration: self.calibration_figure()?,
             bins: self.bin_rows(),
@@ -135,11 +135,11 @@ impl Report {
 
     fn lead(&self) -> String {
         let trained = self.training.as_ref().map(|training| format!("{}, {}, ", training.encoder, training.strategy));
-        let pictures = self.dataset.val_pictures;
-        let pictures = if pictures == 1 { "1 picture".into() } else { format!("{} pictures", count(pictures as u64)) };
+        let images = self.dataset.val_images;
+        let images = if images == 1 { "1 image".into() } else { format!("{} images", count(images as u64)) };
         let (width, height) = self.dataset.size;
         let trained = trained.unwrap_or_default();
-        format!("{trained}measured on {pictures} of {} at {width}×{height}", self.dataset.name)
+        format!("{trained}measured on {images} of {} at {width}×{height}", self.dataset.name)
     }
 
     fn tiles(&self) -> Vec<Tile> {
@@ -149,14 +149,14 @@ impl Report {
             tile("mIoU", percent(scores.miou), "%", "mean over classes"),
             tile("pixel accuracy", percent(scores.pixel_accuracy), "%", "of all labelled pixels"),
             tile("class accuracy", percent(scores.class_accuracy), "%", "mean recall of classes"),
-            tile("boundary F1", percent(scores.boundary_f1), "%", "mean over pictures"),
+            tile("boundary F1", percent(scores.boundary_f1), "%", "mean over images"),
         ];
         if let Some(calibration) = &self.calibration {
             let about = "confidence against accuracy; less is better";
             tiles.push(tile("calibration error", percent(calibration.ece), "%", about));
         }
         if let Some(fastest) = self.speed.iter().min_by(|a, b| a.median_ms.total_cmp(&b.median_ms)) {
-            tiles.push(tile("a picture", number(fastest.median_ms), "ms", "fastest setting measured"));
+            tiles.push(tile("an image", number(fastest.median_ms), "ms", "fastest setting measured"));
         }
         tiles
     }
@@ -250,17 +250,17 @@ impl Report {
         .collect()
     }
 
-    fn picture_groups(&self) -> Vec<PictureGroup<'_>> {
-        let group = |rank: Rank| PictureGroup {
+    fn image_groups(&self) -> Vec<ImageGroup<'_>> {
+        let group = |rank: Rank| ImageGroup {
             rank: rank.name(),
-            pictures: self
-                .pictures
+            images: self
+                .images
                 .iter()
-                .filter(|picture| picture.rank == rank && !picture.panels.picture.is_empty())
-                .map(|picture| (percent(picture.miou), picture))
+                .filter(|image| image.rank == rank && !image.panels.image.is_empty())
+                .map(|image| (percent(image.miou), image))
                 .collect(),
         };
-        Rank::ALL.into_iter().map(group).filter(|group| !group.pictures.is_empty()).collect()
+        Rank::ALL.into_iter().map(group).filter(|group| !group.images.is_empty()).collect()
     }
 
     fn calibration_figure(&self) -> Result<Option<Figure>, ReportError> {

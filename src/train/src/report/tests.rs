@@ -3,7 +3,7 @@
 use maskcast::frame::{Label, Rgb};
 
 use super::*;
-use crate::data::Labelled;
+use crate::data::LabelledImage;
 use crate::metrics::{BoundaryF1, Calibration};
 
 const HOSTILE: &str = "<script>alert('\"&')</script>";
@@ -30,8 +30,12 @@ fn history(epochs: u32) -> History {
 fn report() -> Report {
     let classes = [("sky", Rgb(1, 2, 3)), (HOSTILE, Rgb(4, 5, 6))];
     let classes = classes.map(|(name, color)| Label { name: name.into(), color });
-    let labelled =
-        Labelled { width: 8, height: 6, rgb: vec![90; 144], labels: (0..48).map(|n| u8::from(n % 8 > 3)).collect() };
+    let labelled = LabelledImage {
+        width: 8,
+        height: 6,
+        rgb: vec![90; 144],
+        labels: (0..48).map(|n| u8::from(n % 8 > 3)).collect(),
+    };
     let prediction: Vec<u8> = (0..48).map(|n| u8::from(n % 8 > 4)).collect();
     let mut confusion = Confusion::new(2);
     confusion.add(&labelled.labels, &prediction).unwrap();
@@ -39,8 +43,8 @@ fn report() -> Report {
     boundary.add(&labelled.labels, &prediction, 8).unwrap();
     let mut calibration = Calibration::default();
     calibration.add(&[0.8; 48], &labelled.labels, &prediction).unwrap();
-    let miou = picture_miou(2, &labelled.labels, &prediction).unwrap().unwrap();
-    let picture = PictureFacts::new(HOSTILE, Rank::Worst, miou, &labelled, &prediction, &classes).unwrap();
+    let miou = image_miou(2, &labelled.labels, &prediction).unwrap().unwrap();
+    let image = ImageFacts::new(HOSTILE, Rank::Worst, miou, &labelled, &prediction, &classes).unwrap();
     Report {
         title: format!("A run {HOSTILE}"),
         model: Some("my model.onnx".into()),
@@ -54,7 +58,7 @@ fn report() -> Report {
         }),
         dataset: DatasetFacts {
             name: "made up".into(),
-            val_pictures: 1,
+            val_images: 1,
             size: (8, 6),
             classes: classes.iter().map(|label| ClassFacts::new(label, Some(0.5))).collect(),
             ..Default::default()
@@ -68,7 +72,7 @@ fn report() -> Report {
         confusion,
         calibration: calibration.scores(),
         history: history(5),
-        pictures: vec![picture],
+        images: vec![image],
         speed: vec![Speed {
             model: "my model.onnx".into(),
             precision: "int8".into(),
@@ -82,7 +86,7 @@ fn report() -> Report {
     }
 }
 
-/// Nothing from elsewhere, nothing that runs, and every picture described.
+/// Nothing from elsewhere, nothing that runs, and every image described.
 fn check_page(html: &str) {
     assert!(html.starts_with("<!DOCTYPE html>"));
     assert!(!html.contains("<script") && !html.contains("<link") && !html.contains("@import"));
@@ -121,7 +125,7 @@ fn an_evaluation_has_no_curves() {
         model: None,
         calibration: None,
         history: History::default(),
-        pictures: Vec::new(),
+        images: Vec::new(),
         speed: Vec::new(),
         ..report()
     };
@@ -136,8 +140,8 @@ fn files_are_written_and_read_back() {
     let report = report();
     let written = report.write(&dir.path().join("run")).unwrap();
     let mut read: Report = serde_json::from_str(&std::fs::read_to_string(&written.json).unwrap()).unwrap();
-    assert_eq!(read.pictures[0].panels, Panels::default(), "pictures are in the page only");
-    read.pictures[0].panels = report.pictures[0].panels.clone();
+    assert_eq!(read.images[0].panels, Panels::default(), "images are in the page only");
+    read.images[0].panels = report.images[0].panels.clone();
     assert!(read == report, "numbers come back to the last digit");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&written.html).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o644);

@@ -1,52 +1,54 @@
-//! Pictures that validation shares with training: copies, near copies, and frames of the same recording.
+//! Finds images that validation shares with training: copies, near copies, and frames of the same recording.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::super::hash::{ALIKE, COPY};
+use super::super::hash::{COPY_DISTANCE, SIMILAR_DISTANCE};
 use super::super::{Part, sequence};
-use super::{Another, Facts, Finding, Item, Kind};
+use super::{CheckItem, Finding, FindingKind, PairFacts, SimilarPair};
 
-/// Everything that is in two parts, or twice in one. `split_here`: the parts were made here, not by people.
-pub(super) fn find(items: &[Item<'_>], facts: &[Facts], split_here: bool) -> Vec<Finding> {
+/// Finds images that occur in two parts, or twice in one. `split_here`: the split was generated and does not come from
+/// the data set.
+pub(super) fn find(items: &[CheckItem<'_>], facts: &[PairFacts], split_here: bool) -> Vec<Finding> {
     let mut findings = copies(items, facts);
-    // Frames of a fixed camera are near copies of one another: that is the recording's nature, and no mistake.
+    // Frames of a fixed camera are near copies of one another, which is not an error.
     let near = near_copies(items, facts);
-    let (mut frames, near): (Vec<Close>, Vec<Close>) = near.into_iter().partition(|close| close.apart.is_some());
+    let (mut frames, near): (Vec<SimilarImages>, Vec<SimilarImages>) =
+        near.into_iter().partition(|close| close.apart.is_some());
     frames.extend(neighbours(items, facts));
     let cut = if split_here { CUT_HERE } else { CUT_BEFORE };
-    findings.extend(together(Kind::NearCopyInTwoParts, items, near, COPIED));
-    findings.extend(together(Kind::RecordingInTwoParts, items, frames, cut));
+    findings.extend(combine(FindingKind::NearCopyInTwoParts, items, near, COPIED));
+    findings.extend(combine(FindingKind::RecordingInTwoParts, items, frames, cut));
     findings
 }
 
-const COPIED: &str = "take one picture of each pair out; where one place makes all pictures alike, validate on another";
-const CUT_HERE: &str = "this split was made here, and there may be no better one. Scores of another recording tell what the \
-    model is worth: put one into val/, or name its pictures in the val.txt of `--lists DIR`. Where there are several \
-    recordings, `--by-sequence always` keeps each on one side; where there is one, a larger `--val` has longer blocks";
-const CUT_BEFORE: &str = "validate on a recording of its own: `--resplit --by-sequence always` keeps each recording on one \
-    side (`--val` is the share that validates), or name the pictures in the train.txt and val.txt of `--lists DIR`";
+const COPIED: &str = "remove one image of each pair; if all images show one place, validate on images of another place";
+const CUT_HERE: &str = "this split was generated, and there may be no better one. For realistic scores, validate on \
+    another recording: put it into val/, or name its images in the val.txt of `--lists DIR`. With several recordings, \
+    `--by-sequence always` keeps each in one part; with one recording, a larger `--val` makes longer blocks";
+const CUT_BEFORE: &str = "validate on a separate recording: `--resplit --by-sequence always` keeps each recording in \
+    one part (`--val` is the validation share), or name the images in the train.txt and val.txt of `--lists DIR`";
 
-/// Two pictures of different parts that look alike.
-struct Close {
+/// Two similar images of different parts.
+struct SimilarImages {
     a: usize,
     b: usize,
-    /// Bits of their fingerprints that differ.
+    /// The number of different bits of their hashes, 0 to 128.
     bits: u32,
-    /// How far their frame numbers are apart, in one recording.
+    /// The difference of their frame numbers, if they are of one recording.
     apart: Option<u64>,
 }
 
-fn both(kind: Kind, a: &Item<'_>, b: &Item<'_>, detail: String) -> Finding {
+fn pair_finding(kind: FindingKind, a: &CheckItem<'_>, b: &CheckItem<'_>, detail: String) -> Finding {
     Finding { other: Some(b.pair.name.clone()), ..Finding::new(kind, &a.pair.name, detail) }
 }
 
-fn parts(a: &Item<'_>, b: &Item<'_>) -> String {
-    let name = |item: &Item<'_>| item.part.map_or("left out", Part::name);
+fn part_names(a: &CheckItem<'_>, b: &CheckItem<'_>) -> String {
+    let name = |item: &CheckItem<'_>| item.part.map_or("excluded", Part::name);
     format!("{} and {}", name(a), name(b))
 }
 
-/// Equal pixels.
-fn copies(items: &[Item<'_>], facts: &[Facts]) -> Vec<Finding> {
+/// Finds images with equal pixels.
+fn copies(items: &[CheckItem<'_>], facts: &[PairFacts]) -> Vec<Finding> {
     let mut first = HashMap::<(u64, Option<Part>), usize>::new();
     let mut findings = Vec::new();
     for (at, (item, facts)) in items.iter().zip(facts).enumerate() {
@@ -54,9 +56,14 @@ fn copies(items: &[Item<'_>], facts: &[Facts]) -> Vec<Finding> {
         for part in Part::ALL {
             let Some(&other) = first.get(&(content, Some(part))) else { continue };
             if Some(part) == item.part {
-                findings.push(both(Kind::SamePictureTwice, &items[other], item, part.name().to_string()));
+                findings.push(pair_finding(FindingKind::SameImageTwice, &items[other], item, part.name().to_string()));
             } else {
-                findings.push(both(Kind::SamePictureInTwoParts, &items[other], item, parts(&items[other], item)));
+                findings.push(pair_finding(
+                    FindingKind::SameImageInTwoParts,
+                    &items[other],
+                    item,
+                    part_names(&items[other], item),
+                ));
             }
         }
         first.entry((content, item.part)).or_insert(at);
@@ -64,29 +71,30 @@ fn copies(items: &[Item<'_>], facts: &[Facts]) -> Vec<Finding> {
     findings
 }
 
-/// For each picture the one of an earlier part that is most like it, if that is a copy but for scale or compression.
-fn near_copies(items: &[Item<'_>], facts: &[Facts]) -> Vec<Close> {
-    let told: Vec<_> = (0..items.len())
-        .filter_map(|at| Some((at, items[at].part?, facts[at].hash.filter(|hash| hash.tells())?)))
+/// Finds for each image the most similar image of an earlier part, if their hashes differ only as those of copies with
+/// another scale or compression.
+fn near_copies(items: &[CheckItem<'_>], facts: &[PairFacts]) -> Vec<SimilarImages> {
+    let distinctive: Vec<_> = (0..items.len())
+        .filter_map(|at| Some((at, items[at].part?, facts[at].hash.filter(|hash| hash.is_distinctive())?)))
         .collect();
     let mut found = Vec::new();
-    for &(b, part, hash) in &told {
-        let earlier = told.iter().filter(|(_, other, _)| (*other as u8) < part as u8);
+    for &(b, part, hash) in &distinctive {
+        let earlier = distinctive.iter().filter(|(_, other, _)| (*other as u8) < part as u8);
         let nearest = earlier.map(|&(a, _, theirs)| (hash.distance(theirs), a));
         if let Some((bits, a)) = nearest.min_by_key(|(bits, _)| *bits)
-            && bits <= COPY
+            && bits <= COPY_DISTANCE
             && facts[a].content != facts[b].content
         {
             let ((key, from), (other, to)) = (sequence::key(&items[a].pair.name), sequence::key(&items[b].pair.name));
-            found.push(Close { a, b, bits, apart: (key == other).then(|| from.abs_diff(to)) });
+            found.push(SimilarImages { a, b, bits, apart: (key == other).then(|| from.abs_diff(to)) });
         }
     }
     found
 }
 
-/// Frames of a recording that follow one another and are in different parts, where they look alike: photos that merely
-/// have running numbers do not.
-fn neighbours(items: &[Item<'_>], facts: &[Facts]) -> Vec<Close> {
+/// Finds consecutive, similar frames of a recording in different parts. Photos with consecutive numbers are not
+/// similar.
+fn neighbours(items: &[CheckItem<'_>], facts: &[PairFacts]) -> Vec<SimilarImages> {
     let mut sequences = BTreeMap::<String, Vec<(u64, usize)>>::new();
     for (at, item) in items.iter().enumerate().filter(|(_, item)| item.part.is_some()) {
         let (key, number) = sequence::key(&item.pair.name);
@@ -100,31 +108,31 @@ fn neighbours(items: &[Item<'_>], facts: &[Facts]) -> Vec<Close> {
         let Some(&usual) = steps.get(steps.len() / 2) else { continue };
         for pair in frames.windows(2) {
             let ((from, a), (to, b)) = (pair[0], pair[1]);
-            let alike = facts[a].hash.zip(facts[b].hash).map(|(a, b)| a.distance(b));
+            let distance = facts[a].hash.zip(facts[b].hash).map(|(a, b)| a.distance(b));
             if items[a].part != items[b].part
                 && to - from <= 3 * usual.max(1)
                 && facts[a].content != facts[b].content
-                && let Some(bits) = alike.filter(|bits| *bits <= ALIKE)
+                && let Some(bits) = distance.filter(|bits| *bits <= SIMILAR_DISTANCE)
             {
-                found.push(Close { a, b, bits, apart: Some(to - from) });
+                found.push(SimilarImages { a, b, bits, apart: Some(to - from) });
             }
         }
     }
     found
 }
 
-/// All pairs as one finding, the most alike first: one cause, one warning.
-fn together(kind: Kind, items: &[Item<'_>], mut close: Vec<Close>, help: &str) -> Option<Finding> {
+/// Combines all pairs into one finding, the most similar pair first, as they have one cause.
+fn combine(kind: FindingKind, items: &[CheckItem<'_>], mut close: Vec<SimilarImages>, help: &str) -> Option<Finding> {
     let mut seen = HashSet::new();
     close.retain(|close| seen.insert((close.a.min(close.b), close.a.max(close.b))));
     close.sort_by_key(|close| (close.bits, close.a, close.b));
     let mut pairs = close.iter().map(|close| {
         let (a, b) = (&items[close.a], &items[close.b]);
         let apart = close.apart.map_or(String::new(), |apart| format!(" {apart} frame numbers apart,"));
-        let detail = format!("{};{apart} {} of 128 bits of their fingerprints differ", parts(a, b), close.bits);
-        Another { name: a.pair.name.clone(), other: b.pair.name.clone(), detail }
+        let detail = format!("{};{apart} {} of 128 bits of their hashes differ", part_names(a, b), close.bits);
+        SimilarPair { name: a.pair.name.clone(), other: b.pair.name.clone(), detail }
     });
-    let Another { name, other, detail } = pairs.next()?;
+    let SimilarPair { name, other, detail } = pairs.next()?;
     let finding = Finding::new(kind, name, detail);
     Some(Finding { other: Some(other), more: pairs.collect(), help: Some(help.into()), ..finding })
 }

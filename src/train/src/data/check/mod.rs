@@ -1,92 +1,99 @@
-//! Looks into every file of a data set, on several threads, and tells what would spoil a training.
+//! Reads each file of a data set on several threads and reports what would make training fail or its result wrong.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
 
-use super::coding::Coding;
-use super::error::{DataError, Value};
-use super::hash::{self, Hash};
-use super::raw::{Pixels, Raw};
-use super::{Dataset, Pair, Part, VOID, picture};
+use super::coding::LabelCoding;
+use super::error::{DataError, PixelValue};
+use super::hash::{self, ImageHash};
+use super::raw::{RawLabel, RawPixels};
+use super::{Dataset, Pair, Part, VOID, image};
 
 mod leaks;
 mod report;
 #[cfg(test)]
 mod tests;
 
-pub use report::{Another, CheckReport, ClassShare, Finding, Kind, PartCounts, Severity, SizeCount};
+pub use report::{CheckReport, ClassShare, Finding, FindingKind, PartCounts, Severity, SimilarPair, SizeCount};
 
-/// Different strange values of one label picture that are told; a photo saved as a label has thousands.
-const MAX_STRANGE: usize = 20;
+/// Largest number of different unknown values that are reported per label image; a photo that was saved as a label has
+/// thousands.
+const MAX_UNKNOWN: usize = 20;
 
-/// A picture of the data set and what it is for; `None` for one on no side of the split.
+/// A pair and its part; `None` if it is in no part.
 #[derive(Clone, Copy)]
-struct Item<'a> {
+struct CheckItem<'a> {
     pair: &'a Pair,
     part: Option<Part>,
 }
 
-/// A value that belongs to no class.
+/// A value that belongs to no class, and its pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Strange {
-    value: Value,
+struct UnknownPixels {
+    value: PixelValue,
     pixels: u64,
-    /// The first such pixel.
+    /// Position x, y of the first such pixel.
     at: (usize, usize),
 }
 
-/// What one pair holds.
+/// What was found in one pair.
 #[derive(Default)]
-struct Facts {
+struct PairFacts {
     image_size: Option<(usize, usize)>,
     label_size: Option<(usize, usize)>,
     errors: Vec<DataError>,
-    /// Pixels a class.
+    /// Number of pixels by class.
     classes: Vec<u64>,
     void: u64,
-    strange: Vec<Strange>,
-    /// Strange values beyond [`MAX_STRANGE`].
-    more_strange: bool,
-    /// Pixels of a black and white mask that are neither.
+    unknown: Vec<UnknownPixels>,
+    /// Whether there are more unknown values than [`MAX_UNKNOWN`].
+    more_unknown: bool,
+    /// Number of pixels of a black and white mask that are neither 0 nor 255.
     between: u64,
-    /// Equal for equal pictures.
+    /// A hash of the pixels, equal for equal images.
     content: Option<u64>,
-    hash: Option<Hash>,
+    hash: Option<ImageHash>,
 }
 
-/// Checks a data set on so many threads; 0: one a core. `progress` is told how many of how many pictures are done.
+/// Checks a data set on `threads` threads (0: one per core). Calls `progress` after each pair with the number of
+/// checked pairs and the total.
 pub fn check(dataset: &Dataset, threads: usize, progress: &mut dyn FnMut(usize, usize)) -> CheckReport {
     let begun = Instant::now();
     let parts = Part::ALL.into_iter().map(|part| (Some(part), dataset.part(part)));
-    let items: Vec<Item<'_>> = parts
+    let items: Vec<CheckItem<'_>> = parts
         .chain([(None, &dataset.left_out[..])])
-        .flat_map(|(part, pairs)| pairs.iter().map(move |pair| Item { pair, part }))
+        .flat_map(|(part, pairs)| pairs.iter().map(move |pair| CheckItem { pair, part }))
         .collect();
     let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = if threads == 0 { cores() } else { threads.min(items.len().max(1)) };
-    let facts = gather(dataset, &items, threads, progress);
+    let facts = read_all(dataset, &items, threads, progress);
     let mut report = CheckReport::new(dataset, &items, &facts);
     report.findings.extend(leaks::find(&items, &facts, dataset.split_here));
     report.finish(begun.elapsed());
     report
 }
 
-/// The facts of all items, in their order. Two queues: one of places to be read, one of facts; when either is full, its
-/// senders wait.
-fn gather(dataset: &Dataset, items: &[Item<'_>], threads: usize, progress: &mut dyn FnMut(usize, usize)) -> Vec<Facts> {
+/// Inspects all items and returns the results in their order. There are two bounded queues: of indices to read and of
+/// results.
+fn read_all(
+    dataset: &Dataset,
+    items: &[CheckItem<'_>],
+    threads: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Vec<PairFacts> {
     let (jobs, inbox) = bounded::<usize>(2 * threads);
-    let (outbox, results) = bounded::<(usize, Facts)>(2 * threads);
-    let mut all: Vec<Facts> = items.iter().map(|_| Facts::default()).collect();
+    let (outbox, results) = bounded::<(usize, PairFacts)>(2 * threads);
+    let mut all: Vec<PairFacts> = items.iter().map(|_| PairFacts::default()).collect();
     std::thread::scope(|scope| {
         scope.spawn(move || (0..items.len()).all(|place| jobs.send(place).is_ok()));
         for _ in 0..threads {
             let (inbox, outbox) = (inbox.clone(), outbox.clone());
             scope.spawn(move || {
                 for place in inbox {
-                    // The receiver is gone only when this scope unwinds.
-                    if outbox.send((place, look(dataset, items[place].pair))).is_err() {
+                    // The receiver is closed only when this scope unwinds.
+                    if outbox.send((place, inspect(dataset, items[place].pair))).is_err() {
                         break;
                     }
                 }
@@ -101,17 +108,17 @@ fn gather(dataset: &Dataset, items: &[Item<'_>], threads: usize, progress: &mut 
     all
 }
 
-fn look(dataset: &Dataset, pair: &Pair) -> Facts {
-    let mut facts = Facts { classes: vec![0; dataset.classes.len()], ..Facts::default() };
-    match picture::read(&pair.image) {
-        Ok(picture) => {
-            facts.image_size = Some((picture.width, picture.height));
+fn inspect(dataset: &Dataset, pair: &Pair) -> PairFacts {
+    let mut facts = PairFacts { classes: vec![0; dataset.classes.len()], ..PairFacts::default() };
+    match image::read(&pair.image) {
+        Ok(image) => {
+            facts.image_size = Some((image.width, image.height));
             let mut hasher = DefaultHasher::new();
-            (picture.width, &picture.rgb).hash(&mut hasher);
+            (image.width, &image.rgb).hash(&mut hasher);
             facts.content = Some(hasher.finish());
-            match hash::of(&picture) {
+            match hash::of(&image) {
                 Ok(hash) => facts.hash = Some(hash),
-                Err(error) => facts.errors.push(DataError::picture(&pair.image, error.message)),
+                Err(error) => facts.errors.push(DataError::noise_image(&pair.image, error.message)),
             }
         }
         Err(error) => facts.errors.push(error),
@@ -132,23 +139,23 @@ fn look(dataset: &Dataset, pair: &Pair) -> Facts {
     facts
 }
 
-fn count(coding: &Coding, raw: &Raw, facts: &mut Facts) {
-    coding.each(raw, |at, class| match class {
+fn count(coding: &LabelCoding, raw: &RawLabel, facts: &mut PairFacts) {
+    coding.for_each_pixel(raw, |at, class| match class {
         Some(VOID) => facts.void += 1,
         Some(class) => facts.classes[usize::from(class)] += 1,
         None => {
             let value = coding.value(raw, at);
-            if let Some(strange) = facts.strange.iter_mut().find(|strange| strange.value == value) {
-                strange.pixels += 1;
-            } else if facts.strange.len() < MAX_STRANGE {
-                facts.strange.push(Strange { value, pixels: 1, at: (at % raw.width, at / raw.width) });
+            if let Some(unknown) = facts.unknown.iter_mut().find(|unknown| unknown.value == value) {
+                unknown.pixels += 1;
+            } else if facts.unknown.len() < MAX_UNKNOWN {
+                facts.unknown.push(UnknownPixels { value, pixels: 1, at: (at % raw.width, at / raw.width) });
             } else {
-                facts.more_strange = true;
+                facts.more_unknown = true;
             }
         }
     });
-    if coding.halves
-        && let Pixels::Gray(values) | Pixels::Indexed(values, _) = &raw.pixels
+    if coding.binary_mask
+        && let RawPixels::Gray(values) | RawPixels::Indexed(values, _) = &raw.pixels
     {
         facts.between = values.iter().filter(|value| !matches!(value, 0 | 255)).count() as u64;
     }

@@ -1,4 +1,4 @@
-//! What a check found, for people and as JSON.
+//! The report of a check, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,140 +12,151 @@ use super::super::error::DataError;
 use super::super::format::Format;
 use super::super::scan;
 use super::super::{Dataset, Part};
-use super::{Facts, Item};
+use super::{CheckItem, PairFacts};
 
-/// Lines that people see of a long list; the JSON has all.
+/// Largest number of lines per list in the text; the JSON contains all.
 const SHOWN: usize = 10;
-/// The same for frames of a recording, which are examples only.
+/// As [`SHOWN`], for frames of a recording, which are only examples.
 const SHOWN_FRAMES: usize = 3;
-/// Above this share of void pixels, something is probably not labelled that should be.
+/// Above this share of void pixels, labels are probably missing.
 const MUCH_VOID: f64 = 0.5;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// A training would fail, or its result would be wrong.
+    /// Training would fail, or its result would be wrong.
     Error,
-    /// Worth a look.
+    /// The data set should be reviewed.
     Warning,
 }
 
-/// What a finding is about.
+/// The kind of a finding. The JSON names are kept from earlier versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum FindingKind {
     EmptyPart,
-    UnreadablePicture,
+    #[serde(rename = "unreadable-picture")]
+    UnreadableImage,
     UnreadableLabel,
     SizeMismatch,
     UnknownValue,
-    SamePictureInTwoParts,
+    #[serde(rename = "same-picture-in-two-parts")]
+    SameImageInTwoParts,
     ClassNotInTrain,
     ClassNotInVal,
     ClassNowhere,
     NearCopyInTwoParts,
     RecordingInTwoParts,
-    PictureWithoutLabel,
-    LabelWithoutPicture,
-    SamePictureTwice,
+    #[serde(rename = "picture-without-label")]
+    ImageWithoutLabel,
+    #[serde(rename = "label-without-picture")]
+    LabelWithoutImage,
+    #[serde(rename = "same-picture-twice")]
+    SameImageTwice,
     OnlyVoid,
     MuchVoid,
     SmoothMask,
 }
 
-impl Kind {
+impl FindingKind {
     fn severity(self) -> Severity {
         match self {
-            Kind::EmptyPart
-            | Kind::UnreadablePicture
-            | Kind::UnreadableLabel
-            | Kind::SizeMismatch
-            | Kind::UnknownValue
-            | Kind::SamePictureInTwoParts
-            | Kind::ClassNotInTrain => Severity::Error,
+            FindingKind::EmptyPart
+            | FindingKind::UnreadableImage
+            | FindingKind::UnreadableLabel
+            | FindingKind::SizeMismatch
+            | FindingKind::UnknownValue
+            | FindingKind::SameImageInTwoParts
+            | FindingKind::ClassNotInTrain => Severity::Error,
             _ => Severity::Warning,
         }
     }
 
     fn heading(self) -> &'static str {
         match self {
-            Kind::EmptyPart => "nothing to train or to validate with",
-            Kind::UnreadablePicture => "pictures that cannot be read",
-            Kind::UnreadableLabel => "label pictures that cannot be read",
-            Kind::SizeMismatch => "labels of another size than their pictures",
-            Kind::UnknownValue => "values that belong to no class",
-            Kind::SamePictureInTwoParts => "the same picture in two parts: scores will be too good",
-            Kind::ClassNotInTrain => "classes that no training picture shows, but others do",
-            Kind::ClassNotInVal => "classes that no validation picture shows: they get no score",
-            Kind::ClassNowhere => "classes that no picture shows",
-            Kind::NearCopyInTwoParts => "nearly the same picture in two parts: scores will be too good",
-            Kind::RecordingInTwoParts => "frames of one recording, much alike, in two parts: scores will be too good",
-            Kind::PictureWithoutLabel => "pictures without a label, left out",
-            Kind::LabelWithoutPicture => "labels without a picture, left out",
-            Kind::SamePictureTwice => "the same picture twice in one part",
-            Kind::OnlyVoid => "pictures whose label is void all over",
-            Kind::MuchVoid => "much is void",
-            Kind::SmoothMask => "black and white masks with values between, which count by the half they are in",
+            FindingKind::EmptyPart => "parts without images",
+            FindingKind::UnreadableImage => "images that cannot be read",
+            FindingKind::UnreadableLabel => "label images that cannot be read",
+            FindingKind::SizeMismatch => "labels with another size than their images",
+            FindingKind::UnknownValue => "values that belong to no class",
+            FindingKind::SameImageInTwoParts => "the same image in two parts: scores would be too high",
+            FindingKind::ClassNotInTrain => "classes that occur in other parts, but in no training image",
+            FindingKind::ClassNotInVal => "classes that occur in no validation image: they get no score",
+            FindingKind::ClassNowhere => "classes that occur in no image",
+            FindingKind::NearCopyInTwoParts => "nearly the same image in two parts: scores would be too high",
+            FindingKind::RecordingInTwoParts => {
+                "similar frames of one recording in two parts: scores would be too high"
+            }
+            FindingKind::ImageWithoutLabel => "images without a label, excluded",
+            FindingKind::LabelWithoutImage => "labels without an image, excluded",
+            FindingKind::SameImageTwice => "the same image twice in one part",
+            FindingKind::OnlyVoid => "images whose label is completely void",
+            FindingKind::MuchVoid => "many void pixels",
+            FindingKind::SmoothMask => {
+                "black and white masks with values from 1 to 254, which count as 0 or 255, \
+                whichever is nearer"
+            }
         }
     }
 }
 
-/// One thing that was found.
+/// A finding of a check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
-    pub kind: Kind,
-    /// The picture, file, class or part.
+    pub kind: FindingKind,
+    /// Name of the image, file, class or part.
     pub name: String,
-    /// The other picture where two are too much alike.
+    /// The other image of two similar images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<String>,
     pub detail: String,
-    /// Further pairs of pictures, where many make one finding.
+    /// Further pairs of similar images, if several are combined into one finding.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub more: Vec<Another>,
-    /// What to do.
+    pub more: Vec<SimilarPair>,
+    /// A help text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// Pixels that it is about.
+    /// Number of affected pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<u64>,
-    /// The first such pixel: x, y.
+    /// Position x, y of the first affected pixel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<(usize, usize)>,
 }
 
 impl Finding {
-    pub(super) fn new(kind: Kind, name: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub(super) fn new(kind: FindingKind, name: impl Into<String>, detail: impl Into<String>) -> Self {
         let (name, detail) = (name.into(), detail.into());
         let severity = kind.severity();
         Finding { severity, kind, name, other: None, detail, more: Vec::new(), help: None, pixels: None, first: None }
     }
 }
 
-/// A pair of pictures that is like the one which a finding names.
+/// A further pair of similar images of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Another {
+pub struct SimilarPair {
     pub name: String,
     pub other: String,
     pub detail: String,
 }
 
-/// How much there is of a class.
+/// Statistics of a class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassShare {
     pub name: String,
     /// `#rrggbb`
     pub color: String,
     pub pixels: u64,
-    /// Of all pixels that are not void.
+    /// Share of all pixels that are not void, 0 to 1.
     pub share: f64,
-    /// Pictures that show it.
-    pub pictures: PartCounts,
+    /// Number of images that contain it.
+    #[serde(rename = "pictures")]
+    pub images: PartCounts,
 }
 
-/// Numbers by part.
+/// Numbers of images by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PartCounts {
     pub train: usize,
@@ -165,44 +176,46 @@ impl PartCounts {
     }
 }
 
-/// Pictures of one size.
+/// Number of images of one size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SizeCount {
     pub width: usize,
     pub height: usize,
-    pub pictures: usize,
+    #[serde(rename = "pictures")]
+    pub images: usize,
 }
 
-/// All that a check found.
+/// The report of a check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckReport {
     pub root: PathBuf,
     pub format: Format,
-    /// What was assumed when the data set was opened.
+    /// Assumptions that were made when the data set was opened.
     pub notes: Vec<String>,
-    pub pictures: PartCounts,
-    /// The most frequent first.
+    #[serde(rename = "pictures")]
+    pub images: PartCounts,
+    /// Sorted by frequency, descending.
     pub sizes: Vec<SizeCount>,
     pub classes: Vec<ClassShare>,
-    /// Of all pixels.
+    /// Share of all pixels, 0 to 1.
     pub void_share: f64,
     pub errors: usize,
     pub warnings: usize,
-    /// Errors first, each kind together.
+    /// Sorted by severity and kind.
     pub findings: Vec<Finding>,
     pub seconds: f64,
 }
 
 impl CheckReport {
-    /// Sums up; what takes a comparison of pictures comes later.
-    pub(super) fn new(dataset: &Dataset, items: &[Item<'_>], facts: &[Facts]) -> Self {
-        let mut pictures = PartCounts::default();
+    /// Summarises the facts of all pairs. Findings from comparisons of images are added later.
+    pub(super) fn new(dataset: &Dataset, items: &[CheckItem<'_>], facts: &[PairFacts]) -> Self {
+        let mut images = PartCounts::default();
         let mut sizes = BTreeMap::<(usize, usize), usize>::new();
         let mut totals = vec![(0u64, PartCounts::default()); dataset.classes.len()];
-        let (mut void, mut strange) = (0, 0);
+        let (mut void, mut unknown) = (0, 0);
         let mut findings = Vec::new();
         for (item, facts) in items.iter().zip(facts) {
-            pictures.add(item.part);
+            images.add(item.part);
             if let Some(size) = facts.image_size {
                 *sizes.entry(size).or_default() += 1;
             }
@@ -213,67 +226,71 @@ impl CheckReport {
                 }
             }
             void += facts.void;
-            strange += facts.strange.iter().map(|strange| strange.pixels).sum::<u64>();
-            findings.extend(of_pair(dataset, item, facts));
+            unknown += facts.unknown.iter().map(|unknown| unknown.pixels).sum::<u64>();
+            findings.extend(pair_findings(dataset, item, facts));
         }
         let known: u64 = totals.iter().map(|(pixels, _)| pixels).sum();
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-        let class = |(label, (pixels, pictures)): (&maskcast::frame::Label, (u64, PartCounts))| {
+        let class = |(label, (pixels, images)): (&maskcast::frame::Label, (u64, PartCounts))| {
             let Rgb(r, g, b) = label.color;
             let color = format!("#{r:02x}{g:02x}{b:02x}");
-            ClassShare { name: label.name.clone(), color, pixels, share: share(pixels, known), pictures }
+            ClassShare { name: label.name.clone(), color, pixels, share: share(pixels, known), images }
         };
         let mut sizes: Vec<SizeCount> =
-            sizes.into_iter().map(|((width, height), pictures)| SizeCount { width, height, pictures }).collect();
-        sizes.sort_by_key(|size| std::cmp::Reverse((size.pictures, size.width, size.height)));
+            sizes.into_iter().map(|((width, height), images)| SizeCount { width, height, images }).collect();
+        sizes.sort_by_key(|size| std::cmp::Reverse((size.images, size.width, size.height)));
         let mut report = CheckReport {
             root: dataset.root.clone(),
             format: dataset.format,
             notes: dataset.notes.clone(),
-            pictures,
+            images,
             sizes,
             classes: dataset.classes.iter().zip(totals).map(class).collect(),
-            void_share: share(void, known + void + strange),
+            void_share: share(void, known + void + unknown),
             errors: 0,
             warnings: 0,
             findings,
             seconds: 0.0,
         };
-        report.find_in_whole(dataset);
+        report.find_dataset_problems(dataset);
         report
     }
 
-    /// What is wrong with the data set as a whole.
-    fn find_in_whole(&mut self, dataset: &Dataset) {
-        let without = |paths: &[PathBuf], kind: Kind| -> Vec<Finding> {
+    /// Adds the findings that concern the data set as a whole.
+    fn find_dataset_problems(&mut self, dataset: &Dataset) {
+        let unpaired = |paths: &[PathBuf], kind: FindingKind| -> Vec<Finding> {
             paths.iter().map(|path| Finding::new(kind, scan::under(&dataset.root, path), "")).collect()
         };
-        self.findings.extend(without(&dataset.unpaired.images, Kind::PictureWithoutLabel));
-        self.findings.extend(without(&dataset.unpaired.labels, Kind::LabelWithoutPicture));
-        for (part, count) in [("train", self.pictures.train), ("val", self.pictures.val)] {
+        self.findings.extend(unpaired(&dataset.unpaired.images, FindingKind::ImageWithoutLabel));
+        self.findings.extend(unpaired(&dataset.unpaired.labels, FindingKind::LabelWithoutImage));
+        for (part, count) in [("train", self.images.train), ("val", self.images.val)] {
             if count == 0 {
-                self.findings.push(Finding::new(Kind::EmptyPart, part, "has no pictures"));
+                self.findings.push(Finding::new(FindingKind::EmptyPart, part, "has no images"));
             }
         }
-        let told = if self.pictures.train == 0 { &[][..] } else { &self.classes };
-        for class in told {
-            let PartCounts { train, val, test, left_out } = class.pictures;
+        let classes = if self.images.train == 0 { &[][..] } else { &self.classes };
+        for class in classes {
+            let PartCounts { train, val, test, left_out } = class.images;
             let kind = match (train, val) {
-                (0, _) if val + test > 0 => Kind::ClassNotInTrain,
-                (0, 0) if left_out == 0 => Kind::ClassNowhere,
-                (_, 0) if self.pictures.val > 0 => Kind::ClassNotInVal,
+                (0, _) if val + test > 0 => FindingKind::ClassNotInTrain,
+                (0, 0) if left_out == 0 => FindingKind::ClassNowhere,
+                (_, 0) if self.images.val > 0 => FindingKind::ClassNotInVal,
                 _ => continue,
             };
-            let detail = format!("{} pixels; pictures: {train} train, {val} val, {test} test", class.pixels);
+            let detail = format!("{} pixels; images: {train} train, {val} val, {test} test", class.pixels);
             self.findings.push(Finding::new(kind, &class.name, detail));
         }
         if self.void_share > MUCH_VOID {
-            let detail = format!("{:.1} % of all pixels teach nothing", 100.0 * self.void_share);
-            self.findings.push(Finding::new(Kind::MuchVoid, "void", detail));
+            let detail = format!(
+                "{:.1} % of all pixels are void and are excluded from \
+                training",
+                100.0 * self.void_share
+            );
+            self.findings.push(Finding::new(FindingKind::MuchVoid, "void", detail));
         }
     }
 
-    /// Sorts and counts.
+    /// Sorts and counts the findings.
     pub(super) fn finish(&mut self, took: Duration) {
         self.findings.sort_by_key(|finding| (finding.severity, finding.kind));
         self.errors = self.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
@@ -282,39 +299,44 @@ impl CheckReport {
     }
 }
 
-/// What is wrong with one pair.
-fn of_pair(dataset: &Dataset, item: &Item<'_>, facts: &Facts) -> Vec<Finding> {
+/// Returns the findings of one pair.
+fn pair_findings(dataset: &Dataset, item: &CheckItem<'_>, facts: &PairFacts) -> Vec<Finding> {
     let name = &item.pair.name;
     let label = scan::under(&dataset.root, &item.pair.label);
     let mut findings = Vec::new();
     for error in &facts.errors {
         findings.push(match error {
-            DataError::Picture { problem, .. } => Finding::new(Kind::UnreadablePicture, name, problem),
-            DataError::Label { problem, .. } => Finding::new(Kind::UnreadableLabel, &label, problem),
+            DataError::Image { problem, .. } => Finding::new(FindingKind::UnreadableImage, name, problem),
+            DataError::Label { problem, .. } => Finding::new(FindingKind::UnreadableLabel, &label, problem),
             DataError::Io { path, error } if *path == item.pair.label => {
-                Finding::new(Kind::UnreadableLabel, &label, error.to_string())
+                Finding::new(FindingKind::UnreadableLabel, &label, error.to_string())
             }
             DataError::SizeMismatch { image_size: (w, h), label_size: (lw, lh), .. } => {
-                Finding::new(Kind::SizeMismatch, name, format!("picture {w}x{h}, label {lw}x{lh}"))
+                Finding::new(FindingKind::SizeMismatch, name, format!("image {w}x{h}, label {lw}x{lh}"))
             }
-            other => Finding::new(Kind::UnreadablePicture, name, other.to_string()),
+            other => Finding::new(FindingKind::UnreadableImage, name, other.to_string()),
         });
     }
-    for strange in &facts.strange {
-        let (x, y) = strange.at;
-        let pixels = if strange.pixels == 1 { "1 pixel".into() } else { format!("{} pixels", strange.pixels) };
-        let detail = format!("{}: {pixels}, the first at x {x}, y {y}", strange.value);
-        let finding = Finding::new(Kind::UnknownValue, &label, detail);
-        findings.push(Finding { pixels: Some(strange.pixels), first: Some(strange.at), ..finding });
+    for unknown in &facts.unknown {
+        let (x, y) = unknown.at;
+        let pixels = if unknown.pixels == 1 { "1 pixel".into() } else { format!("{} pixels", unknown.pixels) };
+        let detail = format!("{}: {pixels}, the first at x {x}, y {y}", unknown.value);
+        let finding = Finding::new(FindingKind::UnknownValue, &label, detail);
+        findings.push(Finding { pixels: Some(unknown.pixels), first: Some(unknown.at), ..finding });
     }
-    if facts.more_strange {
-        findings.push(Finding::new(Kind::UnknownValue, &label, "and more such values: is this a label picture?"));
+    if facts.more_unknown {
+        findings.push(Finding::new(
+            FindingKind::UnknownValue,
+            &label,
+            "and more unknown values; check that this is a \
+            label image",
+        ));
     }
-    if facts.void > 0 && facts.strange.is_empty() && facts.classes.iter().all(|count| *count == 0) {
-        findings.push(Finding::new(Kind::OnlyVoid, name, ""));
+    if facts.void > 0 && facts.unknown.is_empty() && facts.classes.iter().all(|count| *count == 0) {
+        findings.push(Finding::new(FindingKind::OnlyVoid, name, ""));
     }
     if facts.between > 0 {
-        let finding = Finding::new(Kind::SmoothMask, &label, format!("{} pixels", facts.between));
+        let finding = Finding::new(FindingKind::SmoothMask, &label, format!("{} pixels", facts.between));
         findings.push(Finding { pixels: Some(facts.between), ..finding });
     }
     findings
@@ -322,16 +344,16 @@ fn of_pair(dataset: &Dataset, item: &Item<'_>, facts: &Facts) -> Vec<Finding> {
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PartCounts { train, val, test, left_out } = self.pictures;
+        let PartCounts { train, val, test, left_out } = self.images;
         writeln!(f, "{}: {}", self.root.display(), self.format)?;
-        write!(f, "  pictures  {}: {train} train, {val} val", train + val + test + left_out)?;
-        for (count, what) in [(test, "test"), (left_out, "left out")] {
+        write!(f, "  images  {}: {train} train, {val} val", train + val + test + left_out)?;
+        for (count, what) in [(test, "test"), (left_out, "excluded")] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;
             }
         }
         writeln!(f)?;
-        let size = |size: &SizeCount| format!("{}x{} ({})", size.width, size.height, size.pictures);
+        let size = |size: &SizeCount| format!("{}x{} ({})", size.width, size.height, size.images);
         let mut sizes: Vec<String> = self.sizes.iter().take(5).map(size).collect();
         if self.sizes.len() > 5 {
             sizes.push(format!("and {} more", self.sizes.len() - 5));
@@ -356,11 +378,11 @@ impl CheckReport {
             return Ok(());
         }
         let longest = self.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(5);
-        let with_test = self.pictures.test > 0;
-        write!(f, "\n  {:longest$}  colour   share of pixels  pictures: train    val", "class")?;
+        let with_test = self.images.test > 0;
+        write!(f, "\n  {:longest$}  colour   share of pixels  images: train    val", "class")?;
         writeln!(f, "{}", if with_test { "   test" } else { "" })?;
         for class in &self.classes {
-            let PartCounts { train, val, test, .. } = class.pictures;
+            let PartCounts { train, val, test, .. } = class.images;
             let percent = 100.0 * class.share;
             write!(f, "  {:longest$}  {}  {percent:13.2} %  {train:15}  {val:5}", class.name, class.color)?;
             if with_test {
@@ -376,7 +398,7 @@ impl CheckReport {
             let severity = if group[0].severity == Severity::Error { "error" } else { "warning" };
             let count: usize = group.iter().map(|finding| 1 + finding.more.len()).sum();
             writeln!(f, "\n{severity}: {} ({count})", group[0].kind.heading())?;
-            let shown = if group[0].kind == Kind::RecordingInTwoParts { SHOWN_FRAMES } else { SHOWN };
+            let shown = if group[0].kind == FindingKind::RecordingInTwoParts { SHOWN_FRAMES } else { SHOWN };
             let lines = group.iter().flat_map(|finding| {
                 let first = (finding.name.as_str(), finding.other.as_deref(), finding.detail.as_str());
                 let more = finding.more.iter();

@@ -1,16 +1,16 @@
 use std::path::Path;
 
-use super::super::testing::{gray, picture, png_bytes, write};
+use super::super::testing::{gray, noise_image, png_bytes, write};
 use super::super::{OpenOptions, VOID};
 use super::*;
 
-/// Three training and two validation pictures of two classes with names.
+/// Three training and two validation images with two named classes.
 fn set(dir: &Path) {
     for (seed, name) in ["train/images/ant", "train/images/bee", "train/images/cat", "val/images/dog", "val/images/elk"]
         .into_iter()
         .enumerate()
     {
-        picture(&dir.join(format!("{name}.png")), seed as u64);
+        noise_image(&dir.join(format!("{name}.png")), seed as u64);
         gray(&dir.join(format!("{}.png", name.replace("images", "masks"))), &[0, 1]);
     }
     write(&dir.join("classes.txt"), "sky\nroad\n");
@@ -20,26 +20,26 @@ fn checked(dir: &Path) -> CheckReport {
     check(&Dataset::open(dir, &OpenOptions::default()).unwrap(), 0, &mut |_, _| {})
 }
 
-fn only(report: &CheckReport, kind: Kind) -> &Finding {
+fn only(report: &CheckReport, kind: FindingKind) -> &Finding {
     let of_kind: Vec<&Finding> = report.findings.iter().filter(|finding| finding.kind == kind).collect();
     assert_eq!(of_kind.len(), 1, "{kind:?} in {:#?}", report.findings);
     of_kind[0]
 }
 
 #[test]
-fn a_good_set_has_no_findings() {
+fn a_valid_data_set_has_no_findings() {
     let dir = tempfile::tempdir().unwrap();
     set(dir.path());
     let dataset = Dataset::open(dir.path(), &OpenOptions::default()).unwrap();
-    let mut told = Vec::new();
-    let report = check(&dataset, 2, &mut |done, of| told.push((done, of)));
-    assert_eq!(told, (1..=5).map(|done| (done, 5)).collect::<Vec<_>>());
+    let mut progress_calls = Vec::new();
+    let report = check(&dataset, 2, &mut |done, of| progress_calls.push((done, of)));
+    assert_eq!(progress_calls, (1..=5).map(|done| (done, 5)).collect::<Vec<_>>());
     assert_eq!((report.errors, report.warnings), (0, 0), "{report}");
-    assert_eq!(report.pictures, PartCounts { train: 3, val: 2, ..PartCounts::default() });
-    assert_eq!(report.sizes, [SizeCount { width: 16, height: 12, pictures: 5 }]);
+    assert_eq!(report.images, PartCounts { train: 3, val: 2, ..PartCounts::default() });
+    assert_eq!(report.sizes, [SizeCount { width: 16, height: 12, images: 5 }]);
     assert_eq!(report.classes[1].pixels, 5 * 96);
     assert_eq!(report.classes[1].share, 0.5);
-    assert_eq!(report.classes[1].pictures.val, 2);
+    assert_eq!(report.classes[1].images.val, 2);
     let text = report.to_string();
     assert!(text.contains("5: 3 train, 2 val") && text.contains("0 errors, 0 warnings"), "{text}");
     assert!(serde_json::to_value(&report).unwrap()["classes"][0]["name"] == "sky");
@@ -59,26 +59,26 @@ fn damaged_files_and_wrong_sizes_are_named() {
     write(&dir.path().join("val/masks/dog.png"), small);
     let report = checked(dir.path());
     assert_eq!(report.errors, 3, "{report}");
-    let finding = only(&report, Kind::UnreadablePicture);
+    let finding = only(&report, FindingKind::UnreadableImage);
     assert!(finding.name == "train/images/ant" && finding.detail.contains("cut off"), "{finding:?}");
-    assert_eq!(only(&report, Kind::UnreadableLabel).name, "train/masks/bee.png");
-    assert_eq!(only(&report, Kind::SizeMismatch).detail, "picture 16x12, label 8x12");
+    assert_eq!(only(&report, FindingKind::UnreadableLabel).name, "train/masks/bee.png");
+    assert_eq!(only(&report, FindingKind::SizeMismatch).detail, "image 16x12, label 8x12");
     assert_eq!(report.findings[0].severity, Severity::Error);
 }
 
 #[test]
-fn strange_values_are_counted_and_located() {
+fn unknown_values_are_counted_and_located() {
     let dir = tempfile::tempdir().unwrap();
     set(dir.path());
     gray(&dir.path().join("val/masks/elk.png"), &[0, 1, 9, 1]);
     let report = checked(dir.path());
-    let finding = only(&report, Kind::UnknownValue);
+    let finding = only(&report, FindingKind::UnknownValue);
     assert_eq!((finding.name.as_str(), finding.pixels, finding.first), ("val/masks/elk.png", Some(48), Some((8, 0))));
     assert_eq!(finding.detail, "value 9: 48 pixels, the first at x 8, y 0");
 }
 
 #[test]
-fn classes_and_void_are_weighed() {
+fn shares_of_classes_and_void_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     set(dir.path());
     write(&dir.path().join("classes.txt"), "sky\nroad\ncar\nboat\ntree\n");
@@ -88,24 +88,24 @@ fn classes_and_void_are_weighed() {
     gray(&dir.path().join("val/masks/dog.png"), &[VOID]);
     gray(&dir.path().join("val/masks/elk.png"), &[0, 3, VOID, VOID]);
     let report = checked(dir.path());
-    assert_eq!(only(&report, Kind::ClassNotInTrain).name, "boat");
-    assert_eq!(only(&report, Kind::ClassNotInVal).name, "car");
+    assert_eq!(only(&report, FindingKind::ClassNotInTrain).name, "boat");
+    assert_eq!(only(&report, FindingKind::ClassNotInVal).name, "car");
     let nowhere: Vec<&str> =
-        report.findings.iter().filter(|f| f.kind == Kind::ClassNowhere).map(|f| f.name.as_str()).collect();
+        report.findings.iter().filter(|f| f.kind == FindingKind::ClassNowhere).map(|f| f.name.as_str()).collect();
     assert_eq!(nowhere, ["road", "tree"]);
-    assert_eq!(only(&report, Kind::OnlyVoid).name, "val/images/dog");
-    assert!(only(&report, Kind::MuchVoid).detail.starts_with(&format!("{:.1} %", 100.0 * report.void_share)));
+    assert_eq!(only(&report, FindingKind::OnlyVoid).name, "val/images/dog");
+    assert!(only(&report, FindingKind::MuchVoid).detail.starts_with(&format!("{:.1} %", 100.0 * report.void_share)));
 }
 
 #[test]
-fn partners_are_missed() {
+fn missing_labels_and_images_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     set(dir.path());
-    picture(&dir.path().join("train/images/owl.png"), 77);
+    noise_image(&dir.path().join("train/images/owl.png"), 77);
     gray(&dir.path().join("val/masks/yak.png"), &[0, 1]);
     let report = checked(dir.path());
-    assert_eq!(only(&report, Kind::PictureWithoutLabel).name, "train/images/owl.png");
-    assert_eq!(only(&report, Kind::LabelWithoutPicture).name, "val/masks/yak.png");
+    assert_eq!(only(&report, FindingKind::ImageWithoutLabel).name, "train/images/owl.png");
+    assert_eq!(only(&report, FindingKind::LabelWithoutImage).name, "val/masks/yak.png");
     assert_eq!(report.errors, 0);
 }
 
@@ -117,21 +117,21 @@ fn copies_near_copies_and_neighbours_are_leaks() {
     let bytes = std::fs::read(path("train/images/ant.png")).unwrap();
     write(&path("val/images/dog.png"), &bytes);
     write(&path("train/images/bee.png"), &bytes);
-    // Brighter by a little: another picture, and the same one.
-    let cat = super::super::picture::read(&path("train/images/cat.png")).unwrap();
+    // Slightly brighter: different pixels, the same content.
+    let cat = super::super::image::read(&path("train/images/cat.png")).unwrap();
     let brighter: Vec<u8> = cat.rgb.iter().map(|value| value / 2 + 64).collect();
     let brighter = png_bytes(16, 12, png::ColorType::Rgb, png::BitDepth::Eight, None, &brighter);
     write(&path("val/images/elk.png"), brighter);
     let report = checked(dir.path());
-    let finding = only(&report, Kind::SamePictureInTwoParts);
+    let finding = only(&report, FindingKind::SameImageInTwoParts);
     assert_eq!((finding.name.as_str(), finding.other.as_deref()), ("train/images/ant", Some("val/images/dog")));
-    assert_eq!(only(&report, Kind::SamePictureTwice).other.as_deref(), Some("train/images/bee"));
-    let finding = only(&report, Kind::NearCopyInTwoParts);
+    assert_eq!(only(&report, FindingKind::SameImageTwice).other.as_deref(), Some("train/images/bee"));
+    let finding = only(&report, FindingKind::NearCopyInTwoParts);
     assert_eq!((finding.name.as_str(), finding.other.as_deref()), ("train/images/cat", Some("val/images/elk")));
 }
 
 #[test]
-fn frames_beside_one_another_are_leaks_where_they_look_alike() {
+fn similar_consecutive_frames_in_two_parts_are_leaks() {
     let dir = tempfile::tempdir().unwrap();
     let frame = |n: u32, part: &str| {
         // A scene of 12 rows that change one by one.
@@ -148,29 +148,29 @@ fn frames_beside_one_another_are_leaks_where_they_look_alike() {
     frame(3, "val");
     write(&dir.path().join("classes.txt"), "sky\nroad\n");
     let report = checked(dir.path());
-    let finding = only(&report, Kind::RecordingInTwoParts);
+    let finding = only(&report, FindingKind::RecordingInTwoParts);
     assert_eq!((finding.name.as_str(), finding.other.as_deref()), ("train/cam_0002", Some("val/cam_0003")));
     assert!(finding.help.as_ref().unwrap().contains("--resplit --by-sequence always"), "the folders are the split");
 }
 
 #[test]
-fn a_fixed_camera_is_one_warning_with_advice() {
+fn images_of_a_fixed_camera_are_one_warning_with_help() {
     let dir = tempfile::tempdir().unwrap();
     let scene = |at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8;
     for n in 0..40u32 {
-        // All the same but for a trace of noise in one pixel.
+        // Equal except for slight noise in one pixel.
         let rgb: Vec<u8> = (0..16 * 12).flat_map(|at| [scene(at) ^ if at == n { 3 } else { 0 }; 3]).collect();
-        let picture = png_bytes(16, 12, png::ColorType::Rgb, png::BitDepth::Eight, None, &rgb);
-        write(&dir.path().join(format!("images/cam_{:05}.png", 100 * n)), picture);
+        let image = png_bytes(16, 12, png::ColorType::Rgb, png::BitDepth::Eight, None, &rgb);
+        write(&dir.path().join(format!("images/cam_{:05}.png", 100 * n)), image);
         gray(&dir.path().join(format!("masks/cam_{:05}.png", 100 * n)), &[0, 1]);
     }
     let report = checked(dir.path());
     assert_eq!((report.errors, report.warnings), (0, 1), "{report}");
-    let finding = only(&report, Kind::RecordingInTwoParts);
-    assert!(finding.more.len() >= 5, "every picture that validates looks like one that trains: {finding:?}");
+    let finding = only(&report, FindingKind::RecordingInTwoParts);
+    assert!(finding.more.len() >= 5, "each validation image is similar to a training image: {finding:?}");
     assert!(finding.detail.contains("frame numbers apart"), "{finding:?}");
     let text = report.to_string();
-    assert!(text.contains("(--json lists all)\n  help: this split was made here"), "{text}");
+    assert!(text.contains("(--json lists all)\n  help: this split was generated"), "{text}");
     assert_eq!(text.matches(" frame numbers apart").count(), 3, "examples: {text}");
     for way in ["val/", "--lists", "--by-sequence", "--val"] {
         assert!(text.contains(way), "{way} in {text}");
@@ -178,35 +178,36 @@ fn a_fixed_camera_is_one_warning_with_advice() {
 }
 
 #[test]
-fn labels_that_are_no_png_are_all_named() {
+fn all_labels_in_lossy_formats_are_listed() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..20 {
-        picture(&dir.path().join(format!("images/p{n}.png")), n);
+        noise_image(&dir.path().join(format!("images/p{n}.png")), n);
         write(&dir.path().join(format!("masks/p{n}.jpg")), b"\xff\xd8\xff\xe0");
     }
     let error = Dataset::open(dir.path(), &OpenOptions::default()).unwrap_err().to_string();
-    assert!(error.contains("none of the 20 label pictures") && error.contains("JPEG"), "{error}");
+    assert!(error.contains("none of the 20 label images") && error.contains("JPEG"), "{error}");
     let report = check(&Dataset::open_to_check(dir.path(), &OpenOptions::default()).unwrap(), 0, &mut |_, _| {});
-    let unreadable =
-        |report: &CheckReport| report.findings.iter().filter(|finding| finding.kind == Kind::UnreadableLabel).count();
+    let unreadable = |report: &CheckReport| {
+        report.findings.iter().filter(|finding| finding.kind == FindingKind::UnreadableLabel).count()
+    };
     assert_eq!(unreadable(&report), 20);
     let text = report.to_string();
-    assert!(text.contains("cannot be read (20)") && text.contains("classes are not known"), "{text}");
+    assert!(text.contains("cannot be read (20)") && text.contains("classes are unknown"), "{text}");
     assert!(!text.contains("share of pixels"), "{text}");
-    // One good label is something to go by.
+    // One readable label is sufficient.
     gray(&dir.path().join("masks/p7.png"), &[0, 1]);
     assert_eq!(unreadable(&checked(dir.path())), 19);
 }
 
 #[test]
-fn long_lists_are_cut_for_people() {
+fn long_lists_are_shortened_in_the_text() {
     let dir = tempfile::tempdir().unwrap();
     set(dir.path());
     for n in 0..15 {
-        picture(&dir.path().join(format!("train/images/extra{n}.png")), 100 + n);
+        noise_image(&dir.path().join(format!("train/images/extra{n}.png")), 100 + n);
     }
     let report = checked(dir.path());
     assert_eq!(report.warnings, 15);
     let text = report.to_string();
-    assert!(text.contains("left out (15)") && text.contains("and 5 more (--json lists all)"), "{text}");
+    assert!(text.contains("excluded (15)") && text.contains("and 5 more (--json lists all)"), "{text}");
 }

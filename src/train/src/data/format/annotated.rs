@@ -1,4 +1,4 @@
-//! What formats with annotations in text files share.
+//! Shared code of the formats with annotation files (COCO, labelme, YOLO).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use super::super::class_file::SourceClass;
 use super::super::colors;
 use super::super::error::DataError;
 use super::super::scan;
-use super::Role;
+use super::SubsetRole;
 
-/// The classes of drawn labels: 0 is what nothing covers, the rest are `names` in their order. A name that says that it is
-/// the background is 0 itself.
-pub struct Numbers {
+/// The numbers of classes in drawn labels: 0 is the background, then `names` in order. A name that means background has
+/// the number 0.
+pub struct ClassNumbers {
     pub classes: Vec<SourceClass>,
     values: HashMap<String, u8>,
 }
 
-impl Numbers {
+impl ClassNumbers {
     /// # Errors
-    /// More classes than a byte can number.
+    /// If there are more than 254 classes.
     pub fn of(names: &[String]) -> Result<Self, String> {
         let class = |name: &str, value| SourceClass { name: name.to_string(), color: None, values: vec![value] };
         let background = names.iter().find(|name| colors::is_background(name));
@@ -33,47 +33,48 @@ impl Numbers {
             values.insert(name.clone(), value);
             classes.push(class(name, value));
         }
-        Ok(Numbers { classes, values })
+        Ok(ClassNumbers { classes, values })
     }
 
-    /// The number of a class.
+    /// Returns the number of a class.
     pub fn value(&self, name: &str) -> Option<u8> {
         self.values.get(name).copied()
     }
 }
 
-/// All pictures under a folder, found by the path that an annotation gives them.
-pub struct Pictures {
-    /// Lower case, forward slashes: paths of different machines are compared.
+/// An index of all images in a folder, to find those that annotations name.
+pub struct ImageIndex {
+    /// By file name in lower case.
     by_name: HashMap<String, Vec<PathBuf>>,
     pub all: Vec<PathBuf>,
 }
 
-impl Pictures {
+impl ImageIndex {
     pub fn under(root: &Path) -> Result<Self, DataError> {
         let all = scan::all_images(root)?;
         let mut by_name: HashMap<String, Vec<PathBuf>> = HashMap::new();
         for path in &all {
-            let name = path.file_name().map(|name| scan::composed(&name.to_string_lossy()).to_lowercase());
+            let name = path.file_name().map(|name| scan::to_nfc(&name.to_string_lossy()).to_lowercase());
             by_name.entry(name.unwrap_or_default()).or_default().push(path.clone());
         }
-        Ok(Pictures { by_name, all })
+        Ok(ImageIndex { by_name, all })
     }
 
-    /// The picture that `text`, a path of some machine, means in an annotation file `by`: of several with that name the one
-    /// whose folders agree most, then one in a folder beside or below `by`'s.
+    /// Finds the image that the annotation file `by` names by the path `text`, which may be of another machine. Of
+    /// several images with that file name, it returns the one with the most matching folders, then one in the folder of
+    /// `by` or below it.
     ///
     /// # Errors
-    /// When several are as likely.
+    /// If several images match equally.
     pub fn find(&self, text: &str, by: &Path, subset: &str) -> Result<Option<&PathBuf>, String> {
-        let text = scan::composed(text).to_lowercase();
+        let text = scan::to_nfc(text).to_lowercase();
         let wanted: Vec<&str> = text.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
         let Some(name) = wanted.last() else { return Ok(None) };
         let Some(found) = self.by_name.get(*name) else { return Ok(None) };
         let near = by.parent();
         let rank = |path: &PathBuf| {
             let own: Vec<String> =
-                path.iter().map(|part| scan::composed(&part.to_string_lossy()).to_lowercase()).collect();
+                path.iter().map(|part| scan::to_nfc(&part.to_string_lossy()).to_lowercase()).collect();
             let same = own.iter().rev().zip(wanted.iter().rev()).take_while(|(a, b)| a == *b).count();
             let beside = path.parent() == near;
             let below = near.is_some_and(|near| path.starts_with(near));
@@ -84,17 +85,26 @@ impl Pictures {
         let mut best = found.iter().filter(|path| Some(rank(path)) == best);
         let first = best.next();
         match (first, best.next()) {
-            (Some(first), Some(second)) => Err(format!("{text} may be {} or {}", first.display(), second.display())),
+            (Some(first), Some(second)) => Err(format!(
+                "{text} is ambiguous: {} or \
+                {}",
+                first.display(),
+                second.display()
+            )),
             (first, _) => Ok(first),
         }
     }
 }
 
-/// The name of the subset that a file is of, by its own name (`instances_train2017`, `train_coco`) or its folders'.
+/// Returns the name of a file's subset, from its own name (`instances_train2017`, `train_coco`) or its folders.
 pub fn subset_of(root: &Path, file: &Path) -> String {
     let under = scan::stem(root, file);
     let words = under.rsplit('/').flat_map(|part| part.split(|c: char| !c.is_alphabetic()));
-    words.filter(|word| Role::of(word) != Role::Open).map(str::to_lowercase).next().unwrap_or_else(|| "default".into())
+    words
+        .filter(|word| SubsetRole::of(word) != SubsetRole::Unspecified)
+        .map(str::to_lowercase)
+        .next()
+        .unwrap_or_else(|| "default".into())
 }
 
 #[cfg(test)]
@@ -103,28 +113,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn background_is_0_whatever_it_is_called() {
+    fn background_is_0_under_all_its_names() {
         let names = ["disc".to_string(), "_background_".to_string(), "box".to_string()];
-        let numbers = Numbers::of(&names).unwrap();
+        let numbers = ClassNumbers::of(&names).unwrap();
         let listed: Vec<_> = numbers.classes.iter().map(|class| (class.name.as_str(), class.values[0])).collect();
         assert_eq!(listed, [("_background_", 0), ("disc", 1), ("box", 2)]);
         assert_eq!((numbers.value("_background_"), numbers.value("box"), numbers.value("x")), (Some(0), Some(2), None));
-        assert!(Numbers::of(&(0..300).map(|n| n.to_string()).collect::<Vec<_>>()).is_err());
+        assert!(ClassNumbers::of(&(0..300).map(|n| n.to_string()).collect::<Vec<_>>()).is_err());
     }
 
     #[test]
-    fn pictures_are_found_by_paths_of_other_machines() {
+    fn images_are_found_by_paths_of_other_machines() {
         let dir = tempfile::tempdir().unwrap();
         for file in ["train/images/A.jpg", "val/images/a.jpg", "train/b.JPG"] {
             write(&dir.path().join(file), "");
         }
-        let pictures = Pictures::under(dir.path()).unwrap();
+        let images = ImageIndex::under(dir.path()).unwrap();
         let json = dir.path().join("annotations/instances_val.json");
-        let find = |text: &str, subset: &str| pictures.find(text, &json, subset).map(|found| found.cloned());
+        let find = |text: &str, subset: &str| images.find(text, &json, subset).map(|found| found.cloned());
         assert_eq!(find("C:\\data\\b.jpg", "train"), Ok(Some(dir.path().join("train/b.JPG"))));
         assert_eq!(find("a.jpg", "val"), Ok(Some(dir.path().join("val/images/a.jpg"))));
         assert_eq!(find("x/train/images/a.jpg", "val"), Ok(Some(dir.path().join("train/images/A.jpg"))));
-        assert!(find("a.jpg", "default").unwrap_err().contains("may be"));
+        assert!(find("a.jpg", "default").unwrap_err().contains("ambiguous"));
         assert_eq!(find("c.jpg", "val"), Ok(None));
     }
 

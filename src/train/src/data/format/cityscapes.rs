@@ -1,11 +1,12 @@
-//! Cityscapes: `leftImg8bit/SUBSET/CITY/NAME_leftImg8bit.png` and `gtFine/SUBSET/CITY/NAME_gtFine_labelIds.png`, or
-//! `…_labelTrainIds.png` where somebody made those. CVAT's export puts the pictures under `imgsFine/`.
+//! The layout of Cityscapes (<https://www.cityscapes-dataset.com/>): `leftImg8bit/SUBSET/CITY/NAME_leftImg8bit.png` and
+//! `gtFine/SUBSET/CITY/NAME_gtFine_labelIds.png`, or `…_labelTrainIds.png`, as `cityscapesScripts` makes them. CVAT's
+//! export has the images in `imgsFine/`.
 
 use std::path::{Path, PathBuf};
 
 use super::super::error::DataError;
 use super::super::{known, scan};
-use super::Found;
+use super::FoundDataset;
 
 const IMAGES: [&str; 3] = ["leftImg8bit", "imgsFine/leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit"];
 const LABELS: [&str; 2] = ["gtFine", "gtFine_trainvaltest/gtFine"];
@@ -14,15 +15,19 @@ fn first(root: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| root.join(name)).find(|path| path.is_dir())
 }
 
-pub fn is(root: &Path) -> Result<bool, DataError> {
+pub fn matches(root: &Path) -> Result<bool, DataError> {
     Ok(first(root, &IMAGES).is_some() && first(root, &LABELS).is_some())
 }
 
-pub fn read(root: &Path) -> Result<Found, DataError> {
+pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
     let (Some(images), Some(labels)) = (first(root, &IMAGES), first(root, &LABELS)) else {
-        return Err(DataError::set(root, "leftImg8bit/ or gtFine/ is missing", "unpack both archives into one folder"));
+        return Err(DataError::dataset(
+            root,
+            "leftImg8bit/ or gtFine/ is missing",
+            "unpack both archives into one folder",
+        ));
     };
-    let mut found = Found::in_root(root);
+    let mut found = FoundDataset::in_root(root);
     let mut subsets = Vec::new();
     let (mut with_ids, mut with_train_ids) = (0, 0);
     for (name, folder) in scan::folders(&images)? {

@@ -1,8 +1,8 @@
-//! COCO's JSON: outlines and run lengths of objects, with or without `train` and `val` in the names of files or folders
+//! COCO's JSON: polygons and run lengths of objects, with or without `train` and `val` in the names of files or folders
 //! (<https://cocodataset.org/#format-data>). Roboflow, CVAT, Label Studio and others export it.
 //!
-//! A pixel has the class of the last object that covers it, in the order of the file; crowds (`iscrowd`) are of their
-//! class too, and lie below all others. What no object covers is background.
+//! A pixel has the class of the last object in the file that covers it. Crowds (`iscrowd`) have their class too, and
+//! are below all other objects. Pixels in no object are background.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,30 +10,30 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::super::drawn::rle::{Runs, decompressed};
-use super::super::drawn::{Area, Drawing, Labels, Shape};
+use super::super::drawing::rle::{RunLengths, decompressed};
+use super::super::drawing::{AreaShape, LabelArea, LabelDrawing, LabelSource};
 use super::super::error::DataError;
 use super::super::scan::{self, Unpaired};
-use super::Found;
-use super::annotated::{Numbers, Pictures, subset_of};
+use super::FoundDataset;
+use super::annotated::{ClassNumbers, ImageIndex, subset_of};
 
-/// Beginnings of the names of files that COCO keeps beside those of objects, about the same pictures.
-const OTHERS: [&str; 4] = ["captions_", "person_keypoints_", "panoptic_", "image_info_"];
-/// How deep annotation files lie.
-const DEPTH: usize = 2;
-/// JSON files of other kinds that are looked into.
-const LOOKS: usize = 8;
+/// Prefixes of other annotation files of COCO, which are ignored.
+const OTHER_PREFIXES: [&str; 4] = ["captions_", "person_keypoints_", "panoptic_", "image_info_"];
+/// Depth of folders that are searched for annotation files.
+const MAX_DEPTH: usize = 2;
+/// Number of other JSON files that are parsed before the search ends.
+const MAX_OTHER_FILES: usize = 8;
 
 #[derive(Deserialize)]
-struct File {
-    images: Vec<Image>,
-    annotations: Vec<Annotation>,
-    categories: Vec<Category>,
+struct CocoFile {
+    images: Vec<CocoImage>,
+    annotations: Vec<CocoAnnotation>,
+    categories: Vec<CocoCategory>,
 }
 
 #[derive(Deserialize)]
-struct Image {
-    id: Id,
+struct CocoImage {
+    id: CocoId,
     file_name: String,
     width: Option<usize>,
     height: Option<usize>,
@@ -41,14 +41,14 @@ struct Image {
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Hash)]
 #[serde(untagged)]
-enum Id {
+enum CocoId {
     Number(i64),
     Text(String),
 }
 
 #[derive(Deserialize)]
-struct Annotation {
-    image_id: Id,
+struct CocoAnnotation {
+    image_id: CocoId,
     category_id: i64,
     #[serde(default)]
     segmentation: Option<Segmentation>,
@@ -60,11 +60,11 @@ struct Annotation {
 #[serde(untagged)]
 enum Segmentation {
     Polygons(Vec<Vec<f32>>),
-    Runs {
+    RunLengths {
         size: [usize; 2],
         counts: Counts,
     },
-    /// One outline without the list around it.
+    /// One polygon without a list around it.
     Polygon(Vec<f32>),
 }
 
@@ -76,16 +76,16 @@ enum Counts {
 }
 
 #[derive(Deserialize)]
-struct Category {
+struct CocoCategory {
     id: i64,
     name: String,
     #[serde(default)]
     supercategory: Option<String>,
 }
 
-/// What tells the format, however large the file is.
+/// The fields that identify the format; their content is not parsed.
 #[derive(Deserialize)]
-struct Head {
+struct CocoHeader {
     #[serde(rename = "images")]
     _images: Vec<IgnoredAny>,
     #[serde(rename = "annotations")]
@@ -94,24 +94,24 @@ struct Head {
     _categories: Vec<IgnoredAny>,
 }
 
-/// The annotation files of a data set.
+/// Finds the annotation files of a data set.
 fn files(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     let (mut found, mut misses) = (Vec::new(), 0);
-    let mut candidates = scan::shallow(root, &["json"], DEPTH)?;
-    candidates.sort_by_key(|path| !is_like(path));
+    let mut candidates = scan::files_to_depth(root, &["json"], MAX_DEPTH)?;
+    candidates.sort_by_key(|path| !has_coco_name(path));
     for path in candidates {
         let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-        if OTHERS.iter().any(|other| name.starts_with(other)) {
+        if OTHER_PREFIXES.iter().any(|other| name.starts_with(other)) {
             continue;
         }
         let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
-        if serde_json::from_slice::<Head>(&bytes).is_ok() {
+        if serde_json::from_slice::<CocoHeader>(&bytes).is_ok() {
             found.push(path);
         } else {
             misses += 1;
         }
-        // One file for each picture is another format, and there may be thousands.
-        if misses > LOOKS {
+        // One JSON file per image is another format; there may be thousands of files.
+        if misses > MAX_OTHER_FILES {
             break;
         }
     }
@@ -119,14 +119,14 @@ fn files(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(found)
 }
 
-/// Whether a file is called as annotation files of COCO are.
-fn is_like(path: &Path) -> bool {
+/// Whether a file name is typical for COCO's annotation files.
+fn has_coco_name(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     ["coco", "instances", "annotation", "labels"].iter().any(|word| name.contains(word))
 }
 
-/// Reads the data set; `None` where it is of another format.
-pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
+/// Reads the data set; `None` if the folder has another format.
+pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
     let files = files(root)?;
     if files.is_empty() {
         return Ok(None);
@@ -134,29 +134,37 @@ pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
     let mut parsed = Vec::new();
     for path in files {
         let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
-        let file: File = serde_json::from_slice(&bytes)
-            .map_err(|error| DataError::line(&path, error.line(), format!("this is not COCO's JSON: {error}")))?;
+        let file: CocoFile = serde_json::from_slice(&bytes)
+            .map_err(|error| DataError::line(&path, error.line(), format!("this is not valid COCO JSON: {error}")))?;
         parsed.push((path, file));
     }
     let names = names(&parsed)?;
-    let numbers = Numbers::of(&names).map_err(|problem| DataError::set(root, problem, "merge or remove some"))?;
-    let pictures = Pictures::under(root)?;
-    let mut found = Found { classes: Some(numbers.classes.clone()), ..Found::default() };
+    let numbers =
+        ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem, "merge or remove some"))?;
+    let images = ImageIndex::under(root)?;
+    let mut found = FoundDataset { classes: Some(numbers.classes.clone()), ..FoundDataset::default() };
     let (mut drawings, mut used) = (HashMap::new(), HashSet::new());
-    let mut without = Without::default();
+    let mut undrawable = UndrawableCounts::default();
     for (path, file) in parsed {
-        let mut gathered = gather(&path, file, &numbers, &mut without)?;
+        let mut gathered = read_drawings(&path, file, &numbers, &mut undrawable)?;
         let subset = subset_of(root, &path);
         let mut pairs = Vec::new();
         for (name, drawing) in gathered.drain(..) {
-            let image = pictures.find(&name, &path, &subset);
-            match image.map_err(|problem| DataError::set(&path, problem, "write the folder into `file_name`"))? {
+            let image = images.find(&name, &path, &subset);
+            match image.map_err(|problem| {
+                DataError::dataset(
+                    &path,
+                    problem,
+                    "write the path with its folder into \
+                `file_name`",
+                )
+            })? {
                 Some(image) => {
                     used.insert(image.clone());
                     pairs.push(scan::pair(root, image, &path));
                     if drawings.insert(image.clone(), drawing).is_some() {
                         let problem = format!("{name} is annotated twice, in this file or in another");
-                        return Err(DataError::set(&path, problem, "keep one file about each picture"));
+                        return Err(DataError::dataset(&path, problem, "keep one annotation file for each image"));
                     }
                 }
                 None => found.unpaired.labels.push(path.with_file_name(name)),
@@ -164,20 +172,20 @@ pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
         }
         found.add(&subset, pairs, Unpaired::default());
     }
-    found.unpaired.images = pictures.all.into_iter().filter(|image| !used.contains(image)).collect();
-    without.tell(root, &mut found)?;
-    found.labels = Labels::Drawn(drawings);
+    found.unpaired.images = images.all.into_iter().filter(|image| !used.contains(image)).collect();
+    undrawable.report(root, &mut found)?;
+    found.labels = LabelSource::Annotations(drawings);
     Ok(Some(found))
 }
 
-/// The categories in the order of their numbers. Files of one data set must agree.
-fn names(parsed: &[(PathBuf, File)]) -> Result<Vec<String>, DataError> {
+/// Returns the categories by id. The files of one data set must agree.
+fn names(parsed: &[(PathBuf, CocoFile)]) -> Result<Vec<String>, DataError> {
     let mut names: BTreeMap<i64, (&str, &Path)> = BTreeMap::new();
     let used: HashSet<i64> =
         parsed.iter().flat_map(|(_, file)| &file.annotations).map(|annotation| annotation.category_id).collect();
     for (path, file) in parsed {
-        // Roboflow puts a category before all others that is only their heading.
-        let heading = |category: &Category| {
+        // Roboflow's first category is only the supercategory of the others.
+        let heading = |category: &CocoCategory| {
             !used.contains(&category.id)
                 && file.categories.len() > 1
                 && file.categories.iter().any(|other| other.supercategory.as_ref() == Some(&category.name))
@@ -187,64 +195,72 @@ fn names(parsed: &[(PathBuf, File)]) -> Result<Vec<String>, DataError> {
             if known != category.name {
                 let problem =
                     format!("category {} is {}, but {known} in {}", category.id, category.name, first.display());
-                return Err(DataError::set(path, problem, "the files are not of one data set: give one of them"));
+                return Err(DataError::dataset(
+                    path,
+                    problem,
+                    "move files of different data sets into separate \
+                    folders",
+                ));
             }
         }
     }
     Ok(names.into_values().map(|(name, _)| name.to_string()).collect())
 }
 
-/// Annotations of which nothing can be drawn.
+/// Counts of annotations with and without a polygon or mask.
 #[derive(Default)]
-struct Without {
+struct UndrawableCounts {
     outlines: usize,
     boxes: usize,
 }
 
-impl Without {
-    fn tell(&self, root: &Path, found: &mut Found) -> Result<(), DataError> {
+impl UndrawableCounts {
+    fn report(&self, root: &Path, found: &mut FoundDataset) -> Result<(), DataError> {
         if self.outlines == 0 && self.boxes > 0 {
-            let problem = format!("the {} annotations have boxes only, no outlines", self.boxes);
-            let help = "this is a data set for detection; export it for segmentation (polygons or masks)";
-            return Err(DataError::set(root, problem, help));
+            let problem = format!("the {} annotations have only boxes", self.boxes);
+            let help = "this is a detection data set; export it for segmentation (polygons or masks)";
+            return Err(DataError::dataset(root, problem, help));
         }
         if self.boxes > 0 {
             let all = self.boxes + self.outlines;
-            found.notes.push(format!("{} of {all} annotations have no outline and are left out", self.boxes));
+            found.notes.push(format!("{} of {all} annotations have no polygon or mask and are ignored", self.boxes));
         }
         Ok(())
     }
 }
 
-/// The drawings of a file's pictures, by name.
-fn gather(
+/// Returns the drawings of a file's images by file name.
+fn read_drawings(
     path: &Path,
-    file: File,
-    numbers: &Numbers,
-    without: &mut Without,
-) -> Result<Vec<(String, Drawing)>, DataError> {
-    let wrong = |problem: String| DataError::set(path, problem, "export the annotations again");
+    file: CocoFile,
+    numbers: &ClassNumbers,
+    undrawable: &mut UndrawableCounts,
+) -> Result<Vec<(String, LabelDrawing)>, DataError> {
+    let wrong = |problem: String| DataError::dataset(path, problem, "export the annotations again");
     let names: HashMap<i64, String> =
         file.categories.into_iter().map(|category| (category.id, category.name)).collect();
-    let mut places: HashMap<Id, usize> = HashMap::new();
-    let mut drawings: Vec<(String, Drawing)> = Vec::new();
+    let mut places: HashMap<CocoId, usize> = HashMap::new();
+    let mut drawings: Vec<(String, LabelDrawing)> = Vec::new();
     for image in file.images {
         if places.insert(image.id.clone(), drawings.len()).is_some() {
             return Err(wrong(format!("two images have the id {:?}", image.id)));
         }
         let size = image.width.zip(image.height).filter(|&(width, height)| width > 0 && height > 0);
-        drawings.push((image.file_name, Drawing { size, ..Drawing::default() }));
+        drawings.push((image.file_name, LabelDrawing { size, ..LabelDrawing::default() }));
     }
-    // Crowds first: what is drawn later covers them.
+    // Crowds first: areas that are drawn later cover them.
     let (crowds, single): (Vec<_>, Vec<_>) =
         file.annotations.into_iter().partition(|annotation| annotation.iscrowd.unwrap_or(0) != 0);
     for annotation in crowds.into_iter().chain(single) {
         let Some(&place) = places.get(&annotation.image_id) else {
-            return Err(wrong(format!("an annotation is of image {:?}, which there is not", annotation.image_id)));
+            return Err(wrong(format!(
+                "an annotation refers to image {:?}, which does not exist",
+                annotation.image_id
+            )));
         };
         let value = names.get(&annotation.category_id).and_then(|name| numbers.value(name));
         let Some(value) = value else {
-            return Err(wrong(format!("an annotation has category {}, which there is not", annotation.category_id)));
+            return Err(wrong(format!("an annotation has category {}, which does not exist", annotation.category_id)));
         };
         let (name, drawing) = &mut drawings[place];
         let shapes = match annotation.segmentation {
@@ -252,33 +268,33 @@ fn gather(
             None => Vec::new(),
         };
         if shapes.is_empty() {
-            without.boxes += 1;
+            undrawable.boxes += 1;
         } else {
-            without.outlines += 1;
+            undrawable.outlines += 1;
         }
-        drawing.areas.extend(shapes.into_iter().map(|shape| Area { value, shape }));
+        drawing.areas.extend(shapes.into_iter().map(|shape| LabelArea { value, shape }));
     }
     Ok(drawings)
 }
 
-fn shapes(segmentation: Segmentation) -> Result<Vec<Shape>, String> {
+fn shapes(segmentation: Segmentation) -> Result<Vec<AreaShape>, String> {
     let polygon = |numbers: Vec<f32>| match numbers.as_chunks::<2>() {
-        (points, []) if points.len() >= 3 => Ok(Shape::Polygon(points.to_vec())),
-        _ => Err(format!("an outline has {} numbers; wanted are x and y of at least three points", numbers.len())),
+        (points, []) if points.len() >= 3 => Ok(AreaShape::Polygon(points.to_vec())),
+        _ => Err(format!("a polygon has {} numbers; it needs x and y of at least three points", numbers.len())),
     };
     match segmentation {
         Segmentation::Polygon(numbers) if numbers.is_empty() => Ok(Vec::new()),
         Segmentation::Polygon(numbers) => Ok(vec![polygon(numbers)?]),
-        // Programs leave specks of two points.
+        // Some programs export polygons of fewer than three points; they are ignored.
         Segmentation::Polygons(lists) => {
             lists.into_iter().filter(|list| !matches!(list.len(), 0 | 2 | 4)).map(polygon).collect()
         }
-        Segmentation::Runs { size, counts } => {
+        Segmentation::RunLengths { size, counts } => {
             let counts = match counts {
                 Counts::Plain(counts) => counts,
                 Counts::Compressed(text) => decompressed(&text)?,
             };
-            Ok(vec![Shape::Runs(Runs::new(size, counts)?)])
+            Ok(vec![AreaShape::RunLengths(RunLengths::new(size, counts)?)])
         }
     }
 }

@@ -1,7 +1,7 @@
-//! labelme's JSON files, one for each picture, beside it or in a folder of their own.
+//! labelme's JSON files (<https://github.com/wkentaro/labelme>), one for each image, beside it or in a separate folder.
 //!
-//! Points are in pixels of the picture as it is seen. Shapes are drawn in the order of the file; polygons, rectangles,
-//! circles and masks are areas, points and lines are not.
+//! Points are in pixels of the image after EXIF rotation. Shapes are drawn in the order of the file. Polygons,
+//! rectangles, circles and masks are areas; points and lines are ignored.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,23 +11,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::super::drawn::{Area, Drawing, Labels, Shape};
+use super::super::drawing::{AreaShape, LabelArea, LabelDrawing, LabelSource};
 use super::super::error::DataError;
-use super::super::raw::{self, Pixels};
+use super::super::raw::{self, RawPixels};
 use super::super::scan::{self, Unpaired};
 use super::super::{class_file, colors};
-use super::Found;
-use super::annotated::{Numbers, Pictures, subset_of};
+use super::FoundDataset;
+use super::annotated::{ClassNumbers, ImageIndex, subset_of};
 
-/// Corners of the polygon that stands for a circle.
-const CORNERS: usize = 180;
-/// JSON files that are looked into to tell the format.
-const LOOKS: usize = 8;
+/// Number of corners of the polygon that approximates a circle.
+const CIRCLE_CORNERS: usize = 180;
+/// Number of JSON files that are parsed to detect the format.
+const MAX_PROBED: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct File {
-    shapes: Vec<Drawn>,
+struct LabelmeFile {
+    shapes: Vec<LabelmeShape>,
     #[serde(default)]
     image_path: Option<String>,
     #[serde(default)]
@@ -37,7 +37,7 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct Drawn {
+struct LabelmeShape {
     label: String,
     points: Vec<[f32; 2]>,
     #[serde(default)]
@@ -46,47 +46,54 @@ struct Drawn {
     mask: Option<String>,
 }
 
-/// Reads the data set; `None` where it is of another format.
-pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
-    let files = scan::shallow(root, &["json"], usize::MAX)?;
-    let is_one = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| serde_json::from_slice::<File>(&bytes).is_ok());
-    if !files.iter().take(LOOKS).any(is_one) {
+/// Reads the data set; `None` if the folder has another format.
+pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
+    let files = scan::files_to_depth(root, &["json"], usize::MAX)?;
+    let is_one =
+        |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| serde_json::from_slice::<LabelmeFile>(&bytes).is_ok());
+    if !files.iter().take(MAX_PROBED).any(is_one) {
         return Ok(None);
     }
     let parsed = parse(&files)?;
     let labels: BTreeSet<&str> =
         parsed.iter().flat_map(|(_, file)| &file.shapes).map(|shape| shape.label.as_str()).collect();
-    let mut found = Found::default();
+    let mut found = FoundDataset::default();
     let names = names(root, &labels)?;
-    let numbers = Numbers::of(&names).map_err(|problem| DataError::set(root, problem, "merge or remove some"))?;
+    let numbers =
+        ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem, "merge or remove some"))?;
     if labels.iter().all(|label| colors::is_background(label)) {
         let problem =
-            format!("the {} labelme files have no shape with a label: there is nothing to learn", parsed.len());
-        return Err(DataError::set(root, problem, "draw polygons, or give the folder in which the drawn ones are"));
+            format!("the {} labelme files contain no shape of a class: there is nothing to learn", parsed.len());
+        return Err(DataError::dataset(
+            root,
+            problem,
+            "draw polygons in labelme, or pass the folder of the annotated \
+            files",
+        ));
     }
-    let pictures = Pictures::under(root)?;
+    let images = ImageIndex::under(root)?;
     let (mut drawings, mut used, mut pairs) = (HashMap::new(), HashSet::new(), Subsets::new());
     let (mut flat, mut all) = (0, 0);
     for (path, file) in parsed {
         let subset = subset_of(root, &path);
-        // The file's own name first: `imagePath` keeps the old one when files are renamed.
+        // The JSON file's name is used first: `imagePath` is outdated if files were renamed.
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let by_path = file.image_path.as_deref().filter(|text| !text.is_empty());
-        let image = beside(&path, &pictures, &stem)
+        let image = beside(&path, &images, &stem)
             .map(Ok)
-            .or_else(|| by_path.and_then(|text| pictures.find(text, &path, &subset).transpose()));
+            .or_else(|| by_path.and_then(|text| images.find(text, &path, &subset).transpose()));
         let image = image.transpose().map_err(|problem| DataError::label(&path, problem))?;
         let Some(image) = image.filter(|image| !used.contains(*image)) else {
             found.unpaired.labels.push(path);
             continue;
         };
         let size = file.image_width.zip(file.image_height).filter(|&(width, height)| width > 0 && height > 0);
-        let mut drawing = Drawing { size, ..Drawing::default() };
+        let mut drawing = LabelDrawing { size, ..LabelDrawing::default() };
         for drawn in file.shapes {
             all += 1;
             let value = numbers.value(&drawn.label).unwrap_or(0);
             match shape(drawn).map_err(|problem| DataError::label(&path, problem))? {
-                Some(shape) => drawing.areas.push(Area { value, shape }),
+                Some(shape) => drawing.areas.push(LabelArea { value, shape }),
                 None => flat += 1,
             }
         }
@@ -98,30 +105,30 @@ pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
         found.add(&subset, pairs, Unpaired::default());
     }
     if flat > 0 {
-        found.notes.push(format!("{flat} of {all} shapes are points or lines, which cover no area, and are left out"));
+        found.notes.push(format!("{flat} of {all} shapes are points or lines without area and are ignored"));
     }
-    found.unpaired.images = pictures.all.into_iter().filter(|image| !used.contains(image)).collect();
+    found.unpaired.images = images.all.into_iter().filter(|image| !used.contains(image)).collect();
     found.classes = Some(numbers.classes);
-    found.labels = Labels::Drawn(drawings);
+    found.labels = LabelSource::Annotations(drawings);
     Ok(Some(found))
 }
 
 type Subsets = std::collections::BTreeMap<String, Vec<super::Pair>>;
 
-/// The picture beside a file that has the same name.
-fn beside<'a>(path: &Path, pictures: &'a Pictures, stem: &str) -> Option<&'a PathBuf> {
-    let stem = scan::composed(stem);
+/// Returns the image with the same name in the same folder.
+fn beside<'a>(path: &Path, images: &'a ImageIndex, stem: &str) -> Option<&'a PathBuf> {
+    let stem = scan::to_nfc(stem);
     let same = |image: &&PathBuf| {
         image.parent() == path.parent()
-            && image.file_stem().is_some_and(|name| scan::composed(&name.to_string_lossy()) == stem)
+            && image.file_stem().is_some_and(|name| scan::to_nfc(&name.to_string_lossy()) == stem)
     };
-    // In order, so the files of a folder are near one another.
-    let start = pictures.all.partition_point(|image| image.parent() < path.parent());
-    pictures.all[start..].iter().take_while(|image| image.parent() == path.parent()).find(same)
+    // The list is sorted, so the files of a folder are adjacent.
+    let start = images.all.partition_point(|image| image.parent() < path.parent());
+    images.all[start..].iter().take_while(|image| image.parent() == path.parent()).find(same)
 }
 
-/// All files, on several threads: pictures are often embedded in them, which makes them large.
-fn parse(files: &[PathBuf]) -> Result<Vec<(PathBuf, File)>, DataError> {
+/// Parses all files on several threads: they are large if images are embedded.
+fn parse(files: &[PathBuf]) -> Result<Vec<(PathBuf, LabelmeFile)>, DataError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -130,8 +137,8 @@ fn parse(files: &[PathBuf]) -> Result<Vec<(PathBuf, File)>, DataError> {
             scope.spawn(move || {
                 for path in chunk {
                     let read = std::fs::read(path).map_err(DataError::io(path)).and_then(|bytes| {
-                        serde_json::from_slice::<File>(&bytes).map_err(|error| {
-                            DataError::line(path, error.line(), format!("this is not labelme's JSON: {error}"))
+                        serde_json::from_slice::<LabelmeFile>(&bytes).map_err(|error| {
+                            DataError::line(path, error.line(), format!("this is not valid labelme JSON: {error}"))
                         })
                     });
                     results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((path.clone(), read));
@@ -144,7 +151,8 @@ fn parse(files: &[PathBuf]) -> Result<Vec<(PathBuf, File)>, DataError> {
     results.into_iter().map(|(path, read)| Ok((path, read?))).collect()
 }
 
-/// The classes: those of a class file in its order (labelme's own `labels.txt`), else all labels by name.
+/// Returns the class names: those of a class file in its order (labelme's `labels.txt`), otherwise all labels sorted by
+/// name.
 fn names(root: &Path, labels: &BTreeSet<&str>) -> Result<Vec<String>, DataError> {
     let Some(path) = class_file::find_below(root) else {
         return Ok(labels.iter().map(|label| label.to_string()).collect());
@@ -152,41 +160,43 @@ fn names(root: &Path, labels: &BTreeSet<&str>) -> Result<Vec<String>, DataError>
     let names: Vec<String> = class_file::read(&path)?.classes.into_iter().map(|class| class.name).collect();
     if let Some(label) = labels.iter().find(|label| !names.iter().any(|name| name == *label)) {
         let problem = format!("shapes have the label {label:?}, which is not in this file");
-        return Err(DataError::set(&path, problem, "add a line, or correct the shapes"));
+        return Err(DataError::dataset(&path, problem, "add a line with the label, or correct the shapes"));
     }
     Ok(names)
 }
 
-/// The area of a shape; `None` for one that covers none.
-fn shape(drawn: Drawn) -> Result<Option<Shape>, String> {
-    let Drawn { points, label, mask, shape_type } = drawn;
+/// Converts a shape; `None` if it has no area.
+fn shape(drawn: LabelmeShape) -> Result<Option<AreaShape>, String> {
+    let LabelmeShape { points, label, mask, shape_type } = drawn;
     let kind = shape_type.as_deref().unwrap_or("polygon");
     let shape = match (kind, &points[..]) {
-        ("polygon" | "oriented_rectangle" | "rotation", [_, _, _, ..]) => Shape::Polygon(points),
+        ("polygon" | "oriented_rectangle" | "rotation", [_, _, _, ..]) => AreaShape::Polygon(points),
         ("polygon", _) | ("point" | "points" | "line" | "linestrip", _) => return Ok(None),
-        ("rectangle", &[[x0, y0], [x1, y1]]) => Shape::Polygon(vec![[x0, y0], [x1, y0], [x1, y1], [x0, y1]]),
-        ("rectangle", [_, _, _, _]) => Shape::Polygon(points),
+        ("rectangle", &[[x0, y0], [x1, y1]]) => AreaShape::Polygon(vec![[x0, y0], [x1, y0], [x1, y1], [x0, y1]]),
+        ("rectangle", [_, _, _, _]) => AreaShape::Polygon(points),
         ("circle", &[[x, y], [edge_x, edge_y]]) => {
             let radius = (edge_x - x).hypot(edge_y - y);
             let corner = |n: usize| {
-                let angle = n as f32 / CORNERS as f32 * std::f32::consts::TAU;
+                let angle = n as f32 / CIRCLE_CORNERS as f32 * std::f32::consts::TAU;
                 [x + radius * angle.cos(), y + radius * angle.sin()]
             };
-            Shape::Polygon((0..CORNERS).map(corner).collect())
+            AreaShape::Polygon((0..CIRCLE_CORNERS).map(corner).collect())
         }
         ("mask", &[[x, y], ..]) => {
             let text = mask.ok_or_else(|| format!("a mask of {label} has no data"))?;
             let bytes = STANDARD.decode(text.trim()).map_err(|error| format!("the mask of {label}: {error}"))?;
             let raw = raw::decode(&bytes).map_err(|problem| format!("the mask of {label}: {problem}"))?;
             let inside = match raw.pixels {
-                Pixels::Gray(values) | Pixels::Indexed(values, _) => values.iter().map(|value| *value > 0).collect(),
-                Pixels::Colors(colors) => colors.iter().map(|color| color.0 > 0).collect(),
+                RawPixels::Gray(values) | RawPixels::Indexed(values, _) => {
+                    values.iter().map(|value| *value > 0).collect()
+                }
+                RawPixels::Colors(colors) => colors.iter().map(|color| color.0 > 0).collect(),
             };
             let at = |value: f32| value.round().max(0.0) as usize;
-            Shape::Mask { left: at(x), top: at(y), width: raw.width, height: raw.height, inside }
+            AreaShape::Mask { left: at(x), top: at(y), width: raw.width, height: raw.height, inside }
         }
         (kind, points) => {
-            return Err(format!("a shape of {label} is a {kind} of {} points, which is not known here", points.len()));
+            return Err(format!("a shape of {label} is a {kind} of {} points, which is not supported", points.len()));
         }
     };
     Ok(Some(shape))

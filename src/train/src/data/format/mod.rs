@@ -1,4 +1,4 @@
-//! How data sets lie on disk.
+//! Layouts of data sets on disk: detection and reading.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Pair;
 use super::class_file::{self, SourceClass};
-use super::drawn::Labels;
+use super::drawing::LabelSource;
 use super::error::DataError;
 use super::scan::{self, Unpaired};
 
@@ -34,11 +34,11 @@ pub enum Format {
     Cityscapes,
     /// COCO's JSON, with polygons or run lengths
     Coco,
-    /// labelme's JSON files, one for each picture
+    /// labelme's JSON files, one for each image
     Labelme,
     /// `images/` and `labels/` with text files of polygons, `data.yaml`
     Yolo,
-    /// A folder of pictures and one of labels with the same names; or both in one folder, as Roboflow's "Semantic
+    /// A folder of images and one of labels with the same names; or both in one folder, as Roboflow's "Semantic
     /// Segmentation Masks"
     Plain,
 }
@@ -52,62 +52,62 @@ impl fmt::Display for Format {
             Format::Coco => "COCO",
             Format::Labelme => "labelme",
             Format::Yolo => "YOLO polygons",
-            Format::Plain => "folders of pictures and labels",
+            Format::Plain => "folders of images and labels",
         })
     }
 }
 
-/// What a subset is for, by its name.
+/// The part to which a subset belongs, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum SubsetRole {
     Train,
     Val,
     Test,
-    /// Not said: CVAT's `default`, or a data set of one piece.
-    Open,
+    /// The name does not say: CVAT's `default`, or a data set without subsets.
+    Unspecified,
 }
 
-impl Role {
-    pub fn of(name: &str) -> Role {
+impl SubsetRole {
+    pub fn of(name: &str) -> SubsetRole {
         match name.to_ascii_lowercase().as_str() {
-            "train" | "training" => Role::Train,
-            "val" | "valid" | "validation" => Role::Val,
-            "test" | "testing" => Role::Test,
-            _ => Role::Open,
+            "train" | "training" => SubsetRole::Train,
+            "val" | "valid" | "validation" => SubsetRole::Val,
+            "test" | "testing" => SubsetRole::Test,
+            _ => SubsetRole::Unspecified,
         }
     }
 }
 
-/// Pictures that the data set itself keeps together.
+/// A subset of the data set, as its layout defines it.
 #[derive(Clone, Debug)]
 pub struct Subset {
     pub name: String,
     pub pairs: Vec<Pair>,
 }
 
-/// What was found in a folder.
+/// The content of a folder, read by one format.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct FoundDataset {
     pub subsets: Vec<Subset>,
     pub unpaired: Unpaired,
-    /// The data set's own class files; more than one where each subset has its own.
+    /// The data set's class files; more than one if each subset has its own.
     pub class_files: Vec<PathBuf>,
-    /// The layout's classes where there is no class file.
+    /// The classes, if the layout defines them and there is no class file.
     pub classes: Option<Vec<SourceClass>>,
-    /// How the labels are had.
-    pub labels: Labels,
-    /// What was assumed or left out, a sentence each, for people.
+    /// Where the labels come from.
+    pub labels: LabelSource,
+    /// What was assumed or ignored, one sentence each, for display.
     pub notes: Vec<String>,
-    /// A colour that is void beside the classes.
+    /// A colour that is void in addition to the void classes.
     pub void_color: Option<Rgb>,
 }
 
-impl Found {
-    fn in_root(root: &Path) -> Found {
-        Found { class_files: class_file::find(root).into_iter().collect(), ..Found::default() }
+impl FoundDataset {
+    fn in_root(root: &Path) -> FoundDataset {
+        FoundDataset { class_files: class_file::find(root).into_iter().collect(), ..FoundDataset::default() }
     }
 
-    /// Adds a subset, of pairs that no other subset has.
+    /// Adds a subset, whose pairs are in no other subset.
     fn add(&mut self, name: &str, pairs: Vec<Pair>, unpaired: Unpaired) {
         self.unpaired.extend(unpaired);
         self.subsets.push(Subset { name: name.to_string(), pairs });
@@ -119,24 +119,25 @@ impl Found {
     }
 }
 
-/// Finds the layout of `root` and its pairs. An unpacked archive often has one folder around all: then that is the root.
+/// Detects the layout of `root` and reads its pairs. If `root` contains only one folder, as unpacked archives do, that
+/// folder is the root.
 ///
 /// # Errors
-/// When there is no data set of the wanted layout, or of any.
-pub fn find(root: &Path, wanted: Option<Format>) -> Result<(PathBuf, Format, Found), DataError> {
+/// If there is no data set of the given layout, or of any layout.
+pub fn find(root: &Path, wanted: Option<Format>) -> Result<(PathBuf, Format, FoundDataset), DataError> {
     if !root.is_dir() {
         let (problem, help) = if !root.exists() {
-            ("there is no such folder", "give the data set's folder")
+            ("this folder does not exist", "pass the data set's folder")
         } else if scan::has_extension(root, &["zip", "tar", "gz", "tgz", "7z"]) {
-            ("this is an archive", "unpack it and give the folder")
+            ("this is an archive", "unpack it and pass the folder")
         } else {
-            ("this is a file", "give the data set's folder")
+            ("this is a file", "pass the data set's folder")
         };
-        return Err(DataError::set(root, problem, help));
+        return Err(DataError::dataset(root, problem, help));
     }
     let mut roots = vec![root.to_path_buf()];
     while let [only] = &scan::folders(&roots[roots.len() - 1])?.into_values().collect::<Vec<_>>()[..]
-        && roots.len() <= AROUND
+        && roots.len() <= MAX_WRAPPERS
     {
         roots.push(only.clone());
     }
@@ -146,7 +147,7 @@ pub fn find(root: &Path, wanted: Option<Format>) -> Result<(PathBuf, Format, Fou
             None => detect(inner)?,
         };
         if let Some((format, mut found)) = detected {
-            // The class file may lie in a folder around.
+            // The class file may be in an outer folder.
             if found.class_files.is_empty() && !found.labels.are_drawn() {
                 found.class_files.extend(roots[..at].iter().rev().find_map(|root| class_file::find(root)));
             }
@@ -155,26 +156,31 @@ pub fn find(root: &Path, wanted: Option<Format>) -> Result<(PathBuf, Format, Fou
     }
     let names: Vec<String> = scan::folders(root)?.into_keys().take(12).collect();
     let seen = if names.is_empty() { "it has no folders".to_string() } else { format!("it has {}", names.join(", ")) };
-    let what = wanted
-        .map_or("no data set that is known here".to_string(), |format| format!("no data set of the layout {format}"));
-    Err(DataError::set(root, format!("this is {what}: {seen}{}", unread(root)?), WANTED))
+    let what = wanted.map_or("not a data set of a supported layout".to_string(), |format| {
+        format!(
+            "not a data set of the layout \
+            {format}"
+        )
+    });
+    Err(DataError::dataset(root, format!("this is {what}: {seen}{}", list_unread_files(root)?), SUPPORTED_LAYOUTS))
 }
 
-/// Folders around a data set, as archives have them.
-const AROUND: usize = 3;
+/// Largest number of outer folders around a data set, as archives have them.
+const MAX_WRAPPERS: usize = 3;
 
-const WANTED: &str = "wanted are images/ and masks/, train/ and trainannot/, JPEGImages/ and SegmentationClass/, \
-    leftImg8bit/ and gtFine/, COCO's or labelme's JSON, or YOLO's images/ and labels/; names inside must be the same. Of \
-    other annotations export \"COCO\" or \"Segmentation mask\"";
+const SUPPORTED_LAYOUTS: &str = "supported are images/ and masks/, train/ and trainannot/, JPEGImages/ and \
+    SegmentationClass/, \
+    leftImg8bit/ and gtFine/, COCO's or labelme's JSON, or YOLO's images/ and labels/; images and labels must have the \
+    same names. Export other annotations as \"COCO\" or \"Segmentation mask\"";
 
-/// What annotation files there are, for a message.
-fn unread(root: &Path) -> Result<String, DataError> {
-    let files = scan::shallow(root, &["json", "xml", "txt", "csv", "npy"], 2)?;
+/// Lists annotation files that no format reads, for a message.
+fn list_unread_files(root: &Path) -> Result<String, DataError> {
+    let files = scan::files_to_depth(root, &["json", "xml", "txt", "csv", "npy"], 2)?;
     Ok(match &files[..] {
         [] => String::new(),
         [first, rest @ ..] => {
             format!(
-                "; {} and {} other annotation files are of no kind that is read",
+                "; {} and {} other annotation files have an unsupported format",
                 scan::under(root, first),
                 rest.len()
             )
@@ -182,27 +188,28 @@ fn unread(root: &Path) -> Result<String, DataError> {
     })
 }
 
-/// Reads a layout; `None` where it is not this one.
-fn read(format: Format, root: &Path) -> Result<Option<Found>, DataError> {
+/// Reads a folder by one format; `None` if it has another layout.
+fn read(format: Format, root: &Path) -> Result<Option<FoundDataset>, DataError> {
     Ok(match format {
-        Format::Camvid => camvid::is(root)?.then(|| camvid::read(root)).transpose()?,
-        Format::Voc => voc::is(root)?.then(|| voc::read(root)).transpose()?,
-        Format::Cityscapes => cityscapes::is(root)?.then(|| cityscapes::read(root)).transpose()?,
-        Format::Plain => plain::is(root)?.then(|| plain::read(root)).transpose()?,
+        Format::Camvid => camvid::matches(root)?.then(|| camvid::read(root)).transpose()?,
+        Format::Voc => voc::matches(root)?.then(|| voc::read(root)).transpose()?,
+        Format::Cityscapes => cityscapes::matches(root)?.then(|| cityscapes::read(root)).transpose()?,
+        Format::Plain => plain::matches(root)?.then(|| plain::read(root)).transpose()?,
         Format::Coco => coco::read(root)?,
         Format::Labelme => labelme::read(root)?,
         Format::Yolo => yolo::read(root)?,
     })
 }
 
-fn detect(root: &Path) -> Result<Option<(Format, Found)>, DataError> {
-    // The most special first: a VOC folder is also one of pictures and labels.
+fn detect(root: &Path) -> Result<Option<(Format, FoundDataset)>, DataError> {
+    // The most specific layouts first: a VOC folder also matches plain folders.
     for format in [Format::Cityscapes, Format::Voc, Format::Camvid] {
         if let Some(found) = read(format, root)? {
             return Ok(Some((format, found)));
         }
     }
-    // Masks are exact where annotations lie beside them; folders called so may also hold text files alone.
+    // Label images have precedence over annotations beside them. Folders of these names may also contain only text
+    // files.
     let plain = read(Format::Plain, root)?;
     if let Some(found) = plain.as_ref().filter(|found| found.count() > 0) {
         return Ok(Some((Format::Plain, found.clone())));

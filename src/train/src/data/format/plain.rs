@@ -1,13 +1,14 @@
-//! Folders of pictures and labels: `images/` and `masks/`, with subsets inside or around, or all files in one folder.
+//! Folders of images and labels: `images/` and `masks/`, with subsets as inner or outer folders, or all files in one
+//! folder.
 //!
-//! OpenMMLab's `img_dir/` and `ann_dir/` are such; Roboflow's "Semantic Segmentation Masks" has `train/`, `valid/` and
-//! `test/`, in each pictures, labels (`NAME_mask.png`) and `_classes.csv`.
+//! OpenMMLab's `img_dir/` and `ann_dir/` have this layout. Roboflow's "Semantic Segmentation Masks" has `train/`,
+//! `valid/` and `test/`, each with images, labels (`NAME_mask.png`) and `_classes.csv`.
 
 use std::path::{Path, PathBuf};
 
 use super::super::error::DataError;
 use super::super::{Pair, class_file, lists, scan};
-use super::{Found, Role};
+use super::{FoundDataset, SubsetRole};
 
 const IMAGES: [&str; 16] = [
     "images",
@@ -51,31 +52,31 @@ const LABELS: [&str; 21] = [
     "targets",
 ];
 
-/// The folders of pictures and of labels directly in `dir`.
-fn couple(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
+/// Returns the folders of images and of labels directly in `dir`.
+fn folder_pair(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
     Ok(scan::folder(dir, &IMAGES)?.zip(scan::folder(dir, &LABELS)?))
 }
 
-/// Folders of subsets that each have both.
+/// Returns subsets with a folder of images and a folder of labels.
 fn subsets(root: &Path) -> Result<Vec<(String, PathBuf, PathBuf)>, DataError> {
     let mut found = Vec::new();
     for (name, path) in scan::folders(root)? {
-        if let Some((images, labels)) = couple(&path)? {
+        if let Some((images, labels)) = folder_pair(&path)? {
             found.push((name, images, labels));
         }
     }
-    // A single folder that is no part is the data set itself, unpacked with its folder.
+    // A single folder that is not named after a part is the data set itself, unpacked with its folder.
     if let [(name, ..)] = &found[..]
-        && Role::of(name) == Role::Open
+        && SubsetRole::of(name) == SubsetRole::Unspecified
     {
         found.clear();
     }
     Ok(found)
 }
 
-/// Folders of subsets that each have pictures and labels side by side.
+/// Returns subsets with images and labels in one folder.
 fn mixed_subsets(root: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
-    let named = scan::folders(root)?.into_iter().filter(|(name, _)| Role::of(name) != Role::Open);
+    let named = scan::folders(root)?.into_iter().filter(|(name, _)| SubsetRole::of(name) != SubsetRole::Unspecified);
     let mut found = Vec::new();
     for (name, path) in named {
         if !scan::pair_mixed(root, &path)?.0.is_empty() {
@@ -85,22 +86,25 @@ fn mixed_subsets(root: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
     Ok(found)
 }
 
-pub fn is(root: &Path) -> Result<bool, DataError> {
-    Ok(couple(root)?.is_some()
+pub fn matches(root: &Path) -> Result<bool, DataError> {
+    Ok(folder_pair(root)?.is_some()
         || !subsets(root)?.is_empty()
         || !scan::pair_mixed(root, root)?.0.is_empty()
         || !mixed_subsets(root)?.is_empty())
 }
 
-pub fn read(root: &Path) -> Result<Found, DataError> {
-    let mut found = Found::in_root(root);
-    if let Some((images, labels)) = couple(root)? {
+pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
+    let mut found = FoundDataset::in_root(root);
+    if let Some((images, labels)) = folder_pair(root)? {
         found.class_files.extend([&labels, &images].into_iter().filter_map(|dir| class_file::find(dir)));
         let (pairs, unpaired) = scan::pair_up(root, &scan::images(&images)?, scan::labels(&labels)?);
-        // `images/train/` and `labels/train/`: the folder says what they are for.
+        // `images/train/` and `labels/train/`: the inner folder is the subset.
         let inner = |pair: &Pair| {
             let under = scan::stem(&images, &pair.image);
-            under.split_once('/').map(|(first, _)| first.to_string()).filter(|first| Role::of(first) != Role::Open)
+            under
+                .split_once('/')
+                .map(|(first, _)| first.to_string())
+                .filter(|first| SubsetRole::of(first) != SubsetRole::Unspecified)
         };
         let mut by_subset = std::collections::BTreeMap::<String, Vec<Pair>>::new();
         for pair in pairs {
@@ -132,9 +136,9 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
     by_lists(root, found)
 }
 
-/// Where all is one piece and lists of names lie beside it, they are the subsets.
-fn by_lists(root: &Path, mut found: Found) -> Result<Found, DataError> {
-    if found.subsets.iter().any(|subset| Role::of(&subset.name) != Role::Open) {
+/// Makes subsets from list files, if the data set has no subsets.
+fn by_lists(root: &Path, mut found: FoundDataset) -> Result<FoundDataset, DataError> {
+    if found.subsets.iter().any(|subset| SubsetRole::of(&subset.name) != SubsetRole::Unspecified) {
         return Ok(found);
     }
     let list = |names: &[&'static str]| {

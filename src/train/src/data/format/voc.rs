@@ -1,6 +1,7 @@
-//! CVAT's export "Segmentation mask 1.1", which is Pascal VOC's layout with a class file (Datumaro's `voc_segmentation`).
+//! Pascal VOC's layout (<http://host.robots.ox.ac.uk/pascal/VOC/>), and CVAT's export "Segmentation mask 1.1", which
+//! adds a class file (Datumaro's `voc_segmentation`).
 //!
-//! `JPEGImages/` has pictures, `SegmentationClass/` their labels (colours, or numbers by line of the class file),
+//! `JPEGImages/` contains images, `SegmentationClass/` their labels (colours, or numbers by line of the class file),
 //! `ImageSets/Segmentation/NAME.txt` names without extension, `labelmap.txt` the classes.
 
 use std::path::{Path, PathBuf};
@@ -9,32 +10,32 @@ use maskcast::frame::Rgb;
 
 use super::super::error::DataError;
 use super::super::{class_file, lists, scan};
-use super::{Found, Role};
+use super::{FoundDataset, SubsetRole};
 
 const LABELS: [&str; 2] = ["SegmentationClass", "SegmentationClassPNG"];
-/// Pascal VOC draws borders of objects in this colour, number 255 of its palette: void.
+/// Pascal VOC draws the borders of objects in this colour, index 255 of its palette, which is void.
 const BORDER: Rgb = Rgb(224, 224, 192);
 
-pub fn is(root: &Path) -> Result<bool, DataError> {
+pub fn matches(root: &Path) -> Result<bool, DataError> {
     Ok(scan::folder(root, &LABELS)?.is_some())
 }
 
-pub fn read(root: &Path) -> Result<Found, DataError> {
+pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
     let Some(labels) = scan::folder(root, &LABELS)? else {
-        return Err(DataError::set(root, "there is no SegmentationClass/", "unpack the whole archive"));
+        return Err(DataError::dataset(root, "there is no SegmentationClass/", "unpack the whole archive"));
     };
     let Some(images) = scan::folder(root, &["JPEGImages", "images"])? else {
-        let help = "export again with \"Save images\", or put the pictures into JPEGImages/ under the labels' names";
-        return Err(DataError::set(root, "there are labels, but no JPEGImages/ with their pictures", help));
+        let help = "export again with \"Save images\", or put the images into JPEGImages/ under the labels' names";
+        return Err(DataError::dataset(root, "there are labels, but no JPEGImages/ with their images", help));
     };
-    let mut found = Found::in_root(root);
+    let mut found = FoundDataset::in_root(root);
     found.void_color = Some(BORDER);
-    // labelme writes `class_names.txt` beside the folders; others put the list into one of them.
+    // labelme writes `class_names.txt` beside the folders; other programs write it into one of them.
     found.class_files.extend([&labels, &images].into_iter().filter_map(|dir| class_file::find(dir)));
     let (pairs, unpaired) = scan::pair_up(root, &scan::images(&images)?, scan::labels(&labels)?);
     let mut subsets = subset_lists(&root.join("ImageSets/Segmentation"))?;
-    // Last those that may repeat what others have, as `trainval` does.
-    subsets.sort_by_key(|(name, _)| Role::of(name) == Role::Open);
+    // Subsets that may repeat others, such as `trainval`, are last.
+    subsets.sort_by_key(|(name, _)| SubsetRole::of(name) == SubsetRole::Unspecified);
     if subsets.is_empty() {
         found.add("default", pairs, unpaired);
         return Ok(found);
@@ -46,18 +47,18 @@ pub fn read(root: &Path) -> Result<Found, DataError> {
     for (name, path) in subsets {
         let mut chosen = Vec::new();
         for line in lists::read(&path)? {
-            let wanted = scan::composed(line.image.trim_start_matches('/'));
+            let wanted = scan::to_nfc(line.image.trim_start_matches('/'));
             match known.get(&wanted).or_else(|| known.get(&scan::stem(Path::new(""), Path::new(&wanted)))) {
                 Some(pair) => {
-                    // A picture in both `train` and `val` is for the check to tell.
-                    if taken.insert(&pair.name) || Role::of(&name) != Role::Open {
+                    // An image in both `train` and `val` is kept in both; the check reports it.
+                    if taken.insert(&pair.name) || SubsetRole::of(&name) != SubsetRole::Unspecified {
                         chosen.push((*pair).clone());
                     }
                 }
-                // CVAT lists pictures without annotations too; they are among the unpaired.
+                // CVAT also lists images without annotations, which are in `unpaired`.
                 None if found.unpaired.images.iter().any(|image| scan::stem(&images, image) == wanted) => {}
                 None => {
-                    let problem = format!("there is no picture {wanted} in {}", images.display());
+                    let problem = format!("there is no image {wanted} in {}", images.display());
                     return Err(DataError::line(&path, line.number, problem));
                 }
             }

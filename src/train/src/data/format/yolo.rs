@@ -1,67 +1,69 @@
-//! YOLO's text files, one for each picture: a line is a class and the corners of a polygon, in shares of the picture's
-//! sides. `data.yaml` names the classes (<https://docs.ultralytics.com/datasets/segment/>).
+//! YOLO's text files, one for each image: a line is a class and the corners of a polygon, relative to width and height.
+//! `data.yaml` names the classes (<https://docs.ultralytics.com/datasets/segment/>).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::super::drawn::{Area, Drawing, Labels, Shape};
+use super::super::drawing::{AreaShape, LabelArea, LabelDrawing, LabelSource};
 use super::super::error::DataError;
 use super::super::scan::{self, Unpaired};
 use super::super::{class_file, colors};
-use super::Found;
-use super::annotated::{Numbers, subset_of};
+use super::FoundDataset;
+use super::annotated::{ClassNumbers, subset_of};
 
 #[derive(Deserialize)]
-struct Yaml {
-    names: Names,
+struct DataYaml {
+    names: ClassNames,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Names {
-    List(Vec<Name>),
-    Numbered(BTreeMap<u32, Name>),
+enum ClassNames {
+    List(Vec<YamlName>),
+    Numbered(BTreeMap<u32, YamlName>),
 }
 
-/// A name that YAML may take for something else.
+/// A class name that YAML may parse as another type.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Name {
+enum YamlName {
     Text(String),
     Whole(i64),
     Flag(bool),
     Fraction(f64),
 }
 
-impl Name {
+impl YamlName {
     fn text(self) -> String {
         match self {
-            Name::Text(text) => text,
-            Name::Whole(number) => number.to_string(),
-            Name::Flag(flag) => flag.to_string(),
-            Name::Fraction(number) => number.to_string(),
+            YamlName::Text(text) => text,
+            YamlName::Whole(number) => number.to_string(),
+            YamlName::Flag(flag) => flag.to_string(),
+            YamlName::Fraction(number) => number.to_string(),
         }
     }
 }
 
-/// A picture and its text file.
-struct Couple {
+/// The paths of an image and of its text file.
+struct FilePair {
     image: PathBuf,
     label: PathBuf,
 }
 
-/// Pictures with a text file in `labels/` where theirs is in `images/`, or beside them.
-fn couples(root: &Path) -> Result<(Vec<Couple>, Unpaired), DataError> {
-    let mut texts: BTreeMap<PathBuf, PathBuf> =
-        scan::shallow(root, &["txt"], usize::MAX)?.into_iter().map(|path| (path.with_extension(""), path)).collect();
-    let (mut couples, mut unpaired) = (Vec::new(), Unpaired::default());
+/// Pairs images with text files: `images/` is replaced by `labels/` in the path, or the text file is beside the image.
+fn file_pairs(root: &Path) -> Result<(Vec<FilePair>, Unpaired), DataError> {
+    let mut texts: BTreeMap<PathBuf, PathBuf> = scan::files_to_depth(root, &["txt"], usize::MAX)?
+        .into_iter()
+        .map(|path| (path.with_extension(""), path))
+        .collect();
+    let (mut file_pairs, mut unpaired) = (Vec::new(), Unpaired::default());
     for image in scan::all_images(root)? {
         let stem = image.with_extension("");
         let under = stem.strip_prefix(root).unwrap_or(&stem).to_path_buf();
         let parts: Vec<_> = under.iter().collect();
-        // The last folder called so, as YOLO's own programs replace it.
+        // The last folder of this name is replaced, as in YOLO's programs.
         let folder = parts.iter().rposition(|part| part.eq_ignore_ascii_case("images"));
         let other = folder.map(|at| {
             let renamed = parts.iter().enumerate().map(|(n, part)| if n == at { "labels".as_ref() } else { *part });
@@ -69,29 +71,29 @@ fn couples(root: &Path) -> Result<(Vec<Couple>, Unpaired), DataError> {
         });
         let label = other.and_then(|other| texts.remove(&other)).or_else(|| texts.remove(&stem));
         match label {
-            Some(label) => couples.push(Couple { image, label }),
+            Some(label) => file_pairs.push(FilePair { image, label }),
             None => unpaired.images.push(image),
         }
     }
     unpaired
         .labels
         .extend(texts.into_values().filter(|path| path.iter().any(|part| part.eq_ignore_ascii_case("labels"))));
-    Ok((couples, unpaired))
+    Ok((file_pairs, unpaired))
 }
 
-/// A line: a class and numbers; `None` for an empty one.
+/// Parses a line: a class and numbers; `None` if it is empty.
 fn line(text: &str) -> Option<Result<(u32, Vec<f32>), String>> {
     let mut fields = text.split_whitespace();
     let first = fields.next()?;
     // Some programs write `0.0`.
     let class = first.parse::<u32>().ok().or_else(|| first.strip_suffix(".0").and_then(|text| text.parse().ok()));
-    let Some(class) = class else { return Some(Err(format!("{first:?} is no number of a class"))) };
+    let Some(class) = class else { return Some(Err(format!("{first:?} is not a class number"))) };
     let numbers: Result<Vec<f32>, _> =
-        fields.map(|field| field.parse().map_err(|_| format!("{field:?} is no number"))).collect();
+        fields.map(|field| field.parse().map_err(|_| format!("{field:?} is not a number"))).collect();
     Some(numbers.map(|numbers| (class, numbers)))
 }
 
-/// Whether a text is of this format: each line a class, and four numbers or more.
+/// Whether a text file has this format: each line is a class and at least four numbers. `None` if it is empty.
 fn is_one(path: &Path) -> Option<bool> {
     let text = std::fs::read_to_string(path).ok()?;
     let mut lines = text.lines().filter_map(line).peekable();
@@ -99,18 +101,18 @@ fn is_one(path: &Path) -> Option<bool> {
     Some(lines.all(|line| line.is_ok_and(|(_, numbers)| numbers.len() >= 4)))
 }
 
-/// Reads the data set; `None` where it is of another format.
-pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
-    let (couples, unpaired) = couples(root)?;
-    // Empty files are pictures with nothing on them, and tell nothing.
-    if couples.iter().find_map(|couple| is_one(&couple.label)) != Some(true) {
+/// Reads the data set; `None` if the folder has another format.
+pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
+    let (file_pairs, unpaired) = file_pairs(root)?;
+    // Empty files are images without objects and do not identify the format.
+    if file_pairs.iter().find_map(|file_pair| is_one(&file_pair.label)) != Some(true) {
         return Ok(None);
     }
     let mut drawings = HashMap::new();
     let mut subsets = BTreeMap::<String, Vec<_>>::new();
     let (mut polygons, mut boxes, mut first_box, mut highest) = (0usize, 0usize, None, 0u32);
     let mut outlines = Vec::new();
-    for Couple { image, label } in couples {
+    for FilePair { image, label } in file_pairs {
         let text = std::fs::read_to_string(&label).map_err(DataError::io(&label))?;
         let mut lines = Vec::new();
         for (number, text) in text.lines().enumerate() {
@@ -118,7 +120,7 @@ pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
             let wrong = |problem: String| DataError::line(&label, number + 1, problem);
             let (class, numbers) = parsed.map_err(wrong)?;
             if let Some(far) = numbers.iter().find(|number| !(-0.01..=1.01).contains(*number)) {
-                return Err(wrong(format!("{far} is no share of the picture's side; wanted are numbers from 0 to 1")));
+                return Err(wrong(format!("{far} is not a relative coordinate; coordinates are from 0 to 1")));
             }
             highest = highest.max(class);
             match numbers.as_chunks::<2>() {
@@ -132,7 +134,7 @@ pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
                 }
                 _ => {
                     return Err(wrong(format!(
-                        "{} numbers behind the class; wanted are x and y of corners",
+                        "{} numbers after the class; write x and y of at least three corners",
                         numbers.len()
                     )));
                 }
@@ -143,44 +145,46 @@ pub fn read(root: &Path) -> Result<Option<Found>, DataError> {
     }
     if let Some((path, number)) = first_box {
         let problem = format!(
-            "this line is a box, not an outline, as {boxes} of {} are: a box does not say which pixels are the thing's. \
-             Export polygons (YOLO segmentation) or masks",
+            "this line is a box, not a polygon ({boxes} of {} lines are boxes), and does not define the object's \
+             pixels. Export polygons (YOLO segmentation) or masks",
             boxes + polygons
         );
         return Err(DataError::line(&path, number, problem));
     }
-    let mut found = Found { unpaired, ..Found::default() };
+    let mut found = FoundDataset { unpaired, ..FoundDataset::default() };
     let names = names(root, highest, &mut found.notes)?;
-    let numbers = Numbers::of(&names).map_err(|problem| DataError::set(root, problem, "merge or remove some"))?;
+    let numbers =
+        ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem, "merge or remove some"))?;
     for (image, lines) in outlines {
-        let area = |(class, points): (u32, Vec<[f32; 2]>)| Area {
+        let area = |(class, points): (u32, Vec<[f32; 2]>)| LabelArea {
             value: names.get(class as usize).and_then(|name| numbers.value(name)).unwrap_or(0),
-            shape: Shape::Polygon(points),
+            shape: AreaShape::Polygon(points),
         };
-        drawings.insert(image, Drawing { size: None, shares: true, areas: lines.into_iter().map(area).collect() });
+        drawings
+            .insert(image, LabelDrawing { size: None, relative: true, areas: lines.into_iter().map(area).collect() });
     }
     for (subset, pairs) in subsets {
         found.add(&subset, pairs, Unpaired::default());
     }
     found.classes = Some(numbers.classes);
-    found.labels = Labels::Drawn(drawings);
+    found.labels = LabelSource::Annotations(drawings);
     Ok(Some(found))
 }
 
-/// The names of the classes by number: of a YAML file with `names`, of a class file, or made up.
+/// Returns the class names by number: from a YAML file with `names`, from a class file, or generated.
 fn names(root: &Path, highest: u32, notes: &mut Vec<String>) -> Result<Vec<String>, DataError> {
     let mut given: Option<(PathBuf, Vec<String>)> = None;
-    for path in scan::shallow(root, &["yaml", "yml"], 2)? {
+    for path in scan::files_to_depth(root, &["yaml", "yml"], 2)? {
         let text = std::fs::read_to_string(&path).map_err(DataError::io(&path))?;
         if !text.lines().any(|line| line.trim_start().starts_with("names")) {
             continue;
         }
-        let yaml: Yaml = serde_saphyr::from_str(&text).map_err(|error| {
-            DataError::set(&path, format!("`names` cannot be read: {error}"), "write `names: [a, b]`")
+        let yaml: DataYaml = serde_saphyr::from_str(&text).map_err(|error| {
+            DataError::dataset(&path, format!("`names` cannot be read: {error}"), "write `names: [a, b]`")
         })?;
         let names = match yaml.names {
-            Names::List(names) => names.into_iter().map(Name::text).collect(),
-            Names::Numbered(names) => {
+            ClassNames::List(names) => names.into_iter().map(YamlName::text).collect(),
+            ClassNames::Numbered(names) => {
                 let count = names.keys().last().map_or(0, |last| *last as usize + 1).min(256);
                 let mut list: Vec<String> = (0..count).map(|number| format!("class{number}")).collect();
                 for (number, name) in names {
@@ -202,19 +206,24 @@ fn names(root: &Path, highest: u32, notes: &mut Vec<String>) -> Result<Vec<Strin
         }
     }
     let Some((path, names)) = given else {
-        notes.push("there is no data.yaml: classes are called class0 and so on".into());
+        notes.push("there is no data.yaml: the classes are named class0, class1 and so on".into());
         return Ok((0..=highest.min(255)).map(|number| format!("class{number}")).collect());
     };
     if highest as usize >= names.len() {
-        let problem = format!("it names {} classes, but labels have the number {highest}", names.len());
-        return Err(DataError::set(&path, problem, "name all classes"));
+        let problem = format!("it names {} classes, but labels contain the number {highest}", names.len());
+        return Err(DataError::dataset(&path, problem, "add the missing classes to `names`"));
     }
-    // Two classes of one name would be one.
+    // Two classes of the same name would be merged.
     if let Some(name) = names.iter().enumerate().find(|(n, name)| names[..*n].contains(name)).map(|(_, name)| name) {
-        return Err(DataError::set(&path, format!("two classes are called {name}"), "give each its own name"));
+        return Err(DataError::dataset(
+            &path,
+            format!("two classes have the name {name}"),
+            "give each class a different \
+            name",
+        ));
     }
     if let Some(at) = names.iter().skip(1).position(|name| colors::is_background(name)) {
-        notes.push(format!("class {} is the background: what no outline covers counts as it", at + 1));
+        notes.push(format!("class {} is the background: pixels in no polygon have this class", at + 1));
     }
     Ok(names)
 }

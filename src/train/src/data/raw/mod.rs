@@ -1,4 +1,4 @@
-//! Label pictures as they are in their files: numbers or colours, not classes yet.
+//! Reads label images as stored: numbers or colours, before they are mapped to classes.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -6,67 +6,70 @@ use std::path::Path;
 use maskcast::frame::Rgb;
 use png::{BitDepth, ColorType, Decoder, Transformations};
 
-use super::error::{DataError, Value};
+use super::error::{DataError, PixelValue};
 use super::orientation::Orientation;
 
 mod other;
 
 pub use other::is_tiff;
 
-/// The pixels of a label picture.
+/// A decoded label image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raw {
+pub struct RawLabel {
     pub width: usize,
     pub height: usize,
-    pub pixels: Pixels,
+    pub pixels: RawPixels,
 }
 
-/// `[height, width]`
+/// The pixels of a label image, `[height, width]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pixels {
-    /// Grey levels as stored: a one-bit picture has the values 0 and 1.
+pub enum RawPixels {
+    /// Grey levels as stored: a one-bit image has the values 0 and 1.
     Gray(Vec<u8>),
-    /// Positions in a palette.
+    /// Palette indices and the palette.
     Indexed(Vec<u8>, Vec<Rgb>),
     Colors(Vec<Rgb>),
 }
 
-impl Raw {
-    /// The value of a pixel as the file has it.
-    pub fn value(&self, at: usize) -> Value {
+impl RawLabel {
+    /// Returns the value of the pixel at `y * width + x`, as stored.
+    pub fn value(&self, at: usize) -> PixelValue {
         match &self.pixels {
-            Pixels::Gray(values) | Pixels::Indexed(values, _) => Value::Index(values[at].into()),
-            Pixels::Colors(colors) => Value::Color(colors[at]),
+            RawPixels::Gray(values) | RawPixels::Indexed(values, _) => PixelValue::Index(values[at].into()),
+            RawPixels::Colors(colors) => PixelValue::Color(colors[at]),
         }
     }
 
-    /// The picture as it is seen, of one that is stored with this orientation.
-    pub fn turned(self, orientation: Orientation) -> Raw {
+    /// Rotates an image that is stored with this orientation for display.
+    pub fn rotated(self, orientation: Orientation) -> RawLabel {
         let (width, height) = (self.width, self.height);
         let pixels = match self.pixels {
-            Pixels::Gray(values) => Pixels::Gray(orientation.turn(&values, width, height)),
-            Pixels::Indexed(values, palette) => Pixels::Indexed(orientation.turn(&values, width, height), palette),
-            Pixels::Colors(colors) => Pixels::Colors(orientation.turn(&colors, width, height)),
+            RawPixels::Gray(values) => RawPixels::Gray(orientation.apply(&values, width, height)),
+            RawPixels::Indexed(values, palette) => {
+                RawPixels::Indexed(orientation.apply(&values, width, height), palette)
+            }
+            RawPixels::Colors(colors) => RawPixels::Colors(orientation.apply(&colors, width, height)),
         };
         let (width, height) = orientation.size(width, height);
-        Raw { width, height, pixels }
+        RawLabel { width, height, pixels }
     }
 }
 
-/// Reads a label picture.
+/// Reads a label image file.
 ///
 /// # Errors
-/// When it is not PNG, BMP, GIF or TIFF (other formats do not keep numbers exactly), is damaged, or has values above 255.
-pub fn read(path: &Path) -> Result<Raw, DataError> {
+/// If it is not PNG, BMP, GIF or TIFF (other formats do not store numbers exactly), is damaged, or has values above
+/// 255.
+pub fn read(path: &Path) -> Result<RawLabel, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     decode(&bytes).map_err(|problem| DataError::label(path, problem))
 }
 
-/// The same of a file in memory.
+/// Decodes a label image file in memory.
 ///
 /// # Errors
 /// As [`read`].
-pub fn decode(bytes: &[u8]) -> Result<Raw, String> {
+pub fn decode(bytes: &[u8]) -> Result<RawLabel, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
@@ -75,7 +78,7 @@ pub fn decode(bytes: &[u8]) -> Result<Raw, String> {
     }
     let damaged = |error: png::DecodingError| format!("{error}");
     let mut decoder = Decoder::new(Cursor::new(bytes));
-    // Without transformations: a palette would become colours, and the grey levels of few bits would be stretched.
+    // No transformations: they would convert palettes to colours and scale grey levels of fewer than 8 bits.
     decoder.set_transformations(Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(damaged)?;
     let size = reader.output_buffer_size().ok_or("it is too large")?;
@@ -85,32 +88,33 @@ pub fn decode(bytes: &[u8]) -> Result<Raw, String> {
     let samples = samples(&buffer, frame.line_size, width * frame.color_type.samples(), height, frame.bit_depth)?;
     let color = |rgb: &[u8]| Rgb(rgb[0], rgb[1], rgb[2]);
     let pixels = match frame.color_type {
-        ColorType::Grayscale => Pixels::Gray(samples),
-        ColorType::GrayscaleAlpha => Pixels::Gray(samples.into_iter().step_by(2).collect()),
+        ColorType::Grayscale => RawPixels::Gray(samples),
+        ColorType::GrayscaleAlpha => RawPixels::Gray(samples.into_iter().step_by(2).collect()),
         ColorType::Indexed => {
             let palette = reader.info().palette.as_deref().unwrap_or_default();
-            Pixels::Indexed(samples, palette.chunks_exact(3).map(color).collect())
+            RawPixels::Indexed(samples, palette.chunks_exact(3).map(color).collect())
         }
-        ColorType::Rgb => Pixels::Colors(samples.chunks_exact(3).map(color).collect()),
-        ColorType::Rgba => Pixels::Colors(samples.chunks_exact(4).map(color).collect()),
+        ColorType::Rgb => RawPixels::Colors(samples.chunks_exact(3).map(color).collect()),
+        ColorType::Rgba => RawPixels::Colors(samples.chunks_exact(4).map(color).collect()),
     };
-    Ok(Raw { width, height, pixels })
+    Ok(RawLabel { width, height, pixels })
 }
 
-/// Why a file of another format is refused, and what to do.
+/// Returns the error for a file of another format.
 fn refusal(bytes: &[u8]) -> String {
     let what = match bytes {
         [0xFF, 0xD8, ..] => "a JPEG file, not PNG, BMP, GIF or TIFF",
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP file, not PNG, BMP, GIF or TIFF",
-        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => "a NumPy array, not a picture",
-        _ => "no PNG, BMP, GIF or TIFF file",
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => "a NumPy array, not an image",
+        _ => "not a PNG, BMP, GIF or TIFF file",
     };
     format!(
-        "it is {what}; labels must be PNG, as other formats do not keep the numbers exactly: export the labels again as PNG"
+        "it is {what}; other formats do not store class numbers exactly; labels must be PNG: export the labels again \
+         as PNG"
     )
 }
 
-/// One byte a sample, whatever the file's number of bits.
+/// Converts samples of any bit depth to one byte each.
 fn samples(data: &[u8], line: usize, per_row: usize, rows: usize, depth: BitDepth) -> Result<Vec<u8>, String> {
     let mut samples = Vec::with_capacity(per_row * rows);
     for row in data.chunks_exact(line.max(1)).take(rows) {
@@ -120,7 +124,10 @@ fn samples(data: &[u8], line: usize, per_row: usize, rows: usize, depth: BitDept
                 for pair in row.chunks_exact(2).take(per_row) {
                     if pair[0] != 0 {
                         let value = u16::from_be_bytes([pair[0], pair[1]]);
-                        return Err(format!("it has 16 bits a pixel and the value {value}; class numbers end at 255"));
+                        return Err(format!(
+                            "it has 16 bits per pixel and the value {value}; the largest class number \
+                            is 255"
+                        ));
                     }
                     samples.push(pair[1]);
                 }
@@ -147,35 +154,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_are_unpacked_and_not_stretched() {
+    fn bits_are_unpacked_and_not_scaled() {
         let bytes = png_bytes(5, 2, ColorType::Grayscale, BitDepth::One, None, &[0b1010_1000, 0b0101_0000]);
         let raw = decode(&bytes).unwrap();
         assert_eq!((raw.width, raw.height), (5, 2));
-        assert_eq!(raw.pixels, Pixels::Gray(vec![1, 0, 1, 0, 1, 0, 1, 0, 1, 0]));
+        assert_eq!(raw.pixels, RawPixels::Gray(vec![1, 0, 1, 0, 1, 0, 1, 0, 1, 0]));
         let bytes = png_bytes(3, 1, ColorType::Grayscale, BitDepth::Four, None, &[0x1F, 0x70]);
-        assert_eq!(decode(&bytes).unwrap().pixels, Pixels::Gray(vec![1, 15, 7]));
+        assert_eq!(decode(&bytes).unwrap().pixels, RawPixels::Gray(vec![1, 15, 7]));
     }
 
     #[test]
-    fn palettes_stay_positions() {
+    fn palette_indices_are_kept() {
         let bytes = png_bytes(2, 1, ColorType::Indexed, BitDepth::Eight, Some(&[9, 8, 7, 1, 2, 3]), &[1, 0]);
-        assert_eq!(decode(&bytes).unwrap().pixels, Pixels::Indexed(vec![1, 0], vec![Rgb(9, 8, 7), Rgb(1, 2, 3)]));
+        assert_eq!(decode(&bytes).unwrap().pixels, RawPixels::Indexed(vec![1, 0], vec![Rgb(9, 8, 7), Rgb(1, 2, 3)]));
     }
 
     #[test]
-    fn sixteen_bits_hold_small_numbers_only() {
+    fn sixteen_bit_values_above_255_are_errors() {
         let bytes = png_bytes(2, 1, ColorType::Grayscale, BitDepth::Sixteen, None, &[0, 7, 0, 9]);
-        assert_eq!(decode(&bytes).unwrap().pixels, Pixels::Gray(vec![7, 9]));
+        assert_eq!(decode(&bytes).unwrap().pixels, RawPixels::Gray(vec![7, 9]));
         let bytes = png_bytes(1, 1, ColorType::Grayscale, BitDepth::Sixteen, None, &[1, 0]);
         assert!(decode(&bytes).unwrap_err().contains("value 256"));
     }
 
     #[test]
-    fn damage_is_an_error() {
+    fn damaged_files_are_errors() {
         let bytes = png_bytes(40, 40, ColorType::Grayscale, BitDepth::Eight, None, &[3; 1600]);
         assert!(decode(&bytes[..bytes.len() - 20]).is_err());
         assert!(decode(b"GIF89a").unwrap_err().contains("GIF file is damaged"));
-        assert!(decode(b"%PDF").unwrap_err().contains("no PNG"));
+        assert!(decode(b"%PDF").unwrap_err().contains("not a PNG"));
         assert!(decode(b"\x93NUMPY\x01").unwrap_err().contains("NumPy"));
         assert!(decode(b"").is_err());
     }

@@ -1,4 +1,4 @@
-//! Label pictures in other formats that keep numbers exactly: BMP, GIF and TIFF.
+//! Decodes label images in other lossless formats: BMP, GIF and TIFF.
 
 use std::io::Cursor;
 
@@ -7,10 +7,10 @@ use tiff::decoder::{Decoder, DecodingResult};
 use tiff::tags::{PhotometricInterpretation, Tag};
 use tinybmp::{Bpp, CompressionMethod, RawBmp};
 
-use super::{Pixels, Raw, unpacked};
+use super::{RawLabel, RawPixels, unpacked};
 
-/// Whether the file is one of the formats read here, by its first bytes.
-pub fn decode(bytes: &[u8]) -> Option<Result<Raw, String>> {
+/// Decodes the file; `None` if its first bytes are not of BMP, GIF or TIFF.
+pub fn decode(bytes: &[u8]) -> Option<Result<RawLabel, String>> {
     if bytes.starts_with(b"BM") {
         Some(bmp(bytes))
     } else if bytes.starts_with(b"GIF8") {
@@ -27,97 +27,116 @@ pub fn is_tiff(bytes: &[u8]) -> bool {
     [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| bytes.starts_with(magic))
 }
 
-/// A palette that counts up in grey is how BMP stores grey levels.
-fn indexed(values: Vec<u8>, palette: Vec<Rgb>) -> Pixels {
+/// BMP stores grey levels with a palette that is a grey ramp.
+fn indexed(values: Vec<u8>, palette: Vec<Rgb>) -> RawPixels {
     let counts_up = palette.iter().enumerate().all(|(value, color)| {
         let value = value as u8;
         *color == Rgb(value, value, value)
     });
-    if counts_up { Pixels::Gray(values) } else { Pixels::Indexed(values, palette) }
+    if counts_up { RawPixels::Gray(values) } else { RawPixels::Indexed(values, palette) }
 }
 
-fn bmp(bytes: &[u8]) -> Result<Raw, String> {
-    let failed = |error: tinybmp::ParseError| format!("the BMP file is damaged or of a rare kind ({error:?})");
+fn bmp(bytes: &[u8]) -> Result<RawLabel, String> {
+    let failed = |error: tinybmp::ParseError| {
+        format!(
+            "the BMP file is damaged or of an unsupported kind ({error:?}); \
+        save it as PNG"
+        )
+    };
     let bmp = RawBmp::from_slice(bytes).map_err(failed)?;
     let size = bmp.header().image_size;
     let (width, height) = (size.width as usize, size.height as usize);
     if !matches!(bmp.header().compression_method, CompressionMethod::Rgb | CompressionMethod::Bitfields) {
         return Err("the BMP file is compressed; save it as PNG".into());
     }
-    // From above, however the file orders its rows; `pixels()` of tinybmp 0.7 gives such files' rows upside down.
+    // Rows from top to bottom, in both row orders of BMP; `pixels()` of tinybmp 0.7 reverses the rows of top-down
+    // files.
     let colors: Vec<u32> = bmp.colors().take(width * height).collect();
     if colors.len() < width * height {
-        return Err("the BMP file is cut off: pixels are missing".into());
+        return Err("the BMP file is truncated: pixels are missing".into());
     }
     let pixels = match (bmp.header().bpp, bmp.color_table()) {
         (Bpp::Bits1 | Bpp::Bits4 | Bpp::Bits8, Some(table)) => {
-            // Behind the file's header (14 bytes) and the picture's, whose length it begins with: blue, green, red, nothing.
+            // The palette is after the file header (14 bytes) and the image header, which begins with its length.
+            // Entries are blue, green, red, unused.
             let length = bytes[14..18].try_into().map(u32::from_le_bytes).unwrap_or_default();
             let entries = bytes[(14 + length as usize).min(bytes.len())..].chunks_exact(4).take(table.len());
             let palette = entries.map(|color| Rgb(color[2], color[1], color[0])).collect();
             indexed(colors.into_iter().map(|value| value as u8).collect(), palette)
         }
         (Bpp::Bits24 | Bpp::Bits32, _) => {
-            Pixels::Colors(colors.into_iter().map(|c| Rgb((c >> 16) as u8, (c >> 8) as u8, c as u8)).collect())
+            RawPixels::Colors(colors.into_iter().map(|c| Rgb((c >> 16) as u8, (c >> 8) as u8, c as u8)).collect())
         }
-        (bits, _) => return Err(format!("a BMP file with {bits:?} does not keep numbers exactly; save it as PNG")),
+        (bits, _) => return Err(format!("a BMP file with {bits:?} does not store numbers exactly; save it as PNG")),
     };
-    Ok(Raw { width, height, pixels })
+    Ok(RawLabel { width, height, pixels })
 }
 
-fn gif(bytes: &[u8]) -> Result<Raw, String> {
+fn gif(bytes: &[u8]) -> Result<RawLabel, String> {
     let damaged = |error: gif::DecodingError| format!("the GIF file is damaged: {error}");
     let mut options = gif::DecodeOptions::new();
     options.set_color_output(gif::ColorOutput::Indexed);
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(damaged)?;
     let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
     let Some(frame) = decoder.read_next_frame().map_err(damaged)? else {
-        return Err("the GIF file has no picture".into());
+        return Err("the GIF file contains no image".into());
     };
     let whole =
         (frame.left, frame.top) == (0, 0) && (usize::from(frame.width), usize::from(frame.height)) == (width, height);
     if !whole {
-        return Err("the GIF file's picture does not cover its canvas; save it as PNG".into());
+        return Err("the GIF file's image does not cover its canvas; save it as PNG".into());
     }
     let values = frame.buffer.to_vec();
     let own = frame.palette.clone();
     let palette = own.or_else(|| decoder.global_palette().map(<[u8]>::to_vec)).unwrap_or_default();
     if decoder.read_next_frame().map_err(damaged)?.is_some() {
-        return Err("the GIF file is an animation; a label is one picture".into());
+        return Err("the GIF file is an animation; save its label as one PNG".into());
     }
-    Ok(Raw { width, height, pixels: indexed(values, palette.chunks_exact(3).map(|c| Rgb(c[0], c[1], c[2])).collect()) })
+    Ok(RawLabel {
+        width,
+        height,
+        pixels: indexed(values, palette.chunks_exact(3).map(|c| Rgb(c[0], c[1], c[2])).collect()),
+    })
 }
 
-fn tiff(bytes: &[u8]) -> Result<Raw, String> {
+fn tiff(bytes: &[u8]) -> Result<RawLabel, String> {
     let failed = |error: tiff::TiffError| format!("the TIFF file cannot be read ({error}); save it as PNG");
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(failed)?;
     let photometric = decoder.get_tag_u32(Tag::PhotometricInterpretation).map_err(failed)?;
     if photometric == u32::from(PhotometricInterpretation::RGBPalette.to_u16()) {
         let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(failed)?;
         let count = map.len() / 3;
-        // All reds, then all greens, then all blues, of 16 bits each.
+        // All red values, then all green values, then all blue values, 16 bits each.
         let color = |n: usize| Rgb((map[n] >> 8) as u8, (map[count + n] >> 8) as u8, (map[2 * count + n] >> 8) as u8);
         let palette = (0..count).map(color).collect();
-        // The library reads no palettes. Declared as grey levels, the same pixels are the palette's numbers.
-        let grey = with_grey_levels(bytes).ok_or("the TIFF file is of a rare kind; save it as PNG")?;
+        // The library does not read palettes. If the pixels are declared as grey levels, they are the palette indices.
+        let grey = with_grey_levels(bytes).ok_or("the TIFF file is of an unsupported kind; save it as PNG")?;
         let raw = pages(Decoder::new(Cursor::new(&grey[..])).map_err(failed)?)?;
-        let Pixels::Gray(values) = raw.pixels else { return Err("a palette with several samples a pixel".into()) };
-        return Ok(Raw { pixels: indexed(values, palette), ..raw });
+        let RawPixels::Gray(values) = raw.pixels else {
+            return Err("a palette with several samples per pixel; save it \
+            as PNG"
+                .into());
+        };
+        return Ok(RawLabel { pixels: indexed(values, palette), ..raw });
     }
     pages(decoder)
 }
 
-fn pages(mut decoder: Decoder<Cursor<&[u8]>>) -> Result<Raw, String> {
+fn pages(mut decoder: Decoder<Cursor<&[u8]>>) -> Result<RawLabel, String> {
     let failed = |error: tiff::TiffError| format!("the TIFF file cannot be read ({error}); save it as PNG");
     if decoder.more_images() {
-        return Err("the TIFF file has several pages; a label is one picture".into());
+        return Err("the TIFF file has several pages; save its label as one PNG".into());
     }
     let (width, height) = decoder.dimensions().map_err(failed)?;
     let (width, height) = (width as usize, height as usize);
     let color = decoder.colortype().map_err(failed)?;
     let channels = usize::from(color.num_samples());
-    let large =
-        |value: String| format!("it has more than 8 bits a pixel and the value {value}; class numbers end at 255");
+    let large = |value: String| {
+        format!(
+            "it has more than 8 bits per pixel and the value {value}; the largest class number is \
+            255"
+        )
+    };
     let samples: Vec<u8> = match decoder.read_image().map_err(failed)? {
         DecodingResult::U8(values) if color.bit_depth() < 8 => {
             let per_row = width * channels;
@@ -136,27 +155,29 @@ fn pages(mut decoder: Decoder<Cursor<&[u8]>>) -> Result<Raw, String> {
         DecodingResult::I16(values) => narrowed(values).map_err(large)?,
         DecodingResult::I32(values) => narrowed(values).map_err(large)?,
         _ => {
-            return Err("its pixels are fractions or numbers of 64 bits, not numbers of classes; save it as PNG".into());
+            return Err("its pixels are floating point or 64-bit numbers, not class numbers; save it as 8-bit \
+                PNG"
+            .into());
         }
     };
     if samples.len() != width * height * channels {
-        return Err("the TIFF file does not have as many values as its size says".into());
+        return Err("the number of values in the TIFF file does not match its size; save it as PNG".into());
     }
     let pixels = match channels {
-        1 => Pixels::Gray(samples),
-        2 => Pixels::Gray(samples.into_iter().step_by(2).collect()),
-        3 | 4 => Pixels::Colors(samples.chunks_exact(channels).map(|c| Rgb(c[0], c[1], c[2])).collect()),
-        _ => return Err(format!("it has {channels} samples a pixel; wanted are 1 (numbers) or 3 (colours)")),
+        1 => RawPixels::Gray(samples),
+        2 => RawPixels::Gray(samples.into_iter().step_by(2).collect()),
+        3 | 4 => RawPixels::Colors(samples.chunks_exact(channels).map(|c| Rgb(c[0], c[1], c[2])).collect()),
+        _ => return Err(format!("it has {channels} samples per pixel; save it with 1 (numbers) or 3 (colours)")),
     };
-    Ok(Raw { width, height, pixels })
+    Ok(RawLabel { width, height, pixels })
 }
 
 fn narrowed<T: Copy + TryInto<u8> + ToString>(values: Vec<T>) -> Result<Vec<u8>, String> {
     values.into_iter().map(|value| value.try_into().map_err(|_| value.to_string())).collect()
 }
 
-/// A copy of a TIFF file whose first picture is declared as grey levels (TIFF 6.0, section 2: a header of 8 bytes, then at
-/// its offset a count and entries of 12 bytes: tag, type, count, value).
+/// A copy of a TIFF file whose first image is declared as grey levels (TIFF 6.0, section 2: a header of 8 bytes, then
+/// at its offset a count and entries of 12 bytes: tag, type, count, value).
 fn with_grey_levels(bytes: &[u8]) -> Option<Vec<u8>> {
     let little = bytes.starts_with(b"II");
     let two = |at: usize| -> Option<u16> {
@@ -202,24 +223,24 @@ mod tests {
     }
 
     #[test]
-    fn bmp_keeps_numbers() {
+    fn bmp_values_are_kept() {
         let rows = [[0, 1, 2], [2, 2, 0]];
         let grey: Vec<[u8; 3]> = (0..=255).map(|n| [n; 3]).collect();
         let raw = decode(&bmp_bytes(&grey, rows)).unwrap().unwrap();
-        assert_eq!((raw.width, raw.height, &raw.pixels), (3, 2, &Pixels::Gray(rows.concat())));
+        assert_eq!((raw.width, raw.height, &raw.pixels), (3, 2, &RawPixels::Gray(rows.concat())));
         let bytes = bmp_bytes(&[[0, 0, 0], [128, 0, 0], [0, 128, 0]], rows);
         let palette = vec![Rgb(0, 0, 0), Rgb(128, 0, 0), Rgb(0, 128, 0)];
-        assert_eq!(decode(&bytes).unwrap().unwrap().pixels, Pixels::Indexed(rows.concat(), palette));
+        assert_eq!(decode(&bytes).unwrap().unwrap().pixels, RawPixels::Indexed(rows.concat(), palette));
         assert!(decode(&bytes[..bytes.len() - 3]).unwrap().is_err());
     }
 
     #[test]
-    fn gif_keeps_numbers() {
+    fn gif_indices_are_kept() {
         let mut bytes = Vec::new();
         let mut encoder = gif::Encoder::new(&mut bytes, 3, 1, &[0, 0, 0, 255, 255, 255, 9, 9, 9, 8, 8, 8]).unwrap();
         encoder.write_frame(&gif::Frame::from_indexed_pixels(3, 1, [2, 1, 0], None)).unwrap();
         drop(encoder);
-        let Pixels::Indexed(values, palette) = decode(&bytes).unwrap().unwrap().pixels else { panic!("a palette") };
+        let RawPixels::Indexed(values, palette) = decode(&bytes).unwrap().unwrap().pixels else { panic!("a palette") };
         assert_eq!((values, palette[1]), (vec![2, 1, 0], Rgb(255, 255, 255)));
     }
 
@@ -233,21 +254,21 @@ mod tests {
     }
 
     #[test]
-    fn tiff_keeps_numbers() {
+    fn tiff_values_are_kept() {
         let grey = tiff_bytes::<colortype::Gray8, u8>(&[0, 1, 2, 255]);
-        assert_eq!(decode(&grey).unwrap().unwrap().pixels, Pixels::Gray(vec![0, 1, 2, 255]));
+        assert_eq!(decode(&grey).unwrap().unwrap().pixels, RawPixels::Gray(vec![0, 1, 2, 255]));
         let wide = tiff_bytes::<colortype::Gray16, u16>(&[0, 1, 2, 7]);
-        assert_eq!(decode(&wide).unwrap().unwrap().pixels, Pixels::Gray(vec![0, 1, 2, 7]));
+        assert_eq!(decode(&wide).unwrap().unwrap().pixels, RawPixels::Gray(vec![0, 1, 2, 7]));
         let large = decode(&tiff_bytes::<colortype::Gray16, u16>(&[0, 1, 2000, 7])).unwrap().unwrap_err();
         assert!(large.contains("the value 2000"), "{large}");
         let colors =
             decode(&tiff_bytes::<colortype::RGB8, u8>(&[1, 2, 3, 0, 0, 0, 9, 9, 9, 4, 5, 6])).unwrap().unwrap();
-        assert_eq!(colors.pixels, Pixels::Colors(vec![Rgb(1, 2, 3), Rgb(0, 0, 0), Rgb(9, 9, 9), Rgb(4, 5, 6)]));
+        assert_eq!(colors.pixels, RawPixels::Colors(vec![Rgb(1, 2, 3), Rgb(0, 0, 0), Rgb(9, 9, 9), Rgb(4, 5, 6)]));
     }
 
     #[test]
-    fn tiff_palettes_stay_positions() {
-        // Written by hand: 2×1 pixels of 8 bits, photometric 3, a colour map of 256 × 3 numbers of 16 bits.
+    fn tiff_palette_indices_are_kept() {
+        // The bytes of a TIFF file: 2×1 pixels of 8 bits, photometric 3, a colour map of 256 × 3 numbers of 16 bits.
         let entries: [(u16, u16, u32, u32); 9] = [
             (256, 3, 1, 2),
             (257, 3, 1, 1),
@@ -272,7 +293,7 @@ mod tests {
         let mut map = [0u16; 768];
         (map[1], map[256 + 2]) = (128 << 8, 64 << 8);
         bytes.extend(map.iter().flat_map(|value| value.to_le_bytes()));
-        let Pixels::Indexed(values, palette) = decode(&bytes).unwrap().unwrap().pixels else { panic!("a palette") };
+        let RawPixels::Indexed(values, palette) = decode(&bytes).unwrap().unwrap().pixels else { panic!("a palette") };
         assert_eq!((values, palette[1], palette[2]), (vec![1, 2], Rgb(128, 0, 0), Rgb(0, 64, 0)));
     }
 }

@@ -1,11 +1,11 @@
-//! Labels that are drawn from annotations.
+//! Data sets with annotation files.
 
 use super::*;
 use crate::data::testing::png_bytes;
 
 const WIDTH: usize = SIZE.0 as usize;
 
-/// The labels of a picture by name, row by row.
+/// Returns the labels of an image by name, `[height, width]`.
 fn labels(dataset: &Dataset, name: &str) -> Vec<u8> {
     let all = dataset.train.iter().chain(&dataset.val).chain(&dataset.test).chain(&dataset.left_out);
     let pair = all.into_iter().find(|pair| pair.name.ends_with(name)).unwrap_or_else(|| panic!("{name}"));
@@ -32,16 +32,19 @@ fn image(id: u32, name: &str) -> String {
 fn coco_polygons_and_run_lengths() {
     let dir = tempfile::tempdir().unwrap();
     for (n, name) in ["a.png", "b.png", "c.png"].into_iter().enumerate() {
-        picture(&dir.path().join("train").join(name), n as u64);
+        noise_image(&dir.path().join("train").join(name), n as u64);
     }
-    picture(&dir.path().join("valid/d.png"), 9);
-    // A box of 4×3 below a disc of 2×2 on its corner; a crowd in run lengths below both; compressed run lengths.
+    noise_image(&dir.path().join("valid/d.png"), 9);
+    // A box of 4×3, a disc of 2×2 that covers its corner, a crowd in run lengths below both, and compressed run
+    // lengths.
     let annotations = [
         r#"{"id": 1, "image_id": 1, "category_id": 90, "segmentation": [[2,1, 6,1, 6,4, 2,4]], "iscrowd": 0}"#,
         r#"{"id": 2, "image_id": 1, "category_id": 7, "segmentation": [[5,3, 7,3, 7,5, 5,5]], "iscrowd": 0}"#,
-        r#"{"id": 3, "image_id": 1, "category_id": 7, "segmentation": {"size": [12, 16], "counts": [0, 24, 168]}, "iscrowd": 1}"#,
+        r#"{"id": 3, "image_id": 1, "category_id": 7, "segmentation": {"size": [12, 16], "counts": [0, 24, 168]}, \
+            "iscrowd": 1}"#,
         // Column 1 from row 2 on, two pixels: 14 none, 2, 176 none.
-        r#"{"id": 4, "image_id": 2, "category_id": 90, "segmentation": {"size": [12, 16], "counts": ">2`5"}, "iscrowd": 0}"#,
+        r#"{"id": 4, "image_id": 2, "category_id": 90, "segmentation": {"size": [12, 16], "counts": ">2`5"}, \
+            "iscrowd": 0}"#,
     ];
     let text = coco(&[image(1, "a.png"), image(2, "b.png"), image(3, "c.png")].join(","), &annotations.join(","));
     write(&dir.path().join("train/_annotations.coco.json"), text);
@@ -59,10 +62,10 @@ fn coco_polygons_and_run_lengths() {
 }
 
 #[test]
-fn coco_in_an_annotations_folder_merges_and_what_is_wrong() {
+fn coco_merges_and_errors() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..4 {
-        picture(&dir.path().join(format!("images/p{n}.png")), n);
+        noise_image(&dir.path().join(format!("images/p{n}.png")), n);
     }
     let json = dir.path().join("annotations/instances_default.json");
     let images: Vec<String> = (0..3).map(|n| image(n, &format!("p{n}.png"))).collect();
@@ -81,14 +84,14 @@ fn coco_in_an_annotations_folder_merges_and_what_is_wrong() {
     assert!(Dataset::open(dir.path(), &options).unwrap_err().to_string().contains("truck=car"));
 
     for (annotation, problem) in [
-        (polygon(5), "category 5, which there is not"),
+        (polygon(5), "category 5, which does not exist"),
         (r#"{"image_id": 8, "category_id": 7, "segmentation": [[0,0, 4,0, 4,4]]}"#.into(), "image Number(8)"),
         (r#"{"image_id": 0, "category_id": 7, "segmentation": [[0,0, 4,0, 4,4, 1]]}"#.into(), "has 7 numbers"),
         (
             r#"{"image_id": 0, "category_id": 7, "segmentation": {"size": [12, 16], "counts": [1, 2]}}"#.into(),
             "add up to 3",
         ),
-        (r#"{"image_id": 0, "category_id": 7, "segmentation": [], "bbox": [1, 1, 2, 2]}"#.into(), "boxes only"),
+        (r#"{"image_id": 0, "category_id": 7, "segmentation": [], "bbox": [1, 1, 2, 2]}"#.into(), "have only boxes"),
         (r#"{"image_id": 0, "segmentation": []}"#.into(), "missing field `category_id`"),
     ] {
         write(&json, coco(&images.join(","), &annotation));
@@ -104,7 +107,7 @@ fn coco_in_an_annotations_folder_merges_and_what_is_wrong() {
 fn labelme_shapes() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..3 {
-        picture(&dir.path().join(format!("f{n}.png")), n);
+        noise_image(&dir.path().join(format!("f{n}.png")), n);
     }
     let mask = png_bytes(2, 2, png::ColorType::Grayscale, png::BitDepth::Eight, None, &[255, 0, 255, 255]);
     let mask = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, mask);
@@ -137,14 +140,14 @@ fn labelme_shapes() {
     let dataset = open(dir.path()).unwrap_err().to_string();
     assert!(dataset.contains("f0.json") && dataset.contains("cuboid of 1 points"), "{dataset}");
     write(&dir.path().join("f0.json"), file("", "f0.png"));
-    assert!(open(dir.path()).unwrap_err().to_string().contains("no shape with a label"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("no shape of a class"));
 }
 
 #[test]
 fn yolo_polygons() {
     let dir = tempfile::tempdir().unwrap();
     for (n, part) in ["train", "train", "val"].into_iter().enumerate() {
-        picture(&dir.path().join(format!("images/{part}/p{n}.png")), n as u64);
+        noise_image(&dir.path().join(format!("images/{part}/p{n}.png")), n as u64);
         write(&dir.path().join(format!("labels/{part}/p{n}.txt")), "1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n\n");
     }
     write(&dir.path().join("labels/val/p2.txt"), "");
@@ -160,20 +163,20 @@ fn yolo_polygons() {
     assert_eq!(count(&labels(&dataset, "p2"), 0), 16 * 12);
 
     write(&dir.path().join("data.yaml"), "names: [disc]\n");
-    assert!(open(dir.path()).unwrap_err().to_string().contains("names 1 classes, but labels have the number 1"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("names 1 classes, but labels contain the number 1"));
     write(&dir.path().join("data.yaml"), "names: ['disc', \"box\"]\n");
     write(&dir.path().join("labels/train/p1.txt"), "0 0.5 0.5 0.2 0.2\n");
     let error = open(dir.path()).unwrap_err().to_string();
     assert!(error.contains("p1.txt:1: this line is a box") && error.contains("Export polygons"), "{error}");
     write(&dir.path().join("labels/train/p1.txt"), "0 10 10 20 10 20 20\n");
-    assert!(open(dir.path()).unwrap_err().to_string().contains("10 is no share"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("10 is not a relative coordinate"));
 }
 
 #[test]
-fn other_annotations_are_named_with_what_to_export() {
+fn unsupported_annotations_are_errors_with_help() {
     let dir = tempfile::tempdir().unwrap();
-    picture(&dir.path().join("images/a.png"), 1);
+    noise_image(&dir.path().join("images/a.png"), 1);
     write(&dir.path().join("annotations.xml"), "<annotations/>");
     let error = open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("annotations.xml") && error.contains("export \"COCO\""), "{error}");
+    assert!(error.contains("annotations.xml") && error.contains("annotations as \"COCO\""), "{error}");
 }

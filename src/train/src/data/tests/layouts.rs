@@ -1,17 +1,17 @@
-//! Folders, class files and formats as other programs write them.
+//! Data sets in the layouts of other programs.
 
 use super::*;
 use crate::data::testing::numbers;
 
 #[test]
-fn labelme_voc_export_keeps_its_names() {
+fn labelme_voc_export_uses_class_names() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..3 {
-        picture(&dir.path().join(format!("JPEGImages/f{n}.png")), n);
+        noise_image(&dir.path().join(format!("JPEGImages/f{n}.png")), n);
         indexed(&dir.path().join(format!("SegmentationClass/f{n}.png")), &[0, 1, 2], &[0, 0, 0, 128, 0, 0, 0, 128, 0]);
         write(&dir.path().join(format!("SegmentationClassVisualization/f{n}.jpg")), "");
     }
-    // Without a class file, numbers that count up are anybody's.
+    // Without a class file, consecutive numbers do not identify VOC.
     let dataset = open(dir.path()).unwrap();
     assert_eq!((dataset.format, names(&dataset)), (Format::Voc, vec!["class0", "class1", "class2"]));
     for (name, place) in [("class_names.txt", ""), ("Class_Names.txt", ""), ("class_names.txt", "SegmentationClass")] {
@@ -24,10 +24,10 @@ fn labelme_voc_export_keeps_its_names() {
 }
 
 #[test]
-fn a_class_file_around_the_data_is_read() {
+fn a_class_file_in_an_outer_folder_is_read() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..3 {
-        picture(&dir.path().join(format!("set/data/imgs/{n}.png")), n);
+        noise_image(&dir.path().join(format!("set/data/imgs/{n}.png")), n);
         gray(&dir.path().join(format!("set/data/masks/{n}.png")), &[0, 1]);
     }
     write(&dir.path().join("classes.txt"), "sky\nroad\n");
@@ -51,14 +51,14 @@ fn roboflow_semantic_masks() {
     assert_eq!(read.labels, testing::block(SIZE.0 as usize, SIZE.1 as usize, 0).1);
     write(&dir.path().join("valid/_classes.csv"), "Pixel Value, Class\n0, background\n1, box\n2, disc\n");
     let error = open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("valid/_classes.csv: the classes are not those of"), "{error}");
+    assert!(error.contains("valid/_classes.csv: the classes differ from those of"), "{error}");
 }
 
 #[test]
 fn openmmlab_folders() {
     let dir = tempfile::tempdir().unwrap();
     for (n, part) in ["train", "train", "val"].into_iter().enumerate() {
-        picture(&dir.path().join(format!("img_dir/{part}/{n}.png")), n as u64);
+        noise_image(&dir.path().join(format!("img_dir/{part}/{n}.png")), n as u64);
         gray(&dir.path().join(format!("ann_dir/{part}/{n}.png")), &[0, 1, 255]);
     }
     write(&dir.path().join("classes.txt"), "ground\ndisc\n");
@@ -67,10 +67,10 @@ fn openmmlab_folders() {
 }
 
 #[test]
-fn endings_may_be_in_any_case_and_double() {
+fn extensions_may_be_in_any_case_and_double() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..2 {
-        picture(&dir.path().join(format!("Images/{n}.PNG")), n);
+        noise_image(&dir.path().join(format!("Images/{n}.PNG")), n);
         gray(&dir.path().join(format!("Masks/{n}.PNG.Png")), &[0, 1]);
     }
     let (rgb, _) = testing::block(SIZE.0 as usize, SIZE.1 as usize, 5);

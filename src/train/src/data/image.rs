@@ -1,4 +1,4 @@
-//! Pictures: any format that OpenCV reads, turned as their EXIF data says, complete or not at all.
+//! Reads images of all formats that OpenCV reads, rotated as their EXIF data says. A truncated file is an error.
 
 use std::path::Path;
 
@@ -10,63 +10,63 @@ use super::error::DataError;
 use super::orientation::Orientation;
 use super::raw;
 
-/// File name extensions of pictures, in whatever case.
+/// File name extensions of images, compared without case.
 pub const EXTENSIONS: [&str; 13] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pnm", "jp2"];
 
-/// A decoded picture.
+/// A decoded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb8 {
     pub width: usize,
     pub height: usize,
-    /// `[height, width, 3]`
+    /// RGB bytes, `[height, width, 3]`.
     pub rgb: Vec<u8>,
 }
 
-/// Reads a picture.
+/// Reads an image.
 ///
 /// # Errors
-/// When the file cannot be read, is cut off, or is no picture.
+/// If the file cannot be read, is truncated, or is not an image.
 pub fn read(path: &Path) -> Result<Rgb8, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     if let Some(problem) = incomplete(&bytes) {
-        return Err(DataError::picture(path, problem));
+        return Err(DataError::noise_image(path, problem));
     }
-    decode(&bytes).map_err(|problem| DataError::picture(path, problem))
+    decode(&bytes).map_err(|problem| DataError::noise_image(path, problem))
 }
 
 fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
     let failed = |error: opencv::Error| error.message;
     let buffer = Mat::from_slice(bytes).map_err(failed)?;
-    // Turned here, so that pictures and labels are turned by the same rule in every format.
+    // OpenCV must not rotate: images and labels are rotated by the same code below, in every format.
     let bgr = imdecode(&buffer, IMREAD_COLOR | IMREAD_IGNORE_ORIENTATION).map_err(failed)?;
     if bgr.empty() || bgr.typ() != CV_8UC3 {
-        return Err("OpenCV cannot decode it; it is damaged, or no picture in spite of its name".into());
+        return Err("OpenCV cannot decode it: the file is damaged, or its content is not an image; replace it".into());
     }
     let (width, height) = (bgr.cols() as usize, bgr.rows() as usize);
     let mut rgb = bgr.data_bytes().map_err(failed)?.to_vec();
     for pixel in rgb.chunks_exact_mut(3) {
         pixel.swap(0, 2);
     }
-    // OpenCV turns TIFF whatever it is asked for.
+    // OpenCV rotates TIFF files in spite of `IMREAD_IGNORE_ORIENTATION`.
     let orientation = if raw::is_tiff(bytes) { Orientation::Upright } else { Orientation::of(bytes) };
     if orientation != Orientation::Upright {
-        rgb = orientation.turn(rgb.as_chunks::<3>().0, width, height).into_flattened();
+        rgb = orientation.apply(rgb.as_chunks::<3>().0, width, height).into_flattened();
     }
     let (width, height) = orientation.size(width, height);
     Ok(Rgb8 { width, height, rgb })
 }
 
-/// Width and height of a picture as it is seen; no more of the file is read than need be.
+/// Returns width and height of an image after EXIF rotation. Reads only the header where the format allows it.
 ///
 /// # Errors
-/// When the file cannot be read, or is no picture.
+/// If the file cannot be read, or is not an image.
 pub fn size(path: &Path) -> Result<(usize, usize), DataError> {
     let (width, height) = stored_size(path)?;
     Ok(Orientation::of_file(path).size(width, height))
 }
 
-/// The same as it is stored.
+/// Returns width and height of an image before EXIF rotation.
 ///
 /// # Errors
 /// As [`size`].
@@ -74,21 +74,21 @@ pub fn stored_size(path: &Path) -> Result<(usize, usize), DataError> {
     if let Ok(size) = imagesize::size(path) {
         return Ok((size.width, size.height));
     }
-    let picture = read(path)?;
-    Ok(Orientation::of_file(path).size(picture.width, picture.height))
+    let image = read(path)?;
+    Ok(Orientation::of_file(path).size(image.width, image.height))
 }
 
-/// What is missing. Decoders fill what a cut-off file lacks with grey and say nothing.
+/// Returns what is missing in a truncated file. Decoders fill the missing part with grey without an error.
 fn incomplete(bytes: &[u8]) -> Option<&'static str> {
     if bytes.is_empty() {
         return Some("the file is empty");
     }
     if bytes.starts_with(&[0xFF, 0xD8]) {
-        // Some cameras append data of their own, so the end marker need not be the end; a thumbnail in the EXIF data has
-        // an end marker too, but stands at the front.
+        // Some cameras append data after the end marker (FF D9). An EXIF thumbnail also has an end marker, but in the
+        // first half of the file.
         let tail = &bytes[bytes.len() / 2..];
         let ended = tail.windows(2).any(|pair| pair == [0xFF, 0xD9]);
-        return (!ended).then_some("the JPEG file is cut off: its end marker is missing");
+        return (!ended).then_some("the JPEG file is truncated: its end marker is missing; copy it again");
     }
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         let mut at = 8;
@@ -99,7 +99,7 @@ fn incomplete(bytes: &[u8]) -> Option<&'static str> {
             let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
             at = at.saturating_add(length).saturating_add(12);
         }
-        return Some("the PNG file is cut off: its last chunk is missing");
+        return Some("the PNG file is truncated: its last chunk is missing; copy it again");
     }
     None
 }
@@ -125,29 +125,29 @@ mod tests {
 
     #[test]
     fn channels_are_red_green_blue() {
-        let picture = decode(&jpeg()).unwrap();
-        assert_eq!((picture.width, picture.height), (16, 8));
-        assert!(picture.rgb[0] > 200 && picture.rgb[2] < 60, "{:?}", &picture.rgb[..3]);
+        let image = decode(&jpeg()).unwrap();
+        assert_eq!((image.width, image.height), (16, 8));
+        assert!(image.rgb[0] > 200 && image.rgb[2] < 60, "{:?}", &image.rgb[..3]);
     }
 
     #[test]
     fn exif_orientation_is_honoured() {
-        // Orientation 6: turn by a quarter clockwise to see it upright.
+        // Orientation 6: rotate by 90° clockwise for display.
         let exif = exif_segment(6);
         let plain = jpeg();
         let turned = decode(&[&plain[..2], &exif, &plain[2..]].concat()).unwrap();
         assert_eq!((turned.width, turned.height), (8, 16));
-        assert!(turned.rgb[0] > 200, "red, once on the left, is on top");
-        assert!(turned.rgb[15 * 8 * 3 + 2] > 200, "blue, once on the right, is below");
+        assert!(turned.rgb[0] > 200, "red, stored on the left, is on top");
+        assert!(turned.rgb[15 * 8 * 3 + 2] > 200, "blue, stored on the right, is below");
     }
 
     #[test]
-    fn cut_off_files_are_no_pictures() {
+    fn cut_off_files_are_no_images() {
         let bytes = jpeg();
         assert_eq!(incomplete(&bytes), None);
         assert!(incomplete(&bytes[..bytes.len() - 10]).is_some());
         assert!(incomplete(&[]).is_some());
         assert!(incomplete(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR").is_some());
-        assert!(decode(b"no picture").is_err());
+        assert!(decode(b"no image").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Pictures of a report: which ones, and how they and their masks are drawn.
+//! Images of a report: which ones, and how they and their masks are drawn.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +10,10 @@ use opencv::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ReportError;
-use crate::data::{Labelled, VOID};
+use crate::data::{LabelledImage, VOID};
 use crate::metrics::Confusion;
 
-/// Where a picture stands among all.
+/// Where an image stands among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rank {
@@ -34,16 +34,16 @@ impl Rank {
     }
 }
 
-/// Chooses up to `count` pictures of each rank by their scores, each picture once: the best first, the worst first,
-/// and those around the median in order. Gives indices into `scores`; pictures without a score are never chosen.
+/// Chooses up to `count` images of each rank by their scores, each image once: the best first, the worst first,
+/// and those around the median in order. Gives indices into `scores`; images without a score are never chosen.
 pub fn choose(scores: &[Option<f64>], count: usize) -> Vec<(Rank, usize)> {
     choose_apart(scores, count, |_, _| false)
 }
 
-/// Candidates that are looked at for each picture of a rank: those far down would not be the best any more.
+/// Candidates that are looked at for each image of a rank: those far down would not be the best any more.
 const WINDOW: usize = 16;
 
-/// [`choose`], but no picture beside one of its rank that it is `alike` (by their indices), as frames of one recording
+/// [`choose`], but no image beside one of its rank that it is `alike` (by their indices), as frames of one recording
 /// are; where there are too few others, such as are some places apart.
 pub fn choose_apart(
     scores: &[Option<f64>],
@@ -93,22 +93,22 @@ fn apart(places: &[usize], count: usize, mut alike: impl FnMut(usize, usize) -> 
     picked
 }
 
-/// One picture's mIoU, by which [`choose`] ranks: over the classes that its own labels have.
+/// One image's mIoU, by which [`choose`] ranks: over the classes that its own labels have.
 ///
 /// # Errors
 /// When labels and prediction do not fit: see [`Confusion::add`].
-pub fn picture_miou(classes: usize, labels: &[u8], prediction: &[u8]) -> Result<Option<f64>, ReportError> {
+pub fn image_miou(classes: usize, labels: &[u8], prediction: &[u8]) -> Result<Option<f64>, ReportError> {
     let mut confusion = Confusion::new(classes);
     confusion.add(labels, prediction)?;
     Ok(confusion.miou())
 }
 
-/// A picture with its label, its prediction and what differs, ready to be shown. JSON holds its name and score only.
+/// An image with its label, its prediction and what differs, ready to be shown. JSON holds its name and score only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PictureFacts {
+pub struct ImageFacts {
     pub name: String,
     pub rank: Rank,
-    /// [`picture_miou`]
+    /// [`image_miou`]
     pub miou: f64,
     #[serde(skip)]
     pub panels: Panels,
@@ -119,10 +119,10 @@ pub struct PictureFacts {
 pub struct Panels {
     pub width: usize,
     pub height: usize,
-    pub picture: String,
+    pub image: String,
     pub label: String,
     pub prediction: String,
-    /// The picture in grey, what is wrong in red.
+    /// The image in grey, what is wrong in red.
     pub errors: String,
 }
 
@@ -136,16 +136,16 @@ const HATCH_WIDTH: usize = 4;
 /// The palette's place of the second colour; the first is at [`VOID`].
 const HATCH_INDEX: u8 = 254;
 
-impl PictureFacts {
+impl ImageFacts {
     /// Draws the panels. `prediction` has the label's size; `classes` give the colours, void is hatched.
     ///
     /// # Errors
-    /// When a picture cannot be encoded.
+    /// When an image cannot be encoded.
     pub fn new(
         name: impl Into<String>,
         rank: Rank,
         miou: f64,
-        labelled: &Labelled,
+        labelled: &LabelledImage,
         prediction: &[u8],
         classes: &[Label],
     ) -> Result<Self, ReportError> {
@@ -161,9 +161,9 @@ impl PictureFacts {
             label: png(&labels, small, low, classes)?,
             prediction: png(&predicted, small, low, classes)?,
             errors: jpeg(&errors(&rgb, &labels, &predicted), small, low)?,
-            picture: jpeg(&rgb, small, low)?,
+            image: jpeg(&rgb, small, low)?,
         };
-        Ok(PictureFacts { name: name.into(), rank, miou, panels })
+        Ok(ImageFacts { name: name.into(), rank, miou, panels })
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_share_no_picture() {
+    fn ranks_share_no_image() {
         let scores: Vec<Option<f64>> = (0..10).map(|n| Some(f64::from(n) / 10.0)).collect();
         use Rank::{Best, Median, Worst};
         let expected = [(Best, 9), (Best, 8), (Median, 5), (Median, 4), (Worst, 0), (Worst, 1)];
@@ -252,9 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn pictures_that_look_alike_are_not_shown_side_by_side() {
+    fn images_that_look_alike_are_not_shown_side_by_side() {
         use Rank::{Best, Median, Worst};
-        // Recordings of ten pictures each, the best of one recording, the worst of another.
+        // Recordings of ten images each, the best of one recording, the worst of another.
         let scores: Vec<Option<f64>> = (0..90).map(|n| Some(f64::from(n))).collect();
         let recording = |n: usize| n / 10;
         let chosen = choose_apart(&scores, 3, |a, b| recording(a) == recording(b));
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn panels_show_labels_in_their_colours_and_errors_in_red() {
         let (width, height) = (960, 6);
-        let labelled = Labelled {
+        let labelled = LabelledImage {
             width,
             height,
             rgb: [200, 100, 50].repeat(width * height),
@@ -281,7 +281,7 @@ mod tests {
         let classes = [("a", Rgb(1, 2, 3)), ("b", Rgb(4, 5, 6))];
         let classes = classes.map(|(name, color)| Label { name: name.into(), color });
         let prediction: Vec<u8> = (0..width * height).map(|n| u8::from(n % width >= 200)).collect();
-        let facts = PictureFacts::new("one", Rank::Best, 0.5, &labelled, &prediction, &classes).unwrap();
+        let facts = ImageFacts::new("one", Rank::Best, 0.5, &labelled, &prediction, &classes).unwrap();
         assert_eq!((facts.panels.width, facts.panels.height), (480, 3));
         let bytes = |address: &str| STANDARD.decode(address.split_once(',').unwrap().1).unwrap();
         let data = bytes(&facts.panels.label);
@@ -291,7 +291,7 @@ mod tests {
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!((pixels[0], pixels[199], pixels[200]), (0, 0, VOID), "indices, not colours");
         assert_eq!((pixels[203], pixels[204], pixels[208]), (VOID, HATCH_INDEX, VOID), "void is hatched");
-        assert!(facts.panels.picture.starts_with("data:image/jpeg;base64,/9j/"));
+        assert!(facts.panels.image.starts_with("data:image/jpeg;base64,/9j/"));
 
         let [right, wrong, void] = [0, 300, 700].map(|x| {
             let all = errors(&labelled.rgb, &labelled.labels, &prediction);

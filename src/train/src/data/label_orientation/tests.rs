@@ -6,8 +6,8 @@ use super::*;
 
 const SIDES: (usize, usize) = (48, 32);
 
-/// A data set of `count` pictures that are stored with this orientation; labels as stored or as seen.
-fn data(root: &Path, first: usize, count: usize, number: u8, labels: Says, sides: (usize, usize)) {
+/// Writes a data set of `count` images with EXIF orientation `number`; labels as stored or as displayed.
+fn data(root: &Path, first: usize, count: usize, number: u8, labels: DetectedOrientation, sides: (usize, usize)) {
     let orientation = Orientation::of(&{
         let path = root.join("probe.jpg");
         jpeg(&path, &[0; 3 * 64], 8, 8, number);
@@ -20,10 +20,10 @@ fn data(root: &Path, first: usize, count: usize, number: u8, labels: Says, sides
         jpeg(&root.join(format!("images/{seed:02}.jpg")), &rgb, sides.0, sides.1, number);
         let path = root.join(format!("masks/{seed:02}.png"));
         match labels {
-            Says::Stored => numbers(&path, &mask, sides.0, sides.1),
-            Says::Upright => {
+            DetectedOrientation::Stored => numbers(&path, &mask, sides.0, sides.1),
+            DetectedOrientation::Upright => {
                 let (width, height) = orientation.size(sides.0, sides.1);
-                numbers(&path, &orientation.turn(&mask, sides.0, sides.1), width, height);
+                numbers(&path, &orientation.apply(&mask, sides.0, sides.1), width, height);
             }
         }
     }
@@ -34,7 +34,7 @@ fn open(root: &Path) -> Dataset {
     Dataset::open(root, &OpenOptions::default()).unwrap()
 }
 
-/// The share of pixels whose label fits what the picture shows there.
+/// The share of pixels whose label matches the image.
 fn fit(dataset: &Dataset) -> f64 {
     let (mut right, mut all) = (0, 0);
     for pair in dataset.train.iter().chain(&dataset.val).chain(&dataset.left_out) {
@@ -46,18 +46,21 @@ fn fit(dataset: &Dataset) -> f64 {
 }
 
 #[test]
-fn labels_fit_their_pictures_in_every_orientation() {
+fn labels_fit_their_images_in_every_orientation() {
     for number in 2..=8 {
-        for labels in [Says::Upright, Says::Stored] {
-            // A square picture has no size that tells.
+        for labels in [DetectedOrientation::Upright, DetectedOrientation::Stored] {
+            // The size of a square image does not decide.
             for sides in [SIDES, (40, 40)] {
                 let dir = tempfile::tempdir().unwrap();
                 data(dir.path(), 0, 6, number, labels, sides);
                 let dataset = open(dir.path());
                 let fit = fit(&dataset);
                 assert!(fit > 0.97, "orientation {number}, {labels:?}, {sides:?}: {fit}; {:?}", dataset.notes);
-                let word =
-                    if labels == Says::Stored { "as the pictures are stored" } else { "as the pictures are seen" };
+                let word = if labels == DetectedOrientation::Stored {
+                    "as the images are stored"
+                } else {
+                    "as the images are displayed"
+                };
                 assert!(dataset.notes.iter().any(|note| note.contains(word)), "{:?}", dataset.notes);
             }
         }
@@ -65,42 +68,49 @@ fn labels_fit_their_pictures_in_every_orientation() {
 }
 
 #[test]
-fn sizes_of_some_tell_about_others_that_show_nothing() {
+fn sizes_of_some_images_decide_for_images_without_contrast() {
     let dir = tempfile::tempdir().unwrap();
-    data(dir.path(), 0, 3, 6, Says::Stored, SIDES);
+    data(dir.path(), 0, 3, 6, DetectedOrientation::Stored, SIDES);
     for seed in 10..13 {
-        // Nothing to be seen: the label's border is nowhere in the picture.
+        // A uniform image: it has no edge at the label's border.
         jpeg(&dir.path().join(format!("images/{seed}.jpg")), &[90; 3 * 48 * 32], 48, 32, 3);
         numbers(&dir.path().join(format!("masks/{seed}.png")), &block(48, 32, seed).1, 48, 32);
     }
     let dataset = open(dir.path());
-    assert_eq!(dataset.turned.len(), 6, "{:?}", dataset.notes);
-    assert!(dataset.notes.iter().any(|note| note.contains("the sizes of 3 say so")), "{:?}", dataset.notes);
+    assert_eq!(dataset.rotations.len(), 6, "{:?}", dataset.notes);
+    assert!(
+        dataset.notes.iter().any(|note| note.contains(
+            "3 sizes match only in this \
+        orientation"
+        )),
+        "{:?}",
+        dataset.notes
+    );
 }
 
 #[test]
-fn what_cannot_be_known_is_refused_unless_it_is_said() {
+fn an_undecidable_orientation_is_an_error_unless_it_is_given() {
     let dir = tempfile::tempdir().unwrap();
     for seed in 0..5 {
         jpeg(&dir.path().join(format!("images/{seed}.jpg")), &[90; 3 * 48 * 32], 48, 32, 3);
         numbers(&dir.path().join(format!("masks/{seed}.png")), &block(48, 32, seed).1, 48, 32);
     }
     let error = Dataset::open(dir.path(), &OpenOptions::default()).unwrap_err().to_string();
-    for part in ["5 pictures", "0.jpg: turned by 180°", "--label-orientation upright"] {
+    for part in ["5 images", "0.jpg: rotated by 180°", "--label-orientation upright"] {
         assert!(error.contains(part), "{error}");
     }
-    for (wanted, turned) in [(LabelOrientation::Upright, 0), (LabelOrientation::Stored, 5)] {
+    for (wanted, rotated) in [(LabelOrientation::Upright, 0), (LabelOrientation::Stored, 5)] {
         let options = OpenOptions { label_orientation: wanted, ..OpenOptions::default() };
-        assert_eq!(Dataset::open(dir.path(), &options).unwrap().turned.len(), turned);
+        assert_eq!(Dataset::open(dir.path(), &options).unwrap().rotations.len(), rotated);
     }
 }
 
 #[test]
 fn a_verdict_needs_a_clear_leaning() {
-    assert_eq!(verdict(&[]), None);
-    assert_eq!(verdict(&[0.2]), None);
-    assert_eq!(verdict(&[0.8]), Some(Says::Stored));
-    assert_eq!(verdict(&[-0.8, 0.1]), None);
-    assert_eq!(verdict(&[-0.3, -0.4, -0.2, -0.5, -0.3]), Some(Says::Upright));
-    assert_eq!(verdict(&[-0.3, 0.4, -0.2, 0.5, -0.3]), None);
+    assert_eq!(decide(&[]), None);
+    assert_eq!(decide(&[0.2]), None);
+    assert_eq!(decide(&[0.8]), Some(DetectedOrientation::Stored));
+    assert_eq!(decide(&[-0.8, 0.1]), None);
+    assert_eq!(decide(&[-0.3, -0.4, -0.2, -0.5, -0.3]), Some(DetectedOrientation::Upright));
+    assert_eq!(decide(&[-0.3, 0.4, -0.2, 0.5, -0.3]), None);
 }

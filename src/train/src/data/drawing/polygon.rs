@@ -1,11 +1,11 @@
-//! Outlines filled with pixels.
+//! Fills polygons (scan line algorithm, even-odd rule).
 
 use std::ops::Range;
 
-/// For each row that the outline reaches, the runs of pixels whose centres lie inside it (by the even-odd rule): a pixel at
-/// x, y covers x to x + 1 and y to y + 1, as in COCO, so that a rectangle of 10 by 5 has 50 pixels.
+/// Calls `run` with each row and run of pixels whose centres are inside the polygon. A pixel at x, y covers x to x + 1
+/// and y to y + 1, as in COCO, so that a rectangle of 10 by 5 has 50 pixels.
 ///
-/// `points` are x and y in pixels, the last joined to the first; what lies outside of `width` by `height` is cut off.
+/// `points` are x, y in pixels; the last is connected to the first. The polygon is clipped to `width` by `height`.
 pub fn fill(points: &[[f32; 2]], width: usize, height: usize, mut run: impl FnMut(usize, Range<usize>)) {
     if points.len() < 3 || points.iter().flatten().any(|number| !number.is_finite()) {
         return;
@@ -23,7 +23,7 @@ pub fn fill(points: &[[f32; 2]], width: usize, height: usize, mut run: impl FnMu
         crossings.extend(crossed.map(|([x0, y0], [x1, y1])| x0 + (y - y0) / (y1 - y0) * (x1 - x0)));
         crossings.sort_unstable_by(f32::total_cmp);
         for pair in crossings.chunks_exact(2) {
-            // The first and the last pixel whose centre is between the two.
+            // The first column whose pixel centre is at or right of x.
             let column = |x: f32| ((x - 0.5).ceil().max(0.0) as usize).min(width);
             let (from, to) = (column(pair[0]), column(pair[1]));
             if from < to {
@@ -47,13 +47,13 @@ mod tests {
     fn a_rectangle_has_as_many_pixels_as_its_area() {
         let pixels = filled(&[[1.0, 1.0], [4.0, 1.0], [4.0, 3.0], [1.0, 3.0]], 6, 4);
         assert_eq!(pixels, [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
-        // The other way round, and over the picture's borders.
+        // In the other direction, and across the image's borders.
         let pixels = filled(&[[-3.0, -3.0], [-3.0, 2.0], [2.0, 2.0], [2.0, -3.0]], 3, 3);
         assert_eq!(pixels, [1, 1, 0, 1, 1, 0, 0, 0, 0]);
     }
 
     #[test]
-    fn a_triangle_takes_the_centres_inside_it() {
+    fn a_triangle_fills_pixels_with_centres_inside() {
         let pixels = filled(&[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]], 4, 4);
         let counts: Vec<u8> = pixels.chunks(4).map(|row| row.iter().sum()).collect();
         assert!(counts == [3, 2, 1, 0] || counts == [4, 3, 2, 1], "{counts:?}");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_area_fills_nothing() {
+    fn degenerate_polygons_fill_nothing() {
         for points in [&[][..], &[[1.0, 1.0], [3.0, 3.0]], &[[1.0, f32::NAN], [3.0, 1.0], [2.0, 2.0]]] {
             assert_eq!(filled(points, 4, 4), [0; 16]);
         }

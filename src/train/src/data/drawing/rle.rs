@@ -1,30 +1,30 @@
-//! COCO's run lengths: pixels column by column, runs of nothing and of the thing in turn, as numbers or as text (the
-//! `rleFrString` of COCO's `maskApi.c`).
+//! COCO's run-length encoding: pixels column by column, alternating runs of background and object, as numbers or as
+//! compressed text (`rleFrString` in COCO's `maskApi.c`).
 
-/// A mask as runs.
+/// A mask as run lengths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Runs {
+pub struct RunLengths {
     pub width: usize,
     pub height: usize,
-    /// Lengths, nothing first.
+    /// Run lengths in pixels, beginning with background.
     pub counts: Vec<u32>,
 }
 
-impl Runs {
-    /// Of `size` `[height, width]` and counts that must add up to it.
+impl RunLengths {
+    /// Creates a mask of `size` `[height, width]`; the counts must add up to it.
     ///
     /// # Errors
-    /// What does not fit.
+    /// If the sum of the counts is not `height * width`.
     pub fn new(size: [usize; 2], counts: Vec<u32>) -> Result<Self, String> {
         let [height, width] = size;
         let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         if sum != (width * height) as u64 {
             return Err(format!("the run lengths add up to {sum} pixels, but {width}x{height} are {}", width * height));
         }
-        Ok(Runs { width, height, counts })
+        Ok(RunLengths { width, height, counts })
     }
 
-    /// Places `y * width + x` of the thing's pixels.
+    /// Positions `y * width + x` of the object's pixels.
     pub fn pixels(&self) -> impl Iterator<Item = usize> + '_ {
         let mut start = 0;
         let runs = self.counts.iter().enumerate().map(move |(n, &count)| {
@@ -32,18 +32,18 @@ impl Runs {
             start += count as usize;
             (n % 2 == 1, from..start)
         });
-        let things = runs.filter(|(thing, _)| *thing).flat_map(|(_, run)| run);
-        things.map(|at| at % self.height * self.width + at / self.height)
+        let objects = runs.filter(|(object, _)| *object).flat_map(|(_, run)| run);
+        objects.map(|at| at % self.height * self.width + at / self.height)
     }
 }
 
-/// The counts of the compressed form: each number in groups of five bits, lowest first, a sixth bit while more follow; from
-/// the fourth on a number is the difference to the last but one.
+/// Decodes the compressed form: each number is in groups of five bits, lowest first, with a sixth bit if more groups
+/// follow. From the fourth number on, the difference to the number two positions before is stored.
 ///
 /// # Errors
-/// A character that cannot stand there.
+/// The first invalid character, or that the text is truncated.
 pub fn decompressed(text: &str) -> Result<Vec<u32>, String> {
-    let wrong = |at: usize| format!("character {} of the compressed run lengths makes no sense", at + 1);
+    let wrong = |at: usize| format!("character {} of the compressed run lengths is invalid", at + 1);
     let mut counts: Vec<i64> = Vec::new();
     let (mut value, mut shift) = (0i64, 0);
     for (at, byte) in text.bytes().enumerate() {
@@ -66,7 +66,7 @@ pub fn decompressed(text: &str) -> Result<Vec<u32>, String> {
         (value, shift) = (0, 0);
     }
     if shift != 0 {
-        return Err("the compressed run lengths are cut off".into());
+        return Err("the compressed run lengths are truncated".into());
     }
     Ok(counts.into_iter().map(|count| count as u32).collect())
 }
@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn runs_go_down_the_columns() {
-        let runs = Runs::new([2, 3], vec![1, 2, 3]).unwrap();
+        let runs = RunLengths::new([2, 3], vec![1, 2, 3]).unwrap();
         // Column by column: (0,0) no, (0,1) and (1,0) yes.
         assert_eq!(runs.pixels().collect::<Vec<_>>(), [3, 1]);
-        assert!(Runs::new([2, 3], vec![1, 2]).unwrap_err().contains("3 pixels, but 3x2 are 6"));
+        assert!(RunLengths::new([2, 3], vec![1, 2]).unwrap_err().contains("3 pixels, but 3x2 are 6"));
     }
 
     /// `rleToString` of COCO's `maskApi.c`.
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_compressed_form_is_read() {
+    fn compressed_run_lengths_are_decoded() {
         // pycocotools.mask.encode of 4×3 (height, width) with ones at rows 1 and 2 of the middle column.
         assert_eq!(decompressed("525").unwrap(), [5, 2, 5]);
         for counts in
@@ -112,6 +112,6 @@ mod tests {
             assert_eq!(decompressed(&compressed(&counts)).unwrap(), counts);
         }
         assert!(decompressed("5 2").unwrap_err().contains("character 2"));
-        assert!(decompressed("o").unwrap_err().contains("cut off"));
+        assert!(decompressed("o").unwrap_err().contains("truncated"));
     }
 }
