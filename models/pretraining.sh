@@ -3,7 +3,7 @@
 #
 # CamVid's drives stand for a change of place: an earlier U-Net has learned from two of them (163 images); then every
 # way to train gets the same 204 images of a third drive, the same epochs and the same seeds, and is measured on that
-# drive's 101 validation images. Two hours on two cores; what was stopped goes on when the script is started again.
+# drive's 101 validation images. Two hours on two cores; a stopped run continues when the script is started again.
 set -euo pipefail
 camvid=${1:?usage: models/pretraining.sh CAMVID FOLDER}
 out=${2:?usage: models/pretraining.sh CAMVID FOLDER}

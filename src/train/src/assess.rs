@@ -1,9 +1,9 @@
-//! The full evaluation of a model: every measure, and the images that show where it is good and bad.
+//! The full evaluation of a model: all metrics, and its best, median and worst images.
 
 use std::sync::Arc;
 
 use super::data::{Dataset, Pair, SimilarityIndex, VOID};
-use super::evaluate::{EvaluateError, Judged, Predictor, judge};
+use super::evaluate::{EvaluateError, EvaluatedImage, Predictor, evaluate_pairs};
 use super::metrics::{BoundaryF1, Calibration, CalibrationScores, Confusion, MetricsError, Scores};
 use super::report::{ImageFacts, ReportError, choose_apart, image_miou};
 
@@ -12,7 +12,7 @@ const BINS: usize = 15;
 /// Images of each rank: best, median, worst.
 const SHOWN: usize = 3;
 
-/// What was measured.
+/// The result of an evaluation.
 #[derive(Debug)]
 pub struct Assessment {
     pub scores: Scores,
@@ -28,7 +28,7 @@ pub struct Assessment {
     pub void_share: f64,
 }
 
-/// Why there is no assessment.
+/// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AssessError {
     #[error(transparent)]
@@ -40,7 +40,7 @@ pub enum AssessError {
 /// Measures a model over `pairs`. `tick` is called after each image.
 ///
 /// # Errors
-/// What could not be read, or why the model failed.
+/// If an image cannot be read, or the model fails.
 pub fn assess(
     predictor: &mut dyn Predictor,
     dataset: &Arc<Dataset>,
@@ -56,8 +56,8 @@ pub fn assess(
     let mut losses = Vec::new();
     let mut size = (0, 0);
     let (mut void, mut pixels) = (0usize, 0usize);
-    judge(predictor, dataset, pairs, threads, |judged| {
-        let Judged { pair, image, mask, prediction, small } = judged;
+    evaluate_pairs(predictor, dataset, pairs, threads, |evaluated| {
+        let EvaluatedImage { pair, image, mask, prediction, small } = evaluated;
         let named = |error: MetricsError| EvaluateError::Metrics { name: pair.name.clone(), error };
         confusion.add(&image.labels, &mask).map_err(named)?;
         boundary.add(&image.labels, &mask, image.width).map_err(named)?;
@@ -82,7 +82,7 @@ pub fn assess(
         Ok(())
     })?;
     let names: Vec<String> = dataset.classes.iter().map(|label| label.name.clone()).collect();
-    let images = shown(predictor, dataset, pairs, &ranked)?;
+    let images = image_facts(predictor, dataset, pairs, &ranked)?;
     Ok(Assessment {
         scores: Scores::new(&confusion, Some(&boundary), &names),
         confusion,
@@ -94,8 +94,8 @@ pub fn assess(
     })
 }
 
-/// Runs the model again on the few images that are worth a look: keeping all masks of a large set would not do.
-fn shown(
+/// Runs the model again on the images of the report: the masks of all images would need too much memory.
+fn image_facts(
     predictor: &mut dyn Predictor,
     dataset: &Arc<Dataset>,
     pairs: &[Pair],
@@ -110,10 +110,10 @@ fn shown(
     let mut facts = Vec::new();
     let mut failed = None;
     let mut places = chosen.iter();
-    judge(predictor, dataset, &wanted, 1, |judged| {
+    evaluate_pairs(predictor, dataset, &wanted, 1, |evaluated| {
         let Some(&(rank, index)) = places.next() else { return Ok(()) };
         let miou = ranked[index].unwrap_or(0.0);
-        match ImageFacts::new(&judged.pair.name, rank, miou, judged.image, &judged.mask, &dataset.classes) {
+        match ImageFacts::new(&evaluated.pair.name, rank, miou, evaluated.image, &evaluated.mask, &dataset.classes) {
             Ok(fact) => facts.push(fact),
             Err(error) => failed = Some(error),
         }

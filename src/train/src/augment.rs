@@ -90,7 +90,7 @@ fn factor(rng: &mut Rng, share: f64) -> f64 {
 /// feed it to the model; what lies outside of the image is [`VOID`].
 ///
 /// # Errors
-/// OpenCV's.
+/// Errors of OpenCV.
 pub fn apply(
     sample: &LabelledImage,
     input: Size,
@@ -226,7 +226,7 @@ pub fn cut_mix(piece: &mut LabelledImage, other: &LabelledImage, rng: &mut Rng) 
 /// The whole image at the model's input size, as the service feeds it; labels by nearest neighbour.
 ///
 /// # Errors
-/// OpenCV's.
+/// Errors of OpenCV.
 pub fn whole(sample: &LabelledImage, input: Size) -> opencv::Result<LabelledImage> {
     let all = Rect::from_point_size(Point::new(0, 0), CvSize::new(sample.width as i32, sample.height as i32));
     let target = Rect::new(0, 0, input.width as i32, input.height as i32);
@@ -241,7 +241,7 @@ pub fn whole(sample: &LabelledImage, input: Size) -> opencv::Result<LabelledImag
 /// A mask at another size, by nearest neighbour.
 ///
 /// # Errors
-/// OpenCV's.
+/// Errors of OpenCV.
 pub fn resize_mask(mask: &[u8], from: Size, to: Size) -> opencv::Result<Vec<u8>> {
     if from == to {
         return Ok(mask.to_vec());

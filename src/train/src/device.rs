@@ -18,7 +18,7 @@ impl DeviceChoice {
     /// The device.
     ///
     /// # Errors
-    /// When a GPU is asked for and libtorch sees none.
+    /// If a GPU is asked for and libtorch sees none.
     pub fn device(self) -> Result<Device, String> {
         match (self, Cuda::is_available()) {
             (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, false) => Ok(Device::Cpu),

@@ -1,5 +1,5 @@
-//! A model's masks over labelled images, as the service would make them: each image is brought to the model's input
-//! size, and the mask back to the image's.
+//! Runs a model on labelled images as the service does: each image is resized to the model's input size, and the mask
+//! to the image's size.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::net::{Net, Params};
 use super::ordered::Ordered;
 use super::size::Size;
 
-/// What a model says about one image, at its input size.
+/// The prediction of a model for one image, at the model's input size.
 #[derive(Debug)]
 pub struct Prediction {
     /// `[H, W]`, class indices.
@@ -25,7 +25,7 @@ pub struct Prediction {
     pub loss: Option<f64>,
 }
 
-/// Something that predicts: the trainer's network, or an exported model.
+/// A model: the trainer's network in libtorch, or an exported model in ONNX Runtime.
 pub trait Predictor {
     /// The size that [`Predictor::predict`] wants.
     fn input(&self) -> Size;
@@ -44,14 +44,14 @@ pub enum EvaluateError {
     Metrics { name: String, error: MetricsError },
     #[error("the model failed: {0}")]
     Model(String),
-    #[error("no thread to read images with: {0}")]
+    #[error("cannot start a thread that reads images: {0}; check the limit of processes (`ulimit -u`)")]
     Thread(std::io::Error),
-    #[error("there is no image to evaluate on: choose another split or data set")]
-    Nothing,
+    #[error("there is no image to evaluate on: choose another part or data set")]
+    NoImages,
 }
 
-/// An image, its label and the mask, all at the image's own size.
-pub struct Judged<'a> {
+/// An image with its label and the predicted mask, at the image's size.
+pub struct EvaluatedImage<'a> {
     pub pair: &'a Pair,
     pub image: &'a LabelledImage,
     pub mask: Vec<u8>,
@@ -60,19 +60,19 @@ pub struct Judged<'a> {
     pub small: &'a LabelledImage,
 }
 
-/// Runs the model over `pairs` and shows each result.
+/// Runs the model on `pairs` and calls `show` with each result.
 ///
 /// # Errors
-/// What could not be read, or why the model failed.
-pub fn judge(
+/// If an image cannot be read, or the model fails.
+pub fn evaluate_pairs(
     predictor: &mut dyn Predictor,
     dataset: &Arc<Dataset>,
     pairs: &[Pair],
     threads: usize,
-    mut show: impl FnMut(Judged) -> Result<(), EvaluateError>,
+    mut show: impl FnMut(EvaluatedImage) -> Result<(), EvaluateError>,
 ) -> Result<(), EvaluateError> {
     if pairs.is_empty() {
-        return Err(EvaluateError::Nothing);
+        return Err(EvaluateError::NoImages);
     }
     let input = predictor.input();
     let source = dataset.clone();
@@ -89,7 +89,7 @@ pub fn judge(
         let prediction = predictor.predict(&small)?;
         let size = Size::new(image.width, image.height);
         let mask = augment::resize_mask(&prediction.mask, input, size).map_err(|error| opencv(&pair, error))?;
-        show(Judged { pair: &pair, image: &image, mask, prediction: &prediction, small: &small })?;
+        show(EvaluatedImage { pair: &pair, image: &image, mask, prediction: &prediction, small: &small })?;
     }
     Ok(())
 }
@@ -99,7 +99,7 @@ fn opencv(pair: &Pair, error: ::opencv::Error) -> LoadError {
 }
 
 /// The trainer's network in libtorch.
-pub struct Libtorch<'a> {
+pub struct LibtorchPredictor<'a> {
     pub net: &'a Net,
     pub params: &'a Params,
     pub input: Size,
@@ -109,7 +109,7 @@ pub struct Libtorch<'a> {
     pub confidence: bool,
 }
 
-impl Predictor for Libtorch<'_> {
+impl Predictor for LibtorchPredictor<'_> {
     fn input(&self) -> Size {
         self.input
     }
@@ -147,7 +147,7 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
 /// The confusion matrix and the mean cross-entropy over `pairs`.
 ///
 /// # Errors
-/// See [`judge`].
+/// See [`evaluate_pairs`].
 pub fn confusion(
     predictor: &mut dyn Predictor,
     dataset: &Arc<Dataset>,
@@ -156,11 +156,11 @@ pub fn confusion(
 ) -> Result<(Confusion, Option<f64>), EvaluateError> {
     let mut confusion = Confusion::new(dataset.classes.len());
     let mut losses = (0.0, 0u32);
-    judge(predictor, dataset, pairs, threads, |judged| {
+    evaluate_pairs(predictor, dataset, pairs, threads, |evaluated| {
         confusion
-            .add(&judged.image.labels, &judged.mask)
-            .map_err(|error| EvaluateError::Metrics { name: judged.pair.name.clone(), error })?;
-        if let Some(loss) = judged.prediction.loss {
+            .add(&evaluated.image.labels, &evaluated.mask)
+            .map_err(|error| EvaluateError::Metrics { name: evaluated.pair.name.clone(), error })?;
+        if let Some(loss) = evaluated.prediction.loss {
             losses = (losses.0 + loss, losses.1 + 1);
         }
         Ok(())
@@ -171,7 +171,7 @@ pub fn confusion(
 /// Each class's share of the labelled pixels of `pairs`, 0 to 1.
 ///
 /// # Errors
-/// Which label image could not be read.
+/// If a label cannot be read.
 pub fn class_shares(dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> Result<Vec<f64>, EvaluateError> {
     let source = dataset.clone();
     let classes = dataset.classes.len();

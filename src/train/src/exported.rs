@@ -1,4 +1,4 @@
-//! Exported models as the trainer's predictor: run by ONNX Runtime through the service's own code.
+//! ExportedModel models as the trainer's predictor: run by ONNX Runtime through the service's own code.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::report::Speed;
 use super::size::Size;
 
 /// An ONNX model.
-pub struct Exported {
+pub struct ExportedModel {
     pub model: Model,
     segmenter: OnnxSegmenter,
     size: Size,
@@ -23,12 +23,12 @@ pub struct Exported {
     threads: usize,
 }
 
-impl Exported {
+impl ExportedModel {
     /// Loads a model on the CPU for a data set with these classes. Classes are recognised by their names; where the
     /// model and the data set share none, by their numbers.
     ///
     /// # Errors
-    /// When the model cannot be loaded, or has other classes.
+    /// If the model cannot be loaded, or has other classes.
     pub fn load(path: &Path, classes: &[Label], threads: usize) -> Result<Self, EvaluateError> {
         let config = ModelConfig { providers: vec![Provider::Cpu], ..ModelConfig::with_path(path.to_owned()) };
         let model = Model::load(&config, threads).map_err(|error| EvaluateError::Model(error.to_string()))?;
@@ -36,13 +36,13 @@ impl Exported {
         let classes = class_map(&model.contract.labels, classes)
             .map_err(|problem| EvaluateError::Model(format!("{}: {problem}", path.display())))?;
         let size = Size::new(model.contract.input.width, model.contract.input.height);
-        Ok(Exported { model, segmenter, size, classes, threads })
+        Ok(ExportedModel { model, segmenter, size, classes, threads })
     }
 
     /// Times the model on a grey image.
     ///
     /// # Errors
-    /// When it cannot be run.
+    /// If it cannot be run.
     pub fn time(&mut self, runs: usize) -> Result<(Duration, Duration), EvaluateError> {
         let mut times = Vec::with_capacity(runs);
         // The first runs allocate.
@@ -57,10 +57,10 @@ impl Exported {
         Ok((times[runs / 2], times[(runs * 95 / 100).min(runs - 1)]))
     }
 
-    /// [`Exported::time`] as reports have it.
+    /// [`ExportedModel::time`] as reports have it.
     ///
     /// # Errors
-    /// When it cannot be run.
+    /// If it cannot be run.
     pub fn speed(&mut self, precision: &str, miou: Option<f64>) -> Result<Speed, EvaluateError> {
         let (median, p95) = self.time(20)?;
         let milliseconds = |time: Duration| 1e3 * time.as_secs_f64();
@@ -77,7 +77,7 @@ impl Exported {
     }
 }
 
-impl Predictor for Exported {
+impl Predictor for ExportedModel {
     fn input(&self) -> Size {
         self.size
     }
@@ -102,7 +102,8 @@ fn class_map(model: &[Label], data: &[Label]) -> Result<Vec<u8>, String> {
     let names = |labels: &[Label]| labels.iter().map(|label| label.name.clone()).collect::<Vec<_>>().join(", ");
     if found.iter().all(Option::is_none) && model.len() == data.len() {
         tracing::warn!(
-            "the model's classes ({}) have other names than the data set's: taken by their order",
+            "the model and the data set have different class names; classes are matched by their order: the model has \
+             {}",
             names(model)
         );
         return Ok((0..data.len()).map(|class| class as u8).collect());
@@ -110,7 +111,7 @@ fn class_map(model: &[Label], data: &[Label]) -> Result<Vec<u8>, String> {
     let known: Option<Vec<u8>> = found.iter().map(|class| class.map(|class| class as u8)).collect();
     known.filter(|classes| classes.len() == data.len()).ok_or_else(|| {
         format!(
-            "the model knows the classes {}; the data set has {}. Give the data set's classes the model's names (--classes \
+            "the model has the classes {}, the data set has {}. Pass a file with the model's class names (--classes \
              FILE), or evaluate on another data set",
             names(model),
             names(data)
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_told_by_name() {
+    fn classes_are_matched_by_name() {
         assert_eq!(class_map(&labels("road Sky car"), &labels("sky car road")), Ok(vec![2, 0, 1]));
         assert_eq!(class_map(&labels("a b"), &labels("x y")), Ok(vec![0, 1]));
         assert!(class_map(&labels("road sky"), &labels("road car")).unwrap_err().contains("road, car"));

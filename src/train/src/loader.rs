@@ -1,4 +1,4 @@
-//! Batches for training, read and augmented by threads ahead of the trainer.
+//! BatchSpec for training, read and augmented by threads ahead of the trainer.
 //!
 //! A batch depends on the seed and its step alone, so a run that is resumed at a step sees what an uninterrupted one
 //! would have seen, however many threads there are.
@@ -16,13 +16,13 @@ use super::ordered::Ordered;
 use super::random;
 use super::size::Size;
 
-/// Purposes of random numbers.
+/// Streams of random numbers.
 const ORDER: u64 = 1;
 const SAMPLE: u64 = 2;
 
-/// What batches look like.
+/// How batches are made.
 #[derive(Clone, Debug)]
-pub struct Batches {
+pub struct BatchSpec {
     pub input: Size,
     pub crop: Size,
     pub batch: usize,
@@ -32,10 +32,10 @@ pub struct Batches {
     pub threads: usize,
 }
 
-impl Batches {
+impl BatchSpec {
     /// As a run's options say.
     pub fn of(options: &FitOptions) -> Self {
-        Batches {
+        BatchSpec {
             input: options.net.input,
             crop: options.crop(),
             batch: options.batch,
@@ -45,7 +45,7 @@ impl Batches {
         }
     }
 
-    /// Batches of an epoch over `images` images. What is left over takes its turn in other epochs; a data set smaller
+    /// BatchSpec of an epoch over `images` images. What is left over takes its turn in other epochs; a data set smaller
     /// than a batch is one small batch.
     pub fn per_epoch(&self, images: usize) -> usize {
         (images / self.batch).max(1)
@@ -68,7 +68,7 @@ pub struct Loader {
     waited: Duration,
 }
 
-/// Why a batch could not be made.
+/// Why a batch cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
@@ -81,11 +81,11 @@ impl Loader {
     /// Loads the steps `from..to`.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(dataset: &Arc<Dataset>, batches: &Batches, from: u64, to: u64) -> std::io::Result<Self> {
-        // Else every loader thread would start OpenCV's own threads beside the trainer's.
+    /// If the system gives no thread.
+    pub fn start(dataset: &Arc<Dataset>, batches: &BatchSpec, from: u64, to: u64) -> std::io::Result<Self> {
+        // Otherwise each loader thread would start threads of OpenCV in addition to the trainer's.
         if let Err(error) = opencv::core::set_num_threads(1) {
-            tracing::warn!("OpenCV keeps its own number of threads: {error}");
+            tracing::warn!("OpenCV does not accept a number of threads; loading may be slower: {error}");
         }
         let (dataset, spec, crop) = (dataset.clone(), batches.clone(), batches.crop);
         let ahead = 2 * batches.threads + 2;
@@ -102,7 +102,7 @@ impl Loader {
     /// The next batch; `None` after the last step.
     ///
     /// # Errors
-    /// Which image could not be read, and why.
+    /// If an image cannot be read.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, LoadError> {
         let begun = Instant::now();
         let samples = self.batches.next().transpose()?;
@@ -112,7 +112,7 @@ impl Loader {
 }
 
 /// The samples of a step.
-fn load(dataset: &Dataset, spec: &Batches, step: u64) -> Result<Vec<LabelledImage>, LoadError> {
+fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledImage>, LoadError> {
     let count = dataset.train.len();
     let per_epoch = spec.per_epoch(count);
     let (epoch, index) = (step / per_epoch as u64, (step % per_epoch as u64) as usize);

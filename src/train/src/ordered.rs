@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 /// A task, and where its result goes.
 type Job<T, R> = (T, Sender<R>);
 
-/// An iterator over the results of `tasks`. At most `ahead` tasks are begun before their results are asked for: the queue
-/// to the threads has room for as many, so that handing out a task never blocks.
+/// An iterator over the results of `tasks`. At most `ahead` tasks are begun before their results are asked for: the
+/// queue to the threads has room for as many, so that handing out a task never blocks.
 pub struct Ordered<T, R> {
     tasks: Box<dyn Iterator<Item = T> + Send>,
     jobs: Option<Sender<Job<T, R>>>,
@@ -23,7 +23,7 @@ impl<T: Send + 'static, R: Send + 'static> Ordered<T, R> {
     /// Starts `threads` threads named `name`.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system gives no thread.
     pub fn start(
         name: &str,
         threads: usize,
@@ -74,7 +74,7 @@ impl<T: Send + 'static, R: Send + 'static> Iterator for Ordered<T, R> {
     type Item = R;
 
     /// # Panics
-    /// When a thread panicked over the task whose turn it is.
+    /// If a thread panicked over the task whose turn it is.
     fn next(&mut self) -> Option<R> {
         self.fill();
         let result = self.pending.pop_front()?.recv().expect("a worker thread panicked");

@@ -32,11 +32,11 @@ impl View for &Bytes {
     }
 }
 
-/// Writes 32-bit float tensors and texts: to a file beside `path` first, then to the disk, then under its name. A crash or a
-/// full disk leaves what was there before.
+/// Writes 32-bit float tensors and texts: to a file beside `path` first, then to the disk, then under its name. A crash
+/// or a full disk leaves what was there before.
 ///
 /// # Errors
-/// The system's.
+/// Errors of the file system.
 pub fn write<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, &'a Tensor)>,
@@ -51,7 +51,7 @@ pub fn write<'a>(
 /// Writes a file as a whole or not at all.
 ///
 /// # Errors
-/// The system's.
+/// Errors of the file system.
 pub fn write_atomically(path: &Path, data: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;

@@ -27,28 +27,28 @@ struct Event {
     wall_time: f64,
     #[prost(int64, tag = "2")]
     step: i64,
-    #[prost(oneof = "What", tags = "3, 5, 7")]
-    what: Option<What>,
+    #[prost(oneof = "EventContent", tags = "3, 5, 7")]
+    what: Option<EventContent>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum What {
+enum EventContent {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
-    Summary(Summary),
+    ScalarSummary(ScalarSummary),
     #[prost(message, tag = "7")]
     SessionLog(SessionLog),
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Summary {
+struct ScalarSummary {
     #[prost(message, repeated, tag = "1")]
-    value: Vec<Value>,
+    value: Vec<ScalarValue>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Value {
+struct ScalarValue {
     #[prost(string, tag = "1")]
     tag: String,
     /// Optional, so that a zero is written out too.
@@ -65,7 +65,7 @@ struct SessionLog {
 /// `SessionLog.START`: what earlier files say of this step and later ones is void.
 const START: i32 = 1;
 
-/// Writes scalars. What is not flushed is lost when the process dies; dropping flushes.
+/// Writes scalars. EventContent is not flushed is lost when the process dies; dropping flushes.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
@@ -77,7 +77,7 @@ impl EventWriter {
     /// forgets what the killed run had said from there on.
     ///
     /// # Errors
-    /// When the folder or file cannot be made.
+    /// If the folder or file cannot be made.
     pub fn create(dir: &Path, resumed_at: Option<i64>) -> Result<Self, EventError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -86,9 +86,9 @@ impl EventWriter {
         std::fs::create_dir_all(dir).map_err(failed(dir))?;
         let (path, file) = new_file(dir).map_err(failed(dir))?;
         let mut writer = EventWriter { path, file: BufWriter::new(file) };
-        writer.event(0, What::FileVersion("brain.Event:2".into()))?;
+        writer.event(0, EventContent::FileVersion("brain.Event:2".into()))?;
         if let Some(step) = resumed_at {
-            writer.event(step, What::SessionLog(SessionLog { status: START }))?;
+            writer.event(step, EventContent::SessionLog(SessionLog { status: START }))?;
         }
         writer.flush()?;
         Ok(writer)
@@ -102,21 +102,21 @@ impl EventWriter {
     /// One value of one curve. Tags with a slash (`loss/train`) are grouped by what is before it.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn scalar(&mut self, tag: &str, value: f64, step: i64) -> Result<(), EventError> {
-        let value = Value { tag: tag.to_owned(), simple_value: Some(value as f32) };
-        self.event(step, What::Summary(Summary { value: vec![value] }))
+        let value = ScalarValue { tag: tag.to_owned(), simple_value: Some(value as f32) };
+        self.event(step, EventContent::ScalarSummary(ScalarSummary { value: vec![value] }))
     }
 
     /// Hands everything to the operating system: it survives the death of the process from here on.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn flush(&mut self) -> Result<(), EventError> {
         self.file.flush().map_err(|source| EventError { path: self.path.clone(), source })
     }
 
-    fn event(&mut self, step: i64, what: What) -> Result<(), EventError> {
+    fn event(&mut self, step: i64, what: EventContent) -> Result<(), EventError> {
         let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let event = Event { wall_time, step, what: Some(what) };
         let record = record(&event.encode_to_vec());
@@ -191,9 +191,9 @@ mod tests {
         writer.scalar("val/miou", 0.0, 4).unwrap();
         writer.flush().unwrap();
         let events = events(writer.path());
-        assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".into())));
+        assert_eq!(events[0].what, Some(EventContent::FileVersion("brain.Event:2".into())));
         let scalar = |n: usize| match &events[n].what {
-            Some(What::Summary(summary)) => {
+            Some(EventContent::ScalarSummary(summary)) => {
                 (summary.value[0].tag.clone(), summary.value[0].simple_value, events[n].step)
             }
             other => panic!("not a scalar: {other:?}"),
@@ -210,7 +210,7 @@ mod tests {
         let second = EventWriter::create(dir.path(), Some(7)).unwrap();
         assert_ne!(first.path(), second.path());
         let start = events(second.path()).pop().unwrap();
-        assert_eq!((start.step, start.what), (7, Some(What::SessionLog(SessionLog { status: START }))));
+        assert_eq!((start.step, start.what), (7, Some(EventContent::SessionLog(SessionLog { status: START }))));
     }
 
     #[test]

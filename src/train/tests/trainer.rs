@@ -133,7 +133,7 @@ fn a_run_gives_a_model_that_the_service_loads_and_a_report() {
     assert!(shown.contains("ground") && shown.contains("disc"), "{shown}");
 }
 
-/// The tensors of a run's last checkpoint, which are everything that decides how it goes on.
+/// The tensors of a run's last checkpoint, which decide how it continues.
 fn state(output: &Path) -> Vec<(String, Vec<u8>)> {
     let file = weights::read(&output.join("checkpoint.safetensors")).unwrap();
     let bytes = |tensor: &tch::Tensor| {
@@ -180,7 +180,7 @@ fn a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on_later() {
     until("a checkpoint", || output.join("checkpoint.safetensors").exists().then_some(()));
     child.signal("TERM");
     assert_eq!(child.wait(common::program::DEADLINE).code(), Some(1));
-    let text = failed(&mut fit(data.path(), &output, &[]), 2, &["holds a run already", "resume"]);
+    let text = failed(&mut fit(data.path(), &output, &[]), 2, &["already contains a run", "resume"]);
     assert!(text.contains(output.to_str().unwrap()));
     ok(&mut train(&["resume", output.to_str().unwrap()]));
     assert!(output.join("model.onnx").is_file());
@@ -213,12 +213,12 @@ fn a_full_disk_ends_the_run_and_keeps_the_checkpoint_before() {
         command
     };
     let begin = || fit(data.path(), &output, &["--epochs", "1"]);
-    failed(&mut on_a_full_disk(begin()), 1, &["checkpoint", "could not be written", "begin again"]);
+    failed(&mut on_a_full_disk(begin()), 1, &["checkpoint", "could not be written", "start the run again"]);
     ok(&mut begin());
     let checkpoint = output.join("checkpoint.safetensors");
     let before = std::fs::read(&checkpoint).unwrap();
     let resume = train(&["resume", output.to_str().unwrap()]);
-    failed(&mut on_a_full_disk(resume), 1, &["could not be written", "The one before is untouched", "resume"]);
+    failed(&mut on_a_full_disk(resume), 1, &["could not be written", "The previous checkpoint is intact", "resume"]);
     assert!(std::fs::read(&checkpoint).unwrap() == before);
     let left: Vec<_> = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".writing")), "{left:?}");
@@ -253,7 +253,7 @@ fn a_broken_image_is_named() {
     std::fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
     let output = folder.path().join("run");
     failed(&mut fit(data.path(), &output, &["--epochs", "1"]), 1, &["0003"]);
-    failed(&mut train(&["data", "check", data.path().to_str().unwrap()]), 1, &["keeps this data set"]);
+    failed(&mut train(&["data", "check", data.path().to_str().unwrap()]), 1, &["cannot be used for training"]);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn a_learning_rate_is_suggested() {
     assert!(std::fs::read_to_string(output.join("lr.csv")).unwrap().lines().count() > 5);
 }
 
-/// Moves images that validate to those that train.
+/// Moves a validation image to the training images.
 fn change(data: &Path) {
     for kind in ["images", "masks"] {
         std::fs::rename(data.join(format!("val/{kind}/1003.png")), data.join(format!("train/{kind}/1003.png")))
@@ -308,14 +308,14 @@ fn change(data: &Path) {
 }
 
 #[test]
-fn a_run_does_not_go_on_with_changed_data_unless_it_begins_again() {
+fn a_run_with_changed_data_does_not_resume_without_restart() {
     let (data, folder) = (discs(16, 4), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
     ok(&mut fit(data.path(), &output, &["--epochs", "2"]));
     let before = state(&output);
     change(data.path());
     let resume = ["resume", output.to_str().unwrap()];
-    let words = ["16 images to train and 4 to validate then, 17 and 3 now", "--restart", "--init"];
+    let words = ["then 16 training and 4 validation images, now 17 and 3", "--restart", "--init"];
     failed(&mut train(&resume), 2, &words);
     assert!(state(&output) == before, "nothing was learned");
     ok(train(&resume).arg("--restart"));
@@ -324,7 +324,7 @@ fn a_run_does_not_go_on_with_changed_data_unless_it_begins_again() {
     let epochs: Vec<_> = report["history"].as_array().unwrap().iter().map(|epoch| epoch["epoch"].as_u64()).collect();
     assert_eq!(epochs, [Some(1), Some(2)], "all epochs, counted from the first");
     assert!(state(&output) != before);
-    // The data is what this run now knows.
+    // The checkpoint now has the fingerprint of the changed data.
     ok(&mut train(&resume));
 }
 

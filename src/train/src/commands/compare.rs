@@ -50,7 +50,7 @@ struct Candidate {
 }
 
 /// # Errors
-/// What went wrong; what was finished stays.
+/// The first failure; what was finished stays.
 pub fn compare(args: CompareArgs) -> Result<(), Failure> {
     let candidates = candidates(&args)?;
     let stop = stop_on_signals()?;
@@ -71,7 +71,7 @@ pub fn compare(args: CompareArgs) -> Result<(), Failure> {
             let config = RunConfig { data: args.data.clone(), fit: options, command: std::env::args().collect() };
             let folder = args.output.join(format!("{}-{}-{seed}", entry.encoder, entry.strategy.replace(' ', "-")));
             let Some((weights, run)) = one(config, &folder, seed, &stop)? else {
-                return Err(Failure::runtime("stopped; the same command goes on from here"));
+                return Err(Failure::runtime("stopped; run the same command again to continue"));
             };
             entry.weights = weights;
             entry.runs.push(run);
@@ -122,7 +122,7 @@ fn candidates(args: &CompareArgs) -> Result<Vec<Candidate>, Failure> {
     }
 }
 
-/// A run to its end, begun or taken up; `None` when it was asked to stop. Gives where the weights came from, too.
+/// A run to its end, begun or taken up; `None` if it was asked to stop. Gives where the weights came from, too.
 fn one(config: RunConfig, folder: &Path, seed: u64, stop: &Stop) -> Result<Option<(String, CompareRun)>, Failure> {
     let mut session = if folder.join(checkpoint::FILE).exists() {
         let session = Session::resume(folder, false)?;

@@ -11,8 +11,8 @@ use super::finish::{dataset_facts, environment, table};
 use crate::assess::{Assessment, assess};
 use crate::data::{DataArgs, Dataset, Pair, Part};
 use crate::device::set_threads;
-use crate::evaluate::{Libtorch, Predictor};
-use crate::exported::Exported;
+use crate::evaluate::{LibtorchPredictor, Predictor};
+use crate::exported::ExportedModel;
 use crate::fit::progress::Meter;
 use crate::report::{Report, Speed};
 use crate::weights::ModelFile;
@@ -46,7 +46,7 @@ pub struct EvalArgs {
 /// Measures, prints, and writes the report.
 ///
 /// # Errors
-/// What went wrong.
+/// The first failure.
 pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     super::tell(&dataset.notes);
@@ -118,9 +118,12 @@ fn run(
         let net = file.about.net().map_err(Failure::runtime)?;
         if file.about.labels.len() != dataset.classes.len() {
             let (model, data) = (file.about.labels.len(), dataset.classes.len());
-            return Err(Failure::runtime(format!("the model tells {model} classes apart, the data set has {data}")));
+            return Err(Failure::runtime(format!(
+                "the model has {model} classes, the data set has {data}; evaluate on a \
+                data set with the model's classes"
+            )));
         }
-        let mut predictor = Libtorch {
+        let mut predictor = LibtorchPredictor {
             net: &net,
             params: &file.params,
             input: file.about.input,
@@ -130,10 +133,10 @@ fn run(
         };
         return Ok((measure(&mut predictor)?, None));
     }
-    let mut model = Exported::load(&args.model, &dataset.classes, threads).map_err(Failure::runtime)?;
+    let mut model = ExportedModel::load(&args.model, &dataset.classes, threads).map_err(Failure::runtime)?;
     let assessment = measure(&mut model)?;
     // A second session, for one thread is what figures of different machines are compared by.
-    let mut single = Exported::load(&args.model, &dataset.classes, 1).map_err(Failure::runtime)?;
+    let mut single = ExportedModel::load(&args.model, &dataset.classes, 1).map_err(Failure::runtime)?;
     let speed = single.speed("as exported", assessment.scores.miou).map_err(Failure::runtime)?;
     Ok((assessment, Some(speed)))
 }

@@ -12,7 +12,7 @@ use crate::evaluate::confusion;
 use crate::export::{
     Calibration, ExportError, MAX_FALL, Precision, Request, Shape, Target, WeightBits, export as write,
 };
-use crate::exported::Exported;
+use crate::exported::ExportedModel;
 use crate::loader::pack;
 use crate::size::Size;
 use crate::weights::ModelFile;
@@ -20,7 +20,8 @@ use crate::weights::ModelFile;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     maskcast-train export runs/first/best.safetensors my-data -o street.onnx --int8\n  \
-    maskcast-train export runs/first/best.safetensors my-data -o street-trt.onnx --int8 --target tensorrt --input 960x544")]
+    maskcast-train export runs/first/best.safetensors my-data -o street-trt.onnx --int8 --target tensorrt --input \
+    960x544")]
 pub struct ExportArgs {
     /// The `.safetensors` of a run
     model: PathBuf,
@@ -56,7 +57,7 @@ pub struct ExportArgs {
 const CALIBRATION: usize = 32;
 
 /// What to make of a model.
-pub struct Deliver {
+pub struct ExportPlan {
     pub int8: bool,
     pub target: Target,
     pub weight_bits: WeightBits,
@@ -66,9 +67,9 @@ pub struct Deliver {
     pub coarse: bool,
 }
 
-impl Default for Deliver {
+impl Default for ExportPlan {
     fn default() -> Self {
-        Deliver {
+        ExportPlan {
             int8: false,
             target: Target::Cpu,
             weight_bits: WeightBits::Fitted,
@@ -81,7 +82,7 @@ impl Default for Deliver {
 }
 
 /// A file that was written.
-pub struct File {
+pub struct ExportedFile {
     pub path: PathBuf,
     /// `fp32` or `int8`.
     pub precision: &'static str,
@@ -90,21 +91,21 @@ pub struct File {
 }
 
 /// What was written.
-pub struct Delivered {
+pub struct ExportedFiles {
     /// The file that the service should load.
     pub main: PathBuf,
-    pub files: Vec<File>,
+    pub files: Vec<ExportedFile>,
     /// Why there is no int8 file, if one was wanted.
     pub refused: Option<String>,
 }
 
 /// # Errors
-/// What went wrong; nothing is written then.
+/// The first failure; nothing is written then.
 pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     let file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     super::tell(&dataset.notes);
-    let wanted = Deliver {
+    let wanted = ExportPlan {
         int8: args.int8,
         target: args.target,
         weight_bits: args.weight_bits,
@@ -133,13 +134,18 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
 /// one the fp32 file takes the main name.
 ///
 /// # Errors
-/// What went wrong.
-pub fn deliver(file: &ModelFile, dataset: &Arc<Dataset>, main: &Path, wanted: &Deliver) -> Result<Delivered, Failure> {
+/// The first failure.
+pub fn export_files(
+    file: &ModelFile,
+    dataset: &Arc<Dataset>,
+    main: &Path,
+    wanted: &ExportPlan,
+) -> Result<ExportedFiles, Failure> {
     let stem = main.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let float = main.with_file_name(format!("{stem}-fp32.onnx"));
     let shape = shape(file, wanted);
     one(file, dataset, &float, &shape, None).map_err(Failure::runtime)?;
-    let mut delivered = Delivered { main: main.to_owned(), files: Vec::new(), refused: None };
+    let mut exported_files = ExportedFiles { main: main.to_owned(), files: Vec::new(), refused: None };
     let mut miou = None;
     if wanted.int8 {
         match one(file, dataset, main, &shape, Some(wanted)) {
@@ -147,25 +153,25 @@ pub fn deliver(file: &ModelFile, dataset: &Arc<Dataset>, main: &Path, wanted: &D
             Err(ExportError::Fall { float, int8 }) => {
                 let allowed = 100.0 * MAX_FALL;
                 let text = format!("val mIoU falls from {float:.4} to {int8:.4}, more than {allowed:.0} point");
-                delivered.refused = Some(text);
+                exported_files.refused = Some(text);
             }
             Err(error) => return Err(Failure::runtime(error)),
         }
     }
-    let int8 = wanted.int8 && delivered.refused.is_none();
+    let int8 = wanted.int8 && exported_files.refused.is_none();
     if !int8 {
         std::fs::rename(&float, main).map_err(|error| Failure::runtime(format!("{}: {error}", main.display())))?;
     }
     let float = if int8 { float } else { main.to_owned() };
-    delivered.files.push(File { path: float, precision: "fp32", miou: miou.map(|(float, _)| float) });
+    exported_files.files.push(ExportedFile { path: float, precision: "fp32", miou: miou.map(|(float, _)| float) });
     if int8 {
         let miou = miou.map(|(_, int8)| int8);
-        delivered.files.push(File { path: main.to_owned(), precision: "int8", miou });
+        exported_files.files.push(ExportedFile { path: main.to_owned(), precision: "int8", miou });
     }
-    Ok(delivered)
+    Ok(exported_files)
 }
 
-fn shape(file: &ModelFile, wanted: &Deliver) -> Shape {
+fn shape(file: &ModelFile, wanted: &ExportPlan) -> Shape {
     let input = wanted.input.unwrap_or(file.about.input);
     let shape = Shape::new(input.width as i64, input.height as i64);
     Shape { confidence: wanted.confidence, argmax_stride2: wanted.coarse, ..shape }
@@ -177,7 +183,7 @@ fn one(
     dataset: &Arc<Dataset>,
     path: &Path,
     shape: &Shape,
-    int8: Option<&Deliver>,
+    int8: Option<&ExportPlan>,
 ) -> Result<crate::export::Exported, ExportError> {
     let net = file.about.net().map_err(ExportError::Request)?;
     let size = Size::new(shape.width as usize, shape.height as usize);
@@ -196,7 +202,7 @@ fn one(
         calibration.push(pack(&[image(pair)?], size).rgb);
     }
     let mut evaluate = |path: &Path| -> Result<f64, String> {
-        let mut model = Exported::load(path, &dataset.classes, 0).map_err(|error| error.to_string())?;
+        let mut model = ExportedModel::load(path, &dataset.classes, 0).map_err(|error| error.to_string())?;
         let (confusion, _) = confusion(&mut model, dataset, &dataset.val, 1).map_err(|error| error.to_string())?;
         confusion.miou().ok_or_else(|| "no labelled pixel in the validation images".into())
     };
@@ -207,7 +213,7 @@ fn one(
         }
     };
     // A symmetric model is TensorRT's: the CPU runs it, but its figures would not be TensorRT's.
-    let judged = int8.is_some_and(|wanted| wanted.target == Target::Cpu) && !dataset.val.is_empty();
+    let evaluated = int8.is_some_and(|wanted| wanted.target == Target::Cpu) && !dataset.val.is_empty();
     write(Request {
         net: &net,
         params: &file.params,
@@ -217,7 +223,7 @@ fn one(
         precision,
         golden: &golden.rgb,
         calibration: &mut calibration.into_iter(),
-        evaluate: if judged { Some(&mut evaluate) } else { None },
+        evaluate: if evaluated { Some(&mut evaluate) } else { None },
         path,
     })
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use maskcast::commands::Failure;
 
-use super::export::{Deliver, Delivered, deliver};
+use super::export::{ExportPlan, ExportedFiles, export_files};
 use crate::assess::{Assessment, assess};
 use crate::data::Dataset;
-use crate::evaluate::Libtorch;
-use crate::exported::Exported;
+use crate::evaluate::LibtorchPredictor;
+use crate::exported::ExportedModel;
 use crate::fit::plan;
 use crate::fit::progress::{Meter, readable};
 use crate::fit::session::Session;
@@ -22,7 +22,7 @@ use crate::weights::ModelFile;
 /// The end of a run.
 pub struct Finish {
     pub scores: Scores,
-    pub delivered: Delivered,
+    pub exported_files: ExportedFiles,
     pub written: Written,
     pub speed: Vec<Speed>,
 }
@@ -31,7 +31,7 @@ impl Finish {
     /// Measures the best weights, exports them, times the files and writes the report.
     ///
     /// # Errors
-    /// What went wrong; everything before it is on the disk.
+    /// The first failure; everything before it is on the disk.
     pub fn of(session: &Session) -> Result<Self, Failure> {
         let file = session.best()?;
         let dataset = &session.dataset;
@@ -39,7 +39,7 @@ impl Finish {
         let threads = options.machine.loader_threads.max(1);
         let net = &session.net;
         let params = file.params.to_device(session.device());
-        let mut predictor = Libtorch {
+        let mut predictor = LibtorchPredictor {
             net,
             params: &params,
             input: options.net.input,
@@ -64,12 +64,12 @@ impl Finish {
         let file = ModelFile { about, params: file.params };
         file.write(&session.folder.join(crate::fit::session::BEST)).map_err(Failure::runtime)?;
 
-        let wanted = Deliver { int8: true, ..Deliver::default() };
-        let delivered = deliver(&file, dataset, &session.folder.join("model.onnx"), &wanted)?;
-        let speed = speeds(&delivered, dataset)?;
+        let wanted = ExportPlan { int8: true, ..ExportPlan::default() };
+        let exported_files = export_files(&file, dataset, &session.folder.join("model.onnx"), &wanted)?;
+        let speed = speeds(&exported_files, dataset)?;
         let report = Report {
             title: format!("{} on {}", session.about.encoder, name(&dataset.root)),
-            model: Some(name(&delivered.main)),
+            model: Some(name(&exported_files.main)),
             training: Some(train),
             dataset: dataset_facts(dataset, &assessment, Some(&session.shares)),
             environment: environment(&session.config.command, session.state.progress.history.seconds()),
@@ -81,7 +81,7 @@ impl Finish {
             speed: speed.clone(),
         };
         let written = report.write(&session.folder).map_err(Failure::runtime)?;
-        Ok(Finish { scores: assessment.scores, delivered, written, speed })
+        Ok(Finish { scores: assessment.scores, exported_files, written, speed })
     }
 }
 
@@ -92,11 +92,11 @@ pub fn show(done: &Finish, folder: &Path) {
         let miou = speed.miou.map_or(String::new(), |miou| format!(", val mIoU {miou:.4}"));
         println!("{} ({}): {:.0} ms an image on one core{miou}", speed.model, speed.precision, speed.median_ms);
     }
-    if let Some(refused) = &done.delivered.refused {
+    if let Some(refused) = &done.exported_files.refused {
         println!("no int8 model: {refused}");
     }
     println!("report: {}", done.written.html.display());
-    println!("try it: maskcast segment VIDEO --model {} -o masks.mp4", done.delivered.main.display());
+    println!("try it: maskcast segment VIDEO --model {} -o masks.mp4", done.exported_files.main.display());
     println!("TensorBoard: tensorboard --logdir {}", folder.display());
 }
 
@@ -222,10 +222,10 @@ fn last_of_absolute(word: &str) -> String {
 }
 
 /// Times each file with one thread, and measures its masks where that has not been done.
-fn speeds(delivered: &Delivered, dataset: &Dataset) -> Result<Vec<Speed>, Failure> {
+fn speeds(exported_files: &ExportedFiles, dataset: &Dataset) -> Result<Vec<Speed>, Failure> {
     let mut speeds = Vec::new();
-    for file in &delivered.files {
-        let mut model = Exported::load(&file.path, &dataset.classes, 1).map_err(Failure::runtime)?;
+    for file in &exported_files.files {
+        let mut model = ExportedModel::load(&file.path, &dataset.classes, 1).map_err(Failure::runtime)?;
         speeds.push(model.speed(file.precision, file.miou).map_err(Failure::runtime)?);
     }
     Ok(speeds)

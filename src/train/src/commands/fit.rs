@@ -17,7 +17,8 @@ use crate::fit::session::Session;
     maskcast-train fit my-data -o runs/first\n  \
     maskcast-train fit my-data -o runs/quick --input 256x160 --epochs 10\n  \
     maskcast-train fit my-data -o runs/second --init runs/first/best.safetensors --strategy finetune --epochs 20\n\n\
-    The folder then holds model.onnx (int8 for CPUs), model-fp32.onnx (for GPUs), report.html, report.json, best.safetensors \
+    The folder then holds model.onnx (int8 for CPUs), model-fp32.onnx (for GPUs), report.html, report.json, \
+    best.safetensors \
     (to go on from with --init) and TensorBoard's event files.")]
 pub struct FitArgs {
     #[command(flatten)]
@@ -32,7 +33,7 @@ pub struct FitArgs {
 /// Begins a run and brings it to its end.
 ///
 /// # Errors
-/// What went wrong.
+/// The first failure.
 pub fn fit(args: FitArgs) -> Result<(), Failure> {
     exporter()?;
     let config = RunConfig { data: args.data, fit: args.options, command: std::env::args().collect() };
@@ -42,7 +43,7 @@ pub fn fit(args: FitArgs) -> Result<(), Failure> {
 /// Goes on with a run, or with `restart` begins its epochs again.
 ///
 /// # Errors
-/// What went wrong.
+/// The first failure.
 pub fn resume(folder: &Path, restart: bool) -> Result<(), Failure> {
     exporter()?;
     run(Session::resume(folder, restart)?)

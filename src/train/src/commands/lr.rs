@@ -7,7 +7,7 @@ use maskcast::commands::Failure;
 
 use crate::data::DataArgs;
 use crate::fit::config::FitOptions;
-use crate::fit::lr_find::{self, Sweep};
+use crate::fit::lr_find::{self, LearningRateSweep};
 use crate::fit::run::RunConfig;
 use crate::fit::session::Session;
 
@@ -30,18 +30,18 @@ pub struct FindArgs {
     #[command(flatten)]
     options: FitOptions,
     /// Smallest rate of the new layers
-    #[arg(long, default_value_t = 1e-6, value_name = "RATE", help_heading = "Sweep")]
+    #[arg(long, default_value_t = 1e-6, value_name = "RATE", help_heading = "LearningRateSweep")]
     from: f64,
     /// Largest rate
-    #[arg(long, default_value_t = 1.0, value_name = "RATE", help_heading = "Sweep")]
+    #[arg(long, default_value_t = 1.0, value_name = "RATE", help_heading = "LearningRateSweep")]
     to: f64,
-    /// Batches
-    #[arg(long, default_value_t = 80, value_name = "N", help_heading = "Sweep")]
+    /// BatchSpec
+    #[arg(long, default_value_t = 80, value_name = "N", help_heading = "LearningRateSweep")]
     batches: u64,
 }
 
 /// # Errors
-/// When the run cannot begin, or no rate makes the loss fall.
+/// If the run cannot begin, or no rate makes the loss fall.
 pub fn find(args: FindArgs) -> Result<(), Failure> {
     let ordered = args.from > 0.0 && args.to > args.from && args.to.is_finite();
     if !ordered || args.batches < 10 {
@@ -49,7 +49,7 @@ pub fn find(args: FindArgs) -> Result<(), Failure> {
     }
     let config = RunConfig { data: args.data, fit: args.options, command: std::env::args().collect() };
     let mut session = Session::begin(config, &args.output)?;
-    let sweep = Sweep { from: args.from, to: args.to, batches: args.batches };
+    let sweep = LearningRateSweep { from: args.from, to: args.to, batches: args.batches };
     let found = lr_find::find(&mut session, sweep)?;
     let written = found.write(&args.output).map_err(Failure::runtime)?;
     eprintln!("{}", written.display());

@@ -72,7 +72,7 @@ pub enum Command {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// What went wrong, and the exit code for it.
+/// The first failure, and the exit code for it.
 pub fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Fit(args) => fit::fit(*args),

@@ -32,7 +32,7 @@ pub enum WeightsCommand {
 }
 
 /// # Errors
-/// When weights cannot be had or do not fit.
+/// If weights cannot be had or do not fit.
 pub fn weights(command: &WeightsCommand) -> Result<(), Failure> {
     match command {
         WeightsCommand::Get { name, dir } => {
@@ -48,7 +48,8 @@ pub fn weights(command: &WeightsCommand) -> Result<(), Failure> {
                 );
             }
             println!(
-                "Others: give torchvision's or timm's file (.pth or .safetensors) to `maskcast-train fit` by --weights FILE."
+                "Others: give torchvision's or timm's file (.pth or .safetensors) to `maskcast-train fit` by --weights \
+                 FILE."
             );
         }
         WeightsCommand::Show { file, encoder } => show(file, *encoder)?,

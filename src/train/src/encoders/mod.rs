@@ -1,6 +1,6 @@
 //! The encoders: pretrained classifiers without their last layers. Layer names are those of the source of the weights,
-//! under the prefix `encoder.`, so that weights fit by name; padding, batch norm's eps and the input's normalisation go by
-//! the [`Flavour`] of the weights.
+//! under the prefix `encoder.`, so that weights fit by name; padding, batch norm's eps and the input's normalisation go
+//! by the [`Flavour`] of the weights.
 
 mod efficientnet_lite;
 mod flavour;
@@ -83,7 +83,7 @@ impl Encoder {
     /// A U-Net over this encoder, for its usual weights.
     ///
     /// # Errors
-    /// When the decoder does not fit the encoder.
+    /// If the decoder does not fit the encoder.
     pub fn unet(self, decoder: &Decoder, classes: i64) -> Result<Net, String> {
         Variant::from(self).unet(decoder, classes)
     }
@@ -147,7 +147,7 @@ impl Variant {
     /// A U-Net over this encoder.
     ///
     /// # Errors
-    /// When the decoder does not fit the encoder.
+    /// If the decoder does not fit the encoder.
     pub fn unet(self, decoder: &Decoder, classes: i64) -> Result<Net, String> {
         let mut builder = Builder::new();
         let features = self.build(&mut builder);

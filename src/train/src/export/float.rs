@@ -9,7 +9,7 @@ use crate::net::{Net, Node, Op, Params};
 /// [`super::fold`]).
 ///
 /// # Panics
-/// When `net` still has batch norms.
+/// If `net` still has batch norms.
 pub fn model(net: &Net, params: &Params, shape: &Shape) -> Model {
     let mut b = Builder::default();
     let planes = ops::image(&mut b, shape);

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::proto::{
-    Attribute, AttributeKind, Dim, Element, Entry, Graph, Model, Node, Opset, Shape, Tensor, TensorType, Type,
+    Attribute, AttributeKind, Dim, Element, Graph, MetadataEntry, Model, Node, Opset, Shape, Tensor, TensorType, Type,
     ValueInfo,
 };
 
@@ -101,7 +101,7 @@ impl Builder {
 impl Model {
     /// Adds a text to the metadata.
     pub fn put(&mut self, key: &str, value: impl Into<String>) {
-        self.metadata.push(Entry { key: key.into(), value: value.into() });
+        self.metadata.push(MetadataEntry { key: key.into(), value: value.into() });
     }
 
     /// The file.

@@ -117,7 +117,7 @@ fn nearest(b: &mut Builder, node: &str, x: &str, size: Size, factor: i64) -> Str
 }
 
 /// Where a node's result is found.
-struct Value {
+struct QuantisedResult {
     /// The bytes' name and meaning; none of a fused node.
     bytes: Option<(String, Quant)>,
     /// The name as floats, once something wants it so.
@@ -135,7 +135,7 @@ struct Writer<'a> {
     bytes: Option<Quant>,
     fused: Vec<bool>,
     sizes: Vec<Size>,
-    values: Vec<Value>,
+    values: Vec<QuantisedResult>,
 }
 
 impl Writer<'_> {
@@ -149,7 +149,7 @@ impl Writer<'_> {
                 && index != small
                 && !shape.logits
                 && (decides_small || self.target == Target::Cpu);
-            let value = if skipped { Value { bytes: None, float: None } } else { self.node(index, &planes) };
+            let value = if skipped { QuantisedResult { bytes: None, float: None } } else { self.node(index, &planes) };
             self.values.push(value);
         }
         if self.target == Target::Cpu {
@@ -190,13 +190,13 @@ impl Writer<'_> {
         ops::mask(&mut self.b, shape, &logits, 3, decides_small);
     }
 
-    fn node(&mut self, index: usize, planes: &str) -> Value {
+    fn node(&mut self, index: usize, planes: &str) -> QuantisedResult {
         let net = self.net;
         let node = &net.nodes[index];
         match node.op {
             Op::Input => {
                 if let Some(quant) = self.bytes {
-                    return Value { bytes: Some((planes.to_owned(), quant)), float: None };
+                    return QuantisedResult { bytes: Some((planes.to_owned(), quant)), float: None };
                 }
                 let float = ops::normalised(&mut self.b, &net.normalise, planes);
                 self.quantised(node, &float, self.quant(self.ranges.0[index]))
@@ -206,7 +206,7 @@ impl Writer<'_> {
                 let float = self.float(node.inputs[0]);
                 let float = float::operation(&mut self.b, node, self.params, &[&float]);
                 if index == net.logits {
-                    return Value { bytes: None, float: Some(float) };
+                    return QuantisedResult { bytes: None, float: Some(float) };
                 }
                 let (_, quant) = self.values[node.inputs[0]].bytes.clone().expect(HAS_BYTES);
                 self.quantised(node, &float, quant)
@@ -251,7 +251,7 @@ impl Writer<'_> {
     }
 
     /// A node that computes: on floats, between DequantizeLinear and QuantizeLinear.
-    fn computed(&mut self, index: usize, quant: Quant) -> Value {
+    fn computed(&mut self, index: usize, quant: Quant) -> QuantisedResult {
         let net = self.net;
         let node = &net.nodes[index];
         let inputs: Vec<String> = node.inputs.iter().map(|&input| self.float(input)).collect();
@@ -260,11 +260,15 @@ impl Writer<'_> {
             Op::Conv(conv) => self.conv(node, &conv, inputs[0]),
             _ => float::operation(&mut self.b, node, self.params, &inputs),
         };
-        if self.fused[index] { Value { bytes: None, float: Some(float) } } else { self.quantised(node, &float, quant) }
+        if self.fused[index] {
+            QuantisedResult { bytes: None, float: Some(float) }
+        } else {
+            self.quantised(node, &float, quant)
+        }
     }
 
     /// A node that moves values: what they mean stays.
-    fn moved(&mut self, node: &Node, size: Size) -> Value {
+    fn moved(&mut self, node: &Node, size: Size) -> QuantisedResult {
         let before = node.inputs[0];
         let (name, quant) = self.values[before].bytes.clone().expect(HAS_BYTES);
         if self.target == Target::Cpu {
@@ -272,7 +276,7 @@ impl Writer<'_> {
                 Op::Nearest { factor } => nearest(&mut self.b, &node.name, &name, size, factor),
                 _ => float::operation(&mut self.b, node, self.params, &[&name]),
             };
-            return Value { bytes: Some((bytes, quant)), float: None };
+            return QuantisedResult { bytes: Some((bytes, quant)), float: None };
         }
         let float = self.float(before);
         let moved = float::operation(&mut self.b, node, self.params, &[&float]);
@@ -280,10 +284,10 @@ impl Writer<'_> {
     }
 
     /// Floats to bytes.
-    fn quantised(&mut self, node: &Node, float: &str, quant: Quant) -> Value {
+    fn quantised(&mut self, node: &Node, float: &str, quant: Quant) -> QuantisedResult {
         let (scale, zero) = self.constants(&node.name, quant);
         let bytes = self.b.node("QuantizeLinear", &[float, &scale, &zero], format!("{}.bytes", node.name), Vec::new());
-        Value { bytes: Some((bytes, quant)), float: None }
+        QuantisedResult { bytes: Some((bytes, quant)), float: None }
     }
 
     fn constants(&mut self, name: &str, quant: Quant) -> (String, String) {

@@ -42,7 +42,7 @@ use proto::Model;
 /// What val mIoU may lose by quantisation: one point.
 pub const MAX_FALL: f64 = 0.01;
 
-/// In which numbers the file computes.
+/// The precision of an exported model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Precision {
     /// 32-bit floats.
@@ -85,7 +85,7 @@ pub struct Exported {
     pub bytes: u64,
     /// The float graph against libtorch on the golden image.
     pub agreement: Agreement,
-    /// What quantisation changed, when it was asked for.
+    /// The loss by quantisation, for int8 files.
     pub int8: Option<Int8Loss>,
 }
 
@@ -98,7 +98,7 @@ pub struct Int8Loss {
     pub miou: Option<(f64, f64)>,
 }
 
-/// Why nothing was written.
+/// Why an export failed; no file was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("export: {0}")]
@@ -106,19 +106,21 @@ pub enum ExportError {
     #[error("export: ONNX Runtime: {0}")]
     Runtime(String),
     #[error(
-        "export: the file would not compute what was trained: logits differ by up to {:.2e} (allowed {tolerance:.2e}, largest logit {largest:.3}), {:.3} % of the mask agree; nothing was written",
+        "export: the file does not compute the same as the trained network: logits differ by up to {:.2e} (allowed \
+         {tolerance:.2e}, largest logit {largest:.3}), {:.3} % of the mask agree; nothing was written",
         agreement.logits, agreement.masks * 100.0
     )]
     Different { agreement: Agreement, tolerance: f64, largest: f64 },
     #[error(
-        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, and at most {MAX_FALL} is allowed; use more calibration images or another calibration, or export in float; nothing was written"
+        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, and at most {MAX_FALL} less is \
+         allowed; use more calibration images or another calibration, or export in float; nothing was written"
     )]
     Fall { float: f64, int8: f64 },
     #[error("export: val mIoU of the exported file: {0}")]
     Evaluate(String),
-    #[error("export: the service would refuse the file: {0}")]
+    #[error("export: the service cannot load the file: {0}")]
     Refused(String),
-    #[error("export: {}: {error}; is the folder there, writable, and not full?", path.display())]
+    #[error("export: {}: {error}; check that the folder exists, is writable and not full", path.display())]
     Write { path: PathBuf, error: std::io::Error },
 }
 
@@ -140,13 +142,18 @@ pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
     // Compared at full size: deciding at half the size changes edges by design.
     let checked = Shape { logits: true, argmax_stride2: false, ..shape };
     let agreement = verify::same(&float::model(&folded, &folded_params, &checked).to_bytes(), net, &params, &image)?;
-    tracing::info!(logits = agreement.logits, masks = agreement.masks, "the exported graph computes what was trained");
+    tracing::info!(
+        logits = agreement.logits,
+        masks = agreement.masks,
+        "the exported graph agrees with the trained \
+        network"
+    );
 
     let describe = |model: Model| described(model, labels, train, &shape, golden, &image);
     let float = float::model(&folded, &folded_params, &shape);
     let Precision::Int8 { target, weights, calibration: method } = precision else {
         let (bytes, _) = describe(float)?;
-        let written = Draft::write(path, &bytes)?;
+        let written = TemporaryModel::write(path, &bytes)?;
         written.load()?;
         let bytes = written.publish(path)?;
         return Ok(Exported { path: path.into(), bytes, agreement, int8: None });
@@ -170,18 +177,18 @@ pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
     }
     let ranges = ranges.ok_or_else(|| {
         ExportError::Request(
-            "int8 needs calibration images and got none; give training images, or export in float".into(),
+            "int8 needs calibration images, but there are none; pass training images, or export in float".into(),
         )
     })?;
     let (float_bytes, float_mask) = describe(float)?;
     let quantised = int8::model(&folded, &folded_params, &ranges, &shape, target, weights);
     let (bytes, mask) = describe(quantised)?;
     let masks = verify::share_equal(&mask, &float_mask);
-    let draft = Draft::write(path, &bytes)?;
+    let draft = TemporaryModel::write(path, &bytes)?;
     draft.load()?;
     let miou = match evaluate {
         Some(evaluate) => {
-            let reference = Draft::write(path, &float_bytes)?;
+            let reference = TemporaryModel::write(path, &float_bytes)?;
             let float = evaluate(reference.path()).map_err(ExportError::Evaluate)?;
             let int8 = evaluate(draft.path()).map_err(ExportError::Evaluate)?;
             tracing::info!(float, int8, masks, "val mIoU before and after quantisation");
@@ -255,13 +262,13 @@ fn described(
 }
 
 /// A file beside the one it may become; gone unless it is published.
-struct Draft {
+struct TemporaryModel {
     file: tempfile::NamedTempFile,
     /// Of the final file.
     target: PathBuf,
 }
 
-impl Draft {
+impl TemporaryModel {
     fn write(target: &Path, bytes: &[u8]) -> Result<Self, ExportError> {
         let failed = |error| ExportError::Write { path: target.into(), error };
         let mut builder = tempfile::Builder::new();
@@ -272,7 +279,7 @@ impl Draft {
         let mut file = builder.tempfile_in(folder(target)).map_err(failed)?;
         file.write_all(bytes).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
-        Ok(Draft { file, target: target.into() })
+        Ok(TemporaryModel { file, target: target.into() })
     }
 
     fn path(&self) -> &Path {

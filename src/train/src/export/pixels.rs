@@ -19,7 +19,7 @@ const NEAR: f32 = 0.5;
 /// Moves the normalisation into the first convolutions: their weights take over the order of the channels and the
 /// differences between their standard deviations, their biases what a mean differs from a byte. `net` is folded.
 ///
-/// `None` where that cannot be: the channels' means are too different, or something other than a full convolution
+/// `None` if that cannot be: the channels' means are too different, or something other than a full convolution
 /// sees the image.
 pub fn as_bytes(net: &Net, params: &Params) -> Option<BytesInput> {
     let normalise = &net.normalise;

@@ -15,7 +15,7 @@ pub struct Model {
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<Opset>,
     #[prost(message, repeated, tag = "14")]
-    pub metadata: Vec<Entry>,
+    pub metadata: Vec<MetadataEntry>,
 }
 
 /// Version of a set of operators; the empty domain is ONNX's own.
@@ -29,7 +29,7 @@ pub struct Opset {
 
 /// A key and its text in the metadata.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Entry {
+pub struct MetadataEntry {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(string, tag = "2")]

@@ -16,7 +16,7 @@ pub const MASK_AGREEMENT: f64 = 0.999;
 /// What an ONNX file's bytes give for RGB images, bytes `[N, H, W, 3]`.
 ///
 /// # Errors
-/// When ONNX Runtime is not there or fails.
+/// If ONNX Runtime is not there or fails.
 pub fn run(bytes: &[u8], images: &Tensor) -> Result<Outputs, ExportError> {
     let (n, h, w, c) = images.size4().map_err(|error| ExportError::Runtime(error.to_string()))?;
     let shape = [n, h, w, c].map(|side| side as usize);
@@ -48,7 +48,7 @@ pub struct Agreement {
 /// Compares a float file that has the output `logits` with the network as it was trained, batch norms and all.
 ///
 /// # Errors
-/// When they are not the same within rounding, with by how much they differ.
+/// If they are not the same within rounding, with by how much they differ.
 pub fn same(bytes: &[u8], net: &Net, params: &Params, images: &Tensor) -> Result<Agreement, ExportError> {
     let expected = logits(net, params, images);
     let found = run(bytes, images)?;

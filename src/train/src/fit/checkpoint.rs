@@ -1,5 +1,5 @@
-//! All that a run needs to go on as if it had never been stopped: weights, their moving average, the optimizer, the
-//! position and what was measured so far. Random numbers need no state: they follow from the seed and the position.
+//! Checkpoints contain everything that a run needs to continue with the same result: weights, their moving average, the
+//! optimizer, the position and the history. Random numbers depend only on the seed and the position and need no state.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub const FILE: &str = "checkpoint.safetensors";
 const KEY: &str = "maskcast.checkpoint";
 const VERSION: u32 = 1;
 
-/// Where a run stands; what changes with every step.
+/// The position of a run and its history.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Batches learned from.
@@ -44,11 +44,11 @@ pub struct Progress {
     pub images: (usize, usize),
 }
 
-/// What a run is made of while it runs.
+/// The weights and the position of a run.
 #[derive(Debug)]
 pub struct State {
     pub params: Params,
-    /// The weights' moving average; `None` when it is switched off.
+    /// The weights' moving average; `None` if it is switched off.
     pub average: Option<Params>,
     pub optimizer: Optimizer,
     pub progress: Progress,
@@ -63,13 +63,14 @@ struct Header {
     optimizer_steps: BTreeMap<String, i64>,
 }
 
-/// Why a run cannot go on from a checkpoint, or one cannot be written.
+/// Why a checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    #[error("{}: holds no run (there is no {FILE})", .0.display())]
+    #[error("{}: contains no run ({FILE} is missing)", .0.display())]
     None(PathBuf),
     #[error(
-        "{error}\nThe run cannot go on from it. If {} is there, it has the best weights so far: begin anew from them by `--init`",
+        "{error}\nThe run cannot be continued from it. If {} exists, it contains the best weights so far: start a new \
+         run from them with `--init`",
         folder.join("best.safetensors").display()
     )]
     Read { folder: PathBuf, error: Box<WeightsError> },
@@ -79,13 +80,13 @@ pub enum CheckpointError {
     Foreign(PathBuf),
     #[error("{}: written by a version that this one cannot read ({reason}); resume with that version", path.display())]
     Version { path: PathBuf, reason: String },
-    #[error("{}: `{name}` is missing: the file is not of this run's network", path.display())]
+    #[error("{}: `{name}` is missing: the file belongs to another network; restore the checkpoint", path.display())]
     Missing { path: PathBuf, name: String },
 }
 
 impl State {
-    /// Begins again with these weights on other data: steps, epochs, the schedule and patience count from 0, and the
-    /// optimizer forgets.
+    /// Starts again with these weights on other data: steps, epochs, schedule and patience count from 0, and the
+    /// optimizer's state is cleared.
     pub fn restart(&mut self, data: String, images: (usize, usize)) {
         let epochs = self.progress.history.0.len();
         let origin = format!("{}; {epochs} epochs with the data set as it was, then begun again", self.progress.origin);
@@ -96,7 +97,7 @@ impl State {
     /// Writes the checkpoint into `folder`; the one before stays until the new one is whole.
     ///
     /// # Errors
-    /// The system's, a full disk for example.
+    /// Errors of the file system, a full disk for example.
     pub fn write(&self, folder: &Path, config: &RunConfig, about: &About) -> Result<(), CheckpointError> {
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         tensors.extend(self.params.0.iter().map(|(name, tensor)| (format!("weights/{name}"), tensor)));
@@ -133,7 +134,7 @@ impl Checkpoint {
     /// Reads a run's folder.
     ///
     /// # Errors
-    /// When there is no checkpoint, or it is damaged or another version's.
+    /// If there is no checkpoint, or it is damaged or another version's.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
         if !path.exists() {
@@ -165,7 +166,7 @@ impl Checkpoint {
     /// The state on `device`.
     ///
     /// # Errors
-    /// When a tensor is missing.
+    /// If a tensor is missing.
     pub fn state(mut self, net: &Net, mut optimizer: Optimizer, device: Device) -> Result<State, CheckpointError> {
         let names: Vec<String> = net.shapes().into_iter().map(|shape| shape.name).collect();
         let mut take = |prefix: &str, name: &str| {

@@ -1,4 +1,4 @@
-//! What a run of `maskcast-train fit` is told: the command line, and what a checkpoint keeps of it.
+//! Options of `maskcast-train fit`, on the command line and in checkpoints.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use crate::augment::Augment;
 use crate::device::{DeviceChoice, PrecisionChoice};
 use crate::encoders::{Encoder, Flavour};
 use crate::loss::LossOptions;
-use crate::net::decoder::{Decoder, Kind};
+use crate::net::decoder::{Decoder, DecoderKind};
 use crate::size::Size;
 
-/// How a pretrained classifier becomes a U-Net.
+/// How a pretrained encoder is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
@@ -28,7 +28,7 @@ pub enum Strategy {
     FreezeThenFinetune,
 }
 
-/// What the encoder's batch norms do while the encoder learns.
+/// The mode of the encoder's batch norms in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum BatchNormMode {
@@ -48,19 +48,19 @@ pub struct NetOptions {
     #[arg(long, value_enum, default_value = "efficientnet-lite0")]
     pub encoder: Encoder,
     /// Full or depthwise separable convolutions in the decoder
-    #[arg(long = "decoder", value_enum, default_value_t = Kind::Dense)]
-    pub decoder_kind: Kind,
+    #[arg(long = "decoder", value_enum, default_value_t = DecoderKind::Dense)]
+    pub decoder_kind: DecoderKind,
     /// Channels of the decoder's levels, deepest first; four end at half the image's size, five at its full size
     #[arg(long, value_delimiter = ',', default_value = "128,64,48,32", value_name = "N,N,…")]
     pub decoder_widths: Vec<i64>,
-    /// What the model sees: every image is brought to this size, as the service does it; sides divisible by 32
+    /// Input size of the model, to which each image is resized, as in the service; sides divisible by 32
     #[arg(long, default_value = "512x288", value_name = "WxH")]
     pub input: Size,
     /// The encoder's pretrained weights, `.pth` or `.safetensors`; without it those of `weights get` are used
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Habits of the framework that the weights come from (normalisation, padding, batch norm's eps); known by itself
-    /// for weights of `weights get`
+    /// Conventions of the framework that the weights come from (normalisation, padding, batch norm's eps); detected for
+    /// weights of `weights get`
     #[arg(long, value_enum)]
     pub flavour: Option<Flavour>,
     /// Start from a U-Net trained before (the `.safetensors` of a run), also one with other classes
@@ -74,10 +74,10 @@ impl NetOptions {
     }
 }
 
-/// Epochs in which the new layers find their way before the encoder follows.
+/// Default number of epochs with a frozen encoder before fine-tuning.
 const FROZEN_EPOCHS: u64 = 3;
 
-/// Everything about fitting but the data set.
+/// All options of a run except those of the data set.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FitOptions {
     #[command(flatten)]
@@ -125,13 +125,13 @@ pub struct FitOptions {
     /// Batches whose gradients make one step: as if the batch were N times as large, in the memory of one
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Learning")]
     pub accumulate: u64,
-    /// Size of the pieces that training looks at, sides divisible by 32; the input's size if not given
+    /// Size of training crops, sides divisible by 32; the input size if not given
     #[arg(long, value_name = "WxH", help_heading = "Learning")]
     pub crop: Option<Size>,
     /// The moving average of the weights, which is what gets validated and exported; 0 switches it off
     #[arg(long, default_value_t = 0.99, value_name = "DECAY", help_heading = "Learning")]
     pub ema: f64,
-    /// End after this many epochs without a better validation mIoU; 0 goes on to the end
+    /// Stop after this many epochs without a better validation mIoU; 0: never
     #[arg(long, default_value_t = 0, value_name = "EPOCHS", help_heading = "Learning")]
     pub patience: u64,
     /// Everything random follows from this number
@@ -147,7 +147,7 @@ pub struct FitOptions {
     pub machine: MachineOptions,
 }
 
-/// Where and how the numbers are crunched.
+/// Options of the machine: device, precision, threads, memory.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[command(next_help_heading = "Machine")]
 pub struct MachineOptions {
@@ -186,12 +186,12 @@ impl FitOptions {
         self.frozen_epochs.unwrap_or(FROZEN_EPOCHS.min(self.epochs / 2))
     }
 
-    /// The size of the pieces that training looks at.
+    /// The size of training crops.
     pub fn crop(&self) -> Size {
         self.crop.unwrap_or(self.net.input)
     }
 
-    /// Everything that is wrong with the numbers, by option.
+    /// Lists invalid options.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |good: bool, text: String| {
@@ -202,7 +202,8 @@ impl FitOptions {
         check(self.epochs > 0, "--epochs 0: nothing would be trained".into());
         if self.strategy == Strategy::FreezeThenFinetune {
             let text = format!(
-                "--frozen-epochs {} of --epochs {}: none are left to fine-tune in; give more epochs, or choose --strategy frozen",
+                "--frozen-epochs {} of --epochs {}: none are left to fine-tune in; give more epochs, or choose \
+                 --strategy frozen",
                 self.frozen_epochs(),
                 self.epochs
             );
@@ -216,7 +217,7 @@ impl FitOptions {
         }
         check((0.0..1.0).contains(&self.ema), format!("--ema {}: wanted a number from 0 to below 1", self.ema));
         check((0.0..=1.0).contains(&self.warm_up), format!("--warm-up {}: wanted a share", self.warm_up));
-        check(self.batch > 0, "--batch 0: wanted at least one image".into());
+        check(self.batch > 0, "--batch 0: pass at least 1".into());
         check(self.accumulate > 0, "--accumulate 0: wanted at least 1".into());
         problems.extend(self.loss.problems());
         problems.extend(self.augment.problems());

@@ -8,13 +8,13 @@ use super::plan;
 use super::progress::Meter;
 use super::run::{Accumulation, FitError, Rates};
 use super::session::{Session, SessionError};
-use crate::loader::{Batches, Loader};
+use crate::loader::{BatchSpec, Loader};
 use crate::report::{ReportError, curve};
 use crate::tensor_file::write_atomically;
 
 /// The rates that are tried.
 #[derive(Clone, Copy, Debug)]
-pub struct Sweep {
+pub struct LearningRateSweep {
     pub from: f64,
     pub to: f64,
     pub batches: u64,
@@ -31,22 +31,22 @@ const BROKEN: f64 = 3.0;
 
 /// Rates and the smoothed losses under them.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct LearningRateCurve {
     pub points: Vec<(f64, f64)>,
 }
 
 /// Runs the sweep; the session's weights are spoilt by it.
 ///
 /// # Errors
-/// When a batch cannot be loaded.
-pub fn find(session: &mut Session, sweep: Sweep) -> Result<Found, SessionError> {
-    let batches = Batches::of(&session.config.fit);
+/// If a batch cannot be loaded.
+pub fn find(session: &mut Session, sweep: LearningRateSweep) -> Result<LearningRateCurve, SessionError> {
+    let batches = BatchSpec::of(&session.config.fit);
     let mut loader = Loader::start(&session.dataset, &batches, 0, sweep.batches).map_err(FitError::Thread)?;
     let phases = plan::phases(&session.config.fit);
     let phase = phases.last().expect("a run has a phase");
     let share = session.config.fit.encoder_lr / session.config.fit.lr;
     let mut meter = Meter::new("lr", 0, sweep.batches);
-    let mut found = Found::default();
+    let mut found = LearningRateCurve::default();
     let (mut smooth, mut weight) = (0.0, 0.0);
     let (fit, state) = session.parts();
     fit.prepare(state, phase, phase.to);
@@ -68,7 +68,7 @@ pub fn find(session: &mut Session, sweep: Sweep) -> Result<Found, SessionError> 
     Ok(found)
 }
 
-impl Found {
+impl LearningRateCurve {
     /// A rate to begin with: the middle of the stretch over which the loss falls fastest, a line laid through it.
     pub fn suggestion(&self) -> Option<f64> {
         let count = self.points.len() as f64;
@@ -88,7 +88,7 @@ impl Found {
     /// Writes `lr.svg` and `lr.csv`; gives the former's path.
     ///
     /// # Errors
-    /// When the curve cannot be drawn or written.
+    /// If the curve cannot be drawn or written.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, ReportError> {
         let mut csv = String::from("rate,loss\n");
         for (rate, loss) in &self.points {
@@ -110,9 +110,9 @@ mod tests {
     use super::*;
 
     /// Rates from 1e-6 to 1, and the loss under each.
-    fn sweep(loss: impl Fn(f64) -> f64) -> Found {
+    fn sweep(loss: impl Fn(f64) -> f64) -> LearningRateCurve {
         let rates = (0..80).map(|n| 10f64.powf(-6.0 + 6.0 * f64::from(n) / 79.0));
-        Found { points: rates.map(|rate| (rate, loss(rate.log10()))).collect() }
+        LearningRateCurve { points: rates.map(|rate| (rate, loss(rate.log10()))).collect() }
     }
 
     #[test]
@@ -126,6 +126,6 @@ mod tests {
         let rate = sweep(curve).suggestion().unwrap();
         assert!((5e-4..2e-3).contains(&rate), "{rate}");
         assert_eq!(sweep(|x| x).suggestion(), None);
-        assert_eq!(Found::default().suggestion(), None);
+        assert_eq!(LearningRateCurve::default().suggestion(), None);
     }
 }

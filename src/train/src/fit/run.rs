@@ -1,4 +1,4 @@
-//! The run: batch after batch, epoch after epoch.
+//! The training loop over batches and epochs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use super::optimizer;
 use super::plan::{self, Phase};
 use super::progress::{Meter, readable};
 use crate::data::{DataArgs, Dataset};
-use crate::evaluate::{self, EvaluateError, Libtorch};
-use crate::loader::{Batch, Batches, LoadError, Loader};
+use crate::evaluate::{self, EvaluateError, LibtorchPredictor};
+use crate::loader::{Batch, BatchSpec, LoadError, Loader};
 use crate::loss::Loss;
 use crate::net::exec::{self, Run};
 use crate::net::{Net, Node, Params, Stage};
@@ -24,16 +24,16 @@ use crate::report::EpochRecord;
 use crate::tensorboard::{EventError, EventWriter};
 use crate::weights::About;
 
-/// All that a run is told.
+/// The configuration of a run, as stored in its checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunConfig {
     pub data: DataArgs,
     pub fit: FitOptions,
-    /// The words of the command that began the run.
+    /// The command line that started the run.
     pub command: Vec<String>,
 }
 
-/// Checkpoints are at least this far apart, and cost at most a fiftieth of the time.
+/// Smallest interval between checkpoints; writing them takes at most 1/50 of the time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const CHECKPOINT_SHARE: u32 = 50;
 
@@ -41,7 +41,7 @@ const CHECKPOINT_SHARE: u32 = 50;
 /// minus this.
 const RUN_AWAY: f64 = 1e4;
 
-/// Why a run ended before its time. The last checkpoint is good in every case.
+/// Why a run ended early. The last checkpoint is valid in each case.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
     #[error(transparent)]
@@ -51,20 +51,22 @@ pub enum FitError {
     #[error("the checkpoint could not be written: {0}. {advice}", advice = after(.1))]
     Checkpoint(CheckpointError, PathBuf),
     #[error(
-        "epoch {epoch}: the loss on the images that validate is {loss}: training has run away. Begin anew with lower --lr and \
+        "epoch {epoch}: the validation loss is {loss}: training diverges. Start a new run with a lower --lr and \
          --encoder-lr, or try `maskcast-train lr find`"
     )]
     RunAway { epoch: u64, loss: f64 },
     #[error(
-        "epoch {epoch}, batch {batch}: the {what} is not a number. The learning rate is probably too high (encoder {encoder_lr:.1e}, \
-         decoder {decoder_lr:.1e}): halve --lr and --encoder-lr, or try `maskcast-train lr find`. The last good state is {state}"
+        "epoch {epoch}, batch {batch}: the {what} is not a number. The learning rate is probably too high (encoder \
+         {encoder_lr:.1e}, \
+         decoder {decoder_lr:.1e}): halve --lr and --encoder-lr, or try `maskcast-train lr find`. The last good state \
+         is {state}"
     )]
     NotANumber { epoch: u64, batch: u64, what: &'static str, encoder_lr: f64, decoder_lr: f64, state: String },
     #[error(transparent)]
     Events(#[from] EventError),
     #[error("the best model could not be written: {0}")]
     Best(String),
-    #[error("no thread to load images with: {0}")]
+    #[error("cannot start a thread that loads images: {0}; check the limit of processes (`ulimit -u`)")]
     Thread(std::io::Error),
 }
 
@@ -72,13 +74,16 @@ pub enum FitError {
 fn after(folder: &Path) -> String {
     if folder.join(checkpoint::FILE).exists() {
         let folder = folder.display();
-        format!("The one before is untouched: make room, then go on with `maskcast-train resume {folder}`")
+        format!(
+            "The previous checkpoint is intact: free disk space, then continue with `maskcast-train resume \
+            {folder}`"
+        )
     } else {
-        "Nothing was learned yet: make room, and begin again".into()
+        "No epoch was trained yet: free disk space, and start the run again".into()
     }
 }
 
-/// Learning rates of one step.
+/// The learning rates of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     pub encoder: f64,
@@ -100,7 +105,7 @@ impl Rates {
 pub enum Ended {
     /// All epochs, or no improvement for as long as `--patience` says.
     Done,
-    /// Asked to stop; the checkpoint has everything.
+    /// Stopped on request; the checkpoint is complete.
     Stopped,
 }
 
@@ -125,13 +130,13 @@ pub struct Fit<'a> {
 }
 
 impl Fit<'_> {
-    /// Runs from where `state` stands to the end.
+    /// Runs from the position of `state` to the end.
     ///
     /// # Errors
     /// See [`FitError`].
     pub fn run(&mut self, state: &mut State) -> Result<Ended, FitError> {
         let options = &self.config.fit;
-        let batches = Batches::of(options);
+        let batches = BatchSpec::of(options);
         let per_epoch = batches.per_epoch(self.dataset.train.len()) as u64;
         let total = per_epoch * options.epochs;
         let phases = plan::phases(options);
@@ -188,7 +193,7 @@ impl Fit<'_> {
         patience > 0 && state.progress.best.is_some_and(|(_, at)| epochs >= at + patience)
     }
 
-    /// Lets gradients flow to what learns in this epoch.
+    /// Enables gradients of the parameters that are trained in this epoch.
     pub fn prepare(&self, state: &mut State, phase: &Phase, epoch: u64) {
         for shape in self.net.shapes() {
             let learns = shape.learned && phase.learns(shape.stage, epoch);
@@ -284,7 +289,7 @@ impl Fit<'_> {
         let lr = BTreeMap::from([("encoder".to_owned(), rates.encoder), ("decoder".to_owned(), rates.decoder)]);
         let weights = state.average.as_ref().unwrap_or(&state.params);
         let options = &self.config.fit;
-        let mut predictor = Libtorch {
+        let mut predictor = LibtorchPredictor {
             net: self.net,
             params: weights,
             input: options.net.input,
@@ -392,7 +397,7 @@ fn write_events(events: &mut EventWriter, record: &EpochRecord, step: u64) -> Re
     events.flush()
 }
 
-/// Writes checkpoints, neither too often nor too seldom.
+/// Writes checkpoints at limited intervals.
 struct Saver {
     folder: Option<PathBuf>,
     last: Instant,

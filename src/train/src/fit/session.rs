@@ -1,4 +1,4 @@
-//! A run in its folder: begun, resumed, and brought to its end.
+//! A training run in its folder: start, resume, and finish.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::weights::{About, ModelFile, WeightsError};
 /// The best weights so far, in a run's folder.
 pub const BEST: &str = "best.safetensors";
 
-/// Why a run cannot begin, go on or end.
+/// Why a run cannot start, continue or finish.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error(transparent)]
@@ -52,14 +52,14 @@ pub struct Session {
     pub folder: PathBuf,
     /// Share of each class in the training pixels.
     pub shares: Vec<f64>,
-    /// What was assumed of the data set or has changed, a sentence each, for people.
+    /// Assumptions about the data set, one sentence each, for display.
     pub notes: Vec<String>,
     device: Device,
-    /// Keeps other processes out of the folder.
+    /// The lock that prevents other processes from training in the folder.
     _lock: File,
 }
 
-/// Taken by the process that trains in a folder; goes with it, however it ends.
+/// The lock file of the process that trains in a folder. The kernel releases the lock when the process ends.
 const LOCK: &str = ".lock";
 
 fn lock(folder: &Path) -> Result<File, SessionError> {
@@ -68,61 +68,64 @@ fn lock(folder: &Path) -> Result<File, SessionError> {
     let file = File::create(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(SessionError::Options(format!("{}: another process is training in it", folder.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(SessionError::Options(format!(
+            "{}: another process trains in this folder; wait for it, or pass another \
+                folder with -o",
+            folder.display()
+        ))),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
-/// Why labels with these shares of the classes teach nothing; `None` when they do.
+/// Why labels with these shares of the classes teach nothing; `None` if they do.
 fn nothing_to_learn(dataset: &Dataset, shares: &[f64]) -> Option<String> {
     let occur: Vec<usize> = (0..shares.len()).filter(|&class| shares[class] > 0.0).collect();
     let root = dataset.root.display();
     match occur[..] {
         [] => Some(format!(
             "{root}: no pixel of the training images is labelled, all are void; `maskcast-train data check` says how \
-             the labels were understood"
+             the labels are interpreted"
         )),
         [only] => Some(format!(
-            "{root}: every labelled pixel of the training images is {}: there is nothing to tell apart; \
-             `maskcast-train data check` says how the labels were understood",
+            "{root}: every labelled pixel of the training images is {}: there is nothing to distinguish; \
+             `maskcast-train data check` says how the labels are interpreted",
             dataset.classes[only].name
         )),
         _ => None,
     }
 }
 
-/// Why a run does not go on with data that has changed, and what can be done: steps would be of other images, and
-/// epochs of another number of steps, so that schedule and patience would shift.
+/// The error for a run whose data set has changed. Its epochs would have another number of steps, which shifts schedule
+/// and patience.
 fn changed(folder: &Path, dataset: &Dataset, progress: &Progress) -> String {
     let (folder, root) = (folder.display(), dataset.root.display());
     let (train, val) = (dataset.train.len(), dataset.val.len());
     let how = match progress.images {
-        (0, 0) => "images were added, removed, moved or written to".to_string(),
-        before if before == (train, val) => "files were renamed or written to".to_string(),
-        before => format!("{} images to train and {} to validate then, {train} and {val} now", before.0, before.1),
+        (0, 0) => "images were added, removed, moved or modified".to_string(),
+        before if before == (train, val) => "files were renamed or modified".to_string(),
+        before => format!("then {} training and {} validation images, now {train} and {val}", before.0, before.1),
     };
     format!(
-        "{folder}: the data set {root} is not what it was when the run was begun ({how}): its epochs, learning rates and \
-         patience would not fit. Put the data back as it was; or begin at epoch 1 again, with the weights of this run and \
-         the data as it is, by `maskcast-train resume {folder} --restart`; or begin another run from its best weights by \
+        "{folder}: the data set {root} has changed since the run was started ({how}): its epochs, learning rates and \
+         patience would not fit. Restore the data set; or start again at epoch 1 with the weights of this run and the \
+         current data, with `maskcast-train resume {folder} --restart`; or start another run from its best weights, \
+         with \
          `maskcast-train fit DIR -o OTHER --init {}`",
         folder.to_string() + "/" + BEST
     )
 }
 
 impl Session {
-    /// Begins a run in `folder`, which is made if need be and must not hold another run.
+    /// Starts a run in `folder`, which is created if necessary and must not contain another run.
     ///
     /// # Errors
-    /// Everything that is wrong with the options, the data set, the weights or the folder.
+    /// All problems of the options, the data set, the weights or the folder.
     pub fn begin(mut config: RunConfig, folder: &Path) -> Result<Self, SessionError> {
         if folder.join(checkpoint::FILE).exists() {
             let folder = folder.display();
             return Err(SessionError::Options(format!(
-                "{folder} holds a run already: go on with it by `maskcast-train resume {folder}`, or give another \
-                 folder by -o"
+                "{folder} already contains a run: continue it with `maskcast-train resume {folder}`, or pass another \
+                 folder with -o"
             )));
         }
         let problems = config.fit.problems();
@@ -141,7 +144,7 @@ impl Session {
         for (part, pairs) in [("train", &dataset.train), ("val", &dataset.val)] {
             if pairs.is_empty() {
                 return Err(SessionError::Options(format!(
-                    "{}: {part}: has no images; `maskcast-train data check` says what is there",
+                    "{}: the part {part} has no images; `maskcast-train data check` lists what was found",
                     dataset.root.display()
                 )));
             }
@@ -175,11 +178,11 @@ impl Session {
         Ok(Session { config, dataset, about, net: begun.net, state, folder, shares, notes, device, _lock: lock })
     }
 
-    /// Takes up the run in `folder` where its last checkpoint stands; with `restart` at its first epoch again, with its
-    /// weights and the data set as it is now.
+    /// Continues the run in `folder` from its last checkpoint; with `restart`, from its first epoch, with its weights
+    /// and the current data set.
     ///
     /// # Errors
-    /// When there is none, or the data set is not what it was and `restart` is not asked for.
+    /// If there is no run, or the data set has changed and `restart` is not set.
     pub fn resume(folder: &Path, restart: bool) -> Result<Self, SessionError> {
         let checkpoint = Checkpoint::read(folder)?;
         let lock = lock(folder)?;
@@ -193,8 +196,8 @@ impl Session {
         let about = checkpoint.about().clone();
         if about.labels != dataset.classes {
             return Err(SessionError::Options(format!(
-                "{}: the run was begun with {} classes, and the data set now has {} or other ones: a run goes on only \
-                 with the data it was begun with",
+                "{}: the run was started with {} classes, and the data set now has {}, or others: restore the data \
+                 set's classes, or start a new run with --init",
                 folder.display(),
                 about.labels.len(),
                 dataset.classes.len()
@@ -226,7 +229,7 @@ impl Session {
         Ok(fit.run(state)?)
     }
 
-    /// What learns, and what it learns into.
+    /// The training loop and the state that it changes.
     pub fn parts(&mut self) -> (Fit<'_>, &mut State) {
         let options = &self.config.fit;
         let best = self.folder.join(BEST);
@@ -250,7 +253,7 @@ impl Session {
         (fit, &mut self.state)
     }
 
-    /// Where it computes.
+    /// The device of the computation.
     pub fn device(&self) -> Device {
         self.device
     }
@@ -258,7 +261,7 @@ impl Session {
     /// The best weights.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn best(&self) -> Result<ModelFile, SessionError> {
         Ok(ModelFile::read(&self.folder.join(BEST))?)
     }

@@ -42,7 +42,7 @@ fn encoder_weights(options: &NetOptions) -> Result<(PathBuf, Option<Flavour>), S
 /// random where the strategy is `scratch`.
 ///
 /// # Errors
-/// When the decoder does not fit, or the weights cannot be had or are of another network.
+/// If the decoder does not fit, or the weights cannot be had or are of another network.
 pub fn start(options: &NetOptions, strategy: Strategy, labels: &[Label], seed: u64) -> Result<Start, StartError> {
     let classes = labels.len() as i64;
     if let Some(path) = &options.init {

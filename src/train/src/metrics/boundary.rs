@@ -44,7 +44,7 @@ impl BoundaryF1 {
         BoundaryF1 { classes, tolerance, images: 0, sum: 0.0, class_sums: vec![(0.0, 0); classes] }
     }
 
-    /// Adds an image with rows of `width` pixels; gives its score, `None` when neither side has any boundary.
+    /// Adds an image with rows of `width` pixels; gives its score, `None` if neither side has any boundary.
     ///
     /// # Errors
     /// As [`Confusion::add`](super::Confusion::add), and when the pixels are not full rows.
@@ -98,7 +98,7 @@ impl BoundaryF1 {
     /// Adds what another one measured.
     ///
     /// # Errors
-    /// When the other has another number of classes.
+    /// If the other has another number of classes.
     pub fn merge(&mut self, other: &BoundaryF1) -> Result<(), MetricsError> {
         if other.classes != self.classes {
             return Err(MetricsError::Classes { classes: self.classes, other: other.classes });

@@ -39,7 +39,7 @@ impl Calibration {
     /// Adds pixels: `confidence` is the probability, 0 to 1, of the predicted class. Void labels are left out.
     ///
     /// # Errors
-    /// When the lengths differ, or a confidence is not a probability; then nothing was added.
+    /// If the lengths differ, or a confidence is not a probability; then nothing was added.
     pub fn add(&mut self, confidence: &[f32], labels: &[u8], prediction: &[u8]) -> Result<(), MetricsError> {
         check(usize::from(VOID), labels, prediction)?;
         if confidence.len() != labels.len() {
@@ -68,7 +68,7 @@ impl Calibration {
     /// Adds what another one measured, with the same number of bins.
     ///
     /// # Panics
-    /// When the bins differ.
+    /// If the bins differ.
     pub fn merge(&mut self, other: &Calibration) {
         assert_eq!(self.bins.len(), other.bins.len(), "calibrations with the same bins");
         for (sums, more) in self.bins.iter_mut().zip(&other.bins) {

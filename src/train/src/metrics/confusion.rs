@@ -34,7 +34,7 @@ impl Confusion {
     /// Counts an image, or any other run of pixels.
     ///
     /// # Errors
-    /// When the two differ in length, or hold something that is no class; then nothing was counted.
+    /// If the two differ in length, or hold something that is no class; then nothing was counted.
     pub fn add(&mut self, labels: &[u8], prediction: &[u8]) -> Result<(), MetricsError> {
         check(self.classes, labels, prediction)?;
         for (labels, prediction) in labels.chunks(BLOCK).zip(prediction.chunks(BLOCK)) {
@@ -70,7 +70,7 @@ impl Confusion {
     /// Adds what another matrix counted, on another thread or for another part of the set.
     ///
     /// # Errors
-    /// When the other has another number of classes.
+    /// If the other has another number of classes.
     pub fn merge(&mut self, other: &Confusion) -> Result<(), MetricsError> {
         if other.classes != self.classes {
             return Err(MetricsError::Classes { classes: self.classes, other: other.classes });
@@ -112,7 +112,7 @@ impl Confusion {
         (0..self.classes).map(|c| share(correct[c], labelled[c] + predicted[c] - correct[c])).collect()
     }
 
-    /// The mean IoU over the classes that occur in the labels; `None` when none does.
+    /// The mean IoU over the classes that occur in the labels; `None` if none does.
     ///
     /// A class that the labels do not have has no IoU worth averaging: 0 once a single pixel is predicted as it,
     /// undefined before. Where all classes occur, as in the usual test sets, this is the benchmarks' number.
@@ -136,7 +136,7 @@ impl Confusion {
         self.correct().into_iter().zip(self.predicted()).map(|(correct, all)| share(correct, all)).collect()
     }
 
-    /// The mean of the classes' accuracies, over the classes that occur in the labels; `None` when none does.
+    /// The mean of the classes' accuracies, over the classes that occur in the labels; `None` if none does.
     pub fn class_accuracy(&self) -> Option<f64> {
         self.mean_over_labels(&self.recall())
     }

@@ -23,7 +23,8 @@ pub use scores::{ClassScores, Scores};
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum MetricsError {
     #[error(
-        "{labels} label pixels against {predictions} predicted ones: bring the prediction to the labels' size before it \
+        "{labels} label pixels against {predictions} predicted ones: bring the prediction to the labels' size before \
+         it \
          is measured"
     )]
     Size { labels: usize, predictions: usize },

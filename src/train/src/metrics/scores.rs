@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BoundaryF1, Confusion};
 
-/// How good a model is on a set. Shares are 0 to 1; `None` where there is nothing to divide by.
+/// How good a model is on a set. Shares are 0 to 1; `None` if there is nothing to divide by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Mean IoU over the classes that occur in the labels: [`Confusion::miou`].
@@ -34,7 +34,7 @@ impl Scores {
     /// `names` are the classes', by index.
     ///
     /// # Panics
-    /// When there is not a name for each class.
+    /// If there is not a name for each class.
     pub fn new(confusion: &Confusion, boundary: Option<&BoundaryF1>, names: &[String]) -> Self {
         assert_eq!(names.len(), confusion.classes, "a name for each class");
         let boundary_f1 = boundary.map_or_else(|| vec![None; confusion.classes], BoundaryF1::classes);

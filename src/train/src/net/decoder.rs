@@ -8,7 +8,7 @@ use super::{Builder, Conv, Feature, Net, NodeId, Normalise, Op, Stage};
 /// The kind of the decoder's convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DecoderKind {
     /// Full 3×3 convolutions.
     Dense,
     /// Depthwise 3×3, then 1×1: a fraction of the work, a little less quality.
@@ -18,7 +18,7 @@ pub enum Kind {
 /// What the decoder looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decoder {
-    pub kind: Kind,
+    pub kind: DecoderKind,
     /// Channels of each level, from the deepest up. Four levels over a stride-32 encoder end at half the image's size,
     /// five at its full size; the logits are enlarged for what is left.
     pub widths: Vec<i64>,
@@ -26,7 +26,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Decoder { kind: Kind::Dense, widths: vec![128, 64, 48, 32] }
+        Decoder { kind: DecoderKind::Dense, widths: vec![128, 64, 48, 32] }
     }
 }
 
@@ -39,7 +39,7 @@ const EPS: f64 = 1e-5;
 /// norm, ReLU; then a 1×1 convolution to the classes, and bilinear interpolation to the image's size.
 ///
 /// # Errors
-/// When the encoder has no features, or the widths are none, not positive, or more than there are halvings.
+/// If the encoder has no features, or the widths are none, not positive, or more than there are halvings.
 pub fn unet(
     mut b: Builder,
     features: &[Feature],
@@ -83,10 +83,10 @@ pub fn unet(
 
 /// Convolution, batch norm, ReLU; a separable one has a batch norm and a ReLU after each of its halves, as MobileNet
 /// has.
-fn block(b: &mut Builder, kind: Kind, name: &str, inputs: i64, outputs: i64, mut x: NodeId) -> NodeId {
+fn block(b: &mut Builder, kind: DecoderKind, name: &str, inputs: i64, outputs: i64, mut x: NodeId) -> NodeId {
     let conv = match kind {
-        Kind::Dense => Conv::new(inputs, outputs, 3),
-        Kind::Separable => {
+        DecoderKind::Dense => Conv::new(inputs, outputs, 3),
+        DecoderKind::Separable => {
             x = b.conv(format!("{name}.depthwise"), Conv::depthwise(inputs, 3), x);
             x = b.batch_norm(format!("{name}.depthwise_bn"), inputs, EPS, x);
             x = b.plain(Op::Relu, &[x]);

@@ -286,7 +286,7 @@ impl Builder {
     }
 
     /// # Panics
-    /// When there is no node.
+    /// If there is no node.
     pub fn finish(self, normalise: Normalise, logits: NodeId) -> Net {
         assert!(logits < self.nodes.len(), "the logits are a node of the network");
         Net { nodes: self.nodes, normalise, logits }

@@ -13,9 +13,9 @@ use crate::random;
 pub struct Params(pub BTreeMap<String, Tensor>);
 
 impl Params {
-    /// Fresh parameters: He-normal (fan out) convolutions as torchvision has them, zero biases, batch norms that do nothing.
-    /// A head starts small, so that the first losses are those of an undecided network. The same seed gives the
-    /// same numbers.
+    /// Fresh parameters: He-normal (fan out) convolutions as torchvision has them, zero biases, batch norms that do
+    /// nothing. A head starts small, so that the first losses are those of an undecided network. The same seed gives
+    /// the same numbers.
     pub fn fresh(net: &Net, seed: u64) -> Self {
         let mut params = BTreeMap::new();
         for node in &net.nodes {
@@ -44,7 +44,7 @@ impl Params {
     /// The tensor of that name.
     ///
     /// # Panics
-    /// When there is none: parameters and network were made for each other.
+    /// If there is none: parameters and network were made for each other.
     pub fn get(&self, name: &str) -> &Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("the network has a parameter named {name}"))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::plot::{Labels, Line, Plot};
+use super::plot::{AxisLabels, Plot, PlotLine};
 use super::{Environment, History, ReportError};
 
 /// A comparison.
@@ -107,7 +107,7 @@ impl CompareReport {
     /// The plot as a file of its own.
     ///
     /// # Errors
-    /// When it cannot be drawn.
+    /// If it cannot be drawn.
     pub fn svg(&self) -> Result<String, ReportError> {
         self.plot().standalone(&format!("{} – validation mIoU by epoch", self.title))
     }
@@ -115,7 +115,13 @@ impl CompareReport {
     pub(super) fn plot(&self) -> Plot {
         let ranked = self.ranked();
         let lines = ranked.iter().enumerate().map(|(n, entry)| line(entry, n, &entry.name()));
-        Plot { lines: lines.collect(), from_zero: true, to: Some(1.0), labels: Labels::Percent, ..Default::default() }
+        Plot {
+            lines: lines.collect(),
+            from_zero: true,
+            to: Some(1.0),
+            labels: AxisLabels::Percent,
+            ..Default::default()
+        }
     }
 
     /// An entry's curve alone, at the scale of all.
@@ -125,12 +131,12 @@ impl CompareReport {
     }
 }
 
-fn line(entry: &CompareEntry, color: usize, name: &str) -> Line {
+fn line(entry: &CompareEntry, color: usize, name: &str) -> PlotLine {
     let curve = entry.curve();
     let points = curve.iter().map(|point| (f64::from(point.epoch), point.mean)).collect();
     let spread = curve.iter().any(|point| point.highest > point.lowest);
     let band = curve.iter().filter(|_| spread).map(|point| (f64::from(point.epoch), point.lowest, point.highest));
-    Line { name: name.to_owned(), color, points, band: band.collect() }
+    PlotLine { name: name.to_owned(), color, points, band: band.collect() }
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl CompareReport {
     /// The page, a whole HTML document.
     ///
     /// # Errors
-    /// When a plot cannot be drawn.
+    /// If a plot cannot be drawn.
     pub fn html(&self) -> Result<String, ReportError> {
         let mut rows = Vec::new();
         for (n, entry) in self.ranked().into_iter().enumerate() {

@@ -53,7 +53,7 @@ pub struct ClassFacts {
     pub name: String,
     /// `#rrggbb`
     pub color: String,
-    /// Of the training pixels that are not void; `None` when they were not counted.
+    /// Of the training pixels that are not void; `None` if they were not counted.
     pub share: Option<f64>,
 }
 

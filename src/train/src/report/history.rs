@@ -13,7 +13,7 @@ pub struct EpochRecord {
     pub phase: String,
     /// Mean over the epoch's steps.
     pub train_loss: f64,
-    /// Mean over the validation images; `None` when the epoch was not validated.
+    /// Mean over the validation images; `None` if the epoch was not validated.
     pub val_loss: Option<f64>,
     /// mIoU on the validation set, 0 to 1, with the weights as they are.
     pub val_miou: Option<f64>,

@@ -96,7 +96,7 @@ fn apart(places: &[usize], count: usize, mut alike: impl FnMut(usize, usize) -> 
 /// One image's mIoU, by which [`choose`] ranks: over the classes that its own labels have.
 ///
 /// # Errors
-/// When labels and prediction do not fit: see [`Confusion::add`].
+/// If labels and prediction do not fit: see [`Confusion::add`].
 pub fn image_miou(classes: usize, labels: &[u8], prediction: &[u8]) -> Result<Option<f64>, ReportError> {
     let mut confusion = Confusion::new(classes);
     confusion.add(labels, prediction)?;
@@ -140,7 +140,7 @@ impl ImageFacts {
     /// Draws the panels. `prediction` has the label's size; `classes` give the colours, void is hatched.
     ///
     /// # Errors
-    /// When an image cannot be encoded.
+    /// If an image cannot be encoded.
     pub fn new(
         name: impl Into<String>,
         rank: Rank,

@@ -52,10 +52,10 @@ pub struct Report {
 /// One curve over learning rates as an SVG file of its own; `x` of a point is the rate's power of ten.
 ///
 /// # Errors
-/// When it cannot be drawn.
+/// If it cannot be drawn.
 pub fn curve(title: &str, name: &str, points: Vec<(f64, f64)>) -> Result<String, ReportError> {
-    let line = plot::Line { name: name.to_owned(), points, ..Default::default() };
-    plot::Plot { lines: vec![line], across: plot::Across::Rates, ..Default::default() }.standalone(title)
+    let line = plot::PlotLine { name: name.to_owned(), points, ..Default::default() };
+    plot::Plot { lines: vec![line], across: plot::XAxis::Rates, ..Default::default() }.standalone(title)
 }
 
 /// Why there is no report.

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::how::{Fact, around, machine};
-use super::plot::{Labels, Line, Plot, color};
+use super::plot::{AxisLabels, Plot, PlotLine, color};
 use super::text::{NONE, count, duration, number, percent, scientific, small_percent};
 use super::{ClassFacts, ImageFacts, Rank, Report, ReportError, plot, shell_line};
 
@@ -21,11 +21,11 @@ pub(super) struct Figure {
     /// What it shows, for those who do not see it.
     pub alt: String,
     pub svg: String,
-    pub legend: Vec<Entry>,
+    pub legend: Vec<LegendEntry>,
     pub note: String,
 }
 
-pub(super) struct Entry {
+pub(super) struct LegendEntry {
     pub color: String,
     pub name: String,
 }
@@ -102,7 +102,7 @@ impl Report {
     /// The page, a whole HTML document.
     ///
     /// # Errors
-    /// When a plot cannot be drawn.
+    /// If a plot cannot be drawn.
     pub fn html(&self) -> Result<String, ReportError> {
         let (epoch_head, epochs) = self.epoch_table();
         let page = ReportPage {
@@ -171,7 +171,7 @@ impl Report {
         let marks: Vec<(f64, String)> = phases.map(|(epoch, name)| (f64::from(epoch), name.to_owned())).collect();
         let line = |name: &str, color: usize, value: &dyn Fn(&super::EpochRecord) -> Option<f64>| {
             let points = records.iter().filter_map(|record| Some((f64::from(record.epoch), value(record)?)));
-            Line { name: name.into(), color, points: points.collect(), band: Vec::new() }
+            PlotLine { name: name.into(), color, points: points.collect(), band: Vec::new() }
         };
         let mut figures = Vec::new();
         let mut add = |title: &str, note: String, plot: Plot| -> Result<(), ReportError> {
@@ -191,7 +191,7 @@ impl Report {
             marks: marks.clone(),
             from_zero: true,
             to: Some(1.0),
-            labels: Labels::Percent,
+            labels: AxisLabels::Percent,
             ..Plot::default()
         };
         add("mIoU on the validation set", note.unwrap_or_default(), miou)?;
@@ -208,7 +208,7 @@ impl Report {
         let rates =
             groups.iter().enumerate().map(|(n, group)| line(group, n, &|record| record.lr.get(*group).copied()));
         let rates =
-            Plot { lines: rates.collect(), marks, from_zero: true, labels: Labels::Scientific, ..Plot::default() };
+            Plot { lines: rates.collect(), marks, from_zero: true, labels: AxisLabels::Scientific, ..Plot::default() };
         add("Learning rate by group", "At each epoch's end.".into(), rates)?;
         Ok(figures)
     }
@@ -278,7 +278,7 @@ impl Report {
             percent(scores.confidence),
             percent(scores.accuracy)
         );
-        let entry = |n, name: &str| Entry { color: color(n), name: name.into() };
+        let entry = |n, name: &str| LegendEntry { color: color(n), name: name.into() };
         Ok(Some(Figure {
             title: "Accuracy over confidence".into(),
             alt: format!("Bars of accuracy by confidence against the diagonal. {note}"),
@@ -347,16 +347,16 @@ impl Figure {
     /// Lines and where they end, in words.
     pub fn new(title: &str, plot: &Plot, note: String) -> Result<Self, ReportError> {
         let write = |value: f64| match plot.labels {
-            Labels::Percent => format!("{} %", percent(value)),
-            Labels::Scientific => scientific(value),
-            Labels::Plain => number(value),
+            AxisLabels::Percent => format!("{} %", percent(value)),
+            AxisLabels::Scientific => scientific(value),
+            AxisLabels::Plain => number(value),
         };
         let words = plot.lines.iter().filter_map(|line| {
             let (first, last) = (line.points.first()?, line.points.last()?);
             Some(format!("{}: from {} to {}", line.name, write(first.1), write(last.1)))
         });
         let alt = format!("{title} by epoch. {}.", words.collect::<Vec<_>>().join("; "));
-        let legend = plot.lines.iter().map(|line| Entry { color: color(line.color), name: line.name.clone() });
+        let legend = plot.lines.iter().map(|line| LegendEntry { color: color(line.color), name: line.name.clone() });
         Ok(Figure { title: title.into(), alt, svg: plot.inline()?, legend: legend.collect(), note })
     }
 }

@@ -16,23 +16,23 @@ use super::ReportError;
 use crate::metrics::CalibrationScores;
 
 /// A colour on a light and on a dark page.
-struct Ink {
+struct ThemeColor {
     light: RGBColor,
     dark: &'static str,
 }
 
-const TEXT: Ink = Ink { light: RGBColor(0x49, 0x55, 0x62), dark: "#a9b5c1" };
-const GRID: Ink = Ink { light: RGBColor(0xdd, 0xe2, 0xe8), dark: "#303a45" };
+const TEXT: ThemeColor = ThemeColor { light: RGBColor(0x49, 0x55, 0x62), dark: "#a9b5c1" };
+const GRID: ThemeColor = ThemeColor { light: RGBColor(0xdd, 0xe2, 0xe8), dark: "#303a45" };
 /// Of lines, in order; told apart with any kind of colour vision (after Okabe and Ito), and readable on their page.
-const SERIES: [Ink; 8] = [
-    Ink { light: RGBColor(0x00, 0x6d, 0xb0), dark: "#5fb4ee" },
-    Ink { light: RGBColor(0xd5, 0x5e, 0x00), dark: "#ff9150" },
-    Ink { light: RGBColor(0x00, 0x8a, 0x66), dark: "#3fcfa5" },
-    Ink { light: RGBColor(0xb0, 0x4a, 0x8b), dark: "#e591c4" },
-    Ink { light: RGBColor(0x8a, 0x6d, 0x00), dark: "#e3c339" },
-    Ink { light: RGBColor(0x5b, 0x4b, 0xc4), dark: "#a99cff" },
-    Ink { light: RGBColor(0x3d, 0x47, 0x52), dark: "#c9d2db" },
-    Ink { light: RGBColor(0xa3, 0x20, 0x2e), dark: "#ff8088" },
+const SERIES: [ThemeColor; 8] = [
+    ThemeColor { light: RGBColor(0x00, 0x6d, 0xb0), dark: "#5fb4ee" },
+    ThemeColor { light: RGBColor(0xd5, 0x5e, 0x00), dark: "#ff9150" },
+    ThemeColor { light: RGBColor(0x00, 0x8a, 0x66), dark: "#3fcfa5" },
+    ThemeColor { light: RGBColor(0xb0, 0x4a, 0x8b), dark: "#e591c4" },
+    ThemeColor { light: RGBColor(0x8a, 0x6d, 0x00), dark: "#e3c339" },
+    ThemeColor { light: RGBColor(0x5b, 0x4b, 0xc4), dark: "#a99cff" },
+    ThemeColor { light: RGBColor(0x3d, 0x47, 0x52), dark: "#c9d2db" },
+    ThemeColor { light: RGBColor(0xa3, 0x20, 0x2e), dark: "#ff8088" },
 ];
 
 /// The colour of the `n`th line on a light page, as CSS writes it.
@@ -63,7 +63,7 @@ pub(super) fn style() -> String {
 
 /// A line over epochs.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Line {
+pub(super) struct PlotLine {
     pub name: String,
     /// Which of the colours.
     pub color: usize,
@@ -76,7 +76,7 @@ pub(super) struct Line {
 /// Lines over epochs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plot {
-    pub lines: Vec<Line>,
+    pub lines: Vec<PlotLine>,
     /// Epochs where something begins, and its name.
     pub marks: Vec<(f64, String)>,
     /// The y axis begins at zero.
@@ -85,13 +85,13 @@ pub(super) struct Plot {
     pub to: Option<f64>,
     /// The y axis reaches this, so that plots beside each other have one scale.
     pub at_least: Option<f64>,
-    pub labels: Labels,
-    pub across: Across,
+    pub labels: AxisLabels,
+    pub across: XAxis,
 }
 
 /// What the x axis counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Across {
+pub(super) enum XAxis {
     #[default]
     Epochs,
     /// Learning rates, by their powers of ten.
@@ -100,7 +100,7 @@ pub(super) enum Across {
 
 /// How the numbers of the y axis are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Labels {
+pub(super) enum AxisLabels {
     #[default]
     Plain,
     /// Shares, in per cent.
@@ -125,7 +125,7 @@ fn font(size: f64) -> TextStyle<'static> {
     ("sans-serif", size * EM).into_font().color(&TEXT.light)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type SvgArea<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 impl Plot {
@@ -202,26 +202,26 @@ impl Plot {
         (x, low..high)
     }
 
-    fn chart<'a, 'b>(&self, area: &'a Area<'b>) -> Result<Chart<'a, 'b>, ReportError> {
+    fn chart<'a, 'b>(&self, area: &'a SvgArea<'b>) -> Result<Chart<'a, 'b>, ReportError> {
         let (x, y) = self.ranges();
         let height = y.end - y.start;
         let write_y = |value: &f64| match self.labels {
-            Labels::Percent if height < 0.04 => format!("{:.1} %", 100.0 * value),
-            Labels::Percent => format!("{:.0} %", 100.0 * value),
-            Labels::Scientific => super::text::scientific(*value),
-            Labels::Plain if height < 0.05 => format!("{value:.3}"),
-            Labels::Plain if height < 0.7 => format!("{value:.2}"),
-            Labels::Plain => format!("{value:.1}"),
+            AxisLabels::Percent if height < 0.04 => format!("{:.1} %", 100.0 * value),
+            AxisLabels::Percent => format!("{:.0} %", 100.0 * value),
+            AxisLabels::Scientific => super::text::scientific(*value),
+            AxisLabels::Plain if height < 0.05 => format!("{value:.3}"),
+            AxisLabels::Plain if height < 0.7 => format!("{value:.2}"),
+            AxisLabels::Plain => format!("{value:.1}"),
         };
         let write_x = |value: &f64| match self.across {
             // Epochs are whole; a short run would get halves.
-            Across::Epochs if value.fract() != 0.0 => String::new(),
-            Across::Epochs => format!("{value:.0}"),
-            Across::Rates => super::text::scientific(10f64.powf(*value)),
+            XAxis::Epochs if value.fract() != 0.0 => String::new(),
+            XAxis::Epochs => format!("{value:.0}"),
+            XAxis::Rates => super::text::scientific(10f64.powf(*value)),
         };
         let x_name = match self.across {
-            Across::Epochs => "epoch",
-            Across::Rates => "learning rate",
+            XAxis::Epochs => "epoch",
+            XAxis::Rates => "learning rate",
         };
         let mut chart = ChartBuilder::on(area)
             .margin_top(if self.marks.is_empty() { 24 } else { 84 })
@@ -326,7 +326,7 @@ pub(super) fn calibration(scores: &CalibrationScores) -> Result<String, ReportEr
     Ok(embedded(&svg, PAGE))
 }
 
-fn draw(size: (u32, u32), content: impl FnOnce(Area<'_>) -> Result<(), ReportError>) -> Result<String, ReportError> {
+fn draw(size: (u32, u32), content: impl FnOnce(SvgArea<'_>) -> Result<(), ReportError>) -> Result<String, ReportError> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     content(area.clone())?;
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     fn plot(points: &[(f64, f64)]) -> Plot {
-        let line = Line { name: "a < b".into(), points: points.to_vec(), ..Default::default() };
+        let line = PlotLine { name: "a < b".into(), points: points.to_vec(), ..Default::default() };
         Plot { lines: vec![line], ..Default::default() }
     }
 

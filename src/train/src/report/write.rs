@@ -20,7 +20,7 @@ impl Report {
     /// Writes `report.json` and `report.html` to `dir`, which is made.
     ///
     /// # Errors
-    /// When a part cannot be drawn, or a file cannot be written; files of an earlier report stay as they were.
+    /// If a part cannot be drawn, or a file cannot be written; files of an earlier report stay as they were.
     pub fn write(&self, dir: &Path) -> Result<Written, ReportError> {
         let (json, html) = (serde_json::to_string_pretty(self)?, self.html()?);
         Ok(Written { json: file(dir, "report.json", &json)?, html: file(dir, "report.html", &html)?, svg: None })

@@ -1,4 +1,4 @@
-//! What can be wrong with weights: each error says which file, what in it, and what to do.
+//! Errors of weights, with the file, the problem and what to do.
 
 use std::fmt;
 use std::io;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Why weights cannot be read, fetched, fitted or written.
+/// Why weights cannot be read, fetched, loaded into a network or written.
 #[derive(Debug, Error)]
 pub enum WeightsError {
     #[error("{}: cannot be {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: io::Error },
 
     #[error(
-        "{}: {what}, not a file of weights; give a PyTorch .pth, .pt or .bin, a .safetensors, or a Keras .h5",
+        "{}: {what}, not a file of weights; pass a PyTorch .pth, .pt or .bin, a .safetensors, or a Keras .h5",
         path.display()
     )]
     NotWeights { path: PathBuf, what: String },
@@ -27,7 +27,7 @@ pub enum WeightsError {
     #[error("{}: not a model that `maskcast-train` wrote ({problem}); {hint}", path.display())]
     NotModel { path: PathBuf, problem: String, hint: String },
 
-    #[error("no weights are known by the name {name:?}; known are: {known}")]
+    #[error("there are no weights with the name {name:?}; available are: {known}")]
     UnknownSource { name: String, known: String },
 
     #[error("{name}: {problem}")]
@@ -59,7 +59,7 @@ impl WeightsError {
     }
 }
 
-/// One thing that does not fit.
+/// A difference between a file and a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// The network has this parameter, the file does not.
@@ -85,7 +85,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that does not fit; shown are the first ten.
+/// All differences; the first ten are displayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use tch::Tensor;
 
 use super::error::{Problem, Problems};
-use super::{Mapping, Place, WeightsError, WeightsFile};
+use super::{Mapping, TensorDestination, WeightsError, WeightsFile};
 use crate::encoders::{Encoder, Variant};
 use crate::net::{Net, Params, Shape};
 
@@ -99,8 +99,8 @@ impl<'a> Fitting<'a> {
         let mut found = BTreeSet::new();
         for (name, tensor) in &file.tensors {
             match mapping.place(name) {
-                Place::Skip(why) => fitting.skipped.push(Skipped { name: name.clone(), why }),
-                Place::Parameter(own) => match wanted.get(own.as_str()) {
+                TensorDestination::Skip(why) => fitting.skipped.push(Skipped { name: name.clone(), why }),
+                TensorDestination::Parameter(own) => match wanted.get(own.as_str()) {
                     None => unexpected.push(Problem::Unexpected { name: name.clone(), shape: tensor.size() }),
                     Some(shape) => {
                         if shape.shape == tensor.size() {
@@ -140,15 +140,14 @@ pub fn looks_like(file: &WeightsFile) -> Option<(Encoder, bool)> {
     nearest.map(|(encoder, _)| (encoder, false))
 }
 
-/// The last line of a misfit: what to do.
+/// The last line of a mismatch: what to do.
 fn hint(encoder: Encoder, file: &WeightsFile) -> String {
     match looks_like(file) {
         Some((other, _)) if other == encoder => "\nthe file is of this network, but changed".to_string(),
         Some((other, true)) => format!("\nthe file looks like {other}: use `--encoder {other}`"),
         Some((other, false)) => format!("\nthe file looks most like {other}, but changed"),
-        None => {
-            "\nthe file looks like none of the encoders; give weights of this network, or train with `--strategy scratch`"
-                .to_string()
-        }
+        None => "\nthe file looks like none of the encoders; give weights of this network, or train with `--strategy \
+             scratch`"
+            .to_string(),
     }
 }

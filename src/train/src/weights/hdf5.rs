@@ -8,7 +8,7 @@ use hdf5_reader::{Datatype, Hdf5File, OpenOptions};
 
 /// A dataset of 32-bit floats.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Dataset {
+pub struct Hdf5Dataset {
     pub shape: Vec<i64>,
     /// In row-major order.
     pub values: Vec<f32>,
@@ -24,7 +24,7 @@ const MAX_DATASET_BYTES: usize = 1 << 31;
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn datasets(path: &Path) -> Result<BTreeMap<String, Dataset>, String> {
+pub fn datasets(path: &Path) -> Result<BTreeMap<String, Hdf5Dataset>, String> {
     let options = OpenOptions { max_read_bytes: MAX_DATASET_BYTES, ..OpenOptions::default() };
     let file = Hdf5File::open_with_options(path, options).map_err(|error| error.to_string())?;
     let root = file.root_group().map_err(|error| error.to_string())?;
@@ -33,7 +33,7 @@ pub fn datasets(path: &Path) -> Result<BTreeMap<String, Dataset>, String> {
     Ok(found)
 }
 
-fn visit(group: &Group, path: &str, depth: usize, found: &mut BTreeMap<String, Dataset>) -> Result<(), String> {
+fn visit(group: &Group, path: &str, depth: usize, found: &mut BTreeMap<String, Hdf5Dataset>) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err("groups within groups without end".into());
     }
@@ -46,7 +46,7 @@ fn visit(group: &Group, path: &str, depth: usize, found: &mut BTreeMap<String, D
         let path = below(dataset.name());
         let array = dataset.read_array::<f32>().map_err(|error| format!("{path}: {error}"))?;
         let shape = array.shape().iter().map(|&size| size as i64).collect();
-        found.insert(path, Dataset { shape, values: array.iter().copied().collect() });
+        found.insert(path, Hdf5Dataset { shape, values: array.iter().copied().collect() });
     }
     groups.iter().try_for_each(|group| visit(group, &below(group.name()), depth + 1, found))
 }

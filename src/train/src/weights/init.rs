@@ -36,15 +36,15 @@ impl fmt::Display for InitReport {
     }
 }
 
-/// Starts `net`, whose classes are `labels`, from the model weights at `path` (a [`ModelFile`]). Encoder and decoder are
-/// taken whole; of the head, the rows of the classes that both models call by the same name (upper and lower case are
-/// one), in the order of `labels`. Other rows stay as they are in `params`, which are unchanged after an error.
+/// Starts `net`, whose classes are `labels`, from the model weights at `path` (a [`ModelFile`]). Encoder and decoder
+/// are taken whole; of the head, the rows of the classes that both models call by the same name (upper and lower case
+/// are one), in the order of `labels`. Other rows stay as they are in `params`, which are unchanged after an error.
 ///
 /// An exported ONNX file is refused: its batch norms are folded into the convolutions, so their statistics, and with
 /// them most of what fine-tuning could adapt, are lost.
 ///
 /// # Errors
-/// When the file is no model of the trainer's, or its network is another.
+/// If the file is no model of the trainer's, or its network is another.
 pub fn init_from_model(
     net: &Net,
     params: &mut Params,
@@ -52,14 +52,15 @@ pub fn init_from_model(
     path: &Path,
 ) -> Result<InitReport, WeightsError> {
     let ModelFile { about, params: old } = ModelFile::read(path)?;
-    let misfit = |problems: Vec<Problem>, hint: String| WeightsError::Misfit {
+    let mismatch = |problems: Vec<Problem>, hint: String| WeightsError::Misfit {
         path: path.to_path_buf(),
         network: "the network to be trained".into(),
         problems: Problems(problems),
         hint,
     };
     let same = format!(
-        "\nthe model is a U-Net over {} of flavour {} with a {} decoder of widths {}: train with those, or without `--init`",
+        "\nthe model is a U-Net over {} of flavour {} with a {} decoder of widths {}: train with those, or without \
+         `--init`",
         about.encoder,
         about.flavour,
         serde_json::to_value(about.decoder.kind)
@@ -69,7 +70,7 @@ pub fn init_from_model(
         about.decoder.widths.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
     );
     if about.normalise != net.normalise {
-        return Err(misfit(Vec::new(), format!(" its input is normalised differently{same}")));
+        return Err(mismatch(Vec::new(), format!(" its input is normalised differently{same}")));
     }
     let mut problems = Vec::new();
     let mut taken: Vec<(String, &Tensor)> = Vec::new();
@@ -94,7 +95,7 @@ pub fn init_from_model(
         problems.push(Problem::Unexpected { name: name.clone(), shape: tensor.size() });
     }
     if !problems.is_empty() {
-        return Err(misfit(problems, same));
+        return Err(mismatch(problems, same));
     }
 
     let mut report = InitReport { taken: taken.len(), kept: Vec::new(), fresh: Vec::new(), from: about };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tch::Tensor;
 
-use super::hdf5::{self, Dataset};
+use super::hdf5::{self, Hdf5Dataset};
 use super::{WeightsError, WeightsFile};
 use crate::encoders::Flavour;
 
@@ -45,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
 }
 
 /// Keras keeps kernels as rows, columns, inputs, outputs; depthwise ones as rows, columns, channels, 1.
-fn converted(dataset: &Dataset, depthwise: bool) -> Result<Tensor, String> {
+fn converted(dataset: &Hdf5Dataset, depthwise: bool) -> Result<Tensor, String> {
     let tensor = Tensor::f_from_slice(&dataset.values)
         .and_then(|values| values.f_reshape(&dataset.shape))
         .map_err(|error| error.to_string())?;
@@ -99,7 +99,7 @@ struct Vgg {
 }
 
 impl Vgg {
-    fn of(datasets: &BTreeMap<String, Dataset>) -> Self {
+    fn of(datasets: &BTreeMap<String, Hdf5Dataset>) -> Self {
         let mut convs = [0; 5];
         for name in datasets.keys() {
             if let Some((block, conv, _)) = place(&name.split('/').collect::<Vec<_>>()) {
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(name("x/block_16_depthwise/depthwise_kernel:0"), "features.17.conv.1.0.weight");
         assert_eq!(mobilenet_v2(&split("dense/dense/kernel")), None);
 
-        let empty = || Dataset { shape: vec![], values: vec![] };
+        let empty = || Hdf5Dataset { shape: vec![], values: vec![] };
         let paths = ["block1/layers/conv2d/vars/0", "block1/layers/conv2d_1/vars/0", "block2/layers/conv2d/vars/1"];
         let vgg = Vgg::of(&paths.iter().map(|path| (path.to_string(), empty())).collect());
         let names: Vec<_> = paths.iter().map(|path| vgg.name(&split(path)).unwrap()).collect();
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn kernels_are_turned_to_outputs_inputs_rows_columns() {
         let values: Vec<f32> = (0..2 * 3 * 4 * 5).map(|value| value as f32).collect();
-        let kernel = converted(&Dataset { shape: vec![2, 3, 4, 5], values }, false).unwrap();
+        let kernel = converted(&Hdf5Dataset { shape: vec![2, 3, 4, 5], values }, false).unwrap();
         assert_eq!(kernel.size(), [5, 4, 2, 3]);
         // Row 1, column 2, input 3, output 4 was the last.
         assert_eq!(kernel.double_value(&[4, 3, 1, 2]), 119.0);

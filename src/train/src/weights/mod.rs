@@ -27,6 +27,6 @@ pub use fit::{LoadReport, Skipped, load_encoder, looks_like};
 pub use get::{cache_dir, get, verify};
 pub use init::{InitReport, init_from_model};
 pub use model_file::{About, ModelFile};
-pub use naming::{Mapping, Place};
+pub use naming::{Mapping, TensorDestination};
 pub use read::{WeightsFile, read};
 pub use sources::{SOURCES, Source, source_for};

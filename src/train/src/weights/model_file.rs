@@ -1,5 +1,5 @@
-//! The trainer's own file of a trained model, before it is exported: safetensors with every parameter and statistic of the
-//! U-Net, and under the metadata key `maskcast` a JSON text that says how to build the network again.
+//! The trainer's own file of a trained model, before it is exported: safetensors with every parameter and statistic of
+//! the U-Net, and under the metadata key `maskcast` a JSON text that says how to build the network again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -42,7 +42,7 @@ impl About {
     /// The network.
     ///
     /// # Errors
-    /// When the decoder does not fit the encoder, or there are fewer than two labels.
+    /// If the decoder does not fit the encoder, or there are fewer than two labels.
     pub fn net(&self) -> Result<Net, String> {
         let net = self.encoder.flavoured(self.flavour).unet(&self.decoder, self.labels.len() as i64)?;
         Ok(Net { normalise: self.normalise, ..net })
@@ -80,7 +80,7 @@ impl ModelFile {
     /// Writes the file, whole or not at all: a reader never sees half of it, and a full disk leaves the old one.
     ///
     /// # Errors
-    /// When the folder cannot be written to.
+    /// If the folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
         let tensors = self.params.0.iter().map(|(name, tensor)| (name.clone(), tensor));
         let texts = HashMap::from([(KEY.to_owned(), self.about.to_json())]);
@@ -95,7 +95,7 @@ impl ModelFile {
     /// Reads a model and checks that its numbers are those of its network.
     ///
     /// # Errors
-    /// When the file is damaged, or was not written by [`ModelFile::write`].
+    /// If the file is damaged, or was not written by [`ModelFile::write`].
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let file = read(path).map_err(|error| match error {
             WeightsError::NotWeights { path, what } => {

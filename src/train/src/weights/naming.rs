@@ -6,7 +6,7 @@ use crate::encoders::Encoder;
 
 /// Where a tensor of a file belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum TensorDestination {
     /// The encoder's parameter of this full name, if it has one.
     Parameter(String),
     /// Nowhere, for this reason.
@@ -39,18 +39,18 @@ impl Mapping {
     }
 
     /// Where the file's tensor `name` belongs.
-    pub fn place(&self, name: &str) -> Place {
+    pub fn place(&self, name: &str) -> TensorDestination {
         if name.ends_with(".num_batches_tracked") {
-            return Place::Skip(COUNTER);
+            return TensorDestination::Skip(COUNTER);
         }
         let (classifier, own) = match self.naming {
             Naming::TimmRows => (["conv_head.", "bn2.", "classifier."].as_slice(), self.own_name_of_timm(name)),
             Naming::Own => (classifier_prefixes(self.encoder), Some(name.to_string())),
         };
         if classifier.iter().any(|prefix| name.starts_with(prefix)) {
-            return Place::Skip(CLASSIFIER);
+            return TensorDestination::Skip(CLASSIFIER);
         }
-        Place::Parameter(format!("encoder.{}", own.unwrap_or_else(|| name.to_string())))
+        TensorDestination::Parameter(format!("encoder.{}", own.unwrap_or_else(|| name.to_string())))
     }
 
     /// `blocks.2.0.conv_dw.weight` as the encoder calls it.
@@ -117,8 +117,8 @@ mod tests {
 
     fn placed(encoder: Encoder, name: &str) -> String {
         match (Mapping { encoder, naming: Naming::TimmRows }).place(name) {
-            Place::Parameter(own) => own,
-            Place::Skip(why) => why.to_string(),
+            TensorDestination::Parameter(own) => own,
+            TensorDestination::Skip(why) => why.to_string(),
         }
     }
 
@@ -158,7 +158,9 @@ mod tests {
                 }
             }
             for module in &modules {
-                let Place::Parameter(name) = mapping.place(&format!("{module}.weight")) else { panic!("{module}") };
+                let TensorDestination::Parameter(name) = mapping.place(&format!("{module}.weight")) else {
+                    panic!("{module}")
+                };
                 assert!(reached.insert(name));
             }
             let shapes = crate::encoders::Variant::from(encoder).shapes();

@@ -27,8 +27,8 @@ pub struct WeightsFile {
 }
 
 impl WeightsFile {
-    /// `encoder` as these weights want it: of the `wanted` flavour, or else the one that the file tells, or else the usual
-    /// one of that encoder's weights.
+    /// `encoder` as these weights want it: of the `wanted` flavour, or else the one that the file tells, or else the
+    /// usual one of that encoder's weights.
     pub fn variant(&self, encoder: Encoder, wanted: Option<Flavour>) -> Variant {
         encoder.flavoured(wanted.or(self.flavour).unwrap_or(encoder.usual_flavour()))
     }
@@ -37,12 +37,12 @@ impl WeightsFile {
 /// Reads weights: PyTorch's zip, legacy and tar formats, safetensors (also in half precision), or Keras' HDF5.
 ///
 /// # Errors
-/// When the file cannot be read, is damaged, or is something else.
+/// If the file cannot be read, is damaged, or is something else.
 pub fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
     let file = match sniff(path)? {
-        Kinds::Safetensors => safetensors(path)?,
-        Kinds::Pytorch => pytorch(path)?,
-        Kinds::Hdf5 => keras::read(path)?,
+        WeightsFormat::Safetensors => safetensors(path)?,
+        WeightsFormat::Pytorch => pytorch(path)?,
+        WeightsFormat::Hdf5 => keras::read(path)?,
     };
     if file.tensors.is_empty() {
         return Err(WeightsError::not_weights(path, "it holds no tensors"));
@@ -52,31 +52,31 @@ pub fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
 }
 
 /// Formats, by their first bytes.
-enum Kinds {
+enum WeightsFormat {
     Safetensors,
     Pytorch,
     Hdf5,
 }
 
-fn sniff(path: &Path) -> Result<Kinds, WeightsError> {
+fn sniff(path: &Path) -> Result<WeightsFormat, WeightsError> {
     let mut file = File::open(path).map_err(WeightsError::io(path, "opened"))?;
     let length = file.metadata().map_err(WeightsError::io(path, "opened"))?.len();
     let mut head = Vec::with_capacity(512);
     file.by_ref().take(512).read_to_end(&mut head).map_err(WeightsError::io(path, "read"))?;
     match head.as_slice() {
         [] => Err(WeightsError::not_weights(path, "it is empty")),
-        [b'P', b'K', 3, 4, ..] => Ok(Kinds::Pytorch),
+        [b'P', b'K', 3, 4, ..] => Ok(WeightsFormat::Pytorch),
         // A pickle of protocol 2 or later begins so, and with it the legacy format.
-        [0x80, 2..=5, ..] => Ok(Kinds::Pytorch),
-        [0x89, b'H', b'D', b'F', ..] => Ok(Kinds::Hdf5),
-        [.., _] if head.get(257..262) == Some(b"ustar") => Ok(Kinds::Pytorch),
+        [0x80, 2..=5, ..] => Ok(WeightsFormat::Pytorch),
+        [0x89, b'H', b'D', b'F', ..] => Ok(WeightsFormat::Hdf5),
+        [.., _] if head.get(257..262) == Some(b"ustar") => Ok(WeightsFormat::Pytorch),
         [a, b, c, d, e, f, g, h, b'{', ..] => {
             let header = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
             file.seek(SeekFrom::Start(0)).map_err(WeightsError::io(path, "read"))?;
             if header.saturating_add(8) > length {
                 return Err(WeightsError::damaged(path, "shorter than its own header says"));
             }
-            Ok(Kinds::Safetensors)
+            Ok(WeightsFormat::Safetensors)
         }
         // An ONNX file's first field is its version of the format.
         [8, 1..=20, ..] => Err(WeightsError::not_weights(path, "it looks like an ONNX model")),

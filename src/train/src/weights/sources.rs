@@ -77,7 +77,7 @@ pub const SOURCES: [Source; 5] = [
 /// Where the weights of an encoder come from.
 ///
 /// # Errors
-/// When there is no package, with what to do instead.
+/// If there is no package, with what to do instead.
 pub fn source_for(encoder: Encoder) -> Result<&'static Source, WeightsError> {
     SOURCES.iter().find(|source| source.encoder == encoder).ok_or_else(|| WeightsError::NoSource {
         name: encoder.to_string(),

@@ -39,7 +39,7 @@ fn saved(folder: &Path, tensors: &BTreeMap<String, Tensor>) -> PathBuf {
 }
 
 /// The error of fitting these tensors into this encoder.
-fn misfit(encoder: Encoder, tensors: &BTreeMap<String, Tensor>) -> String {
+fn mismatch(encoder: Encoder, tensors: &BTreeMap<String, Tensor>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = read(&saved(folder.path(), tensors)).unwrap();
     let net = encoder.unet(&Decoder::default(), 2).unwrap();
@@ -69,17 +69,17 @@ fn fitting_weights_are_taken_and_the_rest_is_named() {
 
 #[test]
 fn weights_of_another_network_are_refused_with_its_name() {
-    let error = misfit(Encoder::EfficientnetLite0, &published(Encoder::Resnet34, 1));
+    let error = mismatch(Encoder::EfficientnetLite0, &published(Encoder::Resnet34, 1));
     assert!(error.contains("does not fit efficientnet-lite0"), "{error}");
     assert!(error.contains("the file lacks encoder._conv_stem.weight [32, 3, 3, 3]"), "{error}");
     assert!(error.contains("more"), "{error}");
     assert!(error.contains("use `--encoder resnet34`"), "{error}");
     assert!(error.lines().count() < 15, "{error}");
     // The smaller ResNet's names are all there, so only what is left over tells.
-    let error = misfit(Encoder::Resnet18, &published(Encoder::Resnet34, 1));
+    let error = mismatch(Encoder::Resnet18, &published(Encoder::Resnet34, 1));
     assert!(error.contains("the network has no layer1.2.bn1.bias"), "{error}");
     let nothing = BTreeMap::from([("x".to_string(), Tensor::from_slice(&[1.0f32]))]);
-    assert!(misfit(Encoder::Resnet18, &nothing).contains("looks like none of the encoders"));
+    assert!(mismatch(Encoder::Resnet18, &nothing).contains("looks like none of the encoders"));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn every_kind_of_misfit_is_named_at_once() {
     tensors.remove("bn1.bias");
     tensors.insert("conv1.weight".into(), Tensor::from_slice(&[0.0f32; 8]).reshape([2, 4]));
     tensors.insert("attention.weight".into(), Tensor::from_slice(&[1.0f32]));
-    let error = misfit(Encoder::Resnet18, &tensors);
+    let error = mismatch(Encoder::Resnet18, &tensors);
     assert!(error.contains("the file lacks encoder.bn1.bias [64]"), "{error}");
     assert!(error.contains("encoder.conv1.weight is [2, 4] in the file and [64, 3, 7, 7] in the network"), "{error}");
     assert!(error.contains("the network has no attention.weight, which the file has [1]"), "{error}");
@@ -96,7 +96,7 @@ fn every_kind_of_misfit_is_named_at_once() {
 
     let mut tensors = published(Encoder::Resnet18, 1);
     tensors.insert("bn1.bias".into(), Tensor::from_slice(&[f32::NAN; 64]));
-    assert!(misfit(Encoder::Resnet18, &tensors).contains("encoder.bn1.bias has numbers that are NaN"));
+    assert!(mismatch(Encoder::Resnet18, &tensors).contains("encoder.bn1.bias has numbers that are NaN"));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn label(name: &str, shade: u8) -> Label {
 }
 
 fn small() -> Decoder {
-    Decoder { kind: decoder::Kind::Separable, widths: vec![16, 8] }
+    Decoder { kind: decoder::DecoderKind::Separable, widths: vec![16, 8] }
 }
 
 /// A model of lite0 for three classes, with its network.
