@@ -9,7 +9,8 @@ use prost::Message;
 pub mod proto;
 
 use proto::{
-    Attribute, AttributeKind, Dim, Element, Entry, Graph, Model, Node, Opset, Shape, TensorType, Type, ValueInfo,
+    Attribute, AttributeKind, Dim, Element, Graph, MetadataEntry, Model, Node, Opset, Shape, TensorType, Type,
+    ValueInfo,
 };
 
 /// A tensor's name, element type and shape; -1 is a free dimension.
@@ -41,7 +42,7 @@ pub fn node(op: &str, input: &str, output: &str, attributes: &[(&str, i64)]) -> 
 
 /// A model of `nodes` with one input and one output.
 pub fn model(input: ValueInfo, output: ValueInfo, node: Vec<Node>, metadata: &[(&str, &str)]) -> Model {
-    let entry = |&(key, value): &(&str, &str)| Entry { key: key.into(), value: value.into() };
+    let entry = |&(key, value): &(&str, &str)| MetadataEntry { key: key.into(), value: value.into() };
     Model {
         ir_version: 9,
         graph: Some(Graph { node, name: "test".into(), input: vec![input], output: vec![output], ..Graph::default() }),
