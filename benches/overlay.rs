@@ -40,7 +40,16 @@ fn main() {
 fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
     let (width, height) = (512, 288);
     let classes = (0..width * height).map(|n| class(n % width, n / width) as u8).collect();
-    Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes, labels: [].into() }
+    Mask {
+        seq: 0,
+        pts: Duration::ZERO,
+        captured_at: Instant::now(),
+        width,
+        height,
+        classes,
+        labels: [].into(),
+        model: "".into(),
+    }
 }
 
 fn median(style: Style, info: VideoInfo, mask: Option<&Mask>) -> Duration {

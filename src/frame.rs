@@ -288,6 +288,8 @@ pub struct Mask {
     pub classes: Vec<ClassId>,
     /// The labels of the model that made the mask. The model may change between two frames.
     pub labels: Labels,
+    /// The name of that model, as `GET /api/v1/model` has it.
+    pub model: Arc<str>,
 }
 
 impl Mask {

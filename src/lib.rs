@@ -30,6 +30,7 @@
 //! | [`config`] | the TOML file and its validation, which reports all errors at once |
 //! | [`users`] | the users file: users, tokens and their roles |
 //! | [`gst`] | GStreamer helpers of sources and outputs |
+//! | [`sink`] | outputs for masks, and the types of `[[stream.sink]]` |
 //! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |
 //!
@@ -54,6 +55,7 @@ pub mod publish;
 pub mod segment;
 pub mod server;
 pub mod service;
+pub mod sink;
 pub mod stream;
 pub mod users;
 pub mod view;

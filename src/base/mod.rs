@@ -18,6 +18,7 @@ pub mod push_status;
 pub mod queue;
 pub mod retry;
 pub mod secret;
+pub mod sink_status;
 pub mod status;
 pub mod stop;
 pub mod timing;

@@ -10,6 +10,7 @@ use tracing::Level;
 
 use super::ledger::Ledger;
 use super::push_status::PushStatus;
+use super::sink_status::SinkStatus;
 use super::timing::{Distribution, Elapsed, Stage};
 use crate::base::log_dedup::{self, LogLine, STATE_TARGET};
 use crate::frame::VideoInfo;
@@ -117,6 +118,8 @@ pub struct Status {
     refused_viewers: AtomicU64,
     pushes: Mutex<Vec<Arc<PushStatus>>>,
     /// The last heartbeat of the stream's supervisor.
+    sinks: Mutex<Vec<Arc<SinkStatus>>>,
+    /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
     /// The last heartbeat of its overlay stage.
     overlay_beat: Mutex<Instant>,
@@ -151,6 +154,7 @@ impl Status {
             late_connections: AtomicU64::new(0),
             refused_viewers: AtomicU64::new(0),
             pushes: Mutex::default(),
+            sinks: Mutex::default(),
             beat: Mutex::new(Instant::now()),
             overlay_beat: Mutex::new(Instant::now()),
             hung: AtomicUsize::new(0),
@@ -341,6 +345,23 @@ impl Status {
     }
 
     /// The status of all pushes of the stream.
+    /// The status of a sink; one that is started again continues the counts of the one before.
+    pub fn add_sink(&self, kind: &'static str, label: String) -> Arc<SinkStatus> {
+        let mut sinks = lock(&self.sinks);
+        if let Some(known) = sinks.iter().find(|sink| sink.kind == kind && sink.label == label) {
+            return Arc::clone(known);
+        }
+        let sink = Arc::new(SinkStatus::new(kind, label));
+        sinks.push(Arc::clone(&sink));
+        sink
+    }
+
+    /// The sinks of the stream's masks.
+    pub fn sinks(&self) -> Vec<Arc<SinkStatus>> {
+        lock(&self.sinks).clone()
+    }
+
+    /// Where the stream is pushed to.
     pub fn pushes(&self) -> Vec<Arc<PushStatus>> {
         lock(&self.pushes).clone()
     }

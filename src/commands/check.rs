@@ -62,6 +62,9 @@ pub fn check(path: &Path) -> Result<(), Failure> {
         for push in &stream.push {
             println!("           pushed to {}", push.target.label());
         }
+        for sink in &stream.sinks {
+            println!("           masks to {} {}", sink.kind.name, sink.label());
+        }
         if let SourceUri::V4l2(device) = &stream.source.uri
             && !device.exists()
         {

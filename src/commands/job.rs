@@ -9,13 +9,13 @@ use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::capture::GstSource;
 use crate::config::{EncodeConfig, OverlayConfig, Show, SourceSpec, defaults_stream};
-use crate::frame::{Frame, Mask};
 use crate::publish::file::FileOutput;
 use crate::segment::onnx::Model;
 use crate::segment::pool::Pool;
 use crate::segment::tuning::ThreadPlan;
+use crate::sink::{MaskSink, SinkError, StreamMask};
 use crate::stream::display::Display;
-use crate::stream::{Pace, Stream, StreamParts, Tap};
+use crate::stream::{Pace, Stream, StreamParts};
 
 /// A file to segment.
 pub struct SegmentJob<'a> {
@@ -25,8 +25,8 @@ pub struct SegmentJob<'a> {
     pub output: PathBuf,
     pub overlay: OverlayConfig,
     pub encode: EncodeConfig,
-    /// Sees each mask with its frame, in order.
-    pub on_mask: Option<Tap>,
+    /// Gets each mask, in the order of the frames.
+    pub on_mask: Option<Box<dyn MaskSink>>,
 }
 
 /// How a job ended.
@@ -75,6 +75,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     let factory = move || maker.segmenter(plan.threads).map(|segmenter| Box::new(segmenter) as Box<_>);
     let pool = Pool::start(plan.workers, plan.max_batch, Box::new(factory)).map_err(Failure::runtime)?;
     let display = Arc::new(Display::new(config.overlay.clone()));
+    let counter: Box<dyn MaskSink> = Box::new(counter(Arc::clone(&counts)));
     let parts = StreamParts {
         source: Box::new(GstSource::new(config.source.clone())),
         config,
@@ -82,8 +83,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
         output: Box::new(file),
         status: Arc::clone(&status),
         display,
-        tap: Some(tap(Arc::clone(&counts), on_mask)),
-        watch: None,
+        mask_sinks: std::iter::once(counter).chain(on_mask).collect(),
     };
     let started = Instant::now();
     let stream = Stream::start(parts, &pool).map_err(Failure::usage)?;
@@ -119,15 +119,15 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     Ok(Done { status, elapsed, class_pixels, stopped })
 }
 
-/// Counts classes, then passes the mask on.
-fn tap(counts: Arc<Mutex<Box<[u64; 256]>>>, mut on_mask: Option<Tap>) -> Tap {
-    Box::new(move |frame: &Frame, mask: &Mask| {
+/// Counts the pixels of each class.
+fn counter(counts: Arc<Mutex<Box<[u64; 256]>>>) -> impl MaskSink {
+    move |mask: &StreamMask| -> Result<(), SinkError> {
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        for &class in &mask.classes {
+        for &class in &mask.mask.classes {
             counts[usize::from(class)] += 1;
         }
-        on_mask.as_mut().map_or(Ok(()), |on_mask| on_mask(frame, mask))
-    })
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -15,12 +15,11 @@ use crate::base::atomic_file::put_in_place;
 use crate::base::status::Status;
 use crate::base::timing::Stage;
 use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, Style};
-use crate::frame::{Frame, Mask};
 use crate::overlay::Overlay;
 use crate::segment::golden::encode_png;
 use crate::segment::onnx::Model;
 use crate::segment::tuning::{ThreadPlan, TuningGoal, default_plan, default_threads};
-use crate::stream::Tap;
+use crate::sink::{MaskSink, SinkError, StreamMask};
 
 #[derive(Clone, Debug, Args)]
 pub struct SegmentArgs {
@@ -221,20 +220,19 @@ fn remove_empty(path: &Path) {
     }
 }
 
-/// A tap that writes masks as `000000.png`, `000001.png`, …, with the sequence numbers of the frames.
-fn mask_writer(dir: &Path, size: MaskSize) -> Result<Tap, Failure> {
+/// Writes masks as `000000.png`, `000001.png`, …, numbered like the frames.
+fn mask_writer(dir: &Path, size: MaskSize) -> Result<Box<dyn MaskSink>, Failure> {
     std::fs::create_dir_all(dir).map_err(|error| Failure::runtime(format!("{}: {error}", dir.display())))?;
     let dir = dir.to_path_buf();
-    Ok(Box::new(move |frame: &Frame, mask: &Mask| {
-        let path = dir.join(format!("{:06}.png", frame.seq));
-        let info = frame.info();
+    Ok(Box::new(move |StreamMask { mask, video, .. }: &StreamMask| {
+        let path = dir.join(format!("{:06}.png", mask.seq));
         let (width, height, data) = match size {
-            MaskSize::Frame => (info.width, info.height, &mask.resized(info.width, info.height)),
+            MaskSize::Frame => (video.width, video.height, &mask.resized(video.width, video.height)),
             MaskSize::Model => (mask.width, mask.height, &mask.classes),
         };
-        let bytes = encode_png(data, width as u32, height as u32, png::ColorType::Grayscale)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        std::fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))
+        let bytes = encode_png(data, width as u32, height as u32, png::ColorType::Grayscale);
+        let written = bytes.map_err(std::io::Error::from).and_then(|bytes| std::fs::write(&path, bytes));
+        written.map_err(|source| SinkError::File { path, source })
     }))
 }
 

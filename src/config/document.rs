@@ -96,6 +96,12 @@ impl<'d> Section<'d> {
         self.is_written(key) && !self.doc.errors.borrow().iter().any(concerns)
     }
 
+    /// Whether an error was noted about the key itself.
+    pub(super) fn is_reported(&self, key: &str) -> bool {
+        let path = join(&self.key, key);
+        self.doc.errors.borrow().iter().any(|error| error.key == path)
+    }
+
     /// Notes an error about `key`, on its line, or on the line of the nearest table around it that is written.
     pub(super) fn fail(&self, key: &str, problem: impl Into<String>, help: Option<&str>) {
         let path = join(&self.key, key);

@@ -57,7 +57,7 @@ fn value(key: &Object) -> String {
     let kind = match text(key, "x-check") {
         Some("duration") => "duration",
         Some("size") => "size",
-        Some("existing-file" | "users-file" | "password-file") => "file",
+        Some("existing-file" | "output-file" | "users-file" | "password-file") => "file",
         Some("folder") => "folder",
         Some("socket-address") => "IP address and port",
         Some("zone") => "array of points",

@@ -14,6 +14,7 @@ use super::encode::EncodeConfig;
 use super::overlay::OverlayConfig;
 use super::push::{self, PushConfig};
 use super::record::RecordConfig;
+use super::sink::{self, SinkConfig};
 use super::source::{SourceSpec, SourceUri};
 use super::uri::{self, url_of_file};
 use super::value::Value;
@@ -67,6 +68,12 @@ pub struct StreamConfig {
         "x-api" = "never",
     ))]
     pub push: Vec<PushConfig>,
+    #[serde(rename = "sink", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-help" = "write [[stream.sink]], with two brackets, and below it type = \"…\"",
+        "x-api" = "never",
+    ))]
+    pub sinks: Vec<SinkConfig>,
 }
 
 impl StreamConfig {
@@ -94,6 +101,7 @@ impl StreamConfig {
             record.complete(&section.section("record"));
         }
         push::complete_all(&mut self.push, section, written["push"].as_array().map_or(&[], Vec::as_slice));
+        sink::complete_all(&mut self.sinks, section);
     }
 }
 
@@ -113,6 +121,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         encode: EncodeConfig::default(),
         record: None,
         push: Vec::new(),
+        sinks: Vec::new(),
     }
 }
 

@@ -195,6 +195,16 @@ impl<'a> Value<'a> {
         self.fail(problem, Some(&format!("looked for {}", path.display())))
     }
 
+    /// The path of a file that exists or can be created.
+    pub(super) fn file_to_write(&self) -> Option<PathBuf> {
+        let path = self.path()?;
+        match path.is_dir() {
+            true => self.fail("is a folder, not a file", Some(&format!("it is {}", path.display()))),
+            // One text for one path, so that it names the file in logs and metrics.
+            false => Some(path.components().collect()),
+        }
+    }
+
     /// The path of a folder that exists or can be created.
     pub(super) fn folder(&self) -> Option<PathBuf> {
         let path = self.path()?;

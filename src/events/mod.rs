@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::EventConfig;
 use crate::frame::{Label, Labels, Mask};
+use crate::sink::{MaskSink, SinkError, StreamMask};
 
 pub mod event_state;
 pub mod trigger;
@@ -74,6 +75,13 @@ impl EventDetector {
     }
 }
 
+impl MaskSink for EventDetector {
+    fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError> {
+        self.look(&mask.mask);
+        Ok(())
+    }
+}
+
 /// The classes of an event that a model does not have.
 pub fn unknown_classes<'a>(event: &'a EventConfig, labels: &[Label]) -> Vec<&'a str> {
     let known = |name: &&String| labels.iter().any(|label| label.name == **name);
@@ -94,7 +102,16 @@ mod tests {
     /// A mask of 10 x 10 with class `class` in its lower half and 0 above.
     fn mask(labels: &Labels, class: u8, captured_at: Instant) -> Mask {
         let classes = (0..100).map(|n| if n < 50 { 0 } else { class }).collect();
-        Mask { seq: 0, pts: Duration::ZERO, captured_at, width: 10, height: 10, classes, labels: Arc::clone(labels) }
+        Mask {
+            seq: 0,
+            pts: Duration::ZERO,
+            captured_at,
+            width: 10,
+            height: 10,
+            classes,
+            labels: Arc::clone(labels),
+            model: "".into(),
+        }
     }
 
     #[test]

@@ -121,7 +121,16 @@ mod tests {
     use super::*;
 
     fn mask(width: usize, height: usize, classes: Vec<u8>) -> Mask {
-        Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes, labels: [].into() }
+        Mask {
+            seq: 0,
+            pts: Duration::ZERO,
+            captured_at: Instant::now(),
+            width,
+            height,
+            classes,
+            labels: [].into(),
+            model: "".into(),
+        }
     }
 
     #[test]

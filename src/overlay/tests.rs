@@ -23,7 +23,16 @@ fn overlay(style: Style, alpha: f32, legend: bool) -> Overlay {
 
 fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask {
     let classes = (0..width * height).map(|n| class(n % width, n / width)).collect();
-    Mask { seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), width, height, classes, labels: [].into() }
+    Mask {
+        seq: 0,
+        pts: Duration::ZERO,
+        captured_at: Instant::now(),
+        width,
+        height,
+        classes,
+        labels: [].into(),
+        model: "".into(),
+    }
 }
 
 /// An image without uniform areas, so that a misplaced sample is detected.

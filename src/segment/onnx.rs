@@ -1,6 +1,6 @@
 //! Loads a model with ONNX Runtime, on the first execution provider that works, and checks it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -109,7 +109,9 @@ impl Model {
         let contract = Contract::read(&session, &config.path)?;
         let batch = fixed_batch(config, provider, &contract);
         let unlabelled = Arc::default();
-        let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch).with_counter(&unlabelled);
+        let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch)
+            .with_counter(&unlabelled)
+            .named(&name_of(&config.path));
         let inspection = segmenter
             .interpret_output(&file.structure)
             .map_err(ProviderProblem::from)?
@@ -195,7 +197,8 @@ impl Model {
             Ok(session) => {
                 let contract = Arc::clone(&self.contract);
                 let batch = fixed_batch(&self.config, self.provider, &contract);
-                let mut segmenter = OnnxSegmenter::new(session, contract, batch).with_counter(&self.unlabelled);
+                let mut segmenter =
+                    OnnxSegmenter::new(session, contract, batch).with_counter(&self.unlabelled).named(&self.name());
                 if self.provider != Provider::Cpu {
                     // The first run on a GPU takes seconds, so it is done before the first frame.
                     segmenter.run_grey()?;
@@ -262,7 +265,7 @@ impl Model {
 
     /// The name of the model: its file name without the extension.
     pub fn name(&self) -> String {
-        self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+        name_of(&self.path)
     }
 
     /// The first provider in the configuration.
@@ -329,6 +332,10 @@ fn log_unavailable(config: &ModelConfig, provider: Provider, problem: &ProviderP
 
 /// Number of runs of which the median is taken.
 const TIMED_RUNS: usize = 3;
+
+fn name_of(path: &Path) -> String {
+    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+}
 
 #[cfg(test)]
 mod tests {

@@ -36,6 +36,8 @@ pub struct OnnxSegmenter {
     single: Vec<f32>,
     half: Vec<f16>,
     unlabelled: Arc<Unlabelled>,
+    /// The name of the model, for the masks.
+    model: Arc<str>,
 }
 
 type Options = RunOptions<HasSelectedOutputs>;
@@ -56,12 +58,18 @@ impl OnnxSegmenter {
             single: Vec::new(),
             half: Vec::new(),
             unlabelled: Arc::default(),
+            model: "".into(),
         }
     }
 
     /// Uses the counter of pixels without a label that all segmenters of the model share.
     pub(super) fn with_counter(self, unlabelled: &Arc<Unlabelled>) -> Self {
         OnnxSegmenter { unlabelled: Arc::clone(unlabelled), ..self }
+    }
+
+    /// The same segmenter, whose masks have the name of the model.
+    pub(super) fn named(self, model: &str) -> Self {
+        OnnxSegmenter { model: model.into(), ..self }
     }
 
     /// Runs the model on a test image and determines from the result which output is the mask, and the meaning of its values.
@@ -337,6 +345,7 @@ impl Segmenter for OnnxSegmenter {
                 height,
                 classes: classes.to_vec(),
                 labels: Arc::clone(&self.contract.labels),
+                model: Arc::clone(&self.model),
             })
             .collect();
         Ok(Segmented { masks, preprocess, run: watch.spent() })

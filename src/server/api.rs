@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::settings::Settings;
 use super::{App, NamedStream, SharedApp};
 use crate::base::push_status::PushStatus;
+use crate::base::sink_status::SinkStatus;
 use crate::config::{Show, hex};
 use crate::frame::{Label, Labels};
 use crate::view::{LegendEntry, ServiceView, StreamView};
@@ -68,6 +69,9 @@ pub(super) struct StreamReport {
     /// Media servers that the stream is sent to.
     pushes: Vec<PushReport>,
     /// How often a processing stage panicked and was restarted.
+    /// Where the masks go: `[[stream.sink]]`.
+    sinks: Vec<SinkReport>,
+    /// Stages that panicked and were restarted.
     panics: u64,
     /// How often the connection to the source was closed and opened again because its frames stayed late.
     late_connections: u64,
@@ -104,6 +108,26 @@ struct PushReport {
 }
 
 /// A class of the model as a stream draws it.
+/// A sink of the stream's masks.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sink)]
+struct SinkReport {
+    #[serde(rename = "type")]
+    #[schema(example = "jsonl")]
+    kind: &'static str,
+    /// The path or address of the sink, without secrets.
+    #[schema(example = "/var/lib/maskcast/gate.jsonl")]
+    sink: String,
+    /// Masks that it has taken.
+    written: u64,
+    /// Masks that were lost because it failed or was slow.
+    dropped: u64,
+    failures: u64,
+    /// Why its last attempt failed; null while it works.
+    reason: Option<String>,
+}
+
+/// A class as the stream draws it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LegendEntry)]
 struct LegendReport {
@@ -233,6 +257,7 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
             mjpeg: stream.outputs.jpeg.viewers(),
         },
         pushes: status.pushes().iter().map(|push| pushed(push)).collect(),
+        sinks: status.sinks().iter().map(|sink| sink_report(sink)).collect(),
         panics: status.panics(),
         late_connections: status.late_connections(),
         legend: stream.legend(labels).iter().map(legend).collect(),
@@ -245,6 +270,17 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
 fn pushed(push: &PushStatus) -> PushReport {
     let (state, reason) = push.state();
     PushReport { to: push.to.clone(), state: state.name(), reason, failures: push.failures() }
+}
+
+fn sink_report(sink: &SinkStatus) -> SinkReport {
+    SinkReport {
+        kind: sink.kind,
+        sink: sink.label.clone(),
+        written: sink.written(),
+        dropped: sink.dropped(),
+        failures: sink.failures(),
+        reason: sink.problem(),
+    }
 }
 
 fn legend(entry: &LegendEntry) -> LegendReport {

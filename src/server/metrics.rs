@@ -16,6 +16,7 @@ use super::process::usage;
 use super::{SharedApp, typed};
 use crate::base::ledger::DropReason;
 use crate::base::push_status::{PushState, PushStatus};
+use crate::base::sink_status::SinkStatus;
 use crate::base::status::StreamState;
 use crate::base::timing::{BUCKETS, Stage, TimingSummary};
 use crate::view::{ServiceView, StreamView};
@@ -40,6 +41,7 @@ fn families(view: &ServiceView, certificate_expiry: Option<Timestamp>) -> Vec<Me
     timings(&streams, &mut out);
     conditions(&streams, &mut out);
     outputs(&streams, &mut out);
+    sinks(&streams, &mut out);
     recordings(&streams, &mut out);
     service(view, &mut out);
     if let Some(end) = certificate_expiry {
@@ -157,6 +159,29 @@ fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
         "maskcast_push_live",
         "1 while frames are sent to the media server.",
         each(|push| f64::from(u8::from(push.state().0 == PushState::Live))),
+    );
+}
+
+fn sinks(streams: &[Arc<StreamView>], out: &mut Families) {
+    let sinks: Vec<(&str, Arc<SinkStatus>)> = streams
+        .iter()
+        .flat_map(|stream| stream.status.sinks().into_iter().map(|sink| (&*stream.status.name, sink)))
+        .collect();
+    let each = |value: fn(&SinkStatus) -> u64| {
+        sinks.iter().map(move |(name, sink)| {
+            (vec![("stream", *name), ("type", sink.kind), ("sink", sink.label.as_str())], value(sink) as f64)
+        })
+    };
+    out.counters("maskcast_sink_masks_total", "Masks that a sink has taken.", each(SinkStatus::written));
+    out.counters(
+        "maskcast_sink_masks_dropped_total",
+        "Masks that were lost for a sink because it failed or was slow.",
+        each(SinkStatus::dropped),
+    );
+    out.counters(
+        "maskcast_sink_failures_total",
+        "Attempts of a sink to take a mask that failed; repeated after a second.",
+        each(SinkStatus::failures),
     );
 }
 

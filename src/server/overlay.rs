@@ -190,7 +190,8 @@ mod tests {
         assert_eq!((none.status, none.header("content-type")), (503, "application/problem+json"));
         let (pts, captured_at) = (Duration::from_millis(1500), Instant::now());
         let classes = vec![0, 1, 1, 0, 1, 255];
-        let mask = Mask { seq: 7, pts, captured_at, width: 3, height: 2, classes, labels: model().labels };
+        let mask =
+            Mask { seq: 7, pts, captured_at, width: 3, height: 2, classes, labels: model().labels, model: "".into() };
         let stream = view.stream("gate").unwrap();
         stream.display.set_mask(Some(Arc::new(mask)));
         let mut response = agent().get(format!("http://{}{path}", server.address())).call().unwrap();

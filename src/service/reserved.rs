@@ -133,6 +133,14 @@ mod tests {
     }
 
     #[test]
+    fn the_api_cannot_set_sinks() {
+        let allowed = |value: serde_json::Value| check_reserved_keys(value.as_object().unwrap(), "stream[gate]");
+        for sink in [json!([{"type": "jsonl", "path": "/etc/cron.d/x"}]), json!([]), json!(null)] {
+            assert_eq!(allowed(json!({ "sink": sink })).unwrap_err()[0].key, "stream[gate].sink");
+        }
+    }
+
+    #[test]
     fn the_api_cannot_refer_to_passwords() {
         let allowed = |value: serde_json::Value| check_reserved_keys(value.as_object().unwrap(), "stream[gate]");
         assert_eq!(allowed(json!({"source": "rtsp://a:b@10.0.0.7/x", "user": "a"})), Ok(()));

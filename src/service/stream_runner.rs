@@ -15,6 +15,7 @@ use crate::publish::live::{LiveOutput, StreamOutputs};
 use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
 use crate::segment::pool::Pool;
+use crate::sink::{MaskSink, QueuedSink};
 use crate::stream::display::Display;
 use crate::stream::{Pace, Stream, StreamParts};
 use crate::view::StreamView;
@@ -141,26 +142,41 @@ impl StreamRunner {
     pub fn start(&mut self, pool: &Pool) -> Result<(), ServiceError> {
         let StreamConfig { encode, push, source, .. } = &self.config;
         let recordings = self.view.recordings.clone();
-        let board = recordings.as_ref().and_then(|recordings| recordings.event_state()).cloned();
         let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
         let output = LiveOutput::new(encode.clone(), recordings, push, Arc::clone(&status), outputs)
             .map_err(ServiceError::runtime)?;
         let blocking = self.is_blocking();
+        let pace = if blocking { Pace::Blocking } else { Pace::Live };
         let parts = StreamParts {
             config: self.config.clone(),
-            pace: if blocking { Pace::Patient } else { Pace::Live },
+            pace,
             source: Box::new(GstSource::new(source.clone())),
             output: Box::new(if blocking { output.blocking() } else { output }),
             status,
             display: Arc::clone(&self.view.display),
-            tap: None,
-            watch: board.map(EventDetector::new),
+            mask_sinks: self.mask_sinks(pace)?,
         };
         self.stream = Some(Stream::start(parts, pool).map_err(ServiceError::runtime)?);
         self.started = Instant::now();
         self.progress.at = self.started;
         self.due = None;
         Ok(())
+    }
+
+    /// The event detection of the stream, and its configured sinks.
+    fn mask_sinks(&self, pace: Pace) -> Result<Vec<Box<dyn MaskSink>>, ServiceError> {
+        let status = &self.view.status;
+        let mut sinks: Vec<Box<dyn MaskSink>> = Vec::new();
+        if let Some(events) = self.view.recordings.as_ref().and_then(|recordings| recordings.event_state()) {
+            sinks.push(Box::new(EventDetector::new(Arc::clone(events))));
+        }
+        for sink in &self.config.sinks {
+            let sink_status = status.add_sink(sink.kind.name, sink.label());
+            let opened = (sink.kind.open)(&sink.settings);
+            let queued = QueuedSink::start(opened, &status.name, sink_status, sink.every(), pace.when_full());
+            sinks.push(Box::new(queued.map_err(ServiceError::runtime)?));
+        }
+        Ok(sinks)
     }
 
     /// Starts it by `start`. When that fails, it is offline and due again after a pause.

@@ -1,13 +1,15 @@
-//! What a stream's overlay stage shares with the rest of the service: the settings that it draws by, which may change
+//! What the overlay stage of a stream shares with the rest of the service: the settings of the overlay, which may change
 //! between two frames, and the newest mask.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::OverlayConfig;
 use crate::frame::Mask;
+use crate::sink::{MaskSink, SinkError, StreamMask};
 
-/// Shared by a stream's overlay stage, which reads settings and leaves masks, and by whoever changes the ones and shows the
-/// others. Both are exchanged whole, by pointer: nobody waits for a drawing, and nothing is copied a frame.
+/// Shared by the overlay stage of a stream, the API, which changes the settings and shows the mask, and the sink that keeps the
+/// newest mask. Settings and mask are replaced as a whole, by pointer: no thread waits while a frame is drawn, and nothing is
+/// copied for each frame.
 #[derive(Debug)]
 pub struct Display {
     overlay: Mutex<Arc<OverlayConfig>>,
@@ -24,24 +26,38 @@ impl Display {
         Arc::clone(&lock(&self.overlay))
     }
 
-    /// Has everything from the next frame on drawn by these settings.
+    /// Draws the next frame and those after it by these settings.
     pub fn set_overlay(&self, overlay: OverlayConfig) {
         *lock(&self.overlay) = Arc::new(overlay);
     }
 
-    /// The newest mask; `None` before the first one and while the source is away.
+    /// The newest mask; `None` before the first one and while the source is offline.
     pub fn mask(&self) -> Option<Arc<Mask>> {
         lock(&self.mask).clone()
     }
 
-    /// Shows another mask, or none.
+    /// Replaces the newest mask.
     pub fn set_mask(&self, mask: Option<Arc<Mask>>) {
-        // The one before is freed, if it is, after the lock is given back.
+        // The previous mask is freed after the lock is released.
         let _before = std::mem::replace(&mut *lock(&self.mask), mask);
     }
 }
 
+/// The sink that keeps the newest mask of a stream, for `mask.png`.
+pub struct NewestMask(pub Arc<Display>);
+
+impl MaskSink for NewestMask {
+    fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError> {
+        self.0.set_mask(Some(Arc::clone(&mask.mask)));
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.0.set_mask(None);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole after every statement: a panic elsewhere cannot leave it half changed.
+    // Each change is one assignment, so a panic cannot leave the value half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,13 +14,14 @@ use crate::base::panic::panic_text;
 use crate::base::queue::{WhenFull, queue};
 use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
-use crate::events::EventDetector;
 use crate::frame::Frame;
 use crate::publish::Output;
 use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, Pool};
+use crate::sink::MaskSink;
 
 pub mod display;
 pub mod lag;
+mod mask_sinks;
 pub mod overlay_stage;
 mod pace;
 pub mod supervisor;
@@ -28,10 +29,10 @@ pub mod supervisor;
 use crate::base::ledger::LedgerEntry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
-pub use overlay_stage::Tap;
 pub use pace::Pace;
 
-use display::Display;
+use display::{Display, NewestMask};
+use mask_sinks::MaskSinks;
 
 /// What a stream is made of.
 pub struct StreamParts {
@@ -42,14 +43,12 @@ pub struct StreamParts {
     pub status: Arc<Status>,
     /// Begins with the overlay settings of `config`.
     pub display: Arc<Display>,
-    /// Sees every mask with its frame before it is drawn, in order (`segment --mask-dir`, class shares).
-    pub tap: Option<Tap>,
-    /// Looks for events in every mask.
-    pub watch: Option<EventDetector>,
+    /// Get every mask before it is drawn, in the order of the frames, beside `display`.
+    pub mask_sinks: Vec<Box<dyn MaskSink>>,
 }
 
-/// Masks that wait for the overlay: only the newest counts.
-const NEWEST: usize = 1;
+/// Masks that wait for the overlay. It draws the newest one only, but all of them go to the mask sinks.
+const MASKS: usize = 8;
 
 /// Frames that wait for the overlay while it draws one.
 const OVERLAY_FRAMES: usize = 2;
@@ -73,7 +72,7 @@ impl Stream {
     /// # Errors
     /// When no thread can be had.
     pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
-        let StreamParts { config, pace, source, output, status, display, tap, watch } = parts;
+        let StreamParts { config, pace, source, output, status, display, mask_sinks } = parts;
         let stop = Stop::default();
         let in_flight = pool.in_flight();
         let (downstream, feed) = match (config.show, pace) {
@@ -88,7 +87,7 @@ impl Stream {
             (Show::FullRate, pace) => {
                 let when_full = pace.when_full();
                 let (requests, waiting) = queue(1, WhenFull::DropOldest);
-                let (masks, newest) = queue(NEWEST, WhenFull::DropOldest);
+                let (masks, newest) = queue(MASKS, WhenFull::DropOldest);
                 let (frames, overlay_frames) = queue::<(Frame, LedgerEntry)>(OVERLAY_FRAMES, when_full);
                 pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Newest(masks)));
                 (
@@ -97,14 +96,15 @@ impl Stream {
                 )
             }
         };
-        let shower =
-            overlay_stage::OverlayStage::new(&config, display, pool.banner(), output, Arc::clone(&status), pace, tap)
-                .watched(watch);
+        let newest: Box<dyn MaskSink> = Box::new(NewestMask(Arc::clone(&display)));
+        let sinks = MaskSinks::new(std::iter::once(newest).chain(mask_sinks).collect(), Arc::clone(&status));
+        let stage =
+            overlay_stage::OverlayStage::new(&config, display, pool.banner(), output, Arc::clone(&status), pace, sinks);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Whatever ends this stage, a panic included: nobody would draw what the source still brings.
             let _raise = RaiseOnDrop(overlay_stop);
-            shower.run(feed)
+            stage.run(feed)
         })?;
         let capture_status = Arc::clone(&status);
         let capture_stop = stop.clone();

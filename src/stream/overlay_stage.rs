@@ -1,4 +1,5 @@
-//! The overlay stage: joins frames with masks, draws, publishes, and tells viewers when there is nothing new to show.
+//! The overlay stage: joins frames with masks, gives masks to the mask sinks, draws, and publishes. While the source is offline,
+//! it publishes frames with a text that says so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
 use super::display::Display;
+use super::mask_sinks::MaskSinks;
 use super::pace::Pace;
 use crate::base::ledger::{DropReason, LedgerEntry};
 use crate::base::log_dedup;
@@ -15,7 +17,6 @@ use crate::base::panic::panic_text;
 use crate::base::status::{Status, StreamState};
 use crate::base::timing::{Stage, Stopwatch};
 use crate::config::{OverlayConfig, StreamConfig};
-use crate::events::EventDetector;
 use crate::frame::{Frame, Labels, Mask, OwnedImage, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
 use crate::publish::{Accepted, CaptureTime, Output};
@@ -35,9 +36,6 @@ const BRIEF: Duration = Duration::from_secs(1);
 const SLATE_SIZE: (usize, usize) = (640, 360);
 
 const LOST_WORKER: &str = "the segmentation worker was lost";
-
-/// A listener for masks and their frames; `matched` streams only.
-pub type Tap = Box<dyn FnMut(&Frame, &Mask) -> Result<(), String> + Send>;
 
 /// Where frames and masks come from.
 pub enum OverlayInput {
@@ -62,8 +60,7 @@ pub struct OverlayStage {
     output: Box<dyn Output>,
     status: Arc<Status>,
     pace: Pace,
-    tap: Option<Tap>,
-    watch: Option<EventDetector>,
+    sinks: MaskSinks,
     /// `full-rate`: the newest mask.
     mask: Option<Arc<Mask>>,
     /// The newest frame, for the slate.
@@ -101,7 +98,7 @@ impl OverlayStage {
         output: Box<dyn Output>,
         status: Arc<Status>,
         pace: Pace,
-        tap: Option<Tap>,
+        sinks: MaskSinks,
     ) -> Self {
         let labels: Labels = [].into();
         let settings = display.overlay();
@@ -116,18 +113,12 @@ impl OverlayStage {
             output,
             status,
             pace,
-            tap,
-            watch: None,
+            sinks,
             mask: None,
             last: None,
             last_slate: None,
             started: None,
         }
-    }
-
-    /// Lets `watch` look at every mask.
-    pub fn watched(self, watch: Option<EventDetector>) -> Self {
-        OverlayStage { watch, ..self }
     }
 
     /// Works until the feed closes, then ends the output.
@@ -186,12 +177,8 @@ impl OverlayStage {
         let Some(entry) = self.in_time(&frame, entry, self.max_mask_age) else { return Ok(()) };
         match mask {
             Ok(mask) => {
-                if let Some(tap) = &mut self.tap {
-                    tap(&frame, &mask)?;
-                }
-                self.look(&mask);
                 let mask = Arc::new(mask);
-                self.display.set_mask(Some(Arc::clone(&mask)));
+                self.push_to_sinks(&mask, frame.info())?;
                 self.show(&frame, entry, &DrawnOverlay::live(Some(&mask)))
             }
             Err(problem) if self.pace == Pace::File => {
@@ -218,7 +205,7 @@ impl OverlayStage {
 
     fn full_rate(&mut self, frame: Frame, entry: LedgerEntry, masks: &Receiver<Mask>) -> Result<(), String> {
         while let Ok(mask) = masks.try_recv() {
-            self.take(mask);
+            self.take(mask, frame.info())?;
         }
         let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
         if self.mask.is_none() && self.notice.get().is_some() {
@@ -226,7 +213,7 @@ impl OverlayStage {
             self.started = None;
             return self.show(&frame, entry, &self.not_ready());
         }
-        self.wait_after_pause(&frame, masks);
+        self.wait_after_pause(&frame, masks)?;
         let Some(entry) = self.in_time(&frame, entry, self.max_mask_age) else { return Ok(()) };
         let started = *self.started.get_or_insert(frame.captured_at);
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
@@ -252,35 +239,46 @@ impl OverlayStage {
         DrawnOverlay { state, ..drawn }
     }
 
-    /// Keeps a mask, if it is the newest: workers may finish out of order.
-    fn take(&mut self, mask: Mask) {
-        if self.mask.as_ref().is_none_or(|known| mask.seq > known.seq) {
-            self.look(&mask);
-            let mask = Arc::new(mask);
-            self.display.set_mask(Some(Arc::clone(&mask)));
-            self.mask = Some(mask);
+    /// Keeps a mask, if it is the newest: workers may finish out of order. `video` is the shape of the newest frame.
+    fn take(&mut self, mask: Mask, video: VideoInfo) -> Result<(), String> {
+        if self.mask.as_ref().is_some_and(|known| mask.seq <= known.seq) {
+            return Ok(());
         }
+        let mask = Arc::new(mask);
+        self.mask = Some(Arc::clone(&mask));
+        self.push_to_sinks(&mask, video)
     }
 
-    fn look(&mut self, mask: &Mask) {
-        if let Some(watch) = &mut self.watch {
-            watch.look(mask);
+    /// Gives a mask to all sinks. In a live stream, the failure of a sink is logged.
+    ///
+    /// # Errors
+    /// At file pace: the failure of a sink.
+    fn push_to_sinks(&mut self, mask: &Arc<Mask>, video: VideoInfo) -> Result<(), String> {
+        match self.sinks.push(mask, video) {
+            Err(error) if self.pace == Pace::File => Err(error.to_string()),
+            Err(error) => {
+                let text = format!("a mask sink failed: {error}");
+                log_dedup::error(&self.status.name, "sink", Some(mask.seq), &text);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
     /// After a pause in the video that is longer than a mask may be old, only the frame's own mask is young enough. It is
     /// waited for, as long as a mask may be old: else a camera that stumbles, or one that sends a frame every few
     /// seconds, would be called stale with every such frame, however fast the model is.
-    fn wait_after_pause(&mut self, frame: &Frame, masks: &Receiver<Mask>) {
+    fn wait_after_pause(&mut self, frame: &Frame, masks: &Receiver<Mask>) -> Result<(), String> {
         let paused = self
             .last
             .as_ref()
             .is_some_and(|last| frame.captured_at.saturating_duration_since(last.captured_at) > self.max_mask_age);
         let deadline = frame.captured_at + self.max_mask_age;
         while paused && self.mask.as_ref().is_some_and(|mask| mask.seq < frame.seq) {
-            let Ok(mask) = self.wait_for(masks, Some(deadline)) else { return };
-            self.take(mask);
+            let Ok(mask) = self.wait_for(masks, Some(deadline)) else { break };
+            self.take(mask, frame.info())?;
         }
+        Ok(())
     }
 
     /// Draws and publishes one frame, settles its account, and keeps the state up to date.
@@ -361,7 +359,9 @@ impl OverlayStage {
     /// busy, and the old mask would make the first frames after its return look stale.
     fn let_go(&mut self) {
         (self.mask, self.started) = (None, None);
-        self.display.set_mask(None);
+        if let Err(error) = self.sinks.clear() {
+            self.log(&format!("a mask sink failed: {error}"));
+        }
         if let Some(last) = &mut self.last {
             let copy = OwnedImage::copy_of(&last.pixels.image());
             last.pixels = Arc::new(copy);

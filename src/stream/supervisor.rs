@@ -282,7 +282,7 @@ impl Supervisor {
                     }
                     let given_up = match self.pace {
                         Pace::File => !announced && silent > FILE_FIRST_FRAME,
-                        Pace::Live | Pace::Patient => silent > patience,
+                        Pace::Live | Pace::Blocking => silent > patience,
                     };
                     if given_up {
                         return SourceEnd::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));

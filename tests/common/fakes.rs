@@ -175,6 +175,7 @@ impl Segmenter for FakeSegmenter {
             height: SIDE,
             classes: vec![(frame.seq % 2) as u8; SIDE * SIDE],
             labels: Arc::clone(&LABELS),
+            model: "fake".into(),
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),
@@ -306,8 +307,7 @@ pub fn start(
         output: Box::new(output),
         status: Arc::clone(&status),
         display,
-        tap: None,
-        watch: None,
+        mask_sinks: Vec::new(),
     };
     (Stream::start(parts, pool).unwrap(), status)
 }

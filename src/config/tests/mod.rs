@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::load::parse_with;
 use super::*;
+use crate::sink::{MASK_SINKS, SinkSettings};
 use crate::users::Role;
 
 mod model;
@@ -143,6 +144,10 @@ password_file = "pw"
 [[stream.push]]
 url = "whip+https://media.example/whip/gate?x=hunter2"
 password_env = "GATE_PASSWORD"
+[[stream.sink]]
+type = "jsonl"
+path = "masks/gate.jsonl"
+every = "1s"
 [[stream]]
 name = "clip"
 source = "file:clip.avi"
@@ -229,6 +234,13 @@ speed = "max"
                         credentials: Some(Credentials { user: String::new(), password: Secret::new("hunter2") }),
                     },
                 ],
+                sinks: vec![SinkConfig {
+                    kind: MASK_SINKS.iter().find(|kind| kind.name == "jsonl").unwrap(),
+                    settings: SinkSettings {
+                        files: [("path", dir.path().join("masks/gate.jsonl"))].into(),
+                        durations: [("every", Duration::from_secs(1))].into(),
+                    },
+                }],
             },
             defaults_stream("clip", clip),
         ],
@@ -402,4 +414,11 @@ fn shipped_pipelines() {
     let config = parse(&text, &path).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.streams[0].source.credentials.as_ref().unwrap().password.expose(), "hunter2");
     assert_eq!(config.streams[0].push[0].target.label(), "rtsp://192.0.2.9/gate");
+    // So is the sink of the example of many cameras.
+    let path = dir.path().join("pipelines/many-cameras.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines = ["[[stream.sink]]", "type = \"jsonl\"", "path = \"east.jsonl\"", "every = \"1s\""];
+    let text = lines.iter().fold(text, |text, line| text.replace(&format!("# {line}"), line));
+    let config = parse(&text, &path).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.streams[1].sinks[0].label(), dir.path().join("pipelines/east.jsonl").display().to_string());
 }

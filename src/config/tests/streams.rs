@@ -184,3 +184,41 @@ fn pushes() {
     let stream = pushed("[[stream.push]]\nurl = \"whip+http://10.0.0.9:8889/gate/whip?token=hunter2\"").unwrap();
     assert_eq!(stream.push[0].target.label(), "whip+http://10.0.0.9:8889/gate/whip?token=***");
 }
+
+#[test]
+fn sinks() {
+    let with = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
+    for (tables, errors) in [
+        ("[[stream.sink]]", vec!["sink[0].type: is missing (help: write type = \"jsonl\""]),
+        ("[stream.sink]\ntype = \"jsonl\"", vec!["sink: must be tables (help: write [[stream.sink]], with two"]),
+        (
+            "[[stream.sink]]\ntype = \"json\"\npath = \"a\"",
+            vec!["sink[0].type: unknown type \"json\" (help: did you mean jsonl?)"],
+        ),
+        ("[[stream.sink]]\ntype = \"jsonl\"", vec!["sink[0].path: is missing (help: The file,"]),
+        (
+            "[[stream.sink]]\ntype = \"jsonl\"\npath = \".\"\nevery = \"1ms\"\npaht = 1",
+            vec![
+                "sink[0].path: is a folder, not a file",
+                "sink[0].every: 1ms is not between 100ms and",
+                "sink[0].paht: unknown key (help: did you mean path?)",
+            ],
+        ),
+        (
+            "[[stream.sink]]\ntype = \"jsonl\"\npath = \"a\"\n[[stream.sink]]\ntype = \"jsonl\"\npath = \"./a\"",
+            vec!["sink[1].type: is the same sink as in a table above"],
+        ),
+    ] {
+        let found = with(tables).expect_err(tables);
+        assert_eq!(found.errors.len(), errors.len(), "{tables}: {found}");
+        for (found, expected) in found.errors.iter().zip(errors) {
+            let found = found.to_string();
+            assert!(found.starts_with(&format!("stream[gate].{expected}")), "{tables}: {found}");
+        }
+    }
+    let stream = with("[[stream.sink]]\ntype = \"jsonl\"\npath = \"masks.jsonl\"\nevery = 2").unwrap();
+    let sink = &stream.sinks[0];
+    assert!(sink.label().ends_with("/masks.jsonl"), "{}", sink.label());
+    let json = serde_json::to_value(sink).unwrap();
+    assert_eq!((&json["type"], &json["every"]), (&"jsonl".into(), &"2s".into()), "{json}");
+}

@@ -39,6 +39,7 @@ impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Script
             height: 1,
             classes: vec![0],
             labels: [].into(),
+            model: "fake".into(),
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),

@@ -150,6 +150,7 @@ fn check_detector(
             height,
             classes: drawn.collect(),
             labels: Arc::clone(&labels),
+            model: "".into(),
         };
         detector.look(&mask);
         let whole = mask.classes.iter().filter(|&&class| class == 1).count() as f64 / classes.len().max(1) as f64;

@@ -149,6 +149,7 @@ fn mask(input: &MaskInput) -> Mask {
         height,
         classes: classes.collect(),
         labels: [].into(),
+        model: "".into(),
     }
 }
 

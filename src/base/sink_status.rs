@@ -1,0 +1,67 @@
+//! What a sink of a stream has done, for the API and the metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// One sink: written by its thread, read by the API and the metrics.
+#[derive(Debug)]
+pub struct SinkStatus {
+    /// The type of the sink.
+    pub kind: &'static str,
+    /// Names it among the sinks of its stream: a path, an address; without secrets.
+    pub label: String,
+    written: AtomicU64,
+    dropped: AtomicU64,
+    failures: AtomicU64,
+    problem: Mutex<Option<String>>,
+}
+
+impl SinkStatus {
+    pub fn new(kind: &'static str, label: String) -> Self {
+        let (written, dropped, failures) = Default::default();
+        SinkStatus { kind, label, written, dropped, failures, problem: Mutex::default() }
+    }
+
+    /// The sink has taken a mask.
+    pub fn count_written(&self) {
+        self.written.fetch_add(1, Ordering::Relaxed);
+        *self.lock() = None;
+    }
+
+    /// Masks were lost: the sink was slow, or had failed shortly before.
+    pub fn count_dropped(&self, masks: u64) {
+        self.dropped.fetch_add(masks, Ordering::Relaxed);
+    }
+
+    /// The sink failed with a mask, which counts as dropped.
+    pub fn fail(&self, problem: String) {
+        self.count_dropped(1);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *self.lock() = Some(problem);
+    }
+
+    /// Masks that the sink has taken.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Masks that were lost for the sink.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Attempts of the sink to take a mask that failed.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Why the last attempt failed; `None` while the sink works.
+    pub fn problem(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        // One assignment: a panic cannot leave it half changed.
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,149 @@
+//! `type = "jsonl"`: one JSON object in a line for each mask, appended to a file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::kind::{KeyKind, MaskSinkKind, SinkKey};
+use super::mask::{MaskSink, SinkError, StreamMask};
+use crate::frame::Mask;
+
+pub static KIND: MaskSinkKind = MaskSinkKind {
+    name: "jsonl",
+    about: "Appends one line of JSON to a file for each mask: the frame's identity, and the share of each class. A file that \
+            was moved or deleted is created again with the next line.",
+    keys: &[SinkKey {
+        name: "path",
+        kind: KeyKind::File,
+        is_required: true,
+        about: "The file, which is created with its folder where it does not exist.",
+    }],
+    label: |settings| settings.file("path").display().to_string(),
+    open: |settings| Box::new(JsonLines::new(settings.file("path").to_path_buf())),
+};
+
+/// One line of the file.
+#[derive(Serialize)]
+struct MaskLine<'a> {
+    stream: &'a str,
+    seq: u64,
+    /// RFC 3339, UTC.
+    captured: String,
+    source_time_s: f64,
+    /// From the capture of the frame to its mask.
+    age_ms: f64,
+    model: &'a str,
+    /// Of the mask, in pixels.
+    width: usize,
+    height: usize,
+    /// Of the pixels of the mask, by class; classes that do not occur are left out.
+    shares: BTreeMap<String, f64>,
+}
+
+impl<'a> MaskLine<'a> {
+    fn of(mask: &'a StreamMask) -> Self {
+        let StreamMask { stream, mask, captured, age, .. } = mask;
+        MaskLine {
+            stream,
+            seq: mask.seq,
+            captured: format!("{captured:.3}"),
+            source_time_s: mask.pts.as_secs_f64(),
+            age_ms: (age.as_secs_f64() * 1e6).round() / 1e3,
+            model: &mask.model,
+            width: mask.width,
+            height: mask.height,
+            shares: shares(mask),
+        }
+    }
+}
+
+/// The share of the pixels of each class that occurs. Classes that have the same name count together; one without a label is
+/// named by its index.
+fn shares(mask: &Mask) -> BTreeMap<String, f64> {
+    let mut counts = [0_u64; 256];
+    for &class in &mask.classes {
+        counts[usize::from(class)] += 1;
+    }
+    let mut by_name = BTreeMap::<String, u64>::new();
+    for (class, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let name = mask.labels.get(class).map_or_else(|| class.to_string(), |label| label.name.clone());
+        *by_name.entry(name).or_default() += count;
+    }
+    let pixels = mask.classes.len() as f64;
+    by_name.into_iter().map(|(name, count)| (name, count as f64 / pixels)).collect()
+}
+
+/// The file of one sink.
+struct JsonLines {
+    path: PathBuf,
+    file: Option<File>,
+    /// A line was written in part, because the disk is full for instance: the next one must not continue it.
+    is_cut: bool,
+}
+
+impl JsonLines {
+    fn new(path: PathBuf) -> Self {
+        JsonLines { path, file: None, is_cut: false }
+    }
+
+    /// Opens the file, if it is not open, or if its path leads to another file or to none: it was moved or deleted.
+    fn current(&mut self) -> io::Result<()> {
+        let is_current = |file: &File| {
+            let (open, there) = (file.metadata()?, std::fs::metadata(&self.path)?);
+            io::Result::Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
+        };
+        if self.file.as_ref().is_some_and(|file| is_current(file).unwrap_or(false)) {
+            return Ok(());
+        }
+        self.file = None;
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        // Each line is one write at the end of the file, so that several streams may share it.
+        let file = File::options().create(true).append(true).read(true).open(&self.path)?;
+        self.is_cut = ends_within_a_line(&file)?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn write(&mut self, mask: &StreamMask) -> io::Result<()> {
+        self.current()?;
+        let mut line = if self.is_cut { b"\n".to_vec() } else { Vec::new() };
+        serde_json::to_writer(&mut line, &MaskLine::of(mask))?;
+        line.push(b'\n');
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut rest = &line[..];
+        while !rest.is_empty() {
+            match file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    self.is_cut = !rest.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the last line of a file is incomplete: the process or the machine ended while it was written.
+fn ends_within_a_line(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    let mut last = [b'\n'];
+    if metadata.is_file() && metadata.len() > 0 {
+        file.read_exact_at(&mut last, metadata.len() - 1)?;
+    }
+    Ok(last != [b'\n'])
+}
+
+impl MaskSink for JsonLines {
+    fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError> {
+        self.write(mask).map_err(|source| SinkError::File { path: self.path.clone(), source })
+    }
+}

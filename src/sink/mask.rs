@@ -1,0 +1,70 @@
+//! The mask of a stream as its sinks get it, and what a sink is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::frame::{Mask, VideoInfo};
+
+/// A mask with the identity of the frame that it belongs to.
+#[derive(Clone, Debug)]
+pub struct StreamMask {
+    /// The name of the stream.
+    pub stream: Arc<str>,
+    /// The mask: the frame's sequence number and time in the source's time line, classes, labels, the name of the model.
+    pub mask: Arc<Mask>,
+    /// The shape of the stream's video when the mask came.
+    pub video: VideoInfo,
+    /// When the frame was captured, by the wall clock.
+    pub captured: Timestamp,
+    /// The time from the capture of the frame until its mask was given to the sinks.
+    pub age: Duration,
+}
+
+impl StreamMask {
+    /// A mask that comes now.
+    pub fn new(stream: &Arc<str>, mask: Arc<Mask>, video: VideoInfo) -> Self {
+        let (now, age) = (Timestamp::now(), mask.captured_at.elapsed());
+        // Out of range only where the wall clock is thousands of years wrong.
+        let captured = now.checked_sub(age).unwrap_or(now);
+        StreamMask { stream: Arc::clone(stream), mask, video, captured, age }
+    }
+}
+
+/// A destination of all masks of one stream.
+pub trait MaskSink: Send {
+    /// Takes the next mask. Masks come in the order of their frames. It is called on the thread of the overlay stage, which draws
+    /// no frame meanwhile; a sink that may wait is wrapped in a [`QueuedSink`](super::QueuedSink).
+    ///
+    /// # Errors
+    /// The mask is lost for this sink. It ends a file job; a live stream logs it and continues.
+    fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError>;
+
+    /// The source is offline: the masks that were pushed are out of date.
+    fn clear(&mut self) {}
+}
+
+impl<F: FnMut(&StreamMask) -> Result<(), SinkError> + Send> MaskSink for F {
+    fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError> {
+        self(mask)
+    }
+}
+
+/// Why a sink could not take a mask.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// A file or folder could not be written.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    /// The system has no thread for the sink.
+    #[error("no thread for the sink {sink}: {source}")]
+    Thread { sink: String, source: std::io::Error },
+    /// The sink panicked, with this message.
+    #[error("the sink panicked: {0}")]
+    Panicked(String),
+    /// Any other failure of the sink.
+    #[error(transparent)]
+    Other(#[from] Box<dyn std::error::Error + Send + Sync>),
+}

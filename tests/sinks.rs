@@ -1,0 +1,128 @@
+//! `[[stream.sink]]` as a whole: the real program writes the masks of a stream to a file.
+
+mod common;
+
+use std::path::Path;
+
+use common::http::send;
+use common::program::until;
+use common::service::{Service, folder};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const RED: &str = "gst:videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! queue";
+
+/// The complete lines of a file that the program writes.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let complete = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    complete.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn until_lines(path: &Path, least: usize) -> Vec<Value> {
+    until(&format!("{} has {least} lines", path.display()), || Some(lines(path)).filter(|lines| lines.len() >= least))
+}
+
+fn stream(sink: &str) -> String {
+    format!("[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\n[[stream.sink]]\ntype = \"jsonl\"\n{sink}\n")
+}
+
+#[test]
+fn each_mask_is_a_line_and_a_file_that_was_moved_is_created_again() {
+    let folder = folder();
+    let path = folder.path().join("masks/gate.jsonl");
+    let service = Service::ready(folder.path(), &stream("path = \"masks/gate.jsonl\""));
+    let written = until_lines(&path, 10);
+    for line in &written {
+        let mut keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let mut expected =
+            ["stream", "seq", "captured", "source_time_s", "age_ms", "model", "width", "height", "shares"];
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+        assert_eq!((&line["stream"], &line["model"]), (&json!("gate"), &json!("channels")), "{line}");
+        assert_eq!((&line["width"], &line["height"]), (&json!(64), &json!(36)), "{line}");
+        assert_eq!(line["shares"], json!({"red": 1.0}), "{line}");
+        let captured: Timestamp = line["captured"].as_str().unwrap().parse().unwrap();
+        let since = Timestamp::now().duration_since(captured).as_secs_f64();
+        let age = line["age_ms"].as_f64().unwrap() / 1e3;
+        assert!((0.0..600.0).contains(&since) && (0.0..=since + 0.001).contains(&age), "{line}");
+    }
+    let number = |line: &Value, key: &str| line[key].as_f64().unwrap();
+    for pair in written.windows(2) {
+        assert!(number(&pair[0], "seq") < number(&pair[1], "seq"), "{pair:?}");
+        assert!(number(&pair[0], "source_time_s") < number(&pair[1], "source_time_s"), "{pair:?}");
+    }
+
+    // As logrotate does.
+    let moved = folder.path().join("masks/gate.jsonl.1");
+    std::fs::rename(&path, &moved).unwrap();
+    let newer = until_lines(&path, 3);
+    let older = lines(&moved);
+    assert!(older.len() >= written.len() && older[..written.len()] == written);
+    assert!(number(older.last().unwrap(), "seq") < number(&newer[0], "seq"), "no line is written twice");
+
+    let report = service.stream("gate");
+    let shown = path.display().to_string();
+    assert_eq!(report["config"]["sink"], json!([{"type": "jsonl", "path": shown}]));
+    let sink = &report["sinks"][0];
+    assert_eq!((&sink["type"], &sink["sink"], &sink["reason"]), (&json!("jsonl"), &json!(shown), &Value::Null));
+    assert!(sink["written"].as_u64().unwrap() >= 13, "{sink}");
+    let labels = [("stream", "gate"), ("type", "jsonl"), ("sink", &*shown)];
+    assert!(service.metrics().sum("maskcast_sink_masks_total", &labels) >= 13.0);
+
+    // The file is chosen in the configuration file only.
+    let url = format!("{}api/v1/streams/gate", service.page);
+    let patch = json!({"sink": [{"type": "jsonl", "path": folder.path().join("other")}]});
+    let (status, _, problem) = send("PATCH", &url, Some(&patch.to_string()));
+    assert_eq!(status, 403, "{problem}");
+    assert!(problem.contains("stream[gate].sink"), "{problem}");
+
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("ERROR") && !log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn masks_are_thinned_by_every() {
+    let folder = folder();
+    let path = folder.path().join("gate.jsonl");
+    let service = Service::ready(folder.path(), &stream("path = \"gate.jsonl\"\nevery = \"1s\""));
+    let written = until_lines(&path, 3);
+    let times: Vec<Timestamp> =
+        written.iter().map(|line| line["captured"].as_str().unwrap().parse().unwrap()).collect();
+    for pair in times.windows(2) {
+        // Written to the millisecond.
+        assert!(pair[1].duration_since(pair[0]).as_secs_f64() > 0.998, "{times:?}");
+    }
+    assert_eq!(service.stream("gate")["sinks"][0]["dropped"], 0, "masks that are not wanted are not dropped");
+}
+
+#[test]
+fn a_full_disk_drops_masks_until_there_is_room_and_nothing_else() {
+    let folder = folder();
+    let path = folder.path().join("gate.jsonl");
+    // A device on which every write fails as on a full disk.
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let service = Service::ready(folder.path(), &stream("path = \"gate.jsonl\""));
+    let sink = || service.stream("gate")["sinks"][0].clone();
+    let failed = until("it is tried again", || Some(sink()).filter(|sink| sink["failures"].as_u64() >= Some(2)));
+    assert!(failed["reason"].as_str().unwrap().contains("No space left"), "{failed}");
+    assert_eq!(failed["written"], 0);
+    assert!(failed["dropped"].as_u64() > failed["failures"].as_u64(), "{failed}");
+    let labels = [("stream", "gate"), ("type", "jsonl")];
+    assert!(service.metrics().sum("maskcast_sink_masks_dropped_total", &labels) >= 2.0);
+    service.until_published("gate", service.published("gate") + 30);
+    assert_eq!(service.stream("gate")["state"], "live");
+
+    let room = folder.path().join("room.jsonl");
+    std::os::unix::fs::symlink(&room, folder.path().join("link")).unwrap();
+    std::fs::rename(folder.path().join("link"), &path).unwrap();
+    let first = until_lines(&room, 1);
+    assert_eq!(first[0]["stream"], "gate");
+    until("it works again", || (sink()["reason"] == Value::Null).then_some(()));
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let says = |text: &str| log.lines().any(|line| line.contains("\"sink\"") && line.contains(text));
+    assert!(says("sink failed, masks are dropped, next try in 1 s: jsonl") && says("sink works again: jsonl"), "{log}");
+}
