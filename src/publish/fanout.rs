@@ -1,4 +1,4 @@
-//! One encoded stream, any number of packet_sinks: each has its own queue, and only its own queue drops.
+//! One encoded stream for any number of sinks. Each has a queue of its own, and a slow one loses only its own frames.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,155 +10,140 @@ use gstreamer_video as gst_video;
 
 use gst::prelude::*;
 
-/// Who takes encoded pictures.
-pub trait PacketSink: Send {
-    /// Takes one access unit with its caps. Must not block.
-    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult;
-}
-
-/// What a packet_sink did with a picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushResult {
-    /// It has it.
-    Yes,
-    /// It has to start, or start again, with a keyframe, and asks for one.
-    WantsKeyframe,
-    /// It has left.
-    Gone,
-}
+use super::frame_sink::{FrameSink, PushResult};
 
 /// The fan-out of one stream. Outlives its encoders.
 #[derive(Default)]
 pub struct Fanout {
-    packet_sinks: Mutex<Vec<SinkEntry>>,
-    /// Their number, for those who must not wait while a picture is handed out.
+    sinks: Mutex<Vec<SinkEntry>>,
+    /// Their number, which can be read while a frame is delivered.
     count: AtomicUsize,
-    /// How many of them watch by WebRTC.
+    /// The number of WebRTC viewers among them.
     webrtc: AtomicUsize,
-    /// Who plays it by RTSP: they share a packet_sink.
+    /// The number of RTSP viewers, who share one sink.
     rtsp: AtomicUsize,
-    /// The next name of a packet_sink or an output.
+    /// The next id of a sink or an output.
     next: AtomicU64,
-    /// Outputs with smaller names hang: others have taken their place.
+    /// Outputs with smaller ids hang and were replaced.
     abandoned: AtomicU64,
     encoder: Mutex<EncoderLink>,
-    /// Access units that packet_sinks have lost.
+    /// Access units that sinks have dropped.
     lost: Arc<AtomicU64>,
 }
 
-/// Names a packet_sink among those of its fan-out.
+/// Identifies a sink of a fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketSinkId(u64);
+pub struct FrameSinkId(u64);
 
-/// Names an output among those that a fan-out outlives.
+/// Identifies an output of a stream; the fan-out outlives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutputId(u64);
 
 struct SinkEntry {
-    packet_sink: Box<dyn PacketSink>,
-    id: PacketSinkId,
+    sink: Box<dyn FrameSink>,
+    id: FrameSinkId,
     kind: SinkKind,
 }
 
-/// What a packet_sink is.
+/// Who added a sink.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SinkKind {
-    /// Goes with the output that brought it, as a recording does; viewers stay when a stream starts anew.
+    /// An output, which it ends with, as a recording does. Viewers stay when a stream is restarted.
     OfOutput(OutputId),
     Viewer,
     WebRtc,
 }
 
-/// What the fan-out knows of the encoder that feeds it.
+/// The encoder that feeds the fan-out.
 #[derive(Default)]
 struct EncoderLink {
-    /// Keyframes are asked for through its sink; `None` while nothing is encoded.
+    /// Keyframes are requested through its sink; `None` while nothing is encoded.
     sink: Option<gst_app::AppSink>,
-    /// When a keyframe was last asked for.
+    /// When a keyframe was last requested.
     asked: Option<Instant>,
-    /// Somebody has asked again since, too soon.
+    /// Another one was requested since, too soon.
     wanted: bool,
 }
 
-/// The least time between two keyframes that are asked for: fifty viewers who come at once share a few, and none of
-/// them waits longer than this.
+/// The least time between two keyframe requests: fifty viewers that connect at once share a few keyframes, and none of them
+/// waits longer than this.
 const KEYFRAME_PAUSE: Duration = Duration::from_millis(250);
 
 impl Fanout {
-    /// Adds a viewer; it starts with a keyframe, which is asked for at once.
-    pub fn add(&self, packet_sink: Box<dyn PacketSink>) {
-        self.enlist(packet_sink, SinkKind::Viewer);
+    /// Adds a viewer. It starts with a keyframe, which is requested at once.
+    pub fn add(&self, sink: Box<dyn FrameSink>) {
+        self.enlist(sink, SinkKind::Viewer);
     }
 
-    /// Adds one who watches by WebRTC, counted apart.
-    pub(super) fn add_webrtc(&self, packet_sink: Box<dyn PacketSink>) -> PacketSinkId {
-        self.enlist(packet_sink, SinkKind::WebRtc)
+    /// Adds a WebRTC viewer; they are counted separately.
+    pub(super) fn add_webrtc(&self, sink: Box<dyn FrameSink>) -> FrameSinkId {
+        self.enlist(sink, SinkKind::WebRtc)
     }
 
-    /// Lets a packet_sink go now, rather than with the next picture, which may never come.
-    pub(super) fn remove(&self, id: PacketSinkId) {
-        let mut packet_sinks = lock(&self.packet_sinks);
-        let gone = packet_sinks.iter().position(|listed| listed.id == id).map(|at| packet_sinks.remove(at));
-        self.recount(&packet_sinks);
-        drop(packet_sinks);
+    /// Removes a sink now, and not with the next frame, which may never come.
+    pub(super) fn remove(&self, id: FrameSinkId) {
+        let mut sinks = lock(&self.sinks);
+        let gone = sinks.iter().position(|listed| listed.id == id).map(|at| sinks.remove(at));
+        self.recount(&sinks);
+        drop(sinks);
         drop(gone);
     }
 
-    /// A name for an output that brings packet_sinks of its own. One that hangs may end when another has long taken its place,
-    /// and must not take that one's recording with it.
+    /// An id for an output that adds sinks of its own. An output that hangs may end long after it was replaced, and must not end
+    /// the recording of the new one.
     pub(super) fn new_output(&self) -> OutputId {
         OutputId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Adds a packet_sink that leaves with [`Fanout::end_output`]. One of an output that was abandoned leaves at once.
-    pub(super) fn add_for_output(&self, output: OutputId, packet_sink: Box<dyn PacketSink>) {
+    /// Adds a sink that ends with [`Fanout::end_output`]. A sink of an output that was abandoned is dropped at once.
+    pub(super) fn add_for_output(&self, output: OutputId, sink: Box<dyn FrameSink>) {
         if !self.is_abandoned(output) {
-            self.enlist(packet_sink, SinkKind::OfOutput(output));
+            self.enlist(sink, SinkKind::OfOutput(output));
         }
     }
 
-    /// Gives up all outputs that there are: they hang, and cannot end by themselves. What they have brought, their recording
-    /// among it, takes nothing of the output that comes next. It is closed on a thread of its own, for it may hang, too.
+    /// Abandons all outputs: they hang, and cannot end by themselves. Their sinks, a recording among them, get no frames of the
+    /// next output. They are closed on a thread of their own, because that may hang as well.
     ///
     /// # Errors
-    /// When there is no thread; then they are closed here.
+    /// When no thread can be started; then they are closed on this one.
     pub fn abandon_outputs(&self) -> std::io::Result<()> {
         self.abandoned.store(self.next.load(Ordering::Relaxed), Ordering::Release);
         let gone = self.take_out(|kind| matches!(kind, SinkKind::OfOutput(_)));
         std::thread::Builder::new().name("abandoned".into()).spawn(move || drop(gone)).map(drop)
     }
 
-    /// Whether an output was given up.
+    /// Whether an output was abandoned.
     pub(super) fn is_abandoned(&self, output: OutputId) -> bool {
         output.0 < self.abandoned.load(Ordering::Acquire)
     }
 
-    fn enlist(&self, packet_sink: Box<dyn PacketSink>, kind: SinkKind) -> PacketSinkId {
-        let id = PacketSinkId(self.next.fetch_add(1, Ordering::Relaxed));
-        let mut packet_sinks = lock(&self.packet_sinks);
-        packet_sinks.push(SinkEntry { packet_sink, id, kind });
-        self.recount(&packet_sinks);
-        drop(packet_sinks);
+    fn enlist(&self, sink: Box<dyn FrameSink>, kind: SinkKind) -> FrameSinkId {
+        let id = FrameSinkId(self.next.fetch_add(1, Ordering::Relaxed));
+        let mut sinks = lock(&self.sinks);
+        sinks.push(SinkEntry { sink, id, kind });
+        self.recount(&sinks);
+        drop(sinks);
         self.request_keyframe();
         id
     }
 
-    fn recount(&self, packet_sinks: &[SinkEntry]) {
-        let webrtc = packet_sinks.iter().filter(|listed| listed.kind == SinkKind::WebRtc).count();
+    fn recount(&self, sinks: &[SinkEntry]) {
+        let webrtc = sinks.iter().filter(|listed| listed.kind == SinkKind::WebRtc).count();
         self.webrtc.store(webrtc, Ordering::Release);
-        self.count.store(packet_sinks.len(), Ordering::Release);
+        self.count.store(sinks.len(), Ordering::Release);
     }
 
-    pub fn packet_sinks(&self) -> usize {
+    pub fn sinks(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Takers that watch by WebRTC.
+    /// The number of WebRTC viewers.
     pub fn webrtc(&self) -> usize {
         self.webrtc.load(Ordering::Acquire)
     }
 
-    /// Who plays it by RTSP, however they share their packet_sink.
+    /// The number of RTSP viewers, who share one sink.
     pub fn rtsp(&self) -> usize {
         self.rtsp.load(Ordering::Acquire)
     }
@@ -167,7 +152,7 @@ impl Fanout {
         self.rtsp.store(players, Ordering::Release);
     }
 
-    /// Access units that slow packet_sinks have lost so far.
+    /// Access units that slow sinks have dropped so far.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -176,13 +161,13 @@ impl Fanout {
         Arc::clone(&self.lost)
     }
 
-    /// The encoder's sink, through which keyframes are asked for.
+    /// The sink of the encoder, through which keyframes are requested.
     pub(super) fn set_encoder(&self, sink: gst_app::AppSink) {
-        // Takers who came while there was no encoder get their keyframe anyway: a new encoder starts with one.
+        // Sinks that were added before get their keyframe anyway: a new encoder starts with one.
         *lock(&self.encoder) = EncoderLink { sink: Some(sink), ..EncoderLink::default() };
     }
 
-    /// The encoder with this sink has ended; another may have taken its place already.
+    /// The encoder with this sink has ended; it may have been replaced already.
     pub(super) fn forget_encoder(&self, sink: &gst_app::AppSink) {
         let mut encoder = lock(&self.encoder);
         if encoder.sink.as_ref() == Some(sink) {
@@ -190,12 +175,12 @@ impl Fanout {
         }
     }
 
-    /// Hands an access unit to all packet_sinks.
+    /// Delivers an access unit to all sinks.
     pub(super) fn deliver(&self, sample: &gst::Sample) {
         let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
         let mut wanted = false;
-        let mut packet_sinks = lock(&self.packet_sinks);
-        packet_sinks.retain_mut(|listed| match listed.packet_sink.push(sample, keyframe) {
+        let mut sinks = lock(&self.sinks);
+        sinks.retain_mut(|listed| match listed.sink.push(sample, keyframe) {
             PushResult::Yes => true,
             PushResult::WantsKeyframe => {
                 wanted = true;
@@ -203,20 +188,20 @@ impl Fanout {
             }
             PushResult::Gone => false,
         });
-        self.recount(&packet_sinks);
-        drop(packet_sinks);
+        self.recount(&sinks);
+        drop(sinks);
         if wanted || lock(&self.encoder).wanted {
             self.request_keyframe();
         }
     }
 
-    /// Lets those go who came with the output, in the order in which they came: it has ended.
+    /// The output has ended: drops its sinks, in the order in which they were added.
     pub(super) fn end_output(&self, output: OutputId) {
         self.part(|kind| kind == SinkKind::OfOutput(output));
     }
 
-    /// Lets all viewers go: there will be no more pictures, and they see the end of the stream. What an output has brought
-    /// is its own affair: whoever closes the stream must not wait for a recording's disk.
+    /// Drops all viewers, which see the end of the stream. Sinks of an output stay until it ends: closing a stream must not wait
+    /// for the disk of a recording.
     pub fn close(&self) {
         self.part(|kind| !matches!(kind, SinkKind::OfOutput(_)));
     }
@@ -227,14 +212,14 @@ impl Fanout {
     }
 
     fn take_out(&self, goes: impl Fn(SinkKind) -> bool) -> Vec<SinkEntry> {
-        let mut packet_sinks = lock(&self.packet_sinks);
-        let (gone, stay): (Vec<_>, Vec<_>) = packet_sinks.drain(..).partition(|listed| goes(listed.kind));
-        *packet_sinks = stay;
-        self.recount(&packet_sinks);
+        let mut sinks = lock(&self.sinks);
+        let (gone, stay): (Vec<_>, Vec<_>) = sinks.drain(..).partition(|listed| goes(listed.kind));
+        *sinks = stay;
+        self.recount(&sinks);
         gone
     }
 
-    /// Asks the encoder for a keyframe, now or in a moment.
+    /// Requests a keyframe of the encoder, at once or after [`KEYFRAME_PAUSE`].
     pub(super) fn request_keyframe(&self) {
         let mut encoder = lock(&self.encoder);
         encoder.wanted = encoder.sink.is_some() && encoder.asked.is_some_and(|at| at.elapsed() < KEYFRAME_PAUSE);
@@ -244,33 +229,33 @@ impl Fanout {
         let Some(sink) = encoder.sink.clone() else { return };
         encoder.asked = Some(Instant::now());
         drop(encoder);
-        // By the pad, not by the element: `send_event` takes the element's state lock, which a thread that stops this
-        // encoder holds while it waits for us to return from handing out a picture.
+        // By the pad, not by the element: `send_event` takes the state lock of the element, which a thread that stops this
+        // encoder holds while it waits for the delivery of a frame to return.
         if let Some(pad) = sink.static_pad("sink") {
             pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
         }
     }
 }
 
-/// A packet_sink that feeds an `appsrc` of another pipeline.
+/// A sink that feeds an `appsrc` of another pipeline.
 pub struct AppSrcSink {
     source: gst_app::AppSrc,
     /// Access units that may wait in the appsrc.
     capacity: u64,
     needs_keyframe: bool,
-    /// Whether that keyframe has been asked for.
+    /// Whether that keyframe was requested.
     asked: bool,
-    /// Added to the encoder's times: the packet_sink's own time line.
+    /// Added to the times of the encoder: the time line of the sink.
     shift: Option<i64>,
-    /// The newest picture's time in it.
+    /// The time of the newest frame in it.
     last: Option<i64>,
-    /// Whether times start at the packet_sink's current running time (live) or at zero (files).
+    /// Whether times start at the current running time of the sink (live) or at zero (files).
     live: bool,
     lost: Arc<AtomicU64>,
 }
 
 impl AppSrcSink {
-    /// `live`: the appsrc plays against a clock, so the first picture is due now.
+    /// `live`: the appsrc plays against a clock, so the first frame is due now.
     pub fn new(source: gst_app::AppSrc, capacity: u64, live: bool, lost: Arc<AtomicU64>) -> Self {
         AppSrcSink { source, capacity, needs_keyframe: true, asked: false, shift: None, last: None, live, lost }
     }
@@ -282,17 +267,17 @@ impl AppSrcSink {
 
 impl Drop for AppSrcSink {
     fn drop(&mut self) {
-        // Whoever is fed by it sees the end. A pipeline that is gone already does not mind.
+        // The pipeline sees the end of the stream; one that was stopped already ignores it.
         let _ = self.source.end_of_stream();
     }
 }
 
-impl PacketSink for AppSrcSink {
+impl FrameSink for AppSrcSink {
     fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
         let Some(buffer) = sample.buffer_owned() else { return PushResult::Yes };
         if self.source.current_level_buffers() >= self.capacity {
-            // No keyframe is asked for until there is room again: a viewer that stalls must not make the encoder
-            // spend the others' bits.
+            // No keyframe is requested until there is room again: a viewer that stalls must not make the encoder spend the
+            // bits of the others.
             (self.needs_keyframe, self.asked) = (true, false);
             self.lost.fetch_add(1, Ordering::Relaxed);
             return PushResult::Yes;
@@ -305,8 +290,8 @@ impl PacketSink for AppSrcSink {
         let pts = buffer.pts().map_or(0, gst::ClockTime::nseconds) as i64;
         let now = self.source.current_running_time().filter(|_| self.live).map(|now| now.nseconds() as i64);
         let shift = self.shift.get_or_insert(now.unwrap_or(0) - pts);
-        // A picture that is there is due. One that came late, as the first does while its encoder starts, must not have
-        // all that follow wait for as long.
+        // A frame that has come is due. A frame that came late, as the first one does while its encoder starts, must not
+        // delay all that follow by as much.
         *shift = now.map_or(*shift, |now| (*shift).min(now - pts));
         let at = (pts + *shift).max(self.last.map_or(0, |last| last + 1));
         self.last = Some(at);
@@ -338,17 +323,17 @@ mod tests {
 
     use super::*;
 
-    /// Says that it is gone by giving up its share.
+    /// Its end shows in the count of references.
     struct CountingSink(#[allow(dead_code)] Arc<()>);
 
-    impl PacketSink for CountingSink {
+    impl FrameSink for CountingSink {
         fn push(&mut self, _: &gst::Sample, _: bool) -> PushResult {
             PushResult::Yes
         }
     }
 
     #[test]
-    fn an_output_that_ends_late_takes_only_its_own_with_it() {
+    fn an_output_that_ends_late_ends_only_its_own_sinks() {
         let fanout = Fanout::default();
         let [first, second, viewer] = [(); 3].map(|()| Arc::new(()));
         let (old, new) = (fanout.new_output(), fanout.new_output());
@@ -359,45 +344,45 @@ mod tests {
         fanout.end_output(old);
         assert_eq!(here(), [false, true, true]);
         fanout.close();
-        assert_eq!((here(), fanout.packet_sinks()), ([false, true, false], 1), "a recording ends with its output");
+        assert_eq!((here(), fanout.sinks()), ([false, true, false], 1), "a recording ends with its output");
         fanout.end_output(new);
-        assert_eq!((here(), fanout.packet_sinks()), ([false; 3], 0));
+        assert_eq!((here(), fanout.sinks()), ([false; 3], 0));
     }
 
     #[test]
-    fn an_output_that_hangs_takes_no_pictures_of_the_next_one() {
+    fn an_output_that_hangs_gets_no_frames_of_the_next_one() {
         let fanout = Fanout::default();
         let [recording, late, next, viewer] = [(); 4].map(|()| Arc::new(()));
         let hung = fanout.new_output();
         fanout.add_for_output(hung, Box::new(CountingSink(Arc::clone(&recording))));
         fanout.add(Box::new(CountingSink(Arc::clone(&viewer))));
         fanout.abandon_outputs().unwrap();
-        assert_eq!((fanout.packet_sinks(), fanout.is_abandoned(hung)), (1, true), "the viewer stays");
+        assert_eq!((fanout.sinks(), fanout.is_abandoned(hung)), (1, true), "the viewer stays");
         let output = fanout.new_output();
         fanout.add_for_output(output, Box::new(CountingSink(Arc::clone(&next))));
-        // As a push does that connects again.
+        // As a push that reconnects.
         fanout.add_for_output(hung, Box::new(CountingSink(Arc::clone(&late))));
-        assert_eq!((fanout.packet_sinks(), fanout.is_abandoned(output)), (2, false));
+        assert_eq!((fanout.sinks(), fanout.is_abandoned(output)), (2, false));
         assert_eq!([&late, &next, &viewer].map(Arc::strong_count), [1, 2, 2]);
     }
 
-    /// The first picture comes half a second late, the others in time.
+    /// The first frame comes half a second late, the others in time.
     #[test]
-    fn no_picture_waits_because_the_first_was_late() {
+    fn no_frame_waits_because_the_first_was_late() {
         crate::gst::init().unwrap();
         let source = gst_app::AppSrc::builder().format(gst::Format::Time).is_live(true).build();
-        let sink = gst_app::AppSink::builder().sync(false).build();
+        let appsink = gst_app::AppSink::builder().sync(false).build();
         let pipeline = gst::Pipeline::new();
-        pipeline.add_many([source.upcast_ref::<gst::Element>(), sink.upcast_ref()]).unwrap();
-        source.link(&sink).unwrap();
+        pipeline.add_many([source.upcast_ref::<gst::Element>(), appsink.upcast_ref()]).unwrap();
+        source.link(&appsink).unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
-        let mut packet_sink = AppSrcSink::new(source.clone(), 100, true, Arc::default());
+        let mut sink = AppSrcSink::new(source.clone(), 100, true, Arc::default());
         let mut times = Vec::new();
         for n in [0, 500, 501, 502] {
             let mut buffer = gst::Buffer::new();
             buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(n));
-            assert_eq!(packet_sink.push(&gst::Sample::builder().buffer(&buffer).build(), true), PushResult::Yes);
-            let at = sink.pull_sample().unwrap().buffer().unwrap().pts().unwrap();
+            assert_eq!(sink.push(&gst::Sample::builder().buffer(&buffer).build(), true), PushResult::Yes);
+            let at = appsink.pull_sample().unwrap().buffer().unwrap().pts().unwrap();
             assert!(at <= source.current_running_time().unwrap() + gst::ClockTime::from_mseconds(1), "{n}: {at}");
             times.push(at);
         }
@@ -406,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoder_that_ends_late_leaves_its_successor_in_place() {
+    fn an_encoder_that_ends_late_does_not_remove_its_successor() {
         crate::gst::init().unwrap();
         let fanout = Fanout::default();
         let (old, new) = (gst_app::AppSink::builder().build(), gst_app::AppSink::builder().build());

@@ -1,5 +1,5 @@
-//! A live stream's outputs: one H.264 encode for RTSP viewers, the recording and pushes, JPEGs for browsers, and neither when
-//! nobody wants it.
+//! The output of a live stream: one H.264 encode for all H.264 sinks (RTSP, WebRTC, recording, pushes), one JPEG encode for
+//! browsers, and none while no sink needs it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,39 +12,29 @@ use gst::prelude::*;
 
 use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_blocking};
 use super::fanout::{Fanout, OutputId};
-use super::mjpeg::{JpegBroadcast, JpegEncoder};
-use super::push::Push;
+use super::frame_sink_kind::{FrameSinkContext, RunningSink};
+use super::frame_sinks::FRAME_SINKS;
+use super::mjpeg::JpegEncoder;
+pub use super::outputs::StreamOutputs;
 use super::raw::{RawPool, announced};
-use super::recording::{Archive, Recorder};
+use super::recording::Archive;
 use super::{Accepted, CaptureTime, Output, OutputError, Paint};
 use crate::base::log_dedup;
 use crate::base::status::Status;
-use crate::config::{EncodeConfig, PushConfig};
+use crate::config::{EncodeConfig, StreamConfig};
 use crate::frame::VideoInfo;
 use crate::gst::{bus_error, state_error};
-use clock::OutputClock;
-
-mod clock;
-
-/// What servers hold of a stream's outputs.
-#[derive(Clone, Default)]
-pub struct StreamOutputs {
-    pub h264: Arc<Fanout>,
-    pub jpeg: JpegBroadcast,
-    /// Goes on when the stream starts anew, as its viewers do.
-    clock: Arc<Mutex<OutputClock>>,
-}
 
 /// The output of one live stream.
 pub struct LiveOutput {
     encode: EncodeConfig,
     status: Arc<Status>,
     outputs: StreamOutputs,
-    /// Wait for the encoder rather than leave pictures out.
+    /// Wait for the encoder, and drop no frame.
     blocking: bool,
     pool: Option<RawPool>,
     h264: Option<H264Encoder>,
-    /// Encoders that have failed with this stream, and when; the automatic choice passes them over for a while.
+    /// Encoders that have failed with this stream, and when; the automatic choice skips them for a while.
     failed: FailedEncoders,
     jpeg: Option<JpegEncoder>,
     /// After a failure, each kind of encoder is not started before its time.
@@ -52,18 +42,18 @@ pub struct LiveOutput {
     jpeg_retry: Option<Instant>,
     /// Since when the H.264 encoder has had no room.
     full_since: Option<Instant>,
-    pushes: Vec<Push>,
-    /// By which the fan-out knows the recording and the pushes.
+    running: Vec<Box<dyn RunningSink>>,
+    /// By which the fan-out identifies the sinks that end with this output.
     id: OutputId,
 }
 
 /// Pause before an encoder that failed is started again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// An encoder that has had no room for a picture for this long hangs.
+/// An encoder that has had no room for a frame for this long hangs.
 const STALL: Duration = Duration::from_secs(10);
 
-/// How long an encoder that failed is passed over: what made it fail, a GPU without a free session for instance, may be over.
+/// How long an encoder that failed is skipped: the cause, a GPU without a free session for instance, may have gone.
 const FORGET: Duration = Duration::from_secs(10 * 60);
 
 /// Encoders that have failed.
@@ -71,37 +61,29 @@ const FORGET: Duration = Duration::from_secs(10 * 60);
 struct FailedEncoders(Vec<(H264, Instant)>);
 
 impl FailedEncoders {
-    /// Enters a failure, which counts from now.
+    /// Records a failure at `now`.
     fn enter(&mut self, kind: H264, now: Instant) {
         self.0.retain(|(known, _)| *known != kind);
         self.0.push((kind, now));
     }
 
-    /// Those that failed not long ago, in the order of their failures.
+    /// Those that failed less than [`FORGET`] ago, in the order of their failures.
     fn recent(&mut self, now: Instant) -> Vec<H264> {
         self.0.retain(|(_, at)| now.saturating_duration_since(*at) < FORGET);
         self.0.iter().map(|(kind, _)| *kind).collect()
     }
 }
 
-/// Whether an encoder may be started, after a failure or without one.
+/// Whether an encoder may be started: its pause after a failure is over.
 fn is_due(retry: Option<Instant>) -> bool {
     retry.is_none_or(|at| Instant::now() >= at)
 }
 
 impl LiveOutput {
-    /// # Errors
-    /// When the recording or a push has no thread.
-    pub fn new(
-        encode: EncodeConfig,
-        record: Option<Arc<Archive>>,
-        push: &[PushConfig],
-        status: Arc<Status>,
-        outputs: StreamOutputs,
-    ) -> Result<Self, OutputError> {
+    /// An output without sinks. `outputs` are where servers add viewers.
+    pub fn new(encode: EncodeConfig, status: Arc<Status>, outputs: StreamOutputs) -> Self {
         let id = outputs.h264.new_output();
-        // From here on whatever has begun ends with it.
-        let mut output = LiveOutput {
+        LiveOutput {
             encode,
             status,
             outputs,
@@ -113,32 +95,38 @@ impl LiveOutput {
             h264_retry: None,
             jpeg_retry: None,
             full_since: None,
-            pushes: Vec::new(),
+            running: Vec::new(),
             id,
-        };
-        let (status, fanout) = (&output.status, &output.outputs.h264);
-        if let Some(archive) = record {
-            fanout.add_for_output(id, Box::new(Recorder::start(Arc::clone(status), archive, fanout)?));
         }
-        for push in push {
-            output.pushes.push(Push::start(push.clone(), status, Arc::clone(fanout), id)?);
-        }
-        Ok(output)
     }
 
-    /// For a source that waits: no picture is left out because the encoder is busy.
+    /// Starts the sinks that the configuration of the stream asks for: its recording, into `archive`, its pushes. They end with
+    /// this output.
+    ///
+    /// # Errors
+    /// When a thread cannot be started; sinks that were started end with this output.
+    pub fn start_sinks(&mut self, config: &StreamConfig, archive: Option<&Arc<Archive>>) -> Result<(), OutputError> {
+        let (status, outputs) = (&self.status, &self.outputs);
+        let context = FrameSinkContext { config, status, outputs, output: self.id, archive };
+        for kind in FRAME_SINKS {
+            self.running.extend((kind.start)(&context)?);
+        }
+        Ok(())
+    }
+
+    /// The output for a source that waits: no frame is dropped because the encoder is busy.
     pub fn blocking(mut self) -> Self {
         self.blocking = true;
         self
     }
 
-    /// Starts and stops encoders as viewers come and go. One that fails does not keep the other from working.
-    fn follow_viewers(&mut self) -> Result<(), OutputError> {
+    /// Starts and stops encoders as sinks are added and removed. The failure of one encoder does not affect the other.
+    fn update_encoders(&mut self) -> Result<(), OutputError> {
         let mut outcome = Ok(());
         if let Some(problem) = self.h264.as_ref().and_then(|encoder| bus_error(&encoder.bus)) {
             outcome = Err(self.h264_failed(&problem.message));
         } else if self.full_since.is_some_and(|since| since.elapsed() >= STALL) {
-            outcome = Err(self.h264_failed(&format!("it has taken no picture for {} s", STALL.as_secs())));
+            outcome = Err(self.h264_failed(&format!("it has accepted no frame for {} s", STALL.as_secs())));
         }
         if let Some(problem) = self.jpeg.as_ref().and_then(JpegEncoder::failure) {
             outcome = outcome.and(Err(self.jpeg_failed(&problem.0)));
@@ -155,7 +143,7 @@ impl LiveOutput {
                 }
             }
         }
-        if self.outputs.h264.packet_sinks() == 0 {
+        if self.outputs.h264.sinks() == 0 {
             (self.h264, self.full_since) = (None, None);
         } else if self.h264.is_none() && is_due(self.h264_retry) {
             let failed = self.failed.recent(Instant::now());
@@ -172,10 +160,10 @@ impl LiveOutput {
 
     fn end(&mut self) {
         (self.h264, self.jpeg) = (None, None);
-        // Side by side with the recording, which is closed here. Viewers stay: another output may take this one's place.
-        self.pushes.iter_mut().for_each(Push::stop);
+        // They end while the recording is closed. Viewers stay: another output may replace this one.
+        self.running.iter_mut().for_each(|sink| sink.stop());
         self.outputs.h264.end_output(self.id);
-        self.pushes.clear();
+        self.running.clear();
     }
 
     fn h264_failed(&mut self, problem: &str) -> OutputError {
@@ -193,9 +181,9 @@ impl LiveOutput {
         OutputError(format!("the JPEG encoder failed: {problem}"))
     }
 
-    /// Tells of a failure of one encoder where the picture goes out by the other.
-    fn tell(&self, trouble: Result<(), OutputError>) {
-        if let Err(error) = trouble {
+    /// Logs the failure of one encoder while the other one works.
+    fn log_failure(&self, outcome: Result<(), OutputError>) {
+        if let Err(error) = outcome {
             log_dedup::error(&self.status.name, "publish", None, &error.0);
         }
     }
@@ -203,9 +191,9 @@ impl LiveOutput {
 
 impl Output for LiveOutput {
     fn wanted(&mut self) -> bool {
-        let wanted = self.outputs.h264.packet_sinks() > 0 || self.outputs.jpeg.viewers() > 0;
+        let wanted = self.outputs.h264.sinks() > 0 || self.outputs.jpeg.viewers() > 0;
         if !wanted {
-            // Threads, memory, descriptors, and a GPU's few encoder sessions are given back.
+            // Releases threads, memory, descriptors, and the few encoder sessions of a GPU.
             (self.h264, self.jpeg, self.pool, self.full_since) = (None, None, None, None);
         }
         wanted
@@ -213,24 +201,24 @@ impl Output for LiveOutput {
 
     fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
         if self.pool.as_ref().is_none_or(|pool| pool.info != info) {
-            // Another shape: all that was made for the old one goes.
+            // The frames have another shape: encoders and buffers of the old one are dropped.
             (self.h264, self.jpeg, self.full_since) = (None, None, None);
             self.pool = Some(RawPool::new(info)?);
         }
-        let trouble = self.follow_viewers();
+        let outcome = self.update_encoders();
         if self.h264.is_none() && self.jpeg.is_none() {
-            // The picture has nowhere to go: because of the trouble, or until a failed encoder is tried again.
-            return trouble.and(Ok(Accepted::Busy));
+            // No encoder can take the frame: starting one failed, or its pause after a failure is not over.
+            return outcome.and(Ok(Accepted::Busy));
         }
-        self.tell(trouble);
+        self.log_failure(outcome);
         let h264_has_room = self.h264.as_ref().is_some_and(H264Encoder::has_room);
         self.full_since = match &self.h264 {
-            // A source that waits finds no room as a rule.
+            // With a source that waits, the queue is full as a rule.
             Some(_) if !self.blocking && !h264_has_room => Some(self.full_since.unwrap_or_else(Instant::now)),
             _ => None,
         };
         let to_h264 = self.h264.is_some() && (self.blocking || h264_has_room);
-        // A source that waits waits for one encoder, for JPEG only where there is no other: its viewers want the newest.
+        // A source that waits waits for one encoder, and for JPEG only if it is the only one: JPEG viewers get the newest frame.
         let wait_for_jpeg = self.blocking && self.h264.is_none();
         let to_jpeg = self.jpeg.as_ref().is_some_and(|jpeg| wait_for_jpeg || jpeg.has_room());
         if !to_h264 && !to_jpeg {
@@ -252,7 +240,7 @@ impl Output for LiveOutput {
                 if h264.is_none() {
                     return Err(error);
                 }
-                self.tell(Err(error));
+                self.log_failure(Err(error));
                 false
             }
             None => false,
@@ -262,7 +250,7 @@ impl Output for LiveOutput {
             Some(Err(error)) => {
                 let error = self.h264_failed(&error.0);
                 if by_jpeg {
-                    self.tell(Err(error));
+                    self.log_failure(Err(error));
                     Ok(Accepted::Published)
                 } else {
                     Err(error)
@@ -283,7 +271,7 @@ impl Output for LiveOutput {
 }
 
 impl Drop for LiveOutput {
-    /// After a panic, too: a recorder that stayed behind would record beside the next output's.
+    /// After a panic as well: a recorder that remained would record beside that of the next output.
     fn drop(&mut self) {
         self.end();
     }
@@ -296,36 +284,36 @@ struct H264Encoder {
     chain: EncodeChain,
     sink: gst_app::AppSink,
     fanout: Arc<Fanout>,
-    under_way: Arc<FramesInEncoder>,
+    in_encoder: Arc<FramesInEncoder>,
 }
 
-/// When the pictures that an encoder has were captured.
+/// When the frames that are in an encoder were captured.
 #[derive(Default)]
 struct FramesInEncoder {
-    pictures: Mutex<VecDeque<(Duration, Instant)>>,
+    frames: Mutex<VecDeque<(Duration, Instant)>>,
 }
 
-/// Pictures that are kept in mind; an encoder that loses some must not fill the memory.
-const UNDER_WAY: usize = 64;
+/// The most frames that are remembered: an encoder that loses frames must not fill the memory.
+const MOST_IN_ENCODER: usize = 64;
 
 impl FramesInEncoder {
     fn enter(&self, at: Duration, captured_at: Instant) {
-        let mut pictures = self.pictures.lock().unwrap_or_else(PoisonError::into_inner);
-        if pictures.len() == UNDER_WAY {
-            pictures.pop_front();
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if frames.len() == MOST_IN_ENCODER {
+            frames.pop_front();
         }
-        pictures.push_back((at, captured_at));
+        frames.push_back((at, captured_at));
     }
 
-    /// The picture with output time `at` has come out; gives its capture time, and forgets it and what came before.
+    /// The frame with output time `at` has come out: removes it and those before it, and returns when it was captured.
     fn leave(&self, at: Duration) -> Option<Instant> {
-        let mut pictures = self.pictures.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((entered, captured_at)) = pictures.pop_front() {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((entered, captured_at)) = frames.pop_front() {
             match entered.cmp(&at) {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => return Some(captured_at),
                 std::cmp::Ordering::Greater => {
-                    pictures.push_front((entered, captured_at));
+                    frames.push_front((entered, captured_at));
                     return None;
                 }
             }
@@ -334,15 +322,15 @@ impl FramesInEncoder {
     }
 }
 
-/// When a picture is due. Not its bare time: x264enc moves its times by 1000 hours, and says so in the segment.
+/// When a frame is due. Not its bare time: x264enc adds 1000 hours to its times, and declares that in the segment.
 fn running_time(sample: &gst::Sample) -> Option<Duration> {
     let pts = sample.buffer()?.pts()?;
     let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
     Some(Duration::from_nanos(segment.to_running_time(pts)?.nseconds()))
 }
 
-/// The same picture, due at `at` by its bare time. Encoders differ in what they add to it, and viewers and files go on when
-/// another encoder takes the place of one.
+/// The same frame, due at `at` by its bare time. Encoders differ in what they add to it, and viewers and files continue when
+/// the encoder is replaced.
 fn due(sample: gst::Sample, at: Duration) -> gst::Sample {
     let Some(mut buffer) = sample.buffer_owned() else { return sample };
     let at = gst::ClockTime::from_nseconds(at.as_nanos() as u64);
@@ -358,7 +346,7 @@ fn due(sample: gst::Sample, at: Duration) -> gst::Sample {
     due.build()
 }
 
-/// How long an encoder may take to give out its last pictures.
+/// How long an encoder may take to output its last frames.
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl H264Encoder {
@@ -377,8 +365,8 @@ impl H264Encoder {
         let caps =
             gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
         let target = Arc::clone(fanout);
-        let under_way = Arc::new(FramesInEncoder::default());
-        let (leaving, status) = (Arc::clone(&under_way), Arc::clone(status));
+        let in_encoder = Arc::new(FramesInEncoder::default());
+        let (leaving, status) = (Arc::clone(&in_encoder), Arc::clone(status));
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let at = running_time(&sample);
@@ -400,23 +388,23 @@ impl H264Encoder {
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
         fanout.set_encoder(sink.clone());
-        Ok(H264Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), under_way })
+        Ok(H264Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), in_encoder })
     }
 
-    /// Whether a picture would be taken now.
+    /// Whether it would take a frame now.
     fn has_room(&self) -> bool {
         self.chain.source.current_level_buffers() < ENCODER_QUEUE
     }
 
     fn push(&self, buffer: gst::Buffer, at: Duration, stamp: CaptureTime) -> Result<(), OutputError> {
         if !stamp.slate {
-            self.under_way.enter(at, stamp.captured_at);
+            self.in_encoder.enter(at, stamp.captured_at);
         }
         // Returns at once where there is room.
         push_blocking(&self.chain.source, &self.bus, buffer)
     }
 
-    /// Lets the pictures that are inside come out.
+    /// Waits for the frames that are in the encoder.
     fn drain(&self) {
         let wait = gst::ClockTime::from_mseconds(DRAIN.as_millis() as u64);
         if self.chain.source.end_of_stream().is_ok() {
@@ -429,7 +417,7 @@ impl Drop for H264Encoder {
     fn drop(&mut self) {
         self.fanout.forget_encoder(&self.sink);
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            log_dedup::warn("", "publish", "an encoder did not stop");
+            log_dedup::warn("", "publish", "H.264 encoder did not stop");
         }
     }
 }

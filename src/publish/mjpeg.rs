@@ -1,54 +1,31 @@
-//! JPEG pictures for browsers: one encode a stream, however many look; each viewer gets the newest when it is ready
-//! for it, so a slow one sees fewer pictures and nobody else notices.
+//! JPEG images for browsers: one encode for each stream, however many clients watch it.
 
-use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
-use tokio::sync::watch;
 
 use gst::prelude::*;
 
 use super::OutputError;
 use super::encoder::{ENCODER_QUEUE, glib_error, push_blocking};
+use super::frame_sink::FrameSink;
+use super::frame_sink_kind::{FrameSinkKind, start_none};
+pub use super::jpeg_broadcast::JpegBroadcast;
 use super::range::RangeChange;
 use super::raw::RawPool;
 use crate::frame::Matrix;
 use crate::gst::{bus_error, make, state_error};
 
-/// The newest JPEG of a stream. Lives as long as the stream; encoders come and go.
-#[derive(Clone)]
-pub struct JpegBroadcast {
-    newest: watch::Sender<Option<Bytes>>,
-}
-
-impl Default for JpegBroadcast {
-    fn default() -> Self {
-        JpegBroadcast { newest: watch::Sender::new(None) }
-    }
-}
-
-impl JpegBroadcast {
-    /// A viewer's end: holds the newest picture only. While one exists, pictures are drawn and encoded.
-    pub fn look(&self) -> watch::Receiver<Option<Bytes>> {
-        let mut viewer = self.newest.subscribe();
-        // A picture that was drawn for somebody long gone is not shown as if it were new.
-        viewer.mark_unchanged();
-        viewer
-    }
-
-    /// Shows all viewers a new picture.
-    pub fn publish(&self, jpeg: Bytes) {
-        self.newest.send_replace(Some(jpeg));
-    }
-
-    pub fn viewers(&self) -> usize {
-        self.newest.receiver_count()
-    }
-}
+pub static KIND: FrameSinkKind = FrameSinkKind {
+    name: "mjpeg",
+    about: "Each browser gets the newest JPEG image when it is ready for it.",
+    section: None,
+    start: start_none,
+    viewers: Some(|outputs| outputs.jpeg.viewers()),
+};
 
 /// `appsrc ! square pixels ! full-range BT.601 ! jpegenc ! appsink`
 pub struct JpegEncoder {
-    /// For pictures that are BT.601 already, but in video range.
+    /// For frames that are BT.601 already, but in video range.
     range: Option<RangeChange>,
     pipeline: gst::Pipeline,
     bus: gst::Bus,
@@ -56,11 +33,11 @@ pub struct JpegEncoder {
 }
 
 impl JpegEncoder {
-    /// Starts encoding the pictures of `pool` into `gallery`.
+    /// Starts to encode frames of the shape of `pool`; JPEG images go to `viewers`.
     ///
     /// # Errors
     /// A missing element, with what to install.
-    pub fn start(pool: &RawPool, quality: u32, gallery: &JpegBroadcast) -> Result<Self, OutputError> {
+    pub fn start(pool: &RawPool, quality: u32, viewers: &JpegBroadcast) -> Result<Self, OutputError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
         // Any other matrix is converted below, and the range with it.
         let color = pool.info.color;
@@ -72,7 +49,7 @@ impl JpegEncoder {
             .max_buffers(ENCODER_QUEUE)
             .max_bytes(0)
             .build();
-        // JFIF knows one kind of YUV, full-range BT.601, and no pixel aspect ratio.
+        // JFIF has one kind of YUV, full-range BT.601, and no pixel aspect ratio that browsers apply.
         let scale = make("videoscale")?;
         let convert = make("videoconvert")?;
         let filter = make("capsfilter")?;
@@ -84,11 +61,10 @@ impl JpegEncoder {
         filter.set_property("caps", jfif);
         let encoder = make("jpegenc")?;
         encoder.set_property("quality", quality as i32);
-        let gallery = gallery.clone();
+        let mut viewers = viewers.clone();
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            let map = sample.buffer().and_then(|buffer| buffer.map_readable().ok()).ok_or(gst::FlowError::Error)?;
-            gallery.publish(Bytes::copy_from_slice(&map));
+            viewers.push(&sample, true);
             Ok(gst::FlowSuccess::Ok)
         });
         let sink = gst_app::AppSink::builder().sync(false).max_buffers(1).callbacks(callbacks.build()).build();
@@ -101,7 +77,7 @@ impl JpegEncoder {
         Ok(JpegEncoder { range, pipeline, bus, source })
     }
 
-    /// Whether a picture would be taken now.
+    /// Whether it would take a frame now.
     pub fn has_room(&self) -> bool {
         self.source.current_level_buffers() < ENCODER_QUEUE
     }
@@ -111,10 +87,10 @@ impl JpegEncoder {
         bus_error(&self.bus).map(OutputError::from)
     }
 
-    /// Encodes a picture, unless two are waiting: then this one is left out, and the answer is false.
+    /// Encodes a frame. False if two frames wait already: then this one is dropped.
     ///
     /// # Errors
-    /// The encoder has failed and is of no more use.
+    /// The encoder has failed and cannot be used again.
     pub fn push(&self, buffer: gst::Buffer) -> Result<bool, OutputError> {
         if let Some(error) = self.failure() {
             return Err(error);
@@ -124,19 +100,19 @@ impl JpegEncoder {
         }
         match self.source.push_buffer(self.ranged(buffer)?) {
             Ok(_) => Ok(true),
-            Err(_) => Err(OutputError("it takes no more pictures".into())),
+            Err(_) => Err(OutputError("it accepts no more frames".into())),
         }
     }
 
-    /// Encodes a picture as soon as there is room for it.
+    /// Encodes a frame, and waits until there is room for it.
     ///
     /// # Errors
-    /// The encoder has failed and is of no more use.
+    /// The encoder has failed and cannot be used again.
     pub fn push_blocking(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
         push_blocking(&self.source, &self.bus, self.ranged(buffer)?)
     }
 
-    /// The picture in the range that JPEGs have.
+    /// The frame in the range of JPEG.
     fn ranged(&self, buffer: gst::Buffer) -> Result<gst::Buffer, OutputError> {
         match &self.range {
             Some(range) => range.apply(&buffer),
@@ -147,7 +123,7 @@ impl JpegEncoder {
 
 #[cfg(test)]
 impl JpegEncoder {
-    /// Makes the encoder hold every picture from now on, as one that hangs does.
+    /// Makes the encoder hold every frame from now on, as one that hangs does.
     pub fn block(&self) {
         let encoder = self.pipeline.iterate_elements().into_iter().flatten();
         let encoder = encoder.into_iter().find(|element| element.type_().name() == "GstJpegEnc").unwrap();
@@ -159,7 +135,7 @@ impl JpegEncoder {
 impl Drop for JpegEncoder {
     fn drop(&mut self) {
         if self.pipeline.set_state(gst::State::Null).is_err() {
-            tracing::debug!("a JPEG encoder did not stop");
+            tracing::debug!("JPEG encoder did not stop");
         }
     }
 }
@@ -177,9 +153,9 @@ mod tests {
         (info.par, info.fps) = ((2, 1), (25, 1));
         info.color = Colorimetry::new(Matrix::Bt709, false);
         let pool = RawPool::new(info).unwrap();
-        let gallery = JpegBroadcast::default();
-        let mut viewer = gallery.look();
-        let encoder = JpegEncoder::start(&pool, 95, &gallery).unwrap();
+        let broadcast = JpegBroadcast::default();
+        let mut viewer = broadcast.look();
+        let encoder = JpegEncoder::start(&pool, 95, &broadcast).unwrap();
         let mut red = |target: &mut crate::frame::ImageMut<'_>| {
             for (plane, value) in target.planes.iter_mut().zip([63, 102, 240]) {
                 plane.data.fill(value);
@@ -188,7 +164,7 @@ mod tests {
         assert_eq!(encoder.push(pool.paint(&mut red).unwrap()), Ok(true));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let wait = async { tokio::time::timeout(std::time::Duration::from_secs(600), viewer.changed()).await };
-        runtime.block_on(wait).expect("a picture comes").unwrap();
+        runtime.block_on(wait).expect("a frame comes").unwrap();
         let jpeg = viewer.borrow().clone().unwrap();
 
         let folder = tempfile::tempdir().unwrap();

@@ -1,19 +1,26 @@
-//! Outputs: where a stream's pictures go once the masks are drawn.
+//! Outputs for frames: where the frames of a stream go once the masks are drawn.
 //!
-//! [`Output`] is the edge where tests put fakes. A live stream has a [`live::LiveOutput`]: one H.264 encode fanned out
-//! to RTSP and WebRTC viewers and the recording, and JPEG pictures for browsers. `maskcast segment` has a [`file::FileOutput`].
+//! [`Output`] is the interface at which tests use fakes. A live stream has a [`live::LiveOutput`]: one H.264 encode for all
+//! [`FrameSink`](frame_sink::FrameSink)s of H.264, and JPEG images for browsers. The kinds of sinks are listed in
+//! [`FRAME_SINKS`](frame_sinks::FRAME_SINKS). `maskcast segment` has a [`file::FileOutput`].
 
 use std::time::{Duration, Instant};
 
 use crate::frame::{ImageMut, VideoInfo};
 use crate::gst::GstError;
 
+mod clock;
 mod connection_limit;
 pub mod encoder;
 pub mod fanout;
 pub mod file;
+pub mod frame_sink;
+pub mod frame_sink_kind;
+pub mod frame_sinks;
+mod jpeg_broadcast;
 pub mod live;
 pub mod mjpeg;
+pub mod outputs;
 pub mod push;
 mod range;
 mod raw;
@@ -27,7 +34,7 @@ mod rtsp_players;
 mod webrtc;
 pub mod whep;
 
-/// Why a picture could not be published; in one line.
+/// Why a frame could not be published; in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OutputError(pub String);
@@ -38,44 +45,44 @@ impl From<GstError> for OutputError {
     }
 }
 
-/// When a picture was taken.
+/// When a frame was captured.
 #[derive(Clone, Copy, Debug)]
 pub struct CaptureTime {
-    /// In the source's time line.
+    /// The frame's time in the source's time line.
     pub pts: Duration,
     pub captured_at: Instant,
-    /// A picture that stands in for frames while there are none; it enters no account.
+    /// It stands in for frames while the source sends none; it is not counted.
     pub slate: bool,
 }
 
-/// What became of a picture. One that any encoder has taken counts as published, whatever became of it in another.
+/// What an output did with a frame. A frame that one encoder has taken counts as published, whether another one took it or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// It has been published.
     Published,
-    /// An encoder has it, and enters its delay in the status when it comes out.
+    /// An encoder has it, and records its delay in the status when it comes out.
     Encoding,
-    /// No encoder has taken it: they have not finished earlier ones.
+    /// No encoder has taken it: they have not finished earlier frames.
     Busy,
 }
 
-/// Draws a picture into the output's own memory.
+/// Draws a frame into memory of the output.
 pub type Paint<'a> = dyn FnMut(&mut ImageMut<'_>) + 'a;
 
-/// Where a stream's pictures go.
+/// Where the frames of a stream go.
 pub trait Output: Send {
-    /// Whether anyone wants pictures now. When not, the stream neither draws nor encodes.
+    /// Whether any sink needs frames now. If none does, the stream neither draws nor encodes.
     fn wanted(&mut self) -> bool;
 
-    /// Lets `paint` draw the next picture and sends it on.
+    /// Has `paint` draw the next frame, and sends it on.
     ///
     /// # Errors
-    /// The picture is lost. The output tries to be ready for the next one.
+    /// The frame is lost. The output tries to be ready for the next one.
     fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError>;
 
-    /// Ends all outputs properly: what was recorded stays playable.
+    /// Ends the output: files are completed, connections are closed.
     ///
     /// # Errors
-    /// What could not be finished.
+    /// What could not be completed.
     fn finish(&mut self) -> Result<(), OutputError>;
 }

@@ -19,6 +19,7 @@ use crate::base::push_status::{PushState, PushStatus};
 use crate::base::sink_status::SinkStatus;
 use crate::base::status::StreamState;
 use crate::base::timing::{BUCKETS, Stage, TimingSummary};
+use crate::publish::frame_sinks::viewers;
 use crate::view::{ServiceView, StreamView};
 
 /// `GET /metrics`
@@ -122,15 +123,11 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
 }
 
 fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
-    let viewers = streams.iter().flat_map(|stream| {
-        let kinds = [
-            ("rtsp", stream.outputs.h264.rtsp()),
-            ("webrtc", stream.outputs.h264.webrtc()),
-            ("mjpeg", stream.outputs.jpeg.viewers()),
-        ];
-        kinds.map(|(kind, count)| (vec![("stream", &*stream.status.name), ("kind", kind)], count as f64))
+    let by_kind = streams.iter().flat_map(|stream| {
+        let name = &*stream.status.name;
+        viewers(&stream.outputs).map(move |(kind, count)| (vec![("stream", name), ("kind", kind)], count as f64))
     });
-    out.gauges("maskcast_viewers", "Viewers of the stream. Recordings and pushes do not count.", viewers);
+    out.gauges("maskcast_viewers", "Viewers of the stream. Recordings and pushes do not count.", by_kind);
     let refused = streams
         .iter()
         .map(|s| (vec![("stream", &*s.status.name), ("kind", "webrtc")], s.status.refused_viewers() as f64));

@@ -140,11 +140,10 @@ impl StreamRunner {
     /// # Errors
     /// When an output or a thread cannot be had.
     pub fn start(&mut self, pool: &Pool) -> Result<(), ServiceError> {
-        let StreamConfig { encode, push, source, .. } = &self.config;
-        let recordings = self.view.recordings.clone();
+        let StreamConfig { encode, source, .. } = &self.config;
         let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
-        let output = LiveOutput::new(encode.clone(), recordings, push, Arc::clone(&status), outputs)
-            .map_err(ServiceError::runtime)?;
+        let mut output = LiveOutput::new(encode.clone(), Arc::clone(&status), outputs);
+        output.start_sinks(&self.config, self.view.recordings.as_ref()).map_err(ServiceError::runtime)?;
         let blocking = self.is_blocking();
         let pace = if blocking { Pace::Blocking } else { Pace::Live };
         let parts = StreamParts {

@@ -4,37 +4,36 @@ use super::*;
 fn capture_times_are_found_by_output_time() {
     let start = Instant::now();
     let at = Duration::from_millis;
-    let under_way = FramesInEncoder::default();
+    let in_encoder = FramesInEncoder::default();
     for n in [1, 2, 4] {
-        under_way.enter(at(n), start + at(n));
+        in_encoder.enter(at(n), start + at(n));
     }
-    assert_eq!(under_way.leave(at(2)), Some(start + at(2)), "a picture that never came out is forgotten");
-    assert_eq!(under_way.leave(at(3)), None);
-    assert_eq!(under_way.leave(at(4)), Some(start + at(4)));
-    assert_eq!(under_way.leave(at(5)), None);
+    assert_eq!(in_encoder.leave(at(2)), Some(start + at(2)), "a frame that never came out is forgotten");
+    assert_eq!(in_encoder.leave(at(3)), None);
+    assert_eq!(in_encoder.leave(at(4)), Some(start + at(4)));
+    assert_eq!(in_encoder.leave(at(5)), None);
 }
 
-/// Each picture that an encoder was given comes out with its delay. A recording leaves with the output; a viewer waits
-/// for the output that may come after it, until told that there is none, and the encoder goes with the last of them.
+/// Each frame that an encoder was given comes out with its delay. A recording ends with the output; a viewer waits for the next
+/// output until the fan-out is closed, and the encoder is dropped with the last sink.
 #[test]
-fn encoded_pictures_enter_their_delay() {
-    struct PacketSink(crossbeam_channel::Sender<bool>);
-    impl crate::publish::fanout::PacketSink for PacketSink {
-        fn push(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::fanout::PushResult {
+fn the_delay_of_encoded_frames_is_recorded() {
+    struct FrameSink(crossbeam_channel::Sender<bool>);
+    impl crate::publish::frame_sink::FrameSink for FrameSink {
+        fn push(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::frame_sink::PushResult {
             self.0.send(keyframe).unwrap();
-            crate::publish::fanout::PushResult::Yes
+            crate::publish::frame_sink::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
     let status = Arc::new(Status::new("test"));
     let outputs = StreamOutputs::default();
-    let mut output =
-        LiveOutput::new(EncodeConfig::default(), None, &[], Arc::clone(&status), outputs.clone()).unwrap().blocking();
+    let mut output = LiveOutput::new(EncodeConfig::default(), Arc::clone(&status), outputs.clone()).blocking();
     assert!(!output.wanted());
     let (sender, taken) = crossbeam_channel::unbounded();
     let (viewer, seen) = crossbeam_channel::unbounded();
-    outputs.h264.add_for_output(output.id, Box::new(PacketSink(sender)));
-    outputs.h264.add(Box::new(PacketSink(viewer)));
+    outputs.h264.add_for_output(output.id, Box::new(FrameSink(sender)));
+    outputs.h264.add(Box::new(FrameSink(viewer)));
     assert!(output.wanted());
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     for n in 0..10 {
@@ -47,39 +46,39 @@ fn encoded_pictures_enter_their_delay() {
     assert_eq!(status.latency.summary().count, 10);
     use crossbeam_channel::TryRecvError::{Disconnected, Empty};
     assert_eq!((taken.try_recv(), seen.try_recv()), (Err(Disconnected), Err(Empty)));
-    assert!(output.wanted() && outputs.h264.packet_sinks() == 1);
+    assert!(output.wanted() && outputs.h264.sinks() == 1);
     outputs.h264.close();
     assert_eq!(seen.try_recv(), Err(Disconnected));
     assert!(output.pool.is_some());
-    assert!(!output.wanted() && output.h264.is_none() && output.pool.is_none(), "nothing is kept for nobody");
+    assert!(!output.wanted() && output.h264.is_none() && output.pool.is_none(), "nothing is kept without a sink");
 }
 
-/// Left as it is, a picture is what lay in the memory before; where that is noise, OpenH264 has no room for it.
+/// Without this, a frame is what was in the memory before; if that is noise, OpenH264 has no room for it.
 fn grey(picture: &mut crate::frame::ImageMut<'_>) {
     picture.planes.iter_mut().for_each(|plane| plane.data.fill(128));
 }
 
-/// As after a reload, or a failure: x264enc adds 1000 hours to its times, OpenH264 nothing. To a viewer who stays, that
-/// would be a picture of six weeks ago.
+/// After a reload or a failure: x264enc adds 1000 hours to its times, OpenH264 nothing. For a viewer that stays, such a frame
+/// would be six weeks old.
 #[test]
-fn times_go_on_when_another_encoder_takes_over() {
-    struct PacketSink(crossbeam_channel::Sender<Option<gst::ClockTime>>);
-    impl crate::publish::fanout::PacketSink for PacketSink {
-        fn push(&mut self, sample: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
+fn times_continue_when_the_encoder_is_replaced() {
+    struct FrameSink(crossbeam_channel::Sender<Option<gst::ClockTime>>);
+    impl crate::publish::frame_sink::FrameSink for FrameSink {
+        fn push(&mut self, sample: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
             self.0.send(sample.buffer().unwrap().pts()).unwrap();
-            crate::publish::fanout::PushResult::Yes
+            crate::publish::frame_sink::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
     let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
     let (sender, taken) = crossbeam_channel::unbounded();
-    outputs.h264.add(Box::new(PacketSink(sender)));
+    outputs.h264.add(Box::new(FrameSink(sender)));
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     let start = Instant::now();
     use crate::config::EncoderChoice::{OpenH264, X264};
     for (turn, encoder) in [X264, OpenH264, X264].into_iter().enumerate() {
         let encode = EncodeConfig { encoder, ..EncodeConfig::default() };
-        let mut output = LiveOutput::new(encode, None, &[], Arc::clone(&status), outputs.clone()).unwrap().blocking();
+        let mut output = LiveOutput::new(encode, Arc::clone(&status), outputs.clone()).blocking();
         for n in 0..5 {
             let pts = Duration::from_millis(40 * (5 * turn as u64 + n));
             let stamp = CaptureTime { pts, captured_at: start + pts, slate: false };
@@ -92,19 +91,19 @@ fn times_go_on_when_another_encoder_takes_over() {
     assert!(times.is_sorted() && times[14] < 1000, "{times:?}");
 }
 
-/// A viewer of a picture that no encoder takes: the error says why, no encoder is marked as failed, and JPEG and the next size work.
+/// Frames that no encoder accepts: the error names the size, no encoder is marked as failed, and the next size works.
 #[test]
-fn a_picture_that_is_too_small_for_h264_is_named() {
-    struct PacketSink;
-    impl crate::publish::fanout::PacketSink for PacketSink {
-        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
-            crate::publish::fanout::PushResult::Yes
+fn a_frame_that_is_too_small_for_h264_is_named() {
+    struct FrameSink;
+    impl crate::publish::frame_sink::FrameSink for FrameSink {
+        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
+            crate::publish::frame_sink::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
     let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
-    outputs.h264.add(Box::new(PacketSink));
-    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outputs).unwrap().blocking();
+    outputs.h264.add(Box::new(FrameSink));
+    let mut output = LiveOutput::new(EncodeConfig::default(), status, outputs).blocking();
     let stamp = |n| CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
     let info = |width, height| VideoInfo::new(crate::frame::PixelFormat::I420, width, height);
     for (n, (width, height)) in [(8, 8), (4098, 2), (15, 20)].into_iter().enumerate() {
@@ -123,33 +122,35 @@ fn a_picture_that_is_too_small_for_h264_is_named() {
 }
 
 #[test]
-fn an_output_that_is_lost_to_a_panic_leaves_no_recorder_behind() {
+fn an_output_that_is_dropped_by_a_panic_ends_its_recorder() {
     crate::gst::init().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let archive = Arc::new(Archive::new("test", crate::config::RecordConfig::to(folder.path())));
     let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
-    let output = LiveOutput::new(EncodeConfig::default(), Some(archive), &[], status, outputs.clone()).unwrap();
-    assert_eq!(outputs.h264.packet_sinks(), 1);
+    let mut output = LiveOutput::new(EncodeConfig::default(), status, outputs.clone());
+    let source = crate::config::SourceSpec::parse("test://black", folder.path()).unwrap();
+    output.start_sinks(&crate::config::defaults_stream("test", source), Some(&archive)).unwrap();
+    assert_eq!(outputs.h264.sinks(), 1);
     drop(output);
-    assert_eq!(outputs.h264.packet_sinks(), 0);
+    assert_eq!(outputs.h264.sinks(), 0);
 }
 
-/// Without a successor, too: the last picture of a camera that stalls must not wait for the next one.
+/// Without a successor as well: the last frame of a camera that stalls must not wait for the next one.
 #[test]
-fn a_picture_of_unknown_rate_comes_out_at_once() {
-    struct PacketSink(crossbeam_channel::Sender<()>);
-    impl crate::publish::fanout::PacketSink for PacketSink {
-        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
+fn a_frame_of_unknown_rate_comes_out_at_once() {
+    struct FrameSink(crossbeam_channel::Sender<()>);
+    impl crate::publish::frame_sink::FrameSink for FrameSink {
+        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
             self.0.send(()).unwrap();
-            crate::publish::fanout::PushResult::Yes
+            crate::publish::frame_sink::PushResult::Yes
         }
     }
     crate::gst::init().unwrap();
     let outputs = StreamOutputs::default();
     let status = Arc::new(Status::new("test"));
-    let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outputs.clone()).unwrap();
+    let mut output = LiveOutput::new(EncodeConfig::default(), status, outputs.clone());
     let (sender, taken) = crossbeam_channel::unbounded();
-    outputs.h264.add(Box::new(PacketSink(sender)));
+    outputs.h264.add(Box::new(FrameSink(sender)));
     let info = VideoInfo { fps: (0, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     for n in 0..3 {
         let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
@@ -161,7 +162,7 @@ fn a_picture_of_unknown_rate_comes_out_at_once() {
 #[test]
 fn output_times_are_even_rise_and_follow_jumps() {
     let start = Instant::now();
-    let mut clock = OutputClock::default();
+    let mut clock = super::super::clock::OutputClock::default();
     let mut at = |pts: u64, arrival: u64| {
         let stamp = CaptureTime {
             pts: Duration::from_millis(pts),
@@ -185,31 +186,31 @@ fn info() -> VideoInfo {
 
 fn output(outputs: &StreamOutputs) -> LiveOutput {
     crate::gst::init().unwrap();
-    LiveOutput::new(EncodeConfig::default(), None, &[], Arc::new(Status::new("test")), outputs.clone()).unwrap()
+    LiveOutput::new(EncodeConfig::default(), Arc::new(Status::new("test")), outputs.clone())
 }
 
-/// Publishes the `n`-th picture of 25 a second.
+/// Publishes the `n`-th frame of 25 a second.
 fn publish(output: &mut LiveOutput, n: u64) -> Result<Accepted, OutputError> {
     let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
     output.publish(stamp, info(), &mut grey)
 }
 
-/// Says that it has a picture, and returns when its gate is opened.
+/// Reports that it has a frame, and returns when its gate is opened.
 struct GatedSink(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
 
-impl crate::publish::fanout::PacketSink for GatedSink {
-    fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::fanout::PushResult {
+impl crate::publish::frame_sink::FrameSink for GatedSink {
+    fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
         let _ = self.0.send(());
         let _ = self.1.recv();
-        crate::publish::fanout::PushResult::Yes
+        crate::publish::frame_sink::PushResult::Yes
     }
 }
 
-/// Publishes until the H.264 encoder, whose packet_sink does not return, has no room any more; gives the number of pictures.
+/// Publishes until the H.264 encoder, whose sink does not return, has no more room; returns the number of frames.
 fn fill_h264(output: &mut LiveOutput, entered: &crossbeam_channel::Receiver<()>) -> u64 {
     let until = Instant::now() + Duration::from_secs(180);
     publish(output, 0).unwrap();
-    // From now on the encoder's thread is in the packet_sink.
+    // From now on the encoder's thread is in the sink.
     entered.recv_timeout(Duration::from_secs(180)).unwrap();
     let mut n = 1;
     loop {
@@ -224,7 +225,7 @@ fn fill_h264(output: &mut LiveOutput, entered: &crossbeam_channel::Receiver<()>)
 }
 
 #[test]
-fn a_picture_that_the_jpeg_encoder_leaves_out_is_not_published() {
+fn a_frame_that_the_jpeg_encoder_drops_is_not_published() {
     let outputs = StreamOutputs::default();
     let _viewer = outputs.jpeg.look();
     let mut output = output(&outputs);
@@ -233,13 +234,13 @@ fn a_picture_that_the_jpeg_encoder_leaves_out_is_not_published() {
     output.jpeg.as_ref().unwrap().block();
     let accepted: Vec<Accepted> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
     let published = accepted.iter().filter(|accepted| **accepted == Accepted::Published).count();
-    // Two wait, and one may be in each element; the first picture may still be among those that wait.
+    // Two wait, and one may be in each element; the first frame may still be among those that wait.
     assert!((1..10).contains(&published), "{accepted:?}");
     assert!(accepted[published..].iter().all(|accepted| *accepted == Accepted::Busy), "{accepted:?}");
 }
 
 #[test]
-fn a_picture_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
+fn a_frame_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
     let outputs = StreamOutputs::default();
     let (open, gate) = crossbeam_channel::bounded::<()>(0);
     let (enter, entered) = crossbeam_channel::unbounded();
@@ -283,7 +284,7 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
 }
 
 #[test]
-fn an_encoder_that_takes_nothing_any_more_is_replaced() {
+fn an_encoder_that_accepts_no_more_frames_is_replaced() {
     let outputs = StreamOutputs::default();
     let (open, gate) = crossbeam_channel::bounded::<()>(0);
     let (enter, entered) = crossbeam_channel::unbounded();
@@ -297,10 +298,10 @@ fn an_encoder_that_takes_nothing_any_more_is_replaced() {
     assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Busy));
     assert_eq!(output.full_since, Some(since));
     output.full_since = since.checked_sub(STALL);
-    // Stopping the encoder waits for the packet_sink.
+    // Stopping the encoder waits for the sink.
     drop(open);
     let error = publish(&mut output, sent + 2).unwrap_err().0;
-    assert!(error.ends_with("failed: it has taken no picture for 10 s"), "{error}");
+    assert!(error.ends_with("failed: it has accepted no frame for 10 s"), "{error}");
     assert!(output.h264.is_none() && output.h264_retry.is_some());
 }
 

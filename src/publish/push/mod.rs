@@ -15,6 +15,7 @@ use gst::prelude::*;
 
 use super::encoder::Level;
 use super::fanout::{AppSrcSink, Fanout, OutputId};
+use super::frame_sink_kind::{FrameSinkContext, FrameSinkKind, RunningSink};
 use crate::base::log_dedup;
 use crate::base::push_status::{PushState, PushStatus};
 use crate::base::retry::Retry;
@@ -43,6 +44,21 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the teardown at the server may take when the stream stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
+
+pub static KIND: FrameSinkKind = FrameSinkKind {
+    name: "push",
+    about: "Sends the H.264 stream to a media server, by RTSP or WHIP.",
+    section: Some("push"),
+    start: |context| {
+        let FrameSinkContext { config, status, outputs, output, .. } = context;
+        let mut pushes: Vec<Box<dyn RunningSink>> = Vec::new();
+        for push in &config.push {
+            pushes.push(Box::new(Push::start(push.clone(), status, Arc::clone(&outputs.h264), *output)?));
+        }
+        Ok(pushes)
+    },
+    viewers: None,
+};
 
 /// A running push. Dropping it stops the push.
 pub struct Push {
@@ -87,10 +103,12 @@ impl Push {
             .map_err(|source| PushError::Thread { to: to.clone(), source })?;
         Ok(Push { to, stop, stop_deadline: None, ended, thread: Some(thread) })
     }
+}
 
+impl RunningSink for Push {
     /// Requests the push to stop. The drop waits until the thread has ended, at most [`STOP_TIMEOUT`] from this call,
     /// so that several pushes whose servers hang are waited for at the same time.
-    pub(super) fn stop(&mut self) {
+    fn stop(&mut self) {
         self.stop.raise();
         self.stop_deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
     }

@@ -14,7 +14,9 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use gstreamer as gst;
 
-use super::fanout::{Fanout, PacketSink, PushResult};
+use super::fanout::Fanout;
+use super::frame_sink::{FrameSink, PushResult};
+use super::frame_sink_kind::FrameSinkKind;
 use crate::base::status::{Status, StreamState};
 
 pub mod archive;
@@ -35,8 +37,23 @@ pub(super) use file::{Layout, add_file};
 use repair::Repair;
 use writer::RecordingWriter;
 
+pub static KIND: FrameSinkKind = FrameSinkKind {
+    name: "record",
+    about: "Writes the H.264 stream to files, one after the other.",
+    section: Some("record"),
+    start: |context| {
+        if let Some(archive) = context.archive {
+            let fanout = &context.outputs.h264;
+            let recorder = Recorder::start(Arc::clone(context.status), Arc::clone(archive), fanout)?;
+            fanout.add_for_output(context.output, Box::new(recorder));
+        }
+        Ok(Vec::new())
+    },
+    viewers: None,
+};
+
 /// Records a stream, file after file, on its own thread, so that a disk that hangs delays neither the stream nor its
-/// other packet sinks. [`PacketSink::push`] only queues the frame.
+/// other sinks. [`FrameSink::push`] only queues the frame.
 pub struct Recorder {
     frames: Option<Sender<gst::Sample>>,
     thread: Option<JoinHandle<()>>,
@@ -82,7 +99,7 @@ impl Recorder {
     }
 }
 
-impl PacketSink for Recorder {
+impl FrameSink for Recorder {
     fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
         if self.status.state() == StreamState::AwaitsKeyframe {
             // The frames show a text instead of the source; they are not recorded.

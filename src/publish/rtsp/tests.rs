@@ -37,7 +37,7 @@ impl TestServer {
         server.add("gate", Arc::clone(&outputs.h264));
         let (stop, stopped) = bounded::<()>(0);
         let status = Arc::new(Status::new("gate"));
-        let mut output = LiveOutput::new(EncodeConfig::default(), None, &[], status, outputs.clone()).unwrap();
+        let mut output = LiveOutput::new(EncodeConfig::default(), status, outputs.clone());
         let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
         let painter = std::thread::spawn(move || {
             let start = Instant::now();
@@ -150,9 +150,9 @@ fn viewers_that_stop_responding_are_removed() {
     let mut packet = [0; 16];
     by_tcp.connection.read_exact(&mut packet).unwrap();
     assert_eq!(packet[..2], *b"$\0", "a packet of the first channel");
-    assert_eq!((server.server.clients(), server.outputs.h264.packet_sinks()), (2, 1));
+    assert_eq!((server.server.clients(), server.outputs.h264.sinks()), (2, 1));
     server.shorten_session_timeouts();
-    server.wait_until("the packet sink of the media is removed", |server| server.outputs.h264.packet_sinks() == 0);
+    server.wait_until("the frame sink of the media is removed", |server| server.outputs.h264.sinks() == 0);
     server.wait_until("the connections are closed", |server| server.server.clients() == 0);
     drop((by_udp, by_tcp));
 }

@@ -35,6 +35,7 @@ use tokio::sync::oneshot;
 
 use super::encoder::Level;
 use super::fanout::Fanout;
+use super::frame_sink_kind::{FrameSinkKind, start_none};
 use crate::access::Identity;
 use crate::base::descriptors;
 use crate::config::WebRtcConfig;
@@ -53,6 +54,14 @@ use event::{CandidatePermit, ViewerEvent};
 use offer::Offer;
 use trickle::Fragment;
 use viewer::ViewerSession;
+
+pub static KIND: FrameSinkKind = FrameSinkKind {
+    name: "webrtc",
+    about: "Each WebRTC viewer has a sink, which feeds the pipeline of its connection.",
+    section: None,
+    start: start_none,
+    viewers: Some(|outputs| outputs.h264.webrtc()),
+};
 
 /// The most fragments of candidates that may wait for the thread of a viewer.
 const MAX_QUEUED_FRAGMENTS: usize = 64;

@@ -13,7 +13,8 @@ use super::offer::{Offer, OfferError};
 use super::peer::WebRtcPeer;
 use super::{ViewerError, WhepRefusal};
 use crate::config::WebRtcConfig;
-use crate::publish::fanout::{AppSrcSink, Fanout, PacketSink, PacketSinkId, PushResult};
+use crate::publish::fanout::{AppSrcSink, Fanout, FrameSinkId};
+use crate::publish::frame_sink::{FrameSink, PushResult};
 use crate::publish::webrtc::LastActivity;
 
 /// How often the timeouts and the shared state are checked.
@@ -97,8 +98,8 @@ struct ActiveViewer<'a> {
     last_activity: Arc<LastActivity>,
     started_at: Instant,
     gather_until: Option<Instant>,
-    /// Its packet sink at the fan-out; `None` before the connection.
-    sink_id: Option<PacketSinkId>,
+    /// Its frame sink at the fan-out; `None` before the connection.
+    sink_id: Option<FrameSinkId>,
 }
 
 impl ActiveViewer<'_> {
@@ -223,7 +224,7 @@ pub(super) struct ViewerSink {
     pub events: Sender<ViewerEvent>,
 }
 
-impl PacketSink for ViewerSink {
+impl FrameSink for ViewerSink {
     fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
         self.packet_sink.push(sample, keyframe)
     }

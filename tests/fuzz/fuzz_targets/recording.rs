@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use maskcast::base::status::Status;
-use maskcast::config::{EncodeConfig, RecordConfig};
+use maskcast::config::{EncodeConfig, RecordConfig, SourceSpec, defaults_stream};
 use maskcast::frame::{PixelFormat, VideoInfo};
 use maskcast::publish::live::{LiveOutput, StreamOutputs};
 use maskcast::publish::recording::Archive;
@@ -58,8 +58,9 @@ fn record(folder: &Path) -> [Movie; 2] {
     let encode = EncodeConfig { keyframe_interval: Duration::from_secs(1), ..EncodeConfig::default() };
     let archive = Arc::new(Archive::new("gate", RecordConfig::to(folder)));
     let status = Arc::new(Status::new("gate"));
-    let mut output =
-        LiveOutput::new(encode, Some(archive), &[], status, StreamOutputs::default()).expect("a thread").blocking();
+    let mut output = LiveOutput::new(encode, status, StreamOutputs::default()).blocking();
+    let source = SourceSpec::parse("test://black", folder).expect("a source");
+    output.start_sinks(&defaults_stream("gate", source), Some(&archive)).expect("a thread");
     let info = VideoInfo { fps: (10, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
     for n in 0..65_u64 {
         let stamp = CaptureTime { pts: Duration::from_millis(100 * n), captured_at: Instant::now(), slate: false };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::publish::CaptureTime;
+use super::CaptureTime;
 
 /// A source time that strays further than this from the arrival time starts a new mapping.
 const STRAY: Duration = Duration::from_millis(500);

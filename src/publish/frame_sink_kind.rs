@@ -1,0 +1,55 @@
+//! The description of an output for frames: its name, how it is started, who watches by it.
+
+use std::sync::Arc;
+
+use super::OutputError;
+use super::fanout::OutputId;
+use super::outputs::StreamOutputs;
+use super::recording::Archive;
+use crate::base::status::Status;
+use crate::config::StreamConfig;
+
+/// A kind of output for frames.
+pub struct FrameSinkKind {
+    /// Its name in metrics and in the API.
+    pub name: &'static str,
+    /// What it does, for the reference of the configuration.
+    pub about: &'static str,
+    /// The key of `[[stream]]` that has its settings; `None` for a kind whose sinks are added when clients connect.
+    pub section: Option<&'static str>,
+    /// Starts the sinks that the configuration of a stream asks for.
+    pub start: StartSinks,
+    /// Counts the clients of a stream that watch by it now; `None` for a kind that has no viewers.
+    pub viewers: Option<fn(&StreamOutputs) -> usize>,
+}
+
+/// Starts the sinks that the configuration of a stream asks for, and gives those that have to be stopped before the output ends.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub type StartSinks = fn(&FrameSinkContext<'_>) -> Result<Vec<Box<dyn RunningSink>>, OutputError>;
+
+/// What sinks are started with.
+pub struct FrameSinkContext<'a> {
+    pub config: &'a StreamConfig,
+    pub status: &'a Arc<Status>,
+    pub outputs: &'a StreamOutputs,
+    /// By which the fan-out tells the sinks of this output from those of viewers.
+    pub(super) output: OutputId,
+    /// The recordings of the stream, if it is recorded.
+    pub archive: Option<&'a Arc<Archive>>,
+}
+
+/// A sink that has threads of its own. Dropping it waits for its end, for a limited time.
+pub trait RunningSink: Send {
+    /// Requests its end, so that several end side by side.
+    fn stop(&mut self);
+}
+
+/// For a kind whose sinks are added when clients connect.
+///
+/// # Errors
+/// None.
+pub(super) fn start_none(_: &FrameSinkContext<'_>) -> Result<Vec<Box<dyn RunningSink>>, OutputError> {
+    Ok(Vec::new())
+}
