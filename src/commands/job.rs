@@ -32,7 +32,7 @@ pub struct SegmentJob<'a> {
 /// How a job ended.
 pub struct Done {
     pub status: Arc<Status>,
-    /// From the start of the pipeline to the finished file.
+    /// From the start of the pipeline to the complete file.
     pub elapsed: Duration,
     /// Pixels of each class, over all masks.
     pub class_pixels: Box<[u64; 256]>,
@@ -62,7 +62,7 @@ impl Ending {
 /// Runs a job. `progress` is called about ten times a second.
 ///
 /// # Errors
-/// The first thing that went wrong; frames before it are in the output file.
+/// The first failure; frames before it are in the output file.
 pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Result<Done, Failure> {
     let SegmentJob { model, plan, source, output, overlay, encode, on_mask } = job;
     let mut config = defaults_stream("file", source);
@@ -88,7 +88,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     let started = Instant::now();
     let stream = Stream::start(parts, &pool).map_err(Failure::usage)?;
     let mut ending: Option<Ending> = None;
-    // Short files should not wait for a long look.
+    // A short file must not wait for a long pause.
     let (quick, slow) = (Duration::from_millis(10), Duration::from_millis(100));
     while !stream.is_finished() {
         progress(&status);
@@ -103,7 +103,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
                     "{shown}: after the stop it took no frame for {limit} s and was given up; what it holds is incomplete"
                 )));
             }
-            // The source is told; what is under way comes out.
+            // The source was stopped; frames in the pipeline still come out.
             let _ = crossbeam_channel::after(quick).recv();
         } else if stop.wait(pause) {
             ending = Some(Ending { published, since: Instant::now() });
@@ -113,7 +113,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     stream.join().map_err(Failure::runtime)?;
     let elapsed = started.elapsed();
     progress(&status);
-    // A stop that came when the source had ended has stopped nothing.
+    // A stop after the end of the source did not stop anything.
     let stopped = ending.is_some() && !status.condition().ended;
     let class_pixels = counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(Done { status, elapsed, class_pixels, stopped })
@@ -139,7 +139,7 @@ mod tests {
         let start = Instant::now();
         let mut ending = Ending { published: 3, since: start };
         assert!(!ending.hangs(3, start + STOP_LIMIT / 2));
-        assert!(!ending.hangs(4, start + STOP_LIMIT), "a slow one is not ended");
+        assert!(!ending.hangs(4, start + STOP_LIMIT), "a slow job is not ended");
         assert!(!ending.hangs(4, start + STOP_LIMIT * 3 / 2));
         assert!(ending.hangs(4, start + STOP_LIMIT * 2));
     }

@@ -1,4 +1,4 @@
-//! What happens in a stream now, and how often it happened: written by the watch, read by the recorder and the metrics.
+//! Which events of a stream are active, and how often each began: written by the detector, read by recorder and metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::config::EventConfig;
 #[derive(Debug)]
 pub struct EventState {
     stream: Arc<str>,
-    tallies: Vec<EventCount>,
+    counts_by_event: Vec<EventCount>,
     state: Mutex<EventEntry>,
 }
 
@@ -22,47 +22,47 @@ struct EventCount {
 
 #[derive(Debug)]
 struct EventEntry {
-    /// When each event is over, unless its condition holds again before.
+    /// When each event ends, unless its condition holds again before.
     until: Vec<Option<Instant>>,
     active: Option<Active>,
 }
 
-/// What is recorded: one event, or several that overlap.
+/// One event that is recorded, or several that overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active {
-    /// Of the first of them.
+    /// The name of the first of them.
     pub name: Arc<str>,
-    /// The beginning of the pre-roll.
+    /// The start of the pre-roll.
     pub from: Instant,
-    /// The end of the post-roll, as far as it is known.
+    /// The end of the post-roll, as known now.
     pub until: Instant,
 }
 
 impl EventState {
     pub fn new(stream: &str, events: &[EventConfig]) -> Self {
-        let tally = |event: &EventConfig| EventCount { config: event.clone(), count: AtomicU64::new(0) };
+        let entry = |event: &EventConfig| EventCount { config: event.clone(), count: AtomicU64::new(0) };
         EventState {
             stream: stream.into(),
-            tallies: events.iter().map(tally).collect(),
+            counts_by_event: events.iter().map(entry).collect(),
             state: Mutex::new(EventEntry { until: vec![None; events.len()], active: None }),
         }
     }
 
     pub fn events(&self) -> impl Iterator<Item = &EventConfig> {
-        self.tallies.iter().map(|tally| &tally.config)
+        self.counts_by_event.iter().map(|entry| &entry.config)
     }
 
     /// Names, and how often each event has begun.
     pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.tallies.iter().map(|tally| (tally.config.name.as_str(), tally.count.load(Ordering::Relaxed)))
+        self.counts_by_event.iter().map(|entry| (entry.config.name.as_str(), entry.count.load(Ordering::Relaxed)))
     }
 
     /// The condition of event number `index` holds at `at`, and has been met since `since`.
     pub fn holds(&self, index: usize, since: Instant, at: Instant) {
-        let Some(EventCount { config, count }) = self.tallies.get(index) else { return };
+        let Some(EventCount { config, count }) = self.counts_by_event.get(index) else { return };
         let mut state = self.lock();
         let until = at + config.post_roll;
-        // The clock of a machine that has just started may not reach back that far.
+        // The monotonic clock of a machine that has just started may not reach back that far.
         let from = since.checked_sub(config.pre_roll).unwrap_or(since);
         let begins = state.until[index].is_none_or(|until| until < at);
         state.until[index] = Some(until);
@@ -77,13 +77,13 @@ impl EventState {
         }
     }
 
-    /// What is to be recorded at `now`.
+    /// The event that is recorded at `now`.
     pub fn active(&self, now: Instant) -> Option<Active> {
         self.lock().active.clone().filter(|active| active.until >= now)
     }
 
     fn lock(&self) -> MutexGuard<'_, EventEntry> {
-        // Whole after every statement.
+        // A panic cannot leave it inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!((&*both.name, both.from, both.until), ("door", first.from, at(15)));
         assert_eq!(board.counts().collect::<Vec<_>>(), [("door", 1), ("yard", 1)]);
 
-        // The first is met again before its post-roll is over: the same event.
+        // The condition of the first holds again before its post-roll ends: the same event.
         board.holds(0, at(12), at(13));
         assert_eq!(board.active(at(23)).unwrap().until, at(23));
         assert_eq!(board.active(at(24)), None);

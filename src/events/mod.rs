@@ -1,8 +1,8 @@
-//! Events: classes that cover enough of a zone for long enough, seen in the masks.
+//! Events: classes that cover enough of a zone for long enough in the masks.
 //!
-//! A [`EventDetector`] looks at every mask on the overlay's thread: one pass over the zone's pixels ([`zone`]), and a
-//! [`trigger`] that does not flicker. What it finds goes to the stream's [`EventState`], from which the recorder takes when to
-//! record and the metrics how often it happened.
+//! An [`EventDetector`] is a mask sink that examines every mask on the thread of the overlay stage: one pass over the pixels of the
+//! [`zone`], and a [`trigger`] with hysteresis. The result goes to the [`EventState`] of the stream, from which the recorder
+//! takes when to record, and the metrics how often events began.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ pub use event_state::{Active, EventState};
 use trigger::Trigger;
 use zone::ZonePixels;
 
-/// Looks for a stream's events in its masks.
+/// Detects the events of a stream in its masks.
 pub struct EventDetector {
     events: Vec<EventRule>,
-    board: Arc<EventState>,
-    /// Of the masks that the events are prepared for.
+    state: Arc<EventState>,
+    /// The labels of the masks that the events are prepared for.
     labels: Labels,
     size: (usize, usize),
 }
@@ -31,45 +31,45 @@ pub struct EventDetector {
 struct EventRule {
     config: EventConfig,
     trigger: Trigger,
-    wanted: [bool; 256],
+    is_class: [bool; 256],
     pixels: ZonePixels,
 }
 
 impl EventDetector {
-    /// For the events of `board`, which gets what is seen.
-    pub fn new(board: Arc<EventState>) -> Self {
-        let watched = |config: &EventConfig| EventRule {
+    /// Detects the events of `state`, which is updated.
+    pub fn new(state: Arc<EventState>) -> Self {
+        let rule = |config: &EventConfig| EventRule {
             config: config.clone(),
             trigger: Trigger::new(config.share, config.hold),
-            wanted: [false; 256],
+            is_class: [false; 256],
             pixels: ZonePixels::default(),
         };
-        EventDetector { events: board.events().map(watched).collect(), board, labels: [].into(), size: (0, 0) }
+        EventDetector { events: state.events().map(rule).collect(), state, labels: [].into(), size: (0, 0) }
     }
 
-    /// Looks at the next mask of the stream.
+    /// Examines the next mask of the stream.
     pub fn look(&mut self, mask: &Mask) {
         if !Arc::ptr_eq(&mask.labels, &self.labels) || self.size != (mask.width, mask.height) {
             self.prepare(mask);
         }
         for (index, event) in self.events.iter_mut().enumerate() {
-            let share = event.pixels.share(&mask.classes, &event.wanted);
+            let share = event.pixels.share(&mask.classes, &event.is_class);
             if let Some(since) = event.trigger.look(share, mask.captured_at) {
-                self.board.holds(index, since, mask.captured_at);
+                self.state.holds(index, since, mask.captured_at);
             }
         }
     }
 
-    /// The first mask of a model: other classes, or another size.
+    /// Adapts to the masks of another model: other classes, or another size.
     fn prepare(&mut self, mask: &Mask) {
         self.labels = Arc::clone(&mask.labels);
         self.size = (mask.width, mask.height);
         for event in &mut self.events {
             event.pixels = ZonePixels::of(&event.config.zone, mask.width, mask.height);
-            event.wanted = [false; 256];
+            event.is_class = [false; 256];
             // A model has 256 classes at most: an index is a byte.
-            for (wanted, label) in event.wanted.iter_mut().zip(mask.labels.iter()) {
-                *wanted = event.config.classes.contains(&label.name);
+            for (is_class, label) in event.is_class.iter_mut().zip(mask.labels.iter()) {
+                *is_class = event.config.classes.contains(&label.name);
             }
         }
     }
@@ -82,7 +82,7 @@ impl MaskSink for EventDetector {
     }
 }
 
-/// The classes of an event that a model does not have.
+/// The classes of an event that are not among the labels of a model.
 pub fn unknown_classes<'a>(event: &'a EventConfig, labels: &[Label]) -> Vec<&'a str> {
     let known = |name: &&String| labels.iter().any(|label| label.name == **name);
     event.classes.iter().filter(|name| !known(name)).map(String::as_str).collect()
@@ -115,16 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_looked_for_by_name_in_whatever_model_runs() {
+    fn classes_are_found_by_name_in_each_model() {
         let event = EventConfig {
             zone: vec![[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]],
             share: 0.9,
             hold: Duration::ZERO,
             ..EventConfig::of("visit", &["person", "car"])
         };
-        let board = Arc::new(EventState::new("gate", &[event]));
-        let mut watch = EventDetector::new(Arc::clone(&board));
-        let count = || board.counts().map(|(_, count)| count).sum::<u64>();
+        let state = Arc::new(EventState::new("gate", &[event]));
+        let mut watch = EventDetector::new(Arc::clone(&state));
+        let count = || state.counts().map(|(_, count)| count).sum::<u64>();
         let (first, second) = (labels(&["sky", "car"]), labels(&["car", "person", "sky"]));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);

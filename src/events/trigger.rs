@@ -1,21 +1,21 @@
-//! When an event's condition holds: long enough above a threshold, and not every time the share touches it.
+//! When the condition of an event holds: the share is above a threshold for long enough, with hysteresis.
 
 use std::time::{Duration, Instant};
 
-/// A condition that has begun to hold goes on until the share is below this part of the threshold: masks of one scene
-/// differ by more than nothing.
+/// A condition that holds continues until the share is below this part of the threshold: masks of an unchanged scene differ
+/// slightly.
 const RELEASE: f64 = 0.5;
 
-/// After this long without a mask nobody knows what was there meanwhile; unless masks come as rarely as that.
+/// A time without masks that is longer than this interrupts the condition, unless masks usually come this rarely.
 const LONGEST_GAP: Duration = Duration::from_secs(5);
 
-/// A gap is longer than so many times the shortest of the last distances between masks.
+/// A gap is longer than this many times the shortest of the last intervals between masks.
 const UNUSUAL: u32 = 2;
 
-/// Distances that are kept in mind.
-const DISTANCES: usize = 3;
+/// The number of intervals that are compared.
+const INTERVALS: usize = 3;
 
-/// Follows the share of an event's classes from mask to mask.
+/// Follows the share of the classes of an event from mask to mask.
 #[derive(Clone, Debug)]
 pub struct Trigger {
     threshold: f64,
@@ -24,14 +24,14 @@ pub struct Trigger {
     since: Option<Instant>,
     /// When the newest mask was captured.
     last: Option<Instant>,
-    /// Between the last masks, the newest first.
-    distances: [Option<Duration>; DISTANCES],
+    /// Intervals between the last masks, the newest first.
+    intervals: [Option<Duration>; INTERVALS],
 }
 
 impl Trigger {
     /// `threshold`: least share; `hold`: for how long.
     pub fn new(threshold: f64, hold: Duration) -> Self {
-        Trigger { threshold, hold, since: None, last: None, distances: [None; DISTANCES] }
+        Trigger { threshold, hold, since: None, last: None, intervals: [None; INTERVALS] }
     }
 
     /// The share in the mask captured at `at`. Since when the condition has been met, if that is long enough.
@@ -49,13 +49,13 @@ impl Trigger {
         self.since.filter(|since| at.saturating_duration_since(*since) >= self.hold)
     }
 
-    /// Whether the camera or the model was away for so long: a slow model, or a camera of a picture in ten seconds, has such
-    /// distances all the time, and an event is seen in what there is.
-    fn is_gap(&mut self, distance: Duration) -> bool {
-        let usual = self.distances.iter().flatten().min().copied();
-        self.distances.rotate_right(1);
-        self.distances[0] = Some(distance);
-        distance > LONGEST_GAP && usual.is_none_or(|usual| distance > usual * UNUSUAL)
+    /// Whether the interval is a gap, in which the camera or the model did not work. A slow model, or a camera that sends a frame in
+    /// ten seconds, has such intervals all the time, and its events are detected nevertheless.
+    fn is_gap(&mut self, interval: Duration) -> bool {
+        let usual = self.intervals.iter().flatten().min().copied();
+        self.intervals.rotate_right(1);
+        self.intervals[0] = Some(interval);
+        interval > LONGEST_GAP && usual.is_none_or(|usual| interval > usual * UNUSUAL)
     }
 }
 
@@ -73,37 +73,37 @@ mod tests {
     }
 
     #[test]
-    fn a_share_has_to_stay_for_the_time() {
+    fn a_share_has_to_last_for_the_time() {
         let mut trigger = Trigger::new(0.1, Duration::from_secs(1));
         let found = held(&mut trigger, Instant::now(), &[0.0, 0.1, 0.2, 0.0, 0.1, 0.1, 0.1, 0.1, 0.0]);
         assert_eq!(found, [None, None, None, None, None, None, Some(2000), Some(2000), None]);
     }
 
     #[test]
-    fn a_share_about_the_threshold_does_not_flicker() {
+    fn a_share_near_the_threshold_does_not_toggle() {
         let mut trigger = Trigger::new(0.1, Duration::from_secs(1));
         let found = held(&mut trigger, Instant::now(), &[0.06, 0.1, 0.06, 0.09, 0.05, 0.04, 0.06, 0.09]);
         assert_eq!(found, [None, None, None, Some(500), Some(500), None, None, None]);
     }
 
     #[test]
-    fn nothing_is_known_of_a_time_without_masks() {
+    fn a_time_without_masks_interrupts_the_condition() {
         let mut trigger = Trigger::new(0.1, Duration::from_secs(2));
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(trigger.look(1.0, start), None);
-        assert_eq!(trigger.look(1.0, after(60)), None, "the camera was away");
+        assert_eq!(trigger.look(1.0, after(60)), None, "the camera was offline");
         assert_eq!(trigger.look(1.0, after(62)), Some(after(60)));
     }
 
     #[test]
-    fn masks_that_always_come_rarely_are_enough() {
+    fn masks_that_always_come_rarely_are_not_gaps() {
         let mut trigger = Trigger::new(0.1, Duration::from_secs(15));
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let held: Vec<_> = (0..5).map(|n| trigger.look(1.0, after(10 * n))).collect();
-        assert_eq!(held, [None, None, None, Some(after(10)), Some(after(10))], "the first distance tells nothing");
-        // Away for a minute; one mask between two absences does not make them usual.
+        assert_eq!(held, [None, None, None, Some(after(10)), Some(after(10))], "the first interval cannot be compared");
+        // Offline for a minute; one mask between two gaps does not make them usual.
         let mut trigger = Trigger::new(0.1, Duration::from_secs(2));
         for at in [0, 1, 2] {
             trigger.look(0.0, after(at));

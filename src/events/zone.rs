@@ -1,4 +1,4 @@
-//! Which pixels of a mask an event looks at.
+//! The pixels of a mask that belong to the zone of an event.
 
 use std::ops::Range;
 
@@ -38,7 +38,7 @@ impl ZonePixels {
             }
         }
         if pixels.count == 0 && width > 0 && height > 0 {
-            // Smaller than the mask's pixels: the one that it lies in.
+            // The polygon is smaller than a pixel of the mask: the pixel that contains it.
             let mean = |axis: usize| polygon.iter().map(|corner| corner[axis]).sum::<f64>() / polygon.len() as f64;
             let index = |at: f64, size: usize| ((at * size as f64) as usize).min(size - 1);
             let at = index(mean(1), height) * width + index(mean(0), width);
@@ -70,7 +70,7 @@ impl ZonePixels {
 mod tests {
     use super::*;
 
-    /// The pixels as a picture, a line each row.
+    /// The pixels as text, a line for each row.
     fn drawn(polygon: &[[f64; 2]], width: usize, height: usize) -> Vec<String> {
         let pixels = ZonePixels::of(polygon, width, height);
         let inside = |at: usize| pixels.runs.iter().any(|run| run.contains(&at));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn polygons_have_the_pixels_whose_centres_are_inside() {
+    fn a_polygon_has_the_pixels_whose_centres_are_inside() {
         let lower_half = [[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]];
         assert_eq!(drawn(&lower_half, 4, 4), ["....", "....", "####", "####"]);
         assert_eq!(ZonePixels::of(&lower_half, 4, 4).runs, std::slice::from_ref(&(8..16)), "whole rows are one run");
@@ -90,11 +90,11 @@ mod tests {
             [[0.0, 0.0], [0.25, 0.0], [0.25, 0.5], [0.75, 0.5], [0.75, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]];
         assert_eq!(drawn(&notched, 4, 4), ["#..#", "#..#", "####", "####"]);
         let turned: Vec<[f64; 2]> = notched.iter().rev().copied().collect();
-        assert_eq!(drawn(&turned, 4, 4), drawn(&notched, 4, 4), "the other way round");
+        assert_eq!(drawn(&turned, 4, 4), drawn(&notched, 4, 4), "in the opposite order");
     }
 
     #[test]
-    fn adjoining_zones_share_no_pixel_and_leave_none_out() {
+    fn adjoining_zones_have_each_pixel_once() {
         for size in [(7, 5), (64, 36), (513, 289)] {
             let at = 0.37;
             let left = ZonePixels::of(&[[0.0, 0.0], [at, 0.0], [at, 1.0], [0.0, 1.0]], size.0, size.1);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_smaller_than_a_pixel_is_the_pixel_that_it_lies_in() {
+    fn a_zone_smaller_than_a_pixel_is_the_pixel_that_contains_it() {
         let dot = [[0.3, 0.7], [0.31, 0.7], [0.31, 0.71]];
         assert_eq!(drawn(&dot, 4, 4), ["....", "....", ".#..", "...."]);
     }

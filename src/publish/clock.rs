@@ -1,40 +1,40 @@
-//! The times of a live stream's output.
+//! The times of the output of a live stream.
 
 use std::time::{Duration, Instant};
 
 use super::CaptureTime;
 
-/// A source time that strays further than this from the arrival time starts a new mapping.
+/// A source time that differs by more than this from the arrival time starts a new mapping.
 const STRAY: Duration = Duration::from_millis(500);
 
-/// One that strays a little further has drifted there; more is a jump.
+/// A difference up to this has built up by drift; a larger one is a jump.
 const DRIFTED: Duration = Duration::from_millis(700);
 
-/// The least difference between arrival and mapped time is taken over windows of this length: pictures are late for many
-/// reasons, and early for none.
+/// The least difference between arrival and mapped time is taken over windows of this length: frames may come late for many
+/// reasons, and never come early.
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// A difference up to this is left as it is: even times matter more than the last tenth of a second.
 const TOLERATED: f64 = 0.2;
 
-/// The part of a window's further difference that is made up in the next window: small, so that it is not seen.
+/// The part of the difference beyond that which is corrected in the next window: small, so that it is not visible.
 const MADE_UP: f64 = 0.25;
 
-/// What a second of stray that built up by drift says of the rate.
+/// How much a difference of one second that built up by drift changes the rate.
 const LEARNED_BY_STRAY: f64 = 0.1;
 
-/// No source is so far from its nominal rate.
+/// Rates are limited to this range, which no source exceeds.
 const RATES: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
-/// Maps a source's times to the output's: even spacing as the source has it, but never far from when frames came. Clocks
-/// of sources differ from this machine's, by a few millionths as a rule, by a fifth where a camera stamps pictures with a
-/// rate that it does not keep: the difference is made up gradually.
+/// Maps times of a source to times of the output: with the even spacing of the source, and never far from the arrival of the
+/// frames. Clocks of sources differ from that of this machine, usually by a few parts per million, and by a fifth where a camera
+/// stamps frames with a rate that it does not keep: the difference is corrected gradually.
 pub(super) struct OutputClock {
     start: Option<Instant>,
     /// The newest source time, and its output time.
     anchor: Option<(Duration, Duration)>,
     last: Duration,
-    /// Output time that passes in a unit of source time, as learned, and what is added to it for a while.
+    /// Output time for a unit of source time, as measured, and a temporary correction of it.
     rate: f64,
     slew: f64,
     window: Option<Window>,
@@ -53,7 +53,7 @@ impl Default for OutputClock {
 }
 
 impl OutputClock {
-    /// The output time of a picture; later than that of the one before.
+    /// The output time of a frame; later than that of the frame before.
     pub(super) fn at(&mut self, stamp: CaptureTime) -> Duration {
         let start = *self.start.get_or_insert(stamp.captured_at);
         let arrival = stamp.captured_at.saturating_duration_since(start);
@@ -71,11 +71,11 @@ impl OutputClock {
             mapped
         };
         self.anchor = Some((stamp.pts, at));
-        // What stands in for pictures comes when it is made, which says nothing of the source's clock.
+        // A slate comes when it is made, which does not depend on the clock of the source.
         if !stamp.slate {
             self.observe(arrival, at);
         }
-        // Encoders want times that rise.
+        // Encoders need increasing times.
         self.last = at.max(self.last + Duration::from_millis(1));
         self.last
     }
@@ -102,33 +102,33 @@ fn difference(later: Duration, earlier: Duration) -> f64 {
 mod tests {
     use super::*;
 
-    /// Output times in milliseconds of pictures at 15 a second, whose camera counts `drift` too slowly, and which arrive up
-    /// to `jitter` late.
+    /// Output times in milliseconds of 15 frames a second from a camera whose clock is too slow by `drift`, and which arrive up to
+    /// `jitter` late.
     fn play(drift: f64, jitter: f64, seconds: u32) -> (Vec<f64>, Vec<f64>) {
         let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(7));
         let mut clock = OutputClock::default();
-        let pictures = (0..15 * seconds).map(|n| {
+        let frames = (0..15 * seconds).map(|n| {
             let pts = f64::from(n) / 15.0;
             let arrival = pts * (1.0 + drift) + jitter * random.f64();
             let captured_at = start + Duration::from_secs_f64(arrival);
             let at = clock.at(CaptureTime { pts: Duration::from_secs_f64(pts), captured_at, slate: false });
             (1e3 * at.as_secs_f64(), 1e3 * arrival)
         });
-        pictures.unzip()
+        frames.unzip()
     }
 
     #[test]
     fn jitter_of_arrival_is_not_passed_on() {
         for jitter in [0.03, 0.15] {
             let (times, _) = play(0.0, jitter, 300);
-            // The first time is not zero, but the least that there is.
+            // The first time is the least one, which is not zero.
             let steps = times[1..].windows(2).map(|pair| (pair[1] - pair[0] - 1000.0 / 15.0).abs());
             assert!(steps.fold(0.0, f64::max) < 0.001);
         }
     }
 
     #[test]
-    fn a_first_picture_that_came_late_is_made_up_gradually() {
+    fn a_first_frame_that_came_late_is_corrected_gradually() {
         let start = Instant::now();
         let mut clock = OutputClock::default();
         let mut delay = |n: u32| {

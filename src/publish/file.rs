@@ -18,10 +18,10 @@ use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
 use crate::gst::state_error;
 
-/// The least distance of two pictures.
+/// The least time between two frames.
 const LEAST: gst::ClockTime = gst::ClockTime::from_mseconds(1);
 
-/// Writes one file. The first picture's shape is the file's: pictures of another one are scaled to it.
+/// Writes one file, which has the shape of its first frame: frames of another shape are scaled to it.
 pub struct FileOutput {
     path: PathBuf,
     container: Container,
@@ -35,13 +35,13 @@ struct OpenFile {
     bus: gst::Bus,
     chain: EncodeChain,
     pool: RawPool,
-    /// For the shape of the newest picture, if it is not the file's.
+    /// For the shape of the newest frame, if it differs from that of the file.
     scaler: Option<Scaler>,
-    /// Time of the first picture.
+    /// The time of the first frame.
     first: Duration,
-    /// Of the newest picture, in the file.
+    /// The time of the newest frame, in the file.
     newest: Option<gst::ClockTime>,
-    /// An error was seen: the end will not come.
+    /// The pipeline has failed: it will not reach the end of the stream.
     failed: bool,
 }
 
@@ -92,7 +92,7 @@ impl Output for FileOutput {
         open.newest = Some(at);
         let times = buffer.make_mut();
         times.set_pts(at);
-        // How long the last picture is shown; the others are shown until the next one comes.
+        // The duration of the last frame; the others are shown until the next one.
         times.set_duration(gst::ClockTime::from_nseconds((1e9 / fps(&info)) as u64));
         push_blocking(&open.chain.source, &open.bus, buffer).map_err(|error| {
             open.failed = true;
@@ -104,7 +104,7 @@ impl Output for FileOutput {
     fn finish(&mut self) -> Result<(), OutputError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         if open.failed {
-            // Said already, and no end will come. What was written stays.
+            // The error was returned already, and the end of the stream will not come. What was written stays.
             return Ok(());
         }
         let ended = open.chain.source.end_of_stream();
@@ -124,7 +124,7 @@ impl Output for FileOutput {
 }
 
 impl OpenFile {
-    /// The next picture in the file's shape.
+    /// The next frame in the shape of the file.
     fn paint(
         &mut self,
         info: VideoInfo,
@@ -142,8 +142,9 @@ impl OpenFile {
             _ => {
                 let (path, size, at) =
                     (path.display(), self.pool.info, stamp.pts.saturating_sub(self.first).as_secs_f64());
-                let text =
-                    format!("{path}: the picture becomes {info} at {at:.1} s; it is scaled to the file's {size}");
+                let text = format!(
+                    "frame size changes, frames are scaled to {size}, the size of the file: {path}: {info} at {at:.1} s"
+                );
                 log_dedup::warn("", "publish", &text);
                 Scaler::new(info, &self.pool)?
             }

@@ -1,7 +1,7 @@
-//! Video range to full range and back, for outputs that know one of them only.
+//! Converts video range to full range and back, for outputs that have only one of them.
 //!
 //! GStreamer's `videoconvert` does it along with a change of the matrix, but up to version 1.22 not where the matrix stays
-//! the same: it then copies the samples and calls them by the other range.
+//! the same: it then copies the samples and labels them with the other range.
 
 use gstreamer as gst;
 
@@ -21,7 +21,7 @@ impl RangeChange {
     /// From images as `info` describes them to the other range.
     ///
     /// # Errors
-    /// When GStreamer does not know a image of this shape.
+    /// When GStreamer has no format for images of this shape.
     pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
         let mut other = info;
         other.color.full_range = !info.color.full_range;
@@ -34,7 +34,7 @@ impl RangeChange {
                 } else {
                     (sample - neutral - black) * 255.0 / levels + neutral
                 };
-                // `as` saturates: what lies outside of the range is cut off.
+                // `as` saturates: values outside of the range are clipped.
                 value.round() as u8
             })
         };
@@ -56,10 +56,10 @@ impl RangeChange {
         self.to.info.color
     }
 
-    /// A copy of a image in the other range, with the same times.
+    /// A copy of an image in the other range, with the same times.
     ///
     /// # Errors
-    /// When the buffer does not hold a image of this shape, or there is no memory for the copy.
+    /// When the buffer does not hold an image of this shape, or there is no memory for the copy.
     pub fn apply(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, OutputError> {
         let (pts, dts, duration) = (buffer.pts(), buffer.dts(), buffer.duration());
         let image = self.from.view(buffer)?;
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::frame::{Matrix, PixelFormat};
 
-    /// Luma and chroma that come out of a image whose samples all have one value, and its time.
+    /// Luma and chroma that come out of an image whose samples all have one value, and its time.
     fn changed(full_range: bool, format: PixelFormat, value: u8) -> (u8, u8, Option<gst::ClockTime>) {
         crate::gst::init().unwrap();
         let mut info = VideoInfo::new(format, 6, 5);

@@ -20,7 +20,7 @@ pub struct RawPool {
 
 impl RawPool {
     /// # Errors
-    /// When GStreamer does not know a image of this shape.
+    /// When GStreamer has no format for images of this shape.
     pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
         let refused = |what: &str| OutputError(format!("a {info} image cannot be made: {what}"));
         let layout = layout(&info).map_err(|_| refused("its format is unknown"))?;
@@ -69,16 +69,16 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// # Errors
-    /// When GStreamer does not know a image of this shape.
+    /// When GStreamer has no format for images of this shape.
     pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
-        let layout = layout(&info).map_err(|_| OutputError(format!("GStreamer does not know a {info} image")))?;
+        let layout = layout(&info).map_err(|_| OutputError(format!("GStreamer has no format for a {info} image")))?;
         Ok(FrameReader { info, layout })
     }
 
     /// A buffer of this shape, mapped for reading.
     ///
     /// # Errors
-    /// When the buffer does not hold a image of this shape.
+    /// When the buffer does not hold an image of this shape.
     pub fn view<'a>(&self, buffer: &'a gst::BufferRef) -> Result<ImageRegion<'a>, OutputError> {
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.layout)
             .map_err(|_| OutputError(format!("a buffer does not hold a {} image", self.info)))?;
@@ -86,7 +86,7 @@ impl FrameReader {
     }
 }
 
-/// A image in a buffer.
+/// An image in a buffer.
 pub struct ImageRegion<'a> {
     info: VideoInfo,
     frame: gst_video::VideoFrameRef<&'a gst::BufferRef>,
@@ -104,10 +104,9 @@ impl ImageRegion<'_> {
     }
 }
 
-/// The caps of a stream whose source does not tell its rate say this one. Left open, x264enc keeps each image back until
-/// it knows how long it is shown, which is when the next one comes: a whole image's delay, and the last image before a
-/// camera stalls would reach viewers when it is old; and a file of one image would hold one of no length. Times are
-/// carried by the images, not by the rate.
+/// The rate in the caps of a stream whose source gives none. Without a rate, x264enc holds each image until it has its duration,
+/// which is when the next image comes: a delay of one image, and the last image before a camera stalls would reach viewers
+/// late; a file of one image would have no duration. Images have their own times, whatever the rate is.
 const NOMINAL_RATE: gst::Fraction = gst::Fraction::from_integer(25);
 
 /// The caps of the pool's images, with a rate in any case.
@@ -164,7 +163,7 @@ impl Scaler {
     }
 }
 
-/// A part of a image, in pixels.
+/// A part of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Region {
     x: i32,
@@ -173,7 +172,7 @@ struct Region {
     height: i32,
 }
 
-/// Where a image like `from` lies in one like `to`: as large as it fits with its proportions, in the middle, at even
+/// Where an image like `from` lies in one like `to`: as large as it fits with its proportions, in the middle, at even
 /// coordinates, which both chroma formats have.
 fn placed(from: &VideoInfo, to: &VideoInfo) -> Region {
     let ratio = |par: (u32, u32)| f64::from(par.0.max(1)) / f64::from(par.1.max(1));
@@ -183,7 +182,7 @@ fn placed(from: &VideoInfo, to: &VideoInfo) -> Region {
     let scale = (to.width as f64 / wide).min(to.height as f64 / high);
     let fit = |size: f64, room: usize| {
         let fitted = (size * scale).round() as usize;
-        // A rounding error is no bar.
+        // A rounding error does not make a bar.
         if fitted + 2 > room { (0, room) } else { ((room - fitted) / 4 * 2, (fitted & !1).max(2)) }
     };
     let ((x, width), (y, height)) = (fit(wide, to.width), fit(high, to.height));
@@ -192,9 +191,9 @@ fn placed(from: &VideoInfo, to: &VideoInfo) -> Region {
 
 impl Drop for RawPool {
     fn drop(&mut self) {
-        // Buffers that are still out go back to nowhere and are freed.
+        // Buffers that are still in use are freed when they are released.
         if self.pool.set_active(false).is_err() {
-            tracing::debug!("a buffer pool did not stop");
+            tracing::debug!("buffer pool did not stop");
         }
     }
 }
