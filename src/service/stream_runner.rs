@@ -1,5 +1,5 @@
-//! A stream of the running service: its settings, what is shown of it, and its threads, which are started again when a
-//! panic has ended them.
+//! A stream of the running service: its settings, its view for API and metrics, and its threads, which are restarted after a
+//! panic, when one hangs, and when its output stalls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,25 +20,26 @@ use crate::stream::display::Display;
 use crate::stream::{Pace, Stream, StreamParts};
 use crate::view::StreamView;
 
-/// Pauses before a stream whose stage was lost is started again: this, then twice as long, up to the longest.
+/// The pause before a stream whose stage failed is restarted: the first, doubled after each failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A stream that ran this long has earned a quick restart again.
+/// After a stream has run this long, the next pause is the first one again.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// A stage that has not shown for this long that it is alive hangs: opening a source may take some time, but not this much.
+/// A stage that has not responded for this long hangs: opening a source takes less.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
-/// A stream whose output has given out none of its frames for this long is restarted; after each restart that has not helped, for
-/// twice as long, up to the longest.
+/// A stream whose output delivers no frame for this long is restarted. The limit doubles with each restart that did not help, up
+/// to the longest.
 const FIRST_STALL_LIMIT: Duration = Duration::from_secs(60);
 const LONGEST_STALL_LIMIT: Duration = Duration::from_secs(16 * 60);
 
-/// The run loop looks at each stream several times a second. After a longer time it was held up, and so may be the stream.
+/// The run loop checks each stream several times a second. After a longer time, this process was held up, and the threads of the
+/// stream may have been as well.
 const INTERRUPTION: Duration = Duration::from_secs(2);
 
-/// How long the threads of a stream that is restarted may take to end before they are left behind.
+/// How long the threads of a stream that is restarted may take to end before they are abandoned.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// One stream.
@@ -47,37 +48,36 @@ pub struct StreamRunner {
     view: Arc<StreamView>,
     stream: Option<Stream>,
     started: Instant,
-    /// Restarts since it last was stable.
+    /// Restarts since it was last stable.
     restarts: u32,
-    /// When a stream that was lost, or could not be started, is due again.
+    /// When a stream that failed, or could not be started, is started again.
     due: Option<Instant>,
-    /// Why it is being restarted, and until when its threads may take to end.
+    /// Why it is being restarted, and the time until which its threads may end.
     leaving: Option<(String, Instant)>,
-    /// Earlier runs of it, whose threads hang; another one has taken their place.
+    /// Earlier runs of it, whose threads hang; they were replaced.
     left: Vec<Stream>,
     progress: PublishProgress,
-    /// When it was last looked at, and since when without an interruption: what happened while this process was stopped says
-    /// nothing of its threads.
+    /// When it was last checked, and since when without an interruption: silence while this process was stopped is not a fault.
     looked: Instant,
     watched: Instant,
 }
 
-/// Whether pictures come out of a stream into which frames go.
+/// Tracks whether frames come out of a stream while frames go in.
 struct PublishProgress {
-    /// Pictures that have come out of the last stage: an encoder that fails gives out none, although frames that it was given
-    /// count as published.
+    /// Frames that have come out of the last stage: an encoder that fails delivers none, although frames that it was given count as
+    /// published.
     out: u64,
-    /// Frames that its output had not taken when the last one came out, and at the last look.
+    /// Frames that its output had refused when the last one came out, and at the last check.
     refused: u64,
     seen: u64,
-    /// Since when none is published although frames come.
+    /// Since when none comes out although frames go in.
     at: Instant,
-    /// How long no frame may be published before the stream is restarted.
+    /// How long no frame may come out before the stream is restarted.
     limit: Duration,
 }
 
 impl PublishProgress {
-    /// Whether frames came, none came out and the output refused some, for the time limit, which is doubled then.
+    /// Whether frames went in, none came out and the output refused some, for the time limit, which is then doubled.
     fn has_stalled(&mut self, out: u64, counts: &LedgerCounts) -> bool {
         use DropReason::{Abandoned, EncoderBusy, OutputFailed};
         let refused = [EncoderBusy, OutputFailed, Abandoned].map(|reason| counts.dropped_for(reason)).iter().sum();
@@ -97,7 +97,7 @@ impl PublishProgress {
 }
 
 impl StreamRunner {
-    /// A stream that can be watched and has not begun. With `before`, the viewers of a stream of that name stay.
+    /// A stream that viewers can connect to and that has no threads yet. With `before`, the viewers of the stream of that name stay.
     pub fn prepare(config: &StreamConfig, before: Option<&StreamView>, rtsp: &RtspServer) -> Self {
         let status = Arc::new(Status::new(&config.name));
         let outputs = match before {
@@ -126,7 +126,7 @@ impl StreamRunner {
         }
     }
 
-    /// A file at full speed waits for the stages after it, where a camera would not.
+    /// Whether its source waits for the stages after it: a file at full speed.
     pub fn is_blocking(&self) -> bool {
         matches!(self.config.source.uri, SourceUri::File(_)) && !self.config.source.real_time
     }
@@ -138,7 +138,7 @@ impl StreamRunner {
     /// Starts its threads.
     ///
     /// # Errors
-    /// When an output or a thread cannot be had.
+    /// When an output or a thread cannot be started.
     pub fn start(&mut self, pool: &Pool) -> Result<(), ServiceError> {
         let StreamConfig { encode, source, .. } = &self.config;
         let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
@@ -178,7 +178,7 @@ impl StreamRunner {
         Ok(sinks)
     }
 
-    /// Starts it by `start`. When that fails, it is offline and due again after a pause.
+    /// Starts it by `start`. When that fails, it is offline, and is started again after a pause.
     ///
     /// # Errors
     /// Why it could not be started, and when it is tried again.
@@ -198,8 +198,8 @@ impl StreamRunner {
         pause
     }
 
-    /// Starts it again, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when
-    /// its output takes no frames any more. Threads that hang are left behind; [`Status::hung`] counts them.
+    /// Restarts it, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when its
+    /// output takes no more frames. Threads that hang are abandoned; [`Status::hung`] counts them.
     pub fn restart_if_dead(&mut self, pool: &Pool) {
         self.restart_if_dead_within(pool, SILENCE_LIMIT, LEAVE_LIMIT);
     }
@@ -237,9 +237,9 @@ impl StreamRunner {
             } else {
                 self.abandon_outputs();
                 self.left.push(lost);
-                format!("{}, and its threads are left behind", fault.unwrap_or_default())
+                format!("{}, and its threads are abandoned", fault.unwrap_or_default())
             };
-            log_dedup::error(&name, "", None, &format!("{reason}; started again in {} s", pause.as_secs()));
+            log_dedup::error(&name, "", None, &format!("{reason}; restarted in {} s", pause.as_secs()));
             self.view.status.set_offline(reason);
         }
         self.view.status.set_hung(self.left.len());
@@ -250,7 +250,7 @@ impl StreamRunner {
         }
     }
 
-    /// What is wrong with its threads, or with its output.
+    /// The fault of its threads or of its output, if there is one.
     fn fault(&mut self, silence_limit: Duration) -> Option<String> {
         let now = Instant::now();
         if now.saturating_duration_since(std::mem::replace(&mut self.looked, now)) > INTERRUPTION {
@@ -265,17 +265,17 @@ impl StreamRunner {
         if !self.progress.has_stalled(status.latency.count(), &status.ledger.counts()) {
             return None;
         }
-        Some(format!("the output has given out no frame for {} s", limit.as_secs()))
+        Some(format!("the output has delivered no frame for {} s", limit.as_secs()))
     }
 
-    /// Takes its recording and pushes from an output that hangs.
+    /// Ends the recording and the pushes of an output that hangs.
     pub(super) fn abandon_outputs(&self) {
         if let Err(error) = self.view.outputs.h264.abandon_outputs() {
-            tracing::debug!(stream = self.config.name, "no thread to close what the output had: {error}");
+            tracing::debug!(stream = self.config.name, "no thread to close the sinks of an output that hangs: {error}");
         }
     }
 
-    /// Has it drawn by other settings from its next frame on.
+    /// Draws its next frame and those after it by other settings.
     pub fn redraw(&mut self, overlay: &OverlayConfig) {
         self.config.overlay = overlay.clone();
         self.view.display.set_overlay(overlay.clone());
@@ -286,12 +286,12 @@ impl StreamRunner {
         Arc::clone(&self.view)
     }
 
-    /// Whether its source has ended for good.
+    /// Whether its source has ended and is not opened again.
     pub fn has_ended(&self) -> bool {
         self.view.status.condition().ended
     }
 
-    /// Asks it to stop at its source.
+    /// Requests it to stop, at its source.
     pub fn stop(&self) {
         if let Some(stream) = &self.stream {
             stream.stop();
@@ -302,7 +302,7 @@ impl StreamRunner {
         self.stream.as_ref().is_none_or(Stream::is_finished)
     }
 
-    /// Takes leave of threads that have ended; others are left behind.
+    /// Joins its threads, if they have ended; otherwise they are abandoned.
     pub fn join_finished(mut self) {
         if let Some(stream) = self.stream.take_if(|stream| stream.is_finished())
             && let Err(error) = stream.join()
@@ -366,7 +366,7 @@ mod tests {
         }
     }
 
-    /// Revives the stream until something holds of it.
+    /// Calls `restart_if_dead` until a condition holds.
     fn until(what: &str, running: &mut StreamRunner, pool: &Pool, mut holds: impl FnMut(&StreamRunner) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         let tick = crossbeam_channel::tick(Duration::from_millis(5));
@@ -378,13 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_hangs_is_started_again_and_what_hangs_is_counted() {
+    fn a_stream_that_hangs_is_restarted_and_its_threads_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let (pool, rtsp, pipe) = parts(folder.path());
         let mut running = hanging(&pipe, &rtsp);
         running.start(&pool).unwrap();
         let status = Arc::clone(&running.view().status);
-        until("its threads are left behind", &mut running, &pool, |_| status.hung() == 1);
+        until("its threads are abandoned", &mut running, &pool, |_| status.hung() == 1);
         let condition = status.condition();
         assert_eq!(condition.state, StreamState::Offline);
         let reason = condition.reason.unwrap();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_does_not_stop_does_not_hold_up_the_end_of_the_service() {
+    fn a_stream_that_does_not_stop_does_not_delay_the_end_of_the_service() {
         let folder = tempfile::tempdir().unwrap();
         let (pool, rtsp, pipe) = parts(folder.path());
         let mut running = hanging(&pipe, &rtsp);

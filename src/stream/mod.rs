@@ -1,10 +1,10 @@
-//! One stream: its stages, their supervisor, its accounts.
+//! One stream: its stages and their supervision.
 //!
-//! A stage is one named thread. [`supervisor`] owns the capture stage and retries for ever; [`overlay_stage`] is the overlay
-//! stage, which outlives the source's absences to tell viewers of them. Segmentation is shared by all streams
-//! ([`crate::segment::pool`]); encoders run in GStreamer's threads. Stopping begins at the source: the capture stage
-//! lets go of its queues, the pool works off the lane and lets go of it, the overlay sees its feed closed and finishes
-//! the output.
+//! A stage is one named thread. [`supervisor`] owns the capture stage and retries without end; [`overlay_stage`] is the overlay
+//! stage, which also runs while the source is offline, and then shows that to viewers. Segmentation is shared by all streams
+//! ([`crate::segment::pool`]); encoders run in threads of GStreamer. A stream is stopped at its source: the capture stage
+//! closes its queues, the pool finishes the frames that wait in the inference queue of the stream, the overlay stage sees the
+//! end of its input and closes the output.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,6 +20,7 @@ use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, Pool};
 use crate::sink::MaskSink;
 
 pub mod display;
+mod error;
 pub mod lag;
 mod mask_sinks;
 pub mod overlay_stage;
@@ -29,19 +30,20 @@ pub mod supervisor;
 use crate::base::ledger::LedgerEntry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
+pub use error::{FrameError, StreamError};
 pub use pace::Pace;
 
 use display::{Display, NewestMask};
 use mask_sinks::MaskSinks;
 
-/// What a stream is made of.
+/// The parts of a stream.
 pub struct StreamParts {
     pub config: StreamConfig,
     pub pace: Pace,
     pub source: Box<dyn Source>,
     pub output: Box<dyn Output>,
     pub status: Arc<Status>,
-    /// Begins with the overlay settings of `config`.
+    /// Has the overlay settings of `config` at first.
     pub display: Arc<Display>,
     /// Get every mask before it is drawn, in the order of the frames, beside `display`.
     pub mask_sinks: Vec<Box<dyn MaskSink>>,
@@ -58,19 +60,14 @@ pub struct Stream {
     pub status: Arc<Status>,
     stop: Stop,
     capture: JoinHandle<()>,
-    overlay: JoinHandle<Result<(), String>>,
+    overlay: JoinHandle<Result<(), StreamError>>,
 }
 
-/// A thread could not be started, or a stage ended as it should not.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StreamError(pub String);
-
 impl Stream {
-    /// Starts the stream's threads and opens its lane in `pool`.
+    /// Starts the threads of the stream and adds its inference queue to `pool`.
     ///
     /// # Errors
-    /// When no thread can be had.
+    /// When a thread cannot be started.
     pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
         let StreamParts { config, pace, source, output, status, display, mask_sinks } = parts;
         let stop = Stop::default();
@@ -78,7 +75,7 @@ impl Stream {
         let (downstream, feed) = match (config.show, pace) {
             (Show::Matched, pace) => {
                 let when_full = pace.when_full();
-                // A file's queue keeps every worker busy; a live stream's holds the latest only.
+                // The queue of a file keeps every worker busy; that of a live stream holds the newest frame only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_flight }, when_full);
                 let (drawn, overlay_feed) = queue::<Matched>(in_flight, when_full);
                 pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(drawn)));
@@ -102,7 +99,7 @@ impl Stream {
             overlay_stage::OverlayStage::new(&config, display, pool.banner(), output, Arc::clone(&status), pace, sinks);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
-            // Whatever ends this stage, a panic included: nobody would draw what the source still brings.
+            // Also after a panic: without this stage, the frames of the source are not drawn.
             let _raise = RaiseOnDrop(overlay_stop);
             stage.run(feed)
         })?;
@@ -121,7 +118,7 @@ impl Stream {
         Ok(Stream { status, stop, capture, overlay })
     }
 
-    /// Asks the stream to stop at its source.
+    /// Requests the stream to stop, at its source.
     pub fn stop(&self) {
         self.stop.raise();
     }
@@ -130,8 +127,8 @@ impl Stream {
         self.capture.is_finished() && self.overlay.is_finished()
     }
 
-    /// A stage that has not shown for `limit` that it is alive, counted from `started` at the earliest, and the time since
-    /// it last has: it hangs in a call that does not return.
+    /// A stage that has not responded for `limit`, counted from `started` at the earliest, and the time since it last did: it
+    /// hangs in a call that does not return.
     pub fn silent_stage(&self, started: Instant, limit: Duration) -> Option<(&'static str, Duration)> {
         let ran = started.elapsed();
         let capture = ("capture", self.capture.is_finished(), self.status.since_beat());
@@ -142,25 +139,23 @@ impl Stream {
         })
     }
 
-    /// Waits for the stream's end. Ask it to stop first, unless its source ends by itself.
+    /// Waits for the end of the stream, which is requested by [`Stream::stop`] or comes with the end of its source.
     ///
     /// # Errors
-    /// What went wrong, for a stream at file pace.
+    /// The panic of a stage; at file pace, the failure that ended the stream.
     pub fn join(self) -> Result<(), StreamError> {
-        let name = Arc::clone(&self.status.name);
-        if let Err(panic) = self.capture.join() {
-            return Err(StreamError(format!("stream {name}: the capture stage panicked: {}", panic_text(&*panic))));
-        }
-        match self.overlay.join() {
-            Ok(result) => result.map_err(StreamError),
-            Err(panic) => {
-                Err(StreamError(format!("stream {name}: the overlay stage panicked: {}", panic_text(&*panic))))
-            }
-        }
+        let Stream { status, capture, overlay, .. } = self;
+        let panicked = |stage, panic: Box<dyn std::any::Any + Send>| StreamError::Panicked {
+            stream: Arc::clone(&status.name),
+            stage,
+            message: panic_text(&*panic).to_owned(),
+        };
+        capture.join().map_err(|panic| panicked("capture", panic))?;
+        overlay.join().map_err(|panic| panicked("overlay", panic))?
     }
 }
 
-/// Raises a stop when its stage is left, by whatever way.
+/// Raises a stop when its stage ends, by a panic as well.
 struct RaiseOnDrop(Stop);
 
 impl Drop for RaiseOnDrop {
@@ -171,12 +166,13 @@ impl Drop for RaiseOnDrop {
 
 fn spawn<T: Send + 'static>(
     stream: &str,
-    stage: &str,
+    stage: &'static str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, StreamError> {
-    // The kernel shows 15 characters of it.
-    std::thread::Builder::new()
-        .name(format!("{stage}-{stream}"))
-        .spawn(run)
-        .map_err(|error| StreamError(format!("stream {stream}: no thread for its {stage} stage: {error}")))
+    // Linux shows the first 15 characters.
+    std::thread::Builder::new().name(format!("{stage}-{stream}")).spawn(run).map_err(|source| StreamError::Thread {
+        stream: stream.into(),
+        stage,
+        source,
+    })
 }

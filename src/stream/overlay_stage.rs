@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
 use super::display::Display;
+use super::error::{FrameError, StreamError};
 use super::mask_sinks::MaskSinks;
 use super::pace::Pace;
 use crate::base::ledger::{DropReason, LedgerEntry};
@@ -23,39 +24,39 @@ use crate::publish::{Accepted, CaptureTime, Output};
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, ModelBanner, NoMask};
 
-/// How often an absent camera's viewers get a picture that says so. Players want a few pictures before they show the first.
+/// How often viewers of an offline source get a frame that says so. Players need a few frames before they show the first.
 const SLATE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often a stage that waits for a mask shows that it is alive.
+/// How often a stage that waits for a mask reports that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// The last picture stays as it is for this long while a keyframe is waited for.
+/// While the source sends no keyframe, the last frame stays without a text for this long.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// Size of that picture before the camera has shown its own.
+/// The size of such a frame before the first frame of the camera.
 const SLATE_SIZE: (usize, usize) = (640, 360);
 
-const LOST_WORKER: &str = "the segmentation worker was lost";
+const LOST_WORKER: &str = "the segmentation worker ended without a result";
 
 /// Where frames and masks come from.
 pub enum OverlayInput {
-    /// Frames in order, each with the promise of its mask.
+    /// Frames in order, each with the channel on which its mask comes.
     Matched(Receiver<Matched>),
-    /// Frames as they are captured, and the newest mask.
+    /// Frames as they are captured, and masks as they are made.
     FullRate { frames: Receiver<(Frame, LedgerEntry)>, masks: Receiver<Mask> },
 }
 
 /// The overlay stage of one stream.
 pub struct OverlayStage {
     display: Arc<Display>,
-    /// What `overlay` draws by.
+    /// The settings of `overlay`.
     settings: Arc<OverlayConfig>,
     max_mask_age: Duration,
     max_latency: Duration,
-    /// Of the model that `overlay` draws for.
+    /// The labels of the model that `overlay` draws for.
     labels: Labels,
     overlay: Overlay,
-    /// What the model is not ready for.
+    /// Why there is no model yet.
     notice: Arc<ModelBanner>,
     output: Box<dyn Output>,
     status: Arc<Status>,
@@ -66,14 +67,14 @@ pub struct OverlayStage {
     /// The newest frame, for the slate.
     last: Option<Frame>,
     last_slate: Option<Instant>,
-    /// When the first frame came: until then no mask can be too old.
+    /// When the first frame was captured: before it, no mask can be too old.
     started: Option<Instant>,
 }
 
-/// What is drawn on a frame.
+/// What is drawn on a frame, and the state that it shows.
 struct DrawnOverlay<'a> {
     mask: Option<&'a Mask>,
-    /// Says in the picture what is wrong with it.
+    /// A text in the frame: why it has no current mask.
     badge: Option<String>,
     state: StreamState,
     /// Why the stream is stale.
@@ -121,11 +122,11 @@ impl OverlayStage {
         }
     }
 
-    /// Works until the feed closes, then ends the output.
+    /// Works until its input is closed, then ends the output.
     ///
     /// # Errors
     /// At file pace: the first frame that could not be published, or an output that could not be finished.
-    pub fn run(mut self, feed: OverlayInput) -> Result<(), String> {
+    pub fn run(mut self, feed: OverlayInput) -> Result<(), StreamError> {
         let result = loop {
             self.status.beat_overlay();
             let step = match &feed {
@@ -137,23 +138,25 @@ impl OverlayStage {
             };
             match step {
                 Ok(Some(Err(problem))) if self.pace == Pace::File => break Err(problem),
-                Ok(Some(Err(problem))) => self.log(&problem),
+                Ok(Some(Err(problem))) => self.log(&problem.to_string()),
                 Ok(Some(Ok(()))) => {}
                 Ok(None) => self.slate_if_dark(),
-                Err(StageClosed) => break self.status.failure().map_or(Ok(()), Err),
+                Err(StageClosed) => {
+                    break self.status.failure().map_or(Ok(()), |reason| Err(StreamError::Source(reason)));
+                }
             }
         };
-        let finished = self.output.finish().map_err(|error| error.0);
+        let finished = self.output.finish();
         if let Err(problem) = &finished
             && self.pace == Pace::Live
         {
             tracing::error!(stream = &*self.status.name, stage = "publish", "{problem}");
         }
-        result.and(finished)
+        result.and(finished.map_err(StreamError::from))
     }
 
-    /// Drops a live frame that has become too old to be shown, in a queue or while this process was stopped. `waited` is
-    /// what was spent on its mask on purpose.
+    /// Drops a live frame that is too old to be shown, because it waited in a queue or this process was stopped. `waited` is the
+    /// time that it may have waited for its mask.
     fn in_time(&self, frame: &Frame, entry: LedgerEntry, waited: Duration) -> Option<LedgerEntry> {
         if self.pace != Pace::Live || frame.captured_at.elapsed() <= self.max_latency + waited {
             return Some(entry);
@@ -162,10 +165,11 @@ impl OverlayStage {
         None
     }
 
-    fn matched(&mut self, matched: Matched) -> Result<(), String> {
+    fn matched(&mut self, matched: Matched) -> Result<(), StreamError> {
         let Matched { frame, entry, mask } = matched;
         let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
-        // The promise is kept, broken with a reason, or dropped with the worker. Viewers do not wait for it for ever.
+        // The mask comes, or the reason why there is none, or the channel is dropped with the worker. A live stream does not wait
+        // longer than a mask may be old.
         let lost = || NoMask::Failed(SegmentError::new(LOST_WORKER));
         let until = (self.pace == Pace::Live).then(|| frame.captured_at + self.max_mask_age);
         let mask = self.wait_for(&mask, until).unwrap_or_else(|error| {
@@ -183,7 +187,7 @@ impl OverlayStage {
             }
             Err(problem) if self.pace == Pace::File => {
                 entry.dropped(DropReason::SegmentFailed);
-                Err(format!("frame {} at {:?}: {problem}", frame.seq, frame.pts))
+                Err(frame_error(&frame, problem))
             }
             Err(NoMask::NotReady) => self.show(&frame, entry, &self.not_ready()),
             Err(NoMask::Failed(problem)) => {
@@ -192,7 +196,7 @@ impl OverlayStage {
         }
     }
 
-    /// Waits for a mask, without end or `until` a time, and shows meanwhile that this stage is alive.
+    /// Waits for a mask, without limit or `until` a time, and reports meanwhile that this stage is alive.
     fn wait_for<T>(&self, masks: &Receiver<T>, until: Option<Instant>) -> Result<T, RecvTimeoutError> {
         loop {
             let left = until.map_or(BEAT, |until| until.saturating_duration_since(Instant::now()));
@@ -203,7 +207,7 @@ impl OverlayStage {
         }
     }
 
-    fn full_rate(&mut self, frame: Frame, entry: LedgerEntry, masks: &Receiver<Mask>) -> Result<(), String> {
+    fn full_rate(&mut self, frame: Frame, entry: LedgerEntry, masks: &Receiver<Mask>) -> Result<(), StreamError> {
         while let Ok(mask) = masks.try_recv() {
             self.take(mask, frame.info())?;
         }
@@ -230,7 +234,7 @@ impl OverlayStage {
         result
     }
 
-    /// A picture without a mask, because there is no model yet. A stream that has only begun is still starting.
+    /// A frame without a mask, because there is no model yet. A stream that was not live before is still starting.
     fn not_ready(&self) -> DrawnOverlay<'static> {
         let reason = NoMask::NotReady.to_string();
         let drawn = DrawnOverlay::stale(None, self.notice.get().unwrap_or_else(|| "NO MODEL".into()), reason);
@@ -240,7 +244,7 @@ impl OverlayStage {
     }
 
     /// Keeps a mask, if it is the newest: workers may finish out of order. `video` is the shape of the newest frame.
-    fn take(&mut self, mask: Mask, video: VideoInfo) -> Result<(), String> {
+    fn take(&mut self, mask: Mask, video: VideoInfo) -> Result<(), StreamError> {
         if self.mask.as_ref().is_some_and(|known| mask.seq <= known.seq) {
             return Ok(());
         }
@@ -253,9 +257,9 @@ impl OverlayStage {
     ///
     /// # Errors
     /// At file pace: the failure of a sink.
-    fn push_to_sinks(&mut self, mask: &Arc<Mask>, video: VideoInfo) -> Result<(), String> {
+    fn push_to_sinks(&mut self, mask: &Arc<Mask>, video: VideoInfo) -> Result<(), StreamError> {
         match self.sinks.push(mask, video) {
-            Err(error) if self.pace == Pace::File => Err(error.to_string()),
+            Err(error) if self.pace == Pace::File => Err(error.into()),
             Err(error) => {
                 let text = format!("a mask sink failed: {error}");
                 log_dedup::error(&self.status.name, "sink", Some(mask.seq), &text);
@@ -265,10 +269,10 @@ impl OverlayStage {
         }
     }
 
-    /// After a pause in the video that is longer than a mask may be old, only the frame's own mask is young enough. It is
-    /// waited for, as long as a mask may be old: else a camera that stumbles, or one that sends a frame every few
-    /// seconds, would be called stale with every such frame, however fast the model is.
-    fn wait_after_pause(&mut self, frame: &Frame, masks: &Receiver<Mask>) -> Result<(), String> {
+    /// After a pause in the video that is longer than a mask may be old, only the own mask of the frame is new enough. It is
+    /// waited for, as long as a mask may be old: otherwise a camera that pauses, or sends a frame every few seconds, would be
+    /// stale with every such frame, however fast the model is.
+    fn wait_after_pause(&mut self, frame: &Frame, masks: &Receiver<Mask>) -> Result<(), StreamError> {
         let paused = self
             .last
             .as_ref()
@@ -281,9 +285,9 @@ impl OverlayStage {
         Ok(())
     }
 
-    /// Draws and publishes one frame, settles its account, and keeps the state up to date.
-    fn show(&mut self, frame: &Frame, entry: LedgerEntry, drawn: &DrawnOverlay<'_>) -> Result<(), String> {
-        self.keep_up(drawn.mask);
+    /// Draws and publishes one frame, settles its ledger entry, and updates the state.
+    fn show(&mut self, frame: &Frame, entry: LedgerEntry, drawn: &DrawnOverlay<'_>) -> Result<(), StreamError> {
+        self.update_overlay(drawn.mask);
         let badge = drawn.badge.clone().or_else(|| self.notice.get());
         let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
@@ -300,7 +304,7 @@ impl OverlayStage {
             };
             catch_unwind(AssertUnwindSafe(|| output.publish(stamp, info, &mut paint)))
         } else {
-            // Nobody looks: the frame has come as far as it is wanted.
+            // No sink needs frames: the frame counts as published.
             Ok(Ok(Accepted::Published))
         };
         self.last = Some(frame.clone());
@@ -324,25 +328,19 @@ impl OverlayStage {
             }
             Ok(Err(error)) => {
                 entry.dropped(DropReason::OutputFailed);
-                Err(format!("frame {} at {:?}: {error}", frame.seq, frame.pts))
+                Err(frame_error(frame, error))
             }
             Err(panic) => {
-                // Its buffers may be half written: a new one is made.
+                // Its buffers may be half written: it is replaced.
                 self.overlay = Overlay::ignoring_unknown_labels(&self.settings, &self.labels);
                 self.status.count_panic();
-                Err(format!(
-                    "the overlay stage panicked at frame {} at {:?}: {}",
-                    frame.seq,
-                    frame.pts,
-                    panic_text(&*panic)
-                ))
+                Err(frame_error(frame, FrameError::Panicked(panic_text(&*panic).to_owned())))
             }
         }
     }
 
-    /// Draws by other settings from now on where somebody has changed them, and where the mask is the first of another model,
-    /// whose classes are others.
-    fn keep_up(&mut self, mask: Option<&Mask>) {
+    /// Replaces the overlay if its settings were changed, or if the mask is the first of another model, which has other classes.
+    fn update_overlay(&mut self, mask: Option<&Mask>) {
         let settings = self.display.overlay();
         let other_labels = mask.map(|mask| &mask.labels).filter(|labels| !Arc::ptr_eq(labels, &self.labels));
         if other_labels.is_none() && Arc::ptr_eq(&settings, &self.settings) {
@@ -355,9 +353,9 @@ impl OverlayStage {
         self.overlay = Overlay::ignoring_unknown_labels(&self.settings, &self.labels);
     }
 
-    /// The source is away: nothing of it is kept but a copy of its last picture. A camera's own buffer would keep the device
-    /// busy, and the old mask would make the first frames after its return look stale.
-    fn let_go(&mut self) {
+    /// The source is offline: only a copy of its last frame is kept. The buffer of the camera would keep the device busy, and the
+    /// old mask would make the first frames after a reconnection stale.
+    fn release_source(&mut self) {
         (self.mask, self.started) = (None, None);
         if let Err(error) = self.sinks.clear() {
             self.log(&format!("a mask sink failed: {error}"));
@@ -368,18 +366,18 @@ impl OverlayStage {
         }
     }
 
-    /// Tells the viewers of a source without pictures that what they see is old.
+    /// Shows viewers of an offline source that what they see is old.
     fn slate_if_dark(&mut self) {
         let condition = self.status.condition();
         let due = self.last_slate.is_none_or(|at| at.elapsed() >= SLATE_INTERVAL - SLATE_INTERVAL / 10);
         let age = self.last.as_ref().map(|last| last.captured_at.elapsed());
-        // A loss that the next keyframe mends at once is not worth a word in the picture.
+        // A loss that the next keyframe repairs at once needs no text.
         let brief = condition.state == StreamState::AwaitsKeyframe && age.is_some_and(|age| age < BRIEF);
         if !condition.state.shows_slate() || brief || self.pace == Pace::File || !due || !self.output.wanted() {
             return;
         }
         if self.last_slate.is_none() {
-            self.let_go();
+            self.release_source();
         }
         self.last_slate = Some(Instant::now());
         let info = self.last.as_ref().map_or(
@@ -394,7 +392,7 @@ impl OverlayStage {
         };
         let lines = [title.to_string(), since];
         let now = Instant::now();
-        // The source's clock stands still; the slate's goes on from the last frame.
+        // The clock of the source does not advance; that of the slate continues from the last frame.
         let pts = self.last.as_ref().map_or(Duration::ZERO, |last| last.pts + last.captured_at.elapsed());
         let (overlay, output) = (&mut self.overlay, &mut self.output);
         let last = self.last.as_ref();
@@ -418,9 +416,13 @@ impl OverlayStage {
     }
 }
 
-/// Waits at most `patience` for an item; `Ok(None)` when none came.
-fn receive<T>(receiver: &Receiver<T>, patience: Duration) -> Result<Option<T>, StageClosed> {
-    match receiver.recv_timeout(patience) {
+fn frame_error(frame: &Frame, source: impl Into<FrameError>) -> StreamError {
+    StreamError::Frame { seq: frame.seq, pts: frame.pts, source: source.into() }
+}
+
+/// Waits at most `limit` for an item; `Ok(None)` when none came.
+fn receive<T>(receiver: &Receiver<T>, limit: Duration) -> Result<Option<T>, StageClosed> {
+    match receiver.recv_timeout(limit) {
         Ok(item) => Ok(Some(item)),
         Err(RecvTimeoutError::Timeout) => Ok(None),
         Err(RecvTimeoutError::Disconnected) => Err(StageClosed),

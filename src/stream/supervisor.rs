@@ -20,31 +20,31 @@ use crate::capture::{Captured, CapturedFrame, KeyframeWait, Reachability, Source
 use crate::frame::Frame;
 use crate::segment::pool::Request;
 
-/// How long a fresh connection may take to its first frame: sessions are set up, a keyframe is waited for.
+/// How long a new connection may take to its first frame: a session is set up, and the first keyframe has to come.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 
-/// A file whose first frame takes longer is given up: GStreamer 1.22 at times loses the error of a damaged one, and would
-/// wait for ever. Once frames have come, a file may be slow (a network drive, a paused debugger) but is never silent.
+/// A file whose first frame takes longer has failed: GStreamer 1.22 sometimes loses the error of a damaged file, and would wait
+/// without end. After its first frame, a file may be slow (a network drive, a paused debugger), but not silent.
 const FILE_FIRST_FRAME: Duration = Duration::from_secs(30);
 
-/// How often a waiting capture looks whether it should stop, and whether this process runs.
+/// How often a capture that waits checks for a stop, and whether this process was interrupted.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A wait that took so much longer than it was to take tells that this process was stopped, or got no core: then it says
-/// nothing of the source, whose frames may be waiting for us.
+/// A wait that took longer than planned by this much shows that this process was stopped or had no core: it is then unknown how
+/// long the source had no frame.
 const UNPUNCTUAL: Duration = Duration::from_millis(15);
 
-/// And one that took so much longer, that its connections may have suffered.
+/// A wait that took longer than planned by this much: connections may have failed because of it.
 const HELD_UP: Duration = Duration::from_millis(500);
 
-/// A connection whose frames have been late for this long, although they are dropped, is opened anew.
+/// A connection whose frames have been late for this long, although they are dropped, is reopened.
 const LATE_LIMIT: Duration = Duration::from_secs(2);
 
-/// A connection that brings no keyframe for this long, although data comes, is opened again: many cameras begin each
-/// connection with one. Longer than the groups of pictures that cameras are set to.
+/// A connection that brings data but no keyframe for this long is reopened: many cameras start each connection with a keyframe.
+/// It is longer than the keyframe intervals of cameras.
 const KEYFRAME_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often a supervisor that waits shows that it is alive.
+/// How often a supervisor that waits reports that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// Where captured frames go.
@@ -55,7 +55,7 @@ pub enum Downstream {
     FullRate { requests: Sender<Request>, frames: Sender<(Frame, LedgerEntry)> },
 }
 
-/// Owns a stream's source.
+/// Owns the source of a stream.
 pub struct Supervisor {
     pub source: Box<dyn Source>,
     pub downstream: Downstream,
@@ -63,11 +63,11 @@ pub struct Supervisor {
     pub stop: Stop,
     pub pace: Pace,
     pub silence_timeout: Duration,
-    /// Live frames that are behind by more are dropped.
+    /// Live frames that are late by more are dropped.
     pub max_latency: Duration,
 }
 
-/// When a connection brought its first frame and its last.
+/// When the first and the last frame of a connection came.
 #[derive(Default)]
 struct ConnectionSpan(Option<(Instant, Instant)>);
 
@@ -83,30 +83,30 @@ impl ConnectionSpan {
 
 /// How a run of the source ended.
 enum SourceEnd {
-    /// By request, or because nobody takes its frames any more.
+    /// By request, or because the stages after it have ended.
     Stopped,
     /// The source has no more frames.
     Ended,
     Failed(String),
-    /// It failed because this process was held up: nobody answered the source.
+    /// It failed because this process was held up and did not respond to the source.
     HeldUp(String),
-    /// Its frames stayed late, by so much.
+    /// Its frames remained late, by this much.
     Late(Duration),
 }
 
 /// How a pause ended.
 enum PauseEnd {
     Over,
-    /// The source was away, and no longer is.
+    /// The source was not reachable, and is now.
     Returned,
     Stopped,
 }
 
-/// How long the source has been waited for since its last frame.
+/// The wait for the source since its last frame.
 #[derive(Default)]
 struct SourceWait {
     time: Duration,
-    /// The clock ran on while this process did not; how long the source had nothing is not known.
+    /// This process was interrupted: it is unknown how long the source had no frame.
     unpunctual: bool,
     held_up: bool,
 }
@@ -115,13 +115,13 @@ impl SourceWait {
     fn add(&mut self, took: Duration) {
         self.unpunctual |= took > POLL + UNPUNCTUAL;
         self.held_up |= took > POLL + HELD_UP;
-        // A pause of this process is no silence of the source.
+        // An interruption of this process does not count as silence of the source.
         self.time += took.min(POLL + HELD_UP);
     }
 }
 
 impl Supervisor {
-    /// Captures until the stop is raised or a source that ends has ended. Live sources are tried again for ever.
+    /// Captures until the stop is raised, or until a source that has an end has ended. Live sources are retried without end.
     pub fn run(self) {
         let stream = Arc::clone(&self.status.name);
         let source = self.source.label();
@@ -143,26 +143,26 @@ impl Supervisor {
                     self.status.set_offline("the source has ended".into());
                     self.status.set_ended();
                     if self.pace != Pace::File {
-                        // The overlay goes on telling viewers that it has ended.
+                        // The overlay stage continues to show viewers that the source has ended.
                         self.wait_for_stop();
                     }
                     return;
                 }
                 SourceEnd::Late(lag) => {
-                    // A camera that delivers is not to be spared: it is called again at once.
+                    // The camera works, so it is opened again without a pause.
                     self.status.count_late_connection();
                     let lag = lag.as_secs_f64();
-                    self.status.set_offline(format!("{source}: its frames stayed {lag:.1} s late; it is opened anew"));
+                    self.status.set_offline(format!("{source}: its frames remained {lag:.1} s late; it is reopened"));
                     continue;
                 }
                 SourceEnd::HeldUp(reason) if self.pace != Pace::File => {
-                    // Not its fault, either.
+                    // The source did not fail, so it is opened again without a pause.
                     self.status.set_offline(format!("{source}: this process was held up: {reason}"));
                     continue;
                 }
                 SourceEnd::Ended => format!("{source}: the source ended the stream"),
                 SourceEnd::Failed(reason) | SourceEnd::HeldUp(reason) => {
-                    // A connection that has brought frames was none that is refused.
+                    // A connection that has brought frames was not refused.
                     let refusal = if flow.0.is_none() {
                         self.source.reachability().and_then(|it| it.connect_error())
                     } else {
@@ -173,20 +173,20 @@ impl Supervisor {
             };
             self.status.set_offline(reason.clone());
             if self.pace == Pace::File {
-                // Half a file is not the file: whoever asked for it is told.
+                // Part of a file is not a result: the job fails.
                 self.status.set_failure(reason);
                 return;
             }
             let pause = retry.pause(flow.length());
             let next = format!("next try in {:.1} s", pause.as_secs_f64());
             tracing::debug!(stream = &*stream, stage = "capture", reason, "{next}");
-            // With the reason: it may be another one than the one that took the stream off air.
+            // With the reason: it may differ from the one for which the stream went offline.
             log_dedup::info(&stream, "capture", &format!("{reason}; {next}"));
             match self.pause(pause) {
                 PauseEnd::Over => {}
                 PauseEnd::Returned => {
-                    tracing::info!(stream = &*stream, stage = "capture", "{source} is there again");
-                    // It was switched on: what failed before says nothing of it now.
+                    tracing::info!(stream = &*stream, stage = "capture", "source is reachable again: {source}");
+                    // It was switched on: earlier failures do not matter now.
                     retry = Retry::new();
                 }
                 PauseEnd::Stopped => return,
@@ -194,7 +194,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits, and lets it be known that somebody does; no longer than until a source that is away returns.
+    /// Waits, and reports that this thread is alive. The wait ends early when a source that was not reachable becomes reachable.
     fn pause(&self, pause: Duration) -> PauseEnd {
         let until = Instant::now() + pause;
         let place = self.source.reachability().filter(|place| !place.is_reachable());
@@ -226,9 +226,9 @@ impl Supervisor {
             Err(error) => return SourceEnd::Failed(error.to_string()),
         };
         let mut waiting = SourceWait::default();
-        let mut behind = None;
+        let mut lag_tracker = None;
         let mut was_late = false;
-        let mut patience = self.silence_timeout.max(FIRST_FRAME);
+        let mut limit = self.silence_timeout.max(FIRST_FRAME);
         let mut announced = false;
         while !self.stop.is_raised() {
             self.status.beat();
@@ -239,31 +239,31 @@ impl Supervisor {
                 Ok(Captured::Frame(mut frame)) => {
                     let SourceWait { time, unpunctual, .. } = std::mem::take(&mut waiting);
                     flow.frame(Instant::now());
-                    patience = self.silence_timeout;
+                    limit = self.silence_timeout;
                     if !announced {
                         announced = true;
                         let follow = self.pace == Pace::Live && capture.may_fall_behind();
                         tracing::debug!(stream = &*self.status.name, stage = "capture", follow, "the first frame");
-                        behind = follow.then(|| LagTracker::new(self.max_latency));
+                        lag_tracker = follow.then(|| LagTracker::new(self.max_latency));
                         if let Some(frames) = capture.expected_frames() {
                             self.status.set_expected_frames(frames);
                         }
                     }
-                    if let Some(behind) = &mut behind {
-                        // Both must have waited: the decoder, which else waits for us, and we, who else wait for it.
+                    if let Some(lag_tracker) = &mut lag_tracker {
+                        // Both must have waited: this thread, and the decoder, which otherwise waits for this thread.
                         let waited = if unpunctual { Duration::ZERO } else { time.min(frame.waited) };
                         let CapturedFrame { source_time, captured_at: at, .. } = frame;
-                        let standing = behind.judge(Arrival { source_time, at, waited });
-                        self.tell(&standing, &mut was_late);
-                        if standing.late {
+                        let lateness = lag_tracker.judge(Arrival { source_time, at, waited });
+                        self.log_lateness(&lateness, &mut was_late);
+                        if lateness.late {
                             self.drop_late(&frame, seq);
-                            if standing.late_for > LATE_LIMIT {
-                                return SourceEnd::Late(standing.lag);
+                            if lateness.late_for > LATE_LIMIT {
+                                return SourceEnd::Late(lateness.lag);
                             }
                             continue;
                         }
-                        // Fails only for a time before the machine was started.
-                        frame.captured_at = frame.captured_at.checked_sub(standing.lag).unwrap_or(frame.captured_at);
+                        // Fails only for a time before the start of the machine.
+                        frame.captured_at = frame.captured_at.checked_sub(lateness.lag).unwrap_or(frame.captured_at);
                     }
                     if !self.pass_on(frame, seq) {
                         return SourceEnd::Stopped;
@@ -273,18 +273,18 @@ impl Supervisor {
                 Ok(Captured::Silence) => {
                     let silent = waiting.time;
                     if silent > self.silence_timeout {
-                        // Known from now on, even while the connection gets a little more time to bring its first frame.
+                        // The state changes now, although a new connection gets more time for its first frame.
                         self.status.set_offline(format!(
                             "{}: no frame for {:.0} s",
                             self.source.label(),
                             silent.as_secs_f64()
                         ));
                     }
-                    let given_up = match self.pace {
+                    let has_failed = match self.pace {
                         Pace::File => !announced && silent > FILE_FIRST_FRAME,
-                        Pace::Live | Pace::Blocking => silent > patience,
+                        Pace::Live | Pace::Blocking => silent > limit,
                     };
-                    if given_up {
+                    if has_failed {
                         return SourceEnd::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));
                     }
                 }
@@ -306,8 +306,8 @@ impl Supervisor {
         SourceEnd::Stopped
     }
 
-    /// Says that a keyframe is waited for. The end of the connection, when data stays away as well, or the keyframe too
-    /// long.
+    /// Sets the state `waiting_for_keyframe`. Returns the end of the connection when no data comes either, or when the keyframe
+    /// takes too long.
     fn await_keyframe(&self, wait: KeyframeWait) -> Option<SourceEnd> {
         if wait.since_data > self.silence_timeout {
             return Some(SourceEnd::Failed(format!("no data for {:.1} s", wait.since_data.as_secs_f64())));
@@ -325,29 +325,29 @@ impl Supervisor {
         })
     }
 
-    /// Logs the beginning and the end of a time in which frames are late.
-    fn tell(&self, standing: &Lateness, was_late: &mut bool) {
-        if std::mem::replace(was_late, standing.late) == standing.late {
+    /// Logs the start and the end of a time in which frames are late.
+    fn log_lateness(&self, lateness: &Lateness, was_late: &mut bool) {
+        if std::mem::replace(was_late, lateness.late) == lateness.late {
             return;
         }
-        let (stream, lag) = (&*self.status.name, standing.lag.as_secs_f64());
-        let what = if standing.late { "dropped until there are newer ones" } else { "shown again" };
+        let (stream, lag) = (&*self.status.name, lateness.lag.as_secs_f64());
+        let what = if lateness.late { "dropped until there are newer ones" } else { "shown again" };
         tracing::debug!(stream, stage = "capture", "frames are {lag:.2} s late and {what}");
     }
 
-    /// Enters a frame in the ledger that is too old to be shown.
+    /// Enters a frame that is too old to be shown in the ledger.
     fn drop_late(&self, captured: &CapturedFrame, seq: &mut u64) {
         self.status.stage(Stage::Decode).record(captured.decode);
         self.status.ledger.open().dropped(DropReason::Late);
         *seq += 1;
     }
 
-    /// Queues `item`. A supervisor that waits for room, as that of a file does, is alive.
+    /// Queues `item`. While it waits for room, as the supervisor of a file does, it reports that it is alive.
     fn hand_on<T>(&self, queue: &Sender<T>, item: T) -> Result<Option<T>, SendError<T>> {
         queue.send_blocking(item, BEAT, || self.status.beat())
     }
 
-    /// Enters the frame in the ledger and queues it; false when nobody takes frames any more.
+    /// Enters the frame in the ledger and queues it; false when the stages after it have ended.
     fn pass_on(&self, captured: CapturedFrame, seq: &mut u64) -> bool {
         let entry = self.status.ledger.open();
         self.status.stage(Stage::Decode).record(captured.decode);
@@ -375,7 +375,7 @@ impl Supervisor {
                 }
             },
             Downstream::FullRate { requests, frames } => {
-                // An evicted request is only a mask that is not made: its frame is published with an older one.
+                // Evicting a request only means that its mask is not made: the frame is published with an older mask.
                 let wanted = requests.send(Request { frame: frame.clone(), entry: None }).is_ok();
                 match self.hand_on(frames, (frame, entry)) {
                     Ok(evicted) => {
