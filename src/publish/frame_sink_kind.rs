@@ -34,7 +34,7 @@ pub struct FrameSinkContext<'a> {
     pub config: &'a StreamConfig,
     pub status: &'a Arc<Status>,
     pub outputs: &'a StreamOutputs,
-    /// By which the fan-out tells the sinks of this output from those of viewers.
+    /// By which the fan-out identifies the sinks that end with this output.
     pub(super) output: OutputId,
     /// The recordings of the stream, if it is recorded.
     pub archive: Option<&'a Arc<Archive>>,

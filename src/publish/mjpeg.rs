@@ -179,11 +179,11 @@ mod tests {
         let crate::capture::Captured::Frame(frame) = capture.next(std::time::Duration::from_secs(600)).unwrap() else {
             panic!("the JPEG decodes")
         };
-        let picture = frame.pixels.image();
-        assert_eq!(picture.info.width, 2 * picture.info.height);
-        assert!(picture.info.color.full_range);
+        let image = frame.pixels.image();
+        assert_eq!(image.info.width, 2 * image.info.height);
+        assert!(image.info.color.full_range);
         // Full-range BT.601 red: 76, 85, 255.
-        for (plane, value) in picture.planes.iter().zip([76_u8, 85, 255]) {
+        for (plane, value) in image.planes.iter().zip([76_u8, 85, 255]) {
             assert!(
                 plane.data[plane.stride * 5 + 5].abs_diff(value) <= 3,
                 "{} for {value}",

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_keeps_its_proportions_in_another() {
+    fn an_image_keeps_its_proportions_in_another() {
         let shape = |width, height, par| VideoInfo { par, ..VideoInfo::new(PixelFormat::I420, width, height) };
         let place = |from: (usize, usize), to: (usize, usize)| {
             let place = placed(&shape(from.0, from.1, (1, 1)), &shape(to.0, to.1, (1, 1)));
@@ -258,7 +258,7 @@ mod tests {
 
     /// White becomes white, and the bars are black.
     #[test]
-    fn a_scaled_picture_lies_between_black_bars() {
+    fn a_scaled_image_lies_between_black_bars() {
         crate::gst::init().unwrap();
         let to = RawPool::new(VideoInfo::new(PixelFormat::Nv12, 640, 360)).unwrap();
         let scaler = Scaler::new(VideoInfo::new(PixelFormat::I420, 320, 240), &to).unwrap();
