@@ -4,10 +4,11 @@
 //! is refused from the next request on.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use parking_lot::{Mutex, RwLock};
 use subtle::ConstantTimeEq;
 
 mod basic;
@@ -151,13 +152,13 @@ impl Access {
     /// Applies a reloaded configuration. Sessions of users who were removed or have another password end.
     pub fn set(&self, config: &ServerConfig) {
         let new = Arc::new(Rules::of(config));
-        let old = std::mem::replace(&mut *self.rules.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&new));
+        let old = std::mem::replace(&mut *self.rules.write(), Arc::clone(&new));
         let hash = |rules: &Rules, name: &str| rules.users.user(name).map(|user| user.hash.clone());
-        lock(&self.sessions).retain_users(|name| hash(&old, name).is_some() && hash(&old, name) == hash(&new, name));
+        self.sessions.lock().retain_users(|name| hash(&old, name).is_some() && hash(&old, name) == hash(&new, name));
     }
 
     fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.rules.read())
     }
 
     /// The identity of clients without credentials; `None` if they are refused.
@@ -251,7 +252,7 @@ impl Access {
         };
         match (self.verifier.verify(user.map(|user| &user.hash), password, from, now), user) {
             (PasswordCheck::Correct, Some(user)) => {
-                lock(&self.limits).succeeded(&attempt, now);
+                self.limits.lock().succeeded(&attempt, now);
                 Ok(identity(user))
             }
             (PasswordCheck::Correct | PasswordCheck::Wrong, _) => {
@@ -260,7 +261,7 @@ impl Access {
                 refuse(limited.map_or(Denied::WrongCredentials, Denied::RateLimited))
             }
             (PasswordCheck::Busy, _) => {
-                lock(&self.limits).withdraw(&attempt);
+                self.limits.lock().withdraw(&attempt);
                 log_dedup::warn("", "", "login delayed: too many passwords are waiting to be checked");
                 refuse(Denied::RateLimited(limited.unwrap_or(BUSY)))
             }
@@ -271,7 +272,7 @@ impl Access {
     fn refusal(&self, denied: Denied, began: Instant) -> LoginRefusal {
         let now = self.clock.now();
         let own = now.duration_since(began).as_millis() / REFUSAL_INTERVAL.as_millis() + 1;
-        let mut slowest = lock(&self.slowest_refusal);
+        let mut slowest = self.slowest_refusal.lock();
         let recent = slowest.filter(|(_, until)| *until > now).map_or(0, |(intervals, _)| intervals);
         if own >= recent {
             *slowest = Some((own.min(MAX_INTERVALS), now + SLOW_FOR));
@@ -283,7 +284,7 @@ impl Access {
     /// Counts an attempt. The duration is set when the address has reached its limit: a failed attempt is then answered with
     /// it, and only a successful one is accepted.
     fn count(&self, name: &str, from: Option<IpAddr>, now: Instant) -> (Option<Attempt>, Option<Duration>) {
-        let mut limits = lock(&self.limits);
+        let mut limits = self.limits.lock();
         match limits.attempt(name, from, now) {
             Ok(attempt) => (Some(attempt), None),
             Err(wait) => (limits.attempt_by_name(name, from, now).ok(), Some(wait)),
@@ -308,7 +309,7 @@ impl Access {
 
     /// The digest was correct.
     pub fn digest_was_right(&self, tried: &DigestAttempt) {
-        lock(&self.limits).succeeded(&tried.attempt, self.clock.now());
+        self.limits.lock().succeeded(&tried.attempt, self.clock.now());
     }
 
     /// The digest was wrong. Logs the possible reasons, which are not sent to the client. Blocks until the refusal may be
@@ -335,19 +336,19 @@ impl Access {
     /// # Errors
     /// The system's random number generator failed.
     pub fn begin_session(&self, user: &str) -> Result<StartedSession, RandomError> {
-        lock(&self.sessions).begin(user, self.clock.now())
+        self.sessions.lock().begin(user, self.clock.now())
     }
 
     /// The identity of the session with this id.
     pub fn session(&self, id: &str) -> Option<Identity> {
-        let (name, csrf) = lock(&self.sessions).find(id, self.clock.now())?;
+        let (name, csrf) = self.sessions.lock().find(id, self.clock.now())?;
         let rules = self.rules();
         Some(Identity { csrf: Some(csrf), ..identity(rules.users.user(&name)?) })
     }
 
     /// Ends a session.
     pub fn end_session(&self, id: &str) {
-        lock(&self.sessions).end(id);
+        self.sessions.lock().end(id);
     }
 }
 
@@ -386,10 +387,6 @@ fn digest_problem(users: &Users) -> String {
             names.join(", ")
         ),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, Salt, SaltString};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use hmac::{Hmac, Mac};
+use parking_lot::{Condvar, Mutex};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -150,7 +150,7 @@ impl Verifier {
     /// Whether this password was correct within the last minute, from the same network. This takes no noticeable time.
     pub fn remembers(&self, hash: &Secret, password: &str, from: Option<IpAddr>, now: Instant) -> bool {
         let key = self.fingerprint(hash, password, from);
-        lock(&self.remembered).get(&key).is_some_and(|until| now < *until)
+        self.remembered.lock().get(&key).is_some_and(|until| now < *until)
     }
 
     /// Checks a password against a hash. Without a hash (an unknown user) nothing is computed: the caller hides the
@@ -162,14 +162,14 @@ impl Verifier {
         }
         let Some(hash) = hash else {
             // Refused under the same condition as a known name.
-            return if lock(&self.gate).is_full() { PasswordCheck::Busy } else { PasswordCheck::Wrong };
+            return if self.gate.lock().is_full() { PasswordCheck::Busy } else { PasswordCheck::Wrong };
         };
         let Some(mut permit) = self.acquire() else { return PasswordCheck::Busy };
         let is_correct = matches(hash, password, &mut permit.buffer);
         drop(permit);
         if is_correct {
             let key = self.fingerprint(hash, password, from);
-            let mut remembered = lock(&self.remembered);
+            let mut remembered = self.remembered.lock();
             remembered.retain(|_, until| now < *until);
             if remembered.len() < MAX_REMEMBERED {
                 remembered.insert(key, now + REMEMBERED_FOR);
@@ -194,16 +194,13 @@ impl Verifier {
     }
 
     fn acquire(&self) -> Option<CheckPermit<'_>> {
-        let mut gate = lock(&self.gate);
+        let mut gate = self.gate.lock();
         if gate.is_full() {
             return None;
         }
         if gate.running >= MAX_RUNNING {
             gate.waiting += 1;
-            gate = self
-                .check_ended
-                .wait_while(gate, |gate| gate.running >= MAX_RUNNING)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.check_ended.wait_while(&mut gate, |gate| gate.running >= MAX_RUNNING);
             gate.waiting -= 1;
         }
         gate.running += 1;
@@ -248,16 +245,12 @@ struct CheckPermit<'a> {
 
 impl Drop for CheckPermit<'_> {
     fn drop(&mut self) {
-        let mut gate = lock(&self.verifier.gate);
+        let mut gate = self.verifier.gate.lock();
         gate.running -= 1;
         gate.buffers.push(std::mem::take(&mut self.buffer));
         drop(gate);
         self.verifier.check_ended.notify_one();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -299,7 +292,7 @@ mod tests {
                 .map(|_| scope.spawn(|| verifier.verify(Some(&correct), "correct horse", None, Instant::now())))
                 .collect();
             let poll = crossbeam_channel::tick(Duration::from_millis(1));
-            while lock(&verifier.gate).waiting < MAX_WAITING {
+            while verifier.gate.lock().waiting < MAX_WAITING {
                 poll.recv().unwrap();
             }
             assert_eq!(verifier.verify(Some(&correct), "correct horse", None, Instant::now()), PasswordCheck::Busy);
@@ -308,7 +301,7 @@ mod tests {
                 assert_eq!(thread.join().unwrap(), PasswordCheck::Correct);
             }
         });
-        let gate = lock(&verifier.gate);
+        let gate = verifier.gate.lock();
         assert_eq!((gate.running, gate.waiting), (0, 0));
     }
 
@@ -317,19 +310,19 @@ mod tests {
         let verifier = Verifier::new().unwrap();
         let correct = hash("correct horse").unwrap();
         assert_eq!(verifier.verify(None, "correct horse", None, Instant::now()), PasswordCheck::Wrong);
-        assert!(lock(&verifier.gate).buffers.is_empty(), "nothing is computed for an unknown name");
+        assert!(verifier.gate.lock().buffers.is_empty(), "nothing is computed for an unknown name");
         assert_eq!(verifier.verify(Some(&correct), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
-        let first = lock(&verifier.gate).buffers[0].as_ptr();
+        let first = verifier.gate.lock().buffers[0].as_ptr();
         for _ in 0..3 {
             assert_eq!(verifier.verify(Some(&correct), "correct horsf", None, Instant::now()), PasswordCheck::Wrong);
-            assert_eq!(lock(&verifier.gate).buffers[0].as_ptr(), first);
+            assert_eq!(verifier.gate.lock().buffers[0].as_ptr(), first);
         }
         std::thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| verifier.verify(Some(&correct), "correct horse", None, Instant::now()));
             }
         });
-        let gate = lock(&verifier.gate);
+        let gate = verifier.gate.lock();
         assert!((1..=MAX_RUNNING).contains(&gate.buffers.len()));
         assert!(gate.buffers.iter().all(|buffer| buffer.len() == 19 * 1024), "blocks of 1 KiB");
     }

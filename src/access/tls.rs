@@ -6,10 +6,11 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, RwLock};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
@@ -19,7 +20,6 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use super::lock;
 use crate::base::log_dedup;
 use crate::config::TlsConfig;
 
@@ -116,7 +116,7 @@ impl Certificate {
 
     /// Reloads the pair if its files have changed; checks at most once a second. Returns whether a new pair is in use.
     pub fn reload_if_changed(&self, now: Instant) -> bool {
-        let mut files = lock(&self.files);
+        let mut files = self.files.lock();
         if now.saturating_duration_since(files.checked_at) < CHECK_INTERVAL {
             return false;
         }
@@ -137,7 +137,7 @@ impl Certificate {
         match read(&self.config, &self.provider) {
             Ok(pair) => {
                 warn(&self.config, &pair);
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+                *self.current.write() = Arc::new(pair);
                 tracing::info!("certificate reloaded: {}", self.config.cert.display());
                 true
             }
@@ -150,7 +150,7 @@ impl Certificate {
     }
 
     fn current(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read())
     }
 
     /// When the certificate expires; `None` if it cannot be parsed.
@@ -270,7 +270,7 @@ mod tests {
         let config = TlsConfig { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
         let first = write(&config, true, true);
         let certificate = Certificate::load(&config).unwrap();
-        let current = || certificate.current.read().unwrap().cert[0].to_vec();
+        let current = || certificate.current.read().cert[0].to_vec();
         let mut now = Instant::now();
         let mut check = || {
             now += CHECK_INTERVAL;

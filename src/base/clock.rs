@@ -3,8 +3,10 @@
 //! Code that waits, or that compares times which may be minutes apart, takes a [`Clock`]. The service passes the system's
 //! clock; tests pass a manual clock, which changes only when they advance it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A monotonic clock: the system's, or a manual one. Clones of a manual clock share its time.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +34,7 @@ impl Clock {
     pub fn now(&self) -> Instant {
         match &self.0 {
             None => Instant::now(),
-            Some(manual) => manual.start + *manual.elapsed.lock().unwrap_or_else(PoisonError::into_inner),
+            Some(manual) => manual.start + *manual.elapsed.lock(),
         }
     }
 
@@ -42,7 +44,7 @@ impl Clock {
         match &self.0 {
             None => std::thread::sleep(deadline.saturating_duration_since(Instant::now())),
             Some(manual) => {
-                let mut elapsed = manual.elapsed.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut elapsed = manual.elapsed.lock();
                 *elapsed = deadline.saturating_duration_since(manual.start).max(*elapsed);
             }
         }
@@ -54,7 +56,7 @@ impl Clock {
     /// When this is the system's clock.
     pub fn advance(&self, by: Duration) {
         let manual = self.0.as_ref().expect("only a manual clock can be advanced");
-        *manual.elapsed.lock().unwrap_or_else(PoisonError::into_inner) += by;
+        *manual.elapsed.lock() += by;
     }
 }
 

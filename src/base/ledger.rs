@@ -5,7 +5,9 @@
 //! Therefore the equation holds at any time: `captured` counts the settled frames, and `in_flight` the frames that are
 //! still in the pipeline.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Why a captured frame was not published. The names are the `reason` labels of `maskcast_frames_dropped_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +111,7 @@ impl Ledger {
 
     fn lock(&self) -> MutexGuard<'_, LedgerCounts> {
         // A poisoned lock is usable: the counts are numbers, consistent after every statement.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

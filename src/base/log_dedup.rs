@@ -9,9 +9,9 @@
 //! as another event without the fields of the first.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::Level;
 
 /// The target of changes of a stream's state, to which log filters apply. It does not follow the module's name, so that
@@ -113,7 +113,7 @@ impl LogDeduplicator {
         let LogLine { level, stream, stage, from, seq, text } = line;
         let text = &*crate::base::bounded::line(text);
         let pattern = without_numbers(text);
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         let known = lines.iter_mut().find(|line| {
             (line.level, line.stage, line.from) == (level, stage, from)
                 && line.stream == stream
@@ -138,7 +138,7 @@ impl LogDeduplicator {
 
     /// The counted lines that were logged `window` ago or earlier. Lines that have not occurred since then are removed.
     fn due(&self, now: Instant, window: Duration) -> Vec<LogRecord> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         lines.retain(|line| line.count > 0 || now.saturating_duration_since(line.logged) < window);
         let due =
             lines.iter_mut().filter(|line| line.count > 0 && now.saturating_duration_since(line.logged) >= window);
@@ -273,7 +273,7 @@ mod tests {
                 let now = start + Duration::from_millis(n);
                 logged += lines.record(line(&text), now).iter().map(|logged| logged.times).sum::<u64>();
             }
-            assert!(lines.0.lock().unwrap().len() <= MAX_LINES);
+            assert!(lines.0.lock().len() <= MAX_LINES);
         }
         logged +=
             lines.due(start + Duration::from_secs(2), Duration::ZERO).iter().map(|logged| logged.times).sum::<u64>();
@@ -288,7 +288,7 @@ mod tests {
         struct Memory(Arc<Mutex<Vec<u8>>>);
         impl std::io::Write for Memory {
             fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-                self.0.lock().unwrap().extend(data);
+                self.0.lock().extend(data);
                 Ok(data.len())
             }
             fn flush(&mut self) -> std::io::Result<()> {
@@ -313,7 +313,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber.finish(), || {
             [&full, &bare(), &change].into_iter().for_each(|record| record.write())
         });
-        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(memory.0.lock().clone()).unwrap();
         let entries: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let [logged, bare, change] = &entries[..] else { panic!("{text}") };
         assert_eq!(

@@ -10,7 +10,8 @@
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// Standard output could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub fn write(text: Arguments<'_>) {
         std::print!("{text}");
         return;
     }
-    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = STATE.lock();
     follow(&mut state, || io::stdout().write_fmt(text));
 }
 
@@ -68,7 +69,7 @@ pub fn write_error(text: Arguments<'_>) {
 /// # Errors
 /// The first write error since the start of the program. A reader that closed the pipe is not an error.
 pub fn finish() -> Result<(), StandardOutputError> {
-    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = STATE.lock();
     follow(&mut state, || io::stdout().flush());
     take_failure(&mut state)
 }

@@ -1,7 +1,8 @@
 //! The status of a push: a media server that a stream is sent to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// The state of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl PushStatus {
         self.lock().clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (PushState, Option<String>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, (PushState, Option<String>)> {
+        self.state.lock()
     }
 }

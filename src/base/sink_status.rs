@@ -1,7 +1,8 @@
 //! What a sink of a stream has done, for the API and the metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// One sink: written by its thread, read by the API and the metrics.
 #[derive(Debug)]
@@ -60,8 +61,8 @@ impl SinkStatus {
         self.lock().clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<String>> {
         // One assignment: a panic cannot leave it half changed.
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+        self.problem.lock()
     }
 }

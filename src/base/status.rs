@@ -1,11 +1,12 @@
 //! The status of a stream: state, rate, delay and counts. Written by its stages, read by API, metrics and page.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tracing::Level;
 
 use super::ledger::Ledger;
@@ -174,24 +175,24 @@ impl Status {
 
     /// State and related fields, all read at the same time.
     pub fn condition(&self) -> StatusFields {
-        lock(&self.condition).clone()
+        self.condition.lock().clone()
     }
 
     /// The current state.
     pub fn state(&self) -> StreamState {
-        lock(&self.condition).state
+        self.condition.lock().state
     }
 
     /// Sets the state to offline: the source cannot be reached, has failed or has ended. `since` changes only with the state.
     pub fn set_offline(&self, reason: String) {
-        let mut condition = lock(&self.condition);
+        let mut condition = self.condition.lock();
         condition.no_frames_at = Some(Instant::now());
         self.set_state(condition, StreamState::Offline, Some(reason));
     }
 
     /// Sets the state to waiting for a keyframe: the source sends video that cannot be decoded before its next keyframe.
     pub fn set_awaits_keyframe(&self, reason: String) {
-        let mut condition = lock(&self.condition);
+        let mut condition = self.condition.lock();
         condition.no_frames_at = Some(Instant::now());
         self.set_state(condition, StreamState::AwaitsKeyframe, Some(reason));
     }
@@ -199,7 +200,7 @@ impl Status {
     /// Sets the state after a frame was shown: live if its mask is young enough, else stale. Has no effect if the frame was
     /// captured before the source last failed.
     pub fn set_shown(&self, state: StreamState, reason: Option<String>, captured_at: Instant) {
-        let condition = lock(&self.condition);
+        let condition = self.condition.lock();
         // Compared under the lock of the change, because the source may fail at this moment.
         if condition.no_frames_at.is_none_or(|at| captured_at > at) {
             self.set_state(condition, state, reason);
@@ -244,42 +245,42 @@ impl Status {
 
     /// Records why a stream at file pace has failed.
     pub fn set_failure(&self, failure: String) {
-        lock(&self.condition).failure = Some(failure);
+        self.condition.lock().failure = Some(failure);
     }
 
     /// Why a stream at file pace has failed.
     pub fn failure(&self) -> Option<String> {
-        lock(&self.condition).failure.clone()
+        self.condition.lock().failure.clone()
     }
 
     /// Records the number of frames that the source announces.
     pub fn set_expected_frames(&self, frames: u64) {
-        lock(&self.condition).expected_frames = Some(frames);
+        self.condition.lock().expected_frames = Some(frames);
     }
 
     /// Records that the file ended before its announced length.
     pub fn set_shortfall(&self, shortfall: Shortfall) {
-        lock(&self.condition).shortfall = Some(shortfall);
+        self.condition.lock().shortfall = Some(shortfall);
     }
 
     /// The heartbeat of the supervisor: it waits for a frame or for the next retry, and does not hang.
     pub fn beat(&self) {
-        *lock(&self.beat) = Instant::now();
+        *self.beat.lock() = Instant::now();
     }
 
     /// The time since the last heartbeat of the supervisor.
     pub fn since_beat(&self) -> Duration {
-        lock(&self.beat).elapsed()
+        self.beat.lock().elapsed()
     }
 
     /// The heartbeat of the overlay stage: it waits for a frame or a mask, or has processed one, and does not hang.
     pub fn beat_overlay(&self) {
-        *lock(&self.overlay_beat) = Instant::now();
+        *self.overlay_beat.lock() = Instant::now();
     }
 
     /// The time since the last heartbeat of the overlay stage.
     pub fn since_overlay_beat(&self) -> Duration {
-        lock(&self.overlay_beat).elapsed()
+        self.overlay_beat.lock().elapsed()
     }
 
     /// Records how many earlier runs of the stream hang in a call that does not return, and were replaced.
@@ -335,7 +336,7 @@ impl Status {
     /// The status of the push to the address `to`, without secrets. A push that starts again continues the counts of the
     /// previous one to the same address.
     pub fn add_push(&self, to: String) -> Arc<PushStatus> {
-        let mut pushes = lock(&self.pushes);
+        let mut pushes = self.pushes.lock();
         if let Some(known) = pushes.iter().find(|push| push.to == to) {
             return Arc::clone(known);
         }
@@ -347,7 +348,7 @@ impl Status {
     /// The status of all pushes of the stream.
     /// The status of a sink; one that is started again continues the counts of the one before.
     pub fn add_sink(&self, kind: &'static str, label: String) -> Arc<SinkStatus> {
-        let mut sinks = lock(&self.sinks);
+        let mut sinks = self.sinks.lock();
         if let Some(known) = sinks.iter().find(|sink| sink.kind == kind && sink.label == label) {
             return Arc::clone(known);
         }
@@ -358,30 +359,30 @@ impl Status {
 
     /// The sinks of the stream's masks.
     pub fn sinks(&self) -> Vec<Arc<SinkStatus>> {
-        lock(&self.sinks).clone()
+        self.sinks.lock().clone()
     }
 
     /// Where the stream is pushed to.
     pub fn pushes(&self) -> Vec<Arc<PushStatus>> {
-        lock(&self.pushes).clone()
+        self.pushes.lock().clone()
     }
 
     /// Records size and format of the newest frame.
     pub fn set_info(&self, info: VideoInfo) {
-        let mut condition = lock(&self.condition);
+        let mut condition = self.condition.lock();
         condition.info = Some(info);
         condition.first_info.get_or_insert(info);
     }
 
     /// Records that the source has ended and is not opened again.
     pub fn set_ended(&self) {
-        lock(&self.condition).ended = true;
+        self.condition.lock().ended = true;
     }
 
     /// Counts a published frame in the rate.
     pub fn count_published(&self) {
         let now = Instant::now();
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         recent.published.push_back(now);
         remove_old(&mut recent.published, |at| *at, now);
     }
@@ -391,7 +392,7 @@ impl Status {
         let now = Instant::now();
         let latency = now.saturating_duration_since(captured_at);
         self.latency.record(Elapsed { wall: latency, cpu: Duration::ZERO });
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         recent.latencies.push_back((now, latency));
         remove_old(&mut recent.latencies, |(at, _)| *at, now);
     }
@@ -399,7 +400,7 @@ impl Status {
     /// Published frames per second and their median delay, over the last two seconds.
     pub fn rate(&self) -> (f64, Option<Duration>) {
         let now = Instant::now();
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         remove_old(&mut recent.published, |at| *at, now);
         remove_old(&mut recent.latencies, |(at, _)| *at, now);
         let published = &recent.published;
@@ -419,11 +420,6 @@ fn remove_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Ins
     while entries.front().is_some_and(|entry| now.duration_since(at(entry)) > RATE_WINDOW) {
         entries.pop_front();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A poisoned lock is usable: the values are consistent after every statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -475,7 +471,7 @@ mod tests {
         let status = Status::new("gate");
         assert_eq!(status.rate(), (0.0, None));
         let start = Instant::now();
-        let mut recent = lock(&status.recent);
+        let mut recent = status.recent.lock();
         for n in 0..=10 {
             let at = start + Duration::from_millis(n);
             recent.published.push_back(at);

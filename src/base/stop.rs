@@ -1,9 +1,10 @@
 //! A stop flag that the threads of a stream or of the service share, and that they can wait for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, select};
+use parking_lot::Mutex;
 
 /// A flag that is raised once and never lowered. Clones share it.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ impl Default for Stop {
 impl Stop {
     /// Raises the flag, which ends all waiting for it.
     pub fn raise(&self) {
-        self.raise.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.raise.lock().take();
     }
 
     /// Whether the flag has been raised.

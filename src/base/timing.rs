@@ -1,10 +1,10 @@
 //! Measurement of wall time and CPU time per frame and stage, and of the delay from capture to publication.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 use hdrhistogram::Histogram;
+use parking_lot::{Mutex, MutexGuard};
 
 /// The duration of one piece of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl Distribution {
     }
 
     fn lock(&self) -> MutexGuard<'_, DistributionBins> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

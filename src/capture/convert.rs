@@ -116,7 +116,8 @@ pub(super) fn describe(caps: &gst::Caps) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -126,7 +127,7 @@ mod tests {
         let writer = Arc::clone(&addresses);
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             if let Some(gst::PadProbeData::Buffer(buffer)) = &info.data {
-                writer.lock().unwrap().push(buffer.map_readable().unwrap().as_ptr() as usize);
+                writer.lock().push(buffer.map_readable().unwrap().as_ptr() as usize);
             }
             gst::PadProbeReturn::Ok
         });
@@ -153,7 +154,7 @@ mod tests {
             .timed_pop_filtered(gst::ClockTime::from_seconds(300), &[gst::MessageType::Eos, gst::MessageType::Error]);
         assert_eq!(end.map(|message| message.type_()), Some(gst::MessageType::Eos));
         pipeline.set_state(gst::State::Null).unwrap();
-        let (before, after) = (before.lock().unwrap(), after.lock().unwrap());
+        let (before, after) = (before.lock(), after.lock());
         (before.clone(), after.clone())
     }
 

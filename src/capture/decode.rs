@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 use gstreamer as gst;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -67,7 +68,7 @@ pub fn measure(pad: &gst::Pad, clock: Arc<RtpClock>) -> DecodeMeter {
         let (cpu, queued) = (now.cpu.saturating_sub(last.cpu), now.queued.saturating_sub(last.queued));
         let slept = (now.wall - last.wall).saturating_sub(cpu + queued);
         let work = ThreadWork { cpu, slept, rtp: clock.now() };
-        *writer.lock().unwrap_or_else(PoisonError::into_inner) = work;
+        *writer.lock() = work;
         gst::PadProbeReturn::Ok
     });
     DecodeMeter { newest }
@@ -96,7 +97,7 @@ impl DecodeMeter {
     }
 
     fn work(&self) -> ThreadWork {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.newest.lock()
     }
 }
 

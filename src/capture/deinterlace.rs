@@ -1,9 +1,10 @@
 //! GStreamer's `deinterlace`, with the timestamps of the input frames.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use gstreamer as gst;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -77,7 +78,7 @@ fn keep_times(element: &gst::Element) {
     let input = Arc::clone(&pending);
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
     sink.add_probe(mask, move |_, info| {
-        let mut pending = input.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = input.lock();
         match &info.data {
             Some(gst::PadProbeData::Buffer(buffer)) if pending.is_interlaced => {
                 if pending.times.len() == MAX_PENDING {
@@ -103,7 +104,7 @@ fn keep_times(element: &gst::Element) {
         let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data else { return gst::PadProbeReturn::Ok };
         let Some(stamped) = buffer.pts() else { return gst::PadProbeReturn::Ok };
         let step = buffer.duration().filter(|step| !step.is_zero()).unwrap_or(gst::ClockTime::from_mseconds(40));
-        let frame = pending.lock().unwrap_or_else(PoisonError::into_inner).times_of(stamped, step);
+        let frame = pending.lock().times_of(stamped, step);
         if let Some((pts, duration)) = frame.filter(|(pts, _)| *pts != stamped) {
             let times = buffer.make_mut();
             times.set_pts(pts);

@@ -5,11 +5,12 @@
 //! data comes, and otherwise RTCP, which many cameras do not count: they close the connection after every time-out (rtspsrc
 //! of GStreamer 1.22, `gst_rtspsrc_loop_interleaved`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -61,7 +62,7 @@ struct CameraSession {
 impl CameraSession {
     /// Whether a request is due. If so, it counts as sent now.
     fn is_due(&self) -> bool {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         let due = newest.elapsed() >= INTERVAL && !self.unsupported.load(Ordering::Relaxed);
         if due {
             *newest = Instant::now();

@@ -6,11 +6,12 @@
 //! others) until the parser marks a sync point: a keyframe or a recovery point. It closes again when the network, the
 //! demuxer, the parser or the decoder reports a loss.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
+use parking_lot::{Mutex, MutexGuard};
 
 use gst::prelude::*;
 
@@ -180,7 +181,7 @@ impl KeyframeGate {
 
     fn lock(&self) -> MutexGuard<'_, GateState> {
         // A poisoned lock is usable: the values are consistent after every statement.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

@@ -4,10 +4,10 @@
 //! finder requires the boundary. Cameras that omit these still send complete JPEG images one after the other, which the JPEG
 //! decoder finds by their markers.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gstreamer as gst;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -36,7 +36,7 @@ pub fn accept_bare_parts(source: &gst::Element) {
         let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
             return gst::PadProbeReturn::Ok;
         };
-        let Ok(mut beginning) = beginning.lock() else { return gst::PadProbeReturn::Remove };
+        let mut beginning = beginning.lock();
         beginning.extend_from_slice(&map[..map.len().min(MAX_HEADER)]);
         match first_part(&beginning) {
             MultipartPart::Incomplete if beginning.len() < MAX_HEADER => gst::PadProbeReturn::Ok,

@@ -3,10 +3,11 @@
 //! GStreamer's timestamps cannot be used to detect late frames: its jitter buffer treats a backlog, whose packets arrive at
 //! once, as a jump of the clock, and gives old frames new timestamps.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gstreamer as gst;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -33,11 +34,11 @@ struct Packet {
 impl RtpClock {
     /// The time from an arbitrary start; `None` before the first packet.
     pub fn now(&self) -> Option<Duration> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).map(|packet| packet.time)
+        self.newest.lock().map(|packet| packet.time)
     }
 
     fn set(&self, ticks: u32, rate: u32) {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         let time = newest.map_or(START, |before| {
             // The timestamp wraps every 13 hours. Up to half of that may be between two packets.
             let passed = ticks.wrapping_sub(before.ticks) as i32;
@@ -92,7 +93,7 @@ pub fn follow_rtp(element: &gst::Element, clock: &Arc<RtpClock>) {
         let (Some(rate), Some(buffer)) = (rate, info.buffer()) else { return gst::PadProbeReturn::Ok };
         let Some(header) = RtpHeader::of(buffer) else { return gst::PadProbeReturn::Ok };
         clock.set(header.ticks, rate);
-        let before = last.lock().unwrap_or_else(PoisonError::into_inner).replace((header, buffer.pts()));
+        let before = last.lock().replace((header, buffer.pts()));
         if let Some((before, time)) = before
             && header.follows_a_gap(&before)
         {

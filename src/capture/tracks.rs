@@ -1,10 +1,11 @@
 //! The state of a source's tracks: whether there is video, and how far the tracks have been read.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use gstreamer as gst;
+use parking_lot::{Condvar, Mutex};
 
 use gst::prelude::*;
 
@@ -48,7 +49,7 @@ impl Tracks {
     /// Records a frame or sample of a track, with its timestamp `start` and its duration `length`.
     pub fn reach(&self, segment: Option<&gst::Segment>, start: gst::ClockTime, length: Duration) {
         let from_start = segment.and_then(|segment| segment.downcast_ref::<gst::ClockTime>()?.to_stream_time(start));
-        let (start, mut extent) = (Duration::from(start), self.extent.lock().unwrap_or_else(PoisonError::into_inner));
+        let (start, mut extent) = (Duration::from(start), self.extent.lock());
         extent.reached = extent.reached.max(from_start.map(Duration::from).unwrap_or_default() + length);
         let (first, last) = extent.written.unwrap_or((start, start));
         extent.written = Some((first.min(start), last.max(start + length)));
@@ -56,23 +57,23 @@ impl Tracks {
 
     /// Waits until all other tracks than the video have been read to their end, for [`READ_LIMIT`] at most.
     pub fn wait_for_other_tracks(&self) {
-        let unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.finished.wait_timeout_while(unfinished, READ_LIMIT, |unfinished| *unfinished > 0);
+        let mut unfinished = self.unfinished.lock();
+        let _ = self.finished.wait_while_for(&mut unfinished, |unfinished| *unfinished > 0, READ_LIMIT);
     }
 
     fn begin_other(&self) {
-        *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *self.unfinished.lock() += 1;
     }
 
     fn end_other(&self) {
-        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self.unfinished.lock();
         *unfinished = unfinished.saturating_sub(1);
         self.finished.notify_all();
     }
 
     /// How far the tracks have been read.
     pub fn extent(&self) -> Extent {
-        *self.extent.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.extent.lock()
     }
 }
 

@@ -2,9 +2,9 @@
 //! it drops the damaged frame, and outputs those that refer to it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use gstreamer as gst;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -79,10 +79,8 @@ pub fn report_losses(element: &gst::Element) {
     let scan = Mutex::new(Scan::default());
     // Data from the network is pushed.
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::PUSH, move |pad, info| {
-        let lost = info
-            .buffer()
-            .and_then(|buffer| buffer.map_readable().ok())
-            .is_some_and(|bytes| scan.lock().unwrap_or_else(PoisonError::into_inner).feed(&bytes));
+        let lost =
+            info.buffer().and_then(|buffer| buffer.map_readable().ok()).is_some_and(|bytes| scan.lock().feed(&bytes));
         if lost {
             // The parser still has the last complete frame.
             report_loss(pad, None, None, 1);

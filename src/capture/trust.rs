@@ -4,13 +4,14 @@
 //! Most cameras have a self-signed certificate without a host name, which no authority confirms. Such a camera is
 //! identified by the fingerprint of its certificate.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer_rtsp_server::gio;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use gio::prelude::*;
+use parking_lot::Mutex;
 
 use super::error::CertificateRefusal;
 use crate::config::{CertificateFingerprint, SourceSpec};
@@ -22,11 +23,11 @@ pub struct RefusedCertificate(Mutex<Option<CertificateRefusal>>);
 impl RefusedCertificate {
     /// The reason; `None` if no certificate was refused.
     pub fn reason(&self) -> Option<CertificateRefusal> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn set(&self, reason: CertificateRefusal) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        *self.0.lock() = Some(reason);
     }
 }
 

@@ -1,8 +1,10 @@
 //! One file through the whole pipeline: what `segment` does, and what `bench` measures.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::Failure;
 use crate::base::status::Status;
@@ -115,14 +117,14 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     progress(&status);
     // A stop after the end of the source did not stop anything.
     let stopped = ending.is_some() && !status.condition().ended;
-    let class_pixels = counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let class_pixels = counts.lock().clone();
     Ok(Done { status, elapsed, class_pixels, stopped })
 }
 
 /// Counts the pixels of each class.
 fn counter(counts: Arc<Mutex<Box<[u64; 256]>>>) -> impl MaskSink {
     move |mask: &StreamMask| -> Result<(), SinkError> {
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = counts.lock();
         for &class in &mask.mask.classes {
             counts[usize::from(class)] += 1;
         }

@@ -1,8 +1,10 @@
 //! Which events of a stream are active, and how often each began: written by the detector, read by recorder and metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::EventConfig;
 
@@ -84,7 +86,7 @@ impl EventState {
 
     fn lock(&self) -> MutexGuard<'_, EventEntry> {
         // A panic cannot leave it inconsistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

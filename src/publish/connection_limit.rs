@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::access::limit::network;
 
@@ -33,7 +35,7 @@ impl ConnectionLimiter {
 
     /// Whether the total limit allows another connection.
     pub fn has_room(&self) -> bool {
-        lock(&self.open).values().sum::<usize>() < self.max
+        self.open.lock().values().sum::<usize>() < self.max
     }
 
     /// A permit for a connection from `address`; `None` when the total limit or the limit of the address is reached.
@@ -41,7 +43,7 @@ impl ConnectionLimiter {
     pub fn try_acquire(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let is_loopback = address.to_canonical().is_loopback();
         let address = network(address);
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         let of_address = open.get(&address).copied().unwrap_or_default();
         if open.values().sum::<usize>() >= self.max || (of_address >= self.max_per_address && !is_loopback) {
             return None;
@@ -53,7 +55,7 @@ impl ConnectionLimiter {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if let Some(count) = open.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -61,10 +63,6 @@ impl Drop for ConnectionPermit {
             }
         }
     }
-}
-
-fn lock(open: &Mutex<HashMap<IpAddr, usize>>) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -88,6 +86,6 @@ mod tests {
         let _local = [(); 3].map(|()| limiter.try_acquire(local).unwrap());
         assert!(!limiter.has_room());
         assert!(limiter.try_acquire(local).is_none(), "the total holds for the loopback too");
-        assert_eq!(lock(&limiter.open).len(), 3);
+        assert_eq!(limiter.open.lock().len(), 3);
     }
 }

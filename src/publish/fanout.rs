@@ -1,12 +1,13 @@
 //! One encoded stream for any number of sinks. Each has a queue of its own, and a slow one loses only its own frames.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -82,7 +83,7 @@ impl Fanout {
 
     /// Removes a sink now, and not with the next frame, which may never come.
     pub(super) fn remove(&self, id: FrameSinkId) {
-        let mut sinks = lock(&self.sinks);
+        let mut sinks = self.sinks.lock();
         let gone = sinks.iter().position(|listed| listed.id == id).map(|at| sinks.remove(at));
         self.recount(&sinks);
         drop(sinks);
@@ -120,7 +121,7 @@ impl Fanout {
 
     fn enlist(&self, sink: Box<dyn FrameSink>, kind: SinkKind) -> FrameSinkId {
         let id = FrameSinkId(self.next.fetch_add(1, Ordering::Relaxed));
-        let mut sinks = lock(&self.sinks);
+        let mut sinks = self.sinks.lock();
         sinks.push(SinkEntry { sink, id, kind });
         self.recount(&sinks);
         drop(sinks);
@@ -164,12 +165,12 @@ impl Fanout {
     /// The sink of the encoder, through which keyframes are requested.
     pub(super) fn set_encoder(&self, sink: gst_app::AppSink) {
         // Sinks that were added before get their keyframe anyway: a new encoder starts with one.
-        *lock(&self.encoder) = EncoderLink { sink: Some(sink), ..EncoderLink::default() };
+        *self.encoder.lock() = EncoderLink { sink: Some(sink), ..EncoderLink::default() };
     }
 
     /// The encoder with this sink has ended; it may have been replaced already.
     pub(super) fn forget_encoder(&self, sink: &gst_app::AppSink) {
-        let mut encoder = lock(&self.encoder);
+        let mut encoder = self.encoder.lock();
         if encoder.sink.as_ref() == Some(sink) {
             *encoder = EncoderLink::default();
         }
@@ -179,7 +180,7 @@ impl Fanout {
     pub(super) fn deliver(&self, sample: &gst::Sample) {
         let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
         let mut wanted = false;
-        let mut sinks = lock(&self.sinks);
+        let mut sinks = self.sinks.lock();
         sinks.retain_mut(|listed| match listed.sink.push(sample, keyframe) {
             PushResult::Yes => true,
             PushResult::WantsKeyframe => {
@@ -190,7 +191,7 @@ impl Fanout {
         });
         self.recount(&sinks);
         drop(sinks);
-        if wanted || lock(&self.encoder).wanted {
+        if wanted || self.encoder.lock().wanted {
             self.request_keyframe();
         }
     }
@@ -212,7 +213,7 @@ impl Fanout {
     }
 
     fn take_out(&self, goes: impl Fn(SinkKind) -> bool) -> Vec<SinkEntry> {
-        let mut sinks = lock(&self.sinks);
+        let mut sinks = self.sinks.lock();
         let (gone, stay): (Vec<_>, Vec<_>) = sinks.drain(..).partition(|listed| goes(listed.kind));
         *sinks = stay;
         self.recount(&sinks);
@@ -221,7 +222,7 @@ impl Fanout {
 
     /// Requests a keyframe of the encoder, at once or after [`KEYFRAME_PAUSE`].
     pub(super) fn request_keyframe(&self) {
-        let mut encoder = lock(&self.encoder);
+        let mut encoder = self.encoder.lock();
         encoder.wanted = encoder.sink.is_some() && encoder.asked.is_some_and(|at| at.elapsed() < KEYFRAME_PAUSE);
         if encoder.wanted {
             return;
@@ -313,10 +314,6 @@ impl FrameSink for AppSrcSink {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -398,8 +395,8 @@ mod tests {
         fanout.set_encoder(old.clone());
         fanout.set_encoder(new.clone());
         fanout.forget_encoder(&old);
-        assert_eq!(lock(&fanout.encoder).sink.as_ref(), Some(&new));
+        assert_eq!(fanout.encoder.lock().sink.as_ref(), Some(&new));
         fanout.forget_encoder(&new);
-        assert_eq!(lock(&fanout.encoder).sink, None);
+        assert_eq!(fanout.encoder.lock().sink, None);
     }
 }

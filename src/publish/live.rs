@@ -2,11 +2,12 @@
 //! browsers, and none while no sink needs it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -226,7 +227,7 @@ impl Output for LiveOutput {
         }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
-        let at = self.outputs.clock.lock().unwrap_or_else(PoisonError::into_inner).at(stamp);
+        let at = self.outputs.clock.lock().at(stamp);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
         let jpeg = self.jpeg.as_ref().filter(|_| to_jpeg).map(|jpeg| match wait_for_jpeg {
             true => jpeg.push_blocking(buffer.clone()).map(|()| true),
@@ -298,7 +299,7 @@ const MOST_IN_ENCODER: usize = 64;
 
 impl FramesInEncoder {
     fn enter(&self, at: Duration, captured_at: Instant) {
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut frames = self.frames.lock();
         if frames.len() == MOST_IN_ENCODER {
             frames.pop_front();
         }
@@ -307,7 +308,7 @@ impl FramesInEncoder {
 
     /// The frame with output time `at` has come out: removes it and those before it, and returns when it was captured.
     fn leave(&self, at: Duration) -> Option<Instant> {
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut frames = self.frames.lock();
         while let Some((entered, captured_at)) = frames.pop_front() {
             match entered.cmp(&at) {
                 std::cmp::Ordering::Less => {}

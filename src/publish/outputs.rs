@@ -1,6 +1,8 @@
 //! What servers hold of the outputs of a stream.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::clock::OutputClock;
 use super::fanout::Fanout;

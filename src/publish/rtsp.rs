@@ -10,13 +10,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp_server;
+use parking_lot::Mutex;
 
 use gst::glib;
 use gst::prelude::*;
@@ -268,9 +269,9 @@ impl RtspServer {
         // The server adds no latency; clients have their own buffers.
         factory.set_latency(0);
         let (stream, medias): (Arc<str>, _) = (name.into(), Arc::clone(&self.medias));
-        lock(&self.streams).insert(name.into(), Arc::clone(&fanout));
+        self.streams.lock().insert(name.into(), Arc::clone(&fanout));
         factory.connect_media_configure(move |_, media| {
-            lock(&medias).insert(stream.to_string(), media.downgrade());
+            medias.lock().insert(stream.to_string(), media.downgrade());
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
                 let text = "cannot feed the RTSP media: it has no appsrc";
@@ -291,8 +292,8 @@ impl RtspServer {
         use rtsp_server::RTSPFilterResult::{Keep, Remove};
         let path = format!("/{name}");
         self.mounts.remove(name);
-        lock(&self.streams).remove(name);
-        lock(&self.medias).remove(name);
+        self.streams.lock().remove(name);
+        self.medias.lock().remove(name);
         let describing = self.clients_of(name);
         self.server.client_filter(Some(&mut |_, client| {
             let mut plays = describing.contains(client);
@@ -306,7 +307,7 @@ impl RtspServer {
 
     /// The clients that described this stream last.
     fn clients_of(&self, name: &str) -> Vec<rtsp_server::RTSPClient> {
-        let mut described = lock(&self.described);
+        let mut described = self.described.lock();
         described.retain(|(client, _)| client.upgrade().is_some());
         described.iter().filter(|(_, other)| other == name).filter_map(|(client, _)| client.upgrade()).collect()
     }
@@ -388,7 +389,7 @@ fn handle_requests(
         client.connect_pre_describe_request(move |client, context| {
             expect_describe();
             if let Some(name) = stream_name(context) {
-                let mut described = lock(&described);
+                let mut described = described.lock();
                 described.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
                 described.push((client.downgrade(), name.clone()));
                 drop(described);
@@ -407,7 +408,7 @@ fn handle_requests(
         });
         let streams = Arc::clone(&streams);
         client.connect_play_request(move |_, context| {
-            if let Some(fanout) = stream_name(context).and_then(|name| lock(&streams).get(&name).cloned()) {
+            if let Some(fanout) = stream_name(context).and_then(|name| streams.lock().get(&name).cloned()) {
                 fanout.request_keyframe();
             }
         });
@@ -420,7 +421,7 @@ fn wait_for_teardown(medias: &StreamMedias, stream: &str) {
     use rtsp_server::RTSPMediaStatus::{Error, Unprepared, Unpreparing};
     let started = Instant::now();
     let is_ending = || {
-        let media = lock(medias).get(stream).and_then(glib::WeakRef::upgrade);
+        let media = medias.lock().get(stream).and_then(glib::WeakRef::upgrade);
         media.is_some_and(|media| matches!(media.status(), Error | Unprepared | Unpreparing))
     };
     while is_ending() && started.elapsed() < TEARDOWN_TIMEOUT {
@@ -432,10 +433,6 @@ fn count_players(server: &rtsp_server::RTSPServer, streams: &FanoutsByStream) {
     let players = Players::new(streams);
     players.follow_sessions(server);
     server.connect_client_connected(move |_, client| players.follow_client(client));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

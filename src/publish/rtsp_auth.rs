@@ -17,13 +17,14 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer_rtsp_server as rtsp_server;
 
 use glib::subclass::prelude::ObjectSubclassIsExt;
 use gst::glib;
+use parking_lot::Mutex;
 use rtsp_server::gio::{TlsBackend, TlsCertificate};
 use rtsp_server::gst_rtsp::{RTSPAuthCredential, RTSPAuthMethod};
 use rtsp_server::prelude::*;
@@ -187,7 +188,7 @@ glib::wrapper! {
 
 impl RtspAuth {
     fn set(&self, state: imp::AuthState) {
-        *lock(&self.imp().0) = state;
+        *self.imp().0.lock() = state;
     }
 
     /// Sets the function that returns the address of a client, by which failed logins are counted.
@@ -195,12 +196,12 @@ impl RtspAuth {
         &self,
         address_of: impl Fn(&rtsp_server::RTSPClient) -> Option<IpAddr> + Send + Sync + 'static,
     ) {
-        lock(&self.imp().0).address_of = Some(Arc::new(address_of));
+        self.imp().0.lock().address_of = Some(Arc::new(address_of));
     }
 
     /// Whether this client is authenticated, and its user still exists with the same password.
     pub(super) fn is_authenticated(&self, client: &rtsp_server::RTSPClient) -> bool {
-        let state = lock(&self.imp().0);
+        let state = self.imp().0.lock();
         let Some(access) = &state.access else { return true };
         let users = access.users();
         let mut logins = state.authenticated.iter().filter(|(other, _)| other.upgrade().as_ref() == Some(client));
@@ -212,13 +213,9 @@ impl RtspAuth {
 
     /// Takes over the authenticated clients of another object.
     pub(super) fn inherit_authenticated(&self, other: &RtspAuth) {
-        let authenticated = lock(&other.imp().0).authenticated.clone();
-        lock(&self.imp().0).authenticated = authenticated;
+        let authenticated = other.imp().0.lock().authenticated.clone();
+        self.imp().0.lock().authenticated = authenticated;
     }
-}
-
-fn lock(state: &Mutex<imp::AuthState>) -> MutexGuard<'_, imp::AuthState> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 mod imp {
@@ -260,7 +257,7 @@ mod imp {
     impl RTSPAuthImpl for RtspAuth {
         fn check(&self, context: &RTSPContext, check: &glib::GString) -> bool {
             let passes = self.parent_check(context, check);
-            if passes && lock(&self.0).tls && check.as_str() == RTSP_AUTH_CHECK_CONNECT.as_str() {
+            if passes && self.0.lock().tls && check.as_str() == RTSP_AUTH_CHECK_CONNECT.as_str() {
                 drop_certificate_authorities(context);
             }
             passes
@@ -270,7 +267,7 @@ mod imp {
         /// answers 401. Runs on the thread of the client, which may block.
         fn authenticate(&self, context: &RTSPContext) -> bool {
             let (access, basic, token) = {
-                let state = lock(&self.0);
+                let state = self.0.lock();
                 (state.access.clone(), state.basic, state.token.clone())
             };
             let Some(token) = token else { return false };
@@ -298,7 +295,7 @@ mod imp {
                 if let (Some(user), Some(client)) = (user, context.client())
                     && let Some(user) = access.users().user(&user)
                 {
-                    let mut state = lock(&self.0);
+                    let mut state = self.0.lock();
                     state.authenticated.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
                     state.authenticated.push((client.downgrade(), user.clone()));
                 }
@@ -310,7 +307,7 @@ mod imp {
     impl RtspAuth {
         /// The address from which a request comes.
         fn address(&self, context: &RTSPContext) -> Option<IpAddr> {
-            let address_of = lock(&self.0).address_of.clone()?;
+            let address_of = self.0.lock().address_of.clone()?;
             address_of(context.client()?)
         }
 
@@ -341,7 +338,7 @@ mod imp {
                     }
                     if let Some(client) = context.client() {
                         // Otherwise a user could guess the digests of other users without a limit.
-                        let mut state = lock(&self.0);
+                        let mut state = self.0.lock();
                         state.authenticated.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
                     }
                     None

@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gstreamer::glib;
 use gstreamer_rtsp_server as rtsp_server;
-
+use parking_lot::Mutex;
 use rtsp_server::gio::Socket;
 use rtsp_server::gio::prelude::SocketExt;
 use rtsp_server::gst_rtsp::RTSPStatusCode;
@@ -105,7 +105,7 @@ impl Connections {
 
     /// The address of a client; `None` after its connection was closed.
     pub fn address(&self, client: &rtsp_server::RTSPClient) -> Option<IpAddr> {
-        lock(&self.0.open).get(&key(client)).map(|open| open.state.address)
+        self.0.open.lock().get(&key(client)).map(|open| open.state.address)
     }
 
     /// Must be called before a connection is accepted. When the limit is reached, it closes an idle connection and
@@ -133,7 +133,7 @@ impl Connections {
 
     /// Must be called after connections were accepted; closes those over the limit.
     pub fn close_refused(&self) {
-        std::mem::take(&mut *lock(&self.0.refused)).iter().for_each(shut_down);
+        std::mem::take(&mut *self.0.refused.lock()).iter().for_each(shut_down);
     }
 
     /// Closes connections without a session that have been idle for too long. Must be called regularly.
@@ -160,14 +160,14 @@ impl Connections {
 
     /// Shuts down the connection of a client, unless that was done already.
     fn shut_down(&self, client: &rtsp_server::RTSPClient) {
-        let closing = lock(&self.0.open).get_mut(&key(client)).and_then(|open| open.state.closing.take());
+        let closing = self.0.open.lock().get_mut(&key(client)).and_then(|open| open.state.closing.take());
         closing.iter().for_each(shut_down);
     }
 
     /// The connections that are open and not being closed. Returns a copy, because calling GStreamer while the map is
     /// locked could deadlock: GStreamer calls back here while it holds its own locks.
     fn open_connections(&self) -> Vec<(rtsp_server::RTSPClient, ConnectionState)> {
-        let open = lock(&self.0.open);
+        let open = self.0.open.lock();
         let open = open.values().filter(|open| open.state.closing.is_some());
         open.filter_map(|open| Some((open.client.upgrade()?, open.state.clone()))).collect()
     }
@@ -178,7 +178,7 @@ impl Connections {
         let Some(permit) = self.0.limiter.try_acquire(address) else {
             let text = format!("too many RTSP connections from one address, closed the newest: {address}");
             log_dedup::warn("", "publish", &text);
-            lock(&self.0.refused).push(closing);
+            self.0.refused.lock().push(closing);
             return;
         };
         let state = ConnectionState {
@@ -188,10 +188,10 @@ impl Connections {
             has_requested: false,
             described: false,
         };
-        lock(&self.0.open).insert(key(client), RtspConnection { client: client.downgrade(), state, _permit: permit });
+        self.0.open.lock().insert(key(client), RtspConnection { client: client.downgrade(), state, _permit: permit });
         let connections = self.clone();
         client.connect_closed(move |client| {
-            lock(&connections.0.open).remove(&key(client));
+            connections.0.open.lock().remove(&key(client));
         });
         let connections = self.clone();
         client.connect_pre_options_request(move |client, _| connections.record_request(client, false));
@@ -206,7 +206,7 @@ impl Connections {
     }
 
     fn record_request(&self, client: &rtsp_server::RTSPClient, describes: bool) -> RTSPStatusCode {
-        if let Some(open) = lock(&self.0.open).get_mut(&key(client)) {
+        if let Some(open) = self.0.open.lock().get_mut(&key(client)) {
             open.state.last_request = Instant::now();
             open.state.has_requested = true;
             open.state.described |= describes;
@@ -237,8 +237,4 @@ fn shut_down(closing: &Closing) {
         // Fails when the client has closed the connection.
         let _ = socket.shutdown(true, true);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -62,9 +62,9 @@ impl Mounts {
 }
 
 mod imp {
+    use parking_lot::{Mutex, MutexGuard};
     use std::collections::HashSet;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use gstreamer_rtsp_server::gst_rtsp::RTSPUrl;
 
@@ -106,7 +106,7 @@ mod imp {
 
     impl Mounts {
         pub fn names(&self) -> MutexGuard<'_, HashSet<String>> {
-            self.names.lock().unwrap_or_else(PoisonError::into_inner)
+            self.names.lock()
         }
     }
 }

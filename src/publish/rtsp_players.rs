@@ -2,12 +2,12 @@
 //! the fan-out cannot count them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use gstreamer::glib;
-use gstreamer_rtsp_server as rtsp_server;
+use std::sync::Arc;
 
 use glib::object::ObjectExt;
+use gstreamer::glib;
+use gstreamer_rtsp_server as rtsp_server;
+use parking_lot::Mutex;
 use rtsp_server::prelude::*;
 
 use super::fanout::Fanout;
@@ -71,10 +71,10 @@ impl Players {
     }
 
     fn update(&self, change: impl FnOnce(&mut Vec<Player>)) {
-        let mut playing = lock(&self.playing);
+        let mut playing = self.playing.lock();
         change(&mut playing);
         playing.retain(|player| player.client.upgrade().is_some() && player.session.upgrade().is_some());
-        for (name, fanout) in lock(&self.streams).iter() {
+        for (name, fanout) in self.streams.lock().iter() {
             fanout.set_rtsp(playing.iter().filter(|player| player.stream == *name).count());
         }
     }
@@ -84,8 +84,4 @@ impl Players {
 pub(super) fn stream_name(context: &rtsp_server::RTSPContext) -> Option<String> {
     let path = context.uri()?.decode_path_components();
     path.iter().find(|part| !part.is_empty()).map(ToString::to_string)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

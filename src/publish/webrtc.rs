@@ -1,13 +1,14 @@
 //! Code around webrtcbin that viewers (WHEP) and pushes (WHIP) share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_webrtc as gst_webrtc;
+use parking_lot::Mutex;
 
 use gst::glib;
 use gst::prelude::*;
@@ -112,7 +113,7 @@ pub(super) fn pass_keyframe_requests(source: &gst_app::AppSrc, fanout: &Weak<Fan
         let wants_keyframe =
             info.event().is_some_and(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok());
         if wants_keyframe && let Some(fanout) = fanout.upgrade() {
-            let mut last_request = last_request.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last_request = last_request.lock();
             if last_request.is_none_or(|at| at.elapsed() >= interval) {
                 *last_request = Some(Instant::now());
                 fanout.request_keyframe();

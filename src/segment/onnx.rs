@@ -1,10 +1,11 @@
 //! Loads a model with ONNX Runtime, on the first execution provider that works, and checks it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ort::session::Session;
+use parking_lot::Mutex;
 
 use super::contract::Contract;
 use super::engine::has_nvidia_gpu;
@@ -183,7 +184,7 @@ impl Model {
     /// # Errors
     /// ONNX Runtime cannot open the session again that it opened in [`Model::load`].
     pub fn segmenter(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
-        let checked = self.checked_session.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let checked = self.checked_session.lock().take();
         match checked {
             Some((with, segmenter)) if with == threads => return Ok(segmenter),
             // Another thread count was chosen: the checked session is not needed.
@@ -241,7 +242,7 @@ impl Model {
 
     /// The checked session if it has `threads` threads, else a new one.
     fn take_session(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
-        let mut checked = self.checked_session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.checked_session.lock();
         match checked.take() {
             Some((with, segmenter)) if with == threads => Ok(segmenter),
             other => {
@@ -254,7 +255,7 @@ impl Model {
 
     /// Keeps a session for the first worker, unless one is kept already.
     fn return_session(&self, threads: usize, segmenter: OnnxSegmenter) {
-        let mut checked = self.checked_session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.checked_session.lock();
         checked.get_or_insert((threads, segmenter));
     }
 
@@ -348,7 +349,7 @@ mod tests {
             let config = ModelConfig { providers: vec![Provider::Cpu], threads: 3, ..ModelConfig::with_path(&path) };
             Model::load(&config, threads).unwrap()
         };
-        let kept = |model: &Model| model.checked_session.lock().unwrap().as_ref().map(|(threads, _)| *threads);
+        let kept = |model: &Model| model.checked_session.lock().as_ref().map(|(threads, _)| *threads);
         let (before, next) = (load(1), load(1));
         // The worker of the model in use has taken the checked session.
         let _worker = before.segmenter(1).unwrap();

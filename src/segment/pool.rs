@@ -13,11 +13,12 @@
 //! workers are ready before the old ones stop after their current batch, so no frame is lost. While there is no model,
 //! frames pass without masks.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
+use parking_lot::Mutex;
 
 use super::SegmentError;
 

@@ -4,10 +4,11 @@
 //! API clients, [`models`] replaces the model, [`stopping`] stops streams.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
 
 use crate::access::Access;
 use crate::access::tls::Certificate;
@@ -261,7 +262,7 @@ impl Service {
     pub fn set_overlay(&mut self, name: &str, overlay: &OverlayConfig) {
         let Some(running) = self.running.iter_mut().find(|running| running.config.name == name) else { return };
         running.redraw(overlay);
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.streams.lock();
         streams.iter_mut().filter(|stream| stream.name == name).for_each(|stream| stream.overlay = overlay.clone());
         drop(streams);
         self.show_streams();

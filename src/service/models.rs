@@ -6,11 +6,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
 
 use super::{ServiceError, check_labels};
 use crate::base::panic::panic_text;
@@ -222,8 +223,8 @@ impl ModelManager {
         })
     }
 
-    fn lock_streams(&self) -> std::sync::MutexGuard<'_, Vec<StreamConfig>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_streams(&self) -> parking_lot::MutexGuard<'_, Vec<StreamConfig>> {
+        self.streams.lock()
     }
 
     /// Changes the model and publishes the result.
@@ -300,7 +301,7 @@ impl Models {
 
     /// Applies `[model]` of a reloaded configuration.
     pub fn set(&self, config: ModelConfig) {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        *self.settings.lock() = config;
     }
 }
 
@@ -319,7 +320,7 @@ fn watch(
     requests: &Receiver<ModelChangeRequest>,
     stop: &Stop,
 ) {
-    let current_settings = || settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let current_settings = || settings.lock().clone();
     let mut configured = current_settings();
     // A request overrides the configured path until the configuration changes.
     let mut requested = configured.clone();

@@ -1,7 +1,7 @@
 //! Applies another configuration to the running service. The reload is planned first, so that nothing changes if the
 //! configuration cannot be used, and then applied with a result for each stream.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::stopping::stop_all;
 use super::stream_runner::StreamRunner;
@@ -81,7 +81,7 @@ impl Service {
         // The last step that can fail.
         let needs_restart = self.set_server(&config.server)?;
         let mut done = ReloadReport { model: config.model != self.model, needs_restart, ..ReloadReport::default() };
-        *self.streams.lock().unwrap_or_else(PoisonError::into_inner) = config.streams.clone();
+        *self.streams.lock() = config.streams.clone();
         if let Some(models) = self.models.as_ref().filter(|_| done.model) {
             models.set(config.model.clone());
             self.model = config.model.clone();

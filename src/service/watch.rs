@@ -6,10 +6,11 @@
 //! not helped and hanging threads accumulate. It runs on its own thread: a run loop that waits for a stream to stop does
 //! not hang.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
 
 use super::ServiceError;
@@ -38,11 +39,11 @@ impl Default for Heartbeat {
 impl Heartbeat {
     /// Called at the start of each iteration.
     pub fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 
     fn age(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.0.lock().elapsed()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the overlay stage of a stream shares with the rest of the service: the settings of the overlay, which may change
 //! between two frames, and the newest mask.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::config::OverlayConfig;
 use crate::frame::Mask;
@@ -23,23 +25,23 @@ impl Display {
 
     /// The settings as they are now; the same pointer for as long as they are the same.
     pub fn overlay(&self) -> Arc<OverlayConfig> {
-        Arc::clone(&lock(&self.overlay))
+        Arc::clone(&self.overlay.lock())
     }
 
     /// Draws the next frame and those after it by these settings.
     pub fn set_overlay(&self, overlay: OverlayConfig) {
-        *lock(&self.overlay) = Arc::new(overlay);
+        *self.overlay.lock() = Arc::new(overlay);
     }
 
     /// The newest mask; `None` before the first one and while the source is offline.
     pub fn mask(&self) -> Option<Arc<Mask>> {
-        lock(&self.mask).clone()
+        self.mask.lock().clone()
     }
 
     /// Replaces the newest mask.
     pub fn set_mask(&self, mask: Option<Arc<Mask>>) {
         // The previous mask is freed after the lock is released.
-        let _before = std::mem::replace(&mut *lock(&self.mask), mask);
+        let _before = std::mem::replace(&mut *self.mask.lock(), mask);
     }
 }
 
@@ -55,9 +57,4 @@ impl MaskSink for NewestMask {
     fn clear(&mut self) {
         self.0.set_mask(None);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment, so a panic cannot leave the value half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

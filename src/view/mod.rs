@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 
 pub mod change_ticket;
@@ -171,11 +172,11 @@ impl ServiceView {
 
     /// The current streams in the order of the configuration.
     pub fn streams(&self) -> Arc<[Arc<StreamView>]> {
-        Arc::clone(&self.streams.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.streams.read())
     }
 
     pub fn set_streams(&self, streams: Vec<Arc<StreamView>>) {
-        *self.streams.write().unwrap_or_else(PoisonError::into_inner) = streams.into();
+        *self.streams.write() = streams.into();
     }
 
     pub fn stream(&self, name: &str) -> Option<Arc<StreamView>> {
@@ -184,11 +185,11 @@ impl ServiceView {
 
     /// The running model; `None` until the first one is loaded.
     pub fn model(&self) -> Option<Arc<ModelView>> {
-        self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.model.read().clone()
     }
 
     pub fn set_model(&self, model: ModelView) {
-        *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(model));
+        *self.model.write() = Some(Arc::new(model));
     }
 
     /// The newest request for another model and its state.
@@ -234,7 +235,7 @@ impl ServiceView {
     }
 
     fn lock_model_change(&self) -> MutexGuard<'_, Option<ModelChange>> {
-        self.model_change.lock().unwrap_or_else(PoisonError::into_inner)
+        self.model_change.lock()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -237,7 +238,7 @@ fn measure(encoder: &gst::Element, status: &Arc<Status>) {
     let started = Arc::clone(&start_times);
     sink.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         ENCODING.set(Some(Stopwatch::start()));
-        let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started = started.lock();
         if started.len() == MAX_START_TIMES {
             started.pop_front();
         }
@@ -246,7 +247,7 @@ fn measure(encoder: &gst::Element, status: &Arc<Status>) {
     });
     let status = Arc::clone(status);
     source.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        let started = start_times.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let started = start_times.lock().pop_front();
         match (ENCODING.take(), started) {
             (Some(watch), _) => status.stage(Stage::Encode).record(watch.spent()),
             (None, Some(started)) => status.stage(Stage::Encode).record_wall(started.elapsed()),

@@ -4,12 +4,13 @@
 //! thread that hangs in a driver is left running, and its encoder is not used. A trial cannot guard against a driver
 //! that ends the process.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use gst::prelude::*;
 
@@ -125,7 +126,7 @@ impl Trials {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Trial>> {
-        self.trials.lock().unwrap_or_else(PoisonError::into_inner)
+        self.trials.lock()
     }
 
     /// The outcome of the encoder's newest trial. The first one is run by `run_trial`, which must not panic.
@@ -135,7 +136,7 @@ impl Trials {
             match &known.outcome {
                 Some(outcome) => return outcome.clone(),
                 // Streams that start at the same time do not probe the same encoder twice.
-                None => trials = self.finished.wait(trials).unwrap_or_else(PoisonError::into_inner),
+                None => self.finished.wait(&mut trials),
             }
         }
         trials.push(Trial { encoder, outcome: None, started_at: Instant::now() });

@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::error::{RecordingError, RecordingErrorKind};
 use super::in_use::{is_locked, try_lock};
@@ -126,7 +127,7 @@ impl Archive {
     /// Number and total bytes of the recordings, as of the last scan and with the open file; without disk access.
     pub fn usage(&self) -> (u64, u64) {
         let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
-        match &*lock(&self.open) {
+        match &*self.open.lock() {
             Some(open) => (files + 1, bytes + open.bytes),
             None => (files, bytes),
         }
@@ -142,9 +143,9 @@ impl Archive {
     /// # Errors
     /// When the folder cannot be read.
     pub fn list(&self, before: Option<&RecordingName>, limit: usize) -> std::io::Result<Vec<Recording>> {
-        let open = lock(&self.open).clone();
+        let open = self.open.lock().clone();
         let found = self.scan()?;
-        let mut lengths = lock(&self.lengths);
+        let mut lengths = self.lengths.lock();
         if lengths.len() > found.len() {
             let existing: HashSet<&String> = found.iter().map(|found| &found.file).collect();
             lengths.retain(|file, _| existing.contains(file));
@@ -175,12 +176,12 @@ impl Archive {
 
     /// The state and duration of a file; read again only when its size changed.
     fn length(&self, found: &FoundRecording) -> Length {
-        if let Some(known) = lock(&self.lengths).get(&found.file).filter(|known| known.bytes == found.bytes) {
+        if let Some(known) = self.lengths.lock().get(&found.file).filter(|known| known.bytes == found.bytes) {
             return known.length;
         }
         // A file that cannot be read at present may have content.
         let length = length::inspect(&self.config.dir.join(&found.file), found.name.container).unwrap_or(Length::Open);
-        lock(&self.lengths).insert(found.file.clone(), MeasuredLength { bytes: found.bytes, length });
+        self.lengths.lock().insert(found.file.clone(), MeasuredLength { bytes: found.bytes, length });
         length
     }
 
@@ -202,7 +203,7 @@ impl Archive {
     /// # Errors
     /// When there is no recording of this name, when it is being written, or when the file cannot be deleted.
     pub fn remove(&self, file: &str) -> Result<(), RemoveError> {
-        let changing = lock(&self.changing);
+        let changing = self.changing.lock();
         if self.is_open(file) {
             return Err(RemoveError::Open);
         }
@@ -230,14 +231,14 @@ impl Archive {
     /// When less than `min_free` is left although no recording can be removed, or when the folder cannot be read.
     pub(super) fn apply_retention(&self) -> Result<(), RecordingError> {
         let dir = &self.config.dir;
-        let changing = lock(&self.changing);
-        let open = lock(&self.open).clone();
+        let changing = self.changing.lock();
+        let open = self.open.lock().clone();
         let mut found = self.scan().map_err(|error| RecordingError::new(dir, error))?;
         if let Some(open) = &open {
             found.retain(|found| found.file != open.file);
         }
         let now = Timestamp::now();
-        let started = lock(&self.started).clone();
+        let started = self.started.lock().clone();
         let age = |found: &FoundRecording| match started.get(&found.file) {
             Some(started) => found.age(now).min(started.elapsed()),
             None => found.age(now),
@@ -280,7 +281,7 @@ impl Archive {
         }
         let existing: HashSet<&String> =
             kept.iter().map(|found| &found.file).chain(open.as_ref().map(|open| &open.file)).collect();
-        lock(&self.started).retain(|file, _| existing.contains(file));
+        self.started.lock().retain(|file, _| existing.contains(file));
         drop(changing);
         self.files.store(kept.len() as u64, Ordering::Relaxed);
         self.bytes.store(kept.iter().map(|found| found.bytes).sum(), Ordering::Relaxed);
@@ -321,7 +322,7 @@ impl Archive {
     /// # Errors
     /// When the file cannot be created.
     pub(super) fn open(&self, start: Timestamp, event: Option<&str>) -> Result<PathBuf, RecordingError> {
-        let _changing = lock(&self.changing);
+        let _changing = self.changing.lock();
         let event = event.map(str::to_owned);
         let mut name = RecordingName { start, number: 1, event, container: self.config.format };
         let path = loop {
@@ -333,22 +334,22 @@ impl Archive {
             }
         };
         let file = name.file_name(&self.stream);
-        lock(&self.started).insert(file.clone(), Instant::now());
+        self.started.lock().insert(file.clone(), Instant::now());
         let file_lock = Arc::new(try_lock(&path));
-        *lock(&self.open) = Some(OpenRecording { file, seconds: 0.0, bytes: 0, _lock: file_lock });
+        *self.open.lock() = Some(OpenRecording { file, seconds: 0.0, bytes: 0, _lock: file_lock });
         Ok(path)
     }
 
     /// Sets the duration and size of the open recording.
     pub(super) fn update_open(&self, seconds: f64, bytes: u64) {
-        if let Some(open) = &mut *lock(&self.open) {
+        if let Some(open) = &mut *self.open.lock() {
             (open.seconds, open.bytes) = (seconds, bytes);
         }
     }
 
     /// The open recording was closed; `kept` when its file still exists.
     pub(super) fn finish_open(&self, kept: bool) {
-        if let Some(open) = lock(&self.open).take()
+        if let Some(open) = self.open.lock().take()
             && kept
         {
             self.files.fetch_add(1, Ordering::Relaxed);
@@ -358,7 +359,7 @@ impl Archive {
 
     /// Whether this process is writing `file`.
     pub fn is_open(&self, file: &str) -> bool {
-        lock(&self.open).as_ref().is_some_and(|open| open.file == file)
+        self.open.lock().as_ref().is_some_and(|open| open.file == file)
     }
 
     /// Whether the disk has room for `bytes` more in addition to `min_free`; true when the free space cannot be
@@ -381,11 +382,6 @@ impl Archive {
 fn free_bytes(dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The data are plain values that are consistent after every statement, so a panic cannot leave them invalid.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

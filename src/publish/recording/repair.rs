@@ -10,11 +10,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use gstreamer as gst;
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 use jiff::Timestamp;
@@ -242,9 +243,7 @@ fn read(
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(kinds, move |_, info| {
             match &mut info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => {
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).add(buffer)
-                }
+                Some(gst::PadProbeData::Buffer(buffer)) => seen.lock().add(buffer),
                 Some(gst::PadProbeData::Event(event)) => remove_frame_rate(event),
                 _ => {}
             }
@@ -259,7 +258,7 @@ fn read(
     let stopped = pipeline.set_state(gst::State::Null);
     result?;
     stopped.map_err(|_| RepairError::PipelineRuns)?;
-    let digest = digest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let digest = digest.lock().clone();
     Ok(digest)
 }
 

@@ -26,11 +26,12 @@
 //!   process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 
 use super::encoder::Level;
@@ -124,7 +125,7 @@ impl Whep {
 
     /// Sets the settings for new viewers; those of connected viewers do not change.
     pub fn set_settings(&self, settings: WebRtcConfig) {
-        *self.registry.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.registry.settings.write() = Arc::new(settings);
     }
 
     /// Admits a viewer with this offer. `level` is the H.264 level of the stream, where it is known; `identity` is for
@@ -231,7 +232,7 @@ impl Whep {
         let mut slots = self.registry.slots();
         while !slots.is_empty() {
             let Some(rest) = deadline.checked_duration_since(Instant::now()) else { break };
-            slots = self.registry.left.wait_timeout(slots, rest).unwrap_or_else(PoisonError::into_inner).0;
+            self.registry.left.wait_for(&mut slots, rest);
         }
         slots.len()
     }
@@ -245,11 +246,11 @@ impl Drop for Whep {
 
 impl ViewerRegistry {
     fn settings(&self) -> Arc<WebRtcConfig> {
-        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.settings.read())
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, ViewerSlot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock()
     }
 }
 

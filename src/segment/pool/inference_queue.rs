@@ -1,8 +1,9 @@
 //! The queue of the frames of one stream that wait for the pool.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Select, Sender};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::ledger::LedgerEntry;
 use crate::base::queue;
@@ -64,7 +65,7 @@ impl InferenceQueue {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, InferenceOutput> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+        self.output.lock()
     }
 
     /// Registers the operation that a worker has to wait for before it can take a request.

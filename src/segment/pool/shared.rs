@@ -1,8 +1,10 @@
 //! State that the pool and its workers share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::inference_queue::InferenceQueue;
 use crate::segment::{SegmentError, Segmenter};
@@ -75,5 +77,5 @@ impl WorkerTask {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

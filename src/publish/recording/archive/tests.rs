@@ -26,7 +26,7 @@ fn usage_can_be_read_while_the_disk_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let archive = archive(folder.path(), |_| {});
     archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None).unwrap();
-    let _changing = lock(&archive.changing);
+    let _changing = archive.changing.lock();
     archive.update_open(2.0, 50);
     assert_eq!(archive.usage(), (1, 50));
     assert!(archive.is_open("gate-20200104T000000Z.mp4"));
