@@ -177,6 +177,7 @@ deb: deb-files ## Build the Debian package, in target/debian
 
 # First the service, which does not need libtorch, then the trainer.
 test: setup-test test-alerts test-api ## Run every test
+	python3 tests/docs.py
 	cargo test --locked
 	cargo test --locked -p maskcast-train
 

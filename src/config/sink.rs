@@ -6,10 +6,9 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::document::Section;
-use super::schema::Object;
 use super::{duration, path};
 use crate::sink::{COMMON_KEYS, KeyKind, MASK_SINKS, MaskSinkKind, SinkKey, SinkSettings};
 
@@ -52,7 +51,7 @@ fn all_keys() -> impl Iterator<Item = &'static SinkKey> {
 impl Serialize for SinkConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let SinkSettings { files, durations } = &self.settings;
-        let mut table = Object::from_iter([("type".to_owned(), self.kind.name.into())]);
+        let mut table = Map::from_iter([("type".to_owned(), self.kind.name.into())]);
         table.extend(files.iter().map(|(key, path)| ((*key).to_owned(), path.display().to_string().into())));
         table.extend(durations.iter().map(|(key, time)| ((*key).to_owned(), duration::show(*time).into())));
         table.serialize(serializer)
@@ -62,7 +61,7 @@ impl Serialize for SinkConfig {
 impl<'de> Deserialize<'de> for SinkConfig {
     /// Values that were wrong are absent; [`complete_all`] removes the sinks that lack what they need.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = Object::deserialize(deserializer)?;
+        let table = Map::<String, Json>::deserialize(deserializer)?;
         let name = table.get("type").and_then(Json::as_str);
         let kind = MASK_SINKS.iter().find(|kind| Some(kind.name) == name).or(MASK_SINKS.first());
         let kind = *kind.ok_or_else(|| D::Error::custom("there are no types of sinks"))?;
@@ -90,7 +89,7 @@ impl JsonSchema for SinkConfig {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let names: Vec<&str> = MASK_SINKS.iter().map(|kind| kind.name).collect();
         let types: Vec<String> = MASK_SINKS.iter().map(|kind| format!("`{}`: {}", kind.name, kind.about)).collect();
-        let mut properties = Object::new();
+        let mut properties = Map::new();
         properties.insert(
             "type".into(),
             json!({

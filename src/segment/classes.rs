@@ -8,7 +8,7 @@ use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 
 use super::RunOutputError;
 use super::contract::{Axes, Channel, Contract, OutputMeaning};
-use super::error::one_line;
+use super::onnx_error::one_line;
 use crate::frame::ClassId;
 
 /// The class indices in the outputs of a run of `n` images, `[n × height × width]`, and the `(width, height)` of one mask.

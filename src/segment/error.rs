@@ -7,39 +7,10 @@ use std::time::Duration;
 use super::contract::ContractError;
 use super::file::ModelFileProblem;
 use super::manifest::{ManifestError, ManifestProblem};
+use super::onnx_error::OnnxRuntimeError;
 use super::placement::{PlacementMismatch, ProfileError};
 use super::runtime::RuntimeError;
 use crate::config::{Provider, Require};
-
-/// An error of ONNX Runtime, displayed as one line. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct OnnxRuntimeError(Arc<ort::Error>);
-
-impl<R> From<ort::Error<R>> for OnnxRuntimeError
-where
-    ort::Error: From<ort::Error<R>>,
-{
-    fn from(error: ort::Error<R>) -> Self {
-        OnnxRuntimeError(Arc::new(error.into()))
-    }
-}
-
-impl std::fmt::Display for OnnxRuntimeError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&one_line(&self.0.to_string()))
-    }
-}
-
-impl std::error::Error for OnnxRuntimeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.0)
-    }
-}
-
-/// Replaces the line breaks in messages of libraries.
-pub(super) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
 
 /// Why a batch has no masks. Cheap to clone: each frame of the batch gets a copy.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod manifest;
 pub mod normalisation;
 pub mod onnx;
+mod onnx_error;
 pub mod placement;
 pub mod pool;
 pub mod preprocess;
@@ -27,10 +28,8 @@ mod session;
 pub mod tuning;
 pub mod unlabelled;
 
-pub use error::{
-    MachineError, ModelError, ModelProblem, OnnxRuntimeError, ProviderProblem, RunOutputError, SegmentError,
-    UnusableModel,
-};
+pub use error::{MachineError, ModelError, ModelProblem, ProviderProblem, RunOutputError, SegmentError, UnusableModel};
+pub use onnx_error::OnnxRuntimeError;
 
 /// The masks of a batch, in the order of its frames, and the time that they took.
 pub struct Segmented {

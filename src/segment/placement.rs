@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::OnnxRuntimeError;
+use super::onnx_error::OnnxRuntimeError;
 use crate::config::Provider;
 
 /// The part of a model that one execution provider runs.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use ort::environment::Environment;
 
-use super::error::{OnnxRuntimeError, one_line};
+use super::onnx_error::{OnnxRuntimeError, one_line};
 
 static LOADED: OnceLock<Result<Runtime, RuntimeError>> = OnceLock::new();
 

@@ -6,8 +6,8 @@ use ort::ep::{self, ExecutionProviderDispatch};
 use ort::session::Session;
 
 use super::engine::{EngineKey, RuntimePaths};
-use super::error::one_line;
 use super::file::{ModelFile, folder_of};
+use super::onnx_error::one_line;
 use super::runtime::{self, RuntimeError};
 use crate::config::{ModelConfig, Provider};
 

@@ -154,7 +154,7 @@ def main():
     write(folder, "recording", recordings())
     write(folder, "event", [("long", bytes(range(256)) * 3)])
 
-    texts = [file.read_text() for file in [*configs, *scenarios, ROOT / "README.md", ROOT / "models/street.toml"]]
+    texts = [file.read_text() for file in [*configs, *scenarios, ROOT / "docs/configuration.md", ROOT / "models/street.toml"]]
     words = set(re.findall(r"[a-z][a-z0-9_-]{2,20}", "\n".join(texts)))
     marks = ["[[stream]]", "[stream.overlay]", "[[camera]]", "[[step]]", "\n---\n", "\r", "://", "#ff0000", "nan"]
     marks += ["inf", " = ", "change ", "remove ", "add {", "a=candidate:", "Authorization: ", "maskcast="]

@@ -12,9 +12,6 @@ use graph::{Dependency, Source, cycles, dependencies};
 /// Modules that are not checked: the trainer, which is above the whole service.
 const NOT_CHECKED: [&str; 1] = ["train"];
 
-/// The only module whose files still use one another in cycles.
-const WITH_CYCLES: &str = "config/";
-
 /// The table's modules, from the top layer to the ground.
 fn layers(lib: &str) -> Vec<String> {
     let table = lib.lines().skip_while(|line| !line.starts_with("//! # Layers")).skip(1);
@@ -105,13 +102,8 @@ fn no_module_uses_a_module_of_a_higher_layer() {
 fn files_do_not_use_one_another_in_a_cycle() {
     let files = crate_files();
     let dependencies = dependencies(&sources(&files));
-    let is_known =
-        |dependency: &&Dependency| dependency.from.starts_with(WITH_CYCLES) && dependency.to.starts_with(WITH_CYCLES);
-    let (known, checked): (Vec<Dependency>, Vec<Dependency>) =
-        dependencies.into_iter().partition(|dependency| is_known(&dependency));
-    let cycles = cycle_messages(&checked);
+    let cycles = cycle_messages(&dependencies);
     assert!(cycles.is_empty(), "{} cycles:\n{}", cycles.len(), cycles.join("\n\n"));
-    assert!(!cycle_messages(&known).is_empty(), "{WITH_CYCLES} has no cycles: remove the exception from this test");
 }
 
 /// The dependencies among the given files, as `from:line → to`.

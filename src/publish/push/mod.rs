@@ -31,8 +31,7 @@ mod link;
 mod rtsp;
 mod whip;
 
-pub use error::PushError;
-pub use whip::WhipError;
+pub use error::{PushError, WhipError};
 
 use link::MAX_QUEUED_UNITS;
 

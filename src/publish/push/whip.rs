@@ -18,7 +18,7 @@ use gst::prelude::*;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
-use super::PushError;
+use super::error::{PushError, WhipError};
 use super::link::{Link, MAX_QUEUED_UNITS, PushConnection};
 use crate::base::stop::Stop;
 use crate::config::Credentials;
@@ -26,8 +26,8 @@ use crate::gst::{GstError, make, state_error};
 use crate::publish::encoder::{Level, glib_error};
 use crate::publish::fanout::Fanout;
 use crate::publish::webrtc::{
-    LastActivity, PeerEndReason, PeerEvent, check_elements, connect_signals, fixed_caps, link_video,
-    pass_keyframe_requests, session_description,
+    LastActivity, PeerEvent, check_elements, connect_signals, fixed_caps, link_video, pass_keyframe_requests,
+    session_description,
 };
 use crate::publish::whep::candidate::remove_hidden_candidates;
 
@@ -55,43 +55,6 @@ const MAX_ANSWER: u64 = 64 * 1024;
 
 /// The RTP payload type of H.264 in the offer.
 const PAYLOAD: u32 = 96;
-
-/// Why a WHIP connection could not be made, or has ended.
-#[derive(Debug, thiserror::Error)]
-pub enum WhipError {
-    #[error(transparent)]
-    Gst(#[from] GstError),
-    /// webrtcbin created no offer; with its reason.
-    #[error("webrtcbin cannot create an offer: {0}")]
-    Offer(String),
-    #[error("webrtcbin did not create an offer in time")]
-    OfferTimeout,
-    #[error("webrtcbin has no local description")]
-    NoLocalDescription,
-    #[error("webrtcbin has ended")]
-    WebrtcbinEnded,
-    #[error("the HTTP request failed: {0}")]
-    Request(#[source] ureq::Error),
-    /// HTTP 401 or 403.
-    #[error("the server rejects the user, password or token (set user, and password_file or password_env)")]
-    Unauthorized,
-    /// HTTP 404.
-    #[error("there is no WHIP endpoint at this address (HTTP 404)")]
-    NoEndpoint,
-    #[error("the server rejects the stream: HTTP {0}")]
-    Status(u16),
-    #[error("the server's answer is incomplete: {0}")]
-    AnswerIncomplete(#[source] ureq::Error),
-    #[error("the server's answer is not a session description (SDP)")]
-    AnswerNotSdp,
-    #[error("the server answered, but cannot be reached over UDP; open UDP in the firewall, or push over RTSP")]
-    Unreachable,
-    #[error(transparent)]
-    Ended(PeerEndReason),
-    /// The server sent no packet for this many seconds.
-    #[error("the server has sent nothing for {0} s")]
-    Silent(u64),
-}
 
 /// An event from a GStreamer thread.
 enum WhipEvent {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::TensorSpec;
-use crate::segment::OnnxRuntimeError;
 use crate::segment::golden::GoldenError;
 use crate::segment::manifest::{Layout, ManifestProblem};
+use crate::segment::onnx_error::OnnxRuntimeError;
 
 /// Why the declarations of a model cannot be used. Does not name the file.
 #[derive(Clone, Debug, thiserror::Error)]
