@@ -292,9 +292,7 @@ pub fn api_schema(table: &str) -> Json {
             schema.insert("type".into(), "string".into());
             schema.insert("enum".into(), words.into());
         }
-        if let Some(default) = schema.remove("default") {
-            schema.insert("example".into(), default);
-        }
+        about_default(schema);
         let needed: Vec<String> = required(schema).map(str::to_owned).collect();
         for (name, property) in schema.get_mut("properties").and_then(Json::as_object_mut).into_iter().flatten() {
             if !needed.contains(name) {
@@ -308,6 +306,25 @@ pub fn api_schema(table: &str) -> Json {
     schema.as_object_mut().map(|schema| schema.remove("required"));
     remove_attributes(&mut schema);
     schema
+}
+
+/// Adds default and range to the description of a value. The default is not part of the schema: a client made from it could
+/// send all defaults with each change.
+fn about_default(schema: &mut Object) {
+    let default = schema.remove("default");
+    let shown = match (text(schema, "x-default"), &default) {
+        (Some(words), _) => Some(words.to_owned()),
+        (None, Some(Json::String(word))) => Some(format!("`{word}`")),
+        (None, Some(value)) => Some(format!("`{value}`")),
+        (None, None) => None,
+    };
+    let range = text(schema, "x-least").zip(text(schema, "x-most"));
+    let range = range.map(|(least, most)| format!(" Range: `{least}` to `{most}`."));
+    let default_text = shown.map(|shown| format!(" Default: {shown}."));
+    if let Some(Json::String(about)) = schema.get_mut("description") {
+        [default_text, range].into_iter().flatten().for_each(|part| about.push_str(&part));
+    }
+    schema.extend(default.map(|default| ("example".to_owned(), default)));
 }
 
 /// Adds to the description of a property what the API may not do with it.

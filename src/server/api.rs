@@ -112,6 +112,7 @@ struct PushReport {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Sink)]
 struct SinkReport {
+    /// Type of the sink: the key `type` of its table.
     #[serde(rename = "type")]
     #[schema(example = "jsonl")]
     kind: &'static str,
@@ -122,6 +123,7 @@ struct SinkReport {
     written: u64,
     /// Masks that were lost because it failed or was slow.
     dropped: u64,
+    /// How often it failed.
     failures: u64,
     /// Why its last attempt failed; null while it works.
     reason: Option<String>,

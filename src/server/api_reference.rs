@@ -148,6 +148,12 @@ impl Reference<'_> {
 
     fn fields(&self, schema: &Value, is_request: bool, out: &mut String) {
         *out += "| Field | Type | Default, range | Meaning |\n| --- | --- | --- | --- |\n";
+        self.field_rows("", schema, is_request, out);
+        out.push('\n');
+    }
+
+    /// A row for each field, and for the fields of tables in it, named `overlay.alpha` and `push[].url`.
+    fn field_rows(&self, outer: &str, schema: &Value, is_request: bool, out: &mut String) {
         for (name, field) in entries(&schema["properties"]) {
             let (meaning, mut limits) = self.meaning(field, field);
             let mut type_name = self.type_name(field);
@@ -155,9 +161,12 @@ impl Reference<'_> {
                 type_name = type_name.trim_end_matches(" or null").to_owned();
                 limits = if limits.is_empty() { "Required.".into() } else { format!("Required. {limits}") };
             }
-            let _ = writeln!(out, "| `{name}` | {type_name} | {limits} | {meaning} |");
+            let _ = writeln!(out, "| `{outer}{name}` | {type_name} | {limits} | {meaning} |");
+            for inner in [field].into_iter().chain(options(field)) {
+                self.field_rows(&format!("{outer}{name}."), inner, false, out);
+                self.field_rows(&format!("{outer}{name}[]."), &inner["items"], false, out);
+            }
         }
-        out.push('\n');
     }
 
     /// What a field or parameter means, and its default and range.

@@ -206,7 +206,7 @@ fn rtsp_without_tls_requires_digests_unless_configured_otherwise() {
     viewer.next();
     let (_, _, log) = service.terminate();
     assert!(log.contains("RTSP login refused: too many attempts"), "{log}");
-    assert!(log.contains("only users with an RTSP digest can watch there"), "{log}");
+    assert!(log.contains("only users with an RTSP digest can watch"), "{log}");
 
     let service = fixture.start(&format!("{open}rtsp_plain_auth = true\n"));
     let host = format!("127.0.0.1:{}", service.rtsp.trim_end_matches('/').rsplit_once(':').unwrap().1);

@@ -189,11 +189,17 @@ fn pushes() {
 fn sinks() {
     let with = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
     for (tables, errors) in [
-        ("[[stream.sink]]", vec!["sink[0].type: is missing (help: write type = \"jsonl\""]),
-        ("[stream.sink]\ntype = \"jsonl\"", vec!["sink: must be tables (help: write [[stream.sink]], with two"]),
+        (
+            "[[stream.sink]]",
+            vec!["sink[0].type: is missing (help: write type = \"jsonl\"", "sink[0].path: is missing (help: The file,"],
+        ),
+        (
+            "[stream.sink]\ntype = \"jsonl\"",
+            vec!["sink: is written [stream.sink] (help: write [[stream.sink]], with two", "sink[0].path: is missing"],
+        ),
         (
             "[[stream.sink]]\ntype = \"json\"\npath = \"a\"",
-            vec!["sink[0].type: unknown type \"json\" (help: did you mean jsonl?)"],
+            vec!["sink[0].type: \"json\" is not one of \"jsonl\" (help: did you mean \"jsonl\"?)"],
         ),
         ("[[stream.sink]]\ntype = \"jsonl\"", vec!["sink[0].path: is missing (help: The file,"]),
         (

@@ -297,6 +297,7 @@ fn agent(timeout: Duration) -> ureq::Agent {
 mod tests {
     use super::*;
     use crate::base::secret::Secret;
+    use crate::publish::webrtc::PeerEndReason;
 
     #[test]
     fn a_password_without_a_user_is_a_bearer_token() {
