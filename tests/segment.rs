@@ -358,7 +358,7 @@ fn frames_that_are_too_small_for_h264_end_in_one_line() {
         let ended = run(&mut command(path, &format!("{size}.mkv"), "small.mp4"));
         let (code, line) = refused(&ended);
         let has_size = line.contains(&format!("the frame is {size}; H.264 encoders need at least 16x16"));
-        assert!(code == Some(1) && has_size && line.contains("enlarge"), "{size}: {line}");
+        assert!(code == Some(1) && has_size && line.contains("scale the video up"), "{size}: {line}");
     }
     assert!(names(path).iter().all(|name| !name.starts_with("small")), "{:?}", names(path));
     for size in ["16x16", "33x17"] {

@@ -59,7 +59,7 @@ impl Serialize for SinkConfig {
 }
 
 impl<'de> Deserialize<'de> for SinkConfig {
-    /// Values that were wrong are absent; [`complete_all`] removes the sinks that lack what they need.
+    /// Values that were wrong are absent; `complete_all` removes the sinks that lack what they need.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = Map::<String, Json>::deserialize(deserializer)?;
         let name = table.get("type").and_then(Json::as_str);

@@ -107,7 +107,7 @@ pub struct ManifestError {
 pub enum ManifestProblem {
     #[error("{0}")]
     Read(#[source] Arc<std::io::Error>),
-    /// A folder, a device or a file of more than [`MAX_BYTES`].
+    /// A folder, a device or a file of more than `MAX_BYTES`.
     #[error("is not the manifest of a model")]
     NotAManifest,
     /// The message of the TOML parser for line `line`, counted from 1. The text of the line is not shown.

@@ -105,7 +105,7 @@ impl Push {
 }
 
 impl RunningSink for Push {
-    /// Requests the push to stop. The drop waits until the thread has ended, at most [`STOP_TIMEOUT`] from this call,
+    /// Requests the push to stop. The drop waits until the thread has ended, at most `STOP_TIMEOUT` from this call,
     /// so that several pushes whose servers hang are waited for at the same time.
     fn stop(&mut self) {
         self.stop.raise();
