@@ -231,7 +231,7 @@ fn errors_of_whep_clients_are_reported_as_problem_documents() {
     let unknown_viewer = format!("red/{unknown_id}");
     let large = format!("v=0\r\n{}", "a=x\r\n".repeat(20_000));
     for (method, path, kind, body, status, expected) in [
-        ("POST", "absent", sdp, "v=0\r\n", 404, "there is red"),
+        ("POST", "absent", sdp, "v=0\r\n", 404, "streams: red"),
         ("POST", "red", "text/plain", "v=0\r\n", 415, sdp),
         ("POST", "red", sdp, "hello", 400, "not SDP"),
         ("POST", "red", sdp, "v=0\r\ns=-\r\n", 422, "no video"),
