@@ -96,7 +96,7 @@ pub fn normalised(b: &mut Builder, normalise: &Normalise, planes: &str) -> Strin
         let order = b.int64s("image.order", &[2, 1, 0]);
         x = b.node("Gather", &[&x, &order], "image.bgr", vec![int("axis", 1)]);
     }
-    x = cast(b, &x, "image.float", Element::Float);
+    x = cast(b, &x, "pixels.float", Element::Float);
     let mean = b.floats("image.mean", &[1, 3, 1, 1], &normalise.mean);
     let std = b.floats("image.std", &[1, 3, 1, 1], &normalise.std);
     x = b.node("Sub", &[&x, &mean], "image.centred", Vec::new());

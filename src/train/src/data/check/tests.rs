@@ -60,7 +60,7 @@ fn damaged_files_and_wrong_sizes_are_named() {
     let report = checked(dir.path());
     assert_eq!(report.errors, 3, "{report}");
     let finding = only(&report, FindingKind::UnreadableImage);
-    assert!(finding.name == "train/images/ant" && finding.detail.contains("cut off"), "{finding:?}");
+    assert!(finding.name == "train/images/ant" && finding.detail.contains("truncated"), "{finding:?}");
     assert_eq!(only(&report, FindingKind::UnreadableLabel).name, "train/masks/bee.png");
     assert_eq!(only(&report, FindingKind::SizeMismatch).detail, "image 16x12, label 8x12");
     assert_eq!(report.findings[0].severity, Severity::Error);

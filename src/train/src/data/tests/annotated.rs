@@ -40,10 +40,10 @@ fn coco_polygons_and_run_lengths() {
     let annotations = [
         r#"{"id": 1, "image_id": 1, "category_id": 90, "segmentation": [[2,1, 6,1, 6,4, 2,4]], "iscrowd": 0}"#,
         r#"{"id": 2, "image_id": 1, "category_id": 7, "segmentation": [[5,3, 7,3, 7,5, 5,5]], "iscrowd": 0}"#,
-        r#"{"id": 3, "image_id": 1, "category_id": 7, "segmentation": {"size": [12, 16], "counts": [0, 24, 168]}, \
+        r#"{"id": 3, "image_id": 1, "category_id": 7, "segmentation": {"size": [12, 16], "counts": [0, 24, 168]},
             "iscrowd": 1}"#,
         // Column 1 from row 2 on, two pixels: 14 none, 2, 176 none.
-        r#"{"id": 4, "image_id": 2, "category_id": 90, "segmentation": {"size": [12, 16], "counts": ">2`5"}, \
+        r#"{"id": 4, "image_id": 2, "category_id": 90, "segmentation": {"size": [12, 16], "counts": ">2`5"},
             "iscrowd": 0}"#,
     ];
     let text = coco(&[image(1, "a.png"), image(2, "b.png"), image(3, "c.png")].join(","), &annotations.join(","));
