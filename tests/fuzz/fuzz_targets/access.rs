@@ -75,7 +75,7 @@ fuzz_target!(|data: &[u8]| {
     let Service { server, access, session } = &*SERVICE;
     let mut session = session.lock().expect("not poisoned");
     if access.session(&session.0).is_none() {
-        let started = access.begin("anna").expect("random numbers");
+        let started = access.begin_session("anna").expect("random numbers");
         *session = (started.id, started.csrf.to_string());
     }
     let (id, csrf) = &*session;
