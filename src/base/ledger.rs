@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// Why a captured frame was not published. The names are the `reason` labels of `maskcast_frames_dropped_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,18 +100,13 @@ pub struct Ledger {
 impl Ledger {
     /// Adds a captured frame.
     pub fn open(self: &Arc<Self>) -> LedgerEntry {
-        self.lock().in_flight += 1;
+        self.counts.lock().in_flight += 1;
         LedgerEntry { ledger: Arc::clone(self), settled: false }
     }
 
     /// The current counts.
     pub fn counts(&self) -> LedgerCounts {
-        *self.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LedgerCounts> {
-        // A poisoned lock is usable: the counts are numbers, consistent after every statement.
-        self.counts.lock()
+        *self.counts.lock()
     }
 }
 
@@ -134,7 +129,7 @@ impl LedgerEntry {
     }
 
     fn settle(&mut self, count: impl FnOnce(&mut LedgerCounts)) {
-        let mut counts = self.ledger.lock();
+        let mut counts = self.ledger.counts.lock();
         counts.in_flight -= 1;
         count(&mut counts);
         self.settled = true;

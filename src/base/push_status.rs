@@ -43,13 +43,13 @@ impl PushStatus {
 
     /// Sets the state, and removes the reason of the last failure.
     pub fn set(&self, state: PushState) {
-        *self.lock() = (state, None);
+        *self.state.lock() = (state, None);
     }
 
     /// Counts a failed attempt or a lost connection, and sets the state to [`PushState::Waiting`].
     pub fn fail(&self, reason: String) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-        *self.lock() = (PushState::Waiting, Some(reason));
+        *self.state.lock() = (PushState::Waiting, Some(reason));
     }
 
     /// Failed attempts and lost connections since the start of the service.
@@ -59,10 +59,6 @@ impl PushStatus {
 
     /// The state, and the reason of the last failure while the push waits.
     pub fn state(&self) -> (PushState, Option<String>) {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, (PushState, Option<String>)> {
-        self.state.lock()
+        self.state.lock().clone()
     }
 }

@@ -26,7 +26,7 @@ impl SinkStatus {
     /// The sink has taken a mask.
     pub fn count_written(&self) {
         self.written.fetch_add(1, Ordering::Relaxed);
-        *self.lock() = None;
+        *self.problem.lock() = None;
     }
 
     /// Masks were lost: the sink was slow, or had failed shortly before.
@@ -38,7 +38,7 @@ impl SinkStatus {
     pub fn fail(&self, problem: String) {
         self.count_dropped(1);
         self.failures.fetch_add(1, Ordering::Relaxed);
-        *self.lock() = Some(problem);
+        *self.problem.lock() = Some(problem);
     }
 
     /// Masks that the sink has taken.
@@ -58,11 +58,6 @@ impl SinkStatus {
 
     /// Why the last attempt failed; `None` while the sink works.
     pub fn problem(&self) -> Option<String> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<String>> {
-        // One assignment: a panic cannot leave it half changed.
-        self.problem.lock()
+        self.problem.lock().clone()
     }
 }

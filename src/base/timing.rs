@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 use hdrhistogram::Histogram;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// The duration of one piece of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Default for Distribution {
 impl Distribution {
     /// Adds a duration.
     pub fn record(&self, spent: Elapsed) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.micros.saturating_record(spent.wall.as_micros().min(u128::from(u64::MAX)) as u64);
         inner.wall += spent.wall;
         inner.cpu += spent.cpu;
@@ -122,12 +122,12 @@ impl Distribution {
 
     /// The number of recorded durations.
     pub fn count(&self) -> u64 {
-        self.lock().micros.len()
+        self.inner.lock().micros.len()
     }
 
     /// The current contents.
     pub fn summary(&self) -> TimingSummary {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let at = |quantile| Duration::from_micros(inner.micros.value_at_quantile(quantile));
         TimingSummary {
             count: inner.micros.len(),
@@ -137,10 +137,6 @@ impl Distribution {
             cpu: inner.cpu,
             buckets: BUCKETS.iter().map(|bound| inner.micros.count_between(0, (bound * 1e6) as u64)).collect(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, DistributionBins> {
-        self.inner.lock()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use gst::prelude::*;
 
@@ -105,14 +105,14 @@ impl Default for KeyframeGate {
 impl KeyframeGate {
     /// Records a loss of packets; see [`report_loss`].
     fn record_loss(&self, before: Option<gst::ClockTime>, after: Option<gst::ClockTime>, complete: u32) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.lost = Some(complete);
         inner.cut = [before, after];
     }
 
     /// The wait for a sync point, while frames that need one come; `None` if there is no need for one.
     pub fn wait(&self, now: Instant) -> Option<KeyframeWait> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let (Phase::Closed { since } | Phase::Opened { since, .. }) = inner.phase else { return None };
         let elapsed = now.saturating_duration_since(since?);
         let since_data = inner.newest.map_or(elapsed, |newest| now.saturating_duration_since(newest));
@@ -122,7 +122,7 @@ impl KeyframeGate {
     /// Whether a decoded frame may be shown: not if its timestamp is before the sync point, or the decoder marks it as
     /// corrupted.
     pub fn allows(&self, pts: Option<gst::ClockTime>, corrupted: bool, now: Instant) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.newest.is_none() {
             // There is no decoder: raw frames or JPEGs.
             return true;
@@ -152,7 +152,7 @@ impl KeyframeGate {
     }
 
     fn decide(&self, unit: CodedUnit, now: Instant) -> GateDecision {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.newest = Some(now);
         let lost = inner.lost == Some(0) || unit.discont || unit.corrupted;
         inner.lost = inner.lost.and_then(|complete| complete.checked_sub(1));
@@ -177,11 +177,6 @@ impl KeyframeGate {
                 GateDecision::DropFirst
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, GateState> {
-        // A poisoned lock is usable: the values are consistent after every statement.
-        self.inner.lock()
     }
 }
 

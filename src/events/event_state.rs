@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::config::EventConfig;
 
@@ -62,7 +62,7 @@ impl EventState {
     /// The condition of event number `index` holds at `at`, and has been met since `since`.
     pub fn holds(&self, index: usize, since: Instant, at: Instant) {
         let Some(EventCount { config, count }) = self.counts_by_event.get(index) else { return };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let until = at + config.post_roll;
         // The monotonic clock of a machine that has just started may not reach back that far.
         let from = since.checked_sub(config.pre_roll).unwrap_or(since);
@@ -81,12 +81,7 @@ impl EventState {
 
     /// The event that is recorded at `now`.
     pub fn active(&self, now: Instant) -> Option<Active> {
-        self.lock().active.clone().filter(|active| active.until >= now)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, EventEntry> {
-        // A panic cannot leave it inconsistent.
-        self.state.lock()
+        self.state.lock().active.clone().filter(|active| active.until >= now)
     }
 }
 

@@ -29,7 +29,7 @@ mod worker;
 pub use inference_queue::{InferenceOutput, InferenceQueue, Matched, NoMask, Request};
 pub use shared::{Factory, ModelBanner, PoolStats};
 
-use shared::{SharedPool, WorkerActivity, WorkerTask, lock};
+use shared::{SharedPool, WorkerActivity, WorkerTask};
 use worker::{Worker, create_segmenter};
 
 /// The workers of one model, before they are started.
@@ -106,7 +106,7 @@ impl Pool {
     pub fn install(&self, spec: WorkerSpec) -> Result<(), SegmentError> {
         let workers = spawn_workers(&self.shared, spec.workers, spec.max_batch, Some(spec.factory.into()))?;
         // The old workers stop after the new ones run, so that the queues always have workers.
-        let old = std::mem::replace(&mut *lock(&self.workers), workers);
+        let old = std::mem::replace(&mut *self.workers.lock(), workers);
         drop(old);
         Ok(())
     }
@@ -114,8 +114,8 @@ impl Pool {
     /// Adds the queue of a stream. It is removed when its sender is dropped and its last request is done.
     pub fn add(&self, queue: InferenceQueue) {
         // The lock of the workers is held, so that workers that are being installed get the queue too.
-        let workers = lock(&self.workers);
-        lock(&self.shared.queues).push(Arc::new(queue));
+        let workers = self.workers.lock();
+        self.shared.queues.lock().push(Arc::new(queue));
         for wake in &workers.wake {
             // When the channel is full, the worker has not read the last message yet, and will find this queue too.
             let _ = wake.try_send(());
@@ -138,12 +138,12 @@ impl Pool {
     /// A message about the first worker that has run one batch for longer than `run_limit`, has created a segmenter for longer
     /// than `make_limit`, or whose thread has ended; `None` when no worker has.
     pub fn stuck(&self, run_limit: Duration, make_limit: Duration) -> Option<String> {
-        let workers = lock(&self.workers);
+        let workers = self.workers.lock();
         for (n, (task, thread)) in workers.tasks.iter().zip(&workers.threads).enumerate() {
             if thread.is_finished() {
                 return Some(format!("segmentation worker {n} has ended unexpectedly"));
             }
-            let Some((activity, since)) = *lock(&task.0) else { continue };
+            let Some((activity, since)) = *task.0.lock() else { continue };
             let (what, limit) = match activity {
                 WorkerActivity::Running => ("run the model on a batch", run_limit),
                 WorkerActivity::Preparing => ("prepare the model", make_limit),

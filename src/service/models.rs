@@ -328,11 +328,11 @@ fn watch(
     let mut previous = loaded.clone();
     let mut files = WatchedModelFiles::of(&requested.path);
     if std::mem::take(&mut manager.engine_pending) {
-        let notice = manager.pool.banner();
-        notice.set(BUILDING);
+        let banner = manager.pool.banner();
+        banner.set(BUILDING);
         manager.try_change(&configured, false);
         // Also if it could not be built: the model stays on its provider.
-        notice.clear();
+        banner.clear();
     }
     while !stop.is_raised() {
         match requests.recv_timeout(CHECK_INTERVAL) {

@@ -57,7 +57,7 @@ pub struct OverlayStage {
     labels: Labels,
     overlay: Overlay,
     /// Why there is no model yet.
-    notice: Arc<ModelBanner>,
+    banner: Arc<ModelBanner>,
     output: Box<dyn Output>,
     status: Arc<Status>,
     pace: Pace,
@@ -95,7 +95,7 @@ impl OverlayStage {
     pub fn new(
         config: &StreamConfig,
         display: Arc<Display>,
-        notice: Arc<ModelBanner>,
+        banner: Arc<ModelBanner>,
         output: Box<dyn Output>,
         status: Arc<Status>,
         pace: Pace,
@@ -110,7 +110,7 @@ impl OverlayStage {
             max_mask_age: config.max_mask_age,
             max_latency: config.max_latency,
             labels,
-            notice,
+            banner,
             output,
             status,
             pace,
@@ -212,7 +212,7 @@ impl OverlayStage {
             self.take(mask, frame.info())?;
         }
         let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
-        if self.mask.is_none() && self.notice.get().is_some() {
+        if self.mask.is_none() && self.banner.get().is_some() {
             // No mask can be too old before there is a model.
             self.started = None;
             return self.show(&frame, entry, &self.not_ready());
@@ -237,7 +237,7 @@ impl OverlayStage {
     /// A frame without a mask, because there is no model yet. A stream that was not live before is still starting.
     fn not_ready(&self) -> DrawnOverlay<'static> {
         let reason = NoMask::NotReady.to_string();
-        let drawn = DrawnOverlay::stale(None, self.notice.get().unwrap_or_else(|| "NO MODEL".into()), reason);
+        let drawn = DrawnOverlay::stale(None, self.banner.get().unwrap_or_else(|| "NO MODEL".into()), reason);
         let state =
             if self.status.state() == StreamState::Starting { StreamState::Starting } else { StreamState::Stale };
         DrawnOverlay { state, ..drawn }
@@ -288,7 +288,7 @@ impl OverlayStage {
     /// Draws and publishes one frame, settles its ledger entry, and updates the state.
     fn show(&mut self, frame: &Frame, entry: LedgerEntry, drawn: &DrawnOverlay<'_>) -> Result<(), StreamError> {
         self.update_overlay(drawn.mask);
-        let badge = drawn.badge.clone().or_else(|| self.notice.get());
+        let badge = drawn.badge.clone().or_else(|| self.banner.get());
         let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
         let outcome = if self.output.wanted() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use gst::prelude::*;
 
@@ -125,13 +125,9 @@ impl Trials {
         Trials { trials: Mutex::new(Vec::new()), finished: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Trial>> {
-        self.trials.lock()
-    }
-
     /// The outcome of the encoder's newest trial. The first one is run by `run_trial`, which must not panic.
     fn outcome(&self, encoder: H264, run_trial: impl FnOnce() -> TrialResult) -> TrialResult {
-        let mut trials = self.lock();
+        let mut trials = self.trials.lock();
         while let Some(known) = trials.iter().find(|known| known.encoder == encoder) {
             match &known.outcome {
                 Some(outcome) => return outcome.clone(),
@@ -147,7 +143,7 @@ impl Trials {
     }
 
     fn record(&self, encoder: H264, outcome: TrialResult) {
-        if let Some(known) = self.lock().iter_mut().find(|known| known.encoder == encoder) {
+        if let Some(known) = self.trials.lock().iter_mut().find(|known| known.encoder == encoder) {
             known.outcome = Some(outcome);
         }
         self.finished.notify_all();
@@ -155,13 +151,13 @@ impl Trials {
 
     /// Whether the encoder works, if that is known.
     fn known(&self, encoder: H264) -> Option<bool> {
-        let trials = self.lock();
+        let trials = self.trials.lock();
         trials.iter().find(|known| known.encoder == encoder)?.outcome.as_ref().map(Result::is_ok)
     }
 
     /// Whether a failed trial is old enough to be repeated; true only for one caller, which must run it.
     fn start_retry(&self, encoder: H264, now: Instant) -> bool {
-        let mut trials = self.lock();
+        let mut trials = self.trials.lock();
         let Some(known) = trials.iter_mut().find(|known| known.encoder == encoder) else { return false };
         let has_failed = matches!(&known.outcome, Some(Err(error)) if !matches!(error, ProbeError::Hangs(_)));
         let is_due = has_failed && now.saturating_duration_since(known.started_at) >= RETRY_AFTER;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::inference_queue::InferenceQueue;
 use crate::segment::{SegmentError, Segmenter};
@@ -26,16 +26,16 @@ pub struct ModelBanner(Mutex<Option<(&'static str, Instant)>>);
 
 impl ModelBanner {
     pub fn set(&self, text: &'static str) {
-        *lock(&self.0) = Some((text, Instant::now()));
+        *self.0.lock() = Some((text, Instant::now()));
     }
 
     pub fn clear(&self) {
-        *lock(&self.0) = None;
+        *self.0.lock() = None;
     }
 
     /// The text with minutes and seconds: `LOADING MODEL 0:03`.
     pub fn get(&self) -> Option<String> {
-        let (text, since) = (*lock(&self.0))?;
+        let (text, since) = (*self.0.lock())?;
         let seconds = since.elapsed().as_secs();
         Some(format!("{text} {}:{:02}", seconds / 60, seconds % 60))
     }
@@ -67,15 +67,11 @@ impl WorkerTask {
         struct ClearTaskOnDrop<'a>(&'a WorkerTask);
         impl Drop for ClearTaskOnDrop<'_> {
             fn drop(&mut self) {
-                *lock(&self.0.0) = None;
+                *self.0.0.lock() = None;
             }
         }
-        *lock(&self.0) = Some((activity, Instant::now()));
+        *self.0.lock() = Some((activity, Instant::now()));
         let _clear = ClearTaskOnDrop(self);
         work()
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

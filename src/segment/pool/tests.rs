@@ -135,7 +135,7 @@ fn a_queue_whose_overlay_has_ended_is_closed() {
     drop(overlay);
     let failed = outcome.recv_timeout(DEADLINE).expect("the closed queue refuses a frame");
     assert!(failed);
-    assert!(lock(&pool.shared.queues).is_empty(), "the workers have dropped it");
+    assert!(pool.shared.queues.lock().is_empty(), "the workers have dropped it");
 }
 
 #[test]

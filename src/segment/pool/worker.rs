@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
 use super::inference_queue::{InferenceOutput, InferenceQueue, Matched, NoMask};
-use super::shared::{Factory, SharedPool, WorkerActivity, WorkerTask, lock};
+use super::shared::{Factory, SharedPool, WorkerActivity, WorkerTask};
 use crate::base::ledger::DropReason;
 use crate::base::log_dedup;
 use crate::base::panic::panic_text;
@@ -78,7 +78,7 @@ impl Worker {
 
     /// Waits for frames. `None` when the pool stops; an empty batch when the queues have changed.
     fn next_batch(&mut self) -> Option<Vec<MaskJob>> {
-        let queues: Vec<Arc<InferenceQueue>> = lock(&self.shared.queues).clone();
+        let queues: Vec<Arc<InferenceQueue>> = self.shared.queues.lock().clone();
         let mut select = Select::new();
         queues.iter().for_each(|queue| queue.register_in(&mut select));
         let woken = select.recv(&self.woken);
@@ -106,7 +106,7 @@ impl Worker {
                 TakenJob::Nothing => misses += 1,
                 TakenJob::Closed => {
                     misses += 1;
-                    lock(&self.shared.queues).retain(|other| !Arc::ptr_eq(other, queue));
+                    self.shared.queues.lock().retain(|other| !Arc::ptr_eq(other, queue));
                 }
             }
             if batch.len() == self.max_batch || misses == count {
