@@ -307,7 +307,7 @@ impl StreamRunner {
         if let Some(stream) = self.stream.take_if(|stream| stream.is_finished())
             && let Err(error) = stream.join()
         {
-            tracing::error!("{error}");
+            tracing::error!("stream ended with an error: {error}");
         }
     }
 }

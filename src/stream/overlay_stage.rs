@@ -150,7 +150,7 @@ impl OverlayStage {
         if let Err(problem) = &finished
             && self.pace == Pace::Live
         {
-            tracing::error!(stream = &*self.status.name, stage = "publish", "{problem}");
+            tracing::error!(stream = &*self.status.name, stage = "publish", "output not finished: {problem}");
         }
         result.and(finished.map_err(StreamError::from))
     }
