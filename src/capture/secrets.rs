@@ -27,19 +27,18 @@ impl Secrets {
     pub fn of(spec: &SourceSpec) -> Self {
         let mut secrets = Secrets::default();
         let label = spec.label();
-        match &spec.uri {
-            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => secrets.add_url(url, &label),
-            SourceUri::Gst(description) => {
-                for (name, value) in settings(description) {
-                    if value.contains("://") {
-                        secrets.add(&value, MASK);
-                    } else if is_secret_name(&name) || name.contains("user") {
-                        secrets.add_setting(&name, &value);
-                        secrets.add_alone(&value, &label);
-                    }
+        if let Some(url) = spec.uri.network_url() {
+            secrets.add_url(url, &label);
+        }
+        if let SourceUri::Gst(description) = &spec.uri {
+            for (name, value) in settings(description) {
+                if value.contains("://") {
+                    secrets.add(&value, MASK);
+                } else if is_secret_name(&name) || name.contains("user") {
+                    secrets.add_setting(&name, &value);
+                    secrets.add_alone(&value, &label);
                 }
             }
-            _ => {}
         }
         secrets.add_credentials(spec.credentials.as_ref(), &label);
         secrets

@@ -107,7 +107,7 @@ impl ApiSources {
     /// Why not, for the client; it repeats nothing that may be secret.
     pub fn check_with(&self, uri: &SourceUri, known: Option<&SourceHost>) -> Result<(), String> {
         self.check_kind(uri)?;
-        let (SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url)) = uri else { return Ok(()) };
+        let Some(url) = uri.network_url() else { return Ok(()) };
         let found = match known.filter(|known| Some(&*known.name) == url.host_str()) {
             Some(known) => known.addresses.clone(),
             None => addresses(url),
@@ -153,7 +153,7 @@ pub struct SourceHost {
 impl SourceHost {
     /// Looks the host up, for a few seconds at most; `None` for a source that is not reached by network.
     pub fn look_up(uri: &SourceUri) -> Option<Self> {
-        let (SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url)) = uri else { return None };
+        let url = uri.network_url()?;
         Some(SourceHost { name: url.host_str()?.to_owned(), addresses: addresses(url) })
     }
 }

@@ -90,6 +90,20 @@ impl SourceUri {
         }
     }
 
+    /// The URL of a source that is reached by network; `None` for all others.
+    ///
+    /// The address guard of the API, the check that a password stays with its host, and the masking of secrets depend on it.
+    pub fn network_url(&self) -> Option<&Url> {
+        match self {
+            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => Some(url),
+            SourceUri::File(_)
+            | SourceUri::V4l2(_)
+            | SourceUri::Libcamera(_)
+            | SourceUri::Test(_)
+            | SourceUri::Gst(_) => None,
+        }
+    }
+
     /// The source's name for logs and the API, without anything that may be secret: values in queries and in
     /// `key=value` paths, and the properties of GStreamer descriptions are left out.
     pub fn label(&self) -> String {

@@ -73,11 +73,9 @@ fn written_passwords(text: &str) -> Vec<(String, Secret)> {
 fn in_source(text: &str) -> bool {
     let Ok(spec) = SourceSpec::parse(text, Path::new("/")) else { return false };
     spec.credentials.is_some_and(|known| !known.password.expose().is_empty())
-        || match &spec.uri {
-            SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => has_secret_setting(url),
-            SourceUri::Gst(text) => ["user-pw=", "password=", "passphrase="].iter().any(|name| text.contains(name)),
-            _ => false,
-        }
+        || spec.uri.network_url().is_some_and(has_secret_setting)
+        || matches!(&spec.uri, SourceUri::Gst(text)
+            if ["user-pw=", "password=", "passphrase="].iter().any(|name| text.contains(name)))
 }
 
 fn in_push(text: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use url::{Position, Url};
+use url::Position;
 
 use crate::config::{Config, ConfigError, Object, SourceSpec, SourceUri, not_for_api};
 
@@ -48,14 +48,7 @@ pub fn check_password_host(
 
 /// Scheme, host and port: a password for a TLS connection must not be sent without TLS.
 fn host(uri: &SourceUri) -> Option<&str> {
-    match uri {
-        SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => Some(before_path(url)),
-        _ => None,
-    }
-}
-
-fn before_path(url: &Url) -> &str {
-    &url[..Position::BeforePath]
+    uri.network_url().map(|url| &url[..Position::BeforePath])
 }
 
 /// Checks the kind of a source without accessing it: the API must not reveal whether a file exists.
