@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use maskcast::frame::Rgb;
 
-use super::error::DataError;
+use super::error::{ClassFileError, DataError};
+use super::source_class::{ClassEntry, ClassFile, numbered};
 use super::{class_json, scan};
 
 /// File names of class files, in search order, compared without case.
@@ -45,25 +46,6 @@ const NAMES: [&str; 20] = [
 /// Parts of the names, and extensions, of files that may be lists of classes in an unknown format.
 const LIKE: [&str; 7] = ["class", "label", "categor", "names", "palette", "colormap", "legend"];
 const LIKE_ENDINGS: [&str; 8] = ["txt", "csv", "json", "names", "yaml", "yml", "xml", "pbtxt"];
-/// The first class of labelme's list of labels. Its number is -1, stored as 255; the next class has the number 0.
-const IGNORED: &str = "__ignore__";
-
-/// A class of the data set, before void classes and merges are applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceClass {
-    pub name: String,
-    pub color: Option<Rgb>,
-    /// Its numbers in label images that contain numbers.
-    pub values: Vec<u8>,
-}
-
-/// The content of a class file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClassFile {
-    pub classes: Vec<SourceClass>,
-    /// `(a, b)`: class `a` is merged into `b`.
-    pub merges: Vec<(String, String)>,
-}
 
 /// Returns the files directly in a folder, sorted by name in lower case.
 fn files(dir: &Path) -> Vec<(String, PathBuf)> {
@@ -103,7 +85,7 @@ pub fn find_unrecognized(dir: &Path) -> Option<PathBuf> {
 /// The first line that is invalid or contradicts an earlier line; or the file is not UTF-8 text.
 pub fn read(path: &Path) -> Result<ClassFile, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
-    let located = |(line, problem)| DataError::line(path, line, problem);
+    let located = |(line, error): (usize, ClassFileError)| DataError::line(path, line, error);
     let text = utf8(&bytes).map_err(located)?;
     if scan::has_extension(path, &["json"]) {
         return class_json::read(text).map_err(located);
@@ -112,29 +94,21 @@ pub fn read(path: &Path) -> Result<ClassFile, DataError> {
 }
 
 /// Decodes UTF-8. Other encodings are not guessed, as a wrong guess would change names without an error.
-fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
-    let help = "save it as UTF-8";
+fn utf8(bytes: &[u8]) -> Result<&str, (usize, ClassFileError)> {
     if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
-        return Err((1, format!("this is not UTF-8 text but UTF-16; {help}")));
+        return Err((1, ClassFileError::Utf16));
     }
     let line = |at: usize| 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-        return Err((line(at), format!("this is not text (it has a zero byte), or UTF-16; {help}")));
+        return Err((line(at), ClassFileError::ZeroByte));
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
-        (line(at), format!("this is not UTF-8 text (byte {:#04x}); {help}", bytes[at]))
+        (line(at), ClassFileError::NotUtf8(bytes[at]))
     })
 }
 
-/// The class of one line, before classes without a number get one.
-pub(super) struct ClassEntry {
-    pub index: Option<u8>,
-    pub name: String,
-    pub color: Option<Rgb>,
-}
-
-fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
+fn parse(text: &str) -> Result<ClassFile, (usize, ClassFileError)> {
     let mut heading: Option<CsvHeading> = None;
     let mut entries: Vec<(usize, ClassEntry)> = Vec::new();
     let mut merges = Vec::new();
@@ -145,7 +119,7 @@ fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
         if let Some((from, to)) = line.split_once('=') {
             let (from, to) = (from.trim(), to.trim());
             if from.is_empty() || to.is_empty() {
-                return Err((number, format!("{line:?}: write two names, as in truck=car")));
+                return Err((number, ClassFileError::Merge(line.to_string())));
             }
             merges.push((from.to_string(), to.to_string()));
             continue;
@@ -166,42 +140,6 @@ fn parse(text: &str) -> Result<ClassFile, (usize, String)> {
     Ok(ClassFile { classes: numbered(entries)?, merges })
 }
 
-/// Assigns numbers to classes without one, and detects contradictions.
-pub(super) fn numbered(mut entries: Vec<(usize, ClassEntry)>) -> Result<Vec<SourceClass>, (usize, String)> {
-    let with_index = entries.iter().filter(|(_, entry)| entry.index.is_some()).count();
-    if with_index > 0 && with_index < entries.len() {
-        let line = entries.iter().find(|(_, entry)| entry.index.is_none()).map_or(1, |(line, _)| *line);
-        return Err((line, "this class has no number, but others have; number all classes or none".into()));
-    }
-    // `__ignore__` is not counted; otherwise all numbers would be shifted by one.
-    let ignored = match &entries[..] {
-        [(_, first), ..] if first.index.is_none() && first.name == IGNORED => Some(entries.remove(0).1),
-        _ => None,
-    };
-    let mut classes: Vec<SourceClass> = Vec::new();
-    for (place, (line, entry)) in entries.into_iter().enumerate() {
-        let value = match entry.index {
-            Some(index) => index,
-            None => u8::try_from(place).map_err(|_| (line, "there are more than 256 classes".to_string()))?,
-        };
-        if let Some(other) = classes.iter().find(|class| class.values.contains(&value)) {
-            return Err((line, format!("{} has the same number {value} as {}", entry.name, other.name)));
-        }
-        if let Some(color) = entry.color
-            && let Some(other) = classes.iter().find(|class| class.color == Some(color))
-        {
-            let Rgb(r, g, b) = color;
-            return Err((line, format!("{} has the same colour {r},{g},{b} as {}", entry.name, other.name)));
-        }
-        if classes.iter().any(|class| class.name == entry.name) {
-            return Err((line, format!("a second class has the name {}", entry.name)));
-        }
-        classes.push(SourceClass { name: entry.name, color: entry.color, values: vec![value] });
-    }
-    classes.extend(ignored.map(|entry| SourceClass { name: entry.name, color: entry.color, values: vec![255] }));
-    Ok(classes)
-}
-
 fn fields(line: &str) -> Vec<&str> {
     let trimmed = |field: &'_ str| -> usize { field.trim().trim_matches('"').len() };
     let separator = [',', ';'].into_iter().find(|separator| line.contains(*separator));
@@ -216,7 +154,7 @@ fn fields(line: &str) -> Vec<&str> {
 }
 
 /// `name:r,g,b:parts:actions`; the colour is optional.
-fn label_map(line: &str) -> Option<Result<ClassEntry, String>> {
+fn label_map(line: &str) -> Option<Result<ClassEntry, ClassFileError>> {
     let mut parts = line.splitn(3, ':');
     let (name, color) = (parts.next()?.trim(), parts.next()?.trim());
     parts.next()?;
@@ -224,23 +162,23 @@ fn label_map(line: &str) -> Option<Result<ClassEntry, String>> {
         "" => None,
         text => match color_of(&text.split(',').map(str::trim).collect::<Vec<_>>()) {
             Some(color) => Some(color),
-            None => return Some(Err(format!("{text:?} is not a colour; write name:r,g,b:parts:actions"))),
+            None => return Some(Err(ClassFileError::LabelMapColor(text.to_string()))),
         },
     };
     if name.is_empty() {
-        return Some(Err("the class has no name".into()));
+        return Some(Err(ClassFileError::EmptyName));
     }
     Some(Ok(ClassEntry { index: None, name: name.to_string(), color }))
 }
 
 /// Parses a line of a file without a heading; the meaning of numbers follows from their number and position.
-fn plain(line: &str, fields: &[&str]) -> Result<ClassEntry, String> {
+fn plain(line: &str, fields: &[&str]) -> Result<ClassEntry, ClassFileError> {
     let is_number = |field: &&str| field.parse::<i64>().is_ok();
     let leading = fields.iter().take_while(|field| is_number(field)).count();
     let trailing = fields.iter().rev().take_while(|field| is_number(field)).count();
     let count = fields.len();
     let (index, name, color) = match (leading, trailing) {
-        (leading, _) if leading == count => return Err(format!("{line:?} has no class name")),
+        (leading, _) if leading == count => return Err(ClassFileError::NoName(line.to_string())),
         (0, 3) => (None, &fields[..count - 3], Some(&fields[count - 3..])),
         (1, 3) => (Some(fields[0]), &fields[1..count - 3], Some(&fields[count - 3..])),
         (3, _) => (None, &fields[3..], Some(&fields[..3])),
@@ -251,28 +189,16 @@ fn plain(line: &str, fields: &[&str]) -> Result<ClassEntry, String> {
             Some(number) if count > 1 => (Some(number), &fields[1..], None),
             _ => (None, fields, None),
         },
-        _ => return Err(format!("{line:?}: write a name, with a number or with red, green and blue")),
+        _ => return Err(ClassFileError::Form(line.to_string())),
     };
     if name.len() > 1 && line.contains([',', ';']) {
-        let help = "a line is one class: `name`, `number,name` or `name,red,green,blue`";
-        return Err(format!("{line:?} has {} names; {help}", name.len()));
+        return Err(ClassFileError::SeveralNames { line: line.to_string(), names: name.len() });
     }
-    let index = index
-        .map(|text| {
-            text.parse().map_err(|_| {
-                format!(
-                    "{text} is not a number from 0 to \
-        255"
-                )
-            })
-        })
-        .transpose()?;
+    let number = |text: &str| text.parse().map_err(|_| ClassFileError::Number(text.to_string()));
+    let index = index.map(number).transpose()?;
     let color = match color {
         None => None,
-        Some(fields) => Some(
-            color_of(fields)
-                .ok_or_else(|| format!("{} is not a colour; write three numbers from 0 to 255", fields.join(" ")))?,
-        ),
+        Some(fields) => Some(color_of(fields).ok_or_else(|| ClassFileError::Color(fields.join(" ")))?),
     };
     Ok(ClassEntry { index, name: name.join(" "), color })
 }
@@ -319,11 +245,11 @@ impl CsvHeading {
         (index.is_some() || color.is_some()).then_some(CsvHeading { name, index, color })
     }
 
-    fn entry(&self, fields: &[&str]) -> Result<ClassEntry, String> {
-        let field = |column: usize| fields.get(column).copied().ok_or(format!("column {} is missing", column + 1));
+    fn entry(&self, fields: &[&str]) -> Result<ClassEntry, ClassFileError> {
+        let field = |column: usize| fields.get(column).copied().ok_or(ClassFileError::MissingColumn(column + 1));
         let number = |column: usize| {
             let text = field(column)?;
-            text.parse::<u8>().map_err(|_| format!("{text:?} is not a number from 0 to 255"))
+            text.parse::<u8>().map_err(|_| ClassFileError::Number(format!("{text:?}")))
         };
         let color = match self.color {
             Some([r, g, b]) => Some(Rgb(number(r)?, number(g)?, number(b)?)),
@@ -335,6 +261,7 @@ impl CsvHeading {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source_class::SourceClass;
     use super::*;
 
     fn class(name: &str, color: Option<Rgb>, value: u8) -> SourceClass {
@@ -413,22 +340,17 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err().0, line, "{text}");
         }
-        let (_, problem) = parse("a,b,c").unwrap_err();
-        assert!(problem.contains("3 names") && problem.contains("number,name"), "{problem}");
+        let (_, error) = parse("a,b,c").unwrap_err();
+        assert!(matches!(error, ClassFileError::SeveralNames { names: 3, .. }), "{error}");
     }
 
     #[test]
     fn other_encodings_than_utf8_are_errors() {
         assert_eq!(utf8("größe\n".as_bytes()).unwrap(), "größe\n");
-        for (bytes, line, what) in [
-            (&b"\xff\xfe\x00b"[..], 1, "UTF-16"),
-            (b"\xfe\xff\x00b", 1, "UTF-16"),
-            (b"a\nb\0\n", 2, "zero byte"),
-            (b"a\ngr\xf6\xdfe", 2, "byte 0xf6"),
-        ] {
-            let (at, problem) = utf8(bytes).unwrap_err();
-            assert!(at == line && problem.contains(what) && problem.contains("save it as UTF-8"), "{problem}");
-        }
+        assert!(matches!(utf8(b"\xff\xfe\x00b"), Err((1, ClassFileError::Utf16))));
+        assert!(matches!(utf8(b"\xfe\xff\x00b"), Err((1, ClassFileError::Utf16))));
+        assert!(matches!(utf8(b"a\nb\0\n"), Err((2, ClassFileError::ZeroByte))));
+        assert!(matches!(utf8(b"a\ngr\xf6\xdfe"), Err((2, ClassFileError::NotUtf8(0xf6)))));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use maskcast::frame::Rgb;
 use serde_json::Value;
 
-use super::class_file::{ClassEntry, ClassFile, numbered};
+use super::error::ClassFileError;
+use super::source_class::{ClassEntry, ClassFile, numbered};
 
 const LISTS: [&str; 4] = ["classes", "categories", "labels", "names"];
 
@@ -15,16 +16,15 @@ const LISTS: [&str; 4] = ["classes", "categories", "labels", "names"];
 ///
 /// # Errors
 /// The line and the problem; line 1 if the problem concerns the whole file.
-pub fn read(text: &str) -> Result<ClassFile, (usize, String)> {
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| (error.line(), format!("this is not JSON: {error}")))?;
+pub fn read(text: &str) -> Result<ClassFile, (usize, ClassFileError)> {
+    let value: Value = serde_json::from_str(text).map_err(|error| (error.line(), error.into()))?;
     let list = LISTS.iter().find_map(|name| value.get(name));
     let entries = entries(list.unwrap_or(&value)).map_err(|problem| (1, problem))?;
     let classes = numbered(entries.into_iter().map(|entry| (1, entry)).collect())?;
     Ok(ClassFile { classes, merges: Vec::new() })
 }
 
-fn entries(value: &Value) -> Result<Vec<ClassEntry>, String> {
+fn entries(value: &Value) -> Result<Vec<ClassEntry>, ClassFileError> {
     let entry = |index, name: &str| ClassEntry { index, name: name.trim().to_string(), color: None };
     match value {
         Value::Array(items) => items
@@ -32,7 +32,7 @@ fn entries(value: &Value) -> Result<Vec<ClassEntry>, String> {
             .map(|item| match item {
                 Value::String(name) => Ok(entry(None, name)),
                 Value::Object(_) => object(item),
-                other => Err(format!("{other} is not a class; write a name, or an object with `id` and `name`")),
+                other => Err(ClassFileError::JsonClass(other.to_string())),
             })
             .collect(),
         Value::Object(pairs) => pairs
@@ -40,17 +40,17 @@ fn entries(value: &Value) -> Result<Vec<ClassEntry>, String> {
             .map(|(key, value)| match (key.parse::<u8>(), value) {
                 (Ok(index), Value::String(name)) => Ok(entry(Some(index), name)),
                 (_, Value::Number(number)) => Ok(entry(Some(small(number)?), key)),
-                _ => Err(format!("{key:?}: {value} is not a class; write a number (0 to 255) and a name")),
+                _ => Err(ClassFileError::JsonPair { key: key.clone(), value: value.to_string() }),
             })
             .collect(),
-        _ => Err("write a list of names, or an object of numbers and names".into()),
+        _ => Err(ClassFileError::JsonForm),
     }
 }
 
-fn object(item: &Value) -> Result<ClassEntry, String> {
+fn object(item: &Value) -> Result<ClassEntry, ClassFileError> {
     let field = |names: &[&str]| names.iter().find_map(|name| item.get(name));
     let name = field(&["name", "label", "class", "title"]).and_then(Value::as_str);
-    let name = name.ok_or_else(|| format!("{item} has no `name`"))?.to_string();
+    let name = name.ok_or_else(|| ClassFileError::JsonWithoutName(item.to_string()))?.to_string();
     let index = match field(&["id", "index", "value", "trainId"]) {
         Some(Value::Number(number)) => Some(small(number)?),
         _ => None,
@@ -62,9 +62,9 @@ fn object(item: &Value) -> Result<ClassEntry, String> {
     Ok(ClassEntry { index, name, color })
 }
 
-fn small(number: &serde_json::Number) -> Result<u8, String> {
+fn small(number: &serde_json::Number) -> Result<u8, ClassFileError> {
     let value = number.as_u64().and_then(|value| u8::try_from(value).ok());
-    value.ok_or_else(|| format!("{number} is not a number from 0 to 255"))
+    value.ok_or_else(|| ClassFileError::Number(number.to_string()))
 }
 
 #[cfg(test)]
@@ -90,18 +90,14 @@ mod tests {
 
     #[test]
     fn invalid_class_files_are_errors() {
-        for (text, what) in [
-            ("{", "not JSON"),
-            ("[1]", "not a class"),
-            (r#"{"a": 300}"#, "300"),
-            (
-                "7",
-                "write a \
-            list",
-            ),
-        ] {
-            let (line, problem) = read(text).unwrap_err();
-            assert!(line == 1 && problem.contains(what), "{text}: {problem}");
-        }
+        let error = |text: &str| {
+            let (line, error) = read(text).unwrap_err();
+            assert_eq!(line, 1, "{text}");
+            error
+        };
+        assert!(matches!(error("{"), ClassFileError::Json(_)));
+        assert!(matches!(error("[1]"), ClassFileError::JsonClass(_)));
+        assert!(matches!(error(r#"{"a": 300}"#), ClassFileError::Number(number) if number == "300"));
+        assert!(matches!(error("7"), ClassFileError::JsonForm));
     }
 }

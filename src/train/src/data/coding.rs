@@ -5,12 +5,12 @@ use std::path::Path;
 use maskcast::frame::Rgb;
 
 use super::VOID;
-use super::class_file::SourceClass;
 use super::colors;
-use super::error::PixelValue;
+use super::error::{CodingError, PixelValue};
 use super::known;
 use super::raw::{RawLabel, RawPixels};
 use super::sample::{LabelSample, Palettes};
+use super::source_class::SourceClass;
 use super::table::ClassTable;
 
 /// Whether the class of a pixel is looked up by its number or by its colour.
@@ -51,11 +51,8 @@ impl LabelCoding {
     /// Determines the encoding; returns it with notes for display.
     ///
     /// # Errors
-    /// The problem and a help text.
-    pub fn decide(
-        mut hints: CodingHints<'_>,
-        sample: &LabelSample,
-    ) -> Result<(LabelCoding, Vec<String>), (String, String)> {
+    /// If the labels do not match the classes, or there is no class file and the classes cannot be guessed.
+    pub fn decide(mut hints: CodingHints<'_>, sample: &LabelSample) -> Result<(LabelCoding, Vec<String>), CodingError> {
         let mut notes = Vec::new();
         let mut binary_mask = false;
         let numbers = sample.numbers();
@@ -76,18 +73,12 @@ impl LabelCoding {
             |color: &Rgb| hints.void_color == Some(*color) || source.iter().any(|class| class.color == Some(*color));
         let palette_given = !binary_mask && has_colors && sample.palette.iter().all(given);
         let palettes = if palette_given { &Palettes::None } else { &sample.palettes };
-        let mut table = ClassTable::new(&source, hints.void, hints.merges, palettes)
-            .map_err(|problem| (problem, "correct the class file, --classes or --void".to_string()))?;
+        let mut table = ClassTable::new(&source, hints.void, hints.merges, palettes)?;
         if let Some(color) = hints.void_color {
             table.colors.entry(color).or_insert(VOID);
         }
         if !sample.colors.is_empty() && !has_colors && !sample.colors_are_gray() {
-            return Err((
-                format!("labels are in colours ({}), but no class file maps colours to classes", list_colors(sample)),
-                "write label_colors.txt into the folder, or pass --classes FILE, with one line per class such as `128 \
-                 64 128 road`"
-                    .into(),
-            ));
+            return Err(CodingError::ColorsWithoutClassFile { colors: list_colors(sample) });
         }
         let fits = |counts: &[u64; 256], known: &dyn Fn(usize) -> bool| {
             counts.iter().enumerate().all(|(value, count)| *count == 0 || known(value))
@@ -230,20 +221,10 @@ fn is_255_assigned(source: &[SourceClass], void: Option<&[String]>) -> bool {
 
 /// The error for labels of only 0 and 255 with three or more classes: 255 is void by convention, and no class would
 /// remain to be learned.
-fn all_void_error(source: &[SourceClass], sample: &LabelSample) -> (String, String) {
-    let first = source.first().map_or("background", |class| class.name.as_str());
-    let second = source.get(1).map_or("foreground", |class| class.name.as_str());
-    let problem = format!(
-        "255 is the only value beside 0 in {} label images, and is void because none of the {} classes has that \
-         number: no pixel would be {second}",
-        sample.files,
-        source.len()
-    );
-    let help = format!(
-        "if these are masks of one class, name only two classes; or number the classes, one line each: `0,{first}` and \
-         `255,{second}`; if 255 is void, pass --void 255"
-    );
-    (problem, help)
+fn all_void_error(source: &[SourceClass], sample: &LabelSample) -> CodingError {
+    let name = |at: usize, default: &str| source.get(at).map_or(default.into(), |class| class.name.clone());
+    let (first, second) = (name(0, "background"), name(1, "foreground"));
+    CodingError::OnlyZeroAndVoid { files: sample.files, classes: source.len(), first, second }
 }
 
 /// The two classes of a black and white mask, with the names of the class file.
@@ -279,20 +260,13 @@ fn guess_classes(
     sample: &LabelSample,
     numbers: &[u64; 256],
     notes: &mut Vec<String>,
-) -> Result<(Vec<SourceClass>, bool), (String, String)> {
+) -> Result<(Vec<SourceClass>, bool), CodingError> {
     if black_and_white(numbers, &[]) && sample.colors_are_gray() {
         return Ok((binary_classes(Vec::new(), sample, notes), true));
     }
-    let assume = |customary: &str| match hints.unread {
+    let assume = |assumed: &'static str| match hints.unread {
         None => Ok(()),
-        Some(path) => Err((
-            format!("{} may list the classes, but its name is not that of a class file", path.display()),
-            format!(
-                "pass --classes {} if it is a class file, or rename it (labels would then be read as \
-                {customary})",
-                path.display()
-            ),
-        )),
+        Some(path) => Err(CodingError::UnrecognizedClassFile { path: path.to_path_buf(), assumed }),
     };
     if hints.voc && looks_like_voc(sample, numbers) {
         assume("Pascal VOC's 21 classes")?;
@@ -312,12 +286,7 @@ fn guess_classes(
             notes.push("there is no class file: assumed CamVid's 32 classes from the colours".into());
             return Ok((camvid32, false));
         }
-        return Err((
-            format!("labels are in colours ({}), but no class file maps colours to classes", list_colors(sample)),
-            "write label_colors.txt into the folder, or pass --classes FILE, with one line per class such as `128 64 \
-             128 road`"
-                .into(),
-        ));
+        return Err(CodingError::ColorsWithoutClassFile { colors: list_colors(sample) });
     }
     let used: Vec<usize> = (0..255).filter(|&value| numbers[value] > 0).collect();
     let max = used.last().copied().unwrap_or(0);
@@ -331,22 +300,16 @@ fn guess_classes(
         );
         return Ok((known::segnet11(), false));
     }
-    let write = "write classes.txt into the folder, or pass --classes FILE, with one line per class in the order of \
-        the numbers, or `number,name`";
     if max == 0 {
-        let problem = format!("all pixels of {} sampled label images are 0: there is nothing to learn", sample.files);
-        return Err((problem, "check that these files are the labels and not previews".into()));
+        return Err(CodingError::OnlyZero(sample.files));
     }
     if used.len() <= 8 && max >= 32 {
-        let values: Vec<String> = used.iter().map(ToString::to_string).collect();
-        return Err((
-            format!("labels have the values {}, and there is no class file", values.join(", ")),
-            write.into(),
-        ));
+        return Err(CodingError::ValuesWithoutClassFile(used));
     }
     let unread = hints.unread.map_or(String::new(), |path| format!(" ({} is not read)", path.display()));
     notes.push(format!(
-        "there is no class file{unread}: the classes are named class0 to class{max}; to name them, {write}"
+        "there is no class file{unread}: the classes are named class0 to class{max}; to name them, {}",
+        CodingError::write_class_file()
     ));
     let class = |value: usize| SourceClass { name: format!("class{value}"), color: None, values: vec![value as u8] };
     Ok(((0..=max).map(class).collect(), false))

@@ -6,9 +6,9 @@ use opencv::core::{CV_8UC3, Mat};
 use opencv::imgcodecs::{IMREAD_COLOR, IMREAD_IGNORE_ORIENTATION, imdecode};
 use opencv::prelude::*;
 
-use super::error::DataError;
+use super::error::{DataError, ImageError};
 use super::orientation::Orientation;
-use super::raw;
+use super::signature::is_tiff;
 
 /// File name extensions of images, compared without case.
 pub const EXTENSIONS: [&str; 13] =
@@ -30,26 +30,25 @@ pub struct Rgb8 {
 pub fn read(path: &Path) -> Result<Rgb8, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
     if let Some(problem) = incomplete(&bytes) {
-        return Err(DataError::noise_image(path, problem));
+        return Err(DataError::image(path, problem));
     }
-    decode(&bytes).map_err(|problem| DataError::noise_image(path, problem))
+    decode(&bytes).map_err(|problem| DataError::image(path, problem))
 }
 
-fn decode(bytes: &[u8]) -> Result<Rgb8, String> {
-    let failed = |error: opencv::Error| error.message;
-    let buffer = Mat::from_slice(bytes).map_err(failed)?;
+fn decode(bytes: &[u8]) -> Result<Rgb8, ImageError> {
+    let buffer = Mat::from_slice(bytes)?;
     // OpenCV must not rotate: images and labels are rotated by the same code below, in every format.
-    let bgr = imdecode(&buffer, IMREAD_COLOR | IMREAD_IGNORE_ORIENTATION).map_err(failed)?;
+    let bgr = imdecode(&buffer, IMREAD_COLOR | IMREAD_IGNORE_ORIENTATION)?;
     if bgr.empty() || bgr.typ() != CV_8UC3 {
-        return Err("OpenCV cannot decode it: the file is damaged, or its content is not an image; replace it".into());
+        return Err(ImageError::NotAnImage);
     }
     let (width, height) = (bgr.cols() as usize, bgr.rows() as usize);
-    let mut rgb = bgr.data_bytes().map_err(failed)?.to_vec();
+    let mut rgb = bgr.data_bytes()?.to_vec();
     for pixel in rgb.chunks_exact_mut(3) {
         pixel.swap(0, 2);
     }
     // OpenCV rotates TIFF files in spite of `IMREAD_IGNORE_ORIENTATION`.
-    let orientation = if raw::is_tiff(bytes) { Orientation::Upright } else { Orientation::of(bytes) };
+    let orientation = if is_tiff(bytes) { Orientation::Upright } else { Orientation::of(bytes) };
     if orientation != Orientation::Upright {
         rgb = orientation.apply(rgb.as_chunks::<3>().0, width, height).into_flattened();
     }
@@ -78,17 +77,17 @@ pub fn stored_size(path: &Path) -> Result<(usize, usize), DataError> {
     Ok(Orientation::of_file(path).size(image.width, image.height))
 }
 
-/// Returns what is missing in a truncated file. Decoders fill the missing part with grey without an error.
-fn incomplete(bytes: &[u8]) -> Option<&'static str> {
+/// Returns the error for a truncated file. Decoders fill the missing part with grey without an error.
+fn incomplete(bytes: &[u8]) -> Option<ImageError> {
     if bytes.is_empty() {
-        return Some("the file is empty");
+        return Some(ImageError::Empty);
     }
     if bytes.starts_with(&[0xFF, 0xD8]) {
         // Some cameras append data after the end marker (FF D9). An EXIF thumbnail also has an end marker, but in the
         // first half of the file.
         let tail = &bytes[bytes.len() / 2..];
         let ended = tail.windows(2).any(|pair| pair == [0xFF, 0xD9]);
-        return (!ended).then_some("the JPEG file is truncated: its end marker is missing; copy it again");
+        return (!ended).then_some(ImageError::Truncated { format: "JPEG", missing: "end marker" });
     }
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         let mut at = 8;
@@ -99,7 +98,7 @@ fn incomplete(bytes: &[u8]) -> Option<&'static str> {
             let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
             at = at.saturating_add(length).saturating_add(12);
         }
-        return Some("the PNG file is truncated: its last chunk is missing; copy it again");
+        return Some(ImageError::Truncated { format: "PNG", missing: "last chunk" });
     }
     None
 }
@@ -131,23 +130,25 @@ mod tests {
     }
 
     #[test]
-    fn exif_orientation_is_honoured() {
+    fn images_are_rotated_by_their_exif_orientation() {
         // Orientation 6: rotate by 90° clockwise for display.
         let exif = exif_segment(6);
         let plain = jpeg();
-        let turned = decode(&[&plain[..2], &exif, &plain[2..]].concat()).unwrap();
-        assert_eq!((turned.width, turned.height), (8, 16));
-        assert!(turned.rgb[0] > 200, "red, stored on the left, is on top");
-        assert!(turned.rgb[15 * 8 * 3 + 2] > 200, "blue, stored on the right, is below");
+        let rotated = decode(&[&plain[..2], &exif, &plain[2..]].concat()).unwrap();
+        assert_eq!((rotated.width, rotated.height), (8, 16));
+        assert!(rotated.rgb[0] > 200, "red, stored on the left, is on top");
+        assert!(rotated.rgb[15 * 8 * 3 + 2] > 200, "blue, stored on the right, is below");
     }
 
     #[test]
-    fn cut_off_files_are_no_images() {
+    fn truncated_files_are_errors() {
         let bytes = jpeg();
-        assert_eq!(incomplete(&bytes), None);
-        assert!(incomplete(&bytes[..bytes.len() - 10]).is_some());
-        assert!(incomplete(&[]).is_some());
-        assert!(incomplete(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR").is_some());
-        assert!(decode(b"no image").is_err());
+        assert!(incomplete(&bytes).is_none());
+        let cut = incomplete(&bytes[..bytes.len() - 10]);
+        assert!(matches!(cut, Some(ImageError::Truncated { format: "JPEG", .. })), "{cut:?}");
+        assert!(matches!(incomplete(&[]), Some(ImageError::Empty)));
+        let cut = incomplete(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR");
+        assert!(matches!(cut, Some(ImageError::Truncated { format: "PNG", .. })), "{cut:?}");
+        assert!(matches!(decode(b"not an image"), Err(ImageError::NotAnImage | ImageError::OpenCv(_))));
     }
 }

@@ -2,13 +2,14 @@
 
 use maskcast::frame::Rgb;
 
-use super::class_file::SourceClass;
 use super::colors;
+use super::source_class::SourceClass;
 
-type Row = (&'static str, [u8; 3]);
+/// Name and colour of a class.
+type NamedColor = (&'static str, [u8; 3]);
 
-fn classes(rows: &[Row]) -> Vec<SourceClass> {
-    let class = |(value, (name, [r, g, b])): (usize, &Row)| SourceClass {
+fn classes(rows: &[NamedColor]) -> Vec<SourceClass> {
+    let class = |(value, (name, [r, g, b])): (usize, &NamedColor)| SourceClass {
         name: name.to_string(),
         color: Some(Rgb(*r, *g, *b)),
         values: vec![value as u8],
@@ -107,7 +108,7 @@ pub fn voc21() -> Vec<SourceClass> {
 }
 
 /// Cityscapes' 19 classes for training, with the number that each has in `labelIds` images.
-const CITYSCAPES: [(u8, Row); 19] = [
+const CITYSCAPES: [(u8, NamedColor); 19] = [
     (7, ("road", [128, 64, 128])),
     (8, ("sidewalk", [244, 35, 232])),
     (11, ("building", [70, 70, 70])),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Pair;
 use super::drawing::LabelSource;
+use super::error::DatasetProblem;
 use super::image::{self, Rgb8};
 use super::orientation::Orientation;
 use super::raw::{RawLabel, RawPixels};
@@ -60,8 +61,8 @@ type Rotations = (HashMap<PathBuf, Orientation>, Vec<String>);
 /// Finds the pairs whose labels must be rotated with their images.
 ///
 /// # Errors
-/// The problem and a help text, if the orientation cannot be determined.
-pub fn find(pairs: &[&Pair], labels: &LabelSource, wanted: LabelOrientation) -> Result<Rotations, (String, String)> {
+/// [`DatasetProblem::LabelOrientation`] if the orientation cannot be determined.
+pub fn find(pairs: &[&Pair], labels: &LabelSource, wanted: LabelOrientation) -> Result<Rotations, DatasetProblem> {
     let oriented = find_oriented(pairs);
     if oriented.is_empty() {
         return Ok((HashMap::new(), Vec::new()));
@@ -129,8 +130,7 @@ pub fn find(pairs: &[&Pair], labels: &LabelSource, wanted: LabelOrientation) -> 
     let why = match (from_content, upright + stored) {
         (Some(_), 0) => "in this orientation, the labels fit the edges in the images".to_string(),
         (Some(_), n) => format!(
-            "{n} sizes match only in this orientation, and the labels of the others fit the edges \
-            in the images"
+            "{n} sizes match only in this orientation, and the labels of the others fit the edges in the images"
         ),
         (None, n) => format!("{n} sizes match only in this orientation"),
     };
@@ -183,8 +183,8 @@ fn detect_from_size(pair: &Pair, orientation: Orientation, labels: &LabelSource)
     let (Ok(stored), Ok(label)) = (image::stored_size(&pair.image), labels.size(pair)) else {
         return SizeEvidence::Mismatch;
     };
-    let seen = orientation.size(stored.0, stored.1);
-    match (label == stored, label == seen) {
+    let displayed = orientation.size(stored.0, stored.1);
+    match (label == stored, label == displayed) {
         (true, true) => SizeEvidence::Ambiguous,
         (true, false) => SizeEvidence::Decides(DetectedOrientation::Stored),
         (false, true) => SizeEvidence::Decides(DetectedOrientation::Upright),
@@ -269,17 +269,13 @@ fn border_contrast(image: &Rgb8, (label_ids, width, height): &(Vec<u32>, usize, 
     (count > 0).then(|| 1.0 + sum as f64 / count as f64)
 }
 
-fn undecided(open: &[(&Pair, Orientation)]) -> (String, String) {
+fn undecided(open: &[(&Pair, Orientation)]) -> DatasetProblem {
     let (first, orientation) = open[0];
-    let problem = format!(
-        "{} images are rotated or mirrored by their EXIF data (first {}: {orientation}); sizes and image content do \
-         not \
-         show whether their labels are oriented as the images are displayed or as they are stored",
-        open.len(),
-        first.image.display()
-    );
-    let help = "compare one image with its label, then pass --label-orientation upright (as displayed) or stored";
-    (problem, help.into())
+    DatasetProblem::LabelOrientation {
+        count: open.len(),
+        first: first.image.clone(),
+        orientation: orientation.to_string(),
+    }
 }
 
 #[cfg(test)]

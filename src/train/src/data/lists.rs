@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::error::DataError;
+use super::error::{DataError, LineError};
 use super::{Pair, scan};
 
 /// A line of a list.
@@ -82,13 +82,12 @@ pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, Dat
         match found.map(Vec::as_slice) {
             Some([pair]) => chosen.push((*pair).clone()),
             Some(several) => {
-                let names: Vec<&str> = several.iter().map(|pair| pair.name.as_str()).collect();
-                let problem = format!("{text} is ambiguous; write one of {}", names.join(", "));
-                return Err(DataError::line(path, line.number, problem));
+                let names = several.iter().map(|pair| pair.name.clone()).collect();
+                return Err(DataError::line(path, line.number, LineError::AmbiguousImage { name: text, names }));
             }
             None => {
-                let problem = format!("there is no image {text} with a label in {}", root.display());
-                return Err(DataError::line(path, line.number, problem));
+                let error = LineError::NoLabelledImage { image: text, folder: root.to_path_buf() };
+                return Err(DataError::line(path, line.number, error));
             }
         }
     }
@@ -148,10 +147,19 @@ mod tests {
         testing::write(&list, "x/a.png\nc\nx/b.v1\n");
         let names: Vec<String> = select(&list, dir.path(), &pairs).unwrap().into_iter().map(|pair| pair.name).collect();
         assert_eq!(names, ["x/a", "y/c", "x/b.v1"]);
-        for text in ["x/a\nz\n", "x/a\nb.v1\n"] {
+        let error = |text: &str| {
             testing::write(&list, text);
-            let error = select(&list, dir.path(), &pairs).unwrap_err().to_string();
-            assert!(error.contains("train.txt:2: "), "{error}");
-        }
+            select(&list, dir.path(), &pairs).unwrap_err()
+        };
+        let missing = error("x/a\nz\n");
+        assert!(
+            matches!(missing, DataError::Line { line: 2, source: LineError::NoLabelledImage { .. }, .. }),
+            "{missing}"
+        );
+        let ambiguous = error("x/a\nb.v1\n");
+        assert!(
+            matches!(ambiguous, DataError::Line { line: 2, source: LineError::AmbiguousImage { .. }, .. }),
+            "{ambiguous}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use super::raw::is_tiff;
+use super::signature::is_tiff;
 
 /// In JPEG and PNG, EXIF data begin within this many bytes.
 const HEAD: usize = 32 << 10;

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use maskcast::frame::{Label, Rgb};
 
 use super::VOID;
-use super::class_file::SourceClass;
 use super::colors;
+use super::error::CodingError;
 use super::sample::Palettes;
+use super::source_class::SourceClass;
 
 /// Names of void classes, unless void classes are given.
 const VOID_NAMES: [&str; 10] = [
@@ -50,19 +51,16 @@ impl ClassTable {
         void: Option<&[String]>,
         merges: &[(String, String)],
         palettes: &Palettes,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, CodingError> {
         let known = |name: &str| source.iter().any(|class| class.name.eq_ignore_ascii_case(name));
-        let unknown = |name: &str| {
-            let names: Vec<&str> = source.iter().map(|class| class.name.as_str()).collect();
-            format!("there is no class {name:?}; the classes are {}", names.join(", "))
-        };
+        let names = || source.iter().map(|class| class.name.clone()).collect();
         let mut void_values = Vec::new();
         for entry in void.unwrap_or_default() {
             match entry.parse::<u8>() {
                 _ if known(entry) => {}
                 Ok(value) => void_values.push(value),
                 Err(_) if entry.eq_ignore_ascii_case("none") => {}
-                Err(_) => return Err(unknown(entry)),
+                Err(_) => return Err(CodingError::UnknownClass { name: entry.clone(), known: names() }),
             }
         }
         let is_void = |class: &SourceClass| {
@@ -77,14 +75,10 @@ impl ClassTable {
         };
         for (from, to) in merges {
             if !known(from) {
-                return Err(format!(
-                    "{from}={to}: {}; add a line {from} to the class file to merge it into \
-                    {to}",
-                    unknown(from)
-                ));
+                return Err(CodingError::UnknownMerge { from: from.clone(), to: to.clone(), known: names() });
             }
             if merges.iter().any(|(other, _)| other.eq_ignore_ascii_case(to)) {
-                return Err(format!("{from}={to}: {to} is itself merged into another class"));
+                return Err(CodingError::ChainedMerge { from: from.clone(), to: to.clone() });
             }
         }
         let merged = |name: &str| merges.iter().find(|(from, _)| from.eq_ignore_ascii_case(name)).map(|(_, to)| to);
@@ -112,10 +106,7 @@ impl ClassTable {
                         palette_colors.push(namesake.color.or_else(|| palette_color(palettes, namesake)));
                         labels.len() - 1
                     });
-                    u8::try_from(at)
-                        .ok()
-                        .filter(|&id| id != VOID)
-                        .ok_or("there are more than 255 classes; merge some")?
+                    u8::try_from(at).ok().filter(|&id| id != VOID).ok_or(CodingError::TooManyClasses)?
                 }
             };
             for &value in &class.values {
@@ -127,11 +118,7 @@ impl ClassTable {
             table.values[usize::from(value)] = Some(VOID);
         }
         if labels.len() < 2 {
-            let names: Vec<&str> = labels.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(format!(
-                "at least two classes besides void are needed; there is {}",
-                if names.is_empty() { "none".into() } else { format!("only {}", names.join(", ")) }
-            ));
+            return Err(CodingError::TooFewClasses(labels.pop().map(|(name, _)| name)));
         }
         // All palette colours are used, or none: if one is similar to another class's colour, the palette was not made
         // for these classes.
@@ -163,7 +150,7 @@ mod tests {
         source: &[SourceClass],
         void: Option<&[String]>,
         merges: &[(String, String)],
-    ) -> Result<ClassTable, String> {
+    ) -> Result<ClassTable, CodingError> {
         ClassTable::new(source, void, merges, &Palettes::None)
     }
 
@@ -201,7 +188,8 @@ mod tests {
         assert_eq!(names(&table), ["Void", "truck", "road"]);
         assert_eq!((table.values[1], table.values[4], table.values[77]), (Some(VOID), Some(VOID), Some(VOID)));
         assert_eq!(names(&table_of(&source(), Some(&text(&["none"])), &[]).unwrap()).len(), 5);
-        assert!(table_of(&source(), Some(&text(&["lorry"])), &[]).unwrap_err().contains("the classes are Void, car"));
+        let error = table_of(&source(), Some(&text(&["lorry"])), &[]).unwrap_err();
+        assert!(matches!(&error, CodingError::UnknownClass { name, .. } if name == "lorry"), "{error}");
     }
 
     #[test]
@@ -213,12 +201,14 @@ mod tests {
         assert_eq!((table.values[1], table.values[2], table.values[4]), (Some(0), Some(0), Some(VOID)));
         let table = table_of(&source(), None, &[merge("car", "vehicle"), merge("truck", "vehicle")]).unwrap();
         assert_eq!(names(&table), ["vehicle", "road", "background"]);
-        assert!(table_of(&source(), None, &[merge("lorry", "car")]).is_err());
-        assert!(table_of(&source(), None, &[merge("car", "truck"), merge("truck", "road")]).is_err());
+        let error = table_of(&source(), None, &[merge("lorry", "car")]).unwrap_err();
+        assert!(matches!(error, CodingError::UnknownMerge { .. }), "{error}");
+        let error = table_of(&source(), None, &[merge("car", "truck"), merge("truck", "road")]).unwrap_err();
+        assert!(matches!(error, CodingError::ChainedMerge { .. }), "{error}");
     }
 
     #[test]
-    fn palettes_give_colours_to_classes_without() {
+    fn classes_without_a_colour_get_that_of_the_palette() {
         let plain: Vec<SourceClass> =
             source()[1..4].iter().map(|class| SourceClass { color: None, ..class.clone() }).collect();
         let colors = |table: ClassTable| table.classes.iter().map(|label| label.color).collect::<Vec<_>>();
@@ -242,7 +232,7 @@ mod tests {
 
     #[test]
     fn fewer_than_two_classes_are_an_error() {
-        let problem = table_of(&source()[..2], None, &[]).unwrap_err();
-        assert!(problem.contains("only car"), "{problem}");
+        let error = table_of(&source()[..2], None, &[]).unwrap_err();
+        assert_eq!(error, CodingError::TooFewClasses(Some("car".into())));
     }
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use maskcast::frame::Rgb;
+use maskcast::frame::{Label, Rgb};
 
+use super::error::{ClassFileError, CodingError, LabelError, LabelImageError, LineError, OtherFile};
 use super::testing::{SIZE, colored, gray, indexed, noise_image, write};
 use super::*;
 
@@ -13,6 +14,24 @@ mod layouts;
 
 fn open(root: &Path) -> Result<Dataset, DataError> {
     Dataset::open(root, &OpenOptions::default())
+}
+
+/// The error of opening a data set, which must concern the data set as a whole.
+fn problem(root: &Path) -> DatasetProblem {
+    match open(root).unwrap_err() {
+        DataError::Dataset { problem, .. } => problem,
+        error => panic!("{error}"),
+    }
+}
+
+/// The error of opening a data set, which must concern a line: file name, line number and problem.
+fn line_error(root: &Path) -> (String, usize, LineError) {
+    match open(root).unwrap_err() {
+        DataError::Line { path, line, source } => {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), line, source)
+        }
+        error => panic!("{error}"),
+    }
 }
 
 fn names(dataset: &Dataset) -> Vec<&str> {
@@ -63,8 +82,9 @@ fn camvid_by_lists_with_the_paths_of_another_machine() {
     assert_eq!(sizes(&dataset), [2, 1, 0]);
     assert_eq!(names(&dataset), ["road", "sky"]);
     write(&dir.path().join("val.txt"), line(1) + &line(9));
-    let error = open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("val.txt:2: there is no image"), "{error}");
+    let (file, line, error) = line_error(dir.path());
+    assert_eq!((file.as_str(), line), ("val.txt", 2));
+    assert!(matches!(error, LineError::NoImage(_)), "{error}");
 }
 
 #[test]
@@ -140,9 +160,11 @@ fn cvat_segmentation_mask() {
     assert_eq!(stripes(&open(dir.path()).unwrap(), 2), [1, 0]);
 
     write(&path("ImageSets/Segmentation/Train.txt"), "a\nzz\n");
-    assert!(open(dir.path()).unwrap_err().to_string().contains("Train.txt:2: there is no image zz"));
+    let (file, line, error) = line_error(dir.path());
+    assert_eq!((file.as_str(), line), ("Train.txt", 2));
+    assert!(matches!(&error, LineError::NoImageIn { image, .. } if image == "zz"), "{error}");
     fs::remove_dir_all(path("JPEGImages")).unwrap();
-    assert!(open(dir.path()).unwrap_err().to_string().contains("Save images"));
+    assert!(matches!(problem(dir.path()), DatasetProblem::VocImages));
 }
 
 #[test]
@@ -187,7 +209,7 @@ fn plain_folders_in_all_arrangements() {
 }
 
 #[test]
-fn plain_folders_with_lists_names_and_a_folder_around() {
+fn plain_folders_with_lists_and_names_in_an_outer_folder() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("unpacked");
     for n in 0..4 {
@@ -216,8 +238,11 @@ fn classes_void_and_merges_can_be_chosen() {
     let dataset = Dataset::open(dir.path(), &options).unwrap();
     assert_eq!((names(&dataset), stripes(&dataset, 4)), (vec!["car", "road"], vec![VOID, 0, 0, 1]));
     write(&file, "sky\ncar\n3 truck\n");
-    let error = Dataset::open(dir.path(), &options).unwrap_err().to_string();
-    assert!(error.contains("my classes:1: "), "{error}");
+    let error = Dataset::open(dir.path(), &options).unwrap_err();
+    let DataError::Line { path, line: 1, source: LineError::ClassFile(ClassFileError::MissingNumber) } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(*path, file);
 }
 
 #[test]
@@ -228,8 +253,10 @@ fn masks_of_0_and_255_with_three_classes_need_a_larger_sample() {
         gray(&dir.path().join(format!("masks/{n}.png")), &[0, 255]);
     }
     write(&dir.path().join("classes.txt"), "background\nperson\ncar\n");
-    let error = open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("classes.txt: 255 is the only value beside 0 in 40 label images"), "{error}");
+    let error = open(dir.path()).unwrap_err();
+    let DataError::Dataset { path, problem: DatasetProblem::Coding(coding) } = &error else { panic!("{error}") };
+    assert!(path.ends_with("classes.txt"), "{error}");
+    assert!(matches!(coding, CodingError::OnlyZeroAndVoid { files: 40, .. }), "{error}");
     // A class in few images is found in a larger sample.
     gray(&dir.path().join("masks/39.png"), &[0, 2, 255]);
     assert_eq!(names(&open(dir.path()).unwrap()), ["background", "person", "car"]);
@@ -267,7 +294,8 @@ fn a_split_can_be_written_and_read_again() {
     let read = Dataset::open(dir.path(), &options).unwrap();
     assert_eq!((read.train, read.val), (made.train, made.val));
     fs::remove_file(lists.join("val.txt")).unwrap();
-    assert!(Dataset::open(dir.path(), &options).unwrap_err().to_string().contains("val.txt is missing"));
+    let error = Dataset::open(dir.path(), &options).unwrap_err();
+    assert!(matches!(error, DataError::Dataset { problem: DatasetProblem::ListMissing("val.txt"), .. }), "{error}");
 }
 
 #[test]
@@ -283,17 +311,21 @@ fn the_data_sets_own_split_can_be_replaced() {
 }
 
 #[test]
-fn errors_contain_path_and_help() {
+fn a_folder_that_is_not_a_data_set_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = open(&dir.path().join("nothing")).unwrap_err().to_string();
-    assert!(missing.contains("does not exist"), "{missing}");
+    assert!(matches!(problem(&dir.path().join("nothing")), DatasetProblem::NotFound));
     write(&dir.path().join("data.zip"), "PK");
-    assert!(open(&dir.path().join("data.zip")).unwrap_err().to_string().contains("unpack"));
-    assert!(open(dir.path()).unwrap_err().to_string().contains("not a data set of a supported layout"));
+    assert!(matches!(problem(&dir.path().join("data.zip")), DatasetProblem::Archive));
+    assert!(matches!(problem(dir.path()), DatasetProblem::UnknownLayout { wanted: None, .. }));
+}
+
+#[test]
+fn labels_that_do_not_fit_their_images_are_errors_with_their_path() {
+    let dir = tempfile::tempdir().unwrap();
 
     noise_image(&dir.path().join("images/a.png"), 1);
     gray(&dir.path().join("masks/b.png"), &[0, 1]);
-    assert!(open(dir.path()).unwrap_err().to_string().contains("no image has a label"));
+    assert!(matches!(problem(dir.path()), DatasetProblem::NoPairs { images: 1, labels: 1, .. }));
 
     gray(&dir.path().join("masks/a.png"), &[0, 1]);
     let dataset = open(dir.path()).unwrap();
@@ -307,6 +339,12 @@ fn errors_contain_path_and_help() {
     let error = dataset.read(&dataset.train[0]).unwrap_err();
     assert!(matches!(error, DataError::SizeMismatch { image_size: (16, 12), label_size: (3, 2), .. }), "{error}");
     write(&dir.path().join("masks/a.png"), "text");
-    assert!(dataset.read(&dataset.train[0]).unwrap_err().to_string().contains("labels must be PNG"));
-    assert!(open(dir.path()).unwrap_err().to_string().contains("masks/a.png"));
+    for error in [dataset.read(&dataset.train[0]).unwrap_err(), open(dir.path()).unwrap_err()] {
+        let DataError::Label { path, source: LabelError::Image(LabelImageError::OtherFormat(OtherFile::Unknown)) } =
+            &error
+        else {
+            panic!("{error}")
+        };
+        assert!(path.ends_with("masks/a.png"), "{error}");
+    }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::hash::{COPY_DISTANCE, SIMILAR_DISTANCE};
 use super::super::{Part, sequence};
-use super::{CheckItem, Finding, FindingKind, PairFacts, SimilarPair};
+use super::facts::{CheckItem, PairFacts};
+use super::report::{Finding, FindingKind, SimilarPair};
 
 /// Finds images that occur in two parts, or twice in one. `split_here`: the split was generated and does not come from
 /// the data set.

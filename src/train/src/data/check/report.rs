@@ -12,7 +12,7 @@ use super::super::error::DataError;
 use super::super::format::Format;
 use super::super::scan;
 use super::super::{Dataset, Part};
-use super::{CheckItem, PairFacts};
+use super::facts::{CheckItem, PairFacts};
 
 /// Largest number of lines per list in the text; the JSON contains all.
 const SHOWN: usize = 10;
@@ -94,8 +94,7 @@ impl FindingKind {
             FindingKind::OnlyVoid => "images whose label is completely void",
             FindingKind::MuchVoid => "many void pixels",
             FindingKind::SmoothMask => {
-                "black and white masks with values from 1 to 254, which count as 0 or 255, \
-                whichever is nearer"
+                "black and white masks with values from 1 to 254, which count as 0 or 255, whichever is nearer"
             }
         }
     }
@@ -144,7 +143,7 @@ pub struct SimilarPair {
 
 /// Statistics of a class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ClassShare {
+pub struct ClassStatistics {
     pub name: String,
     /// `#rrggbb`
     pub color: String,
@@ -196,7 +195,7 @@ pub struct CheckReport {
     pub images: PartCounts,
     /// Sorted by frequency, descending.
     pub sizes: Vec<SizeCount>,
-    pub classes: Vec<ClassShare>,
+    pub classes: Vec<ClassStatistics>,
     /// Share of all pixels, 0 to 1.
     pub void_share: f64,
     pub errors: usize,
@@ -234,7 +233,7 @@ impl CheckReport {
         let class = |(label, (pixels, images)): (&maskcast::frame::Label, (u64, PartCounts))| {
             let Rgb(r, g, b) = label.color;
             let color = format!("#{r:02x}{g:02x}{b:02x}");
-            ClassShare { name: label.name.clone(), color, pixels, share: share(pixels, known), images }
+            ClassStatistics { name: label.name.clone(), color, pixels, share: share(pixels, known), images }
         };
         let mut sizes: Vec<SizeCount> =
             sizes.into_iter().map(|((width, height), images)| SizeCount { width, height, images }).collect();
@@ -281,11 +280,8 @@ impl CheckReport {
             self.findings.push(Finding::new(kind, &class.name, detail));
         }
         if self.void_share > MUCH_VOID {
-            let detail = format!(
-                "{:.1} % of all pixels are void and are excluded from \
-                training",
-                100.0 * self.void_share
-            );
+            let detail =
+                format!("{:.1} % of all pixels are void and are excluded from training", 100.0 * self.void_share);
             self.findings.push(Finding::new(FindingKind::MuchVoid, "void", detail));
         }
     }
@@ -306,10 +302,10 @@ fn pair_findings(dataset: &Dataset, item: &CheckItem<'_>, facts: &PairFacts) -> 
     let mut findings = Vec::new();
     for error in &facts.errors {
         findings.push(match error {
-            DataError::Image { problem, .. } => Finding::new(FindingKind::UnreadableImage, name, problem),
-            DataError::Label { problem, .. } => Finding::new(FindingKind::UnreadableLabel, &label, problem),
-            DataError::Io { path, error } if *path == item.pair.label => {
-                Finding::new(FindingKind::UnreadableLabel, &label, error.to_string())
+            DataError::Image { source, .. } => Finding::new(FindingKind::UnreadableImage, name, source.to_string()),
+            DataError::Label { source, .. } => Finding::new(FindingKind::UnreadableLabel, &label, source.to_string()),
+            DataError::Io { path, source } if *path == item.pair.label => {
+                Finding::new(FindingKind::UnreadableLabel, &label, source.to_string())
             }
             DataError::SizeMismatch { image_size: (w, h), label_size: (lw, lh), .. } => {
                 Finding::new(FindingKind::SizeMismatch, name, format!("image {w}x{h}, label {lw}x{lh}"))
@@ -328,8 +324,7 @@ fn pair_findings(dataset: &Dataset, item: &CheckItem<'_>, facts: &PairFacts) -> 
         findings.push(Finding::new(
             FindingKind::UnknownValue,
             &label,
-            "and more unknown values; check that this is a \
-            label image",
+            "and more unknown values; check that this is a label image",
         ));
     }
     if facts.void > 0 && facts.unknown.is_empty() && facts.classes.iter().all(|count| *count == 0) {

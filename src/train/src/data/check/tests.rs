@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::super::error::{DataError, LabelError, LabelImageError, OtherFile};
 use super::super::testing::{gray, noise_image, png_bytes, write};
 use super::super::{OpenOptions, VOID};
 use super::*;
@@ -184,8 +185,15 @@ fn all_labels_in_lossy_formats_are_listed() {
         noise_image(&dir.path().join(format!("images/p{n}.png")), n);
         write(&dir.path().join(format!("masks/p{n}.jpg")), b"\xff\xd8\xff\xe0");
     }
-    let error = Dataset::open(dir.path(), &OpenOptions::default()).unwrap_err().to_string();
-    assert!(error.contains("none of the 20 label images") && error.contains("JPEG"), "{error}");
+    let error = Dataset::open(dir.path(), &OpenOptions::default()).unwrap_err();
+    let DataError::NoLabels { count: 20, first, .. } = &error else { panic!("{error}") };
+    assert!(
+        matches!(
+            **first,
+            DataError::Label { source: LabelError::Image(LabelImageError::OtherFormat(OtherFile::Jpeg)), .. }
+        ),
+        "{error}"
+    );
     let report = check(&Dataset::open_to_check(dir.path(), &OpenOptions::default()).unwrap(), 0, &mut |_, _| {});
     let unreadable = |report: &CheckReport| {
         report.findings.iter().filter(|finding| finding.kind == FindingKind::UnreadableLabel).count()

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::error::DataError;
+use super::error::{DataError, LabelError};
 use super::raw::{self, RawLabel, RawPixels};
 use super::{Pair, image};
 
@@ -48,7 +48,7 @@ pub struct LabelDrawing {
 }
 
 impl LabelDrawing {
-    fn draw(&self, width: usize, height: usize) -> Result<RawLabel, String> {
+    fn draw(&self, width: usize, height: usize) -> Result<RawLabel, LabelError> {
         let mut values = vec![0u8; width * height];
         let scale = if self.relative { [width as f32, height as f32] } else { [1.0, 1.0] };
         for LabelArea { value, shape } in &self.areas {
@@ -58,10 +58,8 @@ impl LabelDrawing {
                     polygon::fill(&points, width, height, |row, run| values[row * width..][run].fill(*value));
                 }
                 AreaShape::RunLengths(runs) if (runs.width, runs.height) != (width, height) => {
-                    return Err(format!(
-                        "the run lengths describe {}x{} pixels, but the image has {width}x{height}",
-                        runs.width, runs.height
-                    ));
+                    let run_lengths = (runs.width, runs.height);
+                    return Err(LabelError::RunLengthsSize { run_lengths, image: (width, height) });
                 }
                 AreaShape::RunLengths(runs) => runs.pixels().for_each(|at| values[at] = *value),
                 AreaShape::Mask { left, top, width: w, height: h, inside } => {
@@ -111,7 +109,7 @@ impl LabelSource {
     /// Returns width and height of a pair's label. Reads only the header where the format allows it.
     ///
     /// # Errors
-    /// As [`Labels::read`].
+    /// As [`LabelSource::read`].
     pub fn size(&self, pair: &Pair) -> Result<(usize, usize), DataError> {
         match self.drawing(&pair.image) {
             None => image::stored_size(&pair.label),
@@ -159,6 +157,7 @@ mod tests {
         let runs = LabelArea { value: 1, shape: AreaShape::RunLengths(RunLengths::new([2, 2], vec![1, 3]).unwrap()) };
         let drawing = LabelDrawing { areas: vec![runs], ..LabelDrawing::default() };
         assert_eq!(values(&drawing, 2, 2), [0, 1, 1, 1]);
-        assert!(drawing.draw(3, 2).unwrap_err().contains("2x2 pixels, but the image has 3x2"));
+        let error = drawing.draw(3, 2).unwrap_err();
+        assert!(matches!(error, LabelError::RunLengthsSize { run_lengths: (2, 2), image: (3, 2) }), "{error}");
     }
 }

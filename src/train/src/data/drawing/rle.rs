@@ -1,6 +1,8 @@
 //! COCO's run-length encoding: pixels column by column, alternating runs of background and object, as numbers or as
 //! compressed text (`rleFrString` in COCO's `maskApi.c`).
 
+use super::super::error::RunLengthsError;
+
 /// A mask as run lengths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunLengths {
@@ -15,11 +17,11 @@ impl RunLengths {
     ///
     /// # Errors
     /// If the sum of the counts is not `height * width`.
-    pub fn new(size: [usize; 2], counts: Vec<u32>) -> Result<Self, String> {
+    pub fn new(size: [usize; 2], counts: Vec<u32>) -> Result<Self, RunLengthsError> {
         let [height, width] = size;
         let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         if sum != (width * height) as u64 {
-            return Err(format!("the run lengths add up to {sum} pixels, but {width}x{height} are {}", width * height));
+            return Err(RunLengthsError::Sum { sum, width, height });
         }
         Ok(RunLengths { width, height, counts })
     }
@@ -42,8 +44,8 @@ impl RunLengths {
 ///
 /// # Errors
 /// The first invalid character, or that the text is truncated.
-pub fn decompressed(text: &str) -> Result<Vec<u32>, String> {
-    let wrong = |at: usize| format!("character {} of the compressed run lengths is invalid", at + 1);
+pub fn decompressed(text: &str) -> Result<Vec<u32>, RunLengthsError> {
+    let wrong = |at: usize| RunLengthsError::Character(at + 1);
     let mut counts: Vec<i64> = Vec::new();
     let (mut value, mut shift) = (0i64, 0);
     for (at, byte) in text.bytes().enumerate() {
@@ -66,7 +68,7 @@ pub fn decompressed(text: &str) -> Result<Vec<u32>, String> {
         (value, shift) = (0, 0);
     }
     if shift != 0 {
-        return Err("the compressed run lengths are truncated".into());
+        return Err(RunLengthsError::Truncated);
     }
     Ok(counts.into_iter().map(|count| count as u32).collect())
 }
@@ -80,7 +82,8 @@ mod tests {
         let runs = RunLengths::new([2, 3], vec![1, 2, 3]).unwrap();
         // Column by column: (0,0) no, (0,1) and (1,0) yes.
         assert_eq!(runs.pixels().collect::<Vec<_>>(), [3, 1]);
-        assert!(RunLengths::new([2, 3], vec![1, 2]).unwrap_err().contains("3 pixels, but 3x2 are 6"));
+        let error = RunLengths::new([2, 3], vec![1, 2]).unwrap_err();
+        assert_eq!(error, RunLengthsError::Sum { sum: 3, width: 3, height: 2 });
     }
 
     /// `rleToString` of COCO's `maskApi.c`.
@@ -111,7 +114,7 @@ mod tests {
         {
             assert_eq!(decompressed(&compressed(&counts)).unwrap(), counts);
         }
-        assert!(decompressed("5 2").unwrap_err().contains("character 2"));
-        assert!(decompressed("o").unwrap_err().contains("truncated"));
+        assert_eq!(decompressed("5 2"), Err(RunLengthsError::Character(2)));
+        assert_eq!(decompressed("o"), Err(RunLengthsError::Truncated));
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::super::class_file::SourceClass;
-use super::super::colors;
-use super::super::error::DataError;
-use super::super::scan;
-use super::SubsetRole;
+use super::super::error::{AmbiguousImage, DataError, DatasetProblem};
+use super::super::source_class::SourceClass;
+use super::super::{colors, scan};
+use super::found::SubsetRole;
 
 /// The numbers of classes in drawn labels: 0 is the background, then `names` in order. A name that means background has
 /// the number 0.
@@ -17,9 +16,11 @@ pub struct ClassNumbers {
 }
 
 impl ClassNumbers {
+    /// Numbers the classes.
+    ///
     /// # Errors
-    /// If there are more than 254 classes.
-    pub fn of(names: &[String]) -> Result<Self, String> {
+    /// [`DatasetProblem::TooManyClasses`] if there are more than 254 classes.
+    pub fn of(names: &[String]) -> Result<Self, DatasetProblem> {
         let class = |name: &str, value| SourceClass { name: name.to_string(), color: None, values: vec![value] };
         let background = names.iter().find(|name| colors::is_background(name));
         let mut classes = vec![class(background.map_or("background", String::as_str), 0)];
@@ -29,7 +30,7 @@ impl ClassNumbers {
                 continue;
             }
             let value = u8::try_from(classes.len()).ok().filter(|&value| value < 255);
-            let value = value.ok_or("there are more than 254 classes")?;
+            let value = value.ok_or(DatasetProblem::TooManyClasses)?;
             values.insert(name.clone(), value);
             classes.push(class(name, value));
         }
@@ -66,7 +67,7 @@ impl ImageIndex {
     ///
     /// # Errors
     /// If several images match equally.
-    pub fn find(&self, text: &str, by: &Path, subset: &str) -> Result<Option<&PathBuf>, String> {
+    pub fn find(&self, text: &str, by: &Path, subset: &str) -> Result<Option<&PathBuf>, AmbiguousImage> {
         let text = scan::to_nfc(text).to_lowercase();
         let wanted: Vec<&str> = text.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
         let Some(name) = wanted.last() else { return Ok(None) };
@@ -85,12 +86,9 @@ impl ImageIndex {
         let mut best = found.iter().filter(|path| Some(rank(path)) == best);
         let first = best.next();
         match (first, best.next()) {
-            (Some(first), Some(second)) => Err(format!(
-                "{text} is ambiguous: {} or \
-                {}",
-                first.display(),
-                second.display()
-            )),
+            (Some(first), Some(second)) => {
+                Err(AmbiguousImage { path: text, first: first.clone(), second: second.clone() })
+            }
             (first, _) => Ok(first),
         }
     }
@@ -113,13 +111,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn background_is_0_under_all_its_names() {
+    fn a_class_named_background_has_the_number_0() {
         let names = ["disc".to_string(), "_background_".to_string(), "box".to_string()];
         let numbers = ClassNumbers::of(&names).unwrap();
         let listed: Vec<_> = numbers.classes.iter().map(|class| (class.name.as_str(), class.values[0])).collect();
         assert_eq!(listed, [("_background_", 0), ("disc", 1), ("box", 2)]);
         assert_eq!((numbers.value("_background_"), numbers.value("box"), numbers.value("x")), (Some(0), Some(2), None));
-        assert!(ClassNumbers::of(&(0..300).map(|n| n.to_string()).collect::<Vec<_>>()).is_err());
+        let many: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+        assert!(matches!(ClassNumbers::of(&many), Err(DatasetProblem::TooManyClasses)));
     }
 
     #[test]
@@ -134,7 +133,7 @@ mod tests {
         assert_eq!(find("C:\\data\\b.jpg", "train"), Ok(Some(dir.path().join("train/b.JPG"))));
         assert_eq!(find("a.jpg", "val"), Ok(Some(dir.path().join("val/images/a.jpg"))));
         assert_eq!(find("x/train/images/a.jpg", "val"), Ok(Some(dir.path().join("train/images/A.jpg"))));
-        assert!(find("a.jpg", "default").unwrap_err().contains("ambiguous"));
+        assert_eq!(find("a.jpg", "default").unwrap_err().path, "a.jpg");
         assert_eq!(find("c.jpg", "val"), Ok(None));
     }
 

@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::super::error::DataError;
+use super::super::error::{DataError, LineError};
 use super::super::{lists, scan};
-use super::{FoundDataset, SubsetRole};
+use super::found::{FoundDataset, SubsetRole};
 
 /// Suffixes of the folder of labels, after the name of the folder of images.
 const ENDINGS: [&str; 7] = ["annot", "_annot", "_labels", "_label", "_masks", "_mask", "_annotations"];
@@ -62,8 +62,7 @@ pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
             let image = lists::resolve(root, &line.image);
             let label = line.label.as_ref().and_then(|label| lists::resolve(root, label));
             let Some(image) = image else {
-                let problem = format!("there is no image {}", line.image);
-                return Err(DataError::line(path, line.number, problem));
+                return Err(DataError::line(path, line.number, LineError::NoImage(line.image)));
             };
             match (label, line.label) {
                 (Some(label), _) => {
@@ -74,7 +73,7 @@ pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
                     }
                 }
                 (None, Some(label)) => {
-                    return Err(DataError::line(path, line.number, format!("there is no label image {label}")));
+                    return Err(DataError::line(path, line.number, LineError::NoLabelImage(label)));
                 }
                 // CVAT also lists images without annotations, without a label.
                 (None, None) => unpaired.images.push(image),

@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::error::DataError;
+use super::super::error::{DataError, DatasetProblem};
 use super::super::{known, scan};
-use super::FoundDataset;
+use super::found::FoundDataset;
 
 const IMAGES: [&str; 3] = ["leftImg8bit", "imgsFine/leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit"];
 const LABELS: [&str; 2] = ["gtFine", "gtFine_trainvaltest/gtFine"];
@@ -21,11 +21,7 @@ pub fn matches(root: &Path) -> Result<bool, DataError> {
 
 pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
     let (Some(images), Some(labels)) = (first(root, &IMAGES), first(root, &LABELS)) else {
-        return Err(DataError::dataset(
-            root,
-            "leftImg8bit/ or gtFine/ is missing",
-            "unpack both archives into one folder",
-        ));
+        return Err(DataError::dataset(root, DatasetProblem::CityscapesFolders));
     };
     let mut found = FoundDataset::in_root(root);
     let mut subsets = Vec::new();

@@ -5,6 +5,7 @@
 //! are below all other objects. Pixels in no object are background.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,10 +13,10 @@ use serde::de::IgnoredAny;
 
 use super::super::drawing::rle::{RunLengths, decompressed};
 use super::super::drawing::{AreaShape, LabelArea, LabelDrawing, LabelSource};
-use super::super::error::DataError;
+use super::super::error::{DataError, DatasetProblem, LineError, ShapeError};
 use super::super::scan::{self, Unpaired};
-use super::FoundDataset;
 use super::annotated::{ClassNumbers, ImageIndex, subset_of};
+use super::found::FoundDataset;
 
 /// Prefixes of other annotation files of COCO, which are ignored.
 const OTHER_PREFIXES: [&str; 4] = ["captions_", "person_keypoints_", "panoptic_", "image_info_"];
@@ -44,6 +45,15 @@ struct CocoImage {
 enum CocoId {
     Number(i64),
     Text(String),
+}
+
+impl fmt::Display for CocoId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CocoId::Number(number) => write!(f, "{number}"),
+            CocoId::Text(text) => write!(f, "{text:?}"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -135,12 +145,11 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
     for path in files {
         let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
         let file: CocoFile = serde_json::from_slice(&bytes)
-            .map_err(|error| DataError::line(&path, error.line(), format!("this is not valid COCO JSON: {error}")))?;
+            .map_err(|source| DataError::line(&path, source.line(), LineError::Json { format: "COCO", source }))?;
         parsed.push((path, file));
     }
     let names = names(&parsed)?;
-    let numbers =
-        ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem, "merge or remove some"))?;
+    let numbers = ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem))?;
     let images = ImageIndex::under(root)?;
     let mut found = FoundDataset { classes: Some(numbers.classes.clone()), ..FoundDataset::default() };
     let (mut drawings, mut used) = (HashMap::new(), HashSet::new());
@@ -151,20 +160,12 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
         let mut pairs = Vec::new();
         for (name, drawing) in gathered.drain(..) {
             let image = images.find(&name, &path, &subset);
-            match image.map_err(|problem| {
-                DataError::dataset(
-                    &path,
-                    problem,
-                    "write the path with its folder into \
-                `file_name`",
-                )
-            })? {
+            match image.map_err(|error| DataError::dataset(&path, error))? {
                 Some(image) => {
                     used.insert(image.clone());
                     pairs.push(scan::pair(root, image, &path));
                     if drawings.insert(image.clone(), drawing).is_some() {
-                        let problem = format!("{name} is annotated twice, in this file or in another");
-                        return Err(DataError::dataset(&path, problem, "keep one annotation file for each image"));
+                        return Err(DataError::dataset(&path, DatasetProblem::AnnotatedTwice(name)));
                     }
                 }
                 None => found.unpaired.labels.push(path.with_file_name(name)),
@@ -193,14 +194,9 @@ fn names(parsed: &[(PathBuf, CocoFile)]) -> Result<Vec<String>, DataError> {
         for category in file.categories.iter().filter(|category| !heading(category)) {
             let (known, first) = *names.entry(category.id).or_insert((&category.name, path));
             if known != category.name {
-                let problem =
-                    format!("category {} is {}, but {known} in {}", category.id, category.name, first.display());
-                return Err(DataError::dataset(
-                    path,
-                    problem,
-                    "move files of different data sets into separate \
-                    folders",
-                ));
+                let (id, name) = (category.id, category.name.clone());
+                let (other, file) = (known.to_string(), first.to_path_buf());
+                return Err(DataError::dataset(path, DatasetProblem::CategoryNames { id, name, other, file }));
             }
         }
     }
@@ -217,9 +213,7 @@ struct UndrawableCounts {
 impl UndrawableCounts {
     fn report(&self, root: &Path, found: &mut FoundDataset) -> Result<(), DataError> {
         if self.outlines == 0 && self.boxes > 0 {
-            let problem = format!("the {} annotations have only boxes", self.boxes);
-            let help = "this is a detection data set; export it for segmentation (polygons or masks)";
-            return Err(DataError::dataset(root, problem, help));
+            return Err(DataError::dataset(root, DatasetProblem::OnlyBoxes(self.boxes)));
         }
         if self.boxes > 0 {
             let all = self.boxes + self.outlines;
@@ -236,14 +230,14 @@ fn read_drawings(
     numbers: &ClassNumbers,
     undrawable: &mut UndrawableCounts,
 ) -> Result<Vec<(String, LabelDrawing)>, DataError> {
-    let wrong = |problem: String| DataError::dataset(path, problem, "export the annotations again");
+    let wrong = |problem: DatasetProblem| DataError::dataset(path, problem);
     let names: HashMap<i64, String> =
         file.categories.into_iter().map(|category| (category.id, category.name)).collect();
     let mut places: HashMap<CocoId, usize> = HashMap::new();
     let mut drawings: Vec<(String, LabelDrawing)> = Vec::new();
     for image in file.images {
         if places.insert(image.id.clone(), drawings.len()).is_some() {
-            return Err(wrong(format!("two images have the id {:?}", image.id)));
+            return Err(wrong(DatasetProblem::SameImageId(image.id.to_string())));
         }
         let size = image.width.zip(image.height).filter(|&(width, height)| width > 0 && height > 0);
         drawings.push((image.file_name, LabelDrawing { size, ..LabelDrawing::default() }));
@@ -253,18 +247,17 @@ fn read_drawings(
         file.annotations.into_iter().partition(|annotation| annotation.iscrowd.unwrap_or(0) != 0);
     for annotation in crowds.into_iter().chain(single) {
         let Some(&place) = places.get(&annotation.image_id) else {
-            return Err(wrong(format!(
-                "an annotation refers to image {:?}, which does not exist",
-                annotation.image_id
-            )));
+            return Err(wrong(DatasetProblem::UnknownImage(annotation.image_id.to_string())));
         };
         let value = names.get(&annotation.category_id).and_then(|name| numbers.value(name));
         let Some(value) = value else {
-            return Err(wrong(format!("an annotation has category {}, which does not exist", annotation.category_id)));
+            return Err(wrong(DatasetProblem::UnknownCategory(annotation.category_id)));
         };
         let (name, drawing) = &mut drawings[place];
         let shapes = match annotation.segmentation {
-            Some(segmentation) => shapes(segmentation).map_err(|problem| wrong(format!("{name}: {problem}")))?,
+            Some(segmentation) => {
+                shapes(segmentation).map_err(|source| wrong(DatasetProblem::Shape { image: name.clone(), source }))?
+            }
             None => Vec::new(),
         };
         if shapes.is_empty() {
@@ -277,10 +270,10 @@ fn read_drawings(
     Ok(drawings)
 }
 
-fn shapes(segmentation: Segmentation) -> Result<Vec<AreaShape>, String> {
+fn shapes(segmentation: Segmentation) -> Result<Vec<AreaShape>, ShapeError> {
     let polygon = |numbers: Vec<f32>| match numbers.as_chunks::<2>() {
         (points, []) if points.len() >= 3 => Ok(AreaShape::Polygon(points.to_vec())),
-        _ => Err(format!("a polygon has {} numbers; it needs x and y of at least three points", numbers.len())),
+        _ => Err(ShapeError::PolygonNumbers(numbers.len())),
     };
     match segmentation {
         Segmentation::Polygon(numbers) if numbers.is_empty() => Ok(Vec::new()),

@@ -12,12 +12,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::super::drawing::{AreaShape, LabelArea, LabelDrawing, LabelSource};
-use super::super::error::DataError;
+use super::super::error::{DataError, DatasetProblem, LineError, ShapeError};
+use super::super::pair::Pair;
 use super::super::raw::{self, RawPixels};
 use super::super::scan::{self, Unpaired};
 use super::super::{class_file, colors};
-use super::FoundDataset;
 use super::annotated::{ClassNumbers, ImageIndex, subset_of};
+use super::found::FoundDataset;
 
 /// Number of corners of the polygon that approximates a circle.
 const CIRCLE_CORNERS: usize = 180;
@@ -59,17 +60,9 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
         parsed.iter().flat_map(|(_, file)| &file.shapes).map(|shape| shape.label.as_str()).collect();
     let mut found = FoundDataset::default();
     let names = names(root, &labels)?;
-    let numbers =
-        ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem, "merge or remove some"))?;
+    let numbers = ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem))?;
     if labels.iter().all(|label| colors::is_background(label)) {
-        let problem =
-            format!("the {} labelme files contain no shape of a class: there is nothing to learn", parsed.len());
-        return Err(DataError::dataset(
-            root,
-            problem,
-            "draw polygons in labelme, or pass the folder of the annotated \
-            files",
-        ));
+        return Err(DataError::dataset(root, DatasetProblem::NoShapes(parsed.len())));
     }
     let images = ImageIndex::under(root)?;
     let (mut drawings, mut used, mut pairs) = (HashMap::new(), HashSet::new(), Subsets::new());
@@ -113,7 +106,7 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
     Ok(Some(found))
 }
 
-type Subsets = std::collections::BTreeMap<String, Vec<super::Pair>>;
+type Subsets = std::collections::BTreeMap<String, Vec<Pair>>;
 
 /// Returns the image with the same name in the same folder.
 fn beside<'a>(path: &Path, images: &'a ImageIndex, stem: &str) -> Option<&'a PathBuf> {
@@ -137,8 +130,8 @@ fn parse(files: &[PathBuf]) -> Result<Vec<(PathBuf, LabelmeFile)>, DataError> {
             scope.spawn(move || {
                 for path in chunk {
                     let read = std::fs::read(path).map_err(DataError::io(path)).and_then(|bytes| {
-                        serde_json::from_slice::<LabelmeFile>(&bytes).map_err(|error| {
-                            DataError::line(path, error.line(), format!("this is not valid labelme JSON: {error}"))
+                        serde_json::from_slice::<LabelmeFile>(&bytes).map_err(|source| {
+                            DataError::line(path, source.line(), LineError::Json { format: "labelme", source })
                         })
                     });
                     results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((path.clone(), read));
@@ -159,14 +152,13 @@ fn names(root: &Path, labels: &BTreeSet<&str>) -> Result<Vec<String>, DataError>
     };
     let names: Vec<String> = class_file::read(&path)?.classes.into_iter().map(|class| class.name).collect();
     if let Some(label) = labels.iter().find(|label| !names.iter().any(|name| name == *label)) {
-        let problem = format!("shapes have the label {label:?}, which is not in this file");
-        return Err(DataError::dataset(&path, problem, "add a line with the label, or correct the shapes"));
+        return Err(DataError::dataset(&path, DatasetProblem::UnknownLabel(label.to_string())));
     }
     Ok(names)
 }
 
 /// Converts a shape; `None` if it has no area.
-fn shape(drawn: LabelmeShape) -> Result<Option<AreaShape>, String> {
+fn shape(drawn: LabelmeShape) -> Result<Option<AreaShape>, ShapeError> {
     let LabelmeShape { points, label, mask, shape_type } = drawn;
     let kind = shape_type.as_deref().unwrap_or("polygon");
     let shape = match (kind, &points[..]) {
@@ -183,9 +175,11 @@ fn shape(drawn: LabelmeShape) -> Result<Option<AreaShape>, String> {
             AreaShape::Polygon((0..CIRCLE_CORNERS).map(corner).collect())
         }
         ("mask", &[[x, y], ..]) => {
-            let text = mask.ok_or_else(|| format!("a mask of {label} has no data"))?;
-            let bytes = STANDARD.decode(text.trim()).map_err(|error| format!("the mask of {label}: {error}"))?;
-            let raw = raw::decode(&bytes).map_err(|problem| format!("the mask of {label}: {problem}"))?;
+            let text = mask.ok_or_else(|| ShapeError::MaskWithoutData(label.clone()))?;
+            let bytes = STANDARD
+                .decode(text.trim())
+                .map_err(|source| ShapeError::MaskBase64 { label: label.clone(), source })?;
+            let raw = raw::decode(&bytes).map_err(|source| ShapeError::Mask { label, source })?;
             let inside = match raw.pixels {
                 RawPixels::Gray(values) | RawPixels::Indexed(values, _) => {
                     values.iter().map(|value| *value > 0).collect()
@@ -196,7 +190,8 @@ fn shape(drawn: LabelmeShape) -> Result<Option<AreaShape>, String> {
             AreaShape::Mask { left: at(x), top: at(y), width: raw.width, height: raw.height, inside }
         }
         (kind, points) => {
-            return Err(format!("a shape of {label} is a {kind} of {} points, which is not supported", points.len()));
+            let (kind, points) = (kind.to_string(), points.len());
+            return Err(ShapeError::Unsupported { label, kind, points });
         }
     };
     Ok(Some(shape))

@@ -4,23 +4,22 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use maskcast::frame::Rgb;
 use serde::{Deserialize, Serialize};
 
-use super::Pair;
-use super::class_file::{self, SourceClass};
-use super::drawing::LabelSource;
-use super::error::DataError;
-use super::scan::{self, Unpaired};
+use super::error::{DataError, DatasetProblem};
+use super::{class_file, scan};
 
 mod annotated;
 mod camvid;
 mod cityscapes;
 mod coco;
+mod found;
 mod labelme;
 mod plain;
 mod voc;
 mod yolo;
+
+pub use found::{FoundDataset, Subset, SubsetRole};
 
 /// A layout of folders and files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -57,68 +56,6 @@ impl fmt::Display for Format {
     }
 }
 
-/// The part to which a subset belongs, by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubsetRole {
-    Train,
-    Val,
-    Test,
-    /// The name does not say: CVAT's `default`, or a data set without subsets.
-    Unspecified,
-}
-
-impl SubsetRole {
-    pub fn of(name: &str) -> SubsetRole {
-        match name.to_ascii_lowercase().as_str() {
-            "train" | "training" => SubsetRole::Train,
-            "val" | "valid" | "validation" => SubsetRole::Val,
-            "test" | "testing" => SubsetRole::Test,
-            _ => SubsetRole::Unspecified,
-        }
-    }
-}
-
-/// A subset of the data set, as its layout defines it.
-#[derive(Clone, Debug)]
-pub struct Subset {
-    pub name: String,
-    pub pairs: Vec<Pair>,
-}
-
-/// The content of a folder, read by one format.
-#[derive(Clone, Debug, Default)]
-pub struct FoundDataset {
-    pub subsets: Vec<Subset>,
-    pub unpaired: Unpaired,
-    /// The data set's class files; more than one if each subset has its own.
-    pub class_files: Vec<PathBuf>,
-    /// The classes, if the layout defines them and there is no class file.
-    pub classes: Option<Vec<SourceClass>>,
-    /// Where the labels come from.
-    pub labels: LabelSource,
-    /// What was assumed or ignored, one sentence each, for display.
-    pub notes: Vec<String>,
-    /// A colour that is void in addition to the void classes.
-    pub void_color: Option<Rgb>,
-}
-
-impl FoundDataset {
-    fn in_root(root: &Path) -> FoundDataset {
-        FoundDataset { class_files: class_file::find(root).into_iter().collect(), ..FoundDataset::default() }
-    }
-
-    /// Adds a subset, whose pairs are in no other subset.
-    fn add(&mut self, name: &str, pairs: Vec<Pair>, unpaired: Unpaired) {
-        self.unpaired.extend(unpaired);
-        self.subsets.push(Subset { name: name.to_string(), pairs });
-    }
-
-    /// Number of pairs.
-    pub fn count(&self) -> usize {
-        self.subsets.iter().map(|subset| subset.pairs.len()).sum()
-    }
-}
-
 /// Detects the layout of `root` and reads its pairs. If `root` contains only one folder, as unpacked archives do, that
 /// folder is the root.
 ///
@@ -126,14 +63,14 @@ impl FoundDataset {
 /// If there is no data set of the given layout, or of any layout.
 pub fn find(root: &Path, wanted: Option<Format>) -> Result<(PathBuf, Format, FoundDataset), DataError> {
     if !root.is_dir() {
-        let (problem, help) = if !root.exists() {
-            ("this folder does not exist", "pass the data set's folder")
+        let problem = if !root.exists() {
+            DatasetProblem::NotFound
         } else if scan::has_extension(root, &["zip", "tar", "gz", "tgz", "7z"]) {
-            ("this is an archive", "unpack it and pass the folder")
+            DatasetProblem::Archive
         } else {
-            ("this is a file", "pass the data set's folder")
+            DatasetProblem::NotAFolder
         };
-        return Err(DataError::dataset(root, problem, help));
+        return Err(DataError::dataset(root, problem));
     }
     let mut roots = vec![root.to_path_buf()];
     while let [only] = &scan::folders(&roots[roots.len() - 1])?.into_values().collect::<Vec<_>>()[..]
@@ -155,23 +92,15 @@ pub fn find(root: &Path, wanted: Option<Format>) -> Result<(PathBuf, Format, Fou
         }
     }
     let names: Vec<String> = scan::folders(root)?.into_keys().take(12).collect();
-    let seen = if names.is_empty() { "it has no folders".to_string() } else { format!("it has {}", names.join(", ")) };
-    let what = wanted.map_or("not a data set of a supported layout".to_string(), |format| {
-        format!(
-            "not a data set of the layout \
-            {format}"
-        )
-    });
-    Err(DataError::dataset(root, format!("this is {what}: {seen}{}", list_unread_files(root)?), SUPPORTED_LAYOUTS))
+    let folders =
+        if names.is_empty() { "it has no folders".to_string() } else { format!("it has {}", names.join(", ")) };
+    let found = folders + &list_unread_files(root)?;
+    let wanted = wanted.map(|format| format.to_string());
+    Err(DataError::dataset(root, DatasetProblem::UnknownLayout { wanted, found }))
 }
 
 /// Largest number of outer folders around a data set, as archives have them.
 const MAX_WRAPPERS: usize = 3;
-
-const SUPPORTED_LAYOUTS: &str = "supported are images/ and masks/, train/ and trainannot/, JPEGImages/ and \
-    SegmentationClass/, \
-    leftImg8bit/ and gtFine/, COCO's or labelme's JSON, or YOLO's images/ and labels/; images and labels must have the \
-    same names. Export other annotations as \"COCO\" or \"Segmentation mask\"";
 
 /// Lists annotation files that no format reads, for a message.
 fn list_unread_files(root: &Path) -> Result<String, DataError> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::DataError;
 use super::super::{Pair, class_file, lists, scan};
-use super::{FoundDataset, SubsetRole};
+use super::found::{FoundDataset, SubsetRole};
 
 const IMAGES: [&str; 16] = [
     "images",

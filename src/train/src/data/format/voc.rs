@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use maskcast::frame::Rgb;
 
-use super::super::error::DataError;
+use super::super::error::{DataError, DatasetProblem, LineError};
 use super::super::{class_file, lists, scan};
-use super::{FoundDataset, SubsetRole};
+use super::found::{FoundDataset, SubsetRole};
 
 const LABELS: [&str; 2] = ["SegmentationClass", "SegmentationClassPNG"];
 /// Pascal VOC draws the borders of objects in this colour, index 255 of its palette, which is void.
@@ -22,11 +22,10 @@ pub fn matches(root: &Path) -> Result<bool, DataError> {
 
 pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
     let Some(labels) = scan::folder(root, &LABELS)? else {
-        return Err(DataError::dataset(root, "there is no SegmentationClass/", "unpack the whole archive"));
+        return Err(DataError::dataset(root, DatasetProblem::VocLabels));
     };
     let Some(images) = scan::folder(root, &["JPEGImages", "images"])? else {
-        let help = "export again with \"Save images\", or put the images into JPEGImages/ under the labels' names";
-        return Err(DataError::dataset(root, "there are labels, but no JPEGImages/ with their images", help));
+        return Err(DataError::dataset(root, DatasetProblem::VocImages));
     };
     let mut found = FoundDataset::in_root(root);
     found.void_color = Some(BORDER);
@@ -58,8 +57,8 @@ pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
                 // CVAT also lists images without annotations, which are in `unpaired`.
                 None if found.unpaired.images.iter().any(|image| scan::stem(&images, image) == wanted) => {}
                 None => {
-                    let problem = format!("there is no image {wanted} in {}", images.display());
-                    return Err(DataError::line(&path, line.number, problem));
+                    let error = LineError::NoImageIn { image: wanted, folder: images };
+                    return Err(DataError::line(&path, line.number, error));
                 }
             }
         }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::super::drawing::{AreaShape, LabelArea, LabelDrawing, LabelSource};
-use super::super::error::DataError;
+use super::super::error::{DataError, DatasetProblem, LineError};
 use super::super::scan::{self, Unpaired};
 use super::super::{class_file, colors};
-use super::FoundDataset;
 use super::annotated::{ClassNumbers, subset_of};
+use super::found::FoundDataset;
 
 #[derive(Deserialize)]
 struct DataYaml {
@@ -82,14 +82,14 @@ fn file_pairs(root: &Path) -> Result<(Vec<FilePair>, Unpaired), DataError> {
 }
 
 /// Parses a line: a class and numbers; `None` if it is empty.
-fn line(text: &str) -> Option<Result<(u32, Vec<f32>), String>> {
+fn line(text: &str) -> Option<Result<(u32, Vec<f32>), LineError>> {
     let mut fields = text.split_whitespace();
     let first = fields.next()?;
     // Some programs write `0.0`.
     let class = first.parse::<u32>().ok().or_else(|| first.strip_suffix(".0").and_then(|text| text.parse().ok()));
-    let Some(class) = class else { return Some(Err(format!("{first:?} is not a class number"))) };
+    let Some(class) = class else { return Some(Err(LineError::ClassNumber(first.to_string()))) };
     let numbers: Result<Vec<f32>, _> =
-        fields.map(|field| field.parse().map_err(|_| format!("{field:?} is not a number"))).collect();
+        fields.map(|field| field.parse().map_err(|_| LineError::Number(field.to_string()))).collect();
     Some(numbers.map(|numbers| (class, numbers)))
 }
 
@@ -117,10 +117,10 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
         let mut lines = Vec::new();
         for (number, text) in text.lines().enumerate() {
             let Some(parsed) = line(text) else { continue };
-            let wrong = |problem: String| DataError::line(&label, number + 1, problem);
+            let wrong = |error: LineError| DataError::line(&label, number + 1, error);
             let (class, numbers) = parsed.map_err(wrong)?;
             if let Some(far) = numbers.iter().find(|number| !(-0.01..=1.01).contains(*number)) {
-                return Err(wrong(format!("{far} is not a relative coordinate; coordinates are from 0 to 1")));
+                return Err(wrong(LineError::Coordinate(*far)));
             }
             highest = highest.max(class);
             match numbers.as_chunks::<2>() {
@@ -133,10 +133,7 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
                     first_box.get_or_insert_with(|| (label.clone(), number + 1));
                 }
                 _ => {
-                    return Err(wrong(format!(
-                        "{} numbers after the class; write x and y of at least three corners",
-                        numbers.len()
-                    )));
+                    return Err(wrong(LineError::Corners(numbers.len())));
                 }
             }
         }
@@ -144,17 +141,11 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
         outlines.push((image, lines));
     }
     if let Some((path, number)) = first_box {
-        let problem = format!(
-            "this line is a box, not a polygon ({boxes} of {} lines are boxes), and does not define the object's \
-             pixels. Export polygons (YOLO segmentation) or masks",
-            boxes + polygons
-        );
-        return Err(DataError::line(&path, number, problem));
+        return Err(DataError::line(&path, number, LineError::Box { boxes, lines: boxes + polygons }));
     }
     let mut found = FoundDataset { unpaired, ..FoundDataset::default() };
     let names = names(root, highest, &mut found.notes)?;
-    let numbers =
-        ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem, "merge or remove some"))?;
+    let numbers = ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem))?;
     for (image, lines) in outlines {
         let area = |(class, points): (u32, Vec<[f32; 2]>)| LabelArea {
             value: names.get(class as usize).and_then(|name| numbers.value(name)).unwrap_or(0),
@@ -179,9 +170,8 @@ fn names(root: &Path, highest: u32, notes: &mut Vec<String>) -> Result<Vec<Strin
         if !text.lines().any(|line| line.trim_start().starts_with("names")) {
             continue;
         }
-        let yaml: DataYaml = serde_saphyr::from_str(&text).map_err(|error| {
-            DataError::dataset(&path, format!("`names` cannot be read: {error}"), "write `names: [a, b]`")
-        })?;
+        let yaml: DataYaml = serde_saphyr::from_str(&text)
+            .map_err(|error| DataError::dataset(&path, DatasetProblem::YamlNames(error.to_string())))?;
         let names = match yaml.names {
             ClassNames::List(names) => names.into_iter().map(YamlName::text).collect(),
             ClassNames::Numbered(names) => {
@@ -210,17 +200,11 @@ fn names(root: &Path, highest: u32, notes: &mut Vec<String>) -> Result<Vec<Strin
         return Ok((0..=highest.min(255)).map(|number| format!("class{number}")).collect());
     };
     if highest as usize >= names.len() {
-        let problem = format!("it names {} classes, but labels contain the number {highest}", names.len());
-        return Err(DataError::dataset(&path, problem, "add the missing classes to `names`"));
+        return Err(DataError::dataset(&path, DatasetProblem::TooFewNames { names: names.len(), highest }));
     }
     // Two classes of the same name would be merged.
     if let Some(name) = names.iter().enumerate().find(|(n, name)| names[..*n].contains(name)).map(|(_, name)| name) {
-        return Err(DataError::dataset(
-            &path,
-            format!("two classes have the name {name}"),
-            "give each class a different \
-            name",
-        ));
+        return Err(DataError::dataset(&path, DatasetProblem::SameClassName(name.clone())));
     }
     if let Some(at) = names.iter().skip(1).position(|name| colors::is_background(name)) {
         notes.push(format!("class {} is the background: pixels in no polygon have this class", at + 1));

@@ -7,10 +7,13 @@ use tiff::decoder::{Decoder, DecodingResult};
 use tiff::tags::{PhotometricInterpretation, Tag};
 use tinybmp::{Bpp, CompressionMethod, RawBmp};
 
-use super::{RawLabel, RawPixels, unpacked};
+use super::super::error::LabelImageError;
+use super::super::signature::is_tiff;
+use super::bits::unpacked;
+use super::label::{RawLabel, RawPixels};
 
 /// Decodes the file; `None` if its first bytes are not of BMP, GIF or TIFF.
-pub fn decode(bytes: &[u8]) -> Option<Result<RawLabel, String>> {
+pub fn decode(bytes: &[u8]) -> Option<Result<RawLabel, LabelImageError>> {
     if bytes.starts_with(b"BM") {
         Some(bmp(bytes))
     } else if bytes.starts_with(b"GIF8") {
@@ -22,11 +25,6 @@ pub fn decode(bytes: &[u8]) -> Option<Result<RawLabel, String>> {
     }
 }
 
-/// Whether a file is TIFF, by its first bytes.
-pub fn is_tiff(bytes: &[u8]) -> bool {
-    [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| bytes.starts_with(magic))
-}
-
 /// BMP stores grey levels with a palette that is a grey ramp.
 fn indexed(values: Vec<u8>, palette: Vec<Rgb>) -> RawPixels {
     let counts_up = palette.iter().enumerate().all(|(value, color)| {
@@ -36,24 +34,18 @@ fn indexed(values: Vec<u8>, palette: Vec<Rgb>) -> RawPixels {
     if counts_up { RawPixels::Gray(values) } else { RawPixels::Indexed(values, palette) }
 }
 
-fn bmp(bytes: &[u8]) -> Result<RawLabel, String> {
-    let failed = |error: tinybmp::ParseError| {
-        format!(
-            "the BMP file is damaged or of an unsupported kind ({error:?}); \
-        save it as PNG"
-        )
-    };
-    let bmp = RawBmp::from_slice(bytes).map_err(failed)?;
+fn bmp(bytes: &[u8]) -> Result<RawLabel, LabelImageError> {
+    let bmp = RawBmp::from_slice(bytes).map_err(LabelImageError::Bmp)?;
     let size = bmp.header().image_size;
     let (width, height) = (size.width as usize, size.height as usize);
     if !matches!(bmp.header().compression_method, CompressionMethod::Rgb | CompressionMethod::Bitfields) {
-        return Err("the BMP file is compressed; save it as PNG".into());
+        return Err(LabelImageError::BmpCompressed);
     }
     // Rows from top to bottom, in both row orders of BMP; `pixels()` of tinybmp 0.7 reverses the rows of top-down
     // files.
     let colors: Vec<u32> = bmp.colors().take(width * height).collect();
     if colors.len() < width * height {
-        return Err("the BMP file is truncated: pixels are missing".into());
+        return Err(LabelImageError::BmpTruncated);
     }
     let pixels = match (bmp.header().bpp, bmp.color_table()) {
         (Bpp::Bits1 | Bpp::Bits4 | Bpp::Bits8, Some(table)) => {
@@ -67,30 +59,29 @@ fn bmp(bytes: &[u8]) -> Result<RawLabel, String> {
         (Bpp::Bits24 | Bpp::Bits32, _) => {
             RawPixels::Colors(colors.into_iter().map(|c| Rgb((c >> 16) as u8, (c >> 8) as u8, c as u8)).collect())
         }
-        (bits, _) => return Err(format!("a BMP file with {bits:?} does not store numbers exactly; save it as PNG")),
+        (bits, _) => return Err(LabelImageError::BmpDepth(bits)),
     };
     Ok(RawLabel { width, height, pixels })
 }
 
-fn gif(bytes: &[u8]) -> Result<RawLabel, String> {
-    let damaged = |error: gif::DecodingError| format!("the GIF file is damaged: {error}");
+fn gif(bytes: &[u8]) -> Result<RawLabel, LabelImageError> {
     let mut options = gif::DecodeOptions::new();
     options.set_color_output(gif::ColorOutput::Indexed);
-    let mut decoder = options.read_info(Cursor::new(bytes)).map_err(damaged)?;
+    let mut decoder = options.read_info(Cursor::new(bytes))?;
     let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
-    let Some(frame) = decoder.read_next_frame().map_err(damaged)? else {
-        return Err("the GIF file contains no image".into());
+    let Some(frame) = decoder.read_next_frame()? else {
+        return Err(LabelImageError::GifEmpty);
     };
     let whole =
         (frame.left, frame.top) == (0, 0) && (usize::from(frame.width), usize::from(frame.height)) == (width, height);
     if !whole {
-        return Err("the GIF file's image does not cover its canvas; save it as PNG".into());
+        return Err(LabelImageError::GifPartial);
     }
     let values = frame.buffer.to_vec();
     let own = frame.palette.clone();
     let palette = own.or_else(|| decoder.global_palette().map(<[u8]>::to_vec)).unwrap_or_default();
-    if decoder.read_next_frame().map_err(damaged)?.is_some() {
-        return Err("the GIF file is an animation; save its label as one PNG".into());
+    if decoder.read_next_frame()?.is_some() {
+        return Err(LabelImageError::GifAnimation);
     }
     Ok(RawLabel {
         width,
@@ -99,45 +90,35 @@ fn gif(bytes: &[u8]) -> Result<RawLabel, String> {
     })
 }
 
-fn tiff(bytes: &[u8]) -> Result<RawLabel, String> {
-    let failed = |error: tiff::TiffError| format!("the TIFF file cannot be read ({error}); save it as PNG");
-    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(failed)?;
-    let photometric = decoder.get_tag_u32(Tag::PhotometricInterpretation).map_err(failed)?;
+fn tiff(bytes: &[u8]) -> Result<RawLabel, LabelImageError> {
+    let mut decoder = Decoder::new(Cursor::new(bytes))?;
+    let photometric = decoder.get_tag_u32(Tag::PhotometricInterpretation)?;
     if photometric == u32::from(PhotometricInterpretation::RGBPalette.to_u16()) {
-        let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(failed)?;
+        let map = decoder.get_tag_u16_vec(Tag::ColorMap)?;
         let count = map.len() / 3;
         // All red values, then all green values, then all blue values, 16 bits each.
         let color = |n: usize| Rgb((map[n] >> 8) as u8, (map[count + n] >> 8) as u8, (map[2 * count + n] >> 8) as u8);
         let palette = (0..count).map(color).collect();
         // The library does not read palettes. If the pixels are declared as grey levels, they are the palette indices.
-        let grey = with_grey_levels(bytes).ok_or("the TIFF file is of an unsupported kind; save it as PNG")?;
-        let raw = pages(Decoder::new(Cursor::new(&grey[..])).map_err(failed)?)?;
+        let grey = with_grey_levels(bytes).ok_or(LabelImageError::TiffUnsupported)?;
+        let raw = pages(Decoder::new(Cursor::new(&grey[..]))?)?;
         let RawPixels::Gray(values) = raw.pixels else {
-            return Err("a palette with several samples per pixel; save it \
-            as PNG"
-                .into());
+            return Err(LabelImageError::TiffPaletteSamples);
         };
         return Ok(RawLabel { pixels: indexed(values, palette), ..raw });
     }
     pages(decoder)
 }
 
-fn pages(mut decoder: Decoder<Cursor<&[u8]>>) -> Result<RawLabel, String> {
-    let failed = |error: tiff::TiffError| format!("the TIFF file cannot be read ({error}); save it as PNG");
+fn pages(mut decoder: Decoder<Cursor<&[u8]>>) -> Result<RawLabel, LabelImageError> {
     if decoder.more_images() {
-        return Err("the TIFF file has several pages; save its label as one PNG".into());
+        return Err(LabelImageError::TiffPages);
     }
-    let (width, height) = decoder.dimensions().map_err(failed)?;
+    let (width, height) = decoder.dimensions()?;
     let (width, height) = (width as usize, height as usize);
-    let color = decoder.colortype().map_err(failed)?;
+    let color = decoder.colortype()?;
     let channels = usize::from(color.num_samples());
-    let large = |value: String| {
-        format!(
-            "it has more than 8 bits per pixel and the value {value}; the largest class number is \
-            255"
-        )
-    };
-    let samples: Vec<u8> = match decoder.read_image().map_err(failed)? {
+    let samples: Vec<u8> = match decoder.read_image()? {
         DecodingResult::U8(values) if color.bit_depth() < 8 => {
             let per_row = width * channels;
             unpacked(
@@ -149,31 +130,30 @@ fn pages(mut decoder: Decoder<Cursor<&[u8]>>) -> Result<RawLabel, String> {
             )
         }
         DecodingResult::U8(values) => values,
-        DecodingResult::U16(values) => narrowed(values).map_err(large)?,
-        DecodingResult::U32(values) => narrowed(values).map_err(large)?,
-        DecodingResult::I8(values) => narrowed(values).map_err(large)?,
-        DecodingResult::I16(values) => narrowed(values).map_err(large)?,
-        DecodingResult::I32(values) => narrowed(values).map_err(large)?,
+        DecodingResult::U16(values) => narrowed(values)?,
+        DecodingResult::U32(values) => narrowed(values)?,
+        DecodingResult::I8(values) => narrowed(values)?,
+        DecodingResult::I16(values) => narrowed(values)?,
+        DecodingResult::I32(values) => narrowed(values)?,
         _ => {
-            return Err("its pixels are floating point or 64-bit numbers, not class numbers; save it as 8-bit \
-                PNG"
-            .into());
+            return Err(LabelImageError::TiffNumbers);
         }
     };
     if samples.len() != width * height * channels {
-        return Err("the number of values in the TIFF file does not match its size; save it as PNG".into());
+        return Err(LabelImageError::TiffSize);
     }
     let pixels = match channels {
         1 => RawPixels::Gray(samples),
         2 => RawPixels::Gray(samples.into_iter().step_by(2).collect()),
         3 | 4 => RawPixels::Colors(samples.chunks_exact(channels).map(|c| Rgb(c[0], c[1], c[2])).collect()),
-        _ => return Err(format!("it has {channels} samples per pixel; save it with 1 (numbers) or 3 (colours)")),
+        _ => return Err(LabelImageError::Samples(channels)),
     };
     Ok(RawLabel { width, height, pixels })
 }
 
-fn narrowed<T: Copy + TryInto<u8> + ToString>(values: Vec<T>) -> Result<Vec<u8>, String> {
-    values.into_iter().map(|value| value.try_into().map_err(|_| value.to_string())).collect()
+fn narrowed<T: Copy + TryInto<u8> + ToString>(values: Vec<T>) -> Result<Vec<u8>, LabelImageError> {
+    let narrow = |value: T| value.try_into().map_err(|_| LabelImageError::ValueTooLarge(value.to_string()));
+    values.into_iter().map(narrow).collect()
 }
 
 /// A copy of a TIFF file whose first image is declared as grey levels (TIFF 6.0, section 2: a header of 8 bytes, then
@@ -260,7 +240,7 @@ mod tests {
         let wide = tiff_bytes::<colortype::Gray16, u16>(&[0, 1, 2, 7]);
         assert_eq!(decode(&wide).unwrap().unwrap().pixels, RawPixels::Gray(vec![0, 1, 2, 7]));
         let large = decode(&tiff_bytes::<colortype::Gray16, u16>(&[0, 1, 2000, 7])).unwrap().unwrap_err();
-        assert!(large.contains("the value 2000"), "{large}");
+        assert!(matches!(&large, LabelImageError::ValueTooLarge(value) if value == "2000"), "{large}");
         let colors =
             decode(&tiff_bytes::<colortype::RGB8, u8>(&[1, 2, 3, 0, 0, 0, 9, 9, 9, 4, 5, 6])).unwrap().unwrap();
         assert_eq!(colors.pixels, RawPixels::Colors(vec![Rgb(1, 2, 3), Rgb(0, 0, 0), Rgb(9, 9, 9), Rgb(4, 5, 6)]));

@@ -1,9 +1,23 @@
 //! Errors of data sets, with their location.
+//!
+//! [`DataError`] has the path; the problem is a type of its own for each kind of file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use maskcast::frame::Rgb;
+
+mod classes;
+mod dataset;
+mod image;
+mod label;
+mod line;
+
+pub use classes::{ClassFileError, CodingError};
+pub use dataset::DatasetProblem;
+pub use image::ImageError;
+pub use label::{AmbiguousImage, LabelError, LabelImageError, OtherFile, RunLengthsError, ShapeError};
+pub use line::LineError;
 
 /// The value of a pixel in a label image, before it is mapped to a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,18 +39,18 @@ impl fmt::Display for PixelValue {
 /// An error of a data set or of one of its files.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The data set as a whole.
-    #[error("{}: {problem} (help: {help})", path.display())]
-    Dataset { path: PathBuf, problem: String, help: String },
-    /// A line of a class file or of a list.
-    #[error("{}:{line}: {problem}", path.display())]
-    Line { path: PathBuf, line: usize, problem: String },
-    #[error("{}: {error}", path.display())]
-    Io { path: PathBuf, error: std::io::Error },
-    #[error("{}: cannot read this image: {problem}", path.display())]
-    Image { path: PathBuf, problem: String },
-    #[error("{}: cannot read this label: {problem}", path.display())]
-    Label { path: PathBuf, problem: String },
+    /// The data set as a whole, or a file that describes it.
+    #[error("{}: {problem} (help: {})", path.display(), problem.help())]
+    Dataset { path: PathBuf, problem: DatasetProblem },
+    /// A line of a class file, of a list or of an annotation file.
+    #[error("{}:{line}: {source}", path.display())]
+    Line { path: PathBuf, line: usize, source: LineError },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: cannot read this image: {source}", path.display())]
+    Image { path: PathBuf, source: ImageError },
+    #[error("{}: cannot read this label: {source}", path.display())]
+    Label { path: PathBuf, source: LabelError },
     /// No label of the data set can be read.
     #[error(
         "{}: none of the {count} label images can be read (help: `maskcast-train data check` lists all errors); the \
@@ -54,25 +68,25 @@ pub enum DataError {
 }
 
 impl DataError {
-    pub(super) fn dataset(path: &Path, problem: impl Into<String>, help: impl Into<String>) -> Self {
-        DataError::Dataset { path: path.to_path_buf(), problem: problem.into(), help: help.into() }
+    pub(super) fn dataset(path: &Path, problem: impl Into<DatasetProblem>) -> Self {
+        DataError::Dataset { path: path.to_path_buf(), problem: problem.into() }
     }
 
-    pub(super) fn line(path: &Path, line: usize, problem: impl Into<String>) -> Self {
-        DataError::Line { path: path.to_path_buf(), line, problem: problem.into() }
+    pub(super) fn line(path: &Path, line: usize, source: impl Into<LineError>) -> Self {
+        DataError::Line { path: path.to_path_buf(), line, source: source.into() }
     }
 
-    pub(super) fn noise_image(path: &Path, problem: impl Into<String>) -> Self {
-        DataError::Image { path: path.to_path_buf(), problem: problem.into() }
+    pub(super) fn image(path: &Path, source: ImageError) -> Self {
+        DataError::Image { path: path.to_path_buf(), source }
     }
 
-    pub(super) fn label(path: &Path, problem: impl Into<String>) -> Self {
-        DataError::Label { path: path.to_path_buf(), problem: problem.into() }
+    pub(super) fn label(path: &Path, source: impl Into<LabelError>) -> Self {
+        DataError::Label { path: path.to_path_buf(), source: source.into() }
     }
 
     /// Returns a function for `map_err` that adds the path.
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
-        move |error| DataError::Io { path, error }
+        move |source| DataError::Io { path, source }
     }
 }
