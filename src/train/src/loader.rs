@@ -1,7 +1,7 @@
-//! BatchSpec for training, read and augmented by threads ahead of the trainer.
+//! Training batches, which threads read and augment in advance.
 //!
-//! A batch depends on the seed and its step alone, so a run that is resumed at a step sees what an uninterrupted one
-//! would have seen, however many threads there are.
+//! A batch depends only on the seed and its step, not on the number of threads. A run that is resumed at a step gets the
+//! same batches as a run that was not interrupted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +11,15 @@ use tch::{Kind, Tensor};
 
 use super::augment::{self, Augment};
 use super::data::{DataError, Dataset, LabelledImage, Pair};
-use super::fit::config::FitOptions;
 use super::ordered::Ordered;
 use super::random;
 use super::size::Size;
 
-/// Streams of random numbers.
+/// Streams of random numbers: the order of an epoch, and the augmentation of an image.
 const ORDER: u64 = 1;
 const SAMPLE: u64 = 2;
 
-/// How batches are made.
+/// Sizes, augmentation and order of batches.
 #[derive(Clone, Debug)]
 pub struct BatchSpec {
     pub input: Size,
@@ -28,25 +27,13 @@ pub struct BatchSpec {
     pub batch: usize,
     pub augment: Augment,
     pub seed: u64,
-    /// Threads that read and augment.
+    /// Number of threads that read and augment images.
     pub threads: usize,
 }
 
 impl BatchSpec {
-    /// As a run's options say.
-    pub fn of(options: &FitOptions) -> Self {
-        BatchSpec {
-            input: options.net.input,
-            crop: options.crop(),
-            batch: options.batch,
-            augment: options.augment.clone(),
-            seed: options.seed,
-            threads: options.machine.loader_threads.max(1),
-        }
-    }
-
-    /// BatchSpec of an epoch over `images` images. What is left over takes its turn in other epochs; a data set smaller
-    /// than a batch is one small batch.
+    /// Number of batches in an epoch over `images` images, at least 1. Images that do not fill a batch are left out of
+    /// the epoch; each epoch has another order. A data set smaller than a batch is one small batch.
     pub fn per_epoch(&self, images: usize) -> usize {
         (images / self.batch).max(1)
     }
@@ -61,7 +48,7 @@ pub struct Batch {
     pub labels: Tensor,
 }
 
-/// The batches from a step on.
+/// Loads the batches of consecutive steps.
 pub struct Loader {
     batches: Ordered<u64, Result<Vec<LabelledImage>, LoadError>>,
     crop: Size,
@@ -81,7 +68,7 @@ impl Loader {
     /// Loads the steps `from..to`.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If a thread cannot be started.
     pub fn start(dataset: &Arc<Dataset>, batches: &BatchSpec, from: u64, to: u64) -> std::io::Result<Self> {
         // Otherwise each loader thread would start threads of OpenCV in addition to the trainer's.
         if let Err(error) = opencv::core::set_num_threads(1) {
@@ -94,24 +81,24 @@ impl Loader {
         Ok(Loader { batches, crop, waited: Duration::ZERO })
     }
 
-    /// Time that [`Loader::next_batch`] has waited so far for data.
+    /// Total time that [`Loader::next_batch`] has waited for data.
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// The next batch; `None` after the last step.
+    /// Returns the next batch; `None` after the last step.
     ///
     /// # Errors
     /// If an image cannot be read.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, LoadError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let samples = self.batches.next().transpose()?;
-        self.waited += begun.elapsed();
+        self.waited += started.elapsed();
         Ok(samples.map(|samples| pack(&samples, self.crop)))
     }
 }
 
-/// The samples of a step.
+/// Loads the samples of a step.
 fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledImage>, LoadError> {
     let count = dataset.train.len();
     let per_epoch = spec.per_epoch(count);
@@ -138,7 +125,7 @@ fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledIm
     Ok(samples.into_iter().map(|(piece, _)| piece).collect())
 }
 
-/// The order of an epoch (Fisher and Yates).
+/// Image indices in the order of an epoch (Fisher-Yates shuffle).
 fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut rng = random::of(seed, &[ORDER, epoch]);
     let mut order: Vec<usize> = (0..count).collect();
@@ -148,7 +135,7 @@ fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-/// Images of one size as tensors.
+/// Packs images of one size into tensors.
 pub fn pack(samples: &[LabelledImage], size: Size) -> Batch {
     let shape = [samples.len() as i64, size.height as i64, size.width as i64];
     let rgb: Vec<u8> = samples.iter().flat_map(|sample| sample.rgb.iter().copied()).collect();
@@ -164,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_image_comes_once_an_epoch_in_another_order() {
+    fn each_epoch_has_every_image_once_and_its_own_order() {
         let first = shuffled(50, 7, 0);
         let mut sorted = first.clone();
         sorted.sort_unstable();

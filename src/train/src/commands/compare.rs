@@ -1,4 +1,4 @@
-//! `maskcast-train compare`: the same data, budget and seeds under several strategies and encoders.
+//! `maskcast-train compare`: trains with several strategies and encoders, with the same data, epochs and seeds.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use maskcast::base::stop::Stop;
 use maskcast::commands::Failure;
 use maskcast::commands::run::stop_on_signals;
 
-use super::finish::{environment, name, took};
+use super::finish::{duration, environment, file_name};
 use crate::data::DataArgs;
 use crate::encoders::Encoder;
 use crate::fit::checkpoint;
-use crate::fit::config::{FitOptions, Strategy};
-use crate::fit::run::{Ended, RunConfig};
+use crate::fit::config::{FitOptions, RunConfig, Strategy};
+use crate::fit::run::RunEnd;
 use crate::fit::session::Session;
 use crate::report::{CompareEntry, CompareReport, CompareRun};
 
@@ -20,23 +20,23 @@ use crate::report::{CompareEntry, CompareReport, CompareRun};
 #[command(after_help = "Example: does pretraining help?\n  \
     maskcast-train compare my-data -o runs/compare --epochs 12 --input 256x160 \\\n    \
     --strategies scratch,frozen,finetune,freeze-then-finetune --seeds 0,1\n\n\
-    Each run has its own folder; a comparison that was stopped goes on when the same command is given again.")]
+    Each run has its own folder. A comparison that was stopped continues when the same command is run again.")]
 pub struct CompareArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// Folder for the runs, the table and the plot
+    /// Folder for the runs and the report
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
     /// Strategies to compare [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STRATEGY,…", help_heading = "Comparison")]
     strategies: Vec<Strategy>,
-    /// Encoders to compare [default: that of --encoder]
+    /// Encoders to compare [default: --encoder]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ENCODER,…", help_heading = "Comparison")]
     encoders: Vec<Encoder>,
-    /// Seeds; the table shows their mean and spread
+    /// Seeds of the runs of each strategy; the table shows mean and spread
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "N,…", help_heading = "Comparison")]
     seeds: Vec<u64>,
-    /// Compare also with fine-tuning a U-Net trained before (the `.safetensors` of a run)
+    /// Compare also with fine-tuning this trained U-Net (`best.safetensors` of a run)
     #[arg(long, value_name = "MODEL", help_heading = "Comparison")]
     from_model: Option<PathBuf>,
     #[command(flatten)]
@@ -49,14 +49,16 @@ struct Candidate {
     options: FitOptions,
 }
 
+/// Trains all candidates and writes the report.
+///
 /// # Errors
-/// The first failure; what was finished stays.
+/// The first failure; finished runs are kept.
 pub fn compare(args: CompareArgs) -> Result<(), Failure> {
     let candidates = candidates(&args)?;
     let stop = stop_on_signals()?;
     let total = candidates.len() * args.seeds.len();
     let mut entries = Vec::new();
-    let mut begun = 0;
+    let mut started = 0;
     for candidate in &candidates {
         let mut entry = CompareEntry {
             strategy: candidate.label.clone(),
@@ -65,19 +67,19 @@ pub fn compare(args: CompareArgs) -> Result<(), Failure> {
             runs: Vec::new(),
         };
         for &seed in &args.seeds {
-            begun += 1;
-            eprintln!("run {begun} of {total}: {} over {}, seed {seed}", entry.strategy, entry.encoder);
+            started += 1;
+            eprintln!("run {started} of {total}: {} with {}, seed {seed}", entry.strategy, entry.encoder);
             let options = FitOptions { seed, ..candidate.options.clone() };
             let config = RunConfig { data: args.data.clone(), fit: options, command: std::env::args().collect() };
             let folder = args.output.join(format!("{}-{}-{seed}", entry.encoder, entry.strategy.replace(' ', "-")));
-            let Some((weights, run)) = one(config, &folder, seed, &stop)? else {
+            let Some((weights, run)) = train(config, &folder, seed, &stop)? else {
                 return Err(Failure::runtime("stopped; run the same command again to continue"));
             };
             entry.weights = weights;
             entry.runs.push(run);
         }
         entries.push(entry);
-        // The table grows with every entry: a comparison takes hours.
+        // Written after each entry, because a comparison takes hours.
         let report = report(&args, entries.clone());
         report.write(&args.output).map_err(Failure::runtime)?;
     }
@@ -93,7 +95,7 @@ fn candidates(args: &CompareArgs) -> Result<Vec<Candidate>, Failure> {
     let strategies = if args.strategies.is_empty() { all.to_vec() } else { args.strategies.clone() };
     let encoders = if args.encoders.is_empty() { vec![args.options.net.encoder] } else { args.encoders.clone() };
     if args.options.net.weights.is_some() && encoders.len() > 1 {
-        return Err(Failure::usage("--weights is of one encoder: compare several with the weights of `weights get`"));
+        return Err(Failure::usage("--weights is a file of one encoder; compare several encoders without it"));
     }
     let mut candidates = Vec::new();
     for &encoder in &encoders {
@@ -122,21 +124,22 @@ fn candidates(args: &CompareArgs) -> Result<Vec<Candidate>, Failure> {
     }
 }
 
-/// A run to its end, begun or taken up; `None` if it was asked to stop. Gives where the weights came from, too.
-fn one(config: RunConfig, folder: &Path, seed: u64, stop: &Stop) -> Result<Option<(String, CompareRun)>, Failure> {
+/// Starts or resumes a run and trains to the end. Returns the origin of its first weights and its result; `None` if it was
+/// stopped.
+fn train(config: RunConfig, folder: &Path, seed: u64, stop: &Stop) -> Result<Option<(String, CompareRun)>, Failure> {
     let mut session = if folder.join(checkpoint::FILE).exists() {
         let session = Session::resume(folder, false)?;
         if session.config.fit.without_machine() != config.fit.without_machine() {
             let folder = folder.display();
             return Err(Failure::usage(format!(
-                "{folder} is of a comparison with other options: give another folder by -o"
+                "{folder} has a run of a comparison with other options: pass another folder with -o"
             )));
         }
         session
     } else {
-        Session::begin(config, folder)?
+        Session::start(config, folder)?
     };
-    if session.fit(stop)? == Ended::Stopped {
+    if session.train(stop)? == RunEnd::Stopped {
         return Ok(None);
     }
     let progress = &session.state.progress;
@@ -154,10 +157,10 @@ fn report(args: &CompareArgs, entries: Vec<CompareEntry>) -> CompareReport {
     let words: Vec<String> = std::env::args().collect();
     let seconds = entries.iter().flat_map(|entry| &entry.runs).map(|run| run.seconds).sum();
     CompareReport {
-        title: format!("How to train a U-Net on {}", name(&args.data.data)),
-        dataset: name(&args.data.data),
+        title: format!("How to train a U-Net on {}", file_name(&args.data.data)),
+        dataset: file_name(&args.data.data),
         budget: format!(
-            "{} epochs, batches of {} pieces of {}, model input {}, {} seeds",
+            "{} epochs, batches of {} crops of {}, model input {}, {} seeds",
             options.epochs,
             options.batch,
             options.crop(),
@@ -169,7 +172,7 @@ fn report(args: &CompareArgs, entries: Vec<CompareEntry>) -> CompareReport {
     }
 }
 
-/// The table, best first, as Markdown: it is meant to be read and to be pasted.
+/// The table as Markdown, best first.
 fn table(report: &CompareReport) -> String {
     let mut text =
         String::from("| strategy | encoder | val mIoU | spread | time of a run |\n| --- | --- | --- | --- | --- |\n");
@@ -181,7 +184,7 @@ fn table(report: &CompareReport) -> String {
             entry.encoder,
             number(entry.mean()),
             number(entry.spread()),
-            took(entry.seconds()),
+            duration(entry.seconds()),
         );
     }
     text

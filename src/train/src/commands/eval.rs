@@ -1,19 +1,20 @@
-//! `maskcast-train eval`: any model on any labelled images.
+//! `maskcast-train eval`: measures a model on labelled images.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use maskcast::commands::Failure;
 use tch::{Device, Kind};
 
-use super::finish::{dataset_facts, environment, table};
+use super::finish::{dataset_facts, environment, file_name, score_table};
+use super::notes::print_notes;
 use crate::assess::{Assessment, assess};
 use crate::data::{DataArgs, Dataset, Pair, Part};
 use crate::device::set_threads;
 use crate::evaluate::{LibtorchPredictor, Predictor};
 use crate::exported::ExportedModel;
-use crate::fit::progress::Meter;
+use crate::fit::progress::ProgressMeter;
 use crate::report::{Report, Speed};
 use crate::weights::ModelFile;
 
@@ -22,14 +23,14 @@ use crate::weights::ModelFile;
     maskcast-train eval models/street.onnx camvid --part test\n  \
     maskcast-train eval runs/first/best.safetensors my-data -o runs/first/val")]
 pub struct EvalArgs {
-    /// An ONNX file, or the `.safetensors` of a run
+    /// The model: an ONNX file, or `best.safetensors` of a run
     model: PathBuf,
     #[command(flatten)]
     data: DataArgs,
-    /// Which images; without it the test images where the data set has some, else those for validation
+    /// Part of the data set [default: test, or val if there are no test images]
     #[arg(long, value_enum)]
     part: Option<Part>,
-    /// Measure on all images, whatever part they are of
+    /// Measure on all images of the data set
     #[arg(long, conflicts_with = "part")]
     all: bool,
     /// Write report.html and report.json into this folder
@@ -38,28 +39,26 @@ pub struct EvalArgs {
     /// Print the scores as JSON
     #[arg(long)]
     json: bool,
-    /// Threads; 0 = one a core
+    /// Number of threads; 0: one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
 }
 
-/// Measures, prints, and writes the report.
+/// Measures the model, prints the scores, and writes the report.
 ///
 /// # Errors
 /// The first failure.
 pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
-    super::tell(&dataset.notes);
-    let (pairs, part) = chosen(args, &dataset);
+    print_notes(&dataset.notes);
+    let (pairs, part) = choose_pairs(args, &dataset);
     if pairs.is_empty() {
-        let problem = format!(
-            "{}: no images in its part \"{part}\"; choose another by --part, or --all",
-            args.data.data.display()
-        );
+        let root = args.data.data.display();
+        let problem = format!("{root}: the part {part} has no images; choose another with --part, or pass --all");
         return Err(Failure::usage(problem));
     }
     let threads = set_threads(args.threads);
-    let (assessment, speed) = run(args, &dataset, &pairs, threads)?;
+    let (assessment, speed) = measure(args, &dataset, &pairs, threads)?;
     if args.json {
         let loss = assessment.loss;
         let scores =
@@ -67,7 +66,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
         println!("{scores:#}");
     } else {
         println!("{} on {} images ({part}) of {}", args.model.display(), pairs.len(), args.data.data.display());
-        print!("{}", table(&assessment.scores));
+        print!("{}", score_table(&assessment.scores));
     }
     let Some(folder) = &args.output else { return Ok(()) };
     let words: Vec<String> = std::env::args().collect();
@@ -89,7 +88,8 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn chosen(args: &EvalArgs, dataset: &Dataset) -> (Vec<Pair>, &'static str) {
+/// Returns the images to measure, and the name of their part.
+fn choose_pairs(args: &EvalArgs, dataset: &Dataset) -> (Vec<Pair>, &'static str) {
     if args.all {
         let all = Part::ALL.iter().flat_map(|&part| dataset.part(part)).chain(&dataset.left_out).cloned();
         return (all.collect(), "all");
@@ -98,15 +98,16 @@ fn chosen(args: &EvalArgs, dataset: &Dataset) -> (Vec<Pair>, &'static str) {
     (dataset.part(part).to_vec(), part.name())
 }
 
-fn run(
+/// Measures the model; for an ONNX file, also its speed.
+fn measure(
     args: &EvalArgs,
     dataset: &Arc<Dataset>,
     pairs: &[Pair],
     threads: usize,
 ) -> Result<(Assessment, Option<Speed>), Failure> {
-    let mut meter = Meter::new("eval", 0, pairs.len() as u64);
+    let mut meter = ProgressMeter::new("eval", 0, pairs.len() as u64);
     let mut done = 0;
-    let mut measure = |predictor: &mut dyn Predictor| {
+    let mut assess_with = |predictor: &mut dyn Predictor| {
         let tick = || {
             done += 1;
             meter.show(done, String::new);
@@ -119,8 +120,7 @@ fn run(
         if file.about.labels.len() != dataset.classes.len() {
             let (model, data) = (file.about.labels.len(), dataset.classes.len());
             return Err(Failure::runtime(format!(
-                "the model has {model} classes, the data set has {data}; evaluate on a \
-                data set with the model's classes"
+                "the model has {model} classes, the data set has {data}; evaluate on a data set with the classes of the model"
             )));
         }
         let mut predictor = LibtorchPredictor {
@@ -131,16 +131,12 @@ fn run(
             precision: Kind::Float,
             confidence: true,
         };
-        return Ok((measure(&mut predictor)?, None));
+        return Ok((assess_with(&mut predictor)?, None));
     }
     let mut model = ExportedModel::load(&args.model, &dataset.classes, threads).map_err(Failure::runtime)?;
-    let assessment = measure(&mut model)?;
-    // A second session, for one thread is what figures of different machines are compared by.
+    let assessment = assess_with(&mut model)?;
+    // The speed is measured with one thread, so that it can be compared between machines.
     let mut single = ExportedModel::load(&args.model, &dataset.classes, 1).map_err(Failure::runtime)?;
     let speed = single.speed("as exported", assessment.scores.miou).map_err(Failure::runtime)?;
     Ok((assessment, Some(speed)))
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }

@@ -1,4 +1,4 @@
-//! `maskcast-train export`: a run's model as ONNX.
+//! `maskcast-train export`: writes the model of a run as ONNX.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,11 +6,12 @@ use std::sync::Arc;
 use clap::Args;
 use maskcast::commands::Failure;
 
+use super::notes::print_notes;
 use crate::augment;
 use crate::data::{DataArgs, Dataset, Pair};
 use crate::evaluate::confusion;
 use crate::export::{
-    Calibration, ExportError, MAX_FALL, Precision, Request, Shape, Target, WeightBits, export as write,
+    Calibration, ExportError, MAX_FALL, Precision, Request, Shape, Target, WeightBits, export as write_onnx,
 };
 use crate::exported::ExportedModel;
 use crate::loader::pack;
@@ -23,40 +24,40 @@ use crate::weights::ModelFile;
     maskcast-train export runs/first/best.safetensors my-data -o street-trt.onnx --int8 --target tensorrt --input \
     960x544")]
 pub struct ExportArgs {
-    /// The `.safetensors` of a run
+    /// The weights: `best.safetensors` of a run
     model: PathBuf,
     #[command(flatten)]
     data: DataArgs,
     /// The ONNX file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Quantise, calibrated on training images; refused when val mIoU falls by more than one point
+    /// Quantise to int8, calibrated with training images; fails if val mIoU falls by more than one point
     #[arg(long)]
     int8: bool,
-    /// Who runs the int8 model
+    /// What runs the int8 model
     #[arg(long, value_enum, default_value_t = Target::Cpu)]
     target: Target,
-    /// How much of a signed byte the weights use
+    /// Range of the int8 weights
     #[arg(long, value_enum, default_value_t = WeightBits::Fitted)]
     weight_bits: WeightBits,
-    /// Images to calibrate with
-    #[arg(long, default_value_t = CALIBRATION, value_name = "N")]
+    /// Number of images for the calibration
+    #[arg(long, default_value_t = CALIBRATION_IMAGES, value_name = "N")]
     calibration: usize,
-    /// What the model sees, when not what it was trained for
+    /// Input size [default: that of the training]
     #[arg(long, value_name = "WxH")]
     input: Option<Size>,
-    /// Add the output `confidence`
+    /// Add the output `confidence`: the probability of the class of each pixel
     #[arg(long)]
     confidence: bool,
-    /// Decide for a class at half the size: faster, with coarser edges
+    /// Compute the mask at half the input size: faster, with coarser edges
     #[arg(long)]
     coarse: bool,
 }
 
-/// Images that show the range of values well enough; more change nothing.
-const CALIBRATION: usize = 32;
+/// Default number of images for the calibration; more do not change the ranges noticeably.
+const CALIBRATION_IMAGES: usize = 32;
 
-/// What to make of a model.
+/// Options of an export.
 pub struct ExportPlan {
     pub int8: bool,
     pub target: Target,
@@ -73,7 +74,7 @@ impl Default for ExportPlan {
             int8: false,
             target: Target::Cpu,
             weight_bits: WeightBits::Fitted,
-            calibration: CALIBRATION,
+            calibration: CALIBRATION_IMAGES,
             input: None,
             confidence: false,
             coarse: false,
@@ -86,26 +87,28 @@ pub struct ExportedFile {
     pub path: PathBuf,
     /// `fp32` or `int8`.
     pub precision: &'static str,
-    /// Measured on the validation images.
+    /// mIoU on the validation images, if it was measured.
     pub miou: Option<f64>,
 }
 
-/// What was written.
+/// The files of an export.
 pub struct ExportedFiles {
     /// The file that the service should load.
     pub main: PathBuf,
     pub files: Vec<ExportedFile>,
-    /// Why there is no int8 file, if one was wanted.
-    pub refused: Option<String>,
+    /// Why there is no int8 file, if one was requested.
+    pub int8_refused: Option<String>,
 }
 
+/// Writes one ONNX file.
+///
 /// # Errors
-/// The first failure; nothing is written then.
+/// The first failure; no file is written then.
 pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     let file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
-    super::tell(&dataset.notes);
-    let wanted = ExportPlan {
+    print_notes(&dataset.notes);
+    let plan = ExportPlan {
         int8: args.int8,
         target: args.target,
         weight_bits: args.weight_bits,
@@ -114,13 +117,13 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
         confidence: args.confidence,
         coarse: args.coarse,
     };
-    let shape = shape(&file, &wanted);
+    let shape = shape(&file, &plan);
     let exported =
-        one(&file, &dataset, &args.output, &shape, args.int8.then_some(&wanted)).map_err(Failure::runtime)?;
+        write_file(&file, &dataset, &args.output, &shape, args.int8.then_some(&plan)).map_err(Failure::runtime)?;
     println!("{}: {} bytes", args.output.display(), exported.bytes);
     let agreement = exported.agreement;
     println!(
-        "logits within {:.1e} of the trainer's, {:.3} % of the mask equal",
+        "difference from the trainer: logits at most {:.1e}, masks equal in {:.3} % of the pixels",
         agreement.logits,
         100.0 * agreement.masks
     );
@@ -130,8 +133,8 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes the fp32 file and, where it is good enough, the int8 one: `NAME-fp32.onnx` and `NAME.onnx`; without an int8
-/// one the fp32 file takes the main name.
+/// Writes the fp32 file `NAME-fp32.onnx` and the int8 file `NAME.onnx`. If there is no int8 file, because it was not
+/// requested or is not accurate enough, the fp32 file is `NAME.onnx`.
 ///
 /// # Errors
 /// The first failure.
@@ -139,26 +142,26 @@ pub fn export_files(
     file: &ModelFile,
     dataset: &Arc<Dataset>,
     main: &Path,
-    wanted: &ExportPlan,
+    plan: &ExportPlan,
 ) -> Result<ExportedFiles, Failure> {
     let stem = main.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let float = main.with_file_name(format!("{stem}-fp32.onnx"));
-    let shape = shape(file, wanted);
-    one(file, dataset, &float, &shape, None).map_err(Failure::runtime)?;
-    let mut exported_files = ExportedFiles { main: main.to_owned(), files: Vec::new(), refused: None };
+    let shape = shape(file, plan);
+    write_file(file, dataset, &float, &shape, None).map_err(Failure::runtime)?;
+    let mut exported_files = ExportedFiles { main: main.to_owned(), files: Vec::new(), int8_refused: None };
     let mut miou = None;
-    if wanted.int8 {
-        match one(file, dataset, main, &shape, Some(wanted)) {
+    if plan.int8 {
+        match write_file(file, dataset, main, &shape, Some(plan)) {
             Ok(exported) => miou = exported.int8.and_then(|loss| loss.miou),
             Err(ExportError::Fall { float, int8 }) => {
                 let allowed = 100.0 * MAX_FALL;
                 let text = format!("val mIoU falls from {float:.4} to {int8:.4}, more than {allowed:.0} point");
-                exported_files.refused = Some(text);
+                exported_files.int8_refused = Some(text);
             }
             Err(error) => return Err(Failure::runtime(error)),
         }
     }
-    let int8 = wanted.int8 && exported_files.refused.is_none();
+    let int8 = plan.int8 && exported_files.int8_refused.is_none();
     if !int8 {
         std::fs::rename(&float, main).map_err(|error| Failure::runtime(format!("{}: {error}", main.display())))?;
     }
@@ -171,14 +174,14 @@ pub fn export_files(
     Ok(exported_files)
 }
 
-fn shape(file: &ModelFile, wanted: &ExportPlan) -> Shape {
-    let input = wanted.input.unwrap_or(file.about.input);
+fn shape(file: &ModelFile, plan: &ExportPlan) -> Shape {
+    let input = plan.input.unwrap_or(file.about.input);
     let shape = Shape::new(input.width as i64, input.height as i64);
-    Shape { confidence: wanted.confidence, argmax_stride2: wanted.coarse, ..shape }
+    Shape { confidence: plan.confidence, argmax_stride2: plan.coarse, ..shape }
 }
 
-/// One file.
-fn one(
+/// Writes one file: int8 if `int8` has options.
+fn write_file(
     file: &ModelFile,
     dataset: &Arc<Dataset>,
     path: &Path,
@@ -194,8 +197,8 @@ fn one(
     let golden = dataset.val.first().or(dataset.train.first());
     let golden = golden.ok_or_else(|| ExportError::Request("the data set has no image for the golden frame".into()))?;
     let golden = image(golden)?;
-    // Spread over the whole set: neighbours are frames of one recording.
-    let count = int8.map_or(0, |wanted| wanted.calibration.clamp(1, dataset.train.len().max(1)));
+    // Evenly spread over the data set: neighbouring images are often frames of one recording.
+    let count = int8.map_or(0, |plan| plan.calibration.clamp(1, dataset.train.len().max(1)));
     let chosen = (0..count).filter_map(|index| dataset.train.get(index * dataset.train.len() / count));
     let mut calibration = Vec::new();
     for pair in chosen {
@@ -204,17 +207,17 @@ fn one(
     let mut evaluate = |path: &Path| -> Result<f64, String> {
         let mut model = ExportedModel::load(path, &dataset.classes, 0).map_err(|error| error.to_string())?;
         let (confusion, _) = confusion(&mut model, dataset, &dataset.val, 1).map_err(|error| error.to_string())?;
-        confusion.miou().ok_or_else(|| "no labelled pixel in the validation images".into())
+        confusion.miou().ok_or_else(|| "the validation images have no labelled pixel".into())
     };
     let precision = match int8 {
         None => Precision::Float,
-        Some(wanted) => {
-            Precision::Int8 { target: wanted.target, weights: wanted.weight_bits, calibration: Calibration::MinMax }
+        Some(plan) => {
+            Precision::Int8 { target: plan.target, weights: plan.weight_bits, calibration: Calibration::MinMax }
         }
     };
-    // A symmetric model is TensorRT's: the CPU runs it, but its figures would not be TensorRT's.
-    let evaluated = int8.is_some_and(|wanted| wanted.target == Target::Cpu) && !dataset.val.is_empty();
-    write(Request {
+    // A model for TensorRT is not evaluated: on a CPU, its results differ from those of TensorRT.
+    let evaluated = int8.is_some_and(|plan| plan.target == Target::Cpu) && !dataset.val.is_empty();
+    write_onnx(Request {
         net: &net,
         params: &file.params,
         labels: &file.about.labels,

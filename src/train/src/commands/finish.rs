@@ -1,4 +1,4 @@
-//! What a run leaves behind: the model's files and the report.
+//! The end of a run: scores, model files and the report.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,25 +13,25 @@ use crate::data::Dataset;
 use crate::evaluate::LibtorchPredictor;
 use crate::exported::ExportedModel;
 use crate::fit::plan;
-use crate::fit::progress::{Meter, readable};
+use crate::fit::progress::{ProgressMeter, duration_text};
 use crate::fit::session::Session;
 use crate::metrics::Scores;
 use crate::report::{ClassFacts, DatasetFacts, Environment, Machine, Report, Speed, Training, Written, shell_line};
 use crate::weights::ModelFile;
 
-/// The end of a run.
-pub struct Finish {
+/// The results of a finished run.
+pub struct FinishedRun {
     pub scores: Scores,
     pub exported_files: ExportedFiles,
     pub written: Written,
     pub speed: Vec<Speed>,
 }
 
-impl Finish {
-    /// Measures the best weights, exports them, times the files and writes the report.
+impl FinishedRun {
+    /// Measures the best weights, exports them, measures the speed of the files, and writes the report.
     ///
     /// # Errors
-    /// The first failure; everything before it is on the disk.
+    /// The first failure; files that were written before are kept.
     pub fn of(session: &Session) -> Result<Self, Failure> {
         let file = session.best()?;
         let dataset = &session.dataset;
@@ -47,7 +47,7 @@ impl Finish {
             precision: tch::Kind::Float,
             confidence: true,
         };
-        let mut meter = Meter::new("validate", 0, dataset.val.len() as u64);
+        let mut meter = ProgressMeter::new("validate", 0, dataset.val.len() as u64);
         let mut done = 0;
         let tick = || {
             done += 1;
@@ -58,18 +58,18 @@ impl Finish {
 
         let train = training(session);
         let provenance = provenance(session, &train, &assessment);
-        // The weights say from here on how good they are.
+        // The weights are written again with their scores in the metadata.
         let mut about = file.about.clone();
         about.train = provenance.clone();
         let file = ModelFile { about, params: file.params };
         file.write(&session.folder.join(crate::fit::session::BEST)).map_err(Failure::runtime)?;
 
-        let wanted = ExportPlan { int8: true, ..ExportPlan::default() };
-        let exported_files = export_files(&file, dataset, &session.folder.join("model.onnx"), &wanted)?;
+        let plan = ExportPlan { int8: true, ..ExportPlan::default() };
+        let exported_files = export_files(&file, dataset, &session.folder.join("model.onnx"), &plan)?;
         let speed = speeds(&exported_files, dataset)?;
         let report = Report {
-            title: format!("{} on {}", session.about.encoder, name(&dataset.root)),
-            model: Some(name(&exported_files.main)),
+            title: format!("{} on {}", session.about.encoder, file_name(&dataset.root)),
+            model: Some(file_name(&exported_files.main)),
             training: Some(train),
             dataset: dataset_facts(dataset, &assessment, Some(&session.shares)),
             environment: environment(&session.config.command, session.state.progress.history.seconds()),
@@ -81,27 +81,27 @@ impl Finish {
             speed: speed.clone(),
         };
         let written = report.write(&session.folder).map_err(Failure::runtime)?;
-        Ok(Finish { scores: assessment.scores, exported_files, written, speed })
+        Ok(FinishedRun { scores: assessment.scores, exported_files, written, speed })
     }
 }
 
-/// Prints what was made.
-pub fn show(done: &Finish, folder: &Path) {
-    print!("{}", table(&done.scores));
-    for speed in &done.speed {
+/// Prints scores, speed and the paths of the files.
+pub fn print_results(finished: &FinishedRun, folder: &Path) {
+    print!("{}", score_table(&finished.scores));
+    for speed in &finished.speed {
         let miou = speed.miou.map_or(String::new(), |miou| format!(", val mIoU {miou:.4}"));
-        println!("{} ({}): {:.0} ms an image on one core{miou}", speed.model, speed.precision, speed.median_ms);
+        println!("{} ({}): {:.0} ms per image on one core{miou}", speed.model, speed.precision, speed.median_ms);
     }
-    if let Some(refused) = &done.exported_files.refused {
-        println!("no int8 model: {refused}");
+    if let Some(reason) = &finished.exported_files.int8_refused {
+        println!("no int8 model: {reason}");
     }
-    println!("report: {}", done.written.html.display());
-    println!("try it: maskcast segment VIDEO --model {} -o masks.mp4", done.exported_files.main.display());
+    println!("report: {}", finished.written.html.display());
+    println!("try it: maskcast segment VIDEO --model {} -o masks.mp4", finished.exported_files.main.display());
     println!("TensorBoard: tensorboard --logdir {}", folder.display());
 }
 
-/// Scores as a table for a terminal.
-pub fn table(scores: &Scores) -> String {
+/// The scores as a table for a terminal.
+pub fn score_table(scores: &Scores) -> String {
     let number = |value: Option<f64>| value.map_or("     -".into(), |value| format!("{value:6.4}"));
     let mut text = String::new();
     let width = scores.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(5);
@@ -130,11 +130,11 @@ pub fn table(scores: &Scores) -> String {
     text
 }
 
-/// The data set as reports have it; `shares` are the classes' shares of the training pixels.
+/// The facts about a data set for a report. `shares` are the shares of the classes in the training pixels.
 pub fn dataset_facts(dataset: &Dataset, assessment: &Assessment, shares: Option<&[f64]>) -> DatasetFacts {
     let classes = dataset.classes.iter().enumerate();
     DatasetFacts {
-        name: name(&dataset.root),
+        name: file_name(&dataset.root),
         train_images: dataset.train.len(),
         val_images: dataset.val.len(),
         size: assessment.size,
@@ -143,11 +143,11 @@ pub fn dataset_facts(dataset: &Dataset, assessment: &Assessment, shares: Option<
     }
 }
 
-/// Where and when, and by which command.
+/// The command, the machine and the time for a report. The run began `seconds` ago.
 pub fn environment(command: &[String], seconds: f64) -> Environment {
     let versions = [("maskcast", env!("CARGO_PKG_VERSION")), ("libtorch", "2.13.0")];
     let started = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds as i64);
-    // The program's own path is the machine's affair.
+    // Without the path of the program, which is specific to this machine.
     let words = std::iter::once("maskcast-train").chain(command.iter().skip(1).map(String::as_str));
     Environment {
         command: shell_line(words),
@@ -158,7 +158,7 @@ pub fn environment(command: &[String], seconds: f64) -> Environment {
     }
 }
 
-/// How the model was trained.
+/// How the model was trained, for a report.
 pub fn training(session: &Session) -> Training {
     let options = &session.config.fit;
     let (decoder, input, crop) = (options.net.decoder(), options.net.input, options.crop());
@@ -169,8 +169,8 @@ pub fn training(session: &Session) -> Training {
     flatten("", &settings, &mut flat);
     Training {
         encoder: session.about.encoder.to_string(),
-        decoder: format!("{} {}", word(&decoder.kind), widths.join("-")),
-        strategy: word(&options.strategy),
+        decoder: format!("{} {}", value_name(&decoder.kind), widths.join("-")),
+        strategy: value_name(&options.strategy),
         weights: session.state.progress.origin.clone(),
         phases: phases.iter().map(|phase| (phase.name.to_owned(), (phase.to - phase.from) as u32)).collect(),
         batch: options.batch as u32,
@@ -182,19 +182,19 @@ pub fn training(session: &Session) -> Training {
     }
 }
 
-/// `maskcast.train` of the exported model: where it comes from, and how good it is.
+/// The metadata `maskcast.train` of the exported model: its origin and its scores.
 fn provenance(session: &Session, training: &Training, assessment: &Assessment) -> serde_json::Value {
     let epochs = session.state.progress.history.0.len();
-    // A model is handed on: the folders of the machine that it was made on are nobody's affair.
-    let nameless: Vec<String> = session.config.command.iter().map(|word| last_of_absolute(word)).collect();
-    let command = environment(&nameless, 0.0).command;
+    // Models are published: their metadata must not contain folders of this machine.
+    let without_folders: Vec<String> = session.config.command.iter().map(|word| without_folder(word)).collect();
+    let command = environment(&without_folders, 0.0).command;
     serde_json::json!({
         "encoder": training.encoder,
         "decoder": training.decoder,
         "strategy": training.strategy,
         "weights": training.weights,
         "data": {
-            "name": name(&session.dataset.root),
+            "name": file_name(&session.dataset.root),
             "train": session.dataset.train.len(),
             "val": session.dataset.val.len(),
         },
@@ -211,17 +211,18 @@ fn provenance(session: &Session, training: &Training, assessment: &Assessment) -
     })
 }
 
-/// An absolute path's last part; every other word as it is.
-fn last_of_absolute(word: &str) -> String {
+/// Removes the folders from a word of a command line that is an absolute path, or an option with one (`--init=/a/b`).
+/// Other words are returned unchanged.
+fn without_folder(word: &str) -> String {
     let (option, value) = match word.split_once('=') {
         Some((option, value)) if option.starts_with("--") => (format!("{option}="), value),
         _ => (String::new(), word),
     };
     let path = Path::new(value);
-    if path.is_absolute() { option + &name(path) } else { word.to_owned() }
+    if path.is_absolute() { option + &file_name(path) } else { word.to_owned() }
 }
 
-/// Times each file with one thread, and measures its masks where that has not been done.
+/// Measures the speed of each file with one thread.
 fn speeds(exported_files: &ExportedFiles, dataset: &Dataset) -> Result<Vec<Speed>, Failure> {
     let mut speeds = Vec::new();
     for file in &exported_files.files {
@@ -231,15 +232,15 @@ fn speeds(exported_files: &ExportedFiles, dataset: &Dataset) -> Result<Vec<Speed
     Ok(speeds)
 }
 
-/// An option's value as the command line has it.
-fn word(value: &impl serde::Serialize) -> String {
+/// The name of an option's value on the command line.
+fn value_name(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
     }
 }
 
-/// Nested options as `loss.dice` and so on.
+/// Adds nested options to `into` under names such as `loss.dice`.
 fn flatten(prefix: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
     match value {
         serde_json::Value::Object(fields) => {
@@ -258,25 +259,25 @@ fn flatten(prefix: &str, value: &serde_json::Value, into: &mut BTreeMap<String, 
     }
 }
 
-/// A file's or folder's name.
-pub fn name(path: &Path) -> String {
+/// The name of a file or folder without its parent folders.
+pub fn file_name(path: &Path) -> String {
     let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// How long something took, in words.
-pub fn took(seconds: f64) -> String {
-    readable(Duration::from_secs_f64(seconds.max(0.0)))
+/// Formats a duration in seconds.
+pub fn duration(seconds: f64) -> String {
+    duration_text(Duration::from_secs_f64(seconds.max(0.0)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::last_of_absolute;
+    use super::without_folder;
 
     #[test]
-    fn a_model_knows_no_folders_of_the_machine() {
+    fn folders_are_removed_from_the_command_in_the_metadata() {
         let words = ["fit", "/data/street", "runs/a", "--init=/home/b/c.safetensors", "--crop=64x64", "/"];
-        let told = ["fit", "street", "runs/a", "--init=c.safetensors", "--crop=64x64", "/"];
-        assert_eq!(words.map(last_of_absolute), told);
+        let expected = ["fit", "street", "runs/a", "--init=c.safetensors", "--crop=64x64", "/"];
+        assert_eq!(words.map(without_folder), expected);
     }
 }

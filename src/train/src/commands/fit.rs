@@ -6,10 +6,11 @@ use clap::Args;
 use maskcast::commands::Failure;
 use maskcast::commands::run::stop_on_signals;
 
-use super::finish::{self, Finish};
+use super::finish::{FinishedRun, print_results};
+use super::notes::print_notes;
 use crate::data::DataArgs;
-use crate::fit::config::FitOptions;
-use crate::fit::run::{Ended, RunConfig};
+use crate::fit::config::{FitOptions, RunConfig};
+use crate::fit::run::RunEnd;
 use crate::fit::session::Session;
 
 #[derive(Debug, Args)]
@@ -17,9 +18,8 @@ use crate::fit::session::Session;
     maskcast-train fit my-data -o runs/first\n  \
     maskcast-train fit my-data -o runs/quick --input 256x160 --epochs 10\n  \
     maskcast-train fit my-data -o runs/second --init runs/first/best.safetensors --strategy finetune --epochs 20\n\n\
-    The folder then holds model.onnx (int8 for CPUs), model-fp32.onnx (for GPUs), report.html, report.json, \
-    best.safetensors \
-    (to go on from with --init) and TensorBoard's event files.")]
+    The folder then contains model.onnx (int8, for CPUs), model-fp32.onnx (for GPUs), report.html, report.json, \
+    best.safetensors (for --init) and event files for TensorBoard.")]
 pub struct FitArgs {
     #[command(flatten)]
     data: DataArgs,
@@ -30,54 +30,54 @@ pub struct FitArgs {
     options: FitOptions,
 }
 
-/// Begins a run and brings it to its end.
+/// Starts a run and trains to its end.
 ///
 /// # Errors
 /// The first failure.
 pub fn fit(args: FitArgs) -> Result<(), Failure> {
-    exporter()?;
+    load_runtime()?;
     let config = RunConfig { data: args.data, fit: args.options, command: std::env::args().collect() };
-    run(Session::begin(config, &args.output)?)
+    run(Session::start(config, &args.output)?)
 }
 
-/// Goes on with a run, or with `restart` begins its epochs again.
+/// Resumes a run, or with `restart` trains its epochs again.
 ///
 /// # Errors
 /// The first failure.
 pub fn resume(folder: &Path, restart: bool) -> Result<(), Failure> {
-    exporter()?;
+    load_runtime()?;
     run(Session::resume(folder, restart)?)
 }
 
-/// What the end of a run needs is asked for before its beginning.
-fn exporter() -> Result<(), Failure> {
+/// Loads ONNX Runtime, which the end of the run needs, so that a missing library is an error at the start.
+fn load_runtime() -> Result<(), Failure> {
     maskcast::segment::runtime::load(None).map(|_| ()).map_err(Failure::runtime)
 }
 
 fn run(mut session: Session) -> Result<(), Failure> {
-    say(&session);
+    print_summary(&session);
     let stop = stop_on_signals()?;
-    match session.fit(&stop)? {
-        Ended::Stopped => {
+    match session.train(&stop)? {
+        RunEnd::Stopped => {
             let folder = session.folder.display();
-            // Not a success: what follows in a script would look for a model.
-            Err(Failure::runtime(format!("stopped; `maskcast-train resume {folder}` goes on from here")))
+            // A failure, so that a script does not continue without a model.
+            Err(Failure::runtime(format!("stopped; continue with `maskcast-train resume {folder}`")))
         }
-        Ended::Done => {
-            let done = Finish::of(&session)?;
-            finish::show(&done, &session.folder);
+        RunEnd::Finished => {
+            let finished = FinishedRun::of(&session)?;
+            print_results(&finished, &session.folder);
             Ok(())
         }
     }
 }
 
-/// What is about to be trained, in a few lines.
-fn say(session: &Session) {
+/// Prints the data set, the network and the weights of the run.
+fn print_summary(session: &Session) {
     let (dataset, options) = (&session.dataset, &session.config.fit);
     let (train, val) = (dataset.train.len(), dataset.val.len());
     let names: Vec<&str> = dataset.classes.iter().map(|label| label.name.as_str()).collect();
     eprintln!(
-        "{}: {train} images to train, {val} to validate, {} classes: {}",
+        "{}: {train} training and {val} validation images, {} classes: {}",
         dataset.root.display(),
         names.len(),
         names.join(", ")
@@ -85,7 +85,7 @@ fn say(session: &Session) {
     let net = &session.net;
     let (width, height) = (options.net.input.width as i64, options.net.input.height as i64);
     eprintln!(
-        "U-Net over {}: {:.1} M parameters, {:.2} G multiply-adds an image of {}",
+        "U-Net with {}: {:.1} M parameters, {:.2} G multiply-adds per image of {}",
         session.about.encoder,
         session.state.params.count(net) as f64 / 1e6,
         net.multiply_adds(height, width) as f64 / 1e9,
@@ -101,5 +101,5 @@ fn say(session: &Session) {
             options.epochs
         );
     }
-    super::tell(&session.notes);
+    print_notes(&session.notes);
 }

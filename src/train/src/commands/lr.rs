@@ -6,21 +6,20 @@ use clap::{Args, Subcommand};
 use maskcast::commands::Failure;
 
 use crate::data::DataArgs;
-use crate::fit::config::FitOptions;
+use crate::fit::config::{FitOptions, RunConfig};
 use crate::fit::lr_find::{self, LearningRateSweep};
-use crate::fit::run::RunConfig;
 use crate::fit::session::Session;
 
-/// What to do about learning rates.
+/// The subcommands of `maskcast-train lr`.
 #[derive(Debug, Subcommand)]
 pub enum LrCommand {
-    /// Raise the rate from tiny to huge over a few batches, and suggest one from where the loss falls fastest
+    /// Raise the learning rate with each batch, and suggest the rate at which the loss falls fastest
     Find(Box<FindArgs>),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: maskcast-train lr find my-data -o runs/lr --strategy finetune\n\n\
-    The folder then holds lr.svg, the curve, and lr.csv, its numbers.")]
+    The folder then contains the curve (lr.svg) and its values (lr.csv).")]
 pub struct FindArgs {
     #[command(flatten)]
     data: DataArgs,
@@ -29,26 +28,28 @@ pub struct FindArgs {
     output: PathBuf,
     #[command(flatten)]
     options: FitOptions,
-    /// Smallest rate of the new layers
-    #[arg(long, default_value_t = 1e-6, value_name = "RATE", help_heading = "LearningRateSweep")]
+    /// Smallest learning rate of the new layers
+    #[arg(long, default_value_t = 1e-6, value_name = "RATE", help_heading = "Learning rate test")]
     from: f64,
-    /// Largest rate
-    #[arg(long, default_value_t = 1.0, value_name = "RATE", help_heading = "LearningRateSweep")]
+    /// Largest learning rate of the new layers
+    #[arg(long, default_value_t = 1.0, value_name = "RATE", help_heading = "Learning rate test")]
     to: f64,
-    /// BatchSpec
-    #[arg(long, default_value_t = 80, value_name = "N", help_heading = "LearningRateSweep")]
+    /// Number of batches
+    #[arg(long, default_value_t = 80, value_name = "N", help_heading = "Learning rate test")]
     batches: u64,
 }
 
+/// Runs the test, writes the curve and prints the suggested rates.
+///
 /// # Errors
-/// If the run cannot begin, or no rate makes the loss fall.
+/// If the run cannot start, or the loss falls at no rate.
 pub fn find(args: FindArgs) -> Result<(), Failure> {
     let ordered = args.from > 0.0 && args.to > args.from && args.to.is_finite();
     if !ordered || args.batches < 10 {
-        return Err(Failure::usage("--from, --to, --batches: wanted 0 < from < to, and at least 10 batches"));
+        return Err(Failure::usage("--from, --to, --batches: must be 0 < from < to, and at least 10 batches"));
     }
     let config = RunConfig { data: args.data, fit: args.options, command: std::env::args().collect() };
-    let mut session = Session::begin(config, &args.output)?;
+    let mut session = Session::start(config, &args.output)?;
     let sweep = LearningRateSweep { from: args.from, to: args.to, batches: args.batches };
     let found = lr_find::find(&mut session, sweep)?;
     let written = found.write(&args.output).map_err(Failure::runtime)?;
@@ -60,6 +61,6 @@ pub fn find(args: FindArgs) -> Result<(), Failure> {
             println!("--lr {rate:.1e} --encoder-lr {:.1e}", rate * share);
             Ok(())
         }
-        None => Err(Failure::runtime("the loss did not fall at any rate; look at the curve")),
+        None => Err(Failure::runtime("the loss did not fall at any learning rate; see the curve")),
     }
 }

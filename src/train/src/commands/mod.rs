@@ -14,65 +14,66 @@ mod export;
 mod finish;
 mod fit;
 mod lr;
+mod notes;
 mod weights;
 
-/// Trains the U-Nets that `maskcast` runs: from a pretrained encoder and a folder of labelled images to one ONNX file.
+/// Trains models for `maskcast`: U-Nets from a pretrained encoder and a folder of labelled images.
 #[derive(Debug, Parser)]
 #[command(
     name = "maskcast-train",
     args_override_self = true,
     version,
-    after_help = "A first model, from a CVAT export or a CamVid folder to a file that `maskcast run` loads:\n  \
+    after_help = "A first model, from a data set (for example an export of CVAT) to a video with masks:\n  \
     maskcast-train data check my-data\n  \
     maskcast-train fit my-data -o runs/first\n  \
     maskcast segment video.mp4 --model runs/first/model.onnx -o masks.mp4\n\n\
-    Exit codes: 0 clean end, 1 failure at run time, 2 wrong use. MASKCAST_LOG filters the log."
+    Exit codes: 0 success, 1 failure at run time, 2 wrong use. MASKCAST_LOG filters the log."
 )]
 pub struct Cli {
-    /// How the log is written to standard error
+    /// Format of the log on standard error
     #[arg(long, value_enum, default_value = "auto", global = true)]
     pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train a model, export it and report on it
+    /// Train a model, export it and write a report
     Fit(Box<fit::FitArgs>),
     /// Continue a run that was stopped or killed; the result is the same
     #[command(after_help = "Example: maskcast-train resume runs/first")]
     Resume {
         /// The run's folder
         folder: PathBuf,
-        /// Restart at epoch 1 with the run's current weights: for a data set that has changed
+        /// Restart at epoch 1 with the current weights of the run; for a data set that has changed
         #[arg(long)]
         restart: bool,
     },
     /// Measure a model on labelled images: mIoU, IoU of each class, pixel accuracy, boundary F1
     Eval(eval::EvalArgs),
-    /// Write a run's model as ONNX, for the service
+    /// Export the model of a run as an ONNX file
     Export(export::ExportArgs),
-    /// Train with several strategies and encoders under the same budget, and show which is best
+    /// Train with several strategies and encoders, and compare the results
     Compare(Box<compare::CompareArgs>),
-    /// Look at a data set
+    /// Check data sets
     #[command(subcommand)]
     Data(data::DataCommand),
-    /// Pretrained weights
+    /// Fetch and inspect pretrained weights
     #[command(subcommand)]
     Weights(weights::WeightsCommand),
-    /// Learning rates
+    /// Find a learning rate
     #[command(subcommand)]
     Lr(lr::LrCommand),
     /// Write shell completions to standard output
     Completions { shell: clap_complete::Shell },
 }
 
-/// Runs a command to its end.
+/// Runs a command.
 ///
 /// # Errors
-/// The first failure, and the exit code for it.
+/// The first failure, with its exit code.
 pub fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Fit(args) => fit::fit(*args),
@@ -93,15 +94,8 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         match error {
-            SessionError::Options(problem) => Failure::usage(problem),
+            SessionError::Refused(refused) => Failure::usage(refused),
             error => Failure::runtime(error),
         }
-    }
-}
-
-/// What was assumed, for the person who can say it better.
-fn tell(notes: &[String]) {
-    for note in notes {
-        eprintln!("note: {note}");
     }
 }

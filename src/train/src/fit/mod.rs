@@ -1,7 +1,20 @@
-//! Fitting: from a network and a data set to weights.
+//! Training: from a network and a data set to weights.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | [`config`] | the options of a run |
+//! | [`initial`] | the network and its first weights |
+//! | [`plan`] | the strategy as phases: which stages are trained, and at which rate |
+//! | [`schedule`], [`optimizer`] | learning rates, AdamW and SGD |
+//! | [`run`] | the loop over epochs and batches |
+//! | [`checkpoint`] | the state of a run on disk |
+//! | [`session`] | a run in its folder: start and resume |
+//! | [`lr_find`] | the learning-rate range test |
+//! | [`progress`] | progress bars |
 
 pub mod checkpoint;
 pub mod config;
+pub mod initial;
 pub mod lr_find;
 pub mod optimizer;
 pub mod plan;
@@ -9,4 +22,3 @@ pub mod progress;
 pub mod run;
 pub mod schedule;
 pub mod session;
-pub mod start;

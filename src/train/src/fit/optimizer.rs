@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::net::Params;
 
-/// How gradients become steps.
+/// The update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -18,37 +18,38 @@ pub enum OptimizerKind {
     Sgd,
 }
 
-/// PyTorch's defaults.
+/// Defaults of PyTorch.
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPS: f64 = 1e-8;
 const MOMENTUM: f64 = 0.9;
 
-/// What the optimizer remembers of one parameter.
+/// The state of the optimizer for one parameter.
 #[derive(Debug)]
-pub struct Slot {
-    /// Steps that this parameter has made; one that was frozen has made fewer.
+pub struct ParameterState {
+    /// Number of steps of this parameter; a parameter that was frozen has fewer than others.
     pub steps: i64,
-    /// The gradient's moving average, or SGD's momentum.
+    /// Moving average of the gradient (AdamW), or the momentum (SGD).
     pub first: Tensor,
-    /// The squared gradient's moving average; AdamW only.
+    /// Moving average of the squared gradient; AdamW only.
     pub second: Option<Tensor>,
 }
 
-/// An optimizer over parameters by name.
+/// An optimizer and its state.
 #[derive(Debug)]
 pub struct Optimizer {
     kind: OptimizerKind,
     weight_decay: f64,
-    pub slots: BTreeMap<String, Slot>,
+    /// By name of the parameter.
+    pub parameters: BTreeMap<String, ParameterState>,
 }
 
 impl Optimizer {
     pub fn new(kind: OptimizerKind, weight_decay: f64) -> Self {
-        Optimizer { kind, weight_decay, slots: BTreeMap::new() }
+        Optimizer { kind, weight_decay, parameters: BTreeMap::new() }
     }
 
-    /// Moves every parameter that has a gradient by its `rate`, and clears the gradients. Biases and batch norms are not
-    /// decayed: they have one dimension.
+    /// Updates every parameter that has a gradient, with the learning rate that `rate` returns for its name, and clears the
+    /// gradients. Parameters with one dimension (biases and batch norms) have no weight decay.
     pub fn step(&mut self, params: &mut Params, rate: impl Fn(&str) -> f64) {
         tch::no_grad(|| {
             for (name, param) in &mut params.0 {
@@ -57,28 +58,28 @@ impl Optimizer {
                     continue;
                 }
                 let rate = rate(name);
-                let slot = self.slots.entry(name.clone()).or_insert_with(|| Slot {
+                let state = self.parameters.entry(name.clone()).or_insert_with(|| ParameterState {
                     steps: 0,
                     first: param.zeros_like(),
                     second: (self.kind == OptimizerKind::Adamw).then(|| param.zeros_like()),
                 });
-                slot.steps += 1;
+                state.steps += 1;
                 let decay = if param.dim() > 1 { self.weight_decay } else { 0.0 };
-                match &mut slot.second {
+                match &mut state.second {
                     Some(second) => {
                         let _ = param.g_mul_scalar_(1.0 - rate * decay);
-                        let _ = slot.first.lerp_(&grad, 1.0 - BETAS.0);
+                        let _ = state.first.lerp_(&grad, 1.0 - BETAS.0);
                         let _ = second.g_mul_scalar_(BETAS.1).addcmul_(&(&grad * (1.0 - BETAS.1)), &grad);
-                        let first_bias = 1.0 - BETAS.0.powi(slot.steps as i32);
-                        let second_bias = 1.0 - BETAS.1.powi(slot.steps as i32);
+                        let first_bias = 1.0 - BETAS.0.powi(state.steps as i32);
+                        let second_bias = 1.0 - BETAS.1.powi(state.steps as i32);
                         let deviation = second.sqrt() / second_bias.sqrt() + EPS;
-                        let _ = param.addcdiv_(&(&slot.first * (-rate / first_bias)), &deviation);
+                        let _ = param.addcdiv_(&(&state.first * (-rate / first_bias)), &deviation);
                     }
                     None => {
-                        // SGD's decay is part of the gradient, as in PyTorch.
+                        // The weight decay of SGD is added to the gradient, as in PyTorch.
                         let grad = &grad + &*param * decay;
-                        let _ = slot.first.g_mul_scalar_(MOMENTUM).g_add_(&grad);
-                        let ahead = grad + &slot.first * MOMENTUM;
+                        let _ = state.first.g_mul_scalar_(MOMENTUM).g_add_(&grad);
+                        let ahead = grad + &state.first * MOMENTUM;
                         let _ = param.g_sub_(&(ahead * rate));
                     }
                 }
@@ -88,7 +89,8 @@ impl Optimizer {
     }
 }
 
-/// The gradients' common norm; scales them down to `limit` where it is larger. A limit of 0 only measures.
+/// Returns the norm of all gradients together. If it is larger than `limit`, the gradients are scaled down to `limit`; 0
+/// means no limit.
 pub fn clip(params: &Params, limit: f64) -> f64 {
     tch::no_grad(|| {
         let mut grads: Vec<Tensor> = params.0.values().map(Tensor::grad).filter(Tensor::defined).collect();
@@ -122,9 +124,9 @@ mod tests {
         Vec::try_from(params.get("weight").flatten(0, -1)).unwrap()
     }
 
-    /// Expected values: the published update rules, worked out in double precision.
+    /// Compares with the published update rules, computed in double precision.
     #[test]
-    fn steps_are_the_published_ones() {
+    fn steps_follow_the_published_update_rules() {
         let adamw = |mut w: f64, decay: f64| {
             let (mut m, mut v) = (0.0, 0.0);
             for t in 1..=3 {
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn clipping_keeps_the_direction() {
+    fn clipping_keeps_the_direction_of_the_gradient() {
         let weight = Tensor::from_slice(&[3f32, 4.0]).set_requires_grad(true);
         let params = Params(BTreeMap::from([("weight".to_owned(), weight)]));
         (params.get("weight").square().sum(Kind::Float) * 0.5).backward();

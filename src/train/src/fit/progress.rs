@@ -1,24 +1,24 @@
-//! What the trainer shows while it works: bars on a terminal, plain lines elsewhere.
+//! Progress of long operations: a bar on a terminal, otherwise lines.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Plain lines come at most this often within an epoch.
+/// Smallest interval between lines, if standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// The progress of something that goes on in steps.
-pub struct Meter {
+/// Shows the progress of an operation that consists of steps.
+pub struct ProgressMeter {
     bar: Option<ProgressBar>,
     what: String,
-    begun: Instant,
+    started: Instant,
     shown: Instant,
     first: u64,
     total: u64,
 }
 
-impl Meter {
-    /// A meter over `total` steps of which `done` are done.
+impl ProgressMeter {
+    /// Shows an operation of `total` steps, of which `done` are done, under the name `what`.
     pub fn new(what: &str, done: u64, total: u64) -> Self {
         let bar = std::io::IsTerminal::is_terminal(&std::io::stderr()).then(|| {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {per_sec} ETA {eta} {msg}")
@@ -30,24 +30,24 @@ impl Meter {
             bar
         });
         let now = Instant::now();
-        Meter { bar, what: what.to_owned(), begun: now, shown: now, first: done, total }
+        ProgressMeter { bar, what: what.to_owned(), started: now, shown: now, first: done, total }
     }
 
-    /// Shows that `done` steps are done, and `message`.
+    /// Shows the number of steps that are done, and a message.
     pub fn show(&mut self, done: u64, message: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
             bar.set_message(message());
             bar.set_position(done);
         } else if self.shown.elapsed() >= LINE_EVERY {
             self.shown = Instant::now();
-            let rate = (done - self.first) as f64 / self.begun.elapsed().as_secs_f64();
+            let rate = (done - self.first) as f64 / self.started.elapsed().as_secs_f64();
             let rest = Duration::from_secs_f64((self.total - done) as f64 / rate.max(1e-9));
             let message = message();
-            eprintln!("{} {done}/{} {rate:.2}/s, {} to go, {message}", self.what, self.total, readable(rest));
+            eprintln!("{} {done}/{} {rate:.2}/s, {} left, {message}", self.what, self.total, duration_text(rest));
         }
     }
 
-    /// Shows a line that stays.
+    /// Writes a line above the bar, where it remains.
     pub fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
@@ -56,7 +56,7 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
+impl Drop for ProgressMeter {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -64,8 +64,8 @@ impl Drop for Meter {
     }
 }
 
-/// `1 h 05 min`, `12 min`, `40 s`.
-pub fn readable(time: Duration) -> String {
+/// Formats a duration: `1 h 05 min`, `12 min`, `40 s`.
+pub fn duration_text(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds / 3600, seconds / 60 % 60) {
         (0, 0) => format!("{seconds} s"),

@@ -1,32 +1,33 @@
-//! Learning rates over the course of a phase.
+//! Schedules of the learning rate.
 
 use std::f64::consts::PI;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate moves; each gives a factor of the peak rate.
+/// The course of the learning rate in a phase, as a factor of the peak rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Up from 1/25 over three tenths of the phase, then down to almost nothing (Smith and Topin, 2018)
+    /// Rises from 1/25 during 30 % of the phase, then falls to nearly 0 (Smith and Topin, 2018); without --warm-up
     OneCycle,
-    /// Half a cosine down to zero (Loshchilov and Hutter, 2016), after the warm-up
+    /// Falls to 0 along half a cosine (Loshchilov and Hutter, 2016), after the warm-up
     Cosine,
     /// (1 - progress) to the power of 0.9, as in DeepLab, after the warm-up
     Poly,
-    /// The same rate all the way, after the warm-up
+    /// Constant, after the warm-up
     Constant,
 }
 
-/// PyTorch's `OneCycleLR`.
+/// Values of PyTorch's `OneCycleLR`.
 const RISE: f64 = 0.3;
 const START: f64 = 1.0 / 25.0;
 const END: f64 = START / 1e4;
 const POWER: f64 = 0.9;
 
 impl Schedule {
-    /// The factor at `step` of `steps`; `warm_up` is the share of the steps over which all but one-cycle rise from zero.
+    /// Returns the factor at `step` of `steps`. `warm_up` is the share of the steps in which all schedules except one-cycle
+    /// rise from 0.
     pub fn factor(self, step: u64, steps: u64, warm_up: f64) -> f64 {
         let progress = step as f64 / steps.max(1) as f64;
         if self == Schedule::OneCycle {
@@ -49,7 +50,7 @@ impl Schedule {
     }
 }
 
-/// From `from` to `to` along half a cosine.
+/// Interpolates between `from` and `to` along half a cosine; `progress` is 0 to 1.
 fn cosine(from: f64, to: f64, progress: f64) -> f64 {
     to + (from - to) * (1.0 + (PI * progress.clamp(0.0, 1.0)).cos()) / 2.0
 }
@@ -59,8 +60,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_cycle_is_pytorchs() {
-        // torch.optim.lr_scheduler.OneCycleLR(max_lr=1, total_steps=101, pct_start=0.3): the peak is at three tenths.
+    fn one_cycle_has_the_values_of_pytorch() {
+        // torch.optim.lr_scheduler.OneCycleLR(max_lr=1, total_steps=101, pct_start=0.3): the peak is at 30 %.
         assert!((Schedule::OneCycle.factor(0, 100, 0.0) - 0.04).abs() < 1e-12);
         assert!((Schedule::OneCycle.factor(30, 100, 0.0) - 1.0).abs() < 1e-12);
         assert!((Schedule::OneCycle.factor(15, 100, 0.0) - 0.52).abs() < 1e-12);
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_rise_first_and_end_at_zero() {
+    fn other_schedules_rise_first_and_end_at_zero() {
         for schedule in [Schedule::Cosine, Schedule::Poly] {
             assert!(schedule.factor(0, 100, 0.1) < 0.1);
             assert!((schedule.factor(10, 100, 0.1) - 1.0).abs() < 1e-12);
