@@ -1,4 +1,4 @@
-//! Tells the linker where libtorch lies, so that the trainer's programs start without LD_LIBRARY_PATH.
+//! Adds the folder of libtorch to the run path of the trainer's programs, so that they start without LD_LIBRARY_PATH.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -6,8 +6,8 @@ fn main() {
     let Some(libtorch) = std::env::var_os("LIBTORCH") else { return };
     let lib = std::path::Path::new(&libtorch).join("lib");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    // Nothing in the program names a function of libtorch's CUDA half, so the linker would leave it out; but that half
-    // registers itself when it is loaded.
+    // The program calls no function of `libtorch_cuda.so`, so the linker would omit the library. It must be loaded, because
+    // it registers the CUDA device when it is loaded.
     println!("cargo::rerun-if-changed={}", lib.display());
     if lib.join("libtorch_cuda.so").exists() {
         println!("cargo::rustc-link-arg=-Wl,--push-state,--no-as-needed");

@@ -1,8 +1,7 @@
-//! Training images are never shown twice alike: a random piece at a random scale, mirrored, with other colours.
+//! Augmentation of training images: random crop, scale, mirroring, colours, blur and noise.
 //!
-//! Labels are resized by OpenCV's `INTER_NEAREST_EXACT`, which takes the middle of a pixel as all other methods do. Its
-//! `INTER_NEAREST` takes a corner, and puts labels half a pixel beside their images: nothing to a road, but the end of
-//! a pole.
+//! Labels are resized with OpenCV's `INTER_NEAREST_EXACT`, which samples at pixel centres like the interpolation of the
+//! image. `INTER_NEAREST` samples at corners, which shifts labels by half a pixel and loses thin objects such as poles.
 
 use clap::Args;
 use opencv::core::{Mat, Point, Rect, Scalar, Size as CvSize, Vec3b};
@@ -15,7 +14,7 @@ use super::data::{LabelledImage, VOID};
 use super::random::Rng;
 use super::size::Size;
 
-/// How far images are changed. Zero switches a change off.
+/// Limits of the random changes; 0 disables a change.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[command(next_help_heading = "Augmentation")]
 pub struct Augment {
@@ -25,10 +24,10 @@ pub struct Augment {
     /// Largest scale
     #[arg(long, default_value_t = 1.75, value_name = "FACTOR")]
     pub scale_max: f64,
-    /// Stretch in width against height by up to this share, either way
+    /// Change the aspect ratio by up to this share
     #[arg(long, default_value_t = 0.15, value_name = "SHARE")]
     pub stretch: f64,
-    /// Probability of mirroring left and right (0 where left and right differ in meaning)
+    /// Probability of mirroring left and right; 0 if left and right have different meanings
     #[arg(long, default_value_t = 0.5, value_name = "P")]
     pub flip: f64,
     /// Change brightness by up to this share of white
@@ -43,7 +42,7 @@ pub struct Augment {
     /// Probability of a slight blur
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub blur: f64,
-    /// Standard deviation of added noise, up to this share of white
+    /// Largest standard deviation of added noise, as a share of white
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub noise: f64,
     /// Probability that a rectangle is replaced by that of another image of the batch (CutMix)
@@ -52,12 +51,12 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// What is wrong with the numbers.
+    /// Returns a message for each invalid option.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if !(self.scale_min > 0.0 && self.scale_min <= self.scale_max && self.scale_max <= 16.0) {
             problems.push(format!(
-                "--scale-min {} and --scale-max {}: wanted 0 < min <= max <= 16",
+                "--scale-min {} and --scale-max {}: must be 0 < min <= max <= 16",
                 self.scale_min, self.scale_max
             ));
         }
@@ -73,21 +72,21 @@ impl Augment {
         ];
         for (name, share) in shares {
             if !(0.0..=1.0).contains(&share) {
-                problems.push(format!("--{name} {share}: wanted a number from 0 to 1"));
+                problems.push(format!("--{name} {share}: must be from 0 to 1"));
             }
         }
         problems
     }
 }
 
-/// Two to the power of a uniform number between the logarithms: as often half as twice.
+/// A random factor between `1 / (1 + share)` and `1 + share`, with a uniform logarithm.
 fn factor(rng: &mut Rng, share: f64) -> f64 {
     let limit = (1.0 + share).ln();
     (limit * (2.0 * rng.random::<f64>() - 1.0)).exp()
 }
 
-/// A random piece of `sample`, `crop` in size. At scale 1 the whole image has the size `input`, as the service would
-/// feed it to the model; what lies outside of the image is [`VOID`].
+/// Returns a random crop of `sample` with the size `crop`. At scale 1, the whole image has the size `input`, as in the
+/// service. Pixels outside of the image are grey and [`VOID`].
 ///
 /// # Errors
 /// Errors of OpenCV.
@@ -100,11 +99,11 @@ pub fn apply(
 ) -> opencv::Result<LabelledImage> {
     let scale = augment.scale_min + (augment.scale_max - augment.scale_min) * rng.random::<f64>();
     let stretch = factor(rng, augment.stretch).sqrt();
-    // Source pixels to one pixel of the crop.
+    // Source pixels per pixel of the crop.
     let step_x = sample.width as f64 / (input.width as f64 * scale * stretch);
     let step_y = sample.height as f64 / (input.height as f64 * scale / stretch);
-    let across = Axis::place(sample.width, crop.width, step_x, rng.random::<f64>());
-    let down = Axis::place(sample.height, crop.height, step_y, rng.random::<f64>());
+    let across = CropAxis::place(sample.width, crop.width, step_x, rng.random::<f64>());
+    let down = CropAxis::place(sample.height, crop.height, step_y, rng.random::<f64>());
     let flip = rng.random::<f64>() < augment.flip;
 
     let source = Rect::new(across.source as i32, down.source as i32, across.taken as i32, down.taken as i32);
@@ -118,32 +117,34 @@ pub fn apply(
     Ok(piece)
 }
 
-/// Where a crop lies along one axis.
-struct Axis {
+/// The position of a crop along one axis.
+struct CropAxis {
     /// First source pixel, and number of source pixels.
     source: usize,
     taken: usize,
-    /// First pixel of the crop that they fill, and number of those.
+    /// First pixel of the crop that they fill, and number of these pixels.
     target: usize,
     filled: usize,
 }
 
-impl Axis {
-    /// `place` from 0 to 1 moves the crop from one end to the other.
+impl CropAxis {
+    /// `place`, 0 to 1, is the position of the crop between the two ends. `step` is in source pixels per pixel of the crop.
     fn place(source: usize, crop: usize, step: f64, place: f64) -> Self {
         let wanted = crop as f64 * step;
         if wanted <= source as f64 {
             let taken = (wanted.round() as usize).clamp(1, source);
             let first = ((source - taken) as f64 * place).round() as usize;
-            Axis { source: first, taken, target: 0, filled: crop }
+            CropAxis { source: first, taken, target: 0, filled: crop }
         } else {
             let filled = ((source as f64 / step).round() as usize).clamp(1, crop);
             let first = ((crop - filled) as f64 * place).round() as usize;
-            Axis { source: 0, taken: source, target: first, filled }
+            CropAxis { source: 0, taken: source, target: first, filled }
         }
     }
 }
 
+/// Resizes the rectangle `source` of an image of element type `T` to the rectangle `target` of the crop; the rest of the
+/// crop has the value `outside`.
 #[allow(clippy::too_many_arguments)]
 fn piece<T: opencv::core::DataType>(
     bytes: &[u8],
@@ -175,13 +176,13 @@ fn piece<T: opencv::core::DataType>(
     Ok(scaled.data_bytes()?.to_vec())
 }
 
-/// Brightness, contrast and saturation in one pass; then blur and noise.
+/// Changes brightness, contrast and saturation in one pass; then adds blur and noise.
 fn recolor(piece: &mut LabelledImage, augment: &Augment, rng: &mut Rng) -> opencv::Result<()> {
     let brightness = 255.0 * augment.brightness * (2.0 * rng.random::<f64>() - 1.0);
     let contrast = factor(rng, augment.contrast);
     let saturation = factor(rng, augment.saturation);
     let (brightness, contrast, saturation) = (brightness as f32, contrast as f32, saturation as f32);
-    // Contrast turns about the middle grey.
+    // Contrast is relative to middle grey.
     let offset = 127.5 * (1.0 - contrast) + brightness;
     for pixel in piece.rgb.as_chunks_mut::<3>().0 {
         let [r, g, b] = pixel.map(f32::from);
@@ -201,7 +202,7 @@ fn recolor(piece: &mut LabelledImage, augment: &Augment, rng: &mut Rng) -> openc
     if augment.noise > 0.0 {
         let deviation = (255.0 * augment.noise * rng.random::<f64>()) as f32;
         for value in &mut piece.rgb {
-            // The sum of three uniform numbers is close enough to a normal one, at a tenth of its price.
+            // The sum of three uniform numbers approximates a normal distribution and is faster to compute.
             let sum: f32 = (0..3).map(|_| rng.random::<f32>() - 0.5).sum();
             *value = (f32::from(*value) + 2.0 * deviation * sum) as u8;
         }
@@ -209,9 +210,10 @@ fn recolor(piece: &mut LabelledImage, augment: &Augment, rng: &mut Rng) -> openc
     Ok(())
 }
 
-/// Replaces a random rectangle of `piece` by the same one of `other` (Yun et al., CutMix, 2019). Both have one size.
+/// Replaces a random rectangle of `piece` by the same rectangle of `other` (Yun et al., CutMix, 2019). Both have the same
+/// size.
 pub fn cut_mix(piece: &mut LabelledImage, other: &LabelledImage, rng: &mut Rng) {
-    // A share of the area that is uniform between 0 and 1/2.
+    // The share of the area is uniform between 0 and 1/2.
     let side = (0.5 * rng.random::<f64>()).sqrt();
     let (width, height) = ((piece.width as f64 * side) as usize, (piece.height as f64 * side) as usize);
     let left = ((piece.width - width) as f64 * rng.random::<f64>()) as usize;
@@ -223,7 +225,7 @@ pub fn cut_mix(piece: &mut LabelledImage, other: &LabelledImage, rng: &mut Rng) 
     }
 }
 
-/// The whole image at the model's input size, as the service feeds it; labels by nearest neighbour.
+/// Resizes a whole image to the input size of the model, as the service does; labels by nearest neighbour.
 ///
 /// # Errors
 /// Errors of OpenCV.
@@ -238,7 +240,7 @@ pub fn whole(sample: &LabelledImage, input: Size) -> opencv::Result<LabelledImag
     Ok(LabelledImage { width: input.width, height: input.height, rgb, labels })
 }
 
-/// A mask at another size, by nearest neighbour.
+/// Resizes a mask by nearest neighbour.
 ///
 /// # Errors
 /// Errors of OpenCV.
