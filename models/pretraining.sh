@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The measurement in docs/development/performance.md, "Pretraining": models/pretraining.sh CAMVID FOLDER
 #
-# CamVid's drives stand for a change of place: an earlier U-Net has learned from two of them (163 images); then every
-# way to train gets the same 204 images of a third drive, the same epochs and the same seeds, and is measured on that
-# drive's 101 validation images. Two hours on two cores; a stopped run continues when the script is started again.
+# The drives of CamVid simulate a change of place. First, a U-Net is trained on two of them (163 images). Then each
+# strategy trains on the same 204 images of a third drive, with the same epochs and seeds, and is measured on the 101
+# validation images of that drive. Takes two hours on two cores. A stopped measurement continues when the script is
+# started again.
 set -euo pipefail
 camvid=${1:?usage: models/pretraining.sh CAMVID FOLDER}
 out=${2:?usage: models/pretraining.sh CAMVID FOLDER}
@@ -15,7 +16,7 @@ mkdir -p "$out/earlier-lists" "$out/lists"
 (cd "$camvid" && ls train/0016E5_*) > "$out/lists/train.txt"
 (cd "$camvid" && ls val/*) | tee "$out/lists/val.txt" > "$out/earlier-lists/val.txt"
 
-# A narrow decoder: the encoder is what is asked about.
+# A narrow decoder, because the encoders are compared.
 small=(--input 256x160 --batch 8 --decoder-widths 64,48,32,16)
 
 if [ ! -e "$out/earlier/model.onnx" ]; then
@@ -29,6 +30,6 @@ fi
 "$train" compare "$camvid" --lists "$out/lists" -o "$out/efficientnet-lite0" "${small[@]}" --epochs 20 --seeds "$seeds" \
 	--from-model "$out/earlier/best.safetensors"
 
-# Many times the work for each image: fewer pixels and epochs, one seed.
+# VGG16 needs many times the work for each image: smaller images, fewer epochs, one seed.
 "$train" compare "$camvid" --lists "$out/lists" -o "$out/vgg16" --input 192x128 --batch 8 --decoder-widths 64,48,32,16 \
 	--epochs 10 --seeds 0 --encoders vgg16 --strategies scratch,freeze-then-finetune
