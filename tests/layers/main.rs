@@ -1,7 +1,8 @@
-//! The layers of the crate's modules, which the table "Layers" in `src/lib.rs` defines: no file uses a module of a layer above
-//! its own, and files do not use one another in a cycle.
+//! The layers of the modules of the service and of the trainer, which the table "Layers" in `src/lib.rs` and in
+//! `src/train/src/lib.rs` defines: no file uses a module of a layer above its own, and files do not use one another in a
+//! cycle.
 //!
-//! Items for tests (`#[cfg(test)]`) are not checked. `src/main.rs` and `src/bin` use the crate from outside.
+//! Items for tests (`#[cfg(test)]`) are not checked. `main.rs` and `src/bin` use the crate from outside.
 
 mod graph;
 
@@ -9,8 +10,10 @@ use std::path::Path;
 
 use graph::{Dependency, Source, cycles, dependencies};
 
-/// Modules that are not checked: the trainer, which is above the whole service.
-const NOT_CHECKED: [&str; 1] = ["train"];
+/// The source folders of the crates, from the root of the repository.
+const CRATES: [&str; 2] = ["src", "src/train/src"];
+/// Folders in a source folder that are not part of its crate: other programs, and the trainer.
+const OTHER_CRATES: [&str; 2] = ["bin", "train"];
 
 /// The table's modules, from the top layer to the ground.
 fn layers(lib: &str) -> Vec<String> {
@@ -19,8 +22,8 @@ fn layers(lib: &str) -> Vec<String> {
     rows.filter_map(|row| row.strip_prefix("//! | [`")?.split_once('`')).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Dependencies on a higher layer, as messages.
-fn upward(dependencies: &[Dependency], layers: &[String]) -> Vec<String> {
+/// Dependencies on a higher layer, as messages. `folder` is the source folder of the crate.
+fn upward(folder: &str, dependencies: &[Dependency], layers: &[String]) -> Vec<String> {
     let layer = |module: &str| layers.iter().position(|layer| layer == module);
     let mut found = Vec::new();
     for Dependency { from, line, to, path, through } in dependencies {
@@ -28,11 +31,11 @@ fn upward(dependencies: &[Dependency], layers: &[String]) -> Vec<String> {
         for used in [top(to), through] {
             match (layer(user), layer(used)) {
                 (Some(user_layer), Some(used_layer)) if used_layer < user_layer => {
-                    found.push(format!("src/{from}:{line}: {path}: {user} is below {used} and cannot use it"));
+                    found.push(format!("{folder}/{from}:{line}: {path}: {user} is below {used} and cannot use it"));
                     break;
                 }
                 (None, _) => {
-                    found.push(format!("src/{from}: {user} is not in the table of layers in src/lib.rs"));
+                    found.push(format!("{folder}/{from}: {user} is not in the table of layers in {folder}/lib.rs"));
                     break;
                 }
                 _ => {}
@@ -49,21 +52,21 @@ fn top(file: &str) -> &str {
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
-/// Cycles, as messages.
-fn cycle_messages(dependencies: &[Dependency]) -> Vec<String> {
+/// Cycles, as messages. `folder` is the source folder of the crate.
+fn cycle_messages(folder: &str, dependencies: &[Dependency]) -> Vec<String> {
     let step = |dependency: &&Dependency| {
-        format!("src/{}:{}: {} → src/{}", dependency.from, dependency.line, dependency.path, dependency.to)
+        format!("{folder}/{}:{}: {} → {folder}/{}", dependency.from, dependency.line, dependency.path, dependency.to)
     };
     cycles(dependencies).iter().map(|cycle| cycle.iter().map(step).collect::<Vec<_>>().join("\n  ")).collect()
 }
 
-/// Reads all sources of the crate, below `src`.
+/// Reads all sources of a crate, below its source folder `root`.
 fn read(folder: &Path, root: &Path, files: &mut Vec<(String, String)>) {
     let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for path in entries {
         let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() && name != "bin" && !NOT_CHECKED.contains(&name.as_str()) {
+        if path.is_dir() && !OTHER_CRATES.contains(&name.as_str()) {
             read(&path, root, files);
         } else if name.ends_with(".rs") && name != "main.rs" {
             files.push((name, std::fs::read_to_string(&path).unwrap()));
@@ -75,8 +78,8 @@ fn sources(files: &[(String, String)]) -> Vec<Source<'_>> {
     files.iter().map(|(name, text)| Source { name, text }).collect()
 }
 
-fn crate_files() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+fn crate_files(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files = Vec::new();
     read(&root, &root, &mut files);
     files
@@ -84,26 +87,31 @@ fn crate_files() -> Vec<(String, String)> {
 
 #[test]
 fn no_module_uses_a_module_of_a_higher_layer() {
-    let files = crate_files();
-    let lib = &files.iter().find(|(name, _)| name == "lib.rs").unwrap().1;
-    let layers = layers(lib);
-    let dependencies = dependencies(&sources(&files));
-    let modules: std::collections::BTreeSet<&str> =
-        files.iter().map(|(name, _)| top(name)).filter(|module| *module != "lib").collect();
-    let mut listed: Vec<&str> = layers.iter().map(String::as_str).collect();
-    listed.sort_unstable();
-    assert_eq!(listed, modules.into_iter().collect::<Vec<_>>(), "the table of layers in src/lib.rs");
-    assert!(dependencies.len() > 300, "only {} dependencies were found in {} files", dependencies.len(), files.len());
-    let up = upward(&dependencies, &layers);
-    assert!(up.is_empty(), "{} dependencies on a higher layer:\n{}", up.len(), up.join("\n"));
+    for folder in CRATES {
+        let files = crate_files(folder);
+        let lib = &files.iter().find(|(name, _)| name == "lib.rs").unwrap().1;
+        let layers = layers(lib);
+        let dependencies = dependencies(&sources(&files));
+        let modules: std::collections::BTreeSet<&str> =
+            files.iter().map(|(name, _)| top(name)).filter(|module| *module != "lib").collect();
+        let mut listed: Vec<&str> = layers.iter().map(String::as_str).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, modules.into_iter().collect::<Vec<_>>(), "the table of layers in {folder}/lib.rs");
+        let count = dependencies.len();
+        assert!(count > 300, "{folder}: only {count} dependencies were found in {} files", files.len());
+        let up = upward(folder, &dependencies, &layers);
+        assert!(up.is_empty(), "{} dependencies on a higher layer:\n{}", up.len(), up.join("\n"));
+    }
 }
 
 #[test]
 fn files_do_not_use_one_another_in_a_cycle() {
-    let files = crate_files();
-    let dependencies = dependencies(&sources(&files));
-    let cycles = cycle_messages(&dependencies);
-    assert!(cycles.is_empty(), "{} cycles:\n{}", cycles.len(), cycles.join("\n\n"));
+    for folder in CRATES {
+        let files = crate_files(folder);
+        let dependencies = dependencies(&sources(&files));
+        let cycles = cycle_messages(folder, &dependencies);
+        assert!(cycles.is_empty(), "{} cycles:\n{}", cycles.len(), cycles.join("\n\n"));
+    }
 }
 
 /// The dependencies among the given files, as `from:line → to`.
@@ -157,6 +165,7 @@ fn a_dependency_on_a_higher_layer_is_found() {
     assert_eq!(order, ["top", "ground"]);
     let check = |top: &str, ground: &str| {
         upward(
+            "src",
             &dependencies(&[
                 Source { name: "lib.rs", text: lib },
                 Source { name: "top.rs", text: top },
@@ -183,7 +192,7 @@ fn a_cycle_is_found_with_every_step() {
         ("c.rs", "pub fn c() -> super::a::A { todo!() }\n"),
     ];
     let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();
-    let cycles = cycle_messages(&dependencies(&sources));
+    let cycles = cycle_messages("src", &dependencies(&sources));
     assert_eq!(
         cycles,
         [
