@@ -33,7 +33,7 @@ fn color(service: &Service, stream: &str) -> [u8; 3] {
     assert_eq!(status, 200);
     let file = tempfile::Builder::new().suffix(".jpg").tempfile().unwrap();
     std::fs::write(file.path(), jpeg).unwrap();
-    clip::picture(file.path(), 0).at(160, 120)
+    clip::decoded_frame(file.path(), 0).at(160, 120)
 }
 
 fn ball(name: &str, more: &str) -> String {

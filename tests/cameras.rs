@@ -71,7 +71,7 @@ fn a_stream_is_offline_while_its_camera_is_down() {
 fn a_camera_with_a_password_is_live_only_with_the_right_one() {
     const RIGHT: &str = "right@pass:word/1";
     const WRONG: &str = "WRONG-OSSIFRAGE";
-    let camera = Camera::locked("viewer", RIGHT);
+    let camera = Camera::with_password("viewer", RIGHT);
     let folder = folder();
     let stream = |name: &str| {
         format!(

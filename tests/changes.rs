@@ -8,7 +8,7 @@ use std::process::Command;
 use common::http::{Mjpeg, get_json};
 use common::onnx;
 use common::program::{Ended, maskcast, run, until};
-use common::rtsp::{DeafPlayer, Viewer};
+use common::rtsp::{NonReadingClient, Viewer};
 use common::service::{Service, folder, write_config, write_model};
 
 /// Red everywhere; what the model calls red is drawn in the colour of class 0.
@@ -132,7 +132,7 @@ fn other_weights_beside_the_model_are_another_model() {
         raw_data: None,
     }];
     std::fs::write(&path, onnx::with_external_weights(&model, "channels.onnx.data")).unwrap();
-    std::fs::write(folder.path().join("channels.toml"), onnx::FOREIGN_CARD).unwrap();
+    std::fs::write(folder.path().join("channels.toml"), onnx::FOREIGN_MANIFEST).unwrap();
     std::fs::write(&data, weights([0, 1, 2])).unwrap();
     let stream = format!(
         "[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\n[stream.overlay]\nstyle = \"mask-only\"\nlegend = false\n"
@@ -172,8 +172,8 @@ fn a_reload_touches_only_what_has_changed() {
     leaves.next();
     let mut leaving = Viewer::play(&service.rtsp("remove"), "tcp", (320, 240));
     leaving.next();
-    let deaf = DeafPlayer::play(&service.rtsp("remove"));
-    let asking = DeafPlayer::describe(&service.rtsp("remove"));
+    let deaf = NonReadingClient::play(&service.rtsp("remove"));
+    let asking = NonReadingClient::describe(&service.rtsp("remove"));
     // Those who look at the stream that starts anew; one comes when it has.
     let mut changing = Viewer::play(&service.rtsp("change"), "tcp", (320, 240));
     changing.next();

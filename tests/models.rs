@@ -68,7 +68,7 @@ fn a_foreign_model_with_a_manifest_gives_the_same_mask() {
         panic!("{without}")
     };
     assert!(matches!(problem, ContractError::NoLabels { manifest } if manifest.ends_with("foreign.toml")), "{without}");
-    std::fs::write(folder.path().join("foreign.toml"), onnx::FOREIGN_CARD).unwrap();
+    std::fs::write(folder.path().join("foreign.toml"), onnx::FOREIGN_MANIFEST).unwrap();
     let model = Model::load(&cpu(&path), 1).unwrap();
     let masks = model.segmenter(1).unwrap().segment(&[red_and_blue(640, 360)]).unwrap().masks;
     for row in masks[0].classes.chunks(64) {

@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::clip::{self, BLUE, Patch, RED, borders, ffmpeg, flag, paint, picture, probe};
+use common::clip::{self, BLUE, Patch, RED, borders, decoded_frame, ffmpeg, flag, paint, probe};
 use common::program::{Ended, Program, maskcast, run, until};
 use common::service::folder_with_model as folder;
 use serde_json::Value;
@@ -42,7 +42,7 @@ fn the_output_has_as_many_frames_as_the_input() {
             // H.264 with 4:2:0 needs even sides.
             let even = |side: usize| side as u64 / 2 * 2;
             assert_eq!((probe.width, probe.height), (even(size.0), even(size.1)), "{name} {container}");
-            assert_eq!(clip::complaints(&output), "", "{name} {container}");
+            assert_eq!(clip::decode_errors(&output), "", "{name} {container}");
         }
     }
 }
@@ -99,7 +99,7 @@ fn a_clip_with_rotation_metadata_is_rotated() {
     let probe = probe(&output);
     assert_eq!((probe.width, probe.height, probe.frames), (160, 320, 10));
     // The left part of the flag, red, is at the top; green is at the bottom right.
-    let frame = picture(&output, 0);
+    let frame = decoded_frame(&output, 0);
     let classes = [(40, 80), (120, 80), (120, 240), (40, 240)].map(|(x, y)| frame.class_at(x, y));
     assert_eq!(classes, [0, 0, 1, 2]);
 }
@@ -216,7 +216,7 @@ fn masks_and_drawn_frames_have_the_position_of_the_object() {
             near(borders(row.iter().copied()), [left, left + box_width], tolerance, "mask row");
             near(borders(column.copied()), [top, top + box_height], tolerance, "mask column");
         }
-        let drawn = picture(&output, 1);
+        let drawn = decoded_frame(&output, 1);
         let row = borders((0..width).map(|x| drawn.class_at(x, middle_y)));
         near(row, [left, left + box_width], 2, "drawn row");
         let column = borders((0..height).map(|y| drawn.class_at(middle_x, y)));
@@ -422,7 +422,7 @@ fn an_interrupted_run_keeps_the_frames_before_the_interruption() {
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("stopped before the end"), "{log}");
     let output = folder.path().join("out.mp4");
-    assert_eq!(clip::complaints(&output), "");
+    assert_eq!(clip::decode_errors(&output), "");
     let frames = probe(&output).frames;
     assert!((1..4000).contains(&frames), "{frames} frames");
     assert!(!folder.path().join("out.part.mp4").exists());

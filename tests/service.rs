@@ -246,7 +246,7 @@ fn a_recording_is_whole_after_sigterm() {
     for name in ["mp4", "mkv"] {
         let file = only_file(&folder.path().join(name));
         assert_eq!(file.extension().unwrap(), name);
-        assert_eq!(clip::complaints(&file), "");
+        assert_eq!(clip::decode_errors(&file), "");
         let (probe, account) = (clip::probe(&file), account(&log, name));
         // Not a picture more than was published, and hardly one less.
         assert!(
@@ -272,7 +272,7 @@ fn a_killed_recording_loses_two_seconds_at_most() {
     service.program.ended();
     for (name, published) in ["mp4", "mkv"].into_iter().zip(published) {
         let file = only_file(&folder.path().join(name));
-        clip::complaints(&file);
+        clip::decode_errors(&file);
         let frames = clip::probe(&file).frames;
         assert!(frames + 30 >= published, "{name}: {frames} of {published} frames are left");
     }

@@ -161,7 +161,7 @@ fn segment(folder: &Path, input: &str) -> (Vec<u64>, Value) {
     assert_eq!(ended.code, Some(0), "{input}: {}", ended.stderr);
     let report = serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap();
     let output = folder.join(output);
-    assert_eq!(clip::complaints(&output), "", "{input}");
+    assert_eq!(clip::decode_errors(&output), "", "{input}");
     (clip::times(&output).iter().map(|time| (time * 1000.0).round() as u64).collect(), report)
 }
 
@@ -233,7 +233,7 @@ fn frames_of_another_size_are_scaled_to_the_first() {
     let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
     assert_eq!((&report["frames_out"], &report["width"], &report["height"]), (&20.into(), &320.into(), &180.into()));
     // A 4:3 frame in 16:9 has bars at the sides.
-    let (before, after) = (clip::picture(&output, 5), clip::picture(&output, 15));
+    let (before, after) = (clip::decoded_frame(&output, 5), clip::decoded_frame(&output, 15));
     assert_eq!([before.class_at(4, 90), before.class_at(160, 90)], [0, 0], "red");
     assert_eq!(after.class_at(160, 90), 2, "blue");
     assert!(after.at(8, 90).iter().all(|&part| part < 24), "a black bar: {:?}", after.at(8, 90));

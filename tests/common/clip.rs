@@ -146,11 +146,6 @@ pub fn decode_errors(path: &Path) -> String {
     ended.stderr
 }
 
-/// The former name of [`decode_errors`].
-pub fn complaints(path: &Path) -> String {
-    decode_errors(path)
-}
-
 /// An image, three bytes a pixel.
 pub struct Rgb {
     pub width: usize,
@@ -195,11 +190,6 @@ pub fn decoded_frame(path: &Path, number: usize) -> Rgb {
     );
     assert_eq!(ended.stdout.len() as u64, 3 * width * height, "{}", path.display());
     Rgb { width: width as usize, height: height as usize, data: ended.stdout }
-}
-
-/// The former name of [`decoded_frame`].
-pub fn picture(path: &Path, number: usize) -> Rgb {
-    decoded_frame(path, number)
 }
 
 /// The positions along a line where the class changes.

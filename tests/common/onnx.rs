@@ -105,10 +105,6 @@ name = "blue"
 color = "#0000ff"
 "##;
 
-/// The former name of [`FOREIGN_MANIFEST`].
-#[allow(dead_code)]
-pub const FOREIGN_CARD: &str = FOREIGN_MANIFEST;
-
 /// The bytes of `model` with the data of its first constant in `file` beside it. The exporter's types lack these fields of
 /// a tensor, so they are appended to the encoded message.
 #[allow(dead_code)]

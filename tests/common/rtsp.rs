@@ -154,9 +154,6 @@ impl NonReadingClient {
     }
 }
 
-/// The former name of [`NonReadingClient`].
-pub type DeafPlayer = NonReadingClient;
-
 /// A camera: GStreamer's RTSP server.
 pub struct Camera {
     pub port: u16,
@@ -176,11 +173,6 @@ impl Camera {
         let running = RtspLoop::start(server.clone()).unwrap();
         let port = u16::try_from(server.bound_port()).unwrap();
         Camera { port, _running: running }
-    }
-
-    /// The former name of [`Camera::with_password`].
-    pub fn locked(user: &str, password: &str) -> Self {
-        Camera::with_password(user, password)
     }
 
     /// Serves red frames, 320 × 240, at `/stream`; clients must authenticate with `user` and `password` (Basic).
