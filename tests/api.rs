@@ -1,5 +1,4 @@
-//! What clients change through the API of a running service: how a stream is drawn, and the streams themselves; and what
-//! of it the configuration file keeps.
+//! Changes of a running service by API clients: overlays and streams, and how they are saved in the configuration file.
 
 mod common;
 
@@ -16,7 +15,7 @@ use common::rtsp::Viewer;
 use common::service::{Service, folder, write_config};
 use serde_json::{Value, json};
 
-/// Red everywhere; the model calls it red and colours it so.
+/// A red source: every pixel has the class red, which is drawn in red.
 const RED: &str = "gst:videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1";
 
 fn is_red([red, green, blue]: [u8; 3]) -> bool {
@@ -27,7 +26,7 @@ fn is_black(rgb: [u8; 3]) -> bool {
     rgb.iter().all(|&channel| channel < 40)
 }
 
-/// The colour in the middle of a stream's next picture.
+/// The colour in the middle of a stream's next frame.
 fn color(service: &Service, stream: &str) -> [u8; 3] {
     let (status, jpeg) = get_bytes(&url(service, &format!("streams/{stream}/snapshot.jpg")));
     assert_eq!(status, 200);
@@ -50,14 +49,23 @@ fn text(config: &Path) -> String {
     std::fs::read_to_string(config).unwrap()
 }
 
-/// Status and answer of a change; the answer to nothing is null.
+fn stream_names(service: &Service) -> Vec<String> {
+    service.streams().iter().map(|stream| stream["name"].as_str().unwrap().into()).collect()
+}
+
+/// Waits until the model is loaded, which some changes need.
+fn wait_for_model(service: &Service) {
+    until("the model is loaded", || (send("GET", &url(service, "model"), None).0 == 200).then_some(()));
+}
+
+/// Sends a change; the status and the JSON body of the response, null if it is empty.
 fn change(service: &Service, method: &str, path: &str, body: Value) -> (u16, Value) {
     let (status, _, text) = send(method, &url(service, path), Some(&body.to_string()));
     (status, serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
 #[test]
-fn an_overlay_is_changed_between_two_frames_and_remembered() {
+fn overlay_changes_are_drawn_without_a_restart_and_saved() {
     let folder = folder();
     let streams = format!(
         "# The gate, day and night.\n[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\n\
@@ -68,15 +76,15 @@ fn an_overlay_is_changed_between_two_frames_and_remembered() {
     let config = folder.path().join("maskcast.toml");
     let before = text(&config);
     service.until_state("gate", "live");
-    until("the class's red", || is_red(color(&service, "gate")).then_some(()));
+    until("the frame is red", || is_red(color(&service, "gate")).then_some(()));
     let begun = service.stream("gate");
     let mut viewer = Mjpeg::connect(&service.page, "gate");
     viewer.next();
 
     let (status, answer) = change(&service, "PATCH", "streams/gate/overlay", json!({"hide": ["red"]}));
     assert_eq!((status, &answer["remembered"], &answer["hide"]), (200, &json!(true), &json!(["red"])), "{answer}");
-    // The next picture but one that may be in the encoder.
-    until("no red any more", || is_black(color(&service, "gate")).then_some(()));
+    // Frames that are already in the encoder are still red.
+    until("red is hidden", || is_black(color(&service, "gate")).then_some(()));
     assert_eq!(service.stream("gate")["legend"][0]["hidden"], true);
     assert_eq!(get_json(&url(&service, "streams/gate/overlay"))["hide"], json!(["red"]));
     assert_eq!(
@@ -84,14 +92,14 @@ fn an_overlay_is_changed_between_two_frames_and_remembered() {
         before.replace("legend = false\n[[stream]]", "legend = false\nhide = [\"red\"]\n[[stream]]")
     );
 
-    // Many in a row, as of a slider: the last one is in the file, too, at the latest at the end.
+    // Changes in quick succession, as by a slider: the last one is saved.
     for percent in 1..=20 {
         let alpha = f64::from(percent) / 100.0;
         let (status, answer) = change(&service, "PATCH", "streams/gate/overlay", json!({"alpha": alpha, "hide": null}));
         assert_eq!((status, answer["alpha"].as_f64()), (200, Some(alpha)), "{answer}");
     }
-    until("red again", || is_red(color(&service, "gate")).then_some(()));
-    until("the last change is in the file", || text(&config).contains("alpha = 0.2\n").then_some(()));
+    until("red is drawn again", || is_red(color(&service, "gate")).then_some(()));
+    until("the last change is saved", || text(&config).contains("alpha = 0.2\n").then_some(()));
     let (status, problem) =
         change(&service, "PATCH", "streams/gate/overlay", json!({"hide": ["read", "green"], "alpha": 7, "style": "x"}));
     assert_eq!(status, 422, "{problem}");
@@ -100,21 +108,22 @@ fn an_overlay_is_changed_between_two_frames_and_remembered() {
     assert_eq!((status, &problem["errors"][0]["key"]), (422, &json!("stream[gate].overlay.hide")), "{problem}");
     assert!(problem["errors"][0]["help"].as_str().unwrap().contains("red, green, blue"), "{problem}");
 
-    // What the file says now is what runs: reading it again changes nothing, and a change by hand is drawn without a restart.
+    // The file has the settings that are in effect, so a reload changes nothing. A change in an editor is drawn without a
+    // restart.
     let reloaded = |service: &mut Service| {
         service.program.child.signal("HUP");
-        service.program.wait_for("what was done", |entry| {
+        service.program.wait_for("the reload", |entry| {
             Some(entry["message"].as_str()?.strip_prefix("configuration reloaded: ")?.to_string())
         })
     };
-    let nothing = "started none; restarted none; redrawn none; stopped none; untouched gate, yard; model unchanged";
-    assert_eq!(reloaded(&mut service), nothing);
+    let unchanged = "started none; restarted none; redrawn none; stopped none; untouched gate, yard; model unchanged";
+    assert_eq!(reloaded(&mut service), unchanged);
     std::fs::write(&config, text(&config).replace("alpha = 0.2", "hide = [\"red\"]")).unwrap();
     assert_eq!(
         reloaded(&mut service),
         "started none; restarted none; redrawn gate; stopped none; untouched yard; model unchanged"
     );
-    until("no red by hand", || is_black(color(&service, "gate")).then_some(()));
+    until("red is hidden by the file", || is_black(color(&service, "gate")).then_some(()));
     let end = service.stream("gate");
     assert_eq!((&end["since"], &end["dropped"], &end["state"]), (&begun["since"], &begun["dropped"], &json!("live")));
     viewer.next();
@@ -126,7 +135,7 @@ fn an_overlay_is_changed_between_two_frames_and_remembered() {
 }
 
 #[test]
-fn the_mask_comes_as_class_indices() {
+fn mask_png_has_the_class_index_of_each_pixel() {
     let folder = folder();
     let service = Service::ready(folder.path(), &format!("[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\n"));
     service.until_state("gate", "live");
@@ -137,17 +146,17 @@ fn the_mask_comes_as_class_indices() {
     let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().unwrap();
     let mut pixels = vec![9; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
-    assert_eq!((info.width, info.height), (64, 36), "the model's size");
+    assert_eq!((info.width, info.height), (64, 36), "the size of the model's output");
     assert!(pixels.iter().all(|&class| class == 0), "red is class 0");
     assert_eq!(get_json(&url(&service, "model"))["labels"][0]["name"], "red");
 }
 
-/// A configuration with comments of all kinds.
-fn commented(folder: &Path) -> PathBuf {
+/// Writes a configuration with comments before, after and inside streams.
+fn write_commented_config(folder: &Path) -> PathBuf {
     let streams = format!(
-        "# All cameras.\n\n# Stays.\n{}\n# Goes.\n{}# The end.\n",
+        "# All cameras.\n\n# The first stream.\n{}\n# The second stream.\n{}# The end.\n",
         ball("keep", "max_latency = \"2s\" # a slow camera"),
-        ball("goes", "")
+        ball("second", "")
     );
     write_config(folder, &streams)
 }
@@ -155,7 +164,7 @@ fn commented(folder: &Path) -> PathBuf {
 #[test]
 fn streams_are_added_changed_and_removed_and_the_file_keeps_its_comments() {
     let folder = folder();
-    let config = commented(folder.path());
+    let config = write_commented_config(folder.path());
     let before = text(&config);
     let mut service = Service::run(&config, &[]);
     service.program.wait_for_message("ready");
@@ -182,130 +191,126 @@ fn streams_are_added_changed_and_removed_and_the_file_keeps_its_comments() {
         .replace("fps=15\"\n", "fps=15\"\nmax_mask_age = \"2s\"\n")
         .replace("legend = false\n", "legend = false\nalpha = 0.9\n");
     assert_eq!(text(&config), format!("{before}{changed}"));
-    // Only drawn differently: nothing is restarted.
+    // A change of the overlay only: the stream is not restarted.
     let since = service.until_state("door", "live")["since"].clone();
     let (status, answer) =
         change(&service, "PATCH", "streams/door", json!({"overlay": {"alpha": null}, "max_mask_age": "2s"}));
     assert_eq!((status, &answer["since"]), (200, &since), "{answer}");
 
-    assert_eq!(change(&service, "DELETE", "streams/goes", json!({})).0, 204);
-    assert_eq!(change(&service, "DELETE", "streams/goes", json!({})).0, 404);
+    assert_eq!(change(&service, "DELETE", "streams/second", json!({})).0, 204);
+    let (status, problem) = change(&service, "DELETE", "streams/second", json!({}));
+    assert_eq!((status, &problem["streams"]), (404, &json!(["keep", "door"])), "{problem}");
     let now = text(&config);
-    assert!(
-        !now.contains("\"goes\"") && !now.contains("# Goes.") && now.contains("# Stays.") && now.contains("# The end."),
-        "{now}"
-    );
-    assert!(now.contains("# a slow camera") && now.contains("# All cameras."), "{now}");
-    let names: Vec<String> = service.streams().iter().map(|stream| stream["name"].as_str().unwrap().into()).collect();
-    assert_eq!(names, ["keep", "door"]);
+    for removed in ["\"second\"", "# The second stream."] {
+        assert!(!now.contains(removed), "{now}");
+    }
+    for kept in ["# All cameras.", "# The first stream.", "# a slow camera", "# The end."] {
+        assert!(now.contains(kept), "{now}");
+    }
+    assert_eq!(stream_names(&service), ["keep", "door"]);
 
-    // The stream that nobody spoke of has not noticed.
+    // The other stream continued.
     viewer.next();
     let end = service.stream("keep");
     assert_eq!((&end["since"], &end["dropped"], &end["state"]), (&kept["since"], &kept["dropped"], &json!("live")));
     assert!(end["published"].as_u64() > kept["published"].as_u64());
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
-    // The file is what the next start is from.
-    let mut again = Service::run(&config, &[]);
-    again.program.wait_for_message("ready");
-    assert_eq!(again.streams().len(), 2);
+    // The next start uses the changed file.
+    let mut restarted = Service::run(&config, &[]);
+    restarted.program.wait_for_message("ready");
+    assert_eq!(stream_names(&restarted), ["keep", "door"]);
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_all_reasons_and_nothing_changes() {
+fn invalid_changes_are_refused_with_all_errors_and_change_nothing() {
     let folder = folder();
-    let config = commented(folder.path());
+    let config = write_commented_config(folder.path());
     let service = Service::run(&config, &[]);
-    until("the model", || (send("GET", &url(&service, "model"), None).0 == 200).then_some(()));
+    wait_for_model(&service);
     let before = text(&config);
+    // The paths of the keys with errors, sorted.
     let keys = |problem: &Value| -> Vec<String> {
         let errors = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
-        errors.iter().map(|error| error["key"].as_str().unwrap().to_owned()).collect()
+        let mut keys: Vec<_> = errors.iter().map(|error| error["key"].as_str().unwrap().to_owned()).collect();
+        keys.sort();
+        keys
     };
-    for (method, path, body, status, wanted) in [
-        (
-            "POST",
-            "streams",
-            json!({"name": "a b", "sorce": "test://"}),
-            422,
-            vec!["stream[a b].name", "stream[a b].source", "stream[a b].sorce"],
-        ),
-        ("POST", "streams", json!({"name": "keep", "source": "test://"}), 409, vec![]),
-        (
-            "POST",
-            "streams",
-            json!({"name": "x", "source": "test://", "overlay": {"hide": ["read"]}}),
-            422,
-            vec!["stream[x].overlay.hide"],
-        ),
-        ("POST", "streams", json!({"name": "x", "source": "file:///etc/passwd"}), 403, vec!["stream[x].source"]),
-        // Whether there is such a file is not told.
-        ("POST", "streams", json!({"name": "x", "source": "file:///etc/no-passwd"}), 403, vec!["stream[x].source"]),
-        ("PATCH", "streams/keep", json!({"source": "/etc"}), 403, vec!["stream[keep].source"]),
-        ("POST", "streams", json!({"name": "x", "source": "rtsp://127.0.0.1/a"}), 403, vec!["stream[x].source"]),
-        (
-            "POST",
-            "streams",
-            json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "gate.password"}),
-            403,
-            vec!["stream[x].password_file"],
-        ),
-        (
-            "POST",
-            "streams",
-            json!({"name": "x", "source": "test://", "record": {"dir": "/tmp"}}),
-            403,
-            vec!["stream[x].record.dir"],
-        ),
-        ("PATCH", "streams/keep", json!({"record": {"dir": "/etc/passwd"}}), 403, vec!["stream[keep].record.dir"]),
-        (
-            "PATCH",
-            "streams/keep",
-            json!({"overlay": {"alpha": 7}, "show": "x", "max_latency": "soon"}),
-            422,
-            vec!["stream[keep].max_latency", "stream[keep].overlay.alpha", "stream[keep].show"],
-        ),
-        ("PATCH", "streams/keep", json!({"push": [{"url": "rtsp://10.0.0.7/x"}]}), 403, vec!["stream[keep].push"]),
-        ("PATCH", "streams/keep", json!({"overlay": {"alhpa": null}}), 422, vec!["stream[keep].overlay.alhpa"]),
-        ("PATCH", "streams/keep", json!({"name": "kept"}), 422, vec!["stream[keep].name"]),
-        ("PATCH", "streams/keep", json!({"source": null}), 422, vec!["stream[keep].source"]),
-        ("PATCH", "streams/keep", json!({"overlay": {"hide": [null]}}), 422, vec!["stream[keep].overlay.hide[0]"]),
-        ("PATCH", "streams/gone", json!({}), 404, vec![]),
-    ] {
-        let (got, problem) = change(&service, method, path, body.clone());
-        assert_eq!(got, status, "{method} {path} {body}: {problem}");
-        let mut got = keys(&problem);
-        got.sort();
-        let mut wanted = wanted;
-        wanted.sort();
-        assert_eq!(got, wanted, "{method} {path} {body}: {problem}");
+    let refuse = |method: &str, path: &str, body: Value, expected: u16, expected_keys: &[&str]| {
+        let (status, problem) = change(&service, method, path, body.clone());
+        assert_eq!(status, expected, "{method} {path} {body}: {problem}");
+        assert_eq!(keys(&problem), expected_keys, "{method} {path} {body}: {problem}");
         assert_eq!(text(&config), before, "{method} {path} {body}");
-    }
-    // A file that somebody is in the middle of changing by hand.
-    std::fs::write(&config, before.replace("max_latency = \"2s\"", "max_latency = \"soon\"")).unwrap();
-    let (status, problem) = change(&service, "PATCH", "streams/goes", json!({"max_mask_age": "3s"}));
-    assert_eq!((status, keys(&problem)), (409, vec!["stream[keep].max_latency".to_owned()]), "{problem}");
-    assert!(problem["errors"][0]["line"].is_u64(), "{problem}");
-    let (status, answer) = change(&service, "PATCH", "streams/goes/overlay", json!({"alpha": 0.3}));
-    assert_eq!((status, &answer["alpha"], &answer["remembered"]), (200, &json!(0.3), &json!(false)), "{answer}");
-    // And a good one is what the change is based on.
-    std::fs::write(&config, before.replace("# Stays.", "# Stays for ever.")).unwrap();
-    let (status, problem) = change(&service, "PATCH", "streams/goes", json!({"max_mask_age": "3s"}));
-    assert_eq!(status, 200, "{problem}");
-    assert!(text(&config).contains("# Stays for ever.") && text(&config).contains("max_mask_age = \"3s\""));
-    assert!(text(&config).contains("overlay.alpha = 0.3"), "it is remembered as soon as it can be: {}", text(&config));
-    assert_eq!(change(&service, "DELETE", "streams/goes", json!({})).0, 204);
-    let (status, problem) = change(&service, "DELETE", "streams/keep", json!({}));
-    assert_eq!((status, problem["detail"].as_str().unwrap().contains("only stream")), (409, true), "{problem}");
+        problem
+    };
+    let post = |body: Value, status: u16, keys: &[&str]| refuse("POST", "streams", body, status, keys);
+    let patch = |body: Value, status: u16, keys: &[&str]| refuse("PATCH", "streams/keep", body, status, keys);
+
+    let unknown = json!({"name": "a b", "sorce": "test://"});
+    post(unknown, 422, &["stream[a b].name", "stream[a b].sorce", "stream[a b].source"]);
+    post(json!({"name": "keep", "source": "test://"}), 409, &[]);
+    let misspelt = json!({"name": "x", "source": "test://", "overlay": {"hide": ["read"]}});
+    post(misspelt, 422, &["stream[x].overlay.hide"]);
+    // The response does not reveal whether a file exists.
+    let [existing, missing] = ["passwd", "no-passwd"].map(|name| {
+        let source = format!("file:///etc/{name}");
+        let problem = post(json!({"name": "x", "source": source}), 403, &["stream[x].source"]);
+        problem.to_string().replace(&format!("/etc/{name}"), "")
+    });
+    assert_eq!(existing, missing);
+    post(json!({"name": "x", "source": "rtsp://127.0.0.1/a"}), 403, &["stream[x].source"]);
+    let password = json!({"name": "x", "source": "rtsp://10.0.0.7/a", "user": "a", "password_file": "gate.password"});
+    post(password, 403, &["stream[x].password_file"]);
+    let recorded = json!({"name": "x", "source": "test://", "record": {"dir": "/tmp"}});
+    post(recorded, 403, &["stream[x].record.dir"]);
+
+    patch(json!({"source": "/etc"}), 403, &["stream[keep].source"]);
+    patch(json!({"record": {"dir": "/etc/passwd"}}), 403, &["stream[keep].record.dir"]);
+    let three = json!({"overlay": {"alpha": 7}, "show": "x", "max_latency": "soon"});
+    patch(three, 422, &["stream[keep].max_latency", "stream[keep].overlay.alpha", "stream[keep].show"]);
+    patch(json!({"push": [{"url": "rtsp://10.0.0.7/x"}]}), 403, &["stream[keep].push"]);
+    patch(json!({"overlay": {"alhpa": null}}), 422, &["stream[keep].overlay.alhpa"]);
+    patch(json!({"name": "kept"}), 422, &["stream[keep].name"]);
+    patch(json!({"source": null}), 422, &["stream[keep].source"]);
+    patch(json!({"overlay": {"hide": [null]}}), 422, &["stream[keep].overlay.hide[0]"]);
+    refuse("PATCH", "streams/unknown", json!({}), 404, &[]);
 }
 
 #[test]
-fn concurrent_changes_are_all_made() {
+fn while_the_configuration_file_has_an_error_streams_do_not_change_and_overlays_are_saved_later() {
+    let folder = folder();
+    let config = write_commented_config(folder.path());
+    let service = Service::run(&config, &[]);
+    wait_for_model(&service);
+    let before = text(&config);
+    std::fs::write(&config, before.replace("max_latency = \"2s\"", "max_latency = \"soon\"")).unwrap();
+    let (status, problem) = change(&service, "PATCH", "streams/second", json!({"max_mask_age": "3s"}));
+    let errors = problem["errors"].as_array().unwrap();
+    assert_eq!((status, errors.len(), &errors[0]["key"]), (409, 1, &json!("stream[keep].max_latency")), "{problem}");
+    assert!(errors[0]["line"].is_u64(), "{problem}");
+    let (status, answer) = change(&service, "PATCH", "streams/second/overlay", json!({"alpha": 0.3}));
+    assert_eq!((status, &answer["alpha"], &answer["remembered"]), (200, &json!(0.3), &json!(false)), "{answer}");
+    // When the edited file is valid again, the changes are applied to it, also the earlier one of the overlay.
+    std::fs::write(&config, before.replace("# The first stream.", "# The edited stream.")).unwrap();
+    let (status, problem) = change(&service, "PATCH", "streams/second", json!({"max_mask_age": "3s"}));
+    assert_eq!(status, 200, "{problem}");
+    let now = text(&config);
+    for part in ["# The edited stream.", "max_mask_age = \"3s\"", "overlay.alpha = 0.3"] {
+        assert!(now.contains(part), "{now}");
+    }
+    assert_eq!(change(&service, "DELETE", "streams/second", json!({})).0, 204);
+    // The only stream cannot be removed.
+    let (status, problem) = change(&service, "DELETE", "streams/keep", json!({}));
+    assert_eq!(status, 409, "{problem}");
+    assert_eq!(stream_names(&service), ["keep"]);
+}
+
+#[test]
+fn of_concurrent_requests_for_one_name_only_one_succeeds() {
     let folder = folder();
     let config = write_config(folder.path(), &ball("first", ""));
     let service = Service::run(&config, &[]);
-    until("the model", || (send("GET", &url(&service, "model"), None).0 == 200).then_some(()));
+    wait_for_model(&service);
     let add = |n: usize| {
         let new = json!({"name": format!("s{n}"), "source": "test://black?width=64&height=48&fps=1"});
         change(&service, "POST", "streams", new)
@@ -314,17 +319,16 @@ fn concurrent_changes_are_all_made() {
         let clients: Vec<_> = (0..6).map(|n| scope.spawn(move || add(n % 5))).collect();
         let mut answers: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap().0).collect();
         answers.sort_unstable();
-        assert_eq!(answers, [201, 201, 201, 201, 201, 409], "two wanted the same name");
+        assert_eq!(answers, [201, 201, 201, 201, 201, 409], "two requests have the same name");
     });
-    let mut names: Vec<String> =
-        service.streams().iter().map(|stream| stream["name"].as_str().unwrap().into()).collect();
+    let mut names = stream_names(&service);
     names.sort();
     assert_eq!(names, ["first", "s0", "s1", "s2", "s3", "s4"]);
     assert_eq!(text(&config).matches("[[stream]]").count(), 6);
 }
 
 #[test]
-fn twenty_streams_that_are_added_at_a_time_are_all_added() {
+fn twenty_streams_that_are_added_concurrently_are_all_saved() {
     const CLIENTS: usize = 20;
     let folder = folder();
     let config = write_config(folder.path(), &ball("first", ""));
@@ -343,12 +347,12 @@ fn twenty_streams_that_are_added_at_a_time_are_all_added() {
 }
 
 #[test]
-fn where_the_file_cannot_be_written_an_overlay_is_drawn_and_a_stream_is_not_changed() {
+fn with_a_read_only_configuration_overlays_change_until_the_restart_and_streams_do_not_change() {
     let folder = folder();
     let named = write_config(folder.path(), &format!("{}{}", ball("gate", ""), ball("yard", "")));
     let before = text(&named).replace("channels.onnx", folder.path().join("channels.onnx").to_str().unwrap());
     std::fs::write(&named, &before).unwrap();
-    // A file that has lost its name can be read by its descriptor, and not even root can put another one in its place.
+    // A deleted file can still be read through its descriptor, and not even root can replace it.
     let open = std::fs::File::open(&named).unwrap();
     std::fs::remove_file(&named).unwrap();
     let config = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), open.as_raw_fd()));
@@ -371,7 +375,7 @@ fn where_the_file_cannot_be_written_an_overlay_is_drawn_and_a_stream_is_not_chan
 }
 
 #[test]
-fn the_page_of_the_api_shows_every_operation() {
+fn the_api_documentation_page_shows_every_operation() {
     let folder = folder();
     let service = Service::start(folder.path(), &ball("gate", ""));
     let api = get_json(&url(&service, "openapi.json"));
@@ -393,9 +397,9 @@ fn the_page_of_the_api_shows_every_operation() {
     assert!(shown.contains("The settings of a new stream") || shown.contains("rtsp://10.0.0.7/stream1"), "{shown}");
 }
 
-/// A configuration whose runtime never gets ready.
-fn without_a_model(folder: &Path) -> PathBuf {
-    // It is there at once: the system's loader, which GStreamer needs, must not wait.
+/// Writes a configuration whose model is never loaded: the first call of its ONNX Runtime does not return.
+fn write_config_that_keeps_loading(folder: &Path) -> PathBuf {
+    // Opening the library must not block: the dynamic linker's lock would also block GStreamer.
     let (library, source) = (folder.join("libonnxruntime.so"), folder.join("waits.c"));
     std::fs::write(&source, "int pause(void);\nconst void *OrtGetApiBase(void) { for (;;) pause(); }\n").unwrap();
     tool("cc", [Path::new("-shared"), Path::new("-fPIC"), Path::new("-o"), &library, &source]);
@@ -405,27 +409,27 @@ fn without_a_model(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn before_there_is_a_model_all_of_an_overlay_but_classes_is_changed() {
+fn overlay_settings_except_classes_can_be_changed_before_the_model_is_loaded() {
     let folder = folder();
-    let config = without_a_model(folder.path());
-    // It is known where the service listens before there is a model.
+    let config = write_config_that_keeps_loading(folder.path());
+    // The log has the addresses before the model is loaded.
     let service = Service::run(&config, &[]);
     let (status, answer) = change(&service, "PATCH", "streams/gate/overlay", json!({"alpha": 0.25, "legend": false}));
     assert_eq!((status, &answer["alpha"], &answer["legend"]), (200, &json!(0.25), &json!(false)), "{answer}");
-    until("it is remembered", || text(&config).contains("alpha = 0.25").then_some(()));
+    until("the change is saved", || text(&config).contains("alpha = 0.25").then_some(()));
     let path = url(&service, "streams/gate/overlay");
     let refused = Answer::to("PATCH", &path, "application/json", r#"{"hide": ["sky"], "alpha": 0.5}"#);
     assert_eq!((refused.status, refused.header("retry-after")), (503, "2".into()), "{}", refused.body);
-    assert!(refused.body.contains("hide and colors name its classes"), "{}", refused.body);
+    assert_eq!(refused.header("content-type"), "application/problem+json", "{}", refused.body);
     assert_eq!(service.stream("gate")["config"]["overlay"]["alpha"], 0.25);
     assert_eq!(send("GET", &url(&service, "model"), None).0, 503);
 }
 
-/// The runtime never gets ready, and nothing else hangs: a model that is still being loaded is no fault.
+/// The stop does not wait for the model, and the unfinished loading is not an error.
 #[test]
-fn a_service_whose_model_is_still_being_loaded_stops_at_once() {
+fn a_service_stops_while_its_model_is_being_loaded() {
     let folder = folder();
-    let config = without_a_model(folder.path());
+    let config = write_config_that_keeps_loading(folder.path());
     let service = Service::run(&config, &[]);
     assert_eq!(send("GET", &url(&service, "model"), None).0, 503);
     let (code, _, log) = service.terminate();
@@ -434,15 +438,15 @@ fn a_service_whose_model_is_still_being_loaded_stops_at_once() {
 }
 
 #[test]
-fn a_password_that_a_client_sets_is_not_for_everybody_on_the_machine() {
+fn a_configuration_file_that_gets_a_password_is_closed_to_other_local_users() {
     let folder = folder();
-    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    mode(folder.path(), 0o755);
+    let set_mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    set_mode(folder.path(), 0o755);
     let config = write_config(folder.path(), &ball("gate", ""));
-    mode(&config, 0o644);
+    set_mode(&config, 0o644);
     let mut service = Service::run(&config, &[]);
     service.program.wait_for_message("ready");
-    // Nobody is at home there, and the stream is not waited for.
+    // No host has this address (RFC 5737), and the response does not wait for the camera.
     let camera = |source: &str| json!({"name": "yard", "source": source});
     let (status, answer) = change(&service, "POST", "streams", camera("rtsp://admin:hunter2@192.0.2.7/a"));
     assert_eq!(status, 201, "{answer}");
@@ -453,29 +457,39 @@ fn a_password_that_a_client_sets_is_not_for_everybody_on_the_machine() {
     assert_eq!(log.matches("configuration file closed to other local users").count(), 1, "{log}");
     assert!(!log.contains("hunter2"), "{log}");
 
-    // Written there by hand, it is told of.
+    // `check` reports a password in a file that other users can read.
     std::fs::write(&config, text(&config).replace("test://ball", "rtsp://admin:hunter2@192.0.2.7/a?")).unwrap();
-    mode(&config, 0o644);
+    set_mode(&config, 0o644);
     let checked = run(maskcast().arg("check").arg(&config));
-    let said = checked.text();
-    assert!(said.contains("holds passwords (stream[gate].source)") && !said.contains("hunter2"), "{said}");
+    let report = checked.text();
+    assert!(report.contains("holds passwords (stream[gate].source)") && !report.contains("hunter2"), "{report}");
 }
 
 #[test]
-fn what_is_no_body_is_told_in_words() {
+fn an_invalid_request_is_refused_with_a_problem_document_without_library_terms() {
     let folder = folder();
     let service = Service::ready(folder.path(), &ball("gate", ""));
     let overlay = url(&service, "streams/gate/overlay");
-    for (kind, body, status, words) in [
-        ("application/json", "[1]", 422, "the body must be an object"),
-        ("application/json", "{\"alpha\": ", 400, "the body is not valid JSON: alpha: EOF"),
-        ("text/plain", "{}", 415, "Content-Type application/json"),
-        ("application/json", "{\"hide\": [\"gren\"]}", 422, "stream[gate].overlay.hide: the model has no class"),
-    ] {
+    // Content type and body of the request; status, a word of the detail, and the keys of the errors in the response.
+    type Case<'a> = (&'a str, &'a str, u16, &'a str, Option<&'a str>);
+    let cases: [Case; 4] = [
+        ("application/json", "[1]", 422, "object", None),
+        ("application/json", "{\"alpha\": ", 400, "alpha", None),
+        ("text/plain", "{}", 415, "application/json", None),
+        ("application/json", "{\"hide\": [\"gren\"]}", 422, "gren", Some("stream[gate].overlay.hide")),
+    ];
+    for (kind, body, status, word, key) in cases {
         let answer = Answer::to("PATCH", &overlay, kind, body);
         assert_eq!(answer.status, status, "{body}: {}", answer.body);
-        let detail = serde_json::from_str::<Value>(&answer.body).unwrap()["detail"].clone();
-        assert!(detail.as_str().unwrap().contains(words), "{body}: {detail}");
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{body}");
+        let problem: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(problem["status"], status, "{problem}");
+        assert_eq!(problem["errors"][0]["key"].as_str(), key, "{problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(word), "{body}: {detail}");
+        for term in ["expected", "struct", "deserialize", "serde"] {
+            assert!(!detail.contains(term), "{body}: {detail}");
+        }
     }
     for query in ["limit=many", "limit=0", "limit=1&limit=2"] {
         let (status, _, text) = send("GET", &url(&service, &format!("streams/gate/recordings?{query}")), None);
