@@ -148,7 +148,7 @@ fn rtsp_requires_the_same_credentials_and_disconnects_removed_users() {
     service
         .program
         .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration reloaded").then_some(()));
-    viewer.ends();
+    viewer.wait_for_end();
     assert_eq!(describe(&host, "gate", Some(&basic("wall", WALL))).0, 401);
     assert_eq!(describe(&host, "gate", Some(&basic("anna", ANNA))).0, 200);
     // The API refuses the user as well.

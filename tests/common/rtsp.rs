@@ -54,7 +54,7 @@ impl Viewer {
     }
 
     /// Waits until the server ends the stream.
-    pub fn ends(self) {
+    pub fn wait_for_end(self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             match self.frames.recv_deadline(deadline) {
@@ -144,13 +144,13 @@ impl NonReadingClient {
     }
 
     /// Reads what has arrived and waits until the server closes the connection.
-    pub fn ends(mut self) {
+    pub fn wait_for_end(mut self) {
         // Shorter than the minute after which the server closes idle connections.
         self.0.set_read_timeout(Some(std::time::Duration::from_secs(50))).unwrap();
         // A reset counts as closed, too: the server may have left data unread.
         let read = std::io::copy(&mut self.0, &mut std::io::sink());
-        let late = |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-        assert!(!read.is_err_and(|error| late(&error)), "the server has not closed the connection");
+        let timed_out = |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!read.is_err_and(|error| timed_out(&error)), "the server has not closed the connection");
     }
 }
 
