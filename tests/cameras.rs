@@ -1,4 +1,4 @@
-//! RTSP cameras that fail and return, and that require a password.
+//! RTSP cameras: outages, and cameras that require a password.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::service::{Service, folder, write_config, write_config_at};
 
 #[test]
 fn a_stream_is_offline_while_its_camera_is_down() {
-    // The camera is another instance of Maskcast.
+    // The camera is another Maskcast service.
     let camera_folder = folder();
     let camera_stream = "[[stream]]\nname = \"red\"\nsource = \"test://red?width=320&height=240&fps=15\"\n\
                    overlay.legend = false\n";
@@ -58,9 +58,9 @@ fn a_stream_is_offline_while_its_camera_is_down() {
         service.until_published(name, before + 15);
     }
     // The same viewer sees frames of the camera again.
-    let back = Instant::now();
+    let restarted = Instant::now();
     while is_grey(&mut viewer) {
-        assert!(back.elapsed() < DEADLINE, "the viewer still sees the slate");
+        assert!(restarted.elapsed() < DEADLINE, "the viewer still sees the slate");
     }
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
@@ -68,10 +68,10 @@ fn a_stream_is_offline_while_its_camera_is_down() {
 }
 
 #[test]
-fn a_camera_with_a_password_is_live_only_with_the_right_one() {
-    const RIGHT: &str = "right@pass:word/1";
+fn a_camera_with_a_password_is_live_only_with_the_correct_password() {
+    const CORRECT: &str = "right@pass:word/1";
     const WRONG: &str = "WRONG-OSSIFRAGE";
-    let camera = Camera::with_password("viewer", RIGHT);
+    let camera = Camera::with_password("viewer", CORRECT);
     let folder = folder();
     let stream = |name: &str| {
         format!(
@@ -80,12 +80,12 @@ fn a_camera_with_a_password_is_live_only_with_the_right_one() {
             camera.port
         )
     };
-    let config = write_config(folder.path(), &(stream("right") + &stream("wrong")));
-    let variables = [("PASSWORD_right", RIGHT), ("PASSWORD_wrong", WRONG), ("MASKCAST_LOG", "debug")];
+    let config = write_config(folder.path(), &(stream("correct") + &stream("wrong")));
+    let variables = [("PASSWORD_correct", CORRECT), ("PASSWORD_wrong", WRONG), ("MASKCAST_LOG", "debug")];
     let mut service = Service::run(&config, &variables);
     service.program.wait_for_message("ready");
-    service.until_state("right", "live");
-    service.until_published("right", 15);
+    service.until_state("correct", "live");
+    service.until_published("correct", 15);
     let wrong = service.until_state("wrong", "offline");
     let reason = wrong["reason"].as_str().unwrap().to_lowercase();
     assert!(reason.contains("user") || reason.contains("password"), "{reason}");
@@ -95,6 +95,6 @@ fn a_camera_with_a_password_is_live_only_with_the_right_one() {
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0));
     for text in shown.iter().chain([&log]) {
-        assert!(!text.contains(WRONG) && !text.contains(RIGHT), "{text}");
+        assert!(!text.contains(WRONG) && !text.contains(CORRECT), "{text}");
     }
 }

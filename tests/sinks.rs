@@ -1,4 +1,4 @@
-//! `[[stream.sink]]` as a whole: the real program writes the masks of a stream to a file.
+//! `[[stream.sink]]`: the program writes the masks of a stream to a file.
 
 mod common;
 
@@ -19,6 +19,7 @@ fn lines(path: &Path) -> Vec<Value> {
     complete.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
+/// Waits until the file has this many lines; returns all.
 fn until_lines(path: &Path, least: usize) -> Vec<Value> {
     until(&format!("{} has {least} lines", path.display()), || Some(lines(path)).filter(|lines| lines.len() >= least))
 }
@@ -28,7 +29,7 @@ fn stream(sink: &str) -> String {
 }
 
 #[test]
-fn each_mask_is_a_line_and_a_file_that_was_moved_is_created_again() {
+fn each_mask_is_one_line_and_a_moved_file_is_created_again() {
     let folder = folder();
     let path = folder.path().join("masks/gate.jsonl");
     let service = Service::ready(folder.path(), &stream("path = \"masks/gate.jsonl\""));
@@ -54,7 +55,7 @@ fn each_mask_is_a_line_and_a_file_that_was_moved_is_created_again() {
         assert!(number(&pair[0], "source_time_s") < number(&pair[1], "source_time_s"), "{pair:?}");
     }
 
-    // As logrotate does.
+    // Moved as by logrotate.
     let moved = folder.path().join("masks/gate.jsonl.1");
     std::fs::rename(&path, &moved).unwrap();
     let newer = until_lines(&path, 3);
@@ -71,12 +72,12 @@ fn each_mask_is_a_line_and_a_file_that_was_moved_is_created_again() {
     let labels = [("stream", "gate"), ("type", "jsonl"), ("sink", &*shown)];
     assert!(service.metrics().sum("maskcast_sink_masks_total", &labels) >= 13.0);
 
-    // The file is chosen in the configuration file only.
+    // Sinks can be set only in the configuration file.
     let url = format!("{}api/v1/streams/gate", service.page);
     let patch = json!({"sink": [{"type": "jsonl", "path": folder.path().join("other")}]});
     let (status, _, problem) = send("PATCH", &url, Some(&patch.to_string()));
-    assert_eq!(status, 403, "{problem}");
-    assert!(problem.contains("stream[gate].sink"), "{problem}");
+    let problem: Value = serde_json::from_str(&problem).unwrap();
+    assert_eq!((status, &problem["errors"][0]["key"]), (403, &json!("stream[gate].sink")), "{problem}");
 
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
@@ -84,7 +85,7 @@ fn each_mask_is_a_line_and_a_file_that_was_moved_is_created_again() {
 }
 
 #[test]
-fn masks_are_thinned_by_every() {
+fn every_limits_the_rate_of_written_masks() {
     let folder = folder();
     let path = folder.path().join("gate.jsonl");
     let service = Service::ready(folder.path(), &stream("path = \"gate.jsonl\"\nevery = \"1s\""));
@@ -92,21 +93,22 @@ fn masks_are_thinned_by_every() {
     let times: Vec<Timestamp> =
         written.iter().map(|line| line["captured"].as_str().unwrap().parse().unwrap()).collect();
     for pair in times.windows(2) {
-        // Written to the millisecond.
+        // The times are rounded to milliseconds.
         assert!(pair[1].duration_since(pair[0]).as_secs_f64() > 0.998, "{times:?}");
     }
-    assert_eq!(service.stream("gate")["sinks"][0]["dropped"], 0, "masks that are not wanted are not dropped");
+    assert_eq!(service.stream("gate")["sinks"][0]["dropped"], 0, "masks that `every` skips do not count as dropped");
 }
 
 #[test]
-fn a_full_disk_drops_masks_until_there_is_room_and_nothing_else() {
+fn on_a_full_disk_only_masks_are_dropped_and_only_until_space_is_free() {
     let folder = folder();
     let path = folder.path().join("gate.jsonl");
     // A device on which every write fails as on a full disk.
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let service = Service::ready(folder.path(), &stream("path = \"gate.jsonl\""));
     let sink = || service.stream("gate")["sinks"][0].clone();
-    let failed = until("it is tried again", || Some(sink()).filter(|sink| sink["failures"].as_u64() >= Some(2)));
+    let failed =
+        until("a second attempt has failed", || Some(sink()).filter(|sink| sink["failures"].as_u64() >= Some(2)));
     assert!(failed["reason"].as_str().unwrap().contains("No space left"), "{failed}");
     assert_eq!(failed["written"], 0);
     assert!(failed["dropped"].as_u64() > failed["failures"].as_u64(), "{failed}");
@@ -115,14 +117,16 @@ fn a_full_disk_drops_masks_until_there_is_room_and_nothing_else() {
     service.until_published("gate", service.published("gate") + 30);
     assert_eq!(service.stream("gate")["state"], "live");
 
-    let room = folder.path().join("room.jsonl");
-    std::os::unix::fs::symlink(&room, folder.path().join("link")).unwrap();
+    // The path is replaced by a link to a file that can be written.
+    let writable = folder.path().join("writable.jsonl");
+    std::os::unix::fs::symlink(&writable, folder.path().join("link")).unwrap();
     std::fs::rename(folder.path().join("link"), &path).unwrap();
-    let first = until_lines(&room, 1);
+    let first = until_lines(&writable, 1);
     assert_eq!(first[0]["stream"], "gate");
-    until("it works again", || (sink()["reason"] == Value::Null).then_some(()));
+    until("the sink works again", || (sink()["reason"] == Value::Null).then_some(()));
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
-    let says = |text: &str| log.lines().any(|line| line.contains("\"sink\"") && line.contains(text));
-    assert!(says("sink failed, masks are dropped, next try in 1 s: jsonl") && says("sink works again: jsonl"), "{log}");
+    for text in ["sink failed, masks are dropped, next try in 1 s: jsonl", "sink works again: jsonl"] {
+        assert!(log.lines().any(|line| line.contains("\"sink\"") && line.contains(text)), "{text}: {log}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The service under systemd: the unit file, and what the program tells systemd of itself.
+//! The service under systemd: the unit file, notifications (sd_notify), the watchdog, and the journal.
 
 mod common;
 
@@ -13,58 +13,63 @@ use common::program::{DEADLINE, Guard, run, tool, until};
 use common::service::{Service, folder, write_config};
 use crossbeam_channel::tick;
 
+/// The text of the unit file.
+fn unit_file() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/maskcast.service")).unwrap()
+}
+
 #[test]
-fn the_unit_file_has_no_faults() {
+fn systemd_analyze_finds_no_error_in_the_unit_file() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/maskcast.service")).unwrap();
+    let unit = unit_file();
     let installed = "/usr/bin/maskcast";
     assert!(unit.contains(&format!("ExecStart={installed} run ")), "{unit}");
     let path = folder.path().join("maskcast.service");
-    // systemd looks whether the program is there; the manual's page is not, either, before it is installed.
-    let here: Vec<String> = unit
+    // systemd checks that the program exists. The manual page exists only after the installation.
+    let adapted: Vec<String> = unit
         .lines()
         .filter(|line| !line.starts_with("Documentation="))
         .map(|line| line.replace(installed, env!("CARGO_BIN_EXE_maskcast")))
         .collect();
-    std::fs::write(&path, here.join("\n")).unwrap();
+    std::fs::write(&path, adapted.join("\n")).unwrap();
     let ended = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
     assert_eq!((ended.code, ended.stderr.as_str(), ended.text().as_str()), (Some(0), "", ""));
 }
 
-/// systemd's measure of what a unit could do if it were taken over, from 0 (nothing) to 10 (everything).
+/// The exposure is systemd's measure of the privileges of a unit, from 0 (none) to 10 (all).
 #[test]
-fn the_unit_is_confined() {
+fn the_unit_has_an_exposure_of_at_most_2_5() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/maskcast.service")).unwrap();
+    let unit = unit_file();
     let path = folder.path().join("maskcast.service");
-    let exposure = |unit: &str| {
+    let check_exposure = |unit: &str| {
         std::fs::write(&path, unit).unwrap();
         run(Command::new("systemd-analyze")
             .args(["security", "--offline=true", "--no-pager", "--threshold=25"])
             .arg(&path))
     };
-    let ended = exposure(&unit);
+    let ended = check_exposure(&unit);
     assert_eq!(ended.code, Some(0), "exposure is above 2.5:\n{}", ended.text());
-    // The cameras and the GPU stay within reach.
+    // The service can use cameras and the GPU.
     for needed in ["DeviceAllow=char-video4linux rw", "DeviceAllow=char-drm rw", "SupplementaryGroups=video render"] {
         assert!(unit.lines().any(|line| line == needed), "{needed}");
     }
     assert!(!unit.contains("PrivateDevices=yes"));
-    let open = unit.replace("SystemCallFilter=@system-service\n", "").replace("CapabilityBoundingSet=\n", "");
-    assert_ne!(exposure(&open).code, Some(0), "the limit is not looked at");
+    let exposed = unit.replace("SystemCallFilter=@system-service\n", "").replace("CapabilityBoundingSet=\n", "");
+    assert_ne!(check_exposure(&exposed).code, Some(0), "the threshold has no effect");
 }
 
-/// systemd's end of the notification socket.
-struct Systemd(UnixDatagram);
+/// The receiving end of the notification socket.
+struct NotifySocket(UnixDatagram);
 
-impl Systemd {
+impl NotifySocket {
     fn next(&self) -> String {
         let mut buffer = [0; 4096];
-        let length = self.0.recv(&mut buffer).expect("systemd hears nothing");
+        let length = self.0.recv(&mut buffer).expect("no notification");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
-    /// Passes over other messages until one has this line.
+    /// Waits for a message with this line; skips others.
     fn wait_for(&self, line: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -72,35 +77,35 @@ impl Systemd {
             if message.lines().any(|other| other == line) {
                 return message;
             }
-            assert!(Instant::now() < deadline, "{line} does not come; the last message is {message:?}");
+            assert!(Instant::now() < deadline, "no {line}; the last message is {message:?}");
         }
     }
 }
 
 #[test]
-fn systemd_hears_of_the_start_of_life_and_of_the_end() {
+fn start_watchdog_and_stop_are_notified() {
     let folder = folder();
     let socket = folder.path().join("notify");
-    let systemd = Systemd(UnixDatagram::bind(&socket).unwrap());
-    systemd.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    let notifications = NotifySocket(UnixDatagram::bind(&socket).unwrap());
+    notifications.0.set_read_timeout(Some(DEADLINE)).unwrap();
     let config = write_config(
         folder.path(),
         "[[stream]]\nname = \"live\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
-         [[stream]]\nname = \"dead\"\nsource = \"rtsp://127.0.0.1:1/stream\"\n",
+         [[stream]]\nname = \"offline\"\nsource = \"rtsp://127.0.0.1:1/stream\"\n",
     );
     let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "2000000")];
     let service = Service::run(&config, &variables);
-    let ready = systemd.wait_for("READY=1");
+    let ready = notifications.wait_for("READY=1");
     assert!(ready.contains("STATUS=1 of 2 streams live"), "{ready}");
-    for name in ["live", "dead"] {
+    for name in ["live", "offline"] {
         assert_ne!(service.stream(name)["state"], "starting");
     }
-    // A camera that is known to be away is no reason to be restarted.
+    // An offline camera does not stop the watchdog messages.
     for _ in 0..4 {
-        systemd.wait_for("WATCHDOG=1");
+        notifications.wait_for("WATCHDOG=1");
     }
     service.program.child.signal("TERM");
-    systemd.wait_for("STOPPING=1");
+    notifications.wait_for("STOPPING=1");
     let mut service = service;
     let (code, log) = service.program.ended();
     assert_eq!(code, Some(0), "{log}");
@@ -125,11 +130,11 @@ fn fields(mut entry: &[u8]) -> Vec<(String, String)> {
     fields
 }
 
-/// In a file system of its own, where the journal's socket is ours.
+/// In its own mount namespace, where the socket of the journal is one of the test.
 #[test]
-fn the_journal_gets_fields() {
+fn journal_entries_have_the_fields_of_the_stream() {
     let folder = folder();
-    let config = write_config(folder.path(), "[[stream]]\nname = \"dead\"\nsource = \"rtsp://127.0.0.1:1/stream\"\n");
+    let config = write_config(folder.path(), "[[stream]]\nname = \"gate\"\nsource = \"rtsp://127.0.0.1:1/stream\"\n");
     let path = folder.path().join("journal");
     let journal = UnixDatagram::bind(&path).unwrap();
     journal.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -145,33 +150,34 @@ fn the_journal_gets_fields() {
             .env_remove("MASKCAST_LOG"),
     );
     let mut buffer = [0; 65536];
-    let mut wanted = vec![
-        vec![("MASKCAST_STREAM", "dead"), ("MASKCAST_FROM", "starting"), ("PRIORITY", "4")],
-        vec![("MASKCAST_STREAM", "dead"), ("MASKCAST_STAGE", "capture"), ("PRIORITY", "5")],
+    let mut missing = vec![
+        vec![("MASKCAST_STREAM", "gate"), ("MASKCAST_FROM", "starting"), ("PRIORITY", "4")],
+        vec![("MASKCAST_STREAM", "gate"), ("MASKCAST_STAGE", "capture"), ("PRIORITY", "5")],
     ];
     let deadline = Instant::now() + DEADLINE;
-    while !wanted.is_empty() {
+    while !missing.is_empty() {
         let length = journal.recv(&mut buffer).unwrap_or_else(|error| {
-            panic!("{error}; still wanted: {wanted:?}; {}", std::fs::read_to_string(&stderr).unwrap_or_default())
+            panic!("{error}; missing entries: {missing:?}; {}", std::fs::read_to_string(&stderr).unwrap_or_default())
         });
         if length == 0 {
-            // Only to see whether somebody listens.
+            // An empty message, which tests whether the journal listens.
             continue;
         }
         let fields = fields(&buffer[..length]);
         assert!(fields.iter().any(|(name, text)| name == "MESSAGE" && !text.is_empty()), "{fields:?}");
         let has = |(name, text): &(&str, &str)| fields.iter().any(|field| (&*field.0, &*field.1) == (*name, *text));
-        wanted.retain(|entry| !entry.iter().all(has));
-        assert!(Instant::now() < deadline, "the journal has no entry with {wanted:?}");
+        missing.retain(|entry| !entry.iter().all(has));
+        assert!(Instant::now() < deadline, "the journal has no entry with {missing:?}");
     }
-    assert_eq!(std::fs::read_to_string(&stderr).unwrap(), "", "all of it goes to the journal");
+    assert_eq!(std::fs::read_to_string(&stderr).unwrap(), "", "all entries must go to the journal");
 }
 
-/// A program whose watchdog's messages come to us, for a stream of raw pictures that come out of a pipe.
-fn watched(folder: &Path, interval: &str, more: &str) -> (Systemd, Service, PathBuf) {
+/// Starts a service with a watchdog interval of one second and a stream whose raw frames come from a pipe. `more`: further
+/// streams. Returns the notifications, the service and the path of the pipe.
+fn start_with_watchdog(folder: &Path, more: &str) -> (NotifySocket, Service, PathBuf) {
     let socket = folder.join("notify");
-    let systemd = Systemd(UnixDatagram::bind(&socket).unwrap());
-    systemd.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    let notifications = NotifySocket(UnixDatagram::bind(&socket).unwrap());
+    notifications.0.set_read_timeout(Some(DEADLINE)).unwrap();
     let pipe = folder.join("frames");
     tool("mkfifo", [&pipe]);
     let source = format!(
@@ -181,16 +187,16 @@ fn watched(folder: &Path, interval: &str, more: &str) -> (Systemd, Service, Path
     );
     let streams = format!("[[stream]]\nname = \"stalls\"\nsilence_timeout = \"1h\"\nsource = \"{source}\"\n{more}");
     let config = write_config(folder, &streams);
-    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", interval)];
+    let variables = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
     let service = Service::run(&config, &variables);
-    (systemd, service, pipe)
+    (notifications, service, pipe)
 }
 
-/// Side of the pipe's pictures.
+/// Width and height of the frames in the pipe, pixels.
 const SIDE: usize = 64;
 
-/// Plays 25 pictures.
-fn feed(frames: &mut std::fs::File) {
+/// Writes 25 frames to the pipe, one every 40 ms.
+fn write_frames(frames: &mut std::fs::File) {
     let pace = tick(Duration::from_millis(40));
     for _ in 0..25 {
         pace.recv().unwrap();
@@ -198,54 +204,53 @@ fn feed(frames: &mut std::fs::File) {
     }
 }
 
-/// A camera that is silent for as long as it may be, and a recorded stream whose pictures are larger than OpenH264 takes: what a
-/// restart of the whole service would not repair.
+/// A camera that is silent for less than its `silence_timeout`, and a recorded stream whose frames are too large for
+/// OpenH264: a restart of the service would repair neither.
 #[test]
-fn streams_that_show_nothing_are_no_reason_to_restart_the_service() {
+fn streams_without_new_frames_do_not_stop_the_watchdog_messages() {
     let folder = folder();
     std::fs::create_dir(folder.path().join("recordings")).unwrap();
     let fails = "[[stream]]\nname = \"fails\"\nsource = \"test://black?width=3088&height=3088&fps=1\"\n\
                  encode.encoder = \"openh264\"\nrecord = { dir = \"recordings\" }\n";
-    let (systemd, service, pipe) = watched(folder.path(), "1000000", fails);
+    let (notifications, service, pipe) = start_with_watchdog(folder.path(), fails);
     let mut frames = std::fs::File::options().write(true).open(&pipe).unwrap();
-    feed(&mut frames);
-    systemd.wait_for("READY=1");
+    write_frames(&mut frames);
+    notifications.wait_for("READY=1");
     until("the encoder fails", || (service.stream("fails")["dropped"].as_u64() > Some(2)).then_some(()));
     let published = service.published("stalls");
-    // One is due each second.
     for _ in 0..15 {
-        systemd.wait_for("WATCHDOG=1");
+        notifications.wait_for("WATCHDOG=1");
     }
-    assert_eq!(service.published("stalls"), published, "the camera has been silent all the time");
+    assert_eq!(service.published("stalls"), published, "the camera has sent no frame in the meantime");
     assert_eq!(service.stream("stalls")["state"], "live");
-    feed(&mut frames);
+    write_frames(&mut frames);
     service.until_published("stalls", published + 10);
 }
 
 /// The run loop hangs in a read of the configuration file, which is a pipe without a writer.
 #[test]
-fn a_run_loop_that_hangs_gives_no_sign_of_life_and_the_forced_end_is_a_failure() {
+fn a_hanging_run_loop_stops_the_watchdog_messages_and_the_forced_exit_has_code_1() {
     let folder = folder();
-    let (systemd, mut service, pipe) = watched(folder.path(), "1000000", "");
+    let (notifications, mut service, pipe) = start_with_watchdog(folder.path(), "");
     let mut frames = std::fs::File::options().write(true).open(&pipe).unwrap();
-    feed(&mut frames);
-    systemd.wait_for("READY=1");
-    systemd.wait_for("WATCHDOG=1");
+    write_frames(&mut frames);
+    notifications.wait_for("READY=1");
+    notifications.wait_for("WATCHDOG=1");
     let config = folder.path().join("maskcast.toml");
     std::fs::remove_file(&config).unwrap();
     tool("mkfifo", [&config]);
-    let asked = TcpStream::connect(service.page.trim_start_matches("http://").trim_end_matches('/')).unwrap();
+    let connection = TcpStream::connect(service.page.trim_start_matches("http://").trim_end_matches('/')).unwrap();
     let body = "{\"alpha\": 0.5}";
     let head = "PATCH /api/v1/streams/stalls/overlay HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
-    write!(&asked, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-    // What was sent before is heard, and then nothing for three times the interval.
-    systemd.0.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    write!(&connection, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    // Messages that were sent before are received, and then none for three watchdog intervals.
+    notifications.0.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let deadline = Instant::now() + DEADLINE;
     let mut buffer = [0; 4096];
-    while systemd.0.recv(&mut buffer).is_ok() {
-        assert!(Instant::now() < deadline, "signs of life of a run loop that hangs");
+    while notifications.0.recv(&mut buffer).is_ok() {
+        assert!(Instant::now() < deadline, "watchdog messages continue while the run loop hangs");
     }
-    service.program.wait_for("the fault", |entry| {
+    service.program.wait_for("the hanging run loop", |entry| {
         entry["message"].as_str()?.contains("the run loop has not responded for").then_some(())
     });
     let (code, _, log) = service.terminate();
