@@ -1,7 +1,9 @@
-//! Loads models of other trainers with ONNX Runtime. They have different shapes, types and scales; all of them detect red, so
-//! that the right mask is known.
+//! Loads models of other trainers with ONNX Runtime. They have different shapes, types and scales; all of them detect red,
+//! so that the right mask is known.
 
 mod common;
+#[path = "foreign_models/net.rs"]
+mod net;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,118 +18,20 @@ use maskcast::segment::manifest::ManifestProblem;
 use maskcast::segment::normalisation::NormalisationError;
 use maskcast::segment::onnx::Model;
 use maskcast::segment::{ModelError, ModelProblem, ProviderProblem, Segmenter, UnusableModel};
-use proto::{Dim, Node, Shape, Tensor, TensorType, Type, ValueInfo};
+use net::{BOOL, FLOAT, FLOAT16, HEIGHT, INT64, NCHW, NHWC, Net, PLANE, UINT8, WIDTH, ints, value};
 
-const WIDTH: usize = 64;
-const HEIGHT: usize = 32;
-
-/// TensorProto.DataType
-const FLOAT: i32 = 1;
-const UINT8: i32 = 2;
-const INT64: i32 = 7;
-const BOOL: i32 = 9;
-const FLOAT16: i32 = 10;
-
-const NCHW: [i64; 4] = [1, 3, HEIGHT as i64, WIDTH as i64];
-const NHWC: [i64; 4] = [1, HEIGHT as i64, WIDTH as i64, 3];
-const PLANE: [i64; 4] = [1, 1, HEIGHT as i64, WIDTH as i64];
-
-/// Builds a model from nodes in order, and constants.
-#[derive(Default)]
-struct Net {
-    nodes: Vec<Node>,
-    constants: Vec<Tensor>,
-    metadata: Vec<(&'static str, String)>,
-}
-
-fn value(name: &str, element: i32, shape: &[i64]) -> ValueInfo {
-    let dim = |&side: &i64| Dim { value: (side >= 0).then_some(side), param: (side < 0).then(|| "free".into()) };
-    let shape = Shape { dim: shape.iter().map(dim).collect() };
-    ValueInfo { name: name.into(), r#type: Some(Type { tensor: Some(TensorType { element, shape: Some(shape) }) }) }
-}
-
-fn ints(name: &str, values: &[i64]) -> proto::Attribute {
-    proto::Attribute {
-        name: name.into(),
-        ints: values.to_vec(),
-        kind: proto::AttributeKind::Ints.into(),
-        ..proto::Attribute::default()
-    }
-}
-
-impl Net {
-    fn op(mut self, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, i64)]) -> Self {
-        let mut node = onnx::node(op, "", output, attributes);
-        node.input = inputs.iter().map(ToString::to_string).collect();
-        self.nodes.push(node);
-        self
-    }
-
-    fn transpose(mut self, input: &str, output: &str, perm: &[i64]) -> Self {
-        let mut node = onnx::node("Transpose", input, output, &[]);
-        node.attribute.push(ints("perm", perm));
-        self.nodes.push(node);
-        self
-    }
-
-    fn floats(mut self, name: &str, dims: &[i64], values: &[f32]) -> Self {
-        let raw_data = Some(values.iter().flat_map(|value| value.to_le_bytes()).collect());
-        self.constants.push(Tensor { dims: dims.to_vec(), element: FLOAT, name: name.into(), raw_data });
-        self
-    }
-
-    fn indices(mut self, name: &str, values: &[i64]) -> Self {
-        let raw_data = Some(values.iter().flat_map(|value| value.to_le_bytes()).collect());
-        self.constants.push(Tensor { dims: vec![values.len() as i64], element: INT64, name: name.into(), raw_data });
-        self
-    }
-
-    /// Ten times (red - green/2 - blue/2 - 0.25) of `input` in 0..1 and NCHW: above 0 for red pixels.
-    fn redness(self, input: &str, output: &str) -> Self {
-        self.floats("w", &[1, 3, 1, 1], &[10.0, -5.0, -5.0]).floats("b", &[1], &[-2.5]).op(
-            "Conv",
-            &[input, "w", "b"],
-            output,
-            &[],
-        )
-    }
-
-    /// Four logits: other, red, green, blue.
-    fn colours(self, input: &str, output: &str) -> Self {
-        let weights = [0.0, 0.0, 0.0, 1.0, -0.5, -0.5, -0.5, 1.0, -0.5, -0.5, -0.5, 1.0];
-        let net = self.floats("cw", &[4, 3, 1, 1], &weights).floats("cb", &[4], &[0.25, 0.0, 0.0, 0.0]);
-        net.op("Conv", &[input, "cw", "cb"], output, &[])
-    }
-
-    fn metadata(mut self, key: &'static str, text: &str) -> Self {
-        self.metadata.push((key, text.into()));
-        self
-    }
-
-    fn model(self, input: ValueInfo, outputs: Vec<ValueInfo>) -> proto::Model {
-        let metadata: Vec<(&str, &str)> = self.metadata.iter().map(|(key, text)| (*key, text.as_str())).collect();
-        let mut model = onnx::model(input, outputs[0].clone(), self.nodes, &metadata);
-        let graph = model.graph.as_mut().unwrap();
-        graph.initializer = self.constants;
-        graph.output = outputs;
-        model
-    }
-
-    /// With a float NCHW input called `input` and one output.
-    fn plain(self, output: &str, element: i32, shape: &[i64]) -> proto::Model {
-        self.model(value("input", FLOAT, &NCHW), vec![value(output, element, shape)])
-    }
-}
-
+// Labels of the models: of those with one value per pixel, and of those with scores or indices.
 const BACKGROUND_AND_RED: [&str; 2] = ["background", "red"];
 const COLOURS: [&str; 4] = ["other", "red", "green", "blue"];
 
+/// A manifest that begins with `head` and has these labels.
 fn manifest(head: &str, labels: &[&str]) -> String {
     let label = |(n, name): (usize, &&str)| format!("[[labels]]\nname = \"{name}\"\ncolor = \"#0000{n:02x}\"\n");
     format!("{head}\n{}", labels.iter().enumerate().map(label).collect::<String>())
 }
 
-fn saved(model: &proto::Model, manifest: &str) -> (tempfile::TempDir, PathBuf) {
+/// Writes a model with its manifest to a new folder; returns the folder and the path of the model.
+fn write_with_manifest(model: &proto::Model, manifest: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.onnx");
     onnx::save(model, &path);
@@ -135,14 +39,16 @@ fn saved(model: &proto::Model, manifest: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+/// The configuration of the model at `path` on the CPU.
 fn cpu(path: &Path) -> ModelConfig {
     let mut config = ModelConfig::with_path(path);
     config.providers = vec![Provider::Cpu];
     config
 }
 
+/// Loads a model with this manifest.
 fn load(model: &proto::Model, manifest: &str) -> Result<Model, ModelError> {
-    let (_folder, path) = saved(model, manifest);
+    let (_folder, path) = write_with_manifest(model, manifest);
     Model::load(&cpu(&path), 1)
 }
 
@@ -174,7 +80,7 @@ fn red_and_blue() -> Frame {
     Frame { stream: "test".into(), seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(image) }
 }
 
-/// Asserts that the model has `red` on the left and `blue` on the right.
+/// Asserts that the mask of [`red_and_blue`] has the class `red` on the left and `blue` on the right.
 fn assert_halves(what: &str, model: &Model, red: u8, blue: u8) {
     let mask = model.segmenter(1).unwrap().segment(&[red_and_blue()]).unwrap().masks.remove(0);
     assert_eq!((mask.width, mask.height), (WIDTH, HEIGHT), "{what}");
@@ -184,7 +90,7 @@ fn assert_halves(what: &str, model: &Model, red: u8, blue: u8) {
     }
 }
 
-/// Models with one value a pixel: name, model, and the manifest without labels.
+/// Models with one value per pixel: name, model, and the manifest without labels.
 fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
     let input = "[input]";
     let free = [-1, -1, -1, -1];
@@ -270,7 +176,7 @@ fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
 }
 
 #[test]
-fn one_value_a_pixel_gives_the_mask_of_its_class() {
+fn models_with_one_value_per_pixel_have_a_mask_of_two_classes() {
     for (what, model, head) in binary_models() {
         let model =
             load(&model, &manifest(head, &BACKGROUND_AND_RED)).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -279,7 +185,7 @@ fn one_value_a_pixel_gives_the_mask_of_its_class() {
 }
 
 #[test]
-fn a_threshold_moves_the_border() {
+fn the_threshold_of_the_manifest_is_applied() {
     let model = Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]).plain("p", FLOAT, &PLANE);
     // Red has a probability of 0.9994, so no pixel is above the second threshold.
     for (threshold, red) in [("0.5", 1), ("0.9999", 0)] {
@@ -296,7 +202,7 @@ fn a_threshold_moves_the_border() {
 }
 
 #[test]
-fn a_label_count_other_than_two_is_refused() {
+fn a_model_with_one_value_per_pixel_needs_two_labels() {
     for (what, model, head) in binary_models() {
         let error = load(&model, &manifest(head, &["red"])).err().unwrap_or_else(|| panic!("{what}"));
         assert!(matches!(contract_error(&error), ContractError::SingleLabel(label) if label == "red"), "{error}");
@@ -309,7 +215,7 @@ fn a_label_count_other_than_two_is_refused() {
 
 #[test]
 fn verify_prints_how_the_output_is_read() {
-    let (_folder, path) = saved(
+    let (_folder, path) = write_with_manifest(
         &Net::default().redness("input", "l").op("Sigmoid", &["l"], "p", &[]).plain("p", FLOAT, &PLANE),
         &manifest("[input]", &BACKGROUND_AND_RED),
     );
@@ -325,7 +231,7 @@ fn verify_prints_how_the_output_is_read() {
 }
 
 #[test]
-fn reads_scores_and_indices_of_every_type_and_shape() {
+fn scores_and_indices_of_every_type_and_shape_are_read() {
     let (height, width) = (HEIGHT as i64, WIDTH as i64);
     let logits = || Net::default().colours("input", "l");
     let argmax = |keep: i64| logits().op("ArgMax", &["l"], "a", &[("axis", 1), ("keepdims", keep)]);
@@ -415,7 +321,7 @@ fn the_named_or_the_largest_of_several_outputs_is_read() {
 }
 
 #[test]
-fn a_normalisation_of_another_scale_is_refused_or_warned_of() {
+fn a_normalisation_of_another_scale_is_refused_or_causes_a_warning() {
     let model = || Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
     let mean = "[input]\nmean = [123.675, 116.28, 103.53]\nstd = [58.395, 57.12, 57.375]";
     let error = load(&model(), &manifest(mean, &COLOURS)).err().unwrap();
@@ -440,7 +346,7 @@ fn a_normalisation_of_another_scale_is_refused_or_warned_of() {
 }
 
 #[test]
-fn a_golden_frame_shows_which_input_is_right() {
+fn the_error_of_a_wrong_input_format_has_the_fitting_one() {
     let rgb: Vec<u8> =
         (0..WIDTH * HEIGHT).flat_map(|n| if n % WIDTH < 20 { [200, 10, 10] } else { [10, 10, 200] }).collect();
     let mask = (0..WIDTH * HEIGHT).map(|n| if n % WIDTH < 20 { 1 } else { 3 }).collect();
@@ -478,7 +384,7 @@ fn classes_without_a_label_are_counted_and_reported() {
         INT64,
         &[1, HEIGHT as i64, WIDTH as i64],
     );
-    let (_folder, path) = saved(&model, &manifest("[input]", &COLOURS[..2]));
+    let (_folder, path) = write_with_manifest(&model, &manifest("[input]", &COLOURS[..2]));
     let model = Model::load(&cpu(&path), 1).unwrap();
     assert!(
         model.warnings.iter().any(|warning| warning.contains("2 labels of the model end at 1")),
@@ -502,7 +408,7 @@ fn classes_without_a_label_are_counted_and_reported() {
 #[test]
 fn a_model_with_external_weights_is_loaded_from_the_current_folder() {
     let model = Net::default().colours("input", "l").plain("l", FLOAT, &[1, 4, HEIGHT as i64, WIDTH as i64]);
-    let (folder, path) = saved(&model, &manifest("[input]", &COLOURS));
+    let (folder, path) = write_with_manifest(&model, &manifest("[input]", &COLOURS));
     // The protocol buffer types of these tests have no field for external data, so it is appended as bytes.
     let weights: Vec<u8> = model.graph.as_ref().unwrap().initializer[0].raw_data.clone().unwrap();
     std::fs::write(folder.path().join("net.onnx.data"), &weights).unwrap();

@@ -65,7 +65,7 @@ fn units(stream: &[u8]) -> Vec<&[u8]> {
 }
 
 #[test]
-fn frames_before_the_first_keyframe_are_not_shown() {
+fn frames_before_the_first_keyframe_are_not_delivered() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, cut) = (folder.path().join("whole.h264"), folder.path().join("cut.h264"));
     let arguments =
@@ -79,15 +79,16 @@ fn frames_before_the_first_keyframe_are_not_shown() {
     for decoder in ["h264parse ! avdec_h264", "decodebin"] {
         let source = |path: &Path| format!("gst:filesrc location={} ! {decoder}", path.display());
         let digests = |path| all_frames(&source(path)).into_iter().map(|(_, digest)| digest).collect::<Vec<_>>();
-        let (all, shown) = (digests(&whole), digests(&cut));
+        let (all, delivered) = (digests(&whole), digests(&cut));
         assert_eq!(all.len(), 75, "{decoder}");
-        assert!(shown == all[25..], "{decoder}: {} frames, not the 50 from the second keyframe on", shown.len());
+        let count = delivered.len();
+        assert!(delivered == all[25..], "{decoder}: {count} frames, not the 50 from the second keyframe on");
     }
 }
 
 /// A transport stream (SRT, HTTP) with missing packets.
 #[test]
-fn frames_damaged_by_packet_loss_are_not_shown() {
+fn frames_damaged_by_packet_loss_are_not_delivered() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, torn) = (folder.path().join("whole.ts"), folder.path().join("torn.ts"));
     let arguments =
@@ -101,14 +102,14 @@ fn frames_damaged_by_packet_loss_are_not_shown() {
     // With a queue, as from a network, the demuxer cannot seek.
     let source = |path: &Path| format!("gst:filesrc location={} ! queue ! decodebin", path.display());
     let all: HashMap<u128, u64> = all_frames(&source(&whole)).into_iter().collect();
-    let shown = all_frames(&source(&torn));
-    let wrong: Vec<u128> = shown.iter().filter(|(at, luma)| all.get(at) != Some(luma)).map(|(at, _)| *at).collect();
-    assert_eq!(wrong, [], "damaged frames are shown");
-    assert!((60..97).contains(&shown.len()), "{} of 100 frames", shown.len());
+    let delivered = all_frames(&source(&torn));
+    let wrong: Vec<u128> = delivered.iter().filter(|(at, luma)| all.get(at) != Some(luma)).map(|(at, _)| *at).collect();
+    assert_eq!(wrong, [], "timestamps of damaged frames, ms");
+    assert!((60..97).contains(&delivered.len()), "{} of 100 frames", delivered.len());
 }
 
 #[test]
-fn timestamps_of_a_camera_with_reordered_frames_are_even() {
+fn timestamps_of_a_camera_with_b_frames_have_equal_intervals() {
     let folder = tempfile::tempdir().unwrap();
     let clip = folder.path().join("bframes.mp4");
     let arguments =
@@ -121,7 +122,7 @@ fn timestamps_of_a_camera_with_reordered_frames_are_even() {
     let mut capture = open(&format!("rtsp://127.0.0.1:{}/stream", camera.port), false);
     let times: Vec<f64> = (0..90).map(|_| next(&mut *capture).unwrap().pts.as_secs_f64()).collect();
     let steps: Vec<f64> = times.windows(2).map(|pair| 1000.0 * (pair[1] - pair[0])).collect();
-    // A frame that is lost on a busy machine would be a double step, not an uneven one.
+    // A frame that is lost on a busy machine causes a double step, which is not uneven.
     let uneven: Vec<f64> = steps
         .iter()
         .copied()
@@ -131,7 +132,7 @@ fn timestamps_of_a_camera_with_reordered_frames_are_even() {
 }
 
 #[test]
-fn a_loop_shows_the_last_frame_to_its_end() {
+fn a_looped_file_shows_its_last_frame_for_its_full_duration() {
     let folder = tempfile::tempdir().unwrap();
     for (frames, passes) in [(1, 6), (3, 3)] {
         let clip = folder.path().join(format!("{frames}.mp4"));
@@ -146,14 +147,14 @@ fn a_loop_shows_the_last_frame_to_its_end() {
             assert_eq!((pts - at).as_millis(), 200, "frame {n} of the file with {frames}");
             at = pts;
         }
-        // It may take longer on a busy machine, and less by the time for preparing the next pass.
+        // A busy machine takes longer. The preparation of the next pass may shorten the last frame.
         let due = Duration::from_millis(200) * (frames * passes - 1);
         assert!(started.elapsed() > due.mul_f64(0.9), "{:?} instead of {due:?}", started.elapsed());
     }
 }
 
 /// Segments `input` in `folder` to MP4; the timestamps of the output in milliseconds, and the report.
-fn segment(folder: &Path, input: &str) -> (Vec<u64>, Value) {
+fn segment_to_mp4(folder: &Path, input: &str) -> (Vec<u64>, Value) {
     let output = format!("{input}.mp4");
     let mut command = maskcast();
     command.current_dir(folder).args(["segment", input, "-o", &output, "--model", "channels.onnx", "--threads", "1"]);
@@ -166,15 +167,15 @@ fn segment(folder: &Path, input: &str) -> (Vec<u64>, Value) {
 }
 
 #[test]
-fn files_whose_timestamps_do_not_increase_become_mp4_files() {
+fn files_whose_timestamps_do_not_increase_can_be_written_as_mp4() {
     let folder = folder_with_model(64, 36);
     let source = "testsrc2=s=320x240:r=10";
     let (avi, gif) = (folder.path().join("b.avi"), folder.path().join("anim.gif"));
     encode(&avi, source, &["-frames:v", "30", "-c:v", "mpeg4", "-q:v", "3", "-bf", "2"]);
-    // Every frame of it has the timestamp 0, and the demuxer does not detect its end.
+    // Every frame of the GIF has the timestamp 0, and the demuxer does not detect its end.
     encode(&gif, source, &["-frames:v", "12"]);
     for (name, frames) in [("b.avi", 30), ("anim.gif", 12)] {
-        let (times, report) = segment(folder.path(), name);
+        let (times, report) = segment_to_mp4(folder.path(), name);
         let even: Vec<u64> = (0..frames).map(|n| 100 * n).collect();
         assert_eq!(times, even, "{name}");
         assert_eq!(report["complete"], true, "{name}: {report}");
@@ -182,16 +183,16 @@ fn files_whose_timestamps_do_not_increase_become_mp4_files() {
 }
 
 #[test]
-fn a_single_image_becomes_a_file_that_players_read() {
+fn a_single_image_becomes_a_playable_file() {
     let folder = folder_with_model(64, 36);
     encode(&folder.path().join("one.jpg"), "testsrc2=s=320x240", &["-frames:v", "1"]);
-    assert_eq!(segment(folder.path(), "one.jpg").0, [0]);
+    assert_eq!(segment_to_mp4(folder.path(), "one.jpg").0, [0]);
     let probe = clip::probe(&folder.path().join("one.jpg.mp4"));
     assert!(probe.frames == 1 && probe.duration > 0.0, "{} frames, {} s", probe.frames, probe.duration);
 }
 
 #[test]
-fn frames_of_another_size_are_scaled_to_the_first() {
+fn frames_of_another_size_are_scaled_to_the_size_of_the_first() {
     let folder = folder_with_model(64, 36);
     let mut both = Vec::new();
     for (size, color, offset) in [("320x180", "red", "0"), ("160x120", "blue", "1")] {
@@ -287,7 +288,7 @@ fn a_file_is_complete_if_its_last_frame_ends_where_its_track_ends() {
 }
 
 /// Segments `input` in `folder` to Matroska; the timestamps of the output in milliseconds, the report and the log.
-fn segmented(folder: &Path, input: &str) -> (Vec<u128>, Value, String) {
+fn segment_to_mkv(folder: &Path, input: &str) -> (Vec<u128>, Value, String) {
     let mut command = maskcast();
     command.current_dir(folder).args(["segment", input, "-o", "out.mkv", "--model", "channels.onnx"]);
     let ended = run(command.args(["--report", "report.json"]));
@@ -308,20 +309,20 @@ fn video_that_is_much_shorter_than_the_subtitles_is_segmented() {
         let mut arguments = vec!["-i", words.to_str().unwrap(), "-c:s", "mov_text", "-c:v", "libx264"];
         arguments.extend(["-preset", "ultrafast", "-pix_fmt", "yuv420p"].iter().chain(more));
         encode(&clip, "testsrc2=s=320x240:r=15:d=2", &arguments);
-        let (times, report, log) = segmented(folder.path(), "subtitles.mp4");
+        let (times, report, log) = segment_to_mkv(folder.path(), "subtitles.mp4");
         assert_eq!((times.len(), times.last()), (30, Some(&1933)), "{more:?}");
         assert_eq!((&report["frames_in"], &report["complete"]), (&30.into(), &true.into()), "{more:?}: {log}");
     }
 }
 
 #[test]
-fn gaps_of_hours_in_the_timestamps_are_removed() {
+fn gaps_of_hours_between_timestamps_are_removed() {
     let folder = folder_with_model(64, 36);
     // The counter of a transport stream wraps after 26.5 hours.
     let source = "testsrc2=s=320x240:r=10:d=2,settb=1/1000,setpts='N*100+gte(N,12)*95082139'";
     let more = ["-fps_mode", "passthrough", "-enc_time_base", "1/1000", "-c:v", "libx264", "-preset", "ultrafast"];
     encode(&folder.path().join("leap.mkv"), source, &[&more[..], &["-bf", "0", "-pix_fmt", "yuv420p"]].concat());
-    let (times, report, log) = segmented(folder.path(), "leap.mkv");
+    let (times, report, log) = segment_to_mkv(folder.path(), "leap.mkv");
     assert_eq!(times, (0..20).map(|n| n * 100).collect::<Vec<u128>>());
     assert_eq!(report["frames_in"], 20, "{report}");
     assert_eq!(log.matches("timestamps jump ahead by 95082 s").count(), 1, "{log}");
