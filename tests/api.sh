@@ -20,8 +20,9 @@ trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$work"' EX
 "$maskcast" run "$work/maskcast.toml" 2>"$work/log" &
 pid=$!
 page() { sed -n 's/.*page \(http:[^ ]*\).*/\1/p' "$work/log" | head -n 1; }
+deadline=$((SECONDS + 600))
 until [ -n "$(page)" ] && curl -sf -o /dev/null --retry 20 --retry-all-errors --retry-delay 1 "$(page)readyz"; do
-    kill -0 "$pid" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
+    kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $deadline ] || { cat "$work/log" >&2; exit 1; }
     # The address of the page is only in the log.
     sleep 0.2
 done

@@ -1,4 +1,4 @@
-//! The delay that viewers see returns to normal after the service was held up for any reason. Each frame of the camera
+//! The delay that viewers see returns to normal after the service was stopped or slowed down. Each frame of the camera
 //! contains its number, which the viewers read, and the camera has the time at which it captured each frame.
 
 mod common;

@@ -143,17 +143,40 @@ fn late_frames_are_dropped_and_the_connection_is_opened_again() {
 
 #[test]
 fn full_rate_draws_the_newest_mask() {
-    let (pool, _) = pool(1, 1, |_| Ok(()));
+    let (go, gate) = unbounded();
+    let (entered, started) = unbounded();
+    let (pool, _) = pool(1, 1, move |frames| {
+        let _ = entered.send(frames[0].seq);
+        gate.recv_timeout(DEADLINE).map_err(|_| SegmentError::new("over"))
+    });
+    let mut settings = config();
+    settings.max_mask_age = DEADLINE;
     let (output, received) = FakeOutput::new(published());
     let (next, pace) = unbounded();
-    let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(1000)]) };
-    let (stream, status) = start(config(), Pace::Live, source, output, &pool);
-    // Masks of odd frames are white, so a white frame must follow soon.
-    wait_until("a white mask is drawn", || {
+    let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(1_000_000)]) };
+    let (stream, status) = start(settings, Pace::Live, source, output, &pool);
+    let draw_is_white = || {
         next.send(()).unwrap();
         received.recv_timeout(DEADLINE).unwrap().luma > 128
-    });
+    };
+    let mut last = draw_is_white();
+    let (mut changes, mut rounds) = (0, 0);
+    while changes < 4 {
+        // Masks of odd frames are white. The next mask is not made before the next message.
+        let seq = started.recv_timeout(DEADLINE).unwrap();
+        let white = seq % 2 == 1;
+        go.send(()).unwrap();
+        wait_until("the newest mask is drawn", || draw_is_white() == white);
+        for _ in 0..3 + rounds % 2 {
+            assert_eq!(draw_is_white(), white, "mask of frame {seq}");
+        }
+        changes += u32::from(white != last);
+        last = white;
+        rounds += 1;
+        assert!(rounds < 1000, "{changes} changes of the colour in {rounds} masks");
+    }
     stream.stop();
+    drop(go);
     stream.join().unwrap();
     assert_ledger_closed(&status, status.ledger.counts().captured());
 }

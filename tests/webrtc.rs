@@ -129,8 +129,13 @@ async fn a_browser_shows_the_stream_and_a_second_viewer_causes_no_second_encode(
 }
 
 /// Number of the service's threads for WebRTC viewers: one per viewer until its resources are freed.
-fn viewers_threads(service: &Service) -> usize {
+fn viewer_threads(service: &Service) -> usize {
     threads(service, |name| name.starts_with("whep-"))
+}
+
+/// Number of the threads of ICE agents.
+fn ice_threads(service: &Service) -> usize {
+    threads(service, |name| name.ends_with(":ice"))
 }
 
 fn threads(service: &Service, counted: impl Fn(&str) -> bool) -> usize {
@@ -140,7 +145,7 @@ fn threads(service: &Service, counted: impl Fn(&str) -> bool) -> usize {
 }
 
 fn wait_for_no_threads(service: &Service) {
-    until("the viewers' threads have ended", || (viewers_threads(service) == 0).then_some(()));
+    until("the viewers' threads have ended", || (viewer_threads(service) == 0).then_some(()));
 }
 
 /// A process and its descendants.
@@ -197,6 +202,8 @@ fn another_player_decodes_the_stream_and_a_stopping_service_does_not_wait_for_it
     assert!(red > 200 && green < 60 && blue < 60, "{:?}", player.newest());
     until_viewers(&service, "red", 1);
     assert_eq!(service.metrics().sum("maskcast_viewers", &[("stream", "red"), ("kind", "webrtc")]), 1.0);
+    // Other tests wait until there are none of these threads.
+    assert!(viewer_threads(&service) == 1 && ice_threads(&service) > 0);
     let (code, took, log) = service.terminate();
     assert!(code == Some(0), "{code:?} after {took:?}: {log}");
     assert!(!log.contains("abandoned") && !log.contains("left behind"), "{log}");
@@ -288,7 +295,7 @@ fn viewers_with_mdns_candidates_leak_no_resources() {
         assert_eq!(Answer::to("DELETE", &viewer, "", "").status, 200);
     }
     wait_for_no_threads(&service);
-    until("their ICE agents have ended", || threads(&service, |name| name.ends_with(":ice")).eq(&0).then_some(()));
+    until("their ICE agents have ended", || (ice_threads(&service) == 0).then_some(()));
 }
 
 /// Memory and descriptors return to the level after the first round, which includes one-time allocations.

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::common::program::{DEADLINE, maskcast, run, run_with_input, until};
 use crate::common::rtsp::Viewer;
 use crate::common::service::Service;
-use crate::fixture::{ANNA, Fixture, WALL, agent, ask, basic, bearer, describe};
+use crate::fixture::{ANNA, Fixture, WALL, agent, basic, bearer, describe, send};
 
 /// The current resources of the process.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +166,7 @@ fn a_flood_of_rtsp_logins_uses_no_memory_and_correct_logins_succeed() {
             // No user has logged in from here before.
             let by_rtsp = describe(&host, "gate", Some(&basic("anna", ANNA))).0;
             let login = json!({ "user": "wall", "password": WALL });
-            let by_http = ask(&agent(None), "POST", &format!("{}api/v1/session", service.page), &[], Some(&login));
+            let by_http = send(&agent(None), "POST", &format!("{}api/v1/session", service.page), &[], Some(&login));
             until("more has come", || (tried.load(Ordering::Relaxed) > 400).then_some(()));
             (by_rtsp, by_http.status)
         };
@@ -191,7 +191,7 @@ fn known_and_unknown_users_are_refused_after_the_same_time() {
     for name in ["anna", "unknown"].repeat(3) {
         let began = Instant::now();
         let login = json!({ "user": name, "password": "a wrong passphrase" });
-        assert_eq!(ask(&agent(None), "POST", &session, &[], Some(&login)).status, 401);
+        assert_eq!(send(&agent(None), "POST", &session, &[], Some(&login)).status, 401);
         took.entry(name).or_default().push(began.elapsed());
         let began = Instant::now();
         assert_eq!(describe(&host, "gate", Some(&basic(name, "a wrong passphrase"))).0, 401);
@@ -261,7 +261,7 @@ fn idle_rtsp_connections_leave_descriptors_for_the_service() {
     let most = Usage::of(&service).descriptors;
     assert!(most < 256 - 32, "{most} descriptors");
     let streams = format!("{}api/v1/streams", service.page);
-    assert_eq!(ask(&agent(None), "GET", &streams, &[("authorization", &bearer(&fixture.viewer))], None).status, 200);
+    assert_eq!(send(&agent(None), "GET", &streams, &[("authorization", &bearer(&fixture.viewer))], None).status, 200);
     drop(silent);
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");

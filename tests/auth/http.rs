@@ -9,12 +9,13 @@ use serde_json::json;
 use crate::common::program::{DEADLINE, Guard, maskcast, run, until};
 use crate::common::service::{Service, folder};
 use crate::common::whep::{Player, Wants};
-use crate::fixture::{ANNA, Fixture, WALL, agent, ask, basic, bearer, describe};
+use crate::fixture::{ANNA, Fixture, WALL, agent, basic, bearer, describe, send};
 
 /// Every route of the server with a value for each parameter, from the source of the router and from the OpenAPI document,
 /// so that new routes are tested as well.
 pub fn routes(page: &str, agent: &ureq::Agent, token: &str) -> Vec<String> {
-    let document = ask(agent, "GET", &format!("{page}api/v1/openapi.json"), &[("authorization", &bearer(token))], None);
+    let document =
+        send(agent, "GET", &format!("{page}api/v1/openapi.json"), &[("authorization", &bearer(token))], None);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let source: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
@@ -61,7 +62,7 @@ pub fn every_endpoint(page: &str, agent: &ureq::Agent, fixture: &Fixture) {
             let whep = route.starts_with("/whep/") && matches!(method, "POST" | "PATCH" | "DELETE");
             let try_as = |authorization: Option<&str>| {
                 let headers: Vec<_> = authorization.map(|value| ("authorization", value)).into_iter().collect();
-                let answer = ask(agent, method, &url, &headers, None);
+                let answer = send(agent, method, &url, &headers, None);
                 if matches!(answer.status, 401 | 403) {
                     assert_eq!(answer.header("content-type"), "application/problem+json", "{method} {route}");
                 }
@@ -95,16 +96,16 @@ fn every_endpoint_requires_authentication() {
     every_endpoint(&service.page, &agent, &fixture);
     // Basic works as well; browsers do not get a Basic challenge.
     let url = format!("{}api/v1/streams", service.page);
-    let wrong = ask(&agent, "GET", &url, &[("authorization", &basic("wall", ANNA))], None);
+    let wrong = send(&agent, "GET", &url, &[("authorization", &basic("wall", ANNA))], None);
     assert_eq!((wrong.status, wrong.header("www-authenticate").starts_with("Basic ")), (401, true));
-    let browser = ask(&agent, "GET", &url, &[("user-agent", "Mozilla/5.0 (X11)")], None);
+    let browser = send(&agent, "GET", &url, &[("user-agent", "Mozilla/5.0 (X11)")], None);
     assert_eq!((browser.status, browser.header("www-authenticate")), (401, "Session realm=\"maskcast\""));
-    assert_eq!(ask(&agent, "GET", &url, &[("authorization", &basic("wall", WALL))], None).status, 200);
+    assert_eq!(send(&agent, "GET", &url, &[("authorization", &basic("wall", WALL))], None).status, 200);
     // Without credentials no names of streams are revealed.
-    let missing = ask(&agent, "GET", &format!("{}mjpeg/nothing", service.page), &[], None);
+    let missing = send(&agent, "GET", &format!("{}mjpeg/nothing", service.page), &[], None);
     assert_eq!((missing.status, missing.body.contains("gate")), (401, false));
     // The page's own files need no login: the login form is in them.
-    let page = ask(&agent, "GET", &service.page, &[], None);
+    let page = send(&agent, "GET", &service.page, &[], None);
     assert_eq!((page.status, page.header("strict-transport-security")), (200, ""));
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
@@ -119,14 +120,14 @@ fn a_session_needs_its_csrf_token_for_changes() {
     let model = format!("{}api/v1/model", service.page);
     let request = json!({ "path": "/nowhere/x.onnx" });
     let login = |user: &str, password: &str, headers: &[(&str, &str)]| {
-        ask(&agent, "POST", &session, headers, Some(&json!({ "user": user, "password": password })))
+        send(&agent, "POST", &session, headers, Some(&json!({ "user": user, "password": password })))
     };
     assert_eq!(login("anna", WALL, &[]).status, 401);
     assert_eq!(login("unknown", WALL, &[]).status, 401);
     assert_eq!(login("anna", ANNA, &[("sec-fetch-site", "cross-site")]).status, 403);
-    assert_eq!(ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna" }))).status, 422);
+    assert_eq!(send(&agent, "POST", &session, &[], Some(&json!({ "user": "anna" }))).status, 422);
     let long = json!({ "user": "anna", "password": "x".repeat(5000) });
-    assert_eq!(ask(&agent, "POST", &session, &[], Some(&long)).status, 413);
+    assert_eq!(send(&agent, "POST", &session, &[], Some(&long)).status, 413);
 
     let answer = login("anna", ANNA, &[]);
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -138,12 +139,12 @@ fn a_session_needs_its_csrf_token_for_changes() {
     let report = answer.json();
     let csrf = report["csrf"].as_str().unwrap().to_string();
     assert_eq!((report["user"].as_str(), report["role"].as_str()), (Some("anna"), Some("operator")));
-    assert_eq!(ask(&agent, "GET", &session, &[("cookie", &cookie)], None).json(), report);
-    assert_eq!(ask(&agent, "GET", &session, &[], None).status, 401);
+    assert_eq!(send(&agent, "GET", &session, &[("cookie", &cookie)], None).json(), report);
+    assert_eq!(send(&agent, "GET", &session, &[], None).status, 401);
 
     let change = |headers: &[(&str, &str)]| {
         let headers: Vec<_> = [("cookie", cookie.as_str())].into_iter().chain(headers.iter().copied()).collect();
-        ask(&agent, "POST", &model, &headers, Some(&request)).status
+        send(&agent, "POST", &model, &headers, Some(&request)).status
     };
     assert_eq!(change(&[]), 403);
     assert_eq!(change(&[("x-csrf-token", "guess")]), 403);
@@ -154,15 +155,15 @@ fn a_session_needs_its_csrf_token_for_changes() {
 
     // A viewer's session changes nothing; a new login ends the old session; logging out ends it for good.
     let wall = login("wall", WALL, &[("cookie", &cookie)]);
-    assert_eq!(ask(&agent, "GET", &session, &[("cookie", &cookie)], None).status, 401);
+    assert_eq!(send(&agent, "GET", &session, &[("cookie", &cookie)], None).status, 401);
     let cookie = wall.header("set-cookie").split(';').next().unwrap().to_string();
     let csrf = wall.json()["csrf"].as_str().unwrap().to_string();
     let headers = [("cookie", cookie.as_str()), ("x-csrf-token", csrf.as_str())];
-    assert_eq!(ask(&agent, "POST", &model, &headers, Some(&request)).status, 403);
-    assert_eq!(ask(&agent, "DELETE", &session, &headers[..1], None).status, 403);
-    let out = ask(&agent, "DELETE", &session, &headers, None);
+    assert_eq!(send(&agent, "POST", &model, &headers, Some(&request)).status, 403);
+    assert_eq!(send(&agent, "DELETE", &session, &headers[..1], None).status, 403);
+    let out = send(&agent, "DELETE", &session, &headers, None);
     assert!(out.status == 204 && out.header("set-cookie").contains("Max-Age=0"), "{}", out.status);
-    assert_eq!(ask(&agent, "GET", &session, &headers, None).status, 401);
+    assert_eq!(send(&agent, "GET", &session, &headers, None).status, 401);
     let (_, _, log) = service.terminate();
     assert!(log.contains("login: anna from 127.0.0.1 as operator"), "{log}");
     assert!(log.contains("POST /api/v1/model: 202"), "{log}");
@@ -175,7 +176,7 @@ fn login_attempts_are_limited() {
     let agent = agent(None);
     let session = format!("{}api/v1/session", service.page);
     let login = |user: &str, password: &str| {
-        ask(&agent, "POST", &session, &[], Some(&json!({ "user": user, "password": password })))
+        send(&agent, "POST", &session, &[], Some(&json!({ "user": user, "password": password })))
     };
     let mut answers = (0..30).map(|_| login("anna", "a wrong passphrase"));
     let limited = answers.find(|answer| answer.status != 401).expect("thirty wrong passwords");
@@ -191,7 +192,7 @@ fn login_attempts_are_limited() {
     // Other users and tokens are not affected.
     assert_eq!(login("wall", WALL).status, 200);
     let metrics = format!("{}metrics", service.page);
-    assert_eq!(ask(&agent, "GET", &metrics, &[("authorization", &bearer(&fixture.viewer))], None).status, 200);
+    assert_eq!(send(&agent, "GET", &metrics, &[("authorization", &bearer(&fixture.viewer))], None).status, 200);
     let (_, _, log) = service.terminate();
     assert!(log.contains("login refused: too many attempts; user anna from 127.0.0.1"), "{log}");
     assert!(!log.contains("a wrong passphrase"), "{log}");
@@ -216,7 +217,7 @@ fn removing_a_token_ends_its_open_streams() {
     other.until_more(10);
     let viewers = || {
         let url = format!("{}api/v1/streams/gate", service.page);
-        let stream = ask(&agent(None), "GET", &url, &[("authorization", &bearer(&fixture.operator))], None).json();
+        let stream = send(&agent(None), "GET", &url, &[("authorization", &bearer(&fixture.operator))], None).json();
         (stream["viewers"]["mjpeg"].as_u64().unwrap(), stream["viewers"]["webrtc"].as_u64().unwrap())
     };
     assert_eq!(viewers(), (1, 2));
@@ -237,14 +238,14 @@ fn anonymous_clients_may_only_read() {
     let agent = agent(None);
     let url = |path: &str| format!("{}{path}", service.page);
     for path in ["api/v1/streams", "metrics", "api/v1/model", "mjpeg/gate"] {
-        let answer = ask(&agent, "GET", &url(path), &[], None);
+        let answer = send(&agent, "GET", &url(path), &[], None);
         // Other pages may embed what anonymous clients may see.
         assert_eq!((answer.status, answer.header("cross-origin-resource-policy")), (200, ""), "{path}");
     }
-    let session = ask(&agent, "GET", &url("api/v1/session"), &[], None).json();
+    let session = send(&agent, "GET", &url("api/v1/session"), &[], None).json();
     assert_eq!(session, json!({ "user": null, "role": "viewer", "csrf": null, "login": true }));
     let request = json!({ "path": "/nowhere/x.onnx" });
-    let change = |headers: &[(&str, &str)]| ask(&agent, "POST", &url("api/v1/model"), headers, Some(&request)).status;
+    let change = |headers: &[(&str, &str)]| send(&agent, "POST", &url("api/v1/model"), headers, Some(&request)).status;
     assert_eq!(change(&[]), 401);
     assert_eq!(change(&[("authorization", &bearer(&fixture.viewer))]), 403);
     assert_eq!(change(&[("authorization", &bearer(&fixture.operator))]), 202);
@@ -260,18 +261,18 @@ fn without_users_only_own_host_names_and_pages_are_accepted() {
     let agent = agent(None);
     let url = format!("{}api/v1/streams", service.page);
     for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example"] {
-        let answer = ask(&agent, "GET", &url, &[("host", host)], None);
+        let answer = send(&agent, "GET", &url, &[("host", host)], None);
         assert_eq!((answer.status, answer.json()["status"].as_u64()), (421, Some(421)), "{host}");
     }
     for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
-        assert_eq!(ask(&agent, "GET", &url, &[("host", host)], None).status, 200, "{host}");
+        assert_eq!(send(&agent, "GET", &url, &[("host", host)], None).status, 200, "{host}");
     }
     // A client of a proxy on this machine may be on another machine.
     for by_proxy in [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7"), ("via", "1.1 proxy")] {
-        assert_eq!(ask(&agent, "GET", &url, &[by_proxy], None).status, 401, "{by_proxy:?}");
+        assert_eq!(send(&agent, "GET", &url, &[by_proxy], None).status, 401, "{by_proxy:?}");
     }
     let request = json!({ "path": "/nowhere/x.onnx" });
     let model = format!("{}api/v1/model", service.page);
-    assert_eq!(ask(&agent, "POST", &model, &[("origin", "http://evil.example")], Some(&request)).status, 403);
-    assert_eq!(ask(&agent, "POST", &model, &[], Some(&request)).status, 202);
+    assert_eq!(send(&agent, "POST", &model, &[("origin", "http://evil.example")], Some(&request)).status, 403);
+    assert_eq!(send(&agent, "POST", &model, &[], Some(&request)).status, 202);
 }

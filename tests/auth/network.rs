@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::common;
 use crate::common::program::{Guard, maskcast, run, until};
 use crate::common::service::folder;
-use crate::fixture::{ANNA, Fixture, WALL, add_user, agent, ask, basic, bearer, describe};
+use crate::fixture::{ANNA, Fixture, WALL, add_user, agent, basic, bearer, describe, send};
 use crate::http::every_endpoint;
 
 #[test]
@@ -21,9 +21,9 @@ fn tls_has_the_same_access_rules_and_reloads_the_certificate() {
     assert!(service.page.starts_with("https://") && service.rtsp.starts_with("rtsps://"), "{}", service.page);
     let secure = agent(Some(&ca));
     every_endpoint(&service.page, &secure, &fixture);
-    let page = ask(&secure, "GET", &service.page, &[], None);
+    let page = send(&secure, "GET", &service.page, &[], None);
     assert_eq!((page.status, page.header("strict-transport-security")), (200, "max-age=31536000"));
-    let login = ask(
+    let login = send(
         &secure,
         "POST",
         &format!("{}api/v1/session", service.page),
@@ -32,9 +32,9 @@ fn tls_has_the_same_access_rules_and_reloads_the_certificate() {
     );
     let cookie = login.header("set-cookie").to_string();
     assert!(cookie.starts_with("__Host-maskcast=") && cookie.ends_with("; Secure"), "{cookie}");
-    let streams = ask(&secure, "GET", &format!("{}api/v1/streams", service.page), &[("cookie", &cookie)], None).json();
+    let streams = send(&secure, "GET", &format!("{}api/v1/streams", service.page), &[("cookie", &cookie)], None).json();
     assert!(streams[0]["links"]["rtsp"].as_str().unwrap().starts_with("rtsps://"), "{streams}");
-    let scrape = ask(&secure, "GET", &format!("{}metrics", service.page), &[("cookie", &cookie)], None).body;
+    let scrape = send(&secure, "GET", &format!("{}metrics", service.page), &[("cookie", &cookie)], None).body;
     let ends = scrape.lines().find_map(|line| line.strip_prefix("maskcast_certificate_expires_timestamp_seconds "));
     let days = (ends.unwrap().parse::<f64>().unwrap() - UNIX_EPOCH.elapsed().unwrap().as_secs_f64()) / 86400.0;
     assert!((820.0..=825.0).contains(&days), "{days} days");
@@ -65,7 +65,7 @@ fn tls_has_the_same_access_rules_and_reloads_the_certificate() {
     service.program.wait_for("the broken certificate", |entry| {
         entry["message"].as_str()?.starts_with("certificate not reloaded").then_some(())
     });
-    assert_eq!(ask(&agent(Some(&watching.ca)), "GET", &service.page, &[], None).status, 200);
+    assert_eq!(send(&agent(Some(&watching.ca)), "GET", &service.page, &[], None).status, 200);
     let ca = fixture.certificate();
     service.program.wait_for("the new certificate", |entry| {
         entry["message"].as_str()?.starts_with("certificate reloaded").then_some(())
@@ -73,7 +73,7 @@ fn tls_has_the_same_access_rules_and_reloads_the_certificate() {
     watching.next_frame();
     until("only the new certificate is used", || {
         let old = agent(Some(&watching.ca)).get(&service.page).call().is_err();
-        (old && ask(&agent(Some(&ca)), "GET", &service.page, &[], None).status == 200).then_some(())
+        (old && send(&agent(Some(&ca)), "GET", &service.page, &[], None).status == 200).then_some(())
     });
 }
 
@@ -153,7 +153,7 @@ fn rtsp_requires_the_same_credentials_and_disconnects_removed_users() {
     assert_eq!(describe(&host, "gate", Some(&basic("anna", ANNA))).0, 200);
     // The API refuses the user as well.
     let streams = format!("{}api/v1/streams", service.page);
-    assert_eq!(ask(&agent(None), "GET", &streams, &[("authorization", &basic("wall", WALL))], None).status, 401);
+    assert_eq!(send(&agent(None), "GET", &streams, &[("authorization", &basic("wall", WALL))], None).status, 401);
 }
 
 #[test]

@@ -6,12 +6,12 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::common::program::{DEADLINE, run};
-use crate::fixture::{ANNA, Answer, Fixture, WALL, agent, ask, bearer};
+use crate::fixture::{ANNA, Answer, Fixture, WALL, agent, bearer, send};
 
 /// A login as forwarded by a proxy.
 fn login(page: &str, user: &str, password: &str, headers: &[(&str, &str)]) -> Answer {
     let body = json!({ "user": user, "password": password });
-    ask(&agent(None), "POST", &format!("{page}api/v1/session"), headers, Some(&body))
+    send(&agent(None), "POST", &format!("{page}api/v1/session"), headers, Some(&body))
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn login_limits_apply_to_the_client_of_a_trusted_proxy() {
     assert!(cookie.starts_with("__Host-maskcast=") && cookie.ends_with("; Secure"), "{cookie}");
     let cookie = cookie.split(';').next().unwrap();
     let streams = |headers: &[(&str, &str)]| {
-        ask(&agent(None), "GET", &format!("{}api/v1/streams", service.page), headers, None).status
+        send(&agent(None), "GET", &format!("{}api/v1/streams", service.page), headers, None).status
     };
     assert_eq!(streams(&[("cookie", cookie), ("x-forwarded-proto", "https")]), 200);
     assert_eq!(streams(&[("cookie", cookie)]), 401, "without TLS the cookie has another name");
@@ -85,7 +85,7 @@ fn clients_of_a_proxy_are_not_local_and_a_reload_changes_trusted_proxies() {
     let mut service = crate::common::service::Service::run(&write("[]"), &[]);
     service.program.wait_for_message("ready");
     let streams = format!("{}api/v1/streams", service.page);
-    let status = |headers: &[(&str, &str)]| ask(&agent(None), "GET", &streams, headers, None).status;
+    let status = |headers: &[(&str, &str)]| send(&agent(None), "GET", &streams, headers, None).status;
     assert_eq!((status(&[]), status(&[("x-forwarded-for", "127.0.0.1")])), (200, 401));
     write("[\"127.0.0.1\"]");
     service.program.child.signal("HUP");
@@ -117,10 +117,10 @@ fn client_data_is_shortened_in_the_log() {
     }
     let model = json!({ "path": format!("/{long}.onnx") });
     let url = format!("{}api/v1/model", service.page);
-    assert_eq!(ask(&agent(None), "POST", &url, &[("authorization", &token)], Some(&model)).status, 422);
+    assert_eq!(send(&agent(None), "POST", &url, &[("authorization", &token)], Some(&model)).status, 422);
     let camera = json!({ "name": "yard", "source": format!("rtsp://10.0.0.7/{long}") });
     let url = format!("{}api/v1/streams", service.page);
-    assert_eq!(ask(&agent(None), "POST", &url, &[("authorization", &token)], Some(&camera)).status, 422);
+    assert_eq!(send(&agent(None), "POST", &url, &[("authorization", &token)], Some(&camera)).status, 422);
     let (_, _, log) = service.terminate();
     assert!(log.contains("DELETE /api/v1/streams/xxx") && log.contains("… (60016 bytes): 404"), "{log}");
     assert!(log.lines().all(|line| line.len() < 1000), "{log}");

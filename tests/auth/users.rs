@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::common::program::{maskcast, run, until};
 use crate::common::service::Service;
-use crate::fixture::{ANNA, Fixture, WALL, add_user, agent, ask, basic, bearer};
+use crate::fixture::{ANNA, Fixture, WALL, add_user, agent, basic, bearer, send};
 use crate::http::routes;
 
 /// A password and a token of a camera.
@@ -22,16 +22,16 @@ fn secrets_are_neither_logged_nor_returned() {
     let auth = bearer(&fixture.operator);
     let session = format!("{}api/v1/session", service.page);
     // A password in the wrong field, and in an invalid request.
-    ask(&agent, "POST", &session, &[], Some(&json!({ "user": ANNA, "password": "x" })));
-    ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "pass": ANNA })));
-    let login = ask(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "password": ANNA })));
+    send(&agent, "POST", &session, &[], Some(&json!({ "user": ANNA, "password": "x" })));
+    send(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "pass": ANNA })));
+    let login = send(&agent, "POST", &session, &[], Some(&json!({ "user": "anna", "password": ANNA })));
     let cookie = login.header("set-cookie").split([';', '=']).nth(1).unwrap().to_string();
     let csrf = login.json()["csrf"].as_str().unwrap().to_string();
     let mut output = String::new();
     for route in routes(&service.page, &agent, &fixture.operator).iter().filter(|route| !route.starts_with("/mjpeg")) {
         let url = format!("{}{}", service.page.trim_end_matches('/'), route);
-        output += &ask(&agent, "GET", &url, &[("authorization", &auth)], None).body;
-        output += &ask(&agent, "GET", &url, &[("authorization", &basic("anna", ANNA))], None).body;
+        output += &send(&agent, "GET", &url, &[("authorization", &auth)], None).body;
+        output += &send(&agent, "GET", &url, &[("authorization", &basic("anna", ANNA))], None).body;
     }
     let ended = run(maskcast().args(["user", "list", "--users"]).arg(fixture.folder.path().join("users.toml")));
     output += &ended.text();
@@ -84,14 +84,14 @@ fn removing_all_users_logs_one_warning() {
     let fixture = Fixture::new();
     let mut service = fixture.start("");
     let streams = format!("{}api/v1/streams", service.page);
-    assert_eq!(ask(&agent(None), "GET", &streams, &[], None).status, 401);
+    assert_eq!(send(&agent(None), "GET", &streams, &[], None).status, 401);
     std::fs::remove_file(fixture.folder.path().join("users.toml")).unwrap();
     service.program.child.signal("HUP");
     service.program.wait_for("the warning", |entry| {
         let warned = entry["message"].as_str()?.contains("server.users has no users left");
         (warned && entry["level"] == "WARN").then_some(())
     });
-    until("access needs no login", || (ask(&agent(None), "GET", &streams, &[], None).status == 200).then_some(()));
+    until("access needs no login", || (send(&agent(None), "GET", &streams, &[], None).status == 200).then_some(()));
     // It is logged once, not with every reload.
     service.program.child.signal("HUP");
     service
