@@ -17,7 +17,7 @@ use gst::prelude::*;
 use common::http::Answer;
 use common::program::{maskcast, run, until};
 use common::service::{Service, folder};
-use common::whep::{Player, Wants};
+use common::whep::{Player, ReceiveMode};
 
 /// Connects and disconnects many viewers, and checks for leaked resources
 #[derive(Parser)]
@@ -74,7 +74,7 @@ enum Viewer {
 impl Viewer {
     fn start(service: &Service, by_webrtc: bool) -> Result<Self> {
         if by_webrtc {
-            return Ok(Viewer::WebRtc(Player::try_start(&service.page, "gate", Wants::Packets, "")?));
+            return Ok(Viewer::WebRtc(Player::try_start(&service.page, "gate", ReceiveMode::Packets, "")?));
         }
         let description = format!(
             "rtspsrc location={} protocols=tcp tls-validation-flags=0 latency=0 ! fakesink name=sink sync=false",

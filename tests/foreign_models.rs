@@ -6,13 +6,11 @@ mod common;
 mod net;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use common::fakes::red_and_blue;
 use common::onnx::{self, proto};
 use common::program::{maskcast, run};
 use maskcast::config::{ModelConfig, Provider};
-use maskcast::frame::{Frame, OwnedImage, PixelFormat, VideoInfo};
 use maskcast::segment::contract::{ContractError, OutputProblem};
 use maskcast::segment::manifest::ManifestProblem;
 use maskcast::segment::normalisation::NormalisationError;
@@ -65,24 +63,9 @@ fn contract_error(error: &ModelError) -> &ContractError {
     }
 }
 
-/// A frame whose left half is red and whose right half is blue, BT.601 video range.
-fn red_and_blue() -> Frame {
-    let (width, height) = (WIDTH * 2, HEIGHT * 2);
-    let mut image = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 0);
-    let view = image.image_mut();
-    for (n, (plane, (red, blue))) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]).enumerate() {
-        let side = if n == 0 { width } else { width / 2 };
-        for row in plane.data.chunks_mut(plane.stride) {
-            row[..side / 2].fill(red);
-            row[side / 2..side].fill(blue);
-        }
-    }
-    Frame { stream: "test".into(), seq: 0, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(image) }
-}
-
 /// Asserts that the mask of [`red_and_blue`] has the class `red` on the left and `blue` on the right.
 fn assert_halves(what: &str, model: &Model, red: u8, blue: u8) {
-    let mask = model.segmenter(1).unwrap().segment(&[red_and_blue()]).unwrap().masks.remove(0);
+    let mask = model.segmenter(1).unwrap().segment(&[red_and_blue(WIDTH * 2, HEIGHT * 2)]).unwrap().masks.remove(0);
     assert_eq!((mask.width, mask.height), (WIDTH, HEIGHT), "{what}");
     for row in mask.classes.chunks(WIDTH) {
         let (left, right) = (&row[..WIDTH / 2 - 1], &row[WIDTH / 2 + 1..]);

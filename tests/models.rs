@@ -3,13 +3,11 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use common::fakes::red_and_blue;
 use common::onnx;
 use common::program::{maskcast as program, run};
 use maskcast::config::{ModelConfig, Provider, Require};
-use maskcast::frame::{Frame, OwnedImage, PixelFormat, VideoInfo};
 use maskcast::segment::contract::ContractError;
 use maskcast::segment::file::ModelFileProblem;
 use maskcast::segment::golden::Golden;
@@ -20,20 +18,6 @@ fn cpu(path: &Path) -> ModelConfig {
     let mut config = ModelConfig::with_path(path);
     config.providers = vec![Provider::Cpu];
     config
-}
-
-/// A frame whose left half is red and whose right half is blue, BT.601 video range.
-fn red_and_blue(width: usize, height: usize) -> Frame {
-    let mut image = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 3);
-    let view = image.image_mut();
-    for (plane, (red, blue)) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]) {
-        let side = if plane.stride == width + 3 { width } else { width.div_ceil(2) };
-        for row in plane.data.chunks_mut(plane.stride) {
-            row[..side / 2].fill(red);
-            row[side / 2..].fill(blue);
-        }
-    }
-    Frame { stream: "test".into(), seq: 7, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(image) }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use common::browser::Browser;
 use common::http::Answer;
 use common::program::until;
 use common::service::{Service, folder, write_config};
-use common::whep::{Player, Wants};
+use common::whep::{Player, ReceiveMode};
 use serde_json::{Value, json};
 
 const RED: &str = "[[stream]]\nname = \"red\"\nsource = \"test://red?width=320&height=180&fps=15\"\n\
@@ -195,7 +195,7 @@ async fn a_killed_browser_is_disconnected_and_its_resources_are_freed() {
 fn another_player_decodes_the_stream_and_a_stopping_service_does_not_wait_for_it() {
     let folder = folder();
     let service = Service::ready(folder.path(), RED);
-    let player = Player::start(&service.page, "red", Wants::Frames);
+    let player = Player::start(&service.page, "red", ReceiveMode::Frames);
     player.until_more(10);
     let (width, height, [red, green, blue]) = player.newest().unwrap();
     assert_eq!((width, height), (320, 180));
@@ -214,7 +214,7 @@ fn viewers_stay_connected_when_their_stream_restarts_until_it_is_removed() {
     let folder = folder();
     let other = "[[stream]]\nname = \"other\"\nsource = \"test://blue?width=64&height=48&fps=5\"\n";
     let mut service = Service::ready(folder.path(), &format!("{RED}{other}"));
-    let player = Player::start(&service.page, "red", Wants::Frames);
+    let player = Player::start(&service.page, "red", ReceiveMode::Frames);
     player.until_more(5);
     let larger = RED.replace("width=320&height=180", "width=640&height=360");
     write_config(folder.path(), &format!("{larger}{other}"));
@@ -256,7 +256,7 @@ fn errors_of_whep_clients_are_reported_as_problem_documents() {
         assert!(answer.body.contains(expected), "{method} {path}: {}", answer.body);
     }
 
-    let player = Player::start(&service.page, "red", Wants::Packets);
+    let player = Player::start(&service.page, "red", ReceiveMode::Packets);
     let id = player.location.strip_prefix("/whep/red/").unwrap();
     assert!(id.len() == unknown_id.len() && id != unknown_id, "{id}");
     player.until_more(1);
@@ -275,7 +275,7 @@ fn errors_of_whep_clients_are_reported_as_problem_documents() {
     wait_for_no_threads(&service);
     // The slot is free again, also after the client of an answered offer never connected.
     drop(player);
-    Player::start(&service.page, "red", Wants::Packets).until_more(1);
+    Player::start(&service.page, "red", ReceiveMode::Packets).until_more(1);
 }
 
 /// Browsers hide their addresses behind names for multicast DNS. A failed lookup once leaked an ICE agent with its sockets
@@ -306,7 +306,7 @@ fn twenty_viewers_that_connect_and_disconnect_leak_no_resources() {
     let rounds = std::env::var("MASKCAST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2);
     let mut first = None;
     for round in 0..=rounds {
-        let players: Vec<Player> = (0..20).map(|_| Player::start(&service.page, "red", Wants::Packets)).collect();
+        let players: Vec<Player> = (0..20).map(|_| Player::start(&service.page, "red", ReceiveMode::Packets)).collect();
         players.iter().for_each(|player| player.until_more(5));
         until_viewers(&service, "red", 20);
         let threads = service.metrics().sum("process_threads", &[]);

@@ -15,7 +15,7 @@ use gst::prelude::*;
 
 use super::http::{Answer, any_certificate};
 use super::service::pause;
-use super::whep::{Player, Wants};
+use super::whep::{Player, ReceiveMode};
 
 /// How often a viewer checks whether it must disconnect.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -156,7 +156,7 @@ fn play_mjpeg(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
 
 /// Packets are not parsed: each poll that finds new ones counts as a frame.
 fn play_webrtc(page: &str, stream: &str, over: &Receiver<()>) -> Result<()> {
-    let player = Player::start(page, stream, Wants::Packets);
+    let player = Player::start(page, stream, ReceiveMode::Packets);
     let mut received = 0;
     while !pause(over, POLL_INTERVAL) {
         if player.received() > received {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::common::program::{DEADLINE, Guard, maskcast, run, until};
 use crate::common::service::{Service, folder};
-use crate::common::whep::{Player, Wants};
+use crate::common::whep::{Player, ReceiveMode};
 use crate::fixture::{ANNA, Fixture, WALL, agent, basic, bearer, describe, send};
 
 /// Every route of the server with a value for each parameter, from the source of the router and from the OpenAPI document,
@@ -153,7 +153,7 @@ fn a_session_needs_its_csrf_token_for_changes() {
     let own = service.page.trim_end_matches('/').to_string();
     assert_eq!(change(&[("x-csrf-token", &csrf), ("origin", &own)]), 202);
 
-    // A viewer's session changes nothing; a new login ends the old session; logging out ends it for good.
+    // A viewer's session changes nothing; a new login ends the old session; logging out ends the new one.
     let wall = login("wall", WALL, &[("cookie", &cookie)]);
     assert_eq!(send(&agent, "GET", &session, &[("cookie", &cookie)], None).status, 401);
     let cookie = wall.header("set-cookie").split(';').next().unwrap().to_string();
@@ -211,8 +211,8 @@ fn removing_a_token_ends_its_open_streams() {
     );
     let mut frames = curl.0.stdout.take().unwrap();
     frames.read_exact(&mut [0; 4096]).unwrap();
-    let player = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&fixture.viewer));
-    let other = Player::start_as(&service.page, "gate", Wants::Packets, &bearer(&fixture.operator));
+    let player = Player::start_as(&service.page, "gate", ReceiveMode::Packets, &bearer(&fixture.viewer));
+    let other = Player::start_as(&service.page, "gate", ReceiveMode::Packets, &bearer(&fixture.operator));
     player.until_more(10);
     other.until_more(10);
     let viewers = || {

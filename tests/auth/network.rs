@@ -161,7 +161,7 @@ fn rtsp_without_tls_requires_digests_unless_configured_otherwise() {
     let fixture = Fixture::new();
     let ended = add_user(fixture.folder.path(), "nvr", "all that was recorded", &["--rtsp-digest"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    // 0.0.0.0 stands for a network address.
+    // 0.0.0.0 counts as a network address.
     let open = "http = \"127.0.0.1:0\"\nrtsp = \"0.0.0.0:0\"\n";
     let service = fixture.start(open);
     let host = format!("127.0.0.1:{}", service.rtsp.trim_end_matches('/').rsplit_once(':').unwrap().1);

@@ -278,6 +278,20 @@ static LABELS: LazyLock<Labels> = LazyLock::new(|| {
     [label("even", 0), label("odd", 255)].into()
 });
 
+/// Frame 7 of a stream: its left half is red and its right half is blue (BT.601, limited range), and its rows have padding.
+pub fn red_and_blue(width: usize, height: usize) -> Frame {
+    let mut image = OwnedImage::new(VideoInfo::new(PixelFormat::I420, width, height), 3);
+    let view = image.image_mut();
+    for (plane, (red, blue)) in view.planes.into_iter().zip([(81, 41), (90, 240), (240, 110)]) {
+        let side = if plane.stride == width + 3 { width } else { width.div_ceil(2) };
+        for row in plane.data.chunks_mut(plane.stride) {
+            row[..side / 2].fill(red);
+            row[side / 2..].fill(blue);
+        }
+    }
+    Frame { stream: "test".into(), seq: 7, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(image) }
+}
+
 /// Settings of a stream for fakes: mask only, no legend, a short `silence_timeout`.
 pub fn config() -> StreamConfig {
     let here = std::env::current_dir().unwrap();

@@ -20,7 +20,7 @@ pub type Image = (i32, i32, [u8; 3]);
 
 /// How a player handles what it receives.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Wants {
+pub enum ReceiveMode {
     /// Decodes the frames.
     Frames,
     /// Only counts packets, so that many players can run on a small machine.
@@ -38,17 +38,17 @@ pub struct Player {
 
 impl Player {
     /// Sends an offer and applies the answer.
-    pub fn start(page: &str, stream: &str, wants: Wants) -> Self {
-        Player::start_as(page, stream, wants, "")
+    pub fn start(page: &str, stream: &str, mode: ReceiveMode) -> Self {
+        Player::start_as(page, stream, mode, "")
     }
 
     /// The same, with `Authorization`.
-    pub fn start_as(page: &str, stream: &str, wants: Wants, authorization: &str) -> Self {
-        Player::try_start(page, stream, wants, authorization).unwrap()
+    pub fn start_as(page: &str, stream: &str, mode: ReceiveMode, authorization: &str) -> Self {
+        Player::try_start(page, stream, mode, authorization).unwrap()
     }
 
     /// The same, with an error when the request is refused.
-    pub fn try_start(page: &str, stream: &str, wants: Wants, authorization: &str) -> Result<Self> {
+    pub fn try_start(page: &str, stream: &str, mode: ReceiveMode, authorization: &str) -> Result<Self> {
         gst::init()?;
         // Dropping the player stops the pipeline, also when this function returns an error.
         let mut player = Player {
@@ -77,7 +77,7 @@ impl Player {
         let bin = player.pipeline.downgrade();
         webrtc.connect_pad_added(move |_, pad| {
             if let Some(pipeline) = bin.upgrade().filter(|_| pad.direction() == gst::PadDirection::Src) {
-                receive(&pipeline, pad, wants, &count, &shown);
+                receive(&pipeline, pad, mode, &count, &shown);
             }
         });
         player.pipeline.set_state(gst::State::Playing)?;
@@ -143,15 +143,15 @@ fn promise() -> (gst::Promise, crossbeam_channel::Receiver<Reply>) {
 fn receive(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
-    wants: Wants,
+    mode: ReceiveMode,
     count: &Arc<AtomicU64>,
     shown: &Arc<Mutex<Option<Image>>>,
 ) {
-    let description = match wants {
-        Wants::Frames => {
+    let description = match mode {
+        ReceiveMode::Frames => {
             "rtph264depay ! h264parse ! avdec_h264 max-threads=1 ! videoconvert ! video/x-raw,format=RGB ! appsink name=sink"
         }
-        Wants::Packets => "appsink name=sink",
+        ReceiveMode::Packets => "appsink name=sink",
     };
     let bin = gst::parse::bin_from_description(description, true).unwrap();
     let sink = bin.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
@@ -161,7 +161,7 @@ fn receive(
     let (count, shown) = (Arc::clone(count), Arc::clone(shown));
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        if wants == Wants::Frames {
+        if mode == ReceiveMode::Frames {
             *shown.lock().unwrap() = middle(&sample);
         }
         count.fetch_add(1, Ordering::Relaxed);
