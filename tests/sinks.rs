@@ -1,8 +1,10 @@
-//! `[[stream.sink]]`: the program writes the masks of a stream to a file.
+//! `[[stream.sink]]` as a whole: the real program writes the masks of a stream to a file, and sends them as datagrams.
 
 mod common;
 
+use std::net::UdpSocket;
 use std::path::Path;
+use std::time::Duration;
 
 use common::http::send;
 use common::program::until;
@@ -129,4 +131,52 @@ fn on_a_full_disk_only_masks_are_dropped_and_only_until_space_is_free() {
     for text in ["sink failed, masks are dropped, next try in 1 s: jsonl", "sink works again: jsonl"] {
         assert!(log.lines().any(|line| line.contains("\"sink\"") && line.contains(text)), "{text}: {log}");
     }
+}
+
+fn datagram(receiver: &UdpSocket) -> Value {
+    let mut datagram = [0; 1 << 16];
+    let length = receiver.recv(&mut datagram).expect("a datagram arrives");
+    serde_json::from_slice(&datagram[..length]).unwrap()
+}
+
+/// A receiver of datagrams. The time limit guards against hanging.
+fn receiver(address: &str) -> UdpSocket {
+    let receiver = UdpSocket::bind(address).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(180))).unwrap();
+    receiver
+}
+
+#[test]
+fn each_mask_is_a_datagram_with_the_object_of_a_line() {
+    let folder = folder();
+    let path = folder.path().join("gate.jsonl");
+    let first = receiver("127.0.0.1:0");
+    let address = first.local_addr().unwrap().to_string();
+    let both = format!("path = \"gate.jsonl\"\n[[stream.sink]]\ntype = \"udp\"\naddress = \"{address}\"");
+    let service = Service::ready(folder.path(), &stream(&both));
+    let received: Vec<Value> = (0..10).map(|_| datagram(&first)).collect();
+    until("a line of the file is equal to a datagram", || {
+        received.iter().find(|&object| lines(&path).contains(object)).map(drop)
+    });
+    for pair in received.windows(2) {
+        assert!(pair[0]["seq"].as_u64() < pair[1]["seq"].as_u64(), "{pair:?}");
+    }
+    let sink = || service.stream("gate")["sinks"][1].clone();
+    assert_eq!(service.stream("gate")["config"]["sink"][1], json!({"type": "udp", "address": address}));
+    let labels = [("stream", "gate"), ("type", "udp"), ("sink", &*address)];
+    assert!(service.metrics().sum("maskcast_sink_masks_total", &labels) >= 10.0);
+
+    // The machine of the receiver reports that the port is closed.
+    drop(first);
+    let failed = until("a datagram is refused", || Some(sink()).filter(|sink| sink["reason"] != Value::Null));
+    assert!(failed["reason"].as_str().unwrap().contains("refused"), "{failed}");
+    assert!(failed["failures"].as_u64() >= Some(1) && failed["dropped"].as_u64() >= Some(1), "{failed}");
+    let second = receiver(&address);
+    assert_eq!(datagram(&second)["stream"], "gate");
+    until("it works again", || (sink()["reason"] == Value::Null).then_some(()));
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let is_logged = |text: &str| log.lines().any(|line| line.contains("\"sink\"") && line.contains(text));
+    let failed = format!("sink failed, masks are dropped, next try in 1 s: udp {address}");
+    assert!(is_logged(&failed) && is_logged(&format!("sink works again: udp {address}")), "{log}");
 }

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::schema::{Object, text};
 use super::value::Value;
-use super::{credentials, duration, encode, overlay, path, push, record, server, source, stream, webrtc};
+use super::{credentials, duration, encode, overlay, path, push, record, server, sink_key, source, stream, webrtc};
 
 /// Reads a value: the form in which serde reads it, or `None` after an error was noted.
 pub(super) type Check = fn(&Value, &Object) -> Option<Json>;
@@ -15,6 +15,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("api-source", |value, _| server::read_api_source(value)),
     ("bitrate", |value, _| encode::read_bitrate(value)),
     ("color", |value, _| overlay::read_color(value)),
+    ("destination", |value, _| sink_key::read_destination(value)),
     ("duration", read_duration),
     ("event-name", |value, _| record::read_event_name(value)),
     ("existing-file", |value, _| value.existing_file().map(|path| path::to_json(&path))),

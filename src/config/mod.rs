@@ -30,6 +30,7 @@ mod root;
 mod schema;
 mod server;
 mod sink;
+mod sink_key;
 mod size;
 mod source;
 mod store;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value as Json, json};
 
 use super::document::Section;
-use super::{duration, path};
-use crate::sink::{COMMON_KEYS, KeyKind, MASK_SINKS, MaskSinkKind, SinkKey, SinkSettings};
+use super::sink_key;
+use crate::sink::{COMMON_KEYS, MASK_SINKS, MaskSinkKind, SinkKey, SinkSettings};
 
 /// A sink of the masks of a stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,10 +50,8 @@ fn all_keys() -> impl Iterator<Item = &'static SinkKey> {
 
 impl Serialize for SinkConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let SinkSettings { files, durations } = &self.settings;
         let mut table = Map::from_iter([("type".to_owned(), self.kind.name.into())]);
-        table.extend(files.iter().map(|(key, path)| ((*key).to_owned(), path.display().to_string().into())));
-        table.extend(durations.iter().map(|(key, time)| ((*key).to_owned(), duration::show(*time).into())));
+        table.extend(self.settings.0.iter().map(|(key, value)| ((*key).to_owned(), sink_key::show(value))));
         table.serialize(serializer)
     }
 }
@@ -68,14 +66,8 @@ impl<'de> Deserialize<'de> for SinkConfig {
         let mut sink = SinkConfig { kind, settings: SinkSettings::default() };
         for key in kind.keys.iter().chain(COMMON_KEYS) {
             let Some(value) = table.get(key.name).cloned() else { continue };
-            match key.kind {
-                KeyKind::File => {
-                    sink.settings.files.insert(key.name, path::deserialize(value).map_err(D::Error::custom)?);
-                }
-                KeyKind::Duration { .. } => {
-                    sink.settings.durations.insert(key.name, duration::deserialize(value).map_err(D::Error::custom)?);
-                }
-            }
+            let value = sink_key::read(key.kind, value).map_err(D::Error::custom)?;
+            sink.settings.0.insert(key.name, value);
         }
         Ok(sink)
     }
@@ -100,14 +92,7 @@ impl JsonSchema for SinkConfig {
             }),
         );
         for key in all_keys() {
-            let mut schema = match key.kind {
-                KeyKind::File => json!({ "type": "string", "x-check": "output-file" }),
-                KeyKind::Duration { least, most } => {
-                    let mut schema = duration::DurationText::json_schema(generator).to_value();
-                    (schema["x-least"], schema["x-most"]) = (duration::show(least).into(), duration::show(most).into());
-                    schema
-                }
-            };
+            let mut schema = sink_key::schema(key.kind, generator);
             schema["description"] = key.about.into();
             schema["x-help"] = key.about.into();
             schema["x-default"] = "none".into();

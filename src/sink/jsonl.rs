@@ -1,16 +1,13 @@
 //! `type = "jsonl"`: one JSON object in a line for each mask, appended to a file.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use super::kind::{KeyKind, MaskSinkKind, SinkKey};
 use super::mask::{MaskSink, SinkError, StreamMask};
-use crate::frame::Mask;
+use super::mask_json::MaskJson;
 
 pub static KIND: MaskSinkKind = MaskSinkKind {
     name: "jsonl",
@@ -25,57 +22,6 @@ pub static KIND: MaskSinkKind = MaskSinkKind {
     label: |settings| settings.file("path").display().to_string(),
     open: |settings| Box::new(JsonLines::new(settings.file("path").to_path_buf())),
 };
-
-/// One line of the file.
-#[derive(Serialize)]
-struct MaskLine<'a> {
-    stream: &'a str,
-    seq: u64,
-    /// RFC 3339, UTC.
-    captured: String,
-    source_time_s: f64,
-    /// From the capture of the frame to its mask.
-    age_ms: f64,
-    model: &'a str,
-    /// Of the mask, in pixels.
-    width: usize,
-    height: usize,
-    /// Of the pixels of the mask, by class; classes that do not occur are left out.
-    shares: BTreeMap<String, f64>,
-}
-
-impl<'a> MaskLine<'a> {
-    fn of(mask: &'a StreamMask) -> Self {
-        let StreamMask { stream, mask, captured, age, .. } = mask;
-        MaskLine {
-            stream,
-            seq: mask.seq,
-            captured: format!("{captured:.3}"),
-            source_time_s: mask.pts.as_secs_f64(),
-            age_ms: (age.as_secs_f64() * 1e6).round() / 1e3,
-            model: &mask.model,
-            width: mask.width,
-            height: mask.height,
-            shares: shares(mask),
-        }
-    }
-}
-
-/// The share of the pixels of each class that occurs. Classes that have the same name count together; one without a label is
-/// named by its index.
-fn shares(mask: &Mask) -> BTreeMap<String, f64> {
-    let mut counts = [0_u64; 256];
-    for &class in &mask.classes {
-        counts[usize::from(class)] += 1;
-    }
-    let mut by_name = BTreeMap::<String, u64>::new();
-    for (class, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let name = mask.labels.get(class).map_or_else(|| class.to_string(), |label| label.name.clone());
-        *by_name.entry(name).or_default() += count;
-    }
-    let pixels = mask.classes.len() as f64;
-    by_name.into_iter().map(|(name, count)| (name, count as f64 / pixels)).collect()
-}
 
 /// The file of one sink.
 struct JsonLines {
@@ -113,7 +59,7 @@ impl JsonLines {
     fn write(&mut self, mask: &StreamMask) -> io::Result<()> {
         self.current()?;
         let mut line = if self.is_cut { b"\n".to_vec() } else { Vec::new() };
-        serde_json::to_writer(&mut line, &MaskLine::of(mask))?;
+        serde_json::to_writer(&mut line, &MaskJson::of(mask))?;
         line.push(b'\n');
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut rest = &line[..];

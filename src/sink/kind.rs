@@ -17,7 +17,7 @@ pub struct MaskSinkKind {
     pub keys: &'static [SinkKey],
     /// Names one sink among those of a stream, in logs, metrics and the API: a path, an address; without secrets.
     pub label: fn(&SinkSettings) -> String,
-    /// Makes the sink. It runs on a thread of its own, and opens files and connections when the first mask comes.
+    /// Makes the sink. It runs on a thread of its own, and opens files and connections when the first mask arrives.
     pub open: fn(&SinkSettings) -> Box<dyn MaskSink>,
 }
 
@@ -45,30 +45,51 @@ pub struct SinkKey {
     pub about: &'static str,
 }
 
-/// What the value of a key may be.
+/// What the value of a key may be. `src/config/sink_key.rs` reads and shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
     /// The path of a file, which may not exist yet; relative paths start at the folder of the configuration.
     File,
     /// A time, with its range.
     Duration { least: Duration, most: Duration },
+    /// `HOST:PORT` of a destination in the network; HOST is a name, an IPv4 address, or an IPv6 address in brackets.
+    Address,
 }
 
-/// The values of a sink's keys, read and validated by their [`KeyKind`]. A required key has a value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SinkSettings {
-    pub files: BTreeMap<&'static str, PathBuf>,
-    pub durations: BTreeMap<&'static str, Duration>,
+/// The value of a key, of the [`KeyKind`] of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyValue {
+    File(PathBuf),
+    Duration(Duration),
+    Address(String),
 }
+
+/// The values of a sink's keys by name, read and validated by their [`KeyKind`]. A required key has a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SinkSettings(pub BTreeMap<&'static str, KeyValue>);
 
 impl SinkSettings {
     /// The path at a key of [`KeyKind::File`]; empty for a key without a value.
     pub fn file(&self, key: &str) -> &Path {
-        self.files.get(key).map_or(Path::new(""), PathBuf::as_path)
+        match self.0.get(key) {
+            Some(KeyValue::File(path)) => path,
+            _ => Path::new(""),
+        }
     }
 
     /// The time at a key of [`KeyKind::Duration`].
     pub fn duration(&self, key: &str) -> Option<Duration> {
-        self.durations.get(key).copied()
+        match self.0.get(key) {
+            Some(KeyValue::Duration(time)) => Some(*time),
+            _ => None,
+        }
+    }
+
+    /// The destination at a key of [`KeyKind::Address`]; empty for a key without a value.
+    pub fn address(&self, key: &str) -> &str {
+        match self.0.get(key) {
+            Some(KeyValue::Address(address)) => address,
+            _ => "",
+        }
     }
 }

@@ -58,6 +58,9 @@ pub enum SinkError {
     /// A file or folder could not be written.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
+    /// A mask could not be sent to a network address, `HOST:PORT`.
+    #[error("{to}: {source}")]
+    Send { to: String, source: std::io::Error },
     /// The system has no thread for the sink.
     #[error("no thread for the sink {sink}: {source}")]
     Thread { sink: String, source: std::io::Error },

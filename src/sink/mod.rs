@@ -11,14 +11,16 @@
 mod jsonl;
 mod kind;
 mod mask;
+mod mask_json;
 mod queued;
+mod udp;
 
-pub use kind::{COMMON_KEYS, KeyKind, MaskSinkKind, SinkKey, SinkSettings};
+pub use kind::{COMMON_KEYS, KeyKind, KeyValue, MaskSinkKind, SinkKey, SinkSettings};
 pub use mask::{MaskSink, SinkError, StreamMask};
 pub use queued::QueuedSink;
 
 /// The types of `[[stream.sink]]`.
-pub static MASK_SINKS: &[&MaskSinkKind] = &[&jsonl::KIND];
+pub static MASK_SINKS: &[&MaskSinkKind] = &[&jsonl::KIND, &udp::KIND];
 
 #[cfg(test)]
 mod tests {
@@ -34,6 +36,15 @@ mod tests {
                 assert!(key.about.ends_with('.'), "{} {}", kind.name, key.name);
             }
             assert!(kind.about.ends_with('.'), "{}", kind.name);
+        }
+    }
+
+    /// The schema of the configuration has each name once, with the check of one kind.
+    #[test]
+    fn keys_of_the_same_name_have_the_same_kind_of_value() {
+        let mut kinds: std::collections::BTreeMap<&str, KeyKind> = std::collections::BTreeMap::new();
+        for key in MASK_SINKS.iter().flat_map(|kind| kind.keys).chain(COMMON_KEYS) {
+            assert_eq!(*kinds.entry(key.name).or_insert(key.kind), key.kind, "{}", key.name);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The loader as a whole: what a valid file means, and that every error of a broken one is found at once.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use super::load::parse_with;
 use super::*;
-use crate::sink::{MASK_SINKS, SinkSettings};
+use crate::sink::{KeyValue, MASK_SINKS, SinkSettings};
 use crate::users::Role;
 
 mod model;
@@ -236,10 +237,10 @@ speed = "max"
                 ],
                 sinks: vec![SinkConfig {
                     kind: MASK_SINKS.iter().find(|kind| kind.name == "jsonl").unwrap(),
-                    settings: SinkSettings {
-                        files: [("path", dir.path().join("masks/gate.jsonl"))].into(),
-                        durations: [("every", Duration::from_secs(1))].into(),
-                    },
+                    settings: SinkSettings(BTreeMap::from([
+                        ("path", KeyValue::File(dir.path().join("masks/gate.jsonl"))),
+                        ("every", KeyValue::Duration(Duration::from_secs(1))),
+                    ])),
                 }],
             },
             defaults_stream("clip", clip),
