@@ -80,6 +80,7 @@ impl JsonSchema for SinkConfig {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let names: Vec<&str> = MASK_SINKS.iter().map(|kind| kind.name).collect();
+        let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
         let types: Vec<String> = MASK_SINKS.iter().map(|kind| format!("`{}`: {}", kind.name, kind.about)).collect();
         let mut properties = Map::new();
         properties.insert(
@@ -88,14 +89,22 @@ impl JsonSchema for SinkConfig {
                 "type": "string",
                 "enum": names,
                 "description": format!("The type of the sink. {}", types.join(" ")),
-                "x-help": format!("write type = {:?}", names.join(" or ")),
+                "x-help": format!("write type = {}", quoted.join(" or ")),
             }),
         );
         for key in all_keys() {
             let mut schema = sink_key::schema(key.kind, generator);
-            schema["description"] = key.about.into();
+            let own = |kind: &&'static MaskSinkKind| {
+                let own = kind.keys.iter().find(|own| own.name == key.name)?;
+                Some((kind.name, own))
+            };
+            let owners: Vec<(&str, &SinkKey)> = MASK_SINKS.iter().filter_map(own).collect();
+            let about: Vec<String> = owners.iter().map(|(kind, own)| format!("`{kind}`: {}", own.about)).collect();
+            let needs = owners.iter().filter(|(_, own)| own.is_required).map(|(kind, _)| format!("`{kind}`"));
+            let needs = needs.collect::<Vec<_>>().join(", ");
+            schema["description"] = if about.is_empty() { key.about.into() } else { about.join(" ").into() };
             schema["x-help"] = key.about.into();
-            schema["x-default"] = "none".into();
+            schema["x-default"] = if needs.is_empty() { "none".into() } else { format!("required for {needs}").into() };
             properties.insert(key.name.into(), schema);
         }
         let is_needed = |key: &&SinkKey| MASK_SINKS.iter().all(|kind| kind.keys.iter().any(|own| own.name == key.name));

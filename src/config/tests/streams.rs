@@ -189,18 +189,12 @@ fn pushes() {
 fn sinks() {
     let with = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
     for (tables, errors) in [
-        (
-            "[[stream.sink]]",
-            vec!["sink[0].type: is missing (help: write type = \"jsonl\"", "sink[0].path: is missing (help: The file,"],
-        ),
+        ("[[stream.sink]]", vec!["sink[0].type: is missing (help: write type = \"jsonl\" or "]),
         (
             "[stream.sink]\ntype = \"jsonl\"",
             vec!["sink: is written [stream.sink] (help: write [[stream.sink]], with two", "sink[0].path: is missing"],
         ),
-        (
-            "[[stream.sink]]\ntype = \"json\"\npath = \"a\"",
-            vec!["sink[0].type: \"json\" is not one of \"jsonl\" (help: did you mean \"jsonl\"?)"],
-        ),
+        ("[[stream.sink]]\ntype = \"json\"\npath = \"a\"", vec!["sink[0].type: \"json\" is not one of \"jsonl\", "]),
         ("[[stream.sink]]\ntype = \"jsonl\"", vec!["sink[0].path: is missing (help: The file,"]),
         (
             "[[stream.sink]]\ntype = \"jsonl\"\npath = \".\"\nevery = \"1ms\"\npaht = 1",
@@ -213,6 +207,17 @@ fn sinks() {
         (
             "[[stream.sink]]\ntype = \"jsonl\"\npath = \"a\"\n[[stream.sink]]\ntype = \"jsonl\"\npath = \"./a\"",
             vec!["sink[1].type: is the same sink as in a table above"],
+        ),
+        (
+            "[[stream.sink]]\ntype = \"udp\"\npath = \"a\"",
+            vec![
+                "sink[0].address: is missing (help: The destination,",
+                "sink[0].path: is not a key of the type \"udp\"",
+            ],
+        ),
+        (
+            "[[stream.sink]]\ntype = \"udp\"\naddress = \"10.0.0.9\"",
+            vec!["sink[0].address: \"10.0.0.9\" is not a host and a port (help: write \"HOST:PORT\""],
         ),
     ] {
         let found = with(tables).expect_err(tables);
@@ -227,4 +232,19 @@ fn sinks() {
     assert!(sink.label().ends_with("/masks.jsonl"), "{}", sink.label());
     let json = serde_json::to_value(sink).unwrap();
     assert_eq!((&json["type"], &json["every"]), (&"jsonl".into(), &"2s".into()), "{json}");
+    for (address, is_valid) in [
+        ("10.0.0.9:5000", true),
+        ("Masks.example:5000", true),
+        ("[fd00::9]:5000", true),
+        ("fd00::9:5000", false),
+        ("[masks]:5000", false),
+        (":5000", false),
+        ("10.0.0.9:0", false),
+        ("10.0.0.9:65536", false),
+        ("udp://10.0.0.9:5000", false),
+    ] {
+        let read = with(&format!("[[stream.sink]]\ntype = \"udp\"\naddress = {address:?}"));
+        assert_eq!(read.is_ok(), is_valid, "{address}");
+        read.into_iter().for_each(|stream| assert_eq!(stream.sinks[0].label(), address.to_ascii_lowercase()));
+    }
 }
