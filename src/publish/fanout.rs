@@ -1,5 +1,6 @@
 //! One encoded stream for any number of sinks. Each has a queue of its own, and a slow one loses only its own frames.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,10 +20,8 @@ pub struct Fanout {
     sinks: Mutex<Vec<SinkEntry>>,
     /// Their number, which can be read while a frame is delivered.
     count: AtomicUsize,
-    /// The number of WebRTC viewers among them.
-    webrtc: AtomicUsize,
-    /// The number of RTSP viewers, who share one sink.
-    rtsp: AtomicUsize,
+    /// The viewers by their kind: each has a clone of the [`Arc`].
+    viewers: Mutex<BTreeMap<&'static str, Arc<()>>>,
     /// The next id of a sink or an output.
     next: AtomicU64,
     /// Outputs with smaller ids hang and were replaced.
@@ -31,6 +30,9 @@ pub struct Fanout {
     /// Access units that sinks have dropped.
     lost: Arc<AtomicU64>,
 }
+
+/// A viewer that is counted by its kind until this is dropped. RTSP viewers share one sink, so sinks are not counted.
+pub(super) struct CountedViewer(#[expect(dead_code, reason = "only its references are counted")] Arc<()>);
 
 /// Identifies a sink of a fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,6 @@ enum SinkKind {
     /// An output, which it ends with, as a recording does. Viewers stay when a stream is restarted.
     OfOutput(OutputId),
     Viewer,
-    WebRtc,
 }
 
 /// The encoder that feeds the fan-out.
@@ -72,13 +73,18 @@ const KEYFRAME_PAUSE: Duration = Duration::from_millis(250);
 
 impl Fanout {
     /// Adds a viewer. It starts with a keyframe, which is requested at once.
-    pub fn add(&self, sink: Box<dyn FrameSink>) {
-        self.enlist(sink, SinkKind::Viewer);
+    pub fn add(&self, sink: Box<dyn FrameSink>) -> FrameSinkId {
+        self.enlist(sink, SinkKind::Viewer)
     }
 
-    /// Adds a WebRTC viewer; they are counted separately.
-    pub(super) fn add_webrtc(&self, sink: Box<dyn FrameSink>) -> FrameSinkId {
-        self.enlist(sink, SinkKind::WebRtc)
+    /// Counts one more viewer of this kind (the name of a [`FrameSinkKind`](super::frame_sink_kind::FrameSinkKind)).
+    pub(super) fn count_viewer(&self, kind: &'static str) -> CountedViewer {
+        CountedViewer(Arc::clone(self.viewers.lock().entry(kind).or_default()))
+    }
+
+    /// The number of viewers of a kind that are counted now.
+    pub(super) fn viewers(&self, kind: &str) -> usize {
+        self.viewers.lock().get(kind).map_or(0, |counted| Arc::strong_count(counted) - 1)
     }
 
     /// Removes a sink now, and not with the next frame, which may never come.
@@ -130,27 +136,11 @@ impl Fanout {
     }
 
     fn recount(&self, sinks: &[SinkEntry]) {
-        let webrtc = sinks.iter().filter(|listed| listed.kind == SinkKind::WebRtc).count();
-        self.webrtc.store(webrtc, Ordering::Release);
         self.count.store(sinks.len(), Ordering::Release);
     }
 
     pub fn sinks(&self) -> usize {
         self.count.load(Ordering::Acquire)
-    }
-
-    /// The number of WebRTC viewers.
-    pub fn webrtc(&self) -> usize {
-        self.webrtc.load(Ordering::Acquire)
-    }
-
-    /// The number of RTSP viewers, who share one sink.
-    pub fn rtsp(&self) -> usize {
-        self.rtsp.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_rtsp(&self, players: usize) {
-        self.rtsp.store(players, Ordering::Release);
     }
 
     /// Access units that slow sinks have dropped so far.

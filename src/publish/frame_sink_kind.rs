@@ -11,7 +11,7 @@ use crate::config::StreamConfig;
 
 /// A kind of output for frames.
 pub struct FrameSinkKind {
-    /// Its name in metrics and in the API.
+    /// Its name: `kind` of `maskcast_viewers`, and its key in `viewers` of the API.
     pub name: &'static str,
     /// What it does, for the reference of the configuration.
     pub about: &'static str,
@@ -19,8 +19,16 @@ pub struct FrameSinkKind {
     pub section: Option<&'static str>,
     /// Starts the sinks that the configuration of a stream asks for.
     pub start: StartSinks,
-    /// Counts the clients of a stream that watch by it now; `None` for a kind that has no viewers.
-    pub viewers: Option<fn(&StreamOutputs) -> usize>,
+    /// `None` for a kind that has no viewers.
+    pub viewers: Option<ViewerCount>,
+}
+
+/// How the viewers of a kind are counted.
+pub struct ViewerCount {
+    /// What is counted, for the description of the API.
+    pub about: &'static str,
+    /// The clients that watch a stream now.
+    pub count: fn(&StreamOutputs) -> usize,
 }
 
 /// Starts the sinks that the configuration of a stream asks for, and gives those that have to be stopped before the output ends.

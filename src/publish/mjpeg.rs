@@ -8,7 +8,7 @@ use gst::prelude::*;
 use super::OutputError;
 use super::encoder::{ENCODER_QUEUE, glib_error, push_blocking};
 use super::frame_sink::FrameSink;
-use super::frame_sink_kind::{FrameSinkKind, start_none};
+use super::frame_sink_kind::{FrameSinkKind, ViewerCount, start_none};
 pub use super::jpeg_broadcast::JpegBroadcast;
 use super::range::RangeChange;
 use super::raw::RawPool;
@@ -20,7 +20,7 @@ pub static KIND: FrameSinkKind = FrameSinkKind {
     about: "Each browser gets the newest JPEG image when it is ready for it.",
     section: None,
     start: start_none,
-    viewers: Some(|outputs| outputs.jpeg.viewers()),
+    viewers: Some(ViewerCount { about: "Open MJPEG responses.", count: |outputs| outputs.jpeg.viewers() }),
 };
 
 /// `appsrc ! square pixels ! full-range BT.601 ! jpegenc ! appsink`

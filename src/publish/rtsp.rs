@@ -28,20 +28,23 @@ use rtsp_server::prelude::*;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::fanout::{AppSrcSink, Fanout};
-use super::frame_sink_kind::{FrameSinkKind, start_none};
+use super::frame_sink_kind::{FrameSinkKind, ViewerCount, start_none};
 use super::rtsp_auth::{RtspAuth, RtspAuthError, RtspGuard, allow_viewers, set_certificate};
 use super::rtsp_connections::Connections;
 use super::rtsp_mounts::{Mounts, expect_describe};
-use super::rtsp_players::{FanoutsByStream, Players, stream_name};
+use super::rtsp_players::{FanoutsByStream, KIND_NAME, Players, stream_name};
 use crate::access::tls::Certificate;
 use crate::gst::{GstError, make};
 
 pub static KIND: FrameSinkKind = FrameSinkKind {
-    name: "rtsp",
+    name: KIND_NAME,
     about: "RTSP players share one sink for each stream, which feeds the media of the RTSP server.",
     section: None,
     start: start_none,
-    viewers: Some(|outputs| outputs.h264.rtsp()),
+    viewers: Some(ViewerCount {
+        about: "RTSP clients that play the stream.",
+        count: |outputs| outputs.h264.viewers(KIND_NAME),
+    }),
 };
 
 /// Access units that may wait for the RTSP media: half a second at 30 fps. Queued frames add delay, so a media that was

@@ -1,4 +1,4 @@
-//! Counts the RTSP players of each stream. The players of a stream share one media, and so one packet sink, from which
+//! Counts the RTSP players of each stream. The players of a stream share one media, and so one frame sink, from which
 //! the fan-out cannot count them.
 
 use std::collections::HashMap;
@@ -10,7 +10,10 @@ use gstreamer_rtsp_server as rtsp_server;
 use parking_lot::Mutex;
 use rtsp_server::prelude::*;
 
-use super::fanout::Fanout;
+use super::fanout::{CountedViewer, Fanout};
+
+/// The name of the kind of output, by which its viewers are counted.
+pub(super) const KIND_NAME: &str = "rtsp";
 
 /// The fan-outs, by the name of the stream.
 pub(super) type FanoutsByStream = Arc<Mutex<HashMap<String, Arc<Fanout>>>>;
@@ -25,7 +28,7 @@ pub(super) struct Players {
 struct Player {
     client: glib::WeakRef<rtsp_server::RTSPClient>,
     session: glib::WeakRef<rtsp_server::RTSPSession>,
-    stream: String,
+    _counted: CountedViewer,
 }
 
 impl Players {
@@ -57,11 +60,13 @@ impl Players {
     }
 
     fn add(&self, client: &rtsp_server::RTSPClient, context: &rtsp_server::RTSPContext) {
-        let (Some(stream), Some(session)) = (stream_name(context), context.session()) else { return };
+        let fanout = stream_name(context).and_then(|name| self.streams.lock().get(&name).cloned());
+        let (Some(fanout), Some(session)) = (fanout, context.session()) else { return };
+        let counted = fanout.count_viewer(KIND_NAME);
         self.update(|playing| {
             // Players repeat PLAY to continue after a pause.
             playing.retain(|player| player.session.upgrade().as_ref() != Some(session));
-            playing.push(Player { client: client.downgrade(), session: session.downgrade(), stream });
+            playing.push(Player { client: client.downgrade(), session: session.downgrade(), _counted: counted });
         });
     }
 
@@ -74,9 +79,6 @@ impl Players {
         let mut playing = self.playing.lock();
         change(&mut playing);
         playing.retain(|player| player.client.upgrade().is_some() && player.session.upgrade().is_some());
-        for (name, fanout) in self.streams.lock().iter() {
-            fanout.set_rtsp(playing.iter().filter(|player| player.stream == *name).count());
-        }
     }
 }
 

@@ -8,8 +8,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, header};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Serialize, Serializer};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::Problem;
 use super::settings::Settings;
@@ -18,6 +19,7 @@ use crate::base::push_status::PushStatus;
 use crate::base::sink_status::SinkStatus;
 use crate::config::{Show, hex};
 use crate::frame::{Label, Labels};
+use crate::publish::frame_sinks::{FRAME_SINKS, viewers};
 use crate::view::{LegendEntry, ServiceView, StreamView};
 
 /// State, statistics and settings of a stream. Counters start at 0 when the stream is started or restarted by a change.
@@ -68,10 +70,9 @@ pub(super) struct StreamReport {
     viewers: Viewers,
     /// Media servers that the stream is sent to.
     pushes: Vec<PushReport>,
-    /// How often a processing stage panicked and was restarted.
     /// Where the masks go: `[[stream.sink]]`.
     sinks: Vec<SinkReport>,
-    /// Stages that panicked and were restarted.
+    /// How often a processing stage panicked and was restarted.
     panics: u64,
     /// How often the connection to the source was closed and opened again because its frames stayed late.
     late_connections: u64,
@@ -82,16 +83,30 @@ pub(super) struct StreamReport {
     config: Settings,
 }
 
-/// Number of connected viewers by protocol. Recordings and pushes are not counted.
-#[derive(Serialize, ToSchema)]
-struct Viewers {
-    /// RTSP clients that play the stream.
-    rtsp: usize,
-    /// WebRTC viewers.
-    webrtc: usize,
-    /// Open MJPEG responses.
-    mjpeg: usize,
+/// The number of connected viewers by kind of output, in the order of [`FRAME_SINKS`].
+struct Viewers(Vec<(&'static str, usize)>);
+
+impl Serialize for Viewers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
 }
+
+impl PartialSchema for Viewers {
+    fn schema() -> RefOr<Schema> {
+        let mut viewers = ObjectBuilder::new()
+            .description(Some("Number of connected viewers by protocol. Recordings and pushes are not counted."));
+        for kind in FRAME_SINKS {
+            let Some(count) = &kind.viewers else { continue };
+            let number =
+                ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).description(Some(count.about));
+            viewers = viewers.property(kind.name, number).required(kind.name);
+        }
+        viewers.into()
+    }
+}
+
+impl ToSchema for Viewers {}
 
 /// A media server that the stream is sent to.
 #[derive(Serialize, ToSchema)]
@@ -107,7 +122,6 @@ struct PushReport {
     failures: u64,
 }
 
-/// A class of the model as a stream draws it.
 /// A sink of the stream's masks.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Sink)]
@@ -253,11 +267,7 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         show: stream.config.show,
         width: condition.info.map(|info| info.width),
         height: condition.info.map(|info| info.height),
-        viewers: Viewers {
-            rtsp: stream.outputs.h264.rtsp(),
-            webrtc: stream.outputs.h264.webrtc(),
-            mjpeg: stream.outputs.jpeg.viewers(),
-        },
+        viewers: Viewers(viewers(&stream.outputs).collect()),
         pushes: status.pushes().iter().map(|push| pushed(push)).collect(),
         sinks: status.sinks().iter().map(|sink| sink_report(sink)).collect(),
         panics: status.panics(),

@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 
 use super::encoder::Level;
 use super::fanout::Fanout;
-use super::frame_sink_kind::{FrameSinkKind, start_none};
+use super::frame_sink_kind::{FrameSinkKind, ViewerCount, start_none};
 use crate::access::Identity;
 use crate::base::descriptors;
 use crate::config::WebRtcConfig;
@@ -54,14 +54,14 @@ pub use refusal::{InvalidBody, ViewerError, WhepRefusal};
 use event::{CandidatePermit, ViewerEvent};
 use offer::Offer;
 use trickle::Fragment;
-use viewer::ViewerSession;
+use viewer::{KIND_NAME, ViewerSession};
 
 pub static KIND: FrameSinkKind = FrameSinkKind {
-    name: "webrtc",
+    name: KIND_NAME,
     about: "Each WebRTC viewer has a sink, which feeds the pipeline of its connection.",
     section: None,
     start: start_none,
-    viewers: Some(|outputs| outputs.h264.webrtc()),
+    viewers: Some(ViewerCount { about: "WebRTC viewers.", count: |outputs| outputs.h264.viewers(KIND_NAME) }),
 };
 
 /// The most fragments of candidates that may wait for the thread of a viewer.

@@ -13,9 +13,12 @@ use super::offer::{Offer, OfferError};
 use super::peer::WebRtcPeer;
 use super::{ViewerError, WhepRefusal};
 use crate::config::WebRtcConfig;
-use crate::publish::fanout::{AppSrcSink, Fanout, FrameSinkId};
+use crate::publish::fanout::{AppSrcSink, CountedViewer, Fanout, FrameSinkId};
 use crate::publish::frame_sink::{FrameSink, PushResult};
 use crate::publish::webrtc::LastActivity;
+
+/// The name of the kind of output, by which its viewers are counted.
+pub(super) const KIND_NAME: &str = "webrtc";
 
 /// How often the timeouts and the shared state are checked.
 const TICK: Duration = Duration::from_secs(1);
@@ -204,7 +207,8 @@ impl ActiveViewer<'_> {
         let fanout = self.fanout.upgrade().ok_or(ViewerError::StreamEnded)?;
         self.last_activity.update();
         let packet_sink = self.peer.packet_sink(&fanout);
-        self.sink_id = Some(fanout.add_webrtc(Box::new(ViewerSink { packet_sink, events: self.events.clone() })));
+        let (events, counted) = (self.events.clone(), fanout.count_viewer(KIND_NAME));
+        self.sink_id = Some(fanout.add(Box::new(ViewerSink { packet_sink, events, _counted: counted })));
         tracing::debug!(stream = &*self.stream, "connected a WebRTC viewer after {:.0?}", self.started_at.elapsed());
         Ok(())
     }
@@ -222,6 +226,7 @@ impl Drop for ActiveViewer<'_> {
 pub(super) struct ViewerSink {
     pub packet_sink: AppSrcSink,
     pub events: Sender<ViewerEvent>,
+    pub _counted: CountedViewer,
 }
 
 impl FrameSink for ViewerSink {
