@@ -218,4 +218,17 @@ mod tests {
         let wanted = serde_json::json!({"style": "tint", "alpha": 0.45, "hide": ["sky"], "legend": true, "colors": {}});
         assert_eq!(shown, wanted);
     }
+
+    #[test]
+    fn every_overlay_key_of_the_configuration_is_returned_and_is_on_the_page() {
+        let view = view(&["gate"]);
+        let shown = get(&server(&view), "/api/v1/streams/gate/overlay").json();
+        let schema = crate::config::api_schema("stream.overlay");
+        for key in schema["properties"].as_object().unwrap().keys() {
+            assert!(shown.get(key).is_some(), "OverlayReport has no field {key}");
+            // Colours are set in the file and by the API only.
+            let is_on_page = include_str!("page/overlay.js").contains(key.as_str());
+            assert!(is_on_page || key == "colors", "page/overlay.js has no control for {key}");
+        }
+    }
 }
