@@ -12,13 +12,13 @@ use crossbeam_channel::{bounded, unbounded};
 use maskcast::base::ledger::DropReason;
 use maskcast::base::status::{Status, StreamState};
 use maskcast::config::Show;
-use maskcast::publish::{Accepted, OutputError};
+use maskcast::publish::{OutputError, PublishOutcome};
 use maskcast::segment::SegmentError;
 use maskcast::segment::pool::Pool;
 use maskcast::stream::Pace;
 
-fn published() -> impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 'static {
-    |_| Ok(Accepted::Published)
+fn published() -> impl FnMut(usize) -> Result<PublishOutcome, OutputError> + Send + 'static {
+    |_| Ok(PublishOutcome::Published)
 }
 
 /// Asserts that captured = published + dropped, and that no frame is in flight.
@@ -425,10 +425,10 @@ fn a_source_without_a_keyframe_is_not_opened_again() {
 fn busy_failing_and_panicking_outputs_lose_only_that_frame() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
     let (output, received) = FakeOutput::new(|n| match n {
-        2 => Ok(Accepted::Busy),
+        2 => Ok(PublishOutcome::Busy),
         4 => Err(OutputError("fails on purpose".into())),
         6 => panic!("the output panics on purpose"),
-        _ => Ok(Accepted::Published),
+        _ => Ok(PublishOutcome::Published),
     });
     let (next, pace) = unbounded();
     let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(10)]) };
@@ -454,7 +454,7 @@ fn a_slow_output_makes_a_full_rate_stream_drop_the_oldest_frames() {
     let (go, gate) = bounded::<()>(0);
     let (output, received) = FakeOutput::new(move |_| {
         gate.recv_timeout(DEADLINE).map_err(|_| OutputError("over".into()))?;
-        Ok(Accepted::Published)
+        Ok(PublishOutcome::Published)
     });
     let source = ScriptedSource::file(vec![Step::Frames(30)]);
     let (stream, status) = start(config(), Pace::Live, source, output, &pool);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use gst::prelude::*;
 
-use super::frame_sink::{FrameSink, PushResult};
+use super::frame_sink::{FrameSink, FrameSinkResult};
 
 /// The fan-out of one stream. Outlives its encoders.
 #[derive(Default)]
@@ -172,12 +172,12 @@ impl Fanout {
         let mut wanted = false;
         let mut sinks = self.sinks.lock();
         sinks.retain_mut(|listed| match listed.sink.push(sample, keyframe) {
-            PushResult::Yes => true,
-            PushResult::WantsKeyframe => {
+            FrameSinkResult::Taken => true,
+            FrameSinkResult::WantsKeyframe => {
                 wanted = true;
                 true
             }
-            PushResult::Gone => false,
+            FrameSinkResult::Ended => false,
         });
         self.recount(&sinks);
         drop(sinks);
@@ -264,18 +264,22 @@ impl Drop for AppSrcSink {
 }
 
 impl FrameSink for AppSrcSink {
-    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
-        let Some(buffer) = sample.buffer_owned() else { return PushResult::Yes };
+    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> FrameSinkResult {
+        let Some(buffer) = sample.buffer_owned() else { return FrameSinkResult::Taken };
         if self.source.current_level_buffers() >= self.capacity {
             // No keyframe is requested until there is room again: a viewer that stalls must not make the encoder spend the
             // bits of the others.
             (self.needs_keyframe, self.asked) = (true, false);
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return PushResult::Yes;
+            return FrameSinkResult::Taken;
         }
         if self.needs_keyframe && !keyframe {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return if std::mem::replace(&mut self.asked, true) { PushResult::Yes } else { PushResult::WantsKeyframe };
+            return if std::mem::replace(&mut self.asked, true) {
+                FrameSinkResult::Taken
+            } else {
+                FrameSinkResult::WantsKeyframe
+            };
         }
         self.needs_keyframe = false;
         let pts = buffer.pts().map_or(0, gst::ClockTime::nseconds) as i64;
@@ -298,8 +302,8 @@ impl FrameSink for AppSrcSink {
             shifted = shifted.caps(caps);
         }
         match self.source.push_sample(&shifted.build()) {
-            Ok(_) => PushResult::Yes,
-            Err(_) => PushResult::Gone,
+            Ok(_) => FrameSinkResult::Taken,
+            Err(_) => FrameSinkResult::Ended,
         }
     }
 }
@@ -314,8 +318,8 @@ mod tests {
     struct CountingSink(#[allow(dead_code)] Arc<()>);
 
     impl FrameSink for CountingSink {
-        fn push(&mut self, _: &gst::Sample, _: bool) -> PushResult {
-            PushResult::Yes
+        fn push(&mut self, _: &gst::Sample, _: bool) -> FrameSinkResult {
+            FrameSinkResult::Taken
         }
     }
 
@@ -368,7 +372,7 @@ mod tests {
         for n in [0, 500, 501, 502] {
             let mut buffer = gst::Buffer::new();
             buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(n));
-            assert_eq!(sink.push(&gst::Sample::builder().buffer(&buffer).build(), true), PushResult::Yes);
+            assert_eq!(sink.push(&gst::Sample::builder().buffer(&buffer).build(), true), FrameSinkResult::Taken);
             let at = appsink.pull_sample().unwrap().buffer().unwrap().pts().unwrap();
             assert!(at <= source.current_running_time().unwrap() + gst::ClockTime::from_mseconds(1), "{n}: {at}");
             times.push(at);

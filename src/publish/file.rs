@@ -11,7 +11,7 @@ use gst::prelude::*;
 use super::encoder::{EncodeChain, H264, Purpose, build, fps, glib_error, push_blocking};
 use super::raw::{RawPool, Scaler, announced};
 use super::recording::{Layout, add_file};
-use super::{Accepted, CaptureTime, Output, OutputError, Paint};
+use super::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
 use crate::base::log_dedup;
 use crate::base::status::Status;
 use crate::config::{Container, EncodeConfig};
@@ -79,7 +79,12 @@ impl Output for FileOutput {
         true
     }
 
-    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+    fn publish(
+        &mut self,
+        stamp: CaptureTime,
+        info: VideoInfo,
+        paint: &mut Paint<'_>,
+    ) -> Result<PublishOutcome, OutputError> {
         if self.open.is_none() {
             self.open = Some(self.open(info, stamp).map_err(|error| self.located(error))?);
         }
@@ -98,7 +103,7 @@ impl Output for FileOutput {
             open.failed = true;
             located(error.0)
         })?;
-        Ok(Accepted::Published)
+        Ok(PublishOutcome::Published)
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {

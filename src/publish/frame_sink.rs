@@ -7,16 +7,16 @@ use gstreamer as gst;
 pub trait FrameSink: Send {
     /// Takes one encoded frame with its caps. It is called on the thread of the encoder and must not block: a sink queues the
     /// frame, or drops it and counts that. Every JPEG image is a keyframe.
-    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult;
+    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> FrameSinkResult;
 }
 
 /// What a sink did with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushResult {
+pub enum FrameSinkResult {
     /// The sink has the frame, or has dropped and counted it.
-    Yes,
+    Taken,
     /// It starts, or starts again, with a keyframe, and requests one.
     WantsKeyframe,
     /// It has ended: it gets no more frames.
-    Gone,
+    Ended,
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use gstreamer as gst;
 use tokio::sync::watch;
 
-use super::frame_sink::{FrameSink, PushResult};
+use super::frame_sink::{FrameSink, FrameSinkResult};
 
 /// The newest JPEG image of a stream. It lives as long as the stream; encoders come and go.
 #[derive(Clone)]
@@ -39,10 +39,10 @@ impl JpegBroadcast {
 }
 
 impl FrameSink for JpegBroadcast {
-    fn push(&mut self, sample: &gst::Sample, _: bool) -> PushResult {
+    fn push(&mut self, sample: &gst::Sample, _: bool) -> FrameSinkResult {
         if let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) {
             self.publish(Bytes::copy_from_slice(&map));
         }
-        PushResult::Yes
+        FrameSinkResult::Taken
     }
 }

@@ -19,7 +19,7 @@ use super::mjpeg::JpegEncoder;
 pub use super::outputs::StreamOutputs;
 use super::raw::{RawPool, announced};
 use super::recording::Archive;
-use super::{Accepted, CaptureTime, Output, OutputError, Paint};
+use super::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
 use crate::base::log_dedup;
 use crate::base::status::Status;
 use crate::config::{EncodeConfig, StreamConfig};
@@ -200,7 +200,12 @@ impl Output for LiveOutput {
         wanted
     }
 
-    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+    fn publish(
+        &mut self,
+        stamp: CaptureTime,
+        info: VideoInfo,
+        paint: &mut Paint<'_>,
+    ) -> Result<PublishOutcome, OutputError> {
         if self.pool.as_ref().is_none_or(|pool| pool.info != info) {
             // The frames have another shape: encoders and buffers of the old one are dropped.
             (self.h264, self.jpeg, self.full_since) = (None, None, None);
@@ -209,7 +214,7 @@ impl Output for LiveOutput {
         let outcome = self.update_encoders();
         if self.h264.is_none() && self.jpeg.is_none() {
             // No encoder can take the frame: starting one failed, or its pause after a failure is not over.
-            return outcome.and(Ok(Accepted::Busy));
+            return outcome.and(Ok(PublishOutcome::Busy));
         }
         self.log_failure(outcome);
         let h264_has_room = self.h264.as_ref().is_some_and(H264Encoder::has_room);
@@ -223,7 +228,7 @@ impl Output for LiveOutput {
         let wait_for_jpeg = self.blocking && self.h264.is_none();
         let to_jpeg = self.jpeg.as_ref().is_some_and(|jpeg| wait_for_jpeg || jpeg.has_room());
         if !to_h264 && !to_jpeg {
-            return Ok(Accepted::Busy);
+            return Ok(PublishOutcome::Busy);
         }
         let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
         let mut buffer = pool.paint(paint)?;
@@ -247,18 +252,18 @@ impl Output for LiveOutput {
             None => false,
         };
         match h264 {
-            Some(Ok(())) => Ok(Accepted::Encoding),
+            Some(Ok(())) => Ok(PublishOutcome::Encoding),
             Some(Err(error)) => {
                 let error = self.h264_failed(&error.0);
                 if by_jpeg {
                     self.log_failure(Err(error));
-                    Ok(Accepted::Published)
+                    Ok(PublishOutcome::Published)
                 } else {
                     Err(error)
                 }
             }
-            None if by_jpeg => Ok(Accepted::Published),
-            None => Ok(Accepted::Busy),
+            None if by_jpeg => Ok(PublishOutcome::Published),
+            None => Ok(PublishOutcome::Busy),
         }
     }
 

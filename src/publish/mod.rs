@@ -57,7 +57,7 @@ pub struct CaptureTime {
 
 /// What an output did with a frame. A frame that one encoder has taken counts as published, whether another one took it or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
+pub enum PublishOutcome {
     /// It has been published.
     Published,
     /// An encoder has it, and records its delay in the status when it comes out.
@@ -78,7 +78,12 @@ pub trait Output: Send {
     ///
     /// # Errors
     /// The frame is lost. The output tries to be ready for the next one.
-    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError>;
+    fn publish(
+        &mut self,
+        stamp: CaptureTime,
+        info: VideoInfo,
+        paint: &mut Paint<'_>,
+    ) -> Result<PublishOutcome, OutputError>;
 
     /// Ends the output: files are completed, connections are closed.
     ///

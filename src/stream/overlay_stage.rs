@@ -20,7 +20,7 @@ use crate::base::timing::{Stage, Stopwatch};
 use crate::config::{OverlayConfig, StreamConfig};
 use crate::frame::{Frame, Labels, Mask, OwnedImage, PixelFormat, VideoInfo};
 use crate::overlay::Overlay;
-use crate::publish::{Accepted, CaptureTime, Output};
+use crate::publish::{CaptureTime, Output, PublishOutcome};
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, ModelBanner, NoMask};
 
@@ -305,15 +305,15 @@ impl OverlayStage {
             catch_unwind(AssertUnwindSafe(|| output.publish(stamp, info, &mut paint)))
         } else {
             // No sink needs frames: the frame counts as published.
-            Ok(Ok(Accepted::Published))
+            Ok(Ok(PublishOutcome::Published))
         };
         self.last = Some(frame.clone());
         self.last_slate = None;
         self.status.set_info(info);
         match outcome {
-            Ok(Ok(accepted @ (Accepted::Published | Accepted::Encoding))) => {
+            Ok(Ok(outcome @ (PublishOutcome::Published | PublishOutcome::Encoding))) => {
                 self.status.count_published();
-                if accepted == Accepted::Published {
+                if outcome == PublishOutcome::Published {
                     self.status.record_latency(frame.captured_at);
                 }
                 entry.published();
@@ -322,7 +322,7 @@ impl OverlayStage {
                 }
                 Ok(())
             }
-            Ok(Ok(Accepted::Busy)) => {
+            Ok(Ok(PublishOutcome::Busy)) => {
                 entry.dropped(DropReason::EncoderBusy);
                 Ok(())
             }

@@ -13,7 +13,7 @@ use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, 
 use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
 use maskcast::frame::{Frame, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
 use maskcast::gst::GstError;
-use maskcast::publish::{Accepted, CaptureTime, Output, OutputError, Paint};
+use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
 use maskcast::segment::pool::{Factory, Pool, WorkerSpec};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
 use maskcast::stream::display::Display;
@@ -225,7 +225,7 @@ pub struct PublishedFrame {
 }
 
 /// Result of a fake output for the n-th frame.
-pub type PublishResult = dyn FnMut(usize) -> Result<Accepted, OutputError> + Send;
+pub type PublishResult = dyn FnMut(usize) -> Result<PublishOutcome, OutputError> + Send;
 
 /// An output that sends what it received to a channel.
 pub struct FakeOutput {
@@ -236,7 +236,7 @@ pub struct FakeOutput {
 
 impl FakeOutput {
     pub fn new(
-        result: impl FnMut(usize) -> Result<Accepted, OutputError> + Send + 'static,
+        result: impl FnMut(usize) -> Result<PublishOutcome, OutputError> + Send + 'static,
     ) -> (Self, Receiver<PublishedFrame>) {
         let (published, received) = unbounded();
         (FakeOutput { published, result: Box::new(result), frames: 0 }, received)
@@ -248,11 +248,16 @@ impl Output for FakeOutput {
         true
     }
 
-    fn publish(&mut self, stamp: CaptureTime, info: VideoInfo, paint: &mut Paint<'_>) -> Result<Accepted, OutputError> {
+    fn publish(
+        &mut self,
+        stamp: CaptureTime,
+        info: VideoInfo,
+        paint: &mut Paint<'_>,
+    ) -> Result<PublishOutcome, OutputError> {
         let n = self.frames;
         self.frames += 1;
         let accepted = (self.result)(n)?;
-        if accepted == Accepted::Busy {
+        if accepted == PublishOutcome::Busy {
             return Ok(accepted);
         }
         let mut image = OwnedImage::new(info, 0);

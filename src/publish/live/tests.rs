@@ -20,9 +20,9 @@ fn capture_times_are_found_by_output_time() {
 fn the_delay_of_encoded_frames_is_recorded() {
     struct FrameSink(crossbeam_channel::Sender<bool>);
     impl crate::publish::frame_sink::FrameSink for FrameSink {
-        fn push(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::frame_sink::PushResult {
+        fn push(&mut self, _: &gst::Sample, keyframe: bool) -> crate::publish::frame_sink::FrameSinkResult {
             self.0.send(keyframe).unwrap();
-            crate::publish::frame_sink::PushResult::Yes
+            crate::publish::frame_sink::FrameSinkResult::Taken
         }
     }
     crate::gst::init().unwrap();
@@ -39,7 +39,7 @@ fn the_delay_of_encoded_frames_is_recorded() {
     for n in 0..10 {
         let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
         let accepted = output.publish(stamp, info, &mut |_| {}).unwrap();
-        assert_eq!(accepted, Accepted::Encoding);
+        assert_eq!(accepted, PublishOutcome::Encoding);
     }
     output.finish().unwrap();
     assert_eq!((taken.try_iter().count(), seen.try_iter().count()), (10, 10));
@@ -64,9 +64,9 @@ fn grey(image: &mut crate::frame::ImageMut<'_>) {
 fn times_continue_when_the_encoder_is_replaced() {
     struct FrameSink(crossbeam_channel::Sender<Option<gst::ClockTime>>);
     impl crate::publish::frame_sink::FrameSink for FrameSink {
-        fn push(&mut self, sample: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
+        fn push(&mut self, sample: &gst::Sample, _: bool) -> crate::publish::frame_sink::FrameSinkResult {
             self.0.send(sample.buffer().unwrap().pts()).unwrap();
-            crate::publish::frame_sink::PushResult::Yes
+            crate::publish::frame_sink::FrameSinkResult::Taken
         }
     }
     crate::gst::init().unwrap();
@@ -96,8 +96,8 @@ fn times_continue_when_the_encoder_is_replaced() {
 fn a_frame_that_is_too_small_for_h264_is_named() {
     struct FrameSink;
     impl crate::publish::frame_sink::FrameSink for FrameSink {
-        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
-            crate::publish::frame_sink::PushResult::Yes
+        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::FrameSinkResult {
+            crate::publish::frame_sink::FrameSinkResult::Taken
         }
     }
     crate::gst::init().unwrap();
@@ -111,12 +111,15 @@ fn a_frame_that_is_too_small_for_h264_is_named() {
         let error = output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap_err().0;
         assert!(error.contains(&format!("the frame is {width}x{height}")) && error.contains("16x16"), "{error}");
         // Until it is tried again, nothing is done.
-        assert_eq!(output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap(), Accepted::Busy);
+        assert_eq!(output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap(), PublishOutcome::Busy);
     }
     assert!(output.failed.0.is_empty());
     output.h264_retry = None;
     for (n, (width, height)) in [(16, 16), (17, 33)].into_iter().enumerate() {
-        assert_eq!(output.publish(stamp(n as u64 + 3), info(width, height), &mut grey).unwrap(), Accepted::Encoding);
+        assert_eq!(
+            output.publish(stamp(n as u64 + 3), info(width, height), &mut grey).unwrap(),
+            PublishOutcome::Encoding
+        );
     }
     output.finish().unwrap();
 }
@@ -140,9 +143,9 @@ fn an_output_that_is_dropped_by_a_panic_ends_its_recorder() {
 fn a_frame_of_unknown_rate_comes_out_at_once() {
     struct FrameSink(crossbeam_channel::Sender<()>);
     impl crate::publish::frame_sink::FrameSink for FrameSink {
-        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
+        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::FrameSinkResult {
             self.0.send(()).unwrap();
-            crate::publish::frame_sink::PushResult::Yes
+            crate::publish::frame_sink::FrameSinkResult::Taken
         }
     }
     crate::gst::init().unwrap();
@@ -190,7 +193,7 @@ fn output(outputs: &StreamOutputs) -> LiveOutput {
 }
 
 /// Publishes the `n`-th frame of 25 a second.
-fn publish(output: &mut LiveOutput, n: u64) -> Result<Accepted, OutputError> {
+fn publish(output: &mut LiveOutput, n: u64) -> Result<PublishOutcome, OutputError> {
     let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
     output.publish(stamp, info(), &mut grey)
 }
@@ -199,10 +202,10 @@ fn publish(output: &mut LiveOutput, n: u64) -> Result<Accepted, OutputError> {
 struct GatedSink(crossbeam_channel::Sender<()>, crossbeam_channel::Receiver<()>);
 
 impl crate::publish::frame_sink::FrameSink for GatedSink {
-    fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::PushResult {
+    fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::FrameSinkResult {
         let _ = self.0.send(());
         let _ = self.1.recv();
-        crate::publish::frame_sink::PushResult::Yes
+        crate::publish::frame_sink::FrameSinkResult::Taken
     }
 }
 
@@ -229,14 +232,14 @@ fn a_frame_that_the_jpeg_encoder_drops_is_not_published() {
     let outputs = StreamOutputs::default();
     let _viewer = outputs.jpeg.look();
     let mut output = output(&outputs);
-    assert_eq!(publish(&mut output, 0), Ok(Accepted::Published));
+    assert_eq!(publish(&mut output, 0), Ok(PublishOutcome::Published));
     // From now on it holds what it is given.
     output.jpeg.as_ref().unwrap().block();
-    let accepted: Vec<Accepted> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
-    let published = accepted.iter().filter(|accepted| **accepted == Accepted::Published).count();
+    let accepted: Vec<PublishOutcome> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
+    let published = accepted.iter().filter(|accepted| **accepted == PublishOutcome::Published).count();
     // Two wait, and one may be in each element; the first frame may still be among those that wait.
     assert!((1..10).contains(&published), "{accepted:?}");
-    assert!(accepted[published..].iter().all(|accepted| *accepted == Accepted::Busy), "{accepted:?}");
+    assert!(accepted[published..].iter().all(|accepted| *accepted == PublishOutcome::Busy), "{accepted:?}");
 }
 
 #[test]
@@ -249,9 +252,9 @@ fn a_frame_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
     // Opened before the output is dropped, also by a failure.
     let open = open;
     let sent = fill_h264(&mut output, &entered);
-    assert_eq!(publish(&mut output, sent), Ok(Accepted::Busy));
+    assert_eq!(publish(&mut output, sent), Ok(PublishOutcome::Busy));
     let _viewer = outputs.jpeg.look();
-    assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Published));
+    assert_eq!(publish(&mut output, sent + 1), Ok(PublishOutcome::Published));
     drop(open);
 }
 
@@ -261,7 +264,7 @@ fn a_source_that_waits_waits_for_jpeg_where_there_is_no_other_encoder() {
     let _viewer = outputs.jpeg.look();
     let mut output = output(&outputs).blocking();
     for n in 0..50 {
-        assert_eq!(publish(&mut output, n), Ok(Accepted::Published), "{n}");
+        assert_eq!(publish(&mut output, n), Ok(PublishOutcome::Published), "{n}");
     }
 }
 
@@ -271,7 +274,7 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
     let mut output = output(&outputs);
     let _viewer = outputs.jpeg.look();
     output.h264_retry = Some(Instant::now() + Duration::from_secs(3600));
-    assert_eq!(publish(&mut output, 0), Ok(Accepted::Published));
+    assert_eq!(publish(&mut output, 0), Ok(PublishOutcome::Published));
     assert!(output.jpeg.is_some());
     // Its gate is open.
     outputs.h264.add(Box::new(GatedSink(crossbeam_channel::unbounded().0, crossbeam_channel::bounded(0).1)));
@@ -279,7 +282,7 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
     assert!(output.h264.is_none(), "it waits for its own retry");
     (output.h264_retry, output.jpeg_retry) = (None, Some(Instant::now() + Duration::from_secs(3600)));
     output.jpeg = None;
-    assert_eq!(publish(&mut output, 2), Ok(Accepted::Encoding));
+    assert_eq!(publish(&mut output, 2), Ok(PublishOutcome::Encoding));
     assert!(output.jpeg.is_none(), "so does the other");
 }
 
@@ -293,9 +296,9 @@ fn an_encoder_that_accepts_no_more_frames_is_replaced() {
     // Opened before the output is dropped, also by a failure.
     let open = open;
     let sent = fill_h264(&mut output, &entered);
-    assert_eq!(publish(&mut output, sent), Ok(Accepted::Busy));
+    assert_eq!(publish(&mut output, sent), Ok(PublishOutcome::Busy));
     let since = output.full_since.expect("it has had no room since now");
-    assert_eq!(publish(&mut output, sent + 1), Ok(Accepted::Busy));
+    assert_eq!(publish(&mut output, sent + 1), Ok(PublishOutcome::Busy));
     assert_eq!(output.full_since, Some(since));
     output.full_since = since.checked_sub(STALL);
     // Stopping the encoder waits for the sink.

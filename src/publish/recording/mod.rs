@@ -15,7 +15,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use gstreamer as gst;
 
 use super::fanout::Fanout;
-use super::frame_sink::{FrameSink, PushResult};
+use super::frame_sink::{FrameSink, FrameSinkResult};
 use super::frame_sink_kind::FrameSinkKind;
 use crate::base::status::{Status, StreamState};
 
@@ -100,33 +100,33 @@ impl Recorder {
 }
 
 impl FrameSink for Recorder {
-    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
+    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> FrameSinkResult {
         if self.status.state() == StreamState::AwaitsKeyframe {
             // The frames show a text instead of the source; they are not recorded.
             (self.needs_keyframe, self.keyframe_requested) = (true, false);
-            return PushResult::Yes;
+            return FrameSinkResult::Taken;
         }
         if self.needs_keyframe && !keyframe {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return match std::mem::replace(&mut self.keyframe_requested, true) {
-                true => PushResult::Yes,
-                false => PushResult::WantsKeyframe,
+                true => FrameSinkResult::Taken,
+                false => FrameSinkResult::WantsKeyframe,
             };
         }
-        let Some(frames) = &self.frames else { return PushResult::Gone };
+        let Some(frames) = &self.frames else { return FrameSinkResult::Ended };
         match frames.try_send(sample.clone()) {
             Ok(()) => {
                 self.needs_keyframe = false;
-                PushResult::Yes
+                FrameSinkResult::Taken
             }
             Err(TrySendError::Full(_)) => {
                 // The disk is too slow. Frames up to the next periodic keyframe are dropped. No keyframe is requested:
                 // while a disk hangs, repeated requests would cost the viewers bitrate.
                 (self.needs_keyframe, self.keyframe_requested) = (true, true);
                 self.lost.fetch_add(1, Ordering::Relaxed);
-                PushResult::Yes
+                FrameSinkResult::Taken
             }
-            Err(TrySendError::Disconnected(_)) => PushResult::Gone,
+            Err(TrySendError::Disconnected(_)) => FrameSinkResult::Ended,
         }
     }
 }
@@ -173,13 +173,13 @@ mod tests {
         let mut recorder = recorder(frames, &Arc::new(Status::new("test")));
         let sample = gst::Sample::builder().build();
         let mut push = |keyframe| recorder.push(&sample, keyframe);
-        assert_eq!(push(false), PushResult::WantsKeyframe, "the first frame of a recording must be a keyframe");
-        assert_eq!([push(false), push(true)], [PushResult::Yes; 2]);
+        assert_eq!(push(false), FrameSinkResult::WantsKeyframe, "the first frame of a recording must be a keyframe");
+        assert_eq!([push(false), push(true)], [FrameSinkResult::Taken; 2]);
         for keyframe in [false, false, true, false, false] {
-            assert_eq!(push(keyframe), PushResult::Yes, "the queue is full");
+            assert_eq!(push(keyframe), FrameSinkResult::Taken, "the queue is full");
         }
         assert_eq!(queue.try_iter().count(), 1);
-        assert_eq!([push(false), push(true)], [PushResult::Yes; 2], "recording continues with a keyframe");
+        assert_eq!([push(false), push(true)], [FrameSinkResult::Taken; 2], "recording continues with a keyframe");
         assert_eq!(queue.try_iter().count(), 1);
     }
 
@@ -191,14 +191,14 @@ mod tests {
         let mut recorder = recorder(frames, &status);
         let sample = gst::Sample::builder().build();
         let mut push = |keyframe| recorder.push(&sample, keyframe);
-        assert_eq!([push(true), push(false)], [PushResult::Yes; 2]);
+        assert_eq!([push(true), push(false)], [FrameSinkResult::Taken; 2]);
         status.set_awaits_keyframe("packets were lost".into());
-        assert_eq!([push(false), push(true), push(false)], [PushResult::Yes; 3]);
+        assert_eq!([push(false), push(true), push(false)], [FrameSinkResult::Taken; 3]);
         assert_eq!(queue.try_iter().count(), 2, "only the frames before the loss");
         let later = std::time::Instant::now() + std::time::Duration::from_secs(1);
         status.set_shown(StreamState::Live, None, later);
-        assert_eq!(push(false), PushResult::WantsKeyframe, "the file continues with a keyframe");
-        assert_eq!([push(true), push(false)], [PushResult::Yes; 2]);
+        assert_eq!(push(false), FrameSinkResult::WantsKeyframe, "the file continues with a keyframe");
+        assert_eq!([push(true), push(false)], [FrameSinkResult::Taken; 2]);
         assert_eq!(queue.try_iter().count(), 2);
     }
 }

@@ -14,7 +14,7 @@ use super::peer::WebRtcPeer;
 use super::{ViewerError, WhepRefusal};
 use crate::config::WebRtcConfig;
 use crate::publish::fanout::{AppSrcSink, CountedViewer, Fanout, FrameSinkId};
-use crate::publish::frame_sink::{FrameSink, PushResult};
+use crate::publish::frame_sink::{FrameSink, FrameSinkResult};
 use crate::publish::webrtc::LastActivity;
 
 /// The name of the kind of output, by which its viewers are counted.
@@ -230,7 +230,7 @@ pub(super) struct ViewerSink {
 }
 
 impl FrameSink for ViewerSink {
-    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> PushResult {
+    fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> FrameSinkResult {
         self.packet_sink.push(sample, keyframe)
     }
 }
