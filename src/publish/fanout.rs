@@ -45,12 +45,12 @@ pub(super) struct OutputId(u64);
 struct SinkEntry {
     sink: Box<dyn FrameSink>,
     id: FrameSinkId,
-    kind: SinkKind,
+    owner: SinkOwner,
 }
 
-/// Who added a sink.
+/// Who a sink belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum SinkKind {
+enum SinkOwner {
     /// An output, which it ends with, as a recording does. Viewers stay when a stream is restarted.
     OfOutput(OutputId),
     Viewer,
@@ -62,9 +62,9 @@ struct EncoderLink {
     /// Keyframes are requested through its sink; `None` while nothing is encoded.
     sink: Option<gst_app::AppSink>,
     /// When a keyframe was last requested.
-    asked: Option<Instant>,
-    /// Another one was requested since, too soon.
-    wanted: bool,
+    requested_at: Option<Instant>,
+    /// Another one was requested since, too soon: it is requested with a later frame.
+    is_pending: bool,
 }
 
 /// The least time between two keyframe requests: fifty viewers that connect at once share a few keyframes, and none of them
@@ -74,7 +74,7 @@ const KEYFRAME_PAUSE: Duration = Duration::from_millis(250);
 impl Fanout {
     /// Adds a viewer. It starts with a keyframe, which is requested at once.
     pub fn add(&self, sink: Box<dyn FrameSink>) -> FrameSinkId {
-        self.enlist(sink, SinkKind::Viewer)
+        self.add_sink(sink, SinkOwner::Viewer)
     }
 
     /// Counts one more viewer of this kind (the name of a [`FrameSinkKind`](super::frame_sink_kind::FrameSinkKind)).
@@ -105,7 +105,7 @@ impl Fanout {
     /// Adds a sink that ends with [`Fanout::end_output`]. A sink of an output that was abandoned is dropped at once.
     pub(super) fn add_for_output(&self, output: OutputId, sink: Box<dyn FrameSink>) {
         if !self.is_abandoned(output) {
-            self.enlist(sink, SinkKind::OfOutput(output));
+            self.add_sink(sink, SinkOwner::OfOutput(output));
         }
     }
 
@@ -116,7 +116,7 @@ impl Fanout {
     /// When no thread can be started; then they are closed on this one.
     pub fn abandon_outputs(&self) -> std::io::Result<()> {
         self.abandoned.store(self.next.load(Ordering::Relaxed), Ordering::Release);
-        let gone = self.take_out(|kind| matches!(kind, SinkKind::OfOutput(_)));
+        let gone = self.take_where(|owner| matches!(owner, SinkOwner::OfOutput(_)));
         std::thread::Builder::new().name("abandoned".into()).spawn(move || drop(gone)).map(drop)
     }
 
@@ -125,10 +125,10 @@ impl Fanout {
         output.0 < self.abandoned.load(Ordering::Acquire)
     }
 
-    fn enlist(&self, sink: Box<dyn FrameSink>, kind: SinkKind) -> FrameSinkId {
+    fn add_sink(&self, sink: Box<dyn FrameSink>, owner: SinkOwner) -> FrameSinkId {
         let id = FrameSinkId(self.next.fetch_add(1, Ordering::Relaxed));
         let mut sinks = self.sinks.lock();
-        sinks.push(SinkEntry { sink, id, kind });
+        sinks.push(SinkEntry { sink, id, owner });
         self.recount(&sinks);
         drop(sinks);
         self.request_keyframe();
@@ -169,56 +169,58 @@ impl Fanout {
     /// Delivers an access unit to all sinks.
     pub(super) fn deliver(&self, sample: &gst::Sample) {
         let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
-        let mut wanted = false;
+        let mut wants_keyframe = false;
         let mut sinks = self.sinks.lock();
         sinks.retain_mut(|listed| match listed.sink.push(sample, keyframe) {
             FrameSinkResult::Taken => true,
             FrameSinkResult::WantsKeyframe => {
-                wanted = true;
+                wants_keyframe = true;
                 true
             }
             FrameSinkResult::Ended => false,
         });
         self.recount(&sinks);
         drop(sinks);
-        if wanted || self.encoder.lock().wanted {
+        if wants_keyframe || self.encoder.lock().is_pending {
             self.request_keyframe();
         }
     }
 
     /// The output has ended: drops its sinks, in the order in which they were added.
     pub(super) fn end_output(&self, output: OutputId) {
-        self.part(|kind| kind == SinkKind::OfOutput(output));
+        self.remove_where(|owner| owner == SinkOwner::OfOutput(output));
     }
 
     /// Drops all viewers, which see the end of the stream. Sinks of an output stay until it ends: closing a stream must not wait
     /// for the disk of a recording.
-    pub fn close(&self) {
-        self.part(|kind| !matches!(kind, SinkKind::OfOutput(_)));
+    pub fn remove_viewers(&self) {
+        self.remove_where(|owner| !matches!(owner, SinkOwner::OfOutput(_)));
     }
 
-    fn part(&self, goes: impl Fn(SinkKind) -> bool) {
+    fn remove_where(&self, is_removed: impl Fn(SinkOwner) -> bool) {
         // Outside the lock: closing a file takes a moment.
-        drop(self.take_out(goes));
+        drop(self.take_where(is_removed));
     }
 
-    fn take_out(&self, goes: impl Fn(SinkKind) -> bool) -> Vec<SinkEntry> {
+    /// Takes sinks out of the fan-out by their owner, without dropping them.
+    fn take_where(&self, is_taken: impl Fn(SinkOwner) -> bool) -> Vec<SinkEntry> {
         let mut sinks = self.sinks.lock();
-        let (gone, stay): (Vec<_>, Vec<_>) = sinks.drain(..).partition(|listed| goes(listed.kind));
-        *sinks = stay;
+        let (taken, left): (Vec<_>, Vec<_>) = sinks.drain(..).partition(|listed| is_taken(listed.owner));
+        *sinks = left;
         self.recount(&sinks);
-        gone
+        taken
     }
 
     /// Requests a keyframe of the encoder, at once or after [`KEYFRAME_PAUSE`].
     pub(super) fn request_keyframe(&self) {
         let mut encoder = self.encoder.lock();
-        encoder.wanted = encoder.sink.is_some() && encoder.asked.is_some_and(|at| at.elapsed() < KEYFRAME_PAUSE);
-        if encoder.wanted {
+        let is_too_soon = encoder.requested_at.is_some_and(|at| at.elapsed() < KEYFRAME_PAUSE);
+        encoder.is_pending = encoder.sink.is_some() && is_too_soon;
+        if encoder.is_pending {
             return;
         }
         let Some(sink) = encoder.sink.clone() else { return };
-        encoder.asked = Some(Instant::now());
+        encoder.requested_at = Some(Instant::now());
         drop(encoder);
         // By the pad, not by the element: `send_event` takes the state lock of the element, which a thread that stops this
         // encoder holds while it waits for the delivery of a frame to return.
@@ -235,7 +237,7 @@ pub struct AppSrcSink {
     capacity: u64,
     needs_keyframe: bool,
     /// Whether that keyframe was requested.
-    asked: bool,
+    has_requested: bool,
     /// Added to the times of the encoder: the time line of the sink.
     shift: Option<i64>,
     /// The time of the newest frame in it.
@@ -248,7 +250,7 @@ pub struct AppSrcSink {
 impl AppSrcSink {
     /// `live`: the appsrc plays against a clock, so the first frame is due now.
     pub fn new(source: gst_app::AppSrc, capacity: u64, live: bool, lost: Arc<AtomicU64>) -> Self {
-        AppSrcSink { source, capacity, needs_keyframe: true, asked: false, shift: None, last: None, live, lost }
+        AppSrcSink { source, capacity, needs_keyframe: true, has_requested: false, shift: None, last: None, live, lost }
     }
 
     pub fn source(&self) -> &gst_app::AppSrc {
@@ -269,13 +271,13 @@ impl FrameSink for AppSrcSink {
         if self.source.current_level_buffers() >= self.capacity {
             // No keyframe is requested until there is room again: a viewer that stalls must not make the encoder spend the
             // bits of the others.
-            (self.needs_keyframe, self.asked) = (true, false);
+            (self.needs_keyframe, self.has_requested) = (true, false);
             self.lost.fetch_add(1, Ordering::Relaxed);
             return FrameSinkResult::Taken;
         }
         if self.needs_keyframe && !keyframe {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return if std::mem::replace(&mut self.asked, true) {
+            return if std::mem::replace(&mut self.has_requested, true) {
                 FrameSinkResult::Taken
             } else {
                 FrameSinkResult::WantsKeyframe
@@ -334,7 +336,7 @@ mod tests {
         let here = || [&first, &second, &viewer].map(|share| Arc::strong_count(share) == 2);
         fanout.end_output(old);
         assert_eq!(here(), [false, true, true]);
-        fanout.close();
+        fanout.remove_viewers();
         assert_eq!((here(), fanout.sinks()), ([false, true, false], 1), "a recording ends with its output");
         fanout.end_output(new);
         assert_eq!((here(), fanout.sinks()), ([false; 3], 0));

@@ -228,7 +228,7 @@ impl Service {
         for running in &mut self.running {
             running.restart_if_dead(&self.pool);
             if running.has_ended() && running.is_finished() {
-                running.view().outputs.h264.close();
+                running.view().outputs.h264.remove_viewers();
             }
         }
     }

@@ -98,7 +98,7 @@ impl Service {
             let name = &*views[at].status.name;
             done.stopped.push(name.to_owned());
             self.rtsp.remove(name);
-            views[at].outputs.h264.close();
+            views[at].outputs.h264.remove_viewers();
         }
         let restarted = plan.actions.iter().filter_map(|action| match action {
             ReloadAction::Restart(at) => Some(at),

@@ -256,9 +256,9 @@ impl Output for FakeOutput {
     ) -> Result<PublishOutcome, OutputError> {
         let n = self.frames;
         self.frames += 1;
-        let accepted = (self.result)(n)?;
-        if accepted == PublishOutcome::Busy {
-            return Ok(accepted);
+        let outcome = (self.result)(n)?;
+        if outcome == PublishOutcome::Busy {
+            return Ok(outcome);
         }
         let mut image = OwnedImage::new(info, 0);
         let mut view: ImageMut<'_> = image.image_mut();
@@ -269,7 +269,7 @@ impl Output for FakeOutput {
             PublishedFrame { pts: stamp.pts, luma: view.planes[0].data[middle], chroma: view.planes[1].data[chroma] };
         // The test may have dropped the receiver.
         let _ = self.published.send(frame);
-        Ok(accepted)
+        Ok(outcome)
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {

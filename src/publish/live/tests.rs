@@ -38,8 +38,8 @@ fn the_delay_of_encoded_frames_is_recorded() {
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     for n in 0..10 {
         let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
-        let accepted = output.publish(stamp, info, &mut |_| {}).unwrap();
-        assert_eq!(accepted, PublishOutcome::Encoding);
+        let outcome = output.publish(stamp, info, &mut |_| {}).unwrap();
+        assert_eq!(outcome, PublishOutcome::Encoding);
     }
     output.finish().unwrap();
     assert_eq!((taken.try_iter().count(), seen.try_iter().count()), (10, 10));
@@ -47,7 +47,7 @@ fn the_delay_of_encoded_frames_is_recorded() {
     use crossbeam_channel::TryRecvError::{Disconnected, Empty};
     assert_eq!((taken.try_recv(), seen.try_recv()), (Err(Disconnected), Err(Empty)));
     assert!(output.wanted() && outputs.h264.sinks() == 1);
-    outputs.h264.close();
+    outputs.h264.remove_viewers();
     assert_eq!(seen.try_recv(), Err(Disconnected));
     assert!(output.pool.is_some());
     assert!(!output.wanted() && output.h264.is_none() && output.pool.is_none(), "nothing is kept without a sink");
@@ -235,11 +235,11 @@ fn a_frame_that_the_jpeg_encoder_drops_is_not_published() {
     assert_eq!(publish(&mut output, 0), Ok(PublishOutcome::Published));
     // From now on it holds what it is given.
     output.jpeg.as_ref().unwrap().block();
-    let accepted: Vec<PublishOutcome> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
-    let published = accepted.iter().filter(|accepted| **accepted == PublishOutcome::Published).count();
+    let outcomes: Vec<PublishOutcome> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
+    let published = outcomes.iter().filter(|outcome| **outcome == PublishOutcome::Published).count();
     // Two wait, and one may be in each element; the first frame may still be among those that wait.
-    assert!((1..10).contains(&published), "{accepted:?}");
-    assert!(accepted[published..].iter().all(|accepted| *accepted == PublishOutcome::Busy), "{accepted:?}");
+    assert!((1..10).contains(&published), "{outcomes:?}");
+    assert!(outcomes[published..].iter().all(|outcome| *outcome == PublishOutcome::Busy), "{outcomes:?}");
 }
 
 #[test]
