@@ -16,7 +16,7 @@ use crate::segment::onnx::Model;
 use crate::segment::pool::Pool;
 use crate::segment::tuning::ThreadPlan;
 use crate::sink::{MaskSink, SinkError, StreamMask};
-use crate::stream::display::Display;
+use crate::stream::overlay_state::OverlayState;
 use crate::stream::{Pace, Stream, StreamParts};
 
 /// A file to segment.
@@ -76,7 +76,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     let maker = Arc::clone(model);
     let factory = move || maker.segmenter(plan.threads).map(|segmenter| Box::new(segmenter) as Box<_>);
     let pool = Pool::start(plan.workers, plan.max_batch, Box::new(factory)).map_err(Failure::runtime)?;
-    let display = Arc::new(Display::new(config.overlay.clone()));
+    let overlay_state = Arc::new(OverlayState::new(config.overlay.clone()));
     let counter: Box<dyn MaskSink> = Box::new(counter(Arc::clone(&counts)));
     let parts = StreamParts {
         source: Box::new(GstSource::new(config.source.clone())),
@@ -84,7 +84,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
         pace: Pace::File,
         output: Box::new(file),
         status: Arc::clone(&status),
-        display,
+        overlay_state,
         mask_sinks: std::iter::once(counter).chain(on_mask).collect(),
     };
     let started = Instant::now();

@@ -134,7 +134,7 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
 )]
 pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {
     let stream = named.stream();
-    let mask = stream.display.mask().filter(|_| !stream.status.state().shows_slate()).ok_or_else(|| {
+    let mask = stream.overlay_state.mask().filter(|_| !stream.status.state().shows_slate()).ok_or_else(|| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("there is no mask of stream {} at present", stream.status.name),
@@ -193,7 +193,7 @@ mod tests {
         let mask =
             Mask { seq: 7, pts, captured_at, width: 3, height: 2, classes, labels: model().labels, model: "".into() };
         let stream = view.stream("gate").unwrap();
-        stream.display.set_mask(Some(Arc::new(mask)));
+        stream.overlay_state.set_mask(Some(Arc::new(mask)));
         let mut response = agent().get(format!("http://{}{path}", server.address())).call().unwrap();
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(header("content-type"), "image/png");

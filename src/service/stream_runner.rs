@@ -16,7 +16,7 @@ use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
 use crate::segment::pool::Pool;
 use crate::sink::{MaskSink, QueuedSink};
-use crate::stream::display::Display;
+use crate::stream::overlay_state::OverlayState;
 use crate::stream::{Pace, Stream, StreamParts};
 use crate::view::StreamView;
 
@@ -108,9 +108,9 @@ impl StreamRunner {
                 outputs
             }
         };
-        let display = Arc::new(Display::new(config.overlay.clone()));
+        let overlay_state = Arc::new(OverlayState::new(config.overlay.clone()));
         let recordings = config.record.clone().map(|record| Arc::new(Archive::new(&config.name, record)));
-        let view = Arc::new(StreamView { status, outputs, recordings, display, config: config.clone() });
+        let view = Arc::new(StreamView { status, outputs, recordings, overlay_state, config: config.clone() });
         StreamRunner {
             config: config.clone(),
             view,
@@ -152,7 +152,7 @@ impl StreamRunner {
             source: Box::new(GstSource::new(source.clone())),
             output: Box::new(if blocking { output.blocking() } else { output }),
             status,
-            display: Arc::clone(&self.view.display),
+            overlay_state: Arc::clone(&self.view.overlay_state),
             mask_sinks: self.mask_sinks(pace)?,
         };
         self.stream = Some(Stream::start(parts, pool).map_err(ServiceError::runtime)?);
@@ -278,7 +278,7 @@ impl StreamRunner {
     /// Draws its next frame and those after it by other settings.
     pub fn redraw(&mut self, overlay: &OverlayConfig) {
         self.config.overlay = overlay.clone();
-        self.view.display.set_overlay(overlay.clone());
+        self.view.overlay_state.set_overlay(overlay.clone());
         self.view = Arc::new(StreamView { config: self.config.clone(), ..StreamView::clone(&self.view) });
     }
 

@@ -178,7 +178,7 @@ mod tests {
     use crate::base::status::Status;
     use crate::config::{SourceSpec, defaults_stream};
     use crate::publish::live::StreamOutputs;
-    use crate::stream::display::Display;
+    use crate::stream::overlay_state::OverlayState;
     use crate::view::StreamView;
 
     const LIMITS: WatchdogLimits = WatchdogLimits {
@@ -197,7 +197,7 @@ mod tests {
             status: Arc::clone(&status),
             outputs: StreamOutputs::default(),
             recordings: None,
-            display: Arc::new(Display::new(config.overlay.clone())),
+            overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
             config,
         })]);
         (view, pool, status)

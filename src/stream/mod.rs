@@ -19,11 +19,11 @@ use crate::publish::Output;
 use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, Pool};
 use crate::sink::MaskSink;
 
-pub mod display;
 mod error;
 pub mod lag;
 mod mask_sinks;
 pub mod overlay_stage;
+pub mod overlay_state;
 mod pace;
 pub mod supervisor;
 
@@ -33,8 +33,8 @@ use crate::base::stop::Stop;
 pub use error::{FrameError, StreamError};
 pub use pace::Pace;
 
-use display::{Display, NewestMask};
 use mask_sinks::MaskSinks;
+use overlay_state::{NewestMask, OverlayState};
 
 /// The parts of a stream.
 pub struct StreamParts {
@@ -44,8 +44,8 @@ pub struct StreamParts {
     pub output: Box<dyn Output>,
     pub status: Arc<Status>,
     /// Has the overlay settings of `config` at first.
-    pub display: Arc<Display>,
-    /// Get every mask before it is drawn, in the order of the frames, beside `display`.
+    pub overlay_state: Arc<OverlayState>,
+    /// Get every mask before it is drawn, in the order of the frames, beside `overlay_state`.
     pub mask_sinks: Vec<Box<dyn MaskSink>>,
 }
 
@@ -69,7 +69,7 @@ impl Stream {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
-        let StreamParts { config, pace, source, output, status, display, mask_sinks } = parts;
+        let StreamParts { config, pace, source, output, status, overlay_state, mask_sinks } = parts;
         let stop = Stop::default();
         let in_flight = pool.in_flight();
         let (downstream, feed) = match (config.show, pace) {
@@ -93,10 +93,17 @@ impl Stream {
                 )
             }
         };
-        let newest: Box<dyn MaskSink> = Box::new(NewestMask(Arc::clone(&display)));
+        let newest: Box<dyn MaskSink> = Box::new(NewestMask(Arc::clone(&overlay_state)));
         let sinks = MaskSinks::new(std::iter::once(newest).chain(mask_sinks).collect(), Arc::clone(&status));
-        let stage =
-            overlay_stage::OverlayStage::new(&config, display, pool.banner(), output, Arc::clone(&status), pace, sinks);
+        let stage = overlay_stage::OverlayStage::new(
+            &config,
+            overlay_state,
+            pool.banner(),
+            output,
+            Arc::clone(&status),
+            pace,
+            sinks,
+        );
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Also after a panic: without this stage, the frames of the source are not drawn.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
-use super::display::Display;
 use super::error::{FrameError, StreamError};
 use super::mask_sinks::MaskSinks;
+use super::overlay_state::OverlayState;
 use super::pace::Pace;
 use crate::base::ledger::{DropReason, LedgerEntry};
 use crate::base::log_dedup;
@@ -48,7 +48,7 @@ pub enum OverlayInput {
 
 /// The overlay stage of one stream.
 pub struct OverlayStage {
-    display: Arc<Display>,
+    overlay_state: Arc<OverlayState>,
     /// The settings of `overlay`.
     settings: Arc<OverlayConfig>,
     max_mask_age: Duration,
@@ -94,7 +94,7 @@ impl<'a> DrawnOverlay<'a> {
 impl OverlayStage {
     pub fn new(
         config: &StreamConfig,
-        display: Arc<Display>,
+        overlay_state: Arc<OverlayState>,
         banner: Arc<ModelBanner>,
         output: Box<dyn Output>,
         status: Arc<Status>,
@@ -102,10 +102,10 @@ impl OverlayStage {
         sinks: MaskSinks,
     ) -> Self {
         let labels: Labels = [].into();
-        let settings = display.overlay();
+        let settings = overlay_state.overlay();
         OverlayStage {
             overlay: Overlay::ignoring_unknown_labels(&settings, &labels),
-            display,
+            overlay_state,
             settings,
             max_mask_age: config.max_mask_age,
             max_latency: config.max_latency,
@@ -341,7 +341,7 @@ impl OverlayStage {
 
     /// Replaces the overlay if its settings were changed, or if the mask is the first of another model, which has other classes.
     fn update_overlay(&mut self, mask: Option<&Mask>) {
-        let settings = self.display.overlay();
+        let settings = self.overlay_state.overlay();
         let other_labels = mask.map(|mask| &mask.labels).filter(|labels| !Arc::ptr_eq(labels, &self.labels));
         if other_labels.is_none() && Arc::ptr_eq(&settings, &self.settings) {
             return;

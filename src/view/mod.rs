@@ -25,7 +25,7 @@ use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
 use crate::segment::unlabelled::Unlabelled;
-use crate::stream::display::Display;
+use crate::stream::overlay_state::OverlayState;
 
 /// The state of the whole service.
 pub struct ServiceView {
@@ -48,7 +48,7 @@ pub struct StreamView {
     /// `None` for a stream that is not recorded.
     pub recordings: Option<Arc<Archive>>,
     /// Its newest mask.
-    pub display: Arc<Display>,
+    pub overlay_state: Arc<OverlayState>,
     pub config: StreamConfig,
 }
 

@@ -16,7 +16,7 @@ use maskcast::gst::GstError;
 use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
 use maskcast::segment::pool::{Factory, Pool, WorkerSpec};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
-use maskcast::stream::display::Display;
+use maskcast::stream::overlay_state::OverlayState;
 use maskcast::stream::{Pace, Stream, StreamParts};
 
 /// Width and height of the fakes' frames, pixels; masks have the same size.
@@ -318,14 +318,14 @@ pub fn start(
     pool: &Pool,
 ) -> (Stream, Arc<Status>) {
     let status = Arc::new(Status::new(&config.name));
-    let display = Arc::new(Display::new(config.overlay.clone()));
+    let overlay_state = Arc::new(OverlayState::new(config.overlay.clone()));
     let parts = StreamParts {
         config,
         pace,
         source: Box::new(source),
         output: Box::new(output),
         status: Arc::clone(&status),
-        display,
+        overlay_state,
         mask_sinks: Vec::new(),
     };
     (Stream::start(parts, pool).unwrap(), status)

@@ -17,7 +17,7 @@ use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
 use crate::publish::live::StreamOutputs;
 use crate::segment::placement::{Placement, ProviderShare};
 use crate::segment::pool::PoolStats;
-use crate::stream::display::Display;
+use crate::stream::overlay_state::OverlayState;
 use crate::view::{ModelChangeState, ModelView, StreamView};
 
 mod limits;
@@ -34,7 +34,7 @@ pub(super) fn view(names: &[&str]) -> Arc<ServiceView> {
             status: Arc::new(Status::new(name)),
             outputs: StreamOutputs::default(),
             recordings: None,
-            display: Arc::new(Display::new(config.overlay.clone())),
+            overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
             config,
         })
     };

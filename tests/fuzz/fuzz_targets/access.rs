@@ -17,7 +17,7 @@ use maskcast::config::{Secret, ServerConfig, SourceSpec, defaults_stream};
 use maskcast::publish::live::StreamOutputs;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::stream::display::Display;
+use maskcast::stream::overlay_state::OverlayState;
 use maskcast::users::{Role, Token, User, Users};
 use maskcast::view::{ServiceView, StreamView};
 use sha2::{Digest, Sha256};
@@ -56,7 +56,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
         status: Arc::new(Status::new("gate")),
         outputs: StreamOutputs::default(),
         recordings: None,
-        display: Arc::new(Display::new(config.overlay.clone())),
+        overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
         config,
     };
     view.set_streams(vec![Arc::new(stream)]);

@@ -15,7 +15,7 @@ use maskcast::publish::live::StreamOutputs;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::stream::display::Display;
+use maskcast::stream::overlay_state::OverlayState;
 use maskcast::view::{ModelChangeState, ModelView, ServiceView, StreamView};
 
 /// The server, its view, and the model changes that it forwards.
@@ -28,7 +28,7 @@ static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, ModelChanges)> = LazyLoc
         status: Arc::new(Status::new("gate")),
         outputs: StreamOutputs::default(),
         recordings: None,
-        display: Arc::new(Display::new(config.overlay.clone())),
+        overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
         config,
     };
     view.set_streams(vec![Arc::new(stream)]);

@@ -30,7 +30,9 @@ fuzz_target!(|text: &str| {
                 // The same text may occur at a key that is not secret.
                 let is_public = public.iter().any(|word: &String| word.contains(secret.as_str()));
                 // The error may contain the text by coincidence: then it is the same with another secret.
-                let other = Users::parse(&text.replace(secret.as_str(), &"?".repeat(secret.len()))).err().map(|error| error.to_string());
+                let other = Users::parse(&text.replace(secret.as_str(), &"?".repeat(secret.len())))
+                    .err()
+                    .map(|error| error.to_string());
                 let is_in_error = problem.contains(secret.as_str()) && other.as_ref() != Some(&problem);
                 assert!(is_public || !is_in_error, "{problem:?} contains {secret:?}");
             }
@@ -77,5 +79,7 @@ fn check(users: &Users) {
     let Some(first) = names.first() else { return };
     let removed = Users::edit(&path, |users| Ok::<_, UsersFileError>(users.remove(first)));
     let left = Users::load(&path).expect("the file is still valid");
-    assert!(matches!(removed, Ok(true)) && !left.has_name(first) && left.users.len() + left.tokens.len() + 1 == names.len());
+    assert!(
+        matches!(removed, Ok(true)) && !left.has_name(first) && left.users.len() + left.tokens.len() + 1 == names.len()
+    );
 }

@@ -13,14 +13,14 @@ use crate::sink::{MaskSink, SinkError, StreamMask};
 /// newest mask. Settings and mask are replaced as a whole, by pointer: no thread waits while a frame is drawn, and nothing is
 /// copied for each frame.
 #[derive(Debug)]
-pub struct Display {
+pub struct OverlayState {
     overlay: Mutex<Arc<OverlayConfig>>,
     mask: Mutex<Option<Arc<Mask>>>,
 }
 
-impl Display {
+impl OverlayState {
     pub fn new(overlay: OverlayConfig) -> Self {
-        Display { overlay: Mutex::new(Arc::new(overlay)), mask: Mutex::default() }
+        OverlayState { overlay: Mutex::new(Arc::new(overlay)), mask: Mutex::default() }
     }
 
     /// The settings as they are now; the same pointer for as long as they are the same.
@@ -46,7 +46,7 @@ impl Display {
 }
 
 /// The sink that keeps the newest mask of a stream, for `mask.png`.
-pub struct NewestMask(pub Arc<Display>);
+pub struct NewestMask(pub Arc<OverlayState>);
 
 impl MaskSink for NewestMask {
     fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError> {
