@@ -323,7 +323,7 @@ impl RtspServer {
 
 impl Drop for RtspServer {
     fn drop(&mut self) {
-        // Disconnects the clients. Their media are unprepared then, which removes their packet sinks from the fan-out.
+        // Disconnects the clients. Their media are unprepared then, which removes their frame sinks from the fan-out.
         self.server.client_filter(Some(&mut |_, _| rtsp_server::RTSPFilterResult::Remove));
         // Quits from inside the loop: a quit before the thread has started the loop would have no effect.
         let running = self.main_loop.clone();

@@ -1,7 +1,7 @@
 //! Pushes: send the encoded stream to media servers.
 //!
 //! Each push has a thread that connects, monitors the connection, and reconnects while the stream runs, with the same
-//! pauses as sources ([`Retry`]). For the stream it is a packet sink: frames that a slow server does not accept in time
+//! pauses as sources ([`Retry`]). For the stream it is a frame sink: frames that a slow server does not accept in time
 //! are lost for that server only, and between two attempts the push does not cause an encode.
 
 use std::sync::Arc;
@@ -173,11 +173,11 @@ impl Pusher {
                 None => return Ok(()),
             },
         };
-        let packet_sink = AppSrcSink::new(link.source.clone(), MAX_QUEUED_UNITS, true, self.fanout.lost_counter());
+        let frame_sink = AppSrcSink::new(link.source.clone(), MAX_QUEUED_UNITS, true, self.fanout.lost_counter());
         link.pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&link.pipeline, "the pipeline does not start"))?;
-        self.fanout.add_for_output(self.output, Box::new(packet_sink));
+        self.fanout.add_for_output(self.output, Box::new(frame_sink));
         let mut accepted_at = Instant::now();
         while !self.stop.is_raised() {
             let message = link.bus.timed_pop(POLL);

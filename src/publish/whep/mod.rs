@@ -309,9 +309,9 @@ mod tests {
         }
         assert_eq!(trickle(), Err(WhepRefusal::Failed(ViewerError::Busy)));
         let source = gstreamer_app::AppSrc::builder().build();
-        let packet_sink = super::super::fanout::AppSrcSink::new(source, 1, true, Arc::default());
+        let frame_sink = super::super::fanout::AppSrcSink::new(source, 1, true, Arc::default());
         let counted = super::super::fanout::Fanout::default().count_viewer(KIND_NAME);
-        drop(viewer::ViewerSink { packet_sink, events, _counted: counted });
+        drop(viewer::ViewerSink { frame_sink, events, _counted: counted });
         let candidates = inbox.try_iter().take(MAX_QUEUED_FRAGMENTS);
         assert_eq!(
             candidates.filter(|event| matches!(event, ViewerEvent::Candidates(..))).count(),

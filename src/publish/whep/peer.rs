@@ -143,8 +143,8 @@ impl WebRtcPeer {
         bus_error(&self.bus)
     }
 
-    /// The packet sink through which the viewer receives the stream.
-    pub fn packet_sink(&self, fanout: &Fanout) -> AppSrcSink {
+    /// The frame sink through which the viewer receives the stream.
+    pub fn frame_sink(&self, fanout: &Fanout) -> AppSrcSink {
         AppSrcSink::new(self.source.clone(), MAX_QUEUED_UNITS, true, fanout.lost_counter())
     }
 }

@@ -199,16 +199,16 @@ impl ActiveViewer<'_> {
         }
     }
 
-    /// Adds the connected viewer to the packet sinks of the stream. It starts with a keyframe.
+    /// Adds the connected viewer to the frame sinks of the stream. It starts with a keyframe.
     fn start_video(&mut self) -> Result<(), ViewerError> {
         if self.sink_id.is_some() {
             return Ok(());
         }
         let fanout = self.fanout.upgrade().ok_or(ViewerError::StreamEnded)?;
         self.last_activity.update();
-        let packet_sink = self.peer.packet_sink(&fanout);
+        let frame_sink = self.peer.frame_sink(&fanout);
         let (events, counted) = (self.events.clone(), fanout.count_viewer(KIND_NAME));
-        self.sink_id = Some(fanout.add(Box::new(ViewerSink { packet_sink, events, _counted: counted })));
+        self.sink_id = Some(fanout.add(Box::new(ViewerSink { frame_sink, events, _counted: counted })));
         tracing::debug!(stream = &*self.stream, "connected a WebRTC viewer after {:.0?}", self.started_at.elapsed());
         Ok(())
     }
@@ -222,16 +222,16 @@ impl Drop for ActiveViewer<'_> {
     }
 }
 
-/// The packet sink of a viewer. The fan-out drops it when the stream ends.
+/// The frame sink of a viewer. The fan-out drops it when the stream ends.
 pub(super) struct ViewerSink {
-    pub packet_sink: AppSrcSink,
+    pub frame_sink: AppSrcSink,
     pub events: Sender<ViewerEvent>,
     pub _counted: CountedViewer,
 }
 
 impl FrameSink for ViewerSink {
     fn push(&mut self, sample: &gst::Sample, keyframe: bool) -> FrameSinkResult {
-        self.packet_sink.push(sample, keyframe)
+        self.frame_sink.push(sample, keyframe)
     }
 }
 
