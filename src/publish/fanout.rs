@@ -22,9 +22,9 @@ pub struct Fanout {
     count: AtomicUsize,
     /// The viewers by their kind: each has a clone of the [`Arc`].
     viewers: Mutex<BTreeMap<&'static str, Arc<()>>>,
-    /// The next id of a sink or an output.
+    /// The next id of a sink or a run.
     next: AtomicU64,
-    /// Outputs with smaller ids hang and were replaced.
+    /// Runs with smaller ids hang and were replaced.
     abandoned: AtomicU64,
     encoder: Mutex<EncoderLink>,
     /// Access units that sinks have dropped.
@@ -38,9 +38,9 @@ pub(super) struct CountedViewer(#[expect(dead_code, reason = "only its reference
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameSinkId(u64);
 
-/// Identifies an output of a stream; the fan-out outlives it.
+/// Identifies a run of the output of a stream: a [`LiveOutput`](super::live::LiveOutput). The fan-out outlives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OutputId(u64);
+pub(super) struct OutputRunId(u64);
 
 struct SinkEntry {
     sink: Box<dyn FrameSink>,
@@ -51,8 +51,8 @@ struct SinkEntry {
 /// Who a sink belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SinkOwner {
-    /// An output, which it ends with, as a recording does. Viewers stay when a stream is restarted.
-    OfOutput(OutputId),
+    /// A run of the output, which it ends with, as a recording does. Viewers stay when a stream is restarted.
+    OutputRun(OutputRunId),
     Viewer,
 }
 
@@ -96,33 +96,33 @@ impl Fanout {
         drop(gone);
     }
 
-    /// An id for an output that adds sinks of its own. An output that hangs may end long after it was replaced, and must not end
-    /// the recording of the new one.
-    pub(super) fn new_output(&self) -> OutputId {
-        OutputId(self.next.fetch_add(1, Ordering::Relaxed))
+    /// An id for a run of the output that adds sinks of its own. A run that hangs may end long after it was replaced, and must
+    /// not end the recording of the new one.
+    pub(super) fn new_run(&self) -> OutputRunId {
+        OutputRunId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Adds a sink that ends with [`Fanout::end_output`]. A sink of an output that was abandoned is dropped at once.
-    pub(super) fn add_for_output(&self, output: OutputId, sink: Box<dyn FrameSink>) {
-        if !self.is_abandoned(output) {
-            self.add_sink(sink, SinkOwner::OfOutput(output));
+    /// Adds a sink that ends with [`Fanout::end_run`]. A sink of a run that was abandoned is dropped at once.
+    pub(super) fn add_for_run(&self, run: OutputRunId, sink: Box<dyn FrameSink>) {
+        if !self.is_abandoned(run) {
+            self.add_sink(sink, SinkOwner::OutputRun(run));
         }
     }
 
-    /// Abandons all outputs: they hang, and cannot end by themselves. Their sinks, a recording among them, get no frames of the
-    /// next output. They are closed on a thread of their own, because that may hang as well.
+    /// Abandons all runs: they hang, and cannot end by themselves. Their sinks, a recording among them, get no frames of the
+    /// next run. They are closed on a thread of their own, because that may hang as well.
     ///
     /// # Errors
     /// When no thread can be started; then they are closed on this one.
-    pub fn abandon_outputs(&self) -> std::io::Result<()> {
+    pub fn abandon_runs(&self) -> std::io::Result<()> {
         self.abandoned.store(self.next.load(Ordering::Relaxed), Ordering::Release);
-        let gone = self.take_where(|owner| matches!(owner, SinkOwner::OfOutput(_)));
+        let gone = self.take_where(|owner| matches!(owner, SinkOwner::OutputRun(_)));
         std::thread::Builder::new().name("abandoned".into()).spawn(move || drop(gone)).map(drop)
     }
 
-    /// Whether an output was abandoned.
-    pub(super) fn is_abandoned(&self, output: OutputId) -> bool {
-        output.0 < self.abandoned.load(Ordering::Acquire)
+    /// Whether a run was abandoned.
+    pub(super) fn is_abandoned(&self, run: OutputRunId) -> bool {
+        run.0 < self.abandoned.load(Ordering::Acquire)
     }
 
     fn add_sink(&self, sink: Box<dyn FrameSink>, owner: SinkOwner) -> FrameSinkId {
@@ -186,15 +186,15 @@ impl Fanout {
         }
     }
 
-    /// The output has ended: drops its sinks, in the order in which they were added.
-    pub(super) fn end_output(&self, output: OutputId) {
-        self.remove_where(|owner| owner == SinkOwner::OfOutput(output));
+    /// The run has ended: drops its sinks, in the order in which they were added.
+    pub(super) fn end_run(&self, run: OutputRunId) {
+        self.remove_where(|owner| owner == SinkOwner::OutputRun(run));
     }
 
-    /// Drops all viewers, which see the end of the stream. Sinks of an output stay until it ends: closing a stream must not wait
+    /// Drops all viewers, which see the end of the stream. Sinks of a run stay until it ends: closing a stream must not wait
     /// for the disk of a recording.
     pub fn remove_viewers(&self) {
-        self.remove_where(|owner| !matches!(owner, SinkOwner::OfOutput(_)));
+        self.remove_where(|owner| !matches!(owner, SinkOwner::OutputRun(_)));
     }
 
     fn remove_where(&self, is_removed: impl Fn(SinkOwner) -> bool) {
@@ -326,36 +326,36 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_ends_late_ends_only_its_own_sinks() {
+    fn a_run_that_ends_late_ends_only_its_own_sinks() {
         let fanout = Fanout::default();
         let [first, second, viewer] = [(); 3].map(|()| Arc::new(()));
-        let (old, new) = (fanout.new_output(), fanout.new_output());
-        fanout.add_for_output(old, Box::new(CountingSink(Arc::clone(&first))));
-        fanout.add_for_output(new, Box::new(CountingSink(Arc::clone(&second))));
+        let (old, new) = (fanout.new_run(), fanout.new_run());
+        fanout.add_for_run(old, Box::new(CountingSink(Arc::clone(&first))));
+        fanout.add_for_run(new, Box::new(CountingSink(Arc::clone(&second))));
         fanout.add(Box::new(CountingSink(Arc::clone(&viewer))));
         let here = || [&first, &second, &viewer].map(|share| Arc::strong_count(share) == 2);
-        fanout.end_output(old);
+        fanout.end_run(old);
         assert_eq!(here(), [false, true, true]);
         fanout.remove_viewers();
-        assert_eq!((here(), fanout.sinks()), ([false, true, false], 1), "a recording ends with its output");
-        fanout.end_output(new);
+        assert_eq!((here(), fanout.sinks()), ([false, true, false], 1), "a recording ends with its run");
+        fanout.end_run(new);
         assert_eq!((here(), fanout.sinks()), ([false; 3], 0));
     }
 
     #[test]
-    fn an_output_that_hangs_gets_no_frames_of_the_next_one() {
+    fn a_run_that_hangs_gets_no_frames_of_the_next_one() {
         let fanout = Fanout::default();
         let [recording, late, next, viewer] = [(); 4].map(|()| Arc::new(()));
-        let hung = fanout.new_output();
-        fanout.add_for_output(hung, Box::new(CountingSink(Arc::clone(&recording))));
+        let hung = fanout.new_run();
+        fanout.add_for_run(hung, Box::new(CountingSink(Arc::clone(&recording))));
         fanout.add(Box::new(CountingSink(Arc::clone(&viewer))));
-        fanout.abandon_outputs().unwrap();
+        fanout.abandon_runs().unwrap();
         assert_eq!((fanout.sinks(), fanout.is_abandoned(hung)), (1, true), "the viewer stays");
-        let output = fanout.new_output();
-        fanout.add_for_output(output, Box::new(CountingSink(Arc::clone(&next))));
+        let run = fanout.new_run();
+        fanout.add_for_run(run, Box::new(CountingSink(Arc::clone(&next))));
         // As a push that reconnects.
-        fanout.add_for_output(hung, Box::new(CountingSink(Arc::clone(&late))));
-        assert_eq!((fanout.sinks(), fanout.is_abandoned(output)), (2, false));
+        fanout.add_for_run(hung, Box::new(CountingSink(Arc::clone(&late))));
+        assert_eq!((fanout.sinks(), fanout.is_abandoned(run)), (2, false));
         assert_eq!([&late, &next, &viewer].map(Arc::strong_count), [1, 2, 2]);
     }
 

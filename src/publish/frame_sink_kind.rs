@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::OutputError;
-use super::fanout::OutputId;
+use super::fanout::OutputRunId;
 use super::outputs::StreamOutputs;
 use super::recording::Archive;
 use crate::base::status::Status;
@@ -42,8 +42,8 @@ pub struct FrameSinkContext<'a> {
     pub config: &'a StreamConfig,
     pub status: &'a Arc<Status>,
     pub outputs: &'a StreamOutputs,
-    /// By which the fan-out identifies the sinks that end with this output.
-    pub(super) output: OutputId,
+    /// Identifies the output, so that the fan-out can end its sinks.
+    pub(super) run: OutputRunId,
     /// The recordings of the stream, if it is recorded.
     pub archive: Option<&'a Arc<Archive>>,
 }

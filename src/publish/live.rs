@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use gst::prelude::*;
 
 use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_blocking};
-use super::fanout::{Fanout, OutputId};
+use super::fanout::{Fanout, OutputRunId};
 use super::frame_sink_kind::{FrameSinkContext, RunningSink};
 use super::frame_sinks::FRAME_SINKS;
 use super::mjpeg::JpegEncoder;
-pub use super::outputs::StreamOutputs;
+use super::outputs::StreamOutputs;
 use super::raw::{RawPool, announced};
 use super::recording::Archive;
 use super::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
@@ -44,8 +44,8 @@ pub struct LiveOutput {
     /// Since when the H.264 encoder has had no room.
     full_since: Option<Instant>,
     running: Vec<Box<dyn RunningSink>>,
-    /// By which the fan-out identifies the sinks that end with this output.
-    id: OutputId,
+    /// Identifies this output, so that the fan-out can end its sinks.
+    run: OutputRunId,
 }
 
 /// Pause before an encoder that failed is started again.
@@ -83,7 +83,7 @@ fn is_due(retry: Option<Instant>) -> bool {
 impl LiveOutput {
     /// An output without sinks. `outputs` are where servers add viewers.
     pub fn new(encode: EncodeConfig, status: Arc<Status>, outputs: StreamOutputs) -> Self {
-        let id = outputs.h264.new_output();
+        let run = outputs.h264.new_run();
         LiveOutput {
             encode,
             status,
@@ -97,7 +97,7 @@ impl LiveOutput {
             jpeg_retry: None,
             full_since: None,
             running: Vec::new(),
-            id,
+            run,
         }
     }
 
@@ -108,7 +108,7 @@ impl LiveOutput {
     /// When a thread cannot be started; sinks that were started end with this output.
     pub fn start_sinks(&mut self, config: &StreamConfig, archive: Option<&Arc<Archive>>) -> Result<(), OutputError> {
         let (status, outputs) = (&self.status, &self.outputs);
-        let context = FrameSinkContext { config, status, outputs, output: self.id, archive };
+        let context = FrameSinkContext { config, status, outputs, run: self.run, archive };
         for kind in FRAME_SINKS {
             self.running.extend((kind.start)(&context)?);
         }
@@ -163,7 +163,7 @@ impl LiveOutput {
         (self.h264, self.jpeg) = (None, None);
         // They end while the recording is closed. Viewers stay: another output may replace this one.
         self.running.iter_mut().for_each(|sink| sink.stop());
-        self.outputs.h264.end_output(self.id);
+        self.outputs.h264.end_run(self.run);
         self.running.clear();
     }
 

@@ -11,7 +11,8 @@ use crate::base::status::Status;
 use crate::capture::GstSource;
 use crate::config::{OverlayConfig, SourceUri, StreamConfig};
 use crate::events::EventDetector;
-use crate::publish::live::{LiveOutput, StreamOutputs};
+use crate::publish::live::LiveOutput;
+use crate::publish::outputs::StreamOutputs;
 use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
 use crate::segment::pool::Pool;
@@ -270,7 +271,7 @@ impl StreamRunner {
 
     /// Ends the recording and the pushes of an output that hangs.
     pub(super) fn abandon_outputs(&self) {
-        if let Err(error) = self.view.outputs.h264.abandon_outputs() {
+        if let Err(error) = self.view.outputs.h264.abandon_runs() {
             tracing::debug!(stream = self.config.name, "no thread to close the sinks of an output that hangs: {error}");
         }
     }

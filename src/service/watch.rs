@@ -177,7 +177,7 @@ mod tests {
     use crate::base::ledger::DropReason;
     use crate::base::status::Status;
     use crate::config::{SourceSpec, defaults_stream};
-    use crate::publish::live::StreamOutputs;
+    use crate::publish::outputs::StreamOutputs;
     use crate::stream::overlay_state::OverlayState;
     use crate::view::StreamView;
 

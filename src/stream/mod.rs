@@ -72,7 +72,7 @@ impl Stream {
         let StreamParts { config, pace, source, output, status, overlay_state, mask_sinks } = parts;
         let stop = Stop::default();
         let in_flight = pool.in_flight();
-        let (downstream, feed) = match (config.show, pace) {
+        let (downstream, overlay_input) = match (config.show, pace) {
             (Show::Matched, pace) => {
                 let when_full = pace.when_full();
                 // The queue of a file keeps every worker busy; that of a live stream holds the newest frame only.
@@ -108,7 +108,7 @@ impl Stream {
         let overlay = spawn(&config.name, "overlay", move || {
             // Also after a panic: without this stage, the frames of the source are not drawn.
             let _raise = RaiseOnDrop(overlay_stop);
-            stage.run(feed)
+            stage.run(overlay_input)
         })?;
         let capture_status = Arc::clone(&status);
         let capture_stop = stop.clone();

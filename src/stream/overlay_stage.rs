@@ -126,10 +126,10 @@ impl OverlayStage {
     ///
     /// # Errors
     /// At file pace: the first frame that could not be published, or an output that could not be finished.
-    pub fn run(mut self, feed: OverlayInput) -> Result<(), StreamError> {
+    pub fn run(mut self, input: OverlayInput) -> Result<(), StreamError> {
         let result = loop {
             self.status.beat_overlay();
-            let step = match &feed {
+            let step = match &input {
                 OverlayInput::Matched(frames) => {
                     receive(frames, SLATE_INTERVAL).map(|item| item.map(|matched| self.matched(matched)))
                 }

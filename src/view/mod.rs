@@ -20,7 +20,7 @@ use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::base::status::{Status, StreamState};
 use crate::config::{SourceHost, StreamConfig};
 use crate::frame::{Label, Labels, Rgb};
-use crate::publish::live::StreamOutputs;
+use crate::publish::outputs::StreamOutputs;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;

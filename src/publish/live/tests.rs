@@ -32,7 +32,7 @@ fn the_delay_of_encoded_frames_is_recorded() {
     assert!(!output.wanted());
     let (sender, taken) = crossbeam_channel::unbounded();
     let (viewer, seen) = crossbeam_channel::unbounded();
-    outputs.h264.add_for_output(output.id, Box::new(FrameSink(sender)));
+    outputs.h264.add_for_run(output.run, Box::new(FrameSink(sender)));
     outputs.h264.add(Box::new(FrameSink(viewer)));
     assert!(output.wanted());
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };

@@ -14,7 +14,7 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use super::encoder::Level;
-use super::fanout::{AppSrcSink, Fanout, OutputId};
+use super::fanout::{AppSrcSink, Fanout, OutputRunId};
 use super::frame_sink_kind::{FrameSinkContext, FrameSinkKind, RunningSink};
 use crate::base::log_dedup;
 use crate::base::push_status::{PushState, PushStatus};
@@ -49,10 +49,10 @@ pub static KIND: FrameSinkKind = FrameSinkKind {
     about: "Sends the H.264 stream to a media server, by RTSP or WHIP.",
     section: Some("push"),
     start: |context| {
-        let FrameSinkContext { config, status, outputs, output, .. } = context;
+        let FrameSinkContext { config, status, outputs, run, .. } = context;
         let mut pushes: Vec<Box<dyn RunningSink>> = Vec::new();
         for push in &config.push {
-            pushes.push(Box::new(Push::start(push.clone(), status, Arc::clone(&outputs.h264), *output)?));
+            pushes.push(Box::new(Push::start(push.clone(), status, Arc::clone(&outputs.h264), *run)?));
         }
         Ok(pushes)
     },
@@ -71,7 +71,7 @@ pub struct Push {
 }
 
 impl Push {
-    /// Starts to push the encoded stream of `fanout`, as its output `output`.
+    /// Starts to push the encoded stream of `fanout`, for the run `run` of the output.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -79,7 +79,7 @@ impl Push {
         config: PushConfig,
         status: &Arc<Status>,
         fanout: Arc<Fanout>,
-        output: OutputId,
+        run: OutputRunId,
     ) -> Result<Self, PushError> {
         let to = config.target.label();
         let stop = Stop::default();
@@ -90,7 +90,7 @@ impl Push {
             secrets: Secrets::of_push(&config),
             config,
             fanout,
-            output,
+            run,
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -135,7 +135,7 @@ struct Pusher {
     status: Arc<PushStatus>,
     secrets: Secrets,
     fanout: Arc<Fanout>,
-    output: OutputId,
+    run: OutputRunId,
     stop: Stop,
 }
 
@@ -143,7 +143,7 @@ impl Pusher {
     fn run(&self) {
         let (stream, to) = (&*self.stream.name, &self.status.to);
         let mut retry = Retry::new();
-        while !self.stop.is_raised() && !self.fanout.is_abandoned(self.output) {
+        while !self.stop.is_raised() && !self.fanout.is_abandoned(self.run) {
             self.status.set(PushState::Connecting);
             let mut live_since = None;
             let Err(error) = self.run_once(&mut live_since) else { return };
@@ -177,7 +177,7 @@ impl Pusher {
         link.pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&link.pipeline, "the pipeline does not start"))?;
-        self.fanout.add_for_output(self.output, Box::new(frame_sink));
+        self.fanout.add_for_run(self.run, Box::new(frame_sink));
         let mut accepted_at = Instant::now();
         while !self.stop.is_raised() {
             let message = link.bus.timed_pop(POLL);

@@ -43,9 +43,9 @@ pub static KIND: FrameSinkKind = FrameSinkKind {
     section: Some("record"),
     start: |context| {
         if let Some(archive) = context.archive {
-            let fanout = &context.outputs.h264;
+            let fanout = &context.runs.h264;
             let recorder = Recorder::start(Arc::clone(context.status), Arc::clone(archive), fanout)?;
-            fanout.add_for_output(context.output, Box::new(recorder));
+            fanout.add_for_run(context.run, Box::new(recorder));
         }
         Ok(Vec::new())
     },

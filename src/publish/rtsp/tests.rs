@@ -11,7 +11,8 @@ use super::*;
 use crate::base::status::Status;
 use crate::config::EncodeConfig;
 use crate::frame::{PixelFormat, VideoInfo};
-use crate::publish::live::{LiveOutput, StreamOutputs};
+use crate::publish::live::LiveOutput;
+use crate::publish::outputs::StreamOutputs;
 use crate::publish::{CaptureTime, Output};
 
 /// The time limit of each wait; guards against hanging.

@@ -14,7 +14,7 @@ use crate::base::status::Status;
 use crate::base::timing::{Elapsed, Stage};
 use crate::config::SourceSpec;
 use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
-use crate::publish::live::StreamOutputs;
+use crate::publish::outputs::StreamOutputs;
 use crate::segment::placement::{Placement, ProviderShare};
 use crate::segment::pool::PoolStats;
 use crate::stream::overlay_state::OverlayState;

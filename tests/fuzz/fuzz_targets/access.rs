@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use maskcast::access::Access;
 use maskcast::base::status::Status;
 use maskcast::config::{Secret, ServerConfig, SourceSpec, defaults_stream};
-use maskcast::publish::live::StreamOutputs;
+use maskcast::publish::outputs::StreamOutputs;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
 use maskcast::stream::overlay_state::OverlayState;

@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use maskcast::base::status::Status;
 use maskcast::config::{SourceSpec, defaults_stream};
 use maskcast::frame::{Label, Rgb};
-use maskcast::publish::live::StreamOutputs;
+use maskcast::publish::outputs::StreamOutputs;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
