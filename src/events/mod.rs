@@ -48,13 +48,13 @@ impl EventDetector {
     }
 
     /// Examines the next mask of the stream.
-    pub fn look(&mut self, mask: &Mask) {
+    pub fn examine(&mut self, mask: &Mask) {
         if !Arc::ptr_eq(&mask.labels, &self.labels) || self.size != (mask.width, mask.height) {
             self.prepare(mask);
         }
         for (index, event) in self.events.iter_mut().enumerate() {
             let share = event.pixels.share(&mask.classes, &event.is_class);
-            if let Some(since) = event.trigger.look(share, mask.captured_at) {
+            if let Some(since) = event.trigger.update(share, mask.captured_at) {
                 self.state.holds(index, since, mask.captured_at);
             }
         }
@@ -77,7 +77,7 @@ impl EventDetector {
 
 impl MaskSink for EventDetector {
     fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError> {
-        self.look(&mask.mask);
+        self.examine(&mask.mask);
         Ok(())
     }
 }
@@ -128,13 +128,13 @@ mod tests {
         let (first, second) = (labels(&["sky", "car"]), labels(&["car", "person", "sky"]));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        watch.look(&mask(&first, 0, at(0)));
+        watch.examine(&mask(&first, 0, at(0)));
         assert_eq!(count(), 0, "sky");
-        watch.look(&mask(&first, 1, at(1)));
+        watch.examine(&mask(&first, 1, at(1)));
         assert_eq!(count(), 1, "a car");
-        watch.look(&mask(&second, 2, at(100)));
+        watch.examine(&mask(&second, 2, at(100)));
         assert_eq!(count(), 1, "sky, in another model");
-        watch.look(&mask(&second, 1, at(101)));
+        watch.examine(&mask(&second, 1, at(101)));
         assert_eq!(count(), 2, "a person");
     }
 

@@ -35,7 +35,7 @@ impl Trigger {
     }
 
     /// The share in the mask captured at `at`. Since when the condition has been met, if that is long enough.
-    pub fn look(&mut self, share: f64, at: Instant) -> Option<Instant> {
+    pub fn update(&mut self, share: f64, at: Instant) -> Option<Instant> {
         if let Some(last) = self.last.replace(at)
             && self.is_gap(at.saturating_duration_since(last))
         {
@@ -66,7 +66,7 @@ mod tests {
     /// Shares, half a second apart from the first, and when the condition held.
     fn held(trigger: &mut Trigger, start: Instant, shares: &[f64]) -> Vec<Option<u128>> {
         let look = |(n, &share): (usize, &f64)| {
-            let since = trigger.look(share, start + Duration::from_millis(500 * n as u64));
+            let since = trigger.update(share, start + Duration::from_millis(500 * n as u64));
             since.map(|since| since.duration_since(start).as_millis())
         };
         shares.iter().enumerate().map(look).collect()
@@ -91,9 +91,9 @@ mod tests {
         let mut trigger = Trigger::new(0.1, Duration::from_secs(2));
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(trigger.look(1.0, start), None);
-        assert_eq!(trigger.look(1.0, after(60)), None, "the camera was offline");
-        assert_eq!(trigger.look(1.0, after(62)), Some(after(60)));
+        assert_eq!(trigger.update(1.0, start), None);
+        assert_eq!(trigger.update(1.0, after(60)), None, "the camera was offline");
+        assert_eq!(trigger.update(1.0, after(62)), Some(after(60)));
     }
 
     #[test]
@@ -101,20 +101,20 @@ mod tests {
         let mut trigger = Trigger::new(0.1, Duration::from_secs(15));
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let held: Vec<_> = (0..5).map(|n| trigger.look(1.0, after(10 * n))).collect();
+        let held: Vec<_> = (0..5).map(|n| trigger.update(1.0, after(10 * n))).collect();
         assert_eq!(held, [None, None, None, Some(after(10)), Some(after(10))], "the first interval cannot be compared");
         // Offline for a minute; one mask between two gaps does not make them usual.
         let mut trigger = Trigger::new(0.1, Duration::from_secs(2));
         for at in [0, 1, 2] {
-            trigger.look(0.0, after(at));
+            trigger.update(0.0, after(at));
         }
-        assert_eq!([62, 122].map(|at| trigger.look(1.0, after(at))), [None, None]);
+        assert_eq!([62, 122].map(|at| trigger.update(1.0, after(at))), [None, None]);
     }
 
     #[test]
     fn without_a_time_the_first_mask_is_enough() {
         let start = Instant::now();
-        assert_eq!(Trigger::new(0.5, Duration::ZERO).look(0.5, start), Some(start));
-        assert_eq!(Trigger::new(0.5, Duration::ZERO).look(0.49, start), None);
+        assert_eq!(Trigger::new(0.5, Duration::ZERO).update(0.5, start), Some(start));
+        assert_eq!(Trigger::new(0.5, Duration::ZERO).update(0.49, start), None);
     }
 }

@@ -26,7 +26,7 @@ mod tests {
             }
         }
         let outputs = StreamOutputs::default();
-        let _viewer = outputs.jpeg.look();
+        let _viewer = outputs.jpeg.subscribe();
         let mut counts = viewers(&outputs).filter(|(_, count)| *count > 0);
         assert_eq!((counts.next(), counts.next()), (Some(("mjpeg", 1)), None));
     }

@@ -21,7 +21,7 @@ impl Default for JpegBroadcast {
 
 impl JpegBroadcast {
     /// The receiving end of a viewer: it holds the newest image only. While one exists, frames are drawn and encoded.
-    pub fn look(&self) -> watch::Receiver<Option<Bytes>> {
+    pub fn subscribe(&self) -> watch::Receiver<Option<Bytes>> {
         let mut viewer = self.newest.subscribe();
         // An image that was made for an earlier viewer is out of date.
         viewer.mark_unchanged();

@@ -154,7 +154,7 @@ mod tests {
         info.color = Colorimetry::new(Matrix::Bt709, false);
         let pool = RawPool::new(info).unwrap();
         let broadcast = JpegBroadcast::default();
-        let mut viewer = broadcast.look();
+        let mut viewer = broadcast.subscribe();
         let encoder = JpegEncoder::start(&pool, 95, &broadcast).unwrap();
         let mut red = |target: &mut crate::frame::ImageMut<'_>| {
             for (plane, value) in target.planes.iter_mut().zip([63, 102, 240]) {

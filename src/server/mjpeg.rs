@@ -46,7 +46,7 @@ pub(super) async fn live(
     named: NamedStream,
 ) -> Response {
     let viewer = MjpegViewer {
-        frames: named.stream().outputs.jpeg.look(),
+        frames: named.stream().outputs.jpeg.subscribe(),
         flushed: peer.flushed,
         stopping: named.app.stopping.clone(),
         access: Arc::clone(&named.app.access),
@@ -72,7 +72,7 @@ pub(super) async fn live(
     )
 )]
 pub(super) async fn snapshot(named: NamedStream) -> Result<Response, Problem> {
-    let mut frames = named.stream().outputs.jpeg.look();
+    let mut frames = named.stream().outputs.jpeg.subscribe();
     let stopping = named.app.stopping.clone();
     let frame = tokio::select! {
         frame = newest(&mut frames) => frame,

@@ -54,43 +54,49 @@ pub struct StreamRunner {
     /// When a stream that failed, or could not be started, is started again.
     due: Option<Instant>,
     /// Why it is being restarted, and the time until which its threads may end.
-    leaving: Option<(String, Instant)>,
+    restarting: Option<(String, Instant)>,
     /// Earlier runs of it, whose threads hang; they were replaced.
-    left: Vec<Stream>,
+    abandoned_runs: Vec<Stream>,
     progress: PublishProgress,
-    /// When it was last checked, and since when without an interruption: silence while this process was stopped is not a fault.
-    looked: Instant,
-    watched: Instant,
+    /// When it was last checked.
+    last_check: Instant,
+    /// Since when it has been checked without an interruption: silence while this process was stopped is not a fault.
+    checked_since: Instant,
 }
 
 /// Tracks whether frames come out of a stream while frames go in.
 struct PublishProgress {
     /// Frames that have come out of the last stage: an encoder that fails delivers none, although frames that it was given count as
     /// published.
-    out: u64,
-    /// Frames that its output had refused when the last one came out, and at the last check.
-    refused: u64,
-    seen: u64,
+    delivered: u64,
+    /// Frames that its output had refused when the last one came out.
+    refused_at_delivery: u64,
+    /// Frames that its output had refused at the last check.
+    refused_at_check: u64,
     /// Since when none comes out although frames go in.
-    at: Instant,
+    since: Instant,
     /// How long no frame may come out before the stream is restarted.
     limit: Duration,
 }
 
 impl PublishProgress {
+    fn new(limit: Duration) -> Self {
+        PublishProgress { delivered: 0, refused_at_delivery: 0, refused_at_check: 0, since: Instant::now(), limit }
+    }
+
     /// Whether frames went in, none came out and the output refused some, for the time limit, which is then doubled.
-    fn has_stalled(&mut self, out: u64, counts: &LedgerCounts) -> bool {
+    fn has_stalled(&mut self, delivered: u64, counts: &LedgerCounts) -> bool {
         use DropReason::{Abandoned, EncoderBusy, OutputFailed};
         let refused = [EncoderBusy, OutputFailed, Abandoned].map(|reason| counts.dropped_for(reason)).iter().sum();
-        let more = refused > std::mem::replace(&mut self.seen, refused);
-        if out != self.out {
-            (self.out, self.refused, self.limit) = (out, refused, FIRST_STALL_LIMIT);
-            self.at = Instant::now();
-        } else if refused == self.refused {
-            self.at = Instant::now();
-        } else if more && self.at.elapsed() >= self.limit {
+        let more = refused > std::mem::replace(&mut self.refused_at_check, refused);
+        if delivered != self.delivered {
+            (self.delivered, self.refused_at_delivery, self.limit) = (delivered, refused, FIRST_STALL_LIMIT);
+            self.since = Instant::now();
+        } else if refused == self.refused_at_delivery {
+            self.since = Instant::now();
+        } else if more && self.since.elapsed() >= self.limit {
             self.limit = (2 * self.limit).min(LONGEST_STALL_LIMIT);
-            (self.refused, self.at) = (refused, Instant::now());
+            (self.refused_at_delivery, self.since) = (refused, Instant::now());
             return true;
         }
         false
@@ -119,11 +125,11 @@ impl StreamRunner {
             started: Instant::now(),
             restarts: 0,
             due: None,
-            leaving: None,
-            left: Vec::new(),
-            progress: PublishProgress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: FIRST_STALL_LIMIT },
-            looked: Instant::now(),
-            watched: Instant::now(),
+            restarting: None,
+            abandoned_runs: Vec::new(),
+            progress: PublishProgress::new(FIRST_STALL_LIMIT),
+            last_check: Instant::now(),
+            checked_since: Instant::now(),
         }
     }
 
@@ -158,7 +164,7 @@ impl StreamRunner {
         };
         self.stream = Some(Stream::start(parts, pool).map_err(ServiceError::runtime)?);
         self.started = Instant::now();
-        self.progress.at = self.started;
+        self.progress.since = self.started;
         self.due = None;
         Ok(())
     }
@@ -206,26 +212,26 @@ impl StreamRunner {
     }
 
     fn restart_if_dead_within(&mut self, pool: &Pool, silence_limit: Duration, leave_limit: Duration) {
-        self.left.retain(|stream| !stream.is_finished());
+        self.abandoned_runs.retain(|stream| !stream.is_finished());
         let name = self.config.name.clone();
         let ended = self.view.status.condition().ended;
-        if self.leaving.is_none()
+        if self.restarting.is_none()
             && !ended
             && let Some(fault) = self.fault(silence_limit)
         {
             log_dedup::error(&name, "", None, &format!("{fault}; the stream is restarted"));
             self.stop();
-            self.leaving = Some((fault, Instant::now() + leave_limit));
+            self.restarting = Some((fault, Instant::now() + leave_limit));
         }
-        let leaves = self.leaving.is_some();
-        let overdue = self.leaving.as_ref().is_some_and(|(_, until)| Instant::now() >= *until);
-        let is_lost = |stream: &mut Stream| (stream.is_finished() && (leaves || !ended)) || overdue;
+        let is_restarting = self.restarting.is_some();
+        let overdue = self.restarting.as_ref().is_some_and(|(_, until)| Instant::now() >= *until);
+        let is_lost = |stream: &mut Stream| (stream.is_finished() && (is_restarting || !ended)) || overdue;
         if let Some(lost) = self.stream.take_if(is_lost) {
             if self.started.elapsed() > STABLE {
                 self.restarts = 0;
             }
             let pause = self.next_pause();
-            let fault = self.leaving.take().map(|(fault, _)| fault);
+            let fault = self.restarting.take().map(|(fault, _)| fault);
             let reason = if lost.is_finished() {
                 let end = lost.join();
                 fault.unwrap_or_else(|| {
@@ -237,13 +243,13 @@ impl StreamRunner {
                 })
             } else {
                 self.abandon_outputs();
-                self.left.push(lost);
+                self.abandoned_runs.push(lost);
                 format!("{}, and its threads are abandoned", fault.unwrap_or_default())
             };
             log_dedup::error(&name, "", None, &format!("{reason}; restarted in {} s", pause.as_secs()));
             self.view.status.set_offline(reason);
         }
-        self.view.status.set_hung(self.left.len());
+        self.view.status.set_hung(self.abandoned_runs.len());
         if self.due.is_some_and(|due| Instant::now() >= due)
             && let Err(problem) = self.start_or_retry(|running| running.start(pool))
         {
@@ -254,11 +260,11 @@ impl StreamRunner {
     /// The fault of its threads or of its output, if there is one.
     fn fault(&mut self, silence_limit: Duration) -> Option<String> {
         let now = Instant::now();
-        if now.saturating_duration_since(std::mem::replace(&mut self.looked, now)) > INTERRUPTION {
-            (self.watched, self.progress.at) = (now, now);
+        if now.saturating_duration_since(std::mem::replace(&mut self.last_check, now)) > INTERRUPTION {
+            (self.checked_since, self.progress.since) = (now, now);
         }
         let stream = self.stream.as_ref()?;
-        if let Some((stage, silence)) = stream.silent_stage(self.started.max(self.watched), silence_limit) {
+        if let Some((stage, silence)) = stream.silent_stage(self.started.max(self.checked_since), silence_limit) {
             return Some(format!("the {stage} stage has not responded for {:.0} s", silence.as_secs_f64()));
         }
         let limit = self.progress.limit;
@@ -414,23 +420,22 @@ mod tests {
     #[test]
     fn an_output_that_refuses_every_frame_is_a_fault_after_its_time() {
         let ledger = Arc::new(Ledger::default());
-        let mut at_once = PublishProgress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: Duration::ZERO };
-        let mut later = PublishProgress { limit: DEADLINE, ..PublishProgress { at: Instant::now(), ..at_once } };
-        let mut look = |out| {
+        let (mut at_once, mut later) = (PublishProgress::new(Duration::ZERO), PublishProgress::new(DEADLINE));
+        let mut has_stalled = |delivered| {
             let counts = ledger.counts();
-            assert!(!later.has_stalled(out, &counts));
-            at_once.has_stalled(out, &counts)
+            assert!(!later.has_stalled(delivered, &counts));
+            at_once.has_stalled(delivered, &counts)
         };
-        assert!(!look(0), "no frame has come");
+        assert!(!has_stalled(0), "no frame has come");
         ledger.open().dropped(DropReason::SegmenterBusy);
-        assert!(!look(0), "the output has not seen it");
+        assert!(!has_stalled(0), "the output has not seen it");
         // Given to an encoder that fails.
         ledger.open().published();
         ledger.open().dropped(DropReason::OutputFailed);
-        assert!(look(0));
-        assert!(!look(0), "no more have come since");
+        assert!(has_stalled(0));
+        assert!(!has_stalled(0), "no more have come since");
         ledger.open().dropped(DropReason::EncoderBusy);
-        assert!(!look(1), "one came out");
+        assert!(!has_stalled(1), "one came out");
         assert_eq!(later.limit, FIRST_STALL_LIMIT);
     }
 }

@@ -140,24 +140,18 @@ impl OverlayStage {
                 Ok(Some(Err(problem))) if self.pace == Pace::File => break Err(problem),
                 Ok(Some(Err(problem))) => self.log(&problem.to_string()),
                 Ok(Some(Ok(()))) => {}
-                Ok(None) => self.slate_if_dark(),
+                Ok(None) => self.show_slate_if_due(),
                 Err(StageClosed) => {
                     break self.status.failure().map_or(Ok(()), |reason| Err(StreamError::Source(reason)));
                 }
             }
         };
-        let finished = self.output.finish();
-        if let Err(problem) = &finished
-            && self.pace == Pace::Live
-        {
-            tracing::error!(stream = &*self.status.name, stage = "publish", "output not finished: {problem}");
-        }
-        result.and(finished.map_err(StreamError::from))
+        result.and(self.output.finish().map_err(StreamError::from))
     }
 
     /// Drops a live frame that is too old to be shown, because it waited in a queue or this process was stopped. `waited` is the
     /// time that it may have waited for its mask.
-    fn in_time(&self, frame: &Frame, entry: LedgerEntry, waited: Duration) -> Option<LedgerEntry> {
+    fn drop_if_late(&self, frame: &Frame, entry: LedgerEntry, waited: Duration) -> Option<LedgerEntry> {
         if self.pace != Pace::Live || frame.captured_at.elapsed() <= self.max_latency + waited {
             return Some(entry);
         }
@@ -167,7 +161,7 @@ impl OverlayStage {
 
     fn matched(&mut self, matched: Matched) -> Result<(), StreamError> {
         let Matched { frame, entry, mask } = matched;
-        let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
+        let Some(entry) = self.drop_if_late(&frame, entry, Duration::ZERO) else { return Ok(()) };
         // The mask comes, or the reason why there is none, or the channel is dropped with the worker. A live stream does not wait
         // longer than a mask may be old.
         let lost = || NoMask::Failed(SegmentError::new(LOST_WORKER));
@@ -178,7 +172,7 @@ impl OverlayStage {
                 RecvTimeoutError::Disconnected => lost(),
             })
         });
-        let Some(entry) = self.in_time(&frame, entry, self.max_mask_age) else { return Ok(()) };
+        let Some(entry) = self.drop_if_late(&frame, entry, self.max_mask_age) else { return Ok(()) };
         match mask {
             Ok(mask) => {
                 let mask = Arc::new(mask);
@@ -211,14 +205,14 @@ impl OverlayStage {
         while let Ok(mask) = masks.try_recv() {
             self.take(mask, frame.info())?;
         }
-        let Some(entry) = self.in_time(&frame, entry, Duration::ZERO) else { return Ok(()) };
+        let Some(entry) = self.drop_if_late(&frame, entry, Duration::ZERO) else { return Ok(()) };
         if self.mask.is_none() && self.banner.get().is_some() {
             // No mask can be too old before there is a model.
             self.started = None;
             return self.show(&frame, entry, &self.not_ready());
         }
         self.wait_after_pause(&frame, masks)?;
-        let Some(entry) = self.in_time(&frame, entry, self.max_mask_age) else { return Ok(()) };
+        let Some(entry) = self.drop_if_late(&frame, entry, self.max_mask_age) else { return Ok(()) };
         let started = *self.started.get_or_insert(frame.captured_at);
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
         let age = frame.captured_at.saturating_duration_since(since);
@@ -367,7 +361,7 @@ impl OverlayStage {
     }
 
     /// Shows viewers of an offline source that what they see is old.
-    fn slate_if_dark(&mut self) {
+    fn show_slate_if_due(&mut self) {
         let condition = self.status.condition();
         let due = self.last_slate.is_none_or(|at| at.elapsed() >= SLATE_INTERVAL - SLATE_INTERVAL / 10);
         let age = self.last.as_ref().map(|last| last.captured_at.elapsed());

@@ -230,7 +230,7 @@ fn fill_h264(output: &mut LiveOutput, entered: &crossbeam_channel::Receiver<()>)
 #[test]
 fn a_frame_that_the_jpeg_encoder_drops_is_not_published() {
     let outputs = StreamOutputs::default();
-    let _viewer = outputs.jpeg.look();
+    let _viewer = outputs.jpeg.subscribe();
     let mut output = output(&outputs);
     assert_eq!(publish(&mut output, 0), Ok(PublishOutcome::Published));
     // From now on it holds what it is given.
@@ -253,7 +253,7 @@ fn a_frame_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
     let open = open;
     let sent = fill_h264(&mut output, &entered);
     assert_eq!(publish(&mut output, sent), Ok(PublishOutcome::Busy));
-    let _viewer = outputs.jpeg.look();
+    let _viewer = outputs.jpeg.subscribe();
     assert_eq!(publish(&mut output, sent + 1), Ok(PublishOutcome::Published));
     drop(open);
 }
@@ -261,7 +261,7 @@ fn a_frame_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
 #[test]
 fn a_source_that_waits_waits_for_jpeg_where_there_is_no_other_encoder() {
     let outputs = StreamOutputs::default();
-    let _viewer = outputs.jpeg.look();
+    let _viewer = outputs.jpeg.subscribe();
     let mut output = output(&outputs).blocking();
     for n in 0..50 {
         assert_eq!(publish(&mut output, n), Ok(PublishOutcome::Published), "{n}");
@@ -272,7 +272,7 @@ fn a_source_that_waits_waits_for_jpeg_where_there_is_no_other_encoder() {
 fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
     let outputs = StreamOutputs::default();
     let mut output = output(&outputs);
-    let _viewer = outputs.jpeg.look();
+    let _viewer = outputs.jpeg.subscribe();
     output.h264_retry = Some(Instant::now() + Duration::from_secs(3600));
     assert_eq!(publish(&mut output, 0), Ok(PublishOutcome::Published));
     assert!(output.jpeg.is_some());

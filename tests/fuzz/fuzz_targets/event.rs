@@ -95,7 +95,7 @@ fn zone_share(zone: &[[f64; 2]], width: usize, height: usize, classes: &[u8], wa
 /// The time since which the condition holds at each share; compared with a search through all shares.
 fn check_trigger(shares: &[(f64, Instant)], threshold: f64, hold: Duration) -> Vec<Option<Instant>> {
     let mut trigger = Trigger::new(threshold, hold);
-    let held: Vec<_> = shares.iter().map(|&(share, at)| trigger.look(share, at)).collect();
+    let held: Vec<_> = shares.iter().map(|&(share, at)| trigger.update(share, at)).collect();
     for (n, held) in held.iter().enumerate() {
         let seen = &shares[..=n];
         // Start of the last period without a gap and without a share below half of the threshold. A gap is also long in relation
@@ -152,7 +152,7 @@ fn check_detector(
             labels: Arc::clone(&labels),
             model: "".into(),
         };
-        detector.look(&mask);
+        detector.examine(&mask);
         let whole = mask.classes.iter().filter(|&&class| class == 1).count() as f64 / classes.len().max(1) as f64;
         if whole >= events[1].share && events[1].hold.is_zero() {
             assert!(state.active(captured_at).is_some(), "no event at mask {n} with the share {whole}");
