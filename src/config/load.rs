@@ -1,5 +1,5 @@
 //! From a file's text to a [`Config`]: TOML, then each key by the schema ([`super::validate`]), then checks of several keys
-//! together (`complete` of each section).
+//! together (`apply_dependent_defaults` of each section).
 
 use std::path::Path;
 
@@ -85,14 +85,14 @@ fn read_with(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> (
     }
     let doc = Document::new(text, folder_of(path), env);
     let read = read_table(&doc, schema::schema(), table.get_ref(), "");
-    let config = complete(&doc.section(""), read);
+    let config = build_config(&doc.section(""), read);
     (config, doc.into_errors())
 }
 
 /// The configuration from the values that are right. `None` when the schema lets a value pass that its type does not take:
 /// an error of the program, which is noted.
-fn complete(root: &Section, read: Object) -> Option<Config> {
-    let written = read.get("stream").and_then(Json::as_array).cloned().unwrap_or_default();
+fn build_config(root: &Section, read: Object) -> Option<Config> {
+    let values = read.get("stream").and_then(Json::as_array).cloned().unwrap_or_default();
     let mut config: Config = match serde_json::from_value(Json::Object(read)) {
         Ok(config) => config,
         Err(error) => {
@@ -102,22 +102,22 @@ fn complete(root: &Section, read: Object) -> Option<Config> {
             return None;
         }
     };
-    config.model.complete(&root.section("model"));
-    config.server.complete(&root.section("server"));
-    let mut complete = Vec::new();
-    for (i, (mut stream, written)) in config.streams.into_iter().zip(&written).enumerate() {
+    config.model.apply_dependent_defaults(&root.section("model"));
+    config.server.apply_dependent_defaults(&root.section("server"));
+    let mut streams = Vec::new();
+    for (i, (mut stream, values)) in config.streams.into_iter().zip(&values).enumerate() {
         let section =
             if stream.name.is_empty() { root.element("stream", i) } else { root.element("stream", &stream.name) };
-        stream.complete(&section, written);
+        stream.apply_dependent_defaults(&section, values);
         if section.is_valid("source") {
             check_source_keys(&stream.source, &section);
         }
         if !stream.name.is_empty() && section.is_valid("source") {
             stream.record = stream.record.filter(|_| section.section("record").is_valid("dir"));
-            complete.push(stream);
+            streams.push(stream);
         }
     }
-    config.streams = complete;
+    config.streams = streams;
     Some(config)
 }
 

@@ -24,6 +24,7 @@ mod model;
 mod overlay;
 mod overlay_patch;
 mod path;
+mod plain_passwords;
 mod push;
 mod record;
 mod root;
@@ -40,7 +41,6 @@ mod uri;
 mod validate;
 mod value;
 mod webrtc;
-mod written;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +59,7 @@ pub use model::{ModelConfig, Provider, Require};
 pub use overlay::{OverlayConfig, Style, hex};
 pub use overlay_patch::{overlay_difference, overlay_object, patched_overlay};
 pub use path::folder_of;
+pub use plain_passwords::readable_passwords;
 pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use root::Config;
@@ -71,4 +72,3 @@ pub use stream::{Show, StreamConfig, defaults_stream};
 pub use toml_value::EditError;
 pub(crate) use uri::is_secret_name;
 pub use webrtc::{TurnServer, WebRtcConfig};
-pub use written::readable_passwords;

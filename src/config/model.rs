@@ -112,13 +112,13 @@ impl ModelConfig {
         }
     }
 
-    /// The path is found by [`ModelConfig::complete`].
+    /// The path is found by [`ModelConfig::apply_dependent_defaults`].
     pub(super) fn unnamed() -> Self {
         ModelConfig::with_path("")
     }
 
     /// Adds the defaults that depend on the machine, and checks what concerns several keys.
-    pub(super) fn complete(&mut self, section: &Section) {
+    pub(super) fn apply_dependent_defaults(&mut self, section: &Section) {
         // The empty path never leaves: wherever it is used, an error was noted.
         if !section.is_written("path") {
             self.path = crate::base::paths::default_model().unwrap_or_else(|error| {

@@ -45,7 +45,7 @@ pub struct OverlayConfig {
     /// How the mask is drawn.
     pub style: Style,
     /// Strength of the overlay: 0 = invisible, 1 = opaque.
-    #[serde(serialize_with = "as_written")]
+    #[serde(serialize_with = "serialize_exact")]
     #[schemars(range(min = 0, max = 1), extend("x-help" = "0 is invisible, 1 is opaque"))]
     pub alpha: f32,
     /// Classes of the model that are not drawn, by their labels. Without this key, a class named `background` is not drawn: it
@@ -85,7 +85,7 @@ fn exact(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
 }
 
-fn as_written<S: Serializer>(number: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_exact<S: Serializer>(number: &f32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(exact(*number))
 }
 

@@ -48,7 +48,7 @@ impl PushConfig {
     }
 
     /// Adds the credentials of the URL, whose text is `url`; `None` where it is wrong.
-    pub(super) fn complete(&mut self, section: &Section, url: Option<&str>) {
+    pub(super) fn add_url_credentials(&mut self, section: &Section, url: Option<&str>) {
         let in_url = url.and_then(|url| PushTarget::parse(url).ok()).map(|(_, credentials)| credentials);
         let alone = match self.target {
             PushTarget::Whip(_) => PasswordAlone::IsAToken,
@@ -115,11 +115,11 @@ pub(super) fn read_url(value: &Value) -> Option<Json> {
     }
 }
 
-/// Checks the pushes of a stream, whose table is `stream`: no server gets it twice. `written` are their tables as they were
+/// Checks the pushes of a stream, whose table is `stream`: no server gets it twice. `values` are their tables as they were
 /// read. Those without a valid URL are left out; their errors were noted.
-pub(super) fn complete_all(pushes: &mut Vec<PushConfig>, stream: &Section, written: &[Json]) {
+pub(super) fn check_all(pushes: &mut Vec<PushConfig>, stream: &Section, values: &[Json]) {
     for (i, push) in pushes.iter_mut().enumerate() {
-        push.complete(&stream.element("push", i), written.get(i).and_then(|written| written["url"].as_str()));
+        push.add_url_credentials(&stream.element("push", i), values.get(i).and_then(|values| values["url"].as_str()));
     }
     let mut kept: Vec<PushConfig> = Vec::new();
     for (i, push) in pushes.drain(..).enumerate() {

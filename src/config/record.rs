@@ -94,7 +94,7 @@ impl RecordConfig {
     }
 
     /// Names the events that have no name, and checks what concerns several keys.
-    pub(super) fn complete(&mut self, section: &Section) {
+    pub(super) fn apply_dependent_defaults(&mut self, section: &Section) {
         if let (Some(one), Some(all)) = (self.segment_size, self.max_size)
             && all < one
         {

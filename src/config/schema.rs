@@ -59,7 +59,7 @@ pub(super) fn schema() -> &'static Object {
     static SCHEMA: LazyLock<Object> = LazyLock::new(|| {
         let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
         let mut schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
-        complete(&mut schema);
+        clean_schema(&mut schema);
         match schema {
             Json::Object(schema) => schema,
             _ => Object::new(),
@@ -78,7 +78,7 @@ pub fn json_schema() -> Json {
 }
 
 /// Removes what serde and Rust's types bring along and TOML does not have: null and sizes of numbers.
-fn complete(schema: &mut Json) {
+fn clean_schema(schema: &mut Json) {
     each_schema(schema, &mut |schema| {
         if let Some(Json::Array(types)) = schema.get_mut("type") {
             types.retain(|kind| kind != "null");

@@ -119,7 +119,7 @@ impl ServerConfig {
     }
 
     /// Loads the users that the file does not name, and checks what concerns several keys.
-    pub(super) fn complete(&mut self, section: &Section) {
+    pub(super) fn apply_dependent_defaults(&mut self, section: &Section) {
         let mut users_are_read = section.is_valid("users");
         if !section.is_written("users") {
             let path = section.doc().base().join(USERS);

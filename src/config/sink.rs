@@ -57,7 +57,7 @@ impl Serialize for SinkConfig {
 }
 
 impl<'de> Deserialize<'de> for SinkConfig {
-    /// Values that were wrong are absent; `complete_all` removes the sinks that lack what they need.
+    /// Values that were wrong are absent; `check_all` removes the sinks that lack what they need.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = Map::<String, Json>::deserialize(deserializer)?;
         let name = table.get("type").and_then(Json::as_str);
@@ -122,7 +122,7 @@ impl JsonSchema for SinkConfig {
 
 /// Checks the sinks of a stream, whose table is `stream`: each has the keys of its type and no others, and no two are the
 /// same. Sinks with errors are left out; their errors were noted.
-pub(super) fn complete_all(sinks: &mut Vec<SinkConfig>, stream: &Section) {
+pub(super) fn check_all(sinks: &mut Vec<SinkConfig>, stream: &Section) {
     let mut kept: Vec<SinkConfig> = Vec::new();
     for (i, sink) in sinks.drain(..).enumerate() {
         let section = stream.element("sink", i);

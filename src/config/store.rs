@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use super::written::{gains_passwords, is_open};
+use super::plain_passwords::{gains_passwords, is_open};
 use crate::base::atomic_file::AtomicFile;
 
 /// Why a file was not written; it is unchanged.

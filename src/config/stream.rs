@@ -87,21 +87,21 @@ impl StreamConfig {
         defaults_stream("", SourceSpec::new(SourceUri::Libcamera(String::new())))
     }
 
-    /// Adds the defaults that depend on other keys, and checks what concerns several keys. `written` is the table as it was
+    /// Adds the defaults that depend on other keys, and checks what concerns several keys. `values` is the table as it was
     /// read.
-    pub(super) fn complete(&mut self, section: &Section, written: &Json) {
+    pub(super) fn apply_dependent_defaults(&mut self, section: &Section, values: &Json) {
         // The type of the source does not hold the password of its URL.
-        let in_url = written["source"].as_str().and_then(|text| uri::parse(text, "/".as_ref()).ok());
+        let in_url = values["source"].as_str().and_then(|text| uri::parse(text, "/".as_ref()).ok());
         let in_url = in_url.map(|(_, credentials)| credentials);
         self.source.credentials = combine(section, self.source.credentials.take(), in_url, PasswordAlone::LacksAUser);
         if !section.is_valid("show") {
             self.show = default_show(&self.source);
         }
         if let Some(record) = &mut self.record {
-            record.complete(&section.section("record"));
+            record.apply_dependent_defaults(&section.section("record"));
         }
-        push::complete_all(&mut self.push, section, written["push"].as_array().map_or(&[], Vec::as_slice));
-        sink::complete_all(&mut self.sinks, section);
+        push::check_all(&mut self.push, section, values["push"].as_array().map_or(&[], Vec::as_slice));
+        sink::check_all(&mut self.sinks, section);
     }
 }
 
