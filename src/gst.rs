@@ -8,6 +8,7 @@ use gstreamer as gst;
 
 mod causes;
 mod error;
+pub(crate) mod secrets;
 
 pub use causes::describe;
 pub use error::{GstError, GstErrorKind};

@@ -23,13 +23,13 @@
 //! | [`stream`] | one stream: its stages and their supervision |
 //! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, recordings, files |
 //! | [`capture`] | sources (GStreamer) |
+//! | [`gst`] | GStreamer helpers of sources and outputs |
 //! | [`segment`] | models (ONNX Runtime), batches across streams |
 //! | [`overlay`] | drawing masks on frames |
 //! | [`events`] | objects in the masks that begin an event recording |
 //! | [`access`] | passwords, sessions, certificates and permissions |
 //! | [`config`] | the TOML file and its validation, which reports all errors at once |
 //! | [`users`] | the users file: users, tokens and their roles |
-//! | [`gst`] | GStreamer helpers of sources and outputs |
 //! | [`sink`] | outputs for masks, and the types of `[[stream.sink]]` |
 //! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |

@@ -26,7 +26,6 @@ mod network;
 mod pipeline;
 mod reachability;
 mod rtp;
-pub(crate) mod secrets;
 mod stuck;
 #[cfg(test)]
 mod tests;

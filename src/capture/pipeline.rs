@@ -19,7 +19,6 @@ use super::looping::LoopPace;
 use super::mapped::MappedFrame;
 use super::network::set_up_network;
 use super::rtp::{RtpClock, follow_rtp};
-use super::secrets::Secrets;
 use super::timeline::{SourceTimes, Timeline};
 use super::tracks::{self, Tracks};
 use super::trust::RefusedCertificate;
@@ -27,6 +26,7 @@ use super::{Capture, Captured, CapturedFrame, Reachability, Source};
 use super::{CertificateRefusal, SourceError, movie, stuck, transport_stream};
 use crate::base::status::Shortfall;
 use crate::config::{SourceSpec, SourceUri};
+use crate::gst::secrets::Secrets;
 use crate::gst::{GstError, GstErrorKind, bus_error, make, state_error};
 
 /// The queue length of the appsink. One frame lets the decoder and the pipeline overlap; more would add delay.

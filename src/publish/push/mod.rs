@@ -21,9 +21,9 @@ use crate::base::push_status::{PushState, PushStatus};
 use crate::base::retry::Retry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
-use crate::capture::secrets::Secrets;
 use crate::config::{PushConfig, PushTarget};
 use crate::frame::{PixelFormat, VideoInfo};
+use crate::gst::secrets::Secrets;
 use crate::gst::state_error;
 
 mod error;
