@@ -1,6 +1,5 @@
 //! The status of a stream: state, rate, delay and counts. Written by its stages, read by API, metrics and page.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +9,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tracing::Level;
 
 use super::ledger::Ledger;
-use super::push_status::PushStatus;
-use super::sink_status::SinkStatus;
+use super::output_status::OutputStatus;
+use super::publish_rate::PublishRate;
 use super::timing::{Distribution, Elapsed, Stage};
 use crate::base::log_dedup::{self, LogLine, STATE_TARGET};
 use crate::frame::VideoInfo;
@@ -67,9 +66,6 @@ pub struct Shortfall {
     pub length: Duration,
 }
 
-/// The time over which the rate is measured.
-const RATE_WINDOW: Duration = Duration::from_secs(2);
-
 /// The changing part of a stream's status.
 #[derive(Clone, Debug)]
 pub struct StatusFields {
@@ -94,13 +90,6 @@ pub struct StatusFields {
     no_frames_at: Option<Instant>,
 }
 
-/// The events of the last [`RATE_WINDOW`].
-#[derive(Default)]
-struct RecentCounts {
-    published: VecDeque<Instant>,
-    latencies: VecDeque<(Instant, Duration)>,
-}
-
 /// The status of a stream, which its stages share with API, metrics and page.
 pub struct Status {
     /// The stream's name.
@@ -113,20 +102,17 @@ pub struct Status {
     pub latency: Distribution,
     stages: [Distribution; Stage::ALL.len()],
     condition: Mutex<StatusFields>,
+    /// What the stream's outputs have done.
+    pub outputs: OutputStatus,
     panics: AtomicU64,
-    recording_failures: AtomicU64,
     late_connections: AtomicU64,
-    refused_viewers: AtomicU64,
-    pushes: Mutex<Vec<Arc<PushStatus>>>,
     /// The last heartbeat of the stream's supervisor.
-    sinks: Mutex<Vec<Arc<SinkStatus>>>,
-    /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
     /// The last heartbeat of its overlay stage.
     overlay_beat: Mutex<Instant>,
     /// The number of earlier runs of the stream whose threads hang.
     hung: AtomicUsize,
-    recent: Mutex<RecentCounts>,
+    rate: Mutex<PublishRate>,
 }
 
 impl Status {
@@ -150,16 +136,13 @@ impl Status {
                 shortfall: None,
                 no_frames_at: None,
             }),
+            outputs: OutputStatus::default(),
             panics: AtomicU64::new(0),
-            recording_failures: AtomicU64::new(0),
             late_connections: AtomicU64::new(0),
-            refused_viewers: AtomicU64::new(0),
-            pushes: Mutex::default(),
-            sinks: Mutex::default(),
             beat: Mutex::new(Instant::now()),
             overlay_beat: Mutex::new(Instant::now()),
             hung: AtomicUsize::new(0),
-            recent: Mutex::default(),
+            rate: Mutex::default(),
         }
     }
 
@@ -303,68 +286,14 @@ impl Status {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Counts a failure of the recording, which is retried within a minute.
-    pub fn count_recording_failure(&self) {
-        self.recording_failures.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Failures of the recording since the service started.
-    pub fn recording_failures(&self) -> u64 {
-        self.recording_failures.load(Ordering::Relaxed)
-    }
-
     /// Counts a connection to the source that was closed and opened again because its frames stayed late.
     pub fn count_late_connection(&self) {
         self.late_connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a WebRTC viewer that was refused because of a limit.
-    pub fn count_refused_viewer(&self) {
-        self.refused_viewers.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// WebRTC viewers that were refused since the service started.
-    pub fn refused_viewers(&self) -> u64 {
-        self.refused_viewers.load(Ordering::Relaxed)
-    }
-
     /// Connections to the source that were closed because of late frames, since the service started.
     pub fn late_connections(&self) -> u64 {
         self.late_connections.load(Ordering::Relaxed)
-    }
-
-    /// The status of the push to the address `to`, without secrets. A push that starts again continues the counts of the
-    /// previous one to the same address.
-    pub fn add_push(&self, to: String) -> Arc<PushStatus> {
-        let mut pushes = self.pushes.lock();
-        if let Some(known) = pushes.iter().find(|push| push.to == to) {
-            return Arc::clone(known);
-        }
-        let push = Arc::new(PushStatus::new(to));
-        pushes.push(Arc::clone(&push));
-        push
-    }
-
-    /// The status of all pushes of the stream.
-    /// The status of a sink; one that is started again continues the counts of the one before.
-    pub fn add_sink(&self, kind: &'static str, label: String) -> Arc<SinkStatus> {
-        let mut sinks = self.sinks.lock();
-        if let Some(known) = sinks.iter().find(|sink| sink.kind == kind && sink.label == label) {
-            return Arc::clone(known);
-        }
-        let sink = Arc::new(SinkStatus::new(kind, label));
-        sinks.push(Arc::clone(&sink));
-        sink
-    }
-
-    /// The sinks of the stream's masks.
-    pub fn sinks(&self) -> Vec<Arc<SinkStatus>> {
-        self.sinks.lock().clone()
-    }
-
-    /// Where the stream is pushed to.
-    pub fn pushes(&self) -> Vec<Arc<PushStatus>> {
-        self.pushes.lock().clone()
     }
 
     /// Records size and format of the newest frame.
@@ -381,10 +310,7 @@ impl Status {
 
     /// Counts a published frame in the rate.
     pub fn count_published(&self) {
-        let now = Instant::now();
-        let mut recent = self.recent.lock();
-        recent.published.push_back(now);
-        remove_old(&mut recent.published, |at| *at, now);
+        self.rate.lock().count_published(Instant::now());
     }
 
     /// Records the delay of a frame that has left the last stage.
@@ -392,33 +318,12 @@ impl Status {
         let now = Instant::now();
         let latency = now.saturating_duration_since(captured_at);
         self.latency.record(Elapsed { wall: latency, cpu: Duration::ZERO });
-        let mut recent = self.recent.lock();
-        recent.latencies.push_back((now, latency));
-        remove_old(&mut recent.latencies, |(at, _)| *at, now);
+        self.rate.lock().record_latency(now, latency);
     }
 
     /// Published frames per second and their median delay, over the last two seconds.
     pub fn rate(&self) -> (f64, Option<Duration>) {
-        let now = Instant::now();
-        let mut recent = self.recent.lock();
-        remove_old(&mut recent.published, |at| *at, now);
-        remove_old(&mut recent.latencies, |(at, _)| *at, now);
-        let published = &recent.published;
-        let fps = match (published.front(), published.back()) {
-            // n frames have n - 1 intervals.
-            (Some(first), Some(last)) if last > first => (published.len() - 1) as f64 / (*last - *first).as_secs_f64(),
-            _ => 0.0,
-        };
-        let mut latencies: Vec<Duration> = recent.latencies.iter().map(|(_, latency)| *latency).collect();
-        drop(recent);
-        latencies.sort_unstable();
-        (fps, latencies.get(latencies.len() / 2).copied())
-    }
-}
-
-fn remove_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Instant) {
-    while entries.front().is_some_and(|entry| now.duration_since(at(entry)) > RATE_WINDOW) {
-        entries.pop_front();
+        self.rate.lock().rate(Instant::now())
     }
 }
 
@@ -464,22 +369,5 @@ mod tests {
             });
             assert_eq!(status.state(), StreamState::Offline);
         }
-    }
-
-    #[test]
-    fn the_rate_counts_intervals_and_is_zero_without_frames() {
-        let status = Status::new("gate");
-        assert_eq!(status.rate(), (0.0, None));
-        let start = Instant::now();
-        let mut recent = status.recent.lock();
-        for n in 0..=10 {
-            let at = start + Duration::from_millis(n);
-            recent.published.push_back(at);
-            recent.latencies.push_back((at, Duration::from_millis(n)));
-        }
-        drop(recent);
-        let (fps, latency) = status.rate();
-        assert!((fps - 1000.0).abs() < 1.0, "{fps}");
-        assert_eq!(latency, Some(Duration::from_millis(5)));
     }
 }

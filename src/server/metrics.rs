@@ -130,11 +130,12 @@ fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
     out.gauges("maskcast_viewers", "Viewers of the stream. Recordings and pushes do not count.", by_kind);
     let refused = streams
         .iter()
-        .map(|s| (vec![("stream", &*s.status.name), ("kind", "webrtc")], s.status.refused_viewers() as f64));
+        .map(|s| (vec![("stream", &*s.status.name), ("kind", "webrtc")], s.status.outputs.refused_viewers() as f64));
     out.counters("maskcast_viewers_refused_total", "Viewers refused because of server.webrtc.max_viewers.", refused);
     let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outputs.h264.lost() as f64));
     out.counters("maskcast_viewer_units_lost_total", "Encoded frames that were dropped for slow viewers.", lost);
-    let failures = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.recording_failures() as f64));
+    let failures =
+        streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.outputs.recording_failures() as f64));
     out.counters(
         "maskcast_recording_failures_total",
         "Failed attempts to record; each is retried within a minute.",
@@ -142,7 +143,7 @@ fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
     );
     let pushes: Vec<(&str, Arc<PushStatus>)> = streams
         .iter()
-        .flat_map(|stream| stream.status.pushes().into_iter().map(|push| (&*stream.status.name, push)))
+        .flat_map(|stream| stream.status.outputs.pushes().into_iter().map(|push| (&*stream.status.name, push)))
         .collect();
     let each = |value: fn(&PushStatus) -> f64| {
         pushes.iter().map(move |(name, push)| (vec![("stream", *name), ("to", push.to.as_str())], value(push)))
@@ -162,7 +163,7 @@ fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
 fn sinks(streams: &[Arc<StreamView>], out: &mut Families) {
     let sinks: Vec<(&str, Arc<SinkStatus>)> = streams
         .iter()
-        .flat_map(|stream| stream.status.sinks().into_iter().map(|sink| (&*stream.status.name, sink)))
+        .flat_map(|stream| stream.status.outputs.sinks().into_iter().map(|sink| (&*stream.status.name, sink)))
         .collect();
     let each = |value: fn(&SinkStatus) -> u64| {
         sinks.iter().map(move |(name, sink)| {

@@ -63,7 +63,7 @@ pub(super) async fn offer(
     let admitted =
         whep.admit(&stream.status.name, &stream.outputs.h264, &offer, level, identity).inspect_err(|refusal| {
             if matches!(refusal, WhepRefusal::Full(_) | WhepRefusal::Scarce) {
-                stream.status.count_refused_viewer();
+                stream.status.outputs.count_refused_viewer();
             }
         })?;
     // The viewer's thread answers within seconds, or ends.

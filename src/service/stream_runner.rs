@@ -177,7 +177,7 @@ impl StreamRunner {
             sinks.push(Box::new(EventDetector::new(Arc::clone(events))));
         }
         for sink in &self.config.sinks {
-            let sink_status = status.add_sink(sink.kind.name, sink.label());
+            let sink_status = status.outputs.add_sink(sink.kind.name, sink.label());
             let opened = (sink.kind.open)(&sink.settings);
             let queued = QueuedSink::start(opened, &status.name, sink_status, sink.every(), pace.when_full());
             sinks.push(Box::new(queued.map_err(ServiceError::runtime)?));

@@ -86,7 +86,7 @@ impl Push {
         let (alive, ended) = crossbeam_channel::bounded(0);
         let pusher = Pusher {
             stream: Arc::clone(status),
-            status: status.add_push(to.clone()),
+            status: status.outputs.add_push(to.clone()),
             secrets: Secrets::of_push(&config),
             config,
             fanout,

@@ -240,7 +240,7 @@ impl RecordingWriter {
 
     /// Closes the file and schedules the next attempt. Only the first of consecutive failures is logged as an error.
     fn fail(&mut self, error: &RecordingError) {
-        self.status.count_recording_failure();
+        self.status.outputs.count_recording_failure();
         if self.pause == MIN_PAUSE {
             let text = format!("recording has stopped, retry in {} s: {error}", self.pause.as_secs());
             log_dedup::error(&self.status.name, "record", None, &text);

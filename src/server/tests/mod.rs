@@ -118,7 +118,7 @@ fn feed(status: &Status) {
     }
     std::mem::forget(status.ledger.open());
     status.set_info(VideoInfo::new(PixelFormat::I420, 1280, 720));
-    status.count_recording_failure();
+    status.outputs.count_recording_failure();
     status.count_published();
     status.record_latency(Instant::now());
     status.stage(Stage::Overlay).record(Elapsed { wall: Duration::from_millis(3), cpu: Duration::from_millis(2) });

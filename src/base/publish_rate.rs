@@ -1,0 +1,70 @@
+//! The frame rate and the delay of the frames that a stream published in the last two seconds.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The time over which rate and delay are measured.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// The frames of the last [`RATE_WINDOW`].
+#[derive(Default)]
+pub(super) struct PublishRate {
+    published: VecDeque<Instant>,
+    latencies: VecDeque<(Instant, Duration)>,
+}
+
+impl PublishRate {
+    /// Counts a frame that is published at `now`.
+    pub fn count_published(&mut self, now: Instant) {
+        self.published.push_back(now);
+        remove_old(&mut self.published, |at| *at, now);
+    }
+
+    /// Records the time from the capture of a frame until it has left the last stage, which is `now`.
+    pub fn record_latency(&mut self, now: Instant, latency: Duration) {
+        self.latencies.push_back((now, latency));
+        remove_old(&mut self.latencies, |(at, _)| *at, now);
+    }
+
+    /// Published frames per second (0 with fewer than two frames), and their median delay.
+    pub fn rate(&mut self, now: Instant) -> (f64, Option<Duration>) {
+        remove_old(&mut self.published, |at| *at, now);
+        remove_old(&mut self.latencies, |(at, _)| *at, now);
+        let published = &self.published;
+        let fps = match (published.front(), published.back()) {
+            // n frames have n - 1 intervals.
+            (Some(first), Some(last)) if last > first => (published.len() - 1) as f64 / (*last - *first).as_secs_f64(),
+            _ => 0.0,
+        };
+        let mut latencies: Vec<Duration> = self.latencies.iter().map(|(_, latency)| *latency).collect();
+        latencies.sort_unstable();
+        (fps, latencies.get(latencies.len() / 2).copied())
+    }
+}
+
+fn remove_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Instant) {
+    while entries.front().is_some_and(|entry| now.duration_since(at(entry)) > RATE_WINDOW) {
+        entries.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_counts_intervals_and_is_zero_without_frames() {
+        let (mut rate, start) = (PublishRate::default(), Instant::now());
+        assert_eq!(rate.rate(start), (0.0, None));
+        let mut now = start;
+        for n in 0..=10 {
+            now = start + Duration::from_millis(n);
+            rate.count_published(now);
+            rate.record_latency(now, Duration::from_millis(n));
+        }
+        let (fps, latency) = rate.rate(now);
+        assert!((fps - 1000.0).abs() < 1.0, "{fps}");
+        assert_eq!(latency, Some(Duration::from_millis(5)));
+        assert_eq!(rate.rate(now + 2 * RATE_WINDOW), (0.0, None), "old frames do not count");
+    }
+}
