@@ -1,4 +1,4 @@
-//! The description of an output for frames: its name, how it is started, who watches by it.
+//! The description of an output for frames: its name, how it is started, how its viewers are counted.
 
 use std::sync::Arc;
 
@@ -13,10 +13,6 @@ use crate::config::StreamConfig;
 pub struct FrameSinkKind {
     /// Its name: `kind` of `maskcast_viewers`, and its key in `viewers` of the API.
     pub name: &'static str,
-    /// What it does, for the reference of the configuration.
-    pub about: &'static str,
-    /// The key of `[[stream]]` that has its settings; `None` for a kind whose sinks are added when clients connect.
-    pub section: Option<&'static str>,
     /// Starts the sinks that the configuration of a stream asks for.
     pub start: StartSinks,
     /// `None` for a kind that has no viewers.

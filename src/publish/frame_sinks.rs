@@ -17,14 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_documented_and_viewers_are_counted_by_kind() {
-        let page = concat!(include_str!("../../docs/outputs.md"), include_str!("../../docs/recording.md"));
-        for kind in FRAME_SINKS {
-            assert!(kind.about.ends_with('.'), "{}", kind.name);
-            if let Some(section) = kind.section {
-                assert!(page.contains(&format!("[stream.{section}]")), "docs: {section}");
-            }
-        }
+    fn viewers_are_counted_by_kind() {
         let outputs = StreamOutputs::default();
         let _viewer = outputs.jpeg.subscribe();
         let mut counts = viewers(&outputs).filter(|(_, count)| *count > 0);

@@ -15,10 +15,9 @@ use super::raw::RawPool;
 use crate::frame::Matrix;
 use crate::gst::{bus_error, make, state_error};
 
+/// Each browser gets the newest JPEG image when it is ready for it.
 pub static KIND: FrameSinkKind = FrameSinkKind {
     name: "mjpeg",
-    about: "Each browser gets the newest JPEG image when it is ready for it.",
-    section: None,
     start: start_none,
     viewers: Some(ViewerCount { about: "Open MJPEG responses.", count: |outputs| outputs.jpeg.viewers() }),
 };

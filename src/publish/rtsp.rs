@@ -36,10 +36,9 @@ use super::rtsp_players::{FanoutsByStream, KIND_NAME, Players, stream_name};
 use crate::access::tls::Certificate;
 use crate::gst::{GstError, make};
 
+/// RTSP players share one sink for each stream, which feeds the media of the RTSP server.
 pub static KIND: FrameSinkKind = FrameSinkKind {
     name: KIND_NAME,
-    about: "RTSP players share one sink for each stream, which feeds the media of the RTSP server.",
-    section: None,
     start: start_none,
     viewers: Some(ViewerCount {
         about: "RTSP clients that play the stream.",

@@ -44,10 +44,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the teardown at the server may take when the stream stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// Sends the H.264 stream to a media server, by RTSP or WHIP.
 pub static KIND: FrameSinkKind = FrameSinkKind {
     name: "push",
-    about: "Sends the H.264 stream to a media server, by RTSP or WHIP.",
-    section: Some("push"),
     start: |context| {
         let FrameSinkContext { config, status, outputs, run, .. } = context;
         let mut pushes: Vec<Box<dyn RunningSink>> = Vec::new();

@@ -37,10 +37,9 @@ pub(super) use file::{Layout, add_file};
 use repair::Repair;
 use writer::RecordingWriter;
 
+/// Writes the H.264 stream to files, one after the other.
 pub static KIND: FrameSinkKind = FrameSinkKind {
     name: "record",
-    about: "Writes the H.264 stream to files, one after the other.",
-    section: Some("record"),
     start: |context| {
         if let Some(archive) = context.archive {
             let fanout = &context.runs.h264;

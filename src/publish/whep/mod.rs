@@ -56,10 +56,9 @@ use offer::Offer;
 use trickle::Fragment;
 use viewer::{KIND_NAME, ViewerSession};
 
+/// Each WebRTC viewer has a sink, which feeds the pipeline of its connection.
 pub static KIND: FrameSinkKind = FrameSinkKind {
     name: KIND_NAME,
-    about: "Each WebRTC viewer has a sink, which feeds the pipeline of its connection.",
-    section: None,
     start: start_none,
     viewers: Some(ViewerCount { about: "WebRTC viewers.", count: |outputs| outputs.h264.viewers(KIND_NAME) }),
 };
