@@ -14,7 +14,7 @@ use super::{Failure, ModelArgs, write_json};
 use crate::base::atomic_file::put_in_place;
 use crate::base::status::Status;
 use crate::base::timing::Stage;
-use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, Style};
+use crate::config::{EncodeConfig, OverlayConfig, PRESETS, SourceSpec, SourceUri, Style};
 use crate::overlay::Overlay;
 use crate::segment::golden::encode_png;
 use crate::segment::onnx::Model;
@@ -58,9 +58,6 @@ pub struct SegmentArgs {
     #[arg(long, default_value_t = 0, value_name = "KBITS")]
     pub bitrate: u32,
 }
-
-const PRESETS: [&str; 9] =
-    ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StyleArg {
