@@ -72,7 +72,7 @@ pub struct Attempt {
     name_only: bool,
 }
 
-/// When the bucket of each key will be full again.
+/// For each key, the time at which its token bucket is full again.
 struct Buckets<K>(HashMap<K, Instant>);
 
 impl<K> Default for Buckets<K> {

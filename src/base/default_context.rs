@@ -12,7 +12,7 @@ use gstreamer::glib;
 
 /// The thread that runs the main context could not be started.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("no thread for GLib's main context: {0}")]
+#[error("cannot start the thread for GLib's main context: {0}")]
 pub struct MainContextError(#[source] Arc<io::Error>);
 
 /// Starts the thread, at the first call only.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 pub struct SinkStatus {
     /// The type of the sink.
     pub kind: &'static str,
-    /// Names it among the sinks of its stream: a path, an address; without secrets.
+    /// Label of the sink, unique in the stream: a path, an address; without secrets.
     pub label: String,
     written: AtomicU64,
     dropped: AtomicU64,

@@ -91,7 +91,7 @@ impl DecodeMeter {
         self.work().slept
     }
 
-    /// When the newest frame was taken, by the camera's clock; `None` if it did not come in RTP packets.
+    /// When the newest frame was taken, by the camera's clock; `None` if it did not arrive in RTP packets.
     pub fn source_time(&self) -> Option<Duration> {
         self.work().rtp
     }

@@ -110,7 +110,7 @@ impl KeyframeGate {
         inner.cut = [before, after];
     }
 
-    /// The wait for a sync point, while frames that need one come; `None` if there is no need for one.
+    /// How long frames have waited for a keyframe; `None` if they do not need one.
     pub fn wait(&self, now: Instant) -> Option<KeyframeWait> {
         let inner = self.inner.lock();
         let (Phase::Closed { since } | Phase::Opened { since, .. }) = inner.phase else { return None };

@@ -50,7 +50,7 @@ pub struct Timeline {
     given: Option<Duration>,
     /// Timestamps of the source have repeated: each frame follows the end of the last one until they have caught up.
     stuck: bool,
-    /// The file is played again from its start, and the first frame has not come.
+    /// The file is played again from its start, and the first frame has not arrived.
     restarted: bool,
     /// The gap before the newest frame, if it was removed.
     removed_gap: Option<Duration>,

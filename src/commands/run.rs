@@ -110,7 +110,7 @@ fn probe_encoders(path: &Path) -> Result<JoinHandle<()>, Failure> {
         }
     };
     let thread = std::thread::Builder::new().name("encoders".into()).spawn(probe_all);
-    thread.map_err(|error| Failure::runtime(format!("no thread for probing encoders: {error}")))
+    thread.map_err(|error| Failure::runtime(format!("cannot start the thread for probing encoders: {error}")))
 }
 
 fn warn_of_readable_passwords(path: &Path) {
@@ -161,7 +161,9 @@ fn limit_stopping_time(stop: &Stop) -> Result<crossbeam_channel::Sender<()>, Fai
                 std::process::exit(i32::from(FAILURE));
             }
         })
-        .map_err(|error| Failure::runtime(format!("no thread for the time limit of stopping: {error}")))?;
+        .map_err(|error| {
+            Failure::runtime(format!("cannot start the thread for the time limit of stopping: {error}"))
+        })?;
     Ok(done)
 }
 
@@ -187,6 +189,6 @@ pub fn stop_on_signals() -> Result<Stop, Failure> {
                 raised.raise();
             }
         })
-        .map_err(|error| Failure::runtime(format!("no thread for signals: {error}")))?;
+        .map_err(|error| Failure::runtime(format!("cannot start the thread for signals: {error}")))?;
     Ok(stop)
 }

@@ -202,7 +202,7 @@ fn token(name: &str, role: Role, path: &Path) -> Result<(), Failure> {
         Ok(())
     })?;
     println!("{text}");
-    report(path, &format!("this token admits {name} as {}; it is not shown again", role.name()));
+    report(path, &format!("token for {name} with the role {}; it is not shown again", role.name()));
     Ok(())
 }
 

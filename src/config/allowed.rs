@@ -1,8 +1,8 @@
 //! Which sources the API may add (`server.api_sources`).
 //!
 //! The configuration file may name any source. The API is reached from a network, and its requests must not
-//! make this machine read its own files, run GStreamer descriptions, or speak to services that trust it because they hear
-//! it on the loopback or a link-local address (as a cloud's metadata service does). So it takes network cameras and test
+//! make this machine read its own files, run GStreamer descriptions, or speak to services that trust it because the
+//! request comes from loopback or a link-local address (as a cloud's metadata service does). So it takes network cameras and test
 //! pictures, at other addresses, unless the configuration lists more.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
@@ -158,7 +158,7 @@ impl SourceHost {
     }
 }
 
-/// All addresses that the host of this URL stands for, in the way in which GStreamer will find them. Forms like `0x7f.1`
+/// All addresses that the host of this URL means, as GStreamer will find them. Forms like `0x7f.1`
 /// are left to the system, which reads them all.
 fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
     let host = url.host_str().unwrap_or_default();
@@ -179,7 +179,7 @@ fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
             // The caller does not wait any more for what comes too late.
             let _ = found.send(addresses.unwrap_or_default());
         })
-        .map_err(|error| format!("no thread to look up the source's host: {error}"))?;
+        .map_err(|error| format!("cannot start the thread to look up the source's host: {error}"))?;
     let found: Vec<IpAddr> = answer.recv_timeout(PATIENCE).unwrap_or_default();
     if found.is_empty() { Err(unknown()) } else { Ok(found) }
 }
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_was_looked_up_is_judged_by_its_addresses() {
+    fn a_resolved_host_is_checked_by_its_addresses() {
         let uri = |text: &str| SourceUri::parse(text, Path::new("/srv")).unwrap();
         let known =
             |name: &str, address: &str| SourceHost { name: name.into(), addresses: Ok(vec![address.parse().unwrap()]) };

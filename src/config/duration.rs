@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units() {
+    fn each_unit_is_read() {
         for (text, millis) in [
             ("500ms", 500),
             ("3s", 3000),

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_an_error() {
+    fn each_error_is_one_line() {
         let errors = ConfigErrors {
             path: "maskcast.toml".into(),
             errors: vec![

@@ -1,6 +1,6 @@
 //! The configuration: TOML text → validated [`Config`]; all errors at once, each with its key path.
 //!
-//! A `Config` that exists is valid: files it names exist, names are unique, addresses parse, colours are colours.
+//! A `Config` that exists is valid: files it names exist, names are unique, addresses parse.
 //! Stages take their settings from these types and never look at TOML.
 //!
 //! Each section is one struct. Its fields with their doc comments and attributes are the one definition of its keys: the

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_makes_one_of_the_other() {
+    fn applying_the_difference_gives_the_new_settings() {
         let from =
             patched(&OverlayConfig::default(), json!({"hide": ["a"], "colors": {"x": "#000001", "y": "#000002"}}))
                 .unwrap();

@@ -16,8 +16,8 @@ pub fn folder_of(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// The path without `..`, where it exists, so that logs name the place that people expect. Links stay: a manifest lies
-/// beside the link to its model.
+/// The path without `..`, where it exists, so that logs name the place that people expect. Links stay: a
+/// manifest is in the folder of the link.
 pub(super) fn tidy(path: PathBuf) -> PathBuf {
     let has_parents = path.components().any(|part| part == Component::ParentDir);
     let direct = if has_parents { path.canonicalize().ok() } else { None };

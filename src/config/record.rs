@@ -111,7 +111,7 @@ impl RecordConfig {
             let (before, rest) = self.events.split_at(i);
             let name = &rest[0].name;
             if !name.is_empty() && before.iter().any(|other| other.name == *name) {
-                event.fail("name", format!("{name:?} is the name of an event above"), Some("names must differ"));
+                event.fail("name", format!("{name:?} is already the name of another event"), Some("names must differ"));
             }
         }
     }

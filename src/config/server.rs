@@ -137,7 +137,7 @@ impl ServerConfig {
         if users_are_read && self.users.is_empty() && !self.allow_anonymous {
             for (key, address) in [("http", self.http), ("rtsp", self.rtsp)] {
                 if !address.ip().is_loopback() {
-                    let problem = format!("{address} is open to the network, and there is no user to log in as");
+                    let problem = format!("{address} is open to the network, and the service has no users");
                     let help = "make one with `maskcast user add NAME --config FILE`, or write allow_anonymous = true to let everyone watch";
                     section.fail(key, problem, Some(help));
                 }
@@ -199,7 +199,7 @@ pub(super) fn read_network(value: &Value) -> Option<Json> {
     let address = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
     match text.parse::<IpNet>().or_else(|_| address()) {
         Ok(network) if network.prefix_len() == 0 => {
-            let problem = format!("{text} is every address: any client could then say that it is another one");
+            let problem = format!("{text} is every address: every client could forge its address");
             value.fail(problem, help)
         }
         Ok(network) => Some(network.to_string().into()),
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn collisions() {
+    fn addresses_collide_when_both_cannot_be_listened_at() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         assert!(collide(address("127.0.0.1:80"), address("127.0.0.1:80")));
         assert!(collide(address("0.0.0.0:80"), address("127.0.0.1:80")));

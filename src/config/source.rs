@@ -31,7 +31,7 @@ pub enum Transport {
     Udp,
 }
 
-/// A picture generator, for trying things out: `test://ball?width=640&height=360&fps=15&frames=100`.
+/// A test pattern: `test://ball?width=640&height=360&fps=15&frames=100`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestSource {
     /// A `pattern` of GStreamer's `videotestsrc`; default `smpte`.
@@ -52,7 +52,7 @@ impl Default for TestSource {
     }
 }
 
-/// What a source's URL stands for. URLs hold no user and no password.
+/// What a source's URL means. URLs hold no user and no password.
 #[derive(Clone, PartialEq)]
 pub enum SourceUri {
     /// A video file; absolute.
@@ -242,7 +242,7 @@ pub(super) fn read_fingerprint(value: &Value) -> Option<Json> {
 }
 
 impl SourceSpec {
-    /// Stands for a source that could not be read; it is never used.
+    /// Placeholder for a source that could not be read; it is never used.
     fn unknown() -> Self {
         SourceSpec::new(SourceUri::Libcamera(String::new()))
     }
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_must_be_there() {
+    fn an_argument_must_name_an_existing_file() {
         let dir = tempfile::tempdir().unwrap();
         let clip = dir.path().join("a b.mp4");
         std::fs::write(&clip, "").unwrap();

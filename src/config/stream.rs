@@ -82,7 +82,7 @@ impl StreamConfig {
         self.overlay != other.overlay && *other == StreamConfig { overlay: other.overlay.clone(), ..self.clone() }
     }
 
-    /// Stands for a stream that could not be read; it is never used.
+    /// Placeholder for a stream that could not be read; it is never used.
     fn unknown() -> Self {
         defaults_stream("", SourceSpec::new(SourceUri::Libcamera(String::new())))
     }

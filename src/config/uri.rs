@@ -234,7 +234,10 @@ pub(super) fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Prob
     // with its tokens, it is the rest of a value that was cut off.
     let is_plain_page = matches!(url.scheme(), "http" | "https") && url.query().is_none();
     if url.fragment().is_some_and(|fragment| !fragment.is_empty()) && !is_plain_page {
-        return Err(problem("has a #, and what follows it is never sent", "write %23 if the # belongs to a value"));
+        return Err(problem(
+            "contains #, and the part after # is not sent to the server",
+            "write %23 if the # belongs to a value",
+        ));
     }
     let decode = |part: &str| String::from_utf8(percent_decode(part)).map_err(|_| problem("is not UTF-8", help));
     let credentials = if url.username().is_empty() && url.password().is_none() {
@@ -336,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn files() {
+    fn file_sources_are_absolute_paths() {
         for (text, path) in [
             ("file:///srv/a%20b%25.mp4", "/srv/a b%.mp4"),
             ("file://localhost/srv/a.mp4", "/srv/a.mp4"),
@@ -400,7 +403,7 @@ mod tests {
             "srt://cam:7001?passphrase=hunter#2hunter2",
             "http://cam/mjpeg?token=hunter#2",
         ] {
-            assert_eq!(err(text).0, "has a #, and what follows it is never sent", "{text}");
+            assert_eq!(err(text).0, "contains #, and the part after # is not sent to the server", "{text}");
         }
         assert_eq!(err("rtsp://admin:hun\tter@cam/live").0, "contains a space or a control character");
         assert_eq!(ok("http://cam/mjpeg#top").1, None);
@@ -446,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes() {
+    fn each_scheme_has_its_form() {
         assert_eq!(err("rstp://a/b"), ("unknown scheme \"rstp\"".into(), Some("did you mean rtsp?".into())));
         assert!(err("magnet://a").1.unwrap().starts_with("known are: rtsp, rtsps, http, https, srt, file, v4l2,"));
         assert_eq!(err("rtsp:a/b").0, "lacks the // after the scheme");

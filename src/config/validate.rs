@@ -169,7 +169,7 @@ fn read_name<'a>(element: &Value<'a>, schema: &Object, table: &'a DeTable<'a>, t
     let name = read.as_str()?;
     if taken.iter().any(|other| other == name) {
         let kind = element.key.split('[').next().unwrap_or_default();
-        return value.fail(format!("{name:?} is the name of a {kind} above"), Some("names must differ"));
+        return value.fail(format!("{name:?} is already the name of another {kind}"), Some("names must differ"));
     }
     Some(name.to_owned())
 }

@@ -397,7 +397,7 @@ impl H264Encoder {
         Ok(H264Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), in_encoder })
     }
 
-    /// Whether it would take a frame now.
+    /// Whether the encoder queue has room.
     fn has_room(&self) -> bool {
         self.chain.source.current_level_buffers() < ENCODER_QUEUE
     }

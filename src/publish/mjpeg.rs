@@ -76,7 +76,7 @@ impl JpegEncoder {
         Ok(JpegEncoder { range, pipeline, bus, source })
     }
 
-    /// Whether it would take a frame now.
+    /// Whether the encoder queue has room.
     pub fn has_room(&self) -> bool {
         self.source.current_level_buffers() < ENCODER_QUEUE
     }

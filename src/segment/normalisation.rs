@@ -35,13 +35,13 @@ pub fn half_table(input: &ManifestInput) -> NormalisationTable<f16> {
 pub enum NormalisationError {
     #[error("input.{0}: a number is needed, not infinity or nan")]
     NotFinite(&'static str),
-    #[error("input.std: a zero would divide by zero; write 1 where nothing is to be divided")]
+    #[error("input.std: std must not be 0; write 1 to divide by nothing")]
     ZeroStd,
-    #[error("input.white: {0} makes white no brighter than black; write 1 or 255")]
+    #[error("input.white: white must be positive, not {0}; write 1 or 255")]
     WhiteNotPositive(f32),
     #[error("input.mean: {0} is less than black, which is 0")]
     NegativeMean(f32),
-    #[error("input.std: {0} would invert the image")]
+    #[error("input.std: std must be positive, not {0}")]
     NegativeStd(f32),
     #[error("input.mean: {mean} is more than white, which is {white}; {}", self.help())]
     MeanAboveWhite { mean: f32, white: f32 },

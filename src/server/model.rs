@@ -44,7 +44,7 @@ pub(super) struct ModelReport {
     /// Size of the model's input.
     input: InputSize,
     /// How the mask is computed from the output of the model.
-    #[schema(example = "float32 scores of 4 classes, nchw: the largest wins")]
+    #[schema(example = "float32 scores of 4 classes, nchw: the class with the largest score is used")]
     output: String,
     /// Mask pixels, since the model was loaded, whose class index has no label.
     unlabelled_pixels: u64,

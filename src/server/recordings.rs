@@ -128,7 +128,7 @@ fn report(stream: &str, recording: Recording) -> RecordingReport {
     responses(
         (status = 200, description = "The file.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
         (status = 206, description = "The requested range of the file.", content((Vec<u8> = "video/mp4"), (Vec<u8> = "video/x-matroska"))),
-        (status = 404, description = "The stream has no recording of this name, or there is no such stream."),
+        (status = 404, description = "The stream has no recording of this name, or the stream does not exist."),
         (status = 416, description = "The range is not in the file."),
     )
 )]
@@ -203,7 +203,7 @@ fn is_one_range(range: &HeaderValue) -> bool {
     ),
     responses(
         (status = 204, description = "The recording has been deleted."),
-        (status = 404, description = "The stream has no recording of this name, or there is no such stream."),
+        (status = 404, description = "The stream has no recording of this name, or the stream does not exist."),
         (status = 409, description = "The recording is still being written."),
     )
 )]

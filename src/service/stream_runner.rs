@@ -36,7 +36,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const FIRST_STALL_LIMIT: Duration = Duration::from_secs(60);
 const LONGEST_STALL_LIMIT: Duration = Duration::from_secs(16 * 60);
 
-/// The run loop checks each stream several times a second. After a longer time, this process was held up, and the threads of the
+/// The run loop checks each stream several times a second. After a longer time, this process was paused, and the threads of the
 /// stream may have been as well.
 const INTERRUPTION: Duration = Duration::from_secs(2);
 
@@ -205,7 +205,7 @@ impl StreamRunner {
         pause
     }
 
-    /// Restarts it, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when its
+    /// Restarts the stream, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when its
     /// output takes no more frames. Threads that hang are abandoned; [`Status::hung`] counts them.
     pub fn restart_if_dead(&mut self, pool: &Pool) {
         self.restart_if_dead_within(pool, SILENCE_LIMIT, LEAVE_LIMIT);

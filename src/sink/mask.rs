@@ -15,7 +15,7 @@ pub struct StreamMask {
     pub stream: Arc<str>,
     /// The mask: the frame's sequence number and time in the source's time line, classes, labels, the name of the model.
     pub mask: Arc<Mask>,
-    /// The shape of the stream's video when the mask came.
+    /// The shape of the stream's video when the mask arrived.
     pub video: VideoInfo,
     /// When the frame was captured, by the wall clock.
     pub captured: Timestamp,
@@ -24,7 +24,7 @@ pub struct StreamMask {
 }
 
 impl StreamMask {
-    /// A mask that comes now.
+    /// A mask that arrives now.
     pub fn new(stream: &Arc<str>, mask: Arc<Mask>, video: VideoInfo) -> Self {
         let (now, age) = (Timestamp::now(), mask.captured_at.elapsed());
         // Out of range only where the wall clock is thousands of years wrong.
@@ -62,7 +62,7 @@ pub enum SinkError {
     #[error("{to}: {source}")]
     Send { to: String, source: std::io::Error },
     /// The system has no thread for the sink.
-    #[error("no thread for the sink {sink}: {source}")]
+    #[error("cannot start the thread for the sink {sink}: {source}")]
     Thread { sink: String, source: std::io::Error },
     /// The sink panicked, with this message.
     #[error("the sink panicked: {0}")]

@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const CLOSE_LIMIT: Duration = Duration::from_millis(1500);
 
 /// A sink on a thread of its own. With [`WhenFull::DropOldest`], a sink that is slow, fails or hangs loses masks, which are
-/// counted, and never holds up the stream. With [`WhenFull::Block`], the stream waits for it.
+/// counted, and never delays the stream. With [`WhenFull::Block`], the stream waits for it.
 pub struct QueuedSink {
     /// `None` once it is closed.
     queue: Option<Sender<StreamMask>>,

@@ -11,7 +11,7 @@ use crate::sink::SinkError;
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// The system has no thread for a stage.
-    #[error("stream {stream}: no thread for its {stage} stage: {source}")]
+    #[error("stream {stream}: cannot start the thread for its {stage} stage: {source}")]
     Thread { stream: Arc<str>, stage: &'static str, source: std::io::Error },
     /// A stage panicked outside of its work on a frame.
     #[error("stream {stream}: the {stage} stage panicked: {message}")]

@@ -33,7 +33,7 @@ pub struct Arrival {
     /// By the clock of the source; `None` if it gives no times.
     pub source_time: Option<Duration>,
     pub at: Instant,
-    /// How long it was waited for; zero if this process was held up meanwhile.
+    /// How long it was waited for; zero if this process was paused meanwhile.
     pub waited: Duration,
 }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_have_to_be_waited_for_end_a_lag() {
+    fn lag_ends_when_frames_are_awaited_again() {
         let mut play = LagTrackerScript::new();
         play.timed(0, 0, WAIT);
         assert!((1..=120).map(|n| play.timed(40 * n, 50 * n, NO_WAIT)).last().unwrap().late);
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_backlog_is_late_until_it_ends() {
-        // Held up for 10 s; then 250 frames come at 4 ms each, some of them after a longer wait for another thread.
+        // Paused for 10 s; then 250 frames come at 4 ms each, some of them after a longer wait for another thread.
         let mut play = LagTrackerScript::new();
         play.timed(0, 0, WAIT);
         play.timed(40, 40, WAIT);
@@ -217,7 +217,7 @@ mod tests {
         for n in 0..50 {
             assert_eq!(play.untimed(40 * n, WAIT), Lateness::default());
         }
-        // Held up for 4 s; then 110 frames at 4 ms each.
+        // Paused for 4 s; then 110 frames at 4 ms each.
         let latenesses: Vec<Lateness> = (0..110).map(|n| play.untimed(6_000 + 4 * n, NO_WAIT)).collect();
         assert_eq!((latenesses[0].lag, latenesses[0].late), (ms(4_000), true));
         assert!(latenesses[90].late && !latenesses[109].late, "{:?}, {:?}", latenesses[90], latenesses[109]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_of_a_frame_in_two_seconds_has_no_lag() {
+    fn a_camera_with_one_frame_every_two_seconds_has_no_lag() {
         let mut play = LagTrackerScript::new();
         let latenesses: Vec<Lateness> = (0..20).map(|n| play.untimed(2_000 * n, ms(1_950))).collect();
         // The second frame may have waited.

@@ -62,7 +62,7 @@ mod tests {
     use crate::frame::PixelFormat;
 
     #[test]
-    fn a_sink_that_panics_or_fails_costs_the_others_nothing() {
+    fn a_sink_that_panics_or_fails_does_not_affect_other_sinks() {
         let (status, count) = (Arc::new(Status::quiet("gate")), Arc::new(AtomicUsize::new(0)));
         let counter = Arc::clone(&count);
         let sinks: Vec<Box<dyn MaskSink>> = vec![

@@ -190,7 +190,7 @@ impl OverlayStage {
         }
     }
 
-    /// Waits for a mask, without limit or `until` a time, and reports meanwhile that this stage is alive.
+    /// Waits for a mask, optionally until a deadline, and updates the heartbeat.
     fn wait_for<T>(&self, masks: &Receiver<T>, until: Option<Instant>) -> Result<T, RecvTimeoutError> {
         loop {
             let left = until.map_or(BEAT, |until| until.saturating_duration_since(Instant::now()));

@@ -88,7 +88,7 @@ enum SourceEnd {
     /// The source has no more frames.
     Ended,
     Failed(String),
-    /// It failed because this process was held up and did not respond to the source.
+    /// It failed because this process was paused and did not respond to the source.
     HeldUp(String),
     /// Its frames remained late, by this much.
     Late(Duration),
@@ -157,7 +157,7 @@ impl Supervisor {
                 }
                 SourceEnd::HeldUp(reason) if self.pace != Pace::File => {
                     // The source did not fail, so it is opened again without a pause.
-                    self.status.set_offline(format!("{source}: this process was held up: {reason}"));
+                    self.status.set_offline(format!("{source}: this process was paused: {reason}"));
                     continue;
                 }
                 SourceEnd::Ended => format!("{source}: the source ended the stream"),

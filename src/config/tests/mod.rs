@@ -65,7 +65,7 @@ fn only<T: std::fmt::Debug>(result: Result<T, ConfigErrors>) -> String {
 }
 
 #[test]
-fn the_least_file_has_the_defaults() {
+fn a_minimal_file_has_the_defaults() {
     let dir = folder();
     let config =
         read(dir.path(), "model.path = \"m.onnx\"\n[[stream]]\nname = \"a\"\nsource = \"clip.avi\"\n").unwrap();

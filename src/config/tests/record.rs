@@ -70,5 +70,8 @@ fn events_that_cannot_happen_are_refused() {
     }
     let twice = "[[stream.record.event]]\nname = \"a\"\nclasses = [\"car\"]\n".repeat(2);
     let found = only(read_record(&twice));
-    assert!(found.starts_with("stream[gate].record.event[1].name: \"a\" is the name of an event above"), "{found}");
+    assert!(
+        found.starts_with("stream[gate].record.event[1].name: \"a\" is already the name of another event"),
+        "{found}"
+    );
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn addresses() {
+fn a_listening_address_is_an_ip_address_and_a_port() {
     let dir = folder();
     let http = |address: &str| {
         let text = format!(
@@ -135,7 +135,7 @@ fn proxies_are_addresses_and_networks() {
     for (error, start) in errors.iter().zip([
         "server.trusted_proxies[0]: \"proxy.local\" is neither an address nor a network (help: write the proxies' addresses",
         "server.trusted_proxies[1]: \"10.0.0.0/33\" is neither an address nor a network",
-        "server.trusted_proxies[2]: 0.0.0.0/0 is every address: any client could then say that it is another one",
+        "server.trusted_proxies[2]: 0.0.0.0/0 is every address: every client could forge its address",
         "server.trusted_proxies[3]: ::/0 is every address",
         "server.trusted_proxies[4]: ",
     ]) {

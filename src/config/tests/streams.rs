@@ -19,7 +19,7 @@ fn no_streams() {
 }
 
 #[test]
-fn names() {
+fn a_stream_name_has_64_plain_characters_at_most() {
     let dir = folder();
     let named = |name: &str| {
         read(dir.path(), &format!("model.path = \"m.onnx\"\n[[stream]]\nname = \"{name}\"\nsource = \"test://\""))
@@ -31,7 +31,7 @@ fn names() {
 }
 
 #[test]
-fn durations() {
+fn a_duration_has_a_unit_and_a_range() {
     for (written, millis) in [("\"500ms\"", 500), ("0.05", 50), ("\"1m\"", 60_000), ("2", 2000)] {
         let stream = stream(&format!("source = \"test://\"\nmax_mask_age = {written}"));
         assert_eq!(stream.max_mask_age, Duration::from_millis(millis), "{written}");
@@ -73,7 +73,7 @@ fn settings_fit_their_source() {
 }
 
 #[test]
-fn trust() {
+fn a_certificate_is_trusted_by_fingerprint_or_authority() {
     let fingerprint = ["AB"; 32].join(":");
     let both = format!("source = \"rtsps://cam/x\"\ntls_fingerprint = \"{fingerprint}\"\ntls_ca = \"pw\"");
     let source = stream(&both).source;
@@ -90,7 +90,7 @@ fn trust() {
 }
 
 #[test]
-fn credentials() {
+fn credentials_are_in_the_url_or_in_keys() {
     let read = |text: &str| stream(text).source.credentials.unwrap();
     let expected = |password: &str| Credentials { user: "viewer".into(), password: Secret::new(password) };
     let user = "source = \"rtsp://cam/x\"\nuser = \"viewer\"\n";
@@ -122,7 +122,7 @@ fn credentials() {
 }
 
 #[test]
-fn encoders() {
+fn an_encoder_is_chosen_by_name() {
     for (word, encoder) in
         [("auto", EncoderChoice::Auto), ("vaapi", EncoderChoice::Vaapi), ("v4l2", EncoderChoice::V4l2)]
     {
@@ -135,7 +135,7 @@ fn encoders() {
 }
 
 #[test]
-fn pushes() {
+fn each_push_has_a_url_of_its_own() {
     let pushed = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
     for (tables, errors) in [
         ("[[stream.push]]", vec!["push[0].url: is missing (help: where to: \"rtsp://HOST/PATH\" or"]),
@@ -186,7 +186,7 @@ fn pushes() {
 }
 
 #[test]
-fn sinks() {
+fn each_sink_has_the_keys_of_its_type() {
     let with = |tables: &str| read_stream(&format!("source = \"test://\"\n{tables}"));
     for (tables, errors) in [
         ("[[stream.sink]]", vec!["sink[0].type: is missing (help: write type = \"jsonl\" or "]),

@@ -71,7 +71,7 @@ pub struct InputError {
 /// Why frames cannot be fed to an input.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum InputProblem {
-    #[error("a batch of images has four dimensions")]
+    #[error("the input must have four dimensions (batch, height, width, channels)")]
     Dimensions,
     #[error("live video cannot fill a fixed batch of {0}; export the model with a free batch or a batch of 1")]
     FixedBatch(i64),
@@ -120,7 +120,9 @@ pub enum OutputProblem {
     NotBinary(usize),
     #[error("output.threshold and activation = \"sigmoid\" are for two labels, but {0} are given")]
     ThresholdLabels(usize),
-    #[error("output.threshold: of a value for each of {0} labels, the largest wins; leave the threshold out")]
+    #[error(
+        "output.threshold: there is a value for each of {0} labels, and the class with the largest score is used; leave the threshold out"
+    )]
     ThresholdOfScores(usize),
     #[error("no value is a number (nan); export the model again")]
     OnlyNan,

@@ -281,7 +281,11 @@ impl OutputSpec {
             OutputMeaning::Index => format!("{element} class indices"),
             OutputMeaning::Scores => {
                 let layout = if self.axes.channel == Channel::Last { Layout::Nhwc } else { Layout::Nchw };
-                format!("{element} scores of {} classes, {}: the largest wins", labels.len(), layout.name())
+                format!(
+                    "{element} scores of {} classes, {}: the class with the largest score is used",
+                    labels.len(),
+                    layout.name()
+                )
             }
             OutputMeaning::Binary(binary) => {
                 let name = labels.get(1).map_or("", |label| &label.name);

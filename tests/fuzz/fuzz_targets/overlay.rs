@@ -35,7 +35,7 @@ struct Frame {
     /// Number of bytes between the rows of source and target.
     gaps: [u8; 2],
     /// Whether the last row has no gap after its pixels.
-    short: [bool; 2],
+    last_row_unpadded: [bool; 2],
     mask: Option<MaskInput>,
     badge: Option<String>,
     slate: Option<Vec<String>>,
@@ -59,13 +59,13 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(info: VideoInfo, gap: u8, short: bool, value: u8) -> Self {
+    fn new(info: VideoInfo, gap: u8, last_row_unpadded: bool, value: u8) -> Self {
         let mut memory = Memory { info, planes: Default::default(), strides: [0; 3] };
         for plane in 0..info.planes() {
             let (width, height) = info.plane_size(plane);
             let stride = width + usize::from(gap);
             memory.strides[plane] = stride;
-            let length = if short { stride * (height - 1) + width } else { stride * height };
+            let length = if last_row_unpadded { stride * (height - 1) + width } else { stride * height };
             let sample = |n: usize| if n % stride < width { value.wrapping_add(n as u8) } else { GAP };
             memory.planes[plane] = (0..length).map(sample).collect();
         }
@@ -118,8 +118,8 @@ fuzz_target!(|input: Input| {
             [usize::from(frame.matrix % 5)];
         let color = Colorimetry::new(matrix, frame.full_range);
         let info = VideoInfo { color, ..VideoInfo::new(format, side(frame.width), side(frame.height)) };
-        let source = Memory::new(info, frame.gaps[0], frame.short[0], 16);
-        let mut target = Memory::new(info, frame.gaps[1], frame.short[1], 99);
+        let source = Memory::new(info, frame.gaps[0], frame.last_row_unpadded[0], 16);
+        let mut target = Memory::new(info, frame.gaps[1], frame.last_row_unpadded[1], 99);
         let mask = frame.mask.map(|input| mask(&input));
         overlay.draw(&source.image(), mask.as_ref(), &mut target.image_mut());
         target.check_gaps();
