@@ -42,7 +42,7 @@ pub static KIND: FrameSinkKind = FrameSinkKind {
     name: "record",
     start: |context| {
         if let Some(archive) = context.archive {
-            let fanout = &context.runs.h264;
+            let fanout = &context.outputs.h264;
             let recorder = Recorder::start(Arc::clone(context.status), Arc::clone(archive), fanout)?;
             fanout.add_for_run(context.run, Box::new(recorder));
         }
