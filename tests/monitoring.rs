@@ -1,4 +1,4 @@
-//! The dashboard and the alert rules use only metrics that the service has.
+//! The dashboard and the alert rules use all metrics of the service, and no others.
 
 mod common;
 
@@ -60,7 +60,8 @@ fn dashboard_and_alerts_use_existing_metrics() {
         "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
          [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\
          [[stream.record.event]]\nname = \"visit\"\nclasses = [\"red\"]\n\
-         [[stream.push]]\nurl = \"rtsp://127.0.0.1:9/gate\"\n",
+         [[stream.push]]\nurl = \"rtsp://127.0.0.1:9/gate\"\n\
+         [[stream.sink]]\ntype = \"jsonl\"\npath = \"masks.jsonl\"\n",
     );
     let (status, scrape) = get(&format!("{}metrics", service.page));
     assert_eq!(status, 200, "{scrape}");
