@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use maskcast::config::{OverlayConfig, Style};
+use maskcast::config::OverlayConfig;
 use maskcast::overlay::Overlay;
 use maskcast::segment::contract::Contract;
 use maskcast::segment::golden::Golden;
@@ -61,8 +61,7 @@ fuzz_target!(|text: &str| {
         Ok(contract) => {
             assert!((1..=255).contains(&contract.labels.len()));
             assert_eq!((contract.input.width, contract.input.height), (8, 6));
-            let config = OverlayConfig { style: Style::Tint, alpha: 0.5, hide: None, legend: true, colors: vec![] };
-            assert!(Overlay::new(&config, &contract.labels).is_ok());
+            assert!(Overlay::new(&OverlayConfig::default(), &contract.labels).is_ok());
         }
         Err(error) => assert!(error.to_string().contains("model."), "{error}"),
     }

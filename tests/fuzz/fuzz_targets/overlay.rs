@@ -109,7 +109,7 @@ fuzz_target!(|input: Input| {
     let hide = input.hide.map(|numbers| numbers.into_iter().filter_map(name).collect());
     let style = [Style::Tint, Style::Contour, Style::MaskOnly][usize::from(input.style % 3)];
     let alpha = f32::from(input.alpha) / 255.0;
-    let config = OverlayConfig { style, alpha, hide, legend: input.legend, colors: Vec::new() };
+    let config = OverlayConfig { style, alpha, hide, legend: input.legend, ..OverlayConfig::default() };
     let mut overlay = Overlay::new(&config, &labels).expect("hidden labels are among the model's");
     for frame in input.frames.into_iter().take(3) {
         let format = if frame.nv12 { PixelFormat::Nv12 } else { PixelFormat::I420 };
