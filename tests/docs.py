@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks the documentation: relative links and their anchors resolve, every message that docs/troubleshooting.md quotes is in
-the source, and every test that SECURITY.md names exists. Prints the problems; the exit code is 1 when there are any.
+the source, every warning and error that the service logs has a row there, every test that SECURITY.md names exists, and so
+does every path in CONTRIBUTING.md and docs/development. Prints the problems; the exit code is 1 when there are any.
 
     python3 tests/docs.py [--messages]
 
@@ -79,6 +80,41 @@ def messages():
             yield quote, [part for part in parts if len(part) >= SHORTEST and part not in FOREIGN]
 
 
+def log_texts(text):
+    """The format strings of warnings and errors that begin with fixed words, not with a placeholder."""
+    text = re.split(r"\n#\[cfg\(test\)\]\nmod \w+ \{", text)[0]
+    for call in re.finditer(r"\b(?:(?:warn|error)!|log_dedup::(?:warn|error))\(", text):
+        arguments = text[call.end():text.find(");", call.end())]
+        if "&text" in arguments or re.search(r", text$", arguments):
+            # The text is the variable that was defined last.
+            arguments = text[text.rfind("let text =", 0, call.start()):call.start()]
+        # The message is the first string with a space; others are names.
+        literals = [literal for literal in re.findall(r'"([^"]*)"', arguments) if " " in literal]
+        if literals and not literals[0].startswith("{"):
+            yield literals[0]
+
+
+def texts_without_row(files):
+    quotes = [quote.split("…")[0].strip(" :") for quote, _ in messages()]
+    quotes = [quote for quote in quotes if len(quote) >= SHORTEST]
+    for name, text in files.items():
+        for literal in log_texts(text) if not name.startswith("src/train/") else ():
+            fixed = literal.split("{")[0].strip(" :")
+            if not any(fixed.startswith(quote) for quote in quotes):
+                yield f"{MESSAGES.relative_to(ROOT)}: no row for the log line {literal!r} of {name}"
+
+
+def missing_paths():
+    """Paths in backticks that are neither in the repository nor the end of a path in it."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    folders = "src|tests|docs|systemd|pipelines|examples|benches|models"
+    for page in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/development").glob("*.md"))]:
+        for path in re.findall(rf"`((?:{folders})/[\w./-]*|[\w/-]+\.(?:rs|js|html|yaml))`", page.read_text()):
+            found = any(f"/{path.rstrip('/')}/" in f"/{name}/" for name in names)
+            if not found and not re.search("NAME|^target/", path):
+                yield f"{page.relative_to(ROOT)}: the path {path} does not exist"
+
+
 def missing_tests():
     text = (ROOT / "SECURITY.md").read_text()
     named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){3,})`", text))
@@ -88,8 +124,8 @@ def missing_tests():
 
 
 def main():
-    problems = [*broken_links(), *missing_tests()]
     files = source()
+    problems = [*broken_links(), *missing_tests(), *missing_paths(), *texts_without_row(files)]
     for quote, parts in messages():
         sources = [name for name, text in files.items() if all(part in text for part in parts)]
         if not sources and not all(any(part in text for text in files.values()) for part in parts):
