@@ -4,9 +4,11 @@
 //!
 //! ```text
 //!  per stream                          shared                        per stream
-//!  capture ──frame──▶ [latest 1] ──▶ segment (batches across ──mask──▶ overlay ──▶ encode once ──▶ fan-out ─▶ RTSP
-//!  GStreamer,   └─────frame─────────── streams)           ──────────▶  [bounded]    GStreamer                ├▶ recording
-//!  own thread                                                                          └────▶ JPEG ─────────▶ MJPEG
+//!  capture ──frame──▶ [newest 1] ──▶ segment (batches across ──mask──▶ overlay ──▶ encode once ──▶ fan-out ─┬▶ RTSP
+//!  GStreamer,   └─────frame─────────── streams)           ──────────▶  [bounded]  │  GStreamer                ├▶ WebRTC
+//!  own thread                                                                     │                           ├▶ recording
+//!                                                                                 │                           └▶ pushes
+//!                                                                                 └▶ encode JPEG ─────────────▶ MJPEG
 //! ```
 //!
 //! # Layers
@@ -21,12 +23,12 @@
 //! | [`server`] | HTTP: page, API, metrics |
 //! | [`view`] | the status of a running service, and the requests to change it |
 //! | [`stream`] | one stream: its stages and their supervision |
-//! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, recordings, files |
+//! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, pushes, recordings, files |
 //! | [`capture`] | sources (GStreamer) |
 //! | [`gst`] | GStreamer helpers of sources and outputs |
 //! | [`segment`] | models (ONNX Runtime), batches across streams |
 //! | [`overlay`] | drawing masks on frames |
-//! | [`events`] | objects in the masks that begin an event recording |
+//! | [`events`] | event detection in the masks |
 //! | [`access`] | passwords, sessions, certificates and permissions |
 //! | [`config`] | the TOML file and its validation, which reports all errors at once |
 //! | [`users`] | the users file: users, tokens and their roles |

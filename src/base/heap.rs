@@ -4,7 +4,7 @@
 //! allocation there keeps all below it: after fifty viewers have disconnected, half of the process's memory is unused.
 //! Therefore `malloc_trim` is called from time to time, which returns every page without an allocation.
 //!
-//! This module has the crate's only unsafe call, because glibc's function has no safe wrapper.
+//! The call is unsafe, because glibc's function has no safe wrapper.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};

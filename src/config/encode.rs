@@ -44,8 +44,8 @@ pub struct EncodeConfig {
     /// kbit/s, from 50; 0 = chosen by frame size and rate.
     #[schemars(range(min = 0, max = 200_000), extend("x-check" = "bitrate"))]
     pub bitrate: u32,
-    /// Speed preset on x264's scale, which other encoders spread over their own. `auto` is each encoder's own for low delay,
-    /// which is `ultrafast` for x264.
+    /// Speed preset of x264; mapped to the presets of other encoders. `auto`: the low-delay setting of each encoder, which is
+    /// `ultrafast` for x264.
     #[schemars(extend("enum" = presets()))]
     pub preset: String,
     /// Time between two keyframes.

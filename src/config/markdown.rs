@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::schema::{Applies, Object, Table, applies_of, choices, tables, text};
 
-/// What is written above the tables of keys.
+/// The text above the tables of keys.
 const INTRODUCTION: &str = include_str!("introduction.md");
 
 /// The documentation of all keys, as Markdown.
@@ -18,7 +18,10 @@ pub fn markdown() -> String {
         // Fails for no String.
         let _ = write!(page, "\n## `{header}`\n\n{}\n", one_line(about));
         if let Some(applies) = table.applies {
-            let _ = write!(page, "\nA change takes effect {}.\n", in_words(applies));
+            let words = in_words(applies);
+            // The API cannot change the table.
+            let words = if is_for_file_only(table) { words.replace(" or by the API", "") } else { words.to_owned() };
+            let _ = write!(page, "\nA change takes effect {words}.\n");
         }
         if is_for_file_only(table) {
             page.push_str("\nThe API cannot set these keys; they are set in the configuration file.\n");
@@ -104,7 +107,7 @@ fn meaning(table: &Table, key: &Object) -> String {
         let _ = write!(meaning, "<br>Only for sources of the schemes {}.", schemes.join(", "));
     }
     if key.contains_key("x-secret") {
-        meaning.push_str("<br>Secret: never logged and never in the API's answers.");
+        meaning.push_str("<br>Secret: never logged and never in responses of the API.");
     }
     if text(key, "x-api") == Some("remove") && !is_for_file_only(table) {
         meaning.push_str("<br>The API can only remove it.");

@@ -72,8 +72,8 @@ pub struct ModelConfig {
     /// CPU sessions that run side by side and share `threads`; 0 = measured at start.
     #[schemars(range(min = 0, max = 256), extend("x-help" = "0 is measured at start"))]
     pub workers: usize,
-    /// Frames of different streams in one run of the model, at most; 0 = 1. On a GPU every run has as many frames: grey ones
-    /// where fewer wait.
+    /// Maximum number of frames of different streams in one run of the model; 0 = 1. On a GPU every batch has this size;
+    /// missing frames are filled with grey frames.
     #[schemars(range(min = 0, max = 64), extend("x-help" = "0 is 1"))]
     pub max_batch: usize,
     /// GPU number.

@@ -45,11 +45,11 @@ pub struct RecordConfig {
     pub dir: PathBuf,
     /// Container of the files.
     pub format: Container,
-    /// A file of this length is followed by the next.
+    /// Maximum length of a file.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "1s", "x-most" = "1d"))]
     pub segment: Duration,
-    /// A file of this size is followed by the next.
+    /// Maximum size of a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SizeText", extend("x-default" = "any size"))]
     pub segment_size: Option<u64>,
@@ -137,11 +137,11 @@ pub struct EventConfig {
     /// The classes cover at least this share of the zone's pixels. Once they do, half of it is enough to continue.
     #[schemars(range(min = 0.0001, max = 1), extend("x-help" = "the least share of the zone's pixels; 0.02 is a fiftieth"))]
     pub share: f64,
-    /// The classes cover it for this long before the event begins.
+    /// The classes cover `share` of the zone for this long before the event begins.
     #[serde(rename = "for", with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10m"))]
     pub hold: Duration,
-    /// What is recorded from before the classes appeared. For it, the stream is drawn and encoded all the time.
+    /// What is recorded from before the classes appeared. Needs continuous drawing and encoding.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "1m"))]
     pub pre_roll: Duration,

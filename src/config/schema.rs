@@ -330,11 +330,11 @@ fn about_default(schema: &mut Object) {
 /// Adds to the description of a property what the API may not do with it.
 fn about_api(property: &mut Json) {
     let limit = match property["x-api"].as_str() {
-        Some("never") => "Only in answers: it is set in the configuration file.",
+        Some("never") => "Response only; it is set in the configuration file.",
         Some("remove") => "In requests only null, which removes it.",
         _ => return,
     };
-    let hidden = if property["x-secret"] == true { " Never in answers." } else { "" };
+    let hidden = if property["x-secret"] == true { " Never in responses." } else { "" };
     let about = property["description"].as_str().unwrap_or_default();
     let about = Json::from(format!("{about} {limit}{hidden}").trim_start());
     if property["x-api"] == "never" {

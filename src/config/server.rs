@@ -28,7 +28,7 @@ pub struct ServerConfig {
     /// Address of RTSP.
     #[schemars(with = "String", extend("x-check" = "socket-address", "x-applies" = "restart"))]
     pub rtsp: SocketAddr,
-    /// Everybody may watch without login. Only operators may change anything.
+    /// Clients without login have the role viewer.
     pub allow_anonymous: bool,
     /// The file of users and tokens, which `maskcast user` writes.
     #[serde(skip_serializing, deserialize_with = "load_users")]
@@ -60,13 +60,13 @@ pub struct ServerConfig {
     pub webrtc: WebRtcConfig,
 }
 
-/// HTTP and RTSP speak TLS only. Without this table, they do not. `maskcast cert` makes a pair of files; they are read again
-/// when they change.
+/// With this table, HTTP and RTSP accept TLS only; without it, they are unencrypted. `maskcast cert` makes a pair of files;
+/// they are read again when they change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("required" = ["cert", "key"], "x-applies" = "restart"))]
 pub struct TlsConfig {
-    /// A PEM file: the certificate, and those that it is signed by.
+    /// A PEM file: the certificate, followed by its intermediate certificates.
     #[serde(with = "super::path")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",

@@ -50,7 +50,7 @@ pub struct StreamConfig {
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "50ms", "x-most" = "1m"))]
     pub max_mask_age: Duration,
-    /// A live frame older than this is dropped, not shown; so are those after it, until they are new again.
+    /// A live frame older than this is dropped, and so are all frames after it until one is newer than a quarter of this time.
     // Less than a few frames and a keyframe take by themselves would drop everything.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "200ms", "x-most" = "1m"))]

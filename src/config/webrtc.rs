@@ -16,8 +16,8 @@ use crate::base::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct WebRtcConfig {
-    /// A STUN server, `"stun:HOST:3478"`; `""` = none. It is sent to viewers. Without one, nothing outside the network is asked
-    /// for anything.
+    /// A STUN server, `"stun:HOST:3478"`; `""` = none. It is sent to viewers. Without one, no host outside the network
+    /// is contacted.
     // `HOST:PORT`
     #[schemars(with = "String", length(min = 0), extend("x-check" = "stun", "x-default" = "none"))]
     pub stun: Option<String>,

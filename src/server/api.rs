@@ -29,7 +29,7 @@ pub(super) struct StreamReport {
     /// Name of the stream.
     #[schema(example = "gate")]
     name: String,
-    /// `starting`: no frame since the service started. `live`: frames and masks arrive. `stale`: frames arrive, but the
+    /// `starting`: no frame since the stream started, or the first model is loading. `live`: frames and masks arrive. `stale`: frames arrive, but the
     /// newest mask is older than `max_mask_age`. `waiting_for_keyframe`: the source sends video that cannot be decoded
     /// before its next keyframe. `offline`: no frames arrive.
     #[schema(example = "live")]
@@ -70,7 +70,7 @@ pub(super) struct StreamReport {
     viewers: Viewers,
     /// Media servers that the stream is sent to.
     pushes: Vec<PushReport>,
-    /// Where the masks go: `[[stream.sink]]`.
+    /// Sinks of the masks: `[[stream.sink]]`.
     sinks: Vec<SinkReport>,
     /// How often a processing stage panicked and was restarted.
     panics: u64,
@@ -303,7 +303,7 @@ pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-/// What stands before a stream's name in its RTSP address.
+/// The RTSP address of a stream without its name.
 fn rtsp_base(headers: &HeaderMap, app: &App) -> String {
     let scheme = if app.tls() { "rtsps" } else { "rtsp" };
     format!("{scheme}://{}", rtsp_authority(headers, app.view.rtsp, app.address))

@@ -133,7 +133,11 @@ fn outputs(streams: &[Arc<StreamView>], out: &mut Families) {
         .map(|s| (vec![("stream", &*s.status.name), ("kind", "webrtc")], s.status.outputs.refused_viewers() as f64));
     out.counters("maskcast_viewers_refused_total", "Viewers refused because of server.webrtc.max_viewers.", refused);
     let lost = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.outputs.h264.lost() as f64));
-    out.counters("maskcast_viewer_units_lost_total", "Encoded frames that were dropped for slow viewers.", lost);
+    out.counters(
+        "maskcast_viewer_units_lost_total",
+        "Encoded frames that were dropped for slow viewers, recordings and pushes.",
+        lost,
+    );
     let failures =
         streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.outputs.recording_failures() as f64));
     out.counters(
@@ -215,7 +219,7 @@ fn service(view: &ServiceView, out: &mut Families) {
         let infos: [(&str, &str, MetricLabels<'_>); 2] = [
             (
                 "maskcast_provider_info",
-                "The provider that runs the model, and the one requested first.",
+                "The provider that runs the model (actual) and the one that was expected (requested).",
                 &[("requested", model.requested), ("actual", model.actual)],
             ),
             (

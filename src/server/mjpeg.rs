@@ -63,7 +63,7 @@ pub(super) async fn live(
     get,
     path = "/api/v1/streams/{name}/snapshot.jpg",
     operation_id = "snapshot",
-    tag = "pictures",
+    tag = "images",
     params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     responses(
         (status = 200, description = "The frame as JPEG.", body = Vec<u8>, content_type = "image/jpeg"),

@@ -30,7 +30,8 @@ pub(super) struct ModelReport {
     /// Path of the ONNX file on the machine of the service.
     #[schema(value_type = String)]
     path: PathBuf,
-    /// The first execution provider in the settings.
+    /// The execution provider that was expected: the first of `model.providers` if that key is set, or if the machine has an
+    /// NVIDIA GPU and the CPU runs the model; otherwise the one that runs the model.
     requested: &'static str,
     /// The execution provider that runs the model.
     actual: &'static str,

@@ -23,7 +23,7 @@ use super::{SharedApp, api, change, mjpeg, model, overlay, page, recordings, ses
     tags(
         (name = "streams", description = "Streams: their state and their settings."),
         (name = "overlay", description = "How the masks of a stream are drawn. Changes do not restart the stream."),
-        (name = "pictures", description = "The current frame and the current mask of a stream as image files."),
+        (name = "images", description = "The current frame and the current mask of a stream as image files."),
         (name = "webrtc", description = "Watching a stream by WebRTC (WHEP)."),
         (name = "recordings", description = "The recordings of a stream."),
         (name = "model", description = "The segmentation model, which all streams share."),

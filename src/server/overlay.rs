@@ -120,7 +120,7 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
     get,
     path = "/api/v1/streams/{name}/mask.png",
     operation_id = "mask",
-    tag = "pictures",
+    tag = "images",
     params(("name" = String, Path, description = "Name of the stream.", example = "gate")),
     responses(
         (status = 200, description = "8-bit greyscale PNG.", body = Vec<u8>, content_type = "image/png", headers(

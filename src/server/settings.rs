@@ -10,8 +10,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::config::{Object, StreamConfig, api_schema, stream_settings};
 
-/// The settings of a stream. Answers hold what is in force, with defaults filled in and without secrets; in requests, what is
-/// left out stays as it is, and null removes a key.
+/// The settings of a stream. Responses contain the settings in effect, with defaults and without secrets; in requests, omitted
+/// keys are unchanged, and null removes a key.
 #[derive(Serialize)]
 pub(super) struct Settings(Object);
 
@@ -25,8 +25,9 @@ impl PartialSchema for Settings {
     fn schema() -> RefOr<Schema> {
         described(
             "stream",
-            "The settings of a stream, with the keys of `[[stream]]` in the configuration file. Answers hold what is in force, \
-             with defaults filled in and without secrets; in requests, what is left out stays as it is, and null removes a key.",
+            "The settings of a stream, with the keys of `[[stream]]` in the configuration file. Responses contain the \
+             settings in effect, with defaults and without secrets; in requests, omitted keys are unchanged, and null removes \
+             a key.",
         )
     }
 }
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!(at("/properties/record/properties/event/items/required"), &json!(["classes"]));
         assert_eq!(at("/properties/push/readOnly"), &json!(true));
         assert_eq!(at("/properties/push/oneOf/0/items/properties/url/type"), &json!("string"));
-        assert!(at("/properties/password_file/description").as_str().unwrap().contains("Never in answers"));
+        assert!(at("/properties/password_file/description").as_str().unwrap().contains("Never in responses"));
         assert!(shown.get("required").is_none() && !shown.to_string().contains("\"x-"));
     }
 }
