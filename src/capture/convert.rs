@@ -18,7 +18,7 @@ const FORMATS: [&str; 2] = ["I420", "NV12"];
 /// deinterlaced before they are rotated.
 pub(super) struct Converter {
     /// The input pad.
-    pub entry: gst::Pad,
+    pub input: gst::Pad,
     /// The last element, whose output is I420 or NV12.
     pub last: gst::Element,
 }
@@ -43,17 +43,17 @@ impl Converter {
         let failed = |error: gst::glib::BoolError| GstError::new(format!("GStreamer: {}", error.message));
         pipeline.add_many(elements).map_err(failed)?;
         gst::Element::link_many(elements).map_err(failed)?;
-        let entry = convert
+        let input = convert
             .static_pad("sink")
             .ok_or_else(|| GstError::new("the GStreamer element videoconvert has no pad sink"))?;
-        complete_colors(&entry, filter);
-        Ok(Converter { entry, last: flip })
+        complete_colors(&input, filter);
+        Ok(Converter { input, last: flip })
     }
 }
 
-/// Completes the colour description of the video that passes `entry`, and sets the output caps of `filter` accordingly.
-fn complete_colors(entry: &gst::Pad, filter: gst::Element) {
-    entry.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+/// Completes the colour description of the video that passes `input`, and sets the output caps of `filter` accordingly.
+fn complete_colors(input: &gst::Pad, filter: gst::Element) {
+    input.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Some(gst::PadProbeData::Event(event)) = &info.data else { return gst::PadProbeReturn::Ok };
         let gst::EventView::Caps(event) = event.view() else { return gst::PadProbeReturn::Ok };
         let mut caps = event.caps_owned();
@@ -90,12 +90,12 @@ fn outgoing(color: Option<&str>) -> gst::Caps {
     caps.build()
 }
 
-/// The format of the source's video at `entry` if it cannot be converted, for an error message: `video/x-bayer, format
+/// The format of the source's video at `input` if it cannot be converted, for an error message: `video/x-bayer, format
 /// bggr`. `None` if the format is not known or can be converted.
-pub(super) fn unsupported_format(entry: &gst::Pad) -> Option<String> {
-    let source = entry.peer()?;
+pub(super) fn unsupported_format(input: &gst::Pad) -> Option<String> {
+    let source = input.peer()?;
     let offered = source.current_caps().unwrap_or_else(|| source.query_caps(None));
-    (!offered.is_any() && !offered.is_empty() && !offered.can_intersect(&entry.query_caps(None)))
+    (!offered.is_any() && !offered.is_empty() && !offered.can_intersect(&input.query_caps(None)))
         .then(|| describe(&offered))
 }
 
@@ -145,9 +145,9 @@ mod tests {
         let filter = make("capsfilter").unwrap();
         filter.set_property("caps", output_caps());
         pipeline.add_many([source.upcast_ref(), &filter, &sink]).unwrap();
-        source.static_pad("src").unwrap().link(&converter.entry).unwrap();
+        source.static_pad("src").unwrap().link(&converter.input).unwrap();
         gst::Element::link_many([&converter.last, &filter, &sink]).unwrap();
-        let before = watch(&converter.entry);
+        let before = watch(&converter.input);
         let after = watch(&sink.static_pad("sink").unwrap());
         pipeline.set_state(gst::State::Playing).unwrap();
         let end = bus

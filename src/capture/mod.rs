@@ -15,6 +15,7 @@ mod color;
 mod convert;
 mod decode;
 mod deinterlace;
+mod elements;
 mod error;
 mod keepalive;
 mod keyframe;
@@ -34,9 +35,10 @@ mod tracks;
 mod transport_stream;
 mod trust;
 
+pub use elements::check_description;
 pub use error::{CertificateRefusal, SourceError};
 pub use keyframe::KeyframeWait;
-pub use pipeline::{GstSource, check_description};
+pub use pipeline::GstSource;
 pub use reachability::Reachability;
 
 /// The result of waiting for the next frame.

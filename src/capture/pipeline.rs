@@ -1,7 +1,6 @@
-//! GStreamer capture pipelines: one for each kind of source. All end in the elements of [`Converter`] and an appsink that
-//! accepts I420 and NV12.
+//! GStreamer capture pipelines: the elements of the source (`elements`), those of [`Converter`], and an appsink that accepts
+//! I420 and NV12.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,20 +13,20 @@ use gst::prelude::*;
 use super::challenge::{unsupported_login, untrusted_certificate};
 use super::convert::{self, Converter};
 use super::decode::{DecodeMeter, measure, tune_decoder, tune_demuxer};
+use super::elements::{add_source, glib_error, static_pad};
 use super::keyframe::{KeyframeGate, gate_decoder, repeat_parameters};
 use super::looping::LoopPace;
 use super::mapped::MappedFrame;
-use super::network::set_up_network;
 use super::rtp::{RtpClock, follow_rtp};
 use super::timeline::{SourceTimes, Timeline};
-use super::tracks::{self, Tracks};
+use super::tracks::Tracks;
 use super::trust::RefusedCertificate;
 use super::{Capture, Captured, CapturedFrame, Reachability, Source};
 use super::{CertificateRefusal, SourceError, movie, stuck, transport_stream};
 use crate::base::status::Shortfall;
 use crate::config::{SourceSpec, SourceUri};
 use crate::gst::secrets::Secrets;
-use crate::gst::{GstError, GstErrorKind, bus_error, make, state_error};
+use crate::gst::{GstError, GstErrorKind, bus_error, state_error};
 
 /// The queue length of the appsink. One frame lets the decoder and the pipeline overlap; more would add delay.
 const APPSINK_FRAMES: u32 = 1;
@@ -74,8 +73,7 @@ struct GstCapture {
     pipeline: gst::Pipeline,
     bus: gst::Bus,
     sink: gst_app::AppSink,
-    /// The input pad of the converter.
-    entry: gst::Pad,
+    converter_input: gst::Pad,
     layout: Option<(gst::Caps, gst_video::VideoInfo)>,
     meter: DecodeMeter,
     uri: SourceUri,
@@ -119,10 +117,10 @@ impl GstCapture {
         let clock = Arc::new(RtpClock::default());
         let meter = measure(&static_pad(sink.upcast_ref(), "sink")?, Arc::clone(&clock));
 
-        let entry = converter.entry;
+        let converter_input = converter.input;
         let refused = Arc::new(RefusedCertificate::default());
         let gate = Arc::new(KeyframeGate::default());
-        let tracks = add_source(&pipeline, spec, &entry, &refused)?;
+        let tracks = add_source(&pipeline, spec, &converter_input, &refused)?;
         // A file that must not lose a frame is decoded without the gate.
         let gated = live && spec.real_time;
         let decoder_gate = Arc::clone(&gate);
@@ -147,7 +145,7 @@ impl GstCapture {
             pipeline,
             bus,
             sink,
-            entry,
+            converter_input,
             layout: None,
             meter,
             uri: spec.uri.clone(),
@@ -184,7 +182,7 @@ impl GstCapture {
     /// result has no secrets.
     fn error(&self, error: GstError) -> SourceError {
         if let Some(offered) =
-            convert::unsupported_format(&self.entry).filter(|_| error.message.contains("not-negotiated"))
+            convert::unsupported_format(&self.converter_input).filter(|_| error.message.contains("not-negotiated"))
         {
             return SourceError::FormatUnsupported(offered);
         }
@@ -222,9 +220,9 @@ impl GstCapture {
         }
         let Some((_, layout)) = &self.layout else { return Err(unusable("it has no caps")) };
         let buffer = sample.buffer_owned().ok_or_else(|| unusable("it has no buffer"))?;
-        let stamped = buffer.pts().map(Duration::from);
-        let source_time = self.meter.source_time().or(stamped);
-        if stamped.is_some() {
+        let buffer_pts = buffer.pts().map(Duration::from);
+        let source_time = self.meter.source_time().or(buffer_pts);
+        if buffer_pts.is_some() {
             self.opened = None;
         }
         // A frame without a timestamp follows its predecessor. If no frame has one (Motion JPEG by HTTP), the arrival time is
@@ -234,7 +232,7 @@ impl GstCapture {
             (fps.numer() > 0).then(|| Duration::from_secs_f64(f64::from(fps.denom()) / f64::from(fps.numer())));
         let duration = buffer.duration().map(Duration::from);
         let arrival = self.opened.map(|opened| captured_at - opened);
-        let pts = self.timeline.next_pts(SourceTimes { pts: stamped.or(arrival), duration, period });
+        let pts = self.timeline.next_pts(SourceTimes { pts: buffer_pts.or(arrival), duration, period });
         self.length = self.timeline.end().unwrap_or_default().saturating_sub(pts);
         if let Some(start) = buffer.pts() {
             self.tracks.reach(sample.segment(), start, self.length);
@@ -336,175 +334,4 @@ impl Drop for GstCapture {
             );
         }
     }
-}
-
-/// Adds the elements that read and decode the source, and links its video to `entry`. Returns the state of its tracks.
-fn add_source(
-    pipeline: &gst::Pipeline,
-    spec: &SourceSpec,
-    entry: &gst::Pad,
-    refused: &Arc<RefusedCertificate>,
-) -> Result<Arc<Tracks>, SourceError> {
-    let tracks = Arc::new(Tracks::default());
-    let decoded = |uri: &str| -> Result<(), SourceError> {
-        let decode = make("uridecodebin")?;
-        decode.set_property("uri", uri);
-        // A file that must not lose a frame is downloaded to a temporary file and read by seeking: as a stream, GStreamer
-        // 1.22's MP4 demuxer loses the last frames.
-        decode.set_property("download", matches!(spec.uri, SourceUri::Http(_)) && !spec.real_time);
-        // Audio and subtitles are not decoded.
-        decode.connect("autoplug-continue", false, |values| {
-            let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-            let name =
-                caps.as_ref().and_then(|caps| caps.structure(0)).map_or("", |structure| structure.name().as_str());
-            Some((!name.starts_with("audio/") && !name.starts_with("text/")).to_value())
-        });
-        let (settings, refused) = (spec.clone(), Arc::clone(refused));
-        decode.connect("source-setup", false, move |values| {
-            if let Some(source) = values.get(1).and_then(|value| value.get::<gst::Element>().ok()) {
-                set_up_network(&source, &settings, &refused);
-            }
-            None
-        });
-        add_decoder(pipeline, &decode, entry, &tracks)
-    };
-    match &spec.uri {
-        SourceUri::File(path) => {
-            let path = std::path::absolute(path).map_err(|error| invalid_path(path, error.to_string()))?;
-            let uri = gst::glib::filename_to_uri(&path, None)
-                .map_err(|_| invalid_path(&path, "the file name cannot be converted to an address".into()))?;
-            decoded(&uri)?;
-        }
-        SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => decoded(url.as_str())?,
-        SourceUri::V4l2(device) => {
-            let source = make("v4l2src")?;
-            source.set_property("device", device.to_string_lossy().as_ref());
-            add_camera(pipeline, &source, entry, &tracks)?;
-        }
-        SourceUri::Libcamera(name) => {
-            let source = make("libcamerasrc")?;
-            if !name.is_empty() {
-                source.set_property("camera-name", name);
-            }
-            add_camera(pipeline, &source, entry, &tracks)?;
-        }
-        SourceUri::Test(test) => {
-            let source = make("videotestsrc")?;
-            source.set_property_from_str("pattern", &test.pattern);
-            source.set_property("is-live", spec.real_time);
-            if let Some(frames) = test.frames {
-                source.set_property("num-buffers", i32::try_from(frames).unwrap_or(i32::MAX));
-            }
-            let filter = make("capsfilter")?;
-            let caps = gst::Caps::builder("video/x-raw")
-                .field("format", "I420")
-                .field("width", test.width as i32)
-                .field("height", test.height as i32)
-                .field("framerate", gst::Fraction::new(test.fps as i32, 1))
-                .build();
-            filter.set_property("caps", caps);
-            pipeline.add_many([&source, &filter]).map_err(glib_error)?;
-            source.link(&filter).map_err(glib_error)?;
-            link(&static_pad(&filter, "src")?, entry)?;
-        }
-        SourceUri::Gst(description) => {
-            let (bin, pad) = parse_description(spec, description)?;
-            pipeline.add(&bin).map_err(glib_error)?;
-            link(&pad, entry)?;
-        }
-    }
-    Ok(tracks)
-}
-
-fn invalid_path(path: &Path, reason: String) -> SourceError {
-    SourceError::InvalidPath { path: path.to_path_buf(), reason }
-}
-
-/// The name of the element that is appended to a description.
-const OPEN_END: &str = "maskcast-open-end";
-
-/// Creates the elements of a description, and their output pad.
-fn parse_description(spec: &SourceSpec, description: &str) -> Result<(gst::Bin, gst::Pad), SourceError> {
-    // With `identity` appended, a description may end in caps, and in elements whose pads are added later. The ghost pad is
-    // created here and not by GStreamer, which would also expose pads that are linked later.
-    let whole = format!("{description} ! identity name={OPEN_END}");
-    let bin = gst::parse::bin_from_description(&whole, false)
-        .map_err(|error| SourceError::InvalidDescription(Secrets::of(spec).hide(&error.to_string())))?;
-    let end = bin.by_name(OPEN_END).ok_or(SourceError::NoOpenEnd)?;
-    let pad = gst::GhostPad::with_target(&static_pad(&end, "src")?).map_err(glib_error)?;
-    bin.add_pad(&pad).map_err(glib_error)?;
-    Ok((bin, pad.upcast()))
-}
-
-/// Checks that GStreamer can parse the description of a `gst:` source, without opening it. Other sources always pass.
-///
-/// # Errors
-/// When the description has an error or an unknown element.
-pub fn check_description(spec: &SourceSpec) -> Result<(), SourceError> {
-    let SourceUri::Gst(description) = &spec.uri else { return Ok(()) };
-    crate::gst::init()?;
-    parse_description(spec, description).map(drop)
-}
-
-/// Adds `source`, a camera element whose video may be raw or compressed, and a decoder for it.
-fn add_camera(
-    pipeline: &gst::Pipeline,
-    source: &gst::Element,
-    entry: &gst::Pad,
-    tracks: &Arc<Tracks>,
-) -> Result<(), SourceError> {
-    let decode = make("decodebin")?;
-    pipeline.add(source).map_err(glib_error)?;
-    add_decoder(pipeline, &decode, entry, tracks)?;
-    Ok(source.link(&decode).map_err(glib_error)?)
-}
-
-/// Adds a decoding bin, whose pads are added when it has found the tracks of the stream. Links its first video pad.
-fn add_decoder(
-    pipeline: &gst::Pipeline,
-    decode: &gst::Element,
-    entry: &gst::Pad,
-    tracks: &Arc<Tracks>,
-) -> Result<(), SourceError> {
-    let (target, others) = (entry.clone(), Arc::clone(tracks));
-    decode.connect_pad_added(move |decode, pad| {
-        let is_video = pad
-            .current_caps()
-            .or_else(|| Some(pad.query_caps(None)))
-            .is_some_and(|caps| caps.structure(0).is_some_and(|structure| structure.name().starts_with("video/")));
-        if !is_video || target.is_linked() {
-            tracks::follow_unused_track(pad, &others);
-        } else if pad.link(&target).is_err() {
-            let offered = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-            let problem = SourceError::FormatUnsupported(convert::describe(&offered));
-            gst::element_error!(decode, gst::StreamError::Format, ("{problem}"));
-        }
-    });
-    let (target, tracks) = (entry.clone(), Arc::clone(tracks));
-    decode.connect_no_more_pads(move |_| {
-        if !target.is_linked() {
-            tracks.set_no_video();
-        }
-    });
-    Ok(pipeline.add(decode).map_err(glib_error)?)
-}
-
-fn link(from: &gst::Pad, to: &gst::Pad) -> Result<(), SourceError> {
-    match from.link(to) {
-        Ok(_) => Ok(()),
-        Err(gst::PadLinkError::Noformat) => {
-            Err(SourceError::FormatUnsupported(convert::describe(&from.query_caps(None))))
-        }
-        Err(error) => Err(SourceError::NotRawVideo(error)),
-    }
-}
-
-fn static_pad(element: &gst::Element, name: &str) -> Result<gst::Pad, GstError> {
-    element
-        .static_pad(name)
-        .ok_or_else(|| GstError::new(format!("the GStreamer element {} has no pad {name}", element.name())))
-}
-
-fn glib_error(error: gst::glib::BoolError) -> GstError {
-    GstError::new(format!("GStreamer: {}", error.message))
 }
