@@ -1,4 +1,4 @@
-//! Requests to a camera after GStreamer has failed, to tell causes apart for which GStreamer's error is the same: a wrong
+//! Requests to a camera after GStreamer has failed, to distinguish causes for which GStreamer's error is the same: a wrong
 //! password and a login that GStreamer does not support; a camera that does not answer and one whose certificate is not
 //! trusted.
 

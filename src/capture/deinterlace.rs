@@ -124,7 +124,7 @@ mod tests {
 
     /// The timestamps after the correction of `stamps`, in milliseconds.
     fn corrected(pending: &mut PendingTimes, stamps: &[u64]) -> Vec<u64> {
-        let time = |&stamp: &u64| pending.times_of(millis(stamp), millis(40)).map_or(stamp, |(pts, _)| pts.mseconds());
+        let time = |&pts: &u64| pending.times_of(millis(pts), millis(40)).map_or(pts, |(pts, _)| pts.mseconds());
         stamps.iter().map(time).collect()
     }
 

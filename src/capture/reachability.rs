@@ -72,7 +72,7 @@ fn tcp(url: &Url, default_port: u16) -> Option<Reachability> {
     let place = (host.trim_matches(['[', ']']).to_owned(), port);
     let (sender, receiver) = bounded(1);
     let resolve = move || {
-        // Fails when the caller has given up.
+        // Fails when the caller has stopped waiting.
         let _ = sender.send(place.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
     };
     std::thread::Builder::new().name("resolve".into()).spawn(resolve).ok()?;

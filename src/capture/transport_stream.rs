@@ -34,7 +34,7 @@ struct Track {
 
 impl Scan {
     /// Reads the next bytes; true if packets of a video track are missing in or before them.
-    fn feed(&mut self, bytes: &[u8]) -> bool {
+    fn scan(&mut self, bytes: &[u8]) -> bool {
         let mut data = std::mem::take(&mut self.rest);
         data.extend_from_slice(bytes);
         let (mut at, mut lost) = (0, false);
@@ -58,7 +58,7 @@ impl Scan {
         }
         let payload = if has_adaptation { 5 + usize::from(packet[4]) } else { 4 };
         let track = self.tracks.entry(id).or_default();
-        // A PES packet begins here; its stream identifier tells whether the track is video (section 2.4.3.7).
+        // A PES packet begins here; its stream identifier shows whether the track is video (section 2.4.3.7).
         if packet[1] & 0x40 != 0
             && let Some(&[0, 0, 1, kind]) = packet.get(payload..payload + 4)
         {
@@ -80,7 +80,7 @@ pub fn report_losses(element: &gst::Element) {
     // Data from the network is pushed.
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::PUSH, move |pad, info| {
         let lost =
-            info.buffer().and_then(|buffer| buffer.map_readable().ok()).is_some_and(|bytes| scan.lock().feed(&bytes));
+            info.buffer().and_then(|buffer| buffer.map_readable().ok()).is_some_and(|bytes| scan.lock().scan(&bytes));
         if lost {
             // The parser still has the last complete frame.
             report_loss(pad, None, None, 1);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn feed_all(scan: &mut Scan, packets: &[Vec<u8>]) -> bool {
-        scan.feed(&packets.concat())
+        scan.scan(&packets.concat())
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
         for size in [1, 100, 188, 1316] {
             let mut scan = Scan::default();
             let losses: Vec<usize> =
-                stream.chunks(size).enumerate().filter(|(_, piece)| scan.feed(piece)).map(|(n, _)| n).collect();
+                stream.chunks(size).enumerate().filter(|(_, piece)| scan.scan(piece)).map(|(n, _)| n).collect();
             assert_eq!(losses.len(), 1, "in pieces of {size}: {losses:?}");
             assert_eq!(losses[0], (stream.len() - 1) / size);
         }
