@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTimeError, UNIX_EPOCH};
 
 use clap::Args;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
@@ -33,21 +33,44 @@ pub struct CertArgs {
     pub force: bool,
 }
 
-/// Creates the certificate and its key.
+/// Why no certificate was created.
+#[derive(Debug, thiserror::Error)]
+enum CertError {
+    /// A host name that a certificate cannot contain.
+    #[error("{}: {source}", .hosts.join(", "))]
+    HostName { hosts: Vec<String>, source: rcgen::Error },
+    /// The clock is set to a time before 1970.
+    #[error("this machine's clock: {0}")]
+    Clock(#[from] SystemTimeError),
+    /// The key or the certificate cannot be generated.
+    #[error(transparent)]
+    Generate(rcgen::Error),
+    #[error("{} exists already; --force overwrites it", .0.display())]
+    Exists(PathBuf),
+    #[error("{}: {source}", .path.display())]
+    File { path: PathBuf, source: std::io::Error },
+}
+
+/// Creates the certificate and its key, and prints the settings to use them.
 ///
 /// # Errors
 /// An invalid host name, or files that exist already or cannot be written.
 pub fn cert(args: &CertArgs) -> Result<(), Failure> {
+    create(args).map_err(Failure::runtime)
+}
+
+fn create(args: &CertArgs) -> Result<(), CertError> {
     let hosts = if args.host.is_empty() { own_names() } else { args.host.clone() };
-    let (cert, key) = make(&hosts).map_err(Failure::runtime)?;
+    let (cert, key) = generate(&hosts)?;
     // If root creates the key in a folder of a group (as /etc/maskcast is the service's), that group may read it.
-    std::fs::create_dir_all(&args.output).map_err(|error| located(&args.output, &error))?;
-    let output = args.output.canonicalize().map_err(|error| located(&args.output, &error))?;
+    let located = |source| CertError::File { path: args.output.clone(), source };
+    std::fs::create_dir_all(&args.output).map_err(located)?;
+    let output = args.output.canonicalize().map_err(located)?;
     let mut folders = output.ancestors().take(2).filter_map(|folder| folder.metadata().ok());
     let shared = folders.find(|folder| folder.gid() != 0);
     let (cert_path, key_path) = (args.output.join(CERT), args.output.join(KEY));
     if let Some(existing) = [&cert_path, &key_path].into_iter().find(|path| path.exists() && !args.force) {
-        return Err(Failure::runtime(format!("{} exists already; --force overwrites it", existing.display())));
+        return Err(CertError::Exists(existing.clone()));
     }
     // The key first: a service that checks the files in between finds a pair that does not match, and keeps the old one.
     write(&key_path, &key, 0o600, shared.as_ref())?;
@@ -58,17 +81,18 @@ pub fn cert(args: &CertArgs) -> Result<(), Failure> {
 }
 
 /// Certificate and key as PEM.
-fn make(hosts: &[String]) -> Result<(String, String), String> {
-    let mut params = CertificateParams::new(hosts).map_err(|error| format!("{}: {error}", hosts.join(", ")))?;
-    let since_epoch = UNIX_EPOCH.elapsed().map_err(|error| format!("this machine's clock: {error}"))?;
+fn generate(hosts: &[String]) -> Result<(String, String), CertError> {
+    let mut params =
+        CertificateParams::new(hosts).map_err(|source| CertError::HostName { hosts: hosts.to_vec(), source })?;
+    let since_epoch = UNIX_EPOCH.elapsed()?;
     params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_epoch;
     params.not_after = params.not_before + VALID;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "Maskcast");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = KeyPair::generate().map_err(|error| error.to_string())?;
-    let cert = params.self_signed(&key).map_err(|error| error.to_string())?;
+    let key = KeyPair::generate().map_err(CertError::Generate)?;
+    let cert = params.self_signed(&key).map_err(CertError::Generate)?;
     Ok((cert.pem(), key.serialize_pem()))
 }
 
@@ -91,7 +115,7 @@ fn own_names() -> Vec<String> {
 }
 
 /// Replaces the file atomically. A key keeps the group of the file that it replaces, or gets that of the `shared` folder.
-fn write(path: &Path, text: &str, mode: u32, shared: Option<&Metadata>) -> Result<(), Failure> {
+fn write(path: &Path, text: &str, mode: u32, shared: Option<&Metadata>) -> Result<(), CertError> {
     let before = path.metadata().ok();
     let write = || {
         let mut file = AtomicFile::create(path, 0o600)?;
@@ -103,11 +127,7 @@ fn write(path: &Path, text: &str, mode: u32, shared: Option<&Metadata>) -> Resul
         }
         file.commit()
     };
-    write().map_err(|error| located(path, &error))
-}
-
-fn located(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::runtime(format!("{}: {error}", path.display()))
+    write().map_err(|source| CertError::File { path: path.to_path_buf(), source })
 }
 
 #[cfg(test)]
@@ -119,13 +139,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("tls");
         let args = |host: &str, force| CertArgs { host: vec![host.into()], output: output.clone(), force };
-        cert(&args("cameras.example.org", false)).unwrap();
+        create(&args("cameras.example.org", false)).unwrap();
         let mode = |name: &str| output.join(name).metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(CERT), mode(KEY)), (0o644, 0o600));
         let before = std::fs::read(output.join(KEY)).unwrap();
-        assert!(cert(&args("cameras.example.org", false)).unwrap_err().message.contains("exists already"));
+        let error = create(&args("cameras.example.org", false)).unwrap_err();
+        assert!(matches!(&error, CertError::Exists(path) if *path == output.join(CERT)), "{error}");
         assert_eq!(std::fs::read(output.join(KEY)).unwrap(), before);
-        cert(&args("192.0.2.7", true)).unwrap();
+        create(&args("192.0.2.7", true)).unwrap();
         assert_ne!(std::fs::read(output.join(KEY)).unwrap(), before);
         assert_eq!(std::fs::read_dir(&output).unwrap().count(), 2);
     }
@@ -134,6 +155,12 @@ mod tests {
     fn the_default_names_are_those_of_this_machine() {
         let names = own_names();
         assert!(names.len() >= 3 && names.iter().any(|name| name == "localhost"), "{names:?}");
-        make(&names).unwrap();
+        generate(&names).unwrap();
+    }
+
+    #[test]
+    fn a_host_name_that_a_certificate_cannot_contain_is_an_error() {
+        let hosts = ["b\u{fc}ro".to_owned()];
+        assert!(matches!(generate(&hosts), Err(CertError::HostName { hosts: named, .. }) if named == hosts));
     }
 }
