@@ -8,11 +8,11 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use super::network::set_up_network;
-use super::secrets::Secrets;
 use super::tracks::{self, Tracks};
 use super::trust::RefusedCertificate;
 use super::{SourceError, convert};
 use crate::config::{SourceSpec, SourceUri};
+use crate::gst::secrets::Secrets;
 use crate::gst::{GstError, make};
 
 /// Adds the elements that read and decode the source, and links its video to the input pad of the converter. Returns the state of its tracks.

@@ -13,7 +13,7 @@ use crate::config::EventConfig;
 pub struct EventState {
     stream: Arc<str>,
     counts_by_event: Vec<EventCount>,
-    state: Mutex<EventEntry>,
+    state: Mutex<EventTimes>,
 }
 
 #[derive(Debug)]
@@ -23,15 +23,15 @@ struct EventCount {
 }
 
 #[derive(Debug)]
-struct EventEntry {
-    /// When each event ends, unless its condition holds again before.
+struct EventTimes {
+    /// The end of the post-roll of each event, unless its condition is met again before.
     until: Vec<Option<Instant>>,
-    active: Option<Active>,
+    active: Option<ActiveEvent>,
 }
 
 /// One event that is recorded, or several that overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Active {
+pub struct ActiveEvent {
     /// The name of the first of them.
     pub name: Arc<str>,
     /// The start of the pre-roll.
@@ -42,25 +42,25 @@ pub struct Active {
 
 impl EventState {
     pub fn new(stream: &str, events: &[EventConfig]) -> Self {
-        let entry = |event: &EventConfig| EventCount { config: event.clone(), count: AtomicU64::new(0) };
+        let counted = |event: &EventConfig| EventCount { config: event.clone(), count: AtomicU64::new(0) };
         EventState {
             stream: stream.into(),
-            counts_by_event: events.iter().map(entry).collect(),
-            state: Mutex::new(EventEntry { until: vec![None; events.len()], active: None }),
+            counts_by_event: events.iter().map(counted).collect(),
+            state: Mutex::new(EventTimes { until: vec![None; events.len()], active: None }),
         }
     }
 
     pub fn events(&self) -> impl Iterator<Item = &EventConfig> {
-        self.counts_by_event.iter().map(|entry| &entry.config)
+        self.counts_by_event.iter().map(|event| &event.config)
     }
 
     /// Names, and how often each event has begun.
     pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.counts_by_event.iter().map(|entry| (entry.config.name.as_str(), entry.count.load(Ordering::Relaxed)))
+        self.counts_by_event.iter().map(|event| (event.config.name.as_str(), event.count.load(Ordering::Relaxed)))
     }
 
-    /// The condition of event number `index` holds at `at`, and has been met since `since`.
-    pub fn holds(&self, index: usize, since: Instant, at: Instant) {
+    /// Records that the condition of event number `index` is met at `at`, and has been since `since`.
+    pub fn condition_met(&self, index: usize, since: Instant, at: Instant) {
         let Some(EventCount { config, count }) = self.counts_by_event.get(index) else { return };
         let mut state = self.state.lock();
         let until = at + config.post_roll;
@@ -70,17 +70,23 @@ impl EventState {
         state.until[index] = Some(until);
         match &mut state.active {
             Some(active) if active.until >= at => active.until = active.until.max(until),
-            active => *active = Some(Active { name: config.name.as_str().into(), from, until }),
+            active => *active = Some(ActiveEvent { name: config.name.as_str().into(), from, until }),
         }
         drop(state);
         if begins {
             count.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(stream = &*self.stream, stage = "event", event = config.name, "event {}", config.name);
+            tracing::info!(
+                stream = &*self.stream,
+                stage = "event",
+                event = config.name,
+                "event began: {}",
+                config.name
+            );
         }
     }
 
     /// The event that is recorded at `now`.
-    pub fn active(&self, now: Instant) -> Option<Active> {
+    pub fn active(&self, now: Instant) -> Option<ActiveEvent> {
         self.state.lock().active.clone().filter(|active| active.until >= now)
     }
 }
@@ -98,25 +104,25 @@ mod tests {
             post_roll: Duration::from_secs(10),
             ..EventConfig::of(name, &["x"])
         };
-        let board = EventState::new("gate", &[event("door"), event("yard")]);
+        let events = EventState::new("gate", &[event("door"), event("yard")]);
         let start = Instant::now() + Duration::from_secs(100);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(board.active(start), None);
-        board.holds(0, at(0), at(1));
-        let first = board.active(at(1)).unwrap();
+        assert_eq!(events.active(start), None);
+        events.condition_met(0, at(0), at(1));
+        let first = events.active(at(1)).unwrap();
         assert_eq!((&*first.name, first.from, first.until), ("door", start - Duration::from_secs(2), at(11)));
-        board.holds(0, at(0), at(3));
-        board.holds(1, at(4), at(5));
-        let both = board.active(at(14)).unwrap();
+        events.condition_met(0, at(0), at(3));
+        events.condition_met(1, at(4), at(5));
+        let both = events.active(at(14)).unwrap();
         assert_eq!((&*both.name, both.from, both.until), ("door", first.from, at(15)));
-        assert_eq!(board.counts().collect::<Vec<_>>(), [("door", 1), ("yard", 1)]);
+        assert_eq!(events.counts().collect::<Vec<_>>(), [("door", 1), ("yard", 1)]);
 
         // The condition of the first holds again before its post-roll ends: the same event.
-        board.holds(0, at(12), at(13));
-        assert_eq!(board.active(at(23)).unwrap().until, at(23));
-        assert_eq!(board.active(at(24)), None);
-        board.holds(1, at(40), at(40));
-        assert_eq!(board.active(at(40)).unwrap().from, at(38));
-        assert_eq!(board.counts().collect::<Vec<_>>(), [("door", 1), ("yard", 2)]);
+        events.condition_met(0, at(12), at(13));
+        assert_eq!(events.active(at(23)).unwrap().until, at(23));
+        assert_eq!(events.active(at(24)), None);
+        events.condition_met(1, at(40), at(40));
+        assert_eq!(events.active(at(40)).unwrap().from, at(38));
+        assert_eq!(events.counts().collect::<Vec<_>>(), [("door", 1), ("yard", 2)]);
     }
 }

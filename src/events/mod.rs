@@ -1,7 +1,7 @@
 //! Events: classes that cover enough of a zone for long enough in the masks.
 //!
 //! An [`EventDetector`] is a mask sink that examines every mask on the thread of the overlay stage: one pass over the pixels of the
-//! [`zone`], and a [`trigger`] with hysteresis. The result goes to the [`EventState`] of the stream, from which the recorder
+//! [`zone`], and a [`trigger`] with hysteresis. The result is recorded in the [`EventState`] of the stream, from which the recorder
 //! takes when to record, and the metrics how often events began.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub mod event_state;
 pub mod trigger;
 pub mod zone;
 
-pub use event_state::{Active, EventState};
+pub use event_state::{ActiveEvent, EventState};
 use trigger::Trigger;
 use zone::ZonePixels;
 
@@ -55,7 +55,7 @@ impl EventDetector {
         for (index, event) in self.events.iter_mut().enumerate() {
             let share = event.pixels.share(&mask.classes, &event.is_class);
             if let Some(since) = event.trigger.update(share, mask.captured_at) {
-                self.state.holds(index, since, mask.captured_at);
+                self.state.condition_met(index, since, mask.captured_at);
             }
         }
     }

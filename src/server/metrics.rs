@@ -207,7 +207,7 @@ fn recordings(streams: &[Arc<StreamView>], out: &mut Families) {
     });
     out.counters("maskcast_recordings_removed_total", "Recordings removed, by reason.", removed);
     let events = archives.iter().flat_map(|(name, archive)| {
-        let counts = archive.event_state().into_iter().flat_map(|state| state.counts());
+        let counts = archive.event_state().into_iter().flat_map(|events| events.counts());
         counts.map(|(event, count)| (vec![("stream", &**name), ("event", event)], count as f64))
     });
     out.counters("maskcast_events_total", "Events seen in the masks.", events);

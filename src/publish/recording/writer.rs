@@ -17,7 +17,7 @@ use crate::base::log_dedup;
 use crate::base::panic::panic_text;
 use crate::base::status::Status;
 use crate::config::When;
-use crate::events::{Active, EventState};
+use crate::events::{ActiveEvent, EventState};
 use crate::publish::fanout::Fanout;
 
 /// Pause before the first retry of a recording that failed; doubled with each further failure up to the maximum.
@@ -160,7 +160,7 @@ impl RecordingWriter {
     }
 
     /// Starts a file with this frame, or with the pre-roll of the event.
-    fn start_file(&mut self, frame: EncodedFrame, event: Option<&Active>) -> Result<(), RecordingError> {
+    fn start_file(&mut self, frame: EncodedFrame, event: Option<&ActiveEvent>) -> Result<(), RecordingError> {
         let pre_roll = match (&self.events, event) {
             (Some((_, ring)), Some(event)) if self.pre_roll_written != Some(event.from) => {
                 ring.since(event.from).cloned().collect()
@@ -182,7 +182,7 @@ impl RecordingWriter {
     fn open(
         &mut self,
         start: Timestamp,
-        event: Option<&Active>,
+        event: Option<&ActiveEvent>,
         caps: Option<gst::Caps>,
     ) -> Result<(), RecordingError> {
         self.keyframe_requested = None;
