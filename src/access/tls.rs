@@ -58,14 +58,14 @@ pub enum CertificateError {
 }
 
 /// Inode, modification time and length of a file; `None` if it does not exist.
-type FileStamp = Option<(u64, i64, i64, u64)>;
+type FileVersion = Option<(u64, i64, i64, u64)>;
 
 #[derive(Debug)]
 struct WatchedFiles {
     /// The files that were loaded, or tried.
-    loaded: [FileStamp; 2],
+    loaded: [FileVersion; 2],
     /// The files at the previous check. A change is loaded when two checks agree: writing may not be complete.
-    previous: [FileStamp; 2],
+    previous: [FileVersion; 2],
     checked_at: Instant,
     /// When the expiry and the permissions were last checked.
     warned_at: Instant,
@@ -78,7 +78,7 @@ impl Certificate {
     /// A file cannot be read or used, or the key does not match.
     pub fn load(config: &TlsConfig) -> Result<Arc<Self>, CertificateError> {
         let provider = Arc::new(default_provider());
-        let stamps = stamps(config);
+        let versions = versions(config);
         let pair = read(config, &provider)?;
         warn(config, &pair);
         Ok(Arc::new(Certificate {
@@ -86,8 +86,8 @@ impl Certificate {
             provider,
             current: RwLock::new(Arc::new(pair)),
             files: Mutex::new(WatchedFiles {
-                loaded: stamps,
-                previous: stamps,
+                loaded: versions,
+                previous: versions,
                 checked_at: Instant::now(),
                 warned_at: Instant::now(),
             }),
@@ -121,7 +121,7 @@ impl Certificate {
             return false;
         }
         files.checked_at = now;
-        let found = stamps(&self.config);
+        let found = versions(&self.config);
         let settled = found == files.previous;
         files.previous = found;
         if now.saturating_duration_since(files.warned_at) > DAY {
@@ -174,8 +174,19 @@ fn validity(pair: &CertifiedKey) -> Option<(Timestamp, Timestamp)> {
 
 /// Logs a warning if clients will refuse the certificate, or if other local users can read the key.
 fn warn(config: &TlsConfig, pair: &CertifiedKey) {
-    if let Some(problem) = validity(pair).and_then(|(start, end)| Validity::check(start, end, Timestamp::now())) {
-        tracing::warn!("{problem}; server.tls.cert: {}", config.cert.display());
+    let cert = config.cert.display();
+    match validity(pair).and_then(|(start, end)| ValidityProblem::check(start, end, Timestamp::now())) {
+        None => {}
+        Some(ValidityProblem::Expired(end)) => tracing::warn!(
+            "certificate has expired ({end}): browsers and players refuse it; renew it; server.tls.cert: {cert}"
+        ),
+        Some(ValidityProblem::NotYetValid { start, now }) => tracing::warn!(
+            "certificate is not valid before {start}, and the clock of this machine shows {now:.0}: clients refuse it; check \
+             the clock; server.tls.cert: {cert}"
+        ),
+        Some(ValidityProblem::ExpiresSoon(end)) => {
+            tracing::warn!("certificate expires soon ({end}); renew it; server.tls.cert: {cert}");
+        }
     }
     if config.key.metadata().is_ok_and(|file| file.mode() & 0o004 != 0) {
         let key = config.key.display();
@@ -184,39 +195,34 @@ fn warn(config: &TlsConfig, pair: &CertifiedKey) {
 }
 
 /// Why clients refuse a certificate, or will within a week.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Validity {
-    #[error("certificate has expired ({0}): browsers and players refuse it; renew it")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ValidityProblem {
     Expired(Timestamp),
-    #[error(
-        "certificate is not valid before {start}, and the clock of this machine shows {now:.0}: clients refuse it; check the clock"
-    )]
-    NotYet { start: Timestamp, now: Timestamp },
-    #[error("certificate expires soon ({0}); renew it")]
+    NotYetValid { start: Timestamp, now: Timestamp },
     ExpiresSoon(Timestamp),
 }
 
-impl Validity {
+impl ValidityProblem {
     /// `None` if the certificate is valid for longer than [`EXPIRY_WARNING`].
     fn check(start: Timestamp, end: Timestamp, now: Timestamp) -> Option<Self> {
         if end < now {
-            Some(Validity::Expired(end))
+            Some(ValidityProblem::Expired(end))
         } else if start > now {
-            Some(Validity::NotYet { start, now })
+            Some(ValidityProblem::NotYetValid { start, now })
         } else if end.duration_since(now) < SignedDuration::from_secs(EXPIRY_WARNING.as_secs() as i64) {
-            Some(Validity::ExpiresSoon(end))
+            Some(ValidityProblem::ExpiresSoon(end))
         } else {
             None
         }
     }
 }
 
-fn stamps(config: &TlsConfig) -> [FileStamp; 2] {
-    let stamp = |path: &Path| {
+fn versions(config: &TlsConfig) -> [FileVersion; 2] {
+    let version = |path: &Path| {
         let metadata = path.metadata().ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
     };
-    [stamp(&config.cert), stamp(&config.key)]
+    [version(&config.cert), version(&config.key)]
 }
 
 fn read(config: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
@@ -243,13 +249,12 @@ mod tests {
     fn an_expired_or_not_yet_valid_certificate_is_reported() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let (start, end) = (at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"));
-        let check = |now: &str| Validity::check(start, end, at(now));
+        let check = |now: &str| ValidityProblem::check(start, end, at(now));
         assert_eq!(check("2026-11-25T00:00:00Z"), None);
-        assert_eq!(check("2026-12-28T00:00:00Z"), Some(Validity::ExpiresSoon(end)));
-        assert_eq!(check("2027-01-02T00:00:00Z"), Some(Validity::Expired(end)));
+        assert_eq!(check("2026-12-28T00:00:00Z"), Some(ValidityProblem::ExpiresSoon(end)));
+        assert_eq!(check("2027-01-02T00:00:00Z"), Some(ValidityProblem::Expired(end)));
         let early = at("1970-01-01T00:00:10Z");
-        assert_eq!(check("1970-01-01T00:00:10Z"), Some(Validity::NotYet { start, now: early }));
-        assert!(Validity::ExpiresSoon(end).to_string().starts_with("certificate expires soon (2027-01-01T00:00:00Z)"));
+        assert_eq!(check("1970-01-01T00:00:10Z"), Some(ValidityProblem::NotYetValid { start, now: early }));
     }
 
     /// Writes a new pair for localhost, or only one of the two; returns the certificate.
