@@ -10,6 +10,7 @@ use super::manifest::{ManifestError, ManifestProblem};
 use super::onnx_error::OnnxRuntimeError;
 use super::placement::{PlacementMismatch, ProfileError};
 use super::runtime::RuntimeError;
+use super::session::SessionError;
 use crate::config::{Provider, Require};
 
 /// Why a batch has no masks. Cheap to clone: each frame of the batch gets a copy.
@@ -18,8 +19,8 @@ pub enum SegmentError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// A session cannot be opened that could be opened when the model was loaded.
-    #[error("{}: {problem}", .path.display())]
-    Session { path: PathBuf, problem: String },
+    #[error("{}: {source}", .path.display())]
+    Session { path: PathBuf, source: SessionError },
     #[error("the model cannot be run: {0}")]
     Run(#[source] OnnxRuntimeError),
     #[error("the model cannot be run: {0}")]

@@ -30,6 +30,7 @@ pub mod unlabelled;
 
 pub use error::{MachineError, ModelError, ModelProblem, ProviderProblem, RunOutputError, SegmentError, UnusableModel};
 pub use onnx_error::OnnxRuntimeError;
+pub use session::SessionError;
 
 /// The masks of a batch, in the order of its frames, and the time that they took.
 pub struct Segmented {

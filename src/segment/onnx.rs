@@ -206,7 +206,7 @@ impl Model {
                 }
                 Ok(segmenter)
             }
-            Err(error) => Err(SegmentError::Session { path: self.path.clone(), problem: error.to_string() }),
+            Err(source) => Err(SegmentError::Session { path: self.path.clone(), source }),
         }
     }
 

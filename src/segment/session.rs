@@ -12,8 +12,8 @@ use super::runtime::{self, RuntimeError};
 use crate::config::{ModelConfig, Provider};
 
 /// Why a session cannot be opened. Holds the message of ONNX Runtime.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SessionError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The provider is not installed or does not support the model. Another provider may.
