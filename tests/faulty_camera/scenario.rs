@@ -244,10 +244,8 @@ pub struct Expect {
     pub size: Option<[usize; 2]>,
     /// their colour,
     pub color: Option<Color>,
-    /// their rate (within 15 %),
+    /// and their rate (within 15 %).
     pub fps: Option<f64>,
-    /// and the maximum age of the newest frame when a viewer receives it, seconds.
-    pub delay: Option<f64>,
     /// A part of the reason in the API.
     pub reason: Option<String>,
     /// Maximum time from the start of the step, seconds.
@@ -320,7 +318,6 @@ impl Scenario {
             ensure!(ends, "{:?}: the step needs seconds, frames or connections", step.name);
             for expect in &step.expect {
                 ensure!(is_duration(expect.within), "{:?}: within {} s", step.name, expect.within);
-                ensure!(expect.delay.is_none_or(is_duration), "{:?}: delay {:?} s", step.name, expect.delay);
             }
             if let Some(action) = &step.action {
                 action.check().with_context(|| format!("{:?}", step.name))?;
