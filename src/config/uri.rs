@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
@@ -90,17 +91,12 @@ impl<'de> Deserialize<'de> for SourceUri {
     }
 }
 
+/// What is percent-encoded in the URL of a file.
+const ENCODED_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
+
 /// The URL of a file.
 pub(super) fn url_of_file(path: &Path) -> String {
-    let mut url = String::from("file://");
-    for &byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'-' | b'_' | b'.' => url.push(byte.into()),
-            byte if byte.is_ascii_alphanumeric() => url.push(byte.into()),
-            byte => url.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    url
+    format!("file://{}", percent_encode(path.as_os_str().as_bytes(), ENCODED_IN_PATHS))
 }
 
 /// The URI, and the credentials that were written in it.
@@ -197,7 +193,7 @@ fn file_url(rest: &str, base: &Path) -> Result<PathBuf, Problem> {
     if path.is_empty() {
         return Err(problem("names no file", "write \"file:///folder/video.mp4\" or \"file:video.mp4\""));
     }
-    let found = tidy(absolute(base.join(OsString::from_vec(percent_decode(path)))));
+    let found = tidy(absolute(base.join(OsString::from_vec(percent_decode_str(path).collect()))));
     if may_hold_secret(path) && !found.exists() {
         return Err(problem("names no file", "it takes no host, user or password: \"file:///folder/video.mp4\""));
     }
@@ -239,7 +235,10 @@ pub(super) fn network_url(text: &str) -> Result<(Url, Option<Credentials>), Prob
             "write %23 if the # belongs to a value",
         ));
     }
-    let decode = |part: &str| String::from_utf8(percent_decode(part)).map_err(|_| problem("is not UTF-8", help));
+    let decode = |part: &str| match percent_decode_str(part).decode_utf8() {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err(problem("is not UTF-8", help)),
+    };
     let credentials = if url.username().is_empty() && url.password().is_none() {
         None
     } else {
@@ -270,27 +269,6 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     let part =
         ["pass", "pwd", "token", "secret", "auth", "apikey", "credential"].iter().any(|part| name.contains(part));
     part || name.split(['-', '_', '.']).any(|word| matches!(word, "pw" | "key" | "pin"))
-}
-
-/// `%41` → `A`; a `%` that does not begin such a triple stays.
-pub(super) fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        match (bytes[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, ..) => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
 }
 
 /// What follows `test://`.

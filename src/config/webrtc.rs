@@ -3,12 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use url::Url;
 
-use super::uri::percent_decode;
 use super::value::Value;
 use crate::base::secret::Secret;
 
@@ -72,9 +72,8 @@ impl fmt::Display for TurnServer {
 impl TurnServer {
     /// In the form of GStreamer, with the password.
     pub fn for_gstreamer(&self) -> Secret {
-        let encode =
-            |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
-        let (user, password) = (encode(&self.user), encode(self.password.expose()));
+        let [user, password] =
+            [&self.user, self.password.expose()].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
         let scheme = if self.tls { "turns" } else { "turn" };
         let transport = self.transport.map(|transport| format!("?transport={transport}")).unwrap_or_default();
         Secret::new(format!("{scheme}://{user}:{password}@{}{transport}", self.host))
@@ -184,7 +183,10 @@ impl TurnServer {
         if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
             return Err("has something after the host");
         }
-        let decode = |part: &str| String::from_utf8(percent_decode(part)).ok().filter(|part| !part.is_empty());
+        let decode = |part: &str| {
+            let decoded = percent_decode_str(part).decode_utf8().ok()?;
+            (!decoded.is_empty()).then(|| decoded.into_owned())
+        };
         match (decode(url.username()), url.password().and_then(decode)) {
             (Some(user), Some(password)) => {
                 Ok(TurnServer { tls, host, transport, user, password: Secret::new(password) })
