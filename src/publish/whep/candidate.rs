@@ -1,17 +1,16 @@
 //! Which ICE candidates of a viewer are used.
 
-use std::net::IpAddr;
+use sdp_types::{Candidate, CandidateAddress};
 
-/// Whether a candidate such as `candidate:1 1 udp 2113 192.0.2.1 40000 typ host` has an IP address and not a host name,
-/// and belongs to component 1, which carries RTP and RTCP.
+/// Parses a candidate such as `1 1 udp 2113 192.0.2.1 40000 typ host`. `None` unless it has an IP address and not a host
+/// name, and belongs to component 1, which carries RTP and RTCP.
 ///
 /// Browsers hide their addresses behind mDNS names (`….local`). These names are not resolved: when a look-up fails,
 /// webrtcbin (1.22) leaks its ICE agent, whose thread then calls the freed webrtcbin and crashes the process. The
 /// viewer is reached without it, through the connectivity checks that it sends to the candidates of this machine.
-pub(super) fn has_ip_address(candidate: &str) -> bool {
-    // GStreamer and libnice accept single spaces only as separators: two in a row enclose an empty word.
-    let mut words = candidate.split(' ').skip(1);
-    words.next() == Some("1") && words.nth(2).is_some_and(|address| address.parse::<IpAddr>().is_ok())
+pub(super) fn usable_candidate(text: &str) -> Option<Candidate> {
+    let candidate: Candidate = text.parse().ok()?;
+    (candidate.component_id == 1 && matches!(candidate.address, CandidateAddress::IpAddr(_))).then_some(candidate)
 }
 
 /// Whether every SDP parser reads the text as one line: parsers differ in which control characters end a line.
@@ -23,7 +22,7 @@ pub(super) fn is_single_line(line: &str) -> bool {
 pub(in crate::publish) fn remove_hidden_candidates(description: &str) -> String {
     let keeps = |line: &&str| {
         let line = line.trim_end();
-        is_single_line(line) && line.strip_prefix("a=candidate:").is_none_or(has_ip_address)
+        is_single_line(line) && line.strip_prefix("a=candidate:").is_none_or(|text| usable_candidate(text).is_some())
     };
     description.split_inclusive('\n').filter(keeps).collect()
 }
@@ -34,20 +33,25 @@ mod tests {
 
     #[test]
     fn candidates_with_host_names_or_other_components_are_not_used() {
-        assert!(has_ip_address("candidate:1 1 udp 2113 192.0.2.1 40000 typ host"));
-        assert!(has_ip_address("1 1 UDP 2113 2001:db8::1 40000 typ srflx raddr 0.0.0.0 rport 0"));
+        for used in [
+            "1 1 udp 2113 192.0.2.1 40000 typ host",
+            "1 1 UDP 2113 2001:db8::1 40000 typ srflx raddr 0.0.0.0 rport 0",
+            "1 1 tcp 9 192.0.2.1 9 typ host tcptype active generation 0 ufrag Es network-id 1",
+        ] {
+            assert_eq!(usable_candidate(used).unwrap().to_string(), used);
+        }
         for other in [
-            "candidate:1 1 udp 2113 0f2e.local 40000 typ host",
-            "candidate:1 1 udp 2113 camera.example 40000 typ host",
-            "candidate:1 2 udp 2113 192.0.2.1 40000 typ host",
-            "candidate:1 0 udp 2113 192.0.2.1 40000 typ host",
-            "candidate:1 1 udp 2113",
-            "candidate:1 1 udp\t2113 192.0.2.1 0f2e.local 40000 typ host",
-            "candidate:1 1  2113 0f2e.local 192.0.2.1 40000 typ host",
-            "candidate: 1 1 udp 2113 192.0.2.1 40000 typ host",
+            "1 1 udp 2113 0f2e.local 40000 typ host",
+            "1 1 udp 2113 camera.example 40000 typ host",
+            "1 2 udp 2113 192.0.2.1 40000 typ host",
+            "1 0 udp 2113 192.0.2.1 40000 typ host",
+            "1 1 udp 2113",
+            "1 1 udp\t2113 192.0.2.1 0f2e.local 40000 typ host",
+            "1 1  2113 0f2e.local 192.0.2.1 40000 typ host",
+            " 1 1 udp 2113 192.0.2.1 40000 typ host",
             "",
         ] {
-            assert!(!has_ip_address(other), "{other}");
+            assert!(usable_candidate(other).is_none(), "{other}");
         }
     }
 

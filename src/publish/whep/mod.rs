@@ -271,7 +271,7 @@ impl Drop for SlotGuard {
 fn new_id() -> Result<String, ViewerError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| ViewerError::Random(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 #[cfg(test)]

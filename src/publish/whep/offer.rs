@@ -1,17 +1,21 @@
 //! The SDP offer of a viewer, reduced to one video section with one H.264 payload type. The other sections (audio,
 //! data) are rejected in the answer and never passed to webrtcbin, so that they cannot cause errors there.
 
-use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::candidate::{has_ip_address, is_single_line};
+use sdp_types::{
+    Attribute, Candidate, CandidateAddress, CandidateType, Direction, Fmtp, Media, MediaType, Origin, ParserError,
+    RtcpFb, RtcpFbPt, RtpMap, Session, TransportProto, TypedAttribute,
+};
+
+use super::candidate::{is_single_line, usable_candidate};
 
 /// The most candidates of an offer that are used; a browser has a few per network.
 const MAX_CANDIDATES: usize = 64;
 
-/// Attributes of the video section that are passed to webrtcbin, in addition to those of the payload types.
-const PASSED_ATTRIBUTES: [&str; 8] =
-    ["ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup", "rtcp-mux", "rtcp-rsize", "candidate"];
+/// Attributes of the video section that are passed to webrtcbin, in addition to candidates and those of the payload types.
+const PASSED_ATTRIBUTES: [&str; 7] =
+    ["ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup", "rtcp-mux", "rtcp-rsize"];
 
 /// Why a text is not SDP.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +25,9 @@ pub enum SdpError {
     /// Holds the start of the line.
     #[error("{0:?} is not a valid line")]
     InvalidLine(String),
+    /// A line that is allowed only once is repeated; with the reason of the parser.
+    #[error("{0}")]
+    Repeated(String),
 }
 
 impl SdpError {
@@ -43,8 +50,6 @@ pub enum OfferError {
     /// Without its `a=`.
     #[error("the offer has no a={0}")]
     MissingAttribute(&'static str),
-    #[error("the offer has a payload type that is not a number up to 127")]
-    PayloadType,
     /// webrtcbin did not accept the offer; with its reason.
     #[error("the offer was rejected: {0}")]
     Rejected(String),
@@ -59,53 +64,10 @@ pub struct Offer {
     pub payload: u8,
     /// Index of the video among the sections of the full offer.
     video: usize,
-    /// The other sections, as written in the answer.
-    rejected: Vec<String>,
+    /// The other sections, as in the answer.
+    rejected: Vec<Media>,
     /// Whether the full offer has a BUNDLE group.
     bundled: bool,
-}
-
-/// A media section: an `m=` line and its attributes. Also holds the session attributes before the first `m=` line.
-#[derive(Default)]
-struct MediaSection<'a> {
-    media: &'a str,
-    attributes: Vec<(&'a str, &'a str)>,
-}
-
-impl<'a> MediaSection<'a> {
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.attributes.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.get(name).is_some()
-    }
-
-    fn formats(&self) -> impl Iterator<Item = &'a str> {
-        self.media.split_ascii_whitespace().skip(3)
-    }
-
-    /// Whether the viewer offers to receive.
-    fn receives(&self) -> bool {
-        !self.has("sendonly") && !self.has("inactive")
-    }
-
-    /// The value of `a=NAME:PAYLOAD …` for a payload type.
-    fn of_payload(&self, name: &str, payload: &str) -> Option<&'a str> {
-        self.all_of_payload(name, payload).next()
-    }
-
-    fn all_of_payload(&self, name: &str, payload: &str) -> impl Iterator<Item = &'a str> {
-        let values = self.attributes.iter().filter(move |(other, _)| *other == name);
-        values.filter_map(move |(_, value)| {
-            let (number, rest) = value.split_once(' ')?;
-            (number == payload).then_some(rest)
-        })
-    }
-
-    fn codec(&self, payload: &str) -> &'a str {
-        self.of_payload("rtpmap", payload).map_or("", |map| map.split('/').next().unwrap_or(""))
-    }
 }
 
 impl Offer {
@@ -114,119 +76,134 @@ impl Offer {
     /// # Errors
     /// When the text is not SDP, or lacks supported H.264, multiplexed RTCP or the ICE and DTLS attributes.
     pub fn parse(text: &str) -> Result<Self, OfferError> {
-        let (session, sections) = sections(text)?;
-        let videos = || sections.iter().enumerate().filter(|(_, section)| section.media.starts_with("video "));
+        let session = parse_session(text)?;
+        let videos = || session.medias.iter().enumerate().filter(|(_, media)| media.media == "video");
         if videos().next().is_none() {
             return Err(OfferError::NoVideo);
         }
-        let (video, section, payload) = videos()
-            .filter(|(_, section)| section.receives())
-            .find_map(|(at, section)| Some((at, section, h264(section)?)))
+        let (video, media, payload) = videos()
+            .filter(|(_, media)| !media.has_attribute("sendonly") && !media.has_attribute("inactive"))
+            .find_map(|(at, media)| Some((at, media, h264(media)?)))
             .ok_or(OfferError::NoH264)?;
-        if !section.has("rtcp-mux") {
+        if !media.has_attribute("rtcp-mux") {
             return Err(OfferError::NoRtcpMux);
         }
         for needed in ["ice-ufrag", "ice-pwd", "fingerprint"] {
-            if !section.has(needed) && !session.has(needed) {
+            if !media.has_attribute(needed) && !session.has_attribute(needed) {
                 return Err(OfferError::MissingAttribute(needed));
             }
         }
-        // The field has seven bits in RTP.
-        let number = payload.parse().ok().filter(|number| *number < 128);
-        let rejected = sections.iter().enumerate().filter(|(at, _)| *at != video).map(|(_, other)| reject(other));
-        let bundled = session.has("group");
+        let others = session.medias.iter().enumerate().filter(|(at, _)| *at != video);
         Ok(Offer {
-            text: reduced(&session, section, payload),
-            payload: number.ok_or(OfferError::PayloadType)?,
+            text: reduced(&session, media, payload).to_string(),
+            payload,
             video,
-            rejected: rejected.collect(),
-            bundled,
+            rejected: others.map(|(_, other)| reject(other)).collect(),
+            bundled: session.has_attribute("group"),
         })
     }
 
     /// The answer to the full offer, made from webrtcbin's answer to the reduced one. `addresses` are further addresses
     /// of this machine, such as that of a router: every host candidate is repeated with each of them. `level` is the
     /// H.264 level of the stream (`level_idc`), where it is known.
-    pub fn answer(&self, reduced: &str, addresses: &[IpAddr], level: Option<u8>) -> String {
-        let mut sections: Vec<String> = Vec::new();
-        for line in reduced.lines().filter(|line| !line.is_empty()) {
-            if line.starts_with("m=") || sections.is_empty() {
-                sections.push(String::new());
-            }
-            let Some(section) = sections.last_mut() else { continue };
-            if !self.bundled && line.starts_with("a=group:") {
-                continue;
-            }
-            match level.and_then(|level| self.with_level(line, level)) {
-                Some(line) => section.push_str(&line),
-                None => section.push_str(line),
-            }
-            section.push_str("\r\n");
-            for (at, address) in addresses.iter().enumerate() {
-                if let Some(candidate) = candidate_with_address(line, *address, at) {
-                    section.push_str(&candidate);
+    ///
+    /// # Errors
+    /// When webrtcbin's answer is not SDP.
+    pub fn answer(&self, reduced: &str, addresses: &[IpAddr], level: Option<u8>) -> Result<String, SdpError> {
+        let mut session = parse_session(reduced)?;
+        if !self.bundled {
+            session.attributes.retain(|attribute| attribute.attribute != "group");
+        }
+        for media in &mut session.medias {
+            for attribute in std::mem::take(&mut media.attributes) {
+                let candidate = typed::<Candidate>(&attribute);
+                let fmtp = typed::<Fmtp>(&attribute).zip(level).and_then(|(fmtp, level)| self.with_level(fmtp, level));
+                media.attributes.push(fmtp.map_or(attribute, Attribute::from));
+                if let Some(candidate) = candidate {
+                    let repeated = addresses.iter().enumerate();
+                    media.add_attributes(repeated.filter_map(|(at, address)| with_address(&candidate, *address, at)));
                 }
             }
         }
-        let mut sections = sections.into_iter();
-        let mut text = sections.next().unwrap_or_default();
         let (before, after) = self.rejected.split_at(self.video);
-        before.iter().for_each(|section| text.push_str(section));
-        sections.for_each(|section| text.push_str(&section));
-        after.iter().for_each(|section| text.push_str(section));
-        text
+        session.medias.splice(..0, before.iter().cloned());
+        session.medias.extend_from_slice(after);
+        Ok(session.to_string())
     }
-}
 
-impl Offer {
-    /// The `a=fmtp` line of the video with the level of the stream; webrtcbin copies the level of the offer. `None` for
-    /// other lines, and where the viewer does not allow a different level (RFC 6184, section 8.2.2).
-    fn with_level(&self, line: &str, level: u8) -> Option<String> {
-        let parameters = line.strip_prefix(&format!("a=fmtp:{} ", self.payload))?;
-        if !parameters.contains("level-asymmetry-allowed=1") {
+    /// The parameters of the video with the level of the stream; webrtcbin copies the level of the offer. `None` for other
+    /// payload types, and where the viewer does not allow a different level (RFC 6184, section 8.2.2).
+    fn with_level(&self, mut fmtp: Fmtp, level: u8) -> Option<Fmtp> {
+        if fmtp.fmt != self.payload || parameter(&fmtp, "level-asymmetry-allowed") != Some("1") {
             return None;
         }
-        let (before, id) = line.split_once("profile-level-id=")?;
-        Some(format!("{before}profile-level-id={}{level:02x}{}", id.get(..4)?, id.get(6..)?))
+        let mut parameters = fmtp.format_specific_params.iter_mut();
+        let id = parameters.find(|parameter| parameter.param.trim_start() == "profile-level-id")?.val.as_mut()?;
+        *id = format!("{}{level:02x}", id.get(..4)?);
+        Some(fmtp)
     }
 }
 
-/// The session attributes and the media sections.
-fn sections(text: &str) -> Result<(MediaSection<'_>, Vec<MediaSection<'_>>), SdpError> {
-    let mut lines = text.lines().map(str::trim_end);
-    if lines.next() != Some("v=0") {
-        return Err(SdpError::NoVersion);
+/// Parses a session description. The names of attributes are lower-case afterwards.
+fn parse_session(text: &str) -> Result<Session, SdpError> {
+    // The parser accepts control characters that end a line for other parsers.
+    if let Some(line) = text.lines().find(|line| !is_single_line(line)) {
+        return Err(SdpError::invalid_line(line));
     }
-    let mut sections = vec![MediaSection::default()];
-    for line in lines.filter(|line| !line.is_empty()) {
-        let split = line.split_once('=').filter(|(kind, _)| kind.len() == 1 && is_single_line(line));
-        let (kind, value) = split.ok_or_else(|| SdpError::invalid_line(line))?;
-        match (kind, sections.last_mut()) {
-            ("m", _) => sections.push(MediaSection { media: value, attributes: Vec::new() }),
-            ("a", Some(section)) => section.attributes.push(value.split_once(':').unwrap_or((value, ""))),
-            _ => {}
+    let mut session = Session::parse(text.as_bytes()).map_err(|error| match error {
+        ParserError::NoVersion | ParserError::InvalidVersion(..) | ParserError::InvalidLineFormat(1, _) => {
+            SdpError::NoVersion
         }
-    }
-    let session = sections.remove(0);
-    Ok((session, sections))
+        ParserError::InvalidLineFormat(line, _)
+        | ParserError::InvalidFieldEncoding(line, _)
+        | ParserError::InvalidFieldFormat(line, _)
+        | ParserError::MissingField(line, _)
+        | ParserError::FieldTrailingData(line, _)
+        | ParserError::RepeatWithoutTime(line) => {
+            SdpError::invalid_line(text.lines().nth(line - 1).unwrap_or_default())
+        }
+        error => SdpError::Repeated(error.to_string()),
+    })?;
+    let attributes = session.medias.iter_mut().flat_map(|media| &mut media.attributes).chain(&mut session.attributes);
+    attributes.for_each(|attribute| attribute.attribute.make_ascii_lowercase());
+    Ok(session)
+}
+
+/// The attribute in the form of its type; `None` if it is another attribute or invalid.
+fn typed<T: TypedAttribute>(attribute: &Attribute) -> Option<T> {
+    attribute.value.as_deref().filter(|_| attribute.attribute == T::NAME)?.parse().ok()
+}
+
+/// The payload types of a section, in the order of preference.
+fn payloads(media: &Media) -> impl Iterator<Item = u8> {
+    media.fmt.split_ascii_whitespace().filter_map(|payload| payload.parse().ok())
+}
+
+fn rtpmap(media: &Media, payload: u8, codec: &str) -> Option<RtpMap> {
+    let map = media.attributes_typed::<RtpMap>().flatten().find(|map| map.payload_type == payload)?;
+    map.encoding_name.eq_ignore_ascii_case(codec).then_some(map)
+}
+
+fn fmtp(media: &Media, payload: u8) -> Option<Fmtp> {
+    media.attributes_typed::<Fmtp>().flatten().find(|fmtp| fmtp.fmt == payload)
+}
+
+fn parameter<'a>(fmtp: &'a Fmtp, name: &str) -> Option<&'a str> {
+    let mut parameters = fmtp.format_specific_params.iter();
+    parameters.find(|parameter| parameter.param.trim_start() == name)?.val.as_deref().map(str::trim_end)
 }
 
 /// The H.264 payload type whose profile is the closest to constrained baseline, which is sent. Decoders of higher
 /// profiles decode it too.
-fn h264<'a>(section: &MediaSection<'a>) -> Option<&'a str> {
-    let rank = |payload: &str| {
-        if !section.codec(payload).eq_ignore_ascii_case("H264") {
-            return None;
-        }
-        let parameters = section.of_payload("fmtp", payload).unwrap_or("");
-        let parameter = |name: &str| {
-            parameters.split(';').filter_map(|pair| pair.trim().split_once('=')).find(|(key, _)| *key == name)
-        };
-        if parameter("packetization-mode").is_none_or(|(_, mode)| mode != "1") {
+fn h264(media: &Media) -> Option<u8> {
+    let rank = |payload: u8| {
+        rtpmap(media, payload, "H264")?;
+        let fmtp = fmtp(media, payload)?;
+        if parameter(&fmtp, "packetization-mode") != Some("1") {
             return None;
         }
         // The default is baseline (RFC 6184, section 8.1).
-        let profile = parameter("profile-level-id").map_or("420010", |(_, profile)| profile);
+        let profile = parameter(&fmtp, "profile-level-id").unwrap_or("420010");
         let constraints = u8::from_str_radix(profile.get(2..4)?, 16).ok()?;
         match (profile.get(..2)?, constraints & 0x40 != 0) {
             ("42", true) => Some(0),
@@ -236,79 +213,66 @@ fn h264<'a>(section: &MediaSection<'a>) -> Option<&'a str> {
             _ => None,
         }
     };
-    section
-        .formats()
-        .filter_map(|payload| Some((rank(payload)?, payload)))
-        .min_by_key(|(rank, _)| *rank)
-        .map(|(_, p)| p)
+    let ranked = payloads(media).filter_map(|payload| Some((rank(payload)?, payload)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, payload)| payload)
 }
 
 /// SDP with only this section, this payload type and its retransmission type.
-fn reduced(session: &MediaSection, section: &MediaSection, payload: &str) -> String {
-    let apt = format!("apt={payload}");
-    let retransmits = |other: &&str| {
-        section.codec(other).eq_ignore_ascii_case("rtx")
-            && section.of_payload("fmtp", other).is_some_and(|fmtp| fmtp.split(';').any(|pair| pair.trim() == apt))
+fn reduced(session: &Session, media: &Media, payload: u8) -> Session {
+    let retransmits = |other: u8| {
+        let apt = rtpmap(media, other, "rtx").and_then(|_| fmtp(media, other));
+        apt.is_some_and(|fmtp| parameter(&fmtp, "apt").and_then(|apt| apt.parse().ok()) == Some(payload))
     };
-    let rtx = section.formats().find(retransmits);
-    let mid = section.get("mid").unwrap_or("0");
-    let mut lines = vec![
-        "v=0".to_string(),
-        "o=- 1 1 IN IP4 127.0.0.1".into(),
-        "s=-".into(),
-        "t=0 0".into(),
-        format!("a=group:BUNDLE {mid}"),
-        format!("m=video 9 UDP/TLS/RTP/SAVPF {payload}{}", rtx.map(|rtx| format!(" {rtx}")).unwrap_or_default()),
-        "c=IN IP4 0.0.0.0".into(),
-        format!("a=mid:{mid}"),
-        "a=recvonly".into(),
-    ];
-    let written = |(name, value): &(&str, &str)| match *value {
-        "" => format!("a={name}"),
-        value => format!("a={name}:{value}"),
-    };
+    let rtx = payloads(media).find(|other| retransmits(*other));
+    let formats = rtx.map_or(payload.to_string(), |rtx| format!("{payload} {rtx}"));
+    let mid = media.get_first_attribute_value("mid").flatten().unwrap_or("0");
+    let mut video = Media::new(MediaType::Video, 9, TransportProto::UdpTlsRtpSavpf, formats);
+    video.add_connection(Ipv4Addr::UNSPECIFIED);
+    video.add_attribute_with_value("mid", mid);
+    video.add_attribute(Direction::RecvOnly);
     // Session attributes apply to sections that do not have the attribute.
-    let inherited = session.attributes.iter().filter(|(name, _)| !section.has(name));
-    let passed = inherited.chain(&section.attributes).filter(|(name, _)| PASSED_ATTRIBUTES.contains(name));
-    let passed = passed.filter(|(name, value)| *name != "candidate" || has_ip_address(value));
-    let (candidates, others): (Vec<_>, Vec<_>) = passed.partition(|(name, _)| *name == "candidate");
-    lines.extend(others.into_iter().chain(candidates.into_iter().take(MAX_CANDIDATES)).map(written));
-    for payload in [Some(payload), rtx].into_iter().flatten() {
-        for name in ["rtpmap", "fmtp", "rtcp-fb"] {
-            lines.extend(section.all_of_payload(name, payload).map(|value| format!("a={name}:{payload} {value}")));
-        }
+    let inherited = session.attributes.iter().filter(|other| !media.has_attribute(&other.attribute));
+    let offered: Vec<&Attribute> = inherited.chain(&media.attributes).collect();
+    let passed = offered.iter().filter(|attribute| PASSED_ATTRIBUTES.contains(&attribute.attribute.as_str()));
+    video.attributes.extend(passed.map(|attribute| Attribute::clone(attribute)));
+    let candidates = offered.iter().filter(|attribute| attribute.attribute == Candidate::NAME);
+    let candidates = candidates.filter_map(|attribute| usable_candidate(attribute.value.as_deref()?));
+    video.add_attributes(candidates.take(MAX_CANDIDATES));
+    for (payload, codec) in [(Some(payload), "H264"), (rtx, "rtx")] {
+        let Some(payload) = payload else { continue };
+        video.add_attributes(rtpmap(media, payload, codec));
+        video.add_attributes(fmtp(media, payload));
+        let feedback = media.attributes_typed::<RtcpFb>().flatten();
+        video.add_attributes(feedback.filter(|feedback| feedback.pt == RtcpFbPt::Fmt(payload)));
     }
-    lines.join("\r\n") + "\r\n"
+    let mut reduced = Session::new(Origin::with_ip_addr(1, 1, Ipv4Addr::LOCALHOST), "-");
+    reduced.add_attribute_with_value("group", format_args!("BUNDLE {mid}"));
+    reduced.add_media(video);
+    reduced
 }
 
 /// The answer that rejects a section: port 0 (RFC 3264, section 6).
-fn reject(section: &MediaSection) -> String {
-    let mut words = section.media.split_ascii_whitespace();
-    let mut word = || words.next().unwrap_or("0");
-    let (kind, _, protocol, format) = (word(), word(), word(), word());
-    let mut text = format!("m={kind} 0 {protocol} {format}\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\n");
-    if let Some(mid) = section.get("mid") {
-        // Writing to a String does not fail.
-        let _ = write!(text, "a=mid:{mid}\r\n");
-    }
-    text
+fn reject(media: &Media) -> Media {
+    let format = media.fmt.split_ascii_whitespace().next().unwrap_or("0");
+    let mut rejected =
+        Media { media: media.media.clone(), ..Media::new(MediaType::Video, 0, media.parse_transport_proto(), format) };
+    rejected.add_connection(Ipv4Addr::UNSPECIFIED);
+    rejected.add_attribute(Direction::Inactive);
+    let mid = media.attributes.iter().find(|attribute| attribute.attribute == "mid");
+    rejected.attributes.extend(mid.cloned());
+    rejected
 }
 
-/// Repeats the line of a host candidate with another address and a lower priority. The router in between must forward
-/// the same port.
-fn candidate_with_address(line: &str, address: IpAddr, at: usize) -> Option<String> {
-    let mut words: Vec<&str> = line.strip_prefix("a=candidate:")?.split_ascii_whitespace().collect();
-    let own: IpAddr = words.get(4)?.parse().ok()?;
-    let is_host = words.get(6) == Some(&"typ") && words.get(7) == Some(&"host");
-    let is_udp = words.get(2)?.eq_ignore_ascii_case("udp");
-    if !is_host || !is_udp || own.is_ipv4() != address.is_ipv4() || own == address {
-        return None;
-    }
-    let foundation = format!("{}n{at}", words.first()?);
-    let priority = words.get(3)?.parse::<u32>().ok()?.saturating_sub(1 + at as u32).to_string();
-    let address = address.to_string();
-    (words[0], words[3], words[4]) = (&foundation, &priority, &address);
-    Some(format!("a=candidate:{}\r\n", words.join(" ")))
+/// Repeats a host candidate with another address and a lower priority. The router in between must forward the same port.
+fn with_address(candidate: &Candidate, address: IpAddr, at: usize) -> Option<Candidate> {
+    let CandidateAddress::IpAddr(own) = candidate.address else { return None };
+    let is_udp_host = candidate.typ == CandidateType::Host && candidate.transport.eq_ignore_ascii_case("udp");
+    (is_udp_host && own.is_ipv4() == address.is_ipv4() && own != address).then(|| Candidate {
+        foundation: format!("{}n{at}", candidate.foundation),
+        priority: candidate.priority.saturating_sub(1 + at as u64),
+        address: CandidateAddress::IpAddr(address),
+        ..candidate.clone()
+    })
 }
 
 #[cfg(test)]
@@ -349,13 +313,13 @@ pub(super) mod tests {
     #[test]
     fn the_answer_rejects_the_other_sections_in_the_order_of_the_offer() {
         let offer = Offer::parse(OFFER).unwrap();
-        let reduced = "v=0\r\na=group:BUNDLE 1\r\nm=video 9 UDP/TLS/RTP/SAVPF 104\r\na=mid:1\r\n\
+        let reduced = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 1\r\nm=video 9 UDP/TLS/RTP/SAVPF 104\r\na=mid:1\r\n\
             a=candidate:1 1 UDP 2015363327 10.0.0.7 50001 typ host\r\na=candidate:2 1 UDP 9 1.2.3.4 5 typ srflx\r\n\
             a=candidate:3 1 UDP 2015363326 fe80::1 50001 typ host\r\n";
-        let answer = offer.answer(reduced, &["203.0.113.9".parse().unwrap()], Some(0x28));
+        let answer = offer.answer(reduced, &["203.0.113.9".parse().unwrap()], Some(0x28)).unwrap();
         assert_eq!(
             answer,
-            "v=0\r\na=group:BUNDLE 1\r\nm=audio 0 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\na=mid:0\r\n\
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 1\r\nm=audio 0 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\na=mid:0\r\n\
              m=video 9 UDP/TLS/RTP/SAVPF 104\r\na=mid:1\r\na=candidate:1 1 UDP 2015363327 10.0.0.7 50001 typ host\r\n\
              a=candidate:1n0 1 UDP 2015363326 203.0.113.9 50001 typ host\r\na=candidate:2 1 UDP 9 1.2.3.4 5 typ srflx\r\n\
              a=candidate:3 1 UDP 2015363326 fe80::1 50001 typ host\r\n"
@@ -367,7 +331,7 @@ pub(super) mod tests {
         let offer = Offer::parse(OFFER).unwrap();
         let answer = |line: &str| {
             let reduced = format!("v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 104\r\na=mid:1\r\n{line}\r\n");
-            let answer = offer.answer(&reduced, &[], Some(0x28));
+            let answer = offer.answer(&reduced, &[], Some(0x28)).unwrap();
             answer.lines().find(|line| line.starts_with("a=fmtp:")).unwrap().to_owned()
         };
         let line = "a=fmtp:104 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
@@ -404,13 +368,24 @@ pub(super) mod tests {
         assert_eq!(error(&OFFER.replace("a=rtcp-mux\r\n", "")), OfferError::NoRtcpMux);
         let without_fingerprint = OFFER.replace("a=fingerprint:sha-256 AA:BB\r\n", "");
         assert_eq!(error(&without_fingerprint), OfferError::MissingAttribute("fingerprint"));
-        assert_eq!(error(&OFFER.replace("104", "204")), OfferError::PayloadType);
+        for (from, to) in [("m=audio 9", "m=audio x"), ("o=- 46 2", "o=- 46")] {
+            let error = error(&OFFER.replace(from, to));
+            assert!(matches!(error, OfferError::NotSdp(SdpError::InvalidLine(_))), "{error:?}");
+        }
+        let repeated = error(&OFFER.replace("s=-\r\n", "s=-\r\ns=-\r\n"));
+        assert!(matches!(repeated, OfferError::NotSdp(SdpError::Repeated(_))), "{repeated:?}");
         // GStreamer ends a line at these characters, so the rest would be a line that was not checked.
         for end in ['\r', '\0'] {
             let hidden = format!("a=setup:actpass{end}a=candidate:1 1 udp 9 a.local 9 typ host\r\n");
             let error = error(&OFFER.replace("a=setup:actpass\r\n", &hidden));
             assert!(matches!(error, OfferError::NotSdp(SdpError::InvalidLine(_))), "{error:?}");
         }
+    }
+
+    /// The field has seven bits in RTP.
+    #[test]
+    fn a_payload_type_above_127_is_not_used() {
+        assert_eq!(Offer::parse(&OFFER.replace("104", "204")).unwrap().payload, 102);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! ICE candidates that a viewer sends after its offer: `application/trickle-ice-sdpfrag` (RFC 8840).
 
-use super::candidate::{has_ip_address, is_single_line};
+use super::candidate::{is_single_line, usable_candidate};
 use super::offer::SdpError;
 
 /// The content of a fragment.
@@ -35,13 +35,16 @@ impl Fragment {
     pub fn parse(text: &str) -> Result<Self, FragmentError> {
         let (mut candidates, mut count) = (Vec::new(), 0);
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-            match line.split_once('=').filter(|_| is_single_line(line)) {
-                Some(("a", "end-of-candidates")) => count += 1,
-                Some(("a", value)) if value.starts_with("candidate:") => {
+            let Some((kind, value)) = line.split_once('=').filter(|_| is_single_line(line)) else {
+                return Err(SdpError::invalid_line(line).into());
+            };
+            match (kind, value.strip_prefix("candidate:")) {
+                ("a", Some(candidate)) => {
                     count += 1;
-                    candidates.extend(has_ip_address(value).then(|| value.to_owned()));
+                    candidates.extend(usable_candidate(candidate).map(|used| format!("candidate:{used}")));
                 }
-                Some(("a" | "m" | "c" | "b" | "i", _)) => {}
+                ("a", None) if value == "end-of-candidates" => count += 1,
+                ("a" | "m" | "c" | "b" | "i", _) => {}
                 _ => return Err(SdpError::invalid_line(line).into()),
             }
         }

@@ -185,6 +185,7 @@ impl ActiveViewer<'_> {
         self.gather_until = None;
         let text = self.peer.local_description().ok_or(ViewerError::NoAnswer)?;
         let text = self.offer.answer(&text, &self.settings.host_addresses, self.level);
+        let text = text.map_err(|error| ViewerError::Answer(error.to_string()))?;
         if !text.contains("a=candidate:") {
             return Err(ViewerError::NoCandidates);
         }
