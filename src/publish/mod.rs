@@ -29,6 +29,7 @@ pub mod rtsp;
 pub mod rtsp_auth;
 mod rtsp_connections;
 mod rtsp_ffi;
+mod rtsp_media;
 mod rtsp_mounts;
 mod rtsp_players;
 mod webrtc;

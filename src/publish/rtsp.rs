@@ -8,11 +8,10 @@
 //! - their machine does not respond any more, within half a minute;
 //! - over UDP, they send neither requests nor receiver reports until their session expires after a minute.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -31,6 +30,7 @@ use super::fanout::{AppSrcSink, Fanout};
 use super::frame_sink_kind::{FrameSinkKind, ViewerCount, start_none};
 use super::rtsp_auth::{RtspAuth, RtspAuthError, RtspGuard, allow_viewers, set_certificate};
 use super::rtsp_connections::Connections;
+use super::rtsp_media::{PreparedMedia, StreamMedias};
 use super::rtsp_mounts::{Mounts, expect_describe};
 use super::rtsp_players::{FanoutsByStream, KIND_NAME, Players, stream_name};
 use crate::access::tls::Certificate;
@@ -80,13 +80,6 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(15);
 
 /// The stream that each client described last.
 type DescribedStreams = Arc<Mutex<Vec<(glib::WeakRef<rtsp_server::RTSPClient>, String)>>>;
-
-/// The newest media of each stream, by its name.
-type StreamMedias = Arc<Mutex<HashMap<String, glib::WeakRef<rtsp_server::RTSPMedia>>>>;
-
-/// How long a client waits while the media that the last viewer left is torn down. GStreamer's server would answer 503.
-const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(2);
-const TEARDOWN_POLL: Duration = Duration::from_millis(5);
 
 /// Why the RTSP server could not be started or changed.
 #[derive(Debug, thiserror::Error)]
@@ -270,10 +263,10 @@ impl RtspServer {
         }
         // The server adds no latency; clients have their own buffers.
         factory.set_latency(0);
-        let (stream, medias): (Arc<str>, _) = (name.into(), Arc::clone(&self.medias));
+        let (stream, medias): (Arc<str>, _) = (name.into(), self.medias.clone());
         self.streams.lock().insert(name.into(), Arc::clone(&fanout));
         factory.connect_media_configure(move |_, media| {
-            medias.lock().insert(stream.to_string(), media.downgrade());
+            medias.add(&stream, media);
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let Some(source) = source.and_then(|source| source.downcast::<gst_app::AppSrc>().ok()) else {
                 let text = "cannot feed the RTSP media: it has no appsrc";
@@ -295,7 +288,7 @@ impl RtspServer {
         let path = format!("/{name}");
         self.mounts.remove(name);
         self.streams.lock().remove(name);
-        self.medias.lock().remove(name);
+        self.medias.remove(name);
         let describing = self.clients_of(name);
         self.server.client_filter(Some(&mut |_, client| {
             let mut plays = describing.contains(client);
@@ -384,10 +377,12 @@ fn handle_requests(
     described: &DescribedStreams,
     medias: &StreamMedias,
 ) {
-    let (streams, described, medias) = (Arc::clone(streams), Arc::clone(described), Arc::clone(medias));
+    let (streams, described, medias) = (Arc::clone(streams), Arc::clone(described), medias.clone());
     server.connect_client_connected(move |_, client| {
         client.set_post_session_timeout(POST_SESSION_TIMEOUT);
-        let (described, medias) = (Arc::clone(&described), Arc::clone(&medias));
+        let (described, medias) = (Arc::clone(&described), medias.clone());
+        let held = Arc::new(Mutex::new(None::<PreparedMedia>));
+        let released = Arc::clone(&held);
         client.connect_pre_describe_request(move |client, context| {
             expect_describe();
             if let Some(name) = stream_name(context) {
@@ -395,9 +390,14 @@ fn handle_requests(
                 described.retain(|(other, _)| other.upgrade().is_some_and(|other| other != *client));
                 described.push((client.downgrade(), name.clone()));
                 drop(described);
-                wait_for_teardown(&medias, &name);
+                *held.lock() = medias.hold(&name);
             }
             RTSPStatusCode::Ok
+        });
+        // The response to DESCRIBE: the client has prepared the media itself, or was refused.
+        client.connect("send-message", false, move |_| {
+            drop(released.lock().take());
+            None
         });
         // The server requires credentials for DESCRIBE and SETUP only. A session identifier that was read from the
         // network must not replace them.
@@ -415,20 +415,6 @@ fn handle_requests(
             }
         });
     });
-}
-
-/// Blocks while the media that the last viewer of a stream left is torn down, because it cannot be used again. Runs on
-/// the thread of a client.
-fn wait_for_teardown(medias: &StreamMedias, stream: &str) {
-    use rtsp_server::RTSPMediaStatus::{Error, Unprepared, Unpreparing};
-    let started = Instant::now();
-    let is_ending = || {
-        let media = medias.lock().get(stream).and_then(glib::WeakRef::upgrade);
-        media.is_some_and(|media| matches!(media.status(), Error | Unprepared | Unpreparing))
-    };
-    while is_ending() && started.elapsed() < TEARDOWN_TIMEOUT {
-        std::thread::sleep(TEARDOWN_POLL);
-    }
 }
 
 fn count_players(server: &rtsp_server::RTSPServer, streams: &FanoutsByStream) {
