@@ -1,10 +1,11 @@
-//! Returns freed memory to the system.
+//! Limits the memory that the allocator of glibc keeps. GStreamer, OpenCV and ONNX Runtime use it as well, so a Rust
+//! allocator would not change most of the memory.
 //!
 //! glibc keeps freed memory for later allocations, and returns only free memory at the end of a heap. A long-lived
 //! allocation there keeps all below it: after fifty viewers have disconnected, half of the process's memory is unused.
 //! Therefore `malloc_trim` is called from time to time, which returns every page without an allocation.
 //!
-//! The call is unsafe, because glibc's function has no safe wrapper.
+//! The calls are unsafe, because glibc's functions have no safe wrappers.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -31,6 +32,17 @@ impl Heap {
             trim();
             self.trimmed_at = Instant::now();
         }
+    }
+}
+
+/// Limits the number of arenas to two, unless `MALLOC_ARENA_MAX` is set. By default glibc creates an arena for each of the
+/// dozens of threads. Frames are allocated by one thread and freed by another, and each arena keeps its freed memory, so that
+/// the service would grow for hours. To be called before other threads start: it does not remove arenas.
+pub fn limit_arenas() {
+    #[cfg(target_env = "gnu")]
+    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+        // SAFETY: The arguments are numbers, not pointers. The function takes the lock of the main arena.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
     }
 }
 

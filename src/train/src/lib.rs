@@ -50,6 +50,7 @@ pub mod commands;
 pub mod data;
 pub mod device;
 pub mod encoders;
+pub mod environment;
 pub mod evaluate;
 pub mod export;
 pub mod exported;
