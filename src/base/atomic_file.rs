@@ -37,6 +37,11 @@ impl AtomicFile {
         self.temporary.as_file()
     }
 
+    /// The path of the temporary file, for a check that reads the new content before it replaces the old one.
+    pub fn temporary_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
     /// Flushes the file to the disk and renames it to its path.
     ///
     /// # Errors
@@ -136,6 +141,7 @@ mod tests {
         let mut new = AtomicFile::create(&path, 0o640).unwrap();
         new.write_all(b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read(new.temporary_path()).unwrap(), b"new");
         new.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(path.metadata().unwrap().mode() & 0o727, 0o600);
