@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::data::{Dataset, Pair, SimilarityIndex, VOID};
 use super::evaluate::{EvaluateError, EvaluatedImage, Predictor, evaluate_pairs};
-use super::metrics::{BoundaryF1, Calibration, CalibrationScores, Confusion, MetricsError, Scores};
+use super::metrics::{BoundaryF1, Calibration, CalibrationScores, ConfusionMatrix, MetricsError, Scores};
 use super::report::{ImageFacts, ReportError, choose_apart, image_miou};
 
 /// Bins of the calibration plot.
@@ -16,7 +16,7 @@ const SHOWN: usize = 3;
 #[derive(Debug)]
 pub struct Assessment {
     pub scores: Scores,
-    pub confusion: Confusion,
+    pub confusion: ConfusionMatrix,
     /// `None` for a model without confidences.
     pub calibration: Option<CalibrationScores>,
     pub images: Vec<ImageFacts>,
@@ -49,7 +49,7 @@ pub fn assess(
     mut tick: impl FnMut(),
 ) -> Result<Assessment, AssessError> {
     let classes = dataset.classes.len();
-    let mut confusion = Confusion::new(classes);
+    let mut confusion = ConfusionMatrix::new(classes);
     let mut boundary = BoundaryF1::new(classes);
     let mut calibration = Calibration::new(BINS);
     let mut ranked = Vec::with_capacity(pairs.len());

@@ -7,11 +7,11 @@ use maskcast::commands::environment::NO_TELEMETRY;
 
 const VARIABLES: [(&str, &str); 3] = [
     NO_TELEMETRY,
-    // What OpenMP's threads do between two operations. The default is to spin, which on a busy machine takes ten times
-    // as long: a spinning thread holds the core that the other one waits for.
+    // Threads of OpenMP sleep between two operations. By default they spin, which occupies cores that other threads need:
+    // on a busy machine, training then takes ten times as long.
     ("OMP_WAIT_POLICY", "PASSIVE"),
-    // glibc gives large blocks back to the kernel at once, and the kernel clears them anew for the next tensor: a
-    // quarter of a training step's time. This way they are kept for the next step.
+    // glibc returns large blocks to the kernel when they are freed, and the kernel clears them when they are allocated
+    // again, which takes a quarter of the time of a training step. With these settings, the process keeps the blocks.
     ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"),
 ];
 

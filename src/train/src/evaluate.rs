@@ -8,10 +8,10 @@ use tch::{Device, Kind, Reduction, Tensor};
 use super::augment;
 use super::data::{DataError, Dataset, LabelledImage, Pair, VOID};
 use super::loader::{LoadError, pack};
-use super::metrics::{Confusion, MetricsError};
-use super::net::exec::{self, Run};
+use super::metrics::{ConfusionMatrix, MetricsError};
+use super::net::exec::{self, RunOptions};
 use super::net::{Net, Params};
-use super::ordered::Ordered;
+use super::ordered::OrderedResults;
 use super::size::Size;
 
 /// The prediction of a model for one image, at the model's input size.
@@ -82,8 +82,8 @@ pub fn evaluate_pairs(
         Ok((pair, image, small))
     };
     let tasks: Vec<Pair> = pairs.into();
-    let read =
-        Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work).map_err(EvaluateError::Thread)?;
+    let read = OrderedResults::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work)
+        .map_err(EvaluateError::Thread)?;
     for item in read {
         let (pair, image, small) = item?;
         let prediction = predictor.predict(&small)?;
@@ -118,7 +118,7 @@ impl Predictor for LibtorchPredictor<'_> {
         let _guard = tch::no_grad_guard();
         let batch = pack(std::slice::from_ref(image), self.input);
         let input = exec::input(&batch.rgb, &self.net.normalise, self.device);
-        let run = Run { precision: self.precision, ..Run::EVAL };
+        let run = RunOptions { precision: self.precision, ..RunOptions::EVAL };
         let logits = exec::forward(self.net, self.params, &input, &run);
         let labels = batch.labels.to_device(self.device);
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, i64::from(VOID), 0.0);
@@ -153,8 +153,8 @@ pub fn confusion(
     dataset: &Arc<Dataset>,
     pairs: &[Pair],
     threads: usize,
-) -> Result<(Confusion, Option<f64>), EvaluateError> {
-    let mut confusion = Confusion::new(dataset.classes.len());
+) -> Result<(ConfusionMatrix, Option<f64>), EvaluateError> {
+    let mut confusion = ConfusionMatrix::new(dataset.classes.len());
     let mut losses = (0.0, 0u32);
     evaluate_pairs(predictor, dataset, pairs, threads, |evaluated| {
         confusion
@@ -183,8 +183,8 @@ pub fn class_shares(dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> R
         Ok(counts)
     };
     let tasks: Vec<Pair> = pairs.into();
-    let counted =
-        Ordered::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work).map_err(EvaluateError::Thread)?;
+    let counted = OrderedResults::start("reader", threads, 2 * threads + 1, tasks.into_iter(), work)
+        .map_err(EvaluateError::Thread)?;
     let mut total = vec![0u64; classes];
     for counts in counted {
         let counts = counts.map_err(LoadError::Data)?;

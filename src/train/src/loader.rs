@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::augment::{self, Augment};
 use super::data::{DataError, Dataset, LabelledImage, Pair};
-use super::ordered::Ordered;
+use super::ordered::OrderedResults;
 use super::random;
 use super::size::Size;
 
@@ -50,7 +50,7 @@ pub struct Batch {
 
 /// Loads the batches of consecutive steps.
 pub struct Loader {
-    batches: Ordered<u64, Result<Vec<LabelledImage>, LoadError>>,
+    batches: OrderedResults<u64, Result<Vec<LabelledImage>, LoadError>>,
     crop: Size,
     waited: Duration,
 }
@@ -77,7 +77,7 @@ impl Loader {
         let (dataset, spec, crop) = (dataset.clone(), batches.clone(), batches.crop);
         let ahead = 2 * batches.threads + 2;
         let work = move |step| load(&dataset, &spec, step);
-        let batches = Ordered::start("loader", batches.threads, ahead, from..to, work)?;
+        let batches = OrderedResults::start("loader", batches.threads, ahead, from..to, work)?;
         Ok(Loader { batches, crop, waited: Duration::ZERO })
     }
 
@@ -109,7 +109,7 @@ fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledIm
     for &image in chosen {
         let pair: &Pair = &dataset.train[image];
         let sample = dataset.read(pair)?;
-        let mut rng = random::of(spec.seed, &[SAMPLE, epoch, image as u64]);
+        let mut rng = random::generator(spec.seed, &[SAMPLE, epoch, image as u64]);
         let piece = augment::apply(&sample, spec.input, spec.crop, &spec.augment, &mut rng)
             .map_err(|error| LoadError::OpenCv { name: pair.name.clone(), error })?;
         samples.push((piece, rng));
@@ -127,7 +127,7 @@ fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledIm
 
 /// Image indices in the order of an epoch (Fisher-Yates shuffle).
 fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut rng = random::of(seed, &[ORDER, epoch]);
+    let mut rng = random::generator(seed, &[ORDER, epoch]);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
         order.swap(last, rng.random_range(0..=last));

@@ -11,7 +11,7 @@ type Job<T, R> = (T, Sender<R>);
 
 /// An iterator over the results of `tasks`. At most `ahead` tasks are begun before their results are asked for: the
 /// queue to the threads has room for as many, so that handing out a task never blocks.
-pub struct Ordered<T, R> {
+pub struct OrderedResults<T, R> {
     tasks: Box<dyn Iterator<Item = T> + Send>,
     jobs: Option<Sender<Job<T, R>>>,
     pending: VecDeque<Receiver<R>>,
@@ -19,7 +19,7 @@ pub struct Ordered<T, R> {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl<T: Send + 'static, R: Send + 'static> Ordered<T, R> {
+impl<T: Send + 'static, R: Send + 'static> OrderedResults<T, R> {
     /// Starts `threads` threads named `name`.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl<T: Send + 'static, R: Send + 'static> Ordered<T, R> {
             })
             .collect::<Result<_, _>>()?;
         let mut ordered =
-            Ordered { tasks: Box::new(tasks), jobs: Some(jobs), pending: VecDeque::new(), ahead, threads };
+            OrderedResults { tasks: Box::new(tasks), jobs: Some(jobs), pending: VecDeque::new(), ahead, threads };
         ordered.fill();
         Ok(ordered)
     }
@@ -70,7 +70,7 @@ impl<T: Send + 'static, R: Send + 'static> Ordered<T, R> {
     }
 }
 
-impl<T: Send + 'static, R: Send + 'static> Iterator for Ordered<T, R> {
+impl<T: Send + 'static, R: Send + 'static> Iterator for OrderedResults<T, R> {
     type Item = R;
 
     /// # Panics
@@ -83,7 +83,7 @@ impl<T: Send + 'static, R: Send + 'static> Iterator for Ordered<T, R> {
     }
 }
 
-impl<T, R> Drop for Ordered<T, R> {
+impl<T, R> Drop for OrderedResults<T, R> {
     fn drop(&mut self) {
         self.jobs = None;
         self.pending.clear();
@@ -103,7 +103,7 @@ mod tests {
         use std::sync::atomic::{AtomicUsize, Ordering};
         let begun = Arc::new(AtomicUsize::new(0));
         let counter = begun.clone();
-        let mut squares = Ordered::start("square", 3, 4, 0..100u64, move |n| {
+        let mut squares = OrderedResults::start("square", 3, 4, 0..100u64, move |n| {
             counter.fetch_add(1, Ordering::SeqCst);
             n * n
         })
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_iterator_that_is_dropped_early_ends_its_threads() {
-        let endless = Ordered::start("endless", 2, 8, 0u64.., |n| n).unwrap();
+        let endless = OrderedResults::start("endless", 2, 8, 0u64.., |n| n).unwrap();
         assert_eq!(endless.take(3).sum::<u64>(), 3);
     }
 }

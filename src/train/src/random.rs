@@ -7,8 +7,8 @@ use rand::SeedableRng;
 /// A small, fast generator whose numbers do not change between versions (PCG XSL 128/64).
 pub type Rng = rand_pcg::Pcg64Mcg;
 
-/// The generator for a purpose: `of(seed, &[EPOCH, index])`.
-pub fn of(seed: u64, path: &[u64]) -> Rng {
+/// The generator for a purpose: `generator(seed, &[EPOCH, index])`.
+pub fn generator(seed: u64, path: &[u64]) -> Rng {
     let mut state = mix(seed ^ 0x9E37_79B9_7F4A_7C15);
     for &step in path {
         state = mix(state.rotate_left(17) ^ mix(step.wrapping_add(0xD1B5_4A32_D192_ED03)));
@@ -17,10 +17,10 @@ pub fn of(seed: u64, path: &[u64]) -> Rng {
 }
 
 /// The generator for a thing with a name.
-pub fn named(seed: u64, name: &str) -> Rng {
+pub fn named_generator(seed: u64, name: &str) -> Rng {
     let mut hash = Fnv(0xCBF2_9CE4_8422_2325);
     hash.write(name.as_bytes());
-    of(seed, &[hash.finish()])
+    generator(seed, &[hash.finish()])
 }
 
 /// SplitMix64's finaliser (Steele, Lea and Flood, 2014).
@@ -54,9 +54,9 @@ mod tests {
     #[test]
     fn purposes_do_not_share_numbers() {
         let first = |mut rng: Rng| rng.random::<u64>();
-        assert_eq!(first(of(1, &[2, 3])), first(of(1, &[2, 3])));
-        assert_ne!(first(of(1, &[2, 3])), first(of(1, &[3, 2])));
-        assert_ne!(first(of(1, &[2])), first(of(2, &[2])));
-        assert_ne!(first(named(1, "a")), first(named(1, "b")));
+        assert_eq!(first(generator(1, &[2, 3])), first(generator(1, &[2, 3])));
+        assert_ne!(first(generator(1, &[2, 3])), first(generator(1, &[3, 2])));
+        assert_ne!(first(generator(1, &[2])), first(generator(2, &[2])));
+        assert_ne!(first(named_generator(1, "a")), first(named_generator(1, "b")));
     }
 }

@@ -12,8 +12,8 @@
 use std::path::{Path, PathBuf};
 
 use maskcast_train::encoders::{Encoder, Flavour, Variant};
-use maskcast_train::net::exec::{Run, forward, input, visit};
-use maskcast_train::net::{Builder, Net, Op, Padding, Params};
+use maskcast_train::net::exec::{RunOptions, forward, input, visit};
+use maskcast_train::net::{Net, NetBuilder, Op, Padding, Params};
 use maskcast_train::weights::{self, Mapping, WeightsFile, hdf5};
 use opencv::core::{Mat, Rect, Size};
 use opencv::prelude::*;
@@ -74,7 +74,7 @@ fn padded_symmetrically(mut net: Net) -> Net {
 fn classify(net: &Net, params: &Params, file: &WeightsFile, rgb: &Tensor) -> Tensor {
     let tensor = |name: &str| &file.tensors[name];
     no_grad(|| {
-        let features = forward(net, params, &input(rgb, &net.normalise, Device::Cpu), &Run::EVAL);
+        let features = forward(net, params, &input(rgb, &net.normalise, Device::Cpu), &RunOptions::EVAL);
         let x = features.conv2d(tensor("_conv_head.weight"), None::<Tensor>, [1, 1], [0, 0], [1, 1], 1).batch_norm(
             Some(tensor("_bn1.weight")),
             Some(tensor("_bn1.bias")),
@@ -115,7 +115,7 @@ fn names_what_is_in_photographs(encoder: Encoder, size: i32) {
     }
     let deepest = |net: &Net| {
         let image = input(&photo(PHOTOS[0].0, size), &net.normalise, Device::Cpu);
-        no_grad(|| forward(net, &params, &image, &Run::EVAL))
+        no_grad(|| forward(net, &params, &image, &RunOptions::EVAL))
     };
     let (features, others) = (deepest(&net), deepest(&padded));
     let apart = (&features - others).norm().double_value(&[]) / features.norm().double_value(&[]);
@@ -145,7 +145,7 @@ fn strangeness(net: &Net, params: &Params, images: &[Tensor]) -> f64 {
     for rgb in images {
         no_grad(|| {
             let mut before = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-            visit(net, params, &input(rgb, &net.normalise, Device::Cpu), &Run::EVAL, |index, value| {
+            visit(net, params, &input(rgb, &net.normalise, Device::Cpu), &RunOptions::EVAL, |index, value| {
                 let node = &net.nodes[index];
                 if let Op::BatchNorm { eps, .. } = node.op {
                     let statistic = |name: &str| params.get(&format!("{}.{name}", node.name));
@@ -197,7 +197,7 @@ fn edges(net: &Net, variant: Variant, params: &Params, file: &WeightsFile, rgb: 
         let tensor = Tensor::from_slice(&dataset.values).reshape(&dataset.shape);
         if dataset.shape.len() == 4 { tensor.permute([3, 2, 0, 1]).contiguous() } else { tensor }
     };
-    let levels: Vec<usize> = variant.build(&mut Builder::new()).iter().map(|feature| feature.node).collect();
+    let levels: Vec<usize> = variant.build(&mut NetBuilder::new()).iter().map(|feature| feature.node).collect();
     let (height, width) = (rgb.size()[1], rgb.size()[2]);
     let point = |x: &Tensor, name: &str| {
         let bias = tensor(&format!("{name}/vars/1"));
@@ -205,7 +205,7 @@ fn edges(net: &Net, variant: Variant, params: &Params, file: &WeightsFile, rgb: 
     };
     no_grad(|| {
         let mut sides = Vec::new();
-        visit(net, params, &input(rgb, &net.normalise, Device::Cpu), &Run::EVAL, |index, value| {
+        visit(net, params, &input(rgb, &net.normalise, Device::Cpu), &RunOptions::EVAL, |index, value| {
             if levels[..5].contains(&index) {
                 let side = point(value, &format!("dsn{}", sides.len() + 1));
                 sides.push(side.upsample_bilinear2d([height, width], false, None, None));

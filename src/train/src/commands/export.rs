@@ -11,7 +11,7 @@ use crate::augment;
 use crate::data::{DataArgs, Dataset, Pair};
 use crate::evaluate::confusion;
 use crate::export::{
-    Calibration, ExportError, MAX_FALL, Precision, Request, Shape, Target, WeightBits, export as write_onnx,
+    CalibrationMethod, ExportError, MAX_MIOU_LOSS, Precision, ExportRequest, GraphOptions, Target, WeightBits, export as write_onnx,
 };
 use crate::exported::ExportedModel;
 use crate::loader::pack;
@@ -153,8 +153,8 @@ pub fn export_files(
     if plan.int8 {
         match write_file(file, dataset, main, &shape, Some(plan)) {
             Ok(exported) => miou = exported.int8.and_then(|loss| loss.miou),
-            Err(ExportError::Fall { float, int8 }) => {
-                let allowed = 100.0 * MAX_FALL;
+            Err(ExportError::AccuracyLoss { float, int8 }) => {
+                let allowed = 100.0 * MAX_MIOU_LOSS;
                 let text = format!("val mIoU falls from {float:.4} to {int8:.4}, more than {allowed:.0} point");
                 exported_files.int8_refused = Some(text);
             }
@@ -174,10 +174,10 @@ pub fn export_files(
     Ok(exported_files)
 }
 
-fn shape(file: &ModelFile, plan: &ExportPlan) -> Shape {
+fn shape(file: &ModelFile, plan: &ExportPlan) -> GraphOptions {
     let input = plan.input.unwrap_or(file.about.input);
-    let shape = Shape::new(input.width as i64, input.height as i64);
-    Shape { confidence: plan.confidence, argmax_stride2: plan.coarse, ..shape }
+    let shape = GraphOptions::new(input.width as i64, input.height as i64);
+    GraphOptions { confidence: plan.confidence, argmax_stride2: plan.coarse, ..shape }
 }
 
 /// Writes one file: int8 if `int8` has options.
@@ -185,7 +185,7 @@ fn write_file(
     file: &ModelFile,
     dataset: &Arc<Dataset>,
     path: &Path,
-    shape: &Shape,
+    shape: &GraphOptions,
     int8: Option<&ExportPlan>,
 ) -> Result<crate::export::Exported, ExportError> {
     let net = file.about.net().map_err(ExportError::Request)?;
@@ -212,12 +212,12 @@ fn write_file(
     let precision = match int8 {
         None => Precision::Float,
         Some(plan) => {
-            Precision::Int8 { target: plan.target, weights: plan.weight_bits, calibration: Calibration::MinMax }
+            Precision::Int8 { target: plan.target, weights: plan.weight_bits, calibration: CalibrationMethod::MinMax }
         }
     };
     // A model for TensorRT is not evaluated: on a CPU, its results differ from those of TensorRT.
     let evaluated = int8.is_some_and(|plan| plan.target == Target::Cpu) && !dataset.val.is_empty();
-    write_onnx(Request {
+    write_onnx(ExportRequest {
         net: &net,
         params: &file.params,
         labels: &file.about.labels,

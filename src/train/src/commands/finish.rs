@@ -16,14 +16,14 @@ use crate::fit::plan;
 use crate::fit::progress::{ProgressMeter, duration_text};
 use crate::fit::session::Session;
 use crate::metrics::Scores;
-use crate::report::{ClassFacts, DatasetFacts, Environment, Machine, Report, Speed, Training, Written, shell_line};
+use crate::report::{ClassFacts, DatasetFacts, Environment, Machine, Report, ReportFiles, Speed, Training, shell_line};
 use crate::weights::ModelFile;
 
 /// The results of a finished run.
 pub struct FinishedRun {
     pub scores: Scores,
     pub exported_files: ExportedFiles,
-    pub written: Written,
+    pub written: ReportFiles,
     pub speed: Vec<Speed>,
 }
 
@@ -152,7 +152,7 @@ pub fn environment(command: &[String], seconds: f64) -> Environment {
     Environment {
         command: shell_line(words),
         versions: versions.into_iter().map(|(name, version)| (name.to_owned(), version.to_owned())).collect(),
-        machine: Machine::here(),
+        machine: Machine::detect(),
         started: started.strftime("%FT%TZ").to_string(),
         seconds,
     }

@@ -104,7 +104,7 @@ mod tests {
     use crate::random;
 
     fn noise(seed: u64) -> Rgb8 {
-        let mut rng = random::of(seed, &[]);
+        let mut rng = random::generator(seed, &[]);
         // Coarse noise: finer structure than the hash's grid has no effect.
         let cells: Vec<u8> = (0..12 * 12).map(|_| rng.random()).collect();
         let rgb = (0..96 * 96).flat_map(|at| [cells[at / 96 / 8 * 12 + at % 96 / 8]; 3]).collect();

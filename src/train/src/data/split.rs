@@ -93,7 +93,7 @@ fn val_count(count: usize, share: f64) -> usize {
 /// Shuffles items into an order that depends only on the seed and their names.
 fn shuffled<T>(things: Vec<T>, seed: u64, name: impl Fn(&T) -> &str) -> Vec<T> {
     let mut keyed: Vec<(u64, T)> =
-        things.into_iter().map(|thing| (random::named(seed, name(&thing)).random(), thing)).collect();
+        things.into_iter().map(|thing| (random::named_generator(seed, name(&thing)).random(), thing)).collect();
     keyed.sort_by(|(a, left), (b, right)| a.cmp(b).then_with(|| name(left).cmp(name(right))));
     keyed.into_iter().map(|(_, thing)| thing).collect()
 }
@@ -141,7 +141,7 @@ fn split_into_blocks(sequences: BTreeMap<String, Vec<Pair>>, options: &SplitOpti
         // gaps.
         let blocks = (val_count / 10).clamp(1, 5);
         let gap = if count < 6 { 0 } else { (count / 100).clamp(1, 10) };
-        let mut rng = random::named(options.seed, &key);
+        let mut rng = random::named_generator(options.seed, &key);
         let mut sides = vec![SplitSide::Train; count];
         for block in 0..blocks {
             let (from, to) = (block * count / blocks, (block + 1) * count / blocks);
@@ -193,7 +193,7 @@ fn neighbours_are_similar(sequences: &BTreeMap<String, Vec<Pair>>) -> bool {
         let pairs = long[sequence];
         let Some(hash) = hash::of_file(&pairs[at].image) else { continue };
         near.extend(hash::of_file(&pairs[at + 1].image).map(|next| hash.distance(next)));
-        let other = all[random::of(0, &[n as u64]).random_range(0..all.len())];
+        let other = all[random::generator(0, &[n as u64]).random_range(0..all.len())];
         far.extend(hash::of_file(&other.image).map(|other| hash.distance(other)));
     }
     near.sort_unstable();

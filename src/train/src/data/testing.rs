@@ -42,7 +42,7 @@ pub const SIZE: (u32, u32) = (16, 12);
 
 /// Writes an image of noise, different for each seed.
 pub fn noise_image(path: &Path, seed: u64) {
-    let mut rng = random::of(seed, &[]);
+    let mut rng = random::generator(seed, &[]);
     let rgb: Vec<u8> = (0..SIZE.0 * SIZE.1 * 3).map(|_| rng.random()).collect();
     write(path, png_bytes(SIZE.0, SIZE.1, ColorType::Rgb, BitDepth::Eight, None, &rgb));
 }

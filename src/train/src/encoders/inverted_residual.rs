@@ -2,7 +2,7 @@
 //! 1×1 back, with ReLU6 between, and the input added where the shape stays.
 
 use super::Flavour;
-use crate::net::{Builder, Conv, NodeId, Op};
+use crate::net::{Conv, NetBuilder, NodeId, Op};
 
 /// Shape of a block.
 #[derive(Clone, Copy, Debug)]
@@ -17,14 +17,14 @@ pub struct InvertedResidual {
 }
 
 /// Full names of a convolution and of the batch norm after it.
-pub struct Names {
+pub struct LayerNames {
     pub conv: String,
     pub norm: String,
 }
 
 impl InvertedResidual {
     /// Adds the block. `names` are for expansion (not used with `expand` 1), depthwise and projection.
-    pub fn build(&self, b: &mut Builder, names: [Names; 3], input: NodeId) -> NodeId {
+    pub fn build(&self, b: &mut NetBuilder, names: [LayerNames; 3], input: NodeId) -> NodeId {
         let [expand, depthwise, project] = names;
         let inner = self.inputs * self.expand;
         let eps = self.flavour.eps();

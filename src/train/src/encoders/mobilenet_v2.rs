@@ -2,8 +2,8 @@
 //! 1280 channels (`features.18`) belongs to the classifier and is left out.
 
 use super::Flavour;
-use super::inverted_residual::{InvertedResidual, Names};
-use crate::net::{Builder, Conv, Feature, Op, Stage};
+use super::inverted_residual::{InvertedResidual, LayerNames};
+use crate::net::{Conv, Feature, NetBuilder, Op, Stage};
 
 /// Expansion, outputs, repeats, stride: the paper's table 2.
 const ROWS: [(i64, i64, i64, i64); 7] =
@@ -15,7 +15,7 @@ pub fn repeats() -> [i64; 7] {
 }
 
 /// Adds the layers; features of strides 2 to 32.
-pub fn build(b: &mut Builder, flavour: Flavour) -> Vec<Feature> {
+pub fn build(b: &mut NetBuilder, flavour: Flavour) -> Vec<Feature> {
     let mut features: Vec<Feature> = Vec::new();
     let mut stride = 2;
     b.stage(Stage::Encoder(1));
@@ -45,10 +45,10 @@ pub fn build(b: &mut Builder, flavour: Flavour) -> Vec<Feature> {
 }
 
 /// A block's layers are numbered from the first that it has.
-fn names(index: i64, expand: i64) -> [Names; 3] {
+fn names(index: i64, expand: i64) -> [LayerNames; 3] {
     let layers =
         if expand == 1 { [("", ""), ("0.0", "0.1"), ("1", "2")] } else { [("0.0", "0.1"), ("1.0", "1.1"), ("2", "3")] };
-    layers.map(|(conv, norm)| Names {
+    layers.map(|(conv, norm)| LayerNames {
         conv: format!("encoder.features.{index}.conv.{conv}"),
         norm: format!("encoder.features.{index}.conv.{norm}"),
     })

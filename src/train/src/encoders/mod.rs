@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::net::decoder::{Decoder, unet};
-use super::net::{Builder, Feature, Net, Normalise, Shape};
+use super::net::{Feature, Net, NetBuilder, Normalise, ParamSpec};
 
 pub use flavour::Flavour;
 
@@ -122,7 +122,7 @@ impl From<Encoder> for Variant {
 
 impl Variant {
     /// Adds the encoder's layers; gives its features, one a stride, shallow first.
-    pub fn build(self, b: &mut Builder) -> Vec<Feature> {
+    pub fn build(self, b: &mut NetBuilder) -> Vec<Feature> {
         let flavour = self.flavour;
         match self.encoder {
             Encoder::EfficientnetLite0 => efficientnet_lite::build(b, 1.0, 1.0, flavour),
@@ -149,21 +149,21 @@ impl Variant {
     /// # Errors
     /// If the decoder does not fit the encoder.
     pub fn unet(self, decoder: &Decoder, classes: i64) -> Result<Net, String> {
-        let mut builder = Builder::new();
+        let mut builder = NetBuilder::new();
         let features = self.build(&mut builder);
         unet(builder, &features, self.normalise(), decoder, classes)
     }
 
     /// The encoder alone; its deepest features take the place of the logits.
     pub fn alone(self) -> Net {
-        let mut builder = Builder::new();
+        let mut builder = NetBuilder::new();
         let features = self.build(&mut builder);
         let deepest = features.last().expect("every encoder has features");
         builder.finish(self.normalise(), deepest.node)
     }
 
     /// Parameters and statistics of the encoder.
-    pub fn shapes(self) -> Vec<Shape> {
-        self.alone().shapes()
+    pub fn param_specs(self) -> Vec<ParamSpec> {
+        self.alone().param_specs()
     }
 }

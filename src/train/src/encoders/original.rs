@@ -3,12 +3,12 @@
 //! each has a batch norm, as is usual since. There are no pretrained weights of it.
 
 use super::Flavour;
-use crate::net::{Builder, Conv, Feature, Op, Padding, Stage};
+use crate::net::{Conv, Feature, NetBuilder, Op, Padding, Stage};
 
 const CHANNELS: [i64; 5] = [64, 128, 256, 512, 1024];
 
 /// Adds the layers; features of strides 1 to 16.
-pub fn build(b: &mut Builder, flavour: Flavour) -> Vec<Feature> {
+pub fn build(b: &mut NetBuilder, flavour: Flavour) -> Vec<Feature> {
     let mut features = Vec::new();
     let mut x = b.input();
     let mut inputs = 3;

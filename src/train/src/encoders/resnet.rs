@@ -1,14 +1,14 @@
 //! ResNet of basic blocks (He et al., 2015): ResNet18 and ResNet34. Layer names as in torchvision.
 
 use super::Flavour;
-use crate::net::{Builder, Conv, Feature, NodeId, Op, Stage};
+use crate::net::{Conv, Feature, NetBuilder, NodeId, Op, Stage};
 
 /// Blocks in each of the four layers.
 pub const RESNET18: [i64; 4] = [2, 2, 2, 2];
 pub const RESNET34: [i64; 4] = [3, 4, 6, 3];
 
 /// Adds the layers; features of strides 2 to 32.
-pub fn build(b: &mut Builder, blocks: [i64; 4], flavour: Flavour) -> Vec<Feature> {
+pub fn build(b: &mut NetBuilder, blocks: [i64; 4], flavour: Flavour) -> Vec<Feature> {
     b.stage(Stage::Encoder(1));
     let stem = Conv { stride: 2, padding: flavour.padding(7, 2), ..Conv::new(3, 64, 7) };
     let mut x = b.conv("encoder.conv1", stem, b.input());
@@ -33,7 +33,7 @@ pub fn build(b: &mut Builder, blocks: [i64; 4], flavour: Flavour) -> Vec<Feature
 
 /// Two 3×3 convolutions and the input beside them, itself through a 1×1 convolution where the shape changes.
 fn basic_block(
-    b: &mut Builder,
+    b: &mut NetBuilder,
     name: &str,
     inputs: i64,
     outputs: i64,

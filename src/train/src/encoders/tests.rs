@@ -5,14 +5,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Encoder, Flavour, Variant};
 use crate::net::decoder::Decoder;
-use crate::net::exec::{Run, forward, input, visit};
-use crate::net::{Builder, Op, Params};
+use crate::net::exec::{RunOptions, forward, input, visit};
+use crate::net::{NetBuilder, Op, Params};
 use crate::random;
 
 /// One image `[1, 64, 96, 3]` of noise.
 fn noise() -> Tensor {
     use rand::RngExt;
-    let mut rng = random::named(1, "noise");
+    let mut rng = random::named_generator(1, "noise");
     let bytes: Vec<u8> = (0..64 * 96 * 3).map(|_| rng.random()).collect();
     Tensor::from_slice(&bytes).reshape([1, 64, 96, 3])
 }
@@ -22,7 +22,7 @@ fn features_have_the_promised_channels_and_strides() {
     for &encoder in Encoder::value_variants() {
         for flavour in [Flavour::Torchvision, Flavour::Tensorflow] {
             let variant = encoder.flavoured(flavour);
-            let features = variant.build(&mut Builder::new());
+            let features = variant.build(&mut NetBuilder::new());
             let strides: Vec<i64> = features.iter().map(|feature| feature.stride).collect();
             let expected: &[i64] = match encoder {
                 Encoder::Vgg11 | Encoder::Vgg11Bn | Encoder::Vgg16 | Encoder::Vgg16Bn => &[1, 2, 4, 8, 16, 32],
@@ -35,7 +35,7 @@ fn features_have_the_promised_channels_and_strides() {
             let mut seen = 0;
             let image = input(&noise(), &net.normalise, Device::Cpu);
             tch::no_grad(|| {
-                visit(&net, &params, &image, &Run::EVAL, |node, value| {
+                visit(&net, &params, &image, &RunOptions::EVAL, |node, value| {
                     if let Some(feature) = features.iter().find(|feature| feature.node == node) {
                         let shape = [1, feature.channels, 64 / feature.stride, 96 / feature.stride];
                         assert_eq!(value.size(), shape, "{encoder}, stride {}", feature.stride);
@@ -56,7 +56,7 @@ fn a_unet_over_every_encoder_gives_logits_of_the_images_size() {
             let net = encoder.unet(&Decoder::default(), classes).unwrap();
             let params = Params::fresh(&net, 1);
             let image = input(&image, &net.normalise, Device::Cpu);
-            let logits = tch::no_grad(|| forward(&net, &params, &image, &Run::EVAL));
+            let logits = tch::no_grad(|| forward(&net, &params, &image, &RunOptions::EVAL));
             assert_eq!(logits.size(), [1, classes, 64, 96], "{encoder}");
             assert_eq!(logits.kind(), Kind::Float);
             assert!(bool::try_from(logits.isfinite().all()).unwrap(), "{encoder}");
@@ -81,7 +81,7 @@ fn encoders_are_as_large_as_the_published_networks() {
         (Encoder::Vgg16, 138_357_544 - 123_642_856),
         (Encoder::Vgg16Bn, 138_365_992 - 123_642_856),
     ] {
-        let shapes = Variant::from(encoder).shapes();
+        let shapes = Variant::from(encoder).param_specs();
         let learned = shapes.iter().filter(|shape| shape.learned);
         assert_eq!(learned.map(|shape| shape.shape.iter().product::<i64>()).sum::<i64>(), parameters, "{encoder}");
     }
@@ -102,7 +102,7 @@ fn layers_have_torchvisions_names() {
         (Encoder::Vgg16Bn, "features.41.bias"),
     ] {
         let name = format!("encoder.{name}");
-        assert!(Variant::from(encoder).shapes().iter().any(|shape| shape.name == name), "{encoder}: {name}");
+        assert!(Variant::from(encoder).param_specs().iter().any(|shape| shape.name == name), "{encoder}: {name}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! torchvision: `features.N`, N counting convolutions, batch norms, ReLUs and pools.
 
 use super::Flavour;
-use crate::net::{Builder, Conv, Feature, Op, Padding, Stage};
+use crate::net::{Conv, Feature, NetBuilder, Op, Padding, Stage};
 
 /// Convolutions in each of the five levels.
 pub const VGG11: [usize; 5] = [1, 1, 2, 2, 2];
@@ -12,7 +12,7 @@ pub const VGG16: [usize; 5] = [2, 2, 3, 3, 3];
 const CHANNELS: [i64; 5] = [64, 128, 256, 512, 512];
 
 /// Adds the layers; features of strides 1 to 16 before each pool, and of stride 32 after the last.
-pub fn build(b: &mut Builder, convs: [usize; 5], batch_norm: bool, flavour: Flavour) -> Vec<Feature> {
+pub fn build(b: &mut NetBuilder, convs: [usize; 5], batch_norm: bool, flavour: Flavour) -> Vec<Feature> {
     let mut features = Vec::new();
     let mut x = b.input();
     let mut inputs = 3;

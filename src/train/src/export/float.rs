@@ -1,8 +1,8 @@
 //! The 32-bit float graph.
 
-use super::graph::Builder;
-use super::ops::{self, Resize, Shape};
-use super::proto::{Element, Model};
+use super::graph::GraphBuilder;
+use super::ops::{self, GraphOptions, Resize};
+use super::proto::{ModelProto, TensorDataType};
 use crate::net::{Net, Node, Op, Params};
 
 /// The network as an ONNX model after the model contract, without metadata. `net` has no batch norms (see
@@ -10,8 +10,8 @@ use crate::net::{Net, Node, Op, Params};
 ///
 /// # Panics
 /// If `net` still has batch norms.
-pub fn model(net: &Net, params: &Params, shape: &Shape) -> Model {
-    let mut b = Builder::default();
+pub fn model(net: &Net, params: &Params, shape: &GraphOptions) -> ModelProto {
+    let mut b = GraphBuilder::default();
     let planes = ops::image(&mut b, shape);
     let (small, factor) = ops::small_logits(net);
     let decides_small = ops::decides_small(net, shape);
@@ -43,13 +43,13 @@ pub fn model(net: &Net, params: &Params, shape: &Shape) -> Model {
     }
     if shape.logits {
         b.node("Identity", &[&names[net.logits]], ops::LOGITS, Vec::new());
-        b.output(ops::LOGITS, Element::Float, &[-1, net.classes(), shape.height, shape.width]);
+        b.output(ops::LOGITS, TensorDataType::Float, &[-1, net.classes(), shape.height, shape.width]);
     }
     b.finish()
 }
 
 /// One float operation.
-pub fn operation(b: &mut Builder, node: &Node, params: &Params, inputs: &[&str]) -> String {
+pub fn operation(b: &mut GraphBuilder, node: &Node, params: &Params, inputs: &[&str]) -> String {
     let name = &node.name;
     match node.op {
         Op::Conv(conv) => {
@@ -77,7 +77,7 @@ pub fn operation(b: &mut Builder, node: &Node, params: &Params, inputs: &[&str])
 }
 
 /// A parameter as it is.
-pub fn parameter(b: &mut Builder, params: &Params, name: String) -> String {
+pub fn parameter(b: &mut GraphBuilder, params: &Params, name: String) -> String {
     let tensor = params.get(&name);
     b.floats(&name, &tensor.size(), &values(tensor))
 }

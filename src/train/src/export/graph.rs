@@ -3,8 +3,8 @@
 use prost::Message;
 
 use super::proto::{
-    Attribute, AttributeKind, Dim, Element, Graph, MetadataEntry, Model, Node, Opset, Shape, Tensor, TensorType, Type,
-    ValueInfo,
+    AttributeProto, AttributeType, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorDataType, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor, ValueInfoProto,
 };
 
 /// The operator set that files are written for: ONNX Runtime 1.12 and TensorRT 8.5 already have it.
@@ -17,15 +17,21 @@ const BATCH: &str = "N";
 
 /// A graph that is being built. Values are known by name.
 #[derive(Default)]
-pub struct Builder {
-    graph: Graph,
+pub struct GraphBuilder {
+    graph: GraphProto,
 }
 
-impl Builder {
+impl GraphBuilder {
     /// Adds a node with one output and gives that output's name back.
-    pub fn node(&mut self, op: &str, inputs: &[&str], output: impl Into<String>, attributes: Vec<Attribute>) -> String {
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: impl Into<String>,
+        attributes: Vec<AttributeProto>,
+    ) -> String {
         let output = output.into();
-        self.graph.node.push(Node {
+        self.graph.node.push(NodeProto {
             input: inputs.iter().map(|&name| name.to_owned()).collect(),
             output: vec![output.clone()],
             name: output.clone(),
@@ -38,33 +44,33 @@ impl Builder {
 
     /// Adds floats; `dims` may be empty for a scalar.
     pub fn floats(&mut self, name: impl Into<String>, dims: &[i64], values: &[f32]) -> String {
-        self.constant(name, dims, Element::Float, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        self.constant(name, dims, TensorDataType::Float, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
     pub fn int64s(&mut self, name: impl Into<String>, values: &[i64]) -> String {
         let dims = [values.len() as i64];
-        self.constant(name, &dims, Element::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        self.constant(name, &dims, TensorDataType::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
     pub fn int32s(&mut self, name: impl Into<String>, values: &[i32]) -> String {
         let dims = [values.len() as i64];
-        self.constant(name, &dims, Element::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        self.constant(name, &dims, TensorDataType::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
     pub fn int8s(&mut self, name: impl Into<String>, dims: &[i64], values: &[i8]) -> String {
-        self.constant(name, dims, Element::Int8, values.iter().map(|value| value.to_le_bytes()[0]).collect())
+        self.constant(name, dims, TensorDataType::Int8, values.iter().map(|value| value.to_le_bytes()[0]).collect())
     }
 
     /// One byte without dimensions.
     pub fn byte(&mut self, name: impl Into<String>, value: u8) -> String {
-        self.constant(name, &[], Element::Uint8, vec![value])
+        self.constant(name, &[], TensorDataType::Uint8, vec![value])
     }
 
     /// Constants of one name are one constant.
-    fn constant(&mut self, name: impl Into<String>, dims: &[i64], element: Element, raw: Vec<u8>) -> String {
+    fn constant(&mut self, name: impl Into<String>, dims: &[i64], element: TensorDataType, raw: Vec<u8>) -> String {
         let name = name.into();
         if !self.graph.initializer.iter().any(|known| known.name == name) {
-            self.graph.initializer.push(Tensor {
+            self.graph.initializer.push(TensorProto {
                 dims: dims.to_vec(),
                 element: element as i32,
                 name: name.clone(),
@@ -75,33 +81,33 @@ impl Builder {
     }
 
     /// Declares an input of the model; -1 is the free batch dimension.
-    pub fn input(&mut self, name: &str, element: Element, shape: &[i64]) {
+    pub fn input(&mut self, name: &str, element: TensorDataType, shape: &[i64]) {
         self.graph.input.push(value_info(name, element, shape));
     }
 
     /// Declares an output of the model; -1 is the free batch dimension.
-    pub fn output(&mut self, name: &str, element: Element, shape: &[i64]) {
+    pub fn output(&mut self, name: &str, element: TensorDataType, shape: &[i64]) {
         self.graph.output.push(value_info(name, element, shape));
     }
 
     /// The file's bytes without metadata.
-    pub fn finish(mut self) -> Model {
+    pub fn finish(mut self) -> ModelProto {
         self.graph.name = "maskcast".into();
-        Model {
+        ModelProto {
             ir_version: IR_VERSION,
             producer_name: "maskcast-train".into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(self.graph),
-            opset_import: vec![Opset { domain: Some(String::new()), version: OPSET }],
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: OPSET }],
             metadata: Vec::new(),
         }
     }
 }
 
-impl Model {
+impl ModelProto {
     /// Adds a text to the metadata.
     pub fn put(&mut self, key: &str, value: impl Into<String>) {
-        self.metadata.push(MetadataEntry { key: key.into(), value: value.into() });
+        self.metadata.push(StringStringEntryProto { key: key.into(), value: value.into() });
     }
 
     /// The file.
@@ -110,28 +116,28 @@ impl Model {
     }
 }
 
-fn value_info(name: &str, element: Element, shape: &[i64]) -> ValueInfo {
+fn value_info(name: &str, element: TensorDataType, shape: &[i64]) -> ValueInfoProto {
     let dim = |&side: &i64| match side {
-        -1 => Dim { value: None, param: Some(BATCH.into()) },
-        side => Dim { value: Some(side), param: None },
+        -1 => DimensionProto { value: None, param: Some(BATCH.into()) },
+        side => DimensionProto { value: Some(side), param: None },
     };
-    let shape = Shape { dim: shape.iter().map(dim).collect() };
-    let tensor = TensorType { element: element as i32, shape: Some(shape) };
-    ValueInfo { name: name.into(), r#type: Some(Type { tensor: Some(tensor) }) }
+    let shape = TensorShapeProto { dim: shape.iter().map(dim).collect() };
+    let tensor = TypeProtoTensor { element: element as i32, shape: Some(shape) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor: Some(tensor) }) }
 }
 
-fn attribute(name: &str, kind: AttributeKind) -> Attribute {
-    Attribute { name: name.into(), kind: kind as i32, ..Attribute::default() }
+fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
+    AttributeProto { name: name.into(), kind: kind as i32, ..AttributeProto::default() }
 }
 
-pub fn int(name: &str, value: i64) -> Attribute {
-    Attribute { i: Some(value), ..attribute(name, AttributeKind::Int) }
+pub fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
-pub fn ints(name: &str, values: &[i64]) -> Attribute {
-    Attribute { ints: values.to_vec(), ..attribute(name, AttributeKind::Ints) }
+pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
 }
 
-pub fn text(name: &str, value: &str) -> Attribute {
-    Attribute { s: Some(value.as_bytes().to_vec()), ..attribute(name, AttributeKind::String) }
+pub fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto { s: Some(value.as_bytes().to_vec()), ..attribute(name, AttributeType::String) }
 }

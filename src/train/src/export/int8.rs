@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::float;
 use super::fold::uses;
-use super::graph::{Builder, int, ints};
-use super::ops::{self, Shape};
+use super::graph::{GraphBuilder, int, ints};
+use super::ops::{self, GraphOptions};
 use super::pixels::{self, BytesInput};
-use super::proto::{Element, Model};
+use super::proto::{ModelProto, TensorDataType};
 use super::ranges::Ranges;
-use super::sizes::{Size, sizes};
+use super::sizes::{FeatureSize, sizes};
 use super::weights::{self, WeightBits};
 use crate::net::{Conv, Net, Node, Op, Params};
 
@@ -59,14 +59,21 @@ impl Quant {
 
 /// The network as a quantised ONNX model after the model contract, without metadata. `net` has no batch norms (see
 /// [`super::fold`]); `ranges` are its own.
-pub fn model(net: &Net, params: &Params, ranges: &Ranges, shape: &Shape, target: Target, bits: WeightBits) -> Model {
+pub fn model(
+    net: &Net,
+    params: &Params,
+    ranges: &Ranges,
+    shape: &GraphOptions,
+    target: Target,
+    bits: WeightBits,
+) -> ModelProto {
     let bytes = (target == Target::Cpu).then(|| pixels::as_bytes(net, params)).flatten();
     let (net, params, bytes) = match &bytes {
         Some(BytesInput { net, params, scale, zero }) => (net, params, Some(Quant { scale: *scale, zero: *zero })),
         None => (net, params, None),
     };
     let mut writer = Writer {
-        b: Builder::default(),
+        b: GraphBuilder::default(),
         net,
         params,
         ranges,
@@ -101,8 +108,8 @@ const HAS_BYTES: &str = "only what an activation alone uses has no bytes";
 /// ONNX Runtime keeps quantised values channels-last, where its Resize takes 2.1 ms for `[1, 72, 128, 48]` by two;
 /// joining each pixel, and then each row, with itself takes 0.2 ms. The transpositions cancel out with those that the
 /// runtime adds around its convolutions.
-fn nearest(b: &mut Builder, node: &str, x: &str, size: Size, factor: i64) -> String {
-    let Size { channels, height, width } = size;
+fn nearest(b: &mut GraphBuilder, node: &str, x: &str, size: FeatureSize, factor: i64) -> String {
+    let FeatureSize { channels, height, width } = size;
     let name = |step: &str| format!("{node}.{step}");
     let last = b.node("Transpose", &[x], name("last"), vec![ints("perm", &[0, 2, 3, 1])]);
     let copies = vec![last.as_str(); factor as usize];
@@ -125,7 +132,7 @@ struct QuantisedResult {
 }
 
 struct Writer<'a> {
-    b: Builder,
+    b: GraphBuilder,
     net: &'a Net,
     params: &'a Params,
     ranges: &'a Ranges,
@@ -134,12 +141,12 @@ struct Writer<'a> {
     /// What the image's own bytes mean, where they can be used as they are.
     bytes: Option<Quant>,
     fused: Vec<bool>,
-    sizes: Vec<Size>,
+    sizes: Vec<FeatureSize>,
     values: Vec<QuantisedResult>,
 }
 
 impl Writer<'_> {
-    fn write(&mut self, shape: &Shape) {
+    fn write(&mut self, shape: &GraphOptions) {
         let planes = ops::image(&mut self.b, shape);
         let (small, factor) = ops::small_logits(self.net);
         let decides_small = ops::decides_small(self.net, shape);
@@ -170,14 +177,14 @@ impl Writer<'_> {
         if shape.logits {
             let float = self.float(self.net.logits);
             self.b.node("Identity", &[&float], ops::LOGITS, Vec::new());
-            self.b.output(ops::LOGITS, Element::Float, &[-1, self.net.classes(), shape.height, shape.width]);
+            self.b.output(ops::LOGITS, TensorDataType::Float, &[-1, self.net.classes(), shape.height, shape.width]);
         }
     }
 
     /// The mask from the bytes of logits that are still to be enlarged by `factor`: channels last, as ONNX Runtime
     /// keeps them, so that nothing is transposed; as floats, which its Resize and ArgMax take in 3.7 ms where bytes
     /// take 12 (`[1, 144, 256, 11]` by two).
-    fn decide_on_cpu(&mut self, shape: &Shape, small: usize, factor: i64, decides_small: bool) {
+    fn decide_on_cpu(&mut self, shape: &GraphOptions, small: usize, factor: i64, decides_small: bool) {
         let (bytes, quant) = self.values[small].bytes.clone().expect(HAS_BYTES);
         let name = self.net.nodes[small].name.clone();
         let last = vec![ints("perm", &[0, 2, 3, 1])];
@@ -268,7 +275,7 @@ impl Writer<'_> {
     }
 
     /// A node that moves values: what they mean stays.
-    fn moved(&mut self, node: &Node, size: Size) -> QuantisedResult {
+    fn moved(&mut self, node: &Node, size: FeatureSize) -> QuantisedResult {
         let before = node.inputs[0];
         let (name, quant) = self.values[before].bytes.clone().expect(HAS_BYTES);
         if self.target == Target::Cpu {

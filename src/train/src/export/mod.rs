@@ -31,16 +31,16 @@ use maskcast::segment::onnx;
 use tch::Tensor;
 
 pub use int8::Target;
-pub use ops::Shape;
-pub use ranges::Calibration;
+pub use ops::GraphOptions;
+pub use ranges::CalibrationMethod;
 pub use verify::Agreement;
 pub use weights::WeightBits;
 
 use crate::net::{Net, Op, Params};
-use proto::Model;
+use proto::ModelProto;
 
 /// What val mIoU may lose by quantisation: one point.
-pub const MAX_FALL: f64 = 0.01;
+pub const MAX_MIOU_LOSS: f64 = 0.01;
 
 /// The precision of an exported model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,11 +48,11 @@ pub enum Precision {
     /// 32-bit floats.
     Float,
     /// Bytes: see [`int8`].
-    Int8 { target: Target, weights: WeightBits, calibration: Calibration },
+    Int8 { target: Target, weights: WeightBits, calibration: CalibrationMethod },
 }
 
 /// What to export. Parameters may be on any device; everything here runs on the CPU.
-pub struct Request<'a> {
+pub struct ExportRequest<'a> {
     /// The network as it was trained, with its batch norms.
     pub net: &'a Net,
     pub params: &'a Params,
@@ -61,7 +61,7 @@ pub struct Request<'a> {
     /// `maskcast.train`: encoder, strategy, data set, epochs, metrics.
     pub train: &'a serde_json::Value,
     /// The file's input and outputs.
-    pub shape: Shape,
+    pub shape: GraphOptions,
     pub precision: Precision,
     /// An RGB image of the input's size, bytes `[H, W, 3]`, that goes into the file as its golden frame.
     pub golden: &'a [u8],
@@ -112,10 +112,10 @@ pub enum ExportError {
     )]
     Different { agreement: Agreement, tolerance: f64, largest: f64 },
     #[error(
-        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, and at most {MAX_FALL} less is \
+        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, and at most {MAX_MIOU_LOSS} less is \
          allowed; use more calibration images or another calibration, or export in float; nothing was written"
     )]
-    Fall { float: f64, int8: f64 },
+    AccuracyLoss { float: f64, int8: f64 },
     #[error("export: val mIoU of the exported file: {0}")]
     Evaluate(String),
     #[error("export: the service cannot load the file: {0}")]
@@ -132,15 +132,15 @@ pub enum ExportError {
 /// # Errors
 /// What is wrong with the request, which check failed and by how much, or what the file system said. Nothing is
 /// written then.
-pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
-    let Request { net, params, labels, train, shape, precision, golden, calibration, evaluate, path } = request;
+pub fn export(request: ExportRequest<'_>) -> Result<Exported, ExportError> {
+    let ExportRequest { net, params, labels, train, shape, precision, golden, calibration, evaluate, path } = request;
     check(net, labels, &shape, golden)?;
     let image = Tensor::from_slice(golden).reshape([1, shape.height, shape.width, 3]);
     let params = params.to_device(tch::Device::Cpu);
     let (folded, folded_params) = fold::fold(net, &params);
 
     // Compared at full size: deciding at half the size changes edges by design.
-    let checked = Shape { logits: true, argmax_stride2: false, ..shape };
+    let checked = GraphOptions { logits: true, argmax_stride2: false, ..shape };
     let agreement = verify::same(&float::model(&folded, &folded_params, &checked).to_bytes(), net, &params, &image)?;
     tracing::info!(
         logits = agreement.logits,
@@ -149,7 +149,7 @@ pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
         network"
     );
 
-    let describe = |model: Model| described(model, labels, train, &shape, golden, &image);
+    let describe = |model: ModelProto| described(model, labels, train, &shape, golden, &image);
     let float = float::model(&folded, &folded_params, &shape);
     let Precision::Int8 { target, weights, calibration: method } = precision else {
         let (bytes, _) = describe(float)?;
@@ -193,8 +193,8 @@ pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
             let int8 = evaluate(draft.path()).map_err(ExportError::Evaluate)?;
             tracing::info!(float, int8, masks, "val mIoU before and after quantisation");
             // No number at all counts as a fall.
-            if (float - int8).is_nan() || float - int8 > MAX_FALL {
-                return Err(ExportError::Fall { float, int8 });
+            if (float - int8).is_nan() || float - int8 > MAX_MIOU_LOSS {
+                return Err(ExportError::AccuracyLoss { float, int8 });
             }
             Some((float, int8))
         }
@@ -204,9 +204,9 @@ pub fn export(request: Request<'_>) -> Result<Exported, ExportError> {
     Ok(Exported { path: path.into(), bytes, agreement, int8: Some(Int8Loss { masks, miou }) })
 }
 
-fn check(net: &Net, labels: &[Label], shape: &Shape, golden: &[u8]) -> Result<(), ExportError> {
+fn check(net: &Net, labels: &[Label], shape: &GraphOptions, golden: &[u8]) -> Result<(), ExportError> {
     let wrong = |problem: String| Err(ExportError::Request(problem));
-    let Shape { width, height, .. } = *shape;
+    let GraphOptions { width, height, .. } = *shape;
     let stride = stride(net);
     if width < 1 || height < 1 || width % stride != 0 || height % stride != 0 {
         return wrong(format!(
@@ -240,10 +240,10 @@ fn stride(net: &Net) -> i64 {
 
 /// The file with its metadata, and its mask of the golden image.
 fn described(
-    mut model: Model,
+    mut model: ModelProto,
     labels: &[Label],
     train: &serde_json::Value,
-    shape: &Shape,
+    shape: &GraphOptions,
     rgb: &[u8],
     image: &Tensor,
 ) -> Result<(Vec<u8>, Vec<u8>), ExportError> {

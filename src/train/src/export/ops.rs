@@ -1,7 +1,7 @@
 //! What the float and the quantised graph have in common: attributes, the image's way in, the mask's way out.
 
-use super::graph::{Builder, int, ints, text};
-use super::proto::{Attribute, Element};
+use super::graph::{GraphBuilder, int, ints, text};
+use super::proto::{AttributeProto, TensorDataType};
 use crate::net::{Conv, Net, Normalise, Op, Order, Padding};
 
 /// Names of the model's input and outputs (the model contract).
@@ -13,7 +13,7 @@ pub const LOGITS: &str = "logits";
 
 /// What is fixed when a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct GraphOptions {
     /// Of the input and the mask, in pixels.
     pub width: i64,
     pub height: i64,
@@ -25,19 +25,19 @@ pub struct Shape {
     pub logits: bool,
 }
 
-impl Shape {
+impl GraphOptions {
     /// Nothing but the mask, at full size.
     pub fn new(width: i64, height: i64) -> Self {
-        Shape { width, height, confidence: false, argmax_stride2: false, logits: false }
+        GraphOptions { width, height, confidence: false, argmax_stride2: false, logits: false }
     }
 }
 
 /// ONNX's order: all beginnings, then all ends.
-fn pads(Padding { begin, end }: Padding) -> Attribute {
+fn pads(Padding { begin, end }: Padding) -> AttributeProto {
     ints("pads", &[begin, begin, end, end])
 }
 
-pub fn conv_attributes(conv: &Conv) -> Vec<Attribute> {
+pub fn conv_attributes(conv: &Conv) -> Vec<AttributeProto> {
     vec![
         int("group", conv.groups),
         ints("kernel_shape", &[conv.kernel; 2]),
@@ -46,7 +46,7 @@ pub fn conv_attributes(conv: &Conv) -> Vec<Attribute> {
     ]
 }
 
-pub fn max_pool_attributes(kernel: i64, stride: i64, padding: Padding) -> Vec<Attribute> {
+pub fn max_pool_attributes(kernel: i64, stride: i64, padding: Padding) -> Vec<AttributeProto> {
     vec![ints("kernel_shape", &[kernel; 2]), pads(padding), ints("strides", &[stride; 2])]
 }
 
@@ -58,20 +58,20 @@ pub enum Resize {
 }
 
 /// `[N, C, H, W]` to `[N, C, factor × H, factor × W]`, by the pixel centres that libtorch uses.
-pub fn resize(b: &mut Builder, how: Resize, factor: i64, x: &str, output: impl Into<String>) -> String {
+pub fn resize(b: &mut GraphBuilder, how: Resize, factor: i64, x: &str, output: impl Into<String>) -> String {
     let scale = factor as f32;
     let scales = b.floats(format!("scales.{factor}"), &[4], &[1.0, 1.0, scale, scale]);
     scaled(b, how, &scales, x, output)
 }
 
 /// `[N, H, W, C]` to `[N, factor × H, factor × W, C]`, bilinear.
-pub fn resize_last(b: &mut Builder, factor: i64, x: &str, output: impl Into<String>) -> String {
+pub fn resize_last(b: &mut GraphBuilder, factor: i64, x: &str, output: impl Into<String>) -> String {
     let scale = factor as f32;
     let scales = b.floats(format!("scales.last.{factor}"), &[4], &[1.0, scale, scale, 1.0]);
     scaled(b, Resize::Bilinear, &scales, x, output)
 }
 
-fn scaled(b: &mut Builder, how: Resize, scales: &str, x: &str, output: impl Into<String>) -> String {
+fn scaled(b: &mut GraphBuilder, how: Resize, scales: &str, x: &str, output: impl Into<String>) -> String {
     let attributes = match how {
         Resize::Nearest => vec![
             text("coordinate_transformation_mode", "asymmetric"),
@@ -84,26 +84,26 @@ fn scaled(b: &mut Builder, how: Resize, scales: &str, x: &str, output: impl Into
 }
 
 /// Declares the input and gives its bytes as `[N, 3, H, W]`.
-pub fn image(b: &mut Builder, shape: &Shape) -> String {
-    b.input(IMAGE, Element::Uint8, &[-1, shape.height, shape.width, 3]);
+pub fn image(b: &mut GraphBuilder, shape: &GraphOptions) -> String {
+    b.input(IMAGE, TensorDataType::Uint8, &[-1, shape.height, shape.width, 3]);
     b.node("Transpose", &[IMAGE], "image.planes", vec![ints("perm", &[0, 3, 1, 2])])
 }
 
 /// Bytes `[N, 3, H, W]` in RGB to the network's float input.
-pub fn normalised(b: &mut Builder, normalise: &Normalise, planes: &str) -> String {
+pub fn normalised(b: &mut GraphBuilder, normalise: &Normalise, planes: &str) -> String {
     let mut x = planes.to_owned();
     if normalise.order == Order::Bgr {
         let order = b.int64s("image.order", &[2, 1, 0]);
         x = b.node("Gather", &[&x, &order], "image.bgr", vec![int("axis", 1)]);
     }
-    x = cast(b, &x, "pixels.float", Element::Float);
+    x = cast(b, &x, "pixels.float", TensorDataType::Float);
     let mean = b.floats("image.mean", &[1, 3, 1, 1], &normalise.mean);
     let std = b.floats("image.std", &[1, 3, 1, 1], &normalise.std);
     x = b.node("Sub", &[&x, &mean], "image.centred", Vec::new());
     b.node("Div", &[&x, &std], "image.normalised", Vec::new())
 }
 
-pub fn cast(b: &mut Builder, x: &str, output: impl Into<String>, to: Element) -> String {
+pub fn cast(b: &mut GraphBuilder, x: &str, output: impl Into<String>, to: TensorDataType) -> String {
     b.node("Cast", &[x], output, vec![int("to", to as i64)])
 }
 
@@ -117,12 +117,12 @@ pub fn small_logits(net: &Net) -> (usize, i64) {
 }
 
 /// Whether the mask is decided at half the size: that needs logits that are not full-size yet.
-pub fn decides_small(net: &Net, shape: &Shape) -> bool {
+pub fn decides_small(net: &Net, shape: &GraphOptions) -> bool {
     shape.argmax_stride2 && small_logits(net).1 % 2 == 0
 }
 
 /// Logits at half the image's size, as the tensor type that `small` has.
-pub fn half_size(b: &mut Builder, small: &str, factor: i64) -> String {
+pub fn half_size(b: &mut GraphBuilder, small: &str, factor: i64) -> String {
     match factor {
         2 => small.to_owned(),
         factor if factor % 2 == 0 => resize(b, Resize::Bilinear, factor / 2, small, "logits.half"),
@@ -134,29 +134,29 @@ pub fn half_size(b: &mut Builder, small: &str, factor: i64) -> String {
 }
 
 /// Decides: the output `mask` from logits that lie along `axis`, of the image's size, or (`small`) of half of it.
-pub fn mask(b: &mut Builder, shape: &Shape, logits: &str, axis: i64, small: bool) {
+pub fn mask(b: &mut GraphBuilder, shape: &GraphOptions, logits: &str, axis: i64, small: bool) {
     let attributes = vec![int("axis", axis), int("keepdims", 0)];
     let index = b.node("ArgMax", &[logits], "mask.index", attributes);
     if small {
         let axes = b.int64s("mask.axes", &[1]);
-        let half = cast(b, &index, "mask.half", Element::Uint8);
+        let half = cast(b, &index, "mask.half", TensorDataType::Uint8);
         let half = b.node("Unsqueeze", &[&half, &axes], "mask.plane", Vec::new());
         let full = resize(b, Resize::Nearest, 2, &half, "mask.full");
         b.node("Squeeze", &[&full, &axes], MASK, Vec::new());
     } else {
-        cast(b, &index, MASK, Element::Uint8);
+        cast(b, &index, MASK, TensorDataType::Uint8);
     }
-    b.output(MASK, Element::Uint8, &[-1, shape.height, shape.width]);
+    b.output(MASK, TensorDataType::Uint8, &[-1, shape.height, shape.width]);
 }
 
 /// The output `confidence` from float logits at half the size.
-pub fn confidence(b: &mut Builder, shape: &Shape, half: &str) {
+pub fn confidence(b: &mut GraphBuilder, shape: &GraphOptions, half: &str) {
     let all = b.node("Softmax", &[half], "confidence.all", vec![int("axis", 1)]);
     let attributes = vec![ints("axes", &[1]), int("keepdims", 0)];
     let best = b.node("ReduceMax", &[&all], "confidence.best", attributes);
     let white = b.floats("confidence.white", &[], &[255.0]);
     let bytes = b.node("Mul", &[&best, &white], "confidence.scaled", Vec::new());
     let bytes = b.node("Round", &[&bytes], "confidence.round", Vec::new());
-    cast(b, &bytes, CONFIDENCE, Element::Uint8);
-    b.output(CONFIDENCE, Element::Uint8, &[-1, shape.height / 2, shape.width / 2]);
+    cast(b, &bytes, CONFIDENCE, TensorDataType::Uint8);
+    b.output(CONFIDENCE, TensorDataType::Uint8, &[-1, shape.height / 2, shape.width / 2]);
 }

@@ -3,7 +3,7 @@
 
 /// The file.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Model {
+pub struct ModelProto {
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
     #[prost(string, tag = "2")]
@@ -11,16 +11,16 @@ pub struct Model {
     #[prost(string, tag = "3")]
     pub producer_version: String,
     #[prost(message, optional, tag = "7")]
-    pub graph: Option<Graph>,
+    pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub opset_import: Vec<Opset>,
+    pub opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
-    pub metadata: Vec<MetadataEntry>,
+    pub metadata: Vec<StringStringEntryProto>,
 }
 
 /// Version of a set of operators; the empty domain is ONNX's own.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Opset {
+pub struct OperatorSetIdProto {
     #[prost(string, optional, tag = "1")]
     pub domain: Option<String>,
     #[prost(int64, tag = "2")]
@@ -29,7 +29,7 @@ pub struct Opset {
 
 /// A key and its text in the metadata.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct MetadataEntry {
+pub struct StringStringEntryProto {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(string, tag = "2")]
@@ -38,22 +38,22 @@ pub struct MetadataEntry {
 
 /// Nodes in the order in which they can run.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Graph {
+pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub node: Vec<Node>,
+    pub node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
     pub name: String,
     #[prost(message, repeated, tag = "5")]
-    pub initializer: Vec<Tensor>,
+    pub initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub input: Vec<ValueInfo>,
+    pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub output: Vec<ValueInfo>,
+    pub output: Vec<ValueInfoProto>,
 }
 
 /// One operation; an input that is left out is the empty string.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Node {
+pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -63,14 +63,14 @@ pub struct Node {
     #[prost(string, tag = "4")]
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
-    pub attribute: Vec<Attribute>,
+    pub attribute: Vec<AttributeProto>,
     #[prost(string, tag = "7")]
     pub domain: String,
 }
 
 /// A setting of a node; `kind` says which of the values counts.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Attribute {
+pub struct AttributeProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(float, optional, tag = "2")]
@@ -80,19 +80,19 @@ pub struct Attribute {
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: Option<Vec<u8>>,
     #[prost(message, optional, tag = "5")]
-    pub t: Option<Tensor>,
+    pub t: Option<TensorProto>,
     #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    #[prost(enumeration = "AttributeKind", tag = "20")]
+    #[prost(enumeration = "AttributeType", tag = "20")]
     pub kind: i32,
 }
 
 /// AttributeProto.AttributeType
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
-pub enum AttributeKind {
+pub enum AttributeType {
     Undefined = 0,
     Float = 1,
     Int = 2,
@@ -105,7 +105,7 @@ pub enum AttributeKind {
 /// TensorProto.DataType: the element types that occur here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
-pub enum Element {
+pub enum TensorDataType {
     Undefined = 0,
     Float = 1,
     Uint8 = 2,
@@ -116,10 +116,10 @@ pub enum Element {
 
 /// Numbers in the file.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Tensor {
+pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    #[prost(enumeration = "Element", tag = "2")]
+    #[prost(enumeration = "TensorDataType", tag = "2")]
     pub element: i32,
     #[prost(string, tag = "8")]
     pub name: String,
@@ -130,36 +130,36 @@ pub struct Tensor {
 
 /// Name and type of an input or output.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct ValueInfo {
+pub struct ValueInfoProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(message, optional, tag = "2")]
-    pub r#type: Option<Type>,
+    pub r#type: Option<TypeProto>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Type {
+pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
-    pub tensor: Option<TensorType>,
+    pub tensor: Option<TypeProtoTensor>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct TensorType {
-    #[prost(enumeration = "Element", tag = "1")]
+pub struct TypeProtoTensor {
+    #[prost(enumeration = "TensorDataType", tag = "1")]
     pub element: i32,
     #[prost(message, optional, tag = "2")]
-    pub shape: Option<Shape>,
+    pub shape: Option<TensorShapeProto>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Shape {
+pub struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
-    pub dim: Vec<Dim>,
+    pub dim: Vec<DimensionProto>,
 }
 
 /// A fixed side, or a name for one that is free.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Dim {
+pub struct DimensionProto {
     #[prost(int64, optional, tag = "1")]
     pub value: Option<i64>,
     #[prost(string, optional, tag = "2")]

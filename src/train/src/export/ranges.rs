@@ -6,7 +6,7 @@ use crate::net::{Net, Params, exec};
 
 /// How ranges come out of what the images give.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Calibration {
+pub enum CalibrationMethod {
     /// The smallest and the largest value of all images: nothing is cut off.
     MinMax,
     /// The mean over the batches of each batch's smallest and largest value: rare outliers are cut off.
@@ -27,7 +27,7 @@ pub fn calibrate(
     net: &Net,
     params: &Params,
     batches: impl Iterator<Item = Tensor>,
-    calibration: Calibration,
+    calibration: CalibrationMethod,
 ) -> Option<Ranges> {
     let mut sums: Option<Vec<(f64, f64)>> = None;
     let mut count = 0.0;
@@ -35,16 +35,16 @@ pub fn calibrate(
         let input = exec::input(&batch, &net.normalise, Device::Cpu);
         let sums = sums.get_or_insert_with(|| {
             let start =
-                if calibration == Calibration::MinMax { (f64::INFINITY, f64::NEG_INFINITY) } else { (0.0, 0.0) };
+                if calibration == CalibrationMethod::MinMax { (f64::INFINITY, f64::NEG_INFINITY) } else { (0.0, 0.0) };
             vec![start; net.nodes.len()]
         });
         tch::no_grad(|| {
-            exec::visit(net, params, &input, &exec::Run::EVAL, |node, value| {
+            exec::visit(net, params, &input, &exec::RunOptions::EVAL, |node, value| {
                 let (low, high) = extremes(value, calibration);
                 let (lowest, highest) = &mut sums[node];
                 match calibration {
-                    Calibration::MinMax => (*lowest, *highest) = (lowest.min(low), highest.max(high)),
-                    Calibration::Mean | Calibration::Percentile(_) => {
+                    CalibrationMethod::MinMax => (*lowest, *highest) = (lowest.min(low), highest.max(high)),
+                    CalibrationMethod::Mean | CalibrationMethod::Percentile(_) => {
                         *lowest += low;
                         *highest += high;
                     }
@@ -53,14 +53,14 @@ pub fn calibrate(
         });
         count += 1.0;
     }
-    let divisor = if calibration == Calibration::MinMax { 1.0 } else { count };
+    let divisor = if calibration == CalibrationMethod::MinMax { 1.0 } else { count };
     sums.map(|sums| {
         Ranges(sums.into_iter().map(|(low, high)| ((low / divisor) as f32, (high / divisor) as f32)).collect())
     })
 }
 
-fn extremes(value: &Tensor, calibration: Calibration) -> (f64, f64) {
-    let Calibration::Percentile(share) = calibration else {
+fn extremes(value: &Tensor, calibration: CalibrationMethod) -> (f64, f64) {
+    let CalibrationMethod::Percentile(share) = calibration else {
         return (value.min().double_value(&[]), value.max().double_value(&[]));
     };
     let flat = value.to_kind(Kind::Float).contiguous().view([-1]);

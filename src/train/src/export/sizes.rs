@@ -4,31 +4,35 @@ use crate::net::{Net, Op, Padding};
 
 /// Of one image's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
+pub struct FeatureSize {
     pub channels: i64,
     pub height: i64,
     pub width: i64,
 }
 
 /// The size of each node's result for an image of this size.
-pub fn sizes(net: &Net, height: i64, width: i64) -> Vec<Size> {
-    let mut sizes: Vec<Size> = Vec::with_capacity(net.nodes.len());
+pub fn sizes(net: &Net, height: i64, width: i64) -> Vec<FeatureSize> {
+    let mut sizes: Vec<FeatureSize> = Vec::with_capacity(net.nodes.len());
     for node in &net.nodes {
-        let before = node.inputs.first().map_or(Size { channels: 3, height, width }, |&input| sizes[input]);
+        let before = node.inputs.first().map_or(FeatureSize { channels: 3, height, width }, |&input| sizes[input]);
         sizes.push(match node.op {
-            Op::Conv(conv) => Size { channels: conv.outputs, ..window(before, conv.kernel, conv.stride, conv.padding) },
+            Op::Conv(conv) => {
+                FeatureSize { channels: conv.outputs, ..window(before, conv.kernel, conv.stride, conv.padding) }
+            }
             Op::MaxPool { kernel, stride, padding } => window(before, kernel, stride, padding),
             Op::Nearest { factor } | Op::Bilinear { factor } => {
-                Size { height: before.height * factor, width: before.width * factor, ..before }
+                FeatureSize { height: before.height * factor, width: before.width * factor, ..before }
             }
-            Op::Concat => Size { channels: node.inputs.iter().map(|&input| sizes[input].channels).sum(), ..before },
+            Op::Concat => {
+                FeatureSize { channels: node.inputs.iter().map(|&input| sizes[input].channels).sum(), ..before }
+            }
             Op::Input | Op::BatchNorm { .. } | Op::Relu | Op::Relu6 | Op::Add => before,
         });
     }
     sizes
 }
 
-fn window(before: Size, kernel: i64, stride: i64, padding: Padding) -> Size {
+fn window(before: FeatureSize, kernel: i64, stride: i64, padding: Padding) -> FeatureSize {
     let side = |side: i64| (side + padding.begin + padding.end - kernel) / stride + 1;
-    Size { height: side(before.height), width: side(before.width), ..before }
+    FeatureSize { height: side(before.height), width: side(before.width), ..before }
 }

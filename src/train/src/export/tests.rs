@@ -8,12 +8,12 @@ use tch::{Kind, Tensor};
 use super::*;
 use crate::encoders::Encoder;
 use crate::net::decoder::Decoder;
-use crate::net::{Builder, Conv, Normalise, Order, Padding};
+use crate::net::{Conv, NetBuilder, Normalise, Order, Padding};
 use crate::random;
 
 /// Bytes that vary slowly, as images do, with some noise: `[n, height, width, 3]`.
 fn images(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
-    let mut rng = random::of(seed, &[n, height, width].map(|side| side as u64));
+    let mut rng = random::generator(seed, &[n, height, width].map(|side| side as u64));
     let mut bytes = Vec::new();
     for _ in 0..n {
         let wave: [f32; 6] = std::array::from_fn(|_| rng.random::<f32>() * 0.3);
@@ -34,7 +34,7 @@ fn images(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
 fn parameters(net: &Net, seed: u64) -> Params {
     let mut params = Params::fresh(net, seed);
     for (name, tensor) in &mut params.0 {
-        let mut rng = random::named(seed, name);
+        let mut rng = random::named_generator(seed, name);
         let mut numbers = |low: f32, high: f32| {
             let count = tensor.numel();
             let numbers: Vec<f32> = (0..count).map(|_| low + (high - low) * rng.random::<f32>()).collect();
@@ -53,7 +53,7 @@ fn parameters(net: &Net, seed: u64) -> Params {
 
 /// A network that has every operation, at odd places too.
 fn every_operation(normalise: Normalise) -> Net {
-    let mut b = Builder::new();
+    let mut b = NetBuilder::new();
     let stem = Conv { stride: 2, padding: Padding::same(3, 2), ..Conv::new(3, 8, 3) };
     let x = b.conv("stem", stem, b.input());
     let x = b.batch_norm("stem_bn", 8, 1e-3, x);
@@ -87,7 +87,7 @@ const KERAS: Normalise = Normalise { order: Order::Rgb, mean: [127.5; 3], std: [
 const CAFFE: Normalise = Normalise { order: Order::Bgr, mean: [104.007, 116.669, 122.679], std: [1.0; 3] };
 const MIXED: Normalise = Normalise { order: Order::Bgr, mean: [120.0, 120.25, 120.5], std: [60.0, 70.0, 50.0] };
 
-fn logits_of(model: &Model, images: &Tensor, like: &Tensor) -> Tensor {
+fn logits_of(model: &ModelProto, images: &Tensor, like: &Tensor) -> Tensor {
     let outputs = verify::run(&model.to_bytes(), images).unwrap();
     Tensor::from_slice(&outputs.logits.unwrap()).reshape(like.size())
 }
@@ -102,8 +102,8 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
     (square(a - b) / square(b.copy())).sqrt()
 }
 
-fn with_logits(width: i64, height: i64) -> Shape {
-    Shape { logits: true, ..Shape::new(width, height) }
+fn with_logits(width: i64, height: i64) -> GraphOptions {
+    GraphOptions { logits: true, ..GraphOptions::new(width, height) }
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn int8_is_close_for_every_operation_input_and_target() {
         let batch = images(2, 48, 64, 3);
         let expected = verify::logits(&net, &params, &batch);
         let batches = || (0..4).map(|seed| images(1, 48, 64, seed)).chain([batch.copy()]);
-        for calibration in [Calibration::MinMax, Calibration::Mean, Calibration::Percentile(1e-4)] {
+        for calibration in [CalibrationMethod::MinMax, CalibrationMethod::Mean, CalibrationMethod::Percentile(1e-4)] {
             let ranges = ranges::calibrate(&net, &params, batches(), calibration).unwrap();
             for target in [Target::Cpu, Target::Tensorrt] {
                 let model = int8::model(&net, &params, &ranges, &with_logits(64, 48), target, WeightBits::Fitted);
@@ -161,10 +161,10 @@ fn half_size_decisions_and_confidences() {
     let mut small = net.clone();
     small.logits = net.nodes[net.logits].inputs[0];
     let small = verify::logits(&small, &params, &batch);
-    let ranges = ranges::calibrate(&net, &params, [batch.copy()].into_iter(), Calibration::MinMax).unwrap();
+    let ranges = ranges::calibrate(&net, &params, [batch.copy()].into_iter(), CalibrationMethod::MinMax).unwrap();
     let bytes = |tensor: Tensor| verify::image_bytes(&tensor.to_kind(Kind::Uint8));
     for argmax_stride2 in [false, true] {
-        let shape = Shape { confidence: true, argmax_stride2, ..Shape::new(64, 48) };
+        let shape = GraphOptions { confidence: true, argmax_stride2, ..GraphOptions::new(64, 48) };
         let found = verify::run(&float::model(&net, &params, &shape).to_bytes(), &batch).unwrap();
         let mask = match argmax_stride2 {
             true => small.argmax(1, true).to_kind(Kind::Float).upsample_nearest2d([48, 64], None, None),
@@ -193,9 +193,9 @@ fn logits_may_end_at_any_stride() {
         let (folded, folded_params) = fold::fold(&net, &params);
         let batch = images(1, 32, 64, 17);
         let batches = || [batch.copy()].into_iter();
-        let ranges = ranges::calibrate(&folded, &folded_params, batches(), Calibration::MinMax).unwrap();
+        let ranges = ranges::calibrate(&folded, &folded_params, batches(), CalibrationMethod::MinMax).unwrap();
         for argmax_stride2 in [false, true] {
-            let shape = Shape { confidence: true, argmax_stride2, logits: true, ..Shape::new(64, 32) };
+            let shape = GraphOptions { confidence: true, argmax_stride2, logits: true, ..GraphOptions::new(64, 32) };
             let float = float::model(&folded, &folded_params, &shape);
             if !argmax_stride2 {
                 verify::same(&float.to_bytes(), &net, &params, &batch).unwrap();
@@ -210,10 +210,10 @@ fn logits_may_end_at_any_stride() {
 }
 
 /// ONNX Runtime's own view of a model after its optimisation: how often each operation is left.
-fn optimised(model: &Model) -> std::collections::BTreeMap<String, usize> {
+fn optimised(model: &ModelProto) -> std::collections::BTreeMap<String, usize> {
     let optimised = maskcast::segment::probe::optimised(&model.to_bytes()).unwrap();
     let mut operations = std::collections::BTreeMap::new();
-    let model = Model::decode(optimised.as_slice()).unwrap();
+    let model = ModelProto::decode(optimised.as_slice()).unwrap();
     for node in model.graph.unwrap().node {
         *operations.entry(node.op_type).or_default() += 1;
     }
@@ -229,8 +229,9 @@ fn a_whole_u_net_is_the_same_in_float_and_all_bytes_in_int8() {
     let float = float::model(&folded, &folded_params, &with_logits(96, 64));
     verify::same(&float.to_bytes(), &net, &params, &image).unwrap();
     let batches = (0..3).map(|seed| images(1, 64, 96, seed));
-    let ranges = ranges::calibrate(&folded, &folded_params, batches, Calibration::MinMax).unwrap();
-    let model = int8::model(&folded, &folded_params, &ranges, &Shape::new(96, 64), Target::Cpu, WeightBits::Fitted);
+    let ranges = ranges::calibrate(&folded, &folded_params, batches, CalibrationMethod::MinMax).unwrap();
+    let model =
+        int8::model(&folded, &folded_params, &ranges, &GraphOptions::new(96, 64), Target::Cpu, WeightBits::Fitted);
     let left = optimised(&model);
     let convolutions = folded.nodes.iter().filter(|node| matches!(node.op, Op::Conv(_))).count();
     assert_eq!(left.get("QLinearConv"), Some(&convolutions), "{left:?}");
@@ -255,12 +256,12 @@ fn export_to(
     let net = every_operation(BYTES);
     let params = parameters(&net, 11);
     let golden = verify::image_bytes(&images(1, 48, 64, 1));
-    export(Request {
+    export(ExportRequest {
         net: &net,
         params: &params,
         labels: &labels(count),
         train: &serde_json::json!({"epochs": 3}),
-        shape: Shape::new(64, 48),
+        shape: GraphOptions::new(64, 48),
         precision,
         golden: &golden,
         calibration: &mut (0..3).map(|seed| images(1, 48, 64, seed)),
@@ -270,7 +271,7 @@ fn export_to(
 }
 
 const INT8: Precision =
-    Precision::Int8 { target: Target::Cpu, weights: WeightBits::Fitted, calibration: Calibration::MinMax };
+    Precision::Int8 { target: Target::Cpu, weights: WeightBits::Fitted, calibration: CalibrationMethod::MinMax };
 
 #[test]
 fn an_exported_file_describes_itself_to_the_service() {
@@ -306,7 +307,7 @@ fn a_fall_of_more_than_a_point_leaves_the_old_file() {
         match export_to(&path, INT8, 5, Some(&mut evaluate)) {
             Ok(exported) => assert_eq!(exported.int8.unwrap().miou, Some((0.7, second))),
             Err(error) => {
-                assert!(matches!(error, ExportError::Fall { .. }), "{error}");
+                assert!(matches!(error, ExportError::AccuracyLoss { .. }), "{error}");
                 assert_eq!(std::fs::read(&path).unwrap(), b"old");
             }
         }
@@ -324,7 +325,7 @@ fn what_cannot_be_exported_is_named() {
     assert!(error.contains("none/model.onnx"), "{error}");
     let net = every_operation(BYTES);
     assert_eq!(stride(&net), 8);
-    let error = check(&net, &labels(5), &Shape::new(60, 48), &[]).unwrap_err().to_string();
+    let error = check(&net, &labels(5), &GraphOptions::new(60, 48), &[]).unwrap_err().to_string();
     assert!(error.contains("multiples of 8"), "{error}");
 }
 

@@ -33,7 +33,7 @@ pub fn image_bytes(images: &Tensor) -> Vec<u8> {
 /// What the network itself gives for images `[N, H, W, 3]`, in libtorch on the CPU: its logits.
 pub fn logits(net: &Net, params: &Params, images: &Tensor) -> Tensor {
     let input = exec::input(images, &net.normalise, Device::Cpu);
-    tch::no_grad(|| exec::forward(net, params, &input, &exec::Run::EVAL)).contiguous()
+    tch::no_grad(|| exec::forward(net, params, &input, &exec::RunOptions::EVAL)).contiguous()
 }
 
 /// How far a file is from its network.

@@ -13,7 +13,7 @@ use super::optimizer::{Optimizer, ParameterState};
 use crate::net::{Net, Params};
 use crate::report::History;
 use crate::tensor_file;
-use crate::weights::{self, About, WeightsError, WeightsFile};
+use crate::weights::{self, ModelDescription, WeightsError, WeightsFile};
 
 /// Name of the file in the folder of a run.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -103,7 +103,7 @@ impl RunState {
     ///
     /// # Errors
     /// If the file cannot be written, for example because the disk is full.
-    pub fn write(&self, folder: &Path, config: &RunConfig, about: &About) -> Result<(), CheckpointError> {
+    pub fn write(&self, folder: &Path, config: &RunConfig, about: &ModelDescription) -> Result<(), CheckpointError> {
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         tensors.extend(self.params.0.iter().map(|(name, tensor)| (format!("weights/{name}"), tensor)));
         if let Some(average) = &self.average {
@@ -138,7 +138,7 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, Tensor>,
     header: CheckpointHeader,
-    about: About,
+    about: ModelDescription,
 }
 
 impl Checkpoint {
@@ -160,7 +160,7 @@ impl Checkpoint {
             let reason = format!("checkpoint version {}, not {VERSION}", header.version);
             return Err(CheckpointError::Version { path, reason });
         }
-        let about = About::from_json(&header.about)
+        let about = ModelDescription::from_json(&header.about)
             .map_err(|reason| CheckpointError::Version { path: path.clone(), reason })?;
         Ok(Checkpoint { path, tensors, header, about })
     }
@@ -170,7 +170,7 @@ impl Checkpoint {
     }
 
     /// The model that the run trains.
-    pub fn about(&self) -> &About {
+    pub fn about(&self) -> &ModelDescription {
         &self.about
     }
 
@@ -179,7 +179,7 @@ impl Checkpoint {
     /// # Errors
     /// If a tensor is missing.
     pub fn state(mut self, net: &Net, mut optimizer: Optimizer, device: Device) -> Result<RunState, CheckpointError> {
-        let names: Vec<String> = net.shapes().into_iter().map(|shape| shape.name).collect();
+        let names: Vec<String> = net.param_specs().into_iter().map(|shape| shape.name).collect();
         let mut take = |prefix: &str, name: &str| {
             let key = format!("{prefix}/{name}");
             let tensor = self.tensors.remove(&key).map(|tensor| tensor.to_device(device));

@@ -73,7 +73,7 @@ pub fn initial_net(
     let mut params = Params::fresh(&net, seed);
     let origin = match &file {
         Some(file) => {
-            if ModelFile::is_one(file) {
+            if ModelFile::contained_in(file) {
                 return Err(InitialNetError::WeightsAreUnet(file.path.clone()));
             }
             let mapping = Mapping::detect(options.encoder, file);

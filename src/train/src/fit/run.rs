@@ -18,11 +18,11 @@ use crate::data::Dataset;
 use crate::evaluate::{self, EvaluateError, LibtorchPredictor};
 use crate::loader::{Batch, LoadError, Loader};
 use crate::loss::Loss;
-use crate::net::exec::{self, Run};
+use crate::net::exec::{self, RunOptions};
 use crate::net::{Net, Node, Params, Stage};
 use crate::report::EpochRecord;
 use crate::tensorboard::{EventError, EventWriter};
-use crate::weights::{About, WeightsError};
+use crate::weights::{ModelDescription, WeightsError};
 
 /// Smallest interval between checkpoints within an epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -121,7 +121,7 @@ pub type StoreBest<'a> = Box<dyn FnMut(&Params, &Progress) -> Result<(), Weights
 /// The training loop of a run.
 pub struct TrainingLoop<'a> {
     pub config: &'a RunConfig,
-    pub about: &'a About,
+    pub about: &'a ModelDescription,
     pub dataset: Arc<Dataset>,
     pub net: &'a Net,
     pub loss: Loss,
@@ -200,7 +200,7 @@ impl TrainingLoop<'_> {
 
     /// Enables the gradients of the parameters that are trained in this epoch, and disables the others.
     pub fn prepare(&self, state: &mut RunState, phase: &Phase, epoch: u64) {
-        for shape in self.net.shapes() {
+        for shape in self.net.param_specs() {
             let is_trained = shape.learned && phase.trains(shape.stage, epoch);
             let param = state.params.0.get_mut(&shape.name).expect("the state has the parameters of this network");
             *param = param.detach().set_requires_grad(is_trained);
@@ -261,9 +261,9 @@ impl TrainingLoop<'_> {
         let input = exec::input(&batch.rgb, &self.net.normalise, self.device);
         let labels = batch.labels.to_device(self.device);
         let statistics = |node: &Node| phase.batch_statistics(node.stage, epoch);
-        let run = Run { batch_statistics: &statistics, precision: self.precision };
+        let run = RunOptions { batch_statistics: &statistics, precision: self.precision };
         let logits = exec::forward(self.net, &state.params, &input, &run);
-        let loss = self.loss.of(&logits, &labels, state.progress.step);
+        let loss = self.loss.compute(&logits, &labels, state.progress.step);
         let value = loss.double_value(&[]);
         if !value.is_finite() {
             return Err(NotFinite::Loss);

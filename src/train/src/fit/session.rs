@@ -18,7 +18,7 @@ use crate::device::set_threads;
 use crate::evaluate::{self, EvaluateError};
 use crate::loss::Loss;
 use crate::net::Net;
-use crate::weights::{About, ModelFile, WeightsError};
+use crate::weights::{ModelDescription, ModelFile, WeightsError};
 
 /// Name of the file with the best weights, in the folder of a run.
 pub const BEST: &str = "best.safetensors";
@@ -119,7 +119,7 @@ impl fmt::Display for DataChange {
 pub struct Session {
     pub config: RunConfig,
     pub dataset: Arc<Dataset>,
-    pub about: About,
+    pub about: ModelDescription,
     pub net: Net,
     pub state: RunState,
     pub folder: PathBuf,
@@ -210,7 +210,7 @@ impl Session {
         let images = (dataset.train.len(), dataset.val.len());
         let progress = Progress { origin: initial.origin, data, images, ..Progress::default() };
         let state = RunState { params, average, optimizer, progress };
-        let about = About {
+        let about = ModelDescription {
             encoder: initial.variant.encoder,
             flavour: initial.variant.flavour,
             decoder: options.net.decoder(),
@@ -289,7 +289,7 @@ impl Session {
             stop: Stop::default(),
             store_best: Box::new(move |params, progress| {
                 let train = serde_json::json!({ "best": progress.best });
-                let file = ModelFile { about: About { train, ..about.clone() }, params: params.to_device(Device::Cpu) };
+                let file = ModelFile { about: ModelDescription { train, ..about.clone() }, params: params.to_device(Device::Cpu) };
                 file.write(&best)
             }),
         };

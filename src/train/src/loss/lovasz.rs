@@ -15,7 +15,7 @@ const SPACING: i64 = 2;
 
 /// The loss over the batch, averaged over the classes that occur in it; zero where none does.
 pub fn softmax(probabilities: &Tensor, labels: &Tensor, step: u64) -> Tensor {
-    let mut rng = random::of(step, &[GRID]);
+    let mut rng = random::generator(step, &[GRID]);
     let (down, across) = (rng.random_range(0..SPACING), rng.random_range(0..SPACING));
     let (height, width) = (labels.size()[1], labels.size()[2]);
     // An image of a single row or column has no second one to begin at.

@@ -91,7 +91,7 @@ impl Loss {
 
     /// The loss of `logits` `[N, C, H, W]` against `labels` `[N, H, W]`, one number. `step` chooses the pixels that the
     /// Lovász loss looks at. A batch without a labelled pixel gives zero.
-    pub fn of(&self, logits: &Tensor, labels: &Tensor, step: u64) -> Tensor {
+    pub fn compute(&self, logits: &Tensor, labels: &Tensor, step: u64) -> Tensor {
         let options = &self.options;
         let log_softmax = logits.log_softmax(1, Kind::Float);
         // −log of the probability of each pixel's own class; both losses are made of it.
@@ -182,7 +182,7 @@ mod tests {
 
     fn value(options: &LossOptions) -> f64 {
         let (logits, labels) = example();
-        Loss::new(options, &[0.5, 0.5], Device::Cpu).of(&logits, &labels, 0).double_value(&[])
+        Loss::new(options, &[0.5, 0.5], Device::Cpu).compute(&logits, &labels, 0).double_value(&[])
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         let weighted = LossOptions { class_weights: ClassWeights::Median, ..options(1.0, 0.0, 0.0) };
         let (logits, labels) = example();
         // Shares 0.75 and 0.25: the upper median is 0.75, so the classes weigh 1 and 3.
-        let loss = Loss::new(&weighted, &[0.75, 0.25], Device::Cpu).of(&logits, &labels, 0).double_value(&[]);
+        let loss = Loss::new(&weighted, &[0.75, 0.25], Device::Cpu).compute(&logits, &labels, 0).double_value(&[]);
         assert!((loss + (0.75f64.ln() + 3.0 * 0.5f64.ln()) / 4.0).abs() < 1e-5, "{loss}");
     }
 
@@ -217,7 +217,7 @@ mod tests {
     fn nothing_labelled_is_no_loss_and_no_gradient() {
         let logits = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let labels = Tensor::full([1, 4, 4], 255, (Kind::Int64, Device::Cpu));
-        let loss = Loss::new(&options(1.0, 1.0, 1.0), &[0.5, 0.5], Device::Cpu).of(&logits, &labels, 0);
+        let loss = Loss::new(&options(1.0, 1.0, 1.0), &[0.5, 0.5], Device::Cpu).compute(&logits, &labels, 0);
         loss.backward();
         assert_eq!(loss.double_value(&[]), 0.0);
         assert_eq!(logits.grad().abs().sum(Kind::Float).double_value(&[]), 0.0);

@@ -47,7 +47,7 @@ impl BoundaryF1 {
     /// Adds an image with rows of `width` pixels; gives its score, `None` if neither side has any boundary.
     ///
     /// # Errors
-    /// As [`Confusion::add`](super::Confusion::add), and when the pixels are not full rows.
+    /// As [`ConfusionMatrix::add`](super::ConfusionMatrix::add), and when the pixels are not full rows.
     pub fn add(&mut self, labels: &[u8], prediction: &[u8], width: usize) -> Result<Option<f64>, MetricsError> {
         check(self.classes, labels, prediction)?;
         if width == 0 || !labels.len().is_multiple_of(width) {
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn agrees_with_the_definition() {
         let (width, height, classes) = (37, 23, 70);
-        let mut rng = random::of(5, &[]);
+        let mut rng = random::generator(5, &[]);
         let mut image = || {
             let mut classes: Vec<u8> = vec![0; width * height];
             for _ in 0..30 {

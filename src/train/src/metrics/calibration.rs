@@ -12,11 +12,11 @@ use crate::data::VOID;
 /// below and closed above).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
-    bins: Vec<Sums>,
+    bins: Vec<BinSums>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Sums {
+struct BinSums {
     pixels: u64,
     correct: u64,
     confidence: f64,
@@ -33,7 +33,7 @@ impl Calibration {
     /// Without a bin.
     pub fn new(bins: usize) -> Self {
         assert!(bins > 0, "at least one bin");
-        Calibration { bins: vec![Sums::default(); bins] }
+        Calibration { bins: vec![BinSums::default(); bins] }
     }
 
     /// Adds pixels: `confidence` is the probability, 0 to 1, of the predicted class. Void labels are left out.
@@ -85,13 +85,13 @@ impl Calibration {
             return None;
         }
         let count = self.bins.len() as f64;
-        let bins: Vec<Bin> = self
+        let bins: Vec<CalibrationBin> = self
             .bins
             .iter()
             .enumerate()
             .map(|(n, sums)| {
                 let mean = |sum: f64| if sums.pixels == 0 { 0.0 } else { sum / sums.pixels as f64 };
-                Bin {
+                CalibrationBin {
                     from: n as f64 / count,
                     to: (n + 1) as f64 / count,
                     pixels: sums.pixels,
@@ -101,8 +101,8 @@ impl Calibration {
                 }
             })
             .collect();
-        let gap = |bin: &Bin| (bin.accuracy - bin.confidence).abs();
-        let total = |value: fn(&Sums) -> f64| self.bins.iter().map(value).sum::<f64>() / pixels as f64;
+        let gap = |bin: &CalibrationBin| (bin.accuracy - bin.confidence).abs();
+        let total = |value: fn(&BinSums) -> f64| self.bins.iter().map(value).sum::<f64>() / pixels as f64;
         Some(CalibrationScores {
             ece: bins.iter().map(|bin| bin.share * gap(bin)).sum(),
             max: bins.iter().map(gap).fold(0.0, f64::max),
@@ -125,12 +125,12 @@ pub struct CalibrationScores {
     /// Share of correct pixels.
     pub accuracy: f64,
     /// By confidence, upwards.
-    pub bins: Vec<Bin>,
+    pub bins: Vec<CalibrationBin>,
 }
 
 /// Pixels whose confidence is above `from` and at most `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bin {
+pub struct CalibrationBin {
     pub from: f64,
     pub to: f64,
     pub pixels: u64,

@@ -11,7 +11,7 @@ use crate::data::VOID;
 /// negatives), from one matrix over the whole set (Everingham et al., 2015, section 4.4; cityscapesScripts,
 /// `evalPixelLevelSemanticLabeling.py`), which is not the mean of the images' own IoUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confusion {
+pub struct ConfusionMatrix {
     /// Number of classes.
     pub classes: usize,
     /// `[classes, classes]`: pixels with the row's label that were predicted as the column's class.
@@ -23,12 +23,12 @@ const WIDTH: usize = 256;
 /// Pixels between two readings of the tables, so that their 32-bit counts cannot overflow.
 const BLOCK: usize = 1 << 30;
 
-impl Confusion {
+impl ConfusionMatrix {
     /// # Panics
     /// With no class, or more than 255: the last byte is [`VOID`].
     pub fn new(classes: usize) -> Self {
         assert!((1..=usize::from(VOID)).contains(&classes), "1 to 255 classes");
-        Confusion { classes, counts: vec![0; classes * classes] }
+        ConfusionMatrix { classes, counts: vec![0; classes * classes] }
     }
 
     /// Counts an image, or any other run of pixels.
@@ -71,7 +71,7 @@ impl Confusion {
     ///
     /// # Errors
     /// If the other has another number of classes.
-    pub fn merge(&mut self, other: &Confusion) -> Result<(), MetricsError> {
+    pub fn merge(&mut self, other: &ConfusionMatrix) -> Result<(), MetricsError> {
         if other.classes != self.classes {
             return Err(MetricsError::Classes { classes: self.classes, other: other.classes });
         }
@@ -176,7 +176,7 @@ mod tests {
         // Rows (labels) 0: 3 0 1, 1: 1 2 0, 2: 0 1 1 and one void.
         let labels = [0, 0, 0, 0, 1, 1, 1, 2, 2, VOID];
         let prediction = [0, 0, 0, 2, 0, 1, 1, 1, 2, 0];
-        let mut confusion = Confusion::new(3);
+        let mut confusion = ConfusionMatrix::new(3);
         confusion.add(&labels, &prediction).unwrap();
         assert_eq!(confusion.counts, [3, 0, 1, 1, 2, 0, 0, 1, 1]);
         let iou = confusion.iou();
@@ -199,7 +199,7 @@ mod tests {
     fn numbers_are_those_of_scikit_learn() {
         let labels = [2, 0, 2, 2, 0, 1];
         let prediction = [0, 0, 2, 2, 0, 2];
-        let mut confusion = Confusion::new(3);
+        let mut confusion = ConfusionMatrix::new(3);
         confusion.add(&labels, &prediction).unwrap();
         assert_eq!(confusion.counts, [2, 0, 0, 0, 0, 1, 1, 0, 2]);
         near(confusion.iou()[0], 2.0 / 3.0);
@@ -213,22 +213,22 @@ mod tests {
 
     #[test]
     fn the_mean_is_over_classes_of_the_labels() {
-        let mut confusion = Confusion::new(4);
+        let mut confusion = ConfusionMatrix::new(4);
         // Class 2 is predicted but never labelled, class 3 is nowhere.
         confusion.add(&[0, 0, 1, 1], &[0, 2, 1, 1]).unwrap();
         assert_eq!(confusion.iou(), [Some(0.5), Some(1.0), Some(0.0), None]);
         assert_eq!(confusion.miou(), Some(0.75));
-        assert_eq!(Confusion::new(4).miou(), None);
-        assert_eq!(Confusion::new(4).pixel_accuracy(), None);
+        assert_eq!(ConfusionMatrix::new(4).miou(), None);
+        assert_eq!(ConfusionMatrix::new(4).pixel_accuracy(), None);
     }
 
     #[test]
     fn parts_add_up_to_the_whole() {
-        let mut rng = random::of(1, &[]);
+        let mut rng = random::generator(1, &[]);
         let labels: Vec<u8> =
             (0..4097).map(|_| if rng.random_bool(0.1) { VOID } else { rng.random_range(0..19) }).collect();
         let prediction: Vec<u8> = (0..4097).map(|_| rng.random_range(0..19)).collect();
-        let mut whole = Confusion::new(19);
+        let mut whole = ConfusionMatrix::new(19);
         whole.add(&labels, &prediction).unwrap();
         let mut slow = vec![0; 19 * 19];
         for (&label, &class) in labels.iter().zip(&prediction).filter(|(label, _)| **label != VOID) {
@@ -236,18 +236,18 @@ mod tests {
         }
         assert_eq!(whole.counts, slow);
 
-        let mut parts = [Confusion::new(19), Confusion::new(19)];
+        let mut parts = [ConfusionMatrix::new(19), ConfusionMatrix::new(19)];
         parts[0].add(&labels[..1001], &prediction[..1001]).unwrap();
         parts[1].add(&labels[1001..], &prediction[1001..]).unwrap();
         let [mut first, second] = parts;
         first.merge(&second).unwrap();
         assert_eq!(first, whole);
-        assert_eq!(first.merge(&Confusion::new(2)), Err(MetricsError::Classes { classes: 19, other: 2 }));
+        assert_eq!(first.merge(&ConfusionMatrix::new(2)), Err(MetricsError::Classes { classes: 19, other: 2 }));
     }
 
     #[test]
     fn what_is_no_class_is_named_with_its_place() {
-        let mut confusion = Confusion::new(3);
+        let mut confusion = ConfusionMatrix::new(3);
         assert_eq!(confusion.add(&[0], &[0, 1]), Err(MetricsError::Size { labels: 1, predictions: 2 }));
         let label = MetricsError::Label { value: 3, pixel: 1, classes: 3 };
         assert_eq!(confusion.add(&[0, 3], &[0, 1]), Err(label));

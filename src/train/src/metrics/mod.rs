@@ -2,7 +2,7 @@
 //!
 //! | measure | where | from |
 //! | --- | --- | --- |
-//! | IoU, accuracy, precision, recall | [`Confusion`] | one matrix over the whole set |
+//! | IoU, accuracy, precision, recall | [`ConfusionMatrix`] | one matrix over the whole set |
 //! | boundary F1 | [`BoundaryF1`] | each image, then averaged |
 //! | calibration | [`Calibration`] | each pixel's confidence |
 //!
@@ -15,8 +15,8 @@ mod confusion;
 mod scores;
 
 pub use boundary::BoundaryF1;
-pub use calibration::{Bin, Calibration, CalibrationScores};
-pub use confusion::Confusion;
+pub use calibration::{Calibration, CalibrationBin, CalibrationScores};
+pub use confusion::ConfusionMatrix;
 pub use scores::{ClassScores, Scores};
 
 /// What does not fit together; the place is a pixel's index in row-major order.

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundaryF1, Confusion};
+use super::{BoundaryF1, ConfusionMatrix};
 
 /// How good a model is on a set. Shares are 0 to 1; `None` if there is nothing to divide by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Mean IoU over the classes that occur in the labels: [`Confusion::miou`].
+    /// Mean IoU over the classes that occur in the labels: [`ConfusionMatrix::miou`].
     pub miou: Option<f64>,
     pub pixel_accuracy: Option<f64>,
     /// Mean of the classes' recalls.
@@ -35,7 +35,7 @@ impl Scores {
     ///
     /// # Panics
     /// If there is not a name for each class.
-    pub fn new(confusion: &Confusion, boundary: Option<&BoundaryF1>, names: &[String]) -> Self {
+    pub fn new(confusion: &ConfusionMatrix, boundary: Option<&BoundaryF1>, names: &[String]) -> Self {
         assert_eq!(names.len(), confusion.classes, "a name for each class");
         let boundary_f1 = boundary.map_or_else(|| vec![None; confusion.classes], BoundaryF1::classes);
         let (iou, precision, recall) = (confusion.iou(), confusion.precision(), confusion.recall());
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn goes_through_json() {
-        let mut confusion = Confusion::new(3);
+        let mut confusion = ConfusionMatrix::new(3);
         confusion.add(&[0, 0, 1, 1], &[0, 1, 1, 1]).unwrap();
         let scores = Scores::new(&confusion, None, &["a", "b", "c"].map(String::from));
         assert_eq!(scores.classes[1].recall, Some(1.0));

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Builder, Conv, Feature, Net, NodeId, Normalise, Op, Stage};
+use super::{Conv, Feature, Net, NetBuilder, NodeId, Normalise, Op, Stage};
 
 /// The kind of the decoder's convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -41,7 +41,7 @@ const EPS: f64 = 1e-5;
 /// # Errors
 /// If the encoder has no features, or the widths are none, not positive, or more than there are halvings.
 pub fn unet(
-    mut b: Builder,
+    mut b: NetBuilder,
     features: &[Feature],
     normalise: Normalise,
     decoder: &Decoder,
@@ -83,7 +83,7 @@ pub fn unet(
 
 /// Convolution, batch norm, ReLU; a separable one has a batch norm and a ReLU after each of its halves, as MobileNet
 /// has.
-fn block(b: &mut Builder, kind: DecoderKind, name: &str, inputs: i64, outputs: i64, mut x: NodeId) -> NodeId {
+fn block(b: &mut NetBuilder, kind: DecoderKind, name: &str, inputs: i64, outputs: i64, mut x: NodeId) -> NodeId {
     let conv = match kind {
         DecoderKind::Dense => Conv::new(inputs, outputs, 3),
         DecoderKind::Separable => {

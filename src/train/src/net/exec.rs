@@ -9,16 +9,16 @@ use super::{Net, Node, Normalise, Op, Order, Padding, Params};
 
 /// How to run.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
+pub struct RunOptions<'a> {
     /// Whether a batch norm uses (and updates its statistics by) the batch, or uses its statistics as they are.
     pub batch_statistics: &'a dyn Fn(&Node) -> bool,
     /// The kind that convolutions compute in; parameters stay 32-bit.
     pub precision: Kind,
 }
 
-impl Run<'_> {
+impl RunOptions<'_> {
     /// For masks: nothing changes.
-    pub const EVAL: Run<'static> = Run { batch_statistics: &|_| false, precision: Kind::Float };
+    pub const EVAL: RunOptions<'static> = RunOptions { batch_statistics: &|_| false, precision: Kind::Float };
 }
 
 /// Share of a new batch in the running statistics, as in PyTorch.
@@ -38,7 +38,7 @@ pub fn input(rgb: &Tensor, normalise: &Normalise, device: Device) -> Tensor {
 }
 
 /// The logits, `[N, classes, H, W]`, as 32-bit floats.
-pub fn forward(net: &Net, params: &Params, input: &Tensor, run: &Run) -> Tensor {
+pub fn forward(net: &Net, params: &Params, input: &Tensor, run: &RunOptions) -> Tensor {
     let mut last = None;
     visit(net, params, input, run, |node, value| {
         if node == net.logits {
@@ -49,7 +49,7 @@ pub fn forward(net: &Net, params: &Params, input: &Tensor, run: &Run) -> Tensor 
 }
 
 /// Runs the network and shows every node's output as it comes.
-pub fn visit(net: &Net, params: &Params, input: &Tensor, run: &Run, mut show: impl FnMut(usize, &Tensor)) {
+pub fn visit(net: &Net, params: &Params, input: &Tensor, run: &RunOptions, mut show: impl FnMut(usize, &Tensor)) {
     let last_use = last_uses(net);
     let mut values: Vec<Option<Tensor>> = Vec::with_capacity(net.nodes.len());
     for (index, node) in net.nodes.iter().enumerate() {
@@ -87,7 +87,7 @@ fn last_uses(net: &Net) -> Vec<usize> {
 }
 
 /// An operation with one input.
-fn apply(node: &Node, params: &Params, x: &Tensor, run: &Run) -> Tensor {
+fn apply(node: &Node, params: &Params, x: &Tensor, run: &RunOptions) -> Tensor {
     let param = |suffix: &str| params.get(&format!("{}.{suffix}", node.name));
     match node.op {
         Op::Conv(conv) => {

@@ -176,12 +176,12 @@ impl Net {
     }
 
     /// Every parameter and statistic: its name, its shape, and whether it is learned.
-    pub fn shapes(&self) -> Vec<Shape> {
+    pub fn param_specs(&self) -> Vec<ParamSpec> {
         let mut shapes = Vec::new();
         for node in &self.nodes {
             let mut push = |suffix: &str, shape: Vec<i64>, learned: bool| {
                 let name = format!("{}.{suffix}", node.name);
-                shapes.push(Shape { name, shape, learned, stage: node.stage });
+                shapes.push(ParamSpec { name, shape, learned, stage: node.stage });
             };
             match node.op {
                 Op::Conv(conv) => {
@@ -226,7 +226,7 @@ impl Net {
 
 /// A parameter that a network has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct ParamSpec {
     pub name: String,
     pub shape: Vec<i64>,
     /// False for running statistics.
@@ -236,22 +236,22 @@ pub struct Shape {
 
 /// Builds a [`Net`] node by node.
 #[derive(Debug)]
-pub struct Builder {
+pub struct NetBuilder {
     nodes: Vec<Node>,
     stage: Stage,
 }
 
-impl Default for Builder {
+impl Default for NetBuilder {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Builder {
+impl NetBuilder {
     /// Node 0 is the image.
     pub fn new() -> Self {
         let input = Node { name: "image".into(), op: Op::Input, inputs: Vec::new(), stage: Stage::Encoder(0) };
-        Builder { nodes: vec![input], stage: Stage::Encoder(0) }
+        NetBuilder { nodes: vec![input], stage: Stage::Encoder(0) }
     }
 
     /// The image's node.

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Net, Op};
 use crate::random;
 
-/// A network's parameters and running statistics by name (see [`Net::shapes`]).
+/// A network's parameters and running statistics by name (see [`Net::param_specs`]).
 #[derive(Debug, Default)]
 pub struct Params(pub BTreeMap<String, Tensor>);
 
@@ -24,7 +24,7 @@ impl Params {
                 Op::Conv(conv) => {
                     let fan_out = conv.outputs / conv.groups * conv.kernel * conv.kernel;
                     let std = (2.0 / fan_out as f64).sqrt();
-                    put("weight", normal(&conv.weight_shape(), std, random::named(seed, &node.name)));
+                    put("weight", normal(&conv.weight_shape(), std, random::named_generator(seed, &node.name)));
                     if conv.bias {
                         put("bias", Tensor::zeros([conv.outputs], (Kind::Float, Device::Cpu)));
                     }
@@ -61,7 +61,7 @@ impl Params {
 
     /// Number of learned parameters.
     pub fn count(&self, net: &Net) -> i64 {
-        net.shapes().iter().filter(|shape| shape.learned).map(|shape| shape.shape.iter().product::<i64>()).sum()
+        net.param_specs().iter().filter(|shape| shape.learned).map(|shape| shape.shape.iter().product::<i64>()).sum()
     }
 }
 

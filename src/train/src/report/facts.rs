@@ -98,7 +98,7 @@ pub struct Machine {
 
 impl Machine {
     /// This machine, as far as the kernel tells (`/proc/cpuinfo`, `/proc/meminfo`, `/etc/os-release`).
-    pub fn here() -> Self {
+    pub fn detect() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let after = |text: &str, key: &str, mark: char| {
             let line = text.lines().find(|line| line.starts_with(key))?;
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_name() {
-        let machine = Machine::here();
+        let machine = Machine::detect();
         assert!(!machine.cpu.is_empty() && !machine.os.is_empty() && machine.cores > 0);
     }
 }

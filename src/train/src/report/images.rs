@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ReportError;
 use crate::data::{LabelledImage, VOID};
-use crate::metrics::Confusion;
+use crate::metrics::ConfusionMatrix;
 
 /// Where an image stands among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,9 +96,9 @@ fn apart(places: &[usize], count: usize, mut alike: impl FnMut(usize, usize) -> 
 /// One image's mIoU, by which [`choose`] ranks: over the classes that its own labels have.
 ///
 /// # Errors
-/// If labels and prediction do not fit: see [`Confusion::add`].
+/// If labels and prediction do not fit: see [`ConfusionMatrix::add`].
 pub fn image_miou(classes: usize, labels: &[u8], prediction: &[u8]) -> Result<Option<f64>, ReportError> {
-    let mut confusion = Confusion::new(classes);
+    let mut confusion = ConfusionMatrix::new(classes);
     confusion.add(labels, prediction)?;
     Ok(confusion.miou())
 }

@@ -21,9 +21,9 @@ pub use compare::{CompareEntry, CompareReport, CompareRun};
 pub use facts::{ClassFacts, DatasetFacts, Environment, Machine, Speed, Training, shell_line};
 pub use history::{EpochRecord, History};
 pub use images::{ImageFacts, Panels, Rank, choose, choose_apart, image_miou};
-pub use write::Written;
+pub use write::ReportFiles;
 
-use crate::metrics::{CalibrationScores, Confusion, MetricsError, Scores};
+use crate::metrics::{CalibrationScores, ConfusionMatrix, MetricsError, Scores};
 
 /// Everything that a run, or an evaluation, has to show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Report {
     pub dataset: DatasetFacts,
     pub environment: Environment,
     pub scores: Scores,
-    pub confusion: Confusion,
+    pub confusion: ConfusionMatrix,
     /// `None` for a model that gives no confidence.
     pub calibration: Option<CalibrationScores>,
     /// Empty for an evaluation.

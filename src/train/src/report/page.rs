@@ -30,7 +30,7 @@ pub(super) struct LegendEntry {
     pub name: String,
 }
 
-struct ClassShare<'a> {
+struct ClassLegendEntry<'a> {
     name: &'a str,
     color: &'a str,
     share: String,
@@ -81,7 +81,7 @@ struct ReportPage<'a> {
     classes: Vec<ClassRow>,
     confusion: Vec<ConfusionRow>,
     groups: Vec<ImageGroup<'a>>,
-    class_colors: Vec<ClassShare<'a>>,
+    class_colors: Vec<ClassLegendEntry<'a>>,
     calibration: Option<Figure>,
     bins: Vec<Vec<String>>,
     speed: Vec<Vec<String>>,
@@ -314,10 +314,10 @@ impl Report {
         self.speed.iter().map(row).collect()
     }
 
-    fn class_shares(&self) -> Vec<ClassShare<'_>> {
+    fn class_shares(&self) -> Vec<ClassLegendEntry<'_>> {
         let share = |class: &ClassFacts| class.share.map_or_else(|| NONE.into(), small_percent);
         let classes = self.dataset.classes.iter();
-        classes.map(|class| ClassShare { name: &class.name, color: &class.color, share: share(class) }).collect()
+        classes.map(|class| ClassLegendEntry { name: &class.name, color: &class.color, share: share(class) }).collect()
     }
 
     fn epoch_table(&self) -> (Vec<String>, Vec<EpochRow>) {

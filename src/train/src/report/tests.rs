@@ -37,7 +37,7 @@ fn report() -> Report {
         labels: (0..48).map(|n| u8::from(n % 8 > 3)).collect(),
     };
     let prediction: Vec<u8> = (0..48).map(|n| u8::from(n % 8 > 4)).collect();
-    let mut confusion = Confusion::new(2);
+    let mut confusion = ConfusionMatrix::new(2);
     confusion.add(&labelled.labels, &prediction).unwrap();
     let mut boundary = BoundaryF1::new(2);
     boundary.add(&labelled.labels, &prediction, 8).unwrap();
@@ -65,7 +65,7 @@ fn report() -> Report {
         },
         environment: Environment {
             command: shell_line(["maskcast-train", "fit", "my data"]),
-            machine: Machine::here(),
+            machine: Machine::detect(),
             ..Default::default()
         },
         scores: Scores::new(&confusion, Some(&boundary), &classes.clone().map(|label| label.name)),

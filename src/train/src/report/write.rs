@@ -9,7 +9,7 @@ use super::{CompareReport, Report, ReportError};
 
 /// The files that were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct ReportFiles {
     pub json: PathBuf,
     pub html: PathBuf,
     /// Of a comparison.
@@ -21,9 +21,9 @@ impl Report {
     ///
     /// # Errors
     /// If a part cannot be drawn, or a file cannot be written; files of an earlier report stay as they were.
-    pub fn write(&self, dir: &Path) -> Result<Written, ReportError> {
+    pub fn write(&self, dir: &Path) -> Result<ReportFiles, ReportError> {
         let (json, html) = (serde_json::to_string_pretty(self)?, self.html()?);
-        Ok(Written { json: file(dir, "report.json", &json)?, html: file(dir, "report.html", &html)?, svg: None })
+        Ok(ReportFiles { json: file(dir, "report.json", &json)?, html: file(dir, "report.html", &html)?, svg: None })
     }
 }
 
@@ -32,9 +32,9 @@ impl CompareReport {
     ///
     /// # Errors
     /// As [`Report::write`].
-    pub fn write(&self, dir: &Path) -> Result<Written, ReportError> {
+    pub fn write(&self, dir: &Path) -> Result<ReportFiles, ReportError> {
         let (json, html, svg) = (serde_json::to_string_pretty(self)?, self.html()?, self.svg()?);
-        Ok(Written {
+        Ok(ReportFiles {
             json: file(dir, "compare.json", &json)?,
             html: file(dir, "compare.html", &html)?,
             svg: Some(file(dir, "compare.svg", &svg)?),

@@ -22,7 +22,7 @@ pub enum WeightsError {
     Damaged { path: PathBuf, problem: String },
 
     #[error("{}: does not fit {network}:{problems}{hint}", path.display())]
-    Misfit { path: PathBuf, network: String, problems: Problems, hint: String },
+    Misfit { path: PathBuf, network: String, problems: Mismatches, hint: String },
 
     #[error("{}: not a model that `maskcast-train` wrote ({problem}); {hint}", path.display())]
     NotModel { path: PathBuf, problem: String, hint: String },
@@ -61,7 +61,7 @@ impl WeightsError {
 
 /// A difference between a file and a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub enum Mismatch {
     /// The network has this parameter, the file does not.
     Missing { name: String, shape: Vec<i64> },
     /// Both have it, in different shapes.
@@ -72,27 +72,29 @@ pub enum Problem {
     NotFinite { name: String },
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::Missing { name, shape } => write!(f, "the file lacks {name} {shape:?}"),
-            Problem::Shape { name, network, file } => {
+            Mismatch::Missing { name, shape } => write!(f, "the file lacks {name} {shape:?}"),
+            Mismatch::Shape { name, network, file } => {
                 write!(f, "{name} is {file:?} in the file and {network:?} in the network")
             }
-            Problem::Unexpected { name, shape } => write!(f, "the network has no {name}, which the file has {shape:?}"),
-            Problem::NotFinite { name } => write!(f, "{name} has numbers that are NaN or infinite"),
+            Mismatch::Unexpected { name, shape } => {
+                write!(f, "the network has no {name}, which the file has {shape:?}")
+            }
+            Mismatch::NotFinite { name } => write!(f, "{name} has numbers that are NaN or infinite"),
         }
     }
 }
 
 /// All differences; the first ten are displayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems(pub Vec<Problem>);
+pub struct Mismatches(pub Vec<Mismatch>);
 
 /// More would hide the line that says what to do.
 const SHOWN: usize = 10;
 
-impl fmt::Display for Problems {
+impl fmt::Display for Mismatches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in self.0.iter().take(SHOWN) {
             write!(f, "\n  {problem}")?;

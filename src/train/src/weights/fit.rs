@@ -6,10 +6,10 @@ use std::fmt;
 use clap::ValueEnum;
 use tch::Tensor;
 
-use super::error::{Problem, Problems};
+use super::error::{Mismatch, Mismatches};
 use super::{Mapping, TensorDestination, WeightsError, WeightsFile};
 use crate::encoders::{Encoder, Variant};
-use crate::net::{Net, Params, Shape};
+use crate::net::{Net, ParamSpec, Params};
 
 /// What became of a file's tensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,12 +18,12 @@ pub struct LoadReport {
     pub taken: Vec<String>,
     /// How many numbers they have.
     pub numbers: i64,
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedTensor>,
 }
 
 /// A tensor that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedTensor {
     /// As in the file.
     pub name: String,
     pub why: &'static str,
@@ -56,19 +56,20 @@ pub fn load_encoder(
     file: &WeightsFile,
     mapping: &Mapping,
 ) -> Result<LoadReport, WeightsError> {
-    let shapes: Vec<Shape> = net.shapes().into_iter().filter(|shape| shape.name.starts_with("encoder.")).collect();
+    let shapes: Vec<ParamSpec> =
+        net.param_specs().into_iter().filter(|shape| shape.name.starts_with("encoder.")).collect();
     let fitting = Fitting::of(&shapes, file, mapping);
     let mut problems = fitting.problems;
     for (name, tensor) in &fitting.taken {
         if !bool::try_from(tensor.isfinite().all()).unwrap_or(false) {
-            problems.push(Problem::NotFinite { name: name.clone() });
+            problems.push(Mismatch::NotFinite { name: name.clone() });
         }
     }
     if !problems.is_empty() {
         return Err(WeightsError::Misfit {
             path: file.path.clone(),
             network: mapping.encoder.to_string(),
-            problems: Problems(problems),
+            problems: Mismatches(problems),
             hint: hint(mapping.encoder, file),
         });
     }
@@ -79,7 +80,9 @@ pub fn load_encoder(
         params.0.insert(name.clone(), tensor.to_device(device).copy());
         report.taken.push(name);
     }
-    report.skipped.extend(file.beside.iter().map(|name| Skipped { name: name.clone(), why: "outside of the encoder" }));
+    report
+        .skipped
+        .extend(file.beside.iter().map(|name| SkippedTensor { name: name.clone(), why: "outside of the encoder" }));
     tracing::info!(path = %file.path.display(), encoder = %mapping.encoder, "{report}");
     Ok(report)
 }
@@ -87,27 +90,27 @@ pub fn load_encoder(
 /// A file's tensors laid over an encoder's parameters.
 struct Fitting<'a> {
     taken: Vec<(String, &'a Tensor)>,
-    skipped: Vec<Skipped>,
-    problems: Vec<Problem>,
+    skipped: Vec<SkippedTensor>,
+    problems: Vec<Mismatch>,
 }
 
 impl<'a> Fitting<'a> {
-    fn of(shapes: &[Shape], file: &'a WeightsFile, mapping: &Mapping) -> Self {
-        let wanted: BTreeMap<&str, &Shape> = shapes.iter().map(|shape| (shape.name.as_str(), shape)).collect();
+    fn of(shapes: &[ParamSpec], file: &'a WeightsFile, mapping: &Mapping) -> Self {
+        let wanted: BTreeMap<&str, &ParamSpec> = shapes.iter().map(|shape| (shape.name.as_str(), shape)).collect();
         let mut fitting = Fitting { taken: Vec::new(), skipped: Vec::new(), problems: Vec::new() };
         let mut unexpected = Vec::new();
         let mut found = BTreeSet::new();
         for (name, tensor) in &file.tensors {
             match mapping.place(name) {
-                TensorDestination::Skip(why) => fitting.skipped.push(Skipped { name: name.clone(), why }),
+                TensorDestination::Skip(why) => fitting.skipped.push(SkippedTensor { name: name.clone(), why }),
                 TensorDestination::Parameter(own) => match wanted.get(own.as_str()) {
-                    None => unexpected.push(Problem::Unexpected { name: name.clone(), shape: tensor.size() }),
+                    None => unexpected.push(Mismatch::Unexpected { name: name.clone(), shape: tensor.size() }),
                     Some(shape) => {
                         if shape.shape == tensor.size() {
                             fitting.taken.push((own.clone(), tensor));
                         } else {
                             let (network, file) = (shape.shape.clone(), tensor.size());
-                            fitting.problems.push(Problem::Shape { name: own.clone(), network, file });
+                            fitting.problems.push(Mismatch::Shape { name: own.clone(), network, file });
                         }
                         found.insert(own);
                     }
@@ -115,7 +118,7 @@ impl<'a> Fitting<'a> {
             }
         }
         for shape in shapes.iter().filter(|shape| !found.contains(&shape.name)) {
-            fitting.problems.push(Problem::Missing { name: shape.name.clone(), shape: shape.shape.clone() });
+            fitting.problems.push(Mismatch::Missing { name: shape.name.clone(), shape: shape.shape.clone() });
         }
         fitting.problems.append(&mut unexpected);
         fitting
@@ -127,7 +130,7 @@ impl<'a> Fitting<'a> {
 pub fn looks_like(file: &WeightsFile) -> Option<(Encoder, bool)> {
     let mut nearest: Option<(Encoder, f64)> = None;
     for &encoder in Encoder::value_variants() {
-        let shapes = Variant::from(encoder).shapes();
+        let shapes = Variant::from(encoder).param_specs();
         let fitting = Fitting::of(&shapes, file, &Mapping::detect(encoder, file));
         if fitting.problems.is_empty() {
             return Some((encoder, true));

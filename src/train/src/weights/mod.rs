@@ -22,11 +22,11 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Problem, Problems, WeightsError};
-pub use fit::{LoadReport, Skipped, load_encoder, looks_like};
+pub use error::{Mismatch, Mismatches, WeightsError};
+pub use fit::{LoadReport, SkippedTensor, load_encoder, looks_like};
 pub use get::{cache_dir, get, verify};
 pub use init::{InitReport, init_from_model};
-pub use model_file::{About, ModelFile};
+pub use model_file::{ModelDescription, ModelFile};
 pub use naming::{Mapping, TensorDestination};
 pub use read::{WeightsFile, read};
-pub use sources::{SOURCES, Source, source_for};
+pub use sources::{SOURCES, WeightsSource, source_for};

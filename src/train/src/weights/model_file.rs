@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::WeightsError;
-use super::error::{Problem, Problems};
+use super::error::{Mismatch, Mismatches};
 use super::read::{WeightsFile, read};
 use crate::encoders::{Encoder, Flavour};
 use crate::net::decoder::Decoder;
@@ -25,7 +25,7 @@ const KEY: &str = "maskcast";
 
 /// What a model is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct About {
+pub struct ModelDescription {
     pub encoder: Encoder,
     pub flavour: Flavour,
     pub decoder: Decoder,
@@ -38,7 +38,7 @@ pub struct About {
     pub train: serde_json::Value,
 }
 
-impl About {
+impl ModelDescription {
     /// The network.
     ///
     /// # Errors
@@ -52,26 +52,26 @@ impl About {
 /// A model: what it is, and its numbers.
 #[derive(Debug)]
 pub struct ModelFile {
-    pub about: About,
+    pub about: ModelDescription,
     /// On the CPU, 32-bit floats.
     pub params: Params,
 }
 
-/// [`About`] as it is written.
+/// [`ModelDescription`] as it is written.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct DescriptionJson {
     version: u32,
     encoder: Encoder,
     flavour: Flavour,
     decoder: Decoder,
     normalise: Normalise,
-    labels: Vec<LabelRecord>,
+    labels: Vec<LabelJson>,
     input: Size,
     train: serde_json::Value,
 }
 
 #[derive(Serialize, Deserialize)]
-struct LabelRecord {
+struct LabelJson {
     name: String,
     color: [u8; 3],
 }
@@ -88,7 +88,7 @@ impl ModelFile {
     }
 
     /// Whether a file of tensors is a whole model.
-    pub fn is_one(file: &WeightsFile) -> bool {
+    pub fn contained_in(file: &WeightsFile) -> bool {
         file.metadata.contains_key(KEY)
     }
 
@@ -117,15 +117,15 @@ impl ModelFile {
         let json = file.metadata.get(KEY).ok_or_else(|| {
             foreign(format!("it has no metadata {KEY}"), "weights of a classifier go into an encoder: `--weights FILE`")
         })?;
-        let about = About::from_json(json)
+        let about = ModelDescription::from_json(json)
             .map_err(|problem| foreign(problem, "read it with the version of `maskcast-train` that wrote it"))?;
         let net = about.net().map_err(|problem| foreign(problem, "the file was changed"))?;
         let mut problems = Vec::new();
-        for shape in net.shapes() {
+        for shape in net.param_specs() {
             match file.tensors.get(&shape.name).map(Tensor::size) {
-                None => problems.push(Problem::Missing { name: shape.name, shape: shape.shape }),
+                None => problems.push(Mismatch::Missing { name: shape.name, shape: shape.shape }),
                 Some(size) if size != shape.shape => {
-                    problems.push(Problem::Shape { name: shape.name, network: shape.shape, file: size });
+                    problems.push(Mismatch::Shape { name: shape.name, network: shape.shape, file: size });
                 }
                 Some(_) => {}
             }
@@ -134,7 +134,7 @@ impl ModelFile {
             return Err(WeightsError::Misfit {
                 path: path.to_path_buf(),
                 network: format!("the U-Net over {} that it describes", about.encoder),
-                problems: Problems(problems),
+                problems: Mismatches(problems),
                 hint: String::new(),
             });
         }
@@ -142,14 +142,14 @@ impl ModelFile {
     }
 }
 
-impl About {
+impl ModelDescription {
     /// As the file and checkpoints keep it.
     pub fn to_json(&self) -> String {
         let label = |label: &Label| {
             let Rgb(red, green, blue) = label.color;
-            LabelRecord { name: label.name.clone(), color: [red, green, blue] }
+            LabelJson { name: label.name.clone(), color: [red, green, blue] }
         };
-        let record = Record {
+        let record = DescriptionJson {
             version: VERSION,
             encoder: self.encoder,
             flavour: self.flavour,
@@ -162,7 +162,7 @@ impl About {
         serde_json::to_string(&record).expect("names, numbers and JSON values are JSON")
     }
 
-    /// Reads what [`About::to_json`] wrote.
+    /// Reads what [`ModelDescription::to_json`] wrote.
     ///
     /// # Errors
     /// What is missing, or that a later version wrote it.
@@ -176,9 +176,10 @@ impl About {
             }
             _ => {}
         }
-        let record: Record = serde_json::from_value(value).map_err(|error| format!("metadata {KEY}: {error}"))?;
-        let label = |LabelRecord { name, color: [red, green, blue] }| Label { name, color: Rgb(red, green, blue) };
-        Ok(About {
+        let record: DescriptionJson =
+            serde_json::from_value(value).map_err(|error| format!("metadata {KEY}: {error}"))?;
+        let label = |LabelJson { name, color: [red, green, blue] }| Label { name, color: Rgb(red, green, blue) };
+        Ok(ModelDescription {
             encoder: record.encoder,
             flavour: record.flavour,
             decoder: record.decoder,

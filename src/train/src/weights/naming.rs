@@ -163,7 +163,7 @@ mod tests {
                 };
                 assert!(reached.insert(name));
             }
-            let shapes = crate::encoders::Variant::from(encoder).shapes();
+            let shapes = crate::encoders::Variant::from(encoder).param_specs();
             let weights = shapes.iter().filter(|shape| shape.name.ends_with(".weight"));
             assert_eq!(weights.map(|shape| shape.name.clone()).collect::<std::collections::BTreeSet<_>>(), reached);
         }

