@@ -116,9 +116,9 @@ fn measure(
     };
     if args.model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
         let file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
-        let net = file.about.net().map_err(Failure::runtime)?;
-        if file.about.labels.len() != dataset.classes.len() {
-            let (model, data) = (file.about.labels.len(), dataset.classes.len());
+        let net = file.description.net().map_err(Failure::runtime)?;
+        if file.description.labels.len() != dataset.classes.len() {
+            let (model, data) = (file.description.labels.len(), dataset.classes.len());
             return Err(Failure::runtime(format!(
                 "the model has {model} classes, the data set has {data}; evaluate on a data set with the classes of the model"
             )));
@@ -126,7 +126,7 @@ fn measure(
         let mut predictor = LibtorchPredictor {
             net: &net,
             params: &file.params,
-            input: file.about.input,
+            input: file.description.input,
             device: Device::Cpu,
             precision: Kind::Float,
             confidence: true,

@@ -175,7 +175,7 @@ pub fn export_files(
 }
 
 fn shape(file: &ModelFile, plan: &ExportPlan) -> GraphOptions {
-    let input = plan.input.unwrap_or(file.about.input);
+    let input = plan.input.unwrap_or(file.description.input);
     let shape = GraphOptions::new(input.width as i64, input.height as i64);
     GraphOptions { confidence: plan.confidence, argmax_stride2: plan.coarse, ..shape }
 }
@@ -188,7 +188,7 @@ fn write_file(
     shape: &GraphOptions,
     int8: Option<&ExportPlan>,
 ) -> Result<crate::export::Exported, ExportError> {
-    let net = file.about.net().map_err(ExportError::Request)?;
+    let net = file.description.net().map_err(|error| ExportError::Request(error.to_string()))?;
     let size = Size::new(shape.width as usize, shape.height as usize);
     let image = |pair: &Pair| {
         let sample = dataset.read(pair).map_err(|error| ExportError::Request(error.to_string()))?;
@@ -220,8 +220,8 @@ fn write_file(
     write_onnx(ExportRequest {
         net: &net,
         params: &file.params,
-        labels: &file.about.labels,
-        train: &file.about.train,
+        labels: &file.description.labels,
+        train: &file.description.train,
         shape: *shape,
         precision,
         golden: &golden.rgb,

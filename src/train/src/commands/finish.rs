@@ -59,9 +59,9 @@ impl FinishedRun {
         let train = training(session);
         let provenance = provenance(session, &train, &assessment);
         // The weights are written again with their scores in the metadata.
-        let mut about = file.about.clone();
-        about.train = provenance.clone();
-        let file = ModelFile { about, params: file.params };
+        let mut description = file.description.clone();
+        description.train = provenance.clone();
+        let file = ModelFile { description, params: file.params };
         file.write(&session.folder.join(crate::fit::session::BEST)).map_err(Failure::runtime)?;
 
         let plan = ExportPlan { int8: true, ..ExportPlan::default() };

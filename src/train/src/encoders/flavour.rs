@@ -1,9 +1,9 @@
-//! What weights of the same network disagree about: the image's numbers, the padding and batch norm's eps. They are a
-//! property of where the weights come from, and a wrong one costs accuracy without any error.
+//! Normalisation, padding and the eps of batch norms, which differ between weights of the same network. They depend on the
+//! source of the weights. Wrong ones lower the accuracy without an error.
 //!
-//! Of the two paddings, with stride 2 and an even size, one is the mirror image of the other: "SAME" pads a 3×3 kernel
-//! by 0 before and 1 after, the symmetric one by 1 before, and its row after is never reached. A classifier hardly
-//! notices; a feature moves by one pixel of its input at each halving, 31 pixels at stride 32.
+//! With stride 2 and an even size, the two paddings mirror each other: for a 3×3 kernel, "SAME" adds a row at the end, and
+//! symmetric padding adds one at the beginning (the one at its end is not used). This hardly changes the result of a
+//! classifier, but it moves features by one pixel of the input at each halving, by 31 pixels at stride 32.
 
 use std::fmt;
 
@@ -12,23 +12,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::{Normalise, Order, Padding};
 
-/// The habits of the framework that weights were trained in.
+/// The conventions of the framework in which weights were trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[value(rename_all = "kebab-case")]
 pub enum Flavour {
-    /// torchvision and most of timm: ImageNet's mean and deviation, the same padding on both sides, eps 1e-5.
+    /// torchvision and most of timm: mean and deviation of ImageNet, symmetric padding, eps 1e-5.
     Torchvision,
     /// Keras' MobileNetV2 and timm's `tf_…`: `(RGB - 127.5) / 127.5`, TensorFlow's "SAME" padding, eps 1e-3.
     Tensorflow,
-    /// EfficientNet-Lite as published: `(RGB - 127) / 128`, otherwise as `tensorflow`.
+    /// The published EfficientNet-Lite: `(RGB - 127) / 128`, otherwise as `tensorflow`.
     Lite,
-    /// VGG as published, and Keras' copy of it: BGR minus the mean colour, not scaled; otherwise as `torchvision`.
+    /// The published VGG and that of Keras: BGR minus the mean colour, not scaled; otherwise as `torchvision`.
     Caffe,
 }
 
 impl Flavour {
-    /// How bytes become the network's input.
+    /// The conversion of image bytes to the input of the network.
     pub fn normalise(self) -> Normalise {
         match self {
             Flavour::Torchvision => Normalise::IMAGENET,
@@ -38,7 +38,7 @@ impl Flavour {
         }
     }
 
-    /// Padding that makes a `kernel` with this `stride` give `size / stride` rows and columns.
+    /// The padding with which a kernel of this size and stride returns `size / stride` rows and columns.
     pub fn padding(self, kernel: i64, stride: i64) -> Padding {
         match self {
             Flavour::Torchvision | Flavour::Caffe => Padding::both(kernel / 2),
@@ -46,7 +46,7 @@ impl Flavour {
         }
     }
 
-    /// Batch norm's eps.
+    /// The eps of batch norms.
     pub fn eps(self) -> f64 {
         match self {
             Flavour::Torchvision | Flavour::Caffe => 1e-5,

@@ -1,29 +1,31 @@
-//! The block that MobileNetV2 and EfficientNet-Lite are made of (Sandler et al., 2018): 1×1 to more channels, depthwise,
-//! 1×1 back, with ReLU6 between, and the input added where the shape stays.
+//! The inverted residual block of MobileNetV2 and EfficientNet-Lite (Sandler et al., 2018): a 1×1 convolution to more
+//! channels, a depthwise convolution, and a 1×1 convolution to fewer channels, with ReLU6 between them. The input is added if
+//! it has the shape of the result.
 
 use super::Flavour;
 use crate::net::{Conv, NetBuilder, NodeId, Op};
 
-/// Shape of a block.
+/// The parameters of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct InvertedResidual {
     pub inputs: i64,
     pub outputs: i64,
     pub kernel: i64,
     pub stride: i64,
-    /// Channels inside for each one that comes in; with 1 the first convolution is left out.
+    /// Channels of the depthwise convolution for each input channel. With 1, there is no first convolution.
     pub expand: i64,
     pub flavour: Flavour,
 }
 
-/// Full names of a convolution and of the batch norm after it.
+/// The full names of a convolution and of the batch norm after it.
 pub struct LayerNames {
     pub conv: String,
     pub norm: String,
 }
 
 impl InvertedResidual {
-    /// Adds the block. `names` are for expansion (not used with `expand` 1), depthwise and projection.
+    /// Adds the block. `names` are those of the expansion (not used if `expand` is 1), the depthwise convolution and the
+    /// projection.
     pub fn build(&self, b: &mut NetBuilder, names: [LayerNames; 3], input: NodeId) -> NodeId {
         let [expand, depthwise, project] = names;
         let inner = self.inputs * self.expand;

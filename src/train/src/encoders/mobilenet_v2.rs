@@ -1,20 +1,20 @@
-//! MobileNetV2 (Sandler et al., 2018), width 1.0. Layer names as in torchvision's `mobilenet_v2`; its last convolution to
-//! 1280 channels (`features.18`) belongs to the classifier and is left out.
+//! MobileNetV2 (Sandler et al., 2018), width 1.0. Layers have the names of torchvision's `mobilenet_v2`. Its last convolution,
+//! to 1280 channels (`features.18`), is part of the classifier and is left out.
 
 use super::Flavour;
 use super::inverted_residual::{InvertedResidual, LayerNames};
 use crate::net::{Conv, Feature, NetBuilder, Op, Stage};
 
-/// Expansion, outputs, repeats, stride: the paper's table 2.
+/// Expansion, outputs, repeats, stride: table 2 of the paper.
 const ROWS: [(i64, i64, i64, i64); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
-/// Blocks in each row: what timm's names count by.
+/// The number of blocks in each row, by which timm names its layers.
 pub fn repeats() -> [i64; 7] {
     ROWS.map(|(_, _, repeats, _)| repeats)
 }
 
-/// Adds the layers; features of strides 2 to 32.
+/// Adds the layers. Returns the features of strides 2 to 32.
 pub fn build(b: &mut NetBuilder, flavour: Flavour) -> Vec<Feature> {
     let mut features: Vec<Feature> = Vec::new();
     let mut stride = 2;
@@ -44,7 +44,7 @@ pub fn build(b: &mut NetBuilder, flavour: Flavour) -> Vec<Feature> {
     features
 }
 
-/// A block's layers are numbered from the first that it has.
+/// The names of the layers of a block. A block without expansion begins with number 0 as well.
 fn names(index: i64, expand: i64) -> [LayerNames; 3] {
     let layers =
         if expand == 1 { [("", ""), ("0.0", "0.1"), ("1", "2")] } else { [("0.0", "0.1"), ("1.0", "1.1"), ("2", "3")] };

@@ -1,6 +1,6 @@
-//! The encoders: pretrained classifiers without their last layers. Layer names are those of the source of the weights,
-//! under the prefix `encoder.`, so that weights fit by name; padding, batch norm's eps and the input's normalisation go
-//! by the [`Flavour`] of the weights.
+//! The encoders: classifiers without their last layers. Layers have the names of the usual source of pretrained weights, with
+//! the prefix `encoder.`, so that weights are found by name. Normalisation, padding and the eps of batch norms depend on the
+//! [`Flavour`] of the weights.
 
 mod efficientnet_lite;
 mod flavour;
@@ -17,12 +17,12 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::net::decoder::{Decoder, unet};
-use super::net::{Feature, Net, NetBuilder, Normalise, ParamSpec};
+use crate::net::decoder::{Decoder, NetError, unet};
+use crate::net::{Feature, Net, NetBuilder, Normalise, ParamSpec};
 
 pub use flavour::Flavour;
 
-/// An encoder by name.
+/// The architecture of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[value(rename_all = "kebab-case")]
@@ -57,12 +57,12 @@ pub enum Encoder {
     #[value(name = "vgg16-bn")]
     #[serde(rename = "vgg16-bn")]
     Vgg16Bn,
-    /// The original U-Net's own encoder; no pretrained weights.
+    /// The encoder of the original U-Net. It has no pretrained weights.
     Unet,
 }
 
 impl Encoder {
-    /// The flavour of the weights that are usual for this encoder.
+    /// The flavour of the usual weights of this encoder.
     pub fn usual_flavour(self) -> Flavour {
         match self {
             Encoder::EfficientnetLite0 | Encoder::EfficientnetLite1 | Encoder::EfficientnetLite2 => Flavour::Lite,
@@ -75,20 +75,20 @@ impl Encoder {
         Variant { encoder: self, flavour }
     }
 
-    /// The input that the usual weights expect.
+    /// The normalisation for the usual weights.
     pub fn normalise(self) -> Normalise {
         self.usual_flavour().normalise()
     }
 
-    /// A U-Net over this encoder, for its usual weights.
+    /// A U-Net with this encoder, for its usual weights.
     ///
     /// # Errors
-    /// If the decoder does not fit the encoder.
-    pub fn unet(self, decoder: &Decoder, classes: i64) -> Result<Net, String> {
+    /// The decoder does not fit the encoder, or there are fewer than two classes.
+    pub fn unet(self, decoder: &Decoder, classes: i64) -> Result<Net, NetError> {
         Variant::from(self).unet(decoder, classes)
     }
 
-    /// Blocks in each row of the architecture's table, for networks whose weights come under names that count so.
+    /// The number of blocks in each row of the table of the architecture, for the encoders whose layers timm names by row.
     pub(crate) fn blocks_by_row(self) -> Option<[i64; 7]> {
         match self {
             Encoder::EfficientnetLite0 => Some(efficientnet_lite::repeats(1.0)),
@@ -107,7 +107,7 @@ impl fmt::Display for Encoder {
     }
 }
 
-/// An encoder as the weights of one source want it.
+/// An encoder for weights of one flavour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variant {
     pub encoder: Encoder,
@@ -121,7 +121,7 @@ impl From<Encoder> for Variant {
 }
 
 impl Variant {
-    /// Adds the encoder's layers; gives its features, one a stride, shallow first.
+    /// Adds the layers of the encoder. Returns its features, one for each stride, in ascending order of the strides.
     pub fn build(self, b: &mut NetBuilder) -> Vec<Feature> {
         let flavour = self.flavour;
         match self.encoder {
@@ -139,22 +139,22 @@ impl Variant {
         }
     }
 
-    /// The input that the pretrained weights expect.
+    /// The normalisation for weights of this flavour.
     pub fn normalise(self) -> Normalise {
         self.flavour.normalise()
     }
 
-    /// A U-Net over this encoder.
+    /// A U-Net with this encoder.
     ///
     /// # Errors
-    /// If the decoder does not fit the encoder.
-    pub fn unet(self, decoder: &Decoder, classes: i64) -> Result<Net, String> {
+    /// The decoder does not fit the encoder, or there are fewer than two classes.
+    pub fn unet(self, decoder: &Decoder, classes: i64) -> Result<Net, NetError> {
         let mut builder = NetBuilder::new();
         let features = self.build(&mut builder);
         unet(builder, &features, self.normalise(), decoder, classes)
     }
 
-    /// The encoder alone; its deepest features take the place of the logits.
+    /// The encoder without a decoder. The deepest features are in the place of the logits.
     pub fn alone(self) -> Net {
         let mut builder = NetBuilder::new();
         let features = self.build(&mut builder);
@@ -162,7 +162,7 @@ impl Variant {
         builder.finish(self.normalise(), deepest.node)
     }
 
-    /// Parameters and statistics of the encoder.
+    /// The parameters and running statistics of the encoder.
     pub fn param_specs(self) -> Vec<ParamSpec> {
         self.alone().param_specs()
     }

@@ -1,13 +1,13 @@
-//! The encoder of the original U-Net (Ronneberger, Fischer and Brox, 2015): five levels of two 3×3 convolutions with
-//! max-pooling between, 64 to 1024 channels. Where the paper's convolutions shrink the image, these keep its size, and
-//! each has a batch norm, as is usual since. There are no pretrained weights of it.
+//! The encoder of the original U-Net (Ronneberger, Fischer and Brox, 2015): five levels of two 3×3 convolutions, with
+//! max-pooling between the levels, 64 to 1024 channels. Unlike in the paper, convolutions keep the size of the image and have
+//! a batch norm. There are no pretrained weights.
 
 use super::Flavour;
 use crate::net::{Conv, Feature, NetBuilder, Op, Padding, Stage};
 
 const CHANNELS: [i64; 5] = [64, 128, 256, 512, 1024];
 
-/// Adds the layers; features of strides 1 to 16.
+/// Adds the layers. Returns the features of strides 1 to 16.
 pub fn build(b: &mut NetBuilder, flavour: Flavour) -> Vec<Feature> {
     let mut features = Vec::new();
     let mut x = b.input();

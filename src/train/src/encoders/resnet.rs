@@ -1,13 +1,14 @@
-//! ResNet of basic blocks (He et al., 2015): ResNet18 and ResNet34. Layer names as in torchvision.
+//! ResNet with basic blocks (He et al., 2015): ResNet18 and ResNet34. Layers have the names of torchvision.
 
 use super::Flavour;
 use crate::net::{Conv, Feature, NetBuilder, NodeId, Op, Stage};
 
-/// Blocks in each of the four layers.
+/// The number of blocks in each layer of ResNet18.
 pub const RESNET18: [i64; 4] = [2, 2, 2, 2];
+/// The number of blocks in each layer of ResNet34.
 pub const RESNET34: [i64; 4] = [3, 4, 6, 3];
 
-/// Adds the layers; features of strides 2 to 32.
+/// Adds the layers. Returns the features of strides 2 to 32.
 pub fn build(b: &mut NetBuilder, blocks: [i64; 4], flavour: Flavour) -> Vec<Feature> {
     b.stage(Stage::Encoder(1));
     let stem = Conv { stride: 2, padding: flavour.padding(7, 2), ..Conv::new(3, 64, 7) };
@@ -31,7 +32,7 @@ pub fn build(b: &mut NetBuilder, blocks: [i64; 4], flavour: Flavour) -> Vec<Feat
     features
 }
 
-/// Two 3×3 convolutions and the input beside them, itself through a 1×1 convolution where the shape changes.
+/// Adds two 3×3 convolutions and the addition of the input. If the shape changes, the input passes a 1×1 convolution.
 fn basic_block(
     b: &mut NetBuilder,
     name: &str,

@@ -1,10 +1,10 @@
-//! Every encoder: its shapes, its size, and a U-Net over it.
+//! Tests of all encoders: shapes, sizes, names, and U-Nets with them.
 
 use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
 
 use super::{Encoder, Flavour, Variant};
-use crate::net::decoder::Decoder;
+use crate::net::decoder::{Decoder, NetError};
 use crate::net::exec::{RunOptions, forward, input, visit};
 use crate::net::{NetBuilder, Op, Params};
 use crate::random;
@@ -18,7 +18,7 @@ fn noise() -> Tensor {
 }
 
 #[test]
-fn features_have_the_promised_channels_and_strides() {
+fn features_have_the_declared_channels_and_strides() {
     for &encoder in Encoder::value_variants() {
         for flavour in [Flavour::Torchvision, Flavour::Tensorflow] {
             let variant = encoder.flavoured(flavour);
@@ -49,7 +49,7 @@ fn features_have_the_promised_channels_and_strides() {
 }
 
 #[test]
-fn a_unet_over_every_encoder_gives_logits_of_the_images_size() {
+fn a_unet_with_any_encoder_returns_logits_in_the_size_of_the_image() {
     let image = noise();
     for &encoder in Encoder::value_variants() {
         for classes in [2, 11] {
@@ -64,10 +64,10 @@ fn a_unet_over_every_encoder_gives_logits_of_the_images_size() {
     }
 }
 
-/// The learned parameters of the published networks, less those of their classifiers.
+/// The numbers of learned parameters of the published networks, minus those of their classifiers.
 #[test]
-fn encoders_are_as_large_as_the_published_networks() {
-    // The Lite networks' classifiers: 1×1 convolution to 1280, its batch norm, and 1000 classes.
+fn encoders_have_as_many_parameters_as_the_published_networks() {
+    // The classifiers of the Lite networks: a 1×1 convolution to 1280 channels, its batch norm, and 1000 classes.
     let lite = |channels: i64| channels * 1280 + 2 * 1280 + 1280 * 1000 + 1000;
     for (encoder, parameters) in [
         (Encoder::EfficientnetLite0, 4_652_008 - lite(320)),
@@ -81,15 +81,15 @@ fn encoders_are_as_large_as_the_published_networks() {
         (Encoder::Vgg16, 138_357_544 - 123_642_856),
         (Encoder::Vgg16Bn, 138_365_992 - 123_642_856),
     ] {
-        let shapes = Variant::from(encoder).param_specs();
-        let learned = shapes.iter().filter(|shape| shape.learned);
-        assert_eq!(learned.map(|shape| shape.shape.iter().product::<i64>()).sum::<i64>(), parameters, "{encoder}");
+        let specs = Variant::from(encoder).param_specs();
+        let learned = specs.iter().filter(|spec| spec.learned);
+        assert_eq!(learned.map(|spec| spec.shape.iter().product::<i64>()).sum::<i64>(), parameters, "{encoder}");
     }
 }
 
-/// Each of these is near the end of its network, so that the count of layers before it is right too.
+/// Most of these layers are near the end of their network, so that the numbers of the layers before them are checked as well.
 #[test]
-fn layers_have_torchvisions_names() {
+fn layers_have_the_names_of_torchvision() {
     for (encoder, name) in [
         (Encoder::MobilenetV2, "features.17.conv.3.running_var"),
         (Encoder::MobilenetV2, "features.1.conv.2.weight"),
@@ -102,12 +102,12 @@ fn layers_have_torchvisions_names() {
         (Encoder::Vgg16Bn, "features.41.bias"),
     ] {
         let name = format!("encoder.{name}");
-        assert!(Variant::from(encoder).param_specs().iter().any(|shape| shape.name == name), "{encoder}: {name}");
+        assert!(Variant::from(encoder).param_specs().iter().any(|spec| spec.name == name), "{encoder}: {name}");
     }
 }
 
 #[test]
-fn names_are_unique_and_stages_do_not_fall() {
+fn names_are_unique_and_stages_ascend() {
     for &encoder in Encoder::value_variants() {
         let net = Variant::from(encoder).alone();
         let names: std::collections::BTreeSet<&str> = net.nodes.iter().map(|node| node.name.as_str()).collect();
@@ -117,7 +117,7 @@ fn names_are_unique_and_stages_do_not_fall() {
 }
 
 #[test]
-fn an_encoders_name_is_the_same_everywhere() {
+fn names_are_the_same_in_json_and_on_the_command_line() {
     for &encoder in Encoder::value_variants() {
         let json = serde_json::to_value(encoder).unwrap();
         assert_eq!(json, encoder.to_string());
@@ -129,18 +129,18 @@ fn an_encoders_name_is_the_same_everywhere() {
     }
 }
 
-/// TensorFlow's definition of "SAME", without the shortcut for sizes that the stride divides.
-fn tensorflows_padding(size: i64, kernel: i64, stride: i64) -> (i64, i64) {
+/// TensorFlow's definition of "SAME" for any size.
+fn tensorflow_padding(size: i64, kernel: i64, stride: i64) -> (i64, i64) {
     let outputs = (size + stride - 1) / stride;
     let total = ((outputs - 1) * stride + kernel - size).max(0);
     (total / 2, total - total / 2)
 }
 
 #[test]
-fn the_networks_of_tensorflow_are_padded_as_it_pads() {
+fn tensorflow_networks_have_same_padding() {
     for encoder in [Encoder::EfficientnetLite0, Encoder::EfficientnetLite2, Encoder::MobilenetV2] {
         let net = encoder.flavoured(Flavour::Tensorflow).alone();
-        // Rows at each node for an image of 224.
+        // The number of rows at each node for an image of 224×224.
         let mut rows: Vec<i64> = Vec::new();
         for node in &net.nodes {
             let above = node.inputs.first().map_or(224, |&input| rows[input]);
@@ -148,16 +148,16 @@ fn the_networks_of_tensorflow_are_padded_as_it_pads() {
                 rows.push(above);
                 continue;
             };
-            let expected = tensorflows_padding(above, conv.kernel, conv.stride);
+            let expected = tensorflow_padding(above, conv.kernel, conv.stride);
             assert_eq!((conv.padding.begin, conv.padding.end), expected, "{encoder}: {}", node.name);
             rows.push(above / conv.stride);
         }
     }
 }
 
-/// Why a wrong padding does not show in what a classifier says.
+/// This is why a wrong padding does not change the result of a classifier.
 #[test]
-fn the_two_paddings_mirror_each_other() {
+fn symmetric_and_same_padding_mirror_each_other() {
     let x = Tensor::arange(48, (Kind::Float, Device::Cpu)).reshape([1, 1, 6, 8]).sin();
     for kernel in [3, 5] {
         let weight = Tensor::arange(kernel * kernel, (Kind::Float, Device::Cpu)).reshape([1, 1, kernel, kernel]).cos();
@@ -171,4 +171,16 @@ fn the_two_paddings_mirror_each_other() {
         assert!(same.allclose(&symmetric, 1e-6, 1e-6, false));
         assert!(!same.allclose(&conv(&x, &weight, Flavour::Torchvision), 1e-2, 1e-2, false));
     }
+}
+
+#[test]
+fn a_decoder_that_does_not_fit_is_refused() {
+    let error = |widths: &[i64], classes| {
+        let decoder = Decoder { widths: widths.to_vec(), ..Decoder::default() };
+        Encoder::Resnet18.unet(&decoder, classes).unwrap_err()
+    };
+    assert_eq!(error(&[], 2), NetError::Levels { stride: 32, max: 5, given: 0 });
+    assert_eq!(error(&[8; 6], 2), NetError::Levels { stride: 32, max: 5, given: 6 });
+    assert_eq!(error(&[8, 0], 2), NetError::Width(0));
+    assert_eq!(error(&[8, 8], 1), NetError::Classes(1));
 }

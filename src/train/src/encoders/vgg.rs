@@ -1,23 +1,24 @@
-//! VGG (Simonyan and Zisserman, 2014): the convolutions of VGG11 and VGG16, with and without batch norm. Layer names as in
-//! torchvision: `features.N`, N counting convolutions, batch norms, ReLUs and pools.
+//! VGG (Simonyan and Zisserman, 2014): the convolutions of VGG11 and VGG16, with and without batch norm. Layers have the names
+//! of torchvision: `features.N`, where N counts convolutions, batch norms, ReLUs and pools.
 
 use super::Flavour;
 use crate::net::{Conv, Feature, NetBuilder, Op, Padding, Stage};
 
-/// Convolutions in each of the five levels.
+/// The number of convolutions in each level of VGG11.
 pub const VGG11: [usize; 5] = [1, 1, 2, 2, 2];
+/// The number of convolutions in each level of VGG16.
 pub const VGG16: [usize; 5] = [2, 2, 3, 3, 3];
 
-/// Channels of the levels.
+/// The channels of each level.
 const CHANNELS: [i64; 5] = [64, 128, 256, 512, 512];
 
-/// Adds the layers; features of strides 1 to 16 before each pool, and of stride 32 after the last.
+/// Adds the layers. Returns the features of strides 1 to 16 before each pool, and of stride 32 after the last pool.
 pub fn build(b: &mut NetBuilder, convs: [usize; 5], batch_norm: bool, flavour: Flavour) -> Vec<Feature> {
     let mut features = Vec::new();
     let mut x = b.input();
     let mut inputs = 3;
     let mut stride = 1;
-    // torchvision's number of the next layer.
+    // The number of the next layer in torchvision.
     let mut number = 0;
     for (convs, channels) in convs.into_iter().zip(CHANNELS) {
         b.stage(Stage::Encoder(features.len() as u8));

@@ -161,7 +161,7 @@ impl Checkpoint {
             return Err(CheckpointError::Version { path, reason });
         }
         let about = ModelDescription::from_json(&header.about)
-            .map_err(|reason| CheckpointError::Version { path: path.clone(), reason })?;
+            .map_err(|error| CheckpointError::Version { path: path.clone(), reason: error.to_string() })?;
         Ok(Checkpoint { path, tensors, header, about })
     }
 
@@ -179,7 +179,7 @@ impl Checkpoint {
     /// # Errors
     /// If a tensor is missing.
     pub fn state(mut self, net: &Net, mut optimizer: Optimizer, device: Device) -> Result<RunState, CheckpointError> {
-        let names: Vec<String> = net.param_specs().into_iter().map(|shape| shape.name).collect();
+        let names: Vec<String> = net.param_specs().into_iter().map(|spec| spec.name).collect();
         let mut take = |prefix: &str, name: &str| {
             let key = format!("{prefix}/{name}");
             let tensor = self.tensors.remove(&key).map(|tensor| tensor.to_device(device));

@@ -6,6 +6,7 @@ use maskcast::frame::Label;
 
 use super::config::{NetOptions, Strategy};
 use crate::encoders::{Flavour, Variant};
+use crate::net::decoder::NetError;
 use crate::net::{Net, Params};
 use crate::weights::{self, Mapping, ModelFile, WeightsError};
 
@@ -14,8 +15,8 @@ use crate::weights::{self, Mapping, ModelFile, WeightsError};
 pub enum InitialNetError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    #[error("{0}")]
-    Network(String),
+    #[error(transparent)]
+    Net(#[from] NetError),
     #[error("--strategy scratch uses no pretrained weights: remove --weights {}", .0.display())]
     ScratchWithWeights(PathBuf),
     #[error("{} is a whole U-Net of this trainer, not the weights of an encoder: pass it with --init {}", .0.display(), .0.display())]
@@ -69,7 +70,7 @@ pub fn initial_net(
         (Some(file), flavour)
     };
     let variant = options.encoder.flavoured(flavour.unwrap_or(options.encoder.usual_flavour()));
-    let net = variant.unet(&options.decoder(), classes).map_err(|error| InitialNetError::Network(error.to_string()))?;
+    let net = variant.unet(&options.decoder(), classes)?;
     let mut params = Params::fresh(&net, seed);
     let origin = match &file {
         Some(file) => {
@@ -87,11 +88,9 @@ pub fn initial_net(
 }
 
 fn from_model(options: &NetOptions, path: &Path, labels: &[Label], seed: u64) -> Result<InitialNet, InitialNetError> {
-    let about = ModelFile::read(path)?.about;
+    let about = ModelFile::read(path)?.description;
     let variant = options.encoder.flavoured(options.flavour.unwrap_or(about.flavour));
-    let net = variant
-        .unet(&options.decoder(), labels.len() as i64)
-        .map_err(|error| InitialNetError::Network(error.to_string()))?;
+    let net = variant.unet(&options.decoder(), labels.len() as i64)?;
     let net = Net { normalise: about.normalise, ..net };
     let mut params = Params::fresh(&net, seed);
     let report = weights::init_from_model(&net, &mut params, labels, path)?;

@@ -289,7 +289,8 @@ impl Session {
             stop: Stop::default(),
             store_best: Box::new(move |params, progress| {
                 let train = serde_json::json!({ "best": progress.best });
-                let file = ModelFile { about: ModelDescription { train, ..about.clone() }, params: params.to_device(Device::Cpu) };
+                let description = ModelDescription { train, ..about.clone() };
+                let file = ModelFile { description, params: params.to_device(Device::Cpu) };
                 file.write(&best)
             }),
         };

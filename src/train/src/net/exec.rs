@@ -1,30 +1,31 @@
 //! Runs a network in libtorch.
 //!
-//! Tensors keep whatever memory order the input has; given a channels-last input, every operation stays channels-last,
-//! which libtorch's CPU convolutions run fastest.
+//! All tensors have the memory layout of the input. Channels-last is the fastest layout for convolutions of libtorch on a
+//! CPU.
 
 use tch::{Device, Kind, Tensor};
 
 use super::{Net, Node, Normalise, Op, Order, Padding, Params};
 
-/// How to run.
+/// How a network is run.
 #[derive(Clone, Copy)]
 pub struct RunOptions<'a> {
-    /// Whether a batch norm uses (and updates its statistics by) the batch, or uses its statistics as they are.
+    /// Whether a batch norm uses the statistics of the batch and updates its running statistics. Otherwise it uses its
+    /// running statistics.
     pub batch_statistics: &'a dyn Fn(&Node) -> bool,
-    /// The kind that convolutions compute in; parameters stay 32-bit.
+    /// The number format of convolutions. Parameters are 32-bit floats in any case.
     pub precision: Kind,
 }
 
 impl RunOptions<'_> {
-    /// For masks: nothing changes.
+    /// For inference: running statistics, 32-bit floats.
     pub const EVAL: RunOptions<'static> = RunOptions { batch_statistics: &|_| false, precision: Kind::Float };
 }
 
-/// Share of a new batch in the running statistics, as in PyTorch.
+/// The weight of a new batch in the running statistics: the default of PyTorch.
 const MOMENTUM: f64 = 0.1;
 
-/// Images `[N, H, W, 3]` of RGB bytes to a channels-last float tensor `[N, 3, H, W]` on `device`.
+/// Converts RGB images, bytes `[N, H, W, 3]`, to the input of a network, channels-last floats `[N, 3, H, W]` on `device`.
 pub fn input(rgb: &Tensor, normalise: &Normalise, device: Device) -> Tensor {
     let rgb = rgb.to_device(device);
     let pixels = match normalise.order {
@@ -33,11 +34,11 @@ pub fn input(rgb: &Tensor, normalise: &Normalise, device: Device) -> Tensor {
     };
     let mean = Tensor::from_slice(&normalise.mean).to_device(device);
     let std = Tensor::from_slice(&normalise.std).to_device(device);
-    // Contiguous as N, H, W, C and seen as N, C, H, W: that is channels-last; tch has no call for it.
+    // A contiguous [N, H, W, C] with permuted axes is channels-last.
     ((pixels.to_kind(Kind::Float) - mean) / std).permute([0, 3, 1, 2])
 }
 
-/// The logits, `[N, classes, H, W]`, as 32-bit floats.
+/// Runs the network. Returns the logits `[N, classes, H, W]` as 32-bit floats.
 pub fn forward(net: &Net, params: &Params, input: &Tensor, run: &RunOptions) -> Tensor {
     let mut last = None;
     visit(net, params, input, run, |node, value| {
@@ -48,7 +49,7 @@ pub fn forward(net: &Net, params: &Params, input: &Tensor, run: &RunOptions) -> 
     last.expect("the logits are a node of the network").to_kind(Kind::Float)
 }
 
-/// Runs the network and shows every node's output as it comes.
+/// Runs the network and calls `show` with the index and the result of every node.
 pub fn visit(net: &Net, params: &Params, input: &Tensor, run: &RunOptions, mut show: impl FnMut(usize, &Tensor)) {
     let last_use = last_uses(net);
     let mut values: Vec<Option<Tensor>> = Vec::with_capacity(net.nodes.len());
@@ -75,7 +76,7 @@ pub fn visit(net: &Net, params: &Params, input: &Tensor, run: &RunOptions, mut s
     }
 }
 
-/// The node that uses each node last.
+/// For each node, the last node that uses its result.
 fn last_uses(net: &Net) -> Vec<usize> {
     let mut last = vec![usize::MAX; net.nodes.len()];
     for (index, node) in net.nodes.iter().enumerate() {
@@ -86,7 +87,7 @@ fn last_uses(net: &Net) -> Vec<usize> {
     last
 }
 
-/// An operation with one input.
+/// Computes an operation with one input.
 fn apply(node: &Node, params: &Params, x: &Tensor, run: &RunOptions) -> Tensor {
     let param = |suffix: &str| params.get(&format!("{}.{suffix}", node.name));
     match node.op {
@@ -109,7 +110,7 @@ fn apply(node: &Node, params: &Params, x: &Tensor, run: &RunOptions) -> Tensor {
             true,
         ),
         Op::Relu => x.relu(),
-        // Not `clamp`: its backward pass takes five walks over memory where this one takes one.
+        // The backward pass of `clamp` accesses memory five times as often.
         Op::Relu6 => x.relu6(),
         Op::MaxPool { kernel, stride, padding } => {
             let (x, padding) = padded(x, padding, f64::NEG_INFINITY);
@@ -124,11 +125,12 @@ fn apply(node: &Node, params: &Params, x: &Tensor, run: &RunOptions) -> Tensor {
             let scale = factor as f64;
             x.upsample_bilinear2d([height * factor, width * factor], false, scale, scale)
         }
-        Op::Input | Op::Add | Op::Concat => unreachable!("handled where all inputs are at hand"),
+        Op::Input | Op::Add | Op::Concat => unreachable!("`visit` computes these operations"),
     }
 }
 
-/// libtorch pads by the same amount on both sides; what differs is padded beforehand. Gives what is left to pad.
+/// Pads the input of a convolution or pool if the padding is not the same on both sides, which libtorch cannot do. Returns the
+/// input and the padding that is left to libtorch.
 fn padded(x: &Tensor, padding: Padding, value: f64) -> (Tensor, i64) {
     if padding.is_symmetric() {
         (x.shallow_clone(), padding.begin)

@@ -1,5 +1,5 @@
-//! A network as a list of operations: one list that libtorch runs ([`exec`]), the exporter writes as ONNX and the
-//! reports count. An operation's inputs come before it, so that one pass from front to back runs the network.
+//! A network as a list of operations. libtorch runs the list ([`exec`]), the export writes it as ONNX, and reports count its
+//! operations. An operation is after its inputs in the list, so that one pass over the list runs the network.
 
 pub mod decoder;
 pub mod exec;
@@ -12,7 +12,7 @@ pub use params::Params;
 /// Index of a node in [`Net::nodes`].
 pub type NodeId = usize;
 
-/// Rows and columns of zeros around a convolution's or pool's input: the same on both axes.
+/// The padding of the input of a convolution or pool: the same on both axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Padding {
     /// Above and to the left.
@@ -24,18 +24,19 @@ pub struct Padding {
 impl Padding {
     pub const NONE: Padding = Padding { begin: 0, end: 0 };
 
-    /// The same on both sides: PyTorch's `padding`.
+    /// The same padding on both sides: PyTorch's `padding`.
     pub fn both(size: i64) -> Self {
         Padding { begin: size, end: size }
     }
 
-    /// TensorFlow's "SAME" for inputs whose size is a multiple of `stride`: `kernel - stride` in all, the odd one at
-    /// the end (tensorflow/core/framework/kernel_shape_util.cc, `GetWindowedOutputSizeVerbose`).
+    /// TensorFlow's "SAME" padding for inputs whose size is a multiple of `stride`: `kernel - stride` in total, and the odd
+    /// pixel at the end (tensorflow/core/framework/kernel_shape_util.cc, `GetWindowedOutputSizeVerbose`).
     pub fn same(kernel: i64, stride: i64) -> Self {
         let total = (kernel - stride).max(0);
         Padding { begin: total / 2, end: total - total / 2 }
     }
 
+    /// Whether the padding is the same on both sides.
     pub fn is_symmetric(self) -> bool {
         self.begin == self.end
     }
@@ -54,30 +55,30 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// Stride 1, one group, PyTorch's symmetric padding that keeps the size, no bias.
+    /// A convolution with stride 1, one group, symmetric padding that keeps the size, and no bias.
     pub fn new(inputs: i64, outputs: i64, kernel: i64) -> Self {
         Conv { inputs, outputs, kernel, stride: 1, padding: Padding::both(kernel / 2), groups: 1, bias: false }
     }
 
-    /// One filter a channel.
+    /// A depthwise convolution: one filter for each channel.
     pub fn depthwise(channels: i64, kernel: i64) -> Self {
         Conv { groups: channels, ..Conv::new(channels, channels, kernel) }
     }
 
-    /// `[outputs, inputs / groups, kernel, kernel]`
+    /// The shape of the weight: `[outputs, inputs / groups, kernel, kernel]`.
     pub fn weight_shape(&self) -> [i64; 4] {
         [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
     }
 }
 
-/// What a node computes. Tensors are `[N, C, H, W]`.
+/// The operation of a node. Tensors are `[N, C, H, W]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
     /// The normalised image, `[N, 3, H, W]`: see [`Normalise`].
     Input,
-    /// Parameters `NAME.weight` and, with a bias, `NAME.bias`.
+    /// Has the parameters `NAME.weight` and, with a bias, `NAME.bias`.
     Conv(Conv),
-    /// Parameters `NAME.weight`, `NAME.bias`; statistics `NAME.running_mean`, `NAME.running_var`.
+    /// Has the parameters `NAME.weight` and `NAME.bias`, and the statistics `NAME.running_mean` and `NAME.running_var`.
     BatchNorm {
         channels: i64,
         eps: f64,
@@ -85,55 +86,56 @@ pub enum Op {
     Relu,
     /// Clamps to 0 and 6.
     Relu6,
-    /// The sum of two tensors of one shape.
+    /// Adds two tensors of the same shape.
     Add,
-    /// Along the channels.
+    /// Concatenates along the channels.
     Concat,
     MaxPool {
         kernel: i64,
         stride: i64,
         padding: Padding,
     },
-    /// Each pixel becomes `factor` × `factor` equal ones.
+    /// Enlarges each pixel to `factor` × `factor` pixels.
     Nearest {
         factor: i64,
     },
-    /// Bilinear interpolation between pixel centres (`align_corners = false`).
+    /// Enlarges by bilinear interpolation between pixel centres (`align_corners = false`).
     Bilinear {
         factor: i64,
     },
 }
 
-/// Which part of the network a node belongs to: learning rates, freezing and batch-norm mode go by it.
+/// The part of a network that a node belongs to. Learning rate, freezing and batch-norm mode are set for each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// The encoder's layers that end at stride 2^n: 0 is full size, 5 is stride 32.
+    /// The layers of the encoder with the stride 2^n: 0 is full size, 5 is stride 32.
     Encoder(u8),
     Decoder,
-    /// The last convolution, which knows the number of classes.
+    /// The last convolution, whose outputs are the classes.
     Head,
 }
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Unique; the prefix of its parameters' names: `encoder._blocks.3._bn1`.
+    /// Unique. The names of its parameters begin with it: `encoder._blocks.3._bn1`.
     pub name: String,
     pub op: Op,
     pub inputs: Vec<NodeId>,
     pub stage: Stage,
 }
 
-/// How an image of bytes becomes the network's input: channels in `order`, each `(byte - mean) / std`.
+/// The conversion of the bytes of an image to the input of a network: channels in `order`, each `(byte - mean) / std`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalise {
     pub order: Order,
-    /// In bytes, by position in `order`.
+    /// Of each channel in `order`, 0 to 255.
     pub mean: [f32; 3],
+    /// Of each channel in `order`.
     pub std: [f32; 3],
 }
 
-/// Order of the colour channels.
+/// The order of the colour channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
@@ -142,17 +144,17 @@ pub enum Order {
 }
 
 impl Normalise {
-    /// What torchvision's networks were trained with.
+    /// The normalisation of torchvision's networks.
     pub const IMAGENET: Normalise =
         Normalise { order: Order::Rgb, mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
 }
 
-/// A place where the encoder's features leave for the decoder.
+/// A result of the encoder that the decoder uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
     pub node: NodeId,
     pub channels: i64,
-    /// Pixels of the image to one of the feature: 1, 2, 4, … 32.
+    /// Pixels of the image, across or down, for one pixel of the feature: 1, 2, 4, … 32.
     pub stride: i64,
 }
 
@@ -161,12 +163,12 @@ pub struct Feature {
 pub struct Net {
     pub nodes: Vec<Node>,
     pub normalise: Normalise,
-    /// `[N, classes, H, W]`, as large as the image.
+    /// The node of the logits `[N, classes, H, W]`, in the size of the image.
     pub logits: NodeId,
 }
 
 impl Net {
-    /// Number of classes.
+    /// The number of classes.
     pub fn classes(&self) -> i64 {
         let head = self.nodes.iter().rev().find_map(|node| match node.op {
             Op::Conv(conv) => Some(conv.outputs),
@@ -175,13 +177,13 @@ impl Net {
         head.unwrap_or(0)
     }
 
-    /// Every parameter and statistic: its name, its shape, and whether it is learned.
+    /// All parameters and running statistics.
     pub fn param_specs(&self) -> Vec<ParamSpec> {
-        let mut shapes = Vec::new();
+        let mut specs = Vec::new();
         for node in &self.nodes {
             let mut push = |suffix: &str, shape: Vec<i64>, learned: bool| {
                 let name = format!("{}.{suffix}", node.name);
-                shapes.push(ParamSpec { name, shape, learned, stage: node.stage });
+                specs.push(ParamSpec { name, shape, learned, stage: node.stage });
             };
             match node.op {
                 Op::Conv(conv) => {
@@ -199,10 +201,10 @@ impl Net {
                 _ => {}
             }
         }
-        shapes
+        specs
     }
 
-    /// Multiply-adds of the convolutions for one image of this size.
+    /// The number of multiply-adds of the convolutions for one image of this size.
     pub fn multiply_adds(&self, height: i64, width: i64) -> i64 {
         let mut sizes: Vec<(i64, i64)> = Vec::with_capacity(self.nodes.len());
         let mut total = 0;
@@ -224,7 +226,7 @@ impl Net {
     }
 }
 
-/// A parameter that a network has.
+/// The name and shape of a parameter or running statistic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamSpec {
     pub name: String,
@@ -248,23 +250,23 @@ impl Default for NetBuilder {
 }
 
 impl NetBuilder {
-    /// Node 0 is the image.
+    /// A network with the image as its only node.
     pub fn new() -> Self {
         let input = Node { name: "image".into(), op: Op::Input, inputs: Vec::new(), stage: Stage::Encoder(0) };
         NetBuilder { nodes: vec![input], stage: Stage::Encoder(0) }
     }
 
-    /// The image's node.
+    /// The node of the image.
     pub fn input(&self) -> NodeId {
         0
     }
 
-    /// The stage of the nodes that follow.
+    /// Sets the stage of the nodes that are added next.
     pub fn stage(&mut self, stage: Stage) {
         self.stage = stage;
     }
 
-    /// Adds a node. A node without parameters may have any unique name.
+    /// Adds a node with a unique name.
     pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> NodeId {
         let node = Node { name: name.into(), op, inputs: inputs.to_vec(), stage: self.stage };
         debug_assert!(node.inputs.iter().all(|&input| input < self.nodes.len()));
@@ -272,21 +274,25 @@ impl NetBuilder {
         self.nodes.len() - 1
     }
 
-    /// Adds a node without parameters, named after its place.
+    /// Adds a node without parameters, named by its index.
     pub fn plain(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
         self.push(format!("node.{}", self.nodes.len()), op, inputs)
     }
 
+    /// Adds a convolution.
     pub fn conv(&mut self, name: impl Into<String>, conv: Conv, input: NodeId) -> NodeId {
         self.push(name, Op::Conv(conv), &[input])
     }
 
+    /// Adds a batch norm.
     pub fn batch_norm(&mut self, name: impl Into<String>, channels: i64, eps: f64, input: NodeId) -> NodeId {
         self.push(name, Op::BatchNorm { channels, eps }, &[input])
     }
 
+    /// The network.
+    ///
     /// # Panics
-    /// If there is no node.
+    /// There is no node `logits`.
     pub fn finish(self, normalise: Normalise, logits: NodeId) -> Net {
         assert!(logits < self.nodes.len(), "the logits are a node of the network");
         Net { nodes: self.nodes, normalise, logits }
@@ -298,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn same_padding_is_tensorflows() {
+    fn same_padding_puts_the_odd_pixel_at_the_end() {
         assert_eq!(Padding::same(3, 1), Padding { begin: 1, end: 1 });
         assert_eq!(Padding::same(3, 2), Padding { begin: 0, end: 1 });
         assert_eq!(Padding::same(5, 2), Padding { begin: 1, end: 2 });

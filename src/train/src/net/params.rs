@@ -1,4 +1,4 @@
-//! Parameters by name, and how they begin.
+//! The parameters of a network by name, and their initial values.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,13 @@ use tch::{Device, Kind, Tensor};
 use super::{Net, Op};
 use crate::random;
 
-/// A network's parameters and running statistics by name (see [`Net::param_specs`]).
+/// The parameters and running statistics of a network by name (see [`Net::param_specs`]).
 #[derive(Debug, Default)]
 pub struct Params(pub BTreeMap<String, Tensor>);
 
 impl Params {
-    /// Fresh parameters: He-normal (fan out) convolutions as torchvision has them, zero biases, batch norms that do
-    /// nothing. A head starts small, so that the first losses are those of an undecided network. The same seed gives
-    /// the same numbers.
+    /// Initial parameters: He-normal convolutions (fan out) as in torchvision, zero biases, and batch norms without effect.
+    /// The same seed gives the same values.
     pub fn fresh(net: &Net, seed: u64) -> Self {
         let mut params = BTreeMap::new();
         for node in &net.nodes {
@@ -41,32 +40,31 @@ impl Params {
         Params(params)
     }
 
-    /// The tensor of that name.
+    /// The tensor with this name.
     ///
     /// # Panics
-    /// If there is none: parameters and network were made for each other.
+    /// There is none: the parameters are not those of the network.
     pub fn get(&self, name: &str) -> &Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("the network has a parameter named {name}"))
     }
 
-    /// A copy with memory of its own, without gradients.
+    /// A copy that shares no memory with these parameters, without gradients.
     pub fn copied(&self) -> Self {
         Params(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect())
     }
 
-    /// The same numbers on another device.
+    /// The parameters on another device.
     pub fn to_device(&self, device: Device) -> Self {
         Params(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.detach().to_device(device))).collect())
     }
 
-    /// Number of learned parameters.
+    /// The number of learned values.
     pub fn count(&self, net: &Net) -> i64 {
-        net.param_specs().iter().filter(|shape| shape.learned).map(|shape| shape.shape.iter().product::<i64>()).sum()
+        net.param_specs().iter().filter(|spec| spec.learned).map(|spec| spec.shape.iter().product::<i64>()).sum()
     }
 }
 
-/// Normally distributed numbers by the Box–Muller transform, from our own generator: libtorch's would tie the result
-/// to its version.
+/// Normally distributed values by the Box–Muller transform. The values of libtorch's own generator depend on its version.
 fn normal(shape: &[i64], std: f64, mut rng: random::Rng) -> Tensor {
     let count = shape.iter().product::<i64>() as usize;
     let mut values = Vec::with_capacity(count + 1);

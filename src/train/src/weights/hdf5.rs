@@ -1,4 +1,4 @@
-//! Float datasets of an HDF5 file, as Keras writes them.
+//! Reads the float datasets of an HDF5 file, as Keras writes them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,37 +14,48 @@ pub struct Hdf5Dataset {
     pub values: Vec<f32>,
 }
 
-/// Groups in groups; more would be a loop in a damaged file.
+/// Why an HDF5 file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Hdf5Error {
+    #[error(transparent)]
+    Format(#[from] hdf5_reader::error::Error),
+    #[error("{path}: {source}")]
+    Dataset { path: String, source: hdf5_reader::error::Error },
+    #[error("its groups are nested more than {MAX_DEPTH} levels deep")]
+    Depth,
+}
+
+/// The deepest nesting of groups. A damaged file may contain a group in itself.
 const MAX_DEPTH: usize = 32;
 
-/// No layer is larger; a damaged file's shape may say anything.
+/// The size of the largest dataset. The shape in a damaged file may be anything.
 const MAX_DATASET_BYTES: usize = 1 << 31;
 
-/// The 32-bit float datasets of a file, by their path: `block1/conv/kernel`. Others are left out.
+/// The 32-bit float datasets of a file, by their path: `block1/conv/kernel`. Datasets of other types are left out.
 ///
 /// # Errors
-/// What is wrong with the file.
-pub fn datasets(path: &Path) -> Result<BTreeMap<String, Hdf5Dataset>, String> {
+/// The file cannot be read, or is damaged.
+pub fn datasets(path: &Path) -> Result<BTreeMap<String, Hdf5Dataset>, Hdf5Error> {
     let options = OpenOptions { max_read_bytes: MAX_DATASET_BYTES, ..OpenOptions::default() };
-    let file = Hdf5File::open_with_options(path, options).map_err(|error| error.to_string())?;
-    let root = file.root_group().map_err(|error| error.to_string())?;
+    let file = Hdf5File::open_with_options(path, options)?;
     let mut found = BTreeMap::new();
-    visit(&root, "", 0, &mut found)?;
+    visit(&file.root_group()?, "", 0, &mut found)?;
     Ok(found)
 }
 
-fn visit(group: &Group, path: &str, depth: usize, found: &mut BTreeMap<String, Hdf5Dataset>) -> Result<(), String> {
+/// Adds the datasets of a group and of the groups in it.
+fn visit(group: &Group, path: &str, depth: usize, found: &mut BTreeMap<String, Hdf5Dataset>) -> Result<(), Hdf5Error> {
     if depth > MAX_DEPTH {
-        return Err("groups within groups without end".into());
+        return Err(Hdf5Error::Depth);
     }
     let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
-    let (groups, datasets) = group.members().map_err(|error| error.to_string())?;
+    let (groups, datasets) = group.members()?;
     for dataset in datasets {
         if !matches!(dataset.dtype(), Datatype::FloatingPoint { size: 4, .. }) {
             continue;
         }
         let path = below(dataset.name());
-        let array = dataset.read_array::<f32>().map_err(|error| format!("{path}: {error}"))?;
+        let array = dataset.read_array::<f32>().map_err(|source| Hdf5Error::Dataset { path: path.clone(), source })?;
         let shape = array.shape().iter().map(|&size| size as i64).collect();
         found.insert(path, Hdf5Dataset { shape, values: array.iter().copied().collect() });
     }

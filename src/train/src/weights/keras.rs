@@ -1,18 +1,19 @@
-//! Keras' weights under torchvision's names: MobileNetV2 as in `keras.applications`, and VGG as `blockN_convM` or as
-//! sublayers of `blockN`.
+//! Reads Keras weights and converts them to the names and shapes of torchvision: MobileNetV2 as in `keras.applications`, and
+//! VGG with the layers `blockN_convM` or with sublayers of `blockN`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
+use super::error::{Damage, NotWeights, WeightsError};
+use super::file::WeightsFile;
 use super::hdf5::{self, Hdf5Dataset};
-use super::{WeightsError, WeightsFile};
 use crate::encoders::Flavour;
 
-/// Reads a Keras HDF5 file of MobileNetV2 or VGG; of other layers (a classifier, an optimizer) only the names.
+/// Reads a Keras HDF5 file of MobileNetV2 or VGG. Other layers (a classifier, an optimizer) are listed by name.
 pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
-    let datasets = hdf5::datasets(path).map_err(|problem| WeightsError::damaged(path, problem))?;
+    let datasets = hdf5::datasets(path).map_err(|error| WeightsError::damaged(path, Damage::Format(error.into())))?;
     let vgg = Vgg::of(&datasets);
     let (mut tensors, mut beside) = (BTreeMap::new(), Vec::new());
     let mut flavour = None;
@@ -27,8 +28,10 @@ pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
         };
         match placed {
             Some((own, weights_of)) => {
-                let tensor = converted(dataset, parts.iter().any(|part| part.ends_with("depthwise")))
-                    .map_err(|problem| WeightsError::damaged(path, format!("{name}: {problem}")))?;
+                let tensor =
+                    converted(dataset, parts.iter().any(|part| part.ends_with("depthwise"))).map_err(|error| {
+                        WeightsError::damaged(path, Damage::Part { name: name.clone(), source: error.into() })
+                    })?;
                 tensors.insert(own, tensor);
                 flavour = Some(weights_of);
             }
@@ -36,19 +39,15 @@ pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
         }
     }
     if tensors.is_empty() {
-        return Err(WeightsError::not_weights(
-            path,
-            "it is an HDF5 file without the layers of Keras' MobileNetV2 or VGG",
-        ));
+        return Err(WeightsError::not_weights(path, NotWeights::NoKerasLayers));
     }
     Ok(WeightsFile { path: path.to_path_buf(), tensors, metadata: BTreeMap::new(), flavour, beside })
 }
 
-/// Keras keeps kernels as rows, columns, inputs, outputs; depthwise ones as rows, columns, channels, 1.
-fn converted(dataset: &Hdf5Dataset, depthwise: bool) -> Result<Tensor, String> {
-    let tensor = Tensor::f_from_slice(&dataset.values)
-        .and_then(|values| values.f_reshape(&dataset.shape))
-        .map_err(|error| error.to_string())?;
+/// A dataset as a tensor in the axis order of PyTorch. Keras stores kernels as [rows, columns, inputs, outputs], and depthwise
+/// kernels as [rows, columns, channels, 1].
+fn converted(dataset: &Hdf5Dataset, depthwise: bool) -> Result<Tensor, TchError> {
+    let tensor = Tensor::f_from_slice(&dataset.values)?.f_reshape(&dataset.shape)?;
     Ok(match dataset.shape.len() {
         4 if depthwise => tensor.permute([2, 3, 0, 1]).contiguous(),
         4 => tensor.permute([3, 2, 0, 1]).contiguous(),
@@ -56,7 +55,8 @@ fn converted(dataset: &Hdf5Dataset, depthwise: bool) -> Result<Tensor, String> {
     })
 }
 
-/// `…/block_3_expand_BN/gamma` as torchvision's `features.4.conv.0.1.weight`. Keras 2 writes `gamma:0`.
+/// The torchvision name of a layer of MobileNetV2: `features.4.conv.0.1.weight` for `…/block_3_expand_BN/gamma`. Keras 2 writes
+/// `gamma:0`.
 fn mobilenet_v2(parts: &[&str]) -> Option<String> {
     let [.., layer, variable] = parts else { return None };
     let suffix = match variable.trim_end_matches(":0") {
@@ -92,9 +92,9 @@ fn mobilenet_v2(parts: &[&str]) -> Option<String> {
     Some(format!("features.{module}.{suffix}"))
 }
 
-/// VGG's convolutions, numbered from 0 in each of the five blocks.
+/// The names of VGG, whose numbers in torchvision depend on the number of convolutions.
 struct Vgg {
-    /// Convolutions in each block.
+    /// The number of convolutions in each of the five blocks.
     convs: [usize; 5],
 }
 
@@ -109,7 +109,7 @@ impl Vgg {
         Vgg { convs }
     }
 
-    /// torchvision counts convolutions and ReLUs, and a pool after each block.
+    /// The torchvision name of a variable. torchvision counts convolutions and ReLUs, and a pool after each block.
     fn name(&self, parts: &[&str]) -> Option<String> {
         let (block, conv, suffix) = place(parts)?;
         let before: usize = self.convs[..block].iter().map(|convs| 2 * convs + 1).sum();
@@ -117,7 +117,8 @@ impl Vgg {
     }
 }
 
-/// Block, convolution and variable of `block1/layers/conv2d_1/vars/0` (weights alone) or `block1_conv2/…/kernel`.
+/// The block (from 0), the convolution in it (from 0) and the variable of a path, `block1/layers/conv2d_1/vars/0` (a file of
+/// weights only) or `block1_conv2/…/kernel`.
 fn place(parts: &[&str]) -> Option<(usize, usize, &'static str)> {
     let (block, conv, variable) = match parts {
         [block, "layers", conv, "vars", variable] => {
@@ -137,7 +138,7 @@ fn place(parts: &[&str]) -> Option<(usize, usize, &'static str)> {
         _ => return None,
     };
     let block = block.parse::<usize>().ok()?.checked_sub(1).filter(|&block| block < 5)?;
-    // No VGG has more than four in a block; a number without bounds is none.
+    // No VGG has more than four convolutions in a block.
     (conv < 4).then_some((block, conv, suffix))
 }
 
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn keras_names_become_torchvisions() {
+    fn keras_names_become_torchvision_names() {
         let name = |path: &str| mobilenet_v2(&split(path)).unwrap();
         assert_eq!(name("model_weights/mobilenetv2_1.00_160/Conv1/kernel"), "features.0.0.weight");
         assert_eq!(name("bn_Conv1/bn_Conv1/gamma:0"), "features.0.1.weight");
@@ -169,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_turned_to_outputs_inputs_rows_columns() {
+    fn kernels_get_the_axis_order_of_pytorch() {
         let values: Vec<f32> = (0..2 * 3 * 4 * 5).map(|value| value as f32).collect();
         let kernel = converted(&Hdf5Dataset { shape: vec![2, 3, 4, 5], values }, false).unwrap();
         assert_eq!(kernel.size(), [5, 4, 2, 3]);
-        // Row 1, column 2, input 3, output 4 was the last.
+        // The last value has row 1, column 2, input 3, output 4.
         assert_eq!(kernel.double_value(&[4, 3, 1, 2]), 119.0);
     }
 }

