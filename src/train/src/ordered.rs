@@ -1,4 +1,4 @@
-//! Work done by several threads whose results come in the order of the tasks.
+//! Runs tasks on several threads and returns their results in the order of the tasks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// A task, and where its result goes.
+/// A task and the channel for its result.
 type Job<T, R> = (T, Sender<R>);
 
-/// An iterator over the results of `tasks`. At most `ahead` tasks are begun before their results are asked for: the
-/// queue to the threads has room for as many, so that handing out a task never blocks.
+/// An iterator over the results of tasks. At most `ahead` tasks are started before their results are requested. The queue
+/// to the threads has the same capacity, so that sending a task does not block.
 pub struct OrderedResults<T, R> {
     tasks: Box<dyn Iterator<Item = T> + Send>,
     jobs: Option<Sender<Job<T, R>>>,
@@ -20,10 +20,10 @@ pub struct OrderedResults<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + 'static> OrderedResults<T, R> {
-    /// Starts `threads` threads named `name`.
+    /// Starts `threads` threads, whose names begin with `name`.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// The system cannot create a thread.
     pub fn start(
         name: &str,
         threads: usize,
@@ -39,7 +39,7 @@ impl<T: Send + 'static, R: Send + 'static> OrderedResults<T, R> {
                 let (inbox, work) = (inbox.clone(), work.clone());
                 std::thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
                     for (task, outbox) in inbox {
-                        // Nobody waits any more when the iterator was dropped.
+                        // The receiver is gone when the iterator was dropped.
                         if outbox.send(work(task)).is_err() {
                             break;
                         }
@@ -53,6 +53,7 @@ impl<T: Send + 'static, R: Send + 'static> OrderedResults<T, R> {
         Ok(ordered)
     }
 
+    /// Sends tasks to the threads.
     fn fill(&mut self) {
         while self.pending.len() < self.ahead
             && let Some(jobs) = &self.jobs
@@ -74,7 +75,7 @@ impl<T: Send + 'static, R: Send + 'static> Iterator for OrderedResults<T, R> {
     type Item = R;
 
     /// # Panics
-    /// If a thread panicked over the task whose turn it is.
+    /// A thread panicked in the next task.
     fn next(&mut self) -> Option<R> {
         self.fill();
         let result = self.pending.pop_front()?.recv().expect("a worker thread panicked");
@@ -88,7 +89,7 @@ impl<T, R> Drop for OrderedResults<T, R> {
         self.jobs = None;
         self.pending.clear();
         for thread in self.threads.drain(..) {
-            // A panic has been shown by the thread itself.
+            // The thread has printed its panic.
             let _ = thread.join();
         }
     }
@@ -99,22 +100,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_and_tasks_are_not_begun_too_early() {
+    fn results_are_in_order_and_the_number_of_started_tasks_is_limited() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let begun = Arc::new(AtomicUsize::new(0));
-        let counter = begun.clone();
+        let started = Arc::new(AtomicUsize::new(0));
+        let counter = started.clone();
         let mut squares = OrderedResults::start("square", 3, 4, 0..100u64, move |n| {
             counter.fetch_add(1, Ordering::SeqCst);
             n * n
         })
         .unwrap();
         assert_eq!(squares.next(), Some(0));
-        assert!(begun.load(Ordering::SeqCst) <= 5, "four ahead of the one that was taken");
+        assert!(started.load(Ordering::SeqCst) <= 5, "more than four tasks after the first one are started");
         assert_eq!(squares.collect::<Vec<_>>(), (1..100).map(|n| n * n).collect::<Vec<_>>());
     }
 
     #[test]
-    fn an_iterator_that_is_dropped_early_ends_its_threads() {
+    fn threads_end_when_the_iterator_is_dropped() {
         let endless = OrderedResults::start("endless", 2, 8, 0u64.., |n| n).unwrap();
         assert_eq!(endless.take(3).sum::<u64>(), 3);
     }

@@ -1,4 +1,5 @@
-//! Random numbers that depend on nothing but a seed and a purpose: no state to save, and no order of threads to mind.
+//! Random numbers that depend only on a seed and a purpose. A run has no generator state to save, and the numbers do not
+//! depend on the order of threads.
 
 use std::hash::Hasher;
 
@@ -7,7 +8,7 @@ use rand::SeedableRng;
 /// A small, fast generator whose numbers do not change between versions (PCG XSL 128/64).
 pub type Rng = rand_pcg::Pcg64Mcg;
 
-/// The generator for a purpose: `generator(seed, &[EPOCH, index])`.
+/// The generator for a purpose, such as `generator(seed, &[ORDER, epoch])`.
 pub fn generator(seed: u64, path: &[u64]) -> Rng {
     let mut state = mix(seed ^ 0x9E37_79B9_7F4A_7C15);
     for &step in path {
@@ -16,21 +17,21 @@ pub fn generator(seed: u64, path: &[u64]) -> Rng {
     Rng::seed_from_u64(state)
 }
 
-/// The generator for a thing with a name.
+/// The generator for something with a name, such as a parameter.
 pub fn named_generator(seed: u64, name: &str) -> Rng {
     let mut hash = Fnv(0xCBF2_9CE4_8422_2325);
     hash.write(name.as_bytes());
     generator(seed, &[hash.finish()])
 }
 
-/// SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+/// The output function of SplitMix64 (Steele, Lea and Flood, 2014).
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
 }
 
-/// FNV-1a: the standard library's hasher may change between its versions.
+/// The hash function FNV-1a. That of the standard library may change with its version.
 struct Fnv(u64);
 
 impl Hasher for Fnv {
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn purposes_do_not_share_numbers() {
+    fn generators_of_different_purposes_return_different_numbers() {
         let first = |mut rng: Rng| rng.random::<u64>();
         assert_eq!(first(generator(1, &[2, 3])), first(generator(1, &[2, 3])));
         assert_ne!(first(generator(1, &[2, 3])), first(generator(1, &[3, 2])));

@@ -1,4 +1,4 @@
-//! The Lovász-softmax loss (Berman, Triki and Blaschko, 2018): a convex stand-in for one minus the IoU.
+//! The Lovász-softmax loss (Berman, Triki and Blaschko, 2018): a convex extension of one minus the IoU.
 
 use rand::RngExt;
 use tch::{Kind, Tensor};
@@ -6,19 +6,20 @@ use tch::{Kind, Tensor};
 use crate::data::VOID;
 use crate::random;
 
-/// Purpose of the random numbers.
+/// The purpose of the random numbers.
 const GRID: u64 = 3;
 
-/// Pixels between those that are looked at, each way. Sorting every pixel for every class would cost a fifth of a step;
-/// a grid at a random place each step has the same expectation.
+/// The distance of the pixels that are used, across and down. Sorting all pixels for each class would take a fifth of the time
+/// of a step. A grid with a random offset in each step has the same expected value.
 const SPACING: i64 = 2;
 
-/// The loss over the batch, averaged over the classes that occur in it; zero where none does.
+/// The loss of a batch, averaged over the classes in its labels; zero without labelled pixels. `probabilities` are
+/// `[N, C, H, W]`, `labels` are `[N, H, W]`. `step` is the seed of the offset of the grid.
 pub fn softmax(probabilities: &Tensor, labels: &Tensor, step: u64) -> Tensor {
     let mut rng = random::generator(step, &[GRID]);
     let (down, across) = (rng.random_range(0..SPACING), rng.random_range(0..SPACING));
     let (height, width) = (labels.size()[1], labels.size()[2]);
-    // An image of a single row or column has no second one to begin at.
+    // In an image with a single row or column, the offset is 0.
     let (down, across) = (down.min(height - 1), across.min(width - 1));
     let labels = labels.slice(1, down, height, SPACING).slice(2, across, width, SPACING).flatten(0, -1);
     let probabilities = probabilities.slice(2, down, height, SPACING).slice(3, across, width, SPACING);
@@ -45,10 +46,11 @@ pub fn softmax(probabilities: &Tensor, labels: &Tensor, step: u64) -> Tensor {
     Tensor::stack(&losses, 0).mean(Kind::Float)
 }
 
-/// Gradient of the Lovász extension of the Jaccard loss, for truths sorted by falling errors: the paper's algorithm 1.
+/// The gradient of the Lovász extension of the Jaccard loss, for labels (0 or 1) sorted by descending errors: algorithm 1 of
+/// the paper.
 fn gradient(truth: &Tensor) -> Tensor {
     let positives = truth.sum(Kind::Float);
-    // Sums of many ones: 32-bit floats count to 2^24, more pixels than a batch has.
+    // 32-bit floats can count to 2^24, more pixels than a batch has.
     let intersection = &positives - truth.cumsum(0, Kind::Float);
     let union = &positives + (-truth + 1.0).cumsum(0, Kind::Float);
     let jaccard = -(intersection / union) + 1.0;
@@ -62,8 +64,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_extension_equals_the_jaccard_loss_at_hard_predictions() {
-        // One row of 8 x 8 so that the grid sees equal pixels wherever it starts.
+    fn the_loss_of_certain_predictions_is_one_minus_the_iou() {
+        // Each row has a single class, so that the result does not depend on the offset of the grid.
         let labels = Tensor::zeros([1, 8, 8], (Kind::Int64, tch::Device::Cpu));
         let _ = labels.slice(1, 0, 4, 1).fill_(1);
         let mask = Tensor::zeros([1, 8, 8], (Kind::Int64, tch::Device::Cpu));
@@ -75,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn the_gradient_is_the_papers() {
-        // Truths 1, 0, 1 by falling errors: Jaccard losses 1/2, 2/3, 1.
+    fn the_gradient_agrees_with_values_computed_by_hand() {
+        // The labels 1, 0, 1 have the Jaccard losses 1/2, 2/3, 1.
         let gradient = gradient(&Tensor::from_slice(&[1f32, 0.0, 1.0]));
         let values = Vec::<f32>::try_from(gradient).unwrap();
         for (value, expected) in values.iter().zip([0.5, 1.0 / 6.0, 1.0 / 3.0]) {

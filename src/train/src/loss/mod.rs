@@ -1,4 +1,4 @@
-//! What training makes small: a weighted sum of cross-entropy, Dice and Lovász losses.
+//! The loss of the training: a weighted sum of cross-entropy, Dice and Lovász losses.
 
 mod lovasz;
 
@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::data::VOID;
+use crate::data::VOID;
 
-/// The loss's parts.
+/// The options of the loss.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[command(next_help_heading = "Loss")]
 pub struct LossOptions {
@@ -18,13 +18,14 @@ pub struct LossOptions {
     /// Weight of the Dice loss
     #[arg(long, default_value_t = 0.5, value_name = "WEIGHT")]
     pub dice: f64,
-    /// Weight of the Lovász-softmax loss, which follows the IoU itself: best for thin and rare classes
+    /// Weight of the Lovász-softmax loss, which approximates the IoU: best for thin objects and rare classes
     #[arg(long, default_value_t = 0.0, value_name = "WEIGHT")]
     pub lovasz: f64,
-    /// How much rare classes weigh in the cross-entropy
+    /// Weights of the classes in the cross-entropy
     #[arg(long, value_enum, default_value_t = ClassWeights::Log)]
     pub class_weights: ClassWeights,
-    /// Count only this share of the pixels in the cross-entropy, the hardest (online hard example mining); 1 counts all
+    /// Use only this share of the pixels for the cross-entropy, those with the largest loss (online hard example mining); 1
+    /// uses all
     #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
     pub hard_pixels: f64,
     /// Label smoothing of the cross-entropy
@@ -36,7 +37,7 @@ pub struct LossOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassWeights {
-    /// All alike
+    /// The same weight for all classes
     None,
     /// 1 / ln(1.10 + share of the pixels) (Paszke et al., ENet, 2016)
     Log,
@@ -45,35 +46,37 @@ pub enum ClassWeights {
 }
 
 impl LossOptions {
-    /// What is wrong with the numbers.
+    /// Messages about invalid options.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let weights = [self.cross_entropy, self.dice, self.lovasz];
         if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || weights.iter().sum::<f64>() <= 0.0 {
-            problems.push("--cross-entropy, --dice, --lovasz: wanted weights of 0 or more, one of them above 0".into());
+            problems
+                .push("--cross-entropy, --dice, --lovasz: weights must be 0 or more, and one of them above 0".into());
         }
         if !(self.hard_pixels > 0.0 && self.hard_pixels <= 1.0) {
-            problems.push(format!("--hard-pixels {}: wanted a share above 0, up to 1", self.hard_pixels));
+            problems.push(format!("--hard-pixels {}: the share must be above 0 and at most 1", self.hard_pixels));
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
-            problems.push(format!("--label-smoothing {}: wanted a share from 0 to below 1", self.label_smoothing));
+            problems
+                .push(format!("--label-smoothing {}: the share must be at least 0 and below 1", self.label_smoothing));
         }
         problems
     }
 }
 
-/// The loss for a data set.
+/// The loss with the weights of the classes of a data set.
 #[derive(Debug)]
 pub struct Loss {
     options: LossOptions,
     class_weights: Option<Tensor>,
 }
 
-/// Keeps a class without pixels from dividing by zero.
+/// Prevents a division by zero for a class without pixels.
 const EPSILON: f64 = 1e-6;
 
 impl Loss {
-    /// `shares` are the classes' shares of the training pixels, 0 to 1.
+    /// `shares` are the shares of the classes in the training pixels, 0 to 1.
     pub fn new(options: &LossOptions, shares: &[f64], device: Device) -> Self {
         let weights: Option<Vec<f32>> = match options.class_weights {
             ClassWeights::None => None,
@@ -89,21 +92,21 @@ impl Loss {
         Loss { options: options.clone(), class_weights }
     }
 
-    /// The loss of `logits` `[N, C, H, W]` against `labels` `[N, H, W]`, one number. `step` chooses the pixels that the
-    /// Lovász loss looks at. A batch without a labelled pixel gives zero.
+    /// The loss of `logits` `[N, C, H, W]` for `labels` `[N, H, W]`, a scalar; zero without labelled pixels. `step` is the
+    /// seed of the choice of pixels for the Lovász loss.
     pub fn compute(&self, logits: &Tensor, labels: &Tensor, step: u64) -> Tensor {
         let options = &self.options;
         let log_softmax = logits.log_softmax(1, Kind::Float);
-        // −log of the probability of each pixel's own class; both losses are made of it.
-        let surprise = log_softmax.nll_loss2d(labels, None::<Tensor>, Reduction::None, i64::from(VOID));
+        // −log of the probability of the labelled class: 0 for void.
+        let negative_log = log_softmax.nll_loss2d(labels, None::<Tensor>, Reduction::None, i64::from(VOID));
         let mut parts = Vec::new();
         if options.cross_entropy > 0.0 {
-            parts.push(self.cross_entropy(&log_softmax, &surprise, labels) * options.cross_entropy);
+            parts.push(self.cross_entropy(&log_softmax, &negative_log, labels) * options.cross_entropy);
         }
         if options.dice > 0.0 || options.lovasz > 0.0 {
             let probabilities = log_softmax.exp();
             if options.dice > 0.0 {
-                parts.push(dice(&probabilities, &surprise, labels) * options.dice);
+                parts.push(dice(&probabilities, &negative_log, labels) * options.dice);
             }
             if options.lovasz > 0.0 {
                 parts.push(lovasz::softmax(&probabilities, labels, step) * options.lovasz);
@@ -112,15 +115,15 @@ impl Loss {
         parts.into_iter().sum()
     }
 
-    /// `surprise` is `[N, H, W]`, 0 where the label is void.
-    fn cross_entropy(&self, log_softmax: &Tensor, surprise: &Tensor, labels: &Tensor) -> Tensor {
+    /// The cross-entropy. `negative_log` is `[N, H, W]`.
+    fn cross_entropy(&self, log_softmax: &Tensor, negative_log: &Tensor, labels: &Tensor) -> Tensor {
         let valid = labels.not_equal(i64::from(VOID));
-        // The divisor is the pixels' weights, as in PyTorch's mean; void pixels have none.
+        // The divisor is the sum of the weights of the pixels, as in PyTorch's mean. Void pixels have the weight 0.
         let pixel_weights = match &self.class_weights {
             Some(weights) => weights.take(&labels.clamp(0, weights.size()[0] - 1)) * &valid,
             None => valid.to_kind(Kind::Float),
         };
-        let mut loss = surprise * &pixel_weights;
+        let mut loss = negative_log * &pixel_weights;
         if self.options.label_smoothing > 0.0 {
             let even = -log_softmax.mean_dim([1i64].as_slice(), false, Kind::Float) * &pixel_weights;
             loss = loss * (1.0 - self.options.label_smoothing) + even * self.options.label_smoothing;
@@ -135,18 +138,17 @@ impl Loss {
     }
 }
 
-/// One minus the Dice coefficient, over the whole batch, averaged over the classes that occur in it (Milletari et al.,
-/// V-Net, 2016). Every class's probabilities are gone through once; the rest is done on one number a pixel.
-fn dice(probabilities: &Tensor, surprise: &Tensor, labels: &Tensor) -> Tensor {
+/// One minus the Dice coefficient of a batch, averaged over the classes in its labels (Milletari et al., V-Net, 2016).
+fn dice(probabilities: &Tensor, negative_log: &Tensor, labels: &Tensor) -> Tensor {
     let classes = probabilities.size()[1];
     let valid = labels.not_equal(i64::from(VOID)).to_kind(Kind::Float);
     let own = labels.clamp(0, classes - 1).flatten(0, -1);
-    // Sums of a million pixels one after the other are beyond 32-bit floats.
+    // 32-bit floats are not precise enough for sums of a million pixels.
     let by_class = |values: Tensor| {
         let values = values.flatten(0, -1).to_kind(Kind::Double);
         Tensor::zeros([classes], (Kind::Double, values.device())).index_add(0, &own, &values).to_kind(Kind::Float)
     };
-    let common = by_class((-surprise).exp() * &valid);
+    let common = by_class((-negative_log).exp() * &valid);
     let labelled = by_class(valid.copy());
     let predicted = probabilities.flatten(2, -1).bmm(&valid.flatten(1, -1).unsqueeze(-1)).sum_dim_intlist(
         [0i64, 2].as_slice(),
@@ -173,7 +175,8 @@ mod tests {
         }
     }
 
-    /// Two pixels of two classes with probabilities 0.75 and 0.25, then one that is void.
+    /// Logits and labels of three pixels and two classes. The probabilities of the labels are 0.75 and 0.5; the third pixel is
+    /// void.
     fn example() -> (Tensor, Tensor) {
         let logits = Tensor::from_slice(&[3f32.ln(), 0.0, 5.0, 0.0, 0.0, -5.0]).reshape([1, 2, 1, 3]);
         let labels = Tensor::from_slice(&[0i64, 1, 255]).reshape([1, 1, 3]);
@@ -192,29 +195,29 @@ mod tests {
     }
 
     #[test]
-    fn hard_pixels_keeps_the_worst() {
+    fn hard_pixels_are_those_with_the_largest_loss() {
         let hard = LossOptions { hard_pixels: 0.5, ..options(1.0, 0.0, 0.0) };
         assert!((value(&hard) + 0.5f64.ln()).abs() < 1e-5);
     }
 
     #[test]
-    fn dice_is_computed_by_hand() {
+    fn dice_agrees_with_values_computed_by_hand() {
         // Class 0: 2·0.75 / (1.25 + 1); class 1: 2·0.5 / (0.75 + 1).
         let expected = 1.0 - (1.5 / 2.25 + 1.0 / 1.75) / 2.0;
         assert!((value(&options(0.0, 1.0, 0.0)) - expected).abs() < 1e-5);
     }
 
     #[test]
-    fn weights_follow_the_shares() {
+    fn class_weights_depend_on_the_shares() {
         let weighted = LossOptions { class_weights: ClassWeights::Median, ..options(1.0, 0.0, 0.0) };
         let (logits, labels) = example();
-        // Shares 0.75 and 0.25: the upper median is 0.75, so the classes weigh 1 and 3.
+        // The upper median of the shares is 0.75, so that the weights are 1 and 3.
         let loss = Loss::new(&weighted, &[0.75, 0.25], Device::Cpu).compute(&logits, &labels, 0).double_value(&[]);
         assert!((loss + (0.75f64.ln() + 3.0 * 0.5f64.ln()) / 4.0).abs() < 1e-5, "{loss}");
     }
 
     #[test]
-    fn nothing_labelled_is_no_loss_and_no_gradient() {
+    fn a_batch_without_labelled_pixels_has_no_loss_and_no_gradient() {
         let logits = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let labels = Tensor::full([1, 4, 4], 255, (Kind::Int64, Device::Cpu));
         let loss = Loss::new(&options(1.0, 1.0, 1.0), &[0.5, 0.5], Device::Cpu).compute(&logits, &labels, 0);

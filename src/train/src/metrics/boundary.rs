@@ -1,16 +1,17 @@
-//! Boundary F1: how well the borders between classes lie, which IoU hardly sees on large objects.
+//! Boundary F1: the accuracy of the boundaries between classes, which has little influence on the IoU of large objects.
 
 use super::{MetricsError, check};
 use crate::data::VOID;
 
-/// Boundary F1 after Csurka, Larlus and Perronnin, "What is a good evaluation measure for semantic segmentation?"
-/// (BMVC 2013): a boundary pixel is right when the other image has a boundary pixel of the same class nearer than a
-/// tolerance; precision is the share of right ones among the predicted, recall among the labelled, F1 their harmonic
-/// mean, a class and an image. An image's score is the mean over the classes that have a boundary in the labels or
-/// in the prediction; a set's score is the mean over its images.
+/// Boundary F1 (Csurka, Larlus and Perronnin, "What is a good evaluation measure for semantic segmentation?", BMVC 2013).
 ///
-/// A boundary pixel of a class has one of another class above, below, left or right of it. The image's edge is no
-/// boundary, nor is the edge of a void region: what lies beyond is unknown. Nothing predicted on void counts.
+/// A boundary pixel is right if the other mask has a boundary pixel of the same class at a distance below the tolerance.
+/// Precision is the share of right pixels among the predicted boundary pixels, recall that among the labelled ones. F1 is
+/// their harmonic mean for a class in an image. The score of an image is the mean of the classes with a boundary in the labels
+/// or in the prediction. The score of a data set is the mean of its images.
+///
+/// A boundary pixel has a pixel of another class above, below, left or right of it. The edges of the image and of void
+/// regions are not boundaries, because the class beyond them is unknown. Predictions on void are not counted.
 #[derive(Clone, Debug)]
 pub struct BoundaryF1 {
     classes: usize,
@@ -20,34 +21,37 @@ pub struct BoundaryF1 {
     class_sums: Vec<(f64, usize)>,
 }
 
-/// A bit a class. Half the memory of 64 bits takes half the time, and few sets have more than 32 classes.
-type Word = u32;
-/// Classes that are measured at once.
-const WORD: usize = Word::BITS as usize;
+/// A set of classes, with a bit for each. With 64 bits the computation takes twice the time, and few data sets have more than
+/// 32 classes.
+type ClassBits = u32;
+/// The number of classes that are computed together.
+const GROUP: usize = ClassBits::BITS as usize;
 
 impl BoundaryF1 {
-    /// The tolerance as a share of the image's diagonal, from the paper: 4.5 pixels at 480×360.
+    /// The tolerance of the paper as a share of the image's diagonal: 4.5 pixels at 480×360.
     pub const TOLERANCE: f64 = 0.0075;
 
+    /// No images, with the tolerance of the paper.
+    ///
     /// # Panics
-    /// With no class, or more than 255.
+    /// `classes` is 0 or more than 255.
     pub fn new(classes: usize) -> Self {
         Self::with_tolerance(classes, Self::TOLERANCE)
     }
 
-    /// `tolerance` is a share of the image's diagonal.
+    /// No images. `tolerance` is a share of the image's diagonal.
     ///
     /// # Panics
-    /// With no class, or more than 255.
+    /// `classes` is 0 or more than 255.
     pub fn with_tolerance(classes: usize, tolerance: f64) -> Self {
         assert!((1..=usize::from(VOID)).contains(&classes), "1 to 255 classes");
         BoundaryF1 { classes, tolerance, images: 0, sum: 0.0, class_sums: vec![(0.0, 0); classes] }
     }
 
-    /// Adds an image with rows of `width` pixels; gives its score, `None` if neither side has any boundary.
+    /// Adds an image with rows of `width` pixels. Returns its score; `None` if neither labels nor prediction have a boundary.
     ///
     /// # Errors
-    /// As [`ConfusionMatrix::add`](super::ConfusionMatrix::add), and when the pixels are not full rows.
+    /// The lengths differ, a value is not a class, or the length is not a multiple of `width`. No pixel is added then.
     pub fn add(&mut self, labels: &[u8], prediction: &[u8], width: usize) -> Result<Option<f64>, MetricsError> {
         check(self.classes, labels, prediction)?;
         if width == 0 || !labels.len().is_multiple_of(width) {
@@ -60,27 +64,27 @@ impl BoundaryF1 {
         let seen: Vec<u8> =
             prediction.iter().zip(labels).map(|(&class, &label)| if label == VOID { VOID } else { class }).collect();
         let [labelled, predicted] = [boundaries(labels, width), boundaries(&seen, width)];
-        let mut tally = vec![Tally::default(); self.classes];
-        for first in (0..self.classes).step_by(WORD) {
+        let mut matches = vec![ClassMatches::default(); self.classes];
+        for first in (0..self.classes).step_by(GROUP) {
             let near_labelled = dilated(&labelled, width, first, &rows);
             let near_predicted = dilated(&predicted, width, first, &rows);
-            let classes = first..self.classes.min(first + WORD);
-            let mut count = |of: &[u8], near: &[Word], into: fn(&mut Tally) -> &mut Hits| {
-                for (&class, &near) in of.iter().zip(near) {
+            let classes = first..self.classes.min(first + GROUP);
+            let mut count = |boundary: &[u8], near: &[ClassBits], counts: fn(&mut ClassMatches) -> &mut MatchCount| {
+                for (&class, &near) in boundary.iter().zip(near) {
                     if classes.contains(&usize::from(class)) {
-                        let hits = into(&mut tally[usize::from(class)]);
-                        hits.all += 1;
-                        hits.right += u64::from(near >> (usize::from(class) - first) & 1);
+                        let counts = counts(&mut matches[usize::from(class)]);
+                        counts.all += 1;
+                        counts.right += u64::from(near >> (usize::from(class) - first) & 1);
                     }
                 }
             };
-            count(&predicted, &near_labelled, |tally| &mut tally.predicted);
-            count(&labelled, &near_predicted, |tally| &mut tally.labelled);
+            count(&predicted, &near_labelled, |matches| &mut matches.predicted);
+            count(&labelled, &near_predicted, |matches| &mut matches.labelled);
         }
 
         let mut scores = Vec::new();
-        for (tally, (sum, images)) in tally.iter().zip(&mut self.class_sums) {
-            if let Some(score) = tally.f1() {
+        for (matches, (sum, images)) in matches.iter().zip(&mut self.class_sums) {
+            if let Some(score) = matches.f1() {
                 scores.push(score);
                 *sum += score;
                 *images += 1;
@@ -95,10 +99,10 @@ impl BoundaryF1 {
         Ok(Some(score))
     }
 
-    /// Adds what another one measured.
+    /// Adds the images of another score.
     ///
     /// # Errors
-    /// If the other has another number of classes.
+    /// The numbers of classes differ.
     pub fn merge(&mut self, other: &BoundaryF1) -> Result<(), MetricsError> {
         if other.classes != self.classes {
             return Err(MetricsError::Classes { classes: self.classes, other: other.classes });
@@ -112,36 +116,38 @@ impl BoundaryF1 {
         Ok(())
     }
 
-    /// The mean over images, 0 to 1; `None` before the first boundary.
+    /// The mean of the images, 0 to 1; `None` without a boundary.
     pub fn mean(&self) -> Option<f64> {
         (self.images > 0).then(|| self.sum / self.images as f64)
     }
 
-    /// Each class's mean over the images where it has a boundary on either side.
+    /// For each class, the mean (0 to 1) of the images in which it has a boundary; `None` without a boundary.
     pub fn classes(&self) -> Vec<Option<f64>> {
         self.class_sums.iter().map(|&(sum, images)| (images > 0).then(|| sum / images as f64)).collect()
     }
 }
 
+/// The number of boundary pixels, and of the right ones among them.
 #[derive(Clone, Default)]
-struct Hits {
+struct MatchCount {
     right: u64,
     all: u64,
 }
 
-impl Hits {
+impl MatchCount {
     fn share(&self) -> f64 {
         if self.all == 0 { 0.0 } else { self.right as f64 / self.all as f64 }
     }
 }
 
+/// The boundary pixels of a class in an image.
 #[derive(Clone, Default)]
-struct Tally {
-    predicted: Hits,
-    labelled: Hits,
+struct ClassMatches {
+    predicted: MatchCount,
+    labelled: MatchCount,
 }
 
-impl Tally {
+impl ClassMatches {
     fn f1(&self) -> Option<f64> {
         if self.predicted.all == 0 && self.labelled.all == 0 {
             return None;
@@ -151,7 +157,7 @@ impl Tally {
     }
 }
 
-/// The class of each boundary pixel, and void for all others.
+/// The class of each boundary pixel; void for other pixels.
 fn boundaries(classes: &[u8], width: usize) -> Vec<u8> {
     let mut out = vec![VOID; classes.len()];
     let mut mark = |a: usize, b: usize| {
@@ -173,8 +179,8 @@ fn boundaries(classes: &[u8], width: usize) -> Vec<u8> {
     out
 }
 
-/// Half the width of a disc's rows, from its middle row on: the pixels whose centres are nearer than `radius`, and
-/// never less than the middle one.
+/// The rows of a disc from the middle to the bottom: for each row, the largest distance in pixels from the middle column. A
+/// pixel is in the disc if its centre is nearer than `radius`. The disc has at least one pixel.
 fn disc_rows(radius: f64) -> Vec<usize> {
     let mut rows = vec![half_width(radius, 0).unwrap_or(0)];
     rows.extend((1..).map_while(|dy| half_width(radius, dy)));
@@ -186,20 +192,20 @@ fn half_width(radius: f64, dy: usize) -> Option<usize> {
     (0..).take_while(|&dx| near(dx)).last()
 }
 
-/// For each pixel, a bit for each class from `first` on that has a boundary pixel within the disc around it.
+/// For each pixel, the classes from `first` on that have a boundary pixel in the disc around it.
 ///
-/// All classes are widened at once: a row is widened step by step to the disc's width, and each step is handed to the
-/// rows above and below where the disc is that wide. That is two ORs a row of the disc, where a distance transform
-/// works once a class.
-fn dilated(boundary: &[u8], width: usize, first: usize, disc: &[usize]) -> Vec<Word> {
+/// All classes of a group are dilated together. Each row is widened in steps of one pixel. After each step, it is combined
+/// with the rows above and below in which the disc has that width. This needs two ORs for each row of the disc. A distance
+/// transform would be needed for each class.
+fn dilated(boundary: &[u8], width: usize, first: usize, disc: &[usize]) -> Vec<ClassBits> {
     let height = boundary.len() / width;
-    let mut out = vec![0 as Word; boundary.len()];
-    let (mut wide, mut wider) = (vec![0 as Word; width], vec![0 as Word; width]);
+    let mut out = vec![0 as ClassBits; boundary.len()];
+    let (mut wide, mut wider) = (vec![0 as ClassBits; width], vec![0 as ClassBits; width]);
     for (y, row) in boundary.chunks_exact(width).enumerate() {
         let mut any = 0;
         for (bits, &class) in wide.iter_mut().zip(row) {
             let bit = usize::from(class).wrapping_sub(first);
-            *bits = if class != VOID && bit < WORD { 1 << bit } else { 0 };
+            *bits = if class != VOID && bit < GROUP { 1 << bit } else { 0 };
             any |= *bits;
         }
         if any == 0 {
@@ -223,8 +229,8 @@ fn dilated(boundary: &[u8], width: usize, first: usize, disc: &[usize]) -> Vec<W
     out
 }
 
-/// Each pixel with its left and right neighbours.
-fn widen(row: &[Word], out: &mut [Word]) {
+/// Combines each pixel with its left and right neighbours.
+fn widen(row: &[ClassBits], out: &mut [ClassBits]) {
     let last = row.len() - 1;
     if last == 0 {
         out[0] = row[0];
@@ -244,13 +250,13 @@ mod tests {
     use super::*;
     use crate::random;
 
-    /// Columns left of `edge` are class 0, the others class 1.
+    /// A mask with class 0 left of the column `edge` and class 1 elsewhere.
     fn halves(width: usize, height: usize, edge: usize) -> Vec<u8> {
         (0..width * height).map(|at| u8::from(at % width >= edge)).collect()
     }
 
     #[test]
-    fn a_shift_within_the_tolerance_is_right() {
+    fn a_boundary_within_the_tolerance_is_right() {
         // The diagonal of 60×80 is 100: the tolerance is 2.5 pixels.
         let score = |shift: usize| {
             let mut measure = BoundaryF1::with_tolerance(2, 0.025);
@@ -262,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn precision_and_recall_are_those_of_hand() {
+    fn scores_agree_with_values_computed_by_hand() {
         // Diagonal 5, tolerance 1.25: a pixel and its four neighbours. The labels' border runs down all four rows;
         // the prediction has it in the upper two rows only, one class below.
         let labels = halves(3, 4, 1);
@@ -282,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn void_has_no_boundary_and_hides_the_prediction() {
+    fn void_has_no_boundary_and_predictions_on_it_are_not_counted() {
         let mut labels = halves(20, 20, 10);
         labels.iter_mut().skip(200).for_each(|label| *label = VOID);
         let mut prediction = halves(20, 20, 10);
@@ -294,9 +300,9 @@ mod tests {
         assert_eq!(measure.add(&[0; 10], &[0; 10], 3), Err(MetricsError::Width { pixels: 10, width: 3 }));
     }
 
-    /// Against the definition, pixel by pixel, with more classes than a word has bits.
+    /// The classes are in three groups.
     #[test]
-    fn agrees_with_the_definition() {
+    fn scores_agree_with_a_direct_computation() {
         let (width, height, classes) = (37, 23, 70);
         let mut rng = random::generator(5, &[]);
         let mut image = || {
@@ -344,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_a_set_merge() {
+    fn merged_parts_equal_the_whole() {
         let (a, b) = (halves(60, 80, 30), halves(60, 80, 40));
         let mut whole = BoundaryF1::new(2);
         let mut part = BoundaryF1::new(2);

@@ -1,11 +1,12 @@
-//! Calibration: whether a confidence of 0.8 means that four out of five such pixels are right.
+//! Calibration: the difference between the confidence of pixels and their accuracy. Of pixels with a confidence of 0.8, four out
+//! of five should be right.
 
 use serde::{Deserialize, Serialize};
 
 use super::{MetricsError, check};
 use crate::data::VOID;
 
-/// Confidence against accuracy in bins of equal width, over any number of pixels.
+/// Confidence and accuracy of pixels, in bins of equal width.
 ///
 /// The expected calibration error (ECE) is the mean over pixels of |accuracy - mean confidence| of the pixel's bin
 /// (Naeini et al., 2015; Guo et al., "On Calibration of Modern Neural Networks", 2017, section 2: 15 bins, each open
@@ -15,6 +16,7 @@ pub struct Calibration {
     bins: Vec<BinSums>,
 }
 
+/// The sums over the pixels of a bin.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct BinSums {
     pixels: u64,
@@ -29,23 +31,25 @@ impl Default for Calibration {
 }
 
 impl Calibration {
+    /// No pixels, with this number of bins.
+    ///
     /// # Panics
-    /// Without a bin.
+    /// The number is 0.
     pub fn new(bins: usize) -> Self {
         assert!(bins > 0, "at least one bin");
         Calibration { bins: vec![BinSums::default(); bins] }
     }
 
-    /// Adds pixels: `confidence` is the probability, 0 to 1, of the predicted class. Void labels are left out.
+    /// Adds pixels. `confidence` is the probability (0 to 1) of the predicted class.
     ///
     /// # Errors
-    /// If the lengths differ, or a confidence is not a probability; then nothing was added.
+    /// The lengths differ, or a confidence is not a probability. No pixel is added then.
     pub fn add(&mut self, confidence: &[f32], labels: &[u8], prediction: &[u8]) -> Result<(), MetricsError> {
         check(usize::from(VOID), labels, prediction)?;
         if confidence.len() != labels.len() {
             return Err(MetricsError::Size { labels: labels.len(), predictions: confidence.len() });
         }
-        // A softmax in 32-bit floats may exceed 1 by a rounding.
+        // Rounding may make a softmax in 32-bit floats larger than 1.
         let wrong = |(value, label): (&f32, &u8)| *label != VOID && !(0.0..=1.0 + 1e-3).contains(value);
         if let Some(pixel) = confidence.iter().zip(labels).position(wrong) {
             return Err(MetricsError::Confidence { value: confidence[pixel], pixel });
@@ -54,7 +58,7 @@ impl Calibration {
         for ((&confidence, &label), &class) in confidence.iter().zip(labels).zip(prediction) {
             if label != VOID {
                 let confidence = f64::from(confidence.min(1.0));
-                // Open below: a confidence on the border of two bins belongs to the lower one.
+                // A confidence on the border of two bins belongs to the lower one.
                 let bin = ((confidence * bins as f64).ceil() as usize).clamp(1, bins) - 1;
                 let sums = &mut self.bins[bin];
                 sums.pixels += 1;
@@ -65,10 +69,10 @@ impl Calibration {
         Ok(())
     }
 
-    /// Adds what another one measured, with the same number of bins.
+    /// Adds the pixels of another calibration.
     ///
     /// # Panics
-    /// If the bins differ.
+    /// The numbers of bins differ.
     pub fn merge(&mut self, other: &Calibration) {
         assert_eq!(self.bins.len(), other.bins.len(), "calibrations with the same bins");
         for (sums, more) in self.bins.iter_mut().zip(&other.bins) {
@@ -113,28 +117,28 @@ impl Calibration {
     }
 }
 
-/// What a [`Calibration`] found.
+/// The result of a [`Calibration`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationScores {
     /// Expected calibration error, 0 to 1; smaller is better.
     pub ece: f64,
     /// The largest |accuracy - confidence| of a bin with pixels (MCE).
     pub max: f64,
-    /// Mean confidence of all pixels: above `accuracy`, the model is too sure of itself.
+    /// Mean confidence of all pixels. If it is above `accuracy`, the model is overconfident.
     pub confidence: f64,
     /// Share of correct pixels.
     pub accuracy: f64,
-    /// By confidence, upwards.
+    /// In ascending order of confidence.
     pub bins: Vec<CalibrationBin>,
 }
 
-/// Pixels whose confidence is above `from` and at most `to`.
+/// The pixels whose confidence is above `from` and at most `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationBin {
     pub from: f64,
     pub to: f64,
     pub pixels: u64,
-    /// Of all pixels.
+    /// Share of all pixels, 0 to 1.
     pub share: f64,
     /// Mean confidence; 0 in an empty bin.
     pub confidence: f64,
@@ -147,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_those_of_hand() {
+    fn scores_agree_with_values_computed_by_hand() {
         // Two bins. Lower: 0.25 wrong, 0.5 (on the border) right. Upper: 0.75, 1.0 right and 0.75 wrong. One void.
         let mut calibration = Calibration::new(2);
         let confidence = [0.25, 0.5, 0.75, 1.0, 0.75, 0.0];
@@ -163,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn sure_and_right_is_perfect_in_parts_as_in_one() {
+    fn merged_calibrations_of_correct_and_confident_pixels_have_no_error() {
         let mut whole = Calibration::default();
         assert_eq!(whole.scores(), None);
         let mut part = Calibration::default();
@@ -175,11 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_probability_is_refused() {
+    fn confidences_that_are_not_probabilities_are_refused() {
         let mut calibration = Calibration::default();
         let result = calibration.add(&[0.5, f32::NAN], &[0, 0], &[0, 0]);
         assert!(matches!(result, Err(MetricsError::Confidence { pixel: 1, .. })), "{result:?}");
-        assert!(calibration.add(&[0.5], &[0, 0], &[0, 0]).is_err());
+        let result = calibration.add(&[0.5], &[0, 0], &[0, 0]);
+        assert!(matches!(result, Err(MetricsError::Size { .. })), "{result:?}");
         assert_eq!(calibration.scores(), None);
     }
 }

@@ -1,40 +1,42 @@
-//! The confusion matrix, and what follows from it.
+//! The confusion matrix, and the metrics that are computed from it.
 
 use serde::{Deserialize, Serialize};
 
 use super::{MetricsError, check};
 use crate::data::VOID;
 
-/// Pixels by label and prediction, over any number of images.
+/// The number of pixels for each label and prediction, of any number of images.
 ///
-/// IoU is that of PASCAL VOC, CamVid and Cityscapes: true positives / (true positives + false positives + false
-/// negatives), from one matrix over the whole set (Everingham et al., 2015, section 4.4; cityscapesScripts,
-/// `evalPixelLevelSemanticLabeling.py`), which is not the mean of the images' own IoUs.
+/// The IoU is that of PASCAL VOC, CamVid and Cityscapes: true positives / (true positives + false positives + false
+/// negatives), from one matrix of the whole data set (Everingham et al., 2015, section 4.4; cityscapesScripts,
+/// `evalPixelLevelSemanticLabeling.py`). It is not the mean of the IoUs of the images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfusionMatrix {
-    /// Number of classes.
+    /// The number of classes.
     pub classes: usize,
-    /// `[classes, classes]`: pixels with the row's label that were predicted as the column's class.
+    /// `[classes, classes]`: the pixels with the label of the row that were predicted as the class of the column.
     pub counts: Vec<u64>,
 }
 
-/// Columns of the tables that pixels are counted in: a byte needs no bounds check, whatever the prediction.
+/// Columns of the tables in which pixels are counted: one for each value of a byte, so that no prediction is out of bounds.
 const WIDTH: usize = 256;
-/// Pixels between two readings of the tables, so that their 32-bit counts cannot overflow.
+/// The number of pixels that are counted in one pair of tables, so that 32-bit counts do not overflow.
 const BLOCK: usize = 1 << 30;
 
 impl ConfusionMatrix {
+    /// A matrix without pixels.
+    ///
     /// # Panics
-    /// With no class, or more than 255: the last byte is [`VOID`].
+    /// `classes` is 0 or more than 255: the last value of a byte is [`VOID`].
     pub fn new(classes: usize) -> Self {
         assert!((1..=usize::from(VOID)).contains(&classes), "1 to 255 classes");
         ConfusionMatrix { classes, counts: vec![0; classes * classes] }
     }
 
-    /// Counts an image, or any other run of pixels.
+    /// Adds the pixels of an image.
     ///
     /// # Errors
-    /// If the two differ in length, or hold something that is no class; then nothing was counted.
+    /// The lengths differ, or a value is not a class. No pixel is added then.
     pub fn add(&mut self, labels: &[u8], prediction: &[u8]) -> Result<(), MetricsError> {
         check(self.classes, labels, prediction)?;
         for (labels, prediction) in labels.chunks(BLOCK).zip(prediction.chunks(BLOCK)) {
@@ -44,8 +46,8 @@ impl ConfusionMatrix {
     }
 
     fn count(&mut self, labels: &[u8], prediction: &[u8]) {
-        // Neighbouring pixels mostly fall into one cell, and an increment waits for the one before it: two tables take
-        // turns. Void has a row of its own, which nobody reads.
+        // Adjacent pixels are mostly counted in the same cell, and an increment waits for the previous one. Two tables in
+        // turn are therefore faster than one. Void has a row, which is not read.
         let size = (self.classes + 1) * WIDTH;
         let mut tables = [vec![0u32; size], vec![0u32; size]];
         let [even, odd] = &mut tables;
@@ -67,10 +69,10 @@ impl ConfusionMatrix {
         }
     }
 
-    /// Adds what another matrix counted, on another thread or for another part of the set.
+    /// Adds the pixels of another matrix.
     ///
     /// # Errors
-    /// If the other has another number of classes.
+    /// The numbers of classes differ.
     pub fn merge(&mut self, other: &ConfusionMatrix) -> Result<(), MetricsError> {
         if other.classes != self.classes {
             return Err(MetricsError::Classes { classes: self.classes, other: other.classes });
@@ -81,41 +83,41 @@ impl ConfusionMatrix {
         Ok(())
     }
 
-    /// Pixels with this label that were predicted as this class.
+    /// The number of pixels with this label that were predicted as this class.
     pub fn count_of(&self, label: usize, class: usize) -> u64 {
         self.counts[label * self.classes + class]
     }
 
-    /// Pixels counted: all but void.
+    /// The number of pixels that are not void.
     pub fn pixels(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Pixels with each label.
+    /// The number of pixels with each label.
     pub fn labelled(&self) -> Vec<u64> {
         self.counts.chunks_exact(self.classes).map(|row| row.iter().sum()).collect()
     }
 
-    /// Pixels predicted as each class.
+    /// The number of pixels predicted as each class.
     pub fn predicted(&self) -> Vec<u64> {
         (0..self.classes).map(|class| self.counts.iter().skip(class).step_by(self.classes).sum()).collect()
     }
 
-    /// Pixels of each class that were predicted as it: the diagonal.
+    /// The number of correct pixels of each class: the diagonal.
     pub fn correct(&self) -> Vec<u64> {
         (0..self.classes).map(|class| self.count_of(class, class)).collect()
     }
 
-    /// Intersection over union, 0 to 1, a class; `None` for a class that neither the labels nor the predictions have.
+    /// Intersection over union (0 to 1) of each class; `None` for a class that is neither in the labels nor in the predictions.
     pub fn iou(&self) -> Vec<Option<f64>> {
         let (labelled, predicted, correct) = (self.labelled(), self.predicted(), self.correct());
         (0..self.classes).map(|c| share(correct[c], labelled[c] + predicted[c] - correct[c])).collect()
     }
 
-    /// The mean IoU over the classes that occur in the labels; `None` if none does.
+    /// Mean IoU (0 to 1) of the classes in the labels; `None` without labelled pixels.
     ///
-    /// A class that the labels do not have has no IoU worth averaging: 0 once a single pixel is predicted as it,
-    /// undefined before. Where all classes occur, as in the usual test sets, this is the benchmarks' number.
+    /// The IoU of a class that is not in the labels is 0 or undefined, depending on a single predicted pixel, and is left out.
+    /// If all classes are in the labels, as in the usual test sets, the result is that of the benchmarks.
     pub fn miou(&self) -> Option<f64> {
         self.mean_over_labels(&self.iou())
     }
@@ -125,23 +127,23 @@ impl ConfusionMatrix {
         share(self.correct().iter().sum(), self.pixels())
     }
 
-    /// Recall a class: correct pixels / pixels with the label, which is also called the class's accuracy; `None` for a
-    /// class that the labels do not have.
+    /// Recall of each class, also called class accuracy: correct pixels / pixels with the label; `None` for a class that is not
+    /// in the labels.
     pub fn recall(&self) -> Vec<Option<f64>> {
         self.correct().into_iter().zip(self.labelled()).map(|(correct, labelled)| share(correct, labelled)).collect()
     }
 
-    /// Precision a class: correct pixels / pixels predicted as it; `None` for a class that was never predicted.
+    /// Precision of each class: correct pixels / pixels predicted as the class; `None` for a class that is not predicted.
     pub fn precision(&self) -> Vec<Option<f64>> {
         self.correct().into_iter().zip(self.predicted()).map(|(correct, all)| share(correct, all)).collect()
     }
 
-    /// The mean of the classes' accuracies, over the classes that occur in the labels; `None` if none does.
+    /// Mean recall of the classes in the labels; `None` without labelled pixels.
     pub fn class_accuracy(&self) -> Option<f64> {
         self.mean_over_labels(&self.recall())
     }
 
-    /// Each label's row as shares of its pixels, `[classes, classes]`; a row of zeros for a label that does not occur.
+    /// The matrix with each row divided by its sum, `[classes, classes]`; zeros for a label without pixels.
     pub fn row_shares(&self) -> Vec<f64> {
         let labelled = self.labelled();
         let rows = self.counts.chunks_exact(self.classes).zip(labelled);
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_of_hand() {
+    fn metrics_agree_with_values_computed_by_hand() {
         // Rows (labels) 0: 3 0 1, 1: 1 2 0, 2: 0 1 1 and one void.
         let labels = [0, 0, 0, 0, 1, 1, 1, 2, 2, VOID];
         let prediction = [0, 0, 0, 2, 0, 1, 1, 1, 2, 0];
@@ -196,7 +198,7 @@ mod tests {
     /// The example of scikit-learn's `confusion_matrix` and what its `jaccard_score`, `precision_score` and
     /// `recall_score` (`average=None`) and `balanced_accuracy_score` give for it.
     #[test]
-    fn numbers_are_those_of_scikit_learn() {
+    fn metrics_agree_with_scikit_learn() {
         let labels = [2, 0, 2, 2, 0, 1];
         let prediction = [0, 0, 2, 2, 0, 2];
         let mut confusion = ConfusionMatrix::new(3);
@@ -212,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_is_over_classes_of_the_labels() {
+    fn the_mean_iou_is_that_of_classes_in_the_labels() {
         let mut confusion = ConfusionMatrix::new(4);
-        // Class 2 is predicted but never labelled, class 3 is nowhere.
+        // Class 2 is only predicted; class 3 does not occur.
         confusion.add(&[0, 0, 1, 1], &[0, 2, 1, 1]).unwrap();
         assert_eq!(confusion.iou(), [Some(0.5), Some(1.0), Some(0.0), None]);
         assert_eq!(confusion.miou(), Some(0.75));
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_add_up_to_the_whole() {
+    fn merged_parts_equal_the_whole() {
         let mut rng = random::generator(1, &[]);
         let labels: Vec<u8> =
             (0..4097).map(|_| if rng.random_bool(0.1) { VOID } else { rng.random_range(0..19) }).collect();
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_class_is_named_with_its_place() {
+    fn values_that_are_not_classes_are_refused_with_their_pixel() {
         let mut confusion = ConfusionMatrix::new(3);
         assert_eq!(confusion.add(&[0], &[0, 1]), Err(MetricsError::Size { labels: 1, predictions: 2 }));
         let label = MetricsError::Label { value: 3, pixel: 1, classes: 3 };

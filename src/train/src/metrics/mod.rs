@@ -1,13 +1,13 @@
-//! How good masks are, measured against labels.
+//! Metrics of predicted masks, compared with labels.
 //!
-//! | measure | where | from |
+//! | metric | type | computed from |
 //! | --- | --- | --- |
-//! | IoU, accuracy, precision, recall | [`ConfusionMatrix`] | one matrix over the whole set |
+//! | IoU, accuracy, precision, recall | [`ConfusionMatrix`] | one matrix of all images |
 //! | boundary F1 | [`BoundaryF1`] | each image, then averaged |
-//! | calibration | [`Calibration`] | each pixel's confidence |
+//! | calibration | [`Calibration`] | the confidence of each pixel |
 //!
-//! All of them are streams: a set of any size is added image by image, at the labels' own resolution. Pixels whose
-//! label is [`VOID`](crate::data::VOID) count nowhere.
+//! Images are added one by one, in the size of their labels. Pixels with the label [`VOID`](crate::data::VOID) are not
+//! counted.
 
 mod boundary;
 mod calibration;
@@ -19,16 +19,15 @@ pub use calibration::{Calibration, CalibrationBin, CalibrationScores};
 pub use confusion::ConfusionMatrix;
 pub use scores::{ClassScores, Scores};
 
-/// What does not fit together; the place is a pixel's index in row-major order.
+/// Why labels and prediction cannot be compared. `pixel` is an index in row-major order.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum MetricsError {
     #[error(
-        "{labels} label pixels against {predictions} predicted ones: bring the prediction to the labels' size before \
-         it \
-         is measured"
+        "there are {labels} labelled pixels and {predictions} predicted ones: resize the prediction to the size of the \
+         labels"
     )]
     Size { labels: usize, predictions: usize },
-    #[error("{pixels} pixels are not rows of {width}")]
+    #[error("{pixels} pixels are not a whole number of rows of {width}")]
     Width { pixels: usize, width: usize },
     #[error(
         "pixel {pixel} is labelled {value}, but there are {classes} classes (0 to {}): map the label to a class or to \
@@ -36,23 +35,23 @@ pub enum MetricsError {
     )]
     Label { value: u8, pixel: usize, classes: usize },
     #[error(
-        "pixel {pixel} is predicted as class {value}, but the data set has {classes} classes (0 to {}): the model was \
-         made for other classes", classes - 1
+        "pixel {pixel} is predicted as class {value}, but the data set has {classes} classes (0 to {}): the model has \
+         other classes", classes - 1
     )]
     Prediction { value: u8, pixel: usize, classes: usize },
-    #[error("a matrix of {other} classes does not add to one of {classes}: measure both with one data set's classes")]
+    #[error("results of {other} classes cannot be added to those of {classes}: use the classes of the same data set")]
     Classes { classes: usize, other: usize },
-    #[error("pixel {pixel} has the confidence {value}, which is not a probability: the model's softmax is broken")]
+    #[error("pixel {pixel} has the confidence {value}, which is not a probability: the output of the model is wrong")]
     Confidence { value: f32, pixel: usize },
 }
 
-/// The first pixel, if any, that is neither a class nor void, or that is predicted as no class.
+/// Checks that labels are classes or void, and that predictions are classes.
 fn check(classes: usize, labels: &[u8], prediction: &[u8]) -> Result<(), MetricsError> {
     if labels.len() != prediction.len() {
         return Err(MetricsError::Size { labels: labels.len(), predictions: prediction.len() });
     }
     let void = crate::data::VOID;
-    // Sums instead of a search: without a branch a pixel the loop runs at the memory's speed.
+    // A sum needs no branch for each pixel and is much faster than a search.
     let wrong_labels: usize =
         labels.iter().map(|&label| usize::from(usize::from(label) >= classes && label != void)).sum();
     if wrong_labels > 0

@@ -1,23 +1,23 @@
-//! All measures of a set in one record, as reports and JSON have them.
+//! All metrics of a data set, for reports and JSON.
 
 use serde::{Deserialize, Serialize};
 
 use super::{BoundaryF1, ConfusionMatrix};
 
-/// How good a model is on a set. Shares are 0 to 1; `None` if there is nothing to divide by.
+/// The metrics of a model on a data set, 0 to 1. `None` if there are no pixels to compute them from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Mean IoU over the classes that occur in the labels: [`ConfusionMatrix::miou`].
     pub miou: Option<f64>,
     pub pixel_accuracy: Option<f64>,
-    /// Mean of the classes' recalls.
+    /// Mean recall of the classes.
     pub class_accuracy: Option<f64>,
     /// Mean over images: [`BoundaryF1`].
     pub boundary_f1: Option<f64>,
     pub classes: Vec<ClassScores>,
 }
 
-/// How good a model is at one class.
+/// The metrics of a model for one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassScores {
     pub name: String,
@@ -26,15 +26,15 @@ pub struct ClassScores {
     /// Also called the class's accuracy.
     pub recall: Option<f64>,
     pub boundary_f1: Option<f64>,
-    /// Of the labelled pixels of the set.
+    /// Share of the labelled pixels, 0 to 1.
     pub share: f64,
 }
 
 impl Scores {
-    /// `names` are the classes', by index.
+    /// Computes the metrics. `names` are those of the classes, by index.
     ///
     /// # Panics
-    /// If there is not a name for each class.
+    /// The number of names is not the number of classes.
     pub fn new(confusion: &ConfusionMatrix, boundary: Option<&BoundaryF1>, names: &[String]) -> Self {
         assert_eq!(names.len(), confusion.classes, "a name for each class");
         let boundary_f1 = boundary.map_or_else(|| vec![None; confusion.classes], BoundaryF1::classes);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goes_through_json() {
+    fn scores_are_the_same_after_json() {
         let mut confusion = ConfusionMatrix::new(3);
         confusion.add(&[0, 0, 1, 1], &[0, 1, 1, 1]).unwrap();
         let scores = Scores::new(&confusion, None, &["a", "b", "c"].map(String::from));
