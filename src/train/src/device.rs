@@ -1,10 +1,10 @@
-//! Where the trainer computes: devices, threads, precision.
+//! The device, the threads and the number format of the computation.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device, Kind};
 
-/// `--device`
+/// The option `--device`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
@@ -14,25 +14,29 @@ pub enum DeviceChoice {
     Cuda,
 }
 
+/// `--device cuda` was given, and libtorch finds no GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--device cuda: libtorch finds no GPU. Is the driver loaded (`nvidia-smi`), and was the trainer built by `make trainer \
+     TORCH=cuda`?"
+)]
+pub struct NoGpuError;
+
 impl DeviceChoice {
     /// The device.
     ///
     /// # Errors
-    /// If a GPU is asked for and libtorch sees none.
-    pub fn device(self) -> Result<Device, String> {
+    /// A GPU is required, and libtorch finds none.
+    pub fn device(self) -> Result<Device, NoGpuError> {
         match (self, Cuda::is_available()) {
             (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, false) => Ok(Device::Cpu),
             (DeviceChoice::Auto | DeviceChoice::Cuda, true) => Ok(Device::Cuda(0)),
-            (DeviceChoice::Cuda, false) => {
-                Err("--device cuda: libtorch sees no GPU. Is the driver loaded (`nvidia-smi`), and \
-                                                was the trainer built by `make trainer TORCH=cuda`?"
-                    .into())
-            }
+            (DeviceChoice::Cuda, false) => Err(NoGpuError),
         }
     }
 }
 
-/// `--precision`
+/// The option `--precision`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionChoice {
@@ -44,7 +48,7 @@ pub enum PrecisionChoice {
 }
 
 impl PrecisionChoice {
-    /// The kind that convolutions compute in.
+    /// The number format of convolutions on `device`.
     pub fn kind(self, device: Device) -> Kind {
         match self {
             PrecisionChoice::Fp32 => Kind::Float,
@@ -55,7 +59,7 @@ impl PrecisionChoice {
     }
 }
 
-/// Whether the CPU has instructions for bfloat16; where they are emulated, they are slower than 32-bit floats.
+/// Whether the CPU has instructions for bfloat16. Without them, bfloat16 is slower than 32-bit floats.
 fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -67,7 +71,7 @@ fn multiplies_bf16() -> bool {
     }
 }
 
-/// Sets libtorch's threads; 0 is one a core. Gives their number.
+/// Sets the number of threads of libtorch; 0 is one for each core. Returns the number.
 pub fn set_threads(threads: usize) -> usize {
     let count = match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),

@@ -1,9 +1,9 @@
-//! TensorBoard event files: scalars over steps, for people who watch their runs there.
+//! Writes TensorBoard event files with scalars.
 //!
-//! An event file is a row of TFRecords (tensorflow/core/lib/io/record_writer.h), each an `Event` message
-//! (tensorflow/core/util/event.proto, summary.proto); the few fields that scalars need are written out here, so that
-//! the build needs neither `protoc` nor a download. Files are never appended to: each start makes its own, as
-//! TensorBoard expects, and it shows all of a folder as one run.
+//! An event file is a sequence of TFRecords (tensorflow/core/lib/io/record_writer.h), each with an `Event` message
+//! (tensorflow/core/util/event.proto, summary.proto). The fields that scalars need are defined here, so that the build needs
+//! no protobuf compiler. Each start of a run creates a file, as TensorBoard expects. It shows all files of a folder as one
+//! run.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-/// A file that cannot be written.
+/// An event file cannot be created or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write TensorBoard events to {}: {source}; is the disk full, or the folder read-only?", path.display())]
 pub struct EventError {
@@ -20,6 +20,7 @@ pub struct EventError {
     source: io::Error,
 }
 
+/// `Event`
 #[derive(Clone, PartialEq, Message)]
 struct Event {
     /// Seconds since 1970.
@@ -28,9 +29,10 @@ struct Event {
     #[prost(int64, tag = "2")]
     step: i64,
     #[prost(oneof = "EventContent", tags = "3, 5, 7")]
-    what: Option<EventContent>,
+    content: Option<EventContent>,
 }
 
+/// `Event.what`
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum EventContent {
     #[prost(string, tag = "3")]
@@ -41,31 +43,34 @@ enum EventContent {
     SessionLog(SessionLog),
 }
 
+/// `Summary`
 #[derive(Clone, PartialEq, Message)]
 struct ScalarSummary {
     #[prost(message, repeated, tag = "1")]
     value: Vec<ScalarValue>,
 }
 
+/// `Summary.Value`
 #[derive(Clone, PartialEq, Message)]
 struct ScalarValue {
     #[prost(string, tag = "1")]
     tag: String,
-    /// Optional, so that a zero is written out too.
+    /// Optional, so that the value 0 is written.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
 }
 
+/// `SessionLog`
 #[derive(Clone, PartialEq, Message)]
 struct SessionLog {
     #[prost(int32, tag = "1")]
     status: i32,
 }
 
-/// `SessionLog.START`: what earlier files say of this step and later ones is void.
+/// `SessionLog.START`: TensorBoard ignores events of earlier files from this step on.
 const START: i32 = 1;
 
-/// Writes scalars. EventContent is not flushed is lost when the process dies; dropping flushes.
+/// Writes scalars. Events that are not flushed are lost if the process is killed. Dropping the writer flushes them.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
@@ -73,11 +78,11 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Makes `dir` and a new event file in it. A resumed run gives the first step that it does again: TensorBoard then
-    /// forgets what the killed run had said from there on.
+    /// Creates an event file in `dir`, which is created if necessary. With `resumed_at`, TensorBoard ignores the events of
+    /// earlier files from this step on.
     ///
     /// # Errors
-    /// If the folder or file cannot be made.
+    /// The folder or the file cannot be created.
     pub fn create(dir: &Path, resumed_at: Option<i64>) -> Result<Self, EventError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -94,38 +99,38 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// One value of one curve. Tags with a slash (`loss/train`) are grouped by what is before it.
+    /// Writes a value of the curve `tag`. TensorBoard groups curves by the part of the tag before a slash (`loss/train`).
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// The file cannot be written.
     pub fn scalar(&mut self, tag: &str, value: f64, step: i64) -> Result<(), EventError> {
         let value = ScalarValue { tag: tag.to_owned(), simple_value: Some(value as f32) };
         self.event(step, EventContent::ScalarSummary(ScalarSummary { value: vec![value] }))
     }
 
-    /// Hands everything to the operating system: it survives the death of the process from here on.
+    /// Writes all events to the file.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// The file cannot be written.
     pub fn flush(&mut self) -> Result<(), EventError> {
         self.file.flush().map_err(|source| EventError { path: self.path.clone(), source })
     }
 
-    fn event(&mut self, step: i64, what: EventContent) -> Result<(), EventError> {
+    fn event(&mut self, step: i64, content: EventContent) -> Result<(), EventError> {
         let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let event = Event { wall_time, step, what: Some(what) };
+        let event = Event { wall_time, step, content: Some(content) };
         let record = record(&event.encode_to_vec());
         self.file.write_all(&record).map_err(|source| EventError { path: self.path.clone(), source })
     }
 }
 
-/// A file that was not there: `events.out.tfevents.SECONDS.HOST.PID.N`. TensorBoard reads a folder's files by name, so
-/// the seconds come first.
+/// Creates the file `events.out.tfevents.SECONDS.HOST.PID.N`. TensorBoard reads the files of a folder in the order of their
+/// names, so that the seconds come first.
 fn new_file(dir: &Path) -> io::Result<(PathBuf, File)> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -141,7 +146,7 @@ fn new_file(dir: &Path) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// A TFRecord: length, its checksum, the data, their checksum; all numbers little-endian.
+/// A TFRecord: the length, its checksum, the data, and their checksum, all little-endian.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     let mut out = Vec::with_capacity(data.len() + 16);
@@ -152,7 +157,7 @@ fn record(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A checksum of data that may hold checksums themselves (tensorflow/core/lib/hash/crc32c.h).
+/// The masked CRC-32C, for data that contain CRCs themselves (tensorflow/core/lib/hash/crc32c.h).
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
@@ -177,22 +182,22 @@ mod tests {
     }
 
     #[test]
-    fn checksums_are_castagnolis() {
+    fn checksums_are_those_of_the_standard() {
         // RFC 3720, B.4: 32 bytes of zeros.
         assert_eq!(crc32c::crc32c(&[0; 32]), 0x8A91_36AA);
         assert_eq!(masked_crc(&[0; 32]), 0x8A91_36AAu32.rotate_right(15).wrapping_add(0xA282_EAD8));
     }
 
     #[test]
-    fn scalars_come_back() {
+    fn written_scalars_can_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(&dir.path().join("run"), None).unwrap();
         writer.scalar("loss/train", 0.25, 3).unwrap();
         writer.scalar("val/miou", 0.0, 4).unwrap();
         writer.flush().unwrap();
         let events = events(writer.path());
-        assert_eq!(events[0].what, Some(EventContent::FileVersion("brain.Event:2".into())));
-        let scalar = |n: usize| match &events[n].what {
+        assert_eq!(events[0].content, Some(EventContent::FileVersion("brain.Event:2".into())));
+        let scalar = |n: usize| match &events[n].content {
             Some(EventContent::ScalarSummary(summary)) => {
                 (summary.value[0].tag.clone(), summary.value[0].simple_value, events[n].step)
             }
@@ -204,19 +209,20 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_has_a_file_of_its_own() {
+    fn a_resumed_run_creates_another_file() {
         let dir = tempfile::tempdir().unwrap();
         let first = EventWriter::create(dir.path(), None).unwrap();
         let second = EventWriter::create(dir.path(), Some(7)).unwrap();
         assert_ne!(first.path(), second.path());
         let start = events(second.path()).pop().unwrap();
-        assert_eq!((start.step, start.what), (7, Some(EventContent::SessionLog(SessionLog { status: START }))));
+        assert_eq!((start.step, start.content), (7, Some(EventContent::SessionLog(SessionLog { status: START }))));
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_named() {
+    fn a_folder_that_cannot_be_created_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = EventWriter::create(&file.path().join("run"), None).unwrap_err();
-        assert!(error.to_string().contains(file.path().to_str().unwrap()), "{error}");
+        let folder = file.path().join("run");
+        let error = EventWriter::create(&folder, None).unwrap_err();
+        assert_eq!((error.path, error.source.kind()), (folder, io::ErrorKind::NotADirectory));
     }
 }

@@ -9,8 +9,7 @@ use super::progress::ProgressMeter;
 use super::run::{Accumulation, FitError, Rates};
 use super::session::{Session, SessionError};
 use crate::loader::Loader;
-use crate::report::{ReportError, curve};
-use crate::tensor_file::write_atomically;
+use crate::report::{ReportError, curve, write_file};
 
 /// The learning rates of the test: from `from` to `to` in `batches` logarithmic steps.
 #[derive(Clone, Copy, Debug)]
@@ -99,11 +98,8 @@ impl LearningRateCurve {
         }
         let logarithms: Vec<(f64, f64)> = self.points.iter().map(|&(rate, loss)| (rate.log10(), loss)).collect();
         let svg = curve("Loss by learning rate", "loss", logarithms)?;
-        let path = folder.join("lr.svg");
-        for (path, text) in [(folder.join("lr.csv"), csv), (path.clone(), svg)] {
-            write_atomically(&path, text.as_bytes()).map_err(|source| ReportError::Write { path, source })?;
-        }
-        Ok(path)
+        write_file(folder, "lr.csv", &csv)?;
+        write_file(folder, "lr.svg", &svg)
     }
 }
 

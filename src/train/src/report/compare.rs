@@ -1,4 +1,4 @@
-//! Runs side by side: strategies and encoders with the same budget and seeds.
+//! Comparison of strategies and encoders with the same budget and seeds.
 
 use std::collections::BTreeMap;
 
@@ -7,40 +7,41 @@ use serde::{Deserialize, Serialize};
 use super::plot::{AxisLabels, Plot, PlotLine};
 use super::{Environment, History, ReportError};
 
-/// A comparison.
+/// The report of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompareReport {
     pub title: String,
-    /// The data set's name.
+    /// The name of the data set.
     pub dataset: String,
-    /// What all runs had in common, in words: epochs, batch, crop.
+    /// The options that all runs have in common, as a text: epochs, batch, crop.
     pub budget: String,
     pub environment: Environment,
-    /// In any order; pages sort them by mean mIoU.
+    /// In any order. The page is sorted by mean mIoU.
     pub entries: Vec<CompareEntry>,
 }
 
-/// What was compared: one way to train, with one or more seeds.
+/// A strategy with an encoder, trained with one or more seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompareEntry {
     pub strategy: String,
     pub encoder: String,
-    /// What the first weights were.
+    /// Where the initial weights come from.
     pub weights: String,
     pub runs: Vec<CompareRun>,
 }
 
-/// A run.
+/// A run of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompareRun {
     pub seed: u64,
-    /// On the validation set, of the weights that the run keeps; `None` for a run that failed before it had one.
+    /// Validation mIoU (0 to 1) of the best weights; `None` for a run that failed before the first validation.
     pub miou: Option<f64>,
+    /// Wall-clock time.
     pub seconds: f64,
     pub history: History,
 }
 
-/// One epoch of an entry's curve, over its runs.
+/// Validation mIoU (0 to 1) of the runs of an entry after one epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CurvePoint {
     pub epoch: u32,
@@ -50,7 +51,7 @@ pub struct CurvePoint {
 }
 
 impl CompareEntry {
-    /// `freeze-then-finetune, efficientnet-lite0`
+    /// Strategy and encoder: `freeze-then-finetune, efficientnet-lite0`.
     pub fn name(&self) -> String {
         format!("{}, {}", self.strategy, self.encoder)
     }
@@ -59,13 +60,13 @@ impl CompareEntry {
         self.runs.iter().filter_map(|run| run.miou).collect()
     }
 
-    /// Mean mIoU of the runs that have one.
+    /// Mean of the mIoUs; `None` if no run has one.
     pub fn mean(&self) -> Option<f64> {
         let mious = self.mious();
         (!mious.is_empty()).then(|| mious.iter().sum::<f64>() / mious.len() as f64)
     }
 
-    /// Sample standard deviation of the mIoU; `None` with fewer than two runs.
+    /// Sample standard deviation of the mIoUs; `None` with fewer than two.
     pub fn spread(&self) -> Option<f64> {
         let (mious, mean) = (self.mious(), self.mean()?);
         let squares: f64 = mious.iter().map(|miou| (miou - mean).powi(2)).sum();
@@ -77,7 +78,7 @@ impl CompareEntry {
         self.runs.iter().map(|run| run.seconds).sum::<f64>() / self.runs.len().max(1) as f64
     }
 
-    /// Validation mIoU by epoch: of the moving average where a run has one, else of the weights as they are.
+    /// Validation mIoU by epoch. For runs with a moving average of the weights, it is that of the average.
     pub fn curve(&self) -> Vec<CurvePoint> {
         let mut epochs: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         for record in self.runs.iter().flat_map(|run| &run.history.0) {
@@ -96,7 +97,7 @@ impl CompareEntry {
 }
 
 impl CompareReport {
-    /// The entries, the best first; those without a result last.
+    /// The entries sorted by mean mIoU, the best first, those without mIoU last.
     pub fn ranked(&self) -> Vec<&CompareEntry> {
         let mut entries: Vec<&CompareEntry> = self.entries.iter().collect();
         let key = |entry: &CompareEntry| entry.mean().unwrap_or(f64::NEG_INFINITY);
@@ -104,14 +105,15 @@ impl CompareReport {
         entries
     }
 
-    /// The plot as a file of its own.
+    /// The plot of all curves, as the content of an SVG file.
     ///
     /// # Errors
-    /// If it cannot be drawn.
+    /// The plot cannot be drawn.
     pub fn svg(&self) -> Result<String, ReportError> {
         self.plot().standalone(&format!("{} – validation mIoU by epoch", self.title))
     }
 
+    /// The plot of all curves.
     pub(super) fn plot(&self) -> Plot {
         let ranked = self.ranked();
         let lines = ranked.iter().enumerate().map(|(n, entry)| line(entry, n, &entry.name()));
@@ -124,13 +126,14 @@ impl CompareReport {
         }
     }
 
-    /// An entry's curve alone, at the scale of all.
-    pub(super) fn spark(&self, entry: &CompareEntry, color: usize) -> Result<String, ReportError> {
+    /// The curve of one entry as a sparkline, with the scale of all curves.
+    pub(super) fn sparkline(&self, entry: &CompareEntry, color: usize) -> Result<String, ReportError> {
         let highest = self.entries.iter().flat_map(CompareEntry::curve).map(|point| point.highest).reduce(f64::max);
-        Plot { lines: vec![line(entry, color, "")], at_least: highest, ..self.plot() }.spark()
+        Plot { lines: vec![line(entry, color, "")], at_least: highest, ..self.plot() }.sparkline()
     }
 }
 
+/// The curve of an entry. Its band is from the lowest to the highest run.
 fn line(entry: &CompareEntry, color: usize, name: &str) -> PlotLine {
     let curve = entry.curve();
     let points = curve.iter().map(|point| (f64::from(point.epoch), point.mean)).collect();
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn spread_and_curve_are_over_the_seeds() {
+    fn deviation_and_curve_are_those_of_all_seeds() {
         let entry = CompareEntry {
             strategy: "scratch".into(),
             encoder: "vgg16".into(),
@@ -166,7 +169,7 @@ mod tests {
         let curve = entry.curve();
         assert_eq!((curve[0].lowest, curve[0].highest, curve.len()), (0.1, 0.3, 2));
         assert!((curve[1].mean - 0.6).abs() < 1e-12);
-        let alone = CompareEntry { runs: vec![run(1, &[0.4])], ..entry };
-        assert_eq!((alone.mean(), alone.spread()), (Some(0.4), None));
+        let single = CompareEntry { runs: vec![run(1, &[0.4])], ..entry };
+        assert_eq!((single.mean(), single.spread()), (Some(0.4), None));
     }
 }

@@ -1,10 +1,10 @@
-//! A comparison's page: what `templates/compare.html` shows, as text that is ready to be read.
+//! The page of a comparison: the formatted values for `templates/compare.html`.
 
 use askama::Template;
 
-use super::how::{Fact, Origin, around};
 use super::page::Figure;
 use super::plot::color;
+use super::run_facts::{Fact, WeightsOrigin, environment_facts};
 use super::text::{NONE, duration, percent};
 use super::{CompareEntry, CompareReport, CompareRun, ReportError, plot};
 
@@ -17,31 +17,32 @@ struct ComparePage<'a> {
     figure: Figure,
     rows: Vec<CompareRow>,
     seeds: Vec<Vec<String>>,
-    around: Vec<Fact>,
+    environment: Vec<Fact>,
     command: &'a str,
     version: &'static str,
 }
 
+/// A row of the table of entries.
 struct CompareRow {
     color: String,
     strategy: String,
     encoder: String,
     weights: String,
-    /// All that the log says of them.
+    /// The text about the weights in the log.
     weights_log: String,
     miou: String,
     spread: String,
     runs: usize,
     time: String,
-    spark: String,
+    sparkline: String,
     alt: String,
 }
 
 impl CompareReport {
-    /// The page, a whole HTML document.
+    /// The page, a complete HTML document.
     ///
     /// # Errors
-    /// If a plot cannot be drawn.
+    /// A plot cannot be drawn.
     pub fn html(&self) -> Result<String, ReportError> {
         let mut rows = Vec::new();
         for (n, entry) in self.ranked().into_iter().enumerate() {
@@ -51,13 +52,13 @@ impl CompareReport {
                 color: color(n),
                 strategy: entry.strategy.clone(),
                 encoder: entry.encoder.clone(),
-                weights: Origin::of(&entry.weights).source,
+                weights: WeightsOrigin::of(&entry.weights).source,
                 weights_log: entry.weights.clone(),
                 miou: percent(entry.mean()),
                 spread: entry.spread().map_or_else(String::new, |spread| format!("± {:.1}", 100.0 * spread)),
                 runs: seeds,
                 time: duration(entry.seconds()),
-                spark: self.spark(entry, n)?,
+                sparkline: self.sparkline(entry, n)?,
                 alt: format!("mIoU by epoch, ending at {last} %"),
             });
         }
@@ -67,8 +68,8 @@ impl CompareReport {
             vec![strategy, encoder, run.seed.to_string(), percent(run.miou), best, duration(run.seconds)]
         };
         let runs = self.ranked().into_iter().flat_map(|entry| entry.runs.iter().map(move |run| (entry, run)));
-        let note = "Validation mIoU after each epoch, mean over seeds; the band is from the lowest to the highest. Of \
-                    the moving average of the weights, where a run keeps one.";
+        let note = "Validation mIoU after each epoch, mean over seeds; the band is from the lowest to the highest. For \
+                    runs with a moving average of the weights, it is that of the average.";
         let page = ComparePage {
             title: &self.title,
             lead: format!("{}; {}", self.dataset, self.budget),
@@ -76,7 +77,7 @@ impl CompareReport {
             figure: Figure::new("mIoU by epoch", &self.plot(), note.into())?,
             rows,
             seeds: runs.map(seed).collect(),
-            around: around(&self.environment),
+            environment: environment_facts(&self.environment),
             command: &self.environment.command,
             version: env!("CARGO_PKG_VERSION"),
         };

@@ -1,4 +1,4 @@
-//! What a report says of a run beside its results: all that it takes to repeat it.
+//! The parts of a report that are needed to repeat a run: training, data set, environment.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,27 +12,27 @@ use maskcast::frame::{Label, Rgb};
 pub struct Training {
     /// `efficientnet-lite0`, …
     pub encoder: String,
-    /// In words: `dense 128-64-48-32`.
+    /// The kind and the widths: `dense 128-64-48-32`.
     pub decoder: String,
     /// `freeze-then-finetune`, …
     pub strategy: String,
-    /// What the first weights were: a package, a file, `random`.
+    /// Where the initial weights come from.
     pub weights: String,
-    /// Epochs of each phase, in order.
+    /// The names of the phases and their numbers of epochs, in order.
     pub phases: Vec<(String, u32)>,
     pub batch: u32,
     /// Width and height of the training crops.
     pub crop: (u32, u32),
     pub seed: u64,
-    /// Learned parameters.
+    /// The number of learned values.
     pub parameters: u64,
-    /// Multiply-adds for an image of the model's size.
+    /// Multiply-adds for an image of the input size.
     pub multiply_adds: u64,
-    /// Everything else that was chosen: optimiser, schedule, loss, augmentations.
+    /// The other options: optimizer, schedule, loss, augmentations.
     pub settings: BTreeMap<String, String>,
 }
 
-/// The images.
+/// The data set of a run or evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DatasetFacts {
     pub name: String,
@@ -40,30 +40,31 @@ pub struct DatasetFacts {
     pub train_images: usize,
     #[serde(rename = "val_pictures")]
     pub val_images: usize,
-    /// Width and height at which the results were measured.
+    /// Width and height of the images, in which the results were measured.
     pub size: (u32, u32),
-    /// Of the training pixels.
+    /// Share of the evaluated pixels that are void, 0 to 1.
     pub void_share: f64,
     pub classes: Vec<ClassFacts>,
 }
 
-/// A class.
+/// A class of the data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassFacts {
     pub name: String,
     /// `#rrggbb`
     pub color: String,
-    /// Of the training pixels that are not void; `None` if they were not counted.
+    /// Share of the training pixels that are not void, 0 to 1; `None` if they were not counted.
     pub share: Option<f64>,
 }
 
 impl ClassFacts {
+    /// The facts of a class with this label.
     pub fn new(label: &Label, share: Option<f64>) -> Self {
         ClassFacts { name: label.name.clone(), color: hex(label.color), share }
     }
 }
 
-/// A colour as CSS writes it.
+/// A colour in CSS: `#rrggbb`.
 pub(super) fn hex(Rgb(r, g, b): Rgb) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
@@ -71,38 +72,38 @@ pub(super) fn hex(Rgb(r, g, b): Rgb) -> String {
 /// Where, when and by which command a report was made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
-    /// A line that a shell understands: see [`shell_line`].
+    /// The command line, quoted for a shell: see [`shell_line`].
     pub command: String,
-    /// Program or library to its version.
+    /// The versions of programs and libraries, by name.
     pub versions: BTreeMap<String, String>,
     pub machine: Machine,
     /// RFC 3339.
     pub started: String,
-    /// Wall-clock time of the whole run, over all its starts.
+    /// Wall-clock time of the run, over all its starts.
     pub seconds: f64,
 }
 
-/// A computer, in words for people.
+/// The hardware and operating system of a computer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's own name.
+    /// The name of the processor.
     pub cpu: String,
-    /// Cores that the process may use.
+    /// The number of cores that the process may use.
     pub cores: usize,
-    /// GiB, rounded.
+    /// Memory in GiB, rounded.
     pub memory_gib: u64,
     pub os: String,
-    /// The GPU that was used, if one was.
+    /// The name of the GPU that was used.
     pub gpu: Option<String>,
 }
 
 impl Machine {
-    /// This machine, as far as the kernel tells (`/proc/cpuinfo`, `/proc/meminfo`, `/etc/os-release`).
+    /// This machine, from `/proc/cpuinfo`, `/proc/meminfo` and `/etc/os-release`.
     pub fn detect() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let after = |text: &str, key: &str, mark: char| {
+        let after = |text: &str, key: &str, separator: char| {
             let line = text.lines().find(|line| line.starts_with(key))?;
-            Some(line.split_once(mark)?.1.trim().trim_matches('"').to_owned())
+            Some(line.split_once(separator)?.1.trim().trim_matches('"').to_owned())
         };
         let cpu = after(&read("/proc/cpuinfo"), "model name", ':').unwrap_or_else(|| std::env::consts::ARCH.to_owned());
         let kib = after(&read("/proc/meminfo"), "MemTotal", ':');
@@ -118,29 +119,29 @@ impl Machine {
     }
 }
 
-/// How fast an exported model runs on the report's machine.
+/// The speed of an exported model on the machine of the report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
-    /// The file's name.
+    /// The file name.
     pub model: String,
     /// `fp32`, `int8`, …
     pub precision: String,
-    /// ONNX Runtime's execution provider that really ran.
+    /// The execution provider of ONNX Runtime that ran the model.
     pub provider: String,
     pub threads: usize,
-    /// Width and height of the model's input.
+    /// Width and height of the input.
     pub size: (u32, u32),
-    /// Milliseconds an image: the median of the timed runs.
+    /// Median of the milliseconds for an image.
     pub median_ms: f64,
-    /// Milliseconds: 95 of 100 runs were faster.
+    /// 95th percentile of the milliseconds for an image.
     pub p95_ms: f64,
-    /// mIoU of this very file on the validation set, where it was measured.
+    /// mIoU (0 to 1) of this file on the validation set, if it was measured.
     pub miou: Option<f64>,
 }
 
-/// A command as one line that can be pasted into a shell.
+/// A command as a line for a shell. Words are quoted if necessary.
 pub fn shell_line<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    // A word with a NUL byte cannot be an argument of a program, so nothing is lost with it.
+    // Only a word with a NUL byte cannot be quoted, and it cannot be an argument of a program.
     words.into_iter().filter_map(|word| shlex::try_quote(word).ok()).collect::<Vec<_>>().join(" ")
 }
 
@@ -149,14 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_survive_a_shell() {
+    fn a_shell_splits_a_quoted_command_into_its_words() {
         let words = ["maskcast-train", "fit", "my data", "--classes", "a=b;c", "it's", ""];
         assert_eq!(shlex::split(&shell_line(words)).unwrap(), words);
         assert_eq!(shell_line(["a", "b-c/d.onnx"]), "a b-c/d.onnx");
     }
 
     #[test]
-    fn this_machine_has_a_name() {
+    fn the_machine_is_detected() {
         let machine = Machine::detect();
         assert!(!machine.cpu.is_empty() && !machine.os.is_empty() && machine.cores > 0);
     }

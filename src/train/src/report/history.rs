@@ -1,58 +1,58 @@
-//! What a run's epochs gave.
+//! The results of the epochs of a run.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// One epoch.
+/// The results of one epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
-    /// Counts from 1, through all phases.
+    /// The number of the epoch, from 1, over all phases.
     pub epoch: u32,
-    /// A part of the strategy: `frozen`, `finetune`, …
+    /// The phase of the strategy: `frozen`, `finetune`, …
     pub phase: String,
-    /// Mean over the epoch's steps.
+    /// Mean loss of the batches.
     pub train_loss: f64,
-    /// Mean over the validation images; `None` if the epoch was not validated.
+    /// Mean loss of the validation images; `None` if it was not measured.
     pub val_loss: Option<f64>,
-    /// mIoU on the validation set, 0 to 1, with the weights as they are.
+    /// Validation mIoU (0 to 1) of the weights.
     pub val_miou: Option<f64>,
-    /// The same with the moving average of the weights.
+    /// Validation mIoU (0 to 1) of the moving average of the weights.
     pub val_miou_ema: Option<f64>,
-    /// Learning rate of each group of parameters at the epoch's end.
+    /// Learning rate of each group of parameters at the end of the epoch.
     pub lr: BTreeMap<String, f64>,
-    /// Wall-clock time, validation included.
+    /// Wall-clock time.
     pub seconds: f64,
-    /// Share of the steps' time that waited for images, 0 to 1.
+    /// Share of the time in which the training waited for images, 0 to 1.
     pub data_wait_share: f64,
 }
 
 impl EpochRecord {
-    /// The better of the two mIoUs.
+    /// The higher of the two mIoUs.
     pub fn best_miou(&self) -> Option<f64> {
         [self.val_miou, self.val_miou_ema].into_iter().flatten().filter(|miou| miou.is_finite()).reduce(f64::max)
     }
 }
 
-/// All epochs so far, in order.
+/// The results of all epochs so far, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History(pub Vec<EpochRecord>);
 
 impl History {
-    /// Adds an epoch. Epochs from that one on, which a killed run may have left, are forgotten.
+    /// Adds an epoch. Removes this epoch and later ones, which a killed run may have left.
     pub fn push(&mut self, record: EpochRecord) {
         self.0.retain(|old| old.epoch < record.epoch);
         self.0.push(record);
     }
 
-    /// The epoch with the highest mIoU of either kind of weights, the earliest of equals, and that mIoU.
+    /// The epoch with the highest mIoU (the first of equal ones), and that mIoU.
     pub fn best(&self) -> Option<(u32, f64)> {
         let scored = self.0.iter().filter_map(|record| Some((record.epoch, record.best_miou()?)));
         scored.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 
-    /// Epochs after which a new phase begins, as `(first epoch, name)` of each phase.
+    /// The first epoch and the name of each phase.
     pub fn phases(&self) -> Vec<(u32, &str)> {
         let mut phases: Vec<(u32, &str)> = Vec::new();
         for record in &self.0 {
@@ -63,7 +63,7 @@ impl History {
         phases
     }
 
-    /// Names of the groups that have a learning rate.
+    /// The names of the groups that have a learning rate.
     pub fn groups(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.0.iter().flat_map(|record| record.lr.keys().map(String::as_str)).collect();
         names.sort_unstable();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_epoch_is_the_earliest_of_equals() {
+    fn the_best_epoch_is_the_first_of_equal_ones() {
         let mut history = History::default();
         assert_eq!(history.best(), None);
         history.push(record(1, "frozen", Some(0.3), Some(0.4)));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_epoch_replaces_what_was_there() {
+    fn a_repeated_epoch_replaces_the_previous_results() {
         let mut history = History::default();
         for epoch in 1..=3 {
             history.push(record(epoch, "finetune", Some(0.1), None));

@@ -1,4 +1,4 @@
-//! Images of a report: which ones, and how they and their masks are drawn.
+//! The images of a report: selects them, and draws them with their masks.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use super::ReportError;
 use crate::data::{LabelledImage, VOID};
 use crate::metrics::ConfusionMatrix;
 
-/// Where an image stands among all.
+/// The rank of an image by its mIoU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rank {
@@ -25,6 +25,7 @@ pub enum Rank {
 impl Rank {
     pub const ALL: [Rank; 3] = [Rank::Best, Rank::Median, Rank::Worst];
 
+    /// The name on the page.
     pub fn name(self) -> &'static str {
         match self {
             Rank::Best => "best",
@@ -34,17 +35,18 @@ impl Rank {
     }
 }
 
-/// Chooses up to `count` images of each rank by their scores, each image once: the best first, the worst first,
-/// and those around the median in order. Gives indices into `scores`; images without a score are never chosen.
+/// Selects up to `count` images of each rank by their scores, each image once. The best images begin with the best one, the
+/// worst with the worst one, and those around the median are sorted by score. Returns indices into `scores`. Images without
+/// a score are not selected.
 pub fn choose(scores: &[Option<f64>], count: usize) -> Vec<(Rank, usize)> {
     choose_apart(scores, count, |_, _| false)
 }
 
-/// Candidates that are looked at for each image of a rank: those far down would not be the best any more.
+/// The number of candidates for each image of a rank. Images further away from the rank are not selected.
 const WINDOW: usize = 16;
 
-/// [`choose`], but no image beside one of its rank that it is `alike` (by their indices), as frames of one recording
-/// are; where there are too few others, such as are some places apart.
+/// [`choose`], but without two images of a rank for which `alike` returns true (by their indices), such as frames of one
+/// recording. If there are too few other images, similar ones with a distance in the ranking are selected.
 pub fn choose_apart(
     scores: &[Option<f64>],
     count: usize,
@@ -53,7 +55,7 @@ pub fn choose_apart(
     let mut order: Vec<(f64, usize)> =
         scores.iter().enumerate().filter_map(|(index, score)| Some(((*score)?, index))).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    // Each rank has a third to choose from.
+    // The candidates of each rank are a third of the images.
     let third = order.len().div_ceil(3);
     let worst = order.len() - third.min(order.len() - third);
     let median = third..worst;
@@ -78,7 +80,7 @@ pub fn choose_apart(
     chosen
 }
 
-/// The first `count` of `places` that are unlike one another; then, if these are too few, others spread over the rest.
+/// The first `count` of `places` of which no two are alike. If there are fewer, others, spread over the rest.
 fn apart(places: &[usize], count: usize, mut alike: impl FnMut(usize, usize) -> bool) -> Vec<usize> {
     let (mut picked, mut passed) = (Vec::new(), Vec::new());
     for &place in places {
@@ -93,28 +95,28 @@ fn apart(places: &[usize], count: usize, mut alike: impl FnMut(usize, usize) -> 
     picked
 }
 
-/// One image's mIoU, by which [`choose`] ranks: over the classes that its own labels have.
+/// The mIoU of one image, over the classes in its labels.
 ///
 /// # Errors
-/// If labels and prediction do not fit: see [`ConfusionMatrix::add`].
+/// Labels and prediction do not fit: see [`ConfusionMatrix::add`].
 pub fn image_miou(classes: usize, labels: &[u8], prediction: &[u8]) -> Result<Option<f64>, ReportError> {
     let mut confusion = ConfusionMatrix::new(classes);
     confusion.add(labels, prediction)?;
     Ok(confusion.miou())
 }
 
-/// An image with its label, its prediction and what differs, ready to be shown. JSON holds its name and score only.
+/// An image with its label, prediction and errors. The JSON contains only its name and score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageFacts {
     pub name: String,
     pub rank: Rank,
-    /// [`image_miou`]
+    /// See [`image_miou`].
     pub miou: f64,
     #[serde(skip)]
     pub panels: Panels,
 }
 
-/// `data:` addresses of one size.
+/// The four images of the page as `data:` URLs, of the same size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Panels {
     pub width: usize,
@@ -122,25 +124,27 @@ pub struct Panels {
     pub image: String,
     pub label: String,
     pub prediction: String,
-    /// The image in grey, what is wrong in red.
+    /// The image in grey, with wrong pixels in red.
     pub errors: String,
 }
 
-/// Panels are not wider than this.
+/// The largest width of a panel in pixels.
 const WIDTH: usize = 480;
 const JPEG_QUALITY: i32 = 80;
+/// The colour of wrong pixels.
 const WRONG: Rgb = Rgb(235, 52, 60);
-/// Void is hatched, for any colour may be a class's; as wide as the page's legend has it.
+/// The colours of the hatching of void. A single colour might be that of a class.
 const HATCH: [Rgb; 2] = [Rgb(70, 70, 70), Rgb(190, 190, 190)];
+/// The width of a line of the hatching in pixels, as in the legend of the page.
 const HATCH_WIDTH: usize = 4;
-/// The palette's place of the second colour; the first is at [`VOID`].
+/// The index of the second colour in the palette. That of the first is [`VOID`].
 const HATCH_INDEX: u8 = 254;
 
 impl ImageFacts {
-    /// Draws the panels. `prediction` has the label's size; `classes` give the colours, void is hatched.
+    /// Draws the panels. `prediction` has the size of the label. Classes are drawn in the colours of `classes`, void is hatched.
     ///
     /// # Errors
-    /// If an image cannot be encoded.
+    /// An image cannot be encoded.
     pub fn new(
         name: impl Into<String>,
         rank: Rank,
@@ -167,7 +171,7 @@ impl ImageFacts {
     }
 }
 
-/// Grey where right, red where wrong, darker where void.
+/// The image in grey, with wrong pixels in red and void darker.
 fn errors(rgb: &[u8], labels: &[u8], predicted: &[u8]) -> Vec<u8> {
     let Rgb(red, green, blue) = WRONG;
     let pixel = |((pixel, &label), &class): ((&[u8], &u8), &u8)| {
@@ -185,6 +189,7 @@ fn errors(rgb: &[u8], labels: &[u8], predicted: &[u8]) -> Vec<u8> {
     rgb.chunks_exact(3).zip(labels).zip(predicted).flat_map(pixel).collect()
 }
 
+/// Resizes class indices by nearest neighbour, like the masks of the service.
 fn nearest(of: &[u8], (width, height): (usize, usize), (to_width, to_height): (usize, usize)) -> Vec<u8> {
     let at = |y: usize, x: usize| of[Mask::index(y, to_height, height) * width + Mask::index(x, to_width, width)];
     (0..to_height).flat_map(|y| (0..to_width).map(move |x| (y, x))).map(|(y, x)| at(y, x)).collect()
@@ -209,11 +214,11 @@ fn jpeg(rgb: &[u8], width: usize, height: usize) -> Result<String, ReportError> 
     Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes.as_slice())))
 }
 
-/// Classes as a PNG with a palette: a fiftieth of the bytes of colours.
+/// Encodes class indices as a PNG with a palette, which has a fiftieth of the size of one in RGB.
 fn png(classes: &[u8], width: usize, height: usize, labels: &[Label]) -> Result<String, ReportError> {
     let mut palette: Vec<u8> = labels.iter().flat_map(|label| [label.color.0, label.color.1, label.color.2]).collect();
     palette.resize(3 * 256, 0);
-    // With so many classes as there can be, there is no second colour, and void is plain.
+    // With 255 classes the palette has no room for the second colour.
     let hatched = labels.len() <= usize::from(HATCH_INDEX);
     for (place, Rgb(r, g, b)) in [VOID, HATCH_INDEX].into_iter().zip(HATCH).take(1 + usize::from(hatched)) {
         palette[3 * usize::from(place)..][..3].copy_from_slice(&[r, g, b]);
@@ -240,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_share_no_image() {
+    fn no_image_has_two_ranks() {
         let scores: Vec<Option<f64>> = (0..10).map(|n| Some(f64::from(n) / 10.0)).collect();
         use Rank::{Best, Median, Worst};
         let expected = [(Best, 9), (Best, 8), (Median, 5), (Median, 4), (Worst, 0), (Worst, 1)];
@@ -252,16 +257,16 @@ mod tests {
     }
 
     #[test]
-    fn images_that_look_alike_are_not_shown_side_by_side() {
+    fn similar_images_are_not_selected_together() {
         use Rank::{Best, Median, Worst};
-        // Recordings of ten images each, the best of one recording, the worst of another.
+        // Recordings of ten images each.
         let scores: Vec<Option<f64>> = (0..90).map(|n| Some(f64::from(n))).collect();
         let recording = |n: usize| n / 10;
         let chosen = choose_apart(&scores, 3, |a, b| recording(a) == recording(b));
         let of = |rank| chosen.iter().filter(|(of, _)| *of == rank).map(|&(_, n)| n).collect::<Vec<_>>();
         assert_eq!((of(Best), of(Worst)), (vec![89, 79, 69], vec![0, 10, 20]));
         assert_eq!(of(Median).iter().map(|&n| recording(n)).collect::<Vec<_>>(), [5, 4, 3]);
-        // A fixed camera: all are alike, and still three are shown of each, some places apart.
+        // All images are similar: three of each rank are selected, with a distance in the ranking.
         let chosen = choose_apart(&scores, 3, |_, _| true);
         assert_eq!(chosen.len(), 9);
         let best: Vec<usize> = chosen[..3].iter().map(|&(_, n)| n).collect();
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn panels_show_labels_in_their_colours_and_errors_in_red() {
+    fn panels_have_the_colours_of_the_classes_and_errors_in_red() {
         let (width, height) = (960, 6);
         let labelled = LabelledImage {
             width,
@@ -289,7 +294,7 @@ mod tests {
         assert_eq!(reader.info().palette.as_deref().unwrap()[..6], [1, 2, 3, 4, 5, 6]);
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
-        assert_eq!((pixels[0], pixels[199], pixels[200]), (0, 0, VOID), "indices, not colours");
+        assert_eq!((pixels[0], pixels[199], pixels[200]), (0, 0, VOID));
         assert_eq!((pixels[203], pixels[204], pixels[208]), (VOID, HATCH_INDEX, VOID), "void is hatched");
         assert!(facts.panels.image.starts_with("data:image/jpeg;base64,/9j/"));
 

@@ -1,80 +1,63 @@
-//! What a run leaves for people: `report.json` and one `report.html` that needs nothing beside it; for comparisons
-//! `compare.json`, `compare.html` and `compare.svg`.
+//! Reports: `report.json` and `report.html` of a run or an evaluation, and `compare.json`, `compare.html` and `compare.svg` of a
+//! comparison.
 //!
-//! The pages have no scripts and load nothing: plots are SVG in the page, images are in it as base64. What comes
-//! from outside (names of classes and files, commands) is escaped by the template engine.
+//! The pages are single files without scripts: they contain plots as SVG and images as base64. The template engine escapes
+//! the names of classes and files, and commands.
 
 mod compare;
 mod compare_page;
+mod error;
 mod facts;
 mod history;
-mod how;
 mod images;
 mod page;
 mod plot;
+mod run_facts;
 mod text;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
 pub use compare::{CompareEntry, CompareReport, CompareRun};
+pub use error::ReportError;
 pub use facts::{ClassFacts, DatasetFacts, Environment, Machine, Speed, Training, shell_line};
 pub use history::{EpochRecord, History};
 pub use images::{ImageFacts, Panels, Rank, choose, choose_apart, image_miou};
-pub use write::ReportFiles;
+pub use write::{ReportFiles, write_file};
 
-use crate::metrics::{CalibrationScores, ConfusionMatrix, MetricsError, Scores};
+use crate::metrics::{CalibrationScores, ConfusionMatrix, Scores};
 
-/// Everything that a run, or an evaluation, has to show.
+/// The report of a run or an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub title: String,
-    /// The exported model's file name.
+    /// The file name of the exported model.
     pub model: Option<String>,
-    /// `None` for a model that does not say how it was made.
+    /// `None` for an evaluation.
     pub training: Option<Training>,
     pub dataset: DatasetFacts,
     pub environment: Environment,
     pub scores: Scores,
     pub confusion: ConfusionMatrix,
-    /// `None` for a model that gives no confidence.
+    /// `None` for a model without confidences.
     pub calibration: Option<CalibrationScores>,
     /// Empty for an evaluation.
     #[serde(default)]
     pub history: History,
     #[serde(rename = "pictures")]
     pub images: Vec<ImageFacts>,
-    /// One entry a file and setting that was timed.
+    /// One entry for each measured file.
     #[serde(default)]
     pub speed: Vec<Speed>,
 }
 
-/// One curve over learning rates as an SVG file of its own; `x` of a point is the rate's power of ten.
+/// A curve over learning rates, as the content of an SVG file. The `x` of a point is the decimal logarithm of the rate.
 ///
 /// # Errors
-/// If it cannot be drawn.
+/// The curve cannot be drawn.
 pub fn curve(title: &str, name: &str, points: Vec<(f64, f64)>) -> Result<String, ReportError> {
     let line = plot::PlotLine { name: name.to_owned(), points, ..Default::default() };
     plot::Plot { lines: vec![line], across: plot::XAxis::Rates, ..Default::default() }.standalone(title)
-}
-
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum ReportError {
-    #[error("the report's numbers do not fit together: {0}")]
-    Metrics(#[from] MetricsError),
-    #[error("OpenCV cannot draw an image of the report: {0}")]
-    Image(#[from] opencv::Error),
-    #[error("a mask of the report cannot be written as PNG: {0}")]
-    Png(#[from] png::EncodingError),
-    #[error("a plot of the report cannot be drawn: {0}")]
-    Plot(String),
-    #[error("the report's page cannot be made: {0}")]
-    Page(#[from] askama::Error),
-    #[error("the report's numbers cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("cannot write {}: {source}; is the disk full, or the folder read-only?", path.display())]
-    Write { path: std::path::PathBuf, source: std::io::Error },
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! A run's page: what `templates/report.html` shows, as text that is ready to be read.
+//! The page of a run: the formatted values for `templates/report.html`.
 
 use askama::Template;
 
-use super::how::{Fact, around, machine};
 use super::plot::{AxisLabels, Plot, PlotLine, color};
+use super::run_facts::{Fact, environment_facts, machine};
 use super::text::{NONE, count, duration, number, percent, scientific, small_percent};
 use super::{ClassFacts, ImageFacts, Rank, Report, ReportError, plot, shell_line};
 
-/// A headline number.
+/// A number at the top of the page.
 struct Tile {
     name: &'static str,
     value: String,
@@ -15,10 +15,10 @@ struct Tile {
     about: &'static str,
 }
 
-/// A plot with its legend and its words.
+/// A plot with its title, legend and note.
 pub(super) struct Figure {
     pub title: String,
-    /// What it shows, for those who do not see it.
+    /// The description for screen readers.
     pub alt: String,
     pub svg: String,
     pub legend: Vec<LegendEntry>,
@@ -30,16 +30,18 @@ pub(super) struct LegendEntry {
     pub name: String,
 }
 
+/// An entry of the legend of the classes, with the share of the training pixels.
 struct ClassLegendEntry<'a> {
     name: &'a str,
     color: &'a str,
     share: String,
 }
 
+/// A row of the table of classes.
 struct ClassRow {
     name: String,
     color: String,
-    /// 0 to 1, for the bar.
+    /// The IoU, 0 to 1, as the length of a bar.
     bar: f64,
     iou: String,
     recall: String,
@@ -48,24 +50,28 @@ struct ClassRow {
     share: String,
 }
 
-struct Cell {
-    /// 0 to 1: how strongly it is coloured.
+/// A cell of the confusion matrix.
+struct ConfusionCell {
+    /// The strength of the colour, 0 to 1.
     heat: String,
     text: String,
     kind: &'static str,
     title: String,
 }
 
+/// A row of the confusion matrix.
 struct ConfusionRow {
     name: String,
-    cells: Vec<Cell>,
+    cells: Vec<ConfusionCell>,
 }
 
+/// The images of one rank, with their formatted mIoUs.
 struct ImageGroup<'a> {
     rank: &'static str,
     images: Vec<(String, &'a ImageFacts)>,
 }
 
+/// A row of the table of epochs.
 struct EpochRow {
     cells: Vec<String>,
 }
@@ -89,7 +95,7 @@ struct ReportPage<'a> {
     training: Vec<Fact>,
     options: Vec<Fact>,
     data: Vec<Fact>,
-    around: Vec<Fact>,
+    environment: Vec<Fact>,
     command: &'a str,
     model: Option<&'a str>,
     use_file: String,
@@ -99,10 +105,10 @@ struct ReportPage<'a> {
 }
 
 impl Report {
-    /// The page, a whole HTML document.
+    /// The page, a complete HTML document.
     ///
     /// # Errors
-    /// If a plot cannot be drawn.
+    /// A plot cannot be drawn.
     pub fn html(&self) -> Result<String, ReportError> {
         let (epoch_head, epochs) = self.epoch_table();
         let page = ReportPage {
@@ -114,7 +120,7 @@ impl Report {
             classes: self.class_rows(),
             confusion: self.confusion_rows(),
             groups: self.image_groups(),
-            class_colors: self.class_shares(),
+            class_colors: self.class_legend(),
             calibration: self.calibration_figure()?,
             bins: self.bin_rows(),
             speed: self.speed_rows(),
@@ -122,7 +128,7 @@ impl Report {
             training: self.training_facts(),
             options: self.option_facts(),
             data: self.data_facts(),
-            around: around(&self.environment),
+            environment: environment_facts(&self.environment),
             command: &self.environment.command,
             model: self.model.as_deref(),
             use_file: shell_line([self.model.as_deref().unwrap_or("model.onnx")]),
@@ -152,11 +158,11 @@ impl Report {
             tile("boundary F1", percent(scores.boundary_f1), "%", "mean over images"),
         ];
         if let Some(calibration) = &self.calibration {
-            let about = "confidence against accuracy; less is better";
+            let about = "confidence against accuracy; lower is better";
             tiles.push(tile("calibration error", percent(calibration.ece), "%", about));
         }
         if let Some(fastest) = self.speed.iter().min_by(|a, b| a.median_ms.total_cmp(&b.median_ms)) {
-            tiles.push(tile("an image", number(fastest.median_ms), "ms", "fastest setting measured"));
+            tiles.push(tile("time for an image", number(fastest.median_ms), "ms", "fastest measured model"));
         }
         tiles
     }
@@ -166,7 +172,7 @@ impl Report {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        // The first phase begins where the plot does.
+        // The first phase needs no mark: it begins with the plot.
         let phases = self.history.phases().into_iter().skip(1);
         let marks: Vec<(f64, String)> = phases.map(|(epoch, name)| (f64::from(epoch), name.to_owned())).collect();
         let line = |name: &str, color: usize, value: &dyn Fn(&super::EpochRecord) -> Option<f64>| {
@@ -185,7 +191,7 @@ impl Report {
         let note = best.map(|(epoch, miou)| format!("Best: {} % in epoch {epoch}.", percent(miou)));
         let miou = Plot {
             lines: vec![
-                line("weights as they are", 0, &|record| record.val_miou),
+                line("weights", 0, &|record| record.val_miou),
                 line("moving average of the weights", 1, &|record| record.val_miou_ema),
             ],
             marks: marks.clone(),
@@ -209,7 +215,7 @@ impl Report {
             groups.iter().enumerate().map(|(n, group)| line(group, n, &|record| record.lr.get(*group).copied()));
         let rates =
             Plot { lines: rates.collect(), marks, from_zero: true, labels: AxisLabels::Scientific, ..Plot::default() };
-        add("Learning rate by group", "At each epoch's end.".into(), rates)?;
+        add("Learning rate by group", "At the end of each epoch.".into(), rates)?;
         Ok(figures)
     }
 
@@ -238,12 +244,12 @@ impl Report {
                 .iter()
                 .zip(&names)
                 .enumerate()
-                .map(|(class, (&share, predicted))| Cell {
-                    // A square root, for errors of a few per cent are what one looks for.
+                .map(|(class, (&share, predicted))| ConfusionCell {
+                    // The square root makes errors of a few per cent visible.
                     heat: format!("{:.3}", if label == class { share } else { share.sqrt() }),
                     text: if share >= 0.005 { format!("{:.0}", 100.0 * share) } else { String::new() },
                     kind: if label == class { "right" } else { "wrong" },
-                    title: format!("{name} seen as {predicted}: {} %", small_percent(share)),
+                    title: format!("{name} predicted as {predicted}: {} %", small_percent(share)),
                 })
                 .collect(),
         })
@@ -266,11 +272,11 @@ impl Report {
     fn calibration_figure(&self) -> Result<Option<Figure>, ReportError> {
         let Some(scores) = &self.calibration else { return Ok(None) };
         let verdict = if (scores.confidence - scores.accuracy).abs() < 0.005 {
-            "the model is as sure as it is right"
+            "the model is calibrated"
         } else if scores.confidence > scores.accuracy {
-            "the model is too sure of itself"
+            "the model is overconfident"
         } else {
-            "the model is too modest"
+            "the model is underconfident"
         };
         let note = format!(
             "Expected calibration error {} %. Mean confidence {} %, accuracy {} %: {verdict}.",
@@ -280,7 +286,7 @@ impl Report {
         );
         let entry = |n, name: &str| LegendEntry { color: color(n), name: name.into() };
         Ok(Some(Figure {
-            title: "Accuracy over confidence".into(),
+            title: "Accuracy by confidence".into(),
             alt: format!("Bars of accuracy by confidence against the diagonal. {note}"),
             svg: plot::calibration(scores)?,
             legend: vec![entry(0, "accuracy of the pixels in the bin"), entry(1, "perfect calibration")],
@@ -314,7 +320,7 @@ impl Report {
         self.speed.iter().map(row).collect()
     }
 
-    fn class_shares(&self) -> Vec<ClassLegendEntry<'_>> {
+    fn class_legend(&self) -> Vec<ClassLegendEntry<'_>> {
         let share = |class: &ClassFacts| class.share.map_or_else(|| NONE.into(), small_percent);
         let classes = self.dataset.classes.iter();
         classes.map(|class| ClassLegendEntry { name: &class.name, color: &class.color, share: share(class) }).collect()
@@ -344,7 +350,7 @@ impl Report {
 }
 
 impl Figure {
-    /// Lines and where they end, in words.
+    /// A figure with the lines of a plot. The description contains the first and the last value of each line.
     pub fn new(title: &str, plot: &Plot, note: String) -> Result<Self, ReportError> {
         let write = |value: f64| match plot.labels {
             AxisLabels::Percent => format!("{} %", percent(value)),

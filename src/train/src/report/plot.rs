@@ -1,8 +1,7 @@
-//! Plots as SVG, by `plotters`.
+//! Draws plots as SVG with `plotters`.
 //!
-//! They are drawn twice as large as they are shown, because the library places everything on whole pixels. Colours are
-//! those of a light page; a page exchanges them by style sheet when it is dark ([`style`]), which attributes of SVG
-//! elements allow.
+//! Plots are drawn twice as large as they are shown, because the library rounds coordinates to whole pixels. They have the
+//! colours of a light page; the style sheet of a dark page replaces them ([`style`]).
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -12,7 +11,8 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::ReportError;
+use super::error::ReportError;
+use super::text::scientific;
 use crate::metrics::CalibrationScores;
 
 /// A colour on a light and on a dark page.
@@ -35,21 +35,21 @@ const SERIES: [ThemeColor; 8] = [
     ThemeColor { light: RGBColor(0xa3, 0x20, 0x2e), dark: "#ff8088" },
 ];
 
-/// The colour of the `n`th line on a light page, as CSS writes it.
+/// The colour of line `n` on a light page, in CSS.
 pub(super) fn color(n: usize) -> String {
     hex(SERIES[n % SERIES.len()].light)
 }
 
 fn hex(RGBColor(r, g, b): RGBColor) -> String {
-    // As plotters writes it, so that selectors by attribute match.
+    // In upper case as in the output of plotters, because attribute selectors compare strings.
     format!("#{r:02X}{g:02X}{b:02X}")
 }
 
 /// The style sheet of plots (class `plot`) and of legends (class `legend`, entries with `data-color`).
 pub(super) fn style() -> String {
     let (mut light_page, mut dark_page) = (String::new(), String::new());
-    for ink in SERIES.iter().chain([&TEXT, &GRID]) {
-        let (light, dark) = (hex(ink.light), ink.dark);
+    for color in SERIES.iter().chain([&TEXT, &GRID]) {
+        let (light, dark) = (hex(color.light), color.dark);
         // Writing to a string cannot fail.
         let _ = write!(light_page, ".legend [data-color=\"{light}\"]{{background:{light}}}");
         let _ = write!(
@@ -61,60 +61,60 @@ pub(super) fn style() -> String {
     format!("{light_page}@media screen and (prefers-color-scheme:dark){{{dark_page}}}")
 }
 
-/// A line over epochs.
+/// A line of a plot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PlotLine {
     pub name: String,
-    /// Which of the colours.
+    /// The index of the colour: see [`color`].
     pub color: usize,
-    /// Upwards in x.
+    /// `(x, y)`, with ascending `x`.
     pub points: Vec<(f64, f64)>,
-    /// `(x, lowest, highest)` around the line.
+    /// `(x, lowest, highest)`, drawn as a band around the line.
     pub band: Vec<(f64, f64, f64)>,
 }
 
-/// Lines over epochs.
+/// A plot of lines.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plot {
     pub lines: Vec<PlotLine>,
-    /// Epochs where something begins, and its name.
+    /// Vertical lines: the epochs at which phases begin, and their names.
     pub marks: Vec<(f64, String)>,
     /// The y axis begins at zero.
     pub from_zero: bool,
-    /// The y axis counts in this and not further: 1 for shares.
+    /// The largest possible value of y, such as 1 for shares. The axis does not exceed it.
     pub to: Option<f64>,
-    /// The y axis reaches this, so that plots beside each other have one scale.
+    /// The y axis extends at least to this value, so that several plots have the same scale.
     pub at_least: Option<f64>,
     pub labels: AxisLabels,
     pub across: XAxis,
 }
 
-/// What the x axis counts.
+/// The quantity on the x axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum XAxis {
     #[default]
     Epochs,
-    /// Learning rates, by their powers of ten.
+    /// Decimal logarithms of learning rates.
     Rates,
 }
 
-/// How the numbers of the y axis are written.
+/// The format of the numbers on the y axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum AxisLabels {
     #[default]
     Plain,
-    /// Shares, in per cent.
+    /// Shares (0 to 1), as per cent.
     Percent,
     /// `2e-3`
     Scientific,
 }
 
-/// Size of a plot in a page; twice what is shown.
+/// The size of a plot in a page, twice the displayed size.
 const PAGE: (u32, u32) = (960, 560);
-/// Size of a sparkline, twice what is shown.
-const SPARK: (u32, u32) = (280, 72);
+/// The size of a sparkline, twice the displayed size.
+const SPARKLINE: (u32, u32) = (280, 72);
 const FONT: f64 = 34.0;
-/// plotters divides the sizes of fonts by this when it writes SVG.
+/// plotters divides font sizes by this factor when it writes SVG.
 const EM: f64 = 1.24;
 
 fn failed(error: impl std::fmt::Display) -> ReportError {
@@ -129,7 +129,7 @@ type SvgArea<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 impl Plot {
-    /// For a page: transparent, without title and legend, which the page has.
+    /// The plot for a page: transparent, without title and legend.
     pub fn inline(&self) -> Result<String, ReportError> {
         let svg = draw(PAGE, |area| {
             let mut chart = self.chart(&area)?;
@@ -139,24 +139,24 @@ impl Plot {
         Ok(embedded(&svg, PAGE))
     }
 
-    /// A line in a table.
-    pub fn spark(&self) -> Result<String, ReportError> {
-        let svg = draw(SPARK, |area| {
+    /// The plot as a sparkline, without axes.
+    pub fn sparkline(&self) -> Result<String, ReportError> {
+        let svg = draw(SPARKLINE, |area| {
             let (x, y) = self.ranges();
             let mut chart = ChartBuilder::on(&area).margin(8).build_cartesian_2d(x, y).map_err(failed)?;
             self.lines(&mut chart)
         })?;
-        Ok(embedded(&svg, SPARK))
+        Ok(embedded(&svg, SPARKLINE))
     }
 
-    /// For a file of its own: white, with a title, and a legend beside the plot, where it hides no line.
+    /// The plot for an SVG file: white, with a title, and with a legend beside the plot.
     pub fn standalone(&self, title: &str) -> Result<String, ReportError> {
         const PLOT: u32 = 1200;
         const HEIGHT: u32 = 860;
-        // One line needs no legend: the title says what it is.
+        // A single line needs no legend.
         let named = if self.lines.len() > 1 { &self.lines[..] } else { &[] };
         let longest = named.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
-        // The width of text is not known here; this is a wide font's average.
+        // The width of the text is not known. The factor is the average of a wide font.
         let legend = if named.is_empty() { 0 } else { 110 + (longest as f64 * 0.56 * FONT) as u32 };
         draw((PLOT + legend, HEIGHT), |area| {
             area.fill(&WHITE).map_err(failed)?;
@@ -175,6 +175,7 @@ impl Plot {
         })
     }
 
+    /// The ranges of the axes.
     fn ranges(&self) -> (Range<f64>, Range<f64>) {
         let points = || self.lines.iter().flat_map(|line| line.points.iter().copied());
         let bands = self.lines.iter().flat_map(|line| line.band.iter().flat_map(|&(_, low, high)| [low, high]));
@@ -191,33 +192,34 @@ impl Plot {
             low = low.min(0.0);
         }
         high = self.at_least.map_or(high, |least| high.max(least));
-        let room = if high > low { 0.06 * (high - low) } else { 0.1 * high.abs().max(1e-3) };
-        high += room;
-        low = if self.from_zero { low } else { low - room };
+        let margin = if high > low { 0.06 * (high - low) } else { 0.1 * high.abs().max(1e-3) };
+        high += margin;
+        low = if self.from_zero { low } else { low - margin };
         if let Some(most) = self.to {
             high = high.min(most);
         }
-        // One epoch is a point, and needs an axis all the same.
+        // A single epoch needs an axis of positive length.
         let x = if last > first { first..last } else { first - 0.5..last + 0.5 };
         (x, low..high)
     }
 
+    /// Draws the axes.
     fn chart<'a, 'b>(&self, area: &'a SvgArea<'b>) -> Result<Chart<'a, 'b>, ReportError> {
         let (x, y) = self.ranges();
         let height = y.end - y.start;
         let write_y = |value: &f64| match self.labels {
             AxisLabels::Percent if height < 0.04 => format!("{:.1} %", 100.0 * value),
             AxisLabels::Percent => format!("{:.0} %", 100.0 * value),
-            AxisLabels::Scientific => super::text::scientific(*value),
+            AxisLabels::Scientific => scientific(*value),
             AxisLabels::Plain if height < 0.05 => format!("{value:.3}"),
             AxisLabels::Plain if height < 0.7 => format!("{value:.2}"),
             AxisLabels::Plain => format!("{value:.1}"),
         };
         let write_x = |value: &f64| match self.across {
-            // Epochs are whole; a short run would get halves.
+            // plotters labels fractions of epochs in a plot of few epochs.
             XAxis::Epochs if value.fract() != 0.0 => String::new(),
             XAxis::Epochs => format!("{value:.0}"),
-            XAxis::Rates => super::text::scientific(10f64.powf(*value)),
+            XAxis::Rates => scientific(10f64.powf(*value)),
         };
         let x_name = match self.across {
             XAxis::Epochs => "epoch",
@@ -262,7 +264,7 @@ impl Plot {
             let style = ShapeStyle::from(&SERIES[line.color % SERIES.len()].light).stroke_width(4);
             let mut points = line.points.iter().copied().filter(|(_, y)| y.is_finite());
             chart.draw_series(LineSeries::new(points.clone(), style)).map_err(failed)?;
-            // The last point says where the line ends, and is all there is to see of a single epoch.
+            // The last point is marked. A single epoch has no other mark.
             let last = points.next_back().map(|point| Circle::new(point, 7, style.filled()));
             chart.draw_series(last).map_err(failed)?;
         }
@@ -275,9 +277,9 @@ impl Plot {
             let line = [(*x, y.start), (*x, y.end)];
             let style = ShapeStyle::from(&TEXT.light).stroke_width(2);
             chart.draw_series(DashedLineSeries::new(line, 6, 8, style)).map_err(failed)?;
-            // Two rows in turn: phases may be short, and their names long.
+            // The names alternate between two rows, because phases may be short.
             let above = if n % 2 == 0 { -4 } else { -38 };
-            // Towards the end there is room on the left only.
+            // In the right half, the name is on the left of the line, so that it stays within the plot.
             let side = if *x > (across.start + across.end) / 2.0 { HPos::Right } else { HPos::Left };
             let style = font(30.0).pos(Pos::new(side, VPos::Bottom));
             let name = EmptyElement::at((*x, y.end)) + Text::new(name.clone(), (0, above), style);
@@ -287,7 +289,7 @@ impl Plot {
     }
 }
 
-/// Accuracy over confidence: bars by bin, against the diagonal where both are equal.
+/// The plot of accuracy by confidence: a bar for each bin, and the diagonal of perfect calibration.
 pub(super) fn calibration(scores: &CalibrationScores) -> Result<String, ReportError> {
     let svg = draw(PAGE, |area| {
         let percent = |value: &f64| format!("{:.0} %", 100.0 * value);
@@ -335,7 +337,8 @@ fn draw(size: (u32, u32), content: impl FnOnce(SvgArea<'_>) -> Result<(), Report
     Ok(svg)
 }
 
-/// Without a size of its own, for the page to scale, and silent: the element around it has the words.
+/// An SVG for a page: without a size, so that the page scales it, and hidden from screen readers, because the element around it
+/// has a description.
 fn embedded(svg: &str, (width, height): (u32, u32)) -> String {
     let head = format!("<svg width=\"{width}\" height=\"{height}\"");
     svg.replacen(&head, "<svg aria-hidden=\"true\" class=\"plot\"", 1)
@@ -351,11 +354,11 @@ mod tests {
     }
 
     #[test]
-    fn any_run_can_be_drawn() {
+    fn runs_of_any_length_are_drawn() {
         for points in [&[][..], &[(1.0, 0.5)], &[(1.0, 0.5), (2.0, f64::NAN)], &[(1.0, 0.0), (2.0, 0.0)]] {
             let svg = plot(points).inline().unwrap();
             assert!(svg.starts_with("<svg aria-hidden") && svg.trim_end().ends_with("</svg>"), "{points:?}");
-            plot(points).spark().unwrap();
+            plot(points).sparkline().unwrap();
         }
     }
 
@@ -371,13 +374,13 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_written_as_rates() {
+    fn an_axis_of_learning_rates_has_labels_of_rates() {
         let svg = super::super::curve("Loss", "loss", vec![(-5.0, 1.0), (-3.0, 0.5), (-1.0, 2.0)]).unwrap();
         assert!(svg.contains("learning rate") && svg.contains("1e-3") && !svg.contains("epoch"));
     }
 
     #[test]
-    fn names_are_escaped_and_colours_can_be_exchanged() {
+    fn names_are_escaped_and_the_style_sheet_has_the_colours_of_the_lines() {
         let mut plot = plot(&[(1.0, 0.2), (2.0, 0.4)]);
         plot.lines.push(plot.lines[0].clone());
         let svg = plot.standalone("x & y").unwrap();

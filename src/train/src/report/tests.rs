@@ -1,4 +1,4 @@
-//! A small report with everything in it, and what its files must be like.
+//! Tests of the files of a small report with all parts.
 
 use maskcast::frame::{Label, Rgb};
 
@@ -86,7 +86,7 @@ fn report() -> Report {
     }
 }
 
-/// Nothing from elsewhere, nothing that runs, and every image described.
+/// Checks that a page loads nothing, has no scripts, and describes every image.
 fn check_page(html: &str) {
     assert!(html.starts_with("<!DOCTYPE html>"));
     assert!(!html.contains("<script") && !html.contains("<link") && !html.contains("@import"));
@@ -110,17 +110,17 @@ fn check_page(html: &str) {
 fn the_page_is_self_contained_and_escaped() {
     let html = report().html().unwrap();
     check_page(&html);
-    assert!(html.contains("&#60;script&#62;alert(&#39;&#34;&#38;&#39;)"), "the hostile name is there, as text");
+    assert!(html.contains("&#60;script&#62;alert(&#39;&#34;&#38;&#39;)"), "the name is escaped");
     assert!(html.contains("maskcast-train fit &#39;my data&#39;") && html.contains("--model &#39;my model.onnx&#39;"));
-    assert_eq!(html.matches("<h2>").count(), 9, "every section");
-    assert!(html.contains("<dd>lite0.pth: took 240 tensors<details>"), "one line, and the rest on request");
+    assert_eq!(html.matches("<h2>").count(), 9, "all sections");
+    assert!(html.contains("<dd>lite0.pth: took 240 tensors<details>"), "details are hidden");
     assert!(html.contains("<dt>augment</dt><dd>noise\u{a0}0.0</dd>") && !html.contains("augment.noise"));
     assert!(html.contains("<span class=\"swatch void\">") && html.contains("@media print"));
 }
 
 #[test]
 fn an_evaluation_has_no_curves() {
-    let bare = Report {
+    let evaluation = Report {
         training: None,
         model: None,
         calibration: None,
@@ -129,7 +129,7 @@ fn an_evaluation_has_no_curves() {
         speed: Vec::new(),
         ..report()
     };
-    let html = bare.html().unwrap();
+    let html = evaluation.html().unwrap();
     check_page(&html);
     assert!(!html.contains("<h2>Curves") && html.contains("<h2>Classes"));
 }
@@ -140,16 +140,18 @@ fn files_are_written_and_read_back() {
     let report = report();
     let written = report.write(&dir.path().join("run")).unwrap();
     let mut read: Report = serde_json::from_str(&std::fs::read_to_string(&written.json).unwrap()).unwrap();
-    assert_eq!(read.images[0].panels, Panels::default(), "images are in the page only");
+    assert_eq!(read.images[0].panels, Panels::default(), "JSON contains no images");
     read.images[0].panels = report.images[0].panels.clone();
-    assert!(read == report, "numbers come back to the last digit");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&written.html).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o644);
-    assert_eq!(std::fs::read_dir(dir.path().join("run")).unwrap().count(), 2, "no temporary file is left");
+    assert!(read == report, "JSON contains all digits of numbers");
+    assert_eq!(std::fs::read_dir(dir.path().join("run")).unwrap().count(), 2, "a temporary file is left");
+    std::fs::write(dir.path().join("new"), "").unwrap();
+    let permissions = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions();
+    assert_eq!(permissions(&written.html), permissions(&dir.path().join("new")));
 
     let blocked = tempfile::NamedTempFile::new().unwrap();
     let error = report.write(blocked.path()).unwrap_err();
-    assert!(error.to_string().contains("report.json"), "{error}");
+    let expected = blocked.path().join("report.json");
+    assert!(matches!(&error, ReportError::Write { path, .. } if *path == expected), "{error}");
 }
 
 #[test]
@@ -177,13 +179,13 @@ fn a_comparison_has_a_page_and_a_plot() {
     let html = report.html().unwrap();
     check_page(&html);
     let places = ["finetune", "scratch", "failed"].map(|name| html.find(&format!("</span>{name}")).unwrap());
-    assert!(places.is_sorted(), "the best first");
+    assert!(places.is_sorted(), "the best entry is the first");
     assert!(html.contains("65.0") && html.contains("± 7.1"));
-    assert!(html.contains(">scratch.pth</td>"), "the table has the weights' name only");
+    assert!(html.contains(">scratch.pth</td>"), "the table has only the name of the weights");
     let dir = tempfile::tempdir().unwrap();
     let written = report.write(dir.path()).unwrap();
     let svg = std::fs::read_to_string(written.svg.unwrap()).unwrap();
     assert!(svg.starts_with("<svg width=") && svg.contains("finetune, vgg16"));
     let read: CompareReport = serde_json::from_str(&std::fs::read_to_string(&written.json).unwrap()).unwrap();
-    assert!(read == report, "numbers come back to the last digit");
+    assert!(read == report, "JSON contains all digits of numbers");
 }

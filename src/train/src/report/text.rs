@@ -1,20 +1,20 @@
-//! Numbers as people read them.
+//! Formats numbers for the pages.
 
-/// What stands where there is no number.
+/// The text for a missing number.
 pub(super) const NONE: &str = "–";
 
-/// A share as a percentage with one decimal, without the sign.
+/// A share (0 to 1) as a percentage with one decimal, without the sign.
 pub(super) fn percent(share: impl Into<Option<f64>>) -> String {
     share.into().filter(|share| share.is_finite()).map_or_else(|| NONE.into(), |share| format!("{:.1}", 100.0 * share))
 }
 
-/// A small share: two digits that say something, without the sign.
+/// A share (0 to 1) as a percentage, with two decimals below one per cent, without the sign.
 pub(super) fn small_percent(share: f64) -> String {
     let percent = 100.0 * share;
     if percent == 0.0 || percent >= 1.0 { format!("{percent:.1}") } else { format!("{percent:.2}") }
 }
 
-/// A number with as many decimals as make four digits.
+/// A number with at least three significant digits if it is 1 or more, else with three decimals.
 pub(super) fn number(value: impl Into<Option<f64>>) -> String {
     let Some(value) = value.into().filter(|value| value.is_finite()) else { return NONE.into() };
     match value.abs() {
@@ -25,12 +25,12 @@ pub(super) fn number(value: impl Into<Option<f64>>) -> String {
     }
 }
 
-/// A learning rate.
+/// A learning rate: `1.2e-3`.
 pub(super) fn scientific(value: f64) -> String {
     if value == 0.0 { "0".into() } else { format!("{value:.1e}").replace(".0e", "e") }
 }
 
-/// `1 d 3 h`, `2 h 5 min`, `57 min`, `4 min 10 s`, `8.2 s`
+/// A duration: `1 d 3 h`, `2 h 5 min`, `57 min`, `4 min 10 s`, `8.2 s`.
 pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds.round().max(0.0) as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
@@ -44,7 +44,7 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
-/// `5 417 312`, with narrow spaces that do not break.
+/// A whole number with narrow no-break spaces: `5 417 312`.
 pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short_and_true() {
+    fn numbers_are_rounded_to_a_few_digits() {
         assert_eq!(percent(0.72849), "72.8");
         assert_eq!(percent(None), NONE);
         assert_eq!(percent(f64::NAN), NONE);

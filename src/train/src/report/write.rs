@@ -1,60 +1,65 @@
-//! Reports as files. Each appears when it is complete: a reader never sees half of one.
+//! Writes reports. Each file is replaced in one step.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use maskcast::base::atomic_file::AtomicFile;
 
 use super::{CompareReport, Report, ReportError};
 
-/// The files that were written.
+/// The files of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportFiles {
     pub json: PathBuf,
     pub html: PathBuf,
-    /// Of a comparison.
+    /// The plot of a comparison; `None` for the report of a run.
     pub svg: Option<PathBuf>,
 }
 
 impl Report {
-    /// Writes `report.json` and `report.html` to `dir`, which is made.
+    /// Writes `report.json` and `report.html` into `folder`, which is created if necessary.
     ///
     /// # Errors
-    /// If a part cannot be drawn, or a file cannot be written; files of an earlier report stay as they were.
-    pub fn write(&self, dir: &Path) -> Result<ReportFiles, ReportError> {
+    /// A part cannot be drawn (existing files are unchanged then), or a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<ReportFiles, ReportError> {
         let (json, html) = (serde_json::to_string_pretty(self)?, self.html()?);
-        Ok(ReportFiles { json: file(dir, "report.json", &json)?, html: file(dir, "report.html", &html)?, svg: None })
-    }
-}
-
-impl CompareReport {
-    /// Writes `compare.json`, `compare.html` and `compare.svg` to `dir`, which is made.
-    ///
-    /// # Errors
-    /// As [`Report::write`].
-    pub fn write(&self, dir: &Path) -> Result<ReportFiles, ReportError> {
-        let (json, html, svg) = (serde_json::to_string_pretty(self)?, self.html()?, self.svg()?);
         Ok(ReportFiles {
-            json: file(dir, "compare.json", &json)?,
-            html: file(dir, "compare.html", &html)?,
-            svg: Some(file(dir, "compare.svg", &svg)?),
+            json: write_file(folder, "report.json", &json)?,
+            html: write_file(folder, "report.html", &html)?,
+            svg: None,
         })
     }
 }
 
-fn file(dir: &Path, name: &str, text: &str) -> Result<PathBuf, ReportError> {
-    let path = dir.join(name);
+impl CompareReport {
+    /// Writes `compare.json`, `compare.html` and `compare.svg` into `folder`, which is created if necessary.
+    ///
+    /// # Errors
+    /// As [`Report::write`].
+    pub fn write(&self, folder: &Path) -> Result<ReportFiles, ReportError> {
+        let (json, html, svg) = (serde_json::to_string_pretty(self)?, self.html()?, self.svg()?);
+        Ok(ReportFiles {
+            json: write_file(folder, "compare.json", &json)?,
+            html: write_file(folder, "compare.html", &html)?,
+            svg: Some(write_file(folder, "compare.svg", &svg)?),
+        })
+    }
+}
+
+/// Writes a text file into `folder`, which is created if necessary. An existing file is replaced in one step. Returns the path.
+///
+/// # Errors
+/// The folder or the file cannot be written. An existing file is unchanged then.
+pub fn write_file(folder: &Path, name: &str, text: &str) -> Result<PathBuf, ReportError> {
+    let path = folder.join(name);
     let write = || {
-        std::fs::create_dir_all(dir)?;
-        let mut file = NamedTempFile::new_in(dir)?;
+        std::fs::create_dir_all(folder)?;
+        let mut file = AtomicFile::create(&path, 0o666)?;
         file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        // Temporary files are for their owner only; a report is for whoever may look into the folder.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
-        file.persist(&path).map_err(|error| error.error)?;
-        Ok(())
+        file.commit()
     };
-    write().map_err(|source| ReportError::Write { path: path.clone(), source })?;
-    Ok(path)
+    match write() {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ReportError::Write { path, source }),
+    }
 }
