@@ -1,15 +1,15 @@
-//! The full evaluation of a model: all metrics, and its best, median and worst images.
+//! The full evaluation of a model: all metrics, and the images with the best, median and worst mIoU.
 
 use std::sync::Arc;
 
-use super::data::{Dataset, Pair, SimilarityIndex, VOID};
-use super::evaluate::{EvaluateError, EvaluatedImage, Predictor, evaluate_pairs};
-use super::metrics::{BoundaryF1, Calibration, CalibrationScores, ConfusionMatrix, MetricsError, Scores};
-use super::report::{ImageFacts, ReportError, choose_apart, image_miou};
+use crate::data::{Dataset, Pair, SimilarityIndex, VOID};
+use crate::evaluate::{EvaluateError, EvaluatedImage, Predictor, evaluate_pairs};
+use crate::metrics::{BoundaryF1, Calibration, CalibrationScores, ConfusionMatrix, MetricsError, Scores};
+use crate::report::{ImageFacts, ReportError, choose_apart, image_miou};
 
-/// Bins of the calibration plot.
+/// The number of bins of the calibration plot.
 const BINS: usize = 15;
-/// Images of each rank: best, median, worst.
+/// The number of images of each rank: best, median, worst.
 const SHOWN: usize = 3;
 
 /// The result of an evaluation.
@@ -20,11 +20,11 @@ pub struct Assessment {
     /// `None` for a model without confidences.
     pub calibration: Option<CalibrationScores>,
     pub images: Vec<ImageFacts>,
-    /// Mean cross-entropy, where the model gives logits.
+    /// Mean cross-entropy, if the model returns logits.
     pub loss: Option<f64>,
     /// Width and height of the first image.
     pub size: (u32, u32),
-    /// Share of the pixels without a class.
+    /// Share of the pixels that are void, 0 to 1.
     pub void_share: f64,
 }
 
@@ -37,10 +37,10 @@ pub enum AssessError {
     Report(#[from] ReportError),
 }
 
-/// Measures a model over `pairs`. `tick` is called after each image.
+/// Evaluates a model on `pairs`. Calls `tick` after each image.
 ///
 /// # Errors
-/// If an image cannot be read, or the model fails.
+/// An image cannot be read or drawn, or the model cannot be run.
 pub fn assess(
     predictor: &mut dyn Predictor,
     dataset: &Arc<Dataset>,
@@ -71,13 +71,13 @@ pub fn assess(
         let unlabelled = image.labels.iter().filter(|&&label| label == VOID).count();
         void += unlabelled;
         pixels += image.labels.len();
-        // An image without labels has no rank.
-        let rank = if unlabelled < image.labels.len() {
+        // An image without labelled pixels has no rank.
+        let miou = if unlabelled < image.labels.len() {
             image_miou(classes, &image.labels, &mask).ok().flatten()
         } else {
             None
         };
-        ranked.push(rank);
+        ranked.push(miou);
         tick();
         Ok(())
     })?;
@@ -94,7 +94,7 @@ pub fn assess(
     })
 }
 
-/// Runs the model again on the images of the report: the masks of all images would need too much memory.
+/// Selects the images of the report and runs the model on them again. Keeping the masks of all images needs too much memory.
 fn image_facts(
     predictor: &mut dyn Predictor,
     dataset: &Arc<Dataset>,

@@ -1,41 +1,44 @@
-//! Runs a model on labelled images as the service does: each image is resized to the model's input size, and the mask
-//! to the image's size.
+//! Runs a model on labelled images like the service: the image is resized to the input size of the model, and the mask to the
+//! size of the image.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::augment;
-use super::data::{DataError, Dataset, LabelledImage, Pair, VOID};
-use super::loader::{LoadError, pack};
-use super::metrics::{ConfusionMatrix, MetricsError};
-use super::net::exec::{self, RunOptions};
-use super::net::{Net, Params};
-use super::ordered::OrderedResults;
-use super::size::Size;
+use crate::augment;
+use crate::data::{DataError, Dataset, LabelledImage, Pair, VOID};
+use crate::loader::{LoadError, pack};
+use crate::metrics::{ConfusionMatrix, MetricsError};
+use crate::net::exec::{self, RunOptions};
+use crate::net::{Net, Params};
+use crate::ordered::OrderedResults;
+use crate::size::Size;
 
-/// The prediction of a model for one image, at the model's input size.
+/// The prediction of a model for one image, in the input size of the model.
 #[derive(Debug)]
 pub struct Prediction {
-    /// `[H, W]`, class indices.
+    /// Class indices, `[H, W]`.
     pub mask: Vec<u8>,
-    /// `[H, W]`, the winning class's probability; where the model gives one.
+    /// The probability of the predicted class, `[H, W]`, if the model returns it.
     pub confidence: Option<Vec<f32>>,
-    /// Mean cross-entropy over the labelled pixels; where the model gives logits.
+    /// Mean cross-entropy of the labelled pixels, if the model returns logits.
     pub loss: Option<f64>,
 }
 
-/// A model: the trainer's network in libtorch, or an exported model in ONNX Runtime.
+/// A model in libtorch or ONNX Runtime.
 pub trait Predictor {
-    /// The size that [`Predictor::predict`] wants.
+    /// The size of the images for [`Predictor::predict`].
     fn input(&self) -> Size;
 
+    /// Runs the model on one image.
+    ///
     /// # Errors
-    /// The backend's.
+    /// The model cannot be run.
     fn predict(&mut self, image: &LabelledImage) -> Result<Prediction, EvaluateError>;
 }
 
-/// Why an evaluation stopped.
+/// Why a model cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
     #[error(transparent)]
@@ -43,27 +46,42 @@ pub enum EvaluateError {
     #[error("image {name}: {error}")]
     Metrics { name: String, error: MetricsError },
     #[error("the model failed: {0}")]
-    Model(String),
+    Model(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("{}: {error}", path.display())]
+    Classes { path: PathBuf, error: ClassMismatch },
     #[error("cannot start a thread that reads images: {0}; check the limit of processes (`ulimit -u`)")]
     Thread(std::io::Error),
-    #[error("there is no image to evaluate on: choose another part or data set")]
+    #[error("there are no images to evaluate on: choose another part or data set")]
     NoImages,
 }
 
-/// An image with its label and the predicted mask, at the image's size.
+/// The classes of a model are not those of the data set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the model has the classes {}, the data set has {}. Pass a file with the class names of the model (--classes FILE), or \
+     evaluate on another data set",
+    model.join(", "), data.join(", ")
+)]
+pub struct ClassMismatch {
+    pub model: Vec<String>,
+    pub data: Vec<String>,
+}
+
+/// An image with its labels and the prediction of a model.
 pub struct EvaluatedImage<'a> {
     pub pair: &'a Pair,
     pub image: &'a LabelledImage,
+    /// The predicted mask in the size of the image.
     pub mask: Vec<u8>,
-    /// At the model's input size, as is `small`.
     pub prediction: &'a Prediction,
+    /// The image and its labels in the input size of the model.
     pub small: &'a LabelledImage,
 }
 
-/// Runs the model on `pairs` and calls `show` with each result.
+/// Runs a model on `pairs` and calls `show` with each result, in the order of `pairs`.
 ///
 /// # Errors
-/// If an image cannot be read, or the model fails.
+/// An image cannot be read, the model cannot be run, or `show` returned an error.
 pub fn evaluate_pairs(
     predictor: &mut dyn Predictor,
     dataset: &Arc<Dataset>,
@@ -98,14 +116,14 @@ fn opencv(pair: &Pair, error: ::opencv::Error) -> LoadError {
     LoadError::OpenCv { name: pair.name.clone(), error }
 }
 
-/// The trainer's network in libtorch.
+/// A network in libtorch.
 pub struct LibtorchPredictor<'a> {
     pub net: &'a Net,
     pub params: &'a Params,
     pub input: Size,
     pub device: Device,
     pub precision: Kind,
-    /// Whether confidences are wanted; they cost a softmax.
+    /// Whether predictions have confidences, which need a softmax.
     pub confidence: bool,
 }
 
@@ -129,14 +147,15 @@ impl Predictor for LibtorchPredictor<'_> {
     }
 }
 
-/// A tensor of small numbers as bytes.
-pub fn bytes(tensor: &Tensor) -> Vec<u8> {
+/// The values of a tensor, 0 to 255, in row-major order.
+fn bytes(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.to_kind(Kind::Uint8).to_device(Device::Cpu).contiguous();
     let mut bytes = vec![0; tensor.numel()];
     tensor.copy_data_u8(&mut bytes, tensor.numel());
     bytes
 }
 
+/// The values of a tensor in row-major order.
 fn floats(tensor: &Tensor) -> Vec<f32> {
     let tensor = tensor.to_device(Device::Cpu).contiguous();
     let mut floats = vec![0.0; tensor.numel()];
@@ -144,7 +163,7 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
     floats
 }
 
-/// The confusion matrix and the mean cross-entropy over `pairs`.
+/// The confusion matrix and the mean cross-entropy of a model on `pairs`.
 ///
 /// # Errors
 /// See [`evaluate_pairs`].
@@ -168,10 +187,10 @@ pub fn confusion(
     Ok((confusion, (losses.1 > 0).then(|| losses.0 / f64::from(losses.1))))
 }
 
-/// Each class's share of the labelled pixels of `pairs`, 0 to 1.
+/// The share of each class in the labelled pixels of `pairs`, 0 to 1.
 ///
 /// # Errors
-/// If a label cannot be read.
+/// A label cannot be read.
 pub fn class_shares(dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> Result<Vec<f64>, EvaluateError> {
     let source = dataset.clone();
     let classes = dataset.classes.len();
