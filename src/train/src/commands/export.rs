@@ -11,10 +11,11 @@ use crate::augment;
 use crate::data::{DataArgs, Dataset, Pair};
 use crate::evaluate::confusion;
 use crate::export::{
-    CalibrationMethod, ExportError, MAX_MIOU_LOSS, Precision, ExportRequest, GraphOptions, Target, WeightBits, export as write_onnx,
+    CalibrationMethod, CallerError, ExportError, ExportRequest, GraphOptions, MAX_MIOU_LOSS, Precision, Target,
+    WeightBits, export as write_onnx,
 };
 use crate::exported::ExportedModel;
-use crate::loader::pack;
+use crate::loader::{LoadError, pack};
 use crate::size::Size;
 use crate::weights::ModelFile;
 
@@ -188,15 +189,15 @@ fn write_file(
     shape: &GraphOptions,
     int8: Option<&ExportPlan>,
 ) -> Result<crate::export::Exported, ExportError> {
-    let net = file.description.net().map_err(|error| ExportError::Request(error.to_string()))?;
+    let net = file.description.net()?;
     let size = Size::new(shape.width as usize, shape.height as usize);
     let image = |pair: &Pair| {
-        let sample = dataset.read(pair).map_err(|error| ExportError::Request(error.to_string()))?;
-        augment::whole(&sample, size).map_err(|error| ExportError::Request(format!("{}: {error}", pair.name)))
+        let sample = dataset.read(pair).map_err(|error| ExportError::Image(error.into()))?;
+        let failed = |error| LoadError::OpenCv { name: pair.name.clone(), error };
+        augment::whole(&sample, size).map_err(|error| ExportError::Image(failed(error).into()))
     };
     let golden = dataset.val.first().or(dataset.train.first());
-    let golden = golden.ok_or_else(|| ExportError::Request("the data set has no image for the golden frame".into()))?;
-    let golden = image(golden)?;
+    let golden = image(golden.ok_or(ExportError::NoGoldenImage)?)?;
     // Evenly spread over the data set: neighbouring images are often frames of one recording.
     let count = int8.map_or(0, |plan| plan.calibration.clamp(1, dataset.train.len().max(1)));
     let chosen = (0..count).filter_map(|index| dataset.train.get(index * dataset.train.len() / count));
@@ -204,9 +205,9 @@ fn write_file(
     for pair in chosen {
         calibration.push(pack(&[image(pair)?], size).rgb);
     }
-    let mut evaluate = |path: &Path| -> Result<f64, String> {
-        let mut model = ExportedModel::load(path, &dataset.classes, 0).map_err(|error| error.to_string())?;
-        let (confusion, _) = confusion(&mut model, dataset, &dataset.val, 1).map_err(|error| error.to_string())?;
+    let mut evaluate = |path: &Path| -> Result<f64, CallerError> {
+        let mut model = ExportedModel::load(path, &dataset.classes, 0)?;
+        let (confusion, _) = confusion(&mut model, dataset, &dataset.val, 1)?;
         confusion.miou().ok_or_else(|| "the validation images have no labelled pixel".into())
     };
     let precision = match int8 {
@@ -222,7 +223,7 @@ fn write_file(
         params: &file.params,
         labels: &file.description.labels,
         train: &file.description.train,
-        shape: *shape,
+        graph: *shape,
         precision,
         golden: &golden.rgb,
         calibration: &mut calibration.into_iter(),

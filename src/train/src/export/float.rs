@@ -5,19 +5,18 @@ use super::ops::{self, GraphOptions, Resize};
 use super::proto::{ModelProto, TensorDataType};
 use crate::net::{Net, Node, Op, Params};
 
-/// The network as an ONNX model after the model contract, without metadata. `net` has no batch norms (see
-/// [`super::fold`]).
+/// The network as an ONNX model of 32-bit floats, without metadata. `net` has no batch norms (see [`super::fold`]).
 ///
 /// # Panics
-/// If `net` still has batch norms.
-pub fn model(net: &Net, params: &Params, shape: &GraphOptions) -> ModelProto {
+/// `net` has batch norms.
+pub fn model(net: &Net, params: &Params, options: &GraphOptions) -> ModelProto {
     let mut b = GraphBuilder::default();
-    let planes = ops::image(&mut b, shape);
+    let planes = ops::image(&mut b, options);
     let (small, factor) = ops::small_logits(net);
-    let decides_small = ops::decides_small(net, shape);
+    let decides_small = ops::decides_small(net, options);
     let mut names: Vec<String> = Vec::with_capacity(net.nodes.len());
     for (index, node) in net.nodes.iter().enumerate() {
-        if index == net.logits && decides_small && !shape.logits {
+        if index == net.logits && decides_small && !options.logits {
             names.push(String::new());
             continue;
         }
@@ -30,25 +29,25 @@ pub fn model(net: &Net, params: &Params, shape: &GraphOptions) -> ModelProto {
     }
     if decides_small {
         let half = ops::half_size(&mut b, &names[small], factor);
-        ops::mask(&mut b, shape, &half, 1, true);
-        if shape.confidence {
-            ops::confidence(&mut b, shape, &half);
+        ops::mask(&mut b, options, &half, 1, true);
+        if options.confidence {
+            ops::confidence(&mut b, options, &half);
         }
     } else {
-        ops::mask(&mut b, shape, &names[net.logits], 1, false);
-        if shape.confidence {
+        ops::mask(&mut b, options, &names[net.logits], 1, false);
+        if options.confidence {
             let half = ops::half_size(&mut b, &names[small], factor);
-            ops::confidence(&mut b, shape, &half);
+            ops::confidence(&mut b, options, &half);
         }
     }
-    if shape.logits {
+    if options.logits {
         b.node("Identity", &[&names[net.logits]], ops::LOGITS, Vec::new());
-        b.output(ops::LOGITS, TensorDataType::Float, &[-1, net.classes(), shape.height, shape.width]);
+        b.output(ops::LOGITS, TensorDataType::Float, &[-1, net.classes(), options.height, options.width]);
     }
     b.finish()
 }
 
-/// One float operation.
+/// Adds the operation of a node in float. `inputs` are names of float values. Returns the name of the result.
 pub fn operation(b: &mut GraphBuilder, node: &Node, params: &Params, inputs: &[&str]) -> String {
     let name = &node.name;
     match node.op {
@@ -71,18 +70,18 @@ pub fn operation(b: &mut GraphBuilder, node: &Node, params: &Params, inputs: &[&
         }
         Op::Nearest { factor } => ops::resize(b, Resize::Nearest, factor, inputs[0], name),
         Op::Bilinear { factor } => ops::resize(b, Resize::Bilinear, factor, inputs[0], name),
-        Op::Input => unreachable!("the image's way in is written by its own"),
-        Op::BatchNorm { .. } => unreachable!("batch norms are folded before"),
+        Op::Input => unreachable!("the input is not an operation"),
+        Op::BatchNorm { .. } => unreachable!("batch norms are folded before an export"),
     }
 }
 
-/// A parameter as it is.
-pub fn parameter(b: &mut GraphBuilder, params: &Params, name: String) -> String {
+/// Adds a parameter as a float constant. Returns its name.
+fn parameter(b: &mut GraphBuilder, params: &Params, name: String) -> String {
     let tensor = params.get(&name);
     b.floats(&name, &tensor.size(), &values(tensor))
 }
 
-/// A tensor's numbers, row by row.
+/// The values of a tensor in row-major order.
 pub fn values(tensor: &tch::Tensor) -> Vec<f32> {
     let flat = tensor.detach().to_device(tch::Device::Cpu).to_kind(tch::Kind::Float).contiguous().view([-1]);
     Vec::try_from(&flat).expect("a flat CPU tensor of floats converts")

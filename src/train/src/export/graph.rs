@@ -1,4 +1,4 @@
-//! Builds an ONNX graph node by node.
+//! Builds the protobuf messages of an ONNX graph.
 
 use prost::Message;
 
@@ -7,22 +7,22 @@ use super::proto::{
     StringStringEntryProto, TensorDataType, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor, ValueInfoProto,
 };
 
-/// The operator set that files are written for: ONNX Runtime 1.12 and TensorRT 8.5 already have it.
+/// The version of the ONNX operators. ONNX Runtime 1.12 and TensorRT 8.5 and later support it.
 const OPSET: i64 = 17;
-/// The file format that came with it (ONNX 1.12 to 1.14: 8 and 9).
+/// The version of the file format, of ONNX 1.12.
 const IR_VERSION: i64 = 8;
 
-/// Name of the free batch dimension.
+/// The name of the free batch dimension.
 const BATCH: &str = "N";
 
-/// A graph that is being built. Values are known by name.
+/// Builds an ONNX graph node by node. A value is identified by its name.
 #[derive(Default)]
 pub struct GraphBuilder {
     graph: GraphProto,
 }
 
 impl GraphBuilder {
-    /// Adds a node with one output and gives that output's name back.
+    /// Adds a node with one output. Returns the name of the output.
     pub fn node(
         &mut self,
         op: &str,
@@ -42,31 +42,34 @@ impl GraphBuilder {
         output
     }
 
-    /// Adds floats; `dims` may be empty for a scalar.
+    /// Adds a constant of 32-bit floats; `dims` is empty for a scalar. Returns its name, like the methods below.
     pub fn floats(&mut self, name: impl Into<String>, dims: &[i64], values: &[f32]) -> String {
         self.constant(name, dims, TensorDataType::Float, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
+    /// Adds a vector of 64-bit integers.
     pub fn int64s(&mut self, name: impl Into<String>, values: &[i64]) -> String {
         let dims = [values.len() as i64];
         self.constant(name, &dims, TensorDataType::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
+    /// Adds a vector of 32-bit integers.
     pub fn int32s(&mut self, name: impl Into<String>, values: &[i32]) -> String {
         let dims = [values.len() as i64];
         self.constant(name, &dims, TensorDataType::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
+    /// Adds a constant of signed bytes.
     pub fn int8s(&mut self, name: impl Into<String>, dims: &[i64], values: &[i8]) -> String {
         self.constant(name, dims, TensorDataType::Int8, values.iter().map(|value| value.to_le_bytes()[0]).collect())
     }
 
-    /// One byte without dimensions.
+    /// Adds an unsigned byte as a scalar.
     pub fn byte(&mut self, name: impl Into<String>, value: u8) -> String {
         self.constant(name, &[], TensorDataType::Uint8, vec![value])
     }
 
-    /// Constants of one name are one constant.
+    /// Adds a constant, unless there is one of that name.
     fn constant(&mut self, name: impl Into<String>, dims: &[i64], element: TensorDataType, raw: Vec<u8>) -> String {
         let name = name.into();
         if !self.graph.initializer.iter().any(|known| known.name == name) {
@@ -90,7 +93,7 @@ impl GraphBuilder {
         self.graph.output.push(value_info(name, element, shape));
     }
 
-    /// The file's bytes without metadata.
+    /// The model without metadata.
     pub fn finish(mut self) -> ModelProto {
         self.graph.name = "maskcast".into();
         ModelProto {
@@ -105,12 +108,12 @@ impl GraphBuilder {
 }
 
 impl ModelProto {
-    /// Adds a text to the metadata.
+    /// Adds an entry to the metadata.
     pub fn put(&mut self, key: &str, value: impl Into<String>) {
         self.metadata.push(StringStringEntryProto { key: key.into(), value: value.into() });
     }
 
-    /// The file.
+    /// The content of the ONNX file.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.encode_to_vec()
     }
@@ -130,14 +133,17 @@ fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: name.into(), kind: kind as i32, ..AttributeProto::default() }
 }
 
+/// An attribute with an integer.
 pub fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
+/// An attribute with a list of integers.
 pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
 }
 
+/// An attribute with a string.
 pub fn text(name: &str, value: &str) -> AttributeProto {
     AttributeProto { s: Some(value.as_bytes().to_vec()), ..attribute(name, AttributeType::String) }
 }

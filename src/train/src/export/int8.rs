@@ -1,12 +1,12 @@
-//! Static quantisation in ONNX's QDQ form: QuantizeLinear and DequantizeLinear around every operation, which runtimes
-//! replace by operations on bytes.
+//! Static quantisation in ONNX's QDQ format: QuantizeLinear and DequantizeLinear around every operation. The runtime
+//! replaces them by operations on bytes.
 //!
-//! For CPUs: unsigned bytes with a zero point between operations, signed bytes a channel for weights. An activation
-//! behind a convolution needs no node of its own: its limits are the range of the bytes. What only moves values
-//! (doubling, pooling) is written on the bytes directly.
+//! For CPUs, results are unsigned bytes with a zero point, and weights are signed bytes with a scale for each channel. The
+//! activation after a convolution has no node: its limits are the range of the bytes. Operations that only move values
+//! (nearest enlargement, pooling) are written on the bytes.
 //!
-//! For TensorRT: signed bytes around zero everywhere, biases in float, weights as float with their own Q and DQ, and
-//! activations kept, which TensorRT joins with their convolutions by itself.
+//! For TensorRT, results and weights are signed bytes without a zero point. Weights are stored as floats with their own
+//! QuantizeLinear and DequantizeLinear, biases as floats. Activations are nodes, which TensorRT fuses with the convolutions.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -18,77 +18,82 @@ use super::ops::{self, GraphOptions};
 use super::pixels::{self, BytesInput};
 use super::proto::{ModelProto, TensorDataType};
 use super::ranges::Ranges;
-use super::sizes::{FeatureSize, sizes};
+use super::sizes::{FeatureSize, feature_sizes};
 use super::weights::{self, WeightBits};
 use crate::net::{Conv, Net, Node, Op, Params};
 
-/// Who runs the model.
+/// The runtime of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// ONNX Runtime's CPU provider.
+    /// The CPU provider of ONNX Runtime.
     #[default]
     Cpu,
     /// TensorRT 8.5 or later.
     Tensorrt,
 }
 
-/// `value = (byte - zero point) × scale`
+/// The meaning of a byte: `value = (byte - zero) × scale`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Quant {
+struct Quantisation {
     scale: f32,
+    /// The zero point.
     zero: u8,
 }
 
-impl Quant {
-    /// The whole byte for `low` to `high`; zero has a byte of its own, for padding.
+impl Quantisation {
+    /// Unsigned bytes for `low` to `high`. Zero, which padding needs, is exact.
     fn asymmetric((low, high): (f32, f32)) -> Self {
         let (low, high) = (low.min(0.0), high.max(0.0));
         let scale = ((high - low) / 255.0).max(f32::MIN_POSITIVE * 1e6);
-        Quant { scale, zero: (-low / scale).round().clamp(0.0, 255.0) as u8 }
+        Quantisation { scale, zero: (-low / scale).round().clamp(0.0, 255.0) as u8 }
     }
 
+    /// Signed bytes for `low` to `high`, with the zero point 0.
     fn symmetric((low, high): (f32, f32)) -> Self {
-        Quant { scale: (low.abs().max(high.abs()) / 127.0).max(f32::MIN_POSITIVE * 1e6), zero: 0 }
+        Quantisation { scale: (low.abs().max(high.abs()) / 127.0).max(f32::MIN_POSITIVE * 1e6), zero: 0 }
     }
 
+    /// The range of unsigned bytes.
     fn range(self) -> (f32, f32) {
         (f32::from(self.zero) * -self.scale, (255.0 - f32::from(self.zero)) * self.scale)
     }
 }
 
-/// The network as a quantised ONNX model after the model contract, without metadata. `net` has no batch norms (see
-/// [`super::fold`]); `ranges` are its own.
+/// The network as a quantised ONNX model, without metadata. `net` has no batch norms (see [`super::fold`]), and `ranges` were
+/// measured with it.
 pub fn model(
     net: &Net,
     params: &Params,
     ranges: &Ranges,
-    shape: &GraphOptions,
+    options: &GraphOptions,
     target: Target,
     bits: WeightBits,
 ) -> ModelProto {
-    let bytes = (target == Target::Cpu).then(|| pixels::as_bytes(net, params)).flatten();
-    let (net, params, bytes) = match &bytes {
-        Some(BytesInput { net, params, scale, zero }) => (net, params, Some(Quant { scale: *scale, zero: *zero })),
+    let bytes_input = (target == Target::Cpu).then(|| pixels::as_bytes(net, params)).flatten();
+    let (net, params, input) = match &bytes_input {
+        Some(BytesInput { net, params, scale, zero }) => {
+            (net, params, Some(Quantisation { scale: *scale, zero: *zero }))
+        }
         None => (net, params, None),
     };
-    let mut writer = Writer {
+    let mut writer = QdqWriter {
         b: GraphBuilder::default(),
         net,
         params,
         ranges,
         target,
         bits,
-        bytes,
+        input,
         fused: fused(net),
-        sizes: sizes(net, shape.height, shape.width),
+        sizes: feature_sizes(net, options.height, options.width),
         values: Vec::with_capacity(net.nodes.len()),
     };
-    writer.write(shape);
+    writer.write(options);
     writer.b.finish()
 }
 
-/// Which nodes' results nothing but an activation uses: they stay between the two.
+/// Nodes whose result is used only by an activation. They are not quantised: the activation is.
 fn fused(net: &Net) -> Vec<bool> {
     let uses = uses(net);
     let mut fused = vec![false; net.nodes.len()];
@@ -101,13 +106,13 @@ fn fused(net: &Net) -> Vec<bool> {
     fused
 }
 
-const HAS_BYTES: &str = "only what an activation alone uses has no bytes";
+const HAS_BYTES: &str = "every result is quantised, except one that only an activation uses";
 
-/// Nearest enlargement of bytes, written as copies.
+/// Nearest enlargement of bytes by concatenation.
 ///
-/// ONNX Runtime keeps quantised values channels-last, where its Resize takes 2.1 ms for `[1, 72, 128, 48]` by two;
-/// joining each pixel, and then each row, with itself takes 0.2 ms. The transpositions cancel out with those that the
-/// runtime adds around its convolutions.
+/// ONNX Runtime keeps quantised values channels-last, where its Resize takes 2.1 ms for `[1, 72, 128, 48]` by two.
+/// Concatenating each pixel, and then each row, with itself takes 0.2 ms. The transpositions cancel out with those that
+/// the runtime adds around its convolutions.
 fn nearest(b: &mut GraphBuilder, node: &str, x: &str, size: FeatureSize, factor: i64) -> String {
     let FeatureSize { channels, height, width } = size;
     let name = |step: &str| format!("{node}.{step}");
@@ -123,142 +128,145 @@ fn nearest(b: &mut GraphBuilder, node: &str, x: &str, size: FeatureSize, factor:
     b.node("Transpose", &[&full], node, vec![ints("perm", &[0, 3, 1, 2])])
 }
 
-/// Where a node's result is found.
-struct QuantisedResult {
-    /// The bytes' name and meaning; none of a fused node.
-    bytes: Option<(String, Quant)>,
-    /// The name as floats, once something wants it so.
+/// The values that hold the result of a node.
+struct NodeResult {
+    /// The name of the bytes and their meaning; `None` for a fused node.
+    bytes: Option<(String, Quantisation)>,
+    /// The name of the floats, if an operation needed them.
     float: Option<String>,
 }
 
-struct Writer<'a> {
+/// Writes a quantised graph.
+struct QdqWriter<'a> {
     b: GraphBuilder,
     net: &'a Net,
     params: &'a Params,
     ranges: &'a Ranges,
     target: Target,
     bits: WeightBits,
-    /// What the image's own bytes mean, where they can be used as they are.
-    bytes: Option<Quant>,
+    /// The meaning of the bytes of the image, if they are used without normalisation.
+    input: Option<Quantisation>,
     fused: Vec<bool>,
     sizes: Vec<FeatureSize>,
-    values: Vec<QuantisedResult>,
+    values: Vec<NodeResult>,
 }
 
-impl Writer<'_> {
-    fn write(&mut self, shape: &GraphOptions) {
-        let planes = ops::image(&mut self.b, shape);
+impl QdqWriter<'_> {
+    fn write(&mut self, options: &GraphOptions) {
+        let planes = ops::image(&mut self.b, options);
         let (small, factor) = ops::small_logits(self.net);
-        let decides_small = ops::decides_small(self.net, shape);
+        let decides_small = ops::decides_small(self.net, options);
         for index in 0..self.net.nodes.len() {
-            // On a CPU, the decision has an enlargement of its own.
+            // On a CPU, `mask_on_cpu` enlarges the logits.
             let skipped = index == self.net.logits
                 && index != small
-                && !shape.logits
+                && !options.logits
                 && (decides_small || self.target == Target::Cpu);
-            let value = if skipped { QuantisedResult { bytes: None, float: None } } else { self.node(index, &planes) };
+            let value = if skipped { NodeResult { bytes: None, float: None } } else { self.node(index, &planes) };
             self.values.push(value);
         }
         if self.target == Target::Cpu {
-            self.decide_on_cpu(shape, small, if decides_small { factor / 2 } else { factor }, decides_small);
+            self.mask_on_cpu(options, small, if decides_small { factor / 2 } else { factor }, decides_small);
         } else if decides_small {
             let float = self.float(small);
             let half = ops::half_size(&mut self.b, &float, factor);
-            ops::mask(&mut self.b, shape, &half, 1, true);
+            ops::mask(&mut self.b, options, &half, 1, true);
         } else {
             let logits = self.float(self.net.logits);
-            ops::mask(&mut self.b, shape, &logits, 1, false);
+            ops::mask(&mut self.b, options, &logits, 1, false);
         }
-        if shape.confidence {
+        if options.confidence {
             let float = self.float(small);
             let half = ops::half_size(&mut self.b, &float, factor);
-            ops::confidence(&mut self.b, shape, &half);
+            ops::confidence(&mut self.b, options, &half);
         }
-        if shape.logits {
+        if options.logits {
             let float = self.float(self.net.logits);
             self.b.node("Identity", &[&float], ops::LOGITS, Vec::new());
-            self.b.output(ops::LOGITS, TensorDataType::Float, &[-1, self.net.classes(), shape.height, shape.width]);
+            self.b.output(ops::LOGITS, TensorDataType::Float, &[-1, self.net.classes(), options.height, options.width]);
         }
     }
 
-    /// The mask from the bytes of logits that are still to be enlarged by `factor`: channels last, as ONNX Runtime
-    /// keeps them, so that nothing is transposed; as floats, which its Resize and ArgMax take in 3.7 ms where bytes
-    /// take 12 (`[1, 144, 256, 11]` by two).
-    fn decide_on_cpu(&mut self, shape: &GraphOptions, small: usize, factor: i64, decides_small: bool) {
-        let (bytes, quant) = self.values[small].bytes.clone().expect(HAS_BYTES);
+    /// Adds the output `mask`, made of the bytes of the logits `small`, enlarged by `factor`. The logits are channels-last,
+    /// as ONNX Runtime keeps them, which saves a transposition. They are floats, because Resize and ArgMax take 3.7 ms for
+    /// floats and 12 ms for bytes (`[1, 144, 256, 11]` by two).
+    fn mask_on_cpu(&mut self, options: &GraphOptions, small: usize, factor: i64, decides_small: bool) {
+        let (bytes, quantisation) = self.values[small].bytes.clone().expect(HAS_BYTES);
         let name = self.net.nodes[small].name.clone();
         let last = vec![ints("perm", &[0, 2, 3, 1])];
         let last = self.b.node("Transpose", &[&bytes], "mask.bytes", last);
-        let (scale, zero) = self.constants(&name, quant);
+        let (scale, zero) = self.constants(&name, quantisation);
         let mut logits = self.b.node("DequantizeLinear", &[&last, &scale, &zero], "mask.logits", Vec::new());
         if factor > 1 {
             logits = ops::resize_last(&mut self.b, factor, &logits, "mask.enlarged");
         }
-        ops::mask(&mut self.b, shape, &logits, 3, decides_small);
+        ops::mask(&mut self.b, options, &logits, 3, decides_small);
     }
 
-    fn node(&mut self, index: usize, planes: &str) -> QuantisedResult {
+    fn node(&mut self, index: usize, planes: &str) -> NodeResult {
         let net = self.net;
         let node = &net.nodes[index];
         match node.op {
             Op::Input => {
-                if let Some(quant) = self.bytes {
-                    return QuantisedResult { bytes: Some((planes.to_owned(), quant)), float: None };
+                if let Some(quantisation) = self.input {
+                    return NodeResult { bytes: Some((planes.to_owned(), quantisation)), float: None };
                 }
                 let float = ops::normalised(&mut self.b, &net.normalise, planes);
-                self.quantised(node, &float, self.quant(self.ranges.0[index]))
+                self.quantised(node, &float, self.quantisation(self.ranges.0[index]))
             }
-            // Floats are interpolated faster than bytes.
+            // ONNX Runtime interpolates floats faster than bytes.
             Op::Bilinear { .. } => {
                 let float = self.float(node.inputs[0]);
                 let float = float::operation(&mut self.b, node, self.params, &[&float]);
                 if index == net.logits {
-                    return QuantisedResult { bytes: None, float: Some(float) };
+                    return NodeResult { bytes: None, float: Some(float) };
                 }
-                let (_, quant) = self.values[node.inputs[0]].bytes.clone().expect(HAS_BYTES);
-                self.quantised(node, &float, quant)
+                let (_, quantisation) = self.values[node.inputs[0]].bytes.clone().expect(HAS_BYTES);
+                self.quantised(node, &float, quantisation)
             }
             Op::Nearest { .. } | Op::MaxPool { .. } => self.moved(node, self.sizes[node.inputs[0]]),
             Op::Concat => {
                 let range = node.inputs.iter().filter_map(|&input| self.range_of(input));
                 let range = range.fold((0.0, 0.0), |all: (f32, f32), one| (all.0.min(one.0), all.1.max(one.1)));
-                self.computed(index, self.quant(range))
+                self.computed(index, self.quantisation(range))
             }
             Op::Relu | Op::Relu6 => {
                 let (_, high) = self.ranges.0[index];
-                let quant = self.quant((0.0, high));
+                let quantisation = self.quantisation((0.0, high));
+                // Whether the range of the bytes has the limits of the activation.
                 let implied = match node.op {
-                    Op::Relu6 => quant.range().1 <= 6.0 * (1.0 + 1e-6),
+                    Op::Relu6 => quantisation.range().1 <= 6.0 * (1.0 + 1e-6),
                     _ => true,
                 };
                 if self.target == Target::Cpu && implied {
                     let float = self.float(node.inputs[0]);
-                    return self.quantised(node, &float, quant);
+                    return self.quantised(node, &float, quantisation);
                 }
-                self.computed(index, quant)
+                self.computed(index, quantisation)
             }
-            _ => self.computed(index, self.quant(self.ranges.0[index])),
+            _ => self.computed(index, self.quantisation(self.ranges.0[index])),
         }
     }
 
-    fn quant(&self, range: (f32, f32)) -> Quant {
+    /// The quantisation for values of a range.
+    fn quantisation(&self, range: (f32, f32)) -> Quantisation {
         match self.target {
-            Target::Cpu => Quant::asymmetric(range),
-            Target::Tensorrt => Quant::symmetric(range),
+            Target::Cpu => Quantisation::asymmetric(range),
+            Target::Tensorrt => Quantisation::symmetric(range),
         }
     }
 
-    /// The range that a node's bytes can show.
+    /// The range of the bytes of a node.
     fn range_of(&self, index: usize) -> Option<(f32, f32)> {
-        let (_, quant) = self.values[index].bytes.as_ref()?;
+        let (_, quantisation) = self.values[index].bytes.as_ref()?;
         Some(match self.target {
-            Target::Cpu => quant.range(),
-            Target::Tensorrt => (-127.0 * quant.scale, 127.0 * quant.scale),
+            Target::Cpu => quantisation.range(),
+            Target::Tensorrt => (-127.0 * quantisation.scale, 127.0 * quantisation.scale),
         })
     }
 
-    /// A node that computes: on floats, between DequantizeLinear and QuantizeLinear.
-    fn computed(&mut self, index: usize, quant: Quant) -> QuantisedResult {
+    /// An operation that computes values: in float, between DequantizeLinear and QuantizeLinear.
+    fn computed(&mut self, index: usize, quantisation: Quantisation) -> NodeResult {
         let net = self.net;
         let node = &net.nodes[index];
         let inputs: Vec<String> = node.inputs.iter().map(|&input| self.float(input)).collect();
@@ -268,75 +276,77 @@ impl Writer<'_> {
             _ => float::operation(&mut self.b, node, self.params, &inputs),
         };
         if self.fused[index] {
-            QuantisedResult { bytes: None, float: Some(float) }
+            NodeResult { bytes: None, float: Some(float) }
         } else {
-            self.quantised(node, &float, quant)
+            self.quantised(node, &float, quantisation)
         }
     }
 
-    /// A node that moves values: what they mean stays.
-    fn moved(&mut self, node: &Node, size: FeatureSize) -> QuantisedResult {
+    /// An operation that only moves values: the result has the quantisation of the input.
+    fn moved(&mut self, node: &Node, size: FeatureSize) -> NodeResult {
         let before = node.inputs[0];
-        let (name, quant) = self.values[before].bytes.clone().expect(HAS_BYTES);
+        let (name, quantisation) = self.values[before].bytes.clone().expect(HAS_BYTES);
         if self.target == Target::Cpu {
             let bytes = match node.op {
                 Op::Nearest { factor } => nearest(&mut self.b, &node.name, &name, size, factor),
                 _ => float::operation(&mut self.b, node, self.params, &[&name]),
             };
-            return QuantisedResult { bytes: Some((bytes, quant)), float: None };
+            return NodeResult { bytes: Some((bytes, quantisation)), float: None };
         }
         let float = self.float(before);
         let moved = float::operation(&mut self.b, node, self.params, &[&float]);
-        self.quantised(node, &moved, quant)
+        self.quantised(node, &moved, quantisation)
     }
 
-    /// Floats to bytes.
-    fn quantised(&mut self, node: &Node, float: &str, quant: Quant) -> QuantisedResult {
-        let (scale, zero) = self.constants(&node.name, quant);
+    /// Quantises the floats of a node.
+    fn quantised(&mut self, node: &Node, float: &str, quantisation: Quantisation) -> NodeResult {
+        let (scale, zero) = self.constants(&node.name, quantisation);
         let bytes = self.b.node("QuantizeLinear", &[float, &scale, &zero], format!("{}.bytes", node.name), Vec::new());
-        QuantisedResult { bytes: Some((bytes, quant)), float: None }
+        NodeResult { bytes: Some((bytes, quantisation)), float: None }
     }
 
-    fn constants(&mut self, name: &str, quant: Quant) -> (String, String) {
-        let scale = self.b.floats(format!("{name}.scale"), &[], &[quant.scale]);
+    /// The names of the scale and the zero point of a node.
+    fn constants(&mut self, name: &str, quantisation: Quantisation) -> (String, String) {
+        let scale = self.b.floats(format!("{name}.scale"), &[], &[quantisation.scale]);
         let zero = match self.target {
-            Target::Cpu => self.b.byte(format!("{name}.zero"), quant.zero),
+            Target::Cpu => self.b.byte(format!("{name}.zero"), quantisation.zero),
             Target::Tensorrt => self.b.int8s("zero", &[], &[0]),
         };
         (scale, zero)
     }
 
-    /// A node's result as floats.
+    /// The name of the result of a node as floats.
     fn float(&mut self, index: usize) -> String {
         if let Some(float) = &self.values[index].float {
             return float.clone();
         }
         let net = self.net;
         let name = &net.nodes[index].name;
-        let (bytes, quant) = self.values[index].bytes.clone().expect("a result is bytes or floats");
-        let (scale, zero) = self.constants(name, quant);
+        let (bytes, quantisation) = self.values[index].bytes.clone().expect("a result is bytes or floats");
+        let (scale, zero) = self.constants(name, quantisation);
         let float = self.b.node("DequantizeLinear", &[&bytes, &scale, &zero], format!("{name}.float"), Vec::new());
         self.values[index].float = Some(float.clone());
         float
     }
 
+    /// A convolution of the floats `x`, with quantised weights. Returns the name of the result as floats.
     fn conv(&mut self, node: &Node, conv: &Conv, x: &str) -> String {
         let name = &node.name;
         let weight = float::values(self.params.get(&format!("{name}.weight")));
         let bias = conv.bias.then(|| float::values(self.params.get(&format!("{name}.bias"))));
-        let input = self.values[node.inputs[0]].bytes.as_ref().map(|(_, quant)| quant.scale);
+        let input = self.values[node.inputs[0]].bytes.as_ref().map(|(_, quantisation)| quantisation.scale);
         let input = input.expect("a convolution's input is bytes");
         let outputs = conv.outputs as usize;
         let axis = || vec![int("axis", 0)];
-        // A constant that convolutions shared would trip ONNX Runtime where it rewrites weights as unsigned bytes.
+        // One constant for each convolution: ONNX Runtime fails on a shared one when it rewrites weights as unsigned bytes.
         let zeros = self.b.int8s(format!("{name}.weight.zero"), &[conv.outputs], &vec![0; outputs]);
         let mut inputs = vec![x.to_owned()];
-        // The bias in units of both scales has to fit in 32 bits even where a channel's weights are all but nothing.
-        let smallest = |output: usize| match (&bias, self.target) {
+        // The bias, divided by both scales, must fit in 32 bits even if the weights of a channel are close to zero.
+        let min_scale = |output: usize| match (&bias, self.target) {
             (Some(bias), Target::Cpu) => bias[output].abs() / input / (1 << 30) as f32,
             _ => 0.0,
         };
-        let quantised = weights::quantise(conv, &weight, self.bits, smallest);
+        let quantised = weights::quantise(conv, &weight, self.bits, min_scale);
         let scales = self.b.floats(format!("{name}.weight.scale"), &[conv.outputs], &quantised.scales);
         let stored = match self.target {
             Target::Cpu => self.b.int8s(format!("{name}.weight.bytes"), &conv.weight_shape(), &quantised.bytes),
@@ -357,7 +367,7 @@ impl Writer<'_> {
         self.b.node("Conv", &inputs, name, ops::conv_attributes(conv))
     }
 
-    /// A bias in 32 bits, in units of the sums that it is added to.
+    /// A bias as 32-bit integers with the scale of the sums of the convolution. Returns its name as floats.
     fn bias(&mut self, name: &str, bias: &[f32], input: f32, weights: &[f32]) -> String {
         let scales: Vec<f32> = weights.iter().map(|scale| scale * input).collect();
         let values: Vec<i32> = bias

@@ -1,42 +1,46 @@
-//! What the float and the quantised graph have in common: attributes, the image's way in, the mask's way out.
+//! Parts of the graph that the float and the int8 export share: attributes, input, outputs.
 
 use super::graph::{GraphBuilder, int, ints, text};
 use super::proto::{AttributeProto, TensorDataType};
 use crate::net::{Conv, Net, Normalise, Op, Order, Padding};
 
-/// Names of the model's input and outputs (the model contract).
+/// The name of the input, as the service expects it.
 pub const IMAGE: &str = "image";
+/// The output with a class index for each pixel.
 pub const MASK: &str = "mask";
+/// The optional output with the probability of that class.
 pub const CONFIDENCE: &str = "confidence";
-/// An output for checks only.
+/// The optional output for the comparison with libtorch.
 pub const LOGITS: &str = "logits";
 
-/// What is fixed when a file is written.
+/// The size of the input and the outputs of an exported graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GraphOptions {
-    /// Of the input and the mask, in pixels.
+    /// Width of the input and the mask in pixels.
     pub width: i64,
+    /// Height of the input and the mask in pixels.
     pub height: i64,
-    /// Adds the output `confidence`, `[N, H/2, W/2]`: the winner's probability × 255. Costs a softmax at that size.
+    /// Adds the output `confidence`, bytes `[N, H/2, W/2]`: the largest probability × 255. It needs a softmax of that size.
     pub confidence: bool,
-    /// Decides for a class at half the size and doubles the mask: cheaper, with coarser edges.
+    /// Decides the class at half the size and doubles the mask: faster, with coarser edges.
     pub argmax_stride2: bool,
-    /// Adds the output `logits`, float `[N, classes, H, W]`, for checks.
+    /// Adds the output `logits`, floats `[N, classes, H, W]`.
     pub logits: bool,
 }
 
 impl GraphOptions {
-    /// Nothing but the mask, at full size.
+    /// A graph with the output `mask` only, decided at full size.
     pub fn new(width: i64, height: i64) -> Self {
         GraphOptions { width, height, confidence: false, argmax_stride2: false, logits: false }
     }
 }
 
-/// ONNX's order: all beginnings, then all ends.
+/// ONNX stores the padding at the beginning of all axes, then that at their ends.
 fn pads(Padding { begin, end }: Padding) -> AttributeProto {
     ints("pads", &[begin, begin, end, end])
 }
 
+/// The attributes of the ONNX operator `Conv`.
 pub fn conv_attributes(conv: &Conv) -> Vec<AttributeProto> {
     vec![
         int("group", conv.groups),
@@ -46,25 +50,26 @@ pub fn conv_attributes(conv: &Conv) -> Vec<AttributeProto> {
     ]
 }
 
+/// The attributes of the ONNX operator `MaxPool`.
 pub fn max_pool_attributes(kernel: i64, stride: i64, padding: Padding) -> Vec<AttributeProto> {
     vec![ints("kernel_shape", &[kernel; 2]), pads(padding), ints("strides", &[stride; 2])]
 }
 
-/// How an image is enlarged.
+/// The method of an enlargement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Resize {
     Nearest,
     Bilinear,
 }
 
-/// `[N, C, H, W]` to `[N, C, factor × H, factor × W]`, by the pixel centres that libtorch uses.
+/// Enlarges `[N, C, H, W]` to `[N, C, factor × H, factor × W]`, with pixel centres as in libtorch.
 pub fn resize(b: &mut GraphBuilder, how: Resize, factor: i64, x: &str, output: impl Into<String>) -> String {
     let scale = factor as f32;
     let scales = b.floats(format!("scales.{factor}"), &[4], &[1.0, 1.0, scale, scale]);
     scaled(b, how, &scales, x, output)
 }
 
-/// `[N, H, W, C]` to `[N, factor × H, factor × W, C]`, bilinear.
+/// Enlarges `[N, H, W, C]` to `[N, factor × H, factor × W, C]` by bilinear interpolation.
 pub fn resize_last(b: &mut GraphBuilder, factor: i64, x: &str, output: impl Into<String>) -> String {
     let scale = factor as f32;
     let scales = b.floats(format!("scales.last.{factor}"), &[4], &[1.0, scale, scale, 1.0]);
@@ -83,13 +88,13 @@ fn scaled(b: &mut GraphBuilder, how: Resize, scales: &str, x: &str, output: impl
     b.node("Resize", &[x, "", scales], output, attributes)
 }
 
-/// Declares the input and gives its bytes as `[N, 3, H, W]`.
-pub fn image(b: &mut GraphBuilder, shape: &GraphOptions) -> String {
-    b.input(IMAGE, TensorDataType::Uint8, &[-1, shape.height, shape.width, 3]);
+/// Declares the input. Returns the name of its bytes as `[N, 3, H, W]`.
+pub fn image(b: &mut GraphBuilder, options: &GraphOptions) -> String {
+    b.input(IMAGE, TensorDataType::Uint8, &[-1, options.height, options.width, 3]);
     b.node("Transpose", &[IMAGE], "image.planes", vec![ints("perm", &[0, 3, 1, 2])])
 }
 
-/// Bytes `[N, 3, H, W]` in RGB to the network's float input.
+/// Converts RGB bytes `[N, 3, H, W]` to the float input of the network.
 pub fn normalised(b: &mut GraphBuilder, normalise: &Normalise, planes: &str) -> String {
     let mut x = planes.to_owned();
     if normalise.order == Order::Bgr {
@@ -103,12 +108,13 @@ pub fn normalised(b: &mut GraphBuilder, normalise: &Normalise, planes: &str) -> 
     b.node("Div", &[&x, &std], "image.normalised", Vec::new())
 }
 
+/// Converts a value to another type.
 pub fn cast(b: &mut GraphBuilder, x: &str, output: impl Into<String>, to: TensorDataType) -> String {
     b.node("Cast", &[x], output, vec![int("to", to as i64)])
 }
 
-/// Where the network's last enlargement begins: logits that are not enlarged yet, and by how much they have to be.
-/// Without such an enlargement, the logits themselves and 1.
+/// The node of the logits before the last bilinear enlargement, and the factor of that enlargement. A network without it
+/// has the factor 1.
 pub fn small_logits(net: &Net) -> (usize, i64) {
     match net.nodes[net.logits].op {
         Op::Bilinear { factor } => (net.nodes[net.logits].inputs[0], factor),
@@ -116,12 +122,12 @@ pub fn small_logits(net: &Net) -> (usize, i64) {
     }
 }
 
-/// Whether the mask is decided at half the size: that needs logits that are not full-size yet.
-pub fn decides_small(net: &Net, shape: &GraphOptions) -> bool {
-    shape.argmax_stride2 && small_logits(net).1 % 2 == 0
+/// Whether the class is decided at half the size. That needs logits that are enlarged by an even factor afterwards.
+pub fn decides_small(net: &Net, options: &GraphOptions) -> bool {
+    options.argmax_stride2 && small_logits(net).1 % 2 == 0
 }
 
-/// Logits at half the image's size, as the tensor type that `small` has.
+/// Logits at half the size of the image, made of the logits `small`, which are smaller than the image by `factor`.
 pub fn half_size(b: &mut GraphBuilder, small: &str, factor: i64) -> String {
     match factor {
         2 => small.to_owned(),
@@ -133,11 +139,12 @@ pub fn half_size(b: &mut GraphBuilder, small: &str, factor: i64) -> String {
     }
 }
 
-/// Decides: the output `mask` from logits that lie along `axis`, of the image's size, or (`small`) of half of it.
-pub fn mask(b: &mut GraphBuilder, shape: &GraphOptions, logits: &str, axis: i64, small: bool) {
+/// Adds the output `mask`, made of logits with the classes along `axis`. The logits have the size of the image, or half of it
+/// (`half_size`).
+pub fn mask(b: &mut GraphBuilder, options: &GraphOptions, logits: &str, axis: i64, half_size: bool) {
     let attributes = vec![int("axis", axis), int("keepdims", 0)];
     let index = b.node("ArgMax", &[logits], "mask.index", attributes);
-    if small {
+    if half_size {
         let axes = b.int64s("mask.axes", &[1]);
         let half = cast(b, &index, "mask.half", TensorDataType::Uint8);
         let half = b.node("Unsqueeze", &[&half, &axes], "mask.plane", Vec::new());
@@ -146,11 +153,11 @@ pub fn mask(b: &mut GraphBuilder, shape: &GraphOptions, logits: &str, axis: i64,
     } else {
         cast(b, &index, MASK, TensorDataType::Uint8);
     }
-    b.output(MASK, TensorDataType::Uint8, &[-1, shape.height, shape.width]);
+    b.output(MASK, TensorDataType::Uint8, &[-1, options.height, options.width]);
 }
 
-/// The output `confidence` from float logits at half the size.
-pub fn confidence(b: &mut GraphBuilder, shape: &GraphOptions, half: &str) {
+/// Adds the output `confidence`, made of float logits at half the size.
+pub fn confidence(b: &mut GraphBuilder, options: &GraphOptions, half: &str) {
     let all = b.node("Softmax", &[half], "confidence.all", vec![int("axis", 1)]);
     let attributes = vec![ints("axes", &[1]), int("keepdims", 0)];
     let best = b.node("ReduceMax", &[&all], "confidence.best", attributes);
@@ -158,5 +165,5 @@ pub fn confidence(b: &mut GraphBuilder, shape: &GraphOptions, half: &str) {
     let bytes = b.node("Mul", &[&best, &white], "confidence.scaled", Vec::new());
     let bytes = b.node("Round", &[&bytes], "confidence.round", Vec::new());
     cast(b, &bytes, CONFIDENCE, TensorDataType::Uint8);
-    b.output(CONFIDENCE, TensorDataType::Uint8, &[-1, shape.height / 2, shape.width / 2]);
+    b.output(CONFIDENCE, TensorDataType::Uint8, &[-1, options.height / 2, options.width / 2]);
 }

@@ -1,10 +1,10 @@
-//! The image's bytes as a quantised input, so that normalisation costs nothing.
+//! Uses the bytes of the image as the quantised input of a network, so that normalisation takes no time.
 
 use tch::{Kind, Tensor};
 
 use crate::net::{Conv, Net, Op, Order, Params};
 
-/// A network whose input is the image's RGB bytes, each meaning `(byte - zero) × scale`.
+/// A network whose input is the RGB bytes of the image, with the value `(byte - zero) × scale`.
 pub struct BytesInput {
     pub net: Net,
     pub params: Params,
@@ -12,19 +12,20 @@ pub struct BytesInput {
     pub zero: u8,
 }
 
-/// How far the channels' means may be from a common byte. What is left goes into the bias, which is wrong only by this
-/// much where a filter reaches over the image's edge: less than quantising the normalised image costs everywhere.
-const NEAR: f32 = 0.5;
+/// Largest difference between the mean of a channel and the common zero point. The difference is moved into the bias,
+/// which makes an error of this size where a filter reaches over the edge of the image. Quantising the normalised image
+/// would make a larger error everywhere.
+const MAX_MEAN_DIFFERENCE: f32 = 0.5;
 
-/// Moves the normalisation into the first convolutions: their weights take over the order of the channels and the
-/// differences between their standard deviations, their biases what a mean differs from a byte. `net` is folded.
+/// Moves the normalisation into the first convolutions: the order of the channels and the differences of their standard
+/// deviations into the weights, the difference between mean and zero point into the biases. `net` has no batch norms.
 ///
-/// `None` if that cannot be: the channels' means are too different, or something other than a full convolution
-/// sees the image.
+/// Returns `None` if the means of the channels differ too much, or an operation other than a convolution with one group
+/// uses the image.
 pub fn as_bytes(net: &Net, params: &Params) -> Option<BytesInput> {
     let normalise = &net.normalise;
     let zero = normalise.mean[0].floor();
-    if !(0.0..=255.0).contains(&zero) || normalise.mean.iter().any(|mean| (mean - zero).abs() > NEAR) {
+    if !(0.0..=255.0).contains(&zero) || normalise.mean.iter().any(|mean| (mean - zero).abs() > MAX_MEAN_DIFFERENCE) {
         return None;
     }
     let mut net = net.clone();

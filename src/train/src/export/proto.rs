@@ -1,7 +1,7 @@
-//! The messages of the ONNX format (onnx/onnx.proto, IR version 9) that a network needs, written out by hand so that
-//! building needs no protobuf compiler.
+//! The protobuf messages of the ONNX format (onnx/onnx.proto, IR version 9) that an exported network needs. They are
+//! written by hand, so that the build needs no protobuf compiler. Types have the names of the messages.
 
-/// The file.
+/// The content of an ONNX file.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ModelProto {
     #[prost(int64, tag = "1")]
@@ -18,7 +18,7 @@ pub struct ModelProto {
     pub metadata: Vec<StringStringEntryProto>,
 }
 
-/// Version of a set of operators; the empty domain is ONNX's own.
+/// The version of a set of operators. The empty domain is the set of ONNX itself.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OperatorSetIdProto {
     #[prost(string, optional, tag = "1")]
@@ -27,7 +27,7 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
-/// A key and its text in the metadata.
+/// An entry of the metadata.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StringStringEntryProto {
     #[prost(string, tag = "1")]
@@ -36,7 +36,7 @@ pub struct StringStringEntryProto {
     pub value: String,
 }
 
-/// Nodes in the order in which they can run.
+/// The nodes, in an order in which they can run, and their constants.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
@@ -51,7 +51,7 @@ pub struct GraphProto {
     pub output: Vec<ValueInfoProto>,
 }
 
-/// One operation; an input that is left out is the empty string.
+/// One operation. The name of an optional input that is not used is empty.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
@@ -68,7 +68,7 @@ pub struct NodeProto {
     pub domain: String,
 }
 
-/// A setting of a node; `kind` says which of the values counts.
+/// A setting of a node; `kind` selects the field with its value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AttributeProto {
     #[prost(string, tag = "1")]
@@ -89,7 +89,7 @@ pub struct AttributeProto {
     pub kind: i32,
 }
 
-/// AttributeProto.AttributeType
+/// `AttributeProto.AttributeType`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum AttributeType {
@@ -102,7 +102,7 @@ pub enum AttributeType {
     Ints = 7,
 }
 
-/// TensorProto.DataType: the element types that occur here.
+/// `TensorProto.DataType`: the types that exported networks use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum TensorDataType {
@@ -114,7 +114,7 @@ pub enum TensorDataType {
     Int64 = 7,
 }
 
-/// Numbers in the file.
+/// A constant.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
@@ -123,12 +123,12 @@ pub struct TensorProto {
     pub element: i32,
     #[prost(string, tag = "8")]
     pub name: String,
-    /// Little-endian, row by row.
+    /// Little-endian, in row-major order.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub raw_data: Option<Vec<u8>>,
 }
 
-/// Name and type of an input or output.
+/// The name and type of an input or output.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ValueInfoProto {
     #[prost(string, tag = "1")]
@@ -137,12 +137,14 @@ pub struct ValueInfoProto {
     pub r#type: Option<TypeProto>,
 }
 
+/// The type of a value. Exported networks have tensors only.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub tensor: Option<TypeProtoTensor>,
 }
 
+/// `TypeProto.Tensor`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TypeProtoTensor {
     #[prost(enumeration = "TensorDataType", tag = "1")]
@@ -151,13 +153,14 @@ pub struct TypeProtoTensor {
     pub shape: Option<TensorShapeProto>,
 }
 
+/// The shape of a tensor.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<DimensionProto>,
 }
 
-/// A fixed side, or a name for one that is free.
+/// `TensorShapeProto.Dimension`: a fixed size, or the name of a free one.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DimensionProto {
     #[prost(int64, optional, tag = "1")]

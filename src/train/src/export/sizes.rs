@@ -1,8 +1,8 @@
-//! The sizes of a network's results.
+//! The sizes of the results of a network's nodes.
 
 use crate::net::{Net, Op, Padding};
 
-/// Of one image's result.
+/// The size of the result of a node for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeatureSize {
     pub channels: i64,
@@ -10,8 +10,8 @@ pub struct FeatureSize {
     pub width: i64,
 }
 
-/// The size of each node's result for an image of this size.
-pub fn sizes(net: &Net, height: i64, width: i64) -> Vec<FeatureSize> {
+/// The size of the result of each node for an image of `height` × `width` pixels.
+pub fn feature_sizes(net: &Net, height: i64, width: i64) -> Vec<FeatureSize> {
     let mut sizes: Vec<FeatureSize> = Vec::with_capacity(net.nodes.len());
     for node in &net.nodes {
         let before = node.inputs.first().map_or(FeatureSize { channels: 3, height, width }, |&input| sizes[input]);
@@ -32,6 +32,7 @@ pub fn sizes(net: &Net, height: i64, width: i64) -> Vec<FeatureSize> {
     sizes
 }
 
+/// The size after a convolution or pool.
 fn window(before: FeatureSize, kernel: i64, stride: i64, padding: Padding) -> FeatureSize {
     let side = |side: i64| (side + padding.begin + padding.end - kernel) / stride + 1;
     FeatureSize { height: side(before.height), width: side(before.width), ..before }

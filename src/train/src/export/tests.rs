@@ -1,4 +1,4 @@
-//! Exported files on the real ONNX Runtime against libtorch.
+//! Exported files, run by ONNX Runtime and compared with libtorch.
 
 use maskcast::frame::Rgb;
 use prost::Message;
@@ -11,7 +11,7 @@ use crate::net::decoder::Decoder;
 use crate::net::{Conv, NetBuilder, Normalise, Order, Padding};
 use crate::random;
 
-/// Bytes that vary slowly, as images do, with some noise: `[n, height, width, 3]`.
+/// Waves with noise, bytes `[n, height, width, 3]`.
 fn images(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
     let mut rng = random::generator(seed, &[n, height, width].map(|side| side as u64));
     let mut bytes = Vec::new();
@@ -30,7 +30,7 @@ fn images(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
     Tensor::from_slice(&bytes).reshape([n, height, width, 3])
 }
 
-/// Fresh parameters with batch norms and biases that do something.
+/// Random parameters. Batch norms and biases are random too, so that they have an effect.
 fn parameters(net: &Net, seed: u64) -> Params {
     let mut params = Params::fresh(net, seed);
     for (name, tensor) in &mut params.0 {
@@ -51,7 +51,7 @@ fn parameters(net: &Net, seed: u64) -> Params {
     params
 }
 
-/// A network that has every operation, at odd places too.
+/// A network with every operation.
 fn every_operation(normalise: Normalise) -> Net {
     let mut b = NetBuilder::new();
     let stem = Conv { stride: 2, padding: Padding::same(3, 2), ..Conv::new(3, 8, 3) };
@@ -71,7 +71,7 @@ fn every_operation(normalise: Normalise) -> Net {
     let x = b.plain(Op::MaxPool { kernel: 3, stride: 1, padding: Padding::both(1) }, &[x]);
     let x = b.plain(Op::Nearest { factor: 2 }, &[x]);
     let x = b.plain(Op::Concat, &[x, quarter]);
-    // Used twice, before and behind its activation.
+    // Used by its activation and by another node.
     let x = b.conv("shared", Conv::new(16, 8, 1), x);
     let active = b.plain(Op::Relu6, &[x]);
     let x = b.plain(Op::Add, &[x, active]);
@@ -96,7 +96,7 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
-/// Root mean square of the difference, over that of `b`.
+/// The root mean square of the difference, divided by that of `b`.
 fn relative(a: &Tensor, b: &Tensor) -> f64 {
     let square = |x: Tensor| (&x * &x).mean(Kind::Double).double_value(&[]);
     (square(a - b) / square(b.copy())).sqrt()
@@ -107,7 +107,7 @@ fn with_logits(width: i64, height: i64) -> GraphOptions {
 }
 
 #[test]
-fn every_operation_runs_as_in_libtorch() {
+fn every_operation_computes_the_same_as_libtorch() {
     for (seed, normalise) in [BYTES, KERAS, CAFFE, MIXED, Normalise::IMAGENET].into_iter().enumerate() {
         let net = every_operation(normalise);
         let params = parameters(&net, seed as u64);
@@ -124,7 +124,7 @@ fn every_operation_runs_as_in_libtorch() {
 }
 
 #[test]
-fn int8_is_close_for_every_operation_input_and_target() {
+fn int8_is_close_to_float_for_every_operation_input_and_target() {
     for (seed, normalise) in [BYTES, KERAS, CAFFE, MIXED].into_iter().enumerate() {
         let net = every_operation(normalise);
         let (net, params) = fold::fold(&net, &parameters(&net, seed as u64));
@@ -143,7 +143,7 @@ fn int8_is_close_for_every_operation_input_and_target() {
 }
 
 #[test]
-fn the_image_s_bytes_are_the_quantised_input_where_that_is_exact() {
+fn image_bytes_are_the_quantised_input_if_the_means_are_similar() {
     for (normalise, zero) in [(BYTES, Some(127)), (KERAS, Some(127)), (MIXED, Some(120)), (CAFFE, None)] {
         let net = every_operation(normalise);
         let (net, params) = fold::fold(&net, &parameters(&net, 1));
@@ -152,20 +152,20 @@ fn the_image_s_bytes_are_the_quantised_input_where_that_is_exact() {
 }
 
 #[test]
-fn half_size_decisions_and_confidences() {
+fn mask_at_half_size_and_confidence_are_those_of_libtorch() {
     let net = every_operation(BYTES);
     let (net, params) = fold::fold(&net, &parameters(&net, 5));
     let batch = images(2, 48, 64, 5);
     let full = verify::logits(&net, &params, &batch);
-    // The head's own result: the last node enlarges it.
+    // The result of the head: the last node enlarges it.
     let mut small = net.clone();
     small.logits = net.nodes[net.logits].inputs[0];
     let small = verify::logits(&small, &params, &batch);
     let ranges = ranges::calibrate(&net, &params, [batch.copy()].into_iter(), CalibrationMethod::MinMax).unwrap();
     let bytes = |tensor: Tensor| verify::image_bytes(&tensor.to_kind(Kind::Uint8));
     for argmax_stride2 in [false, true] {
-        let shape = GraphOptions { confidence: true, argmax_stride2, ..GraphOptions::new(64, 48) };
-        let found = verify::run(&float::model(&net, &params, &shape).to_bytes(), &batch).unwrap();
+        let options = GraphOptions { confidence: true, argmax_stride2, ..GraphOptions::new(64, 48) };
+        let found = verify::run(&float::model(&net, &params, &options).to_bytes(), &batch).unwrap();
         let mask = match argmax_stride2 {
             true => small.argmax(1, true).to_kind(Kind::Float).upsample_nearest2d([48, 64], None, None),
             false => full.argmax(1, false),
@@ -176,7 +176,7 @@ fn half_size_decisions_and_confidences() {
         assert_eq!(confidence.len(), 2 * 24 * 32);
         assert!(confidence.iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
 
-        let model = int8::model(&net, &params, &ranges, &shape, Target::Cpu, WeightBits::Fitted);
+        let model = int8::model(&net, &params, &ranges, &options, Target::Cpu, WeightBits::Fitted);
         let quantised = verify::run(&model.to_bytes(), &batch).unwrap();
         assert!(verify::share_equal(&quantised.mask, &found.mask) > 0.9);
         assert_eq!(quantised.confidence.unwrap().len(), confidence.len());
@@ -184,7 +184,7 @@ fn half_size_decisions_and_confidences() {
 }
 
 #[test]
-fn logits_may_end_at_any_stride() {
+fn networks_of_any_output_stride_are_exported() {
     for (levels, factor) in [(5, 1), (3, 4)] {
         let decoder = Decoder { widths: vec![8; levels], ..Decoder::default() };
         let net = Encoder::EfficientnetLite0.unet(&decoder, 3).unwrap();
@@ -195,12 +195,12 @@ fn logits_may_end_at_any_stride() {
         let batches = || [batch.copy()].into_iter();
         let ranges = ranges::calibrate(&folded, &folded_params, batches(), CalibrationMethod::MinMax).unwrap();
         for argmax_stride2 in [false, true] {
-            let shape = GraphOptions { confidence: true, argmax_stride2, logits: true, ..GraphOptions::new(64, 32) };
-            let float = float::model(&folded, &folded_params, &shape);
+            let options = GraphOptions { confidence: true, argmax_stride2, logits: true, ..GraphOptions::new(64, 32) };
+            let float = float::model(&folded, &folded_params, &options);
             if !argmax_stride2 {
                 verify::same(&float.to_bytes(), &net, &params, &batch).unwrap();
             }
-            let int8 = int8::model(&folded, &folded_params, &ranges, &shape, Target::Cpu, WeightBits::Fitted);
+            let int8 = int8::model(&folded, &folded_params, &ranges, &options, Target::Cpu, WeightBits::Fitted);
             for model in [float, int8] {
                 let found = verify::run(&model.to_bytes(), &batch).unwrap();
                 assert_eq!((found.mask.len(), found.confidence.unwrap().len()), (32 * 64, 16 * 32));
@@ -209,8 +209,8 @@ fn logits_may_end_at_any_stride() {
     }
 }
 
-/// ONNX Runtime's own view of a model after its optimisation: how often each operation is left.
-fn optimised(model: &ModelProto) -> std::collections::BTreeMap<String, usize> {
+/// The number of nodes of each operator in a model after the optimisation by ONNX Runtime.
+fn optimised_operators(model: &ModelProto) -> std::collections::BTreeMap<String, usize> {
     let optimised = maskcast::segment::probe::optimised(&model.to_bytes()).unwrap();
     let mut operations = std::collections::BTreeMap::new();
     let model = ModelProto::decode(optimised.as_slice()).unwrap();
@@ -221,7 +221,7 @@ fn optimised(model: &ModelProto) -> std::collections::BTreeMap<String, usize> {
 }
 
 #[test]
-fn a_whole_u_net_is_the_same_in_float_and_all_bytes_in_int8() {
+fn an_int8_u_net_computes_on_bytes_only() {
     let net = Encoder::EfficientnetLite0.unet(&Decoder::default(), 11).unwrap();
     let params = parameters(&net, 7);
     let (folded, folded_params) = fold::fold(&net, &params);
@@ -230,15 +230,15 @@ fn a_whole_u_net_is_the_same_in_float_and_all_bytes_in_int8() {
     verify::same(&float.to_bytes(), &net, &params, &image).unwrap();
     let batches = (0..3).map(|seed| images(1, 64, 96, seed));
     let ranges = ranges::calibrate(&folded, &folded_params, batches, CalibrationMethod::MinMax).unwrap();
-    let model =
-        int8::model(&folded, &folded_params, &ranges, &GraphOptions::new(96, 64), Target::Cpu, WeightBits::Fitted);
-    let left = optimised(&model);
+    let options = GraphOptions::new(96, 64);
+    let model = int8::model(&folded, &folded_params, &ranges, &options, Target::Cpu, WeightBits::Fitted);
+    let left = optimised_operators(&model);
     let convolutions = folded.nodes.iter().filter(|node| matches!(node.op, Op::Conv(_))).count();
     assert_eq!(left.get("QLinearConv"), Some(&convolutions), "{left:?}");
-    // Floats begin behind the head.
+    // The values after the head are floats.
     assert_eq!((left.get("DequantizeLinear"), left.get("QuantizeLinear")), (Some(&1), None), "{left:?}");
-    for gone in ["Conv", "FusedConv", "Add", "Relu", "Clip", "Sub", "Div", "Transpose"] {
-        assert_eq!(left.get(gone), None, "{left:?}");
+    for removed in ["Conv", "FusedConv", "Add", "Relu", "Clip", "Sub", "Div", "Transpose"] {
+        assert_eq!(left.get(removed), None, "{left:?}");
     }
 }
 
@@ -246,11 +246,11 @@ fn labels(count: u8) -> Vec<Label> {
     (0..count).map(|n| Label { name: format!("class{n}"), color: Rgb(n, 2 * n, 3 * n) }).collect()
 }
 
-/// Exports the network of every operation into a folder, as a caller asks for it.
+/// Exports the network with every operation, with `label_count` labels.
 fn export_to(
     path: &Path,
     precision: Precision,
-    count: u8,
+    label_count: u8,
     evaluate: Option<Evaluate<'_>>,
 ) -> Result<Exported, ExportError> {
     let net = every_operation(BYTES);
@@ -259,9 +259,9 @@ fn export_to(
     export(ExportRequest {
         net: &net,
         params: &params,
-        labels: &labels(count),
+        labels: &labels(label_count),
         train: &serde_json::json!({"epochs": 3}),
-        shape: GraphOptions::new(64, 48),
+        graph: GraphOptions::new(64, 48),
         precision,
         golden: &golden,
         calibration: &mut (0..3).map(|seed| images(1, 48, 64, seed)),
@@ -274,7 +274,7 @@ const INT8: Precision =
     Precision::Int8 { target: Target::Cpu, weights: WeightBits::Fitted, calibration: CalibrationMethod::MinMax };
 
 #[test]
-fn an_exported_file_describes_itself_to_the_service() {
+fn the_service_loads_an_exported_file_with_its_metadata() {
     let folder = tempfile::tempdir().unwrap();
     for precision in [Precision::Float, INT8] {
         let path = folder.path().join("model.onnx");
@@ -289,12 +289,12 @@ fn an_exported_file_describes_itself_to_the_service() {
         assert_eq!(model.contract.labels[..], labels(5)[..]);
         assert_eq!(model.contract.train, Some(serde_json::json!({"epochs": 3})));
         assert!(model.contract.describes_itself() && model.contract.input.dynamic_batch);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "drafts are gone");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file is left");
     }
 }
 
 #[test]
-fn a_fall_of_more_than_a_point_leaves_the_old_file() {
+fn int8_that_loses_more_than_one_point_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, "old").unwrap();
@@ -312,21 +312,25 @@ fn a_fall_of_more_than_a_point_leaves_the_old_file() {
             }
         }
         assert_eq!(std::fs::read(&path).unwrap() == b"old", refused);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "drafts are gone");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file is left");
     }
 }
 
 #[test]
-fn what_cannot_be_exported_is_named() {
+fn a_wrong_request_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let error = export_to(&folder.path().join("model.onnx"), Precision::Float, 4, None).unwrap_err().to_string();
-    assert!(error.contains("4 labels") && error.contains("5 classes"), "{error}");
-    let error = export_to(&folder.path().join("none/model.onnx"), Precision::Float, 5, None).unwrap_err().to_string();
-    assert!(error.contains("none/model.onnx"), "{error}");
+    let error = export_to(&folder.path().join("model.onnx"), Precision::Float, 4, None).unwrap_err();
+    assert!(matches!(error, ExportError::Labels { labels: 4, classes: 5 }), "{error}");
+    let missing = folder.path().join("none/model.onnx");
+    let error = export_to(&missing, Precision::Float, 5, None).unwrap_err();
+    assert!(matches!(&error, ExportError::Write { path, .. } if *path == missing), "{error}");
     let net = every_operation(BYTES);
-    assert_eq!(stride(&net), 8);
-    let error = check(&net, &labels(5), &GraphOptions::new(60, 48), &[]).unwrap_err().to_string();
-    assert!(error.contains("multiples of 8"), "{error}");
+    let error = check(&net, &labels(5), &GraphOptions::new(60, 48), &[]).unwrap_err();
+    assert!(matches!(error, ExportError::InputSize { width: 60, height: 48, stride: 8 }), "{error}");
+    let error = check(&net, &labels(5), &GraphOptions::new(64, 48), &[0; 3]).unwrap_err();
+    assert!(matches!(error, ExportError::GoldenSize { bytes: 3, .. }), "{error}");
+    let error = check_batch(&images(1, 48, 32, 1), &GraphOptions::new(64, 48)).unwrap_err();
+    assert!(matches!(error, ExportError::CalibrationShape { .. }), "{error}");
 }
 
 #[test]
@@ -336,5 +340,5 @@ fn a_file_that_computes_something_else_is_refused() {
     let (folded, folded_params) = fold::fold(&net, &parameters(&net, 14));
     let model = float::model(&folded, &folded_params, &with_logits(64, 48));
     let error = verify::same(&model.to_bytes(), &net, &params, &images(1, 48, 64, 1)).unwrap_err();
-    assert!(matches!(error, ExportError::Different { .. }), "{error}");
+    assert!(matches!(error, VerifyError::Different { .. }), "{error}");
 }

@@ -1,63 +1,63 @@
-//! Weights as signed bytes, symmetric, one scale an output channel.
+//! Quantises weights to signed bytes: symmetric, with one scale for each output channel.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::net::Conv;
 
-/// How much of the signed byte weights use.
+/// The range of a signed byte that weights use.
 ///
-/// x86 processors without VNNI (before Ice Lake and Zen 4) multiply unsigned by signed bytes two at a time into 16 bits
-/// and cut off what does not fit (`vpmaddubsw`): two large weights of one sign beside each other then give wrong sums.
+/// x86 processors without VNNI (before Ice Lake and Zen 4) multiply pairs of unsigned and signed bytes and add the two
+/// products in 16 bits with saturation (`vpmaddubsw`). Two large adjacent weights of the same sign then give wrong sums.
 /// Measured on such a processor with an EfficientNet-Lite0 U-Net on CamVid, val mIoU: float 0.7246, `Full` 0.6934,
 /// `Seven` 0.7167, `Fitted` 0.7235.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightBits {
-    /// -127 to 127, whatever happens: for processors with VNNI, and for ARM.
+    /// -127 to 127: for processors with VNNI, and for ARM.
     Full,
-    /// -64 to 64: cannot be cut off.
+    /// -64 to 64: never saturates.
     Seven,
-    /// As large as each channel's own neighbours allow without a cut-off: between the two.
+    /// In each channel the largest range in which no two adjacent weights saturate.
     #[default]
     Fitted,
 }
 
-/// The sum of two neighbouring weights of one sign that times 255 still fits in 16 bits is 128; each may be rounded up
-/// by a half.
+/// The largest sum of two adjacent weights of the same sign. 255 × 128 is the largest product that fits in 16 bits, and
+/// each weight may be rounded up by a half.
 const PAIR_LIMIT: f32 = 127.4;
 
-/// A convolution's weights in bytes.
-pub struct Quantised {
-    /// As the weights were.
+/// The quantised weights of a convolution.
+pub struct QuantisedWeights {
+    /// In the shape of the weights.
     pub bytes: Vec<i8>,
     /// `[outputs]`: `weight = byte × scale`
     pub scales: Vec<f32>,
 }
 
-/// Quantises `weight`, `[outputs, inputs / groups, kernel, kernel]`. `smallest` is the least that each channel's scale
-/// may be.
-pub fn quantise(conv: &Conv, weight: &[f32], bits: WeightBits, smallest: impl Fn(usize) -> f32) -> Quantised {
+/// Quantises `weight`, `[outputs, inputs / groups, kernel, kernel]`. `min_scale` returns the smallest allowed scale of an
+/// output channel.
+pub fn quantise(conv: &Conv, weight: &[f32], bits: WeightBits, min_scale: impl Fn(usize) -> f32) -> QuantisedWeights {
     let length = weight.len() / conv.outputs as usize;
-    let mut quantised = Quantised { bytes: Vec::with_capacity(weight.len()), scales: Vec::new() };
+    let mut quantised = QuantisedWeights { bytes: Vec::with_capacity(weight.len()), scales: Vec::new() };
     for (output, channel) in weight.chunks_exact(length).enumerate() {
         let largest = channel.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
         let scale = match bits {
             WeightBits::Full => largest / 127.0,
-            // Depthwise convolutions have a kernel of their own that adds up in 32 bits.
+            // ONNX Runtime has separate code for depthwise convolutions, which adds in 32 bits.
             _ if conv.inputs == conv.groups => largest / 127.0,
             WeightBits::Seven => largest / 64.0,
             WeightBits::Fitted => (largest / 127.0).max(largest_pair(conv, channel) / PAIR_LIMIT),
         };
-        let scale = scale.max(smallest(output)).max(f32::MIN_POSITIVE * 1e6);
+        let scale = scale.max(min_scale(output)).max(f32::MIN_POSITIVE * 1e6);
         quantised.bytes.extend(channel.iter().map(|value| (value / scale).round().clamp(-127.0, 127.0) as i8));
         quantised.scales.push(scale);
     }
     quantised
 }
 
-/// The largest sum of two weights of one sign that are multiplied together. ONNX Runtime walks through a filter by
-/// pixels, and through each pixel's channels, two at a time.
+/// The largest absolute sum of two weights of the same sign that are multiplied in one instruction. ONNX Runtime iterates
+/// over the pixels of a filter, and over the channels of a pixel in pairs.
 fn largest_pair(conv: &Conv, channel: &[f32]) -> f32 {
     let pixels = (conv.kernel * conv.kernel) as usize;
     let channels = channel.len() / pixels;
@@ -77,8 +77,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_share_what_fits_in_sixteen_bits() {
-        // Two channels, 1×2 pixels as a 1×1 kernel cannot show the order: kernel 2, four pixels, [c, r, s].
+    fn adjacent_weights_do_not_saturate_sixteen_bits() {
+        // Two input channels and a 2×2 kernel, [channel, row, column].
         let conv = Conv { kernel: 2, ..Conv::new(2, 1, 2) };
         let apart = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0];
         let together = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_channel_has_a_scale() {
+    fn a_channel_of_zeros_has_a_positive_scale() {
         let conv = Conv::new(1, 2, 1);
         let quantised = quantise(&conv, &[0.0, 2.0], WeightBits::Full, |_| 0.0);
         assert!(quantised.scales[0] > 0.0);
