@@ -1,5 +1,4 @@
-//! `maskcast-train` from the outside: from a folder of images to a model that `maskcast` runs, and every way in which
-//! that can be interrupted or go wrong.
+//! Whole-program tests of `maskcast-train`: from a data set to a model that `maskcast` loads, interrupted runs, and errors.
 
 mod common;
 
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 
 const SIDE: usize = 64;
 
-/// A data set that can be learned in a minute: a bright disc on a dark ground, its place different in each image.
+/// A data set that can be learned in a minute: a bright disc on dark ground, at a different position in each image.
 fn discs(train: usize, val: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (part, count, first) in [("train", train, 0), ("val", val, 1000)] {
@@ -42,7 +41,7 @@ fn disc(seed: usize) -> (Vec<u8>, Vec<u8>) {
     for y in 0..SIDE {
         for x in 0..SIDE {
             let inside = x.abs_diff(centre.0).pow(2) + y.abs_diff(centre.1).pow(2) < radius * radius;
-            // A texture that differs from image to image, so that no two look alike.
+            // The texture is different in each image, so that no two images are similar.
             let noise = ((x * 7 + y * 13 + seed * 29) % 32) as u8;
             rgb.extend(if inside { [220 - noise, 200, 60 + noise] } else { [40 + noise, 60, 50] });
             mask.push(u8::from(inside));
@@ -51,14 +50,14 @@ fn disc(seed: usize) -> (Vec<u8>, Vec<u8>) {
     (rgb, mask)
 }
 
-/// `maskcast-train` with one thread.
+/// A command of `maskcast-train`.
 fn train(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_maskcast-train"));
     command.env_remove("MASKCAST_LOG").env("OMP_WAIT_POLICY", "PASSIVE").args(arguments);
     command
 }
 
-/// A small run: options that every test shares.
+/// The options of a small run.
 const SMALL: [&str; 16] = [
     "--strategy",
     "scratch",
@@ -100,7 +99,7 @@ fn failed(command: &mut Command, code: i32, words: &[&str]) -> String {
 }
 
 #[test]
-fn a_run_gives_a_model_that_the_service_loads_and_a_report() {
+fn fit_writes_a_report_and_a_model_that_the_service_loads() {
     let (data, folder) = (discs(24, 6), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
     let ended = ok(&mut fit(data.path(), &output, &["--epochs", "12"]));
@@ -108,7 +107,7 @@ fn a_run_gives_a_model_that_the_service_loads_and_a_report() {
         assert!(output.join(name).is_file(), "{name} is missing: {}", ended.stderr);
     }
 
-    // Learned: a disc is easy. Both forms of the model say so, and say the same.
+    // A disc is easy to learn. The exported models have the mIoU of the weights.
     let miou = |model: &str| {
         let model = output.join(model);
         let arguments = ["eval", model.to_str().unwrap(), data.path().to_str().unwrap(), "--json", "--threads", "1"];
@@ -126,14 +125,14 @@ fn a_run_gives_a_model_that_the_service_loads_and_a_report() {
     assert!((report["scores"]["miou"].as_f64().unwrap() - trained).abs() < 1e-9);
     assert!(std::fs::read_to_string(output.join("report.html")).unwrap().contains("disc"));
 
-    // The service's own check: contract, labels, golden frame.
+    // The service checks the input and outputs, the labels, and the golden frame.
     let verified = ok(maskcast().args(["model", "verify"]).arg(output.join("model.onnx")));
     assert!(!verified.text().is_empty());
     let shown = ok(maskcast().args(["model", "show"]).arg(output.join("model.onnx"))).text();
     assert!(shown.contains("ground") && shown.contains("disc"), "{shown}");
 }
 
-/// The tensors of a run's last checkpoint, which decide how it continues.
+/// The tensors of the last checkpoint of a run.
 fn state(output: &Path) -> Vec<(String, Vec<u8>)> {
     let file = weights::read(&output.join("checkpoint.safetensors")).unwrap();
     let bytes = |tensor: &tch::Tensor| {
@@ -145,19 +144,19 @@ fn state(output: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_killed_run_that_is_resumed_ends_as_the_uninterrupted_one() {
+fn a_killed_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_run() {
     let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
     let options = ["--epochs", "5", "--accumulate", "3", "--cut-mix", "0.5", "--lovasz", "0.5"];
     let whole = folder.path().join("whole");
     ok(&mut fit(data.path(), &whole, &options));
     let again = folder.path().join("again");
     ok(&mut fit(data.path(), &again, &options));
-    assert!(state(&whole) == state(&again), "the same seed gives the same run, bit for bit");
+    assert!(state(&whole) == state(&again), "two runs with the same seed have different weights");
 
     let killed = folder.path().join("killed");
     let checkpoint = killed.join("checkpoint.safetensors");
     let mut child = Guard::spawn(fit(data.path(), &killed, &options).stdout(Stdio::null()).stderr(Stdio::null()));
-    // A checkpoint comes at the beginning and after each epoch; kill it while it works on the third one's epoch.
+    // A checkpoint is written at the start and after each epoch. The run is killed in the third epoch.
     let seen = || std::fs::metadata(&checkpoint).and_then(|metadata| metadata.modified()).ok();
     let mut last = until("a checkpoint", seen);
     for _ in 0..2 {
@@ -165,14 +164,14 @@ fn a_killed_run_that_is_resumed_ends_as_the_uninterrupted_one() {
     }
     child.signal("KILL");
     child.wait(common::program::DEADLINE);
-    assert!(!killed.join("report.html").exists(), "it was killed before its end");
+    assert!(!killed.join("report.html").exists(), "the run ended before it was killed");
     ok(&mut train(&["resume", killed.to_str().unwrap()]));
-    assert!(state(&whole) == state(&killed), "killed and resumed");
+    assert!(state(&whole) == state(&killed), "the resumed run has different weights");
     assert!(killed.join("report.html").is_file());
 }
 
 #[test]
-fn a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on_later() {
+fn a_stopped_run_can_be_resumed() {
     let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
     let mut child =
@@ -187,7 +186,7 @@ fn a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on_later() {
 }
 
 #[test]
-fn a_loss_that_is_not_a_number_ends_the_run_with_the_last_good_state() {
+fn a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_finite_checkpoint() {
     let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
     let mut command =
@@ -202,10 +201,10 @@ fn a_loss_that_is_not_a_number_ends_the_run_with_the_last_good_state() {
 }
 
 #[test]
-fn a_full_disk_ends_the_run_and_keeps_the_checkpoint_before() {
+fn a_full_disk_ends_the_run_and_keeps_the_previous_checkpoint() {
     let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
-    // No file may grow beyond 64 KiB: a checkpoint does not fit.
+    // Files are limited to 64 KiB, which is smaller than a checkpoint.
     let on_a_full_disk = |program: Command| {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "sh"]);
@@ -221,11 +220,11 @@ fn a_full_disk_ends_the_run_and_keeps_the_checkpoint_before() {
     failed(&mut on_a_full_disk(resume), 1, &["could not be written", "The previous checkpoint is intact", "resume"]);
     assert!(std::fs::read(&checkpoint).unwrap() == before);
     let left: Vec<_> = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".writing")), "{left:?}");
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
 }
 
 #[test]
-fn wrong_weights_are_named() {
+fn wrong_weights_are_refused_with_their_path() {
     let (data, folder) = (discs(4, 2), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
     let weights = folder.path().join("weights.pth");
@@ -235,7 +234,7 @@ fn wrong_weights_are_named() {
         train(&["fit", data.path().to_str().unwrap(), "-o", output.to_str().unwrap(), "--input", "64x64"]);
     failed(command.args(pretrained), 1, &["weights.pth", "web page"]);
 
-    // A model of another encoder, as the start.
+    // A trained model with another encoder.
     let other = folder.path().join("other");
     ok(&mut fit(data.path(), &other, &["--epochs", "1", "--encoder", "mobilenet-v2"]));
     let model = other.join("best.safetensors");
@@ -246,7 +245,7 @@ fn wrong_weights_are_named() {
 }
 
 #[test]
-fn a_broken_image_is_named() {
+fn a_damaged_image_is_an_error_with_its_name() {
     let (data, folder) = (discs(6, 2), tempfile::tempdir().unwrap());
     let image = data.path().join("train/images/0003.png");
     let bytes = std::fs::read(&image).unwrap();
@@ -257,7 +256,7 @@ fn a_broken_image_is_named() {
 }
 
 #[test]
-fn wrong_options_are_all_named() {
+fn all_invalid_options_are_reported() {
     let (data, folder) = (discs(4, 2), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
     let wrong = ["--epochs", "0", "--ema", "1", "--scale-min", "3", "--cross-entropy", "0", "--dice", "0"];
@@ -267,7 +266,7 @@ fn wrong_options_are_all_named() {
 }
 
 #[test]
-fn a_comparison_gives_a_table_and_goes_on_where_it_was_stopped() {
+fn compare_prints_a_table_and_does_not_repeat_finished_runs() {
     let (data, folder) = (discs(8, 2), tempfile::tempdir().unwrap());
     let output = folder.path().join("compare");
     let first = folder.path().join("first");
@@ -284,12 +283,12 @@ fn a_comparison_gives_a_table_and_goes_on_where_it_was_stopped() {
     for name in ["compare.json", "compare.html", "compare.svg"] {
         assert!(output.join(name).is_file(), "{name}");
     }
-    assert_eq!(ok(&mut compare()).text(), table, "what is done is not done again");
+    assert_eq!(ok(&mut compare()).text(), table, "finished runs were repeated");
     failed(compare().args(["--epochs", "2"]), 2, &["other options"]);
 }
 
 #[test]
-fn a_learning_rate_is_suggested() {
+fn lr_find_suggests_a_learning_rate() {
     let (data, folder) = (discs(8, 2), tempfile::tempdir().unwrap());
     let output = folder.path().join("lr");
     let mut command = train(&["lr", "find", data.path().to_str().unwrap(), "-o", output.to_str().unwrap()]);
@@ -317,21 +316,21 @@ fn a_run_with_changed_data_does_not_resume_without_restart() {
     let resume = ["resume", output.to_str().unwrap()];
     let words = ["then 16 training and 4 validation images, now 17 and 3", "--restart", "--init"];
     failed(&mut train(&resume), 2, &words);
-    assert!(state(&output) == before, "nothing was learned");
+    assert!(state(&output) == before, "the refused run changed the checkpoint");
     ok(train(&resume).arg("--restart"));
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(output.join("report.json")).unwrap()).unwrap();
     let epochs: Vec<_> = report["history"].as_array().unwrap().iter().map(|epoch| epoch["epoch"].as_u64()).collect();
-    assert_eq!(epochs, [Some(1), Some(2)], "all epochs, counted from the first");
+    assert_eq!(epochs, [Some(1), Some(2)], "epochs are counted from 1");
     assert!(state(&output) != before);
     // The checkpoint now has the fingerprint of the changed data.
     ok(&mut train(&resume));
 }
 
 #[test]
-fn batches_at_the_end_of_an_epoch_count_as_much_as_others() {
+fn an_accumulation_that_is_cut_by_the_end_of_an_epoch_has_the_same_weight() {
     let (data, folder) = (discs(8, 2), tempfile::tempdir().unwrap());
-    // Two batches in an epoch: an accumulation of four has the same two as one of two.
+    // An epoch has two batches: an accumulation of four batches is cut to two.
     let [two, four] = ["2", "4"].map(|accumulate| {
         let output = folder.path().join(accumulate);
         let options = ["--epochs", "2", "--optimizer", "sgd", "--clip", "0", "--accumulate", accumulate];

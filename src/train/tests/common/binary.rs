@@ -1,4 +1,4 @@
-//! The service's program, which reads the models that the trainer writes.
+//! The program of the service, which loads the models of the trainer.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-/// The path of `maskcast`. Cargo builds only the binaries of a test's own package before it, so this one is built, or
-/// found up to date, when a test first needs it.
+/// The path of `maskcast`. Cargo builds only the binaries of the package of a test, so that this one is built when the first
+/// test needs it.
 pub fn maskcast() -> PathBuf {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(build);
     PROGRAM.clone()
@@ -16,7 +16,7 @@ pub fn maskcast() -> PathBuf {
 fn build() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let trainer = Path::new(env!("CARGO_BIN_EXE_maskcast-train"));
-    // The folder `debug` or `release`, and the target folder above it.
+    // The folder `debug` or `release`, and its parent, the target folder.
     let (profile, target) = (trainer.parent().unwrap(), trainer.ancestors().nth(2).unwrap());
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--locked", "--package", "maskcast", "--bin", "maskcast", "--message-format", "json"]);

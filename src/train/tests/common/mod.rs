@@ -1,5 +1,5 @@
-//! What the service's tests and these share, and the service's program.
-#![allow(dead_code)] // These tests use a part.
+//! Test helpers that are shared with the tests of the service, and the program of the service.
+#![allow(dead_code)] // The tests of the trainer use some of them.
 
 pub mod binary;
 #[path = "../../../../tests/common/program.rs"]
