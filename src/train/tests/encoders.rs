@@ -229,7 +229,7 @@ fn vgg16_finds_edges() {
     let file = pretrained(Encoder::Vgg16);
     let variant = file.variant(Encoder::Vgg16, None);
     assert_eq!(variant.flavour, Flavour::Caffe);
-    assert!(file.beside.contains(&"dsn1/vars/0".to_string()));
+    assert!(file.other_names.contains(&"dsn1/vars/0".to_string()));
     let (net, params) = loaded(variant, &file);
     let rgb = photo("coffee.png", 224);
     // The differences between each pixel and its neighbours below and to the right, smoothed to the width of the detected lines.

@@ -48,11 +48,11 @@ fn basic_block(
     x = b.plain(Op::Relu, &[x]);
     x = b.conv(format!("{name}.conv2"), Conv::new(outputs, outputs, 3), x);
     x = b.batch_norm(format!("{name}.bn2"), outputs, flavour.eps(), x);
-    let mut beside = input;
+    let mut shortcut = input;
     if stride != 1 || inputs != outputs {
-        beside = b.conv(format!("{name}.downsample.0"), Conv { stride, ..Conv::new(inputs, outputs, 1) }, beside);
-        beside = b.batch_norm(format!("{name}.downsample.1"), outputs, flavour.eps(), beside);
+        shortcut = b.conv(format!("{name}.downsample.0"), Conv { stride, ..Conv::new(inputs, outputs, 1) }, shortcut);
+        shortcut = b.batch_norm(format!("{name}.downsample.1"), outputs, flavour.eps(), shortcut);
     }
-    x = b.plain(Op::Add, &[x, beside]);
+    x = b.plain(Op::Add, &[x, shortcut]);
     b.plain(Op::Relu, &[x])
 }

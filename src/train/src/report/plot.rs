@@ -23,7 +23,8 @@ struct ThemeColor {
 
 const TEXT: ThemeColor = ThemeColor { light: RGBColor(0x49, 0x55, 0x62), dark: "#a9b5c1" };
 const GRID: ThemeColor = ThemeColor { light: RGBColor(0xdd, 0xe2, 0xe8), dark: "#303a45" };
-/// Of lines, in order; told apart with any kind of colour vision (after Okabe and Ito), and readable on their page.
+/// The colours of lines, in order. They can be distinguished with colour blindness (after Okabe and Ito) and are readable on
+/// both pages.
 const SERIES: [ThemeColor; 8] = [
     ThemeColor { light: RGBColor(0x00, 0x6d, 0xb0), dark: "#5fb4ee" },
     ThemeColor { light: RGBColor(0xd5, 0x5e, 0x00), dark: "#ff9150" },

@@ -149,7 +149,7 @@ impl NotModel {
         match self {
             NotModel::NotWeights(NotWeights::Onnx) => {
                 "an exported model has its batch norms folded and may be quantised, so that training cannot continue \
-                 from it; pass the .safetensors file that the trainer wrote beside it"
+                 from it; pass the .safetensors file that the trainer wrote in the same folder"
             }
             NotModel::NotWeights(_) => "pass the .safetensors file of a training run",
             NotModel::NoMetadata => "pass the weights of a classifier by `--weights FILE`",
@@ -209,7 +209,7 @@ impl fmt::Display for Mismatches {
     }
 }
 
-/// What a file that does not fit looks like, and what to do. Displayed as a line of its own.
+/// What a file that does not fit looks like, and what to do. Displayed on a separate line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MisfitHint {
     None,

@@ -18,7 +18,7 @@ pub struct WeightsFile {
     /// The flavour, if the file determines it: Keras files by their layers, safetensors by the metadata `flavour`.
     pub flavour: Option<Flavour>,
     /// The names of other content, such as the state of an optimizer.
-    pub beside: Vec<String>,
+    pub other_names: Vec<String>,
 }
 
 impl WeightsFile {

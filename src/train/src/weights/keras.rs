@@ -15,7 +15,7 @@ use crate::encoders::Flavour;
 pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
     let datasets = hdf5::datasets(path).map_err(|error| WeightsError::damaged(path, Damage::Format(error.into())))?;
     let vgg = Vgg::of(&datasets);
-    let (mut tensors, mut beside) = (BTreeMap::new(), Vec::new());
+    let (mut tensors, mut other_names) = (BTreeMap::new(), Vec::new());
     let mut flavour = None;
     for (name, dataset) in &datasets {
         let parts: Vec<&str> = name.split('/').collect();
@@ -35,17 +35,17 @@ pub(super) fn read(path: &Path) -> Result<WeightsFile, WeightsError> {
                 tensors.insert(own, tensor);
                 flavour = Some(weights_of);
             }
-            None => beside.push(name.clone()),
+            None => other_names.push(name.clone()),
         }
     }
     if tensors.is_empty() {
         return Err(WeightsError::not_weights(path, NotWeights::NoKerasLayers));
     }
-    Ok(WeightsFile { path: path.to_path_buf(), tensors, metadata: BTreeMap::new(), flavour, beside })
+    Ok(WeightsFile { path: path.to_path_buf(), tensors, metadata: BTreeMap::new(), flavour, other_names })
 }
 
-/// A dataset as a tensor in the axis order of PyTorch. Keras stores kernels as [rows, columns, inputs, outputs], and depthwise
-/// kernels as [rows, columns, channels, 1].
+/// A dataset as a tensor in the axis order of PyTorch. Keras stores kernels as `[rows, columns, inputs, outputs]`, and depthwise
+/// kernels as `[rows, columns, channels, 1]`.
 fn converted(dataset: &Hdf5Dataset, depthwise: bool) -> Result<Tensor, TchError> {
     let tensor = Tensor::f_from_slice(&dataset.values)?.f_reshape(&dataset.shape)?;
     Ok(match dataset.shape.len() {

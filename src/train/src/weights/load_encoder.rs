@@ -81,7 +81,8 @@ pub fn load_encoder(
         params.0.insert(name.clone(), tensor.to_device(device).copy());
         report.taken.push(name);
     }
-    let other = file.beside.iter().map(|name| SkippedTensor { name: name.clone(), why: "not part of the encoder" });
+    let other =
+        file.other_names.iter().map(|name| SkippedTensor { name: name.clone(), why: "not part of the encoder" });
     report.skipped.extend(other);
     tracing::info!(path = %file.path.display(), encoder = %mapping.encoder, "loaded weights: {report}");
     Ok(report)

@@ -87,8 +87,8 @@ fn safetensors(path: &Path) -> Result<WeightsFile, WeightsError> {
     }
     let metadata: BTreeMap<_, _> = header.metadata().clone().unwrap_or_default().into_iter().collect();
     let flavour = metadata.get("flavour").and_then(|name| clap::ValueEnum::from_str(name, true).ok());
-    let (tensors, beside) = without_prefixes(tensors);
-    Ok(WeightsFile { path: path.to_path_buf(), tensors, metadata, flavour, beside })
+    let (tensors, other_names) = without_prefixes(tensors);
+    Ok(WeightsFile { path: path.to_path_buf(), tensors, metadata, flavour, other_names })
 }
 
 fn pytorch(path: &Path) -> Result<WeightsFile, WeightsError> {
@@ -99,7 +99,7 @@ fn pytorch(path: &Path) -> Result<WeightsFile, WeightsError> {
         PytorchError::InvalidFormat(message) => WeightsError::not_weights(path, NotWeights::Pytorch(message)),
         error => bad_format(path, error),
     })?;
-    let (stored, beside) = without_prefixes(reader.into_tensors().into_iter().collect());
+    let (stored, other_names) = without_prefixes(reader.into_tensors().into_iter().collect());
     let mut tensors = BTreeMap::new();
     for (name, stored) in stored {
         let kind = match stored.dtype() {
@@ -118,7 +118,7 @@ fn pytorch(path: &Path) -> Result<WeightsFile, WeightsError> {
         let tensor = tensor(path, &name, &bytes, stored.shape(), kind)?;
         tensors.insert(name, tensor);
     }
-    Ok(WeightsFile { path: path.to_path_buf(), tensors, metadata: BTreeMap::new(), flavour: None, beside })
+    Ok(WeightsFile { path: path.to_path_buf(), tensors, metadata: BTreeMap::new(), flavour: None, other_names })
 }
 
 fn bad_format(path: &Path, error: impl Into<FormatError>) -> WeightsError {
@@ -150,7 +150,7 @@ const PREFIXES: [&str; 6] =
 
 /// Removes prefixes, also nested ones, from the names. Returns the tensors, and the names without the prefix.
 fn without_prefixes<T>(mut tensors: BTreeMap<String, T>) -> (BTreeMap<String, T>, Vec<String>) {
-    let mut beside = Vec::new();
+    let mut other_names = Vec::new();
     while let Some(prefix) = PREFIXES.iter().find(|prefix| tensors.keys().any(|name| name.starts_with(**prefix))) {
         let mut inside = BTreeMap::new();
         for (name, tensor) in tensors {
@@ -158,12 +158,12 @@ fn without_prefixes<T>(mut tensors: BTreeMap<String, T>) -> (BTreeMap<String, T>
                 Some(rest) => {
                     inside.insert(rest.to_string(), tensor);
                 }
-                None => beside.push(name),
+                None => other_names.push(name),
             }
         }
         tensors = inside;
     }
-    (tensors, beside)
+    (tensors, other_names)
 }
 
 #[cfg(test)]
@@ -171,16 +171,16 @@ mod tests {
     use super::*;
 
     fn stripped(names: &[&str]) -> (Vec<String>, Vec<String>) {
-        let (inside, beside) = without_prefixes(names.iter().map(|name| (name.to_string(), ())).collect());
-        (inside.into_keys().collect(), beside)
+        let (inside, other_names) = without_prefixes(names.iter().map(|name| (name.to_string(), ())).collect());
+        (inside.into_keys().collect(), other_names)
     }
 
     #[test]
     fn nested_prefixes_are_removed() {
         assert_eq!(stripped(&["conv1.weight"]).0, ["conv1.weight"]);
         assert_eq!(stripped(&["module.conv1.weight"]).0, ["conv1.weight"]);
-        let (inside, beside) = stripped(&["state_dict.module.conv1.weight", "optimizer.state.0.exp_avg"]);
-        assert_eq!((inside, beside), (vec!["conv1.weight".into()], vec!["optimizer.state.0.exp_avg".into()]));
+        let (inside, other_names) = stripped(&["state_dict.module.conv1.weight", "optimizer.state.0.exp_avg"]);
+        assert_eq!((inside, other_names), (vec!["conv1.weight".into()], vec!["optimizer.state.0.exp_avg".into()]));
     }
 
     #[test]
