@@ -12,10 +12,11 @@ use crossbeam_channel::{bounded, unbounded};
 use maskcast::base::ledger::DropReason;
 use maskcast::base::status::{Status, StreamState};
 use maskcast::config::Show;
+use maskcast::gst::GstError;
 use maskcast::publish::{OutputError, PublishOutcome};
 use maskcast::segment::SegmentError;
 use maskcast::segment::pool::Pool;
-use maskcast::stream::Pace;
+use maskcast::stream::{Pace, SourceFailure, StreamError};
 
 fn published() -> impl FnMut(usize) -> Result<PublishOutcome, OutputError> + Send + 'static {
     |_| Ok(PublishOutcome::Published)
@@ -369,11 +370,11 @@ fn a_file_without_a_first_frame_fails() {
     let began = std::time::Instant::now();
     let source = ScriptedSource::file(vec![Step::Silence]);
     let (stream, status) = start(config(), Pace::File, source, output, &pool);
-    let error = stream.join().unwrap_err().to_string();
-    assert!(error.contains("no frame for 30"), "{error}");
+    let error = stream.join().unwrap_err();
+    let StreamError::Source { source: SourceFailure::NoFrame(silence), .. } = error else { panic!("{error}") };
+    assert_eq!(silence.as_secs(), 30);
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(29), "{took:?}");
-    assert_eq!(status.failure(), Some(error));
     assert_ledger_closed(&status, 0);
 }
 
@@ -426,7 +427,7 @@ fn busy_failing_and_panicking_outputs_lose_only_that_frame() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
     let (output, received) = FakeOutput::new(|n| match n {
         2 => Ok(PublishOutcome::Busy),
-        4 => Err(OutputError("fails on purpose".into())),
+        4 => Err(OutputError::Gst(GstError::new("fails on purpose"))),
         6 => panic!("the output panics on purpose"),
         _ => Ok(PublishOutcome::Published),
     });
@@ -453,7 +454,7 @@ fn a_slow_output_makes_a_full_rate_stream_drop_the_oldest_frames() {
     let (pool, _) = pool(1, 1, |_| Ok(()));
     let (go, gate) = bounded::<()>(0);
     let (output, received) = FakeOutput::new(move |_| {
-        gate.recv_timeout(DEADLINE).map_err(|_| OutputError("over".into()))?;
+        gate.recv_timeout(DEADLINE).map_err(|_| OutputError::Gst(GstError::new("over")))?;
         Ok(PublishOutcome::Published)
     });
     let source = ScriptedSource::file(vec![Step::Frames(30)]);

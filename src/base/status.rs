@@ -40,7 +40,7 @@ impl StreamState {
         StreamState::Offline,
     ];
 
-    /// The name in log, metrics and API.
+    /// The name in metrics and API, and in the field `from` of log lines.
     pub fn name(self) -> &'static str {
         match self {
             StreamState::Starting => "starting",
@@ -48,6 +48,17 @@ impl StreamState {
             StreamState::Stale => "stale",
             StreamState::AwaitsKeyframe => "waiting_for_keyframe",
             StreamState::Offline => "offline",
+        }
+    }
+
+    /// The first words of the log line of a change to this state.
+    fn log_text(self) -> &'static str {
+        match self {
+            StreamState::Starting => "stream starting",
+            StreamState::Live => "stream live",
+            StreamState::Stale => "stream stale",
+            StreamState::AwaitsKeyframe => "stream waiting for a keyframe",
+            StreamState::Offline => "stream offline",
         }
     }
 
@@ -80,8 +91,6 @@ pub struct StatusFields {
     pub first_info: Option<VideoInfo>,
     /// The source has ended and is not opened again: a file that is played once.
     pub ended: bool,
-    /// Why a stream at file pace has failed.
-    pub failure: Option<String>,
     /// The number of frames that the source announces.
     pub expected_frames: Option<u64>,
     /// The missing part of a file that ended before its announced length.
@@ -106,7 +115,7 @@ pub struct Status {
     pub outputs: OutputStatus,
     panics: AtomicU64,
     late_connections: AtomicU64,
-    /// The last heartbeat of the stream's supervisor.
+    /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
     /// The last heartbeat of its overlay stage.
     overlay_beat: Mutex<Instant>,
@@ -131,7 +140,6 @@ impl Status {
                 info: None,
                 first_info: None,
                 ended: false,
-                failure: None,
                 expected_frames: None,
                 shortfall: None,
                 no_frames_at: None,
@@ -206,7 +214,7 @@ impl Status {
         if !self.announce {
             return;
         }
-        let (stream, from, to) = (&*self.name, before.name(), state.name());
+        let (stream, from, to) = (&*self.name, before.name(), state.log_text());
         let line = |level, text| LogLine { level, stream, stage: "", from: Some(from), seq: None, text };
         match (state, reason) {
             // Every failure of a camera is logged. The retry pauses limit their number.
@@ -224,16 +232,6 @@ impl Status {
             }
             _ => tracing::info!(target: STATE_TARGET, stream, from, "{to}"),
         }
-    }
-
-    /// Records why a stream at file pace has failed.
-    pub fn set_failure(&self, failure: String) {
-        self.condition.lock().failure = Some(failure);
-    }
-
-    /// Why a stream at file pace has failed.
-    pub fn failure(&self) -> Option<String> {
-        self.condition.lock().failure.clone()
     }
 
     /// Records the number of frames that the source announces.

@@ -208,9 +208,8 @@ fn encode_alone(kept: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure>
     let frames = kept.iter().chain(kept.iter().rev()).cycle().take(4 * KEPT);
     for (n, pixels) in frames.enumerate() {
         let image = pixels.image();
-        let stamp =
-            CaptureTime { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now(), slate: false };
-        output.publish(stamp, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
+        let time = CaptureTime { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now(), slate: false };
+        output.publish(time, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
     let summary = status.stage(Stage::Encode).summary();
@@ -228,8 +227,8 @@ fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
     let mut output = FileOutput::new(path.clone(), EncodeConfig::default(), status).map_err(Failure::runtime)?;
     while let Captured::Frame(frame) = capture.next(Duration::from_secs(10)).map_err(Failure::runtime)? {
         let image = frame.pixels.image();
-        let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
-        output.publish(stamp, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
+        let time = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
+        output.publish(time, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
     Ok(path)

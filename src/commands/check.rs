@@ -81,7 +81,7 @@ fn all(path: &Path, errors: Vec<ConfigError>) -> Failure {
     Failure { code: exit::CONFIG, message: ConfigErrors { path: path.to_path_buf(), errors }.to_string() }
 }
 
-/// Loads the model, and notes what is wrong with it or with the labels that streams name.
+/// Loads the model, and notes its errors and those of the labels that streams name.
 fn load_model(config: &Config, errors: &mut Vec<ConfigError>) -> Result<Option<Model>, Failure> {
     match Model::load(&config.model, config.model.threads) {
         Ok(model) => {

@@ -45,11 +45,7 @@ impl Failure {
 
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Configuration(problem) => Failure::config(problem),
-            ServiceError::Runtime(problem) => Failure::runtime(problem),
-            error @ ServiceError::Stopped => Failure::runtime(error),
-        }
+        if error.is_configuration() { Failure::config(error) } else { Failure::runtime(error) }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::base::log_dedup;
 use crate::base::stop::{Stop, WakeReason};
 use crate::config::readable_passwords;
 use crate::publish::encoder::H264;
-use crate::service::changes::{Changes, log_reload};
+use crate::service::changes::Changes;
 use crate::service::watch::{Heartbeat, SystemdNotifier, Watchdog};
 use crate::service::{EarlyRequests, Service, ServiceError};
 
@@ -129,7 +129,8 @@ fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
         Ok(done) => {
             changes.discard_unsaved();
             warn_of_readable_passwords(path);
-            log_reload("configuration reloaded", &done);
+            tracing::info!("configuration reloaded: {done}");
+            done.log_problems();
         }
         Err(problem) => {
             for line in problem.lines() {

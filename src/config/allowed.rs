@@ -1,9 +1,9 @@
 //! Which sources the API may add (`server.api_sources`).
 //!
 //! The configuration file may name any source. The API is reached from a network, and its requests must not
-//! make this machine read its own files, run GStreamer descriptions, or speak to services that trust it because the
-//! request comes from loopback or a link-local address (as a cloud's metadata service does). So it takes network cameras and test
-//! pictures, at other addresses, unless the configuration lists more.
+//! make this machine read its own files, run GStreamer descriptions, or speak to services that trust it because the request
+//! comes from loopback or a link-local address (as a cloud's metadata service does). So it accepts only network cameras at
+//! other addresses and test patterns, unless the configuration lists more.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
@@ -21,8 +21,8 @@ const DEFAULT: [&str; 6] = ["rtsp", "rtsps", "srt", "http", "https", "test"];
 /// All that can be allowed.
 const SCHEMES: [&str; 10] = ["rtsp", "rtsps", "srt", "http", "https", "test", "file", "v4l2", "libcamera", "gst"];
 
-/// How long a name may take to be looked up.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time limit of looking up a host name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Addresses outside the loopback and link-local ranges at which clouds give their machines secrets.
 const METADATA: [IpAddr; 3] = [
@@ -31,7 +31,35 @@ const METADATA: [IpAddr; 3] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// What the API may add.
+/// Why the API may not add a source. Displayed for the client of the API; it repeats nothing that may be secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceRefusal {
+    /// The scheme is not listed.
+    #[error("the API may not add {scheme} sources, only {allowed}; the configuration may (server.api_sources)")]
+    Scheme { scheme: String, allowed: String },
+    /// The address is not listed, and is one of this machine, its link, or the metadata service of a cloud.
+    #[error(
+        "the API may not add sources at {0}, which is this machine or its link; list it in server.api_sources to allow that"
+    )]
+    Address(IpAddr),
+    /// The addresses of the host are not known.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Why the addresses of a source's host are not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    #[error("the source's host is neither a name nor an address")]
+    InvalidName,
+    /// It has no address, or the name server did not answer in time.
+    #[error("the source's host {0} is not known: is the name right, and is there a name server?")]
+    Unknown(String),
+    #[error("no thread to look up the source's host: {0}")]
+    Thread(std::io::ErrorKind),
+}
+
+/// The sources that the API may add.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiSources {
     schemes: Vec<&'static str>,
@@ -39,7 +67,7 @@ pub struct ApiSources {
 }
 
 impl Default for ApiSources {
-    /// Network cameras and test pictures.
+    /// Network cameras and test patterns.
     fn default() -> Self {
         ApiSources { schemes: DEFAULT.to_vec(), networks: Vec::new() }
     }
@@ -74,29 +102,26 @@ impl ApiSources {
         }
     }
 
-    /// Whether the API may add sources of this kind. Touches nothing that the source names.
+    /// Checks whether the API may add sources of this kind, without accessing what the source names.
     ///
     /// # Errors
-    /// Why not.
-    pub fn check_kind(&self, uri: &SourceUri) -> Result<(), String> {
+    /// [`SourceRefusal::Scheme`].
+    pub fn check_kind(&self, uri: &SourceUri) -> Result<(), SourceRefusal> {
         let scheme = uri.scheme();
         if self.schemes.contains(&scheme) {
             return Ok(());
         }
-        Err(format!(
-            "the API may not add {scheme} sources, only {}; the configuration may (server.api_sources)",
-            self.schemes.join(", ")
-        ))
+        Err(SourceRefusal::Scheme { scheme: scheme.to_owned(), allowed: self.schemes.join(", ") })
     }
 
-    /// Whether the API may add this source. Looks up the names of hosts, for a few seconds at most.
+    /// Checks whether the API may add this source. Looks up the name of a host, for a few seconds at most.
     ///
     /// A name can mean another address by the time the camera is opened, and an HTTP server can
     /// redirect to another. To prevent both, leave `http` out of the list and shield the machine's own services from its network.
     ///
     /// # Errors
-    /// Why not, for the client; it repeats nothing that may be secret.
-    pub fn check(&self, uri: &SourceUri) -> Result<(), String> {
+    /// The reason, for the client.
+    pub fn check(&self, uri: &SourceUri) -> Result<(), SourceRefusal> {
         self.check_with(uri, None)
     }
 
@@ -104,8 +129,8 @@ impl ApiSources {
     /// another host is looked up here.
     ///
     /// # Errors
-    /// Why not, for the client; it repeats nothing that may be secret.
-    pub fn check_with(&self, uri: &SourceUri, known: Option<&SourceHost>) -> Result<(), String> {
+    /// The reason, for the client.
+    pub fn check_with(&self, uri: &SourceUri, known: Option<&SourceHost>) -> Result<(), SourceRefusal> {
         self.check_kind(uri)?;
         let Some(url) = uri.network_url() else { return Ok(()) };
         let found = match known.filter(|known| Some(&*known.name) == url.host_str()) {
@@ -116,10 +141,7 @@ impl ApiSources {
             let reached: Vec<IpAddr> = std::iter::once(address).chain(embedded(address)).collect();
             let is_listed = self.networks.iter().any(|network| reached.iter().any(|address| network.contains(address)));
             if reached.iter().any(|address| is_guarded(*address) || is_own(*address)) && !is_listed {
-                return Err(format!(
-                    "the API may not add sources at {address}, which is this machine or its link; \
-                     list it in server.api_sources to allow that"
-                ));
+                return Err(SourceRefusal::Address(address));
             }
         }
         Ok(())
@@ -147,7 +169,7 @@ impl<'de> Deserialize<'de> for ApiSources {
 #[derive(Clone, Debug)]
 pub struct SourceHost {
     name: String,
-    addresses: Result<Vec<IpAddr>, String>,
+    addresses: Result<Vec<IpAddr>, HostError>,
 }
 
 impl SourceHost {
@@ -160,14 +182,13 @@ impl SourceHost {
 
 /// All addresses that the host of this URL means, as GStreamer will find them. Forms like `0x7f.1`
 /// are left to the system, which reads them all.
-fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
+fn addresses(url: &Url) -> Result<Vec<IpAddr>, HostError> {
     let host = url.host_str().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     // It is not a camera's name, and programs read it in different ways.
     if host.is_empty() || !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) {
-        return Err("the source's host is neither a name nor an address".into());
+        return Err(HostError::InvalidName);
     }
-    let unknown = || format!("the source's host {host} is not known: is the name right, and is there a name server?");
     let (found, answer) = crossbeam_channel::bounded(1);
     let asked = (host.to_owned(), 0_u16);
     // The system's own look-up has no time limit, and the caller serves others.
@@ -176,12 +197,12 @@ fn addresses(url: &Url) -> Result<Vec<IpAddr>, String> {
         .spawn(move || {
             let addresses =
                 asked.to_socket_addrs().map(|found| found.map(|address| address.ip().to_canonical()).collect());
-            // The caller does not wait any more for what comes too late.
+            // Fails when the caller has stopped waiting.
             let _ = found.send(addresses.unwrap_or_default());
         })
-        .map_err(|error| format!("cannot start the thread to look up the source's host: {error}"))?;
-    let found: Vec<IpAddr> = answer.recv_timeout(PATIENCE).unwrap_or_default();
-    if found.is_empty() { Err(unknown()) } else { Ok(found) }
+        .map_err(|error| HostError::Thread(error.kind()))?;
+    let found: Vec<IpAddr> = answer.recv_timeout(LOOKUP_TIMEOUT).unwrap_or_default();
+    if found.is_empty() { Err(HostError::Unknown(host.to_owned())) } else { Ok(found) }
 }
 
 /// Whether it is one of this machine's own addresses in its networks: only those can be listened at.
@@ -234,7 +255,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn check(sources: &ApiSources, text: &str) -> Result<(), String> {
+    fn check(sources: &ApiSources, text: &str) -> Result<(), SourceRefusal> {
         sources.check(&SourceUri::parse(text, Path::new("/srv")).unwrap())
     }
 
@@ -245,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn by_itself_the_api_adds_network_cameras_only() {
+    fn by_default_the_api_adds_only_network_cameras_and_test_patterns() {
         let sources = ApiSources::default();
         for text in
             ["rtsp://192.0.2.7/a", "rtsps://[2001:db8::7]/a", "srt://10.0.0.7:7001", "http://192.168.1.5/a", "test://"]
@@ -260,7 +281,8 @@ mod tests {
             "libcamera://",
         ] {
             let refused = check(&sources, text).unwrap_err();
-            assert!(refused.starts_with("the API may not add ") && !refused.contains("shadow"), "{text}: {refused}");
+            assert!(matches!(refused, SourceRefusal::Scheme { .. }), "{text}: {refused}");
+            assert!(!refused.to_string().contains("shadow"), "{text}: {refused}");
         }
     }
 
@@ -319,9 +341,9 @@ mod tests {
             "http://[fd00:ec2::254]/",
         ] {
             let refused = check(&ApiSources::default(), text).expect_err(text);
-            assert!(refused.starts_with("the API may not add sources at "), "{text}: {refused}");
+            assert!(matches!(refused, SourceRefusal::Address(_)), "{text}: {refused}");
         }
-        // The same forms of addresses that are a network's are none of this machine's.
+        // Addresses of other machines in the same forms are accepted.
         for text in [
             "rtsp://[2002:c000:207::1]/a",
             "rtsp://[64:ff9b::192.0.2.7]/a",
@@ -333,9 +355,11 @@ mod tests {
         ] {
             assert_eq!(check(&ApiSources::default(), text), Ok(()), "{text}");
         }
-        for text in ["rtsp://127%2E0.0.1/a", "rtsp://no-such-host.invalid/a"] {
-            let refused = check(&ApiSources::default(), text).expect_err(text);
-            assert!(refused.starts_with("the source's host "), "{text}: {refused}");
+        for (text, error) in [
+            ("rtsp://127%2E0.0.1/a", HostError::InvalidName),
+            ("rtsp://no-such-host.invalid/a", HostError::Unknown("no-such-host.invalid".into())),
+        ] {
+            assert_eq!(check(&ApiSources::default(), text), Err(SourceRefusal::Host(error)), "{text}");
         }
     }
 
@@ -347,9 +371,9 @@ mod tests {
         let check = |text: &str, known: &SourceHost| ApiSources::default().check_with(&uri(text), Some(known));
         let camera = known("camera.invalid", "192.0.2.7");
         assert_eq!(check("rtsp://camera.invalid/a", &camera), Ok(()), "it is not looked up again");
-        let inside = check("rtsp://camera.invalid/a", &known("camera.invalid", "127.0.0.1")).unwrap_err();
-        assert!(inside.starts_with("the API may not add sources at 127.0.0.1"), "{inside}");
-        // What is known of one host says nothing of another.
+        let inside = check("rtsp://camera.invalid/a", &known("camera.invalid", "127.0.0.1"));
+        assert_eq!(inside, Err(SourceRefusal::Address("127.0.0.1".parse().unwrap())));
+        // The addresses of one host are not used for another.
         assert!(check("rtsp://localhost/a", &camera).is_err());
         assert!(SourceHost::look_up(&uri("test://")).is_none());
         let own = SourceHost::look_up(&uri("rtsp://127.0.0.1/a")).unwrap();
@@ -357,17 +381,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_is_taken() {
+    fn listed_schemes_and_addresses_are_accepted() {
         let loopback = allowing(&["127.0.0.0/8", "::1"]);
         assert_eq!(check(&loopback, "rtsp://127.0.0.1/a"), Ok(()));
         assert_eq!(check(&loopback, "rtsp://[::1]/a"), Ok(()));
         assert!(check(&loopback, "rtsp://169.254.0.1/a").is_err());
         let files = allowing(&["file", "rtsp"]);
         assert_eq!(check(&files, "/srv/a.mp4"), Ok(()));
-        assert!(check(&files, "http://192.0.2.7/a").is_err(), "a list says all that is taken");
+        assert!(check(&files, "http://192.0.2.7/a").is_err(), "only the listed schemes are accepted");
         assert!(
             check(&ApiSources::none().or_default_schemes(), "rtsp://192.0.2.7/a").is_err(),
-            "an empty list takes nothing"
+            "an empty list accepts nothing"
         );
         let (problem, help) = ApiSources::none().allow("rstp").unwrap_err();
         assert_eq!(

@@ -46,7 +46,7 @@ mod webrtc;
 mod tests;
 
 pub use crate::base::secret::Secret;
-pub use allowed::{ApiSources, SourceHost};
+pub use allowed::{ApiSources, HostError, SourceHost, SourceRefusal};
 pub use credentials::Credentials;
 pub use duration::show as duration_text;
 pub use edit::{Edit, edit, unknown_nulls};
@@ -64,7 +64,7 @@ pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use root::Config;
 pub use schema::{Object, api_schema, json_schema, not_for_api, stream_settings};
-pub use server::{ServerConfig, TlsConfig, users_file};
+pub use server::{ServerConfig, TlsConfig, UsersPathError, users_file};
 pub use sink::SinkConfig;
 pub use source::{SourceSpec, SourceUri, TestSource, Transport};
 pub use store::{Replaced, StoreError, replace};

@@ -16,42 +16,46 @@ use super::value::Value;
 use super::webrtc::WebRtcConfig;
 use crate::users::{Role, Users};
 
-/// Where the service listens, who may watch, and what the API may add.
+/// Addresses on which the service listens, users, and the sources that the API may add.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-applies" = "reload"))]
 pub struct ServerConfig {
-    /// Address of the page, the API, metrics, MJPEG and WebRTC's signalling: `"127.0.0.1:8080"` is this machine only,
-    /// `"0.0.0.0:8080"` all networks. An address that others can reach needs users, or `allow_anonymous = true`.
+    /// Address and port on which the service listens for HTTP: page, API, metrics, MJPEG, and the signalling of WebRTC.
+    /// `"127.0.0.1:8080"` accepts connections from this machine only, `"0.0.0.0:8080"` from all networks. An address that is
+    /// reachable from a network requires users, or `allow_anonymous = true`.
     #[schemars(with = "String", extend("x-check" = "socket-address", "x-applies" = "restart"))]
     pub http: SocketAddr,
-    /// Address of RTSP.
+    /// Address and port on which the service listens for RTSP. The rules of `http` apply.
     #[schemars(with = "String", extend("x-check" = "socket-address", "x-applies" = "restart"))]
     pub rtsp: SocketAddr,
-    /// Clients without login have the role viewer.
+    /// Clients without login have the role viewer. Changes still require a login as an operator.
     pub allow_anonymous: bool,
-    /// The file of users and tokens, which `maskcast user` writes.
+    /// The file with the users and tokens. `maskcast user` creates and changes it.
     #[serde(skip_serializing, deserialize_with = "load_users")]
     #[schemars(with = "String", extend("x-check" = "users-file", "x-default" = "`users.toml` beside this file, if there is one"))]
     pub users: Users,
     pub tls: Option<TlsConfig>,
-    /// RTSP without TLS offers Basic authentication to networks instead of digest: passwords are then readable on the network.
+    /// Without TLS, RTSP accepts Basic authentication from networks instead of digest. Passwords are then readable on the
+    /// network.
     pub rtsp_plain_auth: bool,
-    /// Host names by which browsers may reach the service, in addition to addresses and `localhost`. `[]`: while there are no
-    /// users, only those two; with users, any name.
+    /// Host names under which browsers may open the service, in addition to IP addresses and `localhost`; requests with
+    /// another name are refused (421). `[]` without users: no other name is accepted. `[]` with users: any name is accepted.
     #[schemars(with = "Vec<String>", extend(
         "x-check-items" = "host-name",
         "x-help" = "write names without scheme and port: [\"cameras.example.org\"]",
     ))]
     pub hosts: Vec<String>,
-    /// Addresses or networks of proxies whose forwarding headers are trusted: `["127.0.0.1"]`.
+    /// Addresses or networks of the reverse proxies whose forwarding headers (the address of the client, the scheme) are
+    /// trusted: `["127.0.0.1"]`.
     #[schemars(with = "Vec<String>", extend(
         "x-check-items" = "network",
         "x-help" = "write the proxies' addresses or networks: [\"127.0.0.1\", \"10.0.0.0/24\"]",
     ))]
     pub trusted_proxies: Vec<IpNet>,
-    /// What the API may add as a source: schemes, and addresses of this machine or its link (`"127.0.0.1"`,
-    /// `"169.254.0.0/16"`). A list of addresses alone keeps the default schemes.
+    /// The sources that the API may add: schemes of URLs, and addresses of this machine or its link that are otherwise
+    /// refused (`"127.0.0.1"`, `"169.254.0.0/16"`). A list with addresses only allows them in addition to the default
+    /// schemes. The configuration file may contain any source.
     #[schemars(with = "Vec<String>", extend(
         "x-check-items" = "api-source",
         "x-help" = "write [\"rtsp\", \"https\"], or addresses: [\"127.0.0.1\"]",
@@ -60,20 +64,21 @@ pub struct ServerConfig {
     pub webrtc: WebRtcConfig,
 }
 
-/// With this table, HTTP and RTSP accept TLS only; without it, they are unencrypted. `maskcast cert` makes a pair of files;
-/// they are read again when they change.
+/// Certificate and key for TLS. With this table, HTTP and RTSP accept TLS connections only; without it, they accept
+/// unencrypted connections only. `maskcast cert` creates a self-signed pair. The files are read again when they have
+/// changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("required" = ["cert", "key"], "x-applies" = "restart"))]
 pub struct TlsConfig {
-    /// A PEM file: the certificate, followed by its intermediate certificates.
+    /// PEM file with the certificate, followed by its intermediate certificates.
     #[serde(with = "super::path")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
         "x-help" = "the path of a PEM file; `maskcast cert -o DIR` makes a pair",
     ))]
     pub cert: PathBuf,
-    /// A PEM file: the certificate's private key.
+    /// PEM file with the private key of the certificate.
     #[serde(with = "super::path")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
@@ -169,15 +174,27 @@ pub(super) fn read_users_file(value: &Value) -> Option<Json> {
     }
 }
 
-/// The users file that the configuration at `path` means. Nothing else in it is looked at: the file is made with the help
-/// of this when the configuration cannot be used without it.
+/// Why the users file of a configuration cannot be determined.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersPathError {
+    /// The configuration file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// The configuration file is not TOML.
+    #[error("{}: {message}", .path.display())]
+    Syntax { path: PathBuf, message: String },
+}
+
+/// The path of the users file of the configuration at `path`. Only `server.users` is read, so that `maskcast user add` can
+/// create the users file of a configuration that is invalid without it.
 ///
 /// # Errors
 /// When the configuration cannot be read or is not TOML.
-pub fn users_file(path: &Path) -> Result<PathBuf, String> {
-    let located = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| located(&error))?;
-    let table = DeTable::parse(text.trim_start_matches('\u{feff}')).map_err(|error| located(&error.message()))?;
+pub fn users_file(path: &Path) -> Result<PathBuf, UsersPathError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| UsersPathError::Read { path: path.to_path_buf(), source })?;
+    let table = DeTable::parse(text.trim_start_matches('\u{feff}'))
+        .map_err(|error| UsersPathError::Syntax { path: path.to_path_buf(), message: error.message().to_owned() })?;
     let server = table.get_ref().get("server").and_then(|server| server.get_ref().as_table());
     let users = server.and_then(|server| server.get("users")).and_then(|users| users.get_ref().as_str());
     Ok(tidy(folder_of(path).join(users.unwrap_or(USERS))))

@@ -54,14 +54,14 @@ impl Default for OutputClock {
 
 impl OutputClock {
     /// The output time of a frame; later than that of the frame before.
-    pub(super) fn at(&mut self, stamp: CaptureTime) -> Duration {
-        let start = *self.start.get_or_insert(stamp.captured_at);
-        let arrival = stamp.captured_at.saturating_duration_since(start);
-        let (source, output) = *self.anchor.get_or_insert((stamp.pts, arrival));
-        let mapped = output + stamp.pts.saturating_sub(source).mul_f64(self.rate + self.slew);
+    pub(super) fn at(&mut self, time: CaptureTime) -> Duration {
+        let start = *self.start.get_or_insert(time.captured_at);
+        let arrival = time.captured_at.saturating_duration_since(start);
+        let (source, output) = *self.anchor.get_or_insert((time.pts, arrival));
+        let mapped = output + time.pts.saturating_sub(source).mul_f64(self.rate + self.slew);
         let stray = mapped.abs_diff(arrival);
-        let at = if stamp.pts < source || stray > STRAY {
-            if stamp.pts > source && stray < DRIFTED {
+        let at = if time.pts < source || stray > STRAY {
+            if time.pts > source && stray < DRIFTED {
                 let rate = self.rate + LEARNED_BY_STRAY * difference(arrival, mapped);
                 self.rate = rate.clamp(*RATES.start(), *RATES.end());
             }
@@ -70,9 +70,9 @@ impl OutputClock {
         } else {
             mapped
         };
-        self.anchor = Some((stamp.pts, at));
+        self.anchor = Some((time.pts, at));
         // A slate comes when it is made, which does not depend on the clock of the source.
-        if !stamp.slate {
+        if !time.slate {
             self.observe(arrival, at);
         }
         // Encoders need increasing times.

@@ -11,14 +11,14 @@ use gst::prelude::*;
 use super::encoder::{EncodeChain, H264, Purpose, build, fps, glib_error, push_blocking};
 use super::raw::{RawPool, Scaler, announced};
 use super::recording::{Layout, add_file};
-use super::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
+use super::{BufferError, CaptureTime, Output, OutputError, Paint, PublishOutcome};
 use crate::base::log_dedup;
 use crate::base::status::Status;
 use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
-use crate::gst::state_error;
+use crate::gst::{GstError, describe, state_error};
 
-/// The least time between two frames.
+/// The minimum time between two frames.
 const LEAST: gst::ClockTime = gst::ClockTime::from_mseconds(1);
 
 /// Writes one file, which has the shape of its first frame: frames of another shape are scaled to it.
@@ -47,18 +47,18 @@ struct OpenFile {
 
 impl FileOutput {
     /// # Errors
-    /// An extension that is not mp4, m4v, mov or mkv, in whatever case.
+    /// [`OutputError::FileName`] for an extension that is not mp4, m4v, mov or mkv (upper or lower case).
     pub fn new(path: PathBuf, encode: EncodeConfig, status: Arc<Status>) -> Result<Self, OutputError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
         let container = match extension.as_deref() {
             Some("mp4" | "m4v" | "mov") => Container::Mp4,
             Some("mkv") => Container::Mkv,
-            _ => return Err(OutputError(format!("{}: the output's name must end in .mp4 or .mkv", path.display()))),
+            _ => return Err(OutputError::FileName(path)),
         };
         Ok(FileOutput { path, container, encode, status, open: None })
     }
 
-    fn open(&self, info: VideoInfo, stamp: CaptureTime) -> Result<OpenFile, OutputError> {
+    fn open(&self, info: VideoInfo, time: CaptureTime) -> Result<OpenFile, OutputError> {
         let pool = RawPool::new(info)?;
         let (pipeline, bus) = crate::gst::pipeline()?;
         let kind = H264::choose(self.encode.encoder, &[])?.encoder;
@@ -66,11 +66,11 @@ impl FileOutput {
         let mux = add_file(&pipeline, self.container, &self.path, Layout::HeaderFirst)?;
         chain.last.link(&mux).map_err(glib_error)?;
         pipeline.set_state(gst::State::Playing).map_err(|_| state_error(&pipeline, "it cannot be written"))?;
-        Ok(OpenFile { pipeline, bus, chain, pool, scaler: None, first: stamp.pts, newest: None, failed: false })
+        Ok(OpenFile { pipeline, bus, chain, pool, scaler: None, first: time.pts, newest: None, failed: false })
     }
 
-    fn located(&self, problem: impl std::fmt::Display) -> OutputError {
-        OutputError(format!("{}: {problem}", self.path.display()))
+    fn located(&self, source: impl Into<OutputError>) -> OutputError {
+        OutputError::File { path: self.path.clone(), source: Box::new(source.into()) }
     }
 }
 
@@ -81,17 +81,19 @@ impl Output for FileOutput {
 
     fn publish(
         &mut self,
-        stamp: CaptureTime,
+        time: CaptureTime,
         info: VideoInfo,
         paint: &mut Paint<'_>,
     ) -> Result<PublishOutcome, OutputError> {
-        if self.open.is_none() {
-            self.open = Some(self.open(info, stamp).map_err(|error| self.located(error))?);
-        }
-        let located = |problem: String| OutputError(format!("{}: {problem}", self.path.display()));
-        let Some(open) = &mut self.open else { return Err(located("it is not open".into())) };
-        let mut buffer = open.paint(info, stamp, &self.path, paint)?;
-        let at = gst::ClockTime::from_nseconds(stamp.pts.saturating_sub(open.first).as_nanos() as u64);
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let opened = self.open(info, time).map_err(|error| self.located(error))?;
+                self.open.insert(opened)
+            }
+        };
+        let mut buffer = open.paint(info, time, &self.path, paint)?;
+        let at = gst::ClockTime::from_nseconds(time.pts.saturating_sub(open.first).as_nanos() as u64);
         // Muxers refuse times that do not rise.
         let at = open.newest.map_or(at, |newest| at.max(newest + LEAST));
         open.newest = Some(at);
@@ -101,7 +103,7 @@ impl Output for FileOutput {
         times.set_duration(gst::ClockTime::from_nseconds((1e9 / fps(&info)) as u64));
         push_blocking(&open.chain.source, &open.bus, buffer).map_err(|error| {
             open.failed = true;
-            located(error.0)
+            OutputError::File { path: self.path.clone(), source: Box::new(error.into()) }
         })?;
         Ok(PublishOutcome::Published)
     }
@@ -116,13 +118,13 @@ impl Output for FileOutput {
         let message =
             open.bus.timed_pop_filtered(gst::ClockTime::NONE, &[gst::MessageType::Eos, gst::MessageType::Error]);
         let problem = match message.as_ref().map(|message| message.view()) {
-            Some(gst::MessageView::Error(error)) => Some(error.error().to_string()),
-            _ => ended.err().map(|error| error.to_string()),
+            Some(gst::MessageView::Error(error)) => Some(describe(error)),
+            _ => ended.err().map(|error| GstError::new(error.to_string())),
         };
         let stopped = open.pipeline.set_state(gst::State::Null);
         match (problem, stopped) {
             (Some(problem), _) => Err(self.located(problem)),
-            (None, Err(error)) => Err(self.located(error)),
+            (None, Err(error)) => Err(self.located(GstError::new(error.to_string()))),
             (None, Ok(_)) => Ok(()),
         }
     }
@@ -133,10 +135,10 @@ impl OpenFile {
     fn paint(
         &mut self,
         info: VideoInfo,
-        stamp: CaptureTime,
+        time: CaptureTime,
         path: &Path,
         paint: &mut Paint<'_>,
-    ) -> Result<gst::Buffer, OutputError> {
+    ) -> Result<gst::Buffer, BufferError> {
         let shape = |info: VideoInfo| (info.width, info.height, info.format, info.par, info.color);
         if shape(info) == shape(self.pool.info) {
             self.scaler = None;
@@ -146,7 +148,7 @@ impl OpenFile {
             Some(scaler) if shape(scaler.info()) == shape(info) => scaler,
             _ => {
                 let (path, size, at) =
-                    (path.display(), self.pool.info, stamp.pts.saturating_sub(self.first).as_secs_f64());
+                    (path.display(), self.pool.info, time.pts.saturating_sub(self.first).as_secs_f64());
                 let text = format!(
                     "frame size changes, frames are scaled to {size}, the size of the file: {path}: {info} at {at:.1} s"
                 );

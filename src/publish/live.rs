@@ -19,12 +19,12 @@ use super::mjpeg::JpegEncoder;
 use super::outputs::StreamOutputs;
 use super::raw::{RawPool, announced};
 use super::recording::Archive;
-use super::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
+use super::{CaptureTime, EncoderFault, Output, OutputError, Paint, PublishOutcome};
 use crate::base::log_dedup;
 use crate::base::status::Status;
 use crate::config::{EncodeConfig, StreamConfig};
 use crate::frame::VideoInfo;
-use crate::gst::{bus_error, state_error};
+use crate::gst::{GstError, bus_error, state_error};
 
 /// The output of one live stream.
 pub struct LiveOutput {
@@ -124,13 +124,11 @@ impl LiveOutput {
     /// Starts and stops encoders as sinks are added and removed. The failure of one encoder does not affect the other.
     fn update_encoders(&mut self) -> Result<(), OutputError> {
         let mut outcome = Ok(());
-        if let Some(problem) = self.h264.as_ref().and_then(|encoder| bus_error(&encoder.bus)) {
-            outcome = Err(self.h264_failed(&problem.message));
-        } else if self.full_since.is_some_and(|since| since.elapsed() >= STALL) {
-            outcome = Err(self.h264_failed(&format!("it has accepted no frame for {} s", STALL.as_secs())));
+        if let Some((kind, fault)) = self.h264_fault() {
+            outcome = Err(self.h264_failed(kind, fault));
         }
-        if let Some(problem) = self.jpeg.as_ref().and_then(JpegEncoder::failure) {
-            outcome = outcome.and(Err(self.jpeg_failed(&problem.0)));
+        if let Some(fault) = self.jpeg.as_ref().and_then(JpegEncoder::failure) {
+            outcome = outcome.and(Err(self.jpeg_failed(fault)));
         }
         let Some(pool) = &self.pool else { return outcome };
         if self.outputs.jpeg.viewers() == 0 {
@@ -167,25 +165,42 @@ impl LiveOutput {
         self.running.clear();
     }
 
-    fn h264_failed(&mut self, problem: &str) -> OutputError {
-        self.full_since = None;
-        let Some(encoder) = self.h264.take() else { return OutputError(problem.into()) };
-        let kind = encoder.chain.kind;
-        self.failed.enter(kind, Instant::now());
-        self.h264_retry = Some(Instant::now() + RETRY);
-        OutputError(format!("the encoder {} failed: {problem}", kind.element()))
+    /// The running H.264 encoder and its fault, if it has failed or accepts no frames.
+    fn h264_fault(&self) -> Option<(H264, EncoderFault)> {
+        let encoder = self.h264.as_ref()?;
+        let has_stalled = || self.full_since.is_some_and(|since| since.elapsed() >= STALL);
+        let fault = match bus_error(&encoder.bus) {
+            Some(error) => error.into(),
+            None if has_stalled() => EncoderFault::Stalled(STALL),
+            None => return None,
+        };
+        Some((encoder.chain.kind, fault))
     }
 
-    fn jpeg_failed(&mut self, problem: &str) -> OutputError {
+    /// Drops the H.264 encoder after a fault; another one is started after [`RETRY`].
+    fn h264_failed(&mut self, encoder: H264, source: EncoderFault) -> OutputError {
+        (self.h264, self.full_since) = (None, None);
+        self.failed.enter(encoder, Instant::now());
+        self.h264_retry = Some(Instant::now() + RETRY);
+        OutputError::H264 { encoder, source }
+    }
+
+    /// Drops the JPEG encoder after a fault; it is started again after [`RETRY`].
+    fn jpeg_failed(&mut self, fault: EncoderFault) -> OutputError {
         self.jpeg = None;
         self.jpeg_retry = Some(Instant::now() + RETRY);
-        OutputError(format!("the JPEG encoder failed: {problem}"))
+        OutputError::Jpeg(fault)
     }
 
     /// Logs the failure of one encoder while the other one works.
     fn log_failure(&self, outcome: Result<(), OutputError>) {
         if let Err(error) = outcome {
-            log_dedup::error(&self.status.name, "publish", None, &error.0);
+            log_dedup::error(
+                &self.status.name,
+                "publish",
+                None,
+                &format!("encoder failed, the other one continues: {error}"),
+            );
         }
     }
 }
@@ -202,7 +217,7 @@ impl Output for LiveOutput {
 
     fn publish(
         &mut self,
-        stamp: CaptureTime,
+        time: CaptureTime,
         info: VideoInfo,
         paint: &mut Paint<'_>,
     ) -> Result<PublishOutcome, OutputError> {
@@ -230,19 +245,22 @@ impl Output for LiveOutput {
         if !to_h264 && !to_jpeg {
             return Ok(PublishOutcome::Busy);
         }
-        let Some(pool) = &self.pool else { return Err(OutputError("no buffers".into())) };
+        let Some(pool) = &self.pool else { return Ok(Accepted::Busy) };
         let mut buffer = pool.paint(paint)?;
-        let at = self.outputs.clock.lock().at(stamp);
+        let at = self.outputs.clock.lock().at(time);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
         let jpeg = self.jpeg.as_ref().filter(|_| to_jpeg).map(|jpeg| match wait_for_jpeg {
             true => jpeg.push_blocking(buffer.clone()).map(|()| true),
             false => jpeg.push(buffer.clone()),
         });
-        let h264 = self.h264.as_ref().filter(|_| to_h264).map(|encoder| encoder.push(buffer, at, stamp));
+        let h264 = self.h264.as_ref().filter(|_| to_h264).map(|encoder| {
+            let pushed = encoder.push(buffer, at, time);
+            pushed.map_err(|error| (encoder.chain.kind, error.into()))
+        });
         let by_jpeg = match jpeg {
             Some(Ok(taken)) => taken,
             Some(Err(error)) => {
-                let error = self.jpeg_failed(&error.0);
+                let error = self.jpeg_failed(error);
                 if h264.is_none() {
                     return Err(error);
                 }
@@ -253,8 +271,8 @@ impl Output for LiveOutput {
         };
         match h264 {
             Some(Ok(())) => Ok(PublishOutcome::Encoding),
-            Some(Err(error)) => {
-                let error = self.h264_failed(&error.0);
+            Some(Err((kind, fault))) => {
+                let error = self.h264_failed(kind, fault);
                 if by_jpeg {
                     self.log_failure(Err(error));
                     Ok(PublishOutcome::Published)
@@ -402,9 +420,9 @@ impl H264Encoder {
         self.chain.source.current_level_buffers() < ENCODER_QUEUE
     }
 
-    fn push(&self, buffer: gst::Buffer, at: Duration, stamp: CaptureTime) -> Result<(), OutputError> {
-        if !stamp.slate {
-            self.in_encoder.enter(at, stamp.captured_at);
+    fn push(&self, buffer: gst::Buffer, at: Duration, time: CaptureTime) -> Result<(), GstError> {
+        if !time.slate {
+            self.in_encoder.enter(at, time.captured_at);
         }
         // Returns at once where there is room.
         push_blocking(&self.chain.source, &self.bus, buffer)

@@ -5,13 +5,13 @@ use gstreamer_app as gst_app;
 
 use gst::prelude::*;
 
-use super::OutputError;
 use super::encoder::{ENCODER_QUEUE, glib_error, push_blocking};
 use super::frame_sink::FrameSink;
 use super::frame_sink_kind::{FrameSinkKind, ViewerCount, start_none};
 pub use super::jpeg_broadcast::JpegBroadcast;
 use super::range::RangeChange;
 use super::raw::RawPool;
+use super::{BufferError, EncoderFault, OutputError};
 use crate::frame::Matrix;
 use crate::gst::{bus_error, make, state_error};
 
@@ -82,15 +82,15 @@ impl JpegEncoder {
     }
 
     /// The encoder's failure, if it has failed.
-    pub fn failure(&self) -> Option<OutputError> {
-        bus_error(&self.bus).map(OutputError::from)
+    pub fn failure(&self) -> Option<EncoderFault> {
+        bus_error(&self.bus).map(EncoderFault::from)
     }
 
     /// Encodes a frame. False if two frames wait already: then this one is dropped.
     ///
     /// # Errors
     /// The encoder has failed and cannot be used again.
-    pub fn push(&self, buffer: gst::Buffer) -> Result<bool, OutputError> {
+    pub fn push(&self, buffer: gst::Buffer) -> Result<bool, EncoderFault> {
         if let Some(error) = self.failure() {
             return Err(error);
         }
@@ -99,7 +99,7 @@ impl JpegEncoder {
         }
         match self.source.push_buffer(self.ranged(buffer)?) {
             Ok(_) => Ok(true),
-            Err(_) => Err(OutputError("it accepts no more frames".into())),
+            Err(_) => Err(EncoderFault::Closed),
         }
     }
 
@@ -107,12 +107,12 @@ impl JpegEncoder {
     ///
     /// # Errors
     /// The encoder has failed and cannot be used again.
-    pub fn push_blocking(&self, buffer: gst::Buffer) -> Result<(), OutputError> {
-        push_blocking(&self.source, &self.bus, self.ranged(buffer)?)
+    pub fn push_blocking(&self, buffer: gst::Buffer) -> Result<(), EncoderFault> {
+        Ok(push_blocking(&self.source, &self.bus, self.ranged(buffer)?)?)
     }
 
     /// The frame in the range of JPEG.
-    fn ranged(&self, buffer: gst::Buffer) -> Result<gst::Buffer, OutputError> {
+    fn ranged(&self, buffer: gst::Buffer) -> Result<gst::Buffer, BufferError> {
         match &self.range {
             Some(range) => range.apply(&buffer),
             None => Ok(buffer),

@@ -7,11 +7,11 @@
 use std::time::{Duration, Instant};
 
 use crate::frame::{ImageMut, VideoInfo};
-use crate::gst::GstError;
 
 mod clock;
 mod connection_limit;
 pub mod encoder;
+mod error;
 pub mod fanout;
 pub mod file;
 pub mod frame_sink;
@@ -35,16 +35,7 @@ mod rtsp_players;
 mod webrtc;
 pub mod whep;
 
-/// Why a frame could not be published; in one line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct OutputError(pub String);
-
-impl From<GstError> for OutputError {
-    fn from(error: GstError) -> Self {
-        OutputError(error.message)
-    }
-}
+pub use error::{BufferError, EncoderFault, OutputError, PoolProblem};
 
 /// When a frame was captured.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +43,7 @@ pub struct CaptureTime {
     /// The frame's time in the source's time line.
     pub pts: Duration,
     pub captured_at: Instant,
-    /// It stands in for frames while the source sends none; it is not counted.
+    /// Whether it is a slate, which is published while the source sends no frames and is not counted.
     pub slate: bool,
 }
 
@@ -81,7 +72,7 @@ pub trait Output: Send {
     /// The frame is lost. The output tries to be ready for the next one.
     fn publish(
         &mut self,
-        stamp: CaptureTime,
+        time: CaptureTime,
         info: VideoInfo,
         paint: &mut Paint<'_>,
     ) -> Result<PublishOutcome, OutputError>;

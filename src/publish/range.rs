@@ -5,7 +5,7 @@
 
 use gstreamer as gst;
 
-use super::OutputError;
+use super::BufferError;
 use super::raw::{FrameReader, RawPool};
 use crate::frame::{Colorimetry, ImageMut, VideoInfo};
 
@@ -22,7 +22,7 @@ impl RangeChange {
     ///
     /// # Errors
     /// When GStreamer has no format for images of this shape.
-    pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
+    pub fn new(info: VideoInfo) -> Result<Self, BufferError> {
         let mut other = info;
         other.color.full_range = !info.color.full_range;
         // Scale and black level of ITU-T H.273, equations 20 to 25, for 8 bits.
@@ -60,7 +60,7 @@ impl RangeChange {
     ///
     /// # Errors
     /// When the buffer does not hold an image of this shape, or there is no memory for the copy.
-    pub fn apply(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, OutputError> {
+    pub fn apply(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, BufferError> {
         let (pts, dts, duration) = (buffer.pts(), buffer.dts(), buffer.duration());
         let image = self.from.view(buffer)?;
         let source = image.image();

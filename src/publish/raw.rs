@@ -7,7 +7,7 @@ use gst::prelude::*;
 use gst_video::prelude::*;
 use gst_video::{VideoColorMatrix, VideoColorPrimaries, VideoTransferFunction};
 
-use super::{OutputError, Paint};
+use super::{BufferError, Paint, PoolProblem};
 use crate::frame::{Colorimetry, Image, ImageMut, Matrix, PixelFormat, Plane, PlaneMut, VideoInfo};
 
 /// Makes buffers of one shape.
@@ -21,15 +21,15 @@ pub struct RawPool {
 impl RawPool {
     /// # Errors
     /// When GStreamer has no format for images of this shape.
-    pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
-        let refused = |what: &str| OutputError(format!("a {info} image cannot be made: {what}"));
-        let layout = layout(&info).map_err(|_| refused("its format is unknown"))?;
-        let caps = layout.to_caps().map_err(|_| refused("it has no caps"))?;
+    pub fn new(info: VideoInfo) -> Result<Self, BufferError> {
+        let refused = |problem| BufferError::Pool { info, problem };
+        let layout = layout(&info).map_err(|_| refused(PoolProblem::UnknownFormat))?;
+        let caps = layout.to_caps().map_err(|_| refused(PoolProblem::NoCaps))?;
         let pool = gst_video::VideoBufferPool::new();
         let mut config = pool.config();
         config.set_params(Some(&caps), layout.size() as u32, 2, 0);
-        pool.set_config(config).map_err(|_| refused("its buffer pool is refused"))?;
-        pool.set_active(true).map_err(|_| refused("no memory for its buffers"))?;
+        pool.set_config(config).map_err(|_| refused(PoolProblem::ConfigRefused))?;
+        pool.set_active(true).map_err(|_| refused(PoolProblem::NoMemory))?;
         Ok(RawPool { info, caps, layout, pool })
     }
 
@@ -37,7 +37,7 @@ impl RawPool {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn paint(&self, paint: &mut Paint<'_>) -> Result<gst::Buffer, OutputError> {
+    pub fn paint(&self, paint: &mut Paint<'_>) -> Result<gst::Buffer, BufferError> {
         let mut frame = self.frame()?;
         let strides: [usize; 3] =
             std::array::from_fn(|n| frame.plane_stride().get(n).map_or(0, |stride| stride.unsigned_abs() as usize));
@@ -54,10 +54,9 @@ impl RawPool {
     }
 
     /// An empty image of this shape.
-    fn frame(&self) -> Result<gst_video::VideoFrame<gst_video::video_frame::Writable>, OutputError> {
-        let no_memory = || OutputError(format!("no memory for a {} image", self.info));
-        let buffer = self.pool.acquire_buffer(None).map_err(|_| no_memory())?;
-        gst_video::VideoFrame::from_buffer_writable(buffer, &self.layout).map_err(|_| no_memory())
+    fn frame(&self) -> Result<gst_video::VideoFrame<gst_video::video_frame::Writable>, BufferError> {
+        let buffer = self.pool.acquire_buffer(None).map_err(|_| BufferError::NoMemory(self.info))?;
+        gst_video::VideoFrame::from_buffer_writable(buffer, &self.layout).map_err(|_| BufferError::NoMemory(self.info))
     }
 }
 
@@ -70,8 +69,8 @@ pub struct FrameReader {
 impl FrameReader {
     /// # Errors
     /// When GStreamer has no format for images of this shape.
-    pub fn new(info: VideoInfo) -> Result<Self, OutputError> {
-        let layout = layout(&info).map_err(|_| OutputError(format!("GStreamer has no format for a {info} image")))?;
+    pub fn new(info: VideoInfo) -> Result<Self, BufferError> {
+        let layout = layout(&info).map_err(|_| BufferError::NoFormat(info))?;
         Ok(FrameReader { info, layout })
     }
 
@@ -79,9 +78,9 @@ impl FrameReader {
     ///
     /// # Errors
     /// When the buffer does not hold an image of this shape.
-    pub fn view<'a>(&self, buffer: &'a gst::BufferRef) -> Result<ImageRegion<'a>, OutputError> {
+    pub fn view<'a>(&self, buffer: &'a gst::BufferRef) -> Result<ImageRegion<'a>, BufferError> {
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.layout)
-            .map_err(|_| OutputError(format!("a buffer does not hold a {} image", self.info)))?;
+            .map_err(|_| BufferError::OtherLayout(self.info))?;
         Ok(ImageRegion { info: self.info, frame })
     }
 }
@@ -130,7 +129,7 @@ impl Scaler {
     ///
     /// # Errors
     /// When GStreamer cannot convert the one into the other.
-    pub fn new(from: VideoInfo, to: &RawPool) -> Result<Self, OutputError> {
+    pub fn new(from: VideoInfo, to: &RawPool) -> Result<Self, BufferError> {
         let place = placed(&from, &to.info);
         let from = RawPool::new(from)?;
         let mut config = gst_video::VideoConverterConfig::new();
@@ -140,7 +139,7 @@ impl Scaler {
         config.set_dest_height(Some(place.height));
         config.set_fill_border(true);
         let converter = gst_video::VideoConverter::new(&from.layout, &to.layout, Some(config))
-            .map_err(|_| OutputError(format!("a {} image cannot be scaled to {}", from.info, to.info)))?;
+            .map_err(|_| BufferError::NotScalable { from: from.info, to: to.info })?;
         Ok(Scaler { from, converter })
     }
 
@@ -153,9 +152,9 @@ impl Scaler {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn paint(&self, to: &RawPool, paint: &mut Paint<'_>) -> Result<gst::Buffer, OutputError> {
+    pub fn paint(&self, to: &RawPool, paint: &mut Paint<'_>) -> Result<gst::Buffer, BufferError> {
         let painted = self.from.paint(paint)?;
-        let unreadable = |_| OutputError(format!("a {} image cannot be read", self.from.info));
+        let unreadable = |_| BufferError::Unreadable(self.from.info);
         let painted = gst_video::VideoFrame::from_buffer_readable(painted, &self.from.layout).map_err(unreadable)?;
         let mut scaled = to.frame()?;
         self.converter.frame(&painted, &mut scaled);

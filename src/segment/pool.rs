@@ -62,7 +62,7 @@ impl Drop for Workers {
         self.stop = None;
         for worker in self.threads.drain(..) {
             if worker.join().is_err() {
-                tracing::error!("a segmentation worker ended in a panic");
+                tracing::error!("thread ended in a panic: segmentation worker");
             }
         }
     }

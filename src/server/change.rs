@@ -176,30 +176,19 @@ pub(super) async fn remove(named: NamedStream) -> Result<StatusCode, Problem> {
 
 impl From<ChangeRefusal> for Problem {
     fn from(refusal: ChangeRefusal) -> Self {
+        let detail = refusal.to_string();
         match refusal {
-            ChangeRefusal::NoStream(name) => {
-                Problem::new(StatusCode::NOT_FOUND, format!("there is no stream {name:?}"))
+            ChangeRefusal::NoStream(_) => Problem::new(StatusCode::NOT_FOUND, detail),
+            ChangeRefusal::NameTaken(_) | ChangeRefusal::LastStream | ChangeRefusal::FileUnwritable(_) => {
+                Problem::new(StatusCode::CONFLICT, detail)
             }
-            ChangeRefusal::NameTaken(name) => {
-                Problem::new(StatusCode::CONFLICT, format!("there is already a stream {name:?}"))
+            ChangeRefusal::Invalid(errors) => Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, &detail, &errors),
+            ChangeRefusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, &detail, &errors),
+            ChangeRefusal::ModelLoading(why) => Problem::loading(why),
+            ChangeRefusal::FileInvalid(errors) => Problem::faults(StatusCode::CONFLICT, &detail, &errors.errors),
+            ChangeRefusal::Edit(_) | ChangeRefusal::StreamNotStarted { .. } | ChangeRefusal::NotApplied(_) => {
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
             }
-            ChangeRefusal::LastStream => {
-                Problem::new(StatusCode::CONFLICT, "the only stream cannot be removed; add another one first".into())
-            }
-            ChangeRefusal::Invalid(errors) => {
-                Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, "invalid settings", &errors)
-            }
-            ChangeRefusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, "invalid settings", &errors),
-            ChangeRefusal::ModelLoading(why) => Problem::loading(&why),
-            ChangeRefusal::FileInvalid(errors) => Problem::faults(
-                StatusCode::CONFLICT,
-                "the configuration file is invalid without the change",
-                &errors.errors,
-            ),
-            ChangeRefusal::FileUnwritable(problem) => {
-                Problem::new(StatusCode::CONFLICT, format!("nothing was changed: {problem}"))
-            }
-            ChangeRefusal::Failed(problem) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem),
         }
     }
 }
@@ -216,7 +205,7 @@ mod tests {
     use super::super::HttpServer;
     use super::super::tests::{agent, model, server, view};
     use super::*;
-    use crate::config::ConfigError;
+    use crate::config::{ConfigError, StoreError};
     use crate::view::{ChangeQueues, ServiceView};
 
     fn send(server: &HttpServer, method: &str, path: &str, body: &str) -> (u16, Value) {
@@ -263,7 +252,7 @@ mod tests {
                 "/api/v1/streams/gate",
                 "",
                 Change::Stream(Edit::Remove { stream: stream() }),
-                Err(ChangeRefusal::FileUnwritable("maskcast.toml cannot be written".into())),
+                Err(ChangeRefusal::FileUnwritable(StoreError::Changed("maskcast.toml".into()))),
                 409,
             ),
             (
@@ -271,7 +260,7 @@ mod tests {
                 "/api/v1/streams/gate/overlay",
                 r#"{"alpha": 1}"#,
                 Change::Overlay { stream: stream(), patch: keys(json!({"alpha": 1})) },
-                Ok(ChangeOutcome { not_saved: Some("read-only".into()) }),
+                Ok(ChangeOutcome { not_saved: Some(Arc::new(StoreError::Changed("maskcast.toml".into()).into())) }),
                 200,
             ),
         ] {
@@ -291,7 +280,8 @@ mod tests {
                 assert_eq!(body["links"]["rtsp"], "rtsp://127.0.0.1:8554/gate");
             }
             if path.ends_with("overlay") {
-                assert_eq!((&body["remembered"], &body["reason"]), (&json!(false), &json!("read-only")));
+                let not_saved = StoreError::Changed("maskcast.toml".into()).to_string();
+                assert_eq!((&body["remembered"], &body["reason"]), (&json!(false), &json!(not_saved)));
             }
         }
     }

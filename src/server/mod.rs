@@ -224,7 +224,7 @@ impl Drop for HttpServer {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("HTTP server ended in a panic; report it with the log");
+            tracing::error!("thread ended in a panic: HTTP server");
         }
     }
 }

@@ -108,7 +108,7 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
         legend: overlay.legend,
         colors: overlay.colors.iter().map(|(name, color)| (name.clone(), hex(*color))).collect(),
         remembered: outcome.as_ref().map(|outcome| outcome.not_saved.is_none()),
-        reason: outcome.and_then(|outcome| outcome.not_saved),
+        reason: outcome.and_then(|outcome| outcome.not_saved).map(|error| error.to_string()),
     }
 }
 

@@ -7,18 +7,19 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::reserved::{check_password_host, check_recording_folder, check_reserved_keys, check_source_kind};
-use super::{EarlyRequests, ReloadReport, Service};
+use super::{EarlyRequests, Service};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, EncoderChoice, Object, OverlayConfig, Replaced,
     SourceHost, StreamConfig, overlay_difference, patched_overlay,
 };
 use crate::publish::encoder::H264;
 use crate::view::MAX_PENDING_CHANGES;
-use crate::view::request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::view::request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest, SaveError};
 
 /// Minimum time between writes of overlay changes: a user may be moving a slider.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ pub struct Changes {
     unsaved: BTreeSet<String>,
     last_write: Option<Instant>,
     /// Why the last write failed.
-    write_error: Option<String>,
+    write_error: Option<Arc<SaveError>>,
     /// Changes of streams that wait for the first model, which must have their classes.
     waiting_for_model: Vec<ChangeRequest>,
     /// Changes of streams that wait for the test of encoders, and the thread that tests them.
@@ -53,7 +54,7 @@ impl EarlyRequests for Changes {
                 self.waiting_for_model.push(request);
             }
             Change::Stream(_) => {
-                let refusal = ChangeRefusal::ModelLoading("streams can be changed when it is loaded".into());
+                let refusal = ChangeRefusal::ModelLoading("streams can be changed when it is loaded");
                 // This fails if the client has disconnected.
                 let _ = request.result.send(Err(refusal));
             }
@@ -186,7 +187,7 @@ impl Changes {
         changed.overlay = patched_overlay(&current.overlay, patch, &key).map_err(ChangeRefusal::Invalid)?;
         if service.view.model().is_none() && names_new_classes(&changed.overlay, &current.overlay) {
             return Err(ChangeRefusal::ModelLoading(
-                "hide and colors name its classes; all other keys can be changed now".into(),
+                "hide and colors name its classes; all other keys can be changed now",
             ));
         }
         service.check_labels(std::slice::from_ref(&changed)).map_err(ChangeRefusal::Invalid)?;
@@ -210,20 +211,19 @@ impl Changes {
                 }
                 self.unsaved.clear();
             }
-            Err(problem) => {
-                if self.write_error.as_ref() != Some(&problem) {
-                    tracing::warn!("overlay changes not saved, they are lost at the next start: {problem}");
+            Err(error) => {
+                // Each problem is logged once.
+                let text = error.to_string();
+                if self.write_error.as_ref().is_none_or(|before| before.to_string() != text) {
+                    tracing::warn!("overlay changes not saved, they are lost at the next start: {text}");
                 }
-                self.write_error = Some(problem);
+                self.write_error = Some(Arc::new(error));
             }
         }
     }
 
-    fn write_overlays(&self, service: &Service) -> Result<(), String> {
-        let invalid = |errors: ConfigErrors| {
-            let first = errors.errors.first().map(ToString::to_string).unwrap_or_default();
-            format!("{} is not valid at present: {first}", self.path.display())
-        };
+    fn write_overlays(&self, service: &Service) -> Result<(), SaveError> {
+        let invalid = |errors| SaveError::FileInvalid { path: self.path.clone(), errors };
         let before = config::read(&self.path).map_err(invalid)?;
         let file = config::parse(&before, &self.path).map_err(invalid)?;
         let mut text = before.clone();
@@ -234,14 +234,14 @@ impl Changes {
             if !overlay.is_empty() {
                 let patch = Object::from_iter([("overlay".to_owned(), overlay.into())]);
                 let edit = Edit::Change { stream: stream.name.clone(), patch };
-                text = config::edit(&text, &edit).map_err(|error| error.to_string())?;
+                text = config::edit(&text, &edit)?;
             }
         }
         if text == before {
             return Ok(());
         }
         config::parse(&text, &self.path).map_err(invalid)?;
-        config::replace(&self.path, &before, &text).map(drop).map_err(|error| error.to_string())
+        Ok(config::replace(&self.path, &before, &text).map(drop)?)
     }
 
     fn change_stream(
@@ -259,15 +259,14 @@ impl Changes {
         let after = config::edit(&before, edit).map_err(|error| match error {
             EditError::NoStream(name) => ChangeRefusal::NoStream(name),
             EditError::Value(error) => ChangeRefusal::Invalid(vec![error]),
-            EditError::Syntax(problem) => ChangeRefusal::Failed(problem),
+            error @ EditError::Syntax(_) => ChangeRefusal::Edit(error),
         })?;
         let config = config::parse(&after, &self.path)
             .map_err(|errors| ChangeRefusal::Invalid(without_file_positions(errors, edit, &file)))?;
         check_sources(edit, &file, &config, host).map_err(ChangeRefusal::Forbidden)?;
         service.check(&config).map_err(ChangeRefusal::Invalid)?;
         if after != before {
-            let replaced = config::replace(&self.path, &before, &after);
-            let replaced = replaced.map_err(|error| ChangeRefusal::FileUnwritable(error.to_string()))?;
+            let replaced = config::replace(&self.path, &before, &after).map_err(ChangeRefusal::FileUnwritable)?;
             if replaced == Replaced::Closed {
                 let file = self.path.display();
                 tracing::warn!(
@@ -276,17 +275,23 @@ impl Changes {
             }
         }
         match service.reload(&config) {
-            Ok(done) => {
-                let problem = done.failed.iter().find(|(name, _)| is_about(edit, name));
-                if let Some((name, problem)) = problem {
-                    let problem = format!("stream {name} {problem}");
-                    return Err(self.roll_back(&before, &after, &file, service, problem));
+            Ok(mut done) => {
+                if let Some(at) = done.failed.iter().position(|(name, _)| is_about(edit, name)) {
+                    let (stream, error) = done.failed.swap_remove(at);
+                    let refusal = ChangeRefusal::StreamNotStarted { stream, source: Box::new(error) };
+                    self.roll_back(&before, &after, &file, service, &refusal);
+                    return Err(refusal);
                 }
                 self.discard_unsaved();
-                log_reload("streams changed by the API", &done);
+                tracing::info!("API change applied: {done}");
+                done.log_problems();
                 Ok(ChangeOutcome::default())
             }
-            Err(error) => Err(self.roll_back(&before, &after, &file, service, error.to_string())),
+            Err(error) => {
+                let refusal = ChangeRefusal::NotApplied(Box::new(error));
+                self.roll_back(&before, &after, &file, service, &refusal);
+                Err(refusal)
+            }
         }
     }
 
@@ -302,22 +307,14 @@ impl Changes {
     }
 
     /// Restores the file and the service after a change that could not be applied.
-    fn roll_back(
-        &self,
-        before: &str,
-        after: &str,
-        file: &Config,
-        service: &mut Service,
-        problem: String,
-    ) -> ChangeRefusal {
-        tracing::error!("API change rolled back, it could not be applied: {problem}");
+    fn roll_back(&self, before: &str, after: &str, file: &Config, service: &mut Service, refusal: &ChangeRefusal) {
+        tracing::error!("API change rolled back, it could not be applied: {refusal}");
         if let Err(error) = config::replace(&self.path, after, before) {
             tracing::error!("API change not rolled back in the configuration file: {error}; undo it by hand");
         }
         if let Err(error) = service.reload(file) {
             tracing::error!("API change not rolled back in the running service: {error}; restart the service");
         }
-        ChangeRefusal::Failed(problem)
     }
 }
 
@@ -380,9 +377,9 @@ fn check_sources(
     let is_known = |stream: &StreamConfig| before.streams.iter().any(|other| other.source.uri == stream.source.uri);
     let mut errors = Vec::new();
     for stream in after.streams.iter().filter(|stream| !is_known(stream)) {
-        if let Err(problem) = before.server.api_sources.check_with(&stream.source.uri, host) {
+        if let Err(refusal) = before.server.api_sources.check_with(&stream.source.uri, host) {
             let key = format!("stream[{}].source", stream.name);
-            errors.push(ConfigError { key, line: None, problem, help: None });
+            errors.push(ConfigError { key, line: None, problem: refusal.to_string(), help: None });
         }
     }
     if let Edit::Change { stream, patch } = edit {
@@ -407,24 +404,4 @@ fn without_file_positions(errors: ConfigErrors, edit: &Edit, before: &Config) ->
         _ => error.key.clone(),
     };
     errors.errors.into_iter().map(|error| ConfigError { key: key(&error), line: None, ..error }).collect()
-}
-
-/// Logs the result of a reload.
-pub fn log_reload(what: &str, done: &ReloadReport) {
-    let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
-    tracing::info!(
-        "{what}: started {}; restarted {}; redrawn {}; stopped {}; untouched {}; model {}",
-        names(&done.started),
-        names(&done.restarted),
-        names(&done.redrawn),
-        names(&done.stopped),
-        names(&done.untouched),
-        if done.model { "changes" } else { "unchanged" }
-    );
-    for (stream, problem) in &done.failed {
-        tracing::error!(stream, "{problem}");
-    }
-    if done.needs_restart {
-        tracing::warn!("server.http, server.rtsp or server.tls changed: restart the service to apply this");
-    }
 }

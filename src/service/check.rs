@@ -60,9 +60,3 @@ fn names(labels: &[Label]) -> String {
     let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
     names.join(", ")
 }
-
-/// One line for each error.
-pub(super) fn lines(errors: &[ConfigError]) -> String {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    lines.join("\n")
-}

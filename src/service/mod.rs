@@ -3,6 +3,7 @@
 //! [`reload`] applies another configuration and restarts only the streams that have changed, [`changes`] applies changes of
 //! API clients, [`models`] replaces the model, [`stopping`] stops streams.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,17 +35,17 @@ mod warn;
 pub mod watch;
 
 pub use check::check_labels;
-pub use error::ServiceError;
+pub use error::{ModelChangeError, ServiceError, SettingErrors, StreamStartError};
 pub use reload::ReloadReport;
 pub use stopping::log_frame_counts;
 
 use crate::view::ServiceView;
 use crate::view::request::ChangeRequest;
-use check::{check_encoders, lines};
+use check::check_encoders;
 use models::{ModelManager, Models, Streams};
 use stopping::stop_all;
 use stream_runner::StreamRunner;
-use warn::{warn_of_plain_passwords, without_users};
+use warn::{warn_of_plain_passwords, warn_of_removed_users};
 
 /// Handles requests of clients while the service starts.
 pub trait EarlyRequests {
@@ -99,18 +100,17 @@ impl Service {
     /// # Errors
     /// The first failure; everything that was started before is stopped.
     pub fn start(config: &Config, changes: &mut dyn EarlyRequests, stop: &Stop) -> Result<Service, ServiceError> {
-        let http = HttpServer::bind(config.server.http).map_err(ServiceError::runtime)?;
-        let certificate = config.server.tls.as_ref().map(Certificate::load).transpose();
-        let certificate = certificate.map_err(|error| ServiceError::Configuration(error.to_string()))?;
-        let access = Arc::new(Access::new(&config.server).map_err(ServiceError::runtime)?);
+        let http = HttpServer::bind(config.server.http)?;
+        let certificate = config.server.tls.as_ref().map(Certificate::load).transpose()?;
+        let access = Arc::new(Access::new(&config.server)?);
         let guard = RtspGuard::new(&config.server, Arc::clone(&access), certificate.clone());
-        let rtsp = RtspServer::start_guarded(config.server.rtsp, Some(&guard)).map_err(ServiceError::runtime)?;
+        let rtsp = RtspServer::start_guarded(config.server.rtsp, Some(&guard))?;
         warn_of_plain_passwords(&config.server, &guard);
         let streams = config.streams.clone();
         let encoders = run_on_thread("encoders", move || check_encoders(&streams))?;
-        let encoders = wait_for(&encoders, stop)?.map_err(|errors| ServiceError::runtime(lines(&errors)))?;
+        let encoders = wait_for(&encoders, stop)?.map_err(|errors| ServiceError::Encoders(SettingErrors(errors)))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let pool = Arc::new(Pool::idle(cores + 1).map_err(ServiceError::runtime)?);
+        let pool = Arc::new(Pool::idle(cores + 1)?);
         let (view, incoming) = ServiceView::new(rtsp.address(), pool.stats());
         let view = Arc::new(view);
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
@@ -120,9 +120,8 @@ impl Service {
         let running: Vec<StreamRunner> =
             config.streams.iter().map(|stream| StreamRunner::prepare(stream, None, &rtsp)).collect();
         view.set_streams(running.iter().map(StreamRunner::view).collect());
-        let http = http
-            .serve_with_access(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())
-            .map_err(ServiceError::runtime)?;
+        let http =
+            http.serve_with_access(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())?;
         let (server, model) = (config.server.clone(), config.model.clone());
         let mut service = Service {
             view,
@@ -211,7 +210,7 @@ impl Service {
         format!("{scheme}://{}/{name}", self.rtsp.address())
     }
 
-    /// Whether all sources have ended for good.
+    /// Whether all sources have ended and are not opened again.
     pub fn has_ended(&self) -> bool {
         !self.running.is_empty() && self.running.iter().all(StreamRunner::has_ended)
     }
@@ -301,11 +300,9 @@ impl Service {
             let guard = RtspGuard::new(&server, Arc::clone(&self.access), self.certificate.clone());
             if let Err(error) = self.rtsp.set_guard(&guard) {
                 self.access.set(&self.server);
-                return Err(ServiceError::runtime(error));
+                return Err(error.into());
             }
-            if let Some(warning) = without_users(&self.server, &server) {
-                tracing::warn!("{warning}");
-            }
+            warn_of_removed_users(&self.server, &server);
             self.whep.set_settings(server.webrtc.clone());
             self.whep.disconnect_unless(|identity| self.access.is_valid(identity));
             warn_of_plain_passwords(&server, &guard);
@@ -344,17 +341,19 @@ impl Service {
 /// Runs work that may hang, for example in a driver, on its own thread. The receiver gets its result, or a panic as an
 /// error.
 fn run_on_thread<T: Send + 'static>(
-    name: &str,
+    name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Receiver<Result<T, ServiceError>>, ServiceError> {
     let (sender, result) = crossbeam_channel::bounded(1);
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(work));
         // The receiver was dropped if the service was stopped.
-        let _ = sender.send(result.map_err(|panic| ServiceError::Runtime(panic_text(&*panic).to_owned())));
+        let panicked =
+            |panic: Box<dyn Any + Send>| ServiceError::Panicked { thread: name, message: panic_text(&*panic).into() };
+        let _ = sender.send(result.map_err(panicked));
     };
     let thread = std::thread::Builder::new().name(name.into()).spawn(run);
-    thread.map_err(|error| ServiceError::runtime(format_args!("thread not started: {name}: {error}")))?;
+    thread.map_err(|source| ServiceError::Thread { thread: name, source })?;
     Ok(result)
 }
 
@@ -384,6 +383,8 @@ mod tests {
         assert!(wait_for(&hangs, &Stop::default()).is_ok());
         let panics = run_on_thread("panics", || panic!("on purpose")).unwrap();
         let outcome: Result<(), ServiceError> = wait_for(&panics, &Stop::default());
-        assert!(matches!(outcome, Err(ServiceError::Runtime(problem)) if problem == "on purpose"));
+        assert!(
+            matches!(outcome, Err(ServiceError::Panicked { thread: "panics", message }) if message == "on purpose")
+        );
     }
 }

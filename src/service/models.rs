@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 
-use super::{ServiceError, check_labels};
+use super::{ModelChangeError, ServiceError, SettingErrors, check_labels};
 use crate::base::panic::panic_text;
 use crate::base::stop::Stop;
 use crate::config::{ModelConfig, Provider, Require, StreamConfig};
+use crate::segment::SegmentError;
 use crate::segment::engine::{EngineKey, RuntimePaths};
 use crate::segment::file;
 use crate::segment::manifest::ModelManifest;
@@ -54,18 +55,18 @@ struct CurrentModel {
     model: Arc<Model>,
     plan: ThreadPlan,
     /// Of the loaded files.
-    stamp: ModelFileStamp,
+    version: ModelFilesVersion,
 }
 
 /// Length and modification time of a file; `None` if it does not exist.
-type FileStamp = Option<(u64, SystemTime)>;
+type FileVersion = Option<(u64, SystemTime)>;
 
 /// The state of a model's file, its manifest and its weight files; it differs after any of them was written.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct ModelFileStamp {
-    model: FileStamp,
-    manifest: FileStamp,
-    external: Vec<FileStamp>,
+struct ModelFilesVersion {
+    model: FileVersion,
+    manifest: FileVersion,
+    external: Vec<FileVersion>,
 }
 
 /// The files of a model, which are checked for changes.
@@ -73,7 +74,7 @@ struct WatchedModelFiles {
     model: PathBuf,
     /// Weight files that the model refers to, as of `parsed`.
     external: Vec<PathBuf>,
-    parsed: FileStamp,
+    parsed: FileVersion,
 }
 
 impl WatchedModelFiles {
@@ -81,17 +82,17 @@ impl WatchedModelFiles {
         WatchedModelFiles { model: model.to_path_buf(), external: Vec::new(), parsed: None }
     }
 
-    fn stamp(&mut self) -> ModelFileStamp {
-        let model = file_stamp(&self.model);
+    fn version(&mut self) -> ModelFilesVersion {
+        let model = file_version(&self.model);
         if model != self.parsed {
             (self.external, self.parsed) = (file::external_of(&self.model), model);
         }
-        let external = self.external.iter().map(|path| file_stamp(path)).collect();
-        ModelFileStamp { model, manifest: file_stamp(&ModelManifest::path_for(&self.model)), external }
+        let external = self.external.iter().map(|path| file_version(path)).collect();
+        ModelFilesVersion { model, manifest: file_version(&ModelManifest::path_for(&self.model)), external }
     }
 }
 
-fn file_stamp(path: &Path) -> FileStamp {
+fn file_version(path: &Path) -> FileVersion {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.len(), metadata.modified().ok()?))
 }
@@ -122,50 +123,46 @@ impl ModelManager {
     }
 
     fn load_and_measure(&mut self, config: &ModelConfig) -> Result<(), ServiceError> {
-        let stamp = WatchedModelFiles::of(&config.path).stamp();
+        let version = WatchedModelFiles::of(&config.path).version();
         let goal = self.goal();
         let model = Arc::new(Model::load(config, tuning::default_threads(config, goal))?);
-        self.check_classes(&model).map_err(ServiceError::Configuration)?;
-        let runtime = |error: crate::segment::SegmentError| ServiceError::runtime(error);
-        let (plan, trials) = tuning::tune(&model, goal).map_err(runtime)?;
+        self.check_classes(&model).map_err(ServiceError::Labels)?;
+        let (plan, trials) = tuning::tune(&model, goal)?;
         let time = match trials.iter().find(|trial| trial.plan == plan) {
             Some(trial) => trial.latency,
-            None => model.time(plan.threads).map_err(runtime)?,
+            None => model.time(plan.threads)?,
         };
         for trial in &trials {
             tracing::debug!(workers = trial.plan.workers, threads = trial.plan.threads, fps = trial.fps, latency = ?trial.latency, "model measured");
         }
-        self.install(CurrentModel { model, plan, stamp }, time).map_err(ServiceError::Runtime)
+        Ok(self.install(CurrentModel { model, plan, version }, time)?)
     }
 
     /// Replaces the running model.
     ///
     /// # Errors
     /// The new model is refused; the current one stays in use.
-    pub fn change(&mut self, config: &ModelConfig, force: bool) -> Result<(), String> {
-        let Some(current) = &self.current else { return Err("no model is loaded yet".into()) };
+    pub fn change(&mut self, config: &ModelConfig, force: bool) -> Result<(), ModelChangeError> {
+        let Some(current) = &self.current else { return Err(ModelChangeError::NoCurrentModel) };
         let (before, plan) = (Arc::clone(&current.model), current.plan);
-        let stamp = WatchedModelFiles::of(&config.path).stamp();
+        let version = WatchedModelFiles::of(&config.path).version();
         let goal = self.goal();
         let threads =
             if before.provider == Provider::Cpu { plan.threads } else { tuning::default_threads(config, goal) };
         // A file that makes a library panic is refused.
         let loaded = catch_unwind(AssertUnwindSafe(|| Model::load(config, threads)));
-        let model = match loaded {
-            Ok(Ok(model)) => Arc::new(model),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(panic) => return Err(format!("{}: {}", config.path.display(), panic_text(&*panic))),
-        };
-        self.check_classes(&model)?;
+        let loaded = loaded.map_err(|panic| ModelChangeError::Panicked {
+            path: config.path.clone(),
+            message: panic_text(&*panic).to_owned(),
+        })?;
+        let model = Arc::new(loaded?);
+        self.check_classes(&model).map_err(ModelChangeError::Labels)?;
         if before.provider != Provider::Cpu && model.provider == Provider::Cpu && !force {
-            let reasons: Vec<String> =
-                model.refused.iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
-            return Err(format!(
-                "{} would run on the CPU ({}), but the current model runs on {}; `--force` accepts it",
-                config.path.display(),
-                reasons.join("; "),
-                before.provider.name()
-            ));
+            return Err(ModelChangeError::WouldRunOnCpu {
+                path: config.path.clone(),
+                refused: model.refused.clone(),
+                current: before.provider,
+            });
         }
         let usual = tuning::default_plan(&model, goal);
         // The distribution of cores is kept: measuring again would take them from the streams.
@@ -174,7 +171,7 @@ impl ModelManager {
         } else {
             usual
         };
-        let (time, time_before) = model.time_beside(&before, plan.threads).map_err(|error| error.to_string())?;
+        let (time, time_before) = model.time_beside(&before, plan.threads)?;
         let ratio = time.as_secs_f64() / time_before.as_secs_f64().max(1e-6);
         if ratio > SLOWER_WARNING {
             tracing::warn!(
@@ -183,15 +180,16 @@ impl ModelManager {
                 before.name()
             );
         }
-        self.install(CurrentModel { model, plan, stamp }, time)
+        Ok(self.install(CurrentModel { model, plan, version }, time)?)
     }
 
-    fn install(&mut self, next: CurrentModel, time: Duration) -> Result<(), String> {
+    /// Replaces the workers.
+    fn install(&mut self, next: CurrentModel, time: Duration) -> Result<(), SegmentError> {
         let CurrentModel { model, plan, .. } = &next;
         let (shared, threads) = (Arc::clone(model), plan.threads);
         let factory = Box::new(move || shared.segmenter(threads).map(|segmenter| Box::new(segmenter) as Box<_>));
         let spec = WorkerSpec { workers: plan.workers, max_batch: plan.max_batch, factory };
-        self.pool.install(spec).map_err(|error| error.to_string())?;
+        self.pool.install(spec)?;
         self.pool.banner().clear();
         self.view.set_model(view_of(model, *plan, time));
         tracing::info!(
@@ -216,11 +214,8 @@ impl ModelManager {
         goal(self.lock_streams().len())
     }
 
-    fn check_classes(&self, model: &Model) -> Result<(), String> {
-        check_labels(&self.lock_streams(), &model.contract.labels).map_err(|errors| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            lines.join("\n")
-        })
+    fn check_classes(&self, model: &Model) -> Result<(), SettingErrors> {
+        check_labels(&self.lock_streams(), &model.contract.labels).map_err(SettingErrors)
     }
 
     fn lock_streams(&self) -> parking_lot::MutexGuard<'_, Vec<StreamConfig>> {
@@ -233,9 +228,9 @@ impl ModelManager {
         self.view.set_model_change(path.clone(), ModelChangeState::Loading);
         let outcome = match self.change(config, force) {
             Ok(()) => ModelChangeState::Done,
-            Err(reason) => {
-                tracing::error!(model = %path.display(), "model change refused, the current model stays in use: {reason}");
-                ModelChangeState::Refused(reason)
+            Err(error) => {
+                tracing::error!(model = %path.display(), "model change refused, the current model stays in use: {error}");
+                ModelChangeState::Refused(error.to_string())
             }
         };
         self.view.set_model_change(path, outcome);
@@ -295,7 +290,7 @@ impl Models {
         let thread = std::thread::Builder::new()
             .name("model".into())
             .spawn(move || watch(manager, &shared, &requests, &stopped))
-            .map_err(|error| ServiceError::Runtime(format!("model thread not started: {error}")))?;
+            .map_err(|source| ServiceError::Thread { thread: "model", source })?;
         Ok(Models { settings, stop, thread: Some(thread) })
     }
 
@@ -309,7 +304,7 @@ impl Drop for Models {
     fn drop(&mut self) {
         self.stop.raise();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("model thread ended in a panic; report it with the log");
+            tracing::error!("thread ended in a panic: model manager");
         }
     }
 }
@@ -324,7 +319,7 @@ fn watch(
     let mut configured = current_settings();
     // A request overrides the configured path until the configuration changes.
     let mut requested = configured.clone();
-    let mut loaded = manager.current.as_ref().map(|current| current.stamp.clone()).unwrap_or_default();
+    let mut loaded = manager.current.as_ref().map(|current| current.version.clone()).unwrap_or_default();
     let mut previous = loaded.clone();
     let mut files = WatchedModelFiles::of(&requested.path);
     if std::mem::take(&mut manager.engine_pending) {
@@ -343,7 +338,7 @@ fn watch(
                     requested = config;
                 }
                 files = WatchedModelFiles::of(&requested.path);
-                loaded = files.stamp();
+                loaded = files.version();
                 previous = loaded.clone();
                 continue;
             }
@@ -356,11 +351,11 @@ fn watch(
             manager.try_change(&latest, true);
             (configured, requested) = (latest.clone(), latest);
             files = WatchedModelFiles::of(&requested.path);
-            loaded = files.stamp();
+            loaded = files.version();
             previous = loaded.clone();
             continue;
         }
-        let now = files.stamp();
+        let now = files.version();
         // A file that is still being written differs between two checks; a deleted file may be replaced.
         if now != loaded && now == previous && now.model.is_some() {
             loaded = now.clone();
@@ -431,13 +426,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_detects_a_changed_file_manifest_or_weights() {
+    fn a_changed_file_manifest_or_weight_file_has_another_version() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
         let mut files = WatchedModelFiles::of(&path);
-        let missing = files.stamp();
+        let missing = files.version();
         std::fs::write(&path, "one").unwrap();
-        let first = files.stamp();
+        let first = files.version();
         // A node, and a tensor whose data is in the file "w".
         let tensor = b"\x6a\x0d\x0a\x08location\x12\x01w";
         let mut graph = b"\x0a\x02\x22\x00\x2a".to_vec();
@@ -445,15 +440,15 @@ mod tests {
         graph.extend(tensor);
         let model = [&[0x3a, graph.len() as u8], graph.as_slice()].concat();
         std::fs::write(&path, model).unwrap();
-        let second = files.stamp();
+        let second = files.version();
         std::fs::write(folder.path().join("model.toml"), "manifest").unwrap();
-        let third = files.stamp();
+        let third = files.version();
         std::fs::write(folder.path().join("w"), "weights").unwrap();
-        let fourth = files.stamp();
+        let fourth = files.version();
         std::fs::write(folder.path().join("w"), "other weights").unwrap();
-        let stamps = [missing, first, second, third, fourth, files.stamp()];
-        for (n, stamp) in stamps.iter().enumerate() {
-            assert!(stamps[..n].iter().all(|before| before != stamp), "{n}");
+        let versions = [missing, first, second, third, fourth, files.version()];
+        for (n, version) in versions.iter().enumerate() {
+            assert!(versions[..n].iter().all(|before| before != version), "{n}");
         }
     }
 }

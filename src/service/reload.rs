@@ -1,16 +1,17 @@
 //! Applies another configuration to the running service. The reload is planned first, so that nothing changes if the
 //! configuration cannot be used, and then applied with a result for each stream.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::stopping::stop_all;
 use super::stream_runner::StreamRunner;
-use super::{Service, ServiceError, check_encoders, lines};
+use super::{Service, ServiceError, SettingErrors, StreamStartError, check_encoders};
 use crate::config::{Config, StreamConfig};
 use crate::view::StreamView;
 
 /// The result of a reload, with names of streams.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct ReloadReport {
     pub started: Vec<String>,
     pub restarted: Vec<String>,
@@ -19,7 +20,7 @@ pub struct ReloadReport {
     pub stopped: Vec<String>,
     pub untouched: Vec<String>,
     /// Streams that could not be started or restarted, with the reason. Each is retried after a pause.
-    pub failed: Vec<(String, String)>,
+    pub failed: Vec<(String, StreamStartError)>,
     /// The model changes.
     pub model: bool,
     /// Addresses or certificate files have changed, which apply after a restart of the service.
@@ -64,6 +65,35 @@ impl ReloadPlan {
     }
 }
 
+impl ReloadReport {
+    /// Logs the streams that could not be started, and whether a restart is needed.
+    pub fn log_problems(&self) {
+        for (stream, error) in &self.failed {
+            tracing::error!(stream, "stream {error}");
+        }
+        if self.needs_restart {
+            tracing::warn!("server.http, server.rtsp or server.tls changed: restart the service to apply this");
+        }
+    }
+}
+
+impl fmt::Display for ReloadReport {
+    /// `started gate; restarted none; redrawn none; stopped none; untouched yard; model unchanged`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+        write!(
+            f,
+            "started {}; restarted {}; redrawn {}; stopped {}; untouched {}; model {}",
+            names(&self.started),
+            names(&self.restarted),
+            names(&self.redrawn),
+            names(&self.stopped),
+            names(&self.untouched),
+            if self.model { "changes" } else { "unchanged" }
+        )
+    }
+}
+
 impl Service {
     /// Applies `config`. Streams whose settings have not changed continue. A stream that cannot be started does not prevent
     /// others from being started, and is retried after a pause.
@@ -73,7 +103,7 @@ impl Service {
     /// # Errors
     /// The configuration cannot be used; nothing has changed.
     pub fn reload(&mut self, config: &Config) -> Result<ReloadReport, ServiceError> {
-        self.check(config).map_err(|errors| ServiceError::Configuration(lines(&errors)))?;
+        self.check(config).map_err(|errors| ServiceError::Settings(SettingErrors(errors)))?;
         // They have just been tested.
         self.log_encoders(check_encoders(&config.streams).unwrap_or_default());
         let current: Vec<&StreamConfig> = self.running.iter().map(|running| &running.config).collect();
@@ -151,6 +181,7 @@ fn start_each<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::path::Path;
     use std::time::{Duration, Instant};
 
@@ -191,17 +222,20 @@ mod tests {
         let actions = [ReloadAction::Start, ReloadAction::Restart(0), ReloadAction::Start];
         let mut done = ReloadReport::default();
         let mut attempts = 0;
+        let no_thread = || ServiceError::Thread { thread: "capture", source: ErrorKind::WouldBlock.into() };
         start_each(running.iter_mut().zip(&actions), &mut done, |running| {
             attempts += 1;
-            if attempts == 1 { Err(ServiceError::Runtime("no thread".into())) } else { running.start(&pool) }
+            if attempts == 1 { Err(no_thread()) } else { running.start(&pool) }
         });
         let started: Vec<bool> = running.iter().map(StreamRunner::has_begun).collect();
         assert_eq!(started, [false, true, true]);
         assert_eq!((done.started, done.restarted), (vec!["third".to_owned()], vec!["second".to_owned()]));
-        assert_eq!(done.failed, [("first".to_owned(), "cannot be started: no thread; next try in 1 s".to_owned())]);
+        let [(name, error)] = done.failed.as_slice() else { panic!("{:?}", done.failed) };
+        assert_eq!((name.as_str(), error.pause), ("first", Duration::from_secs(1)));
+        assert!(matches!(error.source, ServiceError::Thread { thread: "capture", .. }), "{error}");
         let condition = running[0].view().status.condition();
         assert_eq!(condition.state, StreamState::Offline);
-        assert!(condition.reason.unwrap().contains("no thread"));
+        assert_eq!(condition.reason, Some(error.to_string()));
         // As in the service's run loop.
         let until = Instant::now() + DEADLINE;
         while !running[0].has_begun() {

@@ -62,7 +62,13 @@ pub fn check_source_kind(settings: &Object, key: &str, file: &Config, base: &Pat
     file.server
         .api_sources
         .check_kind(&spec.uri)
-        .map_err(|problem| vec![ConfigError { key: format!("{key}.source"), line: None, problem, help: None }])
+        .map_err(|refusal| ConfigError {
+            key: format!("{key}.source"),
+            line: None,
+            problem: refusal.to_string(),
+            help: None,
+        })
+        .map_err(|error| vec![error])
 }
 
 /// Restricts the folder of recordings, because retention deletes files there and disks fill up: clients of the API may

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ServiceError;
+use super::{ServiceError, StreamStartError};
 use crate::base::ledger::{DropReason, LedgerCounts};
 use crate::base::log_dedup;
 use crate::base::status::Status;
@@ -41,7 +41,7 @@ const LONGEST_STALL_LIMIT: Duration = Duration::from_secs(16 * 60);
 const INTERRUPTION: Duration = Duration::from_secs(2);
 
 /// How long the threads of a stream that is restarted may take to end before they are abandoned.
-const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// One stream.
 pub struct StreamRunner {
@@ -52,40 +52,47 @@ pub struct StreamRunner {
     /// Restarts since it was last stable.
     restarts: u32,
     /// When a stream that failed, or could not be started, is started again.
-    due: Option<Instant>,
-    /// Why it is being restarted, and the time until which its threads may end.
-    restarting: Option<(String, Instant)>,
-    /// Earlier runs of it, whose threads hang; they were replaced.
-    abandoned_runs: Vec<Stream>,
+    start_due: Option<Instant>,
+    /// Why its threads are being stopped for a restart, and the time after which they are abandoned.
+    stopping: Option<(StreamFault, Instant)>,
+    /// Earlier runs whose threads hang; other threads have replaced them.
+    abandoned: Vec<Stream>,
     progress: PublishProgress,
-    /// When it was last checked.
-    last_check: Instant,
-    /// Since when it has been checked without an interruption: silence while this process was stopped is not a fault.
-    checked_since: Instant,
+    /// When the stream was last checked for faults.
+    checked_at: Instant,
+    /// The start of the checks without an interruption: silence while this process was stopped is not a fault.
+    watched_since: Instant,
 }
 
-/// Tracks whether frames come out of a stream while frames go in.
+/// A fault because of which a stream is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum StreamFault {
+    /// A stage hangs in a call that does not return.
+    #[error("the {stage} stage has not responded for {:.0} s", .silence.as_secs_f64())]
+    SilentStage { stage: &'static str, silence: Duration },
+    /// The output has refused frames and delivered none for this time.
+    #[error("the output has delivered no frame for {} s", .0.as_secs())]
+    OutputStalled(Duration),
+}
+
+/// Tracks whether a stream publishes frames while it captures frames.
 struct PublishProgress {
-    /// Frames that have come out of the last stage: an encoder that fails delivers none, although frames that it was given count as
-    /// published.
-    delivered: u64,
-    /// Frames that its output had refused when the last one came out.
-    refused_at_delivery: u64,
-    /// Frames that its output had refused at the last check.
-    refused_at_check: u64,
-    /// Since when none comes out although frames go in.
-    since: Instant,
-    /// How long no frame may come out before the stream is restarted.
+    /// Number of frames that the encoder has delivered. A failed encoder delivers none, although the frames that were pushed to it
+    /// count as published.
+    out: u64,
+    /// Number of frames that the output had refused when the last frame was delivered.
+    refused: u64,
+    /// Number of frames that the output had refused at the last check.
+    seen: u64,
+    /// Since when no frame is delivered although frames are captured.
+    at: Instant,
+    /// How long no frame may be delivered before the stream is restarted.
     limit: Duration,
 }
 
 impl PublishProgress {
-    fn new(limit: Duration) -> Self {
-        PublishProgress { delivered: 0, refused_at_delivery: 0, refused_at_check: 0, since: Instant::now(), limit }
-    }
-
-    /// Whether frames went in, none came out and the output refused some, for the time limit, which is then doubled.
-    fn has_stalled(&mut self, delivered: u64, counts: &LedgerCounts) -> bool {
+    /// Whether the output has refused frames and delivered none for the time limit, which is then doubled.
+    fn has_stalled(&mut self, out: u64, counts: &LedgerCounts) -> bool {
         use DropReason::{Abandoned, EncoderBusy, OutputFailed};
         let refused = [EncoderBusy, OutputFailed, Abandoned].map(|reason| counts.dropped_for(reason)).iter().sum();
         let more = refused > std::mem::replace(&mut self.refused_at_check, refused);
@@ -124,12 +131,12 @@ impl StreamRunner {
             stream: None,
             started: Instant::now(),
             restarts: 0,
-            due: None,
-            restarting: None,
-            abandoned_runs: Vec::new(),
-            progress: PublishProgress::new(FIRST_STALL_LIMIT),
-            last_check: Instant::now(),
-            checked_since: Instant::now(),
+            start_due: None,
+            stopping: None,
+            abandoned: Vec::new(),
+            progress: PublishProgress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: FIRST_STALL_LIMIT },
+            checked_at: Instant::now(),
+            watched_since: Instant::now(),
         }
     }
 
@@ -150,7 +157,7 @@ impl StreamRunner {
         let StreamConfig { encode, source, .. } = &self.config;
         let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
         let mut output = LiveOutput::new(encode.clone(), Arc::clone(&status), outputs);
-        output.start_sinks(&self.config, self.view.recordings.as_ref()).map_err(ServiceError::runtime)?;
+        output.start_sinks(&self.config, self.view.recordings.as_ref())?;
         let blocking = self.is_blocking();
         let pace = if blocking { Pace::Blocking } else { Pace::Live };
         let parts = StreamParts {
@@ -162,10 +169,10 @@ impl StreamRunner {
             overlay_state: Arc::clone(&self.view.overlay_state),
             mask_sinks: self.mask_sinks(pace)?,
         };
-        self.stream = Some(Stream::start(parts, pool).map_err(ServiceError::runtime)?);
+        self.stream = Some(Stream::start(parts, pool)?);
         self.started = Instant::now();
-        self.progress.since = self.started;
-        self.due = None;
+        self.progress.at = self.started;
+        self.start_due = None;
         Ok(())
     }
 
@@ -179,100 +186,102 @@ impl StreamRunner {
         for sink in &self.config.sinks {
             let sink_status = status.outputs.add_sink(sink.kind.name, sink.label());
             let opened = (sink.kind.open)(&sink.settings);
-            let queued = QueuedSink::start(opened, &status.name, sink_status, sink.every(), pace.when_full());
-            sinks.push(Box::new(queued.map_err(ServiceError::runtime)?));
+            let queued = QueuedSink::start(opened, &status.name, sink_status, sink.every(), pace.when_full())?;
+            sinks.push(Box::new(queued));
         }
         Ok(sinks)
     }
 
-    /// Starts it by `start`. When that fails, it is offline, and is started again after a pause.
+    /// Starts the stream by `start`. If that fails, the state is set to offline, and the next attempt is due after a pause.
     ///
     /// # Errors
-    /// Why it could not be started, and when it is tried again.
-    pub fn start_or_retry(&mut self, start: impl FnOnce(&mut Self) -> Result<(), ServiceError>) -> Result<(), String> {
-        let Err(error) = start(self) else { return Ok(()) };
-        let pause = self.next_pause();
-        let problem = format!("cannot be started: {error}; next try in {} s", pause.as_secs());
-        self.view.status.set_offline(problem.clone());
-        Err(problem)
+    /// Why the stream could not be started, and the pause.
+    pub fn start_or_retry(
+        &mut self,
+        start: impl FnOnce(&mut Self) -> Result<(), ServiceError>,
+    ) -> Result<(), StreamStartError> {
+        let Err(source) = start(self) else { return Ok(()) };
+        let error = StreamStartError { source, pause: self.next_pause() };
+        self.view.status.set_offline(error.to_string());
+        Err(error)
     }
 
     /// The pause before the next attempt, which is due after it.
     fn next_pause(&mut self) -> Duration {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.restarts.min(5)).min(LONGEST_PAUSE);
         self.restarts += 1;
-        self.due = Some(Instant::now() + pause);
+        self.start_due = Some(Instant::now() + pause);
         pause
     }
 
     /// Restarts the stream, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when its
     /// output takes no more frames. Threads that hang are abandoned; [`Status::hung`] counts them.
     pub fn restart_if_dead(&mut self, pool: &Pool) {
-        self.restart_if_dead_within(pool, SILENCE_LIMIT, LEAVE_LIMIT);
+        self.restart_if_dead_within(pool, SILENCE_LIMIT, STOP_LIMIT);
     }
 
-    fn restart_if_dead_within(&mut self, pool: &Pool, silence_limit: Duration, leave_limit: Duration) {
-        self.abandoned_runs.retain(|stream| !stream.is_finished());
+    fn restart_if_dead_within(&mut self, pool: &Pool, silence_limit: Duration, stop_limit: Duration) {
+        self.abandoned.retain(|stream| !stream.is_finished());
         let name = self.config.name.clone();
         let ended = self.view.status.condition().ended;
-        if self.restarting.is_none()
+        if self.stopping.is_none()
             && !ended
             && let Some(fault) = self.fault(silence_limit)
         {
-            log_dedup::error(&name, "", None, &format!("{fault}; the stream is restarted"));
+            log_dedup::error(&name, "", None, &format!("stream has failed, its threads are stopped: {fault}"));
             self.stop();
-            self.restarting = Some((fault, Instant::now() + leave_limit));
+            self.stopping = Some((fault, Instant::now() + stop_limit));
         }
-        let is_restarting = self.restarting.is_some();
-        let overdue = self.restarting.as_ref().is_some_and(|(_, until)| Instant::now() >= *until);
-        let is_lost = |stream: &mut Stream| (stream.is_finished() && (is_restarting || !ended)) || overdue;
-        if let Some(lost) = self.stream.take_if(is_lost) {
+        let is_stopping = self.stopping.is_some();
+        let overdue = self.stopping.as_ref().is_some_and(|(_, until)| Instant::now() >= *until);
+        let has_ended = |stream: &mut Stream| (stream.is_finished() && (is_stopping || !ended)) || overdue;
+        if let Some(stream) = self.stream.take_if(has_ended) {
             if self.started.elapsed() > STABLE {
                 self.restarts = 0;
             }
             let pause = self.next_pause();
-            let fault = self.restarting.take().map(|(fault, _)| fault);
-            let reason = if lost.is_finished() {
-                let end = lost.join();
+            let fault = self.stopping.take().map(|(fault, _)| fault.to_string());
+            let reason = if stream.is_finished() {
+                let end = stream.join();
                 fault.unwrap_or_else(|| {
                     self.view.status.count_panic();
                     match end {
                         Err(error) => error.to_string(),
-                        Ok(()) => format!("stream {name}: its stages have ended by themselves"),
+                        Ok(()) => format!("stream {name}: its stages have ended without a request to stop"),
                     }
                 })
             } else {
                 self.abandon_outputs();
-                self.abandoned_runs.push(lost);
+                self.abandoned.push(stream);
                 format!("{}, and its threads are abandoned", fault.unwrap_or_default())
             };
-            log_dedup::error(&name, "", None, &format!("{reason}; restarted in {} s", pause.as_secs()));
+            log_dedup::error(&name, "", None, &format!("stream restarts in {} s: {reason}", pause.as_secs()));
             self.view.status.set_offline(reason);
         }
-        self.view.status.set_hung(self.abandoned_runs.len());
-        if self.due.is_some_and(|due| Instant::now() >= due)
-            && let Err(problem) = self.start_or_retry(|running| running.start(pool))
+        self.view.status.set_hung(self.abandoned.len());
+        if self.start_due.is_some_and(|due| Instant::now() >= due)
+            && let Err(error) = self.start_or_retry(|running| running.start(pool))
         {
-            log_dedup::error(&name, "", None, &problem);
+            log_dedup::error(&name, "", None, &format!("stream {error}"));
         }
     }
 
     /// The fault of its threads or of its output, if there is one.
-    fn fault(&mut self, silence_limit: Duration) -> Option<String> {
+    fn fault(&mut self, silence_limit: Duration) -> Option<StreamFault> {
         let now = Instant::now();
-        if now.saturating_duration_since(std::mem::replace(&mut self.last_check, now)) > INTERRUPTION {
-            (self.checked_since, self.progress.since) = (now, now);
+        if now.saturating_duration_since(std::mem::replace(&mut self.checked_at, now)) > INTERRUPTION {
+            (self.watched_since, self.progress.at) = (now, now);
         }
         let stream = self.stream.as_ref()?;
-        if let Some((stage, silence)) = stream.silent_stage(self.started.max(self.checked_since), silence_limit) {
-            return Some(format!("the {stage} stage has not responded for {:.0} s", silence.as_secs_f64()));
+        if let Some((stage, silence)) = stream.silent_stage(self.started.max(self.watched_since), silence_limit) {
+            return Some(StreamFault::SilentStage { stage, silence });
         }
         let limit = self.progress.limit;
         let status = &self.view.status;
         if !self.progress.has_stalled(status.latency.count(), &status.ledger.counts()) {
             return None;
         }
-        Some(format!("the output has delivered no frame for {} s", limit.as_secs()))
+        Some(StreamFault::OutputStalled(limit))
     }
 
     /// Ends the recording and the pushes of an output that hangs.
@@ -282,7 +291,7 @@ impl StreamRunner {
         }
     }
 
-    /// Draws its next frame and those after it by other settings.
+    /// Replaces the overlay settings from the next frame on.
     pub fn redraw(&mut self, overlay: &OverlayConfig) {
         self.config.overlay = overlay.clone();
         self.view.overlay_state.set_overlay(overlay.clone());
@@ -298,7 +307,7 @@ impl StreamRunner {
         self.view.status.condition().ended
     }
 
-    /// Requests it to stop, at its source.
+    /// Requests the stream to stop, at its source.
     pub fn stop(&self) {
         if let Some(stream) = &self.stream {
             stream.stop();

@@ -4,16 +4,15 @@ use crate::config::ServerConfig;
 use crate::publish::rtsp_auth::RtspGuard;
 use crate::users::Role;
 
-/// The warning when a reload has removed the last user.
-pub(super) fn without_users(before: &ServerConfig, after: &ServerConfig) -> Option<String> {
-    let is_open = !before.users.is_empty() && after.users.is_empty() && after.anonymous() == Some(Role::Operator);
-    is_open.then(|| {
-        format!(
+/// Logs a warning if a reload has removed the last user.
+pub(super) fn warn_of_removed_users(before: &ServerConfig, after: &ServerConfig) {
+    if !before.users.is_empty() && after.users.is_empty() && after.anonymous() == Some(Role::Operator) {
+        tracing::warn!(
             "server.users has no users left: every local process has full access to {} without a password; add a user with \
              `maskcast user add NAME --config FILE`",
             after.http
-        )
-    })
+        );
+    }
 }
 
 /// Logs a warning if passwords are sent over the network without TLS.

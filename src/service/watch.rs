@@ -103,8 +103,7 @@ impl Watchdog {
             }
         };
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(report);
-        let thread =
-            thread.map_err(|error| ServiceError::runtime(format_args!("watchdog thread not started: {error}")))?;
+        let thread = thread.map_err(|source| ServiceError::Thread { thread: "watchdog", source })?;
         Ok(Watchdog { stop, thread: Some(thread) })
     }
 }
@@ -113,7 +112,7 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.stop.raise();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("watchdog thread ended in a panic; report it with the log");
+            tracing::error!("thread ended in a panic: watchdog");
         }
     }
 }

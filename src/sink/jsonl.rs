@@ -11,13 +11,13 @@ use super::mask_json::MaskJson;
 
 pub static KIND: MaskSinkKind = MaskSinkKind {
     name: "jsonl",
-    about: "Appends one line of JSON to a file for each mask: the frame's identity, and the share of each class. A file that \
-            was moved or deleted is created again with the next line.",
+    about: "Appends one line of JSON to a file for each mask: stream, number and time of the frame, and the share of each \
+            class. A file that was moved or deleted is created again with the next line.",
     keys: &[SinkKey {
         name: "path",
         kind: KeyKind::File,
         is_required: true,
-        about: "The file, which is created with its folder where it does not exist.",
+        about: "Path of the file. File and folder are created if they do not exist.",
     }],
     label: |settings| settings.file("path").display().to_string(),
     open: |settings| Box::new(JsonLines::new(settings.file("path").to_path_buf())),

@@ -32,7 +32,7 @@ pub static COMMON_KEYS: &[SinkKey] = &[SinkKey {
     name: "every",
     kind: KeyKind::Duration { least: Duration::from_millis(100), most: Duration::from_secs(24 * 3600) },
     is_required: false,
-    about: "At most one mask in this time; without it, every mask.",
+    about: "Minimum time between two masks that are written. Without this key, every mask is written.",
 }];
 
 /// A key of a sink's table.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capture::SourceError;
 use crate::publish::OutputError;
 use crate::segment::pool::NoMask;
 use crate::sink::SinkError;
@@ -16,9 +17,9 @@ pub enum StreamError {
     /// A stage panicked outside of its work on a frame.
     #[error("stream {stream}: the {stage} stage panicked: {message}")]
     Panicked { stream: Arc<str>, stage: &'static str, message: String },
-    /// The source of a file job failed, for this reason.
-    #[error("{0}")]
-    Source(String),
+    /// The source of a stream at file pace failed; `label` names it without secrets.
+    #[error("{label}: {source}")]
+    Source { label: String, source: SourceFailure },
     /// A frame could not be published.
     #[error("frame {seq} at {pts:?}: {source}")]
     Frame { seq: u64, pts: Duration, source: FrameError },
@@ -28,6 +29,32 @@ pub enum StreamError {
     /// The output could not be completed.
     #[error(transparent)]
     Finish(#[from] OutputError),
+}
+
+/// Why a connection to a source ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceFailure {
+    /// The source cannot be opened, or has failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The host cannot be reached; with host, port and the reason.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No frame came for this time.
+    #[error("no frame for {:.1} s", .0.as_secs_f64())]
+    NoFrame(Duration),
+    /// The source sent no data for this time, while a keyframe was awaited.
+    #[error("no data for {:.1} s", .0.as_secs_f64())]
+    NoData(Duration),
+    /// The source sent data without a keyframe for this time.
+    #[error("no keyframe within {} s; set the camera's keyframe interval to a few seconds", .0.as_secs())]
+    NoKeyframe(Duration),
+    /// A live source has ended.
+    #[error("the source ended the stream")]
+    Ended,
+    /// The capture stage panicked with this message, after `seq` frames.
+    #[error("the capture stage panicked at frame {seq}: {message}")]
+    Panicked { seq: u64, message: String },
 }
 
 /// Why a frame could not be published.

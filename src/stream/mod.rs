@@ -30,7 +30,7 @@ pub mod supervisor;
 use crate::base::ledger::LedgerEntry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
-pub use error::{FrameError, StreamError};
+pub use error::{FrameError, SourceFailure, StreamError};
 pub use pace::Pace;
 
 use mask_sinks::MaskSinks;
@@ -59,7 +59,7 @@ const OVERLAY_FRAMES: usize = 2;
 pub struct Stream {
     pub status: Arc<Status>,
     stop: Stop,
-    capture: JoinHandle<()>,
+    capture: JoinHandle<Result<(), StreamError>>,
     overlay: JoinHandle<Result<(), StreamError>>,
 }
 
@@ -77,9 +77,9 @@ impl Stream {
                 let when_full = pace.when_full();
                 // The queue of a file keeps every worker busy; that of a live stream holds the newest frame only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_flight }, when_full);
-                let (drawn, overlay_feed) = queue::<Matched>(in_flight, when_full);
+                let (drawn, matched_frames) = queue::<Matched>(in_flight, when_full);
                 pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(drawn)));
-                (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(overlay_feed))
+                (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(matched_frames))
             }
             (Show::FullRate, pace) => {
                 let when_full = pace.when_full();
@@ -157,8 +157,10 @@ impl Stream {
             stage,
             message: panic_text(&*panic).to_owned(),
         };
-        capture.join().map_err(|panic| panicked("capture", panic))?;
-        overlay.join().map_err(|panic| panicked("overlay", panic))?
+        let captured = capture.join().map_err(|panic| panicked("capture", panic))?;
+        let published = overlay.join().map_err(|panic| panicked("overlay", panic))?;
+        // When the output fails, the source is stopped, and does not fail: its own failure comes first.
+        captured.and(published)
     }
 }
 

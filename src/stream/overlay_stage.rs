@@ -1,5 +1,5 @@
 //! The overlay stage: joins frames with masks, gives masks to the mask sinks, draws, and publishes. While the source is offline,
-//! it publishes frames with a text that says so.
+//! it publishes slates.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -141,9 +141,7 @@ impl OverlayStage {
                 Ok(Some(Err(problem))) => self.log(&problem.to_string()),
                 Ok(Some(Ok(()))) => {}
                 Ok(None) => self.show_slate_if_due(),
-                Err(StageClosed) => {
-                    break self.status.failure().map_or(Ok(()), |reason| Err(StreamError::Source(reason)));
-                }
+                Err(StageClosed) => break Ok(()),
             }
         };
         result.and(self.output.finish().map_err(StreamError::from))
@@ -255,7 +253,7 @@ impl OverlayStage {
         match self.sinks.push(mask, video) {
             Err(error) if self.pace == Pace::File => Err(error.into()),
             Err(error) => {
-                let text = format!("a mask sink failed: {error}");
+                let text = format!("mask sink failed: {error}");
                 log_dedup::error(&self.status.name, "sink", Some(mask.seq), &text);
                 Ok(())
             }
@@ -352,7 +350,7 @@ impl OverlayStage {
     fn release_source(&mut self) {
         (self.mask, self.started) = (None, None);
         if let Err(error) = self.sinks.clear() {
-            self.log(&format!("a mask sink failed: {error}"));
+            self.log(&format!("mask sink failed: {error}"));
         }
         if let Some(last) = &mut self.last {
             let copy = OwnedImage::copy_of(&last.pixels.image());
@@ -398,7 +396,7 @@ impl OverlayStage {
         }));
         match outcome {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => self.log(&error.0),
+            Ok(Err(error)) => self.log(&format!("slate not shown: {error}")),
             Err(panic) => self.log(&format!("the overlay stage panicked: {}", panic_text(&*panic))),
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::SendError;
 
+use super::error::{SourceFailure, StreamError};
 use super::lag::{Arrival, LagTracker, Lateness};
 use super::pace::Pace;
 use crate::base::ledger::{DropReason, LedgerEntry};
@@ -87,9 +88,9 @@ enum SourceEnd {
     Stopped,
     /// The source has no more frames.
     Ended,
-    Failed(String),
+    Failed(SourceFailure),
     /// It failed because this process was paused and did not respond to the source.
-    HeldUp(String),
+    HeldUp(SourceFailure),
     /// Its frames remained late, by this much.
     Late(Duration),
 }
@@ -122,7 +123,10 @@ impl SourceWait {
 
 impl Supervisor {
     /// Captures until the stop is raised, or until a source that has an end has ended. Live sources are retried without end.
-    pub fn run(self) {
+    ///
+    /// # Errors
+    /// At file pace: the failure of the source.
+    pub fn run(self) -> Result<(), StreamError> {
         let stream = Arc::clone(&self.status.name);
         let source = self.source.label();
         let mut retry = Retry::new();
@@ -133,11 +137,11 @@ impl Supervisor {
                 Ok(end) => end,
                 Err(panic) => {
                     self.status.count_panic();
-                    SourceEnd::Failed(format!("the capture stage panicked at frame {seq}: {}", panic_text(&*panic)))
+                    SourceEnd::Failed(SourceFailure::Panicked { seq, message: panic_text(&*panic).to_owned() })
                 }
             };
-            let reason = match end {
-                SourceEnd::Stopped => return,
+            let failure = match end {
+                SourceEnd::Stopped => return Ok(()),
                 SourceEnd::Ended if self.pace == Pace::File || !self.source.is_restartable() => {
                     tracing::debug!(stream = &*stream, stage = "capture", "{source} has ended");
                     self.status.set_offline("the source has ended".into());
@@ -146,7 +150,7 @@ impl Supervisor {
                         // The overlay stage continues to show viewers that the source has ended.
                         self.wait_for_stop();
                     }
-                    return;
+                    return Ok(());
                 }
                 SourceEnd::Late(lag) => {
                     // The camera works, so it is opened again without a pause.
@@ -155,33 +159,33 @@ impl Supervisor {
                     self.status.set_offline(format!("{source}: its frames remained {lag:.1} s late; it is reopened"));
                     continue;
                 }
-                SourceEnd::HeldUp(reason) if self.pace != Pace::File => {
+                SourceEnd::HeldUp(failure) if self.pace != Pace::File => {
                     // The source did not fail, so it is opened again without a pause.
-                    self.status.set_offline(format!("{source}: this process was paused: {reason}"));
+                    self.status.set_offline(format!("{source}: this process was paused: {failure}"));
                     continue;
                 }
-                SourceEnd::Ended => format!("{source}: the source ended the stream"),
-                SourceEnd::Failed(reason) | SourceEnd::HeldUp(reason) => {
+                SourceEnd::Ended => SourceFailure::Ended,
+                SourceEnd::Failed(failure) | SourceEnd::HeldUp(failure) => {
                     // A connection that has brought frames was not refused.
                     let refusal = if flow.0.is_none() {
                         self.source.reachability().and_then(|it| it.connect_error())
                     } else {
                         None
                     };
-                    format!("{source}: {}", refusal.unwrap_or(reason))
+                    refusal.map_or(failure, SourceFailure::Unreachable)
                 }
             };
+            let reason = format!("{source}: {failure}");
             self.status.set_offline(reason.clone());
             if self.pace == Pace::File {
                 // Part of a file is not a result: the job fails.
-                self.status.set_failure(reason);
-                return;
+                return Err(StreamError::Source { label: source, source: failure });
             }
             let pause = retry.pause(flow.length());
             let next = format!("next try in {:.1} s", pause.as_secs_f64());
             tracing::debug!(stream = &*stream, stage = "capture", reason, "{next}");
             // With the reason: it may differ from the one for which the stream went offline.
-            log_dedup::info(&stream, "capture", &format!("{reason}; {next}"));
+            log_dedup::info(&stream, "capture", &format!("source failed, {next}: {reason}"));
             match self.pause(pause) {
                 PauseEnd::Over => {}
                 PauseEnd::Returned => {
@@ -189,9 +193,10 @@ impl Supervisor {
                     // It was switched on: earlier failures do not matter now.
                     retry = Retry::new();
                 }
-                PauseEnd::Stopped => return,
+                PauseEnd::Stopped => return Ok(()),
             }
         }
+        Ok(())
     }
 
     /// Waits, and reports that this thread is alive. The wait ends early when a source that was not reachable becomes reachable.
@@ -223,7 +228,7 @@ impl Supervisor {
     fn run_once(&self, seq: &mut u64, flow: &mut ConnectionSpan) -> SourceEnd {
         let mut capture = match self.source.open() {
             Ok(capture) => capture,
-            Err(error) => return SourceEnd::Failed(error.to_string()),
+            Err(error) => return SourceEnd::Failed(error.into()),
         };
         let mut waiting = SourceWait::default();
         let mut lag_tracker = None;
@@ -285,7 +290,7 @@ impl Supervisor {
                         Pace::Live | Pace::Blocking => silent > limit,
                     };
                     if has_failed {
-                        return SourceEnd::Failed(format!("no frame for {:.1} s", silent.as_secs_f64()));
+                        return SourceEnd::Failed(SourceFailure::NoFrame(silent));
                     }
                 }
                 Ok(Captured::NoKeyframe(wait)) => {
@@ -299,8 +304,8 @@ impl Supervisor {
                     }
                     return SourceEnd::Ended;
                 }
-                Err(error) if waiting.held_up && announced => return SourceEnd::HeldUp(error.to_string()),
-                Err(error) => return SourceEnd::Failed(error.to_string()),
+                Err(error) if waiting.held_up && announced => return SourceEnd::HeldUp(error.into()),
+                Err(error) => return SourceEnd::Failed(error.into()),
             }
         }
         SourceEnd::Stopped
@@ -310,19 +315,14 @@ impl Supervisor {
     /// takes too long.
     fn await_keyframe(&self, wait: KeyframeWait) -> Option<SourceEnd> {
         if wait.since_data > self.silence_timeout {
-            return Some(SourceEnd::Failed(format!("no data for {:.1} s", wait.since_data.as_secs_f64())));
+            return Some(SourceEnd::Failed(SourceFailure::NoData(wait.since_data)));
         }
         let source = self.source.label();
         self.status.set_awaits_keyframe(format!(
             "{source}: it sends video, but no keyframe yet, without which it cannot be decoded; where this takes long, set \
              the camera's keyframe interval (I-frame interval, GOP) to a few seconds"
         ));
-        (wait.elapsed > KEYFRAME_LIMIT).then(|| {
-            let limit = KEYFRAME_LIMIT.as_secs();
-            SourceEnd::Failed(format!(
-                "no keyframe within {limit} s; set the camera's keyframe interval to a few seconds"
-            ))
-        })
+        (wait.elapsed > KEYFRAME_LIMIT).then_some(SourceEnd::Failed(SourceFailure::NoKeyframe(KEYFRAME_LIMIT)))
     }
 
     /// Logs the start and the end of a time in which frames are late.

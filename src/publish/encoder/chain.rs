@@ -20,7 +20,7 @@ use crate::base::timing::{Stage, Stopwatch};
 use crate::config::EncodeConfig;
 use crate::frame::{Colorimetry, Matrix, VideoInfo};
 use crate::gst::{GstError, make};
-use crate::publish::OutputError;
+use crate::publish::BufferError;
 use crate::publish::range::RangeChange;
 use crate::publish::raw::colorimetry;
 
@@ -53,13 +53,7 @@ pub enum EncodeError {
     Gst(#[from] GstError),
     /// The conversion of the value range does not support this format.
     #[error(transparent)]
-    Range(OutputError),
-}
-
-impl From<EncodeError> for OutputError {
-    fn from(error: EncodeError) -> Self {
-        OutputError(error.to_string())
-    }
+    Range(#[from] BufferError),
 }
 
 /// Builds the chain for raw frames with `caps`.

@@ -6,7 +6,6 @@
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
-use super::OutputError;
 use crate::gst::GstError;
 
 pub mod chain;
@@ -42,18 +41,19 @@ pub(super) const ENCODER_QUEUE: u64 = 2;
 ///
 /// # Errors
 /// The error of the pipeline, when it fails meanwhile. (An `appsrc` with `block=true` would wait forever in that case.)
-pub(super) fn push_blocking(source: &gst_app::AppSrc, bus: &gst::Bus, buffer: gst::Buffer) -> Result<(), OutputError> {
+pub(super) fn push_blocking(source: &gst_app::AppSrc, bus: &gst::Bus, buffer: gst::Buffer) -> Result<(), GstError> {
     while source.current_level_buffers() >= ENCODER_QUEUE {
         let wait = gst::ClockTime::from_mseconds(2);
         if let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Error])
             && let gst::MessageView::Error(error) = message.view()
         {
-            return Err(crate::gst::describe(error).into());
+            return Err(crate::gst::describe(error));
         }
     }
-    source.push_buffer(buffer).map(|_| ()).map_err(|_| {
-        crate::gst::bus_error(bus).unwrap_or_else(|| GstError::new("the encoder accepts no more frames")).into()
-    })
+    source
+        .push_buffer(buffer)
+        .map(|_| ())
+        .map_err(|_| crate::gst::bus_error(bus).unwrap_or_else(|| GstError::new("the encoder accepts no more frames")))
 }
 
 /// Wraps an error of adding or linking elements.

@@ -20,7 +20,7 @@ use crate::base::status::Status;
 use crate::config::EncodeConfig;
 use crate::frame::{PixelFormat, VideoInfo};
 use crate::gst::{GstError, bus_error, state_error};
-use crate::publish::OutputError;
+use crate::publish::BufferError;
 use crate::publish::raw::RawPool;
 
 /// How long a trial may take: drivers that upload firmware need seconds, and so does a busy machine.
@@ -62,7 +62,7 @@ pub enum ProbeError {
     Encode(#[from] EncodeError),
     /// The test frames could not be made.
     #[error(transparent)]
-    Frames(#[from] OutputError),
+    Frames(#[from] BufferError),
     #[error("it returned {received} of {TEST_FRAMES} frames (timed out: {timed_out})")]
     FramesMissing { received: u64, timed_out: bool },
     #[error("its first frame is not a keyframe")]

@@ -10,7 +10,6 @@ use super::h264::H264;
 use super::probe::{self, ProbeError};
 use crate::config::EncoderChoice;
 use crate::gst::{GstError, has};
-use crate::publish::OutputError;
 
 /// A kind of encoder: a value of the configuration key `encode.encoder`.
 struct EncoderKind {
@@ -106,12 +105,6 @@ pub enum SelectError {
 
 fn list(skipped: &[SkippedKind]) -> String {
     skipped.iter().map(|skipped| format!("{}: {}", skipped.kind, skipped.reasons())).collect::<Vec<_>>().join("; ")
-}
-
-impl From<SelectError> for OutputError {
-    fn from(error: SelectError) -> Self {
-        OutputError(error.to_string())
-    }
 }
 
 /// The selected encoder.

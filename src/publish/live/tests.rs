@@ -1,4 +1,5 @@
 use super::*;
+use crate::publish::encoder::chain::EncodeError;
 
 #[test]
 fn capture_times_are_found_by_output_time() {
@@ -37,9 +38,9 @@ fn the_delay_of_encoded_frames_is_recorded() {
     assert!(output.wanted());
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     for n in 0..10 {
-        let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
-        let outcome = output.publish(stamp, info, &mut |_| {}).unwrap();
-        assert_eq!(outcome, PublishOutcome::Encoding);
+        let time = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+        let accepted = output.publish(time, info, &mut |_| {}).unwrap();
+        assert_eq!(accepted, PublishOutcome::Encoding);
     }
     output.finish().unwrap();
     assert_eq!((taken.try_iter().count(), seen.try_iter().count()), (10, 10));
@@ -81,8 +82,8 @@ fn times_continue_when_the_encoder_is_replaced() {
         let mut output = LiveOutput::new(encode, Arc::clone(&status), outputs.clone()).blocking();
         for n in 0..5 {
             let pts = Duration::from_millis(40 * (5 * turn as u64 + n));
-            let stamp = CaptureTime { pts, captured_at: start + pts, slate: false };
-            output.publish(stamp, info, &mut grey).unwrap();
+            let time = CaptureTime { pts, captured_at: start + pts, slate: false };
+            output.publish(time, info, &mut grey).unwrap();
         }
         output.finish().unwrap();
     }
@@ -104,20 +105,21 @@ fn a_frame_that_is_too_small_for_h264_is_named() {
     let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
     outputs.h264.add(Box::new(FrameSink));
     let mut output = LiveOutput::new(EncodeConfig::default(), status, outputs).blocking();
-    let stamp = |n| CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+    let time = |n| CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
     let info = |width, height| VideoInfo::new(crate::frame::PixelFormat::I420, width, height);
     for (n, (width, height)) in [(8, 8), (4098, 2), (15, 20)].into_iter().enumerate() {
         output.h264_retry = None;
-        let error = output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap_err().0;
-        assert!(error.contains(&format!("the frame is {width}x{height}")) && error.contains("16x16"), "{error}");
+        let info = info(width, height);
+        let error = output.publish(time(n as u64), info, &mut grey).unwrap_err();
+        assert!(matches!(error, OutputError::Encode(EncodeError::FrameTooSmall(named)) if named == info), "{error}");
         // Until it is tried again, nothing is done.
-        assert_eq!(output.publish(stamp(n as u64), info(width, height), &mut grey).unwrap(), PublishOutcome::Busy);
+        assert_eq!(output.publish(time(n as u64), info, &mut grey).unwrap(), PublishOutcome::Busy);
     }
     assert!(output.failed.0.is_empty());
     output.h264_retry = None;
     for (n, (width, height)) in [(16, 16), (17, 33)].into_iter().enumerate() {
         assert_eq!(
-            output.publish(stamp(n as u64 + 3), info(width, height), &mut grey).unwrap(),
+            output.publish(time(n as u64 + 3), info(width, height), &mut grey).unwrap(),
             PublishOutcome::Encoding
         );
     }
@@ -156,8 +158,8 @@ fn a_frame_of_unknown_rate_comes_out_at_once() {
     outputs.h264.add(Box::new(FrameSink(sender)));
     let info = VideoInfo { fps: (0, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
     for n in 0..3 {
-        let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
-        output.publish(stamp, info, &mut |_| {}).unwrap();
+        let time = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+        output.publish(time, info, &mut |_| {}).unwrap();
         taken.recv_timeout(Duration::from_secs(600)).expect("it waits for its successor");
     }
 }
@@ -167,12 +169,12 @@ fn output_times_are_even_rise_and_follow_jumps() {
     let start = Instant::now();
     let mut clock = super::super::clock::OutputClock::default();
     let mut at = |pts: u64, arrival: u64| {
-        let stamp = CaptureTime {
+        let time = CaptureTime {
             pts: Duration::from_millis(pts),
             captured_at: start + Duration::from_millis(arrival),
             slate: false,
         };
-        clock.at(stamp).as_millis()
+        clock.at(time).as_millis()
     };
     assert_eq!(at(10_000, 0), 1);
     assert_eq!(at(10_040, 55), 40, "jitter of arrival is not passed on");
@@ -194,8 +196,8 @@ fn output(outputs: &StreamOutputs) -> LiveOutput {
 
 /// Publishes the `n`-th frame of 25 a second.
 fn publish(output: &mut LiveOutput, n: u64) -> Result<PublishOutcome, OutputError> {
-    let stamp = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
-    output.publish(stamp, info(), &mut grey)
+    let time = CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+    output.publish(time, info(), &mut grey)
 }
 
 /// Reports that it has a frame, and returns when its gate is opened.
@@ -232,7 +234,7 @@ fn a_frame_that_the_jpeg_encoder_drops_is_not_published() {
     let outputs = StreamOutputs::default();
     let _viewer = outputs.jpeg.subscribe();
     let mut output = output(&outputs);
-    assert_eq!(publish(&mut output, 0), Ok(PublishOutcome::Published));
+    assert_eq!(publish(&mut output, 0).unwrap(), PublishOutcome::Published);
     // From now on it holds what it is given.
     output.jpeg.as_ref().unwrap().block();
     let outcomes: Vec<PublishOutcome> = (1..30).map(|n| publish(&mut output, n).unwrap()).collect();
@@ -252,9 +254,9 @@ fn a_frame_that_goes_out_as_jpeg_is_published_although_h264_has_no_room() {
     // Opened before the output is dropped, also by a failure.
     let open = open;
     let sent = fill_h264(&mut output, &entered);
-    assert_eq!(publish(&mut output, sent), Ok(PublishOutcome::Busy));
+    assert_eq!(publish(&mut output, sent).unwrap(), PublishOutcome::Busy);
     let _viewer = outputs.jpeg.subscribe();
-    assert_eq!(publish(&mut output, sent + 1), Ok(PublishOutcome::Published));
+    assert_eq!(publish(&mut output, sent + 1).unwrap(), PublishOutcome::Published);
     drop(open);
 }
 
@@ -264,7 +266,7 @@ fn a_source_that_waits_waits_for_jpeg_where_there_is_no_other_encoder() {
     let _viewer = outputs.jpeg.subscribe();
     let mut output = output(&outputs).blocking();
     for n in 0..50 {
-        assert_eq!(publish(&mut output, n), Ok(PublishOutcome::Published), "{n}");
+        assert_eq!(publish(&mut output, n).unwrap(), PublishOutcome::Published, "{n}");
     }
 }
 
@@ -274,7 +276,7 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
     let mut output = output(&outputs);
     let _viewer = outputs.jpeg.subscribe();
     output.h264_retry = Some(Instant::now() + Duration::from_secs(3600));
-    assert_eq!(publish(&mut output, 0), Ok(PublishOutcome::Published));
+    assert_eq!(publish(&mut output, 0).unwrap(), PublishOutcome::Published);
     assert!(output.jpeg.is_some());
     // Its gate is open.
     outputs.h264.add(Box::new(GatedSink(crossbeam_channel::unbounded().0, crossbeam_channel::bounded(0).1)));
@@ -282,7 +284,7 @@ fn the_failure_of_one_encoder_does_not_keep_the_other_from_starting() {
     assert!(output.h264.is_none(), "it waits for its own retry");
     (output.h264_retry, output.jpeg_retry) = (None, Some(Instant::now() + Duration::from_secs(3600)));
     output.jpeg = None;
-    assert_eq!(publish(&mut output, 2), Ok(PublishOutcome::Encoding));
+    assert_eq!(publish(&mut output, 2).unwrap(), PublishOutcome::Encoding);
     assert!(output.jpeg.is_none(), "so does the other");
 }
 
@@ -296,15 +298,15 @@ fn an_encoder_that_accepts_no_more_frames_is_replaced() {
     // Opened before the output is dropped, also by a failure.
     let open = open;
     let sent = fill_h264(&mut output, &entered);
-    assert_eq!(publish(&mut output, sent), Ok(PublishOutcome::Busy));
+    assert_eq!(publish(&mut output, sent).unwrap(), PublishOutcome::Busy);
     let since = output.full_since.expect("it has had no room since now");
-    assert_eq!(publish(&mut output, sent + 1), Ok(PublishOutcome::Busy));
+    assert_eq!(publish(&mut output, sent + 1).unwrap(), PublishOutcome::Busy);
     assert_eq!(output.full_since, Some(since));
     output.full_since = since.checked_sub(STALL);
     // Stopping the encoder waits for the sink.
     drop(open);
-    let error = publish(&mut output, sent + 2).unwrap_err().0;
-    assert!(error.ends_with("failed: it has accepted no frame for 10 s"), "{error}");
+    let error = publish(&mut output, sent + 2).unwrap_err();
+    assert!(matches!(error, OutputError::H264 { source: EncoderFault::Stalled(STALL), .. }), "{error}");
     assert!(output.h264.is_none() && output.h264_retry.is_some());
 }
 

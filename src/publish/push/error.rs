@@ -1,7 +1,6 @@
 //! Why a push failed.
 
 use crate::gst::GstError;
-use crate::publish::OutputError;
 use crate::publish::webrtc::PeerEndReason;
 
 /// Why a push could not be started, or its connection ended. Displayed on one line.
@@ -56,10 +55,4 @@ pub enum WhipError {
     /// The server sent no packet for this many seconds.
     #[error("the server has sent nothing for {0} s")]
     Silent(u64),
-}
-
-impl From<PushError> for OutputError {
-    fn from(error: PushError) -> Self {
-        OutputError(error.to_string())
-    }
 }

@@ -122,7 +122,7 @@ impl Drop for Push {
                 format!("the push does not stop, its server does not respond; it is not waited for: {}", self.to);
             log_dedup::warn("", "push", &text);
         } else if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(stage = "push", "the push thread ended in a panic: {}", self.to);
+            tracing::error!(stage = "push", "thread ended in a panic: push to {}", self.to);
         }
     }
 }

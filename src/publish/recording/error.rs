@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 
 use crate::gst::GstError;
-use crate::publish::OutputError;
 
 /// A failure to write a recording. Displayed as `PATH: REASON`, on one line.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +50,5 @@ fn si(bytes: &u64) -> String {
 impl RecordingError {
     pub(super) fn new(path: &Path, kind: impl Into<RecordingErrorKind>) -> Self {
         RecordingError { path: path.to_owned(), kind: kind.into() }
-    }
-}
-
-impl From<RecordingError> for OutputError {
-    fn from(error: RecordingError) -> Self {
-        OutputError(error.to_string())
     }
 }

@@ -141,7 +141,7 @@ impl Drop for Recorder {
             tracing::error!(
                 stream = &*self.status.name,
                 stage = "record",
-                "the recorder thread ended in a panic; recordings written so far are playable"
+                "thread ended in a panic: recorder; recordings written so far are playable"
             );
         }
     }

@@ -88,7 +88,7 @@ impl Drop for Repair {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(stage = "record", "the repair of recordings ended in a panic; the files are unchanged");
+            tracing::error!(stage = "record", "thread ended in a panic: repair of recordings; the files are unchanged");
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct ModelFileDamage {
     pub problem: DamageProblem,
 }
 
-/// What is wrong with a part of the file.
+/// The damage of a part of the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DamageProblem {
     /// The message of the operating system.

@@ -60,7 +60,7 @@ impl Worker {
                     self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
                     self.failures += 1;
                     let text = panic_text(&*panic);
-                    log_dedup::error("", "segment", None, &format!("a segmentation worker panicked: {text}"));
+                    log_dedup::error("", "segment", None, &format!("segmentation worker panicked: {text}"));
                     self.pause();
                 }
             }
@@ -144,7 +144,7 @@ impl Worker {
                 for job in batch {
                     let Frame { stream, seq, pts, .. } = &job.frame;
                     tracing::debug!(stream = &**stream, stage = "segment", seq, ?pts, "{error}");
-                    log_dedup::error(stream, "segment", Some(*seq), &error.to_string());
+                    log_dedup::error(stream, "segment", Some(*seq), &format!("segmentation failed: {error}"));
                     deliver(job, Err(error.clone().into()));
                 }
                 self.pause();
