@@ -132,7 +132,7 @@ pub enum UsersError {
     Serialize(#[from] toml::ser::Error),
 }
 
-/// What is wrong with a user or token. The messages never contain the password or hash of the entry.
+/// The error of a user or token. The messages never contain the password or hash of the entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     #[error(transparent)]

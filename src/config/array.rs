@@ -19,11 +19,11 @@ struct Entry {
     /// Line ends, comments and spaces above and before it.
     above: String,
     value: Value,
-    /// The rest of its line, behind the comma.
+    /// The rest of its line after the comma.
     behind: String,
 }
 
-/// Replaces the elements by `values`: elements that remain keep their order and their comments, new ones come at the end.
+/// Replaces the elements by `values`. Elements that remain keep their order and comments; new ones are appended.
 ///
 /// # Errors
 /// A value that cannot be written as TOML; the array is unchanged.

@@ -8,7 +8,7 @@ use super::schema::{Object, text};
 use super::value::Value;
 use super::{credentials, duration, encode, overlay, path, push, record, server, sink_key, source, stream, webrtc};
 
-/// Reads a value: the form in which serde reads it, or `None` after an error was noted.
+/// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
 pub(super) type Check = fn(&Value, &Object) -> Option<Json>;
 
 const CHECKS: &[(&str, Check)] = &[
@@ -40,7 +40,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("zone", |value, _| record::read_zone(value)),
 ];
 
-/// The check of this name. One that does not exist accepts nothing; a test reads all names in the schema.
+/// The check of this name. A name that does not exist accepts no value; a test looks up all names in the schema.
 pub(super) fn find(name: &str) -> Check {
     let unknown: Check = |value, _| value.fail("cannot be read: its check is not defined", None);
     CHECKS.iter().find(|(known, _)| *known == name).map_or(unknown, |(_, check)| *check)
@@ -52,7 +52,7 @@ fn read_duration(value: &Value, schema: &Object) -> Option<Json> {
     value.duration(range).map(|read| duration::show(read).into())
 }
 
-/// Fewest and most bytes of anything that is limited.
+/// Range of sizes in bytes.
 fn read_size(value: &Value, _: &Object) -> Option<Json> {
     value.size(100_000..=1 << 60).map(Json::from)
 }

@@ -1,4 +1,4 @@
-//! User and password of a camera or a media server, which are written in a URL, or in keys beside it.
+//! User and password of a camera or a media server, from its URL or from separate keys.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -16,18 +16,18 @@ use crate::base::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     pub user: String,
-    /// Empty where there is none.
+    /// Empty if there is none.
     pub password: Secret,
 }
 
-/// The keys. The reader puts the password in the place of the file or variable that holds it.
+/// The keys for credentials. When they are read, file or variable are replaced by the password that they contain.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Keys {
-    /// The user's name.
+    /// User name for the camera or the media server. It may be part of the URL instead.
     #[schemars(extend("x-check" = "user", "x-default" = "none", "x-sources" = ["rtsp", "rtsps", "http", "https"]))]
     user: Option<String>,
-    /// A file whose first line is the password.
+    /// File whose first line is the password.
     #[schemars(extend(
         "x-check" = "password-file",
         "x-default" = "none",
@@ -37,7 +37,7 @@ struct Keys {
         "x-api-help" = "write user and password into the URL: rtsp://USER:PASSWORD@HOST/PATH",
     ))]
     password_file: Option<String>,
-    /// An environment variable that holds the password.
+    /// Name of the environment variable that contains the password.
     #[schemars(extend(
         "x-check" = "password-variable",
         "x-default" = "none",
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Credentials {
 }
 
 impl Serialize for Credentials {
-    /// The user alone: what is serialised is shown.
+    /// Without the password, because serialised settings are shown to clients of the API.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         if !self.user.is_empty() {
@@ -78,7 +78,7 @@ impl Serialize for Credentials {
     }
 }
 
-/// What a password without a user is.
+/// The meaning of a password without a user.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum PasswordAlone {
     LacksAUser,
@@ -131,10 +131,10 @@ pub(super) fn read_user(value: &Value) -> Option<Json> {
     Some(user.into())
 }
 
-/// Bytes that a password file may have.
+/// Maximum size of a password file in bytes.
 const LONGEST_PASSWORD: u64 = 4096;
 
-/// The password in the file.
+/// Reads the password from the file.
 pub(super) fn read_password_file(value: &Value) -> Option<Json> {
     // The name is not repeated: it may be the password, written here by mistake.
     let help = Some("name a file, not the password; relative paths start at the configuration file's folder");
@@ -159,7 +159,7 @@ pub(super) fn read_password_file(value: &Value) -> Option<Json> {
     }
 }
 
-/// The password in the environment variable.
+/// Reads the password from the environment variable.
 pub(super) fn read_password_variable(value: &Value) -> Option<Json> {
     let name = value.string(None)?;
     match value.doc.env(name) {

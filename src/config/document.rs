@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, line_of};
 
-/// A document, the folder of its relative paths, its environment, and what is wrong with it.
+/// A document, the folder of its relative paths, its environment, and its errors.
 pub(super) struct Document<'a> {
     text: &'a str,
     base: PathBuf,
@@ -82,7 +82,7 @@ impl<'d> Section<'d> {
         Section { doc: self.doc, key: format!("{}[{place}]", join(&self.key, key)) }
     }
 
-    /// Whether the key is written, rightly or wrongly.
+    /// Whether the key is written, with a valid value or not.
     pub(super) fn is_written(&self, key: &str) -> bool {
         self.doc.offsets.borrow().contains_key(&join(&self.key, key))
     }
@@ -116,7 +116,7 @@ impl<'d> Section<'d> {
     }
 }
 
-/// The path of `key` in the table at `path`; what is not a bare key of TOML is quoted.
+/// The path of `key` in the table at `path`. Keys that are not bare keys of TOML are quoted.
 pub(super) fn join(path: &str, key: &str) -> String {
     let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     let key = if is_bare { key.to_owned() } else { format!("{key:?}") };

@@ -1,4 +1,4 @@
-//! Durations as people write them: `"500ms"`, `"3s"`, `"1.5m"`, `"1h"`, `"7d"`.
+//! Durations in the configuration: `"500ms"`, `"3s"`, `"1.5m"`, `"1h"`, `"7d"`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 pub(super) const HELP: &str = r#"write "500ms", "3s", "1m" or a number of seconds"#;
 
-/// `None` when the text is not a duration: no unit, an unknown unit, negative, or too large to hold.
+/// Parses a duration. `None` if it has no unit or an unknown one, is negative, or is too large.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -24,12 +24,12 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     from_seconds(number.parse::<f64>().ok()? * seconds_per_unit)
 }
 
-/// Rounded to whole milliseconds, so that 0.1 s is 100 ms and no nanosecond more.
+/// Rounds to whole milliseconds, so that 0.1 s is exactly 100 ms.
 pub(super) fn from_seconds(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64((seconds * 1000.0).round() / 1000.0).ok()
 }
 
-/// The shortest form that `parse` reads back; exact for whole milliseconds.
+/// The shortest text that `parse` reads as the same duration; exact for whole milliseconds.
 pub fn show(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {

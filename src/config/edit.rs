@@ -1,7 +1,7 @@
 //! Changes a configuration file's text, and keeps its comments, its order and its formatting.
 //!
 //! Changes come as JSON with the keys of the file. A changed stream's keys are merged by RFC 7396: a key that is named is
-//! set, `null` removes it, tables are merged key by key. The text that comes out is checked by
+//! set, `null` removes it, tables are merged key by key. The resulting text is checked by
 //! [`super::parse`].
 
 use serde_json::Value as Json;
@@ -25,7 +25,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// The key path of the stream that it is about; only `stream` for a new one without a name.
+    /// The key path of the changed stream; `stream` for a new stream without a name.
     pub fn key(&self) -> String {
         let name = match self {
             Edit::Add(settings) => settings.get("name").and_then(Json::as_str),
@@ -77,8 +77,8 @@ pub(super) fn merged(objects: [&Object; 2], key: &str) -> Result<String, EditErr
     Ok(document.to_string())
 }
 
-/// An error for each unknown key that a patch removes: it would go unnoticed otherwise, for what is removed is not read.
-/// `table` is the path of the patched table, as `stream.overlay`; `key` is its key path in errors.
+/// An error for each unknown key that a patch removes. The validation does not find them, because it does not read removed
+/// keys. `table` is the path of the patched table, such as `stream.overlay`; `key` is its key path in errors.
 pub fn unknown_nulls(patch: &Object, table: &str, key: &str) -> Vec<ConfigError> {
     let known = schema::table(table);
     let mut errors = Vec::new();

@@ -13,13 +13,13 @@ use super::value::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EncoderChoice {
-    /// The first that works, in this order: nvenc, vaapi, v4l2, x264, openh264.
+    /// The first encoder that works on this machine, tried in this order: nvenc, vaapi, v4l2, x264, openh264.
     Auto,
-    /// NVIDIA GPUs.
+    /// NVENC of NVIDIA GPUs.
     Nvenc,
-    /// VA-API: GPUs of Intel and AMD.
+    /// VA-API on GPUs of Intel and AMD.
     Vaapi,
-    /// V4L2: Raspberry Pi, NVIDIA Jetson, other boards.
+    /// V4L2 on Raspberry Pi, NVIDIA Jetson and other boards.
     V4l2,
     /// x264, on the CPU.
     X264,
@@ -35,24 +35,25 @@ fn presets() -> Vec<&'static str> {
     std::iter::once("auto").chain(PRESETS).collect()
 }
 
-/// How the stream is encoded, once for all viewers, recordings and pushes.
+/// How the stream is encoded. It is encoded once for all viewers, recordings and pushes.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct EncodeConfig {
-    /// Which H.264 encoder.
+    /// The H.264 encoder.
     pub encoder: EncoderChoice,
-    /// kbit/s, from 50; 0 = chosen by frame size and rate.
+    /// Bitrate in kbit/s, at least 50; 0 = chosen from frame size and frame rate.
     #[schemars(range(min = 0, max = 200_000), extend("x-check" = "bitrate"))]
     pub bitrate: u32,
-    /// Speed preset of x264; mapped to the presets of other encoders. `auto`: the low-delay setting of each encoder, which is
-    /// `ultrafast` for x264.
+    /// Speed preset: a slower one gives better quality at the same bitrate and needs more computing time. The names are
+    /// those of x264; other encoders use their nearest preset. `auto` = the preset of the encoder for low delay (x264:
+    /// `ultrafast`).
     #[schemars(extend("enum" = presets()))]
     pub preset: String,
-    /// Time between two keyframes.
+    /// Maximum time between two keyframes. Further keyframes are inserted when viewers connect.
     #[serde(with = "super::duration")]
     #[schemars(with = "super::duration::DurationText", extend("x-least" = "100ms", "x-most" = "1m"))]
     pub keyframe_interval: Duration,
-    /// Quality of MJPEG and of snapshots.
+    /// JPEG quality of MJPEG and of snapshots; 100 is the best.
     #[schemars(range(min = 1, max = 100), extend("x-help" = "100 is the best"))]
     pub jpeg_quality: u32,
 }

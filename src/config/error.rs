@@ -1,9 +1,9 @@
-//! What is wrong with a configuration file: every error, each with its line and its key path.
+//! The errors of a configuration file: all of them, each with line and key path.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One thing that is wrong, and where.
+/// An error in a configuration, with its key and line.
 ///
 /// The value of a key that may hold a secret is never part of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,14 +13,14 @@ pub struct ConfigError {
     pub key: String,
     /// The line in the file, counted from 1, where the key or its table is written.
     pub line: Option<usize>,
-    /// What is wrong, to be read after the key.
+    /// Description of the error, which follows the key.
     pub problem: String,
-    /// What to do about it.
+    /// What to do, if known.
     pub help: Option<String>,
 }
 
 impl fmt::Display for ConfigError {
-    /// Without the line, which makes sense only beside the file's name; see [`ConfigErrors`].
+    /// Displays key, problem and help, without the line, which [`ConfigErrors`] displays with the name of the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.key.is_empty() {
             write!(f, "{}: ", OneLine(&self.key))?;
@@ -33,8 +33,8 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Text in which paths and other words of the file may hold anything: with control characters escaped, so that an error is
-/// a line and a terminal or a log shows it as it is.
+/// Displays text with control characters escaped: paths and values of the file may contain any character, and an error must
+/// be one line.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
@@ -47,9 +47,10 @@ impl fmt::Display for OneLine<'_> {
 
 impl std::error::Error for ConfigError {}
 
-/// All that is wrong with one configuration file, in the order of its lines. Never empty.
+/// All errors of a configuration file, in the order of its lines. Never empty.
 ///
-/// Displayed as one line an error: `maskcast.toml:12: stream[gate].overlay.alpha: 1.7 is not between 0 and 1 (help: …)`.
+/// Displayed as one line for each error: `maskcast.toml:12: stream[gate].overlay.alpha: 1.7 is not between 0 and 1 (help:
+/// …)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     /// The file, as the caller named it.
@@ -101,7 +102,7 @@ pub(super) fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// "did you mean …?", or else the list of what is known.
+/// `did you mean …?`, or the list of the known words.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     match suggest(word, known.iter().copied()) {

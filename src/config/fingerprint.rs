@@ -1,4 +1,4 @@
-//! The SHA-256 fingerprint by which a camera's certificate is known.
+//! The SHA-256 fingerprint of the certificate of a camera.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 pub struct CertificateFingerprint([u8; 32]);
 
 impl CertificateFingerprint {
-    /// Of a certificate in DER.
+    /// The fingerprint of a certificate in DER.
     pub fn of(der: &[u8]) -> Self {
         CertificateFingerprint(Sha256::digest(der).into())
     }

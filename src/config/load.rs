@@ -17,7 +17,7 @@ use super::validate::read_table;
 /// Reads and validates a configuration file.
 ///
 /// # Errors
-/// Everything that is wrong with it, or the one reason why it cannot be read. Programs end with exit code 78.
+/// All errors of the file, or the reason why it cannot be read. Programs exit with code 78.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     parse(&read(path)?, path)
 }
@@ -25,7 +25,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// The text of a configuration file.
 ///
 /// # Errors
-/// The one reason why it cannot be read.
+/// The reason why it cannot be read.
 pub fn read(path: &Path) -> Result<String, ConfigErrors> {
     let bytes = std::fs::read(path)
         .map_err(|error| ConfigErrors::whole_file(path, None, format!("cannot be read: {error}")))?;
@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> Result<String, ConfigErrors> {
 /// Files that the text names are looked for, and password files are read.
 ///
 /// # Errors
-/// Everything that is wrong with it: if it is not TOML, all syntax errors; otherwise all wrong, unknown and missing keys.
+/// All errors: the syntax errors if it is not TOML, otherwise all invalid, unknown and missing keys.
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
     parse_with(text, path, &|name| std::env::var(name).ok())
 }
@@ -57,8 +57,8 @@ pub(super) fn parse_with(
     }
 }
 
-/// What can be read of the text of a configuration file, and everything that is wrong with it: with defaults for what is
-/// wrong, without streams that have no name or no source. For a search for more errors; nothing is to run with it.
+/// The valid part of the text of a configuration file, and all errors. Invalid values are replaced by defaults; streams
+/// without a name or a source are left out. For searching further errors only: the service must not run with the result.
 pub fn parse_partly(text: &str, path: &Path) -> (Option<Config>, ConfigErrors) {
     let (config, errors) = read_with(text, path, &|name| std::env::var(name).ok());
     (config, ConfigErrors { path: path.to_path_buf(), errors })
@@ -89,8 +89,8 @@ fn read_with(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> (
     (config, doc.into_errors())
 }
 
-/// The configuration from the values that are right. `None` when the schema lets a value pass that its type does not take:
-/// an error of the program, which is noted.
+/// The configuration from the valid values. `None` if the schema accepts a value that its type does not: a bug, which is
+/// reported as an error.
 fn build_config(root: &Section, read: Object) -> Option<Config> {
     let values = read.get("stream").and_then(Json::as_array).cloned().unwrap_or_default();
     let mut config: Config = match serde_json::from_value(Json::Object(read)) {
@@ -121,7 +121,7 @@ fn build_config(root: &Section, read: Object) -> Option<Config> {
     Some(config)
 }
 
-/// Notes each key that is for other sources than this one.
+/// Reports each key that is not for sources of this scheme.
 fn check_source_keys(source: &SourceSpec, section: &Section) {
     for (key, schemes) in schema::keys_by_source() {
         if section.is_written(key) && !schemes.contains(&source.uri.scheme()) {

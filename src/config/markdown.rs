@@ -107,7 +107,7 @@ fn meaning(table: &Table, key: &Object) -> String {
         let _ = write!(meaning, "<br>Only for sources of the schemes {}.", schemes.join(", "));
     }
     if key.contains_key("x-secret") {
-        meaning.push_str("<br>Secret: never logged and never in responses of the API.");
+        meaning.push_str("<br>Secret: never in the log or in responses of the API.");
     }
     if text(key, "x-api") == Some("remove") && !is_for_file_only(table) {
         meaning.push_str("<br>The API can only remove it.");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Section;
 
-/// Where inference may run.
+/// An execution provider of ONNX Runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -32,30 +32,31 @@ impl Provider {
     }
 }
 
-/// What the operator insists on (`model.require`).
+/// The providers that may run the model (`model.require`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Require {
     /// Any provider.
     Any,
-    /// Refuse to run on the CPU.
+    /// Only a GPU: the model is refused if it would run on the CPU.
     Gpu,
 }
 
-/// The model that all streams share, and how it is run.
+/// The model, which all streams share, and how it is run.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "ModelConfig::unnamed")]
 #[schemars(extend("x-applies" = "reload"))]
 pub struct ModelConfig {
-    /// The ONNX file.
+    /// The ONNX file of the model.
     #[serde(with = "super::path")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
         "x-default" = "`models/street.onnx` beside the program, or of the package",
     ))]
     pub path: PathBuf,
-    /// Execution providers, tried in this order. The provider that really runs the model is reported. A provider that refuses
-    /// the model is a warning if this key names it, or if the machine has a GPU and the CPU runs the model.
+    /// Execution providers of ONNX Runtime, tried in this order. Log, page and API show which one runs the model. A provider
+    /// that cannot run it is logged as a warning if this key names the provider, or if the CPU runs the model although the
+    /// machine has a GPU.
     #[schemars(length(min = 1), extend(
         "uniqueItems" = true,
         "x-help" = "write [\"tensorrt\", \"cuda\", \"cpu\"], or fewer",
@@ -64,29 +65,30 @@ pub struct ModelConfig {
     /// The configuration names them: a provider that cannot be used is reported.
     #[serde(skip)]
     pub providers_named: bool,
-    /// Which providers are acceptable.
+    /// The providers that may run the model.
     pub require: Require,
-    /// CPU cores that ONNX Runtime may use; 0 = all.
+    /// Number of CPU cores that ONNX Runtime may use; 0 = all.
     #[schemars(range(min = 0, max = 1024), extend("x-help" = "0 is all cores"))]
     pub threads: usize,
-    /// CPU sessions that run side by side and share `threads`; 0 = measured at start.
+    /// Number of model sessions that run in parallel on the CPU and share `threads`; 0 = the fastest number, measured at the
+    /// start.
     #[schemars(range(min = 0, max = 256), extend("x-help" = "0 is measured at start"))]
     pub workers: usize,
-    /// Maximum number of frames of different streams in one run of the model; 0 = 1. On a GPU every batch has this size;
-    /// missing frames are filled with grey frames.
+    /// Maximum number of frames in one run of the model, each of another stream; 0 = 1. On a GPU, every run has this number
+    /// of frames; if fewer frames wait, grey ones are added.
     #[schemars(range(min = 0, max = 64), extend("x-help" = "0 is 1"))]
     pub max_batch: usize,
-    /// GPU number.
+    /// Number of the GPU, as `nvidia-smi` shows it.
     #[schemars(range(min = 0, max = 63), extend("x-help" = "the number that nvidia-smi shows"))]
     pub device: i32,
-    /// Folder in which TensorRT engines are kept.
+    /// Folder in which compiled TensorRT engines are stored. Without it, they are compiled at every start.
     #[serde(with = "super::path::optional")]
     #[schemars(with = "String", extend(
         "x-check" = "folder",
         "x-default" = "`$CACHE_DIRECTORY` (set by systemd), else none",
     ))]
     pub cache_dir: Option<PathBuf>,
-    /// Path of `libonnxruntime.so`.
+    /// Path of the library `libonnxruntime.so`.
     #[serde(with = "super::path::optional")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",

@@ -16,11 +16,11 @@ use crate::frame::Rgb;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Style {
-    /// Class colours blended over the frame.
+    /// Each class is tinted with its colour.
     Tint,
-    /// Lines along class borders.
+    /// Coloured lines along the borders of classes.
     Contour,
-    /// Class colours alone.
+    /// Only the colours of the classes, without the frame.
     MaskOnly,
 }
 
@@ -37,24 +37,24 @@ impl Style {
     }
 }
 
-/// How the mask is drawn on the stream's frames. The page and the API change these settings while the stream runs.
+/// How the mask is drawn on the frames of the stream. The page and the API can change these settings while the stream runs.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-applies" = "next-frame"))]
 pub struct OverlayConfig {
     /// How the mask is drawn.
     pub style: Style,
-    /// Strength of the overlay: 0 = invisible, 1 = opaque.
-    #[serde(serialize_with = "serialize_exact")]
+    /// Opacity of the mask: 0 = invisible, 1 = opaque.
+    #[serde(serialize_with = "as_written")]
     #[schemars(range(min = 0, max = 1), extend("x-help" = "0 is invisible, 1 is opaque"))]
     pub alpha: f32,
-    /// Classes of the model that are not drawn, by their labels. Without this key, a class named `background` is not drawn: it
-    /// would cover everything else.
+    /// Names of classes of the model that are not drawn. Without this key, a class named `background` is not drawn; `[]`
+    /// draws all classes.
     #[schemars(extend("x-help" = "write [\"sky\"]", "x-default" = "a class named `background`"))]
     pub hide: Option<Vec<String>>,
-    /// Draw names and colours of the visible classes into the frame.
+    /// Draw a legend with the names and colours of the visible classes.
     pub legend: bool,
-    /// Colours of classes, instead of the model's: `{ car = "#ff0000" }`.
+    /// Colours of classes that replace those of the model: `{ car = "#ff0000" }`.
     #[serde(with = "colors")]
     #[schemars(with = "BTreeMap<String, Color>", extend("x-default" = "the model's colours"))]
     pub colors: Vec<(String, Rgb)>,

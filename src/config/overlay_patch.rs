@@ -1,4 +1,4 @@
-//! Overlay settings by themselves: changed while a stream runs, and written back to where the file has them.
+//! Changes of overlay settings: applied while a stream runs, and written back to the configuration file.
 
 use std::path::PathBuf;
 
@@ -13,11 +13,11 @@ use super::schema::{self, Object};
 use super::toml_value::EditError;
 use super::validate::read_table;
 
-/// The settings with a JSON merge patch (RFC 7396) applied to them: what it sets to `null` gets its default. `key` is the
+/// Applies a JSON merge patch (RFC 7396) to the settings; keys that are `null` in the patch get their default. `key` is the
 /// key path of the settings in errors.
 ///
 /// # Errors
-/// All that is wrong with the patch, as in a file.
+/// All errors of the patch.
 pub fn patched_overlay(overlay: &OverlayConfig, patch: &Object, key: &str) -> Result<OverlayConfig, Vec<ConfigError>> {
     let unknown = unknown_nulls(patch, "stream.overlay", key);
     if !unknown.is_empty() {
@@ -52,7 +52,7 @@ pub fn overlay_object(overlay: &OverlayConfig) -> Object {
     object
 }
 
-/// The merge patch that makes `to` of `from`; empty when they are the same.
+/// The merge patch that changes `from` to `to`; empty if they are equal.
 pub fn overlay_difference(from: &OverlayConfig, to: &OverlayConfig) -> Object {
     let mut patch = difference(&overlay_object(from), &overlay_object(to));
     // A table within is merged, not replaced.

@@ -1,4 +1,4 @@
-//! Paths of the configuration: where relative ones start, and how they are read and written.
+//! Paths in the configuration: the folder of relative paths, and serialisation.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -9,15 +9,15 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serializer};
 use serde_json::Value as Json;
 
-/// The folder at which the relative paths of a configuration file start.
+/// The folder to which the relative paths of a configuration file refer.
 pub fn folder_of(path: &Path) -> PathBuf {
     // Absolute, so that a later change of the current folder changes nothing. Fails only for an empty path.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// The path without `..`, where it exists, so that logs name the place that people expect. Links stay: a
-/// manifest is in the folder of the link.
+/// The path without `..` components, if it exists, for clear names in logs. Symbolic links are not resolved, because a
+/// manifest is beside the link to its model.
 pub(super) fn tidy(path: PathBuf) -> PathBuf {
     let has_parents = path.components().any(|part| part == Component::ParentDir);
     let direct = if has_parents { path.canonicalize().ok() } else { None };

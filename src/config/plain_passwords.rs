@@ -11,7 +11,7 @@ use super::source::{SourceSpec, SourceUri};
 use super::uri::is_secret_name;
 use crate::base::secret::Secret;
 
-/// A warning when every user of the machine can read passwords in the file. It names keys, and no password.
+/// A warning if every user of the machine can read passwords in the file. It contains the keys, but no password.
 pub fn readable_passwords(path: &Path) -> Option<String> {
     if !is_open(path) {
         return None;
@@ -27,20 +27,20 @@ pub fn readable_passwords(path: &Path) -> Option<String> {
     })
 }
 
-/// Whether `after` holds a password that `before` does not.
+/// Whether `after` contains a password that `before` does not contain.
 pub(super) fn gains_passwords(before: &str, after: &str) -> bool {
     let known = written_passwords(before);
     written_passwords(after).iter().any(|(_, text)| !known.iter().any(|(_, other)| other == text))
 }
 
-/// Whether every user of this machine may read the file and enter the folders that it lies in.
+/// Whether every user of this machine may read the file and enter its folders.
 pub(super) fn is_open(path: &Path) -> bool {
     let allows = |path: &Path, bit: u32| path.metadata().is_ok_and(|facts| facts.mode() & bit != 0);
     path.canonicalize()
         .is_ok_and(|path| allows(&path, 0o004) && path.ancestors().skip(1).all(|folder| allows(folder, 0o001)))
 }
 
-/// The keys whose texts hold passwords, and these texts.
+/// The keys whose values contain passwords, and these values.
 fn written_passwords(text: &str) -> Vec<(String, Secret)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Errors of the text are reported by the loader.

@@ -14,13 +14,13 @@ use super::source::url_label;
 use super::uri::network_url;
 use super::value::Value;
 
-/// A media server that gets the stream as well.
+/// A media server to which the stream is sent.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "PushConfig::nowhere")]
 #[schemars(extend("required" = ["url"]))]
 pub struct PushConfig {
-    /// `rtsp://HOST/PATH`, `rtsps://…`: RTSP's RECORD over TCP; `rtsps` checks the certificate. `whip+http://HOST/PATH`,
-    /// `whip+https://…`: WHIP (RFC 9725).
+    /// Address of the server. `rtsp://HOST/PATH` or `rtsps://…`: RTSP RECORD over TCP. `whip+http://HOST/PATH` or
+    /// `whip+https://…`: WHIP (RFC 9725). With `rtsps` and `https`, the certificate of the server is checked.
     #[serde(rename = "url")]
     #[schemars(with = "String", extend(
         "x-check" = "push-url",
@@ -32,7 +32,7 @@ pub struct PushConfig {
     pub credentials: Option<Credentials>,
 }
 
-/// Where to, without user and password.
+/// The address of a push, without user and password.
 #[derive(Clone, PartialEq)]
 pub enum PushTarget {
     /// `rtsp://` or `rtsps://`: the stream is announced and recorded there (RFC 2326).
@@ -87,14 +87,14 @@ impl PushTarget {
 }
 
 impl fmt::Debug for PushTarget {
-    /// By label: a query may hold a token.
+    /// The label, because a query may contain a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.label())
     }
 }
 
 impl Serialize for PushTarget {
-    /// By label: a query may hold a token.
+    /// The label, because a query may contain a token.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.label())
     }
@@ -115,8 +115,8 @@ pub(super) fn read_url(value: &Value) -> Option<Json> {
     }
 }
 
-/// Checks the pushes of a stream, whose table is `stream`: no server gets it twice. `values` are their tables as they were
-/// read. Those without a valid URL are left out; their errors were noted.
+/// Checks the pushes of a stream, whose table is `stream`: no two have the same address. `values` are their tables as they
+/// were read. Removes pushes without a valid URL, whose errors were reported.
 pub(super) fn check_all(pushes: &mut Vec<PushConfig>, stream: &Section, values: &[Json]) {
     for (i, push) in pushes.iter_mut().enumerate() {
         push.add_url_credentials(&stream.element("push", i), values.get(i).and_then(|values| values["url"].as_str()));

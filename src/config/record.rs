@@ -17,7 +17,7 @@ use super::value::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Container {
-    /// MP4, fragmented while it is written.
+    /// MP4; fragmented while it is written, so that it can be played after a power failure.
     Mp4,
     /// Matroska.
     Mkv,
@@ -27,54 +27,55 @@ pub enum Container {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum When {
-    /// All the time.
+    /// Continuously.
     Always,
-    /// From before the beginning of an event until after its end.
+    /// Only events, with `pre_roll` before and `post_roll` after each.
     Event,
 }
 
-/// Records what the stream shows. Without this table, nothing is recorded.
+/// Recordings of the stream, with masks as viewers see them. Without this table, the stream is not recorded.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "RecordConfig::nowhere")]
 #[schemars(extend("required" = ["dir"]))]
 pub struct RecordConfig {
-    /// The folder for recordings. The API may only choose folders inside those that the file names already, or inside the
-    /// service's own.
+    /// The folder for recordings. The API may only set folders inside those that the configuration file already names, or
+    /// inside the state folder of the service (`$STATE_DIRECTORY`).
     #[serde(with = "super::path")]
     #[schemars(with = "String", extend("x-check" = "folder", "x-help" = "the folder for recordings"))]
     pub dir: PathBuf,
-    /// Container of the files.
+    /// Container format of the files.
     pub format: Container,
-    /// Maximum length of a file.
+    /// Maximum length of a file. After it, the next file is begun.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "1s", "x-most" = "1d"))]
     pub segment: Duration,
-    /// Maximum size of a file.
+    /// Maximum size of a file. After it, the next file is begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SizeText", extend("x-default" = "any size"))]
     pub segment_size: Option<u64>,
-    /// Recordings that began longer ago are deleted.
+    /// Maximum age of recordings: those that began longer ago are deleted.
     #[serde(with = "super::duration::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "DurationText", extend("x-least" = "1m", "x-most" = "36600d", "x-default" = "no limit"))]
     pub max_age: Option<Duration>,
-    /// Bytes that the stream's recordings may have together; the oldest are deleted.
+    /// Maximum total size of the recordings of the stream. When they exceed it, the oldest are deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SizeText", extend("x-default" = "no limit"))]
     pub max_size: Option<u64>,
-    /// Bytes that stay free on the disk: the oldest recordings are deleted for it. Without any left, recording pauses.
+    /// Minimum free space on the disk. When there is less, the oldest recordings of the stream are deleted; when none is
+    /// left, recording pauses until there is space.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SizeText", extend("x-default" = "no limit"))]
     pub min_free: Option<u64>,
     /// When the stream is recorded.
     pub when: When,
-    /// The events of the stream. With `when = "always"` they are detected and counted, too.
+    /// The events of the stream. They are detected and counted also with `when = "always"`.
     #[serde(rename = "event")]
     #[schemars(extend("x-help" = "write [[stream.record.event]], and below it classes = [\"person\"]"))]
     pub events: Vec<EventConfig>,
 }
 
 impl RecordConfig {
-    /// Everything that is shown, in files of ten minutes that are never deleted.
+    /// Continuous recording in files of ten minutes that are never deleted.
     pub fn to(dir: impl Into<PathBuf>) -> Self {
         RecordConfig {
             dir: dir.into(),
@@ -117,35 +118,37 @@ impl RecordConfig {
     }
 }
 
-/// An event: classes that cover enough of a zone for long enough.
+/// An event: classes cover enough of a zone for long enough. With `when = "event"`, events are recorded; in any case, they
+/// are counted.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "EventConfig::unnamed")]
 #[schemars(extend("required" = ["classes"]))]
 pub struct EventConfig {
-    /// A letter, then letters, digits, `-` and `_`, 32 characters at most; unique in the stream. It is part of the names of the
-    /// event's files.
+    /// Unique name in the stream: a letter, then letters, digits, `-` and `_`, at most 32 characters. It is part of the
+    /// names of the files of the event.
     #[schemars(length(min = 1, max = 32), extend("x-check" = "event-name", "x-default" = "`event`, `event2`, …"))]
     pub name: String,
-    /// Classes of the model, by their labels, any of which counts.
+    /// Names of classes of the model. Their pixels are added up.
     #[schemars(length(min = 1), extend("x-help" = "write [\"person\", \"car\"]"))]
     pub classes: Vec<String>,
-    /// Corners of a polygon in fractions of the frame's width and height: `[[0, 0.5], [1, 0.5], [1, 1], [0, 1]]` is the lower
-    /// half.
+    /// Corners of a polygon, as fractions of the width and height of the frame: `[[0, 0.5], [1, 0.5], [1, 1], [0, 1]]` is
+    /// the lower half.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 3), extend("x-check" = "zone", "x-default" = "the whole frame"))]
     pub zone: Vec<[f64; 2]>,
-    /// The classes cover at least this share of the zone's pixels. Once they do, half of it is enough to continue.
+    /// Minimum share of the pixels of the zone that the classes must cover. While the event lasts, half of this share is
+    /// enough.
     #[schemars(range(min = 0.0001, max = 1), extend("x-help" = "the least share of the zone's pixels; 0.02 is a fiftieth"))]
     pub share: f64,
-    /// The classes cover `share` of the zone for this long before the event begins.
+    /// How long the classes must cover this share before the event begins.
     #[serde(rename = "for", with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10m"))]
     pub hold: Duration,
-    /// What is recorded from before the classes appeared. Needs continuous drawing and encoding.
+    /// Length of the recording before the classes appeared. The stream is therefore drawn and encoded all the time.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "1m"))]
     pub pre_roll: Duration,
-    /// What is recorded after the classes were last seen.
+    /// Length of the recording after the classes were last seen.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "1h"))]
     pub post_roll: Duration,
@@ -184,7 +187,7 @@ pub(super) fn read_event_name(value: &Value) -> Option<Json> {
     Some(name.into())
 }
 
-/// A zone with less of the frame than this is a mistake.
+/// Minimum area of a zone as a share of the frame; a smaller one is an error.
 const LEAST_AREA: f64 = 1e-4;
 
 pub(super) fn read_zone(value: &Value) -> Option<Json> {

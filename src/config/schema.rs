@@ -105,7 +105,7 @@ fn clean_schema(schema: &mut Json) {
         let needed: Vec<String> = required(schema).map(str::to_owned).collect();
         if let Some(Json::Object(properties)) = schema.get_mut("properties") {
             for name in needed {
-                // What stands in for a value that is missing is not a default.
+                // The value that replaces a missing one is not a default.
                 properties.get_mut(&name).and_then(Json::as_object_mut).map(|property| property.remove("default"));
             }
             schema.insert("additionalProperties".into(), false.into());
@@ -268,7 +268,7 @@ pub fn not_for_api(settings: &Object, table: &str, key: &str) -> Vec<ConfigError
     settings.iter().filter_map(refused).collect()
 }
 
-/// The settings of a stream that are in force, with the keys of `[[stream]]`: without secrets, and without keys that are not
+/// The settings of a stream that are in effect, with the keys of `[[stream]]`: without secrets, and without keys that are not
 /// for its source.
 pub fn stream_settings(stream: &StreamConfig) -> Object {
     // Fails for no value of the type: a test serialises all keys.
@@ -330,8 +330,8 @@ fn about_default(schema: &mut Object) {
 /// Adds to the description of a property what the API may not do with it.
 fn about_api(property: &mut Json) {
     let limit = match property["x-api"].as_str() {
-        Some("never") => "Response only; it is set in the configuration file.",
-        Some("remove") => "In requests only null, which removes it.",
+        Some("never") => "Only in responses: it can be set in the configuration file only.",
+        Some("remove") => "In requests, only null is accepted, which removes the key.",
         _ => return,
     };
     let hidden = if property["x-secret"] == true { " Never in responses." } else { "" };

@@ -1,4 +1,4 @@
-//! `[[stream.sink]]`: where the masks of a stream go. The types and their keys are those of [`MASK_SINKS`].
+//! `[[stream.sink]]`: outputs of the masks of a stream as data. The types and their keys are those of [`MASK_SINKS`].
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::document::Section;
 use super::sink_key;
 use crate::sink::{COMMON_KEYS, MASK_SINKS, MaskSinkKind, SinkKey, SinkSettings};
 
-/// A sink of the masks of a stream.
+/// A sink for the masks of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SinkConfig {
     pub kind: &'static MaskSinkKind,
@@ -21,12 +21,12 @@ pub struct SinkConfig {
 }
 
 impl SinkConfig {
-    /// Names the sink among those of its stream.
+    /// Identifies the sink within its stream.
     pub fn label(&self) -> String {
         (self.kind.label)(&self.settings)
     }
 
-    /// The least time between two masks; `None` for every mask.
+    /// The minimum time between two masks; `None` = every mask is written.
     pub fn every(&self) -> Option<Duration> {
         self.settings.duration("every")
     }
@@ -57,7 +57,7 @@ impl Serialize for SinkConfig {
 }
 
 impl<'de> Deserialize<'de> for SinkConfig {
-    /// Values that were wrong are absent; `check_all` removes the sinks that lack what they need.
+    /// Invalid values are absent; `check_all` removes sinks without their required keys.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = Map::<String, Json>::deserialize(deserializer)?;
         let name = table.get("type").and_then(Json::as_str);
@@ -120,8 +120,8 @@ impl JsonSchema for SinkConfig {
     }
 }
 
-/// Checks the sinks of a stream, whose table is `stream`: each has the keys of its type and no others, and no two are the
-/// same. Sinks with errors are left out; their errors were noted.
+/// Checks the sinks of a stream, whose table is `stream`: each has only keys of its type, and no two are equal. Removes
+/// sinks with errors, which were reported.
 pub(super) fn check_all(sinks: &mut Vec<SinkConfig>, stream: &Section) {
     let mut kept: Vec<SinkConfig> = Vec::new();
     for (i, sink) in sinks.drain(..).enumerate() {

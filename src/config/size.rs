@@ -1,4 +1,4 @@
-//! Sizes as people write them: `"500MB"`, `"50 GiB"`, or a number of bytes.
+//! Sizes in the configuration: `"500MB"`, `"50 GiB"`, or a number of bytes.
 
 use std::borrow::Cow;
 

@@ -19,30 +19,30 @@ use super::duration::DurationText;
 use super::fingerprint::CertificateFingerprint;
 use super::value::Value;
 
-/// How RTSP carries its packets.
+/// Transport of the RTP packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// UDP first, TCP when nothing arrives.
+    /// UDP first; TCP if no packets arrive.
     Auto,
-    /// Interleaved in the RTSP connection: no loss, passes firewalls.
+    /// TCP, interleaved in the RTSP connection: no packet loss, passes firewalls.
     Tcp,
-    /// Least latency, loses packets on a busy network.
+    /// UDP: lowest delay, but packets are lost on a busy network.
     Udp,
 }
 
-/// A test pattern: `test://ball?width=640&height=360&fps=15&frames=100`.
+/// A generator of test patterns: `test://ball?width=640&height=360&fps=15&frames=100`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestSource {
     /// A `pattern` of GStreamer's `videotestsrc`; default `smpte`.
     pub pattern: String,
-    /// Pixels; default 640.
+    /// Width in pixels; default 640.
     pub width: u32,
-    /// Pixels; default 360.
+    /// Height in pixels; default 360.
     pub height: u32,
-    /// Frames a second; default 15.
+    /// Frames per second; default 15.
     pub fps: u32,
-    /// Ends after so many frames; endless when `None`.
+    /// The number of frames after which the source ends; `None` = it does not end.
     pub frames: Option<u64>,
 }
 
@@ -52,10 +52,10 @@ impl Default for TestSource {
     }
 }
 
-/// What a source's URL means. URLs hold no user and no password.
+/// The source that a URL or path names. The URLs contain neither user nor password.
 #[derive(Clone, PartialEq)]
 pub enum SourceUri {
-    /// A video file; absolute.
+    /// The absolute path of a video file.
     File(PathBuf),
     /// `rtsp://` or `rtsps://`
     Rtsp(Url),
@@ -63,9 +63,9 @@ pub enum SourceUri {
     Http(Url),
     /// The query may hold a passphrase; print the [`SourceUri::label`] instead.
     Srt(Url),
-    /// A device, e.g. `/dev/video0`; it may be absent for a while.
+    /// The path of a V4L2 device, such as `/dev/video0`. It may be absent at times.
     V4l2(PathBuf),
-    /// A camera's name; empty for the first one.
+    /// The name of a camera; empty for the first one.
     Libcamera(String),
     Test(TestSource),
     /// A GStreamer description that ends in raw or encoded video; may hold secrets.
@@ -73,12 +73,12 @@ pub enum SourceUri {
 }
 
 impl SourceUri {
-    /// Frames come at their own pace and cannot be had again: everything but a file.
+    /// Whether the source delivers frames at its own pace and only once: every source except a file.
     pub fn is_live(&self) -> bool {
         !matches!(self, SourceUri::File(_))
     }
 
-    /// The scheme, as it is written in front of the source.
+    /// The scheme of the source in the configuration.
     pub fn scheme(&self) -> &str {
         match self {
             SourceUri::Rtsp(url) | SourceUri::Http(url) | SourceUri::Srt(url) => url.scheme(),
@@ -119,10 +119,10 @@ impl SourceUri {
         }
     }
 
-    /// A file source whose file is absent, or is not a file, is an error; other sources may come later.
+    /// Checks that the file of a file source exists and is a file. Other sources may appear later.
     ///
     /// # Errors
-    /// What is wrong, and what was looked for.
+    /// The error and a hint.
     pub fn check_file(&self) -> Result<(), (String, Option<String>)> {
         let SourceUri::File(path) = self else { return Ok(()) };
         let looked = Some(format!("looked for {}", path.display()));
@@ -142,7 +142,7 @@ impl SourceUri {
 }
 
 impl fmt::Debug for SourceUri {
-    /// By label: a derived `Debug` would print passphrases in queries and in GStreamer descriptions.
+    /// Prints the label: a derived `Debug` would print passphrases in queries and in GStreamer descriptions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
             SourceUri::File(_) => "File",
@@ -159,7 +159,7 @@ impl fmt::Debug for SourceUri {
 }
 
 impl Serialize for SourceUri {
-    /// By label: what is serialised is shown.
+    /// The label, because serialised settings are shown to clients of the API.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.label())
     }
@@ -169,31 +169,32 @@ impl Serialize for SourceUri {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "SourceSpec::unknown")]
 pub struct SourceSpec {
-    /// Where frames come from: a URL or the path of a video file.
+    /// The source of the frames: a URL or the path of a video file.
     #[serde(rename = "source")]
     #[schemars(with = "String", length(min = 1, max = 4096), extend(
         "x-check" = "source",
         "x-help" = "write a URL, e.g. \"rtsp://HOST/PATH\", \"v4l2:///dev/video0\" or \"file:video.mp4\"",
     ))]
     pub uri: SourceUri,
-    /// Start again at the end of the file.
+    /// Play the file again from its start when it has ended.
     #[serde(rename = "loop")]
     #[schemars(extend("x-sources" = ["file"]))]
     pub looped: bool,
-    /// Play the file at the pace of its recording, or as fast as the machine can.
+    /// The speed at which the file is played.
     #[serde(rename = "speed", with = "speed")]
     #[schemars(with = "Speed", extend("x-sources" = ["file"]))]
     pub real_time: bool,
-    /// How RTSP carries its packets.
+    /// Transport of the RTP packets.
     #[schemars(extend("x-sources" = ["rtsp", "rtsps"]))]
     pub transport: Transport,
-    /// How long packets may wait for late ones (jitter buffer).
+    /// Length of the jitter buffer: how long packets wait for packets that arrive late. It adds to the delay.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-sources" = ["rtsp", "rtsps"], "x-least" = "0s", "x-most" = "10s"))]
     pub latency: Duration,
     #[serde(flatten)]
     pub credentials: Option<Credentials>,
-    /// A PEM file of certificate authorities that the camera's certificate may be signed by, in addition to the system's.
+    /// PEM file with certificate authorities that are trusted for the certificate of the camera, in addition to those of the
+    /// system.
     #[serde(with = "super::path::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
@@ -203,8 +204,9 @@ pub struct SourceSpec {
         "x-api-help" = "set tls_fingerprint instead, or change it in the configuration file",
     ))]
     pub tls_ca: Option<PathBuf>,
-    /// SHA-256 fingerprint of the camera's certificate, which is accepted then, regardless of its signer and its purpose.
-    /// `openssl x509 -noout -fingerprint -sha256` prints it, and the log has the fingerprint of a refused certificate.
+    /// SHA-256 fingerprint of the certificate of the camera. A certificate with this fingerprint is accepted, whatever its
+    /// signer, its names and its purpose; any other is refused. `openssl x509 -noout -fingerprint -sha256` prints the
+    /// fingerprint, and so does the log when a certificate is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend("x-check" = "fingerprint", "x-default" = "none", "x-sources" = ["rtsps"]))]
     pub tls_fingerprint: Option<CertificateFingerprint>,
@@ -214,9 +216,9 @@ pub struct SourceSpec {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Speed {
-    /// At the pace of the recording.
+    /// At the frame rate of the file.
     RealTime,
-    /// As fast as the machine can.
+    /// As fast as the machine can process it; no frame is dropped.
     Max,
 }
 
@@ -242,12 +244,12 @@ pub(super) fn read_fingerprint(value: &Value) -> Option<Json> {
 }
 
 impl SourceSpec {
-    /// Placeholder for a source that could not be read; it is never used.
+    /// A placeholder for a source that could not be read; it is never opened.
     fn unknown() -> Self {
         SourceSpec::new(SourceUri::Libcamera(String::new()))
     }
 
-    /// With the default settings.
+    /// A source with the default settings.
     pub fn new(uri: SourceUri) -> Self {
         SourceSpec {
             uri,

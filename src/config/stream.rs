@@ -23,19 +23,20 @@ use super::value::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Show {
-    /// Every captured frame is published with the newest mask that is not older than `max_mask_age`.
+    /// Every captured frame is published, with the newest mask that is not older than `max_mask_age`. The mask is of an
+    /// earlier frame.
     FullRate,
-    /// Every published frame carries its own mask; frames that the model has no time for are dropped.
+    /// Every published frame has its own mask. Frames that arrive while the model is busy are dropped.
     Matched,
 }
 
-/// A camera: where its frames come from, how they are drawn, and where they go. The API adds, changes and removes streams.
+/// A stream: its source, what is drawn on its frames, and its outputs. The API can add, change and remove streams.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "StreamConfig::unknown")]
 #[schemars(extend("required" = ["name", "source"], "x-applies" = "restarts-stream"))]
 pub struct StreamConfig {
-    /// Letters, digits, `-` and `_`, 64 characters at most; unique. It is part of the stream's addresses, and cannot be changed
-    /// by the API.
+    /// Unique name of the stream: letters, digits, `-` and `_`, at most 64 characters. It is part of the addresses of the
+    /// stream. The API cannot change it.
     #[schemars(length(max = 64), pattern(r"^[A-Za-z0-9_-]+$"), extend(
         "x-check" = "stream-name",
         "x-help" = "it is part of the stream's addresses, e.g. rtsp://HOST:8554/NAME",
@@ -46,16 +47,18 @@ pub struct StreamConfig {
     /// Which mask is drawn on which frame.
     #[schemars(extend("x-default" = "`full-rate`; `matched` for a file with `speed = \"max\"`"))]
     pub show: Show,
-    /// `full-rate`: a mask older than this is not drawn, and the stream is `stale`.
+    /// With `show = "full-rate"`: the maximum age of a mask. An older mask is not drawn, and the state of the stream is
+    /// `stale`.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "50ms", "x-most" = "1m"))]
     pub max_mask_age: Duration,
-    /// A live frame older than this is dropped, and so are all frames after it until one is newer than a quarter of this time.
-    // Less than a few frames and a keyframe take by themselves would drop everything.
+    /// Maximum age of a frame of a live source. An older frame is dropped (`late`), and so are all frames after it until one is
+    /// newer than a quarter of this time.
+    // A limit below the time of a few frames would drop every frame.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "200ms", "x-most" = "1m"))]
     pub max_latency: Duration,
-    /// No frame for this long is a fault: the source is opened again.
+    /// Maximum time without a frame of a live source. After it, the stream is `offline`, and the source is opened again.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "500ms", "x-most" = "1h"))]
     pub silence_timeout: Duration,
@@ -77,12 +80,12 @@ pub struct StreamConfig {
 }
 
 impl StreamConfig {
-    /// Whether `other` is the same stream, drawn by other settings.
+    /// Whether `other` differs in its overlay settings only.
     pub fn differs_by_overlay(&self, other: &StreamConfig) -> bool {
         self.overlay != other.overlay && *other == StreamConfig { overlay: other.overlay.clone(), ..self.clone() }
     }
 
-    /// Placeholder for a stream that could not be read; it is never used.
+    /// A placeholder for a stream that could not be read; it is never started.
     fn unknown() -> Self {
         defaults_stream("", SourceSpec::new(SourceUri::Libcamera(String::new())))
     }
@@ -108,7 +111,7 @@ impl StreamConfig {
 /// A stream of `source` with the default settings, not recorded.
 ///
 /// `show` is `matched` for a file that is played as fast as the machine can, `full-rate` for everything else. `name`
-/// is taken as it is: letters, digits, `-` and `_`.
+/// is not checked: it must consist of letters, digits, `-` and `_`.
 pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
     StreamConfig {
         name: name.to_owned(),

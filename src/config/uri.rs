@@ -1,4 +1,4 @@
-//! Reads the text of a source: `rtsp://…`, `file:…`, `v4l2:///dev/video0`, a bare path and the like.
+//! Reads the address of a source: `rtsp://…`, `file:…`, `v4l2:///dev/video0`, a path.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,7 +14,7 @@ use super::path::tidy;
 use super::source::{SourceSpec, SourceUri, TestSource};
 use crate::base::secret::Secret;
 
-/// What is wrong, and a hint.
+/// The error and a hint.
 type Problem = (String, Option<String>);
 
 const SCHEMES: [&str; 11] =
@@ -53,10 +53,10 @@ const PATTERNS: [&str; 26] = [
 impl SourceUri {
     /// Reads a URL or a bare path; relative paths start at `base`.
     ///
-    /// User and password in the URL are checked and left out; [`SourceSpec::parse`] keeps them.
+    /// User and password are checked and removed from the URL; [`SourceSpec::parse`] keeps them.
     ///
     /// # Errors
-    /// What is wrong and, where there is one, a hint. Neither repeats a password.
+    /// The error and, if there is one, a hint. Neither contains a password.
     pub fn parse(text: &str, base: &Path) -> Result<SourceUri, (String, Option<String>)> {
         self::parse(text, base).map(|(uri, _)| uri)
     }
@@ -72,7 +72,7 @@ impl SourceSpec {
         Ok(SourceSpec { credentials, ..SourceSpec::new(uri) })
     }
 
-    /// A source that was named on the command line: [`SourceSpec::parse`], and a file must be there.
+    /// Reads a source from the command line as [`SourceSpec::parse`] does. A file must exist.
     ///
     /// # Errors
     /// Those of [`SourceUri::parse`] and [`SourceUri::check_file`].
@@ -84,7 +84,7 @@ impl SourceSpec {
 }
 
 impl<'de> Deserialize<'de> for SourceUri {
-    /// From text whose paths are absolute.
+    /// Reads text whose paths are absolute.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         SourceUri::parse(&text, Path::new("/")).map_err(|(problem, _)| serde::de::Error::custom(problem))

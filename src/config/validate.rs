@@ -1,6 +1,6 @@
-//! Reads a parsed TOML document by the schema, and reports everything that is wrong with it at once: unknown keys, missing
-//! keys, values of a wrong type or out of range. What is right comes out as JSON that serde reads into the types of the
-//! schema: wrong values are left out, paths are absolute, durations and sizes have one form.
+//! Validates a parsed TOML document by the schema, and reports all errors at once: unknown keys, missing keys, values of a
+//! wrong type or out of range. The valid values are returned as JSON that serde reads into the types of the schema: invalid
+//! values are left out, paths are absolute, durations and sizes have one form.
 
 use serde_json::Value as Json;
 use toml::de::DeTable;
@@ -57,7 +57,7 @@ fn unknown_key(value: &Value, offset: usize, name: &str, schema: &Object) {
     value.doc.note(&value.key, Some(offset), "unknown key".into(), Some(&help));
 }
 
-/// A value that is right; `None` after an error was noted.
+/// The value if it is valid; `None` after reporting an error.
 fn read_value(value: &Value, schema: &Object) -> Option<Json> {
     let help = help(schema);
     let help = help.as_deref();
@@ -88,7 +88,7 @@ fn read_value(value: &Value, schema: &Object) -> Option<Json> {
     }
 }
 
-/// What to write, and the default.
+/// Help for an error: what to write, and the default.
 fn help(schema: &Object) -> Option<String> {
     let help = text(schema, "x-help")?;
     let default = schema.get("default").filter(|default| default.is_number());
@@ -121,7 +121,7 @@ fn read_list(value: &Value, schema: &Object, help: Option<&str>) -> Option<Json>
     Some(list.into())
 }
 
-/// An array of tables. Elements keep their places: what is wrong is left out of them.
+/// An array of tables. Elements keep their positions; invalid values are left out of them.
 fn read_tables(value: &Value, schema: &Object, help: Option<&str>) -> Option<Json> {
     let items = schema.get("items").and_then(Json::as_object)?;
     let elements = if value.is_table() {
@@ -161,7 +161,7 @@ fn read_tables(value: &Value, schema: &Object, help: Option<&str>) -> Option<Jso
     Some(list.into())
 }
 
-/// The name of an element, which must not be one of `taken`.
+/// The name of an element, which must differ from the names in `taken`.
 fn read_name<'a>(element: &Value<'a>, schema: &Object, table: &'a DeTable<'a>, taken: &[String]) -> Option<String> {
     let (_, property) = properties(schema).find(|(name, _)| *name == "name")?;
     let value = Value::new(element.doc, join(&element.key, "name"), table.get("name")?);

@@ -1,7 +1,7 @@
-//! What is written at one key, and how values of each kind are read.
+//! The value at a key, and functions that read each kind of value.
 //!
-//! Reading returns `None` for a wrong value, after noting the error in the [`Document`]; the caller continues with a default,
-//! so that one run finds every error.
+//! They report an invalid value as an error in the [`Document`] and return `None`. The caller continues with a default, so
+//! that all errors are found at once.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::duration;
 use super::error::suggest;
 use super::path::tidy;
 
-/// What is written at one key.
+/// The value that is written at a key.
 #[derive(Clone)]
 pub(super) struct Value<'a> {
     pub(super) doc: &'a Document<'a>,
@@ -38,13 +38,13 @@ impl<'a> Value<'a> {
         self
     }
 
-    /// Notes an error about this value; always `None`, so that a reader can end with it.
+    /// Reports an error about this value. Always returns `None`, so that readers can return the result.
     pub(super) fn fail<T>(&self, problem: impl Into<String>, help: Option<&str>) -> Option<T> {
         self.doc.note(&self.key, Some(self.at), problem.into(), help);
         None
     }
 
-    /// Notes that the value is not of this kind.
+    /// Reports that the value is of another kind.
     pub(super) fn wrong_type<T>(&self, expected: &str, help: Option<&str>) -> Option<T> {
         let found = match self.value {
             DeValue::String(_) => "a string",
@@ -104,14 +104,14 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number.
+    /// An integer.
     pub(super) fn integer(&self, range: RangeInclusive<i64>, help: Option<&str>) -> Option<i64> {
         let DeValue::Integer(integer) = self.value else { return self.wrong_type("an integer", help) };
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|n| range.contains(n));
         number.or_else(|| self.fail(format!("{integer} is not between {} and {}", range.start(), range.end()), help))
     }
 
-    /// A number with or without a fraction.
+    /// An integer or a floating-point number.
     pub(super) fn number(&self, range: RangeInclusive<f64>, help: Option<&str>) -> Option<f64> {
         let Some(number) = self.as_f64() else { return self.wrong_type("a number", help) };
         if range.contains(&number) {
@@ -178,7 +178,7 @@ impl<'a> Value<'a> {
         self.fail(format!("{word:?} is not one of {}", names.join(", ")), near.as_deref())
     }
 
-    /// A path; relative ones start at the configuration file's folder.
+    /// A path; relative paths start at the folder of the configuration file.
     pub(super) fn path(&self) -> Option<PathBuf> {
         self.string(None).map(|text| tidy(self.doc.base().join(text)))
     }

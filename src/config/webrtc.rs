@@ -12,26 +12,29 @@ use url::Url;
 use super::value::Value;
 use crate::base::secret::Secret;
 
-/// How WebRTC viewers and the service reach each other.
+/// How WebRTC viewers connect to the service: ports, and STUN and TURN servers.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct WebRtcConfig {
-    /// A STUN server, `"stun:HOST:3478"`; `""` = none. It is sent to viewers. Without one, no host outside the network
-    /// is contacted.
+    /// STUN server, `"stun:HOST:3478"`; `""` = none. The service and the browsers of the viewers use it to find their public
+    /// addresses. Without STUN and TURN servers, WebRTC contacts no third party.
     // `HOST:PORT`
     #[schemars(with = "String", length(min = 0), extend("x-check" = "stun", "x-default" = "none"))]
     pub stun: Option<String>,
-    /// TURN servers, `["turn:USER:PASSWORD@HOST:3478"]` or `"turns:…"`. Viewers get them with their passwords.
+    /// TURN servers, which relay video to viewers that cannot connect directly: `["turn:USER:PASSWORD@HOST:3478"]`, or
+    /// `"turns:…"` for TLS. The service sends them to viewers with user and password.
     #[schemars(with = "Vec<String>", extend("x-check-items" = "turn", "x-help" = TURN_HELP, "x-secret" = true))]
     pub turn: Vec<TurnServer>,
-    /// First and last UDP port of WebRTC viewers, who take one each; `""` = any. A firewall must let them pass.
+    /// Range of UDP ports for WebRTC, `"FIRST-LAST"`. Each viewer uses one port, so the range also limits their number. Open
+    /// these ports in the firewall. `""` = any port.
     #[serde(serialize_with = "ports_text")]
     #[schemars(with = "String", length(min = 0), extend("x-check" = "udp-ports"))]
     pub udp_ports: Option<(u16, u16)>,
-    /// Addresses by which viewers reach this machine as well, for a machine behind a router that forwards these ports.
+    /// Further addresses under which viewers reach this machine: the public address of a router that forwards `udp_ports` to
+    /// it.
     #[schemars(with = "Vec<String>", extend("x-check-items" = "host-address", "x-help" = "write [\"203.0.113.9\"]"))]
     pub host_addresses: Vec<IpAddr>,
-    /// WebRTC viewers at the same time, of all streams together. The next one is refused (503).
+    /// Maximum number of WebRTC viewers of all streams together. Further viewers are refused (503).
     #[schemars(range(min = 0, max = 10_000), extend("x-help" = "0 admits no viewer"))]
     pub max_viewers: usize,
 }

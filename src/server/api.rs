@@ -70,9 +70,9 @@ pub(super) struct StreamReport {
     viewers: Viewers,
     /// Media servers that the stream is sent to.
     pushes: Vec<PushReport>,
-    /// Sinks of the masks: `[[stream.sink]]`.
+    /// Outputs of the masks as data (`[[stream.sink]]`).
     sinks: Vec<SinkReport>,
-    /// How often a processing stage panicked and was restarted.
+    /// How often a stage of the stream panicked and was restarted.
     panics: u64,
     /// How often the connection to the source was closed and opened again because its frames stayed late.
     late_connections: u64,
@@ -122,7 +122,7 @@ struct PushReport {
     failures: u64,
 }
 
-/// A sink of the stream's masks.
+/// An output of the masks of a stream as data (`[[stream.sink]]`).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Sink)]
 struct SinkReport {
@@ -133,13 +133,13 @@ struct SinkReport {
     /// The path or address of the sink, without secrets.
     #[schema(example = "/var/lib/maskcast/gate.jsonl")]
     sink: String,
-    /// Masks that it has taken.
+    /// Masks that were written.
     written: u64,
-    /// Masks that were lost because it failed or was slow.
+    /// Masks that were dropped because the sink failed or was too slow.
     dropped: u64,
-    /// How often it failed.
+    /// Failed attempts to write a mask.
     failures: u64,
-    /// Why its last attempt failed; null while it works.
+    /// Why the last attempt failed; null while the sink works.
     reason: Option<String>,
 }
 
@@ -303,7 +303,7 @@ pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-/// The RTSP address of a stream without its name.
+/// The RTSP address of a stream without the stream's name.
 fn rtsp_base(headers: &HeaderMap, app: &App) -> String {
     let scheme = if app.tls() { "rtsps" } else { "rtsp" };
     format!("{scheme}://{}", rtsp_authority(headers, app.view.rtsp, app.address))

@@ -3,7 +3,7 @@
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Version, header};
 
-/// What is wrong with a request's `Host`.
+/// Why the `Host` of a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HostError {
     #[error("the Host header is missing")]

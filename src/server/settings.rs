@@ -10,8 +10,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::config::{Object, StreamConfig, api_schema, stream_settings};
 
-/// The settings of a stream. Responses contain the settings in effect, with defaults and without secrets; in requests, omitted
-/// keys are unchanged, and null removes a key.
+/// The settings of a stream. A response contains all settings in effect, with defaults and without secrets. A request contains
+/// the keys to change; null removes a key.
 #[derive(Serialize)]
 pub(super) struct Settings(Object);
 
@@ -25,9 +25,8 @@ impl PartialSchema for Settings {
     fn schema() -> RefOr<Schema> {
         described(
             "stream",
-            "The settings of a stream, with the keys of `[[stream]]` in the configuration file. Responses contain the \
-             settings in effect, with defaults and without secrets; in requests, omitted keys are unchanged, and null removes \
-             a key.",
+            "The settings of a stream, with the keys of `[[stream]]` in the configuration file. A response contains all \
+             settings in effect, with defaults and without secrets. A request contains the keys to change; null removes a key.",
         )
     }
 }
