@@ -195,7 +195,7 @@ fn each_sink_has_the_keys_of_its_type() {
             vec!["sink: is written [stream.sink] (help: write [[stream.sink]], with two", "sink[0].path: is missing"],
         ),
         ("[[stream.sink]]\ntype = \"json\"\npath = \"a\"", vec!["sink[0].type: \"json\" is not one of \"jsonl\", "]),
-        ("[[stream.sink]]\ntype = \"jsonl\"", vec!["sink[0].path: is missing (help: The file,"]),
+        ("[[stream.sink]]\ntype = \"jsonl\"", vec!["sink[0].path: is missing (help: Path of the file."]),
         (
             "[[stream.sink]]\ntype = \"jsonl\"\npath = \".\"\nevery = \"1ms\"\npaht = 1",
             vec![
