@@ -128,9 +128,9 @@ fn the_model_is_replaced_when_its_external_weights_change() {
     let mut conv = onnx::node("Conv", "input", "logits", &[]);
     conv.input.push("w".into());
     graph.node = vec![conv];
-    graph.initializer = vec![onnx::proto::Tensor {
+    graph.initializer = vec![onnx::proto::TensorProto {
         dims: vec![3, 3, 1, 1],
-        element: onnx::proto::Element::Float.into(),
+        element: onnx::proto::TensorDataType::Float.into(),
         name: "w".into(),
         raw_data: None,
     }];

@@ -29,7 +29,7 @@ fn manifest(head: &str, labels: &[&str]) -> String {
 }
 
 /// Writes a model with its manifest to a new folder; returns the folder and the path of the model.
-fn write_with_manifest(model: &proto::Model, manifest: &str) -> (tempfile::TempDir, PathBuf) {
+fn write_with_manifest(model: &proto::ModelProto, manifest: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.onnx");
     onnx::save(model, &path);
@@ -45,7 +45,7 @@ fn cpu(path: &Path) -> ModelConfig {
 }
 
 /// Loads a model with this manifest.
-fn load(model: &proto::Model, manifest: &str) -> Result<Model, ModelError> {
+fn load(model: &proto::ModelProto, manifest: &str) -> Result<Model, ModelError> {
     let (_folder, path) = write_with_manifest(model, manifest);
     Model::load(&cpu(&path), 1)
 }
@@ -74,7 +74,7 @@ fn assert_halves(what: &str, model: &Model, red: u8, blue: u8) {
 }
 
 /// Models with one value per pixel: name, model, and the manifest without labels.
-fn binary_models() -> Vec<(&'static str, proto::Model, &'static str)> {
+fn binary_models() -> Vec<(&'static str, proto::ModelProto, &'static str)> {
     let input = "[input]";
     let free = [-1, -1, -1, -1];
     let squeezed = [1, HEIGHT as i64, WIDTH as i64];

@@ -371,7 +371,8 @@ fn a_file_without_a_first_frame_fails() {
     let source = ScriptedSource::file(vec![Step::Silence]);
     let (stream, status) = start(config(), Pace::File, source, output, &pool);
     let error = stream.join().unwrap_err();
-    let StreamError::Source { source: SourceFailure::NoFrame(silence), .. } = error else { panic!("{error}") };
+    let StreamError::Source { source, .. } = error else { panic!("{error}") };
+    let SourceFailure::NoFrame(silence) = *source else { panic!("{source}") };
     assert_eq!(silence.as_secs(), 30);
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(29), "{took:?}");

@@ -45,7 +45,7 @@ pub struct OverlayConfig {
     /// How the mask is drawn.
     pub style: Style,
     /// Opacity of the mask: 0 = invisible, 1 = opaque.
-    #[serde(serialize_with = "as_written")]
+    #[serde(serialize_with = "serialize_exact")]
     #[schemars(range(min = 0, max = 1), extend("x-help" = "0 is invisible, 1 is opaque"))]
     pub alpha: f32,
     /// Names of classes of the model that are not drawn. Without this key, a class named `background` is not drawn; `[]`

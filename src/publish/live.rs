@@ -245,7 +245,7 @@ impl Output for LiveOutput {
         if !to_h264 && !to_jpeg {
             return Ok(PublishOutcome::Busy);
         }
-        let Some(pool) = &self.pool else { return Ok(Accepted::Busy) };
+        let Some(pool) = &self.pool else { return Ok(PublishOutcome::Busy) };
         let mut buffer = pool.paint(paint)?;
         let at = self.outputs.clock.lock().at(time);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));

@@ -119,7 +119,7 @@ impl std::error::Error for SettingErrors {}
 #[derive(Debug, thiserror::Error)]
 #[error("cannot be started: {source}; next try in {} s", .pause.as_secs())]
 pub struct StreamStartError {
-    pub source: ServiceError,
+    pub source: Box<ServiceError>,
     pub pause: Duration,
 }
 

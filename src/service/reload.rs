@@ -232,7 +232,7 @@ mod tests {
         assert_eq!((done.started, done.restarted), (vec!["third".to_owned()], vec!["second".to_owned()]));
         let [(name, error)] = done.failed.as_slice() else { panic!("{:?}", done.failed) };
         assert_eq!((name.as_str(), error.pause), ("first", Duration::from_secs(1)));
-        assert!(matches!(error.source, ServiceError::Thread { thread: "capture", .. }), "{error}");
+        assert!(matches!(*error.source, ServiceError::Thread { thread: "capture", .. }), "{error}");
         let condition = running[0].view().status.condition();
         assert_eq!(condition.state, StreamState::Offline);
         assert_eq!(condition.reason, Some(error.to_string()));

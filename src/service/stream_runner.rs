@@ -79,20 +79,24 @@ enum StreamFault {
 struct PublishProgress {
     /// Number of frames that the encoder has delivered. A failed encoder delivers none, although the frames that were pushed to it
     /// count as published.
-    out: u64,
+    delivered: u64,
     /// Number of frames that the output had refused when the last frame was delivered.
-    refused: u64,
+    refused_at_delivery: u64,
     /// Number of frames that the output had refused at the last check.
-    seen: u64,
+    refused_at_check: u64,
     /// Since when no frame is delivered although frames are captured.
-    at: Instant,
+    since: Instant,
     /// How long no frame may be delivered before the stream is restarted.
     limit: Duration,
 }
 
 impl PublishProgress {
+    fn new(limit: Duration) -> Self {
+        PublishProgress { delivered: 0, refused_at_delivery: 0, refused_at_check: 0, since: Instant::now(), limit }
+    }
+
     /// Whether the output has refused frames and delivered none for the time limit, which is then doubled.
-    fn has_stalled(&mut self, out: u64, counts: &LedgerCounts) -> bool {
+    fn has_stalled(&mut self, delivered: u64, counts: &LedgerCounts) -> bool {
         use DropReason::{Abandoned, EncoderBusy, OutputFailed};
         let refused = [EncoderBusy, OutputFailed, Abandoned].map(|reason| counts.dropped_for(reason)).iter().sum();
         let more = refused > std::mem::replace(&mut self.refused_at_check, refused);
@@ -134,7 +138,7 @@ impl StreamRunner {
             start_due: None,
             stopping: None,
             abandoned: Vec::new(),
-            progress: PublishProgress { out: 0, refused: 0, seen: 0, at: Instant::now(), limit: FIRST_STALL_LIMIT },
+            progress: PublishProgress::new(FIRST_STALL_LIMIT),
             checked_at: Instant::now(),
             watched_since: Instant::now(),
         }
@@ -171,7 +175,7 @@ impl StreamRunner {
         };
         self.stream = Some(Stream::start(parts, pool)?);
         self.started = Instant::now();
-        self.progress.at = self.started;
+        self.progress.since = self.started;
         self.start_due = None;
         Ok(())
     }
@@ -201,7 +205,7 @@ impl StreamRunner {
         start: impl FnOnce(&mut Self) -> Result<(), ServiceError>,
     ) -> Result<(), StreamStartError> {
         let Err(source) = start(self) else { return Ok(()) };
-        let error = StreamStartError { source, pause: self.next_pause() };
+        let error = StreamStartError { source: Box::new(source), pause: self.next_pause() };
         self.view.status.set_offline(error.to_string());
         Err(error)
     }
@@ -270,7 +274,7 @@ impl StreamRunner {
     fn fault(&mut self, silence_limit: Duration) -> Option<StreamFault> {
         let now = Instant::now();
         if now.saturating_duration_since(std::mem::replace(&mut self.checked_at, now)) > INTERRUPTION {
-            (self.watched_since, self.progress.at) = (now, now);
+            (self.watched_since, self.progress.since) = (now, now);
         }
         let stream = self.stream.as_ref()?;
         if let Some((stage, silence)) = stream.silent_stage(self.started.max(self.watched_since), silence_limit) {

@@ -19,10 +19,10 @@ pub enum StreamError {
     Panicked { stream: Arc<str>, stage: &'static str, message: String },
     /// The source of a stream at file pace failed; `label` names it without secrets.
     #[error("{label}: {source}")]
-    Source { label: String, source: SourceFailure },
+    Source { label: String, source: Box<SourceFailure> },
     /// A frame could not be published.
     #[error("frame {seq} at {pts:?}: {source}")]
-    Frame { seq: u64, pts: Duration, source: FrameError },
+    Frame { seq: u64, pts: Duration, source: Box<FrameError> },
     /// A mask sink of a file job failed.
     #[error(transparent)]
     Sink(#[from] SinkError),

@@ -409,7 +409,7 @@ impl OverlayStage {
 }
 
 fn frame_error(frame: &Frame, source: impl Into<FrameError>) -> StreamError {
-    StreamError::Frame { seq: frame.seq, pts: frame.pts, source: source.into() }
+    StreamError::Frame { seq: frame.seq, pts: frame.pts, source: Box::new(source.into()) }
 }
 
 /// Waits at most `limit` for an item; `Ok(None)` when none came.

@@ -179,7 +179,7 @@ impl Supervisor {
             self.status.set_offline(reason.clone());
             if self.pace == Pace::File {
                 // Part of a file is not a result: the job fails.
-                return Err(StreamError::Source { label: source, source: failure });
+                return Err(StreamError::Source { label: source, source: Box::new(failure) });
             }
             let pause = retry.pause(flow.length());
             let next = format!("next try in {:.1} s", pause.as_secs_f64());

@@ -1,7 +1,7 @@
 //! A builder of small ONNX models, node by node, as other trainers export them.
 
 use crate::common::onnx::{self, proto};
-use proto::{Dim, Node, Shape, Tensor, TensorType, Type, ValueInfo};
+use proto::{DimensionProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor, ValueInfoProto};
 
 /// Width and height of the input of the models, pixels.
 pub const WIDTH: usize = 64;
@@ -22,25 +22,29 @@ pub const PLANE: [i64; 4] = [1, 1, HEIGHT as i64, WIDTH as i64];
 /// Builds a model of nodes, in the order of their calls, and of constants.
 #[derive(Default)]
 pub struct Net {
-    pub nodes: Vec<Node>,
-    constants: Vec<Tensor>,
+    pub nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
     metadata: Vec<(&'static str, String)>,
 }
 
 /// A tensor's name, element type and shape; a negative side is a free dimension.
-pub fn value(name: &str, element: i32, shape: &[i64]) -> ValueInfo {
-    let dim = |&side: &i64| Dim { value: (side >= 0).then_some(side), param: (side < 0).then(|| "free".into()) };
-    let shape = Shape { dim: shape.iter().map(dim).collect() };
-    ValueInfo { name: name.into(), r#type: Some(Type { tensor: Some(TensorType { element, shape: Some(shape) }) }) }
+pub fn value(name: &str, element: i32, shape: &[i64]) -> ValueInfoProto {
+    let dim =
+        |&side: &i64| DimensionProto { value: (side >= 0).then_some(side), param: (side < 0).then(|| "free".into()) };
+    let shape = TensorShapeProto { dim: shape.iter().map(dim).collect() };
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto { tensor: Some(TypeProtoTensor { element, shape: Some(shape) }) }),
+    }
 }
 
 /// An attribute with a list of integers.
-pub fn ints(name: &str, values: &[i64]) -> proto::Attribute {
-    proto::Attribute {
+pub fn ints(name: &str, values: &[i64]) -> proto::AttributeProto {
+    proto::AttributeProto {
         name: name.into(),
         ints: values.to_vec(),
-        kind: proto::AttributeKind::Ints.into(),
-        ..proto::Attribute::default()
+        kind: proto::AttributeType::Ints.into(),
+        ..proto::AttributeProto::default()
     }
 }
 
@@ -63,14 +67,19 @@ impl Net {
     /// Adds a constant of floats.
     pub fn floats(mut self, name: &str, dims: &[i64], values: &[f32]) -> Self {
         let raw_data = Some(values.iter().flat_map(|value| value.to_le_bytes()).collect());
-        self.constants.push(Tensor { dims: dims.to_vec(), element: FLOAT, name: name.into(), raw_data });
+        self.constants.push(TensorProto { dims: dims.to_vec(), element: FLOAT, name: name.into(), raw_data });
         self
     }
 
     /// Adds a constant list of integers.
     pub fn indices(mut self, name: &str, values: &[i64]) -> Self {
         let raw_data = Some(values.iter().flat_map(|value| value.to_le_bytes()).collect());
-        self.constants.push(Tensor { dims: vec![values.len() as i64], element: INT64, name: name.into(), raw_data });
+        self.constants.push(TensorProto {
+            dims: vec![values.len() as i64],
+            element: INT64,
+            name: name.into(),
+            raw_data,
+        });
         self
     }
 
@@ -98,7 +107,7 @@ impl Net {
     }
 
     /// The model with this input and these outputs.
-    pub fn model(self, input: ValueInfo, outputs: Vec<ValueInfo>) -> proto::Model {
+    pub fn model(self, input: ValueInfoProto, outputs: Vec<ValueInfoProto>) -> proto::ModelProto {
         let metadata: Vec<(&str, &str)> = self.metadata.iter().map(|(key, text)| (*key, text.as_str())).collect();
         let mut model = onnx::model(input, outputs[0].clone(), self.nodes, &metadata);
         let graph = model.graph.as_mut().unwrap();
@@ -108,7 +117,7 @@ impl Net {
     }
 
     /// The model with the float NCHW input `input` and one output.
-    pub fn plain(self, output: &str, element: i32, shape: &[i64]) -> proto::Model {
+    pub fn plain(self, output: &str, element: i32, shape: &[i64]) -> proto::ModelProto {
         self.model(value("input", FLOAT, &NCHW), vec![value(output, element, shape)])
     }
 }
