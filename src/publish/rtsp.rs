@@ -327,7 +327,7 @@ impl Drop for RtspServer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the RTSP server thread ended in a panic");
+            tracing::error!("thread ended in a panic: RTSP server");
         }
     }
 }

@@ -117,7 +117,7 @@ impl std::error::Error for SettingErrors {}
 
 /// Why a stream is not started, and after which pause it is tried again.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot be started: {source}; next try in {} s", .pause.as_secs())]
+#[error("{source}; next try in {} s", .pause.as_secs())]
 pub struct StreamStartError {
     pub source: Box<ServiceError>,
     pub pause: Duration,

@@ -69,7 +69,7 @@ impl ReloadReport {
     /// Logs the streams that could not be started, and whether a restart is needed.
     pub fn log_problems(&self) {
         for (stream, error) in &self.failed {
-            tracing::error!(stream, "stream {error}");
+            tracing::error!(stream, "stream cannot be started: {error}");
         }
         if self.needs_restart {
             tracing::warn!("server.http, server.rtsp or server.tls changed: restart the service to apply this");

@@ -266,7 +266,7 @@ impl StreamRunner {
         if self.start_due.is_some_and(|due| Instant::now() >= due)
             && let Err(error) = self.start_or_retry(|running| running.start(pool))
         {
-            log_dedup::error(&name, "", None, &format!("stream {error}"));
+            log_dedup::error(&name, "", None, &format!("stream cannot be started: {error}"));
         }
     }
 

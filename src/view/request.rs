@@ -80,7 +80,7 @@ pub enum ChangeRefusal {
     #[error(transparent)]
     Edit(EditError),
     /// A stream of the change cannot be started. File and service are as before.
-    #[error("stream {stream} {source}")]
+    #[error("stream {stream} cannot be started: {source}")]
     StreamNotStarted { stream: String, source: Box<dyn Error + Send + Sync> },
     /// The service cannot use the changed configuration. File and service are as before.
     #[error(transparent)]
