@@ -29,13 +29,13 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Between parts. It is sent right after each frame instead of before the next one, because browsers show a frame only
 /// after the boundary that follows it.
-const BOUNDARY: &[u8] = b"\r\n--picture\r\n";
+const BOUNDARY: &[u8] = b"\r\n--jpeg\r\n";
 
 /// The content type of the response. Browsers parse `multipart/x-mixed-replace` themselves. A script that needs every frame
 /// requests `multipart/mixed` to get the same bytes unparsed.
 fn content_type(request: &HeaderMap) -> &'static str {
     let wants_mixed = request.get(header::ACCEPT).is_some_and(|accept| accept == "multipart/mixed");
-    if wants_mixed { "multipart/mixed; boundary=picture" } else { "multipart/x-mixed-replace; boundary=picture" }
+    if wants_mixed { "multipart/mixed; boundary=jpeg" } else { "multipart/x-mixed-replace; boundary=jpeg" }
 }
 
 /// `GET /mjpeg/NAME`
@@ -165,16 +165,16 @@ mod tests {
     fn scripts_can_request_a_response_that_browsers_do_not_parse() {
         let requested =
             |accept: &'static str| content_type(&HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]));
-        assert_eq!(requested("multipart/mixed"), "multipart/mixed; boundary=picture");
-        assert_eq!(requested("image/*, */*"), "multipart/x-mixed-replace; boundary=picture");
+        assert_eq!(requested("multipart/mixed"), "multipart/mixed; boundary=jpeg");
+        assert_eq!(requested("image/*, */*"), "multipart/x-mixed-replace; boundary=jpeg");
     }
 
     #[test]
     fn every_frame_is_followed_by_a_boundary() {
         assert_eq!(
             part(b"JPEG", true),
-            "--picture\r\nContent-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nJPEG\r\n--picture\r\n"
+            "--jpeg\r\nContent-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nJPEG\r\n--jpeg\r\n"
         );
-        assert_eq!(part(b"JPEG", false), "Content-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nJPEG\r\n--picture\r\n");
+        assert_eq!(part(b"JPEG", false), "Content-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nJPEG\r\n--jpeg\r\n");
     }
 }

@@ -14,40 +14,40 @@ const PAUSE_MS = 250;
 
 /** Limits of a part of the response in bytes: its header, and its JPEG. */
 const MAX_HEAD = 1024;
-const MAX_PICTURE = 32 << 20;
+const MAX_JPEG = 32 << 20;
 
 /* ---- Parsing ---- */
 
 /** Splits the response into JPEGs. */
 class Parts {
   #head = "";
-  #picture = null;
+  #jpeg = null;
   #filled = 0;
 
   *feed(chunk) {
     let at = 0;
     while (at < chunk.length) {
-      if (this.#picture === null) {
+      if (this.#jpeg === null) {
         this.#head += String.fromCharCode(chunk[at]);
         at += 1;
         if (this.#head.endsWith("\r\n\r\n")) this.#open();
         else if (this.#head.length > MAX_HEAD) throw new Error("the MJPEG response has a part without a header");
         continue;
       }
-      const piece = chunk.subarray(at, at + this.#picture.length - this.#filled);
-      this.#picture.set(piece, this.#filled);
+      const piece = chunk.subarray(at, at + this.#jpeg.length - this.#filled);
+      this.#jpeg.set(piece, this.#filled);
       this.#filled += piece.length;
       at += piece.length;
-      if (this.#filled < this.#picture.length) continue;
-      yield this.#picture;
-      this.#picture = null;
+      if (this.#filled < this.#jpeg.length) continue;
+      yield this.#jpeg;
+      this.#jpeg = null;
     }
   }
 
   #open() {
     const size = Number(/content-length: *(\d+)/i.exec(this.#head)?.[1] ?? 0);
-    if (size === 0 || size > MAX_PICTURE) throw new Error("the MJPEG response has a part without a valid Content-Length");
-    [this.#head, this.#picture, this.#filled] = ["", new Uint8Array(size), 0];
+    if (size === 0 || size > MAX_JPEG) throw new Error("the MJPEG response has a part without a valid Content-Length");
+    [this.#head, this.#jpeg, this.#filled] = ["", new Uint8Array(size), 0];
   }
 }
 
@@ -58,10 +58,10 @@ class Painter {
   #busy = false;
   #waiting = null;
 
-  constructor(canvas, onPicture) {
+  constructor(canvas, onFrame) {
     this.#canvas = canvas;
     this.#context = canvas.getContext("bitmaprenderer");
-    this.onPicture = onPicture;
+    this.onFrame = onFrame;
   }
 
   async paint(jpeg) {
@@ -72,11 +72,11 @@ class Painter {
       const blob = new Blob([this.#waiting], { type: "image/jpeg" });
       this.#waiting = null;
       try {
-        const picture = await createImageBitmap(blob);
-        if (this.#canvas.width !== picture.width) this.#canvas.width = picture.width;
-        if (this.#canvas.height !== picture.height) this.#canvas.height = picture.height;
-        this.#context.transferFromImageBitmap(picture);
-        this.onPicture();
+        const bitmap = await createImageBitmap(blob);
+        if (this.#canvas.width !== bitmap.width) this.#canvas.width = bitmap.width;
+        if (this.#canvas.height !== bitmap.height) this.#canvas.height = bitmap.height;
+        this.#context.transferFromImageBitmap(bitmap);
+        this.onFrame();
       } catch {
         // A JPEG that cannot be decoded is skipped.
       }
@@ -94,11 +94,11 @@ export class Mjpeg {
   /** "live", "still" or "off" */
   mode = "off";
 
-  /** `onPicture` is called for each frame, `onEnd` with the error when the MJPEG response ends. */
-  constructor(name, canvas, { onPicture, onEnd }) {
+  /** `onFrame` is called for each frame, `onEnd` with the error when the MJPEG response ends. */
+  constructor(name, canvas, { onFrame, onEnd }) {
     this.name = name;
     this.#painter = new Painter(canvas, () => {
-      if (this.mode !== "off") onPicture();
+      if (this.mode !== "off") onFrame();
     });
     this.onEnd = onEnd;
   }
@@ -137,7 +137,7 @@ export class Mjpeg {
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
-        for (const picture of parts.feed(value)) this.#painter.paint(picture);
+        for (const jpeg of parts.feed(value)) this.#painter.paint(jpeg);
       }
     } catch (error) {
       if (error instanceof Refusal && error.status === 401) door.dispatchEvent(new Event("closed"));
@@ -153,8 +153,8 @@ export class Mjpeg {
     this.askedAt = performance.now();
     try {
       const response = await request("GET", `${ofStream(this.name)}/snapshot.jpg`);
-      const picture = new Uint8Array(await response.arrayBuffer());
-      if (this.mode === "still") await this.#painter.paint(picture);
+      const jpeg = new Uint8Array(await response.arrayBuffer());
+      if (this.mode === "still") await this.#painter.paint(jpeg);
     } catch {
       // It is requested again in its turn.
     }

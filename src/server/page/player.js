@@ -37,7 +37,7 @@ export class Player {
   /** The source of the visible video: "whep", "mjpeg" or null. */
   way = null;
   /** When the newest frame was shown, in milliseconds of `performance.now()`. */
-  pictureAt = 0;
+  frameAt = 0;
   /** Frame rate of the source, 0 if unknown. A slow camera must not be marked as old. */
   rate = 0;
 
@@ -51,14 +51,9 @@ export class Player {
     this.root = make("div", { className: "screen" }, this.video, this.canvas, this.placeholder, this.note);
     this.#show(null);
     this.#mjpeg = new Mjpeg(name, this.canvas, {
-      onPicture: () => this.#onJpeg(),
+      onFrame: () => this.#onJpeg(),
       onEnd: (reason) => this.#onMjpegEnd(reason),
     });
-  }
-
-  /** The element with the visible video, or null. */
-  get picture() {
-    return { whep: this.video, mjpeg: this.canvas }[this.way] ?? null;
   }
 
   /** The name of the transport. */
@@ -78,7 +73,7 @@ export class Player {
     this.#wanted = wanted;
     if (wanted) {
       shown.add(this);
-      this.pictureAt = performance.now();
+      this.frameAt = performance.now();
       this.#begin();
     } else {
       shown.delete(this);
@@ -91,7 +86,7 @@ export class Player {
     if (!this.#wanted) return;
     this.#stop();
     [this.#whepAt, this.#whepFailures, this.#mjpegFailures] = [0, 0, 0];
-    this.pictureAt = performance.now();
+    this.frameAt = performance.now();
     this.#begin();
   }
 
@@ -175,7 +170,7 @@ export class Player {
   }
 
   #onFrame() {
-    this.pictureAt = performance.now();
+    this.frameAt = performance.now();
     if (this.way === "whep") return;
     clearTimeout(this.#timers.fallBack);
     clearTimeout(this.#timers.giveUp);
@@ -213,7 +208,7 @@ export class Player {
     this.#mjpegFailures = 0;
     // Both may be connected for a moment; WebRTC has priority.
     if (this.way === "whep" && !this.isStale) return;
-    this.pictureAt = performance.now();
+    this.frameAt = performance.now();
     this.#show("mjpeg");
   }
 
@@ -232,7 +227,7 @@ export class Player {
   /** Called every LOOK_MS for all connected players. */
   look(now) {
     this.#countFrames();
-    const age = now - this.pictureAt;
+    const age = now - this.frameAt;
     const still = this.#mjpeg.mode === "still";
     const limit = still ? 2 * stillPeriod() : Math.max(STALE_MS, this.rate > 0 ? 3000 / this.rate : 0);
     this.#setAge(this.way !== null && age > limit ? age : 0);

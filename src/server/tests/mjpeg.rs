@@ -17,7 +17,7 @@ impl Viewer {
         let mut viewer = Viewer { lines: BufReader::new(socket) };
         let head = viewer.head();
         assert!(head[0].contains(" 200 "), "{head:?}");
-        assert!(head.contains(&"content-type: multipart/x-mixed-replace; boundary=picture".to_owned()), "{head:?}");
+        assert!(head.contains(&"content-type: multipart/x-mixed-replace; boundary=jpeg".to_owned()), "{head:?}");
         assert!(head.contains(&"cache-control: no-store".to_owned()), "{head:?}");
         assert_eq!(view.stream(name).unwrap().outputs.jpeg.viewers(), 1);
         viewer
@@ -45,7 +45,7 @@ impl Viewer {
         self.lines.read_exact(&mut frame).unwrap();
         let mut boundary = [0; 13];
         self.lines.read_exact(&mut boundary).unwrap();
-        assert_eq!(&boundary, b"\r\n--picture\r\n");
+        assert_eq!(&boundary, b"\r\n--jpeg\r\n");
         frame
     }
 }
@@ -60,7 +60,7 @@ fn mjpeg_sends_each_frame_at_once() {
     jpeg.publish(Bytes::from_static(b"\xff\xd8first\xff\xd9"));
     let mut boundary = [0; 11];
     viewer.lines.read_exact(&mut boundary).unwrap();
-    assert_eq!(&boundary, b"--picture\r\n");
+    assert_eq!(&boundary, b"--jpeg\r\n");
     assert_eq!(viewer.frame(), b"\xff\xd8first\xff\xd9");
     jpeg.publish(Bytes::from_static(b"second"));
     assert_eq!(viewer.frame(), b"second");
