@@ -175,11 +175,12 @@ deb-files: build $(CARGO_DEB)
 deb: deb-files ## Build the Debian package, in target/debian
 	$(CARGO_DEB) deb --no-build --locked
 
-# First the service, which does not need libtorch, then the trainer.
-test: setup-test test-alerts test-api ## Run every test
+# Service and trainer are built together, and the API is tested with the program that cargo test has built: selected one after
+# the other, they would enable different features of their common dependencies, which would be compiled two or three times.
+test: setup-test test-alerts $(SCHEMATHESIS) ## Run every test
 	python3 tests/docs.py
-	cargo test --locked
-	cargo test --locked -p maskcast-train
+	cargo test --locked --workspace
+	tests/api.sh target/debug/maskcast $(SCHEMATHESIS)
 
 # Only promtool from the Debian package, because installing the package would start Prometheus as a service.
 $(PROMTOOL):
