@@ -40,6 +40,9 @@ const CROWDED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause in which the thread of a connection closes it, before the next one is accepted.
 const CLOSE_PAUSE: Duration = Duration::from_millis(2);
 
+/// How long the threads of connections may take to close them, before another connection is closed for a new client.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The pause before the next attempt to accept when no descriptors are left and no idle connection can be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -70,6 +73,8 @@ struct ConnectionState {
     address: IpAddr,
     /// `None` when the connection is being closed.
     closing: Option<Closing>,
+    /// When the connection was shut down. The thread of the connection then closes it.
+    shut_down_at: Option<Instant>,
     /// When the client connected or sent its last request.
     last_request: Instant,
     /// Whether the client has sent a request.
@@ -113,6 +118,10 @@ impl Connections {
     pub fn make_room(&self) -> bool {
         if self.0.limiter.has_room() && !descriptors::are_scarce() {
             return true;
+        }
+        if self.is_one_being_closed() {
+            std::thread::sleep(CLOSE_PAUSE);
+            return false;
         }
         let idle = self.open_connections().into_iter().filter(|(client, _)| !has_session(client));
         match idle.min_by_key(|(_, state)| state.last_request) {
@@ -158,9 +167,18 @@ impl Connections {
         }
     }
 
+    /// Whether a connection was shut down, and its thread has not closed it yet: there will be room without closing another.
+    fn is_one_being_closed(&self) -> bool {
+        let is_recent = |at: Instant| at.elapsed() < CLOSE_TIMEOUT;
+        self.0.open.lock().values().any(|open| open.state.shut_down_at.is_some_and(is_recent))
+    }
+
     /// Shuts down the connection of a client, unless that was done already.
     fn shut_down(&self, client: &rtsp_server::RTSPClient) {
-        let closing = self.0.open.lock().get_mut(&key(client)).and_then(|open| open.state.closing.take());
+        let closing = self.0.open.lock().get_mut(&key(client)).and_then(|open| {
+            open.state.shut_down_at.get_or_insert_with(Instant::now);
+            open.state.closing.take()
+        });
         closing.iter().for_each(shut_down);
     }
 
@@ -184,6 +202,7 @@ impl Connections {
         let state = ConnectionState {
             address,
             closing: Some(closing),
+            shut_down_at: None,
             last_request: Instant::now(),
             has_requested: false,
             described: false,

@@ -43,7 +43,7 @@ impl Viewer {
         let length = head.iter().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
         let mut frame = vec![0; length.parse().unwrap()];
         self.lines.read_exact(&mut frame).unwrap();
-        let mut boundary = [0; 13];
+        let mut boundary = [0; 10];
         self.lines.read_exact(&mut boundary).unwrap();
         assert_eq!(&boundary, b"\r\n--jpeg\r\n");
         frame
@@ -58,7 +58,7 @@ fn mjpeg_sends_each_frame_at_once() {
     jpeg.publish(Bytes::from_static(b"without a viewer"));
     let mut viewer = Viewer::connect(&server, &view, "gate");
     jpeg.publish(Bytes::from_static(b"\xff\xd8first\xff\xd9"));
-    let mut boundary = [0; 11];
+    let mut boundary = [0; 8];
     viewer.lines.read_exact(&mut boundary).unwrap();
     assert_eq!(&boundary, b"--jpeg\r\n");
     assert_eq!(viewer.frame(), b"\xff\xd8first\xff\xd9");
@@ -81,7 +81,7 @@ fn a_slow_viewer_skips_frames_and_gets_the_newest() {
         jpeg.publish(frame.into());
         pace.recv().unwrap();
     }
-    viewer.lines.read_exact(&mut [0; 11]).unwrap();
+    viewer.lines.read_exact(&mut [0; 8]).unwrap();
     let mut seen = Vec::new();
     while seen.last() != Some(&frames) {
         seen.push(u32::from_be_bytes(viewer.frame()[..4].try_into().unwrap()));
