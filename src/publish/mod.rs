@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::frame::{ImageMut, VideoInfo};
 
+mod buffer_error;
 mod clock;
 mod connection_limit;
 pub mod encoder;
@@ -35,7 +36,8 @@ mod rtsp_players;
 mod webrtc;
 pub mod whep;
 
-pub use error::{BufferError, EncoderFault, OutputError, PoolProblem};
+pub use buffer_error::{BufferError, PoolProblem};
+pub use error::{EncoderFault, OutputError};
 
 /// When a frame was captured.
 #[derive(Clone, Copy, Debug)]

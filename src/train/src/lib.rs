@@ -38,6 +38,7 @@
 //! | [`size`] | sizes of images, as the command line has them |
 //! | [`device`] | CPU or GPU, precision, threads |
 //! | [`random`] | random numbers that depend only on a seed and a position |
+//! | [`environment`] | environment variables that must be set before libraries are loaded |
 #![deny(unsafe_code)]
 
 // These macros hide the standard ones in every module below: see [`maskcast::base::output`].
