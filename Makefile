@@ -254,9 +254,10 @@ docs: setup ## Write the documentation that is generated from the program
 	target/debug/maskcast reference api > target/api.md && mv target/api.md docs/api.md
 	target/debug/maskcast schema --markdown > target/configuration.md && mv target/configuration.md docs/configuration.md
 
-lint: setup-trainer ## Check formatting, clippy and documentation without warnings
+lint: setup-trainer ## Check formatting, clippy and documentation without warnings, and that the fuzz targets compile
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo check --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 bench: build ## Measure the model alone, the whole pipeline, and the overlay

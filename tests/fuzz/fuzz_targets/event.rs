@@ -118,7 +118,7 @@ fn check_state(event: &EventConfig, shares: &[(f64, Instant)], held: &[Option<In
     let (mut count, mut last) = (0, None::<Instant>);
     for (&(_, at), since) in shares.iter().zip(held) {
         let Some(since) = *since else { continue };
-        state.holds(0, since, at);
+        state.condition_met(0, since, at);
         count += u64::from(last.is_none_or(|last| last + event.post_roll < at));
         last = Some(at);
         let active = state.active(at).expect("the event is active");
