@@ -13,8 +13,8 @@
 //!
 //! # Layers
 //!
-//! From top to bottom. A module uses only modules below its own. `tests/layers` checks this, and that no files use each
-//! other in a circle.
+//! From top to bottom. A module uses only modules below its own. `tests/layers` checks this, and that no files use one
+//! another in a cycle.
 //!
 //! | module | contents |
 //! | --- | --- |

@@ -51,7 +51,7 @@ impl StreamMedias {
         });
     }
 
-    /// Forgets the media of a stream that is no longer served.
+    /// Removes the media of a stream that is no longer served.
     pub fn remove(&self, stream: &str) {
         self.change(|medias| medias.remove(stream));
     }

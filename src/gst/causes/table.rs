@@ -164,7 +164,7 @@ pub(super) const TABLE: &[ErrorRow] = &[
         Factory("multipartdemux"),
         Stream(StreamError::Demux),
         GstErrorKind::UnsupportedFormat,
-        "the camera's multipart answer has no boundary",
+        "the camera's multipart response has no boundary",
         "use another address of the camera, an RTSP address if it has one",
     ),
     row(

@@ -13,7 +13,7 @@
 //! # Layers
 //!
 //! From top to bottom. A module uses only modules below its own. `tests/layers` checks this, and that no files use each
-//! other in a circle.
+//! other in a cycle.
 //!
 //! | module | contents |
 //! | --- | --- |
