@@ -242,10 +242,7 @@ impl Output for LiveOutput {
         // A source that waits waits for one encoder, and for JPEG only if it is the only one: JPEG viewers get the newest frame.
         let wait_for_jpeg = self.blocking && self.h264.is_none();
         let to_jpeg = self.jpeg.as_ref().is_some_and(|jpeg| wait_for_jpeg || jpeg.has_room());
-        if !to_h264 && !to_jpeg {
-            return Ok(PublishOutcome::Busy);
-        }
-        let Some(pool) = &self.pool else { return Ok(PublishOutcome::Busy) };
+        let Some(pool) = self.pool.as_ref().filter(|_| to_h264 || to_jpeg) else { return Ok(PublishOutcome::Busy) };
         let mut buffer = pool.paint(paint)?;
         let at = self.outputs.clock.lock().at(time);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
