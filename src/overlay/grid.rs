@@ -50,6 +50,7 @@ pub(super) struct Grid {
 /// The visible cells of a mask. Each cell covers at least one pixel.
 pub(super) struct Cells<'a> {
     classes: &'a [ClassId],
+    complete: bool,
     /// First pixel column of each cell column, and at the end the width of the image.
     pub columns: &'a [usize],
     /// First pixel row of each cell row, and at the end the height of the image.
@@ -64,7 +65,8 @@ impl Grid {
         }
         self.columns.fit(width, mask.width);
         self.rows.fit(height, mask.height);
-        let classes = if self.columns.all_visible() && self.rows.all_visible() {
+        let complete = self.columns.all_visible() && self.rows.all_visible();
+        let classes = if complete {
             mask.classes.as_slice()
         } else {
             self.picked.clear();
@@ -74,11 +76,28 @@ impl Grid {
             }
             &self.picked
         };
-        Some(Cells { classes, columns: &self.columns.starts, rows: &self.rows.starts })
+        Some(Cells { classes, complete, columns: &self.columns.starts, rows: &self.rows.starts })
     }
 }
 
 impl Cells<'_> {
+    /// Width of the image in pixels.
+    pub fn width(&self) -> usize {
+        self.columns[self.columns.len() - 1]
+    }
+
+    /// Whether each cell of the mask covers at least one pixel: the mask is not larger than the image.
+    pub fn are_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Side of a cell in pixels: the geometric mean of its width and height.
+    pub fn pixels_per_cell(&self) -> f32 {
+        let image = self.width() * self.rows[self.rows.len() - 1];
+        let cells = (self.columns.len() - 1) * (self.rows.len() - 1);
+        (image as f32 / cells as f32).sqrt()
+    }
+
     /// Number of cell rows.
     pub fn height(&self) -> usize {
         self.rows.len() - 1

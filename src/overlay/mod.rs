@@ -1,10 +1,12 @@
 //! Draws class masks, a legend and status texts on full-size images, in their planes.
 //!
 //! ```text
-//! mask ─▶ grid (visible mask cells) ────────┬─▶ tint: one row of coefficients a cell row ─┬─▶ blend while copying
-//! labels ─▶ palette (coefficients a class) ─┴─▶ contour: lines along class borders ───────┘         │
-//! legend, badge, slate ─▶ canvas (RGB, once) ─▶ bitmap (planes) ──────────────────────────────────▶ target
+//! mask ─▶ grid (visible mask cells) ────────┬─▶ edges: areas or lines with smooth edges ─┬─▶ blend while copying
+//! labels ─▶ palette (coefficients a class) ─┴─▶ tint, contour: when pixels are few ──────┘         │
+//! legend, badge, slate ─▶ canvas (RGB, once) ─▶ bitmap (planes) ─────────────────────────────────▶ target
 //! ```
+//!
+//! [`edges`] needs an image that is at least as large as the mask, and for lines about two pixels a mask cell.
 //!
 //! Frames are never converted to RGB: colours are converted to YUV once, in the palette, and blending is one multiplication
 //! and one addition for each sample. [`Mask::index`] determines which mask pixel covers an image pixel; a chroma sample uses
@@ -12,9 +14,11 @@
 
 mod bitmap;
 mod contour;
+mod edges;
 mod grid;
 mod labels;
 mod legend;
+mod mix;
 mod palette;
 mod row_blend;
 mod status;
@@ -23,6 +27,7 @@ mod tests;
 mod text;
 
 use self::bitmap::{CachedBitmap, same_format};
+use self::edges::{Edges, Paint, Scene};
 use self::grid::{Cells, Grid, for_each_run};
 pub use self::labels::{UnknownLabel, UnknownLabels};
 use self::palette::{BlendCoefficients, Palette, to_yuv};
@@ -41,6 +46,7 @@ pub struct Overlay {
     palette: Option<(Colorimetry, Palette)>,
     grid: Grid,
     row_blend: RowBlend,
+    edges: Edges,
     /// Marks the cells of a row that differ from those above or below; a buffer of the contour style.
     differs: Vec<u8>,
     legend: CachedBitmap<VideoInfo>,
@@ -63,6 +69,7 @@ impl Overlay {
             palette: None,
             grid: Grid::default(),
             row_blend: RowBlend::default(),
+            edges: Edges::default(),
             differs: Vec::new(),
             legend: CachedBitmap::default(),
             badge: CachedBitmap::default(),
@@ -111,11 +118,22 @@ impl Overlay {
         };
         let palette = &self.palette.insert(palette).1;
         let cells = mask.and_then(|mask| self.grid.cells(mask, info.width, info.height));
+        let paint = cells.as_ref().and_then(|cells| match self.style {
+            _ if !cells.are_complete() => None,
+            Style::Tint | Style::MaskOnly => Some(Paint::areas(cells)),
+            Style::Contour => Paint::lines(cells, info.height),
+        });
         match (cells, self.style) {
-            (Some(cells), Style::Contour) => {
-                contour::draw(&cells, palette, &mut self.differs, &mut self.row_blend, source, target);
-            }
-            (Some(cells), Style::Tint | Style::MaskOnly) => tint(&cells, palette, &mut self.row_blend, source, target),
+            (Some(cells), style) => match (paint, style) {
+                (Some(paint), _) => {
+                    let scene = Scene { cells: &cells, palette, paint };
+                    self.edges.draw(&scene, &mut self.row_blend, source, target);
+                }
+                (None, Style::Contour) => {
+                    contour::draw(&cells, palette, &mut self.differs, &mut self.row_blend, source, target);
+                }
+                (None, Style::Tint | Style::MaskOnly) => tint(&cells, palette, &mut self.row_blend, source, target),
+            },
             (None, Style::Tint | Style::Contour) => copy_rows(0..info.height, source, target),
             (None, Style::MaskOnly) => {
                 self.row_blend.set(0, info.width, &black(info.color));

@@ -49,6 +49,11 @@ impl Palette {
         Palette { classes }
     }
 
+    /// Whether a class does not change samples.
+    pub fn is_clear(&self, class: ClassId) -> bool {
+        *self.coefficients(class) == BlendCoefficients::CLEAR
+    }
+
     pub fn coefficients(&self, class: ClassId) -> &BlendCoefficients {
         &self.classes[usize::from(class)]
     }

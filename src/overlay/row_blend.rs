@@ -12,7 +12,7 @@ use super::palette::BlendCoefficients;
 use crate::frame::{Image, ImageMut, PixelFormat, VideoInfo};
 
 /// Runs are written in whole chunks of this length; the next run overwrites the excess.
-const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = 16;
 
 /// The coefficients of one image row; set from left to right.
 #[derive(Default)]
@@ -54,6 +54,19 @@ impl RowBlend {
             first.set(from, to, [coefficients.inv; CHUNK], [u; CHUNK]);
             second.set(from, to, [coefficients.inv; CHUNK], [v; CHUNK]);
         }
+    }
+
+    /// Whether U and V are interleaved in one plane.
+    pub fn interleaved(&self) -> bool {
+        self.format == Some(PixelFormat::Nv12)
+    }
+
+    /// Sets `inv` and `add` of the samples of a plane from `at` on. As in [`RowBlend::set`], what is behind them is set later.
+    #[inline(always)]
+    pub fn write(&mut self, plane: usize, at: usize, (inv, add): ([u16; 8], [u16; 8])) {
+        let layer = &mut self.planes[plane];
+        layer.inv[at..at + 8].copy_from_slice(&inv);
+        layer.add[at..at + 8].copy_from_slice(&add);
     }
 
     /// Blends the row into these luma rows, and into the chroma rows that begin in them.
