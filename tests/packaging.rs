@@ -14,9 +14,9 @@ fn project(name: &str) -> PathBuf {
 fn the_packaged_configuration_is_valid_with_and_without_its_examples() {
     let folder = tempfile::tempdir().unwrap();
     let packaged = std::fs::read_to_string(project("systemd/maskcast.toml")).unwrap();
-    let installed = "/usr/share/maskcast/models/street.onnx";
+    let installed = "/usr/share/maskcast/models/everyday.onnx";
     assert!(packaged.contains(installed));
-    let packaged = packaged.replace(installed, project("models/street.onnx").to_str().unwrap());
+    let packaged = packaged.replace(installed, project("models/everyday.onnx").to_str().unwrap());
     // Settings are commented out with "#", prose with "# ".
     let with_examples: Vec<&str> = packaged
         .lines()

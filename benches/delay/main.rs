@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     let camera = Camera::start(&toml::from_str(CAMERA)?)?;
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("maskcast.toml");
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/street.onnx");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/everyday.onnx");
     let text = format!(
         "[model]\npath = {model:?}\nproviders = [\"cpu\"]\n[server]\nhttp = \"127.0.0.1:0\"\nrtsp = \"127.0.0.1:0\"\n\
          [[stream]]\nname = \"gate\"\nsource = \"{}\"\nlatency = \"{}\"\noverlay = {{ legend = false }}\n",

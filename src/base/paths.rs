@@ -33,13 +33,13 @@ fn roots() -> Vec<PathBuf> {
     roots
 }
 
-/// Searches the bundled model, `models/street.onnx`.
+/// Searches the bundled model, `models/everyday.onnx`.
 ///
 /// # Errors
 /// When it is in none of the places.
 pub fn default_model() -> Result<PathBuf, NotFound> {
-    let mut places: Vec<PathBuf> = roots().into_iter().map(|root| root.join("models/street.onnx")).collect();
-    places.push("/usr/share/maskcast/models/street.onnx".into());
+    let mut places: Vec<PathBuf> = roots().into_iter().map(|root| root.join("models/everyday.onnx")).collect();
+    places.push("/usr/share/maskcast/models/everyday.onnx".into());
     first_file(places)
 }
 

@@ -25,14 +25,14 @@ pub enum ModelCommand {
         config: PathBuf,
     },
     /// Print the input, output, labels and origin of a model.
-    #[command(after_help = "Example: maskcast model show models/street.onnx")]
+    #[command(after_help = "Example: maskcast model show models/everyday.onnx")]
     Show {
         /// The ONNX file.
         model: PathBuf,
     },
     /// Load a model as the service does, print how its output is read, check it with a test image and its golden frame, and
     /// measure its time.
-    #[command(after_help = "Example: maskcast model verify models/street.onnx --providers cuda,cpu")]
+    #[command(after_help = "Example: maskcast model verify models/everyday.onnx --providers cuda,cpu")]
     Verify {
         /// The ONNX file.
         model: PathBuf,

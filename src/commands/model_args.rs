@@ -11,7 +11,7 @@ use crate::segment::engine::has_nvidia_gpu;
 /// The model, and how it is run.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// The ONNX model [default: the bundled models/street.onnx].
+    /// The ONNX model [default: the bundled models/everyday.onnx].
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Execution providers, tried in this order [default: tensorrt,cuda,cpu with an NVIDIA GPU, else cpu].

@@ -51,7 +51,7 @@ pub struct ModelConfig {
     #[serde(with = "super::path")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
-        "x-default" = "`models/street.onnx` beside the program, or of the package",
+        "x-default" = "`models/everyday.onnx` beside the program, or of the package",
     ))]
     pub path: PathBuf,
     /// Execution providers of ONNX Runtime, tried in this order. Log, page and API show which one runs the model. A provider

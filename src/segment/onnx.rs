@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn two_models_are_timed_with_the_same_number_of_threads() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street.onnx");
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx");
         let load = |threads: usize| {
             let config = ModelConfig { providers: vec![Provider::Cpu], threads: 3, ..ModelConfig::with_path(&path) };
             Model::load(&config, threads).unwrap()

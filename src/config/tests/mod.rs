@@ -394,7 +394,7 @@ fn a_byte_order_mark_is_not_an_error() {
 #[test]
 fn shipped_pipelines() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["pipelines/gate.password", "models/street.onnx", ".demo/vtest.avi"] {
+    for name in ["pipelines/gate.password", "models/everyday.onnx", ".demo/vtest.avi", ".demo/indoors.mp4"] {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "hunter2\n").unwrap();

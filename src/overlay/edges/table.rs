@@ -103,7 +103,7 @@ impl Steps {
         for row in 0..cells.height() {
             let mut y = cells.span(row).start;
             while y < cells.span(row).end {
-                let pair = pairs && y % 2 == 0 && y + 1 < cells.span(row).end;
+                let pair = pairs && y.is_multiple_of(2) && y + 1 < cells.span(row).end;
                 let (end, behind) = if pair { (y + 2, 0.5) } else { (y + 1, 0.0) };
                 steps[y] = (end, positions.add(y, behind));
                 y = end;
