@@ -50,7 +50,7 @@ pub(super) fn classes(
 }
 
 /// Height and width of a mask; `None` when the shape is not that of `n` masks with `channels` values a pixel.
-fn sides(axes: Axes, dimensions: &[usize], n: usize, channels: usize) -> Option<(usize, usize)> {
+pub(super) fn sides(axes: Axes, dimensions: &[usize], n: usize, channels: usize) -> Option<(usize, usize)> {
     let rest = match (axes.batch, dimensions) {
         (true, [batch, rest @ ..]) if *batch == n => rest,
         (false, rest) if n == 1 => rest,

@@ -23,6 +23,7 @@ pub mod preprocess;
 pub mod probe;
 pub mod runtime;
 mod scale;
+pub mod scores;
 pub mod segmenter;
 mod session;
 pub mod tuning;

@@ -40,7 +40,7 @@ pub struct OnnxSegmenter {
     model: Arc<str>,
 }
 
-type Options = RunOptions<HasSelectedOutputs>;
+pub(super) type Options = RunOptions<HasSelectedOutputs>;
 
 impl OnnxSegmenter {
     /// Creates a segmenter whose runs have at least `batch` images; grey images fill up smaller batches. The batch of a GPU
@@ -151,6 +151,11 @@ impl OnnxSegmenter {
         Ok(Placement::parse(&text)?)
     }
 
+    /// Smallest number of images in a run.
+    pub(super) fn least_images(&self) -> usize {
+        self.batch
+    }
+
     /// Bytes of one RGB image of the size of the input.
     fn image_bytes(&self) -> usize {
         self.contract.input.width * self.contract.input.height * 3
@@ -212,6 +217,22 @@ impl OnnxSegmenter {
         Ok((classes, (width, height)))
     }
 
+    /// Runs the model on one RGB image, filled up to `n` images with grey ones, and passes its outputs to `read`.
+    pub(super) fn run_filled_raw<T>(
+        &mut self,
+        rgb: &[u8],
+        n: usize,
+        options: &Options,
+        read: impl FnOnce(&SessionOutputs<'_>) -> T,
+    ) -> Result<T, SegmentError> {
+        if n == 1 {
+            return self.run_raw(rgb, n, options, read);
+        }
+        let mut filled = rgb.to_vec();
+        filled.resize(self.image_bytes() * n, 128);
+        self.run_raw(&filled, n, options, read)
+    }
+
     fn run_with(
         &mut self,
         rgb: &[u8],
@@ -266,7 +287,7 @@ impl OnnxSegmenter {
 }
 
 /// Options of a run that computes the outputs called `names` only.
-fn run_options(names: &[String]) -> Result<Options, SegmentError> {
+pub(super) fn run_options(names: &[String]) -> Result<Options, SegmentError> {
     let options = RunOptions::new().map_err(|error| SegmentError::Run(error.into()))?;
     let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(name));
     Ok(options.with_outputs(selector))

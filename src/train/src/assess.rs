@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::data::{Dataset, Pair, SimilarityIndex, VOID};
 use crate::evaluate::{EvaluateError, EvaluatedImage, Predictor, evaluate_pairs};
-use crate::metrics::{BoundaryF1, Calibration, CalibrationScores, ConfusionMatrix, MetricsError, Scores};
+use crate::metrics::{
+    BoundaryF1, Calibration, CalibrationScores, ConfusionMatrix, MetricsError, ObjectRecall, Scores, SizeScores,
+};
 use crate::report::{ImageFacts, ReportError, choose_apart, image_miou};
 
 /// The number of bins of the calibration plot.
@@ -20,6 +22,8 @@ pub struct Assessment {
     /// `None` for a model without confidences.
     pub calibration: Option<CalibrationScores>,
     pub images: Vec<ImageFacts>,
+    /// Recall of objects by their height in the model's input, for the requested classes.
+    pub sizes: Vec<SizeScores>,
     /// Mean cross-entropy, if the model returns logits.
     pub loss: Option<f64>,
     /// Width and height of the first image.
@@ -37,7 +41,7 @@ pub enum AssessError {
     Report(#[from] ReportError),
 }
 
-/// Evaluates a model on `pairs`. Calls `tick` after each image.
+/// Evaluates a model on `pairs`. `sized` are the classes whose objects are measured by height. Calls `tick` after each image.
 ///
 /// # Errors
 /// An image cannot be read or drawn, or the model cannot be run.
@@ -46,12 +50,14 @@ pub fn assess(
     dataset: &Arc<Dataset>,
     pairs: &[Pair],
     threads: usize,
+    sized: &[u8],
     mut tick: impl FnMut(),
 ) -> Result<Assessment, AssessError> {
     let classes = dataset.classes.len();
     let mut confusion = ConfusionMatrix::new(classes);
     let mut boundary = BoundaryF1::new(classes);
     let mut calibration = Calibration::new(BINS);
+    let mut objects = ObjectRecall::new(classes, sized);
     let mut ranked = Vec::with_capacity(pairs.len());
     let mut losses = Vec::new();
     let mut size = (0, 0);
@@ -64,6 +70,7 @@ pub fn assess(
         if let Some(confidence) = &prediction.confidence {
             calibration.add(confidence, &small.labels, &prediction.mask).map_err(named)?;
         }
+        objects.add(&small.labels, &prediction.mask, small.width).map_err(named)?;
         losses.extend(prediction.loss);
         if size == (0, 0) {
             size = (image.width as u32, image.height as u32);
@@ -87,6 +94,7 @@ pub fn assess(
         scores: Scores::new(&confusion, Some(&boundary), &names),
         confusion,
         calibration: calibration.scores(),
+        sizes: objects.scores(&names),
         images,
         loss: (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64),
         size,

@@ -28,10 +28,12 @@
 //! | [`weights`] | pretrained weights: sources, file formats, names of tensors |
 //! | [`encoders`] | the encoders, as networks |
 //! | [`net`] | networks as lists of nodes: U-Net, decoder, execution in libtorch |
-//! | [`report`] | reports of runs and comparisons: HTML, JSON, plots |
+//! | [`label`] | proposes label masks by the votes of models |
+//! | [`report`] | reports of runs, comparisons and proposals: HTML, JSON, plots |
 //! | [`metrics`] | IoU, boundary F1, calibration |
 //! | [`augment`] | random changes of training images |
 //! | [`data`] | data sets: layouts, classes, label images, splits, checks |
+//! | [`components`] | connected components of label images |
 //! | [`tensorboard`] | event files for TensorBoard |
 //! | [`tensor_file`] | safetensors files |
 //! | [`ordered`] | threads whose results are returned in order |
@@ -48,6 +50,7 @@ extern crate maskcast;
 pub mod assess;
 pub mod augment;
 pub mod commands;
+pub mod components;
 pub mod data;
 pub mod device;
 pub mod encoders;
@@ -56,6 +59,7 @@ pub mod evaluate;
 pub mod export;
 pub mod exported;
 pub mod fit;
+pub mod label;
 pub mod loader;
 pub mod loss;
 pub mod metrics;

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use maskcast::commands::Failure;
 use tch::{Device, Kind};
 
-use super::finish::{dataset_facts, environment, file_name, score_table};
+use super::finish::{dataset_facts, environment, file_name, score_table, size_table};
 use super::notes::print_notes;
 use crate::assess::{Assessment, assess};
 use crate::data::{DataArgs, Dataset, Pair, Part};
@@ -16,12 +16,14 @@ use crate::evaluate::{LibtorchPredictor, Predictor};
 use crate::exported::ExportedModel;
 use crate::fit::progress::ProgressMeter;
 use crate::report::{Report, Speed};
+use crate::size::Size;
 use crate::weights::ModelFile;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     maskcast-train eval models/street.onnx camvid --part test\n  \
-    maskcast-train eval runs/first/best.safetensors my-data -o runs/first/val")]
+    maskcast-train eval runs/first/best.safetensors my-data -o runs/first/val\n  \
+    maskcast-train eval models/street.onnx street-photos --part all --sizes pedestrian,car")]
 pub struct EvalArgs {
     /// The model: an ONNX file, or `best.safetensors` of a run
     model: PathBuf,
@@ -29,10 +31,13 @@ pub struct EvalArgs {
     data: DataArgs,
     /// Part of the data set [default: test, or val if there are no test images]
     #[arg(long, value_enum)]
-    part: Option<Part>,
-    /// Measure on all images of the data set
+    part: Option<EvalPart>,
+    /// The same as --part all
     #[arg(long, conflicts_with = "part")]
     all: bool,
+    /// Measure the recall of objects of these classes by their height in the model's input
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
+    sizes: Vec<String>,
     /// Write report.html and report.json into this folder
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -44,6 +49,32 @@ pub struct EvalArgs {
     threads: usize,
 }
 
+/// The images to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EvalPart {
+    Train,
+    Val,
+    Test,
+    /// All images of the data set, whatever its split
+    All,
+}
+
+impl EvalPart {
+    fn name(self) -> &'static str {
+        self.part().map_or("all", Part::name)
+    }
+
+    /// The part of the data set; `None` for all.
+    fn part(self) -> Option<Part> {
+        match self {
+            EvalPart::Train => Some(Part::Train),
+            EvalPart::Val => Some(Part::Val),
+            EvalPart::Test => Some(Part::Test),
+            EvalPart::All => None,
+        }
+    }
+}
+
 /// Measures the model, prints the scores, and writes the report.
 ///
 /// # Errors
@@ -51,22 +82,29 @@ pub struct EvalArgs {
 pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     print_notes(&dataset.notes);
+    let sized = classes_named(&args.sizes, &dataset).map_err(Failure::usage)?;
     let (pairs, part) = choose_pairs(args, &dataset);
     if pairs.is_empty() {
         let root = args.data.data.display();
-        let problem = format!("{root}: the part {part} has no images; choose another with --part, or pass --all");
+        let problem = format!("{root}: the part {part} has no images; choose another with --part, or --part all");
         return Err(Failure::usage(problem));
     }
     let threads = set_threads(args.threads);
-    let (assessment, speed) = measure(args, &dataset, &pairs, threads)?;
+    let Measured { assessment, input, speed } = measure(args, &dataset, &pairs, threads, &sized)?;
     if args.json {
         let loss = assessment.loss;
-        let scores =
+        let mut scores =
             serde_json::json!({ "part": part, "pictures": pairs.len(), "loss": loss, "scores": assessment.scores });
+        if !assessment.sizes.is_empty() {
+            scores["sizes"] = serde_json::json!(assessment.sizes);
+        }
         println!("{scores:#}");
     } else {
         println!("{} on {} images ({part}) of {}", args.model.display(), pairs.len(), args.data.data.display());
         print!("{}", score_table(&assessment.scores));
+        for scores in &assessment.sizes {
+            print!("\n{}", size_table(scores, &input.to_string()));
+        }
     }
     let Some(folder) = &args.output else { return Ok(()) };
     let words: Vec<String> = std::env::args().collect();
@@ -79,6 +117,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
         scores: assessment.scores,
         confusion: assessment.confusion,
         calibration: assessment.calibration,
+        sizes: assessment.sizes,
         history: Default::default(),
         images: assessment.images,
         speed: speed.into_iter().collect(),
@@ -90,12 +129,38 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
 
 /// Returns the images to measure, and the name of their part.
 fn choose_pairs(args: &EvalArgs, dataset: &Dataset) -> (Vec<Pair>, &'static str) {
-    if args.all {
+    let default = if dataset.test.is_empty() { EvalPart::Val } else { EvalPart::Test };
+    let chosen = if args.all { EvalPart::All } else { args.part.unwrap_or(default) };
+    let Some(part) = chosen.part() else {
         let all = Part::ALL.iter().flat_map(|&part| dataset.part(part)).chain(&dataset.left_out).cloned();
-        return (all.collect(), "all");
+        return (all.collect(), chosen.name());
+    };
+    if args.part.is_none() && dataset.split_here {
+        eprintln!("note: the data set has no split; --part all measures on all images");
     }
-    let part = args.part.unwrap_or(if dataset.test.is_empty() { Part::Val } else { Part::Test });
-    (dataset.part(part).to_vec(), part.name())
+    (dataset.part(part).to_vec(), chosen.name())
+}
+
+/// The classes with these names.
+///
+/// # Errors
+/// A name that is not a class, with the classes.
+fn classes_named(names: &[String], dataset: &Dataset) -> Result<Vec<u8>, String> {
+    let class = |name: &String| {
+        let found = dataset.classes.iter().position(|label| label.name.eq_ignore_ascii_case(name.trim()));
+        let known = || dataset.classes.iter().map(|label| label.name.as_str()).collect::<Vec<_>>().join(", ");
+        found.map(|class| class as u8).ok_or_else(|| format!("--sizes {name}: there is no such class; the classes are {}", known()))
+    };
+    names.iter().map(class).collect()
+}
+
+/// The results of a model.
+struct Measured {
+    assessment: Assessment,
+    /// The input size of the model.
+    input: Size,
+    /// `None` for weights, whose speed in the service is not known.
+    speed: Option<Speed>,
 }
 
 /// Measures the model; for an ONNX file, also its speed.
@@ -104,7 +169,8 @@ fn measure(
     dataset: &Arc<Dataset>,
     pairs: &[Pair],
     threads: usize,
-) -> Result<(Assessment, Option<Speed>), Failure> {
+    sized: &[u8],
+) -> Result<Measured, Failure> {
     let mut meter = ProgressMeter::new("eval", 0, pairs.len() as u64);
     let mut done = 0;
     let mut assess_with = |predictor: &mut dyn Predictor| {
@@ -112,7 +178,7 @@ fn measure(
             done += 1;
             meter.show(done, String::new);
         };
-        assess(predictor, dataset, pairs, threads, tick).map_err(Failure::runtime)
+        assess(predictor, dataset, pairs, threads, sized, tick).map_err(Failure::runtime)
     };
     if args.model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
         let file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
@@ -131,12 +197,13 @@ fn measure(
             precision: Kind::Float,
             confidence: true,
         };
-        return Ok((assess_with(&mut predictor)?, None));
+        let input = file.description.input;
+        return Ok(Measured { assessment: assess_with(&mut predictor)?, input, speed: None });
     }
     let mut model = ExportedModel::load(&args.model, &dataset.classes, threads).map_err(Failure::runtime)?;
     let assessment = assess_with(&mut model)?;
     // The speed is measured with one thread, so that it can be compared between machines.
     let mut single = ExportedModel::load(&args.model, &dataset.classes, 1).map_err(Failure::runtime)?;
     let speed = single.speed("as exported", assessment.scores.miou).map_err(Failure::runtime)?;
-    Ok((assessment, Some(speed)))
+    Ok(Measured { assessment, input: model.input(), speed: Some(speed) })
 }

@@ -15,7 +15,7 @@ use crate::exported::ExportedModel;
 use crate::fit::plan;
 use crate::fit::progress::{ProgressMeter, duration_text};
 use crate::fit::session::Session;
-use crate::metrics::Scores;
+use crate::metrics::{Scores, SizeScores};
 use crate::report::{ClassFacts, DatasetFacts, Environment, Machine, Report, ReportFiles, Speed, Training, shell_line};
 use crate::weights::ModelFile;
 
@@ -53,7 +53,7 @@ impl FinishedRun {
             done += 1;
             meter.show(done, String::new);
         };
-        let assessment = assess(&mut predictor, dataset, &dataset.val, threads, tick).map_err(Failure::runtime)?;
+        let assessment = assess(&mut predictor, dataset, &dataset.val, threads, &[], tick).map_err(Failure::runtime)?;
         drop(meter);
 
         let train = training(session);
@@ -76,6 +76,7 @@ impl FinishedRun {
             scores: assessment.scores.clone(),
             confusion: assessment.confusion,
             calibration: assessment.calibration,
+            sizes: assessment.sizes,
             history: session.state.progress.history.clone(),
             images: assessment.images,
             speed: speed.clone(),
@@ -127,6 +128,28 @@ pub fn score_table(scores: &Scores) -> String {
         number(scores.class_accuracy),
         number(scores.boundary_f1),
     );
+    text
+}
+
+/// The recall of objects by height as a table for a terminal.
+pub fn size_table(scores: &SizeScores, input: &str) -> String {
+    let share = |value: Option<f64>| value.map_or("     -".into(), |value| format!("{:5.1} %", 100.0 * value));
+    let heading = format!("height of {} at {input}", scores.class);
+    let width = heading.chars().count().max(12);
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{heading:width$}  objects    found  recall of pixels  mean of objects");
+    for range in &scores.ranges {
+        let _ = writeln!(
+            text,
+            "{:width$}  {:7}  {:>7}           {:>7}          {:>7}",
+            range.heights(),
+            range.objects,
+            share(range.found),
+            share(range.recall),
+            share(range.object_recall),
+        );
+    }
     text
 }
 

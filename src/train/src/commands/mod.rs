@@ -13,6 +13,7 @@ mod eval;
 mod export;
 mod finish;
 mod fit;
+mod label;
 mod lr;
 mod notes;
 mod weights;
@@ -53,6 +54,8 @@ pub enum Command {
     },
     /// Measure a model on labelled images: mIoU, IoU of each class, pixel accuracy, boundary F1
     Eval(eval::EvalArgs),
+    /// Propose label masks of images by the votes of models, as a data set for training
+    Label(Box<label::LabelArgs>),
     /// Export the model of a run as an ONNX file
     Export(export::ExportArgs),
     /// Train with several strategies and encoders, and compare the results
@@ -79,6 +82,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Fit(args) => fit::fit(*args),
         Command::Resume { folder, restart } => fit::resume(&folder, restart),
         Command::Eval(args) => eval::eval(&args),
+        Command::Label(args) => label::label(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::compare(*args),
         Command::Data(command) => data::data(&command),

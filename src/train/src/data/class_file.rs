@@ -108,7 +108,11 @@ fn utf8(bytes: &[u8]) -> Result<&str, (usize, ClassFileError)> {
     })
 }
 
-fn parse(text: &str) -> Result<ClassFile, (usize, ClassFileError)> {
+/// Parses the text of a class file.
+///
+/// # Errors
+/// The number of the first line that is invalid, and the problem.
+pub fn parse(text: &str) -> Result<ClassFile, (usize, ClassFileError)> {
     let mut heading: Option<CsvHeading> = None;
     let mut entries: Vec<(usize, ClassEntry)> = Vec::new();
     let mut merges = Vec::new();

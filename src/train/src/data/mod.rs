@@ -4,6 +4,7 @@
 //! the split into training and validation images. It reads only a sample of the label images, so that opening a large
 //! data set is fast; [`check::check`] reads all of them.
 
+mod bare;
 mod cache;
 pub mod check;
 mod class_file;
@@ -36,11 +37,13 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use bare::{BareImage, bare_images, class_lines, class_list};
 pub use cli::DataArgs;
 pub use dataset::{Dataset, OpenOptions};
 pub use error::{DataError, DatasetProblem, PixelValue};
 pub use format::Format;
 pub use hash::SimilarityIndex;
+pub use image::Rgb8;
 pub use label_orientation::LabelOrientation;
 pub use pair::{LabelledImage, Pair, Part, VOID};
 pub use scan::Unpaired;

@@ -5,6 +5,7 @@
 //! | IoU, accuracy, precision, recall | [`ConfusionMatrix`] | one matrix of all images |
 //! | boundary F1 | [`BoundaryF1`] | each image, then averaged |
 //! | calibration | [`Calibration`] | the confidence of each pixel |
+//! | recall of objects by height | [`ObjectRecall`] | connected components of the labels |
 //!
 //! Images are added one by one, in the size of their labels. Pixels with the label [`VOID`](crate::data::VOID) are not
 //! counted.
@@ -13,11 +14,13 @@ mod boundary;
 mod calibration;
 mod confusion;
 mod scores;
+mod sizes;
 
 pub use boundary::BoundaryF1;
 pub use calibration::{Calibration, CalibrationBin, CalibrationScores};
 pub use confusion::ConfusionMatrix;
 pub use scores::{ClassScores, Scores};
+pub use sizes::{HEIGHTS, ObjectRecall, RangeScores, SizeScores};
 
 /// Why labels and prediction cannot be compared. `pixel` is an index in row-major order.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]

@@ -171,6 +171,66 @@ impl ImageFacts {
     }
 }
 
+/// An image with its proposed mask. The JSON contains only its name and share of void.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProposalFacts {
+    pub name: String,
+    /// Of the images, those with the least void are the best.
+    pub rank: Rank,
+    /// Share of the pixels that are void, 0 to 1.
+    pub void_share: f64,
+    #[serde(skip)]
+    pub panels: ProposalPanels,
+}
+
+/// The images of a proposal on the page as `data:` URLs, of the same size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProposalPanels {
+    pub width: usize,
+    pub height: usize,
+    pub image: String,
+    pub mask: String,
+    /// The image with the mask on it.
+    pub both: String,
+}
+
+impl ProposalFacts {
+    /// Draws the panels of a labelled image.
+    ///
+    /// # Errors
+    /// An image cannot be encoded.
+    pub fn new(
+        name: impl Into<String>,
+        rank: Rank,
+        labelled: &LabelledImage,
+        classes: &[Label],
+    ) -> Result<Self, ReportError> {
+        let (width, height) = (labelled.width, labelled.height);
+        let small = width.min(WIDTH);
+        let low = (height * small).div_ceil(width).max(1);
+        let labels = nearest(&labelled.labels, (width, height), (small, low));
+        let rgb = shrink(&labelled.rgb, (width, height), (small, low))?;
+        let blend = |(pixel, &label): (&[u8], &u8)| match classes.get(usize::from(label)) {
+            Some(&Label { color: Rgb(r, g, b), .. }) => {
+                let half = |own: u8, color: u8| ((u16::from(own) + u16::from(color)) / 2) as u8;
+                [half(pixel[0], r), half(pixel[1], g), half(pixel[2], b)]
+            }
+            None => [pixel[0], pixel[1], pixel[2]],
+        };
+        let both: Vec<u8> = rgb.chunks_exact(3).zip(&labels).flat_map(blend).collect();
+        let void = labelled.labels.iter().filter(|&&label| label == VOID).count();
+        let panels = ProposalPanels {
+            width: small,
+            height: low,
+            mask: png(&labels, small, low, classes)?,
+            both: jpeg(&both, small, low)?,
+            image: jpeg(&rgb, small, low)?,
+        };
+        let void_share = void as f64 / labelled.labels.len().max(1) as f64;
+        Ok(ProposalFacts { name: name.into(), rank, void_share, panels })
+    }
+}
+
 /// The image in grey, with wrong pixels in red and void darker.
 fn errors(rgb: &[u8], labels: &[u8], predicted: &[u8]) -> Vec<u8> {
     let Rgb(red, green, blue) = WRONG;

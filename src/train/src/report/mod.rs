@@ -1,4 +1,4 @@
-//! Reports: `report.json` and `report.html` of a run or an evaluation, and `compare.json`, `compare.html` and `compare.svg` of a
+//! Reports: `report.json` and `report.html` of a run, an evaluation or proposals, and `compare.json`, `compare.html` and `compare.svg` of a
 //! comparison.
 //!
 //! The pages are single files without scripts: they contain plots as SVG and images as base64. The template engine escapes
@@ -10,6 +10,7 @@ mod error;
 mod facts;
 mod history;
 mod images;
+mod labels;
 mod page;
 mod plot;
 mod run_facts;
@@ -22,10 +23,11 @@ pub use compare::{CompareEntry, CompareReport, CompareRun};
 pub use error::ReportError;
 pub use facts::{ClassFacts, DatasetFacts, Environment, Machine, Speed, Training, shell_line};
 pub use history::{EpochRecord, History};
-pub use images::{ImageFacts, Panels, Rank, choose, choose_apart, image_miou};
+pub use images::{ImageFacts, Panels, ProposalFacts, ProposalPanels, Rank, choose, choose_apart, image_miou};
+pub use labels::LabelReport;
 pub use write::{ReportFiles, write_file};
 
-use crate::metrics::{CalibrationScores, ConfusionMatrix, Scores};
+use crate::metrics::{CalibrationScores, ConfusionMatrix, Scores, SizeScores};
 
 /// The report of a run or an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +43,9 @@ pub struct Report {
     pub confusion: ConfusionMatrix,
     /// `None` for a model without confidences.
     pub calibration: Option<CalibrationScores>,
+    /// Recall of objects by height; empty if it was not measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<SizeScores>,
     /// Empty for an evaluation.
     #[serde(default)]
     pub history: History,

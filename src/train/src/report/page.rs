@@ -6,6 +6,7 @@ use super::plot::{AxisLabels, Plot, PlotLine, color};
 use super::run_facts::{Fact, environment_facts, machine};
 use super::text::{NONE, count, duration, number, percent, scientific, small_percent};
 use super::{ClassFacts, ImageFacts, Rank, Report, ReportError, plot, shell_line};
+use crate::metrics::{RangeScores, SizeScores};
 
 /// A number at the top of the page.
 struct Tile {
@@ -50,6 +51,12 @@ struct ClassRow {
     share: String,
 }
 
+/// The recall of the objects of a class by height.
+struct SizeTable<'a> {
+    class: &'a str,
+    rows: Vec<Vec<String>>,
+}
+
 /// A cell of the confusion matrix.
 struct ConfusionCell {
     /// The strength of the colour, 0 to 1.
@@ -88,6 +95,7 @@ struct ReportPage<'a> {
     confusion: Vec<ConfusionRow>,
     groups: Vec<ImageGroup<'a>>,
     class_colors: Vec<ClassLegendEntry<'a>>,
+    sizes: Vec<SizeTable<'a>>,
     calibration: Option<Figure>,
     bins: Vec<Vec<String>>,
     speed: Vec<Vec<String>>,
@@ -121,6 +129,7 @@ impl Report {
             confusion: self.confusion_rows(),
             groups: self.image_groups(),
             class_colors: self.class_legend(),
+            sizes: self.size_tables(),
             calibration: self.calibration_figure()?,
             bins: self.bin_rows(),
             speed: self.speed_rows(),
@@ -232,6 +241,15 @@ impl Report {
             share: small_percent(class.share),
         };
         self.scores.classes.iter().zip(colors).map(row).collect()
+    }
+
+    fn size_tables(&self) -> Vec<SizeTable<'_>> {
+        let row = |range: &RangeScores| {
+            let shares = [range.found, range.recall, range.object_recall].map(percent);
+            [range.heights(), count(range.objects)].into_iter().chain(shares).collect()
+        };
+        let table = |scores: &'_ SizeScores| scores.ranges.iter().map(row).collect();
+        self.sizes.iter().map(|scores| SizeTable { class: &scores.class, rows: table(scores) }).collect()
     }
 
     fn confusion_rows(&self) -> Vec<ConfusionRow> {

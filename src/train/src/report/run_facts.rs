@@ -30,7 +30,7 @@ pub(super) struct Fact {
     pub more: Option<String>,
 }
 
-fn fact(name: impl Into<String>, value: impl Into<String>) -> Fact {
+pub(super) fn fact(name: impl Into<String>, value: impl Into<String>) -> Fact {
     Fact { name: name.into(), value: value.into(), more: None }
 }
 

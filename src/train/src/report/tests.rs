@@ -4,7 +4,7 @@ use maskcast::frame::{Label, Rgb};
 
 use super::*;
 use crate::data::LabelledImage;
-use crate::metrics::{BoundaryF1, Calibration};
+use crate::metrics::{BoundaryF1, Calibration, ObjectRecall};
 
 const HOSTILE: &str = "<script>alert('\"&')</script>";
 
@@ -44,6 +44,8 @@ fn report() -> Report {
     let mut calibration = Calibration::default();
     calibration.add(&[0.8; 48], &labelled.labels, &prediction).unwrap();
     let miou = image_miou(2, &labelled.labels, &prediction).unwrap().unwrap();
+    let mut objects = ObjectRecall::new(2, &[1]);
+    objects.add(&labelled.labels, &prediction, 8).unwrap();
     let image = ImageFacts::new(HOSTILE, Rank::Worst, miou, &labelled, &prediction, &classes).unwrap();
     Report {
         title: format!("A run {HOSTILE}"),
@@ -71,6 +73,7 @@ fn report() -> Report {
         scores: Scores::new(&confusion, Some(&boundary), &classes.clone().map(|label| label.name)),
         confusion,
         calibration: calibration.scores(),
+        sizes: objects.scores(&classes.clone().map(|label| label.name)),
         history: history(5),
         images: vec![image],
         speed: vec![Speed {
@@ -112,10 +115,50 @@ fn the_page_is_self_contained_and_escaped() {
     check_page(&html);
     assert!(html.contains("&#60;script&#62;alert(&#39;&#34;&#38;&#39;)"), "the name is escaped");
     assert!(html.contains("maskcast-train fit &#39;my data&#39;") && html.contains("--model &#39;my model.onnx&#39;"));
-    assert_eq!(html.matches("<h2>").count(), 9, "all sections");
+    assert_eq!(html.matches("<h2>").count(), 10, "all sections");
     assert!(html.contains("<dd>lite0.pth: took 240 tensors<details>"), "details are hidden");
     assert!(html.contains("<dt>augment</dt><dd>noise\u{a0}0.0</dd>") && !html.contains("augment.noise"));
     assert!(html.contains("<span class=\"swatch void\">") && html.contains("@media print"));
+}
+
+#[test]
+fn recall_by_height_is_a_table() {
+    let html = report().html().unwrap();
+    let section = html.split("by height</h2>").nth(1).unwrap().split("</section>").next().unwrap();
+    let text: String = section.split('<').filter_map(|part| Some(part.split_once('>')?.1.trim())).collect::<Vec<_>>().join(" ");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("below 24 1 100.0 75.0 75.0") && text.contains("96 and more 0 – – –"), "{text}");
+}
+
+#[test]
+fn proposals_have_a_page() {
+    let classes = [("sky", Rgb(1, 2, 3)), (HOSTILE, Rgb(4, 5, 6))];
+    let classes = classes.map(|(name, color)| Label { name: name.into(), color });
+    let labels = (0..48).map(|n| if n % 8 > 5 { crate::data::VOID } else { u8::from(n % 8 > 3) }).collect();
+    let labelled = LabelledImage { width: 8, height: 6, rgb: vec![90; 144], labels };
+    let picture = ProposalFacts::new(HOSTILE, Rank::Best, &labelled, &classes).unwrap();
+    assert_eq!(picture.void_share, 0.25);
+    let report = LabelReport {
+        title: "Proposals".into(),
+        images: 2,
+        labelled: 1,
+        corrected: 1,
+        skipped: vec![format!("{HOSTILE}: damaged")],
+        void_share: 0.25,
+        classes: classes.iter().map(|label| ClassFacts::new(label, Some(0.5))).collect(),
+        unseen: vec!["sky".into()],
+        settings: serde_json::json!({ "agree": 0.7, "teachers": [{ "model": HOSTILE }] }),
+        environment: Environment::default(),
+        pictures: vec![picture],
+    };
+    let html = report.html().unwrap();
+    check_page(&html);
+    assert!(html.contains("25.0") && html.contains("damaged") && html.contains("least void"));
+    let dir = tempfile::tempdir().unwrap();
+    let written = report.write(dir.path()).unwrap();
+    let read: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&written.json).unwrap()).unwrap();
+    assert_eq!((read["labelled"].as_u64(), read["settings"]["agree"].as_f64()), (Some(1), Some(0.7)));
+    assert!(!read.to_string().contains("base64"));
 }
 
 #[test]

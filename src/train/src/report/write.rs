@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use maskcast::base::atomic_file::AtomicFile;
 
-use super::{CompareReport, Report, ReportError};
+use super::{CompareReport, LabelReport, Report, ReportError};
 
 /// The files of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,21 @@ impl Report {
     ///
     /// # Errors
     /// A part cannot be drawn (existing files are unchanged then), or a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<ReportFiles, ReportError> {
+        let (json, html) = (serde_json::to_string_pretty(self)?, self.html()?);
+        Ok(ReportFiles {
+            json: write_file(folder, "report.json", &json)?,
+            html: write_file(folder, "report.html", &html)?,
+            svg: None,
+        })
+    }
+}
+
+impl LabelReport {
+    /// Writes `report.json` and `report.html` into `folder`, which is created if necessary.
+    ///
+    /// # Errors
+    /// As [`Report::write`].
     pub fn write(&self, folder: &Path) -> Result<ReportFiles, ReportError> {
         let (json, html) = (serde_json::to_string_pretty(self)?, self.html()?);
         Ok(ReportFiles {

@@ -69,6 +69,21 @@ pub enum DatasetProblem {
     TooFewNames { names: usize, highest: u32 },
     #[error("two classes have the name {0}")]
     SameClassName(String),
+    #[error("there are no images in this folder")]
+    NoImages,
+    /// In a folder whose images shall get labels. The folder of images.
+    #[error("this folder has labels beside {}", .0.display())]
+    HasLabels(PathBuf),
+    #[error("the labels of {first} and {second} would have the same name")]
+    SameStem { first: String, second: String },
+    #[error("{from}={to} merges two classes, but there are no labels yet")]
+    MergeWithoutLabels { from: String, to: String },
+    #[error("class {name} has the number {number}, but its place is {place}")]
+    ClassOrder { name: String, number: u8, place: usize },
+    #[error("there are {0} classes; 2 to 254 are possible")]
+    ClassCount(usize),
+    #[error("{0:?} cannot be the name of a class in a class file")]
+    ClassName(String),
 }
 
 impl DatasetProblem {
@@ -108,6 +123,15 @@ impl DatasetProblem {
             DatasetProblem::YamlNames(_) => "write `names: [a, b]`",
             DatasetProblem::TooFewNames { .. } => "add the missing classes to `names`",
             DatasetProblem::SameClassName(_) => "give each class a different name",
+            DatasetProblem::NoImages => "pass a folder with images; frames of a video: ffmpeg -i VIDEO -vf fps=1 FOLDER/%05d.jpg",
+            DatasetProblem::HasLabels(_) => "pass its folder of images, so that label images are not taken for images",
+            DatasetProblem::SameStem { .. } => "rename one of them",
+            DatasetProblem::MergeWithoutLabels { .. } => "remove the line, and write the names of the classes only",
+            DatasetProblem::ClassOrder { .. } => {
+                "number the classes 0, 1, 2 and so on, without a void class: void pixels have the number 255"
+            }
+            DatasetProblem::ClassCount(_) => "write one class per line",
+            DatasetProblem::ClassName(_) => "use a name without = , ; that does not begin with a number",
         }
         .into()
     }

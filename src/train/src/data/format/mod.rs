@@ -56,6 +56,14 @@ impl fmt::Display for Format {
     }
 }
 
+/// The folder of images in `dir`, if there is a folder of labels beside it.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn is_labelled_folder(dir: &Path) -> Result<Option<PathBuf>, DataError> {
+    Ok(plain::folder_pair(dir)?.map(|(images, _)| images))
+}
+
 /// Detects the layout of `root` and reads its pairs. If `root` contains only one folder, as unpacked archives do, that
 /// folder is the root.
 ///

@@ -53,7 +53,7 @@ const LABELS: [&str; 21] = [
 ];
 
 /// Returns the folders of images and of labels directly in `dir`.
-fn folder_pair(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
+pub fn folder_pair(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
     Ok(scan::folder(dir, &IMAGES)?.zip(scan::folder(dir, &LABELS)?))
 }
 
