@@ -149,7 +149,9 @@ fn classes_named(names: &[String], dataset: &Dataset) -> Result<Vec<u8>, String>
     let class = |name: &String| {
         let found = dataset.classes.iter().position(|label| label.name.eq_ignore_ascii_case(name.trim()));
         let known = || dataset.classes.iter().map(|label| label.name.as_str()).collect::<Vec<_>>().join(", ");
-        found.map(|class| class as u8).ok_or_else(|| format!("--sizes {name}: there is no such class; the classes are {}", known()))
+        found
+            .map(|class| class as u8)
+            .ok_or_else(|| format!("--sizes {name}: there is no such class; the classes are {}", known()))
     };
     names.iter().map(class).collect()
 }

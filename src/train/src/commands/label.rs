@@ -12,8 +12,8 @@ use super::finish::{environment, file_name};
 use crate::data::{BareImage, LabelledImage, VOID, bare_images, class_list};
 use crate::fit::progress::ProgressMeter;
 use crate::label::{
-    Destination, ImageFiles, ImageResult, LabelOptions, LabelledFile, Labeller, LoadedModel, TeacherSpec, Tiles,
-    ViewOptions, label_images, read_mask,
+    Destination, ImageFiles, ImageResult, LabelError, LabelOptions, LabelledFile, Labeller, LoadedModel, TeacherSpec,
+    Tiles, ViewOptions, label_images, read_mask,
 };
 use crate::report::{ClassFacts, LabelReport, ProposalFacts, ReportError, choose};
 
@@ -125,7 +125,7 @@ pub fn label(args: &LabelArgs) -> Result<(), Failure> {
         let void = totals.void_share();
         meter.show(totals.seen, || format!("{:.1} % void", 100.0 * void));
     };
-    label_images(Arc::clone(&labeller), &args.images, images, &destination, threads, show).map_err(Failure::runtime)?;
+    label_images(Arc::clone(&labeller), &args.images, images, &destination, threads, show)?;
     drop(meter);
 
     let words: Vec<String> = std::env::args().collect();
@@ -151,6 +151,15 @@ pub fn label(args: &LabelArgs) -> Result<(), Failure> {
     match totals.skipped.len() {
         0 => Ok(()),
         skipped => Err(Failure::runtime(format!("{skipped} of {count} images have no mask; they are listed above"))),
+    }
+}
+
+impl From<LabelError> for Failure {
+    fn from(error: LabelError) -> Self {
+        match error {
+            LabelError::Output(error) if error.is_wrong_use() => Failure::usage(error),
+            error => Failure::runtime(error),
+        }
     }
 }
 

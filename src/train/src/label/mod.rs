@@ -137,10 +137,8 @@ impl Labeller {
                 teacher.vote(session, image, &self.options.views, &mut all)?;
             }
         }
-        let decisions: Vec<_> = deciders
-            .iter()
-            .map(|(votes, teacher)| Decisions { votes, decides: &teacher.map.decides })
-            .collect();
+        let decisions: Vec<_> =
+            deciders.iter().map(|(votes, teacher)| Decisions { votes, decides: &teacher.map.decides }).collect();
         let mut mask = decide(&all, &decisions, self.options.agree as f32);
         remove_specks(&mut mask, image.width, self.options.min_area);
         Ok(mask)
@@ -198,8 +196,7 @@ pub fn label_images(
     mut show: impl FnMut(LabelledFile),
 ) -> Result<(), LabelError> {
     let Destination { folder, files, redo } = destination;
-    let output =
-        OutputFolder::open(folder, source, &labeller.classes, &labeller.settings(), *files, *redo)?;
+    let output = OutputFolder::open(folder, source, &labeller.classes, &labeller.settings(), *files, *redo)?;
     let output = Arc::new(output);
     let threads = threads.clamp(1, images.len().max(1));
     let idle: Idle = Mutex::default();
@@ -208,8 +205,8 @@ pub fn label_images(
         let result = labeller.label(&image, &shared, &idle);
         (image, result)
     };
-    let results = OrderedResults::start("label", threads, threads + 1, images.into_iter(), work)
-        .map_err(LabelError::Thread)?;
+    let results =
+        OrderedResults::start("label", threads, threads + 1, images.into_iter(), work).map_err(LabelError::Thread)?;
     for (image, result) in results {
         let (mask_path, image_path) = (output.mask_path(&image), output.image_path(&image));
         show(LabelledFile { name: image.name, image_path, mask_path, result: result? });

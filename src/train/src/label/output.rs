@@ -68,6 +68,13 @@ pub enum OutputError {
     Png { path: PathBuf, source: png::EncodingError },
 }
 
+impl OutputError {
+    /// Whether another folder or other options are needed.
+    pub fn is_wrong_use(&self) -> bool {
+        matches!(self, Self::NotProposals { .. } | Self::OtherSettings { .. } | Self::Inside(_) | Self::Classes(_))
+    }
+}
+
 /// What is there for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskState {

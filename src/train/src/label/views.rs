@@ -93,8 +93,12 @@ impl ViewOptions {
     /// Returns a message for each invalid option.
     pub fn problems(&self) -> Vec<String> {
         let wrong = |scale: &&f64| !(0.25..=MOST as f64).contains(*scale);
-        let mut problems: Vec<String> =
-            self.scales.iter().filter(wrong).map(|scale| format!("--scales {scale}: must be from 0.25 to {MOST}")).collect();
+        let mut problems: Vec<String> = self
+            .scales
+            .iter()
+            .filter(wrong)
+            .map(|scale| format!("--scales {scale}: must be from 0.25 to {MOST}"))
+            .collect();
         if self.scales.is_empty() && self.tiles.is_empty() {
             problems.push("--scales: pass at least one scale or --tiles".into());
         }

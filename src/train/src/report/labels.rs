@@ -88,8 +88,7 @@ impl LabelReport {
             Rank::Worst => "most void",
         };
         let drawn = self.pictures.iter().filter(|facts| !facts.panels.image.is_empty());
-        let pictures =
-            drawn.map(|facts| Picture { rank: rank(facts.rank), void: percent(facts.void_share), facts });
+        let pictures = drawn.map(|facts| Picture { rank: rank(facts.rank), void: percent(facts.void_share), facts });
         let page = LabelPage {
             title: &self.title,
             lead: format!(

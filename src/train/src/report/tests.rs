@@ -125,7 +125,8 @@ fn the_page_is_self_contained_and_escaped() {
 fn recall_by_height_is_a_table() {
     let html = report().html().unwrap();
     let section = html.split("by height</h2>").nth(1).unwrap().split("</section>").next().unwrap();
-    let text: String = section.split('<').filter_map(|part| Some(part.split_once('>')?.1.trim())).collect::<Vec<_>>().join(" ");
+    let text: String =
+        section.split('<').filter_map(|part| Some(part.split_once('>')?.1.trim())).collect::<Vec<_>>().join(" ");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains("below 24 1 100.0 75.0 75.0") && text.contains("96 and more 0 – – –"), "{text}");
 }

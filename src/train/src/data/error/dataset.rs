@@ -123,7 +123,9 @@ impl DatasetProblem {
             DatasetProblem::YamlNames(_) => "write `names: [a, b]`",
             DatasetProblem::TooFewNames { .. } => "add the missing classes to `names`",
             DatasetProblem::SameClassName(_) => "give each class a different name",
-            DatasetProblem::NoImages => "pass a folder with images; frames of a video: ffmpeg -i VIDEO -vf fps=1 FOLDER/%05d.jpg",
+            DatasetProblem::NoImages => {
+                "pass a folder with images; frames of a video: ffmpeg -i VIDEO -vf fps=1 FOLDER/%05d.jpg"
+            }
             DatasetProblem::HasLabels(_) => "pass its folder of images, so that label images are not taken for images",
             DatasetProblem::SameStem { .. } => "rename one of them",
             DatasetProblem::MergeWithoutLabels { .. } => "remove the line, and write the names of the classes only",
