@@ -53,11 +53,9 @@ fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
 }
 
 fn median(style: Style, info: VideoInfo, mask: Option<&Mask>) -> Duration {
-    let labels: Vec<Label> = (0..CLASSES)
-        .map(|n| Label { name: format!("class {n}"), color: Rgb(20 * n as u8, 255 - 17 * n as u8, 90) })
-        .collect();
-    let config =
-        OverlayConfig { style, alpha: 0.45, hide: Some(vec!["class 3".into()]), legend: true, colors: Vec::new() };
+    let labels: Vec<Label> =
+        (0..CLASSES).map(|n| Label::new(format!("class {n}"), Rgb(20 * n as u8, 255 - 17 * n as u8, 90))).collect();
+    let config = OverlayConfig { style, hide: Some(vec!["class 3".into()]), ..OverlayConfig::default() };
     let mut overlay = Overlay::new(&config, &labels).expect("the hidden class is in the list");
     let source = OwnedImage::new(info, 0);
     let mut target = OwnedImage::new(info, 0);

@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub mod bench;
 pub mod cert;
 pub mod check;
+mod class_weight;
 pub mod doctor;
 pub mod environment;
 mod failure;
@@ -21,6 +22,7 @@ pub mod schema;
 pub mod segment;
 pub mod user;
 
+pub use class_weight::class_weight;
 pub use failure::{Failure, exit};
 pub use logging::{LogError, LogFormat};
 pub use model_args::{ModelArgs, ProviderArg, RequireArg};

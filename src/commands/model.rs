@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{Failure, ModelArgs, load_config};
-use crate::config::{ModelConfig, Provider};
+use crate::config::{ModelConfig, Provider, hex};
+use crate::frame::Weight;
 use crate::segment::onnx::Model;
 use crate::segment::tuning::{self, TuningGoal};
 
@@ -81,8 +82,8 @@ fn show(path: &Path) -> Result<(), Failure> {
     }
     println!("  labels    {}", contract.labels.len());
     for (index, label) in contract.labels.iter().enumerate() {
-        let crate::frame::Rgb(r, g, b) = label.color;
-        println!("    {index:3}  #{r:02x}{g:02x}{b:02x}  {}", label.name);
+        let weight = if label.weight == Weight::FULL { String::new() } else { format!("  weight {}", label.weight) };
+        println!("    {index:3}  {}  {}{weight}", hex(label.color), label.name);
     }
     let described_by = if contract.describes_itself() { "its metadata" } else { "its manifest" };
     println!("  described by {described_by}");

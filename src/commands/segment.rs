@@ -10,12 +10,13 @@ use serde_json::json;
 
 use super::job::{self, Done, SegmentJob};
 use super::run::stop_on_signals;
-use super::{Failure, ModelArgs, write_json};
+use super::{Failure, ModelArgs, class_weight, write_json};
 use crate::base::atomic_file::put_in_place;
 use crate::base::status::Status;
 use crate::base::timing::Stage;
-use crate::config::{EncodeConfig, OverlayConfig, PRESETS, SourceSpec, SourceUri, Style};
-use crate::overlay::Overlay;
+use crate::config::{EncodeConfig, Legend, OverlayConfig, PRESETS, SourceSpec, SourceUri, Style};
+use crate::frame::Weight;
+use crate::overlay::{Overlay, UnknownLabels};
 use crate::segment::golden::encode_png;
 use crate::segment::onnx::Model;
 use crate::segment::tuning::{ThreadPlan, TuningGoal, default_plan, default_threads};
@@ -36,11 +37,19 @@ pub struct SegmentArgs {
     /// Opacity of the tint, 0 to 1.
     #[arg(long, default_value_t = 0.45, value_parser = parse_alpha)]
     pub alpha: f32,
-    /// Classes that are not drawn, separated by commas; `--hide=` draws all. [default: a class called background].
+    /// Classes that are not drawn, separated by commas; `--hide=` draws all. [default: background, other, void,
+    /// unlabeled].
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     pub hide: Option<Vec<String>>,
-    /// Do not draw the legend.
-    #[arg(long)]
+    /// How strongly classes are drawn, instead of the weights of the model, as in `sky=0.1,person=1`: factors of the opacity
+    /// from 0 (not drawn) to 1.
+    #[arg(long, value_delimiter = ',', value_name = "LABEL=WEIGHT", value_parser = class_weight)]
+    pub weights: Vec<(String, Weight)>,
+    /// The classes that the legend lists.
+    #[arg(long, value_enum, default_value = "visible")]
+    pub legend: LegendArg,
+    /// Do not draw the legend: the same as `--legend off`.
+    #[arg(long, conflicts_with = "legend")]
     pub no_legend: bool,
     /// Write counts, times and class shares to this JSON file.
     #[arg(long, value_name = "FILE")]
@@ -64,6 +73,16 @@ pub enum StyleArg {
     Tint,
     Contour,
     MaskOnly,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LegendArg {
+    /// The drawn classes that are in the picture.
+    Visible,
+    /// All drawn classes.
+    All,
+    /// No legend.
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -99,10 +118,16 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
         },
         alpha: args.alpha,
         hide: args.hide.as_ref().map(|names| names.iter().filter(|name| !name.is_empty()).cloned().collect()),
-        legend: !args.no_legend,
+        legend: match args.legend {
+            _ if args.no_legend => Legend::Off,
+            LegendArg::Visible => Legend::Visible,
+            LegendArg::All => Legend::All,
+            LegendArg::Off => Legend::Off,
+        },
+        weights: args.weights.clone(),
         ..OverlayConfig::default()
     };
-    Overlay::new(&overlay, &model.contract.labels).map_err(|unknown| Failure::usage(format!("--hide: {unknown}")))?;
+    Overlay::new(&overlay, &model.contract.labels).map_err(|unknown| unknown_labels(&unknown))?;
     let on_mask = args.mask_dir.as_ref().map(|dir| mask_writer(dir, args.mask_size)).transpose()?;
     let plan = default_plan(&model, TuningGoal::Throughput);
     let stop = stop_on_signals()?;
@@ -150,6 +175,12 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
         return Err(Failure::runtime("stopped before the end of the input; the output has the frames before the stop"));
     }
     Ok(())
+}
+
+/// The error with the options instead of the keys of the configuration.
+fn unknown_labels(unknown: &UnknownLabels) -> Failure {
+    let options = unknown.unknown.iter().map(|label| format!("--{}: {}", label.key, label.problem()));
+    Failure::usage(format!("{}; its classes are {}", options.collect::<Vec<_>>().join("; "), unknown.known.join(", ")))
 }
 
 /// The source of the input, which is read as fast as possible.

@@ -23,6 +23,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("folder", |value, _| value.folder().map(|path| path::to_json(&path))),
     ("host-address", |value, _| webrtc::read_host_address(value)),
     ("host-name", |value, _| server::read_host_name(value)),
+    ("legend", |value, _| overlay::read_legend(value)),
     ("network", |value, _| server::read_network(value)),
     ("output-file", |value, _| value.file_to_write().map(|path| path::to_json(&path))),
     ("password-file", |value, _| credentials::read_password_file(value)),

@@ -56,7 +56,7 @@ pub use fingerprint::CertificateFingerprint;
 pub use load::{load, parse, parse_partly, read};
 pub use markdown::markdown;
 pub use model::{ModelConfig, Provider, Require};
-pub use overlay::{OverlayConfig, Style, hex};
+pub use overlay::{Legend, OverlayConfig, Style, hex};
 pub use overlay_patch::{overlay_difference, overlay_object, patched_overlay};
 pub use path::folder_of;
 pub use plain_passwords::readable_passwords;

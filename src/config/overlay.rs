@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use utoipa::ToSchema;
 
 use super::value::Value;
-use crate::frame::Rgb;
+use crate::frame::{Label, Rgb, Weight};
 
 /// How the mask is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
@@ -37,6 +37,59 @@ impl Style {
     }
 }
 
+/// Which classes the legend lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Legend {
+    /// The drawn classes that are in the picture.
+    Visible,
+    /// All drawn classes.
+    All,
+    /// None: there is no legend.
+    Off,
+}
+
+impl Legend {
+    pub const ALL: [Legend; 3] = [Legend::Visible, Legend::All, Legend::Off];
+
+    /// The name in the configuration and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Legend::Visible => "visible",
+            Legend::All => "all",
+            Legend::Off => "off",
+        }
+    }
+}
+
+impl JsonSchema for Legend {
+    fn schema_name() -> Cow<'static, str> {
+        "Legend".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "boolean"],
+            "enum": ["visible", "all", "off", true, false],
+            "x-check": "legend",
+        })
+    }
+}
+
+/// `"visible"`, `"all"`, `"off"`; true is the first and false the last of them.
+pub(super) fn read_legend(value: &Value) -> Option<Json> {
+    const HELP: Option<&str> = Some("write \"visible\", \"all\" or \"off\"");
+    if value.is_boolean() {
+        let shown = value.boolean()?;
+        return Some(if shown { Legend::Visible } else { Legend::Off }.name().into());
+    }
+    value.choice(&Legend::ALL.map(Legend::name), HELP).map(Json::from)
+}
+
 /// How the mask is drawn on the frames of the stream. The page and the API can change these settings while the stream runs.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
@@ -48,31 +101,58 @@ pub struct OverlayConfig {
     #[serde(serialize_with = "serialize_exact")]
     #[schemars(range(min = 0, max = 1), extend("x-help" = "0 is invisible, 1 is opaque"))]
     pub alpha: f32,
-    /// Names of classes of the model that are not drawn. Without this key, a class named `background` is not drawn; `[]`
-    /// draws all classes.
-    #[schemars(extend("x-help" = "write [\"sky\"]", "x-default" = "a class named `background`"))]
+    /// Names of classes of the model that are not drawn. Without this key, the classes `background`, `other`, `void` and
+    /// `unlabeled` are not drawn; `[]` draws all classes.
+    #[schemars(extend("x-help" = "write [\"sky\"]", "x-default" = "classes named `background`, `other`, `void`, `unlabeled`"))]
     pub hide: Option<Vec<String>>,
-    /// Draw a legend with the names and colours of the visible classes.
-    pub legend: bool,
+    /// Draw a legend with names and colours of classes. `visible`: of the drawn classes that are in the picture. `all`: of all
+    /// drawn classes. `off`: no legend. `true` is the same as `visible`, `false` as `off`.
+    pub legend: Legend,
     /// Colours of classes that replace those of the model: `{ car = "#ff0000" }`.
     #[serde(with = "colors")]
     #[schemars(with = "BTreeMap<String, Color>", extend("x-default" = "the model's colours"))]
     pub colors: Vec<(String, Rgb)>,
+    /// How strongly classes are drawn, instead of the weights of the model: factors of `alpha` from 0 (not drawn) to 1, as in
+    /// `{ sky = 0.1, person = 1 }`. With `style = "mask-only"`, classes with a weight above 0 are opaque.
+    #[serde(with = "weights")]
+    #[schemars(with = "BTreeMap<String, ClassWeight>", extend("x-default" = "the model's weights, or 1"))]
+    pub weights: Vec<(String, Weight)>,
 }
 
 impl Default for OverlayConfig {
     fn default() -> Self {
-        OverlayConfig { style: Style::Tint, alpha: 0.45, hide: None, legend: true, colors: Vec::new() }
+        OverlayConfig {
+            style: Style::Tint,
+            alpha: 0.45,
+            hide: None,
+            legend: Legend::Visible,
+            colors: Vec::new(),
+            weights: Vec::new(),
+        }
     }
 }
 
+/// Names of classes that stand for the rest of the picture, and are not drawn unless `hide` is set.
+const REST: [&str; 5] = ["background", "other", "void", "unlabeled", "unlabelled"];
+
 impl OverlayConfig {
-    /// Whether the class of this name is not drawn.
+    /// Whether the class of this name is in `hide`, or hidden by default.
     pub fn hides(&self, name: &str) -> bool {
         match &self.hide {
             Some(hidden) => hidden.iter().any(|hidden| hidden == name),
-            None => name.eq_ignore_ascii_case("background"),
+            // LabelMe writes `_background_`, torchvision `__background__`.
+            None => REST.iter().any(|rest| name.trim_matches('_').eq_ignore_ascii_case(rest)),
         }
+    }
+
+    /// The colour in which a class is drawn.
+    pub fn color_of(&self, label: &Label) -> Rgb {
+        self.colors.iter().find(|(name, _)| *name == label.name).map_or(label.color, |(_, color)| *color)
+    }
+
+    /// How strongly a class is drawn. This does not depend on [`OverlayConfig::hides`].
+    pub fn weight_of(&self, label: &Label) -> Weight {
+        self.weights.iter().find(|(name, _)| *name == label.name).map_or(label.weight, |(_, weight)| *weight)
     }
 
     /// `alpha` as it was written: 0.45, not 0.44999998807907104.
@@ -124,6 +204,28 @@ impl JsonSchema for Color {
     }
 }
 
+/// The schema of a weight.
+struct ClassWeight;
+
+impl JsonSchema for ClassWeight {
+    fn schema_name() -> Cow<'static, str> {
+        "Weight".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "x-help": "0 is not drawn, 1 has the whole opacity",
+        })
+    }
+}
+
 /// `"#rrggbb"` or `[r, g, b]`.
 pub(super) fn read_color(value: &Value) -> Option<Json> {
     const HELP: Option<&str> = Some("write \"#ff8000\" or [255, 128, 0]");
@@ -155,5 +257,23 @@ mod colors {
         let map = serde_json::Map::deserialize(deserializer)?;
         let color = |(name, color): (String, serde_json::Value)| Some((name, parse_hex(color.as_str()?)?));
         Ok(map.into_iter().filter_map(color).collect())
+    }
+}
+
+mod weights {
+    use super::{Deserialize, Deserializer, SerializeMap, Serializer, Weight};
+
+    pub fn serialize<S: Serializer>(weights: &[(String, Weight)], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(weights.len()))?;
+        weights.iter().try_for_each(|(name, weight)| map.serialize_entry(name, weight))?;
+        map.end()
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Weight)>, D::Error> {
+        let map = serde_json::Map::deserialize(deserializer)?;
+        let weight = |(name, weight): (String, serde_json::Value)| {
+            serde_json::from_value(weight).map(|weight| (name, weight)).map_err(serde::de::Error::custom)
+        };
+        map.into_iter().map(weight).collect()
     }
 }

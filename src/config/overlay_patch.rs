@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::document::Document;
 use super::edit::{merged, unknown_nulls};
 use super::error::ConfigError;
-use super::overlay::{OverlayConfig, hex};
+use super::overlay::OverlayConfig;
 use super::schema::{self, Object};
 use super::toml_value::EditError;
 use super::validate::read_table;
@@ -54,11 +54,13 @@ pub fn overlay_object(overlay: &OverlayConfig) -> Object {
 
 /// The merge patch that changes `from` to `to`; empty if they are equal.
 pub fn overlay_difference(from: &OverlayConfig, to: &OverlayConfig) -> Object {
-    let mut patch = difference(&overlay_object(from), &overlay_object(to));
+    let (from, to) = (overlay_object(from), overlay_object(to));
+    let mut patch = difference(&from, &to);
     // A table within is merged, not replaced.
-    if let Some(Json::Object(colors)) = patch.get_mut("colors") {
-        let before = from.colors.iter().map(|(name, color)| (name.clone(), hex(*color).into())).collect();
-        *colors = difference(&before, colors);
+    for (key, changed) in &mut patch {
+        if let (Json::Object(changed), Some(Json::Object(before))) = (changed, from.get(key)) {
+            *changed = difference(before, changed);
+        }
     }
     patch
 }
@@ -74,7 +76,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{Rgb, Style};
+    use crate::config::{Legend, Rgb, Style};
+    use crate::frame::Weight;
 
     fn patched(overlay: &OverlayConfig, patch: Json) -> Result<OverlayConfig, Vec<String>> {
         let Json::Object(patch) = patch else { panic!("no object") };
@@ -85,18 +88,26 @@ mod tests {
     #[test]
     fn a_patch_changes_what_it_names_and_null_is_the_default() {
         let default = OverlayConfig::default();
-        let patch = json!({"style": "contour", "alpha": 0.3, "hide": ["sky"], "legend": false,
+        let patch = json!({"style": "contour", "alpha": 0.3, "hide": ["sky"], "legend": "all", "weights": {"sky": 0.2, "car": 1},
                            "colors": {"car": "#ff0000", "a b": [1, 2, 3]}});
         let all = patched(&default, patch).unwrap();
-        assert_eq!((all.style, all.alpha, all.legend), (Style::Contour, 0.3, false));
+        assert_eq!((all.style, all.alpha, all.legend), (Style::Contour, 0.3, Legend::All));
         assert_eq!(all.hide.as_deref(), Some(&["sky".to_owned()][..]));
         assert!(
             all.colors.contains(&("car".into(), Rgb(255, 0, 0))) && all.colors.contains(&("a b".into(), Rgb(1, 2, 3)))
         );
+        let weight = |number: f64| Weight::try_from(number).unwrap();
+        assert_eq!(all.weights, [("car".to_owned(), Weight::FULL), ("sky".to_owned(), weight(0.2))]);
         assert_eq!(patched(&all, json!({})).unwrap(), all);
+        let changed = patched(&all, json!({"weights": {"car": null, "sky": 0.5}})).unwrap();
+        assert_eq!(changed.weights, [("sky".to_owned(), weight(0.5))]);
+        for (written, legend) in [(json!(true), Legend::Visible), (json!(false), Legend::Off)] {
+            assert_eq!(patched(&all, json!({"legend": written})).unwrap().legend, legend);
+        }
         let fewer = patched(&all, json!({"colors": {"car": null}, "alpha": 1})).unwrap();
         assert_eq!((fewer.colors, fewer.alpha), (vec![("a b".into(), Rgb(1, 2, 3))], 1.0));
-        let nothing = json!({"style": null, "alpha": null, "hide": null, "legend": null, "colors": null});
+        let nothing =
+            json!({"style": null, "alpha": null, "hide": null, "legend": null, "colors": null, "weights": null});
         assert_eq!(patched(&all, nothing).unwrap(), default);
     }
 
@@ -104,28 +115,36 @@ mod tests {
     fn everything_wrong_with_a_patch_is_reported_at_once() {
         let errors = patched(
             &OverlayConfig::default(),
-            json!({"style": "tnit", "alpha": 7, "hide": "sky", "opacity": 1, "colors": {"car": "red"}}),
+            json!({"style": "tnit", "alpha": 7, "hide": "sky", "opacity": 1, "colors": {"car": "red"},
+                   "legend": "everything", "weights": {"car": 2, "sky": "faint"}}),
         )
         .unwrap_err();
         for start in [
             "stream[gate].overlay.alpha: 7 is not between 0 and 1",
             "stream[gate].overlay.colors.car: \"red\" is not a colour",
             "stream[gate].overlay.hide: must be an array",
+            "stream[gate].overlay.legend: \"everything\" is not one of",
             "stream[gate].overlay.opacity: unknown key",
+            "stream[gate].overlay.weights.car: 2 is not between 0 and 1",
+            "stream[gate].overlay.weights.sky: must be a number",
             "stream[gate].overlay.style: \"tnit\" is not one of",
         ] {
             assert!(errors.iter().any(|error| error.starts_with(start)), "{start}: {errors:#?}");
         }
-        assert_eq!(errors.len(), 5, "{errors:#?}");
+        assert_eq!(errors.len(), 8, "{errors:#?}");
     }
 
     #[test]
     fn applying_the_difference_gives_the_new_settings() {
-        let from =
-            patched(&OverlayConfig::default(), json!({"hide": ["a"], "colors": {"x": "#000001", "y": "#000002"}}))
-                .unwrap();
-        let to = patched(&OverlayConfig::default(), json!({"alpha": 0.7, "colors": {"y": "#000003"}})).unwrap();
-        let wanted = json!({"alpha": 0.7, "hide": null, "colors": {"x": null, "y": "#000003"}});
+        let from = patched(
+            &OverlayConfig::default(),
+            json!({"hide": ["a"], "colors": {"x": "#000001", "y": "#000002"},
+                                                      "weights": {"x": 0.5, "y": 0.5}}),
+        )
+        .unwrap();
+        let settings = json!({"alpha": 0.7, "colors": {"y": "#000003"}, "weights": {"x": 0.5}});
+        let to = patched(&OverlayConfig::default(), settings).unwrap();
+        let wanted = json!({"alpha": 0.7, "hide": null, "colors": {"x": null, "y": "#000003"}, "weights": {"y": null}});
         assert_eq!(Json::Object(overlay_difference(&from, &to)), wanted);
         assert_eq!(patched(&from, wanted).unwrap(), to);
         assert!(overlay_difference(&to, &to).is_empty());

@@ -66,6 +66,10 @@ impl<'a> Value<'a> {
         self.value.is_array()
     }
 
+    pub(super) fn is_boolean(&self) -> bool {
+        matches!(self.value, DeValue::Boolean(_))
+    }
+
     pub(super) fn table(&self) -> Option<&'a DeTable<'a>> {
         match self.value {
             DeValue::Table(table) => Some(table),

@@ -96,7 +96,7 @@ mod tests {
     use crate::frame::Rgb;
 
     fn labels(names: &[&str]) -> Labels {
-        names.iter().map(|name| Label { name: (*name).into(), color: Rgb(1, 2, 3) }).collect()
+        names.iter().map(|name| Label::new(*name, Rgb(1, 2, 3))).collect()
     }
 
     /// A mask of 10 x 10 with class `class` in its lower half and 0 above.

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::config::OverlayConfig;
-use crate::frame::{Label, Rgb};
+use crate::frame::{Label, Rgb, Weight};
 
-/// The names in `hide` and `colors` that are not labels of the model.
+/// The names in `hide`, `colors` and `weights` that are not labels of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownLabels {
     pub unknown: Vec<UnknownLabel>,
@@ -16,7 +16,7 @@ pub struct UnknownLabels {
 /// A name that is not a label of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownLabel {
-    /// The key in `[overlay]` of the stream: `hide` or `colors`.
+    /// The key in `[overlay]` of the stream: `hide`, `colors` or `weights`.
     pub key: &'static str,
     pub name: String,
     /// The most similar label, if one is similar enough.
@@ -48,15 +48,26 @@ impl fmt::Display for UnknownLabels {
 
 impl std::error::Error for UnknownLabels {}
 
-/// Name and colour of each class; `None` for a hidden class.
+/// A class as it is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DrawnClass {
+    pub name: String,
+    pub color: Rgb,
+    /// More than 0.
+    pub weight: Weight,
+}
+
+/// The appearance of each class by class index; `None` for a hidden class.
 ///
 /// # Errors
 /// All names that are not labels.
-pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Option<(String, Rgb)>>, UnknownLabels> {
+pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Option<DrawnClass>>, UnknownLabels> {
     let hidden = config.hide.iter().flatten().map(|name| ("hide", name));
     let colored = config.colors.iter().map(|(name, _)| ("colors", name));
+    let weighted = config.weights.iter().map(|(name, _)| ("weights", name));
     let unknown: Vec<UnknownLabel> = hidden
         .chain(colored)
+        .chain(weighted)
         .filter(|(_, name)| !labels.iter().any(|label| label.name == **name))
         .map(|(key, name)| UnknownLabel { key, name: name.clone(), suggestion: closest(name, labels) })
         .collect();
@@ -64,8 +75,9 @@ pub(super) fn visible(config: &OverlayConfig, labels: &[Label]) -> Result<Vec<Op
         return Err(UnknownLabels { unknown, known: labels.iter().map(|label| label.name.clone()).collect() });
     }
     let visible = |label: &Label| {
-        let color = config.colors.iter().find(|(name, _)| *name == label.name).map_or(label.color, |(_, color)| *color);
-        (!config.hides(&label.name)).then(|| (label.name.clone(), color))
+        let weight = config.weight_of(label);
+        let is_drawn = weight > Weight::NONE && !config.hides(&label.name);
+        is_drawn.then(|| DrawnClass { name: label.name.clone(), color: config.color_of(label), weight })
     };
     Ok(labels.iter().map(visible).collect())
 }
@@ -81,43 +93,66 @@ fn closest(name: &str, labels: &[Label]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Style;
+
+    fn weight(number: f64) -> Weight {
+        Weight::try_from(number).unwrap()
+    }
 
     #[test]
     fn reports_every_unknown_label_with_a_suggestion() {
-        let label = |name: &str| Label { name: name.into(), color: Rgb(1, 2, 3) };
-        let labels = [label("sky"), label("road"), label("Pedestrian")];
+        let labels = ["sky", "road", "Pedestrian"].map(|name| Label::new(name, Rgb(1, 2, 3)));
         let mut config = OverlayConfig {
-            style: Style::Tint,
-            alpha: 0.5,
             hide: Some(vec!["sky".into(), "raod".into(), "xyz".into()]),
-            legend: true,
             colors: vec![("pedestrians".into(), Rgb(0, 0, 0)), ("road".into(), Rgb(9, 9, 9))],
+            weights: vec![("road".into(), weight(0.5)), ("skye".into(), weight(0.5))],
+            ..OverlayConfig::default()
         };
         let error = visible(&config, &labels).unwrap_err();
         let found: Vec<_> = error.unknown.iter().map(|u| (u.key, &*u.name, u.suggestion.as_deref())).collect();
         assert_eq!(
             found,
-            [("hide", "raod", Some("road")), ("hide", "xyz", None), ("colors", "pedestrians", Some("Pedestrian"))]
+            [
+                ("hide", "raod", Some("road")),
+                ("hide", "xyz", None),
+                ("colors", "pedestrians", Some("Pedestrian")),
+                ("weights", "skye", Some("sky"))
+            ]
         );
         assert!(error.to_string().contains("\"raod\"; did you mean \"road\"?"), "{error}");
         assert!(error.to_string().ends_with("sky, road, Pedestrian"), "{error}");
 
         config.hide = Some(vec!["sky".into()]);
         config.colors = vec![("road".into(), Rgb(9, 9, 9))];
-        let visible = visible(&config, &labels).unwrap();
-        assert_eq!(visible, [None, Some(("road".into(), Rgb(9, 9, 9))), Some(("Pedestrian".into(), Rgb(1, 2, 3)))]);
+        config.weights = vec![("road".into(), weight(0.5))];
+        let drawn = |name: &str, color, weight| Some(DrawnClass { name: name.into(), color, weight });
+        assert_eq!(
+            visible(&config, &labels).unwrap(),
+            [None, drawn("road", Rgb(9, 9, 9), weight(0.5)), drawn("Pedestrian", Rgb(1, 2, 3), Weight::FULL)]
+        );
     }
 
     #[test]
-    fn a_background_class_is_hidden_by_default() {
-        let labels = ["Background", "person"].map(|name| Label { name: name.into(), color: Rgb(1, 2, 3) });
+    fn the_rest_of_the_picture_is_hidden_by_default() {
+        let names = ["Background", "person", "other", "_background_", "void", "unlabeled", "another"];
+        let labels = names.map(|name| Label::new(name, Rgb(1, 2, 3)));
         let drawn = |hide: Option<Vec<String>>| {
             let config = OverlayConfig { hide, ..OverlayConfig::default() };
-            visible(&config, &labels).unwrap().iter().map(Option::is_some).collect::<Vec<_>>()
+            visible(&config, &labels).unwrap().into_iter().flatten().map(|class| class.name).collect::<Vec<_>>()
         };
-        assert_eq!(drawn(None), [false, true]);
-        assert_eq!(drawn(Some(Vec::new())), [true, true]);
-        assert_eq!(drawn(Some(vec!["person".into()])), [true, false]);
+        assert_eq!(drawn(None), ["person", "another"]);
+        assert_eq!(drawn(Some(Vec::new())), names);
+        assert_eq!(drawn(Some(vec!["person".into()])).len(), names.len() - 1);
+    }
+
+    #[test]
+    fn a_weight_of_the_stream_replaces_that_of_the_model_and_0_hides() {
+        let label = |name: &str, number: f64| Label { weight: weight(number), ..Label::new(name, Rgb(1, 2, 3)) };
+        let labels = [label("sky", 0.2), label("road", 0.4), label("tree", 0.0), label("wall", 0.0)];
+        let weights = [("road", 0.0), ("tree", 0.7)].map(|(name, number)| (name.to_owned(), weight(number))).into();
+        let config = OverlayConfig { weights, ..OverlayConfig::default() };
+        let drawn = visible(&config, &labels).unwrap();
+        let weights: Vec<Option<f64>> =
+            drawn.iter().map(|class| class.as_ref().map(|class| class.weight.get())).collect();
+        assert_eq!(weights, [Some(0.2), None, Some(0.7), None]);
     }
 }

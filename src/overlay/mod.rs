@@ -20,6 +20,7 @@ mod labels;
 mod legend;
 mod mix;
 mod palette;
+mod presence;
 mod row_blend;
 mod status;
 #[cfg(test)]
@@ -30,26 +31,25 @@ use self::bitmap::{CachedBitmap, same_format};
 use self::edges::{Edges, Paint, Scene};
 use self::grid::{Cells, Grid, for_each_run};
 pub use self::labels::{UnknownLabel, UnknownLabels};
+use self::legend::Legend;
 use self::palette::{BlendCoefficients, Palette, to_yuv};
 use self::row_blend::{RowBlend, copy_rows};
 use crate::config::{OverlayConfig, Style};
-use crate::frame::{Colorimetry, Image, ImageMut, Label, Mask, Rgb, VideoInfo};
+use crate::frame::{Colorimetry, Image, ImageMut, Label, Mask, Rgb, VideoInfo, Weight};
 
 /// Draws the masks of one stream: its colours, and buffers that are reused for every frame.
 pub struct Overlay {
     style: Style,
     alpha: f32,
-    /// Colour of each class; `None` for a hidden class.
-    colors: Vec<Option<Rgb>>,
-    /// Visible classes; empty when the legend is not drawn.
-    legend_classes: Vec<(String, Rgb)>,
+    /// Colour and weight of each class; `None` for a hidden class.
+    classes: Vec<Option<(Rgb, Weight)>>,
     palette: Option<(Colorimetry, Palette)>,
     grid: Grid,
     row_blend: RowBlend,
     edges: Edges,
     /// Marks the cells of a row that differ from those above or below; a buffer of the contour style.
     differs: Vec<u8>,
-    legend: CachedBitmap<VideoInfo>,
+    legend: Legend,
     badge: CachedBitmap<(String, VideoInfo)>,
     slate: CachedBitmap<(Vec<String>, VideoInfo)>,
 }
@@ -58,20 +58,19 @@ impl Overlay {
     /// Creates the overlay for a model with these labels.
     ///
     /// # Errors
-    /// All names in `hide` and `colors` that the model does not have.
+    /// All names in `hide`, `colors` and `weights` that the model does not have.
     pub fn new(config: &OverlayConfig, labels: &[Label]) -> Result<Overlay, UnknownLabels> {
         let classes = labels::visible(config, labels)?;
         Ok(Overlay {
             style: config.style,
             alpha: config.alpha,
-            colors: classes.iter().map(|class| class.as_ref().map(|(_, color)| *color)).collect(),
-            legend_classes: if config.legend { classes.into_iter().flatten().collect() } else { Vec::new() },
+            classes: classes.iter().map(|class| class.as_ref().map(|class| (class.color, class.weight))).collect(),
             palette: None,
             grid: Grid::default(),
             row_blend: RowBlend::default(),
             edges: Edges::default(),
             differs: Vec::new(),
-            legend: CachedBitmap::default(),
+            legend: Legend::new(config.legend, &classes),
             badge: CachedBitmap::default(),
             slate: CachedBitmap::default(),
         })
@@ -85,6 +84,7 @@ impl Overlay {
             hidden.retain(is_known);
         }
         config.colors.retain(|(name, _)| is_known(name));
+        config.weights.retain(|(name, _)| is_known(name));
         Overlay::new(&config, labels).expect("unknown names were removed")
     }
 
@@ -103,10 +103,7 @@ impl Overlay {
             "source and target have the same size and format"
         );
         self.draw_mask(source, mask, target);
-        if !self.legend_classes.is_empty() {
-            let classes = &self.legend_classes;
-            self.legend.blend(|made| same_format(made, &info), || (info, legend::draw(classes, &info)), target);
-        }
+        self.legend.draw(mask, target);
     }
 
     fn draw_mask(&mut self, source: &Image<'_>, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
@@ -143,13 +140,16 @@ impl Overlay {
     }
 
     fn new_palette(&self, color: Colorimetry) -> Palette {
-        let (opacity, hidden) = match self.style {
-            Style::Tint => (self.alpha, BlendCoefficients::CLEAR),
+        let hidden = if self.style == Style::MaskOnly { black(color) } else { BlendCoefficients::CLEAR };
+        let opacity = |weight: Weight| match self.style {
+            Style::Tint => self.alpha * weight.get() as f32,
             // Thin lines need about twice the opacity of areas to be as visible.
-            Style::Contour => (2.0 * self.alpha, BlendCoefficients::CLEAR),
-            Style::MaskOnly => (1.0, black(color)),
+            Style::Contour => 2.0 * self.alpha * weight.get() as f32,
+            Style::MaskOnly => 1.0,
         };
-        Palette::new(&self.colors, opacity, hidden, color)
+        let drawn: Vec<Option<(Rgb, f32)>> =
+            self.classes.iter().map(|class| class.map(|(color, weight)| (color, opacity(weight)))).collect();
+        Palette::new(&drawn, hidden, color)
     }
 
     /// Draws a short status text (`STALE 2.1 s`) in the top right corner on an opaque dark box.

@@ -37,13 +37,14 @@ pub(super) struct Palette {
 }
 
 impl Palette {
-    /// `colors` has the colour of each class, `None` for a hidden one. Hidden and unknown classes get the coefficients `hidden`.
-    pub fn new(colors: &[Option<Rgb>], opacity: f32, hidden: BlendCoefficients, color: Colorimetry) -> Palette {
+    /// `drawn` has colour and opacity of each class, `None` for a hidden one. Hidden and unknown classes get the coefficients
+    /// `hidden`.
+    pub fn new(drawn: &[Option<(Rgb, f32)>], hidden: BlendCoefficients, color: Colorimetry) -> Palette {
         let mut classes = [hidden; 256];
-        for (class, rgb) in classes.iter_mut().zip(colors) {
-            if let Some(rgb) = rgb {
+        for (class, drawn) in classes.iter_mut().zip(drawn) {
+            if let Some((rgb, opacity)) = drawn {
                 // Rounded first, so that an opaque class has exactly the samples that an RGB converter gives.
-                *class = BlendCoefficients::new(to_yuv(*rgb, color).map(f32::from), opacity);
+                *class = BlendCoefficients::new(to_yuv(*rgb, color).map(f32::from), *opacity);
             }
         }
         Palette { classes }
@@ -148,7 +149,8 @@ mod tests {
 
     #[test]
     fn classes_beyond_the_labels_are_hidden() {
-        let palette = Palette::new(&[Some(Rgb(9, 9, 9)), None], 0.5, BlendCoefficients::CLEAR, Colorimetry::default());
+        let palette =
+            Palette::new(&[Some((Rgb(9, 9, 9), 0.5)), None], BlendCoefficients::CLEAR, Colorimetry::default());
         assert_ne!(*palette.coefficients(0), BlendCoefficients::CLEAR);
         assert_eq!(*palette.coefficients(1), BlendCoefficients::CLEAR);
         assert_eq!(*palette.coefficients(2), BlendCoefficients::CLEAR);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::config;
 use crate::frame::{OwnedImage, PixelFormat, Pixels, Plane};
 
 const SKY: u8 = 0;
@@ -15,10 +16,14 @@ const SIZES: [(usize, usize); 9] =
 const FORMATS: [PixelFormat; 2] = [PixelFormat::I420, PixelFormat::Nv12];
 
 fn overlay(style: Style, alpha: f32, legend: bool) -> Overlay {
-    let label = |name: &str, color| Label { name: name.into(), color };
-    let labels = [label("sky", Rgb(70, 130, 180)), label("road", Rgb(128, 64, 128)), label("car", Rgb(255, 0, 0))];
-    let config = OverlayConfig { style, alpha, hide: Some(vec!["sky".into()]), legend, colors: Vec::new() };
-    Overlay::new(&config, &labels).unwrap()
+    let legend = if legend { config::Legend::All } else { config::Legend::Off };
+    let hide = Some(vec!["sky".into()]);
+    Overlay::new(&OverlayConfig { style, alpha, hide, legend, ..OverlayConfig::default() }, &labels()).unwrap()
+}
+
+fn labels() -> [Label; 3] {
+    [("sky", Rgb(70, 130, 180)), ("road", Rgb(128, 64, 128)), ("car", Rgb(255, 0, 0))]
+        .map(|(name, color)| Label::new(name, color))
 }
 
 fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask {
@@ -426,4 +431,30 @@ fn the_legend_follows_a_change_of_the_frame_size() {
         let fresh = drawn(&mut overlay(Style::Tint, 0.45, true), &source, None, 0);
         assert_eq!(samples(&drawn(&mut changing, &source, None, 0)), samples(&fresh), "{width}x{height}");
     }
+}
+
+#[test]
+fn a_weight_is_a_factor_of_the_opacity_except_in_mask_only() {
+    let source = source(VideoInfo::new(PixelFormat::I420, 64, 36), 0);
+    let mask = mask(16, 9, |x, _| if x < 8 { ROAD } else { CAR });
+    let result = |style: Style, alpha: f32, weight: f64| {
+        let mut labels = labels();
+        labels[usize::from(CAR)].weight = Weight::try_from(weight).unwrap();
+        let legend = config::Legend::Off;
+        let config = OverlayConfig { style, alpha, legend, ..OverlayConfig::default() };
+        samples(&drawn(&mut Overlay::new(&config, &labels).unwrap(), &source, Some(&mask), 0))
+    };
+    let half = |n: usize| n % 64 >= 32;
+    for style in [Style::Tint, Style::Contour] {
+        let (weighted, faint, full) = (result(style, 0.4, 0.5), result(style, 0.2, 1.0), result(style, 0.4, 1.0));
+        assert_ne!(weighted, full, "{style:?}");
+        for (n, &sample) in weighted[0].iter().enumerate() {
+            let expected = if half(n) { faint[0][n] } else { full[0][n] };
+            assert_eq!(sample, expected, "{style:?} at {n}");
+        }
+    }
+    assert_eq!(result(Style::MaskOnly, 0.4, 0.5), result(Style::MaskOnly, 0.4, 1.0));
+    let hidden = result(Style::MaskOnly, 0.4, 0.0);
+    assert!((0..64 * 36).filter(|&n| half(n)).all(|n| hidden[0][n] == 16), "a weight of 0 hides the class");
+    assert_eq!(result(Style::Tint, 0.4, 0.0)[0][40], samples(&source)[0][40]);
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use ort::session::Session;
 use ort::value::{Outlet, ValueType};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::UnusableModel;
 use super::golden::Golden;
 use super::manifest::{ManifestOutput, ModelManifest};
-use crate::frame::{Label, Labels, Rgb};
+use crate::frame::{Label, Labels, Rgb, Weight};
 
 mod error;
 mod input;
@@ -45,10 +45,12 @@ pub struct Contract {
 }
 
 /// An entry of `maskcast.labels`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct MetadataLabel {
     name: String,
     color: [u8; 3],
+    /// Files of earlier versions have none.
+    weight: Option<f64>,
 }
 
 impl Contract {
@@ -138,9 +140,14 @@ fn parse_labels(text: &str) -> Result<Vec<Label>, MetadataProblem> {
     if labels.is_empty() || labels.len() > 255 {
         return Err(MetadataProblem::LabelCount(labels.len()));
     }
-    let label =
-        |label: MetadataLabel| Label { name: label.name, color: Rgb(label.color[0], label.color[1], label.color[2]) };
-    Ok(labels.into_iter().map(label).collect())
+    let label = |MetadataLabel { name, color: [r, g, b], weight }: MetadataLabel| {
+        let weight = weight.map_or(Ok(Weight::FULL), Weight::try_from);
+        match weight {
+            Ok(weight) => Ok(Label { name, color: Rgb(r, g, b), weight }),
+            Err(error) => Err(MetadataProblem::Weight { label: name, error }),
+        }
+    };
+    labels.into_iter().map(label).collect()
 }
 
 /// The input called `image`, or the only input.
@@ -195,4 +202,25 @@ fn choose_output(outlets: &[Outlet], hints: OutputHints<'_>) -> Result<(OutputSp
         return Err(ContractError::NoMaskOutput { labels: hints.labels, problems });
     };
     Ok((first.clone(), candidates.into_iter().map(|(_, tensor)| tensor).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_without_a_weight_has_the_weight_1() {
+        let text = r#"[{"name": "sky", "color": [1, 2, 3]}, {"name": "car", "color": [4, 5, 6], "weight": 0.25}]"#;
+        let car = Label { weight: Weight::try_from(0.25).unwrap(), ..Label::new("car", Rgb(4, 5, 6)) };
+        assert_eq!(parse_labels(text).unwrap(), [Label::new("sky", Rgb(1, 2, 3)), car]);
+    }
+
+    #[test]
+    fn a_weight_that_is_not_between_0_and_1_is_an_error() {
+        let labels = |weight: &str| format!(r#"[{{"name": "sky", "color": [1, 2, 3], "weight": {weight}}}]"#);
+        let error = parse_labels(&labels("20")).unwrap_err();
+        assert!(matches!(&error, MetadataProblem::Weight { label, .. } if label == "sky"));
+        assert_eq!(error.to_string(), "the weight of sky: 20 is not between 0 and 1");
+        assert!(matches!(parse_labels(&labels("\"faint\"")), Err(MetadataProblem::Json(_))));
+    }
 }

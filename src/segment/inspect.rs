@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn describe_names_the_classes_and_shares() {
-        let labels = ["else", "red"].map(|name| Label { name: name.into(), color: crate::frame::Rgb(0, 0, 0) });
+        let labels = ["else", "red"].map(|name| Label::new(name, crate::frame::Rgb(0, 0, 0)));
         let inspection = Inspection::new(vec![0, 0, 1, 4], None);
         assert_eq!(inspection.describe(&labels), "else 50.0 %, red 25.0 %, class 4 (no label) 25.0 %");
         assert!(inspection.unlabelled(2).unwrap().contains("25.0 %"));

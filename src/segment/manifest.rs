@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::normalisation::{self, NormalisationError};
-use crate::frame::{Label, Rgb};
+use crate::frame::{Label, NotAWeight, Rgb, Weight};
 
 mod input;
 
@@ -84,12 +84,14 @@ impl ManifestOutput {
 }
 
 /// One entry of `labels`.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestLabel {
     pub name: String,
     /// `#rrggbb`
     pub color: String,
+    /// How strongly the class is drawn, 0 (not drawn) to 1; 1 if it is not set.
+    pub weight: Option<f64>,
 }
 
 /// A manifest that cannot be used.
@@ -121,6 +123,12 @@ pub enum ManifestProblem {
     ThresholdWithSoftmax,
     #[error("labels: {color:?} of {label} is not a colour like #ff8800")]
     Color { label: String, color: String },
+    #[error("labels: weight of {label}: {error}")]
+    Weight {
+        label: String,
+        #[source]
+        error: NotAWeight,
+    },
     #[error("labels: {0} labels are more than the 255 of a mask")]
     TooManyLabels(usize),
     #[error("input.size: each side must be from 1 to 8192 pixels")]
@@ -172,11 +180,14 @@ impl ModelManifest {
     /// Labels in class order.
     ///
     /// # Errors
-    /// The first colour that is not of the form `#rrggbb`.
+    /// The first colour that is not of the form `#rrggbb`, or weight that is not between 0 and 1.
     pub fn labels(&self) -> Result<Vec<Label>, ManifestProblem> {
-        let label = |ManifestLabel { name, color }: &ManifestLabel| {
+        let label = |ManifestLabel { name, color, weight }: &ManifestLabel| {
             let problem = || ManifestProblem::Color { label: name.clone(), color: color.clone() };
-            Ok(Label { name: name.clone(), color: parse_color(color).ok_or_else(problem)? })
+            let color = parse_color(color).ok_or_else(problem)?;
+            let weight = weight.map_or(Ok(Weight::FULL), Weight::try_from);
+            let weight = weight.map_err(|error| ManifestProblem::Weight { label: name.clone(), error })?;
+            Ok(Label { name: name.clone(), color, weight })
         };
         self.labels.iter().map(label).collect()
     }
@@ -240,9 +251,14 @@ mod tests {
             [[labels]]
             name = "road"
             color = "#804080"
+            [[labels]]
+            name = "sky"
+            color = "#4682b4"
+            weight = 0.25
         "##;
         let manifest = read(text).unwrap().unwrap();
-        assert_eq!(manifest.labels().unwrap(), [Label { name: "road".into(), color: Rgb(128, 64, 128) }]);
+        let sky = Label { weight: Weight::try_from(0.25).unwrap(), ..Label::new("sky", Rgb(70, 130, 180)) };
+        assert_eq!(manifest.labels().unwrap(), [Label::new("road", Rgb(128, 64, 128)), sky]);
         let input = manifest.input.unwrap();
         assert_eq!((input.size, input.layout, input.white), (Some([320, 240]), Some(Layout::Nchw), 1.0));
     }
@@ -251,7 +267,7 @@ mod tests {
     fn an_error_has_the_path_and_the_kind() {
         use ManifestProblem as Problem;
         type Check = fn(&Problem) -> bool;
-        let cases: [(&str, Check); 12] = [
+        let cases: [(&str, Check); 13] = [
             ("[input]\nsize = [0, 3]", |problem| matches!(problem, Problem::InputSize)),
             ("[input]\nstd = [1, 0, 1]", |problem| {
                 matches!(problem, Problem::Normalisation(NormalisationError::ZeroStd))
@@ -285,6 +301,10 @@ mod tests {
             (
                 "[[labels]]\nname = \"a\"\ncolor = \"red\"",
                 |problem| matches!(problem, Problem::Color { color, .. } if color == "red"),
+            ),
+            (
+                "[[labels]]\nname = \"a\"\ncolor = \"#804080\"\nweight = 20",
+                |problem| matches!(problem, Problem::Weight { label, error: NotAWeight(20.0) } if label == "a"),
             ),
             (
                 "[[labels]]\nname = \"a\"\ncolor = \"#+12345\"",

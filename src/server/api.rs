@@ -18,7 +18,7 @@ use super::{App, NamedStream, SharedApp};
 use crate::base::push_status::PushStatus;
 use crate::base::sink_status::SinkStatus;
 use crate::config::{Show, hex};
-use crate::frame::{Label, Labels};
+use crate::frame::{Label, Labels, Weight};
 use crate::publish::frame_sinks::{FRAME_SINKS, viewers};
 use crate::view::{LegendEntry, ServiceView, StreamView};
 
@@ -152,8 +152,11 @@ struct LegendReport {
     /// Colour of the class, `#rrggbb`.
     #[schema(example = "#ff0000")]
     color: String,
-    /// Whether the class is not drawn.
+    /// Whether the class is hidden (`overlay.hide`).
     hidden: bool,
+    /// How strongly the class is drawn: a factor of `overlay.alpha`, 0 (not drawn) to 1.
+    #[schema(value_type = f64, minimum = 0, maximum = 1, example = 0.4)]
+    weight: Weight,
 }
 
 /// Addresses of the stream.
@@ -296,7 +299,7 @@ fn sink_report(sink: &SinkStatus) -> SinkReport {
 }
 
 fn legend(entry: &LegendEntry) -> LegendReport {
-    LegendReport { name: entry.name.clone(), color: hex(entry.color), hidden: entry.hidden }
+    LegendReport { name: entry.name.clone(), color: hex(entry.color), hidden: entry.hidden, weight: entry.weight }
 }
 
 pub(super) fn tenths(value: f64) -> f64 {

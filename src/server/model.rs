@@ -14,7 +14,7 @@ use super::api::tenths;
 use super::problem::Problem;
 use crate::base::bounded::field;
 use crate::config::hex;
-use crate::frame::Label;
+use crate::frame::{Label, Weight};
 use crate::segment::placement::ProviderShare;
 use crate::view::{ModelChange, ModelChangeRequest, ModelChangeState, ModelView};
 
@@ -82,6 +82,9 @@ struct ClassReport {
     /// Colour of the class in the model, `#rrggbb`.
     #[schema(example = "#4682b4")]
     color: String,
+    /// How strongly the class is drawn, unless a stream has another weight: a factor of the opacity, 0 (not drawn) to 1.
+    #[schema(value_type = f64, minimum = 0, maximum = 1, example = 0.4)]
+    weight: Weight,
 }
 
 /// A size in pixels.
@@ -188,7 +191,7 @@ pub(super) async fn change(
 }
 
 fn class(label: &Label) -> ClassReport {
-    ClassReport { name: label.name.clone(), color: hex(label.color) }
+    ClassReport { name: label.name.clone(), color: hex(label.color), weight: label.weight }
 }
 
 fn report(model: &ModelView, change: Option<ModelChange>) -> ModelReport {

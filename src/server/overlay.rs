@@ -14,8 +14,8 @@ use super::change::{KeyValueBody, request_change};
 use super::problem::Problem;
 use super::settings::OverlaySettings;
 use super::{App, NamedStream, typed};
-use crate::config::{OverlayConfig, Style, hex};
-use crate::frame::Mask;
+use crate::config::{Legend, OverlayConfig, Style, hex};
+use crate::frame::{Mask, Weight};
 use crate::view::request::{Change, ChangeOutcome};
 
 /// The overlay settings in effect.
@@ -29,10 +29,14 @@ pub(super) struct OverlayReport {
     alpha: f64,
     /// Names of the classes that are not drawn.
     hide: Vec<String>,
-    /// Whether a legend with names and colours of the visible classes is drawn into the frame.
-    legend: bool,
+    /// The classes that the legend in the frame lists. `visible`: the drawn classes that are in the picture. `all`: all drawn
+    /// classes. `off`: there is no legend.
+    legend: Legend,
     /// Colours that replace those of the model: class name to `#rrggbb`.
     colors: BTreeMap<String, String>,
+    /// Weights that replace those of the model: class name to a factor of `alpha`, 0 (not drawn) to 1.
+    #[schema(value_type = BTreeMap<String, f64>)]
+    weights: BTreeMap<String, Weight>,
     /// Only in the response to a change: whether the change is in the configuration file, or will be within a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     remembered: Option<bool>,
@@ -64,7 +68,7 @@ pub(super) async fn show(named: NamedStream) -> Json<OverlayReport> {
 ///
 /// The body is a JSON merge patch (RFC 7396). The change applies from the next frame on, without a restart. It is also written
 /// to the configuration file; if that fails, `reason` in the response has the error. Settings that name classes (`hide`,
-/// `colors`) cannot be changed before the model is loaded.
+/// `colors`, `weights`) cannot be changed before the model is loaded.
 #[utoipa::path(
     patch,
     path = "/api/v1/streams/{name}/overlay",
@@ -107,6 +111,7 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
         hide,
         legend: overlay.legend,
         colors: overlay.colors.iter().map(|(name, color)| (name.clone(), hex(*color))).collect(),
+        weights: overlay.weights.iter().cloned().collect(),
         remembered: outcome.as_ref().map(|outcome| outcome.not_saved.is_none()),
         reason: outcome.and_then(|outcome| outcome.not_saved).map(|error| error.to_string()),
     }
@@ -215,7 +220,8 @@ mod tests {
         let view = view(&["gate"]);
         let server = server(&view);
         let shown = get(&server, "/api/v1/streams/gate/overlay").json();
-        let wanted = serde_json::json!({"style": "tint", "alpha": 0.45, "hide": ["sky"], "legend": true, "colors": {}});
+        let wanted = serde_json::json!({"style": "tint", "alpha": 0.45, "hide": ["sky"], "legend": "visible",
+                                        "colors": {}, "weights": {}});
         assert_eq!(shown, wanted);
     }
 

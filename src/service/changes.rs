@@ -322,7 +322,8 @@ impl Changes {
 fn names_new_classes(overlay: &OverlayConfig, current: &OverlayConfig) -> bool {
     let names = |overlay: &OverlayConfig| -> BTreeSet<String> {
         let colored = overlay.colors.iter().map(|(name, _)| name);
-        overlay.hide.iter().flatten().chain(colored).cloned().collect()
+        let weighted = overlay.weights.iter().map(|(name, _)| name);
+        overlay.hide.iter().flatten().chain(colored).chain(weighted).cloned().collect()
     };
     !names(overlay).is_subset(&names(current))
 }

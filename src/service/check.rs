@@ -25,7 +25,7 @@ pub(super) fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Ve
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
-/// Checks that the model has every label that a stream hides, colours or records events of.
+/// Checks that the model has every label that a stream hides, colours, weights or records events of.
 ///
 /// # Errors
 /// Every unknown label with its key path.

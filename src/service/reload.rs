@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::base::status::StreamState;
-    use crate::config::{SourceSpec, defaults_stream};
+    use crate::config::{Legend, SourceSpec, defaults_stream};
     use crate::publish::rtsp::RtspServer;
     use crate::segment::pool::Pool;
 
@@ -203,7 +203,7 @@ mod tests {
         let running = [stream("same"), stream("drawn"), stream("changed"), stream("gone")];
         let mut wanted = [stream("new"), stream("changed"), stream("drawn"), stream("same")];
         wanted[1].max_mask_age = Duration::from_secs(7);
-        wanted[2].overlay.legend = false;
+        wanted[2].overlay.legend = Legend::Off;
         let plan = ReloadPlan::new(&running.iter().collect::<Vec<_>>(), &wanted);
         let actions =
             vec![ReloadAction::Start, ReloadAction::Restart(2), ReloadAction::Redraw(1), ReloadAction::Keep(0)];

@@ -75,7 +75,7 @@ mod tests {
 
     fn mask(class: &str) -> StreamMask {
         let (pts, captured_at) = (Duration::ZERO, Instant::now());
-        let label = Label { name: class.to_owned(), color: Rgb(0, 0, 0) };
+        let label = Label::new(class, Rgb(0, 0, 0));
         let (classes, labels) = (vec![0], [label].into());
         let mask = Mask { seq: 7, pts, captured_at, width: 1, height: 1, classes, labels, model: "m".into() };
         StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2))

@@ -19,7 +19,7 @@ use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 
 use crate::base::status::{Status, StreamState};
 use crate::config::{SourceHost, StreamConfig};
-use crate::frame::{Label, Labels, Rgb};
+use crate::frame::{Label, Labels, Rgb, Weight};
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
@@ -52,12 +52,13 @@ pub struct StreamView {
     pub config: StreamConfig,
 }
 
-/// A class of the model with its color in this stream.
+/// A class of the model as a stream draws it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegendEntry {
     pub name: String,
     pub color: Rgb,
     pub hidden: bool,
+    pub weight: Weight,
 }
 
 /// The running model.
@@ -240,16 +241,14 @@ impl ServiceView {
 }
 
 impl StreamView {
-    /// The classes of `labels` with their colors in this stream.
+    /// The classes of `labels` as this stream draws them.
     pub fn legend(&self, labels: &[Label]) -> Vec<LegendEntry> {
         let overlay = &self.config.overlay;
-        let entry = |label: &Label| {
-            let color = overlay.colors.iter().find(|(name, _)| *name == label.name).map(|(_, color)| *color);
-            LegendEntry {
-                name: label.name.clone(),
-                color: color.unwrap_or(label.color),
-                hidden: overlay.hides(&label.name),
-            }
+        let entry = |label: &Label| LegendEntry {
+            name: label.name.clone(),
+            color: overlay.color_of(label),
+            hidden: overlay.hides(&label.name),
+            weight: overlay.weight_of(label),
         };
         labels.iter().map(entry).collect()
     }

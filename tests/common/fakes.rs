@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use maskcast::base::status::Status;
 use maskcast::base::timing::Elapsed;
 use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
-use maskcast::config::{SourceSpec, StreamConfig, defaults_stream};
+use maskcast::config::{Legend, SourceSpec, StreamConfig, defaults_stream};
 use maskcast::frame::{Frame, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
 use maskcast::gst::GstError;
 use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
@@ -279,7 +279,7 @@ impl Output for FakeOutput {
 
 /// Two classes, black and white, so that the luma of a `mask-only` frame shows the class.
 static LABELS: LazyLock<Labels> = LazyLock::new(|| {
-    let label = |name: &str, v| Label { name: name.into(), color: Rgb(v, v, v) };
+    let label = |name: &str, v| Label::new(name, Rgb(v, v, v));
     [label("even", 0), label("odd", 255)].into()
 });
 
@@ -302,7 +302,7 @@ pub fn config() -> StreamConfig {
     let here = std::env::current_dir().unwrap();
     let mut config = defaults_stream("fake", SourceSpec::parse("test://black", &here).unwrap());
     config.overlay.style = maskcast::config::Style::MaskOnly;
-    config.overlay.legend = false;
+    config.overlay.legend = Legend::Off;
     config.silence_timeout = Duration::from_millis(200);
     // No frame is late, however busy the machine is.
     config.max_latency = DEADLINE;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::load::parse_with;
 use super::*;
+use crate::frame::Weight;
 use crate::sink::{KeyValue, MASK_SINKS, SinkSettings};
 use crate::users::Role;
 
@@ -114,6 +115,7 @@ alpha = 1
 hide = ["sky", "road"]
 legend = false
 colors = { car = "#FF8000", "traffic light" = [1, 2, 3] }
+weights = { car = 1, sky = 0.2 }
 [stream.encode]
 encoder = "x264"
 bitrate = 2_000
@@ -193,8 +195,9 @@ speed = "max"
                     style: Style::Contour,
                     alpha: 1.0,
                     hide: Some(vec!["sky".into(), "road".into()]),
-                    legend: false,
+                    legend: Legend::Off,
                     colors: vec![("car".into(), Rgb(255, 128, 0)), ("traffic light".into(), Rgb(1, 2, 3))],
+                    weights: vec![("car".into(), Weight::FULL), ("sky".into(), Weight::try_from(0.2).unwrap())],
                 },
                 encode: EncodeConfig {
                     encoder: EncoderChoice::X264,

@@ -61,7 +61,8 @@ password_env = "GATE_PASSWORD"
         "name": "gate", "source": "rtsps://cam/x?token=***", "transport": "udp", "latency": "100ms", "user": "viewer",
         "tls_fingerprint": fingerprint, "show": "full-rate", "max_mask_age": "2s", "max_latency": "1s",
         "silence_timeout": "3s",
-        "overlay": {"style": "tint", "alpha": 0.3, "hide": ["sky"], "legend": true, "colors": {"car": "#ff0000"}},
+        "overlay": {"style": "tint", "alpha": 0.3, "hide": ["sky"], "legend": "visible",
+                    "colors": {"car": "#ff0000"}, "weights": {}},
         "encode": {"encoder": "auto", "bitrate": 0, "preset": "auto", "keyframe_interval": "2s", "jpeg_quality": 80},
         "record": {
             "dir": "/srv/gate", "format": "mp4", "segment": "10m", "max_age": "7d", "max_size": 50_000_000_000_u64,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::TensorSpec;
+use crate::frame::NotAWeight;
 use crate::segment::golden::GoldenError;
 use crate::segment::manifest::{Layout, ManifestProblem};
 use crate::segment::onnx_error::OnnxRuntimeError;
@@ -54,6 +55,12 @@ pub enum MetadataProblem {
     Json(String),
     #[error("{0} labels where 2 to 255 are possible")]
     LabelCount(usize),
+    #[error("the weight of {label}: {error}")]
+    Weight {
+        label: String,
+        #[source]
+        error: NotAWeight,
+    },
     #[error(transparent)]
     Output(#[from] ManifestProblem),
     #[error(transparent)]

@@ -1,5 +1,5 @@
 /*
- * The controls of the overlay: style, opacity, legend and visible classes. The controls show a change at once. Changes are
+ * The controls of the overlay: style, opacity, legend, visible classes and their strength. The controls show a change at once. Changes are
  * collected for a short time and sent together; if the service refuses them, the controls are reset.
  */
 import { getJson, ofStream, patchJson } from "./api.js";
@@ -14,6 +14,7 @@ const SETTLE_MS = 2000;
 
 const fields = byId("masks");
 const styles = [...fields.querySelectorAll("input[name=style]")];
+const legends = [...fields.querySelectorAll("input[name=legend]")];
 
 let name = null;
 let classes = [];
@@ -29,6 +30,8 @@ let shownError = null;
 
 const isBusy = () => sending || Object.keys(pending).length > 0;
 const current = () => ({ ...known, ...pending });
+/** How strongly a class is drawn: 0 to 1. A change that resets it (null) is shown when the service has confirmed it. */
+const weight = (entry) => pending.weights?.[entry.name] ?? (known ? known.weights[entry.name] : null) ?? entry.weight;
 const hidden = () => new Set(known ? current().hide : classes.filter((entry) => entry.hidden).map((entry) => entry.name));
 
 /** Shows the controls for a stream; null hides them. */
@@ -75,7 +78,11 @@ function build() {
     swatch.style.backgroundColor = entry.color;
     const button = make("button", { type: "button", className: "class", dataset: { class: entry.name } }, swatch, entry.name);
     button.addEventListener("click", () => toggle(entry.name));
-    return make("li", {}, button);
+    const strength = make("input", {
+      type: "range", min: 0, max: 100, step: 5, dataset: { weight: entry.name }, "aria-label": `Strength of ${entry.name}`,
+    });
+    strength.addEventListener("input", () => weigh(entry.name, Number(strength.value) / 100));
+    return make("li", {}, button, strength);
   }));
 }
 
@@ -93,6 +100,15 @@ function show() {
     button.setAttribute("aria-pressed", String(!off.has(button.dataset.class)));
     button.disabled = !may;
   }
+  for (const entry of classes) {
+    const strength = byId("classes").querySelector(`[data-weight="${CSS.escape(entry.name)}"]`);
+    const percent = Math.round(100 * weight(entry));
+    // Not while the user drags it.
+    if (document.activeElement !== strength || !isBusy()) strength.value = percent;
+    strength.title = strength.ariaValueText = `${percent} %`;
+    strength.disabled = !may || off.has(entry.name);
+  }
+  byId("weights-reset").hidden = !may || overrides().length === 0;
   if (!known) return;
   const { style, alpha, legend } = current();
   for (const input of styles) input.checked = input.value === style;
@@ -100,12 +116,14 @@ function show() {
   // Not while the user drags it.
   if (document.activeElement !== byId("alpha") || !isBusy()) byId("alpha").value = percent;
   setText(byId("alpha-text"), `${percent} %`);
-  byId("legend").checked = legend;
+  for (const input of legends) input.checked = input.value === legend;
 }
 
 /* ---- Changes ---- */
 
 function enqueue(change) {
+  // The service merges the weights, so that those of several changes are sent together.
+  if (change.weights) change = { ...change, weights: { ...pending.weights, ...change.weights } };
   Object.assign(pending, change);
   show();
   clearTimeout(timer);
@@ -143,12 +161,21 @@ function toggle(entry) {
   hide(off);
 }
 
+const weigh = (entry, value) => enqueue({ weights: { [entry]: value } });
+
+/** The classes with another weight than that of the model. */
+function overrides() {
+  const weights = { ...known?.weights, ...pending.weights };
+  return Object.keys(weights).filter((entry) => weights[entry] !== null);
+}
+
 /** The hidden classes in the order of the model, so that the configuration file is easy to read. */
 const hide = (off) => enqueue({ hide: classes.map((entry) => entry.name).filter((entry) => off.has(entry)) });
 
 for (const input of styles) input.addEventListener("change", () => enqueue({ style: input.value }));
 byId("alpha").addEventListener("input", () => enqueue({ alpha: Number(byId("alpha").value) / 100 }));
-byId("legend").addEventListener("change", () => enqueue({ legend: byId("legend").checked }));
+for (const input of legends) input.addEventListener("change", () => enqueue({ legend: input.value }));
+byId("weights-reset").addEventListener("click", () => enqueue({ weights: Object.fromEntries(overrides().map((entry) => [entry, null])) }));
 byId("all").addEventListener("click", () => hide(new Set()));
 byId("none").addEventListener("click", () => hide(new Set(classes.map((entry) => entry.name))));
 session.addEventListener("change", show);

@@ -45,7 +45,7 @@ pub(super) fn view(names: &[&str]) -> Arc<ServiceView> {
 }
 
 pub(super) fn model() -> ModelView {
-    let label = |name: &str, color| Label { name: name.into(), color };
+    let label = |name: &str, color| Label::new(name, color);
     ModelView {
         name: "street \"small\"".into(),
         path: "/srv/street.onnx".into(),
@@ -233,7 +233,10 @@ fn the_api_reports_streams_and_model() {
     assert!(gate["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!((gate["source"].as_str(), gate["show"].as_str()), (Some("rtsp://10.0.0.7/stream1"), Some("full-rate")));
     assert_eq!(gate["viewers"], serde_json::json!({ "rtsp": 0, "webrtc": 0, "mjpeg": 0 }));
-    assert_eq!(gate["legend"][0], serde_json::json!({ "name": "road", "color": "#804080", "hidden": false }));
+    assert_eq!(
+        gate["legend"][0],
+        serde_json::json!({ "name": "road", "color": "#804080", "hidden": false, "weight": 1.0 })
+    );
     assert_eq!(gate["legend"][1]["hidden"], true);
     let links =
         serde_json::json!({ "mjpeg": "/mjpeg/gate", "rtsp": "rtsp://127.0.0.1:8554/gate", "whep": "/whep/gate" });

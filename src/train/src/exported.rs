@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn labels(names: &str) -> Vec<Label> {
-        names.split_whitespace().map(|name| Label { name: name.into(), color: Rgb(0, 0, 0) }).collect()
+        names.split_whitespace().map(|name| Label::new(name, Rgb(0, 0, 0))).collect()
     }
 
     #[test]

@@ -35,7 +35,7 @@ static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, ModelChanges)> = LazyLoc
     view.set_model(ModelView {
         name: "street".into(),
         path: "/srv/street.onnx".into(),
-        labels: [Label { name: "road".into(), color: Rgb(128, 64, 128) }].into(),
+        labels: [Label::new("road", Rgb(128, 64, 128))].into(),
         requested: "cpu",
         actual: "cpu",
         placement: Placement(Vec::new()),

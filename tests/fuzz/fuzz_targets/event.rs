@@ -136,7 +136,7 @@ fn check_detector(
     classes: Vec<u8>,
     shares: &[(f64, Instant)],
 ) {
-    let labels: Labels = ["other", "wanted"].map(|name| Label { name: name.into(), color: Rgb(1, 2, 3) }).into();
+    let labels: Labels = ["other", "wanted"].map(|name| Label::new(name, Rgb(1, 2, 3))).into();
     let state = Arc::new(EventState::new("gate", &events));
     let mut detector = EventDetector::new(Arc::clone(&state));
     for (n, &(share, captured_at)) in shares.iter().enumerate().take(20) {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use maskcast::config::{OverlayConfig, Style};
+use maskcast::config::{Legend, OverlayConfig, Style};
 use maskcast::frame::{
-    Colorimetry, Image, ImageMut, Label, Mask, Matrix, PixelFormat, Plane, PlaneMut, Rgb, VideoInfo,
+    Colorimetry, Image, ImageMut, Label, Mask, Matrix, PixelFormat, Plane, PlaneMut, Rgb, VideoInfo, Weight,
 };
 use maskcast::overlay::Overlay;
 
@@ -19,8 +19,9 @@ struct Input {
     frames: Vec<Frame>,
     style: u8,
     alpha: u8,
-    legend: bool,
-    labels: Vec<(String, [u8; 3])>,
+    legend: u8,
+    /// Names, colours, and weights in 255ths.
+    labels: Vec<(String, [u8; 3], u8)>,
     /// Indices into `labels`; `None`: the default.
     hide: Option<Vec<u8>>,
 }
@@ -103,13 +104,17 @@ impl Memory {
 }
 
 fuzz_target!(|input: Input| {
-    let labels: Vec<Label> =
-        input.labels.into_iter().take(255).map(|(name, [r, g, b])| Label { name, color: Rgb(r, g, b) }).collect();
+    let label = |(name, [r, g, b], weight)| {
+        let weight = Weight::try_from(f64::from(weight) / 255.0).expect("is between 0 and 1");
+        Label { name, color: Rgb(r, g, b), weight }
+    };
+    let labels: Vec<Label> = input.labels.into_iter().take(255).map(label).collect();
     let name = |n: u8| Some(labels.get(usize::from(n))?.name.clone());
     let hide = input.hide.map(|numbers| numbers.into_iter().filter_map(name).collect());
     let style = [Style::Tint, Style::Contour, Style::MaskOnly][usize::from(input.style % 3)];
     let alpha = f32::from(input.alpha) / 255.0;
-    let config = OverlayConfig { style, alpha, hide, legend: input.legend, ..OverlayConfig::default() };
+    let legend = Legend::ALL[usize::from(input.legend % 3)];
+    let config = OverlayConfig { style, alpha, hide, legend, ..OverlayConfig::default() };
     let mut overlay = Overlay::new(&config, &labels).expect("hidden labels are among the model's");
     for frame in input.frames.into_iter().take(3) {
         let format = if frame.nv12 { PixelFormat::Nv12 } else { PixelFormat::I420 };
@@ -123,7 +128,7 @@ fuzz_target!(|input: Input| {
         let mask = frame.mask.map(|input| mask(&input));
         overlay.draw(&source.image(), mask.as_ref(), &mut target.image_mut());
         target.check_gaps();
-        if !config.legend {
+        if config.legend == Legend::Off {
             check(&source, mask.as_ref(), &target, &config, &labels);
         }
         if let Some(badge) = frame.badge {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use maskcast::commands::Failure;
+use maskcast::commands::{Failure, class_weight};
+use maskcast::frame::{Label, Weight};
 
 use super::notes::print_notes;
 use crate::augment;
@@ -53,6 +54,10 @@ pub struct ExportArgs {
     /// Compute the mask at half the input size: faster, with coarser edges
     #[arg(long)]
     coarse: bool,
+    /// How strongly the service draws classes, as in `sky=0.1,person=1`: factors of the opacity from 0 (not drawn) to 1
+    /// [default: by the names of the classes]
+    #[arg(long, value_delimiter = ',', value_name = "CLASS=WEIGHT", value_parser = class_weight)]
+    overlay_weights: Vec<(String, Weight)>,
 }
 
 /// Default number of images for the calibration; more do not change the ranges noticeably.
@@ -67,6 +72,8 @@ pub struct ExportPlan {
     pub input: Option<Size>,
     pub confidence: bool,
     pub coarse: bool,
+    /// Weights of classes that replace those of the data set.
+    pub overlay_weights: Vec<(String, Weight)>,
 }
 
 impl Default for ExportPlan {
@@ -79,6 +86,7 @@ impl Default for ExportPlan {
             input: None,
             confidence: false,
             coarse: false,
+            overlay_weights: Vec::new(),
         }
     }
 }
@@ -117,10 +125,12 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
         input: args.input,
         confidence: args.confidence,
         coarse: args.coarse,
+        overlay_weights: args.overlay_weights.clone(),
     };
     let shape = shape(&file, &plan);
-    let exported =
-        write_file(&file, &dataset, &args.output, &shape, args.int8.then_some(&plan)).map_err(Failure::runtime)?;
+    let labels = labels(&file.description.labels, &dataset.classes, &plan.overlay_weights)?;
+    let exported = write_file(&file, &labels, &dataset, &args.output, &shape, args.int8.then_some(&plan))
+        .map_err(Failure::runtime)?;
     println!("{}: {} bytes", args.output.display(), exported.bytes);
     let agreement = exported.agreement;
     println!(
@@ -148,11 +158,12 @@ pub fn export_files(
     let stem = main.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let float = main.with_file_name(format!("{stem}-fp32.onnx"));
     let shape = shape(file, plan);
-    write_file(file, dataset, &float, &shape, None).map_err(Failure::runtime)?;
+    let labels = labels(&file.description.labels, &dataset.classes, &plan.overlay_weights)?;
+    write_file(file, &labels, dataset, &float, &shape, None).map_err(Failure::runtime)?;
     let mut exported_files = ExportedFiles { main: main.to_owned(), files: Vec::new(), int8_refused: None };
     let mut miou = None;
     if plan.int8 {
-        match write_file(file, dataset, main, &shape, Some(plan)) {
+        match write_file(file, &labels, dataset, main, &shape, Some(plan)) {
             Ok(exported) => miou = exported.int8.and_then(|loss| loss.miou),
             Err(ExportError::AccuracyLoss { float, int8 }) => {
                 let allowed = 100.0 * MAX_MIOU_LOSS;
@@ -181,9 +192,35 @@ fn shape(file: &ModelFile, plan: &ExportPlan) -> GraphOptions {
     GraphOptions { confidence: plan.confidence, argmax_stride2: plan.coarse, ..shape }
 }
 
+/// The labels of an exported file: the classes of the model, with the colours and weights of the data set's classes of the same
+/// name, and with `weights`.
+///
+/// # Errors
+/// A class in `weights` that the model does not have.
+fn labels(model: &[Label], dataset: &[Label], weights: &[(String, Weight)]) -> Result<Vec<Label>, Failure> {
+    let mut labels = model.to_vec();
+    for label in &mut labels {
+        if let Some(class) = dataset.iter().find(|class| class.name.eq_ignore_ascii_case(&label.name)) {
+            (label.color, label.weight) = (class.color, class.weight);
+        }
+    }
+    for (name, weight) in weights {
+        let Some(label) = labels.iter_mut().find(|label| label.name == *name) else {
+            let known: Vec<&str> = model.iter().map(|label| label.name.as_str()).collect();
+            return Err(Failure::usage(format!(
+                "--overlay-weights: the model has no class {name:?}; its classes are {}",
+                known.join(", ")
+            )));
+        };
+        label.weight = *weight;
+    }
+    Ok(labels)
+}
+
 /// Writes one file: int8 if `int8` has options.
 fn write_file(
     file: &ModelFile,
+    labels: &[Label],
     dataset: &Arc<Dataset>,
     path: &Path,
     shape: &GraphOptions,
@@ -221,7 +258,7 @@ fn write_file(
     write_onnx(ExportRequest {
         net: &net,
         params: &file.params,
-        labels: &file.description.labels,
+        labels,
         train: &file.description.train,
         graph: *shape,
         precision,
@@ -230,4 +267,25 @@ fn write_file(
         evaluate: if evaluated { Some(&mut evaluate) } else { None },
         path,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use maskcast::frame::Rgb;
+
+    use super::*;
+
+    #[test]
+    fn labels_have_the_appearance_of_the_data_set_and_the_weights_of_the_caller() {
+        let weight = |number: f64| Weight::try_from(number).unwrap();
+        let model = ["sky", "car", "x"].map(|name| Label::new(name, Rgb(1, 1, 1)));
+        let sky = Label { weight: weight(0.2), ..Label::new("Sky", Rgb(2, 2, 2)) };
+        let car = Label { weight: weight(0.9), ..Label::new("car", Rgb(3, 3, 3)) };
+        let given = [class_weight("car=0.5").unwrap()];
+        let labels = labels(&model, &[car.clone(), sky], &given).unwrap();
+        let found: Vec<_> = labels.iter().map(|label| (&*label.name, label.color, label.weight.get())).collect();
+        assert_eq!(found, [("sky", Rgb(2, 2, 2), 0.2), ("car", Rgb(3, 3, 3), 0.5), ("x", Rgb(1, 1, 1), 1.0)]);
+        let error = super::labels(&model, &[car], &[class_weight("cars=1").unwrap()]).unwrap_err();
+        assert!(error.message.contains("no class \"cars\"; its classes are sky, car, x"), "{}", error.message);
+    }
 }

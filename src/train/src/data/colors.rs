@@ -2,10 +2,14 @@
 
 use maskcast::frame::Rgb;
 
+use super::appearance;
+
 /// Names of the background class, which is black by convention.
 const BACKGROUND: [&str; 6] = ["background", "_background_", "backgr", "bg", "unlabeled", "unlabelled"];
 /// Smallest distance (sum over red, green and blue) between colours that can be distinguished.
 const MIN_DISTANCE: u32 = 30;
+/// Distance between colours that are chosen here, as long as there are enough of them.
+const CLEAR_DISTANCE: u32 = 60;
 
 /// Whether a class's name means background.
 pub fn is_background(name: &str) -> bool {
@@ -27,10 +31,17 @@ pub fn voc(index: u8) -> Rgb {
     Rgb(channel(0), channel(1), blue)
 }
 
-/// Returns a colour for each class: its own, or a generated one that differs from all others. The result depends only
-/// on the input.
+/// Returns a colour for each class: its own, that of its name ([`appearance::colors`]), or a generated one. Each colour that
+/// is not given differs from all others. The result depends only on the input.
 pub fn complete(given: &[(String, Option<Rgb>)]) -> Vec<Rgb> {
     let mut taken: Vec<Rgb> = given.iter().filter_map(|(_, color)| *color).collect();
+    let by_name = |(name, given): &(String, Option<Rgb>)| {
+        let is_free = |color: &Rgb| taken.iter().all(|other| distance(*color, *other) >= CLEAR_DISTANCE);
+        let color = given.or_else(|| appearance::colors(name).find(is_free));
+        taken.extend(color.filter(|_| given.is_none()));
+        color
+    };
+    let named: Vec<Option<Rgb>> = given.iter().map(by_name).collect();
     let mut next = 0;
     let mut fill = |name: &str| {
         if is_background(name) && !taken.contains(&Rgb(0, 0, 0)) {
@@ -43,14 +54,14 @@ pub fn complete(given: &[(String, Option<Rgb>)]) -> Vec<Rgb> {
             let color = hue(next);
             next += 1;
             let nearest = taken.iter().map(|other| distance(color, *other)).min().unwrap_or(u32::MAX);
-            if nearest >= 60u32.saturating_sub(attempt) {
+            if nearest >= CLEAR_DISTANCE.saturating_sub(attempt) {
                 taken.push(color);
                 return color;
             }
         }
         Rgb(0, 0, 0)
     };
-    given.iter().map(|(name, color)| color.unwrap_or_else(|| fill(name))).collect()
+    given.iter().zip(named).map(|((name, _), color)| color.unwrap_or_else(|| fill(name))).collect()
 }
 
 /// Generates colour `index`: the hue advances by the golden angle; brightness and saturation alternate.
@@ -96,6 +107,20 @@ mod tests {
         assert!((0..7).all(|n| distance(colors[n], hue(0)) >= 60));
         assert!(distinct(&colors[..24]));
         assert!(!distinct(&[Rgb(0, 0, 0), Rgb(9, 0, 0)]));
+    }
+
+    #[test]
+    fn well_known_names_have_the_colour_that_people_expect() {
+        let names = ["thing", "sky", "car", "bus", "person"].map(|name| (name.to_owned(), None));
+        let colors = complete(&names);
+        let expected = |name: &str| appearance::colors(name).next().unwrap();
+        assert_eq!(colors[1..3], [expected("sky"), expected("vehicle")]);
+        assert_eq!(colors[4], expected("person"));
+        let Rgb(r, _, b) = colors[3];
+        assert!(b > r && colors[3] != colors[2], "a bus has another shade of blue: {colors:?}");
+        assert!((0..5).all(|n| (0..n).all(|m| distance(colors[n], colors[m]) >= CLEAR_DISTANCE)), "{colors:?}");
+        let given = [("x".to_owned(), Some(expected("sky"))), ("sky".to_owned(), None)];
+        assert_ne!(complete(&given)[1], expected("sky"), "the colour is taken");
     }
 
     #[test]

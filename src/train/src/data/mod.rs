@@ -4,6 +4,7 @@
 //! the split into training and validation images. It reads only a sample of the label images, so that opening a large
 //! data set is fast; [`check::check`] reads all of them.
 
+mod appearance;
 mod bare;
 mod cache;
 pub mod check;

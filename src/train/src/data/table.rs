@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use maskcast::frame::{Label, Rgb};
 
 use super::VOID;
+use super::appearance;
 use super::colors;
 use super::error::CodingError;
 use super::sample::Palettes;
@@ -127,7 +128,11 @@ impl ClassTable {
             labels.iter_mut().zip(palette_colors).for_each(|(label, color)| label.1 = color);
         }
         let colors = colors::complete(&labels);
-        table.classes = labels.into_iter().zip(colors).map(|((name, _), color)| Label { name, color }).collect();
+        table.classes = labels
+            .into_iter()
+            .zip(colors)
+            .map(|((name, _), color)| Label { weight: appearance::weight(&name), name, color })
+            .collect();
         Ok(table)
     }
 }

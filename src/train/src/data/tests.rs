@@ -60,7 +60,7 @@ fn camvid_in_segnets_layout() {
     let dataset = open(dir.path()).unwrap();
     assert_eq!(dataset.format, Format::Camvid);
     assert_eq!(dataset.classes.len(), 11);
-    assert_eq!(dataset.classes[8], Label { name: "car".into(), color: Rgb(64, 0, 128) });
+    assert_eq!(dataset.classes[8], Label::new("car", Rgb(64, 0, 128)));
     assert_eq!(stripes(&dataset, 4), [0, 3, VOID, 8]);
     assert_eq!(sizes(&dataset), [1, 1, 1]);
     assert_eq!(dataset.train[0].name, "train/0001_0");

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use maskcast::base::atomic_file::AtomicFile;
 use maskcast::config::{ModelConfig, Provider};
-use maskcast::frame::Label;
+use maskcast::frame::{Label, Rgb};
 use maskcast::segment::golden::Golden;
 use maskcast::segment::onnx;
 use tch::Tensor;
@@ -219,7 +219,10 @@ fn with_metadata(
     let golden = Golden { width, height, rgb: rgb.to_vec(), mask: mask.clone() };
     let labels: Vec<serde_json::Value> = labels
         .iter()
-        .map(|label| serde_json::json!({"name": label.name, "color": [label.color.0, label.color.1, label.color.2]}))
+        .map(|label| {
+            let Label { name, color: Rgb(r, g, b), weight } = label;
+            serde_json::json!({"name": name, "color": [r, g, b], "weight": weight})
+        })
         .collect();
     model.put("maskcast.version", env!("CARGO_PKG_VERSION"));
     model.put("maskcast.labels", serde_json::Value::Array(labels).to_string());

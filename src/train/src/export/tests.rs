@@ -1,6 +1,6 @@
 //! Exported files, run by ONNX Runtime and compared with libtorch.
 
-use maskcast::frame::Rgb;
+use maskcast::frame::{Rgb, Weight};
 use prost::Message;
 use rand::RngExt;
 use tch::{Kind, Tensor};
@@ -243,7 +243,9 @@ fn an_int8_u_net_computes_on_bytes_only() {
 }
 
 fn labels(count: u8) -> Vec<Label> {
-    (0..count).map(|n| Label { name: format!("class{n}"), color: Rgb(n, 2 * n, 3 * n) }).collect()
+    let weight = |n: u8| Weight::try_from(f64::from(n % 4) / 3.0).unwrap();
+    let label = |n| Label { name: format!("class{n}"), color: Rgb(n, 2 * n, 3 * n), weight: weight(n) };
+    (0..count).map(label).collect()
 }
 
 /// Exports the network with every operation, with `label_count` labels.

@@ -239,11 +239,13 @@ impl Session {
         let mut dataset = config.data.open()?;
         dataset.keep(config.fit.machine.cache << 20);
         let dataset = Arc::new(dataset);
-        let about = checkpoint.about().clone();
-        if about.labels != dataset.classes {
+        let mut about = checkpoint.about().clone();
+        if !about.labels.iter().map(|label| &label.name).eq(dataset.classes.iter().map(|label| &label.name)) {
             let (before, now) = (about.labels.len(), dataset.classes.len());
             return Err(RunRefused::ClassesChanged { folder: folder.to_owned(), before, now }.into());
         }
+        // Other colours and weights of the classes do not change the training.
+        about.labels.clone_from(&dataset.classes);
         let net = about.net().map_err(|error| RunRefused::Network(error.to_string()))?;
         let optimizer = Optimizer::new(options.optimizer, options.weight_decay);
         let mut state = checkpoint.state(&net, optimizer, device)?;

@@ -344,7 +344,7 @@ mod tests {
             labels: (0..width * height).map(|n| if n % width < 400 { 0 } else { VOID }).collect(),
         };
         let classes = [("a", Rgb(1, 2, 3)), ("b", Rgb(4, 5, 6))];
-        let classes = classes.map(|(name, color)| Label { name: name.into(), color });
+        let classes = classes.map(|(name, color)| Label::new(name, color));
         let prediction: Vec<u8> = (0..width * height).map(|n| u8::from(n % width >= 200)).collect();
         let facts = ImageFacts::new("one", Rank::Best, 0.5, &labelled, &prediction, &classes).unwrap();
         assert_eq!((facts.panels.width, facts.panels.height), (480, 3));

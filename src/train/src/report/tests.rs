@@ -29,7 +29,7 @@ fn history(epochs: u32) -> History {
 
 fn report() -> Report {
     let classes = [("sky", Rgb(1, 2, 3)), (HOSTILE, Rgb(4, 5, 6))];
-    let classes = classes.map(|(name, color)| Label { name: name.into(), color });
+    let classes = classes.map(|(name, color)| Label::new(name, color));
     let labelled = LabelledImage {
         width: 8,
         height: 6,

@@ -1,6 +1,6 @@
 //! The description of a trained model: everything that is needed to build its network, and how it was trained.
 
-use maskcast::frame::{Label, Rgb};
+use maskcast::frame::{Label, Rgb, Weight};
 use serde::{Deserialize, Serialize};
 
 use crate::encoders::{Encoder, Flavour};
@@ -53,6 +53,9 @@ struct DescriptionJson {
 struct LabelJson {
     name: String,
     color: [u8; 3],
+    /// Files of earlier versions have none.
+    #[serde(default)]
+    weight: Weight,
 }
 
 impl ModelDescription {
@@ -69,7 +72,7 @@ impl ModelDescription {
     pub fn to_json(&self) -> String {
         let label = |label: &Label| {
             let Rgb(red, green, blue) = label.color;
-            LabelJson { name: label.name.clone(), color: [red, green, blue] }
+            LabelJson { name: label.name.clone(), color: [red, green, blue], weight: label.weight }
         };
         let json = DescriptionJson {
             version: VERSION,
@@ -95,7 +98,11 @@ impl ModelDescription {
             return Err(DescriptionError::Version { found });
         }
         let json: DescriptionJson = serde_json::from_value(value)?;
-        let label = |LabelJson { name, color: [red, green, blue] }| Label { name, color: Rgb(red, green, blue) };
+        let label = |LabelJson { name, color: [red, green, blue], weight }| Label {
+            name,
+            color: Rgb(red, green, blue),
+            weight,
+        };
         Ok(ModelDescription {
             encoder: json.encoder,
             flavour: json.flavour,

@@ -190,7 +190,7 @@ fn a_pytorch_zip_is_read_without_the_prefixes_of_names() {
 }
 
 fn label(name: &str, shade: u8) -> Label {
-    Label { name: name.into(), color: Rgb(shade, 0, 0) }
+    Label::new(name, Rgb(shade, 0, 0))
 }
 
 fn small() -> Decoder {
