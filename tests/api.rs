@@ -415,7 +415,7 @@ fn overlay_settings_except_classes_can_be_changed_before_the_model_is_loaded() {
     // The log has the addresses before the model is loaded.
     let service = Service::run(&config, &[]);
     let (status, answer) = change(&service, "PATCH", "streams/gate/overlay", json!({"alpha": 0.25, "legend": false}));
-    assert_eq!((status, &answer["alpha"], &answer["legend"]), (200, &json!(0.25), &json!(false)), "{answer}");
+    assert_eq!((status, &answer["alpha"], &answer["legend"]), (200, &json!(0.25), &json!("off")), "{answer}");
     until("the change is saved", || text(&config).contains("alpha = 0.25").then_some(()));
     let path = url(&service, "streams/gate/overlay");
     let refused = Answer::to("PATCH", &path, "application/json", r#"{"hide": ["sky"], "alpha": 0.5}"#);

@@ -130,6 +130,49 @@ async fn a_class_that_is_switched_off_is_not_drawn_and_stays_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_strength_of_a_class_and_the_legend_can_be_changed() {
+    let test = PageTest::open(PAINTED).await;
+    test.go("#/painted").await;
+    test.until_color("painted", "green").await;
+    let shown = "const strength = document.querySelector('[data-weight=red]');
+        return strength && strength.value === '100' && !strength.disabled
+            && document.querySelector('input[name=legend][value=off]').checked
+            && document.getElementById('weights-reset').hidden;";
+    test.until("the page shows the settings", shown).await;
+    let none = "const strength = document.querySelector('[data-weight=red]'); strength.value = 0;
+        strength.dispatchEvent(new Event('input', { bubbles: true })); return 1;";
+    test.run(none).await;
+    test.until_color("painted", "red").await;
+    test.click("input[name=legend][value=all]").await;
+    let file = test.folder.path().join("maskcast.toml");
+    let until_file = |what: &str, wanted: &dyn Fn(&str) -> bool| {
+        tokio::task::block_in_place(|| {
+            common::program::until(what, || wanted(&std::fs::read_to_string(&file).unwrap()).then_some(()))
+        })
+    };
+    until_file("the file has the weight and the legend", &|text| {
+        text.contains("weights = { red = 0") && text.contains("legend = \"all\"")
+    });
+    test.go("#/painted").await;
+    let kept = "return document.querySelector('[data-weight=red]')?.value === '0'
+        && document.querySelector('input[name=legend][value=all]').checked;";
+    test.until("the page shows the saved settings", kept).await;
+
+    test.click("#weights-reset").await;
+    test.until_color("painted", "green").await;
+    until_file("the weight of the model is used", &|text| !text.contains("red = 0"));
+    test.until(
+        "the page shows the weight of the model",
+        "return document.querySelector('[data-weight=red]').value === '100';",
+    )
+    .await;
+
+    // The strength of a hidden class has no effect.
+    test.click("[data-class=red]").await;
+    test.until("its strength cannot be set", "return document.querySelector('[data-weight=red]').disabled;").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn frozen_video_is_not_shown_as_live() {
     let test = PageTest::open(TWO).await;
     test.go("").await;

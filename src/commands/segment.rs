@@ -77,7 +77,7 @@ pub enum StyleArg {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LegendArg {
-    /// The drawn classes that are in the picture.
+    /// The drawn classes that are in the frame.
     Visible,
     /// All drawn classes.
     All,

@@ -41,7 +41,7 @@ impl Style {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Legend {
-    /// The drawn classes that are in the picture.
+    /// The drawn classes that are in the frame.
     Visible,
     /// All drawn classes.
     All,
@@ -105,7 +105,7 @@ pub struct OverlayConfig {
     /// `unlabeled` are not drawn; `[]` draws all classes.
     #[schemars(extend("x-help" = "write [\"sky\"]", "x-default" = "classes named `background`, `other`, `void`, `unlabeled`"))]
     pub hide: Option<Vec<String>>,
-    /// Draw a legend with names and colours of classes. `visible`: of the drawn classes that are in the picture. `all`: of all
+    /// Draw a legend with names and colours of classes. `visible`: of the drawn classes that are in the frame. `all`: of all
     /// drawn classes. `off`: no legend. `true` is the same as `visible`, `false` as `off`.
     pub legend: Legend,
     /// Colours of classes that replace those of the model: `{ car = "#ff0000" }`.
@@ -132,7 +132,7 @@ impl Default for OverlayConfig {
     }
 }
 
-/// Names of classes that stand for the rest of the picture, and are not drawn unless `hide` is set.
+/// Names of classes that stand for the rest of the frame, and are not drawn unless `hide` is set.
 const REST: [&str; 5] = ["background", "other", "void", "unlabeled", "unlabelled"];
 
 impl OverlayConfig {

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_the_picture_is_hidden_by_default() {
+    fn the_rest_of_the_frame_is_hidden_by_default() {
         let names = ["Background", "person", "other", "_background_", "void", "unlabeled", "another"];
         let labels = names.map(|name| Label::new(name, Rgb(1, 2, 3)));
         let drawn = |hide: Option<Vec<String>>| {

@@ -27,7 +27,7 @@ pub(super) struct Legend {
     /// The drawn classes by class index.
     entries: Vec<Entry>,
     presence: Presence,
-    /// Counts the changes of the classes in the picture.
+    /// Counts the changes of the classes in the frame.
     version: u64,
     /// The classes in the newest bitmap.
     shown: Vec<ClassId>,
@@ -51,7 +51,7 @@ impl Legend {
         }
     }
 
-    /// Draws the legend. `mask` is the mask that is drawn on the image: without one, no class is in the picture.
+    /// Draws the legend. `mask` is the mask that is drawn on the image: without one, no class is in the frame.
     pub fn draw(&mut self, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
         match (self.listed, mask) {
             (config::Legend::Off, _) | (config::Legend::Visible, None) => return,
@@ -138,7 +138,9 @@ fn draw(classes: &[&Entry], info: &VideoInfo) -> Option<(usize, OverlayBitmap)> 
     let at = |n: usize| (lines.edges[n / lines.rows], metrics.padding + n % lines.rows * metrics.pitch);
     for (n, (name, color)) in lines.names.iter().enumerate() {
         let (left, top) = at(n);
-        canvas.fill((left, top), (metrics.size, metrics.size), *color, 1.0);
+        // The edge shows dark colours on the dark box.
+        canvas.fill((left, top), (metrics.size, metrics.size), WHITE, 0.4);
+        canvas.fill((left + 1, top + 1), (metrics.size - 2, metrics.size - 2), *color, 1.0);
         canvas.text((left + metrics.indent, top), name, WHITE);
     }
     if let Some(text) = &lines.left_out {
@@ -269,7 +271,7 @@ mod tests {
     fn lists_the_classes_in_the_picture() {
         let info = VideoInfo::new(PixelFormat::I420, 640, 360);
         let mut visible = Legend::new(config::Legend::Visible, &classes(16));
-        assert_eq!(changed(&mut visible, None, info), None, "no mask, no class in the picture");
+        assert_eq!(changed(&mut visible, None, info), None, "no mask, no class in the frame");
         assert_eq!(changed(&mut visible, Some(&mask(0, &[(200, 50)])), info), None, "only classes without a label");
         let area = changed(&mut visible, Some(&mask(1, &[(7, 20), (3, 1)])), info);
         visible.shown.sort_unstable();

@@ -1,4 +1,4 @@
-//! Which classes are in the picture: from the number of their pixels in each mask, with hysteresis, so that a class at the
+//! Which classes are in the frame: from the number of their pixels in each mask, with hysteresis, so that a class at the
 //! limit does not appear and disappear.
 
 use std::time::Duration;
@@ -12,13 +12,13 @@ const STAYS: f64 = 0.001;
 /// It disappears when it has had less for this time of the video.
 const KEEP: Duration = Duration::from_secs(2);
 
-/// The classes in the picture of one stream.
+/// The classes in the frame of one stream.
 pub(super) struct Presence {
     /// Sequence number and address of the mask that was counted last.
     counted: Option<(u64, usize)>,
     /// Its presentation time.
     at: Duration,
-    /// For each class in the picture, when it was last seen.
+    /// For each class in the frame, when it was last seen.
     seen: [Option<Duration>; 256],
     /// Pixels of each class in the last mask.
     pixels: [u32; 256],

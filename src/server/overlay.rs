@@ -29,7 +29,7 @@ pub(super) struct OverlayReport {
     alpha: f64,
     /// Names of the classes that are not drawn.
     hide: Vec<String>,
-    /// The classes that the legend in the frame lists. `visible`: the drawn classes that are in the picture. `all`: all drawn
+    /// The classes that the legend in the frame lists. `visible`: the drawn classes that are in the frame. `all`: all drawn
     /// classes. `off`: there is no legend.
     legend: Legend,
     /// Colours that replace those of the model: class name to `#rrggbb`.

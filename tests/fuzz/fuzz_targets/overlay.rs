@@ -104,7 +104,7 @@ impl Memory {
 }
 
 fuzz_target!(|input: Input| {
-    let label = |(name, [r, g, b], weight)| {
+    let label = |(name, [r, g, b], weight): (String, [u8; 3], u8)| {
         let weight = Weight::try_from(f64::from(weight) / 255.0).expect("is between 0 and 1");
         Label { name, color: Rgb(r, g, b), weight }
     };

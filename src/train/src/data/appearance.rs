@@ -19,9 +19,9 @@ struct Kind {
 }
 
 const KINDS: [Kind; 16] = [
-    Kind { color: Rgb(0x40, 0x40, 0x40), weight: 1.0, names: &["other", "rest", "misc", "miscellaneous"] },
+    Kind { color: Rgb(0x40, 0x40, 0x40), weight: 0.35, names: &["other", "rest", "misc", "miscellaneous"] },
     Kind {
-        color: Rgb(0xd9, 0x15, 0x0b),
+        color: Rgb(0xd9, 0x07, 0x07),
         weight: 1.0,
         names: &[
             "person",
@@ -41,12 +41,12 @@ const KINDS: [Kind; 16] = [
         ],
     },
     Kind {
-        color: Rgb(0xff, 0xeb, 0x33),
+        color: Rgb(0xff, 0xf2, 0x36),
         weight: 1.0,
         names: &["bicycle", "bike", "cycle", "motorcycle", "motorbike", "moped", "scooter", "two wheeler"],
     },
     Kind {
-        color: Rgb(0x17, 0x39, 0xe6),
+        color: Rgb(0x0b, 0x29, 0xe6),
         weight: 1.0,
         names: &[
             "vehicle",
@@ -70,7 +70,7 @@ const KINDS: [Kind; 16] = [
         ],
     },
     Kind {
-        color: Rgb(0xf1, 0x67, 0xfe),
+        color: Rgb(0xf2, 0x68, 0xff),
         weight: 1.0,
         names: &[
             "animal", "dog", "cat", "bird", "horse", "cow", "cattle", "sheep", "goat", "pig", "deer", "elephant",
@@ -78,8 +78,8 @@ const KINDS: [Kind; 16] = [
         ],
     },
     Kind {
-        color: Rgb(0xe6, 0x87, 0x20),
-        weight: 0.5,
+        color: Rgb(0xff, 0x7f, 0x06),
+        weight: 0.7,
         names: &[
             "furniture",
             "chair",
@@ -100,16 +100,16 @@ const KINDS: [Kind; 16] = [
         ],
     },
     Kind {
-        color: Rgb(0x9a, 0x7b, 0x83),
-        weight: 0.4,
+        color: Rgb(0x96, 0x5e, 0x6e),
+        weight: 0.6,
         names: &["building", "house", "skyscraper", "edifice", "roof", "construction"],
     },
-    Kind { color: Rgb(0xb2, 0xa7, 0x8f), weight: 0.2, names: &["wall"] },
-    Kind { color: Rgb(0x6b, 0x53, 0x46), weight: 0.2, names: &["floor", "flooring", "rug", "carpet"] },
-    Kind { color: Rgb(0xd5, 0xd9, 0xe0), weight: 0.2, names: &["ceiling"] },
+    Kind { color: Rgb(0xbf, 0xa8, 0x7f), weight: 0.35, names: &["wall"] },
+    Kind { color: Rgb(0x99, 0x79, 0x66), weight: 0.35, names: &["floor", "flooring", "rug", "carpet"] },
+    Kind { color: Rgb(0xf0, 0xfd, 0xf1), weight: 0.35, names: &["ceiling"] },
     Kind {
-        color: Rgb(0x5e, 0x5b, 0x6b),
-        weight: 0.4,
+        color: Rgb(0x54, 0x49, 0x6b),
+        weight: 0.6,
         names: &[
             "paved",
             "road",
@@ -125,14 +125,14 @@ const KINDS: [Kind; 16] = [
         ],
     },
     Kind {
-        color: Rgb(0x4c, 0x29, 0x17),
-        weight: 0.2,
+        color: Rgb(0x47, 0x1d, 0x0e),
+        weight: 0.35,
         names: &["ground", "earth", "soil", "dirt", "sand", "gravel", "rock", "mountain", "terrain", "path"],
     },
-    Kind { color: Rgb(0x8e, 0xb5, 0x5b), weight: 0.4, names: &["grass", "lawn", "meadow", "field", "low vegetation"] },
+    Kind { color: Rgb(0x75, 0xbb, 0x4b), weight: 0.6, names: &["grass", "lawn", "meadow", "field", "low vegetation"] },
     Kind {
-        color: Rgb(0x31, 0x8c, 0x57),
-        weight: 0.4,
+        color: Rgb(0x1b, 0x5a, 0x43),
+        weight: 0.6,
         names: &[
             "plant",
             "tree",
@@ -147,10 +147,10 @@ const KINDS: [Kind; 16] = [
             "pottedplant",
         ],
     },
-    Kind { color: Rgb(0xa6, 0xe7, 0xff), weight: 0.2, names: &["sky", "cloud"] },
+    Kind { color: Rgb(0xa6, 0xed, 0xff), weight: 0.35, names: &["sky", "cloud"] },
     Kind {
-        color: Rgb(0x01, 0xbf, 0xb0),
-        weight: 0.4,
+        color: Rgb(0x1f, 0x8f, 0x9c),
+        weight: 0.6,
         names: &["water", "sea", "river", "lake", "pond", "ocean", "swimming pool"],
     },
 ];

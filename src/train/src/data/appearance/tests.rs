@@ -145,9 +145,9 @@ fn people_with_colour_vision_deficiency_can_tell_classes_apart() {
             let are_neighbours = NEIGHBOURS.contains(&(a, b)) || NEIGHBOURS.contains(&(b, a));
             // A difference of 2.3 can just be seen (Mahy, Van Eycken, Oosterlinck, 1994) with the colours side by side.
             let wanted = match (is_strong(a), is_strong(b)) {
-                (true, true) => 24.0,
-                (true, false) | (false, true) => 13.5,
-                _ if are_neighbours => 11.5,
+                (true, true) => 21.0,
+                (true, false) | (false, true) => 14.0,
+                _ if are_neighbours => 13.0,
                 _ => 7.5,
             };
             let (found, vision) = difference(a, b);
