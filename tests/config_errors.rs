@@ -90,16 +90,18 @@ fn the_error_of_a_label_that_the_model_lacks_names_its_key() {
     let folder = folder();
     let config = write_config(
         folder.path(),
-        "[[stream]]\nname = \"gate\"\nsource = \"test://ball\"\noverlay = { hide = [\"gren\"], colors = { sky = \"#0000ff\" } }\n",
+        "[[stream]]\nname = \"gate\"\nsource = \"test://ball\"\noverlay = { hide = [\"gren\"], colors = { sky = \"#0000ff\" }, weights = { rad = 0.5 } }\n",
     );
     for ended in run_and_check(&config) {
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
         // `maskcast run` has logged its addresses before.
         let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("maskcast: ")).collect();
-        assert_eq!(lines.len(), 2, "{}", ended.stderr);
-        for (key, words) in
-            [("stream[gate].overlay.hide", ["gren", "green"]), ("stream[gate].overlay.colors", ["sky", "blue"])]
-        {
+        assert_eq!(lines.len(), 3, "{}", ended.stderr);
+        for (key, words) in [
+            ("stream[gate].overlay.hide", ["gren", "green"]),
+            ("stream[gate].overlay.colors", ["sky", "blue"]),
+            ("stream[gate].overlay.weights", ["rad", "red"]),
+        ] {
             let line = lines.iter().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{key}: {lines:?}"));
             assert!(words.iter().all(|word| line.contains(word)), "{line}");
         }

@@ -320,6 +320,7 @@ fn an_error_is_one_line_and_leaves_no_files() {
         ("rstp://camera/1", "out.mp4", &[], 2, &["rstp", "did you mean rtsp"]),
         ("rtsp://127.0.0.1:9/1", "out.mp4", &[], 2, &["rtsp://127.0.0.1:9/1", "run"]),
         ("good.mp4", "out.mp4", &["--hide", "gren"], 2, &["gren", "did you mean", "green"]),
+        ("good.mp4", "out.mp4", &["--weights", "gren=0.5"], 2, &["--weights", "gren", "did you mean", "green"]),
         ("good.mp4", "out.mp4", &["--model", "half.onnx"], 1, &["half.onnx"]),
         ("good.mp4", "out.mp4", &["--model", "missing.onnx"], 1, &["missing.onnx"]),
     ];
