@@ -93,14 +93,26 @@ pub fn make(element: &str) -> Result<gst::Element, GstError> {
 
 /// Sets a property from text, if the element has it and accepts the value. Versions and builds of plug-ins differ.
 pub fn set_if_present(element: &gst::Element, property: &str, value: &str) {
-    let Some(specification) = element.find_property(property) else { return };
-    match gst::glib::Value::deserialize_with_pspec(value, &specification) {
-        Ok(value) => element.set_property_from_value(property, &value),
-        Err(_) => {
+    if element.find_property(property).is_none() {
+        return;
+    }
+    match property_value(element, property, value) {
+        Some(value) => element.set_property_from_value(property, &value),
+        None => {
             let element = element.name();
             tracing::debug!("GStreamer property not set: {element} does not accept {property}={value}");
         }
     }
+}
+
+/// Whether the element has the property and accepts the value.
+pub fn accepts(element: &gst::Element, property: &str, value: &str) -> bool {
+    property_value(element, property, value).is_some()
+}
+
+fn property_value(element: &gst::Element, property: &str, text: &str) -> Option<glib::Value> {
+    let specification = element.find_property(property)?;
+    glib::Value::deserialize_with_pspec(text, &specification).ok()
 }
 
 /// Creates a pipeline whose bus keeps only errors, missing-plugin messages and the end of the stream. Other messages are not

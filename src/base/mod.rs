@@ -9,6 +9,7 @@ pub mod bounded;
 pub mod clock;
 pub mod default_context;
 pub mod descriptors;
+pub mod encode_status;
 pub mod heap;
 pub mod ledger;
 pub mod log_dedup;

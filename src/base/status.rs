@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tracing::Level;
 
+use super::encode_status::EncodeStatus;
 use super::ledger::Ledger;
 use super::output_status::OutputStatus;
 use super::publish_rate::PublishRate;
@@ -113,6 +114,8 @@ pub struct Status {
     condition: Mutex<StatusFields>,
     /// What the stream's outputs have done.
     pub outputs: OutputStatus,
+    /// The H.264 encode.
+    pub encode: EncodeStatus,
     panics: AtomicU64,
     late_connections: AtomicU64,
     /// When the stream's supervisor last showed that it is alive.
@@ -145,6 +148,7 @@ impl Status {
                 no_frames_at: None,
             }),
             outputs: OutputStatus::default(),
+            encode: EncodeStatus::default(),
             panics: AtomicU64::new(0),
             late_connections: AtomicU64::new(0),
             beat: Mutex::new(Instant::now()),

@@ -41,12 +41,12 @@ fn presets() -> Vec<&'static str> {
 pub struct EncodeConfig {
     /// The H.264 encoder.
     pub encoder: EncoderChoice,
-    /// Bitrate in kbit/s, at least 50; 0 = chosen from frame size and frame rate.
+    /// Constant bitrate in kbit/s, at least 50; 0 = constant quality, with a limit chosen from frame size and frame rate.
     #[schemars(range(min = 0, max = 200_000), extend("x-check" = "bitrate"))]
     pub bitrate: u32,
     /// Speed preset: a slower one gives better quality at the same bitrate and needs more computing time. The names are
     /// those of x264; other encoders use their nearest preset. `auto` = the preset of the encoder for low delay (x264:
-    /// `ultrafast`).
+    /// `ultrafast` with deblocking filter).
     #[schemars(extend("enum" = presets()))]
     pub preset: String,
     /// Maximum time between two keyframes. Further keyframes are inserted when viewers connect.
@@ -71,7 +71,7 @@ impl Default for EncodeConfig {
 }
 
 pub(super) fn read_bitrate(value: &Value) -> Option<Json> {
-    let help = Some("kbit/s; 0 is chosen by frame size and rate");
+    let help = Some("kbit/s; 0 is constant quality, with a limit by frame size and rate");
     let bitrate = value.integer(0..=200_000, help)?;
     // x264 and NVENC make no frames of less.
     if (1..50).contains(&bitrate) {

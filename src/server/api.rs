@@ -15,6 +15,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::problem::Problem;
 use super::settings::Settings;
 use super::{App, NamedStream, SharedApp};
+use crate::base::encode_status::RunningEncode;
 use crate::base::push_status::PushStatus;
 use crate::base::sink_status::SinkStatus;
 use crate::config::{Show, hex};
@@ -53,6 +54,8 @@ pub(super) struct StreamReport {
     fps: f64,
     /// Time from capture to publication in milliseconds, median of the last two seconds; null if no frame was published.
     latency_ms: Option<f64>,
+    /// The H.264 encode; null while no viewer, recording or push needs it.
+    h264: Option<EncodeReport>,
     /// When the stream entered its state (RFC 3339).
     since: String,
     /// Why the stream is `stale`, `waiting_for_keyframe` or `offline`; null in the other states.
@@ -81,6 +84,23 @@ pub(super) struct StreamReport {
     links: Links,
     /// The settings in effect, with defaults and without secrets.
     config: Settings,
+}
+
+/// The H.264 encode of a stream.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Encode)]
+struct EncodeReport {
+    /// The encoder, as in `encode.encoder`.
+    #[schema(example = "x264")]
+    encoder: &'static str,
+    /// `quality`: the same quality for every frame, with at most `bitrate_limit`. `constant`: `bitrate_limit`, whatever the
+    /// content.
+    #[schema(example = "quality")]
+    rate_control: &'static str,
+    /// Measured bitrate in kbit/s, mean of the last four seconds; null in the first second.
+    bitrate: Option<u32>,
+    /// Maximum bitrate in kbit/s: `encode.bitrate`, or chosen by frame size and frame rate.
+    bitrate_limit: u32,
 }
 
 /// The number of connected viewers by kind of output, in the order of [`FRAME_SINKS`].
@@ -264,6 +284,7 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         in_flight: counts.in_flight,
         fps: tenths(fps),
         latency_ms: latency.map(|latency| tenths(latency.as_secs_f64() * 1e3)),
+        h264: status.encode.running().map(|encode| encode_report(&encode)),
         since: format!("{:.3}", condition.since),
         reason: condition.reason,
         source: stream.config.source.label(),
@@ -279,6 +300,15 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("{rtsp}/{name}"), whep: format!("/whep/{name}") },
         config: Settings::from(&stream.config),
         name,
+    }
+}
+
+fn encode_report(encode: &RunningEncode) -> EncodeReport {
+    EncodeReport {
+        encoder: encode.encoder,
+        rate_control: encode.rate_control.name(),
+        bitrate: encode.bitrate().map(|bitrate| bitrate.round() as u32),
+        bitrate_limit: encode.rate_control.limit(),
     }
 }
 

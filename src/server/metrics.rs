@@ -116,6 +116,17 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     out.gauges("maskcast_stream_state", "1 for the state that the stream is in, 0 for the others.", states);
     let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.rate().0));
     out.gauges("maskcast_stream_fps", "Published frames a second, over the last two seconds.", rates);
+    let bytes = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.encode.bytes() as f64));
+    out.counters("maskcast_encoded_bytes_total", "Bytes of H.264 that were encoded. Sinks share one encode.", bytes);
+    let limits = streams.iter().filter_map(|stream| {
+        let limit = stream.status.encode.running()?.rate_control.limit();
+        Some((vec![("stream", &*stream.status.name)], f64::from(limit) * 1000.0))
+    });
+    out.gauges(
+        "maskcast_encode_limit_bits_per_second",
+        "The most bits per second of the H.264 encode; absent while it is not needed.",
+        limits,
+    );
     let panics = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.panics() as f64));
     out.counters("maskcast_stage_panics_total", "Stages that panicked and were restarted.", panics);
     let late = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.late_connections() as f64));

@@ -59,7 +59,7 @@ pub(super) async fn offer(
     let offer = text(&headers, SDP, body)?;
     let (whep, stream) = (&named.app.whep, named.stream());
     let identity = identity.map(|Extension(identity)| identity);
-    let level = stream.status.condition().info.map(|info| Level::of(&info));
+    let level = stream.status.condition().info.map(|info| Level::of_stream(&info, &stream.config.encode));
     let admitted =
         whep.admit(&stream.status.name, &stream.outputs.h264, &offer, level, identity).inspect_err(|refusal| {
             if matches!(refusal, WhepRefusal::Full(_) | WhepRefusal::Scarce) {

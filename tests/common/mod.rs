@@ -10,6 +10,7 @@ pub mod http;
 pub mod logging_viewer;
 pub mod media_server;
 pub mod onnx;
+pub mod picture;
 pub mod program;
 pub mod rtsp;
 pub mod rtsp_loop;

@@ -15,6 +15,7 @@ use gst::prelude::*;
 use super::level::Level;
 use super::settings::configure;
 use super::{ENCODER_QUEUE, H264, Purpose, glib_error};
+use crate::base::encode_status::RunningEncode;
 use crate::base::status::Status;
 use crate::base::timing::{Stage, Stopwatch};
 use crate::config::EncodeConfig;
@@ -73,9 +74,10 @@ pub fn build(
         return Err(EncodeError::FrameTooSmall(*info));
     }
     let encoder = make(kind.element())?;
-    configure(&encoder, kind, info, config, purpose);
-    measure(&encoder, status);
-    assemble(pipeline, caps, info, kind, encoder, purpose)
+    let rate_control = configure(&encoder, kind, info, config, purpose);
+    let running = status.encode.start(kind.kind_name(), rate_control);
+    measure(&encoder, status, running);
+    assemble(pipeline, caps, info, kind, encoder, purpose, Level::of_stream(info, config))
 }
 
 /// Builds `appsrc ! videocrop? ! conversion? ! encoder ! capsfilter ! h264parse`.
@@ -86,6 +88,7 @@ pub(super) fn assemble(
     kind: H264,
     encoder: gst::Element,
     purpose: Purpose,
+    level: Level,
 ) -> Result<EncodeChain, EncodeError> {
     let colors = ColorConversion::for_encoder(kind, info)?;
     let source = gst_app::AppSrc::builder()
@@ -106,7 +109,7 @@ pub(super) fn assemble(
     elements.extend(conversion(kind)?);
     elements.extend(colors.filter()?);
     let filter = make("capsfilter")?;
-    filter.set_property("caps", encoded_caps(kind, info, purpose));
+    filter.set_property("caps", encoded_caps(kind, purpose, level));
     let parse = make("h264parse")?;
     elements.extend([encoder, filter, parse.clone()]);
     pipeline.add_many(&elements).map_err(glib_error)?;
@@ -205,14 +208,14 @@ impl ColorConversion {
 }
 
 /// The caps of the encoder's output: the only place that sets profile and level.
-fn encoded_caps(kind: H264, info: &VideoInfo, purpose: Purpose) -> gst::Caps {
+fn encoded_caps(kind: H264, purpose: Purpose, level: Level) -> gst::Caps {
     let mut caps = gst::Caps::builder("video/x-h264");
     if purpose == Purpose::Live {
         caps = caps.field("profile", gst::List::new(LIVE_PROFILES));
     }
     if kind == H264::V4l2 {
         // Without it the driver of the Raspberry Pi selects level 1 and rejects frames that exceed it.
-        caps = caps.field("level", Level::of(info).name);
+        caps = caps.field("level", level.name);
     }
     caps.build()
 }
@@ -224,9 +227,9 @@ thread_local! {
 /// The most start times that are stored. An encoder that drops frames must not make the queue grow.
 const MAX_START_TIMES: usize = 16;
 
-/// Measures the time of each frame between the pads of the encoder. CPU encoders deliver the result on the thread that
+/// Measures the time of each frame between the pads of the encoder, and the bitrate. CPU encoders deliver the result on the thread that
 /// pushed the frame, so that the CPU time can be measured. With other encoders only the elapsed time is known.
-fn measure(encoder: &gst::Element, status: &Arc<Status>) {
+fn measure(encoder: &gst::Element, status: &Arc<Status>, running: Arc<RunningEncode>) {
     let (Some(sink), Some(source)) = (encoder.static_pad("sink"), encoder.static_pad("src")) else { return };
     let start_times: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
     let started = Arc::clone(&start_times);
@@ -240,7 +243,10 @@ fn measure(encoder: &gst::Element, status: &Arc<Status>) {
         gst::PadProbeReturn::Ok
     });
     let status = Arc::clone(status);
-    source.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+    source.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &info.data {
+            status.encode.record(&running, buffer.size());
+        }
         let started = start_times.lock().pop_front();
         match (ENCODING.take(), started) {
             (Some(watch), _) => status.stage(Stage::Encode).record(watch.spent()),

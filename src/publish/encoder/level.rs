@@ -1,9 +1,10 @@
-//! H.264 levels: the decoder capability that a frame size and rate need (ITU-T H.264, Annex A.3).
+//! H.264 levels: the decoder capability that a frame size, its rate and the bitrate need (ITU-T H.264, Annex A.3).
 
-use super::settings::fps;
+use super::bitrate::{fps, most};
+use crate::config::EncodeConfig;
 use crate::frame::VideoInfo;
 
-/// A row of table A-1 of ITU-T H.264, reduced to frame size and rate.
+/// A row of table A-1 of ITU-T H.264, reduced to frame size, rate and bitrate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
     pub name: &'static str,
@@ -13,26 +14,34 @@ pub struct Level {
     rate: u32,
     /// The most macroblocks per frame (MaxFS).
     size: u32,
+    /// The most kbit/s (MaxBR).
+    bitrate: u32,
 }
 
 /// From the lowest level that WebRTC endpoints must support (RFC 7742, section 6.2). Levels 3.2 and 4.1 are left out:
 /// they differ from their neighbours in features that live encoders do not use.
 const LEVELS: [Level; 6] = [
-    Level { name: "3.1", idc: 31, rate: 108_000, size: 3_600 },
-    Level { name: "4", idc: 40, rate: 245_760, size: 8_192 },
-    Level { name: "4.2", idc: 42, rate: 522_240, size: 8_704 },
-    Level { name: "5", idc: 50, rate: 589_824, size: 22_080 },
-    Level { name: "5.1", idc: 51, rate: 983_040, size: 36_864 },
-    Level { name: "5.2", idc: 52, rate: 2_073_600, size: 36_864 },
+    Level { name: "3.1", idc: 31, rate: 108_000, size: 3_600, bitrate: 14_000 },
+    Level { name: "4", idc: 40, rate: 245_760, size: 8_192, bitrate: 20_000 },
+    Level { name: "4.2", idc: 42, rate: 522_240, size: 8_704, bitrate: 50_000 },
+    Level { name: "5", idc: 50, rate: 589_824, size: 22_080, bitrate: 135_000 },
+    Level { name: "5.1", idc: 51, rate: 983_040, size: 36_864, bitrate: 240_000 },
+    Level { name: "5.2", idc: 52, rate: 2_073_600, size: 36_864, bitrate: 240_000 },
 ];
 
 impl Level {
-    /// The lowest level for this video; the highest of the table when none is sufficient.
-    pub fn of(info: &VideoInfo) -> Level {
+    /// The lowest level for this video with at most `bitrate` kbit/s; the highest of the table when none is sufficient.
+    pub fn of(info: &VideoInfo, bitrate: u32) -> Level {
         let size = info.width.div_ceil(16) * info.height.div_ceil(16);
         let rate = size as f64 * fps(info);
-        let suffices = |level: &&Level| size <= level.size as usize && rate <= f64::from(level.rate);
+        let suffices =
+            |level: &&Level| size <= level.size as usize && rate <= f64::from(level.rate) && bitrate <= level.bitrate;
         LEVELS.iter().find(suffices).copied().unwrap_or(LEVELS[LEVELS.len() - 1])
+    }
+
+    /// The level of the live stream with this configuration.
+    pub fn of_stream(info: &VideoInfo, config: &EncodeConfig) -> Level {
+        Level::of(info, most(info, config))
     }
 }
 
@@ -55,8 +64,11 @@ mod tests {
             (7680, 4320, 60, ("5.2", 0x34)),
         ] {
             let info = VideoInfo { fps: (fps, 1), ..VideoInfo::new(PixelFormat::I420, width, height) };
-            let level = Level::of(&info);
+            let level = Level::of(&info, 5000);
             assert_eq!((level.name, level.idc), expected, "{info} at {fps}");
         }
+        let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, 1280, 720) };
+        let names = [14_000, 14_001, 50_000, 60_000, 500_000].map(|bitrate| Level::of(&info, bitrate).name);
+        assert_eq!(names, ["3.1", "4", "4.2", "5", "5.2"], "the bitrate counts");
     }
 }

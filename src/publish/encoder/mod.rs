@@ -1,13 +1,14 @@
 //! The H.264 encode of a stream: `appsrc ! encoder ! h264parse`, with the first encoder that works on this machine.
 //!
 //! [`select`] chooses the encoder after a trial of each candidate (`probe`), [`chain`] builds the elements around it,
-//! and `settings` sets the properties of each encoder.
+//! `bitrate` has the automatic bitrate, and `settings` sets the properties of each encoder.
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use crate::gst::GstError;
 
+mod bitrate;
 pub mod chain;
 mod h264;
 pub mod level;
@@ -16,18 +17,18 @@ pub mod report;
 pub mod select;
 mod settings;
 
+pub use bitrate::bitrate_limit;
+pub(super) use bitrate::fps;
 pub use chain::{EncodeChain, build};
 pub use h264::H264;
 pub use level::Level;
 pub use report::{MissingElement, gstreamer_report};
 pub use select::Choice;
-pub use settings::auto_bitrate;
-pub(super) use settings::fps;
 
 /// The use of an encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Constant bitrate; the encoder buffers no frames.
+    /// Constant quality below a limit of the bitrate, or constant bitrate; the encoder buffers no frames.
     Live,
     /// Constant quality.
     File,

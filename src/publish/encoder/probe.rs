@@ -244,8 +244,13 @@ fn encode(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Level;
     use super::super::chain::assemble;
     use super::*;
+
+    fn level() -> Level {
+        Level::of(&test_video(), 0)
+    }
 
     /// The trial of a bin of elements in the place of an encoder.
     fn trial_of(description: &'static str, deadline: Duration) -> TrialResult {
@@ -253,7 +258,7 @@ mod tests {
         with_deadline(deadline, move || {
             encode_test_frames(deadline, |pipeline, caps| {
                 let bin = gst::parse::bin_from_description(description, true).unwrap().upcast();
-                assemble(pipeline, caps, &test_video(), H264::X264, bin, Purpose::Live)
+                assemble(pipeline, caps, &test_video(), H264::X264, bin, Purpose::Live, level())
             })
         })
     }
@@ -299,7 +304,7 @@ mod tests {
                     gst::PadProbeReturn::Ok
                 }
             });
-            assemble(pipeline, caps, &test_video(), H264::X264, bin.upcast(), Purpose::Live)
+            assemble(pipeline, caps, &test_video(), H264::X264, bin.upcast(), Purpose::Live, level())
         });
         let error = outcome.unwrap_err();
         let no_valid_frames = |error: &GstError| error.message.contains("No valid frames");

@@ -151,6 +151,11 @@ impl H264 {
         ENCODER_KINDS.iter().find(|kind| kind.name == name).map_or(EncoderChoice::Auto, |kind| kind.choice)
     }
 
+    /// The name of its kind, as in `encode.encoder`.
+    pub fn kind_name(self) -> &'static str {
+        ENCODER_KINDS.iter().find(|kind| kind.encoders.contains(&self)).map_or(self.element(), |kind| kind.name)
+    }
+
     /// Whether [`H264::choose`] returns immediately, because the outcome of every trial that it needs is known.
     pub fn is_probed(choice: EncoderChoice) -> bool {
         crate::gst::init().is_err() || is_known(choice, &|encoder| has(encoder.element()), &probe::known_outcome)

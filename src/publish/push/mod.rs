@@ -21,7 +21,7 @@ use crate::base::push_status::{PushState, PushStatus};
 use crate::base::retry::Retry;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
-use crate::config::{PushConfig, PushTarget};
+use crate::config::{EncodeConfig, PushConfig, PushTarget};
 use crate::frame::{PixelFormat, VideoInfo};
 use crate::gst::secrets::Secrets;
 use crate::gst::state_error;
@@ -51,7 +51,7 @@ pub static KIND: FrameSinkKind = FrameSinkKind {
         let FrameSinkContext { config, status, outputs, run, .. } = context;
         let mut pushes: Vec<Box<dyn RunningSink>> = Vec::new();
         for push in &config.push {
-            pushes.push(Box::new(Push::start(push.clone(), status, Arc::clone(&outputs.h264), *run)?));
+            pushes.push(Box::new(Push::start(push.clone(), &config.encode, status, Arc::clone(&outputs.h264), *run)?));
         }
         Ok(pushes)
     },
@@ -76,6 +76,7 @@ impl Push {
     /// When the thread cannot be started.
     pub(super) fn start(
         config: PushConfig,
+        encode: &EncodeConfig,
         status: &Arc<Status>,
         fanout: Arc<Fanout>,
         run: OutputRunId,
@@ -88,6 +89,7 @@ impl Push {
             status: status.outputs.add_push(to.clone()),
             secrets: Secrets::of_push(&config),
             config,
+            encode: encode.clone(),
             fanout,
             run,
             stop: stop.clone(),
@@ -131,6 +133,7 @@ impl Drop for Push {
 struct Pusher {
     stream: Arc<Status>,
     config: PushConfig,
+    encode: EncodeConfig,
     status: Arc<PushStatus>,
     secrets: Secrets,
     fanout: Arc<Fanout>,
@@ -159,7 +162,7 @@ impl Pusher {
     /// The H.264 level of the stream; that of 1080p at 30 fps before the first frame.
     fn level(&self) -> Level {
         let default = VideoInfo { fps: (30, 1), ..VideoInfo::new(PixelFormat::I420, 1920, 1080) };
-        Level::of(&self.stream.condition().info.unwrap_or(default))
+        Level::of_stream(&self.stream.condition().info.unwrap_or(default), &self.encode)
     }
 
     /// Runs one connection until it fails or the push must stop. Sets `live_since` when the server accepts the stream.

@@ -7,7 +7,7 @@ import * as overlay from "./overlay.js";
 import * as recordings from "./recordings.js";
 import { session } from "./session.js";
 import { saveSnapshot } from "./snapshot.js";
-import { moment, share } from "./words.js";
+import { bitrate, moment, share } from "./words.js";
 
 const stage = byId("stage");
 
@@ -82,6 +82,15 @@ function step(link, name) {
   link.ariaDisabled = String(name === undefined);
 }
 
+/** The encoder and its bitrate: "H.264 x264, 1.4 Mbit/s". */
+function video(h264) {
+  if (!h264) return "–";
+  return [`H.264 ${h264.encoder}`, h264.bitrate === null ? "" : bitrate(h264.bitrate)].filter(Boolean).join(", ");
+}
+
+const rateControl = ({ rate_control: control, bitrate_limit: limit }) =>
+  control === "quality" ? `Constant quality, up to ${bitrate(limit)}` : `Constant bitrate of ${bitrate(limit)}`;
+
 /** Rows of term, value and tooltip. */
 function facts(report, player) {
   const { viewers } = report;
@@ -92,6 +101,7 @@ function facts(report, player) {
     ["Rate", `${report.fps.toFixed(1)} fps`],
     ["Delay", report.latency_ms === null ? "–" : `${report.latency_ms.toFixed(0)} ms`, "Median time from capture to publication"],
     ["Size", report.width === null ? "–" : `${report.width}×${report.height}`],
+    ["Video", video(report.h264), report.h264 ? rateControl(report.h264) : "No viewer, recording or push needs H.264"],
     ["Transport", player.transport],
     ["Viewers", String(watching), Object.entries(viewers).map(([kind, count]) => `${kind}: ${count}`).join("\n")],
     ["Dropped", share(report.dropped, report.captured), [`${report.dropped} of ${report.captured} frames`, ...reasons].join("\n")],

@@ -42,6 +42,9 @@ export function bytes(count) {
   return `${value < 10 && unit > 0 ? value.toFixed(1) : value.toFixed(0)} ${units[unit]}`;
 }
 
+/** Kilobits per second: 1423 → "1.4 Mbit/s", 87 → "87 kbit/s" */
+export const bitrate = (kbits) => (kbits < 1000 ? `${kbits} kbit/s` : `${(kbits / 1000).toFixed(1)} Mbit/s`);
+
 /** 75.2 → "1:15" */
 export function clock(seconds) {
   const whole = Math.round(seconds);
