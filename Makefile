@@ -44,7 +44,7 @@ AXE := .testdata/axe/axe.min.js
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api soak fuzz \
-	docs lint bench delay crowd clean
+	docs lint bench quality delay crowd clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -277,6 +277,9 @@ lint: setup-trainer ## Check formatting, clippy and documentation without warnin
 bench: build ## Measure the model alone, the whole pipeline, and the overlay
 	target/release/maskcast bench
 	cargo bench --locked --bench overlay
+
+quality: setup $(CLIP) ## Measure picture quality, bitrate and delay of live streams (CLIPS=... instead of the clip of the demo)
+	cargo bench --locked --bench quality -- $(CLIPS)
 
 delay: setup ## Measure the delay from camera to browser by WebRTC and MJPEG (SECONDS=60 for each)
 	@$(call install,chromium chromium-driver)

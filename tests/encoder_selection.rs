@@ -108,6 +108,16 @@ fn a_stream_uses_its_configured_encoder_and_settings() {
         viewer.next();
     }
     assert!(service.metrics().stage("gate", "encode") >= 10.0);
+    let encode = common::wait::until("the bitrate is measured", || {
+        Some(service.stream("gate")["h264"].clone()).filter(|encode| encode["bitrate"].is_u64())
+    });
+    assert_eq!(
+        (encode["encoder"].as_str(), encode["rate_control"].as_str(), encode["bitrate_limit"].as_u64()),
+        (Some("openh264"), Some("constant"), Some(600)),
+        "{encode}"
+    );
+    assert!(service.metrics().sum("maskcast_encoded_bytes_total", &[("stream", "gate")]) > 0.0);
+    assert_eq!(service.metrics().sum("maskcast_encode_limit_bits_per_second", &[("stream", "gate")]), 600_000.0);
     let (_, _, log) = service.terminate();
     assert!(log.contains("H.264 encoder openh264 (openh264enc)") && !log.contains("ERROR"), "{log}");
 }

@@ -47,7 +47,8 @@ fn scene(frames: usize) -> impl Iterator<Item = OwnedImage> {
         let phase = n as f64 / 9.0;
         let class = |at: usize| {
             let (x, y) = ((at % 512) as f64, (at / 512) as f64);
-            let area = ((x + 9.0 * (y / 13.0 + phase).sin()) / 60.0) as usize * 5 + ((y + 7.0 * (x / 11.0).cos()) / 48.0) as usize;
+            let area = ((x + 9.0 * (y / 13.0 + phase).sin()) / 60.0) as usize * 5
+                + ((y + 7.0 * (x / 11.0).cos()) / 48.0) as usize;
             // One area of ten changes with each frame.
             ((area + usize::from(area % 10 == n % 10)) % classes) as u8
         };

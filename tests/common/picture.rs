@@ -56,11 +56,11 @@ impl DrawnFrames {
         let pixels = if format == PixelFormat::Nv12 { "nv12" } else { "yuv420p" };
         let stats = encoded.with_extension("ssim");
         // Both get the same rate, so that frames are compared by their number.
-        let graph =
-            format!("[0:v]format=yuv420p[a];[1:v]format=yuv420p[b];[a][b]ssim=stats_file={}", stats.display());
+        let graph = format!("[0:v]format=yuv420p[a];[1:v]format=yuv420p[b];[a][b]ssim=stats_file={}", stats.display());
         let (size, skipped) = (format!("{width}x{height}"), (first * bytes).to_string());
         let (encoded, drawn) = (encoded.to_str().unwrap(), self.path.to_str().unwrap());
-        let arguments = ["-v", "error", "-nostdin", "-f", "h264", "-r", "25", "-i", encoded, "-f", "rawvideo", "-r", "25"];
+        let arguments =
+            ["-v", "error", "-nostdin", "-f", "h264", "-r", "25", "-i", encoded, "-f", "rawvideo", "-r", "25"];
         let raw = ["-pix_fmt", pixels, "-s", &size, "-skip_initial_bytes", &skipped, "-i", drawn];
         tool("ffmpeg", arguments.iter().chain(&raw).chain(&["-lavfi", &graph, "-f", "null", "-"]));
         let text = std::fs::read_to_string(&stats).unwrap();

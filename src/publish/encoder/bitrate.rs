@@ -9,7 +9,7 @@ use crate::config::EncodeConfig;
 use crate::frame::VideoInfo;
 
 /// Kilobits per second for each square root of a pixel per second. Measured with three clips of fixed cameras and masks of two
-/// models (`cargo bench --bench quality`): 1.6 gives the hardest, in which a fifth of the pixels change class with each frame,
+/// models (`make quality`): 1.6 gives the hardest, in which a fifth of the pixels change class with each frame,
 /// its quality with a reserve of two fifths.
 const LIMIT_PER_ROOT: f64 = 1.6;
 
@@ -74,7 +74,7 @@ mod tests {
             (16, 16, (25, 1), 200, 200),
             (768, 432, (10, 1), 2914, 1457),
             (768, 432, (25, 2), 3258, 1629),
-            (768, 432, (0, 1), 4607, 2303),
+            (768, 432, (0, 1), 4608, 2304),
             (960, 540, (25, 1), 5760, 2880),
             (1280, 720, (25, 1), 7680, 3840),
             (1920, 1080, (25, 1), 11_520, 7776),

@@ -229,6 +229,7 @@ fn the_api_reports_streams_and_model() {
     assert_eq!((number("captured"), number("published"), number("dropped"), number("in_flight")), (6, 3, 3, 1));
     assert_eq!(gate["dropped_by_reason"], serde_json::json!({ "segmenter_busy": 1, "encoder_busy": 2 }));
     assert_eq!((number("width"), number("height")), (1280, 720));
+    assert!(gate["h264"].is_null(), "nothing is encoded");
     assert!(gate["fps"].is_number() && gate["latency_ms"].is_number() && gate["reason"].is_null());
     assert!(gate["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     assert_eq!((gate["source"].as_str(), gate["show"].as_str()), (Some("rtsp://10.0.0.7/stream1"), Some("full-rate")));
