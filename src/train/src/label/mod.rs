@@ -1,6 +1,6 @@
 //! Makes label masks of images by the votes of models: proposals for training, and for people to correct.
 //!
-//! Each teacher ([`Teacher`]) sees several [`views`] of an image and votes for the class of each pixel ([`votes`]). Pixels
+//! Each teacher ([`Teacher`]) sees several views of an image (`views`) and votes for the class of each pixel (`votes`). Pixels
 //! without enough agreement are void. Averaging over views and models, and leaving out what they do not agree on, is what
 //! makes pseudo-labels better than the prediction of one model (Xie et al., Self-training with Noisy Student, 2020; Radosavovic
 //! et al., Data Distillation, 2018).
