@@ -10,7 +10,7 @@ use super::error::{DataError, DatasetProblem};
 use super::format::is_labelled_folder;
 use super::image::{self, Rgb8};
 use super::orientation::Orientation;
-use super::{class_file, colors, scan};
+use super::{appearance, class_file, colors, scan};
 
 /// An image file without a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,8 @@ pub fn class_list(path: &Path) -> Result<Vec<Label>, DataError> {
     }
     let given: Vec<_> = classes.into_iter().map(|class| (class.name, class.color)).collect();
     let colors = colors::complete(&given);
-    Ok(given.into_iter().zip(colors).map(|((name, _), color)| Label { name, color }).collect())
+    let label = |((name, _), color): ((String, _), _)| Label { weight: appearance::weight(&name), name, color };
+    Ok(given.into_iter().zip(colors).map(label).collect())
 }
 
 /// The content of a class file for these classes, with their colours.
@@ -102,7 +103,7 @@ pub fn class_list(path: &Path) -> Result<Vec<Label>, DataError> {
 /// A name that such a file cannot contain.
 pub fn class_lines(classes: &[Label]) -> Result<String, DatasetProblem> {
     let mut text = String::new();
-    for (number, Label { name, color }) in classes.iter().enumerate() {
+    for (number, Label { name, color, .. }) in classes.iter().enumerate() {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{number} {} {} {} {name}", color.0, color.1, color.2);
     }
@@ -170,7 +171,7 @@ mod tests {
             assert!(matches!(list(text), Err(DataError::Dataset { .. })), "{text}");
         }
         for name in ["a,b", "2 wheels", "a=b", ""] {
-            let label = Label { name: name.into(), color: Rgb(1, 2, 3) };
+            let label = Label::new(name, Rgb(1, 2, 3));
             assert!(matches!(class_lines(&[label]), Err(DatasetProblem::ClassName(_))), "{name}");
         }
     }

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     fn labels(names: &str) -> Vec<Label> {
-        names.split(',').map(|name| Label { name: name.into(), color: Rgb(0, 0, 0) }).collect()
+        names.split(',').map(|name| Label::new(name, Rgb(0, 0, 0))).collect()
     }
 
     fn map(text: &str, teacher: &str, classes: &str) -> Result<ClassMap, ClassMapError> {

@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     fn classes() -> Vec<Label> {
-        ["sky", "road"].map(|name| Label { name: name.into(), color: Rgb(1, 2, 3) }).into()
+        ["sky", "road"].map(|name| Label::new(name, Rgb(1, 2, 3))).into()
     }
 
     fn open(folder: &Path, settings: &Value, redo: bool) -> Result<OutputFolder, OutputError> {

@@ -134,7 +134,7 @@ fn recall_by_height_is_a_table() {
 #[test]
 fn proposals_have_a_page() {
     let classes = [("sky", Rgb(1, 2, 3)), (HOSTILE, Rgb(4, 5, 6))];
-    let classes = classes.map(|(name, color)| Label { name: name.into(), color });
+    let classes = classes.map(|(name, color)| Label::new(name, color));
     let labels = (0..48).map(|n| if n % 8 > 5 { crate::data::VOID } else { u8::from(n % 8 > 3) }).collect();
     let labelled = LabelledImage { width: 8, height: 6, rgb: vec![90; 144], labels };
     let picture = ProposalFacts::new(HOSTILE, Rank::Best, &labelled, &classes).unwrap();
