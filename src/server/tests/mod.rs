@@ -259,7 +259,7 @@ fn the_api_reports_streams_and_model() {
         (Some(2), Some(1), Some(1))
     );
     assert_eq!(model["placement"], serde_json::json!([{ "provider": "CPU", "nodes": 83, "time": 1.0 }]));
-    assert_eq!(model["labels"][0], serde_json::json!({ "name": "road", "color": "#804080" }));
+    assert_eq!(model["labels"][0], serde_json::json!({ "name": "road", "color": "#804080", "weight": 1.0 }));
     assert_eq!(model["refused"], serde_json::json!([{ "provider": "tensorrt", "reason": "no GPU" }]));
     assert!(model["change"].is_null() && model["frame_ms"] == 52.0);
     assert_eq!(get(&server, "/api/v1/version").json()["version"], env!("CARGO_PKG_VERSION"));
