@@ -115,5 +115,5 @@ impl Noise {
 /// Labels for masks of a test.
 pub fn labels(count: usize) -> Arc<[maskcast::frame::Label]> {
     let color = |n: usize| maskcast::frame::Rgb((60 * n) as u8, (255 - 35 * n) as u8, (90 + 20 * n) as u8);
-    (0..count).map(|n| maskcast::frame::Label { name: format!("class {n}"), color: color(n) }).collect()
+    (0..count).map(|n| maskcast::frame::Label::new(format!("class {n}"), color(n))).collect()
 }
