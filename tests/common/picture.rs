@@ -79,7 +79,7 @@ pub fn mean_and_worst(values: &[f64]) -> (f64, f64) {
 pub struct EncodedFrames(Sender<Vec<u8>>);
 
 impl EncodedFrames {
-    pub fn new() -> (Box<Self>, Receiver<Vec<u8>>) {
+    pub fn channel() -> (Box<Self>, Receiver<Vec<u8>>) {
         let (sender, frames) = channel();
         (Box::new(EncodedFrames(sender)), frames)
     }
