@@ -129,7 +129,7 @@ fn mirrored_views_agree_with_the_others_in_every_pixel() {
 fn parts_are_put_back_where_they_were_cut() {
     for views in [&["--scales", "1,1.5,2"][..], &["--scales", "1,0.5"], &["--tiles", "2x2,3x1"], &["--keep-aspect"]] {
         let scene = Scene::new(&["a.png"]);
-        ok(&mut scene.label(&["--flip", "--agree", "1"]).args(views));
+        ok(scene.label(&["--flip", "--agree", "1"]).args(views));
         let (mask, truth) = (scene.mask("a.png"), truth());
         for (at, (&proposed, &class)) in mask.iter().zip(&truth).enumerate() {
             let (x, y) = (at % WIDTH, at / WIDTH);
