@@ -49,6 +49,7 @@ fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
         classes,
         labels: [].into(),
         model: "".into(),
+        guide: None,
     }
 }
 

@@ -173,10 +173,13 @@ impl FrameSink for Counter {
     }
 }
 
+/// The access units that a client received, with the times of their arrival.
+type Units = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
+
 /// An RTSP client that keeps access units and when they arrived.
 struct Client {
     pipeline: gst::Pipeline,
-    units: Arc<Mutex<Vec<(Instant, Vec<u8>)>>>,
+    units: Units,
 }
 
 impl Client {
@@ -189,7 +192,7 @@ impl Client {
             bail!("not a pipeline")
         };
         let sink = pipeline.by_name("sink").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok());
-        let units: Arc<Mutex<Vec<(Instant, Vec<u8>)>>> = Arc::default();
+        let units: Units = Arc::default();
         let received = Arc::clone(&units);
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let at = Instant::now();

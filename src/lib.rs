@@ -28,6 +28,7 @@
 //! | [`gst`] | GStreamer helpers of sources and outputs |
 //! | [`segment`] | models (ONNX Runtime), batches across streams |
 //! | [`overlay`] | drawing masks on frames |
+//! | [`steady`] | masks that do not flicker, for drawing |
 //! | [`events`] | event detection in the masks |
 //! | [`access`] | passwords, sessions, certificates and permissions |
 //! | [`config`] | the TOML file and its validation, which reports all errors at once |
@@ -58,6 +59,7 @@ pub mod segment;
 pub mod server;
 pub mod service;
 pub mod sink;
+pub mod steady;
 pub mod stream;
 pub mod users;
 pub mod view;

@@ -11,11 +11,12 @@ use common::fakes::*;
 use crossbeam_channel::{bounded, unbounded};
 use maskcast::base::ledger::DropReason;
 use maskcast::base::status::{Status, StreamState};
-use maskcast::config::Show;
+use maskcast::config::{Show, Smooth};
 use maskcast::gst::GstError;
 use maskcast::publish::{OutputError, PublishOutcome};
 use maskcast::segment::SegmentError;
 use maskcast::segment::pool::Pool;
+use maskcast::sink::{SinkError, StreamMask};
 use maskcast::stream::{Pace, SourceFailure, StreamError};
 
 fn published() -> impl FnMut(usize) -> Result<PublishOutcome, OutputError> + Send + 'static {
@@ -58,6 +59,31 @@ fn a_file_keeps_all_frames_in_order_when_workers_overtake_each_other() {
     }
     assert_ledger_closed(&status, 200);
     assert_eq!(status.ledger.counts().published, 200);
+}
+
+/// The fake model changes its mind with every frame although the image is always the same.
+#[test]
+fn the_drawing_is_steady_and_the_sinks_get_the_masks_of_the_model() {
+    for (smooth, flips) in [(Smooth::Off, 39), (Smooth::Normal, 0)] {
+        let (pool, _) = pool(1, 1, |_| Ok(()));
+        let mut settings = config();
+        (settings.show, settings.overlay.smooth) = (Show::Matched, smooth);
+        let (output, received) = FakeOutput::new(published());
+        let (masks, sunk) = unbounded();
+        let sink = move |mask: &StreamMask| -> Result<(), SinkError> {
+            masks.send(mask.mask.classes.clone()).unwrap();
+            Ok(())
+        };
+        let source = ScriptedSource::file(vec![Step::Frames(40)]);
+        let (stream, _) = start_with_sinks(settings, Pace::File, source, output, &pool, vec![Box::new(sink)]);
+        stream.join().unwrap();
+        let lumas: Vec<u8> = received.try_iter().map(|frame| frame.luma).collect();
+        assert_eq!(lumas.len(), 40);
+        assert_eq!(lumas.windows(2).filter(|pair| pair[0] != pair[1]).count(), flips, "{smooth:?}: {lumas:?}");
+        let sunk: Vec<Vec<u8>> = sunk.try_iter().collect();
+        assert_eq!(sunk.len(), 40);
+        assert!(sunk.iter().enumerate().all(|(n, classes)| *classes == vec![(n % 2) as u8; SIDE * SIDE]), "{smooth:?}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::job::{self, SegmentJob};
-use super::{Failure, ModelArgs, write_json};
+use super::{Failure, ModelArgs, flicker, write_json};
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
@@ -34,6 +34,10 @@ pub struct BenchArgs {
     /// The clip to run [default: the first file source of the configuration, or a 960x540 test pattern, H.264].
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
+    /// Measure how much the masks of this clip flicker instead: the share of pixels whose class differs from that of the pixel
+    /// of the previous mask that optical flow leads to, for each strength of smoothing.
+    #[arg(long, value_name = "CLIP", conflicts_with_all = ["input", "rounds"])]
+    pub flicker: Option<PathBuf>,
     /// Number of rounds, of which the median is taken.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
@@ -81,6 +85,10 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
         None => args.model.config()?,
     };
     let model = Arc::new(Model::load(&settings, tuning::default_threads(&settings, TuningGoal::Throughput))?);
+    if let Some(clip) = &args.flicker {
+        let result = flicker::measure(clip, &model)?;
+        return args.json.as_deref().map_or(Ok(()), |path| write_json(path, &result));
+    }
     let plan = tuning::default_plan(&model, TuningGoal::Throughput);
     let folder = tempfile::Builder::new()
         .prefix("maskcast-bench-")

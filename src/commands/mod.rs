@@ -11,6 +11,7 @@ mod class_weight;
 pub mod doctor;
 pub mod environment;
 mod failure;
+mod flicker;
 pub mod job;
 pub mod logging;
 pub mod manual;

@@ -14,7 +14,7 @@ use super::{Failure, ModelArgs, class_weight, write_json};
 use crate::base::atomic_file::put_in_place;
 use crate::base::status::Status;
 use crate::base::timing::Stage;
-use crate::config::{EncodeConfig, Legend, OverlayConfig, PRESETS, SourceSpec, SourceUri, Style};
+use crate::config::{EncodeConfig, Legend, OverlayConfig, PRESETS, Smooth, SourceSpec, SourceUri, Style};
 use crate::frame::Weight;
 use crate::overlay::{Overlay, UnknownLabels};
 use crate::segment::golden::encode_png;
@@ -37,6 +37,9 @@ pub struct SegmentArgs {
     /// Opacity of the tint, 0 to 1.
     #[arg(long, default_value_t = 0.45, value_parser = parse_alpha)]
     pub alpha: f32,
+    /// Draw masks that do not flicker, and how long a class must hold. Masks of --mask-dir and the report are those of the model.
+    #[arg(long, value_enum, default_value = "normal", value_name = "STRENGTH")]
+    pub smooth: SmoothArg,
     /// Classes that are not drawn, separated by commas; `--hide=` draws all. [default: background, other, void,
     /// unlabeled].
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
@@ -86,6 +89,25 @@ pub enum LegendArg {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SmoothArg {
+    Off,
+    Light,
+    Normal,
+    Strong,
+}
+
+impl From<SmoothArg> for Smooth {
+    fn from(arg: SmoothArg) -> Self {
+        match arg {
+            SmoothArg::Off => Smooth::Off,
+            SmoothArg::Light => Smooth::Light,
+            SmoothArg::Normal => Smooth::Normal,
+            SmoothArg::Strong => Smooth::Strong,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MaskSize {
     Frame,
     Model,
@@ -117,6 +139,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
             StyleArg::MaskOnly => Style::MaskOnly,
         },
         alpha: args.alpha,
+        smooth: args.smooth.into(),
         hide: args.hide.as_ref().map(|names| names.iter().filter(|name| !name.is_empty()).cloned().collect()),
         legend: match args.legend {
             _ if args.no_legend => Legend::Off,

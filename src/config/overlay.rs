@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
+use super::smooth::Smooth;
 use super::value::Value;
 use crate::frame::{Label, Rgb, Weight};
 
@@ -101,6 +102,9 @@ pub struct OverlayConfig {
     #[serde(serialize_with = "serialize_exact")]
     #[schemars(range(min = 0, max = 1), extend("x-help" = "0 is invisible, 1 is opaque"))]
     pub alpha: f32,
+    /// Draw masks that do not flicker: a pixel changes its class when the class holds, or when the image changes there. What
+    /// moves is not delayed. Sinks, events and `mask.png` get the masks of the model.
+    pub smooth: Smooth,
     /// Names of classes of the model that are not drawn. Without this key, the classes `background`, `other`, `void` and
     /// `unlabeled` are not drawn; `[]` draws all classes.
     #[schemars(extend("x-help" = "write [\"sky\"]", "x-default" = "classes named `background`, `other`, `void`, `unlabeled`"))]
@@ -124,6 +128,7 @@ impl Default for OverlayConfig {
         OverlayConfig {
             style: Style::Tint,
             alpha: 0.45,
+            smooth: Smooth::Normal,
             hide: None,
             legend: Legend::Visible,
             colors: Vec::new(),

@@ -111,6 +111,7 @@ mod tests {
             classes,
             labels: Arc::clone(labels),
             model: "".into(),
+            guide: None,
         }
     }
 

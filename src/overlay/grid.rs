@@ -149,6 +149,7 @@ mod tests {
             classes,
             labels: [].into(),
             model: "".into(),
+            guide: None,
         }
     }
 

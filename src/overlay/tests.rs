@@ -37,6 +37,7 @@ fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask
         classes,
         labels: [].into(),
         model: "".into(),
+        guide: None,
     }
 }
 

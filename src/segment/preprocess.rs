@@ -8,7 +8,7 @@ use opencv::imgproc::{INTER_AREA, INTER_LINEAR, resize};
 use opencv::prelude::*;
 
 use super::SegmentError;
-use crate::frame::{Colorimetry, Image, PixelFormat, Plane};
+use crate::frame::{Colorimetry, Guide, Image, PixelFormat, Plane};
 
 /// Scales frames to `width` × `height` RGB. Keeps its intermediate planes, so that it does not allocate for each frame.
 pub struct Preprocessor {
@@ -18,6 +18,8 @@ pub struct Preprocessor {
     /// U and V (I420), or both interleaved in the first (NV12).
     chroma: [Mat; 2],
     half: Mat,
+    /// A plane of the guide.
+    small: Mat,
     packed: Vec<u8>,
     table: Option<(Colorimetry, RgbTable)>,
 }
@@ -34,6 +36,7 @@ impl Preprocessor {
             luma: Mat::default(),
             chroma: [Mat::default(), Mat::default()],
             half: Mat::default(),
+            small: Mat::default(),
             packed: Vec::new(),
             table: None,
         }
@@ -88,6 +91,36 @@ impl Preprocessor {
             }
         }
         Ok(())
+    }
+
+    /// The [`Guide`] of the image that [`Preprocessor::run`] scaled last, which had this format.
+    ///
+    /// # Errors
+    /// OpenCV cannot scale a plane.
+    pub fn guide(&mut self, format: PixelFormat) -> Result<Guide, SegmentError> {
+        let (width, height) = Guide::size(self.width, self.height);
+        let mut guide = Guide::new(width, height);
+        let size = Size::new(width as i32, height as i32);
+        let small = &mut self.small;
+        let mut scale = |from: &Mat| -> Result<Vec<u8>, SegmentError> {
+            resize(from, small, size, 0.0, 0.0, INTER_AREA).map_err(opencv_error)?;
+            Ok(small.data_bytes().map_err(opencv_error)?.to_vec())
+        };
+        guide.plane_mut(0).copy_from_slice(&scale(&self.luma)?);
+        match format {
+            PixelFormat::I420 => {
+                guide.plane_mut(1).copy_from_slice(&scale(&self.chroma[0])?);
+                guide.plane_mut(2).copy_from_slice(&scale(&self.chroma[1])?);
+            }
+            PixelFormat::Nv12 => {
+                let pairs = scale(&self.chroma[0])?;
+                for plane in 0..2 {
+                    let samples = pairs.iter().skip(plane).step_by(2);
+                    guide.plane_mut(1 + plane).iter_mut().zip(samples).for_each(|(to, from)| *to = *from);
+                }
+            }
+        }
+        Ok(guide)
     }
 }
 
@@ -250,6 +283,22 @@ mod tests {
                 for format in [PixelFormat::I420, PixelFormat::Nv12] {
                     let out = run(&filled(VideoInfo::new(format, width, height), padding, [235, 128, 128]), 31, 17);
                     assert!(out.iter().all(|&byte| byte >= 253), "{width}x{height}+{padding} {format:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_guide_has_the_planes_of_the_image() {
+        for format in [PixelFormat::I420, PixelFormat::Nv12] {
+            for ((width, height), wanted) in [((640, 320), (192, 96)), ((100, 60), (100, 60)), ((31, 17), (31, 17))] {
+                let image = filled(VideoInfo::new(format, 1280, 720), 3, [50, 100, 200]);
+                let mut preprocessor = Preprocessor::new(width, height);
+                preprocessor.run(&image.image(), &mut vec![0; width * height * 3]).unwrap();
+                let guide = preprocessor.guide(format).unwrap();
+                assert_eq!((guide.width, guide.height), wanted, "{format:?}");
+                for (plane, value) in [50, 100, 200].into_iter().enumerate() {
+                    assert_eq!(guide.plane(plane), vec![value; wanted.0 * wanted.1], "{format:?} plane {plane}");
                 }
             }
         }

@@ -344,8 +344,11 @@ impl Segmenter for OnnxSegmenter {
         // The images that fill up the batch are left unchanged: their masks are not used.
         let images = frames.len().max(self.batch);
         rgb.resize(image_bytes * images, 128);
+        let mut guides = Vec::with_capacity(frames.len());
         for (frame, out) in frames.iter().zip(rgb.chunks_exact_mut(image_bytes)) {
-            self.preprocessor.run(&frame.pixels.image(), out)?;
+            let image = frame.pixels.image();
+            self.preprocessor.run(&image, out)?;
+            guides.push(self.preprocessor.guide(image.info.format)?);
         }
         let preprocess = watch.spent();
         let watch = Stopwatch::start();
@@ -358,7 +361,8 @@ impl Segmenter for OnnxSegmenter {
         let masks = frames
             .iter()
             .zip(classes.chunks_exact(width * height))
-            .map(|(frame, classes)| Mask {
+            .zip(guides)
+            .map(|((frame, classes), guide)| Mask {
                 seq: frame.seq,
                 pts: frame.pts,
                 captured_at: frame.captured_at,
@@ -367,6 +371,7 @@ impl Segmenter for OnnxSegmenter {
                 classes: classes.to_vec(),
                 labels: Arc::clone(&self.contract.labels),
                 model: Arc::clone(&self.model),
+                guide: Some(Box::new(guide)),
             })
             .collect();
         Ok(Segmented { masks, preprocess, run: watch.spent() })

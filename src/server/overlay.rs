@@ -14,7 +14,7 @@ use super::change::{KeyValueBody, request_change};
 use super::problem::Problem;
 use super::settings::OverlaySettings;
 use super::{App, NamedStream, typed};
-use crate::config::{Legend, OverlayConfig, Style, hex};
+use crate::config::{Legend, OverlayConfig, Smooth, Style, hex};
 use crate::frame::{Mask, Weight};
 use crate::view::request::{Change, ChangeOutcome};
 
@@ -27,6 +27,8 @@ pub(super) struct OverlayReport {
     /// Opacity of the class colours: 0 is invisible, 1 is opaque.
     #[schema(minimum = 0, maximum = 1)]
     alpha: f64,
+    /// Whether masks are made steady before they are drawn, and how long a class must hold: `off`, `light`, `normal`, `strong`.
+    smooth: Smooth,
     /// Names of the classes that are not drawn.
     hide: Vec<String>,
     /// The classes that the legend in the frame lists. `visible`: the drawn classes that are in the frame. `all`: all drawn
@@ -108,6 +110,7 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
     OverlayReport {
         style: overlay.style,
         alpha: overlay.alpha_exact(),
+        smooth: overlay.smooth,
         hide,
         legend: overlay.legend,
         colors: overlay.colors.iter().map(|(name, color)| (name.clone(), hex(*color))).collect(),
@@ -195,8 +198,17 @@ mod tests {
         assert_eq!((none.status, none.header("content-type")), (503, "application/problem+json"));
         let (pts, captured_at) = (Duration::from_millis(1500), Instant::now());
         let classes = vec![0, 1, 1, 0, 1, 255];
-        let mask =
-            Mask { seq: 7, pts, captured_at, width: 3, height: 2, classes, labels: model().labels, model: "".into() };
+        let mask = Mask {
+            seq: 7,
+            pts,
+            captured_at,
+            width: 3,
+            height: 2,
+            classes,
+            labels: model().labels,
+            model: "".into(),
+            guide: None,
+        };
         let stream = view.stream("gate").unwrap();
         stream.overlay_state.set_mask(Some(Arc::new(mask)));
         let mut response = agent().get(format!("http://{}{path}", server.address())).call().unwrap();
@@ -220,7 +232,7 @@ mod tests {
         let view = view(&["gate"]);
         let server = server(&view);
         let shown = get(&server, "/api/v1/streams/gate/overlay").json();
-        let wanted = serde_json::json!({"style": "tint", "alpha": 0.45, "hide": ["sky"], "legend": "visible",
+        let wanted = serde_json::json!({"style": "tint", "alpha": 0.45, "smooth": "normal", "hide": ["sky"], "legend": "visible",
                                         "colors": {}, "weights": {}});
         assert_eq!(shown, wanted);
     }

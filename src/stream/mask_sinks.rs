@@ -77,7 +77,17 @@ mod tests {
         let mut sinks = MaskSinks::new(sinks, Arc::clone(&status));
         let (pts, captured_at) = (Duration::ZERO, Instant::now());
         let (classes, labels) = (vec![0], [].into());
-        let mask = Arc::new(Mask { seq: 7, pts, captured_at, width: 1, height: 1, classes, labels, model: "m".into() });
+        let mask = Arc::new(Mask {
+            seq: 7,
+            pts,
+            captured_at,
+            width: 1,
+            height: 1,
+            classes,
+            labels,
+            model: "m".into(),
+            guide: None,
+        });
         for n in 1..=3 {
             let error = sinks.push(&mask, VideoInfo::new(PixelFormat::I420, 640, 360)).unwrap_err();
             assert!(matches!(&error, SinkError::Panicked(text) if text == "index out of bounds"), "{error:?}");

@@ -23,6 +23,7 @@ use crate::overlay::Overlay;
 use crate::publish::{CaptureTime, Output, PublishOutcome};
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, ModelBanner, NoMask};
+use crate::steady::Steady;
 
 /// How often viewers of an offline source get a frame that says so. Players need a few frames before they show the first.
 const SLATE_INTERVAL: Duration = Duration::from_millis(200);
@@ -56,6 +57,8 @@ pub struct OverlayStage {
     /// The labels of the model that `overlay` draws for.
     labels: Labels,
     overlay: Overlay,
+    /// What is drawn for a mask. The sinks get the mask itself.
+    steady: Steady,
     /// Why there is no model yet.
     banner: Arc<ModelBanner>,
     output: Box<dyn Output>,
@@ -110,6 +113,7 @@ impl OverlayStage {
             max_mask_age: config.max_mask_age,
             max_latency: config.max_latency,
             labels,
+            steady: Steady::default(),
             banner,
             output,
             status,
@@ -285,10 +289,11 @@ impl OverlayStage {
         let info = frame.info();
         let outcome = if self.output.wanted() {
             let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
+            let (steady, smooth) = (&mut self.steady, self.settings.smooth);
             let mut paint = |target: &mut crate::frame::ImageMut<'_>| {
                 let watch = Stopwatch::start();
                 let source = frame.pixels.image();
-                overlay.draw(&source, drawn.mask, target);
+                overlay.draw(&source, drawn.mask.map(|mask| steady.steady(mask, smooth)), target);
                 if let Some(badge) = &badge {
                     overlay.badge(badge, target);
                 }
@@ -325,6 +330,7 @@ impl OverlayStage {
             Err(panic) => {
                 // Its buffers may be half written: it is replaced.
                 self.overlay = Overlay::ignoring_unknown_labels(&self.settings, &self.labels);
+                self.steady = Steady::default();
                 self.status.count_panic();
                 Err(frame_error(frame, FrameError::Panicked(panic_text(&*panic).to_owned())))
             }
@@ -349,6 +355,7 @@ impl OverlayStage {
     /// old mask would make the first frames after a reconnection stale.
     fn release_source(&mut self) {
         (self.mask, self.started) = (None, None);
+        self.steady.reset();
         if let Err(error) = self.sinks.clear() {
             self.log(&format!("mask sink failed: {error}"));
         }

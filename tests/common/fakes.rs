@@ -10,12 +10,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use maskcast::base::status::Status;
 use maskcast::base::timing::Elapsed;
 use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
-use maskcast::config::{Legend, SourceSpec, StreamConfig, defaults_stream};
-use maskcast::frame::{Frame, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
+use maskcast::config::{Legend, Smooth, SourceSpec, StreamConfig, defaults_stream};
+use maskcast::frame::{Frame, Guide, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
 use maskcast::gst::GstError;
 use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
 use maskcast::segment::pool::{Factory, Pool, WorkerSpec};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
+use maskcast::sink::MaskSink;
 use maskcast::stream::overlay_state::OverlayState;
 use maskcast::stream::{Pace, Stream, StreamParts};
 
@@ -176,6 +177,7 @@ impl Segmenter for FakeSegmenter {
             classes: vec![(frame.seq % 2) as u8; SIDE * SIDE],
             labels: Arc::clone(&LABELS),
             model: "fake".into(),
+            guide: Some(Box::new(Guide::new(SIDE, SIDE))),
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),
@@ -303,6 +305,8 @@ pub fn config() -> StreamConfig {
     let mut config = defaults_stream("fake", SourceSpec::parse("test://black", &here).unwrap());
     config.overlay.style = maskcast::config::Style::MaskOnly;
     config.overlay.legend = Legend::Off;
+    // Each frame shows its mask.
+    config.overlay.smooth = Smooth::Off;
     config.silence_timeout = Duration::from_millis(200);
     // No frame is late, however busy the machine is.
     config.max_latency = DEADLINE;
@@ -317,6 +321,18 @@ pub fn start(
     output: FakeOutput,
     pool: &Pool,
 ) -> (Stream, Arc<Status>) {
+    start_with_sinks(config, pace, source, output, pool, Vec::new())
+}
+
+/// As [`start`], with mask sinks.
+pub fn start_with_sinks(
+    config: StreamConfig,
+    pace: Pace,
+    source: ScriptedSource,
+    output: FakeOutput,
+    pool: &Pool,
+    mask_sinks: Vec<Box<dyn MaskSink>>,
+) -> (Stream, Arc<Status>) {
     let status = Arc::new(Status::new(&config.name));
     let overlay_state = Arc::new(OverlayState::new(config.overlay.clone()));
     let parts = StreamParts {
@@ -326,7 +342,7 @@ pub fn start(
         output: Box::new(output),
         status: Arc::clone(&status),
         overlay_state,
-        mask_sinks: Vec::new(),
+        mask_sinks,
     };
     (Stream::start(parts, pool).unwrap(), status)
 }

@@ -194,6 +194,7 @@ speed = "max"
                 overlay: OverlayConfig {
                     style: Style::Contour,
                     alpha: 1.0,
+                    smooth: Smooth::Strong,
                     hide: Some(vec!["sky".into(), "road".into()]),
                     legend: Legend::Off,
                     colors: vec![("car".into(), Rgb(255, 128, 0)), ("traffic light".into(), Rgb(1, 2, 3))],

@@ -61,7 +61,7 @@ password_env = "GATE_PASSWORD"
         "name": "gate", "source": "rtsps://cam/x?token=***", "transport": "udp", "latency": "100ms", "user": "viewer",
         "tls_fingerprint": fingerprint, "show": "full-rate", "max_mask_age": "2s", "max_latency": "1s",
         "silence_timeout": "3s",
-        "overlay": {"style": "tint", "alpha": 0.3, "hide": ["sky"], "legend": "visible",
+        "overlay": {"style": "tint", "alpha": 0.3, "smooth": "normal", "hide": ["sky"], "legend": "visible",
                     "colors": {"car": "#ff0000"}, "weights": {}},
         "encode": {"encoder": "auto", "bitrate": 0, "preset": "auto", "keyframe_interval": "2s", "jpeg_quality": 80},
         "record": {
@@ -92,6 +92,7 @@ fn settings_that_are_not_for_the_source_are_not_shown() {
 fn names_in_logs_and_metrics_are_those_of_the_configuration() {
     Provider::ALL.iter().for_each(|provider| assert_eq!(json!(provider), json!(provider.name())));
     Style::ALL.iter().for_each(|style| assert_eq!(json!(style), json!(style.name())));
+    Smooth::ALL.iter().for_each(|smooth| assert_eq!(json!(smooth), json!(smooth.name())));
 }
 
 /// What the API shows can be written to the file, and means the same there.

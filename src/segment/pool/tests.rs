@@ -40,6 +40,7 @@ impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Script
             classes: vec![0],
             labels: [].into(),
             model: "fake".into(),
+            guide: None,
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),

@@ -110,12 +110,13 @@ function show() {
   }
   byId("weights-reset").hidden = !may || overrides().length === 0;
   if (!known) return;
-  const { style, alpha, legend } = current();
+  const { style, alpha, smooth, legend } = current();
   for (const input of styles) input.checked = input.value === style;
   const percent = Math.round(100 * alpha);
   // Not while the user drags it.
   if (document.activeElement !== byId("alpha") || !isBusy()) byId("alpha").value = percent;
   setText(byId("alpha-text"), `${percent} %`);
+  byId("smooth").value = smooth;
   for (const input of legends) input.checked = input.value === legend;
 }
 
@@ -174,6 +175,7 @@ const hide = (off) => enqueue({ hide: classes.map((entry) => entry.name).filter(
 
 for (const input of styles) input.addEventListener("change", () => enqueue({ style: input.value }));
 byId("alpha").addEventListener("input", () => enqueue({ alpha: Number(byId("alpha").value) / 100 }));
+byId("smooth").addEventListener("change", () => enqueue({ smooth: byId("smooth").value }));
 for (const input of legends) input.addEventListener("change", () => enqueue({ legend: input.value }));
 byId("weights-reset").addEventListener("click", () => enqueue({ weights: Object.fromEntries(overrides().map((entry) => [entry, null])) }));
 byId("all").addEventListener("click", () => hide(new Set()));

@@ -151,6 +151,7 @@ fn check_detector(
             classes: drawn.collect(),
             labels: Arc::clone(&labels),
             model: "".into(),
+            guide: None,
         };
         detector.examine(&mask);
         let whole = mask.classes.iter().filter(|&&class| class == 1).count() as f64 / classes.len().max(1) as f64;
