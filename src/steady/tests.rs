@@ -286,9 +286,7 @@ fn a_gap_a_jump_back_another_size_another_model_and_a_cut_show_the_mask_as_it_is
             (mask.width, mask.height) = (WIDTH / 2, HEIGHT / 2);
             mask.classes.truncate(WIDTH * HEIGHT / 4);
         }),
-        ("model", 4, &|mask| {
-            mask.labels = Arc::from(vec![crate::frame::Label { name: "a".into(), color: crate::frame::Rgb(0, 0, 0) }])
-        }),
+        ("model", 4, &|mask| mask.labels = Arc::from(vec![crate::frame::Label::new("a", crate::frame::Rgb(0, 0, 0))])),
         ("cut", 4, &|mask| {
             let guide = mask.guide.as_mut().unwrap();
             let (width, height) = (guide.width, guide.height);
