@@ -79,9 +79,10 @@ fn noise(info: VideoInfo, frames: usize) -> impl Iterator<Item = OwnedImage> {
     })
 }
 
-fn time(info: &VideoInfo, n: usize) -> CaptureTime {
+/// The time of frame `n` of a camera that started at `start`: the clock of outputs follows the arrival of frames.
+fn time(info: &VideoInfo, n: usize, start: Instant) -> CaptureTime {
     let pts = Duration::from_secs_f64(n as f64 * f64::from(info.fps.1) / f64::from(info.fps.0));
-    CaptureTime { pts, captured_at: Instant::now(), slate: false }
+    CaptureTime { pts, captured_at: start + pts, slate: false }
 }
 
 /// The encoded frames of a live stream, and its rate control.
@@ -91,9 +92,10 @@ fn encode(config: EncodeConfig, frames: impl Iterator<Item = OwnedImage>) -> (Ve
     let (sink, encoded) = EncodedFrames::channel();
     outputs.h264.add(sink);
     let mut output = LiveOutput::new(config, Arc::clone(&status), outputs).blocking();
+    let start = Instant::now();
     for (n, frame) in frames.enumerate() {
         let info = frame.image().info;
-        output.publish(time(&info, n), info, &mut |target| frame.image().copy_to(target)).unwrap();
+        output.publish(time(&info, n, start), info, &mut |target| frame.image().copy_to(target)).unwrap();
     }
     let control = status.encode.running().expect("an encoder runs").rate_control;
     output.finish().unwrap();
@@ -173,8 +175,9 @@ fn the_quality_of_files_has_no_limit() {
     let path = folder.path().join("noise.mp4");
     let config = EncodeConfig { encoder: EncoderChoice::X264, ..EncodeConfig::default() };
     let mut output = FileOutput::new(path.clone(), config, Arc::new(Status::new("test"))).unwrap();
+    let start = Instant::now();
     for (n, frame) in noise(slow(), 25).enumerate() {
-        output.publish(time(&slow(), n), slow(), &mut |target| frame.image().copy_to(target)).unwrap();
+        output.publish(time(&slow(), n, start), slow(), &mut |target| frame.image().copy_to(target)).unwrap();
     }
     output.finish().unwrap();
     let kbits = std::fs::metadata(&path).unwrap().len() as f64 * 8.0 / 1000.0 / 2.0;
