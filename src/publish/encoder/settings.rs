@@ -11,7 +11,7 @@ use crate::frame::VideoInfo;
 use crate::gst::{accepts, set_if_present};
 
 /// Quality of live streams and of files, as a constant rate factor of x264. Measured with three clips of fixed cameras
-/// (`make quality`): the mean SSIM is 0.988 or better, with about the bitrate that was the default before.
+/// (`make quality`): the mean SSIM is 0.987 or better.
 const CRF: u32 = 23;
 
 /// The quality factor of VA-API, on the scale of quantizers, for about that quality. Not measured: no device was available.
