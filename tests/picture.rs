@@ -63,6 +63,7 @@ fn scene(frames: usize) -> impl Iterator<Item = OwnedImage> {
             classes: (0..512 * 288).map(class).collect(),
             labels: Arc::clone(&labels),
             model: "".into(),
+            guide: None,
         };
         let mut drawn = OwnedImage::new(info, 0);
         overlay.draw(&frame.image(), Some(&mask), &mut drawn.image_mut());
