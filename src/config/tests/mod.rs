@@ -112,6 +112,7 @@ silence_timeout = "1m"
 [stream.overlay]
 style = "contour"
 alpha = 1
+smooth = "strong"
 hide = ["sky", "road"]
 legend = false
 colors = { car = "#FF8000", "traffic light" = [1, 2, 3] }
@@ -404,7 +405,7 @@ fn shipped_pipelines() {
         std::fs::write(path, "hunter2\n").unwrap();
     }
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
-    for (name, streams) in [("demo", 1), ("webcam", 1), ("rtsp", 1), ("many-cameras", 4), ("recording", 2)] {
+    for (name, streams) in [("demo", 2), ("webcam", 1), ("rtsp", 1), ("many-cameras", 4), ("recording", 2)] {
         let text = std::fs::read_to_string(shipped.join(name).with_extension("toml")).unwrap();
         let path = dir.path().join("pipelines").join(name).with_extension("toml");
         std::fs::write(&path, &text).unwrap();
