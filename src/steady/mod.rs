@@ -48,8 +48,10 @@ const UNCHANGED: f32 = 4.0;
 /// The level of the motion from the previous image to this one. Half the resolution is enough to check the motion back.
 const CHECKED: usize = 1;
 
-/// Motion to the previous image and back that ends further away than this, in guide pixels, was not found.
+/// Motion to the previous image and back that ends further away than this, in guide pixels, was not found: while the camera stands
+/// still, and while it moves.
 const LOST: f32 = 1.5;
+const LOST_WHILE_MOVING: f32 = 3.0;
 
 /// A window whose pixels differ by more than this on average at its match, in steps of a sample, shows something new: while the
 /// camera stands still, and while it moves, when more differences are errors of the motion.
@@ -137,7 +139,8 @@ struct Cell {
     source: (i32, i32),
     /// The fractions of `source` that were left out.
     remainder: Vector,
-    moves: bool,
+    /// Whether it, or one beside it, moves or shows something that was not found.
+    spreads: bool,
     /// Whether two masks in a row are enough, now and in the mask before.
     quick: bool,
     was_quick: bool,
@@ -253,7 +256,9 @@ impl Steady {
     fn find_lost(&mut self) -> f32 {
         let (backward, forward) = (self.backward.field(0), self.forward.field(CHECKED));
         let (side, scale) = (CELL as f32, (1 << CHECKED) as f32);
-        let new = if self.stands() { NEW } else { NEW_WHILE_MOVING };
+        let stands = self.stands();
+        let limit = if stands { LOST } else { LOST_WHILE_MOVING };
+        let new = if stands { NEW } else { NEW_WHILE_MOVING };
         let mut lost = 0.0;
         for (at, (cell, vector)) in self.cells.iter_mut().zip(&backward.vectors).enumerate() {
             let middle = |cell: usize| (cell as f32 + 0.5) * side;
@@ -264,9 +269,9 @@ impl Steady {
             let (column, row) = ((x / scale) as usize, (y / scale) as usize);
             let leads_back = inside && column < forward.columns && row < forward.rows && {
                 let back = forward.vectors[row * forward.columns + column];
-                (scale * back.x + vector.x).abs() + (scale * back.y + vector.y).abs() <= LOST
+                (scale * back.x + vector.x).abs() + (scale * back.y + vector.y).abs() <= limit
             };
-            (cell.was_quick, cell.quick) = (cell.quick, !leads_back);
+            (cell.was_quick, cell.quick) = (cell.quick && stands, !leads_back);
             cell.is_new = backward.differences[at] > new * (WINDOW * WINDOW) as u32;
             lost += f32::from(u8::from(!leads_back));
         }
@@ -282,18 +287,17 @@ impl Steady {
         for (at, vector) in field.vectors.iter().enumerate().filter(|(at, _)| field.has_texture(*at)) {
             textured += 1;
             drifting += u32::from(exceeds(vector, DRIFT));
-            self.cells[at].moves = false;
         }
         let share = drifting as f32 / textured.max(1) as f32;
         let least = self.least_motion.map_or(share, |least| share.min(least + FORGETS * elapsed.as_secs_f32()));
         self.least_motion = Some(least);
         let stands = self.stands();
         for (cell, vector) in self.cells.iter_mut().zip(&field.vectors) {
-            cell.moves = stands && exceeds(vector, MOVES);
+            cell.spreads = stands && (cell.quick || cell.is_new || exceeds(vector, MOVES));
         }
         let (columns, rows) = (field.columns, field.rows);
         for at in (0..self.cells.len()).filter(|_| stands) {
-            if self.cells[at].moves {
+            if self.cells[at].spreads {
                 let (column, row) = (at % columns, at / columns);
                 for row in row.saturating_sub(1)..(row + 2).min(rows) {
                     for cell in &mut self.cells[row * columns..][column.saturating_sub(1)..(column + 2).min(columns)] {
@@ -425,17 +429,20 @@ fn span(cell: usize, guide: usize, mask: usize) -> std::ops::Range<usize> {
     first(cell)..first(cell + 1)
 }
 
-/// The median of whole pixels.
+/// The median, to an eighth of a pixel.
 fn median(vectors: &[Vector], part: impl Fn(&Vector) -> f32) -> f32 {
-    const REACH: i32 = 64;
-    let mut counts = [0_usize; 2 * REACH as usize + 1];
+    const PARTS: f32 = 8.0;
+    /// In parts.
+    const REACH: i32 = 512;
+    let mut counts = [0_u16; 2 * REACH as usize + 1];
     for vector in vectors {
-        counts[(part(vector).round() as i32).clamp(-REACH, REACH).wrapping_add(REACH) as usize] += 1;
+        let at = ((part(vector) * PARTS).round() as i32).clamp(-REACH, REACH) + REACH;
+        counts[at as usize] += 1;
     }
     let mut below = 0;
-    let reaches_half = |count: &usize| {
-        below += count;
+    let reaches_half = |count: &u16| {
+        below += usize::from(*count);
         2 * below >= vectors.len()
     };
-    counts.iter().position(reaches_half).map_or(0.0, |at| (at as i32 - REACH) as f32)
+    counts.iter().position(reaches_half).map_or(0.0, |at| (at as i32 - REACH) as f32 / PARTS)
 }

@@ -13,21 +13,19 @@
 //! ```
 
 mod field;
+mod paint;
 mod segments;
 mod table;
 
-use self::field::{column_values, distance, value};
+use self::field::{column_values, value};
+pub(super) use self::paint::Paint;
 use self::segments::{Segment, Segments};
 use self::table::{Layout, Positions, Steps, Table, TableRow};
-use super::contour::line_width;
 use super::grid::Cells;
-use super::mix::{self, CHUNK, Mixture};
+use super::mix::{CHUNK, Mixture};
 use super::palette::{BlendCoefficients, Palette};
 use super::row_blend::{self, RowBlend, copy_rows};
 use crate::frame::{ClassId, Image, ImageMut};
-
-/// Cells with fewer pixels than this have no room for an even line inside of their border.
-const MIN_LINE_CELL: f32 = 1.8;
 
 /// Without lines, a diagonal neighbour reaches no pixel of cells that have at least this many pixels.
 const MIN_CELL_WITHOUT_DIAGONALS: f32 = 2.0;
@@ -84,14 +82,6 @@ const MIN_PAIR_CELL: f32 = 3.0;
 /// Cells with more pixels in width or height are too large for tables: their borders are computed for each pixel.
 const MAX_TABLE_CELL: f32 = CHUNK as f32;
 
-/// How a pixel is drawn, by its distance from the border.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Paint {
-    pixels_per_cell: f32,
-    /// Width of a line in pixels; `None`: areas are drawn as a whole.
-    line: Option<f32>,
-}
-
 /// What is drawn.
 pub(super) struct Scene<'a> {
     /// All cells of the mask.
@@ -104,36 +94,6 @@ impl Scene<'_> {
     /// The coefficients of pixels that have no border near.
     fn inside(&self, class: ClassId) -> &BlendCoefficients {
         if self.paint.has_lines() { &BlendCoefficients::CLEAR } else { self.palette.coefficients(class) }
-    }
-}
-
-impl Paint {
-    /// Whole areas.
-    pub fn areas(cells: &Cells<'_>) -> Paint {
-        Paint { pixels_per_cell: cells.pixels_per_cell(), line: None }
-    }
-
-    /// Lines of an even width; `None` if the cells have no room for them.
-    pub fn lines(cells: &Cells<'_>, image_height: usize) -> Option<Paint> {
-        let pixels_per_cell = cells.pixels_per_cell();
-        // Distances are known up to one cell, and a line needs half a pixel to fade out.
-        let line = (line_width(image_height) as f32).min(pixels_per_cell - 0.5);
-        (pixels_per_cell >= MIN_LINE_CELL).then_some(Paint { pixels_per_cell, line: Some(line) })
-    }
-
-    fn has_lines(&self) -> bool {
-        self.line.is_some()
-    }
-
-    /// The share of a class that leads the other by `lead` (-1 to 1): one half on the border, the whole pixel from half a pixel
-    /// away.
-    fn share(&self, lead: f32) -> u16 {
-        mix::share(0.5 + distance(lead.abs()).copysign(lead) * self.pixels_per_cell)
-    }
-
-    /// How much of a pixel is drawn where a class leads by `lead` (0 to 1).
-    fn cover(&self, lead: f32) -> u16 {
-        self.line.map_or(mix::cover(1.0), |line| mix::cover(line - distance(lead) * self.pixels_per_cell + 0.5))
     }
 }
 

@@ -3,8 +3,8 @@
 //! A pixel's share depends on nine cells that have the class or do not, and on the pixel's position in its cell. Positions are
 //! rounded to an eighth of a pixel, which leaves few that differ: 4 × 15 for a mask of 512×288 in an image of 1920×1080.
 
-use super::Paint;
 use super::field::{PATTERNS, Pattern, column_values, value, weights};
+use super::paint::Paint;
 use crate::overlay::grid::Cells;
 use crate::overlay::mix::{CHUNK, Covers, Shares};
 
