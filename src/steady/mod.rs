@@ -284,7 +284,7 @@ impl Steady {
         let most = Vector { x: median(&field.vectors, |v| v.x), y: median(&field.vectors, |v| v.y) };
         let exceeds = |vector: &Vector, limit: f32| (vector.x - most.x).abs().max((vector.y - most.y).abs()) > limit;
         let (mut textured, mut drifting) = (0_u32, 0_u32);
-        for (at, vector) in field.vectors.iter().enumerate().filter(|(at, _)| field.has_texture(*at)) {
+        for (_, vector) in field.vectors.iter().enumerate().filter(|(at, _)| field.has_texture(*at)) {
             textured += 1;
             drifting += u32::from(exceeds(vector, DRIFT));
         }
