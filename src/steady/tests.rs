@@ -279,8 +279,9 @@ fn a_class_must_hold_where_nothing_changes() {
 
 #[test]
 fn a_gap_a_jump_back_another_size_another_model_and_a_cut_show_the_mask_as_it_is() {
+    type Change<'a> = &'a dyn Fn(&mut Mask);
     let other = labels();
-    let changes: [(&str, u64, &dyn Fn(&mut Mask)); 5] = [
+    let changes: [(&str, u64, Change<'_>); 5] = [
         ("gap", 30, &|_| {}),
         ("jump back", 2, &|_| {}),
         ("size", 4, &|mask| {

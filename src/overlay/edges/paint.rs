@@ -10,7 +10,7 @@ const MIN_LINE_CELL: f32 = 1.8;
 
 /// How a pixel is drawn, by its distance from the border.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::overlay) struct Paint {
+pub struct Paint {
     pub pixels_per_cell: f32,
     /// Width of a line in pixels; `None`: areas are drawn as a whole.
     line: Option<f32>,
