@@ -6,7 +6,7 @@
 //! legend, badge, slate ─▶ canvas (RGB, once) ─▶ bitmap (planes) ─────────────────────────────────▶ target
 //! ```
 //!
-//! [`edges`] needs an image that is at least as large as the mask, and for lines about two pixels a mask cell.
+//! `edges` needs an image that is at least as large as the mask, and for lines about two pixels a mask cell.
 //!
 //! Frames are never converted to RGB: colours are converted to YUV once, in the palette, and blending is one multiplication
 //! and one addition for each sample. [`Mask::index`] determines which mask pixel covers an image pixel; a chroma sample uses

@@ -8,7 +8,7 @@
 //!    of 4×4 pixels of the [`Guide`] was in the previous one. Classes and evidence move along, in whole mask pixels; fractions add
 //!    up until they are a pixel.
 //! 2. *Evidence*: where the mask disagrees with the class that is shown, each mask adds evidence; where it agrees, it takes as
-//!    much away. At [`FULL`] the class changes. A class that is not the one the evidence is for takes evidence away first
+//!    much away. At `FULL` the class changes. A class that is not the one the evidence is for takes evidence away first
 //!    (the majority vote of Boyer and Moore).
 //! 3. *Change* (`change`): where the image changed otherwise than by motion, evidence grows with the change, and a clear change
 //!    is enough for one mask: what appears, and what was behind something that moved on, is right at once.
