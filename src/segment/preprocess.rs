@@ -102,23 +102,23 @@ impl Preprocessor {
         let mut guide = Guide::new(width, height);
         let size = Size::new(width as i32, height as i32);
         let small = &mut self.small;
-        let mut scale = |from: &Mat| -> Result<Vec<u8>, SegmentError> {
+        let mut scale = |from: &Mat, work: &mut dyn FnMut(&[u8])| -> Result<(), SegmentError> {
             resize(from, small, size, 0.0, 0.0, INTER_AREA).map_err(opencv_error)?;
-            Ok(small.data_bytes().map_err(opencv_error)?.to_vec())
+            work(small.data_bytes().map_err(opencv_error)?);
+            Ok(())
         };
-        guide.plane_mut(0).copy_from_slice(&scale(&self.luma)?);
+        scale(&self.luma, &mut |luma| guide.plane_mut(0).copy_from_slice(luma))?;
         match format {
             PixelFormat::I420 => {
-                guide.plane_mut(1).copy_from_slice(&scale(&self.chroma[0])?);
-                guide.plane_mut(2).copy_from_slice(&scale(&self.chroma[1])?);
+                scale(&self.chroma[0], &mut |u| guide.plane_mut(1).copy_from_slice(u))?;
+                scale(&self.chroma[1], &mut |v| guide.plane_mut(2).copy_from_slice(v))?;
             }
-            PixelFormat::Nv12 => {
-                let pairs = scale(&self.chroma[0])?;
+            PixelFormat::Nv12 => scale(&self.chroma[0], &mut |pairs| {
                 for plane in 0..2 {
                     let samples = pairs.iter().skip(plane).step_by(2);
                     guide.plane_mut(1 + plane).iter_mut().zip(samples).for_each(|(to, from)| *to = *from);
                 }
-            }
+            })?,
         }
         Ok(guide)
     }

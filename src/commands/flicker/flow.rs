@@ -131,7 +131,7 @@ fn search(from: &Grey, to: &Grey, (left, top): (usize, usize), start: (f32, f32)
     for _ in 0..STEPS {
         let differences = pixels().map(|(x, y)| to.at(x as f32 + u, y as f32 + v) - from.values[y * width + x]);
         let count = pixels().count() as f32;
-        // Without the mean, so that a change of brightness is no motion.
+        // Without the mean, so that a change of brightness does not count as motion.
         let mean = differences.clone().sum::<f32>() / count;
         let (mut a, mut b) = (0.0, 0.0);
         for ((x, y), difference) in pixels().zip(differences) {
