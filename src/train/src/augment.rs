@@ -4,8 +4,12 @@
 //! image. `INTER_NEAREST` samples at corners, which shifts labels by half a pixel and loses thin objects such as poles.
 
 use clap::Args;
+use maskcast::frame::Label;
 use opencv::core::{Mat, Point, Rect, Scalar, Size as CvSize, Vec3b};
-use opencv::imgproc::{INTER_AREA, INTER_LINEAR, INTER_NEAREST_EXACT, gaussian_blur_def, resize};
+use opencv::imgproc::{
+    INTER_AREA, INTER_LINEAR, INTER_NEAREST_EXACT, MORPH_OPEN, MORPH_RECT, gaussian_blur_def,
+    get_structuring_element_def, morphology_ex_def, resize,
+};
 use opencv::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -48,6 +52,20 @@ pub struct Augment {
     /// Probability that a rectangle is replaced by that of another image of the batch (CutMix)
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub cut_mix: f64,
+    /// Train large void areas as this class: for proposed masks, which are void where none of the classes fits
+    #[arg(long, value_name = "CLASS")]
+    #[serde(default)]
+    pub void_as: Option<String>,
+    /// Probability that --void-as applies to an image; the lower it is, the less the class displaces others
+    #[arg(long, default_value_t = VOID_PROBABILITY, value_name = "P")]
+    #[serde(default = "void_probability")]
+    pub void_probability: f64,
+}
+
+const VOID_PROBABILITY: f64 = 0.3;
+
+fn void_probability() -> f64 {
+    VOID_PROBABILITY
 }
 
 impl Augment {
@@ -69,6 +87,7 @@ impl Augment {
             ("blur", self.blur),
             ("noise", self.noise),
             ("cut-mix", self.cut_mix),
+            ("void-probability", self.void_probability),
         ];
         for (name, share) in shares {
             if !(0.0..=1.0).contains(&share) {
@@ -76,6 +95,12 @@ impl Augment {
             }
         }
         problems
+    }
+
+    /// The index of the class of --void-as, if it is set and one of `classes`.
+    pub fn void_class(&self, classes: &[Label]) -> Option<u8> {
+        let name = self.void_as.as_ref()?;
+        classes.iter().position(|class| class.name == *name).map(|index| index as u8)
     }
 }
 
@@ -115,6 +140,30 @@ pub fn apply(
     let mut piece = LabelledImage { width: crop.width, height: crop.height, rgb, labels };
     recolor(&mut piece, augment, rng)?;
     Ok(piece)
+}
+
+/// Areas of void that are thinner than this share of the long side of an image are mostly borders between two classes.
+const THIN: f64 = 1.0 / 32.0;
+
+/// Labels the large void areas of `sample` as `class`: those that remain after an opening with a square of [`THIN`].
+///
+/// # Errors
+/// Errors of OpenCV.
+pub fn label_void(sample: &mut LabelledImage, class: u8) -> opencv::Result<()> {
+    let side = (sample.width.max(sample.height) as f64 * THIN).round().max(1.0) as i32;
+    let square = get_structuring_element_def(MORPH_RECT, CvSize::new(side, side))?;
+    let void: Vec<u8> = sample.labels.iter().map(|&label| if label == VOID { 255 } else { 0 }).collect();
+    let mut large = Mat::default();
+    {
+        let void = Mat::new_rows_cols_with_bytes::<u8>(sample.height as i32, sample.width as i32, &void)?;
+        morphology_ex_def(&void, &mut large, MORPH_OPEN, &square)?;
+    }
+    for (label, &large) in sample.labels.iter_mut().zip(large.data_bytes()?) {
+        if large != 0 {
+            *label = class;
+        }
+    }
+    Ok(())
 }
 
 /// The position of a crop along one axis.
@@ -252,4 +301,32 @@ pub fn resize_mask(mask: &[u8], from: Size, to: Size) -> opencv::Result<Vec<u8>>
     let mut out = Mat::default();
     resize(&view, &mut out, CvSize::new(to.width as i32, to.height as i32), 0.0, 0.0, INTER_NEAREST_EXACT)?;
     Ok(out.data_bytes()?.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_void_areas_get_the_class_and_thin_ones_stay_void() {
+        // An image of 96×64 with an opening of 3 pixels: a block of void, a line of void two pixels wide, and a border.
+        let (width, height) = (96, 64);
+        let is_block = |x: usize, y: usize| (40..60).contains(&x) && (20..40).contains(&y);
+        let is_line = |x: usize, _: usize| (10..12).contains(&x);
+        let label = |n: usize| if is_block(n % width, n / width) || is_line(n % width, n / width) { VOID } else { 1 };
+        let labels: Vec<u8> = (0..width * height).map(label).collect();
+        let mut sample = LabelledImage { width, height, rgb: vec![0; 3 * width * height], labels };
+        label_void(&mut sample, 4).unwrap();
+        for (n, &label) in sample.labels.iter().enumerate() {
+            let (x, y) = (n % width, n / width);
+            let expected = if is_block(x, y) {
+                4
+            } else if is_line(x, y) {
+                VOID
+            } else {
+                1
+            };
+            assert_eq!(label, expected, "{x},{y}");
+        }
+    }
 }

@@ -12,12 +12,13 @@ use tch::{Kind, Tensor};
 use super::augment::{self, Augment};
 use super::data::{DataError, Dataset, LabelledImage, Pair};
 use super::ordered::OrderedResults;
-use super::random;
+use super::random::{self, Rng};
 use super::size::Size;
 
-/// Streams of random numbers: the order of an epoch, and the augmentation of an image.
+/// Streams of random numbers: the order of an epoch, the augmentation of an image, and whether its void areas get a class.
 const ORDER: u64 = 1;
 const SAMPLE: u64 = 2;
+const VOID_AREAS: u64 = 3;
 
 /// Sizes, augmentation and order of batches.
 #[derive(Clone, Debug)]
@@ -105,12 +106,13 @@ fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledIm
     let (epoch, index) = (step / per_epoch as u64, (step % per_epoch as u64) as usize);
     let order = shuffled(count, spec.seed, epoch);
     let chosen = &order[(index * spec.batch).min(count)..((index + 1) * spec.batch).min(count)];
+    let void_as = spec.augment.void_class(&dataset.classes);
     let mut samples = Vec::with_capacity(chosen.len());
     for &image in chosen {
         let pair: &Pair = &dataset.train[image];
         let sample = dataset.read(pair)?;
         let mut rng = random::generator(spec.seed, &[SAMPLE, epoch, image as u64]);
-        let piece = augment::apply(&sample, spec.input, spec.crop, &spec.augment, &mut rng)
+        let piece = augmented(&sample, spec, void_as, [epoch, image as u64], &mut rng)
             .map_err(|error| LoadError::OpenCv { name: pair.name.clone(), error })?;
         samples.push((piece, rng));
     }
@@ -123,6 +125,24 @@ fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledIm
         }
     }
     Ok(samples.into_iter().map(|(piece, _)| piece).collect())
+}
+
+/// Returns the augmented crop of an image in an epoch.
+fn augmented(
+    sample: &LabelledImage,
+    spec: &BatchSpec,
+    void_as: Option<u8>,
+    [epoch, image]: [u64; 2],
+    rng: &mut Rng,
+) -> opencv::Result<LabelledImage> {
+    if let Some(class) = void_as
+        && random::generator(spec.seed, &[VOID_AREAS, epoch, image]).random::<f64>() < spec.augment.void_probability
+    {
+        let mut filled = sample.clone();
+        augment::label_void(&mut filled, class)?;
+        return augment::apply(&filled, spec.input, spec.crop, &spec.augment, rng);
+    }
+    augment::apply(sample, spec.input, spec.crop, &spec.augment, rng)
 }
 
 /// Image indices in the order of an epoch (Fisher-Yates shuffle).

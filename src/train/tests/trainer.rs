@@ -261,6 +261,7 @@ fn all_invalid_options_are_reported() {
     let output = folder.path().join("run");
     let wrong = ["--epochs", "0", "--ema", "1", "--scale-min", "3", "--cross-entropy", "0", "--dice", "0"];
     failed(&mut fit(data.path(), &output, &wrong), 2, &["--epochs", "--ema", "--scale-min", "--cross-entropy"]);
+    failed(&mut fit(data.path(), &output, &["--void-as", "sky"]), 2, &["--void-as sky", "ground, disc"]);
     failed(&mut fit(data.path(), &output, &["--input", "100x64"]), 2, &["multiple of 32", "96"]);
     failed(&mut fit(&data.path().join("nowhere"), &output, &[]), 1, &["nowhere"]);
 }

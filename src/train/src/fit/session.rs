@@ -13,6 +13,7 @@ use super::config::RunConfig;
 use super::initial::{InitialNetError, initial_net};
 use super::optimizer::Optimizer;
 use super::run::{FitError, RunEnd, TrainingLoop};
+use crate::augment::Augment;
 use crate::data::{DataError, Dataset};
 use crate::device::set_threads;
 use crate::evaluate::{self, EvaluateError};
@@ -156,6 +157,18 @@ fn check_shares(dataset: &Dataset, shares: &[f64]) -> Result<(), RunRefused> {
     }
 }
 
+/// Checks that the class of --void-as is in the data set.
+fn check_void_class(augment: &Augment, dataset: &Dataset) -> Result<(), RunRefused> {
+    match &augment.void_as {
+        Some(name) if augment.void_class(&dataset.classes).is_none() => {
+            let names: Vec<&str> = dataset.classes.iter().map(|class| class.name.as_str()).collect();
+            let problem = format!("--void-as {name}: the data set has no such class, only {}", names.join(", "));
+            Err(RunRefused::InvalidOptions(vec![problem]))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How the data set has changed since the start of the run.
 fn data_change(dataset: &Dataset, progress: &Progress) -> DataChange {
     let now = (dataset.train.len(), dataset.val.len());
@@ -197,6 +210,7 @@ impl Session {
                 return Err(RunRefused::EmptyPart { root: dataset.root.clone(), part }.into());
             }
         }
+        check_void_class(&config.fit.augment, &dataset)?;
         let shares = evaluate::class_shares(&dataset, &dataset.train, config.fit.machine.loader_threads.max(1))?;
         check_shares(&dataset, &shares)?;
         let options = &config.fit;
