@@ -120,6 +120,28 @@ fn assert_shape_is_drawn(shape: impl Fn(f64, f64) -> bool, name: &str) {
 }
 
 #[test]
+fn rows_kept_from_the_mask_before_are_drawn_like_new_ones() {
+    let box_at = |x: usize, y: usize, class: u8| {
+        mask(64, 36, move |column, row| {
+            let is_box = (x..x + 9).contains(&column) && (y..y + 7).contains(&row);
+            if is_box { class } else { u8::from(row > 20) }
+        })
+    };
+    // Moved, recoloured, the same again, at the edges, and another class next to it.
+    let masks = [(5, 4, CAR), (6, 4, CAR), (6, 5, SKY), (6, 5, SKY), (0, 0, CAR), (55, 29, CAR), (20, 18, CAR)];
+    for (style, format) in Style::ALL.into_iter().flat_map(|style| FORMATS.map(|format| (style, format))) {
+        let source = source(VideoInfo::new(format, 241, 135), 0);
+        let mut kept = overlay(style, 0.6, false);
+        for (x, y, class) in masks {
+            let mask = box_at(x, y, class);
+            let expected = drawn(&mut overlay(style, 0.6, false), &source, Some(&mask), 0);
+            let result = drawn(&mut kept, &source, Some(&mask), 0);
+            assert!(samples(&result) == samples(&expected), "{style:?}, {format:?}: class {class} at {x},{y}");
+        }
+    }
+}
+
+#[test]
 fn rectangles_are_drawn_in_every_plane() {
     assert_shape_is_drawn(|x, y| (0.25..0.6).contains(&x) && (0.3..0.8).contains(&y), "rectangle");
     assert_shape_is_drawn(|x, y| x < 0.1 || y > 0.95, "at the edges");

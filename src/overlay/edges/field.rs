@@ -12,6 +12,9 @@ pub(super) type Pattern = u16;
 /// Number of patterns.
 pub(super) const PATTERNS: usize = 512;
 
+/// The pattern of a class that has all cells.
+pub(super) const ALL_CELLS: Pattern = PATTERNS as Pattern - 1;
+
 /// The values of the eight possible columns of a pattern in a pixel row, from the weights of that row.
 pub(super) fn column_values(rows: [f32; 3]) -> [f32; 8] {
     std::array::from_fn(|column| (0..3).filter(|row| column >> row & 1 == 1).map(|row| rows[row]).sum())

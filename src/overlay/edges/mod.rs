@@ -14,13 +14,16 @@
 
 mod field;
 mod paint;
+mod rows;
 mod segments;
+mod surroundings;
 mod table;
 
 use self::field::{column_values, value};
 pub(super) use self::paint::Paint;
-use self::segments::{Segment, Segments};
-use self::table::{Layout, Positions, Steps, Table, TableRow};
+use self::rows::{BorderCell, CellRow, CellRows, PlaneColumns};
+use self::segments::Segment;
+use self::table::{Layout, Steps, Table, TableRow};
 use super::grid::Cells;
 use super::mix::{CHUNK, Mixture};
 use super::palette::{BlendCoefficients, Palette};
@@ -37,9 +40,10 @@ pub(super) struct Edges {
     made: Option<TableKey>,
     has_tables: bool,
     steps: Steps,
-    luma: PlaneTable,
-    chroma: PlaneTable,
-    segments: Segments,
+    luma: Table,
+    chroma: Table,
+    columns: [PlaneColumns; 2],
+    rows: CellRows,
 }
 
 /// What the tables depend on.
@@ -51,29 +55,6 @@ struct TableKey {
     mask: (usize, usize),
     interleaved: bool,
 }
-
-/// The mixtures of one plane, or of the two chroma planes.
-#[derive(Default)]
-struct PlaneTable {
-    columns: Positions,
-    table: Table,
-    /// Of each cell column: its first pixel that has a sample here.
-    first: Vec<Option<usize>>,
-    /// Of each cell in a [`Segment::Border`] of this cell row.
-    cells: Vec<BorderCell>,
-}
-
-/// The samples of a cell on a border.
-#[derive(Clone, Copy)]
-struct BorderCell {
-    /// Index of the first sample in its row; [`NO_SAMPLES`] if the cell has none.
-    at: u32,
-    /// Index in a row of the table.
-    entry: u32,
-}
-
-/// A cell of one pixel in an odd column has no chroma sample.
-const NO_SAMPLES: u32 = u32::MAX;
 
 /// In cells of at least this many pixels, two pixel rows are drawn alike, like their chroma samples: this is not visible and takes a
 /// third less time.
@@ -103,19 +84,19 @@ impl Edges {
         let Scene { cells, palette, paint } = scene;
         self.begin(cells, paint, row_blend.interleaved());
         let diagonals = paint.has_lines() || paint.pixels_per_cell < MIN_CELL_WITHOUT_DIAGONALS;
-        for row in 0..cells.height() {
-            if self.segments.find(cells, row, palette, diagonals) {
-                self.segments.for_each_inside(|run, class| {
+        self.rows.update(cells, palette, diagonals, &self.columns);
+        for (row, cell_row) in self.rows.iter().enumerate() {
+            if cell_row.differs {
+                cell_row.segments.for_each_inside(|run, class| {
                     row_blend.set(cells.columns[run.start], cells.columns[run.end], scene.inside(class));
                 });
             }
             let mut rows = cells.span(row);
-            if self.segments.has_borders() {
-                self.find_entries(row_blend.interleaved());
+            if cell_row.segments.has_borders() {
                 while !rows.is_empty() {
                     let (end, position) = self.steps.step(rows.start);
                     // Chroma rows begin in even rows.
-                    self.mix_borders(scene, position, rows.start.is_multiple_of(2), row_blend);
+                    self.mix_borders(scene, cell_row, position, rows.start.is_multiple_of(2), row_blend);
                     row_blend.blend(rows.start..end, source, target);
                     rows.start = end;
                 }
@@ -129,7 +110,6 @@ impl Edges {
 
     /// Makes the tables, unless they are made.
     fn begin(&mut self, cells: &Cells<'_>, paint: &Paint, interleaved: bool) {
-        self.segments.clear();
         let key = TableKey {
             paint: paint.clone(),
             image: (cells.width(), cells.rows[cells.height()]),
@@ -139,51 +119,32 @@ impl Edges {
         if self.made.as_ref() == Some(&key) {
             return;
         }
-        let width = cells.width();
+        self.rows.clear();
         self.steps = Steps::new(cells, paint.pixels_per_cell >= MIN_PAIR_CELL);
-        let first = |step: usize| -> Vec<Option<usize>> {
-            let first = |ends: &[usize]| Some(ends[0].next_multiple_of(step)).filter(|first| *first < ends[1]);
-            cells.columns.windows(2).map(first).collect()
-        };
         let layout = if interleaved { Layout::Interleaved } else { Layout::Chroma };
         self.has_tables =
             paint.pixels_per_cell <= MAX_TABLE_CELL && cells.columns.windows(2).all(|ends| ends[1] - ends[0] <= CHUNK);
-        for (plane, step, layout) in [(&mut self.luma, 1, Layout::Luma), (&mut self.chroma, 2, layout)] {
-            plane.first = first(step);
-            plane.columns = Positions::new(width, key.mask.0, plane.first.iter().flatten().copied());
+        let planes =
+            [(&mut self.luma, 1, 1, Layout::Luma), (&mut self.chroma, 2, if interleaved { 1 } else { 2 }, layout)];
+        for ((table, step, sample, layout), columns) in planes.into_iter().zip(&mut self.columns) {
+            *columns = PlaneColumns::new(cells, step, sample);
             if self.has_tables {
-                plane.table.fit(&plane.columns, &self.steps, layout, paint);
+                table.fit(&columns.positions, &self.steps, layout, paint);
             }
         }
         self.made = Some(key);
     }
 
-    /// Finds the entries of the tables for all cells on borders of the row.
-    fn find_entries(&mut self, interleaved: bool) {
-        for (plane, step) in [(&mut self.luma, 1), (&mut self.chroma, if interleaved { 1 } else { 2 })] {
-            plane.cells.clear();
-            for segment in self.segments.iter() {
-                let Segment::Border { run, patterns, .. } = segment else { continue };
-                let patterns = &self.segments.patterns()[*patterns..];
-                plane.cells.extend(run.clone().zip(patterns).map(|(cell, &pattern)| match plane.first[cell] {
-                    Some(x) => {
-                        BorderCell { at: (x / step) as u32, entry: plane.table.entry(&plane.columns, pattern, x) }
-                    }
-                    None => BorderCell { at: NO_SAMPLES, entry: 0 },
-                }));
-            }
-        }
-    }
-
     /// Sets the coefficients of a row position in all segments that have a border. Those of the others are set.
-    fn mix_borders(&self, scene: &Scene<'_>, position: usize, chroma: bool, row_blend: &mut RowBlend) {
+    fn mix_borders(&self, scene: &Scene<'_>, row: &CellRow, position: usize, chroma: bool, row_blend: &mut RowBlend) {
         let Scene { cells, palette, paint } = scene;
-        let luma = self.luma.table.row(position);
-        let chroma = chroma.then(|| self.chroma.table.row(position));
+        let luma = self.luma.row(position);
+        let chroma = chroma.then(|| self.chroma.row(position));
+        let luma_columns = &self.columns[0].positions;
         let interleaved = row_blend.interleaved();
         // Whether mixing has overwritten coefficients behind the last segment.
         let mut excess = false;
-        for segment in self.segments.iter() {
+        for segment in row.segments.iter() {
             match segment {
                 Segment::Inside { run, class } => {
                     let (from, to) = (cells.columns[run.start], cells.columns[run.end]);
@@ -196,9 +157,9 @@ impl Edges {
                     let pair = classes.map(|class| palette.coefficients(class));
                     let range = *patterns..patterns + run.len();
                     let mixture = Mixture::new(pair, [0, 0]);
-                    mix(&self.luma.cells[range.clone()], luma, [(0, mixture)], row_blend);
+                    mix(&row.cells[0][range.clone()], luma, [(0, mixture)], row_blend);
                     if let Some(chroma) = chroma {
-                        let cells = &self.chroma.cells[range];
+                        let cells = &row.cells[1][range];
                         if interleaved {
                             mix(cells, chroma, [(1, Mixture::new(pair, [1, 2]))], row_blend);
                         } else {
@@ -210,9 +171,9 @@ impl Edges {
                 }
                 Segment::Border { run, classes, patterns } => {
                     let column_values = column_values(self.steps.weights(position));
-                    for (cell, &pattern) in run.clone().zip(&self.segments.patterns()[*patterns..]) {
+                    for (cell, &pattern) in run.clone().zip(&row.segments.patterns()[*patterns..]) {
                         for x in cells.columns[cell]..cells.columns[cell + 1] {
-                            let lead = 2.0 * value(pattern.into(), &column_values, self.luma.columns.weights(x)) - 1.0;
+                            let lead = 2.0 * value(pattern.into(), &column_values, luma_columns.weights(x)) - 1.0;
                             let pair = classes.map(|class| palette.coefficients(class));
                             mix_pixel(x, pair, lead, paint, chroma.is_some(), row_blend);
                         }
@@ -222,7 +183,7 @@ impl Edges {
                 Segment::Junction { cell, classes, patterns } => {
                     let column_values = column_values(self.steps.weights(position));
                     for x in cells.columns[*cell]..cells.columns[*cell + 1] {
-                        let weights = self.luma.columns.weights(x);
+                        let weights = luma_columns.weights(x);
                         let [a, b] = patterns.map(|pattern| value(pattern.into(), &column_values, weights));
                         let (pair, lead) = two_best([(a, classes[0]), (b, classes[1]), (1.0 - a - b, classes[2])]);
                         let pair = pair.map(|class| palette.coefficients(class));
@@ -244,7 +205,7 @@ fn mix<const N: usize>(
     row_blend: &mut RowBlend,
 ) {
     for cell in cells {
-        if cell.at == NO_SAMPLES {
+        if !cell.has_samples() {
             continue;
         }
         let (at, entry) = (cell.at as usize, cell.entry as usize);

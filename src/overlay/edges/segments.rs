@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::field::Pattern;
+use super::field::{ALL_CELLS, Pattern};
+use super::surroundings::{BORDER, INSIDE, Surroundings};
 use crate::frame::ClassId;
-use crate::overlay::grid::{Cells, for_each_run};
-use crate::overlay::palette::Palette;
+use crate::overlay::grid::for_each_run;
 
 /// Consecutive cells of a row that are drawn alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,40 +19,15 @@ pub(super) enum Segment {
 }
 
 /// The segments of one cell row.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Segments {
     segments: Vec<Segment>,
-    /// The segments of the row before, to find out whether they differ.
-    before: Vec<Segment>,
     /// The patterns of the cells on borders.
     patterns: Vec<Pattern>,
     has_borders: bool,
-    /// Of each cell: whether the cell above or below differs; whether anything around it differs.
-    vertical: Vec<u8>,
-    marks: Vec<u8>,
-}
-
-/// Three cell rows: above, the row itself, and below; at the edge of the mask, the row itself again.
-struct Rows<'a> {
-    rows: [&'a [ClassId]; 3],
-    palette: &'a Palette,
-}
-
-impl Rows<'_> {
-    /// The three cells of a column; at the edge of the mask, those of the outermost column.
-    #[inline]
-    fn column(&self, column: usize) -> [ClassId; 3] {
-        self.rows.map(|row| row[column])
-    }
 }
 
 impl Segments {
-    /// Forgets the row before.
-    pub fn clear(&mut self) {
-        self.segments.clear();
-        self.before.clear();
-    }
-
     pub fn has_borders(&self) -> bool {
         self.has_borders
     }
@@ -74,51 +49,21 @@ impl Segments {
         }
     }
 
-    /// Finds the segments of a row. Returns false if these are the ones of the row before.
-    /// `diagonals`: whether cells count as being on a border if only a diagonal neighbour differs.
-    pub fn find(&mut self, cells: &Cells<'_>, row: usize, palette: &Palette, diagonals: bool) -> bool {
-        std::mem::swap(&mut self.segments, &mut self.before);
+    /// Whether both have the same segments. The patterns may differ: these are used for each pixel row.
+    pub fn is_like(&self, other: &Segments) -> bool {
+        self.segments == other.segments
+    }
+
+    /// Finds the segments of the row of `around`. Of two classes at a border, one with `is_clear` is the second.
+    pub fn find(&mut self, around: &Surroundings, is_clear: impl Fn(ClassId) -> bool) {
         self.segments.clear();
         self.patterns.clear();
         self.has_borders = false;
-        let own = cells.row(row);
-        let above = cells.row(row.saturating_sub(1));
-        let below = cells.row((row + 1).min(cells.height() - 1));
-        self.mark(own, above, below, diagonals);
-        let width = own.len();
-        let rows = Rows { rows: [&above[..width], own, &below[..width]], palette };
-        let marks = std::mem::take(&mut self.marks);
-        for_each_run(&marks, |run, mark| {
-            if mark == 0 {
-                self.push_inside(run.clone(), rows.column(run.start)[1]);
-            } else {
-                self.split(&rows, run);
-            }
+        for_each_run(around.kinds(), |run, kind| match kind {
+            INSIDE => self.push_inside(run.clone(), around.class(run.start)),
+            BORDER => self.split(around, run, &is_clear),
+            _ => run.for_each(|cell| self.push_junction(cell, &around.columns(cell))),
         });
-        self.marks = marks;
-        // Equal borders may have other patterns, but these are used for each pixel row.
-        self.segments != self.before
-    }
-
-    /// Sets the mark of each cell that has another class among the eight or, without diagonals, the four around it.
-    fn mark(&mut self, own: &[ClassId], above: &[ClassId], below: &[ClassId], diagonals: bool) {
-        let width = own.len();
-        self.vertical.resize(width, 0);
-        self.marks.resize(width, 0);
-        for (((mark, own), above), below) in self.vertical.iter_mut().zip(own).zip(above).zip(below) {
-            *mark = u8::from(own != above) | u8::from(own != below);
-        }
-        self.marks.copy_from_slice(&self.vertical);
-        // The cells left and right, and the columns beside.
-        let beside = if diagonals { u8::MAX } else { 0 };
-        let (left, right) = (&own[..width - 1], &own[1..]);
-        for (((mark, left), right), vertical) in self.marks[1..].iter_mut().zip(left).zip(right).zip(&self.vertical) {
-            *mark |= u8::from(left != right) | (vertical & beside);
-        }
-        let vertical = &self.vertical[1..];
-        for (((mark, left), right), vertical) in self.marks.iter_mut().zip(left).zip(right).zip(vertical) {
-            *mark |= u8::from(left != right) | (vertical & beside);
-        }
     }
 
     fn push_inside(&mut self, run: Range<usize>, class: ClassId) {
@@ -131,35 +76,20 @@ impl Segments {
         self.segments.push(Segment::Inside { run, class });
     }
 
-    /// Divides a run of marked cells by the classes around them.
-    fn split(&mut self, rows: &Rows<'_>, run: Range<usize>) {
-        let last = rows.rows[1].len() - 1;
-        let mut cell = run.start;
-        while cell < run.end {
-            let around = [cell.saturating_sub(1), cell, (cell + 1).min(last)].map(|column| rows.column(column));
-            let own = around[1][1];
-            let other = around.as_flattened().iter().copied().find(|&class| class != own).unwrap_or(own);
-            if !around.iter().all(|column| column_has_only(*column, own, other)) {
-                self.push_junction(cell, &around);
-                cell += 1;
-                continue;
-            }
-            let classes = if rows.palette.is_clear(own) { [other, own] } else { [own, other] };
+    /// Divides a run of cells with two classes around each by these classes.
+    fn split(&mut self, around: &Surroundings, run: Range<usize>, is_clear: impl Fn(ClassId) -> bool) {
+        let mut start = run.start;
+        while start < run.end {
+            let pair = around.pair(start);
+            let length = (start..run.end).take_while(|&cell| around.pair(cell) == pair).count();
+            let cells = start..start + length;
+            let [low, high] = pair;
+            let classes = if is_clear(low) { [high, low] } else { [low, high] };
+            let flipped = if classes[0] == low { 0 } else { ALL_CELLS };
             let patterns = self.patterns.len();
-            let mut pattern = pattern_of(&around, classes[0]);
-            self.patterns.push(pattern);
-            let start = cell;
-            cell += 1;
-            while cell < run.end {
-                let next = rows.column((cell + 1).min(last));
-                if !column_has_only(next, own, other) {
-                    break;
-                }
-                pattern = pattern >> 3 | column_of(next, classes[0]) << 6;
-                self.patterns.push(pattern);
-                cell += 1;
-            }
-            self.segments.push(Segment::Border { run: start..cell, classes, patterns });
+            self.patterns.extend(around.patterns(cells.clone()).map(|pattern| pattern ^ flipped));
+            start = cells.end;
+            self.segments.push(Segment::Border { run: cells, classes, patterns });
             self.has_borders = true;
         }
     }
@@ -181,11 +111,6 @@ impl Segments {
         self.segments.push(Segment::Junction { cell, classes, patterns });
         self.has_borders = true;
     }
-}
-
-#[inline(always)]
-fn column_has_only([above, own, below]: [ClassId; 3], a: ClassId, b: ClassId) -> bool {
-    ((above == a) | (above == b)) & ((own == a) | (own == b)) & ((below == a) | (below == b))
 }
 
 /// The pattern of a class in three columns.

@@ -73,6 +73,16 @@ impl Positions {
         self.size as f32 / self.mask_size as f32
     }
 
+    /// The index of the position of a pixel that an entry begins with.
+    pub fn index(&self, at: usize) -> u16 {
+        self.indices[at]
+    }
+
+    /// Number of positions.
+    pub fn count(&self) -> usize {
+        self.occurring.len()
+    }
+
     /// The weights of the three cells around a pixel.
     pub fn weights(&self, at: usize) -> [f32; 3] {
         weights(self.offsets[at])
@@ -123,6 +133,12 @@ impl Steps {
     }
 }
 
+/// The index of an entry in a row of a table with so many column positions.
+#[inline]
+pub(super) fn entry(pattern: Pattern, columns: usize, column: u16) -> u32 {
+    u32::from(pattern) * columns as u32 + u32::from(column)
+}
+
 /// The shares and covers of eight samples, for each row position, pattern and column position.
 #[derive(Default)]
 pub(super) struct Table {
@@ -160,12 +176,6 @@ impl Table {
                 }
             }
         }
-    }
-
-    /// The index of the entry of a pattern in a row of the table, for samples that begin at pixel column `x`.
-    #[inline]
-    pub fn entry(&self, columns: &Positions, pattern: Pattern, x: usize) -> u32 {
-        (usize::from(pattern) * self.columns + usize::from(columns.indices[x])) as u32
     }
 
     /// The entries of a row position.
