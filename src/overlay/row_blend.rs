@@ -8,6 +8,8 @@
 
 use std::ops::Range;
 
+use multiversion::multiversion;
+
 use super::palette::BlendCoefficients;
 use crate::frame::{Image, ImageMut, PixelFormat, VideoInfo};
 
@@ -112,6 +114,7 @@ fn for_each_row(
     }
 }
 
+#[multiversion(targets("x86_64+avx2"))]
 fn blend_row(source: &[u8], inv: &[u16], add: &[u16], target: &mut [u8]) {
     for (((out, &sample), &inv), &add) in target.iter_mut().zip(source).zip(inv).zip(add) {
         *out = ((u16::from(sample) * inv + add) >> 8) as u8;
@@ -119,6 +122,7 @@ fn blend_row(source: &[u8], inv: &[u16], add: &[u16], target: &mut [u8]) {
 }
 
 /// [`blend_row`] with the samples of the target as the source.
+#[multiversion(targets("x86_64+avx2"))]
 pub(super) fn blend_in_place(inv: &[u16], add: &[u16], target: &mut [u8]) {
     for ((out, &inv), &add) in target.iter_mut().zip(inv).zip(add) {
         *out = ((u16::from(*out) * inv + add) >> 8) as u8;
