@@ -34,8 +34,8 @@ pub struct BenchArgs {
     /// The clip to run [default: the first file source of the configuration, or a 960x540 test pattern, H.264].
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Measure how much the masks of this clip flicker instead: the share of pixels whose class differs from that of the pixel
-    /// of the previous mask that optical flow leads to, for each strength of smoothing.
+    /// Measure the flicker of the masks of this clip instead: the share of pixels whose class differs from that of the same point
+    /// in the previous mask, for each value of `smooth`.
     #[arg(long, value_name = "CLIP", conflicts_with_all = ["input", "rounds"])]
     pub flicker: Option<PathBuf>,
     /// Number of rounds, of which the median is taken.

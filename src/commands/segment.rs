@@ -37,7 +37,7 @@ pub struct SegmentArgs {
     /// Opacity of the tint, 0 to 1.
     #[arg(long, default_value_t = 0.45, value_parser = parse_alpha)]
     pub alpha: f32,
-    /// Draw masks that do not flicker, and how long a class must hold. Masks of --mask-dir and the report are those of the model.
+    /// Smooth masks over time, so that they do not flicker. --mask-dir and the report use the unsmoothed masks.
     #[arg(long, value_enum, default_value = "normal", value_name = "STRENGTH")]
     pub smooth: SmoothArg,
     /// Classes that are not drawn, separated by commas; `--hide=` draws all. [default: background, other, void,

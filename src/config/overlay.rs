@@ -81,7 +81,7 @@ impl JsonSchema for Legend {
     }
 }
 
-/// `"visible"`, `"all"`, `"off"`; true is the first and false the last of them.
+/// `"visible"`, `"all"` or `"off"`; `true` means `"visible"`, `false` means `"off"`.
 pub(super) fn read_legend(value: &Value) -> Option<Json> {
     const HELP: Option<&str> = Some("write \"visible\", \"all\" or \"off\"");
     if value.is_boolean() {
@@ -102,8 +102,8 @@ pub struct OverlayConfig {
     #[serde(serialize_with = "serialize_exact")]
     #[schemars(range(min = 0, max = 1), extend("x-help" = "0 is invisible, 1 is opaque"))]
     pub alpha: f32,
-    /// Draw masks that do not flicker: a pixel changes its class when the class holds, or when the image changes there. What
-    /// moves is not delayed. Sinks, events and `mask.png` get the masks of the model.
+    /// Smooth masks over time so that they do not flicker: a pixel changes its class when the new class persists, or when the
+    /// image changes there. Moving objects are not delayed. Sinks, events and `mask.png` get the unsmoothed masks.
     pub smooth: Smooth,
     /// Names of classes of the model that are not drawn. Without this key, the classes `background`, `other`, `void` and
     /// `unlabeled` are not drawn; `[]` draws all classes.
@@ -226,7 +226,7 @@ impl JsonSchema for ClassWeight {
             "type": "number",
             "minimum": 0,
             "maximum": 1,
-            "x-help": "0 is not drawn, 1 has the whole opacity",
+            "x-help": "0 is not drawn, 1 is drawn with the full opacity",
         })
     }
 }

@@ -4,11 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How long a class must hold before a pixel that does not move changes to it in the picture.
+/// How long the model must give a pixel a new class before the drawn class changes, where nothing moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Smooth {
-    /// Each mask is drawn as the model made it.
+    /// Masks are drawn without smoothing.
     Off,
     /// 0.3 s, at least 3 and at most 8 masks.
     Light,

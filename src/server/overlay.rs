@@ -27,7 +27,7 @@ pub(super) struct OverlayReport {
     /// Opacity of the class colours: 0 is invisible, 1 is opaque.
     #[schema(minimum = 0, maximum = 1)]
     alpha: f64,
-    /// Whether masks are made steady before they are drawn, and how long a class must hold: `off`, `light`, `normal`, `strong`.
+    /// How strongly masks are smoothed over time before they are drawn: `off`, `light`, `normal`, `strong`.
     smooth: Smooth,
     /// Names of the classes that are not drawn.
     hide: Vec<String>,

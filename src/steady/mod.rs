@@ -1,6 +1,6 @@
 //! Steady masks: a pixel changes its class when the evidence holds, not when one mask says so.
 //!
-//! A model judges each frame alone, so pixels near a border between classes, and areas that it is unsure about, change their
+//! A model processes each frame independently, so pixels near a border between classes, and areas that it is unsure about, change their
 //! class from frame to frame although nothing in the image changed. [`Steady`] keeps a class for each pixel of the mask, moves
 //! it with the image, and changes it by hysteresis:
 //!
@@ -11,7 +11,7 @@
 //!    much away. At `FULL` the class changes. A class that is not the one the evidence is for takes evidence away first
 //!    (the majority vote of Boyer and Moore).
 //! 3. *Change* (`change`): where the image changed otherwise than by motion, evidence grows with the change, and a clear change
-//!    is enough for one mask: what appears, and what was behind something that moved on, is right at once.
+//!    is enough for one mask: the class of an object that appears, or of background that is uncovered, is right at once.
 //! 4. *Moving objects*: two masks in a row are enough where motion from the previous image to this one does not lead back (what
 //!    was found is not the motion of anything), and, if the camera stands still, where something moves.
 //!

@@ -49,14 +49,14 @@ pub struct Augment {
     /// Largest standard deviation of added noise, as a share of white
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub noise: f64,
-    /// Probability that a rectangle is replaced by that of another image of the batch (CutMix)
+    /// Probability that a rectangle is replaced by the same rectangle of another image of the batch (CutMix)
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub cut_mix: f64,
-    /// Train large void areas as this class: for proposed masks, which are void where none of the classes fits
+    /// Train large void areas as this class, for masks made by `maskcast-train label`, which are void where no class fits
     #[arg(long, value_name = "CLASS")]
     #[serde(default)]
     pub void_as: Option<String>,
-    /// Probability that --void-as applies to an image; the lower it is, the less the class displaces others
+    /// Probability that --void-as applies to an image; with a lower value, the model predicts the class less often
     #[arg(long, default_value_t = VOID_PROBABILITY, value_name = "P")]
     #[serde(default = "void_probability")]
     pub void_probability: f64,

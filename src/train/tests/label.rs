@@ -244,13 +244,13 @@ fn a_run_is_continued_and_masks_of_people_are_kept() {
     let corrected = encode_png(&[1; WIDTH * HEIGHT], WIDTH as u32, HEIGHT as u32, png::ColorType::Grayscale).unwrap();
     std::fs::write(scene.path("out/masks/c.png"), &corrected).unwrap();
     let shown = ok(&mut scene.label(&[])).text();
-    assert!(shown.contains("1 masks made, 1 were there, 1 changed by people are kept"), "{shown}");
+    assert!(shown.contains("1 masks made, 1 kept from earlier runs, 1 edited masks kept"), "{shown}");
     assert!(time("a.png") == before && scene.mask("b.png") == truth());
 
     let text = failed(&mut scene.label(&["--agree", "0.9"]), 2, &["other settings", "agree", "--redo"]);
     assert!(text.contains("out"), "{text}");
     let shown = ok(&mut scene.label(&["--agree", "0.9", "--redo"])).text();
-    assert!(shown.contains("2 masks made, 0 were there, 1 changed"), "{shown}");
+    assert!(shown.contains("2 masks made, 0 kept from earlier runs, 1 edited"), "{shown}");
     assert!(scene.mask("c.png") == vec![1; WIDTH * HEIGHT]);
     assert_eq!(scene.report()["corrected"], 1);
 
@@ -273,7 +273,7 @@ fn images_that_cannot_be_read_are_listed_and_the_others_are_labelled() {
     assert!(scene.report()["skipped"][0].as_str().unwrap().contains("b.png"));
     assert!(scene.path("out/report.html").is_file() && !scene.path("out/masks/b.png").exists());
     std::fs::write(scene.path("images/b.png"), &whole).unwrap();
-    assert!(ok(&mut scene.label(&[])).text().contains("1 masks made, 2 were there"));
+    assert!(ok(&mut scene.label(&[])).text().contains("1 masks made, 2 kept from earlier runs"));
 }
 
 /// A manifest of the foreign models of this file.

@@ -21,14 +21,14 @@ use crate::report::{ClassFacts, LabelReport, ProposalFacts, ReportError, choose}
 const SHOWN: usize = 3;
 
 const TEACHER_HELP: &str = "\
-A model that votes: an ONNX file that Maskcast runs; foreign models need their manifest beside them. May be given several
-times.
+An ONNX model that votes; models of other trainers need a manifest (NAME.toml beside NAME.onnx). Repeat the option for several
+models.
   map=FILE     the class map, a TOML file; classes that it does not list are matched by name:
-                 decides = [\"person\"]       # this teacher alone decides where persons are
+                 decides = [\"person\"]       # only this teacher can label pixels as person
                  [classes]
                  bus = \"vehicle\"            # class of the model = class of the data set
-                 tvmonitor = \"void\"         # votes for no class
-                 background = \"abstain\"     # does not vote
+                 tvmonitor = \"void\"         # votes for void
+                 background = \"abstain\"     # does not vote for these pixels
                  [votes]
                  vehicle = 2                # a vote for vehicle counts twice
   weight=N     multiplies all votes of the teacher";
@@ -38,10 +38,10 @@ times.
     maskcast-train label frames -o proposals --teacher models/street.onnx --flip --scales 1,1.5\n  \
     maskcast-train label photos -o everyday --classes classes.txt --flip --tiles 2x2 \\\n    \
     --teacher things.onnx,map=things.toml --teacher rooms.onnx,map=rooms.toml\n\n\
-    The result is a data set: maskcast-train fit proposals -o runs/first. Masks that people have changed are kept.\n\
-    Exit code 1: some images could not be read; all others have their masks.")]
+    The result is a data set: maskcast-train fit proposals -o runs/first. Masks that were edited are kept.\n\
+    Exit code 1: some images could not be read; all others have masks.")]
 pub struct LabelArgs {
-    /// The folder of images, without labels
+    /// Folder with images; labels are not read
     #[arg(value_name = "IMAGES")]
     images: PathBuf,
     /// The folder for images, masks, classes and report; an interrupted run is continued
@@ -53,29 +53,28 @@ pub struct LabelArgs {
     /// A model that votes, and its class map; may be given several times
     #[arg(long = "teacher", value_name = "MODEL.onnx[,map=FILE][,weight=N]", required = true, long_help = TEACHER_HELP)]
     teachers: Vec<TeacherSpec>,
-    /// Each view of an image also votes as its mirror image; not if left and right have different meanings
+    /// Also vote on the mirror image of each view; do not use if left and right have different meanings
     #[arg(long)]
     flip: bool,
-    /// Scales at which the image is seen: at 1 the whole image, at 1.5 in parts of two thirds of its sides
+    /// Scales of the views: 1 is the whole image, 1.5 is four parts, each two thirds as wide and high
     #[arg(long, value_name = "FACTORS", value_delimiter = ',', default_value = "1")]
     scales: Vec<f64>,
     /// Grids of tiles that also vote, COLUMNSxROWS; tiles overlap by an eighth
     #[arg(long, value_name = "GRIDS", value_delimiter = ',')]
     tiles: Vec<Tiles>,
-    /// Views have the aspect ratio of the model's input, with a grey border where necessary; otherwise images are stretched, as
-    /// in the service
+    /// Extend views to the aspect ratio of the model's input, with a grey border, instead of stretching them as the service does
     #[arg(long)]
     keep_aspect: bool,
-    /// Share of the votes that the class of a pixel needs; other pixels are void (255)
+    /// Share of the votes that the winning class needs; otherwise the pixel is void (255)
     #[arg(long, value_name = "SHARE", default_value_t = 0.7)]
     agree: f64,
     /// Connected areas of fewer pixels are void
     #[arg(long, value_name = "PIXELS", default_value_t = 30)]
     min_area: usize,
-    /// How the images come into the folder
+    /// How images are put into the output folder
     #[arg(long, value_enum, default_value_t)]
     copy: ImageFiles,
-    /// Make all masks again, except those that people have changed
+    /// Generate all masks again, except edited ones
     #[arg(long)]
     redo: bool,
     /// Number of images that are labelled at the same time; 0: one per core
@@ -282,7 +281,7 @@ fn print_results(report: &LabelReport, totals: &Totals, folder: &Path, page: &Pa
     }
     let kept = totals.files.len() - totals.made - totals.corrected;
     println!(
-        "{} masks made, {kept} were there, {} changed by people are kept; {:.1} % void",
+        "{} masks made, {kept} kept from earlier runs, {} edited masks kept; {:.1} % void",
         totals.made,
         totals.corrected,
         100.0 * report.void_share

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::votes::Slots;
 
-/// In a map file, instead of a class: the teacher votes for no class.
+/// In a map file, instead of a class: the teacher votes for void.
 const VOID: &str = "void";
 /// In a map file, instead of a class: the teacher does not vote.
 const ABSTAIN: &str = "abstain";
@@ -18,7 +18,7 @@ const ABSTAIN: &str = "abstain";
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MapFile {
-    /// Classes of the data set that this teacher alone decides.
+    /// Classes of the data set that only this teacher can assign.
     #[serde(default)]
     decides: Vec<String>,
     /// Class of the teacher → class of the data set, `void` or `abstain`. Classes that are not listed are matched by name.
@@ -80,7 +80,7 @@ impl fmt::Display for MapProblems {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapProblem {
     /// Classes of the teacher, each with a similar class of the data set.
-    #[error("these classes of the model have no class here: {}", unmapped(.0))]
+    #[error("these classes of the model are not mapped to a class of the data set: {}", unmapped(.0))]
     Unmapped(Vec<(String, Option<String>)>),
     #[error("[classes] {name:?}: the model has no such class{}", did_you_mean(.similar))]
     UnknownTeacherClass { name: String, similar: Option<String> },

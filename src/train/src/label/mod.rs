@@ -1,8 +1,8 @@
 //! Makes label masks of images by the votes of models: proposals for training, and for people to correct.
 //!
 //! Each teacher ([`Teacher`]) sees several views of an image (`views`) and votes for the class of each pixel (`votes`). Pixels
-//! without enough agreement are void. Averaging over views and models, and leaving out what they do not agree on, is what
-//! makes pseudo-labels better than the prediction of one model (Xie et al., Self-training with Noisy Student, 2020; Radosavovic
+//! without enough agreement are void. Averaging over views and models, and leaving out pixels that they do not agree on, makes
+//! pseudo-labels better than the prediction of one model (Xie et al., Self-training with Noisy Student, 2020; Radosavovic
 //! et al., Data Distillation, 2018).
 
 mod class_map;
@@ -74,7 +74,7 @@ pub enum SkippedImage {
 pub enum ImageResult {
     /// The mask was made, `[height, width]`.
     Labelled(Vec<u8>),
-    /// There was a mask, which is kept; by people if `true`.
+    /// A mask existed and was kept; `true` if it was edited.
     Kept(bool),
     Skipped(SkippedImage),
 }

@@ -31,7 +31,7 @@ const JOURNAL: &str = "masks.sha256";
 const IMAGES: &str = "images";
 const MASKS: &str = "masks";
 
-/// How the images come into the folder.
+/// How images are put into the output folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ImageFiles {
     /// Copies
@@ -75,7 +75,7 @@ impl OutputError {
     }
 }
 
-/// What is there for an image.
+/// What exists for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaskState {
     Missing,
@@ -172,7 +172,7 @@ impl OutputFolder {
         if image.is_rotated() { images.join(mask_name(image)) } else { images.join(&image.name) }
     }
 
-    /// What is there for an image.
+    /// What exists for an image.
     ///
     /// # Errors
     /// The mask cannot be read.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::size::Size;
 
-/// Overlap of neighbouring tiles, as a share of their side. Models see less at the border of a tile.
+/// Overlap of neighbouring tiles, as a share of their side. Models have less context at the border of a tile.
 const OVERLAP: f64 = 0.125;
 /// The largest number of tiles along one side, and the largest scale.
 const MOST: usize = 16;

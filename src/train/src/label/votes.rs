@@ -1,8 +1,8 @@
 //! Counts the votes of teachers for the class of each pixel.
 //!
 //! A view of an image casts one vote for each of its pixels, multiplied by the weight of the teacher and of the class. A mask
-//! gives the whole vote to one class, or, with a confidence, that share of it. Probabilities divide the vote among the
-//! classes, so that a teacher that hesitates between `car` and `bus` is sure of `vehicle`. The share of a class is that of all
+//! gives the whole vote of a pixel to one class, or, with a confidence, that share of it. Probabilities divide the vote among
+//! the classes: a teacher that divides its vote between `car` and `bus`, both mapped to `vehicle`, gives `vehicle` the sum. The share of a class is that of all
 //! votes that were cast for the pixel; votes of teachers that abstain there are not cast.
 
 use super::views::View;

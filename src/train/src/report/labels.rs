@@ -124,7 +124,7 @@ impl LabelReport {
         let mut facts = vec![
             fact("images", count(self.images as u64)),
             fact("with a mask", count(self.labelled as u64)),
-            fact("masks changed by people", count(self.corrected as u64)),
+            fact("edited masks", count(self.corrected as u64)),
         ];
         let mut add = |name: &str, value: &Value| match value {
             Value::Null | Value::Object(_) => {}
