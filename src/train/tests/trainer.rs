@@ -119,6 +119,19 @@ fn fit_writes_a_report_and_a_model_that_the_service_loads() {
     assert!((trained - float).abs() < 1e-3, "{trained} {float}");
     assert!((float - int8).abs() <= 0.01, "{float} {int8}");
 
+    let rejecting = output.join("rejecting.onnx");
+    let export = |reject: &str| {
+        let mut command = train(&["export", output.join("best.safetensors").to_str().unwrap()]);
+        command.arg(data.path()).arg("-o").arg(&rejecting).args(["--reject", reject]);
+        command
+    };
+    let text = ok(&mut export("disc=0.5")).text();
+    assert!(text.contains("--reject disc=0.5: pixels whose logits are all below"), "{text}");
+    // Half of the pixels are discs now, where one in ten was.
+    assert!(miou("rejecting.onnx") < trained - 0.1);
+    failed(&mut export("sky=0.5"), 2, &["--reject", "no class \"sky\"; its classes are ground, disc"]);
+    failed(&mut export("disc"), 2, &["CLASS=SHARE"]);
+
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(output.join("report.json")).unwrap()).unwrap();
     assert_eq!(report["history"].as_array().unwrap().len(), 12);

@@ -9,11 +9,11 @@ use maskcast::frame::{Label, Weight};
 
 use super::notes::print_notes;
 use crate::augment;
-use crate::data::{DataArgs, Dataset, Pair};
+use crate::data::{DataArgs, Dataset, LabelledImage, Pair};
 use crate::evaluate::confusion;
 use crate::export::{
-    CalibrationMethod, CallerError, ExportError, ExportRequest, GraphOptions, MAX_MIOU_LOSS, Precision, Target,
-    WeightBits, export as write_onnx,
+    CalibrationMethod, CallerError, ExportError, ExportRequest, GraphOptions, MAX_MIOU_LOSS, Precision, Rejection,
+    Target, WeightBits, export as write_onnx, float, verify,
 };
 use crate::exported::ExportedModel;
 use crate::loader::{LoadError, pack};
@@ -54,10 +54,24 @@ pub struct ExportArgs {
     /// Compute the mask at half the input size: faster, with coarser edges
     #[arg(long)]
     coarse: bool,
+    /// Give pixels that are unlike the training images this class: those whose largest logit is low, as in the SHARE of the pixels of
+    /// the validation images where it is lowest
+    #[arg(long, value_name = "CLASS=SHARE", value_parser = class_share)]
+    reject: Option<(String, f64)>,
     /// How strongly the service draws classes, as in `sky=0.1,person=1`: factors of the opacity from 0 (not drawn) to 1
     /// [default: by the names of the classes]
     #[arg(long, value_delimiter = ',', value_name = "CLASS=WEIGHT", value_parser = class_weight)]
     overlay_weights: Vec<(String, Weight)>,
+}
+
+/// Reads `CLASS=SHARE`.
+fn class_share(text: &str) -> Result<(String, f64), String> {
+    let (name, share) = text.rsplit_once('=').ok_or("write CLASS=SHARE, as in other=0.1")?;
+    let share: f64 = share.parse().map_err(|_| format!("{share:?} is not a number"))?;
+    if !(share > 0.0 && share < 1.0) {
+        return Err(format!("the share must be above 0 and below 1, not {share}"));
+    }
+    Ok((name.to_owned(), share))
 }
 
 /// Default number of images for the calibration; more do not change the ranges noticeably.
@@ -72,6 +86,8 @@ pub struct ExportPlan {
     pub input: Option<Size>,
     pub confidence: bool,
     pub coarse: bool,
+    /// The class of rejected pixels, and their share of the pixels of the validation images.
+    pub reject: Option<(String, f64)>,
     /// Weights of classes that replace those of the data set.
     pub overlay_weights: Vec<(String, Weight)>,
 }
@@ -86,6 +102,7 @@ impl Default for ExportPlan {
             input: None,
             confidence: false,
             coarse: false,
+            reject: None,
             overlay_weights: Vec::new(),
         }
     }
@@ -125,9 +142,10 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
         input: args.input,
         confidence: args.confidence,
         coarse: args.coarse,
+        reject: args.reject.clone(),
         overlay_weights: args.overlay_weights.clone(),
     };
-    let shape = shape(&file, &plan);
+    let shape = shape(&file, &dataset, &plan)?;
     let labels = labels(&file.description.labels, &dataset.classes, &plan.overlay_weights)?;
     let exported = write_file(&file, &labels, &dataset, &args.output, &shape, args.int8.then_some(&plan))
         .map_err(Failure::runtime)?;
@@ -157,7 +175,7 @@ pub fn export_files(
 ) -> Result<ExportedFiles, Failure> {
     let stem = main.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let float = main.with_file_name(format!("{stem}-fp32.onnx"));
-    let shape = shape(file, plan);
+    let shape = shape(file, dataset, plan)?;
     let labels = labels(&file.description.labels, &dataset.classes, &plan.overlay_weights)?;
     write_file(file, &labels, dataset, &float, &shape, None).map_err(Failure::runtime)?;
     let mut exported_files = ExportedFiles { main: main.to_owned(), files: Vec::new(), int8_refused: None };
@@ -186,10 +204,55 @@ pub fn export_files(
     Ok(exported_files)
 }
 
-fn shape(file: &ModelFile, plan: &ExportPlan) -> GraphOptions {
+fn shape(file: &ModelFile, dataset: &Dataset, plan: &ExportPlan) -> Result<GraphOptions, Failure> {
     let input = plan.input.unwrap_or(file.description.input);
     let shape = GraphOptions::new(input.width as i64, input.height as i64);
-    GraphOptions { confidence: plan.confidence, argmax_stride2: plan.coarse, ..shape }
+    let rejection = match &plan.reject {
+        None => None,
+        Some((name, share)) => {
+            let labels = &file.description.labels;
+            let Some(class) = labels.iter().position(|label| label.name == *name) else {
+                return Err(unknown_class("--reject", name, labels));
+            };
+            let below = lowest_logits(file, dataset, input, *share).map_err(Failure::runtime)?;
+            println!("--reject {name}={share}: pixels whose logits are all below {below:.3}");
+            Some(Rejection { class, below })
+        }
+    };
+    Ok(GraphOptions { confidence: plan.confidence, argmax_stride2: plan.coarse, rejection, ..shape })
+}
+
+/// The limit below which the largest logit is in this share of the pixels of the validation images.
+fn lowest_logits(file: &ModelFile, dataset: &Dataset, size: Size, share: f64) -> Result<f32, ExportError> {
+    /// Every fourth pixel in both directions is counted.
+    const STEP: i64 = 4;
+    let net = file.description.net()?;
+    let params = file.params.to_device(tch::Device::Cpu);
+    let mut largest: Vec<f32> = Vec::new();
+    for pair in if dataset.val.is_empty() { &dataset.train } else { &dataset.val } {
+        let logits = verify::logits(&net, &params, &pack(&[image(dataset, pair, size)?], size).rgb);
+        let sample = logits.amax([1i64].as_slice(), false).slice(1, None, None, STEP).slice(2, None, None, STEP);
+        largest.extend(float::values(&sample));
+    }
+    let at = ((largest.len() as f64 * share) as usize).min(largest.len().saturating_sub(1));
+    if largest.is_empty() {
+        return Err(ExportError::NoGoldenImage);
+    }
+    Ok(*largest.select_nth_unstable_by(at, f32::total_cmp).1)
+}
+
+/// An image of the data set at the size of the model's input.
+fn image(dataset: &Dataset, pair: &Pair, size: Size) -> Result<LabelledImage, ExportError> {
+    let sample = dataset.read(pair).map_err(|error| ExportError::Image(error.into()))?;
+    let failed = |error| LoadError::OpenCv { name: pair.name.clone(), error };
+    augment::whole(&sample, size).map_err(|error| ExportError::Image(failed(error).into()))
+}
+
+/// A class in the option `option` that the model does not have.
+fn unknown_class(option: &str, name: &str, model: &[Label]) -> Failure {
+    let known: Vec<&str> = model.iter().map(|label| label.name.as_str()).collect();
+    let known = known.join(", ");
+    Failure::usage(format!("{option}: the model has no class {name:?}; its classes are {known}"))
 }
 
 /// The labels of an exported file: the classes of the model, with the colours and weights of the data set's classes of the same
@@ -206,11 +269,7 @@ fn labels(model: &[Label], dataset: &[Label], weights: &[(String, Weight)]) -> R
     }
     for (name, weight) in weights {
         let Some(label) = labels.iter_mut().find(|label| label.name == *name) else {
-            let known: Vec<&str> = model.iter().map(|label| label.name.as_str()).collect();
-            return Err(Failure::usage(format!(
-                "--overlay-weights: the model has no class {name:?}; its classes are {}",
-                known.join(", ")
-            )));
+            return Err(unknown_class("--overlay-weights", name, model));
         };
         label.weight = *weight;
     }
@@ -228,11 +287,7 @@ fn write_file(
 ) -> Result<crate::export::Exported, ExportError> {
     let net = file.description.net()?;
     let size = Size::new(shape.width as usize, shape.height as usize);
-    let image = |pair: &Pair| {
-        let sample = dataset.read(pair).map_err(|error| ExportError::Image(error.into()))?;
-        let failed = |error| LoadError::OpenCv { name: pair.name.clone(), error };
-        augment::whole(&sample, size).map_err(|error| ExportError::Image(failed(error).into()))
-    };
+    let image = |pair: &Pair| image(dataset, pair, size);
     let golden = dataset.val.first().or(dataset.train.first());
     let golden = image(golden.ok_or(ExportError::NoGoldenImage)?)?;
     // Evenly spread over the data set: neighbouring images are often frames of one recording.

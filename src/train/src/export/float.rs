@@ -25,7 +25,7 @@ pub fn model(net: &Net, params: &Params, options: &GraphOptions) -> ModelProto {
             Op::Input => ops::normalised(&mut b, &net.normalise, &planes),
             _ => operation(&mut b, node, params, &inputs),
         };
-        names.push(name);
+        names.push(if index == small { ops::rejected(&mut b, options, &name, 1, net.classes()) } else { name });
     }
     if decides_small {
         let half = ops::half_size(&mut b, &names[small], factor);

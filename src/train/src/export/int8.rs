@@ -170,9 +170,11 @@ impl QdqWriter<'_> {
         } else if decides_small {
             let float = self.float(small);
             let half = ops::half_size(&mut self.b, &float, factor);
+            let half = ops::rejected(&mut self.b, options, &half, 1, self.net.classes());
             ops::mask(&mut self.b, options, &half, 1, true);
         } else {
             let logits = self.float(self.net.logits);
+            let logits = ops::rejected(&mut self.b, options, &logits, 1, self.net.classes());
             ops::mask(&mut self.b, options, &logits, 1, false);
         }
         if options.confidence {
@@ -197,6 +199,7 @@ impl QdqWriter<'_> {
         let last = self.b.node("Transpose", &[&bytes], "mask.bytes", last);
         let (scale, zero) = self.constants(&name, quantisation);
         let mut logits = self.b.node("DequantizeLinear", &[&last, &scale, &zero], "mask.logits", Vec::new());
+        logits = ops::rejected(&mut self.b, options, &logits, 3, self.net.classes());
         if factor > 1 {
             logits = ops::resize_last(&mut self.b, factor, &logits, "mask.enlarged");
         }

@@ -34,7 +34,7 @@ use tch::Tensor;
 
 pub use error::{CallerError, ExportError, MAX_MIOU_LOSS};
 pub use int8::Target;
-pub use ops::GraphOptions;
+pub use ops::{GraphOptions, Rejection};
 pub use ranges::CalibrationMethod;
 pub use verify::{Agreement, VerifyError};
 pub use weights::WeightBits;
@@ -113,8 +113,8 @@ pub fn export(request: ExportRequest<'_>) -> Result<Exported, ExportError> {
     let params = params.to_device(tch::Device::Cpu);
     let (folded, folded_params) = fold::fold(net, &params);
 
-    // Compared at full size: a class decision at half the size changes edges on purpose.
-    let full_size = GraphOptions { logits: true, argmax_stride2: false, ..graph };
+    // A class decision at half the size and a rejection change the mask on purpose.
+    let full_size = GraphOptions { logits: true, argmax_stride2: false, rejection: None, ..graph };
     let compared = float::model(&folded, &folded_params, &full_size);
     let agreement = verify::same(&compared.to_bytes(), net, &params, &image)?;
     tracing::info!(

@@ -13,8 +13,20 @@ pub const CONFIDENCE: &str = "confidence";
 /// The optional output for the comparison with libtorch.
 pub const LOGITS: &str = "logits";
 
+/// The class of pixels that are unlike the training images.
+///
+/// The largest logit of a pixel is lower where the network sees something that it was not trained for (Hendrycks et al., *Scaling
+/// Out-of-Distribution Detection for Real-World Settings*, ICML 2022: the maximum logit).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rejection {
+    /// Index of the class.
+    pub class: usize,
+    /// Pixels whose logits are all below this get the class.
+    pub below: f32,
+}
+
 /// The size of the input and the outputs of an exported graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GraphOptions {
     /// Width of the input and the mask in pixels.
     pub width: i64,
@@ -26,12 +38,14 @@ pub struct GraphOptions {
     pub argmax_stride2: bool,
     /// Adds the output `logits`, floats `[N, classes, H, W]`.
     pub logits: bool,
+    /// Which pixels are rejected.
+    pub rejection: Option<Rejection>,
 }
 
 impl GraphOptions {
     /// A graph with the output `mask` only, decided at full size.
     pub fn new(width: i64, height: i64) -> Self {
-        GraphOptions { width, height, confidence: false, argmax_stride2: false, logits: false }
+        GraphOptions { width, height, confidence: false, argmax_stride2: false, logits: false, rejection: None }
     }
 }
 
@@ -137,6 +151,18 @@ pub fn half_size(b: &mut GraphBuilder, small: &str, factor: i64) -> String {
             b.node("AveragePool", &[small], "logits.half", attributes)
         }
     }
+}
+
+/// Raises the logit of the class for rejected pixels to its limit, so that it is the largest where all others are lower. The classes
+/// of `logits` are along `axis`, 1 or 3.
+pub fn rejected(b: &mut GraphBuilder, options: &GraphOptions, logits: &str, axis: usize, classes: i64) -> String {
+    let Some(Rejection { class, below }) = options.rejection else { return logits.to_owned() };
+    let mut limits = vec![f32::MIN; classes as usize];
+    limits[class] = below;
+    let mut shape = [1; 4];
+    shape[axis] = classes;
+    let limits = b.floats("rejection.limits", &shape, &limits);
+    b.node("Max", &[logits, &limits], "logits.rejected", Vec::new())
 }
 
 /// Adds the output `mask`, made of logits with the classes along `axis`. The logits have the size of the image, or half of it

@@ -143,6 +143,38 @@ fn int8_is_close_to_float_for_every_operation_input_and_target() {
 }
 
 #[test]
+fn pixels_with_low_logits_are_rejected() {
+    let net = every_operation(BYTES);
+    let (net, params) = fold::fold(&net, &parameters(&net, 7));
+    let batch = images(2, 48, 64, 7);
+    let logits = verify::logits(&net, &params, &batch);
+    let largest = logits.amax([1i64].as_slice(), false);
+    let below = largest.median().double_value(&[]) as f32;
+    let rejection = Rejection { class: 3, below };
+    let ranges = ranges::calibrate(&net, &params, [batch.copy()].into_iter(), CalibrationMethod::MinMax).unwrap();
+    for argmax_stride2 in [false, true] {
+        let options = GraphOptions { argmax_stride2, rejection: Some(rejection), ..GraphOptions::new(64, 48) };
+        let int8 = |target| int8::model(&net, &params, &ranges, &options, target, WeightBits::Fitted);
+        for (model, least) in
+            [(float::model(&net, &params, &options), 0.995), (int8(Target::Cpu), 0.9), (int8(Target::Tensorrt), 0.9)]
+        {
+            let mask = Tensor::from_slice(&verify::run(&model.to_bytes(), &batch).unwrap().mask).reshape([2, 48, 64]);
+            // Between small logits, enlargement and the choice of the larger one are not exchangeable.
+            let is_rejected = largest.lt(f64::from(below) - 0.05);
+            let is_accepted = largest.gt(f64::from(below) + 0.05);
+            let share = |of: &Tensor, expected: &Tensor| {
+                let right = mask.eq_tensor(expected).logical_and(of).sum(Kind::Int64).int64_value(&[]);
+                right as f64 / of.sum(Kind::Int64).int64_value(&[]) as f64
+            };
+            let least = if argmax_stride2 { 0.8 } else { least };
+            let rejected = share(&is_rejected, &Tensor::full([2, 48, 64], 3, (Kind::Uint8, tch::Device::Cpu)));
+            let accepted = share(&is_accepted, &logits.argmax(1, false).to_kind(Kind::Uint8));
+            assert!(rejected > least && accepted > least, "{rejected:.3} rejected, {accepted:.3} accepted");
+        }
+    }
+}
+
+#[test]
 fn image_bytes_are_the_quantised_input_if_the_means_are_similar() {
     for (normalise, zero) in [(BYTES, Some(127)), (KERAS, Some(127)), (MIXED, Some(120)), (CAFFE, None)] {
         let net = every_operation(normalise);
