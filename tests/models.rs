@@ -169,7 +169,7 @@ fn the_models_in_this_repository_have_the_documented_input_labels_and_golden_fra
     let street =
         ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"];
     for (name, size, labels, images) in
-        [("everyday", (384, 224), &everyday[..], "COCO"), ("street", (512, 288), &street, "CamVid")]
+        [("everyday", (512, 288), &everyday[..], "COCO"), ("street", (512, 288), &street, "CamVid")]
     {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("models/{name}.onnx"));
         let model = Model::load(&cpu(&path), 1).unwrap();

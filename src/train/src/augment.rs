@@ -145,7 +145,8 @@ pub fn apply(
 /// Areas of void that are thinner than this share of the long side of an image are mostly borders between two classes.
 const THIN: f64 = 1.0 / 32.0;
 
-/// Labels the large void areas of `sample` as `class`: those that remain after an opening with a square of [`THIN`].
+/// Labels the large void areas of `sample` as `class`: those that remain after an opening with a square whose side
+/// is a 32nd of the long side.
 ///
 /// # Errors
 /// Errors of OpenCV.

@@ -130,7 +130,18 @@ fn fit_writes_a_report_and_a_model_that_the_service_loads() {
     // Half of the pixels are discs now, where one in ten was.
     assert!(miou("rejecting.onnx") < trained - 0.1);
     failed(&mut export("sky=0.5"), 2, &["--reject", "no class \"sky\"; its classes are ground, disc"]);
-    failed(&mut export("disc"), 2, &["CLASS=SHARE"]);
+    failed(&mut export("disc"), 2, &["CLASS=SHARE", "a share is missing"]);
+
+    // The average of the weights with themselves is the same model.
+    let best = output.join("best.safetensors");
+    let average = |share: &str| {
+        let mut command = train(&["export", best.to_str().unwrap(), data.path().to_str().unwrap(), "-o"]);
+        command.arg(output.join("average.onnx")).arg("--average").arg(format!("{}={share}", best.display()));
+        command
+    };
+    ok(&mut average("0.3"));
+    assert!((miou("average.onnx") - trained).abs() < 1e-3);
+    failed(&mut average("1.5"), 2, &["--average", "below 1"]);
 
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(output.join("report.json")).unwrap()).unwrap();

@@ -54,9 +54,13 @@ pub struct ExportArgs {
     /// Compute the mask at half the input size: faster, with coarser edges
     #[arg(long)]
     coarse: bool,
+    /// Average the weights with those of another run of the same network, which gets this share: of the run that this one started
+    /// from with --init, or of the same run at another epoch
+    #[arg(long, value_name = "MODEL=SHARE", value_parser = name_and_share)]
+    average: Option<(String, f64)>,
     /// Give pixels that are unlike the training images this class: those whose largest logit is low, as in the SHARE of the pixels of
     /// the validation images where it is lowest
-    #[arg(long, value_name = "CLASS=SHARE", value_parser = class_share)]
+    #[arg(long, value_name = "CLASS=SHARE", value_parser = name_and_share)]
     reject: Option<(String, f64)>,
     /// How strongly the service draws classes, as in `sky=0.1,person=1`: factors of the opacity from 0 (not drawn) to 1
     /// [default: by the names of the classes]
@@ -64,9 +68,9 @@ pub struct ExportArgs {
     overlay_weights: Vec<(String, Weight)>,
 }
 
-/// Reads `CLASS=SHARE`.
-fn class_share(text: &str) -> Result<(String, f64), String> {
-    let (name, share) = text.rsplit_once('=').ok_or("write CLASS=SHARE, as in other=0.1")?;
+/// Reads `NAME=SHARE`.
+fn name_and_share(text: &str) -> Result<(String, f64), String> {
+    let (name, share) = text.rsplit_once('=').ok_or("a share is missing, as in NAME=0.1")?;
     let share: f64 = share.parse().map_err(|_| format!("{share:?} is not a number"))?;
     if !(share > 0.0 && share < 1.0) {
         return Err(format!("the share must be above 0 and below 1, not {share}"));
@@ -131,7 +135,10 @@ pub struct ExportedFiles {
 /// # Errors
 /// The first failure; no file is written then.
 pub fn export(args: &ExportArgs) -> Result<(), Failure> {
-    let file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
+    let mut file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
+    if let Some((other, share)) = &args.average {
+        average(&mut file, Path::new(other), *share)?;
+    }
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     print_notes(&dataset.notes);
     let plan = ExportPlan {
@@ -158,6 +165,28 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     );
     if let Some((float, int8)) = exported.int8.and_then(|loss| loss.miou) {
         println!("val mIoU {float:.4} in fp32, {int8:.4} in int8");
+    }
+    Ok(())
+}
+
+/// Averages the weights of a model with those of another one, which get `share` (Wortsman et al., *Robust fine-tuning of zero-shot
+/// models*, CVPR 2022: the average of a model before and after fine-tuning is better than both on other images).
+///
+/// # Errors
+/// The other file cannot be read, or is of another network.
+fn average(model: &mut ModelFile, path: &Path, share: f64) -> Result<(), Failure> {
+    let other = ModelFile::read(path).map_err(Failure::runtime)?;
+    let (own, others) = (&model.description, &other.description);
+    let names = |labels: &[Label]| labels.iter().map(|label| label.name.clone()).collect::<Vec<_>>();
+    if (own.encoder, &own.decoder, own.normalise) != (others.encoder, &others.decoder, others.normalise)
+        || names(&own.labels) != names(&others.labels)
+    {
+        let text =
+            "the model has another encoder, decoder or classes; only weights of the same network can be averaged";
+        return Err(Failure::usage(format!("--average {}: {text}", path.display())));
+    }
+    for (name, tensor) in &mut model.params.0 {
+        *tensor = &*tensor * (1.0 - share) + other.params.get(name) * share;
     }
     Ok(())
 }

@@ -205,6 +205,14 @@ pub fn training(session: &Session) -> Training {
     }
 }
 
+/// The description of the initial weights, which begins with a path and a colon, with the name of the file only.
+fn without_path(weights: &str) -> String {
+    match weights.split_once(": ") {
+        Some((path, report)) => format!("{}: {report}", file_name(Path::new(path))),
+        None => weights.to_owned(),
+    }
+}
+
 /// The metadata `maskcast.train` of the exported model: its origin and its scores.
 fn provenance(session: &Session, training: &Training, assessment: &Assessment) -> serde_json::Value {
     let epochs = session.state.progress.history.0.len();
@@ -215,7 +223,7 @@ fn provenance(session: &Session, training: &Training, assessment: &Assessment) -
         "encoder": training.encoder,
         "decoder": training.decoder,
         "strategy": training.strategy,
-        "weights": training.weights,
+        "weights": without_path(&training.weights),
         "data": {
             "name": file_name(&session.dataset.root),
             "train": session.dataset.train.len(),
@@ -295,7 +303,13 @@ pub fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::without_folder;
+    use super::{without_folder, without_path};
+
+    #[test]
+    fn the_description_of_initial_weights_has_no_folder() {
+        assert_eq!(without_path("/home/a/runs/x/best.safetensors: took 3 tensors"), "best.safetensors: took 3 tensors");
+        assert_eq!(without_path("random"), "random");
+    }
 
     #[test]
     fn folders_are_removed_from_the_command_in_the_metadata() {

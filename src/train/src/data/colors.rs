@@ -34,10 +34,14 @@ pub fn voc(index: u8) -> Rgb {
 /// Returns a colour for each class: its own, that of its name ([`appearance::colors`]), or a generated one. Each colour that
 /// is not given differs from all others. The result depends only on the input.
 pub fn complete(given: &[(String, Option<Rgb>)]) -> Vec<Rgb> {
-    let mut taken: Vec<Rgb> = given.iter().filter_map(|(_, color)| *color).collect();
+    let set: Vec<Rgb> = given.iter().filter_map(|(_, color)| *color).collect();
+    let mut taken = set.clone();
     let by_name = |(name, given): &(String, Option<Rgb>)| {
-        let is_free = |color: &Rgb| taken.iter().all(|other| distance(*color, *other) >= CLEAR_DISTANCE);
-        let color = given.or_else(|| appearance::colors(name).find(is_free));
+        let is_clear_of =
+            |others: &[Rgb], color: Rgb| others.iter().all(|other| distance(color, *other) >= CLEAR_DISTANCE);
+        // The first colours of two kinds of names can be told apart, although their distance may be shorter: floor and wall.
+        let first = appearance::colors(name).next().filter(|color| is_clear_of(&set, *color) && !taken.contains(color));
+        let color = given.or(first).or_else(|| appearance::colors(name).find(|color| is_clear_of(&taken, *color)));
         taken.extend(color.filter(|_| given.is_none()));
         color
     };
@@ -121,6 +125,21 @@ mod tests {
         assert!((0..5).all(|n| (0..n).all(|m| distance(colors[n], colors[m]) >= CLEAR_DISTANCE)), "{colors:?}");
         let given = [("x".to_owned(), Some(expected("sky"))), ("sky".to_owned(), None)];
         assert_ne!(complete(&given)[1], expected("sky"), "the colour is taken");
+    }
+
+    #[test]
+    fn the_everyday_classes_have_the_first_colour_of_their_name() {
+        let manifest = include_str!("../../../../models/everyday.toml");
+        let value = |line: &str| line.split('"').nth(1).map(str::to_owned);
+        let values = |key: &str| -> Vec<String> {
+            let labels = manifest.lines().skip_while(|line| *line != "[[labels]]");
+            labels.filter(|line| line.starts_with(key)).filter_map(value).collect()
+        };
+        let names: Vec<(String, Option<Rgb>)> = values("name").into_iter().map(|name| (name, None)).collect();
+        let colors: Vec<String> =
+            complete(&names).iter().map(|Rgb(r, g, b)| format!("#{r:02x}{g:02x}{b:02x}")).collect();
+        assert_eq!(names.len(), 16);
+        assert_eq!(colors, values("color"));
     }
 
     #[test]
