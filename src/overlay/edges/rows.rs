@@ -90,6 +90,8 @@ pub(super) struct CellRows {
     classes: Vec<ClassId>,
     /// Of each class: whether it was clear.
     clear: Vec<bool>,
+    /// Of each cell row: whether its classes are not those of the last mask.
+    changed: Vec<bool>,
     around: Surroundings,
 }
 
@@ -116,32 +118,26 @@ impl CellRows {
             self.classes.resize(width * height, 0);
             self.rows.resize_with(height, CellRow::default);
         }
-        // Whether the rows above and here have changed, and whether the row above was found again.
-        let (mut above, mut here, mut found_above) = (false, false, true);
-        for row in 0..=height {
-            let below = row < height && {
-                let (last, now) = (&mut self.classes[row * width..][..width], cells.row(row));
-                let changed = all || last != now;
-                if changed {
-                    last.copy_from_slice(now);
-                }
-                changed
-            };
-            if let Some(row) = row.checked_sub(1) {
-                let found = above || here || below;
-                if found {
-                    let neighbours = [row.saturating_sub(1), row, (row + 1).min(height - 1)];
-                    self.around.compare(neighbours.map(|row| cells.row(row)), diagonals);
-                    self.rows[row].segments.find(&self.around, is_clear);
-                    self.rows[row].find_cells(columns);
-                }
-                if found || found_above {
-                    let (before, from) = self.rows.split_at_mut(row);
-                    from[0].differs = before.last().is_none_or(|before| !before.segments.is_like(&from[0].segments));
-                }
-                found_above = found;
+        self.changed.clear();
+        for (row, last) in self.classes.chunks_exact_mut(width).enumerate() {
+            let now = cells.row(row);
+            self.changed.push(all || last != now);
+            last.copy_from_slice(now);
+        }
+        let mut found_above = false;
+        for row in 0..height {
+            let (above, below) = (row.saturating_sub(1), (row + 1).min(height - 1));
+            let found = self.changed[above..=below].contains(&true);
+            if found {
+                self.around.compare([above, row, below].map(|row| cells.row(row)), diagonals);
+                self.rows[row].segments.find(&self.around, is_clear);
+                self.rows[row].find_cells(columns);
             }
-            (above, here) = (here, below);
+            if found || found_above {
+                let is_like_above = row > 0 && self.rows[row].segments.is_like(&self.rows[above].segments);
+                self.rows[row].differs = !is_like_above;
+            }
+            found_above = found;
         }
     }
 }
