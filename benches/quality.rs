@@ -259,6 +259,7 @@ fn measure(clip: &Path, name: &str, bits: Option<f64>, model: &Arc<Model>, argum
         pace: Pace::Live,
         output: Box::new(output),
         status: Arc::clone(&status),
+        zones: Arc::default(),
         mask_sinks: Vec::new(),
     };
     let stream = Stream::start(parts, &pool)?;

@@ -29,11 +29,12 @@
 //! | [`segment`] | models (ONNX Runtime), batches across streams |
 //! | [`overlay`] | drawing masks on frames |
 //! | [`steady`] | masks that do not flicker, for drawing |
-//! | [`events`] | event detection in the masks |
+//! | [`events`] | rules: when they hold in the masks, and the events that they make |
 //! | [`access`] | passwords, sessions, certificates and permissions |
 //! | [`config`] | the TOML file and its validation, which reports all errors at once |
 //! | [`users`] | the users file: users, tokens and their roles |
 //! | [`sink`] | outputs for masks, and the types of `[[stream.sink]]` |
+//! | [`zones`] | shares of the classes in the frame and in its zones |
 //! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |
 //!
@@ -63,3 +64,4 @@ pub mod steady;
 pub mod stream;
 pub mod users;
 pub mod view;
+pub mod zones;

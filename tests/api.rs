@@ -116,12 +116,12 @@ fn overlay_changes_are_drawn_without_a_restart_and_saved() {
             Some(entry["message"].as_str()?.strip_prefix("configuration reloaded: ")?.to_string())
         })
     };
-    let unchanged = "started none; restarted none; redrawn none; stopped none; untouched gate, yard; model unchanged";
+    let unchanged = "started none; restarted none; adjusted none; stopped none; untouched gate, yard; model unchanged";
     assert_eq!(reloaded(&mut service), unchanged);
     std::fs::write(&config, text(&config).replace("alpha = 0.2", "hide = [\"red\"]")).unwrap();
     assert_eq!(
         reloaded(&mut service),
-        "started none; restarted none; redrawn gate; stopped none; untouched yard; model unchanged"
+        "started none; restarted none; adjusted gate; stopped none; untouched yard; model unchanged"
     );
     until("red is hidden by the file", || is_black(color(&service, "gate")).then_some(()));
     let end = service.stream("gate");

@@ -186,7 +186,7 @@ fn a_reload_restarts_only_changed_streams() {
     let report = service.program.wait_for("the reload", |entry| {
         Some(entry["message"].as_str()?.strip_prefix("configuration reloaded: ")?.to_string())
     });
-    assert_eq!(report, "started add; restarted change; redrawn none; stopped remove; untouched keep; model unchanged");
+    assert_eq!(report, "started add; restarted change; adjusted none; stopped remove; untouched keep; model unchanged");
     let names: Vec<String> = service.streams().iter().map(|stream| stream["name"].as_str().unwrap().into()).collect();
     assert_eq!(names, ["add", "keep", "change"]);
     service.until_state("add", "live");

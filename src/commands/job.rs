@@ -85,6 +85,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
         output: Box::new(file),
         status: Arc::clone(&status),
         overlay_state,
+        zones: Arc::default(),
         mask_sinks: std::iter::once(counter).chain(on_mask).collect(),
     };
     let started = Instant::now();

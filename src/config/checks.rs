@@ -6,7 +6,9 @@ use serde_json::Value as Json;
 
 use super::schema::{Object, text};
 use super::value::Value;
-use super::{credentials, duration, encode, overlay, path, push, record, server, sink_key, source, stream, webrtc};
+use super::{
+    credentials, duration, encode, overlay, path, push, record, server, sink_key, source, stream, webrtc, zone,
+};
 
 /// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
 pub(super) type Check = fn(&Value, &Object) -> Option<Json>;
@@ -38,7 +40,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("udp-ports", |value, _| webrtc::read_udp_ports(value)),
     ("user", |value, _| credentials::read_user(value)),
     ("users-file", |value, _| server::read_users_file(value)),
-    ("zone", |value, _| record::read_zone(value)),
+    ("zone", |value, _| zone::read_polygon(value)),
+    ("zone-name", |value, _| zone::read_zone_name(value)),
 ];
 
 /// The check of this name. A name that does not exist accepts no value; a test looks up all names in the schema.

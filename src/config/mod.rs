@@ -28,6 +28,7 @@ mod plain_passwords;
 mod push;
 mod record;
 mod root;
+mod rule;
 mod schema;
 mod server;
 mod sink;
@@ -42,6 +43,7 @@ mod uri;
 mod validate;
 mod value;
 mod webrtc;
+mod zone;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +66,7 @@ pub use plain_passwords::readable_passwords;
 pub use push::{PushConfig, PushTarget};
 pub use record::{Container, EventConfig, RecordConfig, When};
 pub use root::Config;
+pub use rule::{Condition, RuleConfig};
 pub use schema::{Object, api_schema, json_schema, not_for_api, stream_settings};
 pub use server::{ServerConfig, TlsConfig, UsersPathError, users_file};
 pub use sink::SinkConfig;
@@ -74,3 +77,4 @@ pub use stream::{Show, StreamConfig, defaults_stream};
 pub use toml_value::EditError;
 pub(crate) use uri::is_secret_name;
 pub use webrtc::{TurnServer, WebRtcConfig};
+pub use zone::ZoneConfig;

@@ -94,15 +94,17 @@ impl RecordConfig {
         RecordConfig::to("")
     }
 
-    /// Names the events that have no name, and checks what concerns several keys.
-    pub(super) fn apply_dependent_defaults(&mut self, section: &Section) {
+    /// Names the events that have no name, and checks what concerns several keys. `records_a_rule`: a rule of the stream is
+    /// recorded.
+    pub(super) fn apply_dependent_defaults(&mut self, records_a_rule: bool, section: &Section) {
         if let (Some(one), Some(all)) = (self.segment_size, self.max_size)
             && all < one
         {
             section.fail("max_size", "is less than segment_size", Some("it should hold a few segments"));
         }
-        if self.when == When::Event && !section.is_written("event") {
-            section.fail("when", "there is no event to wait for", Some("add [[stream.record.event]] below it"));
+        if self.when == When::Event && !section.is_written("event") && !records_a_rule {
+            let help = Some("add [[stream.record.event]] below it, or record = true to a [[stream.rule]]");
+            section.fail("when", "there is no event to wait for", help);
         }
         for i in 0..self.events.len() {
             let event = section.element("event", i);
@@ -185,30 +187,4 @@ pub(super) fn read_event_name(value: &Value) -> Option<Json> {
         return value.fail(format!("has {} characters, more than 32", name.len()), None);
     }
     Some(name.into())
-}
-
-/// Minimum area of a zone as a share of the frame; a smaller one is an error.
-const LEAST_AREA: f64 = 1e-4;
-
-pub(super) fn read_zone(value: &Value) -> Option<Json> {
-    const HELP: Option<&str> = Some("write the corners, [[0, 0.5], [1, 0.5], [1, 1], [0, 1]] is the lower half");
-    let corners = value.list(HELP)?;
-    if corners.len() < 3 {
-        return value.fail(format!("has {} corners, fewer than 3", corners.len()), HELP);
-    }
-    let mut zone: Vec<[f64; 2]> = Vec::new();
-    for corner in &corners {
-        let numbers = corner.list(HELP)?;
-        if numbers.len() != 2 {
-            return corner.fail(format!("has {} numbers, not 2", numbers.len()), HELP);
-        }
-        let help = Some("fractions of the frame's width and height");
-        zone.push([numbers[0].number(0.0..=1.0, help)?, numbers[1].number(0.0..=1.0, help)?]);
-    }
-    let sides = zone.iter().zip(zone.iter().cycle().skip(1));
-    let area = sides.map(|([x, y], [x2, y2])| x * y2 - x2 * y).sum::<f64>().abs() / 2.0;
-    if area < LEAST_AREA {
-        return value.fail("covers nothing", HELP);
-    }
-    Some(zone.into_iter().map(|corner| Json::from(corner.to_vec())).collect())
 }

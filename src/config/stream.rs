@@ -14,10 +14,12 @@ use super::encode::EncodeConfig;
 use super::overlay::OverlayConfig;
 use super::push::{self, PushConfig};
 use super::record::RecordConfig;
+use super::rule::{self, RuleConfig};
 use super::sink::{self, SinkConfig};
 use super::source::{SourceSpec, SourceUri};
 use super::uri::{self, url_of_file};
 use super::value::Value;
+use super::zone::{self, ZoneConfig};
 
 /// Which mask is drawn on which frame (`stream.show`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
@@ -64,6 +66,20 @@ pub struct StreamConfig {
     pub silence_timeout: Duration,
     pub overlay: OverlayConfig,
     pub encode: EncodeConfig,
+    /// Parts of the frame in which the shares of classes are measured. A request replaces all zones.
+    #[serde(rename = "zone", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend(
+        "x-help" = "write [[stream.zone]], with two brackets, and below it name = \"…\" and polygon = [[0, 0], …]",
+        "x-applies" = "next-frame",
+    ))]
+    pub zones: Vec<ZoneConfig>,
+    /// Conditions on the shares of classes, which make events. A request replaces all rules.
+    #[serde(rename = "rule", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend(
+        "x-help" = "write [[stream.rule]], with two brackets, and below it name = \"…\" and classes = [\"person\"]",
+        "x-applies" = "next-frame",
+    ))]
+    pub rules: Vec<RuleConfig>,
     pub record: Option<RecordConfig>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
@@ -80,9 +96,18 @@ pub struct StreamConfig {
 }
 
 impl StreamConfig {
-    /// Whether `other` differs in its overlay settings only.
-    pub fn differs_by_overlay(&self, other: &StreamConfig) -> bool {
-        self.overlay != other.overlay && *other == StreamConfig { overlay: other.overlay.clone(), ..self.clone() }
+    /// Whether `other` differs only in what applies to the next frame of a running stream: overlay, zones, and rules whose
+    /// events are not recorded.
+    pub fn differs_without_restart(&self, other: &StreamConfig) -> bool {
+        let (overlay, zones, rules) = (other.overlay.clone(), other.zones.clone(), other.rules.clone());
+        self != other
+            && *other == StreamConfig { overlay, zones, rules, ..self.clone() }
+            && self.recorded_rules().eq(other.recorded_rules())
+    }
+
+    /// The rules whose events are recorded.
+    pub fn recorded_rules(&self) -> impl Iterator<Item = &RuleConfig> {
+        self.rules.iter().filter(|rule| rule.record && self.record.is_some())
     }
 
     /// A placeholder for a stream that could not be read; it is never started.
@@ -100,9 +125,17 @@ impl StreamConfig {
         if !section.is_valid("show") {
             self.show = default_show(&self.source);
         }
+        let records_a_rule = self.rules.iter().any(|rule| rule.record);
         if let Some(record) = &mut self.record {
-            record.apply_dependent_defaults(&section.section("record"));
+            record.apply_dependent_defaults(records_a_rule, &section.section("record"));
+        } else if let Some(i) = self.rules.iter().position(|rule| rule.record) {
+            let help = Some("add [stream.record] with dir = \"…\" and when = \"event\"");
+            section.element("rule", i).fail("record", "the stream has no [stream.record]", help);
         }
+        zone::check_all(&self.zones, section);
+        let events = self.record.iter().flat_map(|record| &record.events);
+        let events: Vec<&str> = events.map(|event| event.name.as_str()).collect();
+        rule::check_all(&mut self.rules, &self.zones, &events, section);
         push::check_all(&mut self.push, section, values["push"].as_array().map_or(&[], Vec::as_slice));
         sink::check_all(&mut self.sinks, section);
     }
@@ -122,6 +155,8 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         silence_timeout: Duration::from_secs(3),
         overlay: OverlayConfig::default(),
         encode: EncodeConfig::default(),
+        zones: Vec::new(),
+        rules: Vec::new(),
         record: None,
         push: Vec::new(),
         sinks: Vec::new(),

@@ -1,24 +1,47 @@
-//! Which events of a stream are active, and how often each began: written by the detector, read by recorder and metrics.
+//! Which recorded events of a stream are active, and how often each began: written by the rules, read by recorder and metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::config::EventConfig;
+use crate::config::{EventConfig, RuleConfig};
 
-/// The events of one stream.
+/// An event that is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedEvent {
+    /// The name of its rule.
+    pub name: Arc<str>,
+    pub hold: Duration,
+    pub pre_roll: Duration,
+    pub post_roll: Duration,
+}
+
+impl From<&EventConfig> for RecordedEvent {
+    fn from(config: &EventConfig) -> Self {
+        let EventConfig { name, hold, pre_roll, post_roll, .. } = config;
+        RecordedEvent { name: name.as_str().into(), hold: *hold, pre_roll: *pre_roll, post_roll: *post_roll }
+    }
+}
+
+impl From<&RuleConfig> for RecordedEvent {
+    fn from(config: &RuleConfig) -> Self {
+        let RuleConfig { name, hold, pre_roll, post_roll, .. } = config;
+        RecordedEvent { name: name.as_str().into(), hold: *hold, pre_roll: *pre_roll, post_roll: *post_roll }
+    }
+}
+
+/// The recorded events of one stream.
 #[derive(Debug)]
 pub struct EventState {
-    stream: Arc<str>,
     counts_by_event: Vec<EventCount>,
     state: Mutex<EventTimes>,
 }
 
 #[derive(Debug)]
 struct EventCount {
-    config: EventConfig,
+    config: RecordedEvent,
     count: AtomicU64,
 }
 
@@ -41,22 +64,28 @@ pub struct ActiveEvent {
 }
 
 impl EventState {
-    pub fn new(stream: &str, events: &[EventConfig]) -> Self {
-        let counted = |event: &EventConfig| EventCount { config: event.clone(), count: AtomicU64::new(0) };
+    pub fn new(events: &[RecordedEvent]) -> Self {
+        let counted = |event: &RecordedEvent| EventCount { config: event.clone(), count: AtomicU64::new(0) };
         EventState {
-            stream: stream.into(),
             counts_by_event: events.iter().map(counted).collect(),
             state: Mutex::new(EventTimes { until: vec![None; events.len()], active: None }),
         }
     }
 
-    pub fn events(&self) -> impl Iterator<Item = &EventConfig> {
-        self.counts_by_event.iter().map(|event| &event.config)
+    /// The index of the event of this name.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.counts_by_event.iter().position(|event| &*event.config.name == name)
+    }
+
+    /// The longest time before the start of a recording that an event needs, with the time that its condition must hold.
+    pub fn longest_pre_roll(&self) -> Duration {
+        let spans = self.counts_by_event.iter().map(|event| event.config.hold + event.config.pre_roll);
+        spans.max().unwrap_or_default()
     }
 
     /// Names, and how often each event has begun.
     pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.counts_by_event.iter().map(|event| (event.config.name.as_str(), event.count.load(Ordering::Relaxed)))
+        self.counts_by_event.iter().map(|event| (&*event.config.name, event.count.load(Ordering::Relaxed)))
     }
 
     /// Records that the condition of event number `index` is met at `at`, and has been since `since`.
@@ -70,18 +99,11 @@ impl EventState {
         state.until[index] = Some(until);
         match &mut state.active {
             Some(active) if active.until >= at => active.until = active.until.max(until),
-            active => *active = Some(ActiveEvent { name: config.name.as_str().into(), from, until }),
+            active => *active = Some(ActiveEvent { name: Arc::clone(&config.name), from, until }),
         }
         drop(state);
         if begins {
             count.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(
-                stream = &*self.stream,
-                stage = "event",
-                event = config.name,
-                "event began: {}",
-                config.name
-            );
         }
     }
 
@@ -93,18 +115,17 @@ impl EventState {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn overlapping_events_are_one_recording_and_counted_each() {
-        let event = |name: &str| EventConfig {
+        let event = |name: &str| RecordedEvent {
+            name: name.into(),
+            hold: Duration::from_secs(1),
             pre_roll: Duration::from_secs(2),
             post_roll: Duration::from_secs(10),
-            ..EventConfig::of(name, &["x"])
         };
-        let events = EventState::new("gate", &[event("door"), event("yard")]);
+        let events = EventState::new(&[event("door"), event("yard")]);
         let start = Instant::now() + Duration::from_secs(100);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(events.active(start), None);

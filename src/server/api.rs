@@ -13,6 +13,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::Problem;
+use super::rules::{self, RuleReport, ZoneReport};
 use super::settings::Settings;
 use super::{App, NamedStream, SharedApp};
 use crate::base::encode_status::RunningEncode;
@@ -75,6 +76,13 @@ pub(super) struct StreamReport {
     pushes: Vec<PushReport>,
     /// Outputs of the masks as data (`[[stream.sink]]`).
     sinks: Vec<SinkReport>,
+    /// Share of the pixels of each class in the newest mask, 0 to 1; null without a current mask.
+    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    shares: Option<BTreeMap<String, f64>>,
+    /// The same in each zone of the stream.
+    zones: Vec<ZoneReport>,
+    /// The rules of the stream and its recorded events.
+    rules: Vec<RuleReport>,
     /// How often a stage of the stream panicked and was restarted.
     panics: u64,
     /// How often the connection to the source was closed and opened again because its frames stayed late.
@@ -275,6 +283,7 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
     let (counts, condition) = (status.ledger.counts(), status.condition());
     let (fps, latency) = status.rate();
     let name = status.name.to_string();
+    let (shares, zones) = rules::shares(stream);
     StreamReport {
         state: condition.state.name(),
         captured: counts.captured(),
@@ -294,6 +303,9 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         viewers: Viewers(viewers(&stream.outputs).collect()),
         pushes: status.outputs.pushes().iter().map(|push| pushed(push)).collect(),
         sinks: status.outputs.sinks().iter().map(|sink| sink_report(sink)).collect(),
+        shares,
+        zones,
+        rules: rules::rules(stream),
         panics: status.panics(),
         late_connections: status.late_connections(),
         legend: stream.legend(labels).iter().map(legend).collect(),

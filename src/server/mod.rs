@@ -63,6 +63,7 @@ mod page;
 mod problem;
 mod process;
 mod recordings;
+mod rules;
 mod session;
 mod settings;
 mod whep;

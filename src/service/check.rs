@@ -25,7 +25,7 @@ pub(super) fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Ve
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
-/// Checks that the model has every label that a stream hides, colours, weights or records events of.
+/// Checks that the model has every label that a stream hides, colours, weights, or names in its rules and recorded events.
 ///
 /// # Errors
 /// Every unknown label with its key path.
@@ -44,9 +44,12 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
         }
     }
     for stream in streams {
-        for (index, event) in stream.record.iter().flat_map(|record| record.events.iter().enumerate()) {
-            errors.extend(events::unknown_classes(event, labels).into_iter().map(|name| ConfigError {
-                key: format!("stream[{}].record.event[{index}].classes", stream.name),
+        let events = stream.record.iter().flat_map(|record| record.events.iter().enumerate());
+        let events = events.map(|(index, event)| (format!("record.event[{index}]"), &event.classes));
+        let rules = stream.rules.iter().enumerate().map(|(index, rule)| (format!("rule[{index}]"), &rule.classes));
+        for (key, classes) in events.chain(rules) {
+            errors.extend(events::unknown_classes(classes, labels).into_iter().map(|name| ConfigError {
+                key: format!("stream[{}].{key}.classes", stream.name),
                 line: None,
                 problem: format!("the model has no class {name:?}"),
                 help: Some(format!("classes of the model: {}", names(labels))),

@@ -118,7 +118,7 @@ impl Service {
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
         // Before the first client connects, so that it finds all streams, though none has started.
         let running: Vec<StreamRunner> =
-            config.streams.iter().map(|stream| StreamRunner::prepare(stream, None, &rtsp)).collect();
+            config.streams.iter().map(|stream| StreamRunner::prepare(stream, None, &rtsp, &view.events)).collect();
         view.set_streams(running.iter().map(StreamRunner::view).collect());
         let http =
             http.serve_with_access(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())?;
@@ -224,7 +224,9 @@ impl Service {
         {
             tracing::error!("RTSP certificate not reloaded, the old one stays in use: {error}");
         }
+        let now = Instant::now();
         for running in &mut self.running {
+            running.view().events.tick(now);
             running.restart_if_dead(&self.pool);
             if running.has_ended() && running.is_finished() {
                 running.view().outputs.h264.remove_viewers();
@@ -260,7 +262,7 @@ impl Service {
     /// Changes the overlay of a stream from the next frame on.
     pub fn set_overlay(&mut self, name: &str, overlay: &OverlayConfig) {
         let Some(running) = self.running.iter_mut().find(|running| running.config.name == name) else { return };
-        running.redraw(overlay);
+        running.adjust(&StreamConfig { overlay: overlay.clone(), ..running.config.clone() });
         let mut streams = self.streams.lock();
         streams.iter_mut().filter(|stream| stream.name == name).for_each(|stream| stream.overlay = overlay.clone());
         drop(streams);

@@ -15,8 +15,8 @@ use crate::view::StreamView;
 pub struct ReloadReport {
     pub started: Vec<String>,
     pub restarted: Vec<String>,
-    /// Only their overlay has changed; they were not restarted.
-    pub redrawn: Vec<String>,
+    /// Only overlay, zones or rules have changed; they were not restarted.
+    pub adjusted: Vec<String>,
     pub stopped: Vec<String>,
     pub untouched: Vec<String>,
     /// Streams that could not be started or restarted, with the reason. Each is retried after a pause.
@@ -32,8 +32,8 @@ pub struct ReloadReport {
 enum ReloadAction {
     /// Its settings have not changed.
     Keep(usize),
-    /// Only its overlay has changed.
-    Redraw(usize),
+    /// Only what applies to the next frame has changed: overlay, zones, rules.
+    Adjust(usize),
     /// It is stopped and started with the new settings; its viewers stay connected.
     Restart(usize),
     Start,
@@ -56,7 +56,7 @@ impl ReloadPlan {
             };
             match running[at] {
                 known if known == stream => ReloadAction::Keep(at),
-                known if known.differs_by_overlay(stream) => ReloadAction::Redraw(at),
+                known if known.differs_without_restart(stream) => ReloadAction::Adjust(at),
                 _ => ReloadAction::Restart(at),
             }
         };
@@ -78,15 +78,15 @@ impl ReloadReport {
 }
 
 impl fmt::Display for ReloadReport {
-    /// `started gate; restarted none; redrawn none; stopped none; untouched yard; model unchanged`
+    /// `started gate; restarted none; adjusted none; stopped none; untouched yard; model unchanged`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
         write!(
             f,
-            "started {}; restarted {}; redrawn {}; stopped {}; untouched {}; model {}",
+            "started {}; restarted {}; adjusted {}; stopped {}; untouched {}; model {}",
             names(&self.started),
             names(&self.restarted),
-            names(&self.redrawn),
+            names(&self.adjusted),
             names(&self.stopped),
             names(&self.untouched),
             if self.model { "changes" } else { "unchanged" }
@@ -129,6 +129,7 @@ impl Service {
             done.stopped.push(name.to_owned());
             self.rtsp.remove(name);
             views[at].outputs.h264.remove_viewers();
+            views[at].events.remove();
         }
         let restarted = plan.actions.iter().filter_map(|action| match action {
             ReloadAction::Restart(at) => Some(at),
@@ -139,18 +140,20 @@ impl Service {
         self.ending.extend(stop_all(ends, Some(&self.stop)).ending);
         for (stream, &action) in wanted.iter().zip(&plan.actions) {
             let prepared = match action {
-                ReloadAction::Keep(at) | ReloadAction::Redraw(at) => before[at].take().map(|mut running| {
-                    let list = if let ReloadAction::Redraw(_) = action {
-                        running.redraw(&stream.overlay);
-                        &mut done.redrawn
+                ReloadAction::Keep(at) | ReloadAction::Adjust(at) => before[at].take().map(|mut running| {
+                    let list = if let ReloadAction::Adjust(_) = action {
+                        running.adjust(stream);
+                        &mut done.adjusted
                     } else {
                         &mut done.untouched
                     };
                     list.push(stream.name.clone());
                     running
                 }),
-                ReloadAction::Restart(at) => Some(StreamRunner::prepare(stream, Some(&views[at]), &self.rtsp)),
-                ReloadAction::Start => Some(StreamRunner::prepare(stream, None, &self.rtsp)),
+                ReloadAction::Restart(at) => {
+                    Some(StreamRunner::prepare(stream, Some(&views[at]), &self.rtsp, &self.view.events))
+                }
+                ReloadAction::Start => Some(StreamRunner::prepare(stream, None, &self.rtsp, &self.view.events)),
             };
             self.running.extend(prepared);
         }
@@ -206,7 +209,7 @@ mod tests {
         wanted[2].overlay.legend = Legend::Off;
         let plan = ReloadPlan::new(&running.iter().collect::<Vec<_>>(), &wanted);
         let actions =
-            vec![ReloadAction::Start, ReloadAction::Restart(2), ReloadAction::Redraw(1), ReloadAction::Keep(0)];
+            vec![ReloadAction::Start, ReloadAction::Restart(2), ReloadAction::Adjust(1), ReloadAction::Keep(0)];
         assert_eq!(plan, ReloadPlan { actions, stop: vec![3] });
         assert_eq!(ReloadPlan::new(&[], &[]), ReloadPlan { actions: Vec::new(), stop: Vec::new() });
     }
@@ -217,8 +220,10 @@ mod tests {
         crate::gst::init().unwrap();
         let rtsp = RtspServer::start("127.0.0.1:0".parse().unwrap()).unwrap();
         let pool = Pool::idle(2).unwrap();
-        let mut running: Vec<StreamRunner> =
-            ["first", "second", "third"].iter().map(|name| StreamRunner::prepare(&stream(name), None, &rtsp)).collect();
+        let mut running: Vec<StreamRunner> = ["first", "second", "third"]
+            .iter()
+            .map(|name| StreamRunner::prepare(&stream(name), None, &rtsp, &Arc::default()))
+            .collect();
         let actions = [ReloadAction::Start, ReloadAction::Restart(0), ReloadAction::Start];
         let mut done = ReloadReport::default();
         let mut attempts = 0;

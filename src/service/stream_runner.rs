@@ -7,17 +7,14 @@ use std::time::{Duration, Instant};
 use super::{ServiceError, StreamStartError};
 use crate::base::ledger::{DropReason, LedgerCounts};
 use crate::base::log_dedup;
-use crate::base::status::Status;
 use crate::capture::GstSource;
-use crate::config::{OverlayConfig, SourceUri, StreamConfig};
-use crate::events::EventDetector;
+use crate::config::{SourceUri, StreamConfig};
+use crate::events::{EventHub, EventSink};
 use crate::publish::live::LiveOutput;
 use crate::publish::outputs::StreamOutputs;
-use crate::publish::recording::Archive;
 use crate::publish::rtsp::RtspServer;
 use crate::segment::pool::Pool;
-use crate::sink::{MaskSink, QueuedSink};
-use crate::stream::overlay_state::OverlayState;
+use crate::sink::{FeedSink, MaskSink, QueuedSink};
 use crate::stream::{Pace, Stream, StreamParts};
 use crate::view::StreamView;
 
@@ -116,8 +113,7 @@ impl PublishProgress {
 
 impl StreamRunner {
     /// A stream that viewers can connect to and that has no threads yet. With `before`, the viewers of the stream of that name stay.
-    pub fn prepare(config: &StreamConfig, before: Option<&StreamView>, rtsp: &RtspServer) -> Self {
-        let status = Arc::new(Status::new(&config.name));
+    pub fn prepare(config: &StreamConfig, before: Option<&StreamView>, rtsp: &RtspServer, hub: &Arc<EventHub>) -> Self {
         let outputs = match before {
             Some(before) => before.outputs.clone(),
             None => {
@@ -126,9 +122,14 @@ impl StreamRunner {
                 outputs
             }
         };
-        let overlay_state = Arc::new(OverlayState::new(config.overlay.clone()));
-        let recordings = config.record.clone().map(|record| Arc::new(Archive::new(&config.name, record)));
-        let view = Arc::new(StreamView { status, outputs, recordings, overlay_state, config: config.clone() });
+        let mut view = StreamView::new(config, outputs, hub);
+        if let Some(before) = before {
+            // Clients of the API stay connected, and events continue.
+            (view.masks, view.events) = (Arc::clone(&before.masks), Arc::clone(&before.events));
+            view.zones = Arc::clone(&before.zones);
+        }
+        view.configure_rules();
+        let view = Arc::new(view);
         StreamRunner {
             config: config.clone(),
             view,
@@ -171,6 +172,7 @@ impl StreamRunner {
             output: Box::new(if blocking { output.blocking() } else { output }),
             status,
             overlay_state: Arc::clone(&self.view.overlay_state),
+            zones: Arc::clone(&self.view.zones),
             mask_sinks: self.mask_sinks(pace)?,
         };
         self.stream = Some(Stream::start(parts, pool)?);
@@ -180,13 +182,11 @@ impl StreamRunner {
         Ok(())
     }
 
-    /// The event detection of the stream, and its configured sinks.
+    /// The rules of the stream, the feed of the API, and the configured sinks.
     fn mask_sinks(&self, pace: Pace) -> Result<Vec<Box<dyn MaskSink>>, ServiceError> {
         let status = &self.view.status;
-        let mut sinks: Vec<Box<dyn MaskSink>> = Vec::new();
-        if let Some(events) = self.view.recordings.as_ref().and_then(|recordings| recordings.event_state()) {
-            sinks.push(Box::new(EventDetector::new(Arc::clone(events))));
-        }
+        let (events, masks) = (Arc::clone(&self.view.events), Arc::clone(&self.view.masks));
+        let mut sinks: Vec<Box<dyn MaskSink>> = vec![Box::new(EventSink(events)), Box::new(FeedSink(masks))];
         for sink in &self.config.sinks {
             let sink_status = status.outputs.add_sink(sink.kind.name, sink.label());
             let opened = (sink.kind.open)(&sink.settings);
@@ -295,11 +295,12 @@ impl StreamRunner {
         }
     }
 
-    /// Replaces the overlay settings from the next frame on.
-    pub fn redraw(&mut self, overlay: &OverlayConfig) {
-        self.config.overlay = overlay.clone();
-        self.view.overlay_state.set_overlay(overlay.clone());
-        self.view = Arc::new(StreamView { config: self.config.clone(), ..StreamView::clone(&self.view) });
+    /// Applies what does not need a restart: overlay, zones and rules, from the next frame on.
+    pub fn adjust(&mut self, config: &StreamConfig) {
+        self.config = config.clone();
+        self.view.overlay_state.set_overlay(config.overlay.clone());
+        self.view = Arc::new(StreamView { config: config.clone(), ..StreamView::clone(&self.view) });
+        self.view.configure_rules();
     }
 
     pub fn view(&self) -> Arc<StreamView> {
@@ -354,7 +355,12 @@ mod tests {
             "gst:filesrc location={} blocksize=6144 ! rawvideoparse format=i420 width=64 height=64",
             pipe.display()
         );
-        StreamRunner::prepare(&defaults_stream("gate", SourceSpec::parse(&source, Path::new("/")).unwrap()), None, rtsp)
+        StreamRunner::prepare(
+            &defaults_stream("gate", SourceSpec::parse(&source, Path::new("/")).unwrap()),
+            None,
+            rtsp,
+            &Arc::default(),
+        )
     }
 
     fn parts(folder: &Path) -> (Pool, RtspServer, std::path::PathBuf) {

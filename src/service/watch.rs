@@ -177,7 +177,6 @@ mod tests {
     use crate::base::status::Status;
     use crate::config::{SourceSpec, defaults_stream};
     use crate::publish::outputs::StreamOutputs;
-    use crate::stream::overlay_state::OverlayState;
     use crate::view::StreamView;
 
     const LIMITS: WatchdogLimits = WatchdogLimits {
@@ -194,10 +193,7 @@ mod tests {
         let status = Arc::new(Status::quiet("gate"));
         view.set_streams(vec![Arc::new(StreamView {
             status: Arc::clone(&status),
-            outputs: StreamOutputs::default(),
-            recordings: None,
-            overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
-            config,
+            ..StreamView::new(&config, StreamOutputs::default(), &Arc::default())
         })]);
         (view, pool, status)
     }

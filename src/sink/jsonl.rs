@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::kind::{KeyKind, MaskSinkKind, SinkKey};
 use super::mask::{MaskSink, SinkError, StreamMask};
-use super::mask_json::MaskJson;
+use super::message::MaskMessage;
 
 pub static KIND: MaskSinkKind = MaskSinkKind {
     name: "jsonl",
@@ -59,7 +59,7 @@ impl JsonLines {
     fn write(&mut self, mask: &StreamMask) -> io::Result<()> {
         self.current()?;
         let mut line = if self.is_cut { b"\n".to_vec() } else { Vec::new() };
-        serde_json::to_writer(&mut line, &MaskJson::of(mask))?;
+        serde_json::to_writer(&mut line, &MaskMessage::of(mask))?;
         line.push(b'\n');
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut rest = &line[..];

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::frame::{Mask, VideoInfo};
+use crate::zones::MaskCounts;
 
 /// A mask with the identity of the frame that it belongs to.
 #[derive(Clone, Debug)]
@@ -21,15 +22,17 @@ pub struct StreamMask {
     pub captured: Timestamp,
     /// The time from the capture of the frame until its mask was given to the sinks.
     pub age: Duration,
+    /// The pixels of each class in the frame and in the zones of the stream.
+    pub counts: Arc<MaskCounts>,
 }
 
 impl StreamMask {
-    /// A mask that arrives now.
-    pub fn new(stream: &Arc<str>, mask: Arc<Mask>, video: VideoInfo) -> Self {
+    /// A mask that arrives now, with its counts.
+    pub fn new(stream: &Arc<str>, mask: Arc<Mask>, video: VideoInfo, counts: MaskCounts) -> Self {
         let (now, age) = (Timestamp::now(), mask.captured_at.elapsed());
         // Out of range only where the wall clock is thousands of years wrong.
         let captured = now.checked_sub(age).unwrap_or(now);
-        StreamMask { stream: Arc::clone(stream), mask, video, captured, age }
+        StreamMask { stream: Arc::clone(stream), mask, video, captured, age, counts: Arc::new(counts) }
     }
 }
 

@@ -8,15 +8,18 @@
 //! type, the keys of its table with their documentation, and the function that opens it. The reader of the configuration, the
 //! service, the API and the metrics work on that list, so that a new sink changes none of them.
 
+mod feed;
 mod jsonl;
 mod kind;
 mod mask;
-mod mask_json;
+mod message;
 mod queued;
 mod udp;
 
+pub use feed::{FeedSink, MaskFeed};
 pub use kind::{COMMON_KEYS, KeyKind, KeyValue, MaskSinkKind, SinkKey, SinkSettings};
 pub use mask::{MaskSink, SinkError, StreamMask};
+pub use message::{MaskMessage, labels_version};
 pub use queued::QueuedSink;
 
 /// The types of `[[stream.sink]]`.

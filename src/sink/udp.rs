@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use super::kind::{KeyKind, MaskSinkKind, SinkKey};
 use super::mask::{MaskSink, SinkError, StreamMask};
-use super::mask_json::MaskJson;
+use super::message::MaskMessage;
 
 pub static KIND: MaskSinkKind = MaskSinkKind {
     name: "udp",
@@ -30,7 +30,7 @@ struct UdpSink {
 
 impl UdpSink {
     fn send(&mut self, mask: &StreamMask) -> io::Result<()> {
-        let datagram = serde_json::to_vec(&MaskJson::of(mask))?;
+        let datagram = serde_json::to_vec(&MaskMessage::of(mask))?;
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => connect(&self.address)?,
@@ -72,6 +72,7 @@ mod tests {
 
     use super::*;
     use crate::frame::{Label, Mask, PixelFormat, Rgb, VideoInfo};
+    use crate::zones::ZoneMeter;
 
     fn mask(class: &str) -> StreamMask {
         let (pts, captured_at) = (Duration::ZERO, Instant::now());
@@ -79,7 +80,8 @@ mod tests {
         let (classes, labels) = (vec![0], [label].into());
         let mask =
             Mask { seq: 7, pts, captured_at, width: 1, height: 1, classes, labels, model: "m".into(), guide: None };
-        StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2))
+        let counts = ZoneMeter::new([].into()).measure(&mask);
+        StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts)
     }
 
     #[test]

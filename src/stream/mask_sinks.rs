@@ -7,17 +7,21 @@ use crate::base::panic::panic_text;
 use crate::base::status::Status;
 use crate::frame::{Mask, VideoInfo};
 use crate::sink::{MaskSink, SinkError, StreamMask};
+use crate::zones::{ZoneMeter, ZoneState};
 
 /// The sinks of a stream. One that panics affects neither the others nor the stream.
 pub struct MaskSinks {
     sinks: Vec<Box<dyn MaskSink>>,
     status: Arc<Status>,
+    zones: Arc<ZoneState>,
+    meter: ZoneMeter,
 }
 
 impl MaskSinks {
-    /// Masks go to `sinks` in this order; panics are counted in `status`.
-    pub(super) fn new(sinks: Vec<Box<dyn MaskSink>>, status: Arc<Status>) -> Self {
-        MaskSinks { sinks, status }
+    /// Masks go to `sinks` in this order, with their counts in `zones`; panics are counted in `status`.
+    pub(super) fn new(sinks: Vec<Box<dyn MaskSink>>, zones: Arc<ZoneState>, status: Arc<Status>) -> Self {
+        let meter = ZoneMeter::new(zones.get());
+        MaskSinks { sinks, status, zones, meter }
     }
 
     /// Gives a mask to every sink. `video` is the shape of the stream's video now.
@@ -25,7 +29,9 @@ impl MaskSinks {
     /// # Errors
     /// The first failure; the other sinks have the mask nevertheless.
     pub(super) fn push(&mut self, mask: &Arc<Mask>, video: VideoInfo) -> Result<(), SinkError> {
-        let mask = StreamMask::new(&self.status.name, Arc::clone(mask), video);
+        self.meter.set_zones(&self.zones.get());
+        let counts = self.meter.measure(mask);
+        let mask = StreamMask::new(&self.status.name, Arc::clone(mask), video, counts);
         self.each(|sink| sink.push(&mask))
     }
 
@@ -74,7 +80,7 @@ mod tests {
                 Ok(())
             }),
         ];
-        let mut sinks = MaskSinks::new(sinks, Arc::clone(&status));
+        let mut sinks = MaskSinks::new(sinks, Arc::default(), Arc::clone(&status));
         let (pts, captured_at) = (Duration::ZERO, Instant::now());
         let (classes, labels) = (vec![0], [].into());
         let mask = Arc::new(Mask {

@@ -18,6 +18,7 @@ use crate::frame::Frame;
 use crate::publish::Output;
 use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, Pool};
 use crate::sink::MaskSink;
+use crate::zones::ZoneState;
 
 mod error;
 pub mod lag;
@@ -45,6 +46,8 @@ pub struct StreamParts {
     pub status: Arc<Status>,
     /// Has the overlay settings of `config` at first.
     pub overlay_state: Arc<OverlayState>,
+    /// The zones in which masks are measured.
+    pub zones: Arc<ZoneState>,
     /// Get every mask before it is drawn, in the order of the frames, beside `overlay_state`.
     pub mask_sinks: Vec<Box<dyn MaskSink>>,
 }
@@ -69,7 +72,7 @@ impl Stream {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
-        let StreamParts { config, pace, source, output, status, overlay_state, mask_sinks } = parts;
+        let StreamParts { config, pace, source, output, status, overlay_state, zones, mask_sinks } = parts;
         let stop = Stop::default();
         let in_flight = pool.in_flight();
         let (downstream, overlay_input) = match (config.show, pace) {
@@ -94,7 +97,7 @@ impl Stream {
             }
         };
         let newest: Box<dyn MaskSink> = Box::new(NewestMask(Arc::clone(&overlay_state)));
-        let sinks = MaskSinks::new(std::iter::once(newest).chain(mask_sinks).collect(), Arc::clone(&status));
+        let sinks = MaskSinks::new(std::iter::once(newest).chain(mask_sinks).collect(), zones, Arc::clone(&status));
         let stage = overlay_stage::OverlayStage::new(
             &config,
             overlay_state,

@@ -18,14 +18,17 @@ use change_ticket::ChangeTicket;
 use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 
 use crate::base::status::{Status, StreamState};
-use crate::config::{SourceHost, StreamConfig};
+use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig};
+use crate::events::{EventHub, Rule, StreamEvents};
 use crate::frame::{Label, Labels, Rgb, Weight};
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
 use crate::segment::unlabelled::Unlabelled;
+use crate::sink::MaskFeed;
 use crate::stream::overlay_state::OverlayState;
+use crate::zones::{Zone, ZoneState};
 
 /// The state of the whole service.
 pub struct ServiceView {
@@ -38,6 +41,8 @@ pub struct ServiceView {
     /// The address of the RTSP server.
     pub rtsp: SocketAddr,
     pub pool: Arc<PoolStats>,
+    /// The messages about the events of all streams.
+    pub events: Arc<EventHub>,
 }
 
 /// The state of one stream.
@@ -49,6 +54,12 @@ pub struct StreamView {
     pub recordings: Option<Arc<Archive>>,
     /// Its newest mask.
     pub overlay_state: Arc<OverlayState>,
+    /// Its masks, for API clients.
+    pub masks: Arc<MaskFeed>,
+    /// Its rules and their events.
+    pub events: Arc<StreamEvents>,
+    /// The zones in which its masks are measured.
+    pub zones: Arc<ZoneState>,
     pub config: StreamConfig,
 }
 
@@ -167,6 +178,7 @@ impl ServiceView {
             started: Instant::now(),
             rtsp,
             pool,
+            events: Arc::default(),
         };
         (view, ChangeQueues { models, changes: queued })
     }
@@ -241,6 +253,37 @@ impl ServiceView {
 }
 
 impl StreamView {
+    /// A stream that has not started, without outputs for viewers yet.
+    pub fn new(config: &StreamConfig, outputs: StreamOutputs, hub: &Arc<EventHub>) -> Self {
+        let zones: Arc<ZoneState> = Arc::default();
+        let recordings = config
+            .record
+            .clone()
+            .map(|record| Arc::new(Archive::with_rules(&config.name, record, config.recorded_rules())));
+        StreamView {
+            status: Arc::new(Status::new(&config.name)),
+            outputs,
+            recordings,
+            overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
+            masks: Arc::default(),
+            events: Arc::new(StreamEvents::new(&config.name, Arc::clone(hub), Arc::clone(&zones))),
+            zones,
+            config: config.clone(),
+        }
+    }
+
+    /// Applies the zones and rules of `config`.
+    pub fn configure_rules(&self) {
+        let StreamConfig { zones, rules, record, source, max_mask_age, .. } = &self.config;
+        let events = record.iter().flat_map(|record| record.events.iter().map(Rule::from));
+        let rules = rules.iter().map(Rule::from).chain(events).collect();
+        let zone =
+            |zone: &ZoneConfig| Arc::new(Zone { name: Some(zone.name.as_str().into()), polygon: zone.polygon.clone() });
+        let recording = self.recordings.as_ref().and_then(|recordings| recordings.event_state()).cloned();
+        let is_hurried = matches!(source.uri, SourceUri::File(_)) && !source.real_time;
+        self.events.configure(rules, zones.iter().map(zone).collect(), *max_mask_age, is_hurried, recording);
+    }
+
     /// The classes of `labels` as this stream draws them.
     pub fn legend(&self, labels: &[Label]) -> Vec<LegendEntry> {
         let overlay = &self.config.overlay;

@@ -342,6 +342,7 @@ pub fn start_with_sinks(
         output: Box::new(output),
         status: Arc::clone(&status),
         overlay_state,
+        zones: Arc::default(),
         mask_sinks,
     };
     (Stream::start(parts, pool).unwrap(), status)

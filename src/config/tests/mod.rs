@@ -12,6 +12,7 @@ use crate::users::Role;
 
 mod model;
 mod record;
+mod rule;
 mod server;
 mod settings;
 mod streams;
@@ -142,6 +143,24 @@ pre_roll = 3
 post_roll = "20s"
 [[stream.record.event]]
 classes = ["sky"]
+[[stream.zone]]
+name = "Loading bay"
+polygon = [[0, 0], [0.5, 0], [0.5, 1]]
+[[stream.rule]]
+name = "blocked"
+classes = ["car"]
+zone = "Loading bay"
+when = "below"
+share = 0.4
+for = "30s"
+cooldown = "5m"
+record = true
+pre_roll = "1s"
+post_roll = "2s"
+[[stream.rule]]
+name = "gone"
+classes = ["person"]
+when = "absent"
 [[stream.push]]
 url = "rtsps://cam@media.example/gate"
 password_file = "pw"
@@ -208,6 +227,29 @@ speed = "max"
                     keyframe_interval: Duration::from_millis(500),
                     jpeg_quality: 95,
                 },
+                zones: vec![ZoneConfig {
+                    name: "Loading bay".into(),
+                    polygon: vec![[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]],
+                }],
+                rules: vec![
+                    RuleConfig {
+                        zone: Some("Loading bay".into()),
+                        when: Condition::Below,
+                        share: 0.4,
+                        release: 0.4 * 1.5,
+                        hold: Duration::from_secs(30),
+                        cooldown: Duration::from_secs(300),
+                        record: true,
+                        pre_roll: Duration::from_secs(1),
+                        post_roll: Duration::from_secs(2),
+                        ..RuleConfig::of("blocked", &["car"])
+                    },
+                    RuleConfig {
+                        when: Condition::Absent,
+                        hold: Duration::from_secs(60),
+                        ..RuleConfig::of("gone", &["person"])
+                    },
+                ],
                 record: Some(RecordConfig {
                     dir: "/srv/gate".into(),
                     format: Container::Mkv,

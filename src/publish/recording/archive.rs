@@ -18,8 +18,8 @@ use super::length::{self, Length};
 use super::name::RecordingName;
 use super::retention::{FinishedRecording, Removal, RemovedFiles, plan_retention};
 use crate::base::log_dedup;
-use crate::config::RecordConfig;
-use crate::events::EventState;
+use crate::config::{RecordConfig, RuleConfig};
+use crate::events::{EventState, RecordedEvent};
 
 /// The recordings of one stream.
 #[derive(Debug)]
@@ -99,8 +99,16 @@ pub enum RemoveError {
 }
 
 impl Archive {
+    /// The recordings of a stream.
     pub fn new(stream: &str, config: RecordConfig) -> Self {
-        let event_state = (!config.events.is_empty()).then(|| Arc::new(EventState::new(stream, &config.events)));
+        Archive::with_rules(stream, config, std::iter::empty())
+    }
+
+    /// The recordings of a stream. `rules` are the rules whose events are recorded, beside those of `config`.
+    pub fn with_rules<'a>(stream: &str, config: RecordConfig, rules: impl Iterator<Item = &'a RuleConfig>) -> Self {
+        let events: Vec<RecordedEvent> =
+            config.events.iter().map(RecordedEvent::from).chain(rules.map(RecordedEvent::from)).collect();
+        let event_state = (!events.is_empty()).then(|| Arc::new(EventState::new(&events)));
         Archive {
             stream: stream.into(),
             config,

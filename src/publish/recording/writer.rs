@@ -64,9 +64,9 @@ enum WriterState {
 impl RecordingWriter {
     pub fn new(status: Arc<Status>, archive: Arc<Archive>, fanout: &Arc<Fanout>, stopping: Arc<AtomicBool>) -> Self {
         let config = archive.config();
-        let span = config.events.iter().map(|event| event.hold + event.pre_roll).max().unwrap_or_default();
         let event_state = archive.event_state().filter(|_| config.when == When::Event);
-        let events = event_state.map(|event_state| (Arc::clone(event_state), Ring::new(span, PRE_ROLL_BYTES)));
+        let events = event_state
+            .map(|event_state| (Arc::clone(event_state), Ring::new(event_state.longest_pre_roll(), PRE_ROLL_BYTES)));
         RecordingWriter {
             status,
             fanout: Arc::downgrade(fanout),

@@ -17,7 +17,6 @@ use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
 use crate::publish::outputs::StreamOutputs;
 use crate::segment::placement::{Placement, ProviderShare};
 use crate::segment::pool::PoolStats;
-use crate::stream::overlay_state::OverlayState;
 use crate::view::{ModelChangeState, ModelView, StreamView};
 
 mod limits;
@@ -30,13 +29,7 @@ pub(super) fn view(names: &[&str]) -> Arc<ServiceView> {
         let mut config =
             crate::config::defaults_stream(name, SourceSpec::parse("rtsp://10.0.0.7/stream1", "/".as_ref()).unwrap());
         config.overlay.hide = Some(vec!["sky".into()]);
-        Arc::new(StreamView {
-            status: Arc::new(Status::new(name)),
-            outputs: StreamOutputs::default(),
-            recordings: None,
-            overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
-            config,
-        })
+        Arc::new(StreamView::new(&config, StreamOutputs::default(), &Arc::default()))
     };
     let (view, _) = ServiceView::new("0.0.0.0:8554".parse().unwrap(), Arc::new(PoolStats::default()));
     view.set_streams(names.iter().map(stream).collect());

@@ -52,13 +52,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let (view, _) = ServiceView::new(address, Arc::new(PoolStats::default()));
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
     let config = defaults_stream("gate", source);
-    let stream = StreamView {
-        status: Arc::new(Status::new("gate")),
-        outputs: StreamOutputs::default(),
-        recordings: None,
-        overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
-        config,
-    };
+    let stream = StreamView::new(&config, StreamOutputs::default(), &Arc::default());
     view.set_streams(vec![Arc::new(stream)]);
     let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
     let bound = HttpServer::bind(address).expect("a port");

@@ -24,13 +24,7 @@ static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, ModelChanges)> = LazyLoc
     let (view, model_requests) = ServiceView::new(address, Arc::new(PoolStats::default()));
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
     let config = defaults_stream("gate", source);
-    let stream = StreamView {
-        status: Arc::new(Status::new("gate")),
-        outputs: StreamOutputs::default(),
-        recordings: None,
-        overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
-        config,
-    };
+    let stream = StreamView::new(&config, StreamOutputs::default(), &Arc::default());
     view.set_streams(vec![Arc::new(stream)]);
     view.set_model(ModelView {
         name: "street".into(),

@@ -1,8 +1,6 @@
-//! The pixels of a mask that belong to the zone of an event.
+//! The pixels of a mask that belong to a zone.
 
 use std::ops::Range;
-
-use crate::frame::ClassId;
 
 /// The pixels of a polygon in masks of one size, as runs: each is a part of a row, or several whole rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,13 +54,9 @@ impl ZonePixels {
         }
     }
 
-    /// Share of these pixels, 0 to 1, whose class is `wanted`. `classes` is a mask of the size that they were made for.
-    pub fn share(&self, classes: &[ClassId], wanted: &[bool; 256]) -> f64 {
-        let found = |run: &Range<usize>| {
-            let pixels = classes.get(run.clone()).unwrap_or_default();
-            pixels.iter().filter(|&&class| wanted[usize::from(class)]).count()
-        };
-        self.runs.iter().map(found).sum::<usize>() as f64 / self.count.max(1) as f64
+    /// The pixels as ranges of indices of a mask, in order.
+    pub fn runs(&self) -> &[Range<usize>] {
+        &self.runs
     }
 }
 
@@ -107,16 +101,5 @@ mod tests {
     fn a_zone_smaller_than_a_pixel_is_the_pixel_that_contains_it() {
         let dot = [[0.3, 0.7], [0.31, 0.7], [0.31, 0.71]];
         assert_eq!(drawn(&dot, 4, 4), ["....", "....", ".#..", "...."]);
-    }
-
-    #[test]
-    fn the_share_is_of_the_zone() {
-        let mut wanted = [false; 256];
-        (wanted[1], wanted[255]) = (true, true);
-        let classes = [0, 1, 0, 0, 1, 255, 2, 0];
-        assert_eq!(ZonePixels::of(&[], 4, 2).share(&classes, &wanted), 3.0 / 8.0);
-        let lower_left = ZonePixels::of(&[[0.0, 0.5], [0.5, 0.5], [0.5, 1.0], [0.0, 1.0]], 4, 2);
-        assert_eq!(lower_left.share(&classes, &wanted), 1.0);
-        assert_eq!(lower_left.share(&[], &wanted), 0.0);
     }
 }

@@ -1,0 +1,80 @@
+//! `[[stream.zone]]`: named parts of the frame.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::document::Section;
+use super::value::Value;
+
+/// A part of the frame in which the shares of classes are measured. Rules refer to it by its name. Changes do not restart the
+/// stream.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("required" = ["name", "polygon"]))]
+pub struct ZoneConfig {
+    /// Unique name in the stream, at most 64 characters. It may contain spaces and letters of any alphabet.
+    #[schemars(length(min = 1, max = 64), extend("x-check" = "zone-name", "x-help" = "write name = \"Loading bay\""))]
+    pub name: String,
+    /// Corners of the polygon, as fractions of the width and height of the frame: `[[0, 0.5], [1, 0.5], [1, 1], [0, 1]]` is
+    /// the lower half. A pixel of the mask belongs to the zone if its centre is inside the polygon.
+    #[schemars(length(min = 3, max = 100), extend("x-check" = "zone"))]
+    pub polygon: Vec<[f64; 2]>,
+}
+
+/// Checks that the names of the zones of a stream, whose table is `stream`, differ.
+pub(super) fn check_all(zones: &[ZoneConfig], stream: &Section) {
+    for (i, zone) in zones.iter().enumerate() {
+        if !zone.name.is_empty() && zones[..i].iter().any(|other| other.name == zone.name) {
+            let problem = format!("{:?} is already the name of another zone", zone.name);
+            stream.element("zone", i).fail("name", problem, Some("names must differ"));
+        }
+    }
+}
+
+pub(super) fn read_zone_name(value: &Value) -> Option<Json> {
+    let name = value.string(None)?;
+    if name.trim() != name || name.is_empty() {
+        return value.fail("begins or ends with a space, or is empty", None);
+    }
+    if name.chars().any(char::is_control) {
+        return value.fail("contains control characters", None);
+    }
+    if name.chars().count() > 64 {
+        return value.fail(format!("has {} characters, more than 64", name.chars().count()), None);
+    }
+    Some(name.into())
+}
+
+/// Minimum area of a zone as a share of the frame; a smaller one is an error.
+const LEAST_AREA: f64 = 1e-4;
+
+/// Maximum number of corners.
+const MOST_CORNERS: usize = 100;
+
+/// The corners of a polygon.
+pub(super) fn read_polygon(value: &Value) -> Option<Json> {
+    const HELP: Option<&str> = Some("write the corners, [[0, 0.5], [1, 0.5], [1, 1], [0, 1]] is the lower half");
+    let corners = value.list(HELP)?;
+    if corners.len() < 3 {
+        return value.fail(format!("has {} corners, fewer than 3", corners.len()), HELP);
+    }
+    if corners.len() > MOST_CORNERS {
+        return value.fail(format!("has {} corners, more than {MOST_CORNERS}", corners.len()), HELP);
+    }
+    let mut polygon: Vec<[f64; 2]> = Vec::new();
+    for corner in &corners {
+        let numbers = corner.list(HELP)?;
+        if numbers.len() != 2 {
+            return corner.fail(format!("has {} numbers, not 2", numbers.len()), HELP);
+        }
+        let help = Some("fractions of the frame's width and height");
+        polygon.push([numbers[0].number(0.0..=1.0, help)?, numbers[1].number(0.0..=1.0, help)?]);
+    }
+    let sides = polygon.iter().zip(polygon.iter().cycle().skip(1));
+    let area = sides.map(|([x, y], [x2, y2])| x * y2 - x2 * y).sum::<f64>().abs() / 2.0;
+    if area < LEAST_AREA {
+        return value.fail("covers nothing", HELP);
+    }
+    Some(polygon.into_iter().map(|corner| Json::from(corner.to_vec())).collect())
+}
