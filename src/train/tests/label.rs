@@ -179,6 +179,26 @@ fn the_result_is_a_data_set() {
     assert!(part.stderr.contains("--part all") && part.text().contains("(val)"), "{}", part.stderr);
 }
 
+#[test]
+fn only_void_pixels_of_known_masks_are_filled() {
+    let scene = Scene::new(&["a.png", "b.png", "c.png"]);
+    // Class 0 is known in the upper half, whatever the model sees there.
+    let known: Vec<u8> = (0..WIDTH * HEIGHT).map(|at| if at / WIDTH < HEIGHT / 2 { 0 } else { VOID }).collect();
+    let write = |name: &str, mask: &[u8], width: usize| {
+        let png = encode_png(mask, width as u32, (mask.len() / width) as u32, png::ColorType::Grayscale).unwrap();
+        std::fs::create_dir_all(scene.path("known")).unwrap();
+        std::fs::write(scene.path("known").join(name), png).unwrap();
+    };
+    write("a.png", &known, WIDTH);
+    write("b.png", &known, WIDTH / 2);
+    let stderr = failed(&mut scene.label(&["--agree", "1", "--fill", &scene.text("known")]), 1, &["2 of 3 images"]);
+    assert!(stderr.contains("b.png: the mask has 48x128 pixels, the image b.png has 96x64"), "{stderr}");
+    assert!(stderr.contains("c.png: there is no 8-bit PNG"), "{stderr}");
+    let (upper, lower) = (&scene.mask("a.png")[..WIDTH * HEIGHT / 2], &scene.mask("a.png")[WIDTH * HEIGHT / 2..]);
+    assert!(upper.iter().all(|&label| label == 0), "known labels are kept");
+    assert!(lower == &truth()[WIDTH * HEIGHT / 2..], "void pixels are filled");
+}
+
 /// The map of a model with the classes green, red and other to those of the colours.
 const OTHER_NAMES: &str =
     r#"[{"name":"Green","color":[0,255,0]},{"name":"RED","color":[255,0,0]},{"name":"azure","color":[0,0,255]}]"#;

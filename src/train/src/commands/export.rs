@@ -7,6 +7,7 @@ use clap::Args;
 use maskcast::commands::{Failure, class_weight};
 use maskcast::frame::{Label, Weight};
 
+use super::name_and_share;
 use super::notes::print_notes;
 use crate::augment;
 use crate::data::{DataArgs, Dataset, LabelledImage, Pair};
@@ -18,7 +19,7 @@ use crate::export::{
 use crate::exported::ExportedModel;
 use crate::loader::{LoadError, pack};
 use crate::size::Size;
-use crate::weights::ModelFile;
+use crate::weights::{AverageError, ModelFile, average};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -66,16 +67,6 @@ pub struct ExportArgs {
     /// [default: by the names of the classes]
     #[arg(long, value_delimiter = ',', value_name = "CLASS=WEIGHT", value_parser = class_weight)]
     overlay_weights: Vec<(String, Weight)>,
-}
-
-/// Reads `NAME=SHARE`.
-fn name_and_share(text: &str) -> Result<(String, f64), String> {
-    let (name, share) = text.rsplit_once('=').ok_or("a share is missing, as in NAME=0.1")?;
-    let share: f64 = share.parse().map_err(|_| format!("{share:?} is not a number"))?;
-    if !(share > 0.0 && share < 1.0) {
-        return Err(format!("the share must be above 0 and below 1, not {share}"));
-    }
-    Ok((name.to_owned(), share))
 }
 
 /// Default number of images for the calibration; more do not change the ranges noticeably.
@@ -137,7 +128,10 @@ pub struct ExportedFiles {
 pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     let mut file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
     if let Some((other, share)) = &args.average {
-        average(&mut file, Path::new(other), *share)?;
+        average(&mut file, Path::new(other), *share).map_err(|error| match error {
+            AverageError::Read(error) => Failure::runtime(error),
+            error @ AverageError::OtherNetwork(_) => Failure::usage(format!("--average {error}")),
+        })?;
     }
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     print_notes(&dataset.notes);
@@ -165,28 +159,6 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
     );
     if let Some((float, int8)) = exported.int8.and_then(|loss| loss.miou) {
         println!("val mIoU {float:.4} in fp32, {int8:.4} in int8");
-    }
-    Ok(())
-}
-
-/// Averages the weights of a model with those of another one, which get `share` (Wortsman et al., *Robust fine-tuning of zero-shot
-/// models*, CVPR 2022: the average of a model before and after fine-tuning is better than both on other images).
-///
-/// # Errors
-/// The other file cannot be read, or is of another network.
-fn average(model: &mut ModelFile, path: &Path, share: f64) -> Result<(), Failure> {
-    let other = ModelFile::read(path).map_err(Failure::runtime)?;
-    let (own, others) = (&model.description, &other.description);
-    let names = |labels: &[Label]| labels.iter().map(|label| label.name.clone()).collect::<Vec<_>>();
-    if (own.encoder, &own.decoder, own.normalise) != (others.encoder, &others.decoder, others.normalise)
-        || names(&own.labels) != names(&others.labels)
-    {
-        let text =
-            "the model has another encoder, decoder or classes; only weights of the same network can be averaged";
-        return Err(Failure::usage(format!("--average {}: {text}", path.display())));
-    }
-    for (name, tensor) in &mut model.params.0 {
-        *tensor = &*tensor * (1.0 - share) + other.params.get(name) * share;
     }
     Ok(())
 }

