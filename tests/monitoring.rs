@@ -60,6 +60,8 @@ fn dashboard_and_alerts_use_existing_metrics() {
         "[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
          [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\
          [[stream.record.event]]\nname = \"visit\"\nclasses = [\"red\"]\n\
+         [[stream.zone]]\nname = \"left\"\npolygon = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]\n\
+         [[stream.rule]]\nname = \"red\"\nclasses = [\"red\"]\nzone = \"left\"\n\
          [[stream.push]]\nurl = \"rtsp://127.0.0.1:9/gate\"\n\
          [[stream.sink]]\ntype = \"jsonl\"\npath = \"masks.jsonl\"\n",
     );

@@ -37,6 +37,11 @@ pub fn queue<T>(capacity: usize, when_full: WhenFull) -> (Sender<T>, Receiver<T>
 }
 
 impl<T> Sender<T> {
+    /// The number of items that wait.
+    pub fn waiting(&self) -> usize {
+        self.channel.len()
+    }
+
     /// Whether [`Sender::send`] would block now. It does not block when all receivers are gone: it fails, although the
     /// queue is still full.
     pub fn would_wait(&self) -> bool {

@@ -14,13 +14,14 @@ pub struct SinkStatus {
     written: AtomicU64,
     dropped: AtomicU64,
     failures: AtomicU64,
+    waiting: AtomicU64,
     problem: Mutex<Option<String>>,
 }
 
 impl SinkStatus {
     pub fn new(kind: &'static str, label: String) -> Self {
-        let (written, dropped, failures) = Default::default();
-        SinkStatus { kind, label, written, dropped, failures, problem: Mutex::default() }
+        let (written, dropped, failures, waiting) = Default::default();
+        SinkStatus { kind, label, written, dropped, failures, waiting, problem: Mutex::default() }
     }
 
     /// The sink has taken a mask.
@@ -54,6 +55,16 @@ impl SinkStatus {
     /// Attempts of the sink to take a mask that failed.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Masks that wait for the sink.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of masks that wait.
+    pub fn set_waiting(&self, masks: usize) {
+        self.waiting.store(masks as u64, Ordering::Relaxed);
     }
 
     /// Why the last attempt failed; `None` while the sink works.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::document::Section;
 use super::duration::DurationText;
-use super::zone::ZoneConfig;
+use super::zone::{MOST, ZoneConfig};
 
 /// The condition of a rule (`stream.rule.when`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
@@ -137,6 +137,9 @@ impl RuleConfig {
 
 /// Adds defaults, and checks the rules of a stream, whose table is `stream`: `events` are the names of its recorded events.
 pub(super) fn check_all(rules: &mut [RuleConfig], zones: &[ZoneConfig], events: &[&str], stream: &Section) {
+    if rules.len() > MOST {
+        stream.fail("rule", format!("there are {} rules, more than {MOST}", rules.len()), None);
+    }
     for i in 0..rules.len() {
         let section = stream.element("rule", i);
         rules[i].apply_dependent_defaults(&section);

@@ -22,8 +22,14 @@ pub struct ZoneConfig {
     pub polygon: Vec<[f64; 2]>,
 }
 
+/// Maximum number of zones, and of rules, of a stream: all of them are evaluated for every mask.
+pub(super) const MOST: usize = 64;
+
 /// Checks that the names of the zones of a stream, whose table is `stream`, differ.
 pub(super) fn check_all(zones: &[ZoneConfig], stream: &Section) {
+    if zones.len() > MOST {
+        stream.fail("zone", format!("there are {} zones, more than {MOST}", zones.len()), None);
+    }
     for (i, zone) in zones.iter().enumerate() {
         if !zone.name.is_empty() && zones[..i].iter().any(|other| other.name == zone.name) {
             let problem = format!("{:?} is already the name of another zone", zone.name);

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
 use std::sync::Arc;
@@ -18,9 +18,14 @@ use crate::base::ledger::DropReason;
 use crate::base::push_status::{PushState, PushStatus};
 use crate::base::sink_status::SinkStatus;
 use crate::base::status::StreamState;
-use crate::base::timing::{BUCKETS, Stage, TimingSummary};
+use crate::base::timing::Stage;
 use crate::publish::frame_sinks::viewers;
 use crate::view::{ServiceView, StreamView};
+
+mod families;
+mod rules;
+
+use families::{Families, MetricLabels, histogram};
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
@@ -32,9 +37,6 @@ pub(super) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Pr
     Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
 }
 
-/// Names and values of labels.
-type MetricLabels<'a> = &'a [(&'a str, &'a str)];
-
 fn families(view: &ServiceView, certificate_expiry: Option<Timestamp>) -> Vec<MetricFamily> {
     let mut out = Families::default();
     let streams = view.streams();
@@ -44,6 +46,7 @@ fn families(view: &ServiceView, certificate_expiry: Option<Timestamp>) -> Vec<Me
     outputs(&streams, &mut out);
     sinks(&streams, &mut out);
     recordings(&streams, &mut out);
+    rules::rules(&streams, &mut out);
     service(view, &mut out);
     if let Some(end) = certificate_expiry {
         let name = "maskcast_certificate_expires_timestamp_seconds";
@@ -196,6 +199,10 @@ fn sinks(streams: &[Arc<StreamView>], out: &mut Families) {
         "Attempts of a sink to take a mask that failed; repeated after a second.",
         each(SinkStatus::failures),
     );
+    let waiting = sinks.iter().map(|(name, sink)| {
+        (vec![("stream", *name), ("type", sink.kind), ("sink", sink.label.as_str())], sink.waiting() as f64)
+    });
+    out.gauges("maskcast_sink_queue_masks", "Masks that wait for a sink.", waiting);
 }
 
 fn recordings(streams: &[Arc<StreamView>], out: &mut Families) {
@@ -276,70 +283,4 @@ fn process(out: &mut Families) {
         "Total user and system CPU time spent in seconds.",
         [(Vec::new(), usage.cpu.as_secs_f64())],
     );
-}
-
-/// MetricLabels and value of one series.
-type MetricSample<'a> = (Vec<(&'a str, &'a str)>, f64);
-
-#[derive(Default)]
-struct Families(Vec<MetricFamily>);
-
-impl Families {
-    fn counters<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = MetricSample<'a>>) {
-        let metrics = samples.into_iter().map(|(labels, value)| {
-            let (mut metric, mut counter) = (metric_with_labels(&labels), Counter::default());
-            counter.set_value(value);
-            metric.set_counter(counter);
-            metric
-        });
-        self.add(MetricType::COUNTER, name, help, metrics.collect());
-    }
-
-    fn gauges<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = MetricSample<'a>>) {
-        let metrics = samples.into_iter().map(|(labels, value)| {
-            let (mut metric, mut gauge) = (metric_with_labels(&labels), Gauge::default());
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-            metric
-        });
-        self.add(MetricType::GAUGE, name, help, metrics.collect());
-    }
-
-    fn add(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
-        // The encoder rejects families without series.
-        if metrics.is_empty() {
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(name.into());
-        family.set_help(help.into());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        self.0.push(family);
-    }
-}
-
-fn metric_with_labels(labels: MetricLabels<'_>) -> Metric {
-    let pair = |&(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.into());
-        pair.set_value(value.into());
-        pair
-    };
-    Metric::from_label(labels.iter().map(pair).collect())
-}
-
-fn histogram(labels: MetricLabels<'_>, summary: &TimingSummary) -> Metric {
-    let bucket = |(&bound, &count): (&f64, &u64)| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(count);
-        bucket
-    };
-    let (mut metric, mut histogram) = (metric_with_labels(labels), Histogram::default());
-    histogram.set_sample_count(summary.count);
-    histogram.set_sample_sum(summary.wall.as_secs_f64());
-    histogram.set_bucket(BUCKETS.iter().zip(&summary.buckets).map(bucket).collect());
-    metric.set_histogram(histogram);
-    metric
 }

@@ -75,6 +75,7 @@ impl MaskSink for QueuedSink {
             Some(Ok(None)) => {}
             _ => self.status.count_dropped(1),
         }
+        self.status.set_waiting(self.queue.as_ref().map_or(0, Sender::waiting));
         Ok(())
     }
 }
@@ -104,6 +105,7 @@ struct Feeder {
 impl Feeder {
     fn run(mut self, masks: &Receiver<StreamMask>) {
         for mask in masks {
+            self.status.set_waiting(masks.len());
             self.feed(&mask);
         }
         // Closing a file may take time as well, and may panic.

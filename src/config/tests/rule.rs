@@ -71,6 +71,14 @@ fn rules_and_zones_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn a_stream_has_at_most_64_zones_and_rules() {
+    let zones: String = (0..65).map(|n| ZONE.replace("bay", &format!("z{n}"))).collect();
+    let rules: String = (0..65).map(|n| format!("[[stream.rule]]\nname = \"r{n}\"\nclasses = [\"car\"]\n")).collect();
+    assert_eq!(only(read_rules(&zones)), "stream[gate].zone: there are 65 zones, more than 64");
+    assert_eq!(only(read_rules(&rules)), "stream[gate].rule: there are 65 rules, more than 64");
+}
+
+#[test]
 fn names_of_zones_may_have_any_printable_characters() {
     let text = "[[stream.zone]]\nname = \"Übergang 3 \\\"><script>\"\npolygon = [[0, 0], [1, 1], [1, 0]]";
     assert_eq!(read_rules(text).unwrap().zones[0].name, "Übergang 3 \"><script>");
