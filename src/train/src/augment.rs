@@ -52,6 +52,14 @@ pub struct Augment {
     /// Probability that a rectangle is replaced by the same rectangle of another image of the batch (CutMix)
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub cut_mix: f64,
+    /// Paste small objects of these classes from other images of the batch
+    #[arg(long, value_name = "CLASS,…", value_delimiter = ',')]
+    #[serde(default)]
+    pub paste: Vec<String>,
+    /// Probability that --paste applies to an image
+    #[arg(long, default_value_t = PASTE_PROBABILITY, value_name = "P")]
+    #[serde(default = "paste_probability")]
+    pub paste_probability: f64,
     /// Train large void areas as this class, for masks made by `maskcast-train label`, which are void where no class fits
     #[arg(long, value_name = "CLASS")]
     #[serde(default)]
@@ -60,6 +68,12 @@ pub struct Augment {
     #[arg(long, default_value_t = VOID_PROBABILITY, value_name = "P")]
     #[serde(default = "void_probability")]
     pub void_probability: f64,
+}
+
+const PASTE_PROBABILITY: f64 = 0.5;
+
+fn paste_probability() -> f64 {
+    PASTE_PROBABILITY
 }
 
 const VOID_PROBABILITY: f64 = 0.3;
@@ -87,6 +101,7 @@ impl Augment {
             ("blur", self.blur),
             ("noise", self.noise),
             ("cut-mix", self.cut_mix),
+            ("paste-probability", self.paste_probability),
             ("void-probability", self.void_probability),
         ];
         for (name, share) in shares {
@@ -95,6 +110,12 @@ impl Augment {
             }
         }
         problems
+    }
+
+    /// The indices of the classes of --paste that are among `classes`.
+    pub fn pasted_classes(&self, classes: &[Label]) -> Vec<u8> {
+        let index = |name: &String| classes.iter().position(|class| class.name == *name).map(|index| index as u8);
+        self.paste.iter().filter_map(index).collect()
     }
 
     /// The index of the class of --void-as, if it is set and one of `classes`.

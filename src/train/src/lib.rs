@@ -32,6 +32,7 @@
 //! | [`report`] | reports of runs, comparisons and proposals: HTML, JSON, plots |
 //! | [`metrics`] | IoU, boundary F1, calibration |
 //! | [`augment`] | random changes of training images |
+//! | [`paste`] | small objects of other images, pasted into training images |
 //! | [`data`] | data sets: layouts, classes, label images, splits, checks |
 //! | [`components`] | connected components of label images |
 //! | [`tensorboard`] | event files for TensorBoard |
@@ -65,6 +66,7 @@ pub mod loss;
 pub mod metrics;
 pub mod net;
 pub mod ordered;
+pub mod paste;
 pub mod random;
 pub mod report;
 pub mod size;

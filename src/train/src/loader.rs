@@ -12,6 +12,7 @@ use tch::{Kind, Tensor};
 use super::augment::{self, Augment};
 use super::data::{DataError, Dataset, LabelledImage, Pair};
 use super::ordered::OrderedResults;
+use super::paste::paste;
 use super::random::{self, Rng};
 use super::size::Size;
 
@@ -115,6 +116,17 @@ fn load(dataset: &Dataset, spec: &BatchSpec, step: u64) -> Result<Vec<LabelledIm
         let piece = augmented(&sample, spec, void_as, [epoch, image as u64], &mut rng)
             .map_err(|error| LoadError::OpenCv { name: pair.name.clone(), error })?;
         samples.push((piece, rng));
+    }
+    let pasted = spec.augment.pasted_classes(&dataset.classes);
+    if !pasted.is_empty() {
+        let originals: Vec<LabelledImage> = samples.iter().map(|(piece, _)| piece.clone()).collect();
+        for (index, (piece, rng)) in samples.iter_mut().enumerate() {
+            if rng.random::<f64>() < spec.augment.paste_probability {
+                let other = &originals[(index + 1) % originals.len()];
+                let name = || dataset.train[chosen[index]].name.clone();
+                paste(piece, other, &pasted, rng).map_err(|error| LoadError::OpenCv { name: name(), error })?;
+            }
+        }
     }
     if spec.augment.cut_mix > 0.0 {
         let originals: Vec<LabelledImage> = samples.iter().map(|(piece, _)| piece.clone()).collect();

@@ -170,7 +170,7 @@ fn state(output: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn a_killed_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_run() {
     let (data, folder) = (discs(16, 2), tempfile::tempdir().unwrap());
-    let options = ["--epochs", "5", "--accumulate", "3", "--cut-mix", "0.5", "--lovasz", "0.5"];
+    let options = ["--epochs", "5", "--accumulate", "3", "--cut-mix", "0.5", "--lovasz", "0.5", "--paste", "disc"];
     let whole = folder.path().join("whole");
     ok(&mut fit(data.path(), &whole, &options));
     let again = folder.path().join("again");
@@ -285,7 +285,8 @@ fn all_invalid_options_are_reported() {
     let output = folder.path().join("run");
     let wrong = ["--epochs", "0", "--ema", "1", "--scale-min", "3", "--cross-entropy", "0", "--dice", "0"];
     failed(&mut fit(data.path(), &output, &wrong), 2, &["--epochs", "--ema", "--scale-min", "--cross-entropy"]);
-    failed(&mut fit(data.path(), &output, &["--void-as", "sky"]), 2, &["--void-as sky", "ground, disc"]);
+    let options = ["--void-as", "sky", "--paste", "disc,cat"];
+    failed(&mut fit(data.path(), &output, &options), 2, &["--void-as sky", "--paste cat", "ground, disc"]);
     failed(&mut fit(data.path(), &output, &["--input", "100x64"]), 2, &["multiple of 32", "96"]);
     failed(&mut fit(&data.path().join("nowhere"), &output, &[]), 1, &["nowhere"]);
 }

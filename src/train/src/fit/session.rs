@@ -157,16 +157,17 @@ fn check_shares(dataset: &Dataset, shares: &[f64]) -> Result<(), RunRefused> {
     }
 }
 
-/// Checks that the class of --void-as is in the data set.
-fn check_void_class(augment: &Augment, dataset: &Dataset) -> Result<(), RunRefused> {
-    match &augment.void_as {
-        Some(name) if augment.void_class(&dataset.classes).is_none() => {
-            let names: Vec<&str> = dataset.classes.iter().map(|class| class.name.as_str()).collect();
-            let problem = format!("--void-as {name}: the data set has no such class, only {}", names.join(", "));
-            Err(RunRefused::InvalidOptions(vec![problem]))
-        }
-        _ => Ok(()),
-    }
+/// Checks that the classes of --void-as and --paste are in the data set.
+fn check_named_classes(augment: &Augment, dataset: &Dataset) -> Result<(), RunRefused> {
+    let named = augment.void_as.iter().map(|name| ("void-as", name));
+    let named = named.chain(augment.paste.iter().map(|name| ("paste", name)));
+    let names: Vec<&str> = dataset.classes.iter().map(|class| class.name.as_str()).collect();
+    let unknown = named.filter(|(_, name)| !names.contains(&name.as_str()));
+    let problem = |(option, name): (&str, &String)| {
+        format!("--{option} {name}: the data set has no such class, only {}", names.join(", "))
+    };
+    let problems: Vec<String> = unknown.map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(RunRefused::InvalidOptions(problems)) }
 }
 
 /// How the data set has changed since the start of the run.
@@ -210,7 +211,7 @@ impl Session {
                 return Err(RunRefused::EmptyPart { root: dataset.root.clone(), part }.into());
             }
         }
-        check_void_class(&config.fit.augment, &dataset)?;
+        check_named_classes(&config.fit.augment, &dataset)?;
         let shares = evaluate::class_shares(&dataset, &dataset.train, config.fit.machine.loader_threads.max(1))?;
         check_shares(&dataset, &shares)?;
         let options = &config.fit;
