@@ -40,10 +40,20 @@ function show() {
   else byId("login").hidden = true;
 }
 
+/** The stream that the address names; an address with a malformed % sequence is taken as it is. */
+function streamInAddress() {
+  const name = window.location.hash.replace(/^#\/?/, "");
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
+
 /** Shows the view that the address names: `#/NAME` is one stream, everything else is the grid. */
 function route() {
   if (!isOpen() || !known) return;
-  const name = decodeURIComponent(window.location.hash.replace(/^#\/?/, ""));
+  const name = streamInAddress();
   const card = cards.get(name);
   if (name !== "" && !card) {
     complain(`There is no stream named ${name}`);

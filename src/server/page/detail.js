@@ -2,7 +2,7 @@
 import { ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, make, setText } from "./dom.js";
 import { editStream } from "./editor.js";
-import { cards, numbers, order, showReason, showState } from "./grid.js";
+import { cards, numbers, order, showReason, showState, words } from "./grid.js";
 import * as overlay from "./overlay.js";
 import * as recordings from "./recordings.js";
 import { session } from "./session.js";
@@ -97,7 +97,7 @@ function facts(report, player) {
   const watching = Object.values(viewers).reduce((sum, count) => sum + count, 0);
   const reasons = Object.entries(report.dropped_by_reason).map(([reason, count]) => `${reason}: ${count}`);
   return [
-    ["State", `${report.state} since ${moment(report.since)}`],
+    ["State", `${words(report.state)} since ${moment(report.since)}`],
     ["Rate", `${report.fps.toFixed(1)} fps`],
     ["Delay", report.latency_ms === null ? "–" : `${report.latency_ms.toFixed(0)} ms`, "Median time from capture to publication"],
     ["Size", report.width === null ? "–" : `${report.width}×${report.height}`],

@@ -9,7 +9,7 @@ const form = byId("editor-form");
 const FIELDS = [
   { key: "name", label: "Name", hint: "Letters, digits, - and _. The name is part of the stream's addresses.", fixed: true, required: true },
   { key: "source", label: "Source", hint: "rtsp://camera/path, https://…, test://smpte. If the camera needs a password: rtsp://USER:PASSWORD@camera/path. The password is not shown again.", required: true },
-  { key: "show", label: "Show", options: [["full-rate", "every frame with the newest mask"], ["matched", "only frames with their own mask"]] },
+  { key: "show", label: "Show", options: [["full-rate", "every frame, newest mask"], ["matched", "only frames with their own mask"]] },
 ];
 
 /** Name of the stream that is changed; null for a new stream. */

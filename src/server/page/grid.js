@@ -70,6 +70,8 @@ export class Card {
     if (before && before.state !== state) announce(`${this.name} is ${words(state)}${report.reason ? `: ${report.reason}` : ""}`);
     showState(this.pill, state, report.since);
     showReason(this.reason, report);
+    // The link covers the card, so only its tooltip is shown.
+    this.link.title = this.reason.hidden ? "" : (report.reason ?? "");
     const away = ["offline", "starting", "waiting_for_keyframe"].includes(state);
     this.numbers.hidden = away;
     setText(this.numbers, [...numbers(report), this.player.transport].join(" · "));

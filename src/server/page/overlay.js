@@ -116,6 +116,8 @@ function show() {
   // Not while the user drags it.
   if (document.activeElement !== byId("alpha") || !isBusy()) byId("alpha").value = percent;
   setText(byId("alpha-text"), `${percent} %`);
+  // Masks without the camera image are opaque.
+  byId("alpha").disabled = style === "mask-only";
   byId("smooth").value = smooth;
   for (const input of legends) input.checked = input.value === legend;
 }
