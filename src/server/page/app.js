@@ -10,6 +10,7 @@ import * as grid from "./grid.js";
 import * as recordings from "./recordings.js";
 import * as session from "./session.js";
 import { span } from "./words.js";
+import * as zones from "./zones.js";
 
 const POLL_MS = 1000;
 /** A longer time between two polls means that the computer was suspended. */
@@ -204,6 +205,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (view !== "detail") return;
+  if (zones.onKey(event)) return;
   if (event.key === "Escape") {
     if (document.fullscreenElement) document.exitFullscreen();
     else window.location.hash = "#/";

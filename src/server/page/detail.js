@@ -2,18 +2,25 @@
 import { ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, make, setText } from "./dom.js";
 import { editStream } from "./editor.js";
+import * as events from "./events.js";
 import { cards, numbers, order, showReason, showState, words } from "./grid.js";
+import * as history from "./history.js";
 import * as overlay from "./overlay.js";
 import * as recordings from "./recordings.js";
+import * as rules from "./rules.js";
 import { session } from "./session.js";
+import * as shares from "./shares.js";
 import { saveSnapshot } from "./snapshot.js";
 import { bitrate, moment, share } from "./words.js";
+import * as zones from "./zones.js";
 
 const stage = byId("stage");
 
 /** The card whose stream is shown; null in the grid view. */
 let shown = null;
 let model = null;
+/** The parts of the view that show something of the stream. */
+const PARTS = [overlay, zones, rules, shares, events, history, recordings];
 
 export const current = () => shown;
 
@@ -24,11 +31,10 @@ export function open(card) {
   const { name } = card;
   setText(byId("detail-name"), name);
   // The video element is moved, so that its connection stays open.
-  stage.replaceChildren(card.player.root);
+  stage.replaceChildren(card.player.root, zones.layer);
   card.player.resume();
   byId("mask").href = ofStream(name, "/mask.png");
-  overlay.open(name);
-  recordings.open(name);
+  for (const part of PARTS) part.open(name);
   update();
   byId("detail-name").focus({ preventScroll: true });
   window.scrollTo(0, 0);
@@ -40,8 +46,7 @@ export function close() {
   if (!card) return null;
   shown = null;
   if (document.fullscreenElement) document.exitFullscreen();
-  overlay.open(null);
-  recordings.open(null);
+  for (const part of PARTS) part.open(null);
   card.takeBack();
   return card;
 }
@@ -58,6 +63,8 @@ export function update() {
   setText(byId("detail-facts"), numbers(report).join(" · "));
   showReason(byId("detail-reason"), report);
   overlay.update(report.legend);
+  zones.update(report, player.size);
+  for (const part of [rules, shares, events, history]) part.update(report);
   showFacts(report, player);
   if (byId("rtsp").value !== report.links.rtsp) byId("rtsp").value = byId("rtsp").title = report.links.rtsp;
   const names = order();
@@ -79,6 +86,8 @@ export function forget() {
 function step(link, name) {
   if (name === undefined) link.removeAttribute("href");
   else link.href = `#/${name}`;
+  // Without an address, it would have no role, and its label would be ignored.
+  link.setAttribute("role", "link");
   link.ariaDisabled = String(name === undefined);
 }
 

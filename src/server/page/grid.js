@@ -42,6 +42,7 @@ export class Card {
     this.link = find(".open");
     this.frame = find(".frame");
     this.pill = find(".pill");
+    this.alarm = find(".alarm");
     this.numbers = find(".numbers");
     this.reason = find(".reason");
     this.link.href = `#/${name}`;
@@ -72,6 +73,7 @@ export class Card {
     showReason(this.reason, report);
     // The link covers the card, so only its tooltip is shown.
     this.link.title = this.reason.hidden ? "" : (report.reason ?? "");
+    this.showAlarm(before?.rules, report.rules);
     const away = ["offline", "starting", "waiting_for_keyframe"].includes(state);
     this.numbers.hidden = away;
     setText(this.numbers, [...numbers(report), this.player.transport].join(" · "));
@@ -79,10 +81,20 @@ export class Card {
     setText(this.player.placeholder, placeholder(state, true));
   }
 
+  /** Marks the stream while a rule is active. */
+  showAlarm(before, rules) {
+    const names = (list) => (list ?? []).filter((rule) => rule.state === "active").map((rule) => rule.name);
+    const active = names(rules);
+    this.alarm.hidden = active.length === 0;
+    setText(this.alarm, active.join(", "));
+    const known = new Set(names(before));
+    for (const rule of active) if (before && !known.has(rule)) announce(`${this.name}: rule ${rule} is active`);
+  }
+
   /** Hides the last report while the service does not respond, because it may be out of date. */
   forget() {
     showState(this.pill, "unknown");
-    this.reason.hidden = true;
+    this.reason.hidden = this.alarm.hidden = true;
     setText(this.numbers, "–");
     setText(this.player.placeholder, placeholder(null, false));
   }

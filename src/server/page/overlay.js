@@ -5,6 +5,7 @@
 import { getJson, ofStream, patchJson } from "./api.js";
 import { byId, complain, make, setText } from "./dom.js";
 import { session } from "./session.js";
+import { percent } from "./words.js";
 
 const SEND_MS = 150;
 /** Other clients can change the overlay, too. */
@@ -18,6 +19,7 @@ const legends = [...fields.querySelectorAll("input[name=legend]")];
 
 let name = null;
 let classes = [];
+let shares = null;
 /** The overlay settings in the last response; null before the first one, false if the service has no overlay settings. */
 let known = null;
 /** Changes that the service has not confirmed yet. */
@@ -37,7 +39,7 @@ const hidden = () => new Set(known ? current().hide : classes.filter((entry) => 
 /** Shows the controls for a stream; null hides them. */
 export function open(stream) {
   if (timer !== null) flush();
-  [name, known, pending, classes] = [stream, null, {}, []];
+  [name, known, pending, classes, shares] = [stream, null, {}, [], null];
   byId("classes").replaceChildren();
   show();
   if (name !== null) refresh();
@@ -82,8 +84,15 @@ function build() {
       type: "range", min: 0, max: 100, step: 5, dataset: { weight: entry.name }, "aria-label": `Strength of ${entry.name}`,
     });
     strength.addEventListener("input", () => weigh(entry.name, Number(strength.value) / 100));
-    return make("li", {}, button, strength);
+    return make("li", {}, button, make("span", { className: "class-share", dataset: { share: entry.name } }), strength);
   }));
+  showShares(shares);
+}
+
+/** Shows the shares of the newest mask, `{class: share}`; null without one. */
+export function showShares(next) {
+  shares = next;
+  for (const place of byId("classes").querySelectorAll("[data-share]")) setText(place, shares ? percent(shares[place.dataset.share] ?? 0) : "–");
 }
 
 function show() {

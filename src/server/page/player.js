@@ -63,6 +63,12 @@ export class Player {
     return "–";
   }
 
+  /** Width and height of the visible video, null without one. */
+  get size() {
+    const size = this.way === "whep" ? [this.video.videoWidth, this.video.videoHeight] : [this.canvas.width, this.canvas.height];
+    return this.way !== null && size[0] > 0 && size[1] > 0 ? size : null;
+  }
+
   get isStale() {
     return this.root.classList.contains("old");
   }

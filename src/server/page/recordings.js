@@ -167,15 +167,28 @@ export const playing = new EventTarget();
 export const isPlaying = () => dialog.open;
 
 function playRecording(entry) {
-  const start = new Date(entry.start);
-  setText(byId("player-title"), `${name}, ${start.toLocaleString()}`);
+  playFile(`${name}, ${new Date(entry.start).toLocaleString()}`, entry.url);
+}
+
+/** Second at which the open recording begins to play. */
+let offset = 0;
+
+/** Plays a recording from this second on. */
+export function playFile(title, url, from = 0) {
+  setText(byId("player-title"), title);
   byId("player-error").hidden = true;
-  video.src = entry.url;
+  offset = from;
+  video.src = url;
   openDialog(dialog);
   video.focus();
   video.play().catch(() => {});
   playing.dispatchEvent(new Event("change"));
 }
+
+video.addEventListener("loadedmetadata", () => {
+  if (offset > 0) video.currentTime = offset;
+  offset = 0;
+});
 
 video.addEventListener("error", () => {
   if (!video.hasAttribute("src")) return;

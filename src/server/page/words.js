@@ -30,6 +30,9 @@ export function share(part, whole) {
   return percent < 0.1 ? "< 0.1 %" : `${percent.toFixed(1)} %`;
 }
 
+/** A share from 0 to 1 in percent: 0.124 → "12.4 %". Spaces are non-breaking. */
+export const percent = (value) => (value === 0 ? "0 %" : share(value, 1)).replaceAll(" ", "\u00a0");
+
 /** 1536000 → "1.5 MB" */
 export function bytes(count) {
   const units = ["B", "kB", "MB", "GB", "TB"];
