@@ -5,7 +5,9 @@ use std::path::Path;
 
 use axum::http::Method;
 use fantoccini::Locator;
-use fantoccini::actions::{InputSource, KeyAction, KeyActions};
+use fantoccini::actions::{
+    InputSource, KeyAction, KeyActions, MOUSE_BUTTON_LEFT, MouseActions, PointerAction, TouchActions,
+};
 use fantoccini::wd::WebDriverCompatibleCommand;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -113,6 +115,49 @@ impl PageTest {
         self.browser.client.perform_actions(keys).await.unwrap();
     }
 
+    /// Presses a key together with Shift.
+    pub async fn press_with_shift(&self, key: char) {
+        let shift = fantoccini::key::Key::Shift.into();
+        let keys = KeyActions::new("keyboard".into()).then(KeyAction::Down { value: shift });
+        let keys = keys.then(KeyAction::Down { value: key }).then(KeyAction::Up { value: key });
+        self.browser.client.perform_actions(keys.then(KeyAction::Up { value: shift })).await.unwrap();
+    }
+
+    /// Clicks at a place of the window, in CSS pixels.
+    pub async fn click_at(&self, at: (f64, f64)) {
+        self.drag(&[at]).await;
+    }
+
+    /// Presses the mouse button at the first place and releases it at the last one.
+    pub async fn drag(&self, path: &[(f64, f64)]) {
+        let mut mouse = MouseActions::new("mouse".into()).then(moved(path[0]));
+        mouse = mouse.then(PointerAction::Down { button: MOUSE_BUTTON_LEFT });
+        for &at in &path[1..] {
+            mouse = mouse.then(moved(at));
+        }
+        self.browser.client.perform_actions(mouse.then(PointerAction::Up { button: MOUSE_BUTTON_LEFT })).await.unwrap();
+    }
+
+    /// The same with a finger.
+    pub async fn swipe(&self, path: &[(f64, f64)]) {
+        let mut finger = TouchActions::new("finger".into()).then(moved(path[0]));
+        finger = finger.then(PointerAction::Down { button: MOUSE_BUTTON_LEFT });
+        for &at in &path[1..] {
+            finger = finger.then(moved(at));
+        }
+        self.browser
+            .client
+            .perform_actions(finger.then(PointerAction::Up { button: MOUSE_BUTTON_LEFT }))
+            .await
+            .unwrap();
+    }
+
+    /// Emulates a window of this size.
+    pub async fn resize(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
     /// The text of the focused element.
     pub async fn focus(&self) -> Value {
         self.run("return document.activeElement.textContent.trim();").await
@@ -169,6 +214,10 @@ impl PageTest {
         }
         assert!(serious.is_empty(), "{what}: {serious}");
     }
+}
+
+fn moved((x, y): (f64, f64)) -> PointerAction {
+    PointerAction::MoveTo { duration: None, x, y }
 }
 
 fn with_card(stream: &str, script: &str) -> String {

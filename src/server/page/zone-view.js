@@ -58,6 +58,10 @@ export class ZoneView {
       pointerdown: this.#onDown, pointermove: this.#onMove, pointerup: this.#onUp, pointercancel: this.#onCancel,
       click: this.#onClick, dblclick: this.#onDoubleClick, keydown: this.#onKey, focusout: this.#onBlur,
     })) this.root.addEventListener(type, action.bind(this));
+    // A finger on a handle does not scroll. The style `touch-action` is not enough: Chromium ignores it for parts of an SVG.
+    this.root.addEventListener("touchmove", (event) => {
+      if (this.#drag && event.cancelable) event.preventDefault();
+    }, { passive: false });
   }
 
   get selected() {
@@ -181,10 +185,11 @@ export class ZoneView {
     const [x, y] = this.toScreen(top(polygon));
     // Below the corner where there is no space above it.
     const isLow = y > 24;
-    setAttribute(node.label, "x", x.toFixed(1));
     setAttribute(node.label, "y", (isLow ? y - 10 : y + 20).toFixed(1));
     const { width } = this.root.getBoundingClientRect();
-    setAttribute(node.label, "text-anchor", x < width / 4 ? "start" : x > 0.75 * width ? "end" : "middle");
+    const anchor = x < width / 4 ? "start" : x > 0.75 * width ? "end" : "middle";
+    setAttribute(node.label, "text-anchor", anchor);
+    setAttribute(node.label, "x", (x + { start: 4, middle: 0, end: -4 }[anchor]).toFixed(1));
     node.root.classList.toggle("selected", isSelected);
     node.root.classList.toggle("dimmed", this.#selected !== null && !isSelected);
     node.root.classList.toggle("alarm", this.#alarms.has(zone.name));
@@ -251,6 +256,7 @@ export class ZoneView {
   /* ---- Pointer ---- */
 
   #onDown(event) {
+    this.#pressed = false;
     if (!this.#editable || event.button !== 0 || this.isDrawing || this.#selected === null) return;
     const handle = event.target.closest("[data-kind]");
     const isShape = event.target.closest(".zone")?.dataset.zone === this.#selected;
